@@ -1,0 +1,1 @@
+"""Lock-free, zero-copy rings in shared memory."""

@@ -1,0 +1,1 @@
+"""Step executors: what turns a batch of tokens into logits."""

@@ -1,0 +1,21 @@
+"""Errors of `model/`. Each message says what was wrong, where, and what would be right."""
+
+
+class ModelError(Exception):
+    """Base of everything that `model/` raises on purpose."""
+
+
+class ConfigurationError(ModelError):
+    """The model's configuration asks for something that is wrong or not supported."""
+
+
+class CheckpointError(ModelError):
+    """A checkpoint is missing, unreadable, or does not fit the model."""
+
+
+class TokenizerError(ModelError):
+    """A tokenizer is missing, unreadable, or does not fit the model."""
+
+
+class CapacityError(ModelError):
+    """Something does not fit into memory."""

@@ -1,0 +1,1 @@
+"""The server: front, preprocess, inference, sampling and the launcher that holds them together."""
