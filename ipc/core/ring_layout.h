@@ -56,6 +56,7 @@ enum { SIDE_FREE = 0, SIDE_ATTACHED = 1, SIDE_CLOSED = 2 };   /* gate.state */
 #define RING_GATE_FIELDS(X)                                                                           \
     X(_Atomic uint64_t, owner, , "identity of the process that has this role; 0: nobody")             \
     X(_Atomic uint32_t, state, , "0: free, 1: attached, 2: closed")                                   \
+    X(_Atomic uint32_t, signals, , "eventfds through which the owner can wake the other side")         \
     X(_Atomic uint32_t, waiting, , "1 while this side is parked, or about to park, on a futex")       \
     X(_Atomic uint32_t, event_seq, , "odd while this side waits for its eventfd")                     \
     X(_Atomic uint32_t, space_seq, , "consumer only: futex word for space, bumped if someone waits")  \
