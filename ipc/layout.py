@@ -70,7 +70,7 @@ class Layout:
         lines = (field.describe(offset) for field, offset in zip(self.fields, self.offsets, strict=True))
         self.text = "\n".join([f"{name} {self.size}", *lines]) + "\n"
         self.hash = hashlib.sha256(self.text.encode()).digest()[:16]
-        self._views: Any = namedtuple(f"{name}_views", names)
+        self._views = _named_tuple(f"{name}_views", names)
 
     def views(self, buffer: Any) -> Any:
         """Arrays over one slot, as a named tuple. They keep the slot: drop them before it is given back."""
@@ -112,6 +112,10 @@ class Layout:
 
     def __repr__(self) -> str:
         return f"Layout({self.name!r}, {len(self.fields)} fields, {self.size} bytes)"
+
+
+def _named_tuple(name: str, fields: list[str]) -> Any:
+    return namedtuple(name, fields)  # type: ignore[misc]  # the fields are known at run time only
 
 
 def _place(fields: Sequence[Field]) -> tuple[tuple[int, ...], int]:

@@ -102,7 +102,8 @@ class _Ring:
         if self._hash != layout.hash:
             theirs = self._text.decode("utf-8", "replace").rstrip() or "(no layout)"
             raise LayoutMismatchError(
-                f"ring '{self.name}' was made with another layout.\nin the ring:\n{theirs}\nhere:\n{layout.text.rstrip()}"
+                f"ring '{self.name}' was made with another layout.\n"
+                f"in the ring:\n{theirs}\nhere:\n{layout.text.rstrip()}"
             )
 
     @property
