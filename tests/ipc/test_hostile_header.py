@@ -44,8 +44,9 @@ FUZZ = """
                 base = 0 if part == "fixed" else _core.FIXED_SIZE + rng.randrange(1 + consumers) * _core.SIDE_SIZE
                 at, width = base + offset, min(size, 8)
                 old = int.from_bytes(memory[at:at + width], "little")
-                new = rng.choice((rng.choice(INTERESTING), old + rng.choice((-8, -1, 1, 8)), old ^ 1 << rng.randrange(8 * width),
-                                  rng.getrandbits(8 * width)))
+                flipped = old ^ 1 << rng.randrange(8 * width)
+                near = old + rng.choice((-8, -1, 1, 8))
+                new = rng.choice((rng.choice(INTERESTING), near, flipped, rng.getrandbits(8 * width)))
                 memory[at:at + width] = (new % 2 ** (8 * width)).to_bytes(width, "little")
             elif what < 0.95:
                 memory[rng.randrange(len(memory))] = rng.getrandbits(8)
@@ -62,15 +63,17 @@ FUZZ = """
         header = _core.read_header(memory)
         ipc.read_snapshot(memory)
         kind = header[0]
-        bytes_ = kind == _core.KIND_BYTES
-        for attach, operations in (
-            ((_core.ByteConsumer if bytes_ else _core.SlotConsumer),
-             [lambda e: e.try_read(), lambda e: e.read(timeout=0), lambda e: e.read_bytes(timeout=0)]
-             + ([lambda e: e.read_many(5, timeout=0)] if bytes_ else [lambda e: e.try_read_batch(5), lambda e: e.read_into(bytearray(128), timeout=0)])),
-            ((_core.ByteProducer if bytes_ else _core.SlotProducer),
-             [lambda e: e.try_reserve(9), lambda e: e.write(bytes(9), timeout=0)] if bytes_
-             else [lambda e: e.try_reserve(), lambda e: e.try_reserve_batch(5), lambda e: e.write(bytes(e.slot_size), timeout=0)]),
-        ):
+        if kind == _core.KIND_BYTES:
+            reading, writing = _core.ByteConsumer, _core.ByteProducer
+            reads = [lambda e: e.read_many(5, timeout=0)]
+            writes = [lambda e: e.try_reserve(9), lambda e: e.write(bytes(9), timeout=0)]
+        else:
+            reading, writing = _core.SlotConsumer, _core.SlotProducer
+            reads = [lambda e: e.try_read_batch(5), lambda e: e.read_into(bytearray(128), timeout=0)]
+            writes = [lambda e: e.try_reserve(), lambda e: e.try_reserve_batch(5),
+                      lambda e: e.write(bytes(e.slot_size), timeout=0)]
+        reads += [lambda e: e.try_read(), lambda e: e.read(timeout=0), lambda e: e.read_bytes(timeout=0)]
+        for attach, operations in ((reading, reads), (writing, writes)):
             try:
                 end = attach(memory)
             except (ipc.IpcError, ValueError):

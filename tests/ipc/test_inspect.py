@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import ipc
 from ipc import inspect
@@ -81,3 +82,8 @@ def test_the_header_table_lists_every_field():
     table = header_table()
     assert "| gate | 128 | `owner` | `uint64_t` |" in table
     assert "| fixed | 72 | `name` | `char`[32] |" in table
+
+
+def test_the_documentation_shows_the_header_as_it_is():
+    page = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    assert header_table() in page

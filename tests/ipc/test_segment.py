@@ -249,7 +249,7 @@ def test_nobody_came_says_who(slot_ring):
 
 @pytest.mark.parametrize("text", ["", "1", "1,2", "a,b,c", "1,2,-3", "1;2;3"])
 def test_a_bad_handle_is_refused(text):
-    with pytest.raises(ValueError, match="handle|invalid literal"):
+    with pytest.raises(ValueError, match=r"handle|invalid literal"):
         ipc.RingHandle.from_text(text)
 
 
