@@ -1,0 +1,128 @@
+"""The block manager: which physical KV blocks a sequence owns, and which full blocks can be shared.
+
+A full block is known by a hash chain: the hash of its tokens and of the block before it. Prompts that share a prefix
+share its blocks. A block nobody references keeps its content until its place is needed; least recently used goes
+first. Block 0 is never handed out: padding rows point to it.
+
+The hash is BLAKE2b, keyed per process: nobody can craft a prompt that collides with somebody else's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+Digest = bytes
+ROOT: Digest = b""
+
+
+@dataclass(slots=True)
+class BlockStats:
+    """Counters since the start. `hits` of `queries` admitted prompt tokens were found in cached blocks."""
+
+    queries: int = 0
+    hits: int = 0
+    evictions: int = 0
+
+
+class BlockManager:
+    """Hands out KV blocks, counts references, remembers full ones.
+
+    Nothing here blocks or raises when memory is short: `allocate` answers None, and the scheduler decides.
+    """
+
+    def __init__(self, num_blocks: int, block_size: int, *, prefix_cache: bool = True) -> None:
+        if num_blocks < 2 or block_size < 1:
+            raise ValueError(f"at least 2 blocks of at least 1 token expected, not {num_blocks} of {block_size}")
+        self.block_size = block_size
+        self.num_blocks = num_blocks
+        self.stats = BlockStats()
+        self._prefix_cache = prefix_cache
+        self._key = os.urandom(32)
+        self._references = np.zeros(num_blocks, np.int32)
+        self._digests: list[Digest | None] = [None] * num_blocks
+        self._by_digest: dict[Digest, int] = {}
+        self._empty = list(range(num_blocks - 1, 0, -1))  # never held anything worth keeping; block 0 is padding
+        self._idle: OrderedDict[int, None] = OrderedDict()  # cached, unreferenced; oldest first
+
+    @property
+    def free(self) -> int:
+        """Blocks that can be had right now, cached ones included."""
+        return len(self._empty) + len(self._idle)
+
+    @property
+    def used(self) -> int:
+        """Blocks that a living sequence references."""
+        return self.num_blocks - 1 - self.free
+
+    @property
+    def cached(self) -> int:
+        """Full blocks that could be shared, referenced or not."""
+        return len(self._by_digest)
+
+    def allocate(self) -> int | None:
+        """An empty block with one reference, or None when every block is in use."""
+        if self._empty:
+            block = self._empty.pop()
+        elif self._idle:
+            block, _ = self._idle.popitem(last=False)
+            self._forget(block)
+            self.stats.evictions += 1
+        else:
+            return None
+        self._references[block] = 1
+        return block
+
+    def release(self, blocks: list[int]) -> None:
+        """Drop one reference of each block. The last blocks of a sequence are evicted before its first ones, since
+        a prefix is more likely to be shared than what follows it."""
+        for block in reversed(blocks):
+            self._references[block] -= 1
+            if self._references[block]:
+                continue
+            if self._digests[block] is None:
+                self._empty.append(block)
+            else:
+                self._idle[block] = None
+
+    def digest(self, previous: Digest, tokens: NDArray[np.int32]) -> Digest:
+        """The name of a full block: its tokens, after all that came before."""
+        return blake2b(previous + tokens.tobytes(), key=self._key, digest_size=16).digest()
+
+    def match(self, tokens: NDArray[np.int32]) -> tuple[list[int], list[Digest]]:
+        """Cached blocks that hold the beginning of `tokens`, each with a reference more, and their names.
+
+        At least one token is left over, so that there is a step that yields the next one.
+        """
+        blocks: list[int] = []
+        digests: list[Digest] = []
+        if not self._prefix_cache:
+            return blocks, digests
+        previous = ROOT
+        for start in range(0, len(tokens) - self.block_size, self.block_size):
+            previous = self.digest(previous, tokens[start : start + self.block_size])
+            block = self._by_digest.get(previous)
+            if block is None:
+                break
+            self._idle.pop(block, None)
+            self._references[block] += 1
+            blocks.append(block)
+            digests.append(previous)
+        return blocks, digests
+
+    def seal(self, block: int, digest: Digest) -> None:
+        """Block is full, its content is on the device, and it may be shared from now on under this name."""
+        if self._prefix_cache and digest not in self._by_digest and self._digests[block] is None:
+            self._digests[block] = digest
+            self._by_digest[digest] = block
+
+    def _forget(self, block: int) -> None:
+        digest = self._digests[block]
+        self._digests[block] = None
+        if digest is not None:
+            del self._by_digest[digest]

@@ -1,0 +1,308 @@
+"""Continuous batching with a token budget per step.
+
+Every live row's next token comes first; what is left of the budget goes to chunks of prompts, in order of arrival. No
+prompt is padded to another's length, and no long prompt holds up those who decode. Blocks are allocated as
+sequences grow; when they run out, the youngest sequence gives all of its own back and is computed again later.
+
+The scheduler runs ahead of the device: a step may be planned while the tokens of the one before are still being
+sampled, so a sequence is known to have a next token before the token itself is known (`Sequence.pending`).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from model.runner import Bucket
+from pipeline.descriptors import Head
+from pipeline.preprocess.blocks import BlockManager
+from pipeline.preprocess.columns import DecodeColumns
+from pipeline.preprocess.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `Scheduler.schedule` wrote into a slot."""
+
+    bucket: Bucket
+    tokens: int
+    rows: int
+    decode_rows: int
+
+
+@dataclass(slots=True)
+class SchedulerStats:
+    """Counters since the start."""
+
+    admitted: int = 0
+    preemptions: int = 0
+    finished: int = 0
+    cancelled: int = 0
+    scheduled_tokens: int = 0
+
+
+class Scheduler:
+    """Decides what each step computes, and writes it into the step's columns.
+
+    `ring_slots` is the number of slots of the step ring: block tables are remembered per slot. Sequences that got
+    a row since the last look are in `admissions`; whoever publishes the step takes them from there first.
+    """
+
+    def __init__(
+        self,
+        blocks: BlockManager,
+        buckets: tuple[Bucket, ...],
+        *,
+        max_rows: int,
+        token_budget: int,
+        block_table_width: int,
+        ring_slots: int,
+    ) -> None:
+        self.blocks = blocks
+        self.stats = SchedulerStats()
+        self.waiting: deque[Sequence] = deque()
+        self.prefilling: list[Sequence] = []
+        self.admissions: list[Sequence] = []
+        self._columns = DecodeColumns(max_rows, block_table_width, ring_slots)
+        self._draining: list[Sequence] = []  # their last step is under way
+        self._buckets = sorted(buckets, key=lambda bucket: (bucket.tokens, bucket.rows))
+        self._budget = min(token_budget, max(bucket.tokens for bucket in buckets))
+        self._free_rows = list(range(max_rows - 1, -1, -1))
+        self._epochs = [0] * max_rows
+        self._tenants: dict[tuple[int, int], Sequence] = {}  # row and epoch → who has or had steps under way
+        self._by_request: dict[int, Sequence] = {}
+
+    # ---- what there is --------------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> int:
+        """Sequences that have a row."""
+        return len(self._columns) + len(self.prefilling) + len(self._draining)
+
+    @property
+    def has_work(self) -> bool:
+        """Something could be scheduled, now or after a result has come."""
+        return bool(self.waiting or self.prefilling or len(self._columns))
+
+    def fits(self, sequence: Sequence) -> bool:
+        """Whether the KV cache could hold the whole sequence if it were alone."""
+        return -(-sequence.limit // self.blocks.block_size) <= self.blocks.num_blocks - 1
+
+    def submit(self, sequence: Sequence) -> None:
+        """Queue a sequence. The caller has checked that it fits."""
+        self._by_request[sequence.request] = sequence
+        self.waiting.append(sequence)
+
+    def cancel(self, request: int) -> Sequence | None:
+        """Forget a request; its row and blocks are free for the next step. None: it is not here (any more)."""
+        sequence = self._by_request.get(request)
+        if sequence is None:
+            return None
+        self.stats.cancelled += 1
+        self._finish(sequence)
+        return sequence
+
+    # ---- a step ---------------------------------------------------------------------------------------------
+
+    def schedule(self, views: Any, slot: int) -> Plan | None:
+        """Write the next step into `views`; None when there is nothing to compute now."""
+        self._provide_blocks()
+        decode = len(self._columns)
+        if decode:
+            self._columns.write(views, slot)
+        chunks = self._choose_chunks(self._budget - decode)
+        if not decode and not chunks:
+            return None
+        tokens, rows = self._write_chunks(views, slot, chunks, decode)
+        bucket = self._bucket(tokens, rows)
+        _pad(views, bucket, tokens, rows)
+        head = views.head
+        head[Head.TOKENS], head[Head.ROWS] = bucket.tokens, bucket.rows
+        head[Head.LIVE_TOKENS], head[Head.LIVE_ROWS], head[Head.DECODE_ROWS] = tokens, rows, decode
+        self._columns.advance()
+        self._after(chunks)
+        self.stats.scheduled_tokens += tokens
+        return Plan(bucket, tokens, rows, decode)
+
+    def _provide_blocks(self) -> None:
+        """Every decode row whose next token begins a block gets one, the youngest giving theirs if need be."""
+        columns, size = self._columns, self.blocks.block_size
+        hungry = [columns.sequences[b] for b in columns.at_block_start(size)]
+        for sequence in sorted(hungry, key=lambda s: s.arrival_ns):
+            if sequence.row >= 0 and self._take_block(sequence):
+                columns.extend(columns.sequences.index(sequence), sequence.blocks[-1], size)
+
+    def _take_block(self, sequence: Sequence) -> bool:
+        """One more block for this sequence; False if it had to give up its place itself."""
+        if len(sequence.blocks) * self.blocks.block_size > sequence.computed:
+            return True  # it has one already
+        while (block := self.blocks.allocate()) is None:
+            victim = self._youngest()
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        sequence.blocks.append(block)
+        return True
+
+    def _youngest(self) -> Sequence:
+        return max((*self._columns.sequences, *self.prefilling), key=lambda s: s.arrival_ns)
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Give up row and blocks, and wait again, before everybody who never ran."""
+        self.stats.preemptions += 1
+        sequence.preemptions += 1
+        self._leave(sequence)
+        sequence.computed = 0
+        self.waiting.appendleft(sequence)
+
+    def _choose_chunks(self, budget: int) -> list[tuple[Sequence, int]]:
+        """Prompts under way first, then new ones while rows, blocks and budget last."""
+        chunks: list[tuple[Sequence, int]] = []
+        for sequence in list(self.prefilling):
+            budget = self._choose_chunk(sequence, budget, chunks)
+        while budget > 0 and self.waiting and self._free_rows and not self.waiting[0].pending:
+            if not self._admit(self.waiting[0]):
+                break
+            budget = self._choose_chunk(self.waiting.popleft(), budget, chunks)
+        return [(sequence, count) for sequence, count in chunks if sequence.row >= 0]
+
+    def _choose_chunk(self, sequence: Sequence, budget: int, chunks: list[tuple[Sequence, int]]) -> int:
+        """Give the sequence as many of its known tokens as the budget allows; the budget that is left."""
+        if sequence.row < 0 or budget <= 0:
+            return budget
+        count = min(budget, sequence.known - sequence.computed)
+        while len(sequence.blocks) * self.blocks.block_size < sequence.computed + count:
+            block = self.blocks.allocate()
+            if block is None:  # what it has must do; decode rows will end and give theirs back
+                count = len(sequence.blocks) * self.blocks.block_size - sequence.computed
+                break
+            sequence.blocks.append(block)
+        if count <= 0:
+            if not chunks and not len(self._columns) and not self._draining:
+                self._preempt(self._youngest())  # prompts hold every block: nobody would ever move
+            return budget
+        chunks.append((sequence, count))
+        return budget - count
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """Give a waiting sequence a row and what is cached of its prompt, if blocks for the rest are free too."""
+        tokens = sequence.tokens[: sequence.known]
+        blocks, digests = self.blocks.match(tokens)
+        if -(-(sequence.known + 1) // self.blocks.block_size) - len(blocks) > self.blocks.free:
+            self.blocks.release(blocks)
+            return False
+        sequence.blocks, sequence.digests = blocks, digests
+        sequence.computed = len(blocks) * self.blocks.block_size
+        self.blocks.stats.queries += sequence.known
+        self.blocks.stats.hits += sequence.computed
+        if not sequence.preemptions:
+            sequence.cached = sequence.computed
+        sequence.row = self._free_rows.pop()
+        self._epochs[sequence.row] += 1
+        sequence.epoch = self._epochs[sequence.row]
+        self._tenants[sequence.row, sequence.epoch] = sequence
+        self.prefilling.append(sequence)
+        self.admissions.append(sequence)
+        self.stats.admitted += 1
+        return True
+
+    def _write_chunks(self, views: Any, slot: int, chunks: list[tuple[Sequence, int]], first: int) -> tuple[int, int]:
+        """Columns of the prompt chunks behind those of the decode rows; tokens and rows of the step."""
+        at, size = first, self.blocks.block_size
+        for b, (sequence, count) in enumerate(chunks, first):
+            start, stop = sequence.computed, sequence.computed + count
+            views.input_ids[at : at + count] = sequence.tokens[start:stop]
+            for i, position in enumerate(range(start, stop), at):
+                views.positions[i] = position
+                views.slot_mapping[i] = sequence.blocks[position // size] * size + position % size
+            views.valid_length[b] = stop
+            views.q_seq_lens[b] = count
+            views.gather_index[b] = at + count - 1
+            views.rows[b], views.epochs[b] = sequence.row, sequence.epoch
+            views.sampled[b] = stop == sequence.known
+            views.block_tables[b, : len(sequence.blocks)] = sequence.blocks
+            at += count
+        if chunks:
+            self._columns.spoil(slot, first)
+        return at, first + len(chunks)
+
+    def _bucket(self, tokens: int, rows: int) -> Bucket:
+        return next(bucket for bucket in self._buckets if bucket.tokens >= tokens and bucket.rows >= rows)
+
+    def _after(self, chunks: list[tuple[Sequence, int]]) -> None:
+        """Prompts that are complete decode from now on; full blocks can be shared by the next step."""
+        for sequence, count in chunks:
+            sequence.computed += count
+            self._seal(sequence)
+            if sequence.computed == sequence.known:
+                sequence.pending += 1
+                self.prefilling.remove(sequence)
+                self._columns.add(sequence, self.blocks.block_size)
+        for sequence in [s for s in self._columns.sequences if s.complete]:
+            self._columns.remove(sequence)
+            self._draining.append(sequence)
+
+    def _seal(self, sequence: Sequence) -> None:
+        """Name the blocks whose tokens are all known and computed."""
+        size = self.blocks.block_size
+        for j in range(len(sequence.digests), min(sequence.known, sequence.computed) // size):
+            digest = self.blocks.digest(sequence.last_digest, sequence.tokens[j * size : (j + 1) * size])
+            sequence.digests.append(digest)
+            self.blocks.seal(sequence.blocks[j], digest)
+
+    # ---- results --------------------------------------------------------------------------------------------
+
+    def on_token(self, row: int, epoch: int, token: int, *, finished: bool) -> None:
+        """A sampled token has come back. Those of sequences that are gone are ignored."""
+        sequence = self._tenants.get((row, epoch))
+        if sequence is None or sequence.finished:
+            return
+        sequence.append(token)
+        if finished:
+            self.stats.finished += 1
+            self._finish(sequence)
+            return
+        if sequence.row == row and sequence.epoch == epoch:
+            if sequence.known % self.blocks.block_size == 0:
+                self._seal(sequence)
+        elif not sequence.pending:
+            del self._tenants[row, epoch]  # it was preempted, and nothing of that tenancy is under way any more
+
+    def _finish(self, sequence: Sequence) -> None:
+        sequence.finished = True
+        del self._by_request[sequence.request]
+        if sequence.row >= 0:
+            self._leave(sequence)
+        else:
+            self.waiting.remove(sequence)
+        for key in [key for key, tenant in self._tenants.items() if tenant is sequence]:
+            del self._tenants[key]
+
+    def _leave(self, sequence: Sequence) -> None:
+        """Take the sequence out of the batch. A step under way may still write to its blocks, which does no harm:
+        steps run in order, so whoever gets a block writes it later, and full blocks are never written again."""
+        if sequence in self._columns.sequences:
+            self._columns.remove(sequence)
+        elif sequence in self.prefilling:
+            self.prefilling.remove(sequence)
+        else:
+            self._draining.remove(sequence)
+        if not sequence.pending:
+            self._tenants.pop((sequence.row, sequence.epoch), None)
+        self._free_rows.append(sequence.row)
+        self.blocks.release(sequence.blocks)
+        sequence.row = -1
+        sequence.blocks = []
+        sequence.digests = []
+
+
+def _pad(views: Any, bucket: Bucket, tokens: int, rows: int) -> None:
+    views.input_ids[tokens : bucket.tokens] = 0
+    views.positions[tokens : bucket.tokens] = 0
+    views.slot_mapping[tokens : bucket.tokens] = -1
+    views.valid_length[rows : bucket.rows] = 0
+    views.q_seq_lens[rows : bucket.rows] = 0
+    views.gather_index[rows : bucket.rows] = 0
+    views.rows[rows : bucket.rows] = -1
+    views.sampled[rows : bucket.rows] = 0

@@ -1,0 +1,61 @@
+"""A sequence: one request's tokens, and how far they have come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.preprocess.blocks import ROOT, Digest
+
+
+@dataclass(slots=True)
+class Sequence:
+    """The scheduler's view of a request.
+
+    `tokens[:known]` are prompt and output tokens that have reached preprocess. `pending` more are being sampled in
+    steps that are under way. The KV cache holds, or will hold once those steps have run, the first `computed` tokens.
+    A sequence decodes when only its newest, perhaps still unknown, token is missing from the cache.
+    """
+
+    request: int
+    tokens: NDArray[np.int32]  # [prompt + output limit]
+    prompt: int  # prompt tokens
+    limit: int  # prompt + output tokens at most
+    known: int = 0
+    pending: int = 0
+    computed: int = 0
+    row: int = -1  # its stable place in the batch; -1: waiting
+    epoch: int = 0  # which tenancy of that row
+    blocks: list[int] = field(default_factory=list)
+    digests: list[Digest] = field(default_factory=list)  # of its first full blocks
+    cached: int = 0  # prompt tokens found in cached blocks at the first admission
+    preemptions: int = 0
+    arrival_ns: int = 0
+    finished: bool = False
+
+    @property
+    def length(self) -> int:
+        """Tokens, those being sampled included."""
+        return self.known + self.pending
+
+    @property
+    def decodes(self) -> bool:
+        """One token short of complete, and that one comes out of a step, not from the prompt."""
+        return self.computed == self.length - 1 and self.computed >= self.known - 1 and self.length > self.prompt
+
+    @property
+    def complete(self) -> bool:
+        """Nothing more is to be scheduled: what is under way reaches the length limit."""
+        return self.length >= self.limit
+
+    @property
+    def last_digest(self) -> Digest:
+        return self.digests[-1] if self.digests else ROOT
+
+    def append(self, token: int) -> None:
+        """A token of this sequence has become known."""
+        self.tokens[self.known] = token
+        self.known += 1
+        self.pending -= 1
