@@ -1,5 +1,7 @@
 """Builds the C extensions; everything else is declared in pyproject.toml."""
 
+from glob import glob
+
 from setuptools import Extension, setup
 
 CFLAGS = ["-std=c11", "-O3", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"]
@@ -10,6 +12,21 @@ setup(
             "ipc._core",
             sources=["ipc/_core.c"],
             depends=["ipc/ring_protocol.h", "ipc/ring_layout.h"],
+            extra_compile_args=CFLAGS,
+            py_limited_api=True,
+            define_macros=[("Py_LIMITED_API", "0x030B0000")],
+        ),
+        Extension(
+            "model.sampling._kernels",
+            sources=sorted(glob("model/sampling/*.c")),
+            depends=sorted(glob("model/sampling/*.h")),
+            extra_compile_args=[*CFLAGS, "-ffp-contract=off"],  # the same sums on every machine
+            py_limited_api=True,
+            define_macros=[("Py_LIMITED_API", "0x030B0000")],
+        ),
+        Extension(
+            "model.emulated._device",
+            sources=["model/emulated/_device.c"],
             extra_compile_args=CFLAGS,
             py_limited_api=True,
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
