@@ -1,6 +1,6 @@
 """Builds the C extensions; everything else is declared in pyproject.toml."""
 
-from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -18,8 +18,8 @@ setup(
         ),
         Extension(
             "model.sampling._kernels",
-            sources=sorted(glob("model/sampling/*.c")),
-            depends=sorted(glob("model/sampling/*.h")),
+            sources=sorted(str(path) for path in Path("model/sampling").glob("*.c")),
+            depends=sorted(str(path) for path in Path("model/sampling").glob("*.h")),
             extra_compile_args=[*CFLAGS, "-ffp-contract=off"],  # the same sums on every machine
             py_limited_api=True,
             define_macros=[("Py_LIMITED_API", "0x030B0000")],

@@ -105,18 +105,22 @@ static int make_workspace(Kernel *self)
 
 static PyObject *kernel_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"vocab_size", "columns", NULL};
+    static char *names[] = {"vocab_size", "columns", "width", NULL};
     Py_ssize_t vocab;
     PyObject *columns;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "nO!", names, &vocab, &PyDict_Type, &columns))
+    int width = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "nO!|i", names, &vocab, &PyDict_Type, &columns, &width))
         return NULL;
+    const struct vector_ops *ops = vector_ops_select(width);
+    if (!ops)
+        return PyErr_Format(PyExc_ValueError, "this CPU has no kernel %d floats wide", width);
     if (vocab < 1 || vocab >= INT32_MAX)
         return PyErr_Format(PyExc_ValueError, "vocab_size is %zd, expected 1 to 2**31 - 2", vocab);
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     Kernel *self = (Kernel *)allocate(type, 0); /* zeroed */
     if (!self)
         return NULL;
-    self->sampler.ops = vector_ops_select();
+    self->sampler.ops = ops;
     self->sampler.vocab = (size_t)vocab;
     if (pin_all(self, columns) || make_workspace(self)) {
         Py_DECREF(self);
@@ -261,7 +265,7 @@ static PyMethodDef KERNEL_METHODS[] = {
 };
 
 static PyType_Slot KERNEL_SLOTS[] = {
-    {Py_tp_doc, "Kernel(vocab_size, columns): samples rows of logits by the columns of a row table."},
+    {Py_tp_doc, "Kernel(vocab_size, columns, width=0): samples rows of logits by the columns of a row table."},
     {Py_tp_new, kernel_new},
     {Py_tp_dealloc, kernel_dealloc},
     {Py_tp_methods, KERNEL_METHODS},

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 COLUMNS: tuple[tuple[str, str, str], ...]
 
 class Kernel:
-    def __new__(cls, vocab_size: int, columns: dict[str, NDArray[Any]]) -> Kernel: ...
+    def __new__(cls, vocab_size: int, columns: dict[str, NDArray[Any]], width: int = 0) -> Kernel: ...
     def sample(
         self,
         logits: NDArray[Any],

@@ -61,15 +61,18 @@ class Sampler:
     Python object stands for a row. A row admitted anew forgets everything about its predecessor.
     """
 
-    def __init__(self, limits: SamplingLimits, rows: int) -> None:
-        """Raises ValueError for a size below 1. Memory: up to 24 bytes per row and token of max_length."""
+    def __init__(self, limits: SamplingLimits, rows: int, *, width: int = 0) -> None:
+        """Raises ValueError for a size below 1. Memory: up to 24 bytes per row and token of max_length.
+
+        ``width`` forces kernels of 4, 8 or 16 floats per register (tests); 0 is the widest this CPU has.
+        """
         if min(rows, limits.vocab_size, limits.max_length) < 1:
             raise ValueError(f"rows ({rows}), vocab_size and max_length ({limits}) must be at least 1")
         self.limits = limits
         self.rows = rows
         columns = _allocate(limits, rows)
         self.columns: Mapping[str, NDArray[Any]] = MappingProxyType(columns)
-        self._kernel = _kernels.Kernel(limits.vocab_size, columns)
+        self._kernel = _kernels.Kernel(limits.vocab_size, columns, width)
 
     def admit(
         self, row: int, params: SamplingParams, prompt_ids: ArrayLike, output_ids: ArrayLike | None = None

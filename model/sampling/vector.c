@@ -20,16 +20,18 @@
 #define WIDTH 16
 #include "vector_body.h"
 
-const struct vector_ops *vector_ops_select(void)
+const struct vector_ops *vector_ops_select(int width)
 {
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f"))
+    if ((width == 0 || width == 16) && __builtin_cpu_supports("avx512f"))
         return &ops_16;
-    return __builtin_cpu_supports("avx2") ? &ops_8 : &ops_4;
+    if ((width == 0 || width == 8) && __builtin_cpu_supports("avx2"))
+        return &ops_8;
+    return width == 0 || width == 4 ? &ops_4 : NULL;
 }
 
 #else
 
-const struct vector_ops *vector_ops_select(void) { return &ops_4; }
+const struct vector_ops *vector_ops_select(int width) { return width == 0 || width == 4 ? &ops_4 : NULL; }
 
 #endif

@@ -45,8 +45,8 @@ struct vector_ops {
     size_t (*collect)(const float *x, size_t n, float low, float high, float *values, int32_t *ids);
 };
 
-/* The best implementation that this CPU runs. */
-const struct vector_ops *vector_ops_select(void);
+/* The implementation with this many floats per register, 0: the widest; NULL when this CPU has none. */
+const struct vector_ops *vector_ops_select(int width);
 
 static inline size_t maxima_count(size_t n) { return n / GROUP * LANES + n % GROUP; }
 
