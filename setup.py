@@ -27,6 +27,7 @@ setup(
         Extension(
             "model.emulated._device",
             sources=["model/emulated/_device.c"],
+            depends=sorted(str(path) for path in Path("model/emulated").glob("*.h")),
             extra_compile_args=CFLAGS,
             py_limited_api=True,
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
