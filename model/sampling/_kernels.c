@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 
+#include "arguments.h"
 #include "sampler.h"
 
 enum shape { ROW, BIAS, SEEN, INDEX };
@@ -30,6 +31,7 @@ typedef struct {
     Py_buffer pinned[COLUMN_COUNT];
     int pinned_count;
     void *workspace;
+    int busy; /* guarded by the GIL */
 } Kernel;
 
 /* Pins columns[name] and checks its item size and row count; returns the width behind the row axis, or -1. */
@@ -45,6 +47,10 @@ static Py_ssize_t pin(Kernel *self, PyObject *columns, int at)
     if (PyObject_GetBuffer(array, view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS))
         return -1;
     self->pinned_count++;
+    if (view->ndim < 1) {
+        PyErr_Format(PyExc_ValueError, "column %s has no row axis", column->name);
+        return -1;
+    }
     if (at == 0)
         self->sampler.rows = (size_t)view->shape[0];
     if ((size_t)view->itemsize != column->itemsize || (size_t)view->shape[0] != self->sampler.rows) {
@@ -140,47 +146,6 @@ static void kernel_dealloc(PyObject *object)
     Py_DECREF(type);
 }
 
-/* The arrays of one call, in the order of the arguments. */
-enum argument { LOGITS, ROWS, POSITIONS, TOKEN_IDS, STATUS, LOGPROBS, TOP_IDS, TOP_LOGPROBS, ARGUMENT_COUNT };
-static const char *const ARGUMENTS[] = {"logits", "rows",     "positions", "token_ids",
-                                        "status", "logprobs", "top_ids",   "top_logprobs"};
-
-/* ndim and width of an argument behind its first axis; width -1: any. */
-static int check_shape(const Py_buffer *view, enum argument at, Py_ssize_t batch, Py_ssize_t width)
-{
-    const int ndim = at == LOGITS || at >= TOP_IDS ? 2 : 1;
-    if (view->ndim == ndim && view->itemsize == 4 && view->shape[0] == batch &&
-        (ndim == 1 || width < 0 || view->shape[1] == width))
-        return 0;
-    PyErr_Format(PyExc_ValueError, "%s must be a C-contiguous array of 4-byte items with %d axes, the first %zd%s",
-                 ARGUMENTS[at], ndim, batch, ndim == 2 ? " and the second as wide as its siblings" : "");
-    return -1;
-}
-
-static int check_arguments(const struct sampler *s, const Py_buffer *view)
-{
-    const Py_ssize_t batch = view[ROWS].ndim ? view[ROWS].shape[0] : 0;
-    for (int at = 0; at < ARGUMENT_COUNT; at++) {
-        Py_ssize_t width = at == LOGITS ? (Py_ssize_t)s->vocab : at == TOP_LOGPROBS ? view[TOP_IDS].shape[1] : -1;
-        if (check_shape(&view[at], (enum argument)at, batch, width))
-            return -1;
-    }
-    const int32_t *rows = view[ROWS].buf, *positions = view[POSITIONS].buf;
-    for (Py_ssize_t b = 0; b < batch; b++) {
-        if (rows[b] < -1 || rows[b] >= (int32_t)s->rows || (rows[b] >= 0 && positions[b] < 0)) {
-            PyErr_Format(PyExc_ValueError, "rows[%zd] is %d (expected -1 to %zu), positions[%zd] is %d", b,
-                         (int)rows[b], s->rows - 1, b, (int)positions[b]);
-            return -1;
-        }
-        if (rows[b] >= 0 && s->logprobs[rows[b]] > view[TOP_IDS].shape[1]) {
-            PyErr_Format(PyExc_ValueError, "row %d wants the %d best tokens, top_ids has room for %zd",
-                         (int)rows[b], (int)s->logprobs[rows[b]], view[TOP_IDS].shape[1]);
-            return -1;
-        }
-    }
-    return 0;
-}
-
 static void run(struct sampler *s, const Py_buffer *view)
 {
     const int32_t *rows = view[ROWS].buf, *positions = view[POSITIONS].buf;
@@ -204,17 +169,23 @@ static PyObject *kernel_sample(PyObject *object, PyObject *const *args, Py_ssize
     Kernel *self = (Kernel *)object;
     if (count != ARGUMENT_COUNT)
         return PyErr_Format(PyExc_TypeError, "sample takes %d arrays, got %zd", ARGUMENT_COUNT, count);
+    if (self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "another thread is sampling with this sampler");
+        return NULL;
+    }
     Py_buffer view[ARGUMENT_COUNT];
     int got = 0, failed = 0;
     for (; got < ARGUMENT_COUNT && !failed; got += !failed)
         failed = PyObject_GetBuffer(args[got], &view[got],
-                                    PyBUF_C_CONTIGUOUS | (got >= TOKEN_IDS ? PyBUF_WRITABLE : 0));
+                                    PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (got >= TOKEN_IDS ? PyBUF_WRITABLE : 0));
     if (!failed)
         failed = check_arguments(&self->sampler, view);
     if (!failed) {
+        self->busy = 1;
         Py_BEGIN_ALLOW_THREADS
         run(&self->sampler, view);
         Py_END_ALLOW_THREADS
+        self->busy = 0;
     }
     while (got > 0)
         PyBuffer_Release(&view[--got]);

@@ -1,6 +1,7 @@
 """Ties, extremes, faults and determinism."""
 
 from multiprocessing import shared_memory
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -302,13 +303,14 @@ def test_logits_are_read_in_place_from_shared_memory_and_never_written(bench, lo
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"logits": np.zeros((2, 9), np.float32)}, "logits"),
+        ({"logits": np.zeros((2, 9), np.float32)}, r"logits must be float32 \[2, 10\]"),
         ({"logits": np.zeros((2, 10), np.float64)}, "logits"),
+        ({"logits": np.zeros((2, 10), np.int32)}, "logits must be float32"),
         ({"logits": np.zeros((2, 20), np.float32)[:, ::2]}, "contiguous"),
         ({"rows": np.array([0, 2], np.int32)}, r"rows\[1\] is 2 \(expected -1 to 1\)"),
         ({"rows": np.array([0, 1], np.int64)}, "rows"),
         ({"positions": np.array([0, -1], np.int32)}, r"positions\[1\] is -1"),
-        ({"positions": np.zeros(3, np.int32)}, "positions"),
+        ({"positions": np.zeros(3, np.int32)}, r"positions must be int32 \[2\]"),
         ({"out": SampleOutputs.allocate(3, 2)}, "token_ids"),
         ({"out": SampleOutputs.allocate(2, 1)}, "row 1 wants the 2 best tokens, top_ids has room for 1"),
     ],
@@ -328,6 +330,33 @@ def test_wrong_arrays_are_refused_and_named(change, message):
     assert np.all(arrays["out"].status == RowStatus.SKIPPED)
     sampler.sample(**arrays)
     assert np.all(arrays["out"].status == RowStatus.OK)
+
+
+def test_two_threads_at_once_are_refused_or_take_turns(bench):
+    b = bench(200_000, 4, top=0)
+    for row in range(4):
+        b.admit(row, SamplingParams(seed=row))
+    x = np.random.default_rng(0).normal(0, 1, (4, 200_000)).astype(np.float32)
+    expected = b.sample(x).tolist()
+    found, refused = [], []
+
+    def work():
+        out = SampleOutputs.allocate(4)
+        for _ in range(20):
+            try:
+                b.sampler.sample(x, b.rows, np.ones(4, np.int32), out)
+                found.append(out.token_ids.tolist())
+            except RuntimeError as error:
+                refused.append(str(error))
+
+    threads = [Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) + len(refused) == 60
+    assert all(tokens == expected for tokens in found)
+    assert set(refused) <= {"another thread is sampling with this sampler"}
 
 
 def test_wrong_admissions_are_refused():
