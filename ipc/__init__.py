@@ -23,6 +23,7 @@ from ipc.header import RingSnapshot, SideSnapshot, read_snapshot
 from ipc.layout import Field, Layout
 from ipc.ring import ByteRing, RingHandle, SlotRing
 from ipc.segment import Segment, sweep_segments
+from ipc.select import RingSelector
 
 __all__ = [
     "AsyncConsumer",
@@ -41,6 +42,7 @@ __all__ = [
     "ReadSlot",
     "RingClosed",
     "RingHandle",
+    "RingSelector",
     "RingSnapshot",
     "RingTimeout",
     "RoleTakenError",

@@ -1,0 +1,51 @@
+"""Waiting for several rings at once, without asyncio.
+
+Like a blocking read, but for whichever ring has something first: every end is armed, looks once more, and the process
+sleeps in `poll` on their eventfds. A peer that dies is noticed as in any other wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import time
+from collections.abc import Sequence
+
+from ipc import _core
+
+_SLICE_S = 0.04  # as in the waits in C: how long before peers are looked at
+
+
+class RingSelector:
+    """Waits for data on any of some consumers. `ends` are pairs of a consumer and its eventfd (`ring.data_fd()`)."""
+
+    def __init__(self, ends: Sequence[tuple[_core.End, int]]) -> None:
+        self._ends = [end for end, _ in ends]
+        self._fds = [fd for _, fd in ends]
+        self._poll = select.poll()
+        for fd in self._fds:
+            self._poll.register(fd, select.POLLIN)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """True as soon as an end has data; False when the timeout is over. Raises RingClosed, PeerDied."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            while all([end.arm() for end in self._ends]):  # noqa: C419 - every end must be armed
+                left = _SLICE_S if deadline is None else min(_SLICE_S, deadline - time.monotonic())
+                if left <= 0:
+                    return False
+                if not self._sleep(left):
+                    for end in self._ends:
+                        end.check_peer()
+        finally:
+            for end in self._ends:
+                end.disarm()
+        return True
+
+    def _sleep(self, seconds: float) -> bool:
+        events = self._poll.poll(seconds * 1000)
+        for fd, _ in events:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(fd)
+        return bool(events)

@@ -1,0 +1,277 @@
+/* The Python face of the sampling kernels: one type, Kernel, over the columns of a row table.
+ *
+ * The columns are pinned once, in the constructor; a call only looks at the step's own arrays, checks their
+ * shapes, releases the GIL and works. Nothing is allocated per call.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdlib.h>
+
+#include "arguments.h"
+#include "sampler.h"
+
+enum shape { ROW, BIAS, SEEN, INDEX };
+
+struct column {
+    const char *name, *format, *shape;
+    size_t itemsize;
+};
+
+static const struct column COLUMNS[] = {
+#define X(type, name, format, shape) {#name, format, #shape, sizeof(type)},
+    SAMPLING_COLUMNS(X)
+#undef X
+};
+enum { COLUMN_COUNT = sizeof COLUMNS / sizeof *COLUMNS };
+
+typedef struct {
+    PyObject_HEAD
+    struct sampler sampler;
+    Py_buffer pinned[COLUMN_COUNT];
+    int pinned_count;
+    void *workspace;
+    int busy; /* guarded by the GIL */
+} Kernel;
+
+/* Pins columns[name] and checks its item size and row count; returns the width behind the row axis, or -1. */
+static Py_ssize_t pin(Kernel *self, PyObject *columns, int at)
+{
+    const struct column *column = &COLUMNS[at];
+    PyObject *array = PyDict_GetItemString(columns, column->name);
+    if (!array) {
+        PyErr_Format(PyExc_ValueError, "column %s is missing", column->name);
+        return -1;
+    }
+    Py_buffer *view = &self->pinned[at];
+    if (PyObject_GetBuffer(array, view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS))
+        return -1;
+    self->pinned_count++;
+    if (view->ndim < 1) {
+        PyErr_Format(PyExc_ValueError, "column %s has no row axis", column->name);
+        return -1;
+    }
+    if (at == 0)
+        self->sampler.rows = (size_t)view->shape[0];
+    if ((size_t)view->itemsize != column->itemsize || (size_t)view->shape[0] != self->sampler.rows) {
+        PyErr_Format(PyExc_ValueError, "column %s has %zd rows of %zd-byte items, expected %zu of %zu bytes",
+                     column->name, view->shape[0], view->itemsize, self->sampler.rows, column->itemsize);
+        return -1;
+    }
+    return view->ndim > 1 ? view->shape[1] : 1;
+}
+
+static int pin_all(Kernel *self, PyObject *columns)
+{
+    struct sampler *s = &self->sampler;
+    size_t width[INDEX + 1] = {1, 0, 0, 0};
+    int at = 0;
+#define X(type, column, format, shape)                                                                       \
+    {                                                                                                        \
+        Py_ssize_t found = pin(self, columns, at);                                                           \
+        if (found < 0)                                                                                       \
+            return -1;                                                                                       \
+        if (width[shape] && width[shape] != (size_t)found) {                                                 \
+            PyErr_SetString(PyExc_ValueError, "column " #column " has another width than its siblings");     \
+            return -1;                                                                                       \
+        }                                                                                                    \
+        width[shape] = (size_t)found;                                                                        \
+        s->column = self->pinned[at++].buf;                                                                  \
+    }
+    SAMPLING_COLUMNS(X)
+#undef X
+    s->bias_width = width[BIAS];
+    s->seen_width = width[SEEN];
+    s->index_width = width[INDEX];
+    if ((s->index_width & (s->index_width - 1)) || s->index_width * 2 < s->seen_width * 3) {
+        PyErr_Format(PyExc_ValueError, "seen_index is %zu wide; it must be a power of two, at least 1.5 * %zu",
+                     s->index_width, s->seen_width);
+        return -1;
+    }
+    return 0;
+}
+
+static int make_workspace(Kernel *self)
+{
+    struct sampler *s = &self->sampler;
+    size_t entries = (s->vocab + 1 + 15) / 16 * 16; /* keeps every part on its own cache lines */
+    char *part;
+    if (posix_memalign((void **)&part, 64, entries * (7 * sizeof(float) + sizeof(double)))) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->workspace = part;
+    float **floats[] = {&s->maxima, &s->edited, &s->values, &s->weights, &s->lists[0], &s->lists[1]};
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++, part += entries * sizeof(float))
+        *floats[i] = (float *)part;
+    s->ids = (int32_t *)part;
+    s->sums = (double *)(part + entries * sizeof(float));
+    return 0;
+}
+
+static PyObject *kernel_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"vocab_size", "columns", "width", NULL};
+    Py_ssize_t vocab;
+    PyObject *columns;
+    int width = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "nO!|i", names, &vocab, &PyDict_Type, &columns, &width))
+        return NULL;
+    const struct vector_ops *ops = vector_ops_select(width);
+    if (!ops)
+        return PyErr_Format(PyExc_ValueError, "this CPU has no kernel %d floats wide", width);
+    if (vocab < 1 || vocab >= INT32_MAX)
+        return PyErr_Format(PyExc_ValueError, "vocab_size is %zd, expected 1 to 2**31 - 2", vocab);
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Kernel *self = (Kernel *)allocate(type, 0); /* zeroed */
+    if (!self)
+        return NULL;
+    self->sampler.ops = ops;
+    self->sampler.vocab = (size_t)vocab;
+    if (pin_all(self, columns) || make_workspace(self)) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static void kernel_dealloc(PyObject *object)
+{
+    Kernel *self = (Kernel *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    for (int i = 0; i < self->pinned_count; i++)
+        PyBuffer_Release(&self->pinned[i]);
+    free(self->workspace);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+    Py_DECREF(type);
+}
+
+static void run(struct sampler *s, const Py_buffer *view)
+{
+    const int32_t *rows = view[ROWS].buf, *positions = view[POSITIONS].buf;
+    const float *logits = view[LOGITS].buf;
+    int32_t *status = view[STATUS].buf;
+    const size_t top = (size_t)view[TOP_IDS].shape[1];
+    for (size_t b = 0; b < (size_t)view[ROWS].shape[0]; b++) {
+        struct output out = {(int32_t *)view[TOKEN_IDS].buf + b, (float *)view[LOGPROBS].buf + b,
+                             (int32_t *)view[TOP_IDS].buf + b * top, (float *)view[TOP_LOGPROBS].buf + b * top, top};
+        if (rows[b] < 0) {
+            clear_output(out);
+            status[b] = SKIPPED;
+            continue;
+        }
+        status[b] = (int32_t)sample_row(s, logits + b * s->vocab, (size_t)rows[b], positions[b], out);
+    }
+}
+
+static PyObject *kernel_sample(PyObject *object, PyObject *const *args, Py_ssize_t count)
+{
+    Kernel *self = (Kernel *)object;
+    if (count != ARGUMENT_COUNT)
+        return PyErr_Format(PyExc_TypeError, "sample takes %d arrays, got %zd", ARGUMENT_COUNT, count);
+    if (self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "another thread is sampling with this sampler");
+        return NULL;
+    }
+    Py_buffer view[ARGUMENT_COUNT];
+    int got = 0, failed = 0;
+    for (; got < ARGUMENT_COUNT && !failed; got += !failed)
+        failed = PyObject_GetBuffer(args[got], &view[got],
+                                    PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (got >= TOKEN_IDS ? PyBUF_WRITABLE : 0));
+    if (!failed)
+        failed = check_arguments(&self->sampler, view);
+    if (!failed) {
+        self->busy = 1;
+        Py_BEGIN_ALLOW_THREADS
+        run(&self->sampler, view);
+        Py_END_ALLOW_THREADS
+        self->busy = 0;
+    }
+    while (got > 0)
+        PyBuffer_Release(&view[--got]);
+    if (failed)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static int observe(struct sampler *s, Py_ssize_t row, const Py_buffer *ids, int is_output)
+{
+    if (row < 0 || (size_t)row >= s->rows || ids->itemsize != 4) {
+        PyErr_Format(PyExc_ValueError, "row is %zd (expected 0 to %zu), ids must be int32", row, s->rows - 1);
+        return -1;
+    }
+    const int32_t *id = ids->buf;
+    for (Py_ssize_t i = 0; i < ids->len / 4; i++) {
+        if (id[i] < 0 || (size_t)id[i] >= s->vocab) {
+            PyErr_Format(PyExc_ValueError, "token id %d at %zd is not in 0 to %zu", (int)id[i], i, s->vocab - 1);
+            return -1;
+        }
+        if (!history_add(s, (size_t)row, id[i], is_output)) {
+            PyErr_Format(PyExc_ValueError, "row %zd has more than %zu distinct tokens", row, s->seen_width);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static PyObject *kernel_observe(PyObject *object, PyObject *args)
+{
+    Py_ssize_t row;
+    Py_buffer ids;
+    int is_output;
+    if (!PyArg_ParseTuple(args, "ny*p", &row, &ids, &is_output))
+        return NULL;
+    int failed = observe(&((Kernel *)object)->sampler, row, &ids, is_output);
+    PyBuffer_Release(&ids);
+    if (failed)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef KERNEL_METHODS[] = {
+    {"sample", (PyCFunction)(void (*)(void))kernel_sample, METH_FASTCALL,
+     "sample(logits, rows, positions, token_ids, status, logprobs, top_ids, top_logprobs)"},
+    {"observe", kernel_observe, METH_VARARGS, "observe(row, ids, is_output)"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot KERNEL_SLOTS[] = {
+    {Py_tp_doc, "Kernel(vocab_size, columns, width=0): samples rows of logits by the columns of a row table."},
+    {Py_tp_new, kernel_new},
+    {Py_tp_dealloc, kernel_dealloc},
+    {Py_tp_methods, KERNEL_METHODS},
+    {0, NULL},
+};
+
+static PyType_Spec KERNEL_SPEC = {"model.sampling._kernels.Kernel", sizeof(Kernel), 0, Py_TPFLAGS_DEFAULT,
+                                  KERNEL_SLOTS};
+
+/* ((name, numpy type, shape), ...) */
+static PyObject *describe_columns(void)
+{
+    PyObject *all = PyTuple_New(COLUMN_COUNT);
+    for (int i = 0; all && i < COLUMN_COUNT; i++) {
+        PyObject *one = Py_BuildValue("(sss)", COLUMNS[i].name, COLUMNS[i].format, COLUMNS[i].shape);
+        if (!one || PyTuple_SetItem(all, i, one))
+            Py_CLEAR(all);
+    }
+    return all;
+}
+
+static int add(PyObject *module, const char *name, PyObject *value)
+{
+    int failed = !value || PyModule_AddObjectRef(module, name, value);
+    Py_XDECREF(value);
+    return failed;
+}
+
+static int module_exec(PyObject *module)
+{
+    return add(module, "COLUMNS", describe_columns()) || add(module, "Kernel", PyType_FromSpec(&KERNEL_SPEC)) ? -1
+                                                                                                            : 0;
+}
+
+static PyModuleDef_Slot MODULE_SLOTS[] = {{Py_mod_exec, module_exec}, {0, NULL}};
+static PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_kernels", NULL, 0, NULL, MODULE_SLOTS, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__kernels(void) { return PyModuleDef_Init(&MODULE); }

@@ -1,0 +1,61 @@
+/* Checks the arrays of one call before anything is read from or written to them. */
+#ifndef RINGSERVE_SAMPLING_ARGUMENTS_H
+#define RINGSERVE_SAMPLING_ARGUMENTS_H
+
+#include <Python.h>
+
+#include "sampler.h"
+
+/* The arrays of one call, in the order of the arguments. */
+enum argument { LOGITS, ROWS, POSITIONS, TOKEN_IDS, STATUS, LOGPROBS, TOP_IDS, TOP_LOGPROBS, ARGUMENT_COUNT };
+static const struct {
+    const char *name;
+    char format; /* f: float32, i: int32 */
+    int ndim;
+} ARGUMENTS[] = {
+    [LOGITS] = {"logits", 'f', 2},       [ROWS] = {"rows", 'i', 1},       [POSITIONS] = {"positions", 'i', 1},
+    [TOKEN_IDS] = {"token_ids", 'i', 1}, [STATUS] = {"status", 'i', 1},   [LOGPROBS] = {"logprobs", 'f', 1},
+    [TOP_IDS] = {"top_ids", 'i', 2},     [TOP_LOGPROBS] = {"top_logprobs", 'f', 2},
+};
+
+static int check_shape(const Py_buffer *view, enum argument at, Py_ssize_t batch, Py_ssize_t width)
+{
+    const int ndim = ARGUMENTS[at].ndim;
+    if (view->itemsize == 4 && view->format && view->format[0] == ARGUMENTS[at].format && view->ndim == ndim &&
+        view->shape[0] == batch && (ndim == 1 || width < 0 || view->shape[1] == width))
+        return 0;
+    const char *type = ARGUMENTS[at].format == 'f' ? "float32" : "int32";
+    if (ndim == 1)
+        PyErr_Format(PyExc_ValueError, "%s must be %s [%zd]", ARGUMENTS[at].name, type, batch);
+    else if (width < 0)
+        PyErr_Format(PyExc_ValueError, "%s must be %s [%zd, any]", ARGUMENTS[at].name, type, batch);
+    else
+        PyErr_Format(PyExc_ValueError, "%s must be %s [%zd, %zd]", ARGUMENTS[at].name, type, batch, width);
+    return -1;
+}
+
+static int check_arguments(const struct sampler *s, const Py_buffer *view)
+{
+    const Py_ssize_t batch = view[ROWS].ndim > 0 ? view[ROWS].shape[0] : 0;
+    for (int at = 0; at < ARGUMENT_COUNT; at++) {
+        Py_ssize_t width = at == LOGITS ? (Py_ssize_t)s->vocab : at == TOP_LOGPROBS ? view[TOP_IDS].shape[1] : -1;
+        if (check_shape(&view[at], (enum argument)at, batch, width))
+            return -1;
+    }
+    const int32_t *rows = view[ROWS].buf, *positions = view[POSITIONS].buf;
+    for (Py_ssize_t b = 0; b < batch; b++) {
+        if (rows[b] < -1 || rows[b] >= (int32_t)s->rows || (rows[b] >= 0 && positions[b] < 0)) {
+            PyErr_Format(PyExc_ValueError, "rows[%zd] is %d (expected -1 to %zu), positions[%zd] is %d", b,
+                         (int)rows[b], s->rows - 1, b, (int)positions[b]);
+            return -1;
+        }
+        if (rows[b] >= 0 && s->logprobs[rows[b]] > view[TOP_IDS].shape[1]) {
+            PyErr_Format(PyExc_ValueError, "row %d wants the %d best tokens, top_ids has room for %zd",
+                         (int)rows[b], (int)s->logprobs[rows[b]], view[TOP_IDS].shape[1]);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+#endif

@@ -1,0 +1,75 @@
+/* Bias, bans and penalties, and the token history that the penalties need. */
+#include <math.h>
+
+#include "sampler.h"
+
+bool row_keeps_history(const struct sampler *s, size_t row)
+{
+    return s->repetition_penalty[row] != 1 || s->presence_penalty[row] != 0 || s->frequency_penalty[row] != 0;
+}
+
+bool row_edits_logits(const struct sampler *s, size_t row, int32_t position)
+{
+    if (row_keeps_history(s, row))
+        return true;
+    const int32_t *until = s->bias_until + row * s->bias_width;
+    for (int32_t i = 0; i < s->bias_count[row]; i++)
+        if (position < until[i])
+            return true;
+    return false;
+}
+
+static void add_bias(struct sampler *s, size_t row, int32_t position)
+{
+    size_t base = row * s->bias_width;
+    for (int32_t i = 0; i < s->bias_count[row]; i++)
+        if (position < s->bias_until[base + i])
+            s->edited[s->bias_ids[base + i]] += s->bias_values[base + i];
+}
+
+static void penalise(struct sampler *s, size_t row)
+{
+    const int32_t *ids = s->seen_ids + row * s->seen_width, *outputs = s->seen_outputs + row * s->seen_width;
+    const double repetition = s->repetition_penalty[row];
+    const double presence = s->presence_penalty[row], frequency = s->frequency_penalty[row];
+    for (int32_t i = 0; i < s->seen_count[row]; i++) {
+        double x = s->edited[ids[i]];
+        x = x > 0 ? x / repetition : x * repetition;
+        x -= frequency * outputs[i] + (outputs[i] > 0 ? presence : 0);
+        s->edited[ids[i]] = (float)x;
+    }
+}
+
+/* Leaves the edited logits in s->edited. Only touched entries can have become infinite. */
+enum status edit_logits(struct sampler *s, const float *logits, size_t row, int32_t position)
+{
+    memcpy(s->edited, logits, s->vocab * sizeof *logits);
+    add_bias(s, row, position);
+    if (!row_keeps_history(s, row))
+        return OK;
+    penalise(s, row);
+    const int32_t *ids = s->seen_ids + row * s->seen_width;
+    for (int32_t i = 0; i < s->seen_count[row]; i++)
+        if (s->edited[ids[i]] == INFINITY)
+            return INFINITE;
+    return OK;
+}
+
+/* Records a token; false when the row already holds seen_width other ones. */
+bool history_add(struct sampler *s, size_t row, int32_t token, bool is_output)
+{
+    int32_t *ids = s->seen_ids + row * s->seen_width, *outputs = s->seen_outputs + row * s->seen_width;
+    int32_t *index = s->seen_index + row * s->index_width;
+    size_t mask = s->index_width - 1, at = ((uint32_t)token * 2654435761u >> 7) & mask;
+    while (index[at] && ids[index[at] - 1] != token)
+        at = (at + 1) & mask;
+    if (!index[at]) {
+        if ((size_t)s->seen_count[row] == s->seen_width)
+            return false;
+        ids[s->seen_count[row]] = token;
+        outputs[s->seen_count[row]] = 0;
+        index[at] = ++s->seen_count[row];
+    }
+    outputs[index[at] - 1] += is_output;
+    return true;
+}

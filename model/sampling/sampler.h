@@ -1,0 +1,80 @@
+/* What the sampling kernels share: the columns of the row table, the workspace, the steps of choosing a token. */
+#ifndef RINGSERVE_SAMPLING_SAMPLER_H
+#define RINGSERVE_SAMPLING_SAMPLER_H
+
+#include <stdbool.h>
+
+#include "vector.h"
+
+/* Columns of the row table, in this order: C type, name, numpy type, and what follows the row axis
+ * (ROW: nothing, BIAS: bias_width, SEEN: seen_width, INDEX: index_width). The Python side allocates from this. */
+#define SAMPLING_COLUMNS(X)                                                                            \
+    X(double, temperature, "<f8", ROW)        /* 0: greedy */                                          \
+    X(int32_t, top_k, "<i4", ROW)             /* 0: off */                                             \
+    X(double, top_p, "<f8", ROW)              /* 1: off */                                             \
+    X(double, min_p, "<f8", ROW)              /* 0: off */                                             \
+    X(double, repetition_penalty, "<f8", ROW) /* 1: off */                                             \
+    X(double, presence_penalty, "<f8", ROW)   /* 0: off */                                             \
+    X(double, frequency_penalty, "<f8", ROW)  /* 0: off */                                             \
+    X(uint64_t, seed, "<u8", ROW)                                                                      \
+    X(int32_t, logprobs, "<i4", ROW)          /* -1: none, n: of the chosen token and the n best */    \
+    X(int32_t, bias_count, "<i4", ROW)        /* entries of the three bias columns in use */           \
+    X(int32_t, bias_ids, "<i4", BIAS)         /* token ids */                                          \
+    X(float, bias_values, "<f4", BIAS)        /* added to the logit; -inf bans the token */            \
+    X(int32_t, bias_until, "<i4", BIAS)       /* applies to positions below this one */                \
+    X(int32_t, seen_count, "<i4", ROW)        /* distinct tokens of prompt and output so far */        \
+    X(int32_t, seen_ids, "<i4", SEEN)         /* those tokens, in order of first appearance */         \
+    X(int32_t, seen_outputs, "<i4", SEEN)     /* how often each is in the output; 0: prompt only */    \
+    X(int32_t, seen_index, "<i4", INDEX)      /* open-addressed hash: entry of seen_ids + 1, 0: free */
+
+enum status { OK = 0, SKIPPED = 1, NOT_A_NUMBER = 2, INFINITE = 3, ALL_MASKED = 4, HISTORY_FULL = 5 };
+
+struct sampler {
+    const struct vector_ops *ops;
+    size_t vocab;
+    size_t rows, bias_width, seen_width, index_width; /* index_width: a power of two above 1.5 * seen_width */
+#define X(type, name, format, shape) type *name;
+    SAMPLING_COLUMNS(X)
+#undef X
+    /* Workspace, made once: each holds vocab + 1 entries or more. */
+    float *maxima, *edited, *values, *weights, *lists[2];
+    int32_t *ids;
+    double *sums;
+};
+
+struct output { /* one row of the caller's arrays */
+    int32_t *token;
+    float *logprob;
+    int32_t *top_ids;
+    float *top_logprobs;
+    size_t top_width;
+};
+
+/* Chooses the token at `position` of the sequence in `row` from vocab raw logits, which are only read. */
+enum status sample_row(struct sampler *s, const float *logits, size_t row, int32_t position, struct output out);
+
+/* Token -1, everything else NaN or -1: what a row without a token shows. */
+void clear_output(struct output out);
+
+/* select.c: order statistics and the draw */
+/* The k-th largest of n; 1 <= k <= n. lists: two scratch arrays of n + 1. */
+float kth_largest(const struct vector_ops *ops, const float *x, size_t n, size_t k, float *lists[2]);
+
+/* n when the value is absent. */
+size_t first_index_of(const float *x, size_t n, float value);
+
+/* Sets to 0 all weights but the smallest set of largest ones whose sum is at least top_p * total; of equal ones
+ * those of lowest index stay. Weights are in [0, 1], the largest is 1. lists: two scratch arrays of n + 1. */
+void keep_nucleus(const struct vector_ops *ops, float *w, size_t n, double total, double top_p, float *lists[2]);
+
+/* The i at which the cumulative weight passes uniform * (sum of all), which must be positive. */
+size_t draw(const struct vector_ops *ops, const float *w, size_t n, double uniform, double *sums);
+
+/* edit.c: bias and penalties */
+
+bool row_keeps_history(const struct sampler *s, size_t row);
+bool row_edits_logits(const struct sampler *s, size_t row, int32_t position);
+enum status edit_logits(struct sampler *s, const float *logits, size_t row, int32_t position);
+bool history_add(struct sampler *s, size_t row, int32_t token, bool is_output);
+
+#endif

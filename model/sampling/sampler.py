@@ -1,0 +1,167 @@
+"""The row table and the call that turns a step's logits into tokens."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import _kernels
+from .params import SamplingLimits, SamplingParams
+
+Int32 = NDArray[np.int32]
+Float32 = NDArray[np.float32]
+
+FOREVER = np.iinfo(np.int32).max  # a bias that no position outlives
+
+
+class RowStatus(IntEnum):
+    """What became of a row in a call of `Sampler.sample`."""
+
+    OK = 0
+    SKIPPED = 1  # rows[b] was -1
+    NAN = 2  # a logit is NaN
+    INFINITE = 3  # a logit is infinite, from the model or after a penalty
+    ALL_MASKED = 4  # bias and bans leave no token
+    HISTORY_FULL = 5  # the row has penalties and more distinct tokens than max_length
+
+
+@dataclass(frozen=True, slots=True)
+class SampleOutputs:
+    """The caller's arrays that `Sampler.sample` fills, for ``B`` rows; they may lie in shared memory."""
+
+    token_ids: Int32  # [B] -1 where the status is not OK
+    status: Int32  # [B] a RowStatus
+    logprobs: Float32  # [B] of the chosen token; NaN where not asked for
+    top_ids: Int32  # [B, N] best first, equal ones by id; -1 behind what the row asked for
+    top_logprobs: Float32  # [B, N] NaN behind what the row asked for
+
+    @classmethod
+    def allocate(cls, batch: int, top: int = 0) -> SampleOutputs:
+        tops = (batch, top)
+        return cls(
+            np.full(batch, -1, np.int32),
+            np.full(batch, RowStatus.SKIPPED, np.int32),
+            np.full(batch, np.nan, np.float32),
+            np.full(tops, -1, np.int32),
+            np.full(tops, np.nan, np.float32),
+        )
+
+
+class Sampler:
+    """Samples up to ``rows`` live sequences. Not for use by two threads at once; one call uses one core.
+
+    The parameters of a row are columns of arrays, set by `admit` and read by `sample`; between the two no
+    Python object stands for a row. A row admitted anew forgets everything about its predecessor.
+    """
+
+    def __init__(self, limits: SamplingLimits, rows: int, *, width: int = 0) -> None:
+        """Raises ValueError for a size below 1. Memory: up to 24 bytes per row and token of max_length.
+
+        ``width`` forces kernels of 4, 8 or 16 floats per register (tests); 0 is the widest this CPU has.
+        """
+        if min(rows, limits.vocab_size, limits.max_length) < 1:
+            raise ValueError(f"rows ({rows}), vocab_size and max_length ({limits}) must be at least 1")
+        self.limits = limits
+        self.rows = rows
+        columns = _allocate(limits, rows)
+        self.columns: Mapping[str, NDArray[Any]] = MappingProxyType(columns)
+        self._kernel = _kernels.Kernel(limits.vocab_size, columns, width)
+
+    def admit(
+        self, row: int, params: SamplingParams, prompt_ids: ArrayLike, output_ids: ArrayLike | None = None
+    ) -> int:
+        """Give ``row`` to a sequence and return its seed, drawn if ``params`` has none.
+
+        ``output_ids`` are tokens already produced, when a sequence is resumed: with the same seed it goes on
+        as if nothing had happened. Raises `ParameterError`, or ValueError for a row or token id out of range.
+        """
+        if not 0 <= row < self.rows:
+            raise ValueError(f"row is {row}, expected 0 to {self.rows - 1}")
+        params.validate(self.limits)
+        prompt = np.ascontiguousarray(prompt_ids, np.int32)
+        seed = secrets.randbits(64) if params.seed in (None, -1) else int(params.seed or 0) % 2**64
+        self._set_scalars(row, params, seed)
+        self._set_bias(row, params, prompt.size)
+        self.columns["seen_count"][row] = 0
+        if params.penalised:
+            self.columns["seen_index"][row] = 0
+            self._kernel.observe(row, prompt, False)
+            if output_ids is not None:
+                self._kernel.observe(row, np.ascontiguousarray(output_ids, np.int32), True)
+        return seed
+
+    def sample(self, logits: Float32, rows: Int32, positions: Int32, out: SampleOutputs) -> None:
+        """Choose one token for each row of ``logits`` ``[B, vocab]``, which is only read.
+
+        ``rows`` ``[B]``: the table row of each row of logits, -1 to skip it. ``positions`` ``[B]``: the index
+        in its sequence of the token to be chosen (the context length), which with the seed decides the random
+        number. A row with a fault gets a status; the others do not notice. Raises ValueError for a wrong
+        shape, a row out of range, or a row that asked for more top log-probabilities than ``out`` holds,
+        BufferError or ValueError for a non-contiguous array; nothing is sampled then.
+        """
+        self._kernel.sample(
+            logits, rows, positions, out.token_ids, out.status, out.logprobs, out.top_ids, out.top_logprobs
+        )
+
+    def _set_scalars(self, row: int, params: SamplingParams, seed: int) -> None:
+        columns = self.columns
+        columns["temperature"][row] = 0.0 if params.greedy else params.temperature
+        columns["top_k"][row] = params.top_k if 0 < params.top_k < self.limits.vocab_size else 0
+        columns["seed"][row] = seed
+        columns["logprobs"][row] = -1 if params.logprobs is None else params.logprobs
+        for name in ("top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
+            columns[name][row] = getattr(params, name)
+
+    def _set_bias(self, row: int, params: SamplingParams, prompt_length: int) -> None:
+        columns = self.columns
+        count = 0
+        for count, (token, value, until) in enumerate(_biases(params, prompt_length), start=1):
+            columns["bias_ids"][row, count - 1] = token
+            columns["bias_values"][row, count - 1] = value
+            columns["bias_until"][row, count - 1] = until
+        columns["bias_count"][row] = count
+
+
+def explain(status: int, logits: Float32) -> str:
+    """A sentence for the log about a row ``[vocab]`` that was not sampled."""
+    if status == RowStatus.ALL_MASKED:
+        return "logit_bias and banned tokens leave no token to choose"
+    if status == RowStatus.HISTORY_FULL:
+        return "the sequence has more distinct tokens than the sampler's max_length"
+    bad = np.flatnonzero(~np.isfinite(logits))
+    if bad.size == 0:
+        return "a penalty made a logit infinite" if status == RowStatus.INFINITE else "nothing is wrong"
+    first = int(bad[0])
+    return f"{bad.size} of {logits.size} logits are not finite, the first is {logits[first]} of token {first}"
+
+
+def _biases(params: SamplingParams, prompt_length: int) -> Iterator[tuple[int, float, int]]:
+    """``(token, bias, first position without it)``."""
+    for token, bias in params.logit_bias.items():
+        yield token, bias, FOREVER
+    yield from _bans(params.banned_token_ids, FOREVER)
+    if params.min_tokens:
+        yield from _bans(params.stop_token_ids, prompt_length + params.min_tokens)
+
+
+def _bans(token_ids: Sequence[int], until: int) -> Iterator[tuple[int, float, int]]:
+    for token in token_ids:
+        yield token, -np.inf, until
+
+
+def _allocate(limits: SamplingLimits, rows: int) -> dict[str, NDArray[Any]]:
+    """Zeroed columns; pages of the wide ones are touched only by rows that use them."""
+    seen = min(limits.max_length, limits.vocab_size)
+    index = 1 << (seen * 3 // 2).bit_length()  # a hash table at most two thirds full
+    widths = {"BIAS": limits.max_biased_tokens, "SEEN": seen, "INDEX": index}
+    return {
+        name: np.zeros(rows if shape == "ROW" else (rows, widths[shape]), np.dtype(dtype))
+        for name, dtype, shape in _kernels.COLUMNS
+    }

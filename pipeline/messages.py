@@ -1,0 +1,251 @@
+"""What the pipeline's byte rings carry: requests in, answers out, and who sits in which row.
+
+Requests and refusals are rare and are JSON. What sampling reads or writes for every row or token is packed: a fixed
+header, then arrays. All of it is bounded: sizes were checked where they came from outside, and a record that does
+not parse is a bug, not an input.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from model.sampling import SamplingParams
+
+Int32 = NDArray[np.int32]
+Float32 = NDArray[np.float32]
+
+
+class FinishReason(IntEnum):
+    """Why a request ended. `NONE`: it has not."""
+
+    NONE = 0
+    LENGTH = 1  # max_tokens, or the model's limit
+    EOS = 2  # an end token of the model
+    STOP = 3  # a stop string or stop token of the request
+    FAILED = 4  # the model or the sampler gave nothing usable
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationParams:
+    """What a request asks for; validated by the front, in the terms of its API."""
+
+    sampling: SamplingParams
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    include_stop: bool = False  # keep the stop string in the text
+    skip_special: bool = True
+    ignore_eos: bool = False
+
+
+# ---- front → preprocess ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """A request. The prompt is text to be tokenized, or token ids."""
+
+    request: int
+    prompt: str | list[int]
+    params: GenerationParams
+    add_special: bool = True  # let the tokenizer add BOS
+    arrival_ns: int = 0
+
+    def pack(self) -> bytes:
+        return orjson.dumps(["submit", asdict(self)], option=orjson.OPT_NON_STR_KEYS)
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The client is gone."""
+
+    request: int
+
+    def pack(self) -> bytes:
+        return orjson.dumps(["cancel", asdict(self)])
+
+
+def unpack_request(record: Any) -> Submit | Cancel:
+    kind, body = orjson.loads(record)
+    if kind == "cancel":
+        return Cancel(**body)
+    params = body.pop("params")
+    sampling = params.pop("sampling")
+    sampling["logit_bias"] = {int(token): bias for token, bias in sampling["logit_bias"].items()}
+    for name in ("banned_token_ids", "stop_token_ids"):
+        sampling[name] = tuple(sampling[name])
+    params["stop"] = tuple(params["stop"])
+    return Submit(params=GenerationParams(SamplingParams(**sampling), **params), **body)
+
+
+# ---- preprocess → front ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The request is queued; what its prompt came to."""
+
+    request: int
+    prompt_ids: list[int]
+
+    def pack(self) -> bytes:
+        return orjson.dumps(["accepted", asdict(self)])
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The request will not be served. `status` is the HTTP status, `parameter` what was wrong with it."""
+
+    request: int
+    status: int
+    message: str
+    parameter: str | None = None
+
+    def pack(self) -> bytes:
+        return orjson.dumps(["refused", asdict(self)])
+
+
+def unpack_reply(record: Any) -> Accepted | Refused:
+    kind, body = orjson.loads(record)
+    return Accepted(**body) if kind == "accepted" else Refused(**body)
+
+
+# ---- preprocess → sampling ---------------------------------------------------------------------------------------
+
+_ADMIT = struct.Struct("<QqiIIIIIIIIIIddddddQq")
+
+
+@dataclass(slots=True)
+class Admit:
+    """From step `from_step` on, row `row` in its tenancy `epoch` belongs to this request.
+
+    A request that was preempted is admitted again, with the tokens it has already got in `output_ids`.
+    """
+
+    request: int
+    from_step: int
+    row: int
+    epoch: int
+    limit: int  # prompt and output tokens at most
+    cached_tokens: int
+    params: GenerationParams
+    prompt_ids: Int32
+    output_ids: Int32
+    arrival_ns: int = 0
+
+    def pack(self) -> bytes:
+        p, s = self.params, self.params.sampling
+        stops = orjson.dumps(p.stop)
+        flags = p.include_stop | p.skip_special << 1 | p.ignore_eos << 2 | (s.seed is not None) << 3
+        bias_ids = np.fromiter(s.logit_bias, np.int32, len(s.logit_bias))
+        bias_values = np.fromiter(s.logit_bias.values(), np.float32, len(s.logit_bias))
+        banned, stopping = np.asarray(s.banned_token_ids, np.int32), np.asarray(s.stop_token_ids, np.int32)
+        head = _ADMIT.pack(
+            self.request, self.from_step, self.row, self.epoch, self.limit, self.cached_tokens, flags,
+            self.prompt_ids.size, self.output_ids.size, bias_ids.size, banned.size, stopping.size, len(stops),
+            s.temperature, s.top_p, s.min_p, s.repetition_penalty, s.presence_penalty, s.frequency_penalty,
+            (s.seed or 0) % 2**64, self.arrival_ns,
+        )  # fmt: skip
+        tail = np.array([s.top_k, -1 if s.logprobs is None else s.logprobs, s.min_tokens, p.max_tokens], np.int32)
+        arrays = (tail, self.prompt_ids, self.output_ids, bias_ids, bias_values, banned, stopping)
+        return b"".join([head, *(np.ascontiguousarray(array).tobytes() for array in arrays), stops])
+
+
+def unpack_admit(record: Any) -> Admit:
+    (
+        request, from_step, row, epoch, limit, cached, flags, prompts, outputs, biases, bans, stops, text,
+        temperature, top_p, min_p, repetition, presence, frequency, seed, arrival_ns,
+    ) = _ADMIT.unpack_from(record)  # fmt: skip
+    cut = _Cutter(bytes(record), _ADMIT.size)
+    top_k, logprobs, min_tokens, max_tokens = cut.take(4).tolist()
+    prompt_ids, output_ids = cut.take(prompts), cut.take(outputs)
+    bias_ids, bias_values = cut.take(biases), cut.take(biases, np.float32)
+    banned, stopping = cut.take(bans), cut.take(stops)
+    sampling = SamplingParams(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition,
+        presence_penalty=presence,
+        frequency_penalty=frequency,
+        seed=seed if flags & 8 else None,
+        logprobs=None if logprobs < 0 else logprobs,
+        logit_bias=dict(zip(bias_ids.tolist(), bias_values.tolist(), strict=True)),
+        banned_token_ids=tuple(banned.tolist()),
+        min_tokens=min_tokens,
+        stop_token_ids=tuple(stopping.tolist()),
+    )
+    params = GenerationParams(
+        sampling,
+        max_tokens,
+        stop=tuple(orjson.loads(cut.rest())),
+        include_stop=bool(flags & 1),
+        skip_special=bool(flags & 2),
+        ignore_eos=bool(flags & 4),
+    )
+    return Admit(request, from_step, row, epoch, limit, cached, params, prompt_ids, output_ids, arrival_ns)
+
+
+# ---- sampling → front --------------------------------------------------------------------------------------------
+
+_DELTA = struct.Struct("<QIIIifBB2xI")
+
+
+@dataclass(slots=True)
+class Delta:
+    """One token of a request, the text that it completed, and the end if it was the last.
+
+    The text may be empty: the token completes no character, or may begin a stop string. A request that fails ends
+    with token -1 and the reason in `text`.
+    """
+
+    request: int
+    index: int  # output tokens so far, this one included
+    prompt_tokens: int
+    cached_tokens: int
+    token_id: int
+    logprob: float  # NaN where not asked for
+    reason: FinishReason
+    text: str
+    top: tuple[tuple[int, float], ...] = ()  # best first
+
+    def pack(self) -> bytes:
+        text = self.text.encode()
+        head = _DELTA.pack(
+            self.request, self.index, self.prompt_tokens, self.cached_tokens, self.token_id, self.logprob,
+            self.reason, len(self.top), len(text),
+        )  # fmt: skip
+        return b"".join((head, text, *(_TOP.pack(*pair) for pair in self.top))) if self.top else head + text
+
+
+_TOP = struct.Struct("<if")
+
+
+def unpack_delta(record: Any) -> Delta:
+    request, index, prompt, cached, token, logprob, reason, tops, length = _DELTA.unpack_from(record)
+    end = _DELTA.size + length
+    text = str(record[_DELTA.size : end], "utf-8")
+    top = tuple(_TOP.unpack_from(record, end + i * _TOP.size) for i in range(tops))
+    return Delta(request, index, prompt, cached, token, logprob, FinishReason(reason), text, top)
+
+
+class _Cutter:
+    """Cuts arrays off a record, one behind the other."""
+
+    def __init__(self, record: bytes, at: int) -> None:
+        self._record, self._at = record, at
+
+    def take(self, count: int, dtype: Any = np.int32) -> NDArray[Any]:
+        array: NDArray[Any] = np.frombuffer(self._record, dtype, count, self._at)
+        self._at += array.nbytes
+        return array
+
+    def rest(self) -> bytes:
+        return self._record[self._at :]

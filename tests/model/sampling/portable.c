@@ -1,0 +1,65 @@
+/* Samples with fixed settings and prints the tokens: the output must be the same on every machine. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "sampler.h"
+
+enum { VOCAB = 5003, ROWS = 12, STEPS = 4, SEEN_WIDTH = 64, INDEX_WIDTH = 128 };
+enum shape { ROW, BIAS, SEEN, INDEX };
+
+static uint64_t state = 42;
+
+static double uniform(void)
+{
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (double)(state >> 11) * 0x1p-53;
+}
+
+static void *zeros(size_t count) { return calloc(count, 8); }
+
+static void allocate(struct sampler *s)
+{
+    const size_t width[] = {[ROW] = 1, [BIAS] = 1, [SEEN] = SEEN_WIDTH, [INDEX] = INDEX_WIDTH};
+#define X(type, name, format, shape) s->name = zeros(ROWS * width[shape]);
+    SAMPLING_COLUMNS(X)
+#undef X
+    float **floats[] = {&s->maxima, &s->edited, &s->values, &s->weights, &s->lists[0], &s->lists[1]};
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
+        *floats[i] = zeros(VOCAB + 1);
+    s->ids = zeros(VOCAB + 1);
+    s->sums = zeros(VOCAB + 1);
+}
+
+static void admit(struct sampler *s, size_t row)
+{
+    s->temperature[row] = row % 6 ? 0.3 + 0.2 * (double)row : 0;
+    s->top_k[row] = row % 3 == 1 ? (int32_t)(row * row * 30) : 0;
+    s->top_p[row] = row % 2 ? 0.3 + 0.06 * (double)row : 1;
+    s->min_p[row] = row % 4 == 2 ? 0.02 : 0;
+    s->repetition_penalty[row] = row % 5 == 4 ? 1.3 : 1;
+    s->presence_penalty[row] = row % 5 == 4 ? 0.4 : 0;
+    s->seed[row] = 1000 + row;
+    s->logprobs[row] = 3;
+}
+
+int main(void)
+{
+    struct sampler s = {.ops = vector_ops_select(0), .vocab = VOCAB, .rows = ROWS, .bias_width = 1,
+                        .seen_width = SEEN_WIDTH, .index_width = INDEX_WIDTH};
+    allocate(&s);
+    float *logits = zeros(VOCAB);
+    for (size_t row = 0; row < ROWS; row++) {
+        admit(&s, row);
+        for (int32_t step = 0; step < STEPS; step++) {
+            for (int i = 0; i < VOCAB; i++)
+                logits[i] = (float)(4 * (uniform() + uniform() + uniform()) - 6);
+            int32_t token, top[3];
+            float logprob, top_logprobs[3];
+            struct output out = {&token, &logprob, top, top_logprobs, 3};
+            enum status status = sample_row(&s, logits, row, 10 + step, out);
+            printf("%zu %d: %d %d (%d %d %d) %.4f\n", row, (int)step, (int)status, (int)token, (int)top[0],
+                   (int)top[1], (int)top[2], (double)logprob);
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,86 @@
+"""Ranges of the sampling parameters."""
+
+import math
+
+import pytest
+
+from model.errors import ModelError
+from model.sampling import ParameterError, SamplingLimits, SamplingParams
+
+LIMITS = SamplingLimits(vocab_size=100, max_length=50, max_top_logprobs=5, max_biased_tokens=4)
+
+LEGAL = {
+    "temperature": [0, 0.0, 1e-9, 1, 2, 100.0],
+    "top_k": [-1, 0, 1, 100, 10**9],
+    "top_p": [1, 1.0, 1e-12],
+    "min_p": [0, 1, 0.5],
+    "repetition_penalty": [1e-9, 1, 30],
+    "presence_penalty": [-2, 0, 2.0],
+    "frequency_penalty": [-2.0, 0, 2],
+    "seed": [None, -1, 0, 2**64 - 1, -(2**63)],
+    "logprobs": [None, 0, 5],
+    "logit_bias": [{}, {0: -100, 99: 100.0}],
+    "banned_token_ids": [(), (0, 99)],
+    "min_tokens": [0, 50],
+    "stop_token_ids": [(), (99,)],
+}
+ILLEGAL = {
+    "temperature": [-0.1, math.nan, math.inf, "1", None, True],
+    "top_k": [-2, 1.0, "3", None, True],
+    "top_p": [0, 1.0001, -1, math.nan],
+    "min_p": [-0.01, 1.1, math.nan],
+    "repetition_penalty": [0, -1, math.inf, math.nan],
+    "presence_penalty": [-2.1, 2.1, math.nan],
+    "frequency_penalty": [-2.1, 2.1, math.nan],
+    "seed": [2**64, -(2**63) - 1, 1.5, "7", True],
+    "logprobs": [-1, 6, True, 1.0],
+    "logit_bias": [{100: 1.0}, {-1: 1.0}, {1: 101}, {1: math.nan}, {"1": 1.0}],
+    "banned_token_ids": [(100,), (-1,), (1.0,)],
+    "min_tokens": [-1, 51, 1.0],
+    "stop_token_ids": [(100,), ("a",)],
+}
+
+
+def pairs(table):
+    return [(name, value) for name, values in table.items() for value in values]
+
+
+def test_the_tables_cover_every_parameter():
+    assert set(LEGAL) == set(ILLEGAL) == set(SamplingParams.__slots__)
+
+
+@pytest.mark.parametrize(("name", "value"), pairs(LEGAL))
+def test_legal_extremes_are_accepted(name, value):
+    SamplingParams(**{name: value}).validate(LIMITS)
+
+
+@pytest.mark.parametrize(("name", "value"), pairs(ILLEGAL))
+def test_an_error_names_parameter_value_and_range(name, value):
+    with pytest.raises(ParameterError) as caught:
+        SamplingParams(**{name: value}).validate(LIMITS)
+    error = caught.value
+    assert isinstance(error, ModelError)
+    assert error.parameter.startswith(name)
+    assert repr(error.value) in str(error)
+    assert error.allowed in str(error)
+
+
+def test_too_many_biased_tokens_are_counted_together():
+    SamplingParams(logit_bias={1: 1.0}, banned_token_ids=(2, 3), stop_token_ids=(4,)).validate(LIMITS)
+    with pytest.raises(ParameterError, match=r"5 tokens.*at most 4"):
+        SamplingParams(logit_bias={1: 1.0}, banned_token_ids=(2, 3), stop_token_ids=(4, 5)).validate(LIMITS)
+
+
+def test_the_argmax_suffices_only_if_nothing_else_looks_at_the_logits():
+    assert SamplingParams(temperature=0, top_k=3, top_p=0.5, seed=4, stop_token_ids=(1,)).argmax_suffices
+    assert not SamplingParams().argmax_suffices
+    for change in (
+        {"logprobs": 0},
+        {"repetition_penalty": 1.1},
+        {"presence_penalty": 0.1},
+        {"frequency_penalty": -0.1},
+        {"logit_bias": {1: 1.0}},
+        {"banned_token_ids": (1,)},
+        {"min_tokens": 1, "stop_token_ids": (1,)},
+    ):
+        assert not SamplingParams(temperature=0, **change).argmax_suffices
