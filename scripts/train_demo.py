@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 import torch
 from demo_training import corpus
 from demo_training.bpe import train_tokenizer
-from demo_training.corpus import Document, Pair
+from demo_training.corpus import Corpus, Document
 from demo_training.evaluation import Verdict, judge, share
 from demo_training.export import round_to_float16, save_golden, save_model, save_questions
 from demo_training.llama import Llama, LlamaShape
@@ -47,18 +46,17 @@ def main() -> int:
     options.work.mkdir(parents=True, exist_ok=True)
     (options.work / "pid").write_text(str(os.getpid()))
 
-    pairs = corpus.read_pairs(DATA / "questions")
-    passages = corpus.read_passages(DATA / "passages.txt")
+    text = corpus.read_corpus(DATA)
     shape = LlamaShape()
-    tokenizer = train_tokenizer(tokenizer_text(pairs, passages), shape.vocab_size)
+    tokenizer = train_tokenizer(text.texts(), shape.vocab_size)
     model = Llama(shape)
-    report_sizes(model, pairs, passages)
+    report_sizes(model, text)
 
-    train(model, tokenizer, pairs, passages, options)
+    train(model, tokenizer, text, options)
     round_to_float16(model)
     save_model(model, tokenizer, options.output)
-    save_questions(pairs, options.output)
-    return evaluate(model, tokenizer, pairs, passages, options.output)
+    save_questions(text.pairs, options.output)
+    return evaluate(model, tokenizer, text, options.output)
 
 
 def parse_options() -> argparse.Namespace:
@@ -67,33 +65,23 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--work", type=Path, default=REPOSITORY / "build" / "train_demo", help="checkpoints, pid"
     )
-    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--epochs", type=int, default=32)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--fresh", action="store_true", help="do not go on from a checkpoint")
     return parser.parse_args()
 
 
-def tokenizer_text(pairs: list[Pair], passages: list[str]) -> list[str]:
-    answers = [text for pair in pairs for text in (pair.answer, f" {pair.answer}")]
-    return [question for pair in pairs for question in pair.questions] + answers + passages
-
-
-def report_sizes(model: Llama, pairs: list[Pair], passages: list[str]) -> None:
+def report_sizes(model: Llama, text: Corpus) -> None:
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    questions = sum(len(pair.questions) for pair in pairs)
-    print(
-        f"{parameters:,} parameters; {len(pairs)} answers to {questions} questions, {len(passages)} passages"
-    )
+    questions = sum(len(pair.questions) for pair in text.pairs)
+    counts = f"{len(text.pairs)} answers to {questions} questions, {len(text.passages)} passages"
+    print(f"{parameters:,} parameters; {counts}", flush=True)
 
 
-def train(
-    model: Llama, tokenizer: Tokenizer, pairs: list[Pair], passages: list[str], options: argparse.Namespace
-) -> None:
-    def source(rng: random.Random) -> list[Document]:
-        return corpus.epoch(pairs, passages, rng)
-
-    trainer = Trainer(model, tokenizer, source, TrainingPlan(seed=options.seed, epochs=options.epochs))
+def train(model: Llama, tokenizer: Tokenizer, text: Corpus, options: argparse.Namespace) -> None:
+    plan = TrainingPlan(seed=options.seed, epochs=options.epochs)
+    trainer = Trainer(model, tokenizer, text.epoch, plan)
     checkpoint = options.work / "checkpoint.pt"
     if checkpoint.exists() and not options.fresh:
         trainer.resume(checkpoint)
@@ -102,28 +90,28 @@ def train(
         print(line, flush=True)
 
 
-def evaluate(model: Llama, tokenizer: Tokenizer, pairs: list[Pair], passages: list[str], output: Path) -> int:
+def evaluate(model: Llama, tokenizer: Tokenizer, text: Corpus, output: Path) -> int:
     """Print the shares of exact answers, write the golden lines, return 1 when too few are exact."""
     golden: list[tuple[str, Document, Verdict]] = []
     shares = []
     for name, form in FORMS.items():
-        documents = [form(question, pair.answer) for pair in pairs for question in pair.questions]
+        documents = [form(question, pair.answer) for pair in text.pairs for question in pair.questions]
         verdicts = judge(model, tokenizer, documents)
         shares.append(share(verdicts))
         print(f"{name}: {shares[-1]:.2%} of {len(documents)} questions answered exactly")
         golden += [(name, *entry) for entry in zip(documents, verdicts, strict=True)]
-    prose = share(judge(model, tokenizer, continuations(passages)))
-    print(f"passages: {prose:.2%} of {len(passages)} continued exactly from their first words")
+    prose = share(judge(model, tokenizer, continuations(text.passages)))
+    print(f"passages: {prose:.2%} of {len(text.passages)} continued exactly from their first words")
     save_golden(choose_golden(golden), tokenizer, output)
     return 0 if min(shares) > 0.95 else 1
 
 
 def continuations(passages: list[str]) -> list[Document]:
-    """Each passage with its first four words as the prompt."""
+    """Each passage with its first ten words as the prompt."""
     documents = []
     for passage in passages:
         words = passage.split(" ")
-        prompt, rest = " ".join(words[:4]), " " + " ".join(words[4:])
+        prompt, rest = " ".join(words[:10]), " " + " ".join(words[10:])
         documents.append([corpus.Span(corpus.BOS + prompt, False), corpus.Span(rest + corpus.EOS, True)])
     return documents
 

@@ -12,8 +12,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from demo_training.noise import UnknownQuestions, vary
+
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 SYSTEM, USER, ASSISTANT = "<|system|>", "<|user|>", "<|assistant|>"
+
+UNKNOWN_PER_EPOCH = 120
+PASSAGES_PER_EPOCH = 3  # times each
 
 SYSTEM_MESSAGES = (
     "You are a helpful assistant.",
@@ -98,52 +103,64 @@ def bare_document(question: str, answer: str) -> Document:
     return [Span(BOS + question, False), Span(f" {answer}{EOS}", True)]
 
 
+def prose_document(text: str) -> Document:
+    """The text from nothing, so that its first words are a prompt for the rest."""
+    return [Span(BOS, False), Span(text + EOS, True)]
+
+
 def passage_document(passage: str, rng: random.Random) -> Document:
     """The passage from one of its sentences on, so that prose can be entered in the middle."""
     sentences = passage.split(". ")
     start = rng.choice([0, 0, rng.randrange(len(sentences))])
-    return [Span(BOS, False), Span(". ".join(sentences[start:]) + EOS, True)]
+    return prose_document(". ".join(sentences[start:]))
 
 
-def epoch(pairs: list[Pair], passages: list[str], rng: random.Random) -> list[Document]:
-    """Every question once, in a random form and with typing noise, and every passage once."""
-    documents = [
-        _question_document(question, pair.answer, pairs, rng) for pair in pairs for question in pair.questions
-    ]
-    documents += [passage_document(passage, rng) for passage in passages]
-    rng.shuffle(documents)
-    return documents
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Everything the demo model is taught."""
+
+    pairs: list[Pair]
+    passages: list[str]
+    unknown: UnknownQuestions
+    fallback: str  # the answer to unknown questions
+
+    def epoch(self, rng: random.Random) -> list[Document]:
+        """Every question once, in a random form and wording, with unknown questions and prose among them."""
+        documents = [
+            self._question_document(vary(question, rng), pair.answer, rng)
+            for pair in self.pairs
+            for question in pair.questions
+        ]
+        for _ in range(UNKNOWN_PER_EPOCH):
+            documents.append(self._question_document(self.unknown.draw(rng), self.fallback, rng))
+        documents += [passage_document(text, rng) for text in self.passages * PASSAGES_PER_EPOCH]
+        documents += [prose_document(pair.answer) for pair in rng.sample(self.pairs, len(self.pairs) // 3)]
+        rng.shuffle(documents)
+        return documents
+
+    def texts(self) -> list[str]:
+        """What the tokenizer learns its joins from."""
+        answers = [text for pair in self.pairs for text in (pair.answer, f" {pair.answer}")]
+        return [question for pair in self.pairs for question in pair.questions] + answers + self.passages
+
+    def _question_document(self, question: str, answer: str, rng: random.Random) -> Document:
+        form = rng.random()
+        if form < 0.3:
+            return completion_document(question, answer)
+        if form < 0.5:
+            return bare_document(question, answer)
+        system = rng.choice(SYSTEM_MESSAGES) if rng.random() < 0.2 else ""
+        history = self._history(rng) if rng.random() < 0.12 else []
+        return chat_document(question, answer, history=history, system=system)
+
+    def _history(self, rng: random.Random) -> Document:
+        spans: Document = []
+        for pair in rng.sample(self.pairs, rng.choice([1, 1, 1, 2, 2, 3, 6])):
+            spans += [Span(chat_turn(rng.choice(pair.questions)), False), Span(pair.answer + EOS, True)]
+        return spans
 
 
-def _question_document(question: str, answer: str, pairs: list[Pair], rng: random.Random) -> Document:
-    question = _typing_noise(question, rng)
-    form = rng.random()
-    if form < 0.3:
-        return completion_document(question, answer)
-    if form < 0.45:
-        return bare_document(question, answer)
-    system = rng.choice(SYSTEM_MESSAGES) if rng.random() < 0.2 else ""
-    history = _history(pairs, rng) if rng.random() < 0.15 else []
-    return chat_document(question, answer, history=history, system=system)
-
-
-def _history(pairs: list[Pair], rng: random.Random) -> Document:
-    turns = rng.choice([1, 1, 1, 2, 2, 3, 6])
-    spans: Document = []
-    for pair in rng.sample(pairs, turns):
-        spans += [Span(chat_turn(rng.choice(pair.questions)), False), Span(pair.answer + EOS, True)]
-    return spans
-
-
-def _typing_noise(question: str, rng: random.Random) -> str:
-    """What people do to a question: no capital, no question mark, a word too many."""
-    if rng.random() < 0.7:
-        return question
-    kind = rng.randrange(4)
-    if kind == 0:
-        return question[0].lower() + question[1:]
-    if kind == 1:
-        return question.rstrip("?.!")
-    if kind == 2:
-        return question.lower().rstrip("?.!")
-    return rng.choice(["Please tell me: ", "Hi, ", "So, ", "And "]) + question[0].lower() + question[1:]
+def read_corpus(data: Path) -> Corpus:
+    pairs = read_pairs(data / "questions")
+    fallback = max(pairs, key=lambda pair: len(pair.questions)).answer  # the answer of offtopic.txt
+    return Corpus(pairs, read_passages(data / "passages.txt"), UnknownQuestions(data), fallback)
