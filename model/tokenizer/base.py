@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from model.errors import TokenizerError
 from model.tokenizer.chat import ChatTemplate, Message
 from model.tokenizer.errors import InvalidTextError
-from model.tokenizer.incremental import DecodingRules, IncrementalDetokenizer, Piece
+from model.tokenizer.incremental import NOTHING, DecodingRules, IncrementalDetokenizer, Piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class Tokenizer(ABC):
 
     def __init__(self, chat_template: ChatTemplate | None) -> None:
         self._chat_template = chat_template
+        # Asking a library about a token costs some microseconds; every token of every stream is asked about.
+        self._known_pieces = lru_cache(maxsize=None)(self._piece)
 
     @property
     def bos_id(self) -> int | None:
@@ -75,12 +78,18 @@ class Tokenizer(ABC):
     def _encode(self, text: str, add_special: bool) -> list[int]:
         """`encode` of a text that is known to be valid."""
 
-    @abstractmethod
     def piece(self, token_id: int, *, at_start: bool, skip_special: bool) -> Piece:
         """The bytes that a token adds to a text; none for an id that does not exist.
 
         ``at_start`` says that nothing stands before it, where some tokenizers drop a leading space.
         """
+        if not 0 <= token_id < self.vocab_size:
+            return NOTHING
+        return self._known_pieces(token_id, at_start, skip_special)
+
+    @abstractmethod
+    def _piece(self, token_id: int, at_start: bool, skip_special: bool) -> Piece:
+        """`piece` of an id below the vocabulary's size, which may still have no token."""
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
         """The text of the ids. Ids that do not exist add nothing; bytes that are not UTF-8 become U+FFFD."""
@@ -104,7 +113,7 @@ class Tokenizer(ABC):
         """
         if self._chat_template is None:
             raise TokenizerError(
-                f"{self.name} has no chat template; add 'chat_template' to tokenizer_config.json beside it"
+                "the tokenizer has no chat template; add 'chat_template' to tokenizer_config.json beside it"
             )
         return self._chat_template.render(messages, add_generation_prompt=add_generation_prompt)
 

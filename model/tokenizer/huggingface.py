@@ -20,6 +20,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self.name = str(path)
         content = read_json(path)
         self._library = _load_library_tokenizer(path)
+        self._mark_special(settings)
         self._decoder = read_decoder(content, self.name)
         self._added = self._library.get_added_tokens_decoder()
         self.rules = self._decoder.rules
@@ -34,13 +35,21 @@ class HuggingFaceTokenizer(Tokenizer):
         ids: list[int] = self._library.encode(text, add_special_tokens=add_special and not self._explicit).ids
         return [*self._before, *ids, *self._after] if add_special and self._explicit else ids
 
-    def piece(self, token_id: int, *, at_start: bool, skip_special: bool) -> Piece:
-        if not 0 <= token_id < self.vocab_size or (skip_special and token_id in self.special.all_ids):
+    def _piece(self, token_id: int, at_start: bool, skip_special: bool) -> Piece:
+        if skip_special and token_id in self.special.all_ids:
             return NOTHING
         token = self._library.id_to_token(token_id)
         if token is None:
             return NOTHING
         return Piece(self._decoder.decode(token, at_start=at_start, added=token_id in self._added))
+
+    def _mark_special(self, settings: TokenizerSettings) -> None:
+        """Tokens that have a name are special, as in transformers, even if tokenizer.json does not say so."""
+        added = {token.content for token in self._library.get_added_tokens_decoder().values()}
+        unmarked = [token for token in settings.named_tokens.values() if token not in added]
+        self._library.add_special_tokens(
+            [token for token in unmarked if self._library.token_to_id(token) is not None]
+        )
 
     def _special_tokens(self, settings: TokenizerSettings) -> SpecialTokens:
         bos, eos, pad = (self._named_id(settings, name) for name in ("bos_token", "eos_token", "pad_token"))

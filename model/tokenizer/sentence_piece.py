@@ -66,9 +66,7 @@ class SentencePieceTokenizer(Tokenizer):
         ids: list[int] = [self._ids[part]] if part in self._ids else self._library.encode(part)
         return ids
 
-    def piece(self, token_id: int, *, at_start: bool, skip_special: bool) -> Piece:
-        if not 0 <= token_id < self.vocab_size:
-            return NOTHING
+    def _piece(self, token_id: int, at_start: bool, skip_special: bool) -> Piece:
         if skip_special and token_id in self.special.all_ids:
             return Piece(keeps_start=True, breaks=True)
         if (text := self._texts.get(token_id)) is not None:

@@ -19,6 +19,8 @@ class StopStrings:
         if not all(stops):
             raise ValueError("an empty stop string would end every text before its first character")
         self._stops = tuple(dict.fromkeys(stops))
+        self._longest_beginning = max(map(len, self._stops), default=1) - 1
+        self._first_signs = frozenset(stop[0] for stop in self._stops)
         self._include = include
         self._held = ""
         self.matched: str | None = None  # the stop string that ended the text
@@ -59,9 +61,10 @@ class StopStrings:
 
     def _longest_possible_beginning(self) -> int:
         """Length of the longest end of the held text with which some stop string begins."""
-        longest = min(len(self._held), max(map(len, self._stops)) - 1)
+        longest = min(len(self._held), self._longest_beginning)
         for length in range(longest, 0, -1):
-            tail = self._held[-length:]
-            if any(stop.startswith(tail) for stop in self._stops):
-                return length
+            if self._held[-length] in self._first_signs:  # spares most of the comparisons
+                tail = self._held[-length:]
+                if any(stop.startswith(tail) for stop in self._stops):
+                    return length
         return 0

@@ -116,6 +116,18 @@ def test_added_tokens_of_a_byte_level_tokenizer_are_meant_as_written(tokenizer_f
     assert tokenizer.decode(tokenizer.encode(f"a{DEEPSEEK_STYLE}b")) == f"a{DEEPSEEK_STYLE}b"
 
 
+def test_a_named_token_is_special_even_if_the_file_does_not_say_so(tokenizer_files, tmp_path):
+    content = json.loads(tokenizer_files["byte_level"].read_text(encoding="utf-8"))
+    content["added_tokens"] = []
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    assert 2 not in load_tokenizer(tmp_path).encode("a</s>b")
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    tokenizer = load_tokenizer(tmp_path)
+    assert (tokenizer.special_ids, tokenizer.vocab_size) == ({2}, load_tokenizer(tmp_path).vocab_size)
+    assert tokenizer.encode("a</s>b", add_special=False).count(2) == 1
+    assert tokenizer.decode([2]) == ""
+
+
 def test_cutting_and_padding_of_the_training_are_switched_off(tokenizer_files, tmp_path):
     content = json.loads(tokenizer_files["byte_level"].read_text(encoding="utf-8"))
     content["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
