@@ -1,9 +1,6 @@
 """Builds the C extensions; everything else is declared in pyproject.toml."""
 
-<<<<<<< HEAD
 import os
-=======
->>>>>>> h-sampling
 from pathlib import Path
 
 from setuptools import Extension, setup

@@ -1,0 +1,127 @@
+"""What every tokenizer can do, whichever file it came from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from model.errors import TokenizerError
+from model.tokenizer.chat import ChatTemplate, Message
+from model.tokenizer.errors import InvalidTextError
+from model.tokenizer.incremental import NOTHING, DecodingRules, IncrementalDetokenizer, Piece
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialTokens:
+    """Which ids have a meaning instead of a text."""
+
+    bos_id: int | None
+    eos_id: int | None
+    pad_id: int | None
+    eos_ids: frozenset[int]  # every id that ends an answer; includes eos_id
+    all_ids: frozenset[int]  # every id that `skip_special` hides
+
+
+class Tokenizer(ABC):
+    """Immutable after loading; one instance may serve any number of requests."""
+
+    name: str  # the file it was loaded from, for messages to the operator
+    vocab_size: int  # the highest id + 1
+    special: SpecialTokens
+    rules: DecodingRules  # how the bytes of successive tokens become text
+
+    def __init__(self, chat_template: ChatTemplate | None) -> None:
+        self._chat_template = chat_template
+        # Asking a library about a token costs some microseconds; every token of every stream is asked about.
+        self._known_pieces = lru_cache(maxsize=None)(self._piece)
+
+    @property
+    def bos_id(self) -> int | None:
+        return self.special.bos_id
+
+    @property
+    def eos_id(self) -> int | None:
+        return self.special.eos_id
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        return self.special.eos_ids
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        return self.special.all_ids
+
+    @property
+    def has_chat_template(self) -> bool:
+        return self._chat_template is not None
+
+    def encode(self, text: str, *, add_special: bool = True) -> list[int]:
+        """Token ids of a text. Special tokens written in the text become their ids.
+
+        ``add_special`` adds BOS and EOS as the tokenizer's files say. Pass False for text that
+        `apply_chat_template` made, because templates write their BOS themselves.
+
+        Raises InvalidTextError for a text that has no UTF-8 form.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidTextError(
+                f"the text has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}; "
+                "send characters beyond U+FFFF as a complete pair"
+            ) from error
+        return self._encode(text, add_special)
+
+    @abstractmethod
+    def _encode(self, text: str, add_special: bool) -> list[int]:
+        """`encode` of a text that is known to be valid."""
+
+    def piece(self, token_id: int, *, at_start: bool, skip_special: bool) -> Piece:
+        """The bytes that a token adds to a text; none for an id that does not exist.
+
+        ``at_start`` says that nothing stands before it, where some tokenizers drop a leading space.
+        """
+        if not 0 <= token_id < self.vocab_size:
+            return NOTHING
+        return self._known_pieces(token_id, at_start, skip_special)
+
+    @abstractmethod
+    def _piece(self, token_id: int, at_start: bool, skip_special: bool) -> Piece:
+        """`piece` of an id below the vocabulary's size, which may still have no token."""
+
+    def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
+        """The text of the ids. Ids that do not exist add nothing; bytes that are not UTF-8 become U+FFFD."""
+        detokenizer = IncrementalDetokenizer(self, skip_special=skip_special)
+        return "".join(map(detokenizer.push, ids)) + detokenizer.finish()
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that one token adds in the middle of a text; special tokens are shown."""
+        return self.piece(token_id, at_start=False, skip_special=False).data
+
+    def token_text(self, token_id: int) -> str:
+        """`token_bytes` as text; a token that holds a part of a character only has U+FFFD there."""
+        return self.token_bytes(token_id).decode(errors="replace")
+
+    def apply_chat_template(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+        """The prompt that the model was trained to see for these messages; encode it with
+        ``add_special=False``.
+
+        Raises TokenizerError when the tokenizer has no chat template, and its subclass ChatTemplateError when
+        the messages do not fit the template, which is the client's fault.
+        """
+        if self._chat_template is None:
+            raise TokenizerError(
+                "the tokenizer has no chat template; add 'chat_template' to tokenizer_config.json beside it"
+            )
+        return self._chat_template.render(messages, add_generation_prompt=add_generation_prompt)
+
+    def require_fits(self, model_vocab_size: int) -> None:
+        """Raise TokenizerError when the tokenizer can produce ids that the model has no embedding for."""
+        if self.vocab_size > model_vocab_size:
+            raise TokenizerError(
+                f"{self.name} has ids up to {self.vocab_size - 1}, but the model's vocabulary has "
+                f"{model_vocab_size} entries (0 to {model_vocab_size - 1}); use the tokenizer that the model "
+                f"was trained with, or set vocab_size to {self.vocab_size} or more if the weights have it"
+            )

@@ -1,0 +1,114 @@
+"""Detokenizing token by token: no half characters, none lost, none doubled.
+
+A token is a piece of UTF-8 that need not begin or end at a character. So the bytes of the tokens go through
+an incremental UTF-8 decoder, which keeps an unfinished character (at most three bytes) until it is complete
+or known to be invalid. `Tokenizer.decode` is the same machine run to the end; therefore the joined
+increments equal the decoding of the whole by construction, and the work per token does not depend on what
+was before.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+LONGEST_CHARACTER = 4  # bytes in UTF-8
+ESCAPED_BYTES = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of invalid bytes
+
+
+class InvalidBytes(Enum):
+    """How many U+FFFD stand for bytes that are not UTF-8; the value is Python's name of the error handler."""
+
+    ONE_PER_SEQUENCE = "replace"  # Unicode's recommendation; byte-level BPE
+    ONE_PER_BYTE = "surrogateescape"  # SentencePiece and byte fallback
+
+
+@dataclass(frozen=True, slots=True)
+class DecodingRules:
+    """What is the same for all tokens of a tokenizer."""
+
+    invalid_bytes: InvalidBytes
+    strip_left: int = 0  # spaces to drop at the beginning of the whole text
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one token adds to the text."""
+
+    data: bytes = b""
+    keeps_start: bool = False  # the next token still stands at the beginning
+    breaks: bool = False  # bytes before and after it never form one character
+
+
+NOTHING = Piece(keeps_start=True)  # of ids that do not exist
+
+
+class PieceSource(Protocol):
+    """The part of a tokenizer that is needed here."""
+
+    rules: DecodingRules
+
+    def piece(self, token_id: int, *, at_start: bool, skip_special: bool) -> Piece: ...
+
+
+class IncrementalDetokenizer:
+    """Text of a growing sequence of tokens.
+
+    ``context`` is what stands before the first pushed token: the prompt, and after a restart also the tokens
+    whose text has already been given out. Its text is not given out again, but it decides about a leading
+    space and completes a character that its last token began. Building one reads the end of the context only.
+    """
+
+    def __init__(
+        self, source: PieceSource, context: Sequence[int] = (), *, skip_special: bool = True
+    ) -> None:
+        self._source = source
+        self._skip_special = skip_special
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(source.rules.invalid_bytes.value)
+        self._at_start = True
+        self._strip_left = source.rules.strip_left
+        self._replay(context)
+
+    def push(self, token_id: int) -> str:
+        """The text that this token completes; empty while its last character is unfinished."""
+        piece = self._source.piece(token_id, at_start=self._at_start, skip_special=self._skip_special)
+        self._at_start = self._at_start and piece.keeps_start
+        text = self._utf8.decode(b"", final=True) if piece.breaks else ""
+        return self._finish_text(text + self._utf8.decode(piece.data))
+
+    def finish(self) -> str:
+        """What is left at the end: U+FFFD for a character that was never completed, else nothing."""
+        return self._finish_text(self._utf8.decode(b"", final=True))
+
+    def _finish_text(self, text: str) -> str:
+        if self._source.rules.invalid_bytes is InvalidBytes.ONE_PER_BYTE:
+            text = ESCAPED_BYTES.sub("\ufffd", text)
+        if self._strip_left and text:
+            text = self._strip(text)
+        return text
+
+    def _strip(self, text: str) -> str:
+        spaces = min(len(text) - len(text.lstrip(" ")), self._strip_left)
+        only_spaces = spaces == len(text)
+        self._strip_left = self._strip_left - spaces if only_spaces else 0
+        return text[spaces:]
+
+    def _replay(self, context: Sequence[int]) -> None:
+        """Push the shortest end of the context after which the state is that after the whole context.
+
+        The state is an unfinished character, and whether leading spaces may still be dropped. The first is
+        settled by as many bytes as a character can have, the second by anything that is not a space.
+        """
+        needed = LONGEST_CHARACTER
+        start = len(context)
+        while start > 0 and needed > 0:
+            start -= 1
+            piece = self._source.piece(context[start], at_start=False, skip_special=self._skip_special)
+            needed -= len(piece.data.strip(b" "))
+        self._at_start = start == 0
+        for token_id in context[start:]:
+            self.push(token_id)

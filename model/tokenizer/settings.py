@@ -1,0 +1,153 @@
+"""What stands beside a tokenizer's vocabulary: tokenizer_config.json and other small files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from model.errors import TokenizerError
+from model.tokenizer.chat import ChatTemplate
+
+TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True, slots=True)
+class AddedToken:
+    """A token that is looked for in the text before anything else."""
+
+    content: str
+    special: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerSettings:
+    """None means that no file says anything about it."""
+
+    named_tokens: Mapping[str, str]  # "bos_token" → "<s>"
+    named_ids: Mapping[str, int]  # "bos_token" → 1
+    end_ids: frozenset[int]  # all ids that generation_config.json ends at
+    added_tokens: Mapping[int, AddedToken]
+    add_bos: bool | None
+    add_eos: bool | None
+    chat_template: ChatTemplate | None
+
+
+def read_settings(folder: Path) -> TokenizerSettings:
+    """Read what there is; every file is optional. Raises TokenizerError for one that is unusable."""
+    config = read_optional_json(folder / "tokenizer_config.json")
+    generation = {
+        **read_optional_json(folder / "config.json"),
+        **read_optional_json(folder / "generation_config.json"),
+    }
+    tokens = {**read_optional_json(folder / "special_tokens_map.json"), **config}
+    named_tokens = {name: content for name in TOKEN_NAMES if (content := _token_content(tokens.get(name)))}
+    ends = _ids(generation.get("eos_token_id"))
+    return TokenizerSettings(
+        named_tokens=named_tokens,
+        named_ids={name: ids[0] for name in TOKEN_NAMES if (ids := _ids(generation.get(f"{name}_id")))},
+        end_ids=frozenset(ends),
+        added_tokens=_added_tokens(config),
+        add_bos=_flag(config, "add_bos_token"),
+        add_eos=_flag(config, "add_eos_token"),
+        chat_template=_chat_template(config, folder, named_tokens),
+    )
+
+
+def added_ids(wanted: bool | None, name: str, token_id: int | None, *, default: bool) -> list[int]:
+    """What BOS or EOS puts around a text: one id or none. ``wanted`` is what the files say, None if nothing.
+
+    Raises TokenizerError when the files want a token that they do not have.
+    """
+    if wanted and token_id is None:
+        raise TokenizerError(f"tokenizer_config.json: add_{name} is true, but there is no {name}; add one")
+    if token_id is None or not (default if wanted is None else wanted):
+        return []
+    return [token_id]
+
+
+def read_optional_json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises TokenizerError that names the file and the place."""
+    try:
+        content = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}: {error.msg}"
+        raise TokenizerError(
+            f"{path} is not valid JSON ({place}); if it is cut short, fetch it anew"
+        ) from error
+    if not isinstance(content, dict):
+        raise TokenizerError(f"{path} must hold a JSON object, not {type(content).__name__}")
+    return content
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise TokenizerError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"{path} is not UTF-8 text (byte {error.start}); fetch it anew") from error
+
+
+def _token_content(value: object) -> str | None:
+    """Files name a token by its text or by an object that has the text as its content."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def _ids(value: object) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    return [item for item in values if isinstance(item, int) and not isinstance(item, bool)]
+
+
+def _flag(config: Mapping[str, Any], key: str) -> bool | None:
+    value = config.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise TokenizerError(f"tokenizer_config.json: {key} must be true or false, not {value!r}")
+    return value
+
+
+def _added_tokens(config: Mapping[str, Any]) -> dict[int, AddedToken]:
+    table = config.get("added_tokens_decoder") or {}
+    try:
+        return {
+            int(token_id): AddedToken(str(token["content"]), bool(token.get("special", False)))
+            for token_id, token in table.items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise TokenizerError(
+            "tokenizer_config.json: added_tokens_decoder must map ids to objects with a 'content', "
+            'as in {"3": {"content": "<|user|>", "special": true}}'
+        ) from error
+
+
+def _chat_template(
+    config: Mapping[str, Any], folder: Path, named_tokens: Mapping[str, str]
+) -> ChatTemplate | None:
+    """From chat_template.jinja, which transformers prefers, or from tokenizer_config.json."""
+    file = folder / "chat_template.jinja"
+    if file.exists():
+        return ChatTemplate(_read_text(file), named_tokens, file.name)
+    source = config.get("chat_template")
+    if source is None:
+        return None
+    if isinstance(source, list):
+        source = _default_template(source)
+    if not isinstance(source, str):
+        raise TokenizerError(
+            "tokenizer_config.json: chat_template must be a string, or a list of objects with 'name' and "
+            "'template' of which one has the name 'default'"
+        )
+    return ChatTemplate(source, named_tokens, "tokenizer_config.json")
+
+
+def _default_template(named: list[object]) -> object:
+    entries = (entry for entry in named if isinstance(entry, dict))
+    return next((entry.get("template") for entry in entries if entry.get("name") == "default"), None)

@@ -1,0 +1,194 @@
+"""Chat templates: known prompts, the sandbox, and transformers' rendering where that is installed."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+
+import pytest
+
+from model.errors import TokenizerError
+from model.tokenizer import ChatTemplateError, load_tokenizer
+from model.tokenizer.chat import ChatTemplate
+
+TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
+CONVERSATION = [
+    {"role": "system", "content": " Be <kind> & brief. "},
+    {"role": "user", "content": "Hé 😀"},
+    {"role": "assistant", "content": "Hello."},
+    {"role": "user", "content": "More"},
+]
+
+CHATML = """\
+{%- for message in messages %}
+    {{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+"""
+
+LLAMA_3 = """\
+{% set loop_messages = messages %}
+{% for message in loop_messages %}
+{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] \
+| trim + '<|eot_id|>' %}
+{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}
+{{- content }}{% endfor %}
+{% if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}
+"""
+
+LLAMA_2 = """\
+{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}\
+{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}\
+{% set system_message = false %}{% endif %}{% for message in loop_messages %}\
+{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}\
+{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}\
+{% if loop.index0 == 0 and system_message != false %}\
+{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + message['content'] %}\
+{% else %}{% set content = message['content'] %}{% endif %}{% if message['role'] == 'user' %}\
+{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% elif message['role'] == 'assistant' %}\
+{{ ' '  + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}\
+"""
+
+FEATURES = """\
+{%- for message in messages %}
+{%- if loop.index > 3 %}{% break %}{% endif %}
+{%- generation %}{{ message.content | tojson }}{% endgeneration %}
+{{ message | tojson(indent=2) }}
+{%- endfor %}
+{%- if tools is defined and tools is none %} no tools{% endif %}
+{%- set ns = namespace(found=false) %}{% set ns.found = true %}{{ ns.found }}
+"""
+
+TEMPLATES = {"chatml": CHATML, "llama 3": LLAMA_3, "llama 2": LLAMA_2, "features": FEATURES}
+
+
+def render(source, messages=CONVERSATION, *, add_generation_prompt=True):
+    template = ChatTemplate(source, TOKENS, "test")
+    return template.render(messages, add_generation_prompt=add_generation_prompt)
+
+
+def test_chatml():
+    assert render(CHATML, CONVERSATION[1:]) == (
+        "<|im_start|>user\nHé 😀<|im_end|>\n<|im_start|>assistant\nHello.<|im_end|>\n"
+        "<|im_start|>user\nMore<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_llama_3():
+    assert render(LLAMA_3, CONVERSATION[:2]) == (
+        "<s><|start_header_id|>system<|end_header_id|>\n\nBe <kind> & brief.<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\nHé 😀<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+
+
+def test_llama_2():
+    assert render(LLAMA_2, CONVERSATION) == (
+        "<s>[INST] <<SYS>>\n Be <kind> & brief. \n<</SYS>>\n\nHé 😀 [/INST] Hello. </s><s>[INST] More [/INST]"
+    )
+
+
+def test_without_generation_prompt():
+    assert render(CHATML, CONVERSATION[1:2], add_generation_prompt=False) == (
+        "<|im_start|>user\nHé 😀<|im_end|>\n"
+    )
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("add_generation_prompt", [True, False])
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_renders_the_same(name, add_generation_prompt):
+    utilities = pytest.importorskip("transformers.utils.chat_template_utils")
+    rendered, _ = utilities.render_jinja_template(
+        conversations=[CONVERSATION],
+        chat_template=TEMPLATES[name],
+        add_generation_prompt=add_generation_prompt,
+        **TOKENS,
+    )
+    assert render(TEMPLATES[name], add_generation_prompt=add_generation_prompt) == rendered[0]
+
+
+def test_tojson_does_not_escape():
+    assert render("{{ messages[0] | tojson }}", [{"role": "user", "content": "<é> & '"}]) == (
+        '{"role": "user", "content": "<é> & \'"}'
+    )
+
+
+def test_strftime_now():
+    year = datetime.datetime.now().astimezone().year
+    assert render("{{ strftime_now('%Y') }}") in {str(year), str(year - 1)}
+
+
+def test_a_refusal_of_the_template_is_the_client_s_fault():
+    with pytest.raises(ChatTemplateError, match="roles must alternate"):
+        render(LLAMA_2, [{"role": "assistant", "content": "first"}])
+
+
+@pytest.mark.parametrize(
+    ("messages", "match"),
+    [
+        (["hello"], r"messages\[0\] must be an object with a string 'role'"),
+        ([{"content": "x"}], r"messages\[0\] must be an object with a string 'role'"),
+        ([{"role": 3, "content": "x"}], r"messages\[0\] must be an object with a string 'role'"),
+        ([*CONVERSATION, {"role": "user"}], r"messages\[4\] has no 'content'"),
+        ([{"role": "user", "content": None}], "cannot render the messages"),
+        ([{"role": "user", "content": {"text": "x"}}], "cannot render the messages"),
+    ],
+)
+def test_unusable_messages(messages, match):
+    with pytest.raises(ChatTemplateError, match=match):
+        render(CHATML, messages)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages.append(1) }}",
+        "{{ messages[0].update(role='x') }}",
+        "{% for i in range(10000000) %}{% endfor %}",
+        "{% include '/etc/passwd' %}",
+    ],
+)
+def test_the_sandbox_holds(hostile):
+    with pytest.raises(ChatTemplateError):
+        render(hostile)
+    assert CONVERSATION[0]["role"] == "system"
+
+
+def test_the_sandbox_hides_internals():
+    assert render("{{ raise_exception.__globals__ }}{{ messages.__class__ }}") == ""
+
+
+def test_messages_are_not_templates():
+    hostile = [{"role": "user", "content": "{{ 7 * 7 }}{% raw %}"}]
+    assert "{{ 7 * 7 }}{% raw %}" in render(CHATML, hostile)
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "llama"])
+def test_a_tokenizer_with_a_template(kind, tokenizer_files, tmp_path):
+    shutil.copy(tokenizer_files[kind], tmp_path)
+    config = {"chat_template": LLAMA_2, "bos_token": "<s>", "eos_token": "</s>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    tokenizer = load_tokenizer(tmp_path)
+    prompt = tokenizer.apply_chat_template(CONVERSATION)
+    ids = tokenizer.encode(prompt, add_special=False)
+    assert prompt.startswith("<s>[INST]")
+    assert (ids[0], ids.count(1), ids.count(2)) == (1, 2, 1)
+
+
+def test_named_templates_and_the_separate_file(tokenizer_files, tmp_path):
+    shutil.copy(tokenizer_files["byte_level"], tmp_path)
+    named = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+    assert load_tokenizer(tmp_path).apply_chat_template(CONVERSATION) == "d"
+    (tmp_path / "chat_template.jinja").write_text("from the file")
+    assert load_tokenizer(tmp_path).apply_chat_template(CONVERSATION) == "from the file"
+
+
+def test_a_tokenizer_without_a_template_says_what_to_add(tokenizer_files):
+    with pytest.raises(TokenizerError, match="has no chat template; add 'chat_template'"):
+        load_tokenizer(tokenizer_files["byte_level"]).apply_chat_template(CONVERSATION)
