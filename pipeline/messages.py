@@ -157,9 +157,25 @@ class Admit:
         return b"".join([head, *(np.ascontiguousarray(array).tobytes() for array in arrays), stops])
 
 
-def unpack_admit(record: Any) -> Admit:
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """This request is cancelled; nothing more is to be said about it."""
+
+    request: int
+
+    def pack(self) -> bytes:
+        return self.request.to_bytes(8, "little")
+
+
+def unpack_row(record: Any) -> Admit | Drop:
+    if len(record) == 8:
+        return Drop(int.from_bytes(record, "little"))
+    return _unpack_admit(record)
+
+
+def _unpack_admit(record: Any) -> Admit:
     (
-        request, from_step, row, epoch, limit, cached, flags, prompts, outputs, biases, bans, stops, text,
+        request, from_step, row, epoch, limit, cached, flags, prompts, outputs, biases, bans, stops, _,
         temperature, top_p, min_p, repetition, presence, frequency, seed, arrival_ns,
     ) = _ADMIT.unpack_from(record)  # fmt: skip
     cut = _Cutter(bytes(record), _ADMIT.size)
@@ -229,6 +245,7 @@ _TOP = struct.Struct("<if")
 
 
 def unpack_delta(record: Any) -> Delta:
+    """`record` is bytes or a memoryview."""
     request, index, prompt, cached, token, logprob, reason, tops, length = _DELTA.unpack_from(record)
     end = _DELTA.size + length
     text = str(record[_DELTA.size : end], "utf-8")

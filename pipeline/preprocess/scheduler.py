@@ -72,6 +72,7 @@ class Scheduler:
         self._epochs = [0] * max_rows
         self._tenants: dict[tuple[int, int], Sequence] = {}  # row and epoch → who has or had steps under way
         self._by_request: dict[int, Sequence] = {}
+        self._choosy = 0  # sequences with a row for which the device's argmax will not do
 
     # ---- what there is --------------------------------------------------------------------------------------
 
@@ -79,6 +80,11 @@ class Scheduler:
     def running(self) -> int:
         """Sequences that have a row."""
         return len(self._columns) + len(self.prefilling) + len(self._draining)
+
+    @property
+    def greedy(self) -> bool:
+        """No sequence with a row needs logits."""
+        return self._choosy == 0
 
     @property
     def has_work(self) -> bool:
@@ -199,6 +205,7 @@ class Scheduler:
         if not sequence.preemptions:
             sequence.cached = sequence.computed
         sequence.row = self._free_rows.pop()
+        self._choosy += not sequence.greedy
         self._epochs[sequence.row] += 1
         sequence.epoch = self._epochs[sequence.row]
         self._tenants[sequence.row, sequence.epoch] = sequence
@@ -291,6 +298,7 @@ class Scheduler:
         if not sequence.pending:
             self._tenants.pop((sequence.row, sequence.epoch), None)
         self._free_rows.append(sequence.row)
+        self._choosy -= not sequence.greedy
         self.blocks.release(sequence.blocks)
         sequence.row = -1
         sequence.blocks = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.messages import GenerationParams
 from pipeline.preprocess.blocks import ROOT, Digest
 
 
@@ -33,6 +34,8 @@ class Sequence:
     cached: int = 0  # prompt tokens found in cached blocks at the first admission
     preemptions: int = 0
     arrival_ns: int = 0
+    greedy: bool = True  # the device's argmax is what it wants
+    params: GenerationParams | None = None  # for sampling; not looked at here
     finished: bool = False
 
     @property

@@ -1,0 +1,1 @@
+"""The process that turns logits into tokens, and tokens into text."""

@@ -1,0 +1,184 @@
+"""Logits in, tokens out, text after: the order in which a step leaves the critical path.
+
+1. Choose the tokens, in one call over the views of the logits slot.
+2. Publish them to inference, which may be waiting for nothing else.
+3. Then detokenize, look for ends, and tell the front and preprocess.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+import ipc
+from model.sampling import SampleOutputs, Sampler, SamplingLimits, explain
+from model.tokenizer import Tokenizer
+from pipeline.descriptors import Head, Shapes, Stamp, logits_layout, results_layout, tokens_layout
+from pipeline.messages import Admit, Delta, Drop, FinishReason, unpack_row
+from pipeline.sampling.tenant import Tenant
+
+_NS = time.CLOCK_MONOTONIC
+MAX_TOP_LOGPROBS = 20  # OpenAI's limit
+NOBODY = -1  # an epoch that no tenancy has
+
+
+class SamplingStage:
+    """`run_step` once per slot of the logits ring."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        end_ids: frozenset[int],
+        max_length: int,
+        shapes: Shapes,
+        *,
+        logits: ipc.SlotConsumer,
+        rows: ipc.ByteConsumer,
+        tokens: ipc.SlotProducer,
+        results: ipc.SlotProducer,
+        deltas: ipc.ByteProducer,
+    ) -> None:
+        self._tokenizer, self._end_ids = tokenizer, end_ids
+        limits = SamplingLimits(shapes.vocab_size, max_length, MAX_TOP_LOGPROBS)
+        self._sampler = Sampler(limits, shapes.max_rows)
+        self._out = SampleOutputs.allocate(shapes.max_rows, MAX_TOP_LOGPROBS)
+        self._outs = [_leading(self._out, rows) for rows in range(shapes.max_rows + 1)]
+        self._logits, self._rows = logits, rows
+        self._tokens, self._results, self._deltas = tokens, results, deltas
+        self._logits_views = logits_layout(shapes).resident_views(logits)
+        self._token_views = tokens_layout(shapes).resident_views(tokens)
+        self._result_views = results_layout(shapes).resident_views(results)
+        self._chosen: Any = np.full(shapes.max_rows, -1, np.int32)  # rows to sample from, -1: skip
+        self._epochs: Any = np.full(shapes.max_rows, NOBODY, np.int32)  # the tenancy of each row
+        self._tenants: list[Tenant | None] = [None] * shapes.max_rows
+        self._by_request: dict[int, Tenant] = {}
+        self._coming: deque[Admit] = deque()
+        self.steps_done = 0
+
+    def run_step(self) -> None:
+        """Wait for logits and work them off. Raises PeerDied, RingClosed."""
+        slot = self._logits.read()
+        views = self._logits_views[slot.index]
+        views.stamps[Stamp.RECEIVED] = time.clock_gettime_ns(_NS)
+        rows = int(views.head[Head.LIVE_ROWS])
+        self._change_rows(int(views.head[Head.STEP]))
+        self._select(views, rows)
+        self._choose(views, rows)
+        self._publish_tokens(views, rows)
+        views.stamps[Stamp.SAMPLED] = time.clock_gettime_ns(_NS)
+        self._tell(views, rows)
+        views.stamps[Stamp.SENT] = time.clock_gettime_ns(_NS)
+        slot.release()
+        self.steps_done += 1
+
+    # ---- who sits where -------------------------------------------------------------------------------------
+
+    def _change_rows(self, step: int) -> None:
+        """Rows change hands with the step that first serves the new tenant."""
+        while (record := self._rows.try_read()) is not None:
+            with record:
+                change = unpack_row(bytes(record))
+            if isinstance(change, Drop):
+                self._drop(change.request)
+            else:
+                self._coming.append(change)
+        while self._coming and self._coming[0].from_step <= step:
+            self._install(self._coming.popleft())
+
+    def _install(self, admit: Admit) -> None:
+        tenant = self._by_request.get(admit.request)
+        if tenant is None:
+            tenant = Tenant.of(admit, self._tokenizer, self._end_ids)
+            self._by_request[admit.request] = tenant
+        self._sampler.admit(admit.row, admit.params.sampling, admit.prompt_ids, admit.output_ids)
+        self._tenants[admit.row] = tenant
+        self._epochs[admit.row] = admit.epoch
+
+    def _drop(self, request: int) -> None:
+        """A cancelled request, wherever it is: waiting for its row, in it, or preempted."""
+        self._coming = deque(admit for admit in self._coming if admit.request != request)
+        tenant = self._by_request.pop(request, None)
+        for row, there in enumerate(self._tenants):
+            if there is tenant:
+                self._vacate(row)
+
+    def _vacate(self, row: int) -> None:
+        self._tenants[row] = None
+        self._epochs[row] = NOBODY
+
+    # ---- tokens ---------------------------------------------------------------------------------------------
+
+    def _select(self, views: Any, rows: int) -> None:
+        """Rows whose prompt is complete and whose tenant is still there."""
+        which = views.rows[:rows]
+        wanted = (views.sampled[:rows] != 0) & (self._epochs[which] == views.epochs[:rows])
+        self._chosen[:rows] = np.where(wanted, which, -1)
+
+    def _choose(self, views: Any, rows: int) -> None:
+        if views.head[Head.GREEDY]:
+            self._out.token_ids[:rows] = views.token_ids[:rows]  # -1: the row's logits were not finite
+        else:
+            out = self._outs[rows]
+            self._sampler.sample(views.logits[:rows], self._chosen[:rows], views.lengths[:rows], out)
+
+    def _publish_tokens(self, views: Any, rows: int) -> None:
+        slot = self._tokens.reserve()
+        board = self._token_views[slot.index]
+        board.head[:] = views.head
+        board.rows[:rows] = views.rows[:rows]
+        np.maximum(self._out.token_ids[:rows], 0, out=board.token_ids[:rows])  # inference must not see a -1
+        slot.publish()
+
+    # ---- off the critical path ------------------------------------------------------------------------------
+
+    def _tell(self, views: Any, rows: int) -> None:
+        slot = self._results.reserve()
+        results = self._result_views[slot.index]
+        results.head[:] = views.head
+        for name in ("rows", "epochs", "sampled"):
+            getattr(results, name)[:rows] = getattr(views, name)[:rows]
+        results.token_ids[:rows] = self._out.token_ids[:rows]
+        results.finished[:rows] = 0
+        records = []
+        for b, (row, token) in enumerate(
+            zip(self._chosen[:rows].tolist(), self._out.token_ids[:rows].tolist(), strict=True)
+        ):
+            if row >= 0:
+                delta = self._take(b, row, token, views)
+                results.finished[b] = delta.reason is not FinishReason.NONE
+                records.append(delta.pack())
+        slot.publish()
+        self._deltas.write_many(records)
+
+    def _take(self, b: int, row: int, token: int, views: Any) -> Delta:
+        tenant = self._tenants[row]
+        assert tenant is not None  # `_select` looked
+        if token < 0:
+            delta = tenant.fail(f"no token could be chosen: {self._explain(b, views)}")
+        else:
+            delta = tenant.take(token)
+            if tenant.top_logprobs >= 0:
+                delta.logprob, delta.top = self._logprobs(b, tenant.top_logprobs)
+        if tenant.finished:
+            del self._by_request[tenant.request]
+            self._vacate(row)
+        return delta
+
+    def _explain(self, b: int, views: Any) -> str:
+        if views.head[Head.GREEDY]:
+            return "the model's logits are not finite"
+        return explain(int(self._out.status[b]), views.logits[b])
+
+    def _logprobs(self, b: int, count: int) -> tuple[float, tuple[tuple[int, float], ...]]:
+        ids, values = self._out.top_ids[b, :count].tolist(), self._out.top_logprobs[b, :count].tolist()
+        return float(self._out.logprobs[b]), tuple(zip(ids, values, strict=True))
+
+
+def _leading(out: SampleOutputs, rows: int) -> SampleOutputs:
+    """The first rows of the same arrays."""
+    return SampleOutputs(
+        out.token_ids[:rows], out.status[:rows], out.logprobs[:rows], out.top_ids[:rows], out.top_logprobs[:rows]
+    )
