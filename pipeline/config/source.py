@@ -1,0 +1,239 @@
+"""YAML with places: every value knows the file and the line that it comes from.
+
+Nodes are composed and read one by one; nothing is ever constructed from a tag, so a file can hold text, numbers,
+booleans, null, lists and mappings, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from .errors import Problem
+
+MAX_BYTES = 1 << 20
+MAX_VALUES = 20_000
+"""Values of a file with every alias written out: a few lines of aliases to aliases could stand for billions."""
+MAX_DEPTH = 32
+
+_TAG = "tag:yaml.org,2002:"
+_TEXT_TAGS = frozenset({_TAG + "str", _TAG + "timestamp", _TAG + "value"})
+_SHOWN = 60  # characters of a value in a message
+
+
+class Unreadable(Exception):  # noqa: N818 - carries a Problem to where problems are collected
+    """The document as a whole cannot be read."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A value and where it stands. ``value`` is a scalar, a list of Located, or a dict of str to Located."""
+
+    value: Any
+    source: str
+    line: int
+    base: Path
+    """What relative paths are relative to."""
+
+    def problem(self, key: str, message: str) -> Problem:
+        return Problem(self.source, self.line, message, key)
+
+    def shown(self) -> str:
+        """For messages, cut short."""
+        if isinstance(self.value, dict | list):
+            return "a mapping" if isinstance(self.value, dict) else "a list"
+        if self.value is None or isinstance(self.value, bool):
+            return "null" if self.value is None else str(self.value).lower()
+        text = repr(self.value) if not isinstance(self.value, int) else _digits(self.value)
+        return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+    def plain(self) -> Any:
+        """Without places."""
+        if isinstance(self.value, dict):
+            return {key: item.plain() for key, item in self.value.items()}
+        if isinstance(self.value, list):
+            return [item.plain() for item in self.value]
+        return self.value
+
+
+def _digits(value: int) -> str:
+    """Python refuses to write very long numbers."""
+    return str(value) if value.bit_length() < 256 else f"a number of {value.bit_length()} bits"
+
+
+def read_file(path: Path, problems: list[Problem]) -> Located:
+    """The document in a file. Duplicate keys and the like go into ``problems``.
+
+    Raises Unreadable for a file that is missing, too large, not UTF-8, not YAML, or a bomb.
+    """
+    name = str(path)
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise Unreadable(Problem(name, 0, f"cannot be read: {error.strerror}")) from error
+    if len(content) > MAX_BYTES:
+        message = f"is larger than {MAX_BYTES >> 10} KiB, which no configuration is; is it the right file?"
+        raise Unreadable(Problem(name, 0, message))
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise Unreadable(Problem(name, line, "is not UTF-8 text; save it as UTF-8")) from error
+    return read_text(text, name, path.resolve().parent, problems)
+
+
+def read_text(text: str, source: str, base: Path, problems: list[Problem], *, line: int | None = None) -> Located:
+    """The document in a text. ``line`` replaces the lines of the text, for texts that are no files."""
+    try:
+        node = _compose(text)
+        if node is not None:
+            _refuse_bomb(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = line if line is not None else mark.line + 1 if mark else 0
+        raise Unreadable(Problem(source, at, f"is not usable YAML: {error.problem}")) from error
+    except yaml.YAMLError as error:
+        detail = str(error).splitlines()[0]
+        raise Unreadable(Problem(source, line or 0, f"is not usable YAML: {detail}")) from error
+    if node is None:
+        return Located({}, source, 1 if line is None else line, base)
+    return _Reader(source, base, problems, line).read(node, "")
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes up to `MAX_DEPTH` and `MAX_VALUES`, so that it ends before it takes long."""
+
+    depth = 0
+    count = 0
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        self.depth += 1
+        self.count += 1
+        if self.depth > MAX_DEPTH:
+            raise _refusal(f"it is nested more than {MAX_DEPTH} deep", mark)
+        if self.count > MAX_VALUES:
+            raise _refusal(f"it holds more than {MAX_VALUES} values", mark)
+        node: Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _compose(text: str) -> Node | None:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_node()
+    finally:
+        loader.dispose()
+
+
+def _refusal(problem: str, mark: Any) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+
+
+def _refuse_bomb(root: Node) -> None:
+    """Aliases share nodes: what they stand for is counted without writing it out."""
+    sizes: dict[int, int] = {}
+    active: set[int] = set()
+
+    def size(node: Node) -> int:
+        if id(node) in active:
+            raise _refusal("an alias stands inside the very value that it refers to", node.start_mark)
+        if id(node) not in sizes:
+            active.add(id(node))
+            sizes[id(node)] = 1 + sum(size(child) for child in _children(node))
+            active.discard(id(node))
+        if sizes[id(node)] > MAX_VALUES:
+            raise _refusal(f"its aliases stand for more than {MAX_VALUES} values", node.start_mark)
+        return sizes[id(node)]
+
+    size(root)
+
+
+def _children(node: Node) -> Iterator[Node]:
+    if isinstance(node, MappingNode):
+        for key, value in node.value:
+            yield key
+            yield value
+    elif isinstance(node, SequenceNode):
+        yield from node.value
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    source: str
+    base: Path
+    problems: list[Problem]
+    fixed_line: int | None
+
+    def read(self, node: Node, key: str, mark: Any = None) -> Located:
+        """``mark``: where the key stands; an alias's value belongs to the line of the alias."""
+        line = self._line(mark or node.start_mark)
+        if isinstance(node, MappingNode):
+            return Located(self._mapping(node, key), self.source, line, self.base)
+        if isinstance(node, SequenceNode):
+            items = [self.read(item, f"{key}[{at}]") for at, item in enumerate(node.value)]
+            return Located(items, self.source, line, self.base)
+        return Located(self._scalar(node, key, line), self.source, line, self.base)
+
+    def _line(self, mark: Any) -> int:
+        return self.fixed_line if self.fixed_line is not None else int(mark.line) + 1
+
+    def _mapping(self, node: MappingNode, prefix: str) -> dict[str, Located]:
+        entries: dict[str, Located] = {}
+        merged: dict[str, Located] = {}
+        for key_node, value_node in node.value:
+            line = self._line(key_node.start_mark)
+            if key_node.tag == _TAG + "merge":
+                merged = {**self._merged(value_node, prefix, line), **merged}
+                continue
+            name = str(key_node.value) if isinstance(key_node, ScalarNode) else None
+            if name is None:
+                self._report(line, prefix, "a key must be a text, not a list or a mapping")
+                continue
+            key = f"{prefix}.{name}" if prefix else name
+            if name in entries:
+                self._report(line, key, f"{key} is given twice, first in line {entries[name].line}; keep one of them")
+                continue
+            entries[name] = self.read(value_node, key, key_node.start_mark)
+        return {**merged, **entries}
+
+    def _merged(self, node: Node, prefix: str, line: int) -> dict[str, Located]:
+        """What ``<<: *anchor`` or ``<<: [*one, *two]`` brings; earlier ones win."""
+        nodes = node.value if isinstance(node, SequenceNode) else [node]
+        merged: dict[str, Located] = {}
+        for source in nodes:
+            if not isinstance(source, MappingNode):
+                self._report(line, prefix, "<< must refer to a mapping")
+                continue
+            merged = {**self._mapping(source, prefix), **merged}
+        return merged
+
+    def _scalar(self, node: Node, key: str, line: int) -> Any:
+        if node.tag in _TEXT_TAGS:
+            return node.value
+        constructor = _SCALARS.get(node.tag)
+        try:
+            if constructor is not None:
+                return getattr(yaml.constructor.SafeConstructor(), constructor)(node)
+        except (ValueError, KeyError, IndexError, OverflowError):
+            self._report(line, key, f"{key} is {node.value[:_SHOWN]!r}, which is no {node.tag.removeprefix(_TAG)}")
+            return None
+        self._report(line, key, f"{key} has the tag {node.tag!r}; plain values are expected here")
+        return None
+
+    def _report(self, line: int, key: str, message: str) -> None:
+        self.problems.append(Problem(self.source, line, message, key))
+
+
+_SCALARS = {_TAG + kind: f"construct_yaml_{kind}" for kind in ("null", "bool", "int", "float")}
