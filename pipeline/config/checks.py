@@ -10,13 +10,12 @@ from typing import Any, Final
 from .draft import Draft
 from .host import check_host
 from .model_files import ModelFacts
-from .pipeline_section import EMULATED_KEYS, MINDFORMERS_KEYS
+from .pipeline_section import EMULATED_KEYS, RingConfig
+from .setting import fields_of
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _CPU_BLOCK = 16  # keys of one group in the key cache of the CPU's attention
-_RINGS = tuple(f"pipeline.rings.{name}" for name in (
-    "step_slots", "logits_slots", "request_bytes", "reply_bytes", "finished_bytes",
-))  # fmt: skip
+_RINGS = tuple(f"pipeline.rings.{name}" for name, _ in fields_of(RingConfig))
 
 LONGEST: Final = "model_config.max_generate_length"
 VOCAB: Final = "model_config.vocab_size"
@@ -46,17 +45,24 @@ class _Checker:
 def check(draft: Draft, facts: ModelFacts, *, other_host: bool) -> None:
     """Everything that can be wrong about settings that are fine one by one."""
     checker = _Checker(draft, facts)
-    for part in (_check_given, _check_lengths, _check_ids, _check_batch, _check_runner, _check_network, _check_rings):
+    _check_given(checker, other_host)
+    for part in (_check_lengths, _check_ids, _check_batch, _check_runner, _check_network, _check_rings):
         part(checker)
     check_host(draft, facts, draft.warnings if other_host else draft.problems)
 
 
-def _check_given(checker: _Checker) -> None:
-    advice = "the model's configuration does not tell it either; set it"
+def _check_given(checker: _Checker, other_host: bool) -> None:
+    path = checker.value("model_config.model_cfg_path")
+    if path is not None and not path.exists() and not other_host:
+        return  # that is the mistake, and is reported
+    if path is None:
+        reason = "no model configuration is named that would tell it"
+    else:
+        reason = f"the model's configuration, {path}, {'does not tell it' if path.exists() else 'does not exist'}"
     for key in (VOCAB, LONGEST):
         if checker.value(key) is None and key not in checker.draft.bad:
-            checker.draft.reject([key, "model_config.model_cfg_path"], f"{key} is missing, and {advice}")
-            checker.draft.bad.add(key)
+            keys = (key, "model_config.model_cfg_path", "pipeline.model_dir")
+            checker.draft.problems.append(checker.draft.problem_at(keys, f"{key} is missing, and {reason}; set it"))
 
 
 def _check_lengths(checker: _Checker) -> None:
@@ -120,16 +126,15 @@ def _check_batch(checker: _Checker) -> None:
 
 
 def _check_runner(checker: _Checker) -> None:
-    emulated = checker.value(RUNNER + "kind") == "emulated"
-    for name in MINDFORMERS_KEYS if emulated else EMULATED_KEYS:
-        checker.require(
-            lambda value, kind: value is False,
-            (RUNNER + name, RUNNER + "kind"),
-            f"{RUNNER}{name} means nothing to a runner of kind {{1}}; leave it out",
-        )
-    if emulated:
+    if checker.value(RUNNER + "kind") == "emulated":
         _check_cost_model(checker)
         return
+    for name in EMULATED_KEYS:
+        checker.require(
+            lambda value, kind: False,
+            (RUNNER + name, RUNNER + "kind"),
+            f"{RUNNER}{name} is for an emulated device; set {RUNNER}kind to emulated or leave it out",
+        )
     checker.require(
         lambda ranks, kind: len(ranks) == 1,
         ("serving_config.agent_ports", RUNNER + "kind"),

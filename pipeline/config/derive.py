@@ -49,8 +49,7 @@ def _find_model(draft: Draft) -> None:
         draft.values[key] = path = path / "config.json"
     if path is not None and path.suffix == ".json":
         _default(draft, _MODEL + "checkpoint_path", folder or path.parent)
-        if folder is None and has_tokenizer(path.parent):
-            folder = path.parent
+        folder = folder or path.parent
     _default(draft, "tokenizer.vocab_file", folder)
 
 

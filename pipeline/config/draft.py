@@ -77,7 +77,7 @@ def _read_section(draft: Draft, found: Located, kind: type, prefix: str, known: 
 
 
 def _read_setting(draft: Draft, found: Located, setting: Setting, key: str) -> None:
-    if found.value is None and setting.derived:  # null asks for the default, as leaving it out does
+    if found.value is None:  # asks for the default, as leaving it out does
         return
     draft.places[key] = found
     try:
@@ -92,11 +92,11 @@ def _nearest(key: str, known: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(name, sorted(choices), n=1)
     if near:
         return f"did you mean {prefix + '.' if prefix else ''}{near[0]}?"
-    elsewhere = [other for other in known if other.rpartition(".")[2] == name]
-    if elsewhere:
-        return f"it belongs to another section: {elsewhere[0]}"
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(sorted(choices))}"
+    elsewhere = {other.rpartition(".")[2]: other for other in reversed(known)}
+    near = difflib.get_close_matches(name, elsewhere, n=1, cutoff=0.8)
+    if near:
+        return f"it is known in another place: {elsewhere[near[0]]}"
+    return f"known here: {', '.join(sorted(choices))}"
 
 
 def _below(prefix: str, key: str) -> str:

@@ -19,6 +19,9 @@ _STAGES = ("front", "preprocess", "inference", "sampling")
 
 def check_host(draft: Draft, facts: ModelFacts, missing: list[Problem]) -> None:
     """What is not given goes into the draft's problems, what is not there into ``missing``."""
+    folder: Path | None = draft.values[_MODEL_DIR]
+    if folder is not None and not folder.is_dir():
+        missing.append(draft.problem_at([_MODEL_DIR], f"{_MODEL_DIR} is {folder}, which is no directory; give one"))
     if draft.values["pipeline.runner.kind"] == "mindformers":
         _check_path(draft, _MODEL_FILE, "a mindformers YAML, or a Hugging Face config.json", missing)
         if not draft.values["pipeline.runner.random_weights"]:
@@ -28,13 +31,17 @@ def check_host(draft: Draft, facts: ModelFacts, missing: list[Problem]) -> None:
 
 
 def _check_path(draft: Draft, key: str, what: str, missing: list[Problem]) -> None:
-    path: Path | None = draft.values[key]
+    path, folder = draft.values[key], draft.values[_MODEL_DIR]
     if key in draft.bad or _MODEL_DIR in draft.bad:
         return
+    if key not in draft.places and folder is not None and not folder.is_dir():
+        return  # it would be there
     if path is None:
         draft.reject([key], f"{key} is missing; give {what}, or pipeline.model_dir, a directory with everything")
     elif not path.exists():
-        missing.append(draft.problem_at([key, _MODEL_DIR], f"{key} is {path}, which does not exist; give {what}"))
+        missing.append(
+            draft.problem_at([key, _MODEL_DIR, _MODEL_FILE], f"{key} is {path}, which does not exist; give {what}")
+        )
 
 
 def _check_checkpoint(draft: Draft, facts: ModelFacts, missing: list[Problem]) -> None:
@@ -59,7 +66,7 @@ def _check_tokenizer(draft: Draft, missing: list[Problem]) -> None:
     path: Path | None = draft.values[_TOKENIZER]
     if path is not None and path.is_dir() and not has_tokenizer(path):
         message = f"{_TOKENIZER} is {path}, a directory with neither a tokenizer.json nor a tokenizer.model"
-        missing.append(draft.problem_at([_TOKENIZER, _MODEL_DIR], message))
+        missing.append(draft.problem_at([_TOKENIZER, _MODEL_DIR, _MODEL_FILE], message))
 
 
 def _check_cpus(draft: Draft, missing: list[Problem]) -> None:

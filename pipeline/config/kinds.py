@@ -132,21 +132,17 @@ def dtype(*names: str) -> Kind:
     return Kind(expected, parse)
 
 
-def nullable(kind: Kind) -> Kind:
-    def parse(found: Located) -> Any:
-        return None if found.value is None else kind.parse(found)
-
-    return Kind(f"{kind.expected}, or null", parse)
-
-
 def list_of(kind: Kind, minimum: int = 1, maximum: int = 1024) -> Kind:
     """A list, or one value that stands for a list of one. Gives a tuple."""
-    expected = f"{kind.expected}, or a list of such"
+    expected = (
+        f"a list of {minimum}: {kind.expected}" if minimum == maximum else f"{kind.expected}, or a list of such"
+    )
 
     def parse(found: Located) -> tuple[Any, ...]:
         items = found.value if isinstance(found.value, list) else [found]
         if not minimum <= len(items) <= maximum:
-            raise Unsuitable(f"expected {expected}, with {minimum} to {maximum} elements")
+            limits = "" if minimum == maximum else f", with {minimum} to {maximum} elements"
+            raise Unsuitable(f"expected {expected}{limits}")
         try:
             return tuple(kind.parse(item) for item in items)
         except Unsuitable:

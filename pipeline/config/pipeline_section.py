@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .kinds import BOOLEAN, MAPPING, PATH, TEXT, choice, integer, list_of, nullable, number
+from .kinds import BOOLEAN, MAPPING, PATH, TEXT, choice, integer, list_of, number
 from .setting import section, setting
 
-_CPUS = nullable(list_of(integer(0, 4095)))
-_SPIN = nullable(number(0, 1_000_000))
+_CPUS = list_of(integer(0, 4095))
+_SPIN = number(0, 1_000_000)
 _BYTES = integer(1 << 16, 1 << 30)
 
 EMULATED_KEYS: Final = ("name", "cost_model", "token_range", "emit_eos", "eos_probability", "seed", "spin_us")
 """Keys of ``pipeline.runner`` that only the emulated device has; `model.emulated` knows their defaults."""
-
-MINDFORMERS_KEYS: Final = ("compile_cache", "threads", "random_weights")
-"""Keys of ``pipeline.runner`` that only the mindformers runner has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,34 +28,34 @@ class RunnerConfig:
         "`mindformers`: the model itself; `emulated`: takes the time of a device and computes nothing",
     )
     device: str = setting(
-        nullable(choice("CPU", "Ascend")),
+        choice("CPU", "Ascend"),
         None,
         "where the mindformers runner computes",
         derived="`context.device_target` of the mindformers YAML, else CPU",
     )
     compile_cache: Path | None = setting(
-        nullable(PATH), None, "directory that keeps compiled graphs between starts; made when missing"
+        PATH, None, "directory that keeps compiled graphs between starts; made when missing"
     )
     threads: int | None = setting(
-        nullable(integer(1, 4096)), None, "CPU threads of a step", derived="one per CPU the process may use"
+        integer(1, 4096), None, "CPU threads of a step", derived="one per CPU the process may use"
     )
     random_weights: bool = setting(
         BOOLEAN, False, "for measurements without a checkpoint: weights of the right shape, answers without sense"
     )
     cost_model: Mapping[str, Any] | None = setting(
-        nullable(MAPPING), None, "emulated: milliseconds of a step; see `configs/emulated_910b.yaml`"
+        MAPPING, None, "emulated: milliseconds of a step; see `configs/emulated_910b.yaml`"
     )
-    name: str | None = setting(nullable(TEXT), None, "emulated: what is emulated, for logs")
+    name: str | None = setting(TEXT, None, "emulated: what is emulated, for logs")
     token_range: tuple[int, ...] | None = setting(
-        nullable(list_of(integer(0), 2, 2)), None, "emulated: first and last + 1 of the ids it answers with"
+        list_of(integer(0), 2, 2), None, "emulated: first and last + 1 of the ids it answers with"
     )
-    emit_eos: bool | None = setting(nullable(BOOLEAN), None, "emulated: whether answers end by themselves")
+    emit_eos: bool | None = setting(BOOLEAN, None, "emulated: whether answers end by themselves")
     eos_probability: float | None = setting(
-        nullable(number(0, 1)), None, "emulated: chance that a token ends the answer, with `emit_eos`"
+        number(0, 1), None, "emulated: chance that a token ends the answer, with `emit_eos`"
     )
-    seed: int | None = setting(nullable(integer(0)), None, "emulated: another seed, another text")
+    seed: int | None = setting(integer(0), None, "emulated: another seed, another text")
     spin_us: float | None = setting(
-        nullable(number(0, 1000)), None, "emulated: end of a step that is waited for awake, in microseconds"
+        number(0, 1000), None, "emulated: end of a step that is waited for awake, in microseconds"
     )
 
     def emulated(self) -> dict[str, Any]:
@@ -113,15 +110,13 @@ class PipelineConfig:
     """RingServe's own settings."""
 
     model_dir: Path | None = setting(
-        nullable(PATH), None, "a Hugging Face directory: its configuration, weights and tokenizer are the defaults"
+        PATH, None, "a Hugging Face directory: its configuration, weights and tokenizer are the defaults"
     )
-    model_name: str = setting(
-        nullable(TEXT), None, "name of the model in OpenAI's API", derived="`model_config.model_name`"
-    )
+    model_name: str = setting(TEXT, None, "name of the model in OpenAI's API", derived="`model_config.model_name`")
     runner: RunnerConfig = section(RunnerConfig)
     overlap: bool = setting(BOOLEAN, True, "prepare the next step while the device computes this one")
     max_rows: int = setting(
-        nullable(integer(1, 4096)), None, "sequences that run at the same time", derived="`decode_batch_size`"
+        integer(1, 4096), None, "sequences that run at the same time", derived="`decode_batch_size`"
     )
     token_budget: int = setting(
         integer(1, 1 << 20), 256, "new tokens per step; longer prompts are split, decoding goes on between the pieces"
@@ -130,7 +125,7 @@ class PipelineConfig:
     greedy_on_device: bool = setting(BOOLEAN, True, "steps of greedy rows alone take the argmax on the device")
     max_queue: int = setting(integer(1, 1 << 20), 1024, "requests that wait; beyond it clients get 429")
     request_timeout_s: float | None = setting(
-        nullable(number(0, above=True)), None, "longest time of a request, waiting included; null: no limit"
+        number(0, above=True), None, "longest time of a request, waiting included; null: no limit"
     )
     drain_timeout_s: float = setting(number(0), 30.0, "time that running requests get to finish at shutdown")
     keep_alive_s: float = setting(number(0), 30.0, "idle time after which a connection is closed")
@@ -138,10 +133,10 @@ class PipelineConfig:
     body_limit_bytes: int = setting(integer(1024, 1 << 28), 4 << 20, "longest body of a request; beyond it 413")
     max_connections: int = setting(integer(1, 1 << 20), 1000, "open connections; beyond it new ones get 503")
     hosts: tuple[str, ...] = setting(
-        nullable(list_of(TEXT, maximum=64)), None, "addresses to listen on", derived="`serving_config.server_ip`"
+        list_of(TEXT, maximum=64), None, "addresses to listen on", derived="`serving_config.server_ip`"
     )
     metrics_port: int | None = setting(
-        nullable(integer(0, 65535)), None, "a port of its own for `/metrics`; null: on the server's port"
+        integer(0, 65535), None, "a port of its own for `/metrics`; null: on the server's port"
     )
     llm_serving_raw_logit: bool = setting(
         BOOLEAN, False, "`logprob` of llm-serving's API is the raw logit, as it was there, not the log-probability"

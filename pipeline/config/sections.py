@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from .kinds import PATH, TEXT, choice, dtype, integer, largest, list_of, nullable, only
+from .kinds import PATH, TEXT, choice, dtype, integer, largest, list_of, only
 from .setting import Ignored, setting
 
 _LENGTH = largest(integer(1))
@@ -19,13 +19,13 @@ class ModelConfig:
 
     model_name: str = setting(TEXT, "llama", "name of the model in logs and answers")
     model_cfg_path: Path | None = setting(
-        nullable(PATH),
+        PATH,
         None,
         "the model's configuration: a mindformers YAML, or a Hugging Face `config.json` or its directory",
         derived="`config.json` in `pipeline.model_dir`",
     )
     checkpoint_path: Path | None = setting(
-        nullable(PATH),
+        PATH,
         None,
         "the weights: a `.safetensors` or `.ckpt` file, an index, or a directory with them",
         derived="`load_checkpoint` or `checkpoint_name_or_path` of the mindformers YAML, "
@@ -36,19 +36,17 @@ class ModelConfig:
         "float16",
         "told to clients that ask; the device decides the arithmetic (float16 on Ascend, float32 on CPU)",
     )
-    vocab_size: int = setting(
-        nullable(integer(1)), None, "tokens in the vocabulary", derived="the model's configuration"
-    )
+    vocab_size: int = setting(integer(1), None, "tokens in the vocabulary", derived="the model's configuration")
     pad_token_id: int = setting(integer(0), 0, "id that fills unused input")
     end_token: int = setting(
-        nullable(integer(0)),
+        integer(0),
         None,
         "id that ends an answer",
         derived="`eos_token_id` of the model's configuration, else 2",
     )
-    seq_length: int = setting(nullable(_LENGTH), None, "longest prompt, in tokens", derived="`max_generate_length`")
+    seq_length: int = setting(_LENGTH, None, "longest prompt, in tokens", derived="`max_generate_length`")
     max_generate_length: int = setting(
-        nullable(integer(1)),
+        integer(1),
         None,
         "longest sequence, prompt and answer together, in tokens",
         derived="`pa_config.decode_seq_length`, or as many positions as the model has",
@@ -61,7 +59,7 @@ class ModelConfig:
     )
     page_attention: bool = setting(only(True, "true", "the KV cache is always paged"), True, "the KV cache is paged")
     backend: str = setting(
-        only("kbk", "kbk", "only kernel-by-kernel execution is served; 'ge' needs MindSpore Lite"),
+        only("kbk", "kbk", "only kbk (kernel by kernel) is served, since ge needs MindSpore Lite"),
         "kbk",
         "how MindSpore runs the model: kernel by kernel",
     )
@@ -87,7 +85,7 @@ class PagedAttentionConfig:
     num_blocks: int = setting(integer(1), 1024, "blocks of the KV cache")
     block_size: int = setting(integer(1, 4096), 16, "tokens per block; on CPU a multiple of 16")
     decode_seq_length: int = setting(
-        nullable(_LENGTH),
+        _LENGTH,
         None,
         "longest sequence that a row of the block table has room for, in tokens",
         derived="`model_config.max_generate_length`",
@@ -104,7 +102,7 @@ class TokenizerConfig:
         "accepted for llm-serving's files; the file itself tells what it is",
     )
     vocab_file: Path | None = setting(
-        nullable(PATH),
+        PATH,
         None,
         "a SentencePiece `tokenizer.model`, a Hugging Face `tokenizer.json`, or the directory of one",
         derived="`pipeline.model_dir`, or the directory of `config.json`",

@@ -49,11 +49,7 @@ class Located:
 
     def shown(self) -> str:
         """For messages, cut short."""
-        if isinstance(self.value, dict | list):
-            return "a mapping" if isinstance(self.value, dict) else "a list"
-        if self.value is None or isinstance(self.value, bool):
-            return "null" if self.value is None else str(self.value).lower()
-        text = repr(self.value) if not isinstance(self.value, int) else _digits(self.value)
+        text = _written(self.value)
         return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
     def plain(self) -> Any:
@@ -65,9 +61,16 @@ class Located:
         return self.value
 
 
-def _digits(value: int) -> str:
-    """Python refuses to write very long numbers."""
-    return str(value) if value.bit_length() < 256 else f"a number of {value.bit_length()} bits"
+def _written(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return f"[{', '.join(item.shown() for item in value[:_SHOWN])}]"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to write very long numbers
+        return f"a number of {value.bit_length()} bits"
+    return repr(value)
 
 
 def read_file(path: Path, problems: list[Problem]) -> Located:
