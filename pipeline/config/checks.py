@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from .draft import Draft
+from .files import is_there
 from .host import check_host
 from .model_files import ModelFacts
 from .pipeline_section import EMULATED_KEYS, RingConfig
 from .setting import fields_of
 
+_MODEL_FILE = "model_config.model_cfg_path"
+_MODEL_DIR = "pipeline.model_dir"
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _CPU_BLOCK = 16  # keys of one group in the key cache of the CPU's attention
 _RINGS = tuple(f"pipeline.rings.{name}" for name, _ in fields_of(RingConfig))
@@ -52,16 +55,18 @@ def check(draft: Draft, facts: ModelFacts, *, other_host: bool) -> None:
 
 
 def _check_given(checker: _Checker, other_host: bool) -> None:
-    path = checker.value("model_config.model_cfg_path")
-    if path is not None and not path.exists() and not other_host:
-        return  # that is the mistake, and is reported
+    path, kind = checker.value(_MODEL_FILE), checker.value(RUNNER + "kind")
+    if checker.draft.bad.intersection((_MODEL_FILE, _MODEL_DIR)):
+        return  # that is the mistake
+    if path is not None and not is_there(path) and kind == "mindformers" and not other_host:
+        return  # that is, and check_host reports it
     if path is None:
         reason = "no model configuration is named that would tell it"
     else:
-        reason = f"the model's configuration, {path}, {'does not tell it' if path.exists() else 'does not exist'}"
+        reason = f"the model's configuration, {path}, {'does not tell it' if is_there(path) else 'does not exist'}"
     for key in (VOCAB, LONGEST):
         if checker.value(key) is None and key not in checker.draft.bad:
-            keys = (key, "model_config.model_cfg_path", "pipeline.model_dir")
+            keys = (key, _MODEL_FILE, _MODEL_DIR)
             checker.draft.problems.append(checker.draft.problem_at(keys, f"{key} is missing, and {reason}; set it"))
 
 

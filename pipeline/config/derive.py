@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from .draft import Draft
+from .files import is_folder, is_there
 from .model_files import ModelFacts, read_model_facts
 from .source import Unreadable
 
 _MODEL = "model_config."
-_TOKEN_FILES = ("tokenizer.json", "tokenizer.model")
 
 
 def derive(draft: Draft) -> ModelFacts:
@@ -45,7 +45,7 @@ def _find_model(draft: Draft) -> None:
     key = _MODEL + "model_cfg_path"
     _default(draft, key, folder and folder / "config.json")
     path: Path | None = draft.values[key]
-    if path is not None and path.is_dir():
+    if path is not None and is_folder(path):
         draft.values[key] = path = path / "config.json"
     if path is not None and path.suffix == ".json":
         _default(draft, _MODEL + "checkpoint_path", folder or path.parent)
@@ -53,13 +53,9 @@ def _find_model(draft: Draft) -> None:
     _default(draft, "tokenizer.vocab_file", folder)
 
 
-def has_tokenizer(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in _TOKEN_FILES)
-
-
 def _facts(draft: Draft) -> ModelFacts:
     path: Path | None = draft.values[_MODEL + "model_cfg_path"]
-    if path is None or not path.exists():  # that it is missing is for the checks to say
+    if path is None or not is_there(path):  # that it is missing is for the checks to say
         return ModelFacts()
     try:
         return read_model_facts(path)

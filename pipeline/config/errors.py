@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_SHOWN = 100  # problems that an error spells out
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
@@ -39,4 +41,5 @@ class ConfigurationError(Exception):
     def __str__(self) -> str:
         count = len(self.problems)
         title = f"{count} mistakes" if count > 1 else "a mistake"
-        return "\n".join([f"{title} in the configuration:", *(f"  {problem}" for problem in self.problems)])
+        lines = [f"{title} in the configuration:", *(f"  {problem}" for problem in self.problems[:_SHOWN])]
+        return "\n".join(lines + [f"  … and {count - _SHOWN} more"] * (count > _SHOWN))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .derive import has_tokenizer
 from .draft import Draft
 from .errors import Problem
+from .files import has_tokenizer, is_folder, is_there
 from .model_files import ModelFacts
 
 _MODEL_FILE = "model_config.model_cfg_path"
@@ -20,7 +20,7 @@ _STAGES = ("front", "preprocess", "inference", "sampling")
 def check_host(draft: Draft, facts: ModelFacts, missing: list[Problem]) -> None:
     """What is not given goes into the draft's problems, what is not there into ``missing``."""
     folder: Path | None = draft.values[_MODEL_DIR]
-    if folder is not None and not folder.is_dir():
+    if folder is not None and not is_folder(folder):
         missing.append(draft.problem_at([_MODEL_DIR], f"{_MODEL_DIR} is {folder}, which is no directory; give one"))
     if draft.values["pipeline.runner.kind"] == "mindformers":
         _check_path(draft, _MODEL_FILE, "a mindformers YAML, or a Hugging Face config.json", missing)
@@ -34,13 +34,16 @@ def _check_path(draft: Draft, key: str, what: str, missing: list[Problem]) -> No
     path, folder = draft.values[key], draft.values[_MODEL_DIR]
     if key in draft.bad or _MODEL_DIR in draft.bad:
         return
-    if key not in draft.places and folder is not None and not folder.is_dir():
+    if key not in draft.places and folder is not None and not is_folder(folder):
         return  # it would be there
     if path is None:
         draft.reject([key], f"{key} is missing; give {what}, or pipeline.model_dir, a directory with everything")
-    elif not path.exists():
+    elif not is_there(path):
         missing.append(
-            draft.problem_at([key, _MODEL_DIR, _MODEL_FILE], f"{key} is {path}, which does not exist; give {what}")
+            draft.problem_at(
+                [key, _MODEL_DIR, _MODEL_FILE],
+                f"{key} is {path}, which does not exist or may not be read; give {what}",
+            )
         )
 
 
@@ -58,13 +61,13 @@ def _check_checkpoint(draft: Draft, facts: ModelFacts, missing: list[Problem]) -
 
 def _readable(draft: Draft) -> bool:
     path: Path | None = draft.values[_MODEL_FILE]
-    return _MODEL_FILE not in draft.bad and path is not None and path.exists()
+    return _MODEL_FILE not in draft.bad and path is not None and is_there(path)
 
 
 def _check_tokenizer(draft: Draft, missing: list[Problem]) -> None:
     _check_path(draft, _TOKENIZER, "a tokenizer.model, a tokenizer.json or the directory of one", missing)
     path: Path | None = draft.values[_TOKENIZER]
-    if path is not None and path.is_dir() and not has_tokenizer(path):
+    if path is not None and is_folder(path) and not has_tokenizer(path):
         message = f"{_TOKENIZER} is {path}, a directory with neither a tokenizer.json nor a tokenizer.model"
         missing.append(draft.problem_at([_TOKENIZER, _MODEL_DIR, _MODEL_FILE], message))
 

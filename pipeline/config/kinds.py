@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,19 +46,20 @@ def number(minimum: float, maximum: float = math.inf, *, above: bool = False) ->
     )
 
     def parse(found: Located) -> float:
-        value = found.value
-        if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a text
-            try:
-                value = float(value)
-            except ValueError:
-                value = None
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise Unsuitable(f"expected {expected}")
+        value = _float(found.value)
         if not minimum <= value <= maximum or value == math.inf or (above and value == minimum):
             raise Unsuitable(f"expected {expected}")
-        return float(value)
+        return value
 
     return Kind(expected, parse)
+
+
+def _float(value: object) -> float:
+    """NaN for what is no number. YAML 1.1 reads 1e-3 as a text."""
+    try:
+        return float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        return math.nan
 
 
 def _boolean(found: Located) -> bool:
@@ -78,9 +80,10 @@ def _path(found: Located) -> Path:
     if not isinstance(found.value, str) or not found.value.strip() or "\0" in found.value:
         raise Unsuitable("expected a path")
     try:
-        return (found.base / Path(found.value).expanduser()).resolve()
-    except (OSError, RuntimeError) as error:  # a loop of links; a user without a home
-        raise Unsuitable(f"expected a path, but this one leads nowhere ({error})") from error
+        path = found.base / Path(found.value).expanduser()
+    except RuntimeError as error:
+        raise Unsuitable("expected a path, but there is no such user's home directory") from error
+    return Path(os.path.abspath(path))  # noqa: PTH100 - links are kept: what lies beside the link belongs to it
 
 
 def _mapping(found: Located) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import Problem
-from .source import Unreadable, read_file
+from .files import is_there
+from .source import Unreadable, read_content, read_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,19 @@ def read_model_facts(path: Path) -> ModelFacts:
     """
     if path.suffix not in {".json", ".yaml", ".yml"}:
         raise Unreadable(Problem(str(path), 0, "is neither .json (Hugging Face) nor .yaml (mindformers)"))
-    scratch: list[Problem] = []  # mistakes inside the file are the runner's to judge
-    document = read_file(path, scratch).plain()  # JSON is YAML
+    document = _read_json(path) if path.suffix == ".json" else read_file(path, []).plain()
     if not isinstance(document, dict):
         raise Unreadable(Problem(str(path), 0, "must hold a mapping"))
     return _hugging_face(document, path) if path.suffix == ".json" else _mindformers(document, path)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(read_content(path))
+    except json.JSONDecodeError as error:
+        raise Unreadable(Problem(str(path), error.lineno, f"is not JSON: {error.msg}")) from error
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits; thousands of levels
+        raise Unreadable(Problem(str(path), 0, f"is not usable JSON: {error}")) from error
 
 
 def _hugging_face(document: Mapping[str, Any], path: Path) -> ModelFacts:
@@ -67,7 +77,7 @@ def _existing(named: object, folder: Path) -> Path | None:
     if not isinstance(named, str) or not named or "\0" in named:
         return None
     path = folder / named
-    return path if "/" in named or path.suffix in {".ckpt", ".safetensors"} or path.exists() else None
+    return path if "/" in named or path.suffix in {".ckpt", ".safetensors"} or is_there(path) else None
 
 
 def _device(value: object) -> str | None:

@@ -6,7 +6,6 @@ booleans, null, lists and mappings, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,15 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from .compose import compose
 from .errors import Problem
 
 MAX_BYTES = 1 << 20
-MAX_VALUES = 20_000
-"""Values of a file with every alias written out: a few lines of aliases to aliases could stand for billions."""
-MAX_DEPTH = 32
 
 _TAG = "tag:yaml.org,2002:"
 _TEXT_TAGS = frozenset({_TAG + "str", _TAG + "timestamp", _TAG + "value"})
+_PLAIN_TAGS = frozenset({_TAG + "map", _TAG + "seq"})
+_LONGEST_NUMBER = 400  # characters; YAML 1.1's numbers to base 60 take quadratic time
 _SHOWN = 60  # characters of a value in a message
 
 
@@ -78,6 +77,11 @@ def read_file(path: Path, problems: list[Problem]) -> Located:
 
     Raises Unreadable for a file that is missing, too large, not UTF-8, not YAML, or a bomb.
     """
+    return read_text(read_content(path), str(path), path.absolute().parent, problems)
+
+
+def read_content(path: Path) -> str:
+    """The text of a file. Raises Unreadable for one that is missing, too large, or not UTF-8."""
     name = str(path)
     try:
         with path.open("rb") as stream:
@@ -88,19 +92,16 @@ def read_file(path: Path, problems: list[Problem]) -> Located:
         message = f"is larger than {MAX_BYTES >> 10} KiB, which no configuration is; is it the right file?"
         raise Unreadable(Problem(name, 0, message))
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise Unreadable(Problem(name, line, "is not UTF-8 text; save it as UTF-8")) from error
-    return read_text(text, name, path.resolve().parent, problems)
 
 
 def read_text(text: str, source: str, base: Path, problems: list[Problem], *, line: int | None = None) -> Located:
     """The document in a text. ``line`` replaces the lines of the text, for texts that are no files."""
     try:
-        node = _compose(text)
-        if node is not None:
-            _refuse_bomb(node)
+        node = compose(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = line if line is not None else mark.line + 1 if mark else 0
@@ -113,65 +114,6 @@ def read_text(text: str, source: str, base: Path, problems: list[Problem], *, li
     return _Reader(source, base, problems, line).read(node, "")
 
 
-class _Loader(yaml.SafeLoader):
-    """Composes nodes up to `MAX_DEPTH` and `MAX_VALUES`, so that it ends before it takes long."""
-
-    depth = 0
-    count = 0
-
-    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-        self.depth += 1
-        self.count += 1
-        if self.depth > MAX_DEPTH:
-            raise _refusal(f"it is nested more than {MAX_DEPTH} deep", mark)
-        if self.count > MAX_VALUES:
-            raise _refusal(f"it holds more than {MAX_VALUES} values", mark)
-        node: Node | None = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-
-def _compose(text: str) -> Node | None:
-    loader = _Loader(text)
-    try:
-        return loader.get_single_node()
-    finally:
-        loader.dispose()
-
-
-def _refusal(problem: str, mark: Any) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
-
-
-def _refuse_bomb(root: Node) -> None:
-    """Aliases share nodes: what they stand for is counted without writing it out."""
-    sizes: dict[int, int] = {}
-    active: set[int] = set()
-
-    def size(node: Node) -> int:
-        if id(node) in active:
-            raise _refusal("an alias stands inside the very value that it refers to", node.start_mark)
-        if id(node) not in sizes:
-            active.add(id(node))
-            sizes[id(node)] = 1 + sum(size(child) for child in _children(node))
-            active.discard(id(node))
-        if sizes[id(node)] > MAX_VALUES:
-            raise _refusal(f"its aliases stand for more than {MAX_VALUES} values", node.start_mark)
-        return sizes[id(node)]
-
-    size(root)
-
-
-def _children(node: Node) -> Iterator[Node]:
-    if isinstance(node, MappingNode):
-        for key, value in node.value:
-            yield key
-            yield value
-    elif isinstance(node, SequenceNode):
-        yield from node.value
-
-
 @dataclass(frozen=True, slots=True)
 class _Reader:
     source: str
@@ -182,6 +124,9 @@ class _Reader:
     def read(self, node: Node, key: str, mark: Any = None) -> Located:
         """``mark``: where the key stands; an alias's value belongs to the line of the alias."""
         line = self._line(mark or node.start_mark)
+        if isinstance(node, MappingNode | SequenceNode) and node.tag not in _PLAIN_TAGS:
+            self._report(line, key, f"{key} has the tag {node.tag!r}; plain values are expected here")
+            return Located(None, self.source, line, self.base)
         if isinstance(node, MappingNode):
             return Located(self._mapping(node, key), self.source, line, self.base)
         if isinstance(node, SequenceNode):
@@ -227,12 +172,15 @@ class _Reader:
             return node.value
         constructor = _SCALARS.get(node.tag)
         try:
-            if constructor is not None:
+            if constructor is not None and len(node.value) <= _LONGEST_NUMBER:
                 return getattr(yaml.constructor.SafeConstructor(), constructor)(node)
         except (ValueError, KeyError, IndexError, OverflowError):
             self._report(line, key, f"{key} is {node.value[:_SHOWN]!r}, which is no {node.tag.removeprefix(_TAG)}")
             return None
-        self._report(line, key, f"{key} has the tag {node.tag!r}; plain values are expected here")
+        if constructor is not None:
+            self._report(line, key, f"{key} has {len(node.value)} characters, too many for a number")
+        else:
+            self._report(line, key, f"{key} has the tag {node.tag!r}; plain values are expected here")
         return None
 
     def _report(self, line: int, key: str, message: str) -> None:

@@ -57,6 +57,21 @@ def test_a_hugging_face_model_by_its_configuration(write, model_dir, named):
     assert configuration.model_config.checkpoint_path == configuration.tokenizer.vocab_file == model_dir
 
 
+def test_links_are_kept(write, tmp_path, model_dir):
+    """Model stores keep files under their hashes and link to them; what belongs together lies beside the link."""
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    (model_dir / "config.json").rename(blobs / "3f2a")
+    (model_dir / "config.json").symlink_to(blobs / "3f2a")
+    configuration = load_configuration(write("model_config: {model_cfg_path: model/config.json}"))
+    assert configuration.model_config.checkpoint_path == configuration.tokenizer.vocab_file == model_dir
+
+
+def test_json_may_be_indented_by_tabs(write, model_dir):
+    (model_dir / "config.json").write_text('{\n\t"vocab_size": 99,\n\t"max_position_embeddings": 64\n}')
+    assert load_configuration(write(MODEL)).model_config.vocab_size == 99
+
+
 def test_a_file_of_llm_serving(write):
     configuration = load_configuration(write(LLM_SERVING), other_host=True)
     model = configuration.model_config
@@ -198,6 +213,14 @@ def test_an_emulated_device_needs_no_model(write):
     }
 
 
+def test_an_emulated_device_whose_sizes_nothing_tells(write):
+    text = EMULATED.replace("vocab_size: 32000", "model_cfg_path: gone.yaml")
+    problem = the_problem(write(text))
+    assert problem.line == 1
+    assert problem.message.startswith("model_config.vocab_size is missing, ")
+    assert problem.message.endswith("does not exist; set it")
+
+
 # ---- overrides
 
 
@@ -302,12 +325,16 @@ server_port: 3
         ("pipeline: {request_timeout_s: 0}", 1, "expected a number above 0"),
         ("pipeline: {drain_timeout_s: .nan}", 1, "expected a number from 0"),
         ("pipeline: {drain_timeout_s: .inf}", 1, "expected a number from 0"),
-        ("pipeline: {max_rows: 0x" + "f" * 5000 + "}", 1, "a number of 20000 bits; expected a whole number"),
+        ("pipeline: {max_rows: 0x" + "f" * 300 + "}", 1, "a number of 1200 bits; expected a whole number"),
+        ("pipeline: {drain_timeout_s: 0x" + "f" * 300 + "}", 1, "a number of 1200 bits; expected a number from 0"),
+        ("tokenizer: {vocab_file: " + "x" * 5000 + "}", 1, "does not exist or may not be read"),
+        ("pipeline: {max_rows: " + "1:" * 300_000 + "1}", 1, "600001 characters, too many for a number"),
+        ("tokenizer: {vocab_file: ~nobody-of-this-name/x}", 1, "no such user's home"),
         ("pipeline: {model_name: !!binary aGk=}", 1, "has the tag"),
         (
             "pipeline: {model_name: !!python/object/apply:os.system [ls]}",
             1,
-            "pipeline.model_name is ['ls']; expected a text",
+            "has the tag",
         ),
         ("pipeline: {max_rows: !!int many}", 1, "pipeline.max_rows is 'many', which is no int"),
         # unknown keys
@@ -396,6 +423,7 @@ def test_nothing_at_all(write):
         (b"[" * 100_000, "nested more than 32 deep"),
         (b"a: [" + b"1," * 30_000 + b"]", "more than 20000 values"),
         (b"a: &a [*a]", "an alias stands inside the very value"),
+        (b"a: !!set {b}", "has the tag"),
         (b"3", "expected a mapping"),
     ],
 )
@@ -413,13 +441,25 @@ def test_a_billion_laughs(write):
     assert problem.line > 0
 
 
+def test_aliases_that_stand_for_many_levels(write):
+    lines = ["l0: &l0 [x]"] + [f"l{n}: &l{n} [*l{n - 1}]" for n in range(1, 150)]
+    assert "its aliases stand for more than 32 levels" in the_problem(write("\n".join(lines))).message
+
+
+def test_more_mistakes_than_anyone_reads(write):
+    with pytest.raises(ConfigurationError) as caught:
+        load_configuration(write(MODEL + "".join(f"key{n}: 1\n" for n in range(150))))
+    lines = str(caught.value).splitlines()
+    assert (len(caught.value.problems), len(lines), lines[-1]) == (150, 102, "  … and 50 more")
+
+
 def test_a_file_that_is_missing(tmp_path):
     problem = the_problem(tmp_path / "gone.yaml")
     assert "No such file" in problem.message
     assert "Is a directory" in the_problem(tmp_path).message
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "\xff"])
+@pytest.mark.parametrize("content", ["{", "[]", "\xff", "[" * 100_000, '{"a": ' + "1" * 5000 + "}"])
 def test_a_model_configuration_that_cannot_be_read(write, model_dir, content):
     (model_dir / "config.json").write_text(content, encoding="latin-1")
     problem = the_problem(write("\n" + MODEL))
