@@ -66,9 +66,7 @@ class Wiring:
         }
         handles = {name: ipc.RingHandle.from_text(text) for name, text in texts.items()}
         slots = {name: ipc.SlotRing.from_handle(handles[name], layout=layouts[name]) for name in layouts}
-        records = {
-            name: ipc.ByteRing.from_handle(handle) for name, handle in handles.items() if name not in layouts
-        }
+        records = {name: ipc.ByteRing.from_handle(handle) for name, handle in handles.items() if name not in layouts}
         return cls(**slots, **records)
 
     @property
