@@ -4,7 +4,7 @@
 PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard ipc/*.c ipc/*.h)
+SOURCES := pyproject.toml setup.py $(wildcard ipc/*.c ipc/*.h model/*/*.c model/*/*.h)
 
 .PHONY: serve test lint bench-ipc verify sanitize test-aarch64 clean
 
