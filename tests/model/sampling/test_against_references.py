@@ -122,6 +122,21 @@ def test_every_vocabulary_size_agrees_with_the_reference(reference, bench, *, vo
         np.testing.assert_allclose(b.out.logprobs[row], expected[tokens[row]], atol=2e-6, rtol=2e-6)
 
 
+@pytest.mark.parametrize("vocab", [40, 5000])
+def test_negative_zero_is_zero(reference, bench, vocab):
+    x = -np.abs(np.random.default_rng(1).normal(0, 2, vocab)).astype(np.float32) - np.float32(1)
+    x[[3, 11, 20]] = [-0.0, 0.0, -0.0]
+    x[[5, 6]] = -0.5
+    for top in (x, np.where(x == 0, np.float32(-0.0), x)):
+        for top_k in (1, 2, 4, 9):
+            b = bench(vocab, 100, top=0)
+            for row in range(100):
+                b.admit(row, SamplingParams(seed=row, top_k=top_k))
+            tokens = b.sample(np.tile(top, (100, 1)))
+            for row in range(100):
+                assert tokens[row] in reference.acceptable(top, SamplingParams(seed=row, top_k=top_k), 1)
+
+
 def chi_square_limit(degrees: int) -> float:
     """The 99.9th percentile (Wilson and Hilferty 1931)."""
     return float(degrees * (1 - 2 / (9 * degrees) + 3.0902 * (2 / (9 * degrees)) ** 0.5) ** 3)
