@@ -236,8 +236,8 @@ inline publish() {
 
 #ifdef NO_EVICT
 #define NOTICE_DEATH(i) skip
-#elif defined(EVICT_UNASKED)
-#define NOTICE_DEATH(i) evicted[i] = true
+#elif defined(EVICT_BLOCKER)
+#define NOTICE_DEATH(i) evicted[blocker] = true
 #else
 #define NOTICE_DEATH(i)                               \
     if                                                \
