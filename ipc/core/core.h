@@ -49,6 +49,7 @@ int end_try(end_t *self, uint64_t need);
 void end_copy(end_t *self, void *to, const void *from, size_t nbytes);
 int parse_count(PyObject *value, uint64_t *count);
 int parse_deadline(PyObject *value, int64_t *deadline);
+int record_check_size(end_t *self, uint64_t size);
 int parse_arguments(PyObject *const *args, Py_ssize_t nargs, PyObject *names, const char *const *expected, PyObject **out,
                     Py_ssize_t required);
 extern PyType_Spec end_spec;

@@ -99,6 +99,13 @@ static int raise_status(end_t *self, ring_status_t status) {
     return -1;
 }
 
+int record_check_size(end_t *self, uint64_t size) {
+    if (size <= record_max_size(&self->end)) return 0;
+    PyErr_Format(PyExc_ValueError, "a record of %llu bytes: ring '%s' takes at most %llu (half of its capacity)",
+                 (unsigned long long)size, self->name, (unsigned long long)record_max_size(&self->end));
+    return -1;
+}
+
 /* ---- peers ----------------------------------------------------------------------------------------------- */
 
 /* Nobody has the role yet. That is well as long as whoever hands it out lives. */
@@ -195,10 +202,19 @@ void end_copy(end_t *self, void *to, const void *from, size_t nbytes) {
 
 /* ---- attach and close -------------------------------------------------------------------------------------- */
 
+static void close_event_fds(int *fds) {
+    for (uint32_t i = 0; i < RING_MAX_CONSUMERS; i++) {
+        if (fds[i] >= 0) close(fds[i]);
+        fds[i] = -1;
+    }
+}
+
+/* The number of usable descriptors, or -1. They are duplicated: the caller may close its own. */
 static int parse_event_fds(end_t *self, PyObject *fds, Py_ssize_t most, int *out) {
     for (uint32_t i = 0; i < RING_MAX_CONSUMERS; i++) out[i] = -1;
     if (!fds || fds == Py_None) return 0;
     Py_ssize_t n = PySequence_Size(fds);
+    int usable = 0;
     if (n < 0) return -1;
     if (n > most) {
         PyErr_Format(PyExc_ValueError, "ring '%s': %zd event descriptors given, at most %zd expected", self->name, n, most);
@@ -208,16 +224,19 @@ static int parse_event_fds(end_t *self, PyObject *fds, Py_ssize_t most, int *out
         PyObject *item = PySequence_GetItem(fds, i);
         long fd = item ? PyLong_AsLong(item) : -1;
         Py_XDECREF(item);
-        if (PyErr_Occurred()) return -1;
-        out[i] = fd < 0 || fd > INT_MAX ? -1 : (int)fd;
+        if (!PyErr_Occurred() && fd >= 0 && (out[i] = fcntl((int)min_u64((uint64_t)fd, INT_MAX), F_DUPFD_CLOEXEC, 3)) < 0)
+            PyErr_SetFromErrno(PyExc_OSError);
+        if (PyErr_Occurred()) return close_event_fds(out), -1;
+        usable += out[i] >= 0;
     }
-    return 0;
+    return usable;
 }
 
-static int end_claim(end_t *self, const ring_fixed_t *fixed, const char *label) {
+static int end_claim(end_t *self, const ring_fixed_t *fixed, const char *label, uint32_t signals) {
     ring_header_t *header = self->map.buf;
     ring_side_t *side = self->producing ? &header->producer : &header->consumer[self->consumer];
-    uint64_t taken = role_claim(side, self->identity, label, !self->producing && fixed->max_consumers > 1);
+    bool once = !self->producing && fixed->max_consumers > 1;
+    uint64_t taken = role_claim(side, self->identity, label, signals, once);
     if (taken == UINT64_MAX) {
         PyErr_Format(self->state->role_taken, "ring '%s': consumer %u of a broadcast ring was closed; its cursor is gone",
                      self->name, self->consumer);
@@ -269,8 +288,9 @@ static int end_attach(end_t *self, uint32_t kind, const char *label, double spin
     self->creator = fixed.creator;
     self->identity = process_identity(getpid());
     int fds[RING_MAX_CONSUMERS];
-    if (parse_event_fds(self, event_fds, self->producing ? fixed.max_consumers : 1, fds) < 0) return -1;
-    if (end_claim(self, &fixed, label) < 0) return -1;
+    int usable = parse_event_fds(self, event_fds, self->producing ? fixed.max_consumers : 1, fds);
+    if (usable < 0) return -1;
+    if (end_claim(self, &fixed, label, (uint32_t)usable) < 0) return close_event_fds(fds), -1;
     self->end.spin_max_ns = self->end.spin_ns = (int64_t)(spin_us * 1000);
     memcpy(self->end.event_fd, fds, sizeof fds);
     /* The other side may sleep on an eventfd and wants to know whom it waits for. */
@@ -312,6 +332,9 @@ static void end_shut(end_t *self) {
     if (self->closed) return;
     ring_close(&self->end, self->producing);
     role_give_up(self->end.self);
+    close_event_fds(self->end.event_fd);
+    for (uint32_t i = 0; i < RING_MAX_CONSUMERS; i++) peer_forget(&self->peers[i]);
+    peer_forget(&self->creator_peer);
     self->closed = true;
 }
 
@@ -319,8 +342,6 @@ static void end_dealloc(PyObject *object) {
     end_t *self = (end_t *)object;
     PyTypeObject *type = Py_TYPE(object);
     end_shut(self);
-    for (uint32_t i = 0; i < RING_MAX_CONSUMERS; i++) peer_forget(&self->peers[i]);
-    peer_forget(&self->creator_peer);
     PyObject_Free(self->spare);
     if (self->map.obj) PyBuffer_Release(&self->map);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
@@ -348,13 +369,29 @@ static PyObject *end_exit(PyObject *object, PyObject *const *args, Py_ssize_t na
 
 /* ---- asyncio, supervision, resident views -------------------------------------------------------------------- */
 
+static int check_signals(end_t *self) {
+    ring_header_t *header = self->end.header;
+    bool all = self->producing || role_signals(&header->producer);
+    for (uint32_t i = 0; self->producing && i < self->end.consumers; i++)
+        all &= !ring_waits_for(&self->end, i) || role_signals(&header->consumer[i]);
+    if (all) return 0;
+    PyErr_Format(PyExc_RuntimeError, "ring '%s': the other side has no eventfd to wake this one; attach both by handle",
+                 self->name);
+    return -1;
+}
+
 static PyObject *end_arm(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
-    static const char *const expected[] = {"need", NULL};
+    static const char *const expected[] = {"nbytes", NULL};
     end_t *self = (end_t *)object;
     PyObject *value = NULL;
-    if (parse_arguments(args, nargs, names, expected, &value, 0) < 0 || end_usable(self) < 0) return NULL;
-    uint64_t need = value ? PyLong_AsUnsignedLongLong(value) : 1;
+    if (parse_arguments(args, nargs, names, expected, &value, 0) < 0 || end_usable(self) < 0 || check_signals(self) < 0)
+        return NULL;
+    uint64_t size = value ? PyLong_AsUnsignedLongLong(value) : 0, need = 1, skip;
     if (PyErr_Occurred()) return NULL;
+    if (self->producing && self->end.kind == RING_KIND_BYTES) {
+        if (record_check_size(self, size) < 0) return NULL;
+        need = record_need(&self->end, self->end.position, size, &skip);
+    }
     ring_status_t status;
     if (ring_arm(&self->end, need, self->producing, &status)) Py_RETURN_TRUE;
     if (status != RING_OK) return raise_status(self, status), NULL;
@@ -375,7 +412,7 @@ static PyObject *end_check_peer(PyObject *object, PyObject *unused) {
     Py_RETURN_NONE;
 }
 
-static PyObject *end_peer_fd(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
+static PyObject *end_peer_identity(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *names) {
     static const char *const expected[] = {"consumer", NULL};
     end_t *self = (end_t *)object;
     PyObject *value = NULL;
@@ -386,9 +423,8 @@ static PyObject *end_peer_fd(PyObject *object, PyObject *const *args, Py_ssize_t
         PyErr_Format(PyExc_ValueError, "ring '%s' has no consumer %lu", self->name, i);
         return NULL;
     }
-    ring_side_t *peer = self->producing ? ring_consumer(&self->end, (uint32_t)i) : &self->end.header->producer;
-    peer_check(&self->peers[i], role_owner(peer));
-    return PyLong_FromLong(self->peers[i].identity ? self->peers[i].pidfd : -1);
+    return PyLong_FromUnsignedLongLong(
+        role_owner(self->producing ? ring_consumer(&self->end, (uint32_t)i) : &self->end.header->producer));
 }
 
 static PyObject *end_beat(PyObject *object, PyObject *unused) {
@@ -465,8 +501,9 @@ static PyMethodDef end_methods[] = {
     {"close", end_close, METH_NOARGS, "Say that this side is done. Slots still held stay readable."},
     {"beat", end_beat, METH_NOARGS, "Raise this side's heartbeat counter."},
     {"check_peer", end_check_peer, METH_NOARGS, "Raise PeerDied if the other side is dead; evict dead consumers of several."},
-    {"peer_fd", FASTCALL(end_peer_fd), "The pidfd of the other side, readable when it is dead; -1 while nobody is there."},
-    {"arm", FASTCALL(end_arm), "Ask for a wake-up through the eventfd. False: there is something to do already."},
+    {"peer_identity", FASTCALL(end_peer_identity), "Identity of the process at the other side; 0: nobody."},
+    {"arm", FASTCALL(end_arm),
+     "Ask for a wake-up through the eventfd, as soon as there is data, or room for nbytes. False: there is already."},
     {"disarm", end_disarm, METH_NOARGS, "Stop asking for wake-ups through the eventfd."},
     {"__enter__", end_enter, METH_NOARGS, NULL},
     {"__exit__", (PyCFunction)(void (*)(void))end_exit, METH_FASTCALL, NULL},

@@ -92,7 +92,7 @@ static PyObject *write_checked(end_t *self, PyObject *data, PyObject *timeout, b
     int64_t deadline;
     Py_buffer source;
     if (parse_deadline(timeout, &deadline) < 0 || producer_usable(self) < 0) return NULL;
-    if (PyObject_GetBuffer(data, &source, PyBUF_SIMPLE) < 0) return NULL;
+    if (PyObject_GetBuffer(data, &source, PyBUF_CONTIG_RO | PyBUF_FORMAT) < 0) return NULL;
     uint64_t size = self->end.slot_size, nbytes = (uint64_t)source.len;
     int failed = -1;
     if (one ? nbytes == size : nbytes % size == 0 && nbytes)
@@ -124,13 +124,6 @@ static PyObject *slot_producer_new(PyTypeObject *type, PyObject *args, PyObject 
 }
 
 /* ---- variable-length records ------------------------------------------------------------------------------- */
-
-static int record_check_size(end_t *self, uint64_t size) {
-    if (size <= record_max_size(&self->end)) return 0;
-    PyErr_Format(PyExc_ValueError, "a record of %llu bytes: ring '%s' takes at most %llu (half of its capacity)",
-                 (unsigned long long)size, self->name, (unsigned long long)record_max_size(&self->end));
-    return -1;
-}
 
 /* Where the payload of a record at `index` goes. Marks the rest of the data area as skipped when the record does
  * not fit before the wrap. Nothing of it is visible before it is published. */
@@ -202,7 +195,7 @@ static int write_record(end_t *self, const Py_buffer *source, int64_t deadline, 
 
 static int write_object(end_t *self, PyObject *data, int64_t deadline, uint64_t *pending) {
     Py_buffer source;
-    if (PyObject_GetBuffer(data, &source, PyBUF_SIMPLE) < 0) return -1;
+    if (PyObject_GetBuffer(data, &source, PyBUF_CONTIG_RO | PyBUF_FORMAT) < 0) return -1;
     int failed = write_record(self, &source, deadline, pending);
     PyBuffer_Release(&source);
     return failed;

@@ -4,7 +4,7 @@
  * docs/protocol.md all come from these lists. Every 128-byte line (two 64-byte lines: the adjacent-line
  * prefetcher pulls pairs, and some aarch64 cores have 128-byte lines) has exactly one writer:
  *
- *   fixed      256 B  the creator, once, before `state` becomes READY
+ *   fixed      1 line: the creator, once, before `state` becomes READY
  *   producer   3 lines: head | gate | statistics
  *   consumer i 3 lines: tail | gate | statistics     (max_consumers of them)
  *   layout     UTF-8 text of the slot's layout, written by the creator
@@ -18,12 +18,13 @@
 #define RING_LAYOUT_H
 
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define RING_MAGIC UINT64_C(0x31474e4952435049) /* "IPCRING1" in memory */
 #define RING_VERSION 1u
 #define RING_LINE 128
-#define RING_FIXED_SIZE 256
+#define RING_FIXED_SIZE 128
 #define RING_MAX_CONSUMERS 16u
 #define RING_MAX_CAPACITY (UINT64_C(1) << 31) /* below 2^32: the futex word can't come round during a wait */
 #define RING_MAX_LAYOUT_TEXT 65536u
@@ -56,6 +57,7 @@ enum { SIDE_FREE = 0, SIDE_ATTACHED = 1, SIDE_CLOSED = 2 };   /* gate.state */
 #define RING_GATE_FIELDS(X)                                                                           \
     X(_Atomic uint64_t, owner, , "identity of the process that has this role; 0: nobody")             \
     X(_Atomic uint32_t, state, , "0: free, 1: attached, 2: closed")                                   \
+    X(_Atomic uint32_t, signals, , "eventfds through which the owner can wake the other side")         \
     X(_Atomic uint32_t, waiting, , "1 while this side is parked, or about to park, on a futex")       \
     X(_Atomic uint32_t, event_seq, , "odd while this side waits for its eventfd")                     \
     X(_Atomic uint32_t, space_seq, , "consumer only: futex word for space, bumped if someone waits")  \
@@ -90,12 +92,12 @@ typedef struct {
 } ring_side_t;
 
 typedef struct {
-    _Alignas(RING_FIXED_SIZE) ring_fixed_t fixed;
+    _Alignas(RING_LINE) ring_fixed_t fixed;
     ring_side_t producer;
     ring_side_t consumer[];
 } ring_header_t;
 
-_Static_assert(sizeof(ring_fixed_t) <= RING_FIXED_SIZE, "the fixed part has outgrown its lines");
+_Static_assert(offsetof(ring_header_t, producer) == RING_FIXED_SIZE, "the fixed part has outgrown its line");
 _Static_assert(sizeof(ring_side_t) == 3 * RING_LINE, "a side is three lines");
 _Static_assert(sizeof(_Atomic uint64_t) == 8 && sizeof(_Atomic uint32_t) == 4, "atomics are plain words");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_INT_LOCK_FREE == 2, "atomics take no lock");

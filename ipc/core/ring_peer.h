@@ -94,15 +94,22 @@ static inline _Atomic uint32_t *role_futex_word(ring_side_t *side) {
 
 /* Claims a role that nobody living has. A cursor of a broadcast ring is claimed once only: the producer may
  * already have passed the place where a dead owner stopped. Returns the owner in the way, or 0. */
-static inline uint64_t role_claim(ring_side_t *side, uint64_t identity, const char *label, bool once) {
+static inline uint64_t role_claim(ring_side_t *side, uint64_t identity, const char *label, uint32_t signals, bool once) {
     uint64_t owner = role_owner(side);
     bool used = owner || ring_is_closed(side);
     if (used && (once || (owner && identity_is_alive(owner)))) return owner ? owner : UINT64_MAX;
     if (!atomic_compare_exchange_strong(&side->gate.owner, &owner, identity)) return owner;
     snprintf(side->gate.label, sizeof side->gate.label, "%s", label);
+    atomic_store_explicit(&side->gate.signals, signals, memory_order_relaxed);
     atomic_store_explicit(&side->gate.state, SIDE_ATTACHED, memory_order_release);
     ring_futex_wake(role_futex_word(side));
     return 0;
+}
+
+/* Whether the owner of this role, if there is one by now, can wake an eventfd. */
+static inline bool role_signals(ring_side_t *side) {
+    return atomic_load_explicit(&side->gate.state, memory_order_acquire) != SIDE_ATTACHED ||
+           atomic_load_explicit(&side->gate.signals, memory_order_relaxed) != 0;
 }
 
 static inline void role_give_up(ring_side_t *side) {
