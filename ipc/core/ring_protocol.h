@@ -313,11 +313,12 @@ static inline ring_status_t ring_wait(ring_end_t *end, uint64_t need, bool produ
 /* As W1 to W3, with the eventfd in place of the futex. False: there is something to do, it is not armed. */
 static inline bool ring_arm(ring_end_t *end, uint64_t need, bool producing, ring_status_t *status) {
     uint32_t seq = atomic_load_explicit(&end->self->gate.event_seq, memory_order_relaxed);
-    atomic_store_explicit(&end->self->gate.event_seq, seq | 1, memory_order_relaxed);
-    ring_fence();
-    *status = ring_look(end, need, producing);
+    uint32_t armed = (seq + 1) | 1; /* another odd number, even if this end is armed: each arming gets its own signal */
+    atomic_store_explicit(&end->self->gate.event_seq, armed, memory_order_relaxed); /* [W1] [S1] */
+    ring_fence();                                                                   /* [W2] [S2] */
+    *status = ring_look(end, need, producing);                                      /* [W3] [S4] */
     if (*status == RING_AGAIN) return true;
-    atomic_store_explicit(&end->self->gate.event_seq, (seq | 1) + 1, memory_order_relaxed);
+    atomic_store_explicit(&end->self->gate.event_seq, armed + 1, memory_order_relaxed);
     return false;
 }
 
