@@ -133,6 +133,7 @@ static inline void ring_signal(ring_end_t *end, uint32_t i, uint32_t event_seq) 
 static inline void ring_wake_consumers(ring_end_t *end) {
     bool parked = false;
     for (uint32_t i = 0; i < end->consumers; i++) {
+        if (end->evicted >> i & 1) continue; /* it may have died parked: its `waiting` would stand for ever */
         ring_side_t *consumer = ring_consumer(end, i);
         parked |= atomic_load_explicit(&consumer->gate.waiting, memory_order_relaxed) != 0; /* [P3] */
         uint32_t seq = atomic_load_explicit(&consumer->gate.event_seq, memory_order_relaxed);
