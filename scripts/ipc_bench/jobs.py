@@ -28,12 +28,9 @@ def warm_up(job: Job) -> Job:
 
 
 def lead_job(transport: Transport, job: Job, follower: int) -> Figures:
-    if job.mode == "idle":
-        transport.wait(0.1)  # whatever still runs after the start is over
-        with _CpuUse(follower) as use:
-            transport.wait(job.seconds)
-        return use.figures()
     channel = open_channel(transport, job.access, job.batch)
+    if job.mode == "idle":
+        return _idle(transport, channel, job, follower)
     if job.mode in {"stream", "stream-batched"}:
         return _stream(transport, channel, job, follower)
     if job.mode == "parts":
@@ -60,6 +57,15 @@ def one_way_figures(trips_ns: list[int], job: Job) -> Figures:
     if not job.pause_us:
         figures["msgs_per_s"] = 1e6 / float(one_way_us.mean())
     return {**figures, "samples": len(trips_ns)}
+
+
+def _idle(transport: Transport, channel: Channel, job: Job, follower: int) -> Figures:
+    """Both wait for a message: the follower until the leader's wait is over."""
+    transport.wait(0.1)  # whatever still runs after the start is over
+    with _CpuUse(follower) as use:
+        transport.wait(job.seconds)
+    channel.send()
+    return use.figures()
 
 
 def _stream(transport: Transport, channel: Channel, job: Job, follower: int) -> Figures:
@@ -156,9 +162,10 @@ class _CpuUse:
 
 
 def follow_job(transport: Transport, job: Job) -> None:
-    if job.mode == "idle":
-        return
     channel = open_channel(transport, job.access, job.batch)
+    if job.mode == "idle":
+        channel.receive()
+        return
     transport.greet(channel, leads=False)
     if job.mode in {"stream", "stream-batched"}:
         for part in (warm_up_stream(job), job):
