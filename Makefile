@@ -1,20 +1,40 @@
 # Two commands do everything on a fresh machine with Python 3.11 and a C compiler:
 #   make serve   make test
 # Each creates or refreshes .venv; a stamp file per set of extras says what is installed.
-PYTHON ?= python3.11
-VENV   := .venv
-BIN    := $(VENV)/bin
+PYTHON  ?= python3.11
+VENV    := .venv
+BIN     := $(VENV)/bin
+PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch])
 
-.PHONY: serve test lint bench-ipc verify sanitize test-aarch64 clean
+.PHONY: serve test lint format clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.stamp-serve: $(SOURCES) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable .
+	$(PIP) --editable .
 	touch $@
 
 $(VENV)/.stamp-test: $(SOURCES) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(PIP) --editable '.[test]'
 	touch $@ $(VENV)/.stamp-serve
+
+serve: $(VENV)/.stamp-serve
+	@echo "The server comes with a later change. What there is now: the rings it will run on."
+	@echo "  $(BIN)/python -m ipc.inspect   list live rings      make bench-ipc   measure them"
+
+test: $(VENV)/.stamp-test
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: $(VENV)/.stamp-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.stamp-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info ipc/*.so

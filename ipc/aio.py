@@ -24,17 +24,18 @@ class _AsyncEnd:
         if event_fd < 0:
             raise ValueError(f"ring '{end.name}' was attached by name: asyncio needs a ring attached by handle")
         self.end = end
-        self._event_fd = event_fd
+        self._event_fd = os.dup(event_fd)
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._watched = [(0, -1)] * peers  # identity and pidfd of each peer
-        self._loop.add_reader(event_fd, self._on_event)
+        self._loop.add_reader(self._event_fd, self._on_event)
 
     def close(self) -> None:
         """Close this end of the ring and forget its descriptors. Pending waits see RingClosed."""
         if self.end.closed:
             return
         self._loop.remove_reader(self._event_fd)
+        os.close(self._event_fd)
         for i in range(len(self._watched)):
             self._unwatch(i)
         self.end.close()

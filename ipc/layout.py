@@ -115,7 +115,7 @@ class Layout:
 
 
 def _named_tuple(name: str, fields: list[str]) -> Any:
-    return namedtuple(name, fields)  # type: ignore[misc]  # the fields are known at run time only
+    return namedtuple(name, fields)  # the fields are known at run time only
 
 
 def _place(fields: Sequence[Field]) -> tuple[tuple[int, ...], int]:

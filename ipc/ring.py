@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from dataclasses import dataclass
@@ -142,7 +141,7 @@ class _Ring:
             self.segment.unlink()
 
     def close(self) -> None:
-        """Unmap and close everything here; ends and views of the ring must be gone (BufferError otherwise)."""
+        """Close the descriptors and unmap. Ends and views that are alive keep what they need."""
         self.segment.close()
         events, self._events = self._events, ()
         for fd in events:
@@ -153,8 +152,7 @@ class _Ring:
 
     def __exit__(self, *_: object) -> None:
         self.segment.unlink()
-        with contextlib.suppress(BufferError):  # ends are still in use: they keep the mapping, not the name
-            self.close()
+        self.close()
 
     def _producer_options(self, label: str, spin_us: float | None) -> dict[str, Any]:
         return {"label": label, "spin_us": _spin(spin_us), "event_fds": self._events[1:]}
@@ -247,7 +245,15 @@ class ByteRing(_Ring):
 
 
 def _make_events(count: int) -> tuple[int, ...]:
-    return tuple(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(count))
+    events: list[int] = []
+    try:
+        for _ in range(count):
+            events.append(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
+    except OSError:
+        for fd in events:
+            os.close(fd)
+        raise
+    return tuple(events)
 
 
 def _spin(spin_us: float | None) -> float:

@@ -100,9 +100,11 @@ class Segment:
             _unlink(name)
 
     def close(self) -> None:
-        """Unmap and close. The name stays until `unlink`. Raises BufferError while ends or views are alive."""
+        """Close the descriptor and unmap; while ends or views are alive, they keep the mapping and its lock. The
+        name stays until `unlink`. Twice is harmless."""
         if self.fd >= 0:
-            self.map.close()
+            with contextlib.suppress(BufferError):
+                self.map.close()
             os.close(self.fd)
             self.fd = -1
 

@@ -202,7 +202,14 @@ void end_copy(end_t *self, void *to, const void *from, size_t nbytes) {
 
 /* ---- attach and close -------------------------------------------------------------------------------------- */
 
-/* The number of usable descriptors, or -1. */
+static void close_event_fds(int *fds) {
+    for (uint32_t i = 0; i < RING_MAX_CONSUMERS; i++) {
+        if (fds[i] >= 0) close(fds[i]);
+        fds[i] = -1;
+    }
+}
+
+/* The number of usable descriptors, or -1. They are duplicated: the caller may close its own. */
 static int parse_event_fds(end_t *self, PyObject *fds, Py_ssize_t most, int *out) {
     for (uint32_t i = 0; i < RING_MAX_CONSUMERS; i++) out[i] = -1;
     if (!fds || fds == Py_None) return 0;
@@ -217,8 +224,9 @@ static int parse_event_fds(end_t *self, PyObject *fds, Py_ssize_t most, int *out
         PyObject *item = PySequence_GetItem(fds, i);
         long fd = item ? PyLong_AsLong(item) : -1;
         Py_XDECREF(item);
-        if (PyErr_Occurred()) return -1;
-        out[i] = fd < 0 || fd > INT_MAX ? -1 : (int)fd;
+        if (!PyErr_Occurred() && fd >= 0 && (out[i] = fcntl((int)min_u64((uint64_t)fd, INT_MAX), F_DUPFD_CLOEXEC, 3)) < 0)
+            PyErr_SetFromErrno(PyExc_OSError);
+        if (PyErr_Occurred()) return close_event_fds(out), -1;
         usable += out[i] >= 0;
     }
     return usable;
@@ -281,7 +289,8 @@ static int end_attach(end_t *self, uint32_t kind, const char *label, double spin
     self->identity = process_identity(getpid());
     int fds[RING_MAX_CONSUMERS];
     int usable = parse_event_fds(self, event_fds, self->producing ? fixed.max_consumers : 1, fds);
-    if (usable < 0 || end_claim(self, &fixed, label, (uint32_t)usable) < 0) return -1;
+    if (usable < 0) return -1;
+    if (end_claim(self, &fixed, label, (uint32_t)usable) < 0) return close_event_fds(fds), -1;
     self->end.spin_max_ns = self->end.spin_ns = (int64_t)(spin_us * 1000);
     memcpy(self->end.event_fd, fds, sizeof fds);
     /* The other side may sleep on an eventfd and wants to know whom it waits for. */
@@ -323,6 +332,9 @@ static void end_shut(end_t *self) {
     if (self->closed) return;
     ring_close(&self->end, self->producing);
     role_give_up(self->end.self);
+    close_event_fds(self->end.event_fd);
+    for (uint32_t i = 0; i < RING_MAX_CONSUMERS; i++) peer_forget(&self->peers[i]);
+    peer_forget(&self->creator_peer);
     self->closed = true;
 }
 
@@ -330,8 +342,6 @@ static void end_dealloc(PyObject *object) {
     end_t *self = (end_t *)object;
     PyTypeObject *type = Py_TYPE(object);
     end_shut(self);
-    for (uint32_t i = 0; i < RING_MAX_CONSUMERS; i++) peer_forget(&self->peers[i]);
-    peer_forget(&self->creator_peer);
     PyObject_Free(self->spare);
     if (self->map.obj) PyBuffer_Release(&self->map);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);

@@ -92,7 +92,7 @@ static PyObject *write_checked(end_t *self, PyObject *data, PyObject *timeout, b
     int64_t deadline;
     Py_buffer source;
     if (parse_deadline(timeout, &deadline) < 0 || producer_usable(self) < 0) return NULL;
-    if (PyObject_GetBuffer(data, &source, PyBUF_CONTIG_RO) < 0) return NULL;
+    if (PyObject_GetBuffer(data, &source, PyBUF_CONTIG_RO | PyBUF_FORMAT) < 0) return NULL;
     uint64_t size = self->end.slot_size, nbytes = (uint64_t)source.len;
     int failed = -1;
     if (one ? nbytes == size : nbytes % size == 0 && nbytes)
@@ -195,7 +195,7 @@ static int write_record(end_t *self, const Py_buffer *source, int64_t deadline, 
 
 static int write_object(end_t *self, PyObject *data, int64_t deadline, uint64_t *pending) {
     Py_buffer source;
-    if (PyObject_GetBuffer(data, &source, PyBUF_CONTIG_RO) < 0) return -1;
+    if (PyObject_GetBuffer(data, &source, PyBUF_CONTIG_RO | PyBUF_FORMAT) < 0) return -1;
     int failed = write_record(self, &source, deadline, pending);
     PyBuffer_Release(&source);
     return failed;

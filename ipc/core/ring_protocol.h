@@ -254,14 +254,14 @@ static inline ring_status_t ring_spin(ring_end_t *end, uint64_t need, bool produ
     return status;
 }
 
-/* The budget follows the waits: those that end within the maximum are worth twice their length of spinning,
- * those that don't halve it, down to nothing, so that an idle or slow ring costs no CPU. */
+/* Spinning as long as a sleep would cost is never more than twice as bad as knowing the future. So waits that end
+ * within the maximum bring the budget back up to it; those that don't halve it, down to nothing, so that a ring
+ * whose messages are far apart costs no CPU. */
 static inline void ring_adapt_spin(ring_end_t *end, int64_t waited_ns) {
     if (waited_ns > end->spin_max_ns) {
         end->spin_ns /= 2;
     } else {
-        int64_t wanted = 2 * waited_ns + 1000 < end->spin_max_ns ? 2 * waited_ns + 1000 : end->spin_max_ns;
-        end->spin_ns += (wanted - end->spin_ns) / 4;
+        end->spin_ns += (end->spin_max_ns - end->spin_ns + 3) / 4;
     }
 }
 

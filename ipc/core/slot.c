@@ -94,10 +94,10 @@ static int slot_get_buffer(PyObject *object, Py_buffer *view, int flags) {
         PyErr_Format(PyExc_BufferError, "a slot of ring '%s' that was given back has no memory to view", self->owner->name);
         return -1;
     }
-    if (!(flags & ~PyBUF_WRITABLE)) {
-        /* np.ndarray(buffer=slot) asks like this, gives the buffer back at once, and goes on using the memory. */
-        PyErr_SetString(PyExc_BufferError, "use np.frombuffer(slot) or memoryview(slot): a plain buffer request does not "
-                                           "keep the slot from being given back");
+    if (!(flags & PyBUF_FORMAT)) {
+        /* np.ndarray(buffer=slot) asks without, gives the buffer back at once, and goes on using the memory. */
+        PyErr_SetString(PyExc_BufferError, "use np.frombuffer(slot) or memoryview(slot): this kind of buffer request "
+                                           "does not keep the slot from being given back");
         return -1;
     }
     bool readonly = !self->owner->producing && !self->owner->writable;
@@ -165,7 +165,7 @@ static PyObject *slot_write(PyObject *object, PyObject *const *args, Py_ssize_t 
     Py_ssize_t offset = values[1] ? PyLong_AsSsize_t(values[1]) : 0;
     Py_buffer source;
     if (PyErr_Occurred() || end_usable(self->owner) < 0) return NULL;
-    if (PyObject_GetBuffer(values[0], &source, PyBUF_CONTIG_RO) < 0) return NULL;
+    if (PyObject_GetBuffer(values[0], &source, PyBUF_CONTIG_RO | PyBUF_FORMAT) < 0) return NULL;
     if (self->done || offset < 0 || offset > self->nbytes || source.len > self->nbytes - offset) {
         PyErr_Format(PyExc_ValueError, "write of %zd bytes at %zd: the slot of ring '%s' has %zd bytes%s", source.len,
                      offset, self->owner->name, self->nbytes, self->done ? " and was given back" : "");
