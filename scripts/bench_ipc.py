@@ -29,7 +29,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few messages, one round, 3 s of idling")
     parser.add_argument("--rounds", type=int, metavar="N", help="default: 5, with --quick 1")
     parser.add_argument("--only", type=_names, default=NAMES, metavar="TRANSPORT,…", help=f"of {', '.join(NAMES)}")
-    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="show an earlier --json, measure nothing")
+    parser.add_argument(
+        "--from", dest="source", type=Path, metavar="FILE", help="show an earlier --json, measure nothing"
+    )
     options = parser.parse_args(arguments)
     if options.rounds is not None and options.rounds < 1:
         parser.error(f"--rounds: at least 1 expected, not {options.rounds}")

@@ -103,10 +103,16 @@ def _parts(transport: Transport, job: Job) -> Figures:
     touch, touches = _timed(make_touch(transport.size))
     channel = transport.channel(job.access, fill, touch, job.batch)
     transport.greet(channel, leads=True)
-    fills.clear(), touches.clear()
+    fills.clear()
+    touches.clear()
     trips = transport.round_trips_ns(channel, job)
     figures = one_way_figures(trips, job)
-    return {**figures, "fill_us": _median_us(fills), "touch_us": _median_us(touches), **_private_parts(transport.size)}
+    return {
+        **figures,
+        "fill_us": _median_us(fills),
+        "touch_us": _median_us(touches),
+        **_private_parts(transport.size),
+    }
 
 
 def _private_parts(size: int) -> Figures:

@@ -38,9 +38,11 @@ def _cpu_model() -> str:
     fields = dict(line.split(":", 1) for line in _read("/proc/cpuinfo").splitlines() if ":" in line)
     names = {key.strip(): value.strip() for key, value in fields.items()}
     # Arm's cpuinfo has no name, only numbers of its designer and part
-    return names.get("model name") or " ".join(
-        f"{key} {names[key]}" for key in ("CPU implementer", "CPU part") if key in names
-    ) or "unknown"
+    return (
+        names.get("model name")
+        or " ".join(f"{key} {names[key]}" for key in ("CPU implementer", "CPU part") if key in names)
+        or "unknown"
+    )
 
 
 def _read(path: str) -> str:

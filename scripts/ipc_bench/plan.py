@@ -44,6 +44,7 @@ def round_pairs(names: tuple[str, ...], effort: Effort, *, pinned: bool) -> list
 
 
 def _busy_pairs(name: str, size: int, effort: Effort, *, pinned: bool) -> list[PairSpec]:
+    jobs: tuple[Job, ...]
     if name.startswith("raw"):
         jobs = (Job("busy", count=_count(_BUSY[64], name, effort)),)
         return [PairSpec(name, _RAW_SIZE, pinned, jobs)] if size == SIZES[0] else []

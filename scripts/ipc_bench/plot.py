@@ -32,7 +32,10 @@ def plot(report: Row, path: Path) -> None:
     for axis, (name, rows) in zip(axes[:, 0], groups, strict=True):
         _draw(axis, name, rows)
     machine = report["machine"]
-    figure.suptitle(f"One-way latency between two Python processes\n{machine['cpu']}, {machine['usable_cores']} cores", fontsize=12)
+    figure.suptitle(
+        f"One-way latency between two Python processes\n{machine['cpu']}, {machine['usable_cores']} cores",
+        fontsize=12,
+    )
     axes[-1, 0].set_xlabel("µs, log scale; bar: p50, whisker: p99")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
@@ -41,7 +44,9 @@ def plot(report: Row, path: Path) -> None:
 
 def _panel_rows(report: Row, mode: str, size: int) -> list[Row]:
     rows = [row for name in NAMES for row in find(report, name, mode)]
-    return [row for row in rows if row["size_bytes"] == size or (row["transport"].startswith("raw") and size == SIZES[0])]
+    return [
+        row for row in rows if row["size_bytes"] == size or (row["transport"].startswith("raw") and size == SIZES[0])
+    ]
 
 
 def _draw(axis: Any, name: str, rows: list[Row]) -> None:

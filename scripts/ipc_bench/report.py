@@ -12,9 +12,9 @@ from ipc_bench.transports import NAMES, transport_class
 Row = dict[str, Any]
 
 BIAS = (
-    "What this table is biased towards: one producer and one consumer that are both Python and both waiting for nothing "
-    "but the next message, on a core each, with messages of a size known beforehand. That is what the rings were made "
-    "for. The rivals also do what a ring does not: many producers, other machines, any Python object, unbounded queues."
+    "What this table is biased towards: one producer and one consumer, both Python, both waiting for nothing but the "
+    "next message, a core each, and messages of a size known beforehand. That is what the rings were made for. The "
+    "rivals also do what a ring does not: many producers, other machines, any Python object, unbounded queues."
 )
 
 
@@ -39,7 +39,10 @@ def number(value: float | None) -> str:
 def align(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
         for row in rows
     )
 
@@ -121,13 +124,14 @@ def markdown_report(report: Row) -> str:
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
     return (
         f"{table}\n\n{machine['cpu']}, {machine['usable_cores']} cores, Linux {machine['kernel']}, Python "
-        f"{machine['python']}, {rivals}; {report['date'][:10]}; pinned, medians of {report['rounds']} rounds; the reader "
-        f"reads every byte. Others used {report['cpu_busy_elsewhere_pct']:.0f} % of the machine meanwhile.\n\n{BIAS}"
+        f"{machine['python']}, {rivals}; {report['date'][:10]}; pinned, medians of {report['rounds']} rounds; the "
+        f"reader reads every byte. Others used {report['cpu_busy_elsewhere_pct']:.0f} % of the machine meanwhile."
+        f"\n\n{BIAS}"
     )
 
 
 def _markdown_rows(report: Row, name: str) -> Iterable[list[str]]:
-    use = next((row for row in report["cpu"] if row["transport"] == name), {})
+    use: Row = next((row for row in report["cpu"] if row["transport"] == name), {})
     idle = [use[key] for key in ("idle_leader_pct", "idle_follower_pct") if key in use]
     for access in transport_class(name).accesses:
         busy = {row["size_bytes"]: row for row in find(report, name, "busy", access=access)}
@@ -135,7 +139,11 @@ def _markdown_rows(report: Row, name: str) -> Iterable[list[str]]:
             continue
         small = busy.get(SIZES[0]) or next(iter(busy.values()))
         parked = (find(report, name, "parked", access=access) or [{}])[0]
-        rates = [row["msgs_per_s"] for mode in ("stream", "stream-batched") for row in find(report, name, mode, size_bytes=64, access=access)]
+        rates = [
+            row["msgs_per_s"]
+            for mode in ("stream", "stream-batched")
+            for row in find(report, name, mode, size_bytes=64, access=access)
+        ]
         cells = [small["p50_us"], small["p99_us"], small["p999_us"], parked.get("p50_us")]
         cells += [busy[size]["p50_us"] if size in busy else None for size in SIZES[1:]]
         cells += [max(rates, default=None)]

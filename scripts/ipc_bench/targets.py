@@ -34,7 +34,13 @@ class Verdict:
         return f"{word}  {self.target}: {figures} ({by:.0f} % {side}){self.note}"
 
     def as_row(self) -> Row:
-        return {"target": self.target, "limit": self.limit, "measured": self.measured, "unit": self.unit, "met": self.met}
+        return {
+            "target": self.target,
+            "limit": self.limit,
+            "measured": self.measured,
+            "unit": self.unit,
+            "met": self.met,
+        }
 
 
 def judge(report: Row) -> list[Verdict]:
@@ -54,7 +60,7 @@ def _busy(report: Row) -> Verdict:
     rows = find(report, "ring", "busy", size_bytes=64)
     best = min(rows, key=lambda row: row["p50_us"], default=None)
     note = f", {best['access']}" if best else ""
-    return Verdict("one-way p50, 64 B, busy", 1.0, best and best["p50_us"], "µs", note=note)
+    return Verdict("one-way p50, 64 B, busy", 1.0, best["p50_us"] if best else None, "µs", note=note)
 
 
 def _parked(report: Row) -> Verdict:

@@ -51,9 +51,7 @@ class _Raw(Transport):
 
     def _run(self, job: Job, *, lead: bool) -> bytes:
         pause_us = job.pause_us if lead else 0.0
-        return _core.raw_ping_pong(
-            self.map, job.count, lead=lead, park=self.parks, pause_us=pause_us, timeout=WAIT_S
-        )
+        return _core.raw_ping_pong(self.map, job.count, lead=lead, park=self.parks, pause_us=pause_us, timeout=WAIT_S)
 
 
 class RawSpin(_Raw):

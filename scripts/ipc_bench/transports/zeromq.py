@@ -47,13 +47,16 @@ class ZeroMq(Transport):
     def channel(self, access: Access, fill: Fill, touch: Touch, batch: int) -> Channel:
         socket, data, copies = self.socket, bytes(self.payload), self.size < 2**16
 
-        def send() -> None:
-            socket.send(data, copy=copies)
+        def send_copy() -> None:
+            socket.send(data)
 
         def receive_copy() -> object:
             return touch(socket.recv())
 
+        def send_frame() -> None:
+            socket.send(data, copy=False)
+
         def receive_frame() -> object:
             return touch(socket.recv(copy=False).buffer)
 
-        return Channel(send, receive_copy if copies else receive_frame)
+        return Channel(send_copy, receive_copy) if copies else Channel(send_frame, receive_frame)
