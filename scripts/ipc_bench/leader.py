@@ -14,8 +14,8 @@ from ipc_bench.transports.base import Transport
 
 def lead(spec: PairSpec) -> list[Figures]:
     transport = make_transport(spec)
+    transport.prepare()
     try:
-        transport.prepare()
         follower = transport.start()
         if spec.pinned:
             pin(0)  # not before: the follower would inherit it

@@ -36,8 +36,8 @@ def plot(report: Row, path: Path) -> None:
         f"One-way latency between two Python processes\n{machine['cpu']}, {machine['usable_cores']} cores",
         fontsize=12,
     )
-    axes[-1, 0].set_xlabel("µs, log scale; bar: p50, whisker: p99")
-    figure.tight_layout()
+    axes[-1, 0].set_xlabel("µs, log scale; bar: p50, whisker: p99, label: p50 / p99")
+    figure.tight_layout(rect=(0, 0, 1, 0.99))
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
 
@@ -57,9 +57,9 @@ def _draw(axis: Any, name: str, rows: list[Row]) -> None:
     axis.hlines(places, p50, p99, color="#444444", linewidth=1)
     axis.plot(p99, places, "|", color="#444444", markersize=8)
     for place, (middle, high) in enumerate(zip(p50, p99, strict=True)):
-        axis.text(high * 1.12, place, number(middle), va="center", fontsize=8)
+        axis.text(high * 1.12, place, f"{number(middle)} / {number(high)}", va="center", fontsize=8)
     axis.set_xscale("log")
-    axis.set_xlim(min(p50) / 3, max(p99) * 3)
+    axis.set_xlim(min(p50) / 3, max(p99) * 8)
     axis.set_yticks(places, [title(row) for row in rows], fontsize=9)
     axis.invert_yaxis()
     axis.set_title(name, fontsize=10, loc="left")
