@@ -206,7 +206,7 @@ def test_jitter_is_seeded(monkeypatch, driver, settings):
 def test_a_step_never_returns_before_its_time(driver, settings):
     import time
 
-    d = driver(settings(cost=CostModel(fixed_ms=5.0)))
+    d = driver(settings(cost=CostModel(fixed_ms=5.0), spin_us=1000))  # it sleeps 4 ms and spins the fifth
     for _ in range(5):
         start = time.monotonic()
         d.step({"a": [1]})
