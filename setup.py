@@ -21,16 +21,16 @@ setup(
         ),
         Extension(
             "model.sampling._kernels",
-            sources=sorted(str(path) for path in Path("model/sampling").glob("*.c")),
-            depends=sorted(str(path) for path in Path("model/sampling").glob("*.h")),
+            sources=sorted(map(str, Path("model/sampling").glob("*.c"))),
+            depends=sorted(map(str, Path("model/sampling").glob("*.h"))),
             extra_compile_args=[*CFLAGS, "-ffp-contract=off"],  # the same sums on every machine
             py_limited_api=True,
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
         ),
         Extension(
             "model.emulated._device",
-            sources=["model/emulated/_device.c"],
-            depends=sorted(str(path) for path in Path("model/emulated").glob("*.h")),
+            sources=sorted(map(str, Path("model/emulated").glob("*.c"))),
+            depends=sorted(map(str, Path("model/emulated").glob("*.h"))),
             extra_compile_args=CFLAGS,
             py_limited_api=True,
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
