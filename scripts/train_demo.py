@@ -61,7 +61,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the demo model.")
     parser.add_argument("--output", type=Path, default=REPOSITORY / "model" / "demo")
     parser.add_argument("--work", type=Path, default=REPOSITORY / "build" / "train_demo", help="checkpoint")
-    parser.add_argument("--epochs", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=21)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--fresh", action="store_true", help="do not go on from a checkpoint")
