@@ -1,20 +1,16 @@
 """Builds the C and C++ code; everything else is declared in pyproject.toml."""
 
-from pathlib import Path
-
 import os
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-<<<<<<< HEAD
-CFLAGS = ["-std=c11", "-O3", "-Wall", "-Wextra", "-fvisibility=hidden"]
+WARNINGS = ["-Wall", "-Wextra"]
 if os.environ.get("RINGSERVE_WERROR"):  # set by the tests; a newer compiler's new warning must not stop a user
-    CFLAGS.append("-Werror")
-=======
-CFLAGS = ["-std=c11", "-O3", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"]
-CXXFLAGS = ["-std=c++17", "-O3", "-ffp-contract=fast", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden"]
+    WARNINGS.append("-Werror")
+CFLAGS = ["-std=c11", "-O3", *WARNINGS, "-fvisibility=hidden"]
+CXXFLAGS = ["-std=c++17", "-O3", "-ffp-contract=fast", *WARNINGS, "-fvisibility=hidden"]
 
 
 class SharedLibrary(Extension):
@@ -28,7 +24,6 @@ class BuildExtension(build_ext):
             return str(Path(*fullname.split("."))) + ".so"
         return super().get_ext_filename(fullname)
 
->>>>>>> h-runner
 
 setup(
     ext_modules=[
