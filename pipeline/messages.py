@@ -8,7 +8,7 @@ not parse is a bug, not an input.
 from __future__ import annotations
 
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any
 
@@ -58,7 +58,9 @@ class Submit:
     arrival_ns: int = 0
 
     def pack(self) -> bytes:
-        return orjson.dumps(["submit", asdict(self)], option=orjson.OPT_NON_STR_KEYS)
+        sampling = _fields(self.params.sampling) | {"logit_bias": dict(self.params.sampling.logit_bias)}
+        params = _fields(self.params) | {"sampling": sampling}
+        return orjson.dumps(["submit", _fields(self) | {"params": params}], option=orjson.OPT_NON_STR_KEYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,11 @@ class Cancel:
     request: int
 
     def pack(self) -> bytes:
-        return orjson.dumps(["cancel", asdict(self)])
+        return orjson.dumps(["cancel", _fields(self)])
+
+
+def _fields(message: Any) -> dict[str, Any]:
+    return {field.name: getattr(message, field.name) for field in fields(message)}
 
 
 def unpack_request(record: Any) -> Submit | Cancel:
@@ -95,7 +101,7 @@ class Accepted:
     prompt_ids: list[int]
 
     def pack(self) -> bytes:
-        return orjson.dumps(["accepted", asdict(self)])
+        return orjson.dumps(["accepted", _fields(self)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,7 @@ class Refused:
     parameter: str | None = None
 
     def pack(self) -> bytes:
-        return orjson.dumps(["refused", asdict(self)])
+        return orjson.dumps(["refused", _fields(self)])
 
 
 def unpack_reply(record: Any) -> Accepted | Refused:
