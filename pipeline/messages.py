@@ -111,8 +111,21 @@ class Refused:
         return orjson.dumps(["refused", asdict(self)])
 
 
-def unpack_reply(record: Any) -> Accepted | Refused:
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The request has got its first row, `waited_ns` after it arrived."""
+
+    request: int
+    waited_ns: int
+
+    def pack(self) -> bytes:
+        return orjson.dumps(["started", asdict(self)])
+
+
+def unpack_reply(record: Any) -> Accepted | Refused | Started:
     kind, body = orjson.loads(record)
+    if kind == "started":
+        return Started(**body)
     return Accepted(**body) if kind == "accepted" else Refused(**body)
 
 
