@@ -8,7 +8,7 @@ not parse is a bug, not an input.
 from __future__ import annotations
 
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
@@ -58,7 +58,7 @@ class Submit:
     arrival_ns: int = 0
 
     def pack(self) -> bytes:
-        return orjson.dumps(["submit", asdict(self)], option=orjson.OPT_NON_STR_KEYS)
+        return orjson.dumps(["submit", self], default=dict, option=orjson.OPT_NON_STR_KEYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Cancel:
     request: int
 
     def pack(self) -> bytes:
-        return orjson.dumps(["cancel", asdict(self)])
+        return orjson.dumps(["cancel", self])
 
 
 def unpack_request(record: Any) -> Submit | Cancel:
@@ -95,7 +95,7 @@ class Accepted:
     prompt_ids: list[int]
 
     def pack(self) -> bytes:
-        return orjson.dumps(["accepted", asdict(self)])
+        return orjson.dumps(["accepted", self])
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Refused:
     parameter: str | None = None
 
     def pack(self) -> bytes:
-        return orjson.dumps(["refused", asdict(self)])
+        return orjson.dumps(["refused", self])
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Started:
     waited_ns: int
 
     def pack(self) -> bytes:
-        return orjson.dumps(["started", asdict(self)])
+        return orjson.dumps(["started", self])
 
 
 def unpack_reply(record: Any) -> Accepted | Refused | Started:
