@@ -255,6 +255,7 @@ class Delta:
 
 
 _TOP = struct.Struct("<if")
+_REASONS = tuple(FinishReason)  # by value; calling the class costs more than the rest of a delta
 
 
 def unpack_delta(record: Any) -> Delta:
@@ -262,8 +263,8 @@ def unpack_delta(record: Any) -> Delta:
     request, index, prompt, cached, token, logprob, reason, tops, length = _DELTA.unpack_from(record)
     end = _DELTA.size + length
     text = str(record[_DELTA.size : end], "utf-8")
-    top = tuple(_TOP.unpack_from(record, end + i * _TOP.size) for i in range(tops))
-    return Delta(request, index, prompt, cached, token, logprob, FinishReason(reason), text, top)
+    top = tuple(_TOP.unpack_from(record, end + i * _TOP.size) for i in range(tops)) if tops else ()
+    return Delta(request, index, prompt, cached, token, logprob, _REASONS[reason], text, top)
 
 
 class _Cutter:

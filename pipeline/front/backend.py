@@ -20,7 +20,7 @@ from pipeline.stats import Counters, FrontCounter, StatsReader
 log = logging.getLogger("ringserve.front")
 
 _REQUEST = struct.Struct("<Q")  # every delta begins with its request
-_BATCH = 256  # records that are dispatched before streams get to write
+_BATCH = 1024  # records that are dispatched before streams get to write; under load each write then holds several
 _RETRY_S = 0.1  # how often a dead stage is looked after; it may be replaced
 
 
