@@ -37,6 +37,7 @@ class Stamp(IntEnum):
     RECEIVED = 4  # sampling has the logits
     SAMPLED = 5  # tokens were published to inference
     SENT = 6  # text was published to the front
+    BEGUN = 7  # preprocess began to plan it; 0: unknown
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,11 @@ not parse is a bug, not an input.
 from __future__ import annotations
 
 import struct
+<<<<<<< HEAD
 from dataclasses import dataclass, fields
+=======
+from dataclasses import dataclass
+>>>>>>> h-front
 from enum import IntEnum
 from typing import Any
 
@@ -58,9 +62,13 @@ class Submit:
     arrival_ns: int = 0
 
     def pack(self) -> bytes:
+<<<<<<< HEAD
         sampling = _fields(self.params.sampling) | {"logit_bias": dict(self.params.sampling.logit_bias)}
         params = _fields(self.params) | {"sampling": sampling}
         return orjson.dumps(["submit", _fields(self) | {"params": params}], option=orjson.OPT_NON_STR_KEYS)
+=======
+        return orjson.dumps(["submit", self], default=dict, option=orjson.OPT_NON_STR_KEYS)
+>>>>>>> h-front
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +78,15 @@ class Cancel:
     request: int
 
     def pack(self) -> bytes:
+<<<<<<< HEAD
         return orjson.dumps(["cancel", _fields(self)])
 
 
 def _fields(message: Any) -> dict[str, Any]:
     return {field.name: getattr(message, field.name) for field in fields(message)}
+=======
+        return orjson.dumps(["cancel", self])
+>>>>>>> h-front
 
 
 def unpack_request(record: Any) -> Submit | Cancel:
@@ -101,7 +113,11 @@ class Accepted:
     prompt_ids: list[int]
 
     def pack(self) -> bytes:
+<<<<<<< HEAD
         return orjson.dumps(["accepted", _fields(self)])
+=======
+        return orjson.dumps(["accepted", self])
+>>>>>>> h-front
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +130,28 @@ class Refused:
     parameter: str | None = None
 
     def pack(self) -> bytes:
+<<<<<<< HEAD
         return orjson.dumps(["refused", _fields(self)])
+=======
+        return orjson.dumps(["refused", self])
+>>>>>>> h-front
 
 
-def unpack_reply(record: Any) -> Accepted | Refused:
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The request has got its first row, `waited_ns` after it arrived."""
+
+    request: int
+    waited_ns: int
+
+    def pack(self) -> bytes:
+        return orjson.dumps(["started", self])
+
+
+def unpack_reply(record: Any) -> Accepted | Refused | Started:
     kind, body = orjson.loads(record)
+    if kind == "started":
+        return Started(**body)
     return Accepted(**body) if kind == "accepted" else Refused(**body)
 
 
@@ -248,6 +281,7 @@ class Delta:
 
 
 _TOP = struct.Struct("<if")
+_REASONS = tuple(FinishReason)  # by value; calling the class costs more than the rest of a delta
 
 
 def unpack_delta(record: Any) -> Delta:
@@ -255,8 +289,8 @@ def unpack_delta(record: Any) -> Delta:
     request, index, prompt, cached, token, logprob, reason, tops, length = _DELTA.unpack_from(record)
     end = _DELTA.size + length
     text = str(record[_DELTA.size : end], "utf-8")
-    top = tuple(_TOP.unpack_from(record, end + i * _TOP.size) for i in range(tops))
-    return Delta(request, index, prompt, cached, token, logprob, FinishReason(reason), text, top)
+    top = tuple(_TOP.unpack_from(record, end + i * _TOP.size) for i in range(tops)) if tops else ()
+    return Delta(request, index, prompt, cached, token, logprob, _REASONS[reason], text, top)
 
 
 class _Cutter:

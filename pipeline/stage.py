@@ -19,7 +19,7 @@ from typing import Any, Never
 import ipc
 from pipeline.config import Configuration, load_configuration
 from pipeline.descriptors import Shapes
-from pipeline.wiring import Wiring
+from pipeline.wiring import StageRings
 
 NAMES = ("front", "preprocess", "inference", "sampling")
 _PR_SET_PDEATHSIG = 1
@@ -74,14 +74,15 @@ class Stage:
     name: str
     config: Configuration
     shapes: Shapes
-    wiring: Wiring
+    rings: StageRings
     status: Status
     stats_fd: int
     listen_fds: tuple[int, ...]
 
-    def spin_us(self) -> float | None:
-        value: float | None = getattr(self.config.pipeline.spin_us, self.name)
-        return value
+    @property
+    def end_options(self) -> dict[str, Any]:
+        """How this stage attaches to its rings."""
+        return {"label": self.name, "spin_us": getattr(self.config.pipeline.spin_us, self.name)}
 
 
 def main() -> int:
@@ -108,8 +109,8 @@ def main() -> int:
 def _stage(name: str, specification: Specification, status: Status) -> Stage:
     config = load_configuration(f"/proc/self/fd/{specification.config_fd}")
     shapes = Shapes(**specification.shapes)
-    wiring = Wiring.from_texts(specification.rings, shapes)
-    return Stage(name, config, shapes, wiring, status, specification.stats_fd, specification.listen_fds)
+    rings = StageRings.take_over(specification.rings, shapes)
+    return Stage(name, config, shapes, rings, status, specification.stats_fd, specification.listen_fds)
 
 
 def _entry(name: str) -> Callable[[Stage], None]:

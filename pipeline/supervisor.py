@@ -72,6 +72,7 @@ class Supervisor:
         stack.callback(os.close, self._death_write)
         stack.callback(os.close, death_read)
         for name in NAMES:
+            handles = self._wiring.handles(name)
             status_read, status_write = os.pipe()
             specification = Specification(
                 config_fd=config_fd,
@@ -79,10 +80,11 @@ class Supervisor:
                 death_fd=death_read,
                 stats_fd=self._stats.segment.fd,
                 listen_fds=tuple(listener.fileno() for listener in sockets) if name == "front" else (),
-                rings=self._wiring.texts(),
+                rings={ring: handle.to_text() for ring, handle in handles.items()},
                 shapes={key: getattr(shapes, key) for key in shapes.__slots__},
             )
-            fds = [config_fd, status_write, death_read, self._stats.segment.fd, *self._wiring.fds()]
+            fds = [config_fd, status_write, death_read, self._stats.segment.fd]
+            fds += [fd for handle in handles.values() for fd in handle.fds]
             with _anonymous_file("specification", specification.to_json()) as fd:
                 child = Child.start(name, fd, [*fds, *specification.listen_fds], status_read)
             os.close(status_write)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import ipc
@@ -10,6 +11,45 @@ from pipeline.descriptors import Shapes, logits_layout, results_layout, step_lay
 
 ROW_BYTES = 1 << 20
 """Bytes of the ring that tells sampling who sits where; one request takes at most half of it."""
+
+
+ENDS = {
+    "front": ("requests", "replies", "deltas"),
+    "preprocess": ("requests", "replies", "steps", "results", "rows"),
+    "inference": ("steps", "tokens", "logits"),
+    "sampling": ("logits", "rows", "tokens", "results", "deltas"),
+}
+"""Which rings a stage has an end of; it maps no others."""
+
+SLOT_LAYOUTS: dict[str, Callable[[Shapes], ipc.Layout]] = {
+    "steps": step_layout,
+    "logits": logits_layout,
+    "tokens": tokens_layout,
+    "results": results_layout,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StageRings:
+    """A stage's rings, by what flows through them."""
+
+    slots: Mapping[str, ipc.SlotRing]
+    records: Mapping[str, ipc.ByteRing]
+
+    @classmethod
+    def take_over(cls, texts: Mapping[str, str], shapes: Shapes) -> StageRings:
+        """From inherited descriptors. Raises LayoutMismatchError, CorruptRingError."""
+        handles = {name: ipc.RingHandle.from_text(text) for name, text in texts.items()}
+        return cls(
+            slots={
+                name: ipc.SlotRing.from_handle(handle, layout=SLOT_LAYOUTS[name](shapes))
+                for name, handle in handles.items()
+                if name in SLOT_LAYOUTS
+            },
+            records={
+                name: ipc.ByteRing.from_handle(handle) for name, handle in handles.items() if name not in SLOT_LAYOUTS
+            },
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +71,8 @@ class Wiring:
         sizes = config.pipeline.rings
         made: list[ipc.SlotRing | ipc.ByteRing] = []
 
-        def slots(name: str, count: int, layout: ipc.Layout) -> ipc.SlotRing:
-            made.append(ring := ipc.SlotRing.create(name, slots=count, layout=layout))
+        def slots(name: str, count: int) -> ipc.SlotRing:
+            made.append(ring := ipc.SlotRing.create(name, slots=count, layout=SLOT_LAYOUTS[name](shapes)))
             return ring
 
         def records(name: str, capacity: int) -> ipc.ByteRing:
@@ -43,10 +83,10 @@ class Wiring:
             return cls(
                 requests=records("requests", sizes.request_bytes),
                 replies=records("replies", sizes.reply_bytes),
-                steps=slots("steps", sizes.step_slots, step_layout(shapes)),
-                logits=slots("logits", sizes.logits_slots, logits_layout(shapes)),
-                tokens=slots("tokens", sizes.step_slots, tokens_layout(shapes)),
-                results=slots("results", sizes.step_slots, results_layout(shapes)),
+                steps=slots("steps", sizes.step_slots),
+                logits=slots("logits", sizes.logits_slots),
+                tokens=slots("tokens", sizes.step_slots),
+                results=slots("results", sizes.step_slots),
                 rows=records("rows", max(ROW_BYTES, 1 << (16 * shapes.max_rows).bit_length())),
                 deltas=records("deltas", sizes.reply_bytes),
             )
@@ -55,29 +95,13 @@ class Wiring:
                 ring.__exit__()
             raise
 
-    @classmethod
-    def from_texts(cls, texts: dict[str, str], shapes: Shapes) -> Wiring:
-        """In a stage: takes over the descriptors it has inherited. Raises LayoutMismatchError, CorruptRingError."""
-        layouts = {
-            "steps": step_layout(shapes),
-            "logits": logits_layout(shapes),
-            "tokens": tokens_layout(shapes),
-            "results": results_layout(shapes),
-        }
-        handles = {name: ipc.RingHandle.from_text(text) for name, text in texts.items()}
-        slots = {name: ipc.SlotRing.from_handle(handles[name], layout=layouts[name]) for name in layouts}
-        records = {name: ipc.ByteRing.from_handle(handle) for name, handle in handles.items() if name not in layouts}
-        return cls(**slots, **records)
-
     @property
     def rings(self) -> dict[str, ipc.SlotRing | ipc.ByteRing]:
         return {name: getattr(self, name) for name in self.__slots__}
 
-    def texts(self) -> dict[str, str]:
-        return {name: ring.handle.to_text() for name, ring in self.rings.items()}
-
-    def fds(self) -> list[int]:
-        return [fd for ring in self.rings.values() for fd in ring.handle.fds]
+    def handles(self, stage: str) -> dict[str, ipc.RingHandle]:
+        """Of the rings that this stage reads or writes."""
+        return {name: self.rings[name].handle for name in ENDS[stage]}
 
     def unlink(self) -> None:
         for ring in self.rings.values():

@@ -22,11 +22,11 @@ def run_inference(stage: Stage) -> None:
 
 
 def _serve(stage: Stage, runner: Runner) -> None:
-    wiring, options = stage.wiring, {"label": stage.name, "spin_us": stage.spin_us()}
+    rings, options = stage.rings.slots, stage.end_options
     with (
-        wiring.steps.consumer(writable=True, **options) as steps,
-        wiring.tokens.consumer(**options) as tokens,
-        wiring.logits.producer(**options) as logits,
+        rings["steps"].consumer(writable=True, **options) as steps,
+        rings["tokens"].consumer(**options) as tokens,
+        rings["logits"].producer(**options) as logits,
     ):
         executor = StepExecutor(runner, steps, tokens, logits, stage.shapes)
         settle()

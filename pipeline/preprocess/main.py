@@ -19,13 +19,13 @@ def run_preprocess(stage: Stage) -> None:
     """Take requests and plan steps until the rings close."""
     facts = make_runner(stage.config).facts
     tokenizer = open_tokenizer(stage.config, stage.shapes.vocab_size)
-    wiring, options = stage.wiring, {"label": stage.name, "spin_us": stage.spin_us()}
+    slots, records, options = stage.rings.slots, stage.rings.records, stage.end_options
     with (
-        wiring.requests.consumer(**options) as requests,
-        wiring.results.consumer(**options) as results,
-        wiring.replies.producer(**options) as replies,
-        wiring.rows.producer(**options) as rows,
-        wiring.steps.producer(**options) as steps,
+        records["requests"].consumer(**options) as requests,
+        slots["results"].consumer(**options) as results,
+        records["replies"].producer(**options) as replies,
+        records["rows"].producer(**options) as rows,
+        slots["steps"].producer(**options) as steps,
     ):
         preprocess = PreprocessStage(
             tokenizer,
@@ -37,7 +37,9 @@ def run_preprocess(stage: Stage) -> None:
             replies=replies,
             rows=rows,
             steps=steps,
-            selector=ipc.RingSelector([(requests, wiring.requests.data_fd()), (results, wiring.results.data_fd())]),
+            selector=ipc.RingSelector(
+                [(requests, records["requests"].data_fd()), (results, slots["results"].data_fd())]
+            ),
         )
         settle()
         stage.status.ready()

@@ -11,13 +11,13 @@ from pipeline.tokenizers import end_ids, open_tokenizer
 def run_sampling(stage: Stage) -> None:
     """Sample, stop and detokenize until the rings close."""
     tokenizer = open_tokenizer(stage.config, stage.shapes.vocab_size)
-    wiring, options = stage.wiring, {"label": stage.name, "spin_us": stage.spin_us()}
+    slots, records, options = stage.rings.slots, stage.rings.records, stage.end_options
     with (
-        wiring.logits.consumer(writable=True, **options) as logits,
-        wiring.rows.consumer(**options) as rows,
-        wiring.tokens.producer(**options) as tokens,
-        wiring.results.producer(**options) as results,
-        wiring.deltas.producer(**options) as deltas,
+        slots["logits"].consumer(writable=True, **options) as logits,
+        records["rows"].consumer(**options) as rows,
+        slots["tokens"].producer(**options) as tokens,
+        slots["results"].producer(**options) as results,
+        records["deltas"].producer(**options) as deltas,
     ):
         sampling = SamplingStage(
             tokenizer,

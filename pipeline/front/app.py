@@ -1,0 +1,76 @@
+"""The application: which path leads to which handler, and what happens to errors on the way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pipeline.front.errors import NOT_FOUND, SERVER, ApiError, ClientGone
+from pipeline.front.exchange import Exchange
+from pipeline.front.generate_routes import GenerateRoutes
+from pipeline.front.info_routes import InfoRoutes
+from pipeline.front.settings import FrontSettings
+
+log = logging.getLogger("ringserve.front")
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+
+class Front:
+    """An ASGI application. It sees only what came through a `Connection`."""
+
+    def __init__(self, settings: FrontSettings, generate: GenerateRoutes, info: InfoRoutes) -> None:
+        self._settings = settings
+        base = f"/models/{settings.model_route}"
+        self._routes: dict[str, tuple[str, Handler]] = {
+            base: ("POST", generate.llm_serving),
+            f"{base}/generate": ("POST", generate.llm_serving_whole),
+            f"{base}/generate_stream": ("POST", generate.llm_serving_streamed),
+            "/v1/completions": ("POST", generate.completions),
+            "/v1/models": ("GET", info.models),
+            "/serving/get_bs": ("GET", info.batch_size),
+            "/serving/get_request_numbers": ("GET", info.request_numbers),
+            "/serving/get_serverd_model_info": ("GET", info.model_info),
+            "/health": ("GET", info.health),
+            "/ready": ("GET", info.ready),
+            "/metrics": ("GET", info.metrics),
+            "/debug/trace": ("GET", info.trace),
+        }
+
+    async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
+        exchange = Exchange(scope, receive, send, self._settings)
+        try:
+            await self._find(exchange)(exchange)
+        except ClientGone:
+            pass  # nobody is there to be told
+        except ApiError as error:
+            await self._refuse(exchange, error)
+        except Exception:
+            log.exception("%s %s failed", exchange.method, exchange.path)
+            await self._refuse(exchange, ApiError(500, "internal error", kind=SERVER))
+
+    def _find(self, exchange: Exchange) -> Handler:
+        path = exchange.path
+        found = self._routes.get(path) or self._routes.get(path.rstrip("/"))
+        if found is None:
+            raise self._not_found(path)
+        method, handler = found
+        if exchange.method != method and (exchange.method, method) != ("HEAD", "GET"):
+            allow = b"GET, HEAD" if method == "GET" else method.encode()
+            raise ApiError(405, f"{exchange.method} is not allowed here; use {method}", headers=((b"allow", allow),))
+        return handler
+
+    def _not_found(self, path: str) -> ApiError:
+        if path.startswith("/models/"):
+            route = self._settings.model_route
+            message = f"unknown model or path; the models served here: {route} (POST /models/{route}/generate)"
+            return ApiError(404, message, kind=NOT_FOUND, parameter="model")
+        return ApiError(404, f"no such path: {path[:80]}", kind=NOT_FOUND)
+
+    @staticmethod
+    async def _refuse(exchange: Exchange, error: ApiError) -> None:
+        if exchange.started:
+            exchange.connection.abort()  # a status can't be sent any more: the client must see a broken answer
+        else:
+            await exchange.refuse(error)

@@ -1,0 +1,195 @@
+"""The front's side of the pipeline: requests out, tokens in, each to the stream that waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import struct
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import ipc
+from pipeline.front.errors import INVALID, OVERLOADED, UNAVAILABLE, ApiError, retry_later
+from pipeline.front.settings import FrontRings, FrontSettings
+from pipeline.front.stream import TokenStream
+from pipeline.messages import Accepted, Cancel, Refused, Started, Submit, unpack_reply
+from pipeline.stats import Counters, FrontCounter, StatsReader
+
+log = logging.getLogger("ringserve.front")
+
+_REQUEST = struct.Struct("<Q")  # every delta begins with its request
+_BATCH = 1024  # records that are dispatched before streams get to write; under load each write then holds several
+_RETRY_S = 0.1  # how often a dead stage is looked after; it may be replaced
+
+
+class Backend:
+    """Made inside a running loop. `submit` gives a stream; `finish` must follow, whatever became of it.
+
+    A stage that dies or goes away fails every request in flight, and new ones are refused until it is back.
+    """
+
+    def __init__(self, rings: FrontRings, settings: FrontSettings, counters: Counters, stats: StatsReader) -> None:
+        self._settings, self._counters, self._stats = settings, counters, stats
+        self._rings = [ipc.ByteRing.from_handle(handle) for handle in (rings.requests, rings.replies, rings.deltas)]
+        requests, replies, deltas = self._rings
+        self._requests = ipc.AsyncProducer(requests, label="front")
+        self._replies = ipc.AsyncConsumer(replies, label="front")
+        self._deltas = ipc.AsyncConsumer(deltas, label="front")
+        self._streams: dict[int, TokenStream] = {}
+        self._next = secrets.randbits(31) << 32  # another front, or the next one, must not reuse a number
+        self._cancels: deque[Cancel] = deque()
+        self._flushing: asyncio.Task[None] | None = None
+        self._down: dict[str, str] = {}  # ring → why it is of no use at present
+        self._tasks: list[asyncio.Task[None]] = []
+        self.closed = asyncio.Event()  # the other side closed its ring: there is nobody left to serve with
+
+    def start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._attend(self._replies, self._read_replies)),
+            asyncio.create_task(self._attend(self._deltas, self._read_deltas)),
+        ]
+
+    async def close(self) -> None:
+        """Fail what is in flight, and leave the rings."""
+        self._fail_all("the server is shutting down")
+        tasks = [*self._tasks, *([self._flushing] if self._flushing else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for end in (self._requests, self._replies, self._deltas):
+            end.close()
+        for ring in self._rings:
+            ring.close()
+
+    @property
+    def ready(self) -> bool:
+        return not self._down and self._stats.ready
+
+    @property
+    def why_not_ready(self) -> str:
+        return "not ready: " + ("; ".join(self._down.values()) or "the model is being loaded")
+
+    # ---- requests -------------------------------------------------------------------------------------------
+
+    def new_id(self) -> int:
+        self._next += 1
+        return self._next
+
+    def submit(self, message: Submit) -> TokenStream:
+        """Raises ApiError: 503 while the model is not ready, 429 when there is no room, 413 for a giant."""
+        settings = self._settings
+        if not self.ready:
+            raise retry_later(503, self.why_not_ready, UNAVAILABLE, settings.retry_after_s)
+        if len(self._streams) >= settings.max_in_flight or self._cancels:
+            raise retry_later(429, "too many requests wait; try again later", OVERLOADED, settings.retry_after_s)
+        self._send(message.pack())
+        stream = self._streams[message.request] = TokenStream(message.request, settings.stream_buffer_tokens)
+        self._counters.set(FrontCounter.IN_FLIGHT, len(self._streams))
+        return stream
+
+    def _send(self, record: bytes) -> None:
+        if len(record) > self._requests.end.max_record:
+            raise ApiError(413, "the prompt is too long for this server", kind=INVALID, parameter="prompt")
+        try:
+            slot = self._requests.try_reserve(len(record))
+        except (ipc.PeerDied, ipc.RingClosed) as error:
+            raise retry_later(503, "the server is restarting", UNAVAILABLE, self._settings.retry_after_s) from error
+        if slot is None:
+            raise retry_later(429, "too many requests arrive; try later", OVERLOADED, self._settings.retry_after_s)
+        slot.write(record)
+        slot.publish()
+
+    def finish(self, stream: TokenStream, *, cancel: bool) -> None:
+        """Forget a request. With `cancel` the pipeline is told to stop it; tokens under way are dropped."""
+        self._streams.pop(stream.request, None)
+        self._counters.set(FrontCounter.IN_FLIGHT, len(self._streams))
+        if cancel and not self._down:
+            self._cancels.append(Cancel(stream.request))
+            if self._flushing is None or self._flushing.done():
+                self._flushing = asyncio.create_task(self._flush_cancels())
+
+    async def _flush_cancels(self) -> None:
+        """A cancellation may have to wait for room, but is never lost."""
+        try:
+            while self._cancels:
+                record = self._cancels[0].pack()
+                slot = await self._requests.reserve(len(record))
+                slot.write(record)
+                slot.publish()
+                self._cancels.popleft()
+        except (ipc.PeerDied, ipc.RingClosed):
+            self._cancels.clear()  # whoever was to be told is gone, and the requests with it
+
+    # ---- answers --------------------------------------------------------------------------------------------
+
+    async def _attend(self, end: ipc.AsyncConsumer, read: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Read a ring for ever. A stage that died may be replaced by another at the same ring."""
+        name = end.end.name
+        while True:
+            try:
+                end.end.check_peer()
+                self._down.pop(name, None)
+                await read()
+            except ipc.PeerDied as error:
+                self._lose(name, f"{error.label or 'a stage'} died")
+                await asyncio.sleep(_RETRY_S)
+            except ipc.RingClosed:
+                return self._give_up(name, "the server is shutting down")
+            except Exception:
+                log.exception("ring %s can't be read any more", name)
+                return self._give_up(name, "an answer could not be read")
+
+    def _give_up(self, name: str, why: str) -> None:
+        self._lose(name, why)
+        self.closed.set()
+
+    def _lose(self, name: str, why: str) -> None:
+        if name not in self._down:
+            log.error("ring %s: %s; %d requests fail", name, why, len(self._streams))
+        self._down[name] = why
+        self._fail_all(why)
+
+    def _fail_all(self, why: str) -> None:
+        error = retry_later(503, f"the request was lost: {why}", UNAVAILABLE, self._settings.retry_after_s)
+        for stream in list(self._streams.values()):
+            stream.fail(error)
+
+    async def _read_deltas(self) -> None:
+        deltas, end = self._deltas, self._deltas.end
+        while True:
+            with await deltas.read() as slot:
+                self._dispatch(bytes(slot))
+            if end.occupancy:
+                for record in end.read_many(_BATCH, 0):
+                    self._dispatch(record)
+                await asyncio.sleep(0)
+
+    def _dispatch(self, record: bytes) -> None:
+        stream = self._streams.get(_REQUEST.unpack_from(record)[0])
+        if stream is None:
+            self._counters.add(FrontCounter.DROPPED_DELTAS)
+        else:
+            stream.push(record)
+
+    async def _read_replies(self) -> None:
+        while True:
+            with await self._replies.read() as slot:
+                reply = unpack_reply(bytes(slot))
+            self._reply(reply)
+
+    def _reply(self, reply: Accepted | Refused | Started) -> None:
+        stream = self._streams.get(reply.request)
+        if stream is None:
+            return
+        if isinstance(reply, Started):
+            stream.waited_ns = reply.waited_ns
+        elif isinstance(reply, Refused):
+            stream.fail(self._refusal(reply))
+
+    def _refusal(self, reply: Refused) -> ApiError:
+        if reply.status in (429, 503):
+            kind = OVERLOADED if reply.status == 429 else UNAVAILABLE
+            return retry_later(reply.status, reply.message, kind, self._settings.retry_after_s)
+        return ApiError(reply.status, reply.message, parameter=reply.parameter)

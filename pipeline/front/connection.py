@@ -1,0 +1,148 @@
+"""One client connection: uvicorn's protocol, with time-outs for clients that are slow in either direction.
+
+What uvicorn leaves open and a public server must not: headers or a body that never end, a client that never reads,
+answers to malformed requests as JSON, and telling *every* request of a connection that the client is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from pipeline.front.errors import TIMED_OUT, UNAVAILABLE, ApiError, retry_later
+from pipeline.front.settings import FrontSettings
+
+EXTENSION = "ringserve.connection"  # where the application finds the connection in its scope
+_MAX_PIPELINED = 16  # requests that wait behind one that is being answered before reading pauses
+
+
+class Connection(HttpToolsProtocol):
+    """`on_lost` holds what is to be called once when the connection is gone."""
+
+    def __init__(self, *args: Any, settings: FrontSettings, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.settings = settings
+        self.on_lost: set[Callable[[], None]] = set()
+        self._slow: asyncio.TimerHandle | None = None  # runs while a request is incomplete
+        self._stalled: asyncio.TimerHandle | None = None  # runs while the client does not read
+        self._receiving = False
+        self._in_headers = True
+        self._header_bytes = 0
+
+    def abort(self) -> None:
+        """Close at once, without waiting until the client has read what was written."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    # ---- the life of a connection ---------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._limit_request(self.settings.keep_alive_s)
+        if len(self.connections) > self.settings.max_connections:
+            self._answer(retry_later(503, "too many connections", UNAVAILABLE, self.settings.retry_after_s))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._slow, self._stalled):
+            if timer is not None:
+                timer.cancel()
+        self.pipeline.clear()
+        super().connection_lost(exc)
+        lost, self.on_lost = self.on_lost, set()
+        for notify in lost:
+            notify()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._abort_later()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._abort_later()
+
+    # ---- clients that send too slowly, too much, or nonsense ------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        self._header_bytes += len(data)
+        super().data_received(data)
+        if self._in_headers and self._header_bytes > self.settings.header_limit_bytes:
+            limit = self.settings.header_limit_bytes
+            self._answer(ApiError(431, f"the headers are longer than {limit} bytes"))
+        elif 0 < len(self.pipeline) < _MAX_PIPELINED and len(self.cycle.body) <= HIGH_WATER_LIMIT:
+            self.flow.resume_reading()  # to see that the client goes away
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._receiving = self._in_headers = True
+        self.scope["extensions"] = {EXTENSION: {"connection": self}}
+        self._limit_request(self.settings.header_timeout_s)
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        self._limit_request(self.settings.body_timeout_s)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._receiving = False
+        self._header_bytes = 0
+        self._limit_request(None)
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        self._answer(ApiError(400, "this is not a valid HTTP request"))
+
+    def _limit_request(self, seconds: float | None) -> None:
+        if self._slow is not None:
+            self._slow.cancel()
+        self._slow = None if seconds is None else self.loop.call_later(seconds, self._too_slow)
+
+    def _too_slow(self) -> None:
+        if self._answering:
+            self._limit_request(self.settings.header_timeout_s)  # let the answer finish that is under way
+        elif self._receiving:
+            self._answer(ApiError(408, "the request took too long to arrive", kind=TIMED_OUT))
+        else:
+            self.transport.close()
+
+    @property
+    def _answering(self) -> bool:
+        """An answer is being written, or computed for a request that has arrived."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return False
+        return bool(self.pipeline) or cycle.response_started or not cycle.more_body
+
+    def _answer(self, error: ApiError) -> None:
+        """Say what is wrong and close; without a word if that would end up inside another answer."""
+        if not self._answering and not self.transport.is_closing():
+            self.transport.write(_plain_answer(error))
+        self.transport.close()
+        self._abort_later()
+
+    # ---- clients that do not read ---------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._abort_later()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stalled is not None and not self.transport.is_closing():
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _abort_later(self) -> None:
+        if self._stalled is None:
+            self._stalled = self.loop.call_later(self.settings.write_timeout_s, self.abort)
+
+
+def _plain_answer(error: ApiError) -> bytes:
+    body = error.body()
+    headers = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *error.headers)
+    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+    return b"%bconnection: close\r\n%b\r\n%b" % (STATUS_LINE[error.status], lines, body)

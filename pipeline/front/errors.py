@@ -1,0 +1,40 @@
+"""What goes wrong with a request, as the client is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+INVALID = "invalid_request_error"
+NOT_FOUND = "not_found_error"
+OVERLOADED = "overloaded_error"
+SERVER = "server_error"
+UNAVAILABLE = "service_unavailable_error"
+TIMED_OUT = "timeout_error"
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class ApiError(Exception):
+    """An answer other than success. `kind` is the error's type in JSON, `parameter` what was wrong."""
+
+    def __init__(
+        self, status: int, message: str, *, kind: str = INVALID, parameter: str | None = None, headers: Headers = ()
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.kind, self.parameter = status, message, kind, parameter
+        self.headers = headers
+
+    def body(self) -> bytes:
+        """The JSON form, which OpenAI's clients know: an object `error`."""
+        error = {"message": self.message, "type": self.kind, "param": self.parameter, "code": self.status}
+        return orjson.dumps({"error": error})
+
+
+class ClientGone(Exception):  # noqa: N818 - nobody is there to be told
+    """The client closed the connection, or was cut off because it did not read."""
+
+
+def retry_later(status: int, message: str, kind: str, seconds: int) -> ApiError:
+    return ApiError(status, message, kind=kind, headers=((b"retry-after", b"%d" % seconds),))

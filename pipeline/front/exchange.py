@@ -1,0 +1,107 @@
+"""A request and its answer, as handlers see them: a thin layer over ASGI."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import orjson
+
+from pipeline.front.connection import EXTENSION, Connection
+from pipeline.front.errors import ApiError, ClientGone
+from pipeline.front.settings import FrontSettings
+
+Send = Callable[[Any], Awaitable[None]]
+JSON = b"application/json"
+Header = tuple[bytes, bytes]
+
+
+class Exchange:
+    """`started` says that the status line is out: an error can't be told with a status any more."""
+
+    def __init__(
+        self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Send, settings: FrontSettings
+    ) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query: bytes = scope["query_string"]
+        self.client: str = scope["client"][0] if scope["client"] else ""
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.connection: Connection = scope["extensions"][EXTENSION]["connection"]
+        self.started = False
+        self._receive, self._send, self._settings = receive, send, settings
+
+    # ---- the request ----------------------------------------------------------------------------------------
+
+    async def read_json(self) -> dict[str, Any]:
+        """The body, which must be a JSON object. Raises ApiError 400, 413, 415; ClientGone."""
+        try:
+            body = orjson.loads(await self._read_body())
+        except orjson.JSONDecodeError as error:
+            raise ApiError(400, f"the body is not valid JSON: {error}") from None
+        if not isinstance(body, dict):
+            raise ApiError(400, "the body must be a JSON object")
+        return body
+
+    async def _read_body(self) -> bytes:
+        limit = self._settings.body_limit_bytes
+        if self.headers.get(b"content-encoding", b"identity") != b"identity":
+            raise ApiError(415, "the body must not be compressed", parameter="content-encoding")
+        if self._announced() > limit:
+            raise self._too_large()
+        parts, size, more = [], 0, True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone("the client closed the connection")
+            parts.append(message["body"])
+            size += len(message["body"])
+            more = message["more_body"]
+            if size > limit:
+                raise self._too_large()
+        return b"".join(parts)
+
+    def _announced(self) -> int:
+        length = self.headers.get(b"content-length", b"0")
+        return int(length) if length.isdigit() and len(length) < 20 else 0
+
+    def _too_large(self) -> ApiError:
+        return ApiError(413, f"the body is longer than {self._settings.body_limit_bytes} bytes")
+
+    # ---- the answer -----------------------------------------------------------------------------------------
+
+    async def start(self, status: int, content_type: bytes, headers: Sequence[Header] = ()) -> None:
+        self.started = True
+        every = [(b"content-type", content_type), *headers]
+        await self._send({"type": "http.response.start", "status": status, "headers": every})
+
+    async def write(self, body: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def end(self, body: bytes = b"") -> None:
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def respond(
+        self, status: int, body: bytes, content_type: bytes = JSON, headers: Sequence[Header] = ()
+    ) -> None:
+        await self.start(status, content_type, [(b"content-length", b"%d" % len(body)), *headers])
+        await self.end(body)
+
+    async def refuse(self, error: ApiError) -> None:
+        """An error with its status. One that leaves the body unread closes the connection."""
+        if error.status != 413:
+            return await self.respond(error.status, error.body(), headers=error.headers)
+        body = error.body()
+        length, close = (b"content-length", b"%d" % len(body)), (b"connection", b"close")
+        await self.start(error.status, JSON, [length, close])
+        await self.write(body)
+        await self._discard()  # closing on data that was not read would take the answer with it
+        return await self.end()
+
+    async def _discard(self) -> None:
+        left = 4 * self._settings.body_limit_bytes
+        while left > 0:
+            message = await self._receive()
+            if message["type"] == "http.disconnect" or not message["more_body"]:
+                return
+            left -= len(message["body"])

@@ -1,0 +1,124 @@
+"""Reading a JSON object key by key: every key is honoured or refused, nothing is clamped or ignored."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, NoReturn
+
+from pipeline.front.errors import ApiError
+
+_SPELLED = {"true": True, "false": False}  # clients of llm-serving send Python's words as strings
+
+
+class Fields:
+    """A JSON object from a client. `status` is what its API answers to an invalid parameter.
+
+    null counts as absent, as clients of OpenAI's API mean it.
+    """
+
+    def __init__(self, values: dict[str, Any], *, status: int) -> None:
+        self._values = {key: value for key, value in values.items() if value is not None}
+        self._status = status
+        self._known: set[str] = set(values) - set(self._values)
+
+    def refuse(self, name: str, allowed: str) -> NoReturn:
+        raise self.invalid(name, f"{name} is {_shown(self._values.get(name))}, expected {allowed}")
+
+    def invalid(self, parameter: str | None, message: str) -> ApiError:
+        return ApiError(self._status, message, parameter=parameter)
+
+    def has(self, name: str) -> bool:
+        return name in self._values
+
+    def take(self, name: str, default: Any = None) -> Any:
+        self._known.add(name)
+        return self._values.get(name, default)
+
+    def integer(self, name: str, default: int | None, low: int | None = None, high: int | None = None) -> Any:
+        value = self.take(name, default)
+        if value is default:
+            return value
+        fits = (low is None or value >= low) and (high is None or value <= high) if _is_int(value) else False
+        if not fits:
+            self.refuse(name, f"an integer{_range(low, high)}")
+        return value
+
+    def number(self, name: str, default: float) -> float:
+        """Any finite number; its range is checked with the sampling parameters."""
+        value = self.take(name, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > 1e300:
+            self.refuse(name, "a number")
+        return float(value)
+
+    def boolean(self, name: str, default: bool, *, spelled: bool = False) -> bool:
+        """With `spelled`, "True" and "false" as strings count, too."""
+        value = self.take(name, default)
+        if spelled and isinstance(value, str):
+            value = _SPELLED.get(value.strip().lower(), value)
+        if not isinstance(value, bool):
+            self.refuse(name, "true or false")
+        return value
+
+    def text(self, name: str, default: str | None = None) -> Any:
+        value = self.take(name, default)
+        if value is not default and not isinstance(value, str):
+            self.refuse(name, "a string")
+        return value
+
+    def texts(self, name: str, *, most: int = 64, longest: int = 1024) -> tuple[str, ...]:
+        """A string, or a list of strings, none of them empty."""
+        value = self.take(name, [])
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, list) or len(values) > most or not all(_fits(text, longest) for text in values):
+            self.refuse(name, f"a string or up to {most} strings, each of 1 to {longest} characters")
+        return tuple(values)
+
+    def token_ids(self, name: str, vocab_size: int) -> tuple[int, ...]:
+        value = self.take(name, [])
+        if not is_token_list(value, vocab_size) and value != []:
+            self.refuse(name, f"a list of token ids in [0, {vocab_size - 1}]")
+        return tuple(value)
+
+    def only(self, name: str, *allowed: Any) -> None:
+        """A parameter that is understood, but supported at these values alone."""
+        if self.has(name) and not any(
+            self.take(name) == value and type(self.take(name)) is type(value) for value in allowed
+        ):
+            self.refuse(
+                name, f"{' or '.join(_shown(value) for value in allowed) or 'it left out'}: no other is supported"
+            )
+        self._known.add(name)
+
+    def done(self) -> None:
+        """Raises ApiError for the first key that nobody asked for."""
+        for name in self._values.keys() - self._known:
+            near = difflib.get_close_matches(name, self._known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise self.invalid(_cut(name), f"unknown parameter {_shown(name)}{hint}")
+
+
+def is_token_list(value: Any, vocab_size: int) -> bool:
+    """A list of at least one token id."""
+    return isinstance(value, list) and bool(value) and all(_is_int(id) and 0 <= id < vocab_size for id in value)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _fits(text: Any, longest: int) -> bool:
+    return isinstance(text, str) and 1 <= len(text) <= longest
+
+
+def _range(low: int | None, high: int | None) -> str:
+    if high is None:
+        return "" if low is None else f" of at least {low}"
+    return f" in [{low}, {high}]"
+
+
+def _shown(value: Any) -> str:
+    return _cut(repr(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."

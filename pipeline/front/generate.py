@@ -1,0 +1,104 @@
+"""Serving one request: submit it, and write its tokens as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from pipeline.front.backend import Backend
+from pipeline.front.errors import SERVER, TIMED_OUT, ApiError
+from pipeline.front.exchange import Exchange, Header
+from pipeline.front.job import Job
+from pipeline.front.progress import Progress
+from pipeline.front.settings import FrontSettings
+from pipeline.front.spans import Spans
+from pipeline.front.stream import TokenStream
+from pipeline.messages import Delta, FinishReason, Submit, unpack_delta
+from pipeline.stats import StatsReader
+
+TIMINGS = b"x-ringserve-timings"  # "1" asks for the headers x-…-ms
+
+
+class Generation:
+    """One request from its submission to its last byte. `run` raises ApiError while a status can still be sent."""
+
+    def __init__(
+        self, exchange: Exchange, job: Job, backend: Backend, progress: Progress, stats: StatsReader, spans: Spans
+    ) -> None:
+        self._exchange, self._job, self._backend = exchange, job, backend
+        self._progress, self._stats, self._spans = progress, stats, spans
+        self._finished = False
+
+    async def run(self, settings: FrontSettings) -> None:
+        job, progress = self._job, self._progress
+        stream = self._backend.submit(Submit(job.request, job.prompt, job.params, arrival_ns=progress.arrival))
+        connection = self._exchange.connection
+        stream.on_overrun = connection.abort
+        connection.on_lost.add(stream.disconnect)
+        try:
+            async with asyncio.timeout(settings.request_timeout_s):
+                await (self._stream(stream) if job.streamed else self._collect(stream))
+        except TimeoutError:
+            message = f"the request took longer than {settings.request_timeout_s:g} s"
+            await self._break_off(ApiError(504, message, kind=TIMED_OUT))
+        except ApiError as error:
+            await self._break_off(job.answer.translate(error))
+        finally:
+            connection.on_lost.discard(stream.disconnect)
+            self._backend.finish(stream, cancel=not self._finished)
+
+    async def _stream(self, stream: TokenStream) -> None:
+        answer, exchange, progress = self._job.answer, self._exchange, self._progress
+        event = answer.event
+        deltas = await self._next(stream)
+        headers = [(b"cache-control", b"no-cache"), *self._headers()]
+        await exchange.start(200, answer.content_type, headers)
+        while deltas[-1].reason is FinishReason.NONE:
+            await exchange.write(b"".join([event(delta) for delta in deltas]))
+            self._written(stream.taken_ns)
+            deltas = await self._next(stream)
+        self._finished = True
+        await exchange.end(b"".join([*map(event, deltas), answer.tail()]))
+        self._written(stream.taken_ns)
+        progress.finish(deltas[-1])
+
+    async def _collect(self, stream: TokenStream) -> None:
+        answer = self._job.answer
+        while not self._finished:
+            deltas = await self._next(stream)
+            for delta in deltas:
+                answer.add(delta)
+            self._finished = deltas[-1].reason is not FinishReason.NONE
+        await self._exchange.respond(200, answer.whole(), headers=self._headers())
+        self._written(stream.taken_ns)
+        self._progress.finish(deltas[-1])
+
+    async def _next(self, stream: TokenStream) -> list[Delta]:
+        """The tokens that are there, at least one. Raises ApiError, ClientGone."""
+        deltas = [unpack_delta(record) for record in await stream.take()]
+        progress = self._progress
+        progress.prompt, progress.waited = deltas[-1].prompt_tokens, stream.waited_ns
+        if deltas[-1].reason is FinishReason.FAILED:
+            self._finished = True
+            stream.fail(ApiError(500, deltas.pop().text or "the model failed", kind=SERVER))
+            if not deltas:
+                return await self._next(stream)  # raises it
+        progress.on_tokens(len(deltas))
+        return deltas
+
+    def _written(self, since_ns: int) -> None:
+        self._progress.on_written(since_ns)
+        if self._spans.wanted:
+            self._spans.add(since_ns, time.monotonic_ns())
+
+    def _headers(self) -> list[Header]:
+        headers = [(b"x-request-id", b"%016x" % self._job.request)]
+        if self._exchange.headers.get(TIMINGS) == b"1":
+            headers += self._progress.headers(self._stats)
+        return headers
+
+    async def _break_off(self, error: ApiError) -> None:
+        if not self._exchange.started:
+            raise error
+        self._progress.fail(error.status, error.message)
+        await self._exchange.end(self._job.answer.failure(error))

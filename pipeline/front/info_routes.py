@@ -1,0 +1,119 @@
+"""Handlers of the paths that tell about the server."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from importlib.metadata import version
+from typing import Any
+from urllib.parse import parse_qs
+
+import orjson
+
+from pipeline.front.backend import Backend
+from pipeline.front.errors import UNAVAILABLE, ApiError, retry_later
+from pipeline.front.exchange import Exchange
+from pipeline.front.metrics import CONTENT_TYPE, StatsCollector
+from pipeline.front.settings import FrontSettings
+from pipeline.front.spans import Spans
+from pipeline.front.trace import trace
+from pipeline.stats import PreprocessCounter, StatsReader
+
+_LONGEST_TRACE_S = 60.0
+
+
+class InfoRoutes:
+    """None of them waits for the pipeline, so that they answer while it does not."""
+
+    def __init__(self, settings: FrontSettings, backend: Backend, stats: StatsReader, spans: Spans) -> None:
+        self._settings, self._backend, self._stats, self._spans = settings, backend, stats, spans
+        self._collector = StatsCollector(stats)
+        self._started = int(time.time())
+
+    async def health(self, exchange: Exchange) -> None:
+        """This process is alive."""
+        await _json(exchange, {"status": "alive"})
+
+    async def ready(self, exchange: Exchange) -> None:
+        if not self._backend.ready:
+            raise retry_later(503, self._backend.why_not_ready, UNAVAILABLE, self._settings.retry_after_s)
+        await _json(exchange, {"status": "ready"})
+
+    async def metrics(self, exchange: Exchange) -> None:
+        await exchange.respond(200, self._collector.text(), CONTENT_TYPE)
+
+    async def models(self, exchange: Exchange) -> None:
+        settings = self._settings
+        model = {
+            "id": settings.model_name,
+            "object": "model",
+            "created": self._started,
+            "owned_by": "ringserve",
+            "max_model_len": settings.max_length,
+        }
+        await _json(exchange, {"object": "list", "data": [model]})
+
+    # ---- llm-serving's --------------------------------------------------------------------------------------
+
+    async def batch_size(self, exchange: Exchange) -> None:
+        await self._number(exchange, "running")
+
+    async def request_numbers(self, exchange: Exchange) -> None:
+        await self._number(exchange, "waiting")
+
+    async def _number(self, exchange: Exchange, counter: str) -> None:
+        number = self._stats.counters(PreprocessCounter)[counter]
+        await _json(exchange, {"event": "message", "retry": 30000, "data": number})
+
+    async def model_info(self, exchange: Exchange) -> None:
+        settings = self._settings
+        info = {
+            "docker_label": "",
+            "max_batch_total_tokens": settings.max_rows * settings.max_length,
+            "max_concurrent_requests": settings.max_queue + settings.max_rows,
+            "max_input_length": settings.max_prompt,
+            "max_total_tokens": settings.max_length,
+            "model_device_type": settings.device,
+            "model_dtype": settings.dtype,
+            "model_id": settings.model_name,
+            "model_pipeline_tag": "text-generation",
+            "version": version("ringserve"),
+        }
+        await _json(exchange, info)
+
+    # ---- for whoever runs the server ------------------------------------------------------------------------
+
+    async def trace(self, exchange: Exchange) -> None:
+        """What all stages do during the next `seconds`. To this machine only: it tells about others' requests."""
+        if not _is_loopback(exchange.client):
+            raise ApiError(403, "/debug is for clients on this machine only", kind="permission_error")
+        seconds = _seconds(exchange.query)
+        since = time.monotonic_ns()
+        with self._spans.recording() as spans:
+            await asyncio.sleep(seconds)
+            mine = [span for span in spans if span[0] >= since]
+        await exchange.respond(200, trace(self._stats.steps(since), mine))
+
+
+def _is_loopback(client: str) -> bool:
+    try:
+        return ipaddress.ip_address(client).is_loopback
+    except ValueError:
+        return False
+
+
+def _seconds(query: bytes) -> float:
+    text = parse_qs(query.decode("latin-1")).get("seconds", ["5"])[-1]
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= _LONGEST_TRACE_S:
+        message = f"seconds is {text[:40]!r}, expected a number in (0, {_LONGEST_TRACE_S:g}]"
+        raise ApiError(400, message, parameter="seconds")
+    return seconds
+
+
+async def _json(exchange: Exchange, value: Any) -> None:
+    await exchange.respond(200, orjson.dumps(value))

@@ -1,0 +1,135 @@
+"""The front's process: listens, serves until it is told to stop, and finishes what it has begun."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+import uvloop
+
+from model.tokenizer import Tokenizer
+from pipeline.front.app import Front
+from pipeline.front.backend import Backend
+from pipeline.front.connection import Connection
+from pipeline.front.generate_routes import GenerateRoutes
+from pipeline.front.info_routes import InfoRoutes
+from pipeline.front.settings import FrontRings, FrontSettings
+from pipeline.front.spans import Spans
+from pipeline.logs import configure_logging
+from pipeline.stats import Counters, FrontCounter, Histograms, RequestTime, StatsHandle, StatsPage, StatsReader
+
+_BACKLOG = 2048  # connections that wait to be accepted
+
+
+def run_front(
+    settings: FrontSettings,
+    rings: FrontRings,
+    stats: StatsHandle,
+    *,
+    listener: socket.socket | None = None,
+    load_tokenizer: Callable[[], Tokenizer] | None = None,
+    on_listening: Callable[[str, int], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT (a second one ends at once), or until the rings are closed from the other side.
+
+    `listener` is a bound socket; without one, `settings.host` and `port` are bound here. `load_tokenizer` gives the
+    tokenizer that names tokens where log-probabilities are asked for. `on_listening` learns the address.
+    Raises OSError when the address can't be had.
+    """
+    configure_logging("front", level=settings.log_level, form=settings.log_format)
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # the application logs its own errors, with the stage
+    tokenizer = load_tokenizer() if load_tokenizer else None
+    listener = listener or bind(settings.host, settings.port)
+    page = StatsPage.from_handle(stats)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings, rings, page, listener, tokenizer, on_listening))
+    finally:
+        page.close()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises OSError that names the address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"can't listen on {host} port {port}: {error.strerror}") from error
+    return listener
+
+
+async def _serve(
+    settings: FrontSettings,
+    rings: FrontRings,
+    page: StatsPage,
+    listener: socket.socket,
+    tokenizer: Tokenizer | None,
+    on_listening: Callable[[str, int], None] | None,
+) -> None:
+    counters, stats, spans = Counters(page, "front"), StatsReader(page), Spans()
+    backend = Backend(rings, settings, counters, stats)
+    generate = GenerateRoutes(settings, backend, counters, Histograms(page, RequestTime), stats, spans, tokenizer)
+    server = Server(Front(settings, generate, InfoRoutes(settings, backend, stats, spans)), settings)
+    backend.start()
+    watch = asyncio.create_task(server.stop_when(backend.closed))
+    host, port = listener.getsockname()[:2]
+    counters.set(FrontCounter.READY, 1)
+    if on_listening is not None:
+        on_listening(host, port)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        counters.set(FrontCounter.READY, 0)
+        watch.cancel()
+        await backend.close()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, with our connections and signals that do not kill the process after it has drained."""
+
+    def __init__(self, app: Front, settings: FrontSettings) -> None:
+        config = uvicorn.Config(
+            app,
+            http=functools.partial(Connection, settings=settings),  # type: ignore[arg-type]
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]
+            timeout_graceful_shutdown=settings.drain_timeout_s,  # type: ignore[arg-type]
+            backlog=_BACKLOG,
+        )
+        super().__init__(config)
+
+    async def stop_when(self, event: asyncio.Event) -> None:
+        await event.wait()
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """The first signal drains, the second one ends at once; the process exits with 0 either way."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True

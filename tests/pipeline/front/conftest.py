@@ -1,0 +1,194 @@
+"""Fixtures: a front in a process of its own, a peer in another at the other end of its rings."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import ipc
+from pipeline.stats import StatsPage
+
+HERE = Path(__file__).parent
+DEFAULTS: dict[str, Any] = {
+    "model_name": "tiny", "vocab_size": 1000, "max_length": 4096, "max_prompt": 4000, "max_rows": 8, "max_queue": 100,
+    "port": 0, "keep_alive_s": 5.0, "drain_timeout_s": 5.0,
+}  # fmt: skip
+
+
+class Process:
+    """A child whose standard output is JSON lines, and whose standard error is kept."""
+
+    def __init__(self, script: str, *arguments: str, fds: list[int]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "error", str(HERE / script), *arguments],
+            pass_fds=fds, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.lines: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.errors: list[str] = []
+        self._threads = [threading.Thread(target=self._read_out), threading.Thread(target=self._read_errors)]
+        for thread in self._threads:
+            thread.start()
+
+    def _read_out(self) -> None:
+        for line in self.process.stdout:
+            self.lines.put(json.loads(line))
+
+    def _read_errors(self) -> None:
+        self.errors.extend(self.process.stderr)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def tell(self, line: str) -> None:
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def expect(self, key: str, timeout: float = 20) -> Any:
+        """The value of the next line with this key; others are passed over."""
+        deadline = time.monotonic() + timeout
+        while True:
+            line = self.lines.get(timeout=max(0.01, deadline - time.monotonic()))
+            if key in line:
+                return line if key == "submit" else line[key]
+
+    def wait(self, timeout: float = 20) -> int:
+        return self.process.wait(timeout)
+
+    def log(self, word: str, timeout: float = 10) -> str:
+        """The first line of standard error with this word in it."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            for line in self.errors:
+                if word in line:
+                    return line
+            time.sleep(0.01)
+        raise AssertionError(f"no {word!r} in {''.join(self.errors)}")
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for thread in self._threads:
+            thread.join()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+
+class Served:
+    """A front, its peer, and ways to talk to both."""
+
+    def __init__(self, ring_bytes: int, **settings: Any) -> None:
+        self.rings = {
+            name: ipc.ByteRing.create(name, capacity=ring_bytes) for name in ("requests", "replies", "deltas")
+        }
+        self.stats = StatsPage.create()
+        self._handles = json.dumps({name: ring.handle.to_text() for name, ring in self.rings.items()})
+        self._fds = [fd for ring in self.rings.values() for fd in ring.handle.fds] + [self.stats.handle.fd]
+        self.front = self._start("serve.py", json.dumps(DEFAULTS | settings))
+        self.peer = self.start_peer()
+        self.port: int = self.front.expect("port")
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.http = httpx.Client(base_url=self.url, timeout=20)
+
+    def _start(self, script: str, *arguments: str) -> Process:
+        return Process(script, *arguments, self._handles, str(self.stats.handle.fd), fds=self._fds)
+
+    def start_peer(self) -> Process:
+        self.peer = self._start("peer.py")
+        self.peer.expect("attached")
+        self.obey("ready")
+        return self.peer
+
+    def obey(self, line: str) -> None:
+        self.peer.tell(line)
+        assert self.peer.expect("done") == line
+
+    def kill_peer(self) -> None:
+        os.kill(self.peer.pid, signal.SIGKILL)
+
+    def generate(self, prompt: str, *, stream: bool = False, **parameters: Any) -> httpx.Response:
+        path = "/models/llama2/generate_stream" if stream else "/models/llama2/generate"
+        return self.http.post(path, json={"inputs": prompt, "parameters": parameters})
+
+    def complete(self, prompt: Any, **body: Any) -> httpx.Response:
+        return self.http.post("/v1/completions", json={"prompt": prompt, **body})
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def metric(self, name: str, **labels: str) -> float:
+        from prometheus_client.parser import text_string_to_metric_families
+
+        families = text_string_to_metric_families(self.http.get("/metrics").text)
+        return next(s.value for f in families for s in f.samples if s.name == name and s.labels == labels)
+
+    def stop(self) -> None:
+        self.http.close()
+        for process in (self.front, self.peer):
+            process.stop()
+        for ring in self.rings.values():
+            ring.__exit__()
+        self.stats.unlink()
+        self.stats.close()
+
+
+def post(body: dict[str, Any], path: str = "/models/llama2/generate", headers: str = "") -> bytes:
+    """A request in bytes, for raw sockets."""
+    content = json.dumps(body).encode()
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n{headers}\r\n".encode() + content
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Until the other side closes."""
+    parts = []
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def read_until(connection: socket.socket, mark: bytes) -> bytes:
+    data = b""
+    while mark not in data:
+        part = connection.recv(65536)
+        assert part, f"closed before {mark!r}: {data!r}"
+        data += part
+    return data
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    """Starts a front with settings of one's own."""
+    made: list[Served] = []
+
+    def start(*, ring_bytes: int = 1 << 20, **settings: Any) -> Served:
+        made.append(Served(ring_bytes, **settings))
+        return made[-1]
+
+    yield start
+    for served in made:
+        served.stop()
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Served]:
+    """One front for all tests of a module that leave it as it was."""
+    served = Served(1 << 20)
+    yield served
+    served.stop()

@@ -1,0 +1,157 @@
+"""The other end of the front's rings in these tests: does with each request what its prompt says.
+
+Run as ``python peer.py <handles as JSON> <stats descriptor>``. A prompt is words, which are echoed as tokens, round and
+round, and directives that begin with @. What arrives is printed, one JSON line per message. Lines on standard input:
+``ready``/``unready`` (the stages' state), ``close`` (leave the rings), ``steps N`` (write N records to the log of steps).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+import ipc
+from pipeline.descriptors import HEADER_WORDS, STAMP_WORDS, Head
+from pipeline.messages import Accepted, Cancel, Delta, FinishReason, Refused, Started, Submit, unpack_request
+from pipeline.stats import Counters, InferenceCounter, PreprocessCounter, StatsHandle, StatsPage, StepLog
+
+
+@dataclass
+class Running:
+    message: Submit
+    words: list[str]
+    options: dict[str, str]
+    index: int = 0
+    due: float = field(default_factory=time.monotonic)
+
+    @property
+    def total(self) -> int:
+        return min(int(self.options.get("after", 1 << 30)), self.message.params.max_tokens)
+
+
+def parse(message: Submit) -> Running:
+    words = message.prompt.split(" ") if isinstance(message.prompt, str) else [f"<{i}>" for i in message.prompt]
+    options = dict((word[1:] + "=").split("=")[:2] for word in words if word.startswith("@"))
+    return Running(message, [word for word in words if not word.startswith("@")], options)
+
+
+class Peer:
+    def __init__(self, handles: dict[str, str], stats_fd: int) -> None:
+        rings = {name: ipc.ByteRing.from_handle(ipc.RingHandle.from_text(text)) for name, text in handles.items()}
+        self.requests = rings["requests"].consumer(label="preprocess")
+        self.replies = rings["replies"].producer(label="preprocess")
+        self.deltas = rings["deltas"].producer(label="sampling")
+        self.page = StatsPage.from_handle(StatsHandle(stats_fd))
+        self.steps = StepLog(self.page)
+        self.preprocess = Counters(self.page, "preprocess")
+        self.running: dict[int, Running] = {}
+        self.open = True
+
+    def run(self) -> None:
+        say({"attached": os.getpid()})
+        while self.open:
+            busy = self.take() | self.advance()
+            if select.select([sys.stdin], [], [], 0 if busy else 0.002)[0]:
+                self.obey(sys.stdin.readline().strip())
+
+    def take(self) -> bool:
+        if (record := self.requests.try_read()) is None:
+            return False
+        with record:
+            message = unpack_request(bytes(record))
+        if isinstance(message, Cancel):
+            self.running.pop(message.request, None)
+            say({"cancel": message.request})
+        else:
+            self.submit(message)
+        return True
+
+    def submit(self, message: Submit) -> None:
+        running = parse(message)
+        sampling = message.params.sampling
+        say({"submit": message.request, "prompt": message.prompt, "max_tokens": message.params.max_tokens,
+             "temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p,
+             "seed": sampling.seed, "stop": message.params.stop, "logprobs": sampling.logprobs,
+             "ignore_eos": message.params.ignore_eos, "logit_bias": dict(sampling.logit_bias)})  # fmt: skip
+        if "refuse" in running.options:
+            status, parameter = (running.options["refuse"] + ":").split(":")[:2]
+            text = "the prompt has no tokens" if "empty" in running.options else "refused as asked"
+            self.replies.write(Refused(message.request, int(status), text, parameter or None).pack())
+            return
+        self.replies.write(Accepted(message.request, [1, 2, 3]).pack())
+        self.replies.write(Started(message.request, 2_000_000).pack())
+        self.running[message.request] = running
+
+    def advance(self) -> bool:
+        moved = False
+        for request, running in list(self.running.items()):
+            if "hang" in running.options or time.monotonic() < running.due:
+                continue
+            count = running.total if "burst" in running.options else 1
+            self.deltas.write_many([self.delta(running) for _ in range(count)], 10)
+            running.due = time.monotonic() + float(running.options.get("pace", 0))
+            if running.index >= running.total:
+                del self.running[request]
+            if running.index == int(running.options.get("die", -1)):
+                os.kill(os.getpid(), signal.SIGKILL)
+            moved = True
+        return moved
+
+    def delta(self, running: Running) -> bytes:
+        message, i = running.message, running.index
+        running.index += 1
+        reason = FinishReason.NONE
+        if running.index == running.total:
+            reason = FinishReason[running.options.get("reason", "length").upper()]
+        logprobs = message.params.sampling.logprobs
+        word = running.words[i % len(running.words)]
+        text = ("" if i == 0 else " ") + word if word != "_" else ""
+        top = tuple((7 + n, -0.5 * (n + 1)) for n in range(logprobs or 0))
+        failed = reason is FinishReason.FAILED
+        token, logprob = -1 if failed else 100 + i % 50, float("nan") if logprobs is None else -0.25 * (i + 1)
+        text = "the model's logits are not finite" if failed else text
+        return Delta(message.request, running.index, 5, 2, token, logprob, reason, text, top).pack()
+
+    def obey(self, line: str) -> None:
+        word, *numbers = line.split()
+        if word in ("ready", "unready"):
+            for stage in ("preprocess", "inference", "sampling"):
+                Counters(self.page, stage).set(0, int(word == "ready"))
+        elif word == "numbers":
+            for counter in PreprocessCounter:
+                if counter is not PreprocessCounter.READY:
+                    self.preprocess.set(counter, 10 + counter)
+            Counters(self.page, "inference").set(InferenceCounter.GREEDY_STEPS, 5)
+        elif word == "steps":
+            self.write_steps(int(numbers[0]))
+        elif word in ("close", ""):
+            self.open = False
+        say({"done": line})
+
+    def write_steps(self, count: int) -> None:
+        now = time.monotonic_ns()
+        for number in range(1, count + 1):
+            head, stamps = np.zeros(HEADER_WORDS, np.int64), np.zeros(STAMP_WORDS, np.int64)
+            head[[Head.STEP, Head.NEEDS, Head.LIVE_TOKENS, Head.LIVE_ROWS, Head.DECODE_ROWS]] = (
+                number, number - 1, 4, 4, 4,
+            )  # fmt: skip
+            stamps[:] = np.array([1_000, 2_000, 5_000, 25_000, 28_000, 36_000, 50_000, 400]) + now + number * 40_000
+            self.steps.record(head, stamps)
+
+
+def say(message: dict[str, object]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+if __name__ == "__main__":
+    peer = Peer(json.loads(sys.argv[1]), int(sys.argv[2]))
+    peer.run()
+    for end in (peer.requests, peer.replies, peer.deltas):
+        end.close()
