@@ -8,11 +8,7 @@ not parse is a bug, not an input.
 from __future__ import annotations
 
 import struct
-<<<<<<< HEAD
-from dataclasses import dataclass, fields
-=======
 from dataclasses import dataclass
->>>>>>> h-front
 from enum import IntEnum
 from typing import Any
 
@@ -62,13 +58,7 @@ class Submit:
     arrival_ns: int = 0
 
     def pack(self) -> bytes:
-<<<<<<< HEAD
-        sampling = _fields(self.params.sampling) | {"logit_bias": dict(self.params.sampling.logit_bias)}
-        params = _fields(self.params) | {"sampling": sampling}
-        return orjson.dumps(["submit", _fields(self) | {"params": params}], option=orjson.OPT_NON_STR_KEYS)
-=======
         return orjson.dumps(["submit", self], default=dict, option=orjson.OPT_NON_STR_KEYS)
->>>>>>> h-front
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +68,7 @@ class Cancel:
     request: int
 
     def pack(self) -> bytes:
-<<<<<<< HEAD
-        return orjson.dumps(["cancel", _fields(self)])
-
-
-def _fields(message: Any) -> dict[str, Any]:
-    return {field.name: getattr(message, field.name) for field in fields(message)}
-=======
         return orjson.dumps(["cancel", self])
->>>>>>> h-front
 
 
 def unpack_request(record: Any) -> Submit | Cancel:
@@ -113,11 +95,7 @@ class Accepted:
     prompt_ids: list[int]
 
     def pack(self) -> bytes:
-<<<<<<< HEAD
-        return orjson.dumps(["accepted", _fields(self)])
-=======
         return orjson.dumps(["accepted", self])
->>>>>>> h-front
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +108,7 @@ class Refused:
     parameter: str | None = None
 
     def pack(self) -> bytes:
-<<<<<<< HEAD
-        return orjson.dumps(["refused", _fields(self)])
-=======
         return orjson.dumps(["refused", self])
->>>>>>> h-front
 
 
 @dataclass(frozen=True, slots=True)
