@@ -94,7 +94,9 @@ class Served:
     """A front, its peer, and ways to talk to both."""
 
     def __init__(self, ring_bytes: int, **settings: Any) -> None:
-        self.rings = {name: ipc.ByteRing.create(name, capacity=ring_bytes) for name in ("requests", "replies", "deltas")}
+        self.rings = {
+            name: ipc.ByteRing.create(name, capacity=ring_bytes) for name in ("requests", "replies", "deltas")
+        }
         self.stats = StatsPage.create()
         self._handles = json.dumps({name: ring.handle.to_text() for name, ring in self.rings.items()})
         self._fds = [fd for ring in self.rings.values() for fd in ring.handle.fds] + [self.stats.handle.fd]

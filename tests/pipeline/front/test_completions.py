@@ -54,7 +54,10 @@ def test_usage_in_the_stream(shared):
 def test_finish_reasons(shared, reason, said):
     prompt = f"a @after=2 @reason={reason}"
     assert shared.complete(prompt).json()["choices"][0]["finish_reason"] == said
-    assert [chunk["choices"][0]["finish_reason"] for chunk in events(shared.complete(prompt, stream=True))] == [None, said]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in events(shared.complete(prompt, stream=True))] == [
+        None,
+        said,
+    ]
 
 
 def test_logprobs(shared):
@@ -65,7 +68,10 @@ def test_logprobs(shared):
         "tokens": ["t100", "t101"],
         "top_logprobs": [{"t7": -0.5, "t8": -1.0, "t100": -0.25}, {"t7": -0.5, "t8": -1.0, "t101": -0.5}],
     }
-    streamed = [chunk["choices"][0]["logprobs"] for chunk in events(shared.complete("a b", max_tokens=2, logprobs=2, stream=True))]
+    streamed = [
+        chunk["choices"][0]["logprobs"]
+        for chunk in events(shared.complete("a b", max_tokens=2, logprobs=2, stream=True))
+    ]
     assert {name: sum((chunk[name] for chunk in streamed), []) for name in logprobs} == logprobs
     assert shared.complete("a", max_tokens=1, logprobs=0).json()["choices"][0]["logprobs"]["top_logprobs"] == [None]
 
@@ -135,4 +141,6 @@ def test_a_stream_that_fails(shared):
 def test_models(shared):
     models = shared.http.get("/v1/models").json()
     assert models["object"] == "list"
-    assert [(model["id"], model["object"], model["max_model_len"]) for model in models["data"]] == [("tiny", "model", 4096)]
+    assert [(model["id"], model["object"], model["max_model_len"]) for model in models["data"]] == [
+        ("tiny", "model", 4096)
+    ]

@@ -68,7 +68,9 @@ def test_the_known_load_client(shared, whole):
     assert (texts[-1] if whole else "".join(texts)) == "to be or not to be"
 
 
-@pytest.mark.parametrize(("stream", "lines"), [(True, 4), ("True", 4), ("true", 4), (False, 1), ("False", 1), (None, 1)])
+@pytest.mark.parametrize(
+    ("stream", "lines"), [(True, 4), ("True", 4), ("true", 4), (False, 1), ("False", 1), (None, 1)]
+)
 def test_the_model_route_obeys_stream(shared, stream, lines):
     body = {"inputs": "a b", "parameters": {"max_new_tokens": 4}, "stream": stream}
     assert len(shared.http.post("/models/llama2", json=body).text.splitlines()) == lines
@@ -85,7 +87,9 @@ def test_a_token_without_text_is_special(shared):
     assert [(token["text"], token["special"]) for token in tokens] == [("", True), (" b", False)]
 
 
-@pytest.mark.parametrize("text", ["naïve", "日本語", "🦙", '"quoted"', "back\\slash", "%d%s%%", "tab\t", "line\nbreak", "\u2028"])
+@pytest.mark.parametrize(
+    "text", ["naïve", "日本語", "🦙", '"quoted"', "back\\slash", "%d%s%%", "tab\t", "line\nbreak", "\u2028"]
+)
 def test_text_survives(shared, text):
     lines = shared.generate(text, stream=True, max_new_tokens=1, return_full_text=True).text.split("\n")[:-1]
     assert [json.loads(line)["data"]["generated_text"] for line in lines] == [text, text]
@@ -97,7 +101,15 @@ def test_defaults(shared):
     seen = shared.peer.expect("submit")
     while seen["prompt"] != "defaults @after=1":
         seen = shared.peer.expect("submit")
-    wanted = {"max_tokens": 300, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": None, "stop": [], "logprobs": 0}
+    wanted = {
+        "max_tokens": 300,
+        "temperature": 0.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "seed": None,
+        "stop": [],
+        "logprobs": 0,
+    }
     assert {key: seen[key] for key in wanted} == wanted
 
 
@@ -162,12 +174,17 @@ def test_what_is_wrong_with_a_body(shared, body, name):
 
 
 @pytest.mark.parametrize(
-    ("directive", "kind"), [("@refuse=400:prompt", "prompt_out_of_range"), ("@refuse=400:prompt @empty", "prompt_token_ids_empty")]
+    ("directive", "kind"),
+    [("@refuse=400:prompt", "prompt_out_of_range"), ("@refuse=400:prompt @empty", "prompt_token_ids_empty")],
 )
 @pytest.mark.parametrize("stream", [True, False])
 def test_faults_of_the_prompt_have_llm_servings_names(shared, directive, kind, stream):
     answer = shared.generate(directive, stream=stream)
-    assert (answer.status_code, answer.json()["error"]["type"], answer.json()["error"]["param"]) == (422, kind, "inputs")
+    assert (answer.status_code, answer.json()["error"]["type"], answer.json()["error"]["param"]) == (
+        422,
+        kind,
+        "inputs",
+    )
 
 
 def test_max_tokens_is_named_as_the_client_wrote_it(shared):
