@@ -199,8 +199,12 @@ def test_a_second_signal_ends_at_once(serve):
 
 def test_the_grace_period_ends(serve):
     served = serve(drain_timeout_s=0.3)
-    with served.connect() as connection:
-        connection.sendall(post({"inputs": "@hang"}, STREAM))
+    with served.connect() as early, served.connect() as late:
+        early.sendall(post({"inputs": "@hang"}, STREAM))
+        late.sendall(post({"inputs": "a @pace=0.02", "parameters": {"max_new_tokens": 4000}}, STREAM))
+        read_until(late, b"generated_text")
         served.peer.expect("submit")
         served.front.process.terminate()
-        assert served.front.wait() == 0
+        assert b"the server is shutting down" in read_until(early, b"}}")
+        assert b"predict_failed" in read_all(late)
+    assert served.front.wait() == 0
