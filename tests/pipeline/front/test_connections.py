@@ -33,7 +33,7 @@ def gone(served, timeout=10):
         time.sleep(0.02)
 
 
-# ---- malformed ------------------------------------------------------------------------------------------------------
+# ---- malformed ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_compressed_body(shared):
     assert answer.status_code == 415
 
 
-# ---- limits ---------------------------------------------------------------------------------------------------------
+# ---- limits ------------------------------------------------------------------------------------------------
 
 
 def test_a_body_too_large(serve):
@@ -124,7 +124,7 @@ def test_too_many_connections(serve):
     assert served.generate("a", max_new_tokens=1).status_code == 200
 
 
-# ---- clients that send slowly ---------------------------------------------------------------------------------------
+# ---- clients that send slowly ------------------------------------------------------------------------------
 
 
 def test_headers_that_never_end(serve):
@@ -167,7 +167,7 @@ def test_an_idle_connection_is_closed(serve):
         assert idle.recv(10) == b""
 
 
-# ---- clients that do not read ---------------------------------------------------------------------------------------
+# ---- clients that do not read ------------------------------------------------------------------------------
 
 
 def narrow(served):
@@ -210,7 +210,7 @@ def test_a_client_that_reads_slowly_gets_everything(shared):
     assert data.endswith(b"0\r\n\r\n")
 
 
-# ---- many requests on a connection ----------------------------------------------------------------------------------
+# ---- many requests on a connection -------------------------------------------------------------------------
 
 
 def test_keep_alive(shared):
@@ -266,7 +266,7 @@ def test_nonsense_behind_a_request_does_not_get_into_its_answer(shared):
         assert b"not a valid" not in read_all(connection)
 
 
-# ---- clients that go away -------------------------------------------------------------------------------------------
+# ---- clients that go away ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", [GENERATE, STREAM])

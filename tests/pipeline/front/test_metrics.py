@@ -127,7 +127,7 @@ def test_the_trace(serve):
     names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
     assert list(names.values()) == ["preprocess", "inference", "sampling", "front"]
     spans = [event for event in events if event["ph"] == "X"]
-    seen = {}
+    seen: dict[str, list[str]] = {}
     for event in spans:
         seen.setdefault(names[event["tid"]], []).append(event["name"])
         assert event["dur"] >= 0
