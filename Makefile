@@ -5,9 +5,9 @@ PYTHON  ?= python3.11
 VENV    := .venv
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch])
+SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch])
 
-.PHONY: serve test lint format clean
+.PHONY: serve test bench-ipc stress-ipc lint format clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +27,21 @@ serve: $(VENV)/.stamp-serve
 test: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
+# Rivals are optional: one that can't be built or has no wheel here is left out, and the benchmark says so.
+RIVALS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["rivals"], sep="\n")
+
+$(VENV)/.stamp-bench: $(SOURCES) | $(BIN)/python
+	$(PIP) --editable '.[bench]'
+	$(BIN)/python -c '$(RIVALS)' | while read -r rival; do \
+	    $(PIP) "$$rival" || echo "skipped: $$rival can't be installed here"; done
+	touch $@ $(VENV)/.stamp-serve
+
+bench-ipc: $(VENV)/.stamp-bench
+	$(BIN)/python scripts/bench_ipc.py --json bench-ipc.json --plot bench-ipc.png $(BENCH_FLAGS)
+
+stress-ipc: $(VENV)/.stamp-serve
+	$(BIN)/python scripts/stress_ipc.py --messages 100000000 --ring slot,byte,broadcast
+
 lint: $(VENV)/.stamp-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,4 +52,4 @@ format: $(VENV)/.stamp-test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info ipc/*.so
+	rm -rf $(VENV) build dist *.egg-info ipc/*.so model/*/*.so

@@ -1,13 +1,29 @@
-"""Builds the C extensions; everything else is declared in pyproject.toml."""
+"""Builds the C and C++ code; everything else is declared in pyproject.toml."""
 
 import os
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
-CFLAGS = ["-std=c11", "-O3", "-Wall", "-Wextra", "-fvisibility=hidden"]
+WARNINGS = ["-Wall", "-Wextra"]
 if os.environ.get("RINGSERVE_WERROR"):  # set by the tests; a newer compiler's new warning must not stop a user
-    CFLAGS.append("-Werror")
+    WARNINGS.append("-Werror")
+CFLAGS = ["-std=c11", "-O3", *WARNINGS, "-fvisibility=hidden"]
+CXXFLAGS = ["-std=c++17", "-O3", "-ffp-contract=fast", *WARNINGS, "-fvisibility=hidden"]
+
+
+class SharedLibrary(Extension):
+    """A plain shared library without Python in it, placed beside the package's modules."""
+
+
+class BuildExtension(build_ext):
+    def get_ext_filename(self, fullname: str) -> str:
+        """A shared library keeps its plain name: it is opened by path, not imported."""
+        if isinstance(self.ext_map.get(fullname), SharedLibrary):
+            return str(Path(*fullname.split("."))) + ".so"
+        return super().get_ext_filename(fullname)
+
 
 setup(
     ext_modules=[
@@ -21,20 +37,30 @@ setup(
         ),
         Extension(
             "model.sampling._kernels",
-            sources=sorted(str(path) for path in Path("model/sampling").glob("*.c")),
-            depends=sorted(str(path) for path in Path("model/sampling").glob("*.h")),
+            sources=sorted(map(str, Path("model/sampling").glob("*.c"))),
+            depends=sorted(map(str, Path("model/sampling").glob("*.h"))),
             extra_compile_args=[*CFLAGS, "-ffp-contract=off"],  # the same sums on every machine
             py_limited_api=True,
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
         ),
         Extension(
             "model.emulated._device",
-            sources=["model/emulated/_device.c"],
-            depends=sorted(str(path) for path in Path("model/emulated").glob("*.h")),
+            sources=sorted(map(str, Path("model/emulated").glob("*.c"))),
+            depends=sorted(map(str, Path("model/emulated").glob("*.h"))),
             extra_compile_args=CFLAGS,
             py_limited_api=True,
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
         ),
+        SharedLibrary(
+            "model.libringserve_attention",
+            sources=sorted(str(path) for path in Path("model/csrc").glob("*.cc")),
+            depends=sorted(str(path) for path in Path("model/csrc").glob("*.h")),
+            language="c++",
+            extra_compile_args=[*CXXFLAGS, "-pthread"],
+            # nodelete: helper threads are parked in its code until the process ends
+            extra_link_args=["-pthread", "-Wl,-z,nodelete"],
+        ),
     ],
+    cmdclass={"build_ext": BuildExtension},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -19,3 +19,7 @@ class TokenizerError(ModelError):
 
 class CapacityError(ModelError):
     """Something does not fit into memory."""
+
+
+class StepError(ModelError):
+    """The arrays of a step contradict each other or the model's limits; the runner stays usable."""

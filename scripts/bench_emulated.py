@@ -88,9 +88,7 @@ def measure(rows: int, vocab: int, step_ms: float, steps: int) -> Punctuality:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--step-ms", type=float, default=22.5)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--vocab", type=int, default=32000)

@@ -89,9 +89,7 @@ def print_table(timings: list[Timing], title: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--vocab", type=int, default=32000)
     parser.add_argument("--calls", type=int, default=200)
@@ -104,9 +102,7 @@ def main() -> None:
     if arguments.json == "-":
         json.dump(result, sys.stdout, indent=1)
         return
-    print_table(
-        timings, f"sampling [{arguments.rows}, {arguments.vocab}], {arguments.calls} calls, {machine}"
-    )
+    print_table(timings, f"sampling [{arguments.rows}, {arguments.vocab}], {arguments.calls} calls, {machine}")
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

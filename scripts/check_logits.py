@@ -165,9 +165,7 @@ def _tolerance(text: str) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, required=True, help="directory of the run to compare with")
     parser.add_argument("--new", type=Path, required=True, help="directory of the run to check")
     parser.add_argument("--atol", type=_tolerance, default=5e-3, help="absolute tolerance (default 5e-3)")

@@ -50,7 +50,7 @@ def rows(rng: np.random.Generator) -> Arrays:
     }
 
 
-def chain(case: Arrays) -> Any:  # noqa: ANN401 - transformers is not installed where types are checked
+def chain(case: Arrays) -> Any:
     from transformers import generation as hf
 
     processors = hf.LogitsProcessorList()

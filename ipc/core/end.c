@@ -121,7 +121,6 @@ static int check_producer(end_t *self) {
     ring_peer_state_t state = peer_check(&self->peers[0], owner);
     if (state == PEER_ALIVE || ring_is_closed(producer)) return 0;
     if (state == PEER_ABSENT) return check_creator(self);
-    self->end.expired.waker = NULL;
     if (ring_look_for_data(&self->end) != RING_AGAIN || role_owner(producer) != owner) return 0;
     return raise_peer_died(self, "producer", producer->gate.label, owner);
 }
@@ -134,7 +133,6 @@ static int check_consumer(end_t *self, uint32_t i) {
     ring_peer_state_t state = peer_check(&self->peers[i], owner);
     if (state == PEER_ALIVE || !ring_waits_for(end, i)) return 0;
     if (state == PEER_ABSENT) return check_creator(self);
-    end->expired.waker = NULL;
     if (end->consumers > 1) ring_evict(end, i);
     bool last = true;
     for (uint32_t k = 0; k < end->consumers; k++) last &= !ring_waits_for(end, k) || k == i;
@@ -482,7 +480,6 @@ static PyObject *end_get_lost_wakes(PyObject *object, void *unused) {
     (void)unused;
     end_t *self = (end_t *)object;
     if (end_usable(self) < 0) return NULL;
-    ring_settle_expired(&self->end);
     return PyLong_FromUnsignedLongLong(atomic_load_explicit(&self->end.self->stats.lost_wakes, memory_order_relaxed));
 }
 

@@ -49,13 +49,15 @@ PyObject *raw_ping_pong(PyObject *module, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"map", "rounds", "lead", "park", "pause_us", "timeout", NULL};
     Py_buffer map;
     unsigned int rounds;
-    int lead, parks;
+    int lead = -1, parks = -1;
     double pause_us = 0, timeout = 60;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "w*I$pp|dd", names, &map, &rounds, &lead, &parks, &pause_us, &timeout))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "w*I|$ppdd", names, &map, &rounds, &lead, &parks, &pause_us, &timeout))
         return NULL;
     PyObject *times = NULL;
     bool finished = false;
-    if ((size_t)map.len < sizeof(raw_t) || (uintptr_t)map.buf % RING_LINE || !(timeout >= 0 && timeout < 1e6) ||
+    if (lead < 0 || parks < 0) {
+        PyErr_SetString(PyExc_TypeError, "raw_ping_pong needs the arguments 'lead' and 'park'");
+    } else if ((size_t)map.len < sizeof(raw_t) || (uintptr_t)map.buf % RING_LINE || !(timeout >= 0 && timeout < 1e6) ||
         !(pause_us >= 0 && pause_us < 1e6)) {
         PyErr_SetString(PyExc_ValueError, "raw_ping_pong needs 256 aligned bytes and sensible times");
     } else if ((times = PyBytes_FromStringAndSize(NULL, lead ? (Py_ssize_t)rounds * 8 : 0))) {

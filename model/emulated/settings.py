@@ -45,9 +45,7 @@ class CostModel:
 
 _KINDS: Mapping[str, Any] = MappingProxyType(
     {
-        **dict.fromkeys(
-            ("vocab_size", "max_length", "num_blocks", "block_size", "eos_token_id", "seed"), int
-        ),
+        **dict.fromkeys(("vocab_size", "max_length", "num_blocks", "block_size", "eos_token_id", "seed"), int),
         **dict.fromkeys(("emit_eos", "greedy_on_device"), bool),
         **dict.fromkeys(("eos_probability", "spin_us"), int | float),
         "name": str,
@@ -85,9 +83,7 @@ class EmulatedSettings:
             raise ConfigurationError("buckets must be given, ascending and without duplicates")
         low, high = self.chosen_range
         if not 0 <= low < high <= self.vocab_size:
-            raise ConfigurationError(
-                f"token_range is [{low}, {high}], expected 0 <= first < last <= vocabulary"
-            )
+            raise ConfigurationError(f"token_range is [{low}, {high}], expected 0 <= first < last <= vocabulary")
         if high - low == 1 and low == self.eos_token_id:
             raise ConfigurationError("token_range holds nothing but eos_token_id")
         if self.emit_eos and not 0 <= self.eos_token_id < self.vocab_size:
@@ -111,7 +107,7 @@ class EmulatedSettings:
         return low, high - low - eos_inside, eos, threshold
 
     @classmethod
-    def from_mapping(cls, section: Mapping[str, Any], **capacity: Any) -> EmulatedSettings:  # noqa: ANN401
+    def from_mapping(cls, section: Mapping[str, Any], **capacity: Any) -> EmulatedSettings:
         """From the ``pipeline.runner`` section of a configuration file.
 
         ``capacity`` are the settings that other sections decide: vocab_size, max_length, num_blocks,
@@ -131,7 +127,7 @@ class EmulatedSettings:
         return cls(cost=CostModel(**cost), **values, **capacity)
 
 
-def _name_of(kind: Any) -> str:  # noqa: ANN401 - a type or a union of types
+def _name_of(kind: Any) -> str:
     names = {int: "an integer", bool: "true or false", str: "a text"}
     return names.get(kind, "a number")
 
@@ -143,9 +139,7 @@ def _size(bucket: Bucket) -> tuple[int, int]:
 def _token_range(value: object) -> tuple[int, int]:
     if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(bound, int) for bound in value):
         return value[0], value[1]
-    raise ConfigurationError(
-        f"pipeline.runner.token_range is {value!r}, expected two integers [first, last + 1]"
-    )
+    raise ConfigurationError(f"pipeline.runner.token_range is {value!r}, expected two integers [first, last + 1]")
 
 
 def _refuse_unknown(section: Mapping[str, Any], known: set[str], where: str) -> None:

@@ -120,13 +120,13 @@ class Sampler:
             columns[name][row] = getattr(params, name)
 
     def _set_bias(self, row: int, params: SamplingParams, prompt_length: int) -> None:
-        columns = self.columns
-        count = 0
-        for count, (token, value, until) in enumerate(_biases(params, prompt_length), start=1):
-            columns["bias_ids"][row, count - 1] = token
-            columns["bias_values"][row, count - 1] = value
-            columns["bias_until"][row, count - 1] = until
-        columns["bias_count"][row] = count
+        entries = tuple(_biases(params, prompt_length))
+        self.columns["bias_count"][row] = len(entries)
+        if entries:
+            for name, column in zip(
+                ("bias_ids", "bias_values", "bias_until"), zip(*entries, strict=True), strict=True
+            ):
+                self.columns[name][row, : len(entries)] = column
 
 
 def explain(status: int, logits: Float32) -> str:

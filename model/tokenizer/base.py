@@ -60,8 +60,7 @@ class Tokenizer(ABC):
     def encode(self, text: str, *, add_special: bool = True) -> list[int]:
         """Token ids of a text. Special tokens written in the text become their ids.
 
-        ``add_special`` adds BOS and EOS as the tokenizer's files say. Pass False for text that
-        `apply_chat_template` made, because templates write their BOS themselves.
+        ``add_special`` adds BOS and EOS as the tokenizer's files say.
 
         Raises InvalidTextError for a text that has no UTF-8 form.
         """
@@ -105,8 +104,9 @@ class Tokenizer(ABC):
         return self.token_bytes(token_id).decode(errors="replace")
 
     def apply_chat_template(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
-        """The prompt that the model was trained to see for these messages; encode it with
-        ``add_special=False``.
+        """The prompt that the model was trained to see for these messages.
+
+        Encode it with ``add_special=False``, because templates write their BOS themselves.
 
         Raises TokenizerError when the tokenizer has no chat template, and its subclass ChatTemplateError when
         the messages do not fit the template, which is the client's fault.

@@ -66,7 +66,8 @@ class HuggingFaceTokenizer(Tokenizer):
     def _named_id(self, settings: TokenizerSettings, name: str) -> int | None:
         content = settings.named_tokens.get(name)
         if content is None:
-            return settings.named_ids.get(name)
+            known = settings.named_ids.get(name, self.vocab_size)
+            return known if known < self.vocab_size else None
         token_id: int | None = self._library.token_to_id(content)
         if token_id is None:
             raise TokenizerError(

@@ -1,4 +1,4 @@
-"""The training loop: AdamW, a learning rate that rises and falls linearly, checkpoints, progress lines."""
+"""The training loop: AdamW, a learning rate that rises, falls and cools down, checkpoints, progress lines."""
 
 from __future__ import annotations
 
@@ -25,13 +25,28 @@ class TrainingPlan:
     epochs: int
     batch_tokens: int = 512
     peak_rate: float = 3e-3
-    warmup_share: float = 0.04
+    warmup_share: float = 0.04  # of the horizon
     weight_decay: float = 0.02
     clip_norm: float = 1.0
 
-    def rate_factor(self, progress: float) -> float:
-        """Share of the peak rate when ``progress`` (0 to 1) of the training is done."""
-        return min(progress / self.warmup_share, (1 - progress) / (1 - self.warmup_share))
+    @property
+    def horizon(self) -> int:
+        """Epochs after which the rate would reach zero by its slow fall alone."""
+        return round(1.5 * self.epochs)
+
+    @property
+    def cooldown(self) -> int:
+        """Epochs at the end in which it is brought down to zero."""
+        return round(0.6 * self.epochs)
+
+    def rate_factor(self, epoch: float) -> float:
+        """Share of the peak rate after so many epochs.
+
+        What was learned by heart at a high rate becomes exact in the cooldown only, so that must be long.
+        """
+        progress = epoch / self.horizon
+        slow = min(progress / self.warmup_share, (1 - progress) / (1 - self.warmup_share))
+        return slow * min(1.0, (self.epochs - epoch) / self.cooldown)
 
 
 class Trainer:
@@ -80,7 +95,7 @@ class Trainer:
         batches = make_batches(examples, self.plan.batch_tokens, rng)
         loss, correct, learned = 0.0, 0, 0
         for number, batch in enumerate(batches):
-            self._set_rate((self.epoch + number / len(batches)) / self.plan.epochs)
+            self._set_rate(self.epoch + number / len(batches))
             batch_loss, batch_correct, count = self._step(batch)
             loss += batch_loss * count
             correct += batch_correct
@@ -98,9 +113,9 @@ class Trainer:
         self.optimizer.zero_grad()
         return loss.item(), int((logits.argmax(-1) == labels).sum()), len(labels)
 
-    def _set_rate(self, progress: float) -> None:
+    def _set_rate(self, epoch: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.peak_rate * self.plan.rate_factor(progress)
+            group["lr"] = self.plan.peak_rate * self.plan.rate_factor(epoch)
 
 
 def _make_optimizer(model: Llama, plan: TrainingPlan) -> torch.optim.AdamW:

@@ -111,9 +111,7 @@ def test_chat_template(tokenizer):
         {"role": "user", "content": "Bye"},
     ]
     prompt = tokenizer.apply_chat_template(messages)
-    assert prompt == (
-        "<s><|system|>Be brief.</s><|user|>Hello</s><|assistant|>Hi.</s><|user|>Bye</s><|assistant|>"
-    )
+    assert prompt == ("<s><|system|>Be brief.</s><|user|>Hello</s><|assistant|>Hi.</s><|user|>Bye</s><|assistant|>")
     assert tokenizer.apply_chat_template(messages, add_generation_prompt=False) + "<|assistant|>" == prompt
     assert len(set(tokenizer.encode(prompt, add_special=False)) & tokenizer.special_ids) == 5
     with pytest.raises(ChatTemplateError, match="unknown role tool; use system, user or assistant"):

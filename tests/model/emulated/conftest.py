@@ -40,10 +40,13 @@ class Driver:
     def inputs(self, chunks: dict[str, list[int]], bucket: Bucket) -> StepInputs:
         width = self.runner.facts.block_table_width
         x = StepInputs(
-            *(np.zeros(bucket.tokens, np.int32) for _ in range(2)),
-            np.full(bucket.tokens, -1, np.int32),
-            *(np.zeros(bucket.rows, np.int32) for _ in range(3)),
-            np.full((bucket.rows, width), 10**6, np.int32),  # past the context: must not be looked at
+            input_ids=np.zeros(bucket.tokens, np.int32),
+            positions=np.zeros(bucket.tokens, np.int32),
+            slot_mapping=np.full(bucket.tokens, -1, np.int32),
+            valid_length=np.zeros(bucket.rows, np.int32),
+            q_seq_lens=np.zeros(bucket.rows, np.int32),
+            gather_index=np.zeros(bucket.rows, np.int32),
+            block_tables=np.full((bucket.rows, width), 10**6, np.int32),  # past the context: must not be looked at
         )
         at = 0
         for row, (name, tokens) in enumerate(chunks.items()):
@@ -68,9 +71,7 @@ class Driver:
         x = self.inputs(chunks, bucket)
         if spoil is not None:
             spoil(x)
-        logits = self.rng.normal(size=(bucket.rows, self.settings.vocab_size)).astype(
-            np.float32
-        )  # any old content
+        logits = self.rng.normal(size=(bucket.rows, self.settings.vocab_size)).astype(np.float32)  # any old content
         self.runner.step(self.runner.bind(x), logits)
         return logits[: len(chunks)]
 

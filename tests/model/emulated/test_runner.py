@@ -51,7 +51,8 @@ def test_whole_logits_rows_are_as_in_the_reference_whatever_the_array_held(drive
 def test_any_schedule_gives_every_sequence_its_own_text(driver, settings, data):
     """Rows join and leave, prompts are split, sequences are preempted and recomputed, padding varies."""
     d = driver(settings(), seed=data.draw(st.integers(0, 99)))
-    sequences, waiting = {}, {}
+    sequences: dict[str, list[int]] = {}
+    waiting: dict[str, list[int]] = {}
     for step in range(16):
         chunks = {}
         if len(sequences) < 4 and data.draw(st.booleans()):
@@ -126,9 +127,7 @@ def test_a_wrong_gather_index_gives_another_text(driver, settings):
     right, wrong = driver(settings()), driver(settings())
     chunk = {"a": PROMPT[:4]}
     bucket = Bucket(16, 4)
-    assert not np.array_equal(
-        right.step(chunk, bucket=bucket), wrong.step(chunk, spoil=wrong_gather, bucket=bucket)
-    )
+    assert not np.array_equal(right.step(chunk, bucket=bucket), wrong.step(chunk, spoil=wrong_gather, bucket=bucket))
 
 
 def test_a_block_that_another_sequence_overwrites_changes_the_text(driver, settings):
@@ -207,7 +206,7 @@ def test_jitter_is_seeded(monkeypatch, driver, settings):
 def test_a_step_never_returns_before_its_time(driver, settings):
     import time
 
-    d = driver(settings(cost=CostModel(fixed_ms=5.0)))
+    d = driver(settings(cost=CostModel(fixed_ms=5.0), spin_us=1000))  # it sleeps 4 ms and spins the fifth
     for _ in range(5):
         start = time.monotonic()
         d.step({"a": [1]})

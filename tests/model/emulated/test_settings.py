@@ -1,6 +1,7 @@
 """Settings, and the configuration file that ships with the emulated device."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -10,14 +11,14 @@ from model.errors import ConfigurationError
 from model.runner import Bucket
 
 CONFIG = Path(__file__).parents[3] / "configs" / "emulated_910b.yaml"
-CAPACITY = {
+CAPACITY: dict[str, Any] = {
     "vocab_size": 32000,
     "max_length": 4096,
     "num_blocks": 1024,
     "block_size": 16,
     "buckets": (Bucket(1, 1), Bucket(32, 32)),
 }
-SECTION = {"kind": "emulated", "cost_model": {"fixed_ms": 1.0}}
+SECTION: dict[str, Any] = {"kind": "emulated", "cost_model": {"fixed_ms": 1.0}}
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Tokens compared with transformers (stored), with numpy, and with the distribution they are drawn from."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,17 +21,15 @@ def stored():
 
 
 def stored_params(stored, case: int, seed: int) -> SamplingParams:
+    numbers: dict[str, Any] = {
+        name: float(stored[name][case]) for name in ("temperature", "top_p", "min_p", "repetition_penalty")
+    }
     return SamplingParams(
-        **{
-            name: float(stored[name][case])
-            for name in ("temperature", "top_p", "min_p", "repetition_penalty")
-        },
+        **numbers,
         top_k=int(stored["top_k"][case]),
         min_tokens=int(stored["min_tokens"][case]),
         stop_token_ids=tuple(stored["stop"][case].tolist()),
-        logit_bias=dict(
-            zip(stored["bias_ids"][case].tolist(), stored["bias_values"][case].tolist(), strict=True)
-        ),
+        logit_bias=dict(zip(stored["bias_ids"][case].tolist(), stored["bias_values"][case].tolist(), strict=True)),
         seed=seed,
     )
 
@@ -45,9 +44,7 @@ def test_draws_from_the_distribution_that_transformers_computes(case, stored, re
 
     cumulative = np.cumsum(stored["probabilities"][case].astype(np.float64))
     u = np.array([reference.uniform(seed, len(prompt) + len(output)) for seed in range(DRAWS)])
-    low, high = (
-        np.searchsorted(cumulative / cumulative[-1], u + nudge, side="right") for nudge in (-1e-5, 1e-5)
-    )
+    low, high = (np.searchsorted(cumulative / cumulative[-1], u + nudge, side="right") for nudge in (-1e-5, 1e-5))
     assert np.all((low <= tokens) & (tokens <= high))
     assert np.mean(low == high) > 0.9  # else the comparison would mean little
 
@@ -83,9 +80,7 @@ PARAMS = st.builds(
 )
 LOGITS = st.one_of(
     st.integers(0, 2**32 - 1).map(lambda seed: np.random.default_rng(seed).normal(0, 3, 40)),
-    st.lists(st.sampled_from([-3.0, 0.0, 0.5, 2.0, 9.0]), min_size=40, max_size=40).map(
-        np.array
-    ),  # many ties
+    st.lists(st.sampled_from([-3.0, 0.0, 0.5, 2.0, 9.0]), min_size=40, max_size=40).map(np.array),  # many ties
 )
 ROW = st.tuples(LOGITS, PARAMS, st.lists(TOKENS, min_size=1, max_size=12), st.lists(TOKENS, max_size=12))
 
@@ -114,9 +109,7 @@ def test_every_vocabulary_size_agrees_with_the_reference(reference, bench, *, vo
     top_k, top_p = kept
     logits = np.random.default_rng(seed).normal(0, 1, (4, vocab)).astype(np.float32) * np.float32(scale)
     b = bench(vocab, 4, top=min(vocab, 5))
-    all_params = [
-        SamplingParams(top_k=top_k, top_p=top_p, seed=seed + i, logprobs=min(vocab, 5)) for i in range(4)
-    ]
+    all_params = [SamplingParams(top_k=top_k, top_p=top_p, seed=seed + i, logprobs=min(vocab, 5)) for i in range(4)]
     for row, params in enumerate(all_params):
         b.admit(row, params)
     tokens = b.sample(logits)
@@ -129,9 +122,24 @@ def test_every_vocabulary_size_agrees_with_the_reference(reference, bench, *, vo
         np.testing.assert_allclose(b.out.logprobs[row], expected[tokens[row]], atol=2e-6, rtol=2e-6)
 
 
+@pytest.mark.parametrize("vocab", [40, 5000])
+def test_negative_zero_is_zero(reference, bench, vocab):
+    x = -np.abs(np.random.default_rng(1).normal(0, 2, vocab)).astype(np.float32) - np.float32(1)
+    x[[3, 11, 20]] = [-0.0, 0.0, -0.0]
+    x[[5, 6]] = -0.5
+    for top in (x, np.where(x == 0, np.float32(-0.0), x)):
+        for top_k in (1, 2, 4, 9):
+            b = bench(vocab, 100, top=0)
+            for row in range(100):
+                b.admit(row, SamplingParams(seed=row, top_k=top_k))
+            tokens = b.sample(np.tile(top, (100, 1)))
+            for row in range(100):
+                assert tokens[row] in reference.acceptable(top, SamplingParams(seed=row, top_k=top_k), 1)
+
+
 def chi_square_limit(degrees: int) -> float:
     """The 99.9th percentile (Wilson and Hilferty 1931)."""
-    return degrees * (1 - 2 / (9 * degrees) + 3.0902 * (2 / (9 * degrees)) ** 0.5) ** 3
+    return float(degrees * (1 - 2 / (9 * degrees) + 3.0902 * (2 / (9 * degrees)) ** 0.5) ** 3)
 
 
 @pytest.mark.parametrize("over", ["seeds", "positions"])
@@ -166,5 +174,5 @@ def test_frequencies_follow_the_distribution(params, over, reference, bench):
     assert statistic < chi_square_limit(int(kept.sum()) - 1)
 
 
-def _fields(params: SamplingParams) -> dict:
+def _fields(params: SamplingParams) -> dict[str, Any]:
     return {name: getattr(params, name) for name in params.__slots__}

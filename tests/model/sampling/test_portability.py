@@ -16,9 +16,7 @@ FLAGS = ["-std=c11", "-O3", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", 
 def output(compiler: str, target: Path, launcher: tuple[str, ...] = ()) -> str:
     command = [compiler, *FLAGS, str(HARNESS), *map(str, KERNELS), "-o", str(target), "-lm"]
     subprocess.run(command, check=True, timeout=120)
-    return subprocess.run(
-        [*launcher, str(target)], check=True, capture_output=True, text=True, timeout=120
-    ).stdout
+    return subprocess.run([*launcher, str(target)], check=True, capture_output=True, text=True, timeout=120).stdout
 
 
 @pytest.mark.skipif(platform.machine() == "aarch64", reason="this is the machine to compare with")
@@ -29,9 +27,7 @@ def test_aarch64_chooses_the_same_tokens(tmp_path):
     here = output("gcc", tmp_path / "here")
     there = output("aarch64-linux-gnu-gcc", tmp_path / "there", ("qemu-aarch64",))
     assert here == there
-    assert (
-        len({line.split()[3] for line in here.splitlines()}) > 20
-    )  # many different tokens, or it means little
+    assert len({line.split()[3] for line in here.splitlines()}) > 20  # many different tokens, or it means little
     assert all(line.split()[2] == "0" for line in here.splitlines())
 
 

@@ -2,6 +2,7 @@
 
 from multiprocessing import shared_memory
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,11 +57,7 @@ def test_greedy_takes_the_lowest_id_of_equal_logits(bench, vocab):
 def test_top_k_1_and_a_tiny_top_p_are_greedy_at_any_temperature(bench, logits):
     b = bench(VOCAB, len(logits))
     for row in range(len(logits)):
-        some = (
-            SamplingParams(temperature=2.0, top_k=1)
-            if row % 2
-            else SamplingParams(temperature=2.0, top_p=1e-9)
-        )
+        some = SamplingParams(temperature=2.0, top_k=1) if row % 2 else SamplingParams(temperature=2.0, top_p=1e-9)
         b.admit(row, some)
     assert np.array_equal(b.sample(logits), logits.argmax(axis=1))
 
@@ -111,9 +108,7 @@ def test_extreme_temperatures_and_logits_stay_finite(bench, temperature):
 
 def test_banned_tokens_never_come_and_stop_tokens_only_after_the_minimum(bench):
     b = bench(8, 1)
-    b.admit(
-        0, SamplingParams(temperature=0, banned_token_ids=(7,), min_tokens=3, stop_token_ids=(6,)), [1, 2]
-    )
+    b.admit(0, SamplingParams(temperature=0, banned_token_ids=(7,), min_tokens=3, stop_token_ids=(6,)), [1, 2])
     x = np.arange(8, dtype=np.float32)[None]
     assert [int(b.sample(x)[0]) for _ in range(5)] == [5, 5, 5, 6, 6]
 
@@ -285,6 +280,7 @@ def test_skipped_rows_are_marked_and_keep_their_state(bench, logits):
 def test_logits_are_read_in_place_from_shared_memory_and_never_written(bench, logits):
     segment = shared_memory.SharedMemory(create=True, size=logits.nbytes)
     try:
+        assert segment.buf is not None
         view = np.frombuffer(segment.buf, np.float32).reshape(logits.shape)
         view[:] = logits
         view.flags.writeable = False
@@ -319,7 +315,7 @@ def test_wrong_arrays_are_refused_and_named(change, message):
     sampler = Sampler(SamplingLimits(10, 10), 2)
     sampler.admit(0, GREEDY, [1])
     sampler.admit(1, SamplingParams(logprobs=2), [1])
-    arrays = {
+    arrays: dict[str, Any] = {
         "logits": np.zeros((2, 10), np.float32),
         "rows": np.arange(2, dtype=np.int32),
         "positions": np.ones(2, np.int32),

@@ -92,9 +92,7 @@ def test_llama_2():
 
 
 def test_without_generation_prompt():
-    assert render(CHATML, CONVERSATION[1:2], add_generation_prompt=False) == (
-        "<|im_start|>user\nHé 😀<|im_end|>\n"
-    )
+    assert render(CHATML, CONVERSATION[1:2], add_generation_prompt=False) == ("<|im_start|>user\nHé 😀<|im_end|>\n")
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -1,0 +1,80 @@
+"""The attention seam: a cell in the place of mindformers' `InferAttention`, for CPU.
+
+mindformers' own cell calls kernels that exist on Ascend only. This one has the same constructor and the same
+``construct``; it hands everything to the C++ operator (csrc/paged_attention.cc), which rotates queries and
+keys, writes the KV cache and attends.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mindspore import Parameter, Tensor, nn, ops
+
+from model.mindformers_runner.arrays import aligned_zeros
+from model.mindformers_runner.native import LIBRARY, OPERATOR
+from model.mindformers_runner.settings import KEY_GROUP
+
+
+class PagedAttention(nn.Cell):
+    """Rotary embedding, KV-cache write and paged attention in one custom operator."""
+
+    def __init__(
+        self,
+        n_head: int,
+        head_dim: int,
+        n_kv_head: int,
+        block_size: int = 16,
+        num_blocks: int = 1024,
+        **_: Any,
+    ) -> None:
+        super().__init__()
+        self.is_first_iteration = True  # mindformers sets this flag here and on the child cell
+        self.paged_attention_mgr = nn.Cell()
+        padded = -(-head_dim // KEY_GROUP) * KEY_GROUP
+        self.key_cache = _cache(
+            "key_cache", (num_blocks, n_kv_head, block_size // KEY_GROUP, head_dim, KEY_GROUP)
+        )
+        self.value_cache = _cache("value_cache", (num_blocks, n_kv_head, block_size, padded))
+        self.attend = ops.Custom(
+            f"{LIBRARY}:{OPERATOR}",
+            out_shape=lambda query, *_: query,
+            out_dtype=lambda query, *_: query,
+            func_type="aot",
+        )
+
+    def construct(
+        self,
+        query,
+        key,
+        value,
+        batch_valid_length,
+        block_tables,
+        slot_mapping,
+        freqs_cis=None,
+        attn_mask=None,
+        alibi_mask=None,
+        prefix_keys_values=None,
+        q_seq_lens=None,
+    ):
+        """query ``[1, T, heads * D]`` and key, value ``[1, T, kv_heads * D]`` to ``[1, T, heads * D]``."""
+        cos, sin, _ = freqs_cis
+        tokens = query.shape[1]
+        out = self.attend(
+            query.reshape(tokens, -1),
+            key.reshape(tokens, -1),
+            value.reshape(tokens, -1),
+            cos,
+            sin,
+            self.key_cache,
+            self.value_cache,
+            block_tables,
+            slot_mapping,
+            batch_valid_length,
+            q_seq_lens,
+        )
+        return out.reshape(query.shape)
+
+
+def _cache(name: str, shape: tuple[int, ...]) -> Parameter:
+    return Parameter(Tensor.from_numpy(aligned_zeros(shape)), name=name, requires_grad=False)

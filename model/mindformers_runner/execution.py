@@ -1,0 +1,107 @@
+"""Two ways to run the network: static shapes over shared arrays (CPU), dynamic shapes with new tensors (Ascend)."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from mindspore import Tensor
+from mindspore import dtype as mstype
+from numpy.typing import NDArray
+
+from model.runner import Bucket, StepInputs
+
+# positions in LlamaForCausalLM.construct
+_INPUT_IDS, _ATTENTION_MASK, _VALID_LENGTH, _BLOCK_TABLES = 0, 4, 7, 10
+_SLOT_MAPPING, _Q_SEQ_LENS, _GATHER_INDEX, _SEQ_RANGE = 11, 14, 16, 17
+_INPUTS = 19
+
+Arguments = list[Tensor | None]
+
+
+class Execution(Protocol):
+    """Prepares inputs over arrays, and runs the network on them."""
+
+    def prepare(self, inputs: StepInputs) -> Any: ...
+
+    def run(self, prepared: Any) -> Tensor:
+        """Logits ``[rows, vocab]``, float32."""
+
+
+class StaticExecution:
+    """CPU: one compiled graph per bucket; the graph reads the caller's memory anew at every call."""
+
+    def __init__(self, network: Any) -> None:
+        self._network = network
+        # a mask that is there keeps mindformers from gathering one of [T, max_length]
+        self._mask = Tensor.from_numpy(np.zeros((1, 1), np.int32))
+
+    def prepare(self, inputs: StepInputs) -> tuple[str, Arguments]:
+        arguments = _arguments(inputs)
+        arguments[_ATTENTION_MASK] = self._mask
+        return f"{inputs.tokens}x{inputs.rows}", arguments
+
+    def run(self, prepared: tuple[str, Arguments]) -> Tensor:
+        # reusing a phase's name with another shape fails, so each bucket has its own
+        self._network.phase, arguments = prepared
+        return self._network(*arguments)
+
+
+class DynamicExecution:
+    """Ascend: one graph for every shape; a new tensor per step makes the device copy straight from the arrays.
+
+    Not run on a device so far: it is tested on CPU, with the CPU's attention cell.
+    """
+
+    def __init__(self, network: Any) -> None:
+        self._network = network
+        network.set_inputs(*_dynamic_arguments())
+
+    def prepare(self, inputs: StepInputs) -> StepInputs:
+        return inputs
+
+    def run(self, prepared: StepInputs) -> Tensor:
+        arguments = _arguments(prepared)
+        # mindformers takes one past each row's last token
+        arguments[_GATHER_INDEX] = Tensor.from_numpy(prepared.gather_index + np.int32(1))
+        return self._network(*arguments)
+
+
+def _arguments(inputs: StepInputs) -> Arguments:
+    """Every positional input; tensors share the arrays' memory."""
+    arguments: Arguments = [None] * _INPUTS
+    arguments[_INPUT_IDS] = Tensor.from_numpy(inputs.input_ids.reshape(1, -1))
+    arguments[_VALID_LENGTH] = Tensor.from_numpy(inputs.valid_length)
+    arguments[_BLOCK_TABLES] = Tensor.from_numpy(inputs.block_tables)
+    arguments[_SLOT_MAPPING] = Tensor.from_numpy(inputs.slot_mapping)
+    arguments[_Q_SEQ_LENS] = Tensor.from_numpy(inputs.q_seq_lens)
+    arguments[_GATHER_INDEX] = Tensor.from_numpy(inputs.gather_index)
+    arguments[_SEQ_RANGE] = Tensor.from_numpy(inputs.positions)
+    return arguments
+
+
+def _dynamic_arguments() -> Arguments:
+    arguments: Arguments = [None] * _INPUTS
+    for index in (_VALID_LENGTH, _SLOT_MAPPING, _Q_SEQ_LENS, _GATHER_INDEX, _SEQ_RANGE):
+        arguments[index] = Tensor(shape=[None], dtype=mstype.int32)
+    arguments[_INPUT_IDS] = Tensor(shape=[1, None], dtype=mstype.int32)
+    arguments[_BLOCK_TABLES] = Tensor(shape=[None, None], dtype=mstype.int32)
+    return arguments
+
+
+def idle_inputs(bucket: Bucket, table_width: int) -> StepInputs:
+    """A step of padding alone: it computes, but writes nothing to the KV cache."""
+
+    def zeros(*shape: int) -> NDArray[np.int32]:
+        return np.zeros(shape, np.int32)
+
+    tokens, rows = bucket.tokens, bucket.rows
+    return StepInputs(
+        input_ids=zeros(tokens),
+        positions=zeros(tokens),
+        slot_mapping=np.full(tokens, -1, np.int32),
+        valid_length=zeros(rows),
+        q_seq_lens=zeros(rows),
+        gather_index=zeros(rows),
+        block_tables=zeros(rows, table_width),
+    )

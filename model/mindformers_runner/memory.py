@@ -1,0 +1,134 @@
+"""Whether the weights and the KV cache fit into memory, asked before anything is allocated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.errors import CapacityError
+from model.mindformers_runner.architecture import Architecture
+from model.mindformers_runner.settings import KEY_GROUP, MindFormersSettings
+
+_RUNTIME_BYTES = 700 << 20  # MindSpore and mindformers themselves, as measured, rounded up
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeed:
+    """Bytes that a runner will allocate."""
+
+    weights: int
+    kv_cache: int
+    runtime: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv_cache + self.runtime
+
+
+def kv_block_bytes(architecture: Architecture, settings: MindFormersSettings) -> int:
+    """Keys and values of one block over all layers. On CPU a value's head is padded to whole vectors."""
+    item = 4 if settings.device == "CPU" else 2
+    head = architecture.head_dim
+    padded = -(-head // KEY_GROUP) * KEY_GROUP if settings.device == "CPU" else head
+    return architecture.num_layers * architecture.num_kv_heads * settings.block_size * (head + padded) * item
+
+
+def memory_need(architecture: Architecture, settings: MindFormersSettings) -> MemoryNeed:
+    """What the runner will take. On Ascend the two caches lie in device memory."""
+    item = 4 if settings.device == "CPU" else 2
+    parameters = sum(_elements(shape) for shape in architecture.tensors().values())
+    largest = settings.ladder()[-1]
+    activations = 4 * (
+        largest.tokens * architecture.intermediate_size * 4 + largest.rows * architecture.vocab_size
+    )
+    return MemoryNeed(
+        weights=parameters * item,
+        kv_cache=kv_block_bytes(architecture, settings) * settings.num_blocks,
+        runtime=_RUNTIME_BYTES + activations,
+    )
+
+
+def require_memory(architecture: Architecture, settings: MindFormersSettings, available: int) -> None:
+    """Raises CapacityError, with what to change, when the need exceeds ``available`` bytes."""
+    need = memory_need(architecture, settings)
+    if need.total <= available:
+        return
+    left = available - need.weights - need.runtime
+    blocks = left // kv_block_bytes(architecture, settings)
+    advice = (
+        f"lower num_blocks from {settings.num_blocks} to at most {blocks}"
+        if blocks > 0
+        else "use a smaller model"
+    )
+    raise CapacityError(
+        f"the model needs {_gib(need.total)} of memory (KV cache {_gib(need.kv_cache)} for {settings.num_blocks} "
+        f"blocks of {settings.block_size} tokens, weights {_gib(need.weights)}, runtime {_gib(need.runtime)}), "
+        f"but {_gib(available)} is available; {advice}, or give the process more memory"
+    )
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes this process may still allocate: what the machine has, within its control group's limit."""
+    return min(_machine_available(root), *_control_group_rooms(root))
+
+
+def _machine_available(root: Path) -> int:
+    for line in (root / "proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise CapacityError("cannot tell how much memory is available: /proc/meminfo has no MemAvailable")
+
+
+def _control_group_rooms(root: Path) -> list[int]:
+    """Limit less usage of every group above this process, version 2 and version 1."""
+    rooms = [1 << 62]
+    for line in _read_lines(root / "proc/self/cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            base, limit, usage = root / "sys/fs/cgroup", "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            base, limit, usage = (
+                root / "sys/fs/cgroup/memory",
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+            )
+        else:
+            continue
+        group = base / path.lstrip("/")
+        for directory in (group, *group.parents):
+            rooms += _room(directory / limit, directory / usage, directory / "memory.stat")
+            if directory == base:
+                break
+    return rooms
+
+
+def _room(limit: Path, usage: Path, stat: Path) -> list[int]:
+    """Page cache counts as used but is given back under pressure, so it is room."""
+    try:
+        most, used = int(limit.read_text()), int(usage.read_text())
+    except (OSError, ValueError):  # no such group, or "max"
+        return []
+    cache = [
+        int(line.split()[1])
+        for line in _read_lines(stat)
+        if line.startswith(("inactive_file ", "active_file "))
+    ]
+    return [most - max(0, used - sum(cache))]
+
+
+def _read_lines(file: Path) -> list[str]:
+    try:
+        return file.read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _elements(shape: tuple[int, ...]) -> int:
+    elements = 1
+    for size in shape:
+        elements *= size
+    return elements
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.2f} GiB"

@@ -1,0 +1,115 @@
+"""Builds mindformers' `LlamaForCausalLM` for one device.
+
+On CPU it is the same class with two things replaced: the attention cell, and the choice of the rows whose
+logits are wanted, for which mindformers uses an operator that CPUs lack. On Ascend nothing is replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import mindspore as ms
+from mindformers import LlamaConfig, LlamaForCausalLM
+from mindformers.models.llama import llama_transformer
+from mindspore import nn, ops
+from mindspore.nn.utils import no_init_parameters
+
+from model.mindformers_runner.architecture import Architecture
+from model.mindformers_runner.settings import MindFormersSettings
+
+
+class CpuLlama(LlamaForCausalLM):
+    """`LlamaForCausalLM` that picks its logit rows with an operator that CPUs have."""
+
+    def pre_gather_func(self, pre_gather, output, batch_valid_length, gather_index=None):
+        """Hidden states ``[1, T, hidden]`` to those of ``gather_index``, ``[B, hidden]``."""
+        return ops.gather(output.reshape(-1, output.shape[-1]), gather_index, 0)
+
+
+def use_device(settings: MindFormersSettings) -> None:
+    """Graph mode on the chosen device, for the whole process."""
+    ms.set_context(mode=ms.GRAPH_MODE)
+    if settings.device == "CPU":
+        ms.set_device("CPU")
+    else:
+        ms.set_device("Ascend", settings.device_id)
+
+
+def build_network(architecture: Architecture, settings: MindFormersSettings, max_length: int) -> Any:
+    """The network without weights (they are not even initialised) and, on CPU, with an empty KV cache."""
+    config = llama_config(architecture, settings, max_length)
+    if settings.device == "Ascend":
+        with no_init_parameters():
+            network = LlamaForCausalLM(config)
+    else:
+        with no_init_parameters(), _attention_cell(_cpu_attention(settings)):
+            network = CpuLlama(config)
+    network.set_train(False)
+    network.predict_run_mode = True  # logits alone, flattened to [rows, vocab]
+    network.add_flags_custom(is_first_iteration=True)
+    return network
+
+
+def llama_config(architecture: Architecture, settings: MindFormersSettings, max_length: int) -> LlamaConfig:
+    """mindformers' configuration for paged attention in ``chunk_prefill`` mode."""
+    on_cpu = settings.device == "CPU"
+    number = "float32" if on_cpu else "float16"
+    original = architecture.rope.original_length()
+    return LlamaConfig(
+        batch_size=1,
+        # only sizes the [seq_length, seq_length] mask, which the CPU's attention does not need
+        seq_length=1 if on_cpu else max_length,
+        max_position_embedding=max(max_length, original),
+        hidden_size=architecture.hidden_size,
+        num_layers=architecture.num_layers,
+        num_heads=architecture.num_heads,
+        n_kv_heads=architecture.num_kv_heads,
+        intermediate_size=architecture.intermediate_size,
+        vocab_size=architecture.vocab_size,
+        rms_norm_eps=architecture.norm_eps,
+        theta=architecture.rope.theta,
+        extend_method=architecture.rope.extend_method,
+        scaling_factor=architecture.rope.scaling_factor,
+        tie_word_embeddings=architecture.tied_embeddings,
+        qkv_has_bias=architecture.qkv_bias,
+        attn_proj_has_bias=architecture.output_bias,
+        qkv_concat=architecture.qkv_concat,
+        pad_token_id=architecture.pad_token_id,
+        compute_dtype=number,
+        param_init_type=number,
+        layernorm_compute_type="float32",
+        softmax_compute_type="float32",
+        rotary_dtype="float32" if on_cpu else "float16",
+        use_past=True,
+        chunk_prefill=True,
+        block_size=settings.block_size,
+        num_blocks=settings.num_blocks,
+        use_flash_attention=not on_cpu,
+        fused_rms_norm=not on_cpu,
+        is_dynamic=not on_cpu,
+        use_rope_slice=on_cpu,
+        checkpoint_name_or_path="",
+    )
+
+
+def _cpu_attention(settings: MindFormersSettings) -> type[nn.Cell]:
+    if settings.attention == "plain":
+        from model.mindformers_runner.plain_attention import PlainPagedAttention
+
+        return PlainPagedAttention
+    from model.mindformers_runner.attention import PagedAttention
+
+    return PagedAttention
+
+
+@contextmanager
+def _attention_cell(cell: type[nn.Cell]) -> Iterator[None]:
+    """The one seam: while the network is built, its layers find this cell under mindformers' name."""
+    original = llama_transformer.InferAttention
+    llama_transformer.InferAttention = cell
+    try:
+        yield
+    finally:
+        llama_transformer.InferAttention = original

@@ -1,0 +1,123 @@
+"""What a user chooses about a mindformers runner, and the ladder of static shapes that follows from it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from model.errors import ConfigurationError
+from model.runner import Bucket
+
+KEY_GROUP = 16
+"""Keys that lie side by side in the CPU's key cache (`kKeyGroup` in csrc/step.h)."""
+
+
+def bucket_ladder(max_rows: int, token_budget: int) -> tuple[Bucket, ...]:
+    """Default shapes: decode steps of 1, 2, 4, … rows, and mixed steps of 16, 64, 256, … tokens.
+
+    Few shapes for mixed steps, because each costs seconds of compilation: a prefill chunk is worth waiting
+    for, and most steps decode. Mixed steps always have ``max_rows`` rows.
+    """
+    decode = _grow(1, 2, max_rows)
+    mixed = _grow(16, 4, token_budget)
+    shapes = {(rows, rows) for rows in decode} | {
+        (tokens, max_rows) for tokens in mixed if tokens >= max_rows
+    }
+    return ascending(Bucket(tokens, rows) for tokens, rows in shapes)
+
+
+def ascending(buckets: object) -> tuple[Bucket, ...]:
+    """Sorted by cost, without doubles."""
+    return tuple(sorted(set(buckets), key=lambda bucket: (bucket.tokens, bucket.rows)))  # type: ignore[call-overload]
+
+
+def _grow(first: int, factor: int, last: int) -> list[int]:
+    """Powers from ``first`` up to ``last``, which is always the final one."""
+    sizes = []
+    while first < last:
+        sizes.append(first)
+        first *= factor
+    return [*sizes, last]
+
+
+@dataclass(frozen=True, slots=True)
+class MindFormersSettings:
+    """Settings of a `MindFormersRunner`."""
+
+    config_path: Path
+    """A mindformers YAML (``model.model_config``), a Hugging Face ``config.json``, or a directory with one."""
+    checkpoint_path: Path | None = None
+    """A checkpoint file or directory; None: random weights made from ``seed``, for benchmarks and tests."""
+    device: Literal["CPU", "Ascend"] = "CPU"
+    device_id: int = 0
+    num_blocks: int = 512
+    block_size: int = 16
+    max_rows: int = 16
+    token_budget: int = 256
+    """Most new tokens of one step."""
+    max_length: int | None = None
+    """Most tokens of one sequence, prompt and output together; None: as many as the model knows positions."""
+    buckets: tuple[Bucket, ...] | None = None
+    """Static shapes on CPU; None: `bucket_ladder`."""
+    attention: Literal["custom", "plain"] = "custom"
+    """CPU: the C++ operator, or MindSpore's own operators (slower; there to compare with)."""
+    threads: int | None = None
+    """CPU: threads of the C++ operator; None: as many as the process may use."""
+    compile_cache_dir: Path | None = None
+    """Where compiled graphs are kept between runs; None: nowhere."""
+    seed: int = 0
+    """Of random weights."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_blocks", "block_size", "max_rows", "token_budget"):
+            _require_positive(name, getattr(self, name))
+        for name in ("max_length", "threads"):
+            if getattr(self, name) is not None:
+                _require_positive(name, getattr(self, name))
+        _require_choice("device", self.device, ("CPU", "Ascend"))
+        _require_choice("attention", self.attention, ("custom", "plain"))
+        if self.device == "CPU" and self.block_size % KEY_GROUP:
+            raise ConfigurationError(
+                f"block_size is {self.block_size}; on CPU it must be a multiple of {KEY_GROUP}"
+            )
+        if self.token_budget < self.max_rows:
+            raise ConfigurationError(
+                f"token_budget is {self.token_budget}, but {self.max_rows} rows (max_rows) need one token each; "
+                f"raise token_budget to {self.max_rows} or lower max_rows"
+            )
+        for bucket in self.buckets or ():
+            self._check_bucket(bucket)
+
+    def _check_bucket(self, bucket: Bucket) -> None:
+        if not (1 <= bucket.rows <= self.max_rows and bucket.rows <= bucket.tokens <= self.token_budget):
+            raise ConfigurationError(
+                f"bucket of {bucket.tokens} tokens x {bucket.rows} rows: rows must be 1..{self.max_rows} (max_rows) "
+                f"and tokens between rows and {self.token_budget} (token_budget)"
+            )
+
+    def ladder(self) -> tuple[Bucket, ...]:
+        """Shapes to compile, smallest first."""
+        if self.buckets is None:
+            return bucket_ladder(self.max_rows, self.token_budget)
+        largest = Bucket(self.token_budget, self.max_rows)
+        if largest not in self.buckets:
+            raise ConfigurationError(
+                f"buckets lack {largest.tokens} tokens x {largest.rows} rows (token_budget x max_rows), "
+                "which every step fits into"
+            )
+        return ascending(self.buckets)
+
+    def thread_count(self) -> int:
+        return self.threads or len(os.sched_getaffinity(0))
+
+
+def _require_positive(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(f"{name} is {value!r}; it must be a positive whole number")
+
+
+def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigurationError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")

@@ -1,0 +1,23 @@
+"""Configuration: llm-serving's YAML and a section of our own, checked as a whole before anything starts."""
+
+from .configuration import Configuration, load_configuration
+from .errors import ConfigurationError, Problem
+from .pipeline_section import CpuConfig, LogConfig, PipelineConfig, RingConfig, RunnerConfig, SpinConfig
+from .sections import ModelConfig, PagedAttentionConfig, ServingConfig, TokenizerConfig
+
+__all__ = [
+    "Configuration",
+    "ConfigurationError",
+    "CpuConfig",
+    "LogConfig",
+    "ModelConfig",
+    "PagedAttentionConfig",
+    "PipelineConfig",
+    "Problem",
+    "RingConfig",
+    "RunnerConfig",
+    "ServingConfig",
+    "SpinConfig",
+    "TokenizerConfig",
+    "load_configuration",
+]

@@ -1,0 +1,91 @@
+"""The effective configuration, and how it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .checks import check
+from .derive import derive
+from .draft import read_draft
+from .errors import ConfigurationError, Problem
+from .overrides import apply_overrides
+from .pipeline_section import PipelineConfig
+from .sections import ModelConfig, PagedAttentionConfig, ServingConfig, TokenizerConfig
+from .setting import build, section
+from .source import Unreadable, read_file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """Every setting with its effective value; nothing in it is missing or contradicts something else."""
+
+    model_config: ModelConfig = section(ModelConfig)
+    serving_config: ServingConfig = section(ServingConfig)
+    pa_config: PagedAttentionConfig = section(PagedAttentionConfig)
+    tokenizer: TokenizerConfig = section(TokenizerConfig)
+    pipeline: PipelineConfig = section(PipelineConfig)
+    ignored_keys: tuple[str, ...] = ()
+    """Dotted keys that were given and have no effect."""
+    warnings: tuple[Problem, ...] = ()
+    """What the host lacks; empty unless loaded for another host."""
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest sequence, prompt and answer together."""
+        return self.model_config.max_generate_length
+
+    @property
+    def block_table_width(self) -> int:
+        """KV blocks of the longest sequence."""
+        return -(-self.max_length // self.pa_config.block_size)
+
+    @property
+    def ranks(self) -> int:
+        """Devices that compute one step together."""
+        return len(self.serving_config.agent_ports)
+
+    def to_yaml(self) -> str:
+        """The effective configuration as a file that gives the same configuration when it is loaded."""
+        plain = {key: value for key, value in _plain(self).items() if key not in ("ignored_keys", "warnings")}
+        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1 << 16)
+
+
+def load_configuration(path: str | Path, overrides: Iterable[str] = (), *, other_host: bool = False) -> Configuration:
+    """Read a configuration file.
+
+    ``overrides`` are texts such as ``serving_config.server_port=9000``. With ``other_host``, files and CPUs that
+    this host lacks are `Configuration.warnings` in place of mistakes.
+
+    Raises:
+        ConfigurationError: with everything that is wrong.
+    """
+    path = Path(path)
+    problems: list[Problem] = []
+    try:
+        root = read_file(path, problems)
+    except Unreadable as error:
+        raise ConfigurationError([error.problem]) from None
+    draft = read_draft(path, apply_overrides(root, overrides, problems), Configuration, problems)
+    check(draft, derive(draft), other_host=other_host)
+    if problems:
+        raise ConfigurationError(problems)
+    sections = {field.name: field.metadata["section"] for field in fields(Configuration) if field.metadata}
+    return Configuration(
+        **{name: build(kind, draft.values, name) for name, kind in sections.items()},
+        ignored_keys=tuple(draft.ignored),
+        warnings=tuple(draft.warnings),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """What YAML can say."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Path):
+        return str(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value

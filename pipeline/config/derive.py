@@ -1,0 +1,66 @@
+"""Defaults that follow from other settings and from the model's own files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .draft import Draft
+from .files import is_folder, is_there
+from .model_files import ModelFacts, read_model_facts
+from .source import Unreadable
+
+_MODEL = "model_config."
+
+
+def derive(draft: Draft) -> ModelFacts:
+    """Fill in what is not given; None stays where nothing says anything. Returns what the model's files say."""
+    _find_model(draft)
+    facts = _facts(draft)
+    values = draft.values
+    _default(draft, _MODEL + "checkpoint_path", facts.checkpoint)
+    _default(draft, _MODEL + "vocab_size", facts.vocab_size)
+    _default(draft, _MODEL + "end_token", facts.end_token if facts.end_token is not None else 2)
+    lengths = [length for length in (values["pa_config.decode_seq_length"], facts.max_positions) if length]
+    _default(draft, _MODEL + "max_generate_length", min(lengths, default=None))
+    longest = values[_MODEL + "max_generate_length"]
+    _default(draft, _MODEL + "seq_length", longest)
+    _default(draft, "pa_config.decode_seq_length", longest)
+    _default(draft, "pipeline.max_rows", values[_MODEL + "decode_batch_size"])
+    _default(draft, "pipeline.model_name", values[_MODEL + "model_name"])
+    _default(draft, "pipeline.runner.device", facts.device or "CPU")
+    host = values["serving_config.server_ip"]
+    _default(draft, "pipeline.hosts", (host,) if host else None)
+    return facts
+
+
+def _default(draft: Draft, key: str, value: Any) -> None:
+    if draft.values[key] is None and key not in draft.bad:
+        draft.values[key] = value
+
+
+def _find_model(draft: Draft) -> None:
+    """``pipeline.model_dir``, or the directory of a ``config.json``, stands in for what is not named."""
+    folder: Path | None = draft.values["pipeline.model_dir"]
+    key = _MODEL + "model_cfg_path"
+    _default(draft, key, folder and folder / "config.json")
+    path: Path | None = draft.values[key]
+    if path is not None and is_folder(path):
+        draft.values[key] = path = path / "config.json"
+    if path is not None and path.suffix == ".json":
+        _default(draft, _MODEL + "checkpoint_path", folder or path.parent)
+        folder = folder or path.parent
+    _default(draft, "tokenizer.vocab_file", folder)
+
+
+def _facts(draft: Draft) -> ModelFacts:
+    path: Path | None = draft.values[_MODEL + "model_cfg_path"]
+    if path is None or not is_there(path):  # that it is missing is for the checks to say
+        return ModelFacts()
+    try:
+        return read_model_facts(path)
+    except Unreadable as error:
+        draft.reject([_MODEL + "model_cfg_path", "pipeline.model_dir"], f"the model's configuration: {error}")
+        derived = (_MODEL + "vocab_size", _MODEL + "max_generate_length")
+        draft.bad |= {key for key in derived if draft.values[key] is None}
+        return ModelFacts()

@@ -1,0 +1,27 @@
+"""Questions about paths that never raise: what may not be read, or has an impossible name, is not there."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+
+
+def is_there(path: Path) -> bool:
+    return _mode(path) is not None
+
+
+def is_folder(path: Path) -> bool:
+    return stat.S_ISDIR(_mode(path) or 0)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    return any(is_there(folder / name) for name in _TOKENIZERS)
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,164 @@
+"""Kinds of values: what a setting accepts, and how it says what would be right."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .source import Located
+
+
+class Unsuitable(ValueError):  # noqa: N818 - says what is expected, for the message of a Problem
+    """A value is not of its setting's kind; the text says what is expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """``parse`` turns a located value into the setting's value, or raises Unsuitable."""
+
+    expected: str
+    """Completes "expected …", and describes the kind in the documentation."""
+    parse: Callable[[Located], Any]
+
+
+def integer(minimum: int, maximum: int = 2**31 - 1) -> Kind:
+    expected = f"a whole number from {minimum}" + (f" to {maximum}" if maximum < 2**31 - 1 else "")
+
+    def parse(found: Located) -> int:
+        value = found.value
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+            raise Unsuitable(f"expected {expected}")
+        return value
+
+    return Kind(expected, parse)
+
+
+def number(minimum: float, maximum: float = math.inf, *, above: bool = False) -> Kind:
+    """``above``: the minimum itself is not allowed."""
+    expected = f"a number {'above' if above else 'from'} {minimum:g}" + (
+        f" to {maximum:g}" if maximum < math.inf else ""
+    )
+
+    def parse(found: Located) -> float:
+        value = _float(found.value)
+        if not minimum <= value <= maximum or value == math.inf or (above and value == minimum):
+            raise Unsuitable(f"expected {expected}")
+        return value
+
+    return Kind(expected, parse)
+
+
+def _float(value: object) -> float:
+    """NaN for what is no number. YAML 1.1 reads 1e-3 as a text."""
+    try:
+        return float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def _boolean(found: Located) -> bool:
+    words = {"true": True, "false": False}  # llm-serving's files quote now and then
+    value = words.get(found.value.lower()) if isinstance(found.value, str) else found.value
+    if not isinstance(value, bool):
+        raise Unsuitable("expected true or false")
+    return value
+
+
+def _text(found: Located) -> str:
+    if not isinstance(found.value, str) or not found.value.strip():
+        raise Unsuitable("expected a text")
+    return found.value
+
+
+def _path(found: Located) -> Path:
+    if not isinstance(found.value, str) or not found.value.strip() or "\0" in found.value:
+        raise Unsuitable("expected a path")
+    try:
+        path = found.base / Path(found.value).expanduser()
+    except RuntimeError as error:
+        raise Unsuitable("expected a path, but there is no such user's home directory") from error
+    return Path(os.path.abspath(path))  # noqa: PTH100 - links are kept: what lies beside the link belongs to it
+
+
+def _mapping(found: Located) -> dict[str, Any]:
+    if not isinstance(found.value, dict):
+        raise Unsuitable("expected a mapping")
+    plain: dict[str, Any] = found.plain()
+    return plain
+
+
+BOOLEAN = Kind("true or false", _boolean)
+TEXT = Kind("a text", _text)
+PATH = Kind("a path", _path)
+MAPPING = Kind("a mapping", _mapping)
+
+
+def choice(*names: str) -> Kind:
+    expected = f"one of {', '.join(names)}" if len(names) > 1 else names[0]
+
+    def parse(found: Located) -> str:
+        if not isinstance(found.value, str) or found.value not in names:
+            raise Unsuitable(f"expected {expected}")
+        return found.value
+
+    return Kind(expected, parse)
+
+
+def only(value: object, shown: str, reason: str) -> Kind:
+    """The one value that is served, of a setting for which llm-serving had others."""
+
+    def parse(found: Located) -> object:
+        accepted = _boolean(found) if isinstance(value, bool) else found.value
+        if accepted != value:
+            raise Unsuitable(f"{reason}; set it to {shown} or leave it out")
+        return value
+
+    return Kind(shown, parse)
+
+
+def dtype(*names: str) -> Kind:
+    """``float16``, or llm-serving's ``DataType.FLOAT16``."""
+    expected = f"one of {', '.join(names)}, or llm-serving's form, such as DataType.{names[0].upper()}"
+
+    def parse(found: Located) -> str:
+        name = found.value.removeprefix("DataType.").lower() if isinstance(found.value, str) else ""
+        if name not in names:
+            raise Unsuitable(f"expected {expected}")
+        return name
+
+    return Kind(expected, parse)
+
+
+def list_of(kind: Kind, minimum: int = 1, maximum: int = 1024) -> Kind:
+    """A list, or one value that stands for a list of one. Gives a tuple."""
+    expected = (
+        f"a list of {minimum}: {kind.expected}" if minimum == maximum else f"{kind.expected}, or a list of such"
+    )
+
+    def parse(found: Located) -> tuple[Any, ...]:
+        items = found.value if isinstance(found.value, list) else [found]
+        if not minimum <= len(items) <= maximum:
+            limits = "" if minimum == maximum else f", with {minimum} to {maximum} elements"
+            raise Unsuitable(f"expected {expected}{limits}")
+        try:
+            return tuple(kind.parse(item) for item in items)
+        except Unsuitable:
+            raise Unsuitable(f"expected {expected}") from None
+
+    return Kind(expected, parse)
+
+
+def largest(kind: Kind) -> Kind:
+    """llm-serving lists compiled sizes, of which only the largest says something about the server."""
+    items = list_of(kind)
+
+    def parse(found: Located) -> Any:
+        return max(items.parse(found))
+
+    return Kind(f"{items.expected}, of which the largest counts", parse)

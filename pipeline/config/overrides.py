@@ -1,0 +1,45 @@
+"""``--set section.key=value``: a value on the command line in place of the file's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from .errors import Problem
+from .source import Located, Unreadable, read_text
+
+
+def apply_overrides(root: Located, overrides: Iterable[str], problems: list[Problem]) -> Located:
+    """The document with each override in its place; a later one wins. Values are read as YAML.
+
+    Relative paths in them are relative to the working directory, as a shell completes them.
+    """
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        names = key.strip().split(".")
+        if not equals or not all(names):
+            message = "expected section.key=value, as in serving_config.server_port=9000"
+            problems.append(Problem(f"--set {override}", 0, message))
+            continue
+        try:
+            value = read_text(text, f"--set {override}", Path.cwd(), problems, line=0)
+        except Unreadable as error:
+            problems.append(replace(error.problem, key=key))
+            continue
+        value = value if text.strip() else replace(value, value=None)  # "key=" empties it, as "key:" does
+        root = _with(root, names, value, problems, "")
+    return root
+
+
+def _with(node: Located, names: list[str], value: Located, problems: list[Problem], prefix: str) -> Located:
+    if not names:
+        return value
+    content = {} if node.value is None else node.value
+    if not isinstance(content, dict):
+        problems.append(value.problem(prefix, f"{prefix} is {node.shown()}; it has no keys that could be set"))
+        return node
+    name, *rest = names
+    key = f"{prefix}.{name}" if prefix else name
+    inner = content.get(name, replace(value, value={}))
+    return replace(node, value={**content, name: _with(inner, rest, value, problems, key)})

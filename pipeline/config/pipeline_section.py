@@ -1,0 +1,147 @@
+"""RingServe's own settings: the section ``pipeline``. Every key has a default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from .kinds import BOOLEAN, MAPPING, PATH, TEXT, choice, integer, list_of, number
+from .setting import section, setting
+
+_CPUS = list_of(integer(0, 4095))
+_SPIN = number(0, 1_000_000)
+_BYTES = integer(1 << 16, 1 << 30)
+
+EMULATED_KEYS: Final = ("name", "cost_model", "token_range", "emit_eos", "eos_probability", "seed", "spin_us")
+"""Keys of ``pipeline.runner`` that only the emulated device has; `model.emulated` knows their defaults."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerConfig:
+    """What computes."""
+
+    kind: str = setting(
+        choice("mindformers", "emulated"),
+        "mindformers",
+        "`mindformers`: the model itself; `emulated`: takes the time of a device and computes nothing",
+    )
+    device: str = setting(
+        choice("CPU", "Ascend"),
+        None,
+        "where the mindformers runner computes",
+        derived="`context.device_target` of the mindformers YAML, else CPU",
+    )
+    compile_cache: Path | None = setting(
+        PATH, None, "directory that keeps compiled graphs between starts; made when missing"
+    )
+    threads: int | None = setting(
+        integer(1, 4096), None, "CPU threads of a step", derived="one per CPU the process may use"
+    )
+    random_weights: bool = setting(
+        BOOLEAN, False, "for measurements without a checkpoint: weights of the right shape, answers without sense"
+    )
+    cost_model: Mapping[str, Any] | None = setting(
+        MAPPING, None, "emulated: milliseconds of a step; see `configs/emulated_910b.yaml`"
+    )
+    name: str | None = setting(TEXT, None, "emulated: what is emulated, for logs")
+    token_range: tuple[int, ...] | None = setting(
+        list_of(integer(0), 2, 2), None, "emulated: first and last + 1 of the ids it answers with"
+    )
+    emit_eos: bool | None = setting(BOOLEAN, None, "emulated: whether answers end by themselves")
+    eos_probability: float | None = setting(
+        number(0, 1), None, "emulated: chance that a token ends the answer, with `emit_eos`"
+    )
+    seed: int | None = setting(integer(0), None, "emulated: another seed, another text")
+    spin_us: float | None = setting(
+        number(0, 1000), None, "emulated: end of a step that is waited for awake, in microseconds"
+    )
+
+    def emulated(self) -> dict[str, Any]:
+        """What `EmulatedSettings.from_mapping` takes: the keys that are set."""
+        values = {key: getattr(self, key) for key in EMULATED_KEYS}
+        return {"kind": self.kind, **{key: value for key, value in values.items() if value is not None}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """One line per request at `info`; nothing per token at any level."""
+
+    level: str = setting(choice("debug", "info", "warning", "error"), "info", "least severe level that is written")
+    format: str = setting(choice("text", "json"), "text", "lines for people, or one JSON object per line")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpinConfig:
+    """How long a stage may stay awake waiting for the next message, in microseconds, before it sleeps."""
+
+    front: float | None = setting(_SPIN, 0.0, "the HTTP process; 0: sleeps at once")
+    preprocess: float | None = setting(_SPIN, None, "tokenizing and scheduling", derived="what the rings choose")
+    inference: float | None = setting(_SPIN, None, "the device's process", derived="what the rings choose")
+    sampling: float | None = setting(_SPIN, None, "sampling and detokenizing", derived="what the rings choose")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuConfig:
+    """CPU numbers that a stage is pinned to; null: wherever the kernel puts it."""
+
+    front: tuple[int, ...] | None = setting(_CPUS, None, "the HTTP process")
+    preprocess: tuple[int, ...] | None = setting(_CPUS, None, "tokenizing and scheduling")
+    inference: tuple[int, ...] | None = setting(_CPUS, None, "the device's process and the threads of its steps")
+    sampling: tuple[int, ...] | None = setting(_CPUS, None, "sampling and detokenizing")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RingConfig:
+    """Sizes of the rings in shared memory. All are powers of two."""
+
+    step_slots: int = setting(integer(2, 256), 4, "step descriptors between preprocess and inference")
+    logits_slots: int = setting(
+        integer(2, 64), 2, "logits between inference and sampling, 4 bytes x max_rows x vocabulary each"
+    )
+    request_bytes: int = setting(_BYTES, 8 << 20, "front to preprocess; a request may take half of it")
+    reply_bytes: int = setting(_BYTES, 1 << 20, "sampling, and refusals of preprocess, to front")
+    finished_bytes: int = setting(_BYTES, 1 << 18, "finished rows and tokens, sampling to preprocess")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineConfig:
+    """RingServe's own settings."""
+
+    model_dir: Path | None = setting(
+        PATH, None, "a Hugging Face directory: its configuration, weights and tokenizer are the defaults"
+    )
+    model_name: str = setting(TEXT, None, "name of the model in OpenAI's API", derived="`model_config.model_name`")
+    runner: RunnerConfig = section(RunnerConfig)
+    overlap: bool = setting(BOOLEAN, True, "prepare the next step while the device computes this one")
+    max_rows: int = setting(
+        integer(1, 4096), None, "sequences that run at the same time", derived="`decode_batch_size`"
+    )
+    token_budget: int = setting(
+        integer(1, 1 << 20), 256, "new tokens per step; longer prompts are split, decoding goes on between the pieces"
+    )
+    prefix_cache: bool = setting(BOOLEAN, True, "prompts with the same beginning share its KV blocks")
+    greedy_on_device: bool = setting(BOOLEAN, True, "steps of greedy rows alone take the argmax on the device")
+    max_queue: int = setting(integer(1, 1 << 20), 1024, "requests that wait; beyond it clients get 429")
+    request_timeout_s: float | None = setting(
+        number(0, above=True), None, "longest time of a request, waiting included; null: no limit"
+    )
+    drain_timeout_s: float = setting(number(0), 30.0, "time that running requests get to finish at shutdown")
+    keep_alive_s: float = setting(number(0), 30.0, "idle time after which a connection is closed")
+    header_timeout_s: float = setting(number(0, above=True), 10.0, "time a client has to send a request")
+    body_limit_bytes: int = setting(integer(1024, 1 << 28), 4 << 20, "longest body of a request; beyond it 413")
+    max_connections: int = setting(integer(1, 1 << 20), 1000, "open connections; beyond it new ones get 503")
+    hosts: tuple[str, ...] = setting(
+        list_of(TEXT, maximum=64), None, "addresses to listen on", derived="`serving_config.server_ip`"
+    )
+    metrics_port: int | None = setting(
+        integer(0, 65535), None, "a port of its own for `/metrics`; null: on the server's port"
+    )
+    llm_serving_raw_logit: bool = setting(
+        BOOLEAN, False, "`logprob` of llm-serving's API is the raw logit, as it was there, not the log-probability"
+    )
+    log: LogConfig = section(LogConfig)
+    spin_us: SpinConfig = section(SpinConfig)
+    cpus: CpuConfig = section(CpuConfig)
+    rings: RingConfig = section(RingConfig)

@@ -1,0 +1,62 @@
+"""The front's process, as the launcher starts it."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from ipc import RingHandle
+from model.tokenizer import Tokenizer
+from pipeline.front.server import run_front
+from pipeline.front.settings import FrontRings, FrontSettings
+from pipeline.stage import Stage
+from pipeline.stats import StatsHandle
+from pipeline.tokenizers import open_tokenizer
+
+
+def run_front_stage(stage: Stage) -> None:
+    """Serve on the sockets that the launcher has bound."""
+    listener = socket.socket(fileno=stage.listen_fds[0])
+    listener.setblocking(False)
+
+    def tokenizer() -> Tokenizer:
+        return open_tokenizer(stage.config, stage.shapes.vocab_size)
+
+    rings = FrontRings(**{name: _copy(ring.handle) for name, ring in stage.rings.records.items()})
+    run_front(
+        settings_of(stage),
+        rings,
+        StatsHandle(stage.stats_fd),
+        listener=listener,
+        load_tokenizer=tokenizer,
+        on_listening=lambda *_: stage.status.ready(),
+    )
+
+
+def settings_of(stage: Stage) -> FrontSettings:
+    config, pipeline = stage.config, stage.config.pipeline
+    return FrontSettings(
+        model_name=pipeline.model_name,
+        model_route=config.serving_config.model_route,
+        vocab_size=stage.shapes.vocab_size,
+        max_length=config.max_length,
+        max_prompt=min(config.model_config.seq_length, config.max_length - 1),
+        max_rows=stage.shapes.max_rows,
+        max_queue=pipeline.max_queue,
+        device=pipeline.runner.device,
+        dtype=str(config.model_config.model_dtype),
+        body_limit_bytes=pipeline.body_limit_bytes,
+        max_connections=pipeline.max_connections,
+        header_timeout_s=pipeline.header_timeout_s,
+        keep_alive_s=pipeline.keep_alive_s,
+        drain_timeout_s=pipeline.drain_timeout_s,
+        request_timeout_s=pipeline.request_timeout_s,
+        log_level=pipeline.log.level,
+        log_format=pipeline.log.format,
+    )
+
+
+def _copy(handle: RingHandle) -> RingHandle:
+    """The stage has taken over the originals."""
+    segment, space, *data = (os.dup(fd) for fd in handle.fds)
+    return RingHandle(segment, space, tuple(data))

@@ -1,0 +1,41 @@
+"""The inference process."""
+
+from __future__ import annotations
+
+import gc
+
+from model.runner import Runner
+from pipeline.inference.executor import StepExecutor
+from pipeline.runners import make_runner
+from pipeline.stage import Stage
+
+
+def run_inference(stage: Stage) -> None:
+    """Load, warm up, then execute steps until the rings close."""
+    runner = make_runner(stage.config)
+    try:
+        runner.load(stage.status.progress)
+        runner.warm_up(stage.status.progress)
+        _serve(stage, runner)
+    finally:
+        runner.close()
+
+
+def _serve(stage: Stage, runner: Runner) -> None:
+    rings, options = stage.rings.slots, stage.end_options
+    with (
+        rings["steps"].consumer(writable=True, **options) as steps,
+        rings["tokens"].consumer(**options) as tokens,
+        rings["logits"].producer(**options) as logits,
+    ):
+        executor = StepExecutor(runner, steps, tokens, logits, stage.shapes)
+        settle()
+        stage.status.ready()
+        while True:
+            executor.run_step()
+
+
+def settle() -> None:
+    """What start-up made stays: the collector need not look at it again, and has little left to do."""
+    gc.collect()
+    gc.freeze()

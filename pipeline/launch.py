@@ -1,0 +1,55 @@
+"""``python -m pipeline.launch --config configs/….yaml``: starts the four stages and holds them together.
+
+The launcher makes the segments, the rings and the listening sockets, starts the stages, tells what they do until they
+are ready, and then waits: for a signal, or for the death of one of them, which ends all. Whatever ends it, nothing is
+left behind: names in /dev/shm are gone as soon as everybody has attached, and no stage outlives the launcher.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import ipc
+from model.errors import ModelError
+from pipeline.config import ConfigurationError, load_configuration
+from pipeline.config.__main__ import remarks
+from pipeline.supervisor import PortInUseError, Supervisor
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.launch", description="Start RingServe.")
+    parser.add_argument("--config", required=True, metavar="FILE", help="a YAML file, as in configs/")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key, for example serving_config.server_port=9000; may be repeated",
+    )
+    parser.add_argument("--check", action="store_true", help="print the effective configuration and exit")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 after a drain, 1 when a stage failed, 2 for a configuration that is wrong."""
+    options = parse(arguments)
+    try:
+        config = load_configuration(options.config, options.set, other_host=options.check)
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    for remark in remarks(config):
+        print(remark, file=sys.stderr)
+    if options.check:
+        print(config.to_yaml(), end="")
+        return 0
+    try:
+        return Supervisor(config).run()
+    except (ModelError, ipc.IpcError, PortInUseError) as error:
+        print(f"RingServe can't start: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

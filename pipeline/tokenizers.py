@@ -1,0 +1,18 @@
+"""The tokenizer a configuration names, and which tokens end an answer."""
+
+from __future__ import annotations
+
+from model.tokenizer import Tokenizer, load_tokenizer
+from pipeline.config import Configuration
+
+
+def open_tokenizer(config: Configuration, vocab_size: int) -> Tokenizer:
+    """Raises TokenizerError when it is missing, broken, or knows ids that the model does not."""
+    tokenizer = load_tokenizer(config.tokenizer.vocab_file)
+    tokenizer.require_fits(vocab_size)
+    return tokenizer
+
+
+def end_ids(config: Configuration, tokenizer: Tokenizer) -> frozenset[int]:
+    """Tokens that end every answer that does not ask otherwise."""
+    return tokenizer.eos_ids | {config.model_config.end_token}

@@ -1,0 +1,34 @@
+"""A small model's files: what a configuration refers to."""
+
+import json
+
+import pytest
+
+HUGGING_FACE = {
+    "model_type": "llama",
+    "vocab_size": 2048,
+    "max_position_embeddings": 1024,
+    "eos_token_id": [2, 5],
+}
+
+
+@pytest.fixture
+def model_dir(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(HUGGING_FACE))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture
+def write(tmp_path, model_dir):
+    """Writes a configuration beside the model's folder."""
+
+    def write(text, name="server.yaml"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write

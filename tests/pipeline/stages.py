@@ -1,0 +1,177 @@
+"""The three stages of the step path in one process, driven turn by turn, on an emulated device.
+
+Everything is real but the processes: rings, layouts, scheduler, runner, sampler, detokenizer.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from tokenizers import Tokenizer as Library
+from tokenizers import decoders, models, pre_tokenizers
+
+import ipc
+from model.emulated import CostModel, EmulatedRunner, EmulatedSettings
+from model.tokenizer import load_tokenizer
+from pipeline.descriptors import Shapes, logits_layout, results_layout, step_layout, tokens_layout
+from pipeline.inference.executor import StepExecutor
+from pipeline.messages import Cancel, Submit, unpack_delta, unpack_reply
+from pipeline.preprocess.blocks import BlockManager
+from pipeline.preprocess.scheduler import Scheduler
+from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessLimits, PreprocessStage
+from pipeline.runners import emulated_buckets
+from pipeline.sampling.sampler_stage import SamplingStage
+
+VOCABULARY = 257
+EOS = 256
+
+
+def write_byte_tokenizer(directory):
+    """Every byte is a token, and 256 ends a text."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    library = Library(models.BPE(vocab={character: i for i, character in enumerate(alphabet)}, merges=[]))
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    library.decoder = decoders.ByteLevel()
+    library.add_special_tokens(["</s>"])
+    library.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    return directory / "tokenizer.json"
+
+
+class Server:
+    """`ahead` is how many steps may be under way: OVERLAPPED or PLAIN."""
+
+    def __init__(
+        self, tokenizer_file, *, rows=4, budget=16, blocks=64, block_size=4, max_length=128, ahead=OVERLAPPED,
+        prefix_cache=True, greedy_on_device=True, emit_eos=False, max_queue=100,
+    ):  # fmt: skip
+        self.settings = EmulatedSettings(
+            cost=CostModel(fixed_ms=0.0),
+            vocab_size=VOCABULARY,
+            max_length=max_length,
+            num_blocks=blocks,
+            block_size=block_size,
+            buckets=emulated_buckets(rows, budget),
+            eos_token_id=EOS,
+            emit_eos=emit_eos,
+            eos_probability=0.05,
+            greedy_on_device=greedy_on_device,
+            spin_us=0,
+        )
+        runner = EmulatedRunner(self.settings)
+        runner.load()
+        shapes = Shapes(max(b.tokens for b in runner.facts.buckets), rows, runner.facts.block_table_width, VOCABULARY)
+        make, records = ipc.SlotRing.create, ipc.ByteRing.create
+        self.rings = rings = {
+            "steps": make("steps", slots=4, layout=step_layout(shapes)),
+            "logits": make("logits", slots=2, layout=logits_layout(shapes)),
+            "tokens": make("tokens", slots=4, layout=tokens_layout(shapes)),
+            "results": make("results", slots=4, layout=results_layout(shapes)),
+            **{name: records(name, capacity=1 << 18) for name in ("requests", "replies", "rows", "deltas")},
+        }
+        tokenizer = load_tokenizer(tokenizer_file)
+        ends = frozenset({EOS})
+        self.requests = rings["requests"].producer()
+        self.replies = rings["replies"].consumer()
+        self.deltas = rings["deltas"].consumer()
+        requests, results = rings["requests"].consumer(), rings["results"].consumer()
+        self.scheduler = Scheduler(
+            BlockManager(blocks, block_size, prefix_cache=prefix_cache),
+            runner.facts.buckets,
+            max_rows=rows,
+            token_budget=shapes.token_budget,
+            block_table_width=shapes.block_table_width,
+            ring_slots=4,
+        )
+        self.preprocess = PreprocessStage(
+            tokenizer,
+            self.scheduler,
+            PreprocessLimits(max_length, max_length - 1, max_queue, greedy_on_device, ends),
+            shapes,
+            requests=requests,
+            results=results,
+            replies=rings["replies"].producer(),
+            rows=rings["rows"].producer(),
+            steps=rings["steps"].producer(),
+            selector=ipc.RingSelector([(requests, rings["requests"].data_fd())]),
+        )
+        self.inference = StepExecutor(
+            runner,
+            rings["steps"].consumer(writable=True),
+            rings["tokens"].consumer(),
+            rings["logits"].producer(),
+            shapes,
+        )
+        self.sampling = SamplingStage(
+            tokenizer, ends, max_length, shapes,
+            logits=rings["logits"].consumer(writable=True),
+            rows=rings["rows"].consumer(),
+            tokens=rings["tokens"].producer(),
+            results=rings["results"].producer(),
+            deltas=rings["deltas"].producer(),
+        )  # fmt: skip
+        self.ahead = ahead
+        self.told = {}  # request → deltas
+        self.answers = {}  # request → Accepted or Refused
+
+    def submit(self, request, prompt, params):
+        self.requests.write(Submit(request, prompt, params, arrival_ns=request).pack())
+
+    def cancel(self, request):
+        self.requests.write(Cancel(request).pack())
+
+    def plan(self):
+        return self.preprocess.under_way < self.ahead and self.preprocess.plan_step()
+
+    def compute(self):
+        """A step, if one is planned whose tokens are known or can become so."""
+        if self.inference.steps_done >= self.preprocess.steps_planned:
+            return False
+        if self.inference.steps_done > self.sampling.steps_done:
+            return False  # it would wait for sampling, which only the next turn runs
+        self.inference.run_step()
+        return True
+
+    def sample(self):
+        if self.sampling.steps_done >= self.inference.steps_done:
+            return False
+        self.sampling.run_step()
+        return True
+
+    def listen(self):
+        heard = False
+        while (record := self.replies.try_read()) is not None:
+            reply = unpack_reply(bytes(record))
+            self.answers[reply.request] = reply
+            heard = True
+        while (record := self.deltas.try_read()) is not None:
+            delta = unpack_delta(bytes(record))
+            self.told.setdefault(delta.request, []).append(delta)
+            heard = True
+        return heard
+
+    def turn(self):
+        moves = (self.preprocess.take_results, self.preprocess.take_request, self.plan, self.compute, self.sample)
+        return any([move() for move in (*moves, self.listen)])
+
+    def run(self, turns=100_000):
+        for _ in range(turns):
+            if not self.turn():
+                return
+        raise AssertionError("it never came to rest")
+
+    def text(self, request):
+        return "".join(delta.text for delta in self.told[request])
+
+    def tokens(self, request):
+        return [delta.token_id for delta in self.told[request]]
+
+    def close(self):
+        for ring in self.rings.values():
+            ring.__exit__()
+
+
+def ids(text):
+    return np.frombuffer(text.encode(), np.uint8).tolist()
+
+
+__all__ = ["EOS", "OVERLAPPED", "PLAIN", "Server", "ids", "write_byte_tokenizer"]

@@ -1,0 +1,223 @@
+"""The step path from request to text: scheduler, descriptors, runner, sampling, results."""
+
+import random
+
+import pytest
+
+from model.emulated import expected_tokens
+from model.sampling import SamplingParams
+from pipeline.messages import Accepted, FinishReason, GenerationParams, Refused
+
+from .stages import EOS, OVERLAPPED, PLAIN, Server, write_byte_tokenizer
+
+
+@pytest.fixture(scope="session")
+def tokenizer_file(tmp_path_factory):
+    return write_byte_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture
+def serve(tokenizer_file):
+    servers = []
+
+    def start(**options):
+        servers.append(Server(tokenizer_file, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def greedy(count, **options):
+    return GenerationParams(SamplingParams(temperature=0), count, **options)
+
+
+def expected(server, request, prompt_ids, count):
+    return expected_tokens(prompt_ids, count, server.settings)
+
+
+@pytest.mark.parametrize("ahead", [OVERLAPPED, PLAIN])
+@pytest.mark.parametrize("greedy_on_device", [True, False])
+def test_one_request_yields_what_the_device_says(serve, ahead, greedy_on_device):
+    server = serve(ahead=ahead, greedy_on_device=greedy_on_device)
+    server.submit(1, [5, 6, 7], greedy(20))
+    server.run()
+    assert server.tokens(1) == expected(server, 1, [5, 6, 7], 20)
+    assert server.answers[1] == Accepted(1, [5, 6, 7])
+    last = server.told[1][-1]
+    assert (last.reason, last.index, last.prompt_tokens) == (FinishReason.LENGTH, 20, 3)
+    assert [delta.reason for delta in server.told[1][:-1]] == [FinishReason.NONE] * 19
+    assert server.scheduler.blocks.used == 0
+
+
+@pytest.mark.parametrize("ahead", [OVERLAPPED, PLAIN])
+@pytest.mark.parametrize("blocks", [64, 20])
+@pytest.mark.parametrize("prefix_cache", [True, False])
+@pytest.mark.parametrize("emit_eos", [True, False])
+def test_a_crowd_that_comes_and_goes(serve, ahead, blocks, prefix_cache, emit_eos):
+    """Mixed lengths, split prompts, shared prefixes, and with 20 blocks preemption: every text as if alone."""
+    server = serve(rows=5, budget=12, blocks=blocks, ahead=ahead, prefix_cache=prefix_cache, emit_eos=emit_eos)
+    rng = random.Random(7)
+    wanted = {}
+    for request in range(1, 31):
+        prompt = [1, 2, 3, 4, 5, 6, 7, 8][: rng.randrange(9)] + [
+            rng.randrange(200) for _ in range(rng.randrange(1, 20))
+        ]
+        count = rng.randrange(1, 30)
+        wanted[request] = expected(server, request, prompt, count)
+        server.submit(request, prompt, greedy(count))
+        for _ in range(rng.randrange(6)):
+            server.turn()
+    server.run()
+    for request, tokens in wanted.items():
+        assert server.tokens(request) == tokens, f"request {request}"
+        ended = FinishReason.EOS if tokens[-1] == EOS else FinishReason.LENGTH
+        assert server.told[request][-1].reason is ended
+    assert server.scheduler.blocks.used == 0
+    assert not server.sampling._by_request
+    if blocks == 20:
+        assert server.scheduler.stats.preemptions > 0
+
+
+def sampled(seed, count=15):
+    return GenerationParams(SamplingParams(temperature=1.0, top_k=50, top_p=0.95, seed=seed), count)
+
+
+@pytest.mark.parametrize("ahead", [OVERLAPPED, PLAIN])
+def test_a_seed_gives_the_same_text_alone_and_in_company(serve, ahead):
+    alone = serve()
+    alone.submit(1, [9, 8, 7], sampled(123))
+    alone.run()
+    company = serve(blocks=24, ahead=ahead)
+    for request in range(1, 9):
+        company.submit(
+            request, [9, 8, 7] if request == 5 else [request] * 7, sampled(123 if request == 5 else request)
+        )
+    company.run()
+    assert company.tokens(5) == alone.tokens(1)
+
+
+def test_text_stops_at_a_stop_string_and_nothing_follows(serve):
+    server = serve()
+    server.submit(1, "hello", greedy(60))
+    server.run()
+    text = server.text(1)
+    stop = text[10:14]
+    cut = text.index(stop)
+    server.submit(2, "hello", greedy(60, stop=(stop,)))
+    server.submit(3, "hello", greedy(60, stop=(stop,), include_stop=True))
+    server.run()
+    assert server.text(2) == text[:cut]
+    assert server.text(3) == text[: cut + len(stop)]
+    for request in (2, 3):
+        assert server.told[request][-1].reason is FinishReason.STOP
+    assert server.scheduler.blocks.used == 0
+
+
+def test_a_stop_token_ends_without_its_text(serve):
+    server = serve()
+    server.submit(1, [5, 5], greedy(30))
+    server.run()
+    stop = server.tokens(1)[12]
+    first = server.tokens(1).index(stop)
+    params = GenerationParams(SamplingParams(temperature=0, stop_token_ids=(stop,)), 30)
+    server.submit(2, [5, 5], params)
+    server.run()
+    assert server.tokens(2) == server.tokens(1)[: first + 1]
+    assert (server.told[2][-1].reason, server.told[2][-1].text) == (FinishReason.STOP, "")
+
+
+def test_eos_is_ignored_on_request(serve):
+    server = serve(emit_eos=True)
+    server.submit(1, [5, 5], greedy(100))
+    server.submit(2, [5, 5], greedy(100, ignore_eos=True))
+    server.run()
+    assert server.tokens(1)[-1] == EOS
+    assert len(server.tokens(2)) == 100
+
+
+def test_log_probabilities_come_with_their_rivals(serve):
+    server = serve()
+    server.submit(1, [5], GenerationParams(SamplingParams(temperature=0, logprobs=3), 4))
+    server.submit(2, [5], greedy(4))
+    server.run()
+    assert server.tokens(1) == server.tokens(2)
+    for delta in server.told[1]:
+        assert delta.top[0] == (delta.token_id, delta.logprob)
+        assert len(delta.top) == 3
+        assert delta.logprob <= 0
+    assert all(delta.logprob != delta.logprob for delta in server.told[2])  # NaN
+
+
+def test_cancelled_requests_free_everything_and_disturb_nobody(serve):
+    server = serve(rows=3, blocks=40)
+    for request in range(1, 8):
+        server.submit(request, [request] * 5, greedy(30))
+    for _ in range(12):
+        server.turn()
+    for request in (1, 3, 7):
+        server.cancel(request)
+    server.cancel(99)
+    server.run()
+    for request in (2, 4, 5, 6):
+        assert server.tokens(request) == expected(server, request, [request] * 5, 30)
+    assert server.scheduler.blocks.used == 0
+    assert not server.sampling._by_request
+    told = {request: len(deltas) for request, deltas in server.told.items()}
+    assert told.get(1, 0) < 30
+    assert 7 not in told
+
+
+@pytest.mark.parametrize(
+    ("prompt", "count", "parameter", "message"),
+    [
+        ([], 5, "prompt", "no tokens"),
+        ("", 5, "prompt", "no tokens"),
+        ([1] * 128, 1, "prompt", "has 128 tokens; at most 127"),
+        ([1] * 100, 29, "max_tokens", "100 prompt tokens and 29 new ones are more than the 128"),
+    ],
+)
+def test_what_can_not_be_served_is_refused_with_a_reason(serve, prompt, count, parameter, message):
+    server = serve()
+    server.submit(1, prompt, greedy(count))
+    server.run()
+    refusal = server.answers[1]
+    assert isinstance(refusal, Refused)
+    assert (refusal.status, refusal.parameter) == (400, parameter)
+    assert message in refusal.message
+    assert not server.told
+
+
+def test_a_full_queue_refuses_with_429(serve):
+    server = serve(rows=1, max_queue=2)
+    for request in range(1, 6):
+        server.submit(request, [request], greedy(3))
+    for _ in range(5):
+        server.preprocess.take_request()
+    server.listen()
+    assert [type(server.answers[request]) for request in range(1, 6)] == [
+        Accepted,
+        Accepted,
+        Refused,
+        Refused,
+        Refused,
+    ]
+    assert server.answers[3].status == 429
+    server.run()
+    assert len(server.tokens(2)) == 3
+
+
+def test_greedy_steps_carry_token_ids_and_others_logits(serve):
+    server = serve()
+    server.submit(1, [4, 4], greedy(5))
+    server.run()
+    assert server.inference.runner.facts.greedy_on_device
+    assert server.scheduler.greedy
+    server.submit(2, [4, 4], sampled(1, 20))
+    server.submit(3, [4, 4], greedy(20))
+    for _ in range(8):
+        server.turn()
+    assert not server.scheduler.greedy
+    server.run()
+    assert server.tokens(3)[:5] == server.tokens(1)
