@@ -22,6 +22,7 @@ import statistics
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -112,8 +113,7 @@ async def run_round(port: int, api: str, plan: Plan) -> tuple[float, int]:
 
 def cpu_s(pid: int) -> tuple[float, float]:
     """In user mode, and in the kernel."""
-    with open(f"/proc/{pid}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) / os.sysconf("SC_CLK_TCK"), int(fields[12]) / os.sysconf("SC_CLK_TCK")
 
 

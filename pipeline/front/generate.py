@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from pipeline.front.backend import Backend
-from pipeline.front.errors import SERVER, TIMED_OUT, ApiError
+from pipeline.front.errors import SERVER, TIMED_OUT, UNAVAILABLE, ApiError
 from pipeline.front.exchange import Exchange, Header
 from pipeline.front.job import Job
 from pipeline.front.progress import Progress
@@ -41,6 +41,8 @@ class Generation:
         except TimeoutError:
             message = f"the request took longer than {settings.request_timeout_s:g} s"
             await self._break_off(ApiError(504, message, kind=TIMED_OUT))
+        except asyncio.CancelledError:  # the grace period of a shutdown is over
+            await self._break_off(ApiError(503, "the server is shutting down", kind=UNAVAILABLE))
         except ApiError as error:
             await self._break_off(job.answer.translate(error))
         finally:

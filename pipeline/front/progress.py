@@ -6,10 +6,10 @@ import logging
 import time
 from typing import Any
 
-from pipeline.front.exchange import Header
 from pipeline.descriptors import Stamp
+from pipeline.front.exchange import Header
 from pipeline.messages import Delta, FinishReason
-from pipeline.stats import Counters, FrontCounter, Histograms, RequestTime, Stamp, StatsReader, StepColumn
+from pipeline.stats import Counters, FrontCounter, Histograms, RequestTime, StatsReader, StepColumn
 
 log = logging.getLogger("ringserve.front")
 

@@ -32,6 +32,8 @@ DEFAULTS: dict[str, Any] = {
 class Process:
     """A child whose standard output is JSON lines, and whose standard error is kept."""
 
+    process: Any  # subprocess.Popen, whose pipes are all there
+
     def __init__(self, script: str, *arguments: str, fds: list[int]) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-W", "error", str(HERE / script), *arguments],
@@ -52,7 +54,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        return self.process.pid
+        return int(self.process.pid)
 
     def tell(self, line: str) -> None:
         self.process.stdin.write(line + "\n")
@@ -67,7 +69,7 @@ class Process:
                 return line if key == "submit" else line[key]
 
     def wait(self, timeout: float = 20) -> int:
-        return self.process.wait(timeout)
+        return int(self.process.wait(timeout))
 
     def log(self, word: str, timeout: float = 10) -> str:
         """The first line of standard error with this word in it."""

@@ -1,8 +1,9 @@
 """The other end of the front's rings in these tests: does with each request what its prompt says.
 
-Run as ``python peer.py <handles as JSON> <stats descriptor>``. A prompt is words, which are echoed as tokens, round and
-round, and directives that begin with @. What arrives is printed, one JSON line per message. Lines on standard input:
-``ready``/``unready`` (the stages' state), ``close`` (leave the rings), ``steps N`` (write N records to the log of steps).
+Run as ``python peer.py <handles as JSON> <stats descriptor>``. A prompt is words, which are echoed as tokens, round
+and round, and directives that begin with @. What arrives is printed, one JSON line per message. Lines on standard
+input: ``ready``/``unready`` (the stages' state), ``numbers`` (set the counters), ``steps N`` (write N records to the
+log of steps), ``close`` (leave the rings).
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def test_defaults(shared):
     seen = shared.peer.expect("submit")
     while seen["prompt"] != "defaults @after=1":
         seen = shared.peer.expect("submit")
-    wanted = {
+    wanted: dict[str, object] = {
         "max_tokens": 300,
         "temperature": 0.0,
         "top_k": 0,
@@ -133,10 +133,13 @@ def test_parameters_arrive(shared):
         ({"top_p": 1.1}, "top_p"), ({"top_k": -2}, "top_k"), ({"top_k": 1.5}, "top_k"), ({"top_k": True}, "top_k"),
         ({"max_new_tokens": 0}, "max_new_tokens"), ({"max_new_tokens": 4097}, "max_new_tokens"),
         ({"max_new_tokens": "9"}, "max_new_tokens"), ({"do_sample": "yes"}, "do_sample"), ({"stop": [""]}, "stop"),
-        ({"stop": [1]}, "stop"), ({"seed": 1 << 70}, "seed"), ({"seed": 1.0}, "seed"), ({"min_new_tokens": -1}, "min_new_tokens"),
+        ({"stop": [1]}, "stop"), ({"seed": 1 << 70}, "seed"), ({"seed": 1.0}, "seed"), ({"min_new_tokens": -1},
+        "min_new_tokens"),
         ({"repetition_penalty": 0}, "repetition_penalty"), ({"presence_penalty": 3}, "presence_penalty"),
-        ({"return_protocol": "xml"}, "return_protocol"), ({"details": True}, "details"), ({"truncate": 5}, "truncate"),
-        ({"typical_p": 0.5}, "typical_p"), ({"watermark": True}, "watermark"), ({"top_n_tokens": 2}, "top_n_tokens"),
+        ({"return_protocol": "xml"}, "return_protocol"), ({"details": True}, "details"), ({"truncate": 5},
+        "truncate"),
+        ({"typical_p": 0.5}, "typical_p"), ({"watermark": True}, "watermark"), ({"top_n_tokens": 2},
+        "top_n_tokens"),
         ({"decoder_input_details": True}, "decoder_input_details"), ({"stop_token_ids": [1000]}, "stop_token_ids"),
         ({"temprature": 1}, "temprature"), ({"top_k": 4, "topk_k": 5}, "topk_k"),
     ],
@@ -155,7 +158,8 @@ def test_an_unknown_parameter_is_answered_with_the_nearest(shared):
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"temperature": 0, "do_sample": True}, {"top_p": 1}, {"top_k": 0}, {"top_k": 1 << 40}, {"max_new_tokens": 4096},
+        {"temperature": 0, "do_sample": True}, {"top_p": 1}, {"top_k": 0}, {"top_k": 1 << 40},
+        {"max_new_tokens": 4096},
         {"details": False, "truncate": None, "typical_p": 1.0, "watermark": False, "top_n_tokens": None},
     ],
 )  # fmt: skip

@@ -1,0 +1,41 @@
+"""The statistics page: one shared segment in which every stage counts what it does, for `/metrics` and the trace.
+
+Each stage has a region of its own, 128-byte aligned, that it alone writes: plain 8-byte stores, no lock. A reader may
+see a number that is one event behind another; nothing here is used to synchronise anything. Beside the counters is
+a log of the last steps with their time stamps, written by sampling, which sees every step last.
+"""
+
+from pipeline.stats.counters import (
+    FrontCounter,
+    InferenceCounter,
+    PreprocessCounter,
+    RequestTime,
+    SamplingCounter,
+    StepTime,
+    edges_s,
+)
+from pipeline.stats.page import LAYOUT, STEP_RECORDS, StatsHandle, StatsPage, StepColumn, open_stats
+from pipeline.stats.reader import HistogramSnapshot, StatsReader
+from pipeline.stats.writers import Counters, Histograms, Int64, StepLog
+
+__all__ = [
+    "LAYOUT",
+    "STEP_RECORDS",
+    "Counters",
+    "FrontCounter",
+    "HistogramSnapshot",
+    "Histograms",
+    "InferenceCounter",
+    "Int64",
+    "PreprocessCounter",
+    "RequestTime",
+    "SamplingCounter",
+    "StatsHandle",
+    "StatsPage",
+    "StatsReader",
+    "StepColumn",
+    "StepLog",
+    "StepTime",
+    "edges_s",
+    "open_stats",
+]

@@ -1,0 +1,107 @@
+"""The page itself: its layout, and how processes come by it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import IntEnum
+from multiprocessing import reduction
+from typing import Any, Self
+
+import numpy as np
+
+from ipc import CorruptRingError, Field, Layout, Segment
+from pipeline.stats.counters import RequestTime, StepTime
+
+STEP_RECORDS = 4096
+HISTOGRAM_WORDS = 32
+SUM_WORD = HISTOGRAM_WORDS - 1
+"""Words of a histogram: buckets, the last of them without an upper edge, and in the last word the sum in ns."""
+
+_COUNTER_WORDS = 32
+_RECORD_WORDS = 16
+
+LAYOUT = Layout(
+    "stats",
+    [
+        Field("identity", "uint8", (128,), "hash of this layout"),
+        Field("preprocess", "int64", (_COUNTER_WORDS,), "see PreprocessCounter"),
+        Field("inference", "int64", (_COUNTER_WORDS,), "see InferenceCounter"),
+        Field("sampling", "int64", (_COUNTER_WORDS,), "see SamplingCounter"),
+        Field("front", "int64", (_COUNTER_WORDS,), "see FrontCounter"),
+        Field("step_times", "int64", (len(StepTime), HISTOGRAM_WORDS), "histograms; sampling writes them"),
+        Field("request_times", "int64", (len(RequestTime), HISTOGRAM_WORDS), "histograms; the front writes them"),
+        Field(
+            "steps", "int64", (STEP_RECORDS, _RECORD_WORDS), "the last steps; sampling writes them; see StepColumn"
+        ),
+    ],
+)
+
+
+class StepColumn(IntEnum):
+    """Words of a record in the log of steps; the stamps follow from `STAMPS` on."""
+
+    STEP = 0  # 0 while the record is being written
+    TOKENS = 1
+    ROWS = 2
+    DECODE_ROWS = 3
+    STAMPS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class StatsHandle:
+    """The descriptor of the page, for a child that multiprocessing *spawns*."""
+
+    fd: int
+
+    def __reduce__(self) -> Any:
+        return _rebuild_handle, (reduction.DupFd(self.fd),)
+
+
+def _rebuild_handle(fd: Any) -> StatsHandle:
+    return StatsHandle(fd.detach())
+
+
+class StatsPage:
+    """The mapped page. `views` are its arrays; write through a `Counters`, `Histograms` or `StepLog`."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self.views: Any = LAYOUT.views(segment.map)
+
+    @classmethod
+    def create(cls) -> Self:
+        """Raises NoSpaceError."""
+        page = cls(Segment.create("stats", LAYOUT.size))
+        page.views.identity[:16] = np.frombuffer(LAYOUT.hash, np.uint8)
+        return page
+
+    @classmethod
+    def from_handle(cls, handle: StatsHandle) -> Self:
+        """Raises SegmentError, CorruptRingError."""
+        segment = Segment.from_fd(handle.fd)
+        if segment.size != LAYOUT.size or segment.map[:16] != LAYOUT.hash:
+            segment.close()
+            raise CorruptRingError("the statistics page has another layout: all stages must run the same version")
+        return cls(segment)
+
+    @property
+    def handle(self) -> StatsHandle:
+        return StatsHandle(self.segment.fd)
+
+    def close(self) -> None:
+        """Drop the arrays and unmap; writers that are alive keep the mapping. The name stays until `unlink`."""
+        self.views = None
+        self.segment.close()
+
+    def unlink(self) -> None:
+        self.segment.unlink()
+
+    def reset(self, stage: str) -> None:
+        """A stage that starts anew is not ready, and has nothing waiting or running."""
+        getattr(self.views, stage)[:] = 0
+
+
+def open_stats(handle: StatsHandle) -> StatsPage:
+    """The page behind a handle that this process inherited; the handle's descriptor is duplicated."""
+    return StatsPage.from_handle(StatsHandle(os.dup(handle.fd)))

@@ -1,0 +1,72 @@
+"""What `/metrics`, the trace and the timing headers read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from pipeline.descriptors import Stamp
+from pipeline.stats.counters import (
+    FrontCounter,
+    InferenceCounter,
+    PreprocessCounter,
+    RequestTime,
+    SamplingCounter,
+    StepTime,
+    edges_s,
+)
+from pipeline.stats.page import SUM_WORD, StatsPage, StepColumn
+from pipeline.stats.writers import Int64
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramSnapshot:
+    """`counts` has one entry more than `edges_s`: what lies above all edges."""
+
+    edges_s: tuple[float, ...]
+    counts: tuple[int, ...]
+    sum_s: float
+
+
+class StatsReader:
+    """What `/metrics` and the trace read."""
+
+    def __init__(self, page: StatsPage) -> None:
+        self._views = page.views
+
+    def counters(self, kind: type[IntEnum]) -> dict[str, int]:
+        """Values by name in lower case."""
+        stage = {
+            PreprocessCounter: "preprocess",
+            InferenceCounter: "inference",
+            SamplingCounter: "sampling",
+            FrontCounter: "front",
+        }[kind]
+        words = getattr(self._views, stage).tolist()
+        return {counter.name.lower(): words[counter] for counter in kind}
+
+    def histogram(self, histogram: StepTime | RequestTime) -> HistogramSnapshot:
+        table = self._views.step_times if isinstance(histogram, StepTime) else self._views.request_times
+        words, edges = table[histogram].tolist(), edges_s(histogram)
+        return HistogramSnapshot(edges, tuple(words[: len(edges) + 1]), words[SUM_WORD] / 1e9)
+
+    def steps(self, since_ns: int = 0, until_ns: int = 2**63 - 1) -> Int64:
+        """Records of steps that were sent within this time, in order, `[n, 16]`; see StepColumn.
+
+        A record that changes while it is copied is left out: its number is compared before and after.
+        """
+        before = self._views.steps[:, StepColumn.STEP].copy()
+        records = self._views.steps.copy()
+        after = self._views.steps[:, StepColumn.STEP]
+        sent = records[:, StepColumn.STAMPS + Stamp.SENT]
+        whole = (before != 0) & (before == after) & (before == records[:, StepColumn.STEP])
+        chosen: Int64 = records[whole & (sent >= since_ns) & (sent <= until_ns)]
+        return chosen[np.argsort(chosen[:, StepColumn.STEP])]
+
+    @property
+    def ready(self) -> bool:
+        """All stages behind the front take work."""
+        views = self._views
+        return all(int(region[0]) == 1 for region in (views.preprocess, views.inference, views.sampling))

@@ -1,0 +1,320 @@
+"""HTTP itself: limits, clients that are slow in either direction, pipelining, keep-alive, malformed requests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+
+import pytest
+
+from .conftest import post, read_all, read_until
+
+GENERATE = "/models/llama2/generate"
+STREAM = "/models/llama2/generate_stream"
+
+
+def body_of(prompt, **parameters):
+    return {"inputs": prompt, "parameters": parameters}
+
+
+def status_and_error(answer):
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"content-type: application/json" in head
+    return int(head.split()[1]), json.loads(body)["error"]
+
+
+def gone(served, timeout=10):
+    """Until no request is in flight."""
+    deadline = time.monotonic() + timeout
+    while served.metric("ringserve_requests_in_flight"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+# ---- malformed ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b'{"inputs": "\xff"}', b'{"inputs": "\\ud800"}', b"[" * 5000, b'{"a": NaN}']
+)
+def test_malformed_json(shared, content):
+    answer = shared.http.post(GENERATE, content=content)
+    assert answer.status_code == 400
+    assert "not valid JSON" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("content", [b"[]", b'"x"', b"5", b"null"])
+def test_json_that_is_no_object(shared, content):
+    assert shared.http.post(GENERATE, content=content).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [("GET", GENERATE, "POST"), ("PUT", "/v1/completions", "POST"), ("POST", "/metrics", "GET, HEAD")],
+)
+def test_405(shared, method, path, allow):
+    answer = shared.http.request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allow)
+    assert "not allowed" in answer.json()["error"]["message"]
+
+
+def test_404_and_head(shared):
+    assert shared.http.get("/etc/passwd").status_code == 404
+    answer = shared.http.head("/health")
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"NONSENSE\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00",
+        b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+    ],
+)
+def test_what_is_not_http(shared, request_line):
+    with shared.connect() as connection:
+        connection.sendall(request_line)
+        status, error = status_and_error(read_all(connection))
+    assert (status, error["type"]) == (400, "invalid_request_error")
+
+
+def test_a_compressed_body(shared):
+    answer = shared.http.post(GENERATE, content=b"x", headers={"Content-Encoding": "gzip"})
+    assert answer.status_code == 415
+
+
+# ---- limits ------------------------------------------------------------------------------------------------
+
+
+def test_a_body_too_large(serve):
+    served = serve(body_limit_bytes=1000)
+    assert served.generate("x" * 900, max_new_tokens=1).status_code == 200
+    assert served.generate("x" * 1200).status_code == 413
+    big = served.http.post(GENERATE, content=b"x" * 3000)  # the answer is read though nobody read the body
+    assert (big.status_code, big.headers["connection"]) == (413, "close")
+
+    def chunks():
+        for _ in range(30):
+            yield b"x" * 100
+
+    assert served.http.post(GENERATE, content=chunks()).status_code == 413
+
+
+def test_headers_too_long(serve):
+    served = serve(header_limit_bytes=2000)
+    with served.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nX: " + b"x" * 3000)
+        assert status_and_error(read_all(connection))[0] == 431
+
+
+def test_too_many_connections(serve):
+    served = serve(max_connections=3)
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(served.connect())
+        time.sleep(0.1)
+        with served.connect() as one_more:
+            answer = read_all(one_more)
+    assert status_and_error(answer)[0] == 503
+    assert b"retry-after: 1" in answer
+    assert served.generate("a", max_new_tokens=1).status_code == 200
+
+
+# ---- clients that send slowly ------------------------------------------------------------------------------
+
+
+def test_headers_that_never_end(serve):
+    served = serve(header_timeout_s=0.3)
+    with served.connect() as connection:
+        connection.sendall(b"POST /health HTTP/1.1\r\nHost: x\r\n")
+        assert status_and_error(read_all(connection))[0] == 408
+
+
+def test_a_body_that_never_ends(serve):
+    served = serve(body_timeout_s=0.3)
+    with served.connect() as connection:
+        connection.sendall(post(body_of("x"))[:-5])
+        status, error = status_and_error(read_all(connection))
+    assert (status, error["type"]) == (408, "timeout_error")
+    assert served.generate("a", max_new_tokens=1).status_code == 200
+    assert served.metric("ringserve_requests_total", outcome="cancelled") == 1
+
+
+def test_a_request_byte_by_byte(shared):
+    with shared.connect() as connection:
+        for byte in post(body_of("a b", max_new_tokens=2), headers="Connection: close\r\n"):
+            connection.sendall(bytes([byte]))
+        assert b'"generated_text": "a b"' in read_all(connection)
+
+
+def test_half_a_request_and_away(shared):
+    for cut in (10, 60, -1):
+        with shared.connect() as connection:
+            connection.sendall(post(body_of("x"))[:cut])
+    assert shared.generate("a", max_new_tokens=1).status_code == 200
+
+
+def test_an_idle_connection_is_closed(serve):
+    served = serve(keep_alive_s=0.3)
+    with served.connect() as idle, served.connect() as used:
+        used.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert read_until(used, b"alive").startswith(b"HTTP/1.1 200")
+        assert used.recv(10) == b""
+        assert idle.recv(10) == b""
+
+
+# ---- clients that do not read ------------------------------------------------------------------------------
+
+
+def narrow(served):
+    """A connection whose client takes little."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", served.port))
+    return connection
+
+
+def test_a_client_that_never_reads_is_cut_off(serve):
+    served = serve(write_timeout_s=0.5, stream_buffer_tokens=1 << 20)
+    with narrow(served) as connection:
+        connection.sendall(post(body_of("x" * 3000, max_new_tokens=4096), STREAM))
+        request = served.peer.expect("submit")["submit"]
+        assert served.generate("a b", max_new_tokens=2).json()["generated_text"] == "a b"  # others are served
+        gone(served)
+        assert request > 0
+        assert served.metric("ringserve_requests_total", outcome="cancelled") == 1
+
+
+def test_a_client_that_falls_behind_by_too_many_tokens(serve):
+    served = serve(write_timeout_s=60, stream_buffer_tokens=100)
+    with narrow(served) as connection:
+        connection.sendall(post(body_of("x" * 6000 + " @pace=0.0001", max_new_tokens=4096), STREAM))
+        request = served.peer.expect("submit")["submit"]
+        assert served.peer.expect("cancel") == request
+        gone(served)
+    assert "did not read 100 tokens" in served.front.log("cancelled")
+
+
+def test_a_client_that_reads_slowly_gets_everything(shared):
+    with narrow(shared) as connection:
+        connection.sendall(post(body_of("word " * 20, max_new_tokens=600), STREAM, headers="Connection: close\r\n"))
+        data = b""
+        while part := connection.recv(2048):
+            data += part
+            time.sleep(0.001)
+    assert data.count(b'"event"') == 600
+    assert data.endswith(b"0\r\n\r\n")
+
+
+# ---- many requests on a connection -------------------------------------------------------------------------
+
+
+def test_keep_alive(shared):
+    with shared.connect() as connection:
+        for prompt in ("a b", "c d", "e f"):
+            connection.sendall(post(body_of(prompt, max_new_tokens=2)))
+            answer = read_until(connection, b"}\n")
+            assert f'"generated_text": "{prompt}"'.encode() in answer
+            assert b"connection: close" not in answer
+
+
+@pytest.mark.parametrize("path", [GENERATE, STREAM])
+def test_connection_close(shared, path):
+    with shared.connect() as connection:
+        connection.sendall(post(body_of("a b", max_new_tokens=2), path, headers="Connection: close\r\n"))
+        answer = read_all(connection)
+    assert b"connection: close" in answer
+    assert answer.count(b"HTTP/1.1 200") == 1
+
+
+def test_http_1_0(shared):
+    with shared.connect() as connection:
+        connection.sendall(post(body_of("a b", max_new_tokens=2)).replace(b"HTTP/1.1", b"HTTP/1.0"))
+        assert b'"generated_text": "a b"' in read_all(connection)
+
+
+def test_expect_100_continue(shared):
+    with shared.connect() as connection:
+        head, _, body = post(body_of("a b", max_new_tokens=2), headers="Expect: 100-continue\r\n").partition(
+            b"\r\n\r\n"
+        )
+        connection.sendall(head + b"\r\n\r\n")
+        assert read_until(connection, b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(body)
+        assert b'"a b"' in read_until(connection, b"}\n")
+
+
+def test_pipelined_requests_are_answered_in_order(shared):
+    prompts = [f"number {i}" for i in range(30)]
+    with shared.connect() as connection:
+        paths = [GENERATE, STREAM]
+        requests = [post(body_of(prompt, max_new_tokens=2), paths[i % 2]) for i, prompt in enumerate(prompts)]
+        connection.sendall(b"".join(requests) + b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n")
+        answer = read_all(connection)
+    assert answer.count(b"HTTP/1.1 200") == 31
+    places = [answer.index(f'" {i}"'.encode()) for i in range(30)]
+    assert places == sorted(places)
+
+
+def test_nonsense_behind_a_request_does_not_get_into_its_answer(shared):
+    with shared.connect() as connection:
+        connection.sendall(post(body_of("a @pace=0.05", max_new_tokens=5), STREAM) + b"\x00\x01nonsense\r\n\r\n")
+        assert b"not a valid" not in read_all(connection)
+
+
+# ---- clients that go away ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [GENERATE, STREAM])
+@pytest.mark.parametrize("reset", [True, False])
+def test_a_client_that_goes_away_is_cancelled_at_once(shared, path, reset):
+    with shared.connect() as connection:
+        connection.sendall(post(body_of("away @pace=0.02", max_new_tokens=1000), path))
+        seen = shared.peer.expect("submit")
+        while seen["prompt"] != "away @pace=0.02":
+            seen = shared.peer.expect("submit")
+        if path == STREAM:
+            read_until(connection, b"generated_text")
+        if reset:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    assert shared.peer.expect("cancel") == seen["submit"]
+    gone(shared)
+
+
+def test_a_client_that_goes_away_before_its_first_token(shared):
+    with shared.connect() as connection:
+        connection.sendall(post(body_of("@hang"), STREAM))
+        seen = shared.peer.expect("submit")
+        while seen["prompt"] != "@hang":
+            seen = shared.peer.expect("submit")
+    assert shared.peer.expect("cancel") == seen["submit"]
+
+
+def test_all_pipelined_requests_learn_that_the_client_went_away(shared):
+    with shared.connect() as connection:
+        first = post(body_of("first @hang"), STREAM)
+        connection.sendall(first + post(body_of("second @hang"), STREAM))
+        seen = shared.peer.expect("submit")
+        while seen["prompt"] != "first @hang":
+            seen = shared.peer.expect("submit")
+    assert shared.peer.expect("cancel") == seen["submit"]
+    gone(shared)
+
+
+def test_descriptors_do_not_leak(shared):
+    import os
+
+    before = len(os.listdir(f"/proc/{shared.front.pid}/fd"))
+    for i in range(40):
+        with shared.connect() as connection:
+            connection.sendall(post(body_of("@hang" if i % 2 else "a"), STREAM)[: None if i % 3 else 40])
+    gone(shared)
+    assert shared.generate("a", max_new_tokens=1).status_code == 200
+    deadline = time.monotonic() + 10
+    while len(os.listdir(f"/proc/{shared.front.pid}/fd")) > before + 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
