@@ -315,7 +315,10 @@ static inline ring_status_t ring_wait(ring_end_t *end, uint64_t need, bool produ
         if (end->spin_ns > 0) status = ring_spin(end, need, producing, start, deadline);
     }
     if (status == RING_AGAIN) status = ring_park(end, need, producing, deadline);
-    if (status == RING_OK) ring_adapt_spin(end, ring_now_ns() - start);
+    if (status == RING_OK || status == RING_TIMEOUT) {
+        int64_t waited = ring_now_ns() - start;
+        if (status == RING_OK || waited > end->spin_max_ns) ring_adapt_spin(end, waited);
+    }
     ring_bump(&end->self->stats.heartbeat, 1);
     return status;
 }
@@ -345,10 +348,13 @@ static inline void ring_disarm(ring_end_t *end) {
  * wrong with it, or NULL. */
 static inline const char *ring_check(const void *map, uint64_t size, ring_fixed_t *f) {
     if (size < sizeof(ring_header_t)) return "the segment is smaller than a ring header";
+    if ((uintptr_t)map % RING_LINE) return "the mapping is not aligned to 128 bytes";
+    /* `state` first: what the creator wrote before it published READY is then visible. */
+    uint32_t state = atomic_load_explicit(&((const ring_header_t *)map)->fixed.state, memory_order_acquire);
     memcpy(f, map, sizeof *f);
     if (f->magic != RING_MAGIC) return "the magic number is wrong: not a ring";
     if (f->version != RING_VERSION) return "the header has another version";
-    if (atomic_load_explicit(&f->state, memory_order_relaxed) != RING_READY) return "the ring is not ready";
+    if (state != RING_READY) return "the ring is not ready";
     if (f->kind != RING_KIND_SLOTS && f->kind != RING_KIND_BYTES) return "the kind is unknown";
     if (f->max_consumers < 1 || f->max_consumers > RING_MAX_CONSUMERS) return "the number of consumers is impossible";
     if (f->layout_size > RING_MAX_LAYOUT_TEXT) return "the layout text is too long";

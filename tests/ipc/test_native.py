@@ -19,7 +19,10 @@ CORE = ROOT / "ipc" / "core"
 SOURCE = Path(__file__).parent / "native" / "ring_stress.c"
 WARNINGS = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
 FLAGS = [*WARNINGS, "-D_GNU_SOURCE", "-O1", "-g", "-pthread", f"-I{CORE}"]
-SANITIZERS = {"thread": ["-fsanitize=thread"], "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]}
+SANITIZERS = {
+    "thread": ["-fsanitize=thread"],
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+}
 EVERY_20_US, ENDLESS = "20", "3600000000"
 
 pytestmark = pytest.mark.timeout(120)
@@ -60,7 +63,9 @@ def program(cc: str, sanitizer: str, tmp_path_factory) -> Path:
     return build(cc, sanitizer, tmp_path_factory.mktemp(sanitizer))
 
 
-def stress(program: Path, ring: str, messages: int, slice_us: str, spin_us: int = 5) -> subprocess.CompletedProcess[str]:
+def stress(
+    program: Path, ring: str, messages: int, slice_us: str, spin_us: int = 5
+) -> subprocess.CompletedProcess[str]:
     """`ring`: kind, consumers and capacity."""
     command = [program, *ring.split(), str(messages), slice_us, str(spin_us), "1"]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
