@@ -38,7 +38,7 @@ def available() -> bool:
 
 def build(directory: Path = BUILD) -> None:
     """Copy package and tests, and compile the extension beside its Python files."""
-    for part in ("ipc", "tests/ipc"):
+    for part in ("ipc", "tests/ipc", "docs"):
         target = directory / part
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(ROOT / part, target, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
@@ -47,7 +47,7 @@ def build(directory: Path = BUILD) -> None:
     package = directory / "ipc"
     sources = sorted(package.glob("core/*.c"))
     flags = [*MODULE, *SANITIZERS, f"-I{sysconfig.get_path('include')}"]
-    command = ["gcc", *flags, *sources, "-o", package / "_core.abi3.so"]
+    command = ["gcc", *flags, *map(str, sources), "-o", str(package / "_core.abi3.so")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the sanitized build failed:\n{done.stderr}")
