@@ -40,6 +40,10 @@ class RingTimeout(IpcError, TimeoutError):  # noqa: N818 - see RingClosed
     written: int = 0
 
 
+class WakeUpError(IpcError):
+    """One side sleeps on an eventfd that the other, attached by name, does not have: both must attach by handle."""
+
+
 class SlotInUseError(IpcError, BufferError):
     """A slot can't be given back, or another one reserved, because views or a reservation are alive."""
 

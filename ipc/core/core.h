@@ -9,7 +9,7 @@
 
 typedef struct {
     PyObject *write_slot, *read_slot;                              /* types */
-    PyObject *corrupt, *closed, *timeout, *peer_died, *in_use, *role_taken; /* exceptions of ipc.errors */
+    PyObject *corrupt, *closed, *timeout, *peer_died, *in_use, *role_taken, *wake_up; /* exceptions of ipc.errors */
 } core_state_t;
 
 typedef struct slot slot_t;

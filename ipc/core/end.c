@@ -341,7 +341,7 @@ static int end_attach(end_t *self, uint32_t kind, const char *label, double spin
     memcpy(self->end.event_fd, fds, sizeof fds);
     ring_fence();
     if (!usable && somebody_armed(self)) {
-        PyErr_Format(PyExc_RuntimeError, "ring '%s': the other side waits on an eventfd that this one does not have; "
+        PyErr_Format(self->state->wake_up, "ring '%s': the other side waits on an eventfd that this one does not have; "
                                          "attach by handle", self->name);
         return -1;
     }
@@ -436,7 +436,7 @@ static int check_signals(end_t *self) {
     for (uint32_t i = 0; self->producing && i < self->end.consumers; i++)
         all &= !ring_waits_for(&self->end, i) || role_signals(&header->consumer[i]);
     if (all) return 0;
-    PyErr_Format(PyExc_RuntimeError, "ring '%s': the other side has no eventfd to wake this one; attach both by handle",
+    PyErr_Format(self->state->wake_up, "ring '%s': the other side has no eventfd to wake this one; attach both by handle",
                  self->name);
     return -1;
 }

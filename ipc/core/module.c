@@ -203,7 +203,8 @@ static int find_errors(core_state_t *state) {
                  !(state->timeout = PyObject_GetAttrString(errors, "RingTimeout")) ||
                  !(state->peer_died = PyObject_GetAttrString(errors, "PeerDied")) ||
                  !(state->in_use = PyObject_GetAttrString(errors, "SlotInUseError")) ||
-                 !(state->role_taken = PyObject_GetAttrString(errors, "RoleTakenError"));
+                 !(state->role_taken = PyObject_GetAttrString(errors, "RoleTakenError")) ||
+                 !(state->wake_up = PyObject_GetAttrString(errors, "WakeUpError"));
     Py_DECREF(errors);
     return failed ? -1 : 0;
 }
@@ -224,6 +225,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->peer_died);
     Py_VISIT(state->in_use);
     Py_VISIT(state->role_taken);
+    Py_VISIT(state->wake_up);
     return 0;
 }
 
