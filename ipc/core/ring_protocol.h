@@ -48,7 +48,9 @@ typedef enum {
 } ring_status_t;
 
 #define RING_NO_DEADLINE INT64_MAX
+#ifndef RING_SLICE_NS /* the harness in tests/ipc/native makes it short, or endless */
 #define RING_SLICE_NS INT64_C(40000000) /* how long a wait may sleep before peers are checked */
+#endif
 #define RING_ALIGN(n, a) (((n) + (a) - 1) / (a) * (a))
 
 /* One process's end of a ring. Everything shared is behind `header`; the rest is this process's own. */
@@ -65,10 +67,6 @@ typedef struct {
     int64_t spin_max_ns, spin_ns;
     int event_fd[RING_MAX_CONSUMERS];         /* producer: wakes consumer i; consumer: [0] wakes the producer */
     uint32_t event_signalled[RING_MAX_CONSUMERS]; /* the arming that was answered: one write per arming */
-    struct {
-        uint64_t index, wakes;
-        ring_side_t *waker;
-    } expired; /* a timed wait expired though data was there: was the wake-up on its way? */
 } ring_end_t;
 
 static inline int64_t ring_now_ns(void) {
@@ -85,11 +83,20 @@ static inline void ring_pause(void) {
 #endif
 }
 
-static inline void ring_fence(void) {
 #if defined(__SANITIZE_THREAD__)
-    /* ThreadSanitizer does not know fences; a read-modify-write orders as strongly on real hardware. */
+#define RING_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define RING_TSAN 1
+#endif
+#endif
+
+static inline void ring_fence(void) {
+#ifdef RING_TSAN
+    /* ThreadSanitizer does not know fences. On the hardware its read-modify-write is a full barrier; relaxed, it
+     * adds no happens-before, which would hide a missing release or acquire elsewhere. */
     static _Atomic int order;
-    atomic_fetch_add(&order, 0);
+    atomic_fetch_add_explicit(&order, 0, memory_order_relaxed);
 #else
     atomic_thread_fence(memory_order_seq_cst);
 #endif
@@ -137,6 +144,7 @@ static inline void ring_signal(ring_end_t *end, uint32_t i, uint32_t event_seq) 
 static inline void ring_wake_consumers(ring_end_t *end) {
     bool parked = false;
     for (uint32_t i = 0; i < end->consumers; i++) {
+        if (end->evicted >> i & 1) continue; /* it may have died parked: its `waiting` would stand for ever */
         ring_side_t *consumer = ring_consumer(end, i);
         parked |= atomic_load_explicit(&consumer->gate.waiting, memory_order_relaxed) != 0; /* [P3] */
         uint32_t seq = atomic_load_explicit(&consumer->gate.event_seq, memory_order_relaxed);
@@ -167,7 +175,7 @@ static inline void ring_wake_producer(ring_end_t *end) {
 
 static inline void ring_mark_done(ring_end_t *end, uint64_t index) {
     ring_bump(&end->self->stats.heartbeat, 1);
-    atomic_store_explicit(&end->self->stats.done, index, memory_order_release);
+    atomic_store_explicit(&end->self->stats.done, index, memory_order_release); /* [P5] [R5] */
 }
 
 /* ---- publish and release --------------------------------------------------------------------------------- */
@@ -265,15 +273,14 @@ static inline void ring_adapt_spin(ring_end_t *end, int64_t waited_ns) {
     }
 }
 
-/* A timed wait that expires just as a wake-up is sent is a race, not a loss. It is a loss if the other side
- * has finished publishing what we saw (`done`) and sent no wake-up since before we announced ourselves. */
-static inline void ring_settle_expired(ring_end_t *end) {
-    ring_side_t *waker = end->expired.waker;
-    if (!waker || (int64_t)(atomic_load_explicit(&waker->stats.done, memory_order_acquire) - end->expired.index) < 0)
-        return;
-    if (atomic_load_explicit(&waker->stats.wakes, memory_order_relaxed) == end->expired.wakes)
+/* Called when a slice expired, before `waiting` is taken back. A lost wake-up it is if the other side has finished a
+ * publish that this side waits for ([P5], [R5]: `done` is stored last) and sent no wake-up since before this side
+ * announced itself. Later, with `waiting` gone, a publish that rightly wakes nobody would look the same. */
+static inline void ring_count_lost_wake(ring_end_t *end, ring_side_t *other, uint64_t need, bool producing, uint64_t wakes) {
+    uint64_t done = atomic_load_explicit(&other->stats.done, memory_order_acquire); /* [L2] */
+    bool there = producing ? end->position + need - done <= end->capacity : done - end->position - 1 < end->capacity;
+    if (there && atomic_load_explicit(&other->stats.wakes, memory_order_relaxed) == wakes)
         ring_bump(&end->self->stats.lost_wakes, 1);
-    end->expired.waker = NULL;
 }
 
 /* Sleeps once, for at most one slice. RING_AGAIN: look at signals and peers, then come again. */
@@ -282,7 +289,7 @@ static inline ring_status_t ring_park(ring_end_t *end, uint64_t need, bool produ
     _Atomic uint32_t *word = producing ? &other->gate.space_seq : ring_futex_word(other);
     int64_t left = deadline - ring_now_ns();
     if (left <= 0) return RING_TIMEOUT;
-    uint64_t wakes = atomic_load_explicit(&other->stats.wakes, memory_order_relaxed);
+    uint64_t wakes = atomic_load_explicit(&other->stats.wakes, memory_order_relaxed); /* [L1] */
     atomic_store_explicit(&self->gate.waiting, 1, memory_order_relaxed);       /* [W1] [S1] */
     ring_fence();                                                              /* [W2] [S2] */
     uint32_t snapshot = atomic_load_explicit(word, memory_order_acquire);      /* [W3] [S3] */
@@ -290,19 +297,13 @@ static inline ring_status_t ring_park(ring_end_t *end, uint64_t need, bool produ
     /* Data: the look may have seen a newer head than the snapshot, but then it does not sleep. Space: the
      * blocker may be another consumer by now; then this word is not the one to sleep on. */
     bool sleeps = status == RING_AGAIN && (!producing || ring_consumer(end, end->blocker) == other);
-    int error = 0;
     if (sleeps) {
         ring_bump(&self->stats.parks, 1);
-        error = ring_futex_wait(word, snapshot, left < RING_SLICE_NS ? left : RING_SLICE_NS); /* [W4] [S5] */
+        int error = ring_futex_wait(word, snapshot, left < RING_SLICE_NS ? left : RING_SLICE_NS); /* [W4] [S5] */
+        if (error == ETIMEDOUT) ring_count_lost_wake(end, other, need, producing, wakes);
     }
     atomic_store_explicit(&self->gate.waiting, 0, memory_order_relaxed); /* [W5] [S6] */
-    if (sleeps) status = ring_look(end, need, producing);
-    if (error == ETIMEDOUT && status == RING_OK) {
-        end->expired.index = atomic_load_explicit(&other->position.index, memory_order_acquire);
-        end->expired.wakes = wakes;
-        end->expired.waker = other;
-    }
-    return status;
+    return sleeps ? ring_look(end, need, producing) : status;
 }
 
 /* One slice of a wait: spins on the first, then sleeps at most RING_SLICE_NS. `start` is when the wait began. */
@@ -310,12 +311,14 @@ static inline ring_status_t ring_wait(ring_end_t *end, uint64_t need, bool produ
                                       int64_t deadline) {
     ring_status_t status = RING_AGAIN;
     if (first) {
-        ring_settle_expired(end);
         ring_bump(&end->self->stats.waits, 1);
         if (end->spin_ns > 0) status = ring_spin(end, need, producing, start, deadline);
     }
     if (status == RING_AGAIN) status = ring_park(end, need, producing, deadline);
-    if (status == RING_OK) ring_adapt_spin(end, ring_now_ns() - start);
+    if (status == RING_OK || status == RING_TIMEOUT) {
+        int64_t waited = ring_now_ns() - start;
+        if (status == RING_OK || waited > end->spin_max_ns) ring_adapt_spin(end, waited);
+    }
     ring_bump(&end->self->stats.heartbeat, 1);
     return status;
 }
@@ -325,11 +328,12 @@ static inline ring_status_t ring_wait(ring_end_t *end, uint64_t need, bool produ
 /* As W1 to W3, with the eventfd in place of the futex. False: there is something to do, it is not armed. */
 static inline bool ring_arm(ring_end_t *end, uint64_t need, bool producing, ring_status_t *status) {
     uint32_t seq = atomic_load_explicit(&end->self->gate.event_seq, memory_order_relaxed);
-    atomic_store_explicit(&end->self->gate.event_seq, seq | 1, memory_order_relaxed);
-    ring_fence();
-    *status = ring_look(end, need, producing);
+    uint32_t armed = (seq + 1) | 1; /* another odd number, even if this end is armed: each arming gets its own signal */
+    atomic_store_explicit(&end->self->gate.event_seq, armed, memory_order_relaxed); /* [W1] [S1] */
+    ring_fence();                                                                   /* [W2] [S2] */
+    *status = ring_look(end, need, producing);                                      /* [W3] [S4] */
     if (*status == RING_AGAIN) return true;
-    atomic_store_explicit(&end->self->gate.event_seq, (seq | 1) + 1, memory_order_relaxed);
+    atomic_store_explicit(&end->self->gate.event_seq, armed + 1, memory_order_relaxed);
     return false;
 }
 
@@ -344,10 +348,13 @@ static inline void ring_disarm(ring_end_t *end) {
  * wrong with it, or NULL. */
 static inline const char *ring_check(const void *map, uint64_t size, ring_fixed_t *f) {
     if (size < sizeof(ring_header_t)) return "the segment is smaller than a ring header";
+    if ((uintptr_t)map % RING_LINE) return "the mapping is not aligned to 128 bytes";
+    /* `state` first: what the creator wrote before it published READY is then visible. */
+    uint32_t state = atomic_load_explicit(&((const ring_header_t *)map)->fixed.state, memory_order_acquire);
     memcpy(f, map, sizeof *f);
     if (f->magic != RING_MAGIC) return "the magic number is wrong: not a ring";
     if (f->version != RING_VERSION) return "the header has another version";
-    if (atomic_load_explicit(&f->state, memory_order_relaxed) != RING_READY) return "the ring is not ready";
+    if (state != RING_READY) return "the ring is not ready";
     if (f->kind != RING_KIND_SLOTS && f->kind != RING_KIND_BYTES) return "the kind is unknown";
     if (f->max_consumers < 1 || f->max_consumers > RING_MAX_CONSUMERS) return "the number of consumers is impossible";
     if (f->layout_size > RING_MAX_LAYOUT_TEXT) return "the layout text is too long";
@@ -411,8 +418,8 @@ static inline ring_status_t ring_open(ring_end_t *end, void *map, const ring_fix
 
 /* Says that this side is done. The other side learns it at its next look, at the latest after one slice. */
 static inline void ring_close(ring_end_t *end, bool producing) {
-    atomic_store_explicit(&end->self->gate.state, SIDE_CLOSED, memory_order_release);
-    ring_fence();
+    atomic_store_explicit(&end->self->gate.state, SIDE_CLOSED, memory_order_release); /* [C1] */
+    ring_fence();                                                                     /* [C2] */
     if (producing) {
         ring_wake_consumers(end);
     } else {
