@@ -76,18 +76,20 @@ class _Ring:
         self.segment = segment
         self._events = events  # space, then data per consumer; empty where attached by name
         try:
-            header = _core.read_header(segment.map)
-            if header[0] != self.KIND:
-                raise CorruptRingError(
-                    f"ring '{header[4].decode('utf-8', 'replace')}' is of the other kind: {_KINDS}"
-                )
-            if events and len(events) != 1 + header[3]:
-                raise ValueError(f"{len(events)} eventfds for a ring with {header[3]} consumers")
+            self._read_header()
         except BaseException:
             self.close()
             raise
-        _, self.capacity, self.slot_size, self.consumers, name, self._text, self._hash = header
+
+    def _read_header(self) -> None:
+        kind, self.capacity, self.slot_size, self.consumers, name, self._text, self._hash = _core.read_header(
+            self.segment.map
+        )
         self.name: str = name.decode("utf-8", "replace")
+        if kind != self.KIND:
+            raise CorruptRingError(f"ring '{self.name}' is of the other kind: {_KINDS}")
+        if self._events and len(self._events) != 1 + self.consumers:
+            raise ValueError(f"ring '{self.name}': {len(self._events)} eventfds for {self.consumers} consumers")
 
     @classmethod
     def _create(cls, name: str, capacity: int, slot_size: int, consumers: int, text: bytes) -> Self:

@@ -100,7 +100,7 @@ int end_usable(end_t *self) {
 
 static int raise_peer_died(end_t *self, const char *role, const char *label, uint64_t identity) {
     char safe[RING_LABEL_SIZE + 1] = {0};
-    memcpy(safe, label, RING_LABEL_SIZE);
+    snprintf(safe, sizeof safe, "%.*s", RING_LABEL_SIZE, label); /* shared memory need not end it with a zero */
     PyObject *text = PyUnicode_DecodeUTF8(safe, (Py_ssize_t)strlen(safe), "replace");
     PyObject *error = text ? PyObject_CallFunction(self->state->peer_died, "ssOi", self->name, role, text,
                                                    (int)identity_pid(identity))

@@ -74,7 +74,7 @@ def stress(
 @pytest.mark.parametrize("slice_us", [EVERY_20_US, ENDLESS], ids=["slices-expire", "no-slice-expires"])
 @pytest.mark.parametrize("ring", ["slots 1 1", "slots 1 4", "slots 2 2", "slots 3 4", "bytes 1 256", "bytes 2 64"])
 def test_every_byte_arrives(program: Path, ring: str, slice_us: str) -> None:
-    done = stress(program, ring, 4000, slice_us)
+    done = stress(program, ring, 2500, slice_us)
     assert done.returncode == 0, done.stdout + done.stderr
     counters = dict(word.split("=") for word in done.stdout.split())
     assert counters["lost_wakes"] == "0"
