@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from ipc.ring import DEFAULT_SPIN_US
 from ipc_bench.spec import Access, Job, PairSpec
 from ipc_bench.transports import transport_class
 from ipc_bench.transports.base import Transport
@@ -50,7 +51,8 @@ def _busy_pairs(name: str, size: int, effort: Effort, *, pinned: bool) -> list[P
         return [PairSpec(name, _RAW_SIZE, pinned, jobs)] if size == SIZES[0] else []
     transport = transport_class(name)
     jobs = tuple(job for access in transport.accesses for job in _busy_jobs(transport, access, size, effort))
-    return [PairSpec(name, size, pinned, jobs)]
+    # Named, not left to the ring: it does not spin in a process pinned to one CPU, as the peer might be on the same
+    return [PairSpec(name, size, pinned, jobs, spin_us=DEFAULT_SPIN_US)]
 
 
 def _busy_jobs(transport: type[Transport], access: Access, size: int, effort: Effort) -> list[Job]:

@@ -81,7 +81,7 @@ def run_pair(spec: PairSpec) -> Row:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(SCRIPTS), str(SCRIPTS.parent)))}
     command = [sys.executable, "-m", "ipc_bench.leader", spec.to_text()]
     leader = subprocess.Popen(
-        command, env=environment, start_new_session=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, env=environment, process_group=0, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
         out, errors = leader.communicate(timeout=LIMIT_S)
