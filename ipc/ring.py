@@ -29,7 +29,7 @@ from ipc.segment import Segment
 _KINDS = "SlotRing and ByteRing can't be taken for each other"
 _LARGEST = 1 << 48  # bytes of one ring
 
-DEFAULT_SPIN_US = 50.0
+DEFAULT_SPIN_US = 100.0
 """Microseconds a wait may spin before it sleeps; what it really spins adapts below that."""
 
 
@@ -288,6 +288,7 @@ def _close(fds: Iterable[int]) -> None:
 
 
 def _spin(spin_us: float | None) -> float:
-    """With a single CPU the peer can't run while this process spins."""
-    default = DEFAULT_SPIN_US if len(os.sched_getaffinity(0)) > 1 else 0.0
+    """With a single CPU the peer can't run while this process spins. A process that is pinned to one CPU may well
+    have a peer on another."""
+    default = DEFAULT_SPIN_US if (os.cpu_count() or 1) > 1 else 0.0
     return default if spin_us is None else spin_us
