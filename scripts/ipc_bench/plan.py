@@ -28,14 +28,15 @@ class Effort:
     scale: int
     idle_s: float
     parked: int
+    deaths: int
 
     @classmethod
     def full(cls, rounds: int) -> Self:
-        return cls(rounds=rounds, scale=1, idle_s=10.0, parked=400)
+        return cls(rounds=rounds, scale=1, idle_s=10.0, parked=400, deaths=30)
 
     @classmethod
     def quick(cls, rounds: int) -> Self:
-        return cls(rounds=rounds, scale=20, idle_s=3.0, parked=100)
+        return cls(rounds=rounds, scale=20, idle_s=3.0, parked=100, deaths=5)
 
 
 def round_pairs(names: tuple[str, ...], effort: Effort, *, pinned: bool) -> list[PairSpec]:
@@ -51,7 +52,7 @@ def _busy_pairs(name: str, size: int, effort: Effort, *, pinned: bool) -> list[P
         return [PairSpec(name, _RAW_SIZE, pinned, jobs)] if size == SIZES[0] else []
     transport = transport_class(name)
     jobs = tuple(job for access in transport.accesses for job in _busy_jobs(transport, access, size, effort))
-    # Named, not left to the ring: it does not spin in a process pinned to one CPU, as the peer might be on the same
+    # Named, so that every run says which it was
     return [PairSpec(name, size, pinned, jobs, spin_us=DEFAULT_SPIN_US)]
 
 
