@@ -55,8 +55,9 @@ def test_warm_up_compiles_smallest_first_and_nothing_after_it(in_mindspore):
 
 def test_plain_operators_compute_the_same(in_mindspore, reference):
     tokens = [tokens[:40] for tokens, _ in reference("grouped")]
-    _, custom = in_mindspore(scenarios.mixed_run, MODEL, tokens, 5)
-    _, plain = in_mindspore(scenarios.mixed_run, MODEL, tokens, 5, attention="plain")
+    small = {"buckets": (Bucket(16, 4),), "token_budget": 16}
+    _, custom = in_mindspore(scenarios.mixed_run, MODEL, tokens, 5, **small)
+    _, plain = in_mindspore(scenarios.mixed_run, MODEL, tokens, 5, **small, attention="plain")
     for ours, theirs in zip(custom, plain, strict=True):
         assert ours[:2] == theirs[:2]
         np.testing.assert_allclose(ours[2], theirs[2], atol=1e-4)
