@@ -1,4 +1,4 @@
-"""Makes tests/model/data: small random Llamas and the logits that Hugging Face transformers computes for them.
+"""Makes tests/model/data: small random Llamas, and the logits that Hugging Face transformers computes.
 
 Needs torch and transformers, which nothing else here does; the result is kept in the repository:
 
@@ -93,7 +93,9 @@ def stride(length: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", default=list(MODELS), help="which models (default: all)")
     for name in parser.parse_args().names:
         make_reference(name)

@@ -10,16 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from model.errors import CheckpointError
 from model.mindformers_runner.architecture import Architecture, Shape
 from model.mindformers_runner.mindspore_file import index_mindspore
 from model.mindformers_runner.names import fused_sources, is_derived, to_mindformers
 from model.mindformers_runner.safetensors_file import index_safetensors
-from model.mindformers_runner.stored_tensor import Float, StoredTensor
-
-Dtype = type[np.float32] | type[np.float16]
+from model.mindformers_runner.stored_tensor import Dtype, Float, StoredTensor
 
 _LISTED = 20  # problems of one kind that an error spells out
 

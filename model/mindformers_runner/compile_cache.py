@@ -1,8 +1,8 @@
 """Compiled graphs kept between runs, one directory per graph.
 
-MindSpore names the files of its cache by the order of compilation in the process. Two processes that compile in
-different order would load each other's graphs, so every graph gets a directory of its own, named by everything
-that decides what is in it.
+MindSpore names the files of its cache by the order of compilation in the process. Two processes that compile
+in different order would load each other's graphs, so every graph gets a directory of its own, named by
+everything that decides what is in it.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def from_hugging_face(config: Mapping[str, Any]) -> Architecture:
     """From the content of a Hugging Face ``config.json`` of model type "llama"."""
     if config.get("model_type") != "llama":
         raise ConfigurationError(
-            f'model_type {config.get("model_type")!r} is not supported; this runner drives Llama models ("llama")'
+            f'model_type {config.get("model_type")!r} is not supported; this runner drives Llama ("llama")'
         )
     _refuse(config, "hidden_act", allowed=("silu",), default="silu")
     _refuse(config, "mlp_bias", allowed=(False,), default=False)

@@ -61,8 +61,9 @@ def require_memory(architecture: Architecture, settings: MindFormersSettings, av
         else "use a smaller model"
     )
     raise CapacityError(
-        f"the model needs {_gib(need.total)} of memory (KV cache {_gib(need.kv_cache)} for {settings.num_blocks} "
-        f"blocks of {settings.block_size} tokens, weights {_gib(need.weights)}, runtime {_gib(need.runtime)}), "
+        f"the model needs {_gib(need.total)} of memory (KV cache {_gib(need.kv_cache)} for "
+        f"{settings.num_blocks} blocks of {settings.block_size} tokens, weights {_gib(need.weights)}, "
+        f"runtime {_gib(need.runtime)}), "
         f"but {_gib(available)} is available; {advice}, or give the process more memory"
     )
 

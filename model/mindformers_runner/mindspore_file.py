@@ -80,7 +80,9 @@ def _value(data: mmap.mmap, start: int, end: int) -> tuple[str, _Draft]:
 
 
 def _tensor(data: mmap.mmap, start: int, end: int) -> _Draft:
-    dtype, dims, pieces = "", [], []
+    dtype = ""
+    dims: list[int] = []
+    pieces: list[tuple[int, int]] = []
     for number, first, last in _fields(data, start, end):
         if number == 1:
             dims += _dims(data, first, last)
@@ -89,8 +91,8 @@ def _tensor(data: mmap.mmap, start: int, end: int) -> _Draft:
         elif number == 3:
             pieces.append((first, last - first))
     # MindSpore writes the shape of a scalar as [0]
-    shape = () if dims == [0] and sum(size for _, size in pieces) else tuple(dims)
-    return _Draft(dtype, shape, pieces)
+    scalar = dims == [0] and any(size > 0 for _, size in pieces)
+    return _Draft(dtype, () if scalar else tuple(dims), pieces)
 
 
 def _dims(data: mmap.mmap, first: int, last: int) -> list[int]:

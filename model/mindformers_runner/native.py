@@ -5,9 +5,6 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from model.errors import ConfigurationError, StepError
 from model.runner import StepInputs
 
@@ -17,17 +14,22 @@ OPERATOR = "ringserve_paged_attention"
 _MESSAGE_BYTES = 256
 
 
+_ARRAYS = (
+    "input_ids",
+    "positions",
+    "slot_mapping",
+    "valid_length",
+    "q_seq_lens",
+    "gather_index",
+    "block_tables",
+)
+_SIZES = ("tokens", "rows", "table_width", "num_blocks", "block_size", "vocab_size", "max_length")
+
+
 class _StepIndices(ctypes.Structure):
     """`ringserve::StepIndices` in csrc/step_check.h."""
 
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in (
-            "input_ids", "positions", "slot_mapping", "valid_length", "q_seq_lens", "gather_index", "block_tables",
-        )),
-        *((name, ctypes.c_int64) for name in (
-            "tokens", "rows", "table_width", "num_blocks", "block_size", "vocab_size", "max_length",
-        )),
-    ]  # fmt: skip
+    _fields_ = [(name, ctypes.c_void_p) for name in _ARRAYS] + [(name, ctypes.c_int64) for name in _SIZES]
 
 
 def load_library() -> ctypes.CDLL:
@@ -59,7 +61,7 @@ def kernel_name() -> str:
 def supported_kernels() -> tuple[str, ...]:
     """Instruction sets that this processor can run, the fastest first."""
     library = load_library()
-    names = []
+    names: list[str] = []
     while (name := library.ringserve_attention_kernel_name(len(names))) is not None:
         names.append(name.decode())
     return tuple(names)
@@ -94,11 +96,7 @@ class StepCheck:
         self._inputs = inputs  # keeps the memory mapped
         self._message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         self._indices = _StepIndices(
-            *(
-                _address(getattr(inputs, name))
-                for name, kind in _StepIndices._fields_
-                if kind is ctypes.c_void_p
-            ),
+            *(getattr(inputs, name).ctypes.data for name in _ARRAYS),
             inputs.tokens,
             inputs.rows,
             inputs.block_tables.shape[1],
@@ -113,7 +111,3 @@ class StepCheck:
         """Raises StepError that names the first array, index and value out of range."""
         if self._check(self._reference, self._message, _MESSAGE_BYTES):
             raise StepError(f"corrupt step: {self._message.value.decode()}")
-
-
-def _address(array: NDArray[np.int32]) -> int:
-    return array.ctypes.data

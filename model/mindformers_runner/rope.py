@@ -81,7 +81,7 @@ def rope_from_hugging_face(config: Mapping[str, Any], max_position: int) -> Rope
     if kind == "yarn":
         return Rope(theta, "YARN", _yarn(scaling, max_position))
     raise ConfigurationError(
-        f"rope_scaling type {kind!r} is not supported; mindformers' Llama knows default, linear, llama3 and yarn"
+        f"rope_scaling type {kind!r} is not supported; mindformers knows default, linear, llama3 and yarn"
     )
 
 

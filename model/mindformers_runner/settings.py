@@ -47,7 +47,7 @@ class MindFormersSettings:
     """Settings of a `MindFormersRunner`."""
 
     config_path: Path
-    """A mindformers YAML (``model.model_config``), a Hugging Face ``config.json``, or a directory with one."""
+    """A mindformers YAML (``model.model_config``), a Hugging Face ``config.json``, or its directory."""
     checkpoint_path: Path | None = None
     """A checkpoint file or directory; None: random weights made from ``seed``, for benchmarks and tests."""
     device: Literal["CPU", "Ascend"] = "CPU"
@@ -84,8 +84,8 @@ class MindFormersSettings:
             )
         if self.token_budget < self.max_rows:
             raise ConfigurationError(
-                f"token_budget is {self.token_budget}, but {self.max_rows} rows (max_rows) need one token each; "
-                f"raise token_budget to {self.max_rows} or lower max_rows"
+                f"token_budget is {self.token_budget}, but {self.max_rows} rows (max_rows) need one token "
+                f"each; raise token_budget to {self.max_rows} or lower max_rows"
             )
         for bucket in self.buckets or ():
             self._check_bucket(bucket)
@@ -93,8 +93,8 @@ class MindFormersSettings:
     def _check_bucket(self, bucket: Bucket) -> None:
         if not (1 <= bucket.rows <= self.max_rows and bucket.rows <= bucket.tokens <= self.token_budget):
             raise ConfigurationError(
-                f"bucket of {bucket.tokens} tokens x {bucket.rows} rows: rows must be 1..{self.max_rows} (max_rows) "
-                f"and tokens between rows and {self.token_budget} (token_budget)"
+                f"bucket of {bucket.tokens} tokens x {bucket.rows} rows: rows must be 1..{self.max_rows} "
+                f"(max_rows) and tokens between rows and {self.token_budget} (token_budget)"
             )
 
     def ladder(self) -> tuple[Bucket, ...]:

@@ -5,9 +5,10 @@ import mmap
 from pathlib import Path
 
 import numpy as np
+
+from model.errors import ModelError
 from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 from model.runner import Bucket, StepInputs
-
 from tests.model.step_plan import plan_steps
 
 BUCKETS = (Bucket(1, 1), Bucket(4, 4), Bucket(16, 4), Bucket(48, 4))
@@ -52,6 +53,7 @@ def uncached_logits(directory, tokens):
     import_mindformers()
     from mindformers import LlamaForCausalLM
     from mindspore import Tensor
+
     from model.mindformers_runner.network import llama_config, use_device
     from model.mindformers_runner.weights import load_weights
 
@@ -131,7 +133,7 @@ def greedy_and_errors(directory):
         before, array[0] = array[0], value
         try:
             runner.step(binding, logits)
-        except Exception as error:
+        except ModelError as error:
             messages.append(f"{type(error).__name__}: {error}")
         array[0] = before
     after = np.empty_like(logits)
@@ -141,9 +143,15 @@ def greedy_and_errors(directory):
     runner.close()
     try:
         runner.step(binding, logits)
-    except Exception as error:
+    except ModelError as error:
         messages.append(f"{type(error).__name__}: {error}")
-    return {"chosen": int(chosen[0]), "logits": logits[0], "after": after[0], "errors": messages, "nan": poisoned}
+    return {
+        "chosen": int(chosen[0]),
+        "logits": logits[0],
+        "after": after[0],
+        "errors": messages,
+        "nan": poisoned,
+    }
 
 
 def _greedy_after_poisoning(runner, binding) -> int:
@@ -172,14 +180,16 @@ def compilations(directory):
     runner.warm_up(lambda *event: progress.append(event))
     lines.clear()
     for step in plan_steps([np.arange(100) % 7], runner.facts, 1):
-        runner.step(runner.bind(step.inputs), np.empty((step.inputs.rows, runner.facts.vocab_size), np.float32))
+        runner.step(
+            runner.bind(step.inputs), np.empty((step.inputs.rows, runner.facts.vocab_size), np.float32)
+        )
     runner.close()
     return on_demand, progress, list(lines)
 
 
 def dynamic_run(directory, tokens, seed):
     """A mixed run as on Ascend: one graph with dynamic shapes, a tensor per step; but with a cell for CPU."""
-    import model.mindformers_runner.network as network
+    from model.mindformers_runner import network
     from model.mindformers_runner.execution import DynamicExecution
 
     runner = loaded(directory, attention="plain")  # MindSpore's custom operators want static shapes
@@ -209,7 +219,7 @@ def logits_of_one_token(directory, **changes):
 
 
 def save_in_mindspore_format(directory, target, file_format):
-    """The same weights as MindSpore writes them, in mindformers' names; read by our own code, checked elsewhere."""
+    """The same weights as MindSpore writes them, in mindformers' names; from our own reader."""
     from model.mindformers_runner.quiet import import_mindformers
 
     import_mindformers()

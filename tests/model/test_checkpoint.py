@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from model.errors import CheckpointError
 from model.mindformers_runner.checkpoint import open_checkpoint
 from model.mindformers_runner.configuration import read_architecture
-
 from tests.model import scenarios
 from tests.model.conftest import DATA
 from tests.model.numpy_llama import read_safetensors
@@ -29,7 +29,11 @@ def write_safetensors(file, tensors: dict[str, np.ndarray]) -> None:
     header, data = {}, b""
     for name, array in tensors.items():
         raw = array.astype("<f4").tobytes()
-        header[name] = {"dtype": "F32", "shape": array.shape, "data_offsets": [len(data), len(data) + len(raw)]}
+        header[name] = {
+            "dtype": "F32",
+            "shape": array.shape,
+            "data_offsets": [len(data), len(data) + len(raw)],
+        }
         data += raw
     text = json.dumps(header).encode()
     file.write_bytes(struct.pack("<Q", len(text)) + text + data)
@@ -85,7 +89,9 @@ def test_all_misfits_are_in_one_error(tmp_path):
     message = str(error.value)
     assert "2 missing: model.layers.0.attention.wq.weight (64, 64), lm_head.weight (256, 64)" in message
     assert "1 surplus: model.layers.2.attention_norm.weight (64,)" in message
-    assert "1 wrongly shaped: model.layers.1.feed_forward.w3.weight is (64, 128), expected (128, 64)" in message
+    assert (
+        "1 wrongly shaped: model.layers.1.feed_forward.w3.weight is (64, 128), expected (128, 64)" in message
+    )
 
 
 def test_derived_and_doubled_tensors_are_no_surplus(tmp_path):
@@ -109,7 +115,9 @@ def test_fused_model_from_parts(tmp_path):
     np.testing.assert_array_equal(qkv[48:64], value[:16].astype(np.float32))
     np.testing.assert_array_equal(qkv[64:96], query[32:].astype(np.float32))
     gate = weights["model.layers.1.feed_forward.w_gate_hidden.weight"]
-    np.testing.assert_array_equal(gate[0::2], tensors["model.layers.1.mlp.gate_proj.weight"].astype(np.float32))
+    np.testing.assert_array_equal(
+        gate[0::2], tensors["model.layers.1.mlp.gate_proj.weight"].astype(np.float32)
+    )
     np.testing.assert_array_equal(gate[1::2], tensors["model.layers.1.mlp.up_proj.weight"].astype(np.float32))
 
 
@@ -137,7 +145,10 @@ model:
         (lambda data: b"", "is truncated or not a safetensors file"),
         (lambda data: data[:8] + b"x" + data[9:], "its header is not JSON"),
         (lambda data: b"\xff" * 8 + data[8:], "is truncated or not a safetensors file"),
-        (lambda data: data.replace(b'"F32"', b'"I32"'), "has dtype I32; supported are float32, float16, bfloat16"),
+        (
+            lambda data: data.replace(b'"F32"', b'"I32"'),
+            "has dtype I32; supported are float32, float16, bfloat16",
+        ),
         (lambda data: data.replace(b'"shape"', b'"shapE"'), "the header's entry for .* is malformed"),
     ],
 )
@@ -159,7 +170,7 @@ def test_missing_shard_and_missing_files(tmp_path):
     shards = tmp_path / "shards"
     shutil.copytree(DATA / "llama3", shards)
     (shards / "model-00002-of-00003.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="missing beside it: model-00002-of-00003.safetensors"):
+    with pytest.raises(CheckpointError, match=r"missing beside it: model-00002-of-00003\.safetensors"):
         open_checkpoint(shards, read_architecture(shards))
     (shards / "model.safetensors.index.json").write_text("[]")
     with pytest.raises(CheckpointError, match="is not a safetensors index"):
@@ -179,5 +190,4 @@ def test_file_that_shrinks_after_it_was_opened(tmp_path):
     weights = open_checkpoint(file, GROUPED)
     file.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match="cannot read tensor"):
-        for weight in weights:
-            weight.read(np.float32)
+        [weight.read(np.float32) for weight in weights]

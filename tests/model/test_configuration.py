@@ -4,6 +4,7 @@ import json
 
 import pytest
 import yaml
+
 from model.errors import ConfigurationError
 from model.mindformers_runner.configuration import from_hugging_face, from_mindformers, read_architecture
 from model.mindformers_runner.rope import Rope
@@ -23,7 +24,12 @@ HUGGING_FACE = {
     "rope_theta": 500000.0,
     "tie_word_embeddings": True,
 }
-LLAMA3 = {"factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+LLAMA3 = {
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 
 PREDICT_LLAMA2_7B = """
 use_parallel: False
@@ -108,7 +114,9 @@ def test_rope_variants_of_hugging_face(scaling, rope):
 
 def test_newer_rope_parameters():
     parameters = {"rope_theta": 10.0, "rope_type": "llama3", **LLAMA3}
-    assert from_hugging_face({**HUGGING_FACE, "rope_parameters": parameters}).rope == Rope(10.0, "LLAMA3", LLAMA3)
+    assert from_hugging_face({**HUGGING_FACE, "rope_parameters": parameters}).rope == Rope(
+        10.0, "LLAMA3", LLAMA3
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,7 +143,10 @@ def test_rope_variants_of_mindformers(changes, rope):
         ({"num_attention_heads": 31, "head_dim": None}, "cannot be split into 31 heads"),
         ({"hidden_size": None}, "hidden_size is missing; it must be a positive whole number"),
         ({"vocab_size": "many"}, "vocab_size is 'many'; it must be a positive whole number"),
-        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_scaling type 'dynamic' is not supported"),
+        (
+            {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+            "rope_scaling type 'dynamic' is not supported",
+        ),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "lacks low_freq_factor, high_freq_factor"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 0.5}}, "factor .* is 0.5; it must be at least 1"),
         ({"rope_scaling": "linear"}, "rope_scaling is 'linear'; it must be an object or null"),
@@ -151,7 +162,10 @@ def test_refused_by_hugging_face(changes, message):
     ("changes", "message"),
     [
         ({"extend_method": "DYNAMIC_NTK"}, "extend_method 'DYNAMIC_NTK' is not supported"),
-        ({"extend_method": "YARN"}, "scaling_factor of extend_method YARN is 1.0; it must have the keys factor"),
+        (
+            {"extend_method": "YARN"},
+            "scaling_factor of extend_method YARN is 1.0; it must have the keys factor",
+        ),
         ({"moe_config": {"expert_num": 8}}, "mixtures of experts are not supported"),
         ({"quant_config": {"quant_method": "ptq"}}, "quant_config .* is not supported"),
         ({"type": "BaichuanConfig"}, "type 'BaichuanConfig' is not supported"),
@@ -187,7 +201,7 @@ def test_unreadable_files(tmp_path, name, text, message):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(ConfigurationError, match="cannot read the model configuration .*config.json"):
+    with pytest.raises(ConfigurationError, match=r"cannot read the model configuration .*config\.json"):
         read_architecture(tmp_path)
 
 

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 import pytest
+
 from model.errors import CapacityError, ConfigurationError
 from model.mindformers_runner import MindFormersRunner
 from model.mindformers_runner.configuration import read_architecture
 from model.mindformers_runner.memory import available_memory, kv_block_bytes, memory_need, require_memory
-
 from tests.model import scenarios
 from tests.model.conftest import DATA
 
@@ -33,7 +33,9 @@ def test_half_precision_without_padding_on_ascend():
 def test_error_says_what_to_change():
     need = memory_need(ARCHITECTURE, SETTINGS).total
     require_memory(ARCHITECTURE, SETTINGS, need)
-    with pytest.raises(CapacityError, match="lower num_blocks from 40 to at most 39, or give the process more"):
+    with pytest.raises(
+        CapacityError, match="lower num_blocks from 40 to at most 39, or give the process more"
+    ):
         require_memory(ARCHITECTURE, SETTINGS, need - 1)
     with pytest.raises(CapacityError, match="use a smaller model, or give the process more memory"):
         require_memory(ARCHITECTURE, SETTINGS, 1000)
@@ -51,7 +53,10 @@ def test_length_beyond_the_model():
 
 def machine(root, *, available=8 * GIB, cgroup="0::/a/b\n", **files):
     """A made-up /proc and /sys."""
-    contents = {"proc/meminfo": f"MemTotal: 99 kB\nMemAvailable: {available // 1024} kB\n", "proc/self/cgroup": cgroup}
+    contents = {
+        "proc/meminfo": f"MemTotal: 99 kB\nMemAvailable: {available // 1024} kB\n",
+        "proc/self/cgroup": cgroup,
+    }
     for name, text in {**contents, **files}.items():
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)

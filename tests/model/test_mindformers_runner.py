@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from model.mindformers_runner import MindFormersRunner
 from model.runner import Bucket, StepInputs
-
 from tests.model import scenarios
 from tests.model.conftest import DATA
 
@@ -86,7 +86,9 @@ def test_compile_cache_keeps_graphs_apart(in_mindspore, tmp_path):
 
 
 def test_random_weights_follow_the_seed(in_mindspore):
-    same = [in_mindspore(scenarios.logits_of_one_token, MODEL, checkpoint_path=None, seed=4) for _ in range(2)]
+    same = [
+        in_mindspore(scenarios.logits_of_one_token, MODEL, checkpoint_path=None, seed=4) for _ in range(2)
+    ]
     np.testing.assert_array_equal(*same)
     other = in_mindspore(scenarios.logits_of_one_token, MODEL, checkpoint_path=None, seed=5)
     assert np.abs(other - same[0]).max() > 1e-3
@@ -102,7 +104,8 @@ from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 assert not {{"mindspore", "mindformers", "yaml"}} & set(sys.modules) - {{"yaml"}}
 show = warnings.showwarning
 directory = Path({str(MODEL)!r})
-runner = MindFormersRunner(MindFormersSettings(directory, directory, num_blocks=4, max_rows=1, token_budget=1))
+settings = MindFormersSettings(directory, directory, num_blocks=4, max_rows=1, token_budget=1)
+runner = MindFormersRunner(settings)
 runner.load()
 runner.warm_up()
 assert warnings.showwarning is show
@@ -141,8 +144,14 @@ def inputs(facts, bucket=Bucket(4, 4), **changes) -> StepInputs:  # noqa: B008
     ("changes", "message"),
     [
         ({"bucket": Bucket(5, 4)}, "no bucket of 5 tokens x 4 rows; there are 1x1, 4x4, 16x4, 48x4"),
-        ({"positions": np.zeros(4, np.int64)}, "positions must be a C-contiguous int32 array .* but is int64"),
-        ({"q_seq_lens": np.zeros(3, np.int32)}, r"q_seq_lens must be .* shape \(4,\), but is int32 of shape \(3,\)"),
+        (
+            {"positions": np.zeros(4, np.int64)},
+            "positions must be a C-contiguous int32 .* but is int64",
+        ),
+        (
+            {"q_seq_lens": np.zeros(3, np.int32)},
+            r"q_seq_lens must be .* but is int32 of shape \(3,\)",
+        ),
         ({"block_tables": np.zeros((4, 15), np.int32)}, r"block_tables must be .* shape \(4, 16\)"),
         ({"slot_mapping": np.zeros(8, np.int32)[::2]}, "slot_mapping must be .*, not contiguous"),
         ({"gather_index": [0, 0, 0, 0]}, "gather_index must be an array, but is list"),
