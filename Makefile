@@ -1,20 +1,64 @@
 # Two commands do everything on a fresh machine with Python 3.11 and a C compiler:
 #   make serve   make test
 # Each creates or refreshes .venv; a stamp file per set of extras says what is installed.
-PYTHON ?= python3.11
-VENV   := .venv
-BIN    := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard ipc/*.c ipc/*.h)
+PYTHON  ?= python3.11
+VENV    := .venv
+BIN     := $(VENV)/bin
+PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch])
 
-.PHONY: serve test lint bench-ipc verify sanitize test-aarch64 clean
+.PHONY: serve test lint format bench-ipc stress-ipc verify sanitize test-aarch64 clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.stamp-serve: $(SOURCES) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable .
+	$(PIP) --editable .
 	touch $@
 
 $(VENV)/.stamp-test: $(SOURCES) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(PIP) --editable '.[test]'
 	touch $@ $(VENV)/.stamp-serve
+
+serve: $(VENV)/.stamp-serve
+	@echo "The server comes with a later change. What there is now: the rings it will run on."
+	@echo "  $(BIN)/python -m ipc.inspect   list live rings      make bench-ipc   measure them"
+
+test: $(VENV)/.stamp-test
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+# Rivals are optional: one that can't be built or has no wheel here is left out, and the benchmark says so.
+RIVALS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["rivals"], sep="\n")
+
+$(VENV)/.stamp-bench: $(SOURCES) | $(BIN)/python
+	$(PIP) --editable '.[bench]'
+	$(BIN)/python -c '$(RIVALS)' | while read -r rival; do \
+	    $(PIP) "$$rival" || echo "skipped: $$rival can't be installed here"; done
+	touch $@ $(VENV)/.stamp-serve
+
+bench-ipc: $(VENV)/.stamp-bench
+	$(BIN)/python scripts/bench_ipc.py --json bench-ipc.json --plot bench-ipc.png $(BENCH_FLAGS)
+
+stress-ipc: $(VENV)/.stamp-serve
+	$(BIN)/python scripts/stress_ipc.py --messages 100000000 --ring slot,byte,broadcast
+
+lint: $(VENV)/.stamp-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.stamp-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+verify: $(BIN)/python
+	$(BIN)/python scripts/verify_rings.py
+
+sanitize: $(VENV)/.stamp-test
+	$(BIN)/python scripts/sanitize.py
+
+test-aarch64: $(VENV)/.stamp-test
+	$(BIN)/python scripts/test_aarch64.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info ipc/*.so

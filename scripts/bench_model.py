@@ -73,17 +73,13 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--preset", choices=PRESETS, help="a model of random weights")
     model.add_argument("--config", type=Path, help="mindformers YAML, config.json, or its directory")
     parser.add_argument("--checkpoint", type=Path, help="weights for --config (default: random)")
     parser.add_argument("--rows", type=numbers, default=[1, 8, 32], help="decode shapes (default: 1,8,32)")
-    parser.add_argument(
-        "--chunks", type=numbers, default=[128], help="prefill shapes, in tokens (default: 128)"
-    )
+    parser.add_argument("--chunks", type=numbers, default=[128], help="prefill shapes, in tokens (default: 128)")
     parser.add_argument("--context", type=int, default=256, help="keys per row (default: 256)")
     parser.add_argument("--steps", type=int, default=60, help="steps measured per shape (default: 60)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of the operator")
@@ -109,9 +105,7 @@ def measure(options: argparse.Namespace, attention: Attention) -> list[Timing]:
         median = float(np.median(times))
         p99 = float(np.percentile(times, 99))
         timings.append(
-            Timing(
-                attention, bucket.tokens, bucket.rows, options.context, median, p99, weights / median / 1e6
-            )
+            Timing(attention, bucket.tokens, bucket.rows, options.context, median, p99, weights / median / 1e6)
         )
     runner.close()
     return timings
@@ -129,9 +123,7 @@ def make_settings(options: argparse.Namespace, attention: Attention, scratch: Pa
         config.write_text(json.dumps(preset))
     rows = max(options.rows)
     blocks = -(-options.context // 16)
-    buckets = {Bucket(count, count) for count in options.rows} | {
-        Bucket(count, rows) for count in options.chunks
-    }
+    buckets = {Bucket(count, count) for count in options.rows} | {Bucket(count, rows) for count in options.chunks}
     budget = max(bucket.tokens for bucket in buckets)
     return MindFormersSettings(
         config_path=config,

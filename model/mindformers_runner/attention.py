@@ -33,9 +33,7 @@ class PagedAttention(nn.Cell):
         self.paged_attention_mgr = nn.Cell()
         self.width, self.kv_width = n_head * head_dim, n_kv_head * head_dim
         padded = -(-head_dim // KEY_GROUP) * KEY_GROUP
-        self.key_cache = _cache(
-            "key_cache", (num_blocks, n_kv_head, block_size // KEY_GROUP, head_dim, KEY_GROUP)
-        )
+        self.key_cache = _cache("key_cache", (num_blocks, n_kv_head, block_size // KEY_GROUP, head_dim, KEY_GROUP))
         self.value_cache = _cache("value_cache", (num_blocks, n_kv_head, block_size, padded))
         self.attend = ops.Custom(
             f"{LIBRARY}:{OPERATOR}",

@@ -30,10 +30,7 @@ class CompileCache:
             architecture,
             (settings.device, settings.num_blocks, settings.block_size, settings.attention, max_length),
             (ms.__version__, mindformers.__version__, str(LIBRARY)),
-            [
-                hashlib.sha256(file.read_bytes()).hexdigest()
-                for file in sorted(Path(__file__).parent.glob("*.py"))
-            ],
+            [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(Path(__file__).parent.glob("*.py"))],
         )
         self._key = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 

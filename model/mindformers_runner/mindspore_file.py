@@ -47,9 +47,7 @@ def index_mindspore(file: Path) -> dict[str, StoredTensor]:
     except (IndexError, UnicodeDecodeError, ValueError) as error:
         raise CheckpointError(f"{file} is truncated or not a MindSpore checkpoint: {error}") from error
     return {
-        name: StoredTensor(
-            name, _DTYPES.get(draft.dtype, draft.dtype), draft.shape, file, tuple(draft.pieces)
-        )
+        name: StoredTensor(name, _DTYPES.get(draft.dtype, draft.dtype), draft.shape, file, tuple(draft.pieces))
         for name, draft in drafts.items()
     }
 

@@ -52,9 +52,7 @@ class Recipe:
     architecture: Architecture
 
     def reader(self, stored: Mapping[str, StoredTensor]) -> Callable[[Dtype], Float]:
-        return lambda dtype: self.combine(
-            [stored[name].read(dtype) for name in self.sources], self.architecture
-        )
+        return lambda dtype: self.combine([stored[name].read(dtype) for name in self.sources], self.architecture)
 
 
 def fused_sources(name: str, architecture: Architecture, stored: Container[str]) -> Recipe:

@@ -35,9 +35,7 @@ class _StepIndices(ctypes.Structure):
 def load_library() -> ctypes.CDLL:
     """The operator's library. Raises ConfigurationError when it has not been built."""
     if not LIBRARY.exists():
-        raise ConfigurationError(
-            f"{LIBRARY.name} is missing beside {LIBRARY.parent}; build it: pip install -e ."
-        )
+        raise ConfigurationError(f"{LIBRARY.name} is missing beside {LIBRARY.parent}; build it: pip install -e .")
     library = ctypes.CDLL(str(LIBRARY))
     library.ringserve_attention_kernel.restype = ctypes.c_char_p
     library.ringserve_attention_kernel_name.restype = ctypes.c_char_p
@@ -70,9 +68,7 @@ def supported_kernels() -> tuple[str, ...]:
 def use_kernel(name: str) -> None:
     """Choose an instruction set. Raises ConfigurationError when this processor cannot run it."""
     if load_library().ringserve_attention_use_kernel(name.encode()):
-        raise ConfigurationError(
-            f"kernel {name!r} cannot run here; there are {', '.join(supported_kernels())}"
-        )
+        raise ConfigurationError(f"kernel {name!r} cannot run here; there are {', '.join(supported_kernels())}")
 
 
 def last_error() -> str:

@@ -22,9 +22,7 @@ def bucket_ladder(max_rows: int, token_budget: int) -> tuple[Bucket, ...]:
     """
     decode = _grow(1, 2, max_rows)
     mixed = _grow(16, 4, token_budget)
-    shapes = {(rows, rows) for rows in decode} | {
-        (tokens, max_rows) for tokens in mixed if tokens >= max_rows
-    }
+    shapes = {(rows, rows) for rows in decode} | {(tokens, max_rows) for tokens in mixed if tokens >= max_rows}
     return ascending(Bucket(tokens, rows) for tokens, rows in shapes)
 
 
@@ -79,9 +77,7 @@ class MindFormersSettings:
         _require_choice("device", self.device, ("CPU", "Ascend"))
         _require_choice("attention", self.attention, ("custom", "plain"))
         if self.device == "CPU" and self.block_size % KEY_GROUP:
-            raise ConfigurationError(
-                f"block_size is {self.block_size}; on CPU it must be a multiple of {KEY_GROUP}"
-            )
+            raise ConfigurationError(f"block_size is {self.block_size}; on CPU it must be a multiple of {KEY_GROUP}")
         if self.token_budget < self.max_rows:
             raise ConfigurationError(
                 f"token_budget is {self.token_budget}, but {self.max_rows} rows (max_rows) need one token "

@@ -30,8 +30,7 @@ class StoredTensor:
     def __post_init__(self) -> None:
         if self.dtype not in ITEM_SIZES:
             raise CheckpointError(
-                f"{self.file}: tensor {self.name} has dtype {self.dtype}; "
-                f"supported are {', '.join(ITEM_SIZES)}"
+                f"{self.file}: tensor {self.name} has dtype {self.dtype}; supported are {', '.join(ITEM_SIZES)}"
             )
         expected = int(np.prod(self.shape, dtype=np.int64)) * ITEM_SIZES[self.dtype]
         actual = sum(size for _, size in self.pieces)

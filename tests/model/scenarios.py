@@ -180,9 +180,7 @@ def compilations(directory):
     runner.warm_up(lambda *event: progress.append(event))
     lines.clear()
     for step in plan_steps([np.arange(100) % 7], runner.facts, 1):
-        runner.step(
-            runner.bind(step.inputs), np.empty((step.inputs.rows, runner.facts.vocab_size), np.float32)
-        )
+        runner.step(runner.bind(step.inputs), np.empty((step.inputs.rows, runner.facts.vocab_size), np.float32))
     runner.close()
     return on_demand, progress, list(lines)
 

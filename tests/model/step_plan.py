@@ -27,17 +27,13 @@ class PlannedStep:
     rows: tuple[tuple[int, int], ...]  # sequence and position of each row's last new token
 
 
-def plan_steps(
-    tokens: list[np.ndarray], facts: RunnerFacts, seed: int, largest_chunk: int = 20
-) -> list[PlannedStep]:
+def plan_steps(tokens: list[np.ndarray], facts: RunnerFacts, seed: int, largest_chunk: int = 20) -> list[PlannedStep]:
     """Steps until every sequence is through: prompts split at random, rows joining, leaving and pausing,
     blocks scattered and reused, everything padded to the runner's buckets with rubbish in the padding."""
     generator = np.random.default_rng(seed)
     free = list(generator.permutation(facts.num_blocks))
     sequences = [
-        Sequence(
-            number, ids, int(generator.integers(1, len(ids) + 1)) // 2 + 1, int(generator.integers(0, 30))
-        )
+        Sequence(number, ids, int(generator.integers(1, len(ids) + 1)) // 2 + 1, int(generator.integers(0, 30)))
         for number, ids in enumerate(tokens)
     ]
     steps: list[PlannedStep] = []

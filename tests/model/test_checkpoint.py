@@ -89,9 +89,7 @@ def test_all_misfits_are_in_one_error(tmp_path):
     message = str(error.value)
     assert "2 missing: model.layers.0.attention.wq.weight (64, 64), lm_head.weight (256, 64)" in message
     assert "1 surplus: model.layers.2.attention_norm.weight (64,)" in message
-    assert (
-        "1 wrongly shaped: model.layers.1.feed_forward.w3.weight is (64, 128), expected (128, 64)" in message
-    )
+    assert "1 wrongly shaped: model.layers.1.feed_forward.w3.weight is (64, 128), expected (128, 64)" in message
 
 
 def test_derived_and_doubled_tensors_are_no_surplus(tmp_path):
@@ -115,9 +113,7 @@ def test_fused_model_from_parts(tmp_path):
     np.testing.assert_array_equal(qkv[48:64], value[:16].astype(np.float32))
     np.testing.assert_array_equal(qkv[64:96], query[32:].astype(np.float32))
     gate = weights["model.layers.1.feed_forward.w_gate_hidden.weight"]
-    np.testing.assert_array_equal(
-        gate[0::2], tensors["model.layers.1.mlp.gate_proj.weight"].astype(np.float32)
-    )
+    np.testing.assert_array_equal(gate[0::2], tensors["model.layers.1.mlp.gate_proj.weight"].astype(np.float32))
     np.testing.assert_array_equal(gate[1::2], tensors["model.layers.1.mlp.up_proj.weight"].astype(np.float32))
 
 

@@ -114,9 +114,7 @@ def test_rope_variants_of_hugging_face(scaling, rope):
 
 def test_newer_rope_parameters():
     parameters = {"rope_theta": 10.0, "rope_type": "llama3", **LLAMA3}
-    assert from_hugging_face({**HUGGING_FACE, "rope_parameters": parameters}).rope == Rope(
-        10.0, "LLAMA3", LLAMA3
-    )
+    assert from_hugging_face({**HUGGING_FACE, "rope_parameters": parameters}).rope == Rope(10.0, "LLAMA3", LLAMA3)
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,7 @@ def test_half_precision_without_padding_on_ascend():
 def test_error_says_what_to_change():
     need = memory_need(ARCHITECTURE, SETTINGS).total
     require_memory(ARCHITECTURE, SETTINGS, need)
-    with pytest.raises(
-        CapacityError, match="lower num_blocks from 40 to at most 39, or give the process more"
-    ):
+    with pytest.raises(CapacityError, match="lower num_blocks from 40 to at most 39, or give the process more"):
         require_memory(ARCHITECTURE, SETTINGS, need - 1)
     with pytest.raises(CapacityError, match="use a smaller model, or give the process more memory"):
         require_memory(ARCHITECTURE, SETTINGS, 1000)

@@ -86,9 +86,7 @@ def test_compile_cache_keeps_graphs_apart(in_mindspore, tmp_path):
 
 
 def test_random_weights_follow_the_seed(in_mindspore):
-    same = [
-        in_mindspore(scenarios.logits_of_one_token, MODEL, checkpoint_path=None, seed=4) for _ in range(2)
-    ]
+    same = [in_mindspore(scenarios.logits_of_one_token, MODEL, checkpoint_path=None, seed=4) for _ in range(2)]
     np.testing.assert_array_equal(*same)
     other = in_mindspore(scenarios.logits_of_one_token, MODEL, checkpoint_path=None, seed=5)
     assert np.abs(other - same[0]).max() > 1e-3

@@ -128,9 +128,7 @@ class Call:
 def tiled_keys(keys: np.ndarray) -> np.ndarray:
     """``[blocks, size, heads, D]`` to ``[blocks, heads, size / 16, D, 16]``."""
     blocks, size, heads, dim = keys.shape
-    return np.ascontiguousarray(
-        keys.reshape(blocks, size // GROUP, GROUP, heads, dim).transpose(0, 3, 1, 4, 2)
-    )
+    return np.ascontiguousarray(keys.reshape(blocks, size // GROUP, GROUP, heads, dim).transpose(0, 3, 1, 4, 2))
 
 
 def tiled_values(values: np.ndarray) -> np.ndarray:

@@ -49,9 +49,7 @@ def test_own_buckets_must_hold_the_largest_step():
     settings = MindFormersSettings(Path("c"), max_rows=2, token_budget=32, buckets=(Bucket(1, 1),))
     with pytest.raises(ConfigurationError, match="buckets lack 32 tokens x 2 rows"):
         settings.ladder()
-    settings = MindFormersSettings(
-        Path("c"), max_rows=2, token_budget=32, buckets=(Bucket(32, 2), Bucket(1, 1))
-    )
+    settings = MindFormersSettings(Path("c"), max_rows=2, token_budget=32, buckets=(Bucket(32, 2), Bucket(1, 1)))
     assert shapes(settings.ladder()) == [(1, 1), (32, 2)]
 
 

@@ -1,0 +1,478 @@
+/* The ring protocol: one producer, one or more consumers, no lock, no lost wake-up.
+ *
+ * Pure C11, no Python: the extension, the ThreadSanitizer harness and the benchmarks compile this one file.
+ * Bracketed labels ([P1], [W3], …) name the steps of the SPIN model in ipc/verify/ring.pml.
+ *
+ * Invariants
+ *   I1  head and tails only grow, and 0 <= head - tail <= capacity for every consumer that is waited for.
+ *   I2  only the producer writes units [head, tail + capacity); only consumers read units [tail, head).
+ *   I3  every shared word has one writer (`owner` apart, which processes claim by compare-and-swap).
+ *
+ * Why no wake-up is lost. A waiter announces itself, then looks; a publisher publishes, then looks:
+ *   waiter     [W1] waiting = 1   [W2] fence   [W3] snapshot = head, recheck   [W4] FUTEX_WAIT(head, snapshot)
+ *   publisher  [P1] head = h      [P2] fence   [P3] load waiting               [P4] FUTEX_WAKE if it was set
+ * The two seq_cst fences are totally ordered. If P2 comes first, W3 sees the new head and does not sleep. If W2
+ * comes first, P3 sees waiting and wakes: either the waiter sleeps already, or the kernel's comparison in W4
+ * finds that head is no longer the snapshot. Head's low 32 bits suffice because a producer can't run 2^32 units
+ * ahead of a parked consumer (capacity <= 2^31).
+ *
+ * Free space works the same way, on a counter of the consumer's own: [S1] waiting, [S2] fence, [S3] snapshot of
+ * space_seq *before* [S4] the recheck of tail, [S5] FUTEX_WAIT; against [R1] tail, [R2] fence, [R3] load waiting,
+ * [R4] space_seq + 1 and FUTEX_WAKE. Were the snapshot taken after the recheck, R1 to R4 could fall between them,
+ * and the snapshot would already hold the bump that was to end the wait.
+ *
+ * A side that dies holds nothing: its words keep their last value, and its successor or its peer goes on from
+ * them. What a dead producer had not published was never visible; what a dead consumer had not released stays.
+ */
+#ifndef RING_PROTOCOL_H
+#define RING_PROTOCOL_H
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ring_layout.h"
+
+typedef enum {
+    RING_OK,
+    RING_AGAIN,   /* nothing yet: one slice of the wait is over; look at signals and peers, then wait again */
+    RING_TIMEOUT, /* the caller's deadline passed */
+    RING_CLOSED,  /* the other side closed the ring (and, for a consumer, everything is read) */
+    RING_CORRUPT, /* an index or a record in shared memory is impossible */
+} ring_status_t;
+
+#define RING_NO_DEADLINE INT64_MAX
+#ifndef RING_SLICE_NS /* the harness in tests/ipc/native makes it short, or endless */
+#define RING_SLICE_NS INT64_C(40000000) /* how long a wait may sleep before peers are checked */
+#endif
+#define RING_ALIGN(n, a) (((n) + (a) - 1) / (a) * (a))
+
+/* One process's end of a ring. Everything shared is behind `header`; the rest is this process's own. */
+typedef struct {
+    ring_header_t *header;
+    ring_side_t *self;
+    uint8_t *data;
+    uint64_t capacity, slot_size;
+    uint32_t kind, consumers;
+    uint64_t position;      /* producer: head; consumer: next unit to read (released up to `self` tail) */
+    uint64_t cached_remote; /* producer: slowest tail; consumer: head; as last read */
+    uint64_t evicted;       /* producer: consumers it no longer waits for */
+    uint32_t blocker;       /* producer: the consumer that had no room when it last looked */
+    int64_t spin_max_ns, spin_ns;
+    int event_fd[RING_MAX_CONSUMERS];         /* producer: wakes consumer i; consumer: [0] wakes the producer */
+    uint32_t event_signalled[RING_MAX_CONSUMERS]; /* the arming that was answered: one write per arming */
+} ring_end_t;
+
+static inline int64_t ring_now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static inline void ring_pause(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb" ::: "memory"); /* `yield` is a no-op on most cores */
+#endif
+}
+
+#if defined(__SANITIZE_THREAD__)
+#define RING_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define RING_TSAN 1
+#endif
+#endif
+
+static inline void ring_fence(void) {
+#ifdef RING_TSAN
+    /* ThreadSanitizer does not know fences. On the hardware its read-modify-write is a full barrier; relaxed, it
+     * adds no happens-before, which would hide a missing release or acquire elsewhere. */
+    static _Atomic int order;
+    atomic_fetch_add_explicit(&order, 0, memory_order_relaxed);
+#else
+    atomic_thread_fence(memory_order_seq_cst);
+#endif
+}
+
+/* Only the writer of a word bumps it, so a load and a store suffice: no read-modify-write. */
+static inline void ring_bump(_Atomic uint64_t *counter, uint64_t by) {
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + by, memory_order_relaxed);
+}
+
+static inline _Atomic uint32_t *ring_futex_word(ring_side_t *producer) {
+    return (_Atomic uint32_t *)(void *)&producer->position.index;
+}
+
+static inline int ring_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns) {
+    struct timespec t = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
+    return syscall(SYS_futex, word, FUTEX_WAIT, expected, &t, NULL, 0) == 0 ? 0 : errno;
+}
+
+static inline void ring_futex_wake(_Atomic uint32_t *word) {
+    syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+static inline ring_side_t *ring_consumer(const ring_end_t *end, uint32_t i) { return &end->header->consumer[i]; }
+
+static inline bool ring_is_closed(ring_side_t *side) {
+    return atomic_load_explicit(&side->gate.state, memory_order_acquire) == SIDE_CLOSED;
+}
+
+/* ---- waking the other side ------------------------------------------------------------------------------- */
+
+static inline bool ring_must_signal(const ring_end_t *end, uint32_t i, uint32_t event_seq) {
+    return (event_seq & 1) && event_seq != end->event_signalled[i] && end->event_fd[i] >= 0;
+}
+
+static inline void ring_signal(ring_end_t *end, uint32_t i, uint32_t event_seq) {
+    uint64_t one = 1;
+    ssize_t written;
+    do written = write(end->event_fd[i], &one, sizeof one);
+    while (written < 0 && errno == EINTR);
+    end->event_signalled[i] = event_seq; /* EAGAIN means a wake-up is already pending there */
+}
+
+/* Wakes those consumers that said, before they looked at head, that they would sleep. */
+static inline void ring_wake_consumers(ring_end_t *end) {
+    bool parked = false;
+    for (uint32_t i = 0; i < end->consumers; i++) {
+        if (end->evicted >> i & 1) continue; /* it may have died parked: its `waiting` would stand for ever */
+        ring_side_t *consumer = ring_consumer(end, i);
+        parked |= atomic_load_explicit(&consumer->gate.waiting, memory_order_relaxed) != 0; /* [P3] */
+        uint32_t seq = atomic_load_explicit(&consumer->gate.event_seq, memory_order_relaxed);
+        if (ring_must_signal(end, i, seq)) {
+            ring_bump(&end->self->stats.wakes, 1);
+            ring_signal(end, i, seq);
+        }
+    }
+    if (parked) {
+        ring_bump(&end->self->stats.wakes, 1);
+        ring_futex_wake(ring_futex_word(end->self)); /* [P4] */
+    }
+}
+
+static inline void ring_wake_producer(ring_end_t *end) {
+    ring_side_t *producer = &end->header->producer;
+    uint32_t seq = atomic_load_explicit(&producer->gate.event_seq, memory_order_relaxed);
+    if (atomic_load_explicit(&producer->gate.waiting, memory_order_relaxed)) { /* [R3] */
+        ring_bump(&end->self->stats.wakes, 1);
+        atomic_fetch_add_explicit(&end->self->gate.space_seq, 1, memory_order_release); /* [R4] */
+        ring_futex_wake(&end->self->gate.space_seq);
+    }
+    if (ring_must_signal(end, 0, seq)) {
+        ring_bump(&end->self->stats.wakes, 1);
+        ring_signal(end, 0, seq);
+    }
+}
+
+static inline void ring_mark_done(ring_end_t *end, uint64_t index) {
+    ring_bump(&end->self->stats.heartbeat, 1);
+    atomic_store_explicit(&end->self->stats.done, index, memory_order_release); /* [P5] [R5] */
+}
+
+/* ---- publish and release --------------------------------------------------------------------------------- */
+
+/* Makes units [head, head + count) visible. The payload was written before; release orders it (I2). */
+static inline void ring_publish(ring_end_t *end, uint64_t count) {
+    end->position += count;
+    atomic_store_explicit(&end->self->position.index, end->position, memory_order_release); /* [P1] */
+    ring_fence();                                                                           /* [P2] */
+    ring_wake_consumers(end);
+    ring_mark_done(end, end->position);
+}
+
+/* Gives units up to `index` back to the producer. */
+static inline void ring_release(ring_end_t *end, uint64_t index) {
+    atomic_store_explicit(&end->self->position.index, index, memory_order_release); /* [R1] */
+    ring_fence();                                                                   /* [R2] */
+    ring_wake_producer(end);
+    ring_mark_done(end, index);
+}
+
+/* ---- looking --------------------------------------------------------------------------------------------- */
+
+static inline ring_status_t ring_look_for_data(ring_end_t *end) {
+    uint64_t head = atomic_load_explicit(&end->header->producer.position.index, memory_order_acquire);
+    uint64_t available = head - end->position;
+    if (available > end->capacity || (end->kind == RING_KIND_BYTES && (head & 7))) return RING_CORRUPT;
+    end->cached_remote = head;
+    return available ? RING_OK : RING_AGAIN;
+}
+
+static inline bool ring_has_data(const ring_end_t *end) { return end->cached_remote != end->position; }
+
+static inline bool ring_has_space(const ring_end_t *end, uint64_t need) {
+    return end->position + need - end->cached_remote <= end->capacity;
+}
+
+static inline bool ring_waits_for(const ring_end_t *end, uint32_t i) {
+    return !(end->evicted >> i & 1) && !ring_is_closed(ring_consumer(end, i));
+}
+
+/* Re-reads every cursor the producer waits for; RING_CLOSED when there is none left. */
+static inline ring_status_t ring_look_for_space(ring_end_t *end, uint64_t need) {
+    uint64_t most_used = 0;
+    bool nobody = true;
+    for (uint32_t i = 0; i < end->consumers; i++) {
+        if (!ring_waits_for(end, i)) continue;
+        nobody = false;
+        uint64_t tail = atomic_load_explicit(&ring_consumer(end, i)->position.index, memory_order_acquire);
+        uint64_t used = end->position - tail;
+        if (used > end->capacity || (end->kind == RING_KIND_BYTES && (tail & 7))) return RING_CORRUPT;
+        if (used >= most_used) {
+            most_used = used;
+            end->blocker = i;
+        }
+    }
+    if (nobody) return RING_CLOSED;
+    end->cached_remote = end->position - most_used;
+    return ring_has_space(end, need) ? RING_OK : RING_AGAIN;
+}
+
+/* ---- waiting --------------------------------------------------------------------------------------------- */
+
+static inline ring_status_t ring_look(ring_end_t *end, uint64_t need, bool producing) {
+    if (producing) return ring_look_for_space(end, need);
+    ring_status_t status = ring_look_for_data(end);
+    if (status != RING_AGAIN || !ring_is_closed(&end->header->producer)) return status;
+    status = ring_look_for_data(end); /* what was published before the close is read before the end is told */
+    return status == RING_AGAIN ? RING_CLOSED : status;
+}
+
+/* Spins for at most the current budget. The clock is read every few looks: it costs more than a look. */
+static inline ring_status_t ring_spin(ring_end_t *end, uint64_t need, bool producing, int64_t start, int64_t deadline) {
+    int64_t until = start + end->spin_ns < deadline ? start + end->spin_ns : deadline, now = start;
+    ring_status_t status = RING_AGAIN;
+    while (status == RING_AGAIN && now < until) {
+        for (int i = 0; i < 8 && status == RING_AGAIN; i++) {
+            ring_pause();
+            status = ring_look(end, need, producing);
+        }
+        now = ring_now_ns();
+    }
+    ring_bump(&end->self->stats.spin_ns, (uint64_t)(now - start));
+    return status;
+}
+
+/* Spinning as long as a sleep would cost is never more than twice as bad as knowing the future. So waits that end
+ * within the maximum bring the budget back up to it; those that don't halve it, down to nothing, so that a ring
+ * whose messages are far apart costs no CPU. */
+static inline void ring_adapt_spin(ring_end_t *end, int64_t waited_ns) {
+    if (waited_ns > end->spin_max_ns) {
+        end->spin_ns /= 2;
+    } else {
+        end->spin_ns += (end->spin_max_ns - end->spin_ns + 3) / 4;
+    }
+}
+
+/* Called when a slice expired, before `waiting` is taken back. A lost wake-up it is if the other side has finished a
+ * publish that this side waits for ([P5], [R5]: `done` is stored last) and sent no wake-up since before this side
+ * announced itself. Later, with `waiting` gone, a publish that rightly wakes nobody would look the same. */
+static inline void ring_count_lost_wake(ring_end_t *end, ring_side_t *other, uint64_t need, bool producing, uint64_t wakes) {
+    uint64_t done = atomic_load_explicit(&other->stats.done, memory_order_acquire); /* [L2] */
+    bool there = producing ? end->position + need - done <= end->capacity : done - end->position - 1 < end->capacity;
+    if (there && atomic_load_explicit(&other->stats.wakes, memory_order_relaxed) == wakes)
+        ring_bump(&end->self->stats.lost_wakes, 1);
+}
+
+/* Sleeps once, for at most one slice. RING_AGAIN: look at signals and peers, then come again. */
+static inline ring_status_t ring_park(ring_end_t *end, uint64_t need, bool producing, int64_t deadline) {
+    ring_side_t *self = end->self, *other = producing ? ring_consumer(end, end->blocker) : &end->header->producer;
+    _Atomic uint32_t *word = producing ? &other->gate.space_seq : ring_futex_word(other);
+    int64_t left = deadline - ring_now_ns();
+    if (left <= 0) return RING_TIMEOUT;
+    uint64_t wakes = atomic_load_explicit(&other->stats.wakes, memory_order_relaxed); /* [L1] */
+    atomic_store_explicit(&self->gate.waiting, 1, memory_order_relaxed);       /* [W1] [S1] */
+    ring_fence();                                                              /* [W2] [S2] */
+    uint32_t snapshot = atomic_load_explicit(word, memory_order_acquire);      /* [W3] [S3] */
+    ring_status_t status = ring_look(end, need, producing);                    /* [W3] [S4] */
+    /* Data: the look may have seen a newer head than the snapshot, but then it does not sleep. Space: the
+     * blocker may be another consumer by now; then this word is not the one to sleep on. */
+    bool sleeps = status == RING_AGAIN && (!producing || ring_consumer(end, end->blocker) == other);
+    if (sleeps) {
+        ring_bump(&self->stats.parks, 1);
+        int error = ring_futex_wait(word, snapshot, left < RING_SLICE_NS ? left : RING_SLICE_NS); /* [W4] [S5] */
+        if (error == ETIMEDOUT) ring_count_lost_wake(end, other, need, producing, wakes);
+    }
+    atomic_store_explicit(&self->gate.waiting, 0, memory_order_relaxed); /* [W5] [S6] */
+    return sleeps ? ring_look(end, need, producing) : status;
+}
+
+/* One slice of a wait: spins on the first, then sleeps at most RING_SLICE_NS. `start` is when the wait began. */
+static inline ring_status_t ring_wait(ring_end_t *end, uint64_t need, bool producing, int64_t start, bool first,
+                                      int64_t deadline) {
+    ring_status_t status = RING_AGAIN;
+    if (first) {
+        ring_bump(&end->self->stats.waits, 1);
+        if (end->spin_ns > 0) status = ring_spin(end, need, producing, start, deadline);
+    }
+    if (status == RING_AGAIN) status = ring_park(end, need, producing, deadline);
+    if (status == RING_OK || status == RING_TIMEOUT) {
+        int64_t waited = ring_now_ns() - start;
+        if (status == RING_OK || waited > end->spin_max_ns) ring_adapt_spin(end, waited);
+    }
+    ring_bump(&end->self->stats.heartbeat, 1);
+    return status;
+}
+
+/* ---- arming an eventfd (asyncio) --------------------------------------------------------------------------- */
+
+/* As W1 to W3, with the eventfd in place of the futex. False: there is something to do, it is not armed. */
+static inline bool ring_arm(ring_end_t *end, uint64_t need, bool producing, ring_status_t *status) {
+    uint32_t seq = atomic_load_explicit(&end->self->gate.event_seq, memory_order_relaxed);
+    uint32_t armed = (seq + 1) | 1; /* another odd number, even if this end is armed: each arming gets its own signal */
+    atomic_store_explicit(&end->self->gate.event_seq, armed, memory_order_relaxed); /* [W1] [S1] */
+    ring_fence();                                                                   /* [W2] [S2] */
+    *status = ring_look(end, need, producing);                                      /* [W3] [S4] */
+    if (*status == RING_AGAIN) return true;
+    atomic_store_explicit(&end->self->gate.event_seq, armed + 1, memory_order_relaxed);
+    return false;
+}
+
+static inline void ring_disarm(ring_end_t *end) {
+    uint32_t seq = atomic_load_explicit(&end->self->gate.event_seq, memory_order_relaxed);
+    if (seq & 1) atomic_store_explicit(&end->self->gate.event_seq, seq + 1, memory_order_relaxed);
+}
+
+/* ---- attach and close -------------------------------------------------------------------------------------- */
+
+/* Reads a header that anybody may have written. Works on a copy: a value is not read twice. Returns what is
+ * wrong with it, or NULL. */
+static inline const char *ring_check(const void *map, uint64_t size, ring_fixed_t *f) {
+    if (size < sizeof(ring_header_t)) return "the segment is smaller than a ring header";
+    if ((uintptr_t)map % RING_LINE) return "the mapping is not aligned to 128 bytes";
+    /* `state` first: what the creator wrote before it published READY is then visible. */
+    uint32_t state = atomic_load_explicit(&((const ring_header_t *)map)->fixed.state, memory_order_acquire);
+    memcpy(f, map, sizeof *f);
+    if (f->magic != RING_MAGIC) return "the magic number is wrong: not a ring";
+    if (f->version != RING_VERSION) return "the header has another version";
+    if (state != RING_READY) return "the ring is not ready";
+    if (f->kind != RING_KIND_SLOTS && f->kind != RING_KIND_BYTES) return "the kind is unknown";
+    if (f->max_consumers < 1 || f->max_consumers > RING_MAX_CONSUMERS) return "the number of consumers is impossible";
+    if (f->layout_size > RING_MAX_LAYOUT_TEXT) return "the layout text is too long";
+    if (f->capacity < 1 || f->capacity > RING_MAX_CAPACITY || (f->capacity & (f->capacity - 1)))
+        return "the capacity is not a power of two up to 2^31";
+    if (f->kind == RING_KIND_BYTES && (f->slot_size != 1 || f->capacity < 64))
+        return "the slot size or capacity of a byte ring is impossible";
+    if (f->kind == RING_KIND_SLOTS && (f->slot_size < 64 || f->slot_size % 64 || f->slot_size > size))
+        return "the slot size is impossible";
+    uint64_t sides = sizeof(ring_header_t) + f->max_consumers * sizeof(ring_side_t);
+    uint64_t data = RING_ALIGN(sides + f->layout_size, RING_LINE);
+    if (f->data_offset != data) return "the data offset is wrong";
+    /* capacity <= 2^31 and slot_size <= size: the product can't overflow for any size below 2^33 … */
+    if (f->slot_size > (UINT64_MAX - data) / f->capacity) return "the total size overflows";
+    if (f->total_size != data + f->capacity * f->slot_size) return "the total size does not add up";
+    if (f->total_size > size) return "the segment is smaller than its header says";
+    if (!memchr(f->name, 0, sizeof f->name)) return "the name has no end";
+    return NULL;
+}
+
+/* Writes the header of a new ring into zeroed memory of `total_size` bytes. */
+static inline void ring_format(void *map, const ring_fixed_t *fixed, const char *layout_text) {
+    ring_header_t *header = map;
+    ring_fixed_t f = *fixed;
+    f.magic = RING_MAGIC;
+    f.version = RING_VERSION;
+    atomic_init(&f.state, RING_INIT);
+    memcpy(&header->fixed, &f, sizeof f);
+    memcpy((char *)map + sizeof(ring_header_t) + f.max_consumers * sizeof(ring_side_t), layout_text, f.layout_size);
+    atomic_store_explicit(&header->fixed.state, RING_READY, memory_order_release);
+}
+
+static inline uint64_t ring_total_size(ring_fixed_t *f) {
+    f->data_offset = RING_ALIGN(sizeof(ring_header_t) + f->max_consumers * sizeof(ring_side_t) + f->layout_size, RING_LINE);
+    f->total_size = f->data_offset + f->capacity * f->slot_size;
+    return f->total_size;
+}
+
+/* Builds this process's end after ring_check and after the role was claimed. Continues where the last owner
+ * of the role stopped. RING_CORRUPT when the indices in shared memory are impossible. */
+static inline ring_status_t ring_open(ring_end_t *end, void *map, const ring_fixed_t *f, bool producing, uint32_t me) {
+    ring_header_t *header = map;
+    *end = (ring_end_t){
+        .header = header,
+        .self = producing ? &header->producer : &header->consumer[me],
+        .data = (uint8_t *)map + f->data_offset,
+        .capacity = f->capacity,
+        .slot_size = f->slot_size,
+        .kind = f->kind,
+        .consumers = f->max_consumers,
+    };
+    for (uint32_t i = 0; i < RING_MAX_CONSUMERS; i++) end->event_fd[i] = -1;
+    end->evicted = atomic_load_explicit(&header->producer.gate.evicted, memory_order_relaxed);
+    end->position = atomic_load_explicit(&end->self->position.index, memory_order_acquire);
+    atomic_store_explicit(&end->self->gate.waiting, 0, memory_order_relaxed);
+    ring_disarm(end);
+    if (end->kind == RING_KIND_BYTES && (end->position & 7)) return RING_CORRUPT;
+    ring_status_t status = producing ? ring_look_for_space(end, 0) : ring_look_for_data(end);
+    return status == RING_CORRUPT ? RING_CORRUPT : RING_OK;
+}
+
+/* Says that this side is done. The other side learns it at its next look, at the latest after one slice. */
+static inline void ring_close(ring_end_t *end, bool producing) {
+    atomic_store_explicit(&end->self->gate.state, SIDE_CLOSED, memory_order_release); /* [C1] */
+    ring_fence();                                                                     /* [C2] */
+    if (producing) {
+        ring_wake_consumers(end);
+    } else {
+        ring_wake_producer(end);
+    }
+}
+
+static inline void ring_evict(ring_end_t *end, uint32_t consumer) {
+    end->evicted |= UINT64_C(1) << consumer; /* [E1] */
+    atomic_store_explicit(&end->self->gate.evicted, end->evicted, memory_order_release);
+}
+
+/* ---- variable-length records ------------------------------------------------------------------------------- */
+
+static inline uint64_t record_span(uint64_t size) { return RING_ALIGN(sizeof(ring_record_t) + size, 8); }
+
+/* Half of the ring: wherever head stands, the part before or behind the wrap is large enough for it. */
+static inline uint64_t record_max_size(const ring_end_t *end) { return end->capacity / 2 - sizeof(ring_record_t); }
+
+static inline uint64_t ring_offset(const ring_end_t *end, uint64_t index) { return index & (end->capacity - 1); }
+
+/* Units to reserve for a record of `size` bytes at `index`: itself, and what is skipped before the wrap. */
+static inline uint64_t record_need(const ring_end_t *end, uint64_t index, uint64_t size, uint64_t *skip) {
+    uint64_t to_end = end->capacity - ring_offset(end, index), span = record_span(size);
+    *skip = span > to_end ? to_end : 0;
+    return *skip + span;
+}
+
+static inline void record_write_header(uint8_t *at, uint32_t size, uint32_t mark) {
+    ring_record_t record = {.size = size, .mark = mark};
+    memcpy(at, &record, sizeof record);
+}
+
+/* Finds the next record at `position`. Sizes come from another process: nothing is believed. */
+static inline ring_status_t record_next(ring_end_t *end, uint8_t **payload, uint32_t *size, uint64_t *next) {
+    uint64_t index = end->position;
+    for (int wrapped = 0; wrapped < 2; wrapped++) {
+        uint64_t offset = ring_offset(end, index), available = end->cached_remote - index;
+        ring_record_t record;
+        if (available < sizeof record) return RING_CORRUPT;
+        memcpy(&record, end->data + offset, sizeof record);
+        if (record.mark == SKIP_MARK && offset != 0 && available > end->capacity - offset) {
+            index += end->capacity - offset;
+            continue;
+        }
+        uint64_t span = record_span(record.size);
+        if (record.mark != RECORD_MARK || span > available || span > end->capacity - offset) return RING_CORRUPT;
+        *payload = end->data + offset + sizeof record;
+        *size = record.size;
+        *next = index + span;
+        return RING_OK;
+    }
+    return RING_CORRUPT;
+}
+
+#endif

@@ -1,0 +1,96 @@
+"""How much shared memory can still be had, and what bounds it.
+
+Pages of /dev/shm count against its own size, against the memory limit of the control group (where the kernel kills
+instead of failing), and against the machine. The smallest of them is what is left.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLeft:
+    """`free` bytes, the bound that says so, and how to raise it."""
+
+    free: int
+    bound_by: str
+    remedy: str
+
+
+def shared_memory_left(directory: Path) -> MemoryLeft:
+    """The tightest bound on new shared memory in the tmpfs mounted at `directory`."""
+    return min((_tmpfs(directory), *_control_groups(), *_machine()), key=lambda left: left.free)
+
+
+def _tmpfs(directory: Path) -> MemoryLeft:
+    stat = os.statvfs(directory)
+    if stat.f_blocks == 0:
+        return MemoryLeft(1 << 63, f"{directory} has no limit", "")
+    size = stat.f_blocks * stat.f_frsize >> 20
+    return MemoryLeft(
+        stat.f_bavail * stat.f_frsize,
+        f"{directory} has {size} MiB in all",
+        f"enlarge it with `mount -o remount,size=…m {directory}`, or start the container with `--shm-size=…m`",
+    )
+
+
+def _control_groups() -> list[MemoryLeft]:
+    """Memory limits of this process's control group and its ancestors (version 2, then version 1)."""
+    found = []
+    for line in _lines(Path("/proc/self/cgroup")):
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            found += _limits(_CGROUP, path, "memory.max", "memory.current", "")
+        elif "memory" in controllers.split(","):
+            found += _limits(_CGROUP / "memory", path, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+    return found
+
+
+def _limits(root: Path, path: str, limit_file: str, usage_file: str, prefix: str) -> list[MemoryLeft]:
+    found = []
+    group = root / path.strip("/")
+    for directory in (group, *group.parents):
+        if not directory.is_relative_to(root):
+            break
+        limit, usage = _number(directory / limit_file), _number(directory / usage_file)
+        if limit is not None and usage is not None:
+            found.append(
+                MemoryLeft(
+                    max(limit - usage + _reclaimable(directory, prefix), 0),
+                    f"the control group's memory limit is {limit >> 20} MiB",
+                    "raise it (`--memory=…` of the container, `MemoryMax=` of the systemd unit)",
+                )
+            )
+    return found
+
+
+def _reclaimable(group: Path, prefix: str) -> int:
+    """Page cache, which counts as used but goes when memory is needed: weights that were just read, for example."""
+    names = (f"{prefix}inactive_file", f"{prefix}active_file")
+    rows = (line.split() for line in _lines(group / "memory.stat"))
+    return sum(int(row[1]) for row in rows if len(row) == 2 and row[0] in names)
+
+
+def _machine() -> list[MemoryLeft]:
+    for line in _lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            free = int(line.split()[1]) << 10
+            return [MemoryLeft(free, "the machine's available memory", "stop something else, or use smaller rings")]
+    return []
+
+
+def _number(path: Path) -> int | None:
+    lines = _lines(path)
+    return int(lines[0]) if lines and lines[0].isdigit() else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []

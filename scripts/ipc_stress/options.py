@@ -1,0 +1,62 @@
+"""What all processes of a stress run agree on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from dataclasses import asdict, dataclass
+from typing import Literal, Self
+
+Kind = Literal["slot", "byte", "broadcast"]
+
+WAIT_S = 60.0
+"""A wait this long is a hang."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    kind: Kind
+    messages: int
+    slots: int = 64
+    seed: int = 1
+    spin_us: float | None = None
+
+    @property
+    def consumers(self) -> int:
+        return 2 if self.kind == "broadcast" else 1
+
+    def to_text(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        return cls(**json.loads(text))
+
+    @classmethod
+    def from_arguments(cls, given: argparse.Namespace, kind: Kind) -> Self:
+        return cls(kind, given.messages, given.slots, given.seed, given.spin_us)
+
+
+class Pace:
+    """Random batch sizes, random choices, and random sleeps: short ones in which the other side parks, and now
+    and then one longer than a slice of a wait (40 ms), so that timed waits expire and are renewed."""
+
+    def __init__(self, seed: int, most: int) -> None:
+        self._random = random.Random(seed)  # noqa: S311 - a repeatable run, not a secret
+        self._most = most
+        self.sleeps = 0
+
+    def batch(self, left: int) -> int:
+        self._sleep()
+        return min(left, self._random.randint(1, self._most))
+
+    def one_in(self, n: int) -> bool:
+        return self._random.random() * n < 1
+
+    def _sleep(self) -> None:
+        draw = self._random.random()
+        if draw < 1 / 300:
+            self.sleeps += 1
+            time.sleep(0.05 if draw < 1 / 30000 else self._random.random() * 3e-4)

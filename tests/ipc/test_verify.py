@@ -1,0 +1,59 @@
+"""The SPIN model of the ring protocol: it holds, and every broken protocol is caught."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def load_script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+rings = load_script("verify_rings")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tools() -> None:
+    missing = rings.missing_tools()
+    if missing and os.environ.get("CI") == "true":
+        pytest.fail(f"{' and '.join(missing)} not found, and CI must verify the model")
+    if missing:
+        pytest.skip(f"{' and '.join(missing)} not found")
+
+
+RUNS = [run for run in (*rings.PROTOCOL, *rings.BROKEN) if not run.slow]
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name.replace(" ", "-"))
+def test_run(run: Any) -> None:
+    assert rings.verify(run).result == run.expected
+
+
+def test_an_unfinished_search_is_no_proof() -> None:
+    assert rings.judge("State-vector 76 byte, depth reached 9, errors: 0") == rings.HOLDS
+    assert rings.judge("pan: reached -DMEMLIM bound\nWarning: Search not completed\nerrors: 0") == rings.INCOMPLETE
+    assert rings.judge("error: max search depth too small\n, errors: 0") == rings.INCOMPLETE
+    assert rings.judge("") == rings.INCOMPLETE
+
+
+def test_every_step_of_the_model_is_a_line_of_the_code() -> None:
+    model = rings.MODEL.read_text()
+    code = (ROOT / "ipc/core/ring_protocol.h").read_text()
+    label = re.compile(r"\[([PWSRECL]\d)\]")
+    assert set(label.findall(model)) == set(label.findall(code))
