@@ -21,8 +21,7 @@ $(VENV)/.stamp-test: $(SOURCES) | $(BIN)/python
 	touch $@ $(VENV)/.stamp-serve
 
 serve: $(VENV)/.stamp-serve
-	@echo "The server comes with a later change. What there is now: the rings it will run on."
-	@echo "  $(BIN)/python -m ipc.inspect   list live rings      make bench-ipc   measure them"
+	$(BIN)/python -m pipeline.launch --config configs/demo.yaml $(SERVE_FLAGS)
 
 test: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
