@@ -7,7 +7,7 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch])
 
-.PHONY: serve test bench-ipc stress-ipc lint format clean
+.PHONY: serve test lint format bench-ipc stress-ipc verify sanitize test-aarch64 clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +50,15 @@ lint: $(VENV)/.stamp-test
 format: $(VENV)/.stamp-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+verify: $(BIN)/python
+	$(BIN)/python scripts/verify_rings.py
+
+sanitize: $(VENV)/.stamp-test
+	$(BIN)/python scripts/sanitize.py
+
+test-aarch64: $(VENV)/.stamp-test
+	$(BIN)/python scripts/test_aarch64.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info ipc/*.so model/*/*.so

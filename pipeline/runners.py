@@ -59,10 +59,11 @@ def _mindformers(config: Configuration) -> Runner:
     from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 
     runner, model = config.pipeline.runner, config.model_config
+    assert model.model_cfg_path is not None  # the configuration was checked
     settings = MindFormersSettings(
         config_path=model.model_cfg_path,
         checkpoint_path=None if runner.random_weights else model.checkpoint_path,
-        device=runner.device,
+        device="Ascend" if runner.device == "Ascend" else "CPU",
         device_id=config.serving_config.start_device_id,
         num_blocks=config.pa_config.num_blocks,
         block_size=config.pa_config.block_size,

@@ -14,11 +14,13 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Never
 
 import ipc
 from pipeline.config import Configuration, load_configuration
 from pipeline.descriptors import Shapes
+from pipeline.stats import StatsHandle, StatsPage
 from pipeline.wiring import StageRings
 
 NAMES = ("front", "preprocess", "inference", "sampling")
@@ -67,7 +69,7 @@ class Status:
         os.write(self._fd, json.dumps(message).encode() + b"\n")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stage:
     """What a stage's main function gets."""
 
@@ -78,6 +80,10 @@ class Stage:
     status: Status
     stats_fd: int
     listen_fds: tuple[int, ...]
+
+    @cached_property
+    def stats(self) -> StatsPage:
+        return StatsPage.from_handle(StatsHandle(self.stats_fd))
 
     @property
     def end_options(self) -> dict[str, Any]:

@@ -59,9 +59,9 @@ class Supervisor:
     def _start(self, stack: ExitStack, sockets: list[socket.socket]) -> None:
         runner = make_runner(self.config)
         shapes = shapes_of(self.config, runner)
-        say(
-            f"{runner.facts.name} on {runner.facts.device}: {shapes.max_rows} rows, {runner.facts.num_blocks} KV blocks"
-        )
+        facts = runner.facts
+        cache = f"{facts.num_blocks} KV blocks of {facts.block_size} tokens"
+        say(f"{facts.name} on {facts.device}: {shapes.max_rows} rows, {cache}")
         self._wiring = Wiring.create(self.config, shapes)
         stack.callback(self._wiring.close)
         self._stats = StatsPage.create()
@@ -144,7 +144,7 @@ class Supervisor:
         deadline, seen = time.monotonic() + limit + 1, self._signals
         while front.exit_status() is None and time.monotonic() < deadline and self._signals == seen:
             for child in self._wait(deadline):
-                if child is not front and (status := child.exit_status()) is not None:
+                if child is not front and (status := child.exit_status()):  # 0: the front is done, and so is it
                     say(f"{child.name} (pid {child.pid}) {describe(status)} while draining")
                     return 1
         return 0

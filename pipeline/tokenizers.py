@@ -8,6 +8,7 @@ from pipeline.config import Configuration
 
 def open_tokenizer(config: Configuration, vocab_size: int) -> Tokenizer:
     """Raises TokenizerError when it is missing, broken, or knows ids that the model does not."""
+    assert config.tokenizer.vocab_file is not None  # the configuration was checked
     tokenizer = load_tokenizer(config.tokenizer.vocab_file)
     tokenizer.require_fits(vocab_size)
     return tokenizer

@@ -115,12 +115,18 @@ def continuations(passages: list[str]) -> list[Document]:
 def choose_golden(entries: list[tuple[str, Document, Verdict]]) -> list[tuple[str, Document, Verdict]]:
     """Spread over forms and topics; of each stretch the answer that rounding is least likely to change.
 
-    Answers of one sentence are left out, since they say little about a long run of decode steps.
+    Answers of one sentence are left out, since they say little about a long run of decode steps; no answer
+    comes twice.
     """
     longer = [entry for entry in entries if ". " in entry[1][-1].text]
     stride = len(longer) / GOLDEN_LINES
-    stretches = [longer[int(part * stride) : int((part + 1) * stride)] for part in range(GOLDEN_LINES)]
-    return [max(stretch, key=lambda entry: entry[2].margin) for stretch in stretches]
+    chosen: dict[str, tuple[str, Document, Verdict]] = {}
+    for part in range(GOLDEN_LINES):
+        stretch = longer[int(part * stride) : int((part + 1) * stride)]
+        new = [entry for entry in stretch if entry[1][-1].text.strip() not in chosen]
+        best = max(new, key=lambda entry: entry[2].margin)
+        chosen[best[1][-1].text.strip()] = best
+    return list(chosen.values())
 
 
 if __name__ == "__main__":

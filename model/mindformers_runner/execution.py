@@ -1,4 +1,4 @@
-"""Two ways to run the network: static shapes over shared arrays (CPU), dynamic shapes with new tensors (Ascend)."""
+"""Two ways to run the network: static shapes over shared arrays (CPU), dynamic ones on Ascend."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class StaticExecution:
 
 
 class DynamicExecution:
-    """Ascend: one graph for every shape; a new tensor per step makes the device copy straight from the arrays.
+    """Ascend: one graph for every shape; a new tensor per step makes the device copy straight from the array.
 
-    Not run on a device so far: it is tested on CPU, with the CPU's attention cell.
+    Not run on a device so far: it is tested on CPU, with an attention cell for CPU.
     """
 
     def __init__(self, network: Any) -> None:

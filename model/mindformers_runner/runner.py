@@ -64,8 +64,8 @@ class MindFormersRunner(Runner):
     def load(self, progress: Progress | None = None) -> None:
         """Build the network, allocate the KV cache, load the weights.
 
-        Raises CapacityError when memory has become short since the runner was made, and CheckpointError when a
-        tensor cannot be read.
+        Raises CapacityError when memory has become short since the runner was made, and CheckpointError when
+        a tensor cannot be read.
         """
         self._require_memory()
         from model.mindformers_runner.quiet import import_mindformers
@@ -117,7 +117,7 @@ class MindFormersRunner(Runner):
         np.copyto(logits, self._run(binding))
 
     def step_greedy(self, binding: Binding, token_ids: Int32) -> None:
-        """Run one step and write each row's argmax into ``token_ids`` ``[rows]``; -1 where it is not finite."""
+        """Run one step and write each row's argmax into ``token_ids`` ``[rows]``; -1 if not finite."""
         require_array(token_ids, "token_ids", (binding.bucket.rows,), np.int32)
         logits = self._run(binding)
         best = logits.argmax(axis=1)  # of a row with NaN: the first NaN

@@ -14,6 +14,7 @@ import numpy as np
 import ipc
 from model.runner import Bucket, Runner, StepInputs
 from pipeline.descriptors import Head, Shapes, Stamp, logits_layout, step_layout, tokens_layout
+from pipeline.stats import Counters, InferenceCounter
 
 _NS = time.CLOCK_MONOTONIC
 
@@ -31,9 +32,11 @@ class StepExecutor:
         tokens: ipc.SlotConsumer,
         logits: ipc.SlotProducer,
         shapes: Shapes,
+        counters: Counters | None = None,
     ) -> None:
         self.runner = runner
         self.steps_done = 0
+        self._counters = counters
         self._steps, self._tokens, self._logits = steps, tokens, logits
         self._step_views = step_layout(shapes).resident_views(steps)
         self._token_views = tokens_layout(shapes).resident_views(tokens)
@@ -62,6 +65,8 @@ class StepExecutor:
         out_slot.publish()
         slot.release()
         self.steps_done += 1
+        if self._counters is not None:
+            self._counters.set(InferenceCounter.STEPS, self.steps_done)
 
     def _fill_ids(self, views: Any, decode_rows: int, needs: int) -> None:
         """Decode rows bring the token that was sampled last: a gather from the board."""
@@ -84,6 +89,8 @@ class StepExecutor:
         rows = int(head[Head.ROWS])
         binding = self._bindings[index, int(head[Head.TOKENS]), rows]
         if head[Head.GREEDY]:
+            if self._counters is not None:
+                self._counters.add(InferenceCounter.GREEDY_STEPS)
             self.runner.step_greedy(binding, out.token_ids[:rows])
         else:
             self.runner.step(binding, out.logits[:rows])

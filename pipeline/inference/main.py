@@ -8,6 +8,7 @@ from model.runner import Runner
 from pipeline.inference.executor import StepExecutor
 from pipeline.runners import make_runner
 from pipeline.stage import Stage
+from pipeline.stats import Counters, InferenceCounter
 
 
 def run_inference(stage: Stage) -> None:
@@ -28,8 +29,10 @@ def _serve(stage: Stage, runner: Runner) -> None:
         rings["tokens"].consumer(**options) as tokens,
         rings["logits"].producer(**options) as logits,
     ):
-        executor = StepExecutor(runner, steps, tokens, logits, stage.shapes)
+        counters = Counters(stage.stats, stage.name)
+        executor = StepExecutor(runner, steps, tokens, logits, stage.shapes, counters)
         settle()
+        counters.set(InferenceCounter.READY, 1)
         stage.status.ready()
         while True:
             executor.run_step()

@@ -12,6 +12,7 @@ from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.stage import PreprocessLimits, PreprocessStage
 from pipeline.runners import make_runner
 from pipeline.stage import Stage
+from pipeline.stats import Counters, PreprocessCounter
 from pipeline.tokenizers import end_ids, open_tokenizer
 
 
@@ -27,6 +28,7 @@ def run_preprocess(stage: Stage) -> None:
         records["rows"].producer(**options) as rows,
         slots["steps"].producer(**options) as steps,
     ):
+        counters = Counters(stage.stats, stage.name)
         preprocess = PreprocessStage(
             tokenizer,
             make_scheduler(stage.config, facts, stage.shapes, steps.capacity),
@@ -40,8 +42,10 @@ def run_preprocess(stage: Stage) -> None:
             selector=ipc.RingSelector(
                 [(requests, records["requests"].data_fd()), (results, slots["results"].data_fd())]
             ),
+            counters=counters,
         )
         settle()
+        counters.set(PreprocessCounter.READY, 1)
         stage.status.ready()
         loop = preprocess.run_overlapped if stage.config.pipeline.overlap else preprocess.run_plain
         loop(lambda: True)

@@ -22,6 +22,7 @@ from pipeline.descriptors import Head, Shapes, Stamp, results_layout, step_layou
 from pipeline.messages import Accepted, Admit, Cancel, Drop, Refused, Submit, unpack_request
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
+from pipeline.stats import Counters, PreprocessCounter
 
 _NS = time.CLOCK_MONOTONIC
 OVERLAPPED = 2  # steps under way: one computes, one waits with all but its token ids
@@ -55,6 +56,7 @@ class PreprocessStage:
         rows: ipc.ByteProducer,
         steps: ipc.SlotProducer,
         selector: ipc.RingSelector,
+        counters: Counters | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.steps_planned = 0
@@ -63,6 +65,7 @@ class PreprocessStage:
         self._requests, self._results = requests, results
         self._replies, self._rows, self._steps = replies, rows, steps
         self._selector = selector
+        self._counters = counters
         self._step_views = step_layout(shapes).resident_views(steps)
         self._result_views = results_layout(shapes).resident_views(results)
 
@@ -74,8 +77,7 @@ class PreprocessStage:
             moved = self.take_results() | self.take_request()
             if self.under_way < OVERLAPPED:
                 moved |= self.plan_step()
-            if not moved:
-                self._selector.wait(timeout=1.0)
+            self._rest(moved)
 
     def run_plain(self, running: Callable[[], bool]) -> None:
         """Plan a step when the one before is known in full."""
@@ -83,8 +85,14 @@ class PreprocessStage:
             moved = self.take_results() | self.take_request()
             if self.under_way < PLAIN:
                 moved |= self.plan_step()
-            if not moved:
-                self._selector.wait(timeout=1.0)
+            self._rest(moved)
+
+    def _rest(self, moved: bool) -> None:
+        """Publish the gauges; sleep if there was nothing to do."""
+        if self._counters is not None:
+            publish_gauges(self._counters, self.scheduler, self.steps_planned)
+        if not moved:
+            self._selector.wait(timeout=1.0)
 
     @property
     def under_way(self) -> int:
@@ -110,7 +118,7 @@ class PreprocessStage:
                 self.scheduler.on_token(row, epoch, token, finished=bool(finished))
 
     def take_request(self) -> bool:
-        """Handle one message of the front; False if there is none. One at a time, so that steps are not kept waiting."""
+        """Handle one message of the front; False if there is none. One at a time: steps are not to wait for them."""
         record = self._requests.try_read()
         if record is None:
             return False
@@ -190,6 +198,8 @@ class PreprocessStage:
             return False
         slot = self._steps.reserve()
         views = self._step_views[slot.index]
+        views.stamps[:] = 0
+        views.stamps[Stamp.BEGUN] = time.clock_gettime_ns(_NS)
         plan = self.scheduler.schedule(views, slot.index)
         if plan is None:
             slot.abandon()
@@ -226,3 +236,19 @@ class PreprocessStage:
             output_ids=sequence.tokens[sequence.prompt : sequence.known],
             arrival_ns=sequence.arrival_ns,
         )
+
+
+def publish_gauges(counters: Counters, scheduler: Scheduler, steps: int) -> None:
+    """What `/metrics` shows of the scheduler: plain stores into the statistics page."""
+    blocks, stats = scheduler.blocks, scheduler.stats
+    counters.set(PreprocessCounter.STEPS, steps)
+    counters.set(PreprocessCounter.WAITING, len(scheduler.waiting))
+    counters.set(PreprocessCounter.RUNNING, scheduler.running)
+    counters.set(PreprocessCounter.KV_BLOCKS_USED, blocks.used)
+    counters.set(PreprocessCounter.KV_BLOCKS_TOTAL, blocks.num_blocks - 1)
+    counters.set(PreprocessCounter.CACHED_BLOCKS, blocks.cached)
+    counters.set(PreprocessCounter.PREFIX_QUERIES, blocks.stats.queries)
+    counters.set(PreprocessCounter.PREFIX_HITS, blocks.stats.hits)
+    counters.set(PreprocessCounter.PREEMPTIONS, stats.preemptions)
+    counters.set(PreprocessCounter.ADMITTED, stats.admitted)
+    counters.set(PreprocessCounter.CANCELLED, stats.cancelled)

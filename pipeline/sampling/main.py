@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline.inference.main import settle
 from pipeline.sampling.sampler_stage import SamplingStage
 from pipeline.stage import Stage
+from pipeline.stats import Counters, SamplingCounter
 from pipeline.tokenizers import end_ids, open_tokenizer
 
 
@@ -29,8 +30,10 @@ def run_sampling(stage: Stage) -> None:
             tokens=tokens,
             results=results,
             deltas=deltas,
+            stats=stage.stats,
         )
         settle()
+        Counters(stage.stats, stage.name).set(SamplingCounter.READY, 1)
         stage.status.ready()
         while True:
             sampling.run_step()

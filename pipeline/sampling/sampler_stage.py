@@ -19,6 +19,7 @@ from model.tokenizer import Tokenizer
 from pipeline.descriptors import Head, Shapes, Stamp, logits_layout, results_layout, tokens_layout
 from pipeline.messages import Admit, Delta, Drop, FinishReason, unpack_row
 from pipeline.sampling.tenant import Tenant
+from pipeline.stats import Counters, SamplingCounter, StatsPage, StepLog
 
 _NS = time.CLOCK_MONOTONIC
 MAX_TOP_LOGPROBS = 20  # OpenAI's limit
@@ -40,6 +41,7 @@ class SamplingStage:
         tokens: ipc.SlotProducer,
         results: ipc.SlotProducer,
         deltas: ipc.ByteProducer,
+        stats: StatsPage | None = None,
     ) -> None:
         self._tokenizer, self._end_ids = tokenizer, end_ids
         limits = SamplingLimits(shapes.vocab_size, max_length, MAX_TOP_LOGPROBS)
@@ -57,6 +59,8 @@ class SamplingStage:
         self._by_request: dict[int, Tenant] = {}
         self._coming: deque[Admit] = deque()
         self.steps_done = 0
+        self._counters = Counters(stats, "sampling") if stats else None
+        self._log = StepLog(stats) if stats else None
 
     def run_step(self) -> None:
         """Wait for logits and work them off. Raises PeerDied, RingClosed."""
@@ -71,8 +75,18 @@ class SamplingStage:
         views.stamps[Stamp.SAMPLED] = time.clock_gettime_ns(_NS)
         self._tell(views, rows)
         views.stamps[Stamp.SENT] = time.clock_gettime_ns(_NS)
-        slot.release()
         self.steps_done += 1
+        if self._log is not None:
+            self._log.record(views.head, views.stamps)
+        slot.release()
+        self._count(rows)
+
+    def _count(self, rows: int) -> None:
+        if self._counters is not None:
+            tokens = self._out.token_ids[:rows][self._chosen[:rows] >= 0]
+            self._counters.set(SamplingCounter.STEPS, self.steps_done)
+            self._counters.add(SamplingCounter.TOKENS, int(np.count_nonzero(tokens >= 0)))
+            self._counters.add(SamplingCounter.FAILED_ROWS, int(np.count_nonzero(tokens < 0)))
 
     # ---- who sits where -------------------------------------------------------------------------------------
 

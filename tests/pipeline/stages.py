@@ -151,7 +151,7 @@ class Server:
 
     def turn(self):
         moves = (self.preprocess.take_results, self.preprocess.take_request, self.plan, self.compute, self.sample)
-        return any([move() for move in (*moves, self.listen)])
+        return any([move() for move in (*moves, self.listen)])  # noqa: C419 - all of them move
 
     def run(self, turns=100_000):
         for _ in range(turns):

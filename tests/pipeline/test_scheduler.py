@@ -221,7 +221,7 @@ def test_cancelled_requests_leave_nothing_and_disturb_nobody(requests, blocks, c
         assert world.scheduler.cancel(request) is None
         world.plan()
     world.drain()
-    check(world, {number: pair for number, pair in accepted.items()})
+    check(world, accepted)
 
 
 def test_running_out_of_blocks_preempts_the_youngest_and_loses_nothing():

@@ -105,7 +105,6 @@ def test_unsupported_decoder(folder, decoder, match):
     [
         ([], "must hold a JSON object, not list"),
         ({"add_bos_token": "yes"}, "add_bos_token must be true or false, not 'yes'"),
-        ({"add_eos_token": True}, "add_eos_token is true, but there is no eos_token"),
         ({"bos_token": "<nope>"}, "bos_token is '<nope>', but .* has no such token"),
         ({"added_tokens_decoder": {"x": 1}}, "added_tokens_decoder must map ids"),
         ({"chat_template": 3}, "chat_template must be a string"),
@@ -117,9 +116,12 @@ def test_unsupported_decoder(folder, decoder, match):
 def test_unusable_configuration(kind, config, match, tokenizer_files, tmp_path):
     shutil.copy(tokenizer_files[kind], tmp_path)
     write_json(tmp_path, "tokenizer_config.json", config)
-    if kind == "llama" and "no eos_token" in match:
-        pytest.skip("the model file has an end token of its own")
     refuses(tmp_path, match)
+
+
+def test_an_end_token_that_is_wanted_but_missing(folder):
+    write_json(folder, "tokenizer_config.json", {"add_eos_token": True})
+    refuses(folder, "add_eos_token is true, but there is no eos_token; add one")
 
 
 def test_vocabulary_larger_than_the_model_s(folder):
