@@ -158,7 +158,8 @@ class Backend:
 
     def _lose(self, name: str, why: str) -> None:
         if name not in self._down:
-            log.error("ring %s: %s; %d requests fail", name, why, len(self._streams))
+            level = logging.ERROR if self._streams else logging.INFO
+            log.log(level, "ring %s: %s; %d requests fail", name, why, len(self._streams))
         self._down[name] = why
         self._fail_all(why)
 

@@ -52,9 +52,11 @@ def completion_params(fields: Fields, settings: FrontSettings, *, default_tokens
     """What completions and chat have in common."""
     sampling = _sampling(fields, settings)
     check_sampling(sampling, SamplingLimits(settings.vocab_size, settings.max_length), _INVALID, {})
+    wanted = fields.integer("max_tokens", None, 1, settings.max_length)
     return GenerationParams(
         sampling,
-        max_tokens=fields.integer("max_tokens", min(default_tokens, settings.max_length), 1, settings.max_length),
+        max_tokens=wanted or min(default_tokens, settings.max_length),
+        open_ended=wanted is None,
         stop=fields.texts("stop"),
         include_stop=fields.boolean("include_stop_str_in_output", False),
         skip_special=fields.boolean("skip_special_tokens", True),
