@@ -3,9 +3,9 @@
     python scripts/bench_model.py --preset 125m
     python scripts/bench_model.py --config model/demo --checkpoint model/demo --json bench-model.json
 
-For each shape: median and 99th percentile of a step, and how fast weights are read against what the memory
-gives. Everything is measured twice, with the C++ attention operator and with MindSpore's own operators. Close
-other programs first; the figures are of this machine at this moment.
+For each shape: median, minimum and 99th percentile of a step, and how fast weights are read against what the
+memory gives. Everything is measured twice, with the C++ attention operator and with MindSpore's own operators,
+in turns. Close other programs first; the figures are of this machine at this moment.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +40,7 @@ PRESETS: dict[str, dict[str, int]] = {
 }  # fmt: skip
 
 Attention = Literal["custom", "plain"]
+STEPS_PER_TURN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Timing:
     rows: int
     context: int  # keys per row, the new tokens included
     median_ms: float
+    min_ms: float
     p99_ms: float
     weights_gb_per_s: float
 
@@ -58,9 +60,8 @@ class Timing:
 def main() -> None:
     options = parse_arguments()
     bandwidth = memory_bandwidth(options.threads)
-    timings: list[Timing] = []
-    for attention in options.attention:
-        timings += measure(options, attention)
+    runners = {attention: load_runner(options, attention) for attention in options.attention}
+    timings = measure(runners, options)
     report = {
         "machine": machine(options.threads),
         "memory_gb_per_s": bandwidth,
@@ -92,23 +93,46 @@ def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",") if part]
 
 
-def measure(options: argparse.Namespace, attention: Attention) -> list[Timing]:
+def load_runner(options: argparse.Namespace, attention: Attention) -> MindFormersRunner:
     with tempfile.TemporaryDirectory() as directory:
-        settings = make_settings(options, attention, Path(directory))
-        runner = MindFormersRunner(settings)
+        runner = MindFormersRunner(make_settings(options, attention, Path(directory)))
         runner.load(show_progress)
         runner.warm_up(show_progress)
-    weights = read_bytes(runner)
+    return runner
+
+
+def measure(runners: dict[Attention, MindFormersRunner], options: argparse.Namespace) -> list[Timing]:
+    """The runners take turns, so that whatever else the machine does falls on both."""
     timings = []
-    for bucket in runner.facts.buckets:
-        times = time_bucket(runner, bucket, options)
-        median = float(np.median(times))
-        p99 = float(np.percentile(times, 99))
-        timings.append(
-            Timing(attention, bucket.tokens, bucket.rows, options.context, median, p99, weights / median / 1e6)
-        )
-    runner.close()
+    for bucket in next(iter(runners.values())).facts.buckets:
+        times: dict[Attention, list[float]] = {attention: [] for attention in runners}
+        steps = {name: make_step(runner, bucket, options.context) for name, runner in runners.items()}
+        for _ in range(-(-options.steps // STEPS_PER_TURN)):
+            for attention, step in steps.items():
+                times[attention] += take_turn(step)
+        timings += [
+            summary(attention, runners[attention], bucket, options.context, times[attention]) for attention in runners
+        ]
     return timings
+
+
+def summary(
+    attention: Attention, runner: MindFormersRunner, bucket: Bucket, context: int, times: list[float]
+) -> Timing:
+    median, p99 = float(np.median(times)), float(np.percentile(times, 99))
+    rate = read_bytes(runner) / median / 1e6
+    return Timing(attention, bucket.tokens, bucket.rows, context, median, min(times), p99, rate)
+
+
+def take_turn(step: Callable[[], None]) -> list[float]:
+    """Milliseconds of each step of a turn, after one that is not counted."""
+    step()
+    times = []
+    for _ in range(STEPS_PER_TURN):
+        start = time.perf_counter()
+        step()
+        times.append((time.perf_counter() - start) * 1e3)
+    return times
 
 
 def make_settings(options: argparse.Namespace, attention: Attention, scratch: Path) -> MindFormersSettings:
@@ -138,16 +162,10 @@ def make_settings(options: argparse.Namespace, attention: Attention, scratch: Pa
     )
 
 
-def time_bucket(runner: MindFormersRunner, bucket: Bucket, options: argparse.Namespace) -> list[float]:
-    """Milliseconds of each step, after a few that are not counted."""
-    binding = runner.bind(full_inputs(bucket, runner.facts, options.context))
+def make_step(runner: MindFormersRunner, bucket: Bucket, context: int) -> Callable[[], None]:
+    binding = runner.bind(full_inputs(bucket, runner.facts, context))
     logits = np.empty((bucket.rows, runner.facts.vocab_size), np.float32)
-    times = []
-    for _ in range(options.steps + 5):
-        start = time.perf_counter()
-        runner.step(binding, logits)
-        times.append((time.perf_counter() - start) * 1e3)
-    return times[5:]
+    return lambda: runner.step(binding, logits)
 
 
 def full_inputs(bucket: Bucket, facts: RunnerFacts, context: int) -> StepInputs:
@@ -214,13 +232,13 @@ def _cpuinfo() -> list[str]:
 def table(timings: Sequence[Timing], bandwidth: float) -> str:
     lines = [
         f"memory reads {bandwidth:.1f} GB/s",
-        "| tokens x rows | attention | median ms | p99 ms | weights GB/s | of memory |",
-        "|---|---|---|---|---|---|",
+        "| tokens x rows | attention | median ms | min ms | p99 ms | weights GB/s | of memory |",
+        "|---|---|---|---|---|---|---|",
     ]
     for timing in sorted(timings, key=lambda timing: (timing.tokens, timing.rows, timing.attention)):
         share = timing.weights_gb_per_s / bandwidth
         lines.append(
-            f"| {timing.tokens} x {timing.rows} | {timing.attention} | {timing.median_ms:.2f} "
+            f"| {timing.tokens} x {timing.rows} | {timing.attention} | {timing.median_ms:.2f} | {timing.min_ms:.2f} "
             f"| {timing.p99_ms:.2f} | {timing.weights_gb_per_s:.1f} | {share:.0%} |"
         )
     return "\n".join(lines)
