@@ -27,6 +27,16 @@ def test_the_ring_example(tmp_path):
     assert (done.returncode, done.stdout) == (0, f"{7 * 32}\n"), done.stderr
 
 
+def test_the_model_example():
+    (example,) = (block for block in code_blocks("README.md", "python") if "MindFormersRunner" in block)
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert "A ring buffer is a queue of fixed size" in done.stdout
+    assert done.stdout.count("\n") <= 2  # the answer, and nothing of MindSpore's
+
+
 def test_every_command_in_the_readme_is_a_target():
     makefile = (ROOT / "Makefile").read_text()
     for page in ("README.md", "CONTRIBUTING.md"):
