@@ -49,9 +49,9 @@ typedef enum {
 
 #define RING_NO_DEADLINE INT64_MAX
 #ifndef RING_SLICE_NS /* the harness in tests/ipc/native makes it short, or endless */
-#define RING_PROBE_WAITS 32 /* one wait in so many spins in full, whatever the budget */
 #define RING_SLICE_NS INT64_C(40000000) /* how long a wait may sleep before peers are checked */
 #endif
+#define RING_PROBE_WAITS 32 /* one wait in so many spins in full, whatever the budget */
 #define RING_ALIGN(n, a) (((n) + (a) - 1) / (a) * (a))
 
 /* One process's end of a ring. Everything shared is behind `header`; the rest is this process's own. */
