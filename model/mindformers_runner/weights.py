@@ -2,43 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from mindspore import Tensor
 
-from model.mindformers_runner.architecture import Architecture
+from model.mindformers_runner.architecture import Architecture, Shape
 from model.mindformers_runner.arrays import aligned_copy
 from model.mindformers_runner.checkpoint import Weight
-from model.mindformers_runner.stored_tensor import Dtype
+from model.mindformers_runner.stored_tensor import Dtype, Float
 from model.runner import Progress
 
 _RANDOM_STD = 0.02
 
 
-def load_weights(network: Any, weights: Iterable[Weight], dtype: Dtype, progress: Progress | None) -> None:
+def load_weights(network: Any, weights: Sequence[Weight], dtype: Dtype, progress: Progress | None) -> None:
     """Set every parameter from its weight, converted to ``dtype``; norms stay float32, as in mindformers."""
     parameters = {parameter.name: parameter for parameter in network.get_parameters()}
-    todo = tuple(weights)
-    for done, weight in enumerate(todo, start=1):
+    for done, weight in enumerate(weights, start=1):
         target = np.float32 if is_norm(weight.name) else dtype
         parameters[weight.name].set_data(Tensor.from_numpy(aligned_copy(weight.read(target))))
         if progress is not None:
-            progress("loading weights", done, len(todo))
+            progress("loading weights", done, len(weights))
 
 
-def random_weights(architecture: Architecture, seed: int) -> Iterator[Weight]:
+def random_weights(architecture: Architecture, seed: int) -> tuple[Weight, ...]:
     """Normal weights of standard deviation 0.02, norms of 1, biases of 0: the same for the same seed."""
-    generator = np.random.default_rng(seed)
-    for name, shape in architecture.tensors().items():
-        if is_norm(name):
-            values = np.ones(shape, np.float32)
-        elif name.endswith(".bias"):
-            values = np.zeros(shape, np.float32)
-        else:
-            values = generator.standard_normal(shape, np.float32) * np.float32(_RANDOM_STD)
-        yield Weight(name, shape, values.astype)
+    return tuple(
+        Weight(name, shape, partial(_random, name, shape, (seed, number)))
+        for number, (name, shape) in enumerate(architecture.tensors().items())
+    )
+
+
+def _random(name: str, shape: Shape, seed: tuple[int, int], dtype: Dtype) -> Float:
+    if is_norm(name):
+        return np.ones(shape, dtype)
+    if name.endswith(".bias"):
+        return np.zeros(shape, dtype)
+    values = np.random.default_rng(seed).standard_normal(shape, np.float32)
+    return (values * np.float32(_RANDOM_STD)).astype(dtype)
 
 
 def is_norm(name: str) -> bool:
