@@ -7,7 +7,7 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch])
 
-.PHONY: serve test bench-ipc bench-overhead stress-ipc lint format clean
+.PHONY: serve test lint format bench-ipc bench-overhead stress-ipc verify sanitize test-aarch64 clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -21,8 +21,7 @@ $(VENV)/.stamp-test: $(SOURCES) | $(BIN)/python
 	touch $@ $(VENV)/.stamp-serve
 
 serve: $(VENV)/.stamp-serve
-	@echo "The server comes with a later change. What there is now: the rings it will run on."
-	@echo "  $(BIN)/python -m ipc.inspect   list live rings      make bench-ipc   measure them"
+	$(BIN)/python -m pipeline.launch --config configs/demo.yaml $(SERVE_FLAGS)
 
 test: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
@@ -53,6 +52,15 @@ lint: $(VENV)/.stamp-test
 format: $(VENV)/.stamp-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+verify: $(BIN)/python
+	$(BIN)/python scripts/verify_rings.py
+
+sanitize: $(VENV)/.stamp-test
+	$(BIN)/python scripts/sanitize.py
+
+test-aarch64: $(VENV)/.stamp-test
+	$(BIN)/python scripts/test_aarch64.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info ipc/*.so model/*/*.so

@@ -18,6 +18,7 @@ from ipc.errors import (
     RoleTakenError,
     SegmentError,
     SlotInUseError,
+    WakeUpError,
 )
 from ipc.header import RingSnapshot, SideSnapshot, read_snapshot
 from ipc.layout import Field, Layout
@@ -53,6 +54,7 @@ __all__ = [
     "SlotInUseError",
     "SlotProducer",
     "SlotRing",
+    "WakeUpError",
     "WriteSlot",
     "read_snapshot",
     "sweep_segments",

@@ -16,34 +16,43 @@ from typing import Any
 from ipc import _core
 from ipc.ring import ByteRing, SlotRing
 
+FAIRNESS = 64
+"""Messages taken without waiting before other tasks get a turn."""
+
 _PID_MASK = (1 << _core.IDENTITY_PID_BITS) - 1
 
 
 class _AsyncEnd:
-    def __init__(self, end: Any, event_fd: int, peers: int) -> None:
+    def __init__(self, ring: SlotRing | ByteRing, event_fd: int, attach: Callable[[], Any], peers: int) -> None:
+        self._loop = asyncio.get_running_loop()  # before a role is taken that nobody could give back
         if event_fd < 0:
-            raise ValueError(f"ring '{end.name}' was attached by name: asyncio needs a ring attached by handle")
-        self.end = end
+            raise ValueError(f"ring '{ring.name}' was attached by name: asyncio needs a ring attached by handle")
         self._event_fd = os.dup(event_fd)
-        self._loop = asyncio.get_running_loop()
+        try:
+            self.end = attach()
+        except BaseException:
+            os.close(self._event_fd)
+            raise
         self._waiter: asyncio.Future[None] | None = None
-        self._watched = [(0, -1)] * peers  # identity and pidfd of each peer
+        self._peers = peers
+        self._watched: dict[int, int] = {}  # identity → pidfd, -1 once it is known to be dead
+        self._in_a_row = 0
         self._loop.add_reader(self._event_fd, self._on_event)
 
     def close(self) -> None:
         """Close this end of the ring and forget its descriptors. Pending waits see RingClosed."""
-        if self.end.closed:
-            return
-        self._loop.remove_reader(self._event_fd)
-        os.close(self._event_fd)
-        for i in range(len(self._watched)):
-            self._unwatch(i)
         self.end.close()
         self._wake()
+        if self._event_fd >= 0:
+            self._loop.remove_reader(self._event_fd)
+            os.close(self._event_fd)
+            self._event_fd = -1
+            self._watch(set())
 
     async def _until(self, attempt: Callable[[], Any], need: int) -> Any:
         """What `attempt` returns as soon as that is not None. One task at a time."""
         if (result := attempt()) is not None:
+            await self._let_others_run()
             return result
         if self._waiter is not None:
             raise RuntimeError(f"ring '{self.end.name}': two tasks wait for the same end")
@@ -57,10 +66,17 @@ class _AsyncEnd:
             self.end.disarm()
         return result
 
+    async def _let_others_run(self) -> None:
+        """A ring that is never empty must not keep the loop for itself."""
+        self._in_a_row += 1
+        if self._in_a_row >= FAIRNESS:
+            self._in_a_row = 0
+            await asyncio.sleep(0)
+
     async def _sleep(self, need: int) -> None:
         self._waiter = self._loop.create_future()
-        if self.end.arm(need):
-            self._watch_peers()
+        self._watch_peers()
+        if self.end.arm(need):  # looks once more: watching may have evicted somebody and made room
             await self._waiter
             self.end.disarm()
 
@@ -74,37 +90,34 @@ class _AsyncEnd:
             self._waiter.set_result(None)
 
     def _watch_peers(self) -> None:
-        """Be woken by the death of a peer, too. Raises PeerDied when it is dead already."""
+        """Be woken by the death of a peer, or of the creator while a role is free. Raises PeerDied if it is dead."""
         self.end.check_peer()
-        for i, (identity, _) in enumerate(self._watched):
-            now = self.end.peer_identity(i)
-            if now != identity:
-                self._unwatch(i)
-                self._watch(i, now)
+        peers = {self.end.peer_identity(i) for i in range(self._peers)}
+        self._watch({identity or self.end.creator for identity in peers} - {0})
 
-    def _watch(self, peer: int, identity: int) -> None:
-        if not identity:
-            return
+    def _watch(self, identities: set[int]) -> None:
+        for identity in self._watched.keys() - identities:
+            self._forget(self._watched.pop(identity))
+        for identity in identities - self._watched.keys():
+            self._watched[identity] = self._open(identity)
+
+    def _open(self, identity: int) -> int:
         try:
             pidfd = os.pidfd_open(identity & _PID_MASK)
         except ProcessLookupError:
             self._wake()  # it died just now: the next look says so
-            return
-        self._watched[peer] = (identity, pidfd)
-        self._loop.add_reader(pidfd, self._on_death, peer)
+            return -1
+        self._loop.add_reader(pidfd, self._on_death, identity)
+        return pidfd
 
-    def _unwatch(self, peer: int) -> None:
-        _, pidfd = self._watched[peer]
-        self._watched[peer] = (0, -1)
+    def _forget(self, pidfd: int) -> None:
         if pidfd >= 0:
             self._loop.remove_reader(pidfd)
             os.close(pidfd)
 
-    def _on_death(self, peer: int) -> None:
-        identity, pidfd = self._watched[peer]
-        self._loop.remove_reader(pidfd)  # it stays readable for ever
-        os.close(pidfd)
-        self._watched[peer] = (identity, -1)
+    def _on_death(self, identity: int) -> None:
+        self._forget(self._watched[identity])  # it would stay readable for ever
+        self._watched[identity] = -1
         self._wake()
 
 
@@ -116,7 +129,9 @@ class AsyncConsumer(_AsyncEnd):
     """
 
     def __init__(self, ring: SlotRing | ByteRing, consumer: int = 0, *, label: str = "") -> None:
-        super().__init__(ring.consumer(consumer, label=label, spin_us=0), ring.data_fd(consumer), peers=1)
+        super().__init__(
+            ring, ring.data_fd(consumer), lambda: ring.consumer(consumer, label=label, spin_us=0), peers=1
+        )
 
     async def read(self) -> _core.ReadSlot:
         """The next slot or record."""
@@ -132,7 +147,8 @@ class AsyncProducer(_AsyncEnd):
     """A producer to be awaited when the ring is full."""
 
     def __init__(self, ring: SlotRing | ByteRing, *, label: str = "") -> None:
-        super().__init__(ring.producer(label=label, spin_us=0), ring.space_fd, peers=ring.consumers)
+        attach = lambda: ring.producer(label=label, spin_us=0)  # noqa: E731
+        super().__init__(ring, ring.space_fd, attach, peers=ring.consumers)
         self._records = isinstance(ring, ByteRing)
 
     async def reserve(self, nbytes: int = 0) -> _core.WriteSlot:

@@ -32,7 +32,16 @@ class RingClosed(IpcError):  # noqa: N818 - an event of the protocol, like EOFEr
 
 
 class RingTimeout(IpcError, TimeoutError):  # noqa: N818 - see RingClosed
-    """The timeout of a wait passed."""
+    """The timeout of a wait passed.
+
+    Attribute: `written`, for `write_batch` and `write_many`: how many slots or records were published before.
+    """
+
+    written: int = 0
+
+
+class WakeUpError(IpcError):
+    """One side sleeps on an eventfd that the other, attached by name, does not have: both must attach by handle."""
 
 
 class SlotInUseError(IpcError, BufferError):
@@ -49,7 +58,11 @@ class PeerDied(IpcError):  # noqa: N818 - see RingClosed
     def __init__(self, ring: str, role: str, label: str, pid: int) -> None:
         who = f"{role} {label!r}" if label else role
         super().__init__(f"ring '{ring}': its {who} (pid {pid}) is dead")
+        self._arguments = (ring, role, label, pid)
         self.ring = ring
         self.role = role
         self.label = label
         self.pid = pid
+
+    def __reduce__(self) -> tuple[type[PeerDied], tuple[str, str, str, int]]:
+        return type(self), self._arguments

@@ -12,6 +12,7 @@ import json
 import mmap
 import os
 import re
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from typing import Any
 from ipc.errors import CorruptRingError
 from ipc.header import RingSnapshot, SideSnapshot, read_snapshot
 from ipc.segment import PREFIX, SHM_DIRECTORY
+
+Inode = tuple[int, int]  # device and number
 
 _TARGET = re.compile(rf"{SHM_DIRECTORY}/(?P<name>{PREFIX}-[a-z0-9_]+-\d+-[0-9a-f]+)(?P<gone> \(deleted\))?\Z")
 
@@ -37,23 +40,33 @@ class FoundSegment:
     ring: RingSnapshot | None  # None: not (yet) a ring
 
 
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A path that leads to a segment: a descriptor of process `pid`, or its name (pid None)."""
+
+    path: Path
+    name: str
+    pid: int | None
+
+
 def find_segments() -> list[FoundSegment]:
     """All segments of this user, by name."""
-    found: dict[tuple[int, int], tuple[Path, str, set[int]]] = {}
-    for pid, path, name in _open_segments():
-        stat = _stat(path)
-        if stat:
-            found.setdefault((stat.st_dev, stat.st_ino), (path, name, set()))[2].add(pid)
-    for path in SHM_DIRECTORY.glob(f"{PREFIX}-*"):
-        stat = _stat(path)
-        if stat and stat.st_uid == os.geteuid():
-            found.setdefault((stat.st_dev, stat.st_ino), (path, path.name, set()))
-    segments = (_read(path, name, pids) for path, name, pids in found.values())
+    found: dict[Inode, list[Trace]] = {}
+    for trace in (*_open_segments(), *_named_segments()):
+        info = _stat(trace.path)
+        if info and stat.S_ISREG(info.st_mode) and info.st_uid == os.geteuid():
+            found.setdefault((info.st_dev, info.st_ino), []).append(trace)
+    segments = (_read(inode, traces) for inode, traces in found.items())
     return sorted((segment for segment in segments if segment), key=lambda segment: segment.name)
 
 
-def _open_segments() -> Iterator[tuple[int, Path, str]]:
-    """Rows (pid, path of the descriptor, segment name)."""
+def _named_segments() -> Iterator[Trace]:
+    for path in SHM_DIRECTORY.glob(f"{PREFIX}-*"):
+        if _TARGET.match(str(path)):
+            yield Trace(path, path.name, None)
+
+
+def _open_segments() -> Iterator[Trace]:
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
             continue
@@ -67,7 +80,7 @@ def _open_segments() -> Iterator[tuple[int, Path, str]]:
             except OSError:
                 continue
             if match:
-                yield int(process.name), descriptor, match["name"]
+                yield Trace(descriptor, match["name"], int(process.name))
 
 
 def _stat(path: Path) -> os.stat_result | None:
@@ -77,24 +90,35 @@ def _stat(path: Path) -> os.stat_result | None:
         return None
 
 
-def _read(path: Path, name: str, pids: set[int]) -> FoundSegment | None:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        size = os.fstat(fd).st_size
-        ring = _read_ring(fd, size)
-    finally:
-        os.close(fd)
-    return FoundSegment(name, (SHM_DIRECTORY / name).exists(), size, tuple(sorted(pids)), ring)
+def _read(inode: Inode, traces: list[Trace]) -> FoundSegment | None:
+    """Through whichever trace still leads there: processes come and go while we look."""
+    for trace in traces:
+        try:
+            fd = os.open(trace.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            continue
+        try:
+            info = os.fstat(fd)
+            if (info.st_dev, info.st_ino) != inode:
+                continue
+            pids = {trace.pid for trace in traces if trace.pid is not None}
+            ring = _read_ring(fd, info.st_size)
+        finally:
+            os.close(fd)
+        return FoundSegment(trace.name, _is_linked(trace.name, inode), info.st_size, tuple(sorted(pids)), ring)
+    return None
+
+
+def _is_linked(name: str, inode: Inode) -> bool:
+    info = _stat(SHM_DIRECTORY / name)
+    return info is not None and (info.st_dev, info.st_ino) == inode
 
 
 def _read_ring(fd: int, size: int) -> RingSnapshot | None:
     try:
         with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as memory:
             return read_snapshot(memory)
-    except (CorruptRingError, ValueError):
+    except (CorruptRingError, ValueError, OSError):
         return None
 
 

@@ -29,6 +29,8 @@ def shared_memory_left(directory: Path) -> MemoryLeft:
 
 def _tmpfs(directory: Path) -> MemoryLeft:
     stat = os.statvfs(directory)
+    if stat.f_blocks == 0:
+        return MemoryLeft(1 << 63, f"{directory} has no limit", "")
     size = stat.f_blocks * stat.f_frsize >> 20
     return MemoryLeft(
         stat.f_bavail * stat.f_frsize,
@@ -43,13 +45,13 @@ def _control_groups() -> list[MemoryLeft]:
     for line in _lines(Path("/proc/self/cgroup")):
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            found += _limits(_CGROUP, path, "memory.max", "memory.current")
+            found += _limits(_CGROUP, path, "memory.max", "memory.current", "")
         elif "memory" in controllers.split(","):
-            found += _limits(_CGROUP / "memory", path, "memory.limit_in_bytes", "memory.usage_in_bytes")
+            found += _limits(_CGROUP / "memory", path, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
     return found
 
 
-def _limits(root: Path, path: str, limit_file: str, usage_file: str) -> list[MemoryLeft]:
+def _limits(root: Path, path: str, limit_file: str, usage_file: str, prefix: str) -> list[MemoryLeft]:
     found = []
     group = root / path.strip("/")
     for directory in (group, *group.parents):
@@ -59,12 +61,19 @@ def _limits(root: Path, path: str, limit_file: str, usage_file: str) -> list[Mem
         if limit is not None and usage is not None:
             found.append(
                 MemoryLeft(
-                    max(limit - usage, 0),
+                    max(limit - usage + _reclaimable(directory, prefix), 0),
                     f"the control group's memory limit is {limit >> 20} MiB",
                     "raise it (`--memory=…` of the container, `MemoryMax=` of the systemd unit)",
                 )
             )
     return found
+
+
+def _reclaimable(group: Path, prefix: str) -> int:
+    """Page cache, which counts as used but goes when memory is needed: weights that were just read, for example."""
+    names = (f"{prefix}inactive_file", f"{prefix}active_file")
+    rows = (line.split() for line in _lines(group / "memory.stat"))
+    return sum(int(row[1]) for row in rows if len(row) == 2 and row[0] in names)
 
 
 def _machine() -> list[MemoryLeft]:

@@ -15,17 +15,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing import reduction
 from typing import Any, ClassVar, Self
 
 from ipc import _core
-from ipc.errors import LayoutMismatchError, RingTimeout
+from ipc.errors import CorruptRingError, LayoutMismatchError, RingTimeout
 from ipc.header import RingSnapshot, read_snapshot
 from ipc.layout import ALIGNMENT, Layout
 from ipc.segment import Segment
 
-DEFAULT_SPIN_US = 50.0
+_KINDS = "SlotRing and ByteRing can't be taken for each other"
+_LARGEST = 1 << 48  # bytes of one ring
+
+DEFAULT_SPIN_US = 100.0
 """Microseconds a wait may spin before it sleeps; what it really spins adapts below that."""
 
 
@@ -64,17 +68,28 @@ def _rebuild_handle(*fds: Any) -> RingHandle:
 
 
 class _Ring:
-    """What rings of slots and of bytes have in common."""
+    """What rings of slots and of bytes have in common. Owns the segment's descriptor and the eventfds."""
 
     KIND: ClassVar[int]
 
     def __init__(self, segment: Segment, events: tuple[int, ...]) -> None:
         self.segment = segment
         self._events = events  # space, then data per consumer; empty where attached by name
-        _, self.capacity, self.slot_size, self.consumers, name, self._text, self._hash = _core.read_header(
-            segment.map
+        try:
+            self._read_header()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_header(self) -> None:
+        kind, self.capacity, self.slot_size, self.consumers, name, self._text, self._hash = _core.read_header(
+            self.segment.map
         )
         self.name: str = name.decode("utf-8", "replace")
+        if kind != self.KIND:
+            raise CorruptRingError(f"ring '{self.name}' is of the other kind: {_KINDS}")
+        if self._events and len(self._events) != 1 + self.consumers:
+            raise ValueError(f"ring '{self.name}': {len(self._events)} eventfds for {self.consumers} consumers")
 
     @classmethod
     def _create(cls, name: str, capacity: int, slot_size: int, consumers: int, text: bytes) -> Self:
@@ -82,6 +97,12 @@ class _Ring:
             raise ValueError(f"ring {name!r}: 1 to {_core.MAX_CONSUMERS} consumers expected, not {consumers}")
         if capacity < 1 or capacity > _core.MAX_CAPACITY or capacity & (capacity - 1):
             raise ValueError(f"ring {name!r}: a capacity that is a power of two up to 2^31 expected, not {capacity}")
+        if slot_size * capacity > _LARGEST:
+            raise ValueError(f"ring {name!r}: {capacity} slots of {slot_size} bytes are more than 2^48 bytes")
+        if len(text) > _core.MAX_LAYOUT_TEXT:
+            raise ValueError(
+                f"ring {name!r}: its layout takes {len(text)} bytes to describe, at most 65536 are allowed"
+            )
         segment = Segment.create(name, _core.total_size(capacity, slot_size, consumers, len(text)))
         try:
             digest = hashlib.sha256(text).digest()[:16]
@@ -94,7 +115,13 @@ class _Ring:
 
     @classmethod
     def _from_handle(cls, handle: RingHandle) -> Self:
-        return cls(Segment.from_fd(handle.segment_fd), handle.fds[1:])
+        events = handle.fds[1:]
+        try:
+            segment = Segment.from_fd(handle.segment_fd)
+        except BaseException:
+            _close(events)
+            raise
+        return cls(segment, events)
 
     def check_layout(self, layout: Layout) -> None:
         """Raises LayoutMismatchError, which shows both layouts, when the ring was made with another one."""
@@ -144,8 +171,7 @@ class _Ring:
         """Close the descriptors and unmap. Ends and views that are alive keep what they need."""
         self.segment.close()
         events, self._events = self._events, ()
-        for fd in events:
-            os.close(fd)
+        _close(events)
 
     def __enter__(self) -> Self:
         return self
@@ -183,7 +209,8 @@ class SlotRing(_Ring):
 
     @classmethod
     def from_handle(cls, handle: RingHandle, *, layout: Layout | None = None) -> SlotRing:
-        """Raises CorruptRingError, LayoutMismatchError."""
+        """Takes over the handle's descriptors, which must be this process's own: those it inherited, once. Raises
+        SegmentError, CorruptRingError, LayoutMismatchError; the descriptors are closed then."""
         return cls._checked(cls._from_handle(handle), layout)
 
     @classmethod
@@ -227,7 +254,7 @@ class ByteRing(_Ring):
 
     @classmethod
     def from_handle(cls, handle: RingHandle) -> ByteRing:
-        """Raises CorruptRingError."""
+        """Takes over the handle's descriptors, as `SlotRing.from_handle`. Raises SegmentError, CorruptRingError."""
         return cls._from_handle(handle)
 
     @classmethod
@@ -250,13 +277,18 @@ def _make_events(count: int) -> tuple[int, ...]:
         for _ in range(count):
             events.append(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
     except OSError:
-        for fd in events:
-            os.close(fd)
+        _close(events)
         raise
     return tuple(events)
 
 
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
 def _spin(spin_us: float | None) -> float:
-    """With a single CPU the peer can't run while this process spins."""
-    default = DEFAULT_SPIN_US if len(os.sched_getaffinity(0)) > 1 else 0.0
+    """With a single CPU the peer can't run while this process spins. A process that is pinned to one CPU may well
+    have a peer on another."""
+    default = DEFAULT_SPIN_US if (os.cpu_count() or 1) > 1 else 0.0
     return default if spin_us is None else spin_us

@@ -86,7 +86,7 @@ class Runner(ABC):
 
     @abstractmethod
     def bind(self, inputs: StepInputs) -> Any:
-        """Prepare device inputs over these arrays, once per ring slot and bucket; steps read them anew each time.
+        """Prepare device inputs over these arrays, once per ring slot and bucket; steps read them anew.
 
         The arrays must stay mapped until the binding is dropped. Raises ValueError for a wrong shape, dtype
         or a non-contiguous array.
@@ -94,7 +94,7 @@ class Runner(ABC):
 
     @abstractmethod
     def step(self, binding: Any, logits: Float32) -> None:
-        """Run one step and write the rows' logits into ``logits`` ``[rows, vocab]`` (float32, C-contiguous)."""
+        """Run one step and write the rows' logits into ``logits`` ``[rows, vocab]`` (C-contiguous)."""
 
     def step_greedy(self, binding: Any, token_ids: Int32) -> None:
         """Run one step and write only each row's argmax into ``token_ids`` ``[rows]``."""

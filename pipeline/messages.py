@@ -42,6 +42,8 @@ class GenerationParams:
     include_stop: bool = False  # keep the stop string in the text
     skip_special: bool = True
     ignore_eos: bool = False
+    open_ended: bool = False  # the client named no limit: max_tokens may be cut to what fits
+    raw_logit: bool = False  # `logprob` is the token's logit, as in llm-serving
 
 
 # ---- front → preprocess ------------------------------------------------------------------------------------------
@@ -155,7 +157,9 @@ class Admit:
     def pack(self) -> bytes:
         p, s = self.params, self.params.sampling
         stops = orjson.dumps(p.stop)
-        flags = p.include_stop | p.skip_special << 1 | p.ignore_eos << 2 | (s.seed is not None) << 3
+        flags = (
+            p.include_stop | p.skip_special << 1 | p.ignore_eos << 2 | (s.seed is not None) << 3 | p.raw_logit << 4
+        )
         bias_ids = np.fromiter(s.logit_bias, np.int32, len(s.logit_bias))
         bias_values = np.fromiter(s.logit_bias.values(), np.float32, len(s.logit_bias))
         banned, stopping = np.asarray(s.banned_token_ids, np.int32), np.asarray(s.stop_token_ids, np.int32)
@@ -218,6 +222,7 @@ def _unpack_admit(record: Any) -> Admit:
         include_stop=bool(flags & 1),
         skip_special=bool(flags & 2),
         ignore_eos=bool(flags & 4),
+        raw_logit=bool(flags & 16),
     )
     return Admit(request, from_step, row, epoch, limit, cached, params, prompt_ids, output_ids, arrival_ns)
 

@@ -102,6 +102,8 @@ def main() -> int:
     try:
         run = _entry(name)
         run(_stage(name, specification, status))
+    except SystemExit:
+        return 0
     except (ipc.PeerDied, ipc.RingClosed):
         return 0  # the launcher has seen who died first, and says so
     except Exception as error:  # noqa: BLE001 - the last place where it can be told
@@ -109,6 +111,8 @@ def main() -> int:
         if not _is_expected(error):
             traceback.print_exc()
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # libraries clean up at exit; that is not to be interrupted
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Makes tests/model/data: small random Llamas and the logits that Hugging Face transformers computes for them.
+"""Makes tests/model/data: small random Llamas, and the logits that Hugging Face transformers computes.
 
 Needs torch and transformers, which nothing else here does; the result is kept in the repository:
 

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
+
 from demo_training import corpus
 from demo_training.bpe import train_tokenizer
 from demo_training.corpus import Corpus, Document
@@ -23,7 +25,6 @@ from demo_training.evaluation import Verdict, judge, share
 from demo_training.export import round_to_float16, save_golden, save_model, save_questions
 from demo_training.llama import Llama, LlamaShape
 from demo_training.loop import Trainer, TrainingPlan
-from tokenizers import Tokenizer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = Path(__file__).resolve().parent / "data"

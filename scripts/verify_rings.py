@@ -38,6 +38,7 @@ class Run:
     definitions: str = ""
     claim: str = ""
     expected: str = HOLDS
+    slow: bool = False  # over 10 s: left to `make verify`, not in pytest
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,8 @@ PROTOCOL = (
     Run("two consumers, eventfd", "N=2 M=2 CAP=1 EVENTFD"),
     Run("two consumers, one closes", "N=2 M=2 CAP=1 CLOSE CLOSE_EARLY MERGED"),
     Run("two consumers, somebody dies", "N=2 M=2 CAP=1 KILLS=1 MERGED"),
-    Run("two consumers, somebody dies, ends", "N=2 M=2 CAP=1 KILLS=1 MERGED", "ends"),
-    Run("two consumers, two die", "N=2 M=2 CAP=1 KILLS=2 MERGED"),
+    Run("two consumers, somebody dies, ends", "N=2 M=2 CAP=1 KILLS=1 MERGED", "ends", slow=True),
+    Run("two consumers, two die", "N=2 M=2 CAP=1 KILLS=2 MERGED", slow=True),
     Run("two consumers, lost-wake counter", "N=2 M=2 CAP=1 TIMEOUTS=1 COUNT MERGED"),
 )
 

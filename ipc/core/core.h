@@ -9,7 +9,7 @@
 
 typedef struct {
     PyObject *write_slot, *read_slot;                              /* types */
-    PyObject *corrupt, *closed, *timeout, *peer_died, *in_use, *role_taken; /* exceptions of ipc.errors */
+    PyObject *corrupt, *closed, *timeout, *peer_died, *in_use, *role_taken, *wake_up; /* exceptions of ipc.errors */
 } core_state_t;
 
 typedef struct slot slot_t;
@@ -20,11 +20,17 @@ typedef struct {
     ring_end_t end;
     Py_buffer map; /* keeps the mapping */
     core_state_t *state;
-    bool producing, writable, closed, busy;
+    bool producing, writable;
+    bool busy;        /* waiting or copying with the GIL released; nothing but close() may come in between */
+    bool close_asked; /* close() did: it happens at the end of that */
+    bool closed;      /* nothing more can be done with this end */
+    bool left;        /* and the role is given up: after the last slot has come back */
+    unsigned forks;   /* the process that made this end; see end_foreign */
     uint32_t consumer; /* which cursor, for a consumer */
     uint64_t identity, creator;
     char name[RING_LABEL_SIZE];
     ring_peer_t peers[RING_MAX_CONSUMERS], creator_peer;
+    int last_dead; /* producer: the consumer whose death ended the ring, counted from 1 */
     slot_t *oldest, *newest; /* producer: the one reservation; consumer: slots handed out, in ring order */
     void *spare;             /* memory of the last slot object, so that steady state allocates nothing */
 } end_t;
@@ -44,6 +50,9 @@ struct slot {
 /* end.c */
 PyObject *end_new(PyTypeObject *type, PyObject *args, PyObject *kwargs, uint32_t kind, bool producing);
 int end_usable(end_t *self);
+bool end_foreign(const end_t *self);
+void end_leave(end_t *self);
+int core_watch_forks(void);
 int end_wait(end_t *self, uint64_t need, int64_t deadline);
 int end_try(end_t *self, uint64_t need);
 void end_copy(end_t *self, void *to, const void *from, size_t nbytes);

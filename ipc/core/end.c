@@ -2,6 +2,7 @@
 #include "core.h"
 
 #include <math.h>
+#include <pthread.h>
 
 #define WAIT_LIMIT_S 1e9
 
@@ -58,13 +59,38 @@ int parse_deadline(PyObject *value, int64_t *deadline) {
     return 0;
 }
 
+/* ---- fork ------------------------------------------------------------------------------------------------ */
+
+static unsigned forks; /* how many fork()s lie between this process and the one that loaded the module */
+
+static void count_fork(void) { forks++; }
+
+int core_watch_forks(void) {
+    static bool watching;
+    if (watching) return 0;
+    watching = true;
+    return pthread_atfork(NULL, NULL, count_fork) ? -1 : 0;
+}
+
+/* A forked child inherits the object, but the role is its parent's: it must not touch shared memory. */
+bool end_foreign(const end_t *self) { return self->forks != forks; }
+
+static void end_shut(end_t *self);
+
 /* ---- errors ---------------------------------------------------------------------------------------------- */
 
 int end_usable(end_t *self) {
-    if (self->busy) {
-        PyErr_Format(PyExc_RuntimeError, "this end of ring '%s' is in use by another thread", self->name);
+    if (end_foreign(self)) {
+        PyErr_Format(PyExc_RuntimeError, "this end of ring '%s' belongs to the parent process: attach one after the fork",
+                     self->name);
         return -1;
     }
+    if (self->busy) {
+        PyErr_Format(PyExc_RuntimeError, "this end of ring '%s' is in use: by another thread, or below a signal handler",
+                     self->name);
+        return -1;
+    }
+    if (self->close_asked) end_shut(self);
     if (self->closed) {
         PyErr_Format(self->state->closed, "this end of ring '%s' is closed", self->name);
         return -1;
@@ -74,7 +100,7 @@ int end_usable(end_t *self) {
 
 static int raise_peer_died(end_t *self, const char *role, const char *label, uint64_t identity) {
     char safe[RING_LABEL_SIZE + 1] = {0};
-    memcpy(safe, label, RING_LABEL_SIZE);
+    snprintf(safe, sizeof safe, "%.*s", RING_LABEL_SIZE, label); /* shared memory need not end it with a zero */
     PyObject *text = PyUnicode_DecodeUTF8(safe, (Py_ssize_t)strlen(safe), "replace");
     PyObject *error = text ? PyObject_CallFunction(self->state->peer_died, "ssOi", self->name, role, text,
                                                    (int)identity_pid(identity))
@@ -88,6 +114,10 @@ static int raise_peer_died(end_t *self, const char *role, const char *label, uin
 }
 
 static int raise_status(end_t *self, ring_status_t status) {
+    if (status == RING_CLOSED && self->last_dead) {
+        ring_side_t *consumer = ring_consumer(&self->end, (uint32_t)self->last_dead - 1);
+        return raise_peer_died(self, "consumer", consumer->gate.label, role_owner(consumer));
+    }
     if (status == RING_CLOSED)
         PyErr_Format(self->state->closed, "ring '%s' was closed by its %s", self->name,
                      self->producing ? "consumers" : "producer");
@@ -136,7 +166,9 @@ static int check_consumer(end_t *self, uint32_t i) {
     if (end->consumers > 1) ring_evict(end, i);
     bool last = true;
     for (uint32_t k = 0; k < end->consumers; k++) last &= !ring_waits_for(end, k) || k == i;
-    return last && role_owner(consumer) == owner ? raise_peer_died(self, "consumer", consumer->gate.label, owner) : 0;
+    if (!last || role_owner(consumer) != owner) return 0;
+    if (end->consumers > 1) self->last_dead = (int)i + 1;
+    return raise_peer_died(self, "consumer", consumer->gate.label, owner);
 }
 
 static int end_check_peers(end_t *self) {
@@ -161,39 +193,47 @@ int end_try(end_t *self, uint64_t need) {
     return status == RING_AGAIN ? 0 : raise_status(self, status);
 }
 
-int end_wait(end_t *self, uint64_t need, int64_t deadline) {
-    int ready = end_try(self, need);
-    if (ready) return ready < 0 ? -1 : 0;
+/* Slices, until one brings a result. Signal handlers run in here: `busy` keeps them off this end. */
+static int wait_slices(end_t *self, uint64_t need, int64_t deadline) {
     int64_t start = ring_now_ns(), checked = start;
     for (bool first = true;; first = false) {
         ring_status_t status;
-        self->busy = true;
         Py_BEGIN_ALLOW_THREADS
         status = ring_wait(&self->end, need, self->producing, start, first, deadline);
         Py_END_ALLOW_THREADS
-        self->busy = false;
         if (status == RING_OK) return 0;
         if (status != RING_AGAIN && status != RING_TIMEOUT) return raise_status(self, status);
         if (PyErr_CheckSignals() < 0) return -1;
+        if (self->close_asked) return 0;
         int64_t now = ring_now_ns();
         if (status == RING_TIMEOUT || now - checked >= RING_SLICE_NS) {
             checked = now;
             if (end_check_peers(self) < 0) return -1;
         }
-        if (status == RING_TIMEOUT) return end_try(self, need) > 0 ? 0 : PyErr_Occurred() ? -1 : raise_status(self, status);
-        if (self->closed) return end_usable(self); /* a signal handler may have closed it */
+        if (status == RING_TIMEOUT && ring_look(&self->end, need, self->producing) != RING_OK)
+            return raise_status(self, status);
+        if (status == RING_TIMEOUT) return 0;
     }
+}
+
+int end_wait(end_t *self, uint64_t need, int64_t deadline) {
+    int ready = end_try(self, need);
+    if (ready) return ready < 0 ? -1 : 0;
+    self->busy = true;
+    int failed = wait_slices(self, need, deadline);
+    self->busy = false;
+    return failed || !self->close_asked ? failed : end_usable(self);
 }
 
 /* Large copies let other threads run. */
 void end_copy(end_t *self, void *to, const void *from, size_t nbytes) {
     if (nbytes < 1 << 18) {
-        memcpy(to, from, nbytes);
+        memmove(to, from, nbytes); /* `from` may be a view of the same slot */
         return;
     }
     self->busy = true;
     Py_BEGIN_ALLOW_THREADS
-    memcpy(to, from, nbytes);
+    memmove(to, from, nbytes);
     Py_END_ALLOW_THREADS
     self->busy = false;
 }
@@ -248,15 +288,11 @@ static int end_claim(end_t *self, const ring_fixed_t *fixed, const char *label, 
         role_give_up(side);
         return raise_status(self, RING_CORRUPT);
     }
-    self->closed = false;
+    self->closed = self->left = false;
     return 0;
 }
 
 static int end_check_header(end_t *self, ring_fixed_t *fixed, uint32_t kind) {
-    if ((uintptr_t)self->map.buf % 64) {
-        PyErr_SetString(PyExc_ValueError, "the mapping is not aligned to 64 bytes");
-        return -1;
-    }
     const char *wrong = ring_check(self->map.buf, (uint64_t)self->map.len, fixed);
     if (wrong || fixed->kind != kind) {
         PyErr_Format(self->state->corrupt, "not attached: %s",
@@ -275,6 +311,18 @@ static int end_check_header(end_t *self, ring_fixed_t *fixed, uint32_t kind) {
     return 0;
 }
 
+static bool side_armed(ring_side_t *side) {
+    return atomic_load_explicit(&side->gate.event_seq, memory_order_relaxed) & 1;
+}
+
+static bool somebody_armed(end_t *self) {
+    if (!self->producing) return side_armed(&self->end.header->producer);
+    bool armed = false;
+    for (uint32_t i = 0; i < self->end.consumers; i++)
+        armed |= ring_waits_for(&self->end, i) && side_armed(ring_consumer(&self->end, i));
+    return armed;
+}
+
 static int end_attach(end_t *self, uint32_t kind, const char *label, double spin_us, PyObject *event_fds) {
     ring_fixed_t fixed;
     if (isnan(spin_us) || spin_us < 0 || spin_us > 1e6) {
@@ -291,8 +339,13 @@ static int end_attach(end_t *self, uint32_t kind, const char *label, double spin
     if (end_claim(self, &fixed, label, (uint32_t)usable) < 0) return close_event_fds(fds), -1;
     self->end.spin_max_ns = self->end.spin_ns = (int64_t)(spin_us * 1000);
     memcpy(self->end.event_fd, fds, sizeof fds);
-    /* The other side may sleep on an eventfd and wants to know whom it waits for. */
     ring_fence();
+    if (!usable && somebody_armed(self)) {
+        PyErr_Format(self->state->wake_up, "ring '%s': the other side waits on an eventfd that this one does not have; "
+                                         "attach by handle", self->name);
+        return -1;
+    }
+    /* The other side may sleep on an eventfd and wants to know whom it waits for. */
     if (self->producing) ring_wake_consumers(&self->end);
     else ring_wake_producer(&self->end);
     return 0;
@@ -316,7 +369,8 @@ PyObject *end_new(PyTypeObject *type, PyObject *args, PyObject *kwargs, uint32_t
     self->producing = producing;
     self->consumer = consumer;
     self->writable = writable;
-    self->closed = true;
+    self->closed = self->left = true;
+    self->forks = forks;
     self->creator_peer.pidfd = -1;
     for (uint32_t i = 0; i < RING_MAX_CONSUMERS; i++) self->peers[i].pidfd = -1;
     if (PyObject_GetBuffer(map, &self->map, PyBUF_WRITABLE) < 0 || end_attach(self, kind, label, spin_us, event_fds) < 0) {
@@ -327,13 +381,22 @@ PyObject *end_new(PyTypeObject *type, PyObject *args, PyObject *kwargs, uint32_t
 }
 
 static void end_shut(end_t *self) {
-    if (self->closed) return;
-    ring_close(&self->end, self->producing);
-    role_give_up(self->end.self);
-    close_event_fds(self->end.event_fd);
+    self->closed = true;
+    self->close_asked = false;
+    if (!self->oldest) end_leave(self);
+}
+
+/* Gives up the role, so that the other side stops waiting and a successor can have it. While this process holds
+ * slots it stays: nobody else may get their memory. */
+void end_leave(end_t *self) {
+    if (!self->left && !end_foreign(self)) {
+        ring_close(&self->end, self->producing);
+        role_give_up(self->end.self);
+    }
+    if (!self->left) close_event_fds(self->end.event_fd);
     for (uint32_t i = 0; i < RING_MAX_CONSUMERS; i++) peer_forget(&self->peers[i]);
     peer_forget(&self->creator_peer);
-    self->closed = true;
+    self->left = true;
 }
 
 static void end_dealloc(PyObject *object) {
@@ -349,8 +412,8 @@ static void end_dealloc(PyObject *object) {
 static PyObject *end_close(PyObject *object, PyObject *unused) {
     (void)unused;
     end_t *self = (end_t *)object;
-    if (self->busy) return end_usable(self), NULL;
-    end_shut(self);
+    if (self->busy && !end_foreign(self)) self->close_asked = true; /* whoever is busy sees it within a slice */
+    else end_shut(self);
     Py_RETURN_NONE;
 }
 
@@ -373,7 +436,7 @@ static int check_signals(end_t *self) {
     for (uint32_t i = 0; self->producing && i < self->end.consumers; i++)
         all &= !ring_waits_for(&self->end, i) || role_signals(&header->consumer[i]);
     if (all) return 0;
-    PyErr_Format(PyExc_RuntimeError, "ring '%s': the other side has no eventfd to wake this one; attach both by handle",
+    PyErr_Format(self->state->wake_up, "ring '%s': the other side has no eventfd to wake this one; attach both by handle",
                  self->name);
     return -1;
 }
@@ -382,8 +445,7 @@ static PyObject *end_arm(PyObject *object, PyObject *const *args, Py_ssize_t nar
     static const char *const expected[] = {"nbytes", NULL};
     end_t *self = (end_t *)object;
     PyObject *value = NULL;
-    if (parse_arguments(args, nargs, names, expected, &value, 0) < 0 || end_usable(self) < 0 || check_signals(self) < 0)
-        return NULL;
+    if (parse_arguments(args, nargs, names, expected, &value, 0) < 0 || end_usable(self) < 0) return NULL;
     uint64_t size = value ? PyLong_AsUnsignedLongLong(value) : 0, need = 1, skip;
     if (PyErr_Occurred()) return NULL;
     if (self->producing && self->end.kind == RING_KIND_BYTES) {
@@ -391,7 +453,11 @@ static PyObject *end_arm(PyObject *object, PyObject *const *args, Py_ssize_t nar
         need = record_need(&self->end, self->end.position, size, &skip);
     }
     ring_status_t status;
-    if (ring_arm(&self->end, need, self->producing, &status)) Py_RETURN_TRUE;
+    if (ring_arm(&self->end, need, self->producing, &status)) {
+        if (check_signals(self) == 0) Py_RETURN_TRUE; /* after arming, as a claimant looks after claiming */
+        ring_disarm(&self->end);
+        return NULL;
+    }
     if (status != RING_OK) return raise_status(self, status), NULL;
     Py_RETURN_FALSE;
 }
@@ -399,7 +465,7 @@ static PyObject *end_arm(PyObject *object, PyObject *const *args, Py_ssize_t nar
 static PyObject *end_disarm(PyObject *object, PyObject *unused) {
     (void)unused;
     end_t *self = (end_t *)object;
-    if (!self->closed) ring_disarm(&self->end);
+    if (!self->left && !end_foreign(self)) ring_disarm(&self->end);
     Py_RETURN_NONE;
 }
 
@@ -471,6 +537,11 @@ static PyObject *end_get_name(PyObject *object, void *unused) {
     return PyUnicode_DecodeUTF8(((end_t *)object)->name, (Py_ssize_t)strlen(((end_t *)object)->name), "replace");
 }
 
+static PyObject *end_get_creator(PyObject *object, void *unused) {
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(((end_t *)object)->creator);
+}
+
 static PyObject *end_get_closed(PyObject *object, void *unused) {
     (void)unused;
     return PyBool_FromLong(((end_t *)object)->closed);
@@ -489,13 +560,15 @@ static PyGetSetDef end_attributes[] = {
     {"slot_size", end_get_slot_size, NULL, "Bytes per slot; 1 for a byte ring.", NULL},
     {"occupancy", end_get_occupancy, NULL,
      "Producer: units not yet given back by the slowest consumer. Consumer: units published and not yet read.", NULL},
+    {"creator", end_get_creator, NULL, "Identity of the process that made the ring.", NULL},
     {"closed", end_get_closed, NULL, "Whether this end was closed.", NULL},
     {"lost_wakes", end_get_lost_wakes, NULL, "Timed waits that expired though data was there and no wake-up came.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyMethodDef end_methods[] = {
-    {"close", end_close, METH_NOARGS, "Say that this side is done. Slots still held stay readable."},
+    {"close", end_close, METH_NOARGS,
+     "Say that this side is done; the other side learns it when the last slot held here has come back."},
     {"beat", end_beat, METH_NOARGS, "Raise this side's heartbeat counter."},
     {"check_peer", end_check_peer, METH_NOARGS, "Raise PeerDied if the other side is dead; evict dead consumers of several."},
     {"peer_identity", FASTCALL(end_peer_identity), "Identity of the process at the other side; 0: nobody."},

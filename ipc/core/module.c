@@ -34,9 +34,9 @@ static PyObject *core_format_ring(PyObject *module, PyObject *args) {
     f.creator = process_identity(getpid());
     snprintf(f.name, sizeof f.name, "%s", name);
     memcpy(f.layout_hash, hash, hash_size < RING_HASH_SIZE ? (size_t)hash_size : RING_HASH_SIZE);
-    const char *wrong = "the mapping is smaller than the ring, or not aligned to 64 bytes";
+    const char *wrong = "the mapping is smaller than the ring, or not aligned to 128 bytes";
     if (text_size <= RING_MAX_LAYOUT_TEXT && f.max_consumers <= RING_MAX_CONSUMERS &&
-        ring_total_size(&f) <= (uint64_t)map.len && (uintptr_t)map.buf % 64 == 0) {
+        ring_total_size(&f) <= (uint64_t)map.len && (uintptr_t)map.buf % RING_LINE == 0) {
         ring_format(map.buf, &f, text);
         wrong = ring_check(map.buf, (uint64_t)map.len, &check);
     }
@@ -203,14 +203,15 @@ static int find_errors(core_state_t *state) {
                  !(state->timeout = PyObject_GetAttrString(errors, "RingTimeout")) ||
                  !(state->peer_died = PyObject_GetAttrString(errors, "PeerDied")) ||
                  !(state->in_use = PyObject_GetAttrString(errors, "SlotInUseError")) ||
-                 !(state->role_taken = PyObject_GetAttrString(errors, "RoleTakenError"));
+                 !(state->role_taken = PyObject_GetAttrString(errors, "RoleTakenError")) ||
+                 !(state->wake_up = PyObject_GetAttrString(errors, "WakeUpError"));
     Py_DECREF(errors);
     return failed ? -1 : 0;
 }
 
 static int core_exec(PyObject *module) {
     core_state_t *state = PyModule_GetState(module);
-    return find_errors(state) < 0 || add_types(module, state) < 0 || add_fields(module) < 0 || add_constants(module) < 0 ? -1 : 0;
+    return core_watch_forks() < 0 || find_errors(state) < 0 || add_types(module, state) < 0 || add_fields(module) < 0 || add_constants(module) < 0 ? -1 : 0;
 }
 
 static int core_traverse(PyObject *module, visitproc visit, void *arg) {
@@ -224,6 +225,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg) {
     Py_VISIT(state->peer_died);
     Py_VISIT(state->in_use);
     Py_VISIT(state->role_taken);
+    Py_VISIT(state->wake_up);
     return 0;
 }
 

@@ -74,11 +74,25 @@ static void copy_in(end_t *self, const uint8_t *from, uint64_t count) {
     ring_publish(&self->end, count);
 }
 
+/* Tells whoever catches a timeout how much was published, so that it can go on from there. */
+static void note_written(end_t *self, Py_ssize_t written) {
+    if (!PyErr_ExceptionMatches(self->state->timeout)) return;
+    PyObject *type, *value, *trace, *count = PyLong_FromSsize_t(written);
+    PyErr_Fetch(&type, &value, &trace);
+    PyErr_NormalizeException(&type, &value, &trace);
+    if (!count || PyObject_SetAttrString(value, "written", count) < 0) PyErr_Clear();
+    Py_XDECREF(count);
+    PyErr_Restore(type, value, trace);
+}
+
 static int write_slots(end_t *self, const Py_buffer *source, int64_t deadline) {
     const uint8_t *from = source->buf;
     uint64_t left = (uint64_t)source->len / self->end.slot_size;
     while (left) {
-        if (end_wait(self, 1, deadline) < 0) return -1;
+        if (end_wait(self, 1, deadline) < 0) {
+            note_written(self, (Py_ssize_t)((uint64_t)source->len / self->end.slot_size - left));
+            return -1;
+        }
         if (free_slots(self) < left) ring_look_for_space(&self->end, 1);
         uint64_t count = min_u64(left, free_slots(self));
         copy_in(self, from, count);
@@ -195,7 +209,10 @@ static int write_record(end_t *self, const Py_buffer *source, int64_t deadline, 
 
 static int write_object(end_t *self, PyObject *data, int64_t deadline, uint64_t *pending) {
     Py_buffer source;
-    if (PyObject_GetBuffer(data, &source, PyBUF_CONTIG_RO | PyBUF_FORMAT) < 0) return -1;
+    self->busy = true; /* a buffer may be provided by Python code, which must not write here in between */
+    int missing = PyObject_GetBuffer(data, &source, PyBUF_CONTIG_RO | PyBUF_FORMAT);
+    self->busy = false;
+    if (missing) return -1;
     int failed = write_record(self, &source, deadline, pending);
     PyBuffer_Release(&source);
     return failed;
@@ -221,18 +238,15 @@ static PyObject *byte_write_many(PyObject *object, PyObject *const *args, Py_ssi
     PyObject *values[2] = {NULL, NULL};
     int64_t deadline;
     uint64_t pending = 0;
-    if (parse_arguments(args, nargs, names, expected, values, 1) < 0 || parse_deadline(values[1], &deadline) < 0 ||
-        producer_usable(self) < 0)
+    if (parse_arguments(args, nargs, names, expected, values, 1) < 0 || parse_deadline(values[1], &deadline) < 0)
         return NULL;
-    Py_ssize_t n = PySequence_Size(values[0]);
-    int failed = n < 0;
-    for (Py_ssize_t i = 0; !failed && i < n; i++) {
-        PyObject *data = PySequence_GetItem(values[0], i);
-        failed = !data || write_object(self, data, deadline, &pending) < 0;
-        Py_XDECREF(data);
-    }
+    PyObject *records = PySequence_Tuple(values[0]);
+    if (!records || producer_usable(self) < 0) return Py_XDECREF(records), NULL;
+    Py_ssize_t n = PyTuple_Size(records), written = 0;
+    while (written < n && write_object(self, PyTuple_GetItem(records, written), deadline, &pending) == 0) written++;
     publish_pending(self, &pending);
-    if (failed) return NULL;
+    Py_DECREF(records);
+    if (written < n) return note_written(self, written), NULL;
     Py_RETURN_NONE;
 }
 

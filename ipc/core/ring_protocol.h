@@ -49,6 +49,7 @@ typedef enum {
 
 #define RING_NO_DEADLINE INT64_MAX
 #ifndef RING_SLICE_NS /* the harness in tests/ipc/native makes it short, or endless */
+#define RING_PROBE_WAITS 32 /* one wait in so many spins in full, whatever the budget */
 #define RING_SLICE_NS INT64_C(40000000) /* how long a wait may sleep before peers are checked */
 #endif
 #define RING_ALIGN(n, a) (((n) + (a) - 1) / (a) * (a))
@@ -65,6 +66,7 @@ typedef struct {
     uint64_t evicted;       /* producer: consumers it no longer waits for */
     uint32_t blocker;       /* producer: the consumer that had no room when it last looked */
     int64_t spin_max_ns, spin_ns;
+    uint32_t waits; /* since the last one that spun in full */
     int event_fd[RING_MAX_CONSUMERS];         /* producer: wakes consumer i; consumer: [0] wakes the producer */
     uint32_t event_signalled[RING_MAX_CONSUMERS]; /* the arming that was answered: one write per arming */
 } ring_end_t;
@@ -248,8 +250,9 @@ static inline ring_status_t ring_look(ring_end_t *end, uint64_t need, bool produ
 }
 
 /* Spins for at most the current budget. The clock is read every few looks: it costs more than a look. */
-static inline ring_status_t ring_spin(ring_end_t *end, uint64_t need, bool producing, int64_t start, int64_t deadline) {
-    int64_t until = start + end->spin_ns < deadline ? start + end->spin_ns : deadline, now = start;
+static inline ring_status_t ring_spin(ring_end_t *end, uint64_t need, bool producing, int64_t start, int64_t budget,
+                                      int64_t deadline) {
+    int64_t until = start + budget < deadline ? start + budget : deadline, now = start;
     ring_status_t status = RING_AGAIN;
     while (status == RING_AGAIN && now < until) {
         for (int i = 0; i < 8 && status == RING_AGAIN; i++) {
@@ -269,8 +272,17 @@ static inline void ring_adapt_spin(ring_end_t *end, int64_t waited_ns) {
     if (waited_ns > end->spin_max_ns) {
         end->spin_ns /= 2;
     } else {
-        end->spin_ns += (end->spin_max_ns - end->spin_ns + 3) / 4;
+        end->spin_ns = end->spin_max_ns;
     }
+}
+
+/* What this wait may spin. When both sides have stopped spinning, each waits for two wake-ups per round trip. Where
+ * those take longer than the maximum, no wait would ever be short again, though the other side answers at once: so
+ * now and then a wait spins in full to find out. That costs an idle ring nothing, it makes no waits. */
+static inline int64_t ring_spin_budget(ring_end_t *end) {
+    if (++end->waits < RING_PROBE_WAITS) return end->spin_ns;
+    end->waits = 0;
+    return end->spin_max_ns;
 }
 
 /* Called when a slice expired, before `waiting` is taken back. A lost wake-up it is if the other side has finished a
@@ -312,10 +324,14 @@ static inline ring_status_t ring_wait(ring_end_t *end, uint64_t need, bool produ
     ring_status_t status = RING_AGAIN;
     if (first) {
         ring_bump(&end->self->stats.waits, 1);
-        if (end->spin_ns > 0) status = ring_spin(end, need, producing, start, deadline);
+        int64_t budget = ring_spin_budget(end);
+        if (budget > 0) status = ring_spin(end, need, producing, start, budget, deadline);
     }
     if (status == RING_AGAIN) status = ring_park(end, need, producing, deadline);
-    if (status == RING_OK) ring_adapt_spin(end, ring_now_ns() - start);
+    if (status == RING_OK || status == RING_TIMEOUT) {
+        int64_t waited = ring_now_ns() - start;
+        if (status == RING_OK || waited > end->spin_max_ns) ring_adapt_spin(end, waited);
+    }
     ring_bump(&end->self->stats.heartbeat, 1);
     return status;
 }
@@ -345,10 +361,13 @@ static inline void ring_disarm(ring_end_t *end) {
  * wrong with it, or NULL. */
 static inline const char *ring_check(const void *map, uint64_t size, ring_fixed_t *f) {
     if (size < sizeof(ring_header_t)) return "the segment is smaller than a ring header";
+    if ((uintptr_t)map % RING_LINE) return "the mapping is not aligned to 128 bytes";
+    /* `state` first: what the creator wrote before it published READY is then visible. */
+    uint32_t state = atomic_load_explicit(&((const ring_header_t *)map)->fixed.state, memory_order_acquire);
     memcpy(f, map, sizeof *f);
     if (f->magic != RING_MAGIC) return "the magic number is wrong: not a ring";
     if (f->version != RING_VERSION) return "the header has another version";
-    if (atomic_load_explicit(&f->state, memory_order_relaxed) != RING_READY) return "the ring is not ready";
+    if (state != RING_READY) return "the ring is not ready";
     if (f->kind != RING_KIND_SLOTS && f->kind != RING_KIND_BYTES) return "the kind is unknown";
     if (f->max_consumers < 1 || f->max_consumers > RING_MAX_CONSUMERS) return "the number of consumers is impossible";
     if (f->layout_size > RING_MAX_LAYOUT_TEXT) return "the layout text is too long";

@@ -20,7 +20,7 @@ static int slot_may_end(slot_t *self, const char *what) {
         return -1;
     }
     if (self->exports) return slot_refuse(self, what);
-    if (self->owner->closed && !self->owner->producing) return 0; /* the ring is over; only the memory was held */
+    if (!self->owner->producing && !end_foreign(self->owner)) return 0; /* giving back is always right */
     return end_usable(self->owner);
 }
 
@@ -61,7 +61,7 @@ slot_t *slot_new(end_t *owner, uint8_t *data, Py_ssize_t nbytes, uint64_t first,
 void release_units(end_t *owner, uint64_t stop) {
     if (owner->newest) {
         owner->newest->stop = stop;
-    } else if (!owner->closed) {
+    } else {
         ring_release(&owner->end, stop);
     }
 }
@@ -71,7 +71,9 @@ static void slot_give_back(slot_t *self) {
     bool oldest = owner->oldest == self;
     if (!owner->producing && !oldest) self->previous->stop = self->stop; /* goes back when its elders do */
     slot_unlink(self);
-    if (!owner->producing && oldest && !owner->closed) ring_release(&owner->end, self->stop);
+    if (end_foreign(owner)) return;
+    if (!owner->producing && oldest) ring_release(&owner->end, self->stop);
+    if (owner->closed && !owner->oldest) end_leave(owner);
 }
 
 static void slot_dealloc(PyObject *object) {
@@ -152,8 +154,10 @@ static PyObject *slot_publish(PyObject *object, PyObject *const *args, Py_ssize_
 
 static PyObject *slot_abandon(PyObject *object, PyObject *unused) {
     (void)unused;
-    if (slot_may_end((slot_t *)object, "abandon") < 0) return NULL;
-    slot_unlink((slot_t *)object);
+    slot_t *self = (slot_t *)object;
+    if (!self->owner->closed && slot_may_end(self, "abandon") < 0) return NULL;
+    if (!self->done && self->exports) return slot_refuse(self, "abandon"), NULL;
+    if (!self->done) slot_give_back(self);
     Py_RETURN_NONE;
 }
 
@@ -188,7 +192,7 @@ static PyObject *write_slot_exit(PyObject *object, PyObject *const *args, Py_ssi
     slot_t *self = (slot_t *)object;
     if (self->done) Py_RETURN_FALSE;
     if (nargs > 0 && args[0] != Py_None) {
-        if (!self->exports) slot_unlink(self);
+        if (!self->exports) slot_give_back(self);
     } else if (slot_publish_count(self, slot_whole(self)) < 0) {
         return NULL;
     }

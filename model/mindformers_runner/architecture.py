@@ -59,9 +59,7 @@ class Architecture:
 
     def tensors(self) -> dict[str, Shape]:
         """Every weight by its mindformers name, in the order of the computation."""
-        shapes: dict[str, Shape] = {
-            "model.tok_embeddings.embedding_weight": (self.vocab_size, self.hidden_size)
-        }
+        shapes: dict[str, Shape] = {"model.tok_embeddings.embedding_weight": (self.vocab_size, self.hidden_size)}
         for layer in range(self.num_layers):
             prefix = f"model.layers.{layer}."
             shapes |= {prefix + name: shape for name, shape in self._layer_tensors().items()}

@@ -31,10 +31,9 @@ class PagedAttention(nn.Cell):
         super().__init__()
         self.is_first_iteration = True  # mindformers sets this flag here and on the child cell
         self.paged_attention_mgr = nn.Cell()
+        self.width, self.kv_width = n_head * head_dim, n_kv_head * head_dim
         padded = -(-head_dim // KEY_GROUP) * KEY_GROUP
-        self.key_cache = _cache(
-            "key_cache", (num_blocks, n_kv_head, block_size // KEY_GROUP, head_dim, KEY_GROUP)
-        )
+        self.key_cache = _cache("key_cache", (num_blocks, n_kv_head, block_size // KEY_GROUP, head_dim, KEY_GROUP))
         self.value_cache = _cache("value_cache", (num_blocks, n_kv_head, block_size, padded))
         self.attend = ops.Custom(
             f"{LIBRARY}:{OPERATOR}",
@@ -59,11 +58,10 @@ class PagedAttention(nn.Cell):
     ):
         """query ``[1, T, heads * D]`` and key, value ``[1, T, kv_heads * D]`` to ``[1, T, heads * D]``."""
         cos, sin, _ = freqs_cis
-        tokens = query.shape[1]
         out = self.attend(
-            query.reshape(tokens, -1),
-            key.reshape(tokens, -1),
-            value.reshape(tokens, -1),
+            query.reshape(-1, self.width),
+            key.reshape(-1, self.kv_width),
+            value.reshape(-1, self.kv_width),
             cos,
             sin,
             self.key_cache,
@@ -73,7 +71,7 @@ class PagedAttention(nn.Cell):
             batch_valid_length,
             q_seq_lens,
         )
-        return out.reshape(query.shape)
+        return out.reshape(1, -1, self.width)
 
 
 def _cache(name: str, shape: tuple[int, ...]) -> Parameter:

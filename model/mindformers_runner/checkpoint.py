@@ -10,16 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from model.errors import CheckpointError
 from model.mindformers_runner.architecture import Architecture, Shape
 from model.mindformers_runner.mindspore_file import index_mindspore
 from model.mindformers_runner.names import fused_sources, is_derived, to_mindformers
 from model.mindformers_runner.safetensors_file import index_safetensors
-from model.mindformers_runner.stored_tensor import Float, StoredTensor
-
-Dtype = type[np.float32] | type[np.float16]
+from model.mindformers_runner.stored_tensor import Dtype, Float, StoredTensor
 
 _LISTED = 20  # problems of one kind that an error spells out
 
@@ -45,12 +41,8 @@ def open_checkpoint(path: Path, architecture: Architecture) -> tuple[Weight, ...
     """
     stored = _by_mindformers_name(_index_files(path), architecture)
     recipes = {name: fused_sources(name, architecture, stored) for name in architecture.tensors()}
-    _require_fit(
-        path, architecture, stored, {source for recipe in recipes.values() for source in recipe.sources}
-    )
-    return tuple(
-        Weight(name, shape, recipes[name].reader(stored)) for name, shape in architecture.tensors().items()
-    )
+    _require_fit(path, architecture, stored, {source for recipe in recipes.values() for source in recipe.sources})
+    return tuple(Weight(name, shape, recipes[name].reader(stored)) for name, shape in architecture.tensors().items())
 
 
 def checkpoint_files(path: Path) -> tuple[Path, ...]:
@@ -106,18 +98,14 @@ def _index_file(file: Path) -> dict[str, StoredTensor]:
     raise CheckpointError(f"checkpoint {file}: expected a .safetensors or .ckpt file")
 
 
-def _by_mindformers_name(
-    tensors: Mapping[str, StoredTensor], architecture: Architecture
-) -> dict[str, StoredTensor]:
+def _by_mindformers_name(tensors: Mapping[str, StoredTensor], architecture: Architecture) -> dict[str, StoredTensor]:
     renamed = {to_mindformers(name): tensor for name, tensor in tensors.items() if not is_derived(name)}
     if architecture.tied_embeddings:
         renamed.pop("lm_head.weight", None)  # some tools store the shared matrix twice
     return renamed
 
 
-def _require_fit(
-    path: Path, architecture: Architecture, stored: Mapping[str, StoredTensor], used: set[str]
-) -> None:
+def _require_fit(path: Path, architecture: Architecture, stored: Mapping[str, StoredTensor], used: set[str]) -> None:
     expected = _source_shapes(architecture, used)
     missing = [f"{name} {shape}" for name, shape in expected.items() if name not in stored]
     surplus = [f"{name} {tensor.shape}" for name, tensor in stored.items() if name not in expected]
@@ -128,9 +116,7 @@ def _require_fit(
     ]
     problems = list(_problems(missing=missing, surplus=surplus, **{"wrongly shaped": wrong}))
     if problems:
-        raise CheckpointError(
-            f"checkpoint {path} does not fit the model configuration: {'; '.join(problems)}"
-        )
+        raise CheckpointError(f"checkpoint {path} does not fit the model configuration: {'; '.join(problems)}")
 
 
 def _source_shapes(architecture: Architecture, used: set[str]) -> dict[str, Shape]:

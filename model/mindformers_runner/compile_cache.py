@@ -1,8 +1,8 @@
 """Compiled graphs kept between runs, one directory per graph.
 
-MindSpore names the files of its cache by the order of compilation in the process. Two processes that compile in
-different order would load each other's graphs, so every graph gets a directory of its own, named by everything
-that decides what is in it.
+MindSpore names the files of its cache by the order of compilation in the process. Two processes that compile
+in different order would load each other's graphs, so every graph gets a directory of its own, named by
+everything that decides what is in it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,7 @@ class CompileCache:
             architecture,
             (settings.device, settings.num_blocks, settings.block_size, settings.attention, max_length),
             (ms.__version__, mindformers.__version__, str(LIBRARY)),
-            [
-                hashlib.sha256(file.read_bytes()).hexdigest()
-                for file in sorted(Path(__file__).parent.glob("*.py"))
-            ],
+            [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(Path(__file__).parent.glob("*.py"))],
         )
         self._key = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 

@@ -35,16 +35,14 @@ def read_architecture(path: Path) -> Architecture:
             return from_mindformers(_mapping(yaml.safe_load(text), "the file"))
     except (ConfigurationError, ValueError, yaml.YAMLError) as error:
         raise ConfigurationError(f"model configuration {file}: {error}") from error
-    raise ConfigurationError(
-        f"model configuration {file}: expected .json (Hugging Face) or .yaml (mindformers)"
-    )
+    raise ConfigurationError(f"model configuration {file}: expected .json (Hugging Face) or .yaml (mindformers)")
 
 
 def from_hugging_face(config: Mapping[str, Any]) -> Architecture:
     """From the content of a Hugging Face ``config.json`` of model type "llama"."""
     if config.get("model_type") != "llama":
         raise ConfigurationError(
-            f'model_type {config.get("model_type")!r} is not supported; this runner drives Llama models ("llama")'
+            f'model_type {config.get("model_type")!r} is not supported; this runner drives Llama ("llama")'
         )
     _refuse(config, "hidden_act", allowed=("silu",), default="silu")
     _refuse(config, "mlp_bias", allowed=(False,), default=False)
@@ -115,9 +113,7 @@ def _intermediate_size(config: Mapping[str, Any]) -> int:
 def _refuse_parallel(document: Mapping[str, Any]) -> None:
     ranks = _mapping(document.get("parallel_config") or {}, "parallel_config").get("model_parallel", 1)
     if document.get("use_parallel") and ranks != 1:
-        raise ConfigurationError(
-            f"model_parallel is {ranks}; this runner drives one device (use_parallel: False)"
-        )
+        raise ConfigurationError(f"model_parallel is {ranks}; this runner drives one device (use_parallel: False)")
 
 
 def _refuse_experts(config: Mapping[str, Any]) -> None:

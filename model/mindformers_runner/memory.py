@@ -38,9 +38,7 @@ def memory_need(architecture: Architecture, settings: MindFormersSettings) -> Me
     item = 4 if settings.device == "CPU" else 2
     parameters = sum(_elements(shape) for shape in architecture.tensors().values())
     largest = settings.ladder()[-1]
-    activations = 4 * (
-        largest.tokens * architecture.intermediate_size * 4 + largest.rows * architecture.vocab_size
-    )
+    activations = 4 * (largest.tokens * architecture.intermediate_size * 4 + largest.rows * architecture.vocab_size)
     return MemoryNeed(
         weights=parameters * item,
         kv_cache=kv_block_bytes(architecture, settings) * settings.num_blocks,
@@ -56,13 +54,12 @@ def require_memory(architecture: Architecture, settings: MindFormersSettings, av
     left = available - need.weights - need.runtime
     blocks = left // kv_block_bytes(architecture, settings)
     advice = (
-        f"lower num_blocks from {settings.num_blocks} to at most {blocks}"
-        if blocks > 0
-        else "use a smaller model"
+        f"lower num_blocks from {settings.num_blocks} to at most {blocks}" if blocks > 0 else "use a smaller model"
     )
     raise CapacityError(
-        f"the model needs {_gib(need.total)} of memory (KV cache {_gib(need.kv_cache)} for {settings.num_blocks} "
-        f"blocks of {settings.block_size} tokens, weights {_gib(need.weights)}, runtime {_gib(need.runtime)}), "
+        f"the model needs {_gib(need.total)} of memory (KV cache {_gib(need.kv_cache)} for "
+        f"{settings.num_blocks} blocks of {settings.block_size} tokens, weights {_gib(need.weights)}, "
+        f"runtime {_gib(need.runtime)}), "
         f"but {_gib(available)} is available; {advice}, or give the process more memory"
     )
 
@@ -109,9 +106,7 @@ def _room(limit: Path, usage: Path, stat: Path) -> list[int]:
     except (OSError, ValueError):  # no such group, or "max"
         return []
     cache = [
-        int(line.split()[1])
-        for line in _read_lines(stat)
-        if line.startswith(("inactive_file ", "active_file "))
+        int(line.split()[1]) for line in _read_lines(stat) if line.startswith(("inactive_file ", "active_file "))
     ]
     return [most - max(0, used - sum(cache))]
 

@@ -47,9 +47,7 @@ def index_mindspore(file: Path) -> dict[str, StoredTensor]:
     except (IndexError, UnicodeDecodeError, ValueError) as error:
         raise CheckpointError(f"{file} is truncated or not a MindSpore checkpoint: {error}") from error
     return {
-        name: StoredTensor(
-            name, _DTYPES.get(draft.dtype, draft.dtype), draft.shape, file, tuple(draft.pieces)
-        )
+        name: StoredTensor(name, _DTYPES.get(draft.dtype, draft.dtype), draft.shape, file, tuple(draft.pieces))
         for name, draft in drafts.items()
     }
 
@@ -80,7 +78,9 @@ def _value(data: mmap.mmap, start: int, end: int) -> tuple[str, _Draft]:
 
 
 def _tensor(data: mmap.mmap, start: int, end: int) -> _Draft:
-    dtype, dims, pieces = "", [], []
+    dtype = ""
+    dims: list[int] = []
+    pieces: list[tuple[int, int]] = []
     for number, first, last in _fields(data, start, end):
         if number == 1:
             dims += _dims(data, first, last)
@@ -89,8 +89,8 @@ def _tensor(data: mmap.mmap, start: int, end: int) -> _Draft:
         elif number == 3:
             pieces.append((first, last - first))
     # MindSpore writes the shape of a scalar as [0]
-    shape = () if dims == [0] and sum(size for _, size in pieces) else tuple(dims)
-    return _Draft(dtype, shape, pieces)
+    scalar = dims == [0] and any(size > 0 for _, size in pieces)
+    return _Draft(dtype, () if scalar else tuple(dims), pieces)
 
 
 def _dims(data: mmap.mmap, first: int, last: int) -> list[int]:

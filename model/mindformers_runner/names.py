@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.mindformers_runner.architecture import Architecture
-from model.mindformers_runner.stored_tensor import Float, StoredTensor
+from model.mindformers_runner.stored_tensor import Dtype, Float, StoredTensor
 
-Dtype = type[np.float32] | type[np.float16]
 Combine = Callable[[list[Float], Architecture], Float]
 
 _PARTS = {
@@ -53,9 +52,7 @@ class Recipe:
     architecture: Architecture
 
     def reader(self, stored: Mapping[str, StoredTensor]) -> Callable[[Dtype], Float]:
-        return lambda dtype: self.combine(
-            [stored[name].read(dtype) for name in self.sources], self.architecture
-        )
+        return lambda dtype: self.combine([stored[name].read(dtype) for name in self.sources], self.architecture)
 
 
 def fused_sources(name: str, architecture: Architecture, stored: Container[str]) -> Recipe:

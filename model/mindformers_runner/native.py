@@ -5,9 +5,6 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from model.errors import ConfigurationError, StepError
 from model.runner import StepInputs
 
@@ -17,25 +14,28 @@ OPERATOR = "ringserve_paged_attention"
 _MESSAGE_BYTES = 256
 
 
+_ARRAYS = (
+    "input_ids",
+    "positions",
+    "slot_mapping",
+    "valid_length",
+    "q_seq_lens",
+    "gather_index",
+    "block_tables",
+)
+_SIZES = ("tokens", "rows", "table_width", "num_blocks", "block_size", "vocab_size", "max_length")
+
+
 class _StepIndices(ctypes.Structure):
     """`ringserve::StepIndices` in csrc/step_check.h."""
 
-    _fields_ = [
-        *((name, ctypes.c_void_p) for name in (
-            "input_ids", "positions", "slot_mapping", "valid_length", "q_seq_lens", "gather_index", "block_tables",
-        )),
-        *((name, ctypes.c_int64) for name in (
-            "tokens", "rows", "table_width", "num_blocks", "block_size", "vocab_size", "max_length",
-        )),
-    ]  # fmt: skip
+    _fields_ = [(name, ctypes.c_void_p) for name in _ARRAYS] + [(name, ctypes.c_int64) for name in _SIZES]
 
 
 def load_library() -> ctypes.CDLL:
     """The operator's library. Raises ConfigurationError when it has not been built."""
     if not LIBRARY.exists():
-        raise ConfigurationError(
-            f"{LIBRARY.name} is missing beside {LIBRARY.parent}; build it: pip install -e ."
-        )
+        raise ConfigurationError(f"{LIBRARY.name} is missing beside {LIBRARY.parent}; build it: pip install -e .")
     library = ctypes.CDLL(str(LIBRARY))
     library.ringserve_attention_kernel.restype = ctypes.c_char_p
     library.ringserve_attention_kernel_name.restype = ctypes.c_char_p
@@ -59,7 +59,7 @@ def kernel_name() -> str:
 def supported_kernels() -> tuple[str, ...]:
     """Instruction sets that this processor can run, the fastest first."""
     library = load_library()
-    names = []
+    names: list[str] = []
     while (name := library.ringserve_attention_kernel_name(len(names))) is not None:
         names.append(name.decode())
     return tuple(names)
@@ -68,9 +68,7 @@ def supported_kernels() -> tuple[str, ...]:
 def use_kernel(name: str) -> None:
     """Choose an instruction set. Raises ConfigurationError when this processor cannot run it."""
     if load_library().ringserve_attention_use_kernel(name.encode()):
-        raise ConfigurationError(
-            f"kernel {name!r} cannot run here; there are {', '.join(supported_kernels())}"
-        )
+        raise ConfigurationError(f"kernel {name!r} cannot run here; there are {', '.join(supported_kernels())}")
 
 
 def last_error() -> str:
@@ -94,11 +92,7 @@ class StepCheck:
         self._inputs = inputs  # keeps the memory mapped
         self._message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         self._indices = _StepIndices(
-            *(
-                _address(getattr(inputs, name))
-                for name, kind in _StepIndices._fields_
-                if kind is ctypes.c_void_p
-            ),
+            *(getattr(inputs, name).ctypes.data for name in _ARRAYS),
             inputs.tokens,
             inputs.rows,
             inputs.block_tables.shape[1],
@@ -113,7 +107,3 @@ class StepCheck:
         """Raises StepError that names the first array, index and value out of range."""
         if self._check(self._reference, self._message, _MESSAGE_BYTES):
             raise StepError(f"corrupt step: {self._message.value.decode()}")
-
-
-def _address(array: NDArray[np.int32]) -> int:
-    return array.ctypes.data

@@ -25,7 +25,7 @@ class PlainPagedAttention(nn.Cell):
         n_kv_head: int,
         block_size: int = 16,
         num_blocks: int = 1024,
-        **_: Any,  # noqa: ANN401 (mindformers passes settings of its own kernels)
+        **_: Any,
     ) -> None:
         super().__init__()
         self.is_first_iteration = True

@@ -1,8 +1,8 @@
-"""Imports MindSpore and mindformers without their chatter on the user's terminal or files in the user's directory.
+"""Imports MindSpore and mindformers without chatter on the user's terminal or files in the user's directory.
 
-What is silenced is below "error": warnings about deprecations inside the two packages, missing optional models,
-and lines about every layer. Errors still come through. Whoever sets ``GLOG_v`` or ``LOG_MF_PATH`` gets what
-these ask for.
+What is silenced is below "error": warnings about deprecations inside the two packages, missing optional
+models, and lines about every layer. Errors still come through. Whoever sets ``GLOG_v`` or ``LOG_MF_PATH``
+gets what these ask for.
 """
 
 from __future__ import annotations

@@ -52,8 +52,7 @@ def rope_from_mindformers(config: Mapping[str, Any]) -> Rope:
     scaling = config.get("scaling_factor", 1.0)
     if method not in _MINDFORMERS_KEYS:
         raise ConfigurationError(
-            f"extend_method {method!r} is not supported; mindformers' Llama runs with "
-            f"{', '.join(_MINDFORMERS_KEYS)}"
+            f"extend_method {method!r} is not supported; mindformers' Llama runs with {', '.join(_MINDFORMERS_KEYS)}"
         )
     keys = _MINDFORMERS_KEYS[method]
     if keys:
@@ -81,16 +80,14 @@ def rope_from_hugging_face(config: Mapping[str, Any], max_position: int) -> Rope
     if kind == "yarn":
         return Rope(theta, "YARN", _yarn(scaling, max_position))
     raise ConfigurationError(
-        f"rope_scaling type {kind!r} is not supported; mindformers' Llama knows default, linear, llama3 and yarn"
+        f"rope_scaling type {kind!r} is not supported; mindformers knows default, linear, llama3 and yarn"
     )
 
 
 def _yarn(scaling: Mapping[str, Any], max_position: int) -> dict[str, float | int]:
     """Hugging Face's defaults filled in; mscale 1 over mscale_all_dim 0 is its attention factor."""
     if scaling.get("attention_factor") is not None:
-        raise ConfigurationError(
-            "rope_scaling of type yarn: attention_factor is not supported by mindformers"
-        )
+        raise ConfigurationError("rope_scaling of type yarn: attention_factor is not supported by mindformers")
     if scaling.get("truncate") is False:
         raise ConfigurationError("rope_scaling of type yarn: truncate false is not supported by mindformers")
     defaults = {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,8 +67,8 @@ class MindFormersRunner(Runner):
     def load(self, progress: Progress | None = None) -> None:
         """Build the network, allocate the KV cache, load the weights.
 
-        Raises CapacityError when memory has become short since the runner was made, and CheckpointError when a
-        tensor cannot be read.
+        Raises CapacityError when memory has become short since the runner was made, and CheckpointError when
+        a tensor cannot be read.
         """
         self._require_memory()
         from model.mindformers_runner.quiet import import_mindformers
@@ -89,12 +92,13 @@ class MindFormersRunner(Runner):
         """Compile every bucket, smallest first."""
         from model.mindformers_runner.execution import idle_inputs
 
-        for done, bucket in enumerate(self.facts.buckets, start=1):
-            binding = self.bind(idle_inputs(bucket, self.facts.block_table_width))
-            if bucket not in self._compiled:
-                self._compile(binding)
-            if progress is not None:
-                progress("compiling", done, len(self.facts.buckets))
+        with _old_objects_left_alone():
+            for done, bucket in enumerate(self.facts.buckets, start=1):
+                binding = self.bind(idle_inputs(bucket, self.facts.block_table_width))
+                if bucket not in self._compiled:
+                    self._compile(binding)
+                if progress is not None:
+                    progress("compiling", done, len(self.facts.buckets))
 
     def bind(self, inputs: StepInputs) -> Binding:
         """Tensors over the arrays; on CPU every later step reads the arrays' memory as it is then."""
@@ -117,7 +121,7 @@ class MindFormersRunner(Runner):
         np.copyto(logits, self._run(binding))
 
     def step_greedy(self, binding: Binding, token_ids: Int32) -> None:
-        """Run one step and write each row's argmax into ``token_ids`` ``[rows]``; -1 where it is not finite."""
+        """Run one step and write each row's argmax into ``token_ids`` ``[rows]``; -1 if not finite."""
         require_array(token_ids, "token_ids", (binding.bucket.rows,), np.int32)
         logits = self._run(binding)
         best = logits.argmax(axis=1)  # of a row with NaN: the first NaN
@@ -182,6 +186,17 @@ class MindFormersRunner(Runner):
     def _require_memory(self) -> None:
         if self._on_cpu:
             require_memory(self.architecture, self.settings, available_memory())
+
+
+@contextmanager
+def _old_objects_left_alone() -> Iterator[None]:
+    """MindSpore collects garbage before each compilation; a tenth of the time goes into what is here to stay."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _facts(vocab_size: int, max_length: int, name: str, settings: MindFormersSettings) -> RunnerFacts:

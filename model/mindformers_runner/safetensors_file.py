@@ -23,9 +23,7 @@ def index_safetensors(file: Path) -> dict[str, StoredTensor]:
     """
     size = file.stat().st_size
     header, start = _read_header(file, size)
-    tensors = {
-        name: _tensor(file, name, entry, start) for name, entry in header.items() if name != "__metadata__"
-    }
+    tensors = {name: _tensor(file, name, entry, start) for name, entry in header.items() if name != "__metadata__"}
     end = max((offset + length for tensor in tensors.values() for offset, length in tensor.pieces), default=0)
     if end > size:
         raise CheckpointError(f"{file} is truncated: its header describes {end} bytes, the file has {size}")
@@ -37,16 +35,12 @@ def _read_header(file: Path, size: int) -> tuple[Mapping[str, Any], int]:
         prefix = stream.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
         if not 2 <= length <= min(_MAX_HEADER, size - 8):
-            raise CheckpointError(
-                f"{file} is truncated or not a safetensors file: its header does not fit into it"
-            )
+            raise CheckpointError(f"{file} is truncated or not a safetensors file: its header does not fit into it")
         text = stream.read(length)
     try:
         header = json.loads(text)
     except ValueError as error:
-        raise CheckpointError(
-            f"{file} is not a safetensors file: its header is not JSON ({error})"
-        ) from error
+        raise CheckpointError(f"{file} is not a safetensors file: its header is not JSON ({error})") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{file} is not a safetensors file: its header is not a JSON object")
     return header, 8 + length

@@ -22,9 +22,7 @@ def bucket_ladder(max_rows: int, token_budget: int) -> tuple[Bucket, ...]:
     """
     decode = _grow(1, 2, max_rows)
     mixed = _grow(16, 4, token_budget)
-    shapes = {(rows, rows) for rows in decode} | {
-        (tokens, max_rows) for tokens in mixed if tokens >= max_rows
-    }
+    shapes = {(rows, rows) for rows in decode} | {(tokens, max_rows) for tokens in mixed if tokens >= max_rows}
     return ascending(Bucket(tokens, rows) for tokens, rows in shapes)
 
 
@@ -47,7 +45,7 @@ class MindFormersSettings:
     """Settings of a `MindFormersRunner`."""
 
     config_path: Path
-    """A mindformers YAML (``model.model_config``), a Hugging Face ``config.json``, or a directory with one."""
+    """A mindformers YAML (``model.model_config``), a Hugging Face ``config.json``, or its directory."""
     checkpoint_path: Path | None = None
     """A checkpoint file or directory; None: random weights made from ``seed``, for benchmarks and tests."""
     device: Literal["CPU", "Ascend"] = "CPU"
@@ -79,13 +77,11 @@ class MindFormersSettings:
         _require_choice("device", self.device, ("CPU", "Ascend"))
         _require_choice("attention", self.attention, ("custom", "plain"))
         if self.device == "CPU" and self.block_size % KEY_GROUP:
-            raise ConfigurationError(
-                f"block_size is {self.block_size}; on CPU it must be a multiple of {KEY_GROUP}"
-            )
+            raise ConfigurationError(f"block_size is {self.block_size}; on CPU it must be a multiple of {KEY_GROUP}")
         if self.token_budget < self.max_rows:
             raise ConfigurationError(
-                f"token_budget is {self.token_budget}, but {self.max_rows} rows (max_rows) need one token each; "
-                f"raise token_budget to {self.max_rows} or lower max_rows"
+                f"token_budget is {self.token_budget}, but {self.max_rows} rows (max_rows) need one token "
+                f"each; raise token_budget to {self.max_rows} or lower max_rows"
             )
         for bucket in self.buckets or ():
             self._check_bucket(bucket)
@@ -93,8 +89,8 @@ class MindFormersSettings:
     def _check_bucket(self, bucket: Bucket) -> None:
         if not (1 <= bucket.rows <= self.max_rows and bucket.rows <= bucket.tokens <= self.token_budget):
             raise ConfigurationError(
-                f"bucket of {bucket.tokens} tokens x {bucket.rows} rows: rows must be 1..{self.max_rows} (max_rows) "
-                f"and tokens between rows and {self.token_budget} (token_budget)"
+                f"bucket of {bucket.tokens} tokens x {bucket.rows} rows: rows must be 1..{self.max_rows} "
+                f"(max_rows) and tokens between rows and {self.token_budget} (token_budget)"
             )
 
     def ladder(self) -> tuple[Bucket, ...]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import CheckpointError
 
-Float = NDArray[np.float32] | NDArray[np.float16]
+Float = NDArray[np.floating[Any]]
+Dtype = type[np.floating[Any]]
 
 ITEM_SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -34,19 +36,19 @@ class StoredTensor:
         actual = sum(size for _, size in self.pieces)
         if actual != expected:
             raise CheckpointError(
-                f"{self.file}: tensor {self.name} of shape {self.shape} and {self.dtype} needs {expected} bytes, "
-                f"but {actual} are stored"
+                f"{self.file}: tensor {self.name} of shape {self.shape} and {self.dtype} needs {expected} "
+                f"bytes, but {actual} are stored"
             )
 
-    def read(self, dtype: type[np.float32] | type[np.float16]) -> Float:
+    def read(self, dtype: Dtype) -> Float:
         """The tensor as a new array of ``dtype``."""
         raw = b"".join(self._read_pieces())
+        values: NDArray[Any]
         if self.dtype == "bfloat16":
-            widened = np.frombuffer(raw, dtype="<u2").astype(np.uint32) << 16
-            values = widened.view(np.float32)
+            values = (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
         else:
-            values = np.frombuffer(raw, dtype="<f4" if self.dtype == "float32" else "<f2")
-        return values.reshape(self.shape).astype(dtype, copy=not values.flags.writeable)
+            values = np.frombuffer(raw, np.float32 if self.dtype == "float32" else np.float16)
+        return values.reshape(self.shape).astype(dtype)
 
     def _read_pieces(self) -> list[bytes]:
         try:
@@ -56,9 +58,9 @@ class StoredTensor:
             raise CheckpointError(f"{self.file}: cannot read tensor {self.name}: {error}") from error
 
 
-def _read_exactly(file: object, offset: int, size: int) -> bytes:
-    file.seek(offset)  # type: ignore[attr-defined]
-    data: bytes = file.read(size)  # type: ignore[attr-defined]
+def _read_exactly(file: BinaryIO, offset: int, size: int) -> bytes:
+    file.seek(offset)
+    data = file.read(size)
     if len(data) != size:
         raise EOFError(f"expected {size} bytes at {offset}, got {len(data)}")
     return data

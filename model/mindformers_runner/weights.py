@@ -10,14 +10,15 @@ from mindspore import Tensor
 
 from model.mindformers_runner.architecture import Architecture
 from model.mindformers_runner.arrays import aligned_copy
-from model.mindformers_runner.checkpoint import Dtype, Weight
+from model.mindformers_runner.checkpoint import Weight
+from model.mindformers_runner.stored_tensor import Dtype
 from model.runner import Progress
 
 _RANDOM_STD = 0.02
 
 
 def load_weights(network: Any, weights: Iterable[Weight], dtype: Dtype, progress: Progress | None) -> None:
-    """Set every parameter from its weight, converted to ``dtype``; norms stay float32 as mindformers has them."""
+    """Set every parameter from its weight, converted to ``dtype``; norms stay float32, as in mindformers."""
     parameters = {parameter.name: parameter for parameter in network.get_parameters()}
     todo = tuple(weights)
     for done, weight in enumerate(todo, start=1):

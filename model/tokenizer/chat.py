@@ -95,9 +95,7 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     """Unlike Jinja's own filter it does not escape HTML."""
-    return json.dumps(
-        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
-    )
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def _raise_exception(message: str) -> NoReturn:

@@ -63,9 +63,7 @@ class IncrementalDetokenizer:
     space and completes a character that its last token began. Building one reads the end of the context only.
     """
 
-    def __init__(
-        self, source: PieceSource, context: Sequence[int] = (), *, skip_special: bool = True
-    ) -> None:
+    def __init__(self, source: PieceSource, context: Sequence[int] = (), *, skip_special: bool = True) -> None:
         self._source = source
         self._skip_special = skip_special
         self._utf8 = codecs.getincrementaldecoder("utf-8")(source.rules.invalid_bytes.value)

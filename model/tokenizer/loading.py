@@ -39,9 +39,7 @@ def _find_file(path: Path) -> Path:
     for name in FILE_NAMES:
         if (path / name).is_file():
             return path / name
-    raise TokenizerError(
-        f"the folder {path} has neither a tokenizer.json nor a tokenizer.model; add one of them"
-    )
+    raise TokenizerError(f"the folder {path} has neither a tokenizer.json nor a tokenizer.model; add one of them")
 
 
 def _read_head(file: Path) -> bytes:
@@ -53,9 +51,7 @@ def _read_head(file: Path) -> bytes:
     if not head:
         raise TokenizerError(f"{file} is empty; fetch it again")
     if head.startswith(GIT_LFS_POINTER):
-        raise TokenizerError(
-            f"{file} is a Git LFS pointer, not the file itself; run 'git lfs pull' in its folder"
-        )
+        raise TokenizerError(f"{file} is a Git LFS pointer, not the file itself; run 'git lfs pull' in its folder")
     return head
 
 

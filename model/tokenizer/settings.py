@@ -78,9 +78,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(_read_text(path))
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}: {error.msg}"
-        raise TokenizerError(
-            f"{path} is not valid JSON ({place}); if it is cut short, fetch it anew"
-        ) from error
+        raise TokenizerError(f"{path} is not valid JSON ({place}); if it is cut short, fetch it anew") from error
     if not isinstance(content, dict):
         raise TokenizerError(f"{path} must hold a JSON object, not {type(content).__name__}")
     return content
@@ -128,9 +126,7 @@ def _added_tokens(config: Mapping[str, Any]) -> dict[int, AddedToken]:
         ) from error
 
 
-def _chat_template(
-    config: Mapping[str, Any], folder: Path, named_tokens: Mapping[str, str]
-) -> ChatTemplate | None:
+def _chat_template(config: Mapping[str, Any], folder: Path, named_tokens: Mapping[str, str]) -> ChatTemplate | None:
     """From chat_template.jinja, which transformers prefers, or from tokenizer_config.json."""
     file = folder / "chat_template.jinja"
     if file.exists():

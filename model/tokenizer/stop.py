@@ -40,9 +40,7 @@ class StopStrings:
         return text
 
     def _find_match(self) -> bool:
-        ends = [
-            (start + len(stop), start, stop) for stop in self._stops if (start := self._held.find(stop)) >= 0
-        ]
+        ends = [(start + len(stop), start, stop) for stop in self._stops if (start := self._held.find(stop)) >= 0]
         if ends:
             self.matched = min(ends)[2]
         return bool(ends)

@@ -86,9 +86,7 @@ def _refuse_others(steps: list[Mapping[str, Any]], known: set[str], name: str) -
 def _replacement(step: Mapping[str, Any], name: str) -> tuple[str, str]:
     pattern = step["pattern"].get("String")
     if pattern is None:
-        raise TokenizerError(
-            f"{name}: a Replace decoder with a regular expression is not supported; use a String"
-        )
+        raise TokenizerError(f"{name}: a Replace decoder with a regular expression is not supported; use a String")
     return pattern, step["content"]
 
 

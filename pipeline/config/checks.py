@@ -162,11 +162,6 @@ def _check_cost_model(checker: _Checker) -> None:
 
 def _check_network(checker: _Checker) -> None:
     checker.require(
-        lambda metrics, server: metrics != server or server == 0,
-        ("pipeline.metrics_port", "serving_config.server_port"),
-        "pipeline.metrics_port is {0}, as serving_config.server_port is; choose another, or null for the same port",
-    )
-    checker.require(
         _SEGMENT.match,
         ("serving_config.model_route",),
         "serving_config.model_route is {0!r}; expected one path segment of letters, digits, '.', '_' and '-'",

@@ -135,8 +135,10 @@ class PipelineConfig:
     hosts: tuple[str, ...] = setting(
         list_of(TEXT, maximum=64), None, "addresses to listen on", derived="`serving_config.server_ip`"
     )
-    metrics_port: int | None = setting(
-        integer(0, 65535), None, "a port of its own for `/metrics`; null: on the server's port"
+    llm_serving_logprobs: bool = setting(
+        BOOLEAN,
+        True,
+        "tokens in llm-serving's API have a `logprob`; false: it is null, and greedy steps may stay on the device",
     )
     llm_serving_raw_logit: bool = setting(
         BOOLEAN, False, "`logprob` of llm-serving's API is the raw logit, as it was there, not the log-probability"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import struct
@@ -39,7 +40,7 @@ class Backend:
         self._deltas = ipc.AsyncConsumer(deltas, label="front")
         self._streams: dict[int, TokenStream] = {}
         self._next = secrets.randbits(31) << 32  # another front, or the next one, must not reuse a number
-        self._cancels: deque[Cancel] = deque()
+        self._cancels: deque[bytes] = deque()
         self._flushing: asyncio.Task[None] | None = None
         self._down: dict[str, str] = {}  # ring → why it is of no use at present
         self._tasks: list[asyncio.Task[None]] = []
@@ -82,7 +83,7 @@ class Backend:
         settings = self._settings
         if not self.ready:
             raise retry_later(503, self.why_not_ready, UNAVAILABLE, settings.retry_after_s)
-        if len(self._streams) >= settings.max_in_flight or self._cancels:
+        if len(self._streams) >= settings.max_in_flight:
             raise retry_later(429, "too many requests wait; try again later", OVERLOADED, settings.retry_after_s)
         self._send(message.pack())
         stream = self._streams[message.request] = TokenStream(message.request, settings.stream_buffer_tokens)
@@ -93,34 +94,44 @@ class Backend:
         if len(record) > self._requests.end.max_record:
             raise ApiError(413, "the prompt is too long for this server", kind=INVALID, parameter="prompt")
         try:
-            slot = self._requests.try_reserve(len(record))
+            written = self._try_write(record)
         except (ipc.PeerDied, ipc.RingClosed) as error:
             raise retry_later(503, "the server is restarting", UNAVAILABLE, self._settings.retry_after_s) from error
-        if slot is None:
+        if not written:
             raise retry_later(429, "too many requests arrive; try later", OVERLOADED, self._settings.retry_after_s)
+
+    def _try_write(self, record: bytes) -> bool:
+        """False when there is no room now, or cancellations wait for it."""
+        slot = None if self._cancels else self._requests.try_reserve(len(record))
+        if slot is None:
+            return False
         slot.write(record)
         slot.publish()
+        return True
 
     def finish(self, stream: TokenStream, *, cancel: bool) -> None:
         """Forget a request. With `cancel` the pipeline is told to stop it; tokens under way are dropped."""
         self._streams.pop(stream.request, None)
         self._counters.set(FrontCounter.IN_FLIGHT, len(self._streams))
         if cancel and not self._down:
-            self._cancels.append(Cancel(stream.request))
-            if self._flushing is None or self._flushing.done():
-                self._flushing = asyncio.create_task(self._flush_cancels())
+            self._cancel(Cancel(stream.request).pack())
+
+    def _cancel(self, record: bytes) -> None:
+        """A cancellation may have to wait for room, but is never lost."""
+        with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):  # then the request is gone, too
+            if not self._try_write(record):
+                self._cancels.append(record)
+                if self._flushing is None or self._flushing.done():
+                    self._flushing = asyncio.create_task(self._flush_cancels())
 
     async def _flush_cancels(self) -> None:
-        """A cancellation may have to wait for room, but is never lost."""
         try:
             while self._cancels:
-                record = self._cancels[0].pack()
-                slot = await self._requests.reserve(len(record))
-                slot.write(record)
+                slot = await self._requests.reserve(len(self._cancels[0]))
+                slot.write(self._cancels.popleft())
                 slot.publish()
-                self._cancels.popleft()
         except (ipc.PeerDied, ipc.RingClosed):
-            self._cancels.clear()  # whoever was to be told is gone, and the requests with it
+            self._cancels.clear()
 
     # ---- answers --------------------------------------------------------------------------------------------
 
@@ -147,7 +158,8 @@ class Backend:
 
     def _lose(self, name: str, why: str) -> None:
         if name not in self._down:
-            log.error("ring %s: %s; %d requests fail", name, why, len(self._streams))
+            level = logging.ERROR if self._streams else logging.INFO
+            log.log(level, "ring %s: %s; %d requests fail", name, why, len(self._streams))
         self._down[name] = why
         self._fail_all(why)
 

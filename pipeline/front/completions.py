@@ -52,9 +52,11 @@ def completion_params(fields: Fields, settings: FrontSettings, *, default_tokens
     """What completions and chat have in common."""
     sampling = _sampling(fields, settings)
     check_sampling(sampling, SamplingLimits(settings.vocab_size, settings.max_length), _INVALID, {})
+    wanted = fields.integer("max_tokens", None, 1, settings.max_length)
     return GenerationParams(
         sampling,
-        max_tokens=fields.integer("max_tokens", min(default_tokens, settings.max_length), 1, settings.max_length),
+        max_tokens=wanted or min(default_tokens, settings.max_length),
+        open_ended=wanted is None,
         stop=fields.texts("stop"),
         include_stop=fields.boolean("include_stop_str_in_output", False),
         skip_special=fields.boolean("skip_special_tokens", True),
@@ -65,7 +67,7 @@ def completion_params(fields: Fields, settings: FrontSettings, *, default_tokens
 def _sampling(fields: Fields, settings: FrontSettings) -> SamplingParams:
     return SamplingParams(
         temperature=fields.number("temperature", 1.0),
-        top_k=fields.integer("top_k", 0),
+        top_k=_top_k(fields, settings.vocab_size),
         top_p=fields.number("top_p", 1.0),
         min_p=fields.number("min_p", 0.0),
         repetition_penalty=fields.number("repetition_penalty", 1.0),
@@ -77,6 +79,12 @@ def _sampling(fields: Fields, settings: FrontSettings) -> SamplingParams:
         min_tokens=fields.integer("min_tokens", 0),
         stop_token_ids=fields.token_ids("stop_token_ids", settings.vocab_size),
     )
+
+
+def _top_k(fields: Fields, vocab_size: int) -> int:
+    """A count that takes in the whole vocabulary is the same as none, and may be too large for 32 bits."""
+    top_k = fields.integer("top_k", 0)
+    return 0 if top_k >= vocab_size else int(top_k)
 
 
 def _logit_bias(fields: Fields) -> dict[int, float]:

@@ -75,8 +75,9 @@ class Exchange:
         every = [(b"content-type", content_type), *headers]
         await self._send({"type": "http.response.start", "status": status, "headers": every})
 
-    async def write(self, body: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+    def write(self, body: bytes) -> Awaitable[None]:
+        """To be awaited; not a coroutine of its own, because this is called for every token."""
+        return self._send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def end(self, body: bytes = b"") -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": False})

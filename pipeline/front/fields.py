@@ -81,13 +81,11 @@ class Fields:
 
     def only(self, name: str, *allowed: Any) -> None:
         """A parameter that is understood, but supported at these values alone."""
-        if self.has(name) and not any(
-            self.take(name) == value and type(self.take(name)) is type(value) for value in allowed
-        ):
-            self.refuse(
-                name, f"{' or '.join(_shown(value) for value in allowed) or 'it left out'}: no other is supported"
-            )
-        self._known.add(name)
+        value = self.take(name)
+        if value is None or any(value == one and type(value) is type(one) for one in allowed):
+            return
+        choices = " or ".join(map(_shown, allowed)) or "it left out"
+        self.refuse(name, f"{choices}: no other value is supported")
 
     def done(self) -> None:
         """Raises ApiError for the first key that nobody asked for."""

@@ -39,13 +39,18 @@ def _params(fields: Fields, settings: FrontSettings) -> GenerationParams:
     check_sampling(sampling, SamplingLimits(settings.vocab_size, settings.max_length), _INVALID, _RENAMED)
     for name, allowed in _UNSUPPORTED.items():
         fields.only(name, *allowed)
+    wanted = fields.integer("max_new_tokens", None, 1, settings.max_length)
     return GenerationParams(
         sampling if sampled else _greedy(sampling),
-        max_tokens=fields.integer("max_new_tokens", min(300, settings.max_length), 1, settings.max_length),
+        max_tokens=wanted or min(DEFAULT_NEW_TOKENS, settings.max_length),
         stop=fields.texts("stop"),
         ignore_eos=fields.boolean("ignore_eos", False, spelled=True),
+        open_ended=wanted is None,
+        raw_logit=settings.llm_serving_raw_logit,
     )
 
+
+DEFAULT_NEW_TOKENS = 300
 
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "details": (False, "False"),
@@ -68,7 +73,7 @@ def _sampling(fields: Fields, settings: FrontSettings) -> SamplingParams:
         presence_penalty=fields.number("presence_penalty", 0.0),
         frequency_penalty=fields.number("frequency_penalty", 0.0),
         seed=fields.integer("seed", None),
-        logprobs=0 if settings.llm_serving_logprobs else None,
+        logprobs=0 if settings.llm_serving_logprobs or settings.llm_serving_raw_logit else None,
         min_tokens=fields.integer("min_new_tokens", 0),
         stop_token_ids=fields.token_ids("stop_token_ids", settings.vocab_size),
     )

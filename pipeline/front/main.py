@@ -16,8 +16,9 @@ from pipeline.tokenizers import open_tokenizer
 
 def run_front_stage(stage: Stage) -> None:
     """Serve on the sockets that the launcher has bound."""
-    listener = socket.socket(fileno=stage.listen_fds[0])
-    listener.setblocking(False)
+    listeners = [socket.socket(fileno=fd) for fd in stage.listen_fds]
+    for listener in listeners:
+        listener.setblocking(False)
 
     def tokenizer() -> Tokenizer:
         return open_tokenizer(stage.config, stage.shapes.vocab_size)
@@ -27,7 +28,7 @@ def run_front_stage(stage: Stage) -> None:
         settings_of(stage),
         rings,
         StatsHandle(stage.stats_fd),
-        listener=listener,
+        listeners=listeners,
         load_tokenizer=tokenizer,
         on_listening=lambda *_: stage.status.ready(),
     )
@@ -51,6 +52,8 @@ def settings_of(stage: Stage) -> FrontSettings:
         keep_alive_s=pipeline.keep_alive_s,
         drain_timeout_s=pipeline.drain_timeout_s,
         request_timeout_s=pipeline.request_timeout_s,
+        llm_serving_logprobs=pipeline.llm_serving_logprobs,
+        llm_serving_raw_logit=pipeline.llm_serving_raw_logit,
         log_level=pipeline.log.level,
         log_format=pipeline.log.format,
     )

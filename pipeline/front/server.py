@@ -8,7 +8,7 @@ import functools
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
 import uvloop
@@ -32,24 +32,24 @@ def run_front(
     rings: FrontRings,
     stats: StatsHandle,
     *,
-    listener: socket.socket | None = None,
+    listeners: Sequence[socket.socket] = (),
     load_tokenizer: Callable[[], Tokenizer] | None = None,
     on_listening: Callable[[str, int], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT (a second one ends at once), or until the rings are closed from the other side.
 
-    `listener` is a bound socket; without one, `settings.host` and `port` are bound here. `load_tokenizer` gives the
+    `listeners` are bound sockets; without any, `settings.host` and `port` are bound here. `load_tokenizer` gives the
     tokenizer that names tokens where log-probabilities are asked for. `on_listening` learns the address.
     Raises OSError when the address can't be had.
     """
     configure_logging("front", level=settings.log_level, form=settings.log_format)
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # the application logs its own errors, with the stage
     tokenizer = load_tokenizer() if load_tokenizer else None
-    listener = listener or bind(settings.host, settings.port)
+    listeners = listeners or [bind(settings.host, settings.port)]
     page = StatsPage.from_handle(stats)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, rings, page, listener, tokenizer, on_listening))
+            runner.run(_serve(settings, rings, page, listeners, tokenizer, on_listening))
     finally:
         page.close()
 
@@ -73,7 +73,7 @@ async def _serve(
     settings: FrontSettings,
     rings: FrontRings,
     page: StatsPage,
-    listener: socket.socket,
+    listeners: Sequence[socket.socket],
     tokenizer: Tokenizer | None,
     on_listening: Callable[[str, int], None] | None,
 ) -> None:
@@ -83,12 +83,12 @@ async def _serve(
     server = Server(Front(settings, generate, InfoRoutes(settings, backend, stats, spans)), settings)
     backend.start()
     watch = asyncio.create_task(server.stop_when(backend.closed))
-    host, port = listener.getsockname()[:2]
+    host, port = listeners[0].getsockname()[:2]
     counters.set(FrontCounter.READY, 1)
     if on_listening is not None:
         on_listening(host, port)
     try:
-        await server.serve(sockets=[listener])
+        await server.serve(sockets=list(listeners))
     finally:
         counters.set(FrontCounter.READY, 0)
         watch.cancel()

@@ -19,7 +19,7 @@ import numpy as np
 import ipc
 from model.tokenizer import InvalidTextError, Tokenizer
 from pipeline.descriptors import Head, Shapes, Stamp, results_layout, step_layout
-from pipeline.messages import Accepted, Admit, Cancel, Drop, Refused, Submit, unpack_request
+from pipeline.messages import Accepted, Admit, Cancel, Drop, Refused, Started, Submit, unpack_request
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import Counters, PreprocessCounter
@@ -142,6 +142,7 @@ class PreprocessStage:
             ids = self._token_ids(message)
         except InvalidTextError as error:
             return Refused(message.request, 400, str(error), "prompt")
+        message = self._shorten(message, len(ids))
         refusal = self._check(message, len(ids))
         if refusal is not None:
             return refusal
@@ -153,9 +154,21 @@ class PreprocessStage:
             return self._tokenizer.encode(message.prompt, add_special=message.add_special)
         return message.prompt
 
+    @property
+    def _longest(self) -> int:
+        """Tokens of a sequence that is alone."""
+        blocks = self.scheduler.blocks
+        return min(self._limits.max_length, (blocks.num_blocks - 1) * blocks.block_size)
+
+    def _shorten(self, message: Submit, prompt: int) -> Submit:
+        """A limit that the client did not name is cut to what fits."""
+        room = self._longest - prompt
+        if not message.params.open_ended or not 1 <= room < message.params.max_tokens:
+            return message
+        return dataclasses.replace(message, params=dataclasses.replace(message.params, max_tokens=room))
+
     def _check(self, message: Submit, prompt: int) -> Refused | None:
-        limits, wanted = self._limits, message.params.max_tokens
-        longest = min(limits.max_length, (self.scheduler.blocks.num_blocks - 1) * self.scheduler.blocks.block_size)
+        limits, wanted, longest = self._limits, message.params.max_tokens, self._longest
         if prompt == 0:
             return Refused(message.request, 400, "the prompt has no tokens", "prompt")
         if prompt > limits.max_prompt:
@@ -219,6 +232,9 @@ class PreprocessStage:
         for sequence in self.scheduler.admissions:
             if sequence.row >= 0:
                 self._rows.write(self._admit(sequence, step).pack())
+                if not sequence.preemptions:
+                    waited = time.clock_gettime_ns(_NS) - sequence.arrival_ns
+                    self._replies.write(Started(sequence.request, waited).pack())
         self.scheduler.admissions.clear()
 
     @staticmethod

@@ -176,6 +176,8 @@ class SamplingStage:
             delta = tenant.take(token)
             if tenant.top_logprobs >= 0:
                 delta.logprob, delta.top = self._logprobs(b, tenant.top_logprobs)
+            if tenant.raw_logit and not views.head[Head.GREEDY]:
+                delta.logprob = float(views.logits[b, token])
         if tenant.finished:
             del self._by_request[tenant.request]
             self._vacate(row)

@@ -22,6 +22,7 @@ class Tenant:
     min_tokens: int
     top_logprobs: int  # how many of the best tokens are wanted beside the chosen one; -1: no log-probabilities
     include_stop: bool
+    raw_logit: bool
     text: IncrementalDetokenizer
     stops: StopStrings
     finished: bool = False
@@ -41,6 +42,7 @@ class Tenant:
             min_tokens=params.sampling.min_tokens,
             top_logprobs=-1 if params.sampling.logprobs is None else params.sampling.logprobs,
             include_stop=params.include_stop,
+            raw_logit=params.raw_logit,
             text=IncrementalDetokenizer(tokenizer, admit.prompt_ids.tolist(), skip_special=params.skip_special),
             stops=StopStrings(params.stop, include=params.include_stop),
         )

@@ -73,9 +73,7 @@ def _parse_block(lines: list[str], path: Path) -> Pair:
     questions = tuple(line[2:] for line in lines if line.startswith("? "))
     answer = " ".join(line for line in lines if not line.startswith("? "))
     if not questions or not answer:
-        raise ValueError(
-            f"{path.name}: the block that begins with {lines[0]!r} lacks a question or an answer"
-        )
+        raise ValueError(f"{path.name}: the block that begins with {lines[0]!r} lacks a question or an answer")
     return Pair(questions, answer)
 
 

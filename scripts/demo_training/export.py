@@ -53,9 +53,7 @@ def save_golden(entries: Iterable[tuple[str, Document, Verdict]], tokenizer: Tok
 
     ``margin`` is the smallest lead of an answer's token over the next best one in logits.
     """
-    _write_json_lines(
-        folder / "golden.jsonl", (_golden_line(*entry, tokenizer=tokenizer) for entry in entries)
-    )
+    _write_json_lines(folder / "golden.jsonl", (_golden_line(*entry, tokenizer=tokenizer) for entry in entries))
 
 
 def _golden_line(form: str, document: Document, verdict: Verdict, *, tokenizer: Tokenizer) -> dict[str, Any]:

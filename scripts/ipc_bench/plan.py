@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from ipc.ring import DEFAULT_SPIN_US
 from ipc_bench.spec import Access, Job, PairSpec
 from ipc_bench.transports import transport_class
 from ipc_bench.transports.base import Transport
@@ -27,14 +28,15 @@ class Effort:
     scale: int
     idle_s: float
     parked: int
+    deaths: int
 
     @classmethod
     def full(cls, rounds: int) -> Self:
-        return cls(rounds=rounds, scale=1, idle_s=10.0, parked=400)
+        return cls(rounds=rounds, scale=1, idle_s=10.0, parked=400, deaths=30)
 
     @classmethod
     def quick(cls, rounds: int) -> Self:
-        return cls(rounds=rounds, scale=20, idle_s=3.0, parked=100)
+        return cls(rounds=rounds, scale=20, idle_s=3.0, parked=100, deaths=5)
 
 
 def round_pairs(names: tuple[str, ...], effort: Effort, *, pinned: bool) -> list[PairSpec]:
@@ -50,7 +52,8 @@ def _busy_pairs(name: str, size: int, effort: Effort, *, pinned: bool) -> list[P
         return [PairSpec(name, _RAW_SIZE, pinned, jobs)] if size == SIZES[0] else []
     transport = transport_class(name)
     jobs = tuple(job for access in transport.accesses for job in _busy_jobs(transport, access, size, effort))
-    return [PairSpec(name, size, pinned, jobs)]
+    # Named, so that every run says which it was
+    return [PairSpec(name, size, pinned, jobs, spin_us=DEFAULT_SPIN_US)]
 
 
 def _busy_jobs(transport: type[Transport], access: Access, size: int, effort: Effort) -> list[Job]:

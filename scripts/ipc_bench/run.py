@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ipc_bench.clock import can_pin, machine_busy_seconds
+from ipc_bench.death import measure_deaths
 from ipc_bench.plan import Effort, cpu_pairs, round_pairs
 from ipc_bench.spec import PairSpec
 
@@ -52,6 +53,7 @@ class Bench:
         return {
             "results": [row for row in rows if row["mode"] != "idle"],
             "cpu": _cpu_rows(rows),
+            "peer_death": measure_deaths(self.effort.deaths) if "ring" in self.names else None,
             "skipped": self.skipped,
             "rounds": self.effort.rounds,
             "cpu_busy_elsewhere_pct": _elsewhere(start, busy_before),
@@ -81,7 +83,7 @@ def run_pair(spec: PairSpec) -> Row:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(SCRIPTS), str(SCRIPTS.parent)))}
     command = [sys.executable, "-m", "ipc_bench.leader", spec.to_text()]
     leader = subprocess.Popen(
-        command, env=environment, start_new_session=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, env=environment, process_group=0, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
         out, errors = leader.communicate(timeout=LIMIT_S)

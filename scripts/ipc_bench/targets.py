@@ -44,7 +44,7 @@ class Verdict:
 
 
 def judge(report: Row) -> list[Verdict]:
-    return [_busy(report), _parked(report), _rate(report), _large(report), _idle(report)]
+    return [_busy(report), _parked(report), _rate(report), _large(report), _idle(report), _death(report)]
 
 
 def find(report: Row, transport: str, mode: str, **wanted: object) -> list[Row]:
@@ -96,3 +96,8 @@ def _idle(report: Row) -> Verdict:
     use = next((row for row in report["cpu"] if row["transport"] == "ring" and "idle_leader_pct" in row), None)
     worst = use and max(use["idle_leader_pct"], use["idle_follower_pct"])
     return Verdict("CPU use of an idle side", 0.5, worst, "%")
+
+
+def _death(report: Row) -> Verdict:
+    death = report.get("peer_death")
+    return Verdict("kill -9 of the other side to PeerDied, at most", 100.0, death and death["max_ms"], "ms")

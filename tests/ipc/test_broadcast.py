@@ -73,6 +73,8 @@ def test_when_the_last_consumer_is_dead_the_producer_learns_it(slot_ring, spawn)
     with pytest.raises(ipc.PeerDied, match=r"consumer 'reader \d'"):
         for i in range(10):
             producer.write(fill(i, 64), timeout=5)
+    with pytest.raises(ipc.PeerDied):
+        producer.reserve(timeout=1)
 
 
 def test_sixteen_consumers(slot_ring):
@@ -91,3 +93,23 @@ def test_records_can_be_broadcast_too(byte_ring):
     for i in range(100):
         producer.write(fill(i, i))
         assert first.read_bytes() == second.read_bytes() == fill(i, i)
+
+
+def test_a_consumer_that_died_asleep_costs_no_wake_ups(slot_ring, spawn):
+    ring = slot_ring(consumers=2)
+    producer, survivor = ring.producer(), ring.consumer(1)
+    child = spawn("die", {"ring": ring}, side="consumer", point="inside a wait")
+    child.expect("attached")
+    child.expect("at the point")
+    while not ring.snapshot().consumers[0].waiting:
+        pass
+    child.kill()
+    for i in range(20):
+        producer.write(fill(i, 64), timeout=5)
+        survivor.read().release()
+    assert ring.snapshot().evicted == (0,)
+    before = ring.snapshot().producer.counters["wakes"]
+    for i in range(100):
+        producer.write(fill(i, 64), timeout=5)
+        survivor.read().release()
+    assert ring.snapshot().producer.counters["wakes"] == before

@@ -87,3 +87,14 @@ def test_the_header_table_lists_every_field():
 def test_the_documentation_shows_the_header_as_it_is():
     page = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
     assert header_table() in page
+
+
+def test_strange_things_in_the_directory_are_passed_over():
+    folder, pipe = (Path(f"/dev/shm/ringserve-odd-{os.getpid()}-0{i}") for i in (1, 2))
+    folder.mkdir()
+    os.mkfifo(pipe)
+    try:
+        assert not [segment for segment in inspect.find_segments() if "-odd-" in segment.name]
+    finally:
+        folder.rmdir()
+        pipe.unlink()

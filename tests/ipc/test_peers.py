@@ -2,6 +2,7 @@
 
 import os
 import random
+import resource
 import subprocess
 import sys
 import textwrap
@@ -10,6 +11,7 @@ import time
 import pytest
 
 import ipc
+from ipc import _core
 
 from .children import fill
 
@@ -183,3 +185,36 @@ def test_other_signals_do_not_disturb_a_wait(slot_ring, spawn):
     pest = subprocess.Popen([sys.executable, "-c", code])
     assert [consumer.read_bytes(timeout=10)[0] for _ in range(5)] == [0, 1, 2, 3, 4]
     pest.wait()
+
+
+def test_a_recycled_pid_is_dead_however_often_one_asks(slot_ring, spawn):
+    ring = slot_ring()
+    child = spawn("hold_until_told", {"ring": ring}, kind="producer")
+    child.expect("ready")
+    consumer = ring.consumer()
+    identity = consumer.peer_identity()
+    offset = next(o for part, name, _, o, _, _ in _core.HEADER_FIELDS if (part, name) == ("gate", "owner"))
+    at = _core.FIXED_SIZE + offset
+    older = identity - (5 << _core.IDENTITY_PID_BITS)  # the same pid, started earlier
+    ring.segment.map[at : at + 8] = older.to_bytes(8, "little")
+    for _ in range(3):
+        with pytest.raises(ipc.PeerDied):
+            consumer.check_peer()
+    ring.segment.map[at : at + 8] = identity.to_bytes(8, "little")
+    consumer.check_peer()
+
+
+def test_running_out_of_descriptors_for_a_moment_does_not_blind_us(slot_ring, spawn):
+    ring = slot_ring()
+    child = spawn("hold_until_told", {"ring": ring}, kind="producer")
+    child.expect("ready")
+    consumer = ring.consumer()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        consumer.check_peer()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    child.process.send_signal(9)
+    with pytest.raises(ipc.PeerDied):
+        consumer.read(timeout=NOTICE_S)

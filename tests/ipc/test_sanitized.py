@@ -16,12 +16,12 @@ FILES = ["test_slots.py", "test_byte_ring.py", "test_broadcast.py", "test_layout
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory) -> Path:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not sanitize.available():
         if os.environ.get("CI") == "true":
             pytest.fail("gcc's libasan and libubsan not found, and CI must run the sanitizers")
         pytest.skip("gcc's libasan and libubsan not found")
-    directory = tmp_path_factory.mktemp("sanitize")
+    directory: Path = tmp_path_factory.mktemp("sanitize")
     sanitize.build(directory)
     return directory
 

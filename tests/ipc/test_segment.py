@@ -105,6 +105,16 @@ def test_the_control_group_limit_counts(tmp_path, monkeypatch):
     assert "memory limit" in left.bound_by
 
 
+def test_page_cache_does_not_count_against_the_limit(tmp_path, monkeypatch):
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 500\nactive_file 300\nslab 9\n")
+    monkeypatch.setattr(limits, "_CGROUP", tmp_path)
+    real = limits._lines
+    monkeypatch.setattr(limits, "_lines", lambda path: ["0::/"] if path.name == "cgroup" else real(path))
+    assert limits.shared_memory_left(SHM).free == 800
+
+
 def test_attaching_to_nothing_is_a_clear_error(tmp_path):
     with pytest.raises(ipc.SegmentError, match="can't be opened: No such file"):
         ipc.SlotRing.attach("/ringserve-none-1-0")
@@ -261,6 +271,17 @@ def test_by_name_for_tools(slot_ring):
     with pytest.raises(ValueError, match="attached by name"):
         _ = tool.handle
     tool.close()
+
+
+def test_a_handle_to_something_else_closes_its_descriptors(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    (tmp_path / "other").write_bytes(bytes(10_000))
+    for _ in range(5):
+        segment = os.open(tmp_path / "other", os.O_RDWR)
+        events = [os.eventfd(0) for _ in range(2)]
+        with pytest.raises(ipc.CorruptRingError):
+            ipc.SlotRing.from_handle(ipc.RingHandle(segment, events[0], (events[1],)))
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_descriptors_are_given_back():

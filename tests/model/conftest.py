@@ -13,7 +13,7 @@ DATA = Path(__file__).parent / "data"
 
 @pytest.fixture(scope="session")
 def in_mindspore():
-    """Calls a function of tests.model.scenarios in a process where MindSpore lives, and returns its result."""
+    """Calls a function of tests.model.scenarios in a process with MindSpore, and returns its result."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
 
         def call(function: Callable, *args, **kwargs):

@@ -5,9 +5,10 @@ import mmap
 from pathlib import Path
 
 import numpy as np
+
+from model.errors import ModelError
 from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 from model.runner import Bucket, StepInputs
-
 from tests.model.step_plan import plan_steps
 
 BUCKETS = (Bucket(1, 1), Bucket(4, 4), Bucket(16, 4), Bucket(48, 4))
@@ -52,6 +53,7 @@ def uncached_logits(directory, tokens):
     import_mindformers()
     from mindformers import LlamaForCausalLM
     from mindspore import Tensor
+
     from model.mindformers_runner.network import llama_config, use_device
     from model.mindformers_runner.weights import load_weights
 
@@ -92,18 +94,135 @@ def one_token_inputs(facts, memory=None) -> StepInputs:
 def changes_are_seen(directory):
     """Logits after writing other token ids into the arrays of one binding, with private and shared memory."""
     runner = loaded(directory)
-    with mmap.mmap(-1, 4096) as memory:
-        results = {}
-        for kind, inputs in (
-            ("private", one_token_inputs(runner.facts)),
-            ("shared", one_token_inputs(runner.facts, memory)),
-        ):
-            binding = runner.bind(inputs)
-            for token in (3, 77, 3):
-                inputs.input_ids[0] = token
-                logits = np.empty((1, runner.facts.vocab_size), np.float32)
-                runner.step(binding, logits)
-                results.setdefault(kind, []).append(logits[0])
-        runner.close()
-        del inputs, binding
+    memory = mmap.mmap(-1, 4096)
+    results = {}
+    for kind, inputs in (
+        ("private", one_token_inputs(runner.facts)),
+        ("shared", one_token_inputs(runner.facts, memory)),
+    ):
+        binding = runner.bind(inputs)
+        for token in (3, 77, 3):
+            inputs.input_ids[0] = token
+            logits = np.empty((1, runner.facts.vocab_size), np.float32)
+            runner.step(binding, logits)
+            results.setdefault(kind, []).append(logits[0])
+    runner.close()
     return results
+
+
+def greedy_and_errors(directory):
+    """Greedy choice against logits, a NaN row, corrupt steps, and that the runner goes on after them."""
+    runner = loaded(directory)
+    inputs = one_token_inputs(runner.facts)
+    binding = runner.bind(inputs)
+    logits, chosen = np.empty((1, runner.facts.vocab_size), np.float32), np.empty(1, np.int32)
+    runner.step(binding, logits)
+    runner.step_greedy(binding, chosen)
+    messages = []
+    for name, value in (
+        ("input_ids", -1),
+        ("input_ids", runner.facts.vocab_size),
+        ("positions", runner.facts.max_length),
+        ("gather_index", 1),
+        ("slot_mapping", runner.facts.num_blocks * runner.facts.block_size),
+        ("block_tables", runner.facts.num_blocks),
+        ("valid_length", 0),
+        ("q_seq_lens", 2),
+    ):
+        array = getattr(inputs, name).reshape(-1)
+        before, array[0] = array[0], value
+        try:
+            runner.step(binding, logits)
+        except ModelError as error:
+            messages.append(f"{type(error).__name__}: {error}")
+        array[0] = before
+    after = np.empty_like(logits)
+    runner.step(binding, after)
+    poisoned = _greedy_after_poisoning(runner, binding)
+    runner.close()
+    runner.close()
+    try:
+        runner.step(binding, logits)
+    except ModelError as error:
+        messages.append(f"{type(error).__name__}: {error}")
+    return {
+        "chosen": int(chosen[0]),
+        "logits": logits[0],
+        "after": after[0],
+        "errors": messages,
+        "nan": poisoned,
+    }
+
+
+def _greedy_after_poisoning(runner, binding) -> int:
+    from mindspore import Tensor
+
+    weight = {p.name: p for p in runner._network.get_parameters()}["model.norm_out.weight"]
+    weight.set_data(Tensor(np.full(weight.shape, np.nan, np.float32)))
+    chosen = np.zeros(1, np.int32)
+    runner.step_greedy(binding, chosen)
+    return int(chosen[0])
+
+
+def compilations(directory):
+    """Log lines and progress of a warm-up, then of steps that are and are not warmed up."""
+    import logging
+
+    lines, progress = [], []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logging.getLogger("model.mindformers_runner.runner").addHandler(handler)
+    runner = MindFormersRunner(settings(directory))
+    runner.load(lambda *event: progress.append(event))
+    logits = np.empty((1, runner.facts.vocab_size), np.float32)
+    runner.step(runner.bind(one_token_inputs(runner.facts)), logits)
+    on_demand = list(lines)
+    runner.warm_up(lambda *event: progress.append(event))
+    lines.clear()
+    for step in plan_steps([np.arange(100) % 7], runner.facts, 1):
+        runner.step(runner.bind(step.inputs), np.empty((step.inputs.rows, runner.facts.vocab_size), np.float32))
+    runner.close()
+    return on_demand, progress, list(lines)
+
+
+def dynamic_run(directory, tokens, seed):
+    """A mixed run as on Ascend: one graph with dynamic shapes, a tensor per step; but with a cell for CPU."""
+    from model.mindformers_runner import network
+    from model.mindformers_runner.execution import DynamicExecution
+
+    runner = loaded(directory, attention="plain")  # MindSpore's custom operators want static shapes
+
+    class OneBased(network.CpuLlama):
+        def pre_gather_func(self, pre_gather, output, batch_valid_length, gather_index=None):
+            return super().pre_gather_func(pre_gather, output, batch_valid_length, gather_index - 1)
+
+    runner._network.__class__ = OneBased
+    runner._execution = DynamicExecution(runner._network)
+    results = []
+    for step in plan_steps(tokens, runner.facts, seed)[:12]:
+        logits = np.empty((step.inputs.rows, runner.facts.vocab_size), np.float32)
+        runner.step(runner.bind(step.inputs), logits)
+        results += [(*where, logits[row]) for row, where in enumerate(step.rows)]
+    runner.close()
+    return results
+
+
+def logits_of_one_token(directory, **changes):
+    """Logits of token 0, and the names and sizes of the compile cache afterwards."""
+    runner = loaded(directory, **changes)
+    logits = np.empty((1, runner.facts.vocab_size), np.float32)
+    runner.step(runner.bind(one_token_inputs(runner.facts)), logits)
+    runner.close()
+    return logits[0]
+
+
+def save_in_mindspore_format(directory, target, file_format):
+    """The same weights as MindSpore writes them, in mindformers' names; from our own reader."""
+    from model.mindformers_runner.quiet import import_mindformers
+
+    import_mindformers()
+    import mindspore as ms
+
+    runner = MindFormersRunner(settings(directory))
+    tensors = [{"name": w.name, "data": ms.Tensor(w.read(np.float32))} for w in runner._weights]
+    ms.save_checkpoint(tensors, str(target), format=file_format)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from model.runner import Bucket, RunnerFacts, StepInputs
 
 GARBAGE_BLOCK = 1_000_000  # stands where no block may be read

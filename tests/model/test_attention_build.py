@@ -1,5 +1,5 @@
-"""The operator compiles without a warning, and computes the same, with each compiler and for each processor at
-hand. Where a compiler or the emulator is missing, its case is skipped."""
+"""The operator compiles without a warning, and computes the same, with each compiler and for each processor
+at hand. Where a compiler or the emulator is missing, its case is skipped."""
 
 import shutil
 import subprocess

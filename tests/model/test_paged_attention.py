@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+
 from model.errors import ConfigurationError
 from model.mindformers_runner import native
 

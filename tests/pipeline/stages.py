@@ -14,7 +14,7 @@ from model.emulated import CostModel, EmulatedRunner, EmulatedSettings
 from model.tokenizer import load_tokenizer
 from pipeline.descriptors import Shapes, logits_layout, results_layout, step_layout, tokens_layout
 from pipeline.inference.executor import StepExecutor
-from pipeline.messages import Cancel, Submit, unpack_delta, unpack_reply
+from pipeline.messages import Cancel, Started, Submit, unpack_delta, unpack_reply
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessLimits, PreprocessStage
@@ -112,6 +112,7 @@ class Server:
         self.ahead = ahead
         self.told = {}  # request → deltas
         self.answers = {}  # request → Accepted or Refused
+        self.started = {}  # request → Started
 
     def submit(self, request, prompt, params):
         self.requests.write(Submit(request, prompt, params, arrival_ns=request).pack())
@@ -141,7 +142,7 @@ class Server:
         heard = False
         while (record := self.replies.try_read()) is not None:
             reply = unpack_reply(bytes(record))
-            self.answers[reply.request] = reply
+            (self.started if isinstance(reply, Started) else self.answers)[reply.request] = reply
             heard = True
         while (record := self.deltas.try_read()) is not None:
             delta = unpack_delta(bytes(record))

@@ -380,7 +380,6 @@ def test_a_mistake(write, model_dir, text, line, expected):
     [
         ("pipeline.rings.step_slots=3", "must be a power of two"),
         ("pipeline.body_limit_bytes=5000000", "of which a request may take half"),
-        ("pipeline.metrics_port=8835", "as serving_config.server_port is"),
         ("pipeline.runner.name=x", "is for an emulated device"),
         ("pipeline.runner.kind=emulated", "cost_model.fixed_ms is missing"),
         ("pipeline.runner={kind: emulated, cost_model: {fixed_ms: 1}, token_range: [5, 5]}", "[first, last + 1]"),

@@ -171,7 +171,7 @@ def test_one_answer_and_thirty_two_at_once_are_what_the_device_says(launch, over
     assert answer["generated_text"] == server.text("What is a ring?", 20)
     assert (answer["finish_reason"], answer["generated_tokens"]) == ("length", 20)
     rng = random.Random(5)
-    words = "ring buffer slot memory token step row block cache model".split()
+    words = ["ring", "buffer", "slot", "memory", "token", "step", "row", "block", "cache", "model"]
     jobs = [(" ".join(rng.choices(words, k=rng.randrange(1, 40))), rng.randrange(1, 60)) for _ in range(32)]
     with concurrent.futures.ThreadPoolExecutor(32) as pool:
         answers = list(pool.map(lambda job: server.generate(*job).json()["generated_text"], jobs))
@@ -305,7 +305,8 @@ def test_two_servers_at_once_and_a_port_in_use(launch, own):
     for server in (first, second):
         assert server.generate("both", 4).json()["generated_text"] == server.text("both", 4)
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.launch", "--config", str(first.path), "--set", f"serving_config.server_port={port}"],
+        [sys.executable, "-m", "pipeline.launch", "--config", str(first.path),
+         "--set", f"serving_config.server_port={port}"],
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 1

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from model.emulated import expected_tokens
+from model.emulated import expected_logits, expected_tokens
 from model.sampling import SamplingParams
 from pipeline.messages import Accepted, FinishReason, GenerationParams, Refused
 
@@ -45,6 +45,7 @@ def test_one_request_yields_what_the_device_says(serve, ahead, greedy_on_device)
     server.run()
     assert server.tokens(1) == expected(server, 1, [5, 6, 7], 20)
     assert server.answers[1] == Accepted(1, [5, 6, 7])
+    assert server.started[1].waited_ns > 0
     last = server.told[1][-1]
     assert (last.reason, last.index, last.prompt_tokens) == (FinishReason.LENGTH, 20, 3)
     assert [delta.reason for delta in server.told[1][:-1]] == [FinishReason.NONE] * 19
@@ -187,6 +188,31 @@ def test_what_can_not_be_served_is_refused_with_a_reason(serve, prompt, count, p
     assert (refusal.status, refusal.parameter) == (400, parameter)
     assert message in refusal.message
     assert not server.told
+
+
+def test_a_limit_that_nobody_named_is_cut_to_what_fits(serve):
+    server = serve()
+    server.submit(1, [1] * 120, greedy(300, open_ended=True))
+    server.submit(2, [1] * 120, greedy(300))
+    server.run()
+    assert len(server.tokens(1)) == 8
+    assert server.told[1][-1].reason is FinishReason.LENGTH
+    assert isinstance(server.answers[2], Refused)
+
+
+def test_the_raw_logit_takes_the_place_of_the_log_probability(serve):
+    server = serve()
+    params = GenerationParams(SamplingParams(temperature=0, logprobs=0), 6, raw_logit=True)
+    server.submit(1, [4, 5], params)
+    server.submit(2, [4, 5], GenerationParams(SamplingParams(temperature=0, logprobs=0), 6))
+    server.run()
+    assert server.tokens(1) == server.tokens(2)
+    sequence = [4, 5]
+    for raw, true in zip(server.told[1], server.told[2], strict=True):
+        logits = expected_logits(sequence, server.settings)
+        assert raw.logprob == logits[raw.token_id]
+        assert true.logprob <= 0 < raw.logprob
+        sequence.append(raw.token_id)
 
 
 def test_a_full_queue_refuses_with_429(serve):

@@ -115,9 +115,10 @@ def test_targets_are_judged_by_the_figures(report):
                 row |= {"fill_us": 0.5, "touch_us": 0.5, "private_fill_us": 0.4, "private_touch_us": 0.4}
                 row["p50_us"] += factor - 1 if row["size_bytes"] > 64 else 0
         changed["cpu"][0] |= {"idle_leader_pct": 0.1 * factor, "idle_follower_pct": 0.1}
-    assert [verdict.met for verdict in judge(good)] == [True] * 5
-    assert [verdict.met for verdict in judge(bad)] == [False] * 5
-    assert terminal_report(bad).count("MISSED") == 5
+    good["peer_death"], bad["peer_death"] = {"max_ms": 45.0}, {"max_ms": 4500.0}
+    assert [verdict.met for verdict in judge(good)] == [True] * 6
+    assert [verdict.met for verdict in judge(bad)] == [False] * 6
+    assert terminal_report(bad).count("MISSED") == 6
 
 
 def test_a_missing_rival_is_a_note(tmp_path, monkeypatch):

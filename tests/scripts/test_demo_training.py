@@ -85,7 +85,6 @@ def test_variations_keep_the_subject():
 def test_documents_have_the_form_of_the_prompts(text):
     """Training and the shipped chat template must agree to the byte."""
     from demo_training.corpus import chat_document
-
     from model.demo import DEMO_DIR
     from model.tokenizer import load_tokenizer
 
@@ -113,6 +112,7 @@ class TestNetwork:
     def make_trainer(self, tokenizer, folder, epochs=4):
         """Learns two short answers."""
         import torch
+
         from demo_training.corpus import bare_document
         from demo_training.llama import Llama, LlamaShape
         from demo_training.loop import Trainer, TrainingPlan

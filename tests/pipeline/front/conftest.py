@@ -64,7 +64,11 @@ class Process:
         """The value of the next line with this key; others are passed over."""
         deadline = time.monotonic() + timeout
         while True:
-            line = self.lines.get(timeout=max(0.01, deadline - time.monotonic()))
+            try:
+                line = self.lines.get(timeout=max(0.01, deadline - time.monotonic()))
+            except queue.Empty:
+                state = f"exit status {self.process.poll()}, errors: {''.join(self.errors)}"
+                raise AssertionError(f"no {key!r} within {timeout} s; {state}") from None
             if key in line:
                 return line if key == "submit" else line[key]
 
@@ -102,20 +106,29 @@ class Served:
         self.stats = StatsPage.create()
         self._handles = json.dumps({name: ring.handle.to_text() for name, ring in self.rings.items()})
         self._fds = [fd for ring in self.rings.values() for fd in ring.handle.fds] + [self.stats.handle.fd]
+        self.http = httpx.Client(timeout=20)
+        self.processes: list[Process] = []
+        try:
+            self._start_both(settings)
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start_both(self, settings: dict[str, Any]) -> None:
         self.front = self._start("serve.py", json.dumps(DEFAULTS | settings))
-        self.peer = self.start_peer()
+        self.start_peer()
         self.port: int = self.front.expect("port")
         self.url = f"http://127.0.0.1:{self.port}"
-        self.http = httpx.Client(base_url=self.url, timeout=20)
+        self.http.base_url = httpx.URL(self.url)
 
     def _start(self, script: str, *arguments: str) -> Process:
-        return Process(script, *arguments, self._handles, str(self.stats.handle.fd), fds=self._fds)
+        self.processes.append(Process(script, *arguments, self._handles, str(self.stats.handle.fd), fds=self._fds))
+        return self.processes[-1]
 
-    def start_peer(self) -> Process:
+    def start_peer(self) -> None:
         self.peer = self._start("peer.py")
         self.peer.expect("attached")
         self.obey("ready")
-        return self.peer
 
     def obey(self, line: str) -> None:
         self.peer.tell(line)
@@ -142,7 +155,7 @@ class Served:
 
     def stop(self) -> None:
         self.http.close()
-        for process in (self.front, self.peer):
+        for process in self.processes:
             process.stop()
         for ring in self.rings.values():
             ring.__exit__()

@@ -1,0 +1,84 @@
+"""Whatever a client writes is understood or refused; what is understood fits into the messages of the pipeline."""
+
+from __future__ import annotations
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.front import FrontSettings
+from pipeline.front.completions import parse_completion
+from pipeline.front.errors import ApiError
+from pipeline.front.llm_serving import parse_llm_serving
+from pipeline.messages import Admit, Submit, unpack_request, unpack_row
+
+SETTINGS = FrontSettings(model_name="tiny", vocab_size=100, max_length=64, max_prompt=60, max_rows=2, max_queue=4)
+
+NUMBERS = st.one_of(
+    st.integers(-(2**63), 2**64 - 1), st.integers(-3, 120), st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from([0, 1, 0.5, 1.0, -1, 2**31, 2**63]),
+)  # fmt: skip
+VALUES = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), NUMBERS, st.text(max_size=5), st.sampled_from(["True", "false", "sse", "raw"])
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["1", "99", "100", "x"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+COMMON = [
+    "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed",
+    "stop", "stop_token_ids", "ignore_eos", "nonsense",
+]  # fmt: skip
+LLM_SERVING = [
+    *COMMON, "do_sample", "max_new_tokens", "min_new_tokens", "topk_k", "return_full_text", "return_protocol",
+    "details", "decoder_input_details", "watermark", "top_n_tokens", "truncate", "typical_p", "best_of",
+]  # fmt: skip
+OPENAI = [
+    *COMMON, "model", "max_tokens", "min_tokens", "n", "best_of", "suffix", "echo", "logprobs", "logit_bias", "user",
+    "stream", "stream_options", "skip_special_tokens", "include_stop_str_in_output",
+]  # fmt: skip
+
+
+def check(parse, statuses):
+    """A job survives both ways through the pipeline; a refusal names its parameter."""
+    try:
+        job = parse()
+    except ApiError as error:
+        return error.status in statuses and error.parameter is not None and bool(error.body())
+    submit = Submit(1, job.prompt, job.params)
+    admit = Admit(1, 1, 0, 0, 64, 0, job.params, np.zeros(1, np.int32), np.zeros(0, np.int32))
+    received = unpack_row(admit.pack()).params.sampling
+    assert received.top_k == job.params.sampling.top_k
+    assert 1 <= job.params.max_tokens <= 64
+    return unpack_request(submit.pack()) == submit
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.dictionaries(st.sampled_from(LLM_SERVING), VALUES, max_size=3), st.sampled_from([None, True, False]))
+def test_llm_serving(parameters, streamed):
+    body = orjson.loads(orjson.dumps({"inputs": "x", "parameters": parameters}))
+    assert check(lambda: parse_llm_serving(body, 1, streamed, SETTINGS), [422])
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.dictionaries(st.sampled_from(OPENAI), VALUES, max_size=3), VALUES | st.just("x"))
+def test_completions(fields, prompt):
+    body = orjson.loads(orjson.dumps({"prompt": prompt, **fields}))
+    assert check(lambda: parse_completion(body, 1, str, SETTINGS), [400, 404])
+
+
+@pytest.mark.parametrize("top_k", [99, 100, 2**63])
+def test_a_top_k_of_the_whole_vocabulary_is_off(top_k):
+    wanted = top_k if top_k < 100 else 0
+    assert parse_completion({"prompt": "x", "top_k": top_k}, 1, None, SETTINGS).params.sampling.top_k == wanted
+    body = {"inputs": "x", "parameters": {"top_k": top_k, "do_sample": True}}
+    assert parse_llm_serving(body, 1, None, SETTINGS).params.sampling.top_k == wanted
+
+
+def test_without_a_tokenizer_logprobs_are_refused():
+    with pytest.raises(ApiError, match="no tokenizer"):
+        parse_completion({"prompt": "x", "logprobs": 1}, 1, None, SETTINGS)
