@@ -2,6 +2,10 @@
 
 Everything is prepared before the first step: arrays over every slot of every ring, and the runner's inputs over each
 step slot in each bucket. A step then creates no object per row, and copies nothing but the ids of its decode rows.
+
+Where every row of a step takes the argmax, inference knows the tokens itself and does not wait for sampling before it
+starts the next step. Sampling still decides what is said: a row that it ends, or that has no token, is at most
+computed once more for nothing, as with any row that ends.
 """
 
 from __future__ import annotations
@@ -42,7 +46,8 @@ class StepExecutor:
         self._token_views = tokens_layout(shapes).resident_views(tokens)
         self._logits_views = logits_layout(shapes).resident_views(logits)
         self._board: Any = np.zeros(shapes.max_rows, np.int32)
-        self._board_step = 0
+        self._board_step = 0  # every token up to this step's is on the board
+        self._best: Any = np.zeros(shapes.max_rows, np.intp)
         self._bindings = {
             (slot, bucket.tokens, bucket.rows): runner.bind(_inputs(views, bucket))
             for slot, views in enumerate(self._step_views)
@@ -61,8 +66,11 @@ class StepExecutor:
         views.stamps[Stamp.LAUNCHED] = time.clock_gettime_ns(_NS)
         self._execute(slot.index, views, out)
         views.stamps[Stamp.COMPUTED] = time.clock_gettime_ns(_NS)
-        _describe(views, out, int(head[Head.LIVE_ROWS]))
+        rows = int(head[Head.LIVE_ROWS])
+        _describe(views, out, rows)
         out_slot.publish()
+        if head[Head.FORESEEN]:
+            self._foresee(views, out, rows)
         slot.release()
         self.steps_done += 1
         if self._counters is not None:
@@ -79,10 +87,21 @@ class StepExecutor:
 
     def _read_board(self, slot: ipc.ReadSlot) -> None:
         views = self._token_views[slot.index]
-        rows = int(views.head[Head.LIVE_ROWS])
-        self._board[views.rows[:rows]] = views.token_ids[:rows]
-        self._board_step = int(views.head[Head.STEP])
+        step = int(views.head[Head.STEP])
+        if step > self._board_step:  # else nobody in the steps since has had one of those tokens before
+            rows = int(views.head[Head.LIVE_ROWS])
+            self._board[views.rows[:rows]] = views.token_ids[:rows]
+            self._board_step = step
         slot.release()
+
+    def _foresee(self, views: Any, out: Any, rows: int) -> None:
+        """Put this step's tokens on the board. The slot was published; but who reads it writes nothing there that is
+        read here, and only this process will fill it again."""
+        tokens = out.token_ids[:rows]
+        if not views.head[Head.GREEDY]:
+            tokens = np.argmax(out.logits[:rows], axis=1, out=self._best[:rows])
+        self._board[views.rows[:rows]] = np.maximum(tokens, 0)  # -1: no token; whatever it is, it must be an id
+        self._board_step = int(views.head[Head.STEP])
 
     def _execute(self, index: int, views: Any, out: Any) -> None:
         head = views.head

@@ -84,14 +84,14 @@ def measure(plan: Plan, directory: Path, say: Callable[[str], None]) -> Results:
                 say(f"round {number + 1} of {plan.rounds}: {variant.name}")
                 with started(variant, file, plan.batches, plan.overrides) as server:
                     for batch in plan.batches:
-                        _warm_up(client, server, batch)
+                        _warm_up(client, server, variant.api, batch)
                         results.add(variant.name, batch, _measure_cell(plan, variant, batch, server, client, bare))
             compare_texts(results, plan)
     return results
 
 
-def _warm_up(client: Connection, server: Server, batch: int) -> None:
-    _ask(client, (server.port, batch, 4))
+def _warm_up(client: Connection, server: Server, api: str, batch: int) -> None:
+    _ask(client, (server.port, api, batch, 4))
 
 
 def _measure_cell(
@@ -99,13 +99,13 @@ def _measure_cell(
 ) -> Cell:
     """The bare device first half before, half after the streams, so that a drift of the machine is in both."""
     half = max(10, int(plan.seconds * 1000 / plan.step_ms / 4))
-    before = _ask(bare, (batch, half, variant.greedy_on_device))
+    before = _ask(bare, (batch, half, variant.token_ids))
     parts = server.parts() if not variant.replaced else {}
     cpu = server.cpu_s()
-    streams: Streams = _ask(client, (server.port, batch, plan.tokens))
+    streams: Streams = _ask(client, (server.port, variant.api, batch, plan.tokens))
     used = {stage: seconds - cpu[stage] for stage, seconds in server.cpu_s().items()}
     means = _mean_us(parts, server.parts()) if not variant.replaced else {}
-    after = _ask(bare, (batch, half, variant.greedy_on_device))
+    after = _ask(bare, (batch, half, variant.token_ids))
     wall = float(streams.times_ns.max() - streams.times_ns.min()) / 1e9
     return Cell(
         itl_ms=inter_token_ms(streams.times_ns),
@@ -138,7 +138,11 @@ def _mean_us(before: dict[str, tuple[float, float]], after: dict[str, tuple[floa
 
 def compare_texts(results: Results, plan: Plan) -> None:
     for batch in plan.batches:
-        texts = {name: cells[-1].texts for (name, of), cells in results.cells.items() if of == batch}
+        greedy = {variant.name for variant in plan.variants if variant.greedy}
+        cells_of = {name: cells for (name, of), cells in results.cells.items() if of == batch and name in greedy}
+        texts = {name: cells[-1].texts for name, cells in cells_of.items()}
+        if not texts:
+            continue
         reference = next(iter(texts))
         for name, text in texts.items():
             if text != texts[reference]:

@@ -113,7 +113,7 @@ def report(results: Results, plan: Plan, machine: dict[str, Any]) -> dict[str, A
 # ---- text --------------------------------------------------------------------------------------------------------
 
 _WIDTHS = {"ITL p50": 10, "p99": 9, "bare p50": 10, "overhead p50": 14, " p99": 9, "replaced": 10}
-_HEAD = f"{'variant':<14}{'batch':>6}" + "".join(f"{name:>{width}}" for name, width in _WIDTHS.items())
+_HEAD = f"{'variant':<18}{'batch':>6}" + "".join(f"{name:>{width}}" for name, width in _WIDTHS.items())
 _PARTS = ("schedule", "wait_for_descriptor", "launch", "publish", "sample", "feedback", "front")
 
 
@@ -128,7 +128,7 @@ def table(told: dict[str, Any]) -> str:
         *(_line(row) for row in told["results"]),
         "",
         "the same, by part of a step (means, microseconds; CPU in percent of one core)",
-        f"{'variant':<14}{'batch':>6}" + "".join(f"{_short(part):>11}" for part in _PARTS) + "   CPU by stage",
+        f"{'variant':<18}{'batch':>6}" + "".join(f"{_short(part):>11}" for part in _PARTS) + "   CPU by stage",
         *(_split(row) for row in told["results"]),
         "",
         *(_verdict(judgement) for judgement in told["targets"]),
@@ -139,7 +139,7 @@ def table(told: dict[str, Any]) -> str:
 def _line(row: dict[str, Any]) -> str:
     ratio = f"{row['ratio_to_replaced']:9.1f}x" if row["ratio_to_replaced"] is not None else f"{'-':>10}"
     return (
-        f"{row['variant']:<14}{row['batch']:>6}{row['itl_p50_ms']:>10.3f}{row['itl_p99_ms']:>9.3f}"
+        f"{row['variant']:<18}{row['batch']:>6}{row['itl_p50_ms']:>10.3f}{row['itl_p99_ms']:>9.3f}"
         f"{row['bare_p50_ms']:>10.3f}{row['overhead_p50_ms']:>14.3f}{row['overhead_p99_ms']:>9.3f}{ratio}"
     )
 
@@ -151,7 +151,7 @@ def _short(part: str) -> str:
 def _split(row: dict[str, Any]) -> str:
     parts = "".join(f"{row['parts_us'][part]:>11.1f}" if part in row["parts_us"] else f"{'-':>11}" for part in _PARTS)
     cpu = "  ".join(f"{stage} {percent:.1f}" for stage, percent in row["cpu_percent"].items())
-    return f"{row['variant']:<14}{row['batch']:>6}{parts}   {cpu}"
+    return f"{row['variant']:<18}{row['batch']:>6}{parts}   {cpu}"
 
 
 def _verdict(judgement: dict[str, Any]) -> str:

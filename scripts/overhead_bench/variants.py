@@ -9,19 +9,27 @@ from dataclasses import dataclass
 class Variant:
     name: str
     meaning: str
+    api: str = "llm-serving"
     overrides: tuple[str, ...] = ()  # of RingServe's configuration
-    greedy_on_device: bool = True
+    token_ids: bool = False  # the device gives token ids instead of logits
+    greedy: bool = True  # texts can be compared with those of the others
     replaced: bool = False  # the data path of llm-serving instead
 
 
 _PLAIN, _LOGITS = "pipeline.overlap=false", "pipeline.greedy_on_device=false"
+_OPENAI = "completions"
 
+# llm-serving's answers hold a log-probability for each token, so its steps always bring logits to the host
 VARIANTS = (
-    Variant("ringserve", "as configured by default: overlap, argmax on the device"),
-    Variant("logits", "overlap; logits through the ring, sampling takes the argmax", (_LOGITS,), False),
-    Variant("plain", "no overlap, argmax on the device", (_PLAIN,)),
-    Variant("plain-logits", "no overlap, logits through the ring", (_PLAIN, _LOGITS), False),
-    Variant("replaced", "llm-serving's data path: text over TCP, nine segments, lists", (), False, True),
+    Variant("ringserve", "llm-serving's API, greedy; configured by default"),
+    Variant("plain", "the same without overlap", overrides=(_PLAIN,)),
+    Variant("completions", "OpenAI's API, greedy, argmax on the device", _OPENAI, (), token_ids=True),
+    Variant("completions-host", "OpenAI's API, greedy, logits to the host", _OPENAI, (_LOGITS,)),
+    Variant(
+        "completions-plain", "OpenAI's API, argmax on the device, no overlap", _OPENAI, (_PLAIN,), token_ids=True
+    ),
+    Variant("sampled", "llm-serving's API, temperature 0.8, top_k 40, top_p 0.95", "sampled", greedy=False),
+    Variant("replaced", "llm-serving's data path: text over TCP, nine segments, lists; greedy", replaced=True),
 )
 REPLACED = "replaced"
 DEFAULT = "ringserve"
