@@ -7,7 +7,7 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch])
 
-.PHONY: serve test lint format bench-ipc stress-ipc verify sanitize test-aarch64 clean
+.PHONY: serve test lint format bench-ipc bench-overhead stress-ipc verify sanitize test-aarch64 clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +37,9 @@ $(VENV)/.stamp-bench: $(SOURCES) | $(BIN)/python
 
 bench-ipc: $(VENV)/.stamp-bench
 	$(BIN)/python scripts/bench_ipc.py --json bench-ipc.json --plot bench-ipc.png $(BENCH_FLAGS)
+
+bench-overhead: $(VENV)/.stamp-serve
+	$(BIN)/python scripts/bench_overhead.py --json bench-overhead.json $(BENCH_FLAGS)
 
 stress-ipc: $(VENV)/.stamp-serve
 	$(BIN)/python scripts/stress_ipc.py --messages 100000000 --ring slot,byte,broadcast

@@ -63,11 +63,16 @@ class SamplingParams:
         return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1, 0, 0)
 
     @property
-    def argmax_suffices(self) -> bool:
-        """The device's argmax is the answer: greedy, and nothing else looks at the logits."""
+    def chooses_argmax(self) -> bool:
+        """The token is the argmax of the model's logits, whatever else may be wanted of them."""
         held_back = self.min_tokens > 0 and bool(self.stop_token_ids)
         biased = bool(self.logit_bias or self.banned_token_ids or held_back)
-        return self.greedy and not biased and not self.penalised and self.logprobs is None
+        return self.greedy and not biased and not self.penalised
+
+    @property
+    def argmax_suffices(self) -> bool:
+        """The device's argmax is the answer: nothing else looks at the logits."""
+        return self.chooses_argmax and self.logprobs is None
 
     def validate(self, limits: SamplingLimits) -> None:
         """Raise `ParameterError` for the first parameter that is out of range."""

@@ -2,6 +2,10 @@
 
 Everything is prepared before the first step: arrays over every slot of every ring, and the runner's inputs over each
 step slot in each bucket. A step then creates no object per row, and copies nothing but the ids of its decode rows.
+
+Where every row of a step takes the argmax, inference knows the tokens itself and does not wait for sampling before it
+starts the next step. Sampling still decides what is said: a row that it ends, or that has no token, is at most
+computed once more for nothing, as with any row that ends.
 """
 
 from __future__ import annotations
@@ -42,7 +46,8 @@ class StepExecutor:
         self._token_views = tokens_layout(shapes).resident_views(tokens)
         self._logits_views = logits_layout(shapes).resident_views(logits)
         self._board: Any = np.zeros(shapes.max_rows, np.int32)
-        self._board_step = 0
+        self._board_step = 0  # every token up to this step's is on the board
+        self._best: Any = np.zeros(shapes.max_rows, np.intp)
         self._bindings = {
             (slot, bucket.tokens, bucket.rows): runner.bind(_inputs(views, bucket))
             for slot, views in enumerate(self._step_views)
@@ -52,17 +57,20 @@ class StepExecutor:
     def run_step(self) -> None:
         """Wait for a descriptor and execute it. Raises PeerDied, RingClosed, and what the runner raises."""
         slot = self._steps.read()
+        taken = time.clock_gettime_ns(_NS)
         views = self._step_views[slot.index]
-        head = views.head
-        views.stamps[Stamp.TAKEN] = time.clock_gettime_ns(_NS)
+        head: list[int] = views.head.tolist()
+        rows = head[Head.LIVE_ROWS]
         out_slot = self._logits.reserve()
         out = self._logits_views[out_slot.index]
-        self._fill_ids(views, int(head[Head.DECODE_ROWS]), int(head[Head.NEEDS]))
-        views.stamps[Stamp.LAUNCHED] = time.clock_gettime_ns(_NS)
-        self._execute(slot.index, views, out)
-        views.stamps[Stamp.COMPUTED] = time.clock_gettime_ns(_NS)
-        _describe(views, out, int(head[Head.LIVE_ROWS]))
+        _describe(views, out, rows)
+        self._fill_ids(views, head[Head.DECODE_ROWS], head[Head.NEEDS])
+        launched = time.clock_gettime_ns(_NS)
+        self._execute(slot.index, head, out)
+        out.stamps[Stamp.TAKEN : Stamp.COMPUTED + 1] = taken, launched, time.clock_gettime_ns(_NS)
         out_slot.publish()
+        if head[Head.FORESEEN]:
+            self._foresee(head, views.rows[:rows], out)
         slot.release()
         self.steps_done += 1
         if self._counters is not None:
@@ -79,15 +87,26 @@ class StepExecutor:
 
     def _read_board(self, slot: ipc.ReadSlot) -> None:
         views = self._token_views[slot.index]
-        rows = int(views.head[Head.LIVE_ROWS])
-        self._board[views.rows[:rows]] = views.token_ids[:rows]
-        self._board_step = int(views.head[Head.STEP])
+        step = int(views.head[Head.STEP])
+        if step > self._board_step:  # else nobody in the steps since has had one of those tokens before
+            rows = int(views.head[Head.LIVE_ROWS])
+            self._board[views.rows[:rows]] = views.token_ids[:rows]
+            self._board_step = step
         slot.release()
 
-    def _execute(self, index: int, views: Any, out: Any) -> None:
-        head = views.head
-        rows = int(head[Head.ROWS])
-        binding = self._bindings[index, int(head[Head.TOKENS]), rows]
+    def _foresee(self, head: list[int], rows: Any, out: Any) -> None:
+        """Put this step's tokens on the board. The slot was published; but who reads it writes nothing there that is
+        read here, and only this process will fill it again."""
+        count = rows.size
+        if head[Head.GREEDY]:
+            self._board[rows] = np.maximum(out.token_ids[:count], 0)  # -1: no token, but an id it must be
+        else:
+            self._board[rows] = np.argmax(out.logits[:count], axis=1, out=self._best[:count])
+        self._board_step = head[Head.STEP]
+
+    def _execute(self, index: int, head: list[int], out: Any) -> None:
+        rows = head[Head.ROWS]
+        binding = self._bindings[index, head[Head.TOKENS], rows]
         if head[Head.GREEDY]:
             if self._counters is not None:
                 self._counters.add(InferenceCounter.GREEDY_STEPS)
@@ -97,7 +116,8 @@ class StepExecutor:
 
 
 def _describe(views: Any, out: Any, rows: int) -> None:
-    """What sampling has to know of the step: its rows, not its tokens."""
+    """What sampling has to know of the step: its rows, not its tokens. Written before the device starts: afterwards
+    its code would have gone from the caches, and take ten times as long."""
     out.head[:] = views.head
     out.stamps[:] = views.stamps
     out.rows[:rows] = views.rows[:rows]

@@ -73,6 +73,7 @@ class Scheduler:
         self._tenants: dict[tuple[int, int], Sequence] = {}  # row and epoch → who has or had steps under way
         self._by_request: dict[int, Sequence] = {}
         self._choosy = 0  # sequences with a row for which the device's argmax will not do
+        self._drawing = 0  # sequences with a row whose tokens are not the argmax
 
     # ---- what there is --------------------------------------------------------------------------------------
 
@@ -85,6 +86,11 @@ class Scheduler:
     def greedy(self) -> bool:
         """No sequence with a row needs logits."""
         return self._choosy == 0
+
+    @property
+    def argmax(self) -> bool:
+        """The token of every sequence with a row is the argmax."""
+        return self._drawing == 0
 
     @property
     def has_work(self) -> bool:
@@ -206,6 +212,7 @@ class Scheduler:
             sequence.cached = sequence.computed
         sequence.row = self._free_rows.pop()
         self._choosy += not sequence.greedy
+        self._drawing += not sequence.argmax
         self._epochs[sequence.row] += 1
         sequence.epoch = self._epochs[sequence.row]
         self._tenants[sequence.row, sequence.epoch] = sequence
@@ -299,6 +306,7 @@ class Scheduler:
             self._tenants.pop((sequence.row, sequence.epoch), None)
         self._free_rows.append(sequence.row)
         self._choosy -= not sequence.greedy
+        self._drawing -= not sequence.argmax
         self.blocks.release(sequence.blocks)
         sequence.row = -1
         sequence.blocks = []

@@ -35,6 +35,7 @@ class Sequence:
     preemptions: int = 0
     arrival_ns: int = 0
     greedy: bool = True  # the device's argmax is what it wants
+    argmax: bool = True  # its tokens are the argmax, though it may want the logits, too
     params: GenerationParams | None = None  # for sampling; not looked at here
     finished: bool = False
 

@@ -193,6 +193,7 @@ class PreprocessStage:
             known=len(ids),
             arrival_ns=message.arrival_ns,
             greedy=params.sampling.argmax_suffices,
+            argmax=params.sampling.chooses_argmax,
             params=params,
         )
 
@@ -221,6 +222,7 @@ class PreprocessStage:
         views.head[Head.STEP] = number
         views.head[Head.NEEDS] = number - 1 if plan.decode_rows else 0
         views.head[Head.GREEDY] = self._limits.greedy_on_device and self.scheduler.greedy
+        views.head[Head.FORESEEN] = self.scheduler.argmax
         self._announce(number)
         views.stamps[Stamp.SCHEDULED] = time.clock_gettime_ns(_NS)
         slot.publish()

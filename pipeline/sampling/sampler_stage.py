@@ -1,7 +1,7 @@
 """Logits in, tokens out, text after: the order in which a step leaves the critical path.
 
 1. Choose the tokens, in one call over the views of the logits slot.
-2. Publish them to inference, which may be waiting for nothing else.
+2. Publish them to inference, which may be waiting for nothing else; not where it knows them itself.
 3. Then detokenize, look for ends, and tell the front and preprocess.
 """
 
@@ -71,7 +71,8 @@ class SamplingStage:
         self._change_rows(int(views.head[Head.STEP]))
         self._select(views, rows)
         self._choose(views, rows)
-        self._publish_tokens(views, rows)
+        if not views.head[Head.FORESEEN]:
+            self._publish_tokens(views, rows)
         views.stamps[Stamp.SAMPLED] = time.clock_gettime_ns(_NS)
         self._tell(views, rows)
         views.stamps[Stamp.SENT] = time.clock_gettime_ns(_NS)

@@ -56,8 +56,9 @@ class FrontCounter(IntEnum):
 class StepTime(IntEnum):
     """Parts of a step's time; sampling writes them, from the step's stamps.
 
-    PUBLISH + SAMPLE + FEEDBACK + DEVICE of consecutive decode steps is the time from token to token; all but
-    DEVICE is host overhead. SCHEDULE, WAIT_FOR_DESCRIPTOR and LAUNCH overlap with it.
+    WAIT_FOR_DESCRIPTOR + LAUNCH + DEVICE of consecutive decode steps is the time from token to token; all but DEVICE
+    is host overhead. Where inference has to wait for tokens, PUBLISH + SAMPLE + FEEDBACK is the same time, seen from
+    sampling; where it knows them itself, FEEDBACK is 0. SCHEDULE overlaps with the step before.
     """
 
     SCHEDULE = 0  # preprocess: planning and writing the descriptor
