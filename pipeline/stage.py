@@ -5,6 +5,7 @@ Started as ``python -m pipeline.stage <name> <descriptor of the specification>``
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -164,7 +165,8 @@ def take_place(name: str, cpus: tuple[int, ...] | None) -> None:
     if cpus is not None:
         os.sched_setaffinity(0, cpus)
     if name != "inference":
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        with contextlib.suppress(PermissionError):  # a sandbox may forbid it; it is a favour, not a need
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def die_with_launcher(death_fd: int) -> None:
