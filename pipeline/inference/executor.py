@@ -57,20 +57,20 @@ class StepExecutor:
     def run_step(self) -> None:
         """Wait for a descriptor and execute it. Raises PeerDied, RingClosed, and what the runner raises."""
         slot = self._steps.read()
+        taken = time.clock_gettime_ns(_NS)
         views = self._step_views[slot.index]
-        head = views.head
-        views.stamps[Stamp.TAKEN] = time.clock_gettime_ns(_NS)
+        head: list[int] = views.head.tolist()
+        rows = head[Head.LIVE_ROWS]
         out_slot = self._logits.reserve()
         out = self._logits_views[out_slot.index]
-        self._fill_ids(views, int(head[Head.DECODE_ROWS]), int(head[Head.NEEDS]))
-        views.stamps[Stamp.LAUNCHED] = time.clock_gettime_ns(_NS)
-        self._execute(slot.index, views, out)
-        views.stamps[Stamp.COMPUTED] = time.clock_gettime_ns(_NS)
-        rows = int(head[Head.LIVE_ROWS])
         _describe(views, out, rows)
+        self._fill_ids(views, head[Head.DECODE_ROWS], head[Head.NEEDS])
+        launched = time.clock_gettime_ns(_NS)
+        self._execute(slot.index, head, out)
+        out.stamps[Stamp.TAKEN : Stamp.COMPUTED + 1] = taken, launched, time.clock_gettime_ns(_NS)
         out_slot.publish()
         if head[Head.FORESEEN]:
-            self._foresee(views, out, rows)
+            self._foresee(head, views.rows[:rows], out)
         slot.release()
         self.steps_done += 1
         if self._counters is not None:
@@ -94,19 +94,19 @@ class StepExecutor:
             self._board_step = step
         slot.release()
 
-    def _foresee(self, views: Any, out: Any, rows: int) -> None:
+    def _foresee(self, head: list[int], rows: Any, out: Any) -> None:
         """Put this step's tokens on the board. The slot was published; but who reads it writes nothing there that is
         read here, and only this process will fill it again."""
-        tokens = out.token_ids[:rows]
-        if not views.head[Head.GREEDY]:
-            tokens = np.argmax(out.logits[:rows], axis=1, out=self._best[:rows])
-        self._board[views.rows[:rows]] = np.maximum(tokens, 0)  # -1: no token; whatever it is, it must be an id
-        self._board_step = int(views.head[Head.STEP])
+        count = rows.size
+        if head[Head.GREEDY]:
+            self._board[rows] = np.maximum(out.token_ids[:count], 0)  # -1: no token, but an id it must be
+        else:
+            self._board[rows] = np.argmax(out.logits[:count], axis=1, out=self._best[:count])
+        self._board_step = head[Head.STEP]
 
-    def _execute(self, index: int, views: Any, out: Any) -> None:
-        head = views.head
-        rows = int(head[Head.ROWS])
-        binding = self._bindings[index, int(head[Head.TOKENS]), rows]
+    def _execute(self, index: int, head: list[int], out: Any) -> None:
+        rows = head[Head.ROWS]
+        binding = self._bindings[index, head[Head.TOKENS], rows]
         if head[Head.GREEDY]:
             if self._counters is not None:
                 self._counters.add(InferenceCounter.GREEDY_STEPS)
@@ -116,7 +116,8 @@ class StepExecutor:
 
 
 def _describe(views: Any, out: Any, rows: int) -> None:
-    """What sampling has to know of the step: its rows, not its tokens."""
+    """What sampling has to know of the step: its rows, not its tokens. Written before the device starts: afterwards
+    its code would have gone from the caches, and take ten times as long."""
     out.head[:] = views.head
     out.stamps[:] = views.stamps
     out.rows[:rows] = views.rows[:rows]
