@@ -119,6 +119,7 @@ def main() -> int:
 def _stage(name: str, specification: Specification, status: Status) -> Stage:
     config = load_configuration(f"/proc/self/fd/{specification.config_fd}")
     shapes = Shapes(**specification.shapes)
+    take_place(name, getattr(config.pipeline.cpus, name))
     rings = StageRings.take_over(specification.rings, shapes)
     return Stage(name, config, shapes, rings, status, specification.stats_fd, specification.listen_fds)
 
@@ -155,6 +156,15 @@ def _leave(*_: object) -> Never:
 def name_process(name: str) -> None:
     """What `ps -o comm` and `top` show."""
     ctypes.CDLL(None).prctl(_PR_SET_NAME, f"rs-{name}".encode()[:15], 0, 0, 0)
+
+
+def take_place(name: str, cpus: tuple[int, ...] | None) -> None:
+    """On the configured CPUs, if any; and where CPUs are few, nobody who is woken may push inference off its own: it
+    is on its way to the next step, and then leaves the CPU to the others while the device computes (sched(7))."""
+    if cpus is not None:
+        os.sched_setaffinity(0, cpus)
+    if name != "inference":
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def die_with_launcher(death_fd: int) -> None:
