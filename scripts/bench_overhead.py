@@ -6,9 +6,8 @@
 
 The device is emulated: it takes 22.5 ms for every decode step, whatever the batch, and computes nothing, so that what
 is left is the hosts' work. Every variant is a real server with real HTTP streams, beside it llm-serving's data path,
-rebuilt small (scripts/overhead_bench/replaced).
-Where tokens are chosen greedily all give the same texts, which is checked. The client runs on
-the same CPUs.
+rebuilt small (scripts/overhead_bench/replaced). Where tokens are chosen greedily all give the same texts, which is
+checked. The client runs on the same CPUs.
 """
 
 from __future__ import annotations

@@ -99,6 +99,31 @@ def test_a_seed_gives_the_same_text_alone_and_in_company(serve, ahead):
     assert company.tokens(5) == alone.tokens(1)
 
 
+@pytest.mark.parametrize("greedy_on_device", [True, False])
+def test_greedy_and_sampled_rows_join_and_leave(serve, greedy_on_device):
+    """Inference foresees the tokens of greedy steps and waits for those of others; neither disturbs the other."""
+    server = serve(rows=4, blocks=40, greedy_on_device=greedy_on_device)
+    rng = random.Random(3)
+    alone = {}
+    for request in range(1, 25):
+        prompt, count = [rng.randrange(200) for _ in range(rng.randrange(1, 12))], rng.randrange(1, 15)
+        drawn = request % 3 == 0
+        server.submit(request, prompt, sampled(request, count) if drawn else greedy(count))
+        alone[request] = (prompt, count, drawn)
+        for _ in range(rng.randrange(8)):
+            server.turn()
+    server.run()
+    other = serve()
+    for request, (prompt, count, drawn) in alone.items():
+        if drawn:
+            other.submit(request, prompt, sampled(request, count))
+            other.run()
+        wanted = other.tokens(request) if drawn else expected(server, request, prompt, count)
+        assert server.tokens(request) == wanted, f"request {request}"
+    assert server.rings["tokens"].snapshot().producer.index < server.sampling.steps_done  # some were foreseen
+    assert server.rings["tokens"].snapshot().occupancy(0) <= 1
+
+
 def test_text_stops_at_a_stop_string_and_nothing_follows(serve):
     server = serve()
     server.submit(1, "hello", greedy(60))
