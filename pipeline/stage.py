@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import gc
 import json
 import os
 import signal
@@ -152,6 +153,12 @@ def _is_expected(error: Exception) -> bool:
 
 def _leave(*_: object) -> Never:
     raise SystemExit(0)
+
+
+def settle() -> None:
+    """What start-up made stays: the collector need not look at it again, and has little left to do."""
+    gc.collect()
+    gc.freeze()
 
 
 def name_process(name: str) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
-
 from model.runner import Runner
 from pipeline.inference.executor import StepExecutor
 from pipeline.runners import make_runner
-from pipeline.stage import Stage
+from pipeline.stage import Stage, settle
 from pipeline.stats import Counters, InferenceCounter
 
 
@@ -36,9 +34,3 @@ def _serve(stage: Stage, runner: Runner) -> None:
         stage.status.ready()
         while True:
             executor.run_step()
-
-
-def settle() -> None:
-    """What start-up made stays: the collector need not look at it again, and has little left to do."""
-    gc.collect()
-    gc.freeze()

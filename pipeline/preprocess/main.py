@@ -6,12 +6,11 @@ import ipc
 from model.runner import RunnerFacts
 from pipeline.config import Configuration
 from pipeline.descriptors import Shapes
-from pipeline.inference.main import settle
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.stage import PreprocessLimits, PreprocessStage
 from pipeline.runners import make_runner
-from pipeline.stage import Stage
+from pipeline.stage import Stage, settle
 from pipeline.stats import Counters, PreprocessCounter
 from pipeline.tokenizers import end_ids, open_tokenizer
 

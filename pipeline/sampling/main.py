@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.inference.main import settle
 from pipeline.sampling.sampler_stage import SamplingStage
-from pipeline.stage import Stage
+from pipeline.stage import Stage, settle
 from pipeline.stats import Counters, SamplingCounter
 from pipeline.tokenizers import end_ids, open_tokenizer
 
