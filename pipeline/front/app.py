@@ -9,8 +9,9 @@ from typing import Any
 from pipeline.front.errors import NOT_FOUND, SERVER, ApiError, ClientGone
 from pipeline.front.exchange import Exchange
 from pipeline.front.generate_routes import GenerateRoutes
-from pipeline.front.info_routes import InfoRoutes
+from pipeline.front.info_routes import MODELS, InfoRoutes
 from pipeline.front.settings import FrontSettings
+from pipeline.front.tokenize_routes import TokenizeRoutes
 
 log = logging.getLogger("ringserve.front")
 
@@ -20,15 +21,22 @@ Handler = Callable[[Exchange], Awaitable[None]]
 class Front:
     """An ASGI application. It sees only what came through a `Connection`."""
 
-    def __init__(self, settings: FrontSettings, generate: GenerateRoutes, info: InfoRoutes) -> None:
+    def __init__(
+        self, settings: FrontSettings, generate: GenerateRoutes, tokenize: TokenizeRoutes, info: InfoRoutes
+    ) -> None:
         self._settings = settings
+        self._model = info.model
         base = f"/models/{settings.model_route}"
         self._routes: dict[str, tuple[str, Handler]] = {
             base: ("POST", generate.llm_serving),
             f"{base}/generate": ("POST", generate.llm_serving_whole),
             f"{base}/generate_stream": ("POST", generate.llm_serving_streamed),
             "/v1/completions": ("POST", generate.completions),
+            "/v1/chat/completions": ("POST", generate.chat),
             "/v1/models": ("GET", info.models),
+            "/tokenize": ("POST", tokenize.tokenize),
+            "/detokenize": ("POST", tokenize.detokenize),
+            "/version": ("GET", info.version),
             "/serving/get_bs": ("GET", info.batch_size),
             "/serving/get_request_numbers": ("GET", info.request_numbers),
             "/serving/get_serverd_model_info": ("GET", info.model_info),
@@ -53,6 +61,8 @@ class Front:
     def _find(self, exchange: Exchange) -> Handler:
         path = exchange.path
         found = self._routes.get(path) or self._routes.get(path.rstrip("/"))
+        if found is None and path.startswith(MODELS):
+            found = ("GET", self._model)
         if found is None:
             raise self._not_found(path)
         method, handler = found
