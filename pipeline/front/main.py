@@ -9,6 +9,7 @@ from ipc import RingHandle
 from model.tokenizer import Tokenizer
 from pipeline.front.server import run_front
 from pipeline.front.settings import FrontRings, FrontSettings
+from pipeline.runners import make_runner
 from pipeline.stage import Stage
 from pipeline.stats import StatsHandle
 from pipeline.tokenizers import open_tokenizer
@@ -45,6 +46,7 @@ def settings_of(stage: Stage) -> FrontSettings:
         max_rows=stage.shapes.max_rows,
         max_queue=pipeline.max_queue,
         device=pipeline.runner.device,
+        runner=make_runner(config).facts.name,
         dtype=str(config.model_config.model_dtype),
         body_limit_bytes=pipeline.body_limit_bytes,
         max_connections=pipeline.max_connections,
