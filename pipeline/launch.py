@@ -12,9 +12,11 @@ import sys
 
 import ipc
 from model.errors import ModelError
+from pipeline.api_keys import KeysError, key_file_warning, load_api_keys
 from pipeline.config import ConfigurationError, load_configuration
 from pipeline.config.__main__ import remarks
-from pipeline.supervisor import PortInUseError, Supervisor
+from pipeline.listening import PortInUseError
+from pipeline.supervisor import Supervisor, say
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -44,8 +46,13 @@ def main(arguments: list[str] | None = None) -> int:
     if options.check:
         print(config.to_yaml(), end="")
         return 0
+    if (warning := key_file_warning(config.pipeline.api_keys_file)) is not None:
+        say(f"warning: {warning}")
     try:
-        return Supervisor(config).run()
+        return Supervisor(config, load_api_keys(config)).run()
+    except KeysError as error:
+        print(f"RingServe can't start: {error}", file=sys.stderr)
+        return ConfigurationError.exit_code
     except (ModelError, ipc.IpcError, PortInUseError) as error:
         print(f"RingServe can't start: {error}", file=sys.stderr)
         return 1
