@@ -20,13 +20,14 @@ from ipc.errors import (
     SlotInUseError,
     WakeUpError,
 )
-from ipc.header import RingSnapshot, SideSnapshot, read_snapshot
+from ipc.header import SIDE_COUNTERS, RingSnapshot, SideSnapshot, read_snapshot
 from ipc.layout import Field, Layout
 from ipc.ring import ByteRing, RingHandle, SlotRing
 from ipc.segment import Segment, sweep_segments
 from ipc.select import RingSelector
 
 __all__ = [
+    "SIDE_COUNTERS",
     "AsyncConsumer",
     "AsyncProducer",
     "ByteConsumer",

@@ -23,7 +23,16 @@ from pipeline.front.info_routes import InfoRoutes
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.spans import Spans
 from pipeline.logs import configure_logging
-from pipeline.stats import Counters, FrontCounter, Histograms, RequestTime, StatsHandle, StatsPage, StatsReader
+from pipeline.stats import (
+    Counters,
+    FrontCounter,
+    Histograms,
+    RequestHistogram,
+    RingEnds,
+    StatsHandle,
+    StatsPage,
+    StatsReader,
+)
 
 _BACKLOG = 2048  # connections that wait to be accepted
 
@@ -83,12 +92,14 @@ async def _serve(
 ) -> None:
     counters, stats, spans = Counters(page, "front"), StatsReader(page), Spans()
     backend = Backend(rings, settings, counters, stats)
-    generate = GenerateRoutes(settings, backend, counters, Histograms(page, RequestTime), stats, spans, tokenizer)
-    server = Server(Front(settings, generate, InfoRoutes(settings, backend, stats, spans), keys), settings)
+    times = Histograms(page, RequestHistogram)
+    generate = GenerateRoutes(settings, backend, counters, times, stats, spans, tokenizer)
+    info = InfoRoutes(settings, backend, stats, spans, RingEnds(page, "front", backend.rings))
+    server = Server(Front(settings, generate, info, keys), settings)
     backend.start()
     watch = asyncio.create_task(server.stop_when(backend.closed))
     host, port = listeners[0].getsockname()[:2]
-    counters.set(FrontCounter.READY, 1)
+    counters.set_ready()
     if on_listening is not None:
         on_listening(host, port)
     try:
