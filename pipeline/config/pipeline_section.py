@@ -102,7 +102,6 @@ class RingConfig:
     )
     request_bytes: int = setting(_BYTES, 8 << 20, "front to preprocess; a request may take half of it")
     reply_bytes: int = setting(_BYTES, 1 << 20, "sampling, and refusals of preprocess, to front")
-    finished_bytes: int = setting(_BYTES, 1 << 18, "finished rows and tokens, sampling to preprocess")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
