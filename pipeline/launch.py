@@ -14,6 +14,9 @@ import ipc
 from model.errors import ModelError
 from pipeline.config import ConfigurationError, load_configuration
 from pipeline.config.__main__ import remarks
+from pipeline.host import HostError, prepare_host
+from pipeline.place import fit_to_host
+from pipeline.runners import make_runner, shapes_of
 from pipeline.supervisor import PortInUseError, Supervisor
 
 
@@ -45,8 +48,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(config.to_yaml(), end="")
         return 0
     try:
+        config = fit_to_host(config)
+        for remark in prepare_host(config, shapes_of(config, make_runner(config))):
+            print(f"ringserve: {remark}", file=sys.stderr)
         return Supervisor(config).run()
-    except (ModelError, ipc.IpcError, PortInUseError) as error:
+    except (ModelError, ipc.IpcError, HostError, PortInUseError) as error:
         print(f"RingServe can't start: {error}", file=sys.stderr)
         return 1
 

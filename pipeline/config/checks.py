@@ -50,7 +50,7 @@ def check(draft: Draft, facts: ModelFacts, *, other_host: bool) -> None:
     """Everything that can be wrong about settings that are fine one by one."""
     checker = _Checker(draft, facts)
     _check_given(checker, other_host)
-    for part in (_check_lengths, _check_ids, _check_batch, _check_runner, _check_network, _check_rings):
+    for part in (_check_lengths, _check_ids, _check_batch, _check_runner, _check_cpus, _check_network, _check_rings):
         part(checker)
     check_host(draft, facts, draft.warnings if other_host else draft.problems)
 
@@ -151,6 +151,16 @@ def _check_runner(checker: _Checker) -> None:
         (BLOCK_SIZE, RUNNER + "device"),
         f"pa_config.block_size is {{0}}; on CPU it must be a multiple of {_CPU_BLOCK}",
     )
+
+
+def _check_cpus(checker: _Checker) -> None:
+    for stage in ("front", "preprocess", "inference", "sampling"):
+        key = f"pipeline.cpus.{stage}"
+        checker.require(
+            lambda cpus, kind, device: cpus != "device" or (kind, device) == ("mindformers", "Ascend"),
+            (key, RUNNER + "kind", RUNNER + "device"),
+            key + f" is device, but no Ascend device computes ({RUNNER}kind {{1}}, device {{2}}); name CPUs",
+        )
 
 
 def _check_cost_model(checker: _Checker) -> None:
