@@ -182,9 +182,8 @@ def longest_admit(max_length: int) -> int:
     """Bytes of the largest `Admit`, for sequences of `max_length` tokens; an escaped character of JSON takes six."""
     biased = SamplingLimits(0, max_length).max_biased_tokens
     stops = MAX_STOPS * (6 * MAX_STOP_LENGTH + 3) + 2
-    return (
-        _ADMIT.size + 16 + 4 * max_length + 8 * biased + stops + 4096
-    )  # the model's own ends, of which few have ten
+    ends = 4096  # of the model itself
+    return _ADMIT.size + 16 + 4 * max_length + 8 * biased + stops + ends
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Which CPUs lie next to an Ascend device: asked of npu-smi and of sysfs.
 
-Not run on a device so far. What is read here has the form that Huawei's documents and users' reports show; the reading
-itself is tested on CPU, with recorded texts.
+Not run on a device so far. What is read here has the form that Huawei's documents and users' reports show; the
+reading itself is tested on CPU, with texts of that form.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def npu_table() -> str:
 
 
 def devices_in(table: str) -> dict[int, tuple[str, str]]:
-    """Health and PCI address by device. Each has two lines; where cards have two chips, the second line has its number
-    (Phy-ID), else the first line does."""
+    """Health and PCI address by device. Each has two lines; where cards have two chips, the second line has its
+    number (Phy-ID), else the first line does."""
     found: dict[int, tuple[str, str]] = {}
     card, health = -1, ""
     for line in table.splitlines():

@@ -73,7 +73,7 @@ def spin_us(stage: str, config: Configuration, cpus: float) -> float:
     if asked is not None:
         return asked
     if stage == "inference":
-        return DEFAULT_SPIN_US if cpus >= 2 else 0.0  # noqa: PLR2004 - on one, who is waited for could not run
+        return DEFAULT_SPIN_US if cpus >= 2 else 0.0  # on one, who is waited for could not run
     apart = _apart_from_inference(stage, config.pipeline.cpus)
     return DEFAULT_SPIN_US if apart or cpus - model_cpus(config, cpus) >= _BESIDE_INFERENCE else 0.0
 

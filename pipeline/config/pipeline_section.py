@@ -92,9 +92,7 @@ class CpuConfig:
 
     front: tuple[int, ...] | str | None = setting(_CPUS, None, "the HTTP process")
     preprocess: tuple[int, ...] | str | None = setting(_CPUS, None, "tokenizing and scheduling")
-    inference: tuple[int, ...] | str | None = setting(
-        _CPUS, None, "the device's process and its threads"
-    )
+    inference: tuple[int, ...] | str | None = setting(_CPUS, None, "the device's process and its threads")
     sampling: tuple[int, ...] | str | None = setting(_CPUS, None, "sampling and detokenizing")
 
 
