@@ -94,7 +94,7 @@ class Stage:
 
     @property
     def end_options(self) -> dict[str, Any]:
-        """How this stage attaches to its rings."""
+        """How this stage attaches to its rings. The front's ends wait in its event loop and never spin."""
         return {"label": self.name, "spin_us": getattr(self.config.pipeline.spin_us, self.name)}
 
 
