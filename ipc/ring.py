@@ -211,6 +211,11 @@ class SlotRing(_Ring):
         size = -(-size // ALIGNMENT) * ALIGNMENT
         return cls._create(name, slots, size, consumers, layout.text.encode() if layout else b"")
 
+    @staticmethod
+    def segment_size(slots: int, layout: Layout, *, consumers: int = 1) -> int:
+        """Bytes of the segment that `create` would make."""
+        return _core.total_size(slots, layout.size, consumers, len(layout.text.encode()))
+
     @classmethod
     def from_handle(cls, handle: RingHandle, *, layout: Layout | None = None) -> SlotRing:
         """Takes over the handle's descriptors, which must be this process's own: those it inherited, once. Raises
@@ -255,6 +260,11 @@ class ByteRing(_Ring):
         if capacity < 64:
             raise ValueError(f"ring {name!r}: a capacity of at least 64 bytes expected, not {capacity}")
         return cls._create(name, capacity, 1, consumers, b"")
+
+    @staticmethod
+    def segment_size(capacity: int, *, consumers: int = 1) -> int:
+        """Bytes of the segment that `create` would make."""
+        return _core.total_size(capacity, 1, consumers, 0)
 
     @classmethod
     def from_handle(cls, handle: RingHandle) -> ByteRing:

@@ -16,10 +16,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from model.sampling import SamplingParams
+from model.sampling import SamplingLimits, SamplingParams
 
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
+
+MAX_STOPS = 64
+MAX_STOP_LENGTH = 1024
+"""Stop strings of a request, and characters of each."""
 
 
 class FinishReason(IntEnum):
@@ -172,6 +176,14 @@ class Admit:
         tail = np.array([s.top_k, -1 if s.logprobs is None else s.logprobs, s.min_tokens, p.max_tokens], np.int32)
         arrays = (tail, self.prompt_ids, self.output_ids, bias_ids, bias_values, banned, stopping)
         return b"".join([head, *(np.ascontiguousarray(array).tobytes() for array in arrays), stops])
+
+
+def longest_admit(max_length: int) -> int:
+    """Bytes of the largest `Admit`, for sequences of `max_length` tokens; an escaped character of JSON takes six."""
+    biased = SamplingLimits(0, max_length).max_biased_tokens
+    stops = MAX_STOPS * (6 * MAX_STOP_LENGTH + 3) + 2
+    ends = 4096  # of the model itself
+    return _ADMIT.size + 16 + 4 * max_length + 8 * biased + stops + ends
 
 
 @dataclass(frozen=True, slots=True)

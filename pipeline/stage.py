@@ -42,6 +42,8 @@ class Specification:
     listen_fds: tuple[int, ...]
     rings: dict[str, str]
     shapes: dict[str, int]
+    metrics_fds: tuple[int, ...] = ()
+    api_keys: tuple[str, ...] = ()  # digests
 
     def to_json(self) -> bytes:
         return json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
@@ -49,7 +51,8 @@ class Specification:
     @classmethod
     def from_fd(cls, fd: int) -> Specification:
         values = json.loads(os.pread(fd, 1 << 20, 0))
-        return cls(**(values | {"listen_fds": tuple(values["listen_fds"])}))
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**(values | lists))
 
 
 class Status:
@@ -82,6 +85,8 @@ class Stage:
     status: Status
     stats_fd: int
     listen_fds: tuple[int, ...]
+    metrics_fds: tuple[int, ...] = ()
+    api_keys: tuple[str, ...] = ()
 
     @cached_property
     def stats(self) -> StatsPage:
@@ -89,7 +94,7 @@ class Stage:
 
     @property
     def end_options(self) -> dict[str, Any]:
-        """How this stage attaches to its rings."""
+        """How this stage attaches to its rings. The front's ends wait in its event loop and never spin."""
         return {"label": self.name, "spin_us": getattr(self.config.pipeline.spin_us, self.name)}
 
 
@@ -123,7 +128,17 @@ def _stage(name: str, specification: Specification, status: Status) -> Stage:
     shapes = Shapes(**specification.shapes)
     take_place(name, getattr(config.pipeline.cpus, name))
     rings = StageRings.take_over(specification.rings, shapes)
-    return Stage(name, config, shapes, rings, status, specification.stats_fd, specification.listen_fds)
+    return Stage(
+        name,
+        config,
+        shapes,
+        rings,
+        status,
+        specification.stats_fd,
+        specification.listen_fds,
+        specification.metrics_fds,
+        specification.api_keys,
+    )
 
 
 def _entry(name: str) -> Callable[[Stage], None]:

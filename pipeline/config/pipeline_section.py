@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .kinds import BOOLEAN, MAPPING, PATH, TEXT, choice, integer, list_of, number
+from .kinds import BOOLEAN, MAPPING, ORIGIN, PATH, TEXT, choice, integer, list_of, number, word_or
 from .setting import section, setting
 
-_CPUS = list_of(integer(0, 4095))
+_CPUS = word_or("device", list_of(integer(0, 4095)))
 _SPIN = number(0, 1_000_000)
 _BYTES = integer(1 << 16, 1 << 30)
 
@@ -72,24 +72,28 @@ class LogConfig:
     format: str = setting(choice("text", "json"), "text", "lines for people, or one JSON object per line")
 
 
+_BY_CPUS = "by the CPUs there are"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpinConfig:
-    """How long a stage may stay awake waiting for the next message, in microseconds, before it sleeps."""
+    """How long a stage may stay awake waiting for the next message, in microseconds, before it sleeps; the front
+    sleeps at once. By default no stage does so at the cost of the model: see docs/operations.md."""
 
-    front: float | None = setting(_SPIN, 0.0, "the HTTP process; 0: sleeps at once")
-    preprocess: float | None = setting(_SPIN, None, "tokenizing and scheduling", derived="what the rings choose")
-    inference: float | None = setting(_SPIN, None, "the device's process", derived="what the rings choose")
-    sampling: float | None = setting(_SPIN, None, "sampling and detokenizing", derived="what the rings choose")
+    preprocess: float | None = setting(_SPIN, None, "tokenizing and scheduling: for room in a ring", derived=_BY_CPUS)
+    inference: float | None = setting(_SPIN, None, "the device's process", derived=_BY_CPUS)
+    sampling: float | None = setting(_SPIN, None, "sampling and detokenizing", derived=_BY_CPUS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuConfig:
-    """CPU numbers that a stage is pinned to; null: wherever the kernel puts it."""
+    """CPU numbers that a stage is pinned to; null: wherever the kernel puts it; `device`: those of the NUMA node that
+    the Ascend device is attached to (not run on a device so far)."""
 
-    front: tuple[int, ...] | None = setting(_CPUS, None, "the HTTP process")
-    preprocess: tuple[int, ...] | None = setting(_CPUS, None, "tokenizing and scheduling")
-    inference: tuple[int, ...] | None = setting(_CPUS, None, "the device's process and the threads of its steps")
-    sampling: tuple[int, ...] | None = setting(_CPUS, None, "sampling and detokenizing")
+    front: tuple[int, ...] | str | None = setting(_CPUS, None, "the HTTP process")
+    preprocess: tuple[int, ...] | str | None = setting(_CPUS, None, "tokenizing and scheduling")
+    inference: tuple[int, ...] | str | None = setting(_CPUS, None, "the device's process and its threads")
+    sampling: tuple[int, ...] | str | None = setting(_CPUS, None, "sampling and detokenizing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +106,6 @@ class RingConfig:
     )
     request_bytes: int = setting(_BYTES, 8 << 20, "front to preprocess; a request may take half of it")
     reply_bytes: int = setting(_BYTES, 1 << 20, "sampling, and refusals of preprocess, to front")
-    finished_bytes: int = setting(_BYTES, 1 << 18, "finished rows and tokens, sampling to preprocess")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,12 +132,33 @@ class PipelineConfig:
     )
     drain_timeout_s: float = setting(number(0), 30.0, "time that running requests get to finish at shutdown")
     keep_alive_s: float = setting(number(0), 30.0, "idle time after which a connection is closed")
-    header_timeout_s: float = setting(number(0, above=True), 10.0, "time a client has to send a request")
+    header_timeout_s: float = setting(
+        number(0, above=True), 10.0, "time a client has for a request's headers; beyond it 408"
+    )
+    body_timeout_s: float = setting(
+        number(0, above=True), 30.0, "time a client has to send the body after the headers; beyond it 408"
+    )
+    write_timeout_s: float = setting(
+        number(0, above=True), 30.0, "a client that reads nothing of its answer for so long is cut off"
+    )
+    header_limit_bytes: int = setting(
+        integer(1024, 1 << 20), 64 << 10, "longest request line and headers together; beyond it 431"
+    )
     body_limit_bytes: int = setting(integer(1024, 1 << 28), 4 << 20, "longest body of a request; beyond it 413")
     max_connections: int = setting(integer(1, 1 << 20), 1000, "open connections; beyond it new ones get 503")
     hosts: tuple[str, ...] = setting(
         list_of(TEXT, maximum=64), None, "addresses to listen on", derived="`serving_config.server_ip`"
     )
+    api_keys_file: Path | None = setting(
+        PATH, None, "API keys, one per line; those of the environment (`RINGSERVE_API_KEY`) are good, too"
+    )
+    cors_origins: tuple[str, ...] | None = setting(
+        list_of(ORIGIN), None, "origins whose pages browsers let use this server; null: none"
+    )
+    metrics_port: int | None = setting(
+        integer(0, 65535), None, "port for `/metrics` and `/debug` alone, 0: any free one; null: where the rest is"
+    )
+    metrics_host: str = setting(TEXT, "127.0.0.1", "address of that port")
     llm_serving_logprobs: bool = setting(
         BOOLEAN,
         True,

@@ -14,6 +14,7 @@ import uvicorn
 import uvloop
 
 from model.tokenizer import Tokenizer
+from pipeline.front.access import ApiKeys
 from pipeline.front.app import Front
 from pipeline.front.backend import Backend
 from pipeline.front.connection import Connection
@@ -43,12 +44,14 @@ def run_front(
     *,
     listeners: Sequence[socket.socket] = (),
     load_tokenizer: Callable[[], Tokenizer] | None = None,
+    keys: ApiKeys | None = None,
     on_listening: Callable[[str, int], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT (a second one ends at once), or until the rings are closed from the other side.
 
     `listeners` are bound sockets; without any, `settings.host` and `port` are bound here. `load_tokenizer` gives the
-    tokenizer that names tokens where log-probabilities are asked for. `on_listening` learns the address.
+    tokenizer that names tokens where log-probabilities are asked for. `keys` may be replaced while the front runs;
+    without any, whoever can connect is served. `on_listening` learns the address.
     Raises OSError when the address can't be had.
     """
     configure_logging("front", level=settings.log_level, form=settings.log_format)
@@ -58,7 +61,7 @@ def run_front(
     page = StatsPage.from_handle(stats)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, rings, page, listeners, tokenizer, on_listening))
+            runner.run(_serve(settings, rings, page, listeners, tokenizer, keys or ApiKeys(), on_listening))
     finally:
         page.close()
 
@@ -84,6 +87,7 @@ async def _serve(
     page: StatsPage,
     listeners: Sequence[socket.socket],
     tokenizer: Tokenizer | None,
+    keys: ApiKeys,
     on_listening: Callable[[str, int], None] | None,
 ) -> None:
     counters, stats, spans = Counters(page, "front"), StatsReader(page), Spans()
@@ -91,7 +95,7 @@ async def _serve(
     times = Histograms(page, RequestHistogram)
     generate = GenerateRoutes(settings, backend, counters, times, stats, spans, tokenizer)
     info = InfoRoutes(settings, backend, stats, spans, RingEnds(page, "front", backend.rings))
-    server = Server(Front(settings, generate, info), settings)
+    server = Server(Front(settings, generate, info, keys), settings)
     backend.start()
     watch = asyncio.create_task(server.stop_when(backend.closed))
     host, port = listeners[0].getsockname()[:2]
