@@ -38,11 +38,18 @@ def _plan(path: str | None, overrides: list[str]) -> tuple[Plan | None, list[Fin
     if path is None:
         return None, []
     try:
-        return Plan.of(load_configuration(path, overrides)), []
+        config = load_configuration(path, overrides, other_host=True)
     except ConfigurationError as error:
-        return None, [fail("config", str(problem), "correct the file") for problem in error.problems]
+        return None, [_mistake(problem) for problem in error.problems]
+    missing = [_mistake(problem) for problem in config.warnings]
+    try:
+        return Plan.of(config), missing
     except ModelError as error:
-        return None, [fail("config", str(error), "correct the file")]
+        return None, missing or [_mistake(error)]
+
+
+def _mistake(what: object) -> Finding:
+    return fail("config", str(what), "correct the file, or bring what it names to this host")
 
 
 def as_json(found: list[Finding], config: str | None) -> str:
@@ -55,7 +62,8 @@ def as_text(found: list[Finding], config: str | None) -> str:
     counts = Counter(finding.level for finding in found)
     what = f"this host for {config}" if config else "this host (give --config FILE to check sizes, ports and files)"
     lines = [f"RingServe's doctor on {what}", ""]
-    for finding in found:
+    topics = list(dict.fromkeys(finding.topic for finding in found))
+    for finding in sorted(found, key=lambda finding: topics.index(finding.topic)):
         lines.append(f"{finding.level.value.rjust(4)}  {finding.topic.ljust(_WIDTH)} {finding.text}")
         lines += [f"{'':{_WIDTH + 7}}→ {finding.fix}"] if finding.fix else []
     summary = f"{counts[Level.OK]} ok, {counts[Level.WARN]} to look at, {counts[Level.FAIL]} that can't work"

@@ -31,11 +31,9 @@ def check_count(host: Host) -> Iterator[Finding]:
 def check_quota(host: Host) -> Iterator[Finding]:
     quota = cpu_quota(host.root)
     if quota is not None and quota < len(os.sched_getaffinity(0)):
-        text = (
-            f"time of {quota:g} CPUs is allowed: when it is used up, every stage stops until the period ends (0.1 s)"
-        )
-        yield warn(
-            "latency", text, "bind CPUs in place of time: --cpuset-cpus, not --cpus; AllowedCPUs=, not CPUQuota="
+        text = f"time of {quota:g} CPUs is allowed: when it is used up, all stages stop, for up to 0.1 s"
+        fix = "bind CPUs in place of time: --cpuset-cpus, not --cpus; AllowedCPUs=, not CPUQuota="
+        yield warn("latency", text, fix)
         )
 
 
@@ -46,11 +44,8 @@ def check_pinning(_: Host, plan: Plan) -> Iterator[Finding]:
         yield fail(TOPIC, str(error), "name the CPUs of the device's NUMA node, as lscpu shows them")
         return
     pinned = {stage: cpus for stage in STAGES if (cpus := getattr(pins, stage))}
-    crowded = [
-        cpu
-        for cpu, stages in Counter(c for cpus in pinned.values() if len(cpus) == 1 for c in cpus).items()
-        if stages > 1
-    ]
+    stages_on = Counter(cpus[0] for cpus in pinned.values() if len(cpus) == 1)
+    crowded = [cpu for cpu, stages in stages_on.items() if stages > 1]
     if crowded:
         text = f"several stages have nothing but CPU {', '.join(map(str, crowded))}"
         yield warn(TOPIC, text, "give each its own, or all of them the same several CPUs (pipeline.cpus)")
@@ -67,8 +62,8 @@ def check_nodes(host: Host, plan: Plan) -> Iterator[Finding]:
     if config.pipeline.cpus.inference is not None:
         yield ok(TOPIC, f"{len(nodes)} NUMA nodes; inference is pinned")
         return
-    which = (
-        "device" if plan.on_ascend else f"[…]  # of one node: {host.text('sys/devices/system/node/node0/cpulist')}"
+    node = parse_cpu_list(host.text(f"sys/devices/system/node/node{nodes[0]}/cpulist"))
+    which = "device" if plan.on_ascend else f"[{', '.join(map(str, node))}]"
     )
     text = f"{len(nodes)} NUMA nodes, and inference may run on any: memory of another node is slower"
     yield warn(TOPIC, text, f"pipeline.cpus.inference: {which}")

@@ -33,8 +33,7 @@ def check_version(_: Host) -> Iterator[Finding]:
 def check_calls(_: Host) -> Iterator[Finding]:
     failed = {name: error for name, call in _CALLS.items() if (error := _fails(call))}
     for name, error in failed.items():
-        yield fail(
-            TOPIC, f"{name} does not work: {error}", f"allow {name} in the sandbox (seccomp profile, gVisor …)"
+        yield fail(TOPIC, f"{name} does not work: {error}", f"allow {name} in the sandbox (seccomp profile)")
         )
     if not failed:
         yield ok(TOPIC, f"{', '.join(_CALLS)} work")
@@ -51,8 +50,7 @@ def check_proc(host: Host) -> Iterator[Finding]:
     if host.text("proc/self/stat") and host.exists("proc/self/fd"):
         yield ok(TOPIC, "/proc can be read")
     else:
-        yield fail(
-            TOPIC, "/proc can't be read, by which processes are told apart", "mount it: mount -t proc proc /proc"
+        yield fail(TOPIC, "/proc can't be read, by which processes are told apart", "mount -t proc proc /proc")
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pipeline.control_groups import tasks_left
 from pipeline.doctor.finding import Finding, fail, ok, warn
 from pipeline.doctor.subject import Host, Plan
-from pipeline.host import descriptor_shortage, descriptors_needed
+from pipeline.host import descriptors_needed, raise_descriptors
 
 TOPIC = "limits"
 _TASKS = 64
@@ -19,15 +19,12 @@ def check_descriptors(_: Host, plan: Plan) -> Iterator[Finding]:
     needed = descriptors_needed(plan.config)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
-        yield fail(
-            TOPIC, f"{needed} file descriptors are needed, {hard} are allowed", descriptor_shortage(needed, hard)
-        )
+        text = f"{needed} file descriptors are needed, {hard} are allowed"
+        yield fail(TOPIC, text, raise_descriptors(needed, hard))
         return
-    raised = (
-        "" if soft == resource.RLIM_INFINITY or soft >= needed else f"; the launcher raises the limit from {soft}"
-    )
-    yield ok(
-        TOPIC, f"{needed} file descriptors are needed for {plan.config.pipeline.max_connections} connections{raised}"
+    raised = "" if soft == resource.RLIM_INFINITY or soft >= needed else f"; the launcher raises the limit of {soft}"
+    connections = plan.config.pipeline.max_connections
+    yield ok(TOPIC, f"{needed} file descriptors are needed for {connections} connections{raised}")
     )
 
 

@@ -32,7 +32,7 @@ def check_port(_: Host, plan: Plan) -> Iterator[Finding]:
             fix = _FIXES.get(error.errno or 0, "choose another address or port")
             yield fail("network", f"{host} port {port} can't be listened on: {error.strerror or error}", fix)
         else:
-            yield ok("network", f"{host} port {port or 'of the kernel’s choice'} is free")
+            yield ok("network", f"{host} port {port} is free" if port else f"{host}: any free port")
 
 
 def check_compile_cache(_: Host, plan: Plan) -> Iterator[Finding]:
