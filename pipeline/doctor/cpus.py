@@ -34,7 +34,6 @@ def check_quota(host: Host) -> Iterator[Finding]:
         text = f"time of {quota:g} CPUs is allowed: when it is used up, all stages stop, for up to 0.1 s"
         fix = "bind CPUs in place of time: --cpuset-cpus, not --cpus; AllowedCPUs=, not CPUQuota="
         yield warn("latency", text, fix)
-        )
 
 
 def check_pinning(_: Host, plan: Plan) -> Iterator[Finding]:
@@ -64,7 +63,6 @@ def check_nodes(host: Host, plan: Plan) -> Iterator[Finding]:
         return
     node = parse_cpu_list(host.text(f"sys/devices/system/node/node{nodes[0]}/cpulist"))
     which = "device" if plan.on_ascend else f"[{', '.join(map(str, node))}]"
-    )
     text = f"{len(nodes)} NUMA nodes, and inference may run on any: memory of another node is slower"
     yield warn(TOPIC, text, f"pipeline.cpus.inference: {which}")
 

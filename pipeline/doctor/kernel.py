@@ -34,7 +34,6 @@ def check_calls(_: Host) -> Iterator[Finding]:
     failed = {name: error for name, call in _CALLS.items() if (error := _fails(call))}
     for name, error in failed.items():
         yield fail(TOPIC, f"{name} does not work: {error}", f"allow {name} in the sandbox (seccomp profile)")
-        )
     if not failed:
         yield ok(TOPIC, f"{', '.join(_CALLS)} work")
     if error := _fails(_be_batch):
@@ -51,7 +50,6 @@ def check_proc(host: Host) -> Iterator[Finding]:
         yield ok(TOPIC, "/proc can be read")
     else:
         yield fail(TOPIC, "/proc can't be read, by which processes are told apart", "mount -t proc proc /proc")
-        )
 
 
 def check_ring(_: Host) -> Iterator[Finding]:

@@ -25,7 +25,6 @@ def check_descriptors(_: Host, plan: Plan) -> Iterator[Finding]:
     raised = "" if soft == resource.RLIM_INFINITY or soft >= needed else f"; the launcher raises the limit of {soft}"
     connections = plan.config.pipeline.max_connections
     yield ok(TOPIC, f"{needed} file descriptors are needed for {connections} connections{raised}")
-    )
 
 
 def check_tasks(host: Host, plan: Plan) -> Iterator[Finding]:
