@@ -20,7 +20,7 @@ from ipc.errors import (
     SlotInUseError,
     WakeUpError,
 )
-from ipc.header import RingSnapshot, SideSnapshot, read_snapshot
+from ipc.header import SIDE_COUNTERS, RingSnapshot, SideSnapshot, read_snapshot
 from ipc.layout import Field, Layout
 from ipc.limits import MemoryLeft, shared_memory_left
 from ipc.ring import DEFAULT_SPIN_US, ByteRing, RingHandle, SlotRing
@@ -30,6 +30,7 @@ from ipc.select import RingSelector
 __all__ = [
     "DEFAULT_SPIN_US",
     "SHM_DIRECTORY",
+    "SIDE_COUNTERS",
     "AsyncConsumer",
     "AsyncProducer",
     "ByteConsumer",

@@ -18,11 +18,11 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing import reduction
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from ipc import _core
 from ipc.errors import CorruptRingError, LayoutMismatchError, RingTimeout
-from ipc.header import RingSnapshot, read_snapshot
+from ipc.header import RingSnapshot, read_snapshot, side_counters
 from ipc.layout import ALIGNMENT, Layout
 from ipc.segment import Segment
 
@@ -150,6 +150,10 @@ class _Ring:
 
     def snapshot(self) -> RingSnapshot:
         return read_snapshot(self.segment.map)
+
+    def counters(self, role: Literal["producer", "consumer"], consumer: int = 0) -> memoryview:
+        """What one side counts, live; see `SIDE_COUNTERS`. It keeps the mapping, as ends do."""
+        return side_counters(self.segment.map, role, consumer)
 
     def wait_attached(self, timeout: float | None = None) -> None:
         """Wait until every role was taken. Raises RingTimeout naming those that were not."""

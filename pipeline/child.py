@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from typing import Self
 
+from pipeline.api_keys import without_keys
+
 
 class StartError(Exception):
     """A stage said why it can't start, or died before it was ready."""
@@ -31,7 +33,10 @@ class Child:
     @classmethod
     def start(cls, name: str, specification_fd: int, fds: Sequence[int], status_fd: int) -> Self:
         command = [sys.executable, "-m", "pipeline.stage", name, str(specification_fd)]
-        process = subprocess.Popen(command, pass_fds=[specification_fd, *fds], stdin=subprocess.DEVNULL)
+        environment = without_keys(os.environ)
+        process = subprocess.Popen(
+            command, pass_fds=[specification_fd, *fds], stdin=subprocess.DEVNULL, env=environment
+        )
         os.set_blocking(status_fd, False)
         return cls(name, process, status_fd)
 

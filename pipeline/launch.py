@@ -12,12 +12,14 @@ import sys
 
 import ipc
 from model.errors import ModelError
+from pipeline.api_keys import KeysError, key_file_warning, load_api_keys
 from pipeline.config import ConfigurationError, load_configuration
 from pipeline.config.__main__ import remarks
 from pipeline.host import HostError, prepare_host
+from pipeline.listening import PortInUseError
 from pipeline.place import fit_to_host
 from pipeline.runners import make_runner, shapes_of
-from pipeline.supervisor import PortInUseError, Supervisor
+from pipeline.supervisor import Supervisor, say
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -47,11 +49,16 @@ def main(arguments: list[str] | None = None) -> int:
     if options.check:
         print(config.to_yaml(), end="")
         return 0
+    if (warning := key_file_warning(config.pipeline.api_keys_file)) is not None:
+        say(f"warning: {warning}")
     try:
         config = fit_to_host(config)
         for remark in prepare_host(config, shapes_of(config, make_runner(config))):
-            print(f"ringserve: {remark}", file=sys.stderr)
-        return Supervisor(config).run()
+            say(remark)
+        return Supervisor(config, load_api_keys(config)).run()
+    except KeysError as error:
+        print(f"RingServe can't start: {error}", file=sys.stderr)
+        return ConfigurationError.exit_code
     except (ModelError, ipc.IpcError, HostError, PortInUseError) as error:
         print(f"RingServe can't start: {error}", file=sys.stderr)
         return 1

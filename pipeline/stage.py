@@ -43,6 +43,8 @@ class Specification:
     listen_fds: tuple[int, ...]
     rings: dict[str, str]
     shapes: dict[str, int]
+    metrics_fds: tuple[int, ...] = ()
+    api_keys: tuple[str, ...] = ()  # digests
 
     def to_json(self) -> bytes:
         return json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
@@ -50,7 +52,8 @@ class Specification:
     @classmethod
     def from_fd(cls, fd: int) -> Specification:
         values = json.loads(os.pread(fd, 1 << 20, 0))
-        return cls(**(values | {"listen_fds": tuple(values["listen_fds"])}))
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**(values | lists))
 
 
 class Status:
@@ -83,6 +86,8 @@ class Stage:
     status: Status
     stats_fd: int
     listen_fds: tuple[int, ...]
+    metrics_fds: tuple[int, ...] = ()
+    api_keys: tuple[str, ...] = ()
 
     @cached_property
     def stats(self) -> StatsPage:
@@ -124,7 +129,17 @@ def _stage(name: str, specification: Specification, status: Status) -> Stage:
     shapes = Shapes(**specification.shapes)
     take_place(name, getattr(config.pipeline.cpus, name))
     rings = StageRings.take_over(specification.rings, shapes)
-    return Stage(name, config, shapes, rings, status, specification.stats_fd, specification.listen_fds)
+    return Stage(
+        name,
+        config,
+        shapes,
+        rings,
+        status,
+        specification.stats_fd,
+        specification.listen_fds,
+        specification.metrics_fds,
+        specification.api_keys,
+    )
 
 
 def _entry(name: str) -> Callable[[Stage], None]:

@@ -15,6 +15,7 @@ from types import FrameType
 import ipc
 from pipeline.child import Child, StartError
 from pipeline.config import Configuration
+from pipeline.listening import address, exposed, listen, listen_for_metrics
 from pipeline.runners import make_runner, shapes_of
 from pipeline.stage import NAMES, Specification
 from pipeline.stats import StatsPage
@@ -25,16 +26,18 @@ START_TIMEOUT_S = 1800.0
 
 _STOP_GRACE_S = 1.5
 
-
-class PortInUseError(Exception):
-    """An address can't be listened on."""
+OPEN_TO_ALL = (
+    "warning: other machines may reach this server, and no API key is needed to use it; "
+    "set RINGSERVE_API_KEY or pipeline.api_keys_file, or listen on 127.0.0.1"
+)
 
 
 class Supervisor:
     """One server, from start to end."""
 
-    def __init__(self, config: Configuration) -> None:
+    def __init__(self, config: Configuration, api_keys: tuple[str, ...] = ()) -> None:
         self.config = config
+        self._api_keys = api_keys  # digests; for the front alone
         self._children: list[Child] = []
         self._signals = 0
         self._began = time.monotonic()
@@ -47,6 +50,7 @@ class Supervisor:
             for name in ipc.sweep_segments():
                 say(f"removed {name}, left behind by a launcher that was killed")
             sockets = [stack.enter_context(listener) for listener in listen(self.config)]
+            self._metrics = [stack.enter_context(listener) for listener in listen_for_metrics(self.config)]
             stack.callback(self._stop)
             self._start(stack, sockets)
             if not self._until_ready():
@@ -80,13 +84,16 @@ class Supervisor:
                 death_fd=death_read,
                 stats_fd=self._stats.segment.fd,
                 listen_fds=tuple(listener.fileno() for listener in sockets) if name == "front" else (),
+                metrics_fds=tuple(listener.fileno() for listener in self._metrics) if name == "front" else (),
+                api_keys=self._api_keys if name == "front" else (),
                 rings={ring: handle.to_text() for ring, handle in handles.items()},
                 shapes={key: getattr(shapes, key) for key in shapes.__slots__},
             )
             fds = [config_fd, status_write, death_read, self._stats.segment.fd]
             fds += [fd for handle in handles.values() for fd in handle.fds]
+            fds += [*specification.listen_fds, *specification.metrics_fds]
             with _anonymous_file("specification", specification.to_json()) as fd:
-                child = Child.start(name, fd, [*fds, *specification.listen_fds], status_read)
+                child = Child.start(name, fd, fds, status_read)
             os.close(status_write)
             self._children.append(child)
 
@@ -115,12 +122,15 @@ class Supervisor:
         took = time.monotonic() - self._began
         say(f"ready after {took:.1f} s")
         route = self.config.serving_config.model_route
+        if not self._api_keys and any(map(exposed, sockets)):
+            say(OPEN_TO_ALL)
+        for listener in self._metrics:
+            say(f"metrics at {address(listener)}/metrics")
         for listener in sockets:
-            host, port = listener.getsockname()[:2]
-            base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-            say(f"listening on {base}")
+            say(f"listening on {address(listener)}")
+        key = " -H 'authorization: Bearer …'" if self._api_keys else ""
         say(
-            f"try: curl {base}/models/{route}/generate -H 'content-type: application/json' "
+            f"try: curl {address(sockets[-1])}/models/{route}/generate -H 'content-type: application/json'{key} "
             """-d '{"inputs": "What is a ring buffer?", "parameters": {"max_new_tokens": 60}}'"""
         )
 
@@ -196,30 +206,6 @@ def describe(status: int) -> str:
     if status < 0:
         return f"was killed by {signal.Signals(-status).name}"
     return f"ended with status {status}" if status else "ended"
-
-
-def listen(config: Configuration) -> list[socket.socket]:
-    """Bound here, so that a port in use is told before anything is loaded, and connections survive the front."""
-    sockets: list[socket.socket] = []
-    port = config.serving_config.server_port
-    for host in config.pipeline.hosts:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listener.bind((host, port))
-            listener.listen(config.pipeline.max_connections)
-        except OSError as error:
-            for made in (*sockets, listener):
-                made.close()
-            raise PortInUseError(
-                f"{host}:{port} can't be listened on: {error.strerror}; choose another with "
-                "--set serving_config.server_port=… (0: any free one)"
-            ) from error
-        sockets.append(listener)
-    return sockets
 
 
 @contextmanager

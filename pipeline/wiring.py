@@ -20,6 +20,18 @@ ENDS = {
 }
 """Which rings a stage has an end of; it maps no others."""
 
+PRODUCERS = {
+    "requests": "front",
+    "replies": "preprocess",
+    "steps": "preprocess",
+    "logits": "inference",
+    "tokens": "sampling",
+    "results": "sampling",
+    "rows": "preprocess",
+    "deltas": "sampling",
+}
+"""Who writes into a ring; the other stage that has an end of it reads."""
+
 SLOT_LAYOUTS: dict[str, Callable[[Shapes], ipc.Layout]] = {
     "steps": step_layout,
     "logits": logits_layout,

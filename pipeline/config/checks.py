@@ -177,6 +177,12 @@ def _check_network(checker: _Checker) -> None:
         ("serving_config.model_route",),
         "serving_config.model_route is {0!r}; expected one path segment of letters, digits, '.', '_' and '-'",
     )
+    checker.require(
+        lambda metrics, port: metrics != port or metrics == 0,
+        ("pipeline.metrics_port", "serving_config.server_port"),
+        "pipeline.metrics_port is {0}, the same as serving_config.server_port; choose another, or leave it out to "
+        "have /metrics there",
+    )
 
 
 def _check_rings(checker: _Checker) -> None:

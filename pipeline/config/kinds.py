@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,9 +94,16 @@ def _mapping(found: Located) -> dict[str, Any]:
     return plain
 
 
+def _origin(found: Located) -> str:
+    if not isinstance(found.value, str) or not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^\s/?#@]+", found.value):
+        raise Unsuitable("expected an origin such as https://example.org:8443, or *")
+    return found.value
+
+
 BOOLEAN = Kind("true or false", _boolean)
 TEXT = Kind("a text", _text)
 PATH = Kind("a path", _path)
+ORIGIN = Kind('an origin such as `https://example.org`, or "*"', _origin)
 MAPPING = Kind("a mapping", _mapping)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .kinds import BOOLEAN, MAPPING, PATH, TEXT, choice, integer, list_of, number, word_or
+from .kinds import BOOLEAN, MAPPING, ORIGIN, PATH, TEXT, choice, integer, list_of, number, word_or
 from .setting import section, setting
 
 _CPUS = word_or("device", list_of(integer(0, 4095)))
@@ -132,12 +132,33 @@ class PipelineConfig:
     )
     drain_timeout_s: float = setting(number(0), 30.0, "time that running requests get to finish at shutdown")
     keep_alive_s: float = setting(number(0), 30.0, "idle time after which a connection is closed")
-    header_timeout_s: float = setting(number(0, above=True), 10.0, "time a client has to send a request")
+    header_timeout_s: float = setting(
+        number(0, above=True), 10.0, "time a client has for a request's headers; beyond it 408"
+    )
+    body_timeout_s: float = setting(
+        number(0, above=True), 30.0, "time a client has to send the body after the headers; beyond it 408"
+    )
+    write_timeout_s: float = setting(
+        number(0, above=True), 30.0, "a client that reads nothing of its answer for so long is cut off"
+    )
+    header_limit_bytes: int = setting(
+        integer(1024, 1 << 20), 64 << 10, "longest request line and headers together; beyond it 431"
+    )
     body_limit_bytes: int = setting(integer(1024, 1 << 28), 4 << 20, "longest body of a request; beyond it 413")
     max_connections: int = setting(integer(1, 1 << 20), 1000, "open connections; beyond it new ones get 503")
     hosts: tuple[str, ...] = setting(
         list_of(TEXT, maximum=64), None, "addresses to listen on", derived="`serving_config.server_ip`"
     )
+    api_keys_file: Path | None = setting(
+        PATH, None, "API keys, one per line; those of the environment (`RINGSERVE_API_KEY`) are good, too"
+    )
+    cors_origins: tuple[str, ...] | None = setting(
+        list_of(ORIGIN), None, "origins whose pages browsers let use this server; null: none"
+    )
+    metrics_port: int | None = setting(
+        integer(0, 65535), None, "port for `/metrics` and `/debug` alone, 0: any free one; null: where the rest is"
+    )
+    metrics_host: str = setting(TEXT, "127.0.0.1", "address of that port")
     llm_serving_logprobs: bool = setting(
         BOOLEAN,
         True,

@@ -65,6 +65,10 @@ class Backend:
             ring.close()
 
     @property
+    def rings(self) -> dict[str, ipc.ByteRing]:
+        return {ring.name: ring for ring in self._rings}
+
+    @property
     def ready(self) -> bool:
         return not self._down and self._stats.ready
 

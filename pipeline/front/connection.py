@@ -17,6 +17,7 @@ from pipeline.front.errors import TIMED_OUT, UNAVAILABLE, ApiError, retry_later
 from pipeline.front.settings import FrontSettings
 
 EXTENSION = "ringserve.connection"  # where the application finds the connection in its scope
+_MAX_WATCHING = 64  # connections to the port of /metrics beyond all others
 _MAX_PIPELINED = 16  # requests that wait behind one that is being answered before reading pauses
 
 
@@ -43,8 +44,13 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._limit_request(self.settings.keep_alive_s)
-        if len(self.connections) > self.settings.max_connections:
+        if len(self.connections) > self._most_connections():
             self._answer(retry_later(503, "too many connections", UNAVAILABLE, self.settings.retry_after_s))
+
+    def _most_connections(self) -> int:
+        """Whoever watches a server that is overrun still gets in at the port that is for that."""
+        watching = self.server is not None and self.server[1] == self.settings.metrics_port
+        return self.settings.max_connections + (_MAX_WATCHING if watching else 0)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._slow, self._stalled):

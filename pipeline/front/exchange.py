@@ -26,7 +26,9 @@ class Exchange:
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]
         self.client: str = scope["client"][0] if scope["client"] else ""
+        self.port: int = scope["server"][1]  # that the client connected to
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.common: Sequence[Header] = ()  # headers of the answer, whatever it is
         self.connection: Connection = scope["extensions"][EXTENSION]["connection"]
         self.started = False
         self._receive, self._send, self._settings = receive, send, settings
@@ -70,9 +72,11 @@ class Exchange:
 
     # ---- the answer -----------------------------------------------------------------------------------------
 
-    async def start(self, status: int, content_type: bytes, headers: Sequence[Header] = ()) -> None:
+    async def start(self, status: int, content_type: bytes | None, headers: Sequence[Header] = ()) -> None:
         self.started = True
-        every = [(b"content-type", content_type), *headers]
+        every = [*self.common, *headers]
+        if content_type is not None:
+            every.append((b"content-type", content_type))
         await self._send({"type": "http.response.start", "status": status, "headers": every})
 
     def write(self, body: bytes) -> Awaitable[None]:

@@ -28,6 +28,7 @@ class Generation:
         self._exchange, self._job, self._backend = exchange, job, backend
         self._progress, self._stats, self._spans = progress, stats, spans
         self._finished = False
+        progress.max_tokens = job.params.max_tokens
 
     async def run(self, settings: FrontSettings) -> None:
         job, progress = self._job, self._progress

@@ -18,7 +18,7 @@ from pipeline.front.metrics import CONTENT_TYPE, StatsCollector
 from pipeline.front.settings import FrontSettings
 from pipeline.front.spans import Spans
 from pipeline.front.trace import trace
-from pipeline.stats import PreprocessCounter, StatsReader
+from pipeline.stats import PreprocessCounter, RingEnds, StatsReader
 
 _LONGEST_TRACE_S = 60.0
 
@@ -26,9 +26,11 @@ _LONGEST_TRACE_S = 60.0
 class InfoRoutes:
     """None of them waits for the pipeline, so that they answer while it does not."""
 
-    def __init__(self, settings: FrontSettings, backend: Backend, stats: StatsReader, spans: Spans) -> None:
+    def __init__(
+        self, settings: FrontSettings, backend: Backend, stats: StatsReader, spans: Spans, ends: RingEnds
+    ) -> None:
         self._settings, self._backend, self._stats, self._spans = settings, backend, stats, spans
-        self._collector = StatsCollector(stats)
+        self._collector = StatsCollector(stats, settings, ends)
         self._started = int(time.time())
 
     async def health(self, exchange: Exchange) -> None:

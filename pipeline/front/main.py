@@ -7,6 +7,7 @@ import socket
 
 from ipc import RingHandle
 from model.tokenizer import Tokenizer
+from pipeline.front.access import ApiKeys
 from pipeline.front.server import run_front
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.stage import Stage
@@ -16,25 +17,27 @@ from pipeline.tokenizers import open_tokenizer
 
 def run_front_stage(stage: Stage) -> None:
     """Serve on the sockets that the launcher has bound."""
-    listeners = [socket.socket(fileno=fd) for fd in stage.listen_fds]
+    listeners = [socket.socket(fileno=fd) for fd in (*stage.listen_fds, *stage.metrics_fds)]
     for listener in listeners:
         listener.setblocking(False)
+    metrics_port = listeners[-1].getsockname()[1] if stage.metrics_fds else None
 
     def tokenizer() -> Tokenizer:
         return open_tokenizer(stage.config, stage.shapes.vocab_size)
 
     rings = FrontRings(**{name: _copy(ring.handle) for name, ring in stage.rings.records.items()})
     run_front(
-        settings_of(stage),
+        settings_of(stage, metrics_port),
         rings,
         StatsHandle(stage.stats_fd),
         listeners=listeners,
         load_tokenizer=tokenizer,
+        keys=ApiKeys(stage.api_keys),
         on_listening=lambda *_: stage.status.ready(),
     )
 
 
-def settings_of(stage: Stage) -> FrontSettings:
+def settings_of(stage: Stage, metrics_port: int | None) -> FrontSettings:
     config, pipeline = stage.config, stage.config.pipeline
     return FrontSettings(
         model_name=pipeline.model_name,
@@ -47,8 +50,13 @@ def settings_of(stage: Stage) -> FrontSettings:
         device=pipeline.runner.device,
         dtype=str(config.model_config.model_dtype),
         body_limit_bytes=pipeline.body_limit_bytes,
+        header_limit_bytes=pipeline.header_limit_bytes,
         max_connections=pipeline.max_connections,
+        cors_origins=pipeline.cors_origins or (),
+        metrics_port=metrics_port,
         header_timeout_s=pipeline.header_timeout_s,
+        body_timeout_s=pipeline.body_timeout_s,
+        write_timeout_s=pipeline.write_timeout_s,
         keep_alive_s=pipeline.keep_alive_s,
         drain_timeout_s=pipeline.drain_timeout_s,
         request_timeout_s=pipeline.request_timeout_s,

@@ -14,6 +14,7 @@ import uvicorn
 import uvloop
 
 from model.tokenizer import Tokenizer
+from pipeline.front.access import ApiKeys
 from pipeline.front.app import Front
 from pipeline.front.backend import Backend
 from pipeline.front.connection import Connection
@@ -22,7 +23,16 @@ from pipeline.front.info_routes import InfoRoutes
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.spans import Spans
 from pipeline.logs import configure_logging
-from pipeline.stats import Counters, FrontCounter, Histograms, RequestTime, StatsHandle, StatsPage, StatsReader
+from pipeline.stats import (
+    Counters,
+    FrontCounter,
+    Histograms,
+    RequestHistogram,
+    RingEnds,
+    StatsHandle,
+    StatsPage,
+    StatsReader,
+)
 
 _BACKLOG = 2048  # connections that wait to be accepted
 
@@ -34,12 +44,14 @@ def run_front(
     *,
     listeners: Sequence[socket.socket] = (),
     load_tokenizer: Callable[[], Tokenizer] | None = None,
+    keys: ApiKeys | None = None,
     on_listening: Callable[[str, int], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT (a second one ends at once), or until the rings are closed from the other side.
 
     `listeners` are bound sockets; without any, `settings.host` and `port` are bound here. `load_tokenizer` gives the
-    tokenizer that names tokens where log-probabilities are asked for. `on_listening` learns the address.
+    tokenizer that names tokens where log-probabilities are asked for. `keys` may be replaced while the front runs;
+    without any, whoever can connect is served. `on_listening` learns the address.
     Raises OSError when the address can't be had.
     """
     configure_logging("front", level=settings.log_level, form=settings.log_format)
@@ -49,7 +61,7 @@ def run_front(
     page = StatsPage.from_handle(stats)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, rings, page, listeners, tokenizer, on_listening))
+            runner.run(_serve(settings, rings, page, listeners, tokenizer, keys or ApiKeys(), on_listening))
     finally:
         page.close()
 
@@ -75,16 +87,19 @@ async def _serve(
     page: StatsPage,
     listeners: Sequence[socket.socket],
     tokenizer: Tokenizer | None,
+    keys: ApiKeys,
     on_listening: Callable[[str, int], None] | None,
 ) -> None:
     counters, stats, spans = Counters(page, "front"), StatsReader(page), Spans()
     backend = Backend(rings, settings, counters, stats)
-    generate = GenerateRoutes(settings, backend, counters, Histograms(page, RequestTime), stats, spans, tokenizer)
-    server = Server(Front(settings, generate, InfoRoutes(settings, backend, stats, spans)), settings)
+    times = Histograms(page, RequestHistogram)
+    generate = GenerateRoutes(settings, backend, counters, times, stats, spans, tokenizer)
+    info = InfoRoutes(settings, backend, stats, spans, RingEnds(page, "front", backend.rings))
+    server = Server(Front(settings, generate, info, keys), settings)
     backend.start()
     watch = asyncio.create_task(server.stop_when(backend.closed))
     host, port = listeners[0].getsockname()[:2]
-    counters.set(FrontCounter.READY, 1)
+    counters.set_ready()
     if on_listening is not None:
         on_listening(host, port)
     try:

@@ -34,6 +34,8 @@ class FrontSettings:
     body_limit_bytes: int = 4 << 20
     header_limit_bytes: int = 64 << 10
     max_connections: int = 1000
+    cors_origins: tuple[str, ...] = ()
+    metrics_port: int | None = None  # the bound port of /metrics and /debug, where they have one of their own
     header_timeout_s: float = 10.0  # from the first byte of a request to the end of its headers
     body_timeout_s: float = 30.0  # from there to the end of its body
     write_timeout_s: float = 30.0  # a client that reads nothing for so long is cut off

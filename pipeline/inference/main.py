@@ -6,7 +6,7 @@ from model.runner import Runner
 from pipeline.inference.executor import StepExecutor
 from pipeline.runners import make_runner
 from pipeline.stage import Stage, settle
-from pipeline.stats import Counters, InferenceCounter
+from pipeline.stats import Counters, RingEnds
 
 
 def run_inference(stage: Stage) -> None:
@@ -28,9 +28,10 @@ def _serve(stage: Stage, runner: Runner) -> None:
         rings["logits"].producer(**options) as logits,
     ):
         counters = Counters(stage.stats, stage.name)
-        executor = StepExecutor(runner, steps, tokens, logits, stage.shapes, counters)
+        ends = RingEnds(stage.stats, stage.name, rings)
+        executor = StepExecutor(runner, steps, tokens, logits, stage.shapes, counters, ends)
         settle()
-        counters.set(InferenceCounter.READY, 1)
+        counters.set_ready()
         stage.status.ready()
         while True:
             executor.run_step()

@@ -11,7 +11,7 @@ from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.stage import PreprocessLimits, PreprocessStage
 from pipeline.runners import make_runner
 from pipeline.stage import Stage, settle
-from pipeline.stats import Counters, PreprocessCounter
+from pipeline.stats import Counters, RingEnds
 from pipeline.tokenizers import end_ids, open_tokenizer
 
 
@@ -42,9 +42,10 @@ def run_preprocess(stage: Stage) -> None:
                 [(requests, records["requests"].data_fd()), (results, slots["results"].data_fd())]
             ),
             counters=counters,
+            ends=RingEnds(stage.stats, stage.name, {**slots, **records}),
         )
         settle()
-        counters.set(PreprocessCounter.READY, 1)
+        counters.set_ready()
         stage.status.ready()
         loop = preprocess.run_overlapped if stage.config.pipeline.overlap else preprocess.run_plain
         loop(lambda: True)

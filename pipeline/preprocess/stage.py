@@ -22,7 +22,7 @@ from pipeline.descriptors import Head, Shapes, Stamp, results_layout, step_layou
 from pipeline.messages import Accepted, Admit, Cancel, Drop, Refused, Started, Submit, unpack_request
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
-from pipeline.stats import Counters, PreprocessCounter
+from pipeline.stats import Counters, PreprocessCounter, RingEnds
 
 _NS = time.CLOCK_MONOTONIC
 OVERLAPPED = 2  # steps under way: one computes, one waits with all but its token ids
@@ -57,6 +57,7 @@ class PreprocessStage:
         steps: ipc.SlotProducer,
         selector: ipc.RingSelector,
         counters: Counters | None = None,
+        ends: RingEnds | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.steps_planned = 0
@@ -65,7 +66,7 @@ class PreprocessStage:
         self._requests, self._results = requests, results
         self._replies, self._rows, self._steps = replies, rows, steps
         self._selector = selector
-        self._counters = counters
+        self._counters, self._ends = counters, ends
         self._step_views = step_layout(shapes).resident_views(steps)
         self._result_views = results_layout(shapes).resident_views(results)
 
@@ -91,6 +92,8 @@ class PreprocessStage:
         """Publish the gauges; sleep if there was nothing to do."""
         if self._counters is not None:
             publish_gauges(self._counters, self.scheduler, self.steps_planned)
+        if self._ends is not None:
+            self._ends.copy()
         if not moved:
             self._selector.wait(timeout=1.0)
 

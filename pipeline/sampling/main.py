@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.sampling.sampler_stage import SamplingStage
 from pipeline.stage import Stage, settle
-from pipeline.stats import Counters, SamplingCounter
+from pipeline.stats import Counters, RingEnds
 from pipeline.tokenizers import end_ids, open_tokenizer
 
 
@@ -30,9 +30,10 @@ def run_sampling(stage: Stage) -> None:
             results=results,
             deltas=deltas,
             stats=stage.stats,
+            ends=RingEnds(stage.stats, stage.name, {**slots, **records}),
         )
         settle()
-        Counters(stage.stats, stage.name).set(SamplingCounter.READY, 1)
+        Counters(stage.stats, stage.name).set_ready()
         stage.status.ready()
         while True:
             sampling.run_step()

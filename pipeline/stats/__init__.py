@@ -9,33 +9,39 @@ from pipeline.stats.counters import (
     FrontCounter,
     InferenceCounter,
     PreprocessCounter,
-    RequestTime,
+    RequestHistogram,
     SamplingCounter,
-    StepTime,
-    edges_s,
+    StepHistogram,
 )
-from pipeline.stats.page import LAYOUT, STEP_RECORDS, StatsHandle, StatsPage, StepColumn, open_stats
-from pipeline.stats.reader import HistogramSnapshot, StatsReader
-from pipeline.stats.writers import Counters, Histograms, Int64, StepLog
+from pipeline.stats.ladders import Histogram, edges, scale
+from pipeline.stats.page import LAYOUT, STEP_RECORDS, EndWord, StatsHandle, StatsPage, StepColumn, open_stats
+from pipeline.stats.reader import EndReading, HistogramSnapshot, RingReading, StatsReader
+from pipeline.stats.writers import Counters, Histograms, Int64, RingEnds, StepLog
 
 __all__ = [
     "LAYOUT",
     "STEP_RECORDS",
     "Counters",
+    "EndReading",
+    "EndWord",
     "FrontCounter",
+    "Histogram",
     "HistogramSnapshot",
     "Histograms",
     "InferenceCounter",
     "Int64",
     "PreprocessCounter",
-    "RequestTime",
+    "RequestHistogram",
+    "RingEnds",
+    "RingReading",
     "SamplingCounter",
     "StatsHandle",
     "StatsPage",
     "StatsReader",
     "StepColumn",
+    "StepHistogram",
     "StepLog",
-    "StepTime",
-    "edges_s",
+    "edges",
     "open_stats",
+    "scale",
 ]

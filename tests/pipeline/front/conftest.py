@@ -117,7 +117,9 @@ class Served:
     def _start_both(self, settings: dict[str, Any]) -> None:
         self.front = self._start("serve.py", json.dumps(DEFAULTS | settings))
         self.start_peer()
-        self.port: int = self.front.expect("port")
+        listening = self.front.expect("listening")
+        self.port: int = listening["port"]
+        self.metrics_port: int | None = listening["metrics_port"]
         self.url = f"http://127.0.0.1:{self.port}"
         self.http.base_url = httpx.URL(self.url)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import ipc
-from pipeline.front import FrontRings, FrontSettings, run_front
+from pipeline.api_keys import digest
+from pipeline.front import FrontRings, FrontSettings, bind, run_front
+from pipeline.front.access import ApiKeys
 from pipeline.stats import StatsHandle
 
 
@@ -18,16 +21,28 @@ class Words:
         return f"t{token_id}"
 
 
+def say(**listening: Any) -> None:
+    print(json.dumps({"listening": listening}), flush=True)
+
+
 def main() -> None:
-    settings, handles, stats = json.loads(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
+    values, handles, stats = json.loads(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
+    keys = ApiKeys(digest(key.encode()) for key in values.pop("api_keys", []))
+    settings = FrontSettings(**values)
+    listeners = [bind(settings.host, settings.port)]
+    if settings.metrics_port is not None:
+        listeners.append(bind(settings.host, settings.metrics_port))
+        settings = replace(settings, metrics_port=listeners[1].getsockname()[1])
     rings = {name: ipc.RingHandle.from_text(text) for name, text in handles.items()}
     words: Any = Words()
     run_front(
-        FrontSettings(**settings),
+        settings,
         FrontRings(rings["requests"], rings["replies"], rings["deltas"]),
         StatsHandle(stats),
+        listeners=listeners,
         load_tokenizer=lambda: words,
-        on_listening=lambda host, port: print(json.dumps({"host": host, "port": port}), flush=True),
+        keys=keys,
+        on_listening=lambda host, port: say(host=host, port=port, metrics_port=settings.metrics_port),
     )
 
 
