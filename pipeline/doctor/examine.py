@@ -36,6 +36,7 @@ _OF_A_PLAN: tuple[Callable[[Host, Plan], Iterator[Finding]], ...] = (
     cpus.check_pinning,
     cpus.check_nodes,
     place.check_port,
+    place.check_keys,
     place.check_compile_cache,
     ascend.check_ascend,
 )

@@ -107,6 +107,18 @@ def test_an_address_of_another_host():
     assert "address of this host" in found.fix
 
 
+def test_a_server_that_stands_open(monkeypatch, tmp_path):
+    monkeypatch.delenv("RINGSERVE_API_KEY", raising=False)
+    for host, level in (("127.0.0.1", Level.OK), ("::1", Level.OK), ("0.0.0.0", Level.WARN)):
+        assert only(place.check_keys(Host(), plan_of(f"serving_config.server_ip='{host}'"))).level is level
+    monkeypatch.setenv("RINGSERVE_API_KEY", "a-key-of-some-length")
+    found = only(place.check_keys(Host(), plan_of("serving_config.server_ip=0.0.0.0")))
+    assert (found.level, found.text) == (Level.OK, "API keys: 1")
+    empty = tmp_path / "keys"
+    empty.write_text("# none\n")
+    assert only(place.check_keys(Host(), plan_of(f"pipeline.api_keys_file={empty}"))).level is Level.FAIL
+
+
 def test_few_descriptors():
     done = doctor(
         "--config", str(EMULATED), "--set", "serving_config.server_port=0",
