@@ -13,6 +13,7 @@ from pipeline.front.exchange import Exchange
 from pipeline.front.generate_routes import GenerateRoutes
 from pipeline.front.info_routes import InfoRoutes
 from pipeline.front.settings import FrontSettings
+from pipeline.front.throttle import REFUSED
 
 log = logging.getLogger("ringserve.front")
 
@@ -49,6 +50,8 @@ class Front:
         except ClientGone:
             pass  # nobody is there to be told
         except ApiError as error:
+            if error.status in (401, 403):
+                log.info("%d for %s: %s", error.status, exchange.client, error.message, extra={REFUSED: True})
             await self._refuse(exchange, error)
         except Exception:
             log.exception("%s %s failed", exchange.method, exchange.path)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.descriptors import Stamp
 from pipeline.front.exchange import Header
+from pipeline.front.throttle import REFUSED
 from pipeline.messages import Delta, FinishReason
 from pipeline.stats import Counters, FrontCounter, Histograms, RequestHistogram, StatsReader, StepColumn
 
@@ -91,19 +92,21 @@ class Progress:
 
     def fail(self, status: int, message: str) -> None:
         outcome = FrontCounter.FAILED if status >= 500 else FrontCounter.REFUSED
-        self._close(FrontCounter.REJECTED if status == 429 else outcome, f"{status} {message}")
+        self._close(
+            FrontCounter.REJECTED if status == 429 else outcome, f"{status} {message}", refused=not self.tokens
+        )
 
     def cancel(self, why: str) -> None:
         self._close(FrontCounter.CANCELLED, f"cancelled: {why}")
 
-    def _close(self, outcome: FrontCounter, reason: str) -> None:
+    def _close(self, outcome: FrontCounter, reason: str, *, refused: bool = False) -> None:
         self._counters.add(outcome)
         self._counters.add(FrontCounter.PROMPT_TOKENS, self.prompt)
         if self.waited is not None:
             self._times.observe(RequestHistogram.QUEUE, self.waited)
         if log.isEnabledFor(logging.INFO):
             fields = self._fields(reason)
-            log.info("request %s", _line(fields), extra={"fields": fields})
+            log.info("request %s", _line(fields), extra={"fields": fields, REFUSED: refused})
 
     def _fields(self, reason: str) -> dict[str, Any]:
         return {

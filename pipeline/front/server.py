@@ -22,6 +22,7 @@ from pipeline.front.generate_routes import GenerateRoutes
 from pipeline.front.info_routes import InfoRoutes
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.spans import Spans
+from pipeline.front.throttle import throttled
 from pipeline.logs import configure_logging
 from pipeline.stats import (
     Counters,
@@ -103,7 +104,8 @@ async def _serve(
     if on_listening is not None:
         on_listening(host, port)
     try:
-        await server.serve(sockets=list(listeners))
+        with throttled(logging.getLogger("ringserve.front")):
+            await server.serve(sockets=list(listeners))
     finally:
         counters.set(FrontCounter.READY, 0)
         watch.cancel()

@@ -70,4 +70,5 @@ def limits_of(config: Configuration, facts: RunnerFacts, ends: frozenset[int]) -
         max_queue=config.pipeline.max_queue,
         greedy_on_device=config.pipeline.greedy_on_device and facts.greedy_on_device,
         end_ids=ends,
+        max_prompt_chars=config.pipeline.prompt_limit_chars,
     )

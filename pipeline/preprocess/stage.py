@@ -38,6 +38,7 @@ class PreprocessLimits:
     max_queue: int  # requests waiting for a row
     greedy_on_device: bool
     end_ids: frozenset[int]
+    max_prompt_chars: int = 1 << 20  # of text: what can't fit anyway is not to stop all rows while it is tokenized
 
 
 class PreprocessStage:
@@ -141,6 +142,8 @@ class PreprocessStage:
     def _submit(self, message: Submit) -> Accepted | Refused:
         if len(self.scheduler.waiting) >= self._limits.max_queue:
             return Refused(message.request, 429, f"the queue is full ({self._limits.max_queue} requests wait)")
+        if isinstance(message.prompt, str) and len(message.prompt) > self._limits.max_prompt_chars:
+            return Refused(message.request, 400, self._too_many_characters(message.prompt), "prompt")
         try:
             ids = self._token_ids(message)
         except InvalidTextError as error:
@@ -151,6 +154,11 @@ class PreprocessStage:
             return refusal
         self.scheduler.submit(self._sequence(message, ids))
         return Accepted(message.request, ids)
+
+    def _too_many_characters(self, prompt: str) -> str:
+        limits = self._limits
+        allowed = f"at most {limits.max_prompt_chars} characters and {limits.max_prompt} tokens are allowed"
+        return f"the prompt has {len(prompt)} characters; {allowed}"
 
     def _token_ids(self, message: Submit) -> list[int]:
         if isinstance(message.prompt, str):
