@@ -23,6 +23,7 @@ from pipeline.front.info_routes import InfoRoutes
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.spans import Spans
 from pipeline.front.throttle import throttled
+from pipeline.front.tokenize_routes import TokenizeRoutes
 from pipeline.logs import configure_logging
 from pipeline.stats import (
     Counters,
@@ -96,7 +97,7 @@ async def _serve(
     times = Histograms(page, RequestHistogram)
     generate = GenerateRoutes(settings, backend, counters, times, stats, spans, tokenizer)
     info = InfoRoutes(settings, backend, stats, spans, RingEnds(page, "front", backend.rings))
-    server = Server(Front(settings, generate, info, keys), settings)
+    server = Server(Front(settings, generate, TokenizeRoutes(settings, tokenizer), info, keys), settings)
     backend.start()
     watch = asyncio.create_task(server.stop_when(backend.closed))
     host, port = listeners[0].getsockname()[:2]
