@@ -12,8 +12,8 @@ from pipeline.front.job import Job
 from pipeline.front.progress import Progress
 from pipeline.front.settings import FrontSettings
 from pipeline.front.spans import Spans
-from pipeline.front.stream import TokenStream
-from pipeline.messages import Delta, FinishReason, Submit, unpack_delta
+from pipeline.front.stream import PassOn, TokenStream
+from pipeline.messages import Delta, FinishReason, Submit, is_last, unpack_delta
 from pipeline.stats import StatsReader
 
 TIMINGS = b"x-ringserve-timings"  # "1" asks for the headers x-…-ms
@@ -50,19 +50,32 @@ class Generation:
             self._backend.finish(stream, cancel=not self._finished)
 
     async def _stream(self, stream: TokenStream) -> None:
-        answer, exchange, progress = self._job.answer, self._exchange, self._progress
-        event = answer.event
+        answer, exchange = self._job.answer, self._exchange
         deltas = await self._next(stream)
         headers = [(b"cache-control", b"no-cache"), *self._headers()]
         await exchange.start(200, answer.content_type, headers)
         while deltas[-1].reason is FinishReason.NONE:
-            await exchange.write(b"".join([event(delta) for delta in deltas]))
+            await exchange.write(b"".join(map(answer.event, deltas)))
             self._written(stream.taken_ns)
-            deltas = await self._next(stream)
+            deltas = await self._next(stream, self._pass_on(stream))
         self._finished = True
-        await exchange.end(b"".join([*map(event, deltas), answer.tail()]))
+        await exchange.end(b"".join([*map(answer.event, deltas), answer.tail()]))
         self._written(stream.taken_ns)
-        progress.finish(deltas[-1])
+        self._progress.finish(deltas[-1])
+
+    def _pass_on(self, stream: TokenStream) -> PassOn:
+        """What writes the tokens that come, as long as the request goes on and the client keeps up."""
+        exchange, event, progress = self._exchange, self._job.answer.event, self._progress
+        outbox = self._backend.outbox
+
+        def pass_on(records: list[bytes]) -> bool:
+            if is_last(records[-1]) or not exchange.keeps_up:
+                return False
+            exchange.write_soon(b"".join([event(unpack_delta(record)) for record in records]), outbox)
+            progress.on_tokens(len(records))
+            return True
+
+        return pass_on
 
     async def _collect(self, stream: TokenStream) -> None:
         answer = self._job.answer
@@ -75,9 +88,9 @@ class Generation:
         self._written(stream.taken_ns)
         self._progress.finish(deltas[-1])
 
-    async def _next(self, stream: TokenStream) -> list[Delta]:
-        """The tokens that are there, at least one. Raises ApiError, ClientGone."""
-        deltas = [unpack_delta(record) for record in await stream.take()]
+    async def _next(self, stream: TokenStream, pass_on: PassOn | None = None) -> list[Delta]:
+        """The tokens that are there and not passed on, at least one. Raises ApiError, ClientGone."""
+        deltas = [unpack_delta(record) for record in await stream.take(pass_on)]
         progress = self._progress
         progress.prompt, progress.waited = deltas[-1].prompt_tokens, stream.waited_ns
         if deltas[-1].reason is FinishReason.FAILED:

@@ -19,6 +19,7 @@ from pipeline.front.backend import Backend
 from pipeline.front.connection import Connection
 from pipeline.front.generate_routes import GenerateRoutes
 from pipeline.front.info_routes import InfoRoutes
+from pipeline.front.outbox import Outbox
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.spans import Spans
 from pipeline.logs import configure_logging
@@ -78,8 +79,9 @@ async def _serve(
     on_listening: Callable[[str, int], None] | None,
 ) -> None:
     counters, stats, spans = Counters(page, "front"), StatsReader(page), Spans()
-    backend = Backend(rings, settings, counters, stats)
-    generate = GenerateRoutes(settings, backend, counters, Histograms(page, RequestTime), stats, spans, tokenizer)
+    times = Histograms(page, RequestTime)
+    backend = Backend(rings, settings, counters, stats, Outbox(times, spans))
+    generate = GenerateRoutes(settings, backend, counters, times, stats, spans, tokenizer)
     server = Server(Front(settings, generate, InfoRoutes(settings, backend, stats, spans)), settings)
     backend.start()
     watch = asyncio.create_task(server.stop_when(backend.closed))
