@@ -273,6 +273,7 @@ class Delta:
 
 
 _TOP = struct.Struct("<if")
+_REASON_AT = struct.calcsize("<QIIIif")
 _REASONS = tuple(FinishReason)  # by value; calling the class costs more than the rest of a delta
 
 
@@ -283,6 +284,11 @@ def unpack_delta(record: Any) -> Delta:
     text = str(record[_DELTA.size : end], "utf-8")
     top = tuple(_TOP.unpack_from(record, end + i * _TOP.size) for i in range(tops)) if tops else ()
     return Delta(request, index, prompt, cached, token, logprob, _REASONS[reason], text, top)
+
+
+def is_last(record: bytes) -> bool:
+    """Whether a packed delta ends its request."""
+    return record[_REASON_AT] != FinishReason.NONE
 
 
 class _Cutter:

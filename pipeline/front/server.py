@@ -20,6 +20,7 @@ from pipeline.front.backend import Backend
 from pipeline.front.connection import Connection
 from pipeline.front.generate_routes import GenerateRoutes
 from pipeline.front.info_routes import InfoRoutes
+from pipeline.front.outbox import Outbox
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.spans import Spans
 from pipeline.front.throttle import throttled
@@ -93,8 +94,8 @@ async def _serve(
     on_listening: Callable[[str, int], None] | None,
 ) -> None:
     counters, stats, spans = Counters(page, "front"), StatsReader(page), Spans()
-    backend = Backend(rings, settings, counters, stats)
     times = Histograms(page, RequestHistogram)
+    backend = Backend(rings, settings, counters, stats, Outbox(times, spans))
     generate = GenerateRoutes(settings, backend, counters, times, stats, spans, tokenizer)
     info = InfoRoutes(settings, backend, stats, spans, RingEnds(page, "front", backend.rings))
     server = Server(Front(settings, generate, TokenizeRoutes(settings, tokenizer), info, keys), settings)
