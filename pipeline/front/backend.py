@@ -28,16 +28,13 @@ _RETRY_S = 0.1  # how often a dead stage is looked after; it may be replaced
 class Backend:
     """Made inside a running loop. `submit` gives a stream; `finish` must follow, whatever became of it.
 
-    A stage that dies or goes away fails every request in flight, and new ones are refused until it is back.
+    It has no rings until `rewire`, and none between two generations: new requests are refused meanwhile. A stage that
+    dies or goes away fails every request in flight.
     """
 
-    def __init__(self, rings: FrontRings, settings: FrontSettings, counters: Counters, stats: StatsReader) -> None:
+    def __init__(self, settings: FrontSettings, counters: Counters, stats: StatsReader) -> None:
         self._settings, self._counters, self._stats = settings, counters, stats
-        self._rings = [ipc.ByteRing.from_handle(handle) for handle in (rings.requests, rings.replies, rings.deltas)]
-        requests, replies, deltas = self._rings
-        self._requests = ipc.AsyncProducer(requests, label="front")
-        self._replies = ipc.AsyncConsumer(replies, label="front")
-        self._deltas = ipc.AsyncConsumer(deltas, label="front")
+        self._rings: list[ipc.ByteRing] = []
         self._streams: dict[int, TokenStream] = {}
         self._next = secrets.randbits(31) << 32  # another front, or the next one, must not reuse a number
         self._cancels: deque[bytes] = deque()
@@ -46,7 +43,15 @@ class Backend:
         self._tasks: list[asyncio.Task[None]] = []
         self.closed = asyncio.Event()  # the other side closed its ring: there is nobody left to serve with
 
-    def start(self) -> None:
+    def rewire(self, rings: FrontRings) -> None:
+        """Attach to the rings of a generation, whose descriptors this takes over. Those of the last one were left."""
+        self._rings = [ipc.ByteRing.from_handle(handle) for handle in (rings.requests, rings.replies, rings.deltas)]
+        requests, replies, deltas = self._rings
+        self._requests = ipc.AsyncProducer(requests, label="front")
+        self._replies = ipc.AsyncConsumer(replies, label="front")
+        self._deltas = ipc.AsyncConsumer(deltas, label="front")
+        self.closed.clear()
+        self._down.clear()
         self._tasks = [
             asyncio.create_task(self._attend(self._replies, self._read_replies)),
             asyncio.create_task(self._attend(self._deltas, self._read_deltas)),
@@ -55,6 +60,12 @@ class Backend:
     async def close(self) -> None:
         """Fail what is in flight, and leave the rings."""
         self._fail_all("the server is shutting down")
+        await self.leave()
+
+    async def leave(self) -> None:
+        """Let go of the rings; `rewire` gives others. Twice is harmless."""
+        if not self._rings:
+            return
         tasks = [*self._tasks, *([self._flushing] if self._flushing else [])]
         for task in tasks:
             task.cancel()
@@ -63,10 +74,12 @@ class Backend:
             end.close()
         for ring in self._rings:
             ring.close()
+        self._rings, self._tasks, self._flushing = [], [], None
+        self._cancels.clear()
 
     @property
     def ready(self) -> bool:
-        return not self._down and self._stats.ready
+        return bool(self._rings) and not self._down and self._stats.ready
 
     @property
     def why_not_ready(self) -> str:
@@ -113,7 +126,7 @@ class Backend:
         """Forget a request. With `cancel` the pipeline is told to stop it; tokens under way are dropped."""
         self._streams.pop(stream.request, None)
         self._counters.set(FrontCounter.IN_FLIGHT, len(self._streams))
-        if cancel and not self._down:
+        if cancel and self._rings and not self._down:
             self._cancel(Cancel(stream.request).pack())
 
     def _cancel(self, record: bytes) -> None:

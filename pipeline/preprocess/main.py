@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import ipc
 from model.runner import RunnerFacts
+from model.tokenizer import Tokenizer
 from pipeline.config import Configuration
 from pipeline.descriptors import Shapes
+from pipeline.generations import Generation
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.stage import PreprocessLimits, PreprocessStage
 from pipeline.runners import make_runner
-from pipeline.stage import Stage, settle
-from pipeline.stats import Counters, PreprocessCounter
+from pipeline.stage import Stage
+from pipeline.stats import Counters
 from pipeline.tokenizers import end_ids, open_tokenizer
+from pipeline.wiring import StageRings
 
 
 def run_preprocess(stage: Stage) -> None:
-    """Take requests and plan steps until the rings close."""
+    """The tokenizer stays from generation to generation; queue, rows and KV blocks do not."""
     facts = make_runner(stage.config).facts
     tokenizer = open_tokenizer(stage.config, stage.shapes.vocab_size)
-    slots, records, options = stage.rings.slots, stage.rings.records, stage.end_options
+    stage.serve(lambda generation, rings: _run(stage, generation, rings, facts, tokenizer))
+
+
+def _run(stage: Stage, generation: Generation, rings: StageRings, facts: RunnerFacts, tokenizer: Tokenizer) -> None:
+    """Take requests and plan steps until the rings close."""
+    slots, records, options = rings.slots, rings.records, stage.end_options
     with (
         records["requests"].consumer(**options) as requests,
         slots["results"].consumer(**options) as results,
@@ -27,7 +35,6 @@ def run_preprocess(stage: Stage) -> None:
         records["rows"].producer(**options) as rows,
         slots["steps"].producer(**options) as steps,
     ):
-        counters = Counters(stage.stats, stage.name)
         preprocess = PreprocessStage(
             tokenizer,
             make_scheduler(stage.config, facts, stage.shapes, steps.capacity),
@@ -41,11 +48,9 @@ def run_preprocess(stage: Stage) -> None:
             selector=ipc.RingSelector(
                 [(requests, records["requests"].data_fd()), (results, slots["results"].data_fd())]
             ),
-            counters=counters,
+            counters=Counters(stage.stats, stage.name),
         )
-        settle()
-        counters.set(PreprocessCounter.READY, 1)
-        stage.status.ready()
+        stage.begin(generation)
         loop = preprocess.run_overlapped if stage.config.pipeline.overlap else preprocess.run_plain
         loop(lambda: True)
 
