@@ -28,6 +28,7 @@ def run_preprocess(stage: Stage) -> None:
 def _run(stage: Stage, generation: Generation, rings: StageRings, facts: RunnerFacts, tokenizer: Tokenizer) -> None:
     """Take requests and plan steps until the rings close."""
     slots, records, options = rings.slots, rings.records, stage.end_options
+    ends = end_ids(stage.config, tokenizer)
     with (
         records["requests"].consumer(**options) as requests,
         slots["results"].consumer(**options) as results,
@@ -38,7 +39,7 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, facts: RunnerF
         preprocess = PreprocessStage(
             tokenizer,
             make_scheduler(stage.config, facts, stage.shapes, steps.capacity),
-            limits_of(stage.config, facts, end_ids(stage.config, tokenizer)),
+            limits_of(stage.config, facts, ends),
             stage.shapes,
             requests=requests,
             results=results,
@@ -50,6 +51,7 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, facts: RunnerF
             ),
             counters=Counters(stage.stats, stage.name),
         )
+        stage.on_reload = lambda: preprocess.set_limits(limits_of(stage.config, facts, ends))
         stage.begin(generation)
         loop = preprocess.run_overlapped if stage.config.pipeline.overlap else preprocess.run_plain
         loop(lambda: True)
