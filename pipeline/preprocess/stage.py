@@ -271,7 +271,9 @@ _COUNTED = (
 )
 
 
-def publish_gauges(counters: Counters, scheduler: Scheduler, steps: int, before: Mapping[int, int]) -> None:
+def publish_gauges(
+    counters: Counters, scheduler: Scheduler, steps: int, before: Mapping[PreprocessCounter, int]
+) -> None:
     """What `/metrics` shows of the scheduler: plain stores into the statistics page. `before` is what the schedulers
     of earlier generations have counted."""
     blocks, stats = scheduler.blocks, scheduler.stats
