@@ -136,10 +136,11 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The request has got its first row, `waited_ns` after it arrived."""
+    """The request has got its first row, `waited_ns` after it arrived, and some of its prompt in the cache."""
 
     request: int
     waited_ns: int
+    cached_tokens: int = 0
 
     def pack(self) -> bytes:
         return orjson.dumps(["started", self])

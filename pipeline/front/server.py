@@ -78,10 +78,10 @@ async def _serve(
     on_listening: Callable[[str, int], None] | None,
 ) -> None:
     counters, stats, spans = Counters(page, "front"), StatsReader(page), Spans()
-    backend = Backend(rings, settings, counters, stats)
+    backend = Backend(settings, counters, stats)
     generate = GenerateRoutes(settings, backend, counters, Histograms(page, RequestTime), stats, spans, tokenizer)
     server = Server(Front(settings, generate, InfoRoutes(settings, backend, stats, spans)), settings)
-    backend.start()
+    backend.rewire(rings)
     watch = asyncio.create_task(server.stop_when(backend.closed))
     host, port = listeners[0].getsockname()[:2]
     counters.set(FrontCounter.READY, 1)

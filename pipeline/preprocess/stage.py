@@ -257,7 +257,7 @@ class PreprocessStage:
                 self._rows.write(self._admit(sequence, step).pack())
                 if sequence.fresh:
                     waited = time.clock_gettime_ns(_NS) - sequence.arrival_ns
-                    self._replies.write(Started(sequence.request, waited).pack())
+                    self._replies.write(Started(sequence.request, waited, sequence.cached).pack())
         self.scheduler.admissions.clear()
 
     @staticmethod

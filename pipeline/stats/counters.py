@@ -51,6 +51,7 @@ class FrontCounter(IntEnum):
     GENERATED_TOKENS = 10
     IN_FLIGHT = 11
     DROPPED_DELTAS = 12  # of requests that were cancelled already
+    RESUMED = 13  # sent again after a stage had died
 
 
 class StepTime(IntEnum):
