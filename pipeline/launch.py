@@ -1,8 +1,8 @@
 """``python -m pipeline.launch --config configs/….yaml``: starts the four stages and holds them together.
 
 The launcher makes the segments, the rings and the listening sockets, starts the stages, tells what they do until they
-are ready, and then waits: for a signal, or for the death of one of them, which ends all. Whatever ends it, nothing is
-left behind: names in /dev/shm are gone as soon as everybody has attached, and no stage outlives the launcher.
+are ready, and watches over them: one that dies is started anew, and all get fresh rings. Whatever ends it, nothing is
+left behind: names in /dev/shm are gone as soon as segments are made, and no stage outlives the launcher.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import ipc
 from model.errors import ModelError
 from pipeline.config import ConfigurationError, load_configuration
 from pipeline.config.__main__ import remarks
-from pipeline.supervisor import PortInUseError, Supervisor
+from pipeline.launcher import PortInUseError, Supervisor
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""What every stage process does: dies with its launcher, reports its progress, runs its loop, closes its rings.
+"""What every stage process does: dies with its launcher, reports its progress, serves one generation after the other.
 
 Started as ``python -m pipeline.stage <name> <descriptor of the specification>``.
 """
@@ -21,8 +21,10 @@ from typing import Any, Never
 
 import ipc
 from pipeline.config import Configuration, load_configuration
+from pipeline.control import Channel, ChannelError
 from pipeline.descriptors import Shapes
-from pipeline.stats import StatsHandle, StatsPage
+from pipeline.generations import Control, Generation
+from pipeline.stats import READY, Counters, StatsHandle, StatsPage
 from pipeline.wiring import StageRings
 
 NAMES = ("front", "preprocess", "inference", "sampling")
@@ -36,12 +38,16 @@ class Specification:
     """What the launcher tells a stage, as JSON in an anonymous file. Descriptors are inherited."""
 
     config_fd: int
-    status_fd: int
+    control_fd: int
     death_fd: int
     stats_fd: int
     listen_fds: tuple[int, ...]
-    rings: dict[str, str]
     shapes: dict[str, int]
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """All descriptors that the stage inherits."""
+        return (self.config_fd, self.control_fd, self.death_fd, self.stats_fd, *self.listen_fds)
 
     def to_json(self) -> bytes:
         return json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
@@ -52,25 +58,6 @@ class Specification:
         return cls(**(values | {"listen_fds": tuple(values["listen_fds"])}))
 
 
-class Status:
-    """One JSON object per line to the launcher: progress, ready, or what went wrong."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        self._send(event="progress", what=what, done=done, total=total)
-
-    def ready(self) -> None:
-        self._send(event="ready")
-
-    def failed(self, why: str) -> None:
-        self._send(event="failed", why=why)
-
-    def _send(self, **message: Any) -> None:
-        os.write(self._fd, json.dumps(message).encode() + b"\n")
-
-
 @dataclass(frozen=True)
 class Stage:
     """What a stage's main function gets."""
@@ -78,8 +65,7 @@ class Stage:
     name: str
     config: Configuration
     shapes: Shapes
-    rings: StageRings
-    status: Status
+    control: Control
     stats_fd: int
     listen_fds: tuple[int, ...]
 
@@ -92,6 +78,30 @@ class Stage:
         """How this stage attaches to its rings."""
         return {"label": self.name, "spin_us": getattr(self.config.pipeline.spin_us, self.name)}
 
+    def serve(self, run: Callable[[Generation, StageRings], None]) -> Never:
+        """Call `run` for each generation; it works until a ring closes, and keeps nothing of its rings."""
+        settle()
+        self.control.watch()
+        while True:
+            self.control.waiting()
+            self._serve_one(self.control.next_generation(), run)
+            gc.collect()  # nothing of the old rings may stay, and here nobody waits for a step
+
+    def _serve_one(self, generation: Generation, run: Callable[[Generation, StageRings], None]) -> None:
+        rings = StageRings.take_over(generation.handles, self.shapes)
+        try:
+            run(generation, rings)
+        except (ipc.PeerDied, ipc.RingClosed):
+            pass  # the launcher knows who died first, and says so
+        finally:
+            Counters(self.stats, self.name).set(READY, 0)
+            rings.close()
+
+    def begin(self, generation: Generation) -> None:
+        """All ends are attached: from here on this stage takes work."""
+        Counters(self.stats, self.name).set(READY, 1)
+        self.control.ready(generation.number)
+
 
 def main() -> int:
     name, fd = sys.argv[1], int(sys.argv[2])
@@ -100,16 +110,17 @@ def main() -> int:
     name_process(name)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the launcher decides
     signal.signal(signal.SIGTERM, _leave)
-    status = Status(specification.status_fd)
+    control = Control(Channel.inherited(specification.control_fd))
     try:
         run = _entry(name)
-        run(_stage(name, specification, status))
+        run(_stage(name, specification, control))
     except SystemExit:
         return 0
-    except (ipc.PeerDied, ipc.RingClosed):
-        return 0  # the launcher has seen who died first, and says so
+    except ChannelError:
+        return 0  # the launcher is gone, or about to end this process
     except Exception as error:  # noqa: BLE001 - the last place where it can be told
-        status.failed(f"{type(error).__name__}: {error}")
+        with contextlib.suppress(ChannelError):
+            control.failed(f"{type(error).__name__}: {error}")
         if not _is_expected(error):
             traceback.print_exc()
         return 1
@@ -118,12 +129,11 @@ def main() -> int:
     return 0
 
 
-def _stage(name: str, specification: Specification, status: Status) -> Stage:
+def _stage(name: str, specification: Specification, control: Control) -> Stage:
     config = load_configuration(f"/proc/self/fd/{specification.config_fd}")
-    shapes = Shapes(**specification.shapes)
     take_place(name, getattr(config.pipeline.cpus, name))
-    rings = StageRings.take_over(specification.rings, shapes)
-    return Stage(name, config, shapes, rings, status, specification.stats_fd, specification.listen_fds)
+    shapes = Shapes(**specification.shapes)
+    return Stage(name, config, shapes, control, specification.stats_fd, specification.listen_fds)
 
 
 def _entry(name: str) -> Callable[[Stage], None]:

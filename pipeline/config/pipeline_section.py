@@ -143,6 +143,9 @@ class PipelineConfig:
     request_timeout_s: float | None = setting(
         number(0, above=True), None, "longest time of a request, waiting included; null: no limit"
     )
+    max_restarts: int = setting(
+        integer(0), 5, "times that a stage is started again when it dies without having done anything useful"
+    )
     drain_timeout_s: float = setting(number(0), 30.0, "time that running requests get to finish at shutdown")
     keep_alive_s: float = setting(number(0), 30.0, "idle time after which a connection is closed")
     header_timeout_s: float = setting(number(0, above=True), 10.0, "time a client has to send a request")

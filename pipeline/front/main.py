@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import socket
 
-from ipc import RingHandle
 from model.tokenizer import Tokenizer
 from pipeline.front.server import run_front
-from pipeline.front.settings import FrontRings, FrontSettings
+from pipeline.front.settings import FrontSettings
 from pipeline.stage import Stage
 from pipeline.stats import StatsHandle
 from pipeline.tokenizers import open_tokenizer
@@ -23,14 +21,8 @@ def run_front_stage(stage: Stage) -> None:
     def tokenizer() -> Tokenizer:
         return open_tokenizer(stage.config, stage.shapes.vocab_size)
 
-    rings = FrontRings(**{name: _copy(ring.handle) for name, ring in stage.rings.records.items()})
     run_front(
-        settings_of(stage),
-        rings,
-        StatsHandle(stage.stats_fd),
-        listeners=listeners,
-        load_tokenizer=tokenizer,
-        on_listening=lambda *_: stage.status.ready(),
+        settings_of(stage), stage.control, StatsHandle(stage.stats_fd), listeners=listeners, load_tokenizer=tokenizer
     )
 
 
@@ -57,9 +49,3 @@ def settings_of(stage: Stage) -> FrontSettings:
         log_level=pipeline.log.level,
         log_format=pipeline.log.format,
     )
-
-
-def _copy(handle: RingHandle) -> RingHandle:
-    """The stage has taken over the originals."""
-    segment, space, *data = (os.dup(fd) for fd in handle.fds)
-    return RingHandle(segment, space, tuple(data))

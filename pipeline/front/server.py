@@ -17,10 +17,12 @@ from model.tokenizer import Tokenizer
 from pipeline.front.app import Front
 from pipeline.front.backend import Backend
 from pipeline.front.connection import Connection
+from pipeline.front.follow import follow
 from pipeline.front.generate_routes import GenerateRoutes
 from pipeline.front.info_routes import InfoRoutes
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.spans import Spans
+from pipeline.generations import Control
 from pipeline.logs import configure_logging
 from pipeline.stats import Counters, FrontCounter, Histograms, RequestTime, StatsHandle, StatsPage, StatsReader
 
@@ -29,7 +31,7 @@ _BACKLOG = 2048  # connections that wait to be accepted
 
 def run_front(
     settings: FrontSettings,
-    rings: FrontRings,
+    rings: FrontRings | Control,
     stats: StatsHandle,
     *,
     listeners: Sequence[socket.socket] = (),
@@ -38,6 +40,7 @@ def run_front(
 ) -> None:
     """Serve until SIGTERM or SIGINT (a second one ends at once), or until the rings are closed from the other side.
 
+    In place of `rings` a launcher's control channel gives those of one generation after the other.
     `listeners` are bound sockets; without any, `settings.host` and `port` are bound here. `load_tokenizer` gives the
     tokenizer that names tokens where log-probabilities are asked for. `on_listening` learns the address.
     Raises OSError when the address can't be had.
@@ -71,7 +74,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 async def _serve(
     settings: FrontSettings,
-    rings: FrontRings,
+    rings: FrontRings | Control,
     page: StatsPage,
     listeners: Sequence[socket.socket],
     tokenizer: Tokenizer | None,
@@ -81,8 +84,11 @@ async def _serve(
     backend = Backend(settings, counters, stats)
     generate = GenerateRoutes(settings, backend, counters, Histograms(page, RequestTime), stats, spans, tokenizer)
     server = Server(Front(settings, generate, InfoRoutes(settings, backend, stats, spans)), settings)
-    backend.rewire(rings)
-    watch = asyncio.create_task(server.stop_when(backend.closed))
+    if isinstance(rings, FrontRings):
+        backend.rewire(rings)
+        watch = asyncio.create_task(server.stop_when(backend.closed))
+    else:
+        watch = asyncio.create_task(follow(rings, backend))
     host, port = listeners[0].getsockname()[:2]
     counters.set(FrontCounter.READY, 1)
     if on_listening is not None:

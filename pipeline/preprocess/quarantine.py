@@ -34,11 +34,13 @@ class Quarantine:
             self._convicted.append(alone.request)
             self.acquit(alone.request)
             return
-        self._until |= {sequence.request: sequence.length + _BEYOND for sequence in aboard}
+        suspects = {sequence.request: sequence.length + _BEYOND for sequence in aboard}
+        self._until |= suspects
         for request in list(self._until)[:-_REMEMBERED]:
             self.acquit(request)
-        names = ", ".join(f"{request:016x}" for request in self._until) or "none"
-        log.warning("%s failed; these requests now run alone, one after the other: %s", stage, names)
+        if suspects:
+            names = ", ".join(f"{request:016x}" for request in suspects)
+            log.warning("%s failed; these requests run alone first, one after the other: %s", stage, names)
 
     def acquit(self, request: int) -> None:
         self._until.pop(request, None)

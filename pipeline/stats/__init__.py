@@ -6,11 +6,14 @@ a log of the last steps with their time stamps, written by sampling, which sees 
 """
 
 from pipeline.stats.counters import (
+    READY,
     FrontCounter,
     InferenceCounter,
+    LauncherCounter,
     PreprocessCounter,
     RequestTime,
     SamplingCounter,
+    StageState,
     StepTime,
     edges_s,
 )
@@ -20,6 +23,7 @@ from pipeline.stats.writers import Counters, Histograms, Int64, StepLog
 
 __all__ = [
     "LAYOUT",
+    "READY",
     "STEP_RECORDS",
     "Counters",
     "FrontCounter",
@@ -27,9 +31,11 @@ __all__ = [
     "Histograms",
     "InferenceCounter",
     "Int64",
+    "LauncherCounter",
     "PreprocessCounter",
     "RequestTime",
     "SamplingCounter",
+    "StageState",
     "StatsHandle",
     "StatsPage",
     "StatsReader",

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from ipc import CorruptRingError, Field, Layout, Segment
-from pipeline.stats.counters import RequestTime, StepTime
+from pipeline.stats.counters import GAUGES, RequestTime, StepTime
 
 STEP_RECORDS = 4096
 HISTOGRAM_WORDS = 32
@@ -29,6 +29,7 @@ LAYOUT = Layout(
         Field("inference", "int64", (_COUNTER_WORDS,), "see InferenceCounter"),
         Field("sampling", "int64", (_COUNTER_WORDS,), "see SamplingCounter"),
         Field("front", "int64", (_COUNTER_WORDS,), "see FrontCounter"),
+        Field("launcher", "int64", (_COUNTER_WORDS,), "see LauncherCounter"),
         Field("step_times", "int64", (len(StepTime), HISTOGRAM_WORDS), "histograms; sampling writes them"),
         Field("request_times", "int64", (len(RequestTime), HISTOGRAM_WORDS), "histograms; the front writes them"),
         Field(
@@ -98,8 +99,9 @@ class StatsPage:
         self.segment.unlink()
 
     def reset(self, stage: str) -> None:
-        """A stage that starts anew is not ready, and has nothing waiting or running."""
-        getattr(self.views, stage)[:] = 0
+        """A stage that is dead is not ready, and has nothing waiting or running. What it counted stays counted, so
+        that no counter in `/metrics` ever goes back; its successor counts on."""
+        getattr(self.views, stage)[list(GAUGES[stage])] = 0
 
 
 def open_stats(handle: StatsHandle) -> StatsPage:

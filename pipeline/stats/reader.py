@@ -11,9 +11,11 @@ from pipeline.descriptors import Stamp
 from pipeline.stats.counters import (
     FrontCounter,
     InferenceCounter,
+    LauncherCounter,
     PreprocessCounter,
     RequestTime,
     SamplingCounter,
+    StageState,
     StepTime,
     edges_s,
 )
@@ -43,6 +45,7 @@ class StatsReader:
             InferenceCounter: "inference",
             SamplingCounter: "sampling",
             FrontCounter: "front",
+            LauncherCounter: "launcher",
         }[kind]
         words = getattr(self._views, stage).tolist()
         return {counter.name.lower(): words[counter] for counter in kind}
@@ -64,6 +67,10 @@ class StatsReader:
         whole = (before != 0) & (before == after) & (before == records[:, StepColumn.STEP])
         chosen: Int64 = records[whole & (sent >= since_ns) & (sent <= until_ns)]
         return chosen[np.argsort(chosen[:, StepColumn.STEP])]
+
+    def state(self, stage: str) -> StageState:
+        """What the launcher thinks of this stage."""
+        return StageState(int(self._views.launcher[LauncherCounter[f"{stage.upper()}_STATE"]]))
 
     @property
     def ready(self) -> bool:
