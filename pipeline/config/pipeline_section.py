@@ -14,7 +14,17 @@ _CPUS = list_of(integer(0, 4095))
 _SPIN = number(0, 1_000_000)
 _BYTES = integer(1 << 16, 1 << 30)
 
-EMULATED_KEYS: Final = ("name", "cost_model", "token_range", "emit_eos", "eos_probability", "seed", "spin_us")
+EMULATED_KEYS: Final = (
+    "name",
+    "cost_model",
+    "token_range",
+    "emit_eos",
+    "eos_probability",
+    "seed",
+    "spin_us",
+    "fault_token",
+    "fault",
+)
 """Keys of ``pipeline.runner`` that only the emulated device has; `model.emulated` knows their defaults."""
 
 
@@ -56,6 +66,12 @@ class RunnerConfig:
     seed: int | None = setting(integer(0), None, "emulated: another seed, another text")
     spin_us: float | None = setting(
         number(0, 1000), None, "emulated: end of a step that is waited for awake, in microseconds"
+    )
+    fault_token: int | None = setting(
+        integer(0), None, "emulated, for tests of supervision: a step that brings this token makes the process fail"
+    )
+    fault: str | None = setting(
+        choice("error", "exit", "abort", "segfault", "hang"), None, "emulated: how it fails; null: segfault"
     )
 
     def emulated(self) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class StatsCollector(Collector):
         yield _counter("prompt_tokens", "Prompt tokens of requests that ended", front["prompt_tokens"])
         yield _counter("generation_tokens", "Tokens written to clients", front["generated_tokens"])
         yield _counter("dropped_tokens", "Tokens of requests that were cancelled already", front["dropped_deltas"])
+        yield _counter("requests_resumed", "Requests that went on after a stage had died", front["resumed"])
         yield _gauge("requests_in_flight", "Requests the front waits for", front["in_flight"])
 
     def _scheduling(self) -> Iterator[Metric]:

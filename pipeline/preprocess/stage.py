@@ -8,7 +8,6 @@ same text.
 from __future__ import annotations
 
 import dataclasses
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,18 @@ import numpy as np
 import ipc
 from model.tokenizer import InvalidTextError, Tokenizer
 from pipeline.descriptors import Head, Shapes, Stamp, results_layout, step_layout
-from pipeline.messages import Accepted, Admit, Cancel, Drop, Refused, Started, Submit, unpack_request
+from pipeline.messages import (
+    Accepted,
+    Admit,
+    Cancel,
+    Drop,
+    GenerationParams,
+    Refused,
+    Started,
+    Submit,
+    unpack_request,
+)
+from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import Counters, PreprocessCounter
@@ -57,6 +67,7 @@ class PreprocessStage:
         steps: ipc.SlotProducer,
         selector: ipc.RingSelector,
         counters: Counters | None = None,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.steps_planned = 0
@@ -67,6 +78,7 @@ class PreprocessStage:
         self._selector = selector
         self._counters = counters
         self._counted = {counter: counters.get(counter) for counter in _COUNTED} if counters else {}
+        self._quarantine = quarantine or Quarantine()
         self._step_views = step_layout(shapes).resident_views(steps)
         self._result_views = results_layout(shapes).resident_views(results)
 
@@ -80,7 +92,7 @@ class PreprocessStage:
         """Plan the next step while the device computes this one."""
         while running():
             moved = self.take_results() | self.take_request()
-            if self.under_way < OVERLAPPED:
+            if self.may_plan(OVERLAPPED):
                 moved |= self.plan_step()
             self._rest(moved)
 
@@ -88,7 +100,7 @@ class PreprocessStage:
         """Plan a step when the one before is known in full."""
         while running():
             moved = self.take_results() | self.take_request()
-            if self.under_way < PLAIN:
+            if self.may_plan(PLAIN):
                 moved |= self.plan_step()
             self._rest(moved)
 
@@ -102,6 +114,10 @@ class PreprocessStage:
     @property
     def under_way(self) -> int:
         return self.steps_planned - self.steps_done
+
+    def may_plan(self, ahead: int) -> bool:
+        """Whether another step may be under way; in a quarantine it must be the only one."""
+        return self.under_way < (PLAIN if self.scheduler.quarantined else ahead)
 
     # ---- what a loop does -----------------------------------------------------------------------------------
 
@@ -141,7 +157,9 @@ class PreprocessStage:
             self._rows.write(Drop(request).pack())
 
     def _submit(self, message: Submit) -> Accepted | Refused:
-        if len(self.scheduler.waiting) >= self._limits.max_queue:
+        if self._quarantine.is_convicted(message.request):
+            return Refused(message.request, 500, "the request made a process of the server fail twice")
+        if not message.resumed and len(self.scheduler.waiting) >= self._limits.max_queue:
             return Refused(message.request, 429, f"the queue is full ({self._limits.max_queue} requests wait)")
         try:
             ids = self._token_ids(message)
@@ -184,31 +202,34 @@ class PreprocessStage:
                 f"{prompt} prompt tokens and {wanted} new ones are more than the {longest} that this server can hold"
             )
             return Refused(message.request, 400, text, "max_tokens")
+        if len(message.output) >= wanted:
+            return Refused(message.request, 500, "the request could not be resumed: no token is left to compute")
         return None
 
     def _sequence(self, message: Submit, ids: list[int]) -> Sequence:
         tokens = np.zeros(len(ids) + message.params.max_tokens, np.int32)
-        tokens[: len(ids)] = ids
+        known = len(ids) + len(message.output)
+        tokens[:known] = ids + message.output
         params = self._complete(message)
         return Sequence(
             message.request,
             tokens,
             prompt=len(ids),
             limit=tokens.size,
-            known=len(ids),
+            known=known,
+            cached=message.cached_tokens,
             arrival_ns=message.arrival_ns,
             greedy=params.sampling.argmax_suffices,
             argmax=params.sampling.chooses_argmax,
             params=params,
         )
 
-    def _complete(self, message: Submit) -> Any:
-        """Fix the seed, so that a sequence that is preempted goes on as it began, and add the model's end tokens."""
-        params = message.params
+    def _complete(self, message: Submit) -> GenerationParams:
+        """With a seed, so that a sequence that is preempted goes on as it began, and the model's end tokens."""
+        params = message.with_seed().params
         sampling = params.sampling
         ends = () if params.ignore_eos else tuple(self._limits.end_ids - set(sampling.stop_token_ids))
-        seed = secrets.randbits(63) if sampling.seed in (None, -1) else sampling.seed
-        sampling = dataclasses.replace(sampling, seed=seed, stop_token_ids=(*sampling.stop_token_ids, *ends))
+        sampling = dataclasses.replace(sampling, stop_token_ids=(*sampling.stop_token_ids, *ends))
         return dataclasses.replace(params, sampling=sampling)
 
     def plan_step(self) -> bool:
@@ -239,9 +260,9 @@ class PreprocessStage:
         for sequence in self.scheduler.admissions:
             if sequence.row >= 0:
                 self._rows.write(self._admit(sequence, step).pack())
-                if not sequence.preemptions:
+                if sequence.fresh:
                     waited = time.clock_gettime_ns(_NS) - sequence.arrival_ns
-                    self._replies.write(Started(sequence.request, waited).pack())
+                    self._replies.write(Started(sequence.request, waited, sequence.cached).pack())
         self.scheduler.admissions.clear()
 
     @staticmethod

@@ -58,6 +58,7 @@ class FrontCounter(IntEnum):
     IN_FLIGHT = 11
     DROPPED_DELTAS = 12  # of requests that were cancelled already
     BEAT = 13  # grows ten times a second while the event loop runs
+    RESUMED = 14  # sent again after a stage had died
 
 
 class StageState(IntEnum):
