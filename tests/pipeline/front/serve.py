@@ -1,4 +1,7 @@
-"""Runs a real front for the tests: ``python serve.py <settings as JSON> <handles as JSON> <stats descriptor>``."""
+"""Runs a real front for the tests: ``python serve.py <settings as JSON> <control descriptor> <stats descriptor>``.
+
+In place of a control descriptor, handles as JSON: then there is one set of rings, and the front ends with it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ import sys
 from typing import Any
 
 import ipc
+from pipeline.control import Channel
 from pipeline.front import FrontRings, FrontSettings, run_front
+from pipeline.generations import Control
 from pipeline.stats import StatsHandle
 
 
@@ -19,12 +24,16 @@ class Words:
 
 
 def main() -> None:
-    settings, handles, stats = json.loads(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
-    rings = {name: ipc.RingHandle.from_text(text) for name, text in handles.items()}
+    settings, given, stats = json.loads(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
     words: Any = Words()
+    rings: FrontRings | Control
+    if isinstance(given, int):
+        rings = Control(Channel.inherited(given))
+    else:
+        rings = FrontRings(**{name: ipc.RingHandle.from_text(text) for name, text in given.items()})
     run_front(
         FrontSettings(**settings),
-        FrontRings(rings["requests"], rings["replies"], rings["deltas"]),
+        rings,
         StatsHandle(stats),
         load_tokenizer=lambda: words,
         on_listening=lambda host, port: print(json.dumps({"host": host, "port": port}), flush=True),
