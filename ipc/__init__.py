@@ -20,7 +20,7 @@ from ipc.errors import (
     SlotInUseError,
     WakeUpError,
 )
-from ipc.header import RingSnapshot, SideSnapshot, read_snapshot
+from ipc.header import RingGauge, RingSnapshot, RingState, SideSnapshot, read_snapshot
 from ipc.layout import Field, Layout
 from ipc.ring import ByteRing, RingHandle, SlotRing
 from ipc.segment import Segment, sweep_segments
@@ -42,9 +42,11 @@ __all__ = [
     "PeerDied",
     "ReadSlot",
     "RingClosed",
+    "RingGauge",
     "RingHandle",
     "RingSelector",
     "RingSnapshot",
+    "RingState",
     "RingTimeout",
     "RoleTakenError",
     "Segment",

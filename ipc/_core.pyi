@@ -15,6 +15,7 @@ LABEL_SIZE: int
 FIXED_SIZE: int
 SIDE_SIZE: int
 VERSION: int
+REVOKED: int
 IDENTITY_PID_BITS: int
 HEADER_FIELDS: tuple[tuple[str, str, str, int, int, str], ...]
 """Rows (part, field, C type, offset within the part, bytes, meaning)."""

@@ -45,8 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(config.to_yaml(), end="")
         return 0
     try:
-        return Supervisor(config).run()
-    except (ModelError, ipc.IpcError, PortInUseError) as error:
+        return Supervisor(config, lambda: load_configuration(options.config, options.set)).run()
+    except (ModelError, ipc.IpcError, PortInUseError, OSError) as error:
         print(f"RingServe can't start: {error}", file=sys.stderr)
         return 1
 

@@ -14,20 +14,20 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Never
 
 import ipc
-from pipeline.config import Configuration, load_configuration
+from pipeline.config import Configuration, load_configuration, with_values
 from pipeline.control import Channel, ChannelError
 from pipeline.descriptors import Shapes
+from pipeline.garbage import PauseMeter, settle
 from pipeline.generations import Control, Generation
+from pipeline.logs import configure_logging
 from pipeline.stats import READY, Counters, StatsHandle, StatsPage
 from pipeline.wiring import StageRings
 
-NAMES = ("front", "preprocess", "inference", "sampling")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _F_SETSIG = 10  # not in Python's fcntl everywhere
@@ -58,20 +58,30 @@ class Specification:
         return cls(**(values | {"listen_fds": tuple(values["listen_fds"])}))
 
 
-@dataclass(frozen=True)
 class Stage:
-    """What a stage's main function gets."""
+    """What a stage's main function gets. `config` is replaced when the launcher reloads it; `on_reload` is called
+    then, between two instructions of the main thread."""
 
-    name: str
-    config: Configuration
-    shapes: Shapes
-    control: Control
-    stats_fd: int
-    listen_fds: tuple[int, ...]
+    def __init__(self, name: str, config: Configuration, control: Control, specification: Specification) -> None:
+        self.name, self.config, self.control = name, config, control
+        self.shapes = Shapes(**specification.shapes)
+        self.stats_fd = specification.stats_fd
+        self.stats = StatsPage.from_handle(StatsHandle(os.dup(self.stats_fd)))
+        self.listen_fds = specification.listen_fds
+        self.on_reload: Callable[[], None] | None = None
+        self._configure_logging()
+        control.on("reload", self._reload)
+        PauseMeter(self.stats, name).start()
 
-    @cached_property
-    def stats(self) -> StatsPage:
-        return StatsPage.from_handle(StatsHandle(self.stats_fd))
+    def _reload(self, fields: Mapping[str, Any]) -> None:
+        self.config = with_values(self.config, fields["values"])
+        self._configure_logging()
+        if self.on_reload is not None:
+            self.on_reload()
+
+    def _configure_logging(self) -> None:
+        settings = self.config.pipeline.log
+        configure_logging(self.name, level=settings.level, form=settings.format)
 
     @property
     def end_options(self) -> dict[str, Any]:
@@ -80,7 +90,7 @@ class Stage:
 
     def serve(self, run: Callable[[Generation, StageRings], None]) -> Never:
         """Call `run` for each generation; it works until a ring closes, and keeps nothing of its rings."""
-        settle()
+        settle(self.name)
         self.control.watch()
         while True:
             self.control.waiting()
@@ -94,6 +104,7 @@ class Stage:
         except (ipc.PeerDied, ipc.RingClosed):
             pass  # the launcher knows who died first, and says so
         finally:
+            self.on_reload = None
             Counters(self.stats, self.name).set(READY, 0)
             rings.close()
 
@@ -132,8 +143,7 @@ def main() -> int:
 def _stage(name: str, specification: Specification, control: Control) -> Stage:
     config = load_configuration(f"/proc/self/fd/{specification.config_fd}")
     take_place(name, getattr(config.pipeline.cpus, name))
-    shapes = Shapes(**specification.shapes)
-    return Stage(name, config, shapes, control, specification.stats_fd, specification.listen_fds)
+    return Stage(name, config, control, specification)
 
 
 def _entry(name: str) -> Callable[[Stage], None]:
@@ -163,12 +173,6 @@ def _is_expected(error: Exception) -> bool:
 
 def _leave(*_: object) -> Never:
     raise SystemExit(0)
-
-
-def settle() -> None:
-    """What start-up made stays: the collector need not look at it again, and has little left to do."""
-    gc.collect()
-    gc.freeze()
 
 
 def name_process(name: str) -> None:

@@ -178,6 +178,7 @@ static int add_constants(PyObject *module) {
                    PyModule_AddIntConstant(module, "FIXED_SIZE", RING_FIXED_SIZE) < 0 ||
                    PyModule_AddIntConstant(module, "SIDE_SIZE", sizeof(ring_side_t)) < 0 ||
                    PyModule_AddIntConstant(module, "VERSION", RING_VERSION) < 0 ||
+                   PyModule_AddIntConstant(module, "REVOKED", RING_REVOKED) < 0 ||
                    PyModule_AddIntConstant(module, "IDENTITY_PID_BITS", IDENTITY_PID_BITS) < 0
                ? -1
                : 0;

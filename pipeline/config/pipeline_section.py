@@ -84,8 +84,10 @@ class RunnerConfig:
 class LogConfig:
     """One line per request at `info`; nothing per token at any level."""
 
-    level: str = setting(choice("debug", "info", "warning", "error"), "info", "least severe level that is written")
-    format: str = setting(choice("text", "json"), "text", "lines for people, or one JSON object per line")
+    level: str = setting(
+        choice("debug", "info", "warning", "error"), "info", "least severe level that is written", live=True
+    )
+    format: str = setting(choice("text", "json"), "text", "lines for people, or one JSON object per line", live=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,18 +141,34 @@ class PipelineConfig:
     )
     prefix_cache: bool = setting(BOOLEAN, True, "prompts with the same beginning share its KV blocks")
     greedy_on_device: bool = setting(BOOLEAN, True, "steps of greedy rows alone take the argmax on the device")
-    max_queue: int = setting(integer(1, 1 << 20), 1024, "requests that wait; beyond it clients get 429")
+    max_queue: int = setting(integer(1, 1 << 20), 1024, "requests that wait; beyond it clients get 429", live=True)
     request_timeout_s: float | None = setting(
-        number(0, above=True), None, "longest time of a request, waiting included; null: no limit"
+        number(0, above=True), None, "longest time of a request, waiting included; null: no limit", live=True
+    )
+    hang_timeout_s: float = setting(
+        number(0.5),
+        5.0,
+        "time after which a stage that has work and does not get on is ended and started again; "
+        "ten times the slowest step, if that is longer",
+        live=True,
     )
     max_restarts: int = setting(
-        integer(0), 5, "times that a stage is started again when it dies without having done anything useful"
+        integer(0),
+        5,
+        "times that a stage is started again when it dies without having done anything useful",
+        live=True,
     )
-    drain_timeout_s: float = setting(number(0), 30.0, "time that running requests get to finish at shutdown")
-    keep_alive_s: float = setting(number(0), 30.0, "idle time after which a connection is closed")
-    header_timeout_s: float = setting(number(0, above=True), 10.0, "time a client has to send a request")
-    body_limit_bytes: int = setting(integer(1024, 1 << 28), 4 << 20, "longest body of a request; beyond it 413")
-    max_connections: int = setting(integer(1, 1 << 20), 1000, "open connections; beyond it new ones get 503")
+    drain_timeout_s: float = setting(
+        number(0), 30.0, "time that running requests get to finish at shutdown", live=True
+    )
+    keep_alive_s: float = setting(number(0), 30.0, "idle time after which a connection is closed", live=True)
+    header_timeout_s: float = setting(number(0, above=True), 10.0, "time a client has to send a request", live=True)
+    body_limit_bytes: int = setting(
+        integer(1024, 1 << 28), 4 << 20, "longest body of a request; beyond it 413", live=True
+    )
+    max_connections: int = setting(
+        integer(1, 1 << 20), 1000, "open connections; beyond it new ones get 503", live=True
+    )
     hosts: tuple[str, ...] = setting(
         list_of(TEXT, maximum=64), None, "addresses to listen on", derived="`serving_config.server_ip`"
     )
@@ -158,9 +176,13 @@ class PipelineConfig:
         BOOLEAN,
         True,
         "tokens in llm-serving's API have a `logprob`; false: it is null, and greedy steps may stay on the device",
+        live=True,
     )
     llm_serving_raw_logit: bool = setting(
-        BOOLEAN, False, "`logprob` of llm-serving's API is the raw logit, as it was there, not the log-probability"
+        BOOLEAN,
+        False,
+        "`logprob` of llm-serving's API is the raw logit, as it was there, not the log-probability",
+        live=True,
     )
     log: LogConfig = section(LogConfig)
     spin_us: SpinConfig = section(SpinConfig)

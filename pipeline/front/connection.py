@@ -26,6 +26,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, settings: FrontSettings, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.settings = settings
+        self.timeout_keep_alive = settings.keep_alive_s  # type: ignore[assignment]
         self.on_lost: set[Callable[[], None]] = set()
         self._slow: asyncio.TimerHandle | None = None  # runs while a request is incomplete
         self._stalled: asyncio.TimerHandle | None = None  # runs while the client does not read

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from model.tokenizer import Tokenizer
+from pipeline.front.admission import Admission
 from pipeline.front.backend import Backend
 from pipeline.front.completions import parse_completion
 from pipeline.front.errors import ApiError, ClientGone
@@ -25,13 +26,14 @@ class GenerateRoutes:
         self,
         settings: FrontSettings,
         backend: Backend,
+        admission: Admission,
         counters: Counters,
         times: Histograms,
         stats: StatsReader,
         spans: Spans,
         tokenizer: Tokenizer | None,
     ) -> None:
-        self._settings, self._backend = settings, backend
+        self._settings, self._backend, self._admission = settings, backend, admission
         self._counters, self._times, self._stats, self._spans = counters, times, stats, spans
         self._token_text = None if tokenizer is None else tokenizer.token_text
 
@@ -56,9 +58,10 @@ class GenerateRoutes:
         request = self._backend.new_id()
         progress = Progress(request, self._counters, self._times)
         try:
-            job = parse(await exchange.read_json(), request)
-            generation = Generation(exchange, job, self._backend, progress, self._stats, self._spans)
-            await generation.run(self._settings)
+            with self._admission.request():
+                job = parse(await exchange.read_json(), request)
+                generation = Generation(exchange, job, self._backend, progress, self._stats, self._spans)
+                await generation.run(self._settings)
         except ApiError as error:
             progress.fail(error.status, error.message)
             raise

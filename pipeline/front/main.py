@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import socket
 
-from model.tokenizer import Tokenizer
 from pipeline.front.server import run_front
 from pipeline.front.settings import FrontSettings
+from pipeline.garbage import settle
 from pipeline.stage import Stage
 from pipeline.stats import StatsHandle
 from pipeline.tokenizers import open_tokenizer
@@ -18,12 +18,12 @@ def run_front_stage(stage: Stage) -> None:
     for listener in listeners:
         listener.setblocking(False)
 
-    def tokenizer() -> Tokenizer:
-        return open_tokenizer(stage.config, stage.shapes.vocab_size)
-
-    run_front(
-        settings_of(stage), stage.control, StatsHandle(stage.stats_fd), listeners=listeners, load_tokenizer=tokenizer
-    )
+    tokenizer = open_tokenizer(stage.config, stage.shapes.vocab_size)
+    settings = settings_of(stage)
+    stage.on_reload = lambda: settings.update(settings_of(stage))
+    settle(stage.name)
+    handle = StatsHandle(stage.stats_fd)
+    run_front(settings, stage.control, handle, listeners=listeners, load_tokenizer=lambda: tokenizer)
 
 
 def settings_of(stage: Stage) -> FrontSettings:

@@ -9,8 +9,10 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from pipeline.stats import (
+    STAGES,
     FrontCounter,
     InferenceCounter,
+    LauncherCounter,
     PreprocessCounter,
     RequestTime,
     SamplingCounter,
@@ -44,6 +46,7 @@ class StatsCollector(Collector):
         yield from self._requests()
         yield from self._scheduling()
         yield from self._steps()
+        yield from self._stages()
         for histogram, (name, meaning) in _REQUEST_TIMES.items():
             family = HistogramMetricFamily(f"ringserve_{name}", meaning)
             self._add(family, [], histogram)
@@ -94,6 +97,16 @@ class StatsCollector(Collector):
         yield _counter("sampled_tokens", "Tokens that sampling chose", sampling["tokens"])
         yield _counter("failed_rows", "Rows whose logits gave no token", sampling["failed_rows"])
         yield _gauge("ready", "1 while requests are taken", int(self._stats.ready))
+
+    def _stages(self) -> Iterator[Metric]:
+        launcher = self._stats.counters(LauncherCounter)
+        yield _gauge("generation", "Sets of rings handed out since start", launcher["generation"])
+        restarts = CounterMetricFamily("ringserve_restarts", "Starts of a stage that had died", labels=["stage"])
+        pauses = GaugeMetricFamily("ringserve_gc_pause_max_seconds", "Longest garbage collection", labels=["stage"])
+        for stage in STAGES:
+            restarts.add_metric([stage], launcher[f"{stage}_restarts"])
+            pauses.add_metric([stage], self._stats.gc_pause_s(stage))
+        yield from (restarts, pauses)
 
     def _step_times(self) -> Metric:
         family = HistogramMetricFamily(

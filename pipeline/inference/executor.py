@@ -74,7 +74,7 @@ class StepExecutor:
         slot.release()
         self.steps_done += 1
         if self._counters is not None:
-            self._counters.set(InferenceCounter.STEPS, self.steps_done)
+            self._counters.add(InferenceCounter.STEPS)
 
     def _fill_ids(self, views: Any, decode_rows: int, needs: int) -> None:
         """Decode rows bring the token that was sampled last: a gather from the board."""

@@ -36,6 +36,7 @@ class Child:
         self.name = name
         self.phase = Phase.LOADING
         self.generation = 0  # the last one it was given
+        self.began = time.monotonic()
         self.heard = 0  # messages
         self.why = ""  # why it gave up, in its own words
         self.ended_as: str | None = None  # HUNG or STOPPED, when the launcher ended it

@@ -39,6 +39,7 @@ class _Service:
         self._look_back(generation)
         stage, tokenizer, facts = self._stage, self._tokenizer, self._facts
         slots, records, options = rings.slots, rings.records, stage.end_options
+        ends = end_ids(stage.config, tokenizer)
         with (
             records["requests"].consumer(**options) as requests,
             slots["results"].consumer(**options) as results,
@@ -51,7 +52,7 @@ class _Service:
             preprocess = PreprocessStage(
                 tokenizer,
                 scheduler,
-                limits_of(stage.config, facts, end_ids(stage.config, tokenizer)),
+                limits_of(stage.config, facts, ends),
                 stage.shapes,
                 requests=requests,
                 results=results,
@@ -64,6 +65,7 @@ class _Service:
                 counters=Counters(stage.stats, stage.name),
                 quarantine=self._quarantine,
             )
+            stage.on_reload = lambda: preprocess.set_limits(limits_of(stage.config, facts, ends))
             stage.begin(generation)
             loop = preprocess.run_overlapped if stage.config.pipeline.overlap else preprocess.run_plain
             loop(lambda: True)

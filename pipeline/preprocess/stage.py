@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,9 +77,14 @@ class PreprocessStage:
         self._replies, self._rows, self._steps = replies, rows, steps
         self._selector = selector
         self._counters = counters
+        self._counted = {counter: counters.get(counter) for counter in _COUNTED} if counters else {}
         self._quarantine = quarantine or Quarantine()
         self._step_views = step_layout(shapes).resident_views(steps)
         self._result_views = results_layout(shapes).resident_views(results)
+
+    def set_limits(self, limits: PreprocessLimits) -> None:
+        """Those of requests that come from now on."""
+        self._limits = limits
 
     # ---- the two loops --------------------------------------------------------------------------------------
 
@@ -102,7 +107,7 @@ class PreprocessStage:
     def _rest(self, moved: bool) -> None:
         """Publish the gauges; sleep if there was nothing to do."""
         if self._counters is not None:
-            publish_gauges(self._counters, self.scheduler, self.steps_planned)
+            publish_gauges(self._counters, self.scheduler, self.steps_planned, self._counted)
         if not moved:
             self._selector.wait(timeout=1.0)
 
@@ -277,17 +282,27 @@ class PreprocessStage:
         )
 
 
-def publish_gauges(counters: Counters, scheduler: Scheduler, steps: int) -> None:
-    """What `/metrics` shows of the scheduler: plain stores into the statistics page."""
+_COUNTED = (
+    PreprocessCounter.STEPS,
+    PreprocessCounter.PREFIX_QUERIES,
+    PreprocessCounter.PREFIX_HITS,
+    PreprocessCounter.PREEMPTIONS,
+    PreprocessCounter.ADMITTED,
+    PreprocessCounter.CANCELLED,
+)
+
+
+def publish_gauges(
+    counters: Counters, scheduler: Scheduler, steps: int, before: Mapping[PreprocessCounter, int]
+) -> None:
+    """What `/metrics` shows of the scheduler: plain stores into the statistics page. `before` is what the schedulers
+    of earlier generations have counted."""
     blocks, stats = scheduler.blocks, scheduler.stats
-    counters.set(PreprocessCounter.STEPS, steps)
+    counted = (steps, blocks.stats.queries, blocks.stats.hits, stats.preemptions, stats.admitted, stats.cancelled)
+    for counter, count in zip(_COUNTED, counted, strict=True):
+        counters.set(counter, before[counter] + count)
     counters.set(PreprocessCounter.WAITING, len(scheduler.waiting))
     counters.set(PreprocessCounter.RUNNING, scheduler.running)
     counters.set(PreprocessCounter.KV_BLOCKS_USED, blocks.used)
     counters.set(PreprocessCounter.KV_BLOCKS_TOTAL, blocks.num_blocks - 1)
     counters.set(PreprocessCounter.CACHED_BLOCKS, blocks.cached)
-    counters.set(PreprocessCounter.PREFIX_QUERIES, blocks.stats.queries)
-    counters.set(PreprocessCounter.PREFIX_HITS, blocks.stats.hits)
-    counters.set(PreprocessCounter.PREEMPTIONS, stats.preemptions)
-    counters.set(PreprocessCounter.ADMITTED, stats.admitted)
-    counters.set(PreprocessCounter.CANCELLED, stats.cancelled)

@@ -6,7 +6,9 @@ a log of the last steps with their time stamps, written by sampling, which sees 
 """
 
 from pipeline.stats.counters import (
+    GC_PAUSE_NS,
     READY,
+    STAGES,
     FrontCounter,
     InferenceCounter,
     LauncherCounter,
@@ -22,8 +24,10 @@ from pipeline.stats.reader import HistogramSnapshot, StatsReader
 from pipeline.stats.writers import Counters, Histograms, Int64, StepLog
 
 __all__ = [
+    "GC_PAUSE_NS",
     "LAYOUT",
     "READY",
+    "STAGES",
     "STEP_RECORDS",
     "Counters",
     "FrontCounter",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+STAGES = ("front", "preprocess", "inference", "sampling")
+
 READY = 0
 """In the region of every stage: 1 while it is at work, 0 while it loads, waits for rings, or is dead."""
 
@@ -29,6 +31,7 @@ class InferenceCounter(IntEnum):
     READY = 0
     STEPS = 1
     GREEDY_STEPS = 2
+    REHEARSAL_NS = 3  # time of the largest step, tried on padding alone before the first request
 
 
 class SamplingCounter(IntEnum):
@@ -54,7 +57,8 @@ class FrontCounter(IntEnum):
     GENERATED_TOKENS = 10
     IN_FLIGHT = 11
     DROPPED_DELTAS = 12  # of requests that were cancelled already
-    RESUMED = 13  # sent again after a stage had died
+    BEAT = 13  # grows ten times a second while the event loop runs
+    RESUMED = 14  # sent again after a stage had died
 
 
 class StageState(IntEnum):
@@ -79,6 +83,9 @@ class LauncherCounter(IntEnum):
     SAMPLING_STATE = 7
     FRONT_STATE = 8
 
+
+GC_PAUSE_NS = 31
+"""In the region of every stage, behind its own counters: the longest time that collecting garbage has taken."""
 
 GAUGES = {
     "preprocess": (

@@ -28,6 +28,9 @@ class Counters:
     def set(self, counter: int, value: int) -> None:
         self._words[counter] = value
 
+    def get(self, counter: int) -> int:
+        return self._words[counter]
+
 
 class Histograms:
     """Buckets and sum of each histogram in `kind`."""
