@@ -12,6 +12,8 @@ import time
 
 import pytest
 
+from pipeline.stats import Counters, LauncherCounter
+
 from .conftest import post, read_all, read_until
 
 STREAM = "/models/llama2/generate_stream"
@@ -100,6 +102,19 @@ def test_requests_that_come_meanwhile_wait_for_the_next_rings(serve):
         assert [future.result().json()["generated_text"] for future in asked] == [f"w{i} x" for i in range(5)]
 
 
+def test_a_front_that_is_new_knows_that_others_were_ready_before_it(serve):
+    """Its clients wait for its first rings, as they would for any others."""
+    served = serve(wired=False)
+    Counters(served.stats, "launcher").set(LauncherCounter.GENERATION, 3)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(served.generate, "a b", max_new_tokens=2)
+        deadline = time.monotonic() + 10
+        while served.metric("ringserve_requests_in_flight") < 1:
+            assert time.monotonic() < deadline
+        served.wire()
+        assert asked.result().json()["generated_text"] == "a b"
+
+
 def test_a_client_that_leaves_meanwhile_is_forgotten(serve):
     served = serve()
     with served.connect() as stays:
@@ -165,7 +180,7 @@ def test_a_request_that_outgrew_the_ring_ends_with_an_error(serve):
         served.end_generation()
         served.wire()
         tail = read_until(connection, b"[DONE]").decode()
-        assert "too long to be resumed" in tail
+        assert "too long to be sent again" in tail
         assert "server_error" in tail
         assert served.peer.expect("submit")["prompt"] == "a b c @hang"
 
