@@ -10,6 +10,7 @@ import orjson
 
 from pipeline.front.connection import EXTENSION, Connection
 from pipeline.front.errors import ApiError, ClientGone
+from pipeline.front.outbox import Outbox
 from pipeline.front.settings import FrontSettings
 
 Send = Callable[[Any], Awaitable[None]]
@@ -29,7 +30,9 @@ class Exchange:
         self.path: str = scope["path"]
         self.query: bytes = scope["query_string"]
         self.client: str = scope["client"][0] if scope["client"] else ""
+        self.port: int = scope["server"][1]  # that the client connected to
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.common: Sequence[Header] = ()  # headers of the answer, whatever it is
         self.client_id = _client_id(self.headers.get(REQUEST_ID, b""))
         self.request_id = self.client_id or secrets.token_hex(8).encode()  # of the answer, whatever it is
         self.connection: Connection = scope["extensions"][EXTENSION]["connection"]
@@ -78,14 +81,27 @@ class Exchange:
 
     # ---- the answer -----------------------------------------------------------------------------------------
 
-    async def start(self, status: int, content_type: bytes, headers: Sequence[Header] = ()) -> None:
+    async def start(self, status: int, content_type: bytes | None, headers: Sequence[Header] = ()) -> None:
         self.started = True
-        every = [(b"content-type", content_type), (REQUEST_ID, self.request_id), *headers]
+        every = [(REQUEST_ID, self.request_id), *self.common, *headers]
+        if content_type is not None:
+            every.append((b"content-type", content_type))
         await self._send({"type": "http.response.start", "status": status, "headers": every})
 
-    def write(self, body: bytes) -> Awaitable[None]:
-        """To be awaited; not a coroutine of its own, because this is called for every token."""
-        return self._send({"type": "http.response.body", "body": body, "more_body": True})
+    async def write(self, body: bytes) -> None:
+        """A part of an answer whose length was not told; waits while the client does not keep up."""
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    @property
+    def keeps_up(self) -> bool:
+        """The client is there and reads what is written."""
+        connection = self.connection
+        return not connection.flow.write_paused and not connection.transport.is_closing()
+
+    def write_soon(self, body: bytes, outbox: Outbox) -> None:
+        """As `write`, for every token, where the client `keeps_up`: HTTP's chunk goes to the transport itself. Nobody
+        else writes there while an answer lasts."""
+        outbox.put(self.connection.transport, b"%x\r\n%b\r\n" % (len(body), body))
 
     async def end(self, body: bytes = b"") -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
