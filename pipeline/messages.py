@@ -102,12 +102,13 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The request will not be served. `status` is the HTTP status, `parameter` what was wrong with it."""
+    """The request will not be served. `status` is the HTTP status, `parameter` what was wrong, `code` its name."""
 
     request: int
     status: int
     message: str
     parameter: str | None = None
+    code: str | None = None
 
     def pack(self) -> bytes:
         return orjson.dumps(["refused", self])

@@ -113,6 +113,9 @@ class PipelineConfig:
         PATH, None, "a Hugging Face directory: its configuration, weights and tokenizer are the defaults"
     )
     model_name: str = setting(TEXT, None, "name of the model in OpenAI's API", derived="`model_config.model_name`")
+    chat_template: Path | None = setting(
+        PATH, None, "Jinja file of `/v1/chat/completions`, where the tokenizer's own is missing or not wanted"
+    )
     runner: RunnerConfig = section(RunnerConfig)
     overlap: bool = setting(BOOLEAN, True, "prepare the next step while the device computes this one")
     max_rows: int = setting(

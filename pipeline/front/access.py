@@ -63,4 +63,4 @@ class ApiKeys:
 
 def _unauthorized(message: str, detail: bytes) -> ApiError:
     challenge = (b"www-authenticate", b'Bearer realm="ringserve"' + detail)
-    return ApiError(401, message, kind="authentication_error", parameter="authorization", headers=(challenge,))
+    return ApiError(401, message, parameter="authorization", code="invalid_api_key", headers=(challenge,))

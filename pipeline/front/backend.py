@@ -195,13 +195,15 @@ class Backend:
         stream = self._streams.get(reply.request)
         if stream is None:
             return
-        if isinstance(reply, Started):
+        if isinstance(reply, Accepted):
+            stream.accept()
+        elif isinstance(reply, Started):
             stream.waited_ns = reply.waited_ns
-        elif isinstance(reply, Refused):
+        else:
             stream.fail(self._refusal(reply))
 
     def _refusal(self, reply: Refused) -> ApiError:
         if reply.status in (429, 503):
             kind = OVERLOADED if reply.status == 429 else UNAVAILABLE
             return retry_later(reply.status, reply.message, kind, self._settings.retry_after_s)
-        return ApiError(reply.status, reply.message, parameter=reply.parameter)
+        return ApiError(reply.status, reply.message, parameter=reply.parameter, code=reply.code)

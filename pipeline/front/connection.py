@@ -29,6 +29,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.settings = settings
         self.on_lost: set[Callable[[], None]] = set()
+        self.lost = False
         self._slow: asyncio.TimerHandle | None = None  # runs while a request is incomplete
         self._stalled: asyncio.TimerHandle | None = None  # runs while the client does not read
         self._receiving = False
@@ -60,6 +61,7 @@ class Connection(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         self.pipeline.clear()
+        self.lost = True
         super().connection_lost(exc)
         lost, self.on_lost = self.on_lost, set()
         for notify in lost:

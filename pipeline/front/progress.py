@@ -25,9 +25,11 @@ class Progress:
     """Times in nanoseconds of the monotonic clock. Nothing here is done per token but a few additions."""
 
     __slots__ = (
+        "_closed",
         "_counters",
         "_times",
         "arrival",
+        "client_id",
         "first",
         "front_ns",
         "last",
@@ -41,11 +43,13 @@ class Progress:
     def __init__(self, request: int, counters: Counters, times: Histograms) -> None:
         self._counters, self._times = counters, times
         self.request = request
+        self.client_id = ""  # what the client calls it, in x-request-id
         self.arrival = time.monotonic_ns()
         self.first = self.last = 0
         self.waited: int | None = None  # in the queue
         self.prompt = self.tokens = 0
         self.writes = self.front_ns = 0
+        self._closed = False
         counters.add(FrontCounter.REQUESTS)
 
     def on_tokens(self, count: int) -> None:
@@ -84,6 +88,10 @@ class Progress:
         self._close(FrontCounter.CANCELLED, f"cancelled: {why}")
 
     def _close(self, outcome: FrontCounter, reason: str, *, refused: bool = False) -> None:
+        """Once: of a request with several parts, one may have ended well before another fails."""
+        if self._closed:
+            return
+        self._closed = True
         self._counters.add(outcome)
         self._counters.add(FrontCounter.PROMPT_TOKENS, self.prompt)
         if self.waited is not None:
@@ -95,6 +103,7 @@ class Progress:
     def _fields(self, reason: str) -> dict[str, Any]:
         return {
             "id": f"{self.request:016x}",
+            **({"client_id": self.client_id} if self.client_id else {}),
             "reason": reason,
             "prompt_tokens": self.prompt,
             "tokens": self.tokens,
@@ -131,8 +140,9 @@ def _line(fields: dict[str, Any]) -> str:
     def ms(name: str) -> str:
         return "-" if fields[name] is None else f"{fields[name]:.1f} ms"
 
+    name = f" ({fields['client_id']})" if "client_id" in fields else ""
     return (
-        f"{fields['id']}: {fields['prompt_tokens']} prompt + {fields['tokens']} tokens, TTFT {ms('ttft_ms')}, "
+        f"{fields['id']}{name}: {fields['prompt_tokens']} prompt + {fields['tokens']} tokens, TTFT {ms('ttft_ms')}, "
         f"ITL {ms('itl_ms')}, total {ms('e2e_ms')}, {fields['reason']}"
     )
 

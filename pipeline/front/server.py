@@ -23,6 +23,7 @@ from pipeline.front.info_routes import InfoRoutes
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.spans import Spans
 from pipeline.front.throttle import throttled
+from pipeline.front.tokenize_routes import TokenizeRoutes
 from pipeline.logs import configure_logging
 from pipeline.stats import Counters, FrontCounter, Histograms, RequestTime, StatsHandle, StatsPage, StatsReader
 
@@ -85,7 +86,8 @@ async def _serve(
     counters, stats, spans = Counters(page, "front"), StatsReader(page), Spans()
     backend = Backend(rings, settings, counters, stats)
     generate = GenerateRoutes(settings, backend, counters, Histograms(page, RequestTime), stats, spans, tokenizer)
-    server = Server(Front(settings, generate, InfoRoutes(settings, backend, stats, spans), keys), settings)
+    info, tokenize = InfoRoutes(settings, backend, stats, spans), TokenizeRoutes(settings, tokenizer)
+    server = Server(Front(settings, generate, tokenize, info, keys), settings)
     backend.start()
     watch = asyncio.create_task(server.stop_when(backend.closed))
     host, port = listeners[0].getsockname()[:2]

@@ -18,7 +18,9 @@ class TokenStream:
         "_loop",
         "_pushed_ns",
         "_records",
+        "_shared",
         "_waiter",
+        "accepted",
         "on_overrun",
         "request",
         "taken_ns",
@@ -29,12 +31,14 @@ class TokenStream:
         self.request = request
         self.taken_ns = 0  # when the oldest of the records that were taken last had come off the ring
         self.waited_ns: int | None = None  # in the queue
+        self.accepted = False  # it is in the queue, or past it
         self.on_overrun: Callable[[], None] | None = None
         self._limit = limit
         self._pushed_ns = 0
         self._records: list[bytes] = []
         self._failure: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._shared = False  # `wake` is used, not `take`
         self._loop = asyncio.get_running_loop()
 
     def push(self, record: bytes) -> None:
@@ -47,6 +51,11 @@ class TokenStream:
             self._wake()
         elif len(records) > self._limit:
             self._overrun()
+
+    def accept(self) -> None:
+        self.accepted = True
+        if self._shared:
+            self._wake()
 
     def fail(self, failure: Exception) -> None:
         """What was pushed before is still delivered; the first failure counts."""
@@ -68,6 +77,22 @@ class TokenStream:
         records, self._records = self._records, []
         self.taken_ns = self._pushed_ns
         return records
+
+    @property
+    def failure(self) -> Exception | None:
+        return self._failure
+
+    def take_ready(self) -> list[bytes]:
+        """As `take`, but none if there are none."""
+        if not self._records and self._failure is not None:
+            raise self._failure
+        records, self._records = self._records, []
+        self.taken_ns = self._pushed_ns
+        return records
+
+    def wake(self, waiter: asyncio.Future[None]) -> None:
+        """Set this future as soon as something happens; other streams may share it."""
+        self._waiter, self._shared = waiter, True
 
     def _overrun(self) -> None:
         self._records.clear()

@@ -25,6 +25,7 @@ from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import Counters, PreprocessCounter
 
 _NS = time.CLOCK_MONOTONIC
+TOO_LONG = "context_length_exceeded"  # OpenAI's code, by which clients know that they may shorten the prompt
 OVERLAPPED = 2  # steps under way: one computes, one waits with all but its token ids
 PLAIN = 1
 
@@ -170,8 +171,8 @@ class PreprocessStage:
 
     def _shorten(self, message: Submit, prompt: int) -> Submit:
         """A limit that the client did not name is cut to what fits."""
-        room = self._longest - prompt
-        if not message.params.open_ended or not 1 <= room < message.params.max_tokens:
+        room, least = self._longest - prompt, max(1, message.params.sampling.min_tokens)
+        if not message.params.open_ended or not least <= room < message.params.max_tokens:
             return message
         return dataclasses.replace(message, params=dataclasses.replace(message.params, max_tokens=room))
 
@@ -181,12 +182,12 @@ class PreprocessStage:
             return Refused(message.request, 400, "the prompt has no tokens", "prompt")
         if prompt > limits.max_prompt:
             text = f"the prompt has {prompt} tokens; at most {limits.max_prompt} are allowed"
-            return Refused(message.request, 400, text, "prompt")
+            return Refused(message.request, 400, text, "prompt", TOO_LONG)
         if prompt + wanted > longest:
             text = (
                 f"{prompt} prompt tokens and {wanted} new ones are more than the {longest} that this server can hold"
             )
-            return Refused(message.request, 400, text, "max_tokens")
+            return Refused(message.request, 400, text, "max_tokens", TOO_LONG)
         return None
 
     def _sequence(self, message: Submit, ids: list[int]) -> Sequence:

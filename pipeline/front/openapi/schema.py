@@ -51,7 +51,7 @@ def record(properties: dict[str, Schema], required: list[str] | None = None, mea
 
 
 def body(properties: dict[str, Schema], required: list[str], meaning: str = "") -> Schema:
-    """An object of a request: what is not required may be null, which counts as left out; what is unknown is refused."""
+    """An object of a request: what is not required may be null, which counts as left out; more is refused."""
     return _with(
         {
             "type": "object",
