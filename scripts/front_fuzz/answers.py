@@ -23,6 +23,7 @@ class Answer:
     status: int
     headers: dict[bytes, bytes]
     body: bytes
+    bodiless: bool  # it is to a HEAD request
 
 
 def read_answers(data: bytes, *, bodiless: bool) -> list[Answer]:
@@ -40,8 +41,8 @@ def _read(data: bytes, *, bodiless: bool) -> Iterator[Answer]:
             data = rest
             continue
         body, data = (b"", rest) if bodiless or status in (204, 304) else _body(headers, rest)
+        yield Answer(status, headers, body, bodiless)
         bodiless = False
-        yield Answer(status, headers, body)
 
 
 def _head(head: bytes) -> tuple[int, dict[bytes, bytes]]:
@@ -90,6 +91,8 @@ def check_answer(answer: Answer) -> None:
     """Raises BadAnswerError unless it is a success, or an error as the API promises it."""
     if answer.status >= 500 and answer.status not in _FINE_5XX:
         raise BadAnswerError(f"status {answer.status}: {answer.body[:300]!r}")
+    if answer.bodiless:
+        return
     if answer.status >= 400:
         _check_error(answer)
     elif answer.status == 200 and answer.body:
