@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import uvloop
+
 from front_fuzz.cases import Case, make_case
 from front_fuzz.client import Client
 from front_fuzz.server import FuzzedServer, ServerFailedError, Usage, fuzzed_server
@@ -60,7 +62,8 @@ class Fuzzing:
 
     def run_cases(self, numbers: range) -> None:
         cases = (make_case(self._seed, number) for number in numbers)
-        asyncio.run(self.client.run(cases, _AT_ONCE))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self.client.run(cases, _AT_ONCE))
 
     def _compare(self, began: Usage, warm: Usage, now: Usage) -> None:
         if now.descriptors > began.descriptors + 2:  # connections that are kept alive, of whoever asks for figures

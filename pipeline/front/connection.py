@@ -24,6 +24,7 @@ _MAX_WATCHING = 64  # connections to the port of /metrics beyond all others
 _MAX_REFUSED = 256  # connections beyond the limit that are told so; others are closed at once
 _MAX_HEADERS = 256  # of a request, trailers included
 _MAX_PIPELINED = 16  # requests that wait behind one that is being answered before reading pauses
+_LONGEST_LINGER_S = 30.0
 _LINGER_S = 2.0  # for a client that sends nothing more to read its last answer and close
 
 
@@ -113,7 +114,7 @@ class Connection(HttpToolsProtocol):
         self.pipeline.clear()
         self.transport.write_eof()
         self.flow.resume_reading()
-        self._leave_by = self.loop.time() + self.settings.body_timeout_s
+        self._leave_by = self.loop.time() + _LONGEST_LINGER_S
         if not self.flow.write_paused:
             self._linger()
 
