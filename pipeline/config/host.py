@@ -79,7 +79,8 @@ def _check_cpus(draft: Draft, missing: list[Problem]) -> None:
     available = os.sched_getaffinity(0)
     for stage in _STAGES:
         key = f"pipeline.cpus.{stage}"
-        absent = sorted(set(draft.values[key] or ()) - available)
+        named = draft.values[key] or ()
+        absent = [] if isinstance(named, str) else sorted(set(named) - available)
         if absent:
             usable = ", ".join(map(str, sorted(available)))
             message = f"{key} names CPUs that this process may not use: {absent}; usable are {usable}"

@@ -162,6 +162,21 @@ def list_of(kind: Kind, minimum: int = 1, maximum: int = 1024) -> Kind:
     return Kind(expected, parse)
 
 
+def word_or(word: str, kind: Kind) -> Kind:
+    """A value of another kind, or this word."""
+    expected = f"{kind.expected}, or {word}"
+
+    def parse(found: Located) -> Any:
+        if found.value == word:
+            return word
+        try:
+            return kind.parse(found)
+        except Unsuitable:
+            raise Unsuitable(f"expected {expected}") from None
+
+    return Kind(expected, parse)
+
+
 def largest(kind: Kind) -> Kind:
     """llm-serving lists compiled sizes, of which only the largest says something about the server."""
     items = list_of(kind)

@@ -77,7 +77,7 @@ class Front:
         if path not in OPEN_PATHS:
             self._keys.check(exchange.headers.get(b"authorization"))
         found = self._routes.get(path)
-        if found is None and exchange.path.startswith(MODELS):
+        if found is None and path.startswith(MODELS):
             found = ("GET", self._model)
         if found is None or not self._is_here(exchange.port, path):
             raise self._not_found(exchange.path)

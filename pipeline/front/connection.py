@@ -1,8 +1,8 @@
 """One client connection: uvicorn's protocol, with time-outs for clients that are slow in either direction.
 
 What uvicorn leaves open and a public server must not: headers or a body that never end, a client that never reads,
-answers to malformed requests as JSON, answers that are lost because the connection is closed on data that nobody read,
-and telling *every* request of a connection that the client is gone.
+answers to malformed requests as JSON, answers that are lost because the connection is closed on data that nobody
+read, and telling *every* request of a connection that the client is gone.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, settings: FrontSettings, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.settings = settings
+        self.timeout_keep_alive = settings.keep_alive_s  # type: ignore[assignment]
         self.on_lost: set[Callable[[], None]] = set()
         self.lost = False
         self._slow: asyncio.TimerHandle | None = None  # runs while a request is incomplete

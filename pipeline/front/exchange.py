@@ -10,6 +10,7 @@ import orjson
 
 from pipeline.front.connection import EXTENSION, Connection
 from pipeline.front.errors import ApiError, ClientGone
+from pipeline.front.outbox import Outbox
 from pipeline.front.settings import FrontSettings
 
 Send = Callable[[Any], Awaitable[None]]
@@ -87,9 +88,20 @@ class Exchange:
             every.append((b"content-type", content_type))
         await self._send({"type": "http.response.start", "status": status, "headers": every})
 
-    def write(self, body: bytes) -> Awaitable[None]:
-        """To be awaited; not a coroutine of its own, because this is called for every token."""
-        return self._send({"type": "http.response.body", "body": body, "more_body": True})
+    async def write(self, body: bytes) -> None:
+        """A part of an answer whose length was not told; waits while the client does not keep up."""
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    @property
+    def keeps_up(self) -> bool:
+        """The client is there and reads what is written."""
+        connection = self.connection
+        return not connection.flow.write_paused and not connection.transport.is_closing()
+
+    def write_soon(self, body: bytes, outbox: Outbox) -> None:
+        """As `write`, for every token, where the client `keeps_up`: HTTP's chunk goes to the transport itself. Nobody
+        else writes there while an answer lasts."""
+        outbox.put(self.connection.transport, b"%x\r\n%b\r\n" % (len(body), body))
 
     async def end(self, body: bytes = b"") -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": False})

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from pipeline.front.errors import ApiError
+from pipeline.messages import MAX_STOP_LENGTH, MAX_STOPS
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
@@ -69,7 +70,7 @@ class Fields:
             self.refuse(name, "a string")
         return value
 
-    def texts(self, name: str, *, most: int = 64, longest: int = 1024) -> tuple[str, ...]:
+    def texts(self, name: str, *, most: int = MAX_STOPS, longest: int = MAX_STOP_LENGTH) -> tuple[str, ...]:
         """A string, or a list of strings, none of them empty."""
         value = self.take(name, [])
         values = [value] if isinstance(value, str) else value

@@ -13,8 +13,8 @@ from pipeline.front.job import Job, Part
 from pipeline.front.progress import Progress
 from pipeline.front.settings import FrontSettings
 from pipeline.front.spans import Spans
-from pipeline.front.stream import TokenStream
-from pipeline.messages import Delta, FinishReason, Submit, unpack_delta
+from pipeline.front.stream import PassOn, TokenStream
+from pipeline.messages import Delta, FinishReason, Submit, is_last, unpack_delta
 from pipeline.stats import StatsReader
 
 TIMINGS = b"x-ringserve-timings"  # "1" asks for the headers x-…-ms
@@ -63,6 +63,7 @@ class Generation:
 
     def _submit(self, part: Part, progress: Progress) -> TokenStream:
         prompt, params, arrival = part.prompt, part.params, progress.arrival
+        progress.max_tokens = params.max_tokens
         stream = self._backend.submit(Submit(progress.request, prompt, params, part.add_special, arrival))
         stream.on_overrun = self._exchange.connection.abort
         return stream
@@ -71,18 +72,32 @@ class Generation:
         self._backend.finish(self._tokens, cancel=not self._finished)
 
     async def _stream(self) -> None:
-        answer, exchange, progress, stream = self._job.answer, self._exchange, self._progress, self._tokens
+        answer, exchange, stream = self._job.answer, self._exchange, self._tokens
         event = answer.choices[0].event
         deltas = await self._next(stream)
         await self._start()
         while deltas[-1].reason is FinishReason.NONE:
-            await exchange.write(b"".join([event(delta) for delta in deltas]))
+            await exchange.write(b"".join(map(event, deltas)))
             self._written(stream.taken_ns)
-            deltas = await self._next(stream)
+            deltas = await self._next(stream, self._pass_on(stream))
         self._finished = True
         await exchange.end(b"".join([*map(event, deltas), answer.tail()]))
         self._written(stream.taken_ns)
-        progress.finish(deltas[-1])
+        self._progress.finish(deltas[-1])
+
+    def _pass_on(self, stream: TokenStream) -> PassOn:
+        """What writes the tokens that come, as long as the request goes on and the client keeps up."""
+        exchange, event, progress = self._exchange, self._job.answer.choices[0].event, self._progress
+        outbox = self._backend.outbox
+
+        def pass_on(records: list[bytes]) -> bool:
+            if is_last(records[-1]) or not exchange.keeps_up:
+                return False
+            exchange.write_soon(b"".join([event(unpack_delta(record)) for record in records]), outbox)
+            progress.on_tokens(len(records))
+            return True
+
+        return pass_on
 
     async def _start(self) -> None:
         headers = [(b"cache-control", b"no-cache"), *self._headers()]
@@ -100,9 +115,9 @@ class Generation:
         self._written(stream.taken_ns)
         self._progress.finish(deltas[-1])
 
-    async def _next(self, stream: TokenStream) -> list[Delta]:
-        """The tokens that are there, at least one. Raises ApiError, ClientGone."""
-        deltas = self._received(stream, await stream.take(), self._progress)
+    async def _next(self, stream: TokenStream, pass_on: PassOn | None = None) -> list[Delta]:
+        """The tokens that are there and not passed on, at least one. Raises ApiError, ClientGone."""
+        deltas = self._received(stream, await stream.take(pass_on), self._progress)
         return deltas or await self._next(stream)  # raises what the model failed with
 
     def _received(self, stream: TokenStream, records: list[bytes], progress: Progress) -> list[Delta]:

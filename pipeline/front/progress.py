@@ -10,7 +10,7 @@ from pipeline.descriptors import Stamp
 from pipeline.front.exchange import Header
 from pipeline.front.throttle import REFUSED
 from pipeline.messages import Delta, FinishReason
-from pipeline.stats import Counters, FrontCounter, Histograms, RequestTime, StatsReader, StepColumn
+from pipeline.stats import Counters, FrontCounter, Histograms, RequestHistogram, StatsReader, StepColumn
 
 log = logging.getLogger("ringserve.front")
 
@@ -33,6 +33,7 @@ class Progress:
         "first",
         "front_ns",
         "last",
+        "max_tokens",
         "prompt",
         "request",
         "tokens",
@@ -47,7 +48,7 @@ class Progress:
         self.arrival = time.monotonic_ns()
         self.first = self.last = 0
         self.waited: int | None = None  # in the queue
-        self.prompt = self.tokens = 0
+        self.prompt = self.tokens = self.max_tokens = 0
         self.writes = self.front_ns = 0
         self._closed = False
         counters.add(FrontCounter.REQUESTS)
@@ -56,12 +57,12 @@ class Progress:
         """So many tokens are about to be written."""
         now = time.monotonic_ns()
         if self.tokens:
-            self._times.observe(RequestTime.ITL, (now - self.last) // count, count)
+            self._times.observe(RequestHistogram.ITL, (now - self.last) // count, count)
         else:
             self.first = now
-            self._times.observe(RequestTime.TTFT, now - self.arrival)
+            self._times.observe(RequestHistogram.TTFT, now - self.arrival)
             if count > 1:
-                self._times.observe(RequestTime.ITL, 0, count - 1)
+                self._times.observe(RequestHistogram.ITL, 0, count - 1)
         self.last = now
         self.tokens += count
         self._counters.add(FrontCounter.GENERATED_TOKENS, count)
@@ -71,12 +72,27 @@ class Progress:
         took = time.monotonic_ns() - read_ns
         self.writes += 1
         self.front_ns += took
-        self._times.observe(RequestTime.FRONT, took)
+        self._times.observe(RequestHistogram.FRONT, took)
 
     def finish(self, last: Delta) -> None:
         """The answer is complete."""
-        self._times.observe(RequestTime.E2E, time.monotonic_ns() - self.arrival)
+        self._observe(time.monotonic_ns() - self.arrival)
         self._close(_OUTCOMES[last.reason], last.reason.name.lower())
+
+    def _observe(self, e2e: int) -> None:
+        """Of requests that were answered in full, as in vLLM."""
+        observe, decode = self._times.observe, self.last - self.first
+        observe(RequestHistogram.E2E, e2e)
+        observe(RequestHistogram.DECODE, decode)
+        if self.tokens > 1:
+            observe(RequestHistogram.TPOT, decode // (self.tokens - 1))
+        if self.waited is not None:
+            started = self.arrival + self.waited
+            observe(RequestHistogram.PREFILL, max(0, self.first - started))
+            observe(RequestHistogram.INFERENCE, max(0, self.last - started))
+        observe(RequestHistogram.PROMPT_TOKENS, self.prompt)
+        observe(RequestHistogram.GENERATED_TOKENS, self.tokens)
+        observe(RequestHistogram.MAX_TOKENS, self.max_tokens)
 
     def fail(self, status: int, message: str) -> None:
         outcome = FrontCounter.FAILED if status >= 500 else FrontCounter.REFUSED
@@ -95,7 +111,7 @@ class Progress:
         self._counters.add(outcome)
         self._counters.add(FrontCounter.PROMPT_TOKENS, self.prompt)
         if self.waited is not None:
-            self._times.observe(RequestTime.QUEUE, self.waited)
+            self._times.observe(RequestHistogram.QUEUE, self.waited)
         if log.isEnabledFor(logging.INFO):
             fields = self._fields(reason)
             log.info("request %s", _line(fields), extra={"fields": fields, REFUSED: refused})

@@ -18,7 +18,7 @@ import numpy as np
 import ipc
 from model.runner import Bucket, Runner, StepInputs
 from pipeline.descriptors import Head, Shapes, Stamp, logits_layout, step_layout, tokens_layout
-from pipeline.stats import Counters, InferenceCounter
+from pipeline.stats import Counters, InferenceCounter, RingEnds
 
 _NS = time.CLOCK_MONOTONIC
 
@@ -37,10 +37,11 @@ class StepExecutor:
         logits: ipc.SlotProducer,
         shapes: Shapes,
         counters: Counters | None = None,
+        ends: RingEnds | None = None,
     ) -> None:
         self.runner = runner
         self.steps_done = 0
-        self._counters = counters
+        self._counters, self._ends = counters, ends
         self._steps, self._tokens, self._logits = steps, tokens, logits
         self._step_views = step_layout(shapes).resident_views(steps)
         self._token_views = tokens_layout(shapes).resident_views(tokens)
@@ -74,7 +75,9 @@ class StepExecutor:
         slot.release()
         self.steps_done += 1
         if self._counters is not None:
-            self._counters.set(InferenceCounter.STEPS, self.steps_done)
+            self._counters.add(InferenceCounter.STEPS)
+        if self._ends is not None:
+            self._ends.copy()
 
     def _fill_ids(self, views: Any, decode_rows: int, needs: int) -> None:
         """Decode rows bring the token that was sampled last: a gather from the board."""

@@ -19,7 +19,7 @@ from model.tokenizer import Tokenizer
 from pipeline.descriptors import Head, Shapes, Stamp, logits_layout, results_layout, tokens_layout
 from pipeline.messages import Admit, Delta, Drop, FinishReason, unpack_row
 from pipeline.sampling.tenant import Tenant
-from pipeline.stats import Counters, SamplingCounter, StatsPage, StepLog
+from pipeline.stats import Counters, RingEnds, SamplingCounter, StatsPage, StepLog
 
 _NS = time.CLOCK_MONOTONIC
 MAX_TOP_LOGPROBS = 20  # OpenAI's limit
@@ -42,6 +42,7 @@ class SamplingStage:
         results: ipc.SlotProducer,
         deltas: ipc.ByteProducer,
         stats: StatsPage | None = None,
+        ends: RingEnds | None = None,
     ) -> None:
         self._tokenizer, self._end_ids = tokenizer, end_ids
         limits = SamplingLimits(shapes.vocab_size, max_length, MAX_TOP_LOGPROBS)
@@ -61,6 +62,7 @@ class SamplingStage:
         self.steps_done = 0
         self._counters = Counters(stats, "sampling") if stats else None
         self._log = StepLog(stats) if stats else None
+        self._ends = ends
 
     def run_step(self) -> None:
         """Wait for logits and work them off. Raises PeerDied, RingClosed."""
@@ -85,9 +87,11 @@ class SamplingStage:
     def _count(self, rows: int) -> None:
         if self._counters is not None:
             tokens = self._out.token_ids[:rows][self._chosen[:rows] >= 0]
-            self._counters.set(SamplingCounter.STEPS, self.steps_done)
+            self._counters.add(SamplingCounter.STEPS)
             self._counters.add(SamplingCounter.TOKENS, int(np.count_nonzero(tokens >= 0)))
             self._counters.add(SamplingCounter.FAILED_ROWS, int(np.count_nonzero(tokens < 0)))
+        if self._ends is not None:
+            self._ends.copy()
 
     # ---- who sits where -------------------------------------------------------------------------------------
 

@@ -616,7 +616,7 @@ def test_a_chat_template_of_one_s_own(write, model_dir):
     base = f"pipeline: {{model_dir: {model_dir.name}, chat_template: "
     assert load_configuration(write(base + "model/mine.jinja}")).pipeline.chat_template == model_dir / "mine.jinja"
     with pytest.raises(
-        ConfigurationError, match="pipeline.chat_template is .*, which does not exist .* a Jinja file"
+        ConfigurationError, match=r"pipeline.chat_template is .*, which does not exist .* a Jinja file"
     ):
         load_configuration(write(base + "nowhere.jinja}"))
 

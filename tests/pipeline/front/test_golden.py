@@ -1,8 +1,8 @@
 """Golden files: a request, and the answer to it in full, fields and order of events included.
 
-A file in golden/ holds ``METHOD path``, a line of JSON to send if there is any, an empty line, and the answer: status,
-headers that tell something, and the body. What differs from run to run is masked. After a change that is wanted, run
-with RINGSERVE_WRITE_GOLDEN=1 and read the difference.
+A file in golden/ holds ``METHOD path``, a line of JSON to send if there is any, an empty line, and the answer:
+status, headers that tell something, and the body. What differs from run to run is masked. After a change that is
+wanted, run with RINGSERVE_WRITE_GOLDEN=1 and read the difference.
 """
 
 from __future__ import annotations
