@@ -113,23 +113,9 @@ class Exchange:
         await self.end(body)
 
     async def refuse(self, error: ApiError) -> None:
-        """An error with its status. One that leaves the body unread closes the connection."""
-        if error.status != 413:
-            return await self.respond(error.status, error.body(), headers=error.headers)
-        body = error.body()
-        length, close = (b"content-length", b"%d" % len(body)), (b"connection", b"close")
-        await self.start(error.status, JSON, [length, close])
-        await self.write(body)
-        await self._discard()  # closing on data that was not read would take the answer with it
-        return await self.end()
-
-    async def _discard(self) -> None:
-        left = 4 * self._settings.body_limit_bytes
-        while left > 0:
-            message = await self._receive()
-            if message["type"] == "http.disconnect" or not message["more_body"]:
-                return
-            left -= len(message["body"])
+        """An error with its status. The connection ends with one that leaves a large body unread."""
+        close = [(b"connection", b"close")] if error.status == 413 else []
+        await self.respond(error.status, error.body(), headers=[*error.headers, *close])
 
 
 async def answer_json(exchange: Exchange, value: Any) -> None:
