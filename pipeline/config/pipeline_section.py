@@ -145,6 +145,12 @@ class PipelineConfig:
         integer(1024, 1 << 20), 64 << 10, "longest request line and headers together; beyond it 431"
     )
     body_limit_bytes: int = setting(integer(1024, 1 << 28), 4 << 20, "longest body of a request; beyond it 413")
+    body_memory_bytes: int = setting(
+        integer(1024, 1 << 40), 256 << 20, "bodies that are being received, all together; beyond it 503"
+    )
+    stream_buffer_tokens: int = setting(
+        integer(1, 1 << 20), 4096, "tokens that wait for a client that does not read; beyond them it is cut off"
+    )
     max_connections: int = setting(integer(1, 1 << 20), 1000, "open connections; beyond it new ones get 503")
     hosts: tuple[str, ...] = setting(
         list_of(TEXT, maximum=64), None, "addresses to listen on", derived="`serving_config.server_ip`"

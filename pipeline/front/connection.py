@@ -19,6 +19,11 @@ from pipeline.front.settings import FrontSettings
 EXTENSION = "ringserve.connection"  # where the application finds the connection in its scope
 _MAX_WATCHING = 64  # connections to the port of /metrics beyond all others
 _MAX_PIPELINED = 16  # requests that wait behind one that is being answered before reading pauses
+_MOST_PIPELINED = 256  # requests that what was read till then may hold; tiny ones would be thousands
+
+
+class TooManyRequestsError(Exception):
+    """A client sends more requests than anybody would without waiting for answers."""
 
 
 class Connection(HttpToolsProtocol):
@@ -83,6 +88,8 @@ class Connection(HttpToolsProtocol):
             self.flow.resume_reading()  # to see that the client goes away
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            raise TooManyRequestsError  # the parser stops, and reports it as a request that is not valid
         super().on_message_begin()
         self._receiving = self._in_headers = True
         self.scope["extensions"] = {EXTENSION: {"connection": self}}
