@@ -10,6 +10,7 @@ from model.tokenizer import Tokenizer
 from pipeline.front.access import ApiKeys
 from pipeline.front.server import run_front
 from pipeline.front.settings import FrontRings, FrontSettings
+from pipeline.runners import make_runner
 from pipeline.stage import Stage
 from pipeline.stats import StatsHandle
 from pipeline.tokenizers import open_tokenizer
@@ -44,10 +45,11 @@ def settings_of(stage: Stage, metrics_port: int | None) -> FrontSettings:
         model_route=config.serving_config.model_route,
         vocab_size=stage.shapes.vocab_size,
         max_length=config.max_length,
-        max_prompt=min(config.model_config.seq_length, config.max_length - 1),
+        max_prompt=config.max_prompt,
         max_rows=stage.shapes.max_rows,
         max_queue=pipeline.max_queue,
         device=pipeline.runner.device,
+        runner=make_runner(config).facts.name,
         dtype=str(config.model_config.model_dtype),
         body_limit_bytes=pipeline.body_limit_bytes,
         body_memory_bytes=pipeline.body_memory_bytes,

@@ -27,7 +27,8 @@ class FrontSettings:
     max_prompt: int
     max_rows: int
     max_queue: int
-    device: str = "CPU"
+    device: str = "CPU"  # as llm-serving names it
+    runner: str = ""  # what computes: model and device, with the word "emulated" where nothing does
     dtype: str = "float16"
     host: str = "127.0.0.1"
     port: int = 8835  # 0: any

@@ -54,7 +54,7 @@ class RingEnds:
         for row, name in enumerate(ENDS[stage]):
             table[row, EndWord.CAPACITY] = rings[name].capacity
             source = rings[name].counters("producer" if PRODUCERS[name] == stage else "consumer")
-            target = memoryview(table[row, :counted]).cast("B").cast(source.format)  # type: ignore[call-overload]  # one of its codes
+            target = memoryview(table[row, :counted]).cast("B").cast("q")
             self._copies.append((target, source))
 
     def copy(self) -> None:

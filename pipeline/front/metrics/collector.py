@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 
 from prometheus_client.core import Metric
@@ -35,17 +35,21 @@ class StatsCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         if self._ends is not None:
             self._ends.copy()
-        yield from self._server()
-        yield from request_metrics(self._stats)
-        yield from scheduling_metrics(self._stats)
-        yield from step_metrics(self._stats)
-        yield from ring_metrics(self._stats)
-        yield from process_metrics(self._stats)
+        for _, metrics in self.sections():
+            yield from metrics
+
+    def sections(self) -> Iterator[tuple[str, Iterable[Metric]]]:
+        yield "server", self._server()
+        yield "requests", request_metrics(self._stats)
+        yield "scheduling", scheduling_metrics(self._stats)
+        yield "steps", step_metrics(self._stats)
+        yield "rings", ring_metrics(self._stats)
+        yield "processes", process_metrics(self._stats)
 
     def _server(self) -> Iterator[Metric]:
         settings = self._settings
-        labels = (version("ringserve"), settings.model_name, settings.device)
-        yield gauges("info", "Always 1; its labels say what is served", ("version", "model", "device"), [(labels, 1)])
+        labels = (version("ringserve"), settings.model_name, settings.runner)
+        yield gauges("info", "Always 1; its labels say what is served", ("version", "model", "runner"), [(labels, 1)])
         yield gauge("ready", "1 while requests are taken", int(self._stats.ready))
         yield gauge("max_rows", "Rows of the batch there are", settings.max_rows)
         yield gauge("max_model_len", "Tokens that a request may have, prompt and answer", settings.max_length)
