@@ -183,6 +183,15 @@ class PipelineConfig:
     body_limit_bytes: int = setting(
         integer(1024, 1 << 28), 4 << 20, "longest body of a request; beyond it 413", live=True
     )
+    body_memory_bytes: int = setting(
+        integer(1024, 1 << 40), 256 << 20, "bodies that are being received, all together; beyond it 503", live=True
+    )
+    stream_buffer_tokens: int = setting(
+        integer(1, 1 << 20),
+        4096,
+        "tokens that wait for a client that does not read; beyond them it is cut off",
+        live=True,
+    )
     prompt_limit_chars: int = setting(
         integer(1, 1 << 28),
         None,
