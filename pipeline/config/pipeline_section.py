@@ -143,6 +143,12 @@ class PipelineConfig:
     llm_serving_raw_logit: bool = setting(
         BOOLEAN, False, "`logprob` of llm-serving's API is the raw logit, as it was there, not the log-probability"
     )
+    save_logits_dir: Path | None = setting(
+        PATH,
+        None,
+        "for comparing runs: directory to which the logits of every 100th position are written, as llm-serving's "
+        "accuracy check wants them; costs time, and the argmax is not taken on the device",
+    )
     log: LogConfig = section(LogConfig)
     spin_us: SpinConfig = section(SpinConfig)
     cpus: CpuConfig = section(CpuConfig)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.sampling.logits_files import LogitsFiles
 from pipeline.sampling.sampler_stage import SamplingStage
 from pipeline.stage import Stage, settle
 from pipeline.stats import Counters, SamplingCounter
@@ -30,9 +31,15 @@ def run_sampling(stage: Stage) -> None:
             results=results,
             deltas=deltas,
             stats=stage.stats,
+            logits_files=_logits_files(stage),
         )
         settle()
         Counters(stage.stats, stage.name).set(SamplingCounter.READY, 1)
         stage.status.ready()
         while True:
             sampling.run_step()
+
+
+def _logits_files(stage: Stage) -> LogitsFiles | None:
+    directory = stage.config.pipeline.save_logits_dir
+    return LogitsFiles(directory, stage.shapes.max_rows) if directory else None

@@ -32,6 +32,13 @@ class Running:
     base_url: str
     ready_s: float  # from the command to the first moment it could be asked
     log: Path
+    process: subprocess.Popen[bytes]
+
+    def require_alive(self, patience_s: float) -> None:
+        """Raises BenchError with its last words where it has ended by itself, or does so within a moment."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(patience_s)
+            raise _ended(self.process, self.log)
 
     def memory(self) -> Memory:
         found = [(_name(pid), *_rss_pss(pid)) for pid in descendants(self.pid)]
@@ -63,7 +70,7 @@ def started(
         )
     try:
         url = _wait(process, log, find_url, began + timeout_s)
-        yield Running(process.pid, url, time.monotonic() - began, log)
+        yield Running(process.pid, url, time.monotonic() - began, log, process)
     finally:
         _stop(process)
 
@@ -73,9 +80,14 @@ def _wait(process: subprocess.Popen[bytes], log: Path, find_url: Callable[[str],
         if url := find_url(log.read_text(errors="replace")):
             return url
         time.sleep(_POLL_S)
-    why = "did not become ready in time" if process.poll() is None else f"ended with status {process.returncode}"
+    raise _ended(process, log)
+
+
+def _ended(process: subprocess.Popen[bytes], log: Path) -> BenchError:
+    status = process.poll()
+    why = "did not become ready in time" if status is None else f"ended with status {status}"
     said = log.read_text(errors="replace")[-3000:]
-    raise BenchError(f"the server {why}; it said:\n{said}")
+    return BenchError(f"the server {why}; it said:\n{said}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -89,6 +89,8 @@ def _measure(options: Options, target: Target) -> Result:
     _warm_up(options, client, planned)
     before = server_counters(target.base_url, dict(options.headers))
     run = _run(options, client, planned)
+    if target.process is not None and any(_failed(outcome.reply) for outcome in run.outcomes):
+        target.process.require_alive(patience_s=3.0)
     after = server_counters(target.base_url, dict(options.headers))
     answers = tuple(read_answer(outcome, api, options.time_scale) for outcome in run.outcomes)
     duration_s = run.duration_s * options.time_scale
