@@ -47,7 +47,7 @@ def table(told: Row) -> str:
 
 def _head(batches: Sequence[str]) -> list[str]:
     names = ["", *(f"ITL p50 / p99, ms, batch {batch}" for batch in batches)]
-    names += [f"tokens/s, batch {batch}" for batch in batches] + [f"TTFT p50, ms, batch {batches[0]}"] * bool(batches)
+    names += [f"tokens/s, batch {batch}" for batch in batches] + [f"TTFT p50, ms, batch {n}" for n in batches[:1]]
     names += ["memory, PSS / RSS, MiB", "processes", "first answer after, s", "idle CPU, %"]
     return [f"| {' | '.join(names)} |", "| --- |" + " ---: |" * (len(names) - 1)]
 
@@ -56,7 +56,8 @@ def _line(row: Row, batches: Sequence[str]) -> str:
     by_batch = [row["batches"][batch] for batch in batches]
     cells = [row["name"], *(f"{cell['median_itl_ms']:.1f} / {cell['p99_itl_ms']:.1f}" for cell in by_batch)]
     cells += [f"{cell['output_throughput']:.1f}" for cell in by_batch]
-    cells += [f"{by_batch[0]['median_ttft_ms']:.0f}", f"{row['pss_mib']:,.0f} / {row['rss_mib']:,.0f}"]
+    cells += [f"{cell['median_ttft_ms']:.0f}" for cell in by_batch[:1]]
+    cells += [f"{row['pss_mib']:,.0f} / {row['rss_mib']:,.0f}"]
     cells += [str(row["processes"]), f"{row['ready_s']:.1f}", f"{row['idle_cpu_percent']:.1f}"]
     return f"| {' | '.join(cells)} |"
 

@@ -33,6 +33,10 @@ class Reply:
         return b"\n".join(self.lines)
 
 
+class StaleConnectionError(OSError):
+    """The connection was closed before any byte of an answer had come."""
+
+
 class Connection(asyncio.Protocol):
     """One connection, one request at a time."""
 
@@ -79,7 +83,8 @@ class Connection(asyncio.Protocol):
         self.usable = False
         if error is None and self._status and not self._delimited:
             self.on_message_complete()  # nothing else tells where such a body ends
-        self._fail(OSError(f"the connection was lost: {error}" if error else "the server closed the connection"))
+        kind = OSError if self._now else StaleConnectionError
+        self._fail(kind(f"the connection was lost: {error}" if error else "the server closed the connection"))
 
     # ---- httptools ------------------------------------------------------------------------------------------
 
@@ -131,7 +136,23 @@ class Client:
 
     async def send(self, request: bytes) -> Reply:
         """Raises OSError where there is no answer, or no whole one."""
-        connection = await self._connection()
+        while (connection := self._used()) is not None:
+            try:
+                return await self._ask(connection, request)
+            except StaleConnectionError:
+                continue  # closed while it was idle: nothing has come of the request yet
+        make: Callable[[], Connection] = Connection
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(make, self._url.hostname, self._port, ssl=self._ssl)
+        return await self._ask(connection, request)
+
+    def _used(self) -> Connection | None:
+        while self._free:
+            if (connection := self._free.pop()).usable:
+                return connection
+        return None
+
+    async def _ask(self, connection: Connection, request: bytes) -> Reply:
         try:
             reply = await connection.ask(request)
         except BaseException:
@@ -142,16 +163,6 @@ class Client:
         else:
             connection.close()
         return reply
-
-    async def _connection(self) -> Connection:
-        while self._free:
-            connection = self._free.pop()
-            if connection.usable:
-                return connection
-        make: Callable[[], Connection] = Connection
-        loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(make, self._url.hostname, self._port, ssl=self._ssl)
-        return connection
 
     def close(self) -> None:
         while self._free:
