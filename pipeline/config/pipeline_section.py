@@ -227,6 +227,12 @@ class PipelineConfig:
         "`logprob` of llm-serving's API is the raw logit, as it was there, not the log-probability",
         live=True,
     )
+    save_logits_dir: Path | None = setting(
+        PATH,
+        None,
+        "for comparing runs: directory to which the logits of every 100th position are written, as llm-serving's "
+        "accuracy check wants them; costs time, and the argmax is not taken on the device",
+    )
     log: LogConfig = section(LogConfig)
     spin_us: SpinConfig = section(SpinConfig)
     cpus: CpuConfig = section(CpuConfig)
