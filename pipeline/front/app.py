@@ -6,12 +6,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pipeline.front.access import OPEN_PATHS, PROBES, ApiKeys, is_operators
+from pipeline.front.access import PROBES, ApiKeys, is_open, is_operators
 from pipeline.front.cors import Cors
 from pipeline.front.errors import NOT_FOUND, SERVER, ApiError, ClientGone
 from pipeline.front.exchange import Exchange
 from pipeline.front.generate_routes import GenerateRoutes
 from pipeline.front.info_routes import InfoRoutes
+from pipeline.front.page_routes import PageRoutes
 from pipeline.front.settings import FrontSettings
 
 log = logging.getLogger("ringserve.front")
@@ -22,7 +23,9 @@ Handler = Callable[[Exchange], Awaitable[None]]
 class Front:
     """An ASGI application. It sees only what came through a `Connection`."""
 
-    def __init__(self, settings: FrontSettings, generate: GenerateRoutes, info: InfoRoutes, keys: ApiKeys) -> None:
+    def __init__(
+        self, settings: FrontSettings, generate: GenerateRoutes, info: InfoRoutes, page: PageRoutes, keys: ApiKeys
+    ) -> None:
         self._settings, self._keys, self._cors = settings, keys, Cors(settings.cors_origins)
         base = f"/models/{settings.model_route}"
         self._routes: dict[str, tuple[str, Handler]] = {
@@ -38,6 +41,7 @@ class Front:
             "/ready": ("GET", info.ready),
             "/metrics": ("GET", info.metrics),
             "/debug/trace": ("GET", info.trace),
+            **page.routes(),
         }
 
     async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
@@ -58,7 +62,7 @@ class Front:
         path = exchange.path if exchange.path in self._routes else exchange.path.rstrip("/")
         if self._cors and self._cors.is_preflight(exchange):
             return self._cors.preflight
-        if path not in OPEN_PATHS:
+        if not is_open(path):
             self._keys.check(exchange.headers.get(b"authorization"))
         found = self._routes.get(path)
         if found is None or not self._is_here(exchange.port, path):

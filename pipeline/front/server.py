@@ -20,6 +20,7 @@ from pipeline.front.backend import Backend
 from pipeline.front.connection import Connection
 from pipeline.front.generate_routes import GenerateRoutes
 from pipeline.front.info_routes import InfoRoutes
+from pipeline.front.page_routes import PageRoutes
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.spans import Spans
 from pipeline.logs import configure_logging
@@ -94,8 +95,9 @@ async def _serve(
     backend = Backend(rings, settings, counters, stats)
     times = Histograms(page, RequestHistogram)
     generate = GenerateRoutes(settings, backend, counters, times, stats, spans, tokenizer)
-    info = InfoRoutes(settings, backend, stats, spans, RingEnds(page, "front", backend.rings))
-    server = Server(Front(settings, generate, info, keys), settings)
+    ends = RingEnds(page, "front", backend.rings)
+    info, shown = InfoRoutes(settings, backend, stats, spans, ends), PageRoutes(settings, stats, ends)
+    server = Server(Front(settings, generate, info, shown, keys), settings, on_shutdown=shown.feed.close)
     backend.start()
     watch = asyncio.create_task(server.stop_when(backend.closed))
     host, port = listeners[0].getsockname()[:2]
@@ -113,7 +115,8 @@ async def _serve(
 class Server(uvicorn.Server):
     """uvicorn's server, with our connections and signals that do not kill the process after it has drained."""
 
-    def __init__(self, app: Front, settings: FrontSettings) -> None:
+    def __init__(self, app: Front, settings: FrontSettings, on_shutdown: Callable[[], None]) -> None:
+        self._on_shutdown = on_shutdown
         config = uvicorn.Config(
             app,
             http=functools.partial(Connection, settings=settings),  # type: ignore[arg-type]
@@ -128,6 +131,11 @@ class Server(uvicorn.Server):
             backlog=_BACKLOG,
         )
         super().__init__(config)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Streams without an end must be ended, or they would hold up the drain."""
+        self._on_shutdown()
+        await super().shutdown(sockets)
 
     async def stop_when(self, event: asyncio.Event) -> None:
         await event.wait()

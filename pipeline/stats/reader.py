@@ -117,6 +117,11 @@ class StatsReader:
         chosen: Int64 = records[whole & (sent >= since_ns) & (sent <= until_ns)]
         return chosen[np.argsort(chosen[:, StepColumn.STEP])]
 
+    def last_step(self) -> Int64:
+        """The record of the step that sampling finished last; see StepColumn. Zeros before the first one."""
+        record: Int64 = self._views.steps[int(self._views.steps[:, StepColumn.STEP].argmax())].copy()
+        return record
+
     @property
     def ready(self) -> bool:
         """All stages behind the front take work."""
