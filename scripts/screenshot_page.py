@@ -22,9 +22,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from playwright.sync_api import Browser, Page, sync_playwright
+
 from overhead_bench.servers import started
 from overhead_bench.variants import Variant
-from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "emulated_910b.yaml"
@@ -32,7 +33,7 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-WORDS = "a ring in shared memory has one writer and one reader and nobody waits for a lock while both are busy".split()
+WORDS = ("a", "ring", "has", "one", "writer", "and", "one", "reader", "nobody", "waits", "for", "a", "lock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +52,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / CONFIG.name
         config.write_text(CONFIG.read_text().replace("../model", str(ROOT / "model")))
-        with started(Variant("ringserve", "", ()), config, (), ["serving_config.server_port=0", *options.set]) as server:
-            with load(server.port, options.streams), opened(f"http://127.0.0.1:{server.port}/", shot) as page:
-                page.wait_for_timeout(1000 * options.seconds)
-                page.get_by_role("button", name="Send").click()
-                page.get_by_text("the first after").wait_for()
-                page.screenshot(path=options.out, full_page=True)
+        overrides = ["serving_config.server_port=0", *options.set]
+        with (
+            started(Variant("ringserve", ""), config, (), overrides) as server,
+            load(server.port, options.streams),
+            opened(f"http://127.0.0.1:{server.port}/", shot) as page,
+        ):
+            page.wait_for_timeout(1000 * options.seconds)
+            page.get_by_role("button", name="Send").click()
+            page.get_by_text("the first after").wait_for()
+            page.screenshot(path=options.out, full_page=True)
     print(f"{options.out}: {options.out.stat().st_size / 1000:.0f} kB")
 
 
@@ -78,11 +83,7 @@ def parse() -> argparse.Namespace:
 @contextlib.contextmanager
 def opened(url: str, shot: Shot) -> Iterator[Page]:
     """The page in a browser of its own. Raises RuntimeError where there is no Chromium."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        raise RuntimeError("Chromium is needed: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=[*FLAGS])
+    with chromium() as browser:
         page = browser.new_page(
             viewport={"width": shot.width, "height": shot.height},
             device_scale_factor=shot.scale,
@@ -90,10 +91,25 @@ def opened(url: str, shot: Shot) -> Iterator[Page]:
             reduced_motion="reduce",  # what the browser computes here, the server can't
         )
         page.goto(url)
+        yield page
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """The system's Chromium, with an empty profile. Raises RuntimeError where there is none."""
+    path = chromium_path()
+    if path is None:
+        raise RuntimeError("Chromium is needed: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS])
         try:
-            yield page
+            yield browser
         finally:
             browser.close()
+
+
+def chromium_path() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ def is_open(path: str) -> bool:
     one, what does not exist included."""
     return path in PROBES or path in _FIGURES or path.startswith(_PAGE)
 
+
 _SCHEME = b"bearer "
 
 

@@ -49,7 +49,7 @@ class PageRoutes:
         self._files["/"] = self._files.pop("/page/index.html")
 
     def routes(self) -> dict[str, tuple[str, Callable[[Exchange], Awaitable[None]]]]:
-        return {**{path: ("GET", self._file) for path in self._files}, "/live": ("GET", self.feed.watch)}
+        return {**dict.fromkeys(self._files, ("GET", self._file)), "/live": ("GET", self.feed.watch)}
 
     async def _file(self, exchange: Exchange) -> None:
         file = self._files[exchange.path.rstrip("/") or "/"]
