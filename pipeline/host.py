@@ -40,17 +40,19 @@ def raise_descriptor_limit(needed: int) -> str:
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return ""
     if hard != resource.RLIM_INFINITY and hard < needed:
-        raise HostError(descriptor_shortage(needed, hard))
+        raise HostError(
+            f"{needed} file descriptors are needed, {hard} are allowed; {raise_descriptors(needed, hard)}"
+        )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     return ""
 
 
-def descriptor_shortage(needed: int, hard: int) -> str:
+def raise_descriptors(needed: int, hard: int) -> str:
+    """What to change."""
     room = hard - OWN_DESCRIPTORS
     lower = f", or lower pipeline.max_connections to at most {room - 1}" if room > 1 else ""
     return (
-        f"{needed} file descriptors are needed, {hard} are allowed: raise the hard limit (`ulimit -Hn`, "
-        f"`LimitNOFILE=` of the systemd unit, `--ulimit nofile={needed}` of the container){lower}"
+        f"raise the hard limit (LimitNOFILE={needed} of the unit, --ulimit nofile={needed} of the container){lower}"
     )
 
 

@@ -106,12 +106,13 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The request will not be served. `status` is the HTTP status, `parameter` what was wrong with it."""
+    """The request will not be served. `status` is the HTTP status, `parameter` what was wrong, `code` its name."""
 
     request: int
     status: int
     message: str
     parameter: str | None = None
+    code: str | None = None
 
     def pack(self) -> bytes:
         return orjson.dumps(["refused", self])
@@ -272,6 +273,7 @@ class Delta:
 
 
 _TOP = struct.Struct("<if")
+_REASON_AT = struct.calcsize("<QIIIif")
 _REASONS = tuple(FinishReason)  # by value; calling the class costs more than the rest of a delta
 
 
@@ -282,6 +284,11 @@ def unpack_delta(record: Any) -> Delta:
     text = str(record[_DELTA.size : end], "utf-8")
     top = tuple(_TOP.unpack_from(record, end + i * _TOP.size) for i in range(tops)) if tops else ()
     return Delta(request, index, prompt, cached, token, logprob, _REASONS[reason], text, top)
+
+
+def is_last(record: bytes) -> bool:
+    """Whether a packed delta ends its request."""
+    return record[_REASON_AT] != FinishReason.NONE
 
 
 class _Cutter:

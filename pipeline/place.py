@@ -18,15 +18,15 @@ from pipeline.control_groups import cpu_quota
 from pipeline.host import HostError
 from pipeline.npu import device_cpus
 
-_STAGES = ("front", "preprocess", "inference", "sampling")
+STAGES = ("front", "preprocess", "inference", "sampling")
 DEVICE = "device"
-_BESIDE_INFERENCE = len(_STAGES) - 1
+_BESIDE_INFERENCE = len(STAGES) - 1
 
 
 def fit_to_host(config: Configuration) -> Configuration:
     """The configuration with what depends on this host decided. Raises HostError."""
     pipeline = config.pipeline
-    cpus = CpuConfig(**{stage: _cpus_of(stage, config) for stage in _STAGES})
+    cpus = CpuConfig(**{stage: _cpus_of(stage, config) for stage in STAGES})
     fitted = dataclasses.replace(config, pipeline=dataclasses.replace(pipeline, cpus=cpus))
     spin = SpinConfig(**{field.name: spin_us(field.name, fitted, usable_cpus()) for field in fields(SpinConfig)})
     return dataclasses.replace(fitted, pipeline=dataclasses.replace(fitted.pipeline, spin_us=spin))

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Never
 
 import ipc
@@ -183,12 +184,16 @@ def name_process(name: str) -> None:
 
 def take_place(name: str, cpus: tuple[int, ...] | None) -> None:
     """On the configured CPUs, if any; and where CPUs are few, nobody who is woken may push inference off its own: it
-    is on its way to the next step, and then leaves the CPU to the others while the device computes (sched(7))."""
-    if cpus is not None:
-        os.sched_setaffinity(0, cpus)
-    if name != "inference":
-        with contextlib.suppress(PermissionError):  # a sandbox may forbid it; it is a favour, not a need
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    is on its way to the next step, and then leaves the CPU to the others while the device computes (sched(7)).
+
+    Libraries that are imported by now have threads already; those to come inherit."""
+    for thread in [int(task.name) for task in Path("/proc/self/task").iterdir()]:
+        with contextlib.suppress(ProcessLookupError):
+            if cpus is not None:
+                os.sched_setaffinity(thread, cpus)
+            if name != "inference":
+                with contextlib.suppress(PermissionError):  # a sandbox may forbid it; it is a favour, not a need
+                    os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
 
 
 def die_with_launcher(death_fd: int) -> None:

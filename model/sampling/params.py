@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -16,7 +17,7 @@ class ParameterError(ModelError, ValueError):
     """A sampling parameter is out of range: the fault of whoever wrote the request."""
 
     def __init__(self, parameter: str, value: object, allowed: str) -> None:
-        super().__init__(f"{parameter} is {value!r}, expected {allowed}")
+        super().__init__(f"{parameter} is {reprlib.repr(value)}, expected {allowed}")  # it may be nested deeply
         self.parameter = parameter
         self.value = value
         self.allowed = allowed

@@ -116,6 +116,9 @@ class PipelineConfig:
         PATH, None, "a Hugging Face directory: its configuration, weights and tokenizer are the defaults"
     )
     model_name: str = setting(TEXT, None, "name of the model in OpenAI's API", derived="`model_config.model_name`")
+    chat_template: Path | None = setting(
+        PATH, None, "Jinja file of `/v1/chat/completions`, where the tokenizer's own is missing or not wanted"
+    )
     runner: RunnerConfig = section(RunnerConfig)
     overlap: bool = setting(BOOLEAN, True, "prepare the next step while the device computes this one")
     max_rows: int = setting(
@@ -145,6 +148,12 @@ class PipelineConfig:
         integer(1024, 1 << 20), 64 << 10, "longest request line and headers together; beyond it 431"
     )
     body_limit_bytes: int = setting(integer(1024, 1 << 28), 4 << 20, "longest body of a request; beyond it 413")
+    prompt_limit_chars: int = setting(
+        integer(1, 1 << 28),
+        None,
+        "longest prompt that is text, in characters: what can't fit is refused before it is tokenized",
+        derived="16 x `seq_length`, at least 4096",
+    )
     max_connections: int = setting(integer(1, 1 << 20), 1000, "open connections; beyond it new ones get 503")
     hosts: tuple[str, ...] = setting(
         list_of(TEXT, maximum=64), None, "addresses to listen on", derived="`serving_config.server_ip`"

@@ -69,4 +69,5 @@ class ApiKeys:
 
 def _unauthorized(message: str, detail: bytes) -> ApiError:
     challenge = (b"www-authenticate", b'Bearer realm="ringserve"' + detail)
-    return ApiError(401, message, kind="authentication_error", parameter="authorization", headers=(challenge,))
+    kind, parameter, code = "authentication_error", "authorization", "invalid_api_key"
+    return ApiError(401, message, kind=kind, parameter=parameter, code=code, headers=(challenge,))

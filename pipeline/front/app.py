@@ -11,9 +11,11 @@ from pipeline.front.cors import Cors
 from pipeline.front.errors import NOT_FOUND, SERVER, ApiError, ClientGone
 from pipeline.front.exchange import Exchange
 from pipeline.front.generate_routes import GenerateRoutes
-from pipeline.front.info_routes import InfoRoutes
+from pipeline.front.info_routes import MODELS, InfoRoutes
 from pipeline.front.page_routes import PageRoutes
 from pipeline.front.settings import FrontSettings
+from pipeline.front.throttle import REFUSED
+from pipeline.front.tokenize_routes import TokenizeRoutes
 
 log = logging.getLogger("ringserve.front")
 
@@ -24,16 +26,27 @@ class Front:
     """An ASGI application. It sees only what came through a `Connection`."""
 
     def __init__(
-        self, settings: FrontSettings, generate: GenerateRoutes, info: InfoRoutes, page: PageRoutes, keys: ApiKeys
+        self,
+        settings: FrontSettings,
+        generate: GenerateRoutes,
+        tokenize: TokenizeRoutes,
+        info: InfoRoutes,
+        page: PageRoutes,
+        keys: ApiKeys,
     ) -> None:
         self._settings, self._keys, self._cors = settings, keys, Cors(settings.cors_origins)
+        self._model = info.model
         base = f"/models/{settings.model_route}"
         self._routes: dict[str, tuple[str, Handler]] = {
             base: ("POST", generate.llm_serving),
             f"{base}/generate": ("POST", generate.llm_serving_whole),
             f"{base}/generate_stream": ("POST", generate.llm_serving_streamed),
             "/v1/completions": ("POST", generate.completions),
+            "/v1/chat/completions": ("POST", generate.chat),
             "/v1/models": ("GET", info.models),
+            "/tokenize": ("POST", tokenize.tokenize),
+            "/detokenize": ("POST", tokenize.detokenize),
+            "/version": ("GET", info.version),
             "/serving/get_bs": ("GET", info.batch_size),
             "/serving/get_request_numbers": ("GET", info.request_numbers),
             "/serving/get_serverd_model_info": ("GET", info.model_info),
@@ -53,6 +66,8 @@ class Front:
         except ClientGone:
             pass  # nobody is there to be told
         except ApiError as error:
+            if error.status in (401, 403):
+                log.info("%d for %s: %s", error.status, exchange.client, error.message, extra={REFUSED: True})
             await self._refuse(exchange, error)
         except Exception:
             log.exception("%s %s failed", exchange.method, exchange.path)
@@ -65,6 +80,8 @@ class Front:
         if not is_open(path):
             self._keys.check(exchange.headers.get(b"authorization"))
         found = self._routes.get(path)
+        if found is None and path.startswith(MODELS):
+            found = ("GET", self._model)
         if found is None or not self._is_here(exchange.port, path):
             raise self._not_found(exchange.path)
         method, handler = found

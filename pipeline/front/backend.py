@@ -7,12 +7,14 @@ import contextlib
 import logging
 import secrets
 import struct
-from collections import deque
+import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import ipc
 from pipeline.front.errors import INVALID, OVERLOADED, UNAVAILABLE, ApiError, retry_later
+from pipeline.front.outbox import Outbox
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.stream import TokenStream
 from pipeline.messages import Accepted, Cancel, Refused, Started, Submit, unpack_reply
@@ -21,7 +23,7 @@ from pipeline.stats import Counters, FrontCounter, StatsReader
 log = logging.getLogger("ringserve.front")
 
 _REQUEST = struct.Struct("<Q")  # every delta begins with its request
-_BATCH = 1024  # records that are dispatched before streams get to write; under load each write then holds several
+_BATCH = 1024  # records that are dispatched together; under load each write then holds several
 _RETRY_S = 0.1  # how often a dead stage is looked after; it may be replaced
 
 
@@ -31,13 +33,16 @@ class Backend:
     A stage that dies or goes away fails every request in flight, and new ones are refused until it is back.
     """
 
-    def __init__(self, rings: FrontRings, settings: FrontSettings, counters: Counters, stats: StatsReader) -> None:
+    def __init__(
+        self, rings: FrontRings, settings: FrontSettings, counters: Counters, stats: StatsReader, outbox: Outbox
+    ) -> None:
         self._settings, self._counters, self._stats = settings, counters, stats
         self._rings = [ipc.ByteRing.from_handle(handle) for handle in (rings.requests, rings.replies, rings.deltas)]
         requests, replies, deltas = self._rings
         self._requests = ipc.AsyncProducer(requests, label="front")
         self._replies = ipc.AsyncConsumer(replies, label="front")
         self._deltas = ipc.AsyncConsumer(deltas, label="front")
+        self.outbox = outbox
         self._streams: dict[int, TokenStream] = {}
         self._next = secrets.randbits(31) << 32  # another front, or the next one, must not reuse a number
         self._cancels: deque[bytes] = deque()
@@ -176,18 +181,24 @@ class Backend:
         deltas, end = self._deltas, self._deltas.end
         while True:
             with await deltas.read() as slot:
-                self._dispatch(bytes(slot))
+                records = [bytes(slot)]
             if end.occupancy:
-                for record in end.read_many(_BATCH, 0):
-                    self._dispatch(record)
-                await asyncio.sleep(0)
+                records += end.read_many(_BATCH, 0)
+            self._dispatch(records)
+            await asyncio.sleep(0)  # what was written goes out, and others get a turn
 
-    def _dispatch(self, record: bytes) -> None:
-        stream = self._streams.get(_REQUEST.unpack_from(record)[0])
-        if stream is None:
-            self._counters.add(FrontCounter.DROPPED_DELTAS)
-        else:
-            stream.push(record)
+    def _dispatch(self, records: list[bytes]) -> None:
+        """To each stream what is its own, at once: usually a token of each, under load several."""
+        now, by_request = time.monotonic_ns(), defaultdict[int, list[bytes]](list)
+        for record in records:
+            by_request[_REQUEST.unpack_from(record)[0]].append(record)
+        for request, own in by_request.items():
+            stream = self._streams.get(request)
+            if stream is None:
+                self._counters.add(FrontCounter.DROPPED_DELTAS, len(own))
+            else:
+                stream.push(own, now)
+        self.outbox.flush(now)
 
     async def _read_replies(self) -> None:
         while True:
@@ -199,13 +210,15 @@ class Backend:
         stream = self._streams.get(reply.request)
         if stream is None:
             return
-        if isinstance(reply, Started):
+        if isinstance(reply, Accepted):
+            stream.accept()
+        elif isinstance(reply, Started):
             stream.waited_ns = reply.waited_ns
-        elif isinstance(reply, Refused):
+        else:
             stream.fail(self._refusal(reply))
 
     def _refusal(self, reply: Refused) -> ApiError:
         if reply.status in (429, 503):
             kind = OVERLOADED if reply.status == 429 else UNAVAILABLE
             return retry_later(reply.status, reply.message, kind, self._settings.retry_after_s)
-        return ApiError(reply.status, reply.message, parameter=reply.parameter)
+        return ApiError(reply.status, reply.message, parameter=reply.parameter, code=reply.code)

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from pipeline.front.errors import TIMED_OUT, UNAVAILABLE, ApiError, retry_later
 from pipeline.front.settings import FrontSettings
 
 EXTENSION = "ringserve.connection"  # where the application finds the connection in its scope
 _MAX_WATCHING = 64  # connections to the port of /metrics beyond all others
+_MAX_HEADERS = 256  # of a request, trailers included
 _MAX_PIPELINED = 16  # requests that wait behind one that is being answered before reading pauses
 
 
@@ -28,11 +29,14 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.settings = settings
         self.on_lost: set[Callable[[], None]] = set()
+        self.lost = False
         self._slow: asyncio.TimerHandle | None = None  # runs while a request is incomplete
         self._stalled: asyncio.TimerHandle | None = None  # runs while the client does not read
         self._receiving = False
         self._in_headers = True
-        self._header_bytes = 0
+        self._unparsed_bytes = 0  # of headers that may not be complete yet
+        self._header_bytes = self._header_count = 0
+        self._fault: ApiError | None = None  # what is wrong with the request, where the parser only knows that it is
 
     def abort(self) -> None:
         """Close at once, without waiting until the client has read what was written."""
@@ -57,6 +61,7 @@ class Connection(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         self.pipeline.clear()
+        self.lost = True
         super().connection_lost(exc)
         lost, self.on_lost = self.on_lost, set()
         for notify in lost:
@@ -74,33 +79,60 @@ class Connection(HttpToolsProtocol):
     # ---- clients that send too slowly, too much, or nonsense ------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self._header_bytes += len(data)
+        self._unparsed_bytes += len(data)
         super().data_received(data)
-        if self._in_headers and self._header_bytes > self.settings.header_limit_bytes:
-            limit = self.settings.header_limit_bytes
-            self._answer(ApiError(431, f"the headers are longer than {limit} bytes"))
+        if self._in_headers and self._unparsed_bytes > self.settings.header_limit_bytes:
+            self._answer(self._headers_too_long())
         elif 0 < len(self.pipeline) < _MAX_PIPELINED and len(self.cycle.body) <= HIGH_WATER_LIMIT:
             self.flow.resume_reading()  # to see that the client goes away
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._receiving = self._in_headers = True
+        self._header_bytes = self._header_count = 0
         self.scope["extensions"] = {EXTENSION: {"connection": self}}
         self._limit_request(self.settings.header_timeout_s)
+
+    def on_url(self, url: bytes) -> None:
+        self._count_header(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_count += 1
+        self._count_header(len(name) + len(value) + len(": \r\n"))
+        super().on_header(name, value)
+
+    def _count_header(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > self.settings.header_limit_bytes:
+            raise self._headers_too_long()
+        if self._header_count > _MAX_HEADERS:
+            raise self._found(ApiError(431, f"there are more than {_MAX_HEADERS} headers"))
+
+    def _headers_too_long(self) -> ApiError:
+        limit = self.settings.header_limit_bytes
+        return self._found(ApiError(431, f"the request line and the headers are longer than {limit} bytes"))
+
+    def _found(self, fault: ApiError) -> ApiError:
+        """The parser tells of an exception in a callback only that there was one."""
+        self._fault = fault
+        return fault
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
         self._limit_request(self.settings.body_timeout_s)
         super().on_headers_complete()
+        if self.parser.get_http_version() in ("0.9", "1.0"):
+            self.cycle.send = UntilClose(self.cycle).send  # type: ignore[method-assign]
 
     def on_message_complete(self) -> None:
         self._receiving = False
-        self._header_bytes = 0
+        self._unparsed_bytes = 0
         self._limit_request(None)
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        self._answer(ApiError(400, "this is not a valid HTTP request"))
+        self._answer(self._fault or ApiError(400, "this is not a valid HTTP request"))
 
     def _limit_request(self, seconds: float | None) -> None:
         if self._slow is not None:
@@ -145,6 +177,27 @@ class Connection(HttpToolsProtocol):
     def _abort_later(self) -> None:
         if self._stalled is None:
             self._stalled = self.loop.call_later(self.settings.write_timeout_s, self.abort)
+
+
+class UntilClose:
+    """What a cycle sends to a client that knows no chunks: an answer of unknown length ends when the connection does.
+
+    uvicorn's cycle would send chunks. Told that the length is known, it wants to see just as many bytes, so each part
+    is announced by itself.
+    """
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle, self._send = cycle, cycle.send
+        self._open_ended = False
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self._open_ended = all(name != b"content-length" for name, _ in message["headers"])
+            if self._open_ended:
+                self._cycle.chunked_encoding = False
+        elif self._open_ended:
+            self._cycle.expected_content_length = len(message["body"])
+        await self._send(message)
 
 
 def _plain_answer(error: ApiError) -> bytes:

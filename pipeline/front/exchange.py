@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -9,11 +10,14 @@ import orjson
 
 from pipeline.front.connection import EXTENSION, Connection
 from pipeline.front.errors import ApiError, ClientGone
+from pipeline.front.outbox import Outbox
 from pipeline.front.settings import FrontSettings
 
 Send = Callable[[Any], Awaitable[None]]
 JSON = b"application/json"
 Header = tuple[bytes, bytes]
+REQUEST_ID = b"x-request-id"
+_LONGEST_ID = 128
 
 
 class Exchange:
@@ -29,16 +33,21 @@ class Exchange:
         self.port: int = scope["server"][1]  # that the client connected to
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.common: Sequence[Header] = ()  # headers of the answer, whatever it is
+        self.client_id = _client_id(self.headers.get(REQUEST_ID, b""))
+        self.request_id = self.client_id or secrets.token_hex(8).encode()  # of the answer, whatever it is
         self.connection: Connection = scope["extensions"][EXTENSION]["connection"]
         self.started = False
+        self.body_bytes = 0
         self._receive, self._send, self._settings = receive, send, settings
 
     # ---- the request ----------------------------------------------------------------------------------------
 
     async def read_json(self) -> dict[str, Any]:
         """The body, which must be a JSON object. Raises ApiError 400, 413, 415; ClientGone."""
+        content = await self._read_body()
+        self.body_bytes = len(content)
         try:
-            body = orjson.loads(await self._read_body())
+            body = orjson.loads(content)
         except orjson.JSONDecodeError as error:
             raise ApiError(400, f"the body is not valid JSON: {error}") from None
         if not isinstance(body, dict):
@@ -74,14 +83,25 @@ class Exchange:
 
     async def start(self, status: int, content_type: bytes | None, headers: Sequence[Header] = ()) -> None:
         self.started = True
-        every = [*self.common, *headers]
+        every = [(REQUEST_ID, self.request_id), *self.common, *headers]
         if content_type is not None:
             every.append((b"content-type", content_type))
         await self._send({"type": "http.response.start", "status": status, "headers": every})
 
-    def write(self, body: bytes) -> Awaitable[None]:
-        """To be awaited; not a coroutine of its own, because this is called for every token."""
-        return self._send({"type": "http.response.body", "body": body, "more_body": True})
+    async def write(self, body: bytes) -> None:
+        """A part of an answer whose length was not told; waits while the client does not keep up."""
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    @property
+    def keeps_up(self) -> bool:
+        """The client is there and reads what is written."""
+        connection = self.connection
+        return not connection.flow.write_paused and not connection.transport.is_closing()
+
+    def write_soon(self, body: bytes, outbox: Outbox) -> None:
+        """As `write`, for every token, where the client `keeps_up`: HTTP's chunk goes to the transport itself. Nobody
+        else writes there while an answer lasts."""
+        outbox.put(self.connection.transport, b"%x\r\n%b\r\n" % (len(body), body))
 
     async def end(self, body: bytes = b"") -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
@@ -110,3 +130,13 @@ class Exchange:
             if message["type"] == "http.disconnect" or not message["more_body"]:
                 return
             left -= len(message["body"])
+
+
+async def answer_json(exchange: Exchange, value: Any) -> None:
+    await exchange.respond(200, orjson.dumps(value))
+
+
+def _client_id(header: bytes) -> bytes:
+    """What a client calls its request, empty if it is not fit for an answer's header and a line of the log."""
+    printable = all(0x21 <= byte <= 0x7E for byte in header)
+    return header if printable and len(header) <= _LONGEST_ID else b""

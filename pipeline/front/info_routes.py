@@ -9,17 +9,17 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import parse_qs
 
-import orjson
-
 from pipeline.front.backend import Backend
 from pipeline.front.errors import UNAVAILABLE, ApiError, retry_later
-from pipeline.front.exchange import Exchange
+from pipeline.front.exchange import Exchange, answer_json
 from pipeline.front.metrics import CONTENT_TYPE, StatsCollector
+from pipeline.front.openai_fields import check_model
 from pipeline.front.settings import FrontSettings
 from pipeline.front.spans import Spans
 from pipeline.front.trace import trace
 from pipeline.stats import PreprocessCounter, RingEnds, StatsReader
 
+MODELS = "/v1/models/"
 _LONGEST_TRACE_S = 60.0
 
 
@@ -35,26 +35,42 @@ class InfoRoutes:
 
     async def health(self, exchange: Exchange) -> None:
         """This process is alive."""
-        await _json(exchange, {"status": "alive"})
+        await answer_json(exchange, {"status": "alive"})
 
     async def ready(self, exchange: Exchange) -> None:
         if not self._backend.ready:
             raise retry_later(503, self._backend.why_not_ready, UNAVAILABLE, self._settings.retry_after_s)
-        await _json(exchange, {"status": "ready"})
+        await answer_json(exchange, {"status": "ready"})
 
     async def metrics(self, exchange: Exchange) -> None:
         await exchange.respond(200, self._collector.text(), CONTENT_TYPE)
 
+    async def version(self, exchange: Exchange) -> None:
+        await answer_json(exchange, {"version": version("ringserve")})
+
+    # ---- OpenAI's -------------------------------------------------------------------------------------------
+
     async def models(self, exchange: Exchange) -> None:
+        await answer_json(exchange, {"object": "list", "data": [self._model()]})
+
+    async def model(self, exchange: Exchange) -> None:
+        """`/v1/models/…`, whose name may have slashes in it."""
+        check_model(exchange.path.removeprefix(MODELS).rstrip("/"), self._settings)
+        await answer_json(exchange, self._model())
+
+    def _model(self) -> dict[str, Any]:
+        """`root` and what follows is vLLM's; its clients take `root` for the tokenizer's name."""
         settings = self._settings
-        model = {
+        return {
             "id": settings.model_name,
             "object": "model",
             "created": self._started,
             "owned_by": "ringserve",
+            "root": settings.model_name,
+            "parent": None,
             "max_model_len": settings.max_length,
+            "permission": [],
         }
-        await _json(exchange, {"object": "list", "data": [model]})
 
     # ---- llm-serving's --------------------------------------------------------------------------------------
 
@@ -66,7 +82,7 @@ class InfoRoutes:
 
     async def _number(self, exchange: Exchange, counter: str) -> None:
         number = self._stats.counters(PreprocessCounter)[counter]
-        await _json(exchange, {"event": "message", "retry": 30000, "data": number})
+        await answer_json(exchange, {"event": "message", "retry": 30000, "data": number})
 
     async def model_info(self, exchange: Exchange) -> None:
         settings = self._settings
@@ -82,7 +98,7 @@ class InfoRoutes:
             "model_pipeline_tag": "text-generation",
             "version": version("ringserve"),
         }
-        await _json(exchange, info)
+        await answer_json(exchange, info)
 
     # ---- for whoever runs the server ------------------------------------------------------------------------
 
@@ -115,7 +131,3 @@ def _seconds(query: bytes) -> float:
         message = f"seconds is {text[:40]!r}, expected a number in (0, {_LONGEST_TRACE_S:g}]"
         raise ApiError(400, message, parameter="seconds")
     return seconds
-
-
-async def _json(exchange: Exchange, value: Any) -> None:
-    await exchange.respond(200, orjson.dumps(value))

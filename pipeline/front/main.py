@@ -45,7 +45,7 @@ def settings_of(stage: Stage, metrics_port: int | None) -> FrontSettings:
         model_route=config.serving_config.model_route,
         vocab_size=stage.shapes.vocab_size,
         max_length=config.max_length,
-        max_prompt=min(config.model_config.seq_length, config.max_length - 1),
+        max_prompt=config.max_prompt,
         max_rows=stage.shapes.max_rows,
         max_queue=pipeline.max_queue,
         device=pipeline.runner.device,

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.descriptors import Stamp
 from pipeline.front.exchange import Header
+from pipeline.front.throttle import REFUSED
 from pipeline.messages import Delta, FinishReason
 from pipeline.stats import Counters, FrontCounter, Histograms, RequestHistogram, StatsReader, StepColumn
 
@@ -24,9 +25,11 @@ class Progress:
     """Times in nanoseconds of the monotonic clock. Nothing here is done per token but a few additions."""
 
     __slots__ = (
+        "_closed",
         "_counters",
         "_times",
         "arrival",
+        "client_id",
         "first",
         "front_ns",
         "last",
@@ -41,11 +44,13 @@ class Progress:
     def __init__(self, request: int, counters: Counters, times: Histograms) -> None:
         self._counters, self._times = counters, times
         self.request = request
+        self.client_id = ""  # what the client calls it, in x-request-id
         self.arrival = time.monotonic_ns()
         self.first = self.last = 0
         self.waited: int | None = None  # in the queue
         self.prompt = self.tokens = self.max_tokens = 0
         self.writes = self.front_ns = 0
+        self._closed = False
         counters.add(FrontCounter.REQUESTS)
 
     def on_tokens(self, count: int) -> None:
@@ -91,23 +96,30 @@ class Progress:
 
     def fail(self, status: int, message: str) -> None:
         outcome = FrontCounter.FAILED if status >= 500 else FrontCounter.REFUSED
-        self._close(FrontCounter.REJECTED if status == 429 else outcome, f"{status} {message}")
+        self._close(
+            FrontCounter.REJECTED if status == 429 else outcome, f"{status} {message}", refused=not self.tokens
+        )
 
     def cancel(self, why: str) -> None:
         self._close(FrontCounter.CANCELLED, f"cancelled: {why}")
 
-    def _close(self, outcome: FrontCounter, reason: str) -> None:
+    def _close(self, outcome: FrontCounter, reason: str, *, refused: bool = False) -> None:
+        """Once: of a request with several parts, one may have ended well before another fails."""
+        if self._closed:
+            return
+        self._closed = True
         self._counters.add(outcome)
         self._counters.add(FrontCounter.PROMPT_TOKENS, self.prompt)
         if self.waited is not None:
             self._times.observe(RequestHistogram.QUEUE, self.waited)
         if log.isEnabledFor(logging.INFO):
             fields = self._fields(reason)
-            log.info("request %s", _line(fields), extra={"fields": fields})
+            log.info("request %s", _line(fields), extra={"fields": fields, REFUSED: refused})
 
     def _fields(self, reason: str) -> dict[str, Any]:
         return {
             "id": f"{self.request:016x}",
+            **({"client_id": self.client_id} if self.client_id else {}),
             "reason": reason,
             "prompt_tokens": self.prompt,
             "tokens": self.tokens,
@@ -144,8 +156,9 @@ def _line(fields: dict[str, Any]) -> str:
     def ms(name: str) -> str:
         return "-" if fields[name] is None else f"{fields[name]:.1f} ms"
 
+    name = f" ({fields['client_id']})" if "client_id" in fields else ""
     return (
-        f"{fields['id']}: {fields['prompt_tokens']} prompt + {fields['tokens']} tokens, TTFT {ms('ttft_ms')}, "
+        f"{fields['id']}{name}: {fields['prompt_tokens']} prompt + {fields['tokens']} tokens, TTFT {ms('ttft_ms')}, "
         f"ITL {ms('itl_ms')}, total {ms('e2e_ms')}, {fields['reason']}"
     )
 

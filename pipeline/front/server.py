@@ -20,9 +20,12 @@ from pipeline.front.backend import Backend
 from pipeline.front.connection import Connection
 from pipeline.front.generate_routes import GenerateRoutes
 from pipeline.front.info_routes import InfoRoutes
+from pipeline.front.outbox import Outbox
 from pipeline.front.page_routes import PageRoutes
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.spans import Spans
+from pipeline.front.throttle import throttled
+from pipeline.front.tokenize_routes import TokenizeRoutes
 from pipeline.logs import configure_logging
 from pipeline.stats import (
     Counters,
@@ -92,12 +95,13 @@ async def _serve(
     on_listening: Callable[[str, int], None] | None,
 ) -> None:
     counters, stats, spans = Counters(page, "front"), StatsReader(page), Spans()
-    backend = Backend(rings, settings, counters, stats)
     times = Histograms(page, RequestHistogram)
+    backend = Backend(rings, settings, counters, stats, Outbox(times, spans))
     generate = GenerateRoutes(settings, backend, counters, times, stats, spans, tokenizer)
     ends = RingEnds(page, "front", backend.rings)
     info, shown = InfoRoutes(settings, backend, stats, spans, ends), PageRoutes(settings, stats, ends)
-    server = Server(Front(settings, generate, info, shown, keys), settings, on_shutdown=shown.feed.close)
+    app = Front(settings, generate, TokenizeRoutes(settings, tokenizer), info, shown, keys)
+    server = Server(app, settings, on_shutdown=shown.feed.close)
     backend.start()
     watch = asyncio.create_task(server.stop_when(backend.closed))
     host, port = listeners[0].getsockname()[:2]
@@ -105,7 +109,8 @@ async def _serve(
     if on_listening is not None:
         on_listening(host, port)
     try:
-        await server.serve(sockets=list(listeners))
+        with throttled(logging.getLogger("ringserve.front")):
+            await server.serve(sockets=list(listeners))
     finally:
         counters.set(FrontCounter.READY, 0)
         watch.cancel()

@@ -66,8 +66,9 @@ def make_scheduler(config: Configuration, facts: RunnerFacts, shapes: Shapes, ri
 def limits_of(config: Configuration, facts: RunnerFacts, ends: frozenset[int]) -> PreprocessLimits:
     return PreprocessLimits(
         max_length=facts.max_length,
-        max_prompt=min(config.model_config.seq_length, facts.max_length - 1),
+        max_prompt=config.max_prompt,
         max_queue=config.pipeline.max_queue,
         greedy_on_device=config.pipeline.greedy_on_device and facts.greedy_on_device,
         end_ids=ends,
+        max_prompt_chars=config.pipeline.prompt_limit_chars,
     )

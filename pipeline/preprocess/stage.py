@@ -25,6 +25,7 @@ from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import Counters, PreprocessCounter, RingEnds
 
 _NS = time.CLOCK_MONOTONIC
+TOO_LONG = "context_length_exceeded"  # OpenAI's code, by which clients know that they may shorten the prompt
 OVERLAPPED = 2  # steps under way: one computes, one waits with all but its token ids
 PLAIN = 1
 
@@ -38,6 +39,7 @@ class PreprocessLimits:
     max_queue: int  # requests waiting for a row
     greedy_on_device: bool
     end_ids: frozenset[int]
+    max_prompt_chars: int = 1 << 20  # of text: what can't fit anyway is not to stop all rows while it is tokenized
 
 
 class PreprocessStage:
@@ -141,6 +143,8 @@ class PreprocessStage:
     def _submit(self, message: Submit) -> Accepted | Refused:
         if len(self.scheduler.waiting) >= self._limits.max_queue:
             return Refused(message.request, 429, f"the queue is full ({self._limits.max_queue} requests wait)")
+        if isinstance(message.prompt, str) and len(message.prompt) > self._limits.max_prompt_chars:
+            return Refused(message.request, 400, self._too_many_characters(message.prompt), "prompt")
         try:
             ids = self._token_ids(message)
         except InvalidTextError as error:
@@ -151,6 +155,11 @@ class PreprocessStage:
             return refusal
         self.scheduler.submit(self._sequence(message, ids))
         return Accepted(message.request, ids)
+
+    def _too_many_characters(self, prompt: str) -> str:
+        limits = self._limits
+        allowed = f"at most {limits.max_prompt_chars} characters and {limits.max_prompt} tokens are allowed"
+        return f"the prompt has {len(prompt)} characters; {allowed}"
 
     def _token_ids(self, message: Submit) -> list[int]:
         if isinstance(message.prompt, str):
@@ -165,8 +174,8 @@ class PreprocessStage:
 
     def _shorten(self, message: Submit, prompt: int) -> Submit:
         """A limit that the client did not name is cut to what fits."""
-        room = self._longest - prompt
-        if not message.params.open_ended or not 1 <= room < message.params.max_tokens:
+        room, least = self._longest - prompt, max(1, message.params.sampling.min_tokens)
+        if not message.params.open_ended or not least <= room < message.params.max_tokens:
             return message
         return dataclasses.replace(message, params=dataclasses.replace(message.params, max_tokens=room))
 
@@ -176,12 +185,12 @@ class PreprocessStage:
             return Refused(message.request, 400, "the prompt has no tokens", "prompt")
         if prompt > limits.max_prompt:
             text = f"the prompt has {prompt} tokens; at most {limits.max_prompt} are allowed"
-            return Refused(message.request, 400, text, "prompt")
+            return Refused(message.request, 400, text, "prompt", TOO_LONG)
         if prompt + wanted > longest:
             text = (
                 f"{prompt} prompt tokens and {wanted} new ones are more than the {longest} that this server can hold"
             )
-            return Refused(message.request, 400, text, "max_tokens")
+            return Refused(message.request, 400, text, "max_tokens", TOO_LONG)
         return None
 
     def _sequence(self, message: Submit, ids: list[int]) -> Sequence:

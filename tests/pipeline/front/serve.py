@@ -8,17 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import ipc
+from model.demo import DEMO_DIR
+from model.tokenizer import load_tokenizer
 from pipeline.api_keys import digest
 from pipeline.front import FrontRings, FrontSettings, bind, run_front
 from pipeline.front.access import ApiKeys
 from pipeline.stats import StatsHandle
-
-
-class Words:
-    """What the front needs of a tokenizer: names of tokens."""
-
-    def token_text(self, token_id: int) -> str:
-        return f"t{token_id}"
 
 
 def say(**listening: Any) -> None:
@@ -27,6 +22,7 @@ def say(**listening: Any) -> None:
 
 def main() -> None:
     values, handles, stats = json.loads(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
+    tokenizer = values.pop("tokenizer", DEMO_DIR)
     keys = ApiKeys(digest(key.encode()) for key in values.pop("api_keys", []))
     settings = FrontSettings(**values)
     listeners = [bind(settings.host, settings.port)]
@@ -34,13 +30,12 @@ def main() -> None:
         listeners.append(bind(settings.host, settings.metrics_port))
         settings = replace(settings, metrics_port=listeners[1].getsockname()[1])
     rings = {name: ipc.RingHandle.from_text(text) for name, text in handles.items()}
-    words: Any = Words()
     run_front(
         settings,
         FrontRings(rings["requests"], rings["replies"], rings["deltas"]),
         StatsHandle(stats),
         listeners=listeners,
-        load_tokenizer=lambda: words,
+        load_tokenizer=lambda: load_tokenizer(tokenizer),
         keys=keys,
         on_listening=lambda host, port: say(host=host, port=port, metrics_port=settings.metrics_port),
     )

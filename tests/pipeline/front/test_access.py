@@ -38,7 +38,8 @@ def test_what_needs_a_key(locked, method, path):
     answer = locked.http.request(method, path)
     assert answer.status_code == 401
     error = answer.json()["error"]
-    assert (error["type"], error["param"], error["code"]) == ("authentication_error", "authorization", 401)
+    assert (error["type"], error["param"]) == ("authentication_error", "authorization")
+    assert error["code"] == "invalid_api_key"
     assert answer.headers["www-authenticate"] == 'Bearer realm="ringserve"'
     wrong = locked.http.request(method, path, headers=bearer("sk-mallory"))
     assert wrong.status_code == 401
