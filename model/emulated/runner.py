@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 from ..runner import Bucket, Float32, Int32, Progress, Runner, RunnerFacts, StepInputs
 from . import _device
+from .fault import fail_at
 from .reference import base_logits
 from .settings import EmulatedSettings
 
@@ -108,7 +109,10 @@ class EmulatedRunner(Runner):
             self.facts.block_size,
             self.settings.seed,
         )
-        cost = self.settings.cost
+        settings = self.settings
+        if settings.fault_token is not None:
+            fail_at(settings.fault_token, settings.fault, x.input_ids[:tokens])
+        cost = settings.cost
         noise_ms = cost.jitter_ms * self._jitter.standard_normal() if cost.jitter_ms else 0.0
         return int(max(cost.step_ms(tokens, rows, cached) + noise_ms, 0.0) * 1e6)
 

@@ -28,6 +28,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, settings: FrontSettings, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.settings = settings
+        self.timeout_keep_alive = settings.keep_alive_s  # type: ignore[assignment]
         self.on_lost: set[Callable[[], None]] = set()
         self.lost = False
         self._slow: asyncio.TimerHandle | None = None  # runs while a request is incomplete

@@ -75,7 +75,7 @@ class StepExecutor:
         slot.release()
         self.steps_done += 1
         if self._counters is not None:
-            self._counters.set(InferenceCounter.STEPS, self.steps_done)
+            self._counters.add(InferenceCounter.STEPS)
         if self._ends is not None:
             self._ends.copy()
 

@@ -40,6 +40,11 @@ class Sequence:
     finished: bool = False
 
     @property
+    def fresh(self) -> bool:
+        """It has never had a row, in this process or in one before it."""
+        return not self.preemptions and self.known == self.prompt
+
+    @property
     def length(self) -> int:
         """Tokens, those being sampled included."""
         return self.known + self.pending

@@ -87,7 +87,7 @@ class SamplingStage:
     def _count(self, rows: int) -> None:
         if self._counters is not None:
             tokens = self._out.token_ids[:rows][self._chosen[:rows] >= 0]
-            self._counters.set(SamplingCounter.STEPS, self.steps_done)
+            self._counters.add(SamplingCounter.STEPS)
             self._counters.add(SamplingCounter.TOKENS, int(np.count_nonzero(tokens >= 0)))
             self._counters.add(SamplingCounter.FAILED_ROWS, int(np.count_nonzero(tokens < 0)))
         if self._ends is not None:

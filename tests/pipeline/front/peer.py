@@ -90,7 +90,7 @@ class Peer:
             self.replies.write(Refused(message.request, int(status), text, parameter or None).pack())
             return
         self.replies.write(Accepted(message.request, [1, 2, 3]).pack())
-        self.replies.write(Started(message.request, 2_000_000).pack())
+        self.replies.write(Started(message.request, 2_000_000, 2).pack())
         self.running[message.request] = running
 
     def advance(self) -> bool:
