@@ -169,8 +169,9 @@ class _Ring:
             self.segment.unlink()
 
     def revoke(self) -> None:
-        """End the ring for both sides, for ever: whoever waits is woken, and sees RingClosed; a consumer first reads
-        what was published, and who attaches later finds nothing. For whoever made the ring and is no end of it."""
+        """End the ring for both sides, for ever. Whoever waits is woken and sees RingClosed, and so does who attaches
+        later; a consumer first reads what was published, a producer sees it when it looks for room the next time. For
+        whoever made the ring and is no end of it."""
         _core.revoke(self.segment.map)
         for fd in self._events:
             with contextlib.suppress(BlockingIOError):  # it can't be more readable than it is

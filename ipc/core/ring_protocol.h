@@ -234,7 +234,10 @@ static inline bool ring_waits_for(const ring_end_t *end, uint32_t i) {
 static inline ring_status_t ring_look_for_space(ring_end_t *end, uint64_t need) {
     uint64_t most_used = 0;
     bool nobody = true;
-    if (ring_is_revoked(end)) return RING_CLOSED;
+    if (ring_is_revoked(end)) {
+        end->cached_remote = end->position - end->capacity; /* no room, so that every attempt looks here again */
+        return RING_CLOSED;
+    }
     for (uint32_t i = 0; i < end->consumers; i++) {
         if (!ring_waits_for(end, i)) continue;
         nobody = false;
