@@ -1,6 +1,6 @@
 """The random checkpoint as GGUF, for llama.cpp. Runs in its environment:
 
-    python to_gguf.py CHECKPOINT_FOLDER FILE.gguf
+python to_gguf.py CHECKPOINT_FOLDER FILE.gguf
 """
 
 from __future__ import annotations

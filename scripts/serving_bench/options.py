@@ -89,7 +89,9 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
     which = group.add_mutually_exclusive_group(required=True)
     which.add_argument("--config", type=Path, metavar="FILE", help="start RingServe from this file, and end it after")
     which.add_argument("--base-url", metavar="URL", help="a server that runs, for example http://127.0.0.1:8000")
-    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="with --config: override a key")
+    group.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="with --config: override a key"
+    )
     group.add_argument("--backend", choices=tuple(APIS), default="llm-serving", help="the API (default llm-serving)")
     group.add_argument("--endpoint", metavar="PATH", help="another path than the backend's own")
     group.add_argument("--model", help="default: the first that /v1/models names")
@@ -106,7 +108,9 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dataset-path", type=Path, metavar="FILE", help="of custom prompts: JSON or JSON lines")
     group.add_argument("--num-prompts", type=_count, metavar="N", help="default: all there are; 1000 random ones")
     group.add_argument("--random-input-len", type=_count, default=1024, metavar="TOKENS", help="mean")
-    group.add_argument("--random-output-len", type=_count, default=128, metavar="TOKENS", help="mean, or where no other")
+    group.add_argument(
+        "--random-output-len", type=_count, default=128, metavar="TOKENS", help="mean, or where no other"
+    )
     group.add_argument("--random-range-ratio", type=_ratio, default=0.0, metavar="R", help="mean * (1 ± R)")
     group.add_argument("--prompt-ids", action="store_true", help="send token ids instead of text (completions)")
     group.add_argument("--seed", type=int, default=0, help="same seed: same prompts, same arrivals")

@@ -79,7 +79,9 @@ def test_llm_servings_other_protocol():
 
 
 def chunk(delta, reason=None, **more):
-    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": reason}], **more}).encode()
+    return (
+        b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": reason}], **more}).encode()
+    )
 
 
 def test_chat_does_not_count_the_role_or_the_end_as_tokens():
