@@ -1,9 +1,9 @@
-"""In which form a stream is asked for, and what its lines say. Names of backends are those of ``vllm bench serve``."""
+"""In which form a stream is asked for, and what its lines say. Backends are named as in ``vllm bench serve``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -97,15 +97,15 @@ def _openai_event(line: bytes) -> Event:
     if error := chunk.get("error"):
         return Event(error=_message(error))
     usage = chunk.get("usage") or {}
-    counts = {"output_tokens": usage.get("completion_tokens"), "prompt_tokens": usage.get("prompt_tokens")}
+    told = Event(output_tokens=usage.get("completion_tokens"), prompt_tokens=usage.get("prompt_tokens"))
     if not chunk.get("choices"):
-        return Event(**counts)
+        return told
     choice = chunk["choices"][0]
     delta = choice.get("delta", choice)
     text = delta.get("text") or delta.get("content") or ""
     reason = choice.get("finish_reason")
     is_token = bool(text) or (reason is None and "role" not in delta)
-    return Event(is_token=is_token, is_answer=True, text=text, finish_reason=reason, **counts)
+    return replace(told, is_token=is_token, is_answer=True, text=text, finish_reason=reason)
 
 
 def _message(error: Any) -> str:

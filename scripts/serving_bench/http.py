@@ -58,7 +58,8 @@ class Connection(asyncio.Protocol):
         """Raises OSError when the connection ends before the answer does."""
         assert self._transport is not None
         self._idle()
-        complete = self._complete = asyncio.get_running_loop().create_future()
+        complete: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._complete = complete
         self._transport.write(request)
         return await complete
 
@@ -121,7 +122,7 @@ class Client:
         self._keep_alive = keep_alive
         self._ssl = ssl.create_default_context() if self._url.scheme == "https" else None
         self._port = self._url.port or (443 if self._ssl else 80)
-        host = self._url.hostname or ""
+        self._host = host = self._url.hostname or ""
         fields = (("host", f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"), *headers)
         if not keep_alive:
             fields = (*fields, ("connection", "close"))
@@ -143,7 +144,7 @@ class Client:
                 continue  # closed while it was idle: nothing has come of the request yet
         make: Callable[[], Connection] = Connection
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(make, self._url.hostname, self._port, ssl=self._ssl)
+        _, connection = await loop.create_connection(make, self._host, self._port, ssl=self._ssl)
         return await self._ask(connection, request)
 
     def _used(self) -> Connection | None:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import uvloop
+
 from serving_bench.http import Client, Reply
 
-Progress = Callable[[int], None]
-"""Told the number of lines of each request that has ended."""
+Progress = Callable[[], object]
+"""Called when a request has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def run_load(
     *,
     max_concurrency: int | None = None,
     timeout_s: float = 3600.0,
-    progress: Progress = lambda lines: None,
+    progress: Progress = lambda: None,
 ) -> Run:
     """`arrivals_s[i]` is when request `i` starts; later, where `max_concurrency` others are under way then."""
     return uvloop.run(_Load(client, max_concurrency, timeout_s, progress).run(requests, arrivals_s))
@@ -91,7 +92,7 @@ class _Load:
             outcome.start_s = (outcome.started_ns - self._began_ns) / 1e9
             outcome.queue_s, outcome.late_s = outcome.start_s - came_s, came_s - due_s
             await self._ask(planned, outcome)
-        self._progress(len(outcome.reply.lines) if outcome.reply else 0)
+        self._progress()
         return outcome
 
     async def _ask(self, planned: Planned, outcome: Outcome) -> None:

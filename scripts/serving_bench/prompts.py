@@ -13,7 +13,7 @@ Encode = Callable[[str], list[int]]
 """Token ids of a text as the server makes them, special tokens included."""
 
 _TRIES = 200
-_WORDS = (
+_WORDS = (  # noqa: SIM905 - a list of 150 words would be a page long
     "a about after again all along also another around as ask at back because before begin between block both bring "
     "buffer but by cache call carry change clear come copy count data device do down each early empty end even every "
     "fast few find first follow for from full give go good great group hand have head here high hold how if in into "

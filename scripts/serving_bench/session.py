@@ -69,9 +69,11 @@ def _target(options: Options) -> Iterator[Target]:
     server = OwnServer.prepare(options.config, (*options.overrides, *logits), options.time_scale)
     tokenizer = options.tokenizer or server.config.tokenizer.vocab_file
     model = options.model or server.config.pipeline.model_name
-    with tempfile.TemporaryDirectory(prefix="ringserve-bench-") as folder:
-        with server.running(Path(folder) / "server.log") as process:
-            yield Target(process.base_url, model, server.device, tokenizer, process)
+    with (
+        tempfile.TemporaryDirectory(prefix="ringserve-bench-") as folder,
+        server.running(Path(folder) / "server.log") as process,
+    ):
+        yield Target(process.base_url, model, server.device, tokenizer, process)
 
 
 def _model_of(options: Options, url: str) -> str:
@@ -171,7 +173,7 @@ def _run(options: Options, client: Client, planned: list[Planned]) -> Run:
             arrivals.tolist(),
             max_concurrency=options.max_concurrency,
             timeout_s=options.request_timeout_s,
-            progress=lambda lines: bar.update(1) and None,
+            progress=bar.update,
         )
 
 

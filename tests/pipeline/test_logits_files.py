@@ -132,7 +132,7 @@ def test_a_server_saves_the_logits_of_the_tokens_that_it_gives(tmp_path, api):
 
 
 def test_two_runs_agree_and_a_disturbed_one_is_found(tmp_path):
-    """The same load with another batch, plan and order of steps: the checker sees no difference, until there is one."""
+    """The same load in other batches and another order of steps: there is no difference, until one is made."""
     variants = {
         "base": ["pipeline.max_rows=8"],
         "new": ["pipeline.max_rows=2", "pipeline.overlap=false", "pipeline.prefix_cache=false"],
