@@ -16,13 +16,24 @@ OWN_DESCRIPTORS = 192
 The front has some 60."""
 
 
+STAGE_ADDRESSES = 160 << 20
+"""Of a stage beside the rings: 100 to 140 MiB measured."""
+
+MODEL_ADDRESSES = 3 << 30
+"""Of inference with MindSpore, weights and KV cache not included: 2.8 GiB measured with the demo model."""
+
+
 class HostError(Exception):
     """This host can't run the configuration; the message says what to change."""
 
 
 def prepare_host(config: Configuration, shapes: Shapes) -> list[str]:
     """Raises HostError for what can't work; returns remarks on what will not work later."""
-    remarks = [raise_descriptor_limit(descriptors_needed(config)), require_shared_memory(config, shapes)]
+    remarks = [
+        raise_descriptor_limit(descriptors_needed(config)),
+        require_shared_memory(config, shapes),
+        doubt_address_space(config, shapes),
+    ]
     return [remark for remark in remarks if remark]
 
 
@@ -75,6 +86,17 @@ def require_shared_memory(config: Configuration, shapes: Shapes) -> str:
         short = f"only {mib(left.free)} are free ({left.bound_by}); {left.remedy}"
         return f"the server could not replace a stage that dies: {memory_shortage(once, twice)}, {short}"
     return ""
+
+
+def doubt_address_space(config: Configuration, shapes: Shapes) -> str:
+    """A remark where stages will hardly start: what they map is known in part only."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    stage = STAGE_ADDRESSES + shared_memory_needed(config, shapes)
+    model = MODEL_ADDRESSES if config.pipeline.runner.kind == "mindformers" else 0
+    if limit == resource.RLIM_INFINITY or limit >= stage + model:
+        return ""
+    need = mib(stage + model)
+    return f"each process may map {mib(limit)} (RLIMIT_AS), but about {need} are needed; ulimit -v unlimited"
 
 
 def memory_shortage(once: int, twice: int) -> str:

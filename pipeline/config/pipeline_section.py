@@ -183,6 +183,15 @@ class PipelineConfig:
     body_limit_bytes: int = setting(
         integer(1024, 1 << 28), 4 << 20, "longest body of a request; beyond it 413", live=True
     )
+    body_memory_bytes: int = setting(
+        integer(1024, 1 << 40), 256 << 20, "bodies that are being received, all together; beyond it 503", live=True
+    )
+    stream_buffer_tokens: int = setting(
+        integer(1, 1 << 20),
+        4096,
+        "tokens that wait for a client that does not read; beyond them it is cut off",
+        live=True,
+    )
     prompt_limit_chars: int = setting(
         integer(1, 1 << 28),
         None,
@@ -219,6 +228,12 @@ class PipelineConfig:
         False,
         "`logprob` of llm-serving's API is the raw logit, as it was there, not the log-probability",
         live=True,
+    )
+    save_logits_dir: Path | None = setting(
+        PATH,
+        None,
+        "for comparing runs: directory to which the logits of every 100th position are written, as llm-serving's "
+        "accuracy check wants them; costs time, and the argmax is not taken on the device",
     )
     log: LogConfig = section(LogConfig)
     spin_us: SpinConfig = section(SpinConfig)

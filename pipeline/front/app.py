@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pipeline.front.access import PROBES, ApiKeys, is_open, is_operators
+from pipeline.front.body_memory import BodyMemory
 from pipeline.front.cors import Cors
 from pipeline.front.errors import NOT_FOUND, SERVER, ApiError, ClientGone
 from pipeline.front.exchange import Exchange
@@ -35,6 +36,7 @@ class Front:
         keys: ApiKeys,
     ) -> None:
         self._settings, self._keys, self._cors = settings, keys, Cors(settings.cors_origins)
+        self._bodies = BodyMemory(settings.body_memory_bytes, settings.retry_after_s)
         self._model = info.model
         base = f"/models/{settings.model_route}"
         self._routes: dict[str, tuple[str, Handler]] = {
@@ -58,7 +60,7 @@ class Front:
         }
 
     async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
-        exchange = Exchange(scope, receive, send, self._settings)
+        exchange = Exchange(scope, receive, send, self._settings, self._bodies)
         try:
             if self._cors:
                 exchange.common = self._cors.headers(exchange)

@@ -42,7 +42,7 @@ class Backend:
         self._next = secrets.randbits(31) << 32  # another front, or the next one, must not reuse a number
         self._wires: Wires | None = None
         self._attending: asyncio.Task[None] | None = None
-        self._longest_record = 0  # known as soon as there have been rings
+        self._longest_record: int | None = None  # known as soon as there have been rings
         self.closed = asyncio.Event()  # nothing more comes from these rings: `leave` them
 
     def rewire(self, rings: FrontRings) -> None:
@@ -83,7 +83,12 @@ class Backend:
 
     @property
     def why_not_ready(self) -> str:
-        return "not ready: " + ("a stage is being restarted" if self._longest_record else "the model is being loaded")
+        return "not ready: " + ("a stage is being restarted" if self._was_ready else "the model is being loaded")
+
+    @property
+    def _was_ready(self) -> bool:
+        """Some front has been at work, this one or one before it: others will be, too."""
+        return self._longest_record is not None or self._stats.generation > 0
 
     # ---- requests -------------------------------------------------------------------------------------------
 
@@ -95,7 +100,7 @@ class Backend:
         """Raises ApiError: 503 before the model was ready for the first time, 429 when there is no room, 413 for a
         giant."""
         settings = self._settings
-        if not self._longest_record:
+        if not self._was_ready:
             raise retry_later(503, self.why_not_ready, UNAVAILABLE, settings.retry_after_s)
         if len(self._streams) >= settings.max_in_flight:
             raise retry_later(429, "too many requests wait; try again later", OVERLOADED, settings.retry_after_s)
@@ -107,7 +112,7 @@ class Backend:
 
     def _send(self, stream: TokenStream) -> None:
         record, wires = stream.message.pack(), self._wires
-        if len(record) > self._longest_record:
+        if self._longest_record is not None and len(record) > self._longest_record:
             raise ApiError(413, "the prompt is too long for this server", kind=INVALID, parameter="prompt")
         if wires is None or self.closed.is_set():
             return  # it is sent with the rest
@@ -126,7 +131,7 @@ class Backend:
             record = stream.resumption()
             if record is None or len(record) <= wires.max_record:
                 return record
-            stream.fail(ApiError(500, "the request is too long to be resumed", kind=SERVER))
+            stream.fail(ApiError(500, "the request is too long to be sent again", kind=SERVER))
             return None
 
         wires.send_later(late, resumes=True)

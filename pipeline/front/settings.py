@@ -36,6 +36,7 @@ class FrontSettings:
     host: str = "127.0.0.1"
     port: int = 8835  # 0: any
     body_limit_bytes: int = 4 << 20
+    body_memory_bytes: int = 256 << 20  # of all bodies that are being received
     header_limit_bytes: int = 64 << 10
     max_connections: int = 1000
     cors_origins: tuple[str, ...] = ()

@@ -122,6 +122,11 @@ class StatsReader:
         chosen: Int64 = records[whole & (sent >= since_ns) & (sent <= until_ns)]
         return chosen[np.argsort(chosen[:, StepColumn.STAMPS + Stamp.SENT])]
 
+    @property
+    def generation(self) -> int:
+        """Sets of rings that the launcher has handed out; 0: no stage has ever been at work."""
+        return int(self._views.launcher[LauncherCounter.GENERATION])
+
     def state(self, stage: str) -> StageState:
         """What the launcher thinks of this stage."""
         return StageState(int(self._views.launcher[LauncherCounter[f"{stage.upper()}_STATE"]]))
