@@ -212,7 +212,9 @@ class PipelineConfig:
         list_of(ORIGIN), None, "origins whose pages browsers let use this server; null: none"
     )
     metrics_port: int | None = setting(
-        integer(0, 65535), None, "port for `/metrics` and `/debug` alone, 0: any free one; null: where the rest is"
+        integer(0, 65535),
+        None,
+        "port for `/metrics`, `/debug` and the live page alone, 0: any free one; null: where the rest is",
     )
     metrics_host: str = setting(TEXT, "127.0.0.1", "address of that port")
     llm_serving_logprobs: bool = setting(

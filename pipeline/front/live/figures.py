@@ -42,6 +42,8 @@ def figures(samples: Sequence[Sample]) -> dict[str, Any]:
         },
         "rings": _rings(recent),
         "cpu": recent.cpu(),
+        "states": new.states,
+        "restarts": new.restarts,
     }
 
 

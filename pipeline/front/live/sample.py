@@ -9,10 +9,11 @@ from typing import Self
 
 from pipeline.front.metrics import read_process
 from pipeline.stats import (
+    STAGES,
     FrontCounter,
     Histogram,
     HistogramSnapshot,
-    InferenceCounter,
+    LauncherCounter,
     PreprocessCounter,
     RequestHistogram,
     RingReading,
@@ -38,7 +39,6 @@ class Sample:
     ready: bool
     front: Mapping[str, int]
     preprocess: Mapping[str, int]
-    inference: Mapping[str, int]
     sampling: Mapping[str, int]
     histograms: Mapping[tuple[str, str], HistogramSnapshot]  # by kind and name
     rings: tuple[RingReading, ...]
@@ -46,18 +46,19 @@ class Sample:
     step_decode_rows: int
     step_tokens: int
     cpu_s: Mapping[str, float]
+    states: Mapping[str, str]  # what the launcher thinks of the stages
+    restarts: int
 
     @classmethod
     def take(cls, stats: StatsReader) -> Self:
         """About half a millisecond."""
-        step = stats.last_step()
+        step, launcher = stats.last_step(), stats.counters(LauncherCounter)
         cpu = {stage: process.cpu_s for stage, pid in stats.pids().items() if (process := read_process(pid))}
         return cls(
             at_s=time.monotonic(),
             ready=stats.ready,
             front=stats.counters(FrontCounter),
             preprocess=stats.counters(PreprocessCounter),
-            inference=stats.counters(InferenceCounter),
             sampling=stats.counters(SamplingCounter),
             histograms={key(each): stats.histogram(each) for each in WATCHED},
             rings=tuple(stats.rings()),
@@ -65,6 +66,8 @@ class Sample:
             step_decode_rows=int(step[StepColumn.DECODE_ROWS]),
             step_tokens=int(step[StepColumn.TOKENS]),
             cpu_s=cpu,
+            states={stage: stats.state(stage).name.lower() for stage in STAGES},
+            restarts=sum(launcher[f"{stage}_restarts"] for stage in STAGES),
         )
 
 

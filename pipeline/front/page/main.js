@@ -31,7 +31,8 @@ function showAbout(about) {
 function showFigures(figures) {
   const state = get("state");
   state.dataset.state = figures.ready ? "good" : "wait";
-  write(state, figures.ready ? "serving" : "not ready");
+  const restarts = figures.restarts ? `, ${figures.restarts} restarts of stages` : "";
+  write(state, (figures.ready ? "serving" : "not ready") + restarts);
   show(get("tokens"), [perSecond(figures.tokens_per_s), ""]);
   write(get("tokens-note"), `peak of 60 s: ${perSecond(spark(figures.tokens_per_s))}`);
   showTime("ttft", figures.ttft_s, figures.ttft_p99_below_s);

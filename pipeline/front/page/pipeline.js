@@ -21,7 +21,7 @@ export function drawPipeline(svg, body) {
       showRing(parts[name], ring);
       showRow(rows[name], ring);
     }
-    for (const name of Object.keys(STAGES)) showStage(parts[name], figures.cpu[name]);
+    for (const name of Object.keys(STAGES)) showStage(parts[name], figures.cpu[name], figures.states[name]);
   };
   narrow.addEventListener("change", draw);
   draw();
@@ -54,8 +54,10 @@ function drawStage(svg, name, role, [x, y, width, height]) {
   return { text, level, full, label: height > 100 ? "CPU " : "" };
 }
 
-function showStage(part, cpu) {
-  write(part.text, cpu === undefined ? "not running" : `${part.label}${percent(Math.min(cpu, 9.99))}`);
+function showStage(part, cpu, state) {
+  const trouble = state === "hung" || state === "restarting"; // without a launcher nobody watches over the stages
+  write(part.text, trouble || cpu === undefined ? state : `${part.label}${percent(Math.min(cpu, 9.99))}`);
+  part.text.classList.toggle("bad", trouble);
   part.level.setAttribute("width", part.full * Math.min(cpu ?? 0, 1));
 }
 

@@ -13,6 +13,7 @@ import time
 import httpx
 import pytest
 
+from pipeline.descriptors import Stamp
 from pipeline.front.errors import ApiError
 from pipeline.front.live import LiveFeed, Sample, figures
 from pipeline.front.live.feed import MAX_WATCHERS
@@ -25,6 +26,7 @@ from pipeline.stats import (
     SamplingCounter,
     StatsPage,
     StatsReader,
+    StepColumn,
     StepHistogram,
 )
 
@@ -44,6 +46,13 @@ class Page:
 
     def counters(self, stage: str) -> Counters:
         return Counters(self.page, stage)
+
+    def record(self, number: int, sent_ns: int, *, tokens: int, rows: int, decode_rows: int) -> None:
+        """Of a step."""
+        record = self.page.views.steps[number]
+        record[StepColumn.STEP], record[StepColumn.STAMPS + Stamp.SENT] = number, sent_ns
+        record[StepColumn.TOKENS], record[StepColumn.ROWS] = tokens, rows
+        record[StepColumn.DECODE_ROWS] = decode_rows
 
     def look(self, at_s: float) -> None:
         self.samples.append(dataclasses.replace(Sample.take(StatsReader(self.page)), at_s=at_s))
@@ -131,11 +140,12 @@ def test_a_stage_that_began_anew_counts_from_zero(page):
 
 
 def test_rows_of_a_batch_that_stands_still_are_not_shown(page):
-    page.page.views.steps[5, :4] = (5, 70, 9, 6)
+    page.record(9, 1_000, tokens=50, rows=7, decode_rows=7)  # of an earlier generation of rings
+    page.record(5, 2_000, tokens=70, rows=9, decode_rows=6)
     page.counters("sampling").set(SamplingCounter.STEPS, 5)
     page.look(0)
     assert page.figures()["batch"] == {"running": 0, "decode_rows": 0, "prefill_rows": 0, "tokens": 0}
-    page.page.views.steps[6, :4] = (6, 72, 8, 6)
+    page.record(6, 3_000, tokens=72, rows=8, decode_rows=6)
     page.counters("sampling").set(SamplingCounter.STEPS, 6)
     page.counters("preprocess").set(PreprocessCounter.RUNNING, 8)
     page.look(1)
