@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import ConfigurationError, ModelError, StepError
-from model.mindformers_runner.best import BestTokens
 from model.mindformers_runner.binding import require_array, require_layout
 from model.mindformers_runner.checkpoint import open_checkpoint
 from model.mindformers_runner.configuration import read_architecture
@@ -23,6 +22,7 @@ from model.mindformers_runner.settings import MindFormersSettings
 from model.runner import Bucket, Float32, Int32, Progress, Runner, RunnerFacts, StepInputs
 
 if TYPE_CHECKING:
+    from model.mindformers_runner.best import BestTokens
     from model.mindformers_runner.compile_cache import CompileCache
     from model.mindformers_runner.execution import Execution
 
@@ -66,7 +66,7 @@ class MindFormersRunner(Runner):
         self._compiled: set[Bucket] = set()
         self._launched: Binding | None = None
         self._output: Any = None  # of the step under way, where it computes by itself
-        self._best = BestTokens(self.facts.vocab_size, settings.max_rows)
+        self._best: BestTokens | None = None
 
     def load(self, progress: Progress | None = None) -> None:
         """Build the network, allocate the KV cache, load the weights.
@@ -78,6 +78,7 @@ class MindFormersRunner(Runner):
         from model.mindformers_runner.quiet import import_mindformers
 
         import_mindformers()
+        from model.mindformers_runner.best import BestTokens
         from model.mindformers_runner.compile_cache import CompileCache
         from model.mindformers_runner.network import build_network, use_device
         from model.mindformers_runner.weights import load_weights, random_weights
@@ -90,6 +91,7 @@ class MindFormersRunner(Runner):
         self._execution = self._make_execution(network)
         self._cache = CompileCache(self.settings, self.architecture, self.facts.max_length)
         self._network = network
+        self._best = BestTokens(self.facts.vocab_size, self.settings.max_rows)
         _log.info("loaded %s; attention: %s, %s", self.facts.name, self.settings.attention, kernel_name())
 
     def warm_up(self, progress: Progress | None = None) -> None:
@@ -143,6 +145,7 @@ class MindFormersRunner(Runner):
         for array, name, kind in ((token_ids, "token_ids", np.int32), (logprobs, "logprobs", np.float32)):
             if array is not None:
                 require_array(array, name, (binding.bucket.rows,), kind)
+        assert self._best is not None  # nothing is launched before `load`
         self._best.choose(self._result(binding), token_ids, logprobs)
 
     def close(self) -> None:

@@ -138,10 +138,12 @@ class PipelineConfig:
     llm_serving_logprobs: bool = setting(
         BOOLEAN,
         True,
-        "tokens in llm-serving's API have a `logprob`; false: it is null, and greedy steps may stay on the device",
+        "tokens in llm-serving's API have a `logprob`; false: it is null",
     )
     llm_serving_raw_logit: bool = setting(
-        BOOLEAN, False, "`logprob` of llm-serving's API is the raw logit, as it was there, not the log-probability"
+        BOOLEAN,
+        False,
+        "`logprob` of llm-serving's API is the raw logit, as it was there; steps then bring all logits",
     )
     log: LogConfig = section(LogConfig)
     spin_us: SpinConfig = section(SpinConfig)
