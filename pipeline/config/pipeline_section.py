@@ -220,13 +220,13 @@ class PipelineConfig:
     llm_serving_logprobs: bool = setting(
         BOOLEAN,
         True,
-        "tokens in llm-serving's API have a `logprob`; false: it is null, and greedy steps may stay on the device",
+        "tokens in llm-serving's API have a `logprob`; false: it is null",
         live=True,
     )
     llm_serving_raw_logit: bool = setting(
         BOOLEAN,
         False,
-        "`logprob` of llm-serving's API is the raw logit, as it was there, not the log-probability",
+        "`logprob` of llm-serving's API is the raw logit, as it was there; steps then bring all logits",
         live=True,
     )
     save_logits_dir: Path | None = setting(

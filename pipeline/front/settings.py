@@ -49,7 +49,7 @@ class FrontSettings:
     request_timeout_s: float | None = None
     stream_buffer_tokens: int = 4096  # tokens that may wait for a client that does not read
     retry_after_s: int = 1
-    llm_serving_logprobs: bool = True  # false: `logprob` is null there, and greedy steps may stay on the device
+    llm_serving_logprobs: bool = True  # false: `logprob` is null there
     llm_serving_raw_logit: bool = False  # true: it is the token's logit, as llm-serving has it
     log_level: str = "info"
     log_format: str = "text"  # or "json"

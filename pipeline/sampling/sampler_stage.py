@@ -148,6 +148,7 @@ class SamplingStage:
     def _choose(self, views: Any, rows: int) -> None:
         if views.head[Head.GREEDY]:
             self._out.token_ids[:rows] = views.token_ids[:rows]  # -1: the row's logits were not finite
+            self._out.logprobs[:rows] = views.logprobs[:rows]
         else:
             out = self._outs[rows]
             self._sampler.sample(views.logits[:rows], self._chosen[:rows], views.lengths[:rows], out)
