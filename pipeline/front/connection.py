@@ -174,7 +174,7 @@ class Connection(HttpToolsProtocol):
         self._limit_request(self.settings.body_timeout_s)
         super().on_headers_complete()
         self.cycle.transport = self._polite  # type: ignore[assignment]
-        if self.parser.get_http_version() in ("0.9", "1.0"):
+        if self.scope["http_version"] != "1.1":
             self.cycle.send = UntilClose(self.cycle).send  # type: ignore[method-assign]
 
     def on_message_complete(self) -> None:
