@@ -11,6 +11,7 @@ import fcntl
 import gc
 import json
 import os
+import resource
 import signal
 import sys
 import traceback
@@ -137,7 +138,7 @@ def main() -> int:
         return 0  # the launcher is gone, or about to end this process
     except Exception as error:  # noqa: BLE001 - the last place where it can be told
         with contextlib.suppress(ChannelError):
-            control.failed(f"{type(error).__name__}: {error}")
+            control.failed(_told(error))
         if not _is_expected(error):
             traceback.print_exc()
         return 1
@@ -175,6 +176,15 @@ def _is_expected(error: Exception) -> bool:
     from model.errors import ModelError
 
     return isinstance(error, ModelError | ipc.IpcError | OSError)
+
+
+def _told(error: Exception) -> str:
+    """What the launcher says of it; no memory has seldom a message of its own."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if limit == resource.RLIM_INFINITY or not isinstance(error, MemoryError | ImportError | ipc.SegmentError):
+        return what
+    return f"{what}; it may map {limit >> 20} MiB (RLIMIT_AS), which may be too little: ulimit -v unlimited"
 
 
 def _leave(*_: object) -> Never:

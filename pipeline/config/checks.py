@@ -197,6 +197,11 @@ def _check_rings(checker: _Checker) -> None:
         "raise request_bytes or lower body_limit_bytes",
     )
     checker.require(
+        lambda all_bodies, body: all_bodies >= body,
+        ("pipeline.body_memory_bytes", "pipeline.body_limit_bytes"),
+        "pipeline.body_memory_bytes is {0}, less than one body (body_limit_bytes, {1}); raise it or lower the other",
+    )
+    checker.require(
         lambda ring, longest: ring >= _REPLY_BYTES_PER_TOKEN * (longest + 16),
         ("pipeline.rings.reply_bytes", LONGEST),
         "pipeline.rings.reply_bytes is {0}, of which a record may take half: too little for the ids of a prompt in a "

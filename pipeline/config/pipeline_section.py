@@ -183,6 +183,15 @@ class PipelineConfig:
     body_limit_bytes: int = setting(
         integer(1024, 1 << 28), 4 << 20, "longest body of a request; beyond it 413", live=True
     )
+    body_memory_bytes: int = setting(
+        integer(1024, 1 << 40), 256 << 20, "bodies that are being received, all together; beyond it 503", live=True
+    )
+    stream_buffer_tokens: int = setting(
+        integer(1, 1 << 20),
+        4096,
+        "tokens that wait for a client that does not read; beyond them it is cut off",
+        live=True,
+    )
     prompt_limit_chars: int = setting(
         integer(1, 1 << 28),
         None,
@@ -203,20 +212,28 @@ class PipelineConfig:
         list_of(ORIGIN), None, "origins whose pages browsers let use this server; null: none"
     )
     metrics_port: int | None = setting(
-        integer(0, 65535), None, "port for `/metrics` and `/debug` alone, 0: any free one; null: where the rest is"
+        integer(0, 65535),
+        None,
+        "port for `/metrics`, `/debug` and the live page alone, 0: any free one; null: where the rest is",
     )
     metrics_host: str = setting(TEXT, "127.0.0.1", "address of that port")
     llm_serving_logprobs: bool = setting(
         BOOLEAN,
         True,
-        "tokens in llm-serving's API have a `logprob`; false: it is null, and greedy steps may stay on the device",
+        "tokens in llm-serving's API have a `logprob`; false: it is null",
         live=True,
     )
     llm_serving_raw_logit: bool = setting(
         BOOLEAN,
         False,
-        "`logprob` of llm-serving's API is the raw logit, as it was there, not the log-probability",
+        "`logprob` of llm-serving's API is the raw logit, as it was there; steps then bring all logits",
         live=True,
+    )
+    save_logits_dir: Path | None = setting(
+        PATH,
+        None,
+        "for comparing runs: directory to which the logits of every 100th position are written, as llm-serving's "
+        "accuracy check wants them; costs time, and the argmax is not taken on the device",
     )
     log: LogConfig = section(LogConfig)
     spin_us: SpinConfig = section(SpinConfig)

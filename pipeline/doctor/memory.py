@@ -11,7 +11,7 @@ from model.mindformers_runner.memory import available_memory, memory_need
 from pipeline.control_groups import memory_limit
 from pipeline.doctor.finding import Finding, fail, ok, warn
 from pipeline.doctor.subject import Host, Plan
-from pipeline.host import memory_shortage, mib, shared_memory_needed
+from pipeline.host import mib, shared_memory_needed
 from pipeline.runners import make_runner
 
 TOPIC = "memory"
@@ -20,16 +20,12 @@ PROCESS_BYTES = 70 << 20
 
 
 def check_shared_memory(_: Host, plan: Plan) -> Iterator[Finding]:
-    once, twice = (shared_memory_needed(plan.config, plan.shapes, generations) for generations in (1, 2))
-    left = shared_memory_left(SHM_DIRECTORY)
-    need, free = memory_shortage(once, twice), f"{mib(left.free)} are free ({left.bound_by})"
-    fix = f"{left.remedy}; at least {-(-twice >> 20) + 1} MiB"
-    if left.free < once:
-        yield fail(TOPIC, f"{need}, {free}", fix)
-    elif left.free < twice:
-        yield warn(TOPIC, f"{need}, {free}: a stage that dies could not be replaced", fix)
+    need, left = shared_memory_needed(plan.config, plan.shapes), shared_memory_left(SHM_DIRECTORY)
+    told = f"{mib(need)} of shared memory are needed, {mib(left.free)} are free ({left.bound_by})"
+    if left.free < need:
+        yield fail(TOPIC, told, f"{left.remedy}; at least {(need >> 20) + 1} MiB")
     else:
-        yield ok(TOPIC, f"{need}, {free}")
+        yield ok(TOPIC, told)
 
 
 def check_address_space(_: Host) -> Iterator[Finding]:
@@ -51,7 +47,7 @@ def check_locked_memory(_: Host, plan: Plan) -> Iterator[Finding]:
 
 def check_room(host: Host, plan: Plan) -> Iterator[Finding]:
     """Whether all processes together fit."""
-    need = 4 * PROCESS_BYTES + shared_memory_needed(plan.config, plan.shapes, 2) + _model_bytes(plan)
+    need = 4 * PROCESS_BYTES + shared_memory_needed(plan.config, plan.shapes) + _model_bytes(plan)
     room, limit = available_memory(host.root), memory_limit(host.root)
     bound = "" if limit is None else f", within the control group's limit of {mib(limit)}"
     told = f"about {mib(need)} are needed in all, {mib(room)} are available{bound}"

@@ -24,8 +24,13 @@ _MAX_WATCHING = 64  # connections to the port of /metrics beyond all others
 _MAX_REFUSED = 256  # connections beyond the limit that are told so; others are closed at once
 _MAX_HEADERS = 256  # of a request, trailers included
 _MAX_PIPELINED = 16  # requests that wait behind one that is being answered before reading pauses
+_MOST_PIPELINED = 256  # requests that what was read till then may hold; tiny ones would be thousands
 _LONGEST_LINGER_S = 30.0
 _LINGER_S = 2.0  # for a client that sends nothing more to read its last answer and close
+
+
+class TooManyRequestsError(Exception):
+    """A client sends more requests than anybody would without waiting for answers."""
 
 
 class Connection(HttpToolsProtocol):
@@ -141,6 +146,8 @@ class Connection(HttpToolsProtocol):
             self.flow.resume_reading()  # to see that the client goes away
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            raise TooManyRequestsError  # the parser stops, and reports it as a request that is not valid
         super().on_message_begin()
         self._receiving = self._in_headers = True
         self._header_bytes = self._header_count = 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from pipeline.front.body_memory import BodyMemory
 from pipeline.front.connection import EXTENSION, Connection
 from pipeline.front.errors import ApiError, ClientGone
 from pipeline.front.outbox import Outbox
@@ -24,7 +25,12 @@ class Exchange:
     """`started` says that the status line is out: an error can't be told with a status any more."""
 
     def __init__(
-        self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Send, settings: FrontSettings
+        self,
+        scope: Any,
+        receive: Callable[[], Awaitable[Any]],
+        send: Send,
+        settings: FrontSettings,
+        bodies: BodyMemory,
     ) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
@@ -38,13 +44,15 @@ class Exchange:
         self.connection: Connection = scope["extensions"][EXTENSION]["connection"]
         self._chunks: bool = scope["http_version"] == "1.1"
         self.started = False
+        self._chunked: bool = scope["http_version"] not in ("0.9", "1.0")
+        self._unread = False  # the body was given up half-way
         self.body_bytes = 0
-        self._receive, self._send, self._settings = receive, send, settings
+        self._receive, self._send, self._settings, self._bodies = receive, send, settings, bodies
 
     # ---- the request ----------------------------------------------------------------------------------------
 
     async def read_json(self) -> dict[str, Any]:
-        """The body, which must be a JSON object. Raises ApiError 400, 413, 415; ClientGone."""
+        """The body, which must be a JSON object. Raises ApiError 400, 413, 415, 503; ClientGone."""
         content = await self._read_body()
         self.body_bytes = len(content)
         try:
@@ -56,29 +64,39 @@ class Exchange:
         return body
 
     async def _read_body(self) -> bytes:
-        limit = self._settings.body_limit_bytes
         if self.headers.get(b"content-encoding", b"identity") != b"identity":
             raise ApiError(415, "the body must not be compressed", parameter="content-encoding")
-        if self._announced() > limit:
-            raise self._too_large()
-        parts, size, more = [], 0, True
-        while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone("the client closed the connection")
-            parts.append(message["body"])
-            size += len(message["body"])
-            more = message["more_body"]
-            if size > limit:
-                raise self._too_large()
-        return b"".join(parts)
+        self._unread = True
+        self._require_size(self._announced())
+        parts: list[bytes] = []
+        held = 0
+        try:
+            while await self._read_part(parts):
+                self._bodies.take(len(parts[-1]))
+                held += len(parts[-1])
+                self._require_size(held)
+        finally:
+            self._bodies.give(held)
+        self._unread = False
+        body = b"".join(parts)
+        self._require_size(len(body))
+        return body
+
+    async def _read_part(self, parts: list[bytes]) -> bool:
+        """Whether there is more. Raises ClientGone."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone("the client closed the connection")
+        parts.append(message["body"])
+        return bool(message["more_body"])
 
     def _announced(self) -> int:
         length = self.headers.get(b"content-length", b"0")
         return int(length) if length.isdigit() and len(length) < 20 else 0
 
-    def _too_large(self) -> ApiError:
-        return ApiError(413, f"the body is longer than {self._settings.body_limit_bytes} bytes")
+    def _require_size(self, size: int) -> None:
+        if size > self._settings.body_limit_bytes:
+            raise ApiError(413, f"the body is longer than {self._settings.body_limit_bytes} bytes")
 
     # ---- the answer -----------------------------------------------------------------------------------------
 
@@ -102,7 +120,8 @@ class Exchange:
     def write_soon(self, body: bytes, outbox: Outbox) -> None:
         """As `write`, for every token, where the client `keeps_up`: HTTP's chunk goes to the transport itself. Nobody
         else writes there while an answer lasts."""
-        outbox.put(self.connection.transport, b"%x\r\n%b\r\n" % (len(body), body))
+        chunk = b"%x\r\n%b\r\n" % (len(body), body) if self._chunked else body
+        outbox.put(self.connection.transport, chunk)
 
     async def end(self, body: bytes = b"") -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
@@ -114,8 +133,8 @@ class Exchange:
         await self.end(body)
 
     async def refuse(self, error: ApiError) -> None:
-        """An error with its status. The connection ends with one that leaves a large body unread."""
-        close = [(b"connection", b"close")] if error.status == 413 else []
+        """An error with its status. The connection ends with one that leaves the body unread."""
+        close = [(b"connection", b"close")] if self._unread else []
         await self.respond(error.status, error.body(), headers=[*error.headers, *close])
 
 

@@ -20,7 +20,7 @@ from pipeline.front.llm_serving import parse_llm_serving
 from pipeline.front.progress import Progress
 from pipeline.front.settings import FrontSettings
 from pipeline.front.spans import Spans
-from pipeline.stats import Counters, Histograms, StatsReader
+from pipeline.stats import Counters, Histograms, RequestHistogram, StatsReader
 
 Parser = Callable[[dict[str, Any], int], Job]
 """Body and request number → what is asked for."""
@@ -96,5 +96,6 @@ class GenerateRoutes:
         return job
 
     def _generation(self, exchange: Exchange, job: Job, progress: Progress) -> Generation:
+        self._times.observe(RequestHistogram.TEXTS, len(job.parts))
         common = (exchange, job, self._backend, progress, self._stats, self._spans)
         return Generation(*common) if len(job.parts) == 1 else ManyParts(*common, new_progress=self._new_progress)

@@ -24,6 +24,7 @@ from pipeline.front.generate_routes import GenerateRoutes
 from pipeline.front.info_routes import InfoRoutes
 from pipeline.front.outbox import Outbox
 from pipeline.front.resources import prepare_process
+from pipeline.front.page_routes import PageRoutes
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.spans import Spans
 from pipeline.front.throttle import throttled
@@ -109,8 +110,9 @@ async def _serve(
     generate = GenerateRoutes(settings, backend, admission, counters, times, stats, spans, tokenizer)
     info = InfoRoutes(settings, backend, admission, stats, spans, ends)
     launched = isinstance(rings, Control)
-    app = Front(settings, generate, TokenizeRoutes(settings, tokenizer), info, keys)
-    server = Server(app, settings, admission, counters, launched=launched)
+    shown = PageRoutes(settings, stats, ends)
+    app = Front(settings, generate, TokenizeRoutes(settings, tokenizer), info, shown, keys)
+    server = Server(app, settings, admission, counters, shown.feed.close, launched=launched)
     if isinstance(rings, FrontRings):
         backend.rewire(rings)
         watch = asyncio.create_task(server.stop_when(backend.closed))
@@ -135,7 +137,14 @@ class Server(uvicorn.Server):
     requests for text; then it closes the connections and stops. `launched`: a launcher says when to drain."""
 
     def __init__(
-        self, app: Front, settings: FrontSettings, admission: Admission, counters: Counters, *, launched: bool
+        self,
+        app: Front,
+        settings: FrontSettings,
+        admission: Admission,
+        counters: Counters,
+        on_shutdown: Callable[[], None],
+        *,
+        launched: bool,
     ) -> None:
         config = uvicorn.Config(
             app,
@@ -152,7 +161,7 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._settings, self._admission, self._counters = settings, admission, counters
-        self._launched = launched
+        self._on_shutdown, self._launched = on_shutdown, launched
         self._draining: asyncio.Task[None] | None = None
 
     def drain(self) -> None:
@@ -174,6 +183,11 @@ class Server(uvicorn.Server):
         """Ten times a second: the launcher can see that this process gets on."""
         self._counters.add(FrontCounter.BEAT)
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Streams without an end must be ended, or they would hold up the drain."""
+        self._on_shutdown()
+        await super().shutdown(sockets)
 
     async def stop_when(self, event: asyncio.Event) -> None:
         await event.wait()

@@ -36,6 +36,7 @@ class FrontSettings:
     host: str = "127.0.0.1"
     port: int = 8835  # 0: any
     body_limit_bytes: int = 4 << 20
+    body_memory_bytes: int = 256 << 20  # of all bodies that are being received
     header_limit_bytes: int = 64 << 10
     max_connections: int = 1000
     cors_origins: tuple[str, ...] = ()
@@ -48,7 +49,7 @@ class FrontSettings:
     request_timeout_s: float | None = None
     stream_buffer_tokens: int = 4096  # tokens that may wait for a client that does not read
     retry_after_s: int = 1
-    llm_serving_logprobs: bool = True  # false: `logprob` is null there, and greedy steps may stay on the device
+    llm_serving_logprobs: bool = True  # false: `logprob` is null there
     llm_serving_raw_logit: bool = False  # true: it is the token's logit, as llm-serving has it
     log_level: str = "info"
     log_format: str = "text"  # or "json"

@@ -39,8 +39,11 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, runner: Runner
         ends = RingEnds(stage.stats, stage.name, slots)
         executor = StepExecutor(runner, steps, tokens, logits, stage.shapes, counters, ends)
         stage.begin(generation)
-        while True:
-            executor.run_step()
+        try:
+            while True:
+                executor.run_step()
+        finally:
+            runner.abandon()  # it may have begun a step on arrays of these rings
 
 
 def rehearse(runner: Runner, counters: Counters) -> None:

@@ -105,7 +105,13 @@ def limits_of(config: Configuration, facts: RunnerFacts, ends: frozenset[int]) -
         max_length=facts.max_length,
         max_prompt=config.max_prompt,
         max_queue=config.pipeline.max_queue,
-        greedy_on_device=config.pipeline.greedy_on_device and facts.greedy_on_device,
+        greedy_on_device=_greedy_on_device(config, facts),
         end_ids=ends,
         max_prompt_chars=config.pipeline.prompt_limit_chars,
     )
+
+
+def _greedy_on_device(config: Configuration, facts: RunnerFacts) -> bool:
+    """Not where logits are to be saved: they must come to the host then."""
+    pipeline = config.pipeline
+    return pipeline.greedy_on_device and facts.greedy_on_device and pipeline.save_logits_dir is None

@@ -231,7 +231,8 @@ class PreprocessStage:
             known=known,
             cached=message.cached_tokens,
             arrival_ns=message.arrival_ns,
-            greedy=params.sampling.argmax_suffices,
+            greedy=params.sampling.argmax_suffices and not params.raw_logit,
+            logprobs=params.sampling.logprobs is not None,
             argmax=params.sampling.chooses_argmax,
             params=params,
         )
@@ -260,6 +261,7 @@ class PreprocessStage:
         views.head[Head.STEP] = number
         views.head[Head.NEEDS] = number - 1 if plan.decode_rows else 0
         views.head[Head.GREEDY] = self._limits.greedy_on_device and self.scheduler.greedy
+        views.head[Head.LOGPROBS] = self.scheduler.logprobs
         views.head[Head.FORESEEN] = self.scheduler.argmax
         self._announce(number)
         views.stamps[Stamp.SCHEDULED] = time.clock_gettime_ns(_NS)

@@ -141,3 +141,4 @@ class RequestHistogram(IntEnum):
     PROMPT_TOKENS = 9
     GENERATED_TOKENS = 10
     MAX_TOKENS = 11  # how many it asked for at most
+    TEXTS = 12  # how many it asked for: prompts times n

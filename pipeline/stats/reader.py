@@ -144,6 +144,12 @@ class StatsReader:
         seen = int(taken[-1 - taken.size // 100]) if taken.size else 0
         return max(seen, int(self._views.inference[InferenceCounter.REHEARSAL_NS])) / 1e9
 
+    def last_step(self) -> Int64:
+        """The record of the step that sampling finished last; see StepColumn. Zeros before the first one."""
+        sent = self._views.steps[:, StepColumn.STAMPS + Stamp.SENT] * (self._views.steps[:, StepColumn.STEP] != 0)
+        record: Int64 = self._views.steps[int(sent.argmax())].copy()
+        return record
+
     @property
     def ready(self) -> bool:
         """All stages behind the front take work."""

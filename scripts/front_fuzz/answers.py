@@ -75,7 +75,7 @@ def _body(headers: dict[bytes, bytes], rest: bytes) -> tuple[bytes, bytes]:
 
 
 def _chunks(rest: bytes) -> tuple[bytes, bytes]:
-    parts = []
+    parts: list[bytes] = []
     while True:
         line, mark, rest = rest.partition(b"\r\n")
         size = int(line, 16) if mark else -1
