@@ -9,8 +9,8 @@ import socket
 from pipeline.config import Configuration
 
 SEND_BUFFER_BYTES = 128 << 10
-"""What the kernel takes of an answer that its client does not read (it doubles that for its own needs). Left to itself
-it takes up to 4 MiB a connection, and whole answers vanish there before anybody can tell that nobody reads."""
+"""What the kernel takes of an answer that its client does not read (it doubles that for its own needs). Left to
+itself it takes up to 4 MiB a connection: whole answers vanish there before anybody can tell that nobody reads."""
 
 
 class PortInUseError(Exception):

@@ -28,12 +28,13 @@ class TooManyRequestsError(Exception):
 
 
 class Connection(HttpToolsProtocol):
-    """`on_lost` holds what is to be called once when the connection is gone."""
+    """`on_lost` holds what is to be called once when the connection is gone, with why it is."""
 
     def __init__(self, *args: Any, settings: FrontSettings, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.settings = settings
-        self.on_lost: set[Callable[[], None]] = set()
+        self.on_lost: set[Callable[[str], None]] = set()
+        self._why_lost = "the client closed the connection"
         self.lost = False
         self._slow: asyncio.TimerHandle | None = None  # runs while a request is incomplete
         self._stalled: asyncio.TimerHandle | None = None  # runs while the client does not read
@@ -70,7 +71,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
         lost, self.on_lost = self.on_lost, set()
         for notify in lost:
-            notify()
+            notify(self._why_lost)
 
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
@@ -183,7 +184,11 @@ class Connection(HttpToolsProtocol):
 
     def _abort_later(self) -> None:
         if self._stalled is None:
-            self._stalled = self.loop.call_later(self.settings.write_timeout_s, self.abort)
+            self._stalled = self.loop.call_later(self.settings.write_timeout_s, self._cut_off)
+
+    def _cut_off(self) -> None:
+        self._why_lost = f"the client did not read for {self.settings.write_timeout_s:g} s"
+        self.abort()
 
 
 class UntilClose:
