@@ -96,8 +96,10 @@ class Server:
         }
 
     def lost_wakes(self) -> int:
-        """Timed waits that expired though data was there, in all rings; must be 0."""
+        """Timed waits that expired though data was there, in all rings; must be 0. Raises ServerError."""
         rings = [found.ring for found in self.segments() if found.ring is not None]
+        if not rings:
+            raise ServerError("no ring was found")
         return sum(side.counters["lost_wakes"] for ring in rings for side in (ring.producer, *ring.consumers))
 
     def stop(self) -> int:
