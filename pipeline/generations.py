@@ -8,6 +8,7 @@ them, and waits again.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import ipc
-from pipeline.control import Channel, Message
+from pipeline.control import Channel, ChannelError, Message
 
 CRASHED = "crash"  # by itself: a fault, an abort, or an exit
 KILLED = "killed"  # by somebody else's signal
@@ -122,7 +123,8 @@ class Control:
 
     def _on_signal(self, *_: object) -> None:
         if not self._asleep:
-            self.take()
+            with contextlib.suppress(ChannelError):  # that the launcher is gone is told where it matters
+                self.take()
 
     def take(self) -> None:
         """Handle what has come; generations are kept. Raises ChannelError when the launcher is gone."""

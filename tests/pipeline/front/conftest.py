@@ -124,7 +124,9 @@ class Served:
         given = self._theirs.fileno() if launched else self._texts
         fds = [given] if launched else self._fds
         self.front = self._start("serve.py", json.dumps(DEFAULTS | settings), json.dumps(given), fds=fds)
-        self.port: int = self.front.expect("port")
+        listening = self.front.expect("listening")
+        self.port: int = listening["port"]
+        self.metrics_port: int | None = listening["metrics_port"]
         self.url = f"http://127.0.0.1:{self.port}"
         self.http.base_url = httpx.URL(self.url)
         if not launched:
@@ -188,6 +190,17 @@ class Served:
 
     def complete(self, prompt: Any, **body: Any) -> httpx.Response:
         return self.http.post("/v1/completions", json={"prompt": prompt, **body})
+
+    def chat(self, content: Any, **body: Any) -> httpx.Response:
+        messages = [{"role": "user", "content": content}]
+        return self.http.post("/v1/chat/completions", json={"messages": messages, **body})
+
+    def submitted(self, word: str) -> dict[str, Any]:
+        """What arrived behind: the first request whose prompt has this word in it."""
+        while True:
+            seen = self.peer.expect("submit")
+            if word in str(seen["prompt"]):
+                return dict(seen)
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)

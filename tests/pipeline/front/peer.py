@@ -81,7 +81,10 @@ class Peer:
         say({"submit": message.request, "prompt": message.prompt, "max_tokens": message.params.max_tokens,
              "temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p,
              "seed": sampling.seed, "stop": message.params.stop, "logprobs": sampling.logprobs,
-             "ignore_eos": message.params.ignore_eos, "logit_bias": dict(sampling.logit_bias),
+             "ignore_eos": message.params.ignore_eos, "add_special": message.add_special,
+             "min_tokens": sampling.min_tokens, "open_ended": message.params.open_ended,
+             "include_stop": message.params.include_stop, "skip_special": message.params.skip_special,
+             "stop_token_ids": sampling.stop_token_ids, "logit_bias": dict(sampling.logit_bias),
              "resumed": message.resumed, "output": message.output, "cached_tokens": message.cached_tokens,
              "arrival_ns": message.arrival_ns})  # fmt: skip
         if "refuse" in running.options or (message.resumed and "poison" in running.options):
