@@ -34,8 +34,8 @@ class TooManyRequestsError(Exception):
 
 
 class Connection(HttpToolsProtocol):
-    """`on_lost` holds what is to be called once when the connection is gone, with why it is; `lost` tells that for ever
-    after."""
+    """`on_lost` holds what is to be called once when the connection is gone, with why it is; `lost` tells that it is
+    for ever after."""
 
     def __init__(self, *args: Any, settings: FrontSettings, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
