@@ -9,7 +9,7 @@ SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch])
 CONFIG  ?= configs/demo.yaml
 
 .PHONY: serve doctor test lint format bench-ipc bench-overhead bench-serving bench-task1 bench-task2 compare-peers
-.PHONY: fuzz stress-ipc verify sanitize test-aarch64 clean
+.PHONY: stress-ipc verify sanitize test-aarch64 clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
