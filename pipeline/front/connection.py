@@ -191,6 +191,8 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            return self.abort()
         self._refuse(self._cause or ApiError(400, "this is not a valid HTTP request"))
 
     def _limit_request(self, seconds: float | None) -> None:
