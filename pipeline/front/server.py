@@ -23,8 +23,8 @@ from pipeline.front.follow import follow
 from pipeline.front.generate_routes import GenerateRoutes
 from pipeline.front.info_routes import InfoRoutes
 from pipeline.front.outbox import Outbox
-from pipeline.front.resources import prepare_process
 from pipeline.front.page_routes import PageRoutes
+from pipeline.front.resources import prepare_process
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.spans import Spans
 from pipeline.front.throttle import throttled
