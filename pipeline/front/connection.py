@@ -194,8 +194,9 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         if len(self.pipeline) >= _MOST_PIPELINED:
-            return self.abort()
-        self._refuse(self._cause or ApiError(400, "this is not a valid HTTP request"))
+            self.abort()
+        else:
+            self._refuse(self._cause or ApiError(400, "this is not a valid HTTP request"))
 
     def _limit_request(self, seconds: float | None) -> None:
         if self._slow is not None:
