@@ -20,7 +20,7 @@ from ipc.errors import (
     SlotInUseError,
     WakeUpError,
 )
-from ipc.header import SIDE_COUNTERS, RingSnapshot, SideSnapshot, read_snapshot
+from ipc.header import SIDE_COUNTERS, RingGauge, RingSnapshot, RingState, SideSnapshot, read_snapshot
 from ipc.layout import Field, Layout
 from ipc.limits import MemoryLeft, shared_memory_left
 from ipc.ring import DEFAULT_SPIN_US, ByteRing, RingHandle, SlotRing
@@ -47,9 +47,11 @@ __all__ = [
     "PeerDied",
     "ReadSlot",
     "RingClosed",
+    "RingGauge",
     "RingHandle",
     "RingSelector",
     "RingSnapshot",
+    "RingState",
     "RingTimeout",
     "RoleTakenError",
     "Segment",

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable
@@ -170,6 +171,15 @@ class _Ring:
             self.wait_attached(timeout)
         finally:
             self.segment.unlink()
+
+    def revoke(self) -> None:
+        """End the ring for both sides, for ever. Whoever waits is woken and sees RingClosed, and so does who attaches
+        later; a consumer first reads what was published, a producer sees it when it looks for room the next time. For
+        whoever made the ring and is no end of it."""
+        _core.revoke(self.segment.map)
+        for fd in self._events:
+            with contextlib.suppress(BlockingIOError):  # it can't be more readable than it is
+                os.eventfd_write(fd, 1)
 
     def close(self) -> None:
         """Close the descriptors and unmap. Ends and views that are alive keep what they need."""

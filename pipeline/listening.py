@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from dataclasses import dataclass
+from typing import Self
 
 from pipeline.config import Configuration
 
@@ -15,6 +17,29 @@ itself it takes up to 4 MiB a connection: whole answers vanish there before anyb
 
 class PortInUseError(Exception):
     """An address can't be listened on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """All sockets of a server; to be closed."""
+
+    api: list[socket.socket]
+    metrics: list[socket.socket]
+
+    @classmethod
+    def open(cls, config: Configuration) -> Self:
+        """Raises PortInUseError."""
+        api = listen(config)
+        try:
+            return cls(api, listen_for_metrics(config))
+        except PortInUseError:
+            for listener in api:
+                listener.close()
+            raise
+
+    def close(self) -> None:
+        for listener in (*self.api, *self.metrics):
+            listener.close()
 
 
 def listen(config: Configuration) -> list[socket.socket]:

@@ -7,8 +7,10 @@ not parse is a bug, not an input.
 
 from __future__ import annotations
 
+import dataclasses
+import secrets
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
@@ -55,16 +57,35 @@ class GenerationParams:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """A request. The prompt is text to be tokenized, or token ids."""
+    """A request. The prompt is text to be tokenized, or token ids.
+
+    One that is `resumed` was let in before, and is not turned away because the queue is full. It goes on behind
+    `output`, the tokens that its client has got already.
+    """
 
     request: int
     prompt: str | list[int]
     params: GenerationParams
     add_special: bool = True  # let the tokenizer add BOS
     arrival_ns: int = 0
+    resumed: bool = False
+    output: list[int] = field(default_factory=list)
+    cached_tokens: int = 0  # of the prompt, as was told with the first token of `output`
 
     def pack(self) -> bytes:
         return orjson.dumps(["submit", self], default=dict, option=orjson.OPT_NON_STR_KEYS)
+
+    def with_seed(self) -> Submit:
+        """With a seed, drawn if there is none: whoever computes the request again then draws the same tokens."""
+        sampling = self.params.sampling
+        if sampling.seed not in (None, -1):
+            return self
+        sampling = dataclasses.replace(sampling, seed=secrets.randbits(63))
+        return dataclasses.replace(self, params=dataclasses.replace(self.params, sampling=sampling))
+
+    def after(self, output: list[int], cached_tokens: int) -> Submit:
+        """The same request once more, to go on behind these tokens."""
+        return dataclasses.replace(self, resumed=True, output=output, cached_tokens=cached_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +141,11 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The request has got its first row, `waited_ns` after it arrived."""
+    """The request has got its first row, `waited_ns` after it arrived, and some of its prompt in the cache."""
 
     request: int
     waited_ns: int
+    cached_tokens: int = 0
 
     def pack(self) -> bytes:
         return orjson.dumps(["started", self])

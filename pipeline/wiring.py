@@ -1,4 +1,4 @@
-"""The rings between the processes: made by the launcher, taken over by the stages."""
+"""The rings between the processes: made by the launcher for each generation, taken over by the stages."""
 
 from __future__ import annotations
 
@@ -48,9 +48,8 @@ class StageRings:
     records: Mapping[str, ipc.ByteRing]
 
     @classmethod
-    def take_over(cls, texts: Mapping[str, str], shapes: Shapes) -> StageRings:
-        """From inherited descriptors. Raises LayoutMismatchError, CorruptRingError."""
-        handles = {name: ipc.RingHandle.from_text(text) for name, text in texts.items()}
+    def take_over(cls, handles: Mapping[str, ipc.RingHandle], shapes: Shapes) -> StageRings:
+        """From descriptors that were handed over. Raises LayoutMismatchError, CorruptRingError."""
         return cls(
             slots={
                 name: ipc.SlotRing.from_handle(handle, layout=SLOT_LAYOUTS[name](shapes))
@@ -62,10 +61,14 @@ class StageRings:
             },
         )
 
+    def close(self) -> None:
+        for ring in (*self.slots.values(), *self.records.values()):
+            ring.close()
+
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """All rings of a server, by what flows through them."""
+    """All rings of a generation, by what flows through them."""
 
     requests: ipc.ByteRing  # front → preprocess
     replies: ipc.ByteRing  # preprocess → front
@@ -98,8 +101,13 @@ class Wiring:
         return {name: self.rings[name].handle for name in ENDS[stage]}
 
     def unlink(self) -> None:
+        """Remove the names: rings are handed over by descriptor, and nothing is to be left behind."""
         for ring in self.rings.values():
             ring.segment.unlink()
+
+    def revoke(self) -> None:
+        for ring in self.rings.values():
+            ring.revoke()
 
     def close(self) -> None:
         for ring in self.rings.values():

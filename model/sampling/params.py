@@ -72,8 +72,8 @@ class SamplingParams:
 
     @property
     def argmax_suffices(self) -> bool:
-        """The device's argmax is the answer: nothing else looks at the logits."""
-        return self.chooses_argmax and self.logprobs is None
+        """The device's argmax, and perhaps its log-probability, is the answer: nothing else looks at the logits."""
+        return self.chooses_argmax and not self.logprobs
 
     def validate(self, limits: SamplingLimits) -> None:
         """Raise `ParameterError` for the first parameter that is out of range."""

@@ -11,16 +11,22 @@ from pipeline.front.errors import ApiError
 
 PROBES: Final = frozenset({"/health", "/ready"})
 
-OPEN_PATHS: Final = PROBES | {"/metrics"}
-"""What is answered without a key: probes and figures, which tell nothing about anybody's requests. All else needs
-one, what does not exist included."""
+_FIGURES: Final = frozenset({"/metrics", "/live", "/"})
+_PAGE: Final = "/page/"  # what the page at / consists of
+
+
+def is_open(path: str) -> bool:
+    """What is answered without a key: probes and figures, which tell nothing about anybody's requests. All else needs
+    one, what does not exist included."""
+    return path in PROBES or path in _FIGURES or path.startswith(_PAGE)
+
 
 _SCHEME = b"bearer "
 
 
 def is_operators(path: str) -> bool:
     """What `pipeline.metrics_port` moves to a port of its own."""
-    return path == "/metrics" or path.startswith("/debug/")
+    return path in _FIGURES or path.startswith((_PAGE, "/debug/"))
 
 
 class ApiKeys:

@@ -6,13 +6,14 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pipeline.front.access import OPEN_PATHS, PROBES, ApiKeys, is_operators
+from pipeline.front.access import PROBES, ApiKeys, is_open, is_operators
 from pipeline.front.body_memory import BodyMemory
 from pipeline.front.cors import Cors
 from pipeline.front.errors import NOT_FOUND, SERVER, ApiError, ClientGone
 from pipeline.front.exchange import Exchange
 from pipeline.front.generate_routes import GenerateRoutes
 from pipeline.front.info_routes import MODELS, InfoRoutes
+from pipeline.front.page_routes import PageRoutes
 from pipeline.front.settings import FrontSettings
 from pipeline.front.throttle import REFUSED
 from pipeline.front.tokenize_routes import TokenizeRoutes
@@ -31,6 +32,7 @@ class Front:
         generate: GenerateRoutes,
         tokenize: TokenizeRoutes,
         info: InfoRoutes,
+        page: PageRoutes,
         keys: ApiKeys,
     ) -> None:
         self._settings, self._keys, self._cors = settings, keys, Cors(settings.cors_origins)
@@ -54,6 +56,7 @@ class Front:
             "/ready": ("GET", info.ready),
             "/metrics": ("GET", info.metrics),
             "/debug/trace": ("GET", info.trace),
+            **page.routes(),
         }
 
     async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
@@ -76,7 +79,7 @@ class Front:
         path = exchange.path if exchange.path in self._routes else exchange.path.rstrip("/")
         if self._cors and self._cors.is_preflight(exchange):
             return self._cors.preflight
-        if path not in OPEN_PATHS:
+        if not is_open(path):
             self._keys.check(exchange.headers.get(b"authorization"))
         found = self._routes.get(path)
         if found is None and path.startswith(MODELS):

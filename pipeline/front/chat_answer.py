@@ -18,21 +18,29 @@ class ChatChoice(OpenAIChoice):
 
     def __init__(self, index: int, heading: Heading, options: StreamOptions, logprobs: Logprobs | None) -> None:
         super().__init__(index, heading, options, logprobs)
-        self._event = self._chunk(b'"delta":{"content":%b},"logprobs":%b,"finish_reason":null')
-        self._end = self._chunk(b'"delta":{},"logprobs":null,"finish_reason":%b')
+        self._plain = self._plain_chunk(b'"delta":{"content":%b},"logprobs":null,"finish_reason":null')
+        self._full = self._chunk(b'"delta":{"content":%b},"logprobs":%b,"finish_reason":null', b"%b")
 
     def event(self, delta: Delta) -> bytes:
-        start = self._start(delta) if self.last is None else b""
+        if self._plain is None or self.last is None or delta.reason is not FinishReason.NONE:
+            return self._other_event(delta)
         self.last = delta
-        usage = self._usage(delta, delta.index)
-        end = b"" if delta.reason is FinishReason.NONE else self._end % (REASONS[delta.reason], usage)
-        if end and not delta.text and self._logprobs is None:
-            return start + end  # a token that ends the text shows nothing of itself
-        return start + self._event % (orjson.dumps(delta.text), self._logprobs_of(delta), usage) + end
+        return self._plain % orjson.dumps(delta.text)
 
-    def _start(self, delta: Delta) -> bytes:
-        form = self._chunk(b'"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null')
-        return form % self._usage(delta, 0)
+    def _other_event(self, delta: Delta) -> bytes:
+        """The first, the last, or with more than a text."""
+        events = []
+        if self.last is None:
+            role = b'"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null'
+            events.append(self._chunk(role, b"%b") % self._counts(delta, 0))
+        self.last = delta
+        counts, ended = self._counts(delta, delta.index), delta.reason is not FinishReason.NONE
+        if delta.text or not ended or self._logprobs is not None:  # else it is a token that shows nothing of itself
+            events.append(self._full % (orjson.dumps(delta.text), self._logprobs_of(delta), counts))
+        if ended:
+            end = self._chunk(b'"delta":{},"logprobs":null,"finish_reason":%b', b"%b")
+            events.append(end % (REASONS[delta.reason], counts))
+        return b"".join(events)
 
     def whole(self) -> bytes:
         assert self.last is not None  # an answer has at least one token

@@ -21,15 +21,18 @@ class CompletionChoice(OpenAIChoice):
     ) -> None:
         super().__init__(index, heading, options, logprobs)
         self._echo = echo
-        self._event = self._chunk(b'"text":%b,"logprobs":%b,"finish_reason":%b')
+        self._plain = self._plain_chunk(b'"text":%b,"logprobs":null,"finish_reason":%b')
+        self._full = self._chunk(b'"text":%b,"logprobs":%b,"finish_reason":%b', b"%b")
 
     def event(self, delta: Delta) -> bytes:
         self.last = delta
         text = delta.text
         if self._echo:
             text, self._echo = self._echo + text, ""
-        usage = self._usage(delta, delta.index)
-        return self._event % (orjson.dumps(text), self._logprobs_of(delta), REASONS[delta.reason], usage)
+        if self._plain is not None:
+            return self._plain % (orjson.dumps(text), REASONS[delta.reason])
+        counts = self._counts(delta, delta.index)
+        return self._full % (orjson.dumps(text), self._logprobs_of(delta), REASONS[delta.reason], counts)
 
     def whole(self) -> bytes:
         assert self.last is not None  # an answer has at least one token

@@ -42,7 +42,9 @@ class Exchange:
         self.client_id = _client_id(self.headers.get(REQUEST_ID, b""))
         self.request_id = self.client_id or secrets.token_hex(8).encode()  # of the answer, whatever it is
         self.connection: Connection = scope["extensions"][EXTENSION]["connection"]
+        self._chunks: bool = scope["http_version"] == "1.1"
         self.started = False
+        self._chunked: bool = scope["http_version"] not in ("0.9", "1.0")
         self._unread = False  # the body was given up half-way
         self.body_bytes = 0
         self._receive, self._send, self._settings, self._bodies = receive, send, settings, bodies
@@ -111,14 +113,15 @@ class Exchange:
 
     @property
     def keeps_up(self) -> bool:
-        """The client is there and reads what is written."""
+        """The client is there, reads what is written, and knows chunks."""
         connection = self.connection
-        return not connection.flow.write_paused and not connection.transport.is_closing()
+        return self._chunks and not connection.flow.write_paused and not connection.transport.is_closing()
 
     def write_soon(self, body: bytes, outbox: Outbox) -> None:
         """As `write`, for every token, where the client `keeps_up`: HTTP's chunk goes to the transport itself. Nobody
         else writes there while an answer lasts."""
-        outbox.put(self.connection.transport, b"%x\r\n%b\r\n" % (len(body), body))
+        chunk = b"%x\r\n%b\r\n" % (len(body), body) if self._chunked else body
+        outbox.put(self.connection.transport, chunk)
 
     async def end(self, body: bytes = b"") -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
@@ -130,23 +133,9 @@ class Exchange:
         await self.end(body)
 
     async def refuse(self, error: ApiError) -> None:
-        """An error with its status. One that leaves the body unread closes the connection."""
-        if not self._unread:
-            return await self.respond(error.status, error.body(), headers=error.headers)
-        body = error.body()
-        length, close = (b"content-length", b"%d" % len(body)), (b"connection", b"close")
-        await self.start(error.status, JSON, [length, close, *error.headers])
-        await self.write(body)
-        await self._discard()  # closing on data that was not read would take the answer with it
-        return await self.end()
-
-    async def _discard(self) -> None:
-        left = 4 * self._settings.body_limit_bytes
-        while left > 0:
-            message = await self._receive()
-            if message["type"] == "http.disconnect" or not message["more_body"]:
-                return
-            left -= len(message["body"])
+        """An error with its status. The connection ends with one that leaves the body unread."""
+        close = [(b"connection", b"close")] if self._unread else []
+        await self.respond(error.status, error.body(), headers=[*error.headers, *close])
 
 
 async def answer_json(exchange: Exchange, value: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from model.tokenizer import Tokenizer
+from pipeline.front.admission import Admission
 from pipeline.front.backend import Backend
 from pipeline.front.chat import parse_chat
 from pipeline.front.completions import parse_completion
@@ -19,7 +20,7 @@ from pipeline.front.llm_serving import parse_llm_serving
 from pipeline.front.progress import Progress
 from pipeline.front.settings import FrontSettings
 from pipeline.front.spans import Spans
-from pipeline.stats import Counters, Histograms, StatsReader
+from pipeline.stats import Counters, Histograms, RequestHistogram, StatsReader
 
 Parser = Callable[[dict[str, Any], int], Job]
 """Body and request number → what is asked for."""
@@ -34,6 +35,7 @@ class GenerateRoutes:
         self,
         settings: FrontSettings,
         backend: Backend,
+        admission: Admission,
         counters: Counters,
         times: Histograms,
         stats: StatsReader,
@@ -41,6 +43,7 @@ class GenerateRoutes:
         tokenizer: Tokenizer | None,
     ) -> None:
         self._settings, self._backend, self._tokenizer = settings, backend, tokenizer
+        self._admission = admission
         self._counters, self._times, self._stats, self._spans = counters, times, stats, spans
 
     async def llm_serving(self, exchange: Exchange) -> None:
@@ -68,8 +71,9 @@ class GenerateRoutes:
         exchange.request_id = exchange.client_id or b"%016x" % progress.request
         progress.client_id = exchange.client_id.decode()
         try:
-            job = await self._understand(exchange, lambda body: parse(body, progress.request))
-            await self._generation(exchange, job, progress).run(self._settings)
+            with self._admission.request():
+                job = await self._understand(exchange, lambda body: parse(body, progress.request))
+                await self._generation(exchange, job, progress).run(self._settings)
         except ApiError as error:
             progress.fail(error.status, error.message)
             raise
@@ -92,5 +96,6 @@ class GenerateRoutes:
         return job
 
     def _generation(self, exchange: Exchange, job: Job, progress: Progress) -> Generation:
+        self._times.observe(RequestHistogram.TEXTS, len(job.parts))
         common = (exchange, job, self._backend, progress, self._stats, self._spans)
         return Generation(*common) if len(job.parts) == 1 else ManyParts(*common, new_progress=self._new_progress)

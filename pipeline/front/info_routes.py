@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import parse_qs
 
+from pipeline.front.admission import SHUTTING_DOWN, Admission
 from pipeline.front.backend import Backend
 from pipeline.front.errors import UNAVAILABLE, ApiError, retry_later
 from pipeline.front.exchange import Exchange, answer_json
@@ -17,27 +18,41 @@ from pipeline.front.openai_fields import check_model
 from pipeline.front.settings import FrontSettings
 from pipeline.front.spans import Spans
 from pipeline.front.trace import trace
-from pipeline.stats import PreprocessCounter, RingEnds, StatsReader
+from pipeline.stats import STAGES, PreprocessCounter, RingEnds, StageState, StatsReader
 
 MODELS = "/v1/models/"
 _LONGEST_TRACE_S = 60.0
+_DOWN = (StageState.HUNG, StageState.RESTARTING)
 
 
 class InfoRoutes:
     """None of them waits for the pipeline, so that they answer while it does not."""
 
     def __init__(
-        self, settings: FrontSettings, backend: Backend, stats: StatsReader, spans: Spans, ends: RingEnds
+        self,
+        settings: FrontSettings,
+        backend: Backend,
+        admission: Admission,
+        stats: StatsReader,
+        spans: Spans,
+        ends: RingEnds,
     ) -> None:
-        self._settings, self._backend, self._stats, self._spans = settings, backend, stats, spans
+        self._settings, self._backend, self._admission = settings, backend, admission
+        self._stats, self._spans = stats, spans
         self._collector = StatsCollector(stats, settings, ends)
         self._started = int(time.time())
 
     async def health(self, exchange: Exchange) -> None:
-        """This process is alive."""
+        """Every stage gets on, or has nothing to do; 503 names those that do not. Loading a model is getting on."""
+        states = {stage: self._stats.state(stage) for stage in STAGES}
+        down = [f"{stage} is {state.name.lower()}" for stage, state in states.items() if state in _DOWN]
+        if down:
+            raise retry_later(503, "; ".join(down), UNAVAILABLE, self._settings.retry_after_s)
         await answer_json(exchange, {"status": "alive"})
 
     async def ready(self, exchange: Exchange) -> None:
+        if self._admission.draining:
+            raise retry_later(503, SHUTTING_DOWN, UNAVAILABLE, self._settings.retry_after_s)
         if not self._backend.ready:
             raise retry_later(503, self._backend.why_not_ready, UNAVAILABLE, self._settings.retry_after_s)
         await answer_json(exchange, {"status": "ready"})

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import socket
 
-from ipc import RingHandle
-from model.tokenizer import Tokenizer
 from pipeline.front.access import ApiKeys
 from pipeline.front.server import run_front
-from pipeline.front.settings import FrontRings, FrontSettings
+from pipeline.front.settings import FrontSettings
+from pipeline.garbage import settle
 from pipeline.runners import make_runner
 from pipeline.stage import Stage
 from pipeline.stats import StatsHandle
@@ -23,18 +21,22 @@ def run_front_stage(stage: Stage) -> None:
         listener.setblocking(False)
     metrics_port = listeners[-1].getsockname()[1] if stage.metrics_fds else None
 
-    def tokenizer() -> Tokenizer:
-        return open_tokenizer(stage.config, stage.shapes.vocab_size)
+    tokenizer = open_tokenizer(stage.config, stage.shapes.vocab_size)
+    settings, keys = settings_of(stage, metrics_port), ApiKeys(stage.api_keys)
 
-    rings = FrontRings(**{name: _copy(ring.handle) for name, ring in stage.rings.records.items()})
+    def reload() -> None:
+        settings.update(settings_of(stage, metrics_port))
+        keys.replace(stage.api_keys)
+
+    stage.on_reload = reload
+    settle(stage.name)
     run_front(
-        settings_of(stage, metrics_port),
-        rings,
+        settings,
+        stage.control,
         StatsHandle(stage.stats_fd),
         listeners=listeners,
-        load_tokenizer=tokenizer,
-        keys=ApiKeys(stage.api_keys),
-        on_listening=lambda *_: stage.status.ready(),
+        load_tokenizer=lambda: tokenizer,
+        keys=keys,
     )
 
 
@@ -69,9 +71,3 @@ def settings_of(stage: Stage, metrics_port: int | None) -> FrontSettings:
         log_level=pipeline.log.level,
         log_format=pipeline.log.format,
     )
-
-
-def _copy(handle: RingHandle) -> RingHandle:
-    """The stage has taken over the originals."""
-    segment, space, *data = (os.dup(fd) for fd in handle.fds)
-    return RingHandle(segment, space, tuple(data))

@@ -16,12 +16,8 @@ from pipeline.front.errors import ApiError
 from pipeline.front.logprobs import Logprobs
 from pipeline.messages import Delta, FinishReason
 
-REASONS = {
-    FinishReason.NONE: b"null",
-    FinishReason.LENGTH: b'"length"',
-    FinishReason.EOS: b'"stop"',
-    FinishReason.STOP: b'"stop"',
-}
+_REASONS = {FinishReason.LENGTH: b'"length"', FinishReason.EOS: b'"stop"', FinishReason.STOP: b'"stop"'}
+REASONS = tuple(_REASONS.get(reason, b"null") for reason in FinishReason)  # by value: hashing an enum is slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +55,24 @@ class OpenAIChoice:
         self._heading, self._options, self._logprobs = heading, options, logprobs
         self._texts: list[str] = []
 
-    def _chunk(self, choice: bytes) -> bytes:
-        """A format for events: `choice` has places of its own, the last one takes what `_usage` gives."""
+    def _chunk(self, choice: bytes, counts: bytes) -> bytes:
+        """A format for events, with the places that `choice` and `counts` have."""
         head = b"data: " + self._heading.bytes(self._heading.chunk)
-        return head.replace(b"%", b"%%") + b'{"index":%d,' % self.index + choice + b"}]%b}\n\n"
+        return head.replace(b"%", b"%%") + b'{"index":%d,' % self.index + choice + b"}]" + counts + b"}\n\n"
 
-    def _usage(self, delta: Delta, completion_tokens: int) -> bytes:
-        if self._options.continuous_usage:
-            return b',"usage":' + usage(delta.prompt_tokens, completion_tokens, delta.cached_tokens)
+    def _plain_chunk(self, choice: bytes) -> bytes | None:
+        """As `_chunk`, for events that have nothing but what `choice` says; None if these have more."""
+        plain = self._logprobs is None and not self._options.continuous_usage
+        return self._chunk(choice, self._no_counts) if plain else None
+
+    @property
+    def _no_counts(self) -> bytes:
         return b',"usage":null' if self._options.include_usage else b""
+
+    def _counts(self, delta: Delta, completion_tokens: int) -> bytes:
+        if not self._options.continuous_usage:
+            return self._no_counts
+        return b',"usage":' + usage(delta.prompt_tokens, completion_tokens, delta.cached_tokens)
 
     def add(self, delta: Delta) -> None:
         self.last = delta

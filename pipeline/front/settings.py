@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from ipc import RingHandle
 
@@ -16,9 +16,12 @@ class FrontRings:
     deltas: RingHandle
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class FrontSettings:
-    """Times in seconds, sizes in bytes. Limits of the model are those that preprocess holds, too."""
+    """Times in seconds, sizes in bytes. Limits of the model are those that preprocess holds, too.
+
+    Every part of the front refers to the same object, so that a reload reaches all of them (`update`).
+    """
 
     model_name: str  # in OpenAI's API
     model_route: str = "llama2"  # in llm-serving's paths
@@ -46,10 +49,15 @@ class FrontSettings:
     request_timeout_s: float | None = None
     stream_buffer_tokens: int = 4096  # tokens that may wait for a client that does not read
     retry_after_s: int = 1
-    llm_serving_logprobs: bool = True  # false: `logprob` is null there, and greedy steps may stay on the device
+    llm_serving_logprobs: bool = True  # false: `logprob` is null there
     llm_serving_raw_logit: bool = False  # true: it is the token's logit, as llm-serving has it
     log_level: str = "info"
     log_format: str = "text"  # or "json"
+
+    def update(self, other: FrontSettings) -> None:
+        """Take over the values of another one."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(other, field.name))
 
     @property
     def max_in_flight(self) -> int:

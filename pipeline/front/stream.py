@@ -8,35 +8,48 @@ not keep up.
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import Callable
 
 from pipeline.front.errors import ClientGone
+from pipeline.messages import Submit
 
 PassOn = Callable[[list[bytes]], bool]
 """Writes records to the client at once, or answers False: the task has to see to them."""
 
 
 class TokenStream:
-    """A buffer with one reader. Records are kept packed until their reader writes them out."""
+    """A buffer with one reader. Records are kept packed until their reader writes them out.
+
+    The request and the ids of all its tokens are kept until the end: with them it goes on elsewhere, should the
+    process that computes it fail.
+    """
 
     __slots__ = (
         "_failure",
         "_limit",
         "_loop",
+        "_over",
         "_pass_on",
         "_pushed_ns",
         "_records",
         "_shared",
         "_waiter",
         "accepted",
+        "cached_tokens",
+        "message",
         "on_overrun",
         "request",
         "taken_ns",
+        "tokens",
         "waited_ns",
     )
 
-    def __init__(self, request: int, limit: int) -> None:
-        self.request = request
+    def __init__(self, message: Submit, limit: int) -> None:
+        self.message = message
+        self.request = message.request
+        self.tokens = array("i")
+        self.cached_tokens = 0  # of the prompt, at the first admission
         self.taken_ns = 0  # when the oldest of the records that were taken last had come off the ring
         self.waited_ns: int | None = None  # in the queue
         self.accepted = False  # it is in the queue, or past it
@@ -44,11 +57,29 @@ class TokenStream:
         self._limit = limit
         self._pushed_ns = 0
         self._records: list[bytes] = []
+        self._over = False
         self._failure: Exception | None = None
         self._pass_on: PassOn | None = None  # while the reader waits
         self._waiter: asyncio.Future[None] | None = None
         self._shared = False  # `wake` is used, not `take`
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def live(self) -> bool:
+        """More tokens are wanted."""
+        return not self._over and self._failure is None
+
+    def resumption(self) -> bytes | None:
+        """What asks for the tokens that are missing; None if none are wanted."""
+        if not self.live:
+            return None
+        return self.message.after(self.tokens.tolist(), self.cached_tokens).pack()
+
+    def note(self, token: int, last: int) -> None:
+        """A delta has come that brings this token; `push` follows."""
+        self.tokens.append(token)
+        if last:
+            self._over = True
 
     def push(self, records: list[bytes], now_ns: int) -> None:
         """Deltas that came off the ring together. Beyond the limit, the client does not read: it is cut off."""
@@ -84,6 +115,10 @@ class TokenStream:
         if self._failure is None:
             self._failure = failure
         self._wake()
+
+    def stop(self) -> None:
+        """Nobody takes records any more."""
+        self._over = True
 
     def disconnect(self, why: str) -> None:
         self._records.clear()

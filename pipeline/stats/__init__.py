@@ -6,11 +6,16 @@ a log of the last steps with their time stamps, written by sampling, which sees 
 """
 
 from pipeline.stats.counters import (
+    GC_PAUSE_NS,
+    READY,
+    STAGES,
     FrontCounter,
     InferenceCounter,
+    LauncherCounter,
     PreprocessCounter,
     RequestHistogram,
     SamplingCounter,
+    StageState,
     StepHistogram,
 )
 from pipeline.stats.ladders import Histogram, edges, scale
@@ -19,7 +24,10 @@ from pipeline.stats.reader import EndReading, HistogramSnapshot, RingReading, St
 from pipeline.stats.writers import Counters, Histograms, Int64, RingEnds, StepLog
 
 __all__ = [
+    "GC_PAUSE_NS",
     "LAYOUT",
+    "READY",
+    "STAGES",
     "STEP_RECORDS",
     "Counters",
     "EndReading",
@@ -30,11 +38,13 @@ __all__ = [
     "Histograms",
     "InferenceCounter",
     "Int64",
+    "LauncherCounter",
     "PreprocessCounter",
     "RequestHistogram",
     "RingEnds",
     "RingReading",
     "SamplingCounter",
+    "StageState",
     "StatsHandle",
     "StatsPage",
     "StatsReader",

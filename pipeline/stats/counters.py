@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+STAGES = ("front", "preprocess", "inference", "sampling")
+
+READY = 0
+"""In the region of every stage: 1 while it is at work, 0 while it loads, waits for rings, or is dead."""
+
 
 class PreprocessCounter(IntEnum):
     """Gauges and counters of preprocess. `READY`: 1 as soon as requests are taken."""
@@ -26,6 +31,7 @@ class InferenceCounter(IntEnum):
     READY = 0
     STEPS = 1
     GREEDY_STEPS = 2
+    REHEARSAL_NS = 3  # time of the largest step, tried on padding alone before the first request
 
 
 class SamplingCounter(IntEnum):
@@ -56,6 +62,49 @@ class FrontCounter(IntEnum):
     GENERATED_TOKENS = 10
     IN_FLIGHT = 11
     DROPPED_DELTAS = 12  # of requests that were cancelled already
+    BEAT = 13  # grows ten times a second while the event loop runs
+    RESUMED = 14  # sent again after a stage had died
+
+
+class StageState(IntEnum):
+    """What the launcher thinks of a stage."""
+
+    STARTING = 0  # for the first time
+    OK = 1
+    HUNG = 2
+    RESTARTING = 3
+
+
+class LauncherCounter(IntEnum):
+    """The launcher's own. Of each stage: how often it was started anew, and its StageState."""
+
+    GENERATION = 0  # the current set of rings; 0: none yet
+    PREPROCESS_RESTARTS = 1
+    INFERENCE_RESTARTS = 2
+    SAMPLING_RESTARTS = 3
+    FRONT_RESTARTS = 4
+    PREPROCESS_STATE = 5
+    INFERENCE_STATE = 6
+    SAMPLING_STATE = 7
+    FRONT_STATE = 8
+
+
+GC_PAUSE_NS = 30
+"""In the region of every stage, behind its own counters: the longest time that collecting garbage has taken."""
+
+GAUGES = {
+    "preprocess": (
+        READY,
+        PreprocessCounter.WAITING,
+        PreprocessCounter.RUNNING,
+        PreprocessCounter.KV_BLOCKS_USED,
+        PreprocessCounter.CACHED_BLOCKS,
+    ),
+    "inference": (READY,),
+    "sampling": (READY,),
+    "front": (READY, FrontCounter.IN_FLIGHT),
+}
+"""What describes the present of a stage, and is wrong as soon as it is dead. The rest counts on when it is back."""
 
 
 class StepHistogram(IntEnum):
@@ -92,3 +141,4 @@ class RequestHistogram(IntEnum):
     PROMPT_TOKENS = 9
     GENERATED_TOKENS = 10
     MAX_TOKENS = 11  # how many it asked for at most
+    TEXTS = 12  # how many it asked for: prompts times n

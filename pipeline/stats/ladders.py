@@ -25,6 +25,7 @@ _REQUEST_S = (
     1920.0, 7680.0,
 )  # fmt: skip
 _TOKENS = tuple(float(digit * 10**power) for power in range(6) for digit in (1, 2, 5))
+_TEXTS = (1.0, 2.0, 5.0, 10.0, 20.0)
 _STEP_TOKENS = (1.0, *(float(2**power) for power in range(3, 15)))
 
 _REQUEST: Mapping[RequestHistogram, tuple[float, ...]] = MappingProxyType(
@@ -41,6 +42,7 @@ _REQUEST: Mapping[RequestHistogram, tuple[float, ...]] = MappingProxyType(
         RequestHistogram.PROMPT_TOKENS: _TOKENS,
         RequestHistogram.GENERATED_TOKENS: _TOKENS,
         RequestHistogram.MAX_TOKENS: _TOKENS,
+        RequestHistogram.TEXTS: _TEXTS,
     }
 )
 
@@ -54,4 +56,4 @@ def edges(histogram: Histogram) -> tuple[float, ...]:
 
 def scale(histogram: Histogram) -> int:
     """What one unit of `edges` is in the page: times are kept in nanoseconds, sizes as they are."""
-    return 1 if edges(histogram) in (_TOKENS, _STEP_TOKENS) else 10**9
+    return 1 if edges(histogram) in (_TOKENS, _TEXTS, _STEP_TOKENS) else 10**9

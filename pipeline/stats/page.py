@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from ipc import CorruptRingError, Field, Layout, Segment
-from pipeline.stats.counters import RequestHistogram, StepHistogram
+from pipeline.stats.counters import GAUGES, RequestHistogram, StepHistogram
 from pipeline.wiring import ENDS
 
 STEP_RECORDS = 4096
@@ -34,6 +34,7 @@ LAYOUT = Layout(
         Field("inference", "int64", (_COUNTER_WORDS,), "see InferenceCounter"),
         Field("sampling", "int64", (_COUNTER_WORDS,), "see SamplingCounter"),
         Field("front", "int64", (_COUNTER_WORDS,), "see FrontCounter"),
+        Field("launcher", "int64", (_COUNTER_WORDS,), "see LauncherCounter"),
         *(
             Field(f"{stage}_ends", "int64", (len(rings), _END_WORDS), "ends of its rings; see EndWord")
             for stage, rings in ENDS.items()
@@ -120,8 +121,9 @@ class StatsPage:
         self.segment.unlink()
 
     def reset(self, stage: str) -> None:
-        """A stage that starts anew is not ready, and has nothing waiting or running."""
-        getattr(self.views, stage)[:] = 0
+        """A stage that is dead is not ready, and has nothing waiting or running, nor rings. What else it counted
+        stays counted, so that no counter in `/metrics` ever goes back; its successor counts on."""
+        getattr(self.views, stage)[[*GAUGES[stage], PID_WORD]] = 0
         getattr(self.views, f"{stage}_ends")[:] = 0
 
 

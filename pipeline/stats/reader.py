@@ -9,10 +9,13 @@ import numpy as np
 
 from pipeline.descriptors import Stamp
 from pipeline.stats.counters import (
+    GC_PAUSE_NS,
     FrontCounter,
     InferenceCounter,
+    LauncherCounter,
     PreprocessCounter,
     SamplingCounter,
+    StageState,
     StepHistogram,
 )
 from pipeline.stats.ladders import Histogram, edges, scale
@@ -80,6 +83,7 @@ class StatsReader:
             InferenceCounter: "inference",
             SamplingCounter: "sampling",
             FrontCounter: "front",
+            LauncherCounter: "launcher",
         }[kind]
         words = getattr(self._views, stage).tolist()
         return {counter.name.lower(): words[counter] for counter in kind}
@@ -105,7 +109,8 @@ class StatsReader:
         return {stage: pid for stage, pid in pids.items() if pid}
 
     def steps(self, since_ns: int = 0, until_ns: int = 2**63 - 1) -> Int64:
-        """Records of steps that were sent within this time, in order, `[n, 16]`; see StepColumn.
+        """Records of steps that were sent within this time, in that order, `[n, 16]`; see StepColumn. Their numbers
+        begin anew with each generation.
 
         A record that changes while it is copied is left out: its number is compared before and after.
         """
@@ -115,7 +120,35 @@ class StatsReader:
         sent = records[:, StepColumn.STAMPS + Stamp.SENT]
         whole = (before != 0) & (before == after) & (before == records[:, StepColumn.STEP])
         chosen: Int64 = records[whole & (sent >= since_ns) & (sent <= until_ns)]
-        return chosen[np.argsort(chosen[:, StepColumn.STEP])]
+        return chosen[np.argsort(chosen[:, StepColumn.STAMPS + Stamp.SENT])]
+
+    @property
+    def generation(self) -> int:
+        """Sets of rings that the launcher has handed out; 0: no stage has ever been at work."""
+        return int(self._views.launcher[LauncherCounter.GENERATION])
+
+    def state(self, stage: str) -> StageState:
+        """What the launcher thinks of this stage."""
+        return StageState(int(self._views.launcher[LauncherCounter[f"{stage.upper()}_STATE"]]))
+
+    def gc_pause_s(self, stage: str) -> float:
+        """The longest pause of this stage for collecting garbage."""
+        return int(getattr(self._views, stage)[GC_PAUSE_NS]) / 1e9
+
+    def slowest_step_s(self) -> float:
+        """Device time of the slowest step there has been, or of the one that was tried before the first request, if
+        that took longer. One step in a hundred is left out, since a machine that paused is not a slow one."""
+        stamps = self._views.steps[:, StepColumn.STAMPS :]
+        taken = stamps[:, Stamp.COMPUTED] - stamps[:, Stamp.LAUNCHED]
+        taken = np.sort(taken[self._views.steps[:, StepColumn.STEP] != 0])
+        seen = int(taken[-1 - taken.size // 100]) if taken.size else 0
+        return max(seen, int(self._views.inference[InferenceCounter.REHEARSAL_NS])) / 1e9
+
+    def last_step(self) -> Int64:
+        """The record of the step that sampling finished last; see StepColumn. Zeros before the first one."""
+        sent = self._views.steps[:, StepColumn.STAMPS + Stamp.SENT] * (self._views.steps[:, StepColumn.STEP] != 0)
+        record: Int64 = self._views.steps[int(sent.argmax())].copy()
+        return record
 
     @property
     def ready(self) -> bool:

@@ -17,6 +17,7 @@ from pipeline.stats.page import HISTOGRAM_WORDS, PID_WORD, STEP_RECORDS, SUM_WOR
 from pipeline.wiring import ENDS, PRODUCERS
 
 Int64 = NDArray[np.int64]
+Rings = Mapping[str, ipc.SlotRing | ipc.ByteRing]
 
 
 class Counters:
@@ -33,6 +34,9 @@ class Counters:
     def set(self, counter: int, value: int) -> None:
         self._words[counter] = value
 
+    def get(self, counter: int) -> int:
+        return self._words[counter]
+
     def set_ready(self) -> None:
         """This process takes work."""
         self._words[PID_WORD] = os.getpid()
@@ -46,15 +50,19 @@ class RingEnds:
     two steps, without others having to map it.
     """
 
-    __slots__ = ("_copies",)
+    __slots__ = ("_copies", "_stage", "_table")
 
-    def __init__(self, page: StatsPage, stage: str, rings: Mapping[str, ipc.SlotRing | ipc.ByteRing]) -> None:
-        table = getattr(page.views, f"{stage}_ends")
+    def __init__(self, page: StatsPage, stage: str, rings: Rings | None = None) -> None:
+        self._stage, self._table = stage, getattr(page.views, f"{stage}_ends")
+        self.follow(rings or {})
+
+    def follow(self, rings: Rings) -> None:
+        """Of these rings from now on, or of none: they can't be unmapped while they are followed."""
         counted, self._copies = len(ipc.SIDE_COUNTERS), []
-        for row, name in enumerate(ENDS[stage]):
-            table[row, EndWord.CAPACITY] = rings[name].capacity
-            source = rings[name].counters("producer" if PRODUCERS[name] == stage else "consumer")
-            target = memoryview(table[row, :counted]).cast("B").cast("q")
+        for row, name in enumerate(ENDS[self._stage] if rings else ()):
+            self._table[row, EndWord.CAPACITY] = rings[name].capacity
+            source = rings[name].counters("producer" if PRODUCERS[name] == self._stage else "consumer")
+            target = memoryview(self._table[row, :counted]).cast("B").cast("q")
             self._copies.append((target, source))
 
     def copy(self) -> None:

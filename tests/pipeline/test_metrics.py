@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import re
 from pathlib import Path
 
@@ -77,6 +78,25 @@ def test_the_page_of_metrics_is_up_to_date(scrape):
     assert refresh(page) == page, "run: python -m pipeline.front.metrics.reference docs/metrics.md"
     for family in scrape.families:
         assert f"| `{family.name}{'_total' * (family.type == 'counter')}` |" in page
+
+
+def test_the_dashboard_asks_for_what_there_is(scrape):
+    labels = {}
+    for family in scrape.families:
+        for sample in family.samples:
+            labels.setdefault(sample.name, {"instance"}).update(sample.labels)
+    panels = json.loads((ROOT / "configs" / "grafana.json").read_text())["panels"]
+    targets = [target for panel in panels for target in panel.get("targets", ())]
+    assert len(targets) > 50
+    for target in targets:
+        expression, grouped = target["expr"], set()
+        selected = re.findall(r"(?:by \(([^)]*)\) )?\((?:rate\()?(ringserve_\w+){([^}]*)}", expression)
+        assert len(selected) == expression.count("ringserve_")
+        for by, name, matchers in selected:
+            groups = set(by.split(", ")) - {""}
+            assert groups | set(re.findall(r"(\w+)=", matchers)) <= labels.get(name, set()), expression
+            grouped |= groups
+        assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= grouped
 
 
 def test_sizes_of_requests(server, scrape):

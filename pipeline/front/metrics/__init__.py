@@ -4,5 +4,6 @@ Every metric is described in docs/metrics.md, which is made from what is exposed
 """
 
 from pipeline.front.metrics.collector import CONTENT_TYPE, StatsCollector
+from pipeline.front.metrics.processes import read_process
 
-__all__ = ["CONTENT_TYPE", "StatsCollector"]
+__all__ = ["CONTENT_TYPE", "StatsCollector", "read_process"]

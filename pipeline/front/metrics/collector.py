@@ -15,6 +15,7 @@ from pipeline.front.metrics.requests import request_metrics
 from pipeline.front.metrics.rings import ring_metrics
 from pipeline.front.metrics.scheduling import scheduling_metrics
 from pipeline.front.metrics.steps import step_metrics
+from pipeline.front.metrics.supervision import supervision_metrics
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import RingEnds, StatsReader
 
@@ -45,6 +46,7 @@ class StatsCollector(Collector):
         yield "steps", step_metrics(self._stats)
         yield "rings", ring_metrics(self._stats)
         yield "processes", process_metrics(self._stats)
+        yield "supervision", supervision_metrics(self._stats)
 
     def _server(self) -> Iterator[Metric]:
         settings = self._settings

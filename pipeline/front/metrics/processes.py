@@ -1,4 +1,4 @@
-"""The stages as processes, from proc(5)."""
+"""The stages as processes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from pipeline.stats import StatsReader
 class Process:
     cpu_s: float
     resident_bytes: int
-    started_s: float  # since the epoch
+    started_s: float  # since the machine was started
     threads: int
 
 
 def process_metrics(stats: StatsReader) -> Iterator[Metric]:
     found = [(stage, process) for stage, pid in stats.pids().items() if (process := read_process(pid))]
+    boot_s = _boot_time_s()
 
     def each(value: Callable[[Process], float]) -> Labelled:
         return (((stage,), value(process)) for stage, process in found)
@@ -39,13 +40,13 @@ def process_metrics(stats: StatsReader) -> Iterator[Metric]:
         "process_start_time_seconds",
         "When the stage was started, in seconds since the epoch",
         label,
-        each(lambda process: process.started_s),
+        each(lambda process: boot_s + process.started_s),
     )
     yield gauges("process_threads", "Threads of the stage", label, each(lambda process: process.threads))
 
 
 def read_process(pid: int) -> Process | None:
-    """None when it is gone."""
+    """From proc(5); None when it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -57,7 +58,7 @@ def read_process(pid: int) -> Process | None:
     return Process(
         cpu_s=(user + system) / ticks,
         resident_bytes=pages * os.sysconf("SC_PAGESIZE"),
-        started_s=_boot_time_s() + started / ticks,
+        started_s=started / ticks,
         threads=threads,
     )
 

@@ -18,7 +18,7 @@ from pipeline.stats import Counters, StatsPage, StatsReader
 from pipeline.wiring import ENDS
 
 _PART = re.compile(r"(<!-- (\w+): begin[^>]*-->\n).*?(<!-- \2: end -->)", re.DOTALL)
-_SECTIONS = ("server", "requests", "scheduling", "steps", "rings", "processes")
+_SECTIONS = ("server", "requests", "scheduling", "steps", "rings", "processes", "supervision")
 _HEADS: Sequence[str] = ("metric", "type", "labels", "meaning", "in vLLM")
 _OURS, _VLLM = "ringserve_", "vllm:"
 _SAME_IN_VLLM = (

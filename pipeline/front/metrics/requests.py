@@ -42,6 +42,7 @@ _HISTOGRAMS = (
         "request_params_max_tokens",
         "Tokens that an answered request had allowed at most",
     ),
+    (RequestHistogram.TEXTS, "request_texts", "Texts that a request asked for: prompts times `n`"),
 )
 
 

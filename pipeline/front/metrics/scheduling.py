@@ -19,7 +19,11 @@ def scheduling_metrics(stats: StatsReader) -> Iterator[Metric]:
     yield gauge("kv_cache_usage", "Part of the KV blocks in use, 0 to 1", used / total if total else 0)
     yield gauge("kv_blocks", "KV blocks there are", total)
     yield gauge("kv_blocks_used", "KV blocks in use", used)
-    yield gauge("kv_blocks_cached", "KV blocks kept for prompts that begin alike", now["cached_blocks"])
+    yield gauge(
+        "kv_blocks_cached",
+        "Full KV blocks that prompts can share, in use or not",
+        now["cached_blocks"],
+    )
     yield counter("prefix_cache_queries", "Prompt tokens looked up in the prefix cache", queries)
     yield counter("prefix_cache_hits", "Prompt tokens found there", hits)
     yield gauge("prefix_cache_hit_rate", "Part found since start, 0 to 1", hits / queries if queries else 0)

@@ -1,4 +1,7 @@
-"""Runs a real front for the tests: ``python serve.py <settings as JSON> <handles as JSON> <stats descriptor>``."""
+"""Runs a real front for the tests: ``python serve.py <settings as JSON> <control descriptor> <stats descriptor>``.
+
+In place of a control descriptor, handles as JSON: then there is one set of rings, and the front ends with it.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ import ipc
 from model.demo import DEMO_DIR
 from model.tokenizer import load_tokenizer
 from pipeline.api_keys import digest
+from pipeline.control import Channel
 from pipeline.front import FrontRings, FrontSettings, bind, run_front
 from pipeline.front.access import ApiKeys
+from pipeline.generations import Control
 from pipeline.stats import StatsHandle
 
 
@@ -21,7 +26,7 @@ def say(**listening: Any) -> None:
 
 
 def main() -> None:
-    values, handles, stats = json.loads(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
+    values, given, stats = json.loads(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
     tokenizer = values.pop("tokenizer", DEMO_DIR)
     keys = ApiKeys(digest(key.encode()) for key in values.pop("api_keys", []))
     settings = FrontSettings(**values)
@@ -29,10 +34,14 @@ def main() -> None:
     if settings.metrics_port is not None:
         listeners.append(bind(settings.host, settings.metrics_port))
         settings = replace(settings, metrics_port=listeners[1].getsockname()[1])
-    rings = {name: ipc.RingHandle.from_text(text) for name, text in handles.items()}
+    rings: FrontRings | Control
+    if isinstance(given, int):
+        rings = Control(Channel.inherited(given))
+    else:
+        rings = FrontRings(**{name: ipc.RingHandle.from_text(text) for name, text in given.items()})
     run_front(
         settings,
-        FrontRings(rings["requests"], rings["replies"], rings["deltas"]),
+        rings,
         StatsHandle(stats),
         listeners=listeners,
         load_tokenizer=lambda: load_tokenizer(tokenizer),

@@ -315,10 +315,45 @@ def test_thousands_of_requests_without_waiting_for_answers(shared):
             answer += connection.recv(1 << 16)
 
 
-def test_nonsense_behind_a_request_does_not_get_into_its_answer(shared):
+def test_nonsense_behind_requests_is_answered_in_its_turn(shared):
+    good = [post(body_of(f"a {i} @pace=0.02", max_new_tokens=5), STREAM) for i in range(3)]
     with shared.connect() as connection:
-        connection.sendall(post(body_of("a @pace=0.05", max_new_tokens=5), STREAM) + b"\x00\x01nonsense\r\n\r\n")
-        assert b"not a valid" not in read_all(connection)
+        connection.sendall(b"".join(good) + b"\x00\x01nonsense\r\n\r\n" + good[0])
+        *answers, last = read_all(connection).split(b"HTTP/1.1 ")[1:]
+    assert len(answers) == 3
+    assert all(answer.startswith(b"200") and answer.endswith(b"0\r\n\r\n") for answer in answers)
+    assert status_and_error(b"HTTP/1.1 " + last)[0] == 400
+
+
+def test_nonsense_in_a_body_behind_a_request(shared):
+    first = post(body_of("first @pace=0.02", max_new_tokens=5))
+    with shared.connect() as connection:
+        connection.sendall(first + f"POST {STREAM} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n".encode())
+        answer, last = read_all(connection).split(b"HTTP/1.1 ")[1:]
+    assert answer.startswith(b"200")
+    assert status_and_error(b"HTTP/1.1 " + last)[0] == 400
+
+
+@pytest.mark.parametrize("announced", [b"Content-Length: 3000000\r\n", b"Transfer-Encoding: chunked\r\n"])
+@pytest.mark.parametrize("path", [b"/nowhere", b"/v1/completions"])
+def test_an_answer_that_comes_before_the_body_is_not_lost(serve, path, announced):
+    served = serve(body_limit_bytes=1000)
+    chunk = b"x" * 2999 if announced.startswith(b"Content") else b"bb7\r\n" + b"x" * 2999 + b"\r\n"
+    with served.connect() as connection:
+        connection.sendall(b"POST " + path + b" HTTP/1.1\r\nConnection: close\r\n" + announced + b"\r\n")
+        for _ in range(300):
+            connection.sendall(chunk)
+            time.sleep(0.0005)
+        assert status_and_error(read_all(connection))[0] in (404, 413)
+
+
+def test_a_body_that_stops_after_the_answer(serve):
+    served = serve(body_limit_bytes=1000, body_timeout_s=0.3)
+    with served.connect() as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nContent-Length: 5000\r\n\r\n" + b"x" * 100)
+        answer = read_all(connection)
+    assert status_and_error(answer)[0] == 413
+    assert answer.count(b"HTTP/1.1") == 1
 
 
 # ---- clients that go away ----------------------------------------------------------------------------------

@@ -104,11 +104,11 @@ def test_defaults(shared):
         "temperature": 0.0,
         "top_k": 0,
         "top_p": 1.0,
-        "seed": None,
         "stop": [],
         "logprobs": 0,
     }
     assert {key: seen[key] for key in wanted} == wanted
+    assert seen["seed"] >= 0  # drawn by the front
 
 
 def test_parameters_arrive(shared):
