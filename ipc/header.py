@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ipc import _core
+
+SIDE_COUNTERS = tuple(name for part, name, *_ in _core.HEADER_FIELDS if part == "stats")
+"""Names of the counters that each side keeps, in the order in which they lie in its header."""
 
 _PID_MASK = (1 << _core.IDENTITY_PID_BITS) - 1
 _KINDS = {_core.KIND_SLOTS: "slots", _core.KIND_BYTES: "bytes"}
@@ -74,6 +77,13 @@ def read_snapshot(memory: Any) -> RingSnapshot:
         producer=producer.snapshot("producer"),
         consumers=tails,
     )
+
+
+def side_counters(memory: Any, role: Literal["producer", "consumer"], consumer: int = 0) -> memoryview:
+    """The counters of one side, live and read-only: 8-byte words, as named by SIDE_COUNTERS."""
+    side = 0 if role == "producer" else 1 + consumer
+    begin = _core.FIXED_SIZE + side * _core.SIDE_SIZE + _FIELDS["stats", SIDE_COUNTERS[0]][0]
+    return memoryview(memory)[begin : begin + 8 * len(SIDE_COUNTERS)].cast("q").toreadonly()
 
 
 def header_table() -> str:

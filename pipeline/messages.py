@@ -18,10 +18,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from model.sampling import SamplingParams
+from model.sampling import SamplingLimits, SamplingParams
 
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
+
+MAX_STOPS = 64
+MAX_STOP_LENGTH = 1024
+"""Stop strings of a request, and characters of each."""
 
 
 class FinishReason(IntEnum):
@@ -123,12 +127,13 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The request will not be served. `status` is the HTTP status, `parameter` what was wrong with it."""
+    """The request will not be served. `status` is the HTTP status, `parameter` what was wrong, `code` its name."""
 
     request: int
     status: int
     message: str
     parameter: str | None = None
+    code: str | None = None
 
     def pack(self) -> bytes:
         return orjson.dumps(["refused", self])
@@ -194,6 +199,14 @@ class Admit:
         tail = np.array([s.top_k, -1 if s.logprobs is None else s.logprobs, s.min_tokens, p.max_tokens], np.int32)
         arrays = (tail, self.prompt_ids, self.output_ids, bias_ids, bias_values, banned, stopping)
         return b"".join([head, *(np.ascontiguousarray(array).tobytes() for array in arrays), stops])
+
+
+def longest_admit(max_length: int) -> int:
+    """Bytes of the largest `Admit`, for sequences of `max_length` tokens; an escaped character of JSON takes six."""
+    biased = SamplingLimits(0, max_length).max_biased_tokens
+    stops = MAX_STOPS * (6 * MAX_STOP_LENGTH + 3) + 2
+    ends = 4096  # of the model itself
+    return _ADMIT.size + 16 + 4 * max_length + 8 * biased + stops + ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +295,7 @@ class Delta:
 
 
 _TOP = struct.Struct("<if")
+_REASON_AT = struct.calcsize("<QIIIif")
 _REASONS = tuple(FinishReason)  # by value; calling the class costs more than the rest of a delta
 
 
@@ -292,6 +306,11 @@ def unpack_delta(record: Any) -> Delta:
     text = str(record[_DELTA.size : end], "utf-8")
     top = tuple(_TOP.unpack_from(record, end + i * _TOP.size) for i in range(tops)) if tops else ()
     return Delta(request, index, prompt, cached, token, logprob, _REASONS[reason], text, top)
+
+
+def is_last(record: bytes) -> bool:
+    """Whether a packed delta ends its request."""
+    return record[_REASON_AT] != FinishReason.NONE
 
 
 class _Cutter:

@@ -11,11 +11,13 @@ import fcntl
 import gc
 import json
 import os
+import resource
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Never
 
 import ipc
@@ -43,11 +45,13 @@ class Specification:
     stats_fd: int
     listen_fds: tuple[int, ...]
     shapes: dict[str, int]
+    metrics_fds: tuple[int, ...] = ()
+    api_keys: tuple[str, ...] = ()  # digests
 
     @property
     def fds(self) -> tuple[int, ...]:
         """All descriptors that the stage inherits."""
-        return (self.config_fd, self.control_fd, self.death_fd, self.stats_fd, *self.listen_fds)
+        return (self.config_fd, self.control_fd, self.death_fd, self.stats_fd, *self.listen_fds, *self.metrics_fds)
 
     def to_json(self) -> bytes:
         return json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
@@ -55,7 +59,8 @@ class Specification:
     @classmethod
     def from_fd(cls, fd: int) -> Specification:
         values = json.loads(os.pread(fd, 1 << 20, 0))
-        return cls(**(values | {"listen_fds": tuple(values["listen_fds"])}))
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**(values | lists))
 
 
 class Stage:
@@ -67,7 +72,8 @@ class Stage:
         self.shapes = Shapes(**specification.shapes)
         self.stats_fd = specification.stats_fd
         self.stats = StatsPage.from_handle(StatsHandle(os.dup(self.stats_fd)))
-        self.listen_fds = specification.listen_fds
+        self.listen_fds, self.metrics_fds = specification.listen_fds, specification.metrics_fds
+        self.api_keys = specification.api_keys
         self.on_reload: Callable[[], None] | None = None
         self._configure_logging()
         control.on("reload", self._reload)
@@ -75,6 +81,7 @@ class Stage:
 
     def _reload(self, fields: Mapping[str, Any]) -> None:
         self.config = with_values(self.config, fields["values"])
+        self.api_keys = tuple(fields["api_keys"])
         self._configure_logging()
         if self.on_reload is not None:
             self.on_reload()
@@ -85,7 +92,7 @@ class Stage:
 
     @property
     def end_options(self) -> dict[str, Any]:
-        """How this stage attaches to its rings."""
+        """How this stage attaches to its rings. The front's ends wait in its event loop and never spin."""
         return {"label": self.name, "spin_us": getattr(self.config.pipeline.spin_us, self.name)}
 
     def serve(self, run: Callable[[Generation, StageRings], None]) -> Never:
@@ -110,7 +117,7 @@ class Stage:
 
     def begin(self, generation: Generation) -> None:
         """All ends are attached: from here on this stage takes work."""
-        Counters(self.stats, self.name).set(READY, 1)
+        Counters(self.stats, self.name).set_ready()
         self.control.ready(generation.number)
 
 
@@ -131,7 +138,7 @@ def main() -> int:
         return 0  # the launcher is gone, or about to end this process
     except Exception as error:  # noqa: BLE001 - the last place where it can be told
         with contextlib.suppress(ChannelError):
-            control.failed(f"{type(error).__name__}: {error}")
+            control.failed(_told(error))
         if not _is_expected(error):
             traceback.print_exc()
         return 1
@@ -171,6 +178,15 @@ def _is_expected(error: Exception) -> bool:
     return isinstance(error, ModelError | ipc.IpcError | OSError)
 
 
+def _told(error: Exception) -> str:
+    """What the launcher says of it; no memory has seldom a message of its own."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if limit == resource.RLIM_INFINITY or not isinstance(error, MemoryError | ImportError | ipc.SegmentError):
+        return what
+    return f"{what}; it may map {limit >> 20} MiB (RLIMIT_AS), which may be too little: ulimit -v unlimited"
+
+
 def _leave(*_: object) -> Never:
     raise SystemExit(0)
 
@@ -182,12 +198,16 @@ def name_process(name: str) -> None:
 
 def take_place(name: str, cpus: tuple[int, ...] | None) -> None:
     """On the configured CPUs, if any; and where CPUs are few, nobody who is woken may push inference off its own: it
-    is on its way to the next step, and then leaves the CPU to the others while the device computes (sched(7))."""
-    if cpus is not None:
-        os.sched_setaffinity(0, cpus)
-    if name != "inference":
-        with contextlib.suppress(PermissionError):  # a sandbox may forbid it; it is a favour, not a need
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    is on its way to the next step, and then leaves the CPU to the others while the device computes (sched(7)).
+
+    Libraries that are imported by now have threads already; those to come inherit."""
+    for thread in [int(task.name) for task in Path("/proc/self/task").iterdir()]:
+        with contextlib.suppress(ProcessLookupError):
+            if cpus is not None:
+                os.sched_setaffinity(thread, cpus)
+            if name != "inference":
+                with contextlib.suppress(PermissionError):  # a sandbox may forbid it; it is a favour, not a need
+                    os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
 
 
 def die_with_launcher(death_fd: int) -> None:

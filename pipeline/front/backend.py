@@ -7,14 +7,18 @@ import contextlib
 import logging
 import secrets
 import struct
+import time
+from collections import defaultdict
+from collections.abc import Sequence
 
 import ipc
 from pipeline.front.errors import INVALID, OVERLOADED, SERVER, UNAVAILABLE, ApiError, retry_later
+from pipeline.front.outbox import Outbox
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.stream import TokenStream
 from pipeline.front.wires import Wires
 from pipeline.messages import Accepted, Cancel, Refused, Started, Submit, unpack_reply
-from pipeline.stats import Counters, FrontCounter, StatsReader
+from pipeline.stats import Counters, FrontCounter, RingEnds, StatsReader
 
 log = logging.getLogger("ringserve.front")
 
@@ -29,19 +33,23 @@ class Backend:
     its stream goes on behind them. A request that arrives meanwhile waits with the rest.
     """
 
-    def __init__(self, settings: FrontSettings, counters: Counters, stats: StatsReader) -> None:
-        self._settings, self._counters, self._stats = settings, counters, stats
+    def __init__(
+        self, settings: FrontSettings, counters: Counters, stats: StatsReader, outbox: Outbox, ends: RingEnds
+    ) -> None:
+        self._settings, self._counters, self._stats, self._ends = settings, counters, stats, ends
+        self.outbox = outbox
         self._streams: dict[int, TokenStream] = {}  # in order of arrival
         self._next = secrets.randbits(31) << 32  # another front, or the next one, must not reuse a number
         self._wires: Wires | None = None
         self._attending: asyncio.Task[None] | None = None
-        self._longest_record = 0  # known as soon as there have been rings
+        self._longest_record: int | None = None  # known as soon as there have been rings
         self.closed = asyncio.Event()  # nothing more comes from these rings: `leave` them
 
     def rewire(self, rings: FrontRings) -> None:
         """Attach to the rings of a generation, whose descriptors this takes over. Those of the last one were left."""
-        self._wires = wires = Wires(rings, self._on_delta, self._on_reply)
+        self._wires = wires = Wires(rings, self._on_deltas, self._on_reply)
         self._longest_record = wires.max_record
+        self._ends.follow(wires.rings)
         self.closed.clear()
         self._attending = asyncio.create_task(self._attend(wires))
         live = [stream for stream in self._streams.values() if stream.live]
@@ -56,6 +64,7 @@ class Backend:
         wires, self._wires = self._wires, None
         if wires is None or self._attending is None:
             return
+        self._ends.follow({})
         try:
             await wires.close()
         except Exception:
@@ -74,7 +83,12 @@ class Backend:
 
     @property
     def why_not_ready(self) -> str:
-        return "not ready: " + ("a stage is being restarted" if self._longest_record else "the model is being loaded")
+        return "not ready: " + ("a stage is being restarted" if self._was_ready else "the model is being loaded")
+
+    @property
+    def _was_ready(self) -> bool:
+        """Some front has been at work, this one or one before it: others will be, too."""
+        return self._longest_record is not None or self._stats.generation > 0
 
     # ---- requests -------------------------------------------------------------------------------------------
 
@@ -86,7 +100,7 @@ class Backend:
         """Raises ApiError: 503 before the model was ready for the first time, 429 when there is no room, 413 for a
         giant."""
         settings = self._settings
-        if not self._longest_record:
+        if not self._was_ready:
             raise retry_later(503, self.why_not_ready, UNAVAILABLE, settings.retry_after_s)
         if len(self._streams) >= settings.max_in_flight:
             raise retry_later(429, "too many requests wait; try again later", OVERLOADED, settings.retry_after_s)
@@ -98,7 +112,7 @@ class Backend:
 
     def _send(self, stream: TokenStream) -> None:
         record, wires = stream.message.pack(), self._wires
-        if len(record) > self._longest_record:
+        if self._longest_record is not None and len(record) > self._longest_record:
             raise ApiError(413, "the prompt is too long for this server", kind=INVALID, parameter="prompt")
         if wires is None or self.closed.is_set():
             return  # it is sent with the rest
@@ -117,7 +131,7 @@ class Backend:
             record = stream.resumption()
             if record is None or len(record) <= wires.max_record:
                 return record
-            stream.fail(ApiError(500, "the request is too long to be resumed", kind=SERVER))
+            stream.fail(ApiError(500, "the request is too long to be sent again", kind=SERVER))
             return None
 
         wires.send_later(late, resumes=True)
@@ -159,15 +173,22 @@ class Backend:
         for stream in list(self._streams.values()):
             stream.fail(error)
 
-    def _on_delta(self, record: bytes) -> None:
-        request, index, token, reason = _DELTA.unpack_from(record)
-        stream = self._streams.get(request)
-        if stream is None:
-            self._counters.add(FrontCounter.DROPPED_DELTAS)
-        elif index == len(stream.tokens) + 1 or token < 0:  # a failure is not a token, and has no place
-            stream.push(record, token, reason)
-        else:
-            self._break(stream, index)
+    def _on_deltas(self, records: Sequence[bytes]) -> None:
+        """To each stream what is its own, at once: usually a token of each, under load several."""
+        now, streams, came = time.monotonic_ns(), self._streams, defaultdict[TokenStream, list[bytes]](list)
+        for record in records:
+            request, index, token, reason = _DELTA.unpack_from(record)
+            stream = streams.get(request)
+            if stream is None:
+                self._counters.add(FrontCounter.DROPPED_DELTAS)
+            elif index == len(stream.tokens) + 1 or token < 0:  # a failure is not a token, and has no place
+                stream.note(token, reason)
+                came[stream].append(record)
+            else:
+                self._break(stream, index)
+        for stream, own in came.items():
+            stream.push(own, now)
+        self.outbox.flush(now)
 
     def _break(self, stream: TokenStream, index: int) -> None:
         """A token is missing or comes twice. This must not happen; the client is told rather than misled."""
@@ -182,9 +203,11 @@ class Backend:
             self._reply(stream, reply)
 
     def _reply(self, stream: TokenStream, reply: Accepted | Refused | Started) -> None:
-        if isinstance(reply, Refused):
+        if isinstance(reply, Accepted):
+            stream.accept()
+        elif isinstance(reply, Refused):
             stream.fail(self._refusal(reply))
-        elif isinstance(reply, Started):
+        else:
             stream.cached_tokens = reply.cached_tokens
             if stream.waited_ns is None:
                 stream.waited_ns = reply.waited_ns
@@ -194,4 +217,4 @@ class Backend:
             kind = OVERLOADED if reply.status == 429 else UNAVAILABLE
             return retry_later(reply.status, reply.message, kind, self._settings.retry_after_s)
         kind = INVALID if reply.status < 500 else SERVER
-        return ApiError(reply.status, reply.message, kind=kind, parameter=reply.parameter)
+        return ApiError(reply.status, reply.message, kind=kind, parameter=reply.parameter, code=reply.code)

@@ -14,6 +14,7 @@ import uvicorn
 import uvloop
 
 from model.tokenizer import Tokenizer
+from pipeline.front.access import ApiKeys
 from pipeline.front.admission import Admission
 from pipeline.front.app import Front
 from pipeline.front.backend import Backend
@@ -21,11 +22,24 @@ from pipeline.front.connection import Connection
 from pipeline.front.follow import follow
 from pipeline.front.generate_routes import GenerateRoutes
 from pipeline.front.info_routes import InfoRoutes
+from pipeline.front.outbox import Outbox
+from pipeline.front.page_routes import PageRoutes
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.spans import Spans
+from pipeline.front.throttle import throttled
+from pipeline.front.tokenize_routes import TokenizeRoutes
 from pipeline.generations import Control
 from pipeline.logs import configure_logging
-from pipeline.stats import Counters, FrontCounter, Histograms, RequestTime, StatsHandle, StatsPage, StatsReader
+from pipeline.stats import (
+    Counters,
+    FrontCounter,
+    Histograms,
+    RequestHistogram,
+    RingEnds,
+    StatsHandle,
+    StatsPage,
+    StatsReader,
+)
 
 log = logging.getLogger("ringserve.front")
 
@@ -40,6 +54,7 @@ def run_front(
     *,
     listeners: Sequence[socket.socket] = (),
     load_tokenizer: Callable[[], Tokenizer] | None = None,
+    keys: ApiKeys | None = None,
     on_listening: Callable[[str, int], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT (a second one ends at once), or until the rings are closed from the other side.
@@ -47,7 +62,8 @@ def run_front(
     In place of `rings` a launcher's control channel gives those of one generation after the other; it says when to
     drain, too, and a signal ends at once then.
     `listeners` are bound sockets; without any, `settings.host` and `port` are bound here. `load_tokenizer` gives the
-    tokenizer that names tokens where log-probabilities are asked for. `on_listening` learns the address.
+    tokenizer that names tokens where log-probabilities are asked for. `keys` may be replaced while the front runs;
+    without any, whoever can connect is served. `on_listening` learns the address.
     Raises OSError when the address can't be had.
     """
     configure_logging("front", level=settings.log_level, form=settings.log_format)
@@ -57,7 +73,7 @@ def run_front(
     page = StatsPage.from_handle(stats)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, rings, page, listeners, tokenizer, on_listening))
+            runner.run(_serve(settings, rings, page, listeners, tokenizer, keys or ApiKeys(), on_listening))
     finally:
         page.close()
 
@@ -83,15 +99,18 @@ async def _serve(
     page: StatsPage,
     listeners: Sequence[socket.socket],
     tokenizer: Tokenizer | None,
+    keys: ApiKeys,
     on_listening: Callable[[str, int], None] | None,
 ) -> None:
     counters, stats, spans = Counters(page, "front"), StatsReader(page), Spans()
-    backend, admission = Backend(settings, counters, stats), Admission(settings)
-    times = Histograms(page, RequestTime)
+    times, ends = Histograms(page, RequestHistogram), RingEnds(page, "front")
+    backend, admission = Backend(settings, counters, stats, Outbox(times, spans), ends), Admission(settings)
     generate = GenerateRoutes(settings, backend, admission, counters, times, stats, spans, tokenizer)
-    info = InfoRoutes(settings, backend, admission, stats, spans)
+    info = InfoRoutes(settings, backend, admission, stats, spans, ends)
     launched = isinstance(rings, Control)
-    server = Server(Front(settings, generate, info), settings, admission, counters, launched=launched)
+    shown = PageRoutes(settings, stats, ends)
+    app = Front(settings, generate, TokenizeRoutes(settings, tokenizer), info, shown, keys)
+    server = Server(app, settings, admission, counters, shown.feed.close, launched=launched)
     if isinstance(rings, FrontRings):
         backend.rewire(rings)
         watch = asyncio.create_task(server.stop_when(backend.closed))
@@ -99,11 +118,12 @@ async def _serve(
         rings.on("drain", lambda _: server.drain())
         watch = asyncio.create_task(follow(rings, backend))
     host, port = listeners[0].getsockname()[:2]
-    counters.set(FrontCounter.READY, 1)
+    counters.set_ready()
     if on_listening is not None:
         on_listening(host, port)
     try:
-        await server.serve(sockets=list(listeners))
+        with throttled(logging.getLogger("ringserve.front")):
+            await server.serve(sockets=list(listeners))
     finally:
         counters.set(FrontCounter.READY, 0)
         watch.cancel()
@@ -115,7 +135,14 @@ class Server(uvicorn.Server):
     requests for text; then it closes the connections and stops. `launched`: a launcher says when to drain."""
 
     def __init__(
-        self, app: Front, settings: FrontSettings, admission: Admission, counters: Counters, *, launched: bool
+        self,
+        app: Front,
+        settings: FrontSettings,
+        admission: Admission,
+        counters: Counters,
+        on_shutdown: Callable[[], None],
+        *,
+        launched: bool,
     ) -> None:
         config = uvicorn.Config(
             app,
@@ -132,7 +159,7 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._settings, self._admission, self._counters = settings, admission, counters
-        self._launched = launched
+        self._on_shutdown, self._launched = on_shutdown, launched
         self._draining: asyncio.Task[None] | None = None
 
     def drain(self) -> None:
@@ -154,6 +181,11 @@ class Server(uvicorn.Server):
         """Ten times a second: the launcher can see that this process gets on."""
         self._counters.add(FrontCounter.BEAT)
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Streams without an end must be ended, or they would hold up the drain."""
+        self._on_shutdown()
+        await super().shutdown(sockets)
 
     async def stop_when(self, event: asyncio.Event) -> None:
         await event.wait()

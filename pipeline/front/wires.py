@@ -5,27 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ipc
 from pipeline.front.settings import FrontRings
 
-_BATCH = 1024  # records that are dispatched before streams get to write; under load each write then holds several
+_BATCH = 1024  # records that are dispatched together; under load each write then holds several
 
 Late = Callable[[], bytes | None]
 """Makes a record when there is room for it; None: it is not wanted any more."""
 
 
 class Wires:
-    """Made inside a running loop. `on_delta` and `on_reply` get every record, `run` returns when none can come.
+    """Made inside a running loop. `on_deltas` and `on_reply` get every record, `run` returns when none can come.
 
     What does not fit into the ring of requests at once waits in an outbox, and keeps its order there.
     """
 
     def __init__(
-        self, rings: FrontRings, on_delta: Callable[[bytes], None], on_reply: Callable[[bytes], None]
+        self, rings: FrontRings, on_deltas: Callable[[Sequence[bytes]], None], on_reply: Callable[[bytes], None]
     ) -> None:
-        self._on_delta, self._on_reply = on_delta, on_reply
+        self._on_deltas, self._on_reply = on_deltas, on_reply
         self._rings = [ipc.ByteRing.from_handle(handle) for handle in (rings.requests, rings.replies, rings.deltas)]
         requests, replies, deltas = self._rings
         self._requests = ipc.AsyncProducer(requests, label="front")
@@ -35,6 +35,10 @@ class Wires:
         self._flushing: asyncio.Task[None] | None = None
         self.resuming = 0  # of what waits in the outbox: requests that were sent to others before
         self._readers = [asyncio.create_task(read()) for read in (self._read_deltas, self._read_replies)]
+
+    @property
+    def rings(self) -> dict[str, ipc.ByteRing]:
+        return {ring.name: ring for ring in self._rings}
 
     @property
     def max_record(self) -> int:
@@ -55,8 +59,9 @@ class Wires:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         try:
-            for end, dispatch in ((self._replies.end, self._on_reply), (self._deltas.end, self._on_delta)):
-                _drain(end, dispatch)
+            for record in _left(self._replies.end):
+                self._on_reply(record)
+            self._on_deltas(_left(self._deltas.end))
         finally:
             for end in (self._requests, self._replies, self._deltas):
                 end.close()
@@ -100,11 +105,11 @@ class Wires:
         with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):
             while True:
                 with await deltas.read() as slot:
-                    self._on_delta(bytes(slot))
+                    records = [bytes(slot)]
                 if end.occupancy:
-                    for record in end.read_many(_BATCH, 0):
-                        self._on_delta(record)
-                    await asyncio.sleep(0)
+                    records += end.read_many(_BATCH, 0)
+                self._on_deltas(records)
+                await asyncio.sleep(0)  # what was written goes out, and others get a turn
 
     async def _read_replies(self) -> None:
         with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):
@@ -113,9 +118,10 @@ class Wires:
                     self._on_reply(bytes(slot))
 
 
-def _drain(end: ipc.ByteConsumer, dispatch: Callable[[bytes], None]) -> None:
+def _left(end: ipc.ByteConsumer) -> list[bytes]:
+    records: list[bytes] = []
     with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):
         while (slot := end.try_read()) is not None:
             with slot:
-                record = bytes(slot)
-            dispatch(record)
+                records.append(bytes(slot))
+    return records

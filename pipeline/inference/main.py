@@ -11,7 +11,7 @@ from pipeline.generations import Generation
 from pipeline.inference.executor import StepExecutor
 from pipeline.runners import make_runner
 from pipeline.stage import Stage
-from pipeline.stats import Counters, InferenceCounter
+from pipeline.stats import Counters, InferenceCounter, RingEnds
 from pipeline.wiring import StageRings
 
 
@@ -36,10 +36,14 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, runner: Runner
         slots["logits"].producer(**options) as logits,
     ):
         counters = Counters(stage.stats, stage.name)
-        executor = StepExecutor(runner, steps, tokens, logits, stage.shapes, counters)
+        ends = RingEnds(stage.stats, stage.name, slots)
+        executor = StepExecutor(runner, steps, tokens, logits, stage.shapes, counters, ends)
         stage.begin(generation)
-        while True:
-            executor.run_step()
+        try:
+            while True:
+                executor.run_step()
+        finally:
+            runner.abandon()  # it may have begun a step on arrays of these rings
 
 
 def rehearse(runner: Runner, counters: Counters) -> None:

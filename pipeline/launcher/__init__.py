@@ -1,6 +1,5 @@
 """The parent of all stages: starts them, gives them rings, watches over them, ends them."""
 
-from pipeline.launcher.listeners import PortInUseError
-from pipeline.launcher.supervisor import Supervisor
+from pipeline.launcher.supervisor import Supervisor, say
 
-__all__ = ["PortInUseError", "Supervisor"]
+__all__ = ["Supervisor", "say"]

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Self
 
+from pipeline.api_keys import without_keys
 from pipeline.control import Channel, ChannelError, Message
 from pipeline.generations import CRASHED, KILLED
 
@@ -49,7 +50,10 @@ class Child:
     def start(cls, name: str, specification_fd: int, fds: Sequence[int], channel: Channel) -> Self:
         """Raises OSError when no process can be made."""
         command = [sys.executable, "-m", "pipeline.stage", name, str(specification_fd)]
-        process = subprocess.Popen(command, pass_fds=[specification_fd, *fds], stdin=subprocess.DEVNULL)
+        environment = without_keys(os.environ)
+        process = subprocess.Popen(
+            command, pass_fds=[specification_fd, *fds], stdin=subprocess.DEVNULL, env=environment
+        )
         return cls(name, process, channel)
 
     @property

@@ -15,6 +15,7 @@ from pipeline.control import Channel, Message
 from pipeline.descriptors import Shapes
 from pipeline.launcher.child import Child
 from pipeline.launcher.signals import Signals
+from pipeline.listening import Listeners
 from pipeline.stage import Specification
 from pipeline.stats import StatsPage
 
@@ -24,8 +25,11 @@ _STOP_GRACE_S = 1.5
 class Crew:
     """`children` holds those that live, or whose death was not told yet, by name."""
 
-    def __init__(self, page: StatsPage, shapes: Shapes, listeners: Sequence[socket.socket], signals: Signals) -> None:
+    def __init__(
+        self, page: StatsPage, shapes: Shapes, listeners: Listeners, api_keys: tuple[str, ...], signals: Signals
+    ) -> None:
         self.children: dict[str, Child] = {}
+        self.api_keys = api_keys  # digests; for the front alone
         self._page, self._shapes, self._listeners = page, shapes, listeners
         self._signals = signals
         self._death_read, self._death_write = os.pipe()  # breaks when the launcher dies
@@ -43,7 +47,9 @@ class Crew:
                 control_fd=theirs.fileno(),
                 death_fd=self._death_read,
                 stats_fd=self._page.segment.fd,
-                listen_fds=tuple(listener.fileno() for listener in self._listeners) if name == "front" else (),
+                listen_fds=_fds(self._listeners.api) if name == "front" else (),
+                metrics_fds=_fds(self._listeners.metrics) if name == "front" else (),
+                api_keys=self.api_keys if name == "front" else (),
                 shapes={key: getattr(self._shapes, key) for key in self._shapes.__slots__},
             )
             fd = stack.enter_context(_anonymous_file("specification", specification.to_json()))
@@ -89,6 +95,10 @@ class Crew:
         self._selector.close()
         os.close(self._death_read)
         os.close(self._death_write)
+
+
+def _fds(listeners: Sequence[socket.socket]) -> tuple[int, ...]:
+    return tuple(listener.fileno() for listener in listeners)
 
 
 @contextmanager

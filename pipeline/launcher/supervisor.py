@@ -16,17 +16,18 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 import ipc
+from pipeline.api_keys import KeysError, load_api_keys
 from pipeline.config import Configuration, ConfigurationError
 from pipeline.control import ChannelError, Message
 from pipeline.generations import HUNG, STOPPED, Ended
 from pipeline.launcher.child import Child, Phase
 from pipeline.launcher.crew import Crew
-from pipeline.launcher.listeners import listen, urls
 from pipeline.launcher.oversight import Hang, Oversight
 from pipeline.launcher.reload import Reload
 from pipeline.launcher.restarts import Restarts
 from pipeline.launcher.rings import Rings
 from pipeline.launcher.signals import caught_signals
+from pipeline.listening import Listeners, address, exposed
 from pipeline.logs import configure_logging
 from pipeline.runners import make_runner, shapes_of
 from pipeline.stats import STAGES, Counters, LauncherCounter, StageState, StatsPage
@@ -35,6 +36,10 @@ log = logging.getLogger("ringserve.launcher")
 
 DRAIN_MARGIN_S = 3.0  # for the front to tell its clients, and to end
 
+OPEN_TO_ALL = (
+    "warning: other machines may reach this server, and no API key is needed to use it; "
+    "set RINGSERVE_API_KEY or pipeline.api_keys_file, or listen on 127.0.0.1"
+)
 _RINGS = "the rings"  # what is blamed, and started again, when no stage is to blame
 
 
@@ -55,21 +60,22 @@ class Supervisor:
         self._drain_until: float | None = None
 
     def run(self) -> int:
-        """Exit status. Raises ModelError, IpcError, OSError and PortInUseError for what can't be started."""
+        """Exit status. Raises ModelError, IpcError, OSError, KeysError, PortInUseError for what can't be started."""
         self._configure_logging()
         with ExitStack() as stack:
             self._signals = stack.enter_context(caught_signals())
             for name in ipc.sweep_segments():
                 say(f"removed {name}, left behind by a launcher that was killed")
-            self._sockets = [stack.enter_context(listener) for listener in listen(self._config)]
-            self._prepare(stack)
+            api_keys = load_api_keys(self._config)
+            self._listeners = stack.enter_context(contextlib.closing(Listeners.open(self._config)))
+            self._prepare(stack, api_keys)
             for name in STAGES:
                 self._crew.start(name, self._config)
             while self._status is None:
                 self._turn()
             return self._status
 
-    def _prepare(self, stack: ExitStack) -> None:
+    def _prepare(self, stack: ExitStack, api_keys: tuple[str, ...]) -> None:
         """Everything that may not fit is made before anything is loaded."""
         runner = make_runner(self._config)
         shapes = shapes_of(self._config, runner)
@@ -83,7 +89,7 @@ class Supervisor:
         stack.callback(page.close)
         self._page, self._counters = page, Counters(page, "launcher")
         self._oversight = Oversight(page, self._config.pipeline.hang_timeout_s)
-        self._crew = Crew(page, shapes, self._sockets, self._signals)
+        self._crew = Crew(page, shapes, self._listeners, api_keys, self._signals)
         stack.callback(self._crew.close)
 
     def _turn(self) -> None:
@@ -142,12 +148,17 @@ class Supervisor:
 
     def _announce(self) -> None:
         say(f"ready after {time.monotonic() - self._began:.1f} s")
-        bases = urls(self._sockets)
-        for base in bases:
-            say(f"listening on {base}")
+        listeners, locked = self._listeners, bool(self._crew.api_keys)
+        if not locked and any(map(exposed, listeners.api)):
+            say(OPEN_TO_ALL)
+        for listener in listeners.metrics:
+            say(f"metrics at {address(listener)}/metrics")
+        for listener in listeners.api:
+            say(f"listening on {address(listener)}")
+        key = " -H 'authorization: Bearer …'" if locked else ""
+        base, route = address(listeners.api[-1]), self._config.serving_config.model_route
         say(
-            f"try: curl {bases[-1]}/models/{self._config.serving_config.model_route}/generate "
-            "-H 'content-type: application/json' "
+            f"try: curl {base}/models/{route}/generate -H 'content-type: application/json'{key} "
             """-d '{"inputs": "What is a ring buffer?", "parameters": {"max_new_tokens": 60}}'"""
         )
 
@@ -285,23 +296,23 @@ class Supervisor:
     def _end_drain(self, what: str, status: int) -> None:
         if status:
             log.error("%s while it drained", what)
-        for listener in self._sockets:
-            listener.close()  # whoever connects now is to see that nobody is there
+        self._listeners.close()  # whoever connects now is to see that nobody is there
         self._status = 1 if status else 0
 
     def _reload(self) -> None:
         try:
             reload = Reload.of(self._config, self._reread())
-        except ConfigurationError as error:
+            api_keys = load_api_keys(reload.config)
+        except (ConfigurationError, KeysError) as error:
             log.error("the configuration was not reloaded, nothing has changed:\n%s", error)  # noqa: TRY400
             return
-        self._config = reload.config
+        self._config, self._crew.api_keys = reload.config, api_keys
         self._configure_logging()
         self._restarts.limit = reload.config.pipeline.max_restarts
         self._oversight.patience_s = reload.config.pipeline.hang_timeout_s
         for child in self._crew.children.values():
             with contextlib.suppress(ChannelError):  # it is about to be noticed
-                child.send("reload", values=reload.live)
+                child.send("reload", values=reload.live, api_keys=api_keys if child.name == "front" else ())
         log.warning("%s", reload.describe())
 
     # ---- what others see ------------------------------------------------------------------------------------

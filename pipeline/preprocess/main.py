@@ -14,7 +14,7 @@ from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.stage import PreprocessLimits, PreprocessStage
 from pipeline.runners import make_runner
 from pipeline.stage import Stage
-from pipeline.stats import Counters
+from pipeline.stats import Counters, RingEnds
 from pipeline.tokenizers import end_ids, open_tokenizer
 from pipeline.wiring import StageRings
 
@@ -63,6 +63,7 @@ class _Service:
                     [(requests, records["requests"].data_fd()), (results, slots["results"].data_fd())]
                 ),
                 counters=Counters(stage.stats, stage.name),
+                ends=RingEnds(stage.stats, stage.name, {**slots, **records}),
                 quarantine=self._quarantine,
             )
             stage.on_reload = lambda: preprocess.set_limits(limits_of(stage.config, facts, ends))
@@ -102,8 +103,15 @@ def make_scheduler(
 def limits_of(config: Configuration, facts: RunnerFacts, ends: frozenset[int]) -> PreprocessLimits:
     return PreprocessLimits(
         max_length=facts.max_length,
-        max_prompt=min(config.model_config.seq_length, facts.max_length - 1),
+        max_prompt=config.max_prompt,
         max_queue=config.pipeline.max_queue,
-        greedy_on_device=config.pipeline.greedy_on_device and facts.greedy_on_device,
+        greedy_on_device=_greedy_on_device(config, facts),
         end_ids=ends,
+        max_prompt_chars=config.pipeline.prompt_limit_chars,
     )
+
+
+def _greedy_on_device(config: Configuration, facts: RunnerFacts) -> bool:
+    """Not where logits are to be saved: they must come to the host then."""
+    pipeline = config.pipeline
+    return pipeline.greedy_on_device and facts.greedy_on_device and pipeline.save_logits_dir is None

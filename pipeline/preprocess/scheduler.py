@@ -78,6 +78,7 @@ class Scheduler:
         self._drawing = 0  # sequences with a row whose tokens are not the argmax
         self._quarantine = quarantine or Quarantine()
         self._suspects: list[Sequence] = []  # the first of them is alone in the batch
+        self._telling = 0  # sequences with a row that want log-probabilities
 
     # ---- what there is --------------------------------------------------------------------------------------
 
@@ -95,6 +96,11 @@ class Scheduler:
     def argmax(self) -> bool:
         """The token of every sequence with a row is the argmax."""
         return self._drawing == 0
+
+    @property
+    def logprobs(self) -> bool:
+        """A sequence with a row wants log-probabilities."""
+        return self._telling > 0
 
     @property
     def has_work(self) -> bool:
@@ -252,6 +258,7 @@ class Scheduler:
         sequence.row = self._free_rows.pop()
         self._choosy += not sequence.greedy
         self._drawing += not sequence.argmax
+        self._telling += sequence.logprobs
         self._epochs[sequence.row] += 1
         sequence.epoch = self._epochs[sequence.row]
         self._tenants[sequence.row, sequence.epoch] = sequence
@@ -349,6 +356,7 @@ class Scheduler:
         self._free_rows.append(sequence.row)
         self._choosy -= not sequence.greedy
         self._drawing -= not sequence.argmax
+        self._telling -= sequence.logprobs
         self.blocks.release(sequence.blocks)
         sequence.row = -1
         sequence.blocks = []

@@ -32,9 +32,10 @@ from pipeline.messages import (
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
-from pipeline.stats import Counters, PreprocessCounter
+from pipeline.stats import Counters, PreprocessCounter, RingEnds
 
 _NS = time.CLOCK_MONOTONIC
+TOO_LONG = "context_length_exceeded"  # OpenAI's code, by which clients know that they may shorten the prompt
 OVERLAPPED = 2  # steps under way: one computes, one waits with all but its token ids
 PLAIN = 1
 
@@ -48,6 +49,7 @@ class PreprocessLimits:
     max_queue: int  # requests waiting for a row
     greedy_on_device: bool
     end_ids: frozenset[int]
+    max_prompt_chars: int = 1 << 20  # of text: what can't fit anyway is not to stop all rows while it is tokenized
 
 
 class PreprocessStage:
@@ -67,6 +69,7 @@ class PreprocessStage:
         steps: ipc.SlotProducer,
         selector: ipc.RingSelector,
         counters: Counters | None = None,
+        ends: RingEnds | None = None,
         quarantine: Quarantine | None = None,
     ) -> None:
         self.scheduler = scheduler
@@ -76,7 +79,7 @@ class PreprocessStage:
         self._requests, self._results = requests, results
         self._replies, self._rows, self._steps = replies, rows, steps
         self._selector = selector
-        self._counters = counters
+        self._counters, self._ends = counters, ends
         self._counted = {counter: counters.get(counter) for counter in _COUNTED} if counters else {}
         self._quarantine = quarantine or Quarantine()
         self._step_views = step_layout(shapes).resident_views(steps)
@@ -108,6 +111,8 @@ class PreprocessStage:
         """Publish the gauges; sleep if there was nothing to do."""
         if self._counters is not None:
             publish_gauges(self._counters, self.scheduler, self.steps_planned, self._counted)
+        if self._ends is not None:
+            self._ends.copy()
         if not moved:
             self._selector.wait(timeout=1.0)
 
@@ -161,6 +166,8 @@ class PreprocessStage:
             return Refused(message.request, 500, "the request made a process of the server fail twice")
         if not message.resumed and len(self.scheduler.waiting) >= self._limits.max_queue:
             return Refused(message.request, 429, f"the queue is full ({self._limits.max_queue} requests wait)")
+        if isinstance(message.prompt, str) and len(message.prompt) > self._limits.max_prompt_chars:
+            return Refused(message.request, 400, self._too_many_characters(message.prompt), "prompt")
         try:
             ids = self._token_ids(message)
         except InvalidTextError as error:
@@ -171,6 +178,11 @@ class PreprocessStage:
             return refusal
         self.scheduler.submit(self._sequence(message, ids))
         return Accepted(message.request, ids)
+
+    def _too_many_characters(self, prompt: str) -> str:
+        limits = self._limits
+        allowed = f"at most {limits.max_prompt_chars} characters and {limits.max_prompt} tokens are allowed"
+        return f"the prompt has {len(prompt)} characters; {allowed}"
 
     def _token_ids(self, message: Submit) -> list[int]:
         if isinstance(message.prompt, str):
@@ -185,8 +197,8 @@ class PreprocessStage:
 
     def _shorten(self, message: Submit, prompt: int) -> Submit:
         """A limit that the client did not name is cut to what fits."""
-        room = self._longest - prompt
-        if not message.params.open_ended or not 1 <= room < message.params.max_tokens:
+        room, least = self._longest - prompt, max(1, message.params.sampling.min_tokens)
+        if not message.params.open_ended or not least <= room < message.params.max_tokens:
             return message
         return dataclasses.replace(message, params=dataclasses.replace(message.params, max_tokens=room))
 
@@ -196,12 +208,12 @@ class PreprocessStage:
             return Refused(message.request, 400, "the prompt has no tokens", "prompt")
         if prompt > limits.max_prompt:
             text = f"the prompt has {prompt} tokens; at most {limits.max_prompt} are allowed"
-            return Refused(message.request, 400, text, "prompt")
+            return Refused(message.request, 400, text, "prompt", TOO_LONG)
         if prompt + wanted > longest:
             text = (
                 f"{prompt} prompt tokens and {wanted} new ones are more than the {longest} that this server can hold"
             )
-            return Refused(message.request, 400, text, "max_tokens")
+            return Refused(message.request, 400, text, "max_tokens", TOO_LONG)
         if len(message.output) >= wanted:
             return Refused(message.request, 500, "the request could not be resumed: no token is left to compute")
         return None
@@ -219,7 +231,8 @@ class PreprocessStage:
             known=known,
             cached=message.cached_tokens,
             arrival_ns=message.arrival_ns,
-            greedy=params.sampling.argmax_suffices,
+            greedy=params.sampling.argmax_suffices and not params.raw_logit,
+            logprobs=params.sampling.logprobs is not None,
             argmax=params.sampling.chooses_argmax,
             params=params,
         )
@@ -248,6 +261,7 @@ class PreprocessStage:
         views.head[Head.STEP] = number
         views.head[Head.NEEDS] = number - 1 if plan.decode_rows else 0
         views.head[Head.GREEDY] = self._limits.greedy_on_device and self.scheduler.greedy
+        views.head[Head.LOGPROBS] = self.scheduler.logprobs
         views.head[Head.FORESEEN] = self.scheduler.argmax
         self._announce(number)
         views.stamps[Stamp.SCHEDULED] = time.clock_gettime_ns(_NS)

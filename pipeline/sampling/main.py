@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from model.tokenizer import Tokenizer
 from pipeline.generations import Generation
+from pipeline.sampling.logits_files import LogitsFiles
 from pipeline.sampling.sampler_stage import SamplingStage
 from pipeline.stage import Stage
+from pipeline.stats import RingEnds
 from pipeline.tokenizers import end_ids, open_tokenizer
 from pipeline.wiring import StageRings
 
@@ -37,7 +39,14 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, tokenizer: Tok
             results=results,
             deltas=deltas,
             stats=stage.stats,
+            ends=RingEnds(stage.stats, stage.name, {**slots, **records}),
+            logits_files=_logits_files(stage),
         )
         stage.begin(generation)
         while True:
             sampling.run_step()
+
+
+def _logits_files(stage: Stage) -> LogitsFiles | None:
+    directory = stage.config.pipeline.save_logits_dir
+    return LogitsFiles(directory, stage.shapes.max_rows) if directory else None

@@ -18,8 +18,9 @@ from model.sampling import SampleOutputs, Sampler, SamplingLimits, explain
 from model.tokenizer import Tokenizer
 from pipeline.descriptors import Head, Shapes, Stamp, logits_layout, results_layout, tokens_layout
 from pipeline.messages import Admit, Delta, Drop, FinishReason, unpack_row
+from pipeline.sampling.logits_files import LogitsFiles
 from pipeline.sampling.tenant import Tenant
-from pipeline.stats import Counters, SamplingCounter, StatsPage, StepLog
+from pipeline.stats import Counters, RingEnds, SamplingCounter, StatsPage, StepLog
 
 _NS = time.CLOCK_MONOTONIC
 MAX_TOP_LOGPROBS = 20  # OpenAI's limit
@@ -42,6 +43,8 @@ class SamplingStage:
         results: ipc.SlotProducer,
         deltas: ipc.ByteProducer,
         stats: StatsPage | None = None,
+        ends: RingEnds | None = None,
+        logits_files: LogitsFiles | None = None,
     ) -> None:
         self._tokenizer, self._end_ids = tokenizer, end_ids
         limits = SamplingLimits(shapes.vocab_size, max_length, MAX_TOP_LOGPROBS)
@@ -61,6 +64,8 @@ class SamplingStage:
         self.steps_done = 0
         self._counters = Counters(stats, "sampling") if stats else None
         self._log = StepLog(stats) if stats else None
+        self._ends = ends
+        self._files = logits_files
 
     def run_step(self) -> None:
         """Wait for logits and work them off. Raises PeerDied, RingClosed."""
@@ -70,10 +75,14 @@ class SamplingStage:
         rows = int(views.head[Head.LIVE_ROWS])
         self._change_rows(int(views.head[Head.STEP]))
         self._select(views, rows)
+        if self._files is not None:
+            self._files.keep(self._chosen[:rows], views.lengths[:rows], views.logits[:rows])
         self._choose(views, rows)
         if not views.head[Head.FORESEEN]:
             self._publish_tokens(views, rows)
         views.stamps[Stamp.SAMPLED] = time.clock_gettime_ns(_NS)
+        if self._files is not None:  # before its client has the answer
+            self._files.write(self._chosen[:rows], self._out.token_ids[:rows])
         self._tell(views, rows)
         views.stamps[Stamp.SENT] = time.clock_gettime_ns(_NS)
         self.steps_done += 1
@@ -88,6 +97,8 @@ class SamplingStage:
             self._counters.add(SamplingCounter.STEPS)
             self._counters.add(SamplingCounter.TOKENS, int(np.count_nonzero(tokens >= 0)))
             self._counters.add(SamplingCounter.FAILED_ROWS, int(np.count_nonzero(tokens < 0)))
+        if self._ends is not None:
+            self._ends.copy()
 
     # ---- who sits where -------------------------------------------------------------------------------------
 
@@ -109,6 +120,8 @@ class SamplingStage:
             tenant = Tenant.of(admit, self._tokenizer, self._end_ids)
             self._by_request[admit.request] = tenant
         self._sampler.admit(admit.row, admit.params.sampling, admit.prompt_ids, admit.output_ids)
+        if self._files is not None:
+            self._files.admit(admit.row, admit.prompt_ids, admit.output_ids)
         self._tenants[admit.row] = tenant
         self._epochs[admit.row] = admit.epoch
 
@@ -135,6 +148,7 @@ class SamplingStage:
     def _choose(self, views: Any, rows: int) -> None:
         if views.head[Head.GREEDY]:
             self._out.token_ids[:rows] = views.token_ids[:rows]  # -1: the row's logits were not finite
+            self._out.logprobs[:rows] = views.logprobs[:rows]
         else:
             out = self._outs[rows]
             self._sampler.sample(views.logits[:rows], self._chosen[:rows], views.lengths[:rows], out)

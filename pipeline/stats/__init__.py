@@ -13,15 +13,15 @@ from pipeline.stats.counters import (
     InferenceCounter,
     LauncherCounter,
     PreprocessCounter,
-    RequestTime,
+    RequestHistogram,
     SamplingCounter,
     StageState,
-    StepTime,
-    edges_s,
+    StepHistogram,
 )
-from pipeline.stats.page import LAYOUT, STEP_RECORDS, StatsHandle, StatsPage, StepColumn, open_stats
-from pipeline.stats.reader import HistogramSnapshot, StatsReader
-from pipeline.stats.writers import Counters, Histograms, Int64, StepLog
+from pipeline.stats.ladders import Histogram, edges, scale
+from pipeline.stats.page import LAYOUT, STEP_RECORDS, EndWord, StatsHandle, StatsPage, StepColumn, open_stats
+from pipeline.stats.reader import EndReading, HistogramSnapshot, RingReading, StatsReader
+from pipeline.stats.writers import Counters, Histograms, Int64, RingEnds, StepLog
 
 __all__ = [
     "GC_PAUSE_NS",
@@ -30,22 +30,28 @@ __all__ = [
     "STAGES",
     "STEP_RECORDS",
     "Counters",
+    "EndReading",
+    "EndWord",
     "FrontCounter",
+    "Histogram",
     "HistogramSnapshot",
     "Histograms",
     "InferenceCounter",
     "Int64",
     "LauncherCounter",
     "PreprocessCounter",
-    "RequestTime",
+    "RequestHistogram",
+    "RingEnds",
+    "RingReading",
     "SamplingCounter",
     "StageState",
     "StatsHandle",
     "StatsPage",
     "StatsReader",
     "StepColumn",
+    "StepHistogram",
     "StepLog",
-    "StepTime",
-    "edges_s",
+    "edges",
     "open_stats",
+    "scale",
 ]

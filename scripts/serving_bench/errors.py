@@ -1,0 +1,7 @@
+"""What can go wrong that is the user's to mend."""
+
+from __future__ import annotations
+
+
+class BenchError(Exception):
+    """The benchmark can't be run as it was asked for; the message says why, and what would be right."""
