@@ -8,7 +8,7 @@ PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch])
 CONFIG  ?= configs/demo.yaml
 
-.PHONY: serve doctor test lint format bench-ipc bench-overhead stress-ipc verify sanitize test-aarch64 clean
+.PHONY: serve doctor test lint format bench-ipc bench-overhead stress-ipc chaos soak verify sanitize test-aarch64 clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +47,12 @@ bench-overhead: $(VENV)/.stamp-serve
 
 stress-ipc: $(VENV)/.stamp-serve
 	$(BIN)/python scripts/stress_ipc.py --messages 100000000 --ring slot,byte,broadcast
+
+chaos: $(VENV)/.stamp-serve
+	$(BIN)/python scripts/chaos.py $(CHAOS_FLAGS)
+
+soak: $(VENV)/.stamp-serve
+	$(BIN)/python scripts/soak.py $(SOAK_FLAGS)
 
 lint: $(VENV)/.stamp-test
 	$(BIN)/ruff check .
