@@ -98,14 +98,14 @@ class _Ordeal:
         generation = await self._until(lambda number: number > 0, "the next round")
         live, pids = dict(load.live), self._server.stages()
         began = time.monotonic()
-        load.fronts_lost += fault.hits_front
+        load.front_hit = fault.hits_front
         await inflict(fault, pids, self._rng)
         await self._until(lambda number: number > generation, fault.name)
         report.rounds += 1
         if fault.hits_front:
             back = await self._first_token(began)
             report.fronts_s.setdefault(fault.name, []).append(back)
-            told = f"front back after {back:.2f} s"
+            told, load.front_hit = f"front back after {back:.2f} s", False
         else:
             silences = await self._silences(live, began, time.monotonic())
             report.resumed_s.setdefault(fault.name, []).extend(silences)
