@@ -9,7 +9,7 @@ SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch])
 CONFIG  ?= configs/demo.yaml
 
 .PHONY: serve doctor test lint format bench-ipc bench-overhead bench-serving bench-task1 bench-task2 compare-peers
-.PHONY: stress-ipc verify sanitize test-aarch64 clean
+.PHONY: stress-ipc chaos soak verify sanitize test-aarch64 clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -71,6 +71,12 @@ compare-peers: $(VENV)/.stamp-bench
 
 stress-ipc: $(VENV)/.stamp-serve
 	$(BIN)/python scripts/stress_ipc.py --messages 100000000 --ring slot,byte,broadcast
+
+chaos: $(VENV)/.stamp-serve
+	$(BIN)/python scripts/chaos.py $(CHAOS_FLAGS)
+
+soak: $(VENV)/.stamp-serve
+	$(BIN)/python scripts/soak.py $(SOAK_FLAGS)
 
 lint: $(VENV)/.stamp-test
 	$(BIN)/ruff check .
