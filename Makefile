@@ -6,8 +6,9 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch])
+CONFIG  ?= configs/demo.yaml
 
-.PHONY: serve test lint format bench-ipc bench-overhead bench-serving bench-task1 bench-task2 compare-peers
+.PHONY: serve doctor test lint format bench-ipc bench-overhead bench-serving bench-task1 bench-task2 compare-peers
 .PHONY: stress-ipc verify sanitize test-aarch64 clean
 
 $(BIN)/python:
@@ -23,6 +24,9 @@ $(VENV)/.stamp-test: $(SOURCES) | $(BIN)/python
 
 serve: $(VENV)/.stamp-serve
 	$(BIN)/python -m pipeline.launch --config configs/demo.yaml $(SERVE_FLAGS)
+
+doctor: $(VENV)/.stamp-serve
+	$(BIN)/python -m pipeline.doctor --config $(CONFIG) $(DOCTOR_FLAGS)
 
 test: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)

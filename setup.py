@@ -51,6 +51,13 @@ setup(
             py_limited_api=True,
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
         ),
+        Extension(
+            "pipeline.inference._board",
+            sources=["pipeline/inference/_board.c"],
+            extra_compile_args=CFLAGS,
+            py_limited_api=True,
+            define_macros=[("Py_LIMITED_API", "0x030B0000")],
+        ),
         SharedLibrary(
             "model.libringserve_attention",
             sources=sorted(str(path) for path in Path("model/csrc").glob("*.cc")),

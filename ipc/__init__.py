@@ -20,13 +20,17 @@ from ipc.errors import (
     SlotInUseError,
     WakeUpError,
 )
-from ipc.header import RingSnapshot, SideSnapshot, read_snapshot
+from ipc.header import SIDE_COUNTERS, RingGauge, RingSnapshot, RingState, SideSnapshot, read_snapshot
 from ipc.layout import Field, Layout
-from ipc.ring import ByteRing, RingHandle, SlotRing
-from ipc.segment import Segment, sweep_segments
+from ipc.limits import MemoryLeft, shared_memory_left
+from ipc.ring import DEFAULT_SPIN_US, ByteRing, RingHandle, SlotRing
+from ipc.segment import SHM_DIRECTORY, Segment, sweep_segments
 from ipc.select import RingSelector
 
 __all__ = [
+    "DEFAULT_SPIN_US",
+    "SHM_DIRECTORY",
+    "SIDE_COUNTERS",
     "AsyncConsumer",
     "AsyncProducer",
     "ByteConsumer",
@@ -38,13 +42,16 @@ __all__ = [
     "IpcError",
     "Layout",
     "LayoutMismatchError",
+    "MemoryLeft",
     "NoSpaceError",
     "PeerDied",
     "ReadSlot",
     "RingClosed",
+    "RingGauge",
     "RingHandle",
     "RingSelector",
     "RingSnapshot",
+    "RingState",
     "RingTimeout",
     "RoleTakenError",
     "Segment",
@@ -57,5 +64,6 @@ __all__ = [
     "WakeUpError",
     "WriteSlot",
     "read_snapshot",
+    "shared_memory_left",
     "sweep_segments",
 ]

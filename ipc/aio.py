@@ -50,9 +50,12 @@ class _AsyncEnd:
             self._watch(set())
 
     async def _until(self, attempt: Callable[[], Any], need: int) -> Any:
-        """What `attempt` returns as soon as that is not None. One task at a time."""
+        """What `attempt` returns as soon as that is not None. One task at a time.
+
+        Nothing is awaited once `attempt` has succeeded: a task that is cancelled has taken no message with it.
+        """
+        await self._let_others_run()
         if (result := attempt()) is not None:
-            await self._let_others_run()
             return result
         if self._waiter is not None:
             raise RuntimeError(f"ring '{self.end.name}': two tasks wait for the same end")

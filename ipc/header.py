@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ipc import _core
+
+SIDE_COUNTERS = tuple(name for part, name, *_ in _core.HEADER_FIELDS if part == "stats")
+"""Names of the counters that each side keeps, in the order in which they lie in its header."""
 
 _PID_MASK = (1 << _core.IDENTITY_PID_BITS) - 1
 _KINDS = {_core.KIND_SLOTS: "slots", _core.KIND_BYTES: "bytes"}
@@ -41,6 +44,7 @@ class RingSnapshot:
     total_size: int
     creator_pid: int
     layout: str
+    revoked: bool
     evicted: tuple[int, ...]
     producer: SideSnapshot
     consumers: tuple[SideSnapshot, ...]
@@ -68,10 +72,18 @@ def read_snapshot(memory: Any) -> RingSnapshot:
         total_size=_fixed(view, "total_size"),
         creator_pid=_fixed(view, "creator") & _PID_MASK,
         layout=text.decode("utf-8", "replace"),
+        revoked=_fixed(view, "state") == _core.REVOKED,
         evicted=tuple(i for i in range(consumers) if evicted >> i & 1),
         producer=producer.snapshot("producer"),
         consumers=tails,
     )
+
+
+def side_counters(memory: Any, role: Literal["producer", "consumer"], consumer: int = 0) -> memoryview:
+    """The counters of one side, live and read-only: 8-byte words, as named by SIDE_COUNTERS."""
+    side = 0 if role == "producer" else 1 + consumer
+    begin = _core.FIXED_SIZE + side * _core.SIDE_SIZE + _FIELDS["stats", SIDE_COUNTERS[0]][0]
+    return memoryview(memory)[begin : begin + 8 * len(SIDE_COUNTERS)].cast("q").toreadonly()
 
 
 def header_table() -> str:
@@ -81,6 +93,42 @@ def header_table() -> str:
         for part, name, kind, offset, size, meaning in _core.HEADER_FIELDS
     ]
     return "\n".join(["| part | offset | field | type | meaning |", "|---|---|---|---|---|", *rows])
+
+
+@dataclass(frozen=True, slots=True)
+class RingState:
+    """Where the sides of a ring are. `waits`: asleep, or about to be, until the other side has done something."""
+
+    head: int
+    tails: tuple[int, ...]
+    producer_waits: bool
+    consumers_wait: tuple[bool, ...]
+
+    @property
+    def occupied(self) -> bool:
+        """Something is there that not every consumer has given back."""
+        return any(tail != self.head for tail in self.tails)
+
+
+class RingGauge:
+    """Reads a ring's state again and again, without a system call. Keeps `memory` (a buffer) alive."""
+
+    def __init__(self, memory: Any) -> None:
+        """Raises CorruptRingError."""
+        consumers = _core.read_header(memory)[3]
+        sides = memoryview(memory)[_core.FIXED_SIZE : _core.FIXED_SIZE + (1 + consumers) * _core.SIDE_SIZE]
+        self._long, self._short = sides.cast("Q"), sides.cast("I")
+        self._starts = range(0, len(sides), _core.SIDE_SIZE)
+
+    def read(self) -> RingState:
+        index = _FIELDS["position", "index"][0]
+        tails = [self._long[(start + index) // 8] for start in self._starts[1:]]  # before head, as in a snapshot
+        waits = [self._waits(start) for start in self._starts]
+        return RingState(self._long[index // 8], tuple(tails), waits[0], tuple(waits[1:]))
+
+    def _waits(self, start: int) -> bool:
+        waiting, event = _FIELDS["gate", "waiting"][0], _FIELDS["gate", "event_seq"][0]
+        return bool(self._short[(start + waiting) // 4] or self._short[(start + event) // 4] & 1)
 
 
 class _Side:

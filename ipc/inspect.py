@@ -130,7 +130,8 @@ def format_segment(segment: FoundSegment) -> str:
         return f"{head}\n  not a ring"
     ring = segment.ring
     unit = "slots of " + str(ring.slot_size) + " B" if ring.kind == "slots" else "B for records"
-    lines = [head, f"  ring '{ring.name}': {ring.capacity} {unit}, made by pid {ring.creator_pid}"]
+    made = f"made by pid {ring.creator_pid}{', REVOKED' if ring.revoked else ''}"
+    lines = [head, f"  ring '{ring.name}': {ring.capacity} {unit}, {made}"]
     lines += [_format_side(ring.producer, "")]
     for i, consumer in enumerate(ring.consumers):
         used = ring.occupancy(i)

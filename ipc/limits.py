@@ -1,12 +1,14 @@
 """How much shared memory can still be had, and what bounds it.
 
 Pages of /dev/shm count against its own size, against the memory limit of the control group (where the kernel kills
-instead of failing), and against the machine. The smallest of them is what is left.
+instead of failing), and against the machine; and the process that maps them may have a limit of its own. The
+smallest of these is what is left.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +26,8 @@ class MemoryLeft:
 
 def shared_memory_left(directory: Path) -> MemoryLeft:
     """The tightest bound on new shared memory in the tmpfs mounted at `directory`."""
-    return min((_tmpfs(directory), *_control_groups(), *_machine()), key=lambda left: left.free)
+    bounds = (_tmpfs(directory), *_control_groups(), *_machine(), *_address_space())
+    return min(bounds, key=lambda left: left.free)
 
 
 def _tmpfs(directory: Path) -> MemoryLeft:
@@ -82,6 +85,17 @@ def _machine() -> list[MemoryLeft]:
             free = int(line.split()[1]) << 10
             return [MemoryLeft(free, "the machine's available memory", "stop something else, or use smaller rings")]
     return []
+
+
+def _address_space() -> list[MemoryLeft]:
+    """RLIMIT_AS, less what this process has mapped."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    mapped = _lines(Path("/proc/self/statm"))
+    if limit == resource.RLIM_INFINITY or not mapped:
+        return []
+    free = limit - int(mapped[0].split()[0]) * resource.getpagesize()
+    bound = f"this process's address space is limited to {limit >> 20} MiB"
+    return [MemoryLeft(max(free, 0), bound, "raise it (`ulimit -v unlimited`, `LimitAS=` of the systemd unit)")]
 
 
 def _number(path: Path) -> int | None:

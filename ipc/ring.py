@@ -13,16 +13,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing import reduction
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from ipc import _core
 from ipc.errors import CorruptRingError, LayoutMismatchError, RingTimeout
-from ipc.header import RingSnapshot, read_snapshot
+from ipc.header import RingSnapshot, read_snapshot, side_counters
 from ipc.layout import ALIGNMENT, Layout
 from ipc.segment import Segment
 
@@ -151,6 +152,10 @@ class _Ring:
     def snapshot(self) -> RingSnapshot:
         return read_snapshot(self.segment.map)
 
+    def counters(self, role: Literal["producer", "consumer"], consumer: int = 0) -> memoryview:
+        """What one side counts, live; see `SIDE_COUNTERS`. It keeps the mapping, as ends do."""
+        return side_counters(self.segment.map, role, consumer)
+
     def wait_attached(self, timeout: float | None = None) -> None:
         """Wait until every role was taken. Raises RingTimeout naming those that were not."""
         if not _core.wait_attached(self.segment.map, timeout):
@@ -166,6 +171,15 @@ class _Ring:
             self.wait_attached(timeout)
         finally:
             self.segment.unlink()
+
+    def revoke(self) -> None:
+        """End the ring for both sides, for ever. Whoever waits is woken and sees RingClosed, and so does who attaches
+        later; a consumer first reads what was published, a producer sees it when it looks for room the next time. For
+        whoever made the ring and is no end of it."""
+        _core.revoke(self.segment.map)
+        for fd in self._events:
+            with contextlib.suppress(BlockingIOError):  # it can't be more readable than it is
+                os.eventfd_write(fd, 1)
 
     def close(self) -> None:
         """Close the descriptors and unmap. Ends and views that are alive keep what they need."""
@@ -206,6 +220,11 @@ class SlotRing(_Ring):
             raise ValueError(f"ring {name!r}: either a layout or a slot_size of at least 1 byte expected")
         size = -(-size // ALIGNMENT) * ALIGNMENT
         return cls._create(name, slots, size, consumers, layout.text.encode() if layout else b"")
+
+    @staticmethod
+    def segment_size(slots: int, layout: Layout, *, consumers: int = 1) -> int:
+        """Bytes of the segment that `create` would make."""
+        return _core.total_size(slots, layout.size, consumers, len(layout.text.encode()))
 
     @classmethod
     def from_handle(cls, handle: RingHandle, *, layout: Layout | None = None) -> SlotRing:
@@ -251,6 +270,11 @@ class ByteRing(_Ring):
         if capacity < 64:
             raise ValueError(f"ring {name!r}: a capacity of at least 64 bytes expected, not {capacity}")
         return cls._create(name, capacity, 1, consumers, b"")
+
+    @staticmethod
+    def segment_size(capacity: int, *, consumers: int = 1) -> int:
+        """Bytes of the segment that `create` would make."""
+        return _core.total_size(capacity, 1, consumers, 0)
 
     @classmethod
     def from_handle(cls, handle: RingHandle) -> ByteRing:

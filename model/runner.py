@@ -68,11 +68,11 @@ class RunnerFacts:
     block_size: int  # tokens per KV block
     block_table_width: int  # W
     buckets: tuple[Bucket, ...]  # ascending; every step has exactly one of these shapes
-    greedy_on_device: bool  # step_greedy is available
+    greedy_on_device: bool  # fetch_best is available
 
 
 class Runner(ABC):
-    """Lifecycle: construct (validates, allocates nothing) → load → warm_up → bind, step … → close."""
+    """Lifecycle: construct (validates, allocates nothing) → load → warm_up → bind; launch, fetch … → close."""
 
     facts: RunnerFacts
 
@@ -93,12 +93,35 @@ class Runner(ABC):
         """
 
     @abstractmethod
-    def step(self, binding: Any, logits: Float32) -> None:
-        """Run one step and write the rows' logits into ``logits`` ``[rows, vocab]`` (C-contiguous)."""
+    def launch(self, binding: Any) -> None:
+        """Start a step. Its arrays must not change before it is fetched, and only one may be under way.
 
-    def step_greedy(self, binding: Any, token_ids: Int32) -> None:
-        """Run one step and write only each row's argmax into ``token_ids`` ``[rows]``."""
+        What computes by itself has begun when this returns; other runners compute when they are fetched.
+        """
+
+    @abstractmethod
+    def fetch(self, logits: Float32) -> None:
+        """Wait for the step under way, and write its rows' logits into ``logits`` ``[rows, vocab]``, C-contiguous."""
+
+    def fetch_best(self, token_ids: Int32, logprobs: Float32 | None = None) -> None:
+        """Wait for the step under way, and write only each row's argmax into ``token_ids`` ``[rows]``, and the
+        log-probability of that token into ``logprobs`` ``[rows]``, if that is wanted. Token -1: the row's logits
+        were not finite."""
         raise NotImplementedError(f"{self.facts.name} has no greedy path")
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Forget the step under way, if there is one: nobody will fetch it, and its arrays are about to go."""
+
+    def step(self, binding: Any, logits: Float32) -> None:
+        """`launch` and `fetch`."""
+        self.launch(binding)
+        self.fetch(logits)
+
+    def step_greedy(self, binding: Any, token_ids: Int32, logprobs: Float32 | None = None) -> None:
+        """`launch` and `fetch_best`."""
+        self.launch(binding)
+        self.fetch_best(token_ids, logprobs)
 
     @abstractmethod
     def close(self) -> None:

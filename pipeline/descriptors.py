@@ -25,6 +25,7 @@ class Head(IntEnum):
     DECODE_ROWS = 5  # the first rows of the step bring one new token each, whose id comes from sampling
     NEEDS = 6  # sampling of this step must be known before ids can be filled in; 0: of none
     GREEDY = 7  # 1: token ids instead of logits are wanted
+    LOGPROBS = 9  # 1: of those tokens also the log-probabilities
     FORESEEN = 8  # 1: every row's token is the argmax: inference knows it itself and does not wait for sampling
 
 
@@ -85,7 +86,8 @@ def logits_layout(shapes: Shapes) -> Layout:
             Field("epochs", "int32", (b,), "as in the step"),
             Field("sampled", "int32", (b,), "as in the step"),
             Field("lengths", "int32", (b,), "context length: the position of the token to be sampled"),
-            Field("token_ids", "int32", (b,), "argmax per row, where the step was greedy"),
+            Field("token_ids", "int32", (b,), "argmax per row, where the step was greedy; -1: no finite logits"),
+            Field("logprobs", "float32", (b,), "of those tokens, where they are wanted"),
             Field("logits", "float32", (b, shapes.vocab_size), "one row per row of the step"),
         ],
     )

@@ -1,8 +1,8 @@
 """``python -m pipeline.launch --config configs/….yaml``: starts the four stages and holds them together.
 
 The launcher makes the segments, the rings and the listening sockets, starts the stages, tells what they do until they
-are ready, and then waits: for a signal, or for the death of one of them, which ends all. Whatever ends it, nothing is
-left behind: names in /dev/shm are gone as soon as everybody has attached, and no stage outlives the launcher.
+are ready, and watches over them: one that dies is started anew, and all get fresh rings. Whatever ends it, nothing is
+left behind: names in /dev/shm are gone as soon as segments are made, and no stage outlives the launcher.
 """
 
 from __future__ import annotations
@@ -12,9 +12,14 @@ import sys
 
 import ipc
 from model.errors import ModelError
+from pipeline.api_keys import KeysError, key_file_warning
 from pipeline.config import ConfigurationError, load_configuration
 from pipeline.config.__main__ import remarks
-from pipeline.supervisor import PortInUseError, Supervisor
+from pipeline.host import HostError, prepare_host
+from pipeline.launcher import Supervisor, say
+from pipeline.listening import PortInUseError
+from pipeline.place import fit_to_host
+from pipeline.runners import make_runner, shapes_of
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -44,9 +49,17 @@ def main(arguments: list[str] | None = None) -> int:
     if options.check:
         print(config.to_yaml(), end="")
         return 0
+    if (warning := key_file_warning(config.pipeline.api_keys_file)) is not None:
+        say(f"warning: {warning}")
     try:
-        return Supervisor(config).run()
-    except (ModelError, ipc.IpcError, PortInUseError) as error:
+        config = fit_to_host(config)
+        for remark in prepare_host(config, shapes_of(config, make_runner(config))):
+            say(remark)
+        return Supervisor(config, lambda: fit_to_host(load_configuration(options.config, options.set))).run()
+    except KeysError as error:
+        print(f"RingServe can't start: {error}", file=sys.stderr)
+        return ConfigurationError.exit_code
+    except (ModelError, ipc.IpcError, HostError, PortInUseError, OSError) as error:
         print(f"RingServe can't start: {error}", file=sys.stderr)
         return 1
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sys
 from datetime import UTC, datetime
 
 import orjson
+
+from pipeline.outlet import Outlet
 
 ROOT = "ringserve"
 
@@ -38,11 +39,39 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
+class OutletHandler(logging.Handler):
+    """Standard error, as far as somebody reads it: the server waits for nobody. What was dropped is told later."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        self._outlet = Outlet()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if dropped := self._outlet.dropped:
+            told = logging.makeLogRecord({
+                "name": record.name, "levelno": logging.WARNING, "levelname": "WARNING",
+                "msg": "%d log lines were dropped: nobody read them", "args": (dropped,),
+            })  # fmt: skip
+            if not self._write(told):
+                self._outlet.dropped = dropped + 1
+                return
+        self._write(record)
+
+    def close(self) -> None:
+        self._outlet.close()
+        super().close()
+
+    def _write(self, record: logging.LogRecord) -> bool:
+        return self._outlet.write(self.format(record).encode("utf-8", "replace") + b"\n")
+
+
 def configure_logging(stage: str, *, level: str = "info", form: str = "text") -> logging.Logger:
     """Send this process's lines to standard error; the logger of the stage. `form` is "text" or "json"."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(stage) if form == "json" else TextFormatter(stage))
+    handler = OutletHandler(JsonFormatter(stage) if form == "json" else TextFormatter(stage))
     root = logging.getLogger(ROOT)
+    for old in root.handlers:
+        old.close()
     root.handlers, root.propagate = [handler], False
     root.setLevel(level.upper())
     return root.getChild(stage)

@@ -7,8 +7,10 @@ not parse is a bug, not an input.
 
 from __future__ import annotations
 
+import dataclasses
+import secrets
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
@@ -16,10 +18,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from model.sampling import SamplingParams
+from model.sampling import SamplingLimits, SamplingParams
 
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
+
+MAX_STOPS = 64
+MAX_STOP_LENGTH = 1024
+"""Stop strings of a request, and characters of each."""
 
 
 class FinishReason(IntEnum):
@@ -51,16 +57,35 @@ class GenerationParams:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """A request. The prompt is text to be tokenized, or token ids."""
+    """A request. The prompt is text to be tokenized, or token ids.
+
+    One that is `resumed` was let in before, and is not turned away because the queue is full. It goes on behind
+    `output`, the tokens that its client has got already.
+    """
 
     request: int
     prompt: str | list[int]
     params: GenerationParams
     add_special: bool = True  # let the tokenizer add BOS
     arrival_ns: int = 0
+    resumed: bool = False
+    output: list[int] = field(default_factory=list)
+    cached_tokens: int = 0  # of the prompt, as was told with the first token of `output`
 
     def pack(self) -> bytes:
         return orjson.dumps(["submit", self], default=dict, option=orjson.OPT_NON_STR_KEYS)
+
+    def with_seed(self) -> Submit:
+        """With a seed, drawn if there is none: whoever computes the request again then draws the same tokens."""
+        sampling = self.params.sampling
+        if sampling.seed not in (None, -1):
+            return self
+        sampling = dataclasses.replace(sampling, seed=secrets.randbits(63))
+        return dataclasses.replace(self, params=dataclasses.replace(self.params, sampling=sampling))
+
+    def after(self, output: list[int], cached_tokens: int) -> Submit:
+        """The same request once more, to go on behind these tokens."""
+        return dataclasses.replace(self, resumed=True, output=output, cached_tokens=cached_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +127,13 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The request will not be served. `status` is the HTTP status, `parameter` what was wrong with it."""
+    """The request will not be served. `status` is the HTTP status, `parameter` what was wrong, `code` its name."""
 
     request: int
     status: int
     message: str
     parameter: str | None = None
+    code: str | None = None
 
     def pack(self) -> bytes:
         return orjson.dumps(["refused", self])
@@ -115,10 +141,11 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The request has got its first row, `waited_ns` after it arrived."""
+    """The request has got its first row, `waited_ns` after it arrived, and some of its prompt in the cache."""
 
     request: int
     waited_ns: int
+    cached_tokens: int = 0
 
     def pack(self) -> bytes:
         return orjson.dumps(["started", self])
@@ -172,6 +199,14 @@ class Admit:
         tail = np.array([s.top_k, -1 if s.logprobs is None else s.logprobs, s.min_tokens, p.max_tokens], np.int32)
         arrays = (tail, self.prompt_ids, self.output_ids, bias_ids, bias_values, banned, stopping)
         return b"".join([head, *(np.ascontiguousarray(array).tobytes() for array in arrays), stops])
+
+
+def longest_admit(max_length: int) -> int:
+    """Bytes of the largest `Admit`, for sequences of `max_length` tokens; an escaped character of JSON takes six."""
+    biased = SamplingLimits(0, max_length).max_biased_tokens
+    stops = MAX_STOPS * (6 * MAX_STOP_LENGTH + 3) + 2
+    ends = 4096  # of the model itself
+    return _ADMIT.size + 16 + 4 * max_length + 8 * biased + stops + ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +295,7 @@ class Delta:
 
 
 _TOP = struct.Struct("<if")
+_REASON_AT = struct.calcsize("<QIIIif")
 _REASONS = tuple(FinishReason)  # by value; calling the class costs more than the rest of a delta
 
 
@@ -270,6 +306,11 @@ def unpack_delta(record: Any) -> Delta:
     text = str(record[_DELTA.size : end], "utf-8")
     top = tuple(_TOP.unpack_from(record, end + i * _TOP.size) for i in range(tops)) if tops else ()
     return Delta(request, index, prompt, cached, token, logprob, _REASONS[reason], text, top)
+
+
+def is_last(record: bytes) -> bool:
+    """Whether a packed delta ends its request."""
+    return record[_REASON_AT] != FinishReason.NONE
 
 
 class _Cutter:

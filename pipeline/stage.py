@@ -1,4 +1,4 @@
-"""What every stage process does: dies with its launcher, reports its progress, runs its loop, closes its rings.
+"""What every stage process does: dies with its launcher, reports its progress, serves one generation after the other.
 
 Started as ``python -m pipeline.stage <name> <descriptor of the specification>``.
 """
@@ -11,21 +11,25 @@ import fcntl
 import gc
 import json
 import os
+import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from pathlib import Path
 from typing import Any, Never
 
 import ipc
-from pipeline.config import Configuration, load_configuration
+from pipeline.config import Configuration, load_configuration, with_values
+from pipeline.control import Channel, ChannelError
 from pipeline.descriptors import Shapes
-from pipeline.stats import StatsHandle, StatsPage
+from pipeline.garbage import PauseMeter, settle
+from pipeline.generations import Control, Generation
+from pipeline.logs import configure_logging
+from pipeline.stats import READY, Counters, StatsHandle, StatsPage
 from pipeline.wiring import StageRings
 
-NAMES = ("front", "preprocess", "inference", "sampling")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _F_SETSIG = 10  # not in Python's fcntl everywhere
@@ -36,12 +40,18 @@ class Specification:
     """What the launcher tells a stage, as JSON in an anonymous file. Descriptors are inherited."""
 
     config_fd: int
-    status_fd: int
+    control_fd: int
     death_fd: int
     stats_fd: int
     listen_fds: tuple[int, ...]
-    rings: dict[str, str]
     shapes: dict[str, int]
+    metrics_fds: tuple[int, ...] = ()
+    api_keys: tuple[str, ...] = ()  # digests
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """All descriptors that the stage inherits."""
+        return (self.config_fd, self.control_fd, self.death_fd, self.stats_fd, *self.listen_fds, *self.metrics_fds)
 
     def to_json(self) -> bytes:
         return json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
@@ -49,48 +59,66 @@ class Specification:
     @classmethod
     def from_fd(cls, fd: int) -> Specification:
         values = json.loads(os.pread(fd, 1 << 20, 0))
-        return cls(**(values | {"listen_fds": tuple(values["listen_fds"])}))
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**(values | lists))
 
 
-class Status:
-    """One JSON object per line to the launcher: progress, ready, or what went wrong."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        self._send(event="progress", what=what, done=done, total=total)
-
-    def ready(self) -> None:
-        self._send(event="ready")
-
-    def failed(self, why: str) -> None:
-        self._send(event="failed", why=why)
-
-    def _send(self, **message: Any) -> None:
-        os.write(self._fd, json.dumps(message).encode() + b"\n")
-
-
-@dataclass(frozen=True)
 class Stage:
-    """What a stage's main function gets."""
+    """What a stage's main function gets. `config` is replaced when the launcher reloads it; `on_reload` is called
+    then, between two instructions of the main thread."""
 
-    name: str
-    config: Configuration
-    shapes: Shapes
-    rings: StageRings
-    status: Status
-    stats_fd: int
-    listen_fds: tuple[int, ...]
+    def __init__(self, name: str, config: Configuration, control: Control, specification: Specification) -> None:
+        self.name, self.config, self.control = name, config, control
+        self.shapes = Shapes(**specification.shapes)
+        self.stats_fd = specification.stats_fd
+        self.stats = StatsPage.from_handle(StatsHandle(os.dup(self.stats_fd)))
+        self.listen_fds, self.metrics_fds = specification.listen_fds, specification.metrics_fds
+        self.api_keys = specification.api_keys
+        self.on_reload: Callable[[], None] | None = None
+        self._configure_logging()
+        control.on("reload", self._reload)
+        PauseMeter(self.stats, name).start()
 
-    @cached_property
-    def stats(self) -> StatsPage:
-        return StatsPage.from_handle(StatsHandle(self.stats_fd))
+    def _reload(self, fields: Mapping[str, Any]) -> None:
+        self.config = with_values(self.config, fields["values"])
+        self.api_keys = tuple(fields["api_keys"])
+        self._configure_logging()
+        if self.on_reload is not None:
+            self.on_reload()
+
+    def _configure_logging(self) -> None:
+        settings = self.config.pipeline.log
+        configure_logging(self.name, level=settings.level, form=settings.format)
 
     @property
     def end_options(self) -> dict[str, Any]:
-        """How this stage attaches to its rings."""
+        """How this stage attaches to its rings. The front's ends wait in its event loop and never spin."""
         return {"label": self.name, "spin_us": getattr(self.config.pipeline.spin_us, self.name)}
+
+    def serve(self, run: Callable[[Generation, StageRings], None]) -> Never:
+        """Call `run` for each generation; it works until a ring closes, and keeps nothing of its rings."""
+        settle(self.name)
+        self.control.watch()
+        while True:
+            self.control.waiting()
+            self._serve_one(self.control.next_generation(), run)
+            gc.collect()  # nothing of the old rings may stay, and here nobody waits for a step
+
+    def _serve_one(self, generation: Generation, run: Callable[[Generation, StageRings], None]) -> None:
+        rings = StageRings.take_over(generation.handles, self.shapes)
+        try:
+            run(generation, rings)
+        except (ipc.PeerDied, ipc.RingClosed):
+            pass  # the launcher knows who died first, and says so
+        finally:
+            self.on_reload = None
+            Counters(self.stats, self.name).set(READY, 0)
+            rings.close()
+
+    def begin(self, generation: Generation) -> None:
+        """All ends are attached: from here on this stage takes work."""
+        Counters(self.stats, self.name).set_ready()
+        self.control.ready(generation.number)
 
 
 def main() -> int:
@@ -100,16 +128,17 @@ def main() -> int:
     name_process(name)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the launcher decides
     signal.signal(signal.SIGTERM, _leave)
-    status = Status(specification.status_fd)
+    control = Control(Channel.inherited(specification.control_fd))
     try:
         run = _entry(name)
-        run(_stage(name, specification, status))
+        run(_stage(name, specification, control))
     except SystemExit:
         return 0
-    except (ipc.PeerDied, ipc.RingClosed):
-        return 0  # the launcher has seen who died first, and says so
+    except ChannelError:
+        return 0  # the launcher is gone, or about to end this process
     except Exception as error:  # noqa: BLE001 - the last place where it can be told
-        status.failed(f"{type(error).__name__}: {error}")
+        with contextlib.suppress(ChannelError):
+            control.failed(_told(error))
         if not _is_expected(error):
             traceback.print_exc()
         return 1
@@ -118,12 +147,10 @@ def main() -> int:
     return 0
 
 
-def _stage(name: str, specification: Specification, status: Status) -> Stage:
+def _stage(name: str, specification: Specification, control: Control) -> Stage:
     config = load_configuration(f"/proc/self/fd/{specification.config_fd}")
-    shapes = Shapes(**specification.shapes)
     take_place(name, getattr(config.pipeline.cpus, name))
-    rings = StageRings.take_over(specification.rings, shapes)
-    return Stage(name, config, shapes, rings, status, specification.stats_fd, specification.listen_fds)
+    return Stage(name, config, control, specification)
 
 
 def _entry(name: str) -> Callable[[Stage], None]:
@@ -151,14 +178,17 @@ def _is_expected(error: Exception) -> bool:
     return isinstance(error, ModelError | ipc.IpcError | OSError)
 
 
+def _told(error: Exception) -> str:
+    """What the launcher says of it; no memory has seldom a message of its own."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if limit == resource.RLIM_INFINITY or not isinstance(error, MemoryError | ImportError | ipc.SegmentError):
+        return what
+    return f"{what}; it may map {limit >> 20} MiB (RLIMIT_AS), which may be too little: ulimit -v unlimited"
+
+
 def _leave(*_: object) -> Never:
     raise SystemExit(0)
-
-
-def settle() -> None:
-    """What start-up made stays: the collector need not look at it again, and has little left to do."""
-    gc.collect()
-    gc.freeze()
 
 
 def name_process(name: str) -> None:
@@ -168,12 +198,16 @@ def name_process(name: str) -> None:
 
 def take_place(name: str, cpus: tuple[int, ...] | None) -> None:
     """On the configured CPUs, if any; and where CPUs are few, nobody who is woken may push inference off its own: it
-    is on its way to the next step, and then leaves the CPU to the others while the device computes (sched(7))."""
-    if cpus is not None:
-        os.sched_setaffinity(0, cpus)
-    if name != "inference":
-        with contextlib.suppress(PermissionError):  # a sandbox may forbid it; it is a favour, not a need
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    is on its way to the next step, and then leaves the CPU to the others while the device computes (sched(7)).
+
+    Libraries that are imported by now have threads already; those to come inherit."""
+    for thread in [int(task.name) for task in Path("/proc/self/task").iterdir()]:
+        with contextlib.suppress(ProcessLookupError):
+            if cpus is not None:
+                os.sched_setaffinity(thread, cpus)
+            if name != "inference":
+                with contextlib.suppress(PermissionError):  # a sandbox may forbid it; it is a favour, not a need
+                    os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
 
 
 def die_with_launcher(death_fd: int) -> None:

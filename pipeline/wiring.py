@@ -1,4 +1,4 @@
-"""The rings between the processes: made by the launcher, taken over by the stages."""
+"""The rings between the processes: made by the launcher for each generation, taken over by the stages."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import ipc
 from pipeline.config import Configuration
 from pipeline.descriptors import Shapes, logits_layout, results_layout, step_layout, tokens_layout
+from pipeline.messages import longest_admit
 
-ROW_BYTES = 1 << 20
-"""Bytes of the ring that tells sampling who sits where; one request takes at most half of it."""
-
+_LEAST_ROW_BYTES = 1 << 20
 
 ENDS = {
     "front": ("requests", "replies", "deltas"),
@@ -20,6 +19,18 @@ ENDS = {
     "sampling": ("logits", "rows", "tokens", "results", "deltas"),
 }
 """Which rings a stage has an end of; it maps no others."""
+
+PRODUCERS = {
+    "requests": "front",
+    "replies": "preprocess",
+    "steps": "preprocess",
+    "logits": "inference",
+    "tokens": "sampling",
+    "results": "sampling",
+    "rows": "preprocess",
+    "deltas": "sampling",
+}
+"""Who writes into a ring; the other stage that has an end of it reads."""
 
 SLOT_LAYOUTS: dict[str, Callable[[Shapes], ipc.Layout]] = {
     "steps": step_layout,
@@ -37,9 +48,8 @@ class StageRings:
     records: Mapping[str, ipc.ByteRing]
 
     @classmethod
-    def take_over(cls, texts: Mapping[str, str], shapes: Shapes) -> StageRings:
-        """From inherited descriptors. Raises LayoutMismatchError, CorruptRingError."""
-        handles = {name: ipc.RingHandle.from_text(text) for name, text in texts.items()}
+    def take_over(cls, handles: Mapping[str, ipc.RingHandle], shapes: Shapes) -> StageRings:
+        """From descriptors that were handed over. Raises LayoutMismatchError, CorruptRingError."""
         return cls(
             slots={
                 name: ipc.SlotRing.from_handle(handle, layout=SLOT_LAYOUTS[name](shapes))
@@ -51,10 +61,14 @@ class StageRings:
             },
         )
 
+    def close(self) -> None:
+        for ring in (*self.slots.values(), *self.records.values()):
+            ring.close()
+
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """All rings of a server, by what flows through them."""
+    """All rings of a generation, by what flows through them."""
 
     requests: ipc.ByteRing  # front → preprocess
     replies: ipc.ByteRing  # preprocess → front
@@ -68,30 +82,13 @@ class Wiring:
     @classmethod
     def create(cls, config: Configuration, shapes: Shapes) -> Wiring:
         """Raises NoSpaceError, and leaves nothing behind then."""
-        sizes = config.pipeline.rings
-        made: list[ipc.SlotRing | ipc.ByteRing] = []
-
-        def slots(name: str, count: int) -> ipc.SlotRing:
-            made.append(ring := ipc.SlotRing.create(name, slots=count, layout=SLOT_LAYOUTS[name](shapes)))
-            return ring
-
-        def records(name: str, capacity: int) -> ipc.ByteRing:
-            made.append(ring := ipc.ByteRing.create(name, capacity=capacity))
-            return ring
-
+        made: dict[str, ipc.SlotRing | ipc.ByteRing] = {}
         try:
-            return cls(
-                requests=records("requests", sizes.request_bytes),
-                replies=records("replies", sizes.reply_bytes),
-                steps=slots("steps", sizes.step_slots),
-                logits=slots("logits", sizes.logits_slots),
-                tokens=slots("tokens", sizes.step_slots),
-                results=slots("results", sizes.step_slots),
-                rows=records("rows", max(ROW_BYTES, 1 << (16 * shapes.max_rows).bit_length())),
-                deltas=records("deltas", sizes.reply_bytes),
-            )
+            for name, size in ring_sizes(config).items():
+                made[name] = _make(name, size, shapes)
+            return cls(**made)  # type: ignore[arg-type]
         except BaseException:
-            for ring in made:
+            for ring in made.values():
                 ring.__exit__()
             raise
 
@@ -104,9 +101,51 @@ class Wiring:
         return {name: self.rings[name].handle for name in ENDS[stage]}
 
     def unlink(self) -> None:
+        """Remove the names: rings are handed over by descriptor, and nothing is to be left behind."""
         for ring in self.rings.values():
             ring.segment.unlink()
+
+    def revoke(self) -> None:
+        for ring in self.rings.values():
+            ring.revoke()
 
     def close(self) -> None:
         for ring in self.rings.values():
             ring.__exit__()
+
+
+def ring_sizes(config: Configuration) -> dict[str, int]:
+    """Slots of rings of slots, bytes of rings of records; by what flows through them."""
+    sizes = config.pipeline.rings
+    return {
+        "requests": sizes.request_bytes,
+        "replies": sizes.reply_bytes,
+        "steps": sizes.step_slots,
+        "logits": sizes.logits_slots,
+        "tokens": sizes.step_slots,
+        "results": sizes.step_slots,
+        "rows": _row_bytes(config.max_length),
+        "deltas": sizes.reply_bytes,
+    }
+
+
+def segment_sizes(config: Configuration, shapes: Shapes) -> dict[str, int]:
+    """Bytes of each ring's segment."""
+    return {name: _segment_size(name, size, shapes) for name, size in ring_sizes(config).items()}
+
+
+def _make(name: str, size: int, shapes: Shapes) -> ipc.SlotRing | ipc.ByteRing:
+    if name in SLOT_LAYOUTS:
+        return ipc.SlotRing.create(name, slots=size, layout=SLOT_LAYOUTS[name](shapes))
+    return ipc.ByteRing.create(name, capacity=size)
+
+
+def _segment_size(name: str, size: int, shapes: Shapes) -> int:
+    if name in SLOT_LAYOUTS:
+        return ipc.SlotRing.segment_size(size, SLOT_LAYOUTS[name](shapes))
+    return ipc.ByteRing.segment_size(size)
+
+
+def _row_bytes(max_length: int) -> int:
+    """A record takes at most half of a ring; a power of two."""
+    return max(_LEAST_ROW_BYTES, 1 << (2 * longest_admit(max_length) - 1).bit_length())

@@ -114,6 +114,10 @@ static int raise_peer_died(end_t *self, const char *role, const char *label, uin
 }
 
 static int raise_status(end_t *self, ring_status_t status) {
+    if (status == RING_CLOSED && ring_is_revoked(&self->end)) {
+        PyErr_Format(self->state->closed, "ring '%s' was revoked by its creator", self->name);
+        return -1;
+    }
     if (status == RING_CLOSED && self->last_dead) {
         ring_side_t *consumer = ring_consumer(&self->end, (uint32_t)self->last_dead - 1);
         return raise_peer_died(self, "consumer", consumer->gate.label, role_owner(consumer));
@@ -172,6 +176,7 @@ static int check_consumer(end_t *self, uint32_t i) {
 }
 
 static int end_check_peers(end_t *self) {
+    if (ring_is_revoked(&self->end)) return 0; /* the next look says so; who died before does not matter any more */
     if (!self->producing) return check_producer(self);
     for (uint32_t i = 0; i < self->end.consumers; i++)
         if (ring_waits_for(&self->end, i) && check_consumer(self, i) < 0) return -1;

@@ -106,6 +106,20 @@ static PyObject *core_wait_attached(PyObject *module, PyObject *args) {
     return result;
 }
 
+/* revoke(map): end the ring for everybody, for ever. The caller writes the eventfds afterwards. */
+static PyObject *core_revoke(PyObject *module, PyObject *args) {
+    core_state_t *state = PyModule_GetState(module);
+    Py_buffer map;
+    ring_fixed_t f;
+    if (!PyArg_ParseTuple(args, "w*", &map)) return NULL;
+    const char *wrong = ring_check(map.buf, (uint64_t)map.len, &f);
+    if (wrong) PyErr_Format(state->corrupt, "not a usable ring: %s", wrong);
+    else ring_revoke(map.buf, f.max_consumers);
+    PyBuffer_Release(&map);
+    if (wrong) return NULL;
+    Py_RETURN_NONE;
+}
+
 /* ---- processes ----------------------------------------------------------------------------------------------- */
 
 static PyObject *core_identity(PyObject *module, PyObject *arg) {
@@ -164,6 +178,7 @@ static int add_constants(PyObject *module) {
                    PyModule_AddIntConstant(module, "FIXED_SIZE", RING_FIXED_SIZE) < 0 ||
                    PyModule_AddIntConstant(module, "SIDE_SIZE", sizeof(ring_side_t)) < 0 ||
                    PyModule_AddIntConstant(module, "VERSION", RING_VERSION) < 0 ||
+                   PyModule_AddIntConstant(module, "REVOKED", RING_REVOKED) < 0 ||
                    PyModule_AddIntConstant(module, "IDENTITY_PID_BITS", IDENTITY_PID_BITS) < 0
                ? -1
                : 0;
@@ -234,6 +249,7 @@ static PyMethodDef core_methods[] = {
     {"format_ring", core_format_ring, METH_VARARGS, "Write the header of a new ring into zeroed memory."},
     {"read_header", core_read_header, METH_VARARGS, "Check a header and return what it says."},
     {"wait_attached", core_wait_attached, METH_VARARGS, "Wait until every role of a ring was taken."},
+    {"revoke", core_revoke, METH_VARARGS, "End a ring for both sides, for ever; eventfds are the caller's to write."},
     {"identity", core_identity, METH_O, "Start time << 24 | pid of a process."},
     {"is_alive", core_is_alive, METH_O, "Whether the process with this identity still runs."},
     {"raw_ping_pong", (PyCFunction)(void (*)(void))raw_ping_pong, METH_VARARGS | METH_KEYWORDS,

@@ -4,7 +4,7 @@
  * docs/protocol.md all come from these lists. Every 128-byte line (two 64-byte lines: the adjacent-line
  * prefetcher pulls pairs, and some aarch64 cores have 128-byte lines) has exactly one writer:
  *
- *   fixed      1 line: the creator, once, before `state` becomes READY
+ *   fixed      1 line: the creator, once, before `state` becomes READY; `state` again when it revokes the ring
  *   producer   3 lines: head | gate | statistics
  *   consumer i 3 lines: tail | gate | statistics     (max_consumers of them)
  *   layout     UTF-8 text of the slot's layout, written by the creator
@@ -32,7 +32,7 @@
 #define RING_HASH_SIZE 16
 
 enum { RING_KIND_SLOTS = 1, RING_KIND_BYTES = 2 };
-enum { RING_INIT = 0, RING_READY = 1 };                       /* fixed.state */
+enum { RING_INIT = 0, RING_READY = 1, RING_REVOKED = 2 };     /* fixed.state */
 enum { SIDE_FREE = 0, SIDE_ATTACHED = 1, SIDE_CLOSED = 2 };   /* gate.state */
 
 /* X(type, name, array suffix, meaning) */
@@ -49,7 +49,7 @@ enum { SIDE_FREE = 0, SIDE_ATTACHED = 1, SIDE_CLOSED = 2 };   /* gate.state */
     X(uint8_t, layout_hash, [RING_HASH_SIZE], "first 16 bytes of the SHA-256 of the layout text")   \
     X(char, name, [RING_LABEL_SIZE], "name of the ring, for messages")                              \
     X(uint64_t, creator, , "identity of the process that made the segment")                         \
-    X(_Atomic uint32_t, state, , "0: being made, 1: ready; published last")
+    X(_Atomic uint32_t, state, , "0: being made, 1: ready, published last; 2: revoked")
 
 #define RING_INDEX_FIELDS(X) \
     X(_Atomic uint64_t, index, , "head or tail, free-running; the low half of head is the futex word for data")

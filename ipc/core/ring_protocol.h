@@ -21,6 +21,12 @@
  * [R4] space_seq + 1 and FUTEX_WAKE. Were the snapshot taken after the recheck, R1 to R4 could fall between them,
  * and the snapshot would already hold the bump that was to end the wait.
  *
+ * The creator may revoke a ring: it ends for both sides, for ever. [V1] state = REVOKED, [V2] fence, [V3] wake whoever
+ * sleeps on a futex, then write every eventfd. An end looks at `state` wherever it finds nothing (or no room). A futex
+ * wait may begin just after V3, since its word does not change: it learns of V1 when its slice expires. A wait for an
+ * eventfd has no slices, and needs none: V3 comes whoever is armed, and stays readable until its owner has read it; the
+ * owner's next look comes after that and sees V1.
+ *
  * A side that dies holds nothing: its words keep their last value, and its successor or its peer goes on from
  * them. What a dead producer had not published was never visible; what a dead consumer had not released stays.
  */
@@ -128,6 +134,11 @@ static inline bool ring_is_closed(ring_side_t *side) {
     return atomic_load_explicit(&side->gate.state, memory_order_acquire) == SIDE_CLOSED;
 }
 
+/* In the creator's own line (I3), so that a side that attaches late can't undo it, as it would a closed gate. */
+static inline bool ring_is_revoked(const ring_end_t *end) {
+    return atomic_load_explicit(&end->header->fixed.state, memory_order_acquire) == RING_REVOKED;
+}
+
 /* ---- waking the other side ------------------------------------------------------------------------------- */
 
 static inline bool ring_must_signal(const ring_end_t *end, uint32_t i, uint32_t event_seq) {
@@ -223,6 +234,10 @@ static inline bool ring_waits_for(const ring_end_t *end, uint32_t i) {
 static inline ring_status_t ring_look_for_space(ring_end_t *end, uint64_t need) {
     uint64_t most_used = 0;
     bool nobody = true;
+    if (ring_is_revoked(end)) {
+        end->cached_remote = end->position - end->capacity; /* no room, so that every attempt looks here again */
+        return RING_CLOSED;
+    }
     for (uint32_t i = 0; i < end->consumers; i++) {
         if (!ring_waits_for(end, i)) continue;
         nobody = false;
@@ -244,7 +259,7 @@ static inline ring_status_t ring_look_for_space(ring_end_t *end, uint64_t need) 
 static inline ring_status_t ring_look(ring_end_t *end, uint64_t need, bool producing) {
     if (producing) return ring_look_for_space(end, need);
     ring_status_t status = ring_look_for_data(end);
-    if (status != RING_AGAIN || !ring_is_closed(&end->header->producer)) return status;
+    if (status != RING_AGAIN || !(ring_is_closed(&end->header->producer) || ring_is_revoked(end))) return status;
     status = ring_look_for_data(end); /* what was published before the close is read before the end is told */
     return status == RING_AGAIN ? RING_CLOSED : status;
 }
@@ -367,7 +382,7 @@ static inline const char *ring_check(const void *map, uint64_t size, ring_fixed_
     memcpy(f, map, sizeof *f);
     if (f->magic != RING_MAGIC) return "the magic number is wrong: not a ring";
     if (f->version != RING_VERSION) return "the header has another version";
-    if (state != RING_READY) return "the ring is not ready";
+    if (state != RING_READY && state != RING_REVOKED) return "the ring is not ready";
     if (f->kind != RING_KIND_SLOTS && f->kind != RING_KIND_BYTES) return "the kind is unknown";
     if (f->max_consumers < 1 || f->max_consumers > RING_MAX_CONSUMERS) return "the number of consumers is impossible";
     if (f->layout_size > RING_MAX_LAYOUT_TEXT) return "the layout text is too long";
@@ -438,6 +453,14 @@ static inline void ring_close(ring_end_t *end, bool producing) {
     } else {
         ring_wake_producer(end);
     }
+}
+
+/* By the creator, after ring_check. The eventfds are the caller's to write, afterwards. */
+static inline void ring_revoke(ring_header_t *header, uint32_t consumers) {
+    atomic_store_explicit(&header->fixed.state, RING_REVOKED, memory_order_release); /* [V1] */
+    ring_fence();                                                                    /* [V2] */
+    ring_futex_wake(ring_futex_word(&header->producer));                             /* [V3] */
+    for (uint32_t i = 0; i < consumers; i++) ring_futex_wake(&header->consumer[i].gate.space_seq);
 }
 
 static inline void ring_evict(ring_end_t *end, uint32_t consumer) {

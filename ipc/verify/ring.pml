@@ -1,4 +1,4 @@
-/* SPIN model of ipc/core/ring_protocol.h: publish, wait for data, wait for space, close, death, eviction.
+/* SPIN model of ipc/core/ring_protocol.h: publish, wait for data, wait for space, close, revocation, death, eviction.
  *
  * Bracketed labels are those of the C code; `grep '\[P1\]' ipc/core/ring_protocol.h` finds the line of a step.
  * scripts/verify_rings.py holds the table of runs: what must hold, and which broken protocols must be caught.
@@ -13,7 +13,8 @@
  * wakes all who sleep on the word. There is NO time-out while the other side lives, so a lost wake-up is a
  * deadlock. A sleep may end by time-out only
  *   - when a process is dead and its death is visible (its stores have reached memory: it left the kernel),
- *   - when the producer has closed: a consumer may learn that one slice late (ring_close says so),
+ *   - when the producer has closed, or the creator has revoked the ring: an end may learn that one slice late
+ *     (ring_close and ring_revoke say so); with -DEVENTFD a consumer has no slices, and must not need one for REVOKE,
  *   - -DTIMEOUTS=t times at any moment, in runs of their own, for the races around an expired slice.
  *
  * Bounds: M messages through CAP slots, so the ring fills and wraps; N consumers; KILLS deaths, at any point.
@@ -52,9 +53,11 @@ byte space_seq[N];
 byte c_done[N];
 bool c_woke[N];       /* whether consumer[i].stats.wakes grew since the producer looked, [L1] */
 
+bool revoked;         /* fixed.state == RING_REVOKED */
+
 #define NOTHING 255
 byte b_head = NOTHING, b_p_waiting = NOTHING, b_slot[CAP], b_tail[N], b_c_waiting[N];
-bool b_p_closed, b_c_closed[N];
+bool b_p_closed, b_c_closed[N], b_revoked;
 
 /* ---- kernel: who sleeps, who is dead ---- */
 
@@ -68,6 +71,7 @@ byte timeouts = TIMEOUTS;
 
 byte got[N];             /* messages whose content consumer i will not look at again */
 bool p_ended, c_ended[N];
+byte head_then;          /* head as the revocation became visible */
 
 #if N == 1
 #define EACH(f) (f(0))
@@ -91,6 +95,15 @@ bool p_ended, c_ended[N];
 #define HEAD_MAY_GO true
 #else
 #define HEAD_MAY_GO PAYLOAD_STORED /* [P1] is a release store */
+#endif
+
+#if defined(REVOKE) && !defined(NO_REVOKE_SLICE)
+#define REVOCATION_MAY_BE_LATE revoked
+#else
+#define REVOCATION_MAY_BE_LATE false
+#endif
+#if defined(CLOSE) || defined(REVOKE)
+#define ENDS
 #endif
 
 /* A fence stores everything that its process has in its buffer. */
@@ -130,6 +143,7 @@ end:
     :: d_step { b_head != NOTHING && HEAD_MAY_GO -> head = b_head; b_head = NOTHING }
     :: d_step { b_p_waiting != NOTHING -> p_waiting = b_p_waiting; b_p_waiting = NOTHING }
     :: d_step { b_p_closed -> p_closed = true; b_p_closed = false }
+    :: d_step { b_revoked -> revoked = true; b_revoked = false; head_then = head }
     DRAIN_CONSUMER(0)
 #if N == 2
     DRAIN_CONSUMER(1)
@@ -170,7 +184,7 @@ inline look_for_space() {
 #if N == 2 && !defined(IGNORE_SECOND)
     LOOK_AT(1);
 #endif
-    d_step { slowest = h - used; used = 0 }
+    d_step { slowest = h - used; used = 0; nobody = nobody || revoked }
 }
 
 #define HAS_SPACE (h - slowest < CAP)
@@ -284,6 +298,7 @@ inline wait_for_space() {
         if
         :: p_sleeps == NOTHING
         :: atomic { p_sleeps != NOTHING && (ANY(DEATH_TO_NOTICE) || C_IS_DEAD(other)) -> p_sleeps = NOTHING; expired = true }
+        :: atomic { p_sleeps != NOTHING && REVOCATION_MAY_BE_LATE -> p_sleeps = NOTHING; expired = true }
 #if TIMEOUTS
         :: atomic { p_sleeps != NOTHING && timeouts > 0 -> timeouts--; p_sleeps = NOTHING; expired = true }
 #endif
@@ -299,7 +314,7 @@ inline wait_for_space() {
     :: else -> b_p_waiting = 0    /* [S6] */
     fi;
     if
-    :: expired && !nobody && !HAS_SPACE -> check_consumers()
+    :: expired && !nobody && !HAS_SPACE && !revoked -> check_consumers()
     :: else
     fi;
     d_step { snapshot = 0; other = 0; expired = false }
@@ -358,11 +373,11 @@ over:   p_ended = true
 /* ring_look for a consumer: what was published before the close is read before the end is told. */
 inline look_for_data() {
     atomic { known = head; assert(known - pos <= CAP) }
-#ifdef CLOSE
+#ifdef ENDS
     if
     :: !HAS_DATA ->
         if
-        :: p_closed -> known = head; over = !HAS_DATA
+        :: p_closed || revoked -> known = head; over = !HAS_DATA
         :: else
         fi
     :: else
@@ -405,7 +420,7 @@ inline release() {
 
 inline check_producer() {
     if
-    :: P_IS_DEAD && !p_closed ->
+    :: P_IS_DEAD && !p_closed && !revoked ->
 #ifndef NO_LAST_LOOK
         known = head;
 #endif
@@ -416,6 +431,8 @@ inline check_producer() {
 
 #if defined(CLOSE) && !defined(NO_CLOSE_SLICE)
 #define CLOSE_MAY_BE_LATE p_closed
+#elif !defined(EVENTFD)
+#define CLOSE_MAY_BE_LATE REVOCATION_MAY_BE_LATE
 #else
 #define CLOSE_MAY_BE_LATE false
 #endif
@@ -480,7 +497,7 @@ proctype consumer(byte me) {
     bool over, died, expired;
     {
         do
-#ifdef CLOSE
+#ifdef ENDS
         :: true ->
 #else
         :: pos < M ->
@@ -511,12 +528,16 @@ proctype consumer(byte me) {
 #ifdef CLOSE_EARLY
         :: true -> goto leave
 #endif
-#ifndef CLOSE
+#ifndef ENDS
         :: else -> break
 #endif
         od;
+#ifdef REVOKE
+        assert(!over || pos >= head_then); /* the producer may go on publishing: nobody reads that */
+#else
         assert(pos == (died || over -> head : M)); /* all that was published was read, by whoever lives */
-        assert(!over || p_closed);
+#endif
+        assert(!over || p_closed || revoked);
 #ifdef CLOSE_EARLY
 leave:  b_c_closed[me] = true; /* [C1] */
         C_FENCE;               /* [C2] */
@@ -529,6 +550,32 @@ leave:  b_c_closed[me] = true; /* [C1] */
         over = false; died = false; expired = false; me = 0
     }
 }
+
+/* ---- revocation, at any point ---- */
+
+#ifdef REVOKE
+#ifdef NO_REVOKE_SIGNAL
+#define REVOKE_SIGNAL(i) skip
+#else
+#define REVOKE_SIGNAL(i) d_step { eventfd[i] = true; c_sleeps[i] = false }
+#endif
+
+proctype creator() {
+    b_revoked = true;                                /* [V1] */
+#ifndef NO_REVOKE_FENCE
+    d_step { if :: b_revoked -> revoked = true; b_revoked = false; head_then = head :: else fi }; /* [V2] */
+#endif
+#ifdef EVENTFD
+    REVOKE_SIGNAL(0);                                /* [V3] */
+#if N == 2
+    REVOKE_SIGNAL(1);
+#endif
+#else
+    d_step { c_sleeps[0] = false; c_sleeps[N - 1] = false };
+#endif
+    p_sleeps = NOTHING                               /* [V3] */
+}
+#endif
 
 /* ---- death, at any point ---- */
 
@@ -562,6 +609,9 @@ init {
 #endif
 #if KILLS
         run killer();
+#endif
+#ifdef REVOKE
+        run creator();
 #endif
     }
 }

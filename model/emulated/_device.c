@@ -141,23 +141,32 @@ static PyObject *write_logits(PyObject *module, PyObject *const *args, Py_ssize_
 static PyObject *write_tokens(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     (void)module;
-    static const struct array wanted[] = {{"row_hashes", 8, 1, 0}, {"q_seq_lens", 4, 1, 0}, {"token_ids", 4, 1, 1}};
+    static const struct array wanted[] = {
+        {"row_hashes", 8, 1, 0}, {"q_seq_lens", 4, 1, 0}, {"token_ids", 4, 1, 1}, {"logprobs", 4, 1, 1}};
     struct choice choice;
-    Py_buffer v[3];
-    if (count != 4)
-        return PyErr_Format(PyExc_TypeError, "write_tokens takes 4 arguments, got %zd", count);
-    if (parse_choice(args[3], &choice) || get_arrays(args, wanted, 3, v))
+    Py_buffer v[4];
+    if (count != 5)
+        return PyErr_Format(PyExc_TypeError, "write_tokens takes 5 arguments, got %zd", count);
+    const int arrays = args[3] == Py_None ? 3 : 4;
+    if (parse_choice(args[4], &choice) || get_arrays(args, wanted, arrays, v))
         return NULL;
     const uint64_t *hashes = v[0].buf;
     const int32_t *new = v[1].buf;
-    int32_t *tokens = v[2].buf;
-    const int fits = v[1].shape[0] == v[0].shape[0] && v[2].shape[0] == v[0].shape[0];
-    for (Py_ssize_t b = 0; fits && b < v[0].shape[0]; b++)
-        if (new[b] > 0)
-            tokens[b] = ends(&choice, hashes[b]) ? (int32_t)choice.eos : token_of(&choice, hashes[b]);
-    if (!fits)
-        PyErr_Format(PyExc_ValueError, "token_ids has %zd rows, expected %zd", v[2].shape[0], v[0].shape[0]);
-    release_arrays(v, 3);
+    int fits = 1;
+    for (int i = 1; fits && i < arrays; i++) {
+        fits = v[i].shape[0] == v[0].shape[0];
+        if (!fits)
+            PyErr_Format(PyExc_ValueError, "%s has %zd rows, expected %zd", wanted[i].name, v[i].shape[0],
+                         v[0].shape[0]);
+    }
+    for (Py_ssize_t b = 0; fits && b < v[0].shape[0]; b++) {
+        if (new[b] == 0)
+            continue;
+        ((int32_t *)v[2].buf)[b] = ends(&choice, hashes[b]) ? (int32_t)choice.eos : token_of(&choice, hashes[b]);
+        if (arrays > 3)
+            ((float *)v[3].buf)[b] = (float)logprob_of_best(&choice, hashes[b]);
+    }
+    release_arrays(v, arrays);
     if (!fits)
         return NULL;
     Py_RETURN_NONE;
@@ -189,7 +198,7 @@ static PyMethodDef METHODS[] = {
     {"advance", FAST(advance),
      "advance(cache, *seven step arrays, token_hashes, row_hashes, block_size, seed) -> (tokens, rows, cached)"},
     {"write_logits", FAST(write_logits), "write_logits(row_hashes, q_seq_lens, base, logits, choice)"},
-    {"write_tokens", FAST(write_tokens), "write_tokens(row_hashes, q_seq_lens, token_ids, choice)"},
+    {"write_tokens", FAST(write_tokens), "write_tokens(row_hashes, q_seq_lens, token_ids, logprobs or None, choice)"},
     {"wait_until", wait_until, METH_VARARGS, "wait_until(deadline_ns, spin_ns): on the clock of time.monotonic_ns"},
     {NULL, NULL, 0, NULL},
 };

@@ -28,6 +28,11 @@ def write_logits(
     /,
 ) -> None: ...
 def write_tokens(
-    row_hashes: NDArray[Any], q_seq_lens: NDArray[Any], token_ids: NDArray[Any], choice: Choice, /
+    row_hashes: NDArray[Any],
+    q_seq_lens: NDArray[Any],
+    token_ids: NDArray[Any],
+    logprobs: NDArray[Any] | None,
+    choice: Choice,
+    /,
 ) -> None: ...
 def wait_until(deadline_ns: int, spin_ns: int, /) -> None: ...

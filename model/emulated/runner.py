@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 from ..runner import Bucket, Float32, Int32, Progress, Runner, RunnerFacts, StepInputs
 from . import _device
+from .fault import fail_at
 from .reference import base_logits
 from .settings import EmulatedSettings
 
@@ -29,7 +30,7 @@ class Binding:
 
 
 class EmulatedRunner(Runner):
-    """Blocks in `step` until the cost model's time since the call has passed; its own work is part of that.
+    """A step is fetched when the cost model's time since its launch has passed; its own work is part of that.
 
     Rows without new tokens are padding: their logits are left as they are.
     """
@@ -52,6 +53,7 @@ class EmulatedRunner(Runner):
         self._jitter = np.random.default_rng(settings.cost.jitter_seed)
         self._cache: UInt64 | None = None
         self._base: Float32 | None = None
+        self._launched: tuple[Binding, int] | None = None  # and when, in ns
 
     def load(self, progress: Progress | None = None) -> None:
         self._cache = np.zeros(self.facts.num_blocks * self.facts.block_size, np.uint64)
@@ -72,24 +74,36 @@ class EmulatedRunner(Runner):
             raise ValueError(f"{shape} is none of the buckets {self.facts.buckets}")
         return Binding(inputs, np.zeros(inputs.tokens, np.uint64), np.zeros(inputs.rows, np.uint64))
 
-    def step(self, binding: Binding, logits: Float32) -> None:
-        """See `Runner.step`. Raises ValueError for inputs that a device would read or write out of bounds."""
-        started_ns = time.monotonic_ns()
-        cost_ns = self._advance(binding)
+    def launch(self, binding: Binding) -> None:
+        self._launched = binding, time.monotonic_ns()
+
+    def fetch(self, logits: Float32) -> None:
+        """See `Runner.fetch`. Raises ValueError for inputs that a device would read or write out of bounds."""
+        binding, deadline_ns = self._compute()
         new = binding.inputs.q_seq_lens
         _device.write_logits(binding.row_hashes, new, self._loaded(self._base), logits, self._choice)
-        _device.wait_until(started_ns + cost_ns, self._spin_ns)
+        _device.wait_until(deadline_ns, self._spin_ns)
 
-    def step_greedy(self, binding: Binding, token_ids: Int32) -> None:
+    def fetch_best(self, token_ids: Int32, logprobs: Float32 | None = None) -> None:
         if not self.facts.greedy_on_device:
-            super().step_greedy(binding, token_ids)
-        started_ns = time.monotonic_ns()
-        cost_ns = self._advance(binding)
-        _device.write_tokens(binding.row_hashes, binding.inputs.q_seq_lens, token_ids, self._choice)
-        _device.wait_until(started_ns + cost_ns, self._spin_ns)
+            super().fetch_best(token_ids, logprobs)
+        binding, deadline_ns = self._compute()
+        _device.write_tokens(binding.row_hashes, binding.inputs.q_seq_lens, token_ids, logprobs, self._choice)
+        _device.wait_until(deadline_ns, self._spin_ns)
+
+    def abandon(self) -> None:
+        self._launched = None
 
     def close(self) -> None:
-        self._cache = self._base = None
+        self._cache = self._base = self._launched = None
+
+    def _compute(self) -> tuple[Binding, int]:
+        """Do at once what is to be done, and say until when the device would be busy with it."""
+        launched, self._launched = self._launched, None
+        if launched is None:
+            raise ModelError("no step is under way: call launch() before fetch()")
+        binding, started_ns = launched
+        return binding, started_ns + self._advance(binding)
 
     def _advance(self, binding: Binding) -> int:
         """Fill the cache and the hashes; returns what the step costs, in nanoseconds."""
@@ -108,13 +122,16 @@ class EmulatedRunner(Runner):
             self.facts.block_size,
             self.settings.seed,
         )
-        cost = self.settings.cost
+        settings = self.settings
+        if settings.fault_token is not None:
+            fail_at(settings.fault_token, settings.fault, x.input_ids[:tokens])
+        cost = settings.cost
         noise_ms = cost.jitter_ms * self._jitter.standard_normal() if cost.jitter_ms else 0.0
         return int(max(cost.step_ms(tokens, rows, cached) + noise_ms, 0.0) * 1e6)
 
     def _loaded(self, array: NDArray[Scalar] | None) -> NDArray[Scalar]:
         if array is None:
-            raise ModelError(f"{self.facts.name} is not loaded: call load() before step()")
+            raise ModelError(f"{self.facts.name} is not loaded: call load() before a step")
         return array
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from ..runner import Bucket
+from .fault import FAULTS
 
 Choice = tuple[int, int, int, int]
 
@@ -48,7 +49,8 @@ _KINDS: Mapping[str, Any] = MappingProxyType(
         **dict.fromkeys(("vocab_size", "max_length", "num_blocks", "block_size", "eos_token_id", "seed"), int),
         **dict.fromkeys(("emit_eos", "greedy_on_device"), bool),
         **dict.fromkeys(("eos_probability", "spin_us"), int | float),
-        "name": str,
+        **dict.fromkeys(("name", "fault"), str),
+        "fault_token": int | None,
     }
 )
 
@@ -71,6 +73,8 @@ class EmulatedSettings:
     greedy_on_device: bool = True
     seed: int = 0  # another seed, another text
     spin_us: float = 100.0  # the end of each step that is waited for awake, to be on time
+    fault_token: int | None = None  # a step that brings this token makes the process fail
+    fault: str = "segfault"  # how; one of FAULTS
 
     def __post_init__(self) -> None:
         for name, kind in _KINDS.items():
@@ -90,6 +94,10 @@ class EmulatedSettings:
             raise ConfigurationError(f"eos_token_id is {self.eos_token_id}, outside the vocabulary")
         if not 0 <= self.eos_probability <= 1 or not 0 <= self.spin_us <= 1000:
             raise ConfigurationError("eos_probability must be in [0, 1] and spin_us in [0, 1000]")
+        if self.fault not in FAULTS:
+            raise ConfigurationError(f"fault is {self.fault!r}, expected one of {', '.join(FAULTS)}")
+        if self.fault_token is not None and not 0 <= self.fault_token < self.vocab_size:
+            raise ConfigurationError(f"fault_token is {self.fault_token}, outside the vocabulary")
         if not 0 <= self.seed < 2**64:
             raise ConfigurationError(f"seed is {self.seed}, expected 0 to 2**64 - 1")
 
@@ -128,7 +136,7 @@ class EmulatedSettings:
 
 
 def _name_of(kind: Any) -> str:
-    names = {int: "an integer", bool: "true or false", str: "a text"}
+    names = {int: "an integer", int | None: "an integer", bool: "true or false", str: "a text"}
     return names.get(kind, "a number")
 
 

@@ -24,6 +24,10 @@ Arguments = list[Tensor | None]
 class Execution(Protocol):
     """Prepares inputs over arrays, and runs the network on them."""
 
+    @property
+    def computes_by_itself(self) -> bool:
+        """`run` returns before the step is done."""
+
     def prepare(self, inputs: StepInputs) -> Any: ...
 
     def run(self, prepared: Any) -> Tensor:
@@ -46,6 +50,8 @@ class StaticExecution:
     the network's ``__call__`` spends 2 ms in Python on checks that cannot come out otherwise (measured with
     four layers; it grows with the number of cells).
     """
+
+    computes_by_itself = False
 
     def __init__(self, network: Any) -> None:
         self._network = network
@@ -75,6 +81,8 @@ class DynamicExecution:
 
     Not run on a device so far: it is tested on CPU, with an attention cell for CPU.
     """
+
+    computes_by_itself = True
 
     def __init__(self, network: Any) -> None:
         self._network = network

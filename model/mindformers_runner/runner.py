@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from model.mindformers_runner.settings import MindFormersSettings
 from model.runner import Bucket, Float32, Int32, Progress, Runner, RunnerFacts, StepInputs
 
 if TYPE_CHECKING:
+    from model.mindformers_runner.best import BestTokens
     from model.mindformers_runner.compile_cache import CompileCache
     from model.mindformers_runner.execution import Execution
 
@@ -63,6 +65,9 @@ class MindFormersRunner(Runner):
         self._execution: Execution | None = None
         self._cache: CompileCache | None = None
         self._compiled: set[Bucket] = set()
+        self._launched: Binding | None = None
+        self._output: Any = None  # of the step under way, where it computes by itself
+        self._best: BestTokens | None = None
 
     def load(self, progress: Progress | None = None) -> None:
         """Build the network, allocate the KV cache, load the weights.
@@ -74,6 +79,7 @@ class MindFormersRunner(Runner):
         from model.mindformers_runner.quiet import import_mindformers
 
         import_mindformers()
+        from model.mindformers_runner.best import BestTokens
         from model.mindformers_runner.compile_cache import CompileCache
         from model.mindformers_runner.network import build_network, use_device
         from model.mindformers_runner.weights import load_weights, random_weights
@@ -86,6 +92,7 @@ class MindFormersRunner(Runner):
         self._execution = self._make_execution(network)
         self._cache = CompileCache(self.settings, self.architecture, self.facts.max_length)
         self._network = network
+        self._best = BestTokens(self.facts.vocab_size, self.settings.max_rows)
         _log.info("loaded %s; attention: %s, %s", self.facts.name, self.settings.attention, kernel_name())
 
     def warm_up(self, progress: Progress | None = None) -> None:
@@ -112,29 +119,9 @@ class MindFormersRunner(Runner):
         )
         return Binding(bucket, self._running().prepare(inputs), check)
 
-    def step(self, binding: Binding, logits: Float32) -> None:
-        """Run one step and write the rows' logits into ``logits`` ``[rows, vocab]``.
-
-        Raises StepError for indices out of range; then nothing was computed.
-        """
-        require_array(logits, "logits", (binding.bucket.rows, self.facts.vocab_size), np.float32)
-        np.copyto(logits, self._run(binding))
-
-    def step_greedy(self, binding: Binding, token_ids: Int32) -> None:
-        """Run one step and write each row's argmax into ``token_ids`` ``[rows]``; -1 if not finite."""
-        require_array(token_ids, "token_ids", (binding.bucket.rows,), np.int32)
-        logits = self._run(binding)
-        best = logits.argmax(axis=1)  # of a row with NaN: the first NaN
-        finite = np.isfinite(np.take_along_axis(logits, best[:, None], axis=1)[:, 0])
-        np.copyto(token_ids, np.where(finite, best, -1), casting="same_kind")
-
-    def close(self) -> None:
-        """Free the network, the KV cache and the weights."""
-        self._execution = self._network = self._weights = None
-        self._compiled.clear()
-
-    def _run(self, binding: Binding) -> NDArray[np.float32]:
-        """The step's logits in MindSpore's memory, valid until the next step."""
+    def launch(self, binding: Binding) -> None:
+        """Raises StepError for indices out of range; then nothing is computed."""
+        execution = self._running()
         binding.check()
         if binding.bucket not in self._compiled:
             _log.warning(
@@ -143,13 +130,57 @@ class MindFormersRunner(Runner):
                 binding.bucket.rows,
             )
             self._compile(binding)
+        self._launched = binding
+        if execution.computes_by_itself:
+            self._output = self._run(binding)
+
+    def fetch(self, logits: Float32) -> None:
+        """See `Runner.fetch`. Raises StepError when the step failed."""
+        binding = self._under_way()
+        require_array(logits, "logits", (binding.bucket.rows, self.facts.vocab_size), np.float32)
+        np.copyto(logits, self._result(binding))
+
+    def fetch_best(self, token_ids: Int32, logprobs: Float32 | None = None) -> None:
+        """See `Runner.fetch_best`. Raises StepError when the step failed."""
+        binding = self._under_way()
+        for array, name, kind in ((token_ids, "token_ids", np.int32), (logprobs, "logprobs", np.float32)):
+            if array is not None:
+                require_array(array, name, (binding.bucket.rows,), kind)
+        assert self._best is not None  # nothing is launched before `load`
+        self._best.choose(self._result(binding), token_ids, logprobs)
+
+    def abandon(self) -> None:
+        """A device that has begun must be done with the arrays first."""
+        binding, self._launched = self._launched, None
+        output, self._output = self._output, None
+        if binding is not None and output is not None:
+            with contextlib.suppress(RuntimeError):  # nobody wants to know
+                output.asnumpy()
+
+    def close(self) -> None:
+        """Free the network, the KV cache and the weights."""
+        self._execution = self._network = self._weights = self._output = self._launched = None
+        self._compiled.clear()
+
+    def _under_way(self) -> Binding:
+        if self._launched is None:
+            raise ModelError("no step is under way: call launch() before fetch()")
+        return self._launched
+
+    def _result(self, binding: Binding) -> NDArray[np.float32]:
+        """The step's logits in MindSpore's memory, valid until the next step."""
+        output, self._output, self._launched = self._output, None, None
         try:
-            output: NDArray[np.float32] = self._running().run(binding.prepared).asnumpy()
+            logits: NDArray[np.float32] = (self._run(binding) if output is None else output).asnumpy()
         except RuntimeError as error:
-            raise StepError(
-                f"the step failed and the runner must be loaded again: {last_error() or error}"
-            ) from error
-        return output
+            raise _failed(error) from error
+        return logits
+
+    def _run(self, binding: Binding) -> Any:
+        try:
+            return self._running().run(binding.prepared)
+        except RuntimeError as error:
+            raise _failed(error) from error
 
     def _compile(self, binding: Binding) -> None:
         """The first run of a bucket compiles it."""
@@ -186,6 +217,10 @@ class MindFormersRunner(Runner):
     def _require_memory(self) -> None:
         if self._on_cpu:
             require_memory(self.architecture, self.settings, available_memory())
+
+
+def _failed(error: RuntimeError) -> StepError:
+    return StepError(f"the step failed and the runner must be loaded again: {last_error() or error}")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -16,7 +17,7 @@ class ParameterError(ModelError, ValueError):
     """A sampling parameter is out of range: the fault of whoever wrote the request."""
 
     def __init__(self, parameter: str, value: object, allowed: str) -> None:
-        super().__init__(f"{parameter} is {value!r}, expected {allowed}")
+        super().__init__(f"{parameter} is {reprlib.repr(value)}, expected {allowed}")  # it may be nested deeply
         self.parameter = parameter
         self.value = value
         self.allowed = allowed
@@ -71,8 +72,8 @@ class SamplingParams:
 
     @property
     def argmax_suffices(self) -> bool:
-        """The device's argmax is the answer: nothing else looks at the logits."""
-        return self.chooses_argmax and self.logprobs is None
+        """The device's argmax, and perhaps its log-probability, is the answer: nothing else looks at the logits."""
+        return self.chooses_argmax and not self.logprobs
 
     def validate(self, limits: SamplingLimits) -> None:
         """Raise `ParameterError` for the first parameter that is out of range."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from model.errors import TokenizerError
 from model.tokenizer.chat import ChatTemplate, Message
@@ -103,10 +104,31 @@ class Tokenizer(ABC):
         """`token_bytes` as text; a token that holds a part of a character only has U+FFFD there."""
         return self.token_bytes(token_id).decode(errors="replace")
 
-    def apply_chat_template(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+    def name_template_tokens(self) -> None:
+        """Called once, by the loader: a chat template may write BOS and EOS though no file says their names."""
+        ids = {"bos_token": self.bos_id, "eos_token": self.eos_id}
+        if self._chat_template is not None:
+            self._chat_template.name_tokens(
+                {name: self.token_text(token_id) for name, token_id in ids.items() if token_id is not None}
+            )
+
+    @property
+    def template_variables(self) -> frozenset[str]:
+        """Names that ``variables`` of `apply_chat_template` can't set; empty without a template."""
+        return self._chat_template.own_variables if self._chat_template else frozenset()
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
         """The prompt that the model was trained to see for these messages.
 
-        Encode it with ``add_special=False``, because templates write their BOS themselves.
+        Encode it with ``add_special=False``, because templates write their BOS themselves. With
+        ``continue_final_message`` it ends with the last message's content. ``variables`` go to the template.
 
         Raises TokenizerError when the tokenizer has no chat template, and its subclass ChatTemplateError when
         the messages do not fit the template, which is the client's fault.
@@ -115,7 +137,12 @@ class Tokenizer(ABC):
             raise TokenizerError(
                 "the tokenizer has no chat template; add 'chat_template' to tokenizer_config.json beside it"
             )
-        return self._chat_template.render(messages, add_generation_prompt=add_generation_prompt)
+        return self._chat_template.render(
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            variables=variables,
+        )
 
     def require_fits(self, model_vocab_size: int) -> None:
         """Raise TokenizerError when the tokenizer can produce ids that the model has no embedding for."""

@@ -20,6 +20,9 @@ from model.tokenizer.errors import ChatTemplateError
 Message = Mapping[str, Any]
 """``role`` and ``content``, both strings; a template may know further keys."""
 
+_CUT = "\ue000\ue001end of the last message\ue001\ue000"  # private signs, which no message should have
+OWN_VARIABLES = frozenset({"messages", "add_generation_prompt", "tools", "documents"})
+
 
 class GenerationBlock(Extension):
     """``{% generation %}`` marks the assistant's text for training; in a prompt it is just its content."""
@@ -49,18 +52,41 @@ class ChatTemplate:
                 f"the chat template in {origin} is not valid Jinja, line {error.lineno}: {error.message}"
             ) from error
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
-        """Raises ChatTemplateError for messages that the template refuses or cannot render."""
+    def name_tokens(self, tokens: Mapping[str, str]) -> None:
+        """Special tokens that no file names, though the tokenizer has them."""
+        self._special_tokens = {**tokens, **self._special_tokens}
+
+    @property
+    def own_variables(self) -> frozenset[str]:
+        """Names that `render` sets itself."""
+        return OWN_VARIABLES | self._special_tokens.keys()
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        continue_final_message: bool = False,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt. ``continue_final_message`` ends it with the last message's content, for the model to go on.
+
+        ``variables`` are what a template may know besides; those in `own_variables` do not count.
+
+        Raises ChatTemplateError for messages that the template refuses or cannot render.
+        """
         for index, message in enumerate(messages):
             _check_message(message, index)
+        if continue_final_message:
+            last = messages[-1]
+            messages = [*messages[:-1], {**last, "content": f"{last['content']}{_CUT} "}]
+        own = {"messages": messages, "add_generation_prompt": add_generation_prompt, "tools": None, "documents": None}
+        prompt = self._render({**(variables or {}), **own, **self._special_tokens})
+        return _cut(prompt) if continue_final_message else prompt
+
+    def _render(self, variables: Mapping[str, Any]) -> str:
         try:
-            return self._template.render(
-                messages=messages,
-                add_generation_prompt=add_generation_prompt,
-                tools=None,
-                documents=None,
-                **self._special_tokens,
-            )
+            return self._template.render(variables)
         except jinja2.TemplateError as error:
             raise ChatTemplateError(f"the chat template refuses the messages: {error.message}") from error
         except (TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
@@ -74,6 +100,18 @@ def _check_message(message: Message, index: int) -> None:
         )
     if "content" not in message:
         raise ChatTemplateError(f"messages[{index}] has no 'content'")
+
+
+def _cut(prompt: str) -> str:
+    """The prompt before the mark. Where the template strips blanks off contents, that one has none at its end.
+
+    The outcome is that of transformers' `continue_final_message`.
+    """
+    end = prompt.rfind(_CUT)
+    if end < 0:
+        raise ChatTemplateError("the last message can't be continued: the chat template does not show its content")
+    stripped = not prompt.startswith(_CUT + " ", end)
+    return prompt[:end].rstrip() if stripped else prompt[:end]
 
 
 def _make_environment() -> ImmutableSandboxedEnvironment:

@@ -35,8 +35,11 @@ class TokenizerSettings:
     chat_template: ChatTemplate | None
 
 
-def read_settings(folder: Path) -> TokenizerSettings:
-    """Read what there is; every file is optional. Raises TokenizerError for one that is unusable."""
+def read_settings(folder: Path, chat_template: Path | None = None) -> TokenizerSettings:
+    """Read what there is; every file is optional. Raises TokenizerError for one that is unusable.
+
+    ``chat_template`` is a file in place of the template in the folder.
+    """
     config = read_optional_json(folder / "tokenizer_config.json")
     generation = {
         **read_optional_json(folder / "config.json"),
@@ -52,7 +55,7 @@ def read_settings(folder: Path) -> TokenizerSettings:
         added_tokens=_added_tokens(config),
         add_bos=_flag(config, "add_bos_token"),
         add_eos=_flag(config, "add_eos_token"),
-        chat_template=_chat_template(config, folder, named_tokens),
+        chat_template=_chat_template(config, chat_template or folder / "chat_template.jinja", named_tokens),
     )
 
 
@@ -126,9 +129,8 @@ def _added_tokens(config: Mapping[str, Any]) -> dict[int, AddedToken]:
         ) from error
 
 
-def _chat_template(config: Mapping[str, Any], folder: Path, named_tokens: Mapping[str, str]) -> ChatTemplate | None:
-    """From chat_template.jinja, which transformers prefers, or from tokenizer_config.json."""
-    file = folder / "chat_template.jinja"
+def _chat_template(config: Mapping[str, Any], file: Path, named_tokens: Mapping[str, str]) -> ChatTemplate | None:
+    """From a file of its own, which transformers prefers, too, or from tokenizer_config.json."""
     if file.exists():
         return ChatTemplate(_read_text(file), named_tokens, file.name)
     source = config.get("chat_template")

@@ -2,6 +2,7 @@
 
 from .configuration import Configuration, load_configuration
 from .errors import ConfigurationError, Problem
+from .live import live_keys, values_of, with_values
 from .pipeline_section import CpuConfig, LogConfig, PipelineConfig, RingConfig, RunnerConfig, SpinConfig
 from .sections import ModelConfig, PagedAttentionConfig, ServingConfig, TokenizerConfig
 
@@ -19,5 +20,8 @@ __all__ = [
     "ServingConfig",
     "SpinConfig",
     "TokenizerConfig",
+    "live_keys",
     "load_configuration",
+    "values_of",
+    "with_values",
 ]

@@ -17,6 +17,7 @@ from .setting import fields_of
 _MODEL_FILE = "model_config.model_cfg_path"
 _MODEL_DIR = "pipeline.model_dir"
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+_REPLY_BYTES_PER_TOKEN = 16  # an id as text, of up to seven digits, twice: a record takes half of the ring
 _CPU_BLOCK = 16  # keys of one group in the key cache of the CPU's attention
 _RINGS = tuple(f"pipeline.rings.{name}" for name, _ in fields_of(RingConfig))
 
@@ -49,7 +50,7 @@ def check(draft: Draft, facts: ModelFacts, *, other_host: bool) -> None:
     """Everything that can be wrong about settings that are fine one by one."""
     checker = _Checker(draft, facts)
     _check_given(checker, other_host)
-    for part in (_check_lengths, _check_ids, _check_batch, _check_runner, _check_network, _check_rings):
+    for part in (_check_lengths, _check_ids, _check_batch, _check_runner, _check_cpus, _check_network, _check_rings):
         part(checker)
     check_host(draft, facts, draft.warnings if other_host else draft.problems)
 
@@ -152,6 +153,16 @@ def _check_runner(checker: _Checker) -> None:
     )
 
 
+def _check_cpus(checker: _Checker) -> None:
+    for stage in ("front", "preprocess", "inference", "sampling"):
+        key = f"pipeline.cpus.{stage}"
+        checker.require(
+            lambda cpus, kind, device: cpus != "device" or (kind, device) == ("mindformers", "Ascend"),
+            (key, RUNNER + "kind", RUNNER + "device"),
+            key + f" is device, but no Ascend device computes ({RUNNER}kind {{1}}, device {{2}}); name CPUs",
+        )
+
+
 def _check_cost_model(checker: _Checker) -> None:
     key = RUNNER + "cost_model"
     cost = checker.value(key)
@@ -166,6 +177,12 @@ def _check_network(checker: _Checker) -> None:
         ("serving_config.model_route",),
         "serving_config.model_route is {0!r}; expected one path segment of letters, digits, '.', '_' and '-'",
     )
+    checker.require(
+        lambda metrics, port: metrics != port or metrics == 0,
+        ("pipeline.metrics_port", "serving_config.server_port"),
+        "pipeline.metrics_port is {0}, the same as serving_config.server_port; choose another, or leave it out to "
+        "have /metrics there",
+    )
 
 
 def _check_rings(checker: _Checker) -> None:
@@ -178,4 +195,15 @@ def _check_rings(checker: _Checker) -> None:
         ("pipeline.rings.request_bytes", "pipeline.body_limit_bytes"),
         "pipeline.rings.request_bytes is {0}, of which a request may take half, less than body_limit_bytes ({1}); "
         "raise request_bytes or lower body_limit_bytes",
+    )
+    checker.require(
+        lambda all_bodies, body: all_bodies >= body,
+        ("pipeline.body_memory_bytes", "pipeline.body_limit_bytes"),
+        "pipeline.body_memory_bytes is {0}, less than one body (body_limit_bytes, {1}); raise it or lower the other",
+    )
+    checker.require(
+        lambda ring, longest: ring >= _REPLY_BYTES_PER_TOKEN * (longest + 16),
+        ("pipeline.rings.reply_bytes", LONGEST),
+        "pipeline.rings.reply_bytes is {0}, of which a record may take half: too little for the ids of a prompt in a "
+        f"sequence of {{1}} tokens ({LONGEST}); make it at least {_REPLY_BYTES_PER_TOKEN} bytes for each",
     )

@@ -40,6 +40,11 @@ class Configuration:
         return self.model_config.max_generate_length
 
     @property
+    def max_prompt(self) -> int:
+        """Tokens of the longest prompt; one at least is left for the answer."""
+        return min(self.model_config.seq_length, self.max_length - 1)
+
+    @property
     def block_table_width(self) -> int:
         """KV blocks of the longest sequence."""
         return -(-self.max_length // self.pa_config.block_size)

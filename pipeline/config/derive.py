@@ -11,6 +11,7 @@ from .model_files import ModelFacts, read_model_facts
 from .source import Unreadable
 
 _MODEL = "model_config."
+_CHARS_PER_TOKEN = 16  # four times what English has; only runs of blanks and the like have more
 
 
 def derive(draft: Draft) -> ModelFacts:
@@ -26,6 +27,8 @@ def derive(draft: Draft) -> ModelFacts:
     longest = values[_MODEL + "max_generate_length"]
     _default(draft, _MODEL + "seq_length", longest)
     _default(draft, "pa_config.decode_seq_length", longest)
+    prompt = values[_MODEL + "seq_length"]
+    _default(draft, "pipeline.prompt_limit_chars", None if prompt is None else max(_CHARS_PER_TOKEN * prompt, 4096))
     _default(draft, "pipeline.max_rows", values[_MODEL + "decode_batch_size"])
     _default(draft, "pipeline.model_name", values[_MODEL + "model_name"])
     _default(draft, "pipeline.runner.device", facts.device or "CPU")

@@ -13,6 +13,7 @@ from .model_files import ModelFacts
 _MODEL_FILE = "model_config.model_cfg_path"
 _CHECKPOINT = "model_config.checkpoint_path"
 _TOKENIZER = "tokenizer.vocab_file"
+_TEMPLATE = "pipeline.chat_template"
 _MODEL_DIR = "pipeline.model_dir"
 _STAGES = ("front", "preprocess", "inference", "sampling")
 
@@ -70,13 +71,16 @@ def _check_tokenizer(draft: Draft, missing: list[Problem]) -> None:
     if path is not None and is_folder(path) and not has_tokenizer(path):
         message = f"{_TOKENIZER} is {path}, a directory with neither a tokenizer.json nor a tokenizer.model"
         missing.append(draft.problem_at([_TOKENIZER, _MODEL_DIR, _MODEL_FILE], message))
+    if draft.values[_TEMPLATE] is not None:
+        _check_path(draft, _TEMPLATE, "a Jinja file, or leave it out to use the tokenizer's own template", missing)
 
 
 def _check_cpus(draft: Draft, missing: list[Problem]) -> None:
     available = os.sched_getaffinity(0)
     for stage in _STAGES:
         key = f"pipeline.cpus.{stage}"
-        absent = sorted(set(draft.values[key] or ()) - available)
+        named = draft.values[key] or ()
+        absent = [] if isinstance(named, str) else sorted(set(named) - available)
         if absent:
             usable = ", ".join(map(str, sorted(available)))
             message = f"{key} names CPUs that this process may not use: {absent}; usable are {usable}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,9 +94,16 @@ def _mapping(found: Located) -> dict[str, Any]:
     return plain
 
 
+def _origin(found: Located) -> str:
+    if not isinstance(found.value, str) or not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^\s/?#@]+", found.value):
+        raise Unsuitable("expected an origin such as https://example.org:8443, or *")
+    return found.value
+
+
 BOOLEAN = Kind("true or false", _boolean)
 TEXT = Kind("a text", _text)
 PATH = Kind("a path", _path)
+ORIGIN = Kind('an origin such as `https://example.org`, or "*"', _origin)
 MAPPING = Kind("a mapping", _mapping)
 
 
@@ -148,6 +156,21 @@ def list_of(kind: Kind, minimum: int = 1, maximum: int = 1024) -> Kind:
             raise Unsuitable(f"expected {expected}{limits}")
         try:
             return tuple(kind.parse(item) for item in items)
+        except Unsuitable:
+            raise Unsuitable(f"expected {expected}") from None
+
+    return Kind(expected, parse)
+
+
+def word_or(word: str, kind: Kind) -> Kind:
+    """A value of another kind, or this word."""
+    expected = f"{kind.expected}, or {word}"
+
+    def parse(found: Located) -> Any:
+        if found.value == word:
+            return word
+        try:
+            return kind.parse(found)
         except Unsuitable:
             raise Unsuitable(f"expected {expected}") from None
 

@@ -7,14 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .kinds import BOOLEAN, MAPPING, PATH, TEXT, choice, integer, list_of, number
+from .kinds import BOOLEAN, MAPPING, ORIGIN, PATH, TEXT, choice, integer, list_of, number, word_or
 from .setting import section, setting
 
-_CPUS = list_of(integer(0, 4095))
+_CPUS = word_or("device", list_of(integer(0, 4095)))
 _SPIN = number(0, 1_000_000)
 _BYTES = integer(1 << 16, 1 << 30)
 
-EMULATED_KEYS: Final = ("name", "cost_model", "token_range", "emit_eos", "eos_probability", "seed", "spin_us")
+EMULATED_KEYS: Final = (
+    "name",
+    "cost_model",
+    "token_range",
+    "emit_eos",
+    "eos_probability",
+    "seed",
+    "spin_us",
+    "fault_token",
+    "fault",
+)
 """Keys of ``pipeline.runner`` that only the emulated device has; `model.emulated` knows their defaults."""
 
 
@@ -57,6 +67,12 @@ class RunnerConfig:
     spin_us: float | None = setting(
         number(0, 1000), None, "emulated: end of a step that is waited for awake, in microseconds"
     )
+    fault_token: int | None = setting(
+        integer(0), None, "emulated, for tests of supervision: a step that brings this token makes the process fail"
+    )
+    fault: str | None = setting(
+        choice("error", "exit", "abort", "segfault", "hang"), None, "emulated: how it fails; null: segfault"
+    )
 
     def emulated(self) -> dict[str, Any]:
         """What `EmulatedSettings.from_mapping` takes: the keys that are set."""
@@ -68,28 +84,34 @@ class RunnerConfig:
 class LogConfig:
     """One line per request at `info`; nothing per token at any level."""
 
-    level: str = setting(choice("debug", "info", "warning", "error"), "info", "least severe level that is written")
-    format: str = setting(choice("text", "json"), "text", "lines for people, or one JSON object per line")
+    level: str = setting(
+        choice("debug", "info", "warning", "error"), "info", "least severe level that is written", live=True
+    )
+    format: str = setting(choice("text", "json"), "text", "lines for people, or one JSON object per line", live=True)
+
+
+_BY_CPUS = "by the CPUs there are"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpinConfig:
-    """How long a stage may stay awake waiting for the next message, in microseconds, before it sleeps."""
+    """How long a stage may stay awake waiting for the next message, in microseconds, before it sleeps; the front
+    sleeps at once. By default no stage does so at the cost of the model: see docs/operations.md."""
 
-    front: float | None = setting(_SPIN, 0.0, "the HTTP process; 0: sleeps at once")
-    preprocess: float | None = setting(_SPIN, None, "tokenizing and scheduling", derived="what the rings choose")
-    inference: float | None = setting(_SPIN, None, "the device's process", derived="what the rings choose")
-    sampling: float | None = setting(_SPIN, None, "sampling and detokenizing", derived="what the rings choose")
+    preprocess: float | None = setting(_SPIN, None, "tokenizing and scheduling: for room in a ring", derived=_BY_CPUS)
+    inference: float | None = setting(_SPIN, None, "the device's process", derived=_BY_CPUS)
+    sampling: float | None = setting(_SPIN, None, "sampling and detokenizing", derived=_BY_CPUS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuConfig:
-    """CPU numbers that a stage is pinned to; null: wherever the kernel puts it."""
+    """CPU numbers that a stage is pinned to; null: wherever the kernel puts it; `device`: those of the NUMA node that
+    the Ascend device is attached to (not run on a device so far)."""
 
-    front: tuple[int, ...] | None = setting(_CPUS, None, "the HTTP process")
-    preprocess: tuple[int, ...] | None = setting(_CPUS, None, "tokenizing and scheduling")
-    inference: tuple[int, ...] | None = setting(_CPUS, None, "the device's process and the threads of its steps")
-    sampling: tuple[int, ...] | None = setting(_CPUS, None, "sampling and detokenizing")
+    front: tuple[int, ...] | str | None = setting(_CPUS, None, "the HTTP process")
+    preprocess: tuple[int, ...] | str | None = setting(_CPUS, None, "tokenizing and scheduling")
+    inference: tuple[int, ...] | str | None = setting(_CPUS, None, "the device's process and its threads")
+    sampling: tuple[int, ...] | str | None = setting(_CPUS, None, "sampling and detokenizing")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +124,6 @@ class RingConfig:
     )
     request_bytes: int = setting(_BYTES, 8 << 20, "front to preprocess; a request may take half of it")
     reply_bytes: int = setting(_BYTES, 1 << 20, "sampling, and refusals of preprocess, to front")
-    finished_bytes: int = setting(_BYTES, 1 << 18, "finished rows and tokens, sampling to preprocess")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +134,9 @@ class PipelineConfig:
         PATH, None, "a Hugging Face directory: its configuration, weights and tokenizer are the defaults"
     )
     model_name: str = setting(TEXT, None, "name of the model in OpenAI's API", derived="`model_config.model_name`")
+    chat_template: Path | None = setting(
+        PATH, None, "Jinja file of `/v1/chat/completions`, where the tokenizer's own is missing or not wanted"
+    )
     runner: RunnerConfig = section(RunnerConfig)
     overlap: bool = setting(BOOLEAN, True, "prepare the next step while the device computes this one")
     max_rows: int = setting(
@@ -123,25 +147,87 @@ class PipelineConfig:
     )
     prefix_cache: bool = setting(BOOLEAN, True, "prompts with the same beginning share its KV blocks")
     greedy_on_device: bool = setting(BOOLEAN, True, "steps of greedy rows alone take the argmax on the device")
-    max_queue: int = setting(integer(1, 1 << 20), 1024, "requests that wait; beyond it clients get 429")
+    max_queue: int = setting(integer(1, 1 << 20), 1024, "requests that wait; beyond it clients get 429", live=True)
     request_timeout_s: float | None = setting(
-        number(0, above=True), None, "longest time of a request, waiting included; null: no limit"
+        number(0, above=True), None, "longest time of a request, waiting included; null: no limit", live=True
     )
-    drain_timeout_s: float = setting(number(0), 30.0, "time that running requests get to finish at shutdown")
-    keep_alive_s: float = setting(number(0), 30.0, "idle time after which a connection is closed")
-    header_timeout_s: float = setting(number(0, above=True), 10.0, "time a client has to send a request")
-    body_limit_bytes: int = setting(integer(1024, 1 << 28), 4 << 20, "longest body of a request; beyond it 413")
-    max_connections: int = setting(integer(1, 1 << 20), 1000, "open connections; beyond it new ones get 503")
+    hang_timeout_s: float = setting(
+        number(0.5),
+        5.0,
+        "time after which a stage that has work and does not get on is ended and started again; "
+        "ten times the slowest step, if that is longer",
+        live=True,
+    )
+    max_restarts: int = setting(
+        integer(0),
+        5,
+        "times that a stage is started again when it dies without having done anything useful",
+        live=True,
+    )
+    drain_timeout_s: float = setting(
+        number(0), 30.0, "time that running requests get to finish at shutdown", live=True
+    )
+    keep_alive_s: float = setting(number(0), 30.0, "idle time after which a connection is closed", live=True)
+    header_timeout_s: float = setting(
+        number(0, above=True), 10.0, "time a client has for a request's headers; beyond it 408", live=True
+    )
+    body_timeout_s: float = setting(
+        number(0, above=True), 30.0, "time a client has to send the body after the headers; beyond it 408", live=True
+    )
+    write_timeout_s: float = setting(
+        number(0, above=True), 30.0, "a client that reads nothing of its answer for so long is cut off", live=True
+    )
+    header_limit_bytes: int = setting(
+        integer(1024, 1 << 20), 64 << 10, "longest request line and headers together; beyond it 431", live=True
+    )
+    body_limit_bytes: int = setting(
+        integer(1024, 1 << 28), 4 << 20, "longest body of a request; beyond it 413", live=True
+    )
+    body_memory_bytes: int = setting(
+        integer(1024, 1 << 40), 256 << 20, "bodies that are being received, all together; beyond it 503", live=True
+    )
+    stream_buffer_tokens: int = setting(
+        integer(1, 1 << 20),
+        4096,
+        "tokens that wait for a client that does not read; beyond them it is cut off",
+        live=True,
+    )
+    prompt_limit_chars: int = setting(
+        integer(1, 1 << 28),
+        None,
+        "longest prompt that is text, in characters: what can't fit is refused before it is tokenized",
+        derived="16 x `seq_length`, at least 4096",
+        live=True,
+    )
+    max_connections: int = setting(
+        integer(1, 1 << 20), 1000, "open connections; beyond it new ones get 503", live=True
+    )
     hosts: tuple[str, ...] = setting(
         list_of(TEXT, maximum=64), None, "addresses to listen on", derived="`serving_config.server_ip`"
     )
+    api_keys_file: Path | None = setting(
+        PATH, None, "API keys, one per line; those of the environment (`RINGSERVE_API_KEY`) are good, too"
+    )
+    cors_origins: tuple[str, ...] | None = setting(
+        list_of(ORIGIN), None, "origins whose pages browsers let use this server; null: none"
+    )
+    metrics_port: int | None = setting(
+        integer(0, 65535),
+        None,
+        "port for `/metrics`, `/debug` and the live page alone, 0: any free one; null: where the rest is",
+    )
+    metrics_host: str = setting(TEXT, "127.0.0.1", "address of that port")
     llm_serving_logprobs: bool = setting(
         BOOLEAN,
         True,
-        "tokens in llm-serving's API have a `logprob`; false: it is null, and greedy steps may stay on the device",
+        "tokens in llm-serving's API have a `logprob`; false: it is null",
+        live=True,
     )
     llm_serving_raw_logit: bool = setting(
-        BOOLEAN, False, "`logprob` of llm-serving's API is the raw logit, as it was there, not the log-probability"
+        BOOLEAN,
+        False,
+        "`logprob` of llm-serving's API is the raw logit, as it was there; steps then bring all logits",
+        live=True,
     )
     save_logits_dir: Path | None = setting(
         PATH,

@@ -40,7 +40,7 @@ def _sections(kind: type, prefix: str) -> Iterator[str]:
 
 def _row(name: str, setting: Setting) -> str:
     default = setting.derived or f"`{_shown(setting.default)}`"
-    return f"| `{name}` | {default} | {setting.kind.expected} | {setting.meaning} |"
+    return f"| `{name}`{' ↻' if setting.live else ''} | {default} | {setting.kind.expected} | {setting.meaning} |"
 
 
 def _shown(value: Any) -> str:

@@ -11,12 +11,14 @@ from .kinds import Kind
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key of a section. ``derived`` tells what stands in for a default of None; "" if None is a value."""
+    """One key of a section. ``derived`` tells what stands in for a default of None; "" if None is a value.
+    ``live``: it can change while the server runs."""
 
     kind: Kind
     default: Any
     meaning: str
     derived: str = ""
+    live: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +28,9 @@ class Ignored:
     reason: str
 
 
-def setting(kind: Kind, default: Any, meaning: str, *, derived: str = "") -> Any:
+def setting(kind: Kind, default: Any, meaning: str, *, derived: str = "", live: bool = False) -> Any:
     """A field of a section. With ``derived`` the default follows from other settings (`pipeline.config.derive`)."""
-    return field(metadata={"setting": Setting(kind, default, meaning, derived)})
+    return field(metadata={"setting": Setting(kind, default, meaning, derived, live)})
 
 
 def section(kind: type) -> Any:

@@ -6,11 +6,17 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from pipeline.front.access import PROBES, ApiKeys, is_open, is_operators
+from pipeline.front.body_memory import BodyMemory
+from pipeline.front.cors import Cors
 from pipeline.front.errors import NOT_FOUND, SERVER, ApiError, ClientGone
 from pipeline.front.exchange import Exchange
 from pipeline.front.generate_routes import GenerateRoutes
-from pipeline.front.info_routes import InfoRoutes
+from pipeline.front.info_routes import MODELS, InfoRoutes
+from pipeline.front.page_routes import PageRoutes
 from pipeline.front.settings import FrontSettings
+from pipeline.front.throttle import REFUSED
+from pipeline.front.tokenize_routes import TokenizeRoutes
 
 log = logging.getLogger("ringserve.front")
 
@@ -20,15 +26,29 @@ Handler = Callable[[Exchange], Awaitable[None]]
 class Front:
     """An ASGI application. It sees only what came through a `Connection`."""
 
-    def __init__(self, settings: FrontSettings, generate: GenerateRoutes, info: InfoRoutes) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: FrontSettings,
+        generate: GenerateRoutes,
+        tokenize: TokenizeRoutes,
+        info: InfoRoutes,
+        page: PageRoutes,
+        keys: ApiKeys,
+    ) -> None:
+        self._settings, self._keys, self._cors = settings, keys, Cors(settings.cors_origins)
+        self._bodies = BodyMemory(settings.body_memory_bytes, settings.retry_after_s)
+        self._model = info.model
         base = f"/models/{settings.model_route}"
         self._routes: dict[str, tuple[str, Handler]] = {
             base: ("POST", generate.llm_serving),
             f"{base}/generate": ("POST", generate.llm_serving_whole),
             f"{base}/generate_stream": ("POST", generate.llm_serving_streamed),
             "/v1/completions": ("POST", generate.completions),
+            "/v1/chat/completions": ("POST", generate.chat),
             "/v1/models": ("GET", info.models),
+            "/tokenize": ("POST", tokenize.tokenize),
+            "/detokenize": ("POST", tokenize.detokenize),
+            "/version": ("GET", info.version),
             "/serving/get_bs": ("GET", info.batch_size),
             "/serving/get_request_numbers": ("GET", info.request_numbers),
             "/serving/get_serverd_model_info": ("GET", info.model_info),
@@ -36,30 +56,46 @@ class Front:
             "/ready": ("GET", info.ready),
             "/metrics": ("GET", info.metrics),
             "/debug/trace": ("GET", info.trace),
+            **page.routes(),
         }
 
     async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
-        exchange = Exchange(scope, receive, send, self._settings)
+        exchange = Exchange(scope, receive, send, self._settings, self._bodies)
         try:
+            if self._cors:
+                exchange.common = self._cors.headers(exchange)
             await self._find(exchange)(exchange)
         except ClientGone:
             pass  # nobody is there to be told
         except ApiError as error:
+            if error.status in (401, 403):
+                log.info("%d for %s: %s", error.status, exchange.client, error.message, extra={REFUSED: True})
             await self._refuse(exchange, error)
         except Exception:
             log.exception("%s %s failed", exchange.method, exchange.path)
             await self._refuse(exchange, ApiError(500, "internal error", kind=SERVER))
 
     def _find(self, exchange: Exchange) -> Handler:
-        path = exchange.path
-        found = self._routes.get(path) or self._routes.get(path.rstrip("/"))
-        if found is None:
-            raise self._not_found(path)
+        path = exchange.path if exchange.path in self._routes else exchange.path.rstrip("/")
+        if self._cors and self._cors.is_preflight(exchange):
+            return self._cors.preflight
+        if not is_open(path):
+            self._keys.check(exchange.headers.get(b"authorization"))
+        found = self._routes.get(path)
+        if found is None and path.startswith(MODELS):
+            found = ("GET", self._model)
+        if found is None or not self._is_here(exchange.port, path):
+            raise self._not_found(exchange.path)
         method, handler = found
         if exchange.method != method and (exchange.method, method) != ("HEAD", "GET"):
             allow = b"GET, HEAD" if method == "GET" else method.encode()
             raise ApiError(405, f"{exchange.method} is not allowed here; use {method}", headers=((b"allow", allow),))
         return handler
+
+    def _is_here(self, port: int, path: str) -> bool:
+        """What is for operators may have a port of its own, where there is nothing else but the probes."""
+        metrics_port = self._settings.metrics_port
+        return metrics_port is None or path in PROBES or is_operators(path) == (port == metrics_port)
 
     def _not_found(self, path: str) -> ApiError:
         if path.startswith("/models/"):

@@ -7,70 +7,88 @@ import contextlib
 import logging
 import secrets
 import struct
-from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any
+import time
+from collections import defaultdict
+from collections.abc import Sequence
 
 import ipc
-from pipeline.front.errors import INVALID, OVERLOADED, UNAVAILABLE, ApiError, retry_later
+from pipeline.front.errors import INVALID, OVERLOADED, SERVER, UNAVAILABLE, ApiError, retry_later
+from pipeline.front.outbox import Outbox
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.stream import TokenStream
+from pipeline.front.wires import Wires
 from pipeline.messages import Accepted, Cancel, Refused, Started, Submit, unpack_reply
-from pipeline.stats import Counters, FrontCounter, StatsReader
+from pipeline.stats import Counters, FrontCounter, RingEnds, StatsReader
 
 log = logging.getLogger("ringserve.front")
 
-_REQUEST = struct.Struct("<Q")  # every delta begins with its request
-_BATCH = 1024  # records that are dispatched before streams get to write; under load each write then holds several
-_RETRY_S = 0.1  # how often a dead stage is looked after; it may be replaced
+_DELTA = struct.Struct("<QI8xi4xB")  # request, index, token, reason of a delta
 
 
 class Backend:
     """Made inside a running loop. `submit` gives a stream; `finish` must follow, whatever became of it.
 
-    A stage that dies or goes away fails every request in flight, and new ones are refused until it is back.
+    It has no rings until `rewire`, and none between two generations. When they close, because a stage died, requests
+    wait for others; then each is sent again, in order of arrival, together with the tokens that have come so far, and
+    its stream goes on behind them. A request that arrives meanwhile waits with the rest.
     """
 
-    def __init__(self, rings: FrontRings, settings: FrontSettings, counters: Counters, stats: StatsReader) -> None:
-        self._settings, self._counters, self._stats = settings, counters, stats
-        self._rings = [ipc.ByteRing.from_handle(handle) for handle in (rings.requests, rings.replies, rings.deltas)]
-        requests, replies, deltas = self._rings
-        self._requests = ipc.AsyncProducer(requests, label="front")
-        self._replies = ipc.AsyncConsumer(replies, label="front")
-        self._deltas = ipc.AsyncConsumer(deltas, label="front")
-        self._streams: dict[int, TokenStream] = {}
+    def __init__(
+        self, settings: FrontSettings, counters: Counters, stats: StatsReader, outbox: Outbox, ends: RingEnds
+    ) -> None:
+        self._settings, self._counters, self._stats, self._ends = settings, counters, stats, ends
+        self.outbox = outbox
+        self._streams: dict[int, TokenStream] = {}  # in order of arrival
         self._next = secrets.randbits(31) << 32  # another front, or the next one, must not reuse a number
-        self._cancels: deque[bytes] = deque()
-        self._flushing: asyncio.Task[None] | None = None
-        self._down: dict[str, str] = {}  # ring → why it is of no use at present
-        self._tasks: list[asyncio.Task[None]] = []
-        self.closed = asyncio.Event()  # the other side closed its ring: there is nobody left to serve with
+        self._wires: Wires | None = None
+        self._attending: asyncio.Task[None] | None = None
+        self._longest_record: int | None = None  # known as soon as there have been rings
+        self.closed = asyncio.Event()  # nothing more comes from these rings: `leave` them
 
-    def start(self) -> None:
-        self._tasks = [
-            asyncio.create_task(self._attend(self._replies, self._read_replies)),
-            asyncio.create_task(self._attend(self._deltas, self._read_deltas)),
-        ]
+    def rewire(self, rings: FrontRings) -> None:
+        """Attach to the rings of a generation, whose descriptors this takes over. Those of the last one were left."""
+        self._wires = wires = Wires(rings, self._on_deltas, self._on_reply)
+        self._longest_record = wires.max_record
+        self._ends.follow(wires.rings)
+        self.closed.clear()
+        self._attending = asyncio.create_task(self._attend(wires))
+        live = [stream for stream in self._streams.values() if stream.live]
+        for stream in live:
+            self._resume(stream, wires)
+        if live:
+            self._counters.add(FrontCounter.RESUMED, len(live))
+            log.warning("%d requests go on", len(live))
+
+    async def leave(self) -> None:
+        """Take what the rings still hold, and let go of them. Twice is harmless."""
+        wires, self._wires = self._wires, None
+        if wires is None or self._attending is None:
+            return
+        self._ends.follow({})
+        try:
+            await wires.close()
+        except Exception:
+            log.exception("an answer can't be read")
+            self._fail_all("an answer could not be read")
+        await self._attending
 
     async def close(self) -> None:
         """Fail what is in flight, and leave the rings."""
         self._fail_all("the server is shutting down")
-        tasks = [*self._tasks, *([self._flushing] if self._flushing else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for end in (self._requests, self._replies, self._deltas):
-            end.close()
-        for ring in self._rings:
-            ring.close()
+        await self.leave()
 
     @property
     def ready(self) -> bool:
-        return not self._down and self._stats.ready
+        return self._wires is not None and not self.closed.is_set() and self._stats.ready
 
     @property
     def why_not_ready(self) -> str:
-        return "not ready: " + ("; ".join(self._down.values()) or "the model is being loaded")
+        return "not ready: " + ("a stage is being restarted" if self._was_ready else "the model is being loaded")
+
+    @property
+    def _was_ready(self) -> bool:
+        """Some front has been at work, this one or one before it: others will be, too."""
+        return self._longest_record is not None or self._stats.generation > 0
 
     # ---- requests -------------------------------------------------------------------------------------------
 
@@ -79,129 +97,124 @@ class Backend:
         return self._next
 
     def submit(self, message: Submit) -> TokenStream:
-        """Raises ApiError: 503 while the model is not ready, 429 when there is no room, 413 for a giant."""
+        """Raises ApiError: 503 before the model was ready for the first time, 429 when there is no room, 413 for a
+        giant."""
         settings = self._settings
-        if not self.ready:
+        if not self._was_ready:
             raise retry_later(503, self.why_not_ready, UNAVAILABLE, settings.retry_after_s)
         if len(self._streams) >= settings.max_in_flight:
             raise retry_later(429, "too many requests wait; try again later", OVERLOADED, settings.retry_after_s)
-        self._send(message.pack())
-        stream = self._streams[message.request] = TokenStream(message.request, settings.stream_buffer_tokens)
+        stream = TokenStream(message.with_seed(), settings.stream_buffer_tokens)
+        self._send(stream)
+        self._streams[message.request] = stream
         self._counters.set(FrontCounter.IN_FLIGHT, len(self._streams))
         return stream
 
-    def _send(self, record: bytes) -> None:
-        if len(record) > self._requests.end.max_record:
+    def _send(self, stream: TokenStream) -> None:
+        record, wires = stream.message.pack(), self._wires
+        if self._longest_record is not None and len(record) > self._longest_record:
             raise ApiError(413, "the prompt is too long for this server", kind=INVALID, parameter="prompt")
-        try:
-            written = self._try_write(record)
-        except (ipc.PeerDied, ipc.RingClosed) as error:
-            raise retry_later(503, "the server is restarting", UNAVAILABLE, self._settings.retry_after_s) from error
-        if not written:
-            raise retry_later(429, "too many requests arrive; try later", OVERLOADED, self._settings.retry_after_s)
+        if wires is None or self.closed.is_set():
+            return  # it is sent with the rest
+        if wires.resuming:
+            self._resume(stream, wires)
+            return
+        with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):  # then, too
+            if not wires.try_send(record):
+                seconds = self._settings.retry_after_s
+                raise retry_later(429, "too many requests arrive; try later", OVERLOADED, seconds)
 
-    def _try_write(self, record: bytes) -> bool:
-        """False when there is no room now, or cancellations wait for it."""
-        slot = None if self._cancels else self._requests.try_reserve(len(record))
-        if slot is None:
-            return False
-        slot.write(record)
-        slot.publish()
-        return True
+    def _resume(self, stream: TokenStream, wires: Wires) -> None:
+        """As soon as there is room, and behind those that came before."""
+
+        def late() -> bytes | None:
+            record = stream.resumption()
+            if record is None or len(record) <= wires.max_record:
+                return record
+            stream.fail(ApiError(500, "the request is too long to be sent again", kind=SERVER))
+            return None
+
+        wires.send_later(late, resumes=True)
 
     def finish(self, stream: TokenStream, *, cancel: bool) -> None:
         """Forget a request. With `cancel` the pipeline is told to stop it; tokens under way are dropped."""
+        stream.stop()
+        self._forget(stream, cancel=cancel)
+
+    def _forget(self, stream: TokenStream, *, cancel: bool) -> None:
         self._streams.pop(stream.request, None)
         self._counters.set(FrontCounter.IN_FLIGHT, len(self._streams))
-        if cancel and not self._down:
-            self._cancel(Cancel(stream.request).pack())
+        if cancel:
+            self._cancel(stream.request)
 
-    def _cancel(self, record: bytes) -> None:
+    def _cancel(self, request: int) -> None:
         """A cancellation may have to wait for room, but is never lost."""
-        with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):  # then the request is gone, too
-            if not self._try_write(record):
-                self._cancels.append(record)
-                if self._flushing is None or self._flushing.done():
-                    self._flushing = asyncio.create_task(self._flush_cancels())
-
-    async def _flush_cancels(self) -> None:
-        try:
-            while self._cancels:
-                slot = await self._requests.reserve(len(self._cancels[0]))
-                slot.write(self._cancels.popleft())
-                slot.publish()
-        except (ipc.PeerDied, ipc.RingClosed):
-            self._cancels.clear()
+        wires, record = self._wires, Cancel(request).pack()
+        if wires is not None:
+            with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):  # then the request is gone, too
+                if not wires.try_send(record):
+                    wires.send_later(lambda: record)
 
     # ---- answers --------------------------------------------------------------------------------------------
 
-    async def _attend(self, end: ipc.AsyncConsumer, read: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Read a ring for ever. A stage that died may be replaced by another at the same ring."""
-        name = end.end.name
-        while True:
-            try:
-                end.end.check_peer()
-                self._down.pop(name, None)
-                await read()
-            except ipc.PeerDied as error:
-                self._lose(name, f"{error.label or 'a stage'} died")
-                await asyncio.sleep(_RETRY_S)
-            except ipc.RingClosed:
-                return self._give_up(name, "the server is shutting down")
-            except Exception:
-                log.exception("ring %s can't be read any more", name)
-                return self._give_up(name, "an answer could not be read")
-
-    def _give_up(self, name: str, why: str) -> None:
-        self._lose(name, why)
+    async def _attend(self, wires: Wires) -> None:
+        """Until the rings close, or bring what can't be read."""
+        try:
+            await wires.run()
+        except Exception:
+            log.exception("an answer can't be read")
+            self._fail_all("an answer could not be read")
         self.closed.set()
-
-    def _lose(self, name: str, why: str) -> None:
-        if name not in self._down:
-            level = logging.ERROR if self._streams else logging.INFO
-            log.log(level, "ring %s: %s; %d requests fail", name, why, len(self._streams))
-        self._down[name] = why
-        self._fail_all(why)
+        if self._streams:
+            log.warning("the rings have closed; %d requests wait for others", len(self._streams))
 
     def _fail_all(self, why: str) -> None:
         error = retry_later(503, f"the request was lost: {why}", UNAVAILABLE, self._settings.retry_after_s)
         for stream in list(self._streams.values()):
             stream.fail(error)
 
-    async def _read_deltas(self) -> None:
-        deltas, end = self._deltas, self._deltas.end
-        while True:
-            with await deltas.read() as slot:
-                self._dispatch(bytes(slot))
-            if end.occupancy:
-                for record in end.read_many(_BATCH, 0):
-                    self._dispatch(record)
-                await asyncio.sleep(0)
+    def _on_deltas(self, records: Sequence[bytes]) -> None:
+        """To each stream what is its own, at once: usually a token of each, under load several."""
+        now, streams, came = time.monotonic_ns(), self._streams, defaultdict[TokenStream, list[bytes]](list)
+        for record in records:
+            request, index, token, reason = _DELTA.unpack_from(record)
+            stream = streams.get(request)
+            if stream is None:
+                self._counters.add(FrontCounter.DROPPED_DELTAS)
+            elif index == len(stream.tokens) + 1 or token < 0:  # a failure is not a token, and has no place
+                stream.note(token, reason)
+                came[stream].append(record)
+            else:
+                self._break(stream, index)
+        for stream, own in came.items():
+            stream.push(own, now)
+        self.outbox.flush(now)
 
-    def _dispatch(self, record: bytes) -> None:
-        stream = self._streams.get(_REQUEST.unpack_from(record)[0])
-        if stream is None:
-            self._counters.add(FrontCounter.DROPPED_DELTAS)
-        else:
-            stream.push(record)
+    def _break(self, stream: TokenStream, index: int) -> None:
+        """A token is missing or comes twice. This must not happen; the client is told rather than misled."""
+        log.error("request %016x: token %d came after %d", stream.request, index, len(stream.tokens))
+        stream.fail(ApiError(500, "a part of the answer was lost", kind=SERVER))
+        self._forget(stream, cancel=True)
 
-    async def _read_replies(self) -> None:
-        while True:
-            with await self._replies.read() as slot:
-                reply = unpack_reply(bytes(slot))
-            self._reply(reply)
-
-    def _reply(self, reply: Accepted | Refused | Started) -> None:
+    def _on_reply(self, record: bytes) -> None:
+        reply = unpack_reply(record)
         stream = self._streams.get(reply.request)
-        if stream is None:
-            return
-        if isinstance(reply, Started):
-            stream.waited_ns = reply.waited_ns
+        if stream is not None:
+            self._reply(stream, reply)
+
+    def _reply(self, stream: TokenStream, reply: Accepted | Refused | Started) -> None:
+        if isinstance(reply, Accepted):
+            stream.accept()
         elif isinstance(reply, Refused):
             stream.fail(self._refusal(reply))
+        else:
+            stream.cached_tokens = reply.cached_tokens
+            if stream.waited_ns is None:
+                stream.waited_ns = reply.waited_ns
 
     def _refusal(self, reply: Refused) -> ApiError:
         if reply.status in (429, 503):
             kind = OVERLOADED if reply.status == 429 else UNAVAILABLE
             return retry_later(reply.status, reply.message, kind, self._settings.retry_after_s)
-        return ApiError(reply.status, reply.message, parameter=reply.parameter)
+        kind = INVALID if reply.status < 500 else SERVER
+        return ApiError(reply.status, reply.message, kind=kind, parameter=reply.parameter, code=reply.code)

@@ -17,18 +17,28 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class ApiError(Exception):
-    """An answer other than success. `kind` is the error's type in JSON, `parameter` what was wrong."""
+    """An answer other than success. `kind` is the error's type in JSON, `parameter` what was wrong.
+
+    `code` is one of OpenAI's words for what clients react to, such as "model_not_found".
+    """
 
     def __init__(
-        self, status: int, message: str, *, kind: str = INVALID, parameter: str | None = None, headers: Headers = ()
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = INVALID,
+        parameter: str | None = None,
+        code: str | None = None,
+        headers: Headers = (),
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.kind, self.parameter = status, message, kind, parameter
-        self.headers = headers
+        self.code, self.headers = code, headers
 
     def body(self) -> bytes:
         """The JSON form, which OpenAI's clients know: an object `error`."""
-        error = {"message": self.message, "type": self.kind, "param": self.parameter, "code": self.status}
+        error = {"message": self.message, "type": self.kind, "param": self.parameter, "code": self.code}
         return orjson.dumps({"error": error})
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from pipeline.front.errors import ApiError
+from pipeline.messages import MAX_STOP_LENGTH, MAX_STOPS
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 _SPELLED = {"true": True, "false": False}  # clients of llm-serving send Python's words as strings
 
 
@@ -18,14 +23,14 @@ class Fields:
 
     def __init__(self, values: dict[str, Any], *, status: int) -> None:
         self._values = {key: value for key, value in values.items() if value is not None}
-        self._status = status
+        self.status = status
         self._known: set[str] = set(values) - set(self._values)
 
     def refuse(self, name: str, allowed: str) -> NoReturn:
-        raise self.invalid(name, f"{name} is {_shown(self._values.get(name))}, expected {allowed}")
+        raise self.invalid(name, f"{name} is {shown(self._values.get(name))}, expected {allowed}")
 
     def invalid(self, parameter: str | None, message: str) -> ApiError:
-        return ApiError(self._status, message, parameter=parameter)
+        return ApiError(self.status, message, parameter=parameter)
 
     def has(self, name: str) -> bool:
         return name in self._values
@@ -65,7 +70,7 @@ class Fields:
             self.refuse(name, "a string")
         return value
 
-    def texts(self, name: str, *, most: int = 64, longest: int = 1024) -> tuple[str, ...]:
+    def texts(self, name: str, *, most: int = MAX_STOPS, longest: int = MAX_STOP_LENGTH) -> tuple[str, ...]:
         """A string, or a list of strings, none of them empty."""
         value = self.take(name, [])
         values = [value] if isinstance(value, str) else value
@@ -79,20 +84,33 @@ class Fields:
             self.refuse(name, f"a list of token ids in [0, {vocab_size - 1}]")
         return tuple(value)
 
+    def mapping(self, name: str) -> dict[str, Any]:
+        """An object, empty where it is left out."""
+        value = self.take(name, {})
+        if not isinstance(value, dict):
+            self.refuse(name, "an object")
+        return value
+
     def only(self, name: str, *allowed: Any) -> None:
         """A parameter that is understood, but supported at these values alone."""
         value = self.take(name)
         if value is None or any(value == one and type(value) is type(one) for one in allowed):
             return
-        choices = " or ".join(map(_shown, allowed)) or "it left out"
+        choices = " or ".join(dict.fromkeys(map(shown, allowed))) or "it left out"
         self.refuse(name, f"{choices}: no other value is supported")
+
+    def restrict(self, allowed: Mapping[str, tuple[Any, ...]]) -> None:
+        """`only` for a table of parameters."""
+        for name in self._values.keys() & allowed.keys():
+            self.only(name, *allowed[name])
+        self._known.update(allowed)
 
     def done(self) -> None:
         """Raises ApiError for the first key that nobody asked for."""
-        for name in self._values.keys() - self._known:
+        for name in [name for name in self._values if name not in self._known]:
             near = difflib.get_close_matches(name, self._known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise self.invalid(_cut(name), f"unknown parameter {_shown(name)}{hint}")
+            raise self.invalid(_cut(name), f"unknown parameter {shown(name)}{hint}")
 
 
 def is_token_list(value: Any, vocab_size: int) -> bool:
@@ -114,8 +132,9 @@ def _range(low: int | None, high: int | None) -> str:
     return f" in [{low}, {high}]"
 
 
-def _shown(value: Any) -> str:
-    return _cut(repr(value))
+def shown(value: Any) -> str:
+    """Of a value from outside, as much as an error can hold; it may be large, or nested deeply."""
+    return _cut(_SHORT.repr(value))
 
 
 def _cut(text: str) -> str:

@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from model.tokenizer import Tokenizer
+from pipeline.front.admission import Admission
 from pipeline.front.backend import Backend
+from pipeline.front.chat import parse_chat
 from pipeline.front.completions import parse_completion
 from pipeline.front.errors import ApiError, ClientGone
 from pipeline.front.exchange import Exchange
 from pipeline.front.generate import Generation
+from pipeline.front.generate_many import ManyParts
 from pipeline.front.job import Job
 from pipeline.front.llm_serving import parse_llm_serving
 from pipeline.front.progress import Progress
 from pipeline.front.settings import FrontSettings
 from pipeline.front.spans import Spans
-from pipeline.stats import Counters, Histograms, StatsReader
+from pipeline.stats import Counters, Histograms, RequestHistogram, StatsReader
+
+Parser = Callable[[dict[str, Any], int], Job]
+"""Body and request number → what is asked for."""
+
+_LARGE_BODY = 1 << 16  # bytes; up to there parsing takes a few milliseconds at most
 
 
 class GenerateRoutes:
-    """`tokenizer` names tokens for clients that want log-probabilities; nothing else in the front needs it."""
+    """`tokenizer` renders chats, and names tokens for clients that want log-probabilities."""
 
     def __init__(
         self,
         settings: FrontSettings,
         backend: Backend,
+        admission: Admission,
         counters: Counters,
         times: Histograms,
         stats: StatsReader,
         spans: Spans,
         tokenizer: Tokenizer | None,
     ) -> None:
-        self._settings, self._backend = settings, backend
+        self._settings, self._backend, self._tokenizer = settings, backend, tokenizer
+        self._admission = admission
         self._counters, self._times, self._stats, self._spans = counters, times, stats, spans
-        self._token_text = None if tokenizer is None else tokenizer.token_text
 
     async def llm_serving(self, exchange: Exchange) -> None:
         await self._serve(exchange, self._llm_serving_parser(None))
@@ -46,22 +57,45 @@ class GenerateRoutes:
 
     async def completions(self, exchange: Exchange) -> None:
         await self._serve(
-            exchange, lambda body, request: parse_completion(body, request, self._token_text, self._settings)
+            exchange, lambda body, request: parse_completion(body, request, self._tokenizer, self._settings)
         )
 
-    def _llm_serving_parser(self, streamed: bool | None) -> Callable[[dict[str, object], int], Job]:
-        return lambda body, request: parse_llm_serving(body, request, streamed, self._settings)
+    async def chat(self, exchange: Exchange) -> None:
+        await self._serve(exchange, lambda body, request: parse_chat(body, request, self._tokenizer, self._settings))
 
-    async def _serve(self, exchange: Exchange, parse: Callable[[dict[str, object], int], Job]) -> None:
-        request = self._backend.new_id()
-        progress = Progress(request, self._counters, self._times)
+    def _llm_serving_parser(self, streamed: bool | None) -> Parser:
+        return lambda body, request: parse_llm_serving(body, streamed, self._settings)
+
+    async def _serve(self, exchange: Exchange, parse: Parser) -> None:
+        progress = self._new_progress()
+        exchange.request_id = exchange.client_id or b"%016x" % progress.request
+        progress.client_id = exchange.client_id.decode()
         try:
-            job = parse(await exchange.read_json(), request)
-            generation = Generation(exchange, job, self._backend, progress, self._stats, self._spans)
-            await generation.run(self._settings)
+            with self._admission.request():
+                job = await self._understand(exchange, lambda body: parse(body, progress.request))
+                await self._generation(exchange, job, progress).run(self._settings)
         except ApiError as error:
             progress.fail(error.status, error.message)
             raise
         except ClientGone as gone:
             progress.cancel(str(gone))
             raise
+
+    def _new_progress(self) -> Progress:
+        return Progress(self._backend.new_id(), self._counters, self._times)
+
+    @staticmethod
+    async def _understand(exchange: Exchange, parse: Callable[[dict[str, Any]], Job]) -> Job:
+        """A large body is parsed in a thread, so that others' tokens need not wait for it."""
+        body = await exchange.read_json()
+        if exchange.body_bytes < _LARGE_BODY:
+            return parse(body)
+        job = await asyncio.to_thread(parse, body)
+        if exchange.connection.lost:
+            raise ClientGone("the client closed the connection")
+        return job
+
+    def _generation(self, exchange: Exchange, job: Job, progress: Progress) -> Generation:
+        self._times.observe(RequestHistogram.TEXTS, len(job.parts))
+        common = (exchange, job, self._backend, progress, self._stats, self._spans)
+        return Generation(*common) if len(job.parts) == 1 else ManyParts(*common, new_progress=self._new_progress)

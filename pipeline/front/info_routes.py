@@ -9,50 +9,83 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import parse_qs
 
-import orjson
-
+from pipeline.front.admission import SHUTTING_DOWN, Admission
 from pipeline.front.backend import Backend
 from pipeline.front.errors import UNAVAILABLE, ApiError, retry_later
-from pipeline.front.exchange import Exchange
+from pipeline.front.exchange import Exchange, answer_json
 from pipeline.front.metrics import CONTENT_TYPE, StatsCollector
+from pipeline.front.openai_fields import check_model
 from pipeline.front.settings import FrontSettings
 from pipeline.front.spans import Spans
 from pipeline.front.trace import trace
-from pipeline.stats import PreprocessCounter, StatsReader
+from pipeline.stats import STAGES, PreprocessCounter, RingEnds, StageState, StatsReader
 
+MODELS = "/v1/models/"
 _LONGEST_TRACE_S = 60.0
+_DOWN = (StageState.HUNG, StageState.RESTARTING)
 
 
 class InfoRoutes:
     """None of them waits for the pipeline, so that they answer while it does not."""
 
-    def __init__(self, settings: FrontSettings, backend: Backend, stats: StatsReader, spans: Spans) -> None:
-        self._settings, self._backend, self._stats, self._spans = settings, backend, stats, spans
-        self._collector = StatsCollector(stats)
+    def __init__(
+        self,
+        settings: FrontSettings,
+        backend: Backend,
+        admission: Admission,
+        stats: StatsReader,
+        spans: Spans,
+        ends: RingEnds,
+    ) -> None:
+        self._settings, self._backend, self._admission = settings, backend, admission
+        self._stats, self._spans = stats, spans
+        self._collector = StatsCollector(stats, settings, ends)
         self._started = int(time.time())
 
     async def health(self, exchange: Exchange) -> None:
-        """This process is alive."""
-        await _json(exchange, {"status": "alive"})
+        """Every stage gets on, or has nothing to do; 503 names those that do not. Loading a model is getting on."""
+        states = {stage: self._stats.state(stage) for stage in STAGES}
+        down = [f"{stage} is {state.name.lower()}" for stage, state in states.items() if state in _DOWN]
+        if down:
+            raise retry_later(503, "; ".join(down), UNAVAILABLE, self._settings.retry_after_s)
+        await answer_json(exchange, {"status": "alive"})
 
     async def ready(self, exchange: Exchange) -> None:
+        if self._admission.draining:
+            raise retry_later(503, SHUTTING_DOWN, UNAVAILABLE, self._settings.retry_after_s)
         if not self._backend.ready:
             raise retry_later(503, self._backend.why_not_ready, UNAVAILABLE, self._settings.retry_after_s)
-        await _json(exchange, {"status": "ready"})
+        await answer_json(exchange, {"status": "ready"})
 
     async def metrics(self, exchange: Exchange) -> None:
         await exchange.respond(200, self._collector.text(), CONTENT_TYPE)
 
+    async def version(self, exchange: Exchange) -> None:
+        await answer_json(exchange, {"version": version("ringserve")})
+
+    # ---- OpenAI's -------------------------------------------------------------------------------------------
+
     async def models(self, exchange: Exchange) -> None:
+        await answer_json(exchange, {"object": "list", "data": [self._model()]})
+
+    async def model(self, exchange: Exchange) -> None:
+        """`/v1/models/…`, whose name may have slashes in it."""
+        check_model(exchange.path.removeprefix(MODELS).rstrip("/"), self._settings)
+        await answer_json(exchange, self._model())
+
+    def _model(self) -> dict[str, Any]:
+        """`root` and what follows is vLLM's; its clients take `root` for the tokenizer's name."""
         settings = self._settings
-        model = {
+        return {
             "id": settings.model_name,
             "object": "model",
             "created": self._started,
             "owned_by": "ringserve",
+            "root": settings.model_name,
+            "parent": None,
             "max_model_len": settings.max_length,
+            "permission": [],
         }
-        await _json(exchange, {"object": "list", "data": [model]})
 
     # ---- llm-serving's --------------------------------------------------------------------------------------
 
@@ -64,7 +97,7 @@ class InfoRoutes:
 
     async def _number(self, exchange: Exchange, counter: str) -> None:
         number = self._stats.counters(PreprocessCounter)[counter]
-        await _json(exchange, {"event": "message", "retry": 30000, "data": number})
+        await answer_json(exchange, {"event": "message", "retry": 30000, "data": number})
 
     async def model_info(self, exchange: Exchange) -> None:
         settings = self._settings
@@ -80,7 +113,7 @@ class InfoRoutes:
             "model_pipeline_tag": "text-generation",
             "version": version("ringserve"),
         }
-        await _json(exchange, info)
+        await answer_json(exchange, info)
 
     # ---- for whoever runs the server ------------------------------------------------------------------------
 
@@ -113,7 +146,3 @@ def _seconds(query: bytes) -> float:
         message = f"seconds is {text[:40]!r}, expected a number in (0, {_LONGEST_TRACE_S:g}]"
         raise ApiError(400, message, parameter="seconds")
     return seconds
-
-
-async def _json(exchange: Exchange, value: Any) -> None:
-    await exchange.respond(200, orjson.dumps(value))

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from model.sampling import ParameterError, SamplingLimits, SamplingParams
 from pipeline.front.errors import ApiError
 from pipeline.messages import Delta, GenerationParams
 
 
-class Answer(Protocol):
-    """The form of one request's answer: streamed by `event`, `tail` and `failure`, or whole by `add` and `whole`."""
-
-    content_type: bytes  # of the stream
+class Choice(Protocol):
+    """One text of an answer: streamed by `event`, or kept by `add` for the answer's `whole`."""
 
     def event(self, delta: Delta) -> bytes:
         """One token of a stream, with its line ends."""
+        ...
+
+    def add(self, delta: Delta) -> None: ...
+
+
+class Answer(Protocol):
+    """The form of one request's answer."""
+
+    @property
+    def content_type(self) -> bytes:
+        """Of the stream."""
+        ...
+
+    @property
+    def choices(self) -> Sequence[Choice]:
+        """In the order of the job's parts."""
         ...
 
     def tail(self) -> bytes:
@@ -26,8 +40,6 @@ class Answer(Protocol):
     def failure(self, error: ApiError) -> bytes:
         """What ends a stream that can't go on; its status has been sent already."""
         ...
-
-    def add(self, delta: Delta) -> None: ...
 
     def whole(self) -> bytes:
         """The answer that is not streamed, after its last token."""
@@ -39,25 +51,18 @@ class Answer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A request that was understood."""
+class Part:
+    """What becomes one sequence of the batch."""
 
-    request: int
     prompt: str | list[int]
     params: GenerationParams
+    add_special: bool = True  # let the tokenizer add BOS
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request that was understood. It has several parts where a client asks for several texts at once."""
+
+    parts: tuple[Part, ...]
     streamed: bool
     answer: Answer
-
-
-def check_sampling(params: SamplingParams, limits: SamplingLimits, status: int, renamed: dict[str, str]) -> None:
-    """Raises ApiError that names the parameter as the client wrote it (`renamed`: our name → theirs)."""
-    try:
-        params.validate(limits)
-    except ParameterError as error:
-        name = renamed.get(error.parameter, error.parameter)
-        message = f"{name} is {_cut(repr(error.value))}, expected {error.allowed}"
-        raise ApiError(status, message, parameter=name) from None
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -38,6 +38,11 @@ class LlmServingAnswer:
         self._texts: list[str] = []
         self._reason = b"null"
 
+    @property
+    def choices(self) -> tuple[LlmServingAnswer]:
+        """There is one, and nothing around it."""
+        return (self,)
+
     def event(self, delta: Delta) -> bytes:
         token, text = _token(delta)
         if self._whole_at_end:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
 
-from ipc import RingHandle
-from model.tokenizer import Tokenizer
+from pipeline.front.access import ApiKeys
 from pipeline.front.server import run_front
-from pipeline.front.settings import FrontRings, FrontSettings
+from pipeline.front.settings import FrontSettings
+from pipeline.garbage import settle
+from pipeline.runners import make_runner
 from pipeline.stage import Stage
 from pipeline.stats import StatsHandle
 from pipeline.tokenizers import open_tokenizer
@@ -16,39 +16,53 @@ from pipeline.tokenizers import open_tokenizer
 
 def run_front_stage(stage: Stage) -> None:
     """Serve on the sockets that the launcher has bound."""
-    listeners = [socket.socket(fileno=fd) for fd in stage.listen_fds]
+    listeners = [socket.socket(fileno=fd) for fd in (*stage.listen_fds, *stage.metrics_fds)]
     for listener in listeners:
         listener.setblocking(False)
+    metrics_port = listeners[-1].getsockname()[1] if stage.metrics_fds else None
 
-    def tokenizer() -> Tokenizer:
-        return open_tokenizer(stage.config, stage.shapes.vocab_size)
+    tokenizer = open_tokenizer(stage.config, stage.shapes.vocab_size)
+    settings, keys = settings_of(stage, metrics_port), ApiKeys(stage.api_keys)
 
-    rings = FrontRings(**{name: _copy(ring.handle) for name, ring in stage.rings.records.items()})
+    def reload() -> None:
+        settings.update(settings_of(stage, metrics_port))
+        keys.replace(stage.api_keys)
+
+    stage.on_reload = reload
+    settle(stage.name)
     run_front(
-        settings_of(stage),
-        rings,
+        settings,
+        stage.control,
         StatsHandle(stage.stats_fd),
         listeners=listeners,
-        load_tokenizer=tokenizer,
-        on_listening=lambda *_: stage.status.ready(),
+        load_tokenizer=lambda: tokenizer,
+        keys=keys,
     )
 
 
-def settings_of(stage: Stage) -> FrontSettings:
+def settings_of(stage: Stage, metrics_port: int | None) -> FrontSettings:
     config, pipeline = stage.config, stage.config.pipeline
     return FrontSettings(
         model_name=pipeline.model_name,
         model_route=config.serving_config.model_route,
         vocab_size=stage.shapes.vocab_size,
         max_length=config.max_length,
-        max_prompt=min(config.model_config.seq_length, config.max_length - 1),
+        max_prompt=config.max_prompt,
         max_rows=stage.shapes.max_rows,
         max_queue=pipeline.max_queue,
         device=pipeline.runner.device,
+        runner=make_runner(config).facts.name,
         dtype=str(config.model_config.model_dtype),
         body_limit_bytes=pipeline.body_limit_bytes,
+        body_memory_bytes=pipeline.body_memory_bytes,
+        header_limit_bytes=pipeline.header_limit_bytes,
         max_connections=pipeline.max_connections,
+        cors_origins=pipeline.cors_origins or (),
+        metrics_port=metrics_port,
         header_timeout_s=pipeline.header_timeout_s,
+        body_timeout_s=pipeline.body_timeout_s,
+        write_timeout_s=pipeline.write_timeout_s,
+        stream_buffer_tokens=pipeline.stream_buffer_tokens,
         keep_alive_s=pipeline.keep_alive_s,
         drain_timeout_s=pipeline.drain_timeout_s,
         request_timeout_s=pipeline.request_timeout_s,
@@ -57,9 +71,3 @@ def settings_of(stage: Stage) -> FrontSettings:
         log_level=pipeline.log.level,
         log_format=pipeline.log.format,
     )
-
-
-def _copy(handle: RingHandle) -> RingHandle:
-    """The stage has taken over the originals."""
-    segment, space, *data = (os.dup(fd) for fd in handle.fds)
-    return RingHandle(segment, space, tuple(data))

@@ -8,8 +8,9 @@ from typing import Any
 
 from pipeline.descriptors import Stamp
 from pipeline.front.exchange import Header
+from pipeline.front.throttle import REFUSED
 from pipeline.messages import Delta, FinishReason
-from pipeline.stats import Counters, FrontCounter, Histograms, RequestTime, StatsReader, StepColumn
+from pipeline.stats import Counters, FrontCounter, Histograms, RequestHistogram, StatsReader, StepColumn
 
 log = logging.getLogger("ringserve.front")
 
@@ -24,12 +25,15 @@ class Progress:
     """Times in nanoseconds of the monotonic clock. Nothing here is done per token but a few additions."""
 
     __slots__ = (
+        "_closed",
         "_counters",
         "_times",
         "arrival",
+        "client_id",
         "first",
         "front_ns",
         "last",
+        "max_tokens",
         "prompt",
         "request",
         "tokens",
@@ -40,23 +44,25 @@ class Progress:
     def __init__(self, request: int, counters: Counters, times: Histograms) -> None:
         self._counters, self._times = counters, times
         self.request = request
+        self.client_id = ""  # what the client calls it, in x-request-id
         self.arrival = time.monotonic_ns()
         self.first = self.last = 0
         self.waited: int | None = None  # in the queue
-        self.prompt = self.tokens = 0
+        self.prompt = self.tokens = self.max_tokens = 0
         self.writes = self.front_ns = 0
+        self._closed = False
         counters.add(FrontCounter.REQUESTS)
 
     def on_tokens(self, count: int) -> None:
         """So many tokens are about to be written."""
         now = time.monotonic_ns()
         if self.tokens:
-            self._times.observe(RequestTime.ITL, (now - self.last) // count, count)
+            self._times.observe(RequestHistogram.ITL, (now - self.last) // count, count)
         else:
             self.first = now
-            self._times.observe(RequestTime.TTFT, now - self.arrival)
+            self._times.observe(RequestHistogram.TTFT, now - self.arrival)
             if count > 1:
-                self._times.observe(RequestTime.ITL, 0, count - 1)
+                self._times.observe(RequestHistogram.ITL, 0, count - 1)
         self.last = now
         self.tokens += count
         self._counters.add(FrontCounter.GENERATED_TOKENS, count)
@@ -66,32 +72,54 @@ class Progress:
         took = time.monotonic_ns() - read_ns
         self.writes += 1
         self.front_ns += took
-        self._times.observe(RequestTime.FRONT, took)
+        self._times.observe(RequestHistogram.FRONT, took)
 
     def finish(self, last: Delta) -> None:
         """The answer is complete."""
-        self._times.observe(RequestTime.E2E, time.monotonic_ns() - self.arrival)
+        self._observe(time.monotonic_ns() - self.arrival)
         self._close(_OUTCOMES[last.reason], last.reason.name.lower())
+
+    def _observe(self, e2e: int) -> None:
+        """Of requests that were answered in full, as in vLLM."""
+        observe, decode = self._times.observe, self.last - self.first
+        observe(RequestHistogram.E2E, e2e)
+        observe(RequestHistogram.DECODE, decode)
+        if self.tokens > 1:
+            observe(RequestHistogram.TPOT, decode // (self.tokens - 1))
+        if self.waited is not None:
+            started = self.arrival + self.waited
+            observe(RequestHistogram.PREFILL, max(0, self.first - started))
+            observe(RequestHistogram.INFERENCE, max(0, self.last - started))
+        observe(RequestHistogram.PROMPT_TOKENS, self.prompt)
+        observe(RequestHistogram.GENERATED_TOKENS, self.tokens)
+        observe(RequestHistogram.MAX_TOKENS, self.max_tokens)
 
     def fail(self, status: int, message: str) -> None:
         outcome = FrontCounter.FAILED if status >= 500 else FrontCounter.REFUSED
-        self._close(FrontCounter.REJECTED if status == 429 else outcome, f"{status} {message}")
+        self._close(
+            FrontCounter.REJECTED if status == 429 else outcome, f"{status} {message}", refused=not self.tokens
+        )
 
     def cancel(self, why: str) -> None:
         self._close(FrontCounter.CANCELLED, f"cancelled: {why}")
 
-    def _close(self, outcome: FrontCounter, reason: str) -> None:
+    def _close(self, outcome: FrontCounter, reason: str, *, refused: bool = False) -> None:
+        """Once: of a request with several parts, one may have ended well before another fails."""
+        if self._closed:
+            return
+        self._closed = True
         self._counters.add(outcome)
         self._counters.add(FrontCounter.PROMPT_TOKENS, self.prompt)
         if self.waited is not None:
-            self._times.observe(RequestTime.QUEUE, self.waited)
+            self._times.observe(RequestHistogram.QUEUE, self.waited)
         if log.isEnabledFor(logging.INFO):
             fields = self._fields(reason)
-            log.info("request %s", _line(fields), extra={"fields": fields})
+            log.info("request %s", _line(fields), extra={"fields": fields, REFUSED: refused})
 
     def _fields(self, reason: str) -> dict[str, Any]:
         return {
             "id": f"{self.request:016x}",
+            **({"client_id": self.client_id} if self.client_id else {}),
             "reason": reason,
             "prompt_tokens": self.prompt,
             "tokens": self.tokens,
@@ -128,8 +156,9 @@ def _line(fields: dict[str, Any]) -> str:
     def ms(name: str) -> str:
         return "-" if fields[name] is None else f"{fields[name]:.1f} ms"
 
+    name = f" ({fields['client_id']})" if "client_id" in fields else ""
     return (
-        f"{fields['id']}: {fields['prompt_tokens']} prompt + {fields['tokens']} tokens, TTFT {ms('ttft_ms')}, "
+        f"{fields['id']}{name}: {fields['prompt_tokens']} prompt + {fields['tokens']} tokens, TTFT {ms('ttft_ms')}, "
         f"ITL {ms('itl_ms')}, total {ms('e2e_ms')}, {fields['reason']}"
     )
 

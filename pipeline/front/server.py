@@ -14,42 +14,68 @@ import uvicorn
 import uvloop
 
 from model.tokenizer import Tokenizer
+from pipeline.front.access import ApiKeys
+from pipeline.front.admission import Admission
 from pipeline.front.app import Front
 from pipeline.front.backend import Backend
 from pipeline.front.connection import Connection
+from pipeline.front.follow import follow
 from pipeline.front.generate_routes import GenerateRoutes
 from pipeline.front.info_routes import InfoRoutes
+from pipeline.front.outbox import Outbox
+from pipeline.front.page_routes import PageRoutes
+from pipeline.front.resources import prepare_process
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.spans import Spans
+from pipeline.front.throttle import throttled
+from pipeline.front.tokenize_routes import TokenizeRoutes
+from pipeline.generations import Control
 from pipeline.logs import configure_logging
-from pipeline.stats import Counters, FrontCounter, Histograms, RequestTime, StatsHandle, StatsPage, StatsReader
+from pipeline.stats import (
+    Counters,
+    FrontCounter,
+    Histograms,
+    RequestHistogram,
+    RingEnds,
+    StatsHandle,
+    StatsPage,
+    StatsReader,
+)
+
+log = logging.getLogger("ringserve.front")
 
 _BACKLOG = 2048  # connections that wait to be accepted
+_FLUSH_S = 1.0  # for answers that are complete, or cut off, to be written to their clients at the end
 
 
 def run_front(
     settings: FrontSettings,
-    rings: FrontRings,
+    rings: FrontRings | Control,
     stats: StatsHandle,
     *,
     listeners: Sequence[socket.socket] = (),
     load_tokenizer: Callable[[], Tokenizer] | None = None,
+    keys: ApiKeys | None = None,
     on_listening: Callable[[str, int], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT (a second one ends at once), or until the rings are closed from the other side.
 
+    In place of `rings` a launcher's control channel gives those of one generation after the other; it says when to
+    drain, too, and a signal ends at once then.
     `listeners` are bound sockets; without any, `settings.host` and `port` are bound here. `load_tokenizer` gives the
-    tokenizer that names tokens where log-probabilities are asked for. `on_listening` learns the address.
+    tokenizer that names tokens where log-probabilities are asked for. `keys` may be replaced while the front runs;
+    without any, whoever can connect is served. `on_listening` learns the address.
     Raises OSError when the address can't be had.
     """
     configure_logging("front", level=settings.log_level, form=settings.log_format)
+    prepare_process(settings)
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # the application logs its own errors, with the stage
     tokenizer = load_tokenizer() if load_tokenizer else None
     listeners = listeners or [bind(settings.host, settings.port)]
     page = StatsPage.from_handle(stats)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, rings, page, listeners, tokenizer, on_listening))
+            runner.run(_serve(settings, rings, page, listeners, tokenizer, keys or ApiKeys(), on_listening))
     finally:
         page.close()
 
@@ -71,24 +97,35 @@ def bind(host: str, port: int) -> socket.socket:
 
 async def _serve(
     settings: FrontSettings,
-    rings: FrontRings,
+    rings: FrontRings | Control,
     page: StatsPage,
     listeners: Sequence[socket.socket],
     tokenizer: Tokenizer | None,
+    keys: ApiKeys,
     on_listening: Callable[[str, int], None] | None,
 ) -> None:
     counters, stats, spans = Counters(page, "front"), StatsReader(page), Spans()
-    backend = Backend(rings, settings, counters, stats)
-    generate = GenerateRoutes(settings, backend, counters, Histograms(page, RequestTime), stats, spans, tokenizer)
-    server = Server(Front(settings, generate, InfoRoutes(settings, backend, stats, spans)), settings)
-    backend.start()
-    watch = asyncio.create_task(server.stop_when(backend.closed))
+    times, ends = Histograms(page, RequestHistogram), RingEnds(page, "front")
+    backend, admission = Backend(settings, counters, stats, Outbox(times, spans), ends), Admission(settings)
+    generate = GenerateRoutes(settings, backend, admission, counters, times, stats, spans, tokenizer)
+    info = InfoRoutes(settings, backend, admission, stats, spans, ends)
+    launched = isinstance(rings, Control)
+    shown = PageRoutes(settings, stats, ends)
+    app = Front(settings, generate, TokenizeRoutes(settings, tokenizer), info, shown, keys)
+    server = Server(app, settings, admission, counters, shown.feed.close, launched=launched)
+    if isinstance(rings, FrontRings):
+        backend.rewire(rings)
+        watch = asyncio.create_task(server.stop_when(backend.closed))
+    else:
+        rings.on("drain", lambda _: server.drain())
+        watch = asyncio.create_task(follow(rings, backend))
     host, port = listeners[0].getsockname()[:2]
-    counters.set(FrontCounter.READY, 1)
+    counters.set_ready()
     if on_listening is not None:
         on_listening(host, port)
     try:
-        await server.serve(sockets=list(listeners))
+        with throttled(logging.getLogger("ringserve.front")):
+            await server.serve(sockets=list(listeners))
     finally:
         counters.set(FrontCounter.READY, 0)
         watch.cancel()
@@ -96,9 +133,19 @@ async def _serve(
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, with our connections and signals that do not kill the process after it has drained."""
+    """uvicorn's server, with our connections, and ends of our own. While it drains it accepts connections and refuses
+    requests for text; then it closes the connections and stops. `launched`: a launcher says when to drain."""
 
-    def __init__(self, app: Front, settings: FrontSettings) -> None:
+    def __init__(
+        self,
+        app: Front,
+        settings: FrontSettings,
+        admission: Admission,
+        counters: Counters,
+        on_shutdown: Callable[[], None],
+        *,
+        launched: bool,
+    ) -> None:
         config = uvicorn.Config(
             app,
             http=functools.partial(Connection, settings=settings),  # type: ignore[arg-type]
@@ -109,10 +156,38 @@ class Server(uvicorn.Server):
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]
-            timeout_graceful_shutdown=settings.drain_timeout_s,  # type: ignore[arg-type]
+            timeout_graceful_shutdown=_FLUSH_S,  # type: ignore[arg-type]
             backlog=_BACKLOG,
         )
         super().__init__(config)
+        self._settings, self._admission, self._counters = settings, admission, counters
+        self._on_shutdown, self._launched = on_shutdown, launched
+        self._draining: asyncio.Task[None] | None = None
+
+    def drain(self) -> None:
+        """Begin to; twice is harmless."""
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        log.info("draining: requests under way have %g s", self._settings.drain_timeout_s)
+        await self._admission.drain(self._settings.drain_timeout_s)
+        self.should_exit = True
+
+    def end(self) -> None:
+        """At once: requests under way are told so."""
+        self.config.timeout_graceful_shutdown = 0
+        self.should_exit = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: the launcher can see that this process gets on."""
+        self._counters.add(FrontCounter.BEAT)
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Streams without an end must be ended, or they would hold up the drain."""
+        self._on_shutdown()
+        await super().shutdown(sockets)
 
     async def stop_when(self, event: asyncio.Event) -> None:
         await event.wait()
@@ -120,16 +195,20 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The first signal drains, the second one ends at once; the process exits with 0 either way."""
+        """The first signal drains, the second one ends at once; the process exits with 0 either way. With a launcher
+        every SIGTERM is the last, and SIGINT, which a terminal sends to all of its processes, is for the launcher."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
+        numbers = (signal.SIGTERM,) if self._launched else (signal.SIGTERM, signal.SIGINT)
+        for number in numbers:
+            loop.add_signal_handler(number, self._on_signal)
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in numbers:
                 loop.remove_signal_handler(number)
 
-    def _stop(self) -> None:
-        self.force_exit = self.should_exit
-        self.should_exit = True
+    def _on_signal(self) -> None:
+        if self._launched or self._draining:
+            self.end()
+        else:
+            self.drain()

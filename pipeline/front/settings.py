@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from ipc import RingHandle
 
@@ -16,9 +16,12 @@ class FrontRings:
     deltas: RingHandle
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class FrontSettings:
-    """Times in seconds, sizes in bytes. Limits of the model are those that preprocess holds, too."""
+    """Times in seconds, sizes in bytes. Limits of the model are those that preprocess holds, too.
+
+    Every part of the front refers to the same object, so that a reload reaches all of them (`update`).
+    """
 
     model_name: str  # in OpenAI's API
     model_route: str = "llama2"  # in llm-serving's paths
@@ -27,13 +30,17 @@ class FrontSettings:
     max_prompt: int
     max_rows: int
     max_queue: int
-    device: str = "CPU"
+    device: str = "CPU"  # as llm-serving names it
+    runner: str = ""  # what computes: model and device, with the word "emulated" where nothing does
     dtype: str = "float16"
     host: str = "127.0.0.1"
     port: int = 8835  # 0: any
     body_limit_bytes: int = 4 << 20
+    body_memory_bytes: int = 256 << 20  # of all bodies that are being received
     header_limit_bytes: int = 64 << 10
     max_connections: int = 1000
+    cors_origins: tuple[str, ...] = ()
+    metrics_port: int | None = None  # the bound port of /metrics and /debug, where they have one of their own
     header_timeout_s: float = 10.0  # from the first byte of a request to the end of its headers
     body_timeout_s: float = 30.0  # from there to the end of its body
     write_timeout_s: float = 30.0  # a client that reads nothing for so long is cut off
@@ -42,10 +49,15 @@ class FrontSettings:
     request_timeout_s: float | None = None
     stream_buffer_tokens: int = 4096  # tokens that may wait for a client that does not read
     retry_after_s: int = 1
-    llm_serving_logprobs: bool = True  # false: `logprob` is null there, and greedy steps may stay on the device
+    llm_serving_logprobs: bool = True  # false: `logprob` is null there
     llm_serving_raw_logit: bool = False  # true: it is the token's logit, as llm-serving has it
     log_level: str = "info"
     log_format: str = "text"  # or "json"
+
+    def update(self, other: FrontSettings) -> None:
+        """Take over the values of another one."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(other, field.name))
 
     @property
     def max_in_flight(self) -> int:

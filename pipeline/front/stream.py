@@ -1,52 +1,114 @@
-"""The tokens of one request on their way from the ring to its client."""
+"""The tokens of one request on their way from the ring to its client.
+
+A reader that waits is a task, and waking it for every token would cost more than writing the token. So it may leave a
+function behind that writes what comes; the task itself is woken for the end, for a failure, and when the client does
+not keep up.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import time
+from array import array
 from collections.abc import Callable
 
 from pipeline.front.errors import ClientGone
+from pipeline.messages import Submit
+
+PassOn = Callable[[list[bytes]], bool]
+"""Writes records to the client at once, or answers False: the task has to see to them."""
 
 
 class TokenStream:
-    """A buffer with one reader. Records are kept packed until their reader writes them out."""
+    """A buffer with one reader. Records are kept packed until their reader writes them out.
+
+    The request and the ids of all its tokens are kept until the end: with them it goes on elsewhere, should the
+    process that computes it fail.
+    """
 
     __slots__ = (
         "_failure",
         "_limit",
         "_loop",
+        "_over",
+        "_pass_on",
         "_pushed_ns",
         "_records",
+        "_shared",
         "_waiter",
+        "accepted",
+        "cached_tokens",
+        "message",
         "on_overrun",
         "request",
         "taken_ns",
+        "tokens",
         "waited_ns",
     )
 
-    def __init__(self, request: int, limit: int) -> None:
-        self.request = request
+    def __init__(self, message: Submit, limit: int) -> None:
+        self.message = message
+        self.request = message.request
+        self.tokens = array("i")
+        self.cached_tokens = 0  # of the prompt, at the first admission
         self.taken_ns = 0  # when the oldest of the records that were taken last had come off the ring
         self.waited_ns: int | None = None  # in the queue
+        self.accepted = False  # it is in the queue, or past it
         self.on_overrun: Callable[[], None] | None = None
         self._limit = limit
         self._pushed_ns = 0
         self._records: list[bytes] = []
+        self._over = False
         self._failure: Exception | None = None
+        self._pass_on: PassOn | None = None  # while the reader waits
         self._waiter: asyncio.Future[None] | None = None
+        self._shared = False  # `wake` is used, not `take`
         self._loop = asyncio.get_running_loop()
 
-    def push(self, record: bytes) -> None:
-        """One delta. Beyond the limit, the client does not read: it is cut off."""
-        records = self._records
-        if not records:
-            self._pushed_ns = time.monotonic_ns()
-        records.append(record)
+    @property
+    def live(self) -> bool:
+        """More tokens are wanted."""
+        return not self._over and self._failure is None
+
+    def resumption(self) -> bytes | None:
+        """What asks for the tokens that are missing; None if none are wanted."""
+        if not self.live:
+            return None
+        return self.message.after(self.tokens.tolist(), self.cached_tokens).pack()
+
+    def note(self, token: int, last: int) -> None:
+        """A delta has come that brings this token; `push` follows."""
+        self.tokens.append(token)
+        if last:
+            self._over = True
+
+    def push(self, records: list[bytes], now_ns: int) -> None:
+        """Deltas that came off the ring together. Beyond the limit, the client does not read: it is cut off."""
+        if not self._records:
+            self._pushed_ns = now_ns
+        self._records += records
         if self._waiter is not None:
-            self._wake()
-        elif len(records) > self._limit:
+            if not self._passed_on():
+                self._wake()
+        elif len(self._records) > self._limit:
             self._overrun()
+
+    def _passed_on(self) -> bool:
+        if self._pass_on is None:
+            return False
+        self.taken_ns = self._pushed_ns
+        try:
+            passed_on = self._pass_on(self._records)
+        except Exception as error:  # noqa: BLE001 - it is the reader's fault, and no other stream's
+            self.fail(error)
+            return True
+        if passed_on:
+            self._records = []
+        return passed_on
+
+    def accept(self) -> None:
+        self.accepted = True
+        if self._shared:
+            self._wake()
 
     def fail(self, failure: Exception) -> None:
         """What was pushed before is still delivered; the first failure counts."""
@@ -54,20 +116,49 @@ class TokenStream:
             self._failure = failure
         self._wake()
 
-    def disconnect(self) -> None:
-        self._records.clear()
-        self.fail(ClientGone("the client closed the connection"))
+    def stop(self) -> None:
+        """Nobody takes records any more."""
+        self._over = True
 
-    async def take(self) -> list[bytes]:
-        """All records that are there, at least one. Raises ApiError, ClientGone."""
+    def disconnect(self, why: str) -> None:
+        self._records.clear()
+        self.fail(ClientGone(why))
+
+    async def take(self, pass_on: PassOn | None = None) -> list[bytes]:
+        """All records that are there, at least one. Raises ApiError, ClientGone.
+
+        While there are none, those that come are given to `pass_on`; returns with the first that it leaves.
+        """
         while not self._records:
             if self._failure is not None:
                 raise self._failure
-            self._waiter = self._loop.create_future()
-            await self._waiter
+            await self._wait(pass_on)
         records, self._records = self._records, []
         self.taken_ns = self._pushed_ns
         return records
+
+    async def _wait(self, pass_on: PassOn | None) -> None:
+        self._pass_on, self._waiter = pass_on, self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._pass_on = self._waiter = None
+
+    @property
+    def failure(self) -> Exception | None:
+        return self._failure
+
+    def take_ready(self) -> list[bytes]:
+        """As `take`, but none if there are none."""
+        if not self._records and self._failure is not None:
+            raise self._failure
+        records, self._records = self._records, []
+        self.taken_ns = self._pushed_ns
+        return records
+
+    def wake(self, waiter: asyncio.Future[None]) -> None:
+        """Set this future as soon as something happens; other streams may share it."""
+        self._waiter, self._shared = waiter, True
 
     def _overrun(self) -> None:
         self._records.clear()

@@ -6,11 +6,15 @@ step slot in each bucket. A step then creates no object per row, and copies noth
 Where every row of a step takes the argmax, inference knows the tokens itself and does not wait for sampling before it
 starts the next step. Sampling still decides what is said: a row that it ends, or that has no token, is at most
 computed once more for nothing, as with any row that ends.
+
+The device is not kept waiting: a step whose ids are known is started before the results of the one before it are even
+published.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,9 +22,23 @@ import numpy as np
 import ipc
 from model.runner import Bucket, Runner, StepInputs
 from pipeline.descriptors import Head, Shapes, Stamp, logits_layout, step_layout, tokens_layout
-from pipeline.stats import Counters, InferenceCounter
+from pipeline.inference._board import Lane
+from pipeline.stats import Counters, InferenceCounter, RingEnds
 
 _NS = time.CLOCK_MONOTONIC
+
+
+@dataclass(slots=True)
+class Step:
+    """A slot of the step ring; there is one object for each, and it serves every step that comes by that slot."""
+
+    views: Any
+    bindings: dict[tuple[int, int], Any]  # the runner's, by the bucket's tokens and rows
+    ids: Lane  # the way of its decode rows' ids from the board
+    slot: ipc.ReadSlot | None = None  # while it is held
+    head: list[int] = field(default_factory=list)
+    taken_ns: int = 0
+    launched_ns: int = 0
 
 
 class StepExecutor:
@@ -37,87 +55,122 @@ class StepExecutor:
         logits: ipc.SlotProducer,
         shapes: Shapes,
         counters: Counters | None = None,
+        ends: RingEnds | None = None,
     ) -> None:
         self.runner = runner
         self.steps_done = 0
-        self._counters = counters
-        self._steps, self._tokens, self._logits = steps, tokens, logits
-        self._step_views = step_layout(shapes).resident_views(steps)
-        self._token_views = tokens_layout(shapes).resident_views(tokens)
-        self._logits_views = logits_layout(shapes).resident_views(logits)
+        self._counters, self._ends = counters, ends
+        self._step_ring, self._tokens, self._logits = steps, tokens, logits
         self._board: Any = np.zeros(shapes.max_rows, np.int32)
         self._board_step = 0  # every token up to this step's is on the board
-        self._best: Any = np.zeros(shapes.max_rows, np.intp)
-        self._bindings = {
-            (slot, bucket.tokens, bucket.rows): runner.bind(_inputs(views, bucket))
-            for slot, views in enumerate(self._step_views)
-            for bucket in runner.facts.buckets
+        self._steps = [self._step_of(views) for views in step_layout(shapes).resident_views(steps)]
+        self._token_views = tokens_layout(shapes).resident_views(tokens)
+        self._chosen = [Lane(self._board, views.rows, views.token_ids) for views in self._token_views]
+        self._logits_views = logits_layout(shapes).resident_views(logits)
+        self._best = [Lane(self._board, views.rows, views.token_ids) for views in self._logits_views]
+        self._argmax: Any = np.zeros(shapes.max_rows, np.intp)
+        self._next: Step | None = None  # taken from the ring, but not begun
+        self._running: Step | None = None  # on the device
+
+    def _step_of(self, views: Any) -> Step:
+        bindings = {
+            (bucket.tokens, bucket.rows): self.runner.bind(_inputs(views, bucket))
+            for bucket in self.runner.facts.buckets
         }
+        return Step(views, bindings, Lane(self._board, views.rows, views.input_ids))
 
     def run_step(self) -> None:
-        """Wait for a descriptor and execute it. Raises PeerDied, RingClosed, and what the runner raises."""
-        slot = self._steps.read()
-        taken = time.clock_gettime_ns(_NS)
-        views = self._step_views[slot.index]
-        head: list[int] = views.head.tolist()
-        rows = head[Head.LIVE_ROWS]
-        out_slot = self._logits.reserve()
-        out = self._logits_views[out_slot.index]
-        _describe(views, out, rows)
-        self._fill_ids(views, head[Head.DECODE_ROWS], head[Head.NEEDS])
-        launched = time.clock_gettime_ns(_NS)
-        self._execute(slot.index, head, out)
-        out.stamps[Stamp.TAKEN : Stamp.COMPUTED + 1] = taken, launched, time.clock_gettime_ns(_NS)
-        out_slot.publish()
-        if head[Head.FORESEEN]:
-            self._foresee(head, views.rows[:rows], out)
-        slot.release()
-        self.steps_done += 1
-        if self._counters is not None:
-            self._counters.set(InferenceCounter.STEPS, self.steps_done)
+        """Bring the next step to its end, and begin the one after it, if that is there and its ids are known.
 
-    def _fill_ids(self, views: Any, decode_rows: int, needs: int) -> None:
-        """Decode rows bring the token that was sampled last: a gather from the board."""
+        Raises PeerDied, RingClosed, and what the runner raises.
+        """
+        step = self._running or self._begin(self._next or self._take(self._step_ring.read()))
+        slot = self._logits.reserve()
+        out = self._logits_views[slot.index]
+        _describe(step.views, out, step.head[Head.LIVE_ROWS])
+        self._fetch(step.head, out)
+        computed_ns = time.clock_gettime_ns(_NS)
+        if step.head[Head.FORESEEN]:
+            self._foresee(step.head, slot.index, out)
+        self._begin_early()
+        out.stamps[Stamp.TAKEN : Stamp.COMPUTED + 1] = step.taken_ns, step.launched_ns, computed_ns
+        slot.publish()
+        self._done(step)
+
+    # ---- the beginning of a step ----------------------------------------------------------------------------
+
+    def _begin_early(self) -> None:
+        """The next step, before this one's results are told."""
+        self._running = None
+        slot = self._step_ring.try_read()
+        self._next = None if slot is None else self._take(slot)
+        if self._next is not None and self._next.head[Head.NEEDS] <= self._board_step:
+            self._running = self._begin(self._next)
+
+    def _take(self, slot: ipc.ReadSlot) -> Step:
+        step = self._steps[slot.index]
+        step.taken_ns = time.clock_gettime_ns(_NS)
+        step.slot = slot
+        step.head = step.views.head.tolist()
+        return step
+
+    def _begin(self, step: Step) -> Step:
+        """Fill in the ids and start the device."""
+        self._next, head = None, step.head
+        self._await_tokens(head[Head.NEEDS])
+        step.ids.fill(head[Head.DECODE_ROWS])
+        step.launched_ns = time.clock_gettime_ns(_NS)
+        self.runner.launch(step.bindings[head[Head.TOKENS], head[Head.ROWS]])
+        return step
+
+    def _await_tokens(self, needs: int) -> None:
+        """Decode rows bring the token that was sampled last; where it is known here, the board may lag behind."""
         while (slot := self._tokens.try_read()) is not None:
             self._read_board(slot)
         while self._board_step < needs:
             self._read_board(self._tokens.read())
-        if decode_rows:
-            self._board.take(views.rows[:decode_rows], out=views.input_ids[:decode_rows], mode="clip")
 
     def _read_board(self, slot: ipc.ReadSlot) -> None:
         views = self._token_views[slot.index]
         step = int(views.head[Head.STEP])
         if step > self._board_step:  # else nobody in the steps since has had one of those tokens before
-            rows = int(views.head[Head.LIVE_ROWS])
-            self._board[views.rows[:rows]] = views.token_ids[:rows]
+            self._chosen[slot.index].post(int(views.head[Head.LIVE_ROWS]))
             self._board_step = step
         slot.release()
 
-    def _foresee(self, head: list[int], rows: Any, out: Any) -> None:
-        """Put this step's tokens on the board. The slot was published; but who reads it writes nothing there that is
-        read here, and only this process will fill it again."""
-        count = rows.size
+    # ---- its end --------------------------------------------------------------------------------------------
+
+    def _fetch(self, head: list[int], out: Any) -> None:
+        rows = head[Head.ROWS]
+        if not head[Head.GREEDY]:
+            self.runner.fetch(out.logits[:rows])
+            return
+        self.runner.fetch_best(out.token_ids[:rows], out.logprobs[:rows] if head[Head.LOGPROBS] else None)
+        if self._counters is not None:
+            self._counters.add(InferenceCounter.GREEDY_STEPS)
+
+    def _foresee(self, head: list[int], index: int, out: Any) -> None:
+        """Put this step's tokens on the board: the argmax of every row."""
+        rows = head[Head.LIVE_ROWS]
         if head[Head.GREEDY]:
-            self._board[rows] = np.maximum(out.token_ids[:count], 0)  # -1: no token, but an id it must be
+            self._best[index].post(rows)
         else:
-            self._board[rows] = np.argmax(out.logits[:count], axis=1, out=self._best[:count])
+            self._board[out.rows[:rows]] = np.argmax(out.logits[:rows], axis=1, out=self._argmax[:rows])
         self._board_step = head[Head.STEP]
 
-    def _execute(self, index: int, head: list[int], out: Any) -> None:
-        rows = head[Head.ROWS]
-        binding = self._bindings[index, head[Head.TOKENS], rows]
-        if head[Head.GREEDY]:
-            if self._counters is not None:
-                self._counters.add(InferenceCounter.GREEDY_STEPS)
-            self.runner.step_greedy(binding, out.token_ids[:rows])
-        else:
-            self.runner.step(binding, out.logits[:rows])
+    def _done(self, step: Step) -> None:
+        assert step.slot is not None
+        step.slot.release()
+        step.slot = None
+        self.steps_done += 1
+        if self._counters is not None:
+            self._counters.add(InferenceCounter.STEPS)
+        if self._ends is not None:
+            self._ends.copy()
 
 
 def _describe(views: Any, out: Any, rows: int) -> None:
-    """What sampling has to know of the step: its rows, not its tokens. Written before the device starts: afterwards
-    its code would have gone from the caches, and take ten times as long."""
+    """What sampling has to know of the step: its rows, not its tokens."""
     out.head[:] = views.head
     out.stamps[:] = views.stamps
     out.rows[:rows] = views.rows[:rows]

@@ -2,35 +2,62 @@
 
 from __future__ import annotations
 
-from model.runner import Runner
+import time
+
+import numpy as np
+
+from model.runner import Bucket, Runner, StepInputs
+from pipeline.generations import Generation
 from pipeline.inference.executor import StepExecutor
 from pipeline.runners import make_runner
-from pipeline.stage import Stage, settle
-from pipeline.stats import Counters, InferenceCounter
+from pipeline.stage import Stage
+from pipeline.stats import Counters, InferenceCounter, RingEnds
+from pipeline.wiring import StageRings
 
 
 def run_inference(stage: Stage) -> None:
-    """Load, warm up, then execute steps until the rings close."""
+    """Load and warm up once; device, weights and compiled graphs stay from generation to generation."""
     runner = make_runner(stage.config)
     try:
-        runner.load(stage.status.progress)
-        runner.warm_up(stage.status.progress)
-        _serve(stage, runner)
+        runner.load(stage.control.progress)
+        runner.warm_up(stage.control.progress)
+        rehearse(runner, Counters(stage.stats, stage.name))
+        stage.serve(lambda generation, rings: _run(stage, generation, rings, runner))
     finally:
         runner.close()
 
 
-def _serve(stage: Stage, runner: Runner) -> None:
-    rings, options = stage.rings.slots, stage.end_options
+def _run(stage: Stage, generation: Generation, rings: StageRings, runner: Runner) -> None:
+    """Execute steps until the rings close."""
+    slots, options = rings.slots, stage.end_options
     with (
-        rings["steps"].consumer(writable=True, **options) as steps,
-        rings["tokens"].consumer(**options) as tokens,
-        rings["logits"].producer(**options) as logits,
+        slots["steps"].consumer(writable=True, **options) as steps,
+        slots["tokens"].consumer(**options) as tokens,
+        slots["logits"].producer(**options) as logits,
     ):
         counters = Counters(stage.stats, stage.name)
-        executor = StepExecutor(runner, steps, tokens, logits, stage.shapes, counters)
-        settle()
-        counters.set(InferenceCounter.READY, 1)
-        stage.status.ready()
-        while True:
-            executor.run_step()
+        ends = RingEnds(stage.stats, stage.name, slots)
+        executor = StepExecutor(runner, steps, tokens, logits, stage.shapes, counters, ends)
+        stage.begin(generation)
+        try:
+            while True:
+                executor.run_step()
+        finally:
+            runner.abandon()  # it may have begun a step on arrays of these rings
+
+
+def rehearse(runner: Runner, counters: Counters) -> None:
+    """How long the largest step takes, padding alone: until there are others, what supervision goes by. A slow device
+    is not to be taken for one that hangs."""
+    bucket = max(runner.facts.buckets, key=lambda bucket: (bucket.tokens, bucket.rows))
+    binding = runner.bind(_padding(bucket, runner.facts.block_table_width))
+    began = time.monotonic_ns()
+    runner.step(binding, np.zeros((bucket.rows, runner.facts.vocab_size), np.float32))
+    counters.set(InferenceCounter.REHEARSAL_NS, time.monotonic_ns() - began)
+
+
+def _padding(bucket: Bucket, table_width: int) -> StepInputs:
+    tokens, rows = np.zeros(bucket.tokens, np.int32), np.zeros(bucket.rows, np.int32)
+    nowhere = np.full(bucket.tokens, -1, np.int32)
+    tables = np.zeros((bucket.rows, table_width), np.int32)
+    return StepInputs(tokens, tokens.copy(), nowhere, rows, rows.copy(), rows.copy(), tables)

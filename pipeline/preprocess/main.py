@@ -4,53 +4,90 @@ from __future__ import annotations
 
 import ipc
 from model.runner import RunnerFacts
+from model.tokenizer import Tokenizer
 from pipeline.config import Configuration
 from pipeline.descriptors import Shapes
+from pipeline.generations import CRASHED, HUNG, Ended, Generation
 from pipeline.preprocess.blocks import BlockManager
+from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.stage import PreprocessLimits, PreprocessStage
 from pipeline.runners import make_runner
-from pipeline.stage import Stage, settle
-from pipeline.stats import Counters, PreprocessCounter
+from pipeline.stage import Stage
+from pipeline.stats import Counters, RingEnds
 from pipeline.tokenizers import end_ids, open_tokenizer
+from pipeline.wiring import StageRings
 
 
 def run_preprocess(stage: Stage) -> None:
-    """Take requests and plan steps until the rings close."""
+    """The tokenizer and what is held against requests stay from generation to generation; rows and blocks do not."""
     facts = make_runner(stage.config).facts
     tokenizer = open_tokenizer(stage.config, stage.shapes.vocab_size)
-    slots, records, options = stage.rings.slots, stage.rings.records, stage.end_options
-    with (
-        records["requests"].consumer(**options) as requests,
-        slots["results"].consumer(**options) as results,
-        records["replies"].producer(**options) as replies,
-        records["rows"].producer(**options) as rows,
-        slots["steps"].producer(**options) as steps,
-    ):
-        counters = Counters(stage.stats, stage.name)
-        preprocess = PreprocessStage(
-            tokenizer,
-            make_scheduler(stage.config, facts, stage.shapes, steps.capacity),
-            limits_of(stage.config, facts, end_ids(stage.config, tokenizer)),
-            stage.shapes,
-            requests=requests,
-            results=results,
-            replies=replies,
-            rows=rows,
-            steps=steps,
-            selector=ipc.RingSelector(
-                [(requests, records["requests"].data_fd()), (results, slots["results"].data_fd())]
-            ),
-            counters=counters,
-        )
-        settle()
-        counters.set(PreprocessCounter.READY, 1)
-        stage.status.ready()
-        loop = preprocess.run_overlapped if stage.config.pipeline.overlap else preprocess.run_plain
-        loop(lambda: True)
+    stage.serve(_Service(stage, facts, tokenizer).run)
 
 
-def make_scheduler(config: Configuration, facts: RunnerFacts, shapes: Shapes, ring_slots: int) -> Scheduler:
+class _Service:
+    """One generation after the other."""
+
+    def __init__(self, stage: Stage, facts: RunnerFacts, tokenizer: Tokenizer) -> None:
+        self._stage, self._facts, self._tokenizer = stage, facts, tokenizer
+        self._quarantine = Quarantine()
+        self._last: tuple[int, Scheduler] | None = None  # generation before this one
+
+    def run(self, generation: Generation, rings: StageRings) -> None:
+        """Take requests and plan steps until the rings close."""
+        self._look_back(generation)
+        stage, tokenizer, facts = self._stage, self._tokenizer, self._facts
+        slots, records, options = rings.slots, rings.records, stage.end_options
+        ends = end_ids(stage.config, tokenizer)
+        with (
+            records["requests"].consumer(**options) as requests,
+            slots["results"].consumer(**options) as results,
+            records["replies"].producer(**options) as replies,
+            records["rows"].producer(**options) as rows,
+            slots["steps"].producer(**options) as steps,
+        ):
+            scheduler = make_scheduler(stage.config, facts, stage.shapes, steps.capacity, self._quarantine)
+            self._last = generation.number, scheduler
+            preprocess = PreprocessStage(
+                tokenizer,
+                scheduler,
+                limits_of(stage.config, facts, ends),
+                stage.shapes,
+                requests=requests,
+                results=results,
+                replies=replies,
+                rows=rows,
+                steps=steps,
+                selector=ipc.RingSelector(
+                    [(requests, records["requests"].data_fd()), (results, slots["results"].data_fd())]
+                ),
+                counters=Counters(stage.stats, stage.name),
+                ends=RingEnds(stage.stats, stage.name, {**slots, **records}),
+                quarantine=self._quarantine,
+            )
+            stage.on_reload = lambda: preprocess.set_limits(limits_of(stage.config, facts, ends))
+            stage.begin(generation)
+            loop = preprocess.run_overlapped if stage.config.pipeline.overlap else preprocess.run_plain
+            loop(lambda: True)
+
+    def _look_back(self, generation: Generation) -> None:
+        """Whether requests are to blame for the end of the generation before this one."""
+        if self._last is None:
+            return
+        number, scheduler = self._last
+        failed = [one.stage for one in generation.ended if one.generation == number and _by_itself(one)]
+        if failed:
+            self._quarantine.accuse(failed[0], scheduler.aboard, scheduler.alone)
+
+
+def _by_itself(ended: Ended) -> bool:
+    return ended.stage in ("inference", "sampling") and ended.how in (CRASHED, HUNG)
+
+
+def make_scheduler(
+    config: Configuration, facts: RunnerFacts, shapes: Shapes, ring_slots: int, quarantine: Quarantine
+) -> Scheduler:
     blocks = BlockManager(facts.num_blocks, facts.block_size, prefix_cache=config.pipeline.prefix_cache)
     return Scheduler(
         blocks,
@@ -59,16 +96,18 @@ def make_scheduler(config: Configuration, facts: RunnerFacts, shapes: Shapes, ri
         token_budget=shapes.token_budget,
         block_table_width=shapes.block_table_width,
         ring_slots=ring_slots,
+        quarantine=quarantine,
     )
 
 
 def limits_of(config: Configuration, facts: RunnerFacts, ends: frozenset[int]) -> PreprocessLimits:
     return PreprocessLimits(
         max_length=facts.max_length,
-        max_prompt=min(config.model_config.seq_length, facts.max_length - 1),
+        max_prompt=config.max_prompt,
         max_queue=config.pipeline.max_queue,
         greedy_on_device=_greedy_on_device(config, facts),
         end_ids=ends,
+        max_prompt_chars=config.pipeline.prompt_limit_chars,
     )
 
 

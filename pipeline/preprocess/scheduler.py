@@ -18,6 +18,7 @@ from model.runner import Bucket
 from pipeline.descriptors import Head
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.columns import DecodeColumns
+from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.sequence import Sequence
 
 
@@ -58,6 +59,7 @@ class Scheduler:
         token_budget: int,
         block_table_width: int,
         ring_slots: int,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self.blocks = blocks
         self.stats = SchedulerStats()
@@ -74,6 +76,9 @@ class Scheduler:
         self._by_request: dict[int, Sequence] = {}
         self._choosy = 0  # sequences with a row for which the device's argmax will not do
         self._drawing = 0  # sequences with a row whose tokens are not the argmax
+        self._quarantine = quarantine or Quarantine()
+        self._suspects: list[Sequence] = []  # the first of them is alone in the batch
+        self._telling = 0  # sequences with a row that want log-probabilities
 
     # ---- what there is --------------------------------------------------------------------------------------
 
@@ -93,9 +98,29 @@ class Scheduler:
         return self._drawing == 0
 
     @property
+    def logprobs(self) -> bool:
+        """A sequence with a row wants log-probabilities."""
+        return self._telling > 0
+
+    @property
     def has_work(self) -> bool:
         """Something could be scheduled, now or after a result has come."""
         return bool(self.waiting or self.prefilling or len(self._columns))
+
+    @property
+    def quarantined(self) -> bool:
+        """A suspect is here: no step may be planned while another is under way, so that each has its own cause."""
+        return bool(self._suspects)
+
+    @property
+    def alone(self) -> Sequence | None:
+        """The suspect that is alone in the batch."""
+        return self._suspects[0] if self._suspects and self._suspects[0].row >= 0 else None
+
+    @property
+    def aboard(self) -> list[Sequence]:
+        """Sequences that have a row, or steps under way."""
+        return [sequence for sequence in self._by_request.values() if sequence.row >= 0 or sequence.pending]
 
     def fits(self, sequence: Sequence) -> bool:
         """Whether the KV cache could hold the whole sequence if it were alone."""
@@ -105,6 +130,8 @@ class Scheduler:
         """Queue a sequence. The caller has checked that it fits."""
         self._by_request[sequence.request] = sequence
         self.waiting.append(sequence)
+        if self._quarantine.is_suspect(sequence.request):
+            self._suspects.append(sequence)
 
     def cancel(self, request: int) -> Sequence | None:
         """Forget a request; its row and blocks are free for the next step. None: it is not here (any more)."""
@@ -119,6 +146,7 @@ class Scheduler:
 
     def schedule(self, views: Any, slot: int) -> Plan | None:
         """Write the next step into `views`; None when there is nothing to compute now."""
+        self._isolate()
         self._provide_blocks()
         decode = len(self._columns)
         if decode:
@@ -136,6 +164,23 @@ class Scheduler:
         self._after(chunks)
         self.stats.scheduled_tokens += tokens
         return Plan(bucket, tokens, rows, decode)
+
+    def _isolate(self) -> None:
+        """While there are suspects, the first of them has the batch for itself; whoever is cleared joins the rest."""
+        while self._suspects and self._quarantine.clears(self._suspects[0]):
+            self._quarantine.acquit(self._suspects.pop(0).request)
+        if not self._suspects:
+            return
+        first = self._suspects[0]
+        others = [s for s in (*self._columns.sequences, *self.prefilling) if s is not first]
+        for sequence in sorted(others, key=lambda s: -s.arrival_ns):
+            self._preempt(sequence)
+        if first.row < 0:
+            self.waiting.remove(first)
+            self.waiting.appendleft(first)
+
+    def _may_enter(self, sequence: Sequence) -> bool:
+        return not sequence.pending and (not self._suspects or sequence is self._suspects[0])
 
     def _provide_blocks(self) -> None:
         """Every decode row whose next token begins a block gets one, the youngest giving theirs if need be."""
@@ -173,7 +218,7 @@ class Scheduler:
         chunks: list[tuple[Sequence, int]] = []
         for sequence in list(self.prefilling):
             budget = self._choose_chunk(sequence, budget, chunks)
-        while budget > 0 and self.waiting and self._free_rows and not self.waiting[0].pending:
+        while budget > 0 and self.waiting and self._free_rows and self._may_enter(self.waiting[0]):
             if not self._admit(self.waiting[0]):
                 break
             budget = self._choose_chunk(self.waiting.popleft(), budget, chunks)
@@ -208,11 +253,12 @@ class Scheduler:
         sequence.computed = len(blocks) * self.blocks.block_size
         self.blocks.stats.queries += sequence.known
         self.blocks.stats.hits += sequence.computed
-        if not sequence.preemptions:
+        if sequence.fresh:
             sequence.cached = sequence.computed
         sequence.row = self._free_rows.pop()
         self._choosy += not sequence.greedy
         self._drawing += not sequence.argmax
+        self._telling += sequence.logprobs
         self._epochs[sequence.row] += 1
         sequence.epoch = self._epochs[sequence.row]
         self._tenants[sequence.row, sequence.epoch] = sequence
@@ -286,6 +332,9 @@ class Scheduler:
     def _finish(self, sequence: Sequence) -> None:
         sequence.finished = True
         del self._by_request[sequence.request]
+        if sequence in self._suspects:
+            self._suspects.remove(sequence)
+            self._quarantine.acquit(sequence.request)
         if sequence.row >= 0:
             self._leave(sequence)
         else:
@@ -307,6 +356,7 @@ class Scheduler:
         self._free_rows.append(sequence.row)
         self._choosy -= not sequence.greedy
         self._drawing -= not sequence.argmax
+        self._telling -= sequence.logprobs
         self.blocks.release(sequence.blocks)
         sequence.row = -1
         sequence.blocks = []

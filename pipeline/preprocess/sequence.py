@@ -34,10 +34,16 @@ class Sequence:
     cached: int = 0  # prompt tokens found in cached blocks at the first admission
     preemptions: int = 0
     arrival_ns: int = 0
-    greedy: bool = True  # the device's argmax is what it wants
+    greedy: bool = True  # the device's argmax is what it wants, or its log-probability
+    logprobs: bool = False  # it wants log-probabilities
     argmax: bool = True  # its tokens are the argmax, though it may want the logits, too
     params: GenerationParams | None = None  # for sampling; not looked at here
     finished: bool = False
+
+    @property
+    def fresh(self) -> bool:
+        """It has never had a row, in this process or in one before it."""
+        return not self.preemptions and self.known == self.prompt
 
     @property
     def length(self) -> int:

@@ -8,9 +8,8 @@ same text.
 from __future__ import annotations
 
 import dataclasses
-import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +18,24 @@ import numpy as np
 import ipc
 from model.tokenizer import InvalidTextError, Tokenizer
 from pipeline.descriptors import Head, Shapes, Stamp, results_layout, step_layout
-from pipeline.messages import Accepted, Admit, Cancel, Drop, Refused, Started, Submit, unpack_request
+from pipeline.messages import (
+    Accepted,
+    Admit,
+    Cancel,
+    Drop,
+    GenerationParams,
+    Refused,
+    Started,
+    Submit,
+    unpack_request,
+)
+from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
-from pipeline.stats import Counters, PreprocessCounter
+from pipeline.stats import Counters, PreprocessCounter, RingEnds
 
 _NS = time.CLOCK_MONOTONIC
+TOO_LONG = "context_length_exceeded"  # OpenAI's code, by which clients know that they may shorten the prompt
 OVERLAPPED = 2  # steps under way: one computes, one waits with all but its token ids
 PLAIN = 1
 
@@ -38,6 +49,7 @@ class PreprocessLimits:
     max_queue: int  # requests waiting for a row
     greedy_on_device: bool
     end_ids: frozenset[int]
+    max_prompt_chars: int = 1 << 20  # of text: what can't fit anyway is not to stop all rows while it is tokenized
 
 
 class PreprocessStage:
@@ -57,6 +69,8 @@ class PreprocessStage:
         steps: ipc.SlotProducer,
         selector: ipc.RingSelector,
         counters: Counters | None = None,
+        ends: RingEnds | None = None,
+        quarantine: Quarantine | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.steps_planned = 0
@@ -65,9 +79,15 @@ class PreprocessStage:
         self._requests, self._results = requests, results
         self._replies, self._rows, self._steps = replies, rows, steps
         self._selector = selector
-        self._counters = counters
+        self._counters, self._ends = counters, ends
+        self._counted = {counter: counters.get(counter) for counter in _COUNTED} if counters else {}
+        self._quarantine = quarantine or Quarantine()
         self._step_views = step_layout(shapes).resident_views(steps)
         self._result_views = results_layout(shapes).resident_views(results)
+
+    def set_limits(self, limits: PreprocessLimits) -> None:
+        """Those of requests that come from now on."""
+        self._limits = limits
 
     # ---- the two loops --------------------------------------------------------------------------------------
 
@@ -75,7 +95,7 @@ class PreprocessStage:
         """Plan the next step while the device computes this one."""
         while running():
             moved = self.take_results() | self.take_request()
-            if self.under_way < OVERLAPPED:
+            if self.may_plan(OVERLAPPED):
                 moved |= self.plan_step()
             self._rest(moved)
 
@@ -83,20 +103,26 @@ class PreprocessStage:
         """Plan a step when the one before is known in full."""
         while running():
             moved = self.take_results() | self.take_request()
-            if self.under_way < PLAIN:
+            if self.may_plan(PLAIN):
                 moved |= self.plan_step()
             self._rest(moved)
 
     def _rest(self, moved: bool) -> None:
         """Publish the gauges; sleep if there was nothing to do."""
         if self._counters is not None:
-            publish_gauges(self._counters, self.scheduler, self.steps_planned)
+            publish_gauges(self._counters, self.scheduler, self.steps_planned, self._counted)
+        if self._ends is not None:
+            self._ends.copy()
         if not moved:
             self._selector.wait(timeout=1.0)
 
     @property
     def under_way(self) -> int:
         return self.steps_planned - self.steps_done
+
+    def may_plan(self, ahead: int) -> bool:
+        """Whether another step may be under way; in a quarantine it must be the only one."""
+        return self.under_way < (PLAIN if self.scheduler.quarantined else ahead)
 
     # ---- what a loop does -----------------------------------------------------------------------------------
 
@@ -136,8 +162,12 @@ class PreprocessStage:
             self._rows.write(Drop(request).pack())
 
     def _submit(self, message: Submit) -> Accepted | Refused:
-        if len(self.scheduler.waiting) >= self._limits.max_queue:
+        if self._quarantine.is_convicted(message.request):
+            return Refused(message.request, 500, "the request made a process of the server fail twice")
+        if not message.resumed and len(self.scheduler.waiting) >= self._limits.max_queue:
             return Refused(message.request, 429, f"the queue is full ({self._limits.max_queue} requests wait)")
+        if isinstance(message.prompt, str) and len(message.prompt) > self._limits.max_prompt_chars:
+            return Refused(message.request, 400, self._too_many_characters(message.prompt), "prompt")
         try:
             ids = self._token_ids(message)
         except InvalidTextError as error:
@@ -148,6 +178,11 @@ class PreprocessStage:
             return refusal
         self.scheduler.submit(self._sequence(message, ids))
         return Accepted(message.request, ids)
+
+    def _too_many_characters(self, prompt: str) -> str:
+        limits = self._limits
+        allowed = f"at most {limits.max_prompt_chars} characters and {limits.max_prompt} tokens are allowed"
+        return f"the prompt has {len(prompt)} characters; {allowed}"
 
     def _token_ids(self, message: Submit) -> list[int]:
         if isinstance(message.prompt, str):
@@ -162,8 +197,8 @@ class PreprocessStage:
 
     def _shorten(self, message: Submit, prompt: int) -> Submit:
         """A limit that the client did not name is cut to what fits."""
-        room = self._longest - prompt
-        if not message.params.open_ended or not 1 <= room < message.params.max_tokens:
+        room, least = self._longest - prompt, max(1, message.params.sampling.min_tokens)
+        if not message.params.open_ended or not least <= room < message.params.max_tokens:
             return message
         return dataclasses.replace(message, params=dataclasses.replace(message.params, max_tokens=room))
 
@@ -173,37 +208,41 @@ class PreprocessStage:
             return Refused(message.request, 400, "the prompt has no tokens", "prompt")
         if prompt > limits.max_prompt:
             text = f"the prompt has {prompt} tokens; at most {limits.max_prompt} are allowed"
-            return Refused(message.request, 400, text, "prompt")
+            return Refused(message.request, 400, text, "prompt", TOO_LONG)
         if prompt + wanted > longest:
             text = (
                 f"{prompt} prompt tokens and {wanted} new ones are more than the {longest} that this server can hold"
             )
-            return Refused(message.request, 400, text, "max_tokens")
+            return Refused(message.request, 400, text, "max_tokens", TOO_LONG)
+        if len(message.output) >= wanted:
+            return Refused(message.request, 500, "the request could not be resumed: no token is left to compute")
         return None
 
     def _sequence(self, message: Submit, ids: list[int]) -> Sequence:
         tokens = np.zeros(len(ids) + message.params.max_tokens, np.int32)
-        tokens[: len(ids)] = ids
+        known = len(ids) + len(message.output)
+        tokens[:known] = ids + message.output
         params = self._complete(message)
         return Sequence(
             message.request,
             tokens,
             prompt=len(ids),
             limit=tokens.size,
-            known=len(ids),
+            known=known,
+            cached=message.cached_tokens,
             arrival_ns=message.arrival_ns,
-            greedy=params.sampling.argmax_suffices,
+            greedy=params.sampling.argmax_suffices and not params.raw_logit,
+            logprobs=params.sampling.logprobs is not None,
             argmax=params.sampling.chooses_argmax,
             params=params,
         )
 
-    def _complete(self, message: Submit) -> Any:
-        """Fix the seed, so that a sequence that is preempted goes on as it began, and add the model's end tokens."""
-        params = message.params
+    def _complete(self, message: Submit) -> GenerationParams:
+        """With a seed, so that a sequence that is preempted goes on as it began, and the model's end tokens."""
+        params = message.with_seed().params
         sampling = params.sampling
         ends = () if params.ignore_eos else tuple(self._limits.end_ids - set(sampling.stop_token_ids))
-        seed = secrets.randbits(63) if sampling.seed in (None, -1) else sampling.seed
-        sampling = dataclasses.replace(sampling, seed=seed, stop_token_ids=(*sampling.stop_token_ids, *ends))
+        sampling = dataclasses.replace(sampling, stop_token_ids=(*sampling.stop_token_ids, *ends))
         return dataclasses.replace(params, sampling=sampling)
 
     def plan_step(self) -> bool:
@@ -222,6 +261,7 @@ class PreprocessStage:
         views.head[Head.STEP] = number
         views.head[Head.NEEDS] = number - 1 if plan.decode_rows else 0
         views.head[Head.GREEDY] = self._limits.greedy_on_device and self.scheduler.greedy
+        views.head[Head.LOGPROBS] = self.scheduler.logprobs
         views.head[Head.FORESEEN] = self.scheduler.argmax
         self._announce(number)
         views.stamps[Stamp.SCHEDULED] = time.clock_gettime_ns(_NS)
@@ -234,9 +274,9 @@ class PreprocessStage:
         for sequence in self.scheduler.admissions:
             if sequence.row >= 0:
                 self._rows.write(self._admit(sequence, step).pack())
-                if not sequence.preemptions:
+                if sequence.fresh:
                     waited = time.clock_gettime_ns(_NS) - sequence.arrival_ns
-                    self._replies.write(Started(sequence.request, waited).pack())
+                    self._replies.write(Started(sequence.request, waited, sequence.cached).pack())
         self.scheduler.admissions.clear()
 
     @staticmethod
@@ -256,17 +296,27 @@ class PreprocessStage:
         )
 
 
-def publish_gauges(counters: Counters, scheduler: Scheduler, steps: int) -> None:
-    """What `/metrics` shows of the scheduler: plain stores into the statistics page."""
+_COUNTED = (
+    PreprocessCounter.STEPS,
+    PreprocessCounter.PREFIX_QUERIES,
+    PreprocessCounter.PREFIX_HITS,
+    PreprocessCounter.PREEMPTIONS,
+    PreprocessCounter.ADMITTED,
+    PreprocessCounter.CANCELLED,
+)
+
+
+def publish_gauges(
+    counters: Counters, scheduler: Scheduler, steps: int, before: Mapping[PreprocessCounter, int]
+) -> None:
+    """What `/metrics` shows of the scheduler: plain stores into the statistics page. `before` is what the schedulers
+    of earlier generations have counted."""
     blocks, stats = scheduler.blocks, scheduler.stats
-    counters.set(PreprocessCounter.STEPS, steps)
+    counted = (steps, blocks.stats.queries, blocks.stats.hits, stats.preemptions, stats.admitted, stats.cancelled)
+    for counter, count in zip(_COUNTED, counted, strict=True):
+        counters.set(counter, before[counter] + count)
     counters.set(PreprocessCounter.WAITING, len(scheduler.waiting))
     counters.set(PreprocessCounter.RUNNING, scheduler.running)
     counters.set(PreprocessCounter.KV_BLOCKS_USED, blocks.used)
     counters.set(PreprocessCounter.KV_BLOCKS_TOTAL, blocks.num_blocks - 1)
     counters.set(PreprocessCounter.CACHED_BLOCKS, blocks.cached)
-    counters.set(PreprocessCounter.PREFIX_QUERIES, blocks.stats.queries)
-    counters.set(PreprocessCounter.PREFIX_HITS, blocks.stats.hits)
-    counters.set(PreprocessCounter.PREEMPTIONS, stats.preemptions)
-    counters.set(PreprocessCounter.ADMITTED, stats.admitted)
-    counters.set(PreprocessCounter.CANCELLED, stats.cancelled)

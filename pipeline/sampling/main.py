@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from model.tokenizer import Tokenizer
+from pipeline.generations import Generation
 from pipeline.sampling.logits_files import LogitsFiles
 from pipeline.sampling.sampler_stage import SamplingStage
-from pipeline.stage import Stage, settle
-from pipeline.stats import Counters, SamplingCounter
+from pipeline.stage import Stage
+from pipeline.stats import RingEnds
 from pipeline.tokenizers import end_ids, open_tokenizer
+from pipeline.wiring import StageRings
 
 
 def run_sampling(stage: Stage) -> None:
-    """Sample, stop and detokenize until the rings close."""
+    """The tokenizer stays from generation to generation."""
     tokenizer = open_tokenizer(stage.config, stage.shapes.vocab_size)
-    slots, records, options = stage.rings.slots, stage.rings.records, stage.end_options
+    stage.serve(lambda generation, rings: _run(stage, generation, rings, tokenizer))
+
+
+def _run(stage: Stage, generation: Generation, rings: StageRings, tokenizer: Tokenizer) -> None:
+    """Sample, stop and detokenize until the rings close."""
+    slots, records, options = rings.slots, rings.records, stage.end_options
     with (
         slots["logits"].consumer(writable=True, **options) as logits,
         records["rows"].consumer(**options) as rows,
@@ -31,11 +39,10 @@ def run_sampling(stage: Stage) -> None:
             results=results,
             deltas=deltas,
             stats=stage.stats,
+            ends=RingEnds(stage.stats, stage.name, {**slots, **records}),
             logits_files=_logits_files(stage),
         )
-        settle()
-        Counters(stage.stats, stage.name).set(SamplingCounter.READY, 1)
-        stage.status.ready()
+        stage.begin(generation)
         while True:
             sampling.run_step()
 

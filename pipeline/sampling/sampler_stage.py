@@ -20,7 +20,7 @@ from pipeline.descriptors import Head, Shapes, Stamp, logits_layout, results_lay
 from pipeline.messages import Admit, Delta, Drop, FinishReason, unpack_row
 from pipeline.sampling.logits_files import LogitsFiles
 from pipeline.sampling.tenant import Tenant
-from pipeline.stats import Counters, SamplingCounter, StatsPage, StepLog
+from pipeline.stats import Counters, RingEnds, SamplingCounter, StatsPage, StepLog
 
 _NS = time.CLOCK_MONOTONIC
 MAX_TOP_LOGPROBS = 20  # OpenAI's limit
@@ -43,6 +43,7 @@ class SamplingStage:
         results: ipc.SlotProducer,
         deltas: ipc.ByteProducer,
         stats: StatsPage | None = None,
+        ends: RingEnds | None = None,
         logits_files: LogitsFiles | None = None,
     ) -> None:
         self._tokenizer, self._end_ids = tokenizer, end_ids
@@ -63,6 +64,7 @@ class SamplingStage:
         self.steps_done = 0
         self._counters = Counters(stats, "sampling") if stats else None
         self._log = StepLog(stats) if stats else None
+        self._ends = ends
         self._files = logits_files
 
     def run_step(self) -> None:
@@ -92,9 +94,11 @@ class SamplingStage:
     def _count(self, rows: int) -> None:
         if self._counters is not None:
             tokens = self._out.token_ids[:rows][self._chosen[:rows] >= 0]
-            self._counters.set(SamplingCounter.STEPS, self.steps_done)
+            self._counters.add(SamplingCounter.STEPS)
             self._counters.add(SamplingCounter.TOKENS, int(np.count_nonzero(tokens >= 0)))
             self._counters.add(SamplingCounter.FAILED_ROWS, int(np.count_nonzero(tokens < 0)))
+        if self._ends is not None:
+            self._ends.copy()
 
     # ---- who sits where -------------------------------------------------------------------------------------
 
@@ -144,6 +148,7 @@ class SamplingStage:
     def _choose(self, views: Any, rows: int) -> None:
         if views.head[Head.GREEDY]:
             self._out.token_ids[:rows] = views.token_ids[:rows]  # -1: the row's logits were not finite
+            self._out.logprobs[:rows] = views.logprobs[:rows]
         else:
             out = self._outs[rows]
             self._sampler.sample(views.logits[:rows], self._chosen[:rows], views.lengths[:rows], out)

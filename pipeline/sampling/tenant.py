@@ -29,9 +29,10 @@ class Tenant:
 
     @classmethod
     def of(cls, admit: Admit, tokenizer: Tokenizer, end_ids: frozenset[int]) -> Tenant:
-        """The state of a request at its first admission."""
+        """The state of a request when it comes here: behind the tokens that its client has got already, if it was
+        begun by a process before this one."""
         params = admit.params
-        return cls(
+        tenant = cls(
             request=admit.request,
             prompt_tokens=admit.prompt_ids.size,
             cached_tokens=admit.cached_tokens,
@@ -46,6 +47,9 @@ class Tenant:
             text=IncrementalDetokenizer(tokenizer, admit.prompt_ids.tolist(), skip_special=params.skip_special),
             stops=StopStrings(params.stop, include=params.include_stop),
         )
+        for token in admit.output_ids.tolist():
+            tenant.take(token)
+        return tenant
 
     def take(self, token: int) -> Delta:
         """The next token: its text, and whether it is the last."""

@@ -6,36 +6,52 @@ a log of the last steps with their time stamps, written by sampling, which sees 
 """
 
 from pipeline.stats.counters import (
+    GC_PAUSE_NS,
+    READY,
+    STAGES,
     FrontCounter,
     InferenceCounter,
+    LauncherCounter,
     PreprocessCounter,
-    RequestTime,
+    RequestHistogram,
     SamplingCounter,
-    StepTime,
-    edges_s,
+    StageState,
+    StepHistogram,
 )
-from pipeline.stats.page import LAYOUT, STEP_RECORDS, StatsHandle, StatsPage, StepColumn, open_stats
-from pipeline.stats.reader import HistogramSnapshot, StatsReader
-from pipeline.stats.writers import Counters, Histograms, Int64, StepLog
+from pipeline.stats.ladders import Histogram, edges, scale
+from pipeline.stats.page import LAYOUT, STEP_RECORDS, EndWord, StatsHandle, StatsPage, StepColumn, open_stats
+from pipeline.stats.reader import EndReading, HistogramSnapshot, RingReading, StatsReader
+from pipeline.stats.writers import Counters, Histograms, Int64, RingEnds, StepLog
 
 __all__ = [
+    "GC_PAUSE_NS",
     "LAYOUT",
+    "READY",
+    "STAGES",
     "STEP_RECORDS",
     "Counters",
+    "EndReading",
+    "EndWord",
     "FrontCounter",
+    "Histogram",
     "HistogramSnapshot",
     "Histograms",
     "InferenceCounter",
     "Int64",
+    "LauncherCounter",
     "PreprocessCounter",
-    "RequestTime",
+    "RequestHistogram",
+    "RingEnds",
+    "RingReading",
     "SamplingCounter",
+    "StageState",
     "StatsHandle",
     "StatsPage",
     "StatsReader",
     "StepColumn",
+    "StepHistogram",
     "StepLog",
-    "StepTime",
-    "edges_s",
+    "edges",
     "open_stats",
+    "scale",
 ]

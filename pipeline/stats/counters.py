@@ -1,8 +1,13 @@
-"""What is counted, by stage, and the bucket ladders of the histograms."""
+"""What is counted, by stage."""
 
 from __future__ import annotations
 
 from enum import IntEnum
+
+STAGES = ("front", "preprocess", "inference", "sampling")
+
+READY = 0
+"""In the region of every stage: 1 while it is at work, 0 while it loads, waits for rings, or is dead."""
 
 
 class PreprocessCounter(IntEnum):
@@ -26,6 +31,7 @@ class InferenceCounter(IntEnum):
     READY = 0
     STEPS = 1
     GREEDY_STEPS = 2
+    REHEARSAL_NS = 3  # time of the largest step, tried on padding alone before the first request
 
 
 class SamplingCounter(IntEnum):
@@ -33,6 +39,11 @@ class SamplingCounter(IntEnum):
     STEPS = 1
     TOKENS = 2
     FAILED_ROWS = 3
+    # Whom the host overhead of steps in a row was due to, in ns; together they are StepHistogram.OVERHEAD's sum.
+    # The time in which something is handed over counts as the receiver's.
+    OVERHEAD_PREPROCESS_NS = 4  # the descriptor was not there
+    OVERHEAD_INFERENCE_NS = 5  # all was there, and the device not yet started
+    OVERHEAD_SAMPLING_NS = 6  # the tokens were not there
 
 
 class FrontCounter(IntEnum):
@@ -51,10 +62,53 @@ class FrontCounter(IntEnum):
     GENERATED_TOKENS = 10
     IN_FLIGHT = 11
     DROPPED_DELTAS = 12  # of requests that were cancelled already
+    BEAT = 13  # grows ten times a second while the event loop runs
+    RESUMED = 14  # sent again after a stage had died
 
 
-class StepTime(IntEnum):
-    """Parts of a step's time; sampling writes them, from the step's stamps.
+class StageState(IntEnum):
+    """What the launcher thinks of a stage."""
+
+    STARTING = 0  # for the first time
+    OK = 1
+    HUNG = 2
+    RESTARTING = 3
+
+
+class LauncherCounter(IntEnum):
+    """The launcher's own. Of each stage: how often it was started anew, and its StageState."""
+
+    GENERATION = 0  # the current set of rings; 0: none yet
+    PREPROCESS_RESTARTS = 1
+    INFERENCE_RESTARTS = 2
+    SAMPLING_RESTARTS = 3
+    FRONT_RESTARTS = 4
+    PREPROCESS_STATE = 5
+    INFERENCE_STATE = 6
+    SAMPLING_STATE = 7
+    FRONT_STATE = 8
+
+
+GC_PAUSE_NS = 30
+"""In the region of every stage, behind its own counters: the longest time that collecting garbage has taken."""
+
+GAUGES = {
+    "preprocess": (
+        READY,
+        PreprocessCounter.WAITING,
+        PreprocessCounter.RUNNING,
+        PreprocessCounter.KV_BLOCKS_USED,
+        PreprocessCounter.CACHED_BLOCKS,
+    ),
+    "inference": (READY,),
+    "sampling": (READY,),
+    "front": (READY, FrontCounter.IN_FLIGHT),
+}
+"""What describes the present of a stage, and is wrong as soon as it is dead. The rest counts on when it is back."""
+
+
+class StepHistogram(IntEnum):
+    """Parts of a step's time, and its size; sampling writes them, from the step's stamps.
 
     WAIT_FOR_DESCRIPTOR + LAUNCH + DEVICE of consecutive decode steps is the time from token to token; all but DEVICE
     is host overhead. Where inference has to wait for tokens, PUBLISH + SAMPLE + FEEDBACK is the same time, seen from
@@ -68,36 +122,23 @@ class StepTime(IntEnum):
     PUBLISH = 4  # device done → sampling has the logits
     SAMPLE = 5  # logits → tokens published
     FEEDBACK = 6  # tokens published → device started on the next step; only where rows go on
+    OVERHEAD = 7  # device done with the step before → started on this one; only where rows go on
+    TOKENS = 8  # new tokens of the step, of prompts and of decode rows
 
 
-class RequestTime(IntEnum):
-    """Histograms of the front."""
+class RequestHistogram(IntEnum):
+    """Times and sizes of requests; the front writes them. The clock starts when a request has been read."""
 
     FRONT = 0  # a write: delta read from the ring → handed to the socket
     TTFT = 1
     ITL = 2
     E2E = 3
     QUEUE = 4  # submitted → in a row
-
-
-_SPLIT_US = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 1_000_000)
-# The ladders of vLLM (vllm/v1/metrics/loggers.py), in seconds
-_TTFT_S = (
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
-    160.0, 640.0, 2560.0,
-)  # fmt: skip
-_ITL_S = (
-    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
-)  # fmt: skip
-_E2E_S = (
-    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0,
-    1920.0, 7680.0,
-)  # fmt: skip
-
-
-def edges_s(histogram: StepTime | RequestTime) -> tuple[float, ...]:
-    """Upper edges of the buckets, in seconds; one more bucket follows them."""
-    ladders = {RequestTime.TTFT: _TTFT_S, RequestTime.ITL: _ITL_S, RequestTime.E2E: _E2E_S, RequestTime.QUEUE: _E2E_S}
-    if isinstance(histogram, RequestTime) and histogram in ladders:
-        return ladders[histogram]
-    return tuple(edge / 1e6 for edge in _SPLIT_US)
+    PREFILL = 5  # in a row → first token
+    DECODE = 6  # first token → last
+    INFERENCE = 7  # in a row → last token
+    TPOT = 8  # DECODE per token after the first
+    PROMPT_TOKENS = 9
+    GENERATED_TOKENS = 10
+    MAX_TOKENS = 11  # how many it asked for at most
+    TEXTS = 12  # how many it asked for: prompts times n

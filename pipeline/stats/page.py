@@ -11,14 +11,19 @@ from typing import Any, Self
 import numpy as np
 
 from ipc import CorruptRingError, Field, Layout, Segment
-from pipeline.stats.counters import RequestTime, StepTime
+from pipeline.stats.counters import GAUGES, RequestHistogram, StepHistogram
+from pipeline.wiring import ENDS
 
 STEP_RECORDS = 4096
 HISTOGRAM_WORDS = 32
 SUM_WORD = HISTOGRAM_WORDS - 1
-"""Words of a histogram: buckets, the last of them without an upper edge, and in the last word the sum in ns."""
+"""Words of a histogram: buckets, the last of them without an upper edge, and in the last word the sum."""
+
+PID_WORD = 31
+"""Of each stage's counters: its process, once it is ready."""
 
 _COUNTER_WORDS = 32
+_END_WORDS = 16
 _RECORD_WORDS = 16
 
 LAYOUT = Layout(
@@ -29,8 +34,13 @@ LAYOUT = Layout(
         Field("inference", "int64", (_COUNTER_WORDS,), "see InferenceCounter"),
         Field("sampling", "int64", (_COUNTER_WORDS,), "see SamplingCounter"),
         Field("front", "int64", (_COUNTER_WORDS,), "see FrontCounter"),
-        Field("step_times", "int64", (len(StepTime), HISTOGRAM_WORDS), "histograms; sampling writes them"),
-        Field("request_times", "int64", (len(RequestTime), HISTOGRAM_WORDS), "histograms; the front writes them"),
+        Field("launcher", "int64", (_COUNTER_WORDS,), "see LauncherCounter"),
+        *(
+            Field(f"{stage}_ends", "int64", (len(rings), _END_WORDS), "ends of its rings; see EndWord")
+            for stage, rings in ENDS.items()
+        ),
+        Field("step", "int64", (len(StepHistogram), HISTOGRAM_WORDS), "histograms; sampling writes them"),
+        Field("request", "int64", (len(RequestHistogram), HISTOGRAM_WORDS), "histograms; the front writes them"),
         Field(
             "steps", "int64", (STEP_RECORDS, _RECORD_WORDS), "the last steps; sampling writes them; see StepColumn"
         ),
@@ -46,6 +56,19 @@ class StepColumn(IntEnum):
     ROWS = 2
     DECODE_ROWS = 3
     STAMPS = 4
+
+
+class EndWord(IntEnum):
+    """Words of one end of a ring: a copy of what the end counts (ipc.SIDE_COUNTERS), and more."""
+
+    HEARTBEAT = 0
+    DONE = 1  # slots or bytes that were published, or given back
+    WAKES = 2
+    WAITS = 3
+    PARKS = 4
+    SPIN_NS = 5
+    LOST_WAKES = 6
+    CAPACITY = 7  # slots or bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +121,10 @@ class StatsPage:
         self.segment.unlink()
 
     def reset(self, stage: str) -> None:
-        """A stage that starts anew is not ready, and has nothing waiting or running."""
-        getattr(self.views, stage)[:] = 0
+        """A stage that is dead is not ready, and has nothing waiting or running, nor rings. What else it counted
+        stays counted, so that no counter in `/metrics` ever goes back; its successor counts on."""
+        getattr(self.views, stage)[[*GAUGES[stage], PID_WORD]] = 0
+        getattr(self.views, f"{stage}_ends")[:] = 0
 
 
 def open_stats(handle: StatsHandle) -> StatsPage:

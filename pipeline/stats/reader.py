@@ -9,25 +9,65 @@ import numpy as np
 
 from pipeline.descriptors import Stamp
 from pipeline.stats.counters import (
+    GC_PAUSE_NS,
     FrontCounter,
     InferenceCounter,
+    LauncherCounter,
     PreprocessCounter,
-    RequestTime,
     SamplingCounter,
-    StepTime,
-    edges_s,
+    StageState,
+    StepHistogram,
 )
-from pipeline.stats.page import SUM_WORD, StatsPage, StepColumn
+from pipeline.stats.ladders import Histogram, edges, scale
+from pipeline.stats.page import PID_WORD, SUM_WORD, EndWord, StatsPage, StepColumn
 from pipeline.stats.writers import Int64
+from pipeline.wiring import ENDS, PRODUCERS, SLOT_LAYOUTS
 
 
 @dataclass(frozen=True, slots=True)
 class HistogramSnapshot:
-    """`counts` has one entry more than `edges_s`: what lies above all edges."""
+    """In seconds or tokens. `counts` has one entry more than `edges`: what lies above all of them."""
 
-    edges_s: tuple[float, ...]
+    edges: tuple[float, ...]
     counts: tuple[int, ...]
-    sum_s: float
+    sum: float
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+
+@dataclass(frozen=True, slots=True)
+class EndReading:
+    """One end of a ring, as its stage copied it last; see `ipc.SIDE_COUNTERS`."""
+
+    stage: str
+    done: int  # slots or bytes that were published, or given back
+    capacity: int
+    wakes: int
+    waits: int
+    parks: int
+    spin_ns: int
+    lost_wakes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RingReading:
+    """A ring; `unit` is what it is measured in: "slots" or "bytes"."""
+
+    name: str
+    unit: str
+    producer: EndReading
+    consumer: EndReading
+
+    @property
+    def capacity(self) -> int:
+        return max(self.producer.capacity, self.consumer.capacity)
+
+    @property
+    def used(self) -> int:
+        """Published and not yet given back."""
+        return min(max(self.producer.done - self.consumer.done, 0), self.capacity)
 
 
 class StatsReader:
@@ -43,17 +83,34 @@ class StatsReader:
             InferenceCounter: "inference",
             SamplingCounter: "sampling",
             FrontCounter: "front",
+            LauncherCounter: "launcher",
         }[kind]
         words = getattr(self._views, stage).tolist()
         return {counter.name.lower(): words[counter] for counter in kind}
 
-    def histogram(self, histogram: StepTime | RequestTime) -> HistogramSnapshot:
-        table = self._views.step_times if isinstance(histogram, StepTime) else self._views.request_times
-        words, edges = table[histogram].tolist(), edges_s(histogram)
-        return HistogramSnapshot(edges, tuple(words[: len(edges) + 1]), words[SUM_WORD] / 1e9)
+    def histogram(self, histogram: Histogram) -> HistogramSnapshot:
+        table = self._views.step if isinstance(histogram, StepHistogram) else self._views.request
+        words, ladder = table[histogram].tolist(), edges(histogram)
+        return HistogramSnapshot(ladder, tuple(words[: len(ladder) + 1]), words[SUM_WORD] / scale(histogram))
+
+    def rings(self) -> list[RingReading]:
+        ends = {name: {} for name in PRODUCERS}  # type: dict[str, dict[bool, EndReading]]
+        for stage, rings in ENDS.items():
+            for name, words in zip(rings, getattr(self._views, f"{stage}_ends").tolist(), strict=True):
+                ends[name][PRODUCERS[name] == stage] = _end(stage, words)
+        return [
+            RingReading(name, "slots" if name in SLOT_LAYOUTS else "bytes", sides[True], sides[False])
+            for name, sides in ends.items()
+        ]
+
+    def pids(self) -> dict[str, int]:
+        """Process by stage, of those that have been ready."""
+        pids = {stage: int(getattr(self._views, stage)[PID_WORD]) for stage in ENDS}
+        return {stage: pid for stage, pid in pids.items() if pid}
 
     def steps(self, since_ns: int = 0, until_ns: int = 2**63 - 1) -> Int64:
-        """Records of steps that were sent within this time, in order, `[n, 16]`; see StepColumn.
+        """Records of steps that were sent within this time, in that order, `[n, 16]`; see StepColumn. Their numbers
+        begin anew with each generation.
 
         A record that changes while it is copied is left out: its number is compared before and after.
         """
@@ -63,10 +120,51 @@ class StatsReader:
         sent = records[:, StepColumn.STAMPS + Stamp.SENT]
         whole = (before != 0) & (before == after) & (before == records[:, StepColumn.STEP])
         chosen: Int64 = records[whole & (sent >= since_ns) & (sent <= until_ns)]
-        return chosen[np.argsort(chosen[:, StepColumn.STEP])]
+        return chosen[np.argsort(chosen[:, StepColumn.STAMPS + Stamp.SENT])]
+
+    @property
+    def generation(self) -> int:
+        """Sets of rings that the launcher has handed out; 0: no stage has ever been at work."""
+        return int(self._views.launcher[LauncherCounter.GENERATION])
+
+    def state(self, stage: str) -> StageState:
+        """What the launcher thinks of this stage."""
+        return StageState(int(self._views.launcher[LauncherCounter[f"{stage.upper()}_STATE"]]))
+
+    def gc_pause_s(self, stage: str) -> float:
+        """The longest pause of this stage for collecting garbage."""
+        return int(getattr(self._views, stage)[GC_PAUSE_NS]) / 1e9
+
+    def slowest_step_s(self) -> float:
+        """Device time of the slowest step there has been, or of the one that was tried before the first request, if
+        that took longer. One step in a hundred is left out, since a machine that paused is not a slow one."""
+        stamps = self._views.steps[:, StepColumn.STAMPS :]
+        taken = stamps[:, Stamp.COMPUTED] - stamps[:, Stamp.LAUNCHED]
+        taken = np.sort(taken[self._views.steps[:, StepColumn.STEP] != 0])
+        seen = int(taken[-1 - taken.size // 100]) if taken.size else 0
+        return max(seen, int(self._views.inference[InferenceCounter.REHEARSAL_NS])) / 1e9
+
+    def last_step(self) -> Int64:
+        """The record of the step that sampling finished last; see StepColumn. Zeros before the first one."""
+        sent = self._views.steps[:, StepColumn.STAMPS + Stamp.SENT] * (self._views.steps[:, StepColumn.STEP] != 0)
+        record: Int64 = self._views.steps[int(sent.argmax())].copy()
+        return record
 
     @property
     def ready(self) -> bool:
         """All stages behind the front take work."""
         views = self._views
         return all(int(region[0]) == 1 for region in (views.preprocess, views.inference, views.sampling))
+
+
+def _end(stage: str, words: list[int]) -> EndReading:
+    return EndReading(
+        stage=stage,
+        done=words[EndWord.DONE],
+        capacity=words[EndWord.CAPACITY],
+        wakes=words[EndWord.WAKES],
+        waits=words[EndWord.WAITS],
+        parks=words[EndWord.PARKS],
+        spin_ns=words[EndWord.SPIN_NS],
+        lost_wakes=words[EndWord.LOST_WAKES],
+    )

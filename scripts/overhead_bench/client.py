@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 
 _TIMEOUT_S = 120.0
 
+Prompt = str | list[int]
+"""Token ids where the API takes them: OpenAI's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Api:
@@ -29,16 +32,16 @@ class Api:
 
     path: str
     mark: bytes  # once in every token's line, which is JSON from its first brace on
-    body: Callable[[str, int], dict[str, Any]]  # of a prompt and a number of tokens
+    body: Callable[[Prompt, int], dict[str, Any]]  # of a prompt and a number of tokens
     text: Callable[[Any], str]  # of a line
 
 
-def _llm_serving(prompt: str, tokens: int) -> dict[str, Any]:
+def _llm_serving(prompt: Prompt, tokens: int) -> dict[str, Any]:
     parameters = {"do_sample": False, "max_new_tokens": tokens, "ignore_eos": True}
     return {"inputs": prompt, "parameters": parameters, "stream": True}
 
 
-def _sampled(prompt: str, tokens: int) -> dict[str, Any]:
+def _sampled(prompt: Prompt, tokens: int) -> dict[str, Any]:
     parameters = {"do_sample": True, "temperature": 0.8, "top_k": 40, "top_p": 0.95, "seed": 1}
     return {
         "inputs": prompt,
@@ -47,9 +50,9 @@ def _sampled(prompt: str, tokens: int) -> dict[str, Any]:
     }
 
 
-def _completion(prompt: str, tokens: int) -> dict[str, Any]:
+def _completion(prompt: Prompt, tokens: int) -> dict[str, Any]:
     options = {"max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True}
-    return {"model": "emulated", "prompt": prompt} | options
+    return {"model": "bench", "prompt": prompt} | options
 
 
 _ROUTE = "/models/llama2/generate_stream"
@@ -63,9 +66,21 @@ APIS: Mapping[str, Api] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """So many answers at once, each of so many tokens."""
+
+    port: int
+    api: str
+    streams: int
+    tokens: int
+    prompt_tokens: int | None = None  # None: a short text, another one for every stream
+
+
+@dataclass(frozen=True, slots=True)
 class Streams:
     """What the streams of one cell brought."""
 
+    sent_ns: NDArray[np.int64]  # [streams], when each request was sent, on a connection that was there
     times_ns: NDArray[np.int64]  # [streams, tokens], when each token's line was read
     texts: tuple[str, ...]
 
@@ -78,6 +93,7 @@ class StreamError(Exception):
 class _Stream:
     connection: socket.socket
     mark: bytes
+    sent_ns: int
     parts: list[bytes]
     times: list[int]
     tail: bytes = b""
@@ -90,35 +106,41 @@ class _Stream:
 
 
 def serve_client(pipe: Connection) -> None:
-    """Answers (port, API, streams, tokens) with `Streams`, or with a StreamError."""
+    """Answers a `Question` with `Streams`, or with a StreamError."""
     pipe.send("ready")
     while True:
         try:
-            port, api, streams, tokens = pipe.recv()
+            question = pipe.recv()
         except EOFError:
             return
         try:
-            pipe.send(read_streams(port, APIS[api], streams, tokens))
+            pipe.send(read_streams(question))
         except (StreamError, OSError) as error:
             pipe.send(StreamError(str(error)))
 
 
-def read_streams(port: int, api: Api, streams: int, tokens: int) -> Streams:
-    """Ask for so many answers at once and read them to their ends. Raises StreamError, OSError."""
-    opened = [_open(port, api, i, tokens) for i in range(streams)]
+def read_streams(question: Question) -> Streams:
+    """Ask for all answers at once and read them to their ends. Raises StreamError, OSError."""
+    api = APIS[question.api]
     gc.collect()
     gc.disable()
+    opened: list[_Stream] = []
     try:
+        opened.extend(_open(question, api, number) for number in range(question.streams))
         _read(opened)
     finally:
         gc.enable()
         for stream in opened:
             stream.connection.close()
     for stream in opened:
-        if len(stream.times) != tokens:
+        if len(stream.times) != question.tokens:
             start = b"".join(stream.parts)[:200]
-            raise StreamError(f"{len(stream.times)} tokens came instead of {tokens}: {start!r}")
-    return Streams(np.array([s.times for s in opened], np.int64), tuple(_text(api, s.parts) for s in opened))
+            raise StreamError(f"{len(stream.times)} tokens came instead of {question.tokens}: {start!r}")
+    return Streams(
+        np.array([s.sent_ns for s in opened], np.int64),
+        np.array([s.times for s in opened], np.int64),
+        tuple(_text(api, s.parts) for s in opened),
+    )
 
 
 def _read(opened: list[_Stream]) -> None:
@@ -140,12 +162,19 @@ def _read(opened: list[_Stream]) -> None:
                     del by_fd[fd]
 
 
-def _open(port: int, api: Api, number: int, tokens: int) -> _Stream:
-    body = json.dumps(api.body(prompt(number), tokens)).encode()
+def _open(question: Question, api: Api, number: int) -> _Stream:
+    body = json.dumps(api.body(_prompt(question, number), question.tokens)).encode()
     head = f"POST {api.path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
-    connection = socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S)
+    connection = socket.create_connection(("127.0.0.1", question.port), timeout=_TIMEOUT_S)
+    sent_ns = time.monotonic_ns()
     connection.sendall(head.encode() + body)
-    return _Stream(connection, api.mark, [], [])
+    return _Stream(connection, api.mark, sent_ns, [], [])
+
+
+def _prompt(question: Question, number: int) -> Prompt:
+    if question.prompt_tokens is None:
+        return prompt(number)
+    return [300 + (number + i) % 1000 for i in range(question.prompt_tokens)]
 
 
 def prompt(number: int) -> str:

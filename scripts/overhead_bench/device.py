@@ -1,9 +1,10 @@
-"""The emulated device that every variant runs on, and the time of its bare step."""
+"""The devices that the server runs on, and the time of their bare step."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -12,55 +13,80 @@ from numpy.typing import NDArray
 
 from model.demo import DEMO_DIR
 from model.emulated import EmulatedRunner, EmulatedSettings
-from model.runner import Bucket, StepInputs
+from model.runner import Bucket, Runner, StepInputs
 from pipeline.config import Configuration, load_configuration
 from pipeline.runners import make_runner
 
-VOCABULARY, BLOCK_SIZE, MAX_LENGTH = 32000, 16, 4096  # Llama 2
+BLOCK_SIZE = 16
 PROMPT_ROOM = 64  # tokens that a prompt of the benchmark has at most
+BARE_CONTEXT = 100  # tokens; an emulated device's time does not depend on it, the demo model's hardly
 
-_CONFIGURATION = """
+_COMMON = """
 model_config:
-  model_name: emulated
-  vocab_size: {vocabulary}
-  end_token: 2
-  seq_length: {max_length}
+  model_name: bench
+  seq_length: {prompt}
   max_generate_length: {max_length}
   decode_batch_size: {rows}
+  {model}
 pa_config: {{num_blocks: {blocks}, block_size: {block_size}}}
 serving_config: {{server_port: 0}}
-tokenizer: {{type: LlamaTokenizer, vocab_file: {tokenizer}}}
 pipeline:
   max_queue: {queue}
   prefix_cache: false  # the same prompts come again and again
   log: {{level: warning}}
-  runner:
+  {pipeline}
+"""
+_EMULATED_MODEL = "vocab_size: 32000\n  end_token: 2"  # Llama 2
+_EMULATED_PIPELINE = """runner:
     kind: emulated
     name: device with steps of {step_ms} ms
     cost_model: {{fixed_ms: {step_ms}}}
     token_range: [300, 2048]
-"""
+tokenizer: {{type: LlamaTokenizer, vocab_file: {tokenizer}}}"""
+_DEMO_PIPELINE = """token_budget: 64
+  runner: {{kind: mindformers, device: CPU, compile_cache: {cache}}}"""
+_CACHE = Path(__file__).parents[2] / ".cache" / "compile"  # that of configs/demo.yaml
 
 
-def write_configuration(file: Path, *, step_ms: float, rows: int, tokens: int) -> Path:
-    """A server of `rows` rows whose every step takes `step_ms`, with KV blocks for `tokens` new ones in each."""
-    blocks = 1 + max(MAX_LENGTH // BLOCK_SIZE, rows * -(-(tokens + PROMPT_ROOM) // BLOCK_SIZE))
-    text = _CONFIGURATION.format(
-        vocabulary=VOCABULARY,
-        max_length=MAX_LENGTH,
-        rows=rows,
-        blocks=blocks,
-        block_size=BLOCK_SIZE,
-        tokenizer=Path(DEMO_DIR) / "tokenizer.json",
-        queue=2 * rows,
-        step_ms=step_ms,
-    )
-    file.write_text(text, encoding="utf-8")
-    return file
+@dataclass(frozen=True, slots=True)
+class Device:
+    """`step_ms` None: the demo model on this machine's CPUs, which the server's processes need, too."""
+
+    step_ms: float | None
+    max_length: int = 4096  # tokens of a sequence
+
+    @property
+    def name(self) -> str:
+        if self.step_ms is None:
+            return "the demo model on CPU"
+        return f"emulated, {self.step_ms:g} ms per step at every batch"
+
+    def write(self, file: Path, rows: int) -> Path:
+        """A configuration of `rows` rows, with KV blocks for all of them; of the demo model, at half their length."""
+        tokens = self.max_length
+        if self.step_ms is None:
+            tokens //= 2
+            model = f"model_cfg_path: {Path(DEMO_DIR) / 'config.json'}"
+            pipeline = _DEMO_PIPELINE.format(cache=_CACHE)
+        else:
+            model = _EMULATED_MODEL
+            pipeline = _EMULATED_PIPELINE.format(step_ms=self.step_ms, tokenizer=Path(DEMO_DIR) / "tokenizer.json")
+        text = _COMMON.format(
+            prompt=self.max_length - 1,
+            max_length=self.max_length,
+            rows=rows,
+            model=model,
+            blocks=1 + max(self.max_length, rows * tokens) // BLOCK_SIZE,
+            block_size=BLOCK_SIZE,
+            queue=2 * rows,
+            pipeline=pipeline,
+        )
+        file.write_text(text, encoding="utf-8")
+        return file
 
 
 def settings_of(config: Configuration) -> EmulatedSettings:
-    """The settings of the device that a server under this configuration drives."""
+    """The settings of the emulated device that a server under this configuration drives."""
     runner = make_runner(config)
     assert isinstance(runner, EmulatedRunner)
     return runner.settings
@@ -68,48 +94,51 @@ def settings_of(config: Configuration) -> EmulatedSettings:
 
 def serve_bare_steps(file: Path, pipe: Connection) -> None:
     """A process of its own, as the server's: answers (rows, steps, greedy) with the steps' durations in ns."""
-    settings = settings_of(load_configuration(file))
+    runner = make_runner(load_configuration(file))
+    runner.load()
+    runner.warm_up()
     pipe.send("ready")
     while True:
         try:
             rows, steps, greedy = pipe.recv()
         except EOFError:
-            return
-        pipe.send(bare_steps(settings, rows, steps, greedy=greedy))
-
-
-def bare_steps(settings: EmulatedSettings, rows: int, steps: int, *, greedy: bool) -> NDArray[np.int64]:
-    """Drives the runner with nothing around it."""
-    buckets = (Bucket(rows, rows),)
-    blocks = 1 + rows * (MAX_LENGTH // BLOCK_SIZE)
-    runner = EmulatedRunner(dataclasses.replace(settings, buckets=buckets, num_blocks=blocks, greedy_on_device=True))
-    runner.load()
-    inputs = _decode_inputs(runner, rows)
-    binding = runner.bind(inputs)
-    logits, tokens = np.zeros((rows, VOCABULARY), np.float32), np.zeros(rows, np.int32)
-    ends = np.zeros(steps + 1, np.int64)
-    ends[0] = time.monotonic_ns()
-    for step in range(1, steps + 1):
-        if greedy:
-            runner.step_greedy(binding, tokens)
-        else:
-            runner.step(binding, logits)
-        ends[step] = time.monotonic_ns()
+            break
+        pipe.send(bare_steps(runner, rows, steps, greedy=greedy))
     runner.close()
+
+
+def bare_steps(runner: Runner, rows: int, steps: int, *, greedy: bool) -> NDArray[np.int64]:
+    """Drives the runner with nothing around it."""
+    step = _step(runner, rows, greedy=greedy)
+    ends = np.zeros(steps + 1, np.int64)
+    step()
+    ends[0] = time.monotonic_ns()
+    for number in range(1, steps + 1):
+        step()
+        ends[number] = time.monotonic_ns()
     return np.diff(ends)
 
 
-def _decode_inputs(runner: EmulatedRunner, rows: int, context: int = 100) -> StepInputs:
-    """One new token per row; where does not matter, since this device's time does not depend on it."""
-    width = runner.facts.block_table_width
-    tables = np.arange(rows * width, dtype=np.int32).reshape(rows, width)
-    block, offset = divmod(context, BLOCK_SIZE)
-    return StepInputs(
-        input_ids=np.full(rows, 300, np.int32),
-        positions=np.full(rows, context, np.int32),
-        slot_mapping=tables[:, block] * np.int32(BLOCK_SIZE) + np.int32(offset),
-        valid_length=np.full(rows, context + 1, np.int32),
-        q_seq_lens=np.ones(rows, np.int32),
-        gather_index=np.arange(rows, dtype=np.int32),
-        block_tables=tables,
-    )
+def _step(runner: Runner, rows: int, *, greedy: bool) -> Callable[[], None]:
+    bucket = next(shape for shape in runner.facts.buckets if shape.rows >= rows)
+    binding = runner.bind(_decode_inputs(runner, bucket, rows))
+    if greedy:
+        tokens, logprobs = np.zeros(bucket.rows, np.int32), np.zeros(bucket.rows, np.float32)
+        return lambda: runner.step_greedy(binding, tokens, logprobs)
+    logits = np.zeros((bucket.rows, runner.facts.vocab_size), np.float32)
+    return lambda: runner.step(binding, logits)
+
+
+def _decode_inputs(runner: Runner, bucket: Bucket, rows: int) -> StepInputs:
+    """One new token in each of the first rows; the rest of the bucket is padding."""
+    block, offset = divmod(BARE_CONTEXT, BLOCK_SIZE)
+    tables = np.zeros((bucket.rows, runner.facts.block_table_width), np.int32)
+    tables[:rows, : block + 1] = np.arange(1, 1 + rows * (block + 1), dtype=np.int32).reshape(rows, block + 1)
+    live = (np.arange(bucket.rows) < rows).astype(np.int32)
+    tokens = np.zeros(bucket.tokens, np.int32)
+    tokens[:rows] = 300
+    positions, slots = np.zeros_like(tokens), np.full_like(tokens, -1)
+    positions[:rows] = BARE_CONTEXT
+    slots[:rows] = tables[:rows, block] * np.int32(BLOCK_SIZE) + np.int32(offset)
+    gather = np.where(live, np.arange(bucket.rows), 0).astype(np.int32)
+    return StepInputs(tokens, positions, slots, live * np.int32(BARE_CONTEXT + 1), live, gather, tables)

@@ -1,50 +1,60 @@
-"""Rounds of all variants and batches, each beside a run of the bare device."""
+"""Cells: so many streams of a server, beside a run of the bare device."""
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from overhead_bench.client import StreamError, Streams, serve_client
-from overhead_bench.device import MAX_LENGTH, PROMPT_ROOM, serve_bare_steps, write_configuration
+from overhead_bench.client import Question, StreamError, Streams, serve_client
+from overhead_bench.device import PROMPT_ROOM, Device, serve_bare_steps
 from overhead_bench.servers import Server, started
+from overhead_bench.stamps import BETWEEN, Part, Stamps, read_stamps
 from overhead_bench.variants import Variant
+from overhead_bench.workers import ask, worker
 
 MAX_BATCH = 256
 SETTLING = 5  # tokens after the last stream has begun that do not count
+_BARE_STEPS = 20  # of which the length of a cell is reckoned
 Float64 = NDArray[np.float64]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    """Every variant at every batch, in rounds that alternate."""
+
+    device: Device
     batches: tuple[int, ...]
-    step_ms: float
     seconds: float  # of each cell
     rounds: int
     variants: tuple[Variant, ...]
     overrides: tuple[str, ...] = ()  # of RingServe's configuration, in every variant of it
+    prompt_tokens: int | None = None
 
     def check(self) -> None:
         """Raises ValueError for what can't be measured."""
         if not self.batches or min(self.batches) < 1 or max(self.batches) > MAX_BATCH:
             raise ValueError(f"--batches: numbers from 1 to {MAX_BATCH} expected, separated by commas")
-        if self.step_ms <= 0 or self.seconds <= 0 or self.rounds < 1:
-            raise ValueError("--step-ms and --seconds must be above 0, --rounds at least 1")
-        if self.tokens > MAX_LENGTH - PROMPT_ROOM:
-            raise ValueError(f"--seconds {self.seconds}: {self.tokens} tokens are more than fit into a sequence")
+        if self.seconds <= 0 or self.rounds < 1:
+            raise ValueError("--seconds must be above 0, --rounds at least 1")
+        if self.device.step_ms is not None:
+            self.tokens(self.device.step_ms)
 
-    @property
-    def tokens(self) -> int:
-        """Of each stream; the streams of a cell begin one after another, a step or more apart in the worst case."""
-        return int(self.seconds * 1000 / self.step_ms) + max(self.batches) + SETTLING + 2
+    def tokens(self, step_ms: float) -> int:
+        """Of each stream; the streams of a cell begin one after another, a step or more apart in the worst case.
+        Raises ValueError where so many do not fit into a sequence."""
+        tokens = int(self.seconds * 1000 / step_ms) + max(self.batches) + SETTLING + 2
+        room = self.device.max_length - max(PROMPT_ROOM, self.prompt_tokens or 0)
+        if self.device.step_ms is None:
+            tokens, room = min(tokens, room // 2), room // 2
+        if tokens > room:
+            raise ValueError(f"--seconds {self.seconds}: {tokens} tokens are more than the {room} of a sequence")
+        return tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +64,9 @@ class Cell:
     itl_ms: Float64
     bare_ms: Float64
     cpu_percent: dict[str, float]  # of one core, by stage
-    parts_us: dict[str, float]  # mean per step, by part; empty for the replaced path
+    cpu_us: dict[str, float]  # per token, by stage
+    parts: dict[str, Part]  # of a step; empty for the replaced path
+    residual_us: float | None  # time between tokens that the stamps of the same time do not explain, mean
     texts: tuple[str, ...]
 
 
@@ -72,48 +84,71 @@ class TextError(Exception):
     """Two variants gave different texts for the same prompts: one of them is wrong."""
 
 
-def measure(plan: Plan, directory: Path, say: Callable[[str], None]) -> Results:
-    """Raises StreamError, ServerError, TextError."""
+def measure(plan: Plan, directory: Path, say: Say) -> Results:
+    """Raises StreamError, ServerError, TextError, ValueError."""
     rows = max(plan.batches)
-    file = write_configuration(directory / "server.yaml", step_ms=plan.step_ms, rows=rows, tokens=plan.tokens)
+    file = plan.device.write(directory / "server.yaml", rows)
     results = Results()
-    with _worker(serve_client) as client, _worker(serve_bare_steps, file) as bare:
+    with worker(serve_client) as client, worker(serve_bare_steps, file) as bare:
         for number in range(plan.rounds):
             order = plan.variants if number % 2 == 0 else plan.variants[::-1]
             for variant in order:
-                say(f"round {number + 1} of {plan.rounds}: {variant.name}")
+                say(f"{plan.device.name}: round {number + 1} of {plan.rounds}: {variant.name}")
                 with started(variant, file, plan.batches, plan.overrides) as server:
                     for batch in plan.batches:
-                        _warm_up(client, server, variant.api, batch)
-                        results.add(variant.name, batch, _measure_cell(plan, variant, batch, server, client, bare))
-            compare_texts(results, plan)
+                        results.add(variant.name, batch, Cells(plan, variant, server, client, bare).run(batch))
+            _compare_round(results, plan)
     return results
 
 
-def _warm_up(client: Connection, server: Server, api: str, batch: int) -> None:
-    _ask(client, (server.port, api, batch, 4))
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """One variant's server, and what is needed to measure it."""
+
+    plan: Plan
+    variant: Variant
+    server: Server
+    client: Connection
+    bare: Connection
+
+    def run(self, batch: int) -> Cell:
+        """The bare device half before, half after the streams, so that a drift of the machine is in both."""
+        ask(self.client, Question(self.server.port, self.variant.api, batch, 4))  # warms everybody up
+        before: NDArray[np.int64] = ask(self.bare, (batch, _BARE_STEPS, self.variant.token_ids))
+        step_ms = float(np.median(before)) / 1e6
+        half = max(0, int(self.plan.seconds * 1000 / step_ms / 6) - _BARE_STEPS)
+        if half:
+            before = np.concatenate([before, ask(self.bare, (batch, half, self.variant.token_ids))])
+        tokens, cpu = self.plan.tokens(step_ms), self.server.cpu_s()
+        streams, stamps = self._streams(
+            Question(self.server.port, self.variant.api, batch, tokens, self.plan.prompt_tokens)
+        )
+        used = {stage: seconds - cpu[stage] for stage, seconds in self.server.cpu_s().items()}
+        after = ask(self.bare, (batch, len(before), self.variant.token_ids))
+        wall = float(streams.times_ns.max() - streams.times_ns.min()) / 1e9
+        return Cell(
+            itl_ms=inter_token_ms(streams.times_ns),
+            bare_ms=np.concatenate([before, after]) / 1e6,
+            cpu_percent={stage: 100 * seconds / wall for stage, seconds in used.items()},
+            cpu_us={stage: 1e6 * seconds / (batch * tokens) for stage, seconds in used.items()},
+            parts=stamps.parts if stamps else {},
+            residual_us=_residual_us(streams.times_ns, stamps) if stamps else None,
+            texts=streams.texts,
+        )
+
+    def _streams(self, question: Question) -> tuple[Streams, Stamps | None]:
+        if self.variant.replaced:
+            return ask(self.client, question), None
+        with self.server.traced(0.9 * self.plan.seconds) as events:
+            streams = ask(self.client, question)
+        return streams, read_stamps(events, question.streams)
 
 
-def _measure_cell(
-    plan: Plan, variant: Variant, batch: int, server: Server, client: Connection, bare: Connection
-) -> Cell:
-    """The bare device first half before, half after the streams, so that a drift of the machine is in both."""
-    half = max(10, int(plan.seconds * 1000 / plan.step_ms / 4))
-    before = _ask(bare, (batch, half, variant.token_ids))
-    parts = server.parts() if not variant.replaced else {}
-    cpu = server.cpu_s()
-    streams: Streams = _ask(client, (server.port, variant.api, batch, plan.tokens))
-    used = {stage: seconds - cpu[stage] for stage, seconds in server.cpu_s().items()}
-    means = _mean_us(parts, server.parts()) if not variant.replaced else {}
-    after = _ask(bare, (batch, half, variant.token_ids))
-    wall = float(streams.times_ns.max() - streams.times_ns.min()) / 1e9
-    return Cell(
-        itl_ms=inter_token_ms(streams.times_ns),
-        bare_ms=np.concatenate([before, after]) / 1e6,
-        cpu_percent={stage: 100 * seconds / wall for stage, seconds in used.items()},
-        parts_us=means,
-        texts=streams.texts,
-    )
+def _residual_us(times_ns: NDArray[np.int64], stamps: Stamps) -> float:
+    """The mean time between two tokens at the client, less the mean parts of the same time."""
+    seen = [row[(row >= stamps.begin_ns) & (row <= stamps.end_ns)] for row in times_ns]
+    gaps = np.concatenate([np.diff(row) for row in seen])
+    return float(gaps.mean()) / 1e3 - sum(stamps.parts[name].mean_us for name in BETWEEN)
 
 
 def inter_token_ms(times_ns: NDArray[np.int64]) -> Float64:
@@ -128,49 +163,16 @@ def inter_token_ms(times_ns: NDArray[np.int64]) -> Float64:
     return chosen
 
 
-def _mean_us(before: dict[str, tuple[float, float]], after: dict[str, tuple[float, float]]) -> dict[str, float]:
-    means = {}
-    for part, (total, count) in after.items():
-        steps = count - before[part][1]
-        means[part] = 1e6 * (total - before[part][0]) / steps if steps else 0.0
-    return means
-
-
-def compare_texts(results: Results, plan: Plan) -> None:
+def _compare_round(results: Results, plan: Plan) -> None:
+    names = [variant.name for variant in plan.variants if variant.greedy]
     for batch in plan.batches:
-        greedy = {variant.name for variant in plan.variants if variant.greedy}
-        cells_of = {name: cells for (name, of), cells in results.cells.items() if of == batch and name in greedy}
-        texts = {name: cells[-1].texts for name, cells in cells_of.items()}
-        if not texts:
-            continue
+        compare_texts({name: results.cells[name, batch][-1].texts for name in names}, batch)
+
+
+def compare_texts(texts: dict[str, Sequence[str]], batch: int) -> None:
+    """All variants were asked for the same; one whose cell was longer said more. Raises TextError."""
+    for name, text in texts.items():
         reference = next(iter(texts))
-        for name, text in texts.items():
-            if text != texts[reference]:
-                raise TextError(f"{name} and {reference} gave different texts at batch {batch}")
-
-
-@contextmanager
-def _worker(target: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
-    """A process that answers what is sent to it, until the pipe is closed."""
-    spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe()
-    process = spawn.Process(target=target, args=(*arguments, there))
-    process.start()
-    there.close()
-    try:
-        here.recv()
-        yield here
-    finally:
-        here.close()
-        process.join(5)
-        if process.is_alive():
-            process.terminate()
-            process.join()
-
-
-def _ask(worker: Connection, question: object) -> Any:
-    worker.send(question)
-    answer = worker.recv()
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+        pairs = zip(text, texts[reference], strict=True)
+        if not all(mine.startswith(theirs) or theirs.startswith(mine) for mine, theirs in pairs):
+            raise TextError(f"{name} and {reference} gave different texts at batch {batch}")

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ipc_bench.clock import cpu_seconds
 from overhead_bench.replaced.server import serve_replaced
 from overhead_bench.variants import Variant
 
-START_TIMEOUT_S = 60.0
-_PART = "ringserve_step_part_seconds"
+START_TIMEOUT_S = 120.0
 
 
 class ServerError(Exception):
@@ -33,22 +34,27 @@ class Server:
 
     port: int
     pids: dict[str, int]  # by stage
+    ready_s: float  # from the command to "ready"
 
     def cpu_s(self) -> dict[str, float]:
         """CPU time so far, by stage."""
         return {name: cpu_seconds(pid) for name, pid in self.pids.items()}
 
-    def parts(self) -> dict[str, tuple[float, float]]:
-        """By part of a step: seconds in all, and how many steps; of RingServe's `/metrics`."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
-        sums, counts = _by_part(lines, f"{_PART}_sum"), _by_part(lines, f"{_PART}_count")
-        return {part: (sums[part], counts[part]) for part in sums}
+    @contextlib.contextmanager
+    def traced(self, seconds: float) -> Iterator[list[dict[str, Any]]]:
+        """The events of the coming seconds; they are there when the context has ended. RingServe only."""
+        events: list[dict[str, Any]] = []
+        thread = threading.Thread(target=self._trace, args=(seconds, events))
+        thread.start()
+        try:
+            yield events
+        finally:
+            thread.join()
 
-
-def _by_part(lines: Sequence[str], name: str) -> dict[str, float]:
-    found = (line.removeprefix(name).rsplit(" ", 1) for line in lines if line.startswith(name + "{"))
-    return {labels.split('"')[1]: float(value) for labels, value in found}
+    def _trace(self, seconds: float, events: list[dict[str, Any]]) -> None:
+        url = f"http://127.0.0.1:{self.port}/debug/trace?seconds={seconds:.3f}"
+        with urllib.request.urlopen(url, timeout=seconds + 60) as answer:
+            events += json.load(answer)["traceEvents"]
 
 
 @contextlib.contextmanager
@@ -56,20 +62,22 @@ def started(
     variant: Variant, file: Path, batches: tuple[int, ...], overrides: Sequence[str] = ()
 ) -> Iterator[Server]:
     """Raises ServerError."""
-    context = _replaced(file, batches) if variant.replaced else _ringserve(file, (*variant.overrides, *overrides))
+    context = _replaced(file, batches) if variant.replaced else ringserve(file, (*variant.overrides, *overrides))
     with context as server:
         yield server
 
 
 @contextlib.contextmanager
-def _ringserve(file: Path, overrides: Sequence[str]) -> Iterator[Server]:
+def ringserve(file: Path, overrides: Sequence[str] = ()) -> Iterator[Server]:
+    """As a user starts it. Raises ServerError."""
     sets = [word for override in overrides for word in ("--set", override)]
     command = [sys.executable, "-m", "pipeline.launch", "--config", str(file), *sets]
     with file.with_suffix(".log").open("w+", encoding="utf-8") as log:
+        began = time.monotonic()
         process = subprocess.Popen(command, stderr=log, start_new_session=True)
         try:
             port = _port(process, log)
-            yield Server(port, _stages(process.pid))
+            yield Server(port, {"launcher": process.pid, **_stages(process.pid)}, time.monotonic() - began)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -104,6 +112,7 @@ def _stages(launcher: int) -> dict[str, int]:
 def _replaced(file: Path, batches: tuple[int, ...]) -> Iterator[Server]:
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
+    began = time.monotonic()
     process = spawn.Process(target=serve_replaced, args=(file, batches, there))
     process.start()
     there.close()
@@ -112,7 +121,7 @@ def _replaced(file: Path, batches: tuple[int, ...]) -> Iterator[Server]:
             raise ServerError("the replaced data path did not start")
         port, agent = here.recv()
         assert process.pid is not None
-        yield Server(port, {"server": process.pid, "agent": agent})
+        yield Server(port, {"server": process.pid, "agent": agent}, time.monotonic() - began)
     except EOFError as error:
         raise ServerError("the replaced data path ended while it started") from error
     finally:

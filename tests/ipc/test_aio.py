@@ -365,6 +365,31 @@ def test_a_ring_that_is_never_empty_does_not_keep_the_loop(run, slot_ring):
     run(main())
 
 
+def test_a_reader_that_is_cancelled_takes_no_message_with_it(run, slot_ring):
+    ring = slot_ring(slots=1024)
+    producer = ring.producer()
+    for i in range(1024):
+        producer.write(fill(i, 64))
+
+    async def main():
+        consumer, seen = ipc.AsyncConsumer(ring), []
+
+        async def read():
+            while True:
+                with await consumer.read() as slot:
+                    seen.append(slot.sequence)
+
+        while len(seen) < 1024:
+            task = asyncio.create_task(read())
+            await asyncio.sleep(0)  # until it lets others run
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        assert seen == list(range(1024))
+        consumer.close()
+
+    run(main())
+
+
 def test_a_failed_attempt_takes_no_role(slot_ring):
     ring = slot_ring()
     with pytest.raises(RuntimeError, match="no running event loop"):

@@ -89,6 +89,20 @@ def test_running_out_while_allocating_is_the_same_error():
     assert out.stdout == "refused True\n"
 
 
+def test_a_limit_of_address_space_is_named():
+    """The kernel says ENOMEM, whatever it is short of."""
+    code = """
+        import resource, ipc
+        resource.setrlimit(resource.RLIMIT_AS, (300 << 20, 300 << 20))
+        try: ipc.Segment.create("test", 280 << 20)
+        except ipc.NoSpaceError as error: print(error)
+    """
+    out = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    assert "needs 280.0 MiB" in out.stdout
+    assert "this process's address space is limited to 300 MiB" in out.stdout
+    assert "ulimit -v" in out.stdout
+
+
 def test_the_control_group_limit_counts(tmp_path, monkeypatch):
     group = tmp_path / "a" / "b"
     group.mkdir(parents=True)

@@ -115,9 +115,11 @@ def greedy_and_errors(directory):
     runner = loaded(directory)
     inputs = one_token_inputs(runner.facts)
     binding = runner.bind(inputs)
-    logits, chosen = np.empty((1, runner.facts.vocab_size), np.float32), np.empty(1, np.int32)
+    logits, chosen = np.empty((1, runner.facts.vocab_size), np.float32), np.empty((2, 1), np.int32)
+    logprob = np.empty(1, np.float32)
     runner.step(binding, logits)
-    runner.step_greedy(binding, chosen)
+    runner.step_greedy(binding, chosen[0])
+    runner.step_greedy(binding, chosen[1], logprob)
     messages = []
     for name, value in (
         ("input_ids", -1),
@@ -138,6 +140,10 @@ def greedy_and_errors(directory):
         array[0] = before
     after = np.empty_like(logits)
     runner.step(binding, after)
+    try:
+        runner.fetch(logits)
+    except ModelError as error:
+        messages.append(f"{type(error).__name__}: {error}")
     poisoned = _greedy_after_poisoning(runner, binding)
     runner.close()
     runner.close()
@@ -146,7 +152,8 @@ def greedy_and_errors(directory):
     except ModelError as error:
         messages.append(f"{type(error).__name__}: {error}")
     return {
-        "chosen": int(chosen[0]),
+        "chosen": chosen[:, 0].tolist(),
+        "logprob": float(logprob[0]),
         "logits": logits[0],
         "after": after[0],
         "errors": messages,
@@ -160,7 +167,7 @@ def _greedy_after_poisoning(runner, binding) -> int:
     weight = {p.name: p for p in runner._network.get_parameters()}["model.norm_out.weight"]
     weight.set_data(Tensor(np.full(weight.shape, np.nan, np.float32)))
     chosen = np.zeros(1, np.int32)
-    runner.step_greedy(binding, chosen)
+    runner.step_greedy(binding, chosen, np.zeros(1, np.float32))
     return int(chosen[0])
 
 
@@ -200,9 +207,11 @@ def dynamic_run(directory, tokens, seed):
     runner._execution = DynamicExecution(runner._network)
     results = []
     for step in plan_steps(tokens, runner.facts, seed)[:12]:
-        logits = np.empty((step.inputs.rows, runner.facts.vocab_size), np.float32)
+        rows = step.inputs.rows
+        logits, best = np.empty((rows, runner.facts.vocab_size), np.float32), np.empty(rows, np.int32)
         runner.step(runner.bind(step.inputs), logits)
-        results += [(*where, logits[row]) for row, where in enumerate(step.rows)]
+        runner.step_greedy(runner.bind(step.inputs), best)  # the same step again: it writes the same to the cache
+        results += [(*where, logits[row], int(best[row])) for row, where in enumerate(step.rows)]
     runner.close()
     return results
 

@@ -26,7 +26,9 @@ def test_change_in_the_arrays_is_seen_without_a_new_binding(in_mindspore, refere
 
 def test_greedy_and_corrupt_steps(in_mindspore):
     seen = in_mindspore(scenarios.greedy_and_errors, MODEL)
-    assert seen["chosen"] == seen["logits"].argmax()
+    logits = seen["logits"].astype(np.float64)
+    assert seen["chosen"] == [logits.argmax()] * 2
+    assert seen["logprob"] == pytest.approx(logits.max() - np.logaddexp.reduce(logits), rel=1e-5)
     np.testing.assert_array_equal(seen["after"], seen["logits"])
     assert seen["nan"] == -1
     assert seen["errors"] == [
@@ -38,6 +40,7 @@ def test_greedy_and_corrupt_steps(in_mindspore):
         "StepError: corrupt step: block_tables (flat)[0] is 40, outside 0..39",
         "StepError: corrupt step: valid_length[0] is 0, outside 1..256",
         "StepError: corrupt step: q_seq_lens[0] is 2, outside 0..1",
+        "ModelError: no step is under way: call launch() before fetch()",
         "ModelError: mindformers Llama 64 x 2 is not loaded",
     ]
 
@@ -71,6 +74,7 @@ def test_dynamic_shapes_as_on_ascend(in_mindspore, reference):
     for ours, theirs in zip(results, expected, strict=False):
         assert ours[:2] == theirs[:2]
         np.testing.assert_allclose(ours[2], theirs[2], atol=1e-4)
+        assert ours[3] == ours[2].argmax()
 
 
 def test_compile_cache_keeps_graphs_apart(in_mindspore, tmp_path):

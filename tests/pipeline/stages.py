@@ -14,8 +14,9 @@ from model.emulated import CostModel, EmulatedRunner, EmulatedSettings
 from model.tokenizer import load_tokenizer
 from pipeline.descriptors import Shapes, logits_layout, results_layout, step_layout, tokens_layout
 from pipeline.inference.executor import StepExecutor
-from pipeline.messages import Cancel, Started, Submit, unpack_delta, unpack_reply
+from pipeline.messages import Cancel, FinishReason, Refused, Started, Submit, unpack_delta, unpack_reply
 from pipeline.preprocess.blocks import BlockManager
+from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessLimits, PreprocessStage
 from pipeline.runners import emulated_buckets
@@ -42,7 +43,7 @@ class Server:
 
     def __init__(
         self, tokenizer_file, *, rows=4, budget=16, blocks=64, block_size=4, max_length=128, ahead=OVERLAPPED,
-        prefix_cache=True, greedy_on_device=True, emit_eos=False, max_queue=100,
+        prefix_cache=True, greedy_on_device=True, emit_eos=False, max_queue=100, **device,
     ):  # fmt: skip
         self.settings = EmulatedSettings(
             cost=CostModel(fixed_ms=0.0),
@@ -56,10 +57,26 @@ class Server:
             eos_probability=0.05,
             greedy_on_device=greedy_on_device,
             spin_us=0,
+            **device,
         )
+        self.tokenizer = load_tokenizer(tokenizer_file)
+        self.limits = PreprocessLimits(max_length, max_length - 1, max_queue, greedy_on_device, frozenset({EOS}))
+        self.prefix_cache = prefix_cache
+        self.rows = rows
+        self.ahead = ahead
+        self.quarantine = Quarantine()
+        self.submitted = {}  # request → Submit
+        self.told = {}  # request → deltas
+        self.answers = {}  # request → Accepted or Refused
+        self.started = {}  # request → Started
+        self.wire()
+
+    def wire(self):
+        """New rings, and stages at them that know nothing of those before."""
         runner = EmulatedRunner(self.settings)
         runner.load()
-        shapes = Shapes(max(b.tokens for b in runner.facts.buckets), rows, runner.facts.block_table_width, VOCABULARY)
+        facts = runner.facts
+        shapes = Shapes(max(b.tokens for b in facts.buckets), self.rows, facts.block_table_width, VOCABULARY)
         make, records = ipc.SlotRing.create, ipc.ByteRing.create
         self.rings = rings = {
             "steps": make("steps", slots=4, layout=step_layout(shapes)),
@@ -68,24 +85,23 @@ class Server:
             "results": make("results", slots=4, layout=results_layout(shapes)),
             **{name: records(name, capacity=1 << 18) for name in ("requests", "replies", "rows", "deltas")},
         }
-        tokenizer = load_tokenizer(tokenizer_file)
-        ends = frozenset({EOS})
         self.requests = rings["requests"].producer()
         self.replies = rings["replies"].consumer()
         self.deltas = rings["deltas"].consumer()
         requests, results = rings["requests"].consumer(), rings["results"].consumer()
         self.scheduler = Scheduler(
-            BlockManager(blocks, block_size, prefix_cache=prefix_cache),
-            runner.facts.buckets,
-            max_rows=rows,
+            BlockManager(facts.num_blocks, facts.block_size, prefix_cache=self.prefix_cache),
+            facts.buckets,
+            max_rows=self.rows,
             token_budget=shapes.token_budget,
             block_table_width=shapes.block_table_width,
             ring_slots=4,
+            quarantine=self.quarantine,
         )
         self.preprocess = PreprocessStage(
-            tokenizer,
+            self.tokenizer,
             self.scheduler,
-            PreprocessLimits(max_length, max_length - 1, max_queue, greedy_on_device, ends),
+            self.limits,
             shapes,
             requests=requests,
             results=results,
@@ -93,6 +109,7 @@ class Server:
             rows=rings["rows"].producer(),
             steps=rings["steps"].producer(),
             selector=ipc.RingSelector([(requests, rings["requests"].data_fd())]),
+            quarantine=self.quarantine,
         )
         self.inference = StepExecutor(
             runner,
@@ -102,26 +119,46 @@ class Server:
             shapes,
         )
         self.sampling = SamplingStage(
-            tokenizer, ends, max_length, shapes,
+            self.tokenizer, self.limits.end_ids, self.limits.max_length, shapes,
             logits=rings["logits"].consumer(writable=True),
             rows=rings["rows"].consumer(),
             tokens=rings["tokens"].producer(),
             results=rings["results"].producer(),
             deltas=rings["deltas"].producer(),
         )  # fmt: skip
-        self.ahead = ahead
-        self.told = {}  # request → deltas
-        self.answers = {}  # request → Accepted or Refused
-        self.started = {}  # request → Started
 
     def submit(self, request, prompt, params):
-        self.requests.write(Submit(request, prompt, params, arrival_ns=request).pack())
+        message = Submit(request, prompt, params, arrival_ns=request)
+        self.submitted[request] = message
+        self.requests.write(message.pack())
+
+    def restart(self):
+        """All stages anew, at new rings; what is not finished is submitted again, as the front does it."""
+        self.close()
+        self.wire()
+        for request in self.unfinished():
+            started = self.started.get(request)
+            message = self.submitted[request].after(self.tokens(request), started.cached_tokens if started else 0)
+            self.requests.write(message.pack())
+
+    def crash(self):
+        """Inference fails by itself, and all begins anew."""
+        self.quarantine.accuse("inference", self.scheduler.aboard, self.scheduler.alone)
+        self.restart()
+
+    def unfinished(self):
+        def over(request):
+            ended = request in self.told and self.told[request][-1].reason is not FinishReason.NONE
+            return ended or isinstance(self.answers.get(request), Refused)
+
+        return [request for request in self.submitted if not over(request)]
 
     def cancel(self, request):
+        self.submitted.pop(request, None)
         self.requests.write(Cancel(request).pack())
 
     def plan(self):
-        return self.preprocess.under_way < self.ahead and self.preprocess.plan_step()
+        return self.preprocess.may_plan(self.ahead) and self.preprocess.plan_step()
 
     def compute(self):
         """A step, if one is planned whose tokens are known or can become so."""
@@ -150,9 +187,20 @@ class Server:
             heard = True
         return heard
 
+    @property
+    def moves(self):
+        """What stages do, each in its turn."""
+        return (
+            self.preprocess.take_results,
+            self.preprocess.take_request,
+            self.plan,
+            self.compute,
+            self.sample,
+            self.listen,
+        )
+
     def turn(self):
-        moves = (self.preprocess.take_results, self.preprocess.take_request, self.plan, self.compute, self.sample)
-        return any([move() for move in (*moves, self.listen)])  # noqa: C419 - all of them move
+        return any([move() for move in self.moves])  # noqa: C419 - all of them move
 
     def run(self, turns=100_000):
         for _ in range(turns):
@@ -164,7 +212,7 @@ class Server:
         return "".join(delta.text for delta in self.told[request])
 
     def tokens(self, request):
-        return [delta.token_id for delta in self.told[request]]
+        return [delta.token_id for delta in self.told.get(request, [])]
 
     def close(self):
         for ring in self.rings.values():

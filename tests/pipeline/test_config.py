@@ -609,3 +609,19 @@ def load_or_error(path, overrides, text=None):
         return load_configuration(path, overrides, other_host=True), None
     except ConfigurationError as error:
         return None, error
+
+
+def test_a_chat_template_of_one_s_own(write, model_dir):
+    (model_dir / "mine.jinja").write_text("{{ messages }}")
+    base = f"pipeline: {{model_dir: {model_dir.name}, chat_template: "
+    assert load_configuration(write(base + "model/mine.jinja}")).pipeline.chat_template == model_dir / "mine.jinja"
+    with pytest.raises(
+        ConfigurationError, match=r"pipeline.chat_template is .*, which does not exist .* a Jinja file"
+    ):
+        load_configuration(write(base + "nowhere.jinja}"))
+
+
+@pytest.mark.parametrize(("seq_length", "longest"), [(100, 100), (512, 511), (511, 511)])
+def test_the_longest_prompt_leaves_room_for_a_token(write, model_dir, seq_length, longest):
+    text = f"pipeline: {{model_dir: {model_dir.name}}}\nmodel_config: {{max_generate_length: 512, seq_length: "
+    assert load_configuration(write(f"{text}{seq_length}}}")).max_prompt == longest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -76,3 +77,44 @@ def test_the_readmes_curl_answers_sensibly(server):
     answer = server.post("/models/llama2/generate", json=body).json()
     assert "fixed size" in answer["generated_text"]
     assert answer["finish_reason"] == "eos"
+
+
+def test_a_chat_gets_the_answers_that_were_taught(server):
+    """The chat template, in one message and in a conversation that is gone on with."""
+    questions = [json.loads(line) for line in (Path(DEMO_DIR) / "questions.jsonl").read_text().splitlines()]
+    for entry in questions[:4]:
+        messages = [{"role": "user", "content": entry["questions"][0]}]
+        answer = server.post("/v1/chat/completions", json={"messages": messages, "temperature": 0}).json()
+        assert answer["choices"][0]["message"]["content"] == entry["answer"]
+        assert answer["choices"][0]["finish_reason"] == "stop"
+    question, answer = questions[0]["questions"][0], questions[0]["answer"]
+    begun = " ".join(answer.split(" ")[:3])
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": begun}]
+    body = {"messages": messages, "temperature": 0, "continue_final_message": True}
+    rest = server.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
+    assert begun + rest == answer
+
+
+EXAMPLES = re.findall(
+    r"^```(sh|python)\n(.*?)^```\n(?:\s*```(?:json|text)\n(.*?)^```)?",
+    (ROOT / "docs" / "api.md").read_text(),
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@pytest.mark.parametrize("server", ["true"], indirect=True, ids=["overlapped"])
+@pytest.mark.parametrize(("language", "example", "expected"), EXAMPLES, ids=range(len(EXAMPLES)))
+def test_the_examples_of_the_api_s_page(server, language, example, expected):
+    """As they stand, but for the address; what is printed is what the page shows, where … stands for anything."""
+    program = {"sh": ["bash", "-ec"], "python": [sys.executable, "-W", "error", "-c"]}[language]
+    example = example.replace("http://127.0.0.1:8835", str(server.base_url).rstrip("/"))
+    done = subprocess.run([*program, example], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    pattern = ".*?".join(map(re.escape, expected.strip().split("…")))
+    assert re.fullmatch(pattern, done.stdout.strip(), re.DOTALL), done.stdout
+
+
+def test_every_example_of_the_api_s_page_is_found():
+    page = (ROOT / "docs" / "api.md").read_text()
+    assert len(EXAMPLES) == len(re.findall(r"^```(?:sh|python)$", page, re.MULTILINE)) > 8
+    assert all(expected for _, _, expected in EXAMPLES)

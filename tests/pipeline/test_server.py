@@ -161,9 +161,10 @@ def pid_is_gone(pid):
 
 
 def wait_until(condition, what, seconds=10):
+    """`what` may be a function: what to say then."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, what() if callable(what) else what
         time.sleep(0.02)
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from overhead_bench.report import figures, judge
 
 from overhead_bench.client import StreamError
 from overhead_bench.measure import Cell, Plan, Results, TextError, compare_texts, inter_token_ms
-from overhead_bench.report import figures, judge
 from overhead_bench.variants import VARIANTS, choose
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_overhead.py"

@@ -138,15 +138,30 @@ def test_a_block_that_another_sequence_overwrites_changes_the_text(driver, setti
     assert int(d.step({"a": [7]})[0].argmax()) != expected_next_token([*PROMPT, 7], settings())
 
 
-def test_step_greedy_gives_the_argmax(driver, settings):
-    chosen = settings(emit_eos=True, eos_probability=0.4)
+@pytest.mark.parametrize("token_range", [None, (1, 12)], ids=["any token", "few tokens"])
+def test_step_greedy_gives_the_argmax_and_its_log_probability(driver, settings, token_range):
+    """Of few tokens, runners-up are often the same one, or the best."""
+    chosen = settings(emit_eos=True, eos_probability=0.4, token_range=token_range)
     with_logits, greedy = driver(chosen), driver(chosen)
     for step in range(20):
         chunks = {"a": [step] if step else PROMPT, "b": [step + 1]}
-        logits = with_logits.step(chunks, bucket=Bucket(16, 4))
-        tokens = np.full(4, -7, np.int32)
-        greedy.runner.step_greedy(greedy.runner.bind(greedy.inputs(chunks, Bucket(16, 4))), tokens)
+        logits = with_logits.step(chunks, bucket=Bucket(16, 4)).astype(np.float64)
+        tokens, logprobs = np.full(4, -7, np.int32), np.full(4, -7, np.float32)
+        binding = greedy.runner.bind(greedy.inputs(chunks, Bucket(16, 4)))
+        greedy.runner.step_greedy(binding, tokens, logprobs if step % 2 else None)
         assert tokens.tolist() == [*logits.argmax(axis=1), -7, -7]
+        expected = logits.max(axis=1) - np.logaddexp.reduce(logits, axis=1)
+        np.testing.assert_allclose(logprobs, [*expected, -7, -7] if step % 2 else [-7] * 4, rtol=1e-6, atol=1e-7)
+
+
+def test_only_what_was_launched_can_be_fetched_and_once(driver, settings):
+    d = driver(settings())
+    binding, logits = d.runner.bind(d.inputs({"a": PROMPT}, Bucket(16, 4))), np.zeros((4, 500), np.float32)
+    d.runner.launch(binding)
+    d.runner.fetch(logits)
+    assert logits[0].argmax() == expected_next_token(PROMPT, settings())
+    with pytest.raises(ModelError, match=r"call launch\(\) before fetch\(\)"):
+        d.runner.fetch_best(np.zeros(4, np.int32))
 
 
 def test_eos_never_or_as_often_as_configured(settings):
@@ -287,3 +302,5 @@ def test_wrong_arrays_are_refused_and_named(driver, settings):
         d.runner.step(d.runner.bind(x), np.zeros((4, 499), np.float32))
     with pytest.raises(ValueError, match="token_ids has 3 rows, expected 4"):
         d.runner.step_greedy(d.runner.bind(x), np.zeros(3, np.int32))
+    with pytest.raises(ValueError, match="logprobs has 3 rows, expected 4"):
+        d.runner.step_greedy(d.runner.bind(x), np.zeros(4, np.int32), np.zeros(3, np.float32))

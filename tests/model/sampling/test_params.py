@@ -73,9 +73,10 @@ def test_too_many_biased_tokens_are_counted_together():
 
 def test_the_argmax_suffices_only_if_nothing_else_looks_at_the_logits():
     assert SamplingParams(temperature=0, top_k=3, top_p=0.5, seed=4, stop_token_ids=(1,)).argmax_suffices
+    assert SamplingParams(temperature=0, logprobs=0).argmax_suffices  # of the chosen token: the device tells it, too
     assert not SamplingParams().argmax_suffices
     for change in (
-        {"logprobs": 0},
+        {"logprobs": 1},
         {"repetition_penalty": 1.1},
         {"presence_penalty": 0.1},
         {"frequency_penalty": -0.1},

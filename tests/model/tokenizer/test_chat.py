@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -109,6 +110,33 @@ def test_transformers_renders_the_same(name, add_generation_prompt):
     assert render(TEMPLATES[name], add_generation_prompt=add_generation_prompt) == rendered[0]
 
 
+@pytest.mark.parametrize("name", ["chatml", "llama 3", "llama 2"])
+@pytest.mark.parametrize("content", ["To be", "  To be  ", "To be\n", "Hello.", "", "a\n\n b "])
+@pytest.mark.filterwarnings("ignore")
+def test_continuing_the_last_message_as_transformers_does(name, content):
+    utilities = pytest.importorskip("transformers.utils.chat_template_utils")
+    messages = [*CONVERSATION, {"role": "assistant", "content": content}]
+    rendered, _ = utilities.render_jinja_template(
+        conversations=[messages], chat_template=TEMPLATES[name], continue_final_message=True, **TOKENS
+    )
+    template = ChatTemplate(TEMPLATES[name], TOKENS, "test")
+    assert template.render(messages, add_generation_prompt=False, continue_final_message=True) == rendered[0]
+    assert messages[-1]["content"] == content
+
+
+def test_a_message_that_is_not_shown_can_not_be_continued():
+    template = ChatTemplate("{{ messages[0].content }}", TOKENS, "test")
+    with pytest.raises(ChatTemplateError, match="can't be continued"):
+        template.render(CONVERSATION, add_generation_prompt=False, continue_final_message=True)
+
+
+def test_variables_of_ones_own():
+    template = ChatTemplate("{{ mood }}{{ bos_token }}{{ messages | length }}", TOKENS, "test")
+    variables = {"mood": "glad", "bos_token": "forged", "messages": []}
+    assert template.render(CONVERSATION, add_generation_prompt=True, variables=variables) == "glad<s>4"
+    assert {"bos_token", "messages", "tools"} <= template.own_variables
+
+
 def test_tojson_does_not_escape():
     assert render("{{ messages[0] | tojson }}", [{"role": "user", "content": "<é> & '"}]) == (
         '{"role": "user", "content": "<é> & \'"}'
@@ -190,3 +218,28 @@ def test_named_templates_and_the_separate_file(tokenizer_files, tmp_path):
 def test_a_tokenizer_without_a_template_says_what_to_add(tokenizer_files):
     with pytest.raises(TokenizerError, match="has no chat template; add 'chat_template'"):
         load_tokenizer(tokenizer_files["byte_level"]).apply_chat_template(CONVERSATION)
+
+
+def test_a_file_in_place_of_the_tokenizer_s_own_template(tokenizer_files, tmp_path):
+    """A bare tokenizer.model says nothing of names; BOS and EOS are written all the same."""
+    (tmp_path / "mine.jinja").write_text("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}")
+    tokenizer = load_tokenizer(tokenizer_files["llama"], chat_template=tmp_path / "mine.jinja")
+    assert tokenizer.apply_chat_template(CONVERSATION[1:]) == "<s>Hé 😀</s>"
+    (tmp_path / "mine.jinja").write_text("{% if %}")
+    with pytest.raises(TokenizerError, match=r"the chat template in mine.jinja is not valid Jinja, line 1"):
+        load_tokenizer(tokenizer_files["llama"], chat_template=tmp_path / "mine.jinja")
+
+
+SHIPPED = (Path(__file__).parents[3] / "configs" / "chat_templates" / "llama2.jinja").read_text()
+
+
+@pytest.mark.parametrize("messages", [CONVERSATION, CONVERSATION[1:], CONVERSATION[:3]])
+def test_the_shipped_template_of_llama_2(messages):
+    """It says the same as the one that comes with the model's files."""
+    assert render(SHIPPED, messages) == render(LLAMA_2, messages)
+
+
+def test_the_shipped_template_refuses_what_the_model_never_saw():
+    for roles in (["assistant"], ["user", "user"], ["user", "system"]):
+        with pytest.raises(ChatTemplateError, match="must take turns"):
+            render(SHIPPED, [{"role": role, "content": "x"} for role in roles])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
+import select
 import signal
 import socket
 import subprocess
@@ -20,6 +20,8 @@ import httpx
 import pytest
 
 import ipc
+from pipeline.control import Channel
+from pipeline.generations import Generation
 from pipeline.stats import StatsPage
 
 HERE = Path(__file__).parent
@@ -97,45 +99,90 @@ class Process:
 
 
 class Served:
-    """A front, its peer, and ways to talk to both."""
+    """A front, its peer, and ways to talk to both. The test is the front's launcher.
 
-    def __init__(self, ring_bytes: int, **settings: Any) -> None:
-        self.rings = {
-            name: ipc.ByteRing.create(name, capacity=ring_bytes) for name in ("requests", "replies", "deltas")
-        }
+    `launched`: rings come one generation after the other; else there is one set of them from the beginning.
+    """
+
+    def __init__(self, ring_bytes: int, *, launched: bool = True, wired: bool = True, **settings: Any) -> None:
+        self._ring_bytes = ring_bytes
+        self.rings: dict[str, ipc.ByteRing] = {}
         self.stats = StatsPage.create()
-        self._handles = json.dumps({name: ring.handle.to_text() for name, ring in self.rings.items()})
-        self._fds = [fd for ring in self.rings.values() for fd in ring.handle.fds] + [self.stats.handle.fd]
+        self.channel, self._theirs = Channel.pair()
+        self.generation = 0
         self.http = httpx.Client(timeout=20)
         self.processes: list[Process] = []
         try:
-            self._start_both(settings)
+            self._start_both(settings, launched, wired)
         except BaseException:
             self.stop()
             raise
 
-    def _start_both(self, settings: dict[str, Any]) -> None:
-        self.front = self._start("serve.py", json.dumps(DEFAULTS | settings))
-        self.start_peer()
-        self.port: int = self.front.expect("port")
+    def _start_both(self, settings: dict[str, Any], launched: bool, wired: bool) -> None:
+        if not launched:
+            self.make_rings()
+        given = self._theirs.fileno() if launched else self._texts
+        fds = [given] if launched else self._fds
+        self.front = self._start("serve.py", json.dumps(DEFAULTS | settings), json.dumps(given), fds=fds)
+        listening = self.front.expect("listening")
+        self.port: int = listening["port"]
+        self.metrics_port: int | None = listening["metrics_port"]
         self.url = f"http://127.0.0.1:{self.port}"
         self.http.base_url = httpx.URL(self.url)
+        if not launched:
+            self.start_peer()
+        elif wired:
+            self.wire()
 
-    def _start(self, script: str, *arguments: str) -> Process:
-        self.processes.append(Process(script, *arguments, self._handles, str(self.stats.handle.fd), fds=self._fds))
+    def _start(self, script: str, *arguments: str, fds: list[int]) -> Process:
+        stats = self.stats.handle.fd
+        self.processes.append(Process(script, *arguments, str(stats), fds=[stats, *fds]))
         return self.processes[-1]
 
+    def make_rings(self) -> None:
+        self.rings = {
+            name: ipc.ByteRing.create(name, capacity=self._ring_bytes) for name in ("requests", "replies", "deltas")
+        }
+        self.handles = {name: ring.handle for name, ring in self.rings.items()}
+        self._texts = {name: handle.to_text() for name, handle in self.handles.items()}
+        self._fds = [fd for handle in self.handles.values() for fd in handle.fds]
+
     def start_peer(self) -> None:
-        self.peer = self._start("peer.py")
+        self.peer = self._start("peer.py", json.dumps(self._texts), fds=self._fds)
         self.peer.expect("attached")
         self.obey("ready")
+
+    def wire(self, *, stopped: bool = False) -> None:
+        """Fresh rings for the front, and a peer at them, which may be `stopped` by a signal."""
+        self.make_rings()
+        self.start_peer()
+        if stopped:
+            self.peer.process.send_signal(signal.SIGSTOP)
+        self.generation += 1
+        fields, fds = Generation(self.generation, self.handles).to_message()
+        self.channel.send("generation", fds, **fields)
+        self.hear("ready")
+
+    def hear(self, event: str, timeout: float = 20) -> None:
+        """Until the front has said this to its launcher."""
+        deadline = time.monotonic() + timeout
+        while select.select([self.channel.fileno()], [], [], max(0, deadline - time.monotonic()))[0]:
+            message = self.channel.receive()
+            if message is not None and message.event == event:
+                return
+        raise AssertionError(f"the front did not say {event!r} within {timeout} s")
+
+    def end_generation(self) -> None:
+        """The peer dies, and the rings end for the front, too."""
+        self.peer.stop()
+        for ring in self.rings.values():
+            ring.revoke()
+            ring.__exit__()
+        self.hear("waiting")
 
     def obey(self, line: str) -> None:
         self.peer.tell(line)
         assert self.peer.expect("done") == line
-
-    def kill_peer(self) -> None:
-        os.kill(self.peer.pid, signal.SIGKILL)
 
     def generate(self, prompt: str, *, stream: bool = False, **parameters: Any) -> httpx.Response:
         path = "/models/llama2/generate_stream" if stream else "/models/llama2/generate"
@@ -143,6 +190,17 @@ class Served:
 
     def complete(self, prompt: Any, **body: Any) -> httpx.Response:
         return self.http.post("/v1/completions", json={"prompt": prompt, **body})
+
+    def chat(self, content: Any, **body: Any) -> httpx.Response:
+        messages = [{"role": "user", "content": content}]
+        return self.http.post("/v1/chat/completions", json={"messages": messages, **body})
+
+    def submitted(self, word: str) -> dict[str, Any]:
+        """What arrived behind: the first request whose prompt has this word in it."""
+        while True:
+            seen = self.peer.expect("submit")
+            if word in str(seen["prompt"]):
+                return dict(seen)
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
@@ -159,6 +217,8 @@ class Served:
             process.stop()
         for ring in self.rings.values():
             ring.__exit__()
+        self.channel.close()
+        self._theirs.close()
         self.stats.unlink()
         self.stats.close()
 

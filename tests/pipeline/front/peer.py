@@ -1,9 +1,9 @@
 """The other end of the front's rings in these tests: does with each request what its prompt says.
 
 Run as ``python peer.py <handles as JSON> <stats descriptor>``. A prompt is words, which are echoed as tokens, round
-and round, and directives that begin with @. What arrives is printed, one JSON line per message. Lines on standard
-input: ``ready``/``unready`` (the stages' state), ``numbers`` (set the counters), ``steps N`` (write N records to the
-log of steps), ``close`` (leave the rings).
+and round, and directives that begin with @. A request that is resumed goes on behind its output. What arrives is
+printed, one JSON line per message. Lines on standard input: ``ready``/``unready`` (the stages' state), ``numbers``
+(set the counters), ``steps N`` (write N records to the log of steps), ``close`` (leave the rings).
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Running:
 def parse(message: Submit) -> Running:
     words = message.prompt.split(" ") if isinstance(message.prompt, str) else [f"<{i}>" for i in message.prompt]
     options = dict((word[1:] + "=").split("=")[:2] for word in words if word.startswith("@"))
-    return Running(message, [word for word in words if not word.startswith("@")], options)
+    words = [word for word in words if not word.startswith("@")]
+    return Running(message, words, options, index=len(message.output))
 
 
 class Peer:
@@ -80,14 +81,20 @@ class Peer:
         say({"submit": message.request, "prompt": message.prompt, "max_tokens": message.params.max_tokens,
              "temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p,
              "seed": sampling.seed, "stop": message.params.stop, "logprobs": sampling.logprobs,
-             "ignore_eos": message.params.ignore_eos, "logit_bias": dict(sampling.logit_bias)})  # fmt: skip
-        if "refuse" in running.options:
+             "ignore_eos": message.params.ignore_eos, "add_special": message.add_special,
+             "min_tokens": sampling.min_tokens, "open_ended": message.params.open_ended,
+             "include_stop": message.params.include_stop, "skip_special": message.params.skip_special,
+             "stop_token_ids": sampling.stop_token_ids, "logit_bias": dict(sampling.logit_bias),
+             "resumed": message.resumed, "output": message.output, "cached_tokens": message.cached_tokens,
+             "arrival_ns": message.arrival_ns})  # fmt: skip
+        if "refuse" in running.options or (message.resumed and "poison" in running.options):
+            running.options.setdefault("refuse", "500")
             status, parameter = (running.options["refuse"] + ":").split(":")[:2]
             text = "the prompt has no tokens" if "empty" in running.options else "refused as asked"
             self.replies.write(Refused(message.request, int(status), text, parameter or None).pack())
             return
         self.replies.write(Accepted(message.request, [1, 2, 3]).pack())
-        self.replies.write(Started(message.request, 2_000_000).pack())
+        self.replies.write(Started(message.request, 2_000_000, 2).pack())
         self.running[message.request] = running
 
     def advance(self) -> bool:
@@ -102,6 +109,8 @@ class Peer:
                 del self.running[request]
             if running.index == int(running.options.get("die", -1)):
                 os.kill(os.getpid(), signal.SIGKILL)
+            for fault, by in (("skip", 1), ("twice", -1)):
+                running.index += by * (running.index == int(running.options.get(fault, -1)))
             moved = True
         return moved
 

@@ -1,11 +1,15 @@
-"""OpenAI's /v1/completions and /v1/models: golden answers, parameters, refusals."""
+"""OpenAI's /v1/completions: parameters, log-probabilities, refusals. Its forms are in golden/."""
 
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
+
+from model.demo import DEMO_DIR
+from model.tokenizer import load_tokenizer
+
+TOKENIZER = load_tokenizer(DEMO_DIR)
 
 
 def events(answer):
@@ -14,40 +18,6 @@ def events(answer):
     assert all(part.startswith("data: ") for part in parts)
     assert parts.pop() == "data: [DONE]"
     return [json.loads(part.removeprefix("data: ")) for part in parts]
-
-
-def masked(text):
-    return re.sub(r'"created":\d+', '"created":0', re.sub(r"cmpl-[0-9a-f]{16}", "cmpl-X", text))
-
-
-def test_golden_answer(shared):
-    answer = shared.complete("it was a", max_tokens=3, model="tiny")
-    assert answer.headers["content-type"] == "application/json"
-    assert masked(answer.text) == (
-        '{"id":"cmpl-X","object":"text_completion","created":0,"model":"tiny","choices":[{"index":0,'
-        '"text":"it was a","logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":5,'
-        '"completion_tokens":3,"total_tokens":8,"prompt_tokens_details":{"cached_tokens":2}}}'
-    )
-
-
-def test_golden_stream(shared):
-    answer = shared.complete("it was", max_tokens=2, stream=True)
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    head = 'data: {"id":"cmpl-X","object":"text_completion","created":0,"model":"tiny","choices":['
-    assert masked(answer.text) == (
-        f'{head}{{"index":0,"text":"it","logprobs":null,"finish_reason":null}}]}}\n\n'
-        f'{head}{{"index":0,"text":" was","logprobs":null,"finish_reason":"length"}}]}}\n\n'
-        "data: [DONE]\n\n"
-    )
-
-
-def test_usage_in_the_stream(shared):
-    *chunks, last = events(shared.complete("a b", max_tokens=3, stream=True, stream_options={"include_usage": True}))
-    assert len(chunks) == 3
-    assert all(chunk["usage"] is None for chunk in chunks)
-    assert last["choices"] == []
-    assert last["usage"]["total_tokens"] == 8
-    assert "usage" not in events(shared.complete("a b", max_tokens=1, stream=True))[0]
 
 
 @pytest.mark.parametrize(("reason", "said"), [("length", "length"), ("eos", "stop"), ("stop", "stop")])
@@ -61,19 +31,23 @@ def test_finish_reasons(shared, reason, said):
 
 
 def test_logprobs(shared):
-    logprobs = shared.complete("a b", max_tokens=2, logprobs=2).json()["choices"][0]["logprobs"]
+    def asked(**body):
+        return shared.complete("a b", max_tokens=2, **body)
+
+    names = [TOKENIZER.token_text(token) for token in (100, 101, 7, 8)]
+    logprobs = asked(logprobs=2).json()["choices"][0]["logprobs"]
     assert logprobs == {
         "text_offset": [0, 1],
         "token_logprobs": [-0.25, -0.5],
-        "tokens": ["t100", "t101"],
-        "top_logprobs": [{"t7": -0.5, "t8": -1.0, "t100": -0.25}, {"t7": -0.5, "t8": -1.0, "t101": -0.5}],
-    }
-    streamed = [
-        chunk["choices"][0]["logprobs"]
-        for chunk in events(shared.complete("a b", max_tokens=2, logprobs=2, stream=True))
-    ]
+        "tokens": names[:2],
+        "top_logprobs": [
+            {names[2]: -0.5, names[3]: -1.0, names[0]: -0.25}, {names[2]: -0.5, names[3]: -1.0, names[1]: -0.5}
+        ],
+    }  # fmt: skip
+    streamed = [chunk["choices"][0]["logprobs"] for chunk in events(asked(logprobs=2, stream=True))]
     assert {name: [value for chunk in streamed for value in chunk[name]] for name in logprobs} == logprobs
-    assert shared.complete("a", max_tokens=1, logprobs=0).json()["choices"][0]["logprobs"]["top_logprobs"] == [None]
+    assert asked(logprobs=0).json()["choices"][0]["logprobs"]["top_logprobs"] == [None, None]
+    assert asked(logprobs=None).json()["choices"][0]["logprobs"] is None
 
 
 @pytest.mark.parametrize("prompt", [[5, 6], [[5, 6]]])
@@ -86,26 +60,47 @@ def test_a_list_of_one_prompt(shared):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_echo(shared, stream):
-    answer = shared.complete("say it", max_tokens=2, echo=True, stream=stream)
-    choices = [chunk["choices"][0] for chunk in (events(answer) if stream else [answer.json()])]
-    assert "".join(choice["text"] for choice in choices) == "say itsay it"
+@pytest.mark.parametrize(
+    ("prompt", "echoed"),
+    [("say it", "say it"), ([1, *TOKENIZER.encode("naïve 🦙", add_special=False)], "naïve 🦙"), (["a"], "a")],
+)
+def test_echo(shared, stream, prompt, echoed):
+    """Once, before the first token."""
+    plain, answer = (shared.complete(prompt, max_tokens=2, stream=stream, echo=echo) for echo in (False, True))
+
+    def text(answer):
+        return "".join(c["choices"][0]["text"] for c in (events(answer) if stream else [answer.json()]))
+
+    assert text(answer) == echoed + text(plain)
+
+
+def test_special_tokens_of_an_echoed_prompt_are_hidden_or_shown(shared):
+    for skip, echoed in ((True, "a"), (False, "<s>a")):
+        answer = shared.complete(TOKENIZER.encode("a"), max_tokens=1, echo=True, skip_special_tokens=skip)
+        assert answer.json()["choices"][0]["text"].startswith(echoed + "<")
+
+
+@pytest.mark.parametrize(("add_special_tokens", "wanted"), [(None, True), (True, True), (False, False)])
+def test_special_tokens_are_added_or_not(shared, add_special_tokens, wanted):
+    shared.complete("specials", max_tokens=1, add_special_tokens=add_special_tokens)
+    assert shared.submitted("specials")["add_special"] is wanted
 
 
 def test_parameters_arrive(shared):
     shared.complete("arriving", max_tokens=1, temperature=0.3, logit_bias={"7": -5, "9": 1.5}, stop="s", seed=-1,
                     user="u", top_k=4, ignore_eos=True, n=1, best_of=1, suffix=None)  # fmt: skip
-    seen = shared.peer.expect("submit")
-    while seen["prompt"] != "arriving":
-        seen = shared.peer.expect("submit")
-    wanted = {"temperature": 0.3, "logit_bias": {"7": -5, "9": 1.5}, "stop": ["s"], "seed": -1, "top_k": 4}
+    seen = shared.submitted("arriving")
+    wanted = {"temperature": 0.3, "logit_bias": {"7": -5, "9": 1.5}, "stop": ["s"], "top_k": 4}
     assert {key: seen[key] for key in wanted} == wanted
+    assert seen["seed"] >= 0  # -1 and none: the front draws one
 
 
 @pytest.mark.parametrize(
     ("body", "name"),
     [
-        ({"n": 2}, "n"), ({"best_of": 3}, "best_of"), ({"suffix": "x"}, "suffix"), ({"max_tokens": 0},
+        ({"n": 0}, "n"), ({"n": 129}, "n"), ({"n": True}, "n"), ({"n": 101}, "n"), ({"best_of": 3}, "best_of"),
+        ({"best_of": 2, "n": 3}, "best_of"), ({"suffix": "x"}, "suffix"), ({"prompt": ["a"] * 51, "n": 2}, "prompt"),
+        ({"min_tokens": 17}, "min_tokens"), ({"min_tokens": 3, "max_tokens": 2}, "min_tokens"), ({"max_tokens": 0},
         "max_tokens"),
         ({"max_tokens": 9999}, "max_tokens"), ({"temperature": -0.1}, "temperature"), ({"logprobs": 21},
         "logprobs"),
@@ -117,8 +112,16 @@ def test_parameters_arrive(shared):
         "stream": True, "x": 1}, "x"),
         ({"stream_options": {"include_usage": True}}, "stream_options"), ({"prompt": None}, "prompt"),
         ({"prompt": []}, "prompt"),
-        ({"prompt": ["a", "b"]}, "prompt"), ({"prompt": [1, 1000]}, "prompt"), ({"prompt": [1, True]}, "prompt"),
+        ({"prompt": ["a", 5]}, "prompt"), ({"prompt": ["a", [5]]}, "prompt"), ({"prompt": [[5], []]}, "prompt"),
+        ({"prompt": [[1000], [1]]}, "prompt"), ({"prompt": [1, 1000]}, "prompt"), ({"prompt": [1, True]}, "prompt"),
         ({"prompt": 5}, "prompt"), ({"seed": "x"}, "seed"), ({"user": 5}, "user"), ({"tools": []}, "tools"),
+        ({"use_beam_search": True}, "use_beam_search"), ({"response_format": {"type": "json_object"}},
+        "response_format"), ({"priority": 1}, "priority"), ({"truncate_prompt_tokens": 5}, "truncate_prompt_tokens"),
+        ({"prompt_logprobs": 1}, "prompt_logprobs"), ({"return_token_ids": True}, "return_token_ids"),
+        ({"spaces_between_special_tokens": False}, "spaces_between_special_tokens"), ({"bad_words": ["x"]},
+        "bad_words"),
+        ({"stream": True, "stream_options": {"include_usage": 1}}, "include_usage"),
+        ({"stream": True, "stream_options": {"other": 1}}, "other"),
     ],
 )  # fmt: skip
 def test_a_parameter_is_honoured_or_refused(shared, body, name):
@@ -144,9 +147,26 @@ def test_a_stream_that_fails(shared):
     assert last["error"]["type"] == "server_error"
 
 
-def test_models(shared):
-    models = shared.http.get("/v1/models").json()
-    assert models["object"] == "list"
-    assert [(model["id"], model["object"], model["max_model_len"]) for model in models["data"]] == [
-        ("tiny", "model", 4096)
-    ]
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"temperature": 0}, {"temperature": 2}, {"temperature": 2.0, "top_p": 1, "top_k": -1}, {"max_tokens": 4096},
+        {"logprobs": 20}, {"n": 100, "max_tokens": 1}, {"stop": ["x"] * 64}, {"seed": -(2**63)},
+        {"seed": 2**64 - 1}, {"frequency_penalty": -2, "presence_penalty": 2.0}, {"min_p": 1},
+        {"repetition_penalty": 1.0, "ignore_eos": False, "min_tokens": 16}, {"top_k": 2**40},
+        {"logit_bias": {"999": 100, "0": -100}}, {"n": 2, "best_of": 2}, {"suffix": ""}, {"logprobs": None},
+        {"use_beam_search": False, "length_penalty": 1, "spaces_between_special_tokens": True, "priority": 0,
+         "truncate_prompt_tokens": None, "response_format": {"type": "text"}, "bad_words": [], "detokenize": True,
+         "stop_token_ids": [], "metadata": {"a": "b"}, "return_token_ids": False, "service_tier": "auto"},
+        {"stream": False, "stream_options": None}, {"nonsense": None},
+    ],
+)  # fmt: skip
+def test_legal_extremes_and_defaults(shared, body):
+    assert shared.complete("x @after=1", **body).status_code == 200
+
+
+def test_the_limit_is_told_when_a_choice_of_parameters_is_refused(shared):
+    message = shared.complete("x", temperature=0.5, n=500).json()["error"]["message"]
+    assert message == "n is 500, expected an integer in [1, 128]"
+    message = shared.complete(["x"] * 60, n=2).json()["error"]["message"]
+    assert message == "60 prompts with n = 2 are 120 sequences; the queue has room for 100"

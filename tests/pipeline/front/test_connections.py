@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import select
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +26,10 @@ def status_and_error(answer):
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"content-type: application/json" in head
     return int(head.split()[1]), json.loads(body)["error"]
+
+
+def resident_bytes(pid):
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def gone(served, timeout=10):
@@ -102,6 +109,35 @@ def test_a_body_too_large(serve):
             yield b"x" * 100
 
     assert served.http.post(GENERATE, content=chunks()).status_code == 413
+
+
+def unfinished(served, size, held):
+    """A connection that has sent so much of a body of `size` bytes."""
+    connection = served.connect()
+    connection.sendall(b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (GENERATE.encode(), size))
+    connection.sendall(b"x" * held)
+    return connection
+
+
+def test_bodies_that_are_too_much_together(serve):
+    """Each of them is allowed, and small ones are served all the time."""
+    served = serve(body_limit_bytes=1 << 20, body_memory_bytes=2 << 20)
+    with contextlib.ExitStack() as stack:
+        waiting = [stack.enter_context(unfinished(served, 1 << 20, 1 << 19)) for _ in range(6)]
+        refused = []
+        deadline = time.monotonic() + 20
+        while not refused:  # which of them comes too late is for the kernel to say
+            assert time.monotonic() < deadline
+            refused = [one for one in waiting if select.select([one], [], [], 0.02)[0]]
+            assert served.generate("a b", max_new_tokens=2).json()["generated_text"] == "a b"
+        refused[0].sendall(b"x" * (1 << 19))
+        answer = read_all(refused[0])
+        assert status_and_error(answer)[0] == 503
+        assert b"retry-after: 1" in answer
+        assert b"connection: close" in answer
+    body = b" " * ((1 << 20) - 64) + json.dumps(body_of("a", max_new_tokens=1)).encode()
+    while served.http.post(GENERATE, content=body).status_code != 200:  # until what was held has been given back
+        assert time.monotonic() < deadline
 
 
 def test_headers_too_long(serve):
@@ -260,10 +296,64 @@ def test_pipelined_requests_are_answered_in_order(shared):
     assert places == sorted(places)
 
 
-def test_nonsense_behind_a_request_does_not_get_into_its_answer(shared):
+def test_thousands_of_requests_without_waiting_for_answers(shared):
+    """One read may bring 14,000 of them, of which each would take kilobytes."""
+    tiny = b"GET /health HTTP/1.1\r\n\r\n"
+    before = resident_bytes(shared.front.pid)
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            connection = stack.enter_context(shared.connect())
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(post(body_of("@hang"), STREAM) + tiny * 11_000)
+                read_all(connection)  # until it is closed
+    assert resident_bytes(shared.front.pid) - before < 64 << 20
+    gone(shared)
     with shared.connect() as connection:
-        connection.sendall(post(body_of("a @pace=0.05", max_new_tokens=5), STREAM) + b"\x00\x01nonsense\r\n\r\n")
-        assert b"not a valid" not in read_all(connection)
+        connection.sendall(tiny * 200)
+        answer = b""
+        while answer.count(b'"alive"') < 200:
+            answer += connection.recv(1 << 16)
+
+
+def test_nonsense_behind_requests_is_answered_in_its_turn(shared):
+    good = [post(body_of(f"a {i} @pace=0.02", max_new_tokens=5), STREAM) for i in range(3)]
+    with shared.connect() as connection:
+        connection.sendall(b"".join(good) + b"\x00\x01nonsense\r\n\r\n" + good[0])
+        *answers, last = read_all(connection).split(b"HTTP/1.1 ")[1:]
+    assert len(answers) == 3
+    assert all(answer.startswith(b"200") and answer.endswith(b"0\r\n\r\n") for answer in answers)
+    assert status_and_error(b"HTTP/1.1 " + last)[0] == 400
+
+
+def test_nonsense_in_a_body_behind_a_request(shared):
+    first = post(body_of("first @pace=0.02", max_new_tokens=5))
+    with shared.connect() as connection:
+        connection.sendall(first + f"POST {STREAM} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n".encode())
+        answer, last = read_all(connection).split(b"HTTP/1.1 ")[1:]
+    assert answer.startswith(b"200")
+    assert status_and_error(b"HTTP/1.1 " + last)[0] == 400
+
+
+@pytest.mark.parametrize("announced", [b"Content-Length: 3000000\r\n", b"Transfer-Encoding: chunked\r\n"])
+@pytest.mark.parametrize("path", [b"/nowhere", b"/v1/completions"])
+def test_an_answer_that_comes_before_the_body_is_not_lost(serve, path, announced):
+    served = serve(body_limit_bytes=1000)
+    chunk = b"x" * 2999 if announced.startswith(b"Content") else b"bb7\r\n" + b"x" * 2999 + b"\r\n"
+    with served.connect() as connection:
+        connection.sendall(b"POST " + path + b" HTTP/1.1\r\nConnection: close\r\n" + announced + b"\r\n")
+        for _ in range(300):
+            connection.sendall(chunk)
+            time.sleep(0.0005)
+        assert status_and_error(read_all(connection))[0] in (404, 413)
+
+
+def test_a_body_that_stops_after_the_answer(serve):
+    served = serve(body_limit_bytes=1000, body_timeout_s=0.3)
+    with served.connect() as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nContent-Length: 5000\r\n\r\n" + b"x" * 100)
+        answer = read_all(connection)
+    assert status_and_error(answer)[0] == 413
+    assert answer.count(b"HTTP/1.1") == 1
 
 
 # ---- clients that go away ----------------------------------------------------------------------------------
@@ -306,8 +396,6 @@ def test_all_pipelined_requests_learn_that_the_client_went_away(shared):
 
 
 def test_descriptors_do_not_leak(shared):
-    import os
-
     before = len(os.listdir(f"/proc/{shared.front.pid}/fd"))
     for i in range(40):
         with shared.connect() as connection:

@@ -98,19 +98,17 @@ def test_text_survives(shared, text):
 
 def test_defaults(shared):
     shared.http.post(GENERATE, json={"inputs": "defaults @after=1"})
-    seen = shared.peer.expect("submit")
-    while seen["prompt"] != "defaults @after=1":
-        seen = shared.peer.expect("submit")
+    seen = shared.submitted("defaults @after=1")
     wanted: dict[str, object] = {
         "max_tokens": 300,
         "temperature": 0.0,
         "top_k": 0,
         "top_p": 1.0,
-        "seed": None,
         "stop": [],
         "logprobs": 0,
     }
     assert {key: seen[key] for key in wanted} == wanted
+    assert seen["seed"] >= 0  # drawn by the front
 
 
 def test_parameters_arrive(shared):
@@ -119,9 +117,7 @@ def test_parameters_arrive(shared):
         "topk_k": 5, "ignore_eos": True,
     }  # fmt: skip
     shared.generate("arriving", **parameters)
-    seen = shared.peer.expect("submit")
-    while seen["prompt"] != "arriving":
-        seen = shared.peer.expect("submit")
+    seen = shared.submitted("arriving")
     wanted = {"temperature": 0.5, "top_p": 0.9, "seed": 11, "stop": ["x", "yz"], "top_k": 5, "ignore_eos": True}
     assert {key: seen[key] for key in wanted} == wanted
 

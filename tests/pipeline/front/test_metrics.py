@@ -8,7 +8,7 @@ import re
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.stats import RequestTime, edges_s
+from pipeline.stats import RequestHistogram, edges
 
 from .conftest import post, read_until
 
@@ -64,12 +64,12 @@ def test_histograms(serve):
     found = families(served)
     counts = {}
     for name, histogram in (
-        ("time_to_first_token_seconds", RequestTime.TTFT), ("inter_token_latency_seconds", RequestTime.ITL),
-        ("e2e_request_latency_seconds", RequestTime.E2E), ("request_queue_time_seconds", RequestTime.QUEUE),
+        ("time_to_first_token_seconds", RequestHistogram.TTFT), ("inter_token_latency_seconds", RequestHistogram.ITL),
+        ("e2e_request_latency_seconds", RequestHistogram.E2E), ("request_queue_time_seconds", RequestHistogram.QUEUE),
     ):  # fmt: skip
         samples = found[f"ringserve_{name}"].samples
         buckets = [s for s in samples if s.name.endswith("_bucket")]
-        assert [float(s.labels["le"]) for s in buckets] == [*edges_s(histogram), float("inf")]
+        assert [float(s.labels["le"]) for s in buckets] == [*edges(histogram), float("inf")]
         assert [s.value for s in buckets] == sorted(s.value for s in buckets)
         counts[name] = next(s.value for s in samples if s.name.endswith("_count"))
         assert buckets[-1].value == counts[name]

@@ -8,12 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.demo import DEMO_DIR
+from model.tokenizer import load_tokenizer
 from pipeline.front import FrontSettings
+from pipeline.front.chat import parse_chat
 from pipeline.front.completions import parse_completion
 from pipeline.front.errors import ApiError
 from pipeline.front.llm_serving import parse_llm_serving
 from pipeline.messages import Admit, Submit, unpack_request, unpack_row
 
+TOKENIZER = load_tokenizer(DEMO_DIR)
 SETTINGS = FrontSettings(model_name="tiny", vocab_size=100, max_length=64, max_prompt=60, max_rows=2, max_queue=4)
 
 NUMBERS = st.one_of(
@@ -38,47 +42,87 @@ LLM_SERVING = [
     "details", "decoder_input_details", "watermark", "top_n_tokens", "truncate", "typical_p", "best_of",
 ]  # fmt: skip
 OPENAI = [
-    *COMMON, "model", "max_tokens", "min_tokens", "n", "best_of", "suffix", "echo", "logprobs", "logit_bias", "user",
-    "stream", "stream_options", "skip_special_tokens", "include_stop_str_in_output",
+    *COMMON, "model", "max_tokens", "min_tokens", "n", "suffix", "logprobs", "logit_bias", "user", "stream",
+    "stream_options", "skip_special_tokens", "include_stop_str_in_output", "add_special_tokens", "response_format",
+    "metadata", "bad_words", "use_beam_search", "priority", "truncate_prompt_tokens",
 ]  # fmt: skip
+COMPLETIONS = [*OPENAI, "best_of", "echo"]
+CHAT = [
+    *OPENAI, "max_completion_tokens", "top_logprobs", "tools", "tool_choice", "chat_template_kwargs",
+    "add_generation_prompt", "continue_final_message", "reasoning_effort", "modalities",
+]  # fmt: skip
+MESSAGES = st.lists(
+    st.dictionaries(st.sampled_from(["role", "content", "name", "tool_calls"]), st.just("user") | VALUES),
+    max_size=3,
+) | st.lists(
+    st.fixed_dictionaries({"role": st.sampled_from(["user", "system", "clown"]), "content": st.text(max_size=9)}),
+    min_size=1, max_size=3,
+)  # fmt: skip
+
+
+def survives(part):
+    """Both ways through the pipeline."""
+    submit = Submit(1, part.prompt, part.params, part.add_special)
+    admit = Admit(1, 1, 0, 0, 64, 0, part.params, np.zeros(1, np.int32), np.zeros(0, np.int32))
+    received = unpack_row(admit.pack()).params.sampling
+    assert received.top_k == part.params.sampling.top_k
+    assert 1 <= part.params.max_tokens <= 64
+    return unpack_request(submit.pack()) == submit
 
 
 def check(parse, statuses):
-    """A job survives both ways through the pipeline; a refusal names its parameter."""
+    """A job's parts survive, and each has its choice; a refusal names its parameter."""
     try:
         job = parse()
     except ApiError as error:
         return error.status in statuses and error.parameter is not None and bool(error.body())
-    submit = Submit(1, job.prompt, job.params)
-    admit = Admit(1, 1, 0, 0, 64, 0, job.params, np.zeros(1, np.int32), np.zeros(0, np.int32))
-    received = unpack_row(admit.pack()).params.sampling
-    assert received.top_k == job.params.sampling.top_k
-    assert 1 <= job.params.max_tokens <= 64
-    return unpack_request(submit.pack()) == submit
+    assert len(job.parts) == len(job.answer.choices) <= SETTINGS.max_queue
+    return all(map(survives, job.parts))
 
 
 @settings(max_examples=400, deadline=None)
 @given(st.dictionaries(st.sampled_from(LLM_SERVING), VALUES, max_size=3), st.sampled_from([None, True, False]))
 def test_llm_serving(parameters, streamed):
     body = orjson.loads(orjson.dumps({"inputs": "x", "parameters": parameters}))
-    assert check(lambda: parse_llm_serving(body, 1, streamed, SETTINGS), [422])
+    assert check(lambda: parse_llm_serving(body, streamed, SETTINGS), [422])
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.dictionaries(st.sampled_from(OPENAI), VALUES, max_size=3), VALUES | st.just("x"))
+@given(st.dictionaries(st.sampled_from(COMPLETIONS), VALUES, max_size=3), VALUES | st.just("x"))
 def test_completions(fields, prompt):
     body = orjson.loads(orjson.dumps({"prompt": prompt, **fields}))
-    assert check(lambda: parse_completion(body, 1, str, SETTINGS), [400, 404])
+    assert check(lambda: parse_completion(body, 1, TOKENIZER, SETTINGS), [400, 404])
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.dictionaries(st.sampled_from(CHAT), VALUES, max_size=3), MESSAGES | VALUES)
+def test_chat(fields, messages):
+    body = orjson.loads(orjson.dumps({"messages": messages, **fields}))
+    assert check(lambda: parse_chat(body, 1, TOKENIZER, SETTINGS), [400, 404])
 
 
 @pytest.mark.parametrize("top_k", [99, 100, 2**63])
 def test_a_top_k_of_the_whole_vocabulary_is_off(top_k):
     wanted = top_k if top_k < 100 else 0
-    assert parse_completion({"prompt": "x", "top_k": top_k}, 1, None, SETTINGS).params.sampling.top_k == wanted
-    body = {"inputs": "x", "parameters": {"top_k": top_k, "do_sample": True}}
-    assert parse_llm_serving(body, 1, None, SETTINGS).params.sampling.top_k == wanted
+    jobs = [
+        parse_completion({"prompt": "x", "top_k": top_k}, 1, None, SETTINGS),
+        parse_chat({"messages": [{"role": "user", "content": "x"}], "top_k": top_k}, 1, TOKENIZER, SETTINGS),
+        parse_llm_serving({"inputs": "x", "parameters": {"top_k": top_k, "do_sample": True}}, None, SETTINGS),
+    ]
+    assert [job.parts[0].params.sampling.top_k for job in jobs] == [wanted] * 3
 
 
-def test_without_a_tokenizer_logprobs_are_refused():
+@pytest.mark.parametrize("field", [{"logprobs": 1}, {"echo": True}])
+def test_without_a_tokenizer_what_needs_one_is_refused(field):
     with pytest.raises(ApiError, match="no tokenizer"):
-        parse_completion({"prompt": "x", "logprobs": 1}, 1, None, SETTINGS)
+        parse_completion({"prompt": [1, 2], **field}, 1, None, SETTINGS)
+
+
+def test_what_is_shown_of_a_value_is_short_whatever_it_is():
+    deep = []
+    for _ in range(900):
+        deep = [deep]
+    for value in (deep, "x" * 10**6, list(range(10**5)), 1 << 63, {"a": deep}):
+        with pytest.raises(ApiError) as caught:
+            parse_completion({"prompt": "x", "temperature": {"is": value}}, 1, None, SETTINGS)
+        assert len(caught.value.message) < 200

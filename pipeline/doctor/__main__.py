@@ -1,0 +1,74 @@
+"""``python -m pipeline.doctor [--config FILE] [--set KEY=VALUE]… [--json]``: what to change on this host."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections import Counter
+
+from model.errors import ModelError
+from pipeline.config import ConfigurationError, load_configuration
+from pipeline.doctor.examine import examine
+from pipeline.doctor.finding import Finding, Level, fail
+from pipeline.doctor.subject import Host, Plan
+
+_WIDTH = 10
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0, or 1 when something can't work."""
+    options = _parser().parse_args(arguments)
+    plan, mistakes = _plan(options.config, options.set)
+    found = mistakes + examine(Host(), plan)
+    print(as_json(found, options.config) if options.json else as_text(found, options.config))
+    return 1 if any(finding.level is Level.FAIL for finding in found) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.doctor", description="Check this host.")
+    parser.add_argument("--config", metavar="FILE", help="what is to run here; without it, sizes are not checked")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key; repeatable")
+    parser.add_argument("--json", action="store_true", help="one JSON object in place of lines")
+    return parser
+
+
+def _plan(path: str | None, overrides: list[str]) -> tuple[Plan | None, list[Finding]]:
+    if path is None:
+        return None, []
+    try:
+        config = load_configuration(path, overrides, other_host=True)
+    except ConfigurationError as error:
+        return None, [_mistake(problem) for problem in error.problems]
+    missing = [_mistake(problem) for problem in config.warnings]
+    try:
+        return Plan.of(config), missing
+    except ModelError as error:
+        return None, missing or [_mistake(error)]
+
+
+def _mistake(what: object) -> Finding:
+    return fail("config", str(what), "correct the file, or bring what it names to this host")
+
+
+def as_json(found: list[Finding], config: str | None) -> str:
+    well = all(finding.level is not Level.FAIL for finding in found)
+    findings = [dataclasses.asdict(finding) for finding in found]
+    return json.dumps({"config": config, "ok": well, "findings": findings}, indent=1, ensure_ascii=False)
+
+
+def as_text(found: list[Finding], config: str | None) -> str:
+    counts = Counter(finding.level for finding in found)
+    what = f"this host for {config}" if config else "this host (give --config FILE to check sizes, ports and files)"
+    lines = [f"RingServe's doctor on {what}", ""]
+    topics = list(dict.fromkeys(finding.topic for finding in found))
+    for finding in sorted(found, key=lambda finding: topics.index(finding.topic)):
+        lines.append(f"{finding.level.value.rjust(4)}  {finding.topic.ljust(_WIDTH)} {finding.text}")
+        lines += [f"{'':{_WIDTH + 7}}→ {finding.fix}"] if finding.fix else []
+    summary = f"{counts[Level.OK]} ok, {counts[Level.WARN]} to look at, {counts[Level.FAIL]} that can't work"
+    return "\n".join([*lines, "", summary])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

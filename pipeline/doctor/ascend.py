@@ -1,0 +1,83 @@
+"""Ascend's driver and runtime, where the configuration asks for a device.
+
+Not run on a device so far: paths and forms are those of Huawei's documents.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.doctor.finding import Finding, fail, ok, warn
+from pipeline.doctor.subject import Host, Plan
+from pipeline.host import HostError
+from pipeline.npu import devices_in, npu_table, physical_device
+
+TOPIC = "ascend"
+_SHARED = ("davinci_manager", "devmm_svm", "hisi_hdc")
+_UNTRIED = "(this check has not run on a device so far)"
+
+
+def check_ascend(host: Host, plan: Plan) -> Iterator[Finding]:
+    if not plan.on_ascend:
+        yield ok(TOPIC, "no Ascend device is asked for")
+        return
+    try:
+        device = physical_device(plan.config.serving_config.start_device_id)
+    except HostError as error:
+        yield fail(TOPIC, f"{error} {_UNTRIED}", "correct serving_config.start_device_id or the variable")
+        return
+    yield from _check_nodes(host, device)
+    yield from _check_runtime(host)
+    yield from _check_device(device)
+
+
+def _check_nodes(host: Host, device: int) -> Iterator[Finding]:
+    nodes = [host.root / "dev" / name for name in (f"davinci{device}", *_SHARED)]
+    missing = [str(node) for node in nodes if not node.exists()]
+    closed = [str(node) for node in nodes if node.exists() and not os.access(node, os.R_OK | os.W_OK)]
+    if missing:
+        fix = "install the driver; in a container: " + " ".join(f"--device={node}" for node in missing)
+        yield fail(TOPIC, f"missing: {', '.join(missing)} {_UNTRIED}", fix)
+    if closed:
+        fix = "run as a member of the driver's group (HwHiAiUser): SupplementaryGroups=HwHiAiUser in the unit"
+        yield fail(TOPIC, f"may not be opened: {', '.join(closed)} {_UNTRIED}", fix)
+    if not missing and not closed:
+        yield ok(TOPIC, f"the driver's devices for device {device} can be opened {_UNTRIED}")
+
+
+def _check_runtime(host: Host) -> Iterator[Finding]:
+    """CANN, which MindSpore loads when it is told to use a device."""
+    version = host.text("usr/local/Ascend/driver/version.info").partition("\n")[0]
+    if version:
+        yield ok(TOPIC, f"driver: {version} {_UNTRIED}")
+    else:
+        text = f"/usr/local/Ascend/driver/version.info can't be read {_UNTRIED}"
+        yield warn(TOPIC, text, "in a container: -v /usr/local/Ascend/driver:/usr/local/Ascend/driver:ro")
+    home = os.environ.get("ASCEND_HOME_PATH") or os.environ.get("ASCEND_TOOLKIT_HOME")
+    libraries = [Path(part) / "libascendcl.so" for part in os.environ.get("LD_LIBRARY_PATH", "").split(":") if part]
+    if home and any(library.exists() for library in libraries):
+        yield ok(TOPIC, f"CANN: {home} {_UNTRIED}")
+    else:
+        text = f"CANN's environment is not set: libascendcl.so is not on LD_LIBRARY_PATH {_UNTRIED}"
+        fix = "source /usr/local/Ascend/ascend-toolkit/set_env.sh; in a unit: EnvironmentFile= with what it sets"
+        yield fail(TOPIC, text, fix)
+
+
+def _check_device(device: int) -> Iterator[Finding]:
+    try:
+        devices = devices_in(npu_table())
+    except HostError as error:
+        fix = "in a container: -v /usr/local/bin/npu-smi:/usr/local/bin/npu-smi:ro"
+        yield warn(TOPIC, f"{error} {_UNTRIED}", fix)
+        return
+    health, bus = devices.get(device, ("", ""))
+    if health == "OK":
+        yield ok(TOPIC, f"device {device} at {bus}: health OK {_UNTRIED}")
+    elif health:
+        yield fail(TOPIC, f"device {device} at {bus}: health {health} {_UNTRIED}", "npu-smi info -t health")
+    else:
+        known = ", ".join(map(str, devices)) or "none"
+        text = f"npu-smi shows no device {device}; it shows {known} {_UNTRIED}"
+        yield fail(TOPIC, text, "correct serving_config.start_device_id")

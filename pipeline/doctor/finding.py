@@ -1,0 +1,36 @@
+"""What a check has to say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    """`WARN`: it works, but something costs or will not work later. `FAIL`: it can't work."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`topic` is a word of the host, such as "memory"; `fix` what to change, empty where nothing is to be."""
+
+    level: Level
+    topic: str
+    text: str
+    fix: str = ""
+
+
+def ok(topic: str, text: str) -> Finding:
+    return Finding(Level.OK, topic, text)
+
+
+def warn(topic: str, text: str, fix: str) -> Finding:
+    return Finding(Level.WARN, topic, text, fix)
+
+
+def fail(topic: str, text: str, fix: str) -> Finding:
+    return Finding(Level.FAIL, topic, text, fix)

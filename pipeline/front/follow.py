@@ -1,0 +1,38 @@
+"""What the launcher wants of the front: to take up the rings of each generation, and to let go of those before."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pipeline.front.backend import Backend
+from pipeline.front.settings import FrontRings
+from pipeline.generations import Control, Generation
+
+
+async def follow(control: Control, backend: Backend) -> None:
+    """Work in one generation after the other, until cancelled."""
+    came = asyncio.Event()
+
+    def take() -> None:
+        control.take()
+        came.set()
+
+    loop = asyncio.get_running_loop()
+    loop.add_reader(control.fileno(), take)
+    try:
+        while True:
+            control.waiting()
+            generation = await _next(control, came)
+            backend.rewire(FrontRings(**generation.handles))
+            control.ready(generation.number)
+            await backend.closed.wait()
+            await backend.leave()
+    finally:
+        loop.remove_reader(control.fileno())
+
+
+async def _next(control: Control, came: asyncio.Event) -> Generation:
+    while (generation := control.newest()) is None:
+        came.clear()
+        await came.wait()
+    return generation

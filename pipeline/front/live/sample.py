@@ -1,0 +1,76 @@
+"""Everything that is counted, at one moment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from pipeline.front.metrics import read_process
+from pipeline.stats import (
+    STAGES,
+    FrontCounter,
+    Histogram,
+    HistogramSnapshot,
+    LauncherCounter,
+    PreprocessCounter,
+    RequestHistogram,
+    RingReading,
+    SamplingCounter,
+    StatsReader,
+    StepColumn,
+    StepHistogram,
+)
+
+WATCHED: tuple[Histogram, ...] = (
+    RequestHistogram.TTFT,
+    RequestHistogram.ITL,
+    StepHistogram.OVERHEAD,
+    StepHistogram.DEVICE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Counters by stage; ends of rings; the last step; CPU time in seconds by stage."""
+
+    at_s: float  # of the monotonic clock
+    ready: bool
+    front: Mapping[str, int]
+    preprocess: Mapping[str, int]
+    sampling: Mapping[str, int]
+    histograms: Mapping[tuple[str, str], HistogramSnapshot]  # by kind and name
+    rings: tuple[RingReading, ...]
+    step_rows: int
+    step_decode_rows: int
+    step_tokens: int
+    cpu_s: Mapping[str, float]
+    states: Mapping[str, str]  # what the launcher thinks of the stages
+    restarts: int
+
+    @classmethod
+    def take(cls, stats: StatsReader) -> Self:
+        """About half a millisecond."""
+        step, launcher = stats.last_step(), stats.counters(LauncherCounter)
+        cpu = {stage: process.cpu_s for stage, pid in stats.pids().items() if (process := read_process(pid))}
+        return cls(
+            at_s=time.monotonic(),
+            ready=stats.ready,
+            front=stats.counters(FrontCounter),
+            preprocess=stats.counters(PreprocessCounter),
+            sampling=stats.counters(SamplingCounter),
+            histograms={key(each): stats.histogram(each) for each in WATCHED},
+            rings=tuple(stats.rings()),
+            step_rows=int(step[StepColumn.ROWS]),
+            step_decode_rows=int(step[StepColumn.DECODE_ROWS]),
+            step_tokens=int(step[StepColumn.TOKENS]),
+            cpu_s=cpu,
+            states={stage: stats.state(stage).name.lower() for stage in STAGES},
+            restarts=sum(launcher[f"{stage}_restarts"] for stage in STAGES),
+        )
+
+
+def key(histogram: Histogram) -> tuple[str, str]:
+    """Members of different kinds are equal as numbers."""
+    return type(histogram).__name__, histogram.name

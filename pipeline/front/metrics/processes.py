@@ -1,0 +1,68 @@
+"""The stages as processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client.core import Metric
+
+from pipeline.front.metrics.families import Labelled, counters, gauges
+from pipeline.stats import StatsReader
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    cpu_s: float
+    resident_bytes: int
+    started_s: float  # since the machine was started
+    threads: int
+
+
+def process_metrics(stats: StatsReader) -> Iterator[Metric]:
+    found = [(stage, process) for stage, pid in stats.pids().items() if (process := read_process(pid))]
+    boot_s = _boot_time_s()
+
+    def each(value: Callable[[Process], float]) -> Labelled:
+        return (((stage,), value(process)) for stage, process in found)
+
+    label = ("stage",)
+    yield counters("process_cpu_seconds", "CPU time of the stage", label, each(lambda process: process.cpu_s))
+    yield gauges(
+        "process_resident_memory_bytes",
+        "Resident memory of the stage, what it shares included",
+        label,
+        each(lambda process: process.resident_bytes),
+    )
+    yield gauges(
+        "process_start_time_seconds",
+        "When the stage was started, in seconds since the epoch",
+        label,
+        each(lambda process: boot_s + process.started_s),
+    )
+    yield gauges("process_threads", "Threads of the stage", label, each(lambda process: process.threads))
+
+
+def read_process(pid: int) -> Process | None:
+    """From proc(5); None when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    ticks = os.sysconf("SC_CLK_TCK")
+    state, user, system, threads, started, pages = fields[0], *(int(fields[i]) for i in (11, 12, 17, 19, 21))
+    if state == "Z":
+        return None
+    return Process(
+        cpu_s=(user + system) / ticks,
+        resident_bytes=pages * os.sysconf("SC_PAGESIZE"),
+        started_s=started / ticks,
+        threads=threads,
+    )
+
+
+def _boot_time_s() -> float:
+    lines = Path("/proc/stat").read_text().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith("btime ")))

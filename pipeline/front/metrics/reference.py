@@ -1,0 +1,108 @@
+"""The tables of docs/metrics.md: ``python -m pipeline.front.metrics.reference docs/metrics.md``.
+
+They are made from what a server exposes, so that they are true.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from prometheus_client.core import Metric
+
+from pipeline.front.metrics.collector import StatsCollector
+from pipeline.front.settings import FrontSettings
+from pipeline.stats import Counters, StatsPage, StatsReader
+from pipeline.wiring import ENDS
+
+_PART = re.compile(r"(<!-- (\w+): begin[^>]*-->\n).*?(<!-- \2: end -->)", re.DOTALL)
+_SECTIONS = ("server", "requests", "scheduling", "steps", "rings", "processes", "supervision")
+_HEADS: Sequence[str] = ("metric", "type", "labels", "meaning", "in vLLM")
+_OURS, _VLLM = "ringserve_", "vllm:"
+_SAME_IN_VLLM = (
+    "num_requests_running", "num_requests_waiting", "num_preemptions_total", "prefix_cache_queries_total",
+    "prefix_cache_hits_total", "prompt_tokens_total", "generation_tokens_total", "time_to_first_token_seconds",
+    "inter_token_latency_seconds", "request_time_per_output_token_seconds", "e2e_request_latency_seconds",
+    "request_queue_time_seconds", "request_prefill_time_seconds", "request_decode_time_seconds",
+    "request_inference_time_seconds", "request_prompt_tokens", "request_generation_tokens",
+    "request_params_max_tokens",
+)  # fmt: skip
+_OTHER_IN_VLLM = (
+    ("requests_total", "request_success_total"),
+    ("kv_cache_usage", "kv_cache_usage_perc"),
+    ("iteration_tokens", "iteration_tokens_total"),
+)
+
+
+def tables() -> dict[str, str]:
+    """Markdown by the name of the part of the page."""
+    families = exposed()
+    parts = {section: _table(families[section]) for section in _SECTIONS}
+    ladders = [line for section in _SECTIONS for family in families[section] for line in _ladder(family)]
+    return parts | {"ladders": "\n".join(["| histogram | upper edges of the buckets |", "|---|---|", *ladders, ""])}
+
+
+def exposed() -> dict[str, list[Metric]]:
+    """The families of a server that has not served yet, by section."""
+    page = StatsPage.create()
+    page.unlink()
+    for stage in ENDS:
+        Counters(page, stage).set_ready()
+    settings = FrontSettings(model_name="…", vocab_size=1, max_length=1, max_prompt=1, max_rows=1, max_queue=1)
+    collector = StatsCollector(StatsReader(page), settings)
+    found = {section: list(families) for section, families in collector.sections()}
+    page.close()
+    return found
+
+
+def refresh(page: str) -> str:
+    """The page with its generated parts as they should be."""
+    parts = tables()
+    return _PART.sub(lambda part: f"{part[1]}{parts[part[2]]}{part[3]}", page)
+
+
+def _table(families: Iterable[Metric]) -> str:
+    rows = [_row(family) for family in families]
+    columns = len(_HEADS) if any(row[-1] for row in rows) else len(_HEADS) - 1
+    lines = (_HEADS, ["---"] * columns, *rows)
+    return "".join(f"| {' | '.join(cells[:columns])} |\n" for cells in lines)
+
+
+def _row(family: Metric) -> Sequence[str]:
+    name = _exposed_name(family)
+    return f"`{name}`", family.type, _labels(family), family.documentation, _in_vllm(name)
+
+
+def _exposed_name(family: Metric) -> str:
+    return f"{family.name}_total" if family.type == "counter" else family.name
+
+
+def _labels(family: Metric) -> str:
+    values: dict[str, dict[str, None]] = {}
+    for sample in family.samples:
+        for label, value in sample.labels.items():
+            if label != "le":
+                values.setdefault(label, {})[value] = None
+    if len(values) == 1:
+        return "".join(f"`{label}`: {', '.join(known)}" for label, known in values.items())
+    return ", ".join(f"`{label}`" for label in values)
+
+
+def _in_vllm(name: str) -> str:
+    plain = name.removeprefix(_OURS)
+    same = {known: known for known in _SAME_IN_VLLM} | dict(_OTHER_IN_VLLM)
+    return f"`{_VLLM}{same[plain]}`" if plain in same else ""
+
+
+def _ladder(family: Metric) -> Iterator[str]:
+    if family.type == "histogram":
+        edges = dict.fromkeys(sample.labels["le"] for sample in family.samples if "le" in sample.labels)
+        yield f"| `{family.name}` | {', '.join(edge if edge == '+Inf' else f'{float(edge):g}' for edge in edges)} |"
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        target = Path(argument)
+        target.write_text(refresh(target.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,38 @@
+// The time from token to token: the device's part, and under a lens the host's, by the stage it was due to.
+
+import { joined, percent, seconds, write } from "./format.js";
+
+const STAGES = ["preprocess", "inference", "sampling"];
+const parts = (what) => STAGES.map((stage) => `<span class="${stage}" id="step-${stage}-${what}"></span>`).join("");
+const MARKUP = `
+  <p class="caption"><span>One step</span><b id="step-total">–</b></p>
+  <div class="bar"><span class="device" id="step-device"></span>${parts("share")}</div>
+  <svg class="lens" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true"><polygon id="step-lens"/></svg>
+  <p class="caption"><span>Host overhead: the device waits</span><b id="step-overhead">–</b></p>
+  <div class="bar">${parts("part")}</div>
+  <ul class="legend">
+    <li class="device">device <b id="step-device-time">–</b></li>
+    ${STAGES.map((stage) => `<li class="${stage}">${stage} <b id="step-${stage}-time">–</b></li>`).join("")}
+  </ul>`;
+
+/** Returns what shows figures in the element. */
+export function drawStep(element) {
+  element.innerHTML = MARKUP;
+  const part = (name) => element.querySelector(`#step-${name}`);
+  return ({ step }) => {
+    const { device_s: device, overhead_s: overhead, split_s: split } = step;
+    const known = device !== null && overhead !== null;
+    const total = known ? device + overhead : 0, share = known ? overhead / total : 0;
+    part("device").style.flexGrow = known ? 100 * (1 - share) : 0; // below 1 in all they would not fill the bar
+    part("lens").setAttribute("points", known ? `${100 - 100 * share},0 100,0 100,10 0,10` : "");
+    write(part("total"), known ? joined(seconds(total)) : "–");
+    write(part("overhead"), known ? `${joined(seconds(overhead))} = ${percent(share)}` : "–");
+    write(part("device-time"), joined(seconds(device)));
+    for (const stage of STAGES) {
+      const due = split ? split[stage] / overhead : 0;
+      part(`${stage}-share`).style.flexGrow = 100 * share * due;
+      part(`${stage}-part`).style.flexGrow = 100 * due;
+      write(part(`${stage}-time`), joined(seconds(split ? split[stage] : null)));
+    }
+  };
+}

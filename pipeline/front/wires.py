@@ -1,0 +1,127 @@
+"""The front's ends of the rings of one generation, from the moment they are handed over until they close."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import ipc
+from pipeline.front.settings import FrontRings
+
+_BATCH = 1024  # records that are dispatched together; under load each write then holds several
+
+Late = Callable[[], bytes | None]
+"""Makes a record when there is room for it; None: it is not wanted any more."""
+
+
+class Wires:
+    """Made inside a running loop. `on_deltas` and `on_reply` get every record, `run` returns when none can come.
+
+    What does not fit into the ring of requests at once waits in an outbox, and keeps its order there.
+    """
+
+    def __init__(
+        self, rings: FrontRings, on_deltas: Callable[[Sequence[bytes]], None], on_reply: Callable[[bytes], None]
+    ) -> None:
+        self._on_deltas, self._on_reply = on_deltas, on_reply
+        self._rings = [ipc.ByteRing.from_handle(handle) for handle in (rings.requests, rings.replies, rings.deltas)]
+        requests, replies, deltas = self._rings
+        self._requests = ipc.AsyncProducer(requests, label="front")
+        self._replies = ipc.AsyncConsumer(replies, label="front")
+        self._deltas = ipc.AsyncConsumer(deltas, label="front")
+        self._outbox: deque[tuple[Late, bool]] = deque()
+        self._flushing: asyncio.Task[None] | None = None
+        self.resuming = 0  # of what waits in the outbox: requests that were sent to others before
+        self._readers = [asyncio.create_task(read()) for read in (self._read_deltas, self._read_replies)]
+
+    @property
+    def rings(self) -> dict[str, ipc.ByteRing]:
+        return {ring.name: ring for ring in self._rings}
+
+    @property
+    def max_record(self) -> int:
+        """Bytes of the longest request."""
+        return int(self._requests.end.max_record)
+
+    async def run(self) -> None:
+        """Until both rings are at their end, or closed here. Raises what is wrong with a record."""
+        await asyncio.wait(self._readers, return_when=asyncio.FIRST_EXCEPTION)
+        for reader in self._readers:
+            if reader.done() and not reader.cancelled():
+                reader.result()
+
+    async def close(self) -> None:
+        """Dispatch what the rings still hold, and leave them."""
+        tasks = [*self._readers, *([self._flushing] if self._flushing else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            for record in _left(self._replies.end):
+                self._on_reply(record)
+            self._on_deltas(_left(self._deltas.end))
+        finally:
+            for end in (self._requests, self._replies, self._deltas):
+                end.close()
+            for ring in self._rings:
+                ring.close()
+
+    # ---- requests -------------------------------------------------------------------------------------------
+
+    def try_send(self, record: bytes) -> bool:
+        """False when there is no room now, or others wait for it. Raises PeerDied, RingClosed."""
+        slot = None if self._outbox else self._requests.try_reserve(len(record))
+        if slot is None:
+            return False
+        slot.write(record)
+        slot.publish()
+        return True
+
+    def send_later(self, late: Late, *, resumes: bool = False) -> None:
+        """As soon as there is room; not at all if these wires end before."""
+        self._outbox.append((late, resumes))
+        self.resuming += resumes
+        if self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.create_task(self._flush())
+
+    async def _flush(self) -> None:
+        with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):
+            while self._outbox:
+                late, resumes = self._outbox[0]
+                record = late()
+                if record is not None:
+                    slot = await self._requests.reserve(len(record))
+                    slot.write(record)
+                    slot.publish()
+                self._outbox.popleft()
+                self.resuming -= resumes
+
+    # ---- answers --------------------------------------------------------------------------------------------
+
+    async def _read_deltas(self) -> None:
+        deltas, end = self._deltas, self._deltas.end
+        with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):
+            while True:
+                with await deltas.read() as slot:
+                    records = [bytes(slot)]
+                if end.occupancy:
+                    records += end.read_many(_BATCH, 0)
+                self._on_deltas(records)
+                await asyncio.sleep(0)  # what was written goes out, and others get a turn
+
+    async def _read_replies(self) -> None:
+        with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):
+            while True:
+                with await self._replies.read() as slot:
+                    self._on_reply(bytes(slot))
+
+
+def _left(end: ipc.ByteConsumer) -> list[bytes]:
+    records: list[bytes] = []
+    with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):
+        while (slot := end.try_read()) is not None:
+            with slot:
+                records.append(bytes(slot))
+    return records

@@ -1,0 +1,146 @@
+"""A stage's process, as the launcher sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from enum import Enum
+from typing import Self
+
+from pipeline.api_keys import without_keys
+from pipeline.control import Channel, ChannelError, Message
+from pipeline.generations import CRASHED, KILLED
+
+_FAULTS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
+
+
+class Phase(Enum):
+    """What a process is busy with."""
+
+    LOADING = "loading"
+    WAITING = "waiting for rings"
+    ATTACHING = "attaching to its rings"
+    SERVING = "serving"
+    LEAVING = "letting go of its rings"
+
+
+class Child:
+    """Started, watched through its pidfd and its channel, ended. Nothing here blocks but `wait`."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], channel: Channel) -> None:
+        self.name = name
+        self.phase = Phase.LOADING
+        self.generation = 0  # the last one it was given
+        self.began = time.monotonic()
+        self.heard = 0  # messages
+        self.why = ""  # why it gave up, in its own words
+        self.ended_as: str | None = None  # HUNG or STOPPED, when the launcher ended it
+        self.channel: Channel | None = channel  # None: it says nothing any more
+        self.pidfd = os.pidfd_open(process.pid)
+        self._process = process
+        self._shown = ""
+
+    @classmethod
+    def start(cls, name: str, specification_fd: int, fds: Sequence[int], channel: Channel) -> Self:
+        """Raises OSError when no process can be made."""
+        command = [sys.executable, "-m", "pipeline.stage", name, str(specification_fd)]
+        environment = without_keys(os.environ)
+        process = subprocess.Popen(
+            command, pass_fds=[specification_fd, *fds], stdin=subprocess.DEVNULL, env=environment
+        )
+        return cls(name, process, channel)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} (pid {self.pid})"
+
+    @property
+    def dead(self) -> bool:
+        return bool(select.select([self.pidfd], [], [], 0)[0])
+
+    # ---- talking --------------------------------------------------------------------------------------------
+
+    def send(self, event: str, fds: Sequence[int] = (), **fields: object) -> None:
+        """Raises ChannelError for a stage that does not listen any more."""
+        if self.channel is None:
+            raise ChannelError(f"{self.title} has closed its control channel")
+        self.channel.send(event, fds, **fields)
+
+    def messages(self) -> Iterator[Message]:
+        """What it has said. Afterwards `channel` may be None."""
+        while self.channel is not None:
+            try:
+                message = self.channel.receive()
+            except ChannelError:
+                self.close_channel()
+                return
+            if message is None:
+                return
+            self.heard += 1
+            yield message
+
+    def close_channel(self) -> None:
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """Progress, on one line per stage: rewritten on a terminal, printed when the work changes elsewhere."""
+        text = f"ringserve: {self.name}: {what} {done} of {total}"
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            if sys.stderr.isatty():
+                print(f"\r\033[K{text}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+            elif what != self._shown:
+                print(text, file=sys.stderr, flush=True)
+        self._shown = what
+
+    # ---- ending ---------------------------------------------------------------------------------------------
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)  # nothing happens to one that was reaped
+
+    def wait(self, deadline: float) -> None:
+        """Until the deadline, then kill it."""
+        try:
+            self._process.wait(max(deadline - time.monotonic(), 0))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def reap(self) -> int:
+        """The status of a dead one; and forget it."""
+        status = self._process.wait()
+        self.close_channel()
+        os.close(self.pidfd)
+        return status
+
+    def how(self, status: int) -> str:
+        """CRASHED, KILLED, HUNG or STOPPED."""
+        if self.ended_as is not None:
+            return self.ended_as
+        return KILLED if status < 0 and -status not in _FAULTS else CRASHED
+
+    def describe(self, status: int) -> str:
+        """What became of it, for the log."""
+        if self.ended_as is not None:
+            return "was ended"
+        if status < 0:
+            return f"was killed by {_signal_name(-status)}"
+        return f"ended with status {status}" + (f": {self.why}" if self.why else "")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,111 @@
+"""The four processes: started with what each needs, and waited for, all at once."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from pipeline.config import Configuration
+from pipeline.control import Channel, Message
+from pipeline.descriptors import Shapes
+from pipeline.launcher.child import Child
+from pipeline.launcher.signals import Signals
+from pipeline.listening import Listeners
+from pipeline.stage import Specification
+from pipeline.stats import StatsPage
+
+_STOP_GRACE_S = 1.5
+
+
+class Crew:
+    """`children` holds those that live, or whose death was not told yet, by name."""
+
+    def __init__(
+        self, page: StatsPage, shapes: Shapes, listeners: Listeners, api_keys: tuple[str, ...], signals: Signals
+    ) -> None:
+        self.children: dict[str, Child] = {}
+        self.api_keys = api_keys  # digests; for the front alone
+        self._page, self._shapes, self._listeners = page, shapes, listeners
+        self._signals = signals
+        self._death_read, self._death_write = os.pipe()  # breaks when the launcher dies
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(signals, selectors.EVENT_READ)
+
+    def start(self, name: str, config: Configuration) -> Child:
+        """Raises OSError when no process can be made."""
+        with ExitStack() as stack:
+            channel, theirs = Channel.pair()
+            stack.callback(theirs.close)
+            config_fd = stack.enter_context(_anonymous_file("configuration", config.to_yaml().encode()))
+            specification = Specification(
+                config_fd=config_fd,
+                control_fd=theirs.fileno(),
+                death_fd=self._death_read,
+                stats_fd=self._page.segment.fd,
+                listen_fds=_fds(self._listeners.api) if name == "front" else (),
+                metrics_fds=_fds(self._listeners.metrics) if name == "front" else (),
+                api_keys=self.api_keys if name == "front" else (),
+                shapes={key: getattr(self._shapes, key) for key in self._shapes.__slots__},
+            )
+            fd = stack.enter_context(_anonymous_file("specification", specification.to_json()))
+            try:
+                child = Child.start(name, fd, [*specification.fds], channel)
+            except BaseException:
+                channel.close()
+                raise
+        self.children[name] = child
+        self._selector.register(child.pidfd, selectors.EVENT_READ, child)
+        self._selector.register(channel, selectors.EVENT_READ, child)
+        return child
+
+    def wait(self, timeout: float) -> Iterator[tuple[Child, Message | None]]:
+        """What the stages said, and None for one that died, which is then forgotten; deaths come first."""
+        events = self._selector.select(max(timeout, 0))
+        if any(key.data is None for key, _ in events):
+            self._signals.clear()
+        children: list[Child] = list(dict.fromkeys(key.data for key, _ in events if key.data is not None))
+        for child in sorted(children, key=lambda child: not child.dead):
+            channel, dead = child.channel, child.dead  # looked at before the messages: they are its last then
+            for message in child.messages():
+                yield child, message
+            if channel is not None and (dead or child.channel is None):
+                self._selector.unregister(channel)
+            if dead:
+                self._selector.unregister(child.pidfd)
+                del self.children[child.name]
+                yield child, None
+
+    def stop(self) -> None:
+        """Everybody: first asked, then made to."""
+        deadline = time.monotonic() + _STOP_GRACE_S
+        for child in self.children.values():
+            child.signal(signal.SIGTERM)
+        for child in self.children.values():
+            child.wait(deadline)
+            child.reap()
+        self.children.clear()
+
+    def close(self) -> None:
+        self.stop()
+        self._selector.close()
+        os.close(self._death_read)
+        os.close(self._death_write)
+
+
+def _fds(listeners: Sequence[socket.socket]) -> tuple[int, ...]:
+    return tuple(listener.fileno() for listener in listeners)
+
+
+@contextmanager
+def _anonymous_file(name: str, content: bytes) -> Iterator[int]:
+    fd = os.memfd_create(f"ringserve-{name}", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, content)
+        yield fd
+    finally:
+        os.close(fd)

@@ -1,0 +1,137 @@
+"""Supervision by progress: looks at what every process should be moving, and says which of them hang.
+
+Nobody is asked anything. Of a stage at work the indices of its rings are read, of one that loads its CPU time, of one
+that was told something whether it has done it, of the front the counter that its event loop raises.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
+
+from pipeline.launcher.child import Child, Phase
+from pipeline.launcher.processes import process_stat
+from pipeline.launcher.watch import PARTS, Gauges, Look, Patience
+from pipeline.stats import FrontCounter, StatsPage, StatsReader
+from pipeline.wiring import Wiring
+
+BUSY_LOOK_S, IDLE_LOOK_S = 0.2, 1.0
+SLOW_STEPS = 10  # nothing need move for as long as this many of the slowest steps known
+LOADING_PATIENCE = 12  # times as long: whoever loads may wait for a disk or a device without using the CPU
+TELLING_PATIENCE = 2  # whoever is told something ends its step first
+LONG_LIFE_S = 30.0  # what dies after that was not broken when it began
+LONGEST_LOADING_S = 1800.0  # a 7B checkpoint from a slow disk takes minutes
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """`child` is None where stages wait for each other, so that none is to blame. `stopped`: the process does not run
+    at all (SIGSTOP), which is nothing that it did itself."""
+
+    child: Child | None
+    still_s: float
+    what: str
+    stopped: bool = False
+
+
+class Oversight:
+    """`look` whenever it is `due`. `patience_s` is how long nothing may move where something should."""
+
+    def __init__(self, page: StatsPage, patience_s: float) -> None:
+        self.patience_s = patience_s
+        self.due = self._looked = time.monotonic()
+        self._page, self._stats = page, StatsReader(page)
+        self._patience = Patience()
+        self._gauges: Gauges | None = None
+        self._first: Look | None = None  # as the generation began
+        self._last: Look | None = None
+        self._complete_at: float | None = None
+
+    # ---- generations ----------------------------------------------------------------------------------------
+
+    def begin(self, wiring: Wiring) -> None:
+        """A generation is handed over."""
+        self._gauges = Gauges(wiring)
+        self._first = self._last = self._gauges.look()
+
+    def complete(self) -> None:
+        """Every stage is at work in it."""
+        self._complete_at = time.monotonic()
+
+    def end(self) -> set[str]:
+        """It is over: the stages that did something useful in it, or lived long."""
+        useful = set(self._useful())
+        self._gauges = self._first = self._last = self._complete_at = None
+        return useful
+
+    def _useful(self) -> Iterator[str]:
+        if self._gauges is None or self._first is None or self._complete_at is None:
+            return
+        now, old = self._gauges.look(), time.monotonic() - self._complete_at > LONG_LIFE_S
+        yield from (stage for stage in PARTS if old or now.positions(stage) != self._first.positions(stage))
+
+    # ---- looking --------------------------------------------------------------------------------------------
+
+    def look(self, children: Iterable[Child]) -> list[Hang]:
+        """Who hangs, as seen now."""
+        now, planned = time.monotonic(), self.due - self._looked
+        elapsed = min(now - self._looked, 2 * planned)  # if this process was stopped, so perhaps were the others
+        self._looked = now
+        look = self._gauges.look() if self._gauges else None
+        self.due = now + (BUSY_LOOK_S if look and (look.has_work or look != self._last) else IDLE_LOOK_S)
+        self._last = look
+        hangs = [hang for child in children if (hang := self._look_at(child, look, elapsed))]
+        if not hangs and (still := self._still("everybody", _deadlock(look), elapsed, TELLING_PATIENCE)):
+            hangs.append(Hang(None, still, "the stages wait for each other"))
+        return hangs
+
+    def _look_at(self, child: Child, look: Look | None, elapsed: float) -> Hang | None:
+        name, phase = child.name, child.phase
+        if phase is Phase.LOADING:
+            return self._look_at_loading(child, elapsed)
+        if name == "front":
+            beat = int(self._page.views.front[FrontCounter.BEAT])
+            if still := self._still((child.pid, "beat"), beat, elapsed):
+                return _hang(child, still, "its event loop stands still")
+        if phase in (Phase.ATTACHING, Phase.LEAVING):
+            evidence: Hashable = (phase, child.generation)
+            if still := self._still((child.pid, "told"), evidence, elapsed, TELLING_PATIENCE):
+                return _hang(child, still, f"it should have ended {phase.value}")
+        if phase is Phase.SERVING and look is not None:
+            evidence = (child.generation, look.positions(name)) if look.is_due(name) else None
+            if still := self._still((child.pid, "work"), evidence, elapsed):
+                return _hang(child, still, "it has work and does not get on")
+        return None
+
+    def _look_at_loading(self, child: Child, elapsed: float) -> Hang | None:
+        stat = process_stat(child.pid)
+        evidence = (child.heard, stat.cpu_ticks if stat else 0)
+        patience = 1 if stat and stat.stopped else LOADING_PATIENCE
+        if still := self._still((child.pid, "load"), evidence, elapsed, patience):
+            return _hang(child, still, "it does not get on loading")
+        age = time.monotonic() - child.began
+        return _hang(child, age, "it is still loading") if age > LONGEST_LOADING_S else None
+
+    def _still(self, who: Hashable, evidence: Hashable, elapsed: float, patience: int = 1) -> float:
+        """Seconds without progress if they are too many, else 0."""
+        still = self._patience.still_s(who, evidence, elapsed)
+        if still < self.patience_s * patience:
+            return 0
+        return still if still >= SLOW_STEPS * patience * self._stats.slowest_step_s() else 0
+
+    def forget(self, child: Child) -> None:
+        """It is gone."""
+        self._patience.forget(child.pid)
+
+
+def _hang(child: Child, still: float, what: str) -> Hang:
+    stat = process_stat(child.pid)
+    return Hang(child, still, what, stopped=bool(stat and stat.stopped))
+
+
+def _deadlock(look: Look | None) -> Hashable:
+    """Work is there, and nobody is due. What was changing before is no evidence of it."""
+    if look is None or not look.has_work or any(map(look.is_due, PARTS)):
+        return None
+    return tuple(map(look.positions, PARTS))

@@ -1,0 +1,79 @@
+"""Kills and stops processes of a real server under 32 streams of known text, and compares every stream.
+
+    python scripts/chaos.py                         two rounds of each kind, on an emulated device; some two minutes
+    python scripts/chaos.py --rounds 500            for a night
+    python scripts/chaos.py --stages inference      only this one is hit
+    python scripts/chaos.py --config configs/demo.yaml --streams 8 --tokens 80
+
+A round is one fault at a random time: kill -9, or SIGSTOP for ten seconds, of one stage or of several at once.
+Streams come from both APIs, a third of them sampled with a seed; each must be, token by token, what it was before
+anything happened. One whose front was killed loses its connection, and must be the beginning of that. At the end
+nothing may be in use, held or left that was not at the beginning. Exit status 1 if anything was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+from survival.ordeal import Plan, Report, run
+from survival.server import STAGES, ServerError
+
+EMULATED = Path(__file__).parents[1] / "configs" / "emulated_910b.yaml"
+DEFAULTS = ("pipeline.hang_timeout_s=2", "pipeline.runner.cost_model.fixed_ms=10")
+
+
+def parse() -> Plan:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=22)
+    parser.add_argument("--stages", default=",".join(STAGES), help="those that are hit, separated by commas")
+    parser.add_argument("--config", type=Path, help=f"default: {EMULATED.name} with steps of 10 ms")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key")
+    parser.add_argument("--streams", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=300, help="of the longest stream")
+    parser.add_argument("--seed", type=int, default=0, help="of what is done when")
+    options = parser.parse_args()
+    stages = tuple(options.stages.split(","))
+    if unknown := set(stages) - set(STAGES):
+        parser.error(f"--stages: {', '.join(sorted(unknown))} is no stage; there are {', '.join(STAGES)}")
+    overrides = (*(() if options.config else DEFAULTS), *options.set)
+    config = options.config or EMULATED
+    return Plan(config, overrides, options.rounds, stages, options.streams, options.tokens, options.seed)
+
+
+def main() -> int:
+    plan = parse()
+    print(f"seed {plan.seed}", flush=True)
+    try:
+        report = run(plan, lambda text: print(text, flush=True))
+    except (ServerError, ValueError) as error:
+        print(f"chaos: {error}", file=sys.stderr)
+        return 1
+    tell(report)
+    return 1 if report.wrong or report.tally.wrong else 0
+
+
+def tell(report: Report) -> None:
+    tally = report.tally
+    print(f"\n{report.rounds} rounds, {report.restarts} restarts; seconds for which streams stood still:")
+    for name, silences in sorted(report.resumed_s.items()):
+        if silences:
+            print(f"  {name:24} p50 {statistics.median(silences):6.2f}   max {max(silences):6.2f}")
+    every = [silence for silences in report.resumed_s.values() for silence in silences]
+    if every:
+        print(f"  {'all':24} p50 {statistics.median(every):6.2f}   max {max(every):6.2f}")
+    if report.fronts_s:
+        fronts = report.fronts_s
+        print(f"first token of a new front: p50 {statistics.median(fronts):.2f} s, max {max(fronts):.2f} s")
+    print(
+        f"{tally.streams} whole streams and {tally.cut_off} that were cut off with their front, {tally.tokens} tokens"
+    )
+    print(f"tokens lost: {tally.lost}, doubled: {tally.doubled}")
+    for wrong in (*tally.wrong, *report.wrong):
+        print(f"WRONG: {wrong}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What configs/grafana.json is made of."""

@@ -1,0 +1,59 @@
+"""The first token of an idle server: what it waits for beside tokenizing and the prefill step."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+
+from model.tokenizer import load_tokenizer
+from overhead_bench.client import Question, Streams, prompt, serve_client
+from overhead_bench.device import Device, serve_bare_steps
+from overhead_bench.figures import Goal
+from overhead_bench.measure import Say
+from overhead_bench.servers import ringserve
+from overhead_bench.tables import Row
+from overhead_bench.workers import ask, worker
+from pipeline.config import load_configuration
+
+GOAL_MS = 1.5
+STEP_MS = 22.5
+_IDLE_S = 0.1  # before each request: everybody sleeps
+
+
+def measure_ttft(requests: int, directory: Path, say: Say) -> Row:
+    """One request at a time. Raises StreamError, ServerError."""
+    device = Device(STEP_MS)
+    file = device.write(directory / "ttft.yaml", 1)
+    vocabulary = load_configuration(file).tokenizer.vocab_file
+    assert vocabulary is not None
+    tokenizer = load_tokenizer(vocabulary)
+    say(f"time to the first token of an idle server: {requests} requests")
+    ttft_ms, encode_ms = [], []
+    with worker(serve_client) as client, worker(serve_bare_steps, file) as bare, ringserve(file) as server:
+        step_ms = float(np.median(ask(bare, (1, 20, True)))) / 1e6
+        for number in range(requests + 3):
+            time.sleep(_IDLE_S)
+            begun = time.perf_counter_ns()
+            tokenizer.encode(prompt(0))
+            encode_ms.append((time.perf_counter_ns() - begun) / 1e6)
+            streams: Streams = ask(client, Question(server.port, "llm-serving", 1, 2))
+            if number >= 3:  # the first ones warm up
+                ttft_ms.append(float(streams.times_ns[0, 0] - streams.sent_ns[0]) / 1e6)
+    encoding = float(np.median(encode_ms))
+    over = np.array(ttft_ms) - encoding - step_ms
+    p50, p99 = np.percentile(over, [50, 99])
+    row = {
+        "requests": requests,
+        "ttft_p50_ms": round(float(np.median(ttft_ms)), 3),
+        "step_ms": round(step_ms, 3),
+        "tokenizing_ms": round(encoding, 3),
+        "overhead_p50_ms": round(float(p50), 3),
+        "overhead_p99_ms": round(float(p99), 3),
+    }
+    goal = Goal(
+        "time to the first token beside tokenizing and the step, median", row["overhead_p50_ms"], GOAL_MS, "ms"
+    )
+    title = f"Time to the first token of an idle server, at an HTTP client; device {device.name}"
+    return {"title": title, "results": [row], "goals": [goal.told()]}

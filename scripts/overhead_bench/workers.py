@@ -1,0 +1,37 @@
+"""Processes of the benchmark itself that answer questions over a pipe: the client, and the bare device."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+
+@contextmanager
+def worker(target: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
+    """A process that says that it is ready, and answers what is sent to it until the pipe is closed."""
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    process = spawn.Process(target=target, args=(*arguments, there))
+    process.start()
+    there.close()
+    try:
+        here.recv()
+        yield here
+    finally:
+        here.close()
+        process.join(5)
+        if process.is_alive():
+            process.terminate()
+            process.join()
+
+
+def ask(asked: Connection, question: object) -> Any:
+    """Raises what the worker answers with, if that is an exception."""
+    asked.send(question)
+    answer = asked.recv()
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
