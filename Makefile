@@ -8,7 +8,8 @@ PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch])
 CONFIG  ?= configs/demo.yaml
 
-.PHONY: serve doctor test lint format bench-ipc bench-overhead stress-ipc verify sanitize test-aarch64 clean
+.PHONY: serve doctor test lint format bench-ipc bench-overhead bench-serving bench-task1 bench-task2 compare-peers
+.PHONY: stress-ipc verify sanitize test-aarch64 clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -44,6 +45,29 @@ bench-ipc: $(VENV)/.stamp-bench
 
 bench-overhead: $(VENV)/.stamp-serve
 	$(BIN)/python scripts/bench_overhead.py --json bench-overhead.json $(BENCH_FLAGS)
+
+bench-serving: $(VENV)/.stamp-bench
+	$(BIN)/python scripts/bench_serving.py --config configs/demo.yaml --max-concurrency 8 --num-prompts 200 \
+	    --random-input-len 64 --random-output-len 64 --json bench-serving.json --plot bench-serving.png $(BENCH_FLAGS)
+
+# The speed run of llm-serving's load, all 1500 requests at once, on an emulated device
+bench-task1: $(VENV)/.stamp-bench
+	$(BIN)/python scripts/bench_serving.py --config configs/emulated_910b.yaml --dataset-name task1 \
+	    --set model_config.decode_batch_size=128 --set pipeline.max_queue=2048 --set pipeline.max_connections=2048 \
+	    --set pipeline.log.level=warning --json bench-task1.json --plot bench-task1.png $(BENCH_FLAGS)
+
+# Its accuracy run, twice on the demo model: the logits must not depend on how requests are batched
+TASK2 := scripts/bench_serving.py --config configs/demo.yaml --dataset-name task2 --ignore-eos \
+	--set pipeline.log.level=warning
+
+bench-task2: $(VENV)/.stamp-serve
+	rm -rf .cache/task2
+	$(BIN)/python $(TASK2) --save-logits .cache/task2/base
+	$(BIN)/python $(TASK2) --save-logits .cache/task2/new --base-logits .cache/task2/base \
+	    --set model_config.decode_batch_size=5 --set pipeline.overlap=false --set pipeline.prefix_cache=false
+
+compare-peers: $(VENV)/.stamp-bench
+	$(BIN)/python scripts/compare_peers.py --install --json bench-peers.json $(BENCH_FLAGS)
 
 stress-ipc: $(VENV)/.stamp-serve
 	$(BIN)/python scripts/stress_ipc.py --messages 100000000 --ring slot,byte,broadcast

@@ -10,6 +10,10 @@ from typing import Self
 
 from pipeline.config import Configuration
 
+SEND_BUFFER_BYTES = 128 << 10
+"""What the kernel takes of an answer that its client does not read (it doubles that for its own needs). Left to
+itself it takes up to 4 MiB a connection: whole answers vanish there before anybody can tell that nobody reads."""
+
 
 class PortInUseError(Exception):
     """An address can't be listened on."""
@@ -79,6 +83,7 @@ def _bound(host: str, port: int, backlog: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # connections inherit it
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((host, port))

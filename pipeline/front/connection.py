@@ -34,13 +34,15 @@ class TooManyRequestsError(Exception):
 
 
 class Connection(HttpToolsProtocol):
-    """`on_lost` holds what is to be called once when the connection is gone, which `lost` tells for ever after."""
+    """`on_lost` holds what is to be called once when the connection is gone, with why it is; `lost` tells that it is
+    for ever after."""
 
     def __init__(self, *args: Any, settings: FrontSettings, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.settings = settings
         self.timeout_keep_alive = settings.keep_alive_s  # type: ignore[assignment]
-        self.on_lost: set[Callable[[], None]] = set()
+        self.on_lost: set[Callable[[str], None]] = set()
+        self._why_lost = "the client closed the connection"
         self.lost = False
         self._slow: asyncio.TimerHandle | None = None  # runs while a request is incomplete
         self._stalled: asyncio.TimerHandle | None = None  # runs while the client does not read
@@ -87,7 +89,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
         lost, self.on_lost = self.on_lost, set()
         for notify in lost:
-            notify()
+            notify(self._why_lost)
 
     def timeout_keep_alive_handler(self) -> None:
         self._leave()
@@ -181,7 +183,7 @@ class Connection(HttpToolsProtocol):
         self._limit_request(self.settings.body_timeout_s)
         super().on_headers_complete()
         self.cycle.transport = self._polite  # type: ignore[assignment]
-        if self.parser.get_http_version() in ("0.9", "1.0"):
+        if self.scope["http_version"] != "1.1":
             self.cycle.send = UntilClose(self.cycle).send  # type: ignore[method-assign]
 
     def on_message_complete(self) -> None:
@@ -249,7 +251,8 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._abort_in(self.settings.write_timeout_s)
+        seconds = self.settings.write_timeout_s
+        self._abort_in(seconds, f"the client did not read for {seconds:g} s")
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -259,7 +262,11 @@ class Connection(HttpToolsProtocol):
         if self._leaving:
             self._linger()
 
-    def _abort_in(self, seconds: float) -> None:
+    def _abort_in(self, seconds: float, why: str = "") -> None:
         if self._stalled is not None:
             self._stalled.cancel()
-        self._stalled = self.loop.call_later(seconds, self.abort)
+        self._stalled = self.loop.call_later(seconds, self._cut_off, why)
+
+    def _cut_off(self, why: str) -> None:
+        self._why_lost = why or self._why_lost
+        self.abort()

@@ -42,6 +42,7 @@ class Exchange:
         self.client_id = _client_id(self.headers.get(REQUEST_ID, b""))
         self.request_id = self.client_id or secrets.token_hex(8).encode()  # of the answer, whatever it is
         self.connection: Connection = scope["extensions"][EXTENSION]["connection"]
+        self._chunks: bool = scope["http_version"] == "1.1"
         self.started = False
         self._chunked: bool = scope["http_version"] not in ("0.9", "1.0")
         self._unread = False  # the body was given up half-way
@@ -112,9 +113,9 @@ class Exchange:
 
     @property
     def keeps_up(self) -> bool:
-        """The client is there and reads what is written."""
+        """The client is there, reads what is written, and knows chunks."""
         connection = self.connection
-        return not connection.flow.write_paused and not connection.transport.is_closing()
+        return self._chunks and not connection.flow.write_paused and not connection.transport.is_closing()
 
     def write_soon(self, body: bytes, outbox: Outbox) -> None:
         """As `write`, for every token, where the client `keeps_up`: HTTP's chunk goes to the transport itself. Nobody

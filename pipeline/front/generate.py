@@ -56,8 +56,8 @@ class Generation:
             connection.on_lost.discard(disconnect)
             self._close()
 
-    def _open(self) -> Callable[[], None]:
-        """Submit the request. Returns what is to be called when the client is gone."""
+    def _open(self) -> Callable[[str], None]:
+        """Submit the request. Returns what is to be called, with why, when the client is gone."""
         stream = self._tokens = self._submit(self._job.parts[0], self._progress)
         return stream.disconnect
 

@@ -59,12 +59,12 @@ class ManyParts(Generation):
                 progress.cancel(str(gone))
             raise
 
-    def _open(self) -> Callable[[], None]:
+    def _open(self) -> Callable[[str], None]:
         return self._disconnect  # they are submitted one after the other, as there is room
 
-    def _disconnect(self) -> None:
+    def _disconnect(self, why: str) -> None:
         for running in self._live:
-            running.stream.disconnect()
+            running.stream.disconnect(why)
 
     def _close(self) -> None:
         for running in self._live:

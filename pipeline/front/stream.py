@@ -120,9 +120,9 @@ class TokenStream:
         """Nobody takes records any more."""
         self._over = True
 
-    def disconnect(self) -> None:
+    def disconnect(self, why: str) -> None:
         self._records.clear()
-        self.fail(ClientGone("the client closed the connection"))
+        self.fail(ClientGone(why))
 
     async def take(self, pass_on: PassOn | None = None) -> list[bytes]:
         """All records that are there, at least one. Raises ApiError, ClientGone.

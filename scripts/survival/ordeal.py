@@ -12,12 +12,12 @@ from pathlib import Path
 
 from survival.faults import Fault, deal, inflict
 from survival.load import Load, Tally, jobs, undisturbed
+from survival.quiet import Quiet
 from survival.server import STAGES, Server, log_file, started, traces
 from survival.streams import Stream
 
 RECOVERY_S = 60.0
 _LOOK_S = 0.05
-_QUIET = ("num_requests_running", "num_requests_waiting", "kv_blocks_used", "requests_in_flight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class _Ordeal:
         plan, server = self._plan, self._server
         work = jobs(plan.streams, plan.tokens)
         expected = await undisturbed(server.port, work)
-        held, segments = server.descriptors(), len(server.segments())
+        quiet = Quiet.of(server)
         self._load = load = Load(server.port, work, expected)
         self._report = report = Report(load.tally)
         load.start()
@@ -87,7 +87,9 @@ class _Ordeal:
             report.wrong.append(str(error))
             return report
         await load.stop()
-        await self._look_around(held, segments)
+        report.wrong += await quiet.differences(server)
+        metrics = await asyncio.to_thread(server.metrics)
+        report.restarts = int(sum(metrics[f'ringserve_restarts_total{{stage="{stage}"}}'] for stage in STAGES))
         return report
 
     async def _round(self, fault: Fault) -> None:
@@ -147,32 +149,7 @@ class _Ordeal:
             await asyncio.sleep(_LOOK_S)
         raise NoRecovery(f"no token from a new front within {RECOVERY_S:.0f} s")
 
-    async def _look_around(self, held: dict[str, int], segments: int) -> None:
-        """When all is quiet nothing is in use but what was in use at the beginning."""
-        server, wrong = self._server, self._report.wrong
-        deadline = time.monotonic() + 10
-        while True:
-            metrics = await asyncio.to_thread(server.metrics)
-            busy = {name: metrics[f"ringserve_{name}"] for name in _QUIET if metrics[f"ringserve_{name}"]}
-            now = server.descriptors()
-            if (not busy and _none_more(now, held)) or time.monotonic() > deadline:
-                break
-            await asyncio.sleep(_LOOK_S)
-        wrong += [f"{name} is {value:g} when nothing runs" for name, value in busy.items()]
-        wrong += [
-            f"{name} holds {now[name]} descriptors, {held[name]} at first" for name in held if now[name] > held[name]
-        ]
-        if (count := len(server.segments())) != segments:
-            wrong.append(f"{count} segments are held, {segments} at first")
-        self._report.restarts = int(
-            sum(value for name, value in metrics.items() if name.startswith("ringserve_restarts_total"))
-        )
-
 
 def _silence(stream: Stream, since: float) -> float:
     times = [since, *(time for time in stream.times_s if time > since)]
     return max(itertools.pairwise(times), key=lambda pair: pair[1] - pair[0])[1] - since
-
-
-def _none_more(now: dict[str, int], before: dict[str, int]) -> bool:
-    return all(now[name] <= before[name] for name in before)

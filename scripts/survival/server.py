@@ -15,9 +15,11 @@ from pathlib import Path
 
 from ipc.inspect import FoundSegment, find_segments
 from pipeline.stats import STAGES
+from pipeline.wiring import ENDS
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 60.0
+_RINGS = len(ENDS["preprocess"])  # nobody has more
 
 
 class ServerError(Exception):
@@ -79,16 +81,26 @@ class Server:
         return [found for found in find_segments() if mine & {*found.pids} or f"-{self.pid}-" in found.name]
 
     def descriptors(self) -> dict[str, int]:
-        """Open descriptors by process."""
+        """Open descriptors by process. A pidfd is opened when a wait lasts for the first time, and may or may not be
+        there; one per ring is allowed for, whatever the number."""
         pids = {"launcher": self.pid, **self.stages()}
-        return {name: len(os.listdir(f"/proc/{pid}/fd")) for name, pid in pids.items()}  # noqa: PTH208 - a count
+        return {name: _count_descriptors(pid) for name, pid in pids.items()}
 
     def resident_bytes(self) -> dict[str, int]:
-        """Private memory and what is mapped, by process."""
+        """RSS by process."""
         page = os.sysconf("SC_PAGE_SIZE")
         pids = {"launcher": self.pid, **self.stages()}
-        statm = {name: Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split() for name, pid in pids.items()}
-        return {name: (int(words[1]) - int(words[2])) * page for name, words in statm.items()}
+        return {
+            name: int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * page
+            for name, pid in pids.items()
+        }
+
+    def lost_wakes(self) -> int:
+        """Timed waits that expired though data was there, in all rings; must be 0. Raises ServerError."""
+        rings = [found.ring for found in self.segments() if found.ring is not None]
+        if not rings:
+            raise ServerError("no ring was found")
+        return sum(side.counters["lost_wakes"] for ring in rings for side in (ring.producer, *ring.consumers))
 
     def stop(self) -> int:
         """SIGTERM, and the exit status; whoever is left then is killed."""
@@ -130,6 +142,15 @@ def traces(launcher: int, stages: Mapping[str, int]) -> list[str]:
     return left + [
         found.name for found in find_segments() if f"-{launcher}-" in found.name or {*found.pids} & {*stages.values()}
     ]
+
+
+def _count_descriptors(pid: int) -> int:
+    targets = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            targets.append(str(path.readlink()))
+    pidfds = targets.count("anon_inode:[pidfd]")
+    return len(targets) - pidfds + max(pidfds, _RINGS)
 
 
 def _children(pid: int) -> list[int]:

@@ -84,9 +84,8 @@ class Supervised(Launched):
     def counters(self):
         """Every Prometheus counter, by name and labels."""
         lines = httpx.get(self.base + "/metrics", timeout=LONG_S).text.splitlines()
-        return {
-            line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if "_total" in line.split("{")[0]
-        }
+        pairs = (line.rsplit(" ", 1) for line in lines if "_total" in line.split("{")[0] and line[0] != "#")
+        return {name: float(value) for name, value in pairs}
 
     def wait(self):
         """Exit status; its output is complete then."""

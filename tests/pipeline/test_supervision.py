@@ -5,12 +5,15 @@ What becomes of requests under way is the matter of test_survival.py. Here each 
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -42,7 +45,7 @@ def own(tmp_path):
         server.stop()
 
 
-# ---- death --------------------------------------------------------------------------------------------------------
+# ---- death ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -104,11 +107,10 @@ def test_descriptors_and_mappings_do_not_grow(shared):
 
 def mapped(pid):
     """Segments in this process's memory."""
-    with open(f"/proc/{pid}/maps", encoding="ascii") as maps:
-        return sum("/dev/shm/ringserve-" in line for line in maps)
+    return Path(f"/proc/{pid}/maps").read_text(encoding="ascii").count("/dev/shm/ringserve-")
 
 
-# ---- hangs --------------------------------------------------------------------------------------------------------
+# ---- hangs ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -171,38 +173,44 @@ def test_a_launcher_that_was_stopped_blames_nobody(shared):
     assert shared.stages() == pids
 
 
-# ---- while it starts ------------------------------------------------------------------------------------------------
+# ---- while it starts -----------------------------------------------------------------------------------------------
 
 
 class Meddler:
-    """Does something to a stage's process as soon as it is there, while the server starts."""
+    """Does something to a stage's process as soon as it is there, while the server of this directory starts."""
 
-    def __init__(self, stage, number):
-        self._before = set(running(stage))
-        self._stage, self._number = stage, number
+    def __init__(self, directory, stage, number):
         self.pid = None
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, args=(str(directory), stage, number))
         self._thread.start()
 
-    def _run(self):
+    def _run(self, directory, stage, number):
         deadline = time.monotonic() + 60
         while self.pid is None and time.monotonic() < deadline:
-            for pid in set(running(self._stage)) - self._before:
-                self.pid = pid
-                os.kill(pid, self._number)
-            time.sleep(0.005)
+            for launcher in processes("pipeline.launch", directory):
+                for pid in children(launcher, stage):
+                    self.pid = pid
+                    os.kill(pid, number)
+            time.sleep(0.01)
 
     def join(self):
         self._thread.join(60)
 
 
-def running(stage):
-    """Processes of this stage among this test's descendants."""
-    done = subprocess.run(["ps", "-e", "-o", "pid=,sid=,args="], capture_output=True, text=True, check=True)
-    for line in done.stdout.splitlines():
-        pid, _, arguments = line.split(None, 2)
-        if f"-m pipeline.stage {stage} " in arguments + " " and arguments.startswith(sys.executable):
-            yield int(pid)
+def processes(word, other):
+    """Pids of those whose command line has both."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            line = (process / "cmdline").read_bytes().decode()
+            if word in line and other in line:
+                yield int(process.name)
+
+
+def children(launcher, stage):
+    with contextlib.suppress(OSError):
+        for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+            if f"pipeline.stage\0{stage}\0" in Path(f"/proc/{pid}/cmdline").read_bytes().decode():
+                yield int(pid)
 
 
 @pytest.mark.parametrize(
@@ -210,8 +218,8 @@ def running(stage):
     [("inference", signal.SIGKILL), ("front", signal.SIGKILL), ("sampling", signal.SIGSTOP)],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_killed_or_stopped_while_it_loads(own, stage, number):
-    meddler = Meddler(stage, number)
+def test_killed_or_stopped_while_it_loads(own, tmp_path, stage, number):
+    meddler = Meddler(tmp_path, stage, number)
     server = own(*IMPATIENT)
     meddler.join()
     assert f"{stage} (pid {meddler.pid}) was " in server.text_said
@@ -233,7 +241,7 @@ def test_a_stage_that_says_why_it_can_not_start_is_not_started_again(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-# ---- limits -----------------------------------------------------------------------------------------------------------
+# ---- limits --------------------------------------------------------------------------------------------------------
 
 
 def test_what_dies_again_and_again_ends_the_server_with_a_report(own):
@@ -257,7 +265,7 @@ def test_work_in_between_begins_a_new_row(own):
         server.serves()
 
 
-# ---- what others see ------------------------------------------------------------------------------------------------------
+# ---- what others see -----------------------------------------------------------------------------------------------
 
 
 def test_health_names_the_stage_that_is_down(own):
@@ -284,7 +292,7 @@ def test_an_idle_server_says_nothing_and_does_nothing(shared):
     assert shared.said[said:] == []
 
 
-# ---- the end ----------------------------------------------------------------------------------------------------------------
+# ---- the end -------------------------------------------------------------------------------------------------------
 
 
 def test_a_launcher_that_is_killed_takes_all_with_it(own):
@@ -298,10 +306,8 @@ def test_a_launcher_that_is_killed_takes_all_with_it(own):
     assert not server.segments()
 
 
-def slow(own, **options):
-    return own(
-        "pipeline.runner.cost_model.fixed_ms=20", *(f"pipeline.{key}={value}" for key, value in options.items())
-    )
+def slow(own, *overrides):
+    return own("pipeline.runner.cost_model.fixed_ms=20", *overrides)
 
 
 class Answers:
@@ -348,7 +354,7 @@ def test_while_it_drains_it_answers_that_it_does(own):
 
 
 def test_what_is_not_done_when_the_time_is_over_is_told_so(own):
-    server = slow(own, drain_timeout_s=0.5)
+    server = slow(own, "pipeline.drain_timeout_s=0.5")
     answers = Answers(server, 2, 400)
     server.process.terminate()
     assert server.wait() == 0
@@ -358,7 +364,7 @@ def test_what_is_not_done_when_the_time_is_over_is_told_so(own):
 
 
 def test_a_second_signal_ends_it_at_once(own):
-    server = slow(own, drain_timeout_s=50)
+    server = slow(own, "pipeline.drain_timeout_s=50")
     answers = Answers(server, 2, 400)
     server.process.terminate()
     server.log("front", "draining")
@@ -404,14 +410,14 @@ def test_ctrl_c_drains_though_the_terminal_signals_every_process(own):
         answers.assert_right(number)
 
 
-# ---- reload -----------------------------------------------------------------------------------------------------------------
+# ---- reload --------------------------------------------------------------------------------------------------------
 
 
 def test_sighup_changes_what_can_be_changed_and_names_the_rest(own):
     server = own()
     text = server.path.read_text()
     prompt = "long " * 1000
-    assert server.generate(prompt, 1).status_code == 400  # too many tokens, but not too many bytes
+    assert server.generate(prompt, 1).status_code == 422  # too many tokens, but not too many bytes
     changed = text.replace("token_budget: 64", "token_budget: 32\n  body_limit_bytes: 2000\n  log: {level: warning}")
     server.path.write_text(changed)
     server.process.send_signal(signal.SIGHUP)
@@ -433,15 +439,11 @@ def test_a_limit_of_another_stage(own):
     server.path.write_text(text.replace("token_budget: 64", "token_budget: 64\n  max_queue: 1"))
     server.process.send_signal(signal.SIGHUP)
     server.log("pipeline.max_queue = 1")
-    answers = Answers(server, 8, 60)  # every row is taken
-    statuses = []
-    more = [threading.Thread(target=lambda: statuses.append(server.generate("x", 1).status_code)) for _ in range(6)]
-    for thread in more:
-        thread.start()
-    for thread in more:
-        thread.join(60)
+    with concurrent.futures.ThreadPoolExecutor(30) as pool:
+        statuses = [
+            answer.status_code for answer in pool.map(lambda i: server.generate(f"client {i}", 20), range(30))
+        ]
     assert set(statuses) == {200, 429}
-    answers.join()
 
 
 def test_a_file_with_mistakes_changes_nothing(own):

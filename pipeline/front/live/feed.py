@@ -58,7 +58,11 @@ class LiveFeed:
     async def _events(self, exchange: Exchange) -> AsyncGenerator[bytes, None]:
         """Until the client is gone, or the server goes."""
         gone, closed = asyncio.Event(), self._closed
-        exchange.connection.on_lost.add(gone.set)
+
+        def leave(_why: str) -> None:
+            gone.set()
+
+        exchange.connection.on_lost.add(leave)
         stop = [asyncio.create_task(event.wait()) for event in (gone, closed)]
         ticking = self._enter()
         try:
@@ -72,7 +76,7 @@ class LiveFeed:
                     yield upcoming.result()
         finally:
             self._leave()
-            exchange.connection.on_lost.discard(gone.set)
+            exchange.connection.on_lost.discard(leave)
             for task in stop:
                 task.cancel()
 

@@ -1,0 +1,73 @@
+"""Requests that are no good, and clients that go away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from dataclasses import dataclass
+from typing import Any
+
+_GENERATE, _COMPLETIONS = "/models/llama2/generate", "/v1/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Bad:
+    """A request, in bytes, that must be refused with one of these statuses."""
+
+    name: str
+    request: bytes
+    statuses: tuple[int, ...]
+
+
+def _post(path: str, body: Any, length: int | None = None) -> bytes:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    size = len(content) if length is None else length
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n".encode() + content
+    )
+
+
+BAD = (
+    Bad("no JSON", _post(_COMPLETIONS, b"{prompt: x}"), (400,)),
+    Bad("an unknown parameter", _post(_COMPLETIONS, {"prompt": "x", "speed": "fast"}), (400,)),
+    Bad("a negative length", _post(_COMPLETIONS, {"prompt": "x", "max_tokens": -1}), (400,)),
+    Bad("a token that does not exist", _post(_COMPLETIONS, {"prompt": [1, 10**6]}), (400,)),
+    Bad("a prompt without tokens", _post(_COMPLETIONS, {"prompt": []}), (400,)),
+    Bad("more than fits", _post(_COMPLETIONS, {"prompt": "x " * 5000, "max_tokens": 20}), (400,)),
+    Bad("a temperature in words", _post(_GENERATE, {"inputs": "x", "parameters": {"temperature": "hot"}}), (422,)),
+    Bad("no inputs", _post(_GENERATE, {"parameters": {}}), (422,)),
+    Bad("a giant", _post(_GENERATE, b"{", 1 << 30), (413,)),
+    Bad("another path", b"GET /admin HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", (404,)),
+    Bad("another method", b"DELETE /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", (405,)),
+    Bad("no HTTP", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", (400,)),
+)
+
+
+async def send(port: int, bad: Bad) -> str:
+    """What is wrong with the answer; empty if nothing."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(bad.request)
+        line = await reader.readline()
+    except OSError as error:
+        return f"{bad.name}: {error!r}"
+    finally:
+        await _close(writer)
+    status = int(line.split()[1]) if line.startswith(b"HTTP/1.1 ") else 0
+    return "" if status in bad.statuses else f"{bad.name}: {line!r}, not {bad.statuses}"
+
+
+async def abandon(port: int, rng: random.Random) -> None:
+    """Go away in the middle of a request."""
+    request = _post(_GENERATE, {"inputs": "x " * 100, "parameters": {"max_new_tokens": 20}})
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request[: rng.randrange(len(request))])
+    await _close(writer)
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
