@@ -54,10 +54,22 @@ class Backend:
         self._attending = asyncio.create_task(self._attend(wires))
         live = [stream for stream in self._streams.values() if stream.live]
         for stream in live:
+            stream.unanswered = False
             self._resume(stream, wires)
         if live:
             self._counters.add(FrontCounter.RESUMED, len(live))
             log.warning("%d requests go on", len(live))
+
+    def blame_first(self) -> None:
+        """Preprocess failed by itself. It answers requests one by one in the order in which they were sent: the first
+        that has no answer is the one over which it failed. To be called before `rewire`."""
+        first = next((stream for stream in self._streams.values() if stream.live and stream.unanswered), None)
+        if first is None:
+            return
+        first.strikes += 1
+        if first.strikes > 1:
+            log.error("request %016x made preprocess fail twice: it is refused", first.request)
+            first.fail(ApiError(500, "the request made a process of the server fail twice", kind=SERVER))
 
     async def leave(self) -> None:
         """Take what the rings still hold, and let go of them. Twice is harmless."""
@@ -123,6 +135,7 @@ class Backend:
             if not wires.try_send(record):
                 seconds = self._settings.retry_after_s
                 raise retry_later(429, "too many requests arrive; try later", OVERLOADED, seconds)
+            stream.unanswered = True
 
     def _resume(self, stream: TokenStream, wires: Wires) -> None:
         """As soon as there is room, and behind those that came before."""
@@ -130,6 +143,7 @@ class Backend:
         def late() -> bytes | None:
             record = stream.resumption()
             if record is None or len(record) <= wires.max_record:
+                stream.unanswered = record is not None
                 return record
             stream.fail(ApiError(500, "the request is too long to be sent again", kind=SERVER))
             return None
@@ -203,6 +217,7 @@ class Backend:
             self._reply(stream, reply)
 
     def _reply(self, stream: TokenStream, reply: Accepted | Refused | Started) -> None:
+        stream.unanswered = False
         if isinstance(reply, Accepted):
             stream.accept()
         elif isinstance(reply, Refused):

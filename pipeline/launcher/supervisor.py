@@ -156,6 +156,7 @@ class Supervisor:
             say(f"metrics at {address(listener)}/metrics")
         for listener in listeners.api:
             say(f"listening on {address(listener)}")
+        say(f"live page: {address((listeners.metrics or listeners.api)[-1])}/")
         key = " -H 'authorization: Bearer …'" if locked else ""
         base, route = address(listeners.api[-1]), self._config.serving_config.model_route
         say(

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from .conftest import post, read_until
+from .conftest import post, read_all, read_until
 from .test_completions import events
 
 COMPLETIONS = "/v1/completions"
@@ -57,10 +57,12 @@ def test_parts_of_different_lengths(shared):
 
 def test_each_choice_has_the_next_seed(serve):
     served = serve()
-    cases = [(5, [5, 6, 7]), (None, [None] * 3), (-1, [-1] * 3), (2**64 - 1, [2**64 - 1, 0, 1])]
-    for seed, wanted in cases:
+    for seed, wanted in [(5, [5, 6, 7]), (2**64 - 1, [2**64 - 1, 0, 1])]:
         served.complete(["p", "q"], n=3, seed=seed, max_tokens=1)
         assert [seen["seed"] for seen in submitted(served, 6)] == wanted * 2
+    for seed in (None, -1):
+        served.complete(["p", "q"], n=3, seed=seed, max_tokens=1)
+        assert len({seen["seed"] for seen in submitted(served, 6)}) == 6  # drawn, for each one of its own
     served.chat("p", n=2, seed=-2, max_tokens=1)
     assert [seen["seed"] for seen in submitted(served, 2)] == [-2, 2**64 - 1]
 
@@ -143,14 +145,24 @@ def test_a_time_limit_counts_for_all(serve, stream):
     assert served.peer.expect("cancel") in requests
 
 
-def test_a_stage_that_dies(serve):
+def test_all_parts_go_on_when_a_stage_was_replaced(serve):
     served = serve()
+    prompts = ["a b c @pace=0.002", "d e f @pace=0.003"]
     with served.connect() as connection:
-        connection.sendall(post({"prompt": ["a @pace=0.01", "b @pace=0.01"], "max_tokens": 4000, "stream": True},
-                                COMPLETIONS))  # fmt: skip
+        body = {"prompt": prompts, "max_tokens": 200, "stream": True}
+        connection.sendall(post(body, COMPLETIONS, headers="Connection: close\r\n"))
         read_until(connection, b"text_completion")
-        served.kill_peer()
-        assert b"service_unavailable_error" in read_until(connection, b"\r\n0\r\n\r\n")
+        requests = [seen["submit"] for seen in submitted(served, 2)]
+        served.end_generation()
+        served.wire()
+        again = submitted(served, 2)
+        assert [seen["submit"] for seen in again] == requests
+        assert all(seen["resumed"] and seen["output"] for seen in again)
+        chunks = b"".join(read_all(connection).split(b"\r\n")[1::2])
+    ended = [json.loads(line[6:]) for line in chunks.splitlines() if b'"finish_reason":"length"' in line]
+    assert sorted(chunk["choices"][0]["index"] for chunk in ended) == [0, 1]
+    assert chunks.endswith(b"data: [DONE]\n\n")
+    assert served.metric("ringserve_requests_resumed_total") == 2
 
 
 # ---- room ---------------------------------------------------------------------------------------------------
