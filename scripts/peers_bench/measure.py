@@ -54,9 +54,15 @@ def compare(plan: Plan, say: Callable[[str], None]) -> tuple[list[Row], dict[str
             say(f"{peer.name}: starting")
             rows.append(_measure(peer, place, plan, say))
         except (BenchError, subprocess.CalledProcessError, OSError) as error:
-            skipped[peer.name] = str(error)
+            skipped[peer.name] = brief(str(error))
             say(f"{peer.name}: skipped: {error}")
     return rows, skipped
+
+
+def brief(why: str) -> str:
+    """The first line, and the last one, which is where a server's log says why it ended."""
+    lines = [line.strip() for line in why.splitlines() if line.strip()]
+    return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"
 
 
 def _provide(peer: Peer, place: Place, plan: Plan, say: Callable[[str], None]) -> None:

@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from peers_bench.checkpoint import Size, make_checkpoint
-from peers_bench.measure import Plan, compare, summary
+from peers_bench.measure import Plan, brief, compare, summary
 from peers_bench.peers import PEERS, Place, choose
 from peers_bench.report import table, tell
 from serving_bench.tokenization import local_encoder
@@ -137,6 +137,11 @@ def test_summaries_are_medians_over_rounds():
     names = ("median_itl_ms", "p99_itl_ms", "median_ttft_ms", "median_tpot_ms", "output_throughput")
     rounds = [types.SimpleNamespace(told=dict.fromkeys(names, value)) for value in (3.0, 1.0, 2.0)]
     assert summary(rounds) == dict.fromkeys(names, 2.0)
+
+
+def test_a_long_reason_is_cut_to_its_beginning_and_end():
+    assert brief("not installed") == "not installed"
+    assert brief("the server ended; it said:\n  a\n b\nOSError: no\n\n") == "the server ended; it said: OSError: no"
 
 
 def test_ringserve_is_measured_and_what_is_missing_is_told(checkpoint, tmp_path):

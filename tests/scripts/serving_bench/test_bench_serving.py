@@ -134,6 +134,7 @@ def test_a_scaled_device_is_started_said_to_be_emulated_and_told_in_its_own_time
     assert (told["device"], told["time_scale"]) == ("emulated: test device, 4 times as fast as it is", 4.0)
     assert told["mean_e2el_ms"] >= 10 * 8  # the device is never early
     assert told["duration"] >= 4 * 10 * 8 / 1000
+    assert told["machine"]["others_cpu_percent"] >= 0
     server = told["server"]
     assert set(server["pss_mib_by_process"]) >= {"rs-front", "rs-preprocess", "rs-inference", "rs-sampling"}
     assert server["pss_mib"] == pytest.approx(sum(server["pss_mib_by_process"].values()))
