@@ -184,3 +184,15 @@ def inputs(facts, bucket=Bucket(4, 4), **changes) -> StepInputs:  # noqa: B008
 def test_wrong_arrays_are_refused(runner, changes, message):
     with pytest.raises(ValueError, match=message):
         runner.bind(inputs(runner.facts, **changes))
+
+
+def test_steps_leave_nothing_for_the_garbage_collector(in_mindspore):
+    """The process that runs them switches it off."""
+    assert in_mindspore(scenarios.garbage_of_steps, MODEL) == 0
+
+
+def test_bindings_give_their_memory_back(in_mindspore):
+    """A server binds anew whenever a stage of it was replaced, and keeps the runner."""
+    mappings, grown_kib = in_mindspore(scenarios.rebound, MODEL)
+    assert mappings == {1}  # of the last step: the graph keeps its inputs until the next one
+    assert grown_kib < 2048
