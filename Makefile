@@ -8,7 +8,7 @@ PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch])
 CONFIG  ?= configs/demo.yaml
 
-.PHONY: serve doctor test lint format bench-ipc bench-overhead bench-serving bench-task1 bench-task2 compare-peers
+.PHONY: serve doctor test fuzz lint format bench-ipc bench-overhead bench-serving bench-task1 bench-task2 compare-peers
 .PHONY: stress-ipc verify sanitize test-aarch64 clean
 
 $(BIN)/python:
@@ -71,6 +71,9 @@ compare-peers: $(VENV)/.stamp-bench
 
 stress-ipc: $(VENV)/.stamp-serve
 	$(BIN)/python scripts/stress_ipc.py --messages 100000000 --ring slot,byte,broadcast
+
+fuzz: $(VENV)/.stamp-serve
+	$(BIN)/python scripts/fuzz_front.py --cases 100000 $(FUZZ_FLAGS)
 
 lint: $(VENV)/.stamp-test
 	$(BIN)/ruff check .
