@@ -78,13 +78,12 @@ def _provide(peer: Peer, place: Place, plan: Plan, say: Callable[[str], None]) -
 def _measure(peer: Peer, place: Place, plan: Plan, say: Callable[[str], None]) -> Row:
     base = f"http://127.0.0.1:{place.port}"
     log = plan.cache / f"{peer.name.lower()}.log"
-    # the environment's programs are found by name by some servers
     with started(
         peer.command(place),
         log,
         lambda _: base if answers(base) else None,
         timeout_s=_START_TIMEOUT_S,
-        environment=peer.full_environment(),
+        environment=peer.full_environment(place),
     ) as server:
         say(f"{peer.name}: first answer after {server.ready_s:.1f} s")
         text = first_text(base)

@@ -123,7 +123,9 @@ def test_commands_name_checkpoint_port_and_limits(tmp_path):
     for words in ("--dtype float32", "--port 12345", f"--model {tmp_path}/checkpoint", "--max-num-seqs 8"):
         assert words in command
     assert llama.command(place)[-4:] == ["12345", "8", "1024", "3"]
-    assert vllm.full_environment()["HF_HUB_OFFLINE"] == "1"
+    environment = vllm.full_environment(place)
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    assert environment["VLLM_CACHE_ROOT"] == f"{tmp_path}/vllm-compiled"
 
 
 def test_peers_are_chosen_by_name():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.front.completions import DEFAULT_TOKENS
+from pipeline.front.openai_fields import MAX_CHOICES
 from pipeline.front.openapi.openai import common_parameters, finish_reason, heading
 from pipeline.front.openapi.sampling import token_id
 from pipeline.front.openapi.schema import (
@@ -48,7 +49,7 @@ def _parameters(settings: FrontSettings) -> dict[str, Schema]:
         "max_tokens": integer("Left out, it is cut to what fits.", 1, longest, default=min(DEFAULT_TOKENS, longest)),
         "logprobs": integer("Of the chosen token and of so many best ones.", 0, min(20, settings.vocab_size)),
         "echo": boolean("Begin with the prompt; not together with logprobs.", default=False),
-        "best_of": integer("As many as n: answers are not ranked."),
+        "best_of": integer("As many as n: answers are not ranked.", 1, MAX_CHOICES),
         "suffix": only("", meaning="Text is not inserted before a suffix."),
         "add_special_tokens": boolean("BOS before a prompt that is text.", default=True),
         **common_parameters(settings),

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pipeline.front.exchange import REQUEST_ID
 from pipeline.front.generate import TIMINGS
-from pipeline.front.openapi.schema import Schema, integer, reference, text
+from pipeline.front.openapi.schema import Schema, any_of, integer, only, reference, text
 
 Operation = dict[str, Any]
 
@@ -78,25 +78,29 @@ def generating(
     if whole is not None:
         content |= _json(reference(whole))["content"]
     if event is not None:
-        content["text/event-stream"] = {"schema": text(_stream(event)), "x-ringserve-event": reference(event)}
+        content["text/event-stream"] = {"schema": _stream(event), "x-ringserve-event": reference(event)}
     operation["responses"]["200"]["content"] = content
     timings = "Times of the request in ms, where the request's header asks for them."
     operation["responses"]["200"]["headers"]["x-ttft-ms"] = {"description": timings, "schema": text()}
     operation["parameters"] = [
-        _header(TIMINGS, "1: the answer tells times in headers x-…-ms.", {"enum": ["1"]}),
-        _header(REQUEST_ID, "A name for the request, up to 128 visible characters.", text()),
+        _header(TIMINGS, "1: the answer tells times in headers x-…-ms."),
+        _header(REQUEST_ID, "A name for the request, up to 128 visible characters; another is passed over."),
     ]
     return operation
 
 
-def _stream(event: str) -> str:
+def _stream(event: str) -> Schema:
+    """Of one event, as OpenAPI 3.2 has it in `itemSchema`; 3.1 has no word for it."""
     if event.startswith("Generate"):
-        return f"One line per token, each a {event}."
-    return f"Server-sent events, each `data: ` and a {event}, then `data: [DONE]`. A failure is an Error."
+        return {"description": f"No server-sent events, but a line per token, each a {event}."}
+    content = {"contentMediaType": "application/json", "contentSchema": any_of(reference(event), reference("Error"))}
+    data = any_of(only("[DONE]"), {"type": "string", **content})
+    meaning = f"One server-sent event: a {event}, or an Error that ends the stream, or [DONE] at its end."
+    return {"type": "object", "properties": {"data": data}, "required": ["data"], "description": meaning}
 
 
-def _header(name: bytes, meaning: str, schema: Schema) -> dict[str, Any]:
-    return {"name": name.decode(), "in": "header", "required": False, "description": meaning, "schema": schema}
+def _header(name: bytes, meaning: str) -> dict[str, Any]:
+    return {"name": name.decode(), "in": "header", "required": False, "description": meaning, "schema": text()}
 
 
 def _success(answer: Schema) -> dict[str, Any]:

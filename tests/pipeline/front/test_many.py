@@ -182,19 +182,43 @@ def test_parts_that_are_more_than_the_ring_holds_wait_for_room(serve):
         os.kill(served.peer.pid, signal.SIGCONT)
 
 
-def test_where_there_is_no_room_in_the_end_none_remains(serve):
-    served = serve(max_queue=40, max_rows=1)
-    with served.connect() as first:
-        first.sendall(post({"prompt": ["@hang"] * 40, "n": 1}, COMPLETIONS))
-        submitted(served, 40)
-        with served.connect() as second:
-            second.sendall(post({"prompt": ["@hang"] * 40}, COMPLETIONS))
+def test_a_client_that_leaves_while_parts_wait_for_room(serve):
+    """What was sent is cancelled, the rest never sent."""
+    served = serve(ring_bytes=4096)
+    os.kill(served.peer.pid, signal.SIGSTOP)
+    try:
+        with served.connect() as connection:
+            connection.sendall(post({"prompt": ["@hang " + "word " * 50] * 20}, COMPLETIONS))
+            deadline = time.monotonic() + 10
+            while served.metric("ringserve_requests_in_flight") < 20:
+                assert time.monotonic() < deadline
+        while served.metric("ringserve_requests_in_flight"):
+            assert time.monotonic() < deadline
+    finally:
+        os.kill(served.peer.pid, signal.SIGCONT)
+    cancelled = [served.peer.expect("cancel") for _ in range(20)]
+    assert len(set(cancelled)) == 20
+    assert served.complete(["a", "b"], max_tokens=1).status_code == 200
+    assert served.metric("ringserve_requests_in_flight") == 0
+
+
+def test_more_than_may_be_in_flight_is_refused_at_once(serve):
+    served = serve(max_queue=40, max_rows=1)  # 105 may be in flight
+    with served.connect() as first, served.connect() as second:
+        for connection in (first, second):
+            connection.sendall(post({"prompt": ["@hang"] * 40}, COMPLETIONS))
             submitted(served, 40)
-            assert served.complete(["@hang"] * 40).status_code == 429  # 105 may be in flight
-            more = [served.peer.expect("submit")["submit"] for _ in range(25)]
-            assert {served.peer.expect("cancel") for _ in range(25)} == set(more)
-    for _ in range(80):
-        served.peer.expect("cancel")
+        assert served.complete(["never"] * 26).status_code == 429
+        assert len(served.complete(["a"] * 25, max_tokens=1).json()["choices"]) == 25
+    assert {seen["prompt"] for seen in submitted(served, 25)} == {"a"}
+
+
+def test_a_giant_among_them_keeps_all_out(serve):
+    served = serve(ring_bytes=4096)
+    answer = served.complete(["a", "x" * 5000])
+    assert (answer.status_code, answer.json()["error"]["param"]) == (413, "prompt")
+    assert served.complete("b", max_tokens=1).status_code == 200
+    assert served.peer.expect("submit")["prompt"] == "b"
 
 
 def test_each_part_counts_as_a_request(serve):
