@@ -13,6 +13,7 @@ from pipeline.front.errors import NOT_FOUND, SERVER, ApiError, ClientGone
 from pipeline.front.exchange import Exchange
 from pipeline.front.generate_routes import GenerateRoutes
 from pipeline.front.info_routes import MODELS, InfoRoutes
+from pipeline.front.openapi import OpenApiRoute
 from pipeline.front.page_routes import PageRoutes
 from pipeline.front.settings import FrontSettings
 from pipeline.front.throttle import REFUSED
@@ -35,7 +36,7 @@ class Front:
         page: PageRoutes,
         keys: ApiKeys,
     ) -> None:
-        self._settings, self._keys, self._cors = settings, keys, Cors(settings.cors_origins)
+        self._settings, self._keys, self._cors = settings, keys, Cors(settings)
         self._bodies = BodyMemory(settings.body_memory_bytes, settings.retry_after_s)
         self._model = info.model
         base = f"/models/{settings.model_route}"
@@ -56,6 +57,7 @@ class Front:
             "/ready": ("GET", info.ready),
             "/metrics": ("GET", info.metrics),
             "/debug/trace": ("GET", info.trace),
+            "/openapi.json": ("GET", OpenApiRoute(settings, keys).describe),
             **page.routes(),
         }
 
@@ -74,6 +76,11 @@ class Front:
         except Exception:
             log.exception("%s %s failed", exchange.method, exchange.path)
             await self._refuse(exchange, ApiError(500, "internal error", kind=SERVER))
+
+    @property
+    def routes(self) -> dict[str, str]:
+        """Path and method of everything but `/v1/models/…`."""
+        return {path: method for path, (method, _) in self._routes.items()}
 
     def _find(self, exchange: Exchange) -> Handler:
         path = exchange.path if exchange.path in self._routes else exchange.path.rstrip("/")

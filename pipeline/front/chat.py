@@ -24,8 +24,8 @@ from pipeline.front.openai_fields import (
 )
 from pipeline.front.settings import FrontSettings
 
-_MOST_TOP_LOGPROBS = 20
-_TEXT_ONLY: Mapping[str, tuple[Any, ...]] = {
+MAX_TOP_LOGPROBS = 20
+TEXT_ONLY: Mapping[str, tuple[Any, ...]] = {
     "tool_choice": ("none",),
     "function_call": ("none",),
     "modalities": (["text"],),
@@ -70,7 +70,7 @@ def _refuse_tools(fields: Fields) -> None:
     for name in ("tools", "functions"):
         if fields.take(name) not in (None, []):
             raise fields.invalid(name, f"{name} are not supported: this server answers with text, never with calls")
-    fields.restrict(_TEXT_ONLY)
+    fields.restrict(TEXT_ONLY)
 
 
 def _names(tokenizer: Tokenizer | None, logprobs: int | None) -> ChatLogprobs | None:
@@ -87,7 +87,7 @@ def _limit_name(fields: Fields) -> str:
 
 def _read_logprobs(fields: Fields) -> int | None:
     """How many of the best tokens are told with each; None: nothing is told."""
-    top: int = fields.integer("top_logprobs", 0, 0, _MOST_TOP_LOGPROBS)
+    top: int = fields.integer("top_logprobs", 0, 0, MAX_TOP_LOGPROBS)
     wanted = fields.boolean("logprobs", False)
     if top and not wanted:
         fields.refuse("top_logprobs", "0 unless logprobs is true")

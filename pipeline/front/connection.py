@@ -193,7 +193,10 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(self._cause or ApiError(400, "this is not a valid HTTP request"))
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            self.abort()
+        else:
+            self._refuse(self._cause or ApiError(400, "this is not a valid HTTP request"))
 
     def _limit_request(self, seconds: float | None) -> None:
         if self._slow is not None:

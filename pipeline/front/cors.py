@@ -6,10 +6,10 @@ https://fetch.spec.whatwg.org/#http-cors-protocol
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from pipeline.front.errors import ApiError
 from pipeline.front.exchange import Exchange, Header
+from pipeline.front.settings import FrontSettings
 
 _NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+(?:[ \t]*,[ \t]*[A-Za-z0-9!#$%&'*+.^_`|~-]+)*\Z")
 _USUAL = b"authorization, content-type"
@@ -18,14 +18,21 @@ _MAX_AGE_S = b"600"
 
 
 class Cors:
-    """`origins` such as ``https://example.org``, or ``*`` for all. Credentials are API keys, never cookies."""
+    """Origins are such as ``https://example.org``, or ``*`` for all; a reload may change them. Credentials are API
+    keys, never cookies."""
 
-    def __init__(self, origins: Iterable[str]) -> None:
-        self._origins = frozenset(origin.lower().encode() for origin in origins)
-        self._all = b"*" in self._origins
+    def __init__(self, settings: FrontSettings) -> None:
+        self._settings = settings
 
     def __bool__(self) -> bool:
-        return bool(self._origins)
+        return bool(self._settings.cors_origins)
+
+    @property
+    def _all(self) -> bool:
+        return "*" in self._settings.cors_origins
+
+    def _knows(self, origin: bytes) -> bool:
+        return origin.lower().decode("latin-1") in map(str.lower, self._settings.cors_origins)
 
     def headers(self, exchange: Exchange) -> list[Header]:
         """What every answer to the request carries, errors included."""
@@ -33,7 +40,7 @@ class Cors:
         if self._all:
             return [] if origin is None else [(b"access-control-allow-origin", b"*"), _EXPOSED]
         vary = (b"vary", b"origin")  # caches must not hand an answer for one origin to another
-        if origin is None or origin.lower() not in self._origins:
+        if origin is None or not self._knows(origin):
             return [vary]
         return [vary, (b"access-control-allow-origin", origin), _EXPOSED]
 
@@ -43,7 +50,7 @@ class Cors:
 
     async def preflight(self, exchange: Exchange) -> None:
         """What a browser asks before it sends a request; it sends no key with it."""
-        if not self._all and exchange.headers[b"origin"].lower() not in self._origins:
+        if not self._all and not self._knows(exchange.headers[b"origin"]):
             raise ApiError(403, "this origin is not among pipeline.cors_origins", kind="permission_error")
         wanted = exchange.headers.get(b"access-control-request-headers", b"").strip() or _USUAL
         if not _NAMES.match(wanted):

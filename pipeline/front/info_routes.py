@@ -21,7 +21,7 @@ from pipeline.front.trace import trace
 from pipeline.stats import STAGES, PreprocessCounter, RingEnds, StageState, StatsReader
 
 MODELS = "/v1/models/"
-_LONGEST_TRACE_S = 60.0
+LONGEST_TRACE_S = 60.0
 _DOWN = (StageState.HUNG, StageState.RESTARTING)
 
 
@@ -142,7 +142,7 @@ def _seconds(query: bytes) -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not 0 < seconds <= _LONGEST_TRACE_S:
-        message = f"seconds is {text[:40]!r}, expected a number in (0, {_LONGEST_TRACE_S:g}]"
+    if not 0 < seconds <= LONGEST_TRACE_S:
+        message = f"seconds is {text[:40]!r}, expected a number in (0, {LONGEST_TRACE_S:g}]"
         raise ApiError(400, message, parameter="seconds")
     return seconds

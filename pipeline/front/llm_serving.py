@@ -15,7 +15,7 @@ from pipeline.messages import GenerationParams
 
 _INVALID = 422
 DEFAULT_NEW_TOKENS = 300
-_UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "details": (False, "False", "false"),
     "decoder_input_details": (False, "False", "false"),
     "watermark": (False, "False", "false"),
@@ -47,7 +47,7 @@ def _params(fields: Fields, settings: FrontSettings) -> GenerationParams:
     sampling = read_sampling(fields, settings, top_k=top_k, logprobs=logprobs, min_tokens="min_new_tokens")
     limit, open_ended = read_max_tokens(fields, settings, "max_new_tokens", default=DEFAULT_NEW_TOKENS)
     check_min_tokens(fields, sampling, limit, ("min_new_tokens", "max_new_tokens"))
-    fields.restrict(_UNSUPPORTED)
+    fields.restrict(UNSUPPORTED)
     return GenerationParams(
         sampling if sampled else _greedy(sampling),
         max_tokens=limit,

@@ -15,10 +15,10 @@ from pipeline.front.settings import FrontSettings
 from pipeline.messages import GenerationParams
 
 INVALID_STATUS = 400
-_MOST_CHOICES = 128  # of one prompt, as at OpenAI
+MAX_CHOICES = 128  # of one prompt, as at OpenAI
 
 # Known, and supported at these values alone; null or left out is always right.
-_ONLY_DEFAULTS: Mapping[str, tuple[Any, ...]] = {
+ONLY_DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "store": (False,),
     "service_tier": ("auto", "default"),
     "use_beam_search": (False,),
@@ -57,7 +57,7 @@ _ONLY_DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "stream_interval": (1,),
     "watermarking": (False,),
 }
-_LABELS = ("user", "session_id", "safety_identifier", "prompt_cache_key")  # say who asks; nothing is expected of them
+LABELS = ("user", "session_id", "safety_identifier", "prompt_cache_key")  # say who asks; nothing is expected of them
 
 
 def check_model(name: Any, settings: FrontSettings) -> None:
@@ -91,7 +91,7 @@ def read_generation(
 
 def read_choices(fields: Fields, settings: FrontSettings, prompts: int = 1) -> int:
     """`n`. All choices of a request wait in the queue together."""
-    n: int = fields.integer("n", 1, 1, _MOST_CHOICES)
+    n: int = fields.integer("n", 1, 1, MAX_CHOICES)
     if n * prompts > settings.max_queue:
         message = (
             f"{prompts} prompts with n = {n} are {n * prompts} sequences; the queue has room for {settings.max_queue}"
@@ -122,11 +122,11 @@ def read_stream_options(fields: Fields, *, streamed: bool) -> StreamOptions:
 
 def refuse_unsupported(fields: Fields) -> None:
     """What is known but not served, and then whatever is not known."""
-    fields.restrict(_ONLY_DEFAULTS)
+    fields.restrict(ONLY_DEFAULTS)
     response_format = fields.mapping("response_format")
     if response_format and response_format != {"type": "text"}:
         fields.refuse("response_format", '{"type": "text"}: answers are not forced into a form')
-    for name in _LABELS:
+    for name in LABELS:
         fields.text(name)
     fields.mapping("metadata")
     fields.done()

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import deque
 from typing import Any
@@ -48,6 +49,8 @@ class SamplingStage:
     ) -> None:
         self._tokenizer, self._end_ids = tokenizer, end_ids
         limits = SamplingLimits(shapes.vocab_size, max_length, MAX_TOP_LOGPROBS)
+        biased = limits.max_biased_tokens + len(end_ids)  # a client's, and the model's end tokens
+        limits = dataclasses.replace(limits, max_biased_tokens=biased)
         self._sampler = Sampler(limits, shapes.max_rows)
         self._out = SampleOutputs.allocate(shapes.max_rows, MAX_TOP_LOGPROBS)
         self._outs = [_leading(self._out, rows) for rows in range(shapes.max_rows + 1)]

@@ -35,9 +35,11 @@ def loaded(directory, **changes) -> MindFormersRunner:
     return runner
 
 
-def mixed_run(directory, tokens, seed, **changes):
+def mixed_run(directory, tokens, seed, *, warm_up=False, **changes):
     """Every row of logits of a long mixed run, with the sequence and position it belongs to."""
     runner = loaded(directory, **changes)
+    if warm_up:
+        runner.warm_up()
     results = []
     steps = plan_steps(tokens, runner.facts, seed)
     for step in steps:

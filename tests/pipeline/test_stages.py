@@ -6,10 +6,10 @@ import random
 import pytest
 
 from model.emulated import expected_logits, expected_tokens
-from model.sampling import SamplingParams
+from model.sampling import SamplingLimits, SamplingParams
 from pipeline.messages import Accepted, FinishReason, GenerationParams, Refused
 
-from .stages import EOS, OVERLAPPED, PLAIN, Server, write_byte_tokenizer
+from .stages import EOS, OVERLAPPED, PLAIN, VOCABULARY, Server, write_byte_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -239,6 +239,19 @@ def test_the_raw_logit_takes_the_place_of_the_log_probability(serve):
         assert raw.logprob == logits[raw.token_id]
         assert true.logprob <= 0 < raw.logprob
         sequence.append(raw.token_id)
+
+
+def test_as_many_stop_tokens_as_a_request_may_have_beside_the_models_own(serve):
+    """What the front lets through must not be too much for sampling, to which preprocess sends more."""
+    server = serve(rows=2)
+    most = SamplingLimits(VOCABULARY, 100).max_biased_tokens
+    stops = SamplingParams(temperature=0.0, stop_token_ids=(5,) * most, min_tokens=3)
+    biases = SamplingParams(temperature=0.0, logit_bias={7: 1.0}, stop_token_ids=(5,) * (most - 1))
+    server.submit(1, [4], GenerationParams(stops, max_tokens=5))
+    server.submit(2, [4], GenerationParams(biases, max_tokens=5))
+    server.run()
+    assert len(server.tokens(1)) >= 3
+    assert server.tokens(2)
 
 
 def test_a_full_queue_refuses_with_429(serve):

@@ -1,12 +1,13 @@
-"""Words to write JSON Schemas with. Every function gives a schema of its own, which may be changed."""
+"""Words to write JSON Schemas with. Every function gives a schema of its own."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 Schema = dict[str, Any]
 
-_LARGEST = 1e300  # `pipeline.front.fields` takes no number beyond it
+_LARGEST: Final = 1e300  # `pipeline.front.fields` takes no number beyond it
+_INT64: Final = (-(2**63), 2**64 - 1)  # what JSON has beyond that is read as a number with a fraction
 
 
 def text(meaning: str = "", **more: Any) -> Schema:
@@ -15,11 +16,13 @@ def text(meaning: str = "", **more: Any) -> Schema:
 
 def integer(meaning: str = "", low: int | None = None, high: int | None = None, **more: Any) -> Schema:
     """Written without a fraction or an exponent."""
-    return _with({"type": "integer"}, meaning, {"minimum": low, "maximum": high, **more})
+    least, most = (edge if given is None else given for edge, given in zip(_INT64, (low, high), strict=True))
+    return _with({"type": "integer", "minimum": least, "maximum": most}, meaning, more)
 
 
 def number(meaning: str = "", low: float = -_LARGEST, high: float = _LARGEST, **more: Any) -> Schema:
-    return _with({"type": "number"}, meaning, {"minimum": low, "maximum": high, **more})
+    edges = {"maximum": high} if "exclusiveMinimum" in more else {"minimum": low, "maximum": high}
+    return _with({"type": "number", **edges}, meaning, more)
 
 
 def boolean(meaning: str = "", **more: Any) -> Schema:
@@ -30,56 +33,59 @@ def array(items: Schema, meaning: str = "", **more: Any) -> Schema:
     return _with({"type": "array", "items": items}, meaning, more)
 
 
-def mapping(values: Schema, meaning: str = "", **more: Any) -> Schema:
+def mapping(values: Schema | bool, meaning: str = "", **more: Any) -> Schema:
     """An object whose keys the client chooses."""
     return _with({"type": "object", "additionalProperties": values}, meaning, more)
 
 
-def one_of(*schemas: Schema, meaning: str = "", **more: Any) -> Schema:
-    return _with({"oneOf": list(schemas)}, meaning, more)
+def any_of(*schemas: Schema, meaning: str = "", **more: Any) -> Schema:
+    return _with({"anyOf": list(schemas)}, meaning, more)
 
 
 def only(*values: Any, meaning: str = "", **more: Any) -> Schema:
-    """A parameter that is understood, but at these values alone. None stands for null."""
+    """A parameter that is understood, but at these values alone."""
     return _with({"enum": list(values)}, meaning, more)
 
 
+def one_value(values: tuple[Any, ...]) -> Schema:
+    """A row of the parsers' tables of what is understood, but not supported."""
+    distinct = [value for i, value in enumerate(values) if not any(_same(value, other) for other in values[:i])]
+    return only(*distinct, meaning="Supported at this value alone." if distinct else "Not supported.")
+
+
+def _same(value: Any, other: Any) -> bool:
+    """In JSON, where 1 and 1.0 are, but not 1 and true."""
+    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
+
+
 def record(properties: dict[str, Schema], required: list[str] | None = None, meaning: str = "") -> Schema:
-    """An object of an answer: all properties are there unless `required` names fewer."""
+    """An object of an answer, of which nothing is left out unless `required` names fewer."""
     names = list(properties) if required is None else required
-    return _with({"type": "object", "properties": properties, "required": names}, meaning, {})
+    schema = {"type": "object", "properties": properties, "required": names, "additionalProperties": False}
+    return _with(schema, meaning, {})
 
 
 def body(properties: dict[str, Schema], required: list[str], meaning: str = "") -> Schema:
-    """An object of a request: what is not required may be null, which counts as left out; more is refused."""
-    return _with(
-        {
-            "type": "object",
-            "properties": {
-                name: schema if name in required else _nullable(schema) for name, schema in properties.items()
-            },
-            "required": required,
-            "additionalProperties": False,
-        },
-        meaning,
-        {},
-    )
+    """An object of a request: null counts as left out, known or not; what is not known is refused."""
+    named = {name: schema if name in required else nullable(schema) for name, schema in properties.items()}
+    schema = {"type": "object", "properties": named, "required": required, "additionalProperties": {"type": "null"}}
+    return _with(schema, meaning, {})
+
+
+def nullable(schema: Schema) -> Schema:
+    if "enum" in schema:
+        return {**schema, "enum": [*schema["enum"], None]}
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [*schema["anyOf"], {"type": "null"}]}
+    if "type" in schema:
+        return {**schema, "type": [schema["type"], "null"]}
+    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def reference(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _nullable(schema: Schema) -> Schema:
-    if "type" in schema and "enum" not in schema:
-        return {**schema, "type": [schema["type"], "null"]}
-    if "enum" in schema:
-        return {**schema, "enum": [*schema["enum"], None]} if None not in schema["enum"] else schema
-    if "$ref" in schema:
-        return {"oneOf": [schema, {"type": "null"}]}
-    return {**schema, "oneOf": [*schema["oneOf"], {"type": "null"}]}
-
-
 def _with(schema: Schema, meaning: str, more: dict[str, Any]) -> Schema:
-    schema |= {name: value for name, value in more.items() if value is not None}
-    return {**schema, "description": meaning} if meaning else schema
+    described = {"description": meaning} if meaning else {}
+    return {**schema, **more, **described}
