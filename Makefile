@@ -5,11 +5,11 @@ PYTHON  ?= python3.11
 VENV    := .venv
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch])
+SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch] pipeline/*/*.c)
 CONFIG  ?= configs/demo.yaml
 
-.PHONY: serve doctor test fuzz lint format bench-ipc bench-overhead bench-serving bench-task1 bench-task2 compare-peers
-.PHONY: stress-ipc verify sanitize test-aarch64 clean
+.PHONY: serve doctor test lint format bench-ipc bench-overhead bench-serving bench-task1 bench-task2 compare-peers
+.PHONY: stress-ipc chaos soak fuzz verify sanitize test-aarch64 clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -31,20 +31,23 @@ doctor: $(VENV)/.stamp-serve
 test: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
+$(VENV)/.stamp-plot: $(SOURCES) | $(BIN)/python
+	$(PIP) --editable '.[bench]'
+	touch $@ $(VENV)/.stamp-serve
+
 # Rivals are optional: one that can't be built or has no wheel here is left out, and the benchmark says so.
 RIVALS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["rivals"], sep="\n")
 
-$(VENV)/.stamp-bench: $(SOURCES) | $(BIN)/python
-	$(PIP) --editable '.[bench]'
+$(VENV)/.stamp-bench: $(VENV)/.stamp-plot
 	$(BIN)/python -c '$(RIVALS)' | while read -r rival; do \
 	    $(PIP) "$$rival" || echo "skipped: $$rival can't be installed here"; done
-	touch $@ $(VENV)/.stamp-serve
+	touch $@
 
 bench-ipc: $(VENV)/.stamp-bench
 	$(BIN)/python scripts/bench_ipc.py --json bench-ipc.json --plot bench-ipc.png $(BENCH_FLAGS)
 
-bench-overhead: $(VENV)/.stamp-serve
-	$(BIN)/python scripts/bench_overhead.py --json bench-overhead.json $(BENCH_FLAGS)
+bench-overhead: $(VENV)/.stamp-plot
+	$(BIN)/python scripts/bench_overhead.py --json bench-overhead.json --plot bench-overhead.png $(BENCH_FLAGS)
 
 bench-serving: $(VENV)/.stamp-bench
 	$(BIN)/python scripts/bench_serving.py --config configs/demo.yaml --max-concurrency 8 --num-prompts 200 \
@@ -75,6 +78,12 @@ stress-ipc: $(VENV)/.stamp-serve
 fuzz: $(VENV)/.stamp-serve
 	$(BIN)/python scripts/fuzz_front.py --cases 100000 $(FUZZ_FLAGS)
 
+chaos: $(VENV)/.stamp-serve
+	$(BIN)/python scripts/chaos.py $(CHAOS_FLAGS)
+
+soak: $(VENV)/.stamp-serve
+	$(BIN)/python scripts/soak.py $(SOAK_FLAGS)
+
 lint: $(VENV)/.stamp-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -94,4 +103,4 @@ test-aarch64: $(VENV)/.stamp-test
 	$(BIN)/python scripts/test_aarch64.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info ipc/*.so model/*/*.so
+	rm -rf $(VENV) build dist *.egg-info ipc/*.so model/*.so model/*/*.so pipeline/*/*.so

@@ -14,7 +14,7 @@ import os
 import select
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -26,6 +26,8 @@ KILLED = "killed"  # by somebody else's signal
 HUNG = "hung"  # it had work, ran, and got nowhere; then it was killed
 STOPPED = "stopped"  # it had work and was not running (SIGSTOP); then it was killed
 
+BY_ITSELF = (CRASHED, HUNG)
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -34,6 +36,14 @@ class Ended:
     stage: str
     how: str  # CRASHED, KILLED, HUNG or STOPPED
     generation: int
+
+
+def culprit(ended: Iterable[Ended], generation: int, *stages: str) -> str | None:
+    """The first of these stages that failed by itself in that generation, and not because of somebody's signal."""
+    return next(
+        (one.stage for one in ended if one.generation == generation and one.stage in stages and one.how in BY_ITSELF),
+        None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,9 @@ from pipeline.descriptors import Shapes
 from pipeline.stats import LAYOUT as STATS
 from pipeline.wiring import segment_sizes
 
-OWN_DESCRIPTORS = 192
-"""Of a process beside its connections: rings of two generations, sockets it listens on, files, what libraries open.
-The front has some 60."""
-
+OWN_DESCRIPTORS = 512
+"""Of a process beside its connections: rings, listeners, files, what libraries open (some 60 in all), and connections
+that are being refused or left."""
 
 STAGE_ADDRESSES = 160 << 20
 """Of a stage beside the rings: 100 to 140 MiB measured."""

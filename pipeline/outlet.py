@@ -50,9 +50,9 @@ class Outlet:
 
 
 def tell(text: str) -> None:
-    """A line for the operator, for processes that write few."""
+    """For the operator, from a process that says little: written, or dropped."""
     with contextlib.closing(Outlet()) as outlet:
-        outlet.write(text.encode("utf-8", "replace") + b"\n")
+        outlet.write(text.encode("utf-8", "replace"))
 
 
 def _writer(fd: int) -> tuple[Callable[[bytes], int], Callable[[], None]]:

@@ -20,6 +20,7 @@ from check_logits import UnreadableError, check
 from serving_bench.errors import BenchError
 from serving_bench.options import Options, parse
 from serving_bench.plot import plot
+from serving_bench.processes import exit_when_told
 from serving_bench.report import table
 from serving_bench.session import Result, run_session
 
@@ -29,6 +30,7 @@ SHOWN_ERRORS = 10
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0, 1 when requests failed or logits differ, 2 for wrong usage."""
     options = parse(__doc__, arguments)
+    exit_when_told()
     try:
         result = run_session(options)
         print(table(options, result.told, result.metrics))

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from survival.ordeal import Plan, Report, run
@@ -57,22 +58,23 @@ def main() -> int:
 
 def tell(report: Report) -> None:
     tally = report.tally
-    print(f"\n{report.rounds} rounds, {report.restarts} restarts; seconds for which streams stood still:")
-    for name, silences in sorted(report.resumed_s.items()):
-        if silences:
-            print(f"  {name:24} p50 {statistics.median(silences):6.2f}   max {max(silences):6.2f}")
-    every = [silence for silences in report.resumed_s.values() for silence in silences]
-    if every:
-        print(f"  {'all':24} p50 {statistics.median(every):6.2f}   max {max(every):6.2f}")
-    if report.fronts_s:
-        fronts = report.fronts_s
-        print(f"first token of a new front: p50 {statistics.median(fronts):.2f} s, max {max(fronts):.2f} s")
+    print(f"\n{report.rounds} rounds, {report.restarts} restarts")
+    _table("seconds for which streams stood still", report.resumed_s)
+    _table("front hit: seconds to the first token of a new connection", report.fronts_s)
     print(
         f"{tally.streams} whole streams and {tally.cut_off} that were cut off with their front, {tally.tokens} tokens"
     )
     print(f"tokens lost: {tally.lost}, doubled: {tally.doubled}")
     for wrong in (*tally.wrong, *report.wrong):
         print(f"WRONG: {wrong}")
+
+
+def _table(title: str, seconds: Mapping[str, list[float]]) -> None:
+    print(f"{title}:")
+    every = [value for values in seconds.values() for value in values]
+    for name, values in (*sorted(seconds.items()), ("all", every)):
+        if values:
+            print(f"  {name:24} p50 {statistics.median(values):6.2f}   max {max(values):6.2f}")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from peers_bench.measure import Plan, compare
 from peers_bench.peers import PEERS, SEQUENCES, choose
 from peers_bench.report import table, tell
 from serving_bench.errors import BenchError
+from serving_bench.processes import exit_when_told
 
 CACHE = Path(__file__).parent.parent / ".cache" / "peers"
 
@@ -66,6 +67,7 @@ def parse(arguments: list[str] | None = None) -> tuple[Plan, Path | None]:
 
 def main() -> int:
     plan, file = parse()
+    exit_when_told()
     began, busy, own = time.monotonic(), machine_busy_seconds(), _own_s()
     try:
         rows, skipped = compare(plan, lambda text: print(text, file=sys.stderr, flush=True))

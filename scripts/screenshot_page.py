@@ -24,8 +24,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from overhead_bench.servers import started
-from overhead_bench.variants import Variant
+from overhead_bench.servers import ringserve
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "emulated_910b.yaml"
@@ -54,8 +53,8 @@ def main() -> None:
         config.write_text(CONFIG.read_text().replace("../model", str(ROOT / "model")))
         overrides = ["serving_config.server_port=0", *options.set]
         with (
-            started(Variant("ringserve", ""), config, (), overrides) as server,
-            load(server.port, options.streams),
+            ringserve(config, overrides) as server,
+            load(server.port, options.streams, options.sampled),
             opened(f"http://127.0.0.1:{server.port}/", shot) as page,
         ):
             page.wait_for_timeout(1000 * options.seconds)
@@ -73,6 +72,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--height", type=int, default=900, help="at least; the picture has the whole page")
     parser.add_argument("--scale", type=float, default=1, help="pixels of the picture per CSS pixel")
     parser.add_argument("--streams", type=int, default=24)
+    parser.add_argument("--sampled", type=int, default=0, help="so many of them with temperature 0.8")
     parser.add_argument("--seconds", type=float, default=45, help="under load before the picture is taken")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the server's"
@@ -113,10 +113,13 @@ def chromium_path() -> str | None:
 
 
 @contextlib.contextmanager
-def load(port: int, streams: int) -> Iterator[None]:
-    """So many streams at any time, of answers of different lengths; every third is sampled."""
+def load(port: int, streams: int, sampled: int = 0) -> Iterator[None]:
+    """So many streams at any time, of answers of different lengths; some of them sampled."""
     stop = threading.Event()
-    threads = [threading.Thread(target=_ask_again, args=(port, number, stop)) for number in range(streams)]
+    threads = [
+        threading.Thread(target=_ask_again, args=(port, number, 0.8 if number < sampled else 0.0, stop))
+        for number in range(streams)
+    ]
     for thread in threads:
         thread.start()
     try:
@@ -127,13 +130,13 @@ def load(port: int, streams: int) -> Iterator[None]:
             thread.join()
 
 
-def _ask_again(port: int, number: int, stop: threading.Event) -> None:
+def _ask_again(port: int, number: int, temperature: float, stop: threading.Event) -> None:
     for turn in itertools.count():
         prompt = " ".join(itertools.islice(itertools.cycle(WORDS), number, 2 * number + 20 * (turn % 4) + 8))
         body = {
             "prompt": prompt,
             "max_tokens": 40 + (37 * number + 61 * turn) % 160,
-            "temperature": 0.8 if number % 3 == 0 else 0,
+            "temperature": temperature,
             "stream": True,
         }
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:

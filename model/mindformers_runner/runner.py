@@ -90,7 +90,7 @@ class MindFormersRunner(Runner):
         weights = self._weights or random_weights(self.architecture, self.settings.seed)
         load_weights(network, weights, np.float32 if self._on_cpu else np.float16, progress)
         self._execution = self._make_execution(network)
-        self._cache = CompileCache(self.settings, self.architecture, self.facts.max_length)
+        self._cache = CompileCache(self.settings, self.architecture, self.facts)
         self._network = network
         self._best = BestTokens(self.facts.vocab_size, self.settings.max_rows)
         _log.info("loaded %s; attention: %s, %s", self.facts.name, self.settings.attention, kernel_name())
@@ -186,7 +186,7 @@ class MindFormersRunner(Runner):
         """The first run of a bucket compiles it."""
         if self._cache is None:
             raise ModelError("load the runner before it compiles")
-        with self._cache.of(binding.bucket):
+        with self._cache.compiling():
             self._running().run(binding.prepared).asnumpy()
         self._compiled.add(binding.bucket)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import struct
@@ -54,10 +55,22 @@ class Backend:
         self._attending = asyncio.create_task(self._attend(wires))
         live = [stream for stream in self._streams.values() if stream.live]
         for stream in live:
+            stream.unanswered = False
             self._resume(stream, wires)
         if live:
             self._counters.add(FrontCounter.RESUMED, len(live))
             log.warning("%d requests go on", len(live))
+
+    def blame_first(self) -> None:
+        """Preprocess failed by itself. It answers requests one by one in the order in which they were sent: the first
+        that has no answer is the one over which it failed. To be called before `rewire`."""
+        first = next((stream for stream in self._streams.values() if stream.live and stream.unanswered), None)
+        if first is None:
+            return
+        first.strikes += 1
+        if first.strikes > 1:
+            log.error("request %016x made preprocess fail twice: it is refused", first.request)
+            first.fail(ApiError(500, "the request made a process of the server fail twice", kind=SERVER))
 
     async def leave(self) -> None:
         """Take what the rings still hold, and let go of them. Twice is harmless."""
@@ -99,30 +112,45 @@ class Backend:
     def submit(self, message: Submit) -> TokenStream:
         """Raises ApiError: 503 before the model was ready for the first time, 429 when there is no room, 413 for a
         giant."""
+        return self.submit_all([message])[0]
+
+    def submit_all(self, messages: Sequence[Submit]) -> list[TokenStream]:
+        """All of them, or none. Where the first finds room in the ring, the others wait for theirs: they come faster
+        than they can be read. Raises as `submit`."""
         settings = self._settings
         if not self._was_ready:
             raise retry_later(503, self.why_not_ready, UNAVAILABLE, settings.retry_after_s)
-        if len(self._streams) >= settings.max_in_flight:
+        if len(self._streams) + len(messages) > settings.max_in_flight:
             raise retry_later(429, "too many requests wait; try again later", OVERLOADED, settings.retry_after_s)
-        stream = TokenStream(message.with_seed(), settings.stream_buffer_tokens)
-        self._send(stream)
-        self._streams[message.request] = stream
+        streams = [TokenStream(message.with_seed(), settings.stream_buffer_tokens) for message in messages]
+        records = [self._pack(stream) for stream in streams]
+        for stream, record in zip(streams, records, strict=True):
+            self._send(stream, record, wait=stream is not streams[0])
+            self._streams[stream.request] = stream
         self._counters.set(FrontCounter.IN_FLIGHT, len(self._streams))
-        return stream
+        return streams
 
-    def _send(self, stream: TokenStream) -> None:
-        record, wires = stream.message.pack(), self._wires
+    def _pack(self, stream: TokenStream) -> bytes:
+        record = stream.message.pack()
         if self._longest_record is not None and len(record) > self._longest_record:
             raise ApiError(413, "the prompt is too long for this server", kind=INVALID, parameter="prompt")
+        return record
+
+    def _send(self, stream: TokenStream, record: bytes, *, wait: bool) -> None:
+        wires = self._wires
         if wires is None or self.closed.is_set():
             return  # it is sent with the rest
         if wires.resuming:
             self._resume(stream, wires)
             return
         with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):  # then, too
-            if not wires.try_send(record):
+            if wires.try_send(record):
+                stream.unanswered = True
+                return
+            if not wait:
                 seconds = self._settings.retry_after_s
                 raise retry_later(429, "too many requests arrive; try later", OVERLOADED, seconds)
+            wires.send_later(functools.partial(_first_time, stream))
 
     def _resume(self, stream: TokenStream, wires: Wires) -> None:
         """As soon as there is room, and behind those that came before."""
@@ -130,6 +158,7 @@ class Backend:
         def late() -> bytes | None:
             record = stream.resumption()
             if record is None or len(record) <= wires.max_record:
+                stream.unanswered = record is not None
                 return record
             stream.fail(ApiError(500, "the request is too long to be sent again", kind=SERVER))
             return None
@@ -203,6 +232,7 @@ class Backend:
             self._reply(stream, reply)
 
     def _reply(self, stream: TokenStream, reply: Accepted | Refused | Started) -> None:
+        stream.unanswered = False
         if isinstance(reply, Accepted):
             stream.accept()
         elif isinstance(reply, Refused):
@@ -218,3 +248,8 @@ class Backend:
             return retry_later(reply.status, reply.message, kind, self._settings.retry_after_s)
         kind = INVALID if reply.status < 500 else SERVER
         return ApiError(reply.status, reply.message, kind=kind, parameter=reply.parameter, code=reply.code)
+
+
+def _first_time(stream: TokenStream) -> bytes | None:
+    stream.unanswered = stream.live
+    return stream.message.pack() if stream.live else None

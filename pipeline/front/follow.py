@@ -6,12 +6,13 @@ import asyncio
 
 from pipeline.front.backend import Backend
 from pipeline.front.settings import FrontRings
-from pipeline.generations import Control, Generation
+from pipeline.generations import Control, Generation, culprit
 
 
 async def follow(control: Control, backend: Backend) -> None:
     """Work in one generation after the other, until cancelled."""
     came = asyncio.Event()
+    generation: Generation | None = None
 
     def take() -> None:
         control.take()
@@ -22,7 +23,9 @@ async def follow(control: Control, backend: Backend) -> None:
     try:
         while True:
             control.waiting()
-            generation = await _next(control, came)
+            last, generation = generation, await _next(control, came)
+            if last is not None and culprit(generation.ended, last.number, "preprocess"):
+                backend.blame_first()
             backend.rewire(FrontRings(**generation.handles))
             control.ready(generation.number)
             await backend.closed.wait()

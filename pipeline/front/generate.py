@@ -58,15 +58,14 @@ class Generation:
 
     def _open(self) -> Callable[[str], None]:
         """Submit the request. Returns what is to be called, with why, when the client is gone."""
-        stream = self._tokens = self._submit(self._job.parts[0], self._progress)
+        stream = self._tokens = self._backend.submit(self._message(self._job.parts[0], self._progress))
+        stream.on_overrun = self._exchange.connection.abort
         return stream.disconnect
 
-    def _submit(self, part: Part, progress: Progress) -> TokenStream:
-        prompt, params, arrival = part.prompt, part.params, progress.arrival
-        progress.max_tokens = params.max_tokens
-        stream = self._backend.submit(Submit(progress.request, prompt, params, part.add_special, arrival))
-        stream.on_overrun = self._exchange.connection.abort
-        return stream
+    @staticmethod
+    def _message(part: Part, progress: Progress) -> Submit:
+        progress.max_tokens = part.params.max_tokens
+        return Submit(progress.request, part.prompt, part.params, part.add_special, progress.arrival)
 
     def _close(self) -> None:
         self._backend.finish(self._tokens, cancel=not self._finished)

@@ -9,14 +9,11 @@ from typing import Any
 
 from pipeline.front.errors import ApiError, ClientGone
 from pipeline.front.generate import Generation
-from pipeline.front.job import Choice, Part
+from pipeline.front.job import Choice
 from pipeline.front.progress import Progress
 from pipeline.front.settings import FrontSettings
 from pipeline.front.stream import TokenStream
 from pipeline.messages import Delta, FinishReason
-
-_PATIENCE = 200  # times to look for room; the parts of one request come faster than one stage can read them
-_PAUSE_S = 0.005
 
 
 @dataclass(slots=True)
@@ -45,8 +42,7 @@ class ManyParts(Generation):
         for progress in others:
             progress.arrival, progress.client_id = self._progress.arrival, self._progress.client_id
         self._progresses = [self._progress, *others]
-        self._running: list[_Running] = []
-        self._live: list[_Running] = []  # those that have not ended
+        self._live: list[_Running] = []  # parts that have not ended
 
     async def run(self, settings: FrontSettings) -> None:
         try:
@@ -60,7 +56,12 @@ class ManyParts(Generation):
             raise
 
     def _open(self) -> Callable[[str], None]:
-        return self._disconnect  # they are submitted one after the other, as there is room
+        job = self._job
+        streams = self._backend.submit_all(list(map(self._message, job.parts, self._progresses)))
+        for stream in streams:
+            stream.on_overrun = self._exchange.connection.abort
+        self._live = list(map(_Running, job.answer.choices, streams, self._progresses))
+        return self._disconnect
 
     def _disconnect(self, why: str) -> None:
         for running in self._live:
@@ -74,26 +75,6 @@ class ManyParts(Generation):
         for progress in self._progresses:
             progress.fail(error.status, error.message)
 
-    # ---- submitting -----------------------------------------------------------------------------------------
-
-    async def _submit_all(self) -> None:
-        job = self._job
-        for part, choice, progress in zip(job.parts, job.answer.choices, self._progresses, strict=True):
-            running = _Running(choice, await self._submit_patiently(part, progress), progress)
-            self._running.append(running)
-            self._live.append(running)
-
-    async def _submit_patiently(self, part: Part, progress: Progress) -> TokenStream:
-        """Only the first part is refused at once where there is no room."""
-        for _ in range(_PATIENCE if self._running else 0):
-            try:
-                return self._submit(part, progress)
-            except ApiError as error:
-                if error.status != 429:
-                    raise
-            await asyncio.sleep(_PAUSE_S)
-        return self._submit(part, progress)
-
     async def _accepted(self) -> None:
         """Until all parts are in the queue: afterwards none can be refused, so a stream may begin."""
         while not all(running.stream.accepted for running in self._live):
@@ -102,11 +83,8 @@ class ManyParts(Generation):
                     raise running.stream.failure
             await self._woken()
 
-    # ---- tokens ---------------------------------------------------------------------------------------------
-
     async def _stream(self) -> None:
         answer, exchange = self._job.answer, self._exchange
-        await self._submit_all()
         await self._accepted()
         taken = await self._take()
         await self._start()
@@ -118,13 +96,13 @@ class ManyParts(Generation):
         self._account(taken)
 
     async def _collect(self) -> None:
-        await self._submit_all()
+        every = self._live
         while self._live:
             for running, deltas in await self._take():
                 for delta in deltas:
                     running.choice.add(delta)
         await self._exchange.respond(200, self._job.answer.whole(), headers=self._headers())
-        self._account([(running, []) for running in self._running])
+        self._account([(running, []) for running in every])
 
     async def _take(self) -> list[tuple[_Running, list[Delta]]]:
         """The tokens that are there, at least one. Raises ApiError, ClientGone."""

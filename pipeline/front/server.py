@@ -24,7 +24,7 @@ from pipeline.front.generate_routes import GenerateRoutes
 from pipeline.front.info_routes import InfoRoutes
 from pipeline.front.outbox import Outbox
 from pipeline.front.page_routes import PageRoutes
-from pipeline.front.resources import prepare_process
+from pipeline.front.resources import share_one_heap
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.spans import Spans
 from pipeline.front.throttle import throttled
@@ -68,7 +68,7 @@ def run_front(
     Raises OSError when the address can't be had.
     """
     configure_logging("front", level=settings.log_level, form=settings.log_format)
-    prepare_process(settings)
+    share_one_heap()
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # the application logs its own errors, with the stage
     tokenizer = load_tokenizer() if load_tokenizer else None
     listeners = listeners or [bind(settings.host, settings.port)]

@@ -40,8 +40,10 @@ class TokenStream:
         "message",
         "on_overrun",
         "request",
+        "strikes",
         "taken_ns",
         "tokens",
+        "unanswered",
         "waited_ns",
     )
 
@@ -53,6 +55,8 @@ class TokenStream:
         self.taken_ns = 0  # when the oldest of the records that were taken last had come off the ring
         self.waited_ns: int | None = None  # in the queue
         self.accepted = False  # it is in the queue, or past it
+        self.unanswered = False  # it was sent, and preprocess has not said what it makes of it
+        self.strikes = 0  # how often preprocess failed over it
         self.on_overrun: Callable[[], None] | None = None
         self._limit = limit
         self._pushed_ns = 0

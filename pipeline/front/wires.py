@@ -106,9 +106,11 @@ class Wires:
             while True:
                 with await deltas.read() as slot:
                     records = [bytes(slot)]
-                if end.occupancy:
-                    records += end.read_many(_BATCH, 0)
-                self._on_deltas(records)
+                try:
+                    if end.occupancy:
+                        records += end.read_many(_BATCH, 0)
+                finally:
+                    self._on_deltas(records)
                 await asyncio.sleep(0)  # what was written goes out, and others get a turn
 
     async def _read_replies(self) -> None:

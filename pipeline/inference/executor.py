@@ -92,9 +92,11 @@ class StepExecutor:
         computed_ns = time.clock_gettime_ns(_NS)
         if step.head[Head.FORESEEN]:
             self._foresee(step.head, slot.index, out)
-        self._begin_early()
-        out.stamps[Stamp.TAKEN : Stamp.COMPUTED + 1] = step.taken_ns, step.launched_ns, computed_ns
-        slot.publish()
+        try:
+            self._begin_early()
+        finally:  # the next step may be what the device can't bear: this one's results are there all the same
+            out.stamps[Stamp.TAKEN : Stamp.COMPUTED + 1] = step.taken_ns, step.launched_ns, computed_ns
+            slot.publish()
         self._done(step)
 
     # ---- the beginning of a step ----------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import signal
@@ -16,6 +15,7 @@ from typing import Self
 from pipeline.api_keys import without_keys
 from pipeline.control import Channel, ChannelError, Message
 from pipeline.generations import CRASHED, KILLED
+from pipeline.outlet import STDERR, tell
 
 _FAULTS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
 
@@ -97,11 +97,10 @@ class Child:
     def show(self, what: str, done: int, total: int) -> None:
         """Progress, on one line per stage: rewritten on a terminal, printed when the work changes elsewhere."""
         text = f"ringserve: {self.name}: {what} {done} of {total}"
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            if sys.stderr.isatty():
-                print(f"\r\033[K{text}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-            elif what != self._shown:
-                print(text, file=sys.stderr, flush=True)
+        if os.isatty(STDERR):
+            tell(f"\r\033[K{text}" + ("\n" if done == total else ""))
+        elif what != self._shown:
+            tell(text + "\n")
         self._shown = what
 
     # ---- ending ---------------------------------------------------------------------------------------------

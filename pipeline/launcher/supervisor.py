@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,6 +19,7 @@ from pipeline.api_keys import KeysError, load_api_keys
 from pipeline.config import Configuration, ConfigurationError
 from pipeline.control import ChannelError, Message
 from pipeline.generations import HUNG, STOPPED, Ended
+from pipeline.host import HostError
 from pipeline.launcher.child import Child, Phase
 from pipeline.launcher.crew import Crew
 from pipeline.launcher.oversight import Hang, Oversight
@@ -29,6 +29,7 @@ from pipeline.launcher.rings import Rings
 from pipeline.launcher.signals import caught_signals
 from pipeline.listening import Listeners, address, exposed
 from pipeline.logs import configure_logging
+from pipeline.outlet import tell
 from pipeline.runners import make_runner, shapes_of
 from pipeline.stats import STAGES, Counters, LauncherCounter, StageState, StatsPage
 
@@ -44,7 +45,7 @@ _RINGS = "the rings"  # what is blamed, and started again, when no stage is to b
 
 
 class Supervisor:
-    """One server, from start to end. `reread` reads its configuration again; it raises ConfigurationError."""
+    """One server, from start to end. `reread` reads its configuration again; raises ConfigurationError, HostError."""
 
     def __init__(self, config: Configuration, reread: Callable[[], Configuration]) -> None:
         self._config, self._reread = config, reread
@@ -155,6 +156,7 @@ class Supervisor:
             say(f"metrics at {address(listener)}/metrics")
         for listener in listeners.api:
             say(f"listening on {address(listener)}")
+        say(f"live page: {address((listeners.metrics or listeners.api)[-1])}/")
         key = " -H 'authorization: Bearer …'" if locked else ""
         base, route = address(listeners.api[-1]), self._config.serving_config.model_route
         say(
@@ -303,7 +305,7 @@ class Supervisor:
         try:
             reload = Reload.of(self._config, self._reread())
             api_keys = load_api_keys(reload.config)
-        except (ConfigurationError, KeysError) as error:
+        except (ConfigurationError, KeysError, HostError) as error:
             log.error("the configuration was not reloaded, nothing has changed:\n%s", error)  # noqa: TRY400
             return
         self._config, self._crew.api_keys = reload.config, api_keys
@@ -326,6 +328,5 @@ class Supervisor:
 
 
 def say(text: str) -> None:
-    """A line for whoever started it."""
-    with contextlib.suppress(OSError):  # nobody may be there to read it
-        print(f"ringserve: {text}", file=sys.stderr, flush=True)
+    """A line for whoever started it, if it is read."""
+    tell(f"ringserve: {text}\n")

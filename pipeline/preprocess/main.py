@@ -7,7 +7,7 @@ from model.runner import RunnerFacts
 from model.tokenizer import Tokenizer
 from pipeline.config import Configuration
 from pipeline.descriptors import Shapes
-from pipeline.generations import CRASHED, HUNG, Ended, Generation
+from pipeline.generations import Generation, culprit
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
@@ -76,13 +76,8 @@ class _Service:
         if self._last is None:
             return
         number, scheduler = self._last
-        failed = [one.stage for one in generation.ended if one.generation == number and _by_itself(one)]
-        if failed:
-            self._quarantine.accuse(failed[0], scheduler.aboard, scheduler.alone)
-
-
-def _by_itself(ended: Ended) -> bool:
-    return ended.stage in ("inference", "sampling") and ended.how in (CRASHED, HUNG)
+        if (stage := culprit(generation.ended, number, "inference", "sampling")) is not None:
+            self._quarantine.accuse(stage, scheduler.aboard, scheduler.alone)
 
 
 def make_scheduler(

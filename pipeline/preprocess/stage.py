@@ -164,10 +164,9 @@ class PreprocessStage:
     def _submit(self, message: Submit) -> Accepted | Refused:
         if self._quarantine.is_convicted(message.request):
             return Refused(message.request, 500, "the request made a process of the server fail twice")
-        if not message.resumed and len(self.scheduler.waiting) >= self._limits.max_queue:
-            return Refused(message.request, 429, f"the queue is full ({self._limits.max_queue} requests wait)")
-        if isinstance(message.prompt, str) and len(message.prompt) > self._limits.max_prompt_chars:
-            return Refused(message.request, 400, self._too_many_characters(message.prompt), "prompt")
+        refusal = None if message.resumed else self._turn_away(message)
+        if refusal is not None:
+            return refusal
         try:
             ids = self._token_ids(message)
         except InvalidTextError as error:
@@ -178,6 +177,14 @@ class PreprocessStage:
             return refusal
         self.scheduler.submit(self._sequence(message, ids))
         return Accepted(message.request, ids)
+
+    def _turn_away(self, message: Submit) -> Refused | None:
+        """What can be said before a prompt is tokenized; limits may have changed since a request was let in."""
+        if len(self.scheduler.waiting) >= self._limits.max_queue:
+            return Refused(message.request, 429, f"the queue is full ({self._limits.max_queue} requests wait)")
+        if isinstance(message.prompt, str) and len(message.prompt) > self._limits.max_prompt_chars:
+            return Refused(message.request, 400, self._too_many_characters(message.prompt), "prompt")
+        return None
 
     def _too_many_characters(self, prompt: str) -> str:
         limits = self._limits

@@ -54,9 +54,15 @@ def compare(plan: Plan, say: Callable[[str], None]) -> tuple[list[Row], dict[str
             say(f"{peer.name}: starting")
             rows.append(_measure(peer, place, plan, say))
         except (BenchError, subprocess.CalledProcessError, OSError) as error:
-            skipped[peer.name] = str(error)
+            skipped[peer.name] = brief(str(error))
             say(f"{peer.name}: skipped: {error}")
     return rows, skipped
+
+
+def brief(why: str) -> str:
+    """The first line, and the last one, which is where a server's log says why it ended."""
+    lines = [line.strip() for line in why.splitlines() if line.strip()]
+    return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"
 
 
 def _provide(peer: Peer, place: Place, plan: Plan, say: Callable[[str], None]) -> None:
@@ -72,13 +78,12 @@ def _provide(peer: Peer, place: Place, plan: Plan, say: Callable[[str], None]) -
 def _measure(peer: Peer, place: Place, plan: Plan, say: Callable[[str], None]) -> Row:
     base = f"http://127.0.0.1:{place.port}"
     log = plan.cache / f"{peer.name.lower()}.log"
-    # the environment's programs are found by name by some servers
     with started(
         peer.command(place),
         log,
         lambda _: base if answers(base) else None,
         timeout_s=_START_TIMEOUT_S,
-        environment=peer.full_environment(),
+        environment=peer.full_environment(place),
     ) as server:
         say(f"{peer.name}: first answer after {server.ready_s:.1f} s")
         text = first_text(base)

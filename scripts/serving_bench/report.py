@@ -166,7 +166,13 @@ def _client(told: Told) -> list[str]:
         _line("CPU per token (µs):", client["cpu_us_per_token"]),
         _line("CPU of one core (%):", client["cpu_percent"]),
         _line("Latest start after it was due (ms):", client["max_lateness_ms"]),
+        *(_line("Others' CPU meanwhile, of one core (%):", share) for share in _others(told)),
     ]
+
+
+def _others(told: Told) -> list[float]:
+    share = told["machine"].get("others_cpu_percent")
+    return [] if share is None else [share]
 
 
 def _title(text: str, fill: str) -> str:

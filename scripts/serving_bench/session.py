@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 from tqdm import tqdm
 
+from ipc_bench.clock import machine_busy_seconds
 from ipc_bench.machine import describe_machine
 from serving_bench.answers import Answer, read_answer
 from serving_bench.apis import APIS, Api, Ask
@@ -90,7 +91,9 @@ def _measure(options: Options, target: Target) -> Result:
     planned = [_plan(options, target, api, client, request) for request in requests]
     _warm_up(options, client, planned)
     before = server_counters(target.base_url, dict(options.headers))
+    busy_s, server_s = machine_busy_seconds(), _server_cpu_s(target)
     run = _run(options, client, planned)
+    others_s = machine_busy_seconds() - busy_s - (_server_cpu_s(target) - server_s) - run.cpu_s
     if target.process is not None and any(_failed(outcome.reply) for outcome in run.outcomes):
         target.process.require_alive(patience_s=3.0)
     after = server_counters(target.base_url, dict(options.headers))
@@ -102,7 +105,7 @@ def _measure(options: Options, target: Target) -> Result:
         base_url=target.base_url,
         model=target.model,
         num_prompts=len(requests),
-        machine=describe_machine(),
+        machine=describe_machine() | _about_others(target, others_s / run.duration_s),
         server=_about_server(target, metrics, {name: after[name] - before[name] for name in before if name in after}),
         client=_about_client(run, metrics),
     )
@@ -186,6 +189,16 @@ def _about_server(target: Target, metrics: Metrics, counted: dict[str, float]) -
         told |= {"ready_s": target.process.ready_s, "rss_mib": memory.rss / 2**20, "pss_mib": memory.pss / 2**20}
         told["pss_mib_by_process"] = {name: size / 2**20 for name, size in memory.by_process.items()}
     return told
+
+
+def _server_cpu_s(target: Target) -> float:
+    return target.process.cpu_s() if target.process is not None else 0.0
+
+
+def _about_others(target: Target, cores: float) -> Told:
+    """How busy the machine was with what has nothing to do with this run. Of a server that somebody else started
+    nothing is known: it would count as one of the others."""
+    return {"others_cpu_percent": max(0.0, 100 * cores)} if target.process is not None else {}
 
 
 def _about_client(run: Run, metrics: Metrics) -> Told:

@@ -69,13 +69,13 @@ class Tally:
 class Load:
     """`run` keeps one stream of each job going until `stop`; then it lets them end.
 
-    `fronts_lost` counts what happened to the front; only streams that saw that may break.
+    `front_hit` is set while a front is being lost: only then may streams break.
     """
 
     def __init__(self, port: int, work: Sequence[Job], expected: Sequence[Sequence[Token]]) -> None:
         self.tally = Tally()
         self.live: dict[int, Stream] = {}
-        self.fronts_lost = 0
+        self.front_hit = False
         self._port, self._jobs, self._expected = port, work, expected
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -90,11 +90,10 @@ class Load:
     async def _repeat(self, i: int) -> None:
         job, expected = self._jobs[i], self._expected[i]
         while not self._stopping:
-            before, stream = self.fronts_lost, Stream()
-            self.live[i] = stream
+            stream = self.live[i] = Stream()
             await read(self._port, job, stream)
             del self.live[i]
-            if stream.broken and self.fronts_lost > before:
+            if stream.broken and self.front_hit:
                 self.tally.partial(job, stream, expected)
                 await asyncio.sleep(_RETRY_S)
             else:

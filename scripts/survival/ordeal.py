@@ -35,13 +35,13 @@ class Plan:
 
 @dataclass(slots=True)
 class Report:
-    """`resumed_s`: by kind of fault, how long each stream stood still. `fronts_s`: from the death of a front to the
-    first token of a connection made afterwards."""
+    """By kind of fault. `resumed_s`: how long each stream stood still. `fronts_s`: where the front was hit, from then
+    to the first token of a connection made afterwards."""
 
     tally: Tally
     rounds: int = 0
     resumed_s: dict[str, list[float]] = field(default_factory=dict)
-    fronts_s: list[float] = field(default_factory=list)
+    fronts_s: dict[str, list[float]] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)  # beside what the tally has
     restarts: int = 0
 
@@ -98,13 +98,14 @@ class _Ordeal:
         generation = await self._until(lambda number: number > 0, "the next round")
         live, pids = dict(load.live), self._server.stages()
         began = time.monotonic()
-        load.fronts_lost += fault.hits_front
+        load.front_hit = fault.hits_front
         await inflict(fault, pids, self._rng)
         await self._until(lambda number: number > generation, fault.name)
         report.rounds += 1
         if fault.hits_front:
-            report.fronts_s.append(await self._first_token(began))
-            told = f"front back after {report.fronts_s[-1]:.2f} s"
+            back = await self._first_token(began)
+            report.fronts_s.setdefault(fault.name, []).append(back)
+            told, load.front_hit = f"front back after {back:.2f} s", False
         else:
             silences = await self._silences(live, began, time.monotonic())
             report.resumed_s.setdefault(fault.name, []).extend(silences)

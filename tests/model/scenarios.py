@@ -1,11 +1,13 @@
 """What the tests do with a loaded runner. Everything here runs in a process of its own (see conftest.py):
 MindSpore is slow to import, keeps threads, and warns, and none of that should reach the other tests."""
 
+import gc
 import mmap
 from pathlib import Path
 
 import numpy as np
 
+import ipc
 from model.errors import ModelError
 from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 from model.runner import Bucket, StepInputs
@@ -33,9 +35,11 @@ def loaded(directory, **changes) -> MindFormersRunner:
     return runner
 
 
-def mixed_run(directory, tokens, seed, **changes):
+def mixed_run(directory, tokens, seed, *, warm_up=False, **changes):
     """Every row of logits of a long mixed run, with the sequence and position it belongs to."""
     runner = loaded(directory, **changes)
+    if warm_up:
+        runner.warm_up()
     results = []
     steps = plan_steps(tokens, runner.facts, seed)
     for step in steps:
@@ -235,3 +239,45 @@ def save_in_mindspore_format(directory, target, file_format):
     runner = MindFormersRunner(settings(directory))
     tensors = [{"name": w.name, "data": ms.Tensor(w.read(np.float32))} for w in runner._weights]
     ms.save_checkpoint(tensors, str(target), format=file_format)
+
+
+def garbage_of_steps(directory, steps=300):
+    """Objects that only the cyclic collector would free, after so many steps of either kind."""
+    runner = loaded(directory)
+    inputs = one_token_inputs(runner.facts)
+    binding = runner.bind(inputs)
+    logits, token = np.empty((1, runner.facts.vocab_size), np.float32), np.empty(1, np.int32)
+    runner.step(binding, logits)
+    gc.collect()
+    gc.disable()
+    for _ in range(steps):
+        runner.step(binding, logits)
+        runner.step_greedy(binding, token)
+    found = gc.collect()
+    gc.enable()
+    runner.close()
+    return found
+
+
+def rebound(directory, generations=60):
+    """What is left of bindings over shared memory that was given back: mappings, and memory in KiB that the second
+    half of the generations has added."""
+    runner = loaded(directory)
+    logits = np.empty((1, runner.facts.vocab_size), np.float32)
+    memory_kib, seen = [], set()
+    for _ in range(generations):
+        segment = ipc.Segment.create("rebound", 1 << 20)
+        segment.unlink()
+        _bind_and_step(runner, segment.map, logits)
+        segment.close()
+        del segment
+        seen.add(Path("/proc/self/maps").read_text().count("ringserve-rebound"))
+        memory_kib.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4)
+    runner.close()
+    return seen, memory_kib[-1] - memory_kib[generations // 2]
+
+
+def _bind_and_step(runner, memory, logits):
+    bindings = [runner.bind(one_token_inputs(runner.facts, memory)) for _ in range(20)]
+    for binding in bindings:
+        runner.step(binding, logits)

@@ -122,18 +122,18 @@ def test_a_server_that_stands_open(monkeypatch, tmp_path):
 def test_few_descriptors():
     done = doctor(
         "--config", str(EMULATED), "--set", "serving_config.server_port=0",
-        before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300)),
+        before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (700, 700)),
     )  # fmt: skip
     assert done.returncode == 1
-    assert "1193 file descriptors are needed, 300 are allowed" in done.stdout
-    assert "LimitNOFILE=1193" in done.stdout
-    assert "lower pipeline.max_connections to at most 107" in done.stdout
+    assert "1513 file descriptors are needed, 700 are allowed" in done.stdout
+    assert "LimitNOFILE=1513" in done.stdout
+    assert "lower pipeline.max_connections to at most 187" in done.stdout
     fits = doctor(
-        "--config", str(EMULATED), "--set", "serving_config.server_port=0", "--set", "pipeline.max_connections=107",
-        before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (200, 300)),
+        "--config", str(EMULATED), "--set", "serving_config.server_port=0", "--set", "pipeline.max_connections=187",
+        before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (600, 700)),
     )  # fmt: skip
     assert fits.returncode == 0
-    assert "the launcher raises the limit of 200" in fits.stdout
+    assert "the launcher raises the limit of 600" in fits.stdout
 
 
 def test_little_address_space():

@@ -85,7 +85,7 @@ def test_figures_move_under_load(server, visit):
     assert page.title() == f"RingServe · {server.config.pipeline.model_name}"
     expect(page.locator("#about")).to_contain_text(server.runner.facts.name)
     assert page.locator("#itl").text_content() == NOTHING
-    with load(port_of(server), 5):
+    with load(port_of(server), 5, sampled=2):
         expect(page.locator("#running")).to_have_text(re.compile("^5"))
         expect(page.locator("#batch-decode")).to_have_text("5")
         expect(page.locator("#step-inference-time")).not_to_have_text(NOTHING)

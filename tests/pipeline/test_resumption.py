@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from model.errors import ModelError
 from model.sampling import SamplingParams
+from pipeline.generations import Ended, culprit
 from pipeline.messages import Accepted, FinishReason, GenerationParams, Refused
 
 from .stages import OVERLAPPED, PLAIN, Server, write_byte_tokenizer
@@ -185,6 +186,22 @@ def test_a_request_with_nothing_left_to_compute_is_refused(tokenizer_file):
     assert server.answers[1].status == 500
     assert "could not be resumed" in server.answers[1].message
     server.close()
+
+
+@pytest.mark.parametrize(
+    ("ended", "stage"),
+    [
+        ([("inference", "crash", 7)], "inference"),
+        ([("front", "crash", 7), ("sampling", "hung", 7)], "sampling"),
+        ([("inference", "killed", 7)], None),
+        ([("inference", "stopped", 7)], None),
+        ([("inference", "crash", 8)], None),  # while it loaded: nobody had asked it for anything
+        ([("preprocess", "crash", 7)], None),
+        ([], None),
+    ],
+)
+def test_who_is_asked_whether_requests_made_it_fail(ended, stage):
+    assert culprit([Ended(*one) for one in ended], 7, "inference", "sampling") == stage
 
 
 # ---- requests that make inference fail ---------------------------------------------------------------------

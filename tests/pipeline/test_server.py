@@ -272,30 +272,6 @@ def test_clients_that_go_away_give_back_their_rows(launch):
     assert server.generate("still here", 5).json()["generated_text"] == server.text("still here", 5)
 
 
-def test_a_stage_that_dies_ends_everything_and_leaves_nothing(own):
-    for stage in ("front", "preprocess", "inference", "sampling"):
-        server = own()
-        stages = server.stages()
-        assert set(stages) == {"front", "preprocess", "inference", "sampling"}
-        assert not server.segments()  # unlinked since everybody has attached
-        os.kill(stages[stage], signal.SIGKILL)
-        assert server.process.wait(20) == 1
-        said = server.process.stderr.read()
-        assert f"{stage} (pid {stages[stage]}) was killed by SIGKILL" in said
-        assert all(pid_is_gone(pid) for pid in stages.values())
-        with pytest.raises(httpx.TransportError):
-            server.client.get("/health")
-
-
-def test_a_launcher_that_is_killed_takes_all_with_it(own):
-    server = own()
-    stages = server.stages()
-    server.process.kill()
-    server.process.wait()
-    wait_until(lambda: all(pid_is_gone(pid) for pid in stages.values()), "stages outlive their launcher", 5)
-    assert not server.segments()
-
-
 def test_sigterm_finishes_what_runs_and_exits_with_0(own):
     server = own("pipeline.runner.cost_model.fixed_ms=20")
     with concurrent.futures.ThreadPoolExecutor(4) as pool:

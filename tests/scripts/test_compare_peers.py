@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from peers_bench.checkpoint import Size, make_checkpoint
-from peers_bench.measure import Plan, compare, summary
+from peers_bench.measure import Plan, brief, compare, summary
 from peers_bench.peers import PEERS, Place, choose
 from peers_bench.report import table, tell
 from serving_bench.tokenization import local_encoder
@@ -123,7 +123,9 @@ def test_commands_name_checkpoint_port_and_limits(tmp_path):
     for words in ("--dtype float32", "--port 12345", f"--model {tmp_path}/checkpoint", "--max-num-seqs 8"):
         assert words in command
     assert llama.command(place)[-4:] == ["12345", "8", "1024", "3"]
-    assert vllm.full_environment()["HF_HUB_OFFLINE"] == "1"
+    environment = vllm.full_environment(place)
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    assert environment["VLLM_CACHE_ROOT"] == f"{tmp_path}/vllm-compiled"
 
 
 def test_peers_are_chosen_by_name():
@@ -137,6 +139,11 @@ def test_summaries_are_medians_over_rounds():
     names = ("median_itl_ms", "p99_itl_ms", "median_ttft_ms", "median_tpot_ms", "output_throughput")
     rounds = [types.SimpleNamespace(told=dict.fromkeys(names, value)) for value in (3.0, 1.0, 2.0)]
     assert summary(rounds) == dict.fromkeys(names, 2.0)
+
+
+def test_a_long_reason_is_cut_to_its_beginning_and_end():
+    assert brief("not installed") == "not installed"
+    assert brief("the server ended; it said:\n  a\n b\nOSError: no\n\n") == "the server ended; it said: OSError: no"
 
 
 def test_ringserve_is_measured_and_what_is_missing_is_told(checkpoint, tmp_path):

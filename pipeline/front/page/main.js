@@ -31,7 +31,7 @@ function showAbout(about) {
 function showFigures(figures) {
   const state = get("state");
   state.dataset.state = figures.ready ? "good" : "wait";
-  const restarts = figures.restarts ? `, ${figures.restarts} restarts of stages` : "";
+  const restarts = figures.restarts ? `, restarts of stages: ${figures.restarts}` : "";
   write(state, (figures.ready ? "serving" : "not ready") + restarts);
   show(get("tokens"), [perSecond(figures.tokens_per_s), ""]);
   write(get("tokens-note"), `peak of 60 s: ${perSecond(spark(figures.tokens_per_s))}`);

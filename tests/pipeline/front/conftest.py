@@ -21,7 +21,7 @@ import pytest
 
 import ipc
 from pipeline.control import Channel
-from pipeline.generations import Generation
+from pipeline.generations import Ended, Generation
 from pipeline.stats import StatsPage
 
 HERE = Path(__file__).parent
@@ -152,14 +152,16 @@ class Served:
         self.peer.expect("attached")
         self.obey("ready")
 
-    def wire(self, *, stopped: bool = False) -> None:
-        """Fresh rings for the front, and a peer at them, which may be `stopped` by a signal."""
+    def wire(self, *, stopped: bool = False, ended: str = "") -> None:
+        """Fresh rings for the front, and a peer at them, which may be `stopped` by a signal. `ended`: how preprocess
+        ended in the generation before."""
         self.make_rings()
         self.start_peer()
         if stopped:
             self.peer.process.send_signal(signal.SIGSTOP)
+        deaths = (Ended("preprocess", ended, self.generation),) if ended else ()
         self.generation += 1
-        fields, fds = Generation(self.generation, self.handles).to_message()
+        fields, fds = Generation(self.generation, self.handles, deaths).to_message()
         self.channel.send("generation", fds, **fields)
         self.hear("ready")
 

@@ -93,6 +93,8 @@ class Peer:
             text = "the prompt has no tokens" if "empty" in running.options else "refused as asked"
             self.replies.write(Refused(message.request, int(status), text, parameter or None).pack())
             return
+        if "mute" in running.options:
+            return
         self.replies.write(Accepted(message.request, [1, 2, 3]).pack())
         self.replies.write(Started(message.request, 2_000_000, 2).pack())
         self.running[message.request] = running

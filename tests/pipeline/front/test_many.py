@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from .conftest import post, read_until
+from .conftest import post, read_all, read_until
 from .test_completions import events
 
 COMPLETIONS = "/v1/completions"
@@ -57,10 +57,12 @@ def test_parts_of_different_lengths(shared):
 
 def test_each_choice_has_the_next_seed(serve):
     served = serve()
-    cases = [(5, [5, 6, 7]), (None, [None] * 3), (-1, [-1] * 3), (2**64 - 1, [2**64 - 1, 0, 1])]
-    for seed, wanted in cases:
+    for seed, wanted in [(5, [5, 6, 7]), (2**64 - 1, [2**64 - 1, 0, 1])]:
         served.complete(["p", "q"], n=3, seed=seed, max_tokens=1)
         assert [seen["seed"] for seen in submitted(served, 6)] == wanted * 2
+    for seed in (None, -1):
+        served.complete(["p", "q"], n=3, seed=seed, max_tokens=1)
+        assert len({seen["seed"] for seen in submitted(served, 6)}) == 6  # drawn, for each one of its own
     served.chat("p", n=2, seed=-2, max_tokens=1)
     assert [seen["seed"] for seen in submitted(served, 2)] == [-2, 2**64 - 1]
 
@@ -143,14 +145,24 @@ def test_a_time_limit_counts_for_all(serve, stream):
     assert served.peer.expect("cancel") in requests
 
 
-def test_a_stage_that_dies(serve):
+def test_all_parts_go_on_when_a_stage_was_replaced(serve):
     served = serve()
+    prompts = ["a b c @pace=0.002", "d e f @pace=0.003"]
     with served.connect() as connection:
-        connection.sendall(post({"prompt": ["a @pace=0.01", "b @pace=0.01"], "max_tokens": 4000, "stream": True},
-                                COMPLETIONS))  # fmt: skip
+        body = {"prompt": prompts, "max_tokens": 200, "stream": True}
+        connection.sendall(post(body, COMPLETIONS, headers="Connection: close\r\n"))
         read_until(connection, b"text_completion")
-        served.kill_peer()
-        assert b"service_unavailable_error" in read_until(connection, b"\r\n0\r\n\r\n")
+        requests = [seen["submit"] for seen in submitted(served, 2)]
+        served.end_generation()
+        served.wire()
+        again = submitted(served, 2)
+        assert [seen["submit"] for seen in again] == requests
+        assert all(seen["resumed"] and seen["output"] for seen in again)
+        chunks = b"".join(read_all(connection).split(b"\r\n")[1::2])
+    ended = [json.loads(line[6:]) for line in chunks.splitlines() if b'"finish_reason":"length"' in line]
+    assert sorted(chunk["choices"][0]["index"] for chunk in ended) == [0, 1]
+    assert chunks.endswith(b"data: [DONE]\n\n")
+    assert served.metric("ringserve_requests_resumed_total") == 2
 
 
 # ---- room ---------------------------------------------------------------------------------------------------
@@ -170,19 +182,43 @@ def test_parts_that_are_more_than_the_ring_holds_wait_for_room(serve):
         os.kill(served.peer.pid, signal.SIGCONT)
 
 
-def test_where_there_is_no_room_in_the_end_none_remains(serve):
-    served = serve(max_queue=40, max_rows=1)
-    with served.connect() as first:
-        first.sendall(post({"prompt": ["@hang"] * 40, "n": 1}, COMPLETIONS))
-        submitted(served, 40)
-        with served.connect() as second:
-            second.sendall(post({"prompt": ["@hang"] * 40}, COMPLETIONS))
+def test_a_client_that_leaves_while_parts_wait_for_room(serve):
+    """What was sent is cancelled, the rest never sent."""
+    served = serve(ring_bytes=4096)
+    os.kill(served.peer.pid, signal.SIGSTOP)
+    try:
+        with served.connect() as connection:
+            connection.sendall(post({"prompt": ["@hang " + "word " * 50] * 20}, COMPLETIONS))
+            deadline = time.monotonic() + 10
+            while served.metric("ringserve_requests_in_flight") < 20:
+                assert time.monotonic() < deadline
+        while served.metric("ringserve_requests_in_flight"):
+            assert time.monotonic() < deadline
+    finally:
+        os.kill(served.peer.pid, signal.SIGCONT)
+    cancelled = [served.peer.expect("cancel") for _ in range(20)]
+    assert len(set(cancelled)) == 20
+    assert served.complete(["a", "b"], max_tokens=1).status_code == 200
+    assert served.metric("ringserve_requests_in_flight") == 0
+
+
+def test_more_than_may_be_in_flight_is_refused_at_once(serve):
+    served = serve(max_queue=40, max_rows=1)  # 105 may be in flight
+    with served.connect() as first, served.connect() as second:
+        for connection in (first, second):
+            connection.sendall(post({"prompt": ["@hang"] * 40}, COMPLETIONS))
             submitted(served, 40)
-            assert served.complete(["@hang"] * 40).status_code == 429  # 105 may be in flight
-            more = [served.peer.expect("submit")["submit"] for _ in range(25)]
-            assert {served.peer.expect("cancel") for _ in range(25)} == set(more)
-    for _ in range(80):
-        served.peer.expect("cancel")
+        assert served.complete(["never"] * 26).status_code == 429
+        assert len(served.complete(["a"] * 25, max_tokens=1).json()["choices"]) == 25
+    assert {seen["prompt"] for seen in submitted(served, 25)} == {"a"}
+
+
+def test_a_giant_among_them_keeps_all_out(serve):
+    served = serve(ring_bytes=4096)
+    answer = served.complete(["a", "x" * 5000])
+    assert (answer.status_code, answer.json()["error"]["param"]) == (413, "prompt")
+    assert served.complete("b", max_tokens=1).status_code == 200
+    assert served.peer.expect("submit")["prompt"] == "b"
 
 
 def test_each_part_counts_as_a_request(serve):

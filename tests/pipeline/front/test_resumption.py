@@ -219,6 +219,40 @@ def test_a_request_that_is_refused_when_it_comes_again(serve):
         assert b"server_error" in answer
 
 
+def test_a_request_over_which_preprocess_fails_twice_is_refused(serve):
+    """It is the first that preprocess had not answered. Whoever kills preprocess from outside blames nobody."""
+    served = serve()
+    with served.connect() as before, served.connect() as poison, served.connect() as behind:
+        before.sendall(post({"inputs": "before @hang"}, STREAM))
+        served.peer.expect("submit")
+        poison.sendall(post({"inputs": "poison @mute"}))
+        served.peer.expect("submit")
+        behind.sendall(post({"prompt": "behind @mute", "stream": True}, COMPLETIONS))
+        served.peer.expect("submit")
+        for ended in ("killed", "crash", "stopped"):
+            served.end_generation()
+            served.wire(ended=ended)
+            assert [served.peer.expect("submit")["prompt"].split()[0] for _ in range(3)] == [
+                "before",
+                "poison",
+                "behind",
+            ]
+        served.end_generation()
+        late = served.connect()
+        late.sendall(post({"inputs": "late @mute"}, STREAM))
+        deadline = time.monotonic() + 10
+        while served.metric("ringserve_requests_in_flight") < 4:
+            assert time.monotonic() < deadline
+        served.wire(ended="hung")
+        answer = read_until(poison, b"}}")
+        assert answer.startswith(b"HTTP/1.1 500")
+        assert b"fail twice" in answer
+        assert "made preprocess fail twice: it is refused" in served.front.log("refused")
+        prompts = ["before", "behind", "late"]
+        assert [served.peer.expect("submit")["prompt"].split()[0] for _ in range(3)] == prompts
+        late.close()
+
+
 def test_a_time_limit_counts_while_there_are_no_rings(serve):
     served = serve(request_timeout_s=0.5)
     with served.connect() as connection:
@@ -258,14 +292,14 @@ def test_a_finished_stream_is_not_asked_for_again(serve):
     with served.connect() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         body = {"prompt": "x" * 4000 + " @burst", "max_tokens": 1000, "stream": True}
-        slow.sendall(post(body, COMPLETIONS, "Connection: close\r\n"))
+        slow.sendall(post(body, COMPLETIONS))
         served.peer.expect("submit")
         time.sleep(0.5)
         served.end_generation()
         served.wire()
         assert served.generate("a", max_new_tokens=1).status_code == 200
         assert served.peer.expect("submit")["prompt"] == "a"
-        assert len(events(read_all(slow))) == 1001
+        assert len(events(read_until(slow, b"[DONE]\n\n\r\n0\r\n\r\n"))) == 1001
 
 
 def test_descriptors_do_not_pile_up(serve):

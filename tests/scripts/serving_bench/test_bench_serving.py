@@ -50,7 +50,7 @@ def config(tmp_path):
     return file
 
 
-@pytest.mark.parametrize("backend", ["llm-serving", "openai"])
+@pytest.mark.parametrize("backend", ["llm-serving", "openai", "openai-chat"])
 def test_every_figure_is_there_and_every_token_is_counted(server, tmp_path, backend):
     told_file, picture = tmp_path / "told.json", tmp_path / "run.png"
     plot = ["--plot", picture] if _has_matplotlib() else []
@@ -65,7 +65,8 @@ def test_every_figure_is_there_and_every_token_is_counted(server, tmp_path, back
     assert told.keys() >= VLLM_KEYS | DETAILS | {"p90_itl_ms", "branch", "score", "client", "server", "machine"}
     assert (told["completed"], told["failed"], told["label"], told["branch"]) == (12, 0, "mine", "x")
     assert told["max_concurrent_requests"] <= 5 == told["max_concurrency"]
-    assert all(10 <= length <= 30 for length in told["input_lens"])
+    template = 6 if backend == "openai-chat" else 0  # tokens that the chat template adds, at most
+    assert all(10 <= length <= 30 + template for length in told["input_lens"])
     assert all(4 <= length <= 14 for length in told["output_lens"])
     assert told["total_output_tokens"] == sum(told["output_lens"])
     assert [len(gaps) + 1 for gaps in told["itls"]] == told["output_lens"]
@@ -103,6 +104,18 @@ def test_answers_are_those_of_the_device_and_prompts_are_reproducible(server, tm
     assert told["request_rate"] == 200
 
 
+def test_the_servers_own_tokenizer_gives_the_same_prompts(server, tmp_path):
+    for name, options in (("own", []), ("files", ["--tokenizer", DEMO_DIR])):
+        done = run(
+            "--base-url", server.base, "--backend", "openai", "--num-prompts", 3, "--random-input-len", 15,
+            "--random-output-len", 4, "--save-detailed", "--json", tmp_path / name, *options,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    own, files = (json.loads((tmp_path / name).read_text()) for name in ("own", "files"))
+    assert own["input_lens"] == files["input_lens"] == [15] * 3
+    assert own["generated_texts"] == files["generated_texts"]
+
+
 def test_prompts_from_a_file_and_failures_that_are_told(server, tmp_path):
     prompts, told_file = tmp_path / "prompts.jsonl", tmp_path / "told.json"
     entries = [{"prompt": "What is a ring?", "output_tokens": 6}, {"prompt": [300, 301], "output_tokens": 3}]
@@ -134,6 +147,7 @@ def test_a_scaled_device_is_started_said_to_be_emulated_and_told_in_its_own_time
     assert (told["device"], told["time_scale"]) == ("emulated: test device, 4 times as fast as it is", 4.0)
     assert told["mean_e2el_ms"] >= 10 * 8  # the device is never early
     assert told["duration"] >= 4 * 10 * 8 / 1000
+    assert told["machine"]["others_cpu_percent"] >= 0
     server = told["server"]
     assert set(server["pss_mib_by_process"]) >= {"rs-front", "rs-preprocess", "rs-inference", "rs-sampling"}
     assert server["pss_mib"] == pytest.approx(sum(server["pss_mib_by_process"].values()))
