@@ -17,6 +17,7 @@ from pipeline.launcher.child import Phase
 from pipeline.launcher.crew import Crew
 from pipeline.launcher.rings import Rings
 from pipeline.launcher.signals import caught_signals
+from pipeline.listening import Listeners
 from pipeline.runners import make_runner, shapes_of
 from pipeline.stats import StatsPage
 
@@ -47,7 +48,7 @@ class OneStage:
         stack.callback(page.close)
         self.rings = Rings(config, self.shapes)
         stack.callback(self.rings.close)
-        self.crew = Crew(page, self.shapes, [], stack.enter_context(caught_signals()))
+        self.crew = Crew(page, self.shapes, Listeners([], []), (), stack.enter_context(caught_signals()))
         stack.callback(self.crew.close)
         self.child = self.crew.start("inference", config)
 
