@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from .test_server import Launched, wait_until
+from .test_server import CONFIG, Launched, wait_until
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -45,13 +45,11 @@ def own(tmp_path):
 class Attempt:
     """A start that may fail, under a command that takes something away from it."""
 
-    def __init__(self, directory, command, *overrides):
-        from .test_server import CONFIG
-
+    def __init__(self, directory, command, *overrides, forks=False):
         path = directory / "server.yaml"
         path.write_text(CONFIG.replace("TOKENIZER", str(ROOT / "model/demo/tokenizer.json")))
         sets = [part for override in overrides for part in ("--set", override)]
-        self.said = directory / "said"
+        self.said, self._forks = directory / "said", forks
         with self.said.open("w") as log:
             self.process = subprocess.Popen(
                 [*command, sys.executable, "-m", "pipeline.launch", "--config", str(path), *sets],
@@ -94,8 +92,8 @@ class Attempt:
 
     @property
     def launcher(self):
-        """`unshare` and `prlimit` become what they start; with `--fork` it is their child."""
-        return self.process.pid
+        """`unshare` and `prlimit` become what they start, or with `--fork` its parent."""
+        return children_of(self.process.pid)[0] if self._forks else self.process.pid
 
     def stage(self, name):
         """Its pid."""

@@ -265,9 +265,10 @@ def test_watchers_do_not_hold_up_the_end(serve, watch):
     watcher = watch(served)
     watcher.figures()
     os.kill(served.front.pid, signal.SIGTERM)
-    assert served.front.wait(20) == 0  # not after a minute
     rest = b"".join(iter(lambda: watcher.connection.recv(65536), b""))
     assert (watcher._rest + rest).endswith(b"0\r\n\r\n")  # the answer is complete
+    watcher.close()
+    assert served.front.wait(30) == 0  # not after a minute
 
 
 class CountingEnds:
@@ -319,7 +320,7 @@ def test_nothing_is_computed_while_nobody_watches():
         assert ends.copies <= 2 + max(len(client.said) for client in clients)  # not three times as often
         for client in clients:
             for lost in client.on_lost:
-                lost()
+                lost("the client is gone")
         await asyncio.gather(*tasks)
         copies = ends.copies
         await asyncio.sleep(1)
