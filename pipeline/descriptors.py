@@ -25,8 +25,8 @@ class Head(IntEnum):
     DECODE_ROWS = 5  # the first rows of the step bring one new token each, whose id comes from sampling
     NEEDS = 6  # sampling of this step must be known before ids can be filled in; 0: of none
     GREEDY = 7  # 1: token ids instead of logits are wanted
-    LOGPROBS = 9  # 1: of those tokens also the log-probabilities
     FORESEEN = 8  # 1: every row's token is the argmax: inference knows it itself and does not wait for sampling
+    LOGPROBS = 9  # 1: log-probabilities of those token ids, too
 
 
 class Stamp(IntEnum):

@@ -76,9 +76,9 @@ class Submit:
         return orjson.dumps(["submit", self], default=dict, option=orjson.OPT_NON_STR_KEYS)
 
     def with_seed(self) -> Submit:
-        """With a seed, drawn if there is none: whoever computes the request again then draws the same tokens."""
+        """With a seed, drawn if one is missing: whoever computes the request again then draws the same tokens."""
         sampling = self.params.sampling
-        if sampling.seed not in (None, -1):
+        if sampling.greedy or sampling.seed not in (None, -1):
             return self
         sampling = dataclasses.replace(sampling, seed=secrets.randbits(63))
         return dataclasses.replace(self, params=dataclasses.replace(self.params, sampling=sampling))

@@ -146,7 +146,9 @@ static void kernel_dealloc(PyObject *object)
     Py_DECREF(type);
 }
 
-static void run(struct sampler *s, const Py_buffer *view)
+enum part { CHOOSE = 1, TELL = 2 };
+
+static void run(struct sampler *s, const Py_buffer *view, int parts)
 {
     const int32_t *rows = view[ROWS].buf, *positions = view[POSITIONS].buf;
     const float *logits = view[LOGITS].buf;
@@ -155,20 +157,22 @@ static void run(struct sampler *s, const Py_buffer *view)
     for (size_t b = 0; b < (size_t)view[ROWS].shape[0]; b++) {
         struct output out = {(int32_t *)view[TOKEN_IDS].buf + b, (float *)view[LOGPROBS].buf + b,
                              (int32_t *)view[TOP_IDS].buf + b * top, (float *)view[TOP_LOGPROBS].buf + b * top, top};
-        if (rows[b] < 0) {
-            clear_output(out);
-            status[b] = SKIPPED;
-            continue;
+        const float *row = logits + b * s->vocab;
+        if (parts & CHOOSE) {
+            if (rows[b] < 0)
+                clear_output(out);
+            status[b] = rows[b] < 0 ? SKIPPED : (int32_t)choose_row(s, row, (size_t)rows[b], positions[b], out);
         }
-        status[b] = (int32_t)sample_row(s, logits + b * s->vocab, (size_t)rows[b], positions[b], out);
+        if (parts & TELL && rows[b] >= 0 && status[b] == OK)
+            tell_row(s, row, (size_t)rows[b], out);
     }
 }
 
-static PyObject *kernel_sample(PyObject *object, PyObject *const *args, Py_ssize_t count)
+static PyObject *call(PyObject *object, PyObject *const *args, Py_ssize_t count, int parts)
 {
     Kernel *self = (Kernel *)object;
     if (count != ARGUMENT_COUNT)
-        return PyErr_Format(PyExc_TypeError, "sample takes %d arrays, got %zd", ARGUMENT_COUNT, count);
+        return PyErr_Format(PyExc_TypeError, "%d arrays expected, got %zd", ARGUMENT_COUNT, count);
     if (self->busy) {
         PyErr_SetString(PyExc_RuntimeError, "another thread is sampling with this sampler");
         return NULL;
@@ -179,11 +183,11 @@ static PyObject *kernel_sample(PyObject *object, PyObject *const *args, Py_ssize
         failed = PyObject_GetBuffer(args[got], &view[got],
                                     PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (got >= TOKEN_IDS ? PyBUF_WRITABLE : 0));
     if (!failed)
-        failed = check_arguments(&self->sampler, view);
+        failed = check_arguments(&self->sampler, view) || (!(parts & CHOOSE) && check_tokens(&self->sampler, view));
     if (!failed) {
         self->busy = 1;
         Py_BEGIN_ALLOW_THREADS
-        run(&self->sampler, view);
+        run(&self->sampler, view, parts);
         Py_END_ALLOW_THREADS
         self->busy = 0;
     }
@@ -192,6 +196,21 @@ static PyObject *kernel_sample(PyObject *object, PyObject *const *args, Py_ssize
     if (failed)
         return NULL;
     Py_RETURN_NONE;
+}
+
+static PyObject *kernel_sample(PyObject *object, PyObject *const *args, Py_ssize_t count)
+{
+    return call(object, args, count, CHOOSE | TELL);
+}
+
+static PyObject *kernel_choose(PyObject *object, PyObject *const *args, Py_ssize_t count)
+{
+    return call(object, args, count, CHOOSE);
+}
+
+static PyObject *kernel_tell(PyObject *object, PyObject *const *args, Py_ssize_t count)
+{
+    return call(object, args, count, TELL);
 }
 
 static int observe(struct sampler *s, Py_ssize_t row, const Py_buffer *ids, int is_output)
@@ -228,9 +247,12 @@ static PyObject *kernel_observe(PyObject *object, PyObject *args)
     Py_RETURN_NONE;
 }
 
+#define FAST(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL
+#define ARRAYS "(logits, rows, positions, token_ids, status, logprobs, top_ids, top_logprobs)"
 static PyMethodDef KERNEL_METHODS[] = {
-    {"sample", (PyCFunction)(void (*)(void))kernel_sample, METH_FASTCALL,
-     "sample(logits, rows, positions, token_ids, status, logprobs, top_ids, top_logprobs)"},
+    {"sample", FAST(kernel_sample), "sample" ARRAYS ": choose and tell"},
+    {"choose", FAST(kernel_choose), "choose" ARRAYS ": tokens"},
+    {"tell", FAST(kernel_tell), "tell" ARRAYS ": log-probabilities of tokens that were chosen"},
     {"observe", kernel_observe, METH_VARARGS, "observe(row, ids, is_output)"},
     {NULL, NULL, 0, NULL},
 };

@@ -18,4 +18,28 @@ class Kernel:
         top_logprobs: NDArray[Any],
         /,
     ) -> None: ...
+    def choose(
+        self,
+        logits: NDArray[Any],
+        rows: NDArray[Any],
+        positions: NDArray[Any],
+        token_ids: NDArray[Any],
+        status: NDArray[Any],
+        logprobs: NDArray[Any],
+        top_ids: NDArray[Any],
+        top_logprobs: NDArray[Any],
+        /,
+    ) -> None: ...
+    def tell(
+        self,
+        logits: NDArray[Any],
+        rows: NDArray[Any],
+        positions: NDArray[Any],
+        token_ids: NDArray[Any],
+        status: NDArray[Any],
+        logprobs: NDArray[Any],
+        top_ids: NDArray[Any],
+        top_logprobs: NDArray[Any],
+        /,
+    ) -> None: ...
     def observe(self, row: int, ids: NDArray[Any], is_output: bool, /) -> None: ...

@@ -58,4 +58,18 @@ static int check_arguments(const struct sampler *s, const Py_buffer *view)
     return 0;
 }
 
+/* Tokens that were chosen by an earlier call: those of rows that are told about are read. */
+static int check_tokens(const struct sampler *s, const Py_buffer *view)
+{
+    const int32_t *rows = view[ROWS].buf, *tokens = view[TOKEN_IDS].buf, *status = view[STATUS].buf;
+    for (Py_ssize_t b = 0; b < view[ROWS].shape[0]; b++) {
+        if (rows[b] >= 0 && status[b] == OK && (tokens[b] < 0 || (size_t)tokens[b] >= s->vocab)) {
+            PyErr_Format(PyExc_ValueError, "token_ids[%zd] is %d, expected 0 to %zu", b, (int)tokens[b],
+                         s->vocab - 1);
+            return -1;
+        }
+    }
+    return 0;
+}
+
 #endif

@@ -111,16 +111,12 @@ static enum status choose(struct sampler *s, const float *x, size_t row, int32_t
     return OK;
 }
 
-enum status sample_row(struct sampler *s, const float *logits, size_t row, int32_t position, struct output out)
+/* Chooses row b's token, and clears what is to be told of it. */
+enum status choose_row(struct sampler *s, const float *logits, size_t row, int32_t position, struct output out)
 {
     clear_output(out);
     if (s->ops->lane_maxima(logits, s->vocab, s->maxima))
         return name_the_fault(logits, s->vocab);
-    double offset = 0; /* logprob of a token = its raw logit - offset */
-    if (s->logprobs[row] >= 0) {
-        float max = s->ops->largest(s->maxima, maxima_count(s->vocab));
-        offset = max + write_top(s, logits, max, (size_t)s->logprobs[row], out);
-    }
     const float *x = logits;
     enum status status = OK;
     if (row_edits_logits(s, row, position)) {
@@ -133,12 +129,18 @@ enum status sample_row(struct sampler *s, const float *logits, size_t row, int32
         status = choose(s, x, row, position, &token);
     if (status == OK && row_keeps_history(s, row) && !history_add(s, row, token, true))
         status = HISTORY_FULL;
-    if (status != OK) {
-        clear_output(out);
-        return status;
-    }
-    *out.token = token;
-    if (s->logprobs[row] >= 0)
-        *out.logprob = (float)((double)logits[token] - offset);
-    return OK;
+    if (status == OK)
+        *out.token = token;
+    return status;
+}
+
+/* The log-probabilities that the row wants, of the raw logits, once its token has been chosen. */
+void tell_row(struct sampler *s, const float *logits, size_t row, struct output out)
+{
+    if (s->logprobs[row] < 0)
+        return;
+    s->ops->lane_maxima(logits, s->vocab, s->maxima);
+    float max = s->ops->largest(s->maxima, maxima_count(s->vocab));
+    double offset = max + write_top(s, logits, max, (size_t)s->logprobs[row], out);
+    *out.logprob = (float)((double)logits[*out.token] - offset);
 }

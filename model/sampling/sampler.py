@@ -106,9 +106,15 @@ class Sampler:
         shape, a row out of range, or a row that asked for more top log-probabilities than ``out`` holds,
         BufferError or ValueError for a non-contiguous array; nothing is sampled then.
         """
-        self._kernel.sample(
-            logits, rows, positions, out.token_ids, out.status, out.logprobs, out.top_ids, out.top_logprobs
-        )
+        self._kernel.sample(logits, rows, positions, *_arrays(out))
+
+    def choose(self, logits: Float32, rows: Int32, positions: Int32, out: SampleOutputs) -> None:
+        """As `sample`, but for the log-probabilities: the tokens may be waited for. `tell` adds the rest."""
+        self._kernel.choose(logits, rows, positions, *_arrays(out))
+
+    def tell(self, logits: Float32, rows: Int32, positions: Int32, out: SampleOutputs) -> None:
+        """The log-probabilities of the tokens that `choose` has put into ``out``, where rows want them."""
+        self._kernel.tell(logits, rows, positions, *_arrays(out))
 
     def _set_scalars(self, row: int, params: SamplingParams, seed: int) -> None:
         columns = self.columns
@@ -127,6 +133,10 @@ class Sampler:
                 ("bias_ids", "bias_values", "bias_until"), zip(*entries, strict=True), strict=True
             ):
                 self.columns[name][row, : len(entries)] = column
+
+
+def _arrays(out: SampleOutputs) -> tuple[Int32, Int32, Float32, Int32, Float32]:
+    return out.token_ids, out.status, out.logprobs, out.top_ids, out.top_logprobs
 
 
 def explain(status: int, logits: Float32) -> str:

@@ -14,6 +14,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from model.runner import Bucket
 from pipeline.descriptors import Head
 from pipeline.preprocess.blocks import BlockManager
@@ -157,9 +159,7 @@ class Scheduler:
         tokens, rows = self._write_chunks(views, slot, chunks, decode)
         bucket = self._bucket(tokens, rows)
         _pad(views, bucket, tokens, rows)
-        head = views.head
-        head[Head.TOKENS], head[Head.ROWS] = bucket.tokens, bucket.rows
-        head[Head.LIVE_TOKENS], head[Head.LIVE_ROWS], head[Head.DECODE_ROWS] = tokens, rows, decode
+        views.head[Head.TOKENS : Head.DECODE_ROWS + 1] = bucket.tokens, bucket.rows, tokens, rows, decode
         self._columns.advance()
         self._after(chunks)
         self.stats.scheduled_tokens += tokens
@@ -272,10 +272,11 @@ class Scheduler:
         at, size = first, self.blocks.block_size
         for b, (sequence, count) in enumerate(chunks, first):
             start, stop = sequence.computed, sequence.computed + count
-            views.input_ids[at : at + count] = sequence.tokens[start:stop]
-            for i, position in enumerate(range(start, stop), at):
-                views.positions[i] = position
-                views.slot_mapping[i] = sequence.blocks[position // size] * size + position % size
+            tokens, positions = slice(at, at + count), np.arange(start, stop, dtype=np.int32)
+            views.input_ids[tokens] = sequence.tokens[start:stop]
+            views.positions[tokens] = positions
+            block, offset = np.divmod(positions, size)
+            views.slot_mapping[tokens] = np.array(sequence.blocks, np.int32)[block] * size + offset
             views.valid_length[b] = stop
             views.q_seq_lens[b] = count
             views.gather_index[b] = at + count - 1
@@ -364,11 +365,13 @@ class Scheduler:
 
 
 def _pad(views: Any, bucket: Bucket, tokens: int, rows: int) -> None:
-    views.input_ids[tokens : bucket.tokens] = 0
-    views.positions[tokens : bucket.tokens] = 0
-    views.slot_mapping[tokens : bucket.tokens] = -1
-    views.valid_length[rows : bucket.rows] = 0
-    views.q_seq_lens[rows : bucket.rows] = 0
-    views.gather_index[rows : bucket.rows] = 0
-    views.rows[rows : bucket.rows] = -1
-    views.sampled[rows : bucket.rows] = 0
+    if tokens < bucket.tokens:
+        views.input_ids[tokens : bucket.tokens] = 0
+        views.positions[tokens : bucket.tokens] = 0
+        views.slot_mapping[tokens : bucket.tokens] = -1
+    if rows < bucket.rows:
+        views.valid_length[rows : bucket.rows] = 0
+        views.q_seq_lens[rows : bucket.rows] = 0
+        views.gather_index[rows : bucket.rows] = 0
+        views.rows[rows : bucket.rows] = -1
+        views.sampled[rows : bucket.rows] = 0

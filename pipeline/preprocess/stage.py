@@ -78,6 +78,7 @@ class PreprocessStage:
         self._tokenizer, self._limits = tokenizer, limits
         self._requests, self._results = requests, results
         self._replies, self._rows, self._steps = replies, rows, steps
+        self._unsent: list[bytes] = []  # replies; a step is not to wait for them
         self._selector = selector
         self._counters, self._ends = counters, ends
         self._counted = {counter: counters.get(counter) for counter in _COUNTED} if counters else {}
@@ -113,6 +114,7 @@ class PreprocessStage:
             publish_gauges(self._counters, self.scheduler, self.steps_planned, self._counted)
         if self._ends is not None:
             self._ends.copy()
+        self.send_replies()
         if not moved:
             self._selector.wait(timeout=1.0)
 
@@ -153,8 +155,14 @@ class PreprocessStage:
         if isinstance(message, Cancel):
             self._cancel(message.request)
         else:
-            self._replies.write(self._submit(message).pack())
+            self._unsent.append(self._submit(message).pack())
         return True
+
+    def send_replies(self) -> None:
+        """Tell the front what became of requests since the last time."""
+        if self._unsent:
+            self._replies.write_many(self._unsent)
+            self._unsent.clear()
 
     def _cancel(self, request: int) -> None:
         sequence = self.scheduler.cancel(request)
@@ -253,7 +261,13 @@ class PreprocessStage:
         return dataclasses.replace(params, sampling=sampling)
 
     def plan_step(self) -> bool:
-        """Write and publish the next descriptor; False if there is nothing to compute."""
+        """Write and publish the next descriptor, then what is to be told of requests; False if there is nothing to
+        compute."""
+        planned = self._plan_step()
+        self.send_replies()
+        return planned
+
+    def _plan_step(self) -> bool:
         if not self.scheduler.has_work:
             return False
         slot = self._steps.reserve()
@@ -266,10 +280,12 @@ class PreprocessStage:
             return False
         number = self.steps_planned + 1
         views.head[Head.STEP] = number
-        views.head[Head.NEEDS] = number - 1 if plan.decode_rows else 0
-        views.head[Head.GREEDY] = self._limits.greedy_on_device and self.scheduler.greedy
-        views.head[Head.LOGPROBS] = self.scheduler.logprobs
-        views.head[Head.FORESEEN] = self.scheduler.argmax
+        views.head[Head.NEEDS : Head.LOGPROBS + 1] = (
+            number - 1 if plan.decode_rows else 0,
+            self._limits.greedy_on_device and self.scheduler.greedy,
+            self.scheduler.argmax,
+            self.scheduler.logprobs,
+        )
         self._announce(number)
         views.stamps[Stamp.SCHEDULED] = time.clock_gettime_ns(_NS)
         slot.publish()
@@ -283,7 +299,7 @@ class PreprocessStage:
                 self._rows.write(self._admit(sequence, step).pack())
                 if sequence.fresh:
                     waited = time.clock_gettime_ns(_NS) - sequence.arrival_ns
-                    self._replies.write(Started(sequence.request, waited, sequence.cached).pack())
+                    self._unsent.append(Started(sequence.request, waited, sequence.cached).pack())
         self.scheduler.admissions.clear()
 
     @staticmethod

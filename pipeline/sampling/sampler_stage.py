@@ -59,11 +59,12 @@ class SamplingStage:
         self._logits_views = logits_layout(shapes).resident_views(logits)
         self._token_views = tokens_layout(shapes).resident_views(tokens)
         self._result_views = results_layout(shapes).resident_views(results)
-        self._chosen: Any = np.full(shapes.max_rows, -1, np.int32)  # rows to sample from, -1: skip
-        self._epochs: Any = np.full(shapes.max_rows, NOBODY, np.int32)  # the tenancy of each row
+        self._which: Any = np.full(shapes.max_rows, -1, np.int32)  # rows to sample from, -1: skip
+        self._epochs = [NOBODY] * shapes.max_rows  # the tenancy of each row
         self._tenants: list[Tenant | None] = [None] * shapes.max_rows
         self._by_request: dict[int, Tenant] = {}
         self._coming: deque[Admit] = deque()
+        self._unseated: list[Admit] = []  # whom the sampler does not know yet
         self.steps_done = 0
         self._counters = Counters(stats, "sampling") if stats else None
         self._log = StepLog(stats) if stats else None
@@ -75,31 +76,33 @@ class SamplingStage:
         slot = self._logits.read()
         views = self._logits_views[slot.index]
         views.stamps[Stamp.RECEIVED] = time.clock_gettime_ns(_NS)
-        rows = int(views.head[Head.LIVE_ROWS])
-        self._change_rows(int(views.head[Head.STEP]))
-        self._select(views, rows)
-        if self._files is not None:
-            self._files.keep(self._chosen[:rows], views.lengths[:rows], views.logits[:rows])
-        self._choose(views, rows)
-        if not views.head[Head.FORESEEN]:
+        head: list[int] = views.head.tolist()
+        rows = head[Head.LIVE_ROWS]
+        self._change_rows(head[Head.STEP])
+        chosen = self._select(views, rows)
+        if head[Head.GREEDY]:
+            self._out.token_ids[:rows] = views.token_ids[:rows]  # -1: the row's logits were not finite
+        else:
+            self._sample(views, chosen)
+        if not head[Head.FORESEEN]:
             self._publish_tokens(views, rows)
         views.stamps[Stamp.SAMPLED] = time.clock_gettime_ns(_NS)
-        if self._files is not None:  # before its client has the answer
-            self._files.write(self._chosen[:rows], self._out.token_ids[:rows])
-        self._tell(views, rows)
+        self._tell_logprobs(head, views, rows)
+        tokens = self._tell(views, chosen)
         views.stamps[Stamp.SENT] = time.clock_gettime_ns(_NS)
         self.steps_done += 1
         if self._log is not None:
             self._log.record(views.head, views.stamps)
         slot.release()
-        self._count(rows)
+        self._seat()
+        self._count(tokens)
 
-    def _count(self, rows: int) -> None:
+    def _count(self, tokens: list[int]) -> None:
         if self._counters is not None:
-            tokens = self._out.token_ids[:rows][self._chosen[:rows] >= 0]
+            failed = sum(token < 0 for token in tokens)
             self._counters.add(SamplingCounter.STEPS)
-            self._counters.add(SamplingCounter.TOKENS, int(np.count_nonzero(tokens >= 0)))
-            self._counters.add(SamplingCounter.FAILED_ROWS, int(np.count_nonzero(tokens < 0)))
+            self._counters.add(SamplingCounter.TOKENS, len(tokens) - failed)
+            self._counters.add(SamplingCounter.FAILED_ROWS, failed)
         if self._ends is not None:
             self._ends.copy()
 
@@ -122,11 +125,17 @@ class SamplingStage:
         if tenant is None:
             tenant = Tenant.of(admit, self._tokenizer, self._end_ids)
             self._by_request[admit.request] = tenant
-        self._sampler.admit(admit.row, admit.params.sampling, admit.prompt_ids, admit.output_ids)
-        if self._files is not None:
-            self._files.admit(admit.row, admit.prompt_ids, admit.output_ids)
+        self._unseated.append(admit)
         self._tenants[admit.row] = tenant
         self._epochs[admit.row] = admit.epoch
+
+    def _seat(self) -> None:
+        """Tell the sampler of new tenants: before it is needed, but not while a first token is waited for."""
+        for admit in self._unseated:
+            self._sampler.admit(admit.row, admit.params.sampling, admit.prompt_ids, admit.output_ids)
+            if self._files is not None:
+                self._files.admit(admit.row, admit.prompt_ids, admit.output_ids)
+        self._unseated.clear()
 
     def _drop(self, request: int) -> None:
         """A cancelled request, wherever it is: waiting for its row, in it, or preempted."""
@@ -142,19 +151,21 @@ class SamplingStage:
 
     # ---- tokens ---------------------------------------------------------------------------------------------
 
-    def _select(self, views: Any, rows: int) -> None:
-        """Rows whose prompt is complete and whose tenant is still there."""
-        which = views.rows[:rows]
-        wanted = (views.sampled[:rows] != 0) & (self._epochs[which] == views.epochs[:rows])
-        self._chosen[:rows] = np.where(wanted, which, -1)
+    def _select(self, views: Any, rows: int) -> list[int]:
+        """Rows whose prompt is complete and whose tenant is still there; -1 in place of others. Few as they are,
+        they are looked at one by one: numpy's code would have to be fetched from memory first."""
+        columns = (views.rows[:rows].tolist(), views.epochs[:rows].tolist(), views.sampled[:rows].tolist())
+        epochs = self._epochs
+        return [row if wanted and epochs[row] == epoch else -1 for row, epoch, wanted in zip(*columns, strict=True)]
 
-    def _choose(self, views: Any, rows: int) -> None:
-        if views.head[Head.GREEDY]:
-            self._out.token_ids[:rows] = views.token_ids[:rows]  # -1: the row's logits were not finite
-            self._out.logprobs[:rows] = views.logprobs[:rows]
-        else:
-            out = self._outs[rows]
-            self._sampler.sample(views.logits[:rows], self._chosen[:rows], views.lengths[:rows], out)
+    def _sample(self, views: Any, chosen: list[int]) -> None:
+        self._seat()
+        rows = len(chosen)
+        self._which[:rows] = chosen
+        which, lengths, logits = self._which[:rows], views.lengths[:rows], views.logits[:rows]
+        if self._files is not None:
+            self._files.keep(which, lengths, logits)
+        self._sampler.choose(logits, which, lengths, self._outs[rows])
 
     def _publish_tokens(self, views: Any, rows: int) -> None:
         slot = self._tokens.reserve()
@@ -166,7 +177,20 @@ class SamplingStage:
 
     # ---- off the critical path ------------------------------------------------------------------------------
 
-    def _tell(self, views: Any, rows: int) -> None:
+    def _tell_logprobs(self, head: list[int], views: Any, rows: int) -> None:
+        """Log-probabilities of the tokens that are out."""
+        if head[Head.GREEDY]:
+            if head[Head.LOGPROBS]:
+                self._out.logprobs[:rows] = views.logprobs[:rows]
+            return
+        if head[Head.LOGPROBS]:
+            self._sampler.tell(views.logits[:rows], self._which[:rows], views.lengths[:rows], self._outs[rows])
+        if self._files is not None:  # before its client has the answer
+            self._files.write(self._which[:rows], self._out.token_ids[:rows])
+
+    def _tell(self, views: Any, chosen: list[int]) -> list[int]:
+        """What became of the rows, to preprocess and to the front; their tokens."""
+        rows = len(chosen)
         slot = self._results.reserve()
         results = self._result_views[slot.index]
         results.head[:] = views.head
@@ -174,16 +198,17 @@ class SamplingStage:
             getattr(results, name)[:rows] = getattr(views, name)[:rows]
         results.token_ids[:rows] = self._out.token_ids[:rows]
         results.finished[:rows] = 0
-        records = []
-        for b, (row, token) in enumerate(
-            zip(self._chosen[:rows].tolist(), self._out.token_ids[:rows].tolist(), strict=True)
-        ):
+        records, tokens = [], []
+        for b, (row, token) in enumerate(zip(chosen, self._out.token_ids[:rows].tolist(), strict=True)):
             if row >= 0:
                 delta = self._take(b, row, token, views)
-                results.finished[b] = delta.reason is not FinishReason.NONE
+                if delta.reason is not FinishReason.NONE:
+                    results.finished[b] = 1
                 records.append(delta.pack())
+                tokens.append(token)
         slot.publish()
         self._deltas.write_many(records)
+        return tokens
 
     def _take(self, b: int, row: int, token: int, views: Any) -> Delta:
         tenant = self._tenants[row]

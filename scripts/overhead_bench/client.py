@@ -74,6 +74,7 @@ class Question:
     streams: int
     tokens: int
     prompt_tokens: int | None = None  # None: a short text, another one for every stream
+    settle_s: float = 0.0  # from connecting to sending; a client that is known has an open connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +167,7 @@ def _open(question: Question, api: Api, number: int) -> _Stream:
     body = json.dumps(api.body(_prompt(question, number), question.tokens)).encode()
     head = f"POST {api.path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     connection = socket.create_connection(("127.0.0.1", question.port), timeout=_TIMEOUT_S)
+    time.sleep(question.settle_s)
     sent_ns = time.monotonic_ns()
     connection.sendall(head.encode() + body)
     return _Stream(connection, api.mark, sent_ns, [], [])

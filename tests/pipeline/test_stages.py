@@ -260,6 +260,7 @@ def test_a_full_queue_refuses_with_429(serve):
         server.submit(request, [request], greedy(3))
     for _ in range(5):
         server.preprocess.take_request()
+    server.preprocess.send_replies()
     server.listen()
     assert [type(server.answers[request]) for request in range(1, 6)] == [
         Accepted,

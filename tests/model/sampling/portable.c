@@ -56,7 +56,9 @@ int main(void)
             int32_t token, top[3];
             float logprob, top_logprobs[3];
             struct output out = {&token, &logprob, top, top_logprobs, 3};
-            enum status status = sample_row(&s, logits, row, 10 + step, out);
+            enum status status = choose_row(&s, logits, row, 10 + step, out);
+            if (status == OK)
+                tell_row(&s, logits, row, out);
             printf("%zu %d: %d %d (%d %d %d) %.4f\n", row, (int)step, (int)status, (int)token, (int)top[0],
                    (int)top[1], (int)top[2], (double)logprob);
         }

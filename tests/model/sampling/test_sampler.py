@@ -1,5 +1,6 @@
 """Ties, extremes, faults and determinism."""
 
+import dataclasses
 from multiprocessing import shared_memory
 from threading import Thread
 from typing import Any
@@ -365,3 +366,32 @@ def test_wrong_admissions_are_refused():
         sampler.admit(0, SamplingParams(top_p=0), [1])
     with pytest.raises(ValueError, match="at least 1"):
         Sampler(SamplingLimits(10, 10), 0)
+
+
+def test_tokens_first_and_log_probabilities_later_are_the_same() -> None:
+    """In two calls as in one: `choose`, then `tell`."""
+    logits = np.random.default_rng(3).normal(size=(4, 300)).astype(np.float32)
+    logits[2, 7] = np.nan
+    params = [SamplingParams(temperature=0, logprobs=3), SamplingParams(seed=5), SamplingParams(logprobs=0)]
+    rows, positions = np.array([0, 1, 2, -1], np.int32), np.full(4, 9, np.int32)
+    together, apart = (SampleOutputs.allocate(4, 3) for _ in range(2))
+    for out, calls in ((together, ("sample",)), (apart, ("choose", "tell"))):
+        sampler = Sampler(SamplingLimits(300, 64), 3)
+        for row, each in enumerate(params):
+            sampler.admit(row, dataclasses.replace(each, repetition_penalty=1.3), [1, 2])
+        for call in calls:
+            getattr(sampler, call)(logits, rows, positions, out)
+    for name in ("token_ids", "status", "logprobs", "top_ids", "top_logprobs"):
+        np.testing.assert_array_equal(getattr(apart, name), getattr(together, name), err_msg=name)
+    assert apart.status.tolist() == [RowStatus.OK, RowStatus.OK, RowStatus.NAN, RowStatus.SKIPPED]
+    assert np.isfinite(apart.logprobs[0])
+    assert np.isnan(apart.logprobs[1:]).all()
+
+
+def test_only_tokens_of_the_vocabulary_are_told_about() -> None:
+    sampler, out = Sampler(SamplingLimits(300, 64), 1), SampleOutputs.allocate(1)
+    sampler.admit(0, SamplingParams(temperature=0, logprobs=0), [1])
+    out.status[:], out.token_ids[:] = RowStatus.OK, 300
+    row = np.zeros(1, np.int32)
+    with pytest.raises(ValueError, match=r"token_ids\[0\] is 300, expected 0 to 299"):
+        sampler.tell(np.zeros((1, 300), np.float32), row, row, out)
