@@ -9,7 +9,7 @@ SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch] pip
 CONFIG  ?= configs/demo.yaml
 
 .PHONY: serve doctor test lint format bench-ipc bench-overhead bench-serving bench-task1 bench-task2 compare-peers
-.PHONY: stress-ipc chaos soak verify sanitize test-aarch64 clean
+.PHONY: fuzz stress-ipc chaos soak verify sanitize test-aarch64 clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -80,6 +80,9 @@ chaos: $(VENV)/.stamp-serve
 
 soak: $(VENV)/.stamp-serve
 	$(BIN)/python scripts/soak.py $(SOAK_FLAGS)
+
+fuzz: $(VENV)/.stamp-serve
+	$(BIN)/python scripts/fuzz_front.py --cases 100000 $(FUZZ_FLAGS)
 
 lint: $(VENV)/.stamp-test
 	$(BIN)/ruff check .

@@ -21,8 +21,12 @@ from typing import Any, Self
 import ipc
 from pipeline.control import Channel, ChannelError, Message
 
-CRASHED = "crash"  # by itself: a fault, an abort, or an exit
-KILLED = "killed"  # by somebody else's signal
+END = signal.SIGUSR1
+"""What the launcher ends a stage with. Signals that others send to all processes of a server at once (a terminal
+SIGINT and SIGHUP, systemd SIGTERM) are for the launcher, which decides what becomes of the stages."""
+
+CRASHED = "crash"  # by itself: a fault, an abort, or an exit with an error
+KILLED = "killed"  # by somebody else
 HUNG = "hung"  # it had work, ran, and got nowhere; then it was killed
 STOPPED = "stopped"  # it had work and was not running (SIGSTOP); then it was killed
 

@@ -25,7 +25,7 @@ from pipeline.config import Configuration, load_configuration, with_values
 from pipeline.control import Channel, ChannelError
 from pipeline.descriptors import Shapes
 from pipeline.garbage import PauseMeter, settle
-from pipeline.generations import Control, Generation
+from pipeline.generations import END, Control, Generation
 from pipeline.logs import configure_logging
 from pipeline.stats import READY, Counters, StatsHandle, StatsPage
 from pipeline.wiring import StageRings
@@ -126,16 +126,15 @@ def main() -> int:
     specification = Specification.from_fd(fd)
     die_with_launcher(specification.death_fd)
     name_process(name)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the launcher decides
-    signal.signal(signal.SIGTERM, _leave)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(END, _leave)
     control = Control(Channel.inherited(specification.control_fd))
     try:
         run = _entry(name)
         run(_stage(name, specification, control))
     except SystemExit:
         return 0
-    except ChannelError:
-        return 0  # the launcher is gone, or about to end this process
     except Exception as error:  # noqa: BLE001 - the last place where it can be told
         with contextlib.suppress(ChannelError):
             control.failed(_told(error))
@@ -143,7 +142,7 @@ def main() -> int:
             traceback.print_exc()
         return 1
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # libraries clean up at exit; that is not to be interrupted
+        signal.signal(END, signal.SIG_IGN)  # libraries clean up at exit; that is not to be interrupted
     return 0
 
 
@@ -175,7 +174,7 @@ def _entry(name: str) -> Callable[[Stage], None]:
 def _is_expected(error: Exception) -> bool:
     from model.errors import ModelError
 
-    return isinstance(error, ModelError | ipc.IpcError | OSError)
+    return isinstance(error, ModelError | ipc.IpcError | ChannelError | OSError)
 
 
 def _told(error: Exception) -> str:

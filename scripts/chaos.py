@@ -14,6 +14,7 @@ nothing may be in use, held or left that was not at the beginning. Exit status 1
 from __future__ import annotations
 
 import argparse
+import signal
 import statistics
 import sys
 from collections.abc import Mapping
@@ -46,6 +47,7 @@ def parse() -> Plan:
 
 def main() -> int:
     plan = parse()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server is to be stopped with us
     print(f"seed {plan.seed}", flush=True)
     try:
         report = run(plan, lambda text: print(text, flush=True))

@@ -12,6 +12,7 @@ beginning when all is over; no wake-up was lost. Exit status 1 if anything was w
 from __future__ import annotations
 
 import argparse
+import signal
 import statistics
 import sys
 
@@ -42,6 +43,7 @@ def parse() -> Plan:
 
 def main() -> int:
     plan = parse()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server is to be stopped with us
     try:
         report = run(plan, lambda text: print(text, flush=True))
     except (ServerError, ValueError) as error:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from ..errors import ModelError
 
 GREEDY_BELOW = 1e-5  # vLLM's _SAMPLING_EPS: a lower temperature is greedy
+MAX_REPETITION_PENALTY = 1e9  # and its inverse is the least: beyond, a logit could leave float32's range
 
 
 class ParameterError(ModelError, ValueError):
@@ -90,7 +91,7 @@ class SamplingParams:
         _number("temperature", self.temperature, 0, math.inf)
         _number("top_p", self.top_p, 0, 1, above_low=True)
         _number("min_p", self.min_p, 0, 1)
-        _number("repetition_penalty", self.repetition_penalty, 0, math.inf, above_low=True)
+        _number("repetition_penalty", self.repetition_penalty, 1 / MAX_REPETITION_PENALTY, MAX_REPETITION_PENALTY)
         _number("presence_penalty", self.presence_penalty, -2, 2)
         _number("frequency_penalty", self.frequency_penalty, -2, 2)
 

@@ -10,8 +10,7 @@ from typing import Any, NoReturn
 from pipeline.front.errors import ApiError
 from pipeline.messages import MAX_STOP_LENGTH, MAX_STOPS
 
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+_SHOWN = 80  # characters of a value, in an error
 _SPELLED = {"true": True, "false": False}  # clients of llm-serving send Python's words as strings
 
 
@@ -134,8 +133,10 @@ def _range(low: int | None, high: int | None) -> str:
 
 def shown(value: Any) -> str:
     """Of a value from outside, as much as an error can hold; it may be large, or nested deeply."""
-    return _cut(_SHORT.repr(value))
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = _SHOWN
+    return _cut(short.repr(value))
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= 80 else text[:77] + "..."
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

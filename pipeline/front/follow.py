@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 
+from pipeline.control import ChannelError
 from pipeline.front.backend import Backend
 from pipeline.front.settings import FrontRings
 from pipeline.generations import Control, Generation, culprit
 
 
 async def follow(control: Control, backend: Backend) -> None:
-    """Work in one generation after the other, until cancelled."""
+    """Work in one generation after the other, until cancelled. Raises IpcError when rings can't be attached to."""
     came = asyncio.Event()
     generation: Generation | None = None
 
     def take() -> None:
-        control.take()
+        try:
+            control.take()
+        except ChannelError:
+            loop.remove_reader(control.fileno())  # the launcher is gone, and takes this process with it
         came.set()
 
     loop = asyncio.get_running_loop()

@@ -29,7 +29,7 @@ from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.spans import Spans
 from pipeline.front.throttle import throttled
 from pipeline.front.tokenize_routes import TokenizeRoutes
-from pipeline.generations import Control
+from pipeline.generations import END, Control
 from pipeline.logs import configure_logging
 from pipeline.stats import (
     Counters,
@@ -119,6 +119,7 @@ async def _serve(
     else:
         rings.on("drain", lambda _: server.drain())
         watch = asyncio.create_task(follow(rings, backend))
+        watch.add_done_callback(lambda _: server.end())
     host, port = listeners[0].getsockname()[:2]
     counters.set_ready()
     if on_listening is not None:
@@ -130,6 +131,8 @@ async def _serve(
         counters.set(FrontCounter.READY, 0)
         watch.cancel()
         await backend.close()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watch
 
 
 class Server(uvicorn.Server):
@@ -195,10 +198,10 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The first signal drains, the second one ends at once; the process exits with 0 either way. With a launcher
-        every SIGTERM is the last, and SIGINT, which a terminal sends to all of its processes, is for the launcher."""
+        """The first signal drains, the second one ends at once; the process exits with 0 either way. A launcher says
+        when to drain, and its signal ends at once."""
         loop = asyncio.get_running_loop()
-        numbers = (signal.SIGTERM,) if self._launched else (signal.SIGTERM, signal.SIGINT)
+        numbers = (END,) if self._launched else (signal.SIGTERM, signal.SIGINT)
         for number in numbers:
             loop.add_signal_handler(number, self._on_signal)
         try:

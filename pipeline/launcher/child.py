@@ -127,7 +127,7 @@ class Child:
         """CRASHED, KILLED, HUNG or STOPPED."""
         if self.ended_as is not None:
             return self.ended_as
-        return KILLED if status < 0 and -status not in _FAULTS else CRASHED
+        return KILLED if status == 0 or (status < 0 and -status not in _FAULTS) else CRASHED
 
     def describe(self, status: int) -> str:
         """What became of it, for the log."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pipeline.config import Configuration
 from pipeline.control import Channel, Message
 from pipeline.descriptors import Shapes
+from pipeline.generations import END
 from pipeline.launcher.child import Child
 from pipeline.launcher.signals import Signals
 from pipeline.listening import Listeners
@@ -84,7 +84,7 @@ class Crew:
         """Everybody: first asked, then made to."""
         deadline = time.monotonic() + _STOP_GRACE_S
         for child in self.children.values():
-            child.signal(signal.SIGTERM)
+            child.signal(END)
         for child in self.children.values():
             child.wait(deadline)
             child.reap()

@@ -63,6 +63,7 @@ class Oversight:
         """It is over: the stages that did something useful in it, or lived long."""
         useful = set(self._useful())
         self._gauges = self._first = self._last = self._complete_at = None
+        self._still("everybody", None, 0)
         return useful
 
     def _useful(self) -> Iterator[str]:

@@ -238,6 +238,8 @@ class Supervisor:
         if self._rings.current is None:
             return
         self._useful = self._oversight.end()
+        if self._useful:
+            self._useful.add(_RINGS)
         self._rings.end()
         if self._complete:
             self._down_since = time.monotonic()

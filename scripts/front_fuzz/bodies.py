@@ -9,8 +9,10 @@ from front_fuzz.values import encoded, hostile
 
 _COMMON = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
            "seed", "stop", "stop_token_ids", "ignore_eos")  # fmt: skip
-_LLM_SERVING = (*_COMMON, "do_sample", "max_new_tokens", "min_new_tokens", "topk_k", "return_full_text", "details",
-                "return_protocol", "decoder_input_details", "watermark", "top_n_tokens", "truncate", "typical_p")  # fmt: skip
+_LLM_SERVING = (
+    *_COMMON, "do_sample", "max_new_tokens", "min_new_tokens", "topk_k", "return_full_text", "details",
+    "return_protocol", "decoder_input_details", "watermark", "top_n_tokens", "truncate", "typical_p",
+)  # fmt: skip
 _OPENAI = (*_COMMON, "model", "max_tokens", "min_tokens", "n", "best_of", "stream", "stream_options", "logit_bias",
            "user", "logprobs", "skip_special_tokens", "include_stop_str_in_output", "response_format")  # fmt: skip
 _COMPLETION = (*_OPENAI, "prompt", "suffix", "echo")

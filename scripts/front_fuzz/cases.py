@@ -125,7 +125,7 @@ def _old(number: int, random: Random) -> Case:
 
 _KINDS = (
     (0.50, _json), (0.20, _http), (0.08, _good), (0.05, _pipelined), (0.06, _in_pieces), (0.04, _cut_off),
-    (0.03, _impatient), (0.005, _unfinished), (0.005, _too_large), (0.031, _old),
+    (0.03, _impatient), (0.005, _unfinished), (0.005, _too_large), (0.03, _old),
 )  # fmt: skip
 
 

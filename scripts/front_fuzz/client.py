@@ -22,8 +22,8 @@ _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, no time
 class Client:
     """`failed` is called with a case and what was wrong with its answer. `statuses` counts what was answered."""
 
-    def __init__(self, port: int, failed: Callable[[Case, str], None]) -> None:
-        self._port, self._failed = port, failed
+    def __init__(self, port: int, failed: Callable[[Case, str], None], patience_s: float = PATIENCE_S) -> None:
+        self._port, self._failed, self._patience_s = port, failed, patience_s
         self.statuses: Counter[int] = Counter()
 
     async def run(self, cases: Iterable[Case], at_once: int) -> None:
@@ -33,10 +33,10 @@ class Client:
     async def _work(self, cases: Iterable[Case]) -> None:
         for case in cases:
             try:
-                async with asyncio.timeout(PATIENCE_S):
+                async with asyncio.timeout(self._patience_s):
                     await self._check(case)
             except TimeoutError:
-                self._failed(case, f"no end within {PATIENCE_S:g} s")
+                self._failed(case, f"no end within {self._patience_s:g} s")
             except BadAnswerError as error:
                 self._failed(case, str(error))
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,13 +87,18 @@ class FuzzedServer:
             raise ServerFailedError("a good request is not answered as it should be")
 
     def _get(self, path: str, body: bytes | None = None) -> bytes:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
-                content: bytes = answer.read()
-                return content
-        except OSError as error:
-            raise ServerFailedError(f"{path}: {error}; the server's exit status: {self._process.poll()}") from error
+            connection.request("GET" if body is None else "POST", path, body, {"connection": "close"})
+            answer = connection.getresponse()
+            content = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise ServerFailedError(f"{path}: {error!r}; the server's exit status: {self._process.poll()}") from error
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise ServerFailedError(f"{path}: status {answer.status}, {content[:300]!r}")
+        return content
 
     def complaints(self) -> list[str]:
         """Lines of the log that a client must not be able to cause."""

@@ -110,7 +110,8 @@ class _Ordeal:
             silences = await self._silences(live, began, time.monotonic())
             report.resumed_s.setdefault(fault.name, []).extend(silences)
             told = f"{max(silences, default=0):.2f} s"
-        self._say(f"{report.rounds:4} {fault.name:24} {told}")
+        wrong = f"; {len(load.tally.wrong)} streams are wrong" if load.tally.wrong else ""
+        self._say(f"{report.rounds:4} {fault.name:24} {told}{wrong}")
 
     async def _until(self, enough: Callable[[int], bool], what: str) -> int:
         """Until every stage is at work, with rings of such a number."""

@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
 
 import httpx
 
@@ -134,11 +133,3 @@ class Load:
         for client in self._clients:
             client.result(LONG_S)
         self._pool.shutdown()
-
-
-def segments():
-    return {path.name for path in Path("/dev/shm").iterdir() if path.name.startswith("ringserve-")}
-
-
-def descriptors(pid):
-    return len(os.listdir(f"/proc/{pid}/fd"))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from model.sampling import SamplingLimits
+from model.sampling import MAX_REPETITION_PENALTY, SamplingLimits
 from pipeline.front.openapi.schema import Schema, any_of, array, integer, number, text
 from pipeline.front.settings import FrontSettings
 from pipeline.messages import MAX_STOP_LENGTH, MAX_STOPS
 
 
 def sampling_parameters(settings: FrontSettings) -> dict[str, Schema]:
+    penalty = MAX_REPETITION_PENALTY
     return {
         "temperature": number("0 is greedy.", 0, default=1.0),
         "top_p": number(high=1, exclusiveMinimum=0, default=1.0),
         "min_p": number("Least probability relative to the most probable token; 0: off.", 0, 1, default=0.0),
-        "repetition_penalty": number("Over prompt and answer; 1: off.", exclusiveMinimum=0, default=1.0),
+        "repetition_penalty": number("Over prompt and answer; 1: off.", 1 / penalty, penalty, default=1.0),
         "presence_penalty": number("Over the answer.", -2, 2, default=0.0),
         "frequency_penalty": number("Over the answer, per occurrence.", -2, 2, default=0.0),
         "seed": integer("The same seed gives the same text. Left out or -1: drawn."),

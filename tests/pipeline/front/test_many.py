@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import json
 import os
 import signal
@@ -88,33 +89,33 @@ def test_many_such_requests_at_once(shared):
 # ---- none remains -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("place", [0, 1, 3])
-def test_one_that_is_refused_takes_all_with_it(serve, stream, place):
+def test_one_that_is_refused_takes_all_with_it(serve):
     """A refusal is told with its status, even where another part has tokens already."""
     served = serve()
-    prompts = ["a @pace=0.001"] * 4
-    prompts[place] = "@refuse=429"
-    answer = served.complete(prompts, max_tokens=4000, stream=stream)
-    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
-    requests = {seen["submit"] for seen in submitted(served, 4)}
-    assert {served.peer.expect("cancel") for _ in range(4)} == requests
-    assert served.metric("ringserve_requests_in_flight") == 0
-    assert served.metric("ringserve_requests_total", outcome="rejected") == 4
+    for place, stream in itertools.product((0, 1, 3), (True, False)):
+        prompts = ["a @pace=0.001"] * 4
+        prompts[place] = "@refuse=429"
+        answer = served.complete(prompts, max_tokens=4000, stream=stream)
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+        requests = {seen["submit"] for seen in submitted(served, 4)}
+        assert {served.peer.expect("cancel") for _ in range(4)} == requests
+        assert served.metric("ringserve_requests_in_flight") == 0
+    assert served.metric("ringserve_requests_total", outcome="rejected") == 6 * 4
 
 
-@pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_takes_all_with_it(serve, stream):
+def test_a_client_that_leaves_takes_all_with_it(serve):
     served = serve()
-    with served.connect() as connection:
-        prompt = "a @pace=0.005" if stream else "@hang"
-        connection.sendall(post({"prompt": [prompt] * 3, "n": 2, "max_tokens": 4000, "stream": stream}, COMPLETIONS))
-        requests = {seen["submit"] for seen in submitted(served, 6)}
-        if stream:
-            read_until(connection, b"text_completion")
-    assert {served.peer.expect("cancel") for _ in range(6)} == requests
+    for stream in (True, False):
+        with served.connect() as connection:
+            prompt = "a @pace=0.005" if stream else "@hang"
+            body = {"prompt": [prompt] * 3, "n": 2, "max_tokens": 4000, "stream": stream}
+            connection.sendall(post(body, COMPLETIONS))
+            requests = {seen["submit"] for seen in submitted(served, 6)}
+            if stream:
+                read_until(connection, b"text_completion")
+        assert {served.peer.expect("cancel") for _ in range(6)} == requests
     assert served.metric("ringserve_requests_in_flight") == 0
-    assert served.metric("ringserve_requests_total", outcome="cancelled") == 6
+    assert served.metric("ringserve_requests_total", outcome="cancelled") == 12
 
 
 def test_a_part_that_fails_ends_the_stream_and_the_others(serve):
