@@ -14,7 +14,9 @@ from .conftest import Served, read_all
 KEY, OTHER = "sk-alice-0123456789", "sk-bob-0123456789"
 PROTECTED = [
     ("POST", "/models/llama2/generate"), ("POST", "/models/llama2/generate_stream"), ("POST", "/models/llama2"),
-    ("POST", "/v1/completions"), ("GET", "/v1/models"), ("GET", "/serving/get_bs"), ("GET", "/debug/trace"),
+    ("POST", "/v1/completions"), ("POST", "/v1/chat/completions"), ("POST", "/tokenize"), ("POST", "/detokenize"),
+    ("GET", "/v1/models"), ("GET", "/v1/models/tiny"), ("GET", "/version"), ("GET", "/openapi.json"),
+    ("GET", "/serving/get_bs"), ("GET", "/debug/trace"),
     ("GET", "/nowhere"), ("DELETE", "/v1/models"), ("OPTIONS", "/v1/models"), ("POST", "//v1/completions"),
 ]  # fmt: skip
 
