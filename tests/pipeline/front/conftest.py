@@ -21,7 +21,7 @@ import pytest
 
 import ipc
 from pipeline.control import Channel
-from pipeline.generations import Ended, Generation
+from pipeline.generations import END, Ended, Generation
 from pipeline.stats import StatsPage
 
 HERE = Path(__file__).parent
@@ -181,6 +181,14 @@ class Served:
             ring.revoke()
             ring.__exit__()
         self.hear("waiting")
+
+    def drain(self) -> None:
+        """As its launcher would ask it to."""
+        self.channel.send("drain")
+
+    def end(self) -> None:
+        """At once, as its launcher would."""
+        self.front.process.send_signal(END)
 
     def obey(self, line: str) -> None:
         self.peer.tell(line)

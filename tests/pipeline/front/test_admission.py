@@ -20,7 +20,7 @@ def test_while_it_drains_it_accepts_connections_and_refuses_requests(serve):
     asking = threading.Thread(target=ask)
     asking.start()
     served.peer.expect("submit")
-    served.front.process.terminate()
+    served.drain()
     served.front.log("draining")
     for refused in (served.generate("c"), served.complete("c")):
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
@@ -29,6 +29,7 @@ def test_while_it_drains_it_accepts_connections_and_refuses_requests(serve):
     assert served.http.get("/health").status_code == 200
     asking.join(20)
     assert answers[0].json()["generated_tokens"] == 60
+    served.http.close()
     assert served.front.wait() == 0
 
 

@@ -142,12 +142,13 @@ def test_a_time_limit(serve):
 # ---- the end -----------------------------------------------------------------------------------------------
 
 
-def test_sigterm_finishes_what_has_begun(serve):
-    served = serve()
+@pytest.mark.parametrize("launched", [True, False], ids=["its launcher says so", "by a signal"])
+def test_a_drain_finishes_what_has_begun(serve, launched):
+    served = serve(launched=launched)
     with served.connect() as connection:
         connection.sendall(post({"inputs": "a b @pace=0.02", "parameters": {"max_new_tokens": 30}}, STREAM))
         data = read_until(connection, b"generated_text")
-        served.front.process.terminate()
+        served.drain() if launched else served.front.process.terminate()
         data += read_all(connection)
     assert data.count(b'"event"') == 30
     assert served.front.wait() == 0
@@ -155,16 +156,18 @@ def test_sigterm_finishes_what_has_begun(serve):
         served.connect()
 
 
-def test_a_second_signal_ends_at_once(serve):
-    served = serve(drain_timeout_s=60)
+@pytest.mark.parametrize("launched", [True, False], ids=["its launcher's", "anybody's"])
+def test_a_signal_while_it_drains_ends_at_once(serve, launched):
+    served = serve(launched=launched, drain_timeout_s=60)
     with served.connect() as connection:
         connection.sendall(post({"inputs": "@hang"}, STREAM))
         served.peer.expect("submit")
-        served.front.process.terminate()
-        time.sleep(0.3)
+        served.drain() if launched else served.front.process.terminate()
+        served.front.log("draining")
         assert served.front.process.poll() is None
-        served.front.process.terminate()
-        assert served.front.wait() == 0
+        served.end() if launched else served.front.process.terminate()
+        assert b"the server is shutting down" in read_all(connection)
+    assert served.front.wait() == 0
 
 
 def test_the_grace_period_ends(serve):
@@ -174,7 +177,7 @@ def test_the_grace_period_ends(serve):
         late.sendall(post({"inputs": "a @pace=0.02", "parameters": {"max_new_tokens": 4000}}, STREAM))
         read_until(late, b"generated_text")
         served.peer.expect("submit")
-        served.front.process.terminate()
+        served.drain()
         assert b"the server is shutting down" in read_until(early, b"}}")
         assert b"predict_failed" in read_all(late)
     assert served.front.wait() == 0

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import os
-import signal
 import time
 
 import httpx
@@ -264,7 +262,7 @@ def test_watchers_do_not_hold_up_the_end(serve, watch):
     served = serve(drain_timeout_s=60.0)
     watcher = watch(served)
     watcher.figures()
-    os.kill(served.front.pid, signal.SIGTERM)
+    served.drain()
     rest = b"".join(iter(lambda: watcher.connection.recv(65536), b""))
     assert (watcher._rest + rest).endswith(b"0\r\n\r\n")  # the answer is complete
     watcher.close()
