@@ -33,7 +33,8 @@ class Quiet:
         return found
 
     def _look(self, server: Server) -> list[str]:
-        metrics, now, segments = server.metrics(), server.descriptors(), len(server.segments())
+        now, segments = server.descriptors(), len(server.segments())
+        metrics = server.metrics()  # last: it is a connection of its own
         found = [f"{name} is {metrics[f'ringserve_{name}']:g}" for name in _NOTHING if metrics[f"ringserve_{name}"]]
         found += [
             f"{name} holds {now.get(name, 0)} descriptors, {held} at first"
