@@ -130,6 +130,14 @@ class Connection(HttpToolsProtocol):
         """Once more as long as it takes; but not for ever, for a client that never ends."""
         self._abort_in(min(_LINGER_S, max(self._leave_by - self.loop.time(), 0)))
 
+    def _linger_on(self) -> bool:
+        """What is not even with the kernel yet would be lost."""
+        unsent = self._leaving and self.transport.get_write_buffer_size() > 0
+        if unsent and self.loop.time() < self._leave_by:
+            self._linger()
+            return True
+        return False
+
     def _is_closing(self) -> bool:
         return self._leaving or bool(self.transport.is_closing())
 
@@ -271,5 +279,8 @@ class Connection(HttpToolsProtocol):
         self._stalled = self.loop.call_later(seconds, self._cut_off, why)
 
     def _cut_off(self, why: str) -> None:
+        self._stalled = None
+        if self._linger_on():
+            return
         self._why_lost = why or self._why_lost
         self.abort()

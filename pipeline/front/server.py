@@ -191,6 +191,9 @@ class Server(uvicorn.Server):
         """Streams without an end must be ended, or they would hold up the drain."""
         self._on_shutdown()
         await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.abort()  # type: ignore[union-attr]  # a client that has not gone by itself
+        await asyncio.sleep(0)
 
     async def stop_when(self, event: asyncio.Event) -> None:
         await event.wait()

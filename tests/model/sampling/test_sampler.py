@@ -252,8 +252,8 @@ def test_a_row_in_which_everything_is_masked_is_an_error(bench):
 
 def test_a_penalty_that_overflows_is_an_error_of_that_row(bench):
     b = bench(4, 1)
-    b.admit(0, SamplingParams(temperature=0, repetition_penalty=1e-30), [2])
-    x = np.array([[0, 0, 1e20, 0]], np.float32)
+    b.admit(0, SamplingParams(temperature=0, repetition_penalty=1e-9), [2])
+    x = np.array([[0, 0, 1e30, 0]], np.float32)
     assert b.sample(x)[0] == -1
     assert b.out.status[0] == RowStatus.INFINITE
     assert "penalty" in explain(RowStatus.INFINITE, x[0])
