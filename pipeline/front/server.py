@@ -45,6 +45,7 @@ from pipeline.stats import (
 log = logging.getLogger("ringserve.front")
 
 _BACKLOG = 2048  # connections that wait to be accepted
+_LAST_WRITES_S = 0.05
 _FLUSH_S = 1.0  # for answers that are complete, or cut off, to be written to their clients at the end
 
 
@@ -131,6 +132,7 @@ async def _serve(
         counters.set(FrontCounter.READY, 0)
         watch.cancel()
         await backend.close()
+        await server.part()
         with contextlib.suppress(asyncio.CancelledError):
             await watch
 
@@ -191,8 +193,13 @@ class Server(uvicorn.Server):
         """Streams without an end must be ended, or they would hold up the drain."""
         self._on_shutdown()
         await super().shutdown(sockets)
-        for connection in list(self.server_state.connections):
-            connection.abort()  # type: ignore[union-attr]  # a client that has not gone by itself
+
+    async def part(self) -> None:
+        """From clients that have not gone by themselves: after what is written to them, then at once."""
+        for end in ("close", "abort"):
+            await asyncio.sleep(_LAST_WRITES_S)
+            for connection in list(self.server_state.connections):
+                getattr(connection.transport, end)()
         await asyncio.sleep(0)
 
     async def stop_when(self, event: asyncio.Event) -> None:
