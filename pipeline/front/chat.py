@@ -8,7 +8,7 @@ from typing import Any
 from model.tokenizer import Tokenizer
 from pipeline.front.chat_answer import ChatChoice, chat_heading
 from pipeline.front.chat_messages import read_prompt
-from pipeline.front.fields import Fields
+from pipeline.front.fields import Fields, shown
 from pipeline.front.job import Job, Part
 from pipeline.front.logprobs import ChatLogprobs
 from pipeline.front.openai_answer import OpenAIAnswer
@@ -80,8 +80,9 @@ def _names(tokenizer: Tokenizer | None, logprobs: int | None) -> ChatLogprobs | 
 def _limit_name(fields: Fields) -> str:
     """`max_tokens` is the older name; a client may send both if they say the same."""
     new, old = fields.take("max_completion_tokens"), fields.take("max_tokens")
-    if new is not None and old is not None and new != old:
-        fields.refuse("max_tokens", f"the same as max_completion_tokens ({new!r:.40}), or one of the two left out")
+    both = new is not None and old is not None
+    if both and not (isinstance(new, int) and isinstance(old, int) and new == old):  # they may be nested deeply
+        fields.refuse("max_tokens", f"the same as max_completion_tokens ({shown(new)}), or one of the two left out")
     return "max_tokens" if new is None else "max_completion_tokens"
 
 

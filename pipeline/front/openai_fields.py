@@ -8,7 +8,7 @@ from typing import Any
 
 from model.sampling import SamplingParams
 from pipeline.front.errors import NOT_FOUND, ApiError
-from pipeline.front.fields import Fields
+from pipeline.front.fields import Fields, shown
 from pipeline.front.openai_answer import StreamOptions
 from pipeline.front.sampling import check_min_tokens, read_max_tokens, read_sampling
 from pipeline.front.settings import FrontSettings
@@ -63,7 +63,7 @@ LABELS = ("user", "session_id", "safety_identifier", "prompt_cache_key")  # say 
 def check_model(name: Any, settings: FrontSettings) -> None:
     """Raises ApiError 404 for a model that is not served."""
     if name not in (None, settings.model_name, settings.model_route):
-        message = f"the model {str(name)[:80]!r} is not served here; served: {settings.model_name}"
+        message = f"the model {shown(name)} is not served here; served: {settings.model_name}"
         raise ApiError(404, message, kind=NOT_FOUND, parameter="model", code="model_not_found")
 
 

@@ -197,3 +197,13 @@ def test_the_throttle_counts_what_it_leaves_out(caplog):
     assert int(summary.split()[0]) + shown == 1000
     assert said[-1] == "refused again"
     assert not log.filters
+
+
+def test_whatever_a_field_holds_the_error_can_show_it(shared):
+    """A chain of lists that is as deep as JSON may be, where an error would tell of it."""
+    nested = "[" * 1000 + "]" * 1000
+    head = '{"messages":[{"role":"user","content":"x"}],'
+    for fields in (f'"model":{nested}', f'"max_tokens":{nested},"max_completion_tokens":{nested}'):
+        answer = shared.http.post("/v1/chat/completions", content=head + fields + "}")
+        assert answer.status_code in (400, 404)
+        assert answer.json()["error"]["param"] in ("model", "max_tokens")
