@@ -29,7 +29,7 @@ class HostError(Exception):
 
 def prepare_host(config: Configuration, shapes: Shapes) -> list[str]:
     """Raises HostError for what can't work; returns remarks on what may not."""
-    raise_descriptor_limit(descriptors_needed(config))
+    raise_descriptor_limit(config)
     require_shared_memory(config, shapes)
     return [*doubt_address_space(config, shapes)]
 
@@ -42,25 +42,23 @@ def descriptors_needed(config: Configuration) -> int:
     return config.pipeline.max_connections + len(config.pipeline.hosts) + OWN_DESCRIPTORS
 
 
-def raise_descriptor_limit(needed: int) -> None:
-    """Raise the soft limit of this process, and so of all stages, to what is needed. Raises HostError."""
+def raise_descriptor_limit(config: Configuration) -> None:
+    """Raise the soft limit of this process, and of those that it starts, to what is needed. Raises HostError."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = descriptors_needed(config)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
-        raise HostError(
-            f"{needed} file descriptors are needed, {hard} are allowed; {raise_descriptors(needed, hard)}"
-        )
+        raise HostError(f"{needed} file descriptors are needed, {hard} are allowed; {more_descriptors(config, hard)}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def raise_descriptors(needed: int, hard: int) -> str:
-    """What to change."""
-    room = hard - OWN_DESCRIPTORS
-    lower = f", or lower pipeline.max_connections to at most {room - 1}" if room > 1 else ""
-    return (
-        f"raise the hard limit (LimitNOFILE={needed} of the unit, --ulimit nofile={needed} of the container){lower}"
-    )
+def more_descriptors(config: Configuration, hard: int) -> str:
+    """What to change where the hard limit is too low."""
+    needed = descriptors_needed(config)
+    most = config.pipeline.max_connections - (needed - hard)
+    lower = f", or lower pipeline.max_connections to at most {most}" if most > 0 else ""
+    return f"raise it (LimitNOFILE={needed} of the unit, --ulimit nofile={needed} of the container){lower}"
 
 
 # ---- shared memory -----------------------------------------------------------------------------------------------

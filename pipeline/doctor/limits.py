@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pipeline.control_groups import tasks_left
 from pipeline.doctor.finding import Finding, fail, ok, warn
 from pipeline.doctor.subject import Host, Plan
-from pipeline.host import descriptors_needed, raise_descriptors
+from pipeline.host import descriptors_needed, more_descriptors
 
 TOPIC = "limits"
 _TASKS = 64
@@ -20,7 +20,7 @@ def check_descriptors(_: Host, plan: Plan) -> Iterator[Finding]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
         text = f"{needed} file descriptors are needed, {hard} are allowed"
-        yield fail(TOPIC, text, raise_descriptors(needed, hard))
+        yield fail(TOPIC, text, more_descriptors(plan.config, hard))
         return
     raised = "" if soft == resource.RLIM_INFINITY or soft >= needed else f"; the launcher raises the limit of {soft}"
     connections = plan.config.pipeline.max_connections

@@ -37,7 +37,7 @@ class Front:
         keys: ApiKeys,
     ) -> None:
         self._settings, self._keys, self._cors = settings, keys, Cors(settings)
-        self._bodies = BodyMemory(settings.body_memory_bytes, settings.retry_after_s)
+        self._bodies = BodyMemory(settings)
         self._model = info.model
         base = f"/models/{settings.model_route}"
         self._routes: dict[str, tuple[str, Handler]] = {

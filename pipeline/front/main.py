@@ -8,6 +8,7 @@ from pipeline.front.access import ApiKeys
 from pipeline.front.server import run_front
 from pipeline.front.settings import FrontSettings
 from pipeline.garbage import settle
+from pipeline.host import raise_descriptor_limit
 from pipeline.runners import make_runner
 from pipeline.stage import Stage
 from pipeline.stats import StatsHandle
@@ -25,6 +26,7 @@ def run_front_stage(stage: Stage) -> None:
     settings, keys = settings_of(stage, metrics_port), ApiKeys(stage.api_keys)
 
     def reload() -> None:
+        raise_descriptor_limit(stage.config)  # the launcher has seen that it can be
         settings.update(settings_of(stage, metrics_port))
         keys.replace(stage.api_keys)
 

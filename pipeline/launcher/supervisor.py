@@ -19,7 +19,7 @@ from pipeline.api_keys import KeysError, load_api_keys
 from pipeline.config import Configuration, ConfigurationError
 from pipeline.control import ChannelError, Message
 from pipeline.generations import HUNG, STOPPED, Ended
-from pipeline.host import HostError
+from pipeline.host import HostError, raise_descriptor_limit
 from pipeline.launcher.child import Child, Phase
 from pipeline.launcher.crew import Crew
 from pipeline.launcher.oversight import Hang, Oversight
@@ -307,6 +307,7 @@ class Supervisor:
         try:
             reload = Reload.of(self._config, self._reread())
             api_keys = load_api_keys(reload.config)
+            raise_descriptor_limit(reload.config)
         except (ConfigurationError, KeysError, HostError) as error:
             log.error("the configuration was not reloaded, nothing has changed:\n%s", error)  # noqa: TRY400
             return

@@ -46,7 +46,7 @@ class Attempt:
     """A start that may fail, under a command that takes something away from it."""
 
     def __init__(self, directory, command, *overrides, forks=False):
-        path = directory / "server.yaml"
+        path = self.path = directory / "server.yaml"
         path.write_text(CONFIG.replace("TOKENIZER", str(ROOT / "model/demo/tokenizer.json")))
         sets = [part for override in overrides for part in ("--set", override)]
         self.said, self._forks = directory / "said", forks
@@ -107,6 +107,12 @@ class Attempt:
         before = self.text.count("serving again")
         os.kill(self.stage(stage), signal.SIGKILL)
         wait_until(lambda: self.text.count("serving again") > before, lambda: f"it is not back: {self.text}", 60)
+
+    def reload(self, line):
+        """With this line in the section `pipeline`."""
+        text = CONFIG.replace("TOKENIZER", str(ROOT / "model/demo/tokenizer.json"))
+        self.path.write_text(text.replace("pipeline:\n", f"pipeline:\n  {line}\n"))
+        self.process.send_signal(signal.SIGHUP)
 
     def end(self):
         self.process.send_signal(signal.SIGTERM)
@@ -225,6 +231,27 @@ def test_a_hard_limit_of_descriptors_is_told_at_start(tmp_path):
         assert attempt.outcome() == 1
         assert "1513 file descriptors are needed, 700 are allowed" in attempt.text
         assert "lower pipeline.max_connections to at most 187" in attempt.text
+
+
+def soft_limit_of_descriptors(pid):
+    return resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
+
+
+def test_more_connections_by_a_reload(tmp_path):
+    """The front's limit follows, as far as it may; beyond that nothing changes."""
+    with Attempt(tmp_path, ["prlimit", "--nofile=100:1600"]) as attempt:
+        assert attempt.outcome() == "ready"
+        front = attempt.stage("front")
+        assert soft_limit_of_descriptors(front) == 1513
+        attempt.reload("max_connections: 1050")
+        wait_until(lambda: soft_limit_of_descriptors(front) == 1563, lambda: attempt.text)
+        assert "configuration reloaded: pipeline.max_connections = 1050" in attempt.text
+        attempt.reload("max_connections: 1600")
+        wait_until(lambda: "was not reloaded, nothing has changed" in attempt.text, lambda: attempt.text)
+        assert "2113 file descriptors are needed, 1600 are allowed" in attempt.text
+        assert "lower pipeline.max_connections to at most 1087" in attempt.text
+        assert soft_limit_of_descriptors(front) == 1563
+        assert attempt.generate("still", 5) == 5
 
 
 def test_descriptors_that_run_out_later(own):
