@@ -73,6 +73,7 @@ def test_clients_that_do_not_read_are_cut_off(own, limit, why):
     server = own(*LONG, limit)
     front = server.stages()["front"]
     server.generate("warm", 20)
+    assert server.metric("ringserve_num_requests_running") == 0  # over a connection that stays
     before, open_before = resident_bytes(front), descriptors(front)
     most = 0
     with contextlib.ExitStack() as stack:

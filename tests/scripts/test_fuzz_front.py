@@ -56,11 +56,12 @@ def test_every_kind_of_case_is_made():
     assert endings[Ending.READ] > 1500
 
 
+REFUSED = b"HTTP/1.1 400 Bad Request\r\n" + JSON + b"content-length: %d\r\n\r\n" % len(ERROR) + ERROR
 GOOD = [
     b"HTTP/1.1 200 OK\r\n" + JSON + b"content-length: 2\r\n\r\n{}",
     b"HTTP/1.1 200 OK\r\n" + JSON + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n" + JSON + b"content-length: 2\r\n\r\n{}",
-    b"HTTP/1.1 400 Bad Request\r\n" + JSON + b"content-length: %d\r\n\r\n" % len(ERROR) + ERROR,
+    REFUSED,
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\ndata: {}\n\ndata: [DONE]\n\n",
 ]  # fmt: skip
 BAD = [
@@ -77,7 +78,7 @@ BAD = [
     b"HTTP/1.1 200 OK\r\n" + JSON + b"transfer-encoding: chunked\r\n\r\n3\r\n{}\r\n0\r\n\r\n",
     b'HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\ndata: {"error": {}}\n\n',
     b"HTTP/1.1 200 OK\r\n" + JSON, b"nonsense", b"HTTP/1.1 OK\r\n\r\n", GOOD[0] + b"nonsense",
-    GOOD[2].replace(b'"m"', b'"/srv/pipeline/front/app.py"').replace(b"length: 69", b"length: 95"),
+    REFUSED.replace(b'"m"', b'"/srv/pipeline/front/app.py"').replace(b"length: 69", b"length: 95"),
 ]  # fmt: skip
 
 

@@ -108,7 +108,13 @@ def test_defaults(shared):
         "logprobs": 0,
     }
     assert {key: seen[key] for key in wanted} == wanted
-    assert seen["seed"] >= 0  # drawn by the front
+    assert seen["seed"] is None  # the most probable token needs none
+
+
+def test_a_seed_is_drawn_where_one_is_needed(shared):
+    """Whoever computes the request again, after a death, must draw the same tokens."""
+    shared.generate("drawing", do_sample=True, max_new_tokens=1)
+    assert shared.submitted("drawing")["seed"] >= 0
 
 
 def test_parameters_arrive(shared):
