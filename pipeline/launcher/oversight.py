@@ -95,7 +95,11 @@ class Oversight:
             beat = int(self._page.views.front[FrontCounter.BEAT])
             if still := self._still((child.pid, "beat"), beat, elapsed):
                 return _hang(child, still, "its event loop stands still")
+        stat = process_stat(child.pid)
+        stopped = self._still((child.pid, "stopped"), True if stat and stat.stopped else None, elapsed)
         if phase in (Phase.ATTACHING, Phase.LEAVING):
+            if stopped:  # for longer than that: no more time for it
+                return Hang(child, stopped, f"it stands still instead of {phase.value}", stopped=True)
             evidence: Hashable = (phase, child.generation)
             if still := self._still((child.pid, "told"), evidence, elapsed, TELLING_PATIENCE):
                 return _hang(child, still, f"it should have ended {phase.value}")

@@ -142,16 +142,29 @@ def test_a_stage_that_stands_still_though_it_has_work_is_replaced(shared, stage)
 
 
 def test_several_that_stand_still(shared):
+    """Once the first is found out the others are, too: each has been still for as long."""
     load = Load(shared)
-    before = shared.stages()
+    before, recoveries = shared.stages(), shared.recoveries
     shared.signal(signal.SIGSTOP, "preprocess", "inference", "sampling")
-    wait_until(
-        lambda: all(shared.stages().get(name, pid) != pid for name, pid in before.items() if name != "front"),
-        lambda: f"they are still there:\n{shared.text_said}",
-        60,
-    )
-    shared.wait_ready()
+    shared.recover(recoveries)
     load.stop()
+    after = shared.stages()
+    assert {name for name in STAGES if before[name] != after[name]} == {"preprocess", "inference", "sampling"}
+    shared.serves()
+
+
+def test_one_that_stands_still_without_work_when_another_dies(shared):
+    """It is not waited for once more: it has been stopped for longer than anybody may be."""
+    shared.serves()
+    before, recoveries = shared.stages(), shared.recoveries
+    shared.signal(signal.SIGSTOP, "sampling")
+    time.sleep(2.5)
+    assert shared.stages() == before
+    shared.signal(signal.SIGKILL, "preprocess")
+    line = shared.log(f"sampling (pid {before['sampling']}) hangs", count=1)
+    assert "instead of letting go of its rings" in line
+    assert "stopped (SIGSTOP)" in line
+    shared.recover(recoveries)
     shared.serves()
 
 
