@@ -1,12 +1,14 @@
 """Imports MindSpore and mindformers without chatter on the user's terminal or files in the user's directory.
 
 What is silenced is below "error": warnings about deprecations inside the two packages, missing optional
-models, and lines about every layer. Errors still come through. Whoever sets ``GLOG_v`` or ``LOG_MF_PATH``
-gets what these ask for.
+models, and lines about every layer. Errors still come through. Whoever sets ``GLOG_v``, ``LOG_MF_PATH`` or
+``MS_OM_PATH`` gets what these ask for.
 """
 
 from __future__ import annotations
 
+import atexit
+import fcntl
 import logging
 import os
 import shutil
@@ -14,9 +16,11 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 _ERRORS_ONLY = "3"  # of glog's levels
+_PREFIX = "ringserve-mindformers-"
 
 
 def import_mindformers() -> None:
@@ -24,7 +28,8 @@ def import_mindformers() -> None:
     if "mindformers" in sys.modules:
         return
     os.environ.setdefault("GLOG_v", _ERRORS_ONLY)
-    with _log_directory(), _silence():
+    _divert_files()
+    with _silence():
         import mindformers  # noqa: F401
 
         # mindformers.tools binds the module's name to a class in it
@@ -47,18 +52,38 @@ def _silence() -> Iterator[None]:
         logging.disable(before)
 
 
-@contextmanager
-def _log_directory() -> Iterator[None]:
-    """mindformers opens log files when it is imported, by default under the working directory."""
-    if "LOG_MF_PATH" in os.environ:
-        yield
-        return
-    directory = tempfile.mkdtemp(prefix="ringserve-mindformers-")
-    os.environ["LOG_MF_PATH"] = directory  # stays: the logger's name is made of it
+def _divert_files() -> None:
+    """mindformers opens log files when it is imported, and MindSpore writes down graphs that it can't compile, also
+    when it is interrupted: both by default under the working directory."""
+    directory = _scratch_directory()
+    os.environ.setdefault("LOG_MF_PATH", directory)
+    os.environ.setdefault("MS_OM_PATH", directory)
+
+
+def _scratch_directory() -> str:
+    """Removed at the end of the process; those of processes that were killed are removed now."""
+    for left_behind in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # it lives, is another user's, or has just been removed
+            os.close(_lock(left_behind))
+            shutil.rmtree(left_behind)
+    directory = tempfile.mkdtemp(prefix=_PREFIX)
+    with suppress(OSError):  # it is removed before it is locked: whoever writes into it makes it once more
+        _lock(directory)  # until the process ends
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
+
+
+def _lock(directory: str | Path) -> int:
+    """Raises OSError while another process holds it."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        yield
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        if os.fstat(fd).st_uid != os.geteuid():
+            raise PermissionError
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _quieten(logger: logging.Logger) -> None:

@@ -118,3 +118,33 @@ def test_every_example_of_the_api_s_page_is_found():
     page = (ROOT / "docs" / "api.md").read_text()
     assert len(EXAMPLES) == len(re.findall(r"^```(?:sh|python)$", page, re.MULTILINE)) > 8
     assert all(expected for _, _, expected in EXAMPLES)
+
+
+def test_interrupted_while_it_compiles_it_leaves_no_file(tmp_path):
+    """MindSpore writes down what it could not compile, and mindformers logs; neither where it was started."""
+    here, temporary = tmp_path / "here", tmp_path / "temporary"
+    left_behind = temporary / "ringserve-mindformers-of-one-that-was-killed"
+    here.mkdir()
+    left_behind.mkdir(parents=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.launch", "--config", str(ROOT / "configs" / "demo.yaml"),
+         "--set", "serving_config.server_port=0", "--set", "pipeline.runner.compile_cache="],
+        stderr=subprocess.PIPE, text=True, cwd=here, start_new_session=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
+    )  # fmt: skip
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if "compiling" in line:
+            time.sleep(0.5)  # into the part of it that MindSpore would write down
+            process.send_signal(signal.SIGINT)
+    try:
+        assert process.wait(20) == 0, "".join(said)
+    finally:
+        process.stderr.close()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert "interrupted while starting" in "".join(said)
+    assert not list(here.iterdir())
+    assert not left_behind.exists()
