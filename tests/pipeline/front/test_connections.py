@@ -246,6 +246,40 @@ def test_a_client_that_reads_slowly_gets_everything(shared):
     assert data.endswith(b"0\r\n\r\n")
 
 
+def with_the_kernel(connection):
+    """Bytes that it has taken and the client has not read, on both sides of this connection; see proc_net_tcp."""
+    ports = {f"{port:04X}" for port in (connection.getsockname()[1], connection.getpeername()[1])}
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    queues = [line[4] for line in lines if {end.split(":")[1] for end in line[1:3]} == ports]
+    return sum(int(length, 16) for queue in queues for length in queue.split(":"))
+
+
+def test_a_client_that_reads_the_end_late_gets_it(serve):
+    """The whole answer is written and the connection is to close, but the end has not even left the server: too
+    little for it to wait as long as for a client that does not read."""
+    served = serve(write_timeout_s=5)
+    tokens = 2000
+
+    def ask(connection, letters):
+        connection.sendall(post(body_of("x" * letters, max_new_tokens=tokens), headers="Connection: close\r\n"))
+        served.peer.expect("submit")
+        gone(served, 30)
+        time.sleep(0.2)
+
+    with narrow(served) as connection:
+        ask(connection, 2000)
+        full = with_the_kernel(connection)
+        length = len(read_all(connection))
+    letters = 2000 - (length - full - 30_000) // (2 * tokens)  # each is in the text and in the list of tokens
+    with narrow(served) as connection:
+        ask(connection, letters)
+        assert with_the_kernel(connection) > full // 2
+        time.sleep(3)
+        head, _, body = read_all(connection).partition(b"\r\n\r\n")
+    assert f"content-length: {len(body)}".encode() in head
+    assert len(json.loads(body)["tokens"]) == tokens
+
+
 # ---- many requests on a connection -------------------------------------------------------------------------
 
 
