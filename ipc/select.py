@@ -1,7 +1,7 @@
 """Waiting for several rings at once, without asyncio.
 
 Like a blocking read, but for whichever ring has something first: every end is armed, looks once more, and the process
-sleeps in `poll` on their eventfds. A peer that dies is noticed as in any other wait.
+sleeps in `poll` on their eventfds. A peer that dies is noticed within a fifth of a second.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from collections.abc import Sequence
 
 from ipc import _core
 
-_SLICE_S = 0.04  # as in the waits in C: how long before peers are looked at
+# How long before peers are looked at. Longer than in the waits in C, which may learn of a close or a revocation no
+# sooner; an eventfd always wakes, and an idle process had better sleep.
+_SLICE_S = 0.2
 
 
 class RingSelector:

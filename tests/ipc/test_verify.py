@@ -6,6 +6,8 @@ import importlib.util
 import os
 import re
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,9 +42,22 @@ def tools() -> None:
 RUNS = [run for run in (*rings.PROTOCOL, *rings.BROKEN) if not run.slow]
 
 
+@pytest.fixture(scope="module")
+def verifying(request: pytest.FixtureRequest, tools: None) -> Iterator[dict[str, Future[Any]]]:
+    """All runs that are wanted, on every core at once: each is a search on one."""
+    wanted = [item.callspec.params["run"] for item in request.session.items if _is_run(item)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {run.name: pool.submit(rings.verify, run) for run in wanted}
+        pool.shutdown(cancel_futures=True)
+
+
+def _is_run(item: pytest.Item) -> bool:
+    return isinstance(item, pytest.Function) and item.function is test_run
+
+
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name.replace(" ", "-"))
-def test_run(run: Any) -> None:
-    assert rings.verify(run).result == run.expected
+def test_run(run: Any, verifying: dict[str, Future[Any]]) -> None:
+    assert verifying[run.name].result().result == run.expected
 
 
 def test_an_unfinished_search_is_no_proof() -> None:

@@ -1,5 +1,7 @@
 """The mindformers runner as its caller sees it: bindings, errors, compilation, the terminal."""
 
+import contextlib
+import functools
 import multiprocessing
 import subprocess
 import sys
@@ -84,31 +86,37 @@ def test_compile_cache_keeps_graphs_apart(in_mindspore, reference, tmp_path):
     cache, two shapes of which the first is another one, and another model in a process that has a cache already."""
     tokens = [tokens[:40] for tokens, _ in reference("grouped")]
 
+    @functools.cache
+    def plain(*buckets):
+        return in_mindspore(scenarios.mixed_run, MODEL, tokens, 5, **options(buckets))[1]
+
+    def options(buckets):
+        return {"buckets": tuple(Bucket(*bucket) for bucket in buckets), "token_budget": 16}
+
+    @contextlib.contextmanager
     def run(*buckets):
-        options = {"buckets": tuple(Bucket(*bucket) for bucket in buckets), "token_budget": 16}
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             cached = pool.submit(
-                scenarios.mixed_run, MODEL, tokens, 5, warm_up=True, **options, compile_cache_dir=tmp_path
+                scenarios.mixed_run, MODEL, tokens, 5, warm_up=True, **options(buckets), compile_cache_dir=tmp_path
             )
-            compare(cached.result(timeout=280)[1], in_mindspore(scenarios.mixed_run, MODEL, tokens, 5, **options)[1])
-            other = pool.submit(scenarios.logits_of_one_token, DATA / "tied", compile_cache_dir=tmp_path)
-            np.testing.assert_array_equal(
-                other.result(timeout=280), in_mindspore(scenarios.logits_of_one_token, DATA / "tied")
-            )
+            for ours, theirs in zip(cached.result(timeout=280)[1], plain(*buckets), strict=True):
+                assert ours[:2] == theirs[:2]
+                np.testing.assert_array_equal(ours[2], theirs[2])
+            yield pool
 
-    def compare(cached, plain):
-        for ours, theirs in zip(cached, plain, strict=True):
-            assert ours[:2] == theirs[:2]
-            np.testing.assert_array_equal(ours[2], theirs[2])
-
-    run((16, 4))
-    (graphs,) = tmp_path.iterdir()
-    written = {file: file.stat().st_mtime_ns for file in graphs.rglob("*.mindir")}
-    assert written
-    run((16, 4))
-    assert {file: file.stat().st_mtime_ns for file in graphs.rglob("*.mindir")} == written
-    run((4, 4), (16, 4))
-    assert len(list(tmp_path.iterdir())) == 2
+    with run((16, 4)):
+        (graphs,) = tmp_path.iterdir()
+        written = {file: file.stat().st_mtime_ns for file in graphs.rglob("*.mindir")}
+        assert written
+    with run((16, 4)):
+        assert {file: file.stat().st_mtime_ns for file in graphs.rglob("*.mindir")} == written
+    with run((4, 4), (16, 4)) as pool:
+        assert len(list(tmp_path.iterdir())) == 2
+        other = pool.submit(scenarios.logits_of_one_token, DATA / "tied", compile_cache_dir=tmp_path)
+        np.testing.assert_array_equal(
+            other.result(timeout=280), in_mindspore(scenarios.logits_of_one_token, DATA / "tied")
+        )
+        assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_random_weights_follow_the_seed(in_mindspore):
