@@ -1,4 +1,5 @@
-"""The first token of an idle server: what it waits for beside tokenizing and the prefill step."""
+"""The first token of an idle server: what it waits for beside tokenizing and the prefill step, and how much of that
+a server that does nothing but speak HTTP needs, too."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from model.tokenizer import load_tokenizer
+from overhead_bench.bare_http import serve_bare_http
 from overhead_bench.client import Question, Streams, prompt, serve_client
 from overhead_bench.device import Device, serve_bare_steps
 from overhead_bench.figures import Goal
@@ -30,16 +32,23 @@ def measure_ttft(requests: int, directory: Path, say: Say) -> Row:
     assert vocabulary is not None
     tokenizer = load_tokenizer(vocabulary)
     say(f"time to the first token of an idle server: {requests} requests")
-    ttft_ms, encode_ms = [], []
-    with worker(serve_client) as client, worker(serve_bare_steps, file) as bare, ringserve(file) as server:
+    ttft_ms, encode_ms, http_ms = [], [], []
+    with (
+        worker(serve_client) as client,
+        worker(serve_bare_steps, file) as bare,
+        worker(serve_bare_http) as http,
+        ringserve(file) as server,
+    ):
         step_ms = float(np.median(ask(bare, (1, 20, True)))) / 1e6
+        http_port = ask(http, "port")
         for number in range(requests + 3):
             begun = time.perf_counter_ns()
             tokenizer.encode(prompt(0))
             encode_ms.append((time.perf_counter_ns() - begun) / 1e6)
-            streams: Streams = ask(client, Question(server.port, "llm-serving", 1, 2, settle_s=_IDLE_S))
-            if number >= 3:  # the first ones warm up
-                ttft_ms.append(float(streams.times_ns[0, 0] - streams.sent_ns[0]) / 1e6)
+            for port, times in ((server.port, ttft_ms), (http_port, http_ms)):
+                streams: Streams = ask(client, Question(port, "llm-serving", 1, 2, settle_s=_IDLE_S))
+                if number >= 3:  # the first ones warm up
+                    times.append(float(streams.times_ns[0, 0] - streams.sent_ns[0]) / 1e6)
     encoding = float(np.median(encode_ms))
     over = np.array(ttft_ms) - encoding - step_ms
     p50, p99 = np.percentile(over, [50, 99])
@@ -48,6 +57,7 @@ def measure_ttft(requests: int, directory: Path, say: Say) -> Row:
         "ttft_p50_ms": round(float(np.median(ttft_ms)), 3),
         "step_ms": round(step_ms, 3),
         "tokenizing_ms": round(encoding, 3),
+        "bare_http_p50_ms": round(float(np.median(http_ms)), 3),
         "overhead_p50_ms": round(float(p50), 3),
         "overhead_p99_ms": round(float(p99), 3),
     }
