@@ -24,8 +24,8 @@ from front_fuzz.server import FuzzedServer, ServerFailedError, Usage, fuzzed_ser
 _AT_ONCE = 48
 _ROUNDS = 20  # in how many parts the cases are run; between them the server has to come to rest
 _WARM_ROUNDS = 5  # after which the front has what it needs: from there on it may not grow
-# Not a leak of 200 bytes a case in 100,000, and more than what bodies of 200 KB leave behind of the heap: steps of some
-# MB at the largest cases so far, where the same 5000 cases again and again add nothing.
+# Less than 200 bytes for each of 100,000 cases, and more than what bodies of 200 KB leave behind of the heap: steps
+# of some MB at the largest cases so far, where the same 5000 cases again and again add nothing.
 _GROWTH_BYTES = 16 << 20
 _MOST_FAILURES = 20
 

@@ -32,7 +32,9 @@ def measure_ttft(requests: int, directory: Path, say: Say) -> Row:
     assert vocabulary is not None
     tokenizer = load_tokenizer(vocabulary)
     say(f"time to the first token of an idle server: {requests} requests")
-    ttft_ms, encode_ms, http_ms = [], [], []
+    ttft_ms: list[float] = []
+    encode_ms: list[float] = []
+    http_ms: list[float] = []
     with (
         worker(serve_client) as client,
         worker(serve_bare_steps, file) as bare,
