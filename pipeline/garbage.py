@@ -33,10 +33,14 @@ class PauseMeter:
         self._began = 0
 
     def start(self) -> None:
+        """From here on requests may wait for a collection. Twice is harmless."""
+        self.stop()
         gc.callbacks.append(self._on_collection)
 
     def stop(self) -> None:
-        gc.callbacks.remove(self._on_collection)
+        """Before collections for which nobody waits. Twice is harmless."""
+        if self._on_collection in gc.callbacks:
+            gc.callbacks.remove(self._on_collection)
 
     def _on_collection(self, phase: str, _: dict[str, int]) -> None:
         now = time.monotonic_ns()

@@ -77,7 +77,7 @@ class Stage:
         self.on_reload: Callable[[], None] | None = None
         self._configure_logging()
         control.on("reload", self._reload)
-        PauseMeter(self.stats, name).start()
+        self.pauses = PauseMeter(self.stats, name)
 
     def _reload(self, fields: Mapping[str, Any]) -> None:
         self.config = with_values(self.config, fields["values"])
@@ -111,12 +111,14 @@ class Stage:
         except (ipc.PeerDied, ipc.RingClosed):
             pass  # the launcher knows who died first, and says so
         finally:
+            self.pauses.stop()
             self.on_reload = None
             Counters(self.stats, self.name).set(READY, 0)
             rings.close()
 
     def begin(self, generation: Generation) -> None:
         """All ends are attached: from here on this stage takes work."""
+        self.pauses.start()
         Counters(self.stats, self.name).set_ready()
         self.control.ready(generation.number)
 

@@ -32,6 +32,7 @@ def run_front_stage(stage: Stage) -> None:
 
     stage.on_reload = reload
     settle(stage.name)
+    stage.pauses.start()
     run_front(
         settings,
         stage.control,
