@@ -14,14 +14,14 @@ nothing may be in use, held or left that was not at the beginning. Exit status 1
 from __future__ import annotations
 
 import argparse
-import signal
 import statistics
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from survival.ordeal import Plan, Report, run
-from survival.server import STAGES, ServerError
+from survival.server import STAGES
+from survival.session import conclude
 
 EMULATED = Path(__file__).parents[1] / "configs" / "emulated_910b.yaml"
 DEFAULTS = ("pipeline.hang_timeout_s=2", "pipeline.runner.cost_model.fixed_ms=10")
@@ -47,15 +47,8 @@ def parse() -> Plan:
 
 def main() -> int:
     plan = parse()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server is to be stopped with us
     print(f"seed {plan.seed}", flush=True)
-    try:
-        report = run(plan, lambda text: print(text, flush=True))
-    except (ServerError, ValueError) as error:
-        print(f"chaos: {error}", file=sys.stderr)
-        return 1
-    tell(report)
-    return 1 if report.wrong or report.tally.wrong else 0
+    return conclude("chaos", lambda say: run(plan, say), tell)
 
 
 def tell(report: Report) -> None:

@@ -12,12 +12,11 @@ beginning when all is over; no wake-up was lost. Exit status 1 if anything was w
 from __future__ import annotations
 
 import argparse
-import signal
 import statistics
 import sys
 
 from chaos import EMULATED
-from survival.server import ServerError
+from survival.session import conclude
 from survival.soaking import Plan, Report, run
 
 
@@ -43,14 +42,7 @@ def parse() -> Plan:
 
 def main() -> int:
     plan = parse()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server is to be stopped with us
-    try:
-        report = run(plan, lambda text: print(text, flush=True))
-    except (ServerError, ValueError) as error:
-        print(f"soak: {error}", file=sys.stderr)
-        return 1
-    tell(report)
-    return 1 if report.wrong or report.tally.wrong else 0
+    return conclude("soak", lambda say: run(plan, say), tell)
 
 
 def tell(report: Report) -> None:

@@ -44,7 +44,6 @@ class Exchange:
         self.connection: Connection = scope["extensions"][EXTENSION]["connection"]
         self._chunks: bool = scope["http_version"] == "1.1"
         self.started = False
-        self._chunked: bool = scope["http_version"] not in ("0.9", "1.0")
         self._unread = False  # the body was given up half-way
         self.body_bytes = 0
         self._receive, self._send, self._settings, self._bodies = receive, send, settings, bodies
@@ -120,8 +119,7 @@ class Exchange:
     def write_soon(self, body: bytes, outbox: Outbox) -> None:
         """As `write`, for every token, where the client `keeps_up`: HTTP's chunk goes to the transport itself. Nobody
         else writes there while an answer lasts."""
-        chunk = b"%x\r\n%b\r\n" % (len(body), body) if self._chunked else body
-        outbox.put(self.connection.transport, chunk)
+        outbox.put(self.connection.transport, b"%x\r\n%b\r\n" % (len(body), body))
 
     async def end(self, body: bytes = b"") -> None:
         await self._send({"type": "http.response.body", "body": body, "more_body": False})

@@ -13,7 +13,8 @@ from pathlib import Path
 from survival.faults import Fault, deal, inflict
 from survival.load import Load, Tally, jobs, undisturbed
 from survival.quiet import Quiet
-from survival.server import STAGES, Server, log_file, started, traces
+from survival.server import STAGES, Server
+from survival.session import hold
 from survival.streams import Stream
 
 RECOVERY_S = 60.0
@@ -52,17 +53,7 @@ class NoRecovery(Exception):  # noqa: N818 - what happened, not an error of this
 
 def run(plan: Plan, say: Callable[[str], None]) -> Report:
     """Raises ServerError, ValueError when there is nothing to begin with."""
-    with log_file() as log:
-        with started(plan.config, plan.overrides, log) as server:
-            report = asyncio.run(_Ordeal(plan, server, say).run())
-            stages = server.stages()
-            status = server.stop()
-        if status != 0:
-            report.wrong.append(f"the server ended with status {status}")
-        report.wrong += [f"left behind: {trace}" for trace in traces(server.pid, stages)]
-        if report.wrong or report.tally.wrong:
-            say("\n".join(line for line in server.said().splitlines() if " INFO " not in line))
-    return report
+    return hold(plan, lambda server: _Ordeal(plan, server, say).run(), say)
 
 
 class _Ordeal:

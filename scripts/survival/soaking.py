@@ -14,7 +14,8 @@ from pathlib import Path
 from survival.load import Tally, jobs, undisturbed
 from survival.mischief import BAD, abandon, send
 from survival.quiet import Quiet
-from survival.server import Server, log_file, started, traces
+from survival.server import Server
+from survival.session import hold
 from survival.streams import Stream, read
 
 _WHOLE, _CUT, _BAD, _ABANDONED = "whole streams", "clients that went away", "bad requests", "half requests"
@@ -52,17 +53,7 @@ class Report:
 
 def run(plan: Plan, say: Callable[[str], None]) -> Report:
     """Raises ServerError, ValueError when there is nothing to begin with."""
-    with log_file() as log:
-        with started(plan.config, plan.overrides, log) as server:
-            report = asyncio.run(_Soak(plan, server, say).run())
-            stages = server.stages()
-            status = server.stop()
-        if status != 0:
-            report.wrong.append(f"the server ended with status {status}")
-        report.wrong += [f"left behind: {trace}" for trace in traces(server.pid, stages)]
-        if report.wrong or report.tally.wrong:
-            say("\n".join(line for line in server.said().splitlines() if " INFO " not in line))
-    return report
+    return hold(plan, lambda server: _Soak(plan, server, say).run(), say)
 
 
 class _Soak:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .test_server import Launched, wait_until
+from .test_server import wait_until
 
 ROWS = 4
 LONG = (
@@ -21,19 +21,6 @@ LONG = (
     "pipeline.runner.cost_model.fixed_ms=0",
 )
 FORGETFUL = ROWS  # clients that do not read; each asks for 2 MB
-
-
-@pytest.fixture
-def own(tmp_path):
-    made = []
-
-    def start(*overrides):
-        made.append(Launched(tmp_path, overrides))
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.stop()
 
 
 def resident_bytes(pid):

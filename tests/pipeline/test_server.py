@@ -139,20 +139,6 @@ def launch(tmp_path_factory):
         server.stop()
 
 
-@pytest.fixture
-def own(tmp_path):
-    """Servers for one test, which may kill them."""
-    made = []
-
-    def start(*overrides):
-        made.append(Launched(tmp_path, overrides))
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.stop()
-
-
 def pid_is_gone(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"

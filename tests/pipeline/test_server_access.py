@@ -11,30 +11,16 @@ import pytest
 
 from model.demo import DEMO_DIR
 
-from .test_server import CONFIG, Launched
+from .test_server import CONFIG
 
 KEY, FILED = "sk-environment-0123456789", "sk-filed-0123456789"
 
 
-@pytest.fixture
-def launched(tmp_path):
-    """Servers for one test."""
-    made = []
-
-    def start(*overrides):
-        made.append(Launched(tmp_path, overrides))
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.stop()
-
-
-def test_keys_and_metrics_of_a_real_server(launched, tmp_path, monkeypatch):
+def test_keys_and_metrics_of_a_real_server(own, tmp_path, monkeypatch):
     monkeypatch.setenv("RINGSERVE_API_KEYS", f"{KEY},another")
     (tmp_path / "keys").write_text(f"{FILED}  # whose\n")
     (tmp_path / "keys").chmod(0o644)
-    server = launched(f"pipeline.api_keys_file={tmp_path / 'keys'}", "pipeline.metrics_port=0")
+    server = own(f"pipeline.api_keys_file={tmp_path / 'keys'}", "pipeline.metrics_port=0")
     said = "".join(server.said)
     assert "can be read by all users (mode 0644)" in said
     assert "warning: other machines" not in said
@@ -55,8 +41,8 @@ def test_keys_and_metrics_of_a_real_server(launched, tmp_path, monkeypatch):
     assert not any(key in "".join(server.said) for key in (KEY, FILED, "another"))
 
 
-def test_another_address_than_loopback_and_a_metrics_port_in_use(launched, monkeypatch):
-    server = launched("pipeline.hosts=[0.0.0.0]", "pipeline.metrics_port=0")
+def test_another_address_than_loopback_and_a_metrics_port_in_use(own, monkeypatch):
+    server = own("pipeline.hosts=[0.0.0.0]", "pipeline.metrics_port=0")
     said = "".join(server.said)
     assert "warning: other machines may reach this server, and no API key is needed" in said
     port = said.partition("metrics at http://127.0.0.1:")[2].partition("/")[0]
@@ -66,7 +52,7 @@ def test_another_address_than_loopback_and_a_metrics_port_in_use(launched, monke
     assert "--set pipeline.metrics_port=" in done.stderr
     server.end()
     monkeypatch.setenv("RINGSERVE_API_KEY", KEY)
-    assert "warning" not in "".join(launched("pipeline.hosts=[0.0.0.0]").said)
+    assert "warning" not in "".join(own("pipeline.hosts=[0.0.0.0]").said)
 
 
 @pytest.fixture

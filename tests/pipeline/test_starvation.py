@@ -21,25 +21,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from .test_server import CONFIG, Launched, wait_until
+from .test_server import CONFIG, wait_until
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 START_S = 60
-
-
-@pytest.fixture
-def own(tmp_path):
-    """Servers for one test."""
-    made = []
-
-    def start(*overrides):
-        made.append(Launched(tmp_path, overrides))
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.stop()
 
 
 class Attempt:
