@@ -14,7 +14,7 @@ import os
 import select
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -40,14 +40,21 @@ class Ended:
     stage: str
     how: str  # CRASHED, KILLED, HUNG or STOPPED
     generation: int
+    in_hand: tuple[int, ...] = ()  # requests that it was working on, where it says so (preprocess)
 
 
 def culprit(ended: Iterable[Ended], generation: int, *stages: str) -> str | None:
     """The first of these stages that failed by itself in that generation, and not because of somebody's signal."""
-    return next(
-        (one.stage for one in ended if one.generation == generation and one.stage in stages and one.how in BY_ITSELF),
-        None,
-    )
+    return next((one.stage for one in _failed(ended, generation) if one.stage in stages), None)
+
+
+def blamed(ended: Iterable[Ended], generation: int, stage: str) -> tuple[int, ...]:
+    """Requests over one of which this stage failed by itself in that generation."""
+    return next((one.in_hand for one in _failed(ended, generation) if one.stage == stage), ())
+
+
+def _failed(ended: Iterable[Ended], generation: int) -> Iterator[Ended]:
+    return (one for one in ended if one.generation == generation and one.how in BY_ITSELF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ class Generation:
         for name, handle in self.handles.items():
             rings[name] = [len(fds), len(handle.fds)]
             fds += handle.fds
-        ended = [[one.stage, one.how, one.generation] for one in self.ended]
+        ended = [[one.stage, one.how, one.generation, one.in_hand] for one in self.ended]
         return {"number": self.number, "rings": rings, "ended": ended}, tuple(fds)
 
     @classmethod
@@ -78,7 +85,10 @@ class Generation:
             name: ipc.RingHandle(*_split(message.fds[first : first + count]))
             for name, (first, count) in message.fields["rings"].items()
         }
-        return cls(message.fields["number"], handles, tuple(Ended(*one) for one in message.fields["ended"]))
+        ended = (
+            Ended(stage, how, died_in, tuple(in_hand)) for stage, how, died_in, in_hand in message.fields["ended"]
+        )
+        return cls(message.fields["number"], handles, tuple(ended))
 
 
 def _split(fds: Sequence[int]) -> tuple[int, int, tuple[int, ...]]:
@@ -114,9 +124,6 @@ class Control:
     def ready(self, number: int) -> None:
         """This stage is at work in this generation."""
         self._channel.send("ready", number=number)
-
-    def drained(self) -> None:
-        self._channel.send("drained")
 
     def failed(self, why: str) -> None:
         self._channel.send("failed", why=why)

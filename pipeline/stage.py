@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Never
 
 import ipc
+from pipeline import background
 from pipeline.config import Configuration, load_configuration, with_values
 from pipeline.control import Channel, ChannelError
 from pipeline.descriptors import Shapes
@@ -226,5 +227,14 @@ def die_with_launcher(death_fd: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _exit(status: int) -> Never:
+    """Threads that may be at work on a long text are left at that."""
+    if not background.are_there():
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _exit(main())

@@ -71,7 +71,7 @@ def answer(rings: FrontRings, stats: StatsHandle, plan: Plan) -> None:
             while len(waiting) < plan.streams:
                 message = unpack_request(requests.read_bytes())
                 if isinstance(message, Submit):
-                    waiting.append(message.request)
+                    waiting += [choice.request for choice in message.choices]
             publish(deltas, waiting, plan)
     except (ipc.RingClosed, ipc.PeerDied):
         replies.close()

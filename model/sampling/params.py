@@ -96,15 +96,15 @@ class SamplingParams:
         _number("frequency_penalty", self.frequency_penalty, -2, 2)
 
     def _validate_tokens(self, limits: SamplingLimits) -> None:
+        biased = len(self.logit_bias) + len(self.banned_token_ids) + len(self.stop_token_ids)
+        if biased > limits.max_biased_tokens:  # before each of very many is looked at
+            names = "logit_bias, banned_token_ids and stop_token_ids together"
+            raise ParameterError(names, f"{biased} tokens", f"at most {limits.max_biased_tokens}")
         _token_ids("logit_bias", self.logit_bias, limits.vocab_size)
         _token_ids("banned_token_ids", self.banned_token_ids, limits.vocab_size)
         _token_ids("stop_token_ids", self.stop_token_ids, limits.vocab_size)
         for token, bias in self.logit_bias.items():
             _number(f"logit_bias[{token}]", bias, -100, 100)
-        biased = len(self.logit_bias) + len(self.banned_token_ids) + len(self.stop_token_ids)
-        if biased > limits.max_biased_tokens:
-            names = "logit_bias, banned_token_ids and stop_token_ids together"
-            raise ParameterError(names, f"{biased} tokens", f"at most {limits.max_biased_tokens}")
 
 
 def _number(name: str, value: float, low: float, high: float, *, above_low: bool = False) -> None:

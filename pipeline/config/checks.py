@@ -17,7 +17,6 @@ from .setting import fields_of
 _MODEL_FILE = "model_config.model_cfg_path"
 _MODEL_DIR = "pipeline.model_dir"
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
-_REPLY_BYTES_PER_TOKEN = 16  # an id as text, of up to seven digits, twice: a record takes half of the ring
 _CPU_BLOCK = 16  # keys of one group in the key cache of the CPU's attention
 _RINGS = tuple(f"pipeline.rings.{name}" for name, _ in fields_of(RingConfig))
 
@@ -200,10 +199,4 @@ def _check_rings(checker: _Checker) -> None:
         lambda all_bodies, body: all_bodies >= body,
         ("pipeline.body_memory_bytes", "pipeline.body_limit_bytes"),
         "pipeline.body_memory_bytes is {0}, less than one body (body_limit_bytes, {1}); raise it or lower the other",
-    )
-    checker.require(
-        lambda ring, longest: ring >= _REPLY_BYTES_PER_TOKEN * (longest + 16),
-        ("pipeline.rings.reply_bytes", LONGEST),
-        "pipeline.rings.reply_bytes is {0}, of which a record may take half: too little for the ids of a prompt in a "
-        f"sequence of {{1}} tokens ({LONGEST}); make it at least {_REPLY_BYTES_PER_TOKEN} bytes for each",
     )

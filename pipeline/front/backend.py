@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import logging
 import secrets
 import struct
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import ipc
 from pipeline.front.errors import INVALID, OVERLOADED, SERVER, UNAVAILABLE, ApiError, retry_later
@@ -24,6 +25,8 @@ from pipeline.stats import Counters, FrontCounter, RingEnds, StatsReader
 log = logging.getLogger("ringserve.front")
 
 _DELTA = struct.Struct("<QI8xi4xB")  # request, index, token, reason of a delta
+_MOST_BYTES = 4  # that a character or a token id takes in a record
+_PARAMETERS = 1 << 20  # bytes that are more than any request's parameters take
 
 
 class Backend:
@@ -54,23 +57,25 @@ class Backend:
         self.closed.clear()
         self._attending = asyncio.create_task(self._attend(wires))
         live = [stream for stream in self._streams.values() if stream.live]
-        for stream in live:
-            stream.unanswered = False
-            self._resume(stream, wires)
+        for streams in _by_prompt(live):
+            self._resume(streams, wires)
         if live:
             self._counters.add(FrontCounter.RESUMED, len(live))
             log.warning("%d requests go on", len(live))
 
-    def blame_first(self) -> None:
-        """Preprocess failed by itself. It answers requests one by one in the order in which they were sent: the first
-        that has no answer is the one over which it failed. To be called before `rewire`."""
-        first = next((stream for stream in self._streams.values() if stream.live and stream.unanswered), None)
-        if first is None:
-            return
-        first.strikes += 1
-        if first.strikes > 1:
-            log.error("request %016x made preprocess fail twice: it is refused", first.request)
-            first.fail(ApiError(500, "the request made a process of the server fail twice", kind=SERVER))
+    def blame(self, requests: Sequence[int]) -> None:
+        """Preprocess failed by itself over one of these. Whatever shares its prompt is to blame with it. To be called
+        before `rewire`."""
+        prompts = {id(stream.submit) for stream in self._streams.values() if _shares(stream, requests)}
+        for stream in list(self._streams.values()):
+            if stream.live and id(stream.submit) in prompts:
+                self._strike(stream)
+
+    def _strike(self, stream: TokenStream) -> None:
+        stream.strikes += 1
+        if stream.strikes > 1:
+            log.error("request %016x made preprocess fail twice: it is refused", stream.request)
+            stream.fail(ApiError(500, "the request made a process of the server fail twice", kind=SERVER))
 
     async def leave(self) -> None:
         """Take what the rings still hold, and let go of them. Twice is harmless."""
@@ -109,58 +114,66 @@ class Backend:
         self._next += 1
         return self._next
 
-    def submit(self, message: Submit) -> TokenStream:
-        """Raises ApiError: 503 before the model was ready for the first time, 429 when there is no room, 413 for a
-        giant."""
-        return self.submit_all([message])[0]
+    def submit(self, submits: Sequence[Submit]) -> list[TokenStream]:
+        """All of them, or none; one stream for each choice. Where the first finds room in the ring, the others wait
+        for theirs: they come faster than they can be read.
 
-    def submit_all(self, messages: Sequence[Submit]) -> list[TokenStream]:
-        """All of them, or none. Where the first finds room in the ring, the others wait for theirs: they come faster
-        than they can be read. Raises as `submit`."""
+        Raises ApiError: 503 before the model was ready for the first time, 429 when there is no room, 413 for a
+        giant."""
         settings = self._settings
         if not self._was_ready:
             raise retry_later(503, self.why_not_ready, UNAVAILABLE, settings.retry_after_s)
-        if len(self._streams) + len(messages) > settings.max_in_flight:
+        if len(self._streams) + sum(len(submit.choices) for submit in submits) > settings.max_in_flight:
             raise retry_later(429, "too many requests wait; try again later", OVERLOADED, settings.retry_after_s)
-        streams = [TokenStream(message.with_seed(), settings.stream_buffer_tokens) for message in messages]
-        records = [self._pack(stream) for stream in streams]
-        for stream, record in zip(streams, records, strict=True):
-            self._send(stream, record, wait=stream is not streams[0])
-            self._streams[stream.request] = stream
+        for submit in submits:
+            self._require_fits(submit)
+        made: list[TokenStream] = []
+        for submit in submits:
+            streams = [TokenStream(submit, choice, settings.stream_buffer_tokens) for choice in submit.choices]
+            self._send(streams, wait=bool(made))
+            self._streams |= {stream.request: stream for stream in streams}
+            made += streams
         self._counters.set(FrontCounter.IN_FLIGHT, len(self._streams))
-        return streams
+        return made
 
-    def _pack(self, stream: TokenStream) -> bytes:
-        record = stream.message.pack()
-        if self._longest_record is not None and len(record) > self._longest_record:
+    def _require_fits(self, submit: Submit) -> None:
+        longest = self._longest_record
+        if longest is None or _MOST_BYTES * len(submit.prompt) + _PARAMETERS <= longest:
+            return  # it is packed when it is sent
+        if len(submit.pack()) > longest:
             raise ApiError(413, "the prompt is too long for this server", kind=INVALID, parameter="prompt")
-        return record
 
-    def _send(self, stream: TokenStream, record: bytes, *, wait: bool) -> None:
+    def _send(self, streams: Sequence[TokenStream], *, wait: bool) -> None:
+        """Streams of one prompt."""
         wires = self._wires
         if wires is None or self.closed.is_set():
-            return  # it is sent with the rest
+            return  # they are sent with the rest
         if wires.resuming:
-            self._resume(stream, wires)
+            self._resume(streams, wires)
             return
         with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):  # then, too
-            if wires.try_send(record):
-                stream.unanswered = True
+            if wires.try_send(streams[0].submit.pack()):
                 return
             if not wait:
                 seconds = self._settings.retry_after_s
                 raise retry_later(429, "too many requests arrive; try later", OVERLOADED, seconds)
-            wires.send_later(functools.partial(_first_time, stream))
+            wires.send_later(functools.partial(_first_time, streams))
 
-    def _resume(self, stream: TokenStream, wires: Wires) -> None:
-        """As soon as there is room, and behind those that came before."""
+    def _resume(self, streams: Sequence[TokenStream], wires: Wires) -> None:
+        """Streams of one prompt, as soon as there is room, and behind those that came before."""
 
         def late() -> bytes | None:
-            record = stream.resumption()
-            if record is None or len(record) <= wires.max_record:
-                stream.unanswered = record is not None
+            live = [stream for stream in streams if stream.live]
+            if not live:
+                return None
+            record = live[0].submit.resume(tuple(stream.resumption() for stream in live)).pack()
+            if len(record) <= wires.max_record:
                 return record
-            stream.fail(ApiError(500, "the request is too long to be sent again", kind=SERVER))
+            if len(live) == 1:
+                live[0].fail(ApiError(500, "the request is too long to be sent again", kind=SERVER))
+            else:
+                for stream in live:
+                    self._resume([stream], wires)
             return None
 
         wires.send_later(late, resumes=True)
@@ -232,7 +245,6 @@ class Backend:
             self._reply(stream, reply)
 
     def _reply(self, stream: TokenStream, reply: Accepted | Refused | Started) -> None:
-        stream.unanswered = False
         if isinstance(reply, Accepted):
             stream.accept()
         elif isinstance(reply, Refused):
@@ -250,6 +262,19 @@ class Backend:
         return ApiError(reply.status, reply.message, kind=kind, parameter=reply.parameter, code=reply.code)
 
 
-def _first_time(stream: TokenStream) -> bytes | None:
-    stream.unanswered = stream.live
-    return stream.message.pack() if stream.live else None
+def _first_time(streams: Sequence[TokenStream]) -> bytes | None:
+    live = tuple(stream.choice for stream in streams if stream.live)
+    return dataclasses.replace(streams[0].submit, choices=live).pack() if live else None
+
+
+def _by_prompt(streams: Iterable[TokenStream]) -> Iterable[list[TokenStream]]:
+    """Those that share one come together, where the first of them is."""
+    groups = defaultdict[int, list[TokenStream]](list)
+    for stream in streams:
+        groups[id(stream.submit)].append(stream)
+    return groups.values()
+
+
+def _shares(stream: TokenStream, requests: Sequence[int]) -> bool:
+    """Of these requests one is the stream's own, or the first of those that were sent with its prompt."""
+    return stream.request in requests or stream.submit.choices[0].request in requests

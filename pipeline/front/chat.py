@@ -15,7 +15,6 @@ from pipeline.front.openai_answer import OpenAIAnswer
 from pipeline.front.openai_fields import (
     INVALID_STATUS,
     check_model,
-    choice_params,
     read_choices,
     read_generation,
     read_sampling_params,
@@ -61,9 +60,9 @@ def parse_chat(body: dict[str, Any], request: int, tokenizer: Tokenizer | None, 
     choices = [ChatChoice(index, heading, options, _names(tokenizer, logprobs)) for index in range(n)]
     add_special = fields.boolean("add_special_tokens", False)  # the template writes BOS
     refuse_unsupported(fields)
-    parts = tuple(Part(prompt, choice_params(params, index), add_special) for index in range(n))
     renamed = {"prompt": "messages", "max_tokens": limit}
-    return Job(parts, streamed, OpenAIAnswer(heading, options, choices, per_prompt=n, renamed=renamed))
+    answer = OpenAIAnswer(heading, options, choices, per_prompt=n, renamed=renamed)
+    return Job((Part(prompt, params, add_special, n),), streamed, answer)
 
 
 def _refuse_tools(fields: Fields) -> None:

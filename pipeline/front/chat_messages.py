@@ -30,13 +30,14 @@ def read_prompt(fields: Fields, tokenizer: Tokenizer | None, settings: FrontSett
     for name in variables.keys() & tokenizer.template_variables:
         fields.refuse("chat_template_kwargs", f"no {shown(name)} in it: the server sets that itself")
     try:
-        return tokenizer.apply_chat_template(
+        prompt = tokenizer.apply_chat_template(
             messages, add_generation_prompt=generation, continue_final_message=going_on, variables=variables
         )
     except ChatTemplateError as error:
         raise fields.invalid("messages", str(error)) from None
     except TokenizerError as error:  # the operator's fault
         raise ApiError(500, "the chat template can't be used", kind="server_error") from error
+    return fields.limit_text("messages", prompt, settings.prompt_limit_chars, settings.max_prompt)
 
 
 def _messages(fields: Fields, most: int) -> list[Message]:

@@ -6,14 +6,13 @@ from typing import Any
 
 from model.tokenizer import Tokenizer
 from pipeline.front.completions_answer import CompletionChoice, completion_heading
-from pipeline.front.fields import Fields, is_token_list
+from pipeline.front.fields import Fields, as_token_ids
 from pipeline.front.job import Job, Part
 from pipeline.front.logprobs import CompletionLogprobs
 from pipeline.front.openai_answer import OpenAIAnswer
 from pipeline.front.openai_fields import (
     INVALID_STATUS,
     check_model,
-    choice_params,
     read_choices,
     read_generation,
     read_sampling_params,
@@ -21,8 +20,8 @@ from pipeline.front.openai_fields import (
     refuse_unsupported,
 )
 from pipeline.front.settings import FrontSettings
+from pipeline.messages import Prompt
 
-Prompt = str | list[int]
 DEFAULT_TOKENS = 16
 
 
@@ -32,8 +31,7 @@ def parse_completion(body: dict[str, Any], request: int, tokenizer: Tokenizer | 
     check_model(fields.text("model"), settings)
     streamed = fields.boolean("stream", False)
     options = read_stream_options(fields, streamed=streamed)
-    prompts = _prompts(fields, settings.vocab_size)
-    n = read_choices(fields, settings, len(prompts))
+    prompts, n = _prompts_and_n(fields, settings)
     logprobs = fields.integer("logprobs", None)
     sampling = read_sampling_params(fields, settings, logprobs)
     params = read_generation(fields, settings, sampling, "max_tokens", default=DEFAULT_TOKENS)
@@ -44,27 +42,32 @@ def parse_completion(body: dict[str, Any], request: int, tokenizer: Tokenizer | 
         for index in range(n * len(prompts))
     ]
     add_special = fields.boolean("add_special_tokens", True)
-    every = [choice_params(params, index) for index in range(n)]
     _refuse_the_rest(fields, n)
-    parts = tuple(Part(prompt, each, add_special) for prompt in prompts for each in every)
+    parts = tuple(Part(prompt, params, add_special, n) for prompt in prompts)
     return Job(parts, streamed, OpenAIAnswer(heading, options, choices, per_prompt=n))
 
 
-def _prompts(fields: Fields, vocab_size: int) -> list[Prompt]:
-    """A string, token ids, or a list of one of these."""
+def _prompts_and_n(fields: Fields, settings: FrontSettings) -> tuple[list[Prompt], int]:
+    """A string, token ids, or a list of one of these; and how many texts are wanted of each."""
     prompt = fields.take("prompt")
     if prompt is None:
         raise fields.invalid("prompt", "prompt is missing: a string, a list of token ids, or a list of these")
-    if isinstance(prompt, str) or is_token_list(prompt, vocab_size):
-        return [prompt]
-    if isinstance(prompt, list) and prompt and _alike(prompt, vocab_size):
-        return prompt
-    kinds = f"a string, a list of token ids in [0, {vocab_size - 1}], or a list of strings or of such lists"
-    return fields.refuse("prompt", f"{kinds}, none of them empty")
+    several = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str | list)
+    n = read_choices(fields, settings, len(prompt) if several else 1)  # before each of very many is looked at
+    prompts = [_prompt(one, fields, settings) for one in (prompt if several else [prompt])]
+    found = [one for one in prompts if one is not None and isinstance(one, str) is isinstance(prompts[0], str)]
+    if len(found) < len(prompts):
+        kinds = (
+            f"a string, a list of token ids in [0, {settings.vocab_size - 1}], or a list of strings or of such lists"
+        )
+        fields.refuse("prompt", f"{kinds}, none of them empty")
+    return found, n
 
 
-def _alike(prompts: list[Any], vocab_size: int) -> bool:
-    return all(isinstance(one, str) for one in prompts) or all(is_token_list(one, vocab_size) for one in prompts)
+def _prompt(one: Any, fields: Fields, settings: FrontSettings) -> Prompt | None:
+    if isinstance(one, str):
+        return fields.limit_text("prompt", one, settings.prompt_limit_chars, settings.max_prompt)
+    return as_token_ids(one, settings.vocab_size)
 
 
 def _logprobs(fields: Fields, tokenizer: Tokenizer | None, top: int | None) -> CompletionLogprobs | None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import difflib
 import reprlib
+from array import array
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from pipeline.front.errors import ApiError
-from pipeline.messages import MAX_STOP_LENGTH, MAX_STOPS
+import numpy as np
 
+from pipeline.front.errors import ApiError
+from pipeline.messages import MAX_STOP_LENGTH, MAX_STOPS, TOO_LONG
+
+_PIECE = 1 << 14  # values that are looked at in a row
 _SHOWN = 80  # characters of a value, in an error
 _SPELLED = {"true": True, "false": False}  # clients of llm-serving send Python's words as strings
 
@@ -77,11 +81,20 @@ class Fields:
             self.refuse(name, f"a string or up to {most} strings, each of 1 to {longest} characters")
         return tuple(values)
 
-    def token_ids(self, name: str, vocab_size: int) -> tuple[int, ...]:
+    def token_ids(self, name: str, vocab_size: int) -> array[int]:
         value = self.take(name, [])
-        if not is_token_list(value, vocab_size) and value != []:
+        ids = array("i") if value == [] else as_token_ids(value, vocab_size)
+        if ids is None:
             self.refuse(name, f"a list of token ids in [0, {vocab_size - 1}]")
-        return tuple(value)
+        return ids
+
+    def limit_text(self, name: str, text: str, most: int, tokens: int) -> str:
+        """A prompt, which may have so many characters: what can't fit anyway is not to be tokenized."""
+        if len(text) > most:
+            allowed = f"at most {most} characters and {tokens} tokens are allowed"
+            message = f"the prompt has {len(text)} characters; {allowed}"
+            raise ApiError(self.status, message, parameter=name, code=TOO_LONG)
+        return text
 
     def mapping(self, name: str) -> dict[str, Any]:
         """An object, empty where it is left out."""
@@ -107,14 +120,27 @@ class Fields:
     def done(self) -> None:
         """Raises ApiError for the first key that nobody asked for."""
         for name in [name for name in self._values if name not in self._known]:
-            near = difflib.get_close_matches(name, self._known, n=1)
+            near = difflib.get_close_matches(name, self._known, n=1) if len(name) <= _SHOWN else []
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise self.invalid(_cut(name), f"unknown parameter {shown(name)}{hint}")
 
 
-def is_token_list(value: Any, vocab_size: int) -> bool:
-    """A list of at least one token id."""
-    return isinstance(value, list) and bool(value) and all(_is_int(id) and 0 <= id < vocab_size for id in value)
+def as_token_ids(value: Any, vocab_size: int) -> array[int] | None:
+    """A list of at least one token id, else None. Long ones are looked at in pieces, so that other threads may run
+    in between."""
+    if not isinstance(value, list) or not value:
+        return None
+    ids = array("i")
+    for start in range(0, len(value), _PIECE):
+        piece = value[start : start + _PIECE]
+        if set(map(type, piece)) != {int}:  # a bool is none
+            return None
+        try:
+            ids.extend(array("i", piece))
+        except OverflowError:
+            return None
+    found = np.asarray(ids)
+    return ids if found.min() >= 0 and found.max() < vocab_size else None
 
 
 def _is_int(value: Any) -> bool:

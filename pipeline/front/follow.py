@@ -7,7 +7,7 @@ import asyncio
 from pipeline.control import ChannelError
 from pipeline.front.backend import Backend
 from pipeline.front.settings import FrontRings
-from pipeline.generations import Control, Generation, culprit
+from pipeline.generations import Control, Generation, blamed
 
 
 async def follow(control: Control, backend: Backend) -> None:
@@ -28,8 +28,8 @@ async def follow(control: Control, backend: Backend) -> None:
         while True:
             control.waiting()
             last, generation = generation, await _next(control, came)
-            if last is not None and culprit(generation.ended, last.number, "preprocess"):
-                backend.blame_first()
+            if last is not None:
+                backend.blame(blamed(generation.ended, last.number, "preprocess"))
             backend.rewire(FrontRings(**generation.handles))
             control.ready(generation.number)
             await backend.closed.wait()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 from pipeline.front.backend import Backend
 from pipeline.front.errors import SERVER, TIMED_OUT, UNAVAILABLE, ApiError
@@ -14,7 +15,7 @@ from pipeline.front.progress import Progress
 from pipeline.front.settings import FrontSettings
 from pipeline.front.spans import Spans
 from pipeline.front.stream import PassOn, TokenStream
-from pipeline.messages import Delta, FinishReason, Submit, is_last, unpack_delta
+from pipeline.messages import Choice, Delta, FinishReason, Submit, choose_seeds, is_last, unpack_delta
 from pipeline.stats import StatsReader
 
 TIMINGS = b"x-ringserve-timings"  # "1" asks for the headers x-…-ms
@@ -23,7 +24,7 @@ TIMINGS = b"x-ringserve-timings"  # "1" asks for the headers x-…-ms
 class Generation:
     """One request from its submission to its last byte. `run` raises ApiError while a status can still be sent.
 
-    This one has one part; `ManyParts` is for those with several.
+    This one has one text; `ManyTexts` is for those with several.
     """
 
     _tokens: TokenStream
@@ -58,14 +59,17 @@ class Generation:
 
     def _open(self) -> Callable[[str], None]:
         """Submit the request. Returns what is to be called, with why, when the client is gone."""
-        stream = self._tokens = self._backend.submit(self._message(self._job.parts[0], self._progress))
-        stream.on_overrun = self._exchange.connection.abort
+        (stream,) = self._submit([self._progress])
+        self._tokens = stream
         return stream.disconnect
 
-    @staticmethod
-    def _message(part: Part, progress: Progress) -> Submit:
-        progress.max_tokens = part.params.max_tokens
-        return Submit(progress.request, part.prompt, part.params, part.add_special, progress.arrival)
+    def _submit(self, progresses: Sequence[Progress]) -> list[TokenStream]:
+        """One stream for each text."""
+        left = iter(progresses)
+        streams = self._backend.submit([_message(part, list(islice(left, part.choices))) for part in self._job.parts])
+        for stream in streams:
+            stream.on_overrun = self._exchange.connection.abort
+        return streams
 
     def _close(self) -> None:
         self._backend.finish(self._tokens, cancel=not self._finished)
@@ -148,3 +152,11 @@ class Generation:
 
     def _fail(self, error: ApiError) -> None:
         self._progress.fail(error.status, error.message)
+
+
+def _message(part: Part, progresses: Sequence[Progress]) -> Submit:
+    for progress in progresses:
+        progress.max_tokens = part.params.max_tokens
+    seeds = choose_seeds(part.params, part.choices)
+    choices = tuple(Choice(progress.request, seed) for progress, seed in zip(progresses, seeds, strict=True))
+    return Submit(choices, part.prompt, part.params, part.add_special, progresses[0].arrival)

@@ -1,4 +1,4 @@
-"""Serving a request of several parts: lists of prompts, and several choices for one."""
+"""Serving a request for several texts: lists of prompts, and several choices for one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.messages import Delta, FinishReason
 
 @dataclass(slots=True)
 class _Running:
-    """A part that was submitted."""
+    """A text that was asked for."""
 
     choice: Choice
     stream: TokenStream
@@ -30,19 +30,19 @@ class _Running:
         return self.last is not None and self.last.reason is not FinishReason.NONE
 
 
-class ManyParts(Generation):
-    """All parts are served, or none: what one of them fails with is the answer to the request.
+class ManyTexts(Generation):
+    """All texts are served, or none: what one of them fails with is the answer to the request.
 
     Their tokens come by streams of their own, merged here with one wake-up for whatever is ready.
     """
 
     def __init__(self, *args: Any, new_progress: Callable[[], Progress]) -> None:
         super().__init__(*args)
-        others = [new_progress() for _ in self._job.parts[1:]]
+        others = [new_progress() for _ in range(self._job.texts - 1)]
         for progress in others:
             progress.arrival, progress.client_id = self._progress.arrival, self._progress.client_id
         self._progresses = [self._progress, *others]
-        self._live: list[_Running] = []  # parts that have not ended
+        self._live: list[_Running] = []  # texts that have not ended
 
     async def run(self, settings: FrontSettings) -> None:
         try:
@@ -56,11 +56,8 @@ class ManyParts(Generation):
             raise
 
     def _open(self) -> Callable[[str], None]:
-        job = self._job
-        streams = self._backend.submit_all(list(map(self._message, job.parts, self._progresses)))
-        for stream in streams:
-            stream.on_overrun = self._exchange.connection.abort
-        self._live = list(map(_Running, job.answer.choices, streams, self._progresses))
+        streams = self._submit(self._progresses)
+        self._live = list(map(_Running, self._job.answer.choices, streams, self._progresses))
         return self._disconnect
 
     def _disconnect(self, why: str) -> None:
@@ -76,7 +73,7 @@ class ManyParts(Generation):
             progress.fail(error.status, error.message)
 
     async def _accepted(self) -> None:
-        """Until all parts are in the queue: afterwards none can be refused, so a stream may begin."""
+        """Until all texts are in the queue: afterwards none can be refused, so a stream may begin."""
         while not all(running.stream.accepted for running in self._live):
             for running in self._live:
                 if running.stream.failure is not None:

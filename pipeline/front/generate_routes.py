@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -14,17 +13,19 @@ from pipeline.front.completions import parse_completion
 from pipeline.front.errors import ApiError, ClientGone
 from pipeline.front.exchange import Exchange
 from pipeline.front.generate import Generation
-from pipeline.front.generate_many import ManyParts
+from pipeline.front.generate_many import ManyTexts
 from pipeline.front.job import Job
 from pipeline.front.llm_serving import parse_llm_serving
 from pipeline.front.progress import Progress
 from pipeline.front.settings import FrontSettings
 from pipeline.front.spans import Spans
+from pipeline.front.worker import Worker
 from pipeline.stats import Counters, Histograms, RequestHistogram, StatsReader
 
 Parser = Callable[[dict[str, Any], int], Job]
 """Body and request number → what is asked for."""
 
+_MOST_LARGE = 256  # large bodies that wait to be parsed
 _LARGE_BODY = 1 << 16  # bytes; up to there parsing takes a few milliseconds at most
 
 
@@ -43,7 +44,7 @@ class GenerateRoutes:
         tokenizer: Tokenizer | None,
     ) -> None:
         self._settings, self._backend, self._tokenizer = settings, backend, tokenizer
-        self._admission = admission
+        self._admission, self._parser = admission, Worker("parser", _MOST_LARGE)
         self._counters, self._times, self._stats, self._spans = counters, times, stats, spans
 
     async def llm_serving(self, exchange: Exchange) -> None:
@@ -84,18 +85,14 @@ class GenerateRoutes:
     def _new_progress(self) -> Progress:
         return Progress(self._backend.new_id(), self._counters, self._times)
 
-    @staticmethod
-    async def _understand(exchange: Exchange, parse: Callable[[dict[str, Any]], Job]) -> Job:
+    async def _understand(self, exchange: Exchange, parse: Callable[[dict[str, Any]], Job]) -> Job:
         """A large body is parsed in a thread, so that others' tokens need not wait for it."""
         body = await exchange.read_json()
         if exchange.body_bytes < _LARGE_BODY:
             return parse(body)
-        job = await asyncio.to_thread(parse, body)
-        if exchange.connection.lost:
-            raise ClientGone("the client closed the connection")
-        return job
+        return await self._parser.run(exchange, lambda: parse(body))
 
     def _generation(self, exchange: Exchange, job: Job, progress: Progress) -> Generation:
-        self._times.observe(RequestHistogram.TEXTS, len(job.parts))
+        self._times.observe(RequestHistogram.TEXTS, job.texts)
         common = (exchange, job, self._backend, progress, self._stats, self._spans)
-        return Generation(*common) if len(job.parts) == 1 else ManyParts(*common, new_progress=self._new_progress)
+        return Generation(*common) if job.texts == 1 else ManyTexts(*common, new_progress=self._new_progress)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.front.errors import ApiError
-from pipeline.messages import Delta, GenerationParams
+from pipeline.messages import Delta, GenerationParams, Prompt
 
 
 class Choice(Protocol):
@@ -30,7 +30,7 @@ class Answer(Protocol):
 
     @property
     def choices(self) -> Sequence[Choice]:
-        """In the order of the job's parts."""
+        """In the order of the job's parts and their choices."""
         ...
 
     def tail(self) -> bytes:
@@ -52,17 +52,23 @@ class Answer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What becomes one sequence of the batch."""
+    """A prompt, and what is wanted of it: each choice becomes a sequence of the batch."""
 
-    prompt: str | list[int]
+    prompt: Prompt
     params: GenerationParams
     add_special: bool = True  # let the tokenizer add BOS
+    choices: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A request that was understood. It has several parts where a client asks for several texts at once."""
+    """A request that was understood. It has several parts where a client sends several prompts at once."""
 
     parts: tuple[Part, ...]
     streamed: bool
     answer: Answer
+
+    @property
+    def texts(self) -> int:
+        """How many are wanted."""
+        return sum(part.choices for part in self.parts)

@@ -33,6 +33,7 @@ def parse_llm_serving(body: dict[str, Any], streamed: bool | None, settings: Fro
     prompt = top.text("inputs")
     if prompt is None:
         raise top.invalid("inputs", "inputs is missing: the prompt, a string")
+    top.limit_text("inputs", prompt, settings.prompt_limit_chars, settings.max_prompt)
     fields = Fields(top.mapping("parameters"), status=_INVALID)
     top.done()
     params, answer = _params(fields, settings), _answer(fields)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import sys
 
+from pipeline import background
 from pipeline.front.access import ApiKeys
 from pipeline.front.server import run_front
 from pipeline.front.settings import FrontSettings
@@ -31,6 +33,7 @@ def run_front_stage(stage: Stage) -> None:
         keys.replace(stage.api_keys)
 
     stage.on_reload = reload
+    sys.setswitchinterval(background.SWITCH_S)
     settle(stage.name)
     stage.pauses.start()
     run_front(
@@ -51,6 +54,7 @@ def settings_of(stage: Stage, metrics_port: int | None) -> FrontSettings:
         vocab_size=stage.shapes.vocab_size,
         max_length=config.max_length,
         max_prompt=config.max_prompt,
+        prompt_limit_chars=pipeline.prompt_limit_chars,
         max_rows=stage.shapes.max_rows,
         max_queue=pipeline.max_queue,
         device=pipeline.runner.device,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,15 +97,6 @@ def read_choices(fields: Fields, settings: FrontSettings, prompts: int = 1) -> i
         )
         raise fields.invalid("n" if prompts == 1 else "prompt", message)
     return n
-
-
-def choice_params(params: GenerationParams, index: int) -> GenerationParams:
-    """Of one choice of several: as in vLLM, each has the next seed."""
-    sampling = params.sampling
-    if index == 0 or sampling.seed in (None, -1):
-        return params
-    seed = (sampling.seed + index) % 2**64  # a seed is 64 bits wherever it comes from
-    return dataclasses.replace(params, sampling=dataclasses.replace(sampling, seed=seed))
 
 
 def read_stream_options(fields: Fields, *, streamed: bool) -> StreamOptions:

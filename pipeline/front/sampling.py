@@ -32,7 +32,7 @@ def read_sampling(
         logprobs=logprobs,
         logit_bias=logit_bias or {},
         min_tokens=fields.integer(min_tokens, 0),
-        stop_token_ids=fields.token_ids("stop_token_ids", settings.vocab_size),
+        stop_token_ids=tuple(fields.token_ids("stop_token_ids", settings.vocab_size)),
     )
     try:
         sampling.validate(SamplingLimits(settings.vocab_size, settings.max_length))

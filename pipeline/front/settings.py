@@ -28,6 +28,7 @@ class FrontSettings:
     vocab_size: int
     max_length: int  # prompt and output tokens together
     max_prompt: int
+    prompt_limit_chars: int = 1 << 20  # of a prompt that is text
     max_rows: int
     max_queue: int
     device: str = "CPU"  # as llm-serving names it

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable
 
 from pipeline.front.errors import ClientGone
-from pipeline.messages import Submit
+from pipeline.messages import Choice, Submit
 
 PassOn = Callable[[list[bytes]], bool]
 """Writes records to the client at once, or answers False: the task has to see to them."""
@@ -37,25 +37,24 @@ class TokenStream:
         "_waiter",
         "accepted",
         "cached_tokens",
-        "message",
+        "choice",
         "on_overrun",
         "request",
         "strikes",
+        "submit",
         "taken_ns",
         "tokens",
-        "unanswered",
         "waited_ns",
     )
 
-    def __init__(self, message: Submit, limit: int) -> None:
-        self.message = message
-        self.request = message.request
+    def __init__(self, submit: Submit, choice: Choice, limit: int) -> None:
+        self.submit, self.choice = submit, choice  # the prompt and what shares it; which of these this is
+        self.request = choice.request
         self.tokens = array("i")
         self.cached_tokens = 0  # of the prompt, at the first admission
         self.taken_ns = 0  # when the oldest of the records that were taken last had come off the ring
         self.waited_ns: int | None = None  # in the queue
         self.accepted = False  # it is in the queue, or past it
-        self.unanswered = False  # it was sent, and preprocess has not said what it makes of it
         self.strikes = 0  # how often preprocess failed over it
         self.on_overrun: Callable[[], None] | None = None
         self._limit = limit
@@ -73,11 +72,9 @@ class TokenStream:
         """More tokens are wanted."""
         return not self._over and self._failure is None
 
-    def resumption(self) -> bytes | None:
-        """What asks for the tokens that are missing; None if none are wanted."""
-        if not self.live:
-            return None
-        return self.message.after(self.tokens.tolist(), self.cached_tokens).pack()
+    def resumption(self) -> Choice:
+        """What asks for the tokens that are missing."""
+        return Choice(self.request, self.choice.seed, self.tokens, self.cached_tokens)
 
     def note(self, token: int, last: int) -> None:
         """A delta has come that brings this token; `push` follows."""

@@ -2,65 +2,81 @@
 
 from __future__ import annotations
 
-import asyncio
+import sys
+from collections.abc import Callable
 from typing import Any
 
+import orjson
+
 from model.tokenizer import InvalidTextError, Tokenizer
+from pipeline import background
 from pipeline.front.chat_messages import read_prompt
 from pipeline.front.errors import ApiError
-from pipeline.front.exchange import Exchange, answer_json
-from pipeline.front.fields import Fields, is_token_list
+from pipeline.front.exchange import Exchange
+from pipeline.front.fields import Fields, as_token_ids
 from pipeline.front.openai_fields import INVALID_STATUS, check_model
 from pipeline.front.settings import FrontSettings
+from pipeline.front.worker import Worker
+
+_SMALL_BODY = 2048  # bytes; up to there a thread would take longer than the tokenizer
+_MOST_WAITING = 64
 
 
 class TokenizeRoutes:
-    """The tokenizer works in a thread: a text as long as a body may be takes it most of a second."""
+    """The tokenizer works in a thread of low priority: a text as long as a prompt may be takes it seconds."""
 
     def __init__(self, settings: FrontSettings, tokenizer: Tokenizer | None) -> None:
         self._settings, self._tokenizer = settings, tokenizer
+        self._worker = Worker("tokenizer", _MOST_WAITING, background.lower_priority)
 
     async def tokenize(self, exchange: Exchange) -> None:
-        body = await exchange.read_json()
-        await answer_json(exchange, await asyncio.to_thread(self._tokenize, body))
+        await self._answer(exchange, self._tokenize)
 
     async def detokenize(self, exchange: Exchange) -> None:
-        body = await exchange.read_json()
-        await answer_json(exchange, await asyncio.to_thread(self._detokenize, body))
+        await self._answer(exchange, self._detokenize)
 
-    def _tokenize(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def _answer(self, exchange: Exchange, work: Callable[[dict[str, Any]], bytes]) -> None:
+        body = await exchange.read_json()
+        small = exchange.body_bytes <= _SMALL_BODY
+        await exchange.respond(200, work(body) if small else await self._worker.run(exchange, lambda: work(body)))
+
+    def _tokenize(self, body: dict[str, Any]) -> bytes:
         fields, tokenizer = self._read(body)
         with_names = fields.boolean("return_token_strs", False)
         prompt, add_special = self._prompt(fields, tokenizer)
         fields.done()
         try:
-            ids = tokenizer.encode(prompt, add_special=add_special)
+            count, ids = tokenizer.encode_up_to(prompt, sys.maxsize, add_special=add_special)
         except InvalidTextError as error:
             raise fields.invalid("prompt", str(error)) from None
-        names = [tokenizer.token_text(token) for token in ids] if with_names else None
-        return {"count": len(ids), "max_model_len": self._settings.max_length, "tokens": ids, "token_strs": names}
+        names = [tokenizer.token_text(token) for token in ids.tolist()] if with_names else None
+        answer = {"count": count, "max_model_len": self._settings.max_length, "tokens": ids, "token_strs": names}
+        return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
     def _prompt(self, fields: Fields, tokenizer: Tokenizer) -> tuple[str, bool]:
         """A prompt, or the one that a chat comes to; and whether BOS is still to be added."""
+        settings = self._settings
         if not fields.has("messages"):
             prompt = fields.text("prompt")
             if prompt is None:
                 raise fields.invalid("prompt", "prompt is missing: a string; or send messages")
+            prompt = fields.limit_text("prompt", prompt, settings.prompt_limit_chars, settings.max_prompt)
             return prompt, fields.boolean("add_special_tokens", True)
         if fields.has("prompt"):
             raise fields.invalid("prompt", "prompt and messages exclude each other")
         fields.restrict({"tools": ([],), "chat_template": ()})
-        return read_prompt(fields, tokenizer, self._settings), fields.boolean("add_special_tokens", False)
+        return read_prompt(fields, tokenizer, settings), fields.boolean("add_special_tokens", False)
 
-    def _detokenize(self, body: dict[str, Any]) -> dict[str, Any]:
+    def _detokenize(self, body: dict[str, Any]) -> bytes:
         fields, tokenizer = self._read(body)
-        ids, vocab, most = fields.take("tokens"), self._settings.vocab_size, self._settings.max_length
+        given, vocab, most = fields.take("tokens"), self._settings.vocab_size, self._settings.max_length
         fields.done()
-        if ids != [] and not is_token_list(ids, vocab):
+        if isinstance(given, list) and len(given) > most:
+            raise fields.invalid("tokens", f"tokens has {len(given)} ids; the model's longest sequence has {most}")
+        ids = as_token_ids(given, vocab)
+        if ids is None and given != []:
             fields.refuse("tokens", f"a list of token ids in [0, {vocab - 1}]")
-        if len(ids) > most:
-            raise fields.invalid("tokens", f"tokens has {len(ids)} ids; the model's longest sequence has {most}")
-        return {"prompt": tokenizer.decode(ids, skip_special=False)}
+        return orjson.dumps({"prompt": tokenizer.decode(ids or (), skip_special=False)})
 
     def _read(self, body: dict[str, Any]) -> tuple[Fields, Tokenizer]:
         fields = Fields(body, status=INVALID_STATUS)

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import count
 
 import ipc
 from pipeline.front.settings import FrontRings
 
+_LATE = 16  # records that are made and sent in a row
 _BATCH = 1024  # records that are dispatched together; under load each write then holds several
 
 Late = Callable[[], bytes | None]
@@ -88,7 +90,11 @@ class Wires:
 
     async def _flush(self) -> None:
         with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):
-            while self._outbox:
+            for number in count(1):
+                if not self._outbox:
+                    break
+                if number % _LATE == 0:
+                    await asyncio.sleep(0)  # others get a turn
                 late, resumes = self._outbox[0]
                 record = late()
                 if record is not None:

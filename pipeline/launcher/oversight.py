@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pipeline.launcher.child import Child, Phase
 from pipeline.launcher.processes import process_stat
 from pipeline.launcher.watch import PARTS, Gauges, Look, Patience
-from pipeline.stats import FrontCounter, StatsPage, StatsReader
+from pipeline.stats import IN_HAND, FrontCounter, PreprocessCounter, StatsPage, StatsReader
 from pipeline.wiring import Wiring
 
 BUSY_LOOK_S, IDLE_LOOK_S = 0.2, 1.0
 SLOW_STEPS = 10  # nothing need move for as long as this many of the slowest steps known
 LOADING_PATIENCE = 12  # times as long: whoever loads may wait for a disk or a device without using the CPU
+PROMPT_PATIENCE = 12  # likewise: a text of the greatest length takes seconds, when the CPUs are free
 TELLING_PATIENCE = 2  # whoever is told something ends its step first
 LONG_LIFE_S = 30.0  # what dies after that was not broken when it began
 LONGEST_LOADING_S = 1800.0  # a 7B checkpoint from a slow disk takes minutes
@@ -104,10 +105,28 @@ class Oversight:
             if still := self._still((child.pid, "told"), evidence, elapsed, TELLING_PATIENCE):
                 return _hang(child, still, f"it should have ended {phase.value}")
         if phase is Phase.SERVING and look is not None:
-            evidence = (child.generation, look.positions(name)) if look.is_due(name) else None
-            if still := self._still((child.pid, "work"), evidence, elapsed):
-                return _hang(child, still, "it has work and does not get on")
+            return self._look_at_work(child, look, elapsed)
         return None
+
+    def _look_at_work(self, child: Child, look: Look, elapsed: float) -> Hang | None:
+        evidence = (child.generation, look.positions(child.name)) if look.is_due(child.name) else None
+        if still := self._still((child.pid, "work"), evidence, elapsed):
+            return _hang(child, still, "it has work and does not get on")
+        return self._look_at_prompts(child, elapsed) if child.name == "preprocess" else None
+
+    def _look_at_prompts(self, child: Child, elapsed: float) -> Hang | None:
+        """Its threads work on the same text for too long; at low priority, and no index of a ring tells of it."""
+        words = self._page.views.preprocess
+        for lane in (PreprocessCounter.TOKENIZING, PreprocessCounter.TOKENIZING_LONG):
+            request = int(words[lane])
+            if still := self._still((child.pid, lane), request or None, elapsed, PROMPT_PATIENCE):
+                return _hang(child, still, f"it does not get done with the prompt of request {request:016x}")
+        return None
+
+    def in_hand(self) -> tuple[int, ...]:
+        """Requests that preprocess works on, or worked on when it died."""
+        words = self._page.views.preprocess
+        return tuple(dict.fromkeys(int(words[word]) for word in IN_HAND if words[word]))
 
     def _look_at_loading(self, child: Child, elapsed: float) -> Hang | None:
         stat = process_stat(child.pid)

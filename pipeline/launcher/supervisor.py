@@ -199,7 +199,8 @@ class Supervisor:
             self._status = 1
         else:
             if child.phase in (Phase.ATTACHING, Phase.SERVING, Phase.LEAVING):
-                self._ended.append(Ended(child.name, child.how(status), child.generation))
+                in_hand = self._oversight.in_hand() if child.name == "preprocess" else ()
+                self._ended.append(Ended(child.name, child.how(status), child.generation, in_hand))
             self._end_generation()
             self._page.reset(child.name)
             self._set_state(child.name, StageState.RESTARTING)

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +44,7 @@ class BlockManager:
         self.block_size = block_size
         self.num_blocks = num_blocks
         self.stats = BlockStats()
+        self.releases = 0  # how often a block has become free: what did not fit then may fit now
         self._prefix_cache = prefix_cache
         self._key = os.urandom(32)
         self._references = np.zeros(num_blocks, np.int32)
@@ -85,35 +88,39 @@ class BlockManager:
             self._references[block] -= 1
             if self._references[block]:
                 continue
+            self.releases += 1
             if self._digests[block] is None:
                 self._empty.append(block)
             else:
                 self._idle[block] = None
 
-    def digest(self, previous: Digest, tokens: NDArray[np.int32]) -> Digest:
-        """The name of a full block: its tokens, after all that came before."""
-        return blake2b(previous + tokens.tobytes(), key=self._key, digest_size=16).digest()
-
-    def match(self, tokens: NDArray[np.int32]) -> tuple[list[int], list[Digest]]:
-        """Cached blocks that hold the beginning of `tokens`, each with a reference more, and their names.
-
-        At least one token is left over, so that there is a step that yields the next one.
+    def name(self, tokens: NDArray[np.int32], digests: list[Digest]) -> None:
+        """Extend `digests`, the names of the first full blocks of `tokens`, to all of them. A block's name follows
+        from its tokens and all before them. A long prompt takes milliseconds: any thread may do it.
         """
-        blocks: list[int] = []
-        digests: list[Digest] = []
         if not self._prefix_cache:
-            return blocks, digests
-        previous = ROOT
-        for start in range(0, len(tokens) - self.block_size, self.block_size):
-            previous = self.digest(previous, tokens[start : start + self.block_size])
-            block = self._by_digest.get(previous)
+            return
+        size, previous = self.block_size, digests[-1] if digests else ROOT
+        for start in range(len(digests) * size, len(tokens) - size + 1, size):
+            block = tokens[start : start + size].tobytes()
+            previous = blake2b(previous + block, key=self._key, digest_size=16).digest()
+            digests.append(previous)
+
+    def is_cached(self, digest: Digest) -> bool:
+        return digest in self._by_digest
+
+    def match(self, digests: Sequence[Digest], most: int) -> list[int]:
+        """Cached blocks that have the first `most` of these names, up to one that is missing; each with a reference
+        more."""
+        blocks: list[int] = []
+        for digest in islice(digests, most):
+            block = self._by_digest.get(digest)
             if block is None:
                 break
             self._idle.pop(block, None)
             self._references[block] += 1
             blocks.append(block)
-            digests.append(previous)
-        return blocks, digests
+        return blocks
 
     def seal(self, block: int, digest: Digest) -> None:
         """Block is full, its content is on the device, and it may be shared from now on under this name."""

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import sys
+
 import ipc
 from model.runner import RunnerFacts
 from model.tokenizer import Tokenizer
+from pipeline import background
 from pipeline.config import Configuration
 from pipeline.descriptors import Shapes
 from pipeline.generations import Generation, culprit
 from pipeline.preprocess.blocks import BlockManager
+from pipeline.preprocess.intake import Intake
+from pipeline.preprocess.pool import PromptPool
+from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
-from pipeline.preprocess.stage import PreprocessLimits, PreprocessStage
+from pipeline.preprocess.stage import PreprocessStage
 from pipeline.runners import make_runner
 from pipeline.stage import Stage
 from pipeline.stats import Counters, RingEnds
 from pipeline.tokenizers import end_ids, open_tokenizer
 from pipeline.wiring import StageRings
 
+_WAITING_BODIES = 4  # the texts that wait to be tokenized may be as long as so many of the longest requests
+
 
 def run_preprocess(stage: Stage) -> None:
     """The tokenizer and what is held against requests stay from generation to generation; rows and blocks do not."""
+    sys.setswitchinterval(background.SWITCH_S)
     facts = make_runner(stage.config).facts
     tokenizer = open_tokenizer(stage.config, stage.shapes.vocab_size)
     stage.serve(_Service(stage, facts, tokenizer).run)
@@ -32,11 +41,13 @@ class _Service:
     def __init__(self, stage: Stage, facts: RunnerFacts, tokenizer: Tokenizer) -> None:
         self._stage, self._facts, self._tokenizer = stage, facts, tokenizer
         self._quarantine = Quarantine()
+        self._pool = PromptPool(Counters(stage.stats, stage.name))
         self._last: tuple[int, Scheduler] | None = None  # generation before this one
 
     def run(self, generation: Generation, rings: StageRings) -> None:
         """Take requests and plan steps until the rings close."""
         self._look_back(generation)
+        self._pool.clear()
         stage, tokenizer, facts = self._stage, self._tokenizer, self._facts
         slots, records, options = rings.slots, rings.records, stage.end_options
         ends = end_ids(stage.config, tokenizer)
@@ -49,10 +60,12 @@ class _Service:
         ):
             scheduler = make_scheduler(stage.config, facts, stage.shapes, steps.capacity, self._quarantine)
             self._last = generation.number, scheduler
+            counters = Counters(stage.stats, stage.name)
+            drop = lambda record: rows.write(record.pack())  # noqa: E731
+            intake = Intake(scheduler, self._pool, self._quarantine, drop, counters)
             preprocess = PreprocessStage(
-                tokenizer,
                 scheduler,
-                limits_of(stage.config, facts, ends),
+                intake,
                 stage.shapes,
                 requests=requests,
                 results=results,
@@ -60,13 +73,20 @@ class _Service:
                 rows=rows,
                 steps=steps,
                 selector=ipc.RingSelector(
-                    [(requests, records["requests"].data_fd()), (results, slots["results"].data_fd())]
+                    [(requests, records["requests"].data_fd()), (results, slots["results"].data_fd())],
+                    [self._pool.fileno()],
                 ),
-                counters=Counters(stage.stats, stage.name),
+                greedy_on_device=_greedy_on_device(stage.config, facts),
+                counters=counters,
                 ends=RingEnds(stage.stats, stage.name, {**slots, **records}),
-                quarantine=self._quarantine,
             )
-            stage.on_reload = lambda: preprocess.set_limits(limits_of(stage.config, facts, ends))
+
+            def set_limits() -> None:
+                limits = limits_of(stage.config, facts, ends)
+                intake.set_limits(limits, PromptReader(tokenizer, limits, scheduler.blocks))
+
+            set_limits()
+            stage.on_reload = set_limits
             stage.begin(generation)
             loop = preprocess.run_overlapped if stage.config.pipeline.overlap else preprocess.run_plain
             loop(lambda: True)
@@ -100,9 +120,8 @@ def limits_of(config: Configuration, facts: RunnerFacts, ends: frozenset[int]) -
         max_length=facts.max_length,
         max_prompt=config.max_prompt,
         max_queue=config.pipeline.max_queue,
-        greedy_on_device=_greedy_on_device(config, facts),
+        max_queue_chars=_WAITING_BODIES * config.pipeline.body_limit_bytes,
         end_ids=ends,
-        max_prompt_chars=config.pipeline.prompt_limit_chars,
     )
 
 

@@ -124,10 +124,6 @@ class Scheduler:
         """Sequences that have a row, or steps under way."""
         return [sequence for sequence in self._by_request.values() if sequence.row >= 0 or sequence.pending]
 
-    def fits(self, sequence: Sequence) -> bool:
-        """Whether the KV cache could hold the whole sequence if it were alone."""
-        return -(-sequence.limit // self.blocks.block_size) <= self.blocks.num_blocks - 1
-
     def submit(self, sequence: Sequence) -> None:
         """Queue a sequence. The caller has checked that it fits."""
         self._by_request[sequence.request] = sequence
@@ -244,13 +240,18 @@ class Scheduler:
 
     def _admit(self, sequence: Sequence) -> bool:
         """Give a waiting sequence a row and what is cached of its prompt, if blocks for the rest are free too."""
-        tokens = sequence.tokens[: sequence.known]
-        blocks, digests = self.blocks.match(tokens)
-        if -(-(sequence.known + 1) // self.blocks.block_size) - len(blocks) > self.blocks.free:
-            self.blocks.release(blocks)
+        size = self.blocks.block_size
+        self.blocks.name(sequence.tokens[: sequence.known], sequence.digests)
+        if not self._has_changed(sequence):
             return False
-        sequence.blocks, sequence.digests = blocks, digests
-        sequence.computed = len(blocks) * self.blocks.block_size
+        # At least one token is left over, so that there is a step that yields the next one.
+        blocks = self.blocks.match(sequence.digests, (sequence.known - 1) // size)
+        if -(-(sequence.known + 1) // size) - len(blocks) > self.blocks.free:
+            self.blocks.release(blocks)
+            sequence.cached_blocks, sequence.releases = len(blocks), self.blocks.releases
+            return False
+        sequence.blocks, sequence.sealed = blocks, len(blocks)
+        sequence.computed = len(blocks) * size
         self.blocks.stats.queries += sequence.known
         self.blocks.stats.hits += sequence.computed
         if sequence.fresh:
@@ -266,6 +267,15 @@ class Scheduler:
         self.admissions.append(sequence)
         self.stats.admitted += 1
         return True
+
+    def _has_changed(self, sequence: Sequence) -> bool:
+        """Whether blocks for it may be free that were not when it was last looked at: the first of the queue is
+        looked at in every step, and a long prompt has thousands of blocks."""
+        blocks, next_block = self.blocks, sequence.cached_blocks
+        if blocks.releases != sequence.releases:
+            return True
+        more = next_block < min(len(sequence.digests), (sequence.known - 1) // blocks.block_size)
+        return more and blocks.is_cached(sequence.digests[next_block])
 
     def _write_chunks(self, views: Any, slot: int, chunks: list[tuple[Sequence, int]], first: int) -> tuple[int, int]:
         """Columns of the prompt chunks behind those of the decode rows; tokens and rows of the step."""
@@ -306,11 +316,12 @@ class Scheduler:
 
     def _seal(self, sequence: Sequence) -> None:
         """Name the blocks whose tokens are all known and computed."""
-        size = self.blocks.block_size
-        for j in range(len(sequence.digests), min(sequence.known, sequence.computed) // size):
-            digest = self.blocks.digest(sequence.last_digest, sequence.tokens[j * size : (j + 1) * size])
-            sequence.digests.append(digest)
-            self.blocks.seal(sequence.blocks[j], digest)
+        size, sealed = self.blocks.block_size, sequence.sealed
+        full = min(sequence.known, sequence.computed) // size
+        self.blocks.name(sequence.tokens[: full * size], sequence.digests)
+        for block, digest in zip(sequence.blocks[sealed:full], sequence.digests[sealed:full], strict=False):
+            self.blocks.seal(block, digest)
+        sequence.sealed = full
 
     # ---- results --------------------------------------------------------------------------------------------
 
@@ -360,8 +371,7 @@ class Scheduler:
         self._telling -= sequence.logprobs
         self.blocks.release(sequence.blocks)
         sequence.row = -1
-        sequence.blocks = []
-        sequence.digests = []
+        sequence.blocks, sequence.sealed, sequence.releases = [], 0, -1
 
 
 def _pad(views: Any, bucket: Bucket, tokens: int, rows: int) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.messages import GenerationParams
-from pipeline.preprocess.blocks import ROOT, Digest
+from pipeline.preprocess.blocks import Digest
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Sequence:
     """The scheduler's view of a request.
 
@@ -30,7 +30,10 @@ class Sequence:
     row: int = -1  # its stable place in the batch; -1: waiting
     epoch: int = 0  # which tenancy of that row
     blocks: list[int] = field(default_factory=list)
-    digests: list[Digest] = field(default_factory=list)  # of its first full blocks
+    digests: list[Digest] = field(default_factory=list)  # names of its first full blocks, kept while it waits
+    sealed: int = 0  # of its blocks are named to the block manager
+    cached_blocks: int = 0  # of its blocks were cached when it was last looked at, waiting
+    releases: int = -1  # `BlockManager.releases` then; -1: not looked at yet
     cached: int = 0  # prompt tokens found in cached blocks at the first admission
     preemptions: int = 0
     arrival_ns: int = 0
@@ -59,10 +62,6 @@ class Sequence:
     def complete(self) -> bool:
         """Nothing more is to be scheduled: what is under way reaches the length limit."""
         return self.length >= self.limit
-
-    @property
-    def last_digest(self) -> Digest:
-        return self.digests[-1] if self.digests else ROOT
 
     def append(self, token: int) -> None:
         """A token of this sequence has become known."""

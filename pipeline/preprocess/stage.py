@@ -1,55 +1,27 @@
 """The preprocess stage: requests in, step descriptors out, one step ahead of the device.
 
-Tokenizing, admission and scheduling happen while the device computes. Two loops drive it: `run_overlapped` plans step
+Admission and scheduling happen while the device computes. Two loops drive it: `run_overlapped` plans step
 *k + 1* while step *k* runs, `run_plain` waits for the results of each step before it plans the next. Both give the
 same text.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 import ipc
-from model.tokenizer import InvalidTextError, Tokenizer
 from pipeline.descriptors import Head, Shapes, Stamp, results_layout, step_layout
-from pipeline.messages import (
-    Accepted,
-    Admit,
-    Cancel,
-    Drop,
-    GenerationParams,
-    Refused,
-    Started,
-    Submit,
-    unpack_request,
-)
-from pipeline.preprocess.quarantine import Quarantine
+from pipeline.messages import Admit, Started
+from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import Counters, PreprocessCounter, RingEnds
 
 _NS = time.CLOCK_MONOTONIC
-TOO_LONG = "context_length_exceeded"  # OpenAI's code, by which clients know that they may shorten the prompt
 OVERLAPPED = 2  # steps under way: one computes, one waits with all but its token ids
 PLAIN = 1
-
-
-@dataclass(frozen=True, slots=True)
-class PreprocessLimits:
-    """What a request may ask for."""
-
-    max_length: int  # prompt and output tokens together
-    max_prompt: int
-    max_queue: int  # requests waiting for a row
-    greedy_on_device: bool
-    end_ids: frozenset[int]
-    max_prompt_chars: int = 1 << 20  # of text: what can't fit anyway is not to stop all rows while it is tokenized
 
 
 class PreprocessStage:
@@ -57,9 +29,8 @@ class PreprocessStage:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
         scheduler: Scheduler,
-        limits: PreprocessLimits,
+        intake: Intake,
         shapes: Shapes,
         *,
         requests: ipc.ByteConsumer,
@@ -68,27 +39,22 @@ class PreprocessStage:
         rows: ipc.ByteProducer,
         steps: ipc.SlotProducer,
         selector: ipc.RingSelector,
+        greedy_on_device: bool,
         counters: Counters | None = None,
         ends: RingEnds | None = None,
-        quarantine: Quarantine | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.steps_planned = 0
         self.steps_done = 0
-        self._tokenizer, self._limits = tokenizer, limits
+        self._intake = intake
         self._requests, self._results = requests, results
         self._replies, self._rows, self._steps = replies, rows, steps
-        self._unsent: list[bytes] = []  # replies; a step is not to wait for them
-        self._selector = selector
+        self._unsent: list[bytes] = intake.replies  # a step is not to wait for them
+        self._selector, self._greedy_on_device = selector, greedy_on_device
         self._counters, self._ends = counters, ends
         self._counted = {counter: counters.get(counter) for counter in _COUNTED} if counters else {}
-        self._quarantine = quarantine or Quarantine()
         self._step_views = step_layout(shapes).resident_views(steps)
         self._result_views = results_layout(shapes).resident_views(results)
-
-    def set_limits(self, limits: PreprocessLimits) -> None:
-        """Those of requests that come from now on."""
-        self._limits = limits
 
     # ---- the two loops --------------------------------------------------------------------------------------
 
@@ -112,6 +78,7 @@ class PreprocessStage:
         """Publish the gauges; sleep if there was nothing to do."""
         if self._counters is not None:
             publish_gauges(self._counters, self.scheduler, self.steps_planned, self._counted)
+            self._intake.publish_gauges()
         if self._ends is not None:
             self._ends.copy()
         self.send_replies()
@@ -146,16 +113,15 @@ class PreprocessStage:
                 self.scheduler.on_token(row, epoch, token, finished=bool(finished))
 
     def take_request(self) -> bool:
-        """Handle one message of the front; False if there is none. One at a time: steps are not to wait for them."""
+        """Queue one prompt that was tokenized, and handle one message of the front; False if there is neither. One at
+        a time: steps are not to wait for them."""
+        finished = self._intake.finish()
         record = self._requests.try_read()
         if record is None:
-            return False
+            return finished
         with record:
-            message = unpack_request(bytes(record))
-        if isinstance(message, Cancel):
-            self._cancel(message.request)
-        else:
-            self._unsent.append(self._submit(message).pack())
+            message = bytes(record)
+        self._intake.take(message)
         return True
 
     def send_replies(self) -> None:
@@ -163,102 +129,6 @@ class PreprocessStage:
         if self._unsent:
             self._replies.write_many(self._unsent)
             self._unsent.clear()
-
-    def _cancel(self, request: int) -> None:
-        sequence = self.scheduler.cancel(request)
-        if sequence is not None:
-            self._rows.write(Drop(request).pack())
-
-    def _submit(self, message: Submit) -> Accepted | Refused:
-        if self._quarantine.is_convicted(message.request):
-            return Refused(message.request, 500, "the request made a process of the server fail twice")
-        refusal = None if message.resumed else self._turn_away(message)
-        if refusal is not None:
-            return refusal
-        try:
-            ids = self._token_ids(message)
-        except InvalidTextError as error:
-            return Refused(message.request, 400, str(error), "prompt")
-        message = self._shorten(message, len(ids))
-        refusal = self._check(message, len(ids))
-        if refusal is not None:
-            return refusal
-        self.scheduler.submit(self._sequence(message, ids))
-        return Accepted(message.request, ids)
-
-    def _turn_away(self, message: Submit) -> Refused | None:
-        """What can be said before a prompt is tokenized; limits may have changed since a request was let in."""
-        if len(self.scheduler.waiting) >= self._limits.max_queue:
-            return Refused(message.request, 429, f"the queue is full ({self._limits.max_queue} requests wait)")
-        if isinstance(message.prompt, str) and len(message.prompt) > self._limits.max_prompt_chars:
-            return Refused(message.request, 400, self._too_many_characters(message.prompt), "prompt")
-        return None
-
-    def _too_many_characters(self, prompt: str) -> str:
-        limits = self._limits
-        allowed = f"at most {limits.max_prompt_chars} characters and {limits.max_prompt} tokens are allowed"
-        return f"the prompt has {len(prompt)} characters; {allowed}"
-
-    def _token_ids(self, message: Submit) -> list[int]:
-        if isinstance(message.prompt, str):
-            return self._tokenizer.encode(message.prompt, add_special=message.add_special)
-        return message.prompt
-
-    @property
-    def _longest(self) -> int:
-        """Tokens of a sequence that is alone."""
-        blocks = self.scheduler.blocks
-        return min(self._limits.max_length, (blocks.num_blocks - 1) * blocks.block_size)
-
-    def _shorten(self, message: Submit, prompt: int) -> Submit:
-        """A limit that the client did not name is cut to what fits."""
-        room, least = self._longest - prompt, max(1, message.params.sampling.min_tokens)
-        if not message.params.open_ended or not least <= room < message.params.max_tokens:
-            return message
-        return dataclasses.replace(message, params=dataclasses.replace(message.params, max_tokens=room))
-
-    def _check(self, message: Submit, prompt: int) -> Refused | None:
-        limits, wanted, longest = self._limits, message.params.max_tokens, self._longest
-        if prompt == 0:
-            return Refused(message.request, 400, "the prompt has no tokens", "prompt")
-        if prompt > limits.max_prompt:
-            text = f"the prompt has {prompt} tokens; at most {limits.max_prompt} are allowed"
-            return Refused(message.request, 400, text, "prompt", TOO_LONG)
-        if prompt + wanted > longest:
-            text = (
-                f"{prompt} prompt tokens and {wanted} new ones are more than the {longest} that this server can hold"
-            )
-            return Refused(message.request, 400, text, "max_tokens", TOO_LONG)
-        if len(message.output) >= wanted:
-            return Refused(message.request, 500, "the request could not be resumed: no token is left to compute")
-        return None
-
-    def _sequence(self, message: Submit, ids: list[int]) -> Sequence:
-        tokens = np.zeros(len(ids) + message.params.max_tokens, np.int32)
-        known = len(ids) + len(message.output)
-        tokens[:known] = ids + message.output
-        params = self._complete(message)
-        return Sequence(
-            message.request,
-            tokens,
-            prompt=len(ids),
-            limit=tokens.size,
-            known=known,
-            cached=message.cached_tokens,
-            arrival_ns=message.arrival_ns,
-            greedy=params.sampling.argmax_suffices and not params.raw_logit,
-            logprobs=params.sampling.logprobs is not None,
-            argmax=params.sampling.chooses_argmax,
-            params=params,
-        )
-
-    def _complete(self, message: Submit) -> GenerationParams:
-        """With a seed, so that a sequence that is preempted goes on as it began, and the model's end tokens."""
-        params = message.with_seed().params
-        sampling = params.sampling
-        ends = () if params.ignore_eos else tuple(self._limits.end_ids - set(sampling.stop_token_ids))
-        sampling = dataclasses.replace(sampling, stop_token_ids=(*sampling.stop_token_ids, *ends))
-        return dataclasses.replace(params, sampling=sampling)
 
     def plan_step(self) -> bool:
         """Write and publish the next descriptor, then what is to be told of requests; False if there is nothing to
@@ -282,7 +152,7 @@ class PreprocessStage:
         views.head[Head.STEP] = number
         views.head[Head.NEEDS : Head.LOGPROBS + 1] = (
             number - 1 if plan.decode_rows else 0,
-            self._limits.greedy_on_device and self.scheduler.greedy,
+            self._greedy_on_device and self.scheduler.greedy,
             self.scheduler.argmax,
             self.scheduler.logprobs,
         )

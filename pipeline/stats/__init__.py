@@ -7,6 +7,7 @@ a log of the last steps with their time stamps, written by sampling, which sees 
 
 from pipeline.stats.counters import (
     GC_PAUSE_NS,
+    IN_HAND,
     READY,
     STAGES,
     FrontCounter,
@@ -25,6 +26,7 @@ from pipeline.stats.writers import Counters, Histograms, Int64, RingEnds, StepLo
 
 __all__ = [
     "GC_PAUSE_NS",
+    "IN_HAND",
     "LAYOUT",
     "READY",
     "STAGES",

@@ -25,6 +25,16 @@ class PreprocessCounter(IntEnum):
     PREEMPTIONS = 9
     ADMITTED = 10
     CANCELLED = 11
+    WAITING_FOR_PROMPT = 12  # requests whose prompt is being tokenized, or waits for that
+    WAITING_CHARS = 13  # characters of those prompts
+    # Requests, 0: none. Should this process fail over one of them, or get no further, that one is to blame.
+    IN_HAND = 14  # in the loop
+    TOKENIZING = 15  # in the pool, its lane for prompts of usual length
+    TOKENIZING_LONG = 16  # and that for long ones
+
+
+IN_HAND = (PreprocessCounter.IN_HAND, PreprocessCounter.TOKENIZING, PreprocessCounter.TOKENIZING_LONG)
+"""Where preprocess says which requests it works on."""
 
 
 class InferenceCounter(IntEnum):
@@ -99,6 +109,9 @@ GAUGES = {
         PreprocessCounter.RUNNING,
         PreprocessCounter.KV_BLOCKS_USED,
         PreprocessCounter.CACHED_BLOCKS,
+        PreprocessCounter.WAITING_FOR_PROMPT,
+        PreprocessCounter.WAITING_CHARS,
+        *IN_HAND,
     ),
     "inference": (READY,),
     "sampling": (READY,),

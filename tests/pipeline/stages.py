@@ -5,6 +5,9 @@ Everything is real but the processes: rings, layouts, scheduler, runner, sampler
 
 from __future__ import annotations
 
+import dataclasses
+from array import array
+
 import numpy as np
 from tokenizers import Tokenizer as Library
 from tokenizers import decoders, models, pre_tokenizers
@@ -14,11 +17,24 @@ from model.emulated import CostModel, EmulatedRunner, EmulatedSettings
 from model.tokenizer import load_tokenizer
 from pipeline.descriptors import Shapes, logits_layout, results_layout, step_layout, tokens_layout
 from pipeline.inference.executor import StepExecutor
-from pipeline.messages import Cancel, FinishReason, Refused, Started, Submit, unpack_delta, unpack_reply
+from pipeline.messages import (
+    Cancel,
+    Choice,
+    FinishReason,
+    Refused,
+    Started,
+    Submit,
+    choose_seeds,
+    unpack_delta,
+    unpack_reply,
+)
 from pipeline.preprocess.blocks import BlockManager
+from pipeline.preprocess.intake import Intake
+from pipeline.preprocess.pool import PromptPool
+from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
-from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessLimits, PreprocessStage
+from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessStage
 from pipeline.runners import emulated_buckets
 from pipeline.sampling.sampler_stage import SamplingStage
 
@@ -60,8 +76,8 @@ class Server:
             **device,
         )
         self.tokenizer = load_tokenizer(tokenizer_file)
-        self.limits = PreprocessLimits(max_length, max_length - 1, max_queue, greedy_on_device, frozenset({EOS}))
-        self.prefix_cache = prefix_cache
+        self.limits = PreprocessLimits(max_length, max_length - 1, max_queue, frozenset({EOS}))
+        self.greedy_on_device, self.prefix_cache = greedy_on_device, prefix_cache
         self.rows = rows
         self.ahead = ahead
         self.quarantine = Quarantine()
@@ -69,10 +85,12 @@ class Server:
         self.told = {}  # request → deltas
         self.answers = {}  # request → Accepted or Refused
         self.started = {}  # request → Started
+        self.pool = PromptPool()
         self.wire()
 
     def wire(self):
         """New rings, and stages at them that know nothing of those before."""
+        self.pool.clear()
         runner = EmulatedRunner(self.settings)
         runner.load()
         facts = runner.facts
@@ -98,18 +116,20 @@ class Server:
             ring_slots=4,
             quarantine=self.quarantine,
         )
+        rows = rings["rows"].producer()
+        intake = Intake(self.scheduler, self.pool, self.quarantine, lambda drop: rows.write(drop.pack()))
+        intake.set_limits(self.limits, PromptReader(self.tokenizer, self.limits, self.scheduler.blocks))
         self.preprocess = PreprocessStage(
-            self.tokenizer,
             self.scheduler,
-            self.limits,
+            intake,
             shapes,
             requests=requests,
             results=results,
             replies=rings["replies"].producer(),
-            rows=rings["rows"].producer(),
+            rows=rows,
             steps=rings["steps"].producer(),
             selector=ipc.RingSelector([(requests, rings["requests"].data_fd())]),
-            quarantine=self.quarantine,
+            greedy_on_device=self.greedy_on_device,
         )
         self.inference = StepExecutor(
             runner,
@@ -128,18 +148,22 @@ class Server:
         )  # fmt: skip
 
     def submit(self, request, prompt, params):
-        message = Submit(request, prompt, params, arrival_ns=request)
+        prompt = prompt if isinstance(prompt, str) else array("i", prompt)
+        choice = Choice(request, *choose_seeds(params, 1))
+        message = Submit((choice,), prompt, params, arrival_ns=request)
         self.submitted[request] = message
         self.requests.write(message.pack())
 
     def restart(self):
         """All stages anew, at new rings; what is not finished is submitted again, as the front does it."""
-        self.close()
+        self.unwire()
         self.wire()
         for request in self.unfinished():
             started = self.started.get(request)
-            message = self.submitted[request].after(self.tokens(request), started.cached_tokens if started else 0)
-            self.requests.write(message.pack())
+            message, cached = self.submitted[request], started.cached_tokens if started else 0
+            output = array("i", self.tokens(request))
+            choice = dataclasses.replace(message.choices[0], output=output, cached_tokens=cached)
+            self.requests.write(message.resume((choice,)).pack())
 
     def crash(self):
         """Inference fails by itself, and all begins anew."""
@@ -204,7 +228,7 @@ class Server:
 
     def run(self, turns=100_000):
         for _ in range(turns):
-            if not self.turn():
+            if not self.turn() and not self.pool.requests:
                 return
         raise AssertionError("it never came to rest")
 
@@ -215,6 +239,10 @@ class Server:
         return [delta.token_id for delta in self.told.get(request, [])]
 
     def close(self):
+        self.unwire()
+        self.pool.close()
+
+    def unwire(self):
         for ring in self.rings.values():
             ring.__exit__()
 

@@ -106,7 +106,7 @@ class World:
         tokens = np.zeros(limit, np.int32)
         tokens[: len(prompt)] = prompt
         sequence = Sequence(request, tokens, len(prompt), limit, known=len(prompt), arrival_ns=request)
-        if not self.scheduler.fits(sequence):
+        if limit > (self.scheduler.blocks.num_blocks - 1) * self.scheduler.blocks.block_size:
             return False
         self.sequences[request] = sequence
         self.scheduler.submit(sequence)

@@ -42,7 +42,7 @@ def test_the_largest_request_fits_into_the_rows_ring(max_length):
     record = Admit(1, 1, 0, 1, max_length, 0, params, tokens[: max_length // 2], tokens[max_length // 2 :]).pack()
     assert len(record) <= longest_admit(max_length) < 2 * len(record)
     assert unpack_row(record).params.stop == params.stop
-    overrides = (f"model_config.max_generate_length={max_length}", "pipeline.rings.reply_bytes=4194304",
+    overrides = (f"model_config.max_generate_length={max_length}",
                  "pa_config.num_blocks=16384", f"pa_config.decode_seq_length={max_length}",
                  f"model_config.seq_length={max_length}")  # fmt: skip
     config = load_configuration(ROOT / "configs/emulated_910b.yaml", overrides)

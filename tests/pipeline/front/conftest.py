@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,14 +152,14 @@ class Served:
         self.peer.expect("attached")
         self.obey("ready")
 
-    def wire(self, *, stopped: bool = False, ended: str = "") -> None:
+    def wire(self, *, stopped: bool = False, ended: str = "", over: Sequence[int] = ()) -> None:
         """Fresh rings for the front, and a peer at them, which may be `stopped` by a signal. `ended`: how preprocess
-        ended in the generation before."""
+        ended in the generation before, and `over` which requests."""
         self.make_rings()
         self.start_peer()
         if stopped:
             self.peer.process.send_signal(signal.SIGSTOP)
-        deaths = (Ended("preprocess", ended, self.generation),) if ended else ()
+        deaths = (Ended("preprocess", ended, self.generation, tuple(over)),) if ended else ()
         self.generation += 1
         fields, fds = Generation(self.generation, self.handles, deaths).to_message()
         self.channel.send("generation", fds, **fields)

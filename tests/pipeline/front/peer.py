@@ -20,13 +20,14 @@ import numpy as np
 
 import ipc
 from pipeline.descriptors import HEADER_WORDS, STAMP_WORDS, Head
-from pipeline.messages import Accepted, Cancel, Delta, FinishReason, Refused, Started, Submit, unpack_request
+from pipeline.messages import Accepted, Cancel, Choice, Delta, FinishReason, Refused, Started, Submit, unpack_request
 from pipeline.stats import Counters, InferenceCounter, PreprocessCounter, StatsHandle, StatsPage, StepLog
 
 
 @dataclass
 class Running:
     message: Submit
+    request: int
     words: list[str]
     options: dict[str, str]
     index: int = 0
@@ -37,11 +38,11 @@ class Running:
         return min(int(self.options.get("after", 1 << 30)), self.message.params.max_tokens)
 
 
-def parse(message: Submit) -> Running:
+def parse(message: Submit, choice: Choice) -> Running:
     words = message.prompt.split(" ") if isinstance(message.prompt, str) else [f"<{i}>" for i in message.prompt]
     options = dict((word[1:] + "=").split("=")[:2] for word in words if word.startswith("@"))
     words = [word for word in words if not word.startswith("@")]
-    return Running(message, words, options, index=len(message.output))
+    return Running(message, choice.request, words, options, index=len(choice.output))
 
 
 class Peer:
@@ -72,32 +73,34 @@ class Peer:
             self.running.pop(message.request, None)
             say({"cancel": message.request})
         else:
-            self.submit(message)
+            for choice in message.choices:
+                self.submit(message, choice)
         return True
 
-    def submit(self, message: Submit) -> None:
-        running = parse(message)
+    def submit(self, message: Submit, choice: Choice) -> None:
+        running, request = parse(message, choice), choice.request
+        prompt = message.prompt if isinstance(message.prompt, str) else list(message.prompt)
         sampling = message.params.sampling
-        say({"submit": message.request, "prompt": message.prompt, "max_tokens": message.params.max_tokens,
+        say({"submit": request, "prompt": prompt, "max_tokens": message.params.max_tokens,
              "temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p,
-             "seed": sampling.seed, "stop": message.params.stop, "logprobs": sampling.logprobs,
+             "seed": choice.seed, "stop": message.params.stop, "logprobs": sampling.logprobs,
              "ignore_eos": message.params.ignore_eos, "add_special": message.add_special,
              "min_tokens": sampling.min_tokens, "open_ended": message.params.open_ended,
              "include_stop": message.params.include_stop, "skip_special": message.params.skip_special,
              "stop_token_ids": sampling.stop_token_ids, "logit_bias": dict(sampling.logit_bias),
-             "resumed": message.resumed, "output": message.output, "cached_tokens": message.cached_tokens,
+             "resumed": message.resumed, "output": list(choice.output), "cached_tokens": choice.cached_tokens,
              "arrival_ns": message.arrival_ns})  # fmt: skip
         if "refuse" in running.options or (message.resumed and "poison" in running.options):
             running.options.setdefault("refuse", "500")
             status, parameter = (running.options["refuse"] + ":").split(":")[:2]
             text = "the prompt has no tokens" if "empty" in running.options else "refused as asked"
-            self.replies.write(Refused(message.request, int(status), text, parameter or None).pack())
+            self.replies.write(Refused(request, int(status), text, parameter or None).pack())
             return
         if "mute" in running.options:
             return
-        self.replies.write(Accepted(message.request, [1, 2, 3]).pack())
-        self.replies.write(Started(message.request, 2_000_000, 2).pack())
-        self.running[message.request] = running
+        self.replies.write(Accepted(request, 3).pack())
+        self.replies.write(Started(request, 2_000_000, 2).pack())
+        self.running[request] = running
 
     def advance(self) -> bool:
         moved = False
@@ -129,7 +132,7 @@ class Peer:
         failed = reason is FinishReason.FAILED
         token, logprob = -1 if failed else 100 + i % 50, float("nan") if logprobs is None else -0.25 * (i + 1)
         text = "the model's logits are not finite" if failed else text
-        return Delta(message.request, running.index, 5, 2, token, logprob, reason, text, top).pack()
+        return Delta(running.request, running.index, 5, 2, token, logprob, reason, text, top).pack()
 
     def obey(self, line: str) -> None:
         word, *numbers = line.split()

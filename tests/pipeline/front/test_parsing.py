@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 import numpy as np
 import orjson
 import pytest
@@ -15,7 +17,7 @@ from pipeline.front.chat import parse_chat
 from pipeline.front.completions import parse_completion
 from pipeline.front.errors import ApiError
 from pipeline.front.llm_serving import parse_llm_serving
-from pipeline.messages import Admit, Submit, unpack_request, unpack_row
+from pipeline.messages import Admit, Choice, Submit, choose_seeds, unpack_request, unpack_row
 
 TOKENIZER = load_tokenizer(DEMO_DIR)
 SETTINGS = FrontSettings(model_name="tiny", vocab_size=100, max_length=64, max_prompt=60, max_rows=2, max_queue=4)
@@ -60,9 +62,16 @@ MESSAGES = st.lists(
 )  # fmt: skip
 
 
+def seeds_of(part):
+    seeds = choose_seeds(part.params, part.choices)
+    assert len({*seeds, None}) == 1 + (0 if part.params.sampling.greedy else part.choices)
+    return seeds
+
+
 def survives(part):
     """Both ways through the pipeline."""
-    submit = Submit(1, part.prompt, part.params, part.add_special)
+    choices = tuple(Choice(request, seed, array("i", [request])) for request, seed in enumerate(seeds_of(part), 1))
+    submit = Submit(choices, part.prompt, part.params, part.add_special)
     admit = Admit(1, 1, 0, 0, 64, 0, part.params, np.zeros(1, np.int32), np.zeros(0, np.int32))
     received = unpack_row(admit.pack()).params.sampling
     assert received.top_k == part.params.sampling.top_k
@@ -76,7 +85,7 @@ def check(parse, statuses):
         job = parse()
     except ApiError as error:
         return error.status in statuses and error.parameter is not None and bool(error.body())
-    assert len(job.parts) == len(job.answer.choices) <= SETTINGS.max_queue
+    assert job.texts == len(job.answer.choices) <= SETTINGS.max_queue
     return all(map(survives, job.parts))
 
 

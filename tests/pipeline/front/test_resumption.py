@@ -220,18 +220,18 @@ def test_a_request_that_is_refused_when_it_comes_again(serve):
 
 
 def test_a_request_over_which_preprocess_fails_twice_is_refused(serve):
-    """It is the first that preprocess had not answered. Whoever kills preprocess from outside blames nobody."""
+    """It is one of those that preprocess had in hand. Whoever kills preprocess from outside blames nobody."""
     served = serve()
     with served.connect() as before, served.connect() as poison, served.connect() as behind:
         before.sendall(post({"inputs": "before @hang"}, STREAM))
         served.peer.expect("submit")
         poison.sendall(post({"inputs": "poison @mute"}))
-        served.peer.expect("submit")
+        over = [served.peer.expect("submit")["submit"]]
         behind.sendall(post({"prompt": "behind @mute", "stream": True}, COMPLETIONS))
         served.peer.expect("submit")
         for ended in ("killed", "crash", "stopped"):
             served.end_generation()
-            served.wire(ended=ended)
+            served.wire(ended=ended, over=over)
             assert [served.peer.expect("submit")["prompt"].split()[0] for _ in range(3)] == [
                 "before",
                 "poison",
@@ -243,7 +243,7 @@ def test_a_request_over_which_preprocess_fails_twice_is_refused(serve):
         deadline = time.monotonic() + 10
         while served.metric("ringserve_requests_in_flight") < 4:
             assert time.monotonic() < deadline
-        served.wire(ended="hung")
+        served.wire(ended="hung", over=over)
         answer = read_until(poison, b"}}")
         assert answer.startswith(b"HTTP/1.1 500")
         assert b"fail twice" in answer

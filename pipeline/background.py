@@ -1,0 +1,25 @@
+"""Threads beside a stage's loop, for what takes longer than a step or a token may wait."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+PREFIX = "worker-"
+"""What their names begin with."""
+
+SWITCH_S = 0.0005
+"""For how long such a thread may keep the loop from running Python code (`sys.setswitchinterval`)."""
+
+_NICENESS = 10
+
+
+def lower_priority() -> None:
+    """Of the calling thread, which is in a library most of the time: the CPUs are the model's first. It must not run
+    much Python code, or whoever waits for its turn waits for CPU time, too."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+
+def are_there() -> bool:
+    """The interpreter would wait for them at its end, or tear them out of a library, which aborts the process."""
+    return any(thread.name.startswith(PREFIX) for thread in threading.enumerate())

@@ -1,0 +1,106 @@
+"""Requests on their way into the scheduler's queue. Nothing here takes longer than a step may wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipeline.messages import Accepted, Cancel, Drop, Refused, Submit, first_request, unpack_request
+from pipeline.preprocess.pool import Job, PromptPool
+from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
+from pipeline.preprocess.quarantine import Quarantine
+from pipeline.preprocess.scheduler import Scheduler
+from pipeline.preprocess.sequence import Sequence
+from pipeline.stats import Counters, PreprocessCounter
+
+AT_ONCE = 2048  # characters or token ids that are read in the loop: a millisecond at most, and no thread to wake
+_CHOICE = 16  # what each further choice comes to
+
+
+class Intake:
+    """`replies` are for the front, and `drop` tells sampling that a request is over."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        pool: PromptPool,
+        quarantine: Quarantine,
+        drop: Callable[[Drop], None],
+        counters: Counters | None = None,
+    ) -> None:
+        self.replies: list[bytes] = []
+        self._scheduler, self._pool, self._quarantine, self._drop = scheduler, pool, quarantine, drop
+        self._counters = counters
+        self._limits: PreprocessLimits
+        self._reader: PromptReader
+
+    def set_limits(self, limits: PreprocessLimits, reader: PromptReader) -> None:
+        """Those of requests that come from now on."""
+        self._limits, self._reader = limits, reader
+
+    def take(self, record: bytes) -> None:
+        """Handle one message of the front."""
+        self._publish(first_request(record))  # should this process fail over it, it is to blame
+        message = unpack_request(record)
+        if isinstance(message, Cancel):
+            self._cancel(message.request)
+        else:
+            self._take(message)
+        self._publish(0)
+
+    def finish(self) -> bool:
+        """Queue what was tokenized in the meantime; False if there is none."""
+        job = self._pool.take()
+        if job is None:
+            return False
+        for result in job.results():
+            self._queue(result)
+        return True
+
+    def _take(self, submit: Submit) -> None:
+        refusal = self._turn_away(submit)
+        if refusal is not None:
+            status, why = refusal
+            self.replies += [Refused(choice.request, status, why).pack() for choice in submit.choices]
+        elif _size(submit) <= AT_ONCE:
+            for result in self._reader.read(submit):
+                self._queue(result)
+        else:
+            self._pool.add(Job(submit, self._reader))
+
+    def _turn_away(self, submit: Submit) -> tuple[int, str] | None:
+        """Status and reason. Limits may have changed since a request was let in that is resumed."""
+        limits, pool = self._limits, self._pool
+        if any(self._quarantine.is_convicted(choice.request) for choice in submit.choices):
+            return 500, "the request made a process of the server fail twice"
+        if submit.resumed:
+            return None
+        if len(self._scheduler.waiting) + pool.requests + len(submit.choices) > limits.max_queue:
+            return 429, f"the queue is full ({limits.max_queue} requests wait)"
+        if pool.characters and pool.characters + len(submit.prompt) > limits.max_queue_chars:
+            return 429, f"the queue is full ({pool.characters} characters wait to be tokenized)"
+        return None
+
+    def _queue(self, result: Sequence | Refused) -> None:
+        if isinstance(result, Refused):
+            self.replies.append(result.pack())
+        else:
+            self._scheduler.submit(result)
+            self.replies.append(Accepted(result.request, result.prompt).pack())
+
+    def _cancel(self, request: int) -> None:
+        if not self._pool.cancel(request) and self._scheduler.cancel(request) is not None:
+            self._drop(Drop(request))
+
+    def _publish(self, request: int) -> None:
+        if self._counters is not None:
+            self._counters.set(PreprocessCounter.IN_HAND, request)
+
+    def publish_gauges(self) -> None:
+        if self._counters is not None:
+            self._counters.set(PreprocessCounter.WAITING_FOR_PROMPT, self._pool.requests)
+            self._counters.set(PreprocessCounter.WAITING_CHARS, self._pool.characters)
+
+
+def _size(submit: Submit) -> int:
+    """What there is to be read, in characters or token ids."""
+    return len(submit.prompt) + sum(_CHOICE + len(choice.output) for choice in submit.choices)

@@ -1,0 +1,111 @@
+"""From a request to the sequences that the scheduler knows: tokenized, checked, named for the prefix cache."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.tokenizer import InvalidTextError, Tokenizer
+from pipeline.messages import TOO_LONG, Choice, GenerationParams, Refused, Submit
+from pipeline.preprocess.blocks import BlockManager, Digest
+from pipeline.preprocess.sequence import Sequence
+
+Int32 = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessLimits:
+    """What a request may ask for."""
+
+    max_length: int  # prompt and output tokens together
+    max_prompt: int
+    max_queue: int  # requests waiting for a row
+    end_ids: frozenset[int]
+    max_queue_chars: int = 1 << 23  # of the texts that wait to be tokenized
+
+
+class PromptReader:
+    """Knows no rings and no queue, and may be called by any thread."""
+
+    def __init__(self, tokenizer: Tokenizer, limits: PreprocessLimits, blocks: BlockManager) -> None:
+        self._tokenizer, self._limits, self._name = tokenizer, limits, blocks.name
+        self._longest = min(limits.max_length, (blocks.num_blocks - 1) * blocks.block_size)
+
+    def read(self, submit: Submit) -> list[Sequence | Refused]:
+        """One for each choice."""
+        try:
+            count, ids = self._token_ids(submit)
+        except InvalidTextError as error:
+            return [Refused(choice.request, 400, str(error), "prompt") for choice in submit.choices]
+        digests: list[Digest] = []
+        self._name(ids, digests)
+        return [self._read_choice(submit, choice, count, ids, digests) for choice in submit.choices]
+
+    def _token_ids(self, submit: Submit) -> tuple[int, Int32]:
+        """How many there are, and which unless they are too many."""
+        prompt = submit.prompt
+        if isinstance(prompt, str):
+            return self._tokenizer.encode_up_to(prompt, self._limits.max_prompt, add_special=submit.add_special)
+        return len(prompt), np.asarray(prompt, np.int32)
+
+    def _read_choice(
+        self, submit: Submit, choice: Choice, count: int, ids: Int32, digests: list[Digest]
+    ) -> Sequence | Refused:
+        params = self._complete(self._shorten(submit.params, count), choice)
+        refused = self._refusal(choice, params.max_tokens, count)
+        if refused is not None:
+            return refused
+        known = count + len(choice.output)
+        tokens = np.zeros(count + params.max_tokens, np.int32)
+        tokens[:count] = ids
+        tokens[count:known] = choice.output
+        digests = digests.copy()
+        self._name(tokens[:known], digests)
+        return Sequence(
+            choice.request,
+            tokens,
+            prompt=count,
+            limit=tokens.size,
+            known=known,
+            digests=digests,
+            cached=choice.cached_tokens,
+            arrival_ns=submit.arrival_ns,
+            greedy=params.sampling.argmax_suffices and not params.raw_logit,
+            logprobs=params.sampling.logprobs is not None,
+            argmax=params.sampling.chooses_argmax,
+            params=params,
+        )
+
+    def _shorten(self, params: GenerationParams, count: int) -> GenerationParams:
+        """A limit that the client did not name is cut to what fits."""
+        room, least = self._longest - count, max(1, params.sampling.min_tokens)
+        if not params.open_ended or not least <= room < params.max_tokens:
+            return params
+        return dataclasses.replace(params, max_tokens=room)
+
+    def _complete(self, params: GenerationParams, choice: Choice) -> GenerationParams:
+        """With the choice's seed, and the model's end tokens."""
+        sampling = params.sampling
+        ends = () if params.ignore_eos else tuple(self._limits.end_ids - set(sampling.stop_token_ids))
+        sampling = dataclasses.replace(sampling, seed=choice.seed, stop_token_ids=(*sampling.stop_token_ids, *ends))
+        return dataclasses.replace(params, sampling=sampling)
+
+    def _refusal(self, choice: Choice, wanted: int, count: int) -> Refused | None:
+        most, longest, request = self._limits.max_prompt, self._longest, choice.request
+        if count == 0:
+            return Refused(request, 400, "the prompt has no tokens", "prompt")
+        if count > most:
+            return Refused(
+                request, 400, f"the prompt has {count} tokens; at most {most} are allowed", "prompt", TOO_LONG
+            )
+        if count + wanted > longest:
+            text = (
+                f"{count} prompt tokens and {wanted} new ones are more than the {longest} that this server can hold"
+            )
+            return Refused(request, 400, text, "max_tokens", TOO_LONG)
+        if len(choice.output) >= wanted:
+            return Refused(request, 500, "the request could not be resumed: no token is left to compute")
+        return None
