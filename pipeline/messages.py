@@ -116,7 +116,7 @@ def choose_seeds(params: GenerationParams, count: int) -> list[int | None]:
         return [None] * count
     if seed in (None, -1):
         return [secrets.randbits(63) for _ in range(count)]
-    return [(seed + index) % 2**64 for index in range(count)]  # a seed is 64 bits wherever it comes from
+    return [seed, *((seed + index) % 2**64 for index in range(1, count))]  # 64 bits, wherever it comes from
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,8 +95,10 @@ class Intake:
         if self._counters is not None:
             self._counters.set(PreprocessCounter.IN_HAND, request)
 
-    def publish_gauges(self) -> None:
+    def publish_gauges(self, tokenized: int) -> None:
+        """`tokenized` requests are in the queue already."""
         if self._counters is not None:
+            self._counters.set(PreprocessCounter.WAITING, tokenized + self._pool.requests)
             self._counters.set(PreprocessCounter.WAITING_FOR_PROMPT, self._pool.requests)
             self._counters.set(PreprocessCounter.WAITING_CHARS, self._pool.characters)
 

@@ -31,7 +31,6 @@ class Job:
     def __init__(self, submit: Submit, reader: PromptReader) -> None:
         self.requests = {choice.request for choice in submit.choices}  # that are still wanted
         self.size = len(submit.prompt)
-        self.failure: BaseException | None = None
         self._submit: Submit | None = submit
         self._reader = reader
         self._read: list[Sequence | Refused] = []
@@ -47,18 +46,12 @@ class Job:
             return
         if counters is not None:
             counters.set(word, submit.choices[0].request)
-        try:
-            self._read = self._reader.read(submit)
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is seen; the library panics like that
-            self.failure = error
-            return  # still published
+        self._read = self._reader.read(submit)
         if counters is not None:
             counters.set(word, 0)
 
     def results(self) -> list[Sequence | Refused]:
-        """One for each request that is still wanted. Raises what `run` failed with."""
-        if self.failure is not None:
-            raise self.failure
+        """One for each request that is still wanted."""
         return [result for result in self._read if result.request in self.requests]
 
 

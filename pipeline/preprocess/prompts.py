@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ from pipeline.preprocess.blocks import BlockManager, Digest
 from pipeline.preprocess.sequence import Sequence
 
 Int32 = NDArray[np.int32]
+
+log = logging.getLogger("ringserve.preprocess")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +40,20 @@ class PromptReader:
     def read(self, submit: Submit) -> list[Sequence | Refused]:
         """One for each choice."""
         try:
-            count, ids = self._token_ids(submit)
+            return self._read(submit)
         except InvalidTextError as error:
-            return [Refused(choice.request, 400, str(error), "prompt") for choice in submit.choices]
+            return _refuse_all(submit, 400, str(error))
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:  # what a library in Rust panics with is no Exception; nobody else is to suffer for it
+            log.exception("request %016x: its prompt could not be read", submit.choices[0].request)
+            return _refuse_all(submit, 500, "the server failed to read this prompt")
+
+    def _read(self, submit: Submit) -> list[Sequence | Refused]:
+        count, ids = self._token_ids(submit)
         digests: list[Digest] = []
-        self._name(ids, digests)
+        if count <= self._limits.max_prompt:
+            self._name(ids, digests)
         return [self._read_choice(submit, choice, count, ids, digests) for choice in submit.choices]
 
     def _token_ids(self, submit: Submit) -> tuple[int, Int32]:
@@ -109,3 +121,7 @@ class PromptReader:
         if len(choice.output) >= wanted:
             return Refused(request, 500, "the request could not be resumed: no token is left to compute")
         return None
+
+
+def _refuse_all(submit: Submit, status: int, why: str) -> list[Sequence | Refused]:
+    return [Refused(choice.request, status, why, "prompt") for choice in submit.choices]

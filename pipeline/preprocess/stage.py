@@ -78,7 +78,7 @@ class PreprocessStage:
         """Publish the gauges; sleep if there was nothing to do."""
         if self._counters is not None:
             publish_gauges(self._counters, self.scheduler, self.steps_planned, self._counted)
-            self._intake.publish_gauges()
+            self._intake.publish_gauges(len(self.scheduler.waiting))
         if self._ends is not None:
             self._ends.copy()
         self.send_replies()
@@ -208,7 +208,6 @@ def publish_gauges(
     counted = (steps, blocks.stats.queries, blocks.stats.hits, stats.preemptions, stats.admitted, stats.cancelled)
     for counter, count in zip(_COUNTED, counted, strict=True):
         counters.set(counter, before[counter] + count)
-    counters.set(PreprocessCounter.WAITING, len(scheduler.waiting))
     counters.set(PreprocessCounter.RUNNING, scheduler.running)
     counters.set(PreprocessCounter.KV_BLOCKS_USED, blocks.used)
     counters.set(PreprocessCounter.KV_BLOCKS_TOTAL, blocks.num_blocks - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 
@@ -186,6 +187,23 @@ def test_a_selector_is_woken(slot_ring, byte_ring):
     wait_until_parked(records, lambda now: now.consumers[0])
     records.revoke()
     assert isinstance(waiter.result(), ipc.RingClosed)
+
+
+def test_a_selector_is_woken_by_others(slot_ring):
+    """Threads, say; and what they set before the wait began counts."""
+    ring, waker = slot_ring("slots"), os.eventfd(0, os.EFD_NONBLOCK)
+    try:
+        consumer = ring.consumer()
+        selector = ipc.RingSelector([(consumer, ring.data_fd())], [waker])
+        waiter = Waiter(selector.wait)
+        wait_until_parked(ring, lambda now: now.consumers[0])
+        os.eventfd_write(waker, 1)
+        assert waiter.result() is None  # no error, and it does not wait any more
+        os.eventfd_write(waker, 1)
+        assert selector.wait(timeout=10) is True
+        assert selector.wait(timeout=0.01) is False
+    finally:
+        os.close(waker)
 
 
 def test_an_outsider_sees_it(slot_ring):

@@ -159,11 +159,14 @@ class Server:
         self.unwire()
         self.wire()
         for request in self.unfinished():
-            started = self.started.get(request)
-            message, cached = self.submitted[request], started.cached_tokens if started else 0
-            output = array("i", self.tokens(request))
-            choice = dataclasses.replace(message.choices[0], output=output, cached_tokens=cached)
-            self.requests.write(message.resume((choice,)).pack())
+            self.resume(request, self.tokens(request))
+
+    def resume(self, request, output):
+        """To go on behind this output."""
+        message, started = self.submitted[request], self.started.get(request)
+        cached = started.cached_tokens if started else 0
+        choice = dataclasses.replace(message.choices[0], output=array("i", output), cached_tokens=cached)
+        self.requests.write(message.resume((choice,)).pack())
 
     def crash(self):
         """Inference fails by itself, and all begins anew."""

@@ -181,7 +181,7 @@ def test_a_request_with_nothing_left_to_compute_is_refused(tokenizer_file):
     """It can't happen; but then a client is told."""
     server = Server(tokenizer_file)
     server.submit(1, [5], greedy(3))
-    server.requests.write(server.submitted[1].after([1, 2, 3], 0).pack())
+    server.resume(1, [1, 2, 3])
     server.run()
     assert server.answers[1].status == 500
     assert "could not be resumed" in server.answers[1].message

@@ -5,6 +5,7 @@ own sequence, whatever was preempted, shared, split or evicted before.
 """
 
 from collections import deque
+from hashlib import blake2b
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from model.runner import Bucket
 from pipeline.descriptors import Head
+from pipeline.preprocess import blocks
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
@@ -172,6 +174,33 @@ def test_one_sequence(ahead):
     world.submit(1, [5, 6, 7, 8, 9, 10, 11, 12, 13, 14], 20)
     world.drain()
     check(world, {1: ([5, 6, 7, 8, 9, 10, 11, 12, 13, 14], 20)})
+
+
+def test_a_prompt_that_waits_for_blocks_is_not_read_again_in_every_step(monkeypatch):
+    """It may have a hundred thousand tokens, and whoever streams meanwhile would wait for that."""
+    world = World(blocks=64, block_size=4, rows=4, budget=8, ahead=1)
+    long, named, matched = [3] * 200, [], []
+    monkeypatch.setattr(blocks, "blake2b", lambda *args, **kwargs: named.append(1) or blake2b(*args, **kwargs))
+    monkeypatch.setattr(
+        world.manager, "match", lambda *args: matched.append(1) or BlockManager.match(world.manager, *args)
+    )
+    lasting = [prompt for i in range(2, 99) if len(expected(prompt := [i] * 30, 80)) == 80]
+    world.submit(1, lasting[0], 50)
+    world.submit(2, lasting[1], 50)
+    for _ in range(12):
+        world.plan()
+        world.finish_step()
+    world.submit(3, long, 20)
+    steps = 0
+    while world.scheduler.waiting and not world.done:
+        world.plan()
+        world.finish_step()
+        steps += 1
+    assert steps > 10
+    assert len(matched) == 3  # one for each sequence
+    assert len(named) <= (len(long) + 80 + 80) // 4
+    world.drain()
+    check(world, {1: (lasting[0], 50), 2: (lasting[1], 50), 3: (long, 20)})
 
 
 prompts = st.lists(st.integers(2, 4), min_size=1, max_size=20)  # few tokens, so that prefixes are shared

@@ -15,6 +15,10 @@ def scheduling_metrics(stats: StatsReader) -> Iterator[Metric]:
     total, used = now["kv_blocks_total"], now["kv_blocks_used"]
     queries, hits = now["prefix_queries"], now["prefix_hits"]
     yield gauge("num_requests_waiting", "Requests in the queue", now["waiting"])
+    yield gauge(
+        "num_requests_tokenizing", "Of these, requests whose prompt is not tokenized yet", now["waiting_for_prompt"]
+    )
+    yield gauge("characters_tokenizing", "Characters of those prompts", now["waiting_chars"])
     yield gauge("num_requests_running", "Rows of the batch in use", now["running"])
     yield gauge("kv_cache_usage", "Part of the KV blocks in use, 0 to 1", used / total if total else 0)
     yield gauge("kv_blocks", "KV blocks there are", total)

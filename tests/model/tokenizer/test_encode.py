@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 import sentencepiece
 
@@ -33,6 +34,15 @@ def library_ids(library, text):
 
 def test_ids_are_the_library_s(tokenizer, library, text):
     assert tokenizer.encode(text, add_special=False) == library_ids(library, text)
+
+
+@pytest.mark.parametrize("add_special", [True, False])
+def test_as_an_array_they_are_the_same_and_too_many_are_only_counted(tokenizer, text, add_special):
+    ids = tokenizer.encode(text, add_special=add_special)
+    for most in (len(ids), len(ids) - 1):
+        count, array = tokenizer.encode_up_to(text, most, add_special=add_special)
+        assert (count, array.tolist()) == (len(ids), ids if most == len(ids) else [])
+        assert array.dtype == np.int32
 
 
 @pytest.mark.parametrize("kind", ["byte_level", "byte_fallback", "llama", "plain"], indirect=True)
@@ -80,6 +90,8 @@ def test_sentencepiece_takes_tokens_added_by_the_configuration(configured):
 def test_a_lone_surrogate_is_the_client_s_fault(tokenizer):
     with pytest.raises(InvalidTextError, match=r"lone surrogate \(U\+D83D\) at character 2"):
         tokenizer.encode("ab\ud83d")
+    with pytest.raises(InvalidTextError, match="lone surrogate"):
+        tokenizer.encode_up_to("ab\ud83d", 9)
 
 
 def test_facts(tokenizer, library):
