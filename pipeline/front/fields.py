@@ -32,8 +32,8 @@ class Fields:
     def refuse(self, name: str, allowed: str) -> NoReturn:
         raise self.invalid(name, f"{name} is {shown(self._values.get(name))}, expected {allowed}")
 
-    def invalid(self, parameter: str | None, message: str) -> ApiError:
-        return ApiError(self.status, message, parameter=parameter)
+    def invalid(self, parameter: str | None, message: str, code: str | None = None) -> ApiError:
+        return ApiError(self.status, message, parameter=parameter, code=code)
 
     def has(self, name: str) -> bool:
         return name in self._values
@@ -92,8 +92,7 @@ class Fields:
         """A prompt, which may have so many characters: what can't fit anyway is not to be tokenized."""
         if len(text) > most:
             allowed = f"at most {most} characters and {tokens} tokens are allowed"
-            message = f"the prompt has {len(text)} characters; {allowed}"
-            raise ApiError(self.status, message, parameter=name, code=TOO_LONG)
+            raise self.invalid(name, f"the prompt has {len(text)} characters; {allowed}", TOO_LONG)
         return text
 
     def mapping(self, name: str) -> dict[str, Any]:

@@ -13,9 +13,12 @@ import orjson
 
 from pipeline.front.errors import ApiError
 
-_MOST_CONTAINERS = 1 << 17  # lists and objects: 10,000 messages with several parts each
-_MOST_VALUES = 1 << 20  # of lists and objects, all together: the ids of several full contexts
-_COMMA, _QUOTE, _BRACKET, _BACKSLASH, _BRACE = b',"[\\{'
+_COMMA, _QUOTE, _BRACKET, _BACKSLASH, _BRACE, _COLON = b',"[\\{:'
+_LIMITS = (
+    ((_BRACKET, _BRACE), 1 << 17, "lists and objects"),  # 10,000 messages with several parts each
+    ((_COLON,), 1 << 17, "members of objects"),
+    ((_COMMA,), 1 << 20, "values in lists and objects"),  # the ids of several full contexts
+)
 
 
 def parse_json(content: bytes) -> Any:
@@ -29,29 +32,27 @@ def parse_json(content: bytes) -> Any:
 
 def _require_few_values(content: bytes) -> None:
     """Usually a look at how often a byte occurs will do; else it matters what is in strings and what is not."""
-    commas, brackets = content.count(b","), content.count(b"[") + content.count(b"{")
-    if commas <= _MOST_VALUES and brackets <= _MOST_CONTAINERS:
+    beyond = [limit for limit in _LIMITS if sum(content.count(b"%c" % mark) for mark in limit[0]) > limit[1]]
+    if not beyond:
         return
-    commas, brackets = _outside_strings(content)
-    if commas > _MOST_VALUES:
-        raise ApiError(400, f"the body has {commas} values in lists and objects; at most {_MOST_VALUES} are allowed")
-    if brackets > _MOST_CONTAINERS:
-        raise ApiError(400, f"the body has {brackets} lists and objects; at most {_MOST_CONTAINERS} are allowed")
-
-
-def _outside_strings(content: bytes) -> tuple[int, int]:
-    """Commas, and opening brackets of either kind, that are not in a string. Other threads run meanwhile."""
     text = np.frombuffer(content, np.uint8)
+    quotes = _quotes(text)
+    for marks, most, what in beyond:
+        count = _count_outside(text, quotes, marks)
+        if count > most:
+            raise ApiError(400, f"the body has {count} {what}; at most {most} are allowed")
+
+
+def _count_outside(text: Any, quotes: Any, marks: tuple[int, ...]) -> int:
+    """How often these bytes occur outside of strings. Other threads run meanwhile."""
+    places = np.concatenate([np.flatnonzero(text == mark) for mark in marks])
+    return int(np.count_nonzero(np.searchsorted(quotes, places) % 2 == 0))
+
+
+def _quotes(text: Any) -> Any:
+    """Where strings begin and end."""
     quotes = np.flatnonzero(text == _QUOTE)
-    quotes = quotes[_backslashes_before(text, quotes) % 2 == 0]
-
-    def outside(places: Any) -> int:
-        return int(np.count_nonzero(np.searchsorted(quotes, places) % 2 == 0))
-
-    return (
-        outside(np.flatnonzero(text == _COMMA)),
-        outside(np.flatnonzero((text == _BRACKET) | (text == _BRACE))),
-    )
+    return quotes[_backslashes_before(text, quotes) % 2 == 0]
 
 
 def _backslashes_before(text: Any, places: Any) -> Any:

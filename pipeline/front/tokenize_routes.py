@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,9 +16,11 @@ from pipeline.front.fields import Fields, as_token_ids
 from pipeline.front.openai_fields import INVALID_STATUS, check_model
 from pipeline.front.settings import FrontSettings
 from pipeline.front.worker import Worker
+from pipeline.messages import TOO_LONG
 
 _SMALL_BODY = 2048  # bytes; up to there a thread would take longer than the tokenizer
 _MOST_WAITING = 64
+_MOST_IDS = 1 << 18  # that are listed, if no sequence can be longer; a list of many more keeps others waiting
 
 
 class TokenizeRoutes:
@@ -45,10 +46,13 @@ class TokenizeRoutes:
         with_names = fields.boolean("return_token_strs", False)
         prompt, add_special = self._prompt(fields, tokenizer)
         fields.done()
+        most = max(_MOST_IDS, self._settings.max_length)
         try:
-            count, ids = tokenizer.encode_up_to(prompt, sys.maxsize, add_special=add_special)
+            count, ids = tokenizer.encode_up_to(prompt, most, add_special=add_special)
         except InvalidTextError as error:
             raise fields.invalid("prompt", str(error)) from None
+        if count > most:
+            raise fields.invalid("prompt", f"the prompt has {count} tokens; at most {most} are listed here", TOO_LONG)
         names = [tokenizer.token_text(token) for token in ids.tolist()] if with_names else None
         answer = {"count": count, "max_model_len": self._settings.max_length, "tokens": ids, "token_strs": names}
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
