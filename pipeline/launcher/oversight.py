@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
 from pipeline.launcher.child import Child, Phase
-from pipeline.launcher.processes import process_stat
+from pipeline.launcher.processes import ProcessStat, process_stat
 from pipeline.launcher.watch import PARTS, Gauges, Look, Patience
 from pipeline.stats import IN_HAND, FrontCounter, PreprocessCounter, StatsPage, StatsReader
 from pipeline.wiring import Wiring
@@ -19,8 +19,10 @@ from pipeline.wiring import Wiring
 BUSY_LOOK_S, IDLE_LOOK_S = 0.2, 1.0
 SLOW_STEPS = 10  # nothing need move for as long as this many of the slowest steps known
 LOADING_PATIENCE = 12  # times as long: whoever loads may wait for a disk or a device without using the CPU
+BUSY_PATIENCE = 12  # whoever uses the CPU is not dead
 PROMPT_PATIENCE = 12  # likewise: a text of the greatest length takes seconds, when the CPUs are free
 TELLING_PATIENCE = 2  # whoever is told something ends its step first
+HEALTHY_BEATS = 10  # of the front's event loop, a second's worth: it has come back well
 LONG_LIFE_S = 30.0  # what dies after that was not broken when it began
 LONGEST_LOADING_S = 1800.0  # a 7B checkpoint from a slow disk takes minutes
 
@@ -48,6 +50,7 @@ class Oversight:
         self._first: Look | None = None  # as the generation began
         self._last: Look | None = None
         self._complete_at: float | None = None
+        self._first_beat = 0  # as it was complete
 
     # ---- generations ----------------------------------------------------------------------------------------
 
@@ -59,6 +62,11 @@ class Oversight:
     def complete(self) -> None:
         """Every stage is at work in it."""
         self._complete_at = time.monotonic()
+        self._first_beat = self._beat
+
+    @property
+    def _beat(self) -> int:
+        return int(self._page.views.front[FrontCounter.BEAT])
 
     def end(self) -> set[str]:
         """It is over: the stages that did something useful in it, or lived long."""
@@ -72,6 +80,8 @@ class Oversight:
             return
         now, old = self._gauges.look(), time.monotonic() - self._complete_at > LONG_LIFE_S
         yield from (stage for stage in PARTS if old or now.positions(stage) != self._first.positions(stage))
+        if self._beat - self._first_beat >= HEALTHY_BEATS:
+            yield "front"  # which may have answered what concerns no other stage
 
     # ---- looking --------------------------------------------------------------------------------------------
 
@@ -92,11 +102,9 @@ class Oversight:
         name, phase = child.name, child.phase
         if phase is Phase.LOADING:
             return self._look_at_loading(child, elapsed)
-        if name == "front":
-            beat = int(self._page.views.front[FrontCounter.BEAT])
-            if still := self._still((child.pid, "beat"), beat, elapsed):
-                return _hang(child, still, "its event loop stands still")
         stat = process_stat(child.pid)
+        if name == "front" and (hang := self._look_at_beat(child, stat, elapsed)):
+            return hang
         stopped = self._still((child.pid, "stopped"), True if stat and stat.stopped else None, elapsed)
         if phase in (Phase.ATTACHING, Phase.LEAVING):
             if stopped:  # for longer than that: no more time for it
@@ -113,6 +121,16 @@ class Oversight:
         if still := self._still((child.pid, "work"), evidence, elapsed):
             return _hang(child, still, "it has work and does not get on")
         return self._look_at_prompts(child, elapsed) if child.name == "preprocess" else None
+
+    def _look_at_beat(self, child: Child, stat: ProcessStat | None, elapsed: float) -> Hang | None:
+        """A front is not killed, with everybody's connections, for being busy: what uses the CPU gets done, or has an
+        end in BUSY_PATIENCE. Other stages have no work that long."""
+        beat = self._beat
+        if still := self._still((child.pid, "beat and CPU"), (beat, stat.cpu_ticks if stat else 0), elapsed):
+            return _hang(child, still, "its event loop stands still")
+        if still := self._still((child.pid, "beat"), beat, elapsed, BUSY_PATIENCE):
+            return _hang(child, still, "its event loop is busy with one thing")
+        return None
 
     def _look_at_prompts(self, child: Child, elapsed: float) -> Hang | None:
         """Its threads work on the same text for too long; at low priority, and no index of a ring tells of it."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
 import pytest
 
 from pipeline.launcher.child import Phase
-from pipeline.launcher.oversight import PROMPT_PATIENCE, Oversight
-from pipeline.stats import Counters, PreprocessCounter, StatsPage
+from pipeline.launcher.oversight import BUSY_PATIENCE, HEALTHY_BEATS, PROMPT_PATIENCE, Oversight
+from pipeline.stats import Counters, FrontCounter, PreprocessCounter, StatsPage
 
 from .test_watch import Rings
 
@@ -39,8 +41,8 @@ def oversight(page):
         oversight.end()
 
 
-def child(name, phase=Phase.SERVING):
-    return SimpleNamespace(name=name, phase=phase, pid=os.getpid(), generation=1, heard=0)
+def child(name, pid=None):
+    return SimpleNamespace(name=name, phase=Phase.SERVING, pid=pid or os.getpid(), generation=1, heard=0)
 
 
 def look_for(oversight, children, seconds):
@@ -51,6 +53,45 @@ def look_for(oversight, children, seconds):
             return hangs
         time.sleep(PATIENCE_S / 4)
     return []
+
+
+@pytest.fixture
+def busy_process():
+    """One that uses the CPU as long as it may."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def idle_process():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
+def test_a_front_that_stands_still_is_a_hang(oversight, idle_process):
+    front = child("front", pid=idle_process.pid)
+    (hang,) = look_for(oversight, [front], 30)
+    assert hang.what == "its event loop stands still"
+    assert not hang.stopped
+
+
+def test_a_busy_front_has_more_time_and_not_for_ever(oversight, busy_process, page):
+    """CPU time is counted in ticks of 10 ms: patience must be longer than that."""
+    oversight.patience_s = 0.2
+    front, counters = child("front", pid=busy_process.pid), Counters(page, "front")
+    assert not look_for(oversight, [front], 5 * oversight.patience_s)
+    counters.add(FrontCounter.BEAT)  # it got done
+    (hang,) = look_for(oversight, [front], 60)
+    assert hang.what == "its event loop is busy with one thing"
+    assert hang.still_s >= BUSY_PATIENCE * oversight.patience_s
+
+
+@pytest.mark.parametrize(("beats", "useful"), [(HEALTHY_BEATS - 1, False), (HEALTHY_BEATS, True)])
+def test_a_front_that_came_back_well_was_useful(oversight, page, beats, useful):
+    Counters(page, "front").add(FrontCounter.BEAT, beats)
+    assert ("front" in oversight.end()) is useful
 
 
 @pytest.mark.parametrize("lane", [PreprocessCounter.TOKENIZING, PreprocessCounter.TOKENIZING_LONG])
