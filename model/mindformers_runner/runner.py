@@ -203,8 +203,8 @@ class MindFormersRunner(Runner):
         if not np.isfinite(logits[0]).all():
             kind = "float32" if self._on_cpu else "float16"
             raise ModelError(
-                "the model's first logits are not finite numbers, so every answer would be an error. Its weights are, "
-                f"so something in between leaves the range of {kind}: the weights may be damaged, or a model that was "
+                "the model's first logits are not finite numbers, so all answers would be errors. Its weights are: "
+                f"something in between leaves the range of {kind}; the weights may be damaged, or a model that was "
                 "trained in bfloat16 needs a wider type"
             )
 

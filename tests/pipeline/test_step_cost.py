@@ -181,7 +181,8 @@ def measure_memory(tokenizer_file, rows, sampling, context):
         params = GenerationParams(sampling, max_tokens=2 * STEPS + 500, ignore_eos=True)
         for request in range(rows):
             server.submit(request, [1 + request] * context, params)
-        while server.preprocess.take_request() or server.scheduler.waiting or server.scheduler.prefilling:
+            server.preprocess.take_request()  # the ring has no room for all
+        while server.pool.requests or server.scheduler.waiting or server.scheduler.prefilling:
             server.turn()
         while server.inference.steps_done > server.sampling.steps_done:
             server.sample()
