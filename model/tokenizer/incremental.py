@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -60,7 +60,8 @@ class IncrementalDetokenizer:
 
     ``context`` is what stands before the first pushed token: the prompt, and after a restart also the tokens
     whose text has already been given out. Its text is not given out again, but it decides about a leading
-    space and completes a character that its last token began. Building one reads the end of the context only.
+    space and completes a character that its last token began. Building one reads a few tokens at the beginning and
+    at the end of the context, and more only where these add nothing to the text.
     """
 
     def __init__(self, source: PieceSource, context: Sequence[int] = (), *, skip_special: bool = True) -> None:
@@ -96,17 +97,47 @@ class IncrementalDetokenizer:
         return text[spaces:]
 
     def _replay(self, context: Sequence[int]) -> None:
-        """Push the shortest end of the context after which the state is that after the whole context.
+        """Push the shortest parts of the context after which the state is that after the whole context.
 
-        The state is an unfinished character, and whether leading spaces may still be dropped. The first is
-        settled by as many bytes as a character can have, the second by anything that is not a space.
+        The state is whether leading spaces may still be dropped, which the beginning settles, and an unfinished
+        character, which the end does.
         """
-        needed = LONGEST_CHARACTER
-        start = len(context)
-        while start > 0 and needed > 0:
-            start -= 1
-            piece = self._source.piece(context[start], at_start=False, skip_special=self._skip_special)
-            needed -= len(piece.data.strip(b" "))
-        self._at_start = start == 0
-        for token_id in context[start:]:
+        rest = context[self._push_all(context, until_settled=True) :]
+        start = end_with_bytes(self._source, rest, LONGEST_CHARACTER, skip_special=self._skip_special)
+        if start:
+            self._utf8.reset()
+        self._push_all(rest[start:])
+
+    def _push_all(self, context: Sequence[int], *, until_settled: bool = False) -> int:
+        """Push tokens, or only those up to the first that surely stands inside the text; how many they are."""
+        idle: set[int] = set()  # what changes nothing in the present state, however often it comes
+        for index, token_id in enumerate(context):
+            if token_id in idle:
+                continue
+            before = self._state()
             self.push(token_id)
+            if until_settled and not (self._at_start or self._strip_left):
+                return index + 1
+            if self._state() == before:
+                idle.add(token_id)
+            else:
+                idle.clear()
+        return len(context)
+
+    def _state(self) -> Hashable:
+        return self._at_start, self._strip_left, self._utf8.getstate()
+
+
+def end_with_bytes(source: PieceSource, ids: Sequence[int], needed: int, *, skip_special: bool) -> int:
+    """Where the shortest end of the ids begins that adds so many bytes in the middle of a text; 0 if none does."""
+    sizes: dict[int, int] = {}
+    start = len(ids)
+    while start > 0 and needed > 0:
+        start -= 1
+        token_id = ids[start]
+        size = sizes.get(token_id)
+        if size is None:
+            size = len(source.piece(token_id, at_start=False, skip_special=skip_special).data)
+            sizes[token_id] = size
+        needed -= size
+    return start

@@ -10,8 +10,8 @@ class StopStrings:
 
     Text that may be the beginning of a stop string is held back until that is settled. The stop string that
     is complete first ends the text; of several that end at the same place the longest counts. So the
-    outcome does not depend on how the text is cut into pieces. After a restart, push the text so far once
-    more and drop what comes back: the state is then the same.
+    outcome does not depend on how the text is cut into pieces. After a restart, push the last `memory` characters
+    of the text so far (or more) and drop what comes back: the state is then the same.
     """
 
     def __init__(self, stops: Sequence[str], *, include: bool = False) -> None:
@@ -19,7 +19,7 @@ class StopStrings:
         if not all(stops):
             raise ValueError("an empty stop string would end every text before its first character")
         self._stops = tuple(dict.fromkeys(stops))
-        self._longest_beginning = max(map(len, self._stops), default=1) - 1
+        self.memory = max(map(len, self._stops), default=1) - 1  # characters held back at most
         self._first_signs = frozenset(stop[0] for stop in self._stops)
         self._include = include
         self._held = ""
@@ -59,7 +59,7 @@ class StopStrings:
 
     def _longest_possible_beginning(self) -> int:
         """Length of the longest end of the held text with which some stop string begins."""
-        longest = min(len(self._held), self._longest_beginning)
+        longest = min(len(self._held), self.memory)
         for length in range(longest, 0, -1):
             if self._held[-length] in self._first_signs:  # spares most of the comparisons
                 tail = self._held[-length:]

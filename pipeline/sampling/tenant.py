@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model.tokenizer import IncrementalDetokenizer, StopStrings, Tokenizer
+import numpy as np
+
+from model.tokenizer import LONGEST_CHARACTER, IncrementalDetokenizer, StopStrings, Tokenizer, end_with_bytes
 from pipeline.messages import Admit, Delta, FinishReason
 
 
@@ -32,24 +34,22 @@ class Tenant:
         """The state of a request when it comes here: behind the tokens that its client has got already, if it was
         begun by a process before this one."""
         params = admit.params
-        tenant = cls(
+        stops = StopStrings(params.stop, include=params.include_stop)
+        return cls(
             request=admit.request,
             prompt_tokens=admit.prompt_ids.size,
             cached_tokens=admit.cached_tokens,
             limit=admit.limit,
-            output_tokens=0,
+            output_tokens=admit.output_ids.size,
             end_ids=frozenset() if params.ignore_eos else end_ids,
             stop_ids=frozenset(params.sampling.stop_token_ids) - end_ids,
             min_tokens=params.sampling.min_tokens,
             top_logprobs=-1 if params.sampling.logprobs is None else params.sampling.logprobs,
             include_stop=params.include_stop,
             raw_logit=params.raw_logit,
-            text=IncrementalDetokenizer(tokenizer, admit.prompt_ids.tolist(), skip_special=params.skip_special),
-            stops=StopStrings(params.stop, include=params.include_stop),
+            text=_text_so_far(admit, tokenizer, stops),
+            stops=stops,
         )
-        for token in admit.output_ids.tolist():
-            tenant.take(token)
-        return tenant
 
     def take(self, token: int) -> Delta:
         """The next token: its text, and whether it is the last."""
@@ -88,3 +88,20 @@ class Tenant:
             reason,
             text,
         )
+
+
+def _text_so_far(admit: Admit, tokenizer: Tokenizer, stops: StopStrings) -> IncrementalDetokenizer:
+    """The state behind the output, which no stop string has ended, and into `stops` what may be the beginning of one.
+
+    All streams wait while this is done, so it reads no more of the output than can make a difference.
+    """
+    params, prompt, output = admit.params, admit.prompt_ids, admit.output_ids
+    start = output.size
+    if stops.memory and start:
+        needed = LONGEST_CHARACTER * (stops.memory + 1)
+        start = end_with_bytes(tokenizer, output.data, needed, skip_special=params.skip_special)
+        start = min(max(start, params.sampling.min_tokens - 1), output.size)  # before, stop strings do not count
+    context = np.concatenate((prompt, output[:start])) if start else prompt
+    text = IncrementalDetokenizer(tokenizer, context.data, skip_special=params.skip_special)
+    stops.push("".join(map(text.push, output[start:].tolist())))
+    return text

@@ -15,6 +15,7 @@ from model.errors import ModelError
 from model.sampling import SamplingParams
 from pipeline.generations import Ended, culprit
 from pipeline.messages import Accepted, FinishReason, GenerationParams, Refused
+from pipeline.sampling import sampler_stage
 
 from .stages import OVERLAPPED, PLAIN, Server, write_byte_tokenizer
 
@@ -109,6 +110,15 @@ def test_every_stream_is_as_if_nothing_had_been(tokenizer_file, jobs, cuts, opti
     """Greedy and sampled, with penalties, minimum lengths and log-probabilities, preempted or not."""
     plain = undisturbed(tokenizer_file, jobs, **options)
     assert record(disturbed(tokenizer_file, jobs, cuts, **options)) == record(plain)
+
+
+def test_rows_of_which_the_sampler_learns_no_sooner_than_needed(tokenizer_file, monkeypatch):
+    params = [GenerationParams(SamplingParams(seed=n, repetition_penalty=1.3), 20) for n in range(8)]
+    jobs = {n: ([n, 7, 7, 9] * 8, params[n]) for n in range(1, 8)} | {8: ([8], greedy(30))}
+    expected = record(undisturbed(tokenizer_file, jobs))
+    monkeypatch.setattr(sampler_stage, "SEATED_IDS", 0)
+    assert record(undisturbed(tokenizer_file, jobs)) == expected
+    assert record(disturbed(tokenizer_file, jobs, [(40, True), (60, False)])) == expected
 
 
 @QUICK

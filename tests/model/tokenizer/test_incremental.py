@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.tokenizer import IncrementalDetokenizer
@@ -166,6 +166,32 @@ def test_work_per_token_does_not_grow(kind, tokenizer):
     for token_id in ids:
         detokenizer.push(token_id)
     assert source.looked_at == len(ids)
+
+
+def test_work_on_a_context_that_adds_nothing_does_not_grow(kind, tokenizer):
+    """Special tokens, ids that do not exist, and spaces, at the beginning, at the end or all over."""
+    source = CountingSource(tokenizer)
+    words = tokenizer.encode("some words")
+    for idle in (*sorted(tokenizer.special_ids), -1, *tokenizer.encode("a  b", add_special=False)):
+        for context in ([idle] * 5000, [idle] * 5000 + words, words + [idle] * 5000):
+            source.looked_at = 0
+            IncrementalDetokenizer(source, context)
+            assert source.looked_at <= 40, (idle, context[:3])
+
+
+@settings(
+    deadline=None, derandomize=True, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data(), skip=st.booleans())
+def test_the_state_behind_any_context_is_that_after_every_token_of_it(kind, tokenizer, data, skip):
+    """Half characters, spaces, special tokens and ids that do not exist, in runs."""
+    pool = [*range(min(280, tokenizer.vocab_size)), *tokenizer.encode("a  b 中😀"), *tokenizer.special_ids, -1]
+    runs = data.draw(st.lists(st.tuples(st.sampled_from(pool), st.integers(1, 6)), max_size=20))
+    ids = [token for token, count in runs for _ in range(count)]
+    whole = IncrementalDetokenizer(tokenizer, skip_special=skip)
+    for token in ids:
+        whole.push(token)
+    assert IncrementalDetokenizer(tokenizer, ids, skip_special=skip)._state() == whole._state()
 
 
 @settings(deadline=None, derandomize=True, max_examples=300)

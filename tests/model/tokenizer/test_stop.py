@@ -96,3 +96,13 @@ def test_no_more_is_held_than_may_become_a_stop_string(stops, text):
     sent = "".join(map(matcher.push, text))
     held = text[len(sent) :]
     assert matcher.matched or held == "" or any(stop.startswith(held) for stop in stops)
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(stops=st.lists(letters, max_size=3), text=st.text(alphabet="abc", max_size=20), more=st.integers(0, 3))
+def test_the_end_of_the_text_restores_the_state(stops, text, more):
+    whole, again = StopStrings(stops), StopStrings(stops)
+    for sign in text:
+        whole.push(sign)
+    again.push(text[max(len(text) - again.memory - more, 0) :])
+    assert whole.matched or (again._held, again.matched) == (whole._held, None)
