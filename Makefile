@@ -8,7 +8,7 @@ PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch] pipeline/*/*.c)
 CONFIG  ?= configs/demo.yaml
 
-.PHONY: serve doctor test lint format bench-ipc bench-overhead bench-serving bench-task1 bench-task2 compare-peers
+.PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-task1 bench-task2 compare-peers
 .PHONY: fuzz stress-ipc chaos soak verify sanitize test-aarch64 clean
 
 $(BIN)/python:
@@ -28,8 +28,18 @@ serve: $(VENV)/.stamp-serve
 doctor: $(VENV)/.stamp-serve
 	$(BIN)/python -m pipeline.doctor --config $(CONFIG) $(DOCTOR_FLAGS)
 
+# First what may run in parallel, then what may not. Status 5: there was nothing of the one kind.
 test: $(VENV)/.stamp-test
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m 'not serial' -n 2 --dist loadgroup $(PYTEST_FLAGS) || test $$? -eq 5
+	$(BIN)/python -m pytest -m serial $(PYTEST_FLAGS) || test $$? -eq 5
+
+test-fast: $(VENV)/.stamp-test
+	$(BIN)/python -m pytest -m 'not serial' -n 2 --dist loadgroup $(PYTEST_FLAGS)
+
+# Random tests with other values than in `make test`
+explore: $(VENV)/.stamp-test
+	RINGSERVE_EXPLORE=1 $(BIN)/python -m pytest -m hypothesis $(PYTEST_FLAGS)
+	RINGSERVE_EXPLORE=1 $(BIN)/python -m pytest tests/pipeline/test_api.py -k schemathesis
 
 $(VENV)/.stamp-plot: $(SOURCES) | $(BIN)/python
 	$(PIP) --editable '.[bench]'

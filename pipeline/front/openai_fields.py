@@ -114,7 +114,8 @@ def refuse_unsupported(fields: Fields) -> None:
     """What is known but not served, and then whatever is not known."""
     fields.restrict(ONLY_DEFAULTS)
     response_format = fields.mapping("response_format")
-    if response_format and response_format != {"type": "text"}:
+    named = {name: value for name, value in response_format.items() if value is not None}
+    if named and named != {"type": "text"}:
         fields.refuse("response_format", '{"type": "text"}: answers are not forced into a form')
     for name in LABELS:
         fields.text(name)

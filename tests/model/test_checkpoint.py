@@ -198,9 +198,7 @@ def test_values_that_are_no_numbers_are_refused(tmp_path, dtype, value):
     whole = stored_tensor(tmp_path / "whole", dtype, values).read(np.float32)
     assert np.abs(whole - values).max() < 0.01
     values[19, 29] = values[7, 3] = value
-    with pytest.raises(
-        CheckpointError, match=r"tensor w of shape \(20, 30\) and \w+ has 2 values that are NaN"
-    ):
+    with pytest.raises(CheckpointError, match=r"tensor w of shape \(20, 30\) and \w+ has 2 values that are NaN"):
         stored_tensor(tmp_path / "bad", dtype, values).read(np.float32)
 
 

@@ -6,6 +6,7 @@ That the document and the parsers agree on requests is shown in tests/pipeline/f
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from front_fuzz.server import fuzzed_server
 
 PROMPT = "What is a ring?"
 CHAT = [{"role": "user", "content": PROMPT}]
+SEED = () if "RINGSERVE_EXPLORE" in os.environ else ("--seed", "1")
 COMPLETE, TALK, GENERATE = "/v1/completions", "/v1/chat/completions", "/models/llama2/generate"
 
 
@@ -142,7 +144,7 @@ def test_a_prompt_at_the_limit_and_one_beyond(client):
 def test_schemathesis(server, tmp_path):
     """What is allowed and what is forbidden, on every path but the two that take their time."""
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"http://127.0.0.1:{server.port}/openapi.json",
-               "--seed", "1", "--max-examples", "15", "--exclude-path", "/live", "--exclude-path", "/debug/trace",
+               *SEED, "--max-examples", "15", "--exclude-path", "/live", "--exclude-path", "/debug/trace",
                "--exclude-checks", "positive_data_acceptance", "--no-color"]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
