@@ -35,17 +35,6 @@ def loaded(directory, **changes) -> MindFormersRunner:
     return runner
 
 
-def warm_up_error(directory):
-    """What `warm_up` raises."""
-    runner = loaded(directory)
-    try:
-        runner.warm_up()
-    except ModelError as error:
-        return f"{type(error).__name__}: {error}"
-    finally:
-        runner.close()
-
-
 def mixed_run(directory, tokens, seed, *, warm_up=False, **changes):
     """Every row of logits of a long mixed run, with the sequence and position it belongs to."""
     runner = loaded(directory, **changes)

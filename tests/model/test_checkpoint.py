@@ -11,7 +11,6 @@ import pytest
 from model.errors import CheckpointError
 from model.mindformers_runner.checkpoint import open_checkpoint
 from model.mindformers_runner.configuration import read_architecture
-from model.mindformers_runner.stored_tensor import StoredTensor
 from tests.model import scenarios
 from tests.model.conftest import DATA
 from tests.model.numpy_llama import read_safetensors
@@ -188,43 +187,3 @@ def test_file_that_shrinks_after_it_was_opened(tmp_path):
     file.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match="cannot read tensor"):
         [weight.read(np.float32) for weight in weights]
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_values_that_are_no_numbers_are_refused(tmp_path, dtype, value):
-    """Wherever the value stands; a model with it would answer every request with an error."""
-    values = np.linspace(-2, 2, 600, dtype=np.float32).reshape(20, 30)
-    whole = stored_tensor(tmp_path / "whole", dtype, values).read(np.float32)
-    assert np.abs(whole - values).max() < 0.01
-    values[19, 29] = values[7, 3] = value
-    with pytest.raises(CheckpointError, match=r"tensor w of shape \(20, 30\) and \w+ has 2 values that are NaN"):
-        stored_tensor(tmp_path / "bad", dtype, values).read(np.float32)
-
-
-def test_values_beyond_the_type_of_computation_are_refused(tmp_path):
-    """As bfloat16 weights may have them for float16."""
-    values = np.array([1.0, 65504.0, 65520.0, -1e30], np.float32)
-    tensor = stored_tensor(tmp_path / "large", "float32", values)
-    np.testing.assert_array_equal(tensor.read(np.float32), values)
-    with pytest.raises(CheckpointError, match="has 2 values beyond what float16 can hold"):
-        tensor.read(np.float16)
-
-
-def test_a_model_whose_logits_overflow_does_not_get_ready(in_mindspore, tmp_path):
-    """Each of its weights is a number."""
-    shutil.copytree(DATA / "grouped", tmp_path / "model")
-    for file in (tmp_path / "model").glob("*.safetensors"):
-        write_safetensors(file, {name: array * np.float32(1e18) for name, array in read_safetensors(file).items()})
-    error = in_mindspore(scenarios.warm_up_error, tmp_path / "model")
-    assert error.startswith("ModelError: the model's first logits are not finite numbers")
-    assert in_mindspore(scenarios.warm_up_error, DATA / "grouped") is None
-
-
-def stored_tensor(file, dtype, values):
-    if dtype == "bfloat16":
-        raw = (values.view(np.uint32) >> 16).astype("<u2").tobytes()
-    else:
-        raw = values.astype(dtype).tobytes()
-    file.write_bytes(raw)
-    return StoredTensor("w", dtype, values.shape, file, ((0, len(raw)),))
