@@ -13,6 +13,14 @@ class CheckpointError(ModelError):
     """A checkpoint is missing, unreadable, or does not fit the model."""
 
 
+class UnusableWeightError(CheckpointError):
+    """Values of a weight are NaN, infinite, or too large for the device's arithmetic. `remedy`: what to do."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(f"{message}; {remedy}")
+        self.message, self.remedy = message, remedy
+
+
 class TokenizerError(ModelError):
     """A tokenizer is missing, unreadable, or does not fit the model."""
 

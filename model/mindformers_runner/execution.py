@@ -122,7 +122,19 @@ def _dynamic_arguments() -> Arguments:
 
 def idle_inputs(bucket: Bucket, table_width: int) -> StepInputs:
     """A step of padding alone: it computes, but writes nothing to the KV cache."""
+    return _inputs(bucket, table_width)
 
+
+def one_token_inputs(bucket: Bucket, table_width: int) -> StepInputs:
+    """One row with one token, which is written to the first slot of the KV cache; the rest is padding."""
+    inputs = _inputs(bucket, table_width)
+    inputs.input_ids[0] = 1  # of most models the one that begins a text
+    inputs.slot_mapping[0] = 0
+    inputs.valid_length[0] = inputs.q_seq_lens[0] = 1
+    return inputs
+
+
+def _inputs(bucket: Bucket, table_width: int) -> StepInputs:
     def zeros(*shape: int) -> NDArray[np.int32]:
         return np.zeros(shape, np.int32)
 

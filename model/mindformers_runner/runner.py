@@ -96,14 +96,17 @@ class MindFormersRunner(Runner):
         _log.info("loaded %s; attention: %s, %s", self.facts.name, self.settings.attention, kernel_name())
 
     def warm_up(self, progress: Progress | None = None) -> None:
-        """Compile every bucket, smallest first."""
+        """Compile every bucket, before the KV cache holds anything. Raises ModelError for logits not finite."""
         from model.mindformers_runner.execution import idle_inputs
+        from model.mindformers_runner.first_step import try_one_token
 
         with _old_objects_left_alone():
             for done, bucket in enumerate(self.facts.buckets, start=1):
                 binding = self.bind(idle_inputs(bucket, self.facts.block_table_width))
                 if bucket not in self._compiled:
                     self._compile(binding)
+                if done == 1:
+                    try_one_token(self, bucket)
                 if progress is not None:
                     progress("compiling", done, len(self.facts.buckets))
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.errors import CheckpointError
+from model.errors import CheckpointError, UnusableWeightError
+from model.mindformers_runner.finite import all_finite, describe_not_finite
 
 Float = NDArray[np.floating[Any]]
 Dtype = type[np.floating[Any]]
+
+_DAMAGED = "the file is damaged, or its training diverged: fetch it or export it again"
+_TOO_LARGE = (
+    "Ascend computes in float16: use a checkpoint that fits, or pipeline.runner.device: CPU, which has float32"
+)
 
 ITEM_SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -41,14 +47,33 @@ class StoredTensor:
             )
 
     def read(self, dtype: Dtype) -> Float:
-        """The tensor as a new array of ``dtype``."""
+        """The tensor as a new array of ``dtype``. Raises CheckpointError when it can't be read, and its subclass
+        UnusableWeightError unless every value is a number in the file, and in ``dtype``."""
         raw = b"".join(self._read_pieces())
         values: NDArray[Any]
         if self.dtype == "bfloat16":
-            values = (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
+            bits = np.frombuffer(raw, "<u2")
+            finite, values = all_finite(bits, self.dtype), (bits.astype(np.uint32) << 16).view(np.float32)
         else:
             values = np.frombuffer(raw, np.float32 if self.dtype == "float32" else np.float16)
-        return values.reshape(self.shape).astype(dtype)
+            finite = all_finite(values, self.dtype)
+        if not finite:
+            self._refuse(describe_not_finite(values.reshape(self.shape)), _DAMAGED)
+        return self._convert(values.reshape(self.shape), dtype)
+
+    def _convert(self, values: NDArray[Any], dtype: Dtype) -> Float:
+        with np.errstate(over="ignore"):
+            converted: Float = values.astype(dtype)
+        if np.finfo(dtype).max < np.finfo(values.dtype).max and not all_finite(converted, np.dtype(dtype).name):
+            count, largest = np.count_nonzero(~np.isfinite(converted)), np.abs(values).max()
+            what = (
+                f"{count} of {values.size} values do not fit into {np.dtype(dtype).name} (the largest is {largest:g})"
+            )
+            self._refuse(what, _TOO_LARGE)
+        return converted
+
+    def _refuse(self, what: str, remedy: str) -> NoReturn:
+        raise UnusableWeightError(f"{self.file}: tensor {self.name}: {what}", remedy)
 
     def _read_pieces(self) -> list[bytes]:
         try:

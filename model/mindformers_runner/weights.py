@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from mindspore import Tensor
 
+from model.errors import UnusableWeightError
 from model.mindformers_runner.architecture import Architecture, Shape
 from model.mindformers_runner.arrays import aligned_copy
 from model.mindformers_runner.checkpoint import Weight
@@ -16,16 +18,43 @@ from model.mindformers_runner.stored_tensor import Dtype, Float
 from model.runner import Progress
 
 _RANDOM_STD = 0.02
+_NAMED = 3  # tensors that an error names
 
 
 def load_weights(network: Any, weights: Sequence[Weight], dtype: Dtype, progress: Progress | None) -> None:
-    """Set every parameter from its weight, converted to ``dtype``; norms stay float32, as in mindformers."""
+    """Set every parameter from its weight, converted to ``dtype``; norms stay float32, as in mindformers.
+
+    Raises UnusableWeightError, for the first few tensors at once, and CheckpointError.
+    """
     parameters = {parameter.name: parameter for parameter in network.get_parameters()}
     for done, weight in enumerate(weights, start=1):
-        target = np.float32 if is_norm(weight.name) else dtype
-        parameters[weight.name].set_data(Tensor.from_numpy(aligned_copy(weight.read(target))))
+        try:
+            values = weight.read(_dtype_of(weight, dtype))
+        except UnusableWeightError as error:
+            raise _with_others(error, weights[done:], dtype) from None
+        parameters[weight.name].set_data(Tensor.from_numpy(aligned_copy(values)))
         if progress is not None:
             progress("loading weights", done, len(weights))
+
+
+def _dtype_of(weight: Weight, dtype: Dtype) -> Dtype:
+    return np.float32 if is_norm(weight.name) else dtype
+
+
+def _with_others(first: UnusableWeightError, rest: Sequence[Weight], dtype: Dtype) -> UnusableWeightError:
+    """Whether it is one tensor or all of them says much about the cause."""
+    messages, others = [first.message], _unusable(rest, dtype)
+    messages += islice(others, _NAMED - 1)
+    more = " and there are more" if next(others, None) else ""
+    return UnusableWeightError("; ".join(messages) + more, first.remedy)
+
+
+def _unusable(weights: Sequence[Weight], dtype: Dtype) -> Iterator[str]:
+    for weight in weights:
+        try:
+            weight.read(_dtype_of(weight, dtype))
+        except UnusableWeightError as error:
+            yield error.message
 
 
 def random_weights(architecture: Architecture, seed: int) -> tuple[Weight, ...]:

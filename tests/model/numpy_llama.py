@@ -116,3 +116,17 @@ def _widen(raw: bytes, dtype: str) -> np.ndarray:
     if dtype == "BF16":
         return (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4").astype(np.float64)
     return np.frombuffer(raw, {"F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float64)
+
+
+def write_safetensors(file, tensors: dict[str, np.ndarray]) -> None:
+    header, data = {}, b""
+    for name, array in tensors.items():
+        raw = array.astype("<f4").tobytes()
+        header[name] = {
+            "dtype": "F32",
+            "shape": array.shape,
+            "data_offsets": [len(data), len(data) + len(raw)],
+        }
+        data += raw
+    text = json.dumps(header).encode()
+    file.write_bytes(struct.pack("<Q", len(text)) + text + data)

@@ -50,6 +50,19 @@ def mixed_run(directory, tokens, seed, *, warm_up=False, **changes):
     return len(steps), results
 
 
+def refusal(directory, **changes):
+    """Why it does not become ready."""
+    runner = MindFormersRunner(settings(directory, **changes))
+    try:
+        runner.load()
+        runner.warm_up()
+    except ModelError as error:
+        return str(error)
+    finally:
+        runner.close()
+    return None
+
+
 def uncached_logits(directory, tokens):
     """Logits of whole sequences from mindformers' own model without a cache, and with nothing replaced."""
     from model.mindformers_runner.quiet import import_mindformers

@@ -1,8 +1,6 @@
 """Checkpoints of every kind, whole and broken. Nothing here needs MindSpore but the files that it writes."""
 
-import json
 import shutil
-import struct
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +11,7 @@ from model.mindformers_runner.checkpoint import open_checkpoint
 from model.mindformers_runner.configuration import read_architecture
 from tests.model import scenarios
 from tests.model.conftest import DATA
-from tests.model.numpy_llama import read_safetensors
+from tests.model.numpy_llama import read_safetensors, write_safetensors
 
 GROUPED = read_architecture(DATA / "grouped")
 
@@ -23,20 +21,6 @@ def stored(name: str) -> dict[str, np.ndarray]:
     for file in (DATA / name).glob("*.safetensors"):
         tensors |= read_safetensors(file)
     return tensors
-
-
-def write_safetensors(file, tensors: dict[str, np.ndarray]) -> None:
-    header, data = {}, b""
-    for name, array in tensors.items():
-        raw = array.astype("<f4").tobytes()
-        header[name] = {
-            "dtype": "F32",
-            "shape": array.shape,
-            "data_offsets": [len(data), len(data) + len(raw)],
-        }
-        data += raw
-    text = json.dumps(header).encode()
-    file.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
 @pytest.mark.parametrize("name", ["grouped", "tied", "llama3"])

@@ -15,6 +15,7 @@ from model.mindformers_runner import MindFormersRunner
 from model.runner import Bucket, StepInputs
 from tests.model import scenarios
 from tests.model.conftest import DATA
+from tests.model.numpy_llama import read_safetensors, write_safetensors
 
 MODEL = DATA / "grouped"
 
@@ -204,3 +205,45 @@ def test_bindings_give_their_memory_back(in_mindspore):
     mappings, grown_kib = in_mindspore(scenarios.rebound, MODEL)
     assert mappings == {1}  # of the last step: the graph keeps its inputs until the next one
     assert grown_kib < 2048
+
+
+def spoiled(directory, spoil):
+    """The small model with other weights: `spoil` changes arrays in place, by name."""
+    directory.mkdir()
+    (directory / "config.json").write_bytes((MODEL / "config.json").read_bytes())
+    tensors = {
+        name: array.astype(np.float32) for name, array in read_safetensors(MODEL / "model.safetensors").items()
+    }
+    for name, array in tensors.items():
+        spoil(name, array)
+    write_safetensors(directory / "model.safetensors", tensors)
+    return directory
+
+
+def test_weights_that_are_not_numbers_are_refused_by_name(in_mindspore, tmp_path):
+    """Also where the first logits would not show it: one row of the embedding."""
+
+    def one_row(name, array):
+        if name == "model.embed_tokens.weight":
+            array[200] = np.nan
+
+    def all_norms(name, array):
+        if "norm" in name:
+            array[3] = np.inf
+
+    why = in_mindspore(scenarios.refusal, spoiled(tmp_path / "row", one_row))
+    assert "tensor model.embed_tokens.weight: 64 of 16384 values are NaN or infinite (the first at [200, 0])" in why
+    assert "there are more" not in why
+    why = in_mindspore(scenarios.refusal, spoiled(tmp_path / "norms", all_norms))
+    assert why.count("1 of 64 values are NaN or infinite (the first at [3])") == 3
+    assert " and there are more; the file is damaged" in why
+
+
+def test_finite_weights_whose_logits_are_not(in_mindspore, tmp_path):
+    def enormous(name, array):
+        if name == "lm_head.weight":
+            array[...] = 3e38
+
+    why = in_mindspore(scenarios.refusal, spoiled(tmp_path / "huge", enormous))
+    assert "of the model's first logits are not finite, though all weights are" in why
+    assert in_mindspore(scenarios.refusal, spoiled(tmp_path / "as_it_was", lambda name, array: None)) is None

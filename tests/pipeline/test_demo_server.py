@@ -6,7 +6,9 @@ import concurrent.futures
 import json
 import os
 import re
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -148,3 +150,26 @@ def test_interrupted_while_it_compiles_it_leaves_no_file(tmp_path):
     assert "interrupted while starting" in "".join(said)
     assert not list(here.iterdir())
     assert not left_behind.exists()
+
+
+def test_weights_that_are_not_numbers_are_told_at_start(tmp_path):
+    """One row of the embedding, which few prompts would meet."""
+    shutil.copytree(DEMO_DIR, tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    with file.open("r+b") as weights:
+        (length,) = struct.unpack("<Q", weights.read(8))
+        entry = json.loads(weights.read(length))["model.embed_tokens.weight"]
+        row_bytes = (entry["data_offsets"][1] - entry["data_offsets"][0]) // entry["shape"][0]
+        weights.seek(8 + length + entry["data_offsets"][0] + 77 * row_bytes)
+        weights.write(b"\xff" * row_bytes)  # NaN in any format
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.launch", "--config", str(ROOT / "configs" / "demo.yaml"),
+         "--set", "serving_config.server_port=0",
+         "--set", f"model_config.model_cfg_path={tmp_path / 'model' / 'config.json'}"],
+        capture_output=True, text=True, cwd=tmp_path, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if "could not start" in line]
+    assert f"{file}: tensor model.embed_tokens.weight: {entry['shape'][1]} of " in line
+    assert "values are NaN or infinite (the first at [77, 0]); the file is damaged" in line
+    assert "Traceback" not in done.stderr

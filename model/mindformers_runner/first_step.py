@@ -1,0 +1,20 @@
+"""The first step: does the model say anything at all?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from model.mindformers_runner.execution import one_token_inputs
+from model.mindformers_runner.finite import require_finite_logits
+from model.runner import Bucket, Runner
+
+
+def try_one_token(runner: Runner, bucket: Bucket) -> None:
+    """Raises ModelError when the logits behind one token are not finite: then every answer would be an error.
+
+    Padding alone would not do. What attention makes of it need not be finite.
+    """
+    facts = runner.facts
+    logits = np.empty((bucket.rows, facts.vocab_size), np.float32)
+    runner.step(runner.bind(one_token_inputs(bucket, facts.block_table_width)), logits)
+    require_finite_logits(logits[0], facts.device)
