@@ -102,9 +102,8 @@ class MindFormersRunner(Runner):
 
         with _old_objects_left_alone():
             for done, bucket in enumerate(self.facts.buckets, start=1):
-                binding = self.bind(idle_inputs(bucket, self.facts.block_table_width))
                 if bucket not in self._compiled:
-                    self._compile(binding)
+                    self._compile(self.bind(idle_inputs(bucket, self.facts.block_table_width)))
                 if done == 1:
                     try_one_token(self, bucket)
                 if progress is not None:
