@@ -6,6 +6,7 @@ that was told something whether it has done it, of the front the counter that it
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,13 +19,15 @@ from pipeline.wiring import Wiring
 
 BUSY_LOOK_S, IDLE_LOOK_S = 0.2, 1.0
 SLOW_STEPS = 10  # nothing need move for as long as this many of the slowest steps known
+BUSY_PATIENCE = 6  # times as long: a front that computes, which an endless loop does, too
+USEFUL_BEATS = 10  # a second: a front whose event loop ran so long beside all others was well
 LOADING_PATIENCE = 12  # times as long: whoever loads may wait for a disk or a device without using the CPU
-BUSY_PATIENCE = 12  # whoever uses the CPU is not dead
 PROMPT_PATIENCE = 12  # likewise: a text of the greatest length takes seconds, when the CPUs are free
 TELLING_PATIENCE = 2  # whoever is told something ends its step first
-HEALTHY_BEATS = 10  # of the front's event loop, a second's worth: it has come back well
 LONG_LIFE_S = 30.0  # what dies after that was not broken when it began
 LONGEST_LOADING_S = 1800.0  # a 7B checkpoint from a slow disk takes minutes
+
+log = logging.getLogger("ringserve.launcher")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,9 @@ class Oversight:
         self._first: Look | None = None  # as the generation began
         self._last: Look | None = None
         self._complete_at: float | None = None
-        self._first_beat = 0  # as it was complete
+        self._complete_beat = 0
+        self._beat: Hashable = None  # of which front, and which; as seen last
+        self._warned_of: Hashable = None  # the beat at which a front was called busy
 
     # ---- generations ----------------------------------------------------------------------------------------
 
@@ -62,11 +67,7 @@ class Oversight:
     def complete(self) -> None:
         """Every stage is at work in it."""
         self._complete_at = time.monotonic()
-        self._first_beat = self._beat
-
-    @property
-    def _beat(self) -> int:
-        return int(self._page.views.front[FrontCounter.BEAT])
+        self._complete_beat = self._front_beat()
 
     def end(self) -> set[str]:
         """It is over: the stages that did something useful in it, or lived long."""
@@ -80,8 +81,11 @@ class Oversight:
             return
         now, old = self._gauges.look(), time.monotonic() - self._complete_at > LONG_LIFE_S
         yield from (stage for stage in PARTS if old or now.positions(stage) != self._first.positions(stage))
-        if self._beat - self._first_beat >= HEALTHY_BEATS:
-            yield "front"  # which may have answered what concerns no other stage
+        if self._front_beat() - self._complete_beat >= USEFUL_BEATS:  # it need not have had a request
+            yield "front"
+
+    def _front_beat(self) -> int:
+        return int(self._page.views.front[FrontCounter.BEAT])
 
     # ---- looking --------------------------------------------------------------------------------------------
 
@@ -103,18 +107,22 @@ class Oversight:
         if phase is Phase.LOADING:
             return self._look_at_loading(child, elapsed)
         stat = process_stat(child.pid)
-        if name == "front" and (hang := self._look_at_beat(child, stat, elapsed)):
-            return hang
+        working = elapsed  # time in which it could have worked
+        if name == "front":
+            beat = self._front_beat()
+            if hang := self._look_at_beat(child, beat, stat, elapsed):
+                return hang
+            if self._beat == (child.pid, beat):
+                working = 0.0  # as long as its loop stands still, that is what is judged
+            self._beat = child.pid, beat
         stopped = self._still((child.pid, "stopped"), True if stat and stat.stopped else None, elapsed)
         if phase in (Phase.ATTACHING, Phase.LEAVING):
             if stopped:  # for longer than that: no more time for it
                 return Hang(child, stopped, f"it stands still instead of {phase.value}", stopped=True)
             evidence: Hashable = (phase, child.generation)
-            if still := self._still((child.pid, "told"), evidence, elapsed, TELLING_PATIENCE):
+            if still := self._still((child.pid, "told"), evidence, working, TELLING_PATIENCE):
                 return _hang(child, still, f"it should have ended {phase.value}")
-        if phase is Phase.SERVING and look is not None:
-            return self._look_at_work(child, look, elapsed)
-        return None
+        return self._look_at_work(child, look, working) if phase is Phase.SERVING and look is not None else None
 
     def _look_at_work(self, child: Child, look: Look, elapsed: float) -> Hang | None:
         evidence = (child.generation, look.positions(child.name)) if look.is_due(child.name) else None
@@ -122,14 +130,19 @@ class Oversight:
             return _hang(child, still, "it has work and does not get on")
         return self._look_at_prompts(child, elapsed) if child.name == "preprocess" else None
 
-    def _look_at_beat(self, child: Child, stat: ProcessStat | None, elapsed: float) -> Hang | None:
-        """A front is not killed, with everybody's connections, for being busy: what uses the CPU gets done, or has an
-        end in BUSY_PATIENCE. Other stages have no work that long."""
-        beat = self._beat
-        if still := self._still((child.pid, "beat and CPU"), (beat, stat.cpu_ticks if stat else 0), elapsed):
+    def _look_at_beat(self, child: Child, beat: int, stat: ProcessStat | None, elapsed: float) -> Hang | None:
+        """A front whose event loop stands still hangs soon if it does not compute, and later if it does."""
+        still = self._patience.still_s((child.pid, "beat"), beat, elapsed)
+        idle = self._patience.still_s((child.pid, "idle"), (beat, stat.cpu_ticks if stat else 0), elapsed)
+        if self._is_too_long(idle):
             return _hang(child, still, "its event loop stands still")
-        if still := self._still((child.pid, "beat"), beat, elapsed, BUSY_PATIENCE):
-            return _hang(child, still, "its event loop is busy with one thing")
+        if self._is_too_long(still, BUSY_PATIENCE):
+            return _hang(child, still, "its event loop stands still, though it computes")
+        if self._warned_of != (child.pid, beat) and self._is_too_long(still, BUSY_PATIENCE / 2):
+            self._warned_of = child.pid, beat
+            most = BUSY_PATIENCE * max(self.patience_s, SLOW_STEPS * self._stats.slowest_step_s())
+            text = "%s is busy: its event loop has stood still for %.1f s while it computes; after %.1f s it is ended"
+            log.warning(text, child.title, still, most)
         return None
 
     def _look_at_prompts(self, child: Child, elapsed: float) -> Hang | None:
@@ -158,9 +171,12 @@ class Oversight:
     def _still(self, who: Hashable, evidence: Hashable, elapsed: float, patience: int = 1) -> float:
         """Seconds without progress if they are too many, else 0."""
         still = self._patience.still_s(who, evidence, elapsed)
+        return still if self._is_too_long(still, patience) else 0
+
+    def _is_too_long(self, still: float, patience: float = 1) -> bool:
         if still < self.patience_s * patience:
-            return 0
-        return still if still >= SLOW_STEPS * patience * self._stats.slowest_step_s() else 0
+            return False
+        return still >= SLOW_STEPS * patience * self._stats.slowest_step_s()
 
     def forget(self, child: Child) -> None:
         """It is gone."""

@@ -291,6 +291,16 @@ def test_work_in_between_begins_a_new_row(own):
         server.serves()
 
 
+def test_a_front_that_was_well_each_time_may_be_lost_as_often_as_you_like(own):
+    """No request need have come by in between."""
+    server = own("pipeline.max_restarts=2")
+    for _ in range(4):
+        assert server.status("/health")[0] == 200
+        time.sleep(2)  # its event loop runs for a while: as good as useful
+        server.kill("front")
+    server.serves()
+
+
 # ---- what others see -----------------------------------------------------------------------------------------------
 
 

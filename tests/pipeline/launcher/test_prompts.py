@@ -1,0 +1,81 @@
+"""Prompts that take too long: a hang that no ring's index shows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.launcher.child import Phase
+from pipeline.launcher.oversight import PROMPT_PATIENCE, Oversight
+from pipeline.stats import Counters, PreprocessCounter, StatsPage
+
+from .test_watch import Rings
+
+PATIENCE_S = 0.02
+REQUEST = 0x1234
+
+
+@pytest.fixture
+def page():
+    page = StatsPage.create()
+    page.unlink()
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def oversight(page):
+    with contextlib.ExitStack() as stack:
+        rings = Rings(stack)
+        stack.callback(rings.end)
+        oversight = Oversight(page, PATIENCE_S)
+        oversight.begin(rings)
+        oversight.complete()
+        yield oversight
+        oversight.end()
+
+
+def child(name):
+    return SimpleNamespace(name=name, phase=Phase.SERVING, pid=os.getpid(), generation=1, heard=0)
+
+
+def look_for(oversight, children, seconds):
+    """Hangs that are seen within this time."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if hangs := oversight.look(children):
+            return hangs
+        time.sleep(PATIENCE_S / 4)
+    return []
+
+
+@pytest.mark.parametrize("lane", [PreprocessCounter.TOKENIZING, PreprocessCounter.TOKENIZING_LONG])
+def test_a_prompt_that_takes_too_long_is_a_hang_that_names_it(oversight, page, lane):
+    Counters(page, "preprocess").set(lane, REQUEST)
+    (hang,) = look_for(oversight, [child("preprocess")], 30)
+    assert hang.what == f"it does not get done with the prompt of request {REQUEST:016x}"
+    assert hang.still_s >= PATIENCE_S * PROMPT_PATIENCE
+    assert oversight.in_hand() == (REQUEST,)
+
+
+def test_prompts_that_get_done_are_none(oversight, page):
+    counters, preprocess = Counters(page, "preprocess"), child("preprocess")
+    until, request = time.monotonic() + 4 * PATIENCE_S * PROMPT_PATIENCE, 0
+    while time.monotonic() < until:
+        request += 1
+        counters.set(PreprocessCounter.TOKENIZING, request)
+        assert not look_for(oversight, [preprocess], PATIENCE_S * PROMPT_PATIENCE / 4)
+
+
+def test_what_a_dead_preprocess_had_in_hand_is_known_until_its_page_is_reset(oversight, page):
+    counters = Counters(page, "preprocess")
+    counters.set(PreprocessCounter.IN_HAND, 5)
+    counters.set(PreprocessCounter.TOKENIZING, 7)
+    counters.set(PreprocessCounter.TOKENIZING_LONG, 5)
+    assert oversight.in_hand() == (5, 7)
+    page.reset("preprocess")
+    assert oversight.in_hand() == ()
