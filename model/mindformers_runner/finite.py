@@ -1,7 +1,7 @@
 """Whether values are numbers: NaN and infinity in weights or logits make every answer an error.
 
-All values of a checkpoint are looked at when it is loaded. With the file in memory already that adds 3 to 5 % to the time
-of reading into float32, up to 9 % into float16; from a disk less.
+All values of a checkpoint are looked at when it is loaded. With the file in memory already that adds 3 to 5 % to the
+time of reading into float32, up to 9 % into float16; from a disk less.
 """
 
 from __future__ import annotations

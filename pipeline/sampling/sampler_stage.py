@@ -20,14 +20,13 @@ from model.tokenizer import Tokenizer
 from pipeline.descriptors import Head, Shapes, Stamp, logits_layout, results_layout, tokens_layout
 from pipeline.messages import Admit, Delta, Drop, FinishReason, unpack_row
 from pipeline.sampling.logits_files import LogitsFiles
+from pipeline.sampling.seats import Seats
 from pipeline.sampling.tenant import Tenant
 from pipeline.stats import Counters, RingEnds, SamplingCounter, StatsPage, StepLog
 
 _NS = time.CLOCK_MONOTONIC
 MAX_TOP_LOGPROBS = 20  # OpenAI's limit
 NOBODY = -1  # an epoch that no tenancy has
-SEATED_IDS = 1 << 15  # a sampler that is told of so many tokens beside a step's work holds up nobody: 0.5 to 1 ms
-SEAT_COST = 1 << 9  # of a row without any, in the time of so many tokens
 
 
 class SamplingStage:
@@ -66,12 +65,12 @@ class SamplingStage:
         self._tenants: list[Tenant | None] = [None] * shapes.max_rows
         self._by_request: dict[int, Tenant] = {}
         self._coming: deque[Admit] = deque()
-        self._unseated: dict[int, Admit] = {}  # by row: whom the sampler does not know yet
         self.steps_done = 0
         self._counters = Counters(stats, "sampling") if stats else None
         self._log = StepLog(stats) if stats else None
         self._ends = ends
         self._files = logits_files
+        self._seats = Seats(self._sampler, logits_files)
 
     def run_step(self) -> None:
         """Wait for logits and work them off. Raises PeerDied, RingClosed."""
@@ -96,8 +95,8 @@ class SamplingStage:
         if self._log is not None:
             self._log.record(views.head, views.stamps)
         slot.release()
-        self._seat(chosen)
-        self._seat_others()
+        self._seats.fill(chosen)
+        self._seats.fill_others()
         self._count(tokens)
 
     def _count(self, tokens: list[int]) -> None:
@@ -128,29 +127,9 @@ class SamplingStage:
         if tenant is None:
             tenant = Tenant.of(admit, self._tokenizer, self._end_ids)
             self._by_request[admit.request] = tenant
-        self._unseated[admit.row] = admit
+        self._seats.give(admit)
         self._tenants[admit.row] = tenant
         self._epochs[admit.row] = admit.epoch
-
-    def _seat(self, rows: list[int]) -> None:
-        """Tell the sampler of the new tenants of these rows."""
-        if self._unseated:
-            for admit in [self._unseated.pop(row) for row in rows if row in self._unseated]:
-                self._seat_one(admit)
-
-    def _seat_others(self) -> None:
-        """Those whose first token is not waited for: a few after each step, so that the next one has not to wait."""
-        cost = 0
-        while self._unseated and cost < SEATED_IDS:
-            admit = self._unseated.pop(next(iter(self._unseated)))
-            self._seat_one(admit)
-            seen = admit.prompt_ids.size + admit.output_ids.size if admit.params.sampling.penalised else 0
-            cost += SEAT_COST + seen
-
-    def _seat_one(self, admit: Admit) -> None:
-        self._sampler.admit(admit.row, admit.params.sampling, admit.prompt_ids, admit.output_ids)
-        if self._files is not None:
-            self._files.admit(admit.row, admit.prompt_ids, admit.output_ids)
 
     def _drop(self, request: int) -> None:
         """A cancelled request, wherever it is: waiting for its row, in it, or preempted."""
@@ -163,7 +142,7 @@ class SamplingStage:
     def _vacate(self, row: int) -> None:
         self._tenants[row] = None
         self._epochs[row] = NOBODY
-        self._unseated.pop(row, None)
+        self._seats.vacate(row)
 
     # ---- tokens ---------------------------------------------------------------------------------------------
 
@@ -175,7 +154,7 @@ class SamplingStage:
         return [row if wanted and epochs[row] == epoch else -1 for row, epoch, wanted in zip(*columns, strict=True)]
 
     def _sample(self, views: Any, chosen: list[int]) -> None:
-        self._seat(chosen)
+        self._seats.fill(chosen)
         rows = len(chosen)
         self._which[:rows] = chosen
         which, lengths, logits = self._which[:rows], views.lengths[:rows], views.logits[:rows]

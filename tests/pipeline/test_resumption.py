@@ -15,7 +15,7 @@ from model.errors import ModelError
 from model.sampling import SamplingParams
 from pipeline.generations import Ended, culprit
 from pipeline.messages import Accepted, FinishReason, GenerationParams, Refused
-from pipeline.sampling import sampler_stage
+from pipeline.sampling import seats
 
 from .stages import OVERLAPPED, PLAIN, Server, write_byte_tokenizer
 
@@ -116,7 +116,7 @@ def test_rows_of_which_the_sampler_learns_no_sooner_than_needed(tokenizer_file, 
     params = [GenerationParams(SamplingParams(seed=n, repetition_penalty=1.3), 20) for n in range(8)]
     jobs = {n: ([n, 7, 7, 9] * 8, params[n]) for n in range(1, 8)} | {8: ([8], greedy(30))}
     expected = record(undisturbed(tokenizer_file, jobs))
-    monkeypatch.setattr(sampler_stage, "SEATED_IDS", 0)
+    monkeypatch.setattr(seats, "AT_ONCE", 0)
     assert record(undisturbed(tokenizer_file, jobs)) == expected
     assert record(disturbed(tokenizer_file, jobs, [(40, True), (60, False)])) == expected
 
