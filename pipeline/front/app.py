@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from pipeline.front.access import PROBES, ApiKeys, is_open, is_operators
-from pipeline.front.body_memory import BodyMemory
 from pipeline.front.cors import Cors
 from pipeline.front.errors import NOT_FOUND, SERVER, ApiError, ClientGone
 from pipeline.front.exchange import Exchange
@@ -25,7 +23,7 @@ Handler = Callable[[Exchange], Awaitable[None]]
 
 
 class Front:
-    """An ASGI application. It sees only what came through a `Connection`."""
+    """What is to be done with one exchange after the other."""
 
     def __init__(
         self,
@@ -37,7 +35,6 @@ class Front:
         keys: ApiKeys,
     ) -> None:
         self._settings, self._keys, self._cors = settings, keys, Cors(settings)
-        self._bodies = BodyMemory(settings)
         self._model = info.model
         base = f"/models/{settings.model_route}"
         self._routes: dict[str, tuple[str, Handler]] = {
@@ -61,8 +58,7 @@ class Front:
             **page.routes(),
         }
 
-    async def __call__(self, scope: Any, receive: Callable[[], Awaitable[Any]], send: Any) -> None:
-        exchange = Exchange(scope, receive, send, self._settings, self._bodies)
+    async def __call__(self, exchange: Exchange) -> None:
         try:
             if self._cors:
                 exchange.common = self._cors.headers(exchange)

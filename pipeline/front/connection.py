@@ -1,73 +1,78 @@
-"""One client connection: uvicorn's protocol, with time-outs for clients that are slow in either direction.
+"""One client connection: its requests are answered one after the other, whatever the client does.
 
-What uvicorn leaves open and a public server must not: headers or a body that never end, a client that never reads,
-answers to malformed requests as JSON, answers that are lost because the connection is closed on data that nobody
-read, and telling *every* request of a connection that the client is gone.
+A public server must bear headers or a body that never end, a client that never reads, and one that sends nonsense.
+It must not lose an answer because the connection is closed on data that nobody read, and must notice when nobody is
+there any more.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import cast
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-
+from pipeline.front.body_memory import BodyMemory
 from pipeline.front.errors import TIMED_OUT, UNAVAILABLE, ApiError, retry_later
-from pipeline.front.responses import UntilClose, plain_response
+from pipeline.front.exchange import Exchange
+from pipeline.front.half_close import HalfClosed, Resets
+from pipeline.front.request_body import RequestBody
+from pipeline.front.request_parser import Head, RequestParser
+from pipeline.front.responses import CONTINUE, Clock, Response, plain_response
 from pipeline.front.settings import FrontSettings
+from pipeline.front.writing_side import WritingSide
 
-EXTENSION = "ringserve.connection"  # where the application finds the connection in its scope
 _MAX_WATCHING = 64  # connections to the port of /metrics beyond all others
 _MAX_REFUSED = 256  # connections beyond the limit that are told so; others are closed at once
-_MAX_HEADERS = 256  # of a request, trailers included
 _MAX_PIPELINED = 16  # requests that wait behind one that is being answered before reading pauses
 _MOST_PIPELINED = 256  # requests that what was read till then may hold; tiny ones would be thousands
-_LONGEST_LINGER_S = 30.0
-_LINGER_S = 2.0  # for a client that sends nothing more to read its last answer and close
+_MOST_HELD = 1 << 16  # bytes of a body that nobody has taken before reading pauses
 
 
 class TooManyRequestsError(Exception):
     """A client sends more requests than anybody would without waiting for answers."""
 
 
-class Connection(HttpToolsProtocol):
-    """`on_lost` holds what is to be called once when the connection is gone, with why it is; `lost` tells that it is
-    for ever after."""
+@dataclass(slots=True)
+class Serving:
+    """What all connections have in common. Made inside a running loop."""
 
-    def __init__(self, *args: Any, settings: FrontSettings, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.settings = settings
-        self.timeout_keep_alive = settings.keep_alive_s  # type: ignore[assignment]
-        self.on_lost: set[Callable[[str], None]] = set()
-        self._why_lost = "the client closed the connection"
-        self.lost = False
-        self._slow: asyncio.TimerHandle | None = None  # runs while a request is incomplete
-        self._stalled: asyncio.TimerHandle | None = None  # runs while the client does not read
-        self._receiving = False
-        self._in_headers = True
-        self._unparsed_bytes = 0  # of headers that may not be complete yet
-        self._header_bytes = self._header_count = 0
-        self._cause: ApiError | None = None  # of an exception in a callback, of which the parser tells no more
+    settings: FrontSettings
+    application: Callable[[Exchange], Awaitable[None]]
+    bodies: BodyMemory
+    clock: Clock = field(default_factory=Clock)
+    resets: Resets = field(default_factory=Resets)
+    connections: set[Connection] = field(default_factory=set)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+class Connection(WritingSide):
+    """A `Line` for its exchanges, and the sink of its parser."""
+
+    def __init__(self, serving: Serving) -> None:
+        super().__init__(serving.settings)
+        self._serving = serving
+        self._parser: RequestParser | None = RequestParser(self, self.settings)
+        self._read_paused = False
+        self._slow: asyncio.TimerHandle | None = None  # runs while a request is incomplete, or none is there
+        self._ended = False  # the client has said that it sends nothing more
+        self._half_closed: HalfClosed | None = None  # and waits for answers
+        self._receiving = self._in_headers = False
         self._fault: ApiError | None = None  # what ends the connection once all before it is answered
-        self._active: RequestResponseCycle | None = None  # the request that the application works on
-        self._leaving = False  # everything is said; what still comes is not looked at
-        self._leave_by = 0.0  # on the loop's clock
-
-    def abort(self) -> None:
-        """Close at once, without waiting until the client has read what was written."""
-        if self.transport is not None:
-            self.transport.abort()
+        self._queue: deque[Exchange] = deque()  # behind the active one
+        self._active: Exchange | None = None  # that the application works on
+        self._newest: Exchange | None = None  # whose body may still come in
 
     # ---- the life of a connection ---------------------------------------------------------------------------
 
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._polite = SimpleNamespace(write=transport.write, is_closing=self._is_closing, close=self._leave)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's has another base
+        self.client = (transport.get_extra_info("peername") or ("",))[0]
+        self.port = transport.get_extra_info("sockname")[1]
+        self._serving.connections.add(self)
         self._limit_request(self.settings.keep_alive_s)
-        beyond = len(self.connections) - self._most_connections()
+        beyond = len(self._serving.connections) - self._most_connections()
         if beyond > _MAX_REFUSED:
             self.abort()
         elif beyond > 0:
@@ -75,141 +80,147 @@ class Connection(HttpToolsProtocol):
 
     def _most_connections(self) -> int:
         """Whoever watches a server that is overrun still gets in at the port that is for that."""
-        watching = self.server is not None and self.server[1] == self.settings.metrics_port
+        watching = self.port == self.settings.metrics_port
         return self.settings.max_connections + (_MAX_WATCHING if watching else 0)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._slow, self._stalled):
-            if timer is not None:
-                timer.cancel()
-        self.pipeline.clear()
-        self.lost = True
-        if self._active is not None:  # uvicorn tells the newest request alone
-            self._active.disconnected = True
+        self._serving.connections.discard(self)
+        self._limit_request(None)
+        self._stop_probing()
+        for exchange in (self._active, self._newest):
+            if exchange is not None:
+                exchange.break_off()
+        self._queue.clear()
+        self._parser = self._active = self._newest = None
         super().connection_lost(exc)
-        lost, self.on_lost = self.on_lost, set()
-        for notify in lost:
-            notify(self._why_lost)
 
-    def timeout_keep_alive_handler(self) -> None:
-        self._leave()
+    def _leave(self) -> None:
+        if self._leaving or self.transport.is_closing():
+            return
+        self._limit_request(None)
+        self._stop_probing()
+        self._queue.clear()
+        self._say_goodbye(client_ended=self._ended)
+        self._pace_reading()
 
     def shutdown(self) -> None:
         """The server drains."""
-        if self.cycle is None or self.cycle.response_complete:
+        if self._active is None:
             self._leave()
         else:
-            self.cycle.keep_alive = False
+            self._keep_alive_no_more()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._active = cycle
-        super()._start_asgi_task(cycle, app)
+    def _keep_alive_no_more(self) -> None:
+        if self._newest is not None:
+            self._newest.response.keep_alive = False
 
-    def on_response_complete(self) -> None:
-        if not self._leaving:
-            super().on_response_complete()
-            self._conclude()
+    # ---- one request after the other ------------------------------------------------------------------------
 
-    # ---- leaving: closing on data that was not read would take the last answer with it ------------------------
+    def _start(self, exchange: Exchange) -> None:
+        self._active = exchange
+        task = self._loop.create_task(self._run(exchange))
+        self._serving.tasks.add(task)
+        task.add_done_callback(self._serving.tasks.discard)
 
-    def _leave(self) -> None:
-        """Say that nothing more follows, and wait a little for the client to go first."""
-        if self._leaving or self.transport.is_closing():
+    async def _run(self, exchange: Exchange) -> None:
+        try:
+            await self._serving.application(exchange)
+        except asyncio.CancelledError:  # the grace period of a shutdown is over
+            if not exchange.started:
+                await exchange.refuse(ApiError(503, "the server is shutting down", kind=UNAVAILABLE))
+        finally:
+            if not exchange.over:
+                self.abort()
+
+    def taken(self) -> None:
+        self._pace_reading()
+
+    def answered(self) -> None:
+        done, self._active = self._active, None
+        if self._leaving:
             return
-        self._leaving = True
+        if done is not None and not done.response.keep_alive:
+            self._leave()
+        elif self._queue:
+            self._start(self._queue.popleft())
+        elif not self._receiving:
+            self._rest()
+        self._conclude()
+        self._pace_reading()
+
+    def _rest(self) -> None:
+        """There is no request."""
+        self._newest = None
+        self._limit_request(self.settings.keep_alive_s)
+
+    # ---- what the parser finds ------------------------------------------------------------------------------
+
+    def on_begin(self) -> None:
+        if len(self._queue) >= _MOST_PIPELINED:
+            raise TooManyRequestsError
+        self._receiving = self._in_headers = True
+        self._limit_request(self.settings.header_timeout_s)
+
+    def on_head(self, head: Head) -> None:
+        self._in_headers = False
+        self._limit_request(self.settings.body_timeout_s)
+        serving = self._serving
+        response = Response(self, serving.clock, head)
+        self._newest = Exchange(head, RequestBody(), response, self, self.settings, serving.bodies)
+        if self._active is None:
+            self._start(self._newest)
+        else:
+            self._queue.append(self._newest)
+
+    def on_body(self, data: bytes) -> None:
+        if self._newest is not None and not self._newest.response.complete:
+            self._newest.body.add(data)
+
+    def on_end(self) -> None:
+        self._receiving = False
         self._limit_request(None)
-        self._unset_keepalive_if_required()
-        self.pipeline.clear()
-        self.transport.write_eof()
-        self.flow.resume_reading()
-        self._leave_by = self.loop.time() + _LONGEST_LINGER_S
-        if not self.flow.write_paused:
-            self._linger()
-
-    def _linger(self) -> None:
-        """Once more as long as it takes; but not for ever, for a client that never ends."""
-        self._abort_in(min(_LINGER_S, max(self._leave_by - self.loop.time(), 0)))
-
-    def _linger_on(self) -> bool:
-        """What is not even with the kernel yet would be lost."""
-        unsent = self._leaving and self.transport.get_write_buffer_size() > 0
-        if unsent and self.loop.time() < self._leave_by:
-            self._linger()
-            return True
-        return False
-
-    def _is_closing(self) -> bool:
-        return self._leaving or bool(self.transport.is_closing())
+        if self._newest is not None:
+            self._newest.body.finish()
+        if self._active is None:  # it was answered before it was complete
+            self._rest()
 
     # ---- clients that send too slowly, too much, or nonsense ------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self._leaving and not self.flow.write_paused:
+        if self._leaving and not self.write_paused:
             self._linger()
-        if self._leaving or self._fault is not None:
+        if self._leaving or self._fault is not None or self._parser is None:
             return
-        self._unparsed_bytes += len(data)
-        super().data_received(data)
-        if self._in_headers and self._unparsed_bytes > self.settings.header_limit_bytes:
-            self._refuse(self._headers_too_long())
-        elif 0 < len(self.pipeline) < _MAX_PIPELINED and len(self.cycle.body) <= HIGH_WATER_LIMIT:
-            self.flow.resume_reading()  # to see that the client goes away
-
-    def on_message_begin(self) -> None:
-        if len(self.pipeline) >= _MOST_PIPELINED:
-            raise TooManyRequestsError  # the parser stops, and reports it as a request that is not valid
-        super().on_message_begin()
-        self._receiving = self._in_headers = True
-        self._header_bytes = self._header_count = 0
-        self.scope["extensions"] = {EXTENSION: {"connection": self}}
-        self._limit_request(self.settings.header_timeout_s)
-
-    def on_url(self, url: bytes) -> None:
-        self._count_header(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_count += 1
-        self._count_header(len(name) + len(value) + len(": \r\n"))
-        super().on_header(name, value)
-
-    def _count_header(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > self.settings.header_limit_bytes:
-            raise self._headers_too_long()
-        if self._header_count > _MAX_HEADERS:
-            self._cause = ApiError(431, f"there are more than {_MAX_HEADERS} headers")
-            raise self._cause
-
-    def _headers_too_long(self) -> ApiError:
-        limit = self.settings.header_limit_bytes
-        self._cause = ApiError(431, f"the request line and the headers are longer than {limit} bytes")
-        return self._cause
-
-    def on_headers_complete(self) -> None:
-        self._in_headers = False
-        self._limit_request(self.settings.body_timeout_s)
-        super().on_headers_complete()
-        self.cycle.transport = self._polite  # type: ignore[assignment]
-        if self.scope["http_version"] != "1.1":
-            self.cycle.send = UntilClose(self.cycle).send  # type: ignore[method-assign]
-
-    def on_message_complete(self) -> None:
-        self._receiving = False
-        self._unparsed_bytes = 0
-        self._limit_request(None)
-        super().on_message_complete()
-
-    def send_400_response(self, msg: str) -> None:
-        if len(self.pipeline) >= _MOST_PIPELINED:
+        try:
+            self._parser.feed(data)
+        except ApiError as fault:
+            self._refuse(fault)
+        except TooManyRequestsError:
             self.abort()
+        self._pace_reading()
+
+    def _pace_reading(self) -> None:
+        """Pause while more is there than is needed; else read on, if only to see that the client goes away."""
+        pause = self._fault is None and not self._leaving and self._holds_enough
+        if self._ended or pause == self._read_paused or self.transport.is_closing():
+            return
+        self._read_paused = pause
+        if pause:
+            self.transport.pause_reading()
         else:
-            self._refuse(self._cause or ApiError(400, "this is not a valid HTTP request"))
+            self.transport.resume_reading()
+
+    @property
+    def _holds_enough(self) -> bool:
+        newest = self._newest
+        if newest is not None and newest.body.held > _MOST_HELD and not newest.response.complete:
+            return True
+        return len(self._queue) >= _MAX_PIPELINED
 
     def _limit_request(self, seconds: float | None) -> None:
         if self._slow is not None:
             self._slow.cancel()
-        self._slow = None if seconds is None else self.loop.call_later(seconds, self._too_slow)
+        self._slow = None if seconds is None else self._loop.call_later(seconds, self._too_slow)
 
     def _too_slow(self) -> None:
         if self._answering and self._incomplete is not self._active:
@@ -226,61 +237,56 @@ class Connection(HttpToolsProtocol):
             return
         self._fault = fault
         self._limit_request(None)
-        self.flow.resume_reading()  # to see that the client goes away
         incomplete = self._incomplete
         if incomplete is not None:
-            incomplete.disconnected = True  # whoever waits for the rest of its body gets to know
-            incomplete.message_event.set()
-            if self.pipeline and self.pipeline[0][0] is incomplete:
-                self.pipeline.popleft()
+            incomplete.break_off()  # whoever waits for the rest of its body gets to know
+            if self._queue and self._queue[-1] is incomplete:
+                self._queue.pop()
         self._conclude()
 
     @property
-    def _incomplete(self) -> RequestResponseCycle | None:
+    def _incomplete(self) -> Exchange | None:
         """The request whose body is still coming in."""
-        return self.cycle if self._receiving and not self._in_headers else None
+        return self._newest if self._receiving and not self._in_headers else None
 
     @property
     def _answering(self) -> bool:
         """An answer is being written, or computed for a request that has arrived."""
         active = self._active
-        if self.pipeline:
+        if self._queue:
             return True
-        if active is None or active.response_complete or active.disconnected:
+        if active is None or active.response.gone:
             return False
-        return active.response_started or not active.more_body
+        return active.started or active.body.complete
 
     def _conclude(self) -> None:
         """Say what is wrong, once it can't end up inside another answer, and leave."""
         if self._fault is None or self._leaving or self._answering:
             return
-        if self._incomplete is None or not self._incomplete.response_started:
+        if self._incomplete is None or not self._incomplete.started:
             self.transport.write(plain_response(self._fault))
         self._leave()
 
-    # ---- clients that do not read ---------------------------------------------------------------------------
+    # ---- clients that send no more ----------------------------------------------------------------------------
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        seconds = self.settings.write_timeout_s
-        self._abort_in(seconds, f"the client did not read for {seconds:g} s")
+    def eof_received(self) -> bool:
+        """Whether the connection stays open, for the answers that are due."""
+        self._ended = True
+        if self._receiving:
+            self._refuse(ApiError(400, "the request is incomplete: the client said that it sends nothing more"))
+        if self._leaving or self._active is None:
+            return False
+        self._keep_alive_no_more()
+        self._half_closed = HalfClosed(self.transport, self._serving.resets, self._probe, self.abort)
+        return True
 
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
-        if self._leaving:
-            self._linger()
+    def _probe(self) -> None:
+        """Interim responses may come at any time before an answer (RFC 9110, 15.2), but not in HTTP/1.0."""
+        active = self._active
+        if active is not None and active.modern and not active.started and not self.write_paused:
+            self.transport.write(CONTINUE)
 
-    def _abort_in(self, seconds: float, why: str = "") -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-        self._stalled = self.loop.call_later(seconds, self._cut_off, why)
-
-    def _cut_off(self, why: str) -> None:
-        self._stalled = None
-        if self._linger_on():
-            return
-        self._why_lost = why or self._why_lost
-        self.abort()
+    def _stop_probing(self) -> None:
+        if self._half_closed is not None:
+            self._half_closed.stop()
+            self._half_closed = None

@@ -1,20 +1,23 @@
-"""A request and its answer, as handlers see them: a thin layer over ASGI."""
+"""A request and its answer, as handlers see them."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
 from pipeline.front.body_memory import BodyMemory
-from pipeline.front.connection import EXTENSION, Connection
-from pipeline.front.errors import ApiError, ClientGone
+from pipeline.front.errors import ApiError
+from pipeline.front.json_body import parse_json
+from pipeline.front.line import Line
 from pipeline.front.outbox import Outbox
+from pipeline.front.request_body import RequestBody
+from pipeline.front.request_parser import Head
+from pipeline.front.responses import CONTINUE, Response
 from pipeline.front.settings import FrontSettings
 
-Send = Callable[[Any], Awaitable[None]]
 JSON = b"application/json"
 Header = tuple[bytes, bytes]
 REQUEST_ID = b"x-request-id"
@@ -22,31 +25,43 @@ _LONGEST_ID = 128
 
 
 class Exchange:
-    """`started` says that the status line is out: an error can't be told with a status any more."""
+    """`body` and `response` are what the connection has to know of it; handlers have the methods."""
 
     def __init__(
         self,
-        scope: Any,
-        receive: Callable[[], Awaitable[Any]],
-        send: Send,
+        head: Head,
+        body: RequestBody,
+        response: Response,
+        connection: Line,
         settings: FrontSettings,
         bodies: BodyMemory,
     ) -> None:
-        self.method: str = scope["method"]
-        self.path: str = scope["path"]
-        self.query: bytes = scope["query_string"]
-        self.client: str = scope["client"][0] if scope["client"] else ""
-        self.port: int = scope["server"][1]  # that the client connected to
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.method, self.path, self.query, self.headers = head.method, head.path, head.query, head.headers
+        self.modern = head.modern  # HTTP/1.1
+        self.body, self.response, self.connection = body, response, connection
+        self.client, self.port = connection.client, connection.port
         self.common: Sequence[Header] = ()  # headers of the answer, whatever it is
         self.client_id = _client_id(self.headers.get(REQUEST_ID, b""))
         self.request_id = self.client_id or secrets.token_hex(8).encode()  # of the answer, whatever it is
-        self.connection: Connection = scope["extensions"][EXTENSION]["connection"]
-        self._chunks: bool = scope["http_version"] == "1.1"
-        self.started = False
+        self._invites = head.modern and self.headers.get(b"expect", b"").lower() == b"100-continue"
         self._unread = False  # the body was given up half-way
         self.body_bytes = 0
-        self._receive, self._send, self._settings, self._bodies = receive, send, settings, bodies
+        self._settings, self._bodies = settings, bodies
+
+    @property
+    def started(self) -> bool:
+        """The status line is out: an error can't be told with a status any more."""
+        return self.response.started
+
+    @property
+    def over(self) -> bool:
+        """Everything is said, or nobody is there to listen."""
+        return self.response.complete or self.response.gone
+
+    def break_off(self) -> None:
+        """The client is gone, or will be as soon as it knows why."""
+        self.response.gone = True
+        self.body.break_off()
 
     # ---- the request ----------------------------------------------------------------------------------------
 
@@ -54,10 +69,7 @@ class Exchange:
         """The body, which must be a JSON object. Raises ApiError 400, 413, 415, 503; ClientGone."""
         content = await self._read_body()
         self.body_bytes = len(content)
-        try:
-            body = orjson.loads(content)
-        except orjson.JSONDecodeError as error:
-            raise ApiError(400, f"the body is not valid JSON: {error}") from None
+        body = parse_json(content)
         if not isinstance(body, dict):
             raise ApiError(400, "the body must be a JSON object")
         return body
@@ -83,11 +95,12 @@ class Exchange:
 
     async def _read_part(self, parts: list[bytes]) -> bool:
         """Whether there is more. Raises ClientGone."""
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone("the client closed the connection")
-        parts.append(message["body"])
-        return bool(message["more_body"])
+        if self._invites and self.body.awaited:
+            self.connection.transport.write(CONTINUE)
+        self._invites = False
+        parts.append(await self.body.take())
+        self.connection.taken()
+        return not self.body.complete
 
     def _announced(self) -> int:
         length = self.headers.get(b"content-length", b"0")
@@ -100,21 +113,20 @@ class Exchange:
     # ---- the answer -----------------------------------------------------------------------------------------
 
     async def start(self, status: int, content_type: bytes | None, headers: Sequence[Header] = ()) -> None:
-        self.started = True
         every = [(REQUEST_ID, self.request_id), *self.common, *headers]
         if content_type is not None:
             every.append((b"content-type", content_type))
-        await self._send({"type": "http.response.start", "status": status, "headers": every})
+        await self.response.start(status, every)
 
     async def write(self, body: bytes) -> None:
         """A part of an answer whose length was not told; waits while the client does not keep up."""
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        await self.response.write(body)
 
     @property
     def keeps_up(self) -> bool:
         """The client is there, reads what is written, and knows chunks."""
         connection = self.connection
-        return self._chunks and not connection.flow.write_paused and not connection.transport.is_closing()
+        return self.modern and not connection.write_paused and not connection.transport.is_closing()
 
     def write_soon(self, body: bytes, outbox: Outbox) -> None:
         """As `write`, for every token, where the client `keeps_up`: HTTP's chunk goes to the transport itself. Nobody
@@ -122,7 +134,7 @@ class Exchange:
         outbox.put(self.connection.transport, b"%x\r\n%b\r\n" % (len(body), body))
 
     async def end(self, body: bytes = b"") -> None:
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        await self.response.end(body)
 
     async def respond(
         self, status: int, body: bytes, content_type: bytes = JSON, headers: Sequence[Header] = ()
@@ -132,8 +144,9 @@ class Exchange:
 
     async def refuse(self, error: ApiError) -> None:
         """An error with its status. The connection ends with one that leaves the body unread."""
-        close = [(b"connection", b"close")] if self._unread else []
-        await self.respond(error.status, error.body(), headers=[*error.headers, *close])
+        if self._unread:
+            self.response.keep_alive = False
+        await self.respond(error.status, error.body(), headers=error.headers)
 
 
 async def answer_json(exchange: Exchange, value: Any) -> None:

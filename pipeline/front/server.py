@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 
-import uvicorn
 import uvloop
 
 from model.tokenizer import Tokenizer
@@ -18,7 +16,8 @@ from pipeline.front.access import ApiKeys
 from pipeline.front.admission import Admission
 from pipeline.front.app import Front
 from pipeline.front.backend import Backend
-from pipeline.front.connection import Connection
+from pipeline.front.body_memory import BodyMemory
+from pipeline.front.connection import Connection, Serving
 from pipeline.front.follow import follow
 from pipeline.front.generate_routes import GenerateRoutes
 from pipeline.front.info_routes import InfoRoutes
@@ -45,6 +44,7 @@ from pipeline.stats import (
 log = logging.getLogger("ringserve.front")
 
 _BACKLOG = 2048  # connections that wait to be accepted
+_BEAT_S = 0.1
 _LAST_WRITES_S = 0.05
 _FLUSH_S = 1.0  # for answers that are complete, or cut off, to be written to their clients at the end
 
@@ -70,7 +70,6 @@ def run_front(
     """
     configure_logging("front", level=settings.log_level, form=settings.log_format)
     share_one_heap()
-    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # the application logs its own errors, with the stage
     tokenizer = load_tokenizer() if load_tokenizer else None
     listeners = listeners or [bind(settings.host, settings.port)]
     page = StatsPage.from_handle(stats)
@@ -127,7 +126,7 @@ async def _serve(
         on_listening(host, port)
     try:
         with throttled(logging.getLogger("ringserve.front")):
-            await server.serve(sockets=list(listeners))
+            await server.serve(listeners)
     finally:
         counters.set(FrontCounter.READY, 0)
         watch.cancel()
@@ -137,9 +136,9 @@ async def _serve(
             await watch
 
 
-class Server(uvicorn.Server):
-    """uvicorn's server, with our connections, and ends of our own. While it drains it accepts connections and refuses
-    requests for text; then it closes the connections and stops. `launched`: a launcher says when to drain."""
+class Server:
+    """Accepts connections, and ends them. While it drains it accepts connections and refuses requests for text; then
+    it closes the connections and stops. `launched`: a launcher says when to drain. Made inside a running loop."""
 
     def __init__(
         self,
@@ -151,23 +150,46 @@ class Server(uvicorn.Server):
         *,
         launched: bool,
     ) -> None:
-        config = uvicorn.Config(
-            app,
-            http=functools.partial(Connection, settings=settings),  # type: ignore[arg-type]
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]
-            timeout_graceful_shutdown=_FLUSH_S,  # type: ignore[arg-type]
-            backlog=_BACKLOG,
-        )
-        super().__init__(config)
+        self._serving = Serving(settings, app, BodyMemory(settings))
         self._settings, self._admission, self._counters = settings, admission, counters
         self._on_shutdown, self._launched = on_shutdown, launched
         self._draining: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._flush_s = _FLUSH_S
+
+    async def serve(self, listeners: Sequence[socket.socket]) -> None:
+        """Until `end`, or the end of a drain."""
+        loop = asyncio.get_running_loop()
+        with self._signals():
+            accepting = [
+                await loop.create_server(lambda: Connection(self._serving), sock=listener, backlog=_BACKLOG)
+                for listener in listeners
+            ]
+            await self._beat()
+            for server in accepting:
+                server.close()
+            await self._shut_down()
+
+    async def _beat(self) -> None:
+        """Ten times a second, so that the launcher can see that this process gets on."""
+        while not self._stopping.is_set():
+            self._counters.add(FrontCounter.BEAT)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_BEAT_S):
+                    await self._stopping.wait()
+
+    async def _shut_down(self) -> None:
+        """Streams without an end must be ended, or they would hold up the drain; what takes longer is cut off."""
+        self._on_shutdown()
+        for connection in list(self._serving.connections):
+            connection.shutdown()
+        await asyncio.sleep(_BEAT_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._flush_s):
+                while self._serving.connections or self._serving.tasks:
+                    await asyncio.sleep(_BEAT_S)
+        for task in self._serving.tasks:
+            task.cancel()
 
     def drain(self) -> None:
         """Begin to; twice is harmless."""
@@ -177,37 +199,28 @@ class Server(uvicorn.Server):
     async def _drain(self) -> None:
         log.info("draining: requests under way have %g s", self._settings.drain_timeout_s)
         await self._admission.drain(self._settings.drain_timeout_s)
-        self.should_exit = True
+        self._stopping.set()
 
     def end(self) -> None:
         """At once: requests under way are told so."""
-        self.config.timeout_graceful_shutdown = 0
-        self.should_exit = True
-
-    async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: the launcher can see that this process gets on."""
-        self._counters.add(FrontCounter.BEAT)
-        return await super().on_tick(counter)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Streams without an end must be ended, or they would hold up the drain."""
-        self._on_shutdown()
-        await super().shutdown(sockets)
+        self._flush_s = 0.0
+        self._stopping.set()
 
     async def part(self) -> None:
         """From clients that have not gone by themselves: after what is written to them, then at once."""
         for end in ("close", "abort"):
             await asyncio.sleep(_LAST_WRITES_S)
-            for connection in list(self.server_state.connections):
+            for connection in list(self._serving.connections):
                 getattr(connection.transport, end)()
         await asyncio.sleep(0)
+        self._serving.resets.close()
 
     async def stop_when(self, event: asyncio.Event) -> None:
         await event.wait()
-        self.should_exit = True
+        self._stopping.set()
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def _signals(self) -> Iterator[None]:
         """The first signal drains, the second one ends at once; the process exits with 0 either way. A launcher says
         when to drain, and its signal ends at once."""
         loop = asyncio.get_running_loop()
