@@ -126,7 +126,7 @@ class RequestParser:
         elif name in _ONCE and name in self._headers:
             raise ApiError(400, f"{name.decode()} must not be there twice")
         else:
-            self._headers[name] = value.strip(b" \t")
+            self._headers[name] = value.strip(b" " if name == _CODING else b" \t")  # as the parser in C does
 
     def on_headers_complete(self) -> None:
         if not self._muted:

@@ -100,6 +100,7 @@ SHOWN_TO_PEOPLE = {
     "model/tokenizer/chat.py",  # templates may name the day
     "pipeline/front/openai_answer.py",  # `created`
     "pipeline/front/info_routes.py",
+    "pipeline/front/responses.py",  # the header `date`
     "pipeline/launcher/restarts.py",  # the report
     "pipeline/logs.py",
     "pipeline/sampling/logits_files.py",  # names of files
