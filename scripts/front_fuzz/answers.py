@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from front_fuzz.framing import SMUGGLED_ID
+
 _STREAMS = (b"text/event-stream",)
 _LEAKS = (b"Traceback", b"site-packages", b"/pipeline/", b'File "', b".py", b"0x7f")
 _FINE_5XX = (501, 505)  # protocol answers: not implemented, version not supported
@@ -99,6 +101,14 @@ def check_answer(answer: Answer) -> None:
         _check_success(answer)
     elif answer.status not in (200, 204):
         raise BadAnswerError(f"status {answer.status}")
+
+
+def check_count(answers: list[Answer], count: int | None) -> None:
+    """Raises BadAnswerError for an answer too many or too few, or one to what is not a request."""
+    if count is not None and len(answers) != count:
+        raise BadAnswerError(f"{len(answers)} answers in place of {count}")
+    if any(answer.headers.get(b"x-request-id") == SMUGGLED_ID for answer in answers):
+        raise BadAnswerError("the body of a request was taken for a request")
 
 
 def _check_error(answer: Answer) -> None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from random import Random
 
 from front_fuzz import bodies, messages
+from front_fuzz.framing import cases as framings
 
 LAST = b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 """Behind everything else: if it is understood, the server and the client agree where requests begin and end."""
+
+
+_FRAMINGS = tuple(framings())
 
 
 class Ending(Enum):
@@ -32,6 +37,7 @@ class Case:
     ending: Ending = Ending.READ
     pause_s: float = 0.0
     bodiless: bool = False  # the first answer has none, whatever its headers say: it is to a HEAD request
+    answers: int | None = None  # as many there must be; none of them to what is the body of a request
 
     @property
     def data(self) -> bytes:
@@ -65,6 +71,16 @@ def _good(number: int, random: Random) -> Case:
         head = random.random() < 0.3
         return Case(number, (messages.request(b"HEAD" if head else b"GET", target) + LAST,), bodiless=head)
     return Case(number, (_post(random, bodies.valid) + LAST,))
+
+
+def _framed(number: int, random: Random) -> Case:
+    """The body is a request, and where it ends can be read in several ways."""
+    framing = random.choice(_FRAMINGS)
+    data, answers = framing.message + LAST, 1 if framing.closes or not framing.right else 2
+    cuts = sorted(random.randrange(1, len(data)) for _ in range(random.randrange(4)))
+    parts = tuple(data[begin:end] for begin, end in pairwise((0, *cuts, len(data))))
+    ending = random.choice((Ending.READ, Ending.READ, Ending.HALF))
+    return Case(number, parts, ending, pause_s=random.choice((0.0, 0.002)), answers=answers)
 
 
 def _pipelined(number: int, random: Random) -> Case:
@@ -124,8 +140,8 @@ def _old(number: int, random: Random) -> Case:
 
 
 _KINDS = (
-    (0.50, _json), (0.20, _http), (0.08, _good), (0.05, _pipelined), (0.06, _in_pieces), (0.04, _cut_off),
-    (0.03, _impatient), (0.005, _unfinished), (0.005, _too_large), (0.03, _old),
+    (0.42, _json), (0.20, _http), (0.08, _framed), (0.08, _good), (0.05, _pipelined), (0.06, _in_pieces),
+    (0.04, _cut_off), (0.03, _impatient), (0.005, _unfinished), (0.005, _too_large), (0.03, _old),
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from front_fuzz.answers import BadAnswerError, check_answer, read_answers
+from front_fuzz.answers import BadAnswerError, check_answer, check_count, read_answers
 from front_fuzz.cases import Case, Ending
 
 PATIENCE_S = 20.0
@@ -45,6 +45,7 @@ class Client:
         if data is None:
             return
         answers = read_answers(data, bodiless=case.bodiless)
+        check_count(answers, case.answers)
         for answer in answers:
             self.statuses[answer.status] += 1
             check_answer(answer)
@@ -81,8 +82,8 @@ async def _receive(case: Case, reader: asyncio.StreamReader, writer: asyncio.Str
     with contextlib.suppress(OSError):  # it may be gone already
         if case.ending is Ending.HALF:
             writer.write_eof()
-            await reader.read()
-        elif case.ending is Ending.GLANCE:
+            return await reader.read()
+        if case.ending is Ending.GLANCE:
             await reader.read(_GLANCE)
         elif case.ending is Ending.RESET:
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

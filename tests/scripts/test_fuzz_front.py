@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from front_fuzz.answers import BadAnswerError, check_answer, read_answers
+from front_fuzz.answers import BadAnswerError, check_answer, check_count, read_answers
 from front_fuzz.cases import _KINDS, Case, Ending, make_case
 from front_fuzz.client import Client
 
@@ -94,6 +94,18 @@ def test_a_bad_answer_is_noticed(data):
     with pytest.raises(BadAnswerError):
         for answer in read_answers(data, bodiless=False):
             check_answer(answer)
+
+
+def test_an_answer_too_many_is_noticed():
+    answers = read_answers(GOOD[0] * 2, bodiless=False)
+    check_count(answers, 2)
+    check_count(answers, None)
+    for count in (1, 3):
+        with pytest.raises(BadAnswerError, match=f"2 answers in place of {count}"):
+            check_count(answers, count)
+    smuggled = GOOD[0].replace(JSON, JSON + b"x-request-id: smuggled\r\n")
+    with pytest.raises(BadAnswerError, match="taken for a request"):
+        check_count(read_answers(smuggled, bodiless=False), 1)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from front_fuzz.framing import FOLLOW, SMUGGLED, UPGRADES, Framing, cases, telling
 from pipeline.front import FrontSettings
 from pipeline.front.errors import ApiError
 from pipeline.front.request_parser import RequestParser
-
-from .framing import FOLLOW, SMUGGLED, UPGRADES, Case, cases, telling
 
 SETTINGS = FrontSettings(model_name="tiny", vocab_size=500, max_length=64, max_prompt=60, max_rows=2, max_queue=200)
 CASES = list(cases())
@@ -143,5 +142,5 @@ def test_the_body_behind_an_upgrade_is_read(shared):
 
 
 def test_a_case_is_what_it_says():
-    case = Case("x", (b"A: b",), b"body", True)
+    case = Framing("x", (b"A: b",), b"body", True)
     assert case.message == b"GET /version HTTP/1.1\r\nHost: x\r\nX-Request-Id: first\r\nA: b\r\n\r\nbody"

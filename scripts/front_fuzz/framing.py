@@ -5,11 +5,13 @@ The body of each is itself a request, `SMUGGLED`: a server that finds another en
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
-SMUGGLED = b"GET /version HTTP/1.1\r\nHost: x\r\nX-Request-Id: smuggled\r\n\r\n"
+SMUGGLED_ID = b"smuggled"
+SMUGGLED = b"GET /version HTTP/1.1\r\nHost: x\r\nX-Request-Id: " + SMUGGLED_ID + b"\r\n\r\n"
 FOLLOW = b"GET /version HTTP/1.1\r\nHost: x\r\nX-Request-Id: follow\r\n\r\n"
 LENGTH = str(len(SMUGGLED)).encode()
 SIZE = b"%x" % len(SMUGGLED)
@@ -18,7 +20,7 @@ CODED = b"Transfer-Encoding: chunked"
 
 
 @dataclass(frozen=True)
-class Case:
+class Framing:
     """`right`: it is one request, after which the connection can be used; else it is refused, and the last."""
 
     name: str
@@ -43,7 +45,11 @@ class Case:
         return b"HTTP/1.0" in self.line or any(header.lower() == b"connection: close" for header in self.headers)
 
 
-UPGRADES = {
+Named = Mapping[str, tuple[bytes, ...]]
+Bodies = dict[str, tuple[tuple[bytes, ...], bytes, bool]]
+"""Headers, body, and whether that is right."""
+
+UPGRADES: Named = {
     "none": (),
     "h2c": (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk"),
     "websocket": (b"Upgrade: websocket", b"Connection: Upgrade", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
@@ -52,8 +58,8 @@ UPGRADES = {
     "empty": (b"Connection: upgrade", b"Upgrade:"),
     "kept": (b"Connection: keep-alive, Upgrade", b"Upgrade: a, b"),
 }
-CONNECTIONS = {"default": (), "kept": (b"Connection: keep-alive",), "closed": (b"Connection: close",)}
-EXPECTATIONS = {"none": (), "continue": (b"Expect: 100-continue",), "unknown": (b"Expect: foo",)}
+CONNECTIONS: Named = {"default": (), "kept": (b"Connection: keep-alive",), "closed": (b"Connection: close",)}
+EXPECTATIONS: Named = {"none": (), "continue": (b"Expect: 100-continue",), "unknown": (b"Expect: foo",)}
 
 LENGTHS = {
     "exact": ((b"Content-Length: " + LENGTH,), True),
@@ -136,7 +142,7 @@ CHUNKS = {
     "coding as a trailer": (CHUNKED[:-2] + b"Transfer-Encoding: chunked\r\n\r\n", False),
     "trailer with a fold": (CHUNKED[:-2] + b"X: y\r\n z\r\n\r\n", False),
 }
-HEADS = {
+HEADS: Mapping[str, Mapping[str, Any]] = {
     "line feeds alone": {"end": b"\n"},
     "carriage returns alone": {"end": b"\r"},
     "NUL in a value": {"headers": (b"X: a\0b",)},
@@ -160,12 +166,12 @@ HEADS = {
 }
 
 
-def cases() -> Iterator[Case]:
+def cases() -> Iterator[Framing]:
     """Every kind of head with every right way to say where the body ends, and every wrong way with every Upgrade."""
     lengths = {name: (headers, SMUGGLED, right) for name, (headers, right) in LENGTHS.items()}
     codings = {name: (headers, CHUNKED, right) for name, (headers, right) in CODINGS.items()}
     chunks = {name: ((CODED,), body, right) for name, (body, right) in CHUNKS.items()}
-    none = {"none": ((), b"", True), "zero": ((b"Content-Length: 0",), b"", True)}
+    none: Bodies = {"none": ((), b"", True), "zero": ((b"Content-Length: 0",), b"", True)}
     for kind, bodies in (("length", lengths), ("coding", codings), ("chunks", chunks), ("body", none)):
         for name, (headers, body, right) in bodies.items():
             for upgrade, connection, expectation in product(UPGRADES, CONNECTIONS, EXPECTATIONS):
@@ -173,16 +179,16 @@ def cases() -> Iterator[Case]:
                     continue  # they make no difference to what is refused at once
                 more = UPGRADES[upgrade] + CONNECTIONS[connection] + EXPECTATIONS[expectation]
                 for order in (more + headers, headers + more) if more else (headers,):
-                    yield Case(f"{kind}: {name}, {upgrade}, {connection}, {expectation}", order, body, right)
+                    yield Framing(f"{kind}: {name}, {upgrade}, {connection}, {expectation}", order, body, right)
     for name, changes in HEADS.items():
         headers = changes.get("headers", (b"Content-Length: " + LENGTH,))
-        yield Case(name, headers, changes.get("body", SMUGGLED), False, changes.get("line", Case.line),
-                   changes.get("end", Case.end))  # fmt: skip
+        yield Framing(name, headers, changes.get("body", SMUGGLED), False, changes.get("line", Framing.line),
+                   changes.get("end", Framing.end))  # fmt: skip
 
 
-def telling() -> Iterator[Case]:
+def telling() -> Iterator[Framing]:
     """Those that are sent in pieces: each way to say where the body ends, with and without an Upgrade."""
-    seen = set()
+    seen: set[tuple[str, bool]] = set()
     for case in cases():
         key = case.name.replace(", closed", "").replace(", unknown", "").split(", ")[0]
         if (key, b"Upgrade: h2c" in case.headers) not in seen and "continue" not in case.name:
