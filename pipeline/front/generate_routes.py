@@ -25,7 +25,6 @@ from pipeline.stats import Counters, Histograms, RequestHistogram, StatsReader
 Parser = Callable[[dict[str, Any], int], Job]
 """Body and request number → what is asked for."""
 
-_MOST_LARGE = 256  # large bodies that wait to be parsed
 _LARGE_BODY = 1 << 16  # bytes; up to there parsing takes a few milliseconds at most
 
 
@@ -44,8 +43,11 @@ class GenerateRoutes:
         tokenizer: Tokenizer | None,
     ) -> None:
         self._settings, self._backend, self._tokenizer = settings, backend, tokenizer
-        self._admission, self._parser = admission, Worker("parser", _MOST_LARGE)
+        self._admission, self._parser = admission, Worker("parser")
         self._counters, self._times, self._stats, self._spans = counters, times, stats, spans
+
+    def close(self) -> None:
+        self._parser.close()
 
     async def llm_serving(self, exchange: Exchange) -> None:
         await self._serve(exchange, self._llm_serving_parser(None))

@@ -111,7 +111,8 @@ async def _serve(
     info = InfoRoutes(settings, backend, admission, stats, spans, ends)
     launched = isinstance(rings, Control)
     shown = PageRoutes(settings, stats, ends)
-    app = Front(settings, generate, TokenizeRoutes(settings, tokenizer), info, shown, keys)
+    tokenize = TokenizeRoutes(settings, tokenizer)
+    app = Front(settings, generate, tokenize, info, shown, keys)
     server = Server(app, settings, admission, counters, shown.feed.close, launched=launched)
     if isinstance(rings, FrontRings):
         backend.rewire(rings)
@@ -129,6 +130,8 @@ async def _serve(
             await server.serve(listeners)
     finally:
         counters.set(FrontCounter.READY, 0)
+        generate.close()
+        tokenize.close()
         watch.cancel()
         await backend.close()
         await server.part()

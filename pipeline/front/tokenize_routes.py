@@ -19,7 +19,6 @@ from pipeline.front.worker import Worker
 from pipeline.messages import TOO_LONG
 
 _SMALL_BODY = 2048  # bytes; up to there a thread would take longer than the tokenizer
-_MOST_WAITING = 64
 _MOST_IDS = 1 << 18  # that are listed, if no sequence can be longer; a list of many more keeps others waiting
 
 
@@ -28,7 +27,10 @@ class TokenizeRoutes:
 
     def __init__(self, settings: FrontSettings, tokenizer: Tokenizer | None) -> None:
         self._settings, self._tokenizer = settings, tokenizer
-        self._worker = Worker("tokenizer", _MOST_WAITING, background.lower_priority)
+        self._worker = Worker("tokenizer", background.lower_priority)
+
+    def close(self) -> None:
+        self._worker.close()
 
     async def tokenize(self, exchange: Exchange) -> None:
         await self._answer(exchange, self._tokenize)

@@ -13,24 +13,28 @@ from pipeline.front.exchange import Exchange
 
 T = TypeVar("T")
 
+MOST_BYTES = 64 << 20
+"""Of bodies that wait. What is parsed takes several times as much."""
+
 
 class Worker:
     """One thread: several would take turns with the event loop, and keep it waiting several times as long."""
 
-    def __init__(self, name: str, most_waiting: int, begin: Callable[[], None] | None = None) -> None:
+    def __init__(self, name: str, begin: Callable[[], None] | None = None) -> None:
         """`begin` is called by the thread first."""
         self._executor = ThreadPoolExecutor(1, background.PREFIX + name, begin)
-        self._most_waiting, self._waiting = most_waiting, 0
+        self._bytes = 0  # of the bodies that wait, and of the one that is worked on
 
     async def run(self, exchange: Exchange, work: Callable[[], T]) -> T:
         """What `work` returns or raises. Raises ApiError 429 when too many wait, ClientGone."""
-        if self._waiting >= self._most_waiting:
+        size = exchange.body_bytes
+        if self._bytes and self._bytes + size > MOST_BYTES:
             raise retry_later(429, "too many large requests wait; try again later", OVERLOADED, 1)
-        self._waiting += 1
+        self._bytes += size
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, _wanted, exchange, work)
         finally:
-            self._waiting -= 1
+            self._bytes -= size
 
     def close(self) -> None:
         """Nobody waits any more."""
