@@ -1,14 +1,14 @@
 """Whether one client can hurt another: what hostile requests do to a stream, to `/health` and to new clients.
 
-    python scripts/bench_isolation.py                             every kind, on the emulated device and the demo model
+    python scripts/bench_isolation.py                             every kind, emulated device and demo model
     python scripts/bench_isolation.py --config configs/demo.yaml  on one of them
     python scripts/bench_isolation.py --kinds tokenize-words,idle --rounds 2
     python scripts/bench_isolation.py --quick                     one round of a second; not for quoting
 
 A bystander streams a long completion, asks `/health` 20 times a second and comes four times a second as a new client,
 while an attacker sends one kind of request again and again, at the documented limits (docs/isolation.md). A figure is
-the longest of a turn, less the same while the attacker sends the same bytes at the same times to a sink: what
-it costs the shared CPUs to send them is no fault of the server's. Medians over rounds, with the least and the greatest.
+the longest of a turn, less the same while the attacker sends the same bytes at the same times to a sink: what it
+costs the shared CPUs to send them is no fault of the server's. Medians over rounds, with the least and the greatest.
 """
 
 from __future__ import annotations

@@ -154,7 +154,9 @@ class Stay:
 
     async def run(self, field: Field) -> None:
         if self.early:
-            await asyncio.gather(*(self._read_on(made, bytearray()) for made in field.connections), return_exceptions=True)
+            await asyncio.gather(
+                *(self._read_on(made, bytearray()) for made in field.connections), return_exceptions=True
+            )
         else:
             await asyncio.gather(*(self._stay(field, number) for number in range(self.connections)))
         await asyncio.Event().wait()  # connections stay open until the attack is over

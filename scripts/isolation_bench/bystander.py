@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import time
 from collections.abc import Callable, Coroutine
@@ -24,7 +25,7 @@ class Question:
     port: int
     prompt: str
     tokens: int  # of a stream; the next follows when it has ended
-    probes: bool = True  # /health and new clients, too
+    whole: bool = False  # to the end of the stream that runs at the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,13 @@ class Bystander:
             while self._tokens() < wanted:
                 await asyncio.sleep(0.002)
 
+    async def last(self) -> None:
+        """Wait for the end of the stream that runs now. Raises TimeoutError."""
+        stream = self.streams[-1]
+        async with asyncio.timeout(PATIENCE_S):
+            while stream.reason is None and not stream.error:
+                await asyncio.sleep(0.002)
+
     def _tokens(self) -> int:
         return sum(len(stream.tokens) for stream in self.streams)
 
@@ -128,16 +136,13 @@ async def _probe(
 ) -> tuple[list[Probe], list[Probe]]:
     """Until `end`; then what is under way is waited for."""
     health, newcomers = Probes(HEALTH_S), Probes(NEWCOMER_S)
-    if question.probes:
-        health.start(lambda: ask_health(question.port))
-        newcomers.start(lambda: ask_first_token(question.port))
+    health.start(lambda: ask_health(question.port))
+    newcomers.start(lambda: ask_first_token(question.port))
     await end
     health.stop()
     newcomers.stop()
-    try:
-        await bystander.more(_MORE)
-    except TimeoutError:
-        pass  # the gap that is still open tells
+    with contextlib.suppress(TimeoutError):  # the gap that is still open tells
+        await (bystander.last() if question.whole else bystander.more(_MORE))
     return await health.results(), await newcomers.results()
 
 

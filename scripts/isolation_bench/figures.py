@@ -138,7 +138,7 @@ def _line(row: Row) -> str:
     statuses: Counter[int] = Counter()
     for each in row.rounds:
         statuses.update(each.statuses or {})
-    answers = ", ".join(f"{count} × {status or 'none'}" for status, count in sorted(statuses.items()))
+    answers = ", ".join(f"{status or 'none'}: {count}" for status, count in sorted(statuses.items()))
     verdict = row.broken or ("**missed**" if row.missed else "met" if row.emulated else "")
     return f"| {row.title} | {' | '.join(cells)} | {row.failed} | {row.restarts} | {answers} | {verdict} |"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from isolation_bench import bodies
@@ -18,7 +18,7 @@ class Kind:
     name: str
     title: str
     requests: Maker
-    attack: Attack = Repeat()
+    attack: Attack = field(default_factory=Repeat)
     stand: str = USUAL
     kill: str | None = None  # stage that is killed as the attack begins, beside the sink too
 

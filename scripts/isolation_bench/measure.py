@@ -85,13 +85,23 @@ class Turn:
 
 
 def take_turn(
-    work: Workers, server: Server, kind: Kind, stand: Stand, port: int, seconds: float, pace: Pace | None = None
+    work: Workers,
+    server: Server,
+    kind: Kind,
+    stand: Stand,
+    port: int,
+    seconds: float,
+    *,
+    pace: Pace | None = None,
+    tokens: int | None = None,
 ) -> Turn:
-    """The attack goes to `port`, the bystander to the server. Raises AttackError, BystanderError."""
+    """The attack goes to `port`, the bystander to the server. With `tokens` its streams have so many, and the last is
+    read to its end. Raises AttackError, BystanderError."""
     ready = ask(work.attacker, Order(kind.name, stand.facts, port, seconds, pace))
     assert ready == "prepared"
     try:
-        ask(work.bystander, Question(server.port, PROMPT, min(_STREAM_TOKENS, stand.facts.max_length - 50)))
+        longest = min(_STREAM_TOKENS, stand.facts.max_length - 50)
+        ask(work.bystander, Question(server.port, PROMPT, tokens or longest, whole=tokens is not None))
     except BystanderError:
         ask(work.attacker, "go")
         raise
@@ -126,6 +136,6 @@ def _round(work: Workers, target: Target, kind: Kind, seconds: float) -> Round:
     attacked = take_turn(work, server, kind, stand, server.port, seconds)
     survivor = target.server()
     by_itself = target.restarts() - before - (kind.kill is not None) if survivor is server else len(STAGES)
-    beside = take_turn(work, survivor, kind, stand, work.sink_port, seconds, attacked.campaign.pace)
+    beside = take_turn(work, survivor, kind, stand, work.sink_port, seconds, pace=attacked.campaign.pace)
     statuses = counted(sent.status for sent in attacked.campaign.sent)
     return Round(harm(attacked.observed), harm(beside.observed), by_itself, statuses)
