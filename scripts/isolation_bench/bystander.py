@@ -14,7 +14,7 @@ from typing import Any
 from survival.streams import Job, Stream, read
 
 HEALTH_S, NEWCOMER_S = 0.05, 0.25  # between two of them
-PATIENCE_S = 60.0  # for what is under way when all is over
+PATIENCE_S = 20.0  # for what is under way when all is over
 _WARM, _MORE = 5, 3  # tokens before and after
 _RETRY_S = 0.05
 _HEALTH = b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"

@@ -35,6 +35,7 @@ class Round:
     sink: Harm
     restarts: int = 0
     statuses: Mapping[int, int] | None = None  # answers to the attacker; 0: none in time
+    lingers: bool = False  # work for the attacker goes on though it is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,14 @@ class Row:
         return sum(each.restarts for each in self.rounds)
 
     @property
+    def lingers(self) -> bool:
+        return any(each.lingers for each in self.rounds)
+
+    @property
     def missed(self) -> tuple[str, ...]:
         """Figures beyond the goal, and whatever must not happen at all."""
         beyond = [name for name in FIGURES if self.rounds and self.emulated and self.spread(name).median > GOAL_MS]
-        never = {"failed": self.failed, "restarts": self.restarts, "broken": self.broken}
+        never = {"failed": self.failed, "restarts": self.restarts, "lingers": self.lingers, "broken": self.broken}
         return (*beyond, *(name for name, value in never.items() if value))
 
     def told(self) -> dict[str, Any]:
@@ -140,6 +145,8 @@ def _line(row: Row) -> str:
         statuses.update(each.statuses or {})
     answers = ", ".join(f"{status or 'none'}: {count}" for status, count in sorted(statuses.items()))
     verdict = row.broken or ("**missed**" if row.missed else "met" if row.emulated else "")
+    if row.lingers:
+        verdict += ": its work goes on when the client is gone"
     return f"| {row.title} | {' | '.join(cells)} | {row.failed} | {row.restarts} | {answers} | {verdict} |"
 
 

@@ -25,7 +25,7 @@ from survival.server import STAGES, Server, ServerError, started
 Say = Callable[[str], None]
 PROMPT = "Question: What is a ring buffer?\nAnswer:"
 _STREAM_TOKENS = 50_000  # at most
-_REST_S, _LOOK_S = 30.0, 0.1
+_REST_S, _LOOK_S = 10.0, 0.1
 _NOTHING = ("num_requests_running", "num_requests_waiting", "requests_in_flight")
 
 
@@ -54,19 +54,22 @@ class Target:
 
     def server(self) -> Server:
         """At rest. Raises ServerError."""
-        if self._server is None or not _at_rest(self._server):
+        if self._server is None or not at_rest(self._server):
             self._life.close()
             log = self._directory / f"{self.stand.name.replace(' ', '-')}.log"
             self._server = self._life.enter_context(started(self.stand.file, self.stand.overrides, log))
         return self._server
 
-    def restarts(self) -> int:
-        """Of all its stages so far. Raises OSError."""
-        metrics = self.server().metrics()
+
+def restarts_of(server: Server) -> int:
+    """Of all its stages so far; where it is gone, one of each."""
+    with contextlib.suppress(OSError):
+        metrics = server.metrics()
         return int(sum(metrics[f'ringserve_restarts_total{{stage="{stage}"}}'] for stage in STAGES))
+    return len(STAGES)
 
 
-def _at_rest(server: Server) -> bool:
+def at_rest(server: Server) -> bool:
     """Wait until nothing is under way; False if that does not happen."""
     deadline = time.monotonic() + _REST_S
     while server.status is None and time.monotonic() < deadline:
@@ -132,10 +135,11 @@ def measure(
 
 def _round(work: Workers, target: Target, kind: Kind, seconds: float) -> Round:
     server, stand = target.server(), target.stand
-    before = target.restarts()
+    before = restarts_of(server)
     attacked = take_turn(work, server, kind, stand, server.port, seconds)
-    survivor = target.server()
-    by_itself = target.restarts() - before - (kind.kill is not None) if survivor is server else len(STAGES)
-    beside = take_turn(work, survivor, kind, stand, work.sink_port, seconds, pace=attacked.campaign.pace)
+    rests = at_rest(server)
+    restarts = restarts_of(server) - before - (kind.kill is not None)
+    beside = take_turn(work, target.server(), kind, stand, work.sink_port, seconds, pace=attacked.campaign.pace)
     statuses = counted(sent.status for sent in attacked.campaign.sent)
-    return Round(harm(attacked.observed), harm(beside.observed), by_itself, statuses)
+    lingers = not rests and server.status is None
+    return Round(harm(attacked.observed), harm(beside.observed), restarts, statuses, lingers)

@@ -13,7 +13,11 @@ EMULATED, DEMO = CONFIGS / "emulated_910b.yaml", CONFIGS / "demo.yaml"
 USUAL = "usual"
 
 _LONG = 131_072  # tokens: the context of today's models
-_BODY = ("pipeline.body_limit_bytes=4194304", "pipeline.log.level=warning")
+_BODY = (
+    "pipeline.body_limit_bytes=4194304",
+    "pipeline.drain_timeout_s=1",  # a server that is not at rest is replaced
+    "pipeline.log.level=warning",
+)
 _LONG_CONTEXT = (
     *_BODY,
     f"model_config.seq_length={_LONG}",

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from isolation_bench.kinds import KINDS
-from isolation_bench.measure import PROMPT, Target, take_turn, workers
+from isolation_bench.measure import PROMPT, Target, restarts_of, take_turn, workers
 from isolation_bench.progress import progress
 from isolation_bench.stands import EMULATED, USUAL, stands_of
 from model.emulated import expected_tokens
@@ -56,7 +56,7 @@ def target(stand, tmp_path_factory):
 def test_a_stream_goes_on_beside_hostile_requests(kind, target, work, undisturbed):
     """Tokens come while requests are being worked off; the stream is whole and has its text, and nothing restarts."""
     server = target.server()
-    pids, restarts = server.stages(), target.restarts()
+    pids, restarts = server.stages(), restarts_of(server)
     seen = []
     while not seen or not (seen[-1].goes_on or len(seen) == TRIES):  # another burst: the machine has other work, too
         turn = take_turn(work, server, kind, target.stand, server.port, ATTACK_S, tokens=TOKENS)
@@ -66,6 +66,6 @@ def test_a_stream_goes_on_beside_hostile_requests(kind, target, work, undisturbe
         assert all(track.ended for track in observed.tracks[:-1])
         assert not [probe.error for probe in observed.health if probe.error]
         assert target.server() is server, server.said()
-        assert (server.stages(), target.restarts()) == (pids, restarts), server.said()
+        assert (server.stages(), restarts_of(server)) == (pids, restarts), server.said()
         seen.append(progress(observed.tracks, turn.campaign.sent, 4 * STEP_MS / 1e3))
     assert seen[-1].goes_on, seen

@@ -80,6 +80,9 @@ def test_what_misses_the_goal_is_marked():
     assert not row(30, 120, 71, emulated=False).missed
     assert row(30, failed=1, restarts=2, emulated=False).missed == ("failed", "restarts")
     assert Row("x", "t", "d", True, (), "no stream").missed == ("broken",)
+    lingering = Row("x", "t", "d", True, (Round(Harm(1, 1, 1), Harm(1, 1, 1), lingers=True),))
+    assert lingering.missed == ("lingers",)
+    assert "goes on when the client is gone" in table([lingering])
 
 
 def test_the_table_is_markdown_with_one_part_per_device():
