@@ -8,8 +8,8 @@ PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch] pipeline/*/*.c)
 CONFIG  ?= configs/demo.yaml
 
-.PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-task1 bench-task2 compare-peers
-.PHONY: fuzz stress-ipc chaos soak verify sanitize test-aarch64 clean
+.PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
+.PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify sanitize test-aarch64 clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -62,6 +62,9 @@ bench-overhead: $(VENV)/.stamp-plot
 bench-serving: $(VENV)/.stamp-bench
 	$(BIN)/python scripts/bench_serving.py --config configs/demo.yaml --max-concurrency 8 --num-prompts 200 \
 	    --random-input-len 64 --random-output-len 64 --json bench-serving.json --plot bench-serving.png $(BENCH_FLAGS)
+
+bench-isolation: $(VENV)/.stamp-serve
+	$(BIN)/python scripts/bench_isolation.py --json bench-isolation.json $(BENCH_FLAGS)
 
 # The speed run of llm-serving's load, all 1500 requests at once, on an emulated device
 bench-task1: $(VENV)/.stamp-bench
