@@ -10,7 +10,6 @@ import orjson
 
 from pipeline.front.body_memory import BodyMemory
 from pipeline.front.errors import ApiError
-from pipeline.front.json_body import parse_json
 from pipeline.front.line import Line
 from pipeline.front.outbox import Outbox
 from pipeline.front.request_body import RequestBody
@@ -65,16 +64,8 @@ class Exchange:
 
     # ---- the request ----------------------------------------------------------------------------------------
 
-    async def read_json(self) -> dict[str, Any]:
-        """The body, which must be a JSON object. Raises ApiError 400, 413, 415, 503; ClientGone."""
-        content = await self._read_body()
-        self.body_bytes = len(content)
-        body = parse_json(content)
-        if not isinstance(body, dict):
-            raise ApiError(400, "the body must be a JSON object")
-        return body
-
-    async def _read_body(self) -> bytes:
+    async def read_body(self) -> bytes:
+        """All of it. Raises ApiError 413, 415, 503; ClientGone."""
         if self.headers.get(b"content-encoding", b"identity") != b"identity":
             raise ApiError(415, "the body must not be compressed", parameter="content-encoding")
         self._unread = True
@@ -91,6 +82,7 @@ class Exchange:
         self._unread = False
         body = b"".join(parts)
         self._require_size(len(body))
+        self.body_bytes = len(body)
         return body
 
     async def _read_part(self, parts: list[bytes]) -> bool:

@@ -15,6 +15,7 @@ from pipeline.front.exchange import Exchange
 from pipeline.front.generate import Generation
 from pipeline.front.generate_many import ManyTexts
 from pipeline.front.job import Job
+from pipeline.front.json_body import LARGE_BODY, parse_object
 from pipeline.front.llm_serving import parse_llm_serving
 from pipeline.front.progress import Progress
 from pipeline.front.settings import FrontSettings
@@ -24,8 +25,6 @@ from pipeline.stats import Counters, Histograms, RequestHistogram, StatsReader
 
 Parser = Callable[[dict[str, Any], int], Job]
 """Body and request number → what is asked for."""
-
-_LARGE_BODY = 1 << 16  # bytes; up to there parsing takes a few milliseconds at most
 
 
 class GenerateRoutes:
@@ -41,13 +40,11 @@ class GenerateRoutes:
         stats: StatsReader,
         spans: Spans,
         tokenizer: Tokenizer | None,
+        parser: Worker,
     ) -> None:
         self._settings, self._backend, self._tokenizer = settings, backend, tokenizer
-        self._admission, self._parser = admission, Worker("parser")
+        self._admission, self._parser = admission, parser
         self._counters, self._times, self._stats, self._spans = counters, times, stats, spans
-
-    def close(self) -> None:
-        self._parser.close()
 
     async def llm_serving(self, exchange: Exchange) -> None:
         await self._serve(exchange, self._llm_serving_parser(None))
@@ -89,10 +86,10 @@ class GenerateRoutes:
 
     async def _understand(self, exchange: Exchange, parse: Callable[[dict[str, Any]], Job]) -> Job:
         """A large body is parsed in a thread, so that others' tokens need not wait for it."""
-        body = await exchange.read_json()
-        if exchange.body_bytes < _LARGE_BODY:
-            return parse(body)
-        return await self._parser.run(exchange, lambda: parse(body))
+        content = await exchange.read_body()
+        if len(content) < LARGE_BODY:
+            return parse(parse_object(content))
+        return await self._parser.run(exchange, lambda: parse(parse_object(content)))
 
     def _generation(self, exchange: Exchange, job: Job, progress: Progress) -> Generation:
         self._times.observe(RequestHistogram.TEXTS, job.texts)

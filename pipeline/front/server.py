@@ -28,6 +28,7 @@ from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.front.spans import Spans
 from pipeline.front.throttle import throttled
 from pipeline.front.tokenize_routes import TokenizeRoutes
+from pipeline.front.worker import Worker
 from pipeline.generations import END, Control
 from pipeline.logs import configure_logging
 from pipeline.stats import (
@@ -107,11 +108,12 @@ async def _serve(
     counters, stats, spans = Counters(page, "front"), StatsReader(page), Spans()
     times, ends = Histograms(page, RequestHistogram), RingEnds(page, "front")
     backend, admission = Backend(settings, counters, stats, Outbox(times, spans), ends), Admission(settings)
-    generate = GenerateRoutes(settings, backend, admission, counters, times, stats, spans, tokenizer)
+    parser = Worker("parser")
+    generate = GenerateRoutes(settings, backend, admission, counters, times, stats, spans, tokenizer, parser)
     info = InfoRoutes(settings, backend, admission, stats, spans, ends)
     launched = isinstance(rings, Control)
     shown = PageRoutes(settings, stats, ends)
-    tokenize = TokenizeRoutes(settings, tokenizer)
+    tokenize = TokenizeRoutes(settings, tokenizer, parser)
     app = Front(settings, generate, tokenize, info, shown, keys)
     server = Server(app, settings, admission, counters, shown.feed.close, launched=launched)
     if isinstance(rings, FrontRings):
@@ -130,7 +132,7 @@ async def _serve(
             await server.serve(listeners)
     finally:
         counters.set(FrontCounter.READY, 0)
-        generate.close()
+        parser.close()
         tokenize.close()
         watch.cancel()
         await backend.close()

@@ -13,6 +13,7 @@ from pipeline.front.chat_messages import read_prompt
 from pipeline.front.errors import ApiError
 from pipeline.front.exchange import Exchange
 from pipeline.front.fields import Fields, as_token_ids
+from pipeline.front.json_body import parse_object
 from pipeline.front.openai_fields import INVALID_STATUS, check_model
 from pipeline.front.settings import FrontSettings
 from pipeline.front.worker import Worker
@@ -25,8 +26,8 @@ _MOST_IDS = 1 << 18  # that are listed, if no sequence can be longer; a list of 
 class TokenizeRoutes:
     """The tokenizer works in a thread of low priority: a text as long as a prompt may be takes it seconds."""
 
-    def __init__(self, settings: FrontSettings, tokenizer: Tokenizer | None) -> None:
-        self._settings, self._tokenizer = settings, tokenizer
+    def __init__(self, settings: FrontSettings, tokenizer: Tokenizer | None, parser: Worker) -> None:
+        self._settings, self._tokenizer, self._parser = settings, tokenizer, parser
         self._worker = Worker("tokenizer", background.lower_priority)
 
     def close(self) -> None:
@@ -39,9 +40,12 @@ class TokenizeRoutes:
         await self._answer(exchange, self._detokenize)
 
     async def _answer(self, exchange: Exchange, work: Callable[[dict[str, Any]], bytes]) -> None:
-        body = await exchange.read_json()
-        small = exchange.body_bytes <= _SMALL_BODY
-        await exchange.respond(200, work(body) if small else await self._worker.run(exchange, lambda: work(body)))
+        content = await exchange.read_body()
+        if len(content) <= _SMALL_BODY:
+            await exchange.respond(200, work(parse_object(content)))
+            return
+        body = await self._parser.run(exchange, lambda: parse_object(content))
+        await exchange.respond(200, await self._worker.run(exchange, lambda: work(body)))
 
     def _tokenize(self, body: dict[str, Any]) -> bytes:
         fields, tokenizer = self._read(body)

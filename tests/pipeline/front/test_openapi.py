@@ -33,7 +33,7 @@ TOKENIZER = load_tokenizer(DEMO_DIR)
 SETTINGS = FrontSettings(model_name="tiny", vocab_size=500, max_length=64, max_prompt=60, max_rows=2, max_queue=200)
 DOCUMENT = orjson.loads(orjson.dumps(openapi_document(SETTINGS, keys_needed=False)))
 SCHEMAS = DOCUMENT["components"]["schemas"]
-TOKENIZE = TokenizeRoutes(SETTINGS, TOKENIZER)
+TOKENIZE = TokenizeRoutes(SETTINGS, TOKENIZER, Mock())
 
 
 def validator(name):
