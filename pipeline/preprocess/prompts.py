@@ -73,9 +73,12 @@ class PromptReader:
         known = count + len(choice.output)
         tokens = np.zeros(count + params.max_tokens, np.int32)
         tokens[:count] = ids
-        tokens[count:known] = choice.output
-        digests = digests.copy()
-        self._name(tokens[:known], digests)
+        if choice.output:
+            tokens[count:known] = choice.output
+            digests = digests.copy()
+            self._name(tokens[:known], digests)
+        elif len(submit.choices) > 1:
+            digests = digests.copy()  # each goes its own way
         return Sequence(
             choice.request,
             tokens,
