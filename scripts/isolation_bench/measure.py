@@ -15,7 +15,7 @@ from pathlib import Path
 from isolation_bench.attacker import AttackError, Campaign, Order, serve_attacker
 from isolation_bench.attacks import Pace
 from isolation_bench.bystander import BystanderError, Observation, Question, serve_bystander
-from isolation_bench.figures import Round, Row, counted, harm
+from isolation_bench.figures import Round, Row, counted, harm, line
 from isolation_bench.kinds import Kind
 from isolation_bench.sink import serve_sink
 from isolation_bench.stands import Stand
@@ -131,7 +131,9 @@ def measure(
                 say(broken)
                 break
         stand = target.stand
-        yield Row(kind.name, kind.title, stand.device, stand.emulated, tuple(done), broken)
+        row = Row(kind.name, kind.title, stand.device, stand.emulated, tuple(done), broken)
+        say(line(row))
+        yield row
 
 
 def _round(work: Workers, target: Target, kind: Kind, seconds: float) -> Round:
@@ -143,5 +145,5 @@ def _round(work: Workers, target: Target, kind: Kind, seconds: float) -> Round:
     beside = take_turn(work, target.server(), kind, stand, work.sink_port, seconds, pace=attacked.campaign.pace)
     statuses = counted(sent.status for sent in attacked.campaign.sent)
     lingers = not rests and server.status is None
-    harms = (harm(turn.observed, killed=killed) for turn in (attacked, beside))
-    return Round(*harms, restarts, statuses, lingers)
+    under, without = (harm(turn.observed, killed=killed) for turn in (attacked, beside))
+    return Round(under, without, restarts, statuses, lingers)
