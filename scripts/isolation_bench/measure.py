@@ -140,10 +140,9 @@ def _round(work: Workers, target: Target, kind: Kind, seconds: float) -> Round:
     server, stand = target.server(), target.stand
     before, killed = restarts_of(server), kind.kill is not None
     attacked = take_turn(work, server, kind, stand, server.port, seconds)
-    rests = at_rest(server)
+    lingers = not at_rest(server) and server.status is None
     restarts = restarts_of(server) - before - killed
     beside = take_turn(work, target.server(), kind, stand, work.sink_port, seconds, pace=attacked.campaign.pace)
     statuses = counted(sent.status for sent in attacked.campaign.sent)
-    lingers = not rests and server.status is None
     under, without = (harm(turn.observed, killed=killed) for turn in (attacked, beside))
     return Round(under, without, restarts, statuses, lingers)
