@@ -102,7 +102,7 @@ class Bystander:
 
 
 def serve_bystander(pipe: Connection) -> None:
-    """A `Question`, answered with "streams" or a BystanderError; "end", answered with an `Observation`."""
+    """A `Question`, answered with "streams" or a BystanderError; "begin"; "end", answered with an `Observation`."""
     pipe.send("ready")
     while True:
         try:
@@ -124,6 +124,7 @@ async def _observe(pipe: Connection, question: Question) -> None:
             errors = {stream.error for stream in bystander.streams} - {""}
             return pipe.send(BystanderError(f"no stream within {PATIENCE_S:g} s: {', '.join(errors) or 'nothing'}"))
         pipe.send("streams")
+        await asyncio.to_thread(pipe.recv)
         begin_s = time.monotonic()
         health, newcomers = await _probe(question, asyncio.to_thread(pipe.recv), bystander)
     finally:

@@ -87,8 +87,10 @@ class Row:
         return asdict(self) | {"differences": spreads, "missed": list(self.missed)}
 
 
-def harm(seen: Observation) -> Harm:
-    probes = (*seen.health, *seen.newcomers)
+def harm(seen: Observation, *, killed: bool = False) -> Harm:
+    """Where a stage was `killed`, only what happens to the stream is a failure: a server that starts a stage again
+    may say 503."""
+    probes = () if killed else (*seen.health, *seen.newcomers)
     failed = sum(bool(probe.error) for probe in probes) + sum(bool(track.error) for track in seen.tracks)
     return Harm(
         1e3 * longest_gap_s(seen.tracks, seen.begin_s, seen.end_s),
@@ -135,10 +137,11 @@ def _table(device: str, rows: Sequence[Row]) -> str:
         f"| ms beyond the sink, {device} | stream | /health | first token | failed | restarts | answers | |",
         "| --- | ---: | ---: | ---: | ---: | ---: | --- | --- |",
     ]
-    return "\n".join([*lines, *map(_line, rows)])
+    return "\n".join([*lines, *map(line, rows)])
 
 
-def _line(row: Row) -> str:
+def line(row: Row) -> str:
+    """Of the table."""
     cells = [_cell(row, name) for name in FIGURES] if row.rounds else ["-"] * len(FIGURES)
     statuses: Counter[int] = Counter()
     for each in row.rounds:

@@ -15,7 +15,7 @@ from pathlib import Path
 from isolation_bench.attacker import AttackError, Campaign, Order, serve_attacker
 from isolation_bench.attacks import Pace
 from isolation_bench.bystander import BystanderError, Observation, Question, serve_bystander
-from isolation_bench.figures import Round, Row, counted, harm
+from isolation_bench.figures import Round, Row, counted, harm, line
 from isolation_bench.kinds import Kind
 from isolation_bench.sink import serve_sink
 from isolation_bench.stands import Stand
@@ -100,14 +100,15 @@ def take_turn(
 ) -> Turn:
     """The attack goes to `port`, the bystander to the server. With `tokens` its streams have so many, and the last is
     read to its end. Raises AttackError, BystanderError."""
-    ready = ask(work.attacker, Order(kind.name, stand.facts, port, seconds, pace))
-    assert ready == "prepared"
+    longest = min(_STREAM_TOKENS, stand.facts.max_length - 50)
+    ask(work.bystander, Question(server.port, PROMPT, tokens or longest, whole=tokens is not None))
     try:
-        longest = min(_STREAM_TOKENS, stand.facts.max_length - 50)
-        ask(work.bystander, Question(server.port, PROMPT, tokens or longest, whole=tokens is not None))
-    except BystanderError:
-        ask(work.attacker, "go")
+        ask(work.attacker, Order(kind.name, stand.facts, port, seconds, pace))
+    except AttackError:
+        work.bystander.send("begin")
+        ask(work.bystander, "end")
         raise
+    work.bystander.send("begin")
     if kind.kill is not None:
         os.kill(server.stages()[kind.kill], signal.SIGKILL)
     campaign = ask(work.attacker, "go")
@@ -130,16 +131,18 @@ def measure(
                 say(broken)
                 break
         stand = target.stand
-        yield Row(kind.name, kind.title, stand.device, stand.emulated, tuple(done), broken)
+        row = Row(kind.name, kind.title, stand.device, stand.emulated, tuple(done), broken)
+        say(line(row))
+        yield row
 
 
 def _round(work: Workers, target: Target, kind: Kind, seconds: float) -> Round:
     server, stand = target.server(), target.stand
-    before = restarts_of(server)
+    before, killed = restarts_of(server), kind.kill is not None
     attacked = take_turn(work, server, kind, stand, server.port, seconds)
-    rests = at_rest(server)
-    restarts = restarts_of(server) - before - (kind.kill is not None)
+    lingers = not at_rest(server) and server.status is None
+    restarts = restarts_of(server) - before - killed
     beside = take_turn(work, target.server(), kind, stand, work.sink_port, seconds, pace=attacked.campaign.pace)
     statuses = counted(sent.status for sent in attacked.campaign.sent)
-    lingers = not rests and server.status is None
-    return Round(harm(attacked.observed), harm(beside.observed), restarts, statuses, lingers)
+    under, without = (harm(turn.observed, killed=killed) for turn in (attacked, beside))
+    return Round(under, without, restarts, statuses, lingers)

@@ -27,8 +27,8 @@ _LONG_CONTEXT = (
 )
 _EMULATED_STANDS: Mapping[str, tuple[str, ...]] = {
     USUAL: (*_LONG_CONTEXT, "pa_config.num_blocks=9216"),
-    # As many blocks as the longest prompt needs: it waits as long as anybody else holds one
-    "tight": (*_LONG_CONTEXT, "pa_config.num_blocks=8192"),
+    # As many blocks as the longest prompt needs, and one that is never given out: it waits while anybody holds one
+    "tight": (*_LONG_CONTEXT, "pa_config.num_blocks=8193"),
     # 65 long sequences at once, on a device that reads prompts fast: their host work is what is left
     "many": (
         *_BODY,

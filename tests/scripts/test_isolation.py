@@ -21,6 +21,7 @@ from pipeline.tokenizers import open_tokenizer
 STEP_MS, TOKENS = 5, 60
 ATTACK_S, TRIES = 0.5, 3
 DEVICE = (
+    "pipeline.token_budget=4096",
     f"pipeline.runner.cost_model.fixed_ms={STEP_MS}",
     "pipeline.runner.cost_model.per_token_ms=0",  # what is asked is whether the host stands still
     "pipeline.runner.cost_model.per_cached_token_ms=0",

@@ -57,6 +57,7 @@ def test_harm_is_the_longest_of_each_and_counts_failures():
         0, 3, (cut(0, 1), cut(2, 3, error="")), (Probe(0, 0.25), Probe(1, 0.5, "reset")), (Probe(0, 0.125),)
     )
     assert harm(seen) == Harm(gap_ms=1000, health_ms=500, first_token_ms=125, failed=2)
+    assert harm(seen, killed=True).failed == 1  # the stream
 
 
 # ---- differences -------------------------------------------------------------------------------------------------
