@@ -73,6 +73,17 @@ def test_whoever_is_gone_is_cancelled_though_nothing_is_written_yet(shared, path
     assert shared.peer.expect("cancel") == request
 
 
+@pytest.mark.parametrize("size", [70_000, 3_000_000])
+def test_whoever_is_gone_after_a_large_body_is_cancelled(shared, size):
+    """Reading pauses while a body is more than its handler has taken; it has to go on behind it."""
+    body = b'{"inputs": "x @hang"}'.ljust(size)
+    head = b"POST /models/llama2/generate HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+    with shared.connect() as connection:
+        connection.sendall(head + body)
+        request = shared.submitted("x")["submit"]
+    assert shared.peer.expect("cancel") == request
+
+
 def test_a_stream_ends_with_its_client(shared):
     with shared.connect() as connection:
         connection.sendall(post({"inputs": "x y @pace=0.05", "parameters": {"max_new_tokens": 60}}, STREAM))
