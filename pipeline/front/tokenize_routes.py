@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from model.tokenizer import InvalidTextError, Tokenizer
 from pipeline import background
@@ -23,8 +25,16 @@ _SMALL_BODY = 2048  # bytes; up to there a thread would take longer than the tok
 _MOST_IDS = 1 << 18  # that are listed, if no sequence can be longer; a list of many more keeps others waiting
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    prompt: str
+    add_special: bool
+    with_names: bool
+
+
 class TokenizeRoutes:
-    """The tokenizer works in a thread of low priority: a text as long as a prompt may be takes it seconds."""
+    """The tokenizer works in a thread of low priority: a text as long as a prompt may be takes it seconds. What is done
+    in Python has the parser's: whoever lost its CPU there would keep the event loop waiting."""
 
     def __init__(self, settings: FrontSettings, tokenizer: Tokenizer | None, parser: Worker) -> None:
         self._settings, self._tokenizer, self._parser = settings, tokenizer, parser
@@ -34,32 +44,49 @@ class TokenizeRoutes:
         self._worker.close()
 
     async def tokenize(self, exchange: Exchange) -> None:
-        await self._answer(exchange, self._tokenize)
-
-    async def detokenize(self, exchange: Exchange) -> None:
-        await self._answer(exchange, self._detokenize)
-
-    async def _answer(self, exchange: Exchange, work: Callable[[dict[str, Any]], bytes]) -> None:
         content = await exchange.read_body()
         if len(content) <= _SMALL_BODY:
-            await exchange.respond(200, work(parse_object(content)))
+            await exchange.respond(200, self._tokenize(parse_object(content)))
             return
-        body = await self._parser.run(exchange, lambda: parse_object(content))
-        await exchange.respond(200, await self._worker.run(exchange, lambda: work(body)))
+        asked = await self._parser.run(exchange, lambda: self._understand(parse_object(content)))
+        encoded = await self._worker.run(exchange, lambda: self._encode(asked))
+        await exchange.respond(200, await self._parser.run(exchange, lambda: self._answer(asked, *encoded)))
+
+    async def detokenize(self, exchange: Exchange) -> None:
+        content = await exchange.read_body()
+        if len(content) <= _SMALL_BODY:
+            await exchange.respond(200, self._detokenize(parse_object(content)))
+            return
+        text = await self._parser.run(exchange, lambda: self._detokenize(parse_object(content)))
+        await exchange.respond(200, text)
 
     def _tokenize(self, body: dict[str, Any]) -> bytes:
+        asked = self._understand(body)
+        return self._answer(asked, *self._encode(asked))
+
+    def _understand(self, body: dict[str, Any]) -> _Asked:
         fields, tokenizer = self._read(body)
         with_names = fields.boolean("return_token_strs", False)
         prompt, add_special = self._prompt(fields, tokenizer)
         fields.done()
+        return _Asked(prompt, add_special, with_names)
+
+    def _encode(self, asked: _Asked) -> tuple[int, NDArray[np.int32]]:
+        """How many ids, and which."""
+        assert self._tokenizer is not None  # `_read` looked
         most = max(_MOST_IDS, self._settings.max_length)
         try:
-            count, ids = tokenizer.encode_up_to(prompt, most, add_special=add_special)
+            count, ids = self._tokenizer.encode_up_to(asked.prompt, most, add_special=asked.add_special)
         except InvalidTextError as error:
-            raise fields.invalid("prompt", str(error)) from None
+            raise ApiError(INVALID_STATUS, str(error), parameter="prompt") from None
         if count > most:
-            raise fields.invalid("prompt", f"the prompt has {count} tokens; at most {most} are listed here", TOO_LONG)
-        names = [tokenizer.token_text(token) for token in ids.tolist()] if with_names else None
+            message = f"the prompt has {count} tokens; at most {most} are listed here"
+            raise ApiError(INVALID_STATUS, message, parameter="prompt", code=TOO_LONG)
+        return count, ids
+
+    def _answer(self, asked: _Asked, count: int, ids: NDArray[np.int32]) -> bytes:
+        assert self._tokenizer is not None
+        names = list(map(self._tokenizer.token_text, ids.tolist())) if asked.with_names else None
         answer = {"count": count, "max_model_len": self._settings.max_length, "tokens": ids, "token_strs": names}
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 

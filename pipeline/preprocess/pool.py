@@ -1,8 +1,10 @@
-"""Prompts that are being tokenized, in threads of low priority, so that no step waits for a text.
+"""Prompts that are being tokenized, in threads, so that no step waits for a text.
 
 A text can't be cut up without changing its tokens, and what has begun can't be interrupted: a long one takes
 seconds. So there are two lanes, and a text of usual length never waits for a giant. Within a lane the order is that
-of arrival.
+of arrival. Lanes have low priority, and do nothing but call the tokenizer, which lets the loop run meanwhile. What
+is done in Python with the ids has a thread of usual priority: one that lost its CPU while it holds the interpreter
+would keep the loop from it.
 
 What each lane works on is published on the statistics page: should this process fail, that request is to blame, and
 should it take too long, the launcher names it.
@@ -14,45 +16,50 @@ import contextlib
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from queue import SimpleQueue
 
 from pipeline import background
 from pipeline.messages import Refused, Submit
-from pipeline.preprocess.prompts import PromptReader
+from pipeline.preprocess.prompts import PromptReader, Tokenized
 from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import Counters, PreprocessCounter
 
-LONG = 1 << 16  # characters or token ids of a prompt for the second lane; the first takes some 40 ms for as many
+LONG = 1 << 16  # characters of a prompt for the second lane; the first takes some 40 ms for as many
 
 
 class Job:
-    """A prompt on its way. Only the thread that made it may call it, but for `run`."""
+    """A prompt on its way. Only the thread that made it may call it, but for `tokenize` and `read`."""
 
     def __init__(self, submit: Submit, reader: PromptReader) -> None:
         self.requests = {choice.request for choice in submit.choices}  # that are still wanted
         self.size = len(submit.prompt)
+        self.is_text = isinstance(submit.prompt, str)
         self._submit: Submit | None = submit
         self._reader = reader
-        self._read: list[Sequence | Refused] = []
+        self._tokenized: Tokenized | None = None
+        self._results: list[Sequence | Refused] = []
 
     def cancel(self, request: int) -> None:
         self.requests.discard(request)
         if not self.requests:
             self._submit = None  # the text need not be kept until its turn comes
 
-    def run(self, counters: Counters | None, word: PreprocessCounter) -> None:
+    def tokenize(self, publish: Callable[[int], None]) -> None:
         submit = self._submit
-        if submit is None:
-            return
-        if counters is not None:
-            counters.set(word, submit.choices[0].request)
-        self._read = self._reader.read(submit)
-        if counters is not None:
-            counters.set(word, 0)
+        if submit is not None:
+            publish(submit.choices[0].request)
+            self._tokenized = self._reader.tokenize(submit)
+            publish(0)
+
+    def read(self) -> None:
+        submit = self._submit
+        if submit is not None:
+            self._results = self._reader.read(submit, self._tokenized)
 
     def results(self) -> list[Sequence | Refused]:
         """One for each request that is still wanted."""
-        return [result for result in self._read if result.request in self.requests]
+        return [result for result in self._results if result.request in self.requests]
 
 
 class PromptPool:
@@ -60,14 +67,25 @@ class PromptPool:
 
     def __init__(self, counters: Counters | None = None) -> None:
         self._counters = counters
-        self._lanes = (
-            _Lane(self, PreprocessCounter.TOKENIZING),
-            _Lane(self, PreprocessCounter.TOKENIZING_LONG),
-        )
+        self._reading = _Thread("reading", self._read)
+        self._lanes = (self._lane(PreprocessCounter.TOKENIZING), self._lane(PreprocessCounter.TOKENIZING_LONG))
         self._jobs: dict[int, Job] = {}  # by request
         self._done: deque[Job] = deque()
         self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.characters = 0  # of all prompts; a token id counts as one
+
+    def _lane(self, word: PreprocessCounter) -> _Thread:
+        counters = self._counters
+
+        def publish(request: int) -> None:
+            if counters is not None:
+                counters.set(word, request)
+
+        def tokenize(job: Job) -> None:
+            job.tokenize(publish)
+            self._reading.put(job)
+
+        return _Thread(word.name.lower(), tokenize, background.lower_priority)
 
     @property
     def requests(self) -> int:
@@ -80,7 +98,8 @@ class PromptPool:
     def add(self, job: Job) -> None:
         self._jobs |= dict.fromkeys(job.requests, job)
         self.characters += job.size
-        self._lanes[job.size > LONG].put(job)
+        thread = self._lanes[job.size > LONG] if job.is_text else self._reading
+        thread.put(job)
 
     def cancel(self, request: int) -> bool:
         """Forget a request; False: it is not here (any more)."""
@@ -110,8 +129,8 @@ class PromptPool:
     def close(self) -> None:
         """Wait for what is under way, and end the threads."""
         self.clear()
-        for lane in self._lanes:
-            lane.end()
+        for thread in (*self._lanes, self._reading):
+            thread.end()
         os.close(self._eventfd)
 
     def _forget(self, job: Job) -> None:
@@ -119,27 +138,25 @@ class PromptPool:
             del self._jobs[request]
         self.characters -= job.size
 
-    def finish(self, job: Job, word: PreprocessCounter) -> None:
-        """Called by the lanes."""
-        job.run(self._counters, word)
+    def _read(self, job: Job) -> None:
+        job.read()
         self._done.append(job)
         with contextlib.suppress(BlockingIOError):
             os.eventfd_write(self._eventfd, 1)
 
 
-class _Lane:
-    """A thread, from the first prompt on."""
+class _Thread:
+    """Works off what is `put`, one after the other; is there from the first one on."""
 
-    def __init__(self, pool: PromptPool, word: PreprocessCounter) -> None:
-        self._pool, self._word = pool, word
+    def __init__(self, name: str, work: Callable[[Job], None], begin: Callable[[], None] | None = None) -> None:
+        self._name, self._work, self._begin = name, work, begin
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def put(self, job: Job) -> None:
         self._queue.put(job)
         if self._thread is None:
-            name = background.PREFIX + self._word.name.lower()
-            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+            self._thread = threading.Thread(target=self._run, name=background.PREFIX + self._name, daemon=True)
             self._thread.start()
 
     def end(self) -> None:
@@ -148,6 +165,7 @@ class _Lane:
             self._thread.join()
 
     def _run(self) -> None:
-        background.lower_priority()
+        if self._begin is not None:
+            self._begin()
         while (job := self._queue.get()) is not None:
-            self._pool.finish(job, self._word)
+            self._work(job)

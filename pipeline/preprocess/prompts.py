@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,15 @@ class PreprocessLimits:
     max_queue_chars: int = 1 << 23  # of the texts that wait to be tokenized
 
 
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """A prompt: how many token ids, and which unless they are too many; or status and reason why it is refused."""
+
+    count: int = 0
+    ids: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
+    refusal: tuple[int, str] | None = None
+
+
 class PromptReader:
     """Knows no rings and no queue, and may be called by any thread."""
 
@@ -37,24 +46,35 @@ class PromptReader:
         self._tokenizer, self._limits, self._name = tokenizer, limits, blocks.name
         self._longest = min(limits.max_length, (blocks.num_blocks - 1) * blocks.block_size)
 
-    def read(self, submit: Submit) -> list[Sequence | Refused]:
-        """One for each choice."""
+    def tokenize(self, submit: Submit) -> Tokenized:
+        """What takes long, and lets other threads run meanwhile."""
         try:
-            return self._read(submit)
+            return Tokenized(*self._token_ids(submit))
         except InvalidTextError as error:
-            return _refuse_all(submit, 400, str(error))
+            return Tokenized(refusal=(400, str(error)))
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException:  # what a library in Rust panics with is no Exception; nobody else is to suffer for it
             log.exception("request %016x: its prompt could not be read", submit.choices[0].request)
-            return _refuse_all(submit, 500, "the server failed to read this prompt")
+            return Tokenized(refusal=(500, "the server failed to read this prompt"))
 
-    def _read(self, submit: Submit) -> list[Sequence | Refused]:
-        count, ids = self._token_ids(submit)
+    def read(self, submit: Submit, tokenized: Tokenized | None = None) -> list[Sequence | Refused]:
+        """One for each choice."""
+        prompt = tokenized or self.tokenize(submit)
+        if prompt.refusal is not None:
+            status, why = prompt.refusal
+            return [Refused(choice.request, status, why, "prompt") for choice in submit.choices]
+        try:
+            return self._sequences(submit, prompt)
+        except MemoryError:
+            log.exception("request %016x: no memory for its tokens", submit.choices[0].request)
+            return [Refused(choice.request, 500, "the server ran out of memory") for choice in submit.choices]
+
+    def _sequences(self, submit: Submit, prompt: Tokenized) -> list[Sequence | Refused]:
         digests: list[Digest] = []
-        if count <= self._limits.max_prompt:
-            self._name(ids, digests)
-        return [self._read_choice(submit, choice, count, ids, digests) for choice in submit.choices]
+        if prompt.count <= self._limits.max_prompt:
+            self._name(prompt.ids, digests)
+        return [self._read_choice(submit, choice, prompt, digests) for choice in submit.choices]
 
     def _token_ids(self, submit: Submit) -> tuple[int, Int32]:
         """How many there are, and which unless they are too many."""
@@ -64,15 +84,16 @@ class PromptReader:
         return len(prompt), np.asarray(prompt, np.int32)
 
     def _read_choice(
-        self, submit: Submit, choice: Choice, count: int, ids: Int32, digests: list[Digest]
+        self, submit: Submit, choice: Choice, prompt: Tokenized, digests: list[Digest]
     ) -> Sequence | Refused:
+        count = prompt.count
         params = self._complete(self._shorten(submit.params, count), choice)
         refused = self._refusal(choice, params.max_tokens, count)
         if refused is not None:
             return refused
         known = count + len(choice.output)
         tokens = np.zeros(count + params.max_tokens, np.int32)
-        tokens[:count] = ids
+        tokens[:count] = prompt.ids
         if choice.output:
             tokens[count:known] = choice.output
             digests = digests.copy()
@@ -124,7 +145,3 @@ class PromptReader:
         if len(choice.output) >= wanted:
             return Refused(request, 500, "the request could not be resumed: no token is left to compute")
         return None
-
-
-def _refuse_all(submit: Submit, status: int, why: str) -> list[Sequence | Refused]:
-    return [Refused(choice.request, status, why, "prompt") for choice in submit.choices]
