@@ -17,7 +17,7 @@ _COMMA, _QUOTE, _BRACKET, _BACKSLASH, _BRACE, _COLON = b',"[\\{:'
 _LIMITS = (
     ((_BRACKET, _BRACE), 1 << 17, "lists and objects"),  # 10,000 messages with several parts each
     ((_COLON,), 1 << 17, "members of objects"),
-    ((_COMMA,), 3 << 18, "values in lists and objects"),  # more than 4 MiB of token ids
+    ((_COMMA,), 7 << 17, "values in lists and objects"),  # more than 4 MiB of ids of four digits
 )
 
 

@@ -33,8 +33,8 @@ class _Asked:
 
 
 class TokenizeRoutes:
-    """The tokenizer works in a thread of low priority: a text as long as a prompt may be takes it seconds. What is done
-    in Python has the parser's: whoever lost its CPU there would keep the event loop waiting."""
+    """The tokenizer works in a thread of low priority: a text as long as a prompt may be takes it seconds. What is
+    done in Python has the parser's: whoever lost its CPU there would keep the event loop waiting."""
 
     def __init__(self, settings: FrontSettings, tokenizer: Tokenizer | None, parser: Worker) -> None:
         self._settings, self._tokenizer, self._parser = settings, tokenizer, parser

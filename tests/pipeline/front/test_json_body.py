@@ -50,7 +50,7 @@ def test_what_is_outside_of_strings_is_counted(document, indented):
     [
         (b'{"p":[' + b",".join([b"[]"] * 131_072) + b"]}", "lists and objects"),
         (b"{" + b",".join(b'"%d":1' % i for i in range(131_073)) + b"}", "members of objects"),
-        (b'{"p":[' + b",".join([b"1"] * 786_434) + b"]}", "values in lists and objects"),
+        (b'{"p":[' + b",".join([b"1"] * 917_506) + b"]}", "values in lists and objects"),
         (b"[" * (4 << 20), "lists and objects"),
     ],
 )
