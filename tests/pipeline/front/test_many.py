@@ -152,7 +152,9 @@ def test_all_parts_go_on_when_a_stage_was_replaced(serve):
     with served.connect() as connection:
         body = {"prompt": prompts, "max_tokens": 200, "stream": True}
         connection.sendall(post(body, COMPLETIONS, headers="Connection: close\r\n"))
-        read_until(connection, b"text_completion")
+        begun = b""
+        while not (b'"index":0' in begun and b'"index":1' in begun):
+            begun += read_until(connection, b"text_completion")
         requests = [seen["submit"] for seen in submitted(served, 2)]
         served.end_generation()
         served.wire()
