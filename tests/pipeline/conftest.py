@@ -48,3 +48,14 @@ def own(tmp_path):
     yield start
     for server in made:
         server.stop()
+
+
+@pytest.fixture
+def page():
+    """A statistics page."""
+    from pipeline.stats import StatsPage
+
+    page = StatsPage.create()
+    page.unlink()
+    yield page
+    page.close()

@@ -11,20 +11,12 @@ import pytest
 
 from pipeline.launcher.child import Phase
 from pipeline.launcher.oversight import PROMPT_PATIENCE, Oversight
-from pipeline.stats import Counters, PreprocessCounter, StatsPage
+from pipeline.stats import Counters, PreprocessCounter
 
 from .test_watch import Rings
 
 PATIENCE_S = 0.02
 REQUEST = 0x1234
-
-
-@pytest.fixture
-def page():
-    page = StatsPage.create()
-    page.unlink()
-    yield page
-    page.close()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pipeline.messages import Choice, GenerationParams, Submit
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.pool import PromptPool
 from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
-from pipeline.stats import Counters, StatsPage
+from pipeline.stats import Counters
 
 from ..stages import write_byte_tokenizer
 
@@ -54,14 +54,6 @@ def tokenizer(tmp_path):
     yield gated
     for gate in gated.gates.values():
         gate.set()
-
-
-@pytest.fixture
-def page():
-    page = StatsPage.create()
-    page.unlink()
-    yield page
-    page.close()
 
 
 @pytest.fixture
