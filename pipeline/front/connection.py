@@ -276,7 +276,8 @@ class Connection(WritingSide):
             self._refuse(ApiError(400, "the request is incomplete: the client said that it sends nothing more"))
         if self._leaving or self._active is None:
             return False
-        self._keep_alive_no_more()
+        if self._fault is None:  # else that is the last answer
+            self._keep_alive_no_more()
         self._half_closed = HalfClosed(self.transport, self._serving.resets, self._probe, self.abort)
         return True
 

@@ -54,6 +54,7 @@ UPGRADES: Named = {
     "h2c": (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk"),
     "websocket": (b"Upgrade: websocket", b"Connection: Upgrade", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
     "unknown": (b"connection: upgrade", b"upgrade: foo"),
+    "by proxy": (b"Proxy-Connection: upgrade", b"Upgrade: foo"),
     "alone": (b"Upgrade: foo",),
     "empty": (b"Connection: upgrade", b"Upgrade:"),
     "kept": (b"Connection: keep-alive, Upgrade", b"Upgrade: a, b"),

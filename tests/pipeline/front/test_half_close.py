@@ -54,6 +54,19 @@ def test_half_a_request_is_none(shared, cut):
     assert b"incomplete" in answer
 
 
+def test_nonsense_behind_whole_requests_is_told_behind_their_answers(shared):
+    whole = post({"inputs": "a b @pace=0.2", "parameters": {"max_new_tokens": 3}})
+    with shared.connect() as connection:
+        connection.sendall(whole * 2 + whole[:-5])
+        connection.shutdown(socket.SHUT_WR)
+        answer = read_all(connection).replace(INTERIM, b"")
+    assert [line for line in answer.splitlines() if line.startswith(b"HTTP/1.1 ")] == [
+        b"HTTP/1.1 200 OK",
+        b"HTTP/1.1 200 OK",
+        b"HTTP/1.1 400 Bad Request",
+    ]
+
+
 def test_nothing_at_all_is_closed_without_a_word(shared):
     with shared.connect() as connection:
         connection.shutdown(socket.SHUT_WR)

@@ -58,6 +58,27 @@ def test_headers_at_the_limit_and_one_byte_beyond(small, pieces):
     assert b"the request line and the headers are longer than 2000 bytes" in answer
 
 
+@pytest.mark.parametrize("behind", [b"0\r\nX: %b", b"1;x=%b"])
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_trailers_and_chunk_extensions_that_never_end(small, behind, pieces):
+    """Nobody else counts them: the parser keeps what it has of a trailer, and passes extensions over."""
+    head = f"POST {GENERATE} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    with small.connect() as connection:
+        connection.sendall(head)
+        data = behind % (b"y" * 6000)
+        for i in range(pieces):
+            connection.sendall(data[i * len(data) // pieces : (i + 1) * len(data) // pieces])
+        assert read_all(connection).startswith(b"HTTP/1.1 431 ")
+
+
+def test_many_small_chunks_are_no_headers(small):
+    """What is between the parts of a body may be more than headers may be."""
+    body = json.dumps({"inputs": "a", "parameters": {"max_new_tokens": 1}}).encode().ljust(900)
+    chunks = b"".join(b"1;extension\r\n%c\r\n" % byte for byte in body)
+    head = f"POST {GENERATE} HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    assert exchange(small, head + chunks + b"0\r\n\r\n")[0] == 200
+
+
 def test_a_path_beyond_the_limit(small):
     assert exchange(small, b"GET /" + b"x" * 2000 + b" HTTP/1.1\r\n\r\n")[0] == 431
 
