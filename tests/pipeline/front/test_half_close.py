@@ -54,10 +54,11 @@ def test_half_a_request_is_none(shared, cut):
     assert b"incomplete" in answer
 
 
-def test_nonsense_behind_whole_requests_is_told_behind_their_answers(shared):
+@pytest.mark.parametrize("cut", [10, -5], ids=["in the headers", "in the body"])
+def test_half_a_request_behind_whole_ones_is_told_behind_their_answers(shared, cut):
     whole = post({"inputs": "a b @pace=0.2", "parameters": {"max_new_tokens": 3}})
     with shared.connect() as connection:
-        connection.sendall(whole * 2 + whole[:-5])
+        connection.sendall(whole * 2 + whole[:cut])
         connection.shutdown(socket.SHUT_WR)
         answer = read_all(connection).replace(INTERIM, b"")
     assert [line for line in answer.splitlines() if line.startswith(b"HTTP/1.1 ")] == [
