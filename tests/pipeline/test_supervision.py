@@ -114,7 +114,10 @@ def test_descriptors_and_mappings_do_not_grow(shared):
 
 def descriptors(pid):
     """But for connections of clients and peers that are watched, which come and go."""
-    links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    links = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed in this very moment
+            links.append(str(link.readlink()))
     return sum(not link.startswith(("socket:", "anon_inode:[pidfd]")) for link in links)
 
 
