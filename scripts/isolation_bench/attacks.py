@@ -8,6 +8,7 @@ import itertools
 import socket
 import struct
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -90,19 +91,14 @@ class Attack(Protocol):
     async def run(self, field: Field) -> None: ...
 
 
-class _Unprepared:
+class _Clients(ABC):
+    """So many at once, each of which takes one turn after the other."""
+
     __slots__ = ()
+    clients: int
 
-    async def prepare(self, field: Field) -> None:
+    async def prepare(self, field: Field) -> None:  # noqa: B027 - most need nothing
         """Nothing has to be there before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Repeat(_Unprepared):
-    """The next request as soon as the answer is in. With `pause_s` a byte at a time, so far apart."""
-
-    clients: int = 1
-    pause_s: float | None = None
 
     async def run(self, field: Field) -> None:
         await asyncio.gather(*(self._client(field, client) for client in range(self.clients)))
@@ -111,10 +107,21 @@ class Repeat(_Unprepared):
         for number in itertools.count():
             if not await field.is_due(client, number):
                 return
-            await self._ask(field, client, field.request(client + number))
+            await self._turn(field, client, number)
 
-    async def _ask(self, field: Field, client: int, request: bytes) -> None:
-        begin_s, head, made = time.monotonic(), b"", None
+    @abstractmethod
+    async def _turn(self, field: Field, client: int, number: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat(_Clients):
+    """The next request as soon as the answer is in. With `pause_s` a byte at a time, so far apart."""
+
+    clients: int = 1
+    pause_s: float | None = None
+
+    async def _turn(self, field: Field, client: int, number: int) -> None:
+        request, begin_s, head, made = field.request(client + number), time.monotonic(), b"", None
         try:
             made = await field.connect()
             with contextlib.suppress(OSError):  # it may be refused before it is whole
@@ -190,26 +197,20 @@ class Stay:
 
 
 @dataclass(frozen=True, slots=True)
-class Churn(_Unprepared):
+class Churn(_Clients):
     """Connections that are opened and closed, half of them by a reset."""
 
     clients: int = 4
 
-    async def run(self, field: Field) -> None:
-        await asyncio.gather(*(self._client(field, client) for client in range(self.clients)))
-
-    async def _client(self, field: Field, client: int) -> None:
-        for number in itertools.count():
-            if not await field.is_due(client, number):
-                return
-            begin_s = time.monotonic()
-            try:
-                made = await field.connect()
-            except OSError:
-                await asyncio.sleep(_RETRY_S)
-                continue
-            field.drop(made, reset=number % 2 == 1)
-            field.sent.append(Sent(client, begin_s, time.monotonic(), 0))
+    async def _turn(self, field: Field, client: int, number: int) -> None:
+        begin_s = time.monotonic()
+        try:
+            made = await field.connect()
+        except OSError:
+            await asyncio.sleep(_RETRY_S)
+            return
+        field.drop(made, reset=number % 2 == 1)
+        field.sent.append(Sent(client, begin_s, time.monotonic(), 0))
 
 
 async def _read(made: socket.socket) -> bytes:

@@ -12,7 +12,7 @@ from pipeline.launcher.child import Phase
 from pipeline.launcher.oversight import BUSY_PATIENCE, USEFUL_BEATS, Oversight
 from pipeline.launcher.processes import ProcessStat
 from pipeline.launcher.watch import PARTS
-from pipeline.stats import FrontCounter, StatsPage
+from pipeline.stats import FrontCounter
 
 PATIENCE_S = 5.0
 
@@ -87,11 +87,8 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch):
-    page = StatsPage.create()
-    page.unlink()
-    yield World(page, monkeypatch)
-    page.close()
+def world(monkeypatch, page):
+    return World(page, monkeypatch)
 
 
 def nothing():
