@@ -39,7 +39,7 @@ test-fast: $(VENV)/.stamp-test
 # Random tests with other values than in `make test`
 explore: $(VENV)/.stamp-test
 	RINGSERVE_EXPLORE=1 $(BIN)/python -m pytest -m hypothesis $(PYTEST_FLAGS)
-	RINGSERVE_EXPLORE=1 $(BIN)/python -m pytest tests/pipeline/test_api.py -k schemathesis
+	RINGSERVE_EXPLORE=1 $(BIN)/python -m pytest tests/server/test_api.py -k schemathesis
 
 $(VENV)/.stamp-plot: $(SOURCES) | $(BIN)/python
 	$(PIP) --editable '.[bench]'
@@ -54,26 +54,26 @@ $(VENV)/.stamp-bench: $(VENV)/.stamp-plot
 	touch $@
 
 bench-ipc: $(VENV)/.stamp-bench
-	$(BIN)/python scripts/bench_ipc.py --json bench-ipc.json --plot bench-ipc.png $(BENCH_FLAGS)
+	$(BIN)/python -m scripts.bench.ipc --json bench-ipc.json --plot bench-ipc.png $(BENCH_FLAGS)
 
 bench-overhead: $(VENV)/.stamp-plot
-	$(BIN)/python scripts/bench_overhead.py --json bench-overhead.json --plot bench-overhead.png $(BENCH_FLAGS)
+	$(BIN)/python -m scripts.bench.overhead --json bench-overhead.json --plot bench-overhead.png $(BENCH_FLAGS)
 
 bench-serving: $(VENV)/.stamp-bench
-	$(BIN)/python scripts/bench_serving.py --config configs/demo.yaml --max-concurrency 8 --num-prompts 200 \
+	$(BIN)/python -m scripts.bench.serving --config configs/demo.yaml --max-concurrency 8 --num-prompts 200 \
 	    --random-input-len 64 --random-output-len 64 --json bench-serving.json --plot bench-serving.png $(BENCH_FLAGS)
 
 bench-isolation: $(VENV)/.stamp-serve
-	$(BIN)/python scripts/bench_isolation.py --json bench-isolation.json $(BENCH_FLAGS)
+	$(BIN)/python -m scripts.bench.isolation --json bench-isolation.json $(BENCH_FLAGS)
 
 # The speed run of llm-serving's load, all 1500 requests at once, on an emulated device
 bench-task1: $(VENV)/.stamp-bench
-	$(BIN)/python scripts/bench_serving.py --config configs/emulated_910b.yaml --dataset-name task1 \
+	$(BIN)/python -m scripts.bench.serving --config configs/emulated_910b.yaml --dataset-name task1 \
 	    --set model_config.decode_batch_size=128 --set pipeline.max_queue=2048 --set pipeline.max_connections=2048 \
 	    --set pipeline.log.level=warning --json bench-task1.json --plot bench-task1.png $(BENCH_FLAGS)
 
 # Its accuracy run, twice on the demo model: the logits must not depend on how requests are batched
-TASK2 := scripts/bench_serving.py --config configs/demo.yaml --dataset-name task2 --ignore-eos \
+TASK2 := -m scripts.bench.serving --config configs/demo.yaml --dataset-name task2 --ignore-eos \
 	--set pipeline.log.level=warning
 
 bench-task2: $(VENV)/.stamp-serve
@@ -83,19 +83,19 @@ bench-task2: $(VENV)/.stamp-serve
 	    --set model_config.decode_batch_size=5 --set pipeline.overlap=false --set pipeline.prefix_cache=false
 
 compare-peers: $(VENV)/.stamp-bench
-	$(BIN)/python scripts/compare_peers.py --install --json bench-peers.json $(BENCH_FLAGS)
+	$(BIN)/python -m scripts.bench.peers --install --json bench-peers.json $(BENCH_FLAGS)
 
 stress-ipc: $(VENV)/.stamp-serve
-	$(BIN)/python scripts/stress_ipc.py --messages 100000000 --ring slot,byte,broadcast
+	$(BIN)/python -m scripts.verify.stress --messages 100000000 --ring slot,byte,broadcast
 
 chaos: $(VENV)/.stamp-serve
-	$(BIN)/python scripts/chaos.py $(CHAOS_FLAGS)
+	$(BIN)/python -m scripts.verify.chaos $(CHAOS_FLAGS)
 
 soak: $(VENV)/.stamp-serve
-	$(BIN)/python scripts/soak.py $(SOAK_FLAGS)
+	$(BIN)/python -m scripts.verify.soak $(SOAK_FLAGS)
 
 fuzz: $(VENV)/.stamp-serve
-	$(BIN)/python scripts/fuzz_front.py --cases 100000 $(FUZZ_FLAGS)
+	$(BIN)/python -m scripts.verify.fuzz --cases 100000 $(FUZZ_FLAGS)
 
 lint: $(VENV)/.stamp-test
 	$(BIN)/ruff check .
@@ -107,13 +107,13 @@ format: $(VENV)/.stamp-test
 	$(BIN)/ruff format .
 
 verify: $(BIN)/python
-	$(BIN)/python scripts/verify_rings.py
+	$(BIN)/python -m scripts.verify.rings
 
 sanitize: $(VENV)/.stamp-test
-	$(BIN)/python scripts/sanitize.py
+	$(BIN)/python -m scripts.verify.sanitize
 
 test-aarch64: $(VENV)/.stamp-test
-	$(BIN)/python scripts/test_aarch64.py
+	$(BIN)/python -m scripts.verify.aarch64
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info ipc/*.so model/*.so model/*/*.so pipeline/*/*.so

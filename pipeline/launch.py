@@ -12,14 +12,14 @@ import sys
 
 import ipc
 from model.errors import ModelError
-from pipeline.api_keys import KeysError, key_file_warning
 from pipeline.config import ConfigurationError, load_configuration
 from pipeline.config.__main__ import remarks
-from pipeline.host import HostError, prepare_host
+from pipeline.front.http.api_keys import KeysError, key_file_warning
+from pipeline.host.cpu_placement import fit_to_host
+from pipeline.host.facts import HostError, prepare_host
 from pipeline.launcher import Supervisor, say
-from pipeline.listening import PortInUseError
-from pipeline.place import fit_to_host
-from pipeline.runners import make_runner, shapes_of
+from pipeline.launcher.listening import PortInUseError
+from pipeline.runtime.engines import make_runner, shapes_of
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

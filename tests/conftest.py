@@ -19,28 +19,22 @@ SERIAL = (
     "ipc/test_verify.py",
     "model/emulated",
     "model/test_memory.py",
-    "pipeline/test_",
-    "scripts/test_",
-    "scripts/serving_bench/test_bench_serving.py",
-    "scripts/serving_bench/test_http.py",
-    "scripts/serving_bench/test_processes.py",
+    "pipeline/doctor",
+    "pipeline/host",
+    "pipeline/runtime/test_generations.py",
+    "pipeline/runtime/test_nonblocking_stderr.py",
+    "pipeline/runtime/test_gc_policy.py",
+    "scripts/bench/isolation/test_isolation.py",
+    "scripts/bench/serving/test_bench_serving.py",
+    "scripts/bench/serving/test_http.py",
+    "scripts/bench/serving/test_processes.py",
+    "scripts/bench/test_",
+    "scripts/tools/test_check_logits.py",
+    "scripts/verify",
+    "server",
     "test_readme.py",
 )
-"""Whole servers, clocks, or all CPUs; but for those below."""
-
-PARALLEL = (
-    "pipeline/test_api_keys.py",
-    "pipeline/test_config.py",
-    "pipeline/test_control.py",
-    "pipeline/test_resumption.py",
-    "pipeline/test_scheduler.py",
-    "pipeline/test_stages.py",
-    "pipeline/test_stats.py",
-    "pipeline/test_tenant.py",
-    "pipeline/test_wiring.py",
-    "scripts/test_demo_training.py",
-    "scripts/test_make_dashboard.py",
-)
+"""Whole servers, clocks, or all CPUs."""
 
 # On a fresh clone nothing may fail that did not fail elsewhere. `make explore` looks for more: what it finds becomes
 # an explicit example.
@@ -54,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a file share what it sets up, and those that need MindSpore its process: they run in one place."""
     for item in items:
         file = item.path.relative_to(ROOT).as_posix()
-        if file.startswith(SERIAL) and not file.startswith(PARALLEL):
+        if file.startswith(SERIAL):
             item.add_marker(pytest.mark.serial)
         shared = "mindspore" if "in_mindspore" in getattr(item, "fixturenames", ()) else file
         item.add_marker(pytest.mark.xdist_group(shared))

@@ -1,7 +1,7 @@
 /* SPIN model of ipc/core/ring_protocol.h: publish, wait for data, wait for space, close, revocation, death, eviction.
  *
  * Bracketed labels are those of the C code; `grep '\[P1\]' ipc/core/ring_protocol.h` finds the line of a step.
- * scripts/verify_rings.py holds the table of runs: what must hold, and which broken protocols must be caught.
+ * scripts/verify/rings.py holds the table of runs: what must hold, and which broken protocols must be caught.
  *
  * Memory. Every store of the protocol goes into a buffer of its writer first; the process `memory` lets it reach
  * memory at any later point, in any order among different words. That is weaker than x86 (whose buffer is a

@@ -23,7 +23,7 @@ from model.mindformers_runner.settings import MindFormersSettings
 from model.runner import Bucket, Float32, Int32, Progress, Runner, RunnerFacts, StepInputs
 
 if TYPE_CHECKING:
-    from model.mindformers_runner.best import BestTokens
+    from model.mindformers_runner.argmax import BestTokens
     from model.mindformers_runner.compile_cache import CompileCache
     from model.mindformers_runner.execution import Execution
 
@@ -76,10 +76,10 @@ class MindFormersRunner(Runner):
         a tensor cannot be read.
         """
         self._require_memory()
-        from model.mindformers_runner.quiet import import_mindformers
+        from model.mindformers_runner.import_quietly import import_mindformers
 
         import_mindformers()
-        from model.mindformers_runner.best import BestTokens
+        from model.mindformers_runner.argmax import BestTokens
         from model.mindformers_runner.compile_cache import CompileCache
         from model.mindformers_runner.network import build_network, use_device
         from model.mindformers_runner.weights import load_weights, random_weights

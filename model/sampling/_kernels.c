@@ -164,7 +164,7 @@ static void run(struct sampler *s, const Py_buffer *view, int parts)
             status[b] = rows[b] < 0 ? SKIPPED : (int32_t)choose_row(s, row, (size_t)rows[b], positions[b], out);
         }
         if (parts & TELL && rows[b] >= 0 && status[b] == OK)
-            tell_row(s, row, (size_t)rows[b], out);
+            row_logprobs(s, row, (size_t)rows[b], out);
     }
 }
 
@@ -208,7 +208,7 @@ static PyObject *kernel_choose(PyObject *object, PyObject *const *args, Py_ssize
     return call(object, args, count, CHOOSE);
 }
 
-static PyObject *kernel_tell(PyObject *object, PyObject *const *args, Py_ssize_t count)
+static PyObject *kernel_compute_logprobs(PyObject *object, PyObject *const *args, Py_ssize_t count)
 {
     return call(object, args, count, TELL);
 }
@@ -250,9 +250,9 @@ static PyObject *kernel_observe(PyObject *object, PyObject *args)
 #define FAST(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL
 #define ARRAYS "(logits, rows, positions, token_ids, status, logprobs, top_ids, top_logprobs)"
 static PyMethodDef KERNEL_METHODS[] = {
-    {"sample", FAST(kernel_sample), "sample" ARRAYS ": choose and tell"},
+    {"sample", FAST(kernel_sample), "sample" ARRAYS ": choose tokens, compute log-probabilities"},
     {"choose", FAST(kernel_choose), "choose" ARRAYS ": tokens"},
-    {"tell", FAST(kernel_tell), "tell" ARRAYS ": log-probabilities of tokens that were chosen"},
+    {"compute_logprobs", FAST(kernel_compute_logprobs), "compute_logprobs" ARRAYS ": log-probabilities of tokens that were chosen"},
     {"observe", kernel_observe, METH_VARARGS, "observe(row, ids, is_output)"},
     {NULL, NULL, 0, NULL},
 };

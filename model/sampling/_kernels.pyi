@@ -30,7 +30,7 @@ class Kernel:
         top_logprobs: NDArray[Any],
         /,
     ) -> None: ...
-    def tell(
+    def compute_logprobs(
         self,
         logits: NDArray[Any],
         rows: NDArray[Any],

@@ -135,7 +135,7 @@ enum status choose_row(struct sampler *s, const float *logits, size_t row, int32
 }
 
 /* The log-probabilities that the row wants, of the raw logits, once its token has been chosen. */
-void tell_row(struct sampler *s, const float *logits, size_t row, struct output out)
+void row_logprobs(struct sampler *s, const float *logits, size_t row, struct output out)
 {
     if (s->logprobs[row] < 0)
         return;

@@ -52,7 +52,7 @@ struct output { /* one row of the caller's arrays */
 
 /* Chooses the token at `position` of the sequence in `row` from vocab raw logits, which are only read. */
 enum status choose_row(struct sampler *s, const float *logits, size_t row, int32_t position, struct output out);
-void tell_row(struct sampler *s, const float *logits, size_t row, struct output out);
+void row_logprobs(struct sampler *s, const float *logits, size_t row, struct output out);
 
 /* Token -1, everything else NaN or -1: what a row without a token shows. */
 void clear_output(struct output out);

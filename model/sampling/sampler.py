@@ -109,12 +109,12 @@ class Sampler:
         self._kernel.sample(logits, rows, positions, *_arrays(out))
 
     def choose(self, logits: Float32, rows: Int32, positions: Int32, out: SampleOutputs) -> None:
-        """As `sample`, but for the log-probabilities: the tokens may be waited for. `tell` adds the rest."""
+        """As `sample`, without log-probabilities, since the tokens may be waited for: `compute_logprobs` adds them."""
         self._kernel.choose(logits, rows, positions, *_arrays(out))
 
-    def tell(self, logits: Float32, rows: Int32, positions: Int32, out: SampleOutputs) -> None:
+    def compute_logprobs(self, logits: Float32, rows: Int32, positions: Int32, out: SampleOutputs) -> None:
         """The log-probabilities of the tokens that `choose` has put into ``out``, where rows want them."""
-        self._kernel.tell(logits, rows, positions, *_arrays(out))
+        self._kernel.compute_logprobs(logits, rows, positions, *_arrays(out))
 
     def _set_scalars(self, row: int, params: SamplingParams, seed: int) -> None:
         columns = self.columns

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pipeline.doctor.finding import Finding, fail, ok, warn
 from pipeline.doctor.subject import Host, Plan
-from pipeline.host import HostError
-from pipeline.npu import devices_in, npu_table, physical_device
+from pipeline.host.facts import HostError
+from pipeline.host.npu import devices_in, npu_table, physical_device
 
 TOPIC = "ascend"
 _SHARED = ("davinci_manager", "devmm_svm", "hisi_hdc")

@@ -6,12 +6,12 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 
-from pipeline.control_groups import cpu_quota
 from pipeline.doctor.finding import Finding, fail, ok, warn
 from pipeline.doctor.subject import Host, Plan
-from pipeline.host import HostError
-from pipeline.npu import parse_cpu_list
-from pipeline.place import STAGES, fit_to_host, usable_cpus
+from pipeline.host.cgroups import cpu_quota
+from pipeline.host.cpu_placement import STAGES, fit_to_host, usable_cpus
+from pipeline.host.facts import HostError
+from pipeline.host.npu import parse_cpu_list
 
 TOPIC = "cpus"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 
-from pipeline.control_groups import tasks_left
 from pipeline.doctor.finding import Finding, fail, ok, warn
 from pipeline.doctor.subject import Host, Plan
-from pipeline.host import descriptors_needed, more_descriptors
+from pipeline.host.cgroups import tasks_left
+from pipeline.host.facts import descriptors_needed, more_descriptors
 
 TOPIC = "limits"
 _TASKS = 64

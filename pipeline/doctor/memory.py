@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from ipc import SHM_DIRECTORY, shared_memory_left
 from model.mindformers_runner import MindFormersRunner
 from model.mindformers_runner.memory import available_memory, memory_need
-from pipeline.control_groups import memory_limit
 from pipeline.doctor.finding import Finding, fail, ok, warn
 from pipeline.doctor.subject import Host, Plan
-from pipeline.host import mib, shared_memory_needed
-from pipeline.runners import make_runner
+from pipeline.host.cgroups import memory_limit
+from pipeline.host.facts import mib, shared_memory_needed
+from pipeline.runtime.engines import make_runner
 
 TOPIC = "memory"
 PROCESS_BYTES = 70 << 20

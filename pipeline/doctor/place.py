@@ -9,10 +9,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.api_keys import KeysError, key_file_warning, load_api_keys
 from pipeline.doctor.finding import Finding, fail, ok, warn
 from pipeline.doctor.subject import Host, Plan
-from pipeline.listening import exposed
+from pipeline.front.http.api_keys import KeysError, key_file_warning, load_api_keys
+from pipeline.launcher.listening import exposed
 
 _FIXES = {
     errno.EADDRINUSE: "stop who listens there (ss -ltnp), or choose another: --set {key}=…",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from model.runner import RunnerFacts
 from pipeline.config import Configuration
-from pipeline.descriptors import Shapes
-from pipeline.runners import make_runner, shapes_of
+from pipeline.runtime.engines import make_runner, shapes_of
+from pipeline.wire.step import Shapes
 
 
 @dataclass(frozen=True, slots=True)

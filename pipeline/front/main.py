@@ -5,16 +5,16 @@ from __future__ import annotations
 import socket
 import sys
 
-from pipeline import background
-from pipeline.front.access import ApiKeys
+from pipeline.front.http.access import ApiKeys
 from pipeline.front.server import run_front
 from pipeline.front.settings import FrontSettings
-from pipeline.garbage import settle
-from pipeline.host import raise_descriptor_limit
-from pipeline.runners import make_runner
-from pipeline.stage import Stage
+from pipeline.host.facts import raise_descriptor_limit
+from pipeline.runtime import background
+from pipeline.runtime.engines import make_runner
+from pipeline.runtime.gc_policy import freeze_gc
+from pipeline.runtime.stage import Stage
+from pipeline.runtime.tokenizer import open_tokenizer
 from pipeline.stats import StatsHandle
-from pipeline.tokenizers import open_tokenizer
 
 
 def run_front_stage(stage: Stage) -> None:
@@ -34,7 +34,7 @@ def run_front_stage(stage: Stage) -> None:
 
     stage.on_reload = reload
     sys.setswitchinterval(background.SWITCH_S)
-    settle(stage.name)
+    freeze_gc(stage.name)
     stage.pauses.start()
     run_front(
         settings,

@@ -12,25 +12,25 @@ from collections.abc import Callable, Iterator, Sequence
 import uvloop
 
 from model.tokenizer import Tokenizer
-from pipeline.front.access import ApiKeys
-from pipeline.front.admission import Admission
+from pipeline.front.api.generate_routes import GenerateRoutes
+from pipeline.front.api.info_routes import InfoRoutes
+from pipeline.front.api.tokenize_routes import TokenizeRoutes
 from pipeline.front.app import Front
-from pipeline.front.backend import Backend
-from pipeline.front.body_memory import BodyMemory
-from pipeline.front.connection import Connection, Serving
-from pipeline.front.follow import follow
-from pipeline.front.generate_routes import GenerateRoutes
-from pipeline.front.info_routes import InfoRoutes
-from pipeline.front.outbox import Outbox
-from pipeline.front.page_routes import PageRoutes
-from pipeline.front.resources import share_one_heap
+from pipeline.front.delivery.admission import Admission
+from pipeline.front.delivery.backend import Backend
+from pipeline.front.delivery.follow import follow
+from pipeline.front.http.access import ApiKeys
+from pipeline.front.http.body_memory import BodyMemory
+from pipeline.front.http.connection import Connection, Serving
+from pipeline.front.http.outbox import Outbox
+from pipeline.front.http.throttle import throttled
+from pipeline.front.http.worker import Worker
+from pipeline.front.metrics.spans import Spans
+from pipeline.front.page.routes import PageRoutes
 from pipeline.front.settings import FrontRings, FrontSettings
-from pipeline.front.spans import Spans
-from pipeline.front.throttle import throttled
-from pipeline.front.tokenize_routes import TokenizeRoutes
-from pipeline.front.worker import Worker
-from pipeline.generations import END, Control
-from pipeline.logs import configure_logging
+from pipeline.runtime.generations import END, Control
+from pipeline.runtime.logs import configure_logging
+from pipeline.runtime.malloc_policy import share_one_heap
 from pipeline.stats import (
     Counters,
     FrontCounter,

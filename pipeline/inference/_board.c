@@ -15,13 +15,13 @@ static const char *const NAMES[] = {"board", "rows", "token_ids"};
 typedef struct {
     PyObject_HEAD
     Py_buffer column[COLUMN_COUNT];
-} Lane;
+} TokenBoard;
 
-static int32_t *values(const Lane *self, enum column at) { return self->column[at].buf; }
-static Py_ssize_t length(const Lane *self, enum column at) { return self->column[at].shape[0]; }
+static int32_t *values(const TokenBoard *self, enum column at) { return self->column[at].buf; }
+static Py_ssize_t length(const TokenBoard *self, enum column at) { return self->column[at].shape[0]; }
 
 /* How many tokens to move, -1 with an exception if there are not so many, or if a row is none of the board's. */
-static Py_ssize_t check(const Lane *self, PyObject *arg, enum column written)
+static Py_ssize_t check(const TokenBoard *self, PyObject *arg, enum column written)
 {
     const Py_ssize_t count = PyLong_AsSsize_t(arg);
     if (count == -1 && PyErr_Occurred())
@@ -46,9 +46,9 @@ static Py_ssize_t check(const Lane *self, PyObject *arg, enum column written)
     return count;
 }
 
-static PyObject *lane_post(PyObject *object, PyObject *arg)
+static PyObject *board_scatter(PyObject *object, PyObject *arg)
 {
-    const Lane *self = (Lane *)object;
+    const TokenBoard *self = (TokenBoard *)object;
     const int32_t *rows = values(self, ROWS), *tokens = values(self, TOKEN_IDS);
     const Py_ssize_t count = check(self, arg, BOARD);
     for (Py_ssize_t i = 0; i < count; i++)
@@ -58,9 +58,9 @@ static PyObject *lane_post(PyObject *object, PyObject *arg)
     Py_RETURN_NONE;
 }
 
-static PyObject *lane_fill(PyObject *object, PyObject *arg)
+static PyObject *board_gather(PyObject *object, PyObject *arg)
 {
-    const Lane *self = (Lane *)object;
+    const TokenBoard *self = (TokenBoard *)object;
     const int32_t *rows = values(self, ROWS), *board = values(self, BOARD);
     const Py_ssize_t count = check(self, arg, TOKEN_IDS);
     for (Py_ssize_t i = 0; i < count; i++)
@@ -70,7 +70,7 @@ static PyObject *lane_fill(PyObject *object, PyObject *arg)
     Py_RETURN_NONE;
 }
 
-static int pin(Lane *self, enum column at, PyObject *array)
+static int pin(TokenBoard *self, enum column at, PyObject *array)
 {
     Py_buffer *view = &self->column[at];
     if (PyObject_GetBuffer(array, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT))
@@ -81,14 +81,14 @@ static int pin(Lane *self, enum column at, PyObject *array)
     return -1;
 }
 
-static PyObject *lane_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+static PyObject *board_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     PyObject *arrays[COLUMN_COUNT];
     if (keywords)
-        return PyErr_Format(PyExc_TypeError, "Lane takes no names: board, rows, token_ids");
+        return PyErr_Format(PyExc_TypeError, "TokenBoard takes no names: board, rows, token_ids");
     if (!PyArg_ParseTuple(args, "OOO", &arrays[BOARD], &arrays[ROWS], &arrays[TOKEN_IDS]))
         return NULL;
-    Lane *self = (Lane *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0); /* zeroed */
+    TokenBoard *self = (TokenBoard *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0); /* zeroed */
     for (int at = 0; self && at < COLUMN_COUNT; at++) {
         if (pin(self, (enum column)at, arrays[at])) {
             Py_DECREF((PyObject *)self);
@@ -98,35 +98,35 @@ static PyObject *lane_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     return (PyObject *)self;
 }
 
-static void lane_dealloc(PyObject *object)
+static void board_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
     for (int at = 0; at < COLUMN_COUNT; at++)
-        if (((Lane *)object)->column[at].obj)
-            PyBuffer_Release(&((Lane *)object)->column[at]);
+        if (((TokenBoard *)object)->column[at].obj)
+            PyBuffer_Release(&((TokenBoard *)object)->column[at]);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
 }
 
-static PyMethodDef LANE_METHODS[] = {
-    {"post", lane_post, METH_O, "post(count): put the first tokens on the board; 0 in place of a negative one."},
-    {"fill", lane_fill, METH_O, "fill(count): take the first tokens from the board."},
+static PyMethodDef BOARD_METHODS[] = {
+    {"scatter", board_scatter, METH_O, "scatter(count): put the first tokens on the board; 0 in place of a negative one."},
+    {"gather", board_gather, METH_O, "gather(count): take the first tokens from the board."},
     {NULL, NULL, 0, NULL},
 };
 
-static PyType_Slot LANE_SLOTS[] = {
-    {Py_tp_doc, "Lane(board, rows, token_ids): the way of a slot's tokens to the board, and from there."},
-    {Py_tp_new, lane_new},
-    {Py_tp_dealloc, lane_dealloc},
-    {Py_tp_methods, LANE_METHODS},
+static PyType_Slot BOARD_SLOTS[] = {
+    {Py_tp_doc, "TokenBoard(board, rows, token_ids): the way of a slot's tokens to the board, and from there."},
+    {Py_tp_new, board_new},
+    {Py_tp_dealloc, board_dealloc},
+    {Py_tp_methods, BOARD_METHODS},
     {0, NULL},
 };
-static PyType_Spec LANE_SPEC = {"pipeline.inference._board.Lane", sizeof(Lane), 0, Py_TPFLAGS_DEFAULT, LANE_SLOTS};
+static PyType_Spec BOARD_SPEC = {"pipeline.inference._board.TokenBoard", sizeof(TokenBoard), 0, Py_TPFLAGS_DEFAULT, BOARD_SLOTS};
 
 static int module_exec(PyObject *module)
 {
-    PyObject *type = PyType_FromSpec(&LANE_SPEC);
-    int failed = !type || PyModule_AddObjectRef(module, "Lane", type);
+    PyObject *type = PyType_FromSpec(&BOARD_SPEC);
+    int failed = !type || PyModule_AddObjectRef(module, "TokenBoard", type);
     Py_XDECREF(type);
     return failed ? -1 : 0;
 }

@@ -7,12 +7,12 @@ import time
 import numpy as np
 
 from model.runner import Bucket, Runner, StepInputs
-from pipeline.generations import Generation
-from pipeline.inference.executor import StepExecutor
-from pipeline.runners import make_runner
-from pipeline.stage import Stage
+from pipeline.inference.step_executor import StepExecutor
+from pipeline.runtime.engines import make_runner
+from pipeline.runtime.generations import Generation
+from pipeline.runtime.stage import Stage
 from pipeline.stats import Counters, InferenceCounter, RingEnds
-from pipeline.wiring import StageRings
+from pipeline.wire.rings import StageRings
 
 
 def run_inference(stage: Stage) -> None:

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import Self
 
-from pipeline.api_keys import without_keys
-from pipeline.control import Channel, ChannelError, Message
-from pipeline.generations import CRASHED, KILLED
-from pipeline.outlet import STDERR, tell
+from pipeline.front.http.api_keys import without_keys
+from pipeline.runtime.control_channel import Channel, ChannelError, Message
+from pipeline.runtime.generations import CRASHED, KILLED
+from pipeline.runtime.nonblocking_stderr import STDERR, tell
 
 _FAULTS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
 
@@ -49,7 +49,7 @@ class Child:
     @classmethod
     def start(cls, name: str, specification_fd: int, fds: Sequence[int], channel: Channel) -> Self:
         """Raises OSError when no process can be made."""
-        command = [sys.executable, "-m", "pipeline.stage", name, str(specification_fd)]
+        command = [sys.executable, "-m", f"pipeline.{name}", str(specification_fd)]
         environment = without_keys(os.environ)
         process = subprocess.Popen(
             command, pass_fds=[specification_fd, *fds], stdin=subprocess.DEVNULL, env=environment

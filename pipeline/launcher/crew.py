@@ -10,14 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from pipeline.config import Configuration
-from pipeline.control import Channel, Message
-from pipeline.descriptors import Shapes
-from pipeline.generations import END
 from pipeline.launcher.child import Child
+from pipeline.launcher.listening import Listeners
 from pipeline.launcher.signals import Signals
-from pipeline.listening import Listeners
-from pipeline.stage import Specification
+from pipeline.runtime.control_channel import Channel, Message
+from pipeline.runtime.generations import END
+from pipeline.runtime.stage import Specification
 from pipeline.stats import StatsPage
+from pipeline.wire.step import Shapes
 
 _STOP_GRACE_S = 1.5
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pipeline.config import Configuration
-from pipeline.descriptors import Shapes
-from pipeline.generations import Ended, Generation
 from pipeline.launcher.child import Child
-from pipeline.wiring import Wiring
+from pipeline.runtime.generations import Ended, Generation
+from pipeline.wire.rings import Wiring
+from pipeline.wire.step import Shapes
 
 
 class Rings:

@@ -15,22 +15,22 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 import ipc
-from pipeline.api_keys import KeysError, load_api_keys
 from pipeline.config import Configuration, ConfigurationError
-from pipeline.control import ChannelError, Message
-from pipeline.generations import HUNG, STOPPED, Ended
-from pipeline.host import HostError, raise_descriptor_limit
+from pipeline.front.http.api_keys import KeysError, load_api_keys
+from pipeline.host.facts import HostError, raise_descriptor_limit
 from pipeline.launcher.child import Child, Phase
 from pipeline.launcher.crew import Crew
-from pipeline.launcher.oversight import Hang, Oversight
+from pipeline.launcher.hang_detector import Hang, Oversight
+from pipeline.launcher.listening import Listeners, address, exposed
 from pipeline.launcher.reload import Reload
 from pipeline.launcher.restarts import Restarts
 from pipeline.launcher.rings import Rings
 from pipeline.launcher.signals import caught_signals
-from pipeline.listening import Listeners, address, exposed
-from pipeline.logs import configure_logging
-from pipeline.outlet import tell
-from pipeline.runners import make_runner, shapes_of
+from pipeline.runtime.control_channel import ChannelError, Message
+from pipeline.runtime.engines import make_runner, shapes_of
+from pipeline.runtime.generations import HUNG, STOPPED, Ended
+from pipeline.runtime.logs import configure_logging
+from pipeline.runtime.nonblocking_stderr import tell
 from pipeline.stats import STAGES, Counters, LauncherCounter, StageState, StatsPage
 
 log = logging.getLogger("ringserve.launcher")

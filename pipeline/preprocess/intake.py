@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.messages import Accepted, Cancel, Drop, Refused, Submit, first_request, unpack_request
 from pipeline.preprocess.pool import Job, PromptPool
 from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import Counters, PreprocessCounter
+from pipeline.wire.request import Accepted, Cancel, Drop, Refused, Submit, first_request, unpack_request
 
 AT_ONCE = 2048  # characters or token ids that are read in the loop: a millisecond at most, and no thread to wake
 _CHOICE = 16  # what each further choice comes to

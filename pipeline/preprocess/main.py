@@ -7,10 +7,7 @@ import sys
 import ipc
 from model.runner import RunnerFacts
 from model.tokenizer import Tokenizer
-from pipeline import background
 from pipeline.config import Configuration
-from pipeline.descriptors import Shapes
-from pipeline.generations import Generation, culprit
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.pool import PromptPool
@@ -18,11 +15,14 @@ from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.stage import PreprocessStage
-from pipeline.runners import make_runner
-from pipeline.stage import Stage
+from pipeline.runtime import background
+from pipeline.runtime.engines import make_runner
+from pipeline.runtime.generations import Generation, culprit
+from pipeline.runtime.stage import Stage
+from pipeline.runtime.tokenizer import end_ids, open_tokenizer
 from pipeline.stats import Counters, RingEnds
-from pipeline.tokenizers import end_ids, open_tokenizer
-from pipeline.wiring import StageRings
+from pipeline.wire.rings import StageRings
+from pipeline.wire.step import Shapes
 
 _WAITING_BODIES = 4  # the texts that wait to be tokenized may be as long as so many of the longest requests
 

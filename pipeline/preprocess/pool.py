@@ -19,11 +19,11 @@ from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from pipeline import background
-from pipeline.messages import Refused, Submit
 from pipeline.preprocess.prompts import PromptReader, Tokenized
 from pipeline.preprocess.sequence import Sequence
+from pipeline.runtime import background
 from pipeline.stats import Counters, PreprocessCounter
+from pipeline.wire.request import Refused, Submit
 
 LONG = 1 << 16  # characters of a prompt for the second lane; the first takes some 40 ms for as many
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.tokenizer import InvalidTextError, Tokenizer
-from pipeline.messages import TOO_LONG, Choice, GenerationParams, Refused, Submit
 from pipeline.preprocess.blocks import BlockManager, Digest
 from pipeline.preprocess.sequence import Sequence
+from pipeline.wire.request import TOO_LONG, Choice, GenerationParams, Refused, Submit
 
 Int32 = NDArray[np.int32]
 

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from model.runner import Bucket
-from pipeline.descriptors import Head
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.columns import DecodeColumns
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.sequence import Sequence
+from pipeline.wire.step import Head
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,13 @@ class Scheduler:
         self._budget = min(token_budget, max(bucket.tokens for bucket in buckets))
         self._free_rows = list(range(max_rows - 1, -1, -1))
         self._epochs = [0] * max_rows
-        self._tenants: dict[tuple[int, int], Sequence] = {}  # row and epoch → who has or had steps under way
+        self._by_row_epoch: dict[tuple[int, int], Sequence] = {}  # row and epoch → who has or had steps under way
         self._by_request: dict[int, Sequence] = {}
-        self._choosy = 0  # sequences with a row for which the device's argmax will not do
-        self._drawing = 0  # sequences with a row whose tokens are not the argmax
+        self._rows_needing_logits = 0  # sequences with a row for which the device's argmax will not do
+        self._rows_not_argmax = 0  # sequences with a row whose tokens are not the argmax
         self._quarantine = quarantine or Quarantine()
         self._suspects: list[Sequence] = []  # the first of them is alone in the batch
-        self._telling = 0  # sequences with a row that want log-probabilities
+        self._rows_with_logprobs = 0  # sequences with a row that want log-probabilities
 
     # ---- what there is --------------------------------------------------------------------------------------
 
@@ -92,17 +92,17 @@ class Scheduler:
     @property
     def greedy(self) -> bool:
         """No sequence with a row needs logits."""
-        return self._choosy == 0
+        return self._rows_needing_logits == 0
 
     @property
     def argmax(self) -> bool:
         """The token of every sequence with a row is the argmax."""
-        return self._drawing == 0
+        return self._rows_not_argmax == 0
 
     @property
     def logprobs(self) -> bool:
         """A sequence with a row wants log-probabilities."""
-        return self._telling > 0
+        return self._rows_with_logprobs > 0
 
     @property
     def has_work(self) -> bool:
@@ -257,12 +257,12 @@ class Scheduler:
         if sequence.fresh:
             sequence.cached = sequence.computed
         sequence.row = self._free_rows.pop()
-        self._choosy += not sequence.greedy
-        self._drawing += not sequence.argmax
-        self._telling += sequence.logprobs
+        self._rows_needing_logits += not sequence.greedy
+        self._rows_not_argmax += not sequence.argmax
+        self._rows_with_logprobs += sequence.logprobs
         self._epochs[sequence.row] += 1
         sequence.epoch = self._epochs[sequence.row]
-        self._tenants[sequence.row, sequence.epoch] = sequence
+        self._by_row_epoch[sequence.row, sequence.epoch] = sequence
         self.prefilling.append(sequence)
         self.admissions.append(sequence)
         self.stats.admitted += 1
@@ -327,7 +327,7 @@ class Scheduler:
 
     def on_token(self, row: int, epoch: int, token: int, *, finished: bool) -> None:
         """A sampled token has come back. Those of sequences that are gone are ignored."""
-        sequence = self._tenants.get((row, epoch))
+        sequence = self._by_row_epoch.get((row, epoch))
         if sequence is None or sequence.finished:
             return
         sequence.append(token)
@@ -339,7 +339,7 @@ class Scheduler:
             if sequence.known % self.blocks.block_size == 0:
                 self._seal(sequence)
         elif not sequence.pending:
-            del self._tenants[row, epoch]  # it was preempted, and nothing of that tenancy is under way any more
+            del self._by_row_epoch[row, epoch]  # it was preempted, and nothing of that epoch is under way any more
 
     def _finish(self, sequence: Sequence) -> None:
         sequence.finished = True
@@ -351,8 +351,8 @@ class Scheduler:
             self._leave(sequence)
         else:
             self.waiting.remove(sequence)
-        for key in [key for key, tenant in self._tenants.items() if tenant is sequence]:
-            del self._tenants[key]
+        for key in [key for key, held in self._by_row_epoch.items() if held is sequence]:
+            del self._by_row_epoch[key]
 
     def _leave(self, sequence: Sequence) -> None:
         """Take the sequence out of the batch. A step under way may still write to its blocks, which does no harm:
@@ -364,11 +364,11 @@ class Scheduler:
         else:
             self._draining.remove(sequence)
         if not sequence.pending:
-            self._tenants.pop((sequence.row, sequence.epoch), None)
+            self._by_row_epoch.pop((sequence.row, sequence.epoch), None)
         self._free_rows.append(sequence.row)
-        self._choosy -= not sequence.greedy
-        self._drawing -= not sequence.argmax
-        self._telling -= sequence.logprobs
+        self._rows_needing_logits -= not sequence.greedy
+        self._rows_not_argmax -= not sequence.argmax
+        self._rows_with_logprobs -= sequence.logprobs
         self.blocks.release(sequence.blocks)
         sequence.row = -1
         sequence.blocks, sequence.sealed, sequence.releases = [], 0, -1

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.messages import GenerationParams
 from pipeline.preprocess.blocks import Digest
+from pipeline.wire.request import GenerationParams
 
 
 @dataclass(slots=True, eq=False)

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import ipc
-from pipeline.descriptors import Head, Shapes, Stamp, results_layout, step_layout
-from pipeline.messages import Admit, Started
 from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import Counters, PreprocessCounter, RingEnds
+from pipeline.wire.request import Admit, Started
+from pipeline.wire.step import Head, Shapes, Stamp, results_layout, step_layout
 
 _NS = time.CLOCK_MONOTONIC
 OVERLAPPED = 2  # steps under way: one computes, one waits with all but its token ids
@@ -150,7 +150,7 @@ class PreprocessStage:
             return False
         number = self.steps_planned + 1
         views.head[Head.STEP] = number
-        views.head[Head.NEEDS : Head.LOGPROBS + 1] = (
+        views.head[Head.DEPENDS_ON_STEP : Head.LOGPROBS + 1] = (
             number - 1 if plan.decode_rows else 0,
             self._greedy_on_device and self.scheduler.greedy,
             self.scheduler.argmax,

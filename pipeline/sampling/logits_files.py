@@ -3,7 +3,7 @@
 One file per row whose next token has a position that is a multiple of 100: float32 ``[1, vocab]``, named
 ``{unix time}_{ids}_{position}.npy``. ``ids`` are the first 20 characters of the sequence's token ids, the first as it
 is, each later one as ``.0`` and the id. Rows have files of their own, so that two runs can be compared however their
-batches were composed. ``scripts/check_logits.py`` compares them.
+batches were composed. ``scripts/tools/check_logits.py`` compares them.
 """
 
 from __future__ import annotations

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from model.tokenizer import Tokenizer
-from pipeline.generations import Generation
+from pipeline.runtime.generations import Generation
+from pipeline.runtime.stage import Stage
+from pipeline.runtime.tokenizer import end_ids, open_tokenizer
 from pipeline.sampling.logits_files import LogitsFiles
-from pipeline.sampling.sampler_stage import SamplingStage
-from pipeline.stage import Stage
+from pipeline.sampling.stage import SamplingStage
 from pipeline.stats import RingEnds
-from pipeline.tokenizers import end_ids, open_tokenizer
-from pipeline.wiring import StageRings
+from pipeline.wire.rings import StageRings
 
 
 def run_sampling(stage: Stage) -> None:

@@ -5,6 +5,7 @@ see a number that is one event behind another; nothing here is used to synchroni
 a log of the last steps with their time stamps, written by sampling, which sees every step last.
 """
 
+from pipeline.stats.buckets import Histogram, edges, scale
 from pipeline.stats.counters import (
     GC_PAUSE_NS,
     IN_HAND,
@@ -19,7 +20,6 @@ from pipeline.stats.counters import (
     StageState,
     StepHistogram,
 )
-from pipeline.stats.ladders import Histogram, edges, scale
 from pipeline.stats.page import LAYOUT, STEP_RECORDS, EndWord, StatsHandle, StatsPage, StepColumn, open_stats
 from pipeline.stats.reader import EndReading, HistogramSnapshot, RingReading, StatsReader
 from pipeline.stats.writers import Counters, Histograms, Int64, RingEnds, StepLog

@@ -12,7 +12,7 @@ import numpy as np
 
 from ipc import CorruptRingError, Field, Layout, Segment
 from pipeline.stats.counters import GAUGES, RequestHistogram, StepHistogram
-from pipeline.wiring import ENDS
+from pipeline.wire.rings import ENDS
 
 STEP_RECORDS = 4096
 HISTOGRAM_WORDS = 32

@@ -7,7 +7,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from pipeline.descriptors import Stamp
+from pipeline.stats.buckets import Histogram, edges, scale
 from pipeline.stats.counters import (
     GC_PAUSE_NS,
     FrontCounter,
@@ -18,10 +18,10 @@ from pipeline.stats.counters import (
     StageState,
     StepHistogram,
 )
-from pipeline.stats.ladders import Histogram, edges, scale
 from pipeline.stats.page import PID_WORD, SUM_WORD, EndWord, StatsPage, StepColumn
 from pipeline.stats.writers import Int64
-from pipeline.wiring import ENDS, PRODUCERS, SLOT_LAYOUTS
+from pipeline.wire.rings import ENDS, PRODUCERS, SLOT_LAYOUTS
+from pipeline.wire.step import Stamp
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ipc
-from pipeline.descriptors import STAMP_WORDS, Head, Stamp
+from pipeline.stats.buckets import edges, scale
 from pipeline.stats.counters import RequestHistogram, SamplingCounter, StepHistogram
-from pipeline.stats.ladders import edges, scale
 from pipeline.stats.page import HISTOGRAM_WORDS, PID_WORD, STEP_RECORDS, SUM_WORD, EndWord, StatsPage, StepColumn
-from pipeline.wiring import ENDS, PRODUCERS
+from pipeline.wire.rings import ENDS, PRODUCERS
+from pipeline.wire.step import STAMP_WORDS, Head, Stamp
 
 Int64 = NDArray[np.int64]
 Rings = Mapping[str, ipc.SlotRing | ipc.ByteRing]
@@ -108,9 +108,9 @@ class StepLog:
         self._times.observe(StepHistogram.TOKENS, int(head[Head.LIVE_TOKENS]))
         times = stamps.tolist()
         self._split(times)
-        if head[Head.NEEDS] and self._last[0] == number - 1:
+        if head[Head.DEPENDS_ON_STEP] and self._last[0] == number - 1:
             self._split_gap(times)
-        self._last = (number, times[Stamp.COMPUTED], times[Stamp.SAMPLED], bool(head[Head.FORESEEN]))
+        self._last = (number, times[Stamp.COMPUTED], times[Stamp.SAMPLED], bool(head[Head.ALL_ARGMAX]))
 
     def _split(self, stamps: list[int]) -> None:
         """The parts that every step has."""

@@ -12,8 +12,7 @@ import pytest
 import uvloop
 
 import ipc
-
-from .children import fill
+from tests.ipc.children import fill
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])

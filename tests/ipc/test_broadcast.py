@@ -3,8 +3,7 @@
 import pytest
 
 import ipc
-
-from .children import fill
+from tests.ipc.children import fill
 
 
 def test_every_consumer_sees_every_message(slot_ring):

@@ -13,10 +13,9 @@ import pytest
 
 import ipc
 from ipc import _core
+from tests.ipc.children import fill
 
-from .children import fill
-
-NOTICE_S = 5.0  # no test asserts a time: this only ends a hang. The delay is printed by scripts/bench_ipc.py
+NOTICE_S = 5.0  # no test asserts a time: this only ends a hang. The delay is printed by scripts/bench/ipc
 
 PRODUCER_POINTS = ["before publish", "after publish", "inside a wait", "holding a batch"]
 CONSUMER_POINTS = ["with a slot held", "after release", "inside a wait", "attached"]

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ipc.test_verify import load_script
+from scripts.verify import sanitize
 
-sanitize = load_script("sanitize")
 FILES = ["test_slots.py", "test_byte_ring.py", "test_broadcast.py", "test_layout.py"]
 
 

@@ -65,7 +65,7 @@ def refusal(directory, **changes):
 
 def uncached_logits(directory, tokens):
     """Logits of whole sequences from mindformers' own model without a cache, and with nothing replaced."""
-    from model.mindformers_runner.quiet import import_mindformers
+    from model.mindformers_runner.import_quietly import import_mindformers
 
     import_mindformers()
     from mindformers import LlamaForCausalLM
@@ -244,7 +244,7 @@ def logits_of_one_token(directory, **changes):
 
 def save_in_mindspore_format(directory, target, file_format):
     """The same weights as MindSpore writes them, in mindformers' names; from our own reader."""
-    from model.mindformers_runner.quiet import import_mindformers
+    from model.mindformers_runner.import_quietly import import_mindformers
 
     import_mindformers()
     import mindspore as ms

@@ -126,7 +126,7 @@ def test_any_text_can_be_encoded(tokenizer):
 
 
 def test_questions_are_those_of_the_training_text():
-    sources = sorted((REPOSITORY / "scripts" / "data" / "questions").glob("*.txt"))
+    sources = sorted((REPOSITORY / "scripts" / "train" / "data" / "questions").glob("*.txt"))
     written = [line for path in sources for line in path.read_text(encoding="utf-8").splitlines()]
     pairs = read_lines("questions.jsonl")
     asked = [f"? {question}" for pair in pairs for question in pair["questions"]]

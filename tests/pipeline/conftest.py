@@ -37,7 +37,7 @@ def write(tmp_path, model_dir):
 @pytest.fixture
 def own(tmp_path):
     """Whole servers for one test, which may kill them."""
-    from .test_server import Launched
+    from tests.server.test_server import Launched
 
     made = []
 

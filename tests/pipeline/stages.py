@@ -15,9 +15,17 @@ from tokenizers import decoders, models, pre_tokenizers
 import ipc
 from model.emulated import CostModel, EmulatedRunner, EmulatedSettings
 from model.tokenizer import load_tokenizer
-from pipeline.descriptors import Shapes, logits_layout, results_layout, step_layout, tokens_layout
-from pipeline.inference.executor import StepExecutor
-from pipeline.messages import (
+from pipeline.inference.step_executor import StepExecutor
+from pipeline.preprocess.blocks import BlockManager
+from pipeline.preprocess.intake import Intake
+from pipeline.preprocess.pool import PromptPool
+from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
+from pipeline.preprocess.quarantine import Quarantine
+from pipeline.preprocess.scheduler import Scheduler
+from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessStage
+from pipeline.runtime.engines import emulated_buckets
+from pipeline.sampling.stage import SamplingStage
+from pipeline.wire.request import (
     Cancel,
     Choice,
     FinishReason,
@@ -28,15 +36,7 @@ from pipeline.messages import (
     unpack_delta,
     unpack_reply,
 )
-from pipeline.preprocess.blocks import BlockManager
-from pipeline.preprocess.intake import Intake
-from pipeline.preprocess.pool import PromptPool
-from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
-from pipeline.preprocess.quarantine import Quarantine
-from pipeline.preprocess.scheduler import Scheduler
-from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessStage
-from pipeline.runners import emulated_buckets
-from pipeline.sampling.sampler_stage import SamplingStage
+from pipeline.wire.step import Shapes, logits_layout, results_layout, step_layout, tokens_layout
 
 VOCABULARY = 257
 EOS = 256

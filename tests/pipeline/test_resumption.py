@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 
 from model.errors import ModelError
 from model.sampling import SamplingParams
-from pipeline.generations import Ended, culprit
-from pipeline.messages import Accepted, FinishReason, GenerationParams, Refused
-from pipeline.sampling import seats
-
-from .stages import OVERLAPPED, PLAIN, Server, write_byte_tokenizer
+from pipeline.runtime.generations import Ended, culprit
+from pipeline.sampling import pending_admits
+from pipeline.wire.request import Accepted, FinishReason, GenerationParams, Refused
+from tests.pipeline.stages import OVERLAPPED, PLAIN, Server, write_byte_tokenizer
 
 TWO_BYTE_CHARACTERS = (106, 156)  # tokens of bytes that continue a character, and of such that begin one
 FEW_BLOCKS = 20
@@ -116,7 +115,7 @@ def test_rows_of_which_the_sampler_learns_no_sooner_than_needed(tokenizer_file, 
     params = [GenerationParams(SamplingParams(seed=n, repetition_penalty=1.3), 20) for n in range(8)]
     jobs = {n: ([n, 7, 7, 9] * 8, params[n]) for n in range(1, 8)} | {8: ([8], greedy(30))}
     expected = record(undisturbed(tokenizer_file, jobs))
-    monkeypatch.setattr(seats, "AT_ONCE", 0)
+    monkeypatch.setattr(pending_admits, "AT_ONCE", 0)
     assert record(undisturbed(tokenizer_file, jobs)) == expected
     assert record(disturbed(tokenizer_file, jobs, [(40, True), (60, False)])) == expected
 

@@ -7,9 +7,8 @@ import pytest
 
 from model.emulated import expected_logits, expected_tokens
 from model.sampling import SamplingLimits, SamplingParams
-from pipeline.messages import Accepted, FinishReason, GenerationParams, Refused
-
-from .stages import EOS, OVERLAPPED, PLAIN, VOCABULARY, Server, write_byte_tokenizer
+from pipeline.wire.request import Accepted, FinishReason, GenerationParams, Refused
+from tests.pipeline.stages import EOS, OVERLAPPED, PLAIN, VOCABULARY, Server, write_byte_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from prometheus_client.core import Metric
 from pipeline.front.metrics.collector import StatsCollector
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import Counters, StatsPage, StatsReader
-from pipeline.wiring import ENDS
+from pipeline.wire.rings import ENDS
 
 _PART = re.compile(r"(<!-- (\w+): begin[^>]*-->\n).*?(<!-- \2: end -->)", re.DOTALL)
 _SECTIONS = ("server", "requests", "scheduling", "steps", "rings", "processes", "supervision")

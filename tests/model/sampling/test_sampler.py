@@ -369,13 +369,13 @@ def test_wrong_admissions_are_refused():
 
 
 def test_tokens_first_and_log_probabilities_later_are_the_same() -> None:
-    """In two calls as in one: `choose`, then `tell`."""
+    """In two calls as in one: `choose`, then `compute_logprobs`."""
     logits = np.random.default_rng(3).normal(size=(4, 300)).astype(np.float32)
     logits[2, 7] = np.nan
     params = [SamplingParams(temperature=0, logprobs=3), SamplingParams(seed=5), SamplingParams(logprobs=0)]
     rows, positions = np.array([0, 1, 2, -1], np.int32), np.full(4, 9, np.int32)
     together, apart = (SampleOutputs.allocate(4, 3) for _ in range(2))
-    for out, calls in ((together, ("sample",)), (apart, ("choose", "tell"))):
+    for out, calls in ((together, ("sample",)), (apart, ("choose", "compute_logprobs"))):
         sampler = Sampler(SamplingLimits(300, 64), 3)
         for row, each in enumerate(params):
             sampler.admit(row, dataclasses.replace(each, repetition_penalty=1.3), [1, 2])
@@ -394,4 +394,4 @@ def test_only_tokens_of_the_vocabulary_are_told_about() -> None:
     out.status[:], out.token_ids[:] = RowStatus.OK, 300
     row = np.zeros(1, np.int32)
     with pytest.raises(ValueError, match=r"token_ids\[0\] is 300, expected 0 to 299"):
-        sampler.tell(np.zeros((1, 300), np.float32), row, row, out)
+        sampler.compute_logprobs(np.zeros((1, 300), np.float32), row, row, out)

@@ -20,8 +20,8 @@ import httpx
 import pytest
 
 import ipc
-from pipeline.control import Channel
-from pipeline.generations import END, Ended, Generation
+from pipeline.runtime.control_channel import Channel
+from pipeline.runtime.generations import END, Ended, Generation
 from pipeline.stats import StatsPage
 
 HERE = Path(__file__).parent

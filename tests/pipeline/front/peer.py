@@ -19,9 +19,19 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import ipc
-from pipeline.descriptors import HEADER_WORDS, STAMP_WORDS, Head
-from pipeline.messages import Accepted, Cancel, Choice, Delta, FinishReason, Refused, Started, Submit, unpack_request
 from pipeline.stats import Counters, InferenceCounter, PreprocessCounter, StatsHandle, StatsPage, StepLog
+from pipeline.wire.request import (
+    Accepted,
+    Cancel,
+    Choice,
+    Delta,
+    FinishReason,
+    Refused,
+    Started,
+    Submit,
+    unpack_request,
+)
+from pipeline.wire.step import HEADER_WORDS, STAMP_WORDS, Head
 
 
 @dataclass
@@ -154,7 +164,7 @@ class Peer:
         now = time.monotonic_ns()
         for number in range(1, count + 1):
             head, stamps = np.zeros(HEADER_WORDS, np.int64), np.zeros(STAMP_WORDS, np.int64)
-            head[[Head.STEP, Head.NEEDS, Head.LIVE_TOKENS, Head.LIVE_ROWS, Head.DECODE_ROWS]] = (
+            head[[Head.STEP, Head.DEPENDS_ON_STEP, Head.LIVE_TOKENS, Head.LIVE_ROWS, Head.DECODE_ROWS]] = (
                 number, number - 1, 4, 4, 4,
             )  # fmt: skip
             stamps[:] = np.array([1_000, 2_000, 5_000, 25_000, 28_000, 36_000, 50_000, 400]) + now + number * 40_000

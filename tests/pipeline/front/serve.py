@@ -13,11 +13,12 @@ from typing import Any
 import ipc
 from model.demo import DEMO_DIR
 from model.tokenizer import load_tokenizer
-from pipeline.api_keys import digest
-from pipeline.control import Channel
-from pipeline.front import FrontRings, FrontSettings, bind, run_front
-from pipeline.front.access import ApiKeys
-from pipeline.generations import Control
+from pipeline.front.http.access import ApiKeys
+from pipeline.front.http.api_keys import digest
+from pipeline.front.server import bind, run_front
+from pipeline.front.settings import FrontRings, FrontSettings
+from pipeline.runtime.control_channel import Channel
+from pipeline.runtime.generations import Control
 from pipeline.stats import StatsHandle
 
 

@@ -10,10 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.launcher.child import Phase
-from pipeline.launcher.oversight import PROMPT_PATIENCE, Oversight
+from pipeline.launcher.hang_detector import PROMPT_PATIENCE, Oversight
 from pipeline.stats import Counters, PreprocessCounter
-
-from .test_watch import Rings
+from tests.pipeline.launcher.test_stage_progress import Rings
 
 PATIENCE_S = 0.02
 REQUEST = 0x1234

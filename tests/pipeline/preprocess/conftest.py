@@ -9,13 +9,12 @@ import pytest
 
 from model.sampling import SamplingParams
 from model.tokenizer import load_tokenizer
-from pipeline.messages import Choice, GenerationParams, Submit
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.pool import PromptPool
 from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
 from pipeline.stats import Counters
-
-from ..stages import write_byte_tokenizer
+from pipeline.wire.request import Choice, GenerationParams, Submit
+from tests.pipeline.stages import write_byte_tokenizer
 
 WAIT_S = 20
 LIMITS = PreprocessLimits(1 << 20, 1 << 19, 100, frozenset({256}))

@@ -7,14 +7,13 @@ import dataclasses
 import pytest
 
 from model.runner import Bucket
-from pipeline.messages import Accepted, Cancel, Drop, Refused, unpack_reply
 from pipeline.preprocess.intake import AT_ONCE, Intake
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.stats import PreprocessCounter
-
-from .conftest import LIMITS, submit
-from .test_pool import wait_for_word
+from pipeline.wire.request import Accepted, Cancel, Drop, Refused, unpack_reply
+from tests.pipeline.preprocess.conftest import LIMITS, submit
+from tests.pipeline.preprocess.test_pool import wait_for_word
 
 
 class Desk:

@@ -7,12 +7,11 @@ import select
 import threading
 from dataclasses import replace
 
-from pipeline.messages import Refused
 from pipeline.preprocess.pool import LONG, Job
 from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import PreprocessCounter
-
-from .conftest import WAIT_S, submit
+from pipeline.wire.request import Refused
+from tests.pipeline.preprocess.conftest import WAIT_S, submit
 
 GIANT = "held " + "x" * LONG
 

@@ -1,0 +1,148 @@
+"""Handlers of the paths that tell about the server."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from importlib.metadata import version
+from typing import Any
+from urllib.parse import parse_qs
+
+from pipeline.front.api.openai.fields import check_model
+from pipeline.front.delivery.admission import SHUTTING_DOWN, Admission
+from pipeline.front.delivery.backend import Backend
+from pipeline.front.http.errors import UNAVAILABLE, ApiError, retry_later
+from pipeline.front.http.exchange import Exchange, answer_json
+from pipeline.front.metrics import CONTENT_TYPE, StatsCollector
+from pipeline.front.metrics.spans import Spans
+from pipeline.front.metrics.trace import trace
+from pipeline.front.settings import FrontSettings
+from pipeline.stats import STAGES, PreprocessCounter, RingEnds, StageState, StatsReader
+
+MODELS = "/v1/models/"
+LONGEST_TRACE_S = 60.0
+_DOWN = (StageState.HUNG, StageState.RESTARTING)
+
+
+class InfoRoutes:
+    """None of them waits for the pipeline, so that they answer while it does not."""
+
+    def __init__(
+        self,
+        settings: FrontSettings,
+        backend: Backend,
+        admission: Admission,
+        stats: StatsReader,
+        spans: Spans,
+        ends: RingEnds,
+    ) -> None:
+        self._settings, self._backend, self._admission = settings, backend, admission
+        self._stats, self._spans = stats, spans
+        self._collector = StatsCollector(stats, settings, ends)
+        self._started = int(time.time())
+
+    async def health(self, exchange: Exchange) -> None:
+        """Every stage gets on, or has nothing to do; 503 names those that do not. Loading a model is getting on."""
+        states = {stage: self._stats.state(stage) for stage in STAGES}
+        down = [f"{stage} is {state.name.lower()}" for stage, state in states.items() if state in _DOWN]
+        if down:
+            raise retry_later(503, "; ".join(down), UNAVAILABLE, self._settings.retry_after_s)
+        await answer_json(exchange, {"status": "alive"})
+
+    async def ready(self, exchange: Exchange) -> None:
+        if self._admission.draining:
+            raise retry_later(503, SHUTTING_DOWN, UNAVAILABLE, self._settings.retry_after_s)
+        if not self._backend.ready:
+            raise retry_later(503, self._backend.why_not_ready, UNAVAILABLE, self._settings.retry_after_s)
+        await answer_json(exchange, {"status": "ready"})
+
+    async def metrics(self, exchange: Exchange) -> None:
+        await exchange.respond(200, self._collector.text(), CONTENT_TYPE)
+
+    async def version(self, exchange: Exchange) -> None:
+        await answer_json(exchange, {"version": version("ringserve")})
+
+    # ---- OpenAI's -------------------------------------------------------------------------------------------
+
+    async def models(self, exchange: Exchange) -> None:
+        await answer_json(exchange, {"object": "list", "data": [self._model()]})
+
+    async def model(self, exchange: Exchange) -> None:
+        """`/v1/models/…`, whose name may have slashes in it."""
+        check_model(exchange.path.removeprefix(MODELS).rstrip("/"), self._settings)
+        await answer_json(exchange, self._model())
+
+    def _model(self) -> dict[str, Any]:
+        """`root` and what follows is vLLM's; its clients take `root` for the tokenizer's name."""
+        settings = self._settings
+        return {
+            "id": settings.model_name,
+            "object": "model",
+            "created": self._started,
+            "owned_by": "ringserve",
+            "root": settings.model_name,
+            "parent": None,
+            "max_model_len": settings.max_length,
+            "permission": [],
+        }
+
+    # ---- llm-serving's --------------------------------------------------------------------------------------
+
+    async def batch_size(self, exchange: Exchange) -> None:
+        await self._number(exchange, "running")
+
+    async def request_numbers(self, exchange: Exchange) -> None:
+        await self._number(exchange, "waiting")
+
+    async def _number(self, exchange: Exchange, counter: str) -> None:
+        number = self._stats.counters(PreprocessCounter)[counter]
+        await answer_json(exchange, {"event": "message", "retry": 30000, "data": number})
+
+    async def model_info(self, exchange: Exchange) -> None:
+        settings = self._settings
+        info = {
+            "docker_label": "",
+            "max_batch_total_tokens": settings.max_rows * settings.max_length,
+            "max_concurrent_requests": settings.max_queue + settings.max_rows,
+            "max_input_length": settings.max_prompt,
+            "max_total_tokens": settings.max_length,
+            "model_device_type": settings.device,
+            "model_dtype": settings.dtype,
+            "model_id": settings.model_name,
+            "model_pipeline_tag": "text-generation",
+            "version": version("ringserve"),
+        }
+        await answer_json(exchange, info)
+
+    # ---- for whoever runs the server ------------------------------------------------------------------------
+
+    async def trace(self, exchange: Exchange) -> None:
+        """What all stages do during the next `seconds`. To this machine only: it tells about others' requests."""
+        if not _is_loopback(exchange.client):
+            raise ApiError(403, "/debug is for clients on this machine only", kind="permission_error")
+        seconds = _seconds(exchange.query)
+        since = time.monotonic_ns()
+        with self._spans.recording() as spans:
+            await asyncio.sleep(seconds)
+            mine = [span for span in spans if span[0] >= since]
+        await exchange.respond(200, trace(self._stats.steps(since), mine))
+
+
+def _is_loopback(client: str) -> bool:
+    try:
+        return ipaddress.ip_address(client).is_loopback
+    except ValueError:
+        return False
+
+
+def _seconds(query: bytes) -> float:
+    text = parse_qs(query.decode("latin-1")).get("seconds", ["5"])[-1]
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= LONGEST_TRACE_S:
+        message = f"seconds is {text[:40]!r}, expected a number in (0, {LONGEST_TRACE_S:g}]"
+        raise ApiError(400, message, parameter="seconds")
+    return seconds

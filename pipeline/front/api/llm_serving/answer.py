@@ -1,0 +1,93 @@
+"""Answers in llm-serving's form: one JSON object per line, spaced as it writes them.
+
+The constant parts of a line are bytes made once; only ids, numbers and the text vary.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from pipeline.front.http.errors import ApiError
+from pipeline.wire.request import Delta, FinishReason
+
+_TOKEN = b'{"id": %d, "logprob": %b, "special": %b, "text": %b}'
+_DATA = b'{"details": null, "generated_text": %b, "tokens": %b, "top_tokens": [%b]}'
+_SSE = b'{"event": "message", "retry": 30000, "data": %b}\n'
+_RAW = b"data:%b\n"
+_LAST = (
+    b'{"details": null, "generated_text": %b, "finish_reason": %b, "generated_tokens": %d, "prefill": [%b], '
+    b'"seed": %d, "tokens": [%b], "top_tokens": [[%b]]}'
+)
+_WHOLE = (
+    b'{"generated_text": %b, "finish_reason": %b, "generated_tokens": %d, "prefill": [%b], "seed": %d, '
+    b'"tokens": [%b], "top_tokens": [[%b]], "details": null}\n'
+)
+_FAILED = b'{"details": null, "generated_text": "", "finish_reason": "predict_failed", "error": %b}'
+_REASONS = {FinishReason.LENGTH: b'"length"', FinishReason.EOS: b'"eos"', FinishReason.STOP: b'"stop"'}
+_NAMES = {"prompt": "inputs", "max_tokens": "max_new_tokens"}
+
+
+class LlmServingAnswer:
+    """`raw`: lines `data:{…}` of what protocol "sse" wraps. `whole_at_end`: a last line with the whole text."""
+
+    def __init__(self, *, raw: bool, whole_at_end: bool, seed: int) -> None:
+        self.content_type = b"text/event-stream"
+        self._line = _RAW if raw else _SSE
+        self._whole_at_end, self._seed = whole_at_end, seed
+        self._tokens: list[bytes] = []
+        self._texts: list[str] = []
+        self._reason = b"null"
+
+    @property
+    def choices(self) -> tuple[LlmServingAnswer]:
+        """There is one, and nothing around it."""
+        return (self,)
+
+    def event(self, delta: Delta) -> bytes:
+        token, text = _token(delta)
+        if self._whole_at_end:
+            self._keep(delta, token)
+        return self._line % (_DATA % (text, token, token))
+
+    def add(self, delta: Delta) -> None:
+        self._keep(delta, _token(delta)[0])
+
+    def _keep(self, delta: Delta, token: bytes) -> None:
+        self._tokens.append(token)
+        self._texts.append(delta.text)
+        self._reason = _REASONS.get(delta.reason, b"null")
+
+    def tail(self) -> bytes:
+        return self._line % (_LAST % self._everything()) if self._whole_at_end else b""
+
+    def whole(self) -> bytes:
+        return _WHOLE % self._everything()
+
+    def _everything(self) -> tuple[bytes, bytes, int, bytes, int, bytes, bytes]:
+        """`prefill` and `top_tokens` hold the first token, as llm-serving has it."""
+        text, first = orjson.dumps("".join(self._texts)), self._tokens[0]
+        return text, self._reason, len(self._tokens), first, self._seed, b", ".join(self._tokens), first
+
+    def failure(self, error: ApiError) -> bytes:
+        return self._line % (_FAILED % orjson.dumps(orjson.loads(error.body())["error"]))
+
+    def translate(self, error: ApiError) -> ApiError:
+        """The prompt's faults have names of their own in llm-serving, and status 422 here."""
+        if error.parameter is None or error.status != 400:
+            return error
+        kind = error.kind
+        if error.parameter == "prompt":
+            kind = "prompt_token_ids_empty" if "no tokens" in error.message else "prompt_out_of_range"
+        return ApiError(422, error.message, kind=kind, parameter=_NAMES.get(error.parameter, error.parameter))
+
+
+def _token(delta: Delta) -> tuple[bytes, bytes]:
+    """The token and its text, as JSON. A token that completes no character is "special"."""
+    text = orjson.dumps(delta.text)
+    special = b"false" if delta.text else b"true"
+    return _TOKEN % (delta.token_id, number(delta.logprob), special, text), text
+
+
+def number(logprob: float) -> bytes:
+    """JSON of a log-probability; float32 has no more than these digits. null where none was asked for."""
+    return b"null" if logprob != logprob else b"%.7g" % max(logprob, -9999.0)  # noqa: PLR0124 - NaN

@@ -1,0 +1,94 @@
+"""Requests in the form of OpenAI's /v1/chat/completions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from model.tokenizer import Tokenizer
+from pipeline.front.api.fields import Fields, shown
+from pipeline.front.api.openai.answer import OpenAIAnswer
+from pipeline.front.api.openai.chat_answer import ChatChoice, chat_heading
+from pipeline.front.api.openai.chat_messages import read_prompt
+from pipeline.front.api.openai.fields import (
+    INVALID_STATUS,
+    check_model,
+    read_choices,
+    read_generation,
+    read_sampling_params,
+    read_stream_options,
+    refuse_unsupported,
+)
+from pipeline.front.api.openai.logprobs import ChatLogprobs
+from pipeline.front.delivery.job import Job, Part
+from pipeline.front.settings import FrontSettings
+
+MAX_TOP_LOGPROBS = 20
+TEXT_ONLY: Mapping[str, tuple[Any, ...]] = {
+    "tool_choice": ("none",),
+    "function_call": ("none",),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "web_search_options": (),
+    "reasoning_effort": ("none",),
+    "include_reasoning": (True,),
+    "verbosity": ("medium",),
+    "parallel_tool_calls": (True, False),  # without tools both mean the same
+    "echo": (False,),
+    "documents": ([],),
+    "chat_template": (),
+    "return_prompt_text": (False,),
+    "media_io_kwargs": ({},),
+    "mm_processor_kwargs": ({},),
+}
+
+
+def parse_chat(body: dict[str, Any], request: int, tokenizer: Tokenizer | None, settings: FrontSettings) -> Job:
+    """Raises ApiError 400; 404 for an unknown model."""
+    fields = Fields(body, status=INVALID_STATUS)
+    check_model(fields.text("model"), settings)
+    streamed = fields.boolean("stream", False)
+    options = read_stream_options(fields, streamed=streamed)
+    _refuse_tools(fields)
+    prompt = read_prompt(fields, tokenizer, settings)
+    n, logprobs = read_choices(fields, settings), _read_logprobs(fields)
+    limit = _limit_name(fields)
+    sampling = read_sampling_params(fields, settings, logprobs)
+    params = read_generation(fields, settings, sampling, limit, default=settings.max_length)
+    heading = chat_heading(request, settings.model_name)
+    choices = [ChatChoice(index, heading, options, _names(tokenizer, logprobs)) for index in range(n)]
+    add_special = fields.boolean("add_special_tokens", False)  # the template writes BOS
+    refuse_unsupported(fields)
+    renamed = {"prompt": "messages", "max_tokens": limit}
+    answer = OpenAIAnswer(heading, options, choices, per_prompt=n, renamed=renamed)
+    return Job((Part(prompt, params, add_special, n),), streamed, answer)
+
+
+def _refuse_tools(fields: Fields) -> None:
+    for name in ("tools", "functions"):
+        if fields.take(name) not in (None, []):
+            raise fields.invalid(name, f"{name} are not supported: this server answers with text, never with calls")
+    fields.restrict(TEXT_ONLY)
+
+
+def _names(tokenizer: Tokenizer | None, logprobs: int | None) -> ChatLogprobs | None:
+    return None if logprobs is None or tokenizer is None else ChatLogprobs(tokenizer)
+
+
+def _limit_name(fields: Fields) -> str:
+    """`max_tokens` is the older name; a client may send both if they say the same."""
+    new, old = fields.take("max_completion_tokens"), fields.take("max_tokens")
+    both = new is not None and old is not None
+    if both and not (isinstance(new, int) and isinstance(old, int) and new == old):  # they may be nested deeply
+        fields.refuse("max_tokens", f"the same as max_completion_tokens ({shown(new)}), or one of the two left out")
+    return "max_tokens" if new is None else "max_completion_tokens"
+
+
+def _read_logprobs(fields: Fields) -> int | None:
+    """How many of the best tokens are told with each; None: nothing is told."""
+    top: int = fields.integer("top_logprobs", 0, 0, MAX_TOP_LOGPROBS)
+    wanted = fields.boolean("logprobs", False)
+    if top and not wanted:
+        fields.refuse("top_logprobs", "0 unless logprobs is true")
+    return top if wanted else None

@@ -1,0 +1,108 @@
+"""Requests in the form of OpenAI's /v1/completions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from model.tokenizer import Tokenizer
+from pipeline.front.api.fields import Fields, as_token_ids
+from pipeline.front.api.openai.answer import OpenAIAnswer
+from pipeline.front.api.openai.completions_answer import CompletionChoice, completion_heading
+from pipeline.front.api.openai.fields import (
+    INVALID_STATUS,
+    check_model,
+    read_choices,
+    read_generation,
+    read_sampling_params,
+    read_stream_options,
+    refuse_unsupported,
+)
+from pipeline.front.api.openai.logprobs import CompletionLogprobs
+from pipeline.front.delivery.job import Job, Part
+from pipeline.front.settings import FrontSettings
+from pipeline.wire.request import Prompt
+
+DEFAULT_TOKENS = 16
+
+
+def parse_completion(body: dict[str, Any], request: int, tokenizer: Tokenizer | None, settings: FrontSettings) -> Job:
+    """`tokenizer` None: no request may ask for what needs one. Raises ApiError 400; 404 for an unknown model."""
+    fields = Fields(body, status=INVALID_STATUS)
+    check_model(fields.text("model"), settings)
+    streamed = fields.boolean("stream", False)
+    options = read_stream_options(fields, streamed=streamed)
+    prompts, n = _prompts_and_n(fields, settings)
+    logprobs = fields.integer("logprobs", None)
+    sampling = read_sampling_params(fields, settings, logprobs)
+    params = read_generation(fields, settings, sampling, "max_tokens", default=DEFAULT_TOKENS)
+    echoes = _echoes(fields, prompts, tokenizer, settings, skip_special=params.skip_special)
+    heading = completion_heading(request, settings.model_name)
+    choices = [
+        CompletionChoice(index, heading, options, _logprobs(fields, tokenizer, logprobs), echoes[index // n])
+        for index in range(n * len(prompts))
+    ]
+    add_special = fields.boolean("add_special_tokens", True)
+    _refuse_the_rest(fields, n)
+    parts = tuple(Part(prompt, params, add_special, n) for prompt in prompts)
+    return Job(parts, streamed, OpenAIAnswer(heading, options, choices, per_prompt=n))
+
+
+def _prompts_and_n(fields: Fields, settings: FrontSettings) -> tuple[list[Prompt], int]:
+    """A string, token ids, or a list of one of these; and how many texts are wanted of each."""
+    prompt = fields.take("prompt")
+    if prompt is None:
+        raise fields.invalid("prompt", "prompt is missing: a string, a list of token ids, or a list of these")
+    several = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str | list)
+    n = read_choices(fields, settings, len(prompt) if several else 1)  # before each of very many is looked at
+    prompts = [_prompt(one, fields, settings) for one in (prompt if several else [prompt])]
+    found = [one for one in prompts if one is not None and isinstance(one, str) is isinstance(prompts[0], str)]
+    if len(found) < len(prompts):
+        kinds = (
+            f"a string, a list of token ids in [0, {settings.vocab_size - 1}], or a list of strings or of such lists"
+        )
+        fields.refuse("prompt", f"{kinds}, none of them empty")
+    return found, n
+
+
+def _prompt(one: Any, fields: Fields, settings: FrontSettings) -> Prompt | None:
+    if isinstance(one, str):
+        return fields.limit_text("prompt", one, settings.prompt_limit_chars, settings.max_prompt)
+    return as_token_ids(one, settings.vocab_size)
+
+
+def _logprobs(fields: Fields, tokenizer: Tokenizer | None, top: int | None) -> CompletionLogprobs | None:
+    if top is None:
+        return None
+    if tokenizer is None:
+        fields.refuse("logprobs", "it left out: this server has no tokenizer at hand to name tokens")
+    return CompletionLogprobs(tokenizer, top)
+
+
+def _echoes(
+    fields: Fields, prompts: list[Prompt], tokenizer: Tokenizer | None, settings: FrontSettings, *, skip_special: bool
+) -> list[str]:
+    """The text of each prompt, empty unless it is wanted."""
+    if not fields.boolean("echo", False):
+        return [""] * len(prompts)
+    if fields.has("logprobs"):
+        message = "echo with logprobs is not supported: log-probabilities of the prompt are not computed"
+        raise fields.invalid("echo", message)
+
+    def text(prompt: Prompt) -> str:
+        if isinstance(prompt, str):
+            return prompt
+        if tokenizer is None:
+            fields.refuse("echo", "false for a prompt of token ids: this server has no tokenizer at hand")
+        # What is longer will be refused by preprocess; until then it must not keep others waiting.
+        return tokenizer.decode(prompt[: settings.max_prompt], skip_special=skip_special)
+
+    return [text(prompt) for prompt in prompts]
+
+
+def _refuse_the_rest(fields: Fields, n: int) -> None:
+    best_of = fields.integer("best_of", n)
+    if best_of != n:
+        fields.refuse("best_of", f"{n}, as n: answers are not ranked")
+    if fields.text("suffix", "") != "":
+        fields.refuse("suffix", "it left out: text is not inserted before a suffix")
+    refuse_unsupported(fields)

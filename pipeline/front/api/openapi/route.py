@@ -1,0 +1,29 @@
+"""Handler of `/openapi.json`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import orjson
+
+from pipeline.front.api.openapi.document import openapi_document
+from pipeline.front.http.access import ApiKeys
+from pipeline.front.http.exchange import Exchange
+from pipeline.front.settings import FrontSettings
+
+
+class OpenApiRoute:
+    """The document is made when it is asked for, and again after a reload."""
+
+    def __init__(self, settings: FrontSettings, keys: ApiKeys) -> None:
+        self._settings, self._keys = settings, keys
+        self._made_for: tuple[Any, ...] = ()
+        self._document = b""
+
+    async def describe(self, exchange: Exchange) -> None:
+        now = (*dataclasses.astuple(self._settings), self._keys.needed)
+        if now != self._made_for:
+            self._document = orjson.dumps(openapi_document(self._settings, keys_needed=self._keys.needed))
+            self._made_for = now
+        await exchange.respond(200, self._document)

@@ -1,0 +1,45 @@
+"""Whether requests for text are let in, and the drain that ends that."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+
+from pipeline.front.http.errors import UNAVAILABLE, retry_later
+from pipeline.front.settings import FrontSettings
+
+SHUTTING_DOWN = "the server is shutting down"
+
+
+class Admission:
+    """Made inside a running loop."""
+
+    def __init__(self, settings: FrontSettings) -> None:
+        self.draining = False
+        self._settings = settings
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextlib.contextmanager
+    def request(self) -> Iterator[None]:
+        """While it is under way. Raises ApiError 503 once the server drains: connections are still answered then,
+        since the client could not tell a closed one from a broken network."""
+        if self.draining:
+            raise retry_later(503, SHUTTING_DOWN, UNAVAILABLE, self._settings.retry_after_s)
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Let nobody in any more, and wait for those who are; at most so long."""
+        self.draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()

@@ -1,0 +1,74 @@
+"""What an API makes of a request, and what it makes of the tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.front.http.errors import ApiError
+from pipeline.wire.request import Delta, GenerationParams, Prompt
+
+
+class Choice(Protocol):
+    """One text of an answer: streamed by `event`, or kept by `add` for the answer's `whole`."""
+
+    def event(self, delta: Delta) -> bytes:
+        """One token of a stream, with its line ends."""
+        ...
+
+    def add(self, delta: Delta) -> None: ...
+
+
+class Answer(Protocol):
+    """The form of one request's answer."""
+
+    @property
+    def content_type(self) -> bytes:
+        """Of the stream."""
+        ...
+
+    @property
+    def choices(self) -> Sequence[Choice]:
+        """In the order of the job's parts and their choices."""
+        ...
+
+    def tail(self) -> bytes:
+        """What ends a stream."""
+        ...
+
+    def failure(self, error: ApiError) -> bytes:
+        """What ends a stream that can't go on; its status has been sent already."""
+        ...
+
+    def whole(self) -> bytes:
+        """The answer that is not streamed, after its last token."""
+        ...
+
+    def translate(self, error: ApiError) -> ApiError:
+        """An error from behind the front, in the words of this API."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A prompt, and what is wanted of it: each choice becomes a sequence of the batch."""
+
+    prompt: Prompt
+    params: GenerationParams
+    add_special: bool = True  # let the tokenizer add BOS
+    choices: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request that was understood. It has several parts where a client sends several prompts at once."""
+
+    parts: tuple[Part, ...]
+    streamed: bool
+    answer: Answer
+
+    @property
+    def texts(self) -> int:
+        """How many are wanted."""
+        return sum(part.choices for part in self.parts)

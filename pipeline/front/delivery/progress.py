@@ -1,0 +1,193 @@
+"""What is known of a request while it is served: for its log line, the histograms and the timing headers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from pipeline.front.http.exchange import Header
+from pipeline.front.http.throttle import REFUSED
+from pipeline.stats import Counters, FrontCounter, Histograms, RequestHistogram, StatsReader, StepColumn
+from pipeline.wire.request import Delta, FinishReason
+from pipeline.wire.step import Stamp
+
+log = logging.getLogger("ringserve.front")
+
+_OUTCOMES = {
+    FinishReason.LENGTH: FrontCounter.LENGTH,
+    FinishReason.EOS: FrontCounter.EOS,
+    FinishReason.STOP: FrontCounter.STOP,
+}
+
+
+class Progress:
+    """Times in nanoseconds of the monotonic clock. Nothing here is done per token but a few additions."""
+
+    __slots__ = (
+        "_closed",
+        "_counters",
+        "_times",
+        "arrival",
+        "client_id",
+        "first",
+        "front_ns",
+        "last",
+        "max_tokens",
+        "prompt",
+        "request",
+        "tokens",
+        "waited",
+        "writes",
+    )
+
+    def __init__(self, request: int, counters: Counters, times: Histograms) -> None:
+        self._counters, self._times = counters, times
+        self.request = request
+        self.client_id = ""  # what the client calls it, in x-request-id
+        self.arrival = time.monotonic_ns()
+        self.first = self.last = 0
+        self.waited: int | None = None  # in the queue
+        self.prompt = self.tokens = self.max_tokens = 0
+        self.writes = self.front_ns = 0
+        self._closed = False
+        counters.add(FrontCounter.REQUESTS)
+
+    def on_tokens(self, count: int) -> None:
+        """So many tokens are about to be written."""
+        now = time.monotonic_ns()
+        if self.tokens:
+            self._times.observe(RequestHistogram.ITL, (now - self.last) // count, count)
+        else:
+            self.first = now
+            self._times.observe(RequestHistogram.TTFT, now - self.arrival)
+            if count > 1:
+                self._times.observe(RequestHistogram.ITL, 0, count - 1)
+        self.last = now
+        self.tokens += count
+        self._counters.add(FrontCounter.GENERATED_TOKENS, count)
+
+    def on_written(self, read_ns: int) -> None:
+        """What was read from the ring at `read_ns` is with the socket."""
+        took = time.monotonic_ns() - read_ns
+        self.writes += 1
+        self.front_ns += took
+        self._times.observe(RequestHistogram.FRONT, took)
+
+    def finish(self, last: Delta) -> None:
+        """The answer is complete."""
+        self._observe(time.monotonic_ns() - self.arrival)
+        self._close(_OUTCOMES[last.reason], last.reason.name.lower())
+
+    def _observe(self, e2e: int) -> None:
+        """Of requests that were answered in full, as in vLLM."""
+        observe, decode = self._times.observe, self.last - self.first
+        observe(RequestHistogram.E2E, e2e)
+        observe(RequestHistogram.DECODE, decode)
+        if self.tokens > 1:
+            observe(RequestHistogram.TPOT, decode // (self.tokens - 1))
+        if self.waited is not None:
+            started = self.arrival + self.waited
+            observe(RequestHistogram.PREFILL, max(0, self.first - started))
+            observe(RequestHistogram.INFERENCE, max(0, self.last - started))
+        observe(RequestHistogram.PROMPT_TOKENS, self.prompt)
+        observe(RequestHistogram.GENERATED_TOKENS, self.tokens)
+        observe(RequestHistogram.MAX_TOKENS, self.max_tokens)
+
+    def fail(self, status: int, message: str) -> None:
+        outcome = FrontCounter.FAILED if status >= 500 else FrontCounter.REFUSED
+        self._close(
+            FrontCounter.REJECTED if status == 429 else outcome, f"{status} {message}", refused=not self.tokens
+        )
+
+    def cancel(self, why: str) -> None:
+        self._close(FrontCounter.CANCELLED, f"cancelled: {why}")
+
+    def _close(self, outcome: FrontCounter, reason: str, *, refused: bool = False) -> None:
+        """Once: of a request with several parts, one may have ended well before another fails."""
+        if self._closed:
+            return
+        self._closed = True
+        self._counters.add(outcome)
+        self._counters.add(FrontCounter.PROMPT_TOKENS, self.prompt)
+        if self.waited is not None:
+            self._times.observe(RequestHistogram.QUEUE, self.waited)
+        if log.isEnabledFor(logging.INFO):
+            fields = self._fields(reason)
+            log.info("request %s", _line(fields), extra={"fields": fields, REFUSED: refused})
+
+    def _fields(self, reason: str) -> dict[str, Any]:
+        return {
+            "id": f"{self.request:016x}",
+            **({"client_id": self.client_id} if self.client_id else {}),
+            "reason": reason,
+            "prompt_tokens": self.prompt,
+            "tokens": self.tokens,
+            "ttft_ms": self.ttft_ms,
+            "itl_ms": self.itl_ms,
+            "e2e_ms": _ms(time.monotonic_ns() - self.arrival),
+        }
+
+    @property
+    def ttft_ms(self) -> float | None:
+        return _ms(self.first - self.arrival) if self.tokens else None
+
+    @property
+    def itl_ms(self) -> float | None:
+        """Mean."""
+        return _ms((self.last - self.first) / (self.tokens - 1)) if self.tokens > 1 else None
+
+    # ---- timing headers ---------------------------------------------------------------------------------------
+
+    def headers(self, stats: StatsReader) -> list[Header]:
+        """`x-…-ms`: of the request, and of its steps the mean part of each stage."""
+        own = {
+            "queue": None if self.waited is None else _ms(self.waited),
+            "ttft": self.ttft_ms,
+            "itl": self.itl_ms,
+            "e2e": _ms(time.monotonic_ns() - self.arrival),
+            "front": _ms(self.front_ns / self.writes) if self.writes else None,
+        }
+        every = {**own, **_step_parts(stats, self.arrival)}
+        return [(b"x-%b-ms" % name.encode(), b"%.3f" % value) for name, value in every.items() if value is not None]
+
+
+def _line(fields: dict[str, Any]) -> str:
+    def ms(name: str) -> str:
+        return "-" if fields[name] is None else f"{fields[name]:.1f} ms"
+
+    name = f" ({fields['client_id']})" if "client_id" in fields else ""
+    return (
+        f"{fields['id']}{name}: {fields['prompt_tokens']} prompt + {fields['tokens']} tokens, TTFT {ms('ttft_ms')}, "
+        f"ITL {ms('itl_ms')}, total {ms('e2e_ms')}, {fields['reason']}"
+    )
+
+
+def _step_parts(stats: StatsReader, since_ns: int) -> dict[str, float]:
+    """Mean parts, in ms, of the steps that were sent since then: those that served a request that came then."""
+    steps = stats.steps(since_ns)
+    if not len(steps):
+        return {}
+    stamps = steps[:, StepColumn.STAMPS :]
+    parts = {
+        "schedule": (Stamp.BEGUN, Stamp.SCHEDULED),
+        "launch": (Stamp.TAKEN, Stamp.LAUNCHED),
+        "device": (Stamp.LAUNCHED, Stamp.COMPUTED),
+        "publish": (Stamp.COMPUTED, Stamp.RECEIVED),
+        "sample": (Stamp.RECEIVED, Stamp.SAMPLED),
+    }
+    means = {
+        name: _ms(float((stamps[:, b] - stamps[:, a]).mean())) for name, (a, b) in parts.items() if stamps[:, a].all()
+    }
+    follows = (steps[1:, StepColumn.STEP] == steps[:-1, StepColumn.STEP] + 1) & (
+        steps[1:, StepColumn.DECODE_ROWS] > 0
+    )
+    if follows.any():
+        wait = (stamps[1:, Stamp.TAKEN] - stamps[:-1, Stamp.COMPUTED])[follows].clip(min=0)
+        feedback = (stamps[1:, Stamp.LAUNCHED] - stamps[:-1, Stamp.SAMPLED])[follows].clip(min=0)
+        means |= {"wait-for-descriptor": _ms(float(wait.mean())), "feedback": _ms(float(feedback.mean()))}
+    return means
+
+
+def _ms(ns: float) -> float:
+    return round(ns / 1e6, 3)

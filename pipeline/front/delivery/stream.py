@@ -1,0 +1,173 @@
+"""The tokens of one request on their way from the ring to its client.
+
+A reader that waits is a task, and waking it for every token would cost more than writing the token. So it may leave a
+function behind that writes what comes; the task itself is woken for the end, for a failure, and when the client does
+not keep up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections.abc import Callable
+
+from pipeline.front.http.errors import ClientGone
+from pipeline.wire.request import Choice, Submit
+
+PassOn = Callable[[list[bytes]], bool]
+"""Writes records to the client at once, or answers False: the task has to see to them."""
+
+
+class TokenStream:
+    """A buffer with one reader. Records are kept packed until their reader writes them out.
+
+    The request and the ids of all its tokens are kept until the end: with them it goes on elsewhere, should the
+    process that computes it fail.
+    """
+
+    __slots__ = (
+        "_failure",
+        "_limit",
+        "_loop",
+        "_over",
+        "_pass_on",
+        "_pushed_ns",
+        "_records",
+        "_shared",
+        "_waiter",
+        "accepted",
+        "cached_tokens",
+        "choice",
+        "on_overrun",
+        "request",
+        "strikes",
+        "submit",
+        "taken_ns",
+        "tokens",
+        "waited_ns",
+    )
+
+    def __init__(self, submit: Submit, choice: Choice, limit: int) -> None:
+        self.submit, self.choice = submit, choice  # the prompt and what shares it; which of these this is
+        self.request = choice.request
+        self.tokens = array("i")
+        self.cached_tokens = 0  # of the prompt, at the first admission
+        self.taken_ns = 0  # when the oldest of the records that were taken last had come off the ring
+        self.waited_ns: int | None = None  # in the queue
+        self.accepted = False  # it is in the queue, or past it
+        self.strikes = 0  # how often preprocess failed over it
+        self.on_overrun: Callable[[], None] | None = None
+        self._limit = limit
+        self._pushed_ns = 0
+        self._records: list[bytes] = []
+        self._over = False
+        self._failure: Exception | None = None
+        self._pass_on: PassOn | None = None  # while the reader waits
+        self._waiter: asyncio.Future[None] | None = None
+        self._shared = False  # `wake` is used, not `take`
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def live(self) -> bool:
+        """More tokens are wanted."""
+        return not self._over and self._failure is None
+
+    def resumption(self) -> Choice:
+        """What asks for the tokens that are missing."""
+        return Choice(self.request, self.choice.seed, self.tokens, self.cached_tokens)
+
+    def note(self, token: int, last: int) -> None:
+        """A delta has come that brings this token; `push` follows."""
+        self.tokens.append(token)
+        if last:
+            self._over = True
+
+    def push(self, records: list[bytes], now_ns: int) -> None:
+        """Deltas that came off the ring together. Beyond the limit, the client does not read: it is cut off."""
+        if not self._records:
+            self._pushed_ns = now_ns
+        self._records += records
+        if self._waiter is not None:
+            if not self._passed_on():
+                self._wake()
+        elif len(self._records) > self._limit:
+            self._overrun()
+
+    def _passed_on(self) -> bool:
+        if self._pass_on is None:
+            return False
+        self.taken_ns = self._pushed_ns
+        try:
+            passed_on = self._pass_on(self._records)
+        except Exception as error:  # noqa: BLE001 - it is the reader's fault, and no other stream's
+            self.fail(error)
+            return True
+        if passed_on:
+            self._records = []
+        return passed_on
+
+    def accept(self) -> None:
+        self.accepted = True
+        if self._shared:
+            self._wake()
+
+    def fail(self, failure: Exception) -> None:
+        """What was pushed before is still delivered; the first failure counts."""
+        if self._failure is None:
+            self._failure = failure
+        self._wake()
+
+    def stop(self) -> None:
+        """Nobody takes records any more."""
+        self._over = True
+
+    def disconnect(self, why: str) -> None:
+        self._records.clear()
+        self.fail(ClientGone(why))
+
+    async def take(self, pass_on: PassOn | None = None) -> list[bytes]:
+        """All records that are there, at least one. Raises ApiError, ClientGone.
+
+        While there are none, those that come are given to `pass_on`; returns with the first that it leaves.
+        """
+        while not self._records:
+            if self._failure is not None:
+                raise self._failure
+            await self._wait(pass_on)
+        records, self._records = self._records, []
+        self.taken_ns = self._pushed_ns
+        return records
+
+    async def _wait(self, pass_on: PassOn | None) -> None:
+        self._pass_on, self._waiter = pass_on, self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._pass_on = self._waiter = None
+
+    @property
+    def failure(self) -> Exception | None:
+        return self._failure
+
+    def take_ready(self) -> list[bytes]:
+        """As `take`, but none if there are none."""
+        if not self._records and self._failure is not None:
+            raise self._failure
+        records, self._records = self._records, []
+        self.taken_ns = self._pushed_ns
+        return records
+
+    def wake(self, waiter: asyncio.Future[None]) -> None:
+        """Set this future as soon as something happens; other streams may share it."""
+        self._waiter, self._shared = waiter, True
+
+    def _overrun(self) -> None:
+        self._records.clear()
+        self.fail(ClientGone(f"the client did not read {self._limit} tokens"))
+        if self.on_overrun is not None:
+            self.on_overrun()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)

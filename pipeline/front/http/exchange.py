@@ -1,0 +1,151 @@
+"""A request and its answer, as handlers see them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from pipeline.front.http.body_memory import BodyMemory
+from pipeline.front.http.errors import ApiError
+from pipeline.front.http.line import Line
+from pipeline.front.http.outbox import Outbox
+from pipeline.front.http.request_body import RequestBody
+from pipeline.front.http.request_parser import Head
+from pipeline.front.http.responses import CONTINUE, Response
+from pipeline.front.settings import FrontSettings
+
+JSON = b"application/json"
+Header = tuple[bytes, bytes]
+REQUEST_ID = b"x-request-id"
+_LONGEST_ID = 128
+
+
+class Exchange:
+    """`body` and `response` are what the connection has to know of it; handlers have the methods."""
+
+    def __init__(
+        self,
+        head: Head,
+        body: RequestBody,
+        response: Response,
+        connection: Line,
+        settings: FrontSettings,
+        bodies: BodyMemory,
+    ) -> None:
+        self.method, self.path, self.query, self.headers = head.method, head.path, head.query, head.headers
+        self.modern = head.modern  # HTTP/1.1
+        self.body, self.response, self.connection = body, response, connection
+        self.client, self.port = connection.client, connection.port
+        self.common: Sequence[Header] = ()  # headers of the answer, whatever it is
+        self.client_id = _client_id(self.headers.get(REQUEST_ID, b""))
+        self.request_id = self.client_id or secrets.token_hex(8).encode()  # of the answer, whatever it is
+        self._invites = head.modern and self.headers.get(b"expect", b"").lower() == b"100-continue"
+        self._unread = False  # the body was given up half-way
+        self.body_bytes = 0
+        self._settings, self._bodies = settings, bodies
+
+    @property
+    def started(self) -> bool:
+        """The status line is out: an error can't be told with a status any more."""
+        return self.response.started
+
+    @property
+    def over(self) -> bool:
+        """Everything is said, or nobody is there to listen."""
+        return self.response.complete or self.response.gone
+
+    def break_off(self) -> None:
+        """The client is gone, or will be as soon as it knows why."""
+        self.response.gone = True
+        self.body.break_off()
+
+    # ---- the request ----------------------------------------------------------------------------------------
+
+    async def read_body(self) -> bytes:
+        """All of it. Raises ApiError 413, 415, 503; ClientGone."""
+        if self.headers.get(b"content-encoding", b"identity") != b"identity":
+            raise ApiError(415, "the body must not be compressed", parameter="content-encoding")
+        self._unread = True
+        self._require_size(self._announced())
+        parts: list[bytes] = []
+        held = 0
+        try:
+            while await self._read_part(parts):
+                self._bodies.take(len(parts[-1]))
+                held += len(parts[-1])
+                self._require_size(held)
+        finally:
+            self._bodies.give(held)
+        self._unread = False
+        body = b"".join(parts)
+        self._require_size(len(body))
+        self.body_bytes = len(body)
+        return body
+
+    async def _read_part(self, parts: list[bytes]) -> bool:
+        """Whether there is more. Raises ClientGone."""
+        if self._invites and self.body.awaited:
+            self.connection.transport.write(CONTINUE)
+        self._invites = False
+        parts.append(await self.body.take())
+        self.connection.taken()
+        return not self.body.complete
+
+    def _announced(self) -> int:
+        length = self.headers.get(b"content-length", b"0")
+        return int(length) if length.isdigit() and len(length) < 20 else 0
+
+    def _require_size(self, size: int) -> None:
+        if size > self._settings.body_limit_bytes:
+            raise ApiError(413, f"the body is longer than {self._settings.body_limit_bytes} bytes")
+
+    # ---- the answer -----------------------------------------------------------------------------------------
+
+    async def start(self, status: int, content_type: bytes | None, headers: Sequence[Header] = ()) -> None:
+        every = [(REQUEST_ID, self.request_id), *self.common, *headers]
+        if content_type is not None:
+            every.append((b"content-type", content_type))
+        await self.response.start(status, every)
+
+    async def write(self, body: bytes) -> None:
+        """A part of an answer whose length was not told; waits while the client does not keep up."""
+        await self.response.write(body)
+
+    @property
+    def keeps_up(self) -> bool:
+        """The client is there, reads what is written, and knows chunks."""
+        connection = self.connection
+        return self.modern and not connection.write_paused and not connection.transport.is_closing()
+
+    def write_soon(self, body: bytes, outbox: Outbox) -> None:
+        """As `write`, for every token, where the client `keeps_up`: HTTP's chunk goes to the transport itself. Nobody
+        else writes there while an answer lasts."""
+        outbox.put(self.connection.transport, b"%x\r\n%b\r\n" % (len(body), body))
+
+    async def end(self, body: bytes = b"") -> None:
+        await self.response.end(body)
+
+    async def respond(
+        self, status: int, body: bytes, content_type: bytes = JSON, headers: Sequence[Header] = ()
+    ) -> None:
+        await self.start(status, content_type, [(b"content-length", b"%d" % len(body)), *headers])
+        await self.end(body)
+
+    async def refuse(self, error: ApiError) -> None:
+        """An error with its status. The connection ends with one that leaves the body unread."""
+        if self._unread:
+            self.response.keep_alive = False
+        await self.respond(error.status, error.body(), headers=error.headers)
+
+
+async def answer_json(exchange: Exchange, value: Any) -> None:
+    await exchange.respond(200, orjson.dumps(value))
+
+
+def _client_id(header: bytes) -> bytes:
+    """What a client calls its request, empty if it is not fit for an answer's header and a line of the log."""
+    printable = all(0x21 <= byte <= 0x7E for byte in header)
+    return header if printable and len(header) <= _LONGEST_ID else b""

@@ -1,0 +1,105 @@
+"""Answers in HTTP's form."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+from pipeline.front.http.errors import ApiError
+from pipeline.front.http.line import Line
+from pipeline.front.http.request_parser import Head
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_STATUS: Final = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+_BODILESS: Final = (204, 304)
+_UNFIT: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # in the value of a header
+
+
+def plain_response(error: ApiError) -> bytes:
+    """All of it, for what is no request; the connection is closed behind it."""
+    body = error.body()
+    headers = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *error.headers)
+    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+    return b"%bconnection: close\r\n%b\r\n%b" % (_STATUS[error.status], lines, body)
+
+
+class Clock:
+    """The header `date`, made once a second."""
+
+    def __init__(self) -> None:
+        self._second, self._line = -1, b""
+
+    def date(self) -> bytes:
+        """The line, with its end."""
+        second = int(time.time())
+        if second != self._second:
+            self._second, self._line = second, b"date: %b\r\n" % formatdate(second, usegmt=True).encode()
+        return self._line
+
+
+class Response:
+    """The answer to one request, written as it is made. `started`: its status line is out; `gone`: nobody wants the
+    rest. `keep_alive` may be taken away until the answer is complete."""
+
+    __slots__ = ("_bodiless", "_chunked", "_clock", "_left", "_line", "_modern", "complete", "gone", "keep_alive",
+                 "started")  # fmt: skip
+
+    def __init__(self, line: Line, clock: Clock, head: Head) -> None:
+        self._line, self._clock = line, clock
+        self.started = self.complete = self.gone = False
+        self.keep_alive, self._modern, self._bodiless = head.keep_alive, head.modern, head.method == "HEAD"
+        self._chunked = False
+        self._left: int | None = None  # bytes that were announced and not written
+
+    async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """A body whose `content-length` is not among the headers goes in chunks, or ends with the connection where
+        the client knows no chunks."""
+        if not await self._ready():
+            return
+        self.started = True
+        lines = [_STATUS[status], self._clock.date()]
+        for name, value in headers:
+            if _UNFIT.search(value):
+                raise ValueError(f"the header {name!r} of an answer can't be {value!r}")
+            if name == b"content-length":
+                self._left = int(value)
+            lines.append(b"%b: %b\r\n" % (name, value))
+        self._bodiless = self._bodiless or status in _BODILESS
+        self._chunked = self._modern and self._left is None and not self._bodiless
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n")
+        self._line.transport.write(b"".join(lines))
+
+    async def write(self, body: bytes) -> None:
+        """A part; waits while the client does not keep up."""
+        if await self._ready():
+            self._put(body)
+
+    async def end(self, body: bytes = b"") -> None:
+        """The last part."""
+        if not await self._ready():
+            return
+        self._put(body, b"0\r\n\r\n")
+        if self._left and not self._bodiless:
+            raise ValueError(f"{self._left} bytes of an answer are missing")
+        self.complete = True
+        self._line.answered()
+
+    def _put(self, body: bytes, end: bytes = b"") -> None:
+        if self._chunked:
+            body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + end
+        elif self._left is not None:
+            self._left -= len(body)
+        if body and not self._bodiless:
+            self._line.transport.write(body)
+
+    async def _ready(self) -> bool:
+        if self._line.write_paused and not self.gone:
+            await self._line.drain()
+        return not self.gone

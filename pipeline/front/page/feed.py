@@ -1,0 +1,107 @@
+"""`/live`: the figures as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+
+They are computed once for all who watch, and not at all while nobody does. The other stages have no part in it: what
+they count lies in the statistics page. A watcher that reads slowly misses events, and the connection's time-out cuts
+off one that does not read at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+import orjson
+
+from pipeline.front.http.errors import UNAVAILABLE, retry_later
+from pipeline.front.http.exchange import Exchange
+from pipeline.front.page.figures import LATENCY_S, figures
+from pipeline.front.page.sample import Sample
+from pipeline.stats import RingEnds, StatsReader
+
+INTERVAL_S: Final = 0.25
+MAX_WATCHERS: Final = 32
+_HEADERS = ((b"cache-control", b"no-store"), (b"x-accel-buffering", b"no"))
+_KEPT: Final = round(LATENCY_S / INTERVAL_S) + 1
+
+
+class LiveFeed:
+    """`about` is what does not change, and the first event. Made inside a running loop."""
+
+    def __init__(self, stats: StatsReader, ends: RingEnds, about: dict[str, Any], retry_after_s: int) -> None:
+        self._stats, self._ends = stats, ends
+        self._about, self._retry_after_s = about, retry_after_s
+        self._watchers = 0
+        self._ticking: asyncio.Task[None] | None = None
+        self._next: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._closed = asyncio.Event()
+
+    def close(self) -> None:
+        """End every stream: the server stops."""
+        self._closed.set()
+
+    async def watch(self, exchange: Exchange) -> None:
+        """Raises ApiError 503 when as many watch already as may."""
+        if self._watchers >= MAX_WATCHERS:
+            message = f"{MAX_WATCHERS} others are watching already"
+            raise retry_later(503, message, UNAVAILABLE, self._retry_after_s)
+        await exchange.start(200, b"text/event-stream", _HEADERS)
+        if exchange.method != "HEAD":
+            await exchange.write(_event("about", self._about))
+            async with contextlib.aclosing(self._events(exchange)) as events:
+                async for event in events:
+                    await exchange.write(event)
+        await exchange.end()
+
+    async def _events(self, exchange: Exchange) -> AsyncGenerator[bytes, None]:
+        """Until the client is gone, or the server goes."""
+        gone, closed = asyncio.Event(), self._closed
+
+        def leave(_why: str) -> None:
+            gone.set()
+
+        exchange.connection.on_lost.add(leave)
+        stop = [asyncio.create_task(event.wait()) for event in (gone, closed)]
+        ticking = self._enter()
+        try:
+            while not gone.is_set() and not closed.is_set():
+                upcoming = self._next
+                awaited: list[asyncio.Future[Any]] = [upcoming, ticking, *stop]
+                await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+                if ticking.done():
+                    ticking.result()  # raises what went wrong
+                if upcoming.done():
+                    yield upcoming.result()
+        finally:
+            self._leave()
+            exchange.connection.on_lost.discard(leave)
+            for task in stop:
+                task.cancel()
+
+    def _enter(self) -> asyncio.Task[None]:
+        self._watchers += 1
+        if self._ticking is None:
+            self._ticking = asyncio.create_task(self._tick())
+        return self._ticking
+
+    def _leave(self) -> None:
+        self._watchers -= 1
+        if not self._watchers and self._ticking is not None:
+            self._ticking.cancel()
+            self._ticking = None
+
+    async def _tick(self) -> None:
+        samples: deque[Sample] = deque(maxlen=_KEPT)
+        while True:
+            self._ends.copy()
+            samples.append(Sample.take(self._stats))
+            if len(samples) > 1:  # one alone says nothing about rates
+                told, self._next = self._next, asyncio.get_running_loop().create_future()
+                told.set_result(_event("figures", figures(samples)))
+            await asyncio.sleep(INTERVAL_S)
+
+
+def _event(name: str, data: dict[str, Any]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(data))

@@ -1,0 +1,134 @@
+"""What changed between samples, as the page shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.front.page.sample import Sample, key
+from pipeline.stats import Histogram, HistogramSnapshot, RequestHistogram, StepHistogram
+
+RATE_S = 2.0
+"""Rates and the split of a step are of the last seconds, so many of them."""
+
+LATENCY_S = 10.0
+"""TTFT and ITL: requests may come seldom."""
+
+_STAGES = ("preprocess", "inference", "sampling")
+
+
+def figures(samples: Sequence[Sample]) -> dict[str, Any]:
+    """`samples` in order, the newest last. Rates are per second, times in seconds; null: nothing was observed."""
+    new = samples[-1]
+    recent = Change(_since(samples, RATE_S), new)
+    latest = Change(_since(samples, LATENCY_S), new)
+    return {
+        "ready": new.ready,
+        "tokens_per_s": recent.rate("front", "generated_tokens"),
+        "steps_per_s": recent.rate("sampling", "steps"),
+        "requests_per_s": recent.rate("front", "requests"),
+        "ttft_s": latest.mean(RequestHistogram.TTFT),
+        "ttft_p99_below_s": latest.below(RequestHistogram.TTFT, 0.99),
+        "itl_s": latest.mean(RequestHistogram.ITL),
+        "itl_p99_below_s": latest.below(RequestHistogram.ITL, 0.99),
+        "step": _step(recent),
+        "batch": _batch(new, recent),
+        "kv": {name: new.preprocess[f"kv_blocks_{name}"] for name in ("used", "total")}
+        | {"cached": new.preprocess["cached_blocks"]},
+        "requests": {
+            "waiting": new.preprocess["waiting"],
+            "in_flight": new.front["in_flight"],
+            "preemptions": new.preprocess["preemptions"],
+        },
+        "rings": _rings(recent),
+        "cpu": recent.cpu(),
+        "states": new.states,
+        "restarts": new.restarts,
+    }
+
+
+class Change:
+    """From one sample to a later one. What began anew meanwhile, because a stage did, counts from 0."""
+
+    def __init__(self, old: Sample, new: Sample) -> None:
+        self.old, self.new = old, new
+        self.seconds = new.at_s - old.at_s
+
+    def per_second(self, old: float, new: float) -> float:
+        return (new - old if new >= old else new) / self.seconds if self.seconds > 0 else 0.0
+
+    def rate(self, stage: str, counter: str) -> float:
+        return self.per_second(getattr(self.old, stage)[counter], getattr(self.new, stage)[counter])
+
+    def mean(self, histogram: Histogram) -> float | None:
+        change = self._change(histogram)
+        return change.sum / change.count if change.count else None
+
+    def below(self, histogram: Histogram, share: float) -> float | None:
+        """The lowest edge of a bucket with at least this share of the observations below it; None above all."""
+        change, seen = self._change(histogram), 0
+        for edge, count in zip(change.edges, change.counts, strict=False):
+            seen += count
+            if change.count and seen >= share * change.count:
+                return edge
+        return None
+
+    def _change(self, histogram: Histogram) -> HistogramSnapshot:
+        old, new = self.old.histograms[key(histogram)], self.new.histograms[key(histogram)]
+        if new.count < old.count:
+            return new
+        counts = tuple(after - before for before, after in zip(old.counts, new.counts, strict=True))
+        return HistogramSnapshot(new.edges, counts, new.sum - old.sum)
+
+    def cpu(self) -> Mapping[str, float]:
+        """Share of a CPU, by stage."""
+        old = self.old.cpu_s
+        return {stage: self.per_second(old.get(stage, 0.0), new) for stage, new in self.new.cpu_s.items()}
+
+
+def _since(samples: Sequence[Sample], seconds: float) -> Sample:
+    """The oldest sample that is not older than that, as seen from the newest."""
+    limit = samples[-1].at_s - seconds - 0.1  # clocks are late, never early
+    return next(sample for sample in samples if sample.at_s >= limit)
+
+
+def _step(recent: Change) -> dict[str, Any]:
+    """Means over steps in a row: the device's part, and the host's by stage."""
+    overhead = recent.mean(StepHistogram.OVERHEAD)
+    parts = {stage: recent.rate("sampling", f"overhead_{stage}_ns") for stage in _STAGES}
+    total = sum(parts.values())
+    return {
+        "device_s": recent.mean(StepHistogram.DEVICE),
+        "overhead_s": overhead,
+        "overhead_p99_below_s": recent.below(StepHistogram.OVERHEAD, 0.99),
+        "split_s": {stage: overhead * part / total for stage, part in parts.items()} if overhead and total else None,
+    }
+
+
+def _batch(new: Sample, recent: Change) -> dict[str, int]:
+    """Of the last step, if there was one lately."""
+    moving = recent.rate("sampling", "steps") > 0
+    return {
+        "running": new.preprocess["running"],
+        "decode_rows": new.step_decode_rows if moving else 0,
+        "prefill_rows": new.step_rows - new.step_decode_rows if moving else 0,
+        "tokens": new.step_tokens if moving else 0,
+    }
+
+
+def _rings(recent: Change) -> dict[str, dict[str, Any]]:
+    before = {ring.name: ring for ring in recent.old.rings}
+    return {
+        ring.name: {
+            "unit": ring.unit,
+            "used": ring.used,
+            "capacity": ring.capacity,
+            "first": ring.consumer.done % ring.capacity if ring.capacity else 0,  # where the oldest unit lies
+            "per_s": recent.per_second(before[ring.name].consumer.done, ring.consumer.done),
+            "wakes_per_s": recent.per_second(
+                before[ring.name].producer.wakes + before[ring.name].consumer.wakes,
+                ring.producer.wakes + ring.consumer.wakes,
+            ),
+        }
+        for ring in recent.new.rings
+    }

@@ -1,0 +1,86 @@
+"""The live page: its files, and the stream that feeds it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any, Final
+
+from pipeline.front.http.exchange import Exchange
+from pipeline.front.page import LiveFeed
+from pipeline.front.settings import FrontSettings
+from pipeline.stats import RingEnds, StatsReader
+
+_TYPES: Final[Mapping[str, bytes]] = {
+    "html": b"text/html; charset=utf-8",
+    "css": b"text/css; charset=utf-8",
+    "js": b"text/javascript; charset=utf-8",
+    "svg": b"image/svg+xml",
+}
+_POLICY: Final = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS: Final = (
+    (b"cache-control", b"no-cache"),
+    (b"content-security-policy", _POLICY),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    content: bytes
+    content_type: bytes
+    etag: bytes
+
+
+class PageRoutes:
+    """The files are read once, when the front starts. Made inside a running loop."""
+
+    def __init__(self, settings: FrontSettings, stats: StatsReader, ends: RingEnds) -> None:
+        self.feed = LiveFeed(stats, ends, _about(settings), settings.retry_after_s)
+        self._files = {f"/page/{name}": file for name, file in load_files().items()}
+        self._files["/"] = self._files.pop("/page/index.html")
+
+    def routes(self) -> dict[str, tuple[str, Callable[[Exchange], Awaitable[None]]]]:
+        return {**dict.fromkeys(self._files, ("GET", self._file)), "/live": ("GET", self.feed.watch)}
+
+    async def _file(self, exchange: Exchange) -> None:
+        file = self._files[exchange.path.rstrip("/") or "/"]
+        headers = [*_HEADERS, (b"etag", file.etag)]
+        if exchange.headers.get(b"if-none-match") == file.etag:
+            await exchange.start(304, None, headers)
+            return await exchange.end()
+        return await exchange.respond(200, file.content, file.content_type, headers)
+
+
+def load_files() -> dict[str, File]:
+    """What lies in pipeline/front/page/static/, by name."""
+    return {
+        entry.name: _load(entry.read_bytes(), entry.name)
+        for entry in files("pipeline.front.page").joinpath("static").iterdir()
+        if entry.name.rpartition(".")[2] in _TYPES
+    }
+
+
+def _load(content: bytes, name: str) -> File:
+    etag = b'"%b"' % hashlib.sha256(content).hexdigest()[:16].encode()
+    return File(content, _TYPES[name.rpartition(".")[2]], etag)
+
+
+def _about(settings: FrontSettings) -> dict[str, Any]:
+    """What the page has to know once."""
+    return {
+        "version": version("ringserve"),
+        "model": settings.model_name,
+        "runner": settings.runner,
+        "max_rows": settings.max_rows,
+        "max_length": settings.max_length,
+        "serves": settings.metrics_port is None,  # with a port of its own, the page is not where the API is
+    }

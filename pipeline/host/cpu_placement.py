@@ -1,0 +1,90 @@
+"""Where stages run and how long they stay awake, on the host that the launcher finds itself on.
+
+A wait that spins is worth it where a CPU has nothing else to do. It must never cost the model time. So a stage other
+than inference spins only if there are CPUs for all four beside those that the model computes on; inference, while it
+waits, does not compute, and spins unless it is alone with the others on one CPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import fields
+from pathlib import Path
+
+from ipc import DEFAULT_SPIN_US
+from pipeline.config import Configuration, CpuConfig, SpinConfig
+from pipeline.host.cgroups import cpu_quota
+from pipeline.host.facts import HostError
+from pipeline.host.npu import device_cpus
+
+STAGES = ("front", "preprocess", "inference", "sampling")
+DEVICE = "device"
+_BESIDE_INFERENCE = len(STAGES) - 1
+
+
+def fit_to_host(config: Configuration) -> Configuration:
+    """The configuration with what depends on this host decided. Raises HostError."""
+    pipeline = config.pipeline
+    cpus = CpuConfig(**{stage: _cpus_of(stage, config) for stage in STAGES})
+    fitted = dataclasses.replace(config, pipeline=dataclasses.replace(pipeline, cpus=cpus))
+    spin = SpinConfig(**{field.name: spin_us(field.name, fitted, usable_cpus()) for field in fields(SpinConfig)})
+    return dataclasses.replace(fitted, pipeline=dataclasses.replace(fitted.pipeline, spin_us=spin))
+
+
+def usable_cpus(root: Path = Path("/")) -> float:
+    """CPUs that this process may use, in number or in time."""
+    allowed = float(len(os.sched_getaffinity(0)))
+    quota = cpu_quota(root)
+    return allowed if quota is None else min(allowed, quota)
+
+
+# ---- pinning -----------------------------------------------------------------------------------------------------
+
+
+def _cpus_of(stage: str, config: Configuration) -> tuple[int, ...] | None:
+    asked: tuple[int, ...] | str | None = getattr(config.pipeline.cpus, stage)
+    return near_device(stage, config) if isinstance(asked, str) else asked
+
+
+def near_device(stage: str, config: Configuration) -> tuple[int, ...]:
+    """Of the CPUs next to the device those that this process may use. Raises HostError.
+
+    The lookup has not been run on a device so far.
+    """
+    key = f"pipeline.cpus.{stage}"
+    try:
+        near = device_cpus(config.serving_config.start_device_id)
+    except HostError as error:
+        raise HostError(f"{key} is {DEVICE}, but {error}; name the CPUs, or leave it out") from error
+    usable = tuple(sorted(set(near) & os.sched_getaffinity(0)))
+    if not usable:
+        raise HostError(f"{key} is {DEVICE}, but this process may use none of the CPUs near it; name others")
+    return usable
+
+
+# ---- staying awake -----------------------------------------------------------------------------------------------
+
+
+def spin_us(stage: str, config: Configuration, cpus: float) -> float:
+    """Microseconds that a wait of this stage may spin, with so many CPUs for the server: what is configured, or what
+    costs the model nothing."""
+    asked: float | None = getattr(config.pipeline.spin_us, stage)
+    if asked is not None:
+        return asked
+    if stage == "inference":
+        return DEFAULT_SPIN_US if cpus >= 2 else 0.0  # on one, who is waited for could not run
+    apart = _apart_from_inference(stage, config.pipeline.cpus)
+    return DEFAULT_SPIN_US if apart or cpus - model_cpus(config, cpus) >= _BESIDE_INFERENCE else 0.0
+
+
+def model_cpus(config: Configuration, cpus: float) -> float:
+    """CPUs that compute during a step: on CPU the model's threads, else the process that waits for the device."""
+    runner = config.pipeline.runner
+    return float(runner.threads or cpus) if runner.kind == "mindformers" and runner.device == "CPU" else 1.0
+
+
+def _apart_from_inference(stage: str, cpus: CpuConfig) -> bool:
+    """Pinned to CPUs that no thread of the model is on."""
+    own, model = getattr(cpus, stage), cpus.inference
+    return bool(own) and bool(model) and not set(own) & set(model or ())

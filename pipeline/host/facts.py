@@ -1,0 +1,95 @@
+"""What the launcher makes sure of before it starts anything: descriptors, and shared memory."""
+
+from __future__ import annotations
+
+import mmap
+import resource
+from collections.abc import Iterator
+
+from ipc import SHM_DIRECTORY, shared_memory_left
+from pipeline.config import Configuration
+from pipeline.stats import LAYOUT as STATS
+from pipeline.wire.rings import segment_sizes
+from pipeline.wire.step import Shapes
+
+OWN_DESCRIPTORS = 512
+"""Of a process beside its connections: rings, listeners, files, what libraries open (some 60 in all), and connections
+that are being refused or left."""
+
+STAGE_ADDRESSES = 160 << 20
+"""Of a stage beside the rings: 100 to 140 MiB measured."""
+
+MODEL_ADDRESSES = 3 << 30
+"""Of inference with MindSpore, weights and KV cache not included: 2.8 GiB measured with the demo model."""
+
+
+class HostError(Exception):
+    """This host can't run the configuration; the message says what to change."""
+
+
+def prepare_host(config: Configuration, shapes: Shapes) -> list[str]:
+    """Raises HostError for what can't work; returns remarks on what may not."""
+    raise_descriptor_limit(config)
+    require_shared_memory(config, shapes)
+    return [*doubt_address_space(config, shapes)]
+
+
+# ---- descriptors -------------------------------------------------------------------------------------------------
+
+
+def descriptors_needed(config: Configuration) -> int:
+    """Of the front, which has the most."""
+    return config.pipeline.max_connections + len(config.pipeline.hosts) + OWN_DESCRIPTORS
+
+
+def raise_descriptor_limit(config: Configuration) -> None:
+    """Raise the soft limit of this process, and of those that it starts, to what is needed. Raises HostError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = descriptors_needed(config)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise HostError(f"{needed} file descriptors are needed, {hard} are allowed; {more_descriptors(config, hard)}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def more_descriptors(config: Configuration, hard: int) -> str:
+    """What to change where the hard limit is too low."""
+    needed = descriptors_needed(config)
+    most = config.pipeline.max_connections - (needed - hard)
+    lower = f", or lower pipeline.max_connections to at most {most}" if most > 0 else ""
+    return f"raise it (LimitNOFILE={needed} of the unit, --ulimit nofile={needed} of the container){lower}"
+
+
+# ---- shared memory -----------------------------------------------------------------------------------------------
+
+
+def shared_memory_needed(config: Configuration, shapes: Shapes) -> int:
+    """Bytes in /dev/shm. Rings of the next generation are made when everybody has let go of the last one's."""
+    return sum(map(_in_pages, segment_sizes(config, shapes).values())) + _in_pages(STATS.size)
+
+
+def require_shared_memory(config: Configuration, shapes: Shapes) -> None:
+    """All of it, before a part is made. Raises HostError."""
+    need, left = shared_memory_needed(config, shapes), shared_memory_left(SHM_DIRECTORY)
+    if left.free < need:
+        text = f"{mib(need)} of shared memory are needed, {mib(left.free)} are free ({left.bound_by})"
+        raise HostError(f"{text}; {left.remedy}")
+
+
+def doubt_address_space(config: Configuration, shapes: Shapes) -> Iterator[str]:
+    """A remark where stages will hardly start: what they map is known in part only."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    stage = STAGE_ADDRESSES + shared_memory_needed(config, shapes)
+    model = MODEL_ADDRESSES if config.pipeline.runner.kind == "mindformers" else 0
+    if limit != resource.RLIM_INFINITY and limit < stage + model:
+        need = mib(stage + model)
+        yield f"each process may map {mib(limit)} (RLIMIT_AS), but about {need} are needed; ulimit -v unlimited"
+
+
+def mib(nbytes: int) -> str:
+    return f"{nbytes / 2**20:.1f} MiB"
+
+
+def _in_pages(nbytes: int) -> int:
+    return -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -1,0 +1,91 @@
+"""Which CPUs lie next to an Ascend device: asked of npu-smi and of sysfs.
+
+Not run on a device so far. What is read here has the form that Huawei's documents and users' reports show; the
+reading itself is tested on CPU, with texts of that form.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from pipeline.host.facts import HostError
+
+NPU_SMI = ("npu-smi", "info")
+_TIMEOUT_S = 30
+_CARD = re.compile(r"\| (\d+)\s+\S+\s+\| (\w+)\s+\|")  # | 0     910B3               | OK            | …
+_CHIP = re.compile(r"\| (\d+)(?:\s+(\d+))?\s+\| ([0-9A-Fa-f:.]+)\s+\|")  # | 0     [Phy-ID]   | 0000:C1:00.0  | …
+
+
+def device_cpus(device: int, root: Path = Path("/"), table: str | None = None) -> tuple[int, ...]:
+    """CPUs of the NUMA node that the device is attached to, those that this process may not use included.
+
+    `device` counts as MindSpore does: among ``ASCEND_RT_VISIBLE_DEVICES`` where that is set. `table` stands in for
+    what npu-smi says. Raises HostError where it can't be known.
+    """
+    bus = bus_of(physical_device(device), npu_table() if table is None else table)
+    path = root / "sys/bus/pci/devices" / bus / "local_cpulist"
+    try:
+        cpus = parse_cpu_list(path.read_text())
+    except (OSError, ValueError) as error:
+        raise HostError(f"{path} does not tell which CPUs are near device {device}: {error}") from error
+    if not cpus:
+        raise HostError(f"{path} is empty: the kernel does not know which CPUs are near device {device}")
+    return cpus
+
+
+def physical_device(device: int) -> int:
+    """Raises HostError where ``ASCEND_RT_VISIBLE_DEVICES`` has no such device."""
+    visible = os.environ.get("ASCEND_RT_VISIBLE_DEVICES", "")
+    if not visible:
+        return device
+    numbers = visible.split(",")
+    if device >= len(numbers) or not numbers[device].strip().isdigit():
+        raise HostError(f"ASCEND_RT_VISIBLE_DEVICES is {visible!r}: there is no device {device} in it")
+    return int(numbers[device])
+
+
+def npu_table() -> str:
+    """What ``npu-smi info`` prints. Raises HostError."""
+    try:
+        done = subprocess.run(NPU_SMI, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise HostError(f"npu-smi can't be asked about devices: {error}") from error
+    if done.returncode:
+        raise HostError(f"npu-smi info ended with status {done.returncode}: {(done.stderr or done.stdout).strip()}")
+    return done.stdout
+
+
+def devices_in(table: str) -> dict[int, tuple[str, str]]:
+    """Health and PCI address by device. Each has two lines; where cards have two chips, the second line has its
+    number (Phy-ID), else the first line does."""
+    found: dict[int, tuple[str, str]] = {}
+    card, health = -1, ""
+    for line in table.splitlines():
+        chip = _CHIP.match(line)
+        if chip and card >= 0 and ":" in chip[3]:
+            found[int(chip[2] or card)] = health, chip[3].lower()
+            card = -1
+        elif head := _CARD.match(line):
+            card, health = int(head[1]), head[2]
+    return found
+
+
+def bus_of(device: int, table: str) -> str:
+    """PCI address of a device. Raises HostError."""
+    devices = devices_in(table)
+    if device not in devices:
+        known = ", ".join(map(str, devices)) or "none"
+        raise HostError(f"npu-smi info shows no device {device}; it shows {known}")
+    return devices[device][1]
+
+
+def parse_cpu_list(text: str) -> tuple[int, ...]:
+    """Of the kernel's lists, such as ``0-23,96-119``. Raises ValueError."""
+    cpus: list[int] = []
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        cpus += range(int(first), int(last or first) + 1)
+    return tuple(cpus)

@@ -1,0 +1,76 @@
+"""Which runner a configuration asks for. Making one allocates nothing and imports no MindSpore."""
+
+from __future__ import annotations
+
+from model.runner import Bucket, Runner
+from pipeline.config import Configuration
+from pipeline.wire.step import Shapes
+
+
+def make_runner(config: Configuration) -> Runner:
+    """Raises a `model.errors.ModelError` for what does not fit together."""
+    return _emulated(config) if config.pipeline.runner.kind == "emulated" else _mindformers(config)
+
+
+def shapes_of(config: Configuration, runner: Runner) -> Shapes:
+    """Capacities that every process derives from the same configuration."""
+    facts = runner.facts
+    return Shapes(
+        token_budget=max(bucket.tokens for bucket in facts.buckets),
+        max_rows=config.pipeline.max_rows,
+        block_table_width=facts.block_table_width,
+        vocab_size=facts.vocab_size,
+    )
+
+
+def _emulated(config: Configuration) -> Runner:
+    from model.emulated import EmulatedRunner, EmulatedSettings
+
+    settings = EmulatedSettings.from_mapping(
+        config.pipeline.runner.emulated(),
+        vocab_size=config.model_config.vocab_size,
+        max_length=config.max_length,
+        num_blocks=config.pa_config.num_blocks,
+        block_size=config.pa_config.block_size,
+        buckets=emulated_buckets(config.pipeline.max_rows, config.pipeline.token_budget),
+        eos_token_id=config.model_config.end_token,
+        greedy_on_device=config.pipeline.greedy_on_device,
+    )
+    return EmulatedRunner(settings)
+
+
+def emulated_buckets(max_rows: int, token_budget: int) -> tuple[Bucket, ...]:
+    """Nothing is compiled for an emulated device, so its ladder is fine: powers of two."""
+    rows = [*_powers(1, max_rows)]
+    tokens = [*_powers(16, max(token_budget, max_rows))]
+    shapes = {(n, n) for n in rows} | {(n, max_rows) for n in tokens if n >= max_rows}
+    return tuple(Bucket(*shape) for shape in sorted(shapes))
+
+
+def _powers(first: int, last: int) -> list[int]:
+    sizes = []
+    while first < last:
+        sizes.append(first)
+        first *= 2
+    return [*sizes, last]
+
+
+def _mindformers(config: Configuration) -> Runner:
+    from model.mindformers_runner import MindFormersRunner, MindFormersSettings
+
+    runner, model = config.pipeline.runner, config.model_config
+    assert model.model_cfg_path is not None  # the configuration was checked
+    settings = MindFormersSettings(
+        config_path=model.model_cfg_path,
+        checkpoint_path=None if runner.random_weights else model.checkpoint_path,
+        device="Ascend" if runner.device == "Ascend" else "CPU",
+        device_id=config.serving_config.start_device_id,
+        num_blocks=config.pa_config.num_blocks,
+        block_size=config.pa_config.block_size,
+        max_rows=config.pipeline.max_rows,
+        token_budget=config.pipeline.token_budget,
+        max_length=config.max_length,
+        threads=runner.threads,
+        compile_cache_dir=runner.compile_cache,
+    )
+    return MindFormersRunner(settings)

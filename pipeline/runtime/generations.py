@@ -1,0 +1,177 @@
+"""Generations: the sets of rings that stages work with, one after the other, and a stage's side of the handing over.
+
+When a stage dies or hangs the launcher revokes all rings, starts that stage anew, and hands fresh rings to everybody
+as soon as everybody waits for them. A stage therefore loads what is dear once, and then serves generation after
+generation: it says that it waits, is given rings, attaches, says that it is ready, works until they close, lets go of
+them, and waits again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import ipc
+from pipeline.runtime.control_channel import Channel, ChannelError, Message
+
+END = signal.SIGUSR1
+"""What the launcher ends a stage with. Signals that others send to all processes of a server at once (a terminal
+SIGINT and SIGHUP, systemd SIGTERM) are for the launcher, which decides what becomes of the stages."""
+
+CRASHED = "crash"  # by itself: a fault, an abort, or an exit with an error
+KILLED = "killed"  # by somebody else
+HUNG = "hung"  # it had work, ran, and got nowhere; then it was killed
+STOPPED = "stopped"  # it had work and was not running (SIGSTOP); then it was killed
+
+BY_ITSELF = (CRASHED, HUNG)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a stage ended, and with it the generation."""
+
+    stage: str
+    how: str  # CRASHED, KILLED, HUNG or STOPPED
+    generation: int
+    in_hand: tuple[int, ...] = ()  # requests that it was working on, where it says so (preprocess)
+
+
+def culprit(ended: Iterable[Ended], generation: int, *stages: str) -> str | None:
+    """The first of these stages that failed by itself in that generation, and not because of somebody's signal."""
+    return next((one.stage for one in _failed(ended, generation) if one.stage in stages), None)
+
+
+def blamed(ended: Iterable[Ended], generation: int, stage: str) -> tuple[int, ...]:
+    """Requests over one of which this stage failed by itself in that generation."""
+    return next((one.in_hand for one in _failed(ended, generation) if one.stage == stage), ())
+
+
+def _failed(ended: Iterable[Ended], generation: int) -> Iterator[Ended]:
+    return (one for one in ended if one.generation == generation and one.how in BY_ITSELF)
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One set of rings, as a stage gets it. Whoever takes it owns the handles' descriptors.
+
+    `ended` tells of the generations before: how stages died in the last one that was complete, and in those after it
+    that never were. The same death may therefore be told twice; its generation's number tells it apart.
+    """
+
+    number: int
+    handles: Mapping[str, ipc.RingHandle]
+    ended: tuple[Ended, ...] = ()
+
+    def to_message(self) -> tuple[dict[str, Any], tuple[int, ...]]:
+        """Fields and descriptors; rings refer to descriptors by their places."""
+        fds: list[int] = []
+        rings = {}
+        for name, handle in self.handles.items():
+            rings[name] = [len(fds), len(handle.fds)]
+            fds += handle.fds
+        ended = [[one.stage, one.how, one.generation, one.in_hand] for one in self.ended]
+        return {"number": self.number, "rings": rings, "ended": ended}, tuple(fds)
+
+    @classmethod
+    def from_message(cls, message: Message) -> Self:
+        handles = {
+            name: ipc.RingHandle(*_split(message.fds[first : first + count]))
+            for name, (first, count) in message.fields["rings"].items()
+        }
+        ended = (
+            Ended(stage, how, died_in, tuple(in_hand)) for stage, how, died_in, in_hand in message.fields["ended"]
+        )
+        return cls(message.fields["number"], handles, tuple(ended))
+
+
+def _split(fds: Sequence[int]) -> tuple[int, int, tuple[int, ...]]:
+    segment, space, *data = fds
+    return segment, space, tuple(data)
+
+
+class Control:
+    """A stage's side of its control channel.
+
+    Messages other than generations are handled as they come: handlers are called between two instructions of the main
+    thread, after `watch`, or from an event loop that calls `take` when the channel is readable.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._handlers: dict[str, Callable[[Mapping[str, Any]], None]] = {}
+        self._generations: deque[Message] = deque()
+        self._asleep = False  # in `next_generation`, which takes messages itself
+
+    def fileno(self) -> int:
+        return self._channel.fileno()
+
+    # ---- to the launcher ------------------------------------------------------------------------------------
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        self._channel.send("progress", what=what, done=done, total=total)
+
+    def waiting(self) -> None:
+        """This stage has loaded what it needs, has no rings, and wants some."""
+        self._channel.send("waiting")
+
+    def ready(self, number: int) -> None:
+        """This stage is at work in this generation."""
+        self._channel.send("ready", number=number)
+
+    def failed(self, why: str) -> None:
+        self._channel.send("failed", why=why)
+
+    # ---- from the launcher ----------------------------------------------------------------------------------
+
+    def on(self, event: str, handler: Callable[[Mapping[str, Any]], None]) -> None:
+        self._handlers[event] = handler
+
+    def watch(self) -> None:
+        """Have messages handled as soon as they come, by a signal (SIGIO): the stage may be deep in a wait."""
+        signal.signal(signal.SIGIO, self._on_signal)
+        signal.siginterrupt(signal.SIGIO, False)  # libraries' system calls are not to see it
+        fcntl.fcntl(self.fileno(), fcntl.F_SETOWN, os.getpid())
+        flags = fcntl.fcntl(self.fileno(), fcntl.F_GETFL)
+        fcntl.fcntl(self.fileno(), fcntl.F_SETFL, flags | os.O_ASYNC)
+        self.take()
+
+    def _on_signal(self, *_: object) -> None:
+        if not self._asleep:
+            with contextlib.suppress(ChannelError):  # that the launcher is gone is told where it matters
+                self.take()
+
+    def take(self) -> None:
+        """Handle what has come; generations are kept. Raises ChannelError when the launcher is gone."""
+        while (message := self._channel.receive()) is not None:
+            if message.event == "generation":
+                self._generations.append(message)
+            elif message.event in self._handlers:
+                self._handlers[message.event](message.fields)
+
+    def newest(self) -> Generation | None:
+        """The last generation that was announced and not yet taken; those before it are over."""
+        while len(self._generations) > 1:
+            self._generations.popleft().close()
+        return Generation.from_message(self._generations.popleft()) if self._generations else None
+
+    def next_generation(self) -> Generation:
+        """Wait for the next one. Raises ChannelError when the launcher is gone."""
+        self._asleep = True
+        try:
+            self.take()
+            while not self._generations:
+                select.select([self.fileno()], [], [])
+                self.take()
+        finally:
+            self._asleep = False
+        self.take()  # what came while the signal was not heeded
+        generation = self.newest()
+        assert generation is not None
+        return generation

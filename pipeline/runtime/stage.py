@@ -1,0 +1,217 @@
+"""What every stage process does: dies with its launcher, reports its progress, serves one generation after the other.
+
+Started as ``python -m pipeline.<stage> <descriptor of the specification>``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import gc
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Never
+
+import ipc
+from pipeline.config import Configuration, load_configuration, with_values
+from pipeline.runtime import background
+from pipeline.runtime.control_channel import Channel, ChannelError
+from pipeline.runtime.gc_policy import PauseMeter, freeze_gc
+from pipeline.runtime.generations import END, Control, Generation
+from pipeline.runtime.logs import configure_logging
+from pipeline.stats import READY, Counters, StatsHandle, StatsPage
+from pipeline.wire.rings import StageRings
+from pipeline.wire.step import Shapes
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_F_SETSIG = 10  # not in Python's fcntl everywhere
+
+
+@dataclass(frozen=True, slots=True)
+class Specification:
+    """What the launcher tells a stage, as JSON in an anonymous file. Descriptors are inherited."""
+
+    config_fd: int
+    control_fd: int
+    death_fd: int
+    stats_fd: int
+    listen_fds: tuple[int, ...]
+    shapes: dict[str, int]
+    metrics_fds: tuple[int, ...] = ()
+    api_keys: tuple[str, ...] = ()  # digests
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """All descriptors that the stage inherits."""
+        return (self.config_fd, self.control_fd, self.death_fd, self.stats_fd, *self.listen_fds, *self.metrics_fds)
+
+    def to_json(self) -> bytes:
+        return json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
+
+    @classmethod
+    def from_fd(cls, fd: int) -> Specification:
+        values = json.loads(os.pread(fd, 1 << 20, 0))
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**(values | lists))
+
+
+class Stage:
+    """What a stage's main function gets. `config` is replaced when the launcher reloads it; `on_reload` is called
+    then, between two instructions of the main thread."""
+
+    def __init__(self, name: str, config: Configuration, control: Control, specification: Specification) -> None:
+        self.name, self.config, self.control = name, config, control
+        self.shapes = Shapes(**specification.shapes)
+        self.stats_fd = specification.stats_fd
+        self.stats = StatsPage.from_handle(StatsHandle(os.dup(self.stats_fd)))
+        self.listen_fds, self.metrics_fds = specification.listen_fds, specification.metrics_fds
+        self.api_keys = specification.api_keys
+        self.on_reload: Callable[[], None] | None = None
+        self._configure_logging()
+        control.on("reload", self._reload)
+        self.pauses = PauseMeter(self.stats, name)
+
+    def _reload(self, fields: Mapping[str, Any]) -> None:
+        self.config = with_values(self.config, fields["values"])
+        self.api_keys = tuple(fields["api_keys"])
+        self._configure_logging()
+        if self.on_reload is not None:
+            self.on_reload()
+
+    def _configure_logging(self) -> None:
+        settings = self.config.pipeline.log
+        configure_logging(self.name, level=settings.level, form=settings.format)
+
+    @property
+    def end_options(self) -> dict[str, Any]:
+        """How this stage attaches to its rings. The front's ends wait in its event loop and never spin."""
+        return {"label": self.name, "spin_us": getattr(self.config.pipeline.spin_us, self.name)}
+
+    def serve(self, run: Callable[[Generation, StageRings], None]) -> Never:
+        """Call `run` for each generation; it works until a ring closes, and keeps nothing of its rings."""
+        freeze_gc(self.name)
+        self.control.watch()
+        while True:
+            self.control.waiting()
+            self._serve_one(self.control.next_generation(), run)
+            gc.collect()  # nothing of the old rings may stay, and here nobody waits for a step
+
+    def _serve_one(self, generation: Generation, run: Callable[[Generation, StageRings], None]) -> None:
+        rings = StageRings.take_over(generation.handles, self.shapes)
+        try:
+            run(generation, rings)
+        except (ipc.PeerDied, ipc.RingClosed):
+            pass  # the launcher knows who died first, and says so
+        finally:
+            self.pauses.stop()
+            self.on_reload = None
+            Counters(self.stats, self.name).set(READY, 0)
+            rings.close()
+
+    def begin(self, generation: Generation) -> None:
+        """All ends are attached: from here on this stage takes work."""
+        self.pauses.start()
+        Counters(self.stats, self.name).set_ready()
+        self.control.ready(generation.number)
+
+
+def run_stage(name: str, load: Callable[[], Callable[[Stage], None]]) -> Never:
+    """The whole life of a stage's process. `load` imports the stage's main function."""
+    status = _run(name, int(sys.argv[1]), load)
+    if not background.are_there():
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # threads may be at work on a long text, and are not waited for
+
+
+def _run(name: str, fd: int, load: Callable[[], Callable[[Stage], None]]) -> int:
+    specification = Specification.from_fd(fd)
+    die_with_launcher(specification.death_fd)
+    name_process(name)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(END, _leave)
+    control = Control(Channel.inherited(specification.control_fd))
+    try:
+        run = load()
+        run(_stage(name, specification, control))
+    except SystemExit:
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last place where it can be reported
+        with contextlib.suppress(ChannelError):
+            control.failed(_told(error))
+        if not _is_expected(error):
+            traceback.print_exc()
+        return 1
+    finally:
+        signal.signal(END, signal.SIG_IGN)  # libraries clean up at exit; that is not to be interrupted
+    return 0
+
+
+def _stage(name: str, specification: Specification, control: Control) -> Stage:
+    config = load_configuration(f"/proc/self/fd/{specification.config_fd}")
+    apply_cpu_policy(name, getattr(config.pipeline.cpus, name))
+    return Stage(name, config, control, specification)
+
+
+def _is_expected(error: Exception) -> bool:
+    from model.errors import ModelError
+
+    return isinstance(error, ModelError | ipc.IpcError | ChannelError | OSError)
+
+
+def _told(error: Exception) -> str:
+    """What the launcher says of it; no memory has seldom a message of its own."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if limit == resource.RLIM_INFINITY or not isinstance(error, MemoryError | ImportError | ipc.SegmentError):
+        return what
+    return f"{what}; it may map {limit >> 20} MiB (RLIMIT_AS), which may be too little: ulimit -v unlimited"
+
+
+def _leave(*_: object) -> Never:
+    raise SystemExit(0)
+
+
+def name_process(name: str) -> None:
+    """What `ps -o comm` and `top` show."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, f"rs-{name}".encode()[:15], 0, 0, 0)
+
+
+def apply_cpu_policy(name: str, cpus: tuple[int, ...] | None) -> None:
+    """On the configured CPUs, if any; and where CPUs are few, nobody who is woken may push inference off its own: it
+    is on its way to the next step, and then leaves the CPU to the others while the device computes (sched(7)).
+
+    Libraries that are imported by now have threads already; those to come inherit."""
+    for thread in [int(task.name) for task in Path("/proc/self/task").iterdir()]:
+        with contextlib.suppress(ProcessLookupError):
+            if cpus is not None:
+                os.sched_setaffinity(thread, cpus)
+            if name != "inference":
+                with contextlib.suppress(PermissionError):  # a sandbox may forbid it; it is a favour, not a need
+                    os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
+
+
+def die_with_launcher(death_fd: int) -> None:
+    """Two ways, since either may be missing: the kernel's signal at the parent's death, and a pipe that only the
+    launcher holds the other end of, which sends a signal when it breaks."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    fcntl.fcntl(death_fd, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(death_fd, _F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(death_fd, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+    try:
+        gone = os.read(death_fd, 1) == b""
+    except BlockingIOError:
+        gone = False
+    if gone:  # the launcher died before we listened
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,205 @@
+"""The jobs of a pair, as both sides run them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from scripts.bench.ipc.clock import cpu_seconds
+from scripts.bench.ipc.payload import Buffer, Fill, make_fill, make_touch
+from scripts.bench.ipc.spec import Access, Job, PairSpec
+from scripts.bench.ipc.transports.base import Channel, Transport, check
+
+Figures = dict[str, float | str | int]
+
+
+def open_channel(transport: Transport, access: Access, batch: int = 1) -> Channel:
+    size = transport.size
+    return transport.channel(access, make_fill(size), make_touch(size), batch)
+
+
+def warm_up(job: Job) -> Job:
+    return replace(job, count=max(2, min(200, job.count // 10)))
+
+
+# ---- leader ----------------------------------------------------------------------------------------------------
+
+
+def lead_job(transport: Transport, job: Job, follower: int) -> Figures:
+    channel = open_channel(transport, job.access, job.batch)
+    if job.mode == "idle":
+        return _idle(transport, channel, job, follower)
+    if job.mode in {"stream", "stream-batched"}:
+        return _stream(transport, channel, job, follower)
+    if job.mode == "parts":
+        return _parts(transport, job)
+    return _ping_pong(transport, channel, job, follower)
+
+
+def _ping_pong(transport: Transport, channel: Channel, job: Job, follower: int) -> Figures:
+    transport.greet(channel, leads=True)
+    warm = warm_up(job).count
+    if transport.name.startswith("raw"):  # one run per pair: its first round trips are the warm-up
+        trips = transport.round_trips_ns(channel, replace(job, count=warm + job.count))[warm:]
+        return one_way_figures(trips, job)
+    transport.round_trips_ns(channel, warm_up(job))
+    with _CpuUse(follower) as use:
+        trips = transport.round_trips_ns(channel, job)
+    return {**one_way_figures(trips, job), **use.figures()}
+
+
+def one_way_figures(trips_ns: list[int], job: Job) -> Figures:
+    one_way_us = np.asarray(trips_ns) / 2000
+    p50, p99, p999 = (float(x) for x in np.percentile(one_way_us, [50, 99, 99.9]))
+    figures: Figures = {"p50_us": p50, "p99_us": p99, "p999_us": p999, "max_us": float(one_way_us.max())}
+    if not job.pause_us:
+        figures["msgs_per_s"] = 1e6 / float(one_way_us.mean())
+    return {**figures, "samples": len(trips_ns)}
+
+
+def _idle(transport: Transport, channel: Channel, job: Job, follower: int) -> Figures:
+    """Both wait for a message: the follower until the leader's wait is over."""
+    transport.wait(0.1)  # whatever still runs after the start is over
+    with _CpuUse(follower) as use:
+        transport.wait(job.seconds)
+    channel.send()
+    return use.figures()
+
+
+def _stream(transport: Transport, channel: Channel, job: Job, follower: int) -> Figures:
+    transport.greet(channel, leads=True)
+    _stream_once(channel, warm_up_stream(job))
+    with _CpuUse(follower) as use:
+        seconds = _stream_once(channel, job)
+    return {"msgs_per_s": job.count / seconds, "samples": job.count, **use.figures()}
+
+
+def _stream_once(channel: Channel, job: Job) -> float:
+    start = time.perf_counter()
+    send_all(channel, job)
+    channel.receive()
+    return time.perf_counter() - start
+
+
+def warm_up_stream(job: Job) -> Job:
+    return replace(job, count=max(2, job.count // 20 // job.batch) * job.batch)
+
+
+def send_all(channel: Channel, job: Job) -> None:
+    if job.batch > 1 and channel.send_run:
+        channel.send_run(job.count)
+        return
+    send = channel.send
+    for _ in range(job.count):
+        send()
+
+
+def _parts(transport: Transport, job: Job) -> Figures:
+    """Median cost of writing a message where it is sent from, and of reading it where it arrived. The pair's
+    one-way time less these two is what the hand-over costs."""
+    fill, fills = _timed(make_fill(transport.size))
+    touch, touches = _timed(make_touch(transport.size))
+    channel = transport.channel(job.access, fill, touch, job.batch)
+    transport.greet(channel, leads=True)
+    fills.clear()
+    touches.clear()
+    trips = transport.round_trips_ns(channel, job)
+    figures = one_way_figures(trips, job)
+    return {
+        **figures,
+        "fill_us": _median_us(fills),
+        "touch_us": _median_us(touches),
+        **_private_parts(transport.size),
+    }
+
+
+def _private_parts(size: int) -> Figures:
+    """The same on memory that no other core has touched: what is lost to the trip between the caches."""
+    fill, fills = _timed(make_fill(size))
+    touch, touches = _timed(make_touch(size))
+    memory = memoryview(bytearray(size))
+    for _ in range(200):
+        fill(memory)
+        touch(memory)
+    return {"private_fill_us": _median_us(fills), "private_touch_us": _median_us(touches)}
+
+
+def _timed(function: Fill) -> tuple[Fill, list[int]]:
+    spent: list[int] = []
+    clock = time.perf_counter_ns
+
+    def timed(buffer: Buffer) -> object:
+        start = clock()
+        result = function(buffer)
+        spent.append(clock() - start)
+        return result
+
+    return timed, spent
+
+
+def _median_us(times_ns: list[int]) -> float:
+    return float(np.median(times_ns)) / 1000
+
+
+class _CpuUse:
+    """Percent of one CPU, of the leader and the follower, while the block runs."""
+
+    def __init__(self, follower: int) -> None:
+        self.follower = follower
+
+    def __enter__(self) -> _CpuUse:
+        self.before = self._now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.after = self._now()
+
+    def _now(self) -> tuple[float, float, float]:
+        return time.perf_counter(), time.process_time(), cpu_seconds(self.follower)
+
+    def figures(self) -> Figures:
+        wall, leader, follower = (after - before for before, after in zip(self.before, self.after, strict=True))
+        return {"leader_cpu_pct": 100 * leader / wall, "follower_cpu_pct": 100 * follower / wall}
+
+
+# ---- follower --------------------------------------------------------------------------------------------------
+
+
+def follow_job(transport: Transport, job: Job) -> None:
+    channel = open_channel(transport, job.access, job.batch)
+    if job.mode == "idle":
+        channel.receive()
+        return
+    transport.greet(channel, leads=False)
+    if job.mode in {"stream", "stream-batched"}:
+        for part in (warm_up_stream(job), job):
+            receive_all(channel, part)
+            channel.send()
+    elif transport.name.startswith("raw"):
+        transport.answer(channel, replace(job, count=warm_up(job).count + job.count))
+    else:
+        if job.mode != "parts":
+            transport.answer(channel, warm_up(job))
+        transport.answer(channel, job)
+
+
+def receive_all(channel: Channel, job: Job) -> None:
+    if job.batch > 1 and channel.receive_run:
+        channel.receive_run(job.count)
+        return
+    receive = channel.receive
+    for _ in range(job.count):
+        receive()
+
+
+def verify_once(transport: Transport, spec: PairSpec, *, leads: bool) -> None:
+    """One checked message each way, for each way of access."""
+    for access in dict.fromkeys(job.access for job in spec.jobs):
+        channel = open_channel(transport, access)
+        for sends in (not leads, leads):
+            if sends:
+                channel.send()
+            else:
+                check(channel.receive(), transport.payload, make_touch(transport.size))

@@ -1,0 +1,150 @@
+"""The figures as text: a full table for the terminal, a short one in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from scripts.bench.ipc.plan import SIZES
+from scripts.bench.ipc.targets import find, judge
+from scripts.bench.ipc.transports import NAMES, transport_class
+
+Row = dict[str, Any]
+
+BIAS = (
+    "What this table is biased towards: one producer and one consumer, both Python, both waiting for nothing but the "
+    "next message, a core each, and messages of a size known beforehand. That is what the rings were made for. The "
+    "rivals also do what a ring does not: many producers, other machines, any Python object, unbounded queues."
+)
+
+
+def size_text(size: int) -> str:
+    for unit, factor in (("MiB", 2**20), ("KiB", 2**10)):
+        if size >= factor:
+            return f"{size // factor} {unit}"
+    return f"{size} B"
+
+
+def title(row: Row, *, access: bool = True) -> str:
+    name = transport_class(row["transport"]).title
+    return f"{name}, {row['access']}" if access and len(transport_class(row["transport"]).accesses) > 1 else name
+
+
+def number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" if value < 10 else f"{value:.1f}"
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+# ---- terminal ------------------------------------------------------------------------------------------------------
+
+
+def terminal_report(report: Row) -> str:
+    parts = [_heading(report), *_latency_tables(report), _stream_table(report), _cpu_table(report)]
+    if report["skipped"]:
+        parts.append("\n".join(f"skipped {name}: {why}" for name, why in report["skipped"].items()))
+    parts.append("Targets\n" + "\n".join(verdict.text for verdict in judge(report)))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _heading(report: Row) -> str:
+    machine = report["machine"]
+    return (
+        f"{machine['cpu']}, {machine['usable_cores']} cores, Linux {machine['kernel']}, Python {machine['python']}; "
+        f"{report['rounds']} rounds, medians; others used {report['cpu_busy_elsewhere_pct']:.1f} % of the machine"
+    )
+
+
+def _latency_tables(report: Row) -> Iterable[str]:
+    head = ("one way, µs (half of a round trip)", "p50", "p99", "p99.9", "max", "p50 not pinned", "p99 not pinned")
+    groups = [(f"busy, {size_text(size)}", "busy", size) for size in SIZES] + [("peer parked, 64 B", "parked", 64)]
+    groups.append(("1 ms cadence, 64 B, default settings, not pinned", "cadence", 64))
+    for name, mode, size in groups:
+        rows = [_latency_row(report, row) for row in _rows(report, mode, size)]
+        if rows:
+            yield f"{name}\n" + align([head, *rows])
+
+
+def _rows(report: Row, mode: str, size: int) -> list[Row]:
+    """The raw limit, whose message is one word, stands with the smallest."""
+    return [
+        row
+        for name in NAMES
+        for row in find(report, name, mode)
+        if row["size_bytes"] == size or (name.startswith("raw") and size == SIZES[0])
+    ]
+
+
+def _latency_row(report: Row, row: Row) -> list[str]:
+    same = {key: row[key] for key in ("size_bytes", "access", "batch")}
+    loose = (find(report, row["transport"], row["mode"], pinned=False, **same) or [{}])[0]
+    cells = [row["p50_us"], row["p99_us"], row["p999_us"], row["max_us"], loose.get("p50_us"), loose.get("p99_us")]
+    return [title(row), *map(number, cells)]
+
+
+def _stream_table(report: Row) -> str:
+    wanted: dict[str, dict[int, float]] = {}
+    for name in NAMES:
+        for mode in ("stream", "stream-batched"):
+            for row in find(report, name, mode):
+                label = title(row) + (", batched" if mode == "stream-batched" else "")
+                wanted.setdefault(label, {})[row["size_bytes"]] = row["msgs_per_s"]
+    rows = [[label, *(number(rates.get(size)) for size in SIZES)] for label, rates in wanted.items()]
+    return align([("messages per second, one way", *map(size_text, SIZES)), *rows]) if rows else ""
+
+
+def _cpu_table(report: Row) -> str:
+    keys = ("idle_leader_pct", "idle_follower_pct", "cadence_leader_pct", "cadence_follower_pct")
+    rows = [[title(row, access=False), *(f"{row[key]:.2f}" for key in keys)] for row in report["cpu"]]
+    head = ("CPU use, % of one core", "idle, leader", "follower", "1 ms cadence, leader", "follower")
+    return align([head, *rows]) if rows else ""
+
+
+# ---- Markdown ------------------------------------------------------------------------------------------------------
+
+
+def markdown_report(report: Row) -> str:
+    machine, versions = report["machine"], report["versions"]
+    rivals = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "ringserve")
+    head = ["one way, Python to Python, µs", "64 B p50", "p99", "p99.9", "64 B peer parked, p50"]
+    head += [f"{size_text(size)} p50" for size in SIZES[1:]] + ["64 B messages/s", "idle CPU"]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    lines += [cells for name in NAMES for cells in _markdown_rows(report, name)]
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return (
+        f"{table}\n\n{machine['cpu']}, {machine['usable_cores']} cores, Linux {machine['kernel']}, Python "
+        f"{machine['python']}, {rivals}; {report['date'][:10]}; pinned, medians of {report['rounds']} rounds; the "
+        f"reader reads every byte. Others used {report['cpu_busy_elsewhere_pct']:.0f} % of the machine meanwhile."
+        f"\n\n{BIAS}"
+    )
+
+
+def _markdown_rows(report: Row, name: str) -> Iterable[list[str]]:
+    use: Row = next((row for row in report["cpu"] if row["transport"] == name), {})
+    idle = [use[key] for key in ("idle_leader_pct", "idle_follower_pct") if key in use]
+    for access in transport_class(name).accesses:
+        busy = {row["size_bytes"]: row for row in find(report, name, "busy", access=access)}
+        if not busy:
+            continue
+        small = busy.get(SIZES[0]) or next(iter(busy.values()))
+        parked = (find(report, name, "parked", access=access) or [{}])[0]
+        rates = [
+            row["msgs_per_s"]
+            for mode in ("stream", "stream-batched")
+            for row in find(report, name, mode, size_bytes=64, access=access)
+        ]
+        cells = [small["p50_us"], small["p99_us"], small["p999_us"], parked.get("p50_us")]
+        cells += [busy[size]["p50_us"] if size in busy else None for size in SIZES[1:]]
+        cells += [max(rates, default=None)]
+        yield [title(small), *map(number, cells), f"{max(idle):.2f} %" if idle else "-"]

@@ -1,0 +1,145 @@
+"""The devices that the server runs on, and the time of their bare step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.demo import DEMO_DIR
+from model.emulated import EmulatedRunner, EmulatedSettings
+from model.runner import Bucket, Runner, StepInputs
+from pipeline.config import Configuration, load_configuration
+from pipeline.runtime.engines import make_runner
+from scripts.lab.paths import ROOT
+
+BLOCK_SIZE = 16
+PROMPT_ROOM = 64  # tokens that a prompt of the benchmark has at most
+BARE_CONTEXT = 100  # tokens; an emulated device's time does not depend on it, the demo model's hardly
+
+_COMMON = """
+model_config:
+  model_name: bench
+  seq_length: {prompt}
+  max_generate_length: {max_length}
+  decode_batch_size: {rows}
+  {model}
+pa_config: {{num_blocks: {blocks}, block_size: {block_size}}}
+serving_config: {{server_port: 0}}
+pipeline:
+  max_queue: {queue}
+  prefix_cache: false  # the same prompts come again and again
+  log: {{level: warning}}
+  {pipeline}
+"""
+_EMULATED_MODEL = "vocab_size: 32000\n  end_token: 2"  # Llama 2
+_EMULATED_PIPELINE = """runner:
+    kind: emulated
+    name: device with steps of {step_ms} ms
+    cost_model: {{fixed_ms: {step_ms}}}
+    token_range: [300, 2048]
+tokenizer: {{type: LlamaTokenizer, vocab_file: {tokenizer}}}"""
+_DEMO_PIPELINE = """token_budget: 64
+  runner: {{kind: mindformers, device: CPU, compile_cache: {cache}}}"""
+_CACHE = ROOT / ".cache" / "compile"  # that of configs/demo.yaml
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """`step_ms` None: the demo model on this machine's CPUs, which the server's processes need, too."""
+
+    step_ms: float | None
+    max_length: int = 4096  # tokens of a sequence
+
+    @property
+    def name(self) -> str:
+        if self.step_ms is None:
+            return "the demo model on CPU"
+        return f"emulated, {self.step_ms:g} ms per step at every batch"
+
+    def write(self, file: Path, rows: int) -> Path:
+        """A configuration of `rows` rows, with KV blocks for all of them; of the demo model, at half their length."""
+        tokens = self.max_length
+        if self.step_ms is None:
+            tokens //= 2
+            model = f"model_cfg_path: {Path(DEMO_DIR) / 'config.json'}"
+            pipeline = _DEMO_PIPELINE.format(cache=_CACHE)
+        else:
+            model = _EMULATED_MODEL
+            pipeline = _EMULATED_PIPELINE.format(step_ms=self.step_ms, tokenizer=Path(DEMO_DIR) / "tokenizer.json")
+        text = _COMMON.format(
+            prompt=self.max_length - 1,
+            max_length=self.max_length,
+            rows=rows,
+            model=model,
+            blocks=1 + max(self.max_length, rows * tokens) // BLOCK_SIZE,
+            block_size=BLOCK_SIZE,
+            queue=2 * rows,
+            pipeline=pipeline,
+        )
+        file.write_text(text, encoding="utf-8")
+        return file
+
+
+def settings_of(config: Configuration) -> EmulatedSettings:
+    """The settings of the emulated device that a server under this configuration drives."""
+    runner = make_runner(config)
+    assert isinstance(runner, EmulatedRunner)
+    return runner.settings
+
+
+def serve_bare_steps(file: Path, pipe: Connection) -> None:
+    """A process of its own, as the server's: answers (rows, steps, greedy) with the steps' durations in ns."""
+    runner = make_runner(load_configuration(file))
+    runner.load()
+    runner.warm_up()
+    pipe.send("ready")
+    while True:
+        try:
+            rows, steps, greedy = pipe.recv()
+        except EOFError:
+            break
+        pipe.send(bare_steps(runner, rows, steps, greedy=greedy))
+    runner.close()
+
+
+def bare_steps(runner: Runner, rows: int, steps: int, *, greedy: bool) -> NDArray[np.int64]:
+    """Drives the runner with nothing around it."""
+    step = _step(runner, rows, greedy=greedy)
+    ends = np.zeros(steps + 1, np.int64)
+    step()
+    ends[0] = time.monotonic_ns()
+    for number in range(1, steps + 1):
+        step()
+        ends[number] = time.monotonic_ns()
+    return np.diff(ends)
+
+
+def _step(runner: Runner, rows: int, *, greedy: bool) -> Callable[[], None]:
+    bucket = next(shape for shape in runner.facts.buckets if shape.rows >= rows)
+    binding = runner.bind(_decode_inputs(runner, bucket, rows))
+    if greedy:
+        tokens, logprobs = np.zeros(bucket.rows, np.int32), np.zeros(bucket.rows, np.float32)
+        return lambda: runner.step_greedy(binding, tokens, logprobs)
+    logits = np.zeros((bucket.rows, runner.facts.vocab_size), np.float32)
+    return lambda: runner.step(binding, logits)
+
+
+def _decode_inputs(runner: Runner, bucket: Bucket, rows: int) -> StepInputs:
+    """One new token in each of the first rows; the rest of the bucket is padding."""
+    block, offset = divmod(BARE_CONTEXT, BLOCK_SIZE)
+    tables = np.zeros((bucket.rows, runner.facts.block_table_width), np.int32)
+    tables[:rows, : block + 1] = np.arange(1, 1 + rows * (block + 1), dtype=np.int32).reshape(rows, block + 1)
+    live = (np.arange(bucket.rows) < rows).astype(np.int32)
+    tokens = np.zeros(bucket.tokens, np.int32)
+    tokens[:rows] = 300
+    positions, slots = np.zeros_like(tokens), np.full_like(tokens, -1)
+    positions[:rows] = BARE_CONTEXT
+    slots[:rows] = tables[:rows, block] * np.int32(BLOCK_SIZE) + np.int32(offset)
+    gather = np.where(live, np.arange(bucket.rows), 0).astype(np.int32)
+    return StepInputs(tokens, positions, slots, live * np.int32(BARE_CONTEXT + 1), live, gather, tables)

@@ -1,0 +1,178 @@
+"""Cells: so many streams of a server, beside a run of the bare device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scripts.bench.overhead.client import Question, StreamError, Streams, serve_client
+from scripts.bench.overhead.device import PROMPT_ROOM, Device, serve_bare_steps
+from scripts.bench.overhead.servers import Server, started
+from scripts.bench.overhead.stamps import BETWEEN, Part, Stamps, read_stamps
+from scripts.bench.overhead.variants import Variant
+from scripts.bench.overhead.workers import ask, worker
+
+MAX_BATCH = 256
+SETTLING = 5  # tokens after the last stream has begun that do not count
+_BARE_STEPS = 20  # of which the length of a cell is reckoned
+Float64 = NDArray[np.float64]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every variant at every batch, in rounds that alternate."""
+
+    device: Device
+    batches: tuple[int, ...]
+    seconds: float  # of each cell
+    rounds: int
+    variants: tuple[Variant, ...]
+    overrides: tuple[str, ...] = ()  # of RingServe's configuration, in every variant of it
+    prompt_tokens: int | None = None
+
+    def check(self) -> None:
+        """Raises ValueError for what can't be measured."""
+        if not self.batches or min(self.batches) < 1 or max(self.batches) > MAX_BATCH:
+            raise ValueError(f"--batches: numbers from 1 to {MAX_BATCH} expected, separated by commas")
+        if self.seconds <= 0 or self.rounds < 1:
+            raise ValueError("--seconds must be above 0, --rounds at least 1")
+        if self.device.step_ms is not None:
+            self.tokens(self.device.step_ms)
+
+    def tokens(self, step_ms: float) -> int:
+        """Of each stream; the streams of a cell begin one after another, a step or more apart in the worst case.
+        Raises ValueError where so many do not fit into a sequence."""
+        tokens = int(self.seconds * 1000 / step_ms) + max(self.batches) + SETTLING + 2
+        room = self.device.max_length - max(PROMPT_ROOM, self.prompt_tokens or 0)
+        if self.device.step_ms is None:
+            tokens, room = min(tokens, room // 2), room // 2
+        if tokens > room:
+            raise ValueError(f"--seconds {self.seconds}: {tokens} tokens are more than the {room} of a sequence")
+        return tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One round of one variant at one batch."""
+
+    itl_ms: Float64
+    bare_ms: Float64
+    cpu_percent: dict[str, float]  # of one core, by stage
+    cpu_us: dict[str, float]  # per token, by stage
+    parts: dict[str, Part]  # of a step; empty for the replaced path
+    residual_us: float | None  # time between tokens that the stamps of the same time do not explain, mean
+    texts: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Results:
+    """Cells by (variant, batch), one per round."""
+
+    cells: dict[tuple[str, int], list[Cell]] = field(default_factory=dict)
+
+    def add(self, variant: str, batch: int, cell: Cell) -> None:
+        self.cells.setdefault((variant, batch), []).append(cell)
+
+
+class TextError(Exception):
+    """Two variants gave different texts for the same prompts: one of them is wrong."""
+
+
+def measure(plan: Plan, directory: Path, say: Say) -> Results:
+    """Raises StreamError, ServerError, TextError, ValueError."""
+    rows = max(plan.batches)
+    file = plan.device.write(directory / "server.yaml", rows)
+    results = Results()
+    with worker(serve_client) as client, worker(serve_bare_steps, file) as bare:
+        for number in range(plan.rounds):
+            order = plan.variants if number % 2 == 0 else plan.variants[::-1]
+            for variant in order:
+                say(f"{plan.device.name}: round {number + 1} of {plan.rounds}: {variant.name}")
+                with started(variant, file, plan.batches, plan.overrides) as server:
+                    for batch in plan.batches:
+                        results.add(variant.name, batch, Cells(plan, variant, server, client, bare).run(batch))
+            _compare_round(results, plan)
+    return results
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """One variant's server, and what is needed to measure it."""
+
+    plan: Plan
+    variant: Variant
+    server: Server
+    client: Connection
+    bare: Connection
+
+    def run(self, batch: int) -> Cell:
+        """The bare device half before, half after the streams, so that a drift of the machine is in both."""
+        ask(self.client, Question(self.server.port, self.variant.api, batch, 4))  # warms everybody up
+        before: NDArray[np.int64] = ask(self.bare, (batch, _BARE_STEPS, self.variant.token_ids))
+        step_ms = float(np.median(before)) / 1e6
+        half = max(0, int(self.plan.seconds * 1000 / step_ms / 6) - _BARE_STEPS)
+        if half:
+            before = np.concatenate([before, ask(self.bare, (batch, half, self.variant.token_ids))])
+        tokens, cpu = self.plan.tokens(step_ms), self.server.cpu_s()
+        streams, stamps = self._streams(
+            Question(self.server.port, self.variant.api, batch, tokens, self.plan.prompt_tokens)
+        )
+        used = {stage: seconds - cpu[stage] for stage, seconds in self.server.cpu_s().items()}
+        after = ask(self.bare, (batch, len(before), self.variant.token_ids))
+        wall = float(streams.times_ns.max() - streams.times_ns.min()) / 1e9
+        return Cell(
+            itl_ms=inter_token_ms(streams.times_ns),
+            bare_ms=np.concatenate([before, after]) / 1e6,
+            cpu_percent={stage: 100 * seconds / wall for stage, seconds in used.items()},
+            cpu_us={stage: 1e6 * seconds / (batch * tokens) for stage, seconds in used.items()},
+            parts=stamps.parts if stamps else {},
+            residual_us=_residual_us(streams.times_ns, stamps) if stamps else None,
+            texts=streams.texts,
+        )
+
+    def _streams(self, question: Question) -> tuple[Streams, Stamps | None]:
+        if self.variant.replaced:
+            return ask(self.client, question), None
+        with self.server.traced(0.9 * self.plan.seconds) as events:
+            streams = ask(self.client, question)
+        return streams, read_stamps(events, question.streams)
+
+
+def _residual_us(times_ns: NDArray[np.int64], stamps: Stamps) -> float:
+    """The mean time between two tokens at the client, less the mean parts of the same time."""
+    seen = [row[(row >= stamps.begin_ns) & (row <= stamps.end_ns)] for row in times_ns]
+    gaps = np.concatenate([np.diff(row) for row in seen])
+    return float(gaps.mean()) / 1e3 - sum(stamps.parts[name].mean_us for name in BETWEEN)
+
+
+def inter_token_ms(times_ns: NDArray[np.int64]) -> Float64:
+    """Of the time in which all streams run, `[streams, tokens]` in."""
+    begin = times_ns[:, SETTLING].max()
+    end = times_ns[:, -1].min()
+    gaps = np.diff(times_ns, axis=1)
+    inside = (times_ns[:, :-1] >= begin) & (times_ns[:, 1:] <= end)
+    chosen: Float64 = gaps[inside] / 1e6
+    if not chosen.size:
+        raise StreamError("the streams did not overlap: --seconds is too short for this batch")
+    return chosen
+
+
+def _compare_round(results: Results, plan: Plan) -> None:
+    names = [variant.name for variant in plan.variants if variant.greedy]
+    for batch in plan.batches:
+        compare_texts({name: results.cells[name, batch][-1].texts for name in names}, batch)
+
+
+def compare_texts(texts: dict[str, Sequence[str]], batch: int) -> None:
+    """All variants were asked for the same; one whose cell was longer said more. Raises TextError."""
+    for name, text in texts.items():
+        reference = next(iter(texts))
+        pairs = zip(text, texts[reference], strict=True)
+        if not all(mine.startswith(theirs) or theirs.startswith(mine) for mine, theirs in pairs):
+            raise TextError(f"{name} and {reference} gave different texts at batch {batch}")

@@ -1,0 +1,181 @@
+"""The client's end of HTTP/1.1: asyncio's protocols on uvloop, with httptools' parser in C.
+
+It shares its CPUs with the server, so it does as little as it can for each token: it cuts lines and notes when they
+came. What they say is looked at when all is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+from urllib.parse import SplitResult, urlsplit
+
+import httptools
+
+from scripts.bench.serving.errors import BenchError
+from scripts.bench.serving.lines import LineSplitter
+
+
+@dataclass(slots=True)
+class Reply:
+    """What came back, with the time of every line in nanoseconds of the monotonic clock."""
+
+    status: int
+    times_ns: list[int]
+    lines: list[bytes]
+
+    @property
+    def body(self) -> bytes:
+        return b"\n".join(self.lines)
+
+
+class StaleConnectionError(OSError):
+    """The connection was closed before any byte of an answer had come."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection, one request at a time."""
+
+    def __init__(self) -> None:
+        self.usable = True
+        self._transport: asyncio.Transport | None = None
+        self._idle()
+
+    def _idle(self) -> None:
+        self._now = self._status = 0
+        self._times: list[int] = []
+        self._lines: list[bytes] = []
+        self._splitter = LineSplitter()
+        self._complete: asyncio.Future[Reply] | None = None
+        self._delimited = False
+        self._parser = httptools.HttpResponseParser(self)
+
+    async def ask(self, request: bytes) -> Reply:
+        """Raises OSError when the connection ends before the answer does."""
+        assert self._transport is not None
+        self._idle()
+        complete: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._complete = complete
+        self._transport.write(request)
+        return await complete
+
+    def close(self) -> None:
+        self.usable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    # ---- asyncio.Protocol -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by name
+
+    def data_received(self, data: bytes) -> None:
+        self._now = time.monotonic_ns()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(OSError(f"the server's answer is no HTTP: {error}"))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.usable = False
+        if error is None and self._status and not self._delimited:
+            self.on_message_complete()  # nothing else tells where such a body ends
+        kind = OSError if self._now else StaleConnectionError
+        self._fail(kind(f"the connection was lost: {error}" if error else "the server closed the connection"))
+
+    # ---- httptools ------------------------------------------------------------------------------------------
+
+    def on_header(self, name: bytes, _value: bytes) -> None:
+        self._delimited |= name.lower() in (b"content-length", b"transfer-encoding")
+
+    def on_headers_complete(self) -> None:
+        self._status = self._parser.get_status_code()
+
+    def on_body(self, part: bytes) -> None:
+        self._add(self._splitter.feed(part))
+
+    def on_message_complete(self) -> None:
+        self._add(self._splitter.finish())
+        self.usable = self._delimited and self._parser.should_keep_alive()
+        if self._complete is not None and not self._complete.done():
+            self._complete.set_result(Reply(self._status, self._times, self._lines))
+
+    def _add(self, lines: list[bytes]) -> None:
+        if lines:
+            self._lines += lines
+            self._times += [self._now] * len(lines)
+
+    def _fail(self, error: OSError) -> None:
+        if self._complete is not None and not self._complete.done():
+            self._complete.set_exception(error)
+
+
+class Client:
+    """Requests to one server. With `keep_alive` connections that have answered are used again."""
+
+    def __init__(self, base_url: str, *, headers: tuple[tuple[str, str], ...] = (), keep_alive: bool = True) -> None:
+        self._url = _checked(base_url)
+        self._keep_alive = keep_alive
+        self._ssl = ssl.create_default_context() if self._url.scheme == "https" else None
+        self._port = self._url.port or (443 if self._ssl else 80)
+        self._host = host = self._url.hostname or ""
+        fields = (("host", f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"), *headers)
+        if not keep_alive:
+            fields = (*fields, ("connection", "close"))
+        self._head = "".join(f"{name}: {value}\r\n" for name, value in fields)
+        self._free: list[Connection] = []
+
+    def request(self, method: str, path: str, body: bytes = b"") -> bytes:
+        """The bytes of a request, so that making them need not cost time when it is sent."""
+        entity = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n" if body else ""
+        line = f"{method} {self._url.path.rstrip('/')}{path} HTTP/1.1\r\n"
+        return f"{line}{self._head}{entity}\r\n".encode("latin-1") + body
+
+    async def send(self, request: bytes) -> Reply:
+        """Raises OSError where there is no answer, or no whole one."""
+        while (connection := self._used()) is not None:
+            try:
+                return await self._ask(connection, request)
+            except StaleConnectionError:
+                continue  # closed while it was idle: nothing has come of the request yet
+        make: Callable[[], Connection] = Connection
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(make, self._host, self._port, ssl=self._ssl)
+        return await self._ask(connection, request)
+
+    def _used(self) -> Connection | None:
+        while self._free:
+            if (connection := self._free.pop()).usable:
+                return connection
+        return None
+
+    async def _ask(self, connection: Connection, request: bytes) -> Reply:
+        try:
+            reply = await connection.ask(request)
+        except BaseException:
+            connection.close()
+            raise
+        if self._keep_alive and connection.usable:
+            self._free.append(connection)
+        else:
+            connection.close()
+        return reply
+
+    def close(self) -> None:
+        while self._free:
+            self._free.pop().close()
+
+
+def _checked(base_url: str) -> SplitResult:
+    try:
+        url = urlsplit(base_url)
+        url.port  # noqa: B018 - raises for one that is no number
+    except ValueError as error:
+        raise BenchError(f"{base_url!r} is no URL: {error}") from error
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise BenchError(f"{base_url!r} is no base URL; expected http://HOST:PORT")
+    return url

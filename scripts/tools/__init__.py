@@ -1,0 +1,1 @@
+"""What users run beside the server, and what makes the files of docs, configs and tests."""

@@ -1,0 +1,151 @@
+"""A picture of the live page under load: docs/page.png is made by this.
+
+    python -m scripts.tools.screenshot_page                               docs/page.png
+    python -m scripts.tools.screenshot_page --out dark.png --theme dark --width 390 --scale 2
+
+Starts a server with an emulated device, has many streams run on it, opens the page in the system's Chromium, sends a
+prompt through it and takes the picture. The figures in it are that server's; the machine is this one, which the load
+and the browser share with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import itertools
+import json
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from scripts.bench.overhead.servers import ringserve
+from scripts.lab.paths import ROOT
+
+CONFIG = ROOT / "configs" / "emulated_910b.yaml"
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+WORDS = ("a", "ring", "has", "one", "writer", "and", "one", "reader", "nobody", "waits", "for", "a", "lock")
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """How the page is looked at."""
+
+    theme: str
+    width: int
+    height: int
+    scale: float
+
+
+def main() -> None:
+    options = parse()
+    shot = Shot(options.theme, options.width, options.height, options.scale)
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / CONFIG.name
+        config.write_text(CONFIG.read_text().replace("../model", str(ROOT / "model")))
+        overrides = ["serving_config.server_port=0", *options.set]
+        with (
+            ringserve(config, overrides) as server,
+            load(server.port, options.streams, options.sampled),
+            opened(f"http://127.0.0.1:{server.port}/", shot) as page,
+        ):
+            page.wait_for_timeout(1000 * options.seconds)
+            page.get_by_role("button", name="Send").click()
+            page.get_by_text("the first after").wait_for()
+            page.screenshot(path=options.out, full_page=True)
+    print(f"{options.out}: {options.out.stat().st_size / 1000:.0f} kB")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "page.png", metavar="FILE")
+    parser.add_argument("--theme", choices=("light", "dark"), default="light")
+    parser.add_argument("--width", type=int, default=1280, help="of the window, in CSS pixels")
+    parser.add_argument("--height", type=int, default=900, help="at least; the picture has the whole page")
+    parser.add_argument("--scale", type=float, default=1, help="pixels of the picture per CSS pixel")
+    parser.add_argument("--streams", type=int, default=24)
+    parser.add_argument("--sampled", type=int, default=0, help="so many of them with temperature 0.8")
+    parser.add_argument("--seconds", type=float, default=45, help="under load before the picture is taken")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the server's"
+    )
+    return parser.parse_args()
+
+
+@contextlib.contextmanager
+def opened(url: str, shot: Shot) -> Iterator[Page]:
+    """The page in a browser of its own. Raises RuntimeError where there is no Chromium."""
+    with chromium() as browser:
+        page = browser.new_page(
+            viewport={"width": shot.width, "height": shot.height},
+            device_scale_factor=shot.scale,
+            color_scheme="dark" if shot.theme == "dark" else "light",
+            reduced_motion="reduce",  # what the browser computes here, the server can't
+        )
+        page.goto(url)
+        yield page
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """The system's Chromium, with an empty profile. Raises RuntimeError where there is none."""
+    path = chromium_path()
+    if path is None:
+        raise RuntimeError("Chromium is needed: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def chromium_path() -> str | None:
+    return shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@contextlib.contextmanager
+def load(port: int, streams: int, sampled: int = 0) -> Iterator[None]:
+    """So many streams at any time, of answers of different lengths; some of them sampled."""
+    stop = threading.Event()
+    threads = [
+        threading.Thread(target=_ask_again, args=(port, number, 0.8 if number < sampled else 0.0, stop))
+        for number in range(streams)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def _ask_again(port: int, number: int, temperature: float, stop: threading.Event) -> None:
+    for turn in itertools.count():
+        prompt = " ".join(itertools.islice(itertools.cycle(WORDS), number, 2 * number + 20 * (turn % 4) + 8))
+        body = {
+            "prompt": prompt,
+            "max_tokens": 40 + (37 * number + 61 * turn) % 160,
+            "temperature": temperature,
+            "stream": True,
+        }
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+            connection.request("POST", "/v1/completions", json.dumps(body), {"content-type": "application/json"})
+            answer = connection.getresponse()
+            while answer.read1():
+                if stop.is_set():
+                    return
+
+
+if __name__ == "__main__":
+    main()

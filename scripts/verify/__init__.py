@@ -1,0 +1,1 @@
+"""What developers run to believe: models, faults, random requests, sanitizers."""

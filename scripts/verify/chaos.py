@@ -1,0 +1,77 @@
+"""Kills and stops processes of a real server under 32 streams of known text, and compares every stream.
+
+    python -m scripts.verify.chaos                         two rounds of each kind, on an emulated device; two minutes
+    python -m scripts.verify.chaos --rounds 500            for a night
+    python -m scripts.verify.chaos --stages inference      only this one is hit
+    python -m scripts.verify.chaos --config configs/demo.yaml --streams 8 --tokens 80
+
+A round is one fault at a random time: kill -9, or SIGSTOP for ten seconds, of one stage or of several at once.
+Streams come from both APIs, a third of them sampled with a seed; each must be, token by token, what it was before
+anything happened. One whose front was killed loses its connection, and must be the beginning of that. At the end
+nothing may be in use, held or left that was not at the beginning. Exit status 1 if anything was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from scripts.lab.paths import ROOT
+from scripts.verify.survival.ordeal import Plan, Report, run
+from scripts.verify.survival.server import STAGES
+from scripts.verify.survival.session import conclude
+
+EMULATED = ROOT / "configs" / "emulated_910b.yaml"
+DEFAULTS = ("pipeline.hang_timeout_s=2", "pipeline.runner.cost_model.fixed_ms=10")
+
+
+def parse() -> Plan:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=22)
+    parser.add_argument("--stages", default=",".join(STAGES), help="those that are hit, separated by commas")
+    parser.add_argument("--config", type=Path, help=f"default: {EMULATED.name} with steps of 10 ms")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key")
+    parser.add_argument("--streams", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=300, help="of the longest stream")
+    parser.add_argument("--seed", type=int, default=0, help="of what is done when")
+    options = parser.parse_args()
+    stages = tuple(options.stages.split(","))
+    if unknown := set(stages) - set(STAGES):
+        parser.error(f"--stages: {', '.join(sorted(unknown))} is no stage; there are {', '.join(STAGES)}")
+    overrides = (*(() if options.config else DEFAULTS), *options.set)
+    config = options.config or EMULATED
+    return Plan(config, overrides, options.rounds, stages, options.streams, options.tokens, options.seed)
+
+
+def main() -> int:
+    plan = parse()
+    print(f"seed {plan.seed}", flush=True)
+    return conclude("chaos", lambda say: run(plan, say), tell)
+
+
+def tell(report: Report) -> None:
+    tally = report.tally
+    print(f"\n{report.rounds} rounds, {report.restarts} restarts")
+    _table("seconds for which streams stood still", report.resumed_s)
+    _table("front hit: seconds to the first token of a new connection", report.fronts_s)
+    print(
+        f"{tally.streams} whole streams and {tally.cut_off} that were cut off with their front, {tally.tokens} tokens"
+    )
+    print(f"tokens lost: {tally.lost}, doubled: {tally.doubled}")
+    for wrong in (*tally.wrong, *report.wrong):
+        print(f"WRONG: {wrong}")
+
+
+def _table(title: str, seconds: Mapping[str, list[float]]) -> None:
+    print(f"{title}:")
+    every = [value for values in seconds.values() for value in values]
+    for name, values in (*sorted(seconds.items()), ("all", every)):
+        if values:
+            print(f"  {name:24} p50 {statistics.median(values):6.2f}   max {max(values):6.2f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""Bodies of requests: one that is right, with something wrong in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from random import Random
+
+from scripts.verify.fuzz.values import encoded, hostile
+
+_COMMON = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
+           "seed", "stop", "stop_token_ids", "ignore_eos")  # fmt: skip
+_LLM_SERVING = (
+    *_COMMON, "do_sample", "max_new_tokens", "min_new_tokens", "topk_k", "return_full_text", "details",
+    "return_protocol", "decoder_input_details", "watermark", "top_n_tokens", "truncate", "typical_p",
+)  # fmt: skip
+_OPENAI = (*_COMMON, "model", "max_tokens", "min_tokens", "n", "best_of", "stream", "stream_options", "logit_bias",
+           "user", "logprobs", "skip_special_tokens", "include_stop_str_in_output", "response_format")  # fmt: skip
+_COMPLETION = (*_OPENAI, "prompt", "suffix", "echo")
+_CHAT = (*_OPENAI, "messages", "top_logprobs", "tools", "tool_choice", "max_completion_tokens",
+         "continue_final_message", "add_generation_prompt", "chat_template_kwargs")  # fmt: skip
+_TOKENIZE = ("model", "prompt", "messages", "add_special_tokens", "return_token_strs", "add_generation_prompt")
+_DETOKENIZE = ("model", "tokens")
+
+Fields = dict[str, bytes]
+"""Key and the JSON of its value."""
+
+
+def _generate(random: Random) -> Fields:
+    parameters = {"max_new_tokens": encoded(random.randrange(1, 6))}
+    _spoil(parameters, _LLM_SERVING, random)
+    return {"inputs": encoded("What is a ring?"), "parameters": _object(parameters)}
+
+
+def _completion(random: Random) -> Fields:
+    prompt: object = "What is a ring?" if random.random() < 0.7 else [300, 301, 302]
+    return {"prompt": encoded(prompt), "max_tokens": encoded(random.randrange(1, 6))}
+
+
+def _chat(random: Random) -> Fields:
+    messages: list[object] = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What is a ring?"},
+    ]
+    if random.random() < 0.3:
+        messages[1] = {"role": "user", "content": [{"type": "text", "text": "What is a ring?"}]}
+    spoilt = [encoded(message) for message in messages]
+    if random.random() < 0.4:
+        spoilt[random.randrange(2)] = _object(
+            {"role": b'"user"', random.choice(("content", "role", "x")): hostile(random)}
+        )
+    return {"messages": b"[" + b",".join(spoilt) + b"]", "max_tokens": encoded(random.randrange(1, 6))}
+
+
+def _tokenize(random: Random) -> Fields:
+    return {"prompt": encoded("What is a ring?")}
+
+
+def _detokenize(random: Random) -> Fields:
+    return {"tokens": encoded([300, 301, random.randrange(4000)])}
+
+
+Maker = tuple[Callable[[Random], Fields], tuple[str, ...]]
+
+MAKERS: Mapping[str, Maker] = {
+    "/models/llama2/generate": (_generate, ("inputs", "parameters", "stream")),
+    "/models/llama2/generate_stream": (_generate, ("inputs", "parameters", "stream")),
+    "/models/llama2": (_generate, ("inputs", "parameters", "stream")),
+    "/v1/completions": (_completion, _COMPLETION),
+    "/v1/chat/completions": (_chat, _CHAT),
+    "/tokenize": (_tokenize, _TOKENIZE),
+    "/detokenize": (_detokenize, _DETOKENIZE),
+}
+"""Paths that take a body, with what makes one and the keys that it may have."""
+
+PATHS = tuple(MAKERS)
+
+
+def valid(path: str, random: Random) -> bytes:
+    """A body that is answered with 200 where the path exists."""
+    make, _ = MAKERS[path]
+    fields = make(Random(0))  # noqa: S311 - no secret
+    if path.startswith("/models"):
+        fields["parameters"] = encoded({"max_new_tokens": random.randrange(1, 6)})
+    if path == "/models/llama2" or (path.startswith("/v1") and random.random() < 0.5):
+        fields["stream"] = b"true"
+    return _object(fields)
+
+
+def spoilt(path: str, random: Random) -> bytes:
+    """A body with one to three things wrong with it, some of which may happen to be right."""
+    make, keys = MAKERS[path]
+    fields = make(random)
+    _spoil(fields, keys, random)
+    body = _object(fields)
+    for _ in range(random.choice((0, 0, 0, 1, 2))):
+        body = random.choice(_EDITS)(body, random)
+    return body
+
+
+def _spoil(fields: Fields, keys: tuple[str, ...], random: Random) -> None:
+    for _ in range(random.choice((0, 1, 1, 2, 3))):
+        fields[random.choice(keys)] = hostile(random)
+
+
+def _object(fields: Fields) -> bytes:
+    return b"{" + b",".join(encoded(key) + b":" + value for key, value in fields.items()) + b"}"
+
+
+def _truncate(body: bytes, random: Random) -> bytes:
+    return body[: random.randrange(len(body) + 1)]
+
+
+def _insert(body: bytes, random: Random) -> bytes:
+    place = random.randrange(len(body) + 1)
+    junk = random.choice(
+        (b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b",", b"}", b"{", b'"', b"\\", b"//x", b"\n", b"]", b"[")
+    )
+    return body[:place] + junk + body[place:]
+
+
+def _flip(body: bytes, random: Random) -> bytes:
+    if not body:
+        return body
+    place = random.randrange(len(body))
+    return body[:place] + bytes([body[place] ^ (1 << random.randrange(8))]) + body[place + 1 :]
+
+
+def _repeat_key(body: bytes, random: Random) -> bytes:
+    return body[:-1] + b"," + body[1:] if len(body) > 2 else body
+
+
+def _other_top(body: bytes, random: Random) -> bytes:
+    return random.choice(
+        (b"", b"null", b"[]", b"5", b'"x"', b"{}", b"[" + body + b"]", body + body, body + b"\x00", b" " * 2000)
+    )
+
+
+def _other_encoding(body: bytes, random: Random) -> bytes:
+    return body.decode("utf-8", "replace").encode(
+        random.choice(("utf-16", "utf-32", "utf-16-le", "utf-7")), "replace"
+    )
+
+
+def _noise(body: bytes, random: Random) -> bytes:
+    return random.randbytes(random.randrange(1, 300))
+
+
+_EDITS = (_truncate, _insert, _flip, _flip, _repeat_key, _other_top, _other_encoding, _noise)

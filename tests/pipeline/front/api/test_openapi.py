@@ -1,0 +1,231 @@
+"""/openapi.json is true: whatever a schema allows is understood, and whatever it forbids is refused.
+
+Here the document is held against the router and the parsers; against a whole server in tests/server/test_api.py.
+Not covered here: what one parameter demands of another, which is told in words.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from unittest.mock import Mock
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+
+from model.demo import DEMO_DIR
+from model.tokenizer import load_tokenizer
+from pipeline.front.api.llm_serving.request import parse_llm_serving
+from pipeline.front.api.openai.chat import parse_chat
+from pipeline.front.api.openai.completions import parse_completion
+from pipeline.front.api.openapi import openapi_document
+from pipeline.front.api.tokenize_routes import TokenizeRoutes
+from pipeline.front.app import Front
+from pipeline.front.http.access import ApiKeys
+from pipeline.front.http.errors import ApiError
+from pipeline.front.settings import FrontSettings
+
+TOKENIZER = load_tokenizer(DEMO_DIR)
+SETTINGS = FrontSettings(model_name="tiny", vocab_size=500, max_length=64, max_prompt=60, max_rows=2, max_queue=200)
+DOCUMENT = orjson.loads(orjson.dumps(openapi_document(SETTINGS, keys_needed=False)))
+SCHEMAS = DOCUMENT["components"]["schemas"]
+TOKENIZE = TokenizeRoutes(SETTINGS, TOKENIZER, Mock())
+
+
+def validator(name):
+    return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]})
+
+
+# Of each request: its parser, what is right about it, and what makes other parameters sensible.
+REQUESTS = {
+    "GenerateRequest": (lambda body: parse_llm_serving(body, None, SETTINGS), {"inputs": "x"}),
+    "CompletionRequest": (
+        lambda body: parse_completion(body, 1, TOKENIZER, SETTINGS), {"prompt": "x", "max_tokens": 60, "stream": True}
+    ),
+    "ChatRequest": (
+        lambda body: parse_chat(body, 1, TOKENIZER, SETTINGS),
+        {"messages": [{"role": "user", "content": "x"}], "max_tokens": 60, "stream": True, "logprobs": True},
+    ),
+    "TokenizeText": (TOKENIZE._tokenize, {"prompt": "x"}),
+    "TokenizeChat": (TOKENIZE._tokenize, {"messages": [{"role": "user", "content": "x"}]}),
+    "DetokenizeRequest": (TOKENIZE._detokenize, {"tokens": [1]}),
+}  # fmt: skip
+NESTED = {"GenerateRequest": ("parameters", {"max_new_tokens": 60})}
+
+
+def cases():
+    """Every parameter of every request, and one that there is not."""
+    for name, (_, base) in REQUESTS.items():
+        for parameter in [*SCHEMAS[name]["properties"], "nonsense"]:
+            yield name, None, parameter, base
+    inner, base = NESTED["GenerateRequest"]
+    for parameter in [*SCHEMAS["GenerateRequest"]["properties"][inner]["properties"], "nonsense"]:
+        yield "GenerateRequest", inner, parameter, base
+
+
+CASES = list(cases())
+
+
+def body_with(name, inner, parameter, value, base):
+    if inner is None:
+        return {**base, parameter: value}
+    return {**REQUESTS[name][1], inner: {**base, parameter: value}}
+
+
+def understood(name, body):
+    try:
+        REQUESTS[name][0](orjson.loads(json.dumps(body)))
+    except ApiError as error:
+        return error.status not in (400, 404, 422)
+    return True
+
+
+def agreed(name, inner, parameter, value, base):
+    body = body_with(name, inner, parameter, value, base)
+    allowed = validator(name).is_valid(body)
+    assert understood(name, body) == allowed, (name, parameter, value, "is allowed" if allowed else "is forbidden")
+
+
+def edges(schema):
+    """Values at the limits of a schema, and just beyond."""
+    for one in schema.get("anyOf", [schema]):
+        for key, beyond in (("minimum", -1), ("maximum", 1)):
+            if key in one:
+                step = 1 if "integer" in one["type"] else max(abs(one[key]) * 1e-9, 1e-9)
+                yield one[key]
+                yield one[key] + beyond * step
+        if "exclusiveMinimum" in one:
+            yield from (one["exclusiveMinimum"], math.nextafter(one["exclusiveMinimum"], 1))
+        if "maxLength" in one:
+            yield from ("x" * one["maxLength"], "x" * (one["maxLength"] + 1))
+        if "minLength" in one:
+            yield from ("", "x")
+        yield from one.get("enum", [])
+        for length in {one.get("minItems", 0), one.get("minItems", 1) - 1, one.get("maxItems", 3)}:
+            for item in (1, "x", {}, [1], {"role": "user", "content": "x"}):
+                yield [item] * length
+                yield [item] * (length + 1)
+        if "maxProperties" in one:
+            yield from ({str(i): 1 for i in range(one["maxProperties"] + more)} for more in (0, 1))
+
+
+USER = {"role": "user", "content": "x"}
+COMMON_VALUES = [
+    None, True, False, 0, 1, -1, 2, 0.5, 1.5, -0.5, 1e301, 2**63, 2**64 - 1,
+    "", "x", "tiny", "llama2", "True", " false ", "sse",
+    [], ["x"], [""], [1], [499], [500], [[1]], [[]], [None],
+    {}, {"x": 1}, {"1": 1}, {"499": -100}, {"1": 101}, {"1": "x"}, {"1": None},
+    {"type": "text"}, {"type": "json_object"},
+    {"include_usage": True}, {"include_usage": 1}, {"include_obfuscation": False},
+    [USER], [{"role": "user"}], [USER | {"role": ""}], [USER | {"tool_calls": [1]}],
+    [USER | {"name": "y", "tool_calls": []}],
+    [USER | {"content": [{"type": "text", "text": "x"}]}], [USER | {"content": [{"type": "image_url"}]}],
+]  # fmt: skip
+
+
+# What one parameter demands of another; the schema's description says so.
+def demands_another(name, parameter, value):
+    if parameter in ("best_of", "max_tokens", "max_completion_tokens") and name in (
+        "CompletionRequest",
+        "ChatRequest",
+    ):
+        return parameter == "best_of" or name == "ChatRequest"
+    if parameter in ("topk_k", "max_new_tokens", "continue_final_message", "chat_template_kwargs"):
+        return parameter != "max_new_tokens"
+    if parameter in ("min_tokens", "min_new_tokens"):
+        return isinstance(value, int) and value > 60
+    if parameter == "logprobs" and name == "ChatRequest":
+        return value is False
+    return (
+        parameter == "logit_bias"
+        and isinstance(value, dict)
+        and any(int(key) >= 500 for key in value if key.isdigit())
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "inner", "parameter", "base"), CASES, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_what_is_allowed_is_understood_and_nothing_else_is(name, inner, parameter, base):
+    properties = SCHEMAS[name]["properties"] if inner is None else SCHEMAS[name]["properties"][inner]["properties"]
+    for value in [*COMMON_VALUES, *edges(properties.get(parameter, {}))]:
+        if not demands_another(name, parameter, value):
+            agreed(name, inner, parameter, value, base)
+
+
+FRACTIONS = st.floats(allow_nan=False, allow_infinity=False).filter(lambda value: not value.is_integer())
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.integers(-3, 600), FRACTIONS, st.text(max_size=4)
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["1", "499", "type", "x"]), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.sampled_from(CASES), VALUES)
+def test_any_value(case, value):
+    name, inner, parameter, base = case
+    if not demands_another(name, parameter, value):
+        agreed(name, inner, parameter, value, base)
+
+
+def test_it_is_openapi():
+    validate(DOCUMENT)
+    validate(orjson.loads(orjson.dumps(openapi_document(SETTINGS, keys_needed=True))))
+
+
+def test_every_reference_is_there_and_everything_is_referred_to():
+    text = json.dumps(DOCUMENT)
+    for kind in ("schemas", "responses"):
+        for name in DOCUMENT["components"][kind]:
+            used = f'"#/components/{kind}/{name}"' in text
+            assert used or name in ("GenerateEvent", "CompletionEvent", "ChatEvent", "Error401"), name
+
+
+def test_limits_are_those_of_the_model():
+    other = FrontSettings(model_name="m", vocab_size=77, max_length=9, max_prompt=8, max_rows=1, max_queue=1)
+    schemas = openapi_document(other, keys_needed=False)["components"]["schemas"]
+    assert schemas["CompletionRequest"]["properties"]["max_tokens"]["maximum"] == 9
+    assert schemas["DetokenizeRequest"]["properties"]["tokens"]["items"]["maximum"] == 76
+
+
+def test_with_keys_all_but_what_is_open_has_a_security_scheme():
+    paths = openapi_document(SETTINGS, keys_needed=True)["paths"]
+    unprotected = {
+        path for path, item in paths.items() if not any("security" in operation for operation in item.values())
+    }
+    assert unprotected == {"/health", "/ready", "/metrics", "/live", "/"}
+    assert not any("security" in operation for item in DOCUMENT["paths"].values() for operation in item.values())
+
+
+def test_a_document_of_a_real_front(shared):
+    answer = shared.http.get("/openapi.json")
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["paths"].keys() == DOCUMENT["paths"].keys()
+    assert shared.http.get("/openapi.json").content == answer.content
+
+
+@pytest.mark.parametrize(("path", "item"), DOCUMENT["paths"].items())
+def test_every_path_of_the_document_is_served(shared, path, item):
+    """With another method, so that nothing happens."""
+    answer = shared.http.request("DELETE", path.replace("{model}", "tiny"))
+    assert answer.status_code == 405
+    (method,) = item
+    assert answer.headers["allow"] == {"get": "GET, HEAD", "post": "POST"}[method]
+
+
+def test_every_path_that_is_served_is_in_the_document():
+    """The router's table, which says nothing yet of what the handlers are."""
+    page = Mock(routes=lambda: {"/": ("GET", None), "/live": ("GET", None)})
+    routes = Front(SETTINGS, Mock(), Mock(), Mock(), page, ApiKeys()).routes
+    documented = {path: method.upper() for path, item in DOCUMENT["paths"].items() for method in item}
+    assert routes | {"/v1/models/{model}": "GET"} == documented

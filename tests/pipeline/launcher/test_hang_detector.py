@@ -1,0 +1,193 @@
+"""Which front hangs, which is busy, and which was well: a real page, a clock and processes that the test moves."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import pytest
+
+from pipeline.launcher import hang_detector
+from pipeline.launcher.child import Phase
+from pipeline.launcher.hang_detector import BUSY_PATIENCE, USEFUL_BEATS, Oversight
+from pipeline.launcher.processes import ProcessStat
+from pipeline.launcher.stage_progress import PARTS
+from pipeline.stats import FrontCounter
+
+PATIENCE_S = 5.0
+
+
+@dataclass
+class Process:
+    """A child, and what the kernel says of it."""
+
+    name: str = "front"
+    pid: int = 7
+    phase: Phase = Phase.WAITING
+    generation: int = 1
+    heard: int = 0
+    began: float = 0.0
+    stat: ProcessStat = field(default_factory=lambda: ProcessStat(stopped=False, cpu_ticks=0))
+
+    @property
+    def title(self):
+        return f"{self.name} (pid {self.pid})"
+
+
+@dataclass
+class Rings:
+    """What is seen of the rings of a generation."""
+
+    due: frozenset = frozenset()
+    moved: int = 0
+
+    def look(self):
+        return Look(self.due, self.moved)
+
+
+@dataclass(frozen=True)
+class Look:
+    due: frozenset
+    moved: int
+
+    def positions(self, stage):
+        return (self.moved,)
+
+    def is_due(self, stage):
+        return stage in self.due
+
+    @property
+    def has_work(self):
+        return bool(self.due)
+
+
+class World:
+    def __init__(self, page, monkeypatch):
+        self.now, self.page, self.front, self.rings = 0.0, page, Process(), Rings()
+        monkeypatch.setattr(hang_detector.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(hang_detector, "process_stat", lambda pid: self.front.stat)
+        monkeypatch.setattr(hang_detector, "Gauges", lambda wiring: self.rings)
+        self.oversight = Oversight(page, PATIENCE_S)
+
+    def beat(self, count=1):
+        self.page.views.front[FrontCounter.BEAT] += count
+
+    def compute(self):
+        self.front.stat = ProcessStat(stopped=False, cpu_ticks=self.front.stat.cpu_ticks + 20)
+
+    def until_hang(self, each_look, most_s=1000):
+        """The hang that is found, and when."""
+        began = self.now
+        while self.now - began < most_s:
+            self.now = self.oversight.due
+            each_look()
+            if hangs := self.oversight.look([self.front]):
+                return hangs[0], self.now - began
+        return None, self.now - began
+
+
+@pytest.fixture
+def world(monkeypatch, page):
+    return World(page, monkeypatch)
+
+
+def nothing():
+    pass
+
+
+@pytest.mark.parametrize("due", [(), ("front",)])
+@pytest.mark.parametrize("phase", [Phase.WAITING, Phase.ATTACHING, Phase.SERVING, Phase.LEAVING])
+def test_a_front_that_neither_beats_nor_computes_hangs_soon(world, phase, due):
+    world.oversight.begin(None)
+    world.front.phase, world.rings.due = phase, frozenset(due)
+    hang, after = world.until_hang(nothing)
+    assert PATIENCE_S <= after <= PATIENCE_S + 2
+    assert not hang.stopped
+
+
+def test_a_stopped_one_is_called_so(world):
+    world.front.stat = ProcessStat(stopped=True, cpu_ticks=3)
+    hang, after = world.until_hang(nothing)
+    assert hang.stopped
+    assert after <= PATIENCE_S + 2
+
+
+@pytest.mark.parametrize("due", [(), ("front",)])
+@pytest.mark.parametrize("phase", [Phase.WAITING, Phase.ATTACHING, Phase.SERVING, Phase.LEAVING])
+def test_one_that_computes_has_more_time_but_not_for_ever(world, caplog, phase, due):
+    """Even where its rings hold something, or something is expected of it."""
+    world.oversight.begin(None)
+    world.front.phase, world.rings.due = phase, frozenset(due)
+    with caplog.at_level(logging.WARNING, "ringserve.launcher"):
+        hang, after = world.until_hang(world.compute)
+    assert BUSY_PATIENCE * PATIENCE_S <= after <= BUSY_PATIENCE * PATIENCE_S + 2
+    assert "though it computes" in hang.what
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["front (pid 7) is busy"]
+
+
+def test_one_that_beats_again_in_time_is_warned_of_once_each_time(world, caplog):
+    with caplog.at_level(logging.WARNING, "ringserve.launcher"):
+        for _ in range(3):
+            assert world.until_hang(world.compute, most_s=BUSY_PATIENCE * PATIENCE_S - 3)[0] is None
+            world.beat()
+    assert len(caplog.records) == 3
+
+
+def test_one_that_computed_and_then_stands_still_hangs_soon_after(world):
+    world.until_hang(world.compute, most_s=12)
+    hang, after = world.until_hang(nothing)
+    assert after <= PATIENCE_S + 2
+    assert hang.still_s >= 12
+
+
+def test_a_short_pause_is_neither(world, caplog):
+    for _ in range(20):
+        assert world.until_hang(nothing, most_s=PATIENCE_S - 2)[0] is None
+        world.beat()
+    assert not caplog.records
+
+
+def test_work_that_lies_about_while_the_loop_runs_is_a_hang(world):
+    """Computing is no excuse then: the loop has time for other things."""
+
+    def busy():
+        world.beat()
+        world.compute()
+
+    world.oversight.begin(None)
+    world.front.phase, world.rings.due = Phase.SERVING, frozenset({"front"})
+    hang, after = world.until_hang(busy)
+    assert hang.what == "it has work and does not get on"
+    assert after <= PATIENCE_S + 2
+
+
+@pytest.mark.parametrize("stage", ["preprocess", "inference", "sampling"])
+def test_other_stages_are_judged_by_their_rings_alone(world, stage):
+    world.oversight.begin(None)
+    world.front = Process(stage, phase=Phase.SERVING)
+    world.rings.due = frozenset({stage})
+    hang, after = world.until_hang(world.compute)
+    assert hang.what == "it has work and does not get on"
+    assert after <= PATIENCE_S + 2
+
+
+@pytest.mark.parametrize(("beats", "useful"), [(USEFUL_BEATS - 1, set()), (USEFUL_BEATS, {"front"})])
+def test_a_front_that_was_well_for_a_while_was_useful(world, beats, useful):
+    world.oversight.begin(None)
+    world.beat(100)  # before everybody was there
+    world.oversight.complete()
+    world.beat(beats)
+    assert world.oversight.end() == useful
+
+
+def test_beats_in_a_generation_that_was_never_complete_are_none(world):
+    world.oversight.begin(None)
+    world.beat(100)
+    assert world.oversight.end() == set()
+
+
+def test_what_moved_in_the_rings_was_useful_as_before(world):
+    world.oversight.begin(None)
+    world.oversight.complete()
+    world.rings.moved += 1
+    assert world.oversight.end() == set(PARTS)

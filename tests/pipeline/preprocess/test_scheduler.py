@@ -1,0 +1,315 @@
+"""The scheduler against a simulated device that remembers what every KV slot holds.
+
+The device checks what a real one could not: that each row reads, through its block table, exactly the tokens of its
+own sequence, whatever was preempted, shared, split or evicted before.
+"""
+
+from collections import deque
+from hashlib import blake2b
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.runner import Bucket
+from pipeline.preprocess import blocks
+from pipeline.preprocess.blocks import BlockManager
+from pipeline.preprocess.scheduler import Scheduler
+from pipeline.preprocess.sequence import Sequence
+from pipeline.wire.step import Head
+
+EOS = 1
+SLOTS = 4
+
+
+def next_token(tokens):
+    """The model: any function of the whole context will do."""
+    value = 7
+    for token in tokens:
+        value = (value * 31 + int(token) + 1) % 1009
+    return EOS if value % 23 == 0 else 2 + value
+
+
+def expected(prompt, limit):
+    tokens = list(prompt)
+    while len(tokens) < limit:
+        tokens.append(next_token(tokens))
+        if tokens[-1] == EOS:
+            break
+    return tokens
+
+
+class Device:
+    """KV memory by slot, a token board by row, and steps that run in order, later than they were planned."""
+
+    def __init__(self, num_blocks, block_size):
+        self.block_size = block_size
+        self.memory = {}
+        self.board = {}
+
+    def run(self, step, results_of):
+        n, live = step.rows_live, step.tokens_live
+        decode = step.decode
+        ids = step.input_ids[:live].copy()
+        for b in range(decode):
+            ids[b] = self.board[step.rows[b]]
+        used = step.slot_mapping[:live]
+        assert len(set(used.tolist())) == live, "two tokens share a KV slot"
+        assert (step.slot_mapping[live : step.bucket.tokens] == -1).all()
+        for t in range(live):
+            self.memory[int(used[t])] = (int(step.positions[t]), int(ids[t]))
+        at = 0
+        for b in range(n):
+            at += step.q_seq_lens[b]
+            assert step.gather_index[b] == at - 1
+            length = int(step.valid_length[b])
+            context = []
+            for position in range(length):
+                block = int(step.block_tables[b, position // self.block_size])
+                held, token = self.memory[block * self.block_size + position % self.block_size]
+                assert held == position, "a row reads another sequence's memory"
+                context.append(token)
+            if step.sampled[b]:
+                token = next_token(context)
+                self.board[step.rows[b]] = token
+                results_of.append((int(step.rows[b]), int(step.epochs[b]), token, context))
+
+
+class World:
+    def __init__(self, *, blocks, block_size, rows, budget, ahead, prefix_cache=True):
+        buckets = tuple(Bucket(t, r) for t in (1, 2, 4, 8, 16, 32, 64) for r in (1, 2, 4, 8, 16) if r <= t)
+        self.manager = BlockManager(blocks, block_size, prefix_cache=prefix_cache)
+        width = blocks
+        self.scheduler = Scheduler(
+            self.manager, buckets, max_rows=rows, token_budget=budget, block_table_width=width, ring_slots=SLOTS
+        )
+        self.views = [self.make_views(budget, rows, width) for _ in range(SLOTS)]
+        self.device = Device(blocks, block_size)
+        self.ahead = ahead
+        self.pending = deque()
+        self.sent = 0
+        self.done = {}
+        self.sequences = {}
+
+    @staticmethod
+    def make_views(budget, rows, width):
+        junk = np.int32(-77)  # whatever was in the slot before
+        full = lambda *shape: np.full(shape, junk, np.int32)  # noqa: E731
+        return SimpleNamespace(
+            head=np.zeros(16, np.int64), input_ids=full(64), positions=full(64), slot_mapping=full(64),
+            valid_length=full(16), q_seq_lens=full(16), gather_index=full(16), rows=full(16), epochs=full(16),
+            sampled=full(16), block_tables=full(16, width),
+        )  # fmt: skip
+
+    def submit(self, request, prompt, new):
+        limit = len(prompt) + new
+        tokens = np.zeros(limit, np.int32)
+        tokens[: len(prompt)] = prompt
+        sequence = Sequence(request, tokens, len(prompt), limit, known=len(prompt), arrival_ns=request)
+        if limit > (self.scheduler.blocks.num_blocks - 1) * self.scheduler.blocks.block_size:
+            return False
+        self.sequences[request] = sequence
+        self.scheduler.submit(sequence)
+        return True
+
+    def plan(self):
+        """Plan a step if the pipeline has room; the device runs it at once or when its turn comes."""
+        if len(self.pending) >= self.ahead:
+            return False
+        slot = self.sent % SLOTS
+        views = self.views[slot]
+        plan = self.scheduler.schedule(views, slot)
+        if plan is None:
+            return False
+        self.sent += 1
+        step = SimpleNamespace(**{name: value.copy() for name, value in vars(views).items()})
+        step.bucket, step.rows_live, step.tokens_live, step.decode = (
+            plan.bucket,
+            plan.rows,
+            plan.tokens,
+            plan.decode_rows,
+        )
+        assert plan.bucket.tokens >= plan.tokens
+        assert step.head[Head.LIVE_ROWS] == plan.rows
+        self.pending.append(step)
+        return True
+
+    def finish_step(self):
+        if not self.pending:
+            return False
+        results = []
+        self.device.run(self.pending.popleft(), results)
+        for row, epoch, token, context in results:
+            sequence = self.scheduler._by_row_epoch.get((row, epoch))
+            over = False
+            if sequence is not None and not sequence.finished:
+                over = token == EOS or len(context) + 1 == sequence.limit
+            self.scheduler.on_token(row, epoch, token, finished=over)
+            if over:
+                self.done[sequence.request] = sequence.tokens[: sequence.known].tolist()
+        return True
+
+    def drain(self):
+        for _ in range(100_000):
+            if not (self.plan() or self.finish_step()):
+                break
+        else:
+            raise AssertionError("never came to an end")
+        assert not self.scheduler.waiting
+        assert self.scheduler.running == 0
+        assert self.manager.used == 0
+        assert not self.scheduler._by_row_epoch
+
+
+def check(world, requests):
+    for request, (prompt, new) in requests.items():
+        assert world.done[request] == expected(prompt, len(prompt) + new), f"request {request}"
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 3])
+def test_one_sequence(ahead):
+    world = World(blocks=32, block_size=4, rows=4, budget=8, ahead=ahead)
+    world.submit(1, [5, 6, 7, 8, 9, 10, 11, 12, 13, 14], 20)
+    world.drain()
+    check(world, {1: ([5, 6, 7, 8, 9, 10, 11, 12, 13, 14], 20)})
+
+
+def test_a_prompt_that_waits_for_blocks_is_not_read_again_in_every_step(monkeypatch):
+    """It may have a hundred thousand tokens, and whoever streams meanwhile would wait for that."""
+    world = World(blocks=64, block_size=4, rows=4, budget=8, ahead=1)
+    long, named, matched = [3] * 200, [], []
+    monkeypatch.setattr(blocks, "blake2b", lambda *args, **kwargs: named.append(1) or blake2b(*args, **kwargs))
+    monkeypatch.setattr(
+        world.manager, "match", lambda *args: matched.append(1) or BlockManager.match(world.manager, *args)
+    )
+    lasting = [prompt for i in range(2, 99) if len(expected(prompt := [i] * 30, 80)) == 80]
+    world.submit(1, lasting[0], 50)
+    world.submit(2, lasting[1], 50)
+    for _ in range(12):
+        world.plan()
+        world.finish_step()
+    world.submit(3, long, 20)
+    steps = 0
+    while world.scheduler.waiting and not world.done:
+        world.plan()
+        world.finish_step()
+        steps += 1
+    assert steps > 10
+    assert len(matched) == 3  # one for each sequence
+    assert len(named) <= (len(long) + 80 + 80) // 4
+    world.drain()
+    check(world, {1: (lasting[0], 50), 2: (lasting[1], 50), 3: (long, 20)})
+
+
+prompts = st.lists(st.integers(2, 4), min_size=1, max_size=20)  # few tokens, so that prefixes are shared
+requests = st.lists(st.tuples(prompts, st.integers(1, 25), st.integers(0, 3)), min_size=1, max_size=14)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    requests,
+    st.integers(12, 40),
+    st.sampled_from([1, 2, 4]),
+    st.integers(1, 8),
+    st.integers(8, 32),
+    st.sampled_from([1, 2, 3]),
+    st.booleans(),
+)
+def test_every_text_is_right_whatever_happens(requests, blocks, block_size, rows, budget, ahead, prefix_cache):
+    world = World(
+        blocks=blocks, block_size=block_size, rows=rows, budget=budget, ahead=ahead, prefix_cache=prefix_cache
+    )
+    accepted = {}
+    for number, (prompt, new, pause) in enumerate(requests):
+        if world.submit(number, prompt, new):
+            accepted[number] = (prompt, new)
+        for _ in range(pause):
+            world.plan()
+            if number % 2:
+                world.finish_step()
+    world.drain()
+    check(world, accepted)
+
+
+@settings(max_examples=150, deadline=None)
+@given(requests, st.integers(12, 24), st.lists(st.integers(0, 13), max_size=6), st.sampled_from([1, 2]))
+def test_cancelled_requests_leave_nothing_and_disturb_nobody(requests, blocks, cancelled, ahead):
+    world = World(blocks=blocks, block_size=2, rows=3, budget=8, ahead=ahead)
+    accepted = {}
+    for number, (prompt, new, pause) in enumerate(requests):
+        if world.submit(number, prompt, new):
+            accepted[number] = (prompt, new)
+        for _ in range(pause):
+            world.plan()
+            world.finish_step()
+    for request in cancelled:
+        if world.scheduler.cancel(request):
+            accepted.pop(request)
+        assert world.scheduler.cancel(request) is None
+        world.plan()
+    world.drain()
+    check(world, accepted)
+
+
+def test_running_out_of_blocks_preempts_the_youngest_and_loses_nothing():
+    world = World(blocks=10, block_size=2, rows=4, budget=8, ahead=2)
+    requests = {number: ([number + 2, 3, 4], 12) for number in range(4)}
+    for number, (prompt, new) in requests.items():
+        assert world.submit(number, prompt, new)
+    world.drain()
+    assert world.scheduler.stats.preemptions > 0
+    assert world.sequences[0].preemptions == 0
+    check(world, requests)
+
+
+def test_a_shared_prefix_is_computed_once():
+    world = World(blocks=40, block_size=4, rows=4, budget=64, ahead=2)
+    prompt = list(range(2, 18))
+    requests = {1: ([*prompt, 30], 3), 2: ([*prompt, 31], 3), 3: (prompt, 3)}
+    for number, (tokens, new) in requests.items():
+        world.submit(number, tokens, new)
+        world.drain()
+    check(world, requests)
+    assert [world.sequences[n].cached for n in (1, 2, 3)] == [0, 16, 12]
+    assert world.manager.stats.hits == 28
+
+
+def test_a_long_prompt_does_not_hold_up_those_who_decode():
+    world = World(blocks=64, block_size=4, rows=4, budget=8, ahead=1)
+    world.submit(1, [2, 3], 30)
+    world.plan()
+    world.finish_step()
+    world.submit(2, [4] * 60, 2)
+    for _ in range(5):
+        world.plan()
+        step = world.pending[-1]
+        assert step.decode == 1
+        assert step.tokens_live == 8
+        world.finish_step()
+
+
+def test_order_of_admission_is_kept():
+    world = World(blocks=64, block_size=4, rows=2, budget=8, ahead=2)
+    admitted = []
+    for number in range(8):
+        world.submit(number, [2, 3, 4], 4)
+    for _ in range(1000):
+        moved = world.plan() or world.finish_step()
+        admitted += [sequence.request for sequence in world.scheduler.admissions]
+        world.scheduler.admissions.clear()
+        if not moved:
+            break
+    assert admitted == list(range(8))
+
+
+def test_what_can_never_fit_is_told():
+    world = World(blocks=5, block_size=2, rows=2, budget=8, ahead=1)
+    assert world.submit(1, [2] * 4, 4)
+    assert not world.submit(2, [2] * 5, 4)
+
+
+def test_block_manager_refuses_nonsense():
+    with pytest.raises(ValueError, match="at least 2 blocks"):
+        BlockManager(1, 16)

@@ -1,0 +1,95 @@
+"""The step path leaves no cycles behind, so that inference and sampling can do without the collector."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from model.sampling import SamplingParams
+from pipeline.runtime.gc_policy import QUIET, PauseMeter
+from pipeline.stats import StatsPage, StatsReader
+from pipeline.wire.request import GenerationParams
+from tests.pipeline.stages import Server, write_byte_tokenizer
+
+ROUNDS = 5
+REQUESTS = 24
+
+
+@pytest.fixture(scope="module")
+def tokenizer_file(tmp_path_factory):
+    return write_byte_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+def params(number):
+    """Every kind of request, one after the other."""
+    sampling = SamplingParams(
+        temperature=(0, 0.7, 1.0)[number % 3],
+        top_k=(0, 5)[number % 2],
+        seed=number,
+        logprobs=2 if number % 3 == 0 else None,
+        repetition_penalty=1.1 if number % 5 == 0 else 1.0,
+    )
+    return GenerationParams(sampling, max_tokens=10 + number, stop=("zz", "abc") if number % 4 == 0 else ())
+
+
+def run(server, first):
+    """Requests come, are preempted, cancelled, end."""
+    for number in range(REQUESTS):
+        server.submit(first + number, f"prompt {number}", params(number))
+    for _ in range(10):
+        server.turn()
+    server.cancel(first + REQUESTS - 1)
+    server.run()
+    assert len(server.told) >= REQUESTS - 1
+    for heard in (server.told, server.answers, server.started, server.submitted):
+        heard.clear()
+
+
+def test_steps_requests_and_their_ends_leave_no_cycles(tokenizer_file):
+    server = Server(tokenizer_file, rows=4, blocks=20, block_size=4, max_length=64)
+    run(server, 1)
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(1, ROUNDS):
+            run(server, 1000 * number)
+        assert server.scheduler.stats.preemptions > 0 < server.scheduler.stats.cancelled
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+        server.close()
+
+
+def test_quiet_stages_do_not_collect_and_others_do():
+    code = """
+        import gc
+        from pipeline.runtime.gc_policy import freeze_gc
+        freeze_gc({stage!r})
+        print(gc.isenabled(), gc.get_freeze_count() > 1000)
+    """
+    for stage in ("front", "preprocess", "inference", "sampling"):
+        command = [sys.executable, "-c", textwrap.dedent(code.format(stage=stage))]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [str(stage not in QUIET), "True"], stage
+
+
+def test_the_longest_pause_is_noted():
+    page = StatsPage.create()
+    meter = PauseMeter(page, "sampling")
+    meter.start()
+    try:
+        gc.collect()
+        longest = StatsReader(page).gc_pause_s("sampling")
+        assert longest > 0
+        for _ in range(3):
+            gc.collect(0)
+        assert StatsReader(page).gc_pause_s("sampling") >= longest
+        assert StatsReader(page).gc_pause_s("inference") == 0
+    finally:
+        meter.stop()
+        page.unlink()
+        page.close()

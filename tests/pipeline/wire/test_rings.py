@@ -1,0 +1,49 @@
+"""The rings: as large as they were said to be, and large enough for the largest record of each kind."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.sampling import SamplingLimits, SamplingParams
+from pipeline.config import load_configuration
+from pipeline.runtime.engines import make_runner, shapes_of
+from pipeline.wire.request import MAX_STOP_LENGTH, MAX_STOPS, Admit, GenerationParams, longest_admit, unpack_row
+from pipeline.wire.rings import Wiring, ring_sizes, segment_sizes
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("name", ["emulated_910b", "demo"])
+def test_segments_have_the_sizes_that_were_foretold(name):
+    config = load_configuration(ROOT / f"configs/{name}.yaml")
+    shapes = shapes_of(config, make_runner(config))
+    foretold = segment_sizes(config, shapes)
+    wiring = Wiring.create(config, shapes)
+    try:
+        assert {ring: os.fstat(made.segment.fd).st_size for ring, made in wiring.rings.items()} == foretold
+        assert set(foretold) == set(ring_sizes(config))
+    finally:
+        wiring.close()
+
+
+@pytest.mark.parametrize("max_length", [512, 4096, 131072])
+def test_the_largest_request_fits_into_the_rows_ring(max_length):
+    limits = SamplingLimits(200_000, max_length)
+    tokens = np.arange(max_length, dtype=np.int32)
+    params = GenerationParams(
+        SamplingParams(
+            logit_bias=dict.fromkeys(range(limits.max_biased_tokens), 1.0), stop_token_ids=tuple(range(500)), seed=7
+        ),
+        max_tokens=max_length,
+        stop=("\x01" * MAX_STOP_LENGTH,) * MAX_STOPS,
+    )
+    record = Admit(1, 1, 0, 1, max_length, 0, params, tokens[: max_length // 2], tokens[max_length // 2 :]).pack()
+    assert len(record) <= longest_admit(max_length) < 2 * len(record)
+    assert unpack_row(record).params.stop == params.stop
+    overrides = (f"model_config.max_generate_length={max_length}",
+                 "pa_config.num_blocks=16384", f"pa_config.decode_seq_length={max_length}",
+                 f"model_config.seq_length={max_length}")  # fmt: skip
+    config = load_configuration(ROOT / "configs/emulated_910b.yaml", overrides)
+    assert len(record) + 8 <= ring_sizes(config)["rows"] // 2

@@ -1,0 +1,154 @@
+"""/openapi.json against a whole server: answers are as it describes them, and schemathesis finds nothing wrong.
+
+That the document and the parsers agree on requests is shown in tests/pipeline/front/api/test_openapi.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+
+from scripts.verify.fuzz.server import fuzzed_server
+
+PROMPT = "What is a ring?"
+CHAT = [{"role": "user", "content": PROMPT}]
+SEED = () if "RINGSERVE_EXPLORE" in os.environ else ("--seed", "1")
+COMPLETE, TALK, GENERATE = "/v1/completions", "/v1/chat/completions", "/models/llama2/generate"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with fuzzed_server(tmp_path_factory.mktemp("api")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def document(client):
+    return client.get("/openapi.json").json()
+
+
+def check(document, schema, instance):
+    Draft202012Validator({**schema, "components": document["components"]}).validate(instance)
+
+
+def described(document, method, path, status):
+    """The response, with its reference followed."""
+    response = document["paths"][path][method.lower()]["responses"][str(status)]
+    if "$ref" in response:
+        response = document["components"]["responses"][response["$ref"].rsplit("/", 1)[1]]
+    return response
+
+
+ANSWERS = [
+    ("POST", GENERATE, {"inputs": PROMPT, "parameters": {"max_new_tokens": 3}}, 200),
+    ("POST", "/models/llama2", {"inputs": PROMPT, "parameters": {"max_new_tokens": 3, "seed": 7}}, 200),
+    ("POST", COMPLETE, {"prompt": PROMPT, "max_tokens": 3}, 200),
+    ("POST", COMPLETE, {"prompt": [PROMPT, "x"], "max_tokens": 3, "logprobs": 2, "n": 2}, 200),
+    ("POST", TALK, {"messages": CHAT, "max_tokens": 3}, 200),
+    ("POST", TALK, {"messages": CHAT, "max_tokens": 3, "logprobs": True, "top_logprobs": 2, "n": 2}, 200),
+    ("POST", "/tokenize", {"prompt": PROMPT}, 200),
+    ("POST", "/tokenize", {"messages": CHAT, "return_token_strs": True}, 200),
+    ("POST", "/detokenize", {"tokens": [300, 301]}, 200),
+    ("POST", GENERATE, {"inputs": PROMPT, "parameters": {"top_p": 7}}, 422),
+    ("POST", GENERATE, {"inputs": "x" * 5000}, 422),
+    ("POST", COMPLETE, {"prompt": PROMPT, "max_tokens": 128}, 400),
+    ("POST", TALK, {"messages": []}, 400),
+    ("POST", COMPLETE, {"prompt": PROMPT, "model": "other"}, 404),
+    ("POST", "/tokenize", {"prompt": PROMPT, "pad": "x" * 200_000}, 413),
+    *(("GET", path, None, 200) for path in ("/v1/models", "/version", "/health", "/ready", "/openapi.json")),
+    *(("GET", f"/serving/get_{what}", None, 200) for what in ("bs", "request_numbers", "serverd_model_info")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "path", "body", "status"), ANSWERS)
+def test_an_answer_is_as_described(client, document, method, path, body, status):
+    answer = client.request(method, path, json=body)
+    assert answer.status_code == status
+    response = described(document, method, path, status)
+    check(document, response["content"]["application/json"]["schema"], answer.json())
+    for name, header in response.get("headers", {}).items():
+        assert name.lower() in answer.headers or "where the request" in header.get("description", "")
+
+
+def test_one_model(client, document):
+    for name, status in (("emulated", 200), ("other", 404)):
+        response = described(document, "GET", "/v1/models/{model}", status)
+        answer = client.get(f"/v1/models/{name}")
+        assert answer.status_code == status
+        check(document, response["content"]["application/json"]["schema"], answer.json())
+
+
+STREAMS = [
+    ("/models/llama2/generate_stream", {"inputs": PROMPT, "parameters": {"max_new_tokens": 3}}),
+    ("/models/llama2", {"inputs": PROMPT, "parameters": {"max_new_tokens": 3, "return_full_text": True},
+                        "stream": True}),
+    (COMPLETE, {"prompt": PROMPT, "max_tokens": 3, "stream": True}),
+    (COMPLETE, {"prompt": [PROMPT, "x"], "max_tokens": 3, "stream": True, "logprobs": 1, "n": 2,
+                "stream_options": {"include_usage": True, "continuous_usage_stats": True}}),
+    (TALK, {"messages": CHAT, "max_tokens": 3, "stream": True}),
+    (TALK, {"messages": CHAT, "max_tokens": 3, "stream": True, "logprobs": True, "top_logprobs": 1,
+            "stream_options": {"include_usage": True}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "body"), STREAMS)
+def test_every_event_of_a_stream_is_as_described(client, document, path, body):
+    answer = client.post(path, json=body)
+    content = described(document, "POST", path, 200)["content"]["text/event-stream"]
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
+    events = [json.loads(line) for line in lines if line != "[DONE]"]
+    assert len(events) >= 3
+    for event in events:
+        check(document, content["x-ringserve-event"], event)
+
+
+def test_a_wrong_answer_would_be_noticed(client, document):
+    answer = client.post(COMPLETE, json={"prompt": PROMPT, "max_tokens": 1}).json()
+    schema = {"$ref": "#/components/schemas/Completion"}
+    for spoil in (
+        answer | {"object": "x"},
+        answer | {"more": 1},
+        {**answer, "choices": [{}]},
+        answer | {"usage": None},
+    ):
+        validator = Draft202012Validator({**schema, "components": document["components"]})
+        assert not validator.is_valid(spoil)
+
+
+def test_a_prompt_at_the_limit_and_one_beyond(client):
+    """Of tokens, and of characters, of which 16 per token are allowed, and 4096 at least."""
+    body = {"max_tokens": 1}
+    for count, status in ((100, 200), (101, 400)):
+        assert client.post(COMPLETE, json=body | {"prompt": [300] * count}).status_code == status
+    too_long = client.post(COMPLETE, json=body | {"prompt": "x" * 4096}).json()["error"]
+    refused = client.post(COMPLETE, json=body | {"prompt": "x" * 4097}).json()["error"]
+    assert "tokens; at most 100 are allowed" in too_long["message"]
+    assert "4097 characters; at most 4096" in refused["message"]
+    assert (too_long["param"], refused["param"]) == ("prompt", "prompt")
+
+
+def test_schemathesis(server, tmp_path):
+    """What is allowed and what is forbidden, on every path but the two that take their time."""
+    command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"http://127.0.0.1:{server.port}/openapi.json",
+               *SEED, "--max-examples", "15", "--exclude-path", "/live", "--exclude-path", "/debug/trace",
+               "--exclude-checks", "positive_data_acceptance", "--no-color"]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+    assert "Tested: 17" in done.stdout
+    before = server.at_rest()
+    assert before.descriptors < 100
+    assert not server.complaints()

@@ -1,0 +1,348 @@
+"""A server that lacks something: a clear error at start, or slower service, and never a hang."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import http.client
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.server.test_server import CONFIG, wait_until
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+START_S = 60
+
+
+class Attempt:
+    """A start that may fail, under a command that takes something away from it."""
+
+    def __init__(self, directory, command, *overrides, forks=False):
+        path = self.path = directory / "server.yaml"
+        path.write_text(CONFIG.replace("TOKENIZER", str(ROOT / "model/demo/tokenizer.json")))
+        sets = [part for override in overrides for part in ("--set", override)]
+        self.said, self._forks = directory / "said", forks
+        with self.said.open("w") as log:
+            self.process = subprocess.Popen(
+                [*command, sys.executable, "-m", "pipeline.launch", "--config", str(path), *sets],
+                cwd=ROOT, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    @property
+    def text(self):
+        return self.said.read_text()
+
+    def outcome(self):
+        """ "ready", or the exit status. Neither in time is a hang."""
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            if (status := self.process.poll()) is not None:
+                return status
+            if "try: curl" in self.text:
+                return "ready"
+            time.sleep(0.05)
+        raise AssertionError(f"it hangs: {self.text}")
+
+    @property
+    def address(self):
+        return re.search(r"listening on http://(\S+)", self.text)[1]
+
+    def generate(self, prompt, count):
+        connection = http.client.HTTPConnection(self.address, timeout=60)
+        with contextlib.closing(connection):
+            body = json.dumps({"inputs": prompt, "parameters": {"max_new_tokens": count}})
+            connection.request("POST", "/models/llama2/generate", body)
+            return json.loads(connection.getresponse().read())["generated_tokens"]
+
+    @property
+    def launcher(self):
+        """`unshare` and `prlimit` become what they start, or with `--fork` its parent."""
+        return children_of(self.process.pid)[0] if self._forks else self.process.pid
+
+    def stage(self, name):
+        """Its pid."""
+        for pid in children_of(self.launcher):
+            if Path(f"/proc/{pid}/comm").read_text().strip() == f"rs-{name}":
+                return pid
+        raise AssertionError(f"no {name}: {self.text}")
+
+    def kill(self, stage):
+        """And wait until the server is back."""
+        before = self.text.count("serving again")
+        os.kill(self.stage(stage), signal.SIGKILL)
+        wait_until(lambda: self.text.count("serving again") > before, lambda: f"it is not back: {self.text}", 60)
+
+    def reload(self, line):
+        """With this line in the section `pipeline`."""
+        text = CONFIG.replace("TOKENIZER", str(ROOT / "model/demo/tokenizer.json"))
+        self.path.write_text(text.replace("pipeline:\n", f"pipeline:\n  {line}\n"))
+        self.process.send_signal(signal.SIGHUP)
+
+    def end(self):
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+def children_of(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+# ---- CPUs --------------------------------------------------------------------------------------------------------
+
+
+def test_one_cpu_and_a_busy_neighbour_on_it(own):
+    """Everybody on the same CPU as somebody who never sleeps: slower, and right."""
+    mine = os.sched_getaffinity(0)
+    cpu = min(mine)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        try:
+            server = own()
+            assert all(os.sched_getaffinity(pid) == {cpu} for pid in server.stages().values())
+            with concurrent.futures.ThreadPoolExecutor(8) as pool:
+                texts = list(pool.map(lambda i: server.generate(f"crowd {i}", 20).json()["generated_text"], range(8)))
+            assert texts == [server.text(f"crowd {i}", 20) for i in range(8)]
+            assert server.end() == 0
+        finally:
+            neighbour.kill()
+            neighbour.wait()
+    finally:
+        os.sched_setaffinity(0, mine)
+
+
+# ---- memory ------------------------------------------------------------------------------------------------------
+
+
+def with_little_shared_memory(mebibytes):
+    """A command that runs what follows with a /dev/shm of its own; skips where that is not allowed."""
+    ways = (["unshare", "--mount"], ["unshare", "--user", "--map-root-user", "--mount"])
+    mount = f"mount -t tmpfs -o size={mebibytes}m tmpfs /dev/shm"
+    for way in ways if shutil.which("unshare") else ():
+        if subprocess.run([*way, "sh", "-c", mount], capture_output=True, check=False).returncode == 0:
+            return [*way, "sh", "-c", f'{mount} && exec "$@"', "sh"]
+    pytest.skip("no mount namespaces here")
+
+
+def test_too_little_shared_memory_is_told_at_start(tmp_path):
+    with Attempt(tmp_path, with_little_shared_memory(11)) as attempt:
+        assert attempt.outcome() == 1
+        assert "RingServe can't start: 11.7 MiB of shared memory are needed, 11.0 MiB are free" in attempt.text
+        assert "/dev/shm has 11 MiB in all" in attempt.text
+        assert "--shm-size" in attempt.text
+
+
+def test_as_much_shared_memory_as_is_said_to_be_needed_is_enough(tmp_path):
+    """For restarts, too: rings of the next generation take the place of the last one's."""
+    with Attempt(tmp_path, with_little_shared_memory(12)) as attempt:
+        assert attempt.outcome() == "ready"
+        assert attempt.generate("small", 5) == 5
+        for stage in ("inference", "sampling", "front"):
+            attempt.kill(stage)
+            assert attempt.generate("after", 5) == 5
+        assert attempt.end() == 0
+
+
+def test_shared_memory_that_somebody_else_takes_meanwhile(tmp_path):
+    """Between two generations their memory is free for a moment. The server tries again, and says why it ends."""
+    with Attempt(tmp_path, with_little_shared_memory(16), "pipeline.max_restarts=2") as attempt:
+        assert attempt.outcome() == "ready"
+        with (Path(f"/proc/{attempt.launcher}/root/dev/shm") / "greedy").open("wb", buffering=0) as greedy:
+            os.kill(attempt.stage("inference"), signal.SIGKILL)
+            while attempt.process.poll() is None:
+                with contextlib.suppress(OSError):  # no room now; soon there will be
+                    greedy.write(bytes(1 << 20))
+        assert attempt.process.returncode == 1
+        assert re.search(r"segment '\w+' needs [0-9.]+ MiB of shared memory, [0-9.]+ MiB are free", attempt.text)
+        assert "What happened:" in attempt.text
+
+
+@pytest.mark.parametrize("mebibytes", [100, 125])
+def test_little_address_space(tmp_path, mebibytes):
+    """Whatever is refused to whichever process: an error that says so, or service."""
+    limit = ["prlimit", f"--as={mebibytes << 20}"]
+    with Attempt(tmp_path, limit) as attempt:
+        outcome = attempt.outcome()
+        if outcome == "ready":
+            assert attempt.generate("small", 5) == 5
+            assert attempt.end() == 0
+        else:
+            assert outcome == 1
+            assert re.search(r"could not start|can't start", attempt.text)
+            assert re.search(r"address space is limited|may map", attempt.text)
+    assert mebibytes > 100 or outcome == 1
+
+
+# ---- descriptors -------------------------------------------------------------------------------------------------
+
+
+def test_a_low_limit_of_descriptors_is_raised(own):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+    try:
+        server = own("pipeline.max_connections=300")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    host, port = server.base.removeprefix("http://").split(":")
+    with contextlib.ExitStack() as stack:
+        for _ in range(250):
+            stack.enter_context(socket.create_connection((host, int(port))))
+        assert server.generate("many", 5).json()["generated_text"] == server.text("many", 5)
+
+
+def test_a_hard_limit_of_descriptors_is_told_at_start(tmp_path):
+    with Attempt(tmp_path, ["prlimit", "--nofile=700:700"]) as attempt:
+        assert attempt.outcome() == 1
+        assert "1513 file descriptors are needed, 700 are allowed" in attempt.text
+        assert "lower pipeline.max_connections to at most 187" in attempt.text
+
+
+def soft_limit_of_descriptors(pid):
+    return resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
+
+
+def test_more_connections_by_a_reload(tmp_path):
+    """The front's limit follows, as far as it may; beyond that nothing changes."""
+    with Attempt(tmp_path, ["prlimit", "--nofile=100:1600"]) as attempt:
+        assert attempt.outcome() == "ready"
+        front = attempt.stage("front")
+        assert soft_limit_of_descriptors(front) == 1513
+        attempt.reload("max_connections: 1050")
+        wait_until(lambda: soft_limit_of_descriptors(front) == 1563, lambda: attempt.text)
+        assert "configuration reloaded: pipeline.max_connections = 1050" in attempt.text
+        attempt.reload("max_connections: 1600")
+        wait_until(lambda: "was not reloaded, nothing has changed" in attempt.text, lambda: attempt.text)
+        assert "2113 file descriptors are needed, 1600 are allowed" in attempt.text
+        assert "lower pipeline.max_connections to at most 1087" in attempt.text
+        assert soft_limit_of_descriptors(front) == 1563
+        assert attempt.generate("still", 5) == 5
+
+
+def test_descriptors_that_run_out_later(own):
+    """Connections that can't be taken are dropped or wait; those that are there are served, and all is well after."""
+    server = own()
+    host, port = server.base.removeprefix("http://").split(":")
+    front = server.stages()["front"]
+    assert server.client.get("/health").status_code == 200  # its connection stays
+    held = len(os.listdir(f"/proc/{front}/fd"))
+    soft, hard = resource.prlimit(front, resource.RLIMIT_NOFILE)
+    resource.prlimit(front, resource.RLIMIT_NOFILE, (held + 10, hard))
+    with contextlib.ExitStack() as stack:
+        for _ in range(60):
+            stack.enter_context(socket.create_connection((host, int(port))))
+        body = {"inputs": "still", "parameters": {"max_new_tokens": 5}}
+        for _ in range(3):
+            answer = server.client.post("/models/llama2/generate", json=body)
+            assert answer.json()["generated_text"] == server.text("still", 5)
+    resource.prlimit(front, resource.RLIMIT_NOFILE, (soft, hard))
+    wait_until(lambda: served(server), "nobody is served any more", 20)
+    assert server.end() == 0
+
+
+def served(server):
+    with contextlib.suppress(OSError, http.client.HTTPException, httpx.HTTPError):
+        return server.generate("after", 5).status_code == 200
+    return False
+
+
+# ---- clocks ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def jumping_clock(tmp_path_factory):
+    """A library that makes the wall clock jump, and how to tell it by how far."""
+    directory = tmp_path_factory.mktemp("clock")
+    library, file = directory / "jump.so", directory / "jump"
+    subprocess.run(
+        ["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(HERE / "jump_clock.c")], check=True, timeout=60
+    )
+
+    def jump(seconds):
+        file.write_bytes(struct.pack("<q", seconds))
+
+    jump(0)
+    return library, file, jump
+
+
+def test_a_wall_clock_that_jumps(own, jumping_clock, monkeypatch):
+    """A day forward and two back, under streams: no time-out fires and none is put off, no text is harmed."""
+    library, file, jump = jumping_clock
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+    monkeypatch.setenv("JUMP_FILE", str(file))
+    server = own("pipeline.request_timeout_s=60", "pipeline.keep_alive_s=1", "pipeline.runner.cost_model.fixed_ms=5")
+    monkeypatch.delenv("LD_PRELOAD")
+    created = [created_by(server)]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(server.generate, f"clock {i}", 200) for i in range(4)]
+        wait_until(lambda: server.metric("ringserve_num_requests_running") == 4, "they do not run")
+        for seconds in (86400, -172800, 0):
+            jump(seconds)
+            created.append(created_by(server))
+            time.sleep(0.1)
+        for i, answer in enumerate(running):
+            assert answer.result().json()["generated_text"] == server.text(f"clock {i}", 200)
+    assert created[1] - created[0] > 80000 > created[2] - created[0]  # the server did see it
+    jump(-86400)
+    host, port = server.base.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as idle:
+        assert idle.recv(1) == b""  # closed after a second of its own, whatever the wall clock says
+    jump(86400)
+    assert server.generate("after", 5).json()["generated_text"] == server.text("after", 5)
+    assert server.end() == 0
+
+
+def created_by(server):
+    """The wall clock as the front sees it."""
+    answer = server.client.post("/v1/completions", json={"prompt": "x", "max_tokens": 1})
+    return answer.json()["created"]
+
+
+# ---- whoever reads the log ---------------------------------------------------------------------------------------
+
+
+def test_a_log_that_nobody_reads(own):
+    """Far more lines than a pipe holds: they are dropped, told of when somebody reads again, and stop nobody."""
+    server = own("pipeline.runner.cost_model.fixed_ms=0")
+    host, port = server.base.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=60)
+    body = json.dumps({"inputs": "x", "parameters": {"max_new_tokens": 1}})  # a line each
+    with contextlib.closing(connection):
+        for _ in range(900):
+            connection.request("POST", "/models/llama2/generate", body)
+            assert connection.getresponse().read()
+    assert server.generate("still here", 5).json()["generated_text"] == server.text("still here", 5)
+    os.set_blocking(server.process.stderr.fileno(), False)
+    lines = len(os.read(server.process.stderr.fileno(), 1 << 20).splitlines())
+    assert lines < 900
+    server.generate("again", 1)
+    wait_until(lambda: "log lines were dropped" in rest(server.process.stderr.fileno()), "nothing is told of them")
+    os.set_blocking(server.process.stderr.fileno(), True)
+    assert server.end() == 0
+
+
+def rest(fd):
+    with contextlib.suppress(BlockingIOError):
+        return os.read(fd, 1 << 20).decode()
+    return ""

@@ -1,0 +1,510 @@
+"""Stages are killed, stopped and starved, alone and together; the server comes back, or ends and says why.
+
+What becomes of requests under way is the matter of test_survival.py. Here each ends, with an answer or with an error.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.server.supervised import STAGES, Load, Supervised
+from tests.server.test_server import pid_is_gone, wait_until
+
+IMPATIENT = ("pipeline.hang_timeout_s=1.5",)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """One server that survives every test of this module that takes it."""
+    server = Supervised(tmp_path_factory.mktemp("shared"), *IMPATIENT, "pipeline.runner.cost_model.fixed_ms=5")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own(tmp_path):
+    made = []
+
+    def start(*overrides):
+        made.append(Supervised(tmp_path, *overrides))
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.stop()
+
+
+# ---- death ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_is_killed_is_replaced_and_the_others_stay(shared, stage):
+    shared.serves()
+    before = shared.kill(stage)
+    after = shared.stages()
+    assert {name for name in STAGES if before[name] != after[name]} == {stage}
+    assert f"{stage} (pid {before[stage]}) was killed by SIGKILL; restarting it" in shared.text_said
+    shared.serves()
+    assert shared.metric(f'ringserve_restarts_total{{stage="{stage}"}}') >= 1
+    assert not shared.segments()
+
+
+@pytest.mark.parametrize("stages", [("front", "inference"), ("preprocess", "sampling"), STAGES], ids="+".join)
+def test_several_at_once(shared, stages):
+    before = shared.kill(*stages)
+    after = shared.stages()
+    assert {name for name in STAGES if before[name] != after[name]} == set(stages)
+    shared.serves()
+
+
+def test_death_in_the_middle_of_work(shared):
+    load = Load(shared)
+    for stage in STAGES:
+        shared.kill(stage)
+    load.stop()
+    assert load.statuses.count(200) > 0
+    shared.serves()
+    wait_until(lambda: shared.metric("ringserve_num_requests_running") == 0, "rows are not given back")
+    assert shared.metric("ringserve_kv_blocks_used") == 0
+
+
+def test_no_counter_ever_goes_back(shared):
+    """But those of rings and of processes, which are new."""
+    new = ("ringserve_ring_", "ringserve_process_")
+
+    def counted():
+        return {name: value for name, value in shared.counters().items() if not name.startswith(new)}
+
+    shared.serves()
+    before = counted()
+    assert len(before) > 20
+    for stage in STAGES:
+        shared.kill(stage)
+        shared.serves()
+        now = counted()
+        assert {name: (before[name], now[name]) for name in before if now[name] < before[name]} == {}
+        before = now
+
+
+def test_descriptors_and_mappings_do_not_grow(shared):
+    def usage():
+        pids = shared.stages() | {"launcher": shared.process.pid}
+        return {name: (descriptors(pid), mapped(pid)) for name, pid in pids.items()}
+
+    for stage in STAGES:
+        shared.kill(stage)
+    shared.serves()
+    before = usage()
+    for stage in STAGES:
+        shared.kill(stage)
+    shared.serves()
+    wait_until(lambda: usage() == before, lambda: f"{before} before, {usage()} now")
+
+
+def descriptors(pid):
+    """But for connections of clients and peers that are watched, which come and go."""
+    links = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed in this very moment
+            links.append(str(link.readlink()))
+    return sum(not link.startswith(("socket:", "anon_inode:[pidfd]")) for link in links)
+
+
+def mapped(pid):
+    """Segments in this process's memory."""
+    return Path(f"/proc/{pid}/maps").read_text(encoding="ascii").count("/dev/shm/ringserve-")
+
+
+# ---- hangs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_stands_still_though_it_has_work_is_replaced(shared, stage):
+    load = Load(shared)
+    recoveries, hangs = shared.recoveries, len(shared.lines(f"{stage} (pid ", "hangs"))
+    pid = shared.signal(signal.SIGSTOP, stage)[stage]
+    line = shared.log(f"{stage} (pid {pid}) hangs", count=1)
+    assert "stopped (SIGSTOP)" in line
+    shared.recover(recoveries)
+    load.stop()
+    assert shared.lines(f"{stage} (pid {pid}) was ended; restarting it")
+    assert pid_is_gone(pid)
+    assert len(shared.lines(f"{stage} (pid ", "hangs")) == hangs + 1  # and nobody else was blamed
+    shared.serves()
+
+
+def test_several_that_stand_still(shared):
+    """Once the first is found out the others are, too: each has been still for as long."""
+    load = Load(shared)
+    before, recoveries = shared.stages(), shared.recoveries
+    shared.signal(signal.SIGSTOP, "preprocess", "inference", "sampling")
+    shared.recover(recoveries)
+    load.stop()
+    after = shared.stages()
+    assert {name for name in STAGES if before[name] != after[name]} == {"preprocess", "inference", "sampling"}
+    shared.serves()
+
+
+def test_one_that_stands_still_without_work_when_another_dies(shared):
+    """It is not waited for once more: it has been stopped for longer than anybody may be."""
+    shared.serves()
+    before, recoveries = shared.stages(), shared.recoveries
+    shared.signal(signal.SIGSTOP, "sampling")
+    time.sleep(2.5)
+    assert shared.stages() == before
+    shared.signal(signal.SIGKILL, "preprocess")
+    line = shared.log(f"sampling (pid {before['sampling']}) hangs", count=1)
+    assert "instead of letting go of its rings" in line
+    assert "stopped (SIGSTOP)" in line
+    shared.recover(recoveries)
+    shared.serves()
+
+
+def test_a_front_that_stands_still_is_replaced_though_nobody_asks_anything(shared):
+    recoveries = shared.recoveries
+    pid = shared.signal(signal.SIGSTOP, "front")["front"]
+    shared.recover(recoveries)
+    assert shared.lines(f"front (pid {pid}) hangs", "event loop")
+    shared.serves()
+
+
+def test_a_stage_without_work_may_stand_still(shared):
+    shared.serves()
+    time.sleep(0.5)
+    pids = shared.signal(signal.SIGSTOP, "inference", "sampling")
+    time.sleep(3.5)
+    shared.signal(signal.SIGCONT, "inference", "sampling")
+    shared.serves()
+    assert shared.stages() == pids
+
+
+def test_a_launcher_that_was_stopped_blames_nobody(shared):
+    """Time in which it did not run itself is no time in which others did not move."""
+    load = Load(shared, tokens=400)
+    pids = shared.stages()
+    for _ in range(3):
+        os.kill(shared.process.pid, signal.SIGSTOP)
+        time.sleep(2.5)
+        os.kill(shared.process.pid, signal.SIGCONT)
+        time.sleep(0.1)
+    load.stop()
+    assert shared.stages() == pids
+
+
+# ---- while it starts -----------------------------------------------------------------------------------------------
+
+
+class Meddler:
+    """Does something to a stage's process as soon as it is there, while the server of this directory starts."""
+
+    def __init__(self, directory, stage, number):
+        self.pid = None
+        self._thread = threading.Thread(target=self._run, args=(str(directory), stage, number))
+        self._thread.start()
+
+    def _run(self, directory, stage, number):
+        deadline = time.monotonic() + 60
+        while self.pid is None and time.monotonic() < deadline:
+            for launcher in processes("pipeline.launch", directory):
+                for pid in children(launcher, stage):
+                    self.pid = pid
+                    os.kill(pid, number)
+            time.sleep(0.01)
+
+    def join(self):
+        self._thread.join(60)
+
+
+def processes(word, other):
+    """Pids of those whose command line has both."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            line = (process / "cmdline").read_bytes().decode()
+            if word in line and other in line:
+                yield int(process.name)
+
+
+def children(launcher, stage):
+    with contextlib.suppress(OSError):
+        for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+            if f"-m\0pipeline.{stage}\0" in Path(f"/proc/{pid}/cmdline").read_bytes().decode():
+                yield int(pid)
+
+
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [("inference", signal.SIGKILL), ("front", signal.SIGKILL), ("sampling", signal.SIGSTOP)],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_killed_or_stopped_while_it_loads(own, tmp_path, stage, number):
+    meddler = Meddler(tmp_path, stage, number)
+    server = own(*IMPATIENT)
+    meddler.join()
+    assert f"{stage} (pid {meddler.pid}) was " in server.text_said
+    server.serves()
+
+
+def test_a_stage_that_says_why_it_can_not_start_is_not_started_again(tmp_path):
+    from tests.server.test_server import CONFIG
+
+    path = tmp_path / "server.yaml"
+    (tmp_path / "tokenizer.json").write_text("{}")
+    path.write_text(CONFIG.replace("TOKENIZER", str(tmp_path / "tokenizer.json")))
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.launch", "--config", str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "could not start: " in done.stderr
+    assert "restarting" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# ---- limits --------------------------------------------------------------------------------------------------------
+
+
+def test_what_dies_again_and_again_ends_the_server_with_a_report(own):
+    server = own("pipeline.max_restarts=2")
+    server.kill("inference")
+    server.kill("sampling")
+    pids = [server.kill("inference")["inference"]]
+    pids += [server.signal(signal.SIGKILL, "inference")["inference"]]
+    assert server.wait() == 1
+    *_, last = server.text_said.rpartition("What happened:\n")
+    assert [word for word in ("inference", "sampling") if f"{word} (pid " in last] == ["inference", "sampling"]
+    assert all(f"inference (pid {pid}) was killed by SIGKILL" in last for pid in pids)
+    assert "after 2 restarts in a row the server ends" in server.text_said
+    assert not server.segments()
+
+
+def test_work_in_between_begins_a_new_row(own):
+    server = own("pipeline.max_restarts=1")
+    for _ in range(3):
+        server.kill("sampling")
+        server.serves()
+
+
+def test_a_front_that_was_well_each_time_may_be_lost_as_often_as_you_like(own):
+    """No request need have come by in between."""
+    server = own("pipeline.max_restarts=2")
+    for _ in range(4):
+        assert server.status("/health")[0] == 200
+        time.sleep(2)  # its event loop runs for a while: as good as useful
+        server.kill("front")
+    server.serves()
+
+
+# ---- what others see -----------------------------------------------------------------------------------------------
+
+
+def test_health_names_the_stage_that_is_down(own):
+    server = own("pipeline.max_restarts=3")
+    assert server.status("/health")[0] == 200
+    server.kill("inference")
+    server.signal(signal.SIGKILL, "inference")  # the second in a row: it is left alone for half a second
+    wait_until(lambda: "inference is restarting" in server.status("/health")[1], "it is not named", 60)
+    assert server.status("/health")[0] == server.status("/ready")[0] == 503
+    wait_until(lambda: server.status("/health")[0] == 200, "it is never well again", 60)
+    server.wait_ready()
+
+
+def test_generations_are_counted(shared):
+    before = shared.metric("ringserve_generation")
+    shared.kill("sampling")
+    assert shared.metric("ringserve_generation") == before + 1
+    for stage in ("inference", "sampling"):  # what they collect between two generations keeps nobody waiting
+        assert shared.metric(f'ringserve_gc_pause_max_seconds{{stage="{stage}"}}') == 0
+
+
+def test_an_idle_server_says_nothing_and_does_nothing(shared):
+    said = len(shared.said)
+    time.sleep(1)
+    assert shared.said[said:] == []
+
+
+# ---- the end -------------------------------------------------------------------------------------------------------
+
+
+def test_a_launcher_that_is_killed_takes_all_with_it(own):
+    """Also in the middle of replacing a stage."""
+    server = own()
+    server.signal(signal.SIGKILL, "inference")
+    pids = server.stages()
+    server.process.kill()
+    server.process.wait()
+    wait_until(lambda: all(map(pid_is_gone, pids.values())), "stages outlive their launcher")
+    assert not server.segments()
+
+
+def slow(own, *overrides):
+    return own("pipeline.runner.cost_model.fixed_ms=20", *overrides)
+
+
+class Answers:
+    """So many requests of so many tokens, in the background."""
+
+    def __init__(self, server, count, tokens):
+        self.results = {}
+        self.server, self.tokens = server, tokens
+        self._threads = [threading.Thread(target=self._ask, args=(i,)) for i in range(count)]
+        for thread in self._threads:
+            thread.start()
+        wait_until(lambda: server.metric("ringserve_num_requests_running") == count, "they do not run", 60)
+
+    def _ask(self, number):
+        try:
+            self.results[number] = self.server.generate(f"long {number}", self.tokens)
+        except OSError as error:
+            self.results[number] = error
+
+    def join(self):
+        for thread in self._threads:
+            thread.join(60)
+        return self.results
+
+    def assert_right(self, number):
+        assert self.results[number].json()["generated_text"] == self.server.text(f"long {number}", self.tokens)
+
+
+def test_while_it_drains_it_answers_that_it_does(own):
+    server = slow(own)
+    answers = Answers(server, 4, 100)
+    server.process.terminate()
+    server.log("launcher", "draining")
+    wait_until(lambda: server.status("/ready")[0] == 503, "it is still ready")
+    refused = server.generate("too late", 3)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert "shutting down" in refused.json()["error"]["message"]
+    assert server.status("/health")[0] == 200
+    assert server.wait() == 0
+    for number in answers.join():
+        answers.assert_right(number)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(server.base + "/health")
+
+
+def test_what_is_not_done_when_the_time_is_over_is_told_so(own):
+    server = slow(own, "pipeline.drain_timeout_s=0.5")
+    answers = Answers(server, 2, 400)
+    server.process.terminate()
+    assert server.wait() == 0
+    for answer in answers.join().values():
+        assert answer.status_code == 503
+        assert "shutting down" in answer.json()["error"]["message"]
+
+
+def test_a_second_signal_ends_it_at_once(own):
+    server = slow(own, "pipeline.drain_timeout_s=50")
+    answers = Answers(server, 2, 400)
+    server.process.terminate()
+    server.log("front", "draining")
+    server.process.terminate()
+    assert server.wait() == 0
+    assert len(answers.join()) == 2
+    for answer in answers.results.values():
+        assert answer.status_code == 503
+
+
+@pytest.mark.parametrize("stage", ["preprocess", "inference", "sampling"])
+def test_a_stage_that_dies_while_it_drains(own, stage):
+    server = slow(own)
+    answers = Answers(server, 3, 60)
+    server.process.terminate()
+    server.log("launcher", "draining")
+    server.signal(signal.SIGKILL, stage)
+    assert server.wait() == 0
+    for number, answer in answers.join().items():
+        if answer.status_code == 200:
+            answers.assert_right(number)
+        else:
+            assert answer.status_code == 503
+
+
+def test_the_front_that_dies_while_it_drains(own):
+    server = slow(own)
+    answers = Answers(server, 2, 400)
+    server.process.terminate()
+    server.log("launcher", "draining")
+    server.signal(signal.SIGKILL, "front")
+    assert server.wait() == 1
+    assert "was killed by SIGKILL while it drained" in server.text_said
+    assert len(answers.join()) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["a terminal", "systemd"])
+def test_it_drains_though_every_process_gets_the_signal(own, number):
+    server = slow(own)
+    answers = Answers(server, 2, 60)
+    os.killpg(server.process.pid, number)
+    assert server.wait() == 0
+    for asked in answers.join():
+        answers.assert_right(asked)
+
+
+# ---- reload --------------------------------------------------------------------------------------------------------
+
+
+def test_sighup_changes_what_can_be_changed_and_names_the_rest(own):
+    server = own()
+    pids = server.stages()
+    text = server.path.read_text()
+    prompt = "long " * 1000
+    assert server.generate(prompt, 1).status_code == 422  # too many tokens, but not too many bytes
+    changed = text.replace("token_budget: 64", "token_budget: 32\n  body_limit_bytes: 2000\n  log: {level: warning}")
+    server.path.write_text(changed)
+    os.killpg(server.process.pid, signal.SIGHUP)
+    line = server.log("configuration reloaded")
+    assert "pipeline.body_limit_bytes = 2000" in line
+    assert "pipeline.log.level = warning" in line
+    assert line.strip().endswith("needs a restart: pipeline.token_budget")
+    wait_until(lambda: server.generate(prompt, 1).status_code == 413, "the limit does not take effect")
+    said = len(server.lines("front", "INFO"))
+    server.serves()
+    assert len(server.lines("front", "INFO")) == said
+    assert server.stages() == pids
+    server.kill("front")  # its successor has the new limit, too
+    assert server.generate(prompt, 1).status_code == 413
+
+
+def test_a_limit_of_another_stage(own):
+    server = own("pipeline.runner.cost_model.fixed_ms=20")
+    text = server.path.read_text()
+    server.path.write_text(text.replace("token_budget: 64", "token_budget: 64\n  max_queue: 1"))
+    server.process.send_signal(signal.SIGHUP)
+    server.log("pipeline.max_queue = 1")
+    with concurrent.futures.ThreadPoolExecutor(30) as pool:
+        statuses = [
+            answer.status_code for answer in pool.map(lambda i: server.generate(f"client {i}", 20), range(30))
+        ]
+    assert set(statuses) == {200, 429}
+
+
+def test_a_file_with_mistakes_changes_nothing(own):
+    server = own()
+    server.path.write_text(server.path.read_text() + "  body_limit_bytes: 1\n  nonsense: 1\n")
+    server.process.send_signal(signal.SIGHUP)
+    server.log("the configuration was not reloaded")
+    wait_until(lambda: "nonsense" in server.text_said, "the mistake is not told")
+    server.serves()
+
+
+def test_what_can_change_must_still_fit_to_what_can_not(own):
+    """The ring of requests keeps its size until the server is started anew."""
+    server = own()
+    text = server.path.read_text()
+    larger = "token_budget: 64\n  body_limit_bytes: 8388608\n  rings: {request_bytes: 16777216}"
+    server.path.write_text(text.replace("token_budget: 64", larger))
+    server.process.send_signal(signal.SIGHUP)
+    server.log("the configuration was not reloaded")
+    wait_until(lambda: "request_bytes" in server.text_said, "the mistake is not told")
+    server.serves()
