@@ -100,6 +100,7 @@ fuzz: $(VENV)/.stamp-serve
 lint: $(VENV)/.stamp-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
 format: $(VENV)/.stamp-test

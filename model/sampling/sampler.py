@@ -109,7 +109,7 @@ class Sampler:
         self._kernel.sample(logits, rows, positions, *_arrays(out))
 
     def choose(self, logits: Float32, rows: Int32, positions: Int32, out: SampleOutputs) -> None:
-        """As `sample`, without log-probabilities, since the tokens may be waited for: `compute_logprobs` adds them."""
+        """As `sample`, without log-probabilities, since tokens may be waited for: `compute_logprobs` adds them."""
         self._kernel.choose(logits, rows, positions, *_arrays(out))
 
     def compute_logprobs(self, logits: Float32, rows: Int32, positions: Int32, out: SampleOutputs) -> None:

@@ -108,7 +108,7 @@ class SamplingStage:
         if self._ends is not None:
             self._ends.copy()
 
-    # ---- rows and their sequences -----------------------------------------------------------------------------------
+    # ---- rows and their sequences ----------------------------------------------------------------------------------
 
     def _change_rows(self, step: int) -> None:
         """A row's sequence changes with the step that first serves the new one."""
