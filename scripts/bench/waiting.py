@@ -31,8 +31,8 @@ from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 from model.runner import Bucket
 from pipeline.config import load_configuration
 from pipeline.host.cpu_placement import spin_us, usable_cpus
-from scripts.bench.ipc.clock import cpu_seconds
 from scripts.bench.model import full_inputs
+from scripts.lab.clock import cpu_seconds
 from scripts.lab.paths import ROOT
 
 TURN = 40  # steps

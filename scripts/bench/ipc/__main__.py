@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scripts.bench.ipc.machine import describe_machine, describe_versions
 from scripts.bench.ipc.plan import Effort
 from scripts.bench.ipc.report import markdown_report, terminal_report
 from scripts.bench.ipc.run import Bench
 from scripts.bench.ipc.targets import judge
 from scripts.bench.ipc.transports import NAMES
+from scripts.lab.machine import describe_machine, describe_versions
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:

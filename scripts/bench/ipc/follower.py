@@ -7,10 +7,10 @@ import signal
 import sys
 from typing import Any
 
-from scripts.bench.ipc.clock import pin
 from scripts.bench.ipc.jobs import follow_job, verify_once
 from scripts.bench.ipc.spec import PairSpec
 from scripts.bench.ipc.transports import make_transport
+from scripts.lab.clock import pin
 
 
 def follow(spec: PairSpec, ticket: str, ends: Any = None) -> None:

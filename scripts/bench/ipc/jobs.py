@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from scripts.bench.ipc.clock import cpu_seconds
 from scripts.bench.ipc.payload import Buffer, Fill, make_fill, make_touch
 from scripts.bench.ipc.spec import Access, Job, PairSpec
 from scripts.bench.ipc.transports.base import Channel, Transport, check
+from scripts.lab.clock import cpu_seconds
 
 Figures = dict[str, float | str | int]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 
-from scripts.bench.ipc.clock import pin
 from scripts.bench.ipc.jobs import Figures, lead_job, verify_once
 from scripts.bench.ipc.spec import PairSpec
 from scripts.bench.ipc.transports import make_transport
 from scripts.bench.ipc.transports.base import Transport
+from scripts.lab.clock import pin
 
 
 def lead(spec: PairSpec) -> list[Figures]:

@@ -14,10 +14,10 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from scripts.bench.ipc.clock import can_pin, machine_busy_seconds
 from scripts.bench.ipc.death import measure_deaths
 from scripts.bench.ipc.plan import Effort, cpu_pairs, round_pairs
 from scripts.bench.ipc.spec import PairSpec
+from scripts.lab.clock import can_pin, machine_busy_seconds
 from scripts.lab.paths import ROOT
 
 Row = dict[str, Any]

@@ -24,13 +24,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pipeline.config import ConfigurationError
-from scripts.bench.ipc.clock import machine_busy_seconds
-from scripts.bench.ipc.machine import describe_machine
 from scripts.bench.isolation.figures import FIGURES, GOAL_MS, Row, table
 from scripts.bench.isolation.kinds import KINDS, Kind, chosen
 from scripts.bench.isolation.measure import Target, measure, workers
 from scripts.bench.isolation.stands import DEMO, EMULATED, Stand, stands_of
-from scripts.bench.serving.processes import exit_when_told
+from scripts.lab.clock import machine_busy_seconds
+from scripts.lab.machine import describe_machine
+from scripts.lab.processes import exit_when_told
 
 ROUNDS, SECONDS = 5, 2.0
 

@@ -32,14 +32,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from scripts.bench.ipc.clock import machine_busy_seconds
-from scripts.bench.ipc.machine import describe_machine
 from scripts.bench.overhead.client import StreamError
 from scripts.bench.overhead.measure import Say, TextError
 from scripts.bench.overhead.sections import SECTIONS, Options, chosen, default_options, quick_options
 from scripts.bench.overhead.servers import ServerError
 from scripts.bench.overhead.tables import goals_table, header
 from scripts.bench.overhead.variants import VARIANTS
+from scripts.lab.clock import machine_busy_seconds
+from scripts.lab.machine import describe_machine
 
 
 def parse() -> tuple[tuple[str, ...], Options, argparse.Namespace]:

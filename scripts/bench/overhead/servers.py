@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from scripts.bench.ipc.clock import cpu_seconds
 from scripts.bench.overhead.replaced.server import serve_replaced
 from scripts.bench.overhead.variants import Variant
+from scripts.lab.clock import cpu_seconds
 
 START_TIMEOUT_S = 120.0
 

@@ -17,15 +17,15 @@ import sys
 import time
 from pathlib import Path
 
-from scripts.bench.ipc.clock import machine_busy_seconds
-from scripts.bench.ipc.machine import describe_machine
 from scripts.bench.peers.checkpoint import Size
 from scripts.bench.peers.measure import Plan, compare
 from scripts.bench.peers.peers import PEERS, SEQUENCES, choose
 from scripts.bench.peers.report import table, tell
-from scripts.bench.serving.errors import BenchError
-from scripts.bench.serving.processes import exit_when_told
+from scripts.lab.clock import machine_busy_seconds
+from scripts.lab.errors import BenchError
+from scripts.lab.machine import describe_machine
 from scripts.lab.paths import ROOT
+from scripts.lab.processes import exit_when_told
 
 CACHE = ROOT / ".cache" / "peers"
 

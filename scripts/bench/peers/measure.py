@@ -14,11 +14,11 @@ from typing import Any
 
 from scripts.bench.peers.checkpoint import Size, make_checkpoint
 from scripts.bench.peers.peers import Peer, Place
-from scripts.bench.serving.errors import BenchError
 from scripts.bench.serving.options import parse
-from scripts.bench.serving.processes import Running, started
 from scripts.bench.serving.session import Result, run_session
 from scripts.bench.serving.tokenization import first_model, post_json
+from scripts.lab.errors import BenchError
+from scripts.lab.processes import Running, started
 
 _START_TIMEOUT_S = 900.0
 _SETTLE_S = 2.0

@@ -16,12 +16,12 @@ from __future__ import annotations
 import json
 import sys
 
-from scripts.bench.serving.errors import BenchError
 from scripts.bench.serving.options import Options, parse
 from scripts.bench.serving.plot import plot
-from scripts.bench.serving.processes import exit_when_told
 from scripts.bench.serving.report import table
 from scripts.bench.serving.session import Result, run_session
+from scripts.lab.errors import BenchError
+from scripts.lab.processes import exit_when_told
 from scripts.tools.check_logits import UnreadableError, check
 
 SHOWN_ERRORS = 10

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import uvloop
 
-from scripts.bench.serving.http import Client, Reply
+from scripts.lab.http import Client, Reply
 
 Progress = Callable[[], object]
 """Called when a request has ended."""

@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 
 from scripts.bench.serving.apis import APIS
-from scripts.bench.serving.errors import BenchError
 from scripts.bench.serving.metrics import METRICS, OBJECTIVES
 from scripts.bench.serving.workload import RECORDED
+from scripts.lab.errors import BenchError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

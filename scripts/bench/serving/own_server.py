@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Configuration, ConfigurationError, load_configuration
-from scripts.bench.serving.errors import BenchError
-from scripts.bench.serving.processes import Running, started
+from scripts.lab.errors import BenchError
+from scripts.lab.processes import Running, started
 
 _START_TIMEOUT_S = 600.0
 _SCALED = ("fixed_ms", "per_token_ms", "per_row_ms", "per_cached_token_ms", "jitter_ms")

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from scripts.bench.serving.answers import Answer
-from scripts.bench.serving.errors import BenchError
 from scripts.bench.serving.metrics import METRICS, tpot_s
 from scripts.bench.serving.report import Told
+from scripts.lab.errors import BenchError
 
 _BLUE, _ORANGE = "#1f6f8b", "#d08c47"
 

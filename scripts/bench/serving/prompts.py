@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from scripts.bench.serving.errors import BenchError
 from scripts.bench.serving.workload import Lengths, Request
+from scripts.lab.errors import BenchError
 
 Encode = Callable[[str], list[int]]
 """Token ids of a text as the server makes them, special tokens included."""

@@ -14,22 +14,22 @@ import numpy as np
 import orjson
 from tqdm import tqdm
 
-from scripts.bench.ipc.clock import machine_busy_seconds
-from scripts.bench.ipc.machine import describe_machine
 from scripts.bench.serving.answers import Answer, read_answer
 from scripts.bench.serving.apis import APIS, Api, Ask
 from scripts.bench.serving.arrivals import arrival_times_s
-from scripts.bench.serving.errors import BenchError
-from scripts.bench.serving.http import Client
 from scripts.bench.serving.load import Planned, Run, run_load
 from scripts.bench.serving.metrics import Metrics, compute
 from scripts.bench.serving.options import Options
 from scripts.bench.serving.own_server import OwnServer, server_counters
-from scripts.bench.serving.processes import Running
 from scripts.bench.serving.prompts import Encode, PromptMaker, make_requests
 from scripts.bench.serving.report import Conditions, Told, tell
 from scripts.bench.serving.tokenization import first_model, local_encoder, server_encoder
 from scripts.bench.serving.workload import RECORDED, Request, random_lengths, read_custom, recorded_lengths
+from scripts.lab.clock import machine_busy_seconds
+from scripts.lab.errors import BenchError
+from scripts.lab.http import Client
+from scripts.lab.machine import describe_machine
+from scripts.lab.processes import Running
 
 _RANDOM_PROMPTS = 1000
 

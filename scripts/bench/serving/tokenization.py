@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
-from scripts.bench.serving.errors import BenchError
 from scripts.bench.serving.prompts import Encode
+from scripts.lab.errors import BenchError
 
 _TIMEOUT_S = 300.0  # a busy machine, a large model
 

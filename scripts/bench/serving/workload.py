@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from scripts.bench.serving.apis import Prompt
-from scripts.bench.serving.errors import BenchError
+from scripts.lab.errors import BenchError
 from scripts.lab.paths import ROOT
 
 DATA = ROOT / "scripts" / "train" / "data"

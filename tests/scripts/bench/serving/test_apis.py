@@ -8,8 +8,8 @@ import pytest
 
 from scripts.bench.serving.answers import read_answer
 from scripts.bench.serving.apis import APIS, Ask, error_message
-from scripts.bench.serving.http import Reply
 from scripts.bench.serving.load import Outcome
+from scripts.lab.http import Reply
 
 ASK = Ask("hello", 9, "tiny", 0.0, True, {"top_k": 5})
 

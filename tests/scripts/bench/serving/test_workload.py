@@ -9,9 +9,9 @@ import pytest
 
 from model.demo import DEMO_DIR
 from model.tokenizer import load_tokenizer
-from scripts.bench.serving.errors import BenchError
 from scripts.bench.serving.prompts import PromptMaker, make_requests
 from scripts.bench.serving.workload import random_lengths, read_custom, read_lengths, recorded_lengths
+from scripts.lab.errors import BenchError
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.bench.serving.apis import APIS
-from scripts.bench.serving.lines import LineSplitter
+from scripts.lab.lines import LineSplitter
 
 TEXTS = ["a", "", "né", "日本", "\n", '"', "data: x", " 🙂 "]
 

@@ -16,8 +16,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import httptools
 
-from scripts.bench.serving.errors import BenchError
-from scripts.bench.serving.lines import LineSplitter
+from scripts.lab.errors import BenchError
+from scripts.lab.lines import LineSplitter
 
 
 @dataclass(slots=True)

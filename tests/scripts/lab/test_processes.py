@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bench.serving.errors import BenchError
-from scripts.bench.serving.processes import descendants, started
+from scripts.lab.errors import BenchError
+from scripts.lab.processes import descendants, started
 
 # a server with a child; says when both are there, ends when told
 SERVER = """
@@ -88,7 +88,7 @@ def test_a_server_that_ends_by_itself_is_noticed(tmp_path):
 MEASUREMENT = """
 import sys, time
 from pathlib import Path
-from scripts.bench.serving.processes import exit_when_told, started
+from scripts.lab.processes import exit_when_told, started
 exit_when_told()
 with started([sys.executable, "-c", {server!r}], Path({log!r}),
              lambda said: "x" if "listening" in said else None, timeout_s=60) as running:

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from scripts.bench.serving.errors import BenchError
-from scripts.bench.serving.http import Client
 from scripts.bench.serving.load import Planned, run_load
+from scripts.lab.errors import BenchError
+from scripts.lab.http import Client
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 SIZED = b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\none\ntwo"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.bench.serving.errors import BenchError
+from scripts.lab.errors import BenchError
 
 _STOP_S = 40.0
 _POLL_S = 0.05
