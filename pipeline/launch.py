@@ -1,29 +1,36 @@
-"""``python -m pipeline.launch --config configs/….yaml``: starts the four stages and holds them together.
+"""``python -m pipeline.launch --config configs/….yaml``: starts the four stages and holds them together; and the
+``ringserve`` command, which does that and what belongs to it.
 
-The launcher makes the segments, the rings and the listening sockets, starts the stages, tells what they do until they
-are ready, and watches over them: one that dies is started anew, and all get fresh rings. Whatever ends it, nothing is
-left behind: names in /dev/shm are gone as soon as segments are made, and no stage outlives the launcher.
+The launcher makes the segments, the rings and the listening sockets, starts the stages, reports what they do until
+they are ready, and supervises them: one that dies is started anew, and all get fresh rings. Whatever ends it, nothing
+is left behind: names in /dev/shm are gone as soon as segments are made, and no stage outlives the launcher.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
+import os
 import sys
+from collections.abc import Sequence
+from importlib.metadata import version
 
 import ipc
 from model.errors import ModelError
-from pipeline.config import ConfigurationError, load_configuration
-from pipeline.config.__main__ import remarks
+from pipeline.config import Configuration, ConfigurationError, load_configuration
+from pipeline.config import __main__ as config_command
 from pipeline.front.http.api_keys import KeysError, key_file_warning
 from pipeline.host.cpu_placement import fit_to_host
 from pipeline.host.facts import HostError, prepare_host
 from pipeline.launcher import Supervisor, say
 from pipeline.launcher.listening import PortInUseError
+from pipeline.launcher.readiness import Readiness
 from pipeline.runtime.engines import make_runner, shapes_of
 
+_FIRST_FREE_FD = 3  # those below are stdin, stdout and stderr
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.launch", description="Start RingServe.")
+
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="FILE", help="a YAML file, as in configs/")
     parser.add_argument(
         "--set",
@@ -33,35 +40,86 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="override a key, for example serving_config.server_port=9000; may be repeated",
     )
     parser.add_argument("--check", action="store_true", help="print the effective configuration and exit")
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--ready-fd",
+        type=_open_descriptor,
+        metavar="N",
+        help="an inherited descriptor: gets a line of JSON with the URLs when the server is ready, and is closed",
+    )
 
 
-def main(arguments: list[str] | None = None) -> int:
+def _open_descriptor(text: str) -> int:
+    if not text.isdecimal() or int(text) < _FIRST_FREE_FD:
+        raise argparse.ArgumentTypeError(f"a descriptor from {_FIRST_FREE_FD} on expected, not {text!r}")
+    try:
+        flags = fcntl.fcntl(int(text), fcntl.F_GETFL)
+    except (OSError, OverflowError):
+        raise argparse.ArgumentTypeError(f"descriptor {text} is not open") from None
+    if flags & os.O_ACCMODE == os.O_RDONLY:
+        raise argparse.ArgumentTypeError(f"descriptor {text} is open for reading; writing is needed")
+    return int(text)
+
+
+def run(options: argparse.Namespace) -> int:
     """Exit status: 0 after a drain, 1 when a stage failed, 2 for a configuration that is wrong."""
-    options = parse(arguments)
     try:
         config = load_configuration(options.config, options.set, other_host=options.check)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    for remark in remarks(config):
+    for remark in config_command.remarks(config):
         print(remark, file=sys.stderr)
     if options.check:
         print(config.to_yaml(), end="")
         return 0
-    if (warning := key_file_warning(config.pipeline.api_keys_file)) is not None:
-        say(f"warning: {warning}")
     try:
-        config = fit_to_host(config)
-        for remark in prepare_host(config, shapes_of(config, make_runner(config))):
-            say(remark)
-        return Supervisor(config, lambda: fit_to_host(load_configuration(options.config, options.set))).run()
+        return _serve(config, options)
     except KeysError as error:
         print(f"RingServe can't start: {error}", file=sys.stderr)
         return ConfigurationError.exit_code
     except (ModelError, ipc.IpcError, HostError, PortInUseError, OSError) as error:
         print(f"RingServe can't start: {error}", file=sys.stderr)
         return 1
+
+
+def _serve(config: Configuration, options: argparse.Namespace) -> int:
+    if (warning := key_file_warning(config.pipeline.api_keys_file)) is not None:
+        say(f"warning: {warning}")
+    config = fit_to_host(config)
+    for remark in prepare_host(config, shapes_of(config, make_runner(config))):
+        say(remark)
+    reread = lambda: fit_to_host(load_configuration(options.config, options.set))  # noqa: E731
+    return Supervisor(config, reread, Readiness.from_environment(options.ready_fd, os.environ)).run()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.launch", description="Start RingServe.")
+    add_options(parser)
+    return run(parser.parse_args(arguments))
+
+
+def ringserve(arguments: Sequence[str] | None = None) -> int:
+    """The ``ringserve`` command."""
+    parser = argparse.ArgumentParser(
+        prog="ringserve",
+        description="An LLM server that adds nothing to the model.",
+        epilog="Benchmarks and checks (scripts/) need a checkout of the project; README.md names them.",
+    )
+    parser.add_argument("--version", action="version", version=f"ringserve {version('ringserve')}")
+    from pipeline.doctor import __main__ as doctor_command  # a server does without it
+
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, module, what in (
+        ("serve", sys.modules[__name__], "start the server that a configuration describes"),
+        ("doctor", doctor_command, "report what this host lacks, for a configuration or in general"),
+        ("config", config_command, "check a configuration and print it as it takes effect"),
+    ):
+        command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+        module.add_options(command)
+        command.set_defaults(run=module.run)
+    options = parser.parse_args(arguments)
+    status: int = options.run(options)
+    return status
 
 
 if __name__ == "__main__":

@@ -10,8 +10,13 @@ from . import Configuration, ConfigurationError, load_configuration
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0, or 2 when something is wrong. The configuration goes to stdout, remarks to stderr."""
-    options = _parser().parse_args(arguments)
+    parser = argparse.ArgumentParser(prog="python -m pipeline.config", description=run.__doc__)
+    add_options(parser)
+    return run(parser.parse_args(arguments))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0, or 2 when something is wrong. The configuration goes to stdout, remarks to stderr."""
     try:
         configuration = load_configuration(options.file, options.overrides, other_host=not options.this_host)
     except ConfigurationError as error:
@@ -31,14 +36,12 @@ def remarks(configuration: Configuration) -> list[str]:
     return lines
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.config", description=main.__doc__)
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", help="a configuration file")
     parser.add_argument(
         "--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="set a key; repeatable"
     )
     parser.add_argument("--this-host", action="store_true", help="files and CPUs that are missing here are mistakes")
-    return parser
 
 
 if __name__ == "__main__":

@@ -18,20 +18,23 @@ _WIDTH = 10
 
 
 def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.doctor", description="Check this host.")
+    add_options(parser)
+    return run(parser.parse_args(arguments))
+
+
+def run(options: argparse.Namespace) -> int:
     """Exit status: 0, or 1 when something can't work."""
-    options = _parser().parse_args(arguments)
     plan, mistakes = _plan(options.config, options.set)
     found = mistakes + examine(Host(), plan)
     print(as_json(found, options.config) if options.json else as_text(found, options.config))
     return 1 if any(finding.level is Level.FAIL for finding in found) else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.doctor", description="Check this host.")
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="what is to run here; without it, sizes are not checked")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key; repeatable")
     parser.add_argument("--json", action="store_true", help="one JSON object in place of lines")
-    return parser
 
 
 def _plan(path: str | None, overrides: list[str]) -> tuple[Plan | None, list[Finding]]:

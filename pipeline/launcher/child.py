@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Self
 
 from pipeline.front.http.api_keys import without_keys
+from pipeline.launcher.readiness import NOTIFY_SOCKET
 from pipeline.runtime.control_channel import Channel, ChannelError, Message
 from pipeline.runtime.generations import CRASHED, KILLED
 from pipeline.runtime.nonblocking_stderr import STDERR, tell
@@ -51,6 +52,7 @@ class Child:
         """Raises OSError when no process can be made."""
         command = [sys.executable, "-m", f"pipeline.{name}", str(specification_fd)]
         environment = without_keys(os.environ)
+        environment.pop(NOTIFY_SOCKET, None)  # only the launcher speaks for the server
         process = subprocess.Popen(
             command, pass_fds=[specification_fd, *fds], stdin=subprocess.DEVNULL, env=environment
         )

@@ -22,6 +22,7 @@ from pipeline.launcher.child import Child, Phase
 from pipeline.launcher.crew import Crew
 from pipeline.launcher.hang_detector import Hang, Oversight
 from pipeline.launcher.listening import Listeners, address, exposed
+from pipeline.launcher.readiness import Readiness
 from pipeline.launcher.reload import Reload
 from pipeline.launcher.restarts import Restarts
 from pipeline.launcher.rings import Rings
@@ -45,10 +46,14 @@ _RINGS = "the rings"  # what is blamed, and started again, when no stage is to b
 
 
 class Supervisor:
-    """One server, from start to end. `reread` reads its configuration again; raises ConfigurationError, HostError."""
+    """One server, from start to end. `reread` reads its configuration again; raises ConfigurationError, HostError.
+    `readiness` is told when it is ready, and when it reloads and stops."""
 
-    def __init__(self, config: Configuration, reread: Callable[[], Configuration]) -> None:
+    def __init__(
+        self, config: Configuration, reread: Callable[[], Configuration], readiness: Readiness | None = None
+    ) -> None:
         self._config, self._reread = config, reread
+        self._readiness = readiness or Readiness()
         self._began = time.monotonic()
         self._status: int | None = None  # the exit status, once it is decided
         self._restarts = Restarts(config.pipeline.max_restarts)
@@ -143,6 +148,7 @@ class Supervisor:
             self._set_state(name, StageState.OK)
         if self._was_complete:
             log.warning("serving again after %.1f s", time.monotonic() - self._down_since)
+            self._readiness.status("serving again")
         else:
             self._announce()
         self._was_complete = True
@@ -163,6 +169,7 @@ class Supervisor:
             f"try: curl {base}/models/{route}/generate -H 'content-type: application/json'{key} "
             """-d '{"inputs": "What is a ring buffer?", "parameters": {"max_new_tokens": 60}}'"""
         )
+        self._readiness.ready([*map(address, listeners.api)], [*map(address, listeners.metrics)])
 
     # ---- hangs and deaths -----------------------------------------------------------------------------------
 
@@ -217,6 +224,7 @@ class Supervisor:
             return
         when = f" in {delay:g} s" if delay else ""
         again = "giving out fresh ones" if name == _RINGS else "restarting it"
+        self._readiness.status(f"{what}; {again}")
         log.error("%s; %s%s (%d of at most %d in a row)", what, again, when, self._restarts.in_a_row(name), limit)
         self._restart_at[name] = time.monotonic() + delay
 
@@ -276,7 +284,9 @@ class Supervisor:
         signals = self._signals
         if signals.reload:
             signals.reload = False
+            self._readiness.reloading()
             self._reload()
+            self._readiness.reloaded()
         if self._status is not None or not signals.ends:
             return
         if not self._was_complete:
@@ -290,6 +300,7 @@ class Supervisor:
     def _begin_drain(self) -> None:
         """The front refuses what is new, and ends when the requests that it has let in are done."""
         limit = self._config.pipeline.drain_timeout_s
+        self._readiness.stopping()
         log.warning("draining: requests under way have %g s; a second signal stops at once", limit)
         self._drain_until = time.monotonic() + limit + DRAIN_MARGIN_S
         try:

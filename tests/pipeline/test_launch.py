@@ -1,0 +1,73 @@
+"""The command lines: `python -m pipeline.launch` and `ringserve`."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import entry_points, version
+
+import pytest
+
+from pipeline import launch
+from scripts.lab.paths import ROOT
+
+DEMO = str(ROOT / "configs" / "demo.yaml")
+
+
+def test_ringserve_is_installed():
+    (command,) = entry_points(group="console_scripts", name="ringserve")
+    assert command.load() is launch.ringserve
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        launch.ringserve(["--help"])
+    text = capsys.readouterr().out
+    assert all(f"\n    {name} " in text for name in ("serve", "doctor", "config"))
+    assert "checkout" in text
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        launch.ringserve(["--version"])
+    assert capsys.readouterr().out == f"ringserve {version('ringserve')}\n"
+
+
+@pytest.mark.parametrize("arguments", [["serve", "--config", DEMO, "--check"], ["config", DEMO]])
+def test_both_ways_print_the_same_configuration(arguments, capsys):
+    assert launch.ringserve(arguments) == 0
+    printed = capsys.readouterr().out
+    assert launch.main(["--config", DEMO, "--check"]) == 0
+    assert capsys.readouterr().out == printed
+    assert "model_config:" in printed
+
+
+def test_a_wrong_configuration_is_status_2(capsys):
+    assert launch.ringserve(["serve", "--config", DEMO, "--set", "pipeline.max_row=3"]) == 2
+    assert "pipeline.max_row" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("2", "a descriptor from 3 on expected, not '2'"),
+        ("-1", "expected, not '-1'"),
+        ("x", "expected, not 'x'"),
+        ("999999", "descriptor 999999 is not open"),
+        ("9" * 30, "is not open"),
+    ],
+)
+def test_descriptors_that_can_not_be_told(text, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        launch.main(["--config", DEMO, f"--ready-fd={text}"])
+    assert message in capsys.readouterr().err
+
+
+def test_a_descriptor_for_reading(capsys):
+    read, write = os.pipe()
+    try:
+        with pytest.raises(SystemExit, match="2"):
+            launch.main(["--config", DEMO, "--ready-fd", str(read)])
+        assert "writing is needed" in capsys.readouterr().err
+    finally:
+        os.close(read)
+        os.close(write)

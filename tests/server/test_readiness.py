@@ -1,0 +1,72 @@
+"""A whole server and what started it: a descriptor, and systemd's socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.server.test_server import CONFIG
+
+
+@pytest.fixture
+def config(tmp_path):
+    from model.demo import DEMO_DIR
+
+    path = tmp_path / "server.yaml"
+    path.write_text(CONFIG.replace("TOKENIZER", str(Path(DEMO_DIR) / "tokenizer.json")))
+    return path
+
+
+def launch(config, *options, fds=(), **environment):
+    command = [sys.executable, "-m", "pipeline.launch", "--config", str(config), *options]
+    return subprocess.Popen(
+        command, pass_fds=fds, env={**os.environ, **environment}, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def test_ready_reload_stop(config, tmp_path):
+    read, write = os.pipe()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, os.fdopen(read) as reader:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(60)
+        process = launch(
+            config, "--set", "pipeline.metrics_port=0", "--ready-fd", str(write), fds=[write],
+            NOTIFY_SOCKET=str(tmp_path / "notify"),
+        )  # fmt: skip
+        os.close(write)
+        try:
+            (line,) = reader.readlines()  # the end comes: no stage holds the descriptor
+            urls = json.loads(line)
+            assert httpx.get(f"{urls['api'][0]}/ready").status_code == 200
+            assert "ringserve_" in httpx.get(f"{urls['metrics'][0]}/metrics").text
+            assert systemd.recv(4096).decode() == f"READY=1\nSTATUS=listening on {urls['api'][0]}"
+            process.send_signal(signal.SIGHUP)
+            assert systemd.recv(4096).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+            assert systemd.recv(4096) == b"READY=1"
+            for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+                assert b"NOTIFY_SOCKET" not in Path(f"/proc/{child}/environ").read_bytes()
+            process.send_signal(signal.SIGTERM)
+            assert systemd.recv(4096) == b"STOPPING=1"
+            process.communicate(timeout=30)
+            assert process.returncode == 0
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def test_a_start_that_fails_ends_the_line(config):
+    read, write = os.pipe()
+    process = launch(config, "--set", "pipeline.hosts=192.0.2.1", "--ready-fd", str(write), fds=[write])
+    os.close(write)
+    with os.fdopen(read) as reader:
+        assert reader.read() == ""
+    assert b"can't be listened on" in process.communicate(timeout=30)[1]
+    assert process.returncode == 1
