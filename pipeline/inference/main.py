@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from model.runner import Bucket, Runner, StepInputs
-from pipeline.inference.step_executor import StepExecutor
+from pipeline.inference.step_executor import InferenceRings, StepExecutor
 from pipeline.runtime.engines import make_runner
 from pipeline.runtime.generations import Generation
 from pipeline.runtime.stage import Stage
@@ -37,7 +37,7 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, runner: Runner
     ):
         counters = Counters(stage.stats, stage.name)
         ends = RingEnds(stage.stats, stage.name, slots)
-        executor = StepExecutor(runner, steps, tokens, logits, stage.shapes, counters, ends)
+        executor = StepExecutor(runner, InferenceRings(steps, tokens, logits), stage.shapes, counters, ends)
         stage.begin(generation)
         try:
             while True:
@@ -48,7 +48,7 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, runner: Runner
 
 def rehearse(runner: Runner, counters: Counters) -> None:
     """How long the largest step takes, padding alone: until there are others, what supervision goes by. A slow device
-    is not to be taken for one that hangs."""
+    must not be taken for one that hangs."""
     bucket = max(runner.facts.buckets, key=lambda bucket: (bucket.tokens, bucket.rows))
     binding = runner.bind(_padding(bucket, runner.facts.block_table_width))
     began = time.monotonic_ns()

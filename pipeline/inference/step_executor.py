@@ -4,7 +4,7 @@ Everything is prepared before the first step: arrays over every slot of every ri
 step slot in each bucket. A step then creates no object per row, and copies nothing but the ids of its decode rows.
 
 Where every row of a step takes the argmax, inference knows the tokens itself and does not wait for sampling before it
-starts the next step. Sampling still decides what is said: a row that it ends, or that has no token, is at most
+starts the next step. Sampling still decides what is sent: a row that it ends, or that has no token, is at most
 computed once more for nothing, as with any row that ends.
 
 The device is not kept waiting: a step whose ids are known is started before the results of the one before it are even
@@ -41,32 +41,35 @@ class Step:
     launched_ns: int = 0
 
 
-class StepExecutor:
-    """`run_step` once per descriptor, in the order of the ring.
+@dataclass(frozen=True, slots=True)
+class InferenceRings:
+    """The ends of the rings around inference; they belong to the caller."""
 
-    The ends belong to the caller. `tokens` is the token board's ring: which token sampling chose for which row.
-    """
+    steps: ipc.SlotConsumer
+    tokens: ipc.SlotConsumer  # which token sampling chose for which row
+    logits: ipc.SlotProducer
+
+
+class StepExecutor:
+    """`run_step` once per descriptor, in the order of the ring."""
 
     def __init__(
         self,
         runner: Runner,
-        steps: ipc.SlotConsumer,
-        tokens: ipc.SlotConsumer,
-        logits: ipc.SlotProducer,
+        rings: InferenceRings,
         shapes: Shapes,
         counters: Counters | None = None,
         ends: RingEnds | None = None,
     ) -> None:
         self.runner = runner
         self.steps_done = 0
-        self._counters, self._ends = counters, ends
-        self._step_ring, self._tokens, self._logits = steps, tokens, logits
+        self._counters, self._ends, self._rings = counters, ends, rings
         self._board: Any = np.zeros(shapes.max_rows, np.int32)
         self._board_step = 0  # every token up to this step's is on the board
-        self._steps = [self._step_of(views) for views in step_layout(shapes).resident_views(steps)]
-        self._token_views = tokens_layout(shapes).resident_views(tokens)
+        self._steps = [self._step_of(views) for views in step_layout(shapes).resident_views(rings.steps)]
+        self._token_views = tokens_layout(shapes).resident_views(rings.tokens)
         self._sampled_boards = [TokenBoard(self._board, views.rows, views.token_ids) for views in self._token_views]
-        self._logits_views = logits_layout(shapes).resident_views(logits)
+        self._logits_views = logits_layout(shapes).resident_views(rings.logits)
         self._argmax_boards = [TokenBoard(self._board, views.rows, views.token_ids) for views in self._logits_views]
         self._argmax: Any = np.zeros(shapes.max_rows, np.intp)
         self._next: Step | None = None  # taken from the ring, but not begun
@@ -84,8 +87,8 @@ class StepExecutor:
 
         Raises PeerDied, RingClosed, and what the runner raises.
         """
-        step = self._running or self._begin(self._next or self._take(self._step_ring.read()))
-        slot = self._logits.reserve()
+        step = self._running or self._begin(self._next or self._take(self._rings.steps.read()))
+        slot = self._rings.logits.reserve()
         out = self._logits_views[slot.index]
         _describe(step.views, out, step.head[Head.LIVE_ROWS])
         self._fetch(step.head, out)
@@ -102,9 +105,9 @@ class StepExecutor:
     # ---- the beginning of a step ----------------------------------------------------------------------------
 
     def _begin_early(self) -> None:
-        """The next step, before this one's results are told."""
+        """The next step, before this one's results are published."""
         self._running = None
-        slot = self._step_ring.try_read()
+        slot = self._rings.steps.try_read()
         self._next = None if slot is None else self._take(slot)
         if self._next is not None and self._next.head[Head.DEPENDS_ON_STEP] <= self._board_step:
             self._running = self._begin(self._next)
@@ -127,10 +130,10 @@ class StepExecutor:
 
     def _await_tokens(self, needs: int) -> None:
         """Decode rows bring the token that was sampled last; where it is known here, the board may lag behind."""
-        while (slot := self._tokens.try_read()) is not None:
+        while (slot := self._rings.tokens.try_read()) is not None:
             self._read_board(slot)
         while self._board_step < needs:
-            self._read_board(self._tokens.read())
+            self._read_board(self._rings.tokens.read())
 
     def _read_board(self, slot: ipc.ReadSlot) -> None:
         views = self._token_views[slot.index]

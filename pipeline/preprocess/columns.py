@@ -89,8 +89,8 @@ class DecodeColumns:
         self._written[slot] = self._now
         self._now += 1
 
-    def spoil(self, slot: int, first: int) -> None:
-        """Somebody else has written block tables of that slot from batch index `first` on."""
+    def overwrite_from(self, first: int) -> None:
+        """The slot written last has other block tables from batch index `first` on."""
         self._changed[first:] = self._now
 
     def advance(self) -> None:

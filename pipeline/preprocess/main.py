@@ -9,12 +9,13 @@ from model.runner import RunnerFacts
 from model.tokenizer import Tokenizer
 from pipeline.config import Configuration
 from pipeline.preprocess.blocks import BlockManager
+from pipeline.preprocess.gauges import Gauges
 from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.pool import PromptPool
 from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
-from pipeline.preprocess.stage import PreprocessStage
+from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessRings, PreprocessStage
 from pipeline.runtime import background
 from pipeline.runtime.engines import make_runner
 from pipeline.runtime.generations import Generation, culprit
@@ -63,22 +64,18 @@ class _Service:
             counters = Counters(stage.stats, stage.name)
             drop = lambda record: rows.write(record.pack())  # noqa: E731
             intake = Intake(scheduler, self._pool, self._quarantine, drop, counters)
+            selector = ipc.RingSelector(
+                [(requests, records["requests"].data_fd()), (results, slots["results"].data_fd())],
+                [self._pool.fileno()],
+            )
             preprocess = PreprocessStage(
+                PreprocessRings(requests, results, replies, rows, steps, selector),
+                stage.shapes,
                 scheduler,
                 intake,
-                stage.shapes,
-                requests=requests,
-                results=results,
-                replies=replies,
-                rows=rows,
-                steps=steps,
-                selector=ipc.RingSelector(
-                    [(requests, records["requests"].data_fd()), (results, slots["results"].data_fd())],
-                    [self._pool.fileno()],
-                ),
-                greedy_on_device=_greedy_on_device(stage.config, facts),
-                counters=counters,
-                ends=RingEnds(stage.stats, stage.name, {**slots, **records}),
+                depth=OVERLAPPED if stage.config.pipeline.overlap else PLAIN,
+                argmax_on_device=_argmax_on_device(stage.config, facts),
+                gauges=Gauges(counters, RingEnds(stage.stats, stage.name, {**slots, **records})),
             )
 
             def set_limits() -> None:
@@ -88,8 +85,7 @@ class _Service:
             set_limits()
             stage.on_reload = set_limits
             stage.begin(generation)
-            loop = preprocess.run_overlapped if stage.config.pipeline.overlap else preprocess.run_plain
-            loop(lambda: True)
+            preprocess.run()
 
     def _look_back(self, generation: Generation) -> None:
         """Whether requests are to blame for the end of the generation before this one."""
@@ -125,7 +121,7 @@ def limits_of(config: Configuration, facts: RunnerFacts, ends: frozenset[int]) -
     )
 
 
-def _greedy_on_device(config: Configuration, facts: RunnerFacts) -> bool:
+def _argmax_on_device(config: Configuration, facts: RunnerFacts) -> bool:
     """Not where logits are to be saved: they must come to the host then."""
     pipeline = config.pipeline
     return pipeline.greedy_on_device and facts.greedy_on_device and pipeline.save_logits_dir is None

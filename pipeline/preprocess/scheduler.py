@@ -152,7 +152,7 @@ class Scheduler:
         chunks = self._choose_chunks(self._budget - decode)
         if not decode and not chunks:
             return None
-        tokens, rows = self._write_chunks(views, slot, chunks, decode)
+        tokens, rows = self._write_chunks(views, chunks, decode)
         bucket = self._bucket(tokens, rows)
         _pad(views, bucket, tokens, rows)
         views.head[Head.TOKENS : Head.DECODE_ROWS + 1] = bucket.tokens, bucket.rows, tokens, rows, decode
@@ -277,7 +277,7 @@ class Scheduler:
         more = next_block < min(len(sequence.digests), (sequence.known - 1) // blocks.block_size)
         return more and blocks.is_cached(sequence.digests[next_block])
 
-    def _write_chunks(self, views: Any, slot: int, chunks: list[tuple[Sequence, int]], first: int) -> tuple[int, int]:
+    def _write_chunks(self, views: Any, chunks: list[tuple[Sequence, int]], first: int) -> tuple[int, int]:
         """Columns of the prompt chunks behind those of the decode rows; tokens and rows of the step."""
         at, size = first, self.blocks.block_size
         for b, (sequence, count) in enumerate(chunks, first):
@@ -295,7 +295,7 @@ class Scheduler:
             views.block_tables[b, : len(sequence.blocks)] = sequence.blocks
             at += count
         if chunks:
-            self._columns.spoil(slot, first)
+            self._columns.overwrite_from(first)
         return at, first + len(chunks)
 
     def _bucket(self, tokens: int, rows: int) -> Bucket:

@@ -1,21 +1,20 @@
-"""The preprocess stage: requests in, step descriptors out, one step ahead of the device.
+"""The preprocess stage: requests in, step descriptors out, ahead of the device.
 
-Admission and scheduling happen while the device computes. Two loops drive it: `run_overlapped` plans step
-*k + 1* while step *k* runs, `run_plain` waits for the results of each step before it plans the next. Both give the
-same text.
+Admission and scheduling happen while the device computes. How many steps may be under way is one number: with two,
+step *k + 1* is planned while step *k* runs; with one, when the results of step *k* are known. Both give one text.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Never
 
 import ipc
+from pipeline.preprocess.gauges import Gauges
 from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
-from pipeline.stats import Counters, PreprocessCounter, RingEnds
 from pipeline.wire.request import Admit, Started
 from pipeline.wire.step import Head, Shapes, Stamp, results_layout, step_layout
 
@@ -24,81 +23,72 @@ OVERLAPPED = 2  # steps under way: one computes, one waits with all but its toke
 PLAIN = 1
 
 
+@dataclass(frozen=True, slots=True)
+class PreprocessRings:
+    """The ends of the rings around preprocess, and what waits for them; they belong to the caller."""
+
+    requests: ipc.ByteConsumer
+    results: ipc.SlotConsumer
+    replies: ipc.ByteProducer
+    rows: ipc.ByteProducer
+    steps: ipc.SlotProducer
+    selector: ipc.RingSelector
+
+
 class PreprocessStage:
-    """Owns the scheduler and the ends of the rings around it."""
+    """`depth` steps may be under way. `argmax_on_device`: whether the device may choose tokens where it can."""
 
     def __init__(
         self,
+        rings: PreprocessRings,
+        shapes: Shapes,
         scheduler: Scheduler,
         intake: Intake,
-        shapes: Shapes,
         *,
-        requests: ipc.ByteConsumer,
-        results: ipc.SlotConsumer,
-        replies: ipc.ByteProducer,
-        rows: ipc.ByteProducer,
-        steps: ipc.SlotProducer,
-        selector: ipc.RingSelector,
-        greedy_on_device: bool,
-        counters: Counters | None = None,
-        ends: RingEnds | None = None,
+        depth: int,
+        argmax_on_device: bool,
+        gauges: Gauges | None = None,
     ) -> None:
-        self.scheduler = scheduler
+        self._rings, self.scheduler, self._intake, self._gauges = rings, scheduler, intake, gauges
+        self._depth, self._argmax_on_device = depth, argmax_on_device
+        self._step_views = step_layout(shapes).resident_views(rings.steps)
+        self._result_views = results_layout(shapes).resident_views(rings.results)
+        self._unsent: list[bytes] = intake.replies  # a step must not wait for them
         self.steps_planned = 0
         self.steps_done = 0
-        self._intake = intake
-        self._requests, self._results = requests, results
-        self._replies, self._rows, self._steps = replies, rows, steps
-        self._unsent: list[bytes] = intake.replies  # a step is not to wait for them
-        self._selector, self._greedy_on_device = selector, greedy_on_device
-        self._counters, self._ends = counters, ends
-        self._counted = {counter: counters.get(counter) for counter in _COUNTED} if counters else {}
-        self._step_views = step_layout(shapes).resident_views(steps)
-        self._result_views = results_layout(shapes).resident_views(results)
 
-    # ---- the two loops --------------------------------------------------------------------------------------
-
-    def run_overlapped(self, running: Callable[[], bool]) -> None:
-        """Plan the next step while the device computes this one."""
-        while running():
+    def run(self) -> Never:
+        """Until a ring closes. Raises PeerDied, RingClosed."""
+        while True:
             moved = self.take_results() | self.take_request()
-            if self.may_plan(OVERLAPPED):
+            if self.may_plan:
                 moved |= self.plan_step()
-            self._rest(moved)
+            self._publish_gauges()
+            self.send_replies()
+            if not moved:
+                self._rings.selector.wait(timeout=1.0)
 
-    def run_plain(self, running: Callable[[], bool]) -> None:
-        """Plan a step when the one before is known in full."""
-        while running():
-            moved = self.take_results() | self.take_request()
-            if self.may_plan(PLAIN):
-                moved |= self.plan_step()
-            self._rest(moved)
-
-    def _rest(self, moved: bool) -> None:
-        """Publish the gauges; sleep if there was nothing to do."""
-        if self._counters is not None:
-            publish_gauges(self._counters, self.scheduler, self.steps_planned, self._counted)
+    def _publish_gauges(self) -> None:
+        if self._gauges is not None:
+            self._gauges.publish(self.scheduler, self.steps_planned)
             self._intake.publish_gauges(len(self.scheduler.waiting))
-        if self._ends is not None:
-            self._ends.copy()
-        self.send_replies()
-        if not moved:
-            self._selector.wait(timeout=1.0)
 
     @property
     def under_way(self) -> int:
+        """Steps that are planned and whose results are not known."""
         return self.steps_planned - self.steps_done
 
-    def may_plan(self, ahead: int) -> bool:
+    @property
+    def may_plan(self) -> bool:
         """Whether another step may be under way; in a quarantine it must be the only one."""
-        return self.under_way < (PLAIN if self.scheduler.quarantined else ahead)
+        return self.under_way < (PLAIN if self.scheduler.quarantined else self._depth)
 
-    # ---- what a loop does -----------------------------------------------------------------------------------
+    # ---- what the loop does ---------------------------------------------------------------------------------
 
     def take_results(self) -> bool:
         """Apply the results of steps that are done; False if there are none."""
         moved = False
-        while (slot := self._results.try_read()) is not None:
+        while (slot := self._rings.results.try_read()) is not None:
             views = self._result_views[slot.index]
             self._apply(views, int(views.head[Head.LIVE_ROWS]))
             slot.release()
@@ -114,9 +104,9 @@ class PreprocessStage:
 
     def take_request(self) -> bool:
         """Queue one prompt that was tokenized, and handle one message of the front; False if there is neither. One at
-        a time: steps are not to wait for them."""
+        a time: steps must not wait for them."""
         finished = self._intake.finish()
-        record = self._requests.try_read()
+        record = self._rings.requests.try_read()
         if record is None:
             return finished
         with record:
@@ -125,13 +115,13 @@ class PreprocessStage:
         return True
 
     def send_replies(self) -> None:
-        """Tell the front what became of requests since the last time."""
+        """To the front: what became of requests since the last time."""
         if self._unsent:
-            self._replies.write_many(self._unsent)
+            self._rings.replies.write_many(self._unsent)
             self._unsent.clear()
 
     def plan_step(self) -> bool:
-        """Write and publish the next descriptor, then what is to be told of requests; False if there is nothing to
+        """Write and publish the next descriptor, then what became of requests; False if there is nothing to
         compute."""
         planned = self._plan_step()
         self.send_replies()
@@ -140,7 +130,7 @@ class PreprocessStage:
     def _plan_step(self) -> bool:
         if not self.scheduler.has_work:
             return False
-        slot = self._steps.reserve()
+        slot = self._rings.steps.reserve()
         views = self._step_views[slot.index]
         views.stamps[:] = 0
         views.stamps[Stamp.BEGUN] = time.clock_gettime_ns(_NS)
@@ -152,21 +142,21 @@ class PreprocessStage:
         views.head[Head.STEP] = number
         views.head[Head.DEPENDS_ON_STEP : Head.LOGPROBS + 1] = (
             number - 1 if plan.decode_rows else 0,
-            self._greedy_on_device and self.scheduler.greedy,
+            self._argmax_on_device and self.scheduler.greedy,
             self.scheduler.argmax,
             self.scheduler.logprobs,
         )
-        self._announce(number)
+        self._publish_admissions(number)
         views.stamps[Stamp.SCHEDULED] = time.clock_gettime_ns(_NS)
         slot.publish()
         self.steps_planned = number
         return True
 
-    def _announce(self, step: int) -> None:
-        """Tell sampling who sits where from this step on, before it can see the step."""
+    def _publish_admissions(self, step: int) -> None:
+        """To sampling: which request has which row from this step on, before it can see the step."""
         for sequence in self.scheduler.admissions:
             if sequence.row >= 0:
-                self._rows.write(self._admit(sequence, step).pack())
+                self._rings.rows.write(self._admit(sequence, step).pack())
                 if sequence.fresh:
                     waited = time.clock_gettime_ns(_NS) - sequence.arrival_ns
                     self._unsent.append(Started(sequence.request, waited, sequence.cached).pack())
@@ -187,28 +177,3 @@ class PreprocessStage:
             output_ids=sequence.tokens[sequence.prompt : sequence.known],
             arrival_ns=sequence.arrival_ns,
         )
-
-
-_COUNTED = (
-    PreprocessCounter.STEPS,
-    PreprocessCounter.PREFIX_QUERIES,
-    PreprocessCounter.PREFIX_HITS,
-    PreprocessCounter.PREEMPTIONS,
-    PreprocessCounter.ADMITTED,
-    PreprocessCounter.CANCELLED,
-)
-
-
-def publish_gauges(
-    counters: Counters, scheduler: Scheduler, steps: int, before: Mapping[PreprocessCounter, int]
-) -> None:
-    """What `/metrics` shows of the scheduler: plain stores into the statistics page. `before` is what the schedulers
-    of earlier generations have counted."""
-    blocks, stats = scheduler.blocks, scheduler.stats
-    counted = (steps, blocks.stats.queries, blocks.stats.hits, stats.preemptions, stats.admitted, stats.cancelled)
-    for counter, count in zip(_COUNTED, counted, strict=True):
-        counters.set(counter, before[counter] + count)
-    counters.set(PreprocessCounter.RUNNING, scheduler.running)
-    counters.set(PreprocessCounter.KV_BLOCKS_USED, blocks.used)
-    counters.set(PreprocessCounter.KV_BLOCKS_TOTAL, blocks.num_blocks - 1)
-    counters.set(PreprocessCounter.CACHED_BLOCKS, blocks.cached)

@@ -1,7 +1,7 @@
 """The control channel between the launcher and a stage: JSON messages, with descriptors beside them.
 
 What a stage says: progress (while it loads), waiting (it has no rings and wants some), ready (it is at work in a
-generation), drained, failed. What the launcher says: generation (rings to attach to), reload, drain. Nothing of it is
+generation), failed. What the launcher says: generation (rings to attach to), reload, drain. Nothing of it is
 on the step path. The launcher never blocks on a channel, whatever the stage at its other end does.
 """
 

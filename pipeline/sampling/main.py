@@ -6,8 +6,11 @@ from model.tokenizer import Tokenizer
 from pipeline.runtime.generations import Generation
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tokenizer import end_ids, open_tokenizer
+from pipeline.sampling.chooser import Chooser
 from pipeline.sampling.logits_files import LogitsFiles
-from pipeline.sampling.stage import SamplingStage
+from pipeline.sampling.rows import Rows
+from pipeline.sampling.stage import Measurements, SamplingRings, SamplingStage
+from pipeline.sampling.text_state import TextState
 from pipeline.stats import RingEnds
 from pipeline.wire.rings import StageRings
 
@@ -21,6 +24,9 @@ def run_sampling(stage: Stage) -> None:
 def _run(stage: Stage, generation: Generation, rings: StageRings, tokenizer: Tokenizer) -> None:
     """Sample, stop and detokenize until the rings close."""
     slots, records, options = rings.slots, rings.records, stage.end_options
+    ends, shapes = end_ids(stage.config, tokenizer), stage.shapes
+    chooser = Chooser(shapes.vocab_size, stage.config.max_length, shapes.max_rows, len(ends), _logits_files(stage))
+    table = Rows(shapes.max_rows, lambda admit: TextState.of(admit, tokenizer, ends), chooser.pending)
     with (
         slots["logits"].consumer(writable=True, **options) as logits,
         records["rows"].consumer(**options) as rows,
@@ -29,18 +35,11 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, tokenizer: Tok
         records["deltas"].producer(**options) as deltas,
     ):
         sampling = SamplingStage(
-            tokenizer,
-            end_ids(stage.config, tokenizer),
-            stage.config.max_length,
-            stage.shapes,
-            logits=logits,
-            rows=rows,
-            tokens=tokens,
-            results=results,
-            deltas=deltas,
-            stats=stage.stats,
-            ends=RingEnds(stage.stats, stage.name, {**slots, **records}),
-            logits_files=_logits_files(stage),
+            SamplingRings(logits, rows, tokens, results, deltas),
+            shapes,
+            table,
+            chooser,
+            Measurements(stage.stats, RingEnds(stage.stats, stage.name, {**slots, **records})),
         )
         stage.begin(generation)
         while True:

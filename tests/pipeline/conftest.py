@@ -1,4 +1,4 @@
-"""A small model's files, which a configuration refers to; and whole servers."""
+"""A small model's files, which a configuration refers to; and a statistics page."""
 
 import json
 
@@ -32,22 +32,6 @@ def write(tmp_path, model_dir):
         return path
 
     return write
-
-
-@pytest.fixture
-def own(tmp_path):
-    """Whole servers for one test, which may kill them."""
-    from tests.server.test_server import Launched
-
-    made = []
-
-    def start(*overrides):
-        made.append(Launched(tmp_path, overrides))
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.stop()
 
 
 @pytest.fixture

@@ -15,16 +15,19 @@ from tokenizers import decoders, models, pre_tokenizers
 import ipc
 from model.emulated import CostModel, EmulatedRunner, EmulatedSettings
 from model.tokenizer import load_tokenizer
-from pipeline.inference.step_executor import StepExecutor
+from pipeline.inference.step_executor import InferenceRings, StepExecutor
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.pool import PromptPool
 from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
-from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessStage
+from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessRings, PreprocessStage
 from pipeline.runtime.engines import emulated_buckets
-from pipeline.sampling.stage import SamplingStage
+from pipeline.sampling.chooser import Chooser
+from pipeline.sampling.rows import Rows
+from pipeline.sampling.stage import SamplingRings, SamplingStage
+from pipeline.sampling.text_state import TextState
 from pipeline.wire.request import (
     Cancel,
     Choice,
@@ -120,32 +123,42 @@ class Server:
         intake = Intake(self.scheduler, self.pool, self.quarantine, lambda drop: rows.write(drop.pack()))
         intake.set_limits(self.limits, PromptReader(self.tokenizer, self.limits, self.scheduler.blocks))
         self.preprocess = PreprocessStage(
+            PreprocessRings(
+                requests,
+                results,
+                rings["replies"].producer(),
+                rows,
+                rings["steps"].producer(),
+                ipc.RingSelector([(requests, rings["requests"].data_fd())]),
+            ),
+            shapes,
             self.scheduler,
             intake,
-            shapes,
-            requests=requests,
-            results=results,
-            replies=rings["replies"].producer(),
-            rows=rows,
-            steps=rings["steps"].producer(),
-            selector=ipc.RingSelector([(requests, rings["requests"].data_fd())]),
-            greedy_on_device=self.greedy_on_device,
+            depth=self.ahead,
+            argmax_on_device=self.greedy_on_device,
         )
         self.inference = StepExecutor(
             runner,
-            rings["steps"].consumer(writable=True),
-            rings["tokens"].consumer(),
-            rings["logits"].producer(),
+            InferenceRings(
+                rings["steps"].consumer(writable=True), rings["tokens"].consumer(), rings["logits"].producer()
+            ),
             shapes,
         )
+        ends = self.limits.end_ids
+        chooser = Chooser(VOCABULARY, self.limits.max_length, self.rows, len(ends), None)
+        self.row_table = Rows(self.rows, lambda admit: TextState.of(admit, self.tokenizer, ends), chooser.pending)
         self.sampling = SamplingStage(
-            self.tokenizer, self.limits.end_ids, self.limits.max_length, shapes,
-            logits=rings["logits"].consumer(writable=True),
-            rows=rings["rows"].consumer(),
-            tokens=rings["tokens"].producer(),
-            results=rings["results"].producer(),
-            deltas=rings["deltas"].producer(),
-        )  # fmt: skip
+            SamplingRings(
+                rings["logits"].consumer(writable=True),
+                rings["rows"].consumer(),
+                rings["tokens"].producer(),
+                rings["results"].producer(),
+                rings["deltas"].producer(),
+            ),
+            shapes,
+            self.row_table,
+            chooser,
+        )
 
     def submit(self, request, prompt, params):
         prompt = prompt if isinstance(prompt, str) else array("i", prompt)
@@ -185,7 +198,7 @@ class Server:
         self.requests.write(Cancel(request).pack())
 
     def plan(self):
-        return self.preprocess.may_plan(self.ahead) and self.preprocess.plan_step()
+        return self.preprocess.may_plan and self.preprocess.plan_step()
 
     def compute(self):
         """A step, if one is planned whose tokens are known or can become so."""

@@ -61,7 +61,7 @@ def disturbed(tokenizer_file, jobs, cuts, **options):
         assert [delta.index for delta in deltas] == list(range(1, len(deltas) + 1))
         assert len({delta.cached_tokens for delta in deltas}) == 1
     assert server.scheduler.blocks.used == 0
-    assert not server.sampling._by_request
+    assert not len(server.row_table)
     server.close()
     return server
 

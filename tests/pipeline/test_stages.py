@@ -76,7 +76,7 @@ def test_a_crowd_that_comes_and_goes(serve, ahead, blocks, prefix_cache, emit_eo
         ended = FinishReason.EOS if tokens[-1] == EOS else FinishReason.LENGTH
         assert server.told[request][-1].reason is ended
     assert server.scheduler.blocks.used == 0
-    assert not server.sampling._by_request
+    assert not len(server.row_table)
     if blocks == 20:
         assert server.scheduler.stats.preemptions > 0
 
@@ -189,7 +189,7 @@ def test_cancelled_requests_free_everything_and_disturb_nobody(serve):
     for request in (2, 4, 5, 6):
         assert server.tokens(request) == expected(server, request, [request] * 5, 30)
     assert server.scheduler.blocks.used == 0
-    assert not server.sampling._by_request
+    assert not len(server.row_table)
     told = {request: len(deltas) for request, deltas in server.told.items()}
     assert told.get(1, 0) < 30
     assert 7 not in told

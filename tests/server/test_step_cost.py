@@ -137,13 +137,13 @@ class Meter:
         self._server = server
         self.kept = {"inference": 0, "sampling": 0}  # blocks of Python's allocator, in all
         self.used = {"inference": 0, "sampling": 0}  # bytes at a time, at most; of sampling until tokens are out
-        tell = server.sampling._tell
+        publish = server.sampling._publish_results
 
-        def tell_after(*arguments):
+        def note_before(*arguments):
             self._note("sampling")
-            tell(*arguments)
+            return publish(*arguments)
 
-        server.sampling._tell = tell_after
+        server.sampling._publish_results = note_before
 
     def run(self, steps):
         server = self._server

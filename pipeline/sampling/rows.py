@@ -1,0 +1,81 @@
+"""Which request has which row, from which step on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from pipeline.sampling.pending_admits import PendingAdmits
+from pipeline.sampling.text_state import TextState
+from pipeline.wire.request import Admit, Drop
+
+_NO_EPOCH = -1
+
+
+class Rows:
+    """`make_state` makes what is remembered of a request when it comes here first. `pending`: what the sampler has
+    yet to be told of."""
+
+    def __init__(self, max_rows: int, make_state: Callable[[Admit], TextState], pending: PendingAdmits) -> None:
+        self._make_state, self._pending = make_state, pending
+        self._epochs = [_NO_EPOCH] * max_rows
+        self._states: list[TextState | None] = [None] * max_rows
+        self._by_request: dict[int, TextState] = {}
+        self._coming: deque[Admit] = deque()
+
+    def __len__(self) -> int:
+        """Requests that are remembered: in a row, preempted, or about to get one."""
+        return len(self._by_request)
+
+    def change(self, change: Admit | Drop) -> None:
+        """Take up a record of the rows ring: an admission counts from its step on, a cancellation at once."""
+        if isinstance(change, Drop):
+            self._drop(change.request)
+        else:
+            self._coming.append(change)
+
+    def begin_step(self, step: int) -> None:
+        """A row's sequence changes with the step that first serves the new one."""
+        while self._coming and self._coming[0].from_step <= step:
+            self._install(self._coming.popleft())
+
+    def _install(self, admit: Admit) -> None:
+        state = self._by_request.get(admit.request)
+        if state is None:
+            state = self._by_request[admit.request] = self._make_state(admit)
+        self._pending.add(admit)
+        self._states[admit.row] = state
+        self._epochs[admit.row] = admit.epoch
+
+    def _drop(self, request: int) -> None:
+        """A cancelled request, wherever it is: waiting for its row, in it, or preempted."""
+        self._coming = deque(admit for admit in self._coming if admit.request != request)
+        state = self._by_request.pop(request, None)
+        for row, there in enumerate(self._states):
+            if there is state:
+                self._vacate(row)
+
+    def _vacate(self, row: int) -> None:
+        self._states[row] = None
+        self._epochs[row] = _NO_EPOCH
+        self._pending.discard(row)
+
+    def select(self, rows: list[int], epochs: list[int], sampled: list[int]) -> list[int]:
+        """Rows whose prompt is complete and whose sequence is still there; -1 in place of others. Few as they are,
+        they are looked at one by one: numpy's code would have to be fetched from memory first."""
+        now = self._epochs
+        return [
+            row if wanted and now[row] == epoch else -1
+            for row, epoch, wanted in zip(rows, epochs, sampled, strict=True)
+        ]
+
+    def state(self, row: int) -> TextState:
+        """Of a row that `select` gave."""
+        state = self._states[row]
+        assert state is not None
+        return state
+
+    def release(self, row: int) -> None:
+        """Its request has ended."""
+        del self._by_request[self.state(row).request]
+        self._vacate(row)
