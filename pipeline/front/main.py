@@ -12,6 +12,7 @@ from pipeline.host.facts import raise_descriptor_limit
 from pipeline.runtime import background
 from pipeline.runtime.engines import make_runner
 from pipeline.runtime.gc_policy import freeze_gc
+from pipeline.runtime.malloc_policy import share_one_heap
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tokenizer import open_tokenizer
 from pipeline.stats import StatsHandle
@@ -24,6 +25,7 @@ def run_front_stage(stage: Stage) -> None:
         listener.setblocking(False)
     metrics_port = listeners[-1].getsockname()[1] if stage.metrics_fds else None
 
+    share_one_heap()
     tokenizer = open_tokenizer(stage.config, stage.shapes.vocab_size)
     settings, keys = settings_of(stage, metrics_port), ApiKeys(stage.api_keys)
 
@@ -36,14 +38,7 @@ def run_front_stage(stage: Stage) -> None:
     sys.setswitchinterval(background.SWITCH_S)
     freeze_gc(stage.name)
     stage.pauses.start()
-    run_front(
-        settings,
-        stage.control,
-        StatsHandle(stage.stats_fd),
-        listeners=listeners,
-        load_tokenizer=lambda: tokenizer,
-        keys=keys,
-    )
+    run_front(settings, stage.control, StatsHandle(stage.stats_fd), listeners, tokenizer, keys)
 
 
 def settings_of(stage: Stage, metrics_port: int | None) -> FrontSettings:

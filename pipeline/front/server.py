@@ -1,13 +1,12 @@
-"""The front's process: listens, serves until it is told to stop, and finishes what it has begun."""
+"""The HTTP server: accepts connections, serves until the launcher ends it, and finishes what it has begun."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import uvloop
 
@@ -27,10 +26,9 @@ from pipeline.front.http.throttle import throttled
 from pipeline.front.http.worker import Worker
 from pipeline.front.metrics.spans import Spans
 from pipeline.front.page.routes import PageRoutes
-from pipeline.front.settings import FrontRings, FrontSettings
+from pipeline.front.settings import FrontSettings
 from pipeline.runtime.generations import END, Control
 from pipeline.runtime.logs import configure_logging
-from pipeline.runtime.malloc_policy import share_one_heap
 from pipeline.stats import (
     Counters,
     FrontCounter,
@@ -52,58 +50,33 @@ _FLUSH_S = 1.0  # for answers that are complete, or cut off, to be written to th
 
 def run_front(
     settings: FrontSettings,
-    rings: FrontRings | Control,
+    control: Control,
     stats: StatsHandle,
-    *,
-    listeners: Sequence[socket.socket] = (),
-    load_tokenizer: Callable[[], Tokenizer] | None = None,
+    listeners: Sequence[socket.socket],
+    tokenizer: Tokenizer | None = None,
     keys: ApiKeys | None = None,
-    on_listening: Callable[[str, int], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT (a second one ends at once), or until the rings are closed from the other side.
+    """Serve on sockets that listen, until the launcher's signal or the end of a drain, which it asks for.
 
-    In place of `rings` a launcher's control channel gives those of one generation after the other; it says when to
-    drain, too, and a signal ends at once then.
-    `listeners` are bound sockets; without any, `settings.host` and `port` are bound here. `load_tokenizer` gives the
-    tokenizer that names tokens where log-probabilities are asked for. `keys` may be replaced while the front runs;
-    without any, whoever can connect is served. `on_listening` learns the address.
-    Raises OSError when the address can't be had.
+    `control` brings the rings of one generation after the other. `tokenizer` names tokens where log-probabilities are
+    asked for. `keys` may be replaced while the front runs; without any, every client that can connect is served.
     """
     configure_logging("front", level=settings.log_level, form=settings.log_format)
-    share_one_heap()
-    tokenizer = load_tokenizer() if load_tokenizer else None
-    listeners = listeners or [bind(settings.host, settings.port)]
     page = StatsPage.from_handle(stats)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, rings, page, listeners, tokenizer, keys or ApiKeys(), on_listening))
+            runner.run(_serve(settings, control, page, listeners, tokenizer, keys or ApiKeys()))
     finally:
         page.close()
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises OSError that names the address."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise OSError(error.errno, f"can't listen on {host} port {port}: {error.strerror}") from error
-    return listener
-
-
 async def _serve(
     settings: FrontSettings,
-    rings: FrontRings | Control,
+    control: Control,
     page: StatsPage,
     listeners: Sequence[socket.socket],
     tokenizer: Tokenizer | None,
     keys: ApiKeys,
-    on_listening: Callable[[str, int], None] | None,
 ) -> None:
     counters, stats, spans = Counters(page, "front"), StatsReader(page), Spans()
     times, ends = Histograms(page, RequestHistogram), RingEnds(page, "front")
@@ -111,22 +84,14 @@ async def _serve(
     parser = Worker("parser")
     generate = GenerateRoutes(settings, backend, admission, counters, times, stats, spans, tokenizer, parser)
     info = InfoRoutes(settings, backend, admission, stats, spans, ends)
-    launched = isinstance(rings, Control)
     shown = PageRoutes(settings, stats, ends)
     tokenize = TokenizeRoutes(settings, tokenizer, parser)
     app = Front(settings, generate, tokenize, info, shown, keys)
-    server = Server(app, settings, admission, counters, shown.feed.close, launched=launched)
-    if isinstance(rings, FrontRings):
-        backend.rewire(rings)
-        watch = asyncio.create_task(server.stop_when(backend.closed))
-    else:
-        rings.on("drain", lambda _: server.drain())
-        watch = asyncio.create_task(follow(rings, backend))
-        watch.add_done_callback(lambda _: server.end())
-    host, port = listeners[0].getsockname()[:2]
+    server = Server(app, settings, admission, counters, shown.feed.close)
+    control.on("drain", lambda _: server.drain())
+    following = asyncio.create_task(follow(control, backend))
+    following.add_done_callback(lambda _: server.end())
     counters.set_ready()
-    if on_listening is not None:
-        on_listening(host, port)
     try:
         with throttled(logging.getLogger("ringserve.front")):
             await server.serve(listeners)
@@ -134,11 +99,11 @@ async def _serve(
         counters.set(FrontCounter.READY, 0)
         parser.close()
         tokenize.close()
-        watch.cancel()
+        following.cancel()
         await backend.close()
         await server.part()
         with contextlib.suppress(asyncio.CancelledError):
-            await watch
+            await following
 
 
 class Server:
@@ -152,12 +117,10 @@ class Server:
         admission: Admission,
         counters: Counters,
         on_shutdown: Callable[[], None],
-        *,
-        launched: bool,
     ) -> None:
         self._serving = Serving(settings, app, BodyMemory(settings))
         self._settings, self._admission, self._counters = settings, admission, counters
-        self._on_shutdown, self._launched = on_shutdown, launched
+        self._on_shutdown = on_shutdown
         self._draining: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._flush_s = _FLUSH_S
@@ -165,7 +128,8 @@ class Server:
     async def serve(self, listeners: Sequence[socket.socket]) -> None:
         """Until `end`, or the end of a drain."""
         loop = asyncio.get_running_loop()
-        with self._signals():
+        loop.add_signal_handler(END, self.end)
+        try:
             accepting = [
                 await loop.create_server(lambda: Connection(self._serving), sock=listener, backlog=_BACKLOG)
                 for listener in listeners
@@ -174,6 +138,8 @@ class Server:
             for server in accepting:
                 server.close()
             await self._shut_down()
+        finally:
+            loop.remove_signal_handler(END)
 
     async def _beat(self) -> None:
         """Ten times a second, so that the launcher can see that this process gets on."""
@@ -219,27 +185,3 @@ class Server:
                 getattr(connection.transport, end)()
         await asyncio.sleep(0)
         self._serving.resets.close()
-
-    async def stop_when(self, event: asyncio.Event) -> None:
-        await event.wait()
-        self._stopping.set()
-
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first signal drains, the second one ends at once; the process exits with 0 either way. A launcher says
-        when to drain, and its signal ends at once."""
-        loop = asyncio.get_running_loop()
-        numbers = (END,) if self._launched else (signal.SIGTERM, signal.SIGINT)
-        for number in numbers:
-            loop.add_signal_handler(number, self._on_signal)
-        try:
-            yield
-        finally:
-            for number in numbers:
-                loop.remove_signal_handler(number)
-
-    def _on_signal(self) -> None:
-        if self._launched or self._draining:
-            self.end()
-        else:
-            self.drain()

@@ -34,8 +34,6 @@ class FrontSettings:
     device: str = "CPU"  # as llm-serving names it
     runner: str = ""  # what computes: model and device, with the word "emulated" where nothing does
     dtype: str = "float16"
-    host: str = "127.0.0.1"
-    port: int = 8835  # 0: any
     body_limit_bytes: int = 4 << 20
     body_memory_bytes: int = 256 << 20  # of all bodies that are being received
     header_limit_bytes: int = 64 << 10

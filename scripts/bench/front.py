@@ -18,10 +18,10 @@ import json
 import multiprocessing
 import os
 import pstats
+import socket
 import statistics
 import time
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import Any
 
 import uvloop
@@ -29,6 +29,8 @@ import uvloop
 import ipc
 from pipeline.front.server import run_front
 from pipeline.front.settings import FrontRings, FrontSettings
+from pipeline.runtime.control_channel import Channel
+from pipeline.runtime.generations import END, Control, Generation
 from pipeline.stats import Counters, StatsHandle, StatsPage, StatsReader
 from pipeline.wire.request import Delta, FinishReason, Submit, unpack_request
 
@@ -46,13 +48,16 @@ class Plan:
     pace_s: float
 
 
-def serve(settings: FrontSettings, rings: FrontRings, stats: StatsHandle, pipe: Connection, profile: bool) -> None:
-    """The front's process; reports its CPU time when asked."""
+def serve(
+    settings: FrontSettings, control: socket.socket, listener: socket.socket, stats: StatsHandle, profile: bool
+) -> None:
+    """The front's process."""
     os.environ.pop("PYTHONASYNCIODEBUG", None)
     profiler = cProfile.Profile()
     if profile:
         profiler.enable()
-    run_front(settings, rings, stats, on_listening=lambda host, port: pipe.send((os.getpid(), port)))
+    listener.setblocking(False)
+    run_front(settings, Control(Channel(control)), stats, [listener])
     if profile:
         profiler.disable()
         pstats.Stats(profiler).sort_stats("tottime").print_stats(28)
@@ -154,20 +159,25 @@ def run(plan: Plan, rounds: int, *, profile: bool) -> list[dict[str, Any]]:
     rings, page = FrontRings(**{name: ring.handle for name, ring in made.items()}), StatsPage.create()
     settings = FrontSettings(
         model_name="null", vocab_size=32000, max_length=1 << 20, max_prompt=4096, max_rows=plan.streams,
-        max_queue=1024, port=0, log_level="warning",
+        max_queue=1024, log_level="warning",
     )  # fmt: skip
-    here, there = spawn.Pipe()
-    front = spawn.Process(target=serve, args=(settings, rings, page.handle, there, profile), name="front")
+    channel, theirs = Channel.pair()  # this process is the front's launcher
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    front = spawn.Process(target=serve, args=(settings, theirs, listener, page.handle, profile), name="front")
     back = spawn.Process(target=answer, args=(rings, page.handle, plan), name="back end")
     try:
         front.start()
         back.start()
-        pid, port = here.recv()
+        fields, fds = Generation(1, {name: ring.handle for name, ring in made.items()}).to_message()
+        channel.send("generation", fds, **fields)
+        assert front.pid is not None
+        pid, port = front.pid, listener.getsockname()[1]
         while not StatsReader(page).ready:
             time.sleep(0.01)
         return [measure(port, pid, api, plan, rounds) for api in BODIES]
     finally:
-        front.terminate()
+        if front.pid is not None:
+            os.kill(front.pid, END)
         front.join(10)
         back.terminate()
         back.join(10)

@@ -27,7 +27,7 @@ from pipeline.stats import StatsPage
 HERE = Path(__file__).parent
 DEFAULTS: dict[str, Any] = {
     "model_name": "tiny", "vocab_size": 1000, "max_length": 4096, "max_prompt": 4000, "max_rows": 8, "max_queue": 100,
-    "port": 0, "keep_alive_s": 5.0, "drain_timeout_s": 5.0,
+    "keep_alive_s": 5.0, "drain_timeout_s": 5.0,
 }  # fmt: skip
 
 
@@ -99,12 +99,9 @@ class Process:
 
 
 class Served:
-    """A front, its peer, and ways to talk to both. The test is the front's launcher.
+    """A front, its peer, and ways to talk to both. The test is its launcher; `wired`: it gives rings at once."""
 
-    `launched`: rings come one generation after the other; else there is one set of them from the beginning.
-    """
-
-    def __init__(self, ring_bytes: int, *, launched: bool = True, wired: bool = True, **settings: Any) -> None:
+    def __init__(self, ring_bytes: int, *, wired: bool = True, **settings: Any) -> None:
         self._ring_bytes = ring_bytes
         self.rings: dict[str, ipc.ByteRing] = {}
         self.stats = StatsPage.create()
@@ -113,25 +110,20 @@ class Served:
         self.http = httpx.Client(timeout=20)
         self.processes: list[Process] = []
         try:
-            self._start_both(settings, launched, wired)
+            self._start_both(settings, wired)
         except BaseException:
             self.stop()
             raise
 
-    def _start_both(self, settings: dict[str, Any], launched: bool, wired: bool) -> None:
-        if not launched:
-            self.make_rings()
-        given = self._theirs.fileno() if launched else self._texts
-        fds = [given] if launched else self._fds
-        self.front = self._start("serve.py", json.dumps(DEFAULTS | settings), json.dumps(given), fds=fds)
+    def _start_both(self, settings: dict[str, Any], wired: bool) -> None:
+        control = self._theirs.fileno()
+        self.front = self._start("serve.py", json.dumps(DEFAULTS | settings), str(control), fds=[control])
         listening = self.front.expect("listening")
         self.port: int = listening["port"]
         self.metrics_port: int | None = listening["metrics_port"]
         self.url = f"http://127.0.0.1:{self.port}"
         self.http.base_url = httpx.URL(self.url)
-        if not launched:
-            self.start_peer()
-        elif wired:
+        if wired:
             self.wire()
 
     def _start(self, script: str, *arguments: str, fds: list[int]) -> Process:

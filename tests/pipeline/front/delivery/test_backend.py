@@ -119,16 +119,6 @@ def test_not_ready(serve):
     assert served.generate("a", max_new_tokens=1).status_code == 200
 
 
-def test_without_a_launcher_it_ends_with_its_rings(serve):
-    served = serve(launched=False)
-    with served.connect() as connection:
-        connection.sendall(post({"inputs": "@hang"}, STREAM))
-        served.peer.expect("submit")
-        served.peer.tell("close")
-        assert read_until(connection, b"}}").startswith(b"HTTP/1.1 503")
-    assert served.front.wait() == 0
-
-
 def test_a_time_limit(serve):
     served = serve(request_timeout_s=0.3)
     answer = served.generate("@hang")
@@ -142,13 +132,12 @@ def test_a_time_limit(serve):
 # ---- the end -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("launched", [True, False], ids=["its launcher says so", "by a signal"])
-def test_a_drain_finishes_what_has_begun(serve, launched):
-    served = serve(launched=launched)
+def test_a_drain_finishes_what_has_begun(serve):
+    served = serve()
     with served.connect() as connection:
         connection.sendall(post({"inputs": "a b @pace=0.02", "parameters": {"max_new_tokens": 30}}, STREAM))
         data = read_until(connection, b"generated_text")
-        served.drain() if launched else served.front.process.terminate()
+        served.drain()
         data += read_all(connection)
     assert data.count(b'"event"') == 30
     assert served.front.wait() == 0
@@ -156,16 +145,15 @@ def test_a_drain_finishes_what_has_begun(serve, launched):
         served.connect()
 
 
-@pytest.mark.parametrize("launched", [True, False], ids=["its launcher's", "anybody's"])
-def test_a_signal_while_it_drains_ends_at_once(serve, launched):
-    served = serve(launched=launched, drain_timeout_s=60)
+def test_a_signal_while_it_drains_ends_at_once(serve):
+    served = serve(drain_timeout_s=60)
     with served.connect() as connection:
         connection.sendall(post({"inputs": "@hang"}, STREAM))
         served.peer.expect("submit")
-        served.drain() if launched else served.front.process.terminate()
+        served.drain()
         served.front.log("draining")
         assert served.front.process.poll() is None
-        served.end() if launched else served.front.process.terminate()
+        served.end()
         assert b"the server is shutting down" in read_all(connection)
     assert served.front.wait() == 0
 

@@ -122,6 +122,8 @@ def test_every_case_over_a_socket(shared, apart):
             got = answers(connection)
         if case.right:
             assert got == ([(200, b"first")] if case.closes else [(200, b"first"), (200, b"follow")]), case
+        elif apart and got == [(200, b"first")]:  # answered before its body came, which then ended the connection
+            assert parse(case.head)[1] is None, case
         else:
             assert len(got) == 1, case
             assert 400 <= got[0][0] < 500, case
