@@ -30,6 +30,7 @@ SERIAL = (
     "scripts/lab/test_processes.py",
     "scripts/bench/test_",
     "scripts/tools/test_check_logits.py",
+    "scripts/tools/test_count_path.py",
     "scripts/verify",
     "server",
     "test_readme.py",

@@ -29,7 +29,6 @@ class BlockStats:
 
     queries: int = 0
     hits: int = 0
-    evictions: int = 0
 
 
 class BlockManager:
@@ -75,7 +74,6 @@ class BlockManager:
         elif self._idle:
             block, _ = self._idle.popitem(last=False)
             self._forget(block)
-            self.stats.evictions += 1
         else:
             return None
         self._references[block] = 1

@@ -42,7 +42,6 @@ class SchedulerStats:
     preemptions: int = 0
     finished: int = 0
     cancelled: int = 0
-    scheduled_tokens: int = 0
 
 
 class Scheduler:
@@ -158,7 +157,6 @@ class Scheduler:
         views.head[Head.TOKENS : Head.DECODE_ROWS + 1] = bucket.tokens, bucket.rows, tokens, rows, decode
         self._columns.advance()
         self._after(chunks)
-        self.stats.scheduled_tokens += tokens
         return Plan(bucket, tokens, rows, decode)
 
     def _isolate(self) -> None:

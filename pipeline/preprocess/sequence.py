@@ -54,11 +54,6 @@ class Sequence:
         return self.known + self.pending
 
     @property
-    def decodes(self) -> bool:
-        """One token short of complete, and that one comes out of a step, not from the prompt."""
-        return self.computed == self.length - 1 and self.computed >= self.known - 1 and self.length > self.prompt
-
-    @property
     def complete(self) -> bool:
         """Nothing more is to be scheduled: what is under way reaches the length limit."""
         return self.length >= self.limit

@@ -1,0 +1,1 @@
+"""How much code one streamed completion runs through."""
