@@ -15,7 +15,8 @@ from pipeline.preprocess.gauges import Gauges
 from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
-from pipeline.wire.request import Admit, Started
+from pipeline.wire.request import Started
+from pipeline.wire.rows import Admit
 from pipeline.wire.step import Head, Shapes, Stamp, results_layout, step_layout
 
 _NS = time.CLOCK_MONOTONIC

@@ -17,7 +17,8 @@ import ipc
 from pipeline.sampling.chooser import Chooser
 from pipeline.sampling.rows import Rows
 from pipeline.stats import Counters, RingEnds, SamplingCounter, StatsPage, StepLog
-from pipeline.wire.request import Delta, FinishReason, unpack_row
+from pipeline.wire.delta import Delta, FinishReason
+from pipeline.wire.rows import unpack_row
 from pipeline.wire.step import Head, Shapes, Stamp, logits_layout, results_layout, tokens_layout
 
 _NS = time.CLOCK_MONOTONIC

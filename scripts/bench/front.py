@@ -32,7 +32,8 @@ from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.runtime.control_channel import Channel
 from pipeline.runtime.generations import END, Control, Generation
 from pipeline.stats import Counters, StatsHandle, StatsPage, StatsReader
-from pipeline.wire.request import Delta, FinishReason, Submit, unpack_request
+from pipeline.wire.delta import Delta, FinishReason
+from pipeline.wire.request import Submit, unpack_request
 
 BODIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llm-serving": ("/models/llama2/generate_stream", {"inputs": "x", "parameters": {}}),

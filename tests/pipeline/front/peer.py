@@ -20,17 +20,8 @@ import numpy as np
 
 import ipc
 from pipeline.stats import Counters, InferenceCounter, PreprocessCounter, StatsHandle, StatsPage, StepLog
-from pipeline.wire.request import (
-    Accepted,
-    Cancel,
-    Choice,
-    Delta,
-    FinishReason,
-    Refused,
-    Started,
-    Submit,
-    unpack_request,
-)
+from pipeline.wire.delta import Delta, FinishReason
+from pipeline.wire.request import Accepted, Cancel, Choice, Refused, Started, Submit, unpack_request
 from pipeline.wire.step import HEADER_WORDS, STAMP_WORDS, Head
 
 
