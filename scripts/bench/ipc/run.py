@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import statistics
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -17,11 +15,12 @@ from typing import Any
 from scripts.bench.ipc.death import measure_deaths
 from scripts.bench.ipc.plan import Effort, cpu_pairs, round_pairs
 from scripts.bench.ipc.spec import PairSpec
-from scripts.lab.clock import can_pin, machine_busy_seconds
+from scripts.lab.arguments import Say
+from scripts.lab.clock import can_pin
+from scripts.lab.others import Others
 from scripts.lab.paths import ROOT
 
 Row = dict[str, Any]
-Say = Callable[[str], None]
 
 LIMIT_S = 180
 FIGURES = ("p50_us", "p99_us", "p999_us", "max_us", "msgs_per_s")
@@ -38,7 +37,7 @@ class Bench:
         self._seen: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
 
     def run(self) -> Row:
-        start, busy_before = time.perf_counter(), machine_busy_seconds()
+        others = Others()
         pins = (True, False) if can_pin() else (False,)
         for number in range(self.effort.rounds):
             for pinned in pins:
@@ -55,7 +54,7 @@ class Bench:
             "peer_death": measure_deaths(self.effort.deaths) if "ring" in self.names else None,
             "skipped": self.skipped,
             "rounds": self.effort.rounds,
-            "cpu_busy_elsewhere_pct": _elsewhere(start, busy_before),
+            "cpu_busy_elsewhere_pct": others.percent() / (os.cpu_count() or 1),
         }
 
     def _measure(self, spec: PairSpec) -> None:
@@ -80,7 +79,7 @@ class Bench:
 def run_pair(spec: PairSpec) -> Row:
     """A process group of its own, so that nothing outlives it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "scripts.bench.ipc.leader", spec.to_text()]
+    command = [sys.executable, "-m", "scripts.bench.ipc.pair", spec.to_text()]
     leader = subprocess.Popen(
         command, env=environment, process_group=0, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -120,13 +119,3 @@ def _cpu_rows(rows: list[Row]) -> list[Row]:
             use[f"{row['mode']}_leader_pct"] = row["leader_cpu_pct"]
             use[f"{row['mode']}_follower_pct"] = row["follower_cpu_pct"]
     return list(found.values())
-
-
-def _elsewhere(start: float, busy_before: float) -> float:
-    """What others took of the machine meanwhile, in percent of all CPUs: above a few percent, run it again."""
-    ours = 0.0
-    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-        usage = resource.getrusage(who)
-        ours += usage.ru_utime + usage.ru_stime
-    available = (time.perf_counter() - start) * (os.cpu_count() or 1)
-    return max(0.0, 100 * (machine_busy_seconds() - busy_before - ours) / available)

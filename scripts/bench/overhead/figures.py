@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from scripts.bench.overhead.measure import Cell, Plan, Results
 from scripts.bench.overhead.stamps import Part
 from scripts.bench.overhead.variants import DEFAULT, REPLACED
+from scripts.lab.goals import Goal
 
 GOALS_MS = {22.5: {1: 0.15, 32: 0.5}, 5.0: {1: 0.25, 32: 0.8}}
 """Host overhead per step, median, by device and batch."""
@@ -42,49 +43,36 @@ class Figures:
     parts: dict[str, Part]
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
-    what: str
-    measured: float
-    goal: float
-    unit: str
-    at_least: bool = False
-
-    @property
-    def met(self) -> bool:
-        return self.measured >= self.goal if self.at_least else self.measured <= self.goal
-
-    def told(self) -> dict[str, Any]:
-        return asdict(self) | {"met": self.met}
-
-
 def figures(results: Results, plan: Plan) -> list[Figures]:
     every = [_figures(variant.name, batch, results) for variant in plan.variants for batch in plan.batches]
     replaced = {row.batch: row.overhead_p50_ms for row in every if row.variant == REPLACED}
-    return [_with_ratio(row, replaced.get(row.batch)) for row in every]
+    return [
+        replace(row, ratio_to_replaced=_round(replaced[row.batch] / row.overhead_p50_ms))
+        if row.batch in replaced and row.overhead_p50_ms > 0
+        else row
+        for row in every
+    ]
 
 
 def _figures(variant: str, batch: int, results: Results) -> Figures:
-    cells = results.cells[variant, batch]
+    cells = results[variant, batch]
     itl = np.array([(*np.percentile(cell.itl_ms, [50, 99]), cell.itl_ms.mean()) for cell in cells])
     bare = np.array([(*np.percentile(cell.bare_ms, [50, 99]), cell.bare_ms.mean()) for cell in cells])
-    over = itl - bare[:, [0, 0, 2]]
-    late = [_late_us(cell) for cell in cells]
-    (itl50, itl99, _), (over50, over99, over_mean) = np.median(itl, axis=0), np.median(over, axis=0)
-    bare50, bare99, _ = np.median(bare, axis=0)
+    over = np.median(itl - bare[:, [0, 0, 2]], axis=0)
+    itl, bare = np.median(itl, axis=0), np.median(bare, axis=0)
     return Figures(
         variant=variant,
         batch=batch,
         rounds=len(cells),
         tokens=sum(cell.itl_ms.size for cell in cells),
-        itl_p50_ms=_round(itl50),
-        itl_p99_ms=_round(itl99),
-        bare_p50_ms=_round(bare50),
-        bare_p99_ms=_round(bare99),
-        overhead_p50_ms=_round(over50),
-        overhead_p99_ms=_round(over99),
-        overhead_mean_ms=_round(over_mean),
-        late_us=_median(late),
+        itl_p50_ms=_round(itl[0]),
+        itl_p99_ms=_round(itl[1]),
+        bare_p50_ms=_round(bare[0]),
+        bare_p99_ms=_round(bare[1]),
+        overhead_p50_ms=_round(over[0]),
+        overhead_p99_ms=_round(over[1]),
+        overhead_mean_ms=_round(over[2]),
+        late_us=_median([_late_us(cell) for cell in cells]),
         residual_us=_median([cell.residual_us for cell in cells]),
         ratio_to_replaced=None,
         cpu_percent=_medians([cell.cpu_percent for cell in cells]),
@@ -114,15 +102,6 @@ def _parts(rounds: list[dict[str, Part]]) -> dict[str, Part]:
     names = set.intersection(*(set(parts) for parts in rounds))
     every = {name: np.array([list(asdict(parts[name]).values()) for parts in rounds]) for name in sorted(names)}
     return {name: Part(*np.round(np.median(values, axis=0), 2).tolist()) for name, values in every.items()}
-
-
-def _with_ratio(row: Figures, replaced_ms: float | None) -> Figures:
-    if replaced_ms is None or row.overhead_p50_ms <= 0:
-        return row
-    return Figures(
-        **{name: getattr(row, name) for name in row.__slots__}
-        | {"ratio_to_replaced": _round(replaced_ms / row.overhead_p50_ms)}
-    )
 
 
 def goals(rows: list[Figures], step_ms: float | None) -> list[Goal]:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.bench.overhead.client import Question, StreamError, Streams, serve_client
+from scripts.bench.overhead.client import Question, Streams, serve_client
 from scripts.bench.overhead.device import PROMPT_ROOM, Device, serve_bare_steps
 from scripts.bench.overhead.servers import Server, started
 from scripts.bench.overhead.stamps import BETWEEN, Part, Stamps, read_stamps
 from scripts.bench.overhead.variants import Variant
 from scripts.bench.overhead.workers import ask, worker
+from scripts.lab.arguments import Say
+from scripts.lab.errors import BenchError
 
-MAX_BATCH = 256
 SETTLING = 5  # tokens after the last stream has begun that do not count
 _BARE_STEPS = 20  # of which the length of a cell is reckoned
 Float64 = NDArray[np.float64]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,6 @@ class Plan:
 
     def check(self) -> None:
         """Raises ValueError for what can't be measured."""
-        if not self.batches or min(self.batches) < 1 or max(self.batches) > MAX_BATCH:
-            raise ValueError(f"--batches: numbers from 1 to {MAX_BATCH} expected, separated by commas")
-        if self.seconds <= 0 or self.rounds < 1:
-            raise ValueError("--seconds must be above 0, --rounds at least 1")
         if self.device.step_ms is not None:
             self.tokens(self.device.step_ms)
 
@@ -70,25 +67,15 @@ class Cell:
     texts: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class Results:
-    """Cells by (variant, batch), one per round."""
-
-    cells: dict[tuple[str, int], list[Cell]] = field(default_factory=dict)
-
-    def add(self, variant: str, batch: int, cell: Cell) -> None:
-        self.cells.setdefault((variant, batch), []).append(cell)
-
-
-class TextError(Exception):
-    """Two variants gave different texts for the same prompts: one of them is wrong."""
+Results = dict[tuple[str, int], list[Cell]]
+"""By variant and batch, one cell per round."""
 
 
 def measure(plan: Plan, directory: Path, say: Say) -> Results:
-    """Raises StreamError, ServerError, TextError, ValueError."""
+    """Raises BenchError, ValueError."""
     rows = max(plan.batches)
     file = plan.device.write(directory / "server.yaml", rows)
-    results = Results()
+    results: Results = defaultdict(list)
     with worker(serve_client) as client, worker(serve_bare_steps, file) as bare:
         for number in range(plan.rounds):
             order = plan.variants if number % 2 == 0 else plan.variants[::-1]
@@ -96,7 +83,8 @@ def measure(plan: Plan, directory: Path, say: Say) -> Results:
                 say(f"{plan.device.name}: round {number + 1} of {plan.rounds}: {variant.name}")
                 with started(variant, file, plan.batches, plan.overrides) as server:
                     for batch in plan.batches:
-                        results.add(variant.name, batch, Cells(plan, variant, server, client, bare).run(batch))
+                        cell = Cells(plan, variant, server, client, bare).run(batch)
+                        results[variant.name, batch].append(cell)
             _compare_round(results, plan)
     return results
 
@@ -159,20 +147,21 @@ def inter_token_ms(times_ns: NDArray[np.int64]) -> Float64:
     inside = (times_ns[:, :-1] >= begin) & (times_ns[:, 1:] <= end)
     chosen: Float64 = gaps[inside] / 1e6
     if not chosen.size:
-        raise StreamError("the streams did not overlap: --seconds is too short for this batch")
+        raise BenchError("the streams did not overlap: --seconds is too short for this batch")
     return chosen
 
 
 def _compare_round(results: Results, plan: Plan) -> None:
     names = [variant.name for variant in plan.variants if variant.greedy]
     for batch in plan.batches:
-        compare_texts({name: results.cells[name, batch][-1].texts for name in names}, batch)
+        compare_texts({name: results[name, batch][-1].texts for name in names}, batch)
 
 
 def compare_texts(texts: dict[str, Sequence[str]], batch: int) -> None:
-    """All variants were asked for the same; one whose cell was longer said more. Raises TextError."""
+    """All variants were asked for the same; one whose cell was longer said more. Raises BenchError:
+    one of them is wrong."""
     for name, text in texts.items():
         reference = next(iter(texts))
         pairs = zip(text, texts[reference], strict=True)
         if not all(mine.startswith(theirs) or theirs.startswith(mine) for mine, theirs in pairs):
-            raise TextError(f"{name} and {reference} gave different texts at batch {batch}")
+            raise BenchError(f"{name} and {reference} gave different texts at batch {batch}")

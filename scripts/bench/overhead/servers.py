@@ -5,27 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+from urllib.parse import urlsplit
 
 from scripts.bench.overhead.replaced.server import serve_replaced
 from scripts.bench.overhead.variants import Variant
+from scripts.lab import ringserve as lab
 from scripts.lab.clock import cpu_seconds
+from scripts.lab.errors import BenchError
 
-START_TIMEOUT_S = 120.0
-
-
-class ServerError(Exception):
-    """A server did not start."""
+_START_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +56,7 @@ class Server:
 def started(
     variant: Variant, file: Path, batches: tuple[int, ...], overrides: Sequence[str] = ()
 ) -> Iterator[Server]:
-    """Raises ServerError."""
+    """Raises BenchError."""
     context = _replaced(file, batches) if variant.replaced else ringserve(file, (*variant.overrides, *overrides))
     with context as server:
         yield server
@@ -69,36 +64,10 @@ def started(
 
 @contextlib.contextmanager
 def ringserve(file: Path, overrides: Sequence[str] = ()) -> Iterator[Server]:
-    """As a user starts it. Raises ServerError."""
-    sets = [word for override in overrides for word in ("--set", override)]
-    command = [sys.executable, "-m", "pipeline.launch", "--config", str(file), *sets]
-    with file.with_suffix(".log").open("w+", encoding="utf-8") as log:
-        began = time.monotonic()
-        process = subprocess.Popen(command, stderr=log, start_new_session=True)
-        try:
-            port = _port(process, log)
-            yield Server(port, {"launcher": process.pid, **_stages(process.pid)}, time.monotonic() - began)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(40)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
-def _port(process: subprocess.Popen[bytes], log: IO[str]) -> int:
-    """What the launcher says when it listens."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while process.poll() is None and time.monotonic() < deadline:
-        log.seek(0)
-        said = log.read()
-        if "try: curl" in said:
-            address = next(line for line in said.splitlines() if "listening on" in line)
-            return int(address.rsplit(":", 1)[1])
-        time.sleep(0.02)
-    log.seek(0)
-    raise ServerError(f"RingServe did not start:\n{log.read()}")
+    """As a user starts it. Raises BenchError."""
+    with lab.ringserve(file, overrides, file.with_suffix(".log")) as running:
+        pids = {"launcher": running.pid, **_stages(running.pid)}
+        yield Server(urlsplit(running.base_url).port or 0, pids, running.ready_s)
 
 
 def _stages(launcher: int) -> dict[str, int]:
@@ -117,13 +86,13 @@ def _replaced(file: Path, batches: tuple[int, ...]) -> Iterator[Server]:
     process.start()
     there.close()
     try:
-        if not here.poll(START_TIMEOUT_S):
-            raise ServerError("the replaced data path did not start")
+        if not here.poll(_START_TIMEOUT_S):
+            raise BenchError("the replaced data path did not start")
         port, agent = here.recv()
         assert process.pid is not None
         yield Server(port, {"server": process.pid, "agent": agent}, time.monotonic() - began)
     except EOFError as error:
-        raise ServerError("the replaced data path ended while it started") from error
+        raise BenchError("the replaced data path ended while it started") from error
     finally:
         process.terminate()
         process.join(20)

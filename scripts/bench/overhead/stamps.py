@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
+Step = dict[str, tuple[float, float]]
+"""Begin and duration in µs, by name."""
 
 BETWEEN = ("wait", "launch", "device")
 """What lies between two tokens; the sum of the means is the mean time between two tokens."""
@@ -53,9 +55,8 @@ def read_stamps(events: list[dict[str, Any]], batch: int) -> Stamps | None:
     return Stamps(parts, int(1e3 * computed.min()), int(1e3 * max(sum(step["device"]) for _, step in followers)))
 
 
-def _by_step(events: list[dict[str, Any]], batch: int) -> dict[int, dict[str, tuple[float, float]]]:
-    """Begin and duration in µs, by step and name."""
-    steps: dict[int, dict[str, tuple[float, float]]] = {}
+def _by_step(events: list[dict[str, Any]], batch: int) -> dict[int, Step]:
+    steps: dict[int, Step] = {}
     for event in events:
         args = event.get("args", {})
         if args.get("decode_rows") == args.get("tokens") == batch:
@@ -63,11 +64,11 @@ def _by_step(events: list[dict[str, Any]], batch: int) -> dict[int, dict[str, tu
     return steps
 
 
-def _durations(name: str, steps: list[dict[str, tuple[float, float]]]) -> Float64:
+def _durations(name: str, steps: list[Step]) -> Float64:
     return np.array([parts[name][1] for parts in steps if name in parts])
 
 
-def _feedback(followers: list[tuple[dict[str, tuple[float, float]], dict[str, tuple[float, float]]]]) -> Float64:
+def _feedback(followers: list[tuple[Step, Step]]) -> Float64:
     """From the tokens to the start of the next step, where inference had to wait for them."""
     both = [(before, parts) for before, parts in followers if "sample" in before]
     chosen, launched = (

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+
+from scripts.lab.arguments import named
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +21,7 @@ class Variant:
 
 
 _PLAIN, _LOGITS = "pipeline.overlap=false", "pipeline.greedy_on_device=false"
-
-VARIANTS = (
+_ALL = (
     Variant("ringserve", "llm-serving's API, greedy; configured by default", token_ids=True),
     Variant("plain", "the same without overlap", overrides=(_PLAIN,), token_ids=True),
     Variant("host", "all logits to the host", overrides=(_LOGITS,)),
@@ -27,14 +30,7 @@ VARIANTS = (
     Variant("sampled", "temperature 0.8, top_k 40, top_p 0.95", "sampled", greedy=False),
     Variant("replaced", "llm-serving's data path: text over TCP, nine segments, lists; greedy", replaced=True),
 )
-REPLACED = "replaced"
-DEFAULT = "ringserve"
+VARIANTS: Mapping[str, Variant] = MappingProxyType({variant.name: variant for variant in _ALL})
+REPLACED, DEFAULT = "replaced", "ringserve"
 
-
-def choose(names: str) -> tuple[Variant, ...]:
-    """Those that are named, separated by commas. Raises ValueError for an unknown one."""
-    known = {variant.name: variant for variant in VARIANTS}
-    wanted = names.split(",")
-    if unknown := [name for name in wanted if name not in known]:
-        raise ValueError(f"unknown variant {unknown[0]!r}; there are {', '.join(known)}")
-    return tuple(known[name] for name in wanted)
+choose = named("variant", VARIANTS)

@@ -133,4 +133,4 @@ def test_a_missing_rival_is_a_note(tmp_path, monkeypatch):
 def test_an_unknown_transport_is_refused():
     done = run("--only", "carrier-pigeon")
     assert done.returncode == 2
-    assert "no transport 'carrier-pigeon'; there are ring, " in done.stderr
+    assert "unknown transport 'carrier-pigeon'; there are ring, " in done.stderr

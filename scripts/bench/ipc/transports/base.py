@@ -6,9 +6,9 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from scripts.bench.ipc.payload import Buffer, Fill, Touch, make_payload
 from scripts.bench.ipc.spec import Access, Job, PairSpec
@@ -33,6 +33,29 @@ class Channel:
     receive_run: Callable[[int], None] | None = None
 
 
+def send_in_batches(send: Callable[[], object], batch: int) -> Callable[[int], None]:
+    """`send` sends `batch` messages."""
+
+    def run(count: int) -> None:
+        for _ in range(count // batch):
+            send()
+
+    return run
+
+
+def receive_in_batches(receive: Callable[[], Sequence[Buffer]], touch: Touch) -> Callable[[int], None]:
+    """`receive` gives what there is."""
+
+    def run(count: int) -> None:
+        while count:
+            got = receive()
+            for message in got:
+                touch(message)
+            count -= len(got)
+
+    return run
+
+
 class Transport(ABC):
     """Both ends of a two-way link. The leader calls prepare, start, connect; the follower attach."""
 
@@ -54,8 +77,8 @@ class Transport(ABC):
         """Leader: make what the follower will attach to. Raises ImportError where the package is missing."""
 
     @abstractmethod
-    def attach(self, ticket: str) -> None:
-        """Follower: attach to what the leader made."""
+    def attach(self, ticket: Any) -> None:
+        """Follower: attach to what the leader made. A text; queues come as they are."""
 
     @abstractmethod
     def channel(self, access: Access, fill: Fill, touch: Touch, batch: int) -> Channel: ...
@@ -78,7 +101,7 @@ class Transport(ABC):
 
     def start(self) -> Follower:
         """A plain new process; descriptors are passed on, nothing is forked."""
-        command = [sys.executable, "-m", "scripts.bench.ipc.follower", self.spec.to_text(), self.ticket()]
+        command = [sys.executable, "-m", "scripts.bench.ipc.pair", self.spec.to_text(), self.ticket()]
         return subprocess.Popen(command, pass_fds=self.fds())
 
     # The raw limit in C replaces the following two; everything else is driven from Python.
@@ -104,9 +127,3 @@ class Transport(ABC):
         for _ in range(job.count):
             receive()
             send()
-
-
-def check(touched: object, payload: Buffer, touch: Touch) -> None:
-    """A benchmark of a transport that loses bytes is worth nothing."""
-    if touched != touch(payload):
-        raise RuntimeError("the message that arrived is not the one that was sent")

@@ -12,27 +12,13 @@ from numpy.typing import NDArray
 
 from model.emulated import EmulatedRunner, EmulatedSettings
 from model.runner import Bucket, StepInputs
-from scripts.bench.overhead.replaced.segments import (
-    BLOCK_TABLES,
-    CURRENT_INDEX,
-    GENERATION,
-    GENERATION_WORDS,
-    INPUT_IDS,
-    LOGITS,
-    MASK,
-    OUTPUTS,
-    SLOT_MAPPING,
-    VALID_LENGTH,
-    Sizes,
-    array,
-    parse_shape,
-)
+from scripts.bench.overhead.replaced import segments as seg
 
 Int32 = NDArray[np.int32]
 
 
 def run_agent(
-    port: int, names: list[str], sizes: Sizes, settings: EmulatedSettings, batches: tuple[int, ...]
+    port: int, names: list[str], sizes: seg.Sizes, settings: EmulatedSettings, batches: tuple[int, ...]
 ) -> None:
     """Until the server hangs up."""
     agent = Agent(names, sizes, settings, batches)
@@ -48,9 +34,15 @@ def run_agent(
 class Agent:
     """`batches`: the numbers of rows that decode steps may have."""
 
-    def __init__(self, names: list[str], sizes: Sizes, settings: EmulatedSettings, batches: tuple[int, ...]) -> None:
-        buckets = sorted({*(Bucket(batch, batch) for batch in batches), Bucket(sizes.length, 1)}, key=_size)
-        self.runner = EmulatedRunner(dataclasses.replace(settings, buckets=tuple(buckets)))
+    def __init__(
+        self, names: list[str], sizes: seg.Sizes, settings: EmulatedSettings, batches: tuple[int, ...]
+    ) -> None:
+        buckets = {*(Bucket(batch, batch) for batch in batches), Bucket(sizes.length, 1)}
+        self.runner = EmulatedRunner(
+            dataclasses.replace(
+                settings, buckets=tuple(sorted(buckets, key=lambda bucket: (bucket.tokens, bucket.rows)))
+            )
+        )
         self.runner.load()
         self._names, self._sizes = names, sizes
 
@@ -66,13 +58,13 @@ class Agent:
                 segment.close()
 
     def _prefill(self, segments: list[SharedMemory], command: str) -> None:
-        ids_shape, table_shape, slot_shape = map(parse_shape, command.split("_"))
-        row = int(array(segments[CURRENT_INDEX], (self._sizes.rows,))[0])
-        length = int(array(segments[VALID_LENGTH], (self._sizes.rows,))[row])
+        ids_shape, table_shape, slot_shape = map(seg.parse_shape, command.split("_"))
+        row = int(seg.array(segments[seg.CURRENT_INDEX], (self._sizes.rows,))[0])
+        length = int(seg.array(segments[seg.VALID_LENGTH], (self._sizes.rows,))[row])
         ids = self._padded_ids(segments, [row], [length]).reshape(ids_shape[-1])
-        slots = array(segments[SLOT_MAPPING], slot_shape).copy()
+        slots = seg.array(segments[seg.SLOT_MAPPING], slot_shape).copy()
         positions = np.arange(ids.size, dtype=np.int32)
-        tables = array(segments[BLOCK_TABLES], table_shape).copy()
+        tables = seg.array(segments[seg.BLOCK_TABLES], table_shape).copy()
         one = np.array([length], np.int32)
         logits = self._run(StepInputs(ids, positions, slots, one, one.copy(), one - 1, tables))
         self._answer(segments, logits, [row])
@@ -81,12 +73,12 @@ class Agent:
         _, batch, flags, tables_text, slots_text = command.split("_")
         rows = int(batch)
         valid = [int(flag) for flag in flags]
-        lengths = array(segments[VALID_LENGTH], (self._sizes.rows,))[:rows].copy()
-        np.copy(array(segments[GENERATION], (self._sizes.rows, GENERATION_WORDS), np.float32))
-        np.copy(array(segments[MASK], (self._sizes.rows,)))
+        lengths = seg.array(segments[seg.VALID_LENGTH], (self._sizes.rows,))[:rows].copy()
+        np.copy(seg.array(segments[seg.GENERATION], (self._sizes.rows, seg.GENERATION_WORDS), np.float32))
+        np.copy(seg.array(segments[seg.MASK], (self._sizes.rows,)))
         padded = self._padded_ids(segments, list(range(rows)), lengths.tolist())
-        tables = array(segments[BLOCK_TABLES], parse_shape(tables_text)).copy()
-        slots = array(segments[SLOT_MAPPING], parse_shape(slots_text)).copy()
+        tables = seg.array(segments[seg.BLOCK_TABLES], seg.parse_shape(tables_text)).copy()
+        slots = seg.array(segments[seg.SLOT_MAPPING], seg.parse_shape(slots_text)).copy()
         live = [row for row in range(rows) if valid[row]]
         order = np.array(live + [row for row in range(rows) if not valid[row]])  # padding must come last
         last = np.maximum(lengths[order] - 1, 0)
@@ -99,7 +91,7 @@ class Agent:
     def _padded_ids(self, segments: list[SharedMemory], rows: list[int], lengths: list[int]) -> Int32:
         """`[rows, full length]`: every sequence copied and padded again."""
         length = self._sizes.length
-        every = array(segments[INPUT_IDS], (self._sizes.rows, length))
+        every = seg.array(segments[seg.INPUT_IDS], (self._sizes.rows, length))
         padded = [np.pad(every[row, :used], (0, length - used)) for row, used in zip(rows, lengths, strict=True)]
         return np.stack(padded)
 
@@ -113,13 +105,5 @@ class Agent:
         values = []
         for place in range(len(rows)):  # one by one, as it is done there
             values.append(logits[place][tokens[place]])
-        outputs, scores = (array(segments[index], (self._sizes.rows,), kind) for index, kind in _ANSWERS)
-        outputs[rows] = tokens[: len(rows)]
-        scores[rows] = values
-
-
-_ANSWERS = ((OUTPUTS, np.int32), (LOGITS, np.float32))
-
-
-def _size(bucket: Bucket) -> tuple[int, int]:
-    return bucket.tokens, bucket.rows
+        seg.array(segments[seg.OUTPUTS], (self._sizes.rows,))[rows] = tokens[: len(rows)]
+        seg.array(segments[seg.LOGITS], (self._sizes.rows,), np.float32)[rows] = values

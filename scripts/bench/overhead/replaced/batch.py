@@ -9,22 +9,7 @@ from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
 
-from scripts.bench.overhead.replaced.segments import (
-    BLOCK_TABLES,
-    CURRENT_INDEX,
-    GENERATION,
-    GENERATION_WORDS,
-    INPUT_IDS,
-    LOGITS,
-    MASK,
-    OUTPUTS,
-    SLOT_MAPPING,
-    VALID_LENGTH,
-    Sizes,
-    array,
-    decode_command,
-    prefill_command,
-)
+from scripts.bench.overhead.replaced import segments as seg
 
 
 @dataclass(slots=True)
@@ -45,7 +30,12 @@ class Batch:
     """One step at a time, each from beginning to end; `step` returns when the agent has answered."""
 
     def __init__(
-        self, agent: socket.socket, segments: list[SharedMemory], sizes: Sizes, blocks: int, batches: tuple[int, ...]
+        self,
+        agent: socket.socket,
+        segments: list[SharedMemory],
+        sizes: seg.Sizes,
+        blocks: int,
+        batches: tuple[int, ...],
     ) -> None:
         self.waiting: deque[Entry] = deque()
         self._agent, self._segments, self._sizes = agent, segments, sizes
@@ -68,13 +58,13 @@ class Batch:
         entry.row = self._rows.index(None)
         self._rows[entry.row] = entry
         self._grow(entry)
-        array(segments[INPUT_IDS], (sizes.rows, sizes.length))[entry.row, :prompt] = entry.tokens
-        array(segments[VALID_LENGTH], (sizes.rows,))[entry.row] = prompt
-        array(segments[CURRENT_INDEX], (sizes.rows,))[0] = entry.row
+        seg.array(segments[seg.INPUT_IDS], (sizes.rows, sizes.length))[entry.row, :prompt] = entry.tokens
+        seg.array(segments[seg.VALID_LENGTH], (sizes.rows,))[entry.row] = prompt
+        seg.array(segments[seg.CURRENT_INDEX], (sizes.rows,))[0] = entry.row
         slots = [self._slot(entry, position) for position in range(prompt)] + [-1] * (sizes.length - prompt)
-        array(segments[BLOCK_TABLES], (1, sizes.width))[:] = np.array([self._table(entry)], np.int32)
-        array(segments[SLOT_MAPPING], (sizes.length,))[:] = np.array(slots, np.int32)
-        self._ask(prefill_command((1, sizes.length), (1, sizes.width), (sizes.length,)))
+        seg.array(segments[seg.BLOCK_TABLES], (1, sizes.width))[:] = np.array([self._table(entry)], np.int32)
+        seg.array(segments[seg.SLOT_MAPPING], (sizes.length,))[:] = np.array(slots, np.int32)
+        self._ask(seg.prefill_command((1, sizes.length), (1, sizes.width), (sizes.length,)))
         return self._collect([entry])
 
     def _decode(self) -> list[tuple[Entry, int, float]]:
@@ -82,8 +72,8 @@ class Batch:
         used = 1 + max(row for row, entry in enumerate(self._rows) if entry)
         batch = next(size for size in self._batches if size >= used)
         rows = self._rows[:batch]
-        ids = array(segments[INPUT_IDS], (sizes.rows, sizes.length))
-        lengths = array(segments[VALID_LENGTH], (sizes.rows,))
+        ids = seg.array(segments[seg.INPUT_IDS], (sizes.rows, sizes.length))
+        lengths = seg.array(segments[seg.VALID_LENGTH], (sizes.rows,))
         generation, mask = [], []
         tables, slots, valid = [], [], []
         for row, entry in enumerate(rows):
@@ -100,11 +90,13 @@ class Batch:
             lengths[row] = len(entry.tokens)
             tables.append(self._table(entry))
             slots.append(self._slot(entry, position))
-        array(segments[GENERATION], (sizes.rows, GENERATION_WORDS), np.float32)[:batch] = np.array(generation)
-        array(segments[MASK], (sizes.rows,))[:batch] = np.array(mask)
-        array(segments[BLOCK_TABLES], (batch, sizes.width))[:] = np.array(tables, np.int32)
-        array(segments[SLOT_MAPPING], (batch,))[:] = np.array(slots, np.int32)
-        self._ask(decode_command(batch, valid, (batch, sizes.width), (batch,)))
+        seg.array(segments[seg.GENERATION], (sizes.rows, seg.GENERATION_WORDS), np.float32)[:batch] = np.array(
+            generation
+        )
+        seg.array(segments[seg.MASK], (sizes.rows,))[:batch] = np.array(mask)
+        seg.array(segments[seg.BLOCK_TABLES], (batch, sizes.width))[:] = np.array(tables, np.int32)
+        seg.array(segments[seg.SLOT_MAPPING], (batch,))[:] = np.array(slots, np.int32)
+        self._ask(seg.decode_command(batch, valid, (batch, sizes.width), (batch,)))
         return self._collect([entry for entry in rows if entry])
 
     def _ask(self, command: bytes) -> None:
@@ -114,8 +106,8 @@ class Batch:
             raise ConnectionError("the agent is gone")
 
     def _collect(self, entries: list[Entry]) -> list[tuple[Entry, int, float]]:
-        outputs = array(self._segments[OUTPUTS], (self._sizes.rows,)).tolist()
-        logits = array(self._segments[LOGITS], (self._sizes.rows,), np.float32).tolist()
+        outputs = seg.array(self._segments[seg.OUTPUTS], (self._sizes.rows,)).tolist()
+        logits = seg.array(self._segments[seg.LOGITS], (self._sizes.rows,), np.float32).tolist()
         news = []
         for entry in entries:
             token = outputs[entry.row]

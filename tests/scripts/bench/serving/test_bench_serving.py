@@ -240,7 +240,7 @@ def test_what_cannot_be_run_is_told(arguments, word):
 
 
 def test_a_real_device_has_no_time_scale_and_a_server_that_cannot_start_is_told(config):
-    done = run("--config", Path(__file__).parents[3] / "configs" / "demo.yaml", "--time-scale", 2)
+    done = run("--config", Path(__file__).parents[4] / "configs" / "demo.yaml", "--time-scale", 2)
     assert done.returncode == 1
     assert "only an emulated device can be made faster" in done.stderr
     done = run("--config", config, "--set", "pipeline.hosts=192.0.2.1", "--num-prompts", 1)

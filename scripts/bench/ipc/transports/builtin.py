@@ -1,0 +1,127 @@
+"""What Python brings: TCP over the loopback device, `multiprocessing.Pipe`, `multiprocessing.Queue`."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import queue
+import select
+import socket
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+from scripts.bench.ipc.payload import Fill, Touch
+from scripts.bench.ipc.spec import Access
+from scripts.bench.ipc.transports.base import WAIT_S, Channel, Follower, Transport
+
+
+class Tcp(Transport):
+    """With TCP_NODELAY."""
+
+    name = "tcp"
+    title = "TCP loopback"
+    cost = 4
+
+    def prepare(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+
+    def ticket(self) -> str:
+        return str(self.listener.getsockname()[1])
+
+    def connect(self) -> None:
+        self._adopt(self.listener.accept()[0])
+
+    def attach(self, ticket: str) -> None:
+        self._adopt(socket.create_connection(("127.0.0.1", int(ticket))))
+
+    def _adopt(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = connection
+
+    def wait(self, seconds: float) -> None:
+        select.select([self.socket], [], [], seconds)
+
+    def channel(self, access: Access, fill: Fill, touch: Touch, batch: int) -> Channel:
+        recv_into, size = self.socket.recv_into, self.size
+        buffer = memoryview(bytearray(size))
+
+        def receive() -> object:
+            got = recv_into(buffer)
+            while got < size:
+                more = recv_into(buffer[got:])
+                if not more:
+                    raise ConnectionError("the other side closed the connection")
+                got += more
+            return touch(buffer)
+
+        return Channel(partial(self.socket.sendall, bytes(self.payload)), receive)
+
+
+class MpPipe(Transport):
+    """A socket pair, bytes without pickling."""
+
+    name = "pipe"
+    title = "multiprocessing.Pipe"
+    cost = 4
+
+    def prepare(self) -> None:
+        self.connection, self.other = multiprocessing.Pipe()
+
+    def ticket(self) -> str:
+        return str(self.other.fileno())
+
+    def fds(self) -> tuple[int, ...]:
+        return (self.other.fileno(),)
+
+    def connect(self) -> None:
+        self.other.close()  # so that a follower that dies is an end of file
+
+    def attach(self, ticket: str) -> None:
+        self.connection = Connection(int(ticket))
+
+    def wait(self, seconds: float) -> None:
+        self.connection.poll(seconds)
+
+    def channel(self, access: Access, fill: Fill, touch: Touch, batch: int) -> Channel:
+        recv_bytes = self.connection.recv_bytes
+        return Channel(partial(self.connection.send_bytes, bytes(self.payload)), lambda: touch(recv_bytes()))
+
+
+class SpawnedTransport(Transport):
+    """A pair of queues, which travel only to a child that `multiprocessing` spawns."""
+
+    there: Any
+    back: Any
+
+    def start(self) -> Follower:
+        from scripts.bench.ipc.pair import follow
+
+        arguments = (self.spec, (self.there, self.back))
+        process = multiprocessing.get_context("spawn").Process(target=follow, args=arguments, daemon=True)
+        process.start()
+        return process
+
+    def attach(self, ticket: tuple[Any, Any]) -> None:
+        self.back, self.there = ticket
+
+    def wait(self, seconds: float) -> None:
+        with contextlib.suppress(queue.Empty):
+            self.back.get(timeout=seconds)
+
+
+class MpQueue(SpawnedTransport):
+    """A pipe behind a lock and a feeder thread; pickles."""
+
+    name = "queue"
+    title = "multiprocessing.Queue"
+    cost = 16
+
+    def prepare(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        depth = max(2, min(1024, 2**23 // self.size))  # bounded: 4 MiB messages would fill the memory
+        self.there, self.back = context.Queue(depth), context.Queue(depth)
+
+    def channel(self, access: Access, fill: Fill, touch: Touch, batch: int) -> Channel:
+        get = self.back.get
+        return Channel(partial(self.there.put, bytes(self.payload)), lambda: touch(get(timeout=WAIT_S)))
