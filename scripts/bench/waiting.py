@@ -12,7 +12,6 @@ nobody decides; and all the time, to show that the measurement can tell.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import sys
@@ -31,15 +30,16 @@ from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 from model.runner import Bucket
 from pipeline.config import load_configuration
 from pipeline.host.cpu_placement import spin_us, usable_cpus
-from scripts.bench.model import full_inputs
+from scripts.lab.arguments import count, parser, write_json
 from scripts.lab.clock import cpu_seconds
 from scripts.lab.paths import ROOT
+from scripts.lab.steps import step_inputs, timed_ms
+from scripts.lab.table import markdown
 
 TURN = 40  # steps
 READERS = ("sampling", "preprocess")
 LONG_US = 50_000.0
 """Longer than a step."""
-
 COMPILED = ROOT / ".cache/compile"
 
 
@@ -119,24 +119,20 @@ def main() -> int:
     with ExitStack() as stack:
         groups = [stack.enter_context(readers(manner)) for manner in manners]
         timings = measure(step, groups, options.rounds)
-    report = {"cpus": usable_cpus(), "threads": options.threads, "rows": options.rows,
-              "timings": [asdict(timing) for timing in timings]}  # fmt: skip
     print(table(timings))
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    size = {"cpus": usable_cpus(), "threads": options.threads, "rows": options.rows}
+    write_json(options.json, size | {"timings": [asdict(timing) for timing in timings]})
     return 0
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of the model")
-    parser.add_argument("--rows", type=int, default=1, help="of a step")
-    parser.add_argument("--rounds", type=int, default=20, help=f"turns of {TURN} steps for each manner of waiting")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
-    options = parser.parse_args()
-    if min(options.threads, options.rows, options.rounds) < 1:
-        parser.error("--threads, --rows and --rounds must be at least 1")
-    return options
+    line = parser(__doc__)
+    cpus = len(os.sched_getaffinity(0))
+    line.add_argument("--threads", type=count, default=cpus, help="of the model; default: the number of CPUs")
+    line.add_argument("--rows", type=count, default=1, help="of a step; default 1")
+    line.add_argument("--rounds", type=count, default=20, help=f"turns of {TURN} steps for each manner; default 20")
+    line.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
+    return line.parse_args()
 
 
 def decided(threads: int) -> float:
@@ -161,7 +157,7 @@ def load(threads: int, rows: int) -> Callable[[], None]:
     runner = MindFormersRunner(settings)
     runner.load()
     runner.warm_up()
-    binding = runner.bind(full_inputs(Bucket(rows, rows), runner.facts, 256))
+    binding = runner.bind(step_inputs(runner.facts, Bucket(rows, rows), 256))
     tokens = np.zeros(rows, np.int32)
     return lambda: runner.step_greedy(binding, tokens)
 
@@ -192,34 +188,25 @@ def measure(step: Callable[[], None], groups: Sequence[Readers], rounds: int) ->
 def take_turn(step: Callable[[], None], group: Readers) -> list[float]:
     """Milliseconds of each step, after one that is not counted. Readers that never sleep are let go to sleep at the
     end: their next wait is over when the last slot has come, and longer than any budget."""
-    step()
-    times = []
-    for _ in range(TURN):
-        group.publish()
-        begin = time.perf_counter_ns()
-        step()
-        times.append((time.perf_counter_ns() - begin) / 1e6)
+    times = timed_ms(step, TURN, group.publish)
     if group.manner.spin_us == LONG_US:
         time.sleep(LONG_US / 1e6 + 0.05)
     return times
 
 
 def timing(manner: Manner, times: Sequence[float], cpu_s: float, alone_ms: float) -> Timing:
-    median, p99 = float(np.median(times)), float(np.percentile(times, 99))
+    median, p99 = np.percentile(times, [50, 99]).tolist()
     share = 100 * cpu_s / (sum(times) / 1e3)
     return Timing(manner.name, manner.spin_us, len(times), median, p99, median / alone_ms, share)
 
 
 def table(timings: Sequence[Timing]) -> str:
     names = ("readers", "spin, µs", "step, median ms", "p99 ms", "to nobody waiting", "CPU of the readers")
-    lines = [f"| {' | '.join(names)} |", "|---|---:|---:|---:|---:|---:|"]
+    lines = []
     for row in timings:
-        spin = "-" if row.spin_us is None else f"{row.spin_us:g}"
-        lines.append(
-            f"| {row.manner} | {spin} | {row.median_ms:.3f} | {row.p99_ms:.3f} | {row.ratio:.3f} "
-            f"| {row.readers_cpu_percent:.1f} % |"
-        )
-    return "\n".join(lines)
+        times = [f"{value:.3f}" for value in (row.median_ms, row.p99_ms, row.ratio)]
+        lines.append([row.manner, row.spin_us, *times, f"{row.readers_cpu_percent:.1f} %"])
+    return markdown(names, lines)
 
 
 if __name__ == "__main__":

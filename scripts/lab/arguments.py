@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,10 +34,16 @@ def write_json(file: Path | None, report: object) -> None:
 # ---- types of arguments: argparse tells what Wrong says -----------------------------------------------------------
 
 
-def count(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise Wrong(f"{text}: at least 1 expected")
-    return value
+def whole(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if (value := int(text)) < least:
+            raise Wrong(f"{text}: at least {least} expected")
+        return value
+
+    return number
+
+
+count = whole(1)
 
 
 def counts(most: int) -> Callable[[str], tuple[int, ...]]:
@@ -69,13 +75,24 @@ def within(low: float, high: float = math.inf) -> Callable[[str], float]:
     return number
 
 
+def pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip() or any(ord(letter) < 32 for letter in text):
+        raise Wrong(f"{text!r}: expected NAME=VALUE")
+    return name.strip(), value.strip()
+
+
 def named(kind: str, known: Mapping[str, Value]) -> Callable[[str], tuple[Value, ...]]:
     """Some of `known` by their names, separated by commas."""
 
     def names(text: str) -> tuple[Value, ...]:
-        words = [word.strip() for word in text.split(",")]
-        if unknown := [word for word in words if word not in known]:
+        wanted = [word.strip() for word in text.split(",")]
+        if unknown := [word for word in wanted if word not in known]:
             raise Wrong(f"unknown {kind} {unknown[0]!r}; there are {', '.join(known)}")
-        return tuple(known[word] for word in words)
+        return tuple(known[word] for word in wanted)
 
     return names
+
+
+def words(kind: str, known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    return named(kind, {name: name for name in known})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import numpy as np
 
 from model.runner import Bucket, RunnerFacts, StepInputs
@@ -29,3 +32,15 @@ def step_inputs(facts: RunnerFacts, bucket: Bucket, context: int, live: int | No
     valid, gather = np.where(fresh, context, 0), np.where(fresh, ends - 1, 0)
     columns = (ids, positions, slots, valid, fresh, gather, tables)
     return StepInputs(*(np.ascontiguousarray(column, np.int32) for column in columns))
+
+
+def timed_ms(step: Callable[[], object], count: int, before: Callable[[], object] = lambda: None) -> list[float]:
+    """Milliseconds of each of `count` steps, after one that is not counted; `before` comes before each."""
+    step()
+    times = []
+    for _ in range(count):
+        before()
+        began = time.perf_counter_ns()
+        step()
+        times.append((time.perf_counter_ns() - began) / 1e6)
+    return times

@@ -22,7 +22,7 @@ from scripts.bench.ipc.report import markdown_report, plot, terminal_report
 from scripts.bench.ipc.run import Bench
 from scripts.bench.ipc.targets import as_row, judge
 from scripts.bench.ipc.transports import NAMES
-from scripts.lab.arguments import count, named, parser, say, write_json
+from scripts.lab.arguments import count, parser, say, words, write_json
 from scripts.lab.errors import BenchError
 from scripts.lab.machine import describe_machine, describe_versions
 
@@ -34,7 +34,7 @@ def parse() -> argparse.Namespace:
     line.add_argument("--markdown", action="store_true", help="print the short table in Markdown instead")
     line.add_argument("--quick", action="store_true", help="few messages, one round, 3 s of idling")
     line.add_argument("--rounds", type=count, metavar="N", help="default: 5, with --quick 1")
-    names = named("transport", dict(zip(NAMES, NAMES, strict=True)))
+    names = words("transport", NAMES)
     line.add_argument("--only", type=names, default=NAMES, metavar="TRANSPORT,…", help=f"of {', '.join(NAMES)}")
     line.add_argument("--from", dest="source", type=Path, metavar="FILE", help="show an earlier --json")
     return line.parse_args()

@@ -33,7 +33,7 @@ from scripts.bench.overhead.options import DEFAULTS, QUICK, Options
 from scripts.bench.overhead.report import draw, header, table
 from scripts.bench.overhead.sections import SECTIONS
 from scripts.bench.overhead.variants import VARIANTS, choose
-from scripts.lab.arguments import count, counts, named, parser, positive, say, write_json
+from scripts.lab.arguments import count, counts, parser, positive, say, words, write_json
 from scripts.lab.errors import BenchError
 from scripts.lab.goals import Goal
 from scripts.lab.machine import describe_machine
@@ -44,7 +44,7 @@ MAX_BATCH = 256
 
 def parse() -> tuple[Options, argparse.Namespace]:
     line = parser(__doc__)
-    sections = named("section", {name: name for name in SECTIONS})
+    sections = words("section", SECTIONS)
     line.add_argument("--section", type=sections, default=tuple(SECTIONS), metavar="NAMES", help="default: all")
     line.add_argument("--batches", type=counts(MAX_BATCH), metavar="N,N",
                       help="numbers of streams at once, of steps, fast and demo; default 1,8,32")  # fmt: skip

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import statistics
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 from scripts.bench.peers.checkpoint import Size, make_checkpoint
 from scripts.bench.peers.peers import Peer, Place
 from scripts.bench.serving.options import parse
+from scripts.bench.serving.servers import ask_json, first_model
 from scripts.bench.serving.session import Result, run_session
-from scripts.bench.serving.tokenization import first_model, post_json
+from scripts.lab.arguments import Say
 from scripts.lab.errors import BenchError
 from scripts.lab.processes import Running, started
 
@@ -41,7 +43,7 @@ class Plan:
 Row = dict[str, Any]
 
 
-def compare(plan: Plan, say: Callable[[str], None]) -> tuple[list[Row], dict[str, str]]:
+def compare(plan: Plan, say: Say) -> tuple[list[Row], dict[str, str]]:
     """A row per server, and why others are missing. Raises BenchError."""
     plan.cache.mkdir(parents=True, exist_ok=True)
     say("making the checkpoint")
@@ -65,7 +67,7 @@ def brief(why: str) -> str:
     return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"
 
 
-def _provide(peer: Peer, place: Place, plan: Plan, say: Callable[[str], None]) -> None:
+def _provide(peer: Peer, place: Place, plan: Plan, say: Say) -> None:
     """Raises BenchError, CalledProcessError."""
     if not peer.is_installed(place):
         if not plan.install:
@@ -75,7 +77,7 @@ def _provide(peer: Peer, place: Place, plan: Plan, say: Callable[[str], None]) -
     peer.prepare(place)
 
 
-def _measure(peer: Peer, place: Place, plan: Plan, say: Callable[[str], None]) -> Row:
+def _measure(peer: Peer, place: Place, plan: Plan, say: Say) -> Row:
     base = f"http://127.0.0.1:{place.port}"
     log = plan.cache / f"{peer.name.lower()}.log"
     with started(
@@ -116,7 +118,7 @@ def answers(base: str) -> bool:
 def first_text(base: str, tokens: int = 16) -> str:
     """The greedy answer to a fixed prompt: servers of the same model agree on it, but for rounding."""
     body = {"model": first_model(base, {}), "prompt": [1, 54, 90, 406, 330, 31], "max_tokens": tokens}
-    answer = post_json(f"{base}/v1/completions", body | {"temperature": 0, "ignore_eos": True}, {})
+    answer = ask_json(f"{base}/v1/completions", {}, body | {"temperature": 0, "ignore_eos": True})
     return str(answer["choices"][0]["text"])
 
 
@@ -138,7 +140,7 @@ def _load(base: str, place: Place, plan: Plan, batch: int) -> Result:
 def summary(results: Sequence[Result]) -> Row:
     """Medians over rounds."""
     names = ("median_itl_ms", "p99_itl_ms", "median_ttft_ms", "median_tpot_ms", "output_throughput")
-    return {name: sorted(result.told[name] for result in results)[len(results) // 2] for name in names}
+    return {name: statistics.median(result.told[name] for result in results) for name in names}
 
 
 def idle_cpu_percent(server: Running) -> float:

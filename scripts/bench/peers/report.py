@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from scripts.bench.peers.measure import Plan, Row
+from scripts.lab.table import markdown
 
 
 def tell(rows: Sequence[Row], skipped: Mapping[str, str], plan: Plan, machine: Mapping[str, Any]) -> Row:
     """As JSON has it."""
     return {
         "machine": dict(machine),
-        "model": {name: getattr(plan.size, name) for name in plan.size.__slots__},
+        "model": asdict(plan.size),
         "dtype": "float32",
         "threads": plan.threads,
         "prompt_tokens": plan.prompt_tokens,
@@ -27,6 +29,9 @@ def table(told: Row) -> str:
     """Markdown."""
     machine, servers = told["machine"], told["servers"]
     batches = list(servers[0]["batches"]) if servers else []
+    head = ["", *(f"ITL p50 / p99, ms, batch {batch}" for batch in batches)]
+    head += [f"tokens/s, batch {batch}" for batch in batches] + [f"TTFT p50, ms, batch {n}" for n in batches[:1]]
+    head += ["memory, PSS / RSS, MiB", "processes", "first answer after, s", "idle CPU, %"]
     return "\n".join(
         [
             f"Random Llama of {_parameters(told['model']) / 1e6:.0f} million parameters, float32, {told['threads']} "
@@ -35,8 +40,7 @@ def table(told: Row) -> str:
             f"{machine['cpu']}, {machine['usable_cores']} usable cores; others used "
             f"{machine.get('others_cpu_percent', float('nan')):.0f} % of one core meanwhile.",
             "",
-            *_head(batches),
-            *(_line(row, batches) for row in servers),
+            markdown(head, [_line(row, batches) for row in servers]),
             "",
             *(f"{row['name']}: {_versions(row)}; {row['settings']}" for row in servers),
             *(f"{name} skipped: {why}" for name, why in told["skipped"].items()),
@@ -45,21 +49,18 @@ def table(told: Row) -> str:
     )
 
 
-def _head(batches: Sequence[str]) -> list[str]:
-    names = ["", *(f"ITL p50 / p99, ms, batch {batch}" for batch in batches)]
-    names += [f"tokens/s, batch {batch}" for batch in batches] + [f"TTFT p50, ms, batch {n}" for n in batches[:1]]
-    names += ["memory, PSS / RSS, MiB", "processes", "first answer after, s", "idle CPU, %"]
-    return [f"| {' | '.join(names)} |", "| --- |" + " ---: |" * (len(names) - 1)]
-
-
-def _line(row: Row, batches: Sequence[str]) -> str:
+def _line(row: Row, batches: Sequence[str]) -> list[str]:
     by_batch = [row["batches"][batch] for batch in batches]
-    cells = [row["name"], *(f"{cell['median_itl_ms']:.1f} / {cell['p99_itl_ms']:.1f}" for cell in by_batch)]
-    cells += [f"{cell['output_throughput']:.1f}" for cell in by_batch]
-    cells += [f"{cell['median_ttft_ms']:.0f}" for cell in by_batch[:1]]
-    cells += [f"{row['pss_mib']:,.0f} / {row['rss_mib']:,.0f}"]
-    cells += [str(row["processes"]), f"{row['ready_s']:.1f}", f"{row['idle_cpu_percent']:.1f}"]
-    return f"| {' | '.join(cells)} |"
+    return [
+        row["name"],
+        *(f"{cell['median_itl_ms']:.1f} / {cell['p99_itl_ms']:.1f}" for cell in by_batch),
+        *(f"{cell['output_throughput']:.1f}" for cell in by_batch),
+        *(f"{cell['median_ttft_ms']:.0f}" for cell in by_batch[:1]),
+        f"{row['pss_mib']:,.0f} / {row['rss_mib']:,.0f}",
+        str(row["processes"]),
+        f"{row['ready_s']:.1f}",
+        f"{row['idle_cpu_percent']:.1f}",
+    ]
 
 
 def _versions(row: Row) -> str:

@@ -9,36 +9,22 @@ from typing import Any
 import numpy as np
 
 from scripts.bench.serving.answers import Answer
-from scripts.bench.serving.metrics import METRICS, tpot_s
+from scripts.bench.serving.metrics import METRICS, distributions, token_times_s, under_way
 from scripts.bench.serving.report import Told
-from scripts.lab.errors import BenchError
-
-_BLUE, _ORANGE = "#1f6f8b", "#d08c47"
+from scripts.lab.plot import BLUE, ORANGE, picture
 
 
 def plot(told: Told, answers: Sequence[Answer], path: Path) -> None:
     """Raises BenchError where matplotlib is missing, or the file can't be written."""
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise BenchError("--plot needs matplotlib: pip install 'ringserve[bench]'") from error
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
     good = [answer for answer in answers if answer.success]
-    figure, axes = pyplot.subplots(2, 3, figsize=(13, 7))
-    for axis, (name, values) in zip(axes.flat, _distributions(good).items(), strict=False):
-        _draw_distribution(axis, name, values)
-    _draw_throughput(axes[1, 1], good)
-    _draw_concurrency(axes[1, 2], good)
-    figure.suptitle(_title(told), fontsize=11)
-    figure.tight_layout(rect=(0, 0, 1, 0.97))
-    try:
-        figure.savefig(path, dpi=110, format="png")
-    except OSError as error:
-        raise BenchError(f"--plot {path}: {error.strerror}") from error
-    finally:
-        pyplot.close(figure)
+    with picture(path, 2, 3, (13, 7)) as (figure, axes):
+        for axis, (name, values) in zip(axes.flat, distributions(good).items(), strict=False):
+            _draw_distribution(axis, name, values)
+        counts, edges = np.histogram(np.concatenate([[0.0], token_times_s(good)]), bins=60)
+        _draw_steps(axes[1, 1], "output tokens per second", edges[:-1], counts / np.diff(edges))
+        _draw_steps(axes[1, 2], "requests under way", *under_way(good))
+        figure.suptitle(_title(told), fontsize=11)
+        figure.tight_layout(rect=(0, 0, 1, 0.97))
 
 
 def _title(told: Told) -> str:
@@ -48,38 +34,20 @@ def _title(told: Told) -> str:
     return f"{told['dataset_name']}: {told['num_prompts']} requests, {rate}{limit}\n{told['device']}{scale}"
 
 
-def _distributions(good: Sequence[Answer]) -> dict[str, list[float]]:
-    return {
-        "ttft": [answer.ttft for answer in good],
-        "itl": [gap for answer in good for gap in answer.itl],
-        "tpot": [tpot_s(answer) for answer in good if answer.output_tokens > 1],
-        "e2el": [answer.latency for answer in good],
-    }
-
-
 def _draw_distribution(axis: Any, name: str, seconds: list[float]) -> None:
     """Which part of the values is at most so long."""
     ms = np.sort(np.asarray(seconds or [0.0])) * 1000
-    axis.plot(ms, np.arange(1, ms.size + 1) / ms.size, color=_BLUE)
+    axis.plot(ms, np.arange(1, ms.size + 1) / ms.size, color=BLUE)
     for percentile in (50, 99):
         value = float(np.percentile(ms, percentile))
-        axis.axvline(value, color=_ORANGE, linewidth=0.8)
+        axis.axvline(value, color=ORANGE, linewidth=0.8)
         axis.text(value, percentile / 100 - 0.06, f" p{percentile} {value:,.1f}", fontsize=8)
     axis.set_title(f"{name.upper()}: {METRICS[name]}", fontsize=9)
     axis.set_xlabel("ms", fontsize=8)
     axis.set_ylim(0, 1.02)
 
 
-def _draw_throughput(axis: Any, good: Sequence[Answer]) -> None:
-    times = [answer.start_time + answer.ttft + np.concatenate([[0.0], np.cumsum(answer.itl)]) for answer in good]
-    counts, edges = np.histogram(np.concatenate([[0.0], *times]), bins=60)
-    axis.step(edges[:-1], counts / np.diff(edges), where="post", color=_BLUE)
-    axis.set_title("output tokens per second", fontsize=9)
-    axis.set_xlabel("s", fontsize=8)
-
-
-def _draw_concurrency(axis: Any, good: Sequence[Answer]) -> None:
-    events = sorted([(answer.start_time, 1) for answer in good] + [(answer.end_time, -1) for answer in good])
-    axis.step([time for time, _ in events], np.cumsum([step for _, step in events]), where="post", color=_BLUE)
-    axis.set_title("requests under way", fontsize=9)
+def _draw_steps(axis: Any, name: str, seconds: Any, values: Any) -> None:
+    axis.step(seconds, values, where="post", color=BLUE)
+    axis.set_title(name, fontsize=9)
     axis.set_xlabel("s", fontsize=8)

@@ -16,8 +16,8 @@ import pytest
 
 from model.demo import DEMO_DIR
 from scripts.bench.serving.options import parse
-from scripts.bench.serving.own_server import OwnServer
-from scripts.bench.serving.session import make_workload
+from scripts.bench.serving.servers import OwnServer
+from scripts.bench.serving.workload import make_workload
 from tests.server.test_server import CONFIG, Launched
 
 SCRIPT = "scripts.bench.serving"
@@ -197,7 +197,7 @@ def test_task_2_saves_logits_and_compares_them(config, tmp_path):
         (("--base-url", "http://x", "--burstiness", "nan"), "nan is not above 0"),
         (("--base-url", "http://x", "--goodput", "itl:5"), "expected one of ttft, tpot, e2el"),
         (("--base-url", "http://x", "--goodput", "ttft"), "a colon and milliseconds"),
-        (("--base-url", "http://x", "--percentile-metrics", "ttft,foo"), "'foo' is none of"),
+        (("--base-url", "http://x", "--percentile-metrics", "ttft,foo"), "unknown metric 'foo'"),
         (("--base-url", "http://x", "--metric-percentiles", "101"), "percentiles lie in"),
         (("--base-url", "http://x", "--dataset-name", "custom"), "--dataset-path FILE belongs to"),
         (("--base-url", "http://x", "--prompt-ids"), "takes text only"),
