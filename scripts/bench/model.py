@@ -1,5 +1,6 @@
 """Measures the bare model step: no server, no sampling, just arrays in and logits out.
 
+    python -m scripts.bench.model
     python -m scripts.bench.model --preset 125m
     python -m scripts.bench.model --config model/demo --checkpoint model/demo --json bench-model.json
 
@@ -62,8 +63,8 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     line = parser(__doc__)
-    model = line.add_mutually_exclusive_group(required=True)
-    model.add_argument("--preset", choices=PRESETS, help="a model of random weights")
+    model = line.add_mutually_exclusive_group()
+    model.add_argument("--preset", choices=PRESETS, help="a model of random weights (default: demo)")
     model.add_argument("--config", type=Path, help="mindformers YAML, config.json, or its directory")
     add, cpus = line.add_argument, len(os.sched_getaffinity(0))
     add("--checkpoint", type=Path, help="weights for --config (default: random)")
@@ -74,7 +75,10 @@ def parse_arguments() -> argparse.Namespace:
     add("--threads", type=count, default=cpus, help="of the operator (default: the number of CPUs)")
     add("--attention", nargs="+", choices=["custom", "plain"], default=["custom", "plain"])
     add("--json", type=Path, metavar="FILE", help="write everything there")
-    return line.parse_args()
+    options = line.parse_args()
+    if options.config is None and options.preset is None:
+        options.preset = "demo"
+    return options
 
 
 def load_runner(options: argparse.Namespace, attention: Attention) -> MindFormersRunner:
