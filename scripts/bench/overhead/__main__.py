@@ -29,9 +29,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from scripts.bench.overhead.options import DEFAULTS, QUICK, Options
 from scripts.bench.overhead.report import draw, header, table
-from scripts.bench.overhead.sections import SECTIONS
+from scripts.bench.overhead.sections import SECTIONS, plan_of
 from scripts.bench.overhead.variants import VARIANTS, choose
 from scripts.lab.arguments import count, counts, parser, positive, say, words, write_json
 from scripts.lab.errors import BenchError
@@ -42,39 +41,53 @@ from scripts.lab.others import Others
 MAX_BATCH = 256
 
 
-def parse() -> tuple[Options, argparse.Namespace]:
+_FULL = {
+    "batches": (1, 8, 32), "step_ms": 22.5, "seconds": 2.0, "rounds": 5, "ttft_requests": 40, "null_tokens": 500,
+    "idle_s": 10.0, "fast_variants": "ringserve,replaced",
+    "slow_variants": "ringserve,plain,host,plain-host,sampled,replaced",
+}  # fmt: skip
+_QUICK = {
+    "batches": (1, 4), "step_ms": 3.0, "seconds": 0.4, "rounds": 1, "ttft_requests": 3, "null_tokens": 40,
+    "idle_s": 1.0, "fast_variants": "ringserve", "slow_variants": ",".join(VARIANTS),
+}  # fmt: skip
+
+
+def parse() -> argparse.Namespace:
     line = parser(__doc__)
-    sections = words("section", SECTIONS)
-    line.add_argument("--section", type=sections, default=tuple(SECTIONS), metavar="NAMES", help="default: all")
-    line.add_argument("--batches", type=counts(MAX_BATCH), metavar="N,N",
-                      help="numbers of streams at once, of steps, fast and demo; default 1,8,32")  # fmt: skip
-    line.add_argument("--seconds", type=positive, help="of each variant and batch in each round; default 2")
-    line.add_argument("--rounds", type=count, help="default 5")
-    line.add_argument("--only", type=choose, metavar="NAMES",
-                      help=f"variants of steps and fast, some of {', '.join(VARIANTS)}")  # fmt: skip
-    line.add_argument("--step-ms", type=float, help="of the device of steps; default 22.5")
-    line.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of RingServe's")
-    line.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
-    line.add_argument("--plot", type=Path, metavar="FILE", help="also draw where a token's time goes (PNG)")
-    line.add_argument("--quick", action="store_true", help="short: one round, steps of 3 ms, batches 1 and 4")
+    add, sections, names = line.add_argument, words("section", SECTIONS), ", ".join(VARIANTS)
+    add("--section", type=sections, default=tuple(SECTIONS), metavar="NAMES", help="default: all")
+    add(
+        "--batches",
+        type=counts(MAX_BATCH),
+        metavar="N,N",
+        help="of streams, for steps, fast, demo; default 1,8,32",
+    )
+    add("--seconds", type=positive, help="of each variant and batch in each round; default 2")
+    add("--rounds", type=count, help="default 5")
+    add("--only", type=choose, metavar="NAMES", help=f"variants of steps and fast, some of {names}")
+    add("--step-ms", type=float, help="of the device of steps; default 22.5")
+    add("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="of RingServe's settings")
+    add("--json", type=Path, metavar="FILE", help="also write the results there")
+    add("--plot", type=Path, metavar="FILE", help="also draw where a token's time goes (PNG)")
+    add("--quick", action="store_true", help="short: one round, steps of 3 ms, batches 1 and 4")
+    line.set_defaults(**(_QUICK if "--quick" in sys.argv else _FULL))
     given = line.parse_args()
-    same = {name: getattr(given, name) for name in ("batches", "seconds", "rounds", "step_ms")}
-    options = (QUICK if given.quick else DEFAULTS).changed(given.only, overrides=tuple(given.set), **same)
     try:
-        options.check(given.section)
+        for section in {"steps", *given.section} & {"steps", "fast", "demo"}:
+            plan_of(section, given)
     except ValueError as error:
         line.error(str(error))
-    return options, given
+    return given
 
 
 def main() -> int:
-    options, given = parse()
+    given = parse()
     others = Others()
     told: dict[str, Any] = {}
     try:
         with tempfile.TemporaryDirectory(prefix="ringserve-bench-") as directory:
             for name in given.section:
-                told[name] = SECTIONS[name](options, Path(directory), say)
+                told[name] = SECTIONS[name](given, Path(directory), say)
                 print(table(told[name]), end="\n\n", flush=True)
         about = {"load_average": os.getloadavg(), "others_cpu_percent": round(others.percent(), 1)}
         report = {"machine": describe_machine() | about, "seconds": round(others.wall_s, 1), "quick": given.quick}

@@ -37,11 +37,6 @@ class Plan:
     overrides: tuple[str, ...] = ()  # of RingServe's configuration, in every variant of it
     prompt_tokens: int | None = None
 
-    def check(self) -> None:
-        """Raises ValueError for what can't be measured."""
-        if self.device.step_ms is not None:
-            self.tokens(self.device.step_ms)
-
     def tokens(self, step_ms: float) -> int:
         """Of each stream; the streams of a cell begin one after another, a step or more apart in the worst case.
         Raises ValueError where so many do not fit into a sequence."""
@@ -78,58 +73,42 @@ def measure(plan: Plan, directory: Path, say: Say) -> Results:
     results: Results = defaultdict(list)
     with worker(serve_client) as client, worker(serve_bare_steps, file) as bare:
         for number in range(plan.rounds):
-            order = plan.variants if number % 2 == 0 else plan.variants[::-1]
-            for variant in order:
+            for variant in plan.variants if number % 2 == 0 else plan.variants[::-1]:
                 say(f"{plan.device.name}: round {number + 1} of {plan.rounds}: {variant.name}")
                 with started(variant, file, plan.batches, plan.overrides) as server:
                     for batch in plan.batches:
-                        cell = Cells(plan, variant, server, client, bare).run(batch)
+                        cell = run_cell(plan, variant, server, client, bare, batch)
                         results[variant.name, batch].append(cell)
-            _compare_round(results, plan)
+            greedy = [variant.name for variant in plan.variants if variant.greedy]
+            for batch in plan.batches:
+                compare_texts({name: results[name, batch][-1].texts for name in greedy}, batch)
     return results
 
 
-@dataclass(frozen=True, slots=True)
-class Cells:
-    """One variant's server, and what is needed to measure it."""
-
-    plan: Plan
-    variant: Variant
-    server: Server
-    client: Connection
-    bare: Connection
-
-    def run(self, batch: int) -> Cell:
-        """The bare device half before, half after the streams, so that a drift of the machine is in both."""
-        ask(self.client, Question(self.server.port, self.variant.api, batch, 4))  # warms everybody up
-        before: NDArray[np.int64] = ask(self.bare, (batch, _BARE_STEPS, self.variant.token_ids))
-        step_ms = float(np.median(before)) / 1e6
-        half = max(0, int(self.plan.seconds * 1000 / step_ms / 6) - _BARE_STEPS)
-        if half:
-            before = np.concatenate([before, ask(self.bare, (batch, half, self.variant.token_ids))])
-        tokens, cpu = self.plan.tokens(step_ms), self.server.cpu_s()
-        streams, stamps = self._streams(
-            Question(self.server.port, self.variant.api, batch, tokens, self.plan.prompt_tokens)
-        )
-        used = {stage: seconds - cpu[stage] for stage, seconds in self.server.cpu_s().items()}
-        after = ask(self.bare, (batch, len(before), self.variant.token_ids))
-        wall = float(streams.times_ns.max() - streams.times_ns.min()) / 1e9
-        return Cell(
-            itl_ms=inter_token_ms(streams.times_ns),
-            bare_ms=np.concatenate([before, after]) / 1e6,
-            cpu_percent={stage: 100 * seconds / wall for stage, seconds in used.items()},
-            cpu_us={stage: 1e6 * seconds / (batch * tokens) for stage, seconds in used.items()},
-            parts=stamps.parts if stamps else {},
-            residual_us=_residual_us(streams.times_ns, stamps) if stamps else None,
-            texts=streams.texts,
-        )
-
-    def _streams(self, question: Question) -> tuple[Streams, Stamps | None]:
-        if self.variant.replaced:
-            return ask(self.client, question), None
-        with self.server.traced(0.9 * self.plan.seconds) as events:
-            streams = ask(self.client, question)
-        return streams, read_stamps(events, question.streams)
+def run_cell(plan: Plan, variant: Variant, server: Server, client: Connection, bare: Connection, batch: int) -> Cell:
+    """The bare device half before, half after the streams, so that a drift of the machine is in both."""
+    ask(client, Question(server.port, variant.api, batch, 4))  # warms everybody up
+    before: NDArray[np.int64] = ask(bare, (batch, _BARE_STEPS, variant.token_ids))
+    step_ms = float(np.median(before)) / 1e6
+    half = max(0, int(plan.seconds * 1000 / step_ms / 6) - _BARE_STEPS)
+    if half:
+        before = np.concatenate([before, ask(bare, (batch, half, variant.token_ids))])
+    tokens, cpu = plan.tokens(step_ms), server.cpu_s()
+    with server.traced(0.9 * plan.seconds) as events:
+        streams: Streams = ask(client, Question(server.port, variant.api, batch, tokens, plan.prompt_tokens))
+    used = {stage: seconds - cpu[stage] for stage, seconds in server.cpu_s().items()}
+    stamps = read_stamps(events, batch)
+    after = ask(bare, (batch, len(before), variant.token_ids))
+    wall = float(streams.times_ns.max() - streams.times_ns.min()) / 1e9
+    return Cell(
+        itl_ms=inter_token_ms(streams.times_ns),
+        bare_ms=np.concatenate([before, after]) / 1e6,
+        cpu_percent={stage: 100 * seconds / wall for stage, seconds in used.items()},
+        cpu_us={stage: 1e6 * seconds / (batch * tokens) for stage, seconds in used.items()},
+        parts=stamps.parts if stamps else {},
+        residual_us=_residual_us(streams.times_ns, stamps) if stamps else None,
+        texts=streams.texts,
+    )
 
 
 def _residual_us(times_ns: NDArray[np.int64], stamps: Stamps) -> float:
@@ -151,15 +130,8 @@ def inter_token_ms(times_ns: NDArray[np.int64]) -> Float64:
     return chosen
 
 
-def _compare_round(results: Results, plan: Plan) -> None:
-    names = [variant.name for variant in plan.variants if variant.greedy]
-    for batch in plan.batches:
-        compare_texts({name: results[name, batch][-1].texts for name in names}, batch)
-
-
 def compare_texts(texts: dict[str, Sequence[str]], batch: int) -> None:
-    """All variants were asked for the same; one whose cell was longer said more. Raises BenchError:
-    one of them is wrong."""
+    """All variants were asked for the same; one whose cell was longer said more. Raises BenchError."""
     for name, text in texts.items():
         reference = next(iter(texts))
         pairs = zip(text, texts[reference], strict=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from scripts.bench.overhead.figures import Row
 from scripts.lab.plot import BLUE, GREY, ORANGE, picture
 from scripts.lab.table import columns
-
-Row = dict[str, Any]
 
 _AFTER = ("publish", "sample", "feedback", "detokenize and send", "schedule")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,17 +15,16 @@ from pipeline.config import load_configuration
 from scripts.bench.overhead.bare_http import serve_bare_http
 from scripts.bench.overhead.client import Question, Streams, prompt, serve_client
 from scripts.bench.overhead.device import Device, serve_bare_steps
-from scripts.bench.overhead.figures import figures, goals
-from scripts.bench.overhead.measure import Cell, Cells, Plan, measure
-from scripts.bench.overhead.options import Options
-from scripts.bench.overhead.report import Row
+from scripts.bench.overhead.figures import Row, figures, goals
+from scripts.bench.overhead.measure import Cell, Plan, measure, run_cell
 from scripts.bench.overhead.servers import Server, ringserve, started
-from scripts.bench.overhead.variants import VARIANTS
+from scripts.bench.overhead.variants import VARIANTS, choose
 from scripts.bench.overhead.workers import ask, worker
 from scripts.lab.arguments import Say
 from scripts.lab.goals import Goal
 from scripts.lab.paths import ROOT
 
+Options = argparse.Namespace
 Section = Callable[[Options, Path, Say], Row]
 """With a directory for what it writes. Raises BenchError."""
 
@@ -34,9 +33,30 @@ def _told(title: str, rows: list[Row], judged: list[Goal]) -> Row:
     return {"title": title, "results": rows, "goals": [goal.told() for goal in judged]}
 
 
+# ---- every variant at every batch ----------------------------------------------------------------------------------
+
+_DEMO_LENGTH = 1024
+
+
+def plan_of(section: str, options: Options) -> Plan:
+    """Of steps, fast or demo. Raises ValueError for what can't be measured."""
+    if section == "demo":
+        device, variants = Device(None, _DEMO_LENGTH), choose("ringserve")
+    elif section == "fast":
+        device, variants = Device(min(5.0, options.step_ms)), options.only or choose(options.fast_variants)
+    else:
+        device, variants = Device(options.step_ms), options.only or choose(options.slow_variants)
+    plan = Plan(device, options.batches, options.seconds, options.rounds, variants, tuple(options.overrides))
+    if device.step_ms is not None:
+        if device.step_ms <= 0:
+            raise ValueError("--step-ms must be above 0; for a device that takes no time see --section null")
+        plan.tokens(device.step_ms)
+    return plan
+
+
 def _cells(section: str) -> Section:
     def run(options: Options, directory: Path, say: Say) -> Row:
-        plan = options.plan(section)
+        plan = plan_of(section, options)
         rows = figures(measure(plan, directory, say), plan)
         return {
             "device": plan.device.name,
@@ -44,7 +64,7 @@ def _cells(section: str) -> Section:
             "seconds": plan.seconds,
             "rounds": plan.rounds,
             "overrides": list(plan.overrides),
-            "results": [dataclasses.asdict(row) for row in rows],
+            "results": rows,
             "goals": [goal.told() for goal in goals(rows, plan.device.step_ms)],
         }
 
@@ -73,7 +93,7 @@ def _context(options: Options, directory: Path, say: Say) -> Row:
         for number in range(options.rounds):
             say(f"contexts of {' and '.join(map(str, _CONTEXTS))} tokens: round {number + 1} of {options.rounds}")
             for n in _CONTEXTS if number % 2 == 0 else _CONTEXTS[::-1]:
-                cells[n].append(Cells(plans[n], variant, server, client, bare).run(_CONTEXT_BATCH))
+                cells[n].append(run_cell(plans[n], variant, server, client, bare, _CONTEXT_BATCH))
     rows = [_context_row(n, cells[n]) for n in _CONTEXTS]
     between, path = (
         100 * (sum(rows[1][name] for name in names) / sum(rows[0][name] for name in names) - 1)

@@ -32,7 +32,7 @@ def parse() -> tuple[Plan, Path | None]:
     line = parser(__doc__)
     add = line.add_argument
     names = ", ".join(peer.name.lower() for peer in PEERS)
-    add("--only", type=choose, default=PEERS, metavar="NAMES", help=f"some of {names}")
+    add("--only", dest="peers", type=choose, default=PEERS, metavar="NAMES", help=f"some of {names}")
     add("--install", action="store_true", help="install peers that are missing, from the index")
     add("--cache", type=Path, default=CACHE, metavar="DIR", help="environments and checkpoint")
     add("--batches", type=counts(SEQUENCES), default=(1, 8), help=f"requests at once, up to {SEQUENCES}; default 1,8")
@@ -42,18 +42,9 @@ def parse() -> tuple[Plan, Path | None]:
     add("--layers", type=count, default=Size().num_hidden_layers, help="of the model; fewer: smaller")
     add("--threads", type=count, default=len(os.sched_getaffinity(0)), help="default: the number of CPUs")
     add("--json", type=Path, metavar="FILE", help="also write the results there")
-    options = line.parse_args()
-    return Plan(
-        peers=options.only,
-        batches=options.batches,
-        rounds=options.rounds,
-        prompt_tokens=options.prompt_tokens,
-        output_tokens=options.output_tokens,
-        size=Size(num_hidden_layers=options.layers),
-        cache=options.cache.absolute(),
-        threads=options.threads,
-        install=options.install,
-    ), options.json
+    given = vars(line.parse_args())
+    file, size = given.pop("json"), Size(num_hidden_layers=given.pop("layers"))
+    return Plan(size=size, **given), file
 
 
 def main() -> int:

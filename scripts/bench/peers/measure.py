@@ -45,12 +45,13 @@ Row = dict[str, Any]
 
 def compare(plan: Plan, say: Say) -> tuple[list[Row], dict[str, str]]:
     """A row per server, and why others are missing. Raises BenchError."""
-    plan.cache.mkdir(parents=True, exist_ok=True)
+    cache = plan.cache.absolute()
+    cache.mkdir(parents=True, exist_ok=True)
     say("making the checkpoint")
-    checkpoint = make_checkpoint(plan.cache / "checkpoint", plan.size)
+    checkpoint = make_checkpoint(cache / "checkpoint", plan.size)
     rows, skipped = [], {}
     for peer in plan.peers:
-        place = Place(plan.cache, checkpoint, free_port(), plan.threads)
+        place = Place(cache, checkpoint, free_port(), plan.threads)
         try:
             _provide(peer, place, plan, say)
             say(f"{peer.name}: starting")
@@ -79,7 +80,7 @@ def _provide(peer: Peer, place: Place, plan: Plan, say: Say) -> None:
 
 def _measure(peer: Peer, place: Place, plan: Plan, say: Say) -> Row:
     base = f"http://127.0.0.1:{place.port}"
-    log = plan.cache / f"{peer.name.lower()}.log"
+    log = place.cache / f"{peer.name.lower()}.log"
     with started(
         peer.command(place),
         log,

@@ -139,10 +139,10 @@ def test_overhead_is_the_latency_less_the_bare_step_of_the_same_round():
         results["ringserve", 1].append(cell(itl, bare))
         results["replaced", 1].append(cell([value + 9 for value in itl], bare))
     own, old = figures(results, plan((1,), rounds=3))
-    assert own.overhead_p50_ms == pytest.approx(0.3)
-    assert own.bare_p50_ms == 22.5
-    assert old.overhead_p50_ms == pytest.approx(9.3)
-    assert own.ratio_to_replaced == 31.0
+    assert own["overhead_p50_ms"] == pytest.approx(0.3)
+    assert own["bare_p50_ms"] == 22.5
+    assert old["overhead_p50_ms"] == pytest.approx(9.3)
+    assert own["ratio_to_replaced"] == 31.0
     verdicts = {goal.what: goal.met for goal in goals([own, old], 22.5)}
     assert verdicts["overhead at batch 1, median"] is False
     assert verdicts["times less than the replaced path at batch 1"] is True
