@@ -5,22 +5,22 @@
 
 The demo model runs its steps in this process, with as many threads as CPUs. After each step it publishes a slot on
 two rings, whose readers, in processes of their own, then wait for the next, as sampling and preprocess do. In turns,
-within one run: nobody waits; readers spin as `pipeline.place` decides for this host; up to 100 µs, as rings do where
-nobody decides; and all the time, to show that the measurement can tell.
+within one run: nobody waits; readers spin as `pipeline.host.cpu_placement` decides for this host; up to 100 µs, as
+rings do where nobody decides; and all the time, to show that the measurement can tell.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,33 +41,19 @@ READERS = ("sampling", "preprocess")
 LONG_US = 50_000.0
 """Longer than a step."""
 COMPILED = ROOT / ".cache/compile"
+Timing = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How readers wait. `spin_us` None: there are none."""
-
-    name: str
-    spin_us: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    manner: str
-    spin_us: float | None
-    steps: int
-    median_ms: float
-    p99_ms: float
-    ratio: float  # of the median to that of steps with nobody waiting
-    readers_cpu_percent: float  # of one CPU
+MANNERS = ("nobody waits", "as decided for this host", "up to 100 µs", "always awake")
 
 
 class Readers:
-    """Processes that wait for the next slot, and the rings on which it comes."""
+    """Processes that wait for the next slot, spinning for up to `spin_us` before they sleep, and the rings on which
+    it comes. `spin_us` None: there are none."""
 
-    def __init__(self, manner: Manner) -> None:
-        self.manner = manner
-        names = READERS if manner.spin_us is not None else ()
+    def __init__(self, spin_us: float | None) -> None:
+        self.spin_us = spin_us
+        names = READERS if spin_us is not None else ()
         self._rings = [ipc.SlotRing.create(name, slots=4, slot_size=64) for name in names]
         self._ends = [ring.producer(label="inference") for ring in self._rings]
         self._processes: list[BaseProcess] = []
@@ -75,7 +61,7 @@ class Readers:
     def start(self) -> None:
         spawn = multiprocessing.get_context("spawn")
         for ring in self._rings:
-            self._processes.append(spawn.Process(target=read_for_ever, args=(ring.handle, self.manner.spin_us)))
+            self._processes.append(spawn.Process(target=read_for_ever, args=(ring.handle, self.spin_us)))
             self._processes[-1].start()
             ring.wait_attached(60)
 
@@ -99,29 +85,25 @@ class Readers:
 def read_for_ever(handle: ipc.RingHandle, spin: float) -> None:
     """As a stage does that has nothing to do but to wait; it gives way to the model as stages do."""
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    with ipc.SlotRing.from_handle(handle) as ring, ring.consumer(spin_us=spin) as end:
+    over = contextlib.suppress(ipc.RingClosed, ipc.PeerDied)
+    with over, ipc.SlotRing.from_handle(handle) as ring, ring.consumer(spin_us=spin) as end:
         while True:
-            try:
-                end.read().release()
-            except (ipc.RingClosed, ipc.PeerDied):
-                return
+            end.read().release()
 
 
 def main() -> int:
     options = parse()
     step = load(options.threads, options.rows)
-    manners = (
-        Manner("nobody waits", None),
-        Manner("as decided for this host", decided(options.threads)),
-        Manner("up to 100 µs", ipc.DEFAULT_SPIN_US),
-        Manner("always awake", LONG_US),
-    )
-    with ExitStack() as stack:
-        groups = [stack.enter_context(readers(manner)) for manner in manners]
+    with contextlib.ExitStack() as stack:
+        groups = []
+        for spin in (None, decided(options.threads), ipc.DEFAULT_SPIN_US, LONG_US):
+            groups.append(Readers(spin))
+            stack.callback(groups[-1].close)
+            groups[-1].start()
         timings = measure(step, groups, options.rounds)
     print(table(timings))
     size = {"cpus": usable_cpus(), "threads": options.threads, "rows": options.rows}
-    write_json(options.json, size | {"timings": [asdict(timing) for timing in timings]})
+    write_json(options.json, size | {"timings": timings})
     return 0
 
 
@@ -162,51 +144,46 @@ def load(threads: int, rows: int) -> Callable[[], None]:
     return lambda: runner.step_greedy(binding, tokens)
 
 
-@contextmanager
-def readers(manner: Manner) -> Iterator[Readers]:
-    group = Readers(manner)
-    try:
-        group.start()
-        yield group
-    finally:
-        group.close()
-
-
 def measure(step: Callable[[], None], groups: Sequence[Readers], rounds: int) -> list[Timing]:
     """Each manner in turn, so that whatever else the machine does falls on all of them."""
-    times: dict[str, list[float]] = {group.manner.name: [] for group in groups}
-    cpu = dict.fromkeys(times, 0.0)
+    times: list[list[float]] = [[] for _ in groups]
+    cpu_s = [0.0] * len(groups)
     for number in range(rounds):
-        for group in groups if number % 2 == 0 else groups[::-1]:
-            before = group.cpu_s()
-            times[group.manner.name] += take_turn(step, group)
-            cpu[group.manner.name] += group.cpu_s() - before
-    alone = float(np.median(times[groups[0].manner.name]))
-    return [timing(group.manner, times[group.manner.name], cpu[group.manner.name], alone) for group in groups]
+        for place in range(len(groups))[:: 1 if number % 2 == 0 else -1]:
+            before = groups[place].cpu_s()
+            times[place] += take_turn(step, groups[place])
+            cpu_s[place] += groups[place].cpu_s() - before
+    alone_ms = float(np.median(times[0]))
+    return [
+        {
+            "manner": manner,
+            "spin_us": group.spin_us,
+            "steps": len(taken),
+            "median_ms": float(np.median(taken)),
+            "p99_ms": float(np.percentile(taken, 99)),
+            "ratio": float(np.median(taken)) / alone_ms,  # to steps with nobody waiting
+            "readers_cpu_percent": 100 * used_s / (sum(taken) / 1e3),  # of one CPU
+        }
+        for manner, group, taken, used_s in zip(MANNERS, groups, times, cpu_s, strict=True)
+    ]
 
 
 def take_turn(step: Callable[[], None], group: Readers) -> list[float]:
-    """Milliseconds of each step, after one that is not counted. Readers that never sleep are let go to sleep at the
-    end: their next wait is over when the last slot has come, and longer than any budget."""
+    """Milliseconds of each step. Readers that never sleep are let go to sleep at the end: their next wait is over
+    when the last slot has come, and longer than any budget."""
     times = timed_ms(step, TURN, group.publish)
-    if group.manner.spin_us == LONG_US:
+    if group.spin_us == LONG_US:
         time.sleep(LONG_US / 1e6 + 0.05)
     return times
 
 
-def timing(manner: Manner, times: Sequence[float], cpu_s: float, alone_ms: float) -> Timing:
-    median, p99 = np.percentile(times, [50, 99]).tolist()
-    share = 100 * cpu_s / (sum(times) / 1e3)
-    return Timing(manner.name, manner.spin_us, len(times), median, p99, median / alone_ms, share)
-
-
 def table(timings: Sequence[Timing]) -> str:
-    names = ("readers", "spin, µs", "step, median ms", "p99 ms", "to nobody waiting", "CPU of the readers")
+    head = ("readers", "spin, µs", "step, median ms", "p99 ms", "to nobody waiting", "CPU of the readers")
     lines = []
     for row in timings:
-        times = [f"{value:.3f}" for value in (row.median_ms, row.p99_ms, row.ratio)]
-        lines.append([row.manner, row.spin_us, *times, f"{row.readers_cpu_percent:.1f} %"])
-    return markdown(names, lines)
+        times = [f"{row[name]:.3f}" for name in ("median_ms", "p99_ms", "ratio")]
+        lines.append([row["manner"], row["spin_us"], *times, f"{row['readers_cpu_percent']:.1f} %"])
+    return markdown(head, lines)
 
 
 if __name__ == "__main__":

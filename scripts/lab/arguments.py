@@ -17,7 +17,10 @@ Wrong = argparse.ArgumentTypeError
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """With the lines of `description` as they are."""
-    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    module = sys.modules["__main__"].__spec__  # of `python -m`
+    program = f"python -m {module.name.removesuffix('.__main__')}" if module else None
+    lines = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(program, description=description, formatter_class=lines)
 
 
 def say(text: str) -> None:

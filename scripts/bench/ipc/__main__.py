@@ -19,7 +19,7 @@ from typing import Any
 
 from scripts.bench.ipc.plan import Effort
 from scripts.bench.ipc.report import markdown_report, plot, terminal_report
-from scripts.bench.ipc.run import Bench
+from scripts.bench.ipc.run import run
 from scripts.bench.ipc.targets import as_row, judge
 from scripts.bench.ipc.transports import NAMES
 from scripts.lab.arguments import count, parser, say, words, write_json
@@ -47,7 +47,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "machine": describe_machine(),
         "quick": options.quick,
     }
-    report |= Bench(options.only, effort, say).run()
+    report |= run(options.only, effort, say)
     report["versions"] = describe_versions(report["skipped"])
     report["targets"] = [as_row(goal) for goal in judge(report)]
     return report

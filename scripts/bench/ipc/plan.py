@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from ipc.ring import DEFAULT_SPIN_US
-from scripts.bench.ipc.spec import Access, Job, PairSpec
 from scripts.bench.ipc.transports import transport_class
-from scripts.bench.ipc.transports.base import Transport
+from scripts.bench.ipc.transports.base import Access, Job, PairSpec, Transport
 
 SIZES = (64, 4096, 131072, 4194304)
 PAUSE_US = 1000.0

@@ -8,13 +8,15 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from scripts.bench.ipc.death import measure_deaths
+import ipc
 from scripts.bench.ipc.plan import Effort, cpu_pairs, round_pairs
-from scripts.bench.ipc.spec import PairSpec
+from scripts.bench.ipc.transports.base import PairSpec
 from scripts.lab.arguments import Say
 from scripts.lab.clock import can_pin
 from scripts.lab.others import Others
@@ -28,52 +30,45 @@ _KEYS = ("transport", "size_bytes", "mode", "access", "batch", "pinned")
 _MERGE: dict[str, Callable[[list[float]], float]] = {"max_us": max, "samples": sum}
 
 
-class Bench:
-    """One run over the named transports."""
+def run(names: tuple[str, ...], effort: Effort, say: Say) -> Row:
+    """What a run over the named transports gives, without the machine."""
+    others, skipped, seen = Others(), dict[str, str](), defaultdict[tuple[Any, ...], list[Row]](list)
 
-    def __init__(self, names: tuple[str, ...], effort: Effort, say: Say) -> None:
-        self.names, self.effort, self.say = names, effort, say
-        self.skipped: dict[str, str] = {}
-        self._seen: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-
-    def run(self) -> Row:
-        others = Others()
-        pins = (True, False) if can_pin() else (False,)
-        for number in range(self.effort.rounds):
-            for pinned in pins:
-                self.say(f"round {number + 1} of {self.effort.rounds}, {'pinned' if pinned else 'not pinned'}")
-                for spec in round_pairs(self.names, self.effort, pinned=pinned):
-                    self._measure(spec)
-        self.say("CPU use, idle and at a 1 ms cadence")
-        for spec in cpu_pairs(self.names, self.effort):
-            self._measure(spec)
-        rows = [self._merged(key) for key in self._seen]
-        return {
-            "results": [row for row in rows if row["mode"] != "idle"],
-            "cpu": _cpu_rows(rows),
-            "peer_death": measure_deaths(self.effort.deaths) if "ring" in self.names else None,
-            "skipped": self.skipped,
-            "rounds": self.effort.rounds,
-            "cpu_busy_elsewhere_pct": others.percent() / (os.cpu_count() or 1),
-        }
-
-    def _measure(self, spec: PairSpec) -> None:
-        if spec.transport in self.skipped:
+    def measure(spec: PairSpec) -> None:
+        if spec.transport in skipped:
             return
         answer = run_pair(spec)
         if "skipped" in answer:
-            self.skipped[spec.transport] = answer["skipped"]
-            self.say(f"{spec.transport}: skipped, {answer['skipped']}")
+            skipped[spec.transport] = answer["skipped"]
+            say(f"{spec.transport}: skipped, {answer['skipped']}")
         for figures in answer.get("figures", ()):
             row = {"transport": spec.transport, "size_bytes": spec.size_bytes, "pinned": spec.pinned, **figures}
-            self._seen[tuple(row[key] for key in _KEYS)].append(row)
+            seen[tuple(row[key] for key in _KEYS)].append(row)
 
-    def _merged(self, key: tuple[Any, ...]) -> Row:
-        rounds = self._seen[key]
-        row = dict(zip(_KEYS, key, strict=True)) | dict.fromkeys(FIGURES) | {"rounds": len(rounds)}
-        for name in rounds[0].keys() - set(_KEYS):
-            row[name] = _MERGE.get(name, statistics.median)([figures[name] for figures in rounds])
-        return row
+    for number in range(effort.rounds):
+        for pinned in (True, False) if can_pin() else (False,):
+            say(f"round {number + 1} of {effort.rounds}, {'pinned' if pinned else 'not pinned'}")
+            for spec in round_pairs(names, effort, pinned=pinned):
+                measure(spec)
+    say("CPU use, idle and at a 1 ms cadence")
+    for spec in cpu_pairs(names, effort):
+        measure(spec)
+    rows = [_merged(key, rounds) for key, rounds in seen.items()]
+    return {
+        "results": [row for row in rows if row["mode"] != "idle"],
+        "cpu": _cpu_rows(rows),
+        "peer_death": measure_deaths(effort.deaths) if "ring" in names else None,
+        "skipped": skipped,
+        "rounds": effort.rounds,
+        "cpu_busy_elsewhere_pct": others.percent() / (os.cpu_count() or 1),
+    }
+
+
+def _merged(key: tuple[Any, ...], rounds: list[Row]) -> Row:
+    row = dict(zip(_KEYS, key, strict=True)) | dict.fromkeys(FIGURES) | {"rounds": len(rounds)}
+    for name in rounds[0].keys() - set(_KEYS):
+        row[name] = _MERGE.get(name, statistics.median)([figures[name] for figures in rounds])
+    return row
 
 
 def run_pair(spec: PairSpec) -> Row:
@@ -119,3 +114,42 @@ def _cpu_rows(rows: list[Row]) -> list[Row]:
             use[f"{row['mode']}_leader_pct"] = row["leader_cpu_pct"]
             use[f"{row['mode']}_follower_pct"] = row["follower_cpu_pct"]
     return list(found.values())
+
+
+# ---- how soon a process that sleeps in a ring learns that the other side was killed -------------------------------
+
+
+_VICTIM = """
+import sys, time, ipc
+end = ipc.SlotRing.from_handle(ipc.RingHandle.from_text(sys.argv[1])).producer(label="victim")
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def measure_deaths(rounds: int) -> dict[str, Any]:
+    """Milliseconds from `kill -9` to PeerDied in a reader that waits. The kill comes at any point of a slice."""
+    delays = [_one_death(0.05 + 0.013 * i) for i in range(rounds)]
+    return {"rounds": rounds, "p50_ms": statistics.median(delays), "max_ms": max(delays)}
+
+
+def _one_death(after_s: float) -> float:
+    with ipc.SlotRing.create("death", slots=2, slot_size=64) as ring:
+        command = [sys.executable, "-c", _VICTIM, ring.handle.to_text()]
+        with subprocess.Popen(command, pass_fds=ring.handle.fds, stdout=subprocess.PIPE) as victim:
+            assert victim.stdout is not None
+            victim.stdout.readline()
+            killed: list[float] = []
+
+            def kill() -> None:
+                killed.append(time.perf_counter())
+                os.kill(victim.pid, signal.SIGKILL)
+
+            timer = threading.Timer(after_s, kill)
+            timer.start()
+            with ring.consumer() as consumer:
+                try:
+                    consumer.read(timeout=30)
+                except ipc.PeerDied:
+                    return (time.perf_counter() - killed[0]) * 1e3
+    raise RuntimeError("the victim's death was never noticed")

@@ -31,7 +31,7 @@ from typing import Any
 
 from scripts.bench.overhead.report import draw, header, table
 from scripts.bench.overhead.sections import SECTIONS, plan_of
-from scripts.bench.overhead.variants import VARIANTS, choose
+from scripts.bench.overhead.servers import VARIANTS, choose
 from scripts.lab.arguments import count, counts, parser, positive, say, words, write_json
 from scripts.lab.errors import BenchError
 from scripts.lab.goals import Goal
@@ -39,8 +39,6 @@ from scripts.lab.machine import describe_machine
 from scripts.lab.others import Others
 
 MAX_BATCH = 256
-
-
 _FULL = {
     "batches": (1, 8, 32), "step_ms": 22.5, "seconds": 2.0, "rounds": 5, "ttft_requests": 40, "null_tokens": 500,
     "idle_s": 10.0, "fast_variants": "ringserve,replaced",
@@ -70,8 +68,10 @@ def parse() -> argparse.Namespace:
     add("--json", type=Path, metavar="FILE", help="also write the results there")
     add("--plot", type=Path, metavar="FILE", help="also draw where a token's time goes (PNG)")
     add("--quick", action="store_true", help="short: one round, steps of 3 ms, batches 1 and 4")
-    line.set_defaults(**(_QUICK if "--quick" in sys.argv else _FULL))
     given = line.parse_args()
+    for name, value in (_QUICK if given.quick else _FULL).items():
+        if getattr(given, name, None) is None:
+            setattr(given, name, value)
     try:
         for section in {"steps", *given.section} & {"steps", "fast", "demo"}:
             plan_of(section, given)

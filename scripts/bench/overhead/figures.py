@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from scripts.bench.overhead.measure import Cell, Plan, Results
-from scripts.bench.overhead.variants import DEFAULT, REPLACED
+from scripts.bench.overhead.servers import DEFAULT, REPLACED
 from scripts.lab.goals import Goal
 
 Row = dict[str, Any]

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from scripts.bench.overhead.client import Question, Streams, serve_client
 from scripts.bench.overhead.device import PROMPT_ROOM, Device, serve_bare_steps
-from scripts.bench.overhead.servers import Server, started
+from scripts.bench.overhead.servers import Server, Variant, started
 from scripts.bench.overhead.stamps import BETWEEN, Part, Stamps, read_stamps
-from scripts.bench.overhead.variants import Variant
 from scripts.bench.overhead.workers import ask, worker
 from scripts.lab.arguments import Say
 from scripts.lab.errors import BenchError

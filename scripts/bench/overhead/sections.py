@@ -12,13 +12,11 @@ import numpy as np
 
 from model.tokenizer import load_tokenizer
 from pipeline.config import load_configuration
-from scripts.bench.overhead.bare_http import serve_bare_http
-from scripts.bench.overhead.client import Question, Streams, prompt, serve_client
+from scripts.bench.overhead.client import Question, Streams, prompt, serve_bare_http, serve_client
 from scripts.bench.overhead.device import Device, serve_bare_steps
 from scripts.bench.overhead.figures import Row, figures, goals
 from scripts.bench.overhead.measure import Cell, Plan, measure, run_cell
-from scripts.bench.overhead.servers import Server, ringserve, started
-from scripts.bench.overhead.variants import VARIANTS, choose
+from scripts.bench.overhead.servers import VARIANTS, Server, choose, ringserve, started
 from scripts.bench.overhead.workers import ask, worker
 from scripts.lab.arguments import Say
 from scripts.lab.goals import Goal

@@ -1,4 +1,4 @@
-"""The servers: RingServe as users start it, and what it replaces. Both run until their context ends."""
+"""What is compared, and its servers: RingServe as users start it, or what it replaces."""
 
 from __future__ import annotations
 
@@ -8,17 +8,46 @@ import multiprocessing
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
 from scripts.bench.overhead.replaced.server import serve_replaced
-from scripts.bench.overhead.variants import Variant
 from scripts.lab import ringserve as lab
+from scripts.lab.arguments import named
 from scripts.lab.clock import cpu_seconds
 from scripts.lab.errors import BenchError
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    name: str
+    meaning: str
+    api: str = "llm-serving"
+    overrides: tuple[str, ...] = ()  # of RingServe's configuration
+    token_ids: bool = False  # the device gives token ids instead of logits
+    greedy: bool = True  # texts can be compared with those of the others
+    replaced: bool = False  # the data path of llm-serving instead
+
+
+_PLAIN, _LOGITS = "pipeline.overlap=false", "pipeline.greedy_on_device=false"
+_ALL = (
+    Variant("ringserve", "llm-serving's API, greedy; configured by default", token_ids=True),
+    Variant("plain", "the same without overlap", overrides=(_PLAIN,), token_ids=True),
+    Variant("host", "all logits to the host", overrides=(_LOGITS,)),
+    Variant("plain-host", "all logits to the host, without overlap", overrides=(_PLAIN, _LOGITS)),
+    Variant("completions", "OpenAI's API, greedy", "completions", token_ids=True),
+    Variant("sampled", "temperature 0.8, top_k 40, top_p 0.95", "sampled", greedy=False),
+    Variant("replaced", "llm-serving's data path: text over TCP, nine segments, lists; greedy", replaced=True),
+)
+VARIANTS: Mapping[str, Variant] = MappingProxyType({variant.name: variant for variant in _ALL})
+REPLACED, DEFAULT = "replaced", "ringserve"
+
+choose = named("variant", VARIANTS)
+
 
 _START_TIMEOUT_S = 120.0
 

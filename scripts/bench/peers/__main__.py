@@ -15,9 +15,8 @@ import sys
 from pathlib import Path
 
 from scripts.bench.peers.checkpoint import Size
-from scripts.bench.peers.measure import Plan, compare
+from scripts.bench.peers.measure import Plan, compare, table, tell
 from scripts.bench.peers.peers import PEERS, SEQUENCES, choose
-from scripts.bench.peers.report import table, tell
 from scripts.lab.arguments import count, counts, parser, say, whole, write_json
 from scripts.lab.errors import BenchError
 from scripts.lab.machine import describe_machine

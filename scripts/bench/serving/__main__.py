@@ -17,8 +17,7 @@ import argparse
 import sys
 
 from scripts.bench.serving.options import parse
-from scripts.bench.serving.plot import plot
-from scripts.bench.serving.report import table
+from scripts.bench.serving.report import plot, table
 from scripts.bench.serving.session import Result, run_session
 from scripts.lab.arguments import write_json
 from scripts.lab.errors import BenchError

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.bench.serving.answers import Answer
+from scripts.bench.serving.apis import Answer
 
 METRICS = {
     "ttft": "Time to First Token",

@@ -11,8 +11,7 @@ import numpy as np
 import orjson
 from tqdm import tqdm
 
-from scripts.bench.serving.answers import Answer, read_answer
-from scripts.bench.serving.apis import APIS, Api, Ask
+from scripts.bench.serving.apis import APIS, Answer, Api, Ask, read_answer
 from scripts.bench.serving.load import Outcome, Planned, Run, run_load
 from scripts.bench.serving.metrics import Metrics, compute
 from scripts.bench.serving.report import Told, tell

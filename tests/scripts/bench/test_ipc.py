@@ -17,8 +17,8 @@ import pytest
 
 from scripts.bench.ipc.report import markdown_report, terminal_report
 from scripts.bench.ipc.run import run_pair
-from scripts.bench.ipc.spec import Job, PairSpec
 from scripts.bench.ipc.targets import judge
+from scripts.bench.ipc.transports.base import Job, PairSpec
 from scripts.lab.paths import ROOT
 
 SCRIPT = "scripts.bench.ipc"

@@ -23,8 +23,8 @@ from scripts.bench.overhead.device import Device, bare_steps
 from scripts.bench.overhead.figures import figures, goals
 from scripts.bench.overhead.measure import Cell, Plan, compare_texts, inter_token_ms
 from scripts.bench.overhead.sections import SECTIONS
+from scripts.bench.overhead.servers import VARIANTS, choose
 from scripts.bench.overhead.stamps import BETWEEN, Part, read_stamps
-from scripts.bench.overhead.variants import VARIANTS, choose
 from scripts.lab.errors import BenchError
 
 SCRIPT = "scripts.bench.overhead"

@@ -16,9 +16,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from scripts.bench.peers.checkpoint import Size, make_checkpoint
-from scripts.bench.peers.measure import Plan, brief, compare, summary
+from scripts.bench.peers.measure import Plan, brief, compare, summary, table, tell
 from scripts.bench.peers.peers import PEERS, Place, choose
-from scripts.bench.peers.report import table, tell
 from scripts.bench.serving.servers import local_encoder
 
 SCRIPT = "scripts.bench.peers"

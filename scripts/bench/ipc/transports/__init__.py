@@ -7,8 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from scripts.bench.ipc.spec import PairSpec
-    from scripts.bench.ipc.transports.base import Transport
+    from scripts.bench.ipc.transports.base import PairSpec, Transport
 
 _CLASSES = {
     "ring": "rings.SlotRingTransport",

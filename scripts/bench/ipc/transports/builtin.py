@@ -7,13 +7,12 @@ import multiprocessing
 import queue
 import select
 import socket
+from abc import abstractmethod
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from scripts.bench.ipc.payload import Fill, Touch
-from scripts.bench.ipc.spec import Access
-from scripts.bench.ipc.transports.base import WAIT_S, Channel, Follower, Transport
+from scripts.bench.ipc.transports.base import WAIT_S, Access, Channel, Fill, Touch, Transport
 
 
 class Tcp(Transport):
@@ -23,17 +22,15 @@ class Tcp(Transport):
     title = "TCP loopback"
     cost = 4
 
-    def prepare(self) -> None:
+    def prepare(self) -> Any:
         self.listener = socket.create_server(("127.0.0.1", 0))
-
-    def ticket(self) -> str:
-        return str(self.listener.getsockname()[1])
+        return self.listener.getsockname()
 
     def connect(self) -> None:
         self._adopt(self.listener.accept()[0])
 
-    def attach(self, ticket: str) -> None:
-        self._adopt(socket.create_connection(("127.0.0.1", int(ticket))))
+    def attach(self, ticket: tuple[str, int]) -> None:
+        self._adopt(socket.create_connection(ticket))
 
     def _adopt(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -65,20 +62,15 @@ class MpPipe(Transport):
     title = "multiprocessing.Pipe"
     cost = 4
 
-    def prepare(self) -> None:
+    def prepare(self) -> Connection:
         self.connection, self.other = multiprocessing.Pipe()
-
-    def ticket(self) -> str:
-        return str(self.other.fileno())
-
-    def fds(self) -> tuple[int, ...]:
-        return (self.other.fileno(),)
+        return self.other
 
     def connect(self) -> None:
         self.other.close()  # so that a follower that dies is an end of file
 
-    def attach(self, ticket: str) -> None:
-        self.connection = Connection(int(ticket))
+    def attach(self, ticket: Connection) -> None:
+        self.connection = ticket
 
     def wait(self, seconds: float) -> None:
         self.connection.poll(seconds)
@@ -88,19 +80,19 @@ class MpPipe(Transport):
         return Channel(partial(self.connection.send_bytes, bytes(self.payload)), lambda: touch(recv_bytes()))
 
 
-class SpawnedTransport(Transport):
-    """A pair of queues, which travel only to a child that `multiprocessing` spawns."""
+class Queues(Transport):
+    """One each way, which travel only to a child that `multiprocessing` spawns."""
 
     there: Any
     back: Any
 
-    def start(self) -> Follower:
-        from scripts.bench.ipc.pair import follow
+    @abstractmethod
+    def make(self) -> Any:
+        """A queue. Raises ImportError."""
 
-        arguments = (self.spec, (self.there, self.back))
-        process = multiprocessing.get_context("spawn").Process(target=follow, args=arguments, daemon=True)
-        process.start()
-        return process
+    def prepare(self) -> tuple[Any, Any]:
+        self.there, self.back = self.make(), self.make()
+        return self.there, self.back
 
     def attach(self, ticket: tuple[Any, Any]) -> None:
         self.back, self.there = ticket
@@ -110,17 +102,16 @@ class SpawnedTransport(Transport):
             self.back.get(timeout=seconds)
 
 
-class MpQueue(SpawnedTransport):
+class MpQueue(Queues):
     """A pipe behind a lock and a feeder thread; pickles."""
 
     name = "queue"
     title = "multiprocessing.Queue"
     cost = 16
 
-    def prepare(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        depth = max(2, min(1024, 2**23 // self.size))  # bounded: 4 MiB messages would fill the memory
-        self.there, self.back = context.Queue(depth), context.Queue(depth)
+    def make(self) -> Any:
+        # Bounded: 4 MiB messages would fill the memory
+        return multiprocessing.get_context("spawn").Queue(max(2, min(1024, 2**23 // self.size)))
 
     def channel(self, access: Access, fill: Fill, touch: Touch, batch: int) -> Channel:
         get = self.back.get

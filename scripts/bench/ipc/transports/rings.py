@@ -9,9 +9,18 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ipc import ByteRing, RingHandle, RingTimeout, SlotConsumer, SlotProducer, SlotRing
-from scripts.bench.ipc.payload import Fill, Touch, fill_run, touch_run
-from scripts.bench.ipc.spec import Access
-from scripts.bench.ipc.transports.base import WAIT_S, Channel, Transport, receive_in_batches, send_in_batches
+from scripts.bench.ipc.transports.base import (
+    WAIT_S,
+    Access,
+    Channel,
+    Fill,
+    Touch,
+    Transport,
+    fill_run,
+    receive_in_batches,
+    send_in_batches,
+    touch_run,
+)
 
 
 class _Rings(Transport):
@@ -21,22 +30,17 @@ class _Rings(Transport):
     @abstractmethod
     def capacity(self) -> dict[str, int]: ...
 
-    def prepare(self) -> None:
+    def prepare(self) -> list[RingHandle]:
         self.rings = [self.ring.create(name, **self.capacity()) for name in ("bench_there", "bench_back")]
         self._open("leader", *self.rings)
+        return [ring.handle for ring in self.rings]
 
     def connect(self) -> None:
         for ring in self.rings:
             ring.unlink_when_attached(WAIT_S)
 
-    def ticket(self) -> str:
-        return " ".join(ring.handle.to_text() for ring in self.rings)
-
-    def fds(self) -> tuple[int, ...]:
-        return tuple(fd for ring in self.rings for fd in ring.handle.fds)
-
-    def attach(self, ticket: str) -> None:
-        self.rings = [self.ring.from_handle(RingHandle.from_text(text)) for text in ticket.split()]
+    def attach(self, ticket: list[RingHandle]) -> None:
+        self.rings = [self.ring.from_handle(handle) for handle in ticket]
         self._open("follower", *reversed(self.rings))
 
     def _open(self, label: str, there: Any, back: Any) -> None:

@@ -9,10 +9,17 @@ import tempfile
 from functools import partial
 from typing import Any
 
-from scripts.bench.ipc.payload import Fill, Touch
-from scripts.bench.ipc.spec import Access
-from scripts.bench.ipc.transports.base import WAIT_S, Channel, Transport, receive_in_batches, send_in_batches
-from scripts.bench.ipc.transports.builtin import SpawnedTransport
+from scripts.bench.ipc.transports.base import (
+    WAIT_S,
+    Access,
+    Channel,
+    Fill,
+    Touch,
+    Transport,
+    receive_in_batches,
+    send_in_batches,
+)
+from scripts.bench.ipc.transports.builtin import Queues
 
 
 class ZeroMq(Transport):
@@ -24,12 +31,10 @@ class ZeroMq(Transport):
     cost = 16
     directory: str | None = None
 
-    def prepare(self) -> None:
+    def prepare(self) -> str:
         self._open()
         self.directory = tempfile.mkdtemp(prefix="ipc_bench_")
-        self.socket.bind(self.ticket())
-
-    def ticket(self) -> str:
+        self.socket.bind(f"ipc://{self.directory}/zmq")
         return f"ipc://{self.directory}/zmq"
 
     def attach(self, ticket: str) -> None:
@@ -59,7 +64,7 @@ class ZeroMq(Transport):
         return Channel(partial(socket.send, data, copy=False), lambda: touch(socket.recv(copy=False).buffer))
 
 
-class FasterFifo(SpawnedTransport):
+class FasterFifo(Queues):
     """A circular buffer in shared memory behind a process-shared mutex; pickles."""
 
     name = "faster-fifo"
@@ -68,10 +73,10 @@ class FasterFifo(SpawnedTransport):
     batched = ("copy",)
     cost = 16
 
-    def prepare(self) -> None:
+    def make(self) -> Any:
         from faster_fifo import Queue
 
-        self.there, self.back = (Queue(max_size_bytes=max(2**20, 4 * self.size)) for _ in range(2))
+        return Queue(max_size_bytes=max(2**20, 4 * self.size))
 
     def channel(self, access: Access, fill: Fill, touch: Touch, batch: int) -> Channel:
         get, data = self.back.get, bytes(self.payload)
@@ -94,11 +99,10 @@ class Iceoryx2(Transport):
     accesses = ("in-place",)
     cost = 2
 
-    def prepare(self) -> None:
-        self._open(f"ipc_bench/{os.getpid()}", leads=True)
-
-    def ticket(self) -> str:
-        return f"ipc_bench/{os.getpid()}"
+    def prepare(self) -> str:
+        name = f"ipc_bench/{os.getpid()}"
+        self._open(name, leads=True)
+        return name
 
     def attach(self, ticket: str) -> None:
         self._open(ticket, leads=False)
