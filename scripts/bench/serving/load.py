@@ -60,7 +60,7 @@ def run_load(
         with _without_collector():
             cpu_s, began_ns = time.process_time(), time.monotonic_ns()
             for planned, due_s in zip(requests, arrivals_s, strict=True):
-                if (early_s := due_s - (time.monotonic_ns() - began_ns) / 1e9) > 0:
+                while (early_s := due_s - (time.monotonic_ns() - began_ns) / 1e9) > 0:  # uvloop wakes up early
                     await asyncio.sleep(early_s)
                 tasks.append(asyncio.create_task(serve(planned, due_s, free, began_ns)))
             outcomes = await asyncio.gather(*tasks)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from collections import deque
 from dataclasses import dataclass, field
-from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
 
@@ -30,12 +29,7 @@ class Batch:
     """One step at a time, each from beginning to end; `step` returns when the agent has answered."""
 
     def __init__(
-        self,
-        agent: socket.socket,
-        segments: list[SharedMemory],
-        sizes: seg.Sizes,
-        blocks: int,
-        batches: tuple[int, ...],
+        self, agent: socket.socket, segments: seg.Segments, sizes: seg.Sizes, blocks: int, batches: tuple[int, ...]
     ) -> None:
         self.waiting: deque[Entry] = deque()
         self._agent, self._segments, self._sizes = agent, segments, sizes
@@ -58,12 +52,12 @@ class Batch:
         entry.row = self._rows.index(None)
         self._rows[entry.row] = entry
         self._grow(entry)
-        seg.array(segments[seg.INPUT_IDS], (sizes.rows, sizes.length))[entry.row, :prompt] = entry.tokens
-        seg.array(segments[seg.VALID_LENGTH], (sizes.rows,))[entry.row] = prompt
-        seg.array(segments[seg.CURRENT_INDEX], (sizes.rows,))[0] = entry.row
+        segments.array(seg.INPUT_IDS)[entry.row, :prompt] = entry.tokens
+        segments.array(seg.VALID_LENGTH)[entry.row] = prompt
+        segments.array(seg.CURRENT_INDEX)[0] = entry.row
         slots = [self._slot(entry, position) for position in range(prompt)] + [-1] * (sizes.length - prompt)
-        seg.array(segments[seg.BLOCK_TABLES], (1, sizes.width))[:] = np.array([self._table(entry)], np.int32)
-        seg.array(segments[seg.SLOT_MAPPING], (sizes.length,))[:] = np.array(slots, np.int32)
+        segments.array(seg.BLOCK_TABLES, (1, sizes.width))[:] = np.array([self._table(entry)], np.int32)
+        segments.array(seg.SLOT_MAPPING)[:] = np.array(slots, np.int32)
         self._ask(seg.prefill_command((1, sizes.length), (1, sizes.width), (sizes.length,)))
         return self._collect([entry])
 
@@ -72,8 +66,8 @@ class Batch:
         used = 1 + max(row for row, entry in enumerate(self._rows) if entry)
         batch = next(size for size in self._batches if size >= used)
         rows = self._rows[:batch]
-        ids = seg.array(segments[seg.INPUT_IDS], (sizes.rows, sizes.length))
-        lengths = seg.array(segments[seg.VALID_LENGTH], (sizes.rows,))
+        ids = segments.array(seg.INPUT_IDS)
+        lengths = segments.array(seg.VALID_LENGTH)
         generation, mask = [], []
         tables, slots, valid = [], [], []
         for row, entry in enumerate(rows):
@@ -90,12 +84,10 @@ class Batch:
             lengths[row] = len(entry.tokens)
             tables.append(self._table(entry))
             slots.append(self._slot(entry, position))
-        seg.array(segments[seg.GENERATION], (sizes.rows, seg.GENERATION_WORDS), np.float32)[:batch] = np.array(
-            generation
-        )
-        seg.array(segments[seg.MASK], (sizes.rows,))[:batch] = np.array(mask)
-        seg.array(segments[seg.BLOCK_TABLES], (batch, sizes.width))[:] = np.array(tables, np.int32)
-        seg.array(segments[seg.SLOT_MAPPING], (batch,))[:] = np.array(slots, np.int32)
+        segments.array(seg.GENERATION)[:batch] = np.array(generation)
+        segments.array(seg.MASK)[:batch] = np.array(mask)
+        segments.array(seg.BLOCK_TABLES, (batch, sizes.width))[:] = np.array(tables, np.int32)
+        segments.array(seg.SLOT_MAPPING, (batch,))[:] = np.array(slots, np.int32)
         self._ask(seg.decode_command(batch, valid, (batch, sizes.width), (batch,)))
         return self._collect([entry for entry in rows if entry])
 
@@ -106,8 +98,8 @@ class Batch:
             raise ConnectionError("the agent is gone")
 
     def _collect(self, entries: list[Entry]) -> list[tuple[Entry, int, float]]:
-        outputs = seg.array(self._segments[seg.OUTPUTS], (self._sizes.rows,)).tolist()
-        logits = seg.array(self._segments[seg.LOGITS], (self._sizes.rows,), np.float32).tolist()
+        outputs = self._segments.array(seg.OUTPUTS).tolist()
+        logits = self._segments.array(seg.LOGITS).tolist()
         news = []
         for entry in entries:
             token = outputs[entry.row]
