@@ -17,8 +17,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
     add, cpus = line.add_argument, len(os.sched_getaffinity(0))
     add("--checkpoint", type=Path, help="weights for --config (default: random)")
     add("--rows", type=counts(4096), default=(1, 8, 32), metavar="N,N", help="decode shapes (default: 1,8,32)")
-    add("--chunks", type=counts(1 << 20), default=(128,), metavar="N,N", help="prefill shapes, tokens (default: 128)")
+    add("--chunks", type=chunks, default=(128,), metavar="N,N", help="prefill shapes, tokens; default 128; '': none")
     add("--context", type=count, default=256, help="keys per row (default: 256)")
     add("--steps", type=count, default=60, help="steps measured per shape (default: 60)")
     add("--threads", type=count, default=cpus, help="of the operator (default: the number of CPUs)")
@@ -79,6 +79,10 @@ def parse_arguments() -> argparse.Namespace:
     if options.config is None and options.preset is None:
         options.preset = "demo"
     return options
+
+
+def chunks(text: str) -> tuple[int, ...]:
+    return counts(1 << 20)(text) if text else ()
 
 
 def load_runner(options: argparse.Namespace, attention: Attention) -> MindFormersRunner:
@@ -94,7 +98,11 @@ def measure(runners: dict[Attention, MindFormersRunner], options: argparse.Names
     timings: list[Timing] = []
     for bucket in next(iter(runners.values())).facts.buckets:
         times: dict[Attention, list[float]] = {attention: [] for attention in runners}
-        steps = {name: make_step(runner, bucket, options.context) for name, runner in runners.items()}
+        steps = {}
+        for attention, runner in runners.items():
+            binding = runner.bind(step_inputs(runner.facts, bucket, options.context))
+            logits = np.empty((bucket.rows, runner.facts.vocab_size), np.float32)
+            steps[attention] = partial(runner.step, binding, logits)
         for _ in range(-(-options.steps // STEPS_PER_TURN)):
             for attention, step in steps.items():
                 times[attention] += timed_ms(step, STEPS_PER_TURN)
@@ -132,12 +140,6 @@ def make_settings(options: argparse.Namespace, attention: Attention, scratch: Pa
         attention=attention,
         threads=options.threads,
     )
-
-
-def make_step(runner: MindFormersRunner, bucket: Bucket, context: int) -> Callable[[], None]:
-    binding = runner.bind(step_inputs(runner.facts, bucket, context))
-    logits = np.empty((bucket.rows, runner.facts.vocab_size), np.float32)
-    return lambda: runner.step(binding, logits)
 
 
 def read_bytes(runner: MindFormersRunner) -> int:

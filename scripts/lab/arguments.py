@@ -50,7 +50,7 @@ count = whole(1)
 
 
 def counts(most: int) -> Callable[[str], tuple[int, ...]]:
-    """Some numbers from 1 to `most`, separated by commas."""
+    """Numbers from 1 to `most`, separated by commas."""
 
     def numbers(text: str) -> tuple[int, ...]:
         words = text.split(",")

@@ -47,8 +47,8 @@ def _figures(variant: str, batch: int, results: Results) -> Row:
         "late_us": _median([_late_us(cell) for cell in cells]),
         "residual_us": _median([cell.residual_us for cell in cells]),
         "ratio_to_replaced": None,  # the replaced path's overhead over this one's
-        "cpu_percent": _medians([cell.cpu_percent for cell in cells]),
-        "cpu_us_per_token": _medians([cell.cpu_us for cell in cells]),
+        "cpu_percent": medians([cell.cpu_percent for cell in cells]),
+        "cpu_us_per_token": medians([cell.cpu_us for cell in cells]),
         "parts": _parts(cells),
     }
 
@@ -63,13 +63,13 @@ def _median(values: Sequence[float | None]) -> float | None:
     return round(float(np.median(known)), 1) if known else None
 
 
-def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:
-    return {name: round(float(np.median([values[name] for values in rounds])), 2) for name in rounds[0]}
+def medians(rounds: list[dict[str, float]], digits: int = 2) -> dict[str, float]:
+    return {name: round(float(np.median([values[name] for values in rounds])), digits) for name in rounds[0]}
 
 
 def _parts(cells: list[Cell]) -> dict[str, dict[str, float]]:
     names = set.intersection(*(set(cell.parts) for cell in cells))
-    return {name: _medians([asdict(cell.parts[name]) for cell in cells]) for name in sorted(names)}
+    return {name: medians([asdict(cell.parts[name]) for cell in cells]) for name in sorted(names)}
 
 
 def goals(rows: list[Row], step_ms: float | None) -> list[Goal]:

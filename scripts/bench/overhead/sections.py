@@ -12,10 +12,11 @@ import numpy as np
 
 from model.tokenizer import load_tokenizer
 from pipeline.config import load_configuration
-from scripts.bench.overhead.client import Question, Streams, prompt, serve_bare_http, serve_client
+from scripts.bench.overhead.client import Question, Streams, prompt, serve_client
 from scripts.bench.overhead.device import Device, serve_bare_steps
-from scripts.bench.overhead.figures import Row, figures, goals
+from scripts.bench.overhead.figures import Row, figures, goals, medians
 from scripts.bench.overhead.measure import Cell, Plan, measure, run_cell
+from scripts.bench.overhead.replaced.server import serve_bare_http
 from scripts.bench.overhead.servers import VARIANTS, Server, choose, ringserve, started
 from scripts.bench.overhead.workers import ask, worker
 from scripts.lab.arguments import Say
@@ -106,14 +107,12 @@ def _context(options: Options, directory: Path, say: Say) -> Row:
 
 
 def _context_row(context: int, cells: list[Cell]) -> Row:
-    itl = [np.median(cell.itl_ms) for cell in cells]
-    over = [np.median(cell.itl_ms) - np.median(cell.bare_ms) for cell in cells]
-    times = {"itl_p50_ms": round(float(np.median(itl)), 4), "overhead_p50_ms": round(float(np.median(over)), 4)}
-    parts = {
-        f"{name}_p50_us": round(float(np.median([cell.parts[name].p50_us for cell in cells])), 1)
-        for name in ("wait", "launch", "schedule")
-    }
-    return {"context": context, **times, **parts}
+    rounds = []
+    for cell in cells:
+        itl, bare = float(np.median(cell.itl_ms)), float(np.median(cell.bare_ms))
+        parts = {f"{name}_p50_us": cell.parts[name].p50_us for name in ("wait", "launch", "schedule")}
+        rounds.append({"itl_p50_ms": itl, "overhead_p50_ms": itl - bare, **parts})
+    return {"context": context, **medians(rounds, 4)}
 
 
 # ---- the first token of an idle server: what it waits for beside tokenizing and the prefill step ------------------
@@ -149,20 +148,21 @@ def _ttft(options: Options, directory: Path, say: Say) -> Row:
                 if number >= 0:
                     times[name].append(float(streams.times_ns[0, 0] - streams.sent_ns[0]) / 1e6)
     encoding, ttft, bare_http = (float(np.median(times[name])) for name in times)
-    p50, p99 = np.percentile(np.array(times["ttft"]) - encoding - step_ms, [50, 99])
+    p50, p99 = np.percentile(np.array(times["ttft"]) - encoding - step_ms, [50, 99]).tolist()
     row = {
         "requests": options.ttft_requests,
-        "ttft_p50_ms": round(ttft, 3),
-        "step_ms": round(step_ms, 3),
-        "tokenizing_ms": round(encoding, 3),
-        "bare_http_p50_ms": round(bare_http, 3),
-        "overhead_p50_ms": round(float(p50), 3),
-        "overhead_p99_ms": round(float(p99), 3),
+        "ttft_p50_ms": ttft,
+        "step_ms": step_ms,
+        "tokenizing_ms": encoding,
+        "bare_http_p50_ms": bare_http,
+        "overhead_p50_ms": p50,
+        "overhead_p99_ms": p99,
     }
     what = "time to the first token beside tokenizing and the step, median"
     where = "at an HTTP client with an open connection"
     title = f"Time to the first token of an idle server, {where}; device {device.name}"
-    return _told(title, [row], [Goal(what, row["overhead_p50_ms"], _TTFT_GOAL_MS, "ms")])
+    rounded = {name: round(value, 3) for name, value in row.items()}
+    return _told(title, [rounded], [Goal(what, rounded["overhead_p50_ms"], _TTFT_GOAL_MS, "ms")])
 
 
 # ---- a device that takes no time: how many tokens per second the server itself can bring to its clients -----------
@@ -185,11 +185,7 @@ def _null(options: Options, directory: Path, say: Say) -> Row:
                 before = server.cpu_s()
                 streams = ask(client, Question(server.port, way, _NULL_STREAMS, options.null_tokens))
                 rounds[way].append(_null_row(streams, before, server))
-    rows: list[Row] = [
-        {"api": way, "rounds": len(every)}
-        | {name: round(float(np.median([row[name] for row in every])), 1) for name in every[0]}
-        for way, every in rounds.items()
-    ]
+    rows: list[Row] = [{"api": way, "rounds": len(every)} | medians(every, 1) for way, every in rounds.items()]
     judged = []
     for row in rows:
         judged += [
