@@ -16,11 +16,11 @@ Wrong = argparse.ArgumentTypeError
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """With the lines of `description` as they are."""
+    """With the lines of `description` as they are, and a short line of usage."""
     module = sys.modules["__main__"].__spec__  # of `python -m`
     program = f"python -m {module.name.removesuffix('.__main__')}" if module else None
     lines = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(program, description=description, formatter_class=lines)
+    return argparse.ArgumentParser(program, "%(prog)s [options]", description, formatter_class=lines)
 
 
 def say(text: str) -> None:

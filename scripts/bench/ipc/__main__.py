@@ -14,10 +14,11 @@ import argparse
 import datetime
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from scripts.bench.ipc.plan import Effort
+from scripts.bench.ipc.plan import QUICK, Effort
 from scripts.bench.ipc.report import markdown_report, plot, terminal_report
 from scripts.bench.ipc.run import run
 from scripts.bench.ipc.targets import as_row, judge
@@ -41,7 +42,9 @@ def parse() -> argparse.Namespace:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    effort = Effort.quick(options.rounds or 1) if options.quick else Effort.full(options.rounds or 5)
+    effort = QUICK if options.quick else Effort()
+    if options.rounds:
+        effort = replace(effort, rounds=options.rounds)
     report: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(),

@@ -9,10 +9,12 @@ import multiprocessing
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scripts.bench.ipc.transports import make_transport
 from scripts.bench.ipc.transports.base import (
@@ -28,6 +30,7 @@ from scripts.bench.ipc.transports.base import (
 )
 from scripts.lab.clock import cpu_seconds, pin
 
+Float64 = NDArray[np.float64]
 Figures = dict[str, float | str | int]
 
 
@@ -56,9 +59,9 @@ def _ping_pong(transport: Transport, channel: Channel, job: Job, follower: int) 
         trips = transport.round_trips_ns(channel, replace(job, count=warm + job.count))[warm:]
         return one_way_figures(trips, job)
     transport.round_trips_ns(channel, warm_up(job))
-    with _CpuUse(follower) as use:
-        trips = transport.round_trips_ns(channel, job)
-    return {**one_way_figures(trips, job), **use.figures()}
+    use = _meter(follower)
+    trips = transport.round_trips_ns(channel, job)
+    return use() | one_way_figures(trips, job)
 
 
 def one_way_figures(trips_ns: list[int], job: Job) -> Figures:
@@ -73,20 +76,20 @@ def one_way_figures(trips_ns: list[int], job: Job) -> Figures:
 def _idle(transport: Transport, channel: Channel, job: Job, follower: int) -> Figures:
     """Both wait for a message: the follower until the leader's wait is over."""
     transport.wait(0.1)  # whatever still runs after the start is over
-    with _CpuUse(follower) as use:
-        transport.wait(job.seconds)
+    use = _meter(follower)
+    transport.wait(job.seconds)
+    figures = use()
     channel.send()
-    return use.figures()
+    return figures
 
 
 def _stream(transport: Transport, channel: Channel, job: Job, follower: int) -> Figures:
     transport.greet(channel, leads=True)
     _send_all(channel, warm_up_stream(job))
-    with _CpuUse(follower) as use:
-        start = time.perf_counter()
-        _send_all(channel, job)
-        seconds = time.perf_counter() - start
-    return {"msgs_per_s": job.count / seconds, "samples": job.count, **use.figures()}
+    use, start = _meter(follower), time.perf_counter()
+    _send_all(channel, job)
+    seconds = time.perf_counter() - start
+    return use() | {"msgs_per_s": job.count / seconds, "samples": job.count}
 
 
 def _send_all(channel: Channel, job: Job) -> None:
@@ -142,25 +145,18 @@ def _median_us(times_ns: list[int]) -> float:
     return float(np.median(times_ns)) / 1000
 
 
-class _CpuUse:
-    """Percent of one CPU, of the leader and the follower, while the block runs."""
+def _meter(follower: int) -> Callable[[], Figures]:
+    """Tells percent of one CPU, of the leader and the follower, from now until it is asked."""
 
-    def __init__(self, follower: int) -> None:
-        self.follower = follower
+    def now() -> Float64:
+        return np.array([time.perf_counter(), time.process_time(), cpu_seconds(follower)])
 
-    def __enter__(self) -> _CpuUse:
-        self.before = self._now()
-        return self
+    def figures() -> Figures:
+        wall, leader_s, follower_s = (now() - before).tolist()
+        return {"leader_cpu_pct": 100 * leader_s / wall, "follower_cpu_pct": 100 * follower_s / wall}
 
-    def __exit__(self, *_: object) -> None:
-        self.after = self._now()
-
-    def _now(self) -> tuple[float, float, float]:
-        return time.perf_counter(), time.process_time(), cpu_seconds(self.follower)
-
-    def figures(self) -> Figures:
-        wall, leader, follower = (after - before for before, after in zip(self.before, self.after, strict=True))
-        return {"leader_cpu_pct": 100 * leader / wall, "follower_cpu_pct": 100 * follower / wall}
+    before = now()
+    return figures
 
 
 # ---- follower --------------------------------------------------------------------------------------------------

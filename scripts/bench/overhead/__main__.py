@@ -52,7 +52,8 @@ _QUICK = {
 
 def parse() -> argparse.Namespace:
     line = parser(__doc__)
-    add, sections, names = line.add_argument, words("section", SECTIONS), ", ".join(VARIANTS)
+    line.epilog = "variants:\n" + "\n".join(f"  {name:<13} {variant.meaning}" for name, variant in VARIANTS.items())
+    add, sections = line.add_argument, words("section", SECTIONS)
     add("--section", type=sections, default=tuple(SECTIONS), metavar="NAMES", help="default: all")
     add(
         "--batches",
@@ -62,7 +63,7 @@ def parse() -> argparse.Namespace:
     )
     add("--seconds", type=positive, help="of each variant and batch in each round; default 2")
     add("--rounds", type=count, help="default 5")
-    add("--only", type=choose, metavar="NAMES", help=f"variants of steps and fast, some of {names}")
+    add("--only", type=choose, metavar="NAMES", help="some variants, of steps and fast")
     add("--step-ms", type=float, help="of the device of steps; default 22.5")
     add("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="of RingServe's settings")
     add("--json", type=Path, metavar="FILE", help="also write the results there")

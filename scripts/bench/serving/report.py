@@ -18,21 +18,35 @@ from scripts.lab.plot import BLUE, ORANGE, picture
 
 Told = dict[str, Any]
 
+_DETAILS = {
+    "input_lens": "prompt_tokens",
+    "output_lens": "output_tokens",
+    "ttfts": "ttft",
+    "itls": "itl",
+    "latencies": "latency",
+    "start_times": "start_time",
+    "queue_times": "queue_time",
+    "generated_texts": "text",
+    "finish_reasons": "finish_reason",
+    "errors": "error",
+}
+
 
 def tell(options: argparse.Namespace, server: Target, metrics: Metrics, answers: Sequence[Answer]) -> Told:
     """As JSON has it. Keys that vLLM has mean what they mean there; times are the device's."""
     totals = {name: getattr(metrics, name) for name in metrics.__slots__ if name not in ("score", "summaries")}
-    detailed = _detailed(answers) if options.save_detailed else {}
+    detailed = {key: [getattr(answer, name) for answer in answers] for key, name in _DETAILS.items()}
     return {
         **_setup(options, server, len(answers)),
         **totals,
-        **detailed,
+        **(detailed if options.save_detailed else {}),
         **_summaries(metrics, options.percentile_metrics),
         "score": metrics.score,
     }
 
 
 def _setup(options: argparse.Namespace, server: Target, num_prompts: int) -> Told:
+    rates = {name: getattr(options, name) for name in ("request_rate", "burstiness")}
     return {
         "date": time.strftime("%Y%m%d-%H%M%S"),
         "endpoint_type": options.backend,
@@ -44,27 +58,11 @@ def _setup(options: argparse.Namespace, server: Target, num_prompts: int) -> Tol
         "dataset_name": options.dataset_name,
         "seed": options.seed,
         **dict(options.metadata),
-        "request_rate": options.request_rate if math.isfinite(options.request_rate) else "inf",
-        "burstiness": options.burstiness if math.isfinite(options.burstiness) else "inf",
+        **{name: rate if math.isfinite(rate) else "inf" for name, rate in rates.items()},
         "max_concurrency": options.max_concurrency,
         "device": server.device,
         "time_scale": options.time_scale,
-        "goodput_objectives_ms": dict(options.goodput),
-    }
-
-
-def _detailed(answers: Sequence[Answer]) -> Told:
-    return {
-        "input_lens": [answer.prompt_tokens for answer in answers],
-        "output_lens": [answer.output_tokens for answer in answers],
-        "ttfts": [answer.ttft for answer in answers],
-        "itls": [answer.itl for answer in answers],
-        "latencies": [answer.latency for answer in answers],
-        "start_times": [answer.start_time for answer in answers],
-        "queue_times": [answer.queue_time for answer in answers],
-        "generated_texts": [answer.text for answer in answers],
-        "finish_reasons": [answer.finish_reason for answer in answers],
-        "errors": [answer.error for answer in answers],
+        "goodput_objectives_ms": options.goodput,
     }
 
 
