@@ -119,11 +119,7 @@ def make_settings(options: argparse.Namespace, attention: Attention, scratch: Pa
     config = options.config
     if options.preset:
         config = scratch / "config.json"
-        preset = {
-            "model_type": "llama",
-            "max_position_embeddings": options.context,
-            **PRESETS[options.preset],
-        }
+        preset = {"model_type": "llama", "max_position_embeddings": options.context, **PRESETS[options.preset]}
         config.write_text(json.dumps(preset))
     rows = max(options.rows)
     blocks = -(-options.context // 16)

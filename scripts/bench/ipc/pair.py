@@ -214,7 +214,9 @@ def lead(spec: PairSpec) -> list[Figures]:
             pin(0)  # not before: the follower would inherit it
         transport.connect()
         verify_once(transport, spec, leads=True)
-        return [lead_job(transport, job, follower.pid or 0) for job in spec.jobs]
+        figures = [lead_job(transport, job, follower.pid or 0) for job in spec.jobs]
+        follower.join(5)  # one that is killed at the end of this process leaves its shared memory behind
+        return figures
     finally:
         transport.close()
 

@@ -55,12 +55,7 @@ def parse() -> argparse.Namespace:
     line.epilog = "variants:\n" + "\n".join(f"  {name:<13} {variant.meaning}" for name, variant in VARIANTS.items())
     add, sections = line.add_argument, words("section", SECTIONS)
     add("--section", type=sections, default=tuple(SECTIONS), metavar="NAMES", help="default: all")
-    add(
-        "--batches",
-        type=counts(MAX_BATCH),
-        metavar="N,N",
-        help="of streams, for steps, fast, demo; default 1,8,32",
-    )
+    add("--batches", type=counts(MAX_BATCH), metavar="N,N", help="of streams, for steps, fast, demo; default 1,8,32")
     add("--seconds", type=positive, help="of each variant and batch in each round; default 2")
     add("--rounds", type=count, help="default 5")
     add("--only", type=choose, metavar="NAMES", help="some variants, of steps and fast")

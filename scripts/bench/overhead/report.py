@@ -51,7 +51,7 @@ def _latency_line(row: Row) -> list[str]:
 def _parts_line(row: Row) -> list[str]:
     parts, late, residual = row["parts"], row["late_us"], row["residual_us"]
     before = [f"{us:.1f}" for us in (parts["wait"]["mean_us"], parts["launch"]["mean_us"], late, residual)]
-    share = f"{residual / row['itl_p50_ms'] / 10:.2f}%"
+    share = f"{residual / row['itl_p50_ms'] / 10:.2f}%" if row["itl_p50_ms"] else "-"  # tokens that came in pairs
     after = [f"{parts[name]['mean_us']:.1f}" if name in parts else "-" for name in _AFTER]
     return [row["variant"], str(row["batch"]), *before, share, "|", *after]
 
