@@ -9,6 +9,7 @@ SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch] pip
 CONFIG  ?= configs/demo.yaml
 
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
+.PHONY: bench-front bench-waiting bench-model bench-emulated bench-sampling
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify sanitize test-aarch64 clean
 
 $(BIN)/python:
@@ -65,6 +66,26 @@ bench-serving: $(VENV)/.stamp-bench
 
 bench-isolation: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.isolation --json bench-isolation.json $(BENCH_FLAGS)
+
+# What the front costs per token, without any other stage
+bench-front: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.front $(BENCH_FLAGS)
+
+# Whether stages that wait take time from a model on the same CPUs
+bench-waiting: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.waiting --json bench-waiting.json $(BENCH_FLAGS)
+
+# The model's bare step: no server, no sampling
+bench-model: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.model --json bench-model.json $(BENCH_FLAGS)
+
+# How punctual the emulated device is, and what it costs the host
+bench-emulated: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.emulated --json bench-emulated.json $(BENCH_FLAGS)
+
+# One sampling call for a batch, on one core
+bench-sampling: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.sampling --json bench-sampling.json $(BENCH_FLAGS)
 
 # The speed run of llm-serving's load, all 1500 requests at once, on an emulated device
 bench-task1: $(VENV)/.stamp-bench
