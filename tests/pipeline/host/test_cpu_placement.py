@@ -14,7 +14,7 @@ from pipeline.host.cgroups import cpu_quota, memory_limit, tasks_left
 from pipeline.host.cpu_placement import fit_to_host, spin_us, usable_cpus
 from pipeline.host.facts import HostError
 from pipeline.host.npu import bus_of, device_cpus, devices_in, parse_cpu_list, physical_device
-from tests.server.test_server import Launched
+from tests.server.launched import Launched
 
 ROOT = Path(__file__).parents[3]
 AWAKE, ASLEEP = 100.0, 0.0
