@@ -24,8 +24,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from scripts.bench.overhead.servers import ringserve
 from scripts.lab.paths import ROOT
+from scripts.lab.server import launched
 
 CONFIG = ROOT / "configs" / "emulated_910b.yaml"
 FLAGS = (
@@ -48,19 +48,16 @@ class Shot:
 def main() -> None:
     options = parse()
     shot = Shot(options.theme, options.width, options.height, options.scale)
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / CONFIG.name
-        config.write_text(CONFIG.read_text().replace("../model", str(ROOT / "model")))
-        overrides = ["serving_config.server_port=0", *options.set]
-        with (
-            ringserve(config, overrides) as server,
-            load(server.port, options.streams, options.sampled),
-            opened(f"http://127.0.0.1:{server.port}/", shot) as page,
-        ):
-            page.wait_for_timeout(1000 * options.seconds)
-            page.get_by_role("button", name="Send").click()
-            page.get_by_text("the first after").wait_for()
-            page.screenshot(path=options.out, full_page=True)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        launched(CONFIG, options.set, Path(folder) / "log") as server,
+        load(server.port, options.streams, options.sampled),
+        opened(f"{server.base_url}/", shot) as page,
+    ):
+        page.wait_for_timeout(1000 * options.seconds)
+        page.get_by_role("button", name="Send").click()
+        page.get_by_text("the first after").wait_for()
+        page.screenshot(path=options.out, full_page=True)
     print(f"{options.out}: {options.out.stat().st_size / 1000:.0f} kB")
 
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
+from scripts.lab.http import Client
 from scripts.verify.survival.streams import Job, Stream, read
 
 HEALTH_S, NEWCOMER_S = 0.05, 0.25  # between two of them
 PATIENCE_S = 20.0  # for what is under way when all is over
 _WARM, _MORE = 5, 3  # tokens before and after
 _RETRY_S = 0.05
-_HEALTH = b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,17 +186,12 @@ class Probes:
 
 async def ask_health(port: int) -> str:
     """On a connection of its own. What was wrong; empty for 200."""
-    writer = None
+    client = Client(f"http://127.0.0.1:{port}", keep_alive=False)
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(_HEALTH)
-        answer = await reader.read()
+        reply = await client.send(client.request("GET", "/health"))
     except OSError as error:
         return repr(error)
-    finally:
-        if writer is not None:
-            writer.close()
-    return "" if answer.startswith(b"HTTP/1.1 200") else repr(answer[:40])
+    return "" if reply.status == 200 else f"status {reply.status}"
 
 
 async def ask_first_token(port: int) -> str:
