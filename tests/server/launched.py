@@ -53,10 +53,10 @@ class Attempt:
 
     def __init__(self, directory, *overrides, command=(), log=None):
         self.path = write_config(directory)
-        self.log = log or directory / f"server-{len(list(directory.glob('server-*.log')))}.log"
+        self.log_file = log or directory / f"server-{len(list(directory.glob('server-*.log')))}.log"
         self._ready, self.base = ReadyPipe(), None
         launch = [*command, *launch_command(self.path, overrides), *self._ready.options]
-        self.process = spawn(launch, self.log, pass_fds=self._ready.fds)
+        self.process = spawn(launch, self.log_file, pass_fds=self._ready.fds)
 
     def __enter__(self):
         return self
@@ -74,7 +74,7 @@ class Attempt:
 
     @property
     def text_said(self):
-        return self.log.read_text()
+        return self.log_file.read_text()
 
     @property
     def said(self):

@@ -87,7 +87,7 @@ class Load:
         self._clients = [self._pool.submit(self._run, i) for i in range(clients)]
 
     def _run(self, number):
-        while not self._go.is_set():
+        while not self._go.is_set() and self._server.process.poll() is None:
             prompt = f"client {number}"
             try:
                 answer = self._server.generate(prompt, self._tokens)

@@ -52,6 +52,11 @@ class Stream:
     _taken: int = 0  # lines
 
     @property
+    def ended(self) -> bool:
+        """As it should."""
+        return self.reason is not None
+
+    @property
     def text(self) -> str:
         return "".join(text for text, _ in self.tokens)
 
