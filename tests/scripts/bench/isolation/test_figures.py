@@ -16,11 +16,11 @@ from scripts.bench.isolation.attacks import Churn, Field, Repeat, Sent, Stay, st
 from scripts.bench.isolation.bystander import Observation, Probe, Probes
 from scripts.bench.isolation.figures import Harm, Round, Row, harm, longest_gap_s, table
 from scripts.bench.isolation.kinds import KINDS, chosen, kind_named
-from scripts.bench.isolation.progress import progress
 from scripts.bench.isolation.sink import serve_sink
 from scripts.bench.isolation.stands import DEMO, EMULATED, USUAL, Facts, stands_of
 from scripts.bench.overhead.workers import ask, worker
 from scripts.verify.survival.streams import Stream
+from tests.scripts.bench.isolation.progress import progress
 
 FACTS = Facts(max_length=131_072, prompt_tokens=131_071, prompt_chars=16 * 131_072, body_bytes=4 << 20)
 

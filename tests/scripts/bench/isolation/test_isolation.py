@@ -15,8 +15,8 @@ from pipeline.runtime.engines import make_runner
 from pipeline.runtime.tokenizer import open_tokenizer
 from scripts.bench.isolation.kinds import KINDS
 from scripts.bench.isolation.measure import PROMPT, Target, restarts_of, take_turn, workers
-from scripts.bench.isolation.progress import progress
 from scripts.bench.isolation.stands import EMULATED, USUAL, stands_of
+from tests.scripts.bench.isolation.progress import progress
 
 STEP_MS, TOKENS = 5, 60
 ATTACK_S, TRIES = 0.5, 3
