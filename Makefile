@@ -11,6 +11,7 @@ CONFIG  ?= configs/demo.yaml
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
 .PHONY: bench-front bench-waiting bench-model bench-emulated bench-sampling
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify sanitize test-aarch64 clean
+.PHONY: train-demo fixtures dashboard docs-page
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -136,6 +137,24 @@ sanitize: $(VENV)/.stamp-test
 
 test-aarch64: $(VENV)/.stamp-test
 	$(BIN)/python -m scripts.verify.aarch64
+
+# What scripts make and the repository keeps: the demo model, reference values of tests, the dashboard, docs/page.png
+$(VENV)/.stamp-train: $(SOURCES) | $(BIN)/python
+	$(PIP) --editable '.[train]'
+	touch $@ $(VENV)/.stamp-serve
+
+train-demo: $(VENV)/.stamp-train
+	$(BIN)/python -m scripts.train $(TRAIN_FLAGS)
+
+fixtures: $(VENV)/.stamp-train
+	$(BIN)/python -m scripts.tools.make_reference_logits
+	$(BIN)/python -m scripts.tools.make_sampling_fixture
+
+dashboard: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.tools.dashboard configs/grafana.json
+
+docs-page: $(VENV)/.stamp-test
+	$(BIN)/python -m scripts.tools.screenshot_page $(PAGE_FLAGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info ipc/*.so model/*.so model/*/*.so pipeline/*/*.so

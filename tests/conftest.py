@@ -28,6 +28,7 @@ SERIAL = (
     "scripts/bench/serving/test_bench_serving.py",
     "scripts/lab/test_http.py",
     "scripts/lab/test_processes.py",
+    "scripts/lab/test_server.py",
     "scripts/bench/test_",
     "scripts/tools/test_check_logits.py",
     "scripts/tools/test_count_path.py",

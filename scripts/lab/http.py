@@ -33,6 +33,10 @@ class Reply:
         return b"\n".join(self.lines)
 
 
+Watch = Callable[[Reply], bool]
+"""Sees an answer each time that more of it has come; where it says True the client has enough and goes away."""
+
+
 class StaleConnectionError(OSError):
     """The connection was closed before any byte of an answer had come."""
 
@@ -45,26 +49,25 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._idle()
 
-    def _idle(self) -> None:
-        self._now = self._status = 0
-        self._times: list[int] = []
-        self._lines: list[bytes] = []
+    def _idle(self, watch: Watch | None = None) -> None:
+        self._now, self._watch = 0, watch
+        self._reply = Reply(0, [], [])
         self._splitter = LineSplitter()
         self._complete: asyncio.Future[Reply] | None = None
         self._delimited = False
         self._parser = httptools.HttpResponseParser(self)
 
-    async def ask(self, request: bytes) -> Reply:
+    async def ask(self, request: bytes, watch: Watch | None = None) -> Reply:
         """Raises OSError when the connection ends before the answer does."""
         assert self._transport is not None
-        self._idle()
+        self._idle(watch)
         complete: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._complete = complete
         self._transport.write(request)
         return await complete
 
     def close(self) -> None:
-        self.usable = False
+        self.usable = self._delimited = False
         if self._transport is not None:
             self._transport.abort()
 
@@ -82,7 +85,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.usable = False
-        if error is None and self._status and not self._delimited:
+        if error is None and self._reply.status and not self._delimited:
             self.on_message_complete()  # nothing else tells where such a body ends
         kind = OSError if self._now else StaleConnectionError
         self._fail(kind(f"the connection was lost: {error}" if error else "the server closed the connection"))
@@ -93,7 +96,7 @@ class Connection(asyncio.Protocol):
         self._delimited |= name.lower() in (b"content-length", b"transfer-encoding")
 
     def on_headers_complete(self) -> None:
-        self._status = self._parser.get_status_code()
+        self._reply.status = self._parser.get_status_code()
 
     def on_body(self, part: bytes) -> None:
         self._add(self._splitter.feed(part))
@@ -101,13 +104,19 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         self._add(self._splitter.finish())
         self.usable = self._delimited and self._parser.should_keep_alive()
-        if self._complete is not None and not self._complete.done():
-            self._complete.set_result(Reply(self._status, self._times, self._lines))
+        self._finish()
 
     def _add(self, lines: list[bytes]) -> None:
         if lines:
-            self._lines += lines
-            self._times += [self._now] * len(lines)
+            self._reply.lines += lines
+            self._reply.times_ns += [self._now] * len(lines)
+            if self._watch is not None and self._watch(self._reply):
+                self._finish()
+                self.close()
+
+    def _finish(self) -> None:
+        if self._complete is not None and not self._complete.done():
+            self._complete.set_result(self._reply)
 
     def _fail(self, error: OSError) -> None:
         if self._complete is not None and not self._complete.done():
@@ -131,21 +140,19 @@ class Client:
 
     def request(self, method: str, path: str, body: bytes = b"") -> bytes:
         """The bytes of a request, so that making them need not cost time when it is sent."""
-        entity = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n" if body else ""
-        line = f"{method} {self._url.path.rstrip('/')}{path} HTTP/1.1\r\n"
-        return f"{line}{self._head}{entity}\r\n".encode("latin-1") + body
+        return message(method, f"{self._url.path.rstrip('/')}{path}", body, self._head)
 
-    async def send(self, request: bytes) -> Reply:
+    async def send(self, request: bytes, watch: Watch | None = None) -> Reply:
         """Raises OSError where there is no answer, or no whole one."""
         while (connection := self._used()) is not None:
             try:
-                return await self._ask(connection, request)
+                return await self._ask(connection, request, watch)
             except StaleConnectionError:
                 continue  # closed while it was idle: nothing has come of the request yet
         make: Callable[[], Connection] = Connection
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(make, self._host, self._port, ssl=self._ssl)
-        return await self._ask(connection, request)
+        return await self._ask(connection, request, watch)
 
     def _used(self) -> Connection | None:
         while self._free:
@@ -153,9 +160,9 @@ class Client:
                 return connection
         return None
 
-    async def _ask(self, connection: Connection, request: bytes) -> Reply:
+    async def _ask(self, connection: Connection, request: bytes, watch: Watch | None) -> Reply:
         try:
-            reply = await connection.ask(request)
+            reply = await connection.ask(request, watch)
         except BaseException:
             connection.close()
             raise
@@ -168,6 +175,12 @@ class Client:
     def close(self) -> None:
         while self._free:
             self._free.pop().close()
+
+
+def message(method: str, target: str, body: bytes = b"", head: str = "host: x\r\nconnection: close\r\n") -> bytes:
+    """A request. `head`: lines of headers beside those that tell of the body."""
+    entity = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n" if body else ""
+    return f"{method} {target} HTTP/1.1\r\n{head}{entity}\r\n".encode("latin-1") + body
 
 
 def _checked(base_url: str) -> SplitResult:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.lab.errors import BenchError
+from scripts.lab.errors import ServerError
 
 _STOP_S = 40.0
 _POLL_S = 0.05
@@ -38,7 +38,7 @@ class Running:
     process: subprocess.Popen[bytes]
 
     def require_alive(self, patience_s: float) -> None:
-        """Raises BenchError with its last words where it has ended by itself, or does so within a moment."""
+        """Raises ServerError with its last words where it has ended by itself, or does so within a moment."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(patience_s)
             raise _ended(self.process, self.log)
@@ -65,27 +65,82 @@ def started(
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Running]:
     """Run `command` until the context ends, then all of its session. `find_url` sees what the server has written so
-    far, and gives its base URL as soon as it can be asked. Raises BenchError when it does not come up."""
+    far, and gives its base URL as soon as it can be asked. Raises ServerError when it does not come up."""
+
+    def wait(process: subprocess.Popen[bytes], deadline: float) -> str | None:
+        while process.poll() is None and time.monotonic() < deadline:
+            if url := find_url(log.read_text(errors="replace")):
+                return url
+            time.sleep(_POLL_S)
+        return None
+
+    with running(command, log, wait, timeout_s=timeout_s, environment=environment) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str],
+    log: Path,
+    wait: Callable[[subprocess.Popen[bytes], float], str | None],
+    *,
+    timeout_s: float,
+    environment: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Iterator[Running]:
+    """As `started`, but `wait` gets the process and a deadline, and gives the URL or None."""
     began = time.monotonic()
+    process = spawn(command, log, environment=environment, pass_fds=pass_fds)
+    try:
+        url = wait(process, began + timeout_s)
+        if url is None:
+            raise _ended(process, log)
+        yield Running(process.pid, url, time.monotonic() - began, log, process)
+    finally:
+        end(process)
+
+
+def spawn(
+    command: Sequence[str],
+    log: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """A process with a session of its own. What it writes goes to `log`. It ends with this process."""
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command,
             stdout=output,
             stderr=output,
             start_new_session=True,
             env=dict(environment or os.environ),
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - no threads run here yet
+            pass_fds=pass_fds,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, and nothing that another thread may hold
         )
-    try:
-        url = _wait(process, log, find_url, began + timeout_s)
-        yield Running(process.pid, url, time.monotonic() - began, log, process)
-    finally:
-        _stop(process)
+
+
+_PRCTL = ctypes.CDLL(None).prctl
 
 
 def _end_with_parent() -> None:
     """The server is told to end when this process is killed and can't tell it itself."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def end(process: subprocess.Popen[bytes]) -> int:
+    """SIGTERM, and the exit status. Whoever is left of its session then, or after some time, is killed."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_STOP_S)
+    return kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> int:
+    """The whole session, at once; the exit status."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
 
 
 def exit_when_told() -> None:
@@ -93,38 +148,41 @@ def exit_when_told() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
-def _wait(process: subprocess.Popen[bytes], log: Path, find_url: Callable[[str], str | None], deadline: float) -> str:
-    while process.poll() is None and time.monotonic() < deadline:
-        if url := find_url(log.read_text(errors="replace")):
-            return url
-        time.sleep(_POLL_S)
-    raise _ended(process, log)
-
-
-def _ended(process: subprocess.Popen[bytes], log: Path) -> BenchError:
+def _ended(process: subprocess.Popen[bytes], log: Path) -> ServerError:
     status = process.poll()
     why = "did not become ready in time" if status is None else f"ended with status {status}"
     said = log.read_text(errors="replace")[-3000:]
-    return BenchError(f"the server {why}; it said:\n{said}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_STOP_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    return ServerError(f"the server {why}; it said:\n{said}")
 
 
 def descendants(pid: int) -> list[int]:
     """The process and all below it that live."""
     found = [pid]
     for parent in found:
-        with contextlib.suppress(OSError):
-            for task in Path(f"/proc/{parent}/task").iterdir():
-                found += [int(child) for child in (task / "children").read_text().split()]
+        found += children(parent)
     return found
+
+
+def children(pid: int) -> list[int]:
+    """Of all its threads; none if it is gone."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
+def lives(pid: int) -> bool:
+    """It is there, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def resident_bytes(pid: int) -> int:
+    """RSS, as the kernel keeps count of it. Raises OSError."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _name(pid: int) -> str:

@@ -1,8 +1,6 @@
 """Makes tests/model/data: small random Llamas, and the logits that Hugging Face transformers computes.
 
-Needs torch and transformers, which nothing else here does; the result is kept in the repository:
-
-    pip install torch transformers && python -m scripts.tools.make_reference_logits
+`make fixtures` installs torch and runs this; the result is kept in the repository.
 """
 
 from __future__ import annotations

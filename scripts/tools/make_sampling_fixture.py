@@ -1,7 +1,6 @@
 """Writes tests/model/data/sampling_transformers.npz: what Hugging Face transformers makes of random logits.
 
-Needs torch and transformers, which users and tests do not:
-    python -m scripts.tools.make_sampling_fixture
+`make fixtures` installs torch and runs this; the result is kept in the repository.
 
 Every case is a row of logits, a history and settings; the result is the probability of each token after the
 processors and warpers of transformers, applied in vLLM's order (min-p directly after the temperature).

@@ -11,21 +11,22 @@ and the browser share with it.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
-import http.client
 import itertools
-import json
 import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import orjson
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from scripts.bench.overhead.servers import ringserve
+from scripts.lab.http import Client
 from scripts.lab.paths import ROOT
+from scripts.lab.server import launched
 
 CONFIG = ROOT / "configs" / "emulated_910b.yaml"
 FLAGS = (
@@ -35,32 +36,18 @@ FLAGS = (
 WORDS = ("a", "ring", "has", "one", "writer", "and", "one", "reader", "nobody", "waits", "for", "a", "lock")
 
 
-@dataclass(frozen=True, slots=True)
-class Shot:
-    """How the page is looked at."""
-
-    theme: str
-    width: int
-    height: int
-    scale: float
-
-
 def main() -> None:
     options = parse()
-    shot = Shot(options.theme, options.width, options.height, options.scale)
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / CONFIG.name
-        config.write_text(CONFIG.read_text().replace("../model", str(ROOT / "model")))
-        overrides = ["serving_config.server_port=0", *options.set]
-        with (
-            ringserve(config, overrides) as server,
-            load(server.port, options.streams, options.sampled),
-            opened(f"http://127.0.0.1:{server.port}/", shot) as page,
-        ):
-            page.wait_for_timeout(1000 * options.seconds)
-            page.get_by_role("button", name="Send").click()
-            page.get_by_text("the first after").wait_for()
-            page.screenshot(path=options.out, full_page=True)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        launched(CONFIG, options.set, Path(folder) / "log") as server,
+        load(server.port, options.streams, options.sampled),
+        opened(f"{server.base_url}/", options) as page,
+    ):
+        page.wait_for_timeout(1000 * options.seconds)
+        page.get_by_role("button", name="Send").click()
+        page.get_by_text("the first after").wait_for()
+        page.screenshot(path=options.out, full_page=True)
     print(f"{options.out}: {options.out.stat().st_size / 1000:.0f} kB")
 
 
@@ -81,13 +68,13 @@ def parse() -> argparse.Namespace:
 
 
 @contextlib.contextmanager
-def opened(url: str, shot: Shot) -> Iterator[Page]:
+def opened(url: str, options: argparse.Namespace) -> Iterator[Page]:
     """The page in a browser of its own. Raises RuntimeError where there is no Chromium."""
     with chromium() as browser:
         page = browser.new_page(
-            viewport={"width": shot.width, "height": shot.height},
-            device_scale_factor=shot.scale,
-            color_scheme="dark" if shot.theme == "dark" else "light",
+            viewport={"width": options.width, "height": options.height},
+            device_scale_factor=options.scale,
+            color_scheme=options.theme,
             reduced_motion="reduce",  # what the browser computes here, the server can't
         )
         page.goto(url)
@@ -116,35 +103,26 @@ def chromium_path() -> str | None:
 def load(port: int, streams: int, sampled: int = 0) -> Iterator[None]:
     """So many streams at any time, of answers of different lengths; some of them sampled."""
     stop = threading.Event()
-    threads = [
-        threading.Thread(target=_ask_again, args=(port, number, 0.8 if number < sampled else 0.0, stop))
-        for number in range(streams)
-    ]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    with ThreadPoolExecutor(streams) as pool:
+        work = [pool.submit(_ask_again, port, i, 0.8 if i < sampled else 0.0, stop) for i in range(streams)]
+        try:
+            yield
+        finally:
+            stop.set()
+        for done in work:
+            done.result()
 
 
 def _ask_again(port: int, number: int, temperature: float, stop: threading.Event) -> None:
+    client = Client(f"http://127.0.0.1:{port}", keep_alive=False)
     for turn in itertools.count():
         prompt = " ".join(itertools.islice(itertools.cycle(WORDS), number, 2 * number + 20 * (turn % 4) + 8))
-        body = {
-            "prompt": prompt,
-            "max_tokens": 40 + (37 * number + 61 * turn) % 160,
-            "temperature": temperature,
-            "stream": True,
-        }
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
-            connection.request("POST", "/v1/completions", json.dumps(body), {"content-type": "application/json"})
-            answer = connection.getresponse()
-            while answer.read1():
-                if stop.is_set():
-                    return
+        length = 40 + (37 * number + 61 * turn) % 160
+        body = {"prompt": prompt, "max_tokens": length, "temperature": temperature, "stream": True}
+        request = client.request("POST", "/v1/completions", orjson.dumps(body))
+        asyncio.run(client.send(request, lambda _: stop.is_set()))
+        if stop.is_set():
+            return
 
 
 if __name__ == "__main__":

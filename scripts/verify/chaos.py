@@ -13,56 +13,47 @@ nothing may be in use, held or left that was not at the beginning. Exit status 1
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from scripts.lab.paths import ROOT
-from scripts.verify.survival.ordeal import Plan, Report, run
-from scripts.verify.survival.server import STAGES
-from scripts.verify.survival.session import conclude
+from pipeline.stats import STAGES
+from scripts.verify.survival.ordeal import Ordeal, Outcome, run
+from scripts.verify.survival.session import EMULATED, conclude, parser_of
 
-EMULATED = ROOT / "configs" / "emulated_910b.yaml"
 DEFAULTS = ("pipeline.hang_timeout_s=2", "pipeline.runner.cost_model.fixed_ms=10")
 
 
-def parse() -> Plan:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse() -> Ordeal:
+    parser = parser_of(__doc__, tokens=300)
     parser.add_argument("--rounds", type=int, default=22)
     parser.add_argument("--stages", default=",".join(STAGES), help="those that are hit, separated by commas")
     parser.add_argument("--config", type=Path, help=f"default: {EMULATED.name} with steps of 10 ms")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key")
     parser.add_argument("--streams", type=int, default=32)
-    parser.add_argument("--tokens", type=int, default=300, help="of the longest stream")
-    parser.add_argument("--seed", type=int, default=0, help="of what is done when")
-    options = parser.parse_args()
-    stages = tuple(options.stages.split(","))
+    given = parser.parse_args()
+    stages = tuple(given.stages.split(","))
     if unknown := set(stages) - set(STAGES):
         parser.error(f"--stages: {', '.join(sorted(unknown))} is no stage; there are {', '.join(STAGES)}")
-    overrides = (*(() if options.config else DEFAULTS), *options.set)
-    config = options.config or EMULATED
-    return Plan(config, overrides, options.rounds, stages, options.streams, options.tokens, options.seed)
+    overrides = (*(() if given.config else DEFAULTS), *given.set)
+    config = given.config or EMULATED
+    return Ordeal(config, overrides, given.tokens, given.seed, given.rounds, stages, given.streams)
 
 
 def main() -> int:
     plan = parse()
     print(f"seed {plan.seed}", flush=True)
-    return conclude("chaos", lambda say: run(plan, say), tell)
+    return conclude("chaos", lambda: run(plan), tell)
 
 
-def tell(report: Report) -> None:
+def tell(report: Outcome) -> None:
     tally = report.tally
     print(f"\n{report.rounds} rounds, {report.restarts} restarts")
     _table("seconds for which streams stood still", report.resumed_s)
     _table("front hit: seconds to the first token of a new connection", report.fronts_s)
-    print(
-        f"{tally.streams} whole streams and {tally.cut_off} that were cut off with their front, {tally.tokens} tokens"
-    )
+    cut_off = f"{tally.cut_off} that were cut off with their front"
+    print(f"{tally.streams} whole streams and {cut_off}, {tally.tokens} tokens")
     print(f"tokens lost: {tally.lost}, doubled: {tally.doubled}")
-    for wrong in (*tally.wrong, *report.wrong):
-        print(f"WRONG: {wrong}")
 
 
 def _table(title: str, seconds: Mapping[str, list[float]]) -> None:

@@ -11,47 +11,33 @@ beginning when all is over; no wake-up was lost. Exit status 1 if anything was w
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 
-from scripts.verify.chaos import EMULATED
-from scripts.verify.survival.session import conclude
-from scripts.verify.survival.soaking import Plan, Report, run
+from scripts.verify.survival.session import EMULATED, conclude, parser_of
+from scripts.verify.survival.soaking import Outcome, Soak, run
 
 
-def parse() -> Plan:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse() -> Soak:
+    parser = parser_of(__doc__, tokens=100)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--clients", type=int, default=40)
-    parser.add_argument("--tokens", type=int, default=100, help="of the longest answer")
     parser.add_argument("--growth", type=float, default=1.0, help="per cent of memory in the second half")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    return Plan(
-        EMULATED,
-        tuple(options.set),
-        seconds=60 * options.minutes,
-        clients=options.clients,
-        tokens=options.tokens,
-        growth=options.growth / 100,
-        seed=options.seed,
-    )
+    given = parser.parse_args()
+    seconds, growth = 60 * given.minutes, given.growth / 100
+    return Soak(EMULATED, tuple(given.set), given.tokens, given.seed, seconds, given.clients, growth)
 
 
 def main() -> int:
     plan = parse()
-    return conclude("soak", lambda say: run(plan, say), tell)
+    return conclude("soak", lambda: run(plan), tell)
 
 
-def tell(report: Report) -> None:
+def tell(report: Outcome) -> None:
     print("\n" + ", ".join(f"{count} {what}" for what, count in report.done.items()))
     print(f"{report.tally.tokens} tokens compared; rows in use: {statistics.mean(report.running):.1f} in the mean")
     for name, sizes in report.memory.items():
         print(f"  {name:12} {sizes[-1] / 2**20:8.1f} MiB   {report.growth(name):+7.2%} in the second half")
-    for wrong in (*report.tally.wrong, *report.wrong):
-        print(f"WRONG: {wrong}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.server.test_server import Launched
+from tests.server.launched import Launched
 
 
 @pytest.fixture
@@ -10,8 +10,8 @@ def own(tmp_path):
     """Whole servers for one test, which may kill them."""
     made = []
 
-    def start(*overrides):
-        made.append(Launched(tmp_path, overrides))
+    def start(*overrides, log=None):
+        made.append(Launched(tmp_path, overrides, log))
         return made[-1]
 
     yield start

@@ -1,4 +1,4 @@
-"""A real server whose stages come and go; what it says is read as it says it."""
+"""A real server whose stages come and go."""
 
 from __future__ import annotations
 
@@ -10,34 +10,20 @@ import time
 
 import httpx
 
-from tests.server.test_server import Launched, pid_is_gone, wait_until
+from tests.server.launched import Launched, pid_is_gone, wait_until
 
 STAGES = ("front", "preprocess", "inference", "sampling")
 LONG_S = 60  # nothing is asserted to be fast: this only ends a hang
 
 
 class Supervised(Launched):
-    def __init__(self, directory, *overrides):
-        self._reader = None
-        super().__init__(directory, overrides)
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self):
-        for line in self.process.stderr:
-            self.said.append(line)
-
     def lines(self, *words):
-        return [line for line in list(self.said) if all(word in line for word in words)]
+        return [line for line in self.said if all(word in line for word in words)]
 
     def log(self, *words, count=1):
         """The newest line with all these words, as soon as there are so many."""
         wait_until(lambda: len(self.lines(*words)) >= count, lambda: f"no {words} in:\n{self.text_said}", LONG_S)
         return self.lines(*words)[-1]
-
-    @property
-    def text_said(self):
-        return "".join(self.said)
 
     def status(self, path):
         """Status and body, also while the front is being replaced."""
@@ -87,19 +73,8 @@ class Supervised(Launched):
         return {name: float(value) for name, value in pairs}
 
     def wait(self):
-        """Exit status; its output is complete then."""
-        status = self.process.wait(LONG_S)
-        self._reader.join(LONG_S)
-        return status
-
-    def stop(self):
-        self.client.close()
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        if self._reader is not None:
-            self._reader.join(LONG_S)
-        self.process.stderr.close()
+        """Exit status."""
+        return self.process.wait(LONG_S)
 
 
 class Load:
@@ -112,7 +87,7 @@ class Load:
         self._clients = [self._pool.submit(self._run, i) for i in range(clients)]
 
     def _run(self, number):
-        while not self._go.is_set():
+        while not self._go.is_set() and self._server.process.poll() is None:
             prompt = f"client {number}"
             try:
                 answer = self._server.generate(prompt, self._tokens)

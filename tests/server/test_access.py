@@ -9,8 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from model.demo import DEMO_DIR
-from tests.server.test_server import CONFIG
+from tests.server.launched import write_config
 
 KEY, FILED = "sk-environment-0123456789", "sk-filed-0123456789"
 
@@ -57,9 +56,7 @@ def test_another_address_than_loopback_and_a_metrics_port_in_use(own, monkeypatc
 @pytest.fixture
 def path(tmp_path):
     """A configuration that could be served."""
-    path = tmp_path / "server.yaml"
-    path.write_text(CONFIG.replace("TOKENIZER", str(Path(DEMO_DIR) / "tokenizer.json")))
-    return path
+    return write_config(tmp_path)
 
 
 def command(path, *options):

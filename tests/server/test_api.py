@@ -15,7 +15,7 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
-from scripts.verify.fuzz.server import fuzzed_server
+from scripts.verify.fuzz.server import at_rest, complaints, fuzzed_server
 
 PROMPT = "What is a ring?"
 CHAT = [{"role": "user", "content": PROMPT}]
@@ -149,6 +149,6 @@ def test_schemathesis(server, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
     assert "Tested: 17" in done.stdout
-    before = server.at_rest()
+    before = at_rest(server)
     assert before.descriptors < 100
-    assert not server.complaints()
+    assert not complaints(server)

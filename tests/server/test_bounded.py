@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.test_server import wait_until
+from tests.server.launched import wait_until
 
 ROWS = 4
 LONG = (

@@ -12,7 +12,7 @@ import openai
 import pytest
 import requests
 
-from tests.server.test_server import Launched
+from tests.server.launched import Launched
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},

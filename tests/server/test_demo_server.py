@@ -18,41 +18,22 @@ import httpx
 import pytest
 
 from model.demo import DEMO_DIR
+from scripts.lab.server import launched
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = [json.loads(line) for line in (Path(DEMO_DIR) / "golden.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module", params=["true", "false"], ids=["overlapped", "plain"])
-def server(request):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.launch", "--config", str(ROOT / "configs" / "demo.yaml"),
-         "--set", "serving_config.server_port=0", "--set", f"pipeline.overlap={request.param}"],
-        stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True,
-    )  # fmt: skip
-    said = []
-    base = None
-    for line in process.stderr:
-        said.append(line)
-        if "listening on" in line:
-            base = line.split()[-1]
-            break
-    assert base, "".join(said)
-    with httpx.Client(base_url=base, timeout=120) as client:
-        yield client
-    started = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    try:
-        assert process.wait(20) == 0
-        rest = process.stderr.read()
-        assert "Traceback" not in rest, rest
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        process.stderr.close()
-    print(f"stopped after {time.monotonic() - started:.1f} s")
-    assert not [path for path in Path("/dev/shm").iterdir() if f"-{process.pid}-" in path.name]
+def server(request, tmp_path_factory):
+    log = tmp_path_factory.mktemp("demo") / "log"
+    with launched(ROOT / "configs" / "demo.yaml", [f"pipeline.overlap={request.param}"], log) as running:
+        with httpx.Client(base_url=running.base_url, timeout=120) as client:
+            yield client
+        running.process.send_signal(signal.SIGINT)
+        assert running.process.wait(20) == 0
+        assert "Traceback" not in running.said(), running.said()
+    assert not [path for path in Path("/dev/shm").iterdir() if f"-{running.pid}-" in path.name]
 
 
 def complete(client, entry):

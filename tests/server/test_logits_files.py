@@ -6,15 +6,13 @@ import concurrent.futures
 import stat
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from model.demo import DEMO_DIR
 from pipeline.sampling.logits_files import LogitsFiles, ids_text
 from scripts.tools.check_logits import FILE_NAME, check
-from tests.server.test_server import CONFIG, Launched
+from tests.server.launched import Launched, write_config
 
 VOCAB = 2048
 PROMPTS = {"a": 210, "What is a ring?": 230, "ring buffer " * 60: 150, "short": 30}
@@ -158,8 +156,7 @@ def test_two_runs_agree_and_a_disturbed_one_is_found(tmp_path):
 
 def test_a_directory_that_cannot_be_made_is_told_at_the_start(tmp_path):
     (tmp_path / "file").write_text("")
-    config = tmp_path / "server.yaml"
-    config.write_text(CONFIG.replace("TOKENIZER", str(Path(DEMO_DIR) / "tokenizer.json")))
+    config = write_config(tmp_path)
     command = [sys.executable, "-m", "pipeline.launch", "--config", str(config)]
     command += ["--set", f"pipeline.save_logits_dir={tmp_path / 'file' / 'logits'}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

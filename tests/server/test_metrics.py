@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ipc.inspect import find_segments
 from pipeline.front.metrics.reference import refresh
 from pipeline.wire.rings import ENDS, PRODUCERS
-from tests.server.test_server import Launched, wait_until
+from tests.server.launched import Launched, wait_until
 
 ROOT = Path(__file__).parents[2]
 REQUESTS, TOKENS = 12, 25

@@ -19,8 +19,7 @@ from pipeline.config.configuration import Configuration
 from pipeline.config.setting import settings_of
 from pipeline.host.facts import mib, shared_memory_needed
 from pipeline.runtime.engines import make_runner, shapes_of
-from tests.server.test_server import Launched, wait_until
-from tests.server.test_starvation import Attempt
+from tests.server.launched import Attempt, Launched, wait_until
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/operations.md").read_text()
@@ -187,13 +186,13 @@ def in_a_pid_namespace():
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_as_process_1_of_a_container(tmp_path, number):
     """It serves, replaces a stage, and ends with all that belongs to it."""
-    with Attempt(tmp_path, in_a_pid_namespace(), forks=True) as attempt:
+    with Attempt(tmp_path, command=in_a_pid_namespace()) as attempt:
         assert attempt.outcome() == "ready"
         assert Path(f"/proc/{attempt.launcher}/status").read_text().split("NSpid:")[1].split()[:2][-1] == "1"
-        assert attempt.generate("first", 5) == 5
+        assert attempt.tokens("first", 5) == 5
         attempt.kill("inference")
-        assert attempt.generate("again", 5) == 5
-        stages = [attempt.stage(name) for name in ("front", "preprocess", "inference", "sampling")]
+        assert attempt.tokens("again", 5) == 5
+        stages = attempt.stages().values()
         os.kill(attempt.launcher, number)
         status = attempt.process.wait(20)
         assert (status == 0) is (number == signal.SIGTERM)

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from scripts.tools.screenshot_page import chromium, chromium_path, load
-from tests.server.test_server import Launched
+from tests.server.launched import Launched
 
 pytestmark = pytest.mark.skipif(
     chromium_path() is None and os.environ.get("CI") != "true", reason="chromium is not installed"

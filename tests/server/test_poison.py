@@ -6,6 +6,7 @@ They are refused after the second time, by an explicit error; all others go on t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 
 import pytest
@@ -14,30 +15,25 @@ from model.emulated import expected_tokens
 from pipeline.config import load_configuration
 from pipeline.runtime.engines import make_runner
 from pipeline.runtime.tokenizer import open_tokenizer
+from scripts.lab.server import launched
 from scripts.verify import chaos
 from scripts.verify.survival.load import jobs, undisturbed
-from scripts.verify.survival.server import log_file, started
+from scripts.verify.survival.session import EMULATED
 from scripts.verify.survival.streams import Job, Stream, read
 
 OUTSIDE = 299  # below the range of tokens that the device chooses from
 
 
 @pytest.fixture
-def serve():
+def serve(tmp_path):
     """Starts a server whose device fails in this way at this token."""
-    servers = []
+    with contextlib.ExitStack() as stack:
 
-    def start(fault, token):
-        sets = (*chaos.DEFAULTS, f"pipeline.runner.fault={fault}", f"pipeline.runner.fault_token={token}")
-        log = log_file()
-        context = started(chaos.EMULATED, sets, log.__enter__())
-        servers.append((context, log))
-        return context.__enter__()
+        def start(fault, token):
+            sets = (*chaos.DEFAULTS, f"pipeline.runner.fault={fault}", f"pipeline.runner.fault_token={token}")
+            return stack.enter_context(launched(EMULATED, sets, tmp_path / "log"))
 
-    yield start
-    for context, log in servers:
-        context.__exit__(None, None, None)
-        log.__exit__(None, None, None)
+        yield start
 
 
 async def beside(server, poison, work):
@@ -72,7 +68,7 @@ def test_a_poisoned_prompt_is_refused_and_others_go_on(serve, fault):
 
 def test_a_stream_that_runs_into_poison_ends_with_an_error_event(serve):
     """The token that does it is one that the model says in one answer and in no other."""
-    config = load_configuration(chaos.EMULATED)
+    config = load_configuration(EMULATED)
     settings, tokenizer = make_runner(config).settings, open_tokenizer(config, 32000)
     work = [Job.completion(f"{word} buffer", 60) for word in ("ring", "slot", "step", "head", "tail")]
     said = [expected_tokens(tokenizer.encode(job.body["prompt"]), 60, settings) for job in work]

@@ -13,16 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server.test_server import CONFIG
+from tests.server.launched import write_config
 
 
 @pytest.fixture
 def config(tmp_path):
-    from model.demo import DEMO_DIR
-
-    path = tmp_path / "server.yaml"
-    path.write_text(CONFIG.replace("TOKENIZER", str(Path(DEMO_DIR) / "tokenizer.json")))
-    return path
+    return write_config(tmp_path)
 
 
 def launch(config, *options, fds=(), **environment):

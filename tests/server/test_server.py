@@ -3,125 +3,15 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
-import http.client
 import json
-import os
 import random
-import signal
 import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
 
-import httpx
 import pytest
 
-from model.emulated import expected_tokens
-from pipeline.config import load_configuration
-from pipeline.runtime.engines import make_runner
-from pipeline.runtime.tokenizer import open_tokenizer
-
-CONFIG = """
-model_config:
-  model_name: emulated
-  vocab_size: 2048
-  end_token: 2
-  seq_length: 400
-  max_generate_length: 512
-  decode_batch_size: 8
-pa_config: {num_blocks: 256, block_size: 16}
-serving_config: {server_port: 0}
-tokenizer: {type: LlamaTokenizer, vocab_file: TOKENIZER}
-pipeline:
-  token_budget: 64
-  drain_timeout_s: 10
-  runner:
-    kind: emulated
-    name: test device
-    cost_model: {fixed_ms: 1.0}
-    token_range: [300, 2048]
-"""
-
-
-class Launched:
-    """A server of its own, and what it said."""
-
-    def __init__(self, directory, overrides):
-        from model.demo import DEMO_DIR
-
-        self.path = directory / "server.yaml"
-        self.path.write_text(CONFIG.replace("TOKENIZER", str(Path(DEMO_DIR) / "tokenizer.json")))
-        sets = [part for override in overrides for part in ("--set", override)]
-        self.config = load_configuration(self.path, overrides)
-        self.runner = make_runner(self.config)
-        self.tokenizer = open_tokenizer(self.config, self.runner.facts.vocab_size)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.launch", "--config", str(self.path), *sets],
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self.said = []
-        self.base = ""
-        for line in self.process.stderr:
-            self.said.append(line)
-            if "listening on" in line:
-                self.base = line.split()[-1]
-            if "try: curl" in line:
-                break
-        assert self.base, "".join(self.said)
-        self.client = httpx.Client(base_url=self.base, timeout=60)
-
-    def expected(self, prompt, count):
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        return expected_tokens(ids, count, self.runner.settings)
-
-    def text(self, prompt, count):
-        return self.tokenizer.decode(self.expected(prompt, count))
-
-    def generate(self, prompt, count, **parameters):
-        """Over a connection of its own: threads that share a pool of them can close each other's."""
-        body = json.dumps({"inputs": prompt, "parameters": {"max_new_tokens": count, **parameters}})
-        connection = http.client.HTTPConnection(self.base.removeprefix("http://"), timeout=60)
-        with contextlib.closing(connection):
-            connection.request("POST", "/models/llama2/generate", body, {"content-type": "application/json"})
-            response = connection.getresponse()
-            return httpx.Response(response.status, headers=response.getheaders(), content=response.read())
-
-    def stages(self):
-        """Pids of the stages, by name."""
-        found = {}
-        for process in Path("/proc").iterdir():
-            try:
-                words = (process / "cmdline").read_bytes().split(b"\0")
-                parent = int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            except (OSError, ValueError, IndexError):
-                continue
-            if parent == self.process.pid and b"-m" in words:
-                found[words[words.index(b"-m") + 1].decode().removeprefix("pipeline.")] = int(process.name)
-        return found
-
-    def metric(self, name):
-        lines = self.client.get("/metrics").text.splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + " ", name + "{")))
-
-    def segments(self):
-        return [path.name for path in Path("/dev/shm").iterdir() if f"-{self.process.pid}-" in path.name]
-
-    def end(self, number=signal.SIGTERM, timeout=20):
-        self.process.send_signal(number)
-        rest = self.process.communicate(timeout=timeout)[1]
-        self.said.append(rest)
-        return self.process.returncode
-
-    def stop(self):
-        self.client.close()
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self.process.stderr.close()
+from tests.server.launched import Launched, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -137,21 +27,6 @@ def launch(tmp_path_factory):
     yield start
     for server in running.values():
         server.stop()
-
-
-def pid_is_gone(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except OSError:
-        return True
-
-
-def wait_until(condition, what, seconds=10):
-    """`what` may be a function: what to say then."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what() if callable(what) else what
-        time.sleep(0.02)
 
 
 SCARCE = ("pa_config.num_blocks=12", "model_config.max_generate_length=128", "model_config.seq_length=100")

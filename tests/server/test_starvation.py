@@ -21,92 +21,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server.test_server import CONFIG, wait_until
+from tests.server.launched import Attempt, wait_until
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-START_S = 60
-
-
-class Attempt:
-    """A start that may fail, under a command that takes something away from it."""
-
-    def __init__(self, directory, command, *overrides, forks=False):
-        path = self.path = directory / "server.yaml"
-        path.write_text(CONFIG.replace("TOKENIZER", str(ROOT / "model/demo/tokenizer.json")))
-        sets = [part for override in overrides for part in ("--set", override)]
-        self.said, self._forks = directory / "said", forks
-        with self.said.open("w") as log:
-            self.process = subprocess.Popen(
-                [*command, sys.executable, "-m", "pipeline.launch", "--config", str(path), *sets],
-                cwd=ROOT, stderr=log, start_new_session=True,
-            )  # fmt: skip
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    @property
-    def text(self):
-        return self.said.read_text()
-
-    def outcome(self):
-        """ "ready", or the exit status. Neither in time is a hang."""
-        deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline:
-            if (status := self.process.poll()) is not None:
-                return status
-            if "try: curl" in self.text:
-                return "ready"
-            time.sleep(0.05)
-        raise AssertionError(f"it hangs: {self.text}")
-
-    @property
-    def address(self):
-        return re.search(r"listening on http://(\S+)", self.text)[1]
-
-    def generate(self, prompt, count):
-        connection = http.client.HTTPConnection(self.address, timeout=60)
-        with contextlib.closing(connection):
-            body = json.dumps({"inputs": prompt, "parameters": {"max_new_tokens": count}})
-            connection.request("POST", "/models/llama2/generate", body)
-            return json.loads(connection.getresponse().read())["generated_tokens"]
-
-    @property
-    def launcher(self):
-        """`unshare` and `prlimit` become what they start, or with `--fork` its parent."""
-        return children_of(self.process.pid)[0] if self._forks else self.process.pid
-
-    def stage(self, name):
-        """Its pid."""
-        for pid in children_of(self.launcher):
-            if Path(f"/proc/{pid}/comm").read_text().strip() == f"rs-{name}":
-                return pid
-        raise AssertionError(f"no {name}: {self.text}")
-
-    def kill(self, stage):
-        """And wait until the server is back."""
-        before = self.text.count("serving again")
-        os.kill(self.stage(stage), signal.SIGKILL)
-        wait_until(lambda: self.text.count("serving again") > before, lambda: f"it is not back: {self.text}", 60)
-
-    def reload(self, line):
-        """With this line in the section `pipeline`."""
-        text = CONFIG.replace("TOKENIZER", str(ROOT / "model/demo/tokenizer.json"))
-        self.path.write_text(text.replace("pipeline:\n", f"pipeline:\n  {line}\n"))
-        self.process.send_signal(signal.SIGHUP)
-
-    def end(self):
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
-
-
-def children_of(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 # ---- CPUs --------------------------------------------------------------------------------------------------------
@@ -147,51 +64,51 @@ def with_little_shared_memory(mebibytes):
 
 
 def test_too_little_shared_memory_is_told_at_start(tmp_path):
-    with Attempt(tmp_path, with_little_shared_memory(11)) as attempt:
+    with Attempt(tmp_path, command=with_little_shared_memory(11)) as attempt:
         assert attempt.outcome() == 1
-        assert "RingServe can't start: 11.7 MiB of shared memory are needed, 11.0 MiB are free" in attempt.text
-        assert "/dev/shm has 11 MiB in all" in attempt.text
-        assert "--shm-size" in attempt.text
+        assert "RingServe can't start: 11.7 MiB of shared memory are needed, 11.0 MiB are free" in attempt.text_said
+        assert "/dev/shm has 11 MiB in all" in attempt.text_said
+        assert "--shm-size" in attempt.text_said
 
 
 def test_as_much_shared_memory_as_is_said_to_be_needed_is_enough(tmp_path):
     """For restarts, too: rings of the next generation take the place of the last one's."""
-    with Attempt(tmp_path, with_little_shared_memory(12)) as attempt:
+    with Attempt(tmp_path, command=with_little_shared_memory(12)) as attempt:
         assert attempt.outcome() == "ready"
-        assert attempt.generate("small", 5) == 5
+        assert attempt.tokens("small", 5) == 5
         for stage in ("inference", "sampling", "front"):
             attempt.kill(stage)
-            assert attempt.generate("after", 5) == 5
+            assert attempt.tokens("after", 5) == 5
         assert attempt.end() == 0
 
 
 def test_shared_memory_that_somebody_else_takes_meanwhile(tmp_path):
     """Between two generations their memory is free for a moment. The server tries again, and says why it ends."""
-    with Attempt(tmp_path, with_little_shared_memory(16), "pipeline.max_restarts=2") as attempt:
+    with Attempt(tmp_path, "pipeline.max_restarts=2", command=with_little_shared_memory(16)) as attempt:
         assert attempt.outcome() == "ready"
         with (Path(f"/proc/{attempt.launcher}/root/dev/shm") / "greedy").open("wb", buffering=0) as greedy:
-            os.kill(attempt.stage("inference"), signal.SIGKILL)
+            os.kill(attempt.stages()["inference"], signal.SIGKILL)
             while attempt.process.poll() is None:
                 with contextlib.suppress(OSError):  # no room now; soon there will be
                     greedy.write(bytes(1 << 20))
         assert attempt.process.returncode == 1
-        assert re.search(r"segment '\w+' needs [0-9.]+ MiB of shared memory, [0-9.]+ MiB are free", attempt.text)
-        assert "What happened:" in attempt.text
+        assert re.search(r"segment '\w+' needs [0-9.]+ MiB of shared memory, [0-9.]+ MiB are free", attempt.text_said)
+        assert "What happened:" in attempt.text_said
 
 
 @pytest.mark.parametrize("mebibytes", [100, 125])
 def test_little_address_space(tmp_path, mebibytes):
     """Whatever is refused to whichever process: an error that says so, or service."""
     limit = ["prlimit", f"--as={mebibytes << 20}"]
-    with Attempt(tmp_path, limit) as attempt:
+    with Attempt(tmp_path, command=limit) as attempt:
         outcome = attempt.outcome()
         if outcome == "ready":
-            assert attempt.generate("small", 5) == 5
+            assert attempt.tokens("small", 5) == 5
             assert attempt.end() == 0
         else:
             assert outcome == 1
-            assert re.search(r"could not start|can't start", attempt.text)
-            assert re.search(r"address space is limited|may map", attempt.text)
+            assert re.search(r"could not start|can't start", attempt.text_said)
+            assert re.search(r"address space is limited|may map", attempt.text_said)
     assert mebibytes > 100 or outcome == 1
 
 
@@ -213,10 +130,10 @@ def test_a_low_limit_of_descriptors_is_raised(own):
 
 
 def test_a_hard_limit_of_descriptors_is_told_at_start(tmp_path):
-    with Attempt(tmp_path, ["prlimit", "--nofile=700:700"]) as attempt:
+    with Attempt(tmp_path, command=["prlimit", "--nofile=700:700"]) as attempt:
         assert attempt.outcome() == 1
-        assert "1513 file descriptors are needed, 700 are allowed" in attempt.text
-        assert "lower pipeline.max_connections to at most 187" in attempt.text
+        assert "1513 file descriptors are needed, 700 are allowed" in attempt.text_said
+        assert "lower pipeline.max_connections to at most 187" in attempt.text_said
 
 
 def soft_limit_of_descriptors(pid):
@@ -225,19 +142,19 @@ def soft_limit_of_descriptors(pid):
 
 def test_more_connections_by_a_reload(tmp_path):
     """The front's limit follows, as far as it may; beyond that nothing changes."""
-    with Attempt(tmp_path, ["prlimit", "--nofile=100:1600"]) as attempt:
+    with Attempt(tmp_path, command=["prlimit", "--nofile=100:1600"]) as attempt:
         assert attempt.outcome() == "ready"
-        front = attempt.stage("front")
+        front = attempt.stages()["front"]
         assert soft_limit_of_descriptors(front) == 1513
         attempt.reload("max_connections: 1050")
-        wait_until(lambda: soft_limit_of_descriptors(front) == 1563, lambda: attempt.text)
-        assert "configuration reloaded: pipeline.max_connections = 1050" in attempt.text
+        wait_until(lambda: soft_limit_of_descriptors(front) == 1563, lambda: attempt.text_said)
+        assert "configuration reloaded: pipeline.max_connections = 1050" in attempt.text_said
         attempt.reload("max_connections: 1600")
-        wait_until(lambda: "was not reloaded, nothing has changed" in attempt.text, lambda: attempt.text)
-        assert "2113 file descriptors are needed, 1600 are allowed" in attempt.text
-        assert "lower pipeline.max_connections to at most 1087" in attempt.text
+        wait_until(lambda: "was not reloaded, nothing has changed" in attempt.text_said, lambda: attempt.text_said)
+        assert "2113 file descriptors are needed, 1600 are allowed" in attempt.text_said
+        assert "lower pipeline.max_connections to at most 1087" in attempt.text_said
         assert soft_limit_of_descriptors(front) == 1563
-        assert attempt.generate("still", 5) == 5
+        assert attempt.tokens("still", 5) == 5
 
 
 def test_descriptors_that_run_out_later(own):
@@ -322,9 +239,11 @@ def created_by(server):
 # ---- whoever reads the log ---------------------------------------------------------------------------------------
 
 
-def test_a_log_that_nobody_reads(own):
+def test_a_log_that_nobody_reads(own, tmp_path):
     """Far more lines than a pipe holds: they are dropped, told of when somebody reads again, and stop nobody."""
-    server = own("pipeline.runner.cost_model.fixed_ms=0")
+    os.mkfifo(tmp_path / "log")
+    log = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
+    server = own("pipeline.runner.cost_model.fixed_ms=0", log=tmp_path / "log")
     host, port = server.base.removeprefix("http://").split(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=60)
     body = json.dumps({"inputs": "x", "parameters": {"max_new_tokens": 1}})  # a line each
@@ -333,13 +252,12 @@ def test_a_log_that_nobody_reads(own):
             connection.request("POST", "/models/llama2/generate", body)
             assert connection.getresponse().read()
     assert server.generate("still here", 5).json()["generated_text"] == server.text("still here", 5)
-    os.set_blocking(server.process.stderr.fileno(), False)
-    lines = len(os.read(server.process.stderr.fileno(), 1 << 20).splitlines())
+    lines = len(os.read(log, 1 << 20).splitlines())
     assert lines < 900
     server.generate("again", 1)
-    wait_until(lambda: "log lines were dropped" in rest(server.process.stderr.fileno()), "nothing is told of them")
-    os.set_blocking(server.process.stderr.fileno(), True)
+    wait_until(lambda: "log lines were dropped" in rest(log), "nothing is told of them")
     assert server.end() == 0
+    os.close(log)
 
 
 def rest(fd):

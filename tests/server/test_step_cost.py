@@ -22,7 +22,7 @@ import pytest
 from model.sampling import SamplingParams
 from pipeline.wire.request import GenerationParams
 from tests.pipeline.stages import Server, write_byte_tokenizer
-from tests.server.test_server import Launched
+from tests.server.launched import Launched
 
 STEPS = 1000
 FEW, MANY = 2, 16

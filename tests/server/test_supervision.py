@@ -18,8 +18,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.server.launched import pid_is_gone, wait_until, write_config
 from tests.server.supervised import STAGES, Load, Supervised
-from tests.server.test_server import pid_is_gone, wait_until
 
 IMPATIENT = ("pipeline.hang_timeout_s=1.5",)
 
@@ -27,7 +27,7 @@ IMPATIENT = ("pipeline.hang_timeout_s=1.5",)
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """One server that survives every test of this module that takes it."""
-    server = Supervised(tmp_path_factory.mktemp("shared"), *IMPATIENT, "pipeline.runner.cost_model.fixed_ms=5")
+    server = Supervised(tmp_path_factory.mktemp("shared"), (*IMPATIENT, "pipeline.runner.cost_model.fixed_ms=5"))
     yield server
     server.stop()
 
@@ -37,7 +37,7 @@ def own(tmp_path):
     made = []
 
     def start(*overrides):
-        made.append(Supervised(tmp_path, *overrides))
+        made.append(Supervised(tmp_path, overrides))
         return made[-1]
 
     yield start
@@ -256,11 +256,8 @@ def test_killed_or_stopped_while_it_loads(own, tmp_path, stage, number):
 
 
 def test_a_stage_that_says_why_it_can_not_start_is_not_started_again(tmp_path):
-    from tests.server.test_server import CONFIG
-
-    path = tmp_path / "server.yaml"
     (tmp_path / "tokenizer.json").write_text("{}")
-    path.write_text(CONFIG.replace("TOKENIZER", str(tmp_path / "tokenizer.json")))
+    path = write_config(tmp_path, tokenizer=tmp_path / "tokenizer.json")
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.launch", "--config", str(path)], capture_output=True, text=True, check=False
     )

@@ -9,9 +9,8 @@ import socket
 import struct
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 HOST = "127.0.0.1"
 _PART = 1 << 16
@@ -60,6 +59,17 @@ class Field:
         await asyncio.get_running_loop().sock_connect(made, (HOST, self.port))
         return made
 
+    @contextlib.asynccontextmanager
+    async def noted(self, client: int) -> AsyncIterator[bytearray]:
+        """One request; where it fails a moment passes. The beginning of its answer goes into what is yielded."""
+        begin_s, head = time.monotonic(), bytearray()
+        try:
+            yield head
+        except OSError:
+            await asyncio.sleep(_RETRY_S)
+        finally:
+            self.sent.append(Sent(client, begin_s, time.monotonic(), status_of(head)))
+
     def drop(self, made: socket.socket, *, reset: bool = False) -> None:
         if reset:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -84,21 +94,23 @@ class Field:
         return self.requests[number % len(self.requests)]
 
 
-class Attack(Protocol):
+class Attack(ABC):
     """`prepare` before the attack, `run` until it is cancelled or has sent all that its pace has."""
 
-    async def prepare(self, field: Field) -> None: ...
+    __slots__ = ()
+
+    async def prepare(self, field: Field) -> None:  # noqa: B027 - most need nothing
+        """Nothing has to be there before."""
+
+    @abstractmethod
     async def run(self, field: Field) -> None: ...
 
 
-class _Clients(ABC):
+class _Clients(Attack):
     """So many at once, each of which takes one turn after the other."""
 
     __slots__ = ()
     clients: int
-
-    async def prepare(self, field: Field) -> None:  # noqa: B027 - most need nothing
-        """Nothing has to be there before."""
 
     async def run(self, field: Field) -> None:
         await asyncio.gather(*(self._client(field, client) for client in range(self.clients)))
@@ -121,16 +133,14 @@ class Repeat(_Clients):
     pause_s: float | None = None
 
     async def _turn(self, field: Field, client: int, number: int) -> None:
-        request, begin_s, head, made = field.request(client + number), time.monotonic(), b"", None
+        made = None
         try:
-            made = await field.connect()
-            with contextlib.suppress(OSError):  # it may be refused before it is whole
-                await self._send(made, request)
-            head = await _read(made)
-        except OSError:
-            await asyncio.sleep(_RETRY_S)
+            async with field.noted(client) as head:
+                made = await field.connect()
+                with contextlib.suppress(OSError):  # it may be refused before it is whole
+                    await self._send(made, field.request(client + number))
+                await _read(made, head)
         finally:
-            field.sent.append(Sent(client, begin_s, time.monotonic(), status_of(head)))
             if made is not None:
                 field.drop(made)
 
@@ -145,7 +155,7 @@ class Repeat(_Clients):
 
 
 @dataclass(frozen=True, slots=True)
-class Stay:
+class Stay(Attack):
     """Many connections that stay. Each sends a request and reads the answer, so many bytes at a time; with `early`
     all answers have begun before the attack does."""
 
@@ -161,39 +171,31 @@ class Stay:
 
     async def run(self, field: Field) -> None:
         if self.early:
-            await asyncio.gather(
-                *(self._read_on(made, bytearray()) for made in field.connections), return_exceptions=True
-            )
+            reading = [self._read_on(made, bytearray()) for made in field.connections]
+            await asyncio.gather(*reading, return_exceptions=True)
         else:
             await asyncio.gather(*(self._stay(field, number) for number in range(self.connections)))
         await asyncio.Event().wait()  # connections stay open until the attack is over
 
     async def _begin(self, field: Field, number: int) -> None:
-        """Raises OSError, also where the server closes the connection."""
-        begin_s, loop = time.monotonic(), asyncio.get_running_loop()
-        made = await field.connect(self.receive_buffer)
-        await loop.sock_sendall(made, field.request(number))
-        head = await loop.sock_recv(made, _HEAD)
-        field.sent.append(Sent(number, begin_s, time.monotonic(), status_of(head)))
+        """Raises OSError where the server closes the connection, or there is none."""
+        async with field.noted(number) as head:
+            made = await self._sent(field, number)
+            head.extend(await asyncio.get_running_loop().sock_recv(made, _HEAD))
         if not head:
             raise ConnectionResetError(f"stream {number} was not begun")
 
     async def _stay(self, field: Field, number: int) -> None:
-        begin_s, head = time.monotonic(), bytearray()
-        try:
-            made = await field.connect(self.receive_buffer)
-            await asyncio.get_running_loop().sock_sendall(made, field.request(number))
-            await self._read_on(made, head)
-        except OSError:
-            await asyncio.sleep(_RETRY_S)
-        finally:
-            field.sent.append(Sent(number, begin_s, time.monotonic(), status_of(head)))
+        async with field.noted(number) as head:
+            await self._read_on(await self._sent(field, number), head)
+
+    async def _sent(self, field: Field, number: int) -> socket.socket:
+        made = await field.connect(self.receive_buffer)
+        await asyncio.get_running_loop().sock_sendall(made, field.request(number))
+        return made
 
     async def _read_on(self, made: socket.socket, head: bytearray) -> None:
-        """To the end. `head` becomes what came first."""
-        while part := await asyncio.get_running_loop().sock_recv(made, self.part):
-            head += part[: _HEAD - len(head)]
-            await asyncio.sleep(self.pause_s)
+        await _read(made, head, self.part, self.pause_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,23 +205,16 @@ class Churn(_Clients):
     clients: int = 4
 
     async def _turn(self, field: Field, client: int, number: int) -> None:
-        begin_s = time.monotonic()
-        try:
-            made = await field.connect()
-        except OSError:
-            await asyncio.sleep(_RETRY_S)
-            return
-        field.drop(made, reset=number % 2 == 1)
-        field.sent.append(Sent(client, begin_s, time.monotonic(), 0))
+        async with field.noted(client):
+            field.drop(await field.connect(), reset=number % 2 == 1)
 
 
-async def _read(made: socket.socket) -> bytes:
-    """All of an answer; what came first of it is returned. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    head = part = await loop.sock_recv(made, _PART)
-    while part:
-        part = await loop.sock_recv(made, _PART)
-    return head
+async def _read(made: socket.socket, head: bytearray, part: int = _PART, pause_s: float | None = None) -> None:
+    """All of an answer; `head` becomes what came first of it. Raises OSError."""
+    while read := await asyncio.get_running_loop().sock_recv(made, part):
+        head += read[: _HEAD - len(head)]
+        if pause_s is not None:
+            await asyncio.sleep(pause_s)
 
 
 def status_of(head: bytes | bytearray) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from scripts.bench.isolation.stands import Facts
+from scripts.lab.http import message
 
 Maker = Callable[[Facts], tuple[bytes, ...]]
 
@@ -19,8 +20,7 @@ _COMPLETIONS, _CHAT = "/v1/completions", "/v1/chat/completions"
 
 
 def get(path: str) -> Maker:
-    request = f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode()
-    return lambda _facts: (request,)
+    return lambda _facts: (message("GET", path),)
 
 
 def nothing(_facts: Facts) -> tuple[bytes, ...]:
@@ -29,9 +29,7 @@ def nothing(_facts: Facts) -> tuple[bytes, ...]:
 
 
 def post(path: str, body: bytes | dict[str, Any]) -> bytes:
-    content = body if isinstance(body, bytes) else orjson.dumps(body)
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
-    return f"{head}content-length: {len(content)}\r\n\r\n".encode() + content
+    return message("POST", path, body if isinstance(body, bytes) else orjson.dumps(body))
 
 
 def filled(unit: str, size: int) -> str:

@@ -6,18 +6,17 @@ import asyncio
 import contextlib
 import gc
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
 
+from scripts.lab.http import Client
 from scripts.verify.survival.streams import Job, Stream, read
 
 HEALTH_S, NEWCOMER_S = 0.05, 0.25  # between two of them
 PATIENCE_S = 20.0  # for what is under way when all is over
 _WARM, _MORE = 5, 3  # tokens before and after
-_RETRY_S = 0.05
-_HEALTH = b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+_RETRY_S, _LOOK_S = 0.05, 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +25,6 @@ class Question:
     prompt: str
     tokens: int  # of a stream; the next follows when it has ended
     whole: bool = False  # to the end of the stream that runs at the end
-
-
-@dataclass(frozen=True, slots=True)
-class Track:
-    """One stream of the bystander. `error`: it ended before its time."""
-
-    times_s: tuple[float, ...]
-    text: str
-    ended: bool
-    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,56 +38,17 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Times are those of the monotonic clock."""
+    """Times are those of the monotonic clock. A stream with an error ended before its time."""
 
     begin_s: float
     end_s: float
-    tracks: tuple[Track, ...]
+    streams: tuple[Stream, ...]
     health: tuple[Probe, ...] = ()
     newcomers: tuple[Probe, ...] = ()
 
 
 class BystanderError(Exception):
     """No stream is to be had though nobody does any harm."""
-
-
-@dataclass(slots=True)
-class Bystander:
-    """Streams one after the other."""
-
-    port: int
-    job: Job
-    streams: list[Stream] = field(default_factory=list)
-
-    async def run(self) -> None:
-        while True:
-            self.streams.append(stream := Stream())
-            await read(self.port, self.job, stream)
-            if stream.error:
-                await asyncio.sleep(_RETRY_S)
-
-    async def more(self, count: int) -> None:
-        """Wait for so many tokens. Raises TimeoutError."""
-        wanted = self._tokens() + count
-        async with asyncio.timeout(PATIENCE_S):
-            while self._tokens() < wanted:
-                await asyncio.sleep(0.002)
-
-    async def last(self) -> None:
-        """Wait for the end of the stream that runs now. Raises TimeoutError."""
-        stream = self.streams[-1]
-        async with asyncio.timeout(PATIENCE_S):
-            while stream.reason is None and not stream.error:
-                await asyncio.sleep(0.002)
-
-    def _tokens(self) -> int:
-        return sum(len(stream.tokens) for stream in self.streams)
-
-    def tracks(self) -> tuple[Track, ...]:
-        return tuple(
-            Track(tuple(stream.times_s), stream.text, stream.reason is not None, stream.error)
-            for stream in self.streams
-        )
 
 
 def serve_bystander(pipe: Connection) -> None:
@@ -114,89 +64,99 @@ def serve_bystander(pipe: Connection) -> None:
 
 
 async def _observe(pipe: Connection, question: Question) -> None:
-    job = Job.completion(question.prompt, question.tokens)
-    bystander = Bystander(question.port, job)
-    task = asyncio.create_task(bystander.run())
+    streams: list[Stream] = []
+    task = asyncio.create_task(_stream_on(question, streams))
     try:
         try:
-            await bystander.more(_WARM)
+            await _more(streams, _WARM)
         except TimeoutError:
-            errors = {stream.error for stream in bystander.streams} - {""}
+            errors = {stream.error for stream in streams} - {""}
             return pipe.send(BystanderError(f"no stream within {PATIENCE_S:g} s: {', '.join(errors) or 'nothing'}"))
         pipe.send("streams")
         await asyncio.to_thread(pipe.recv)
-        begin_s = time.monotonic()
-        health, newcomers = await _probe(question, asyncio.to_thread(pipe.recv), bystander)
+        begin_s, port = time.monotonic(), question.port
+        health = Probes(HEALTH_S, lambda: ask_health(port))
+        newcomers = Probes(NEWCOMER_S, lambda: ask_first_token(port))
+        await asyncio.to_thread(pipe.recv)
+        health.stop()
+        newcomers.stop()
+        with contextlib.suppress(TimeoutError):  # the gap that is still open tells
+            await (_end_of(streams[-1]) if question.whole else _more(streams, _MORE))
+        probes = await health.results(), await newcomers.results()
     finally:
         task.cancel()
-    return pipe.send(Observation(begin_s, time.monotonic(), bystander.tracks(), tuple(health), tuple(newcomers)))
+    return pipe.send(Observation(begin_s, time.monotonic(), tuple(streams), *probes))
 
 
-async def _probe(
-    question: Question, end: Coroutine[Any, Any, Any], bystander: Bystander
-) -> tuple[list[Probe], list[Probe]]:
-    """Until `end`; then what is under way is waited for."""
-    health, newcomers = Probes(HEALTH_S), Probes(NEWCOMER_S)
-    health.start(lambda: ask_health(question.port))
-    newcomers.start(lambda: ask_first_token(question.port))
-    await end
-    health.stop()
-    newcomers.stop()
-    with contextlib.suppress(TimeoutError):  # the gap that is still open tells
-        await (bystander.last() if question.whole else bystander.more(_MORE))
-    return await health.results(), await newcomers.results()
+async def _stream_on(question: Question, streams: list[Stream]) -> None:
+    """One after the other."""
+    job = Job.completion(question.prompt, question.tokens)
+    while True:
+        streams.append(stream := Stream())
+        await read(question.port, job, stream)
+        if stream.error:
+            await asyncio.sleep(_RETRY_S)
+
+
+async def _more(streams: list[Stream], count: int) -> None:
+    """Wait for so many tokens. Raises TimeoutError."""
+    wanted = _tokens(streams) + count
+    await _until(lambda: _tokens(streams) >= wanted)
+
+
+async def _end_of(stream: Stream) -> None:
+    """Raises TimeoutError."""
+    await _until(lambda: stream.ended or bool(stream.error))
+
+
+def _tokens(streams: list[Stream]) -> int:
+    return sum(len(stream.tokens) for stream in streams)
+
+
+async def _until(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not done():
+            await asyncio.sleep(_LOOK_S)
 
 
 class Probes:
-    """The same question again and again, at fixed times, whatever becomes of those before."""
+    """The same question again and again, at fixed times until `stop`, whatever becomes of those before. `ask` says
+    what was wrong; empty if nothing."""
 
-    def __init__(self, every_s: float) -> None:
-        self._every_s = every_s
-        self._asked: list[tuple[float, asyncio.Task[str]]] = []
-        self._ticker: asyncio.Task[None] | None = None
-        self._done_s: dict[asyncio.Task[str], float] = {}
+    def __init__(self, every_s: float, ask: Callable[[], Awaitable[str]]) -> None:
+        self._asked: list[asyncio.Task[Probe]] = []
+        self._ticker = asyncio.create_task(self._tick(every_s, ask))
 
-    def start(self, ask: Callable[[], Coroutine[Any, Any, str]]) -> None:
-        self._ticker = asyncio.create_task(self._tick(ask))
-
-    async def _tick(self, ask: Callable[[], Coroutine[Any, Any, str]]) -> None:
+    async def _tick(self, every_s: float, ask: Callable[[], Awaitable[str]]) -> None:
         while True:
-            task = asyncio.create_task(ask())
-            task.add_done_callback(lambda done: self._done_s.setdefault(done, time.monotonic()))
-            self._asked.append((time.monotonic(), task))
-            await asyncio.sleep(self._every_s)
+            self._asked.append(asyncio.create_task(_probe(ask)))
+            await asyncio.sleep(every_s)
 
     def stop(self) -> None:
-        if self._ticker is not None:
-            self._ticker.cancel()
+        self._ticker.cancel()
 
-    async def results(self) -> list[Probe]:
-        tasks = [task for _, task in self._asked]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=PATIENCE_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        return [self._probe(begin_s, task) for begin_s, task in self._asked]
+    async def results(self) -> tuple[Probe, ...]:
+        return tuple(await asyncio.gather(*self._asked))
 
-    def _probe(self, begin_s: float, task: asyncio.Task[str]) -> Probe:
-        seconds = self._done_s.get(task, time.monotonic()) - begin_s
-        return Probe(begin_s, seconds, "no answer" if task.cancelled() else task.result())
+
+async def _probe(ask: Callable[[], Awaitable[str]]) -> Probe:
+    begin_s = time.monotonic()
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            error = await ask()
+    except TimeoutError:
+        error = "no answer"
+    return Probe(begin_s, time.monotonic() - begin_s, error)
 
 
 async def ask_health(port: int) -> str:
     """On a connection of its own. What was wrong; empty for 200."""
-    writer = None
+    client = Client(f"http://127.0.0.1:{port}", keep_alive=False)
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(_HEALTH)
-        answer = await reader.read()
+        reply = await client.send(client.request("GET", "/health"))
     except OSError as error:
         return repr(error)
-    finally:
-        if writer is not None:
-            writer.close()
-    return "" if answer.startswith(b"HTTP/1.1 200") else repr(answer[:40])
+    return "" if reply.status == 200 else f"status {reply.status}"
 
 
 async def ask_first_token(port: int) -> str:

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from scripts.bench.isolation.bystander import Observation, Probe, Track
+from scripts.bench.isolation.bystander import Observation, Probe
+from scripts.verify.survival.streams import Stream
 
 GOAL_MS = 50.0
 """Beyond the sink, of each figure, on an emulated device. On a model that computes on the same CPUs it is told."""
@@ -91,25 +92,25 @@ def harm(seen: Observation, *, killed: bool = False) -> Harm:
     """Where a stage was `killed`, only what happens to the stream is a failure: a server that starts a stage again
     may say 503."""
     probes = () if killed else (*seen.health, *seen.newcomers)
-    failed = sum(bool(probe.error) for probe in probes) + sum(bool(track.error) for track in seen.tracks)
+    failed = sum(bool(probe.error) for probe in probes) + sum(bool(stream.error) for stream in seen.streams)
     return Harm(
-        1e3 * longest_gap_s(seen.tracks, seen.begin_s, seen.end_s),
+        1e3 * longest_gap_s(seen.streams, seen.begin_s, seen.end_s),
         1e3 * _longest_s(seen.health),
         1e3 * _longest_s(seen.newcomers),
         failed,
     )
 
 
-def longest_gap_s(tracks: Sequence[Track], begin_s: float, end_s: float) -> float:
+def longest_gap_s(streams: Sequence[Stream], begin_s: float, end_s: float) -> float:
     """Between two tokens, of which the later came after `begin_s`. A stream that broke lasts until the next one has
     its first token, and one that was open at `end_s` until then; what passes between whole streams is no gap."""
     gaps: list[float] = []
     last: float | None = None
-    for track in tracks:
+    for stream in streams:
         times = [] if last is None else [last]
-        times += track.times_s
+        times += stream.times_s
         gaps += [later - earlier for earlier, later in pairwise(times) if later > begin_s]
-        last = None if track.ended else times[-1] if times else None
+        last = None if stream.ended else times[-1] if times else None
     if last is not None:
         gaps.append(end_s - last)
     return max(gaps, default=0.0)

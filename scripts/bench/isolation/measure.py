@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from pipeline.stats import STAGES
 from scripts.bench.isolation.attacker import AttackError, Campaign, Order, serve_attacker
 from scripts.bench.isolation.attacks import Pace
 from scripts.bench.isolation.bystander import BystanderError, Observation, Question, serve_bystander
@@ -20,13 +21,13 @@ from scripts.bench.isolation.kinds import Kind
 from scripts.bench.isolation.sink import serve_sink
 from scripts.bench.isolation.stands import Stand
 from scripts.bench.overhead.workers import ask, worker
-from scripts.verify.survival.server import STAGES, Server, ServerError, started
+from scripts.lab.errors import ServerError
+from scripts.lab.server import Server, launched
 
 Say = Callable[[str], None]
 PROMPT = "Question: What is a ring buffer?\nAnswer:"
 _STREAM_TOKENS = 50_000  # at most
 _REST_S, _LOOK_S = 10.0, 0.1
-_NOTHING = ("num_requests_running", "num_requests_waiting", "requests_in_flight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +58,14 @@ class Target:
         if self._server is None or not at_rest(self._server):
             self._life.close()
             log = self._directory / f"{self.stand.name.replace(' ', '-')}.log"
-            self._server = self._life.enter_context(started(self.stand.file, self.stand.overrides, log))
+            self._server = self._life.enter_context(launched(self.stand.file, self.stand.overrides, log))
         return self._server
 
 
 def restarts_of(server: Server) -> int:
     """Of all its stages so far; where it is gone, one of each."""
     with contextlib.suppress(OSError):
-        metrics = server.metrics()
-        return int(sum(metrics[f'ringserve_restarts_total{{stage="{stage}"}}'] for stage in STAGES))
+        return server.restarts()
     return len(STAGES)
 
 
@@ -74,8 +74,7 @@ def at_rest(server: Server) -> bool:
     deadline = time.monotonic() + _REST_S
     while server.status is None and time.monotonic() < deadline:
         with contextlib.suppress(OSError):
-            metrics = server.metrics()
-            if not any(metrics[f"ringserve_{name}"] for name in _NOTHING) and len(server.stages()) == len(STAGES):
+            if not server.under_way(0) and len(server.stages()) == len(STAGES):
                 return True
         time.sleep(_LOOK_S)
     return False

@@ -16,10 +16,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from scripts.bench.overhead.replaced.server import serve_replaced
-from scripts.lab import ringserve as lab
 from scripts.lab.arguments import named
 from scripts.lab.clock import cpu_seconds
 from scripts.lab.errors import BenchError
+from scripts.lab.server import launched
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def started(
 @contextlib.contextmanager
 def ringserve(file: Path, overrides: Sequence[str] = ()) -> Iterator[Server]:
     """As a user starts it. Raises BenchError."""
-    with lab.ringserve(file, overrides, file.with_suffix(".log")) as running:
+    with launched(file, overrides, file.with_suffix(".log")) as running:
         pids = {"launcher": running.pid, **_stages(running.pid)}
         yield Server(urlsplit(running.base_url).port or 0, pids, running.ready_s)
 

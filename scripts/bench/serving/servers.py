@@ -22,7 +22,7 @@ from pipeline.config import Configuration, ConfigurationError, load_configuratio
 from scripts.bench.serving.workload import Encode
 from scripts.lab.errors import BenchError
 from scripts.lab.processes import Running
-from scripts.lab.ringserve import ringserve
+from scripts.lab.server import launched
 
 _TIMEOUT_S = 300.0  # a busy machine, a large model
 _SCALED = ("fixed_ms", "per_token_ms", "per_row_ms", "per_cached_token_ms", "jitter_ms")
@@ -87,7 +87,7 @@ def target(options: argparse.Namespace) -> Iterator[Target]:
     tokenizer = options.tokenizer or own.config.tokenizer.vocab_file
     with (
         tempfile.TemporaryDirectory(prefix="ringserve-bench-") as folder,
-        ringserve(own.file, own.overrides, Path(folder) / "server.log") as process,
+        launched(own.file, own.overrides, Path(folder) / "server.log") as process,
     ):
         yield Target(process.base_url, model, own.device, tokenizer, headers, process)
 

@@ -17,9 +17,11 @@ from pathlib import Path
 
 import uvloop
 
+from scripts.lab.errors import ServerError
+from scripts.lab.server import Server
 from scripts.verify.fuzz.cases import Case, make_case
 from scripts.verify.fuzz.client import Client
-from scripts.verify.fuzz.server import FuzzedServer, ServerFailedError, Usage, fuzzed_server
+from scripts.verify.fuzz.server import Usage, at_rest, complaints, fuzzed_server
 
 _AT_ONCE = 48
 _ROUNDS = 20  # in how many parts the cases are run; between them the server has to come to rest
@@ -44,23 +46,23 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 class Fuzzing:
     """One run, and what it found."""
 
-    def __init__(self, server: FuzzedServer, seed: int) -> None:
+    def __init__(self, server: Server, seed: int) -> None:
         self._server, self._seed = server, seed
         self.failures: list[str] = []
         self.client = Client(server.port, self._failed)
 
     def run(self, cases: int) -> None:
-        """Raises ServerFailedError when the server does not come to rest."""
-        began, warm = self._server.at_rest(), None
+        """Raises ServerError when the server does not come to rest."""
+        began, warm = at_rest(self._server), None
         for number in range(_ROUNDS):
             self.run_cases(range(cases * number // _ROUNDS, cases * (number + 1) // _ROUNDS))
-            now = self._server.at_rest()
+            now = at_rest(self._server)
             print(f"{cases * (number + 1) // _ROUNDS:,} cases, {now.rss_bytes >> 10:,} KiB", flush=True)
             if number + 1 == _WARM_ROUNDS:
                 warm = now
             if len(self.failures) >= _MOST_FAILURES:
                 return
-        self._compare(began, warm or began, self._server.at_rest())
+        self._compare(began, warm or began, at_rest(self._server))
 
     def run_cases(self, numbers: range) -> None:
         cases = (make_case(self._seed, number) for number in numbers)
@@ -73,8 +75,8 @@ class Fuzzing:
         if now.rss_bytes > warm.rss_bytes + _GROWTH_BYTES:
             grown = f"from {warm.rss_bytes:,} to {now.rss_bytes:,} bytes"
             self.failures.append(f"the front's memory has grown {grown}")
-        if complaints := self._server.complaints():
-            self.failures.append("the server complained:\n" + "\n".join(complaints[:10]))
+        if lines := complaints(self._server):
+            self.failures.append("the server complained:\n" + "\n".join(lines[:10]))
 
     def _failed(self, case: Case, why: str) -> None:
         shown = case.data if len(case.data) <= 600 else case.data[:300] + b" ... " + case.data[-300:]
@@ -91,8 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
             else:
                 print(make_case(options.seed, options.only))
                 fuzzing.run_cases(range(options.only, options.only + 1))
-                server.at_rest()
-        except ServerFailedError as error:
+                at_rest(server)
+        except ServerError as error:
             fuzzing.failures.append(str(error))
     for failure in fuzzing.failures[:_MOST_FAILURES]:
         print(failure)

@@ -1,1 +1,1 @@
-"""The two-process stress of `ipc`: every byte of every message is checked. See ../stress_ipc.py."""
+"""The two-process stress of `ipc`: every byte of every message is checked."""

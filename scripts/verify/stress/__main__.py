@@ -7,23 +7,23 @@ wait may expire while data was there. Exit status 1 on any error.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
+import contextlib
+import multiprocessing
 import sys
 import time
+from multiprocessing.connection import Connection
 from typing import Any
 
-from ipc import ByteRing, RingHandle, SlotRing
-from scripts.lab.paths import ROOT
+from ipc import ByteRing, SlotRing
 from scripts.verify.stress.options import WAIT_S, Kind, Options
+from scripts.verify.stress.role import Played, play
 from scripts.verify.stress.slots import SLOT_SIZE
 
 KINDS: tuple[Kind, ...] = ("slot", "byte", "broadcast")
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Two-process stress of the rings; every byte is checked.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=100_000_000, help="per ring (default: 10^8)")
     parser.add_argument(
         "--ring", type=_kinds, default=KINDS[:1], help="slot (default), byte, broadcast, or several: slot,byte"
@@ -55,47 +55,43 @@ def make_ring(options: Options) -> SlotRing | ByteRing:
 
 
 def stress(options: Options) -> bool:
-    start = time.perf_counter()
-    with make_ring(options) as ring:
-        roles = ["producer", *map(str, range(options.consumers))]
-        processes = [_start(options, ring.handle, role) for role in roles]
-        try:
-            ring.unlink_when_attached(WAIT_S)
-            answers = [_finish(process) for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
+    start, spawn = time.perf_counter(), multiprocessing.get_context("spawn")
+    answers = []
+    with make_ring(options) as ring, contextlib.ExitStack() as stack:
+        for number in range(len(options.roles)):
+            here, there = spawn.Pipe(duplex=False)
+            process = spawn.Process(target=play, args=(options, ring.handle, number, there))
+            process.start()
+            stack.callback(process.join)
+            stack.callback(process.kill)
+            there.close()
+            answers.append(here)
+        ring.unlink_when_attached(WAIT_S)
+        played = [_received(answer) for answer in answers]
         counters = [side.counters for side in (ring.snapshot().producer, *ring.snapshot().consumers)]
-    return _tell(options, answers, counters, time.perf_counter() - start)
+    return _tell(options, played, counters, time.perf_counter() - start)
 
 
-def _start(options: Options, handle: RingHandle, role: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "scripts.verify.stress.role", options.to_text(), handle.to_text(), role]
-    return subprocess.Popen(command, pass_fds=handle.fds, env=environment, text=True, stdout=subprocess.PIPE)
-
-
-def _finish(process: subprocess.Popen[str]) -> dict[str, Any] | None:
+def _received(answer: Connection) -> Played | None:
     """None: it failed, and has said why on stderr."""
-    out, _ = process.communicate()
-    answer: dict[str, Any] | None = json.loads(out) if process.returncode == 0 else None
-    return answer
+    try:
+        played: Played = answer.recv()
+    except EOFError:
+        return None
+    return played
 
 
-def _tell(options: Options, answers: list[Any], counters: list[Any], seconds: float) -> bool:
-    failed = [
-        role for role, answer in zip(("producer", "consumer 0", "consumer 1"), answers, strict=False) if not answer
-    ]
-    lost = sum(side["lost_wakes"] for side in counters)
-    parks, wakes = (sum(side[name] for side in counters) for name in ("parks", "wakes"))
-    sleeps = sum(answer["sleeps"] for answer in answers if answer)
-    rate = options.messages / max((answer["seconds"] for answer in answers if answer), default=seconds)
+def _tell(options: Options, played: list[Played | None], counters: list[Any], seconds: float) -> bool:
+    failed = [role for role, one in zip(options.roles, played, strict=True) if one is None]
+    done = [one for one in played if one is not None]
+    lost, parks, wakes = (sum(side[name] for side in counters) for name in ("lost_wakes", "parks", "wakes"))
+    rate = options.messages / max((one.seconds for one in done), default=seconds)
     good = not failed and not lost
     print(
         f"{options.kind}: {'ok' if good else 'FAILED'}, {options.messages:,} messages, every byte checked, "
-        f"{rate:,.0f} messages/s; {sleeps:,} random sleeps, {parks:,} parks, {wakes:,} wake-ups sent, "
-        f"{lost} lost; {seconds:.1f} s" + (f"; failed: {', '.join(failed)}" if failed else ""),
+        f"{rate:,.0f} messages/s; {sum(one.sleeps for one in done):,} random sleeps, {parks:,} parks, "
+        f"{wakes:,} wake-ups sent, {lost} lost; {seconds:.1f} s"
+        + (f"; failed: {', '.join(failed)}" if failed else ""),
         flush=True,
     )
     return good
@@ -103,7 +99,7 @@ def _tell(options: Options, answers: list[Any], counters: list[Any], seconds: fl
 
 def main() -> int:
     given = parse_arguments()
-    results = [stress(Options.from_arguments(given, kind)) for kind in given.ring]
+    results = [stress(Options(kind, given.messages, given.slots, given.seed, given.spin_us)) for kind in given.ring]
     return 0 if all(results) else 1
 
 

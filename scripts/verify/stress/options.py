@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import time
-from dataclasses import asdict, dataclass
-from typing import Literal, Self
+from dataclasses import dataclass
+from typing import Literal
 
 Kind = Literal["slot", "byte", "broadcast"]
 
@@ -27,16 +25,9 @@ class Options:
     def consumers(self) -> int:
         return 2 if self.kind == "broadcast" else 1
 
-    def to_text(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_text(cls, text: str) -> Self:
-        return cls(**json.loads(text))
-
-    @classmethod
-    def from_arguments(cls, given: argparse.Namespace, kind: Kind) -> Self:
-        return cls(kind, given.messages, given.slots, given.seed, given.spin_us)
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return ("producer", *(f"consumer {number}" for number in range(self.consumers)))
 
 
 class Pace:

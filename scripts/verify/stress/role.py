@@ -1,11 +1,10 @@
-"""One process of a stress run: `python -m scripts.verify.stress.role OPTIONS HANDLE ROLE`; ROLE is "producer" or a
-consumer's number. Prints what it did as JSON; any error is a traceback and exit status 1."""
+"""One process of a stress run."""
 
 from __future__ import annotations
 
-import json
-import sys
 import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any
 
 from ipc import ByteRing, RingClosed, RingHandle, SlotRing
@@ -13,25 +12,30 @@ from scripts.verify.stress import records, slots
 from scripts.verify.stress.options import WAIT_S, Options, Pace
 
 
-def play(options: Options, handle: RingHandle, role: str) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Played:
+    seconds: float
+    sleeps: int
+
+
+def play(options: Options, handle: RingHandle, number: int, answer: Connection) -> None:
+    """As the producer, or from 1 on as a consumer. Any error is a traceback on stderr, and no answer."""
     is_bytes = options.kind == "byte"
     ring: Any = (ByteRing if is_bytes else SlotRing).from_handle(handle)
     side: Any = records if is_bytes else slots
-    number = -1 if role == "producer" else int(role)
-    pace = Pace(options.seed * 100 + number, options.slots * 3 // 4)
-    if role == "producer":
-        end = ring.producer(label=role, spin_us=options.spin_us)
+    label, pace = options.roles[number], Pace(options.seed * 100 + number - 1, options.slots * 3 // 4)
+    if number == 0:
+        end = ring.producer(label=label, spin_us=options.spin_us)
         ring.wait_attached(WAIT_S)
     else:
-        end = ring.consumer(number, label=f"consumer {role}", spin_us=options.spin_us)
+        end = ring.consumer(number - 1, label=label, spin_us=options.spin_us)
     start = time.perf_counter()
-    (side.produce if role == "producer" else side.consume)(end, options, pace)
+    (side.consume if number else side.produce)(end, options, pace)
     seconds = time.perf_counter() - start
-    if role != "producer":
+    if number:
         _expect_end(end)
-    answer = {"role": role, "seconds": seconds, "sleeps": pace.sleeps, "lost_wakes": end.lost_wakes}
+    answer.send(Played(seconds, pace.sleeps))
     end.close()
-    return answer
 
 
 def _expect_end(consumer: Any) -> None:
@@ -41,7 +45,3 @@ def _expect_end(consumer: Any) -> None:
     except RingClosed:
         return
     raise ValueError("there was one message more than were sent")
-
-
-if __name__ == "__main__":
-    print(json.dumps(play(Options.from_text(sys.argv[1]), RingHandle.from_text(sys.argv[2]), sys.argv[3])))

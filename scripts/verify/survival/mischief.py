@@ -9,6 +9,8 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from scripts.lab.http import message
+
 _GENERATE, _COMPLETIONS = "/models/llama2/generate", "/v1/completions"
 
 
@@ -21,12 +23,8 @@ class Bad:
     statuses: tuple[int, ...]
 
 
-def _post(path: str, body: Any, length: int | None = None) -> bytes:
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    size = len(content) if length is None else length
-    return (
-        f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n".encode() + content
-    )
+def _post(path: str, body: bytes | dict[str, Any]) -> bytes:
+    return message("POST", path, body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
 BAD = (
@@ -38,9 +36,9 @@ BAD = (
     Bad("more than fits", _post(_COMPLETIONS, {"prompt": "x " * 5000, "max_tokens": 20}), (400,)),
     Bad("a temperature in words", _post(_GENERATE, {"inputs": "x", "parameters": {"temperature": "hot"}}), (422,)),
     Bad("no inputs", _post(_GENERATE, {"parameters": {}}), (422,)),
-    Bad("a giant", _post(_GENERATE, b"{", 1 << 30), (413,)),
-    Bad("another path", b"GET /admin HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", (404,)),
-    Bad("another method", b"DELETE /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", (405,)),
+    Bad("a giant", _post(_GENERATE, b"{").replace(b"length: 1\r\n", b"length: 1073741824\r\n"), (413,)),
+    Bad("another path", message("GET", "/admin"), (404,)),
+    Bad("another method", message("DELETE", "/v1/models"), (405,)),
     Bad("no HTTP", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", (400,)),
 )
 

@@ -8,13 +8,13 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from pipeline.stats import STAGES
+from scripts.lab.server import Server
 from scripts.verify.survival.faults import Fault, deal, inflict
-from scripts.verify.survival.load import Load, Tally, jobs, undisturbed
+from scripts.verify.survival.load import Load, jobs, undisturbed
 from scripts.verify.survival.quiet import Quiet
-from scripts.verify.survival.server import STAGES, Server
-from scripts.verify.survival.session import hold
+from scripts.verify.survival.session import Plan, Report, hold
 from scripts.verify.survival.streams import Stream
 
 RECOVERY_S = 60.0
@@ -22,28 +22,22 @@ _LOOK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be done to which server."""
+class Ordeal(Plan):
+    """What is to be done to the server."""
 
-    config: Path
-    overrides: tuple[str, ...] = ()
     rounds: int = 22
     stages: tuple[str, ...] = STAGES
     streams: int = 32
-    tokens: int = 300  # of the longest stream
-    seed: int = 0
 
 
 @dataclass(slots=True)
-class Report:
+class Outcome(Report):
     """By kind of fault. `resumed_s`: how long each stream stood still. `fronts_s`: where the front was hit, from then
     to the first token of a connection made afterwards."""
 
-    tally: Tally
     rounds: int = 0
     resumed_s: dict[str, list[float]] = field(default_factory=dict)
     fronts_s: dict[str, list[float]] = field(default_factory=dict)
-    wrong: list[str] = field(default_factory=list)  # beside what the tally has
     restarts: int = 0
 
 
@@ -51,36 +45,33 @@ class NoRecovery(Exception):  # noqa: N818 - what happened, not an error of this
     """The server did not come back."""
 
 
-def run(plan: Plan, say: Callable[[str], None]) -> Report:
+def run(plan: Ordeal) -> Outcome:
     """Raises ServerError, ValueError when there is nothing to begin with."""
-    return hold(plan, lambda server: _Ordeal(plan, server, say).run(), say)
+    return hold(plan, lambda server: _Run(plan, server).run())
 
 
-class _Ordeal:
-    def __init__(self, plan: Plan, server: Server, say: Callable[[str], None]) -> None:
-        self._plan, self._server, self._say = plan, server, say
+class _Run:
+    def __init__(self, plan: Ordeal, server: Server) -> None:
+        self._plan, self._server = plan, server
         self._rng = random.Random(plan.seed)  # noqa: S311 - repeatable, not secret
 
-    async def run(self) -> Report:
+    async def run(self) -> Outcome:
         plan, server = self._plan, self._server
         work = jobs(plan.streams, plan.tokens)
         expected = await undisturbed(server.port, work)
         quiet = Quiet.of(server)
         self._load = load = Load(server.port, work, expected)
-        self._report = report = Report(load.tally)
+        self._report = report = Outcome(load.tally)
         load.start()
         try:
-            for fault in deal(plan.stages, self._rng):
-                if report.rounds == plan.rounds:
-                    break
+            for fault in itertools.islice(deal(plan.stages, self._rng), plan.rounds):
                 await self._round(fault)
         except NoRecovery as error:
             report.wrong.append(str(error))
             return report
         await load.stop()
-        report.wrong += await quiet.differences(server)
-        metrics = await asyncio.to_thread(server.metrics)
-        report.restarts = int(sum(metrics[f'ringserve_restarts_total{{stage="{stage}"}}'] for stage in STAGES))
+        report.wrong += await asyncio.to_thread(quiet.differences, server)
+        report.restarts = await asyncio.to_thread(server.restarts)
         return report
 
     async def _round(self, fault: Fault) -> None:
@@ -102,7 +93,7 @@ class _Ordeal:
             report.resumed_s.setdefault(fault.name, []).extend(silences)
             told = f"{max(silences, default=0):.2f} s"
         wrong = f"; {len(load.tally.wrong)} streams are wrong" if load.tally.wrong else ""
-        self._say(f"{report.rounds:4} {fault.name:24} {told}{wrong}")
+        print(f"{report.rounds:4} {fault.name:24} {told}{wrong}", flush=True)
 
     async def _until(self, enough: Callable[[int], bool], what: str) -> int:
         """Until every stage is at work, with rings of such a number."""

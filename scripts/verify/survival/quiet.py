@@ -1,16 +1,22 @@
-"""What a server holds when nothing runs: the same before and after whatever was done to it."""
+"""What a server holds when nothing runs: the same before and after whatever was done to it, nothing at the end."""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
-from scripts.verify.survival.server import Server
+from ipc.inspect import FoundSegment, find_segments
+from pipeline.wire.rings import ENDS
+from scripts.lab.errors import ServerError
+from scripts.lab.processes import lives
+from scripts.lab.server import Server
 
-_NOTHING = ("num_requests_running", "num_requests_waiting", "kv_blocks_used", "requests_in_flight")
 _PATIENCE_S, _LOOK_S = 10.0, 0.1
+_RINGS = len(ENDS["preprocess"])  # nobody has more
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,26 +29,59 @@ class Quiet:
 
     @classmethod
     def of(cls, server: Server) -> Self:
-        return cls(server.descriptors(), len(server.segments()), server.metrics()["ringserve_kv_blocks"])
+        """Descriptors are counted before the connection that asks for metrics."""
+        descriptors = {name: count_descriptors(pid) for name, pid in server.processes().items()}
+        return cls(descriptors, len(segments(server)), server.metrics()["ringserve_kv_blocks"])
 
-    async def differences(self, server: Server) -> list[str]:
+    def differences(self, server: Server) -> list[str]:
         """What is in use, or held in addition, some time after the last client has gone."""
         deadline = time.monotonic() + _PATIENCE_S
-        while (found := await asyncio.to_thread(self._look, server)) and time.monotonic() < deadline:
-            await asyncio.sleep(_LOOK_S)
+        while (found := self._look(server)) and time.monotonic() < deadline:
+            time.sleep(_LOOK_S)
         return found
 
     def _look(self, server: Server) -> list[str]:
-        now, segments = server.descriptors(), len(server.segments())
-        metrics = server.metrics()  # last: it is a connection of its own
-        found = [f"{name} is {metrics[f'ringserve_{name}']:g}" for name in _NOTHING if metrics[f"ringserve_{name}"]]
+        now, busy = Quiet.of(server), server.under_way(0)
+        found = [f"{name} is {value:g}" for name, value in busy.items()]
         found += [
-            f"{name} holds {now.get(name, 0)} descriptors, {held} at first"
+            f"{name} holds {now.descriptors.get(name, 0)} descriptors, {held} at first"
             for name, held in self.descriptors.items()
-            if now.get(name, 0) > held
+            if now.descriptors.get(name, 0) > held
         ]
-        if segments != self.segments:
-            found.append(f"{segments} segments are held, {self.segments} at first")
-        if metrics["ringserve_kv_blocks"] != self.kv_blocks:
-            found.append(f"there are {metrics['ringserve_kv_blocks']:g} KV blocks, {self.kv_blocks:g} at first")
+        if now.segments != self.segments:
+            found.append(f"{now.segments} segments are held, {self.segments} at first")
+        if now.kv_blocks != self.kv_blocks:
+            found.append(f"there are {now.kv_blocks:g} KV blocks, {self.kv_blocks:g} at first")
         return found
+
+
+def count_descriptors(pid: int) -> int:
+    """Open ones. A pidfd is opened when a wait lasts for the first time, and may or may not be there; one per ring is
+    allowed for, whatever the number."""
+    targets = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            targets.append(str(path.readlink()))
+    pidfds = targets.count("anon_inode:[pidfd]")
+    return len(targets) - pidfds + max(pidfds, _RINGS)
+
+
+def segments(server: Server) -> list[FoundSegment]:
+    """That this server's processes hold, and names that it made."""
+    mine = {*server.processes().values()}
+    return [found for found in find_segments() if mine & {*found.pids} or f"-{server.pid}-" in found.name]
+
+
+def lost_wakes(server: Server) -> int:
+    """Timed waits that expired though data was there, in all rings; must be 0. Raises ServerError."""
+    rings = [found.ring for found in segments(server) if found.ring is not None]
+    if not rings:
+        raise ServerError("no ring was found")
+    return sum(side.counters["lost_wakes"] for ring in rings for side in (ring.producer, *ring.consumers))
+
+
+def traces(launcher: int, processes: Mapping[str, int]) -> list[str]:
+    """What is left of a server that has ended: processes, and names of segments."""
+    left = [f"process {name} ({pid})" for name, pid in processes.items() if lives(pid)]
+    pids = {*processes.values()}
+    return left + [found.name for found in find_segments() if f"-{launcher}-" in found.name or {*found.pids} & pids]

@@ -2,65 +2,84 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import signal
 import sys
+import tempfile
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from scripts.lab.errors import BenchError
+from scripts.lab.paths import ROOT
+from scripts.lab.processes import exit_when_told
+from scripts.lab.server import Server, launched
 from scripts.verify.survival.load import Tally
-from scripts.verify.survival.server import Server, ServerError, log_file, started, traces
+from scripts.verify.survival.quiet import traces
 
-Say = Callable[[str], None]
+EMULATED = ROOT / "configs" / "emulated_910b.yaml"
 
 
-class Report(Protocol):
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which server it is, and how much is asked of it."""
+
+    config: Path
+    overrides: tuple[str, ...] = ()
+    tokens: int = 300  # of the longest stream
+    seed: int = 0
+
+
+@dataclass(slots=True)
+class Report:
     """Of a session. `wrong` is beside what the tally has."""
 
-    tally: Tally
-    wrong: list[str]
-
-
-class Plan(Protocol):
-    """Which server it is."""
+    tally: Tally = field(default_factory=Tally)
+    wrong: list[str] = field(default_factory=list)
 
     @property
-    def config(self) -> Path: ...
-    @property
-    def overrides(self) -> tuple[str, ...]: ...
+    def every_wrong(self) -> list[str]:
+        return [*self.tally.wrong, *self.wrong]
 
 
 AnyReport = TypeVar("AnyReport", bound=Report)
 
 
-def hold(plan: Plan, work: Callable[[Server], Coroutine[Any, Any, AnyReport]], say: Say) -> AnyReport:
+def parser_of(doc: str | None, *, tokens: int) -> argparse.ArgumentParser:
+    """With the options that all have."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key")
+    parser.add_argument("--tokens", type=int, default=tokens, help="of the longest stream")
+    parser.add_argument("--seed", type=int, default=0, help="of what is done when")
+    return parser
+
+
+def hold(plan: Plan, work: Callable[[Server], Coroutine[Any, Any, AnyReport]]) -> AnyReport:
     """Start the server, work, stop it, and look for what it leaves. Raises ServerError, ValueError when there is
     nothing to begin with."""
-    with log_file() as log:
-        with started(plan.config, plan.overrides, log) as server:
+    with tempfile.TemporaryDirectory(prefix="ringserve-survival-") as directory:
+        with launched(plan.config, plan.overrides, Path(directory) / "server.log") as server:
             report = asyncio.run(work(server))
-            stages = server.stages()
+            processes = server.processes()
             status = server.stop()
         if status != 0:
             report.wrong.append(f"the server ended with status {status}")
-        report.wrong += [f"left behind: {trace}" for trace in traces(server.pid, stages)]
-        if _is_wrong(report):
-            say("\n".join(line for line in server.said().splitlines() if " INFO " not in line))
+        report.wrong += [f"left behind: {trace}" for trace in traces(server.pid, processes)]
+        if report.every_wrong:
+            print("\n".join(line for line in server.said().splitlines() if " INFO " not in line), flush=True)
     return report
 
 
-def conclude(name: str, run: Callable[[Say], AnyReport], tell: Callable[[AnyReport], None]) -> int:
+def conclude(name: str, run: Callable[[], AnyReport], tell: Callable[[AnyReport], None]) -> int:
     """The program of this name: run, tell, exit status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server is to be stopped with us
+    exit_when_told()  # the server is to be stopped with us
     try:
-        report = run(lambda text: print(text, flush=True))
-    except (ServerError, ValueError) as error:
+        report = run()
+    except (BenchError, ValueError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     tell(report)
-    return 1 if _is_wrong(report) else 0
-
-
-def _is_wrong(report: Report) -> bool:
-    return bool(report.wrong or report.tally.wrong)
+    for wrong in report.every_wrong:
+        print(f"WRONG: {wrong}")
+    return 1 if report.every_wrong else 0

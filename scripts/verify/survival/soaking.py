@@ -7,15 +7,14 @@ import random
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from scripts.verify.survival.load import Tally, jobs, undisturbed
+from scripts.lab.processes import resident_bytes
+from scripts.lab.server import Server
+from scripts.verify.survival.load import jobs, undisturbed
 from scripts.verify.survival.mischief import BAD, abandon, send
-from scripts.verify.survival.quiet import Quiet
-from scripts.verify.survival.server import Server
-from scripts.verify.survival.session import hold
+from scripts.verify.survival.quiet import Quiet, lost_wakes
+from scripts.verify.survival.session import Plan, Report, hold
 from scripts.verify.survival.streams import Stream, read
 
 _WHOLE, _CUT, _BAD, _ABANDONED = "whole streams", "clients that went away", "bad requests", "half requests"
@@ -24,24 +23,18 @@ _SAMPLES = 200  # of memory, over the whole time
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Soak(Plan):
     """`growth` is the part by which the memory of a process may grow in the second half."""
 
-    config: Path
-    overrides: tuple[str, ...] = ()
     seconds: float = 600.0
     clients: int = 40
-    tokens: int = 100  # of the longest stream
     growth: float = 0.01
-    seed: int = 0
 
 
 @dataclass(slots=True)
-class Report:
-    tally: Tally = field(default_factory=Tally)
+class Outcome(Report):
     done: Counter[str] = field(default_factory=Counter)
     memory: dict[str, list[int]] = field(default_factory=dict)  # by process, RSS in bytes
-    wrong: list[str] = field(default_factory=list)
     running: list[float] = field(default_factory=list)  # rows in use, each time somebody looked
 
     def growth(self, name: str) -> float:
@@ -51,28 +44,28 @@ class Report:
         return statistics.median(half[-fifth:]) / statistics.median(half[:fifth]) - 1
 
 
-def run(plan: Plan, say: Callable[[str], None]) -> Report:
+def run(plan: Soak) -> Outcome:
     """Raises ServerError, ValueError when there is nothing to begin with."""
-    return hold(plan, lambda server: _Soak(plan, server, say).run(), say)
+    return hold(plan, lambda server: _Run(plan, server).run())
 
 
-class _Soak:
-    def __init__(self, plan: Plan, server: Server, say: Callable[[str], None]) -> None:
-        self._plan, self._server, self._say = plan, server, say
+class _Run:
+    def __init__(self, plan: Soak, server: Server) -> None:
+        self._plan, self._server = plan, server
         self._jobs = jobs(64, plan.tokens)
-        self._report = Report()
+        self._report = Outcome()
         self._until = 0.0
 
-    async def run(self) -> Report:
+    async def run(self) -> Outcome:
         plan, server, report = self._plan, self._server, self._report
         self._expected = await undisturbed(server.port, self._jobs)
         quiet, stages = Quiet.of(server), server.stages()
         self._until = time.monotonic() + plan.seconds
         await asyncio.gather(self._watch(), *(self._client(i) for i in range(plan.clients)))
-        report.wrong += await quiet.differences(server)
+        report.wrong += await asyncio.to_thread(quiet.differences, server)
         if server.stages() != stages:
             report.wrong.append("a stage was restarted")
-        if lost := server.lost_wakes():
+        if lost := lost_wakes(server):
             report.wrong.append(f"{lost} wake-ups were lost")
         for name in report.memory:
             if (growth := report.growth(name)) > plan.growth:
@@ -83,8 +76,8 @@ class _Soak:
         pause = self._plan.seconds / _SAMPLES
         while time.monotonic() < self._until:
             await asyncio.sleep(pause)
-            for name, size in self._server.resident_bytes().items():
-                self._report.memory.setdefault(name, []).append(size)
+            for name, pid in self._server.processes().items():
+                self._report.memory.setdefault(name, []).append(resident_bytes(pid))
             metrics = await asyncio.to_thread(self._server.metrics)
             self._report.running.append(metrics["ringserve_num_requests_running"])
             if len(self._report.running) % (_SAMPLES // 10) == 0:
@@ -93,7 +86,7 @@ class _Soak:
     def _tell(self) -> None:
         memory = ", ".join(f"{name} {sizes[-1] / 2**20:.1f}" for name, sizes in self._report.memory.items())
         left = max(0.0, self._until - time.monotonic())
-        self._say(f"{left:6.0f} s left, {self._report.tally.tokens} tokens, MiB: {memory}")
+        print(f"{left:6.0f} s left, {self._report.tally.tokens} tokens, MiB: {memory}", flush=True)
 
     async def _client(self, number: int) -> None:
         rng = random.Random(f"{self._plan.seed}/{number}")  # noqa: S311 - repeatable, not secret

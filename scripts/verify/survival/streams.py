@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from dataclasses import dataclass, field
 from typing import Any
+
+from scripts.lab.http import Client, Reply
 
 Token = tuple[str, int | None]
 """Text, and the id where the API tells it."""
@@ -48,63 +49,62 @@ class Stream:
     error: str = ""
     broken: bool = False
 
+    _taken: int = 0  # lines
+
+    @property
+    def ended(self) -> bool:
+        """As it should."""
+        return self.reason is not None
+
     @property
     def text(self) -> str:
         return "".join(text for text, _ in self.tokens)
 
+    def take(self, reply: Reply) -> None:
+        """The lines that have come since."""
+        lines, times_ns = reply.lines[self._taken :], reply.times_ns[self._taken :]
+        self._taken = len(reply.lines)
+        for line, time_ns in zip(lines, times_ns, strict=True):
+            if line != b"data: [DONE]":
+                self._event(json.loads(line.removeprefix(b"data: ")), time_ns / 1e9)
+
+    def _event(self, event: dict[str, Any], now: float) -> None:
+        data = event.get("data", event)
+        if "error" in data:
+            self.error = json.dumps(data["error"])
+        elif "choices" in data:
+            choice = data["choices"][0]
+            self._add(now, choice["text"], None)
+            self.reason = choice["finish_reason"]
+        elif "finish_reason" in data:  # llm-serving's last line repeats the whole
+            self.reason = data["finish_reason"]
+        else:
+            self._add(now, data["generated_text"], data["tokens"]["id"])
+
+    def _add(self, now: float, text: str, token: int | None) -> None:
+        self.tokens.append((text, token))
+        self.times_s.append(now)
+
 
 async def read(port: int, job: Job, stream: Stream, *, most: int | None = None) -> None:
     """Ask, and read to the end into `stream`; after `most` tokens the client goes away."""
-    writer = None
+    client = Client(f"http://127.0.0.1:{port}", keep_alive=False)
+    enough = False
+
+    def watch(reply: Reply) -> bool:
+        nonlocal enough
+        if reply.status == 200:
+            stream.take(reply)
+            enough = most is not None and len(stream.tokens) >= most
+        return enough
+
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        body = json.dumps(job.body).encode()
-        head = f"POST {job.path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        writer.write(head.encode() + body)
-        await _read_answer(reader, stream, most)
-    except (OSError, ValueError, asyncio.IncompleteReadError) as error:  # ValueError: no size where a chunk begins
+        reply = await client.send(client.request("POST", job.path, json.dumps(job.body).encode()), watch)
+    except OSError as error:
         stream.broken, stream.error = True, f"the connection broke: {error!r}"
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-async def _read_answer(reader: asyncio.StreamReader, stream: Stream, most: int | None) -> None:
-    head = await reader.readuntil(b"\r\n\r\n")
-    stream.status = int(head.split(None, 2)[1])
-    if stream.status != 200:
-        stream.error = (await reader.read()).decode(errors="replace")
         return
-    rest = b""
-    while size := int(await reader.readline(), 16):
-        *lines, rest = (rest + await reader.readexactly(size)).split(b"\n")
-        await reader.readexactly(2)
-        now = time.monotonic()
-        for line in filter(None, lines):
-            _take(line, stream, now)
-        if most is not None and len(stream.tokens) >= most:
-            return
-    if stream.reason is None and not stream.error:
+    stream.status = reply.status
+    if reply.status != 200:
+        stream.error = reply.body.decode(errors="replace")
+    elif stream.reason is None and not stream.error and not enough:
         stream.error = "the stream ended without a reason"
-
-
-def _take(line: bytes, stream: Stream, now: float) -> None:
-    if line == b"data: [DONE]":
-        return
-    event = json.loads(line.removeprefix(b"data: "))
-    data = event.get("data", event)
-    if "error" in data:
-        stream.error = json.dumps(data["error"])
-    elif "choices" in data:
-        choice = data["choices"][0]
-        _add(stream, now, choice["text"], None)
-        stream.reason = choice["finish_reason"]
-    elif "finish_reason" in data:  # llm-serving's last line repeats the whole
-        stream.reason = data["finish_reason"]
-    else:
-        _add(stream, now, data["generated_text"], data["tokens"]["id"])
-
-
-def _add(stream: Stream, now: float, text: str, token: int | None) -> None:
-    stream.tokens.append((text, token))
-    stream.times_s.append(now)

@@ -14,7 +14,7 @@ from pipeline.host.cgroups import cpu_quota, memory_limit, tasks_left
 from pipeline.host.cpu_placement import fit_to_host, spin_us, usable_cpus
 from pipeline.host.facts import HostError
 from pipeline.host.npu import bus_of, device_cpus, devices_in, parse_cpu_list, physical_device
-from tests.server.test_server import Launched
+from tests.server.launched import Launched
 
 ROOT = Path(__file__).parents[3]
 AWAKE, ASLEEP = 100.0, 0.0
@@ -71,7 +71,10 @@ def test_everything_is_decided_before_the_stages_start():
 
 
 def test_affinity_counts():
-    script = "import os; from pipeline.place import usable_cpus; os.sched_setaffinity(0, {%d}); print(usable_cpus())"
+    script = (
+        "import os; from pipeline.host.cpu_placement import usable_cpus; "
+        "os.sched_setaffinity(0, {%d}); print(usable_cpus())"
+    )
     cpu = min(os.sched_getaffinity(0))
     done = subprocess.run([sys.executable, "-c", script % cpu], cwd=ROOT, capture_output=True, text=True, check=True)
     assert float(done.stdout) <= 1
@@ -182,7 +185,7 @@ def test_inference_is_pinned_next_to_its_device(tmp_path, monkeypatch):
     """All but the lookup: npu-smi is a program of ours, and the CPUs are this machine's."""
     cpu = min(os.sched_getaffinity(0))
     monkeypatch.delenv("ASCEND_RT_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr("pipeline.place.device_cpus", lambda device: (cpu, 4000 + device))
+    monkeypatch.setattr("pipeline.host.cpu_placement.device_cpus", lambda device: (cpu, 4000 + device))
     overrides = (
         "pipeline.runner.device=Ascend",
         "pipeline.cpus.inference=device",
@@ -191,7 +194,7 @@ def test_inference_is_pinned_next_to_its_device(tmp_path, monkeypatch):
     config = configured(*overrides, name="demo")
     assert config.pipeline.cpus.inference == "device"
     assert fit_to_host(config).pipeline.cpus.inference == (cpu,)
-    monkeypatch.setattr("pipeline.place.device_cpus", lambda _: (4000,))
+    monkeypatch.setattr("pipeline.host.cpu_placement.device_cpus", lambda _: (4000,))
     with pytest.raises(HostError, match=r"pipeline\.cpus\.inference is device, but this process may use none"):
         fit_to_host(config)
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import ipc
-from model.demo import DEMO_DIR
 from pipeline.config import load_configuration
 from pipeline.launcher.child import Phase
 from pipeline.launcher.crew import Crew
@@ -20,7 +19,7 @@ from pipeline.launcher.signals import caught_signals
 from pipeline.runtime.engines import make_runner, shapes_of
 from pipeline.stats import StatsPage
 from pipeline.wire.step import Head, logits_layout, step_layout
-from tests.server.test_server import CONFIG, wait_until
+from tests.server.launched import wait_until, write_config
 
 GENERATIONS = 50
 SETTLED = 10  # from here on nothing may grow
@@ -28,9 +27,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def emulated(directory):
-    path = directory / "server.yaml"
-    path.write_text(CONFIG.replace("TOKENIZER", str(Path(DEMO_DIR) / "tokenizer.json")))
-    return load_configuration(path)
+    return load_configuration(write_config(directory))
 
 
 def demo(_directory):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import socket
 import threading
 import time
@@ -218,3 +220,37 @@ def test_requests_start_when_they_are_due():
         assert outcome.late_s == pytest.approx(outcome.start_s - at, abs=0.01)
     assert run.duration_s >= 0.2
     assert run.cpu_s > 0
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+def test_a_client_that_has_enough_goes_away(keep_alive):
+    """It has seen each line as it came; its connection is not used again."""
+    gone = threading.Event()
+
+    def endless(connection, _):
+        read_request(connection)
+        connection.sendall(CHUNKED)
+        with contextlib.suppress(OSError):
+            for number in itertools.count():
+                connection.sendall(chunk(b"%d\n" % number))
+                time.sleep(0.01)
+        gone.set()
+
+    async def ask(base):
+        client, seen = Client(base, keep_alive=keep_alive), []
+
+        def watch(reply):
+            seen.append((reply.status, len(reply.lines)))
+            return len(reply.lines) >= 3
+
+        reply = await client.send(client.request("GET", "/"), watch)
+        assert not client._free
+        return reply, seen
+
+    with serving(endless) as base:
+        reply, seen = asyncio.run(ask(base))
+        assert gone.wait(10)
+    assert reply.lines[:3] == [b"0", b"1", b"2"]
+    assert len(reply.times_ns) == len(reply.lines)
+    assert seen == sorted(seen)
+    assert {status for status, _ in seen} == {200}

@@ -7,11 +7,12 @@ import signal
 
 import pytest
 
+from pipeline.stats import STAGES
 from scripts.verify import chaos
 from scripts.verify.survival.faults import deal
 from scripts.verify.survival.load import Tally, jobs
-from scripts.verify.survival.ordeal import Plan, run
-from scripts.verify.survival.server import STAGES
+from scripts.verify.survival.ordeal import Ordeal, run
+from scripts.verify.survival.session import EMULATED
 from scripts.verify.survival.streams import Job, Stream
 
 KINDS = 2 * len(STAGES) + 3
@@ -20,7 +21,7 @@ KINDS = 2 * len(STAGES) + 3
 @pytest.mark.timeout(600)
 def test_every_kind_of_fault_under_thirty_two_streams(capsys):
     """kill -9 and SIGSTOP of each stage and of several at once: no token lost, none doubled, nothing left."""
-    report = run(Plan(chaos.EMULATED, chaos.DEFAULTS, rounds=KINDS, tokens=200, seed=random.randrange(1000)), print)
+    report = run(Ordeal(EMULATED, chaos.DEFAULTS, rounds=KINDS, tokens=200, seed=random.randrange(1000)))
     chaos.tell(report)
     told = capsys.readouterr().out
     assert not report.wrong, told

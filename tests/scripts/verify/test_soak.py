@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.verify import chaos, soak
+from scripts.verify import soak
 from scripts.verify.survival.mischief import BAD
-from scripts.verify.survival.soaking import Plan, Report, run
+from scripts.verify.survival.session import EMULATED
+from scripts.verify.survival.soaking import Outcome, Soak, run
 
 STILL_WARMING_UP = 0.03  # of the memory that Python's allocator has not yet claimed after so short a time
 
@@ -14,7 +15,7 @@ STILL_WARMING_UP = 0.03  # of the memory that Python's allocator has not yet cla
 @pytest.mark.timeout(300)
 def test_nothing_grows_under_mixed_load(capsys):
     sets = ("pipeline.runner.cost_model.fixed_ms=5",)
-    report = run(Plan(chaos.EMULATED, sets, seconds=40, tokens=40, growth=STILL_WARMING_UP), print)
+    report = run(Soak(EMULATED, sets, seconds=40, tokens=40, growth=STILL_WARMING_UP))
     soak.tell(report)
     told = capsys.readouterr().out
     assert not report.wrong, told
@@ -27,7 +28,7 @@ def test_nothing_grows_under_mixed_load(capsys):
 
 def test_growth_is_that_of_the_second_half():
     first = list(range(50, 100))
-    report = Report(memory={"steady": first + [100] * 50, "leaks": first + [100 + i for i in range(50)]})
+    report = Outcome(memory={"steady": first + [100] * 50, "leaks": first + [100 + i for i in range(50)]})
     assert report.growth("steady") == 0
     assert report.growth("leaks") == pytest.approx(40 / 104.5, rel=0.02)
 

@@ -13,23 +13,24 @@ import pytest
 from scripts.bench.isolation import __main__ as main
 from scripts.bench.isolation.attacker import Campaign
 from scripts.bench.isolation.attacks import Churn, Field, Repeat, Sent, Stay, status_of
-from scripts.bench.isolation.bystander import Observation, Probe, Probes, Track
+from scripts.bench.isolation.bystander import Observation, Probe, Probes
 from scripts.bench.isolation.figures import Harm, Round, Row, harm, longest_gap_s, table
 from scripts.bench.isolation.kinds import KINDS, chosen, kind_named
-from scripts.bench.isolation.progress import progress
 from scripts.bench.isolation.sink import serve_sink
 from scripts.bench.isolation.stands import DEMO, EMULATED, USUAL, Facts, stands_of
 from scripts.bench.overhead.workers import ask, worker
+from scripts.verify.survival.streams import Stream
+from tests.scripts.bench.isolation.progress import progress
 
 FACTS = Facts(max_length=131_072, prompt_tokens=131_071, prompt_chars=16 * 131_072, body_bytes=4 << 20)
 
 
 def whole(*times_s):
-    return Track(times_s, "", ended=True)
+    return Stream(times_s=[*times_s], reason="length")
 
 
 def cut(*times_s, error="the connection broke"):
-    return Track(times_s, "", ended=False, error=error)
+    return Stream(times_s=[*times_s], error=error)
 
 
 # ---- gaps --------------------------------------------------------------------------------------------------------
@@ -238,8 +239,7 @@ def test_probes_go_on_whatever_becomes_of_those_before():
             release.set()
             return "refused"
 
-        probes = Probes(0.001)
-        probes.start(question)
+        probes = Probes(0.001, question)
         await release.wait()
         probes.stop()
         return await probes.results()

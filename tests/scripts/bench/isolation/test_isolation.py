@@ -15,8 +15,8 @@ from pipeline.runtime.engines import make_runner
 from pipeline.runtime.tokenizer import open_tokenizer
 from scripts.bench.isolation.kinds import KINDS
 from scripts.bench.isolation.measure import PROMPT, Target, restarts_of, take_turn, workers
-from scripts.bench.isolation.progress import progress
 from scripts.bench.isolation.stands import EMULATED, USUAL, stands_of
+from tests.scripts.bench.isolation.progress import progress
 
 STEP_MS, TOKENS = 5, 60
 ATTACK_S, TRIES = 0.5, 3
@@ -62,11 +62,11 @@ def test_a_stream_goes_on_beside_hostile_requests(kind, target, work, undisturbe
     while not seen or not (seen[-1].goes_on or len(seen) == TRIES):  # another burst: the machine has other work, too
         turn = take_turn(work, server, kind, target.stand, server.port, ATTACK_S, tokens=TOKENS)
         observed = turn.observed
-        assert not [track.error for track in observed.tracks if track.error]
-        assert {track.text for track in observed.tracks if track.ended} == {undisturbed}
-        assert all(track.ended for track in observed.tracks[:-1])
+        assert not [stream.error for stream in observed.streams if stream.error]
+        assert {stream.text for stream in observed.streams if stream.ended} == {undisturbed}
+        assert all(stream.ended for stream in observed.streams[:-1])
         assert not [probe.error for probe in observed.health if probe.error]
         assert target.server() is server, server.said()
         assert (server.stages(), restarts_of(server)) == (pids, restarts), server.said()
-        seen.append(progress(observed.tracks, turn.campaign.sent, 4 * STEP_MS / 1e3))
+        seen.append(progress(observed.streams, turn.campaign.sent, 4 * STEP_MS / 1e3))
     assert seen[-1].goes_on, seen

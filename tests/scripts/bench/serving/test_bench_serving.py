@@ -18,7 +18,7 @@ from model.demo import DEMO_DIR
 from scripts.bench.serving.options import parse
 from scripts.bench.serving.servers import OwnServer
 from scripts.bench.serving.workload import make_workload
-from tests.server.test_server import CONFIG, Launched
+from tests.server.launched import Launched, write_config
 
 SCRIPT = "scripts.bench.serving"
 VLLM_KEYS = {
@@ -45,9 +45,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def config(tmp_path):
-    file = tmp_path / "server.yaml"
-    file.write_text(CONFIG.replace("TOKENIZER", str(Path(DEMO_DIR) / "tokenizer.json")))
-    return file
+    return write_config(tmp_path)
 
 
 @pytest.mark.parametrize("backend", ["llm-serving", "openai", "openai-chat"])

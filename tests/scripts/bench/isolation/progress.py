@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from scripts.bench.isolation.attacks import Sent
-from scripts.bench.isolation.bystander import Track
+from scripts.verify.survival.streams import Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,10 @@ class Progress:
         return self.busy > 0 and 2 * self.brought >= self.busy
 
 
-def progress(tracks: Iterable[Track], sent: Sequence[Sent], slice_s: float) -> Progress:
+def progress(streams: Iterable[Stream], sent: Sequence[Sent], slice_s: float) -> Progress:
     """Slices should be as long as a few steps."""
     busy: set[int] = set()
     for each in sent:
         busy.update(range(int(each.begin_s / slice_s), int(each.end_s / slice_s) + 1))
-    brought = {int(time_s / slice_s) for track in tracks for time_s in track.times_s}
+    brought = {int(time_s / slice_s) for stream in streams for time_s in stream.times_s}
     return Progress(len(busy), len(busy & brought))

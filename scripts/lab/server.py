@@ -1,0 +1,135 @@
+"""RingServe as users start it, and what can be seen of it from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pipeline.stats import STAGES
+from scripts.lab.processes import Running, children, end, running
+
+START_S = 600.0  # a large model is compiled first
+UNDER_WAY = ("requests_in_flight", "num_requests_running", "num_requests_waiting", "kv_blocks_used")
+"""Gauges that are 0 when nobody asks for anything."""
+
+_LOOK_S = 0.05
+
+
+class Server(Running):
+    """One that runs."""
+
+    __slots__ = ()
+
+    @property
+    def port(self) -> int:
+        return int(self.base_url.rsplit(":", 1)[1])
+
+    @property
+    def status(self) -> int | None:
+        """Exit status; None while it runs."""
+        return self.process.poll()
+
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def stages(self) -> dict[str, int]:
+        """Pids by name, of those that live."""
+        return stages_of(self.pid)
+
+    def processes(self) -> dict[str, int]:
+        """Those of the stages, and the launcher's."""
+        return {"launcher": self.pid, **self.stages()}
+
+    def metrics(self) -> dict[str, float]:
+        """`/metrics`, by name with labels. Raises OSError."""
+        return read_metrics(self.base_url)
+
+    def restarts(self) -> int:
+        """Of all stages so far. Raises OSError."""
+        metrics = self.metrics()
+        return int(sum(metrics[f'ringserve_restarts_total{{stage="{stage}"}}'] for stage in STAGES))
+
+    def under_way(self, patience_s: float) -> dict[str, float]:
+        """Wait until nothing is; what still is then. Raises OSError."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            metrics = self.metrics()
+            busy = {name: metrics[f"ringserve_{name}"] for name in UNDER_WAY if metrics[f"ringserve_{name}"]}
+            if not busy or time.monotonic() > deadline:
+                return busy
+            time.sleep(_LOOK_S)
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        return end(self.process)
+
+
+@contextlib.contextmanager
+def launched(config: Path, overrides: Sequence[str], log: Path, *, timeout_s: float = START_S) -> Iterator[Server]:
+    """On any free port, until the context ends. Raises ServerError with its last words if it does not come up."""
+    with ReadyPipe() as pipe:
+        command = [*launch_command(config, ("serving_config.server_port=0", *overrides)), *pipe.options]
+        with running(command, log, pipe.wait, timeout_s=timeout_s, pass_fds=pipe.fds) as server:
+            yield Server(server.pid, server.base_url, server.ready_s, log, server.process)
+
+
+def launch_command(config: Path, overrides: Sequence[str] = ()) -> list[str]:
+    sets = [word for override in overrides for word in ("--set", override)]
+    return [sys.executable, "-m", "pipeline.launch", "--config", str(config), *sets]
+
+
+class ReadyPipe:
+    """Where a launcher says that every stage serves; it ends without a word when the launcher does."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        self.options, self.fds = ("--ready-fd", str(self._write)), (self._write,)
+
+    def wait(self, process: subprocess.Popen[bytes], deadline: float) -> str | None:
+        """The base URL; None for a launcher that has ended, or is not ready at the deadline. Only once."""
+        os.close(self._write)
+        self._write = -1
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._read, selectors.EVENT_READ)
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                return None
+        if line := os.read(self._read, 1 << 16):
+            return str(json.loads(line)["api"][0])
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+        return None
+
+    def __enter__(self) -> ReadyPipe:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in (self._read, self._write):
+            if fd >= 0:
+                os.close(fd)
+
+
+def stages_of(launcher: int) -> dict[str, int]:
+    """Pids by name, of those that live."""
+    found = {}
+    for pid in children(launcher):
+        with contextlib.suppress(OSError, ValueError, IndexError):  # it is gone, or not yet what it will be
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            found[words[words.index(b"-m") + 1].decode().removeprefix("pipeline.")] = pid
+    return found
+
+
+def read_metrics(base_url: str, headers: Mapping[str, str] | None = None) -> dict[str, float]:
+    """`/metrics` of the server there, by name with labels. Raises OSError."""
+    request = urllib.request.Request(f"{base_url}/metrics", headers=dict(headers or {}))  # noqa: S310 - http only
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - likewise
+        lines = answer.read().decode(errors="replace").splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
