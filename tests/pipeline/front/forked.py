@@ -1,0 +1,93 @@
+"""Processes forked from one that has imported all that they need: to start Python and import takes longer than what most
+tests of the front do. What they run, and what they are given, is as in a process of their own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from multiprocessing.reduction import DupFd
+from typing import Any
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(
+    ["tests.pipeline.front.forked", "tests.pipeline.front.serve", "tests.pipeline.front.peer"]
+)
+
+
+class Forked:
+    """Runs the module's `main` with these arguments, and descriptors of the same numbers as here. To be used as a
+    subprocess.Popen with three pipes."""
+
+    def __init__(self, module: str, arguments: Sequence[str], fds: Sequence[int]) -> None:
+        ends = [os.pipe() for _ in range(3)]
+        theirs, ours = zip(
+            *((read, write) if number == 0 else (write, read) for number, (read, write) in enumerate(ends))
+        )
+        given = dict(enumerate(theirs)) | {fd: fd for fd in fds}
+        self._process = _CONTEXT.Process(target=_run, args=(module, tuple(arguments), _Given(given)), daemon=True)
+        self._process.start()
+        for fd in theirs:
+            os.close(fd)
+        self.stdin, self.stdout, self.stderr = open(ours[0], "w"), open(ours[1]), open(ours[2])  # noqa: SIM115
+        self.pid = int(self._process.pid or 0)
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Raises TimeoutExpired."""
+        self._process.join(timeout)
+        if (status := self._process.exitcode) is None:
+            raise subprocess.TimeoutExpired(self._process.name, timeout or 0)
+        return status
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class _Given:
+    """Descriptors for the child, by the number that each is to have there."""
+
+    def __init__(self, given: dict[int, int]) -> None:
+        self._given: dict[int, Any] = dict(given)
+
+    def __getstate__(self) -> dict[int, Any]:
+        return {number: DupFd(fd) for number, fd in self._given.items()}
+
+    def __setstate__(self, state: dict[int, Any]) -> None:
+        self._given = state
+
+    def put(self) -> None:
+        """Each in its place. First all out of the way: they come in any numbers."""
+        above = max(self._given) + 1
+        aside = {}
+        for number, received in self._given.items():
+            fd = received.detach()
+            aside[number] = fcntl.fcntl(fd, fcntl.F_DUPFD, above)
+            os.close(fd)
+        for number, fd in aside.items():
+            os.dup2(fd, number)
+            os.close(fd)
+
+
+def _run(module: str, arguments: tuple[str, ...], given: _Given) -> None:
+    given.put()
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
+    sys.argv = [module, *arguments]
+    warnings.simplefilter("error")  # as python -W error
+    importlib.import_module(module).main()
