@@ -1,6 +1,7 @@
 """What holds for all tests: random ones are the same every time, and which may run beside which.
 
 `make test` runs those that start no server and look at no clock in parallel, then the others one by one.
+`make test-fast` leaves out, besides, those that need MindSpore or a compiler.
 """
 
 from __future__ import annotations
@@ -17,13 +18,9 @@ SERIAL = (
     "ipc/test_cost.py",
     "ipc/test_peers.py",
     "ipc/test_verify.py",
-    "model/emulated",
-    "model/test_memory.py",
-    "pipeline/doctor",
-    "pipeline/host",
-    "pipeline/runtime/test_generations.py",
-    "pipeline/runtime/test_nonblocking_stderr.py",
     "pipeline/runtime/test_gc_policy.py",
+    "pipeline/runtime/test_nonblocking_stderr.py",
+    "pipeline/runtime/test_stage.py",
     "scripts/bench/isolation/test_isolation.py",
     "scripts/bench/serving/test_bench_serving.py",
     "scripts/lab/test_http.py",
@@ -37,6 +34,15 @@ SERIAL = (
 )
 """Whole servers, clocks, or all CPUs."""
 
+ENGINE = (
+    "ipc/test_native.py",
+    "ipc/test_sanitized.py",
+    "model/csrc",
+    "model/sampling/test_portability.py",
+    "scripts/train",
+)
+"""A compiler or torch; and with them all that takes the fixture `in_mindspore`."""
+
 # On a fresh clone nothing may fail that did not fail elsewhere. `make explore` looks for more: what it finds becomes
 # an explicit example.
 settings.register_profile("same", derandomize=True, database=None)
@@ -49,7 +55,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a file share what it sets up, and those that need MindSpore its process: they run in one place."""
     for item in items:
         file = item.path.relative_to(ROOT).as_posix()
+        in_mindspore = "in_mindspore" in getattr(item, "fixturenames", ())
         if file.startswith(SERIAL):
             item.add_marker(pytest.mark.serial)
-        shared = "mindspore" if "in_mindspore" in getattr(item, "fixturenames", ()) else file
-        item.add_marker(pytest.mark.xdist_group(shared))
+        elif in_mindspore or file.startswith(ENGINE):
+            item.add_marker(pytest.mark.engine)
+        item.add_marker(pytest.mark.xdist_group("mindspore" if in_mindspore else file))

@@ -1,5 +1,5 @@
-"""Processes forked from one that has imported all that they need: to start Python and import takes longer than what most
-tests of the front do. What they run, and what they are given, is as in a process of their own.
+"""Processes forked from one that has imported all that they need: to start Python and import takes longer than what
+most tests of the front do. What they run, and what they are given, is as in a process of their own.
 """
 
 from __future__ import annotations
@@ -27,16 +27,14 @@ class Forked:
     subprocess.Popen with three pipes."""
 
     def __init__(self, module: str, arguments: Sequence[str], fds: Sequence[int]) -> None:
-        ends = [os.pipe() for _ in range(3)]
-        theirs, ours = zip(
-            *((read, write) if number == 0 else (write, read) for number, (read, write) in enumerate(ends))
-        )
+        (read, to_it), (from_it, out), (errors, err) = (os.pipe() for _ in range(3))
+        theirs = (read, out, err)
         given = dict(enumerate(theirs)) | {fd: fd for fd in fds}
         self._process = _CONTEXT.Process(target=_run, args=(module, tuple(arguments), _Given(given)), daemon=True)
         self._process.start()
         for fd in theirs:
             os.close(fd)
-        self.stdin, self.stdout, self.stderr = open(ours[0], "w"), open(ours[1]), open(ours[2])  # noqa: SIM115
+        self.stdin, self.stdout, self.stderr = os.fdopen(to_it, "w"), os.fdopen(from_it), os.fdopen(errors)
         self.pid = int(self._process.pid or 0)
 
     def poll(self) -> int | None:
@@ -87,7 +85,7 @@ class _Given:
 
 def _run(module: str, arguments: tuple[str, ...], given: _Given) -> None:
     given.put()
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
+    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     sys.argv = [module, *arguments]
     warnings.simplefilter("error")  # as python -W error
     importlib.import_module(module).main()
