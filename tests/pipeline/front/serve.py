@@ -1,4 +1,4 @@
-"""Runs a real front for the tests. Arguments: settings as JSON, the control descriptor, the statistics' descriptor."""
+"""Runs a real front for the tests. Arguments: settings as JSON, descriptors of control channel and statistics."""
 
 from __future__ import annotations
 
