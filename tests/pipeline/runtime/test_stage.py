@@ -100,7 +100,7 @@ class OneStage:
         return len(list((process / "fd").iterdir())), maps, pages * 4
 
 
-@pytest.mark.parametrize("configuration", [emulated, demo])
+@pytest.mark.parametrize("configuration", [emulated, pytest.param(demo, marks=pytest.mark.engine)])
 def test_inference_keeps_nothing_of_the_rings_it_has_left(tmp_path, configuration):
     before = ipc_segments()
     with contextlib.ExitStack() as stack:
