@@ -1,5 +1,5 @@
-"""Which modules the tests of `make test`'s parallel part reach too little of: ``python -m scripts.verify.coverage_floor
-REPORT``, where REPORT is what ``pytest --cov --cov-report=json:REPORT`` has written.
+"""Which modules the tests of `make test`'s parallel part reach too little of:
+``python -m scripts.verify.coverage_floor REPORT``, with the report of ``pytest --cov --cov-report=json:REPORT``.
 
 Status 1 when a module is below the floor, or an exception has become needless.
 """
