@@ -21,7 +21,9 @@ import ipc
 from pipeline.runtime.control_channel import Channel
 from pipeline.runtime.generations import END, Ended, Generation
 from pipeline.stats import StatsPage
-from tests.pipeline.front.forked import Forked
+from tests.forked import Forked, preload
+
+preload("tests.pipeline.front.serve", "tests.pipeline.front.peer")
 
 _END_S = 2.0
 DEFAULTS: dict[str, Any] = {

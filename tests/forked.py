@@ -1,5 +1,5 @@
 """Processes forked from one that has imported all that they need: to start Python and import takes longer than what
-most tests of the front do. What they run, and what they are given, is as in a process of their own.
+most tests want of a process. What they run, and what they are given, is as in one that was started.
 """
 
 from __future__ import annotations
@@ -14,18 +14,23 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.reduction import DupFd
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    ["tests.pipeline.front.forked", "tests.pipeline.front.serve", "tests.pipeline.front.peer"]
-)
+_PRELOADED: list[str] = []
+
+
+def preload(*modules: str) -> None:
+    """To be imported before the first of them is forked."""
+    _PRELOADED.extend(modules)
+    _CONTEXT.set_forkserver_preload(_PRELOADED)
 
 
 class Forked:
     """Runs the module's `main` with these arguments, and descriptors of the same numbers as here. To be used as a
-    subprocess.Popen with three pipes."""
+    subprocess.Popen of text with three pipes."""
 
     def __init__(self, module: str, arguments: Sequence[str], fds: Sequence[int]) -> None:
         (read, to_it), (from_it, out), (errors, err) = (os.pipe() for _ in range(3))
@@ -40,6 +45,22 @@ class Forked:
 
     def poll(self) -> int | None:
         return self._process.exitcode
+
+    @property
+    def returncode(self) -> int | None:
+        return self.poll()
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it still says. Raises TimeoutExpired."""
+        self.stdin.close()
+        with ThreadPoolExecutor(2) as pool:
+            said = [pool.submit(stream.read) for stream in (self.stdout, self.stderr)]
+            try:
+                self.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
+            return said[0].result(), said[1].result()
 
     def wait(self, timeout: float | None = None) -> int:
         """Raises TimeoutExpired."""
