@@ -38,7 +38,7 @@ test: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest -m serial $(PYTEST_FLAGS) || test $$? -eq 5
 
 test-fast: $(VENV)/.stamp-test
-	$(BIN)/python -m pytest -m 'not serial and not engine' $(PARALLEL) $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m 'not serial and not engine and not server' $(PARALLEL) $(PYTEST_FLAGS)
 
 # Random tests with other values than in `make test`
 explore: $(VENV)/.stamp-test

@@ -1,7 +1,7 @@
 """What holds for all tests: random ones are the same every time, and which may run beside which.
 
-`make test` runs those that start no server and look at no clock in parallel, then the others one by one.
-`make test-fast` leaves out, besides, those that need MindSpore or a compiler.
+`make test` runs those that look at no clock and can spare a CPU in parallel, then the others one by one.
+`make test-fast` runs those of the former that start no server and need neither MindSpore nor a compiler.
 """
 
 from __future__ import annotations
@@ -23,13 +23,21 @@ SERIAL = (
     "scripts/lab/test_http.py",
     "scripts/lab/test_processes.py",
     "scripts/bench/test_",
-    "scripts/tools/test_check_logits.py",
     "scripts/tools/test_count_path.py",
     "scripts/verify",
     "server",
     "test_readme.py",
 )
 """Whole servers, clocks, or all CPUs."""
+
+SERVER = (
+    "server/test_access.py",
+    "server/test_api.py",
+    "server/test_clients.py",
+    "server/test_demo_server.py",
+    "server/test_logits_files.py",
+)
+"""Of the whole servers those that are asked one thing after the other, whoever else is at work beside them."""
 
 ENGINE = (
     "ipc/test_native.py",
@@ -53,7 +61,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         file = item.path.relative_to(ROOT).as_posix()
         in_mindspore = "in_mindspore" in getattr(item, "fixturenames", ())
-        if file.startswith(SERIAL):
+        if file.startswith(SERVER):
+            item.add_marker(pytest.mark.server)
+        elif file.startswith(SERIAL):
             item.add_marker(pytest.mark.serial)
         elif in_mindspore or file.startswith(ENGINE):
             item.add_marker(pytest.mark.engine)
