@@ -16,7 +16,7 @@ from pathlib import Path
 from pipeline.stats import STAGES
 from scripts.lab.processes import Running, children, end, running
 
-START_S = 600.0  # a large model is compiled first
+START_S = 120.0
 UNDER_WAY = ("requests_in_flight", "num_requests_running", "num_requests_waiting", "kv_blocks_used")
 """Gauges that are 0 when nobody asks for anything."""
 

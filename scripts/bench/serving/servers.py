@@ -25,6 +25,7 @@ from scripts.lab.processes import Running
 from scripts.lab.server import launched
 
 _TIMEOUT_S = 300.0  # a busy machine, a large model
+_START_S = 600.0  # its graphs are compiled first
 _SCALED = ("fixed_ms", "per_token_ms", "per_row_ms", "per_cached_token_ms", "jitter_ms")
 
 Headers = Mapping[str, str]
@@ -87,7 +88,7 @@ def target(options: argparse.Namespace) -> Iterator[Target]:
     tokenizer = options.tokenizer or own.config.tokenizer.vocab_file
     with (
         tempfile.TemporaryDirectory(prefix="ringserve-bench-") as folder,
-        launched(own.file, own.overrides, Path(folder) / "server.log") as process,
+        launched(own.file, own.overrides, Path(folder) / "server.log", timeout_s=_START_S) as process,
     ):
         yield Target(process.base_url, model, own.device, tokenizer, headers, process)
 

@@ -1,8 +1,6 @@
-"""The statistics page: layout, writers, reader."""
+"""What stages write: steps, and the ends of their rings."""
 
 from __future__ import annotations
-
-import os
 
 import numpy as np
 import pytest
@@ -11,36 +9,19 @@ from hypothesis import strategies as st
 
 import ipc
 from pipeline.stats import (
-    LAYOUT,
     STEP_RECORDS,
-    Counters,
-    Histograms,
-    PreprocessCounter,
-    RequestHistogram,
     RingEnds,
     SamplingCounter,
-    StatsHandle,
     StatsPage,
     StatsReader,
     StepColumn,
     StepHistogram,
     StepLog,
-    edges,
-    open_stats,
-    scale,
 )
 from pipeline.wire.rings import ENDS, PRODUCERS, SLOT_LAYOUTS
 from pipeline.wire.step import HEADER_WORDS, STAMP_WORDS, Head
 
 STAGES = ("preprocess", "inference", "sampling")
-
-
-@pytest.fixture
-def page():
-    page = StatsPage.create()
-    yield page
-    page.unlink()
-    page.close()
 
 
 def step(number, base, *, needs=0, tokens=3, rows=2):
@@ -49,49 +30,6 @@ def step(number, base, *, needs=0, tokens=3, rows=2):
     # scheduled, taken, launched, computed, received, sampled, sent, begun
     stamps[:] = np.array([1_000, 2_000, 5_000, 25_000, 28_000, 36_000, 50_000, 400]) + base
     return head, stamps
-
-
-def test_each_writer_has_its_own_cache_lines():
-    for field, offset in zip(LAYOUT.fields, LAYOUT.offsets, strict=True):
-        assert offset % 128 == 0, field.name
-        assert field.nbytes % 128 == 0, field.name
-
-
-def test_counters_are_seen_through_another_mapping(page):
-    other = open_stats(page.handle)
-    counters = Counters(page, "preprocess")
-    counters.set(PreprocessCounter.WAITING, 7)
-    counters.add(PreprocessCounter.PREEMPTIONS)
-    counters.add(PreprocessCounter.PREEMPTIONS, 2)
-    seen = StatsReader(other).counters(PreprocessCounter)
-    assert (seen["waiting"], seen["preemptions"], seen["running"]) == (7, 3, 0)
-    assert set(StatsReader(other).counters(SamplingCounter).values()) == {0}
-    other.reset("preprocess")
-    assert StatsReader(page).counters(PreprocessCounter)["waiting"] == 0
-    other.close()
-
-
-def test_ready_when_all_three_stages_are(page):
-    reader = StatsReader(page)
-    for stage in ("preprocess", "inference", "sampling"):
-        assert not reader.ready
-        Counters(page, stage).set(0, 1)
-    assert reader.ready
-
-
-@pytest.mark.parametrize("histogram", [*StepHistogram, *RequestHistogram])
-def test_every_bucket_of_a_histogram(page, histogram):
-    histograms = Histograms(page, type(histogram))
-    ladder = edges(histogram)
-    for edge in ladder:
-        histograms.observe(histogram, round(edge * scale(histogram)))  # an edge belongs to the bucket below it
-    histograms.observe(histogram, round(ladder[-1] * scale(histogram)) + 1, count=5)
-    seen = StatsReader(page).histogram(histogram)
-    assert seen.counts == (1,) * len(ladder) + (5,)
-    assert seen.count == len(ladder) + 5
-    assert seen.sum == pytest.approx(sum(ladder) + 5 * (ladder[-1] + 1 / scale(histogram)), rel=1e-6)
-    others = [other for other in [*StepHistogram, *RequestHistogram] if other is not histogram]
-    assert not any(sum(StatsReader(page).histogram(other).counts) for other in others)
 
 
 def test_a_step_is_split_by_its_stamps(page):
@@ -227,17 +165,6 @@ def test_the_log_keeps_the_last_steps_in_order(page):
     assert set(steps[:, StepColumn.ROWS]) == {2}
     some = StatsReader(page).steps(since_ns=200 * 100_000 + 50_000, until_ns=210 * 100_000 + 49_999)
     assert some[:, StepColumn.STEP].tolist() == list(range(200, 210))
-
-
-def test_another_layout_is_refused(page):
-    page.views.identity[0] ^= 1
-    with pytest.raises(ipc.CorruptRingError, match="same version"):
-        open_stats(page.handle)
-    small = ipc.Segment.create("stats", 4096)
-    with pytest.raises(ipc.CorruptRingError, match="another layout"):
-        StatsPage.from_handle(StatsHandle(os.dup(small.fd)))
-    small.unlink()
-    small.close()
 
 
 def test_recording_a_step_keeps_no_memory(page):

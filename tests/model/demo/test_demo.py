@@ -18,7 +18,7 @@ import pytest
 from model.demo import DEMO_DIR
 from model.tokenizer import ChatTemplateError, IncrementalDetokenizer, load_tokenizer
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 LARGEST_TOTAL = 8_000_000  # bytes
 LEAST_MARGIN = 2.0  # logits; far more than the rounding of any machine
 

@@ -128,11 +128,12 @@ def test_random_weights_follow_the_seed(in_mindspore):
     assert np.abs(other - same[0]).max() > 1e-3
 
 
+@pytest.mark.engine
 def test_terminal_and_directory_stay_clean(tmp_path):
     code = f"""
 import sys, warnings
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent.parent.parent)!r})
+sys.path.insert(0, {str(Path(__file__).parents[3])!r})
 import model
 from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 assert not {{"mindspore", "mindformers", "yaml"}} & set(sys.modules) - {{"yaml"}}

@@ -1,5 +1,5 @@
 // Runs the operator on random mixed steps and compares it with attention in plain double-precision loops. Built
-// by test_attention_build.py with several compilers, with sanitizers, and for aarch64 under an emulator.
+// by test_attention.py with several compilers, with sanitizers, and for aarch64 under an emulator.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
