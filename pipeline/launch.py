@@ -17,7 +17,7 @@ from pipeline.config.__main__ import remarks
 from pipeline.front.http.api_keys import KeysError, key_file_warning
 from pipeline.host.cpu_placement import fit_to_host
 from pipeline.host.facts import HostError, prepare_host
-from pipeline.launcher import Supervisor, say
+from pipeline.launcher import Supervisor, report
 from pipeline.launcher.listening import PortInUseError
 from pipeline.runtime.engines import make_runner, shapes_of
 
@@ -50,11 +50,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(config.to_yaml(), end="")
         return 0
     if (warning := key_file_warning(config.pipeline.api_keys_file)) is not None:
-        say(f"warning: {warning}")
+        report(f"warning: {warning}")
     try:
         config = fit_to_host(config)
         for remark in prepare_host(config, shapes_of(config, make_runner(config))):
-            say(remark)
+            report(remark)
         return Supervisor(config, lambda: fit_to_host(load_configuration(options.config, options.set))).run()
     except KeysError as error:
         print(f"RingServe can't start: {error}", file=sys.stderr)

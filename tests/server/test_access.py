@@ -47,7 +47,7 @@ def test_another_address_than_loopback_and_a_metrics_port_in_use(own, monkeypatc
     port = said.partition("metrics at http://127.0.0.1:")[2].partition("/")[0]
     done = command(server.path, "--set", f"pipeline.metrics_port={port}")
     assert done.returncode == 1
-    assert f"127.0.0.1:{port} can't be listened on" in done.stderr
+    assert f"can't listen on 127.0.0.1:{port}" in done.stderr
     assert "--set pipeline.metrics_port=" in done.stderr
     server.end()
     monkeypatch.setenv("RINGSERVE_API_KEY", KEY)

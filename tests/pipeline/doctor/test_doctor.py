@@ -97,7 +97,7 @@ def test_a_port_in_use():
         port = taken.getsockname()[1]
         done = doctor("--config", str(EMULATED), "--set", f"serving_config.server_port={port}")
     assert done.returncode == 1
-    assert f"fail  network    127.0.0.1 port {port} can't be listened on: Address already in use" in done.stdout
+    assert f"fail  network    can't listen on 127.0.0.1 port {port}: Address already in use" in done.stdout
     assert "--set serving_config.server_port" in done.stdout
 
 
