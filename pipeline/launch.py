@@ -13,7 +13,7 @@ import sys
 import ipc
 from model.errors import ModelError
 from pipeline.config import ConfigurationError, load_configuration
-from pipeline.config.__main__ import remarks
+from pipeline.config.__main__ import warnings_of
 from pipeline.front.http.api_keys import KeysError, key_file_warning
 from pipeline.host.cpu_placement import fit_to_host
 from pipeline.host.facts import HostError, prepare_host
@@ -44,8 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    for remark in remarks(config):
-        print(remark, file=sys.stderr)
+    for line in warnings_of(config):
+        print(line, file=sys.stderr)
     if options.check:
         print(config.to_yaml(), end="")
         return 0

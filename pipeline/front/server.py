@@ -1,4 +1,4 @@
-"""The front's process: listens, serves until it is told to stop, and finishes what it has begun."""
+"""The front's process: listens, serves until it is stopped, and finishes the requests that it has accepted."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ log = logging.getLogger("ringserve.front")
 _BACKLOG = 2048  # connections that wait to be accepted
 _BEAT_S = 0.1
 _LAST_WRITES_S = 0.05
-_FLUSH_S = 1.0  # for answers that are complete, or cut off, to be written to their clients at the end
+_FLUSH_S = 1.0  # at the end, for answers that are complete or broken off to be written to their clients
 
 
 def run_front(
@@ -60,14 +60,14 @@ def run_front(
     keys: ApiKeys | None = None,
     on_listening: Callable[[str, int], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT (a second one ends at once), or until the rings are closed from the other side.
+    """Serve until SIGTERM or SIGINT (a second one stops at once), or until the rings are closed from the other side.
 
-    In place of `rings` a launcher's control channel gives those of one generation after the other; it says when to
-    drain, too, and a signal ends at once then.
+    In place of `rings`, a launcher's control channel gives those of one generation after the other, and the order to
+    drain; any signal stops at once then.
     `listeners` are bound sockets; without any, `settings.host` and `port` are bound here. `load_tokenizer` gives the
-    tokenizer that names tokens where log-probabilities are asked for. `keys` may be replaced while the front runs;
-    without any, whoever can connect is served. `on_listening` learns the address.
-    Raises OSError when the address can't be had.
+    tokenizer, which log-probabilities, chats and /tokenize need. `keys` may be replaced while the front runs; without
+    any, every client that can connect is served. `on_listening` gets the address.
+    Raises OSError when the address can't be bound.
     """
     configure_logging("front", level=settings.log_level, form=settings.log_format)
     share_one_heap()
@@ -117,7 +117,7 @@ async def _serve(
     app = Front(settings, generate, tokenize, info, shown, keys)
     server = Server(app, settings, admission, counters, shown.feed.close, launched=launched)
     if isinstance(rings, FrontRings):
-        backend.rewire(rings)
+        backend.attach(rings)
         watch = asyncio.create_task(server.stop_when(backend.closed))
     else:
         rings.on("drain", lambda _: server.drain())
@@ -136,14 +136,15 @@ async def _serve(
         tokenize.close()
         watch.cancel()
         await backend.close()
-        await server.part()
+        await server.close_connections()
         with contextlib.suppress(asyncio.CancelledError):
             await watch
 
 
 class Server:
-    """Accepts connections, and ends them. While it drains it accepts connections and refuses requests for text; then
-    it closes the connections and stops. `launched`: a launcher says when to drain. Made inside a running loop."""
+    """Accepts and closes connections. While it drains it accepts connections and refuses requests that generate; then
+    it closes the connections and stops. `launched`: a launcher gives the order to drain. Made inside a running
+    loop."""
 
     def __init__(
         self,
@@ -176,7 +177,7 @@ class Server:
             await self._shut_down()
 
     async def _beat(self) -> None:
-        """Ten times a second, so that the launcher can see that this process gets on."""
+        """Ten times a second, so that the launcher can see that the event loop runs."""
         while not self._stopping.is_set():
             self._counters.add(FrontCounter.BEAT)
             with contextlib.suppress(TimeoutError):
@@ -184,7 +185,7 @@ class Server:
                     await self._stopping.wait()
 
     async def _shut_down(self) -> None:
-        """Streams without an end must be ended, or they would hold up the drain; what takes longer is cut off."""
+        """Endless streams are ended, or they would hold up the drain; connections that take longer are aborted."""
         self._on_shutdown()
         for connection in list(self._serving.connections):
             connection.shutdown()
@@ -197,22 +198,22 @@ class Server:
             task.cancel()
 
     def drain(self) -> None:
-        """Begin to; twice is harmless."""
+        """Start draining; twice is harmless."""
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain())
 
     async def _drain(self) -> None:
-        log.info("draining: requests under way have %g s", self._settings.drain_timeout_s)
+        log.info("draining: running requests have %g s to finish", self._settings.drain_timeout_s)
         await self._admission.drain(self._settings.drain_timeout_s)
         self._stopping.set()
 
     def end(self) -> None:
-        """At once: requests under way are told so."""
+        """Stop at once: running requests get an error."""
         self._flush_s = 0.0
         self._stopping.set()
 
-    async def part(self) -> None:
-        """From clients that have not gone by themselves: after what is written to them, then at once."""
+    async def close_connections(self) -> None:
+        """Those that clients have not closed: first after their last bytes are written, then at once."""
         for end in ("close", "abort"):
             await asyncio.sleep(_LAST_WRITES_S)
             for connection in list(self._serving.connections):
@@ -226,8 +227,8 @@ class Server:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """The first signal drains, the second one ends at once; the process exits with 0 either way. A launcher says
-        when to drain, and its signal ends at once."""
+        """The first signal drains, the second one stops at once; the process exits with 0 either way. Under a
+        launcher, which gives the order to drain, the first one stops at once."""
         loop = asyncio.get_running_loop()
         numbers = (END,) if self._launched else (signal.SIGTERM, signal.SIGINT)
         for number in numbers:

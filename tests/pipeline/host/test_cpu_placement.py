@@ -162,7 +162,7 @@ def test_cpus_next_to_a_device(tmp_path, monkeypatch):
     root = sysfs(tmp_path, **{"0000_c1_00.0": "144-167\n", "0000_01_00.0": "0-2,24\n"})
     assert device_cpus(0, root, ONE_CHIP) == tuple(range(144, 168))
     assert device_cpus(3, root, ONE_CHIP) == (0, 1, 2, 24)
-    with pytest.raises(HostError, match="local_cpulist does not tell"):
+    with pytest.raises(HostError, match="local_cpulist does not say"):
         device_cpus(8, root, TWO_CHIPS)
     monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "3,0")
     assert device_cpus(0, root, ONE_CHIP) == (0, 1, 2, 24)
@@ -199,7 +199,7 @@ def test_inference_is_pinned_next_to_its_device(tmp_path, monkeypatch):
 def test_where_the_device_is_not_known_the_start_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     config = configured("pipeline.runner.device=Ascend", "pipeline.cpus.inference=device", name="demo")
-    with pytest.raises(HostError, match=r"pipeline\.cpus\.inference is device, but npu-smi can't be asked"):
+    with pytest.raises(HostError, match=r"pipeline\.cpus\.inference is device, but npu-smi info can't be run"):
         fit_to_host(config)
 
 
