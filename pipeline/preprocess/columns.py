@@ -51,7 +51,7 @@ class DecodeColumns:
             self.kv_slot[b] = sequence.blocks[block] * block_size + offset
 
     def extend(self, b: int, block: int, block_size: int) -> None:
-        """Row `b` has got another block, in which its next token goes first."""
+        """Row `b` has got another block; its next token is the first in there."""
         sequence = self.sequences[b]
         self.block_tables[b, len(sequence.blocks) - 1] = block
         self.kv_slot[b] = block * block_size
@@ -74,7 +74,7 @@ class DecodeColumns:
         return np.flatnonzero(self.position[:n] % block_size == 0).tolist() if n else []
 
     def write(self, views: Any, slot: int) -> None:
-        """The columns of this step, into batch indices and token places 0 to n - 1."""
+        """The columns of this step, into batch and token indices 0 to n - 1."""
         n = len(self.sequences)
         views.positions[:n] = self.position[:n]
         views.slot_mapping[:n] = self.kv_slot[:n]
@@ -90,7 +90,7 @@ class DecodeColumns:
         self._now += 1
 
     def spoil(self, slot: int, first: int) -> None:
-        """Somebody else has written block tables of that slot from batch index `first` on."""
+        """Chunks of prompts were written to block tables of that slot from batch index `first` on."""
         self._changed[first:] = self._now
 
     def advance(self) -> None:
