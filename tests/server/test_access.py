@@ -21,7 +21,7 @@ def test_keys_and_metrics_of_a_real_server(own, tmp_path, monkeypatch):
     (tmp_path / "keys").chmod(0o644)
     server = own(f"pipeline.api_keys_file={tmp_path / 'keys'}", "pipeline.metrics_port=0")
     said = "".join(server.said)
-    assert "can be read by all users (mode 0644)" in said
+    assert "is readable by all users (mode 0644)" in said
     assert "warning: other machines" not in said
     assert "authorization: Bearer …" in said
     (metrics,) = (line.split()[-1] for line in server.said if "metrics at" in line)

@@ -45,7 +45,7 @@ class LiveFeed:
     async def watch(self, exchange: Exchange) -> None:
         """Raises ApiError 503 when there are too many clients already."""
         if self._watchers >= MAX_WATCHERS:
-            message = f"{MAX_WATCHERS} clients have this page open already, the most that are served; try again later"
+            message = f"{MAX_WATCHERS} clients are watching already, the most that are served; try again later"
             raise retry_later(503, message, UNAVAILABLE, self._retry_after_s)
         await exchange.start(200, b"text/event-stream", _HEADERS)
         if exchange.method != "HEAD":
