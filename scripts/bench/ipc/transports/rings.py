@@ -1,4 +1,4 @@
-"""What `ipc` brings: `SlotRing` (fixed slots) and `ByteRing` (records of any length), one each way; and the limit in C."""
+"""`ipc`: `SlotRing` (fixed slots) and `ByteRing` (records of any length), one each way, and the raw limit in C."""
 
 from __future__ import annotations
 
