@@ -63,5 +63,5 @@ def test_json_is_written_where_a_file_was_asked_for(tmp_path):
     write_json(None, {})
     write_json(tmp_path / "told.json", {"a": [1]})
     assert json.loads((tmp_path / "told.json").read_text()) == {"a": [1]}
-    with pytest.raises(SystemExit, match="nowhere/told.json: No such file"):
+    with pytest.raises(SystemExit, match=r"nowhere/told\.json: No such file"):
         write_json(tmp_path / "nowhere" / "told.json", {})
