@@ -215,7 +215,7 @@ def test_every_form_of_attack_reaches_the_sink(form, sink_port):
     requests = kind_named("byte-writers").requests(FACTS)
     for seconds in (0.3, 5.0):  # a busy machine may need longer for one answer
         sent, _ = attack(form, sink_port, requests, seconds)
-        if any(each.status for each in sent):
+        if isinstance(form, Churn) or any(each.status for each in sent):
             break
     assert sent
     assert {each.status for each in sent} <= ({0} if isinstance(form, Churn) else {0, 200})
