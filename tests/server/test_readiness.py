@@ -64,5 +64,5 @@ def test_a_start_that_fails_ends_the_line(config):
     os.close(write)
     with os.fdopen(read) as reader:
         assert reader.read() == ""
-    assert b"can't be listened on" in process.communicate(timeout=30)[1]
+    assert b"can't listen on" in process.communicate(timeout=30)[1]
     assert process.returncode == 1
