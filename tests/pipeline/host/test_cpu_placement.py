@@ -71,7 +71,7 @@ def test_everything_is_decided_before_the_stages_start():
 
 
 def test_affinity_counts():
-    script = "import os; from pipeline.host.cpu_placement import usable_cpus; os.sched_setaffinity(0, {%d}); print(usable_cpus())"
+    script = "from pipeline.host.cpu_placement import *; os.sched_setaffinity(0, {%d}); print(usable_cpus())"
     cpu = min(os.sched_getaffinity(0))
     done = subprocess.run([sys.executable, "-c", script % cpu], cwd=ROOT, capture_output=True, text=True, check=True)
     assert float(done.stdout) <= 1
