@@ -9,6 +9,7 @@ SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch] pip
 CONFIG  ?= configs/demo.yaml
 
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
+.PHONY: bench-front bench-waiting bench-model bench-emulated bench-sampling
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify sanitize test-aarch64 clean
 .PHONY: train-demo fixtures dashboard docs-page
 
@@ -29,13 +30,17 @@ serve: $(VENV)/.stamp-serve
 doctor: $(VENV)/.stamp-serve
 	$(BIN)/python -m pipeline.doctor --config $(CONFIG) $(DOCTOR_FLAGS)
 
-# First what may run in parallel, then what may not. Status 5: there was nothing of the one kind.
+PARALLEL := -n 2 --dist loadgroup
+
+# First what may run in parallel, and whether it reaches 80 % of each module's lines; then what may not. Status 5: there
+# was nothing of the one kind.
 test: $(VENV)/.stamp-test
-	$(BIN)/python -m pytest -m 'not serial' -n 2 --dist loadgroup $(PYTEST_FLAGS) || test $$? -eq 5
+	$(BIN)/python -m pytest -m 'not serial' $(PARALLEL) --cov --cov-report=json:.coverage.json $(PYTEST_FLAGS) || test $$? -eq 5
+	$(if $(PYTEST_FLAGS),: only a part was run,$(BIN)/python -m scripts.verify.coverage_floor .coverage.json)
 	$(BIN)/python -m pytest -m serial $(PYTEST_FLAGS) || test $$? -eq 5
 
 test-fast: $(VENV)/.stamp-test
-	$(BIN)/python -m pytest -m 'not serial' -n 2 --dist loadgroup $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m 'not serial and not engine and not server' $(PARALLEL) $(PYTEST_FLAGS)
 
 # Random tests with other values than in `make test`
 explore: $(VENV)/.stamp-test
@@ -66,6 +71,26 @@ bench-serving: $(VENV)/.stamp-bench
 
 bench-isolation: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.isolation --json bench-isolation.json $(BENCH_FLAGS)
+
+# What the front costs per token, without any other stage
+bench-front: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.front $(BENCH_FLAGS)
+
+# Whether stages that wait take time from a model on the same CPUs
+bench-waiting: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.waiting --json bench-waiting.json $(BENCH_FLAGS)
+
+# The model's bare step: no server, no sampling
+bench-model: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.model --json bench-model.json $(BENCH_FLAGS)
+
+# How punctual the emulated device is, and what it costs the host
+bench-emulated: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.emulated --json bench-emulated.json $(BENCH_FLAGS)
+
+# One sampling call for a batch, on one core
+bench-sampling: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.sampling --json bench-sampling.json $(BENCH_FLAGS)
 
 # The speed run of llm-serving's load, all 1500 requests at once, on an emulated device
 bench-task1: $(VENV)/.stamp-bench

@@ -1,6 +1,7 @@
 """What holds for all tests: random ones are the same every time, and which may run beside which.
 
-`make test` runs those that start no server and look at no clock in parallel, then the others one by one.
+`make test` runs those that look at no clock and can spare a CPU in parallel, then the others one by one.
+`make test-fast` runs those of the former that start no server and need neither MindSpore nor a compiler.
 """
 
 from __future__ import annotations
@@ -17,26 +18,36 @@ SERIAL = (
     "ipc/test_cost.py",
     "ipc/test_peers.py",
     "ipc/test_verify.py",
-    "model/emulated",
-    "model/test_memory.py",
-    "pipeline/doctor",
-    "pipeline/host",
-    "pipeline/runtime/test_generations.py",
-    "pipeline/runtime/test_nonblocking_stderr.py",
-    "pipeline/runtime/test_gc_policy.py",
     "scripts/bench/isolation/test_isolation.py",
     "scripts/bench/serving/test_bench_serving.py",
     "scripts/lab/test_http.py",
     "scripts/lab/test_processes.py",
     "scripts/lab/test_server.py",
     "scripts/bench/test_",
-    "scripts/tools/test_check_logits.py",
     "scripts/tools/test_count_path.py",
     "scripts/verify",
     "server",
     "test_readme.py",
 )
 """Whole servers, clocks, or all CPUs."""
+
+SERVER = (
+    "server/test_access.py",
+    "server/test_api.py",
+    "server/test_clients.py",
+    "server/test_demo_server.py",
+    "server/test_logits_files.py",
+)
+"""Of the whole servers those that are asked one thing after the other, whoever else is at work beside them."""
+
+ENGINE = (
+    "ipc/test_native.py",
+    "ipc/test_sanitized.py",
+    "model/csrc",
+    "model/sampling/test_portability.py",
+    "scripts/train",
+)
+"""A compiler or torch; and with them all that takes the fixture `in_mindspore`."""
 
 # On a fresh clone nothing may fail that did not fail elsewhere. `make explore` looks for more: what it finds becomes
 # an explicit example.
@@ -50,7 +61,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a file share what it sets up, and those that need MindSpore its process: they run in one place."""
     for item in items:
         file = item.path.relative_to(ROOT).as_posix()
-        if file.startswith(SERIAL):
+        in_mindspore = "in_mindspore" in getattr(item, "fixturenames", ())
+        if file.startswith(SERVER):
+            item.add_marker(pytest.mark.server)
+        elif file.startswith(SERIAL):
             item.add_marker(pytest.mark.serial)
-        shared = "mindspore" if "in_mindspore" in getattr(item, "fixturenames", ()) else file
-        item.add_marker(pytest.mark.xdist_group(shared))
+        elif in_mindspore or file.startswith(ENGINE):
+            item.add_marker(pytest.mark.engine)
+        item.add_marker(pytest.mark.xdist_group("mindspore" if in_mindspore else file))

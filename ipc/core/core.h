@@ -6,6 +6,7 @@
 #include <Python.h>
 
 #include "ring_peer.h"
+#include "ring_records.h"
 
 typedef struct {
     PyObject *write_slot, *read_slot;                              /* types */
@@ -47,21 +48,27 @@ struct slot {
     slot_t *previous, *next;
 };
 
-/* end.c */
+/* attach.c */
 PyObject *end_new(PyTypeObject *type, PyObject *args, PyObject *kwargs, uint32_t kind, bool producing);
-int end_usable(end_t *self);
 bool end_foreign(const end_t *self);
+void end_shut(end_t *self);
 void end_leave(end_t *self);
 int core_watch_forks(void);
+
+/* end.c */
+int end_usable(end_t *self);
+int raise_status(end_t *self, ring_status_t status);
 int end_wait(end_t *self, uint64_t need, int64_t deadline);
 int end_try(end_t *self, uint64_t need);
 void end_copy(end_t *self, void *to, const void *from, size_t nbytes);
+int record_check_size(end_t *self, uint64_t size);
+extern PyType_Spec end_spec;
+
+/* arguments.c */
 int parse_count(PyObject *value, uint64_t *count);
 int parse_deadline(PyObject *value, int64_t *deadline);
-int record_check_size(end_t *self, uint64_t size);
 int parse_arguments(PyObject *const *args, Py_ssize_t nargs, PyObject *names, const char *const *expected, PyObject **out,
                     Py_ssize_t required);
-extern PyType_Spec end_spec;
 
 static inline uint64_t min_u64(uint64_t a, uint64_t b) { return a < b ? a : b; }
 

@@ -29,6 +29,7 @@
 #define RING_MAX_CAPACITY (UINT64_C(1) << 31) /* below 2^32: the futex word can't come round during a wait */
 #define RING_MAX_LAYOUT_TEXT 65536u
 #define RING_LABEL_SIZE 32
+#define RING_ALIGN(n, a) (((n) + (a) - 1) / (a) * (a))
 #define RING_HASH_SIZE 16
 
 enum { RING_KIND_SLOTS = 1, RING_KIND_BYTES = 2 };

@@ -1,6 +1,6 @@
 /* The ring protocol: one producer, one or more consumers, no lock, no lost wake-up.
  *
- * Pure C11, no Python: the extension, the ThreadSanitizer harness and the benchmarks compile this one file.
+ * Pure C11, no Python: the extension, the ThreadSanitizer harness and the benchmarks compile this same file.
  * Bracketed labels ([P1], [W3], …) name the steps of the SPIN model in ipc/verify/ring.pml.
  *
  * Invariants
@@ -34,16 +34,12 @@
 #define RING_PROTOCOL_H
 
 #include <errno.h>
-#include <limits.h>
-#include <linux/futex.h>
 #include <stdbool.h>
-#include <stddef.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "ring_layout.h"
+#include "ring_futex.h"
+#include "ring_header.h"
 
 typedef enum {
     RING_OK,
@@ -58,7 +54,6 @@ typedef enum {
 #define RING_SLICE_NS INT64_C(40000000) /* how long a wait may sleep before peers are checked */
 #endif
 #define RING_PROBE_WAITS 32 /* one wait in so many spins in full, whatever the budget */
-#define RING_ALIGN(n, a) (((n) + (a) - 1) / (a) * (a))
 
 /* One process's end of a ring. Everything shared is behind `header`; the rest is this process's own. */
 typedef struct {
@@ -76,57 +71,6 @@ typedef struct {
     int event_fd[RING_MAX_CONSUMERS];         /* producer: wakes consumer i; consumer: [0] wakes the producer */
     uint32_t event_signalled[RING_MAX_CONSUMERS]; /* the arming that was answered: one write per arming */
 } ring_end_t;
-
-static inline int64_t ring_now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-static inline void ring_pause(void) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("isb" ::: "memory"); /* `yield` is a no-op on most cores */
-#endif
-}
-
-#if defined(__SANITIZE_THREAD__)
-#define RING_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define RING_TSAN 1
-#endif
-#endif
-
-static inline void ring_fence(void) {
-#ifdef RING_TSAN
-    /* ThreadSanitizer does not know fences. On the hardware its read-modify-write is a full barrier; relaxed, it
-     * adds no happens-before, which would hide a missing release or acquire elsewhere. */
-    static _Atomic int order;
-    atomic_fetch_add_explicit(&order, 0, memory_order_relaxed);
-#else
-    atomic_thread_fence(memory_order_seq_cst);
-#endif
-}
-
-/* Only the writer of a word bumps it, so a load and a store suffice: no read-modify-write. */
-static inline void ring_bump(_Atomic uint64_t *counter, uint64_t by) {
-    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + by, memory_order_relaxed);
-}
-
-static inline _Atomic uint32_t *ring_futex_word(ring_side_t *producer) {
-    return (_Atomic uint32_t *)(void *)&producer->position.index;
-}
-
-static inline int ring_futex_wait(_Atomic uint32_t *word, uint32_t expected, int64_t timeout_ns) {
-    struct timespec t = {.tv_sec = timeout_ns / 1000000000, .tv_nsec = timeout_ns % 1000000000};
-    return syscall(SYS_futex, word, FUTEX_WAIT, expected, &t, NULL, 0) == 0 ? 0 : errno;
-}
-
-static inline void ring_futex_wake(_Atomic uint32_t *word) {
-    syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
-}
 
 static inline ring_side_t *ring_consumer(const ring_end_t *end, uint32_t i) { return &end->header->consumer[i]; }
 
@@ -372,55 +316,6 @@ static inline void ring_disarm(ring_end_t *end) {
 
 /* ---- attach and close -------------------------------------------------------------------------------------- */
 
-/* Reads a header that anybody may have written. Works on a copy: a value is not read twice. Returns what is
- * wrong with it, or NULL. */
-static inline const char *ring_check(const void *map, uint64_t size, ring_fixed_t *f) {
-    if (size < sizeof(ring_header_t)) return "the segment is smaller than a ring header";
-    if ((uintptr_t)map % RING_LINE) return "the mapping is not aligned to 128 bytes";
-    /* `state` first: what the creator wrote before it published READY is then visible. */
-    uint32_t state = atomic_load_explicit(&((const ring_header_t *)map)->fixed.state, memory_order_acquire);
-    memcpy(f, map, sizeof *f);
-    if (f->magic != RING_MAGIC) return "the magic number is wrong: not a ring";
-    if (f->version != RING_VERSION) return "the header has another version";
-    if (state != RING_READY && state != RING_REVOKED) return "the ring is not ready";
-    if (f->kind != RING_KIND_SLOTS && f->kind != RING_KIND_BYTES) return "the kind is unknown";
-    if (f->max_consumers < 1 || f->max_consumers > RING_MAX_CONSUMERS) return "the number of consumers is impossible";
-    if (f->layout_size > RING_MAX_LAYOUT_TEXT) return "the layout text is too long";
-    if (f->capacity < 1 || f->capacity > RING_MAX_CAPACITY || (f->capacity & (f->capacity - 1)))
-        return "the capacity is not a power of two up to 2^31";
-    if (f->kind == RING_KIND_BYTES && (f->slot_size != 1 || f->capacity < 64))
-        return "the slot size or capacity of a byte ring is impossible";
-    if (f->kind == RING_KIND_SLOTS && (f->slot_size < 64 || f->slot_size % 64 || f->slot_size > size))
-        return "the slot size is impossible";
-    uint64_t sides = sizeof(ring_header_t) + f->max_consumers * sizeof(ring_side_t);
-    uint64_t data = RING_ALIGN(sides + f->layout_size, RING_LINE);
-    if (f->data_offset != data) return "the data offset is wrong";
-    /* capacity <= 2^31 and slot_size <= size: the product can't overflow for any size below 2^33 … */
-    if (f->slot_size > (UINT64_MAX - data) / f->capacity) return "the total size overflows";
-    if (f->total_size != data + f->capacity * f->slot_size) return "the total size does not add up";
-    if (f->total_size > size) return "the segment is smaller than its header says";
-    if (!memchr(f->name, 0, sizeof f->name)) return "the name has no end";
-    return NULL;
-}
-
-/* Writes the header of a new ring into zeroed memory of `total_size` bytes. */
-static inline void ring_format(void *map, const ring_fixed_t *fixed, const char *layout_text) {
-    ring_header_t *header = map;
-    ring_fixed_t f = *fixed;
-    f.magic = RING_MAGIC;
-    f.version = RING_VERSION;
-    atomic_init(&f.state, RING_INIT);
-    memcpy(&header->fixed, &f, sizeof f);
-    memcpy((char *)map + sizeof(ring_header_t) + f.max_consumers * sizeof(ring_side_t), layout_text, f.layout_size);
-    atomic_store_explicit(&header->fixed.state, RING_READY, memory_order_release);
-}
-
-static inline uint64_t ring_total_size(ring_fixed_t *f) {
-    f->data_offset = RING_ALIGN(sizeof(ring_header_t) + f->max_consumers * sizeof(ring_side_t) + f->layout_size, RING_LINE);
-    f->total_size = f->data_offset + f->capacity * f->slot_size;
-    return f->total_size;
-}
-
 /* Builds this process's end after ring_check and after the role was claimed. Continues where the last owner
  * of the role stopped. RING_CORRUPT when the indices in shared memory are impossible. */
 static inline ring_status_t ring_open(ring_end_t *end, void *map, const ring_fixed_t *f, bool producing, uint32_t me) {
@@ -466,49 +361,6 @@ static inline void ring_revoke(ring_header_t *header, uint32_t consumers) {
 static inline void ring_evict(ring_end_t *end, uint32_t consumer) {
     end->evicted |= UINT64_C(1) << consumer; /* [E1] */
     atomic_store_explicit(&end->self->gate.evicted, end->evicted, memory_order_release);
-}
-
-/* ---- variable-length records ------------------------------------------------------------------------------- */
-
-static inline uint64_t record_span(uint64_t size) { return RING_ALIGN(sizeof(ring_record_t) + size, 8); }
-
-/* Half of the ring: wherever head stands, the part before or behind the wrap is large enough for it. */
-static inline uint64_t record_max_size(const ring_end_t *end) { return end->capacity / 2 - sizeof(ring_record_t); }
-
-static inline uint64_t ring_offset(const ring_end_t *end, uint64_t index) { return index & (end->capacity - 1); }
-
-/* Units to reserve for a record of `size` bytes at `index`: itself, and what is skipped before the wrap. */
-static inline uint64_t record_need(const ring_end_t *end, uint64_t index, uint64_t size, uint64_t *skip) {
-    uint64_t to_end = end->capacity - ring_offset(end, index), span = record_span(size);
-    *skip = span > to_end ? to_end : 0;
-    return *skip + span;
-}
-
-static inline void record_write_header(uint8_t *at, uint32_t size, uint32_t mark) {
-    ring_record_t record = {.size = size, .mark = mark};
-    memcpy(at, &record, sizeof record);
-}
-
-/* Finds the next record at `position`. Sizes come from another process: nothing is believed. */
-static inline ring_status_t record_next(ring_end_t *end, uint8_t **payload, uint32_t *size, uint64_t *next) {
-    uint64_t index = end->position;
-    for (int wrapped = 0; wrapped < 2; wrapped++) {
-        uint64_t offset = ring_offset(end, index), available = end->cached_remote - index;
-        ring_record_t record;
-        if (available < sizeof record) return RING_CORRUPT;
-        memcpy(&record, end->data + offset, sizeof record);
-        if (record.mark == SKIP_MARK && offset != 0 && available > end->capacity - offset) {
-            index += end->capacity - offset;
-            continue;
-        }
-        uint64_t span = record_span(record.size);
-        if (record.mark != RECORD_MARK || span > available || span > end->capacity - offset) return RING_CORRUPT;
-        *payload = end->data + offset + sizeof record;
-        *size = record.size;
-        *next = index + span;
-        return RING_OK;
-    }
-    return RING_CORRUPT;
 }
 
 #endif

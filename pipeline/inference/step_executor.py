@@ -18,12 +18,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import ipc
 from model.runner import Bucket, Runner, StepInputs
 from pipeline.inference._board import TokenBoard
 from pipeline.stats import Counters, InferenceCounter, RingEnds
-from pipeline.wire.step import Head, Shapes, Stamp, logits_layout, step_layout, tokens_layout
+from pipeline.wire.step import (
+    Head,
+    Int32,
+    LogitsColumns,
+    Shapes,
+    Stamp,
+    StepColumns,
+    TokensColumns,
+    logits_layout,
+    step_layout,
+    tokens_layout,
+)
 
 _NS = time.CLOCK_MONOTONIC
 
@@ -32,7 +44,7 @@ _NS = time.CLOCK_MONOTONIC
 class Step:
     """A slot of the step ring; there is one object for each, and it serves every step that comes by that slot."""
 
-    views: Any
+    views: StepColumns
     bindings: dict[tuple[int, int], Any]  # the runner's, by the bucket's tokens and rows
     ids: TokenBoard  # the way of its decode rows' ids from the board
     slot: ipc.ReadSlot | None = None  # while it is held
@@ -64,18 +76,18 @@ class StepExecutor:
         self.runner = runner
         self.steps_done = 0
         self._counters, self._ends, self._rings = counters, ends, rings
-        self._board: Any = np.zeros(shapes.max_rows, np.int32)
+        self._board: Int32 = np.zeros(shapes.max_rows, np.int32)
         self._board_step = 0  # every token up to this step's is on the board
         self._steps = [self._step_of(views) for views in step_layout(shapes).resident_views(rings.steps)]
-        self._token_views = tokens_layout(shapes).resident_views(rings.tokens)
+        self._token_views: list[TokensColumns] = tokens_layout(shapes).resident_views(rings.tokens)
         self._sampled_boards = [TokenBoard(self._board, views.rows, views.token_ids) for views in self._token_views]
-        self._logits_views = logits_layout(shapes).resident_views(rings.logits)
+        self._logits_views: list[LogitsColumns] = logits_layout(shapes).resident_views(rings.logits)
         self._argmax_boards = [TokenBoard(self._board, views.rows, views.token_ids) for views in self._logits_views]
-        self._argmax: Any = np.zeros(shapes.max_rows, np.intp)
+        self._argmax: NDArray[np.intp] = np.zeros(shapes.max_rows, np.intp)
         self._next: Step | None = None  # taken from the ring, but not begun
         self._running: Step | None = None  # on the device
 
-    def _step_of(self, views: Any) -> Step:
+    def _step_of(self, views: StepColumns) -> Step:
         bindings = {
             (bucket.tokens, bucket.rows): self.runner.bind(_inputs(views, bucket))
             for bucket in self.runner.facts.buckets
@@ -145,7 +157,7 @@ class StepExecutor:
 
     # ---- its end --------------------------------------------------------------------------------------------
 
-    def _fetch(self, head: list[int], out: Any) -> None:
+    def _fetch(self, head: list[int], out: LogitsColumns) -> None:
         rows = head[Head.ROWS]
         if not head[Head.ARGMAX_ON_DEVICE]:
             self.runner.fetch(out.logits[:rows])
@@ -154,7 +166,7 @@ class StepExecutor:
         if self._counters is not None:
             self._counters.add(InferenceCounter.GREEDY_STEPS)
 
-    def _foresee(self, head: list[int], index: int, out: Any) -> None:
+    def _foresee(self, head: list[int], index: int, out: LogitsColumns) -> None:
         """Put this step's tokens on the board: the argmax of every row."""
         rows = head[Head.LIVE_ROWS]
         if head[Head.ARGMAX_ON_DEVICE]:
@@ -174,7 +186,7 @@ class StepExecutor:
             self._ends.copy()
 
 
-def _describe(views: Any, out: Any, rows: int) -> None:
+def _describe(views: StepColumns, out: LogitsColumns, rows: int) -> None:
     """What sampling has to know of the step: its rows, not its tokens."""
     out.head[:] = views.head
     out.stamps[:] = views.stamps
@@ -184,7 +196,7 @@ def _describe(views: Any, out: Any, rows: int) -> None:
     out.lengths[:rows] = views.valid_length[:rows]
 
 
-def _inputs(views: Any, bucket: Bucket) -> StepInputs:
+def _inputs(views: StepColumns, bucket: Bucket) -> StepInputs:
     """The leading part of a slot's arrays that a bucket uses."""
     t, b = bucket.tokens, bucket.rows
     return StepInputs(

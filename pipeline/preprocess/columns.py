@@ -7,12 +7,11 @@ Block tables are copied into a slot only where they changed since that slot was 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.preprocess.sequence import Sequence
+from pipeline.wire.step import StepColumns
 
 
 class DecodeColumns:
@@ -73,7 +72,7 @@ class DecodeColumns:
         n = len(self.sequences)
         return np.flatnonzero(self.position[:n] % block_size == 0).tolist() if n else []
 
-    def write(self, views: Any, slot: int) -> None:
+    def write(self, views: StepColumns, slot: int) -> None:
         """The columns of this step, into batch indices and token places 0 to n - 1."""
         n = len(self.sequences)
         views.positions[:n] = self.position[:n]

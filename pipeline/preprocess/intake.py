@@ -10,7 +10,8 @@ from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import Counters, PreprocessCounter
-from pipeline.wire.request import Accepted, Cancel, Drop, Refused, Submit, first_request, unpack_request
+from pipeline.wire.request import Accepted, Cancel, Refused, Submit, first_request, unpack_request
+from pipeline.wire.rows import Drop
 
 AT_ONCE = 2048  # characters or token ids that are read in the loop: a millisecond at most, and no thread to wake
 _CHOICE = 16  # what each further choice comes to

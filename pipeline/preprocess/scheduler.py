@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.columns import DecodeColumns
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.sequence import Sequence
-from pipeline.wire.step import Head
+from pipeline.wire.step import Head, StepColumns
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +140,7 @@ class Scheduler:
 
     # ---- a step ---------------------------------------------------------------------------------------------
 
-    def schedule(self, views: Any, slot: int) -> Plan | None:
+    def schedule(self, views: StepColumns, slot: int) -> Plan | None:
         """Write the next step into `views`; None when there is nothing to compute now."""
         self._isolate()
         self._provide_blocks()
@@ -275,7 +274,7 @@ class Scheduler:
         more = next_block < min(len(sequence.digests), (sequence.known - 1) // blocks.block_size)
         return more and blocks.is_cached(sequence.digests[next_block])
 
-    def _write_chunks(self, views: Any, chunks: list[tuple[Sequence, int]], first: int) -> tuple[int, int]:
+    def _write_chunks(self, views: StepColumns, chunks: list[tuple[Sequence, int]], first: int) -> tuple[int, int]:
         """Columns of the prompt chunks behind those of the decode rows; tokens and rows of the step."""
         at, size = first, self.blocks.block_size
         for b, (sequence, count) in enumerate(chunks, first):
@@ -372,7 +371,7 @@ class Scheduler:
         sequence.blocks, sequence.sealed, sequence.releases = [], 0, -1
 
 
-def _pad(views: Any, bucket: Bucket, tokens: int, rows: int) -> None:
+def _pad(views: StepColumns, bucket: Bucket, tokens: int, rows: int) -> None:
     if tokens < bucket.tokens:
         views.input_ids[tokens : bucket.tokens] = 0
         views.positions[tokens : bucket.tokens] = 0

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, Never
+from typing import Never
 
 import ipc
 from pipeline.preprocess.gauges import Gauges
 from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
-from pipeline.wire.request import Admit, Started
-from pipeline.wire.step import Head, Shapes, Stamp, results_layout, step_layout
+from pipeline.wire.request import Started
+from pipeline.wire.rows import Admit
+from pipeline.wire.step import Head, ResultsColumns, Shapes, Stamp, StepColumns, results_layout, step_layout
 
 _NS = time.CLOCK_MONOTONIC
 OVERLAPPED = 2  # steps under way: one computes, one waits with all but its token ids
@@ -51,8 +52,8 @@ class PreprocessStage:
     ) -> None:
         self._rings, self.scheduler, self._intake, self._gauges = rings, scheduler, intake, gauges
         self._depth, self._argmax_on_device = depth, argmax_on_device
-        self._step_views = step_layout(shapes).resident_views(rings.steps)
-        self._result_views = results_layout(shapes).resident_views(rings.results)
+        self._step_views: list[StepColumns] = step_layout(shapes).resident_views(rings.steps)
+        self._result_views: list[ResultsColumns] = results_layout(shapes).resident_views(rings.results)
         self._unsent: list[bytes] = intake.replies  # a step must not wait for them
         self.steps_planned = 0
         self.steps_done = 0
@@ -96,7 +97,7 @@ class PreprocessStage:
             moved = True
         return moved
 
-    def _apply(self, views: Any, rows: int) -> None:
+    def _apply(self, views: ResultsColumns, rows: int) -> None:
         columns = (views.rows, views.epochs, views.sampled, views.token_ids, views.finished)
         for row, epoch, sampled, token, finished in zip(*(column[:rows].tolist() for column in columns), strict=True):
             if sampled:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
 from model.sampling import SampleOutputs, Sampler, SamplingLimits, explain
 from pipeline.sampling.logits_files import LogitsFiles
 from pipeline.sampling.pending_admits import PendingAdmits
-from pipeline.wire.step import Head
+from pipeline.wire.step import Head, Int32, LogitsColumns
 
 MAX_TOP_LOGPROBS = 20  # OpenAI's limit
 
@@ -29,10 +28,10 @@ class Chooser:
         self.pending = PendingAdmits(self._sampler, files)
         self._out = SampleOutputs.allocate(max_rows, MAX_TOP_LOGPROBS)
         self._outs = [_leading(self._out, rows) for rows in range(max_rows + 1)]
-        self._row_ids: Any = np.full(max_rows, -1, np.int32)  # rows to sample from, -1: skip
+        self._row_ids: Int32 = np.full(max_rows, -1, np.int32)  # rows to sample from, -1: skip
         self.token_ids = self._out.token_ids
 
-    def choose(self, head: list[int], views: Any, chosen: list[int]) -> None:
+    def choose(self, head: list[int], views: LogitsColumns, chosen: list[int]) -> None:
         """Fill `token_ids`; `chosen` are the rows to sample, -1: skip."""
         rows = len(chosen)
         if head[Head.ARGMAX_ON_DEVICE]:
@@ -45,7 +44,7 @@ class Chooser:
             self._files.keep(row_ids, lengths, logits)
         self._sampler.choose(logits, row_ids, lengths, self._outs[rows])
 
-    def finish(self, head: list[int], views: Any, rows: int) -> None:
+    def finish(self, head: list[int], views: LogitsColumns, rows: int) -> None:
         """What can wait until the tokens are published: their log-probabilities, and files of logits."""
         if head[Head.ARGMAX_ON_DEVICE]:
             if head[Head.LOGPROBS]:
@@ -57,7 +56,7 @@ class Chooser:
         if self._files is not None:  # before its client has the answer
             self._files.write(self._row_ids[:rows], self.token_ids[:rows])
 
-    def explain(self, b: int, views: Any) -> str:
+    def explain(self, b: int, views: LogitsColumns) -> str:
         """Why row `b` of the batch has no token."""
         if views.head[Head.ARGMAX_ON_DEVICE]:
             return "the model's logits are not finite"

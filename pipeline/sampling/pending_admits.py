@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from model.sampling import Sampler
 from pipeline.sampling.logits_files import LogitsFiles
-from pipeline.wire.request import Admit
+from pipeline.wire.rows import Admit
 
 AT_ONCE = 1 << 15  # tokens that the sampler may read after a step beside its work: 0.5 to 1 ms
 ROW_COST = 1 << 9  # of a row of which no token is read, in such tokens

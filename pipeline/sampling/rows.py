@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pipeline.sampling.pending_admits import PendingAdmits
 from pipeline.sampling.text_state import TextState
-from pipeline.wire.request import Admit, Drop
+from pipeline.wire.rows import Admit, Drop
 
 _NO_EPOCH = -1
 

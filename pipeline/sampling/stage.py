@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -17,8 +16,19 @@ import ipc
 from pipeline.sampling.chooser import Chooser
 from pipeline.sampling.rows import Rows
 from pipeline.stats import Counters, RingEnds, SamplingCounter, StatsPage, StepLog
-from pipeline.wire.request import Delta, FinishReason, unpack_row
-from pipeline.wire.step import Head, Shapes, Stamp, logits_layout, results_layout, tokens_layout
+from pipeline.wire.delta import Delta, FinishReason
+from pipeline.wire.rows import unpack_row
+from pipeline.wire.step import (
+    Head,
+    LogitsColumns,
+    ResultsColumns,
+    Shapes,
+    Stamp,
+    TokensColumns,
+    logits_layout,
+    results_layout,
+    tokens_layout,
+)
 
 _NS = time.CLOCK_MONOTONIC
 
@@ -40,7 +50,7 @@ class Measurements:
     def __init__(self, page: StatsPage, ends: RingEnds) -> None:
         self._counters, self._log, self._ends = Counters(page, "sampling"), StepLog(page), ends
 
-    def record(self, views: Any) -> None:
+    def record(self, views: LogitsColumns) -> None:
         """The step's header and stamps, while its slot is held."""
         self._log.record(views.head, views.stamps)
 
@@ -64,9 +74,9 @@ class SamplingStage:
         measurements: Measurements | None = None,
     ) -> None:
         self._rings, self._rows, self._chooser, self._measurements = rings, rows, chooser, measurements
-        self._logits_views = logits_layout(shapes).resident_views(rings.logits)
-        self._token_views = tokens_layout(shapes).resident_views(rings.tokens)
-        self._result_views = results_layout(shapes).resident_views(rings.results)
+        self._logits_views: list[LogitsColumns] = logits_layout(shapes).resident_views(rings.logits)
+        self._token_views: list[TokensColumns] = tokens_layout(shapes).resident_views(rings.tokens)
+        self._result_views: list[ResultsColumns] = results_layout(shapes).resident_views(rings.results)
         self.steps_done = 0
 
     def run_step(self) -> None:
@@ -102,7 +112,7 @@ class SamplingStage:
             self._rows.change(change)
         self._rows.begin_step(step)
 
-    def _publish_tokens(self, views: Any, rows: int) -> None:
+    def _publish_tokens(self, views: LogitsColumns, rows: int) -> None:
         slot = self._rings.tokens.reserve()
         board = self._token_views[slot.index]
         board.head[:] = views.head
@@ -112,7 +122,7 @@ class SamplingStage:
 
     # ---- off the critical path ------------------------------------------------------------------------------
 
-    def _publish_results(self, views: Any, chosen: list[int]) -> list[int]:
+    def _publish_results(self, views: LogitsColumns, chosen: list[int]) -> list[int]:
         """What became of the rows, to preprocess and to the front; their tokens."""
         rows = len(chosen)
         slot = self._rings.results.reserve()
@@ -135,7 +145,7 @@ class SamplingStage:
         self._rings.deltas.write_many(records)
         return tokens
 
-    def _take(self, b: int, row: int, token: int, views: Any) -> Delta:
+    def _take(self, b: int, row: int, token: int, views: LogitsColumns) -> Delta:
         state = self._rows.state(row)
         if token < 0:
             delta = state.fail(f"no token could be chosen: {self._chooser.explain(b, views)}")

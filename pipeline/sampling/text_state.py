@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.tokenizer import LONGEST_CHARACTER, IncrementalDetokenizer, StopStrings, Tokenizer, end_with_bytes
-from pipeline.wire.request import Admit, Delta, FinishReason
+from pipeline.wire.delta import Delta, FinishReason
+from pipeline.wire.rows import Admit
 
 
 @dataclass(slots=True)

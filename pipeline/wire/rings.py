@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import ipc
 from pipeline.config import Configuration
-from pipeline.wire.request import longest_admit
+from pipeline.wire.rows import longest_admit
 from pipeline.wire.step import Shapes, logits_layout, results_layout, step_layout, tokens_layout
 
 _LEAST_ROW_BYTES = 1 << 20

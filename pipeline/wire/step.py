@@ -7,8 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ipc import Field, Layout
+
+Int32 = NDArray[np.int32]
+Int64 = NDArray[np.int64]
+Float32 = NDArray[np.float32]
 
 HEADER_WORDS = 16
 STAMP_WORDS = 8
@@ -50,6 +58,55 @@ class Shapes:
     max_rows: int
     block_table_width: int
     vocab_size: int
+
+
+class RowColumns(Protocol):
+    """What all slots have in common that speak of rows."""
+
+    head: Int64
+    rows: Int32
+
+
+class StepColumns(RowColumns, Protocol):
+    """Views of a slot of the step ring; the layouts below say what each column holds."""
+
+    stamps: Int64
+    input_ids: Int32
+    positions: Int32
+    slot_mapping: Int32
+    valid_length: Int32
+    q_seq_lens: Int32
+    gather_index: Int32
+    epochs: Int32
+    sampled: Int32
+    block_tables: Int32
+
+
+class LogitsColumns(RowColumns, Protocol):
+    """Of the logits ring."""
+
+    stamps: Int64
+    epochs: Int32
+    sampled: Int32
+    lengths: Int32
+    token_ids: Int32
+    logprobs: Float32
+    logits: Float32
+
+
+class TokensColumns(RowColumns, Protocol):
+    """Of the tokens ring."""
+
+    token_ids: Int32
+
+
+class ResultsColumns(RowColumns, Protocol):
+    """Of the results ring."""
+
+    epochs: Int32
+    sampled: Int32
+    token_ids: Int32
+    finished: Int32
 
 
 def step_layout(shapes: Shapes) -> Layout:

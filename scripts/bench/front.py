@@ -11,8 +11,6 @@ the front uses, over the tokens that arrived, is its cost per token.
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import cProfile
 import json
 import multiprocessing
@@ -24,20 +22,19 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import uvloop
-
 import ipc
 from pipeline.front.server import run_front
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.runtime.control_channel import Channel
 from pipeline.runtime.generations import END, Control, Generation
 from pipeline.stats import Counters, StatsHandle, StatsPage, StatsReader
-from pipeline.wire.request import Delta, FinishReason, Submit, unpack_request
+from pipeline.wire.delta import Delta, FinishReason
+from pipeline.wire.request import Submit, unpack_request
+from scripts.bench.overhead.client import Question, read_streams
+from scripts.lab.arguments import count, parser, within
+from scripts.lab.clock import cpu_seconds
 
-BODIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "llm-serving": ("/models/llama2/generate_stream", {"inputs": "x", "parameters": {}}),
-    "completions": ("/v1/completions", {"prompt": "x", "stream": True}),
-}
+WAYS = ("llm-serving", "completions")
 WORDS = [" word", " another", " and", " punctuation", ",", " a", " “quoted”", "\n"]
 
 
@@ -93,61 +90,33 @@ def publish(deltas: ipc.ByteProducer, requests: list[int], plan: Plan) -> None:
             time.sleep(max(0.0, begun + i * plan.pace_s - time.monotonic()))
 
 
-async def read_stream(port: int, api: str, tokens: int) -> int:
-    """One client; the number of lines that hold a token."""
-    path, body = BODIES[api]
-    limit = {"max_tokens": tokens} if api == "completions" else {"parameters": {"max_new_tokens": tokens}}
-    content = json.dumps(body | limit).encode()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(content)}\r\n\r\n"
-    writer.write(head.encode() + content)
-    count = 0
-    mark = b'"generated_text"' if api == "llm-serving" else b'"finish_reason"'
-    while part := await reader.read(1 << 16):
-        count += part.count(mark)
-    writer.close()
-    return count
-
-
-async def run_round(port: int, api: str, plan: Plan) -> tuple[float, int]:
-    """Seconds and tokens of one round of streams."""
-    begun = time.perf_counter()
-    counts = await asyncio.gather(*(read_stream(port, api, plan.tokens) for _ in range(plan.streams)))
-    return time.perf_counter() - begun, sum(counts)
-
-
-def cpu_s(pid: int) -> float:
-    """CPU time of another process, user and kernel: its clock, whose id the kernel derives from the pid."""
-    return time.clock_gettime((~pid << 3) | 2)
-
-
-def measure(port: int, pid: int, api: str, plan: Plan, rounds: int) -> dict[str, Any]:
-    results = []
-    for _ in range(rounds + 1):  # the first one warms up
-        before = cpu_s(pid)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            seconds, tokens = runner.run(run_round(port, api, plan))
-        results.append((tokens / seconds, (cpu_s(pid) - before) / tokens * 1e6, tokens))
-    rates, costs, counts = zip(*results[1:], strict=True)
+def measure(port: int, pid: int, way: str, plan: Plan, rounds: int) -> dict[str, Any]:
+    rates, costs = [], []
+    for _ in range(rounds + 1):
+        before = cpu_seconds(pid)
+        streams = read_streams(Question(port, way, plan.streams, plan.tokens))
+        tokens, took_ns = streams.times_ns.size, streams.times_ns.max() - streams.sent_ns.min()
+        rates.append(tokens / float(took_ns) * 1e9)
+        costs.append((cpu_seconds(pid) - before) / tokens * 1e6)
     return {
-        "api": api,
+        "api": way,
         "streams": plan.streams,
-        "tokens": sum(counts),
+        "tokens": rounds * tokens,
         "expected_tokens": rounds * plan.streams * plan.tokens,
-        "tokens_per_s": round(statistics.median(rates)),
-        "front_us_per_token": round(statistics.median(costs), 2),
+        "tokens_per_s": round(statistics.median(rates[1:])),  # the first round warms up
+        "front_us_per_token": round(statistics.median(costs[1:]), 2),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--streams", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--pace-ms", type=float, default=0.0)
-    parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+    line = parser(__doc__)
+    line.add_argument("--streams", type=count, default=64, help="at once; default 64")
+    line.add_argument("--tokens", type=count, default=500, help="of each stream; default 500")
+    line.add_argument("--rounds", type=count, default=5, help="default 5")
+    line.add_argument("--pace-ms", type=within(0), default=0.0, help="of a step; default 0: as fast as it goes")
+    line.add_argument("--profile", action="store_true", help="print where the front's time goes")
+    line.add_argument("--json", action="store_true", help="print JSON instead")
+    options = line.parse_args()
     plan = Plan(options.streams, options.tokens, options.pace_ms / 1000)
     for result in run(plan, options.rounds, profile=options.profile):
         print(json.dumps(result) if options.json else "  ".join(f"{key} {value}" for key, value in result.items()))
@@ -158,7 +127,7 @@ def run(plan: Plan, rounds: int, *, profile: bool) -> list[dict[str, Any]]:
     made = {name: ipc.ByteRing.create(name, capacity=1 << 20) for name in ("requests", "replies", "deltas")}
     rings, page = FrontRings(**{name: ring.handle for name, ring in made.items()}), StatsPage.create()
     settings = FrontSettings(
-        model_name="null", vocab_size=32000, max_length=1 << 20, max_prompt=4096, max_rows=plan.streams,
+        model_name="bench", vocab_size=32000, max_length=1 << 20, max_prompt=4096, max_rows=plan.streams,
         max_queue=1024, log_level="warning",
     )  # fmt: skip
     channel, theirs = Channel.pair()  # this process is the front's launcher
@@ -174,7 +143,7 @@ def run(plan: Plan, rounds: int, *, profile: bool) -> list[dict[str, Any]]:
         pid, port = front.pid, listener.getsockname()[1]
         while not StatsReader(page).ready:
             time.sleep(0.01)
-        return [measure(port, pid, api, plan, rounds) for api in BODIES]
+        return [measure(port, pid, way, plan, rounds) for way in WAYS]
     finally:
         if front.pid is not None:
             os.kill(front.pid, END)

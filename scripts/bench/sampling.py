@@ -7,18 +7,17 @@ Logits are normal with a standard deviation of 2, drawn anew for every row. ``--
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 import sys
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from model.sampling import SampleOutputs, Sampler, SamplingLimits, SamplingParams
+from scripts.lab.arguments import count, parser, write_json
+from scripts.lab.machine import describe_machine
+from scripts.lab.table import columns
 
 HISTORY = 1000  # tokens before the first one that is sampled
 GREEDY = SamplingParams(temperature=0)
@@ -39,18 +38,8 @@ CASES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+def measure(case: str, params: SamplingParams, *, rows: int, vocab: int, calls: int) -> dict[str, object]:
     """Milliseconds per call."""
-
-    case: str
-    median_ms: float
-    p99_ms: float
-    worst_ms: float
-    cpu_ms: float  # mean processor time: what other processes on the machine do not touch
-
-
-def measure(case: str, params: SamplingParams, *, rows: int, vocab: int, calls: int) -> Timing:
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, (rows, vocab)).astype(np.float32)
     sampler = Sampler(SamplingLimits(vocab, HISTORY + 2 * calls), rows)
@@ -68,43 +57,29 @@ def measure(case: str, params: SamplingParams, *, rows: int, vocab: int, calls: 
         positions += 1
     if np.any(out.status):
         raise RuntimeError(f"{case}: status {out.status.tolist()}")
-    median, p99 = np.percentile(times_ns, [50, 99]) / 1e6
-    return Timing(case, float(median), float(p99), float(times_ns.max() / 1e6), cpu_ns / calls / 1e6)
-
-
-def cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def print_table(timings: list[Timing], title: str) -> None:
-    print(title)
-    print(f"{'':30s}{'median':>9s}{'p99':>9s}{'worst':>9s}{'cpu':>9s}   ms per call")
-    for timing in timings:
-        print(
-            f"{timing.case:30s}{timing.median_ms:9.3f}{timing.p99_ms:9.3f}{timing.worst_ms:9.3f}{timing.cpu_ms:9.3f}"
-        )
+    median, p99, worst = (np.percentile(times_ns, [50, 99, 100]) / 1e6).tolist()
+    # cpu: mean processor time, which other processes on the machine do not touch
+    return {"case": case, "median_ms": median, "p99_ms": p99, "worst_ms": worst, "cpu_ms": cpu_ns / calls / 1e6}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=32)
-    parser.add_argument("--vocab", type=int, default=32000)
-    parser.add_argument("--calls", type=int, default=200)
-    parser.add_argument("--json", metavar="FILE", help="also write the results there; -: only to the output")
-    arguments = parser.parse_args()
-    size = {"rows": arguments.rows, "vocab": arguments.vocab, "calls": arguments.calls}
+    line = parser(__doc__)
+    line.add_argument("--rows", type=count, default=32, help="of the batch; default 32")
+    line.add_argument("--vocab", type=count, default=32000, help="default 32000")
+    line.add_argument("--calls", type=count, default=200, help="of each case; default 200")
+    line.add_argument("--json", metavar="FILE", help="also write the results there; -: only to the output")
+    given = line.parse_args()
+    size = {"rows": given.rows, "vocab": given.vocab, "calls": given.calls}
     timings = [measure(case, params, **size) for case, params in CASES.items()]
-    machine = f"{cpu_name()}, {os.cpu_count()} cores, one used"
-    result = {"machine": machine, **size, "timings": [asdict(timing) for timing in timings]}
-    if arguments.json == "-":
+    facts = describe_machine()
+    machine = f"{facts['cpu']}, {facts['cores']} cores, one used"
+    result = {"machine": machine, **size, "timings": timings}
+    if given.json == "-":
         json.dump(result, sys.stdout, indent=1)
         return
-    print_table(timings, f"sampling [{arguments.rows}, {arguments.vocab}], {arguments.calls} calls, {machine}")
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"sampling [{given.rows}, {given.vocab}], {given.calls} calls, {machine}")
+    print(columns(("ms per call", "median", "p99", "worst", "cpu"), [list(timing.values()) for timing in timings]))
+    write_json(Path(given.json) if given.json else None, result)
 
 
 if __name__ == "__main__":

@@ -5,23 +5,22 @@
 
 The demo model runs its steps in this process, with as many threads as CPUs. After each step it publishes a slot on
 two rings, whose readers, in processes of their own, then wait for the next, as sampling and preprocess do. In turns,
-within one run: nobody waits; readers spin as `pipeline.place` decides for this host; up to 100 µs, as rings do where
-nobody decides; and all the time, to show that the measurement can tell.
+within one run: nobody waits; readers spin as `pipeline.host.cpu_placement` decides for this host; up to 100 µs, as
+rings do where nobody decides; and all the time, to show that the measurement can tell.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,43 +30,30 @@ from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 from model.runner import Bucket
 from pipeline.config import load_configuration
 from pipeline.host.cpu_placement import spin_us, usable_cpus
-from scripts.bench.model import full_inputs
+from scripts.lab.arguments import count, parser, write_json
 from scripts.lab.clock import cpu_seconds
 from scripts.lab.paths import ROOT
+from scripts.lab.steps import step_inputs, timed_ms
+from scripts.lab.table import markdown
 
 TURN = 40  # steps
 READERS = ("sampling", "preprocess")
 LONG_US = 50_000.0
 """Longer than a step."""
-
 COMPILED = ROOT / ".cache/compile"
+Timing = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How readers wait. `spin_us` None: there are none."""
-
-    name: str
-    spin_us: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    manner: str
-    spin_us: float | None
-    steps: int
-    median_ms: float
-    p99_ms: float
-    ratio: float  # of the median to that of steps with nobody waiting
-    readers_cpu_percent: float  # of one CPU
+MANNERS = ("nobody waits", "as decided for this host", "up to 100 µs", "always awake")
 
 
 class Readers:
-    """Processes that wait for the next slot, and the rings on which it comes."""
+    """Processes that wait for the next slot, spinning for up to `spin_us` before they sleep, and the rings on which
+    it comes. `spin_us` None: there are none."""
 
-    def __init__(self, manner: Manner) -> None:
-        self.manner = manner
-        names = READERS if manner.spin_us is not None else ()
+    def __init__(self, spin_us: float | None) -> None:
+        self.spin_us = spin_us
+        names = READERS if spin_us is not None else ()
         self._rings = [ipc.SlotRing.create(name, slots=4, slot_size=64) for name in names]
         self._ends = [ring.producer(label="inference") for ring in self._rings]
         self._processes: list[BaseProcess] = []
@@ -75,7 +61,7 @@ class Readers:
     def start(self) -> None:
         spawn = multiprocessing.get_context("spawn")
         for ring in self._rings:
-            self._processes.append(spawn.Process(target=read_for_ever, args=(ring.handle, self.manner.spin_us)))
+            self._processes.append(spawn.Process(target=read_for_ever, args=(ring.handle, self.spin_us)))
             self._processes[-1].start()
             ring.wait_attached(60)
 
@@ -99,44 +85,36 @@ class Readers:
 def read_for_ever(handle: ipc.RingHandle, spin: float) -> None:
     """As a stage does that has nothing to do but to wait; it gives way to the model as stages do."""
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    with ipc.SlotRing.from_handle(handle) as ring, ring.consumer(spin_us=spin) as end:
+    over = contextlib.suppress(ipc.RingClosed, ipc.PeerDied)
+    with over, ipc.SlotRing.from_handle(handle) as ring, ring.consumer(spin_us=spin) as end:
         while True:
-            try:
-                end.read().release()
-            except (ipc.RingClosed, ipc.PeerDied):
-                return
+            end.read().release()
 
 
 def main() -> int:
     options = parse()
     step = load(options.threads, options.rows)
-    manners = (
-        Manner("nobody waits", None),
-        Manner("as decided for this host", decided(options.threads)),
-        Manner("up to 100 µs", ipc.DEFAULT_SPIN_US),
-        Manner("always awake", LONG_US),
-    )
-    with ExitStack() as stack:
-        groups = [stack.enter_context(readers(manner)) for manner in manners]
+    with contextlib.ExitStack() as stack:
+        groups = []
+        for spin in (None, decided(options.threads), ipc.DEFAULT_SPIN_US, LONG_US):
+            groups.append(Readers(spin))
+            stack.callback(groups[-1].close)
+            groups[-1].start()
         timings = measure(step, groups, options.rounds)
-    report = {"cpus": usable_cpus(), "threads": options.threads, "rows": options.rows,
-              "timings": [asdict(timing) for timing in timings]}  # fmt: skip
     print(table(timings))
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    size = {"cpus": usable_cpus(), "threads": options.threads, "rows": options.rows}
+    write_json(options.json, size | {"timings": timings})
     return 0
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of the model")
-    parser.add_argument("--rows", type=int, default=1, help="of a step")
-    parser.add_argument("--rounds", type=int, default=20, help=f"turns of {TURN} steps for each manner of waiting")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
-    options = parser.parse_args()
-    if min(options.threads, options.rows, options.rounds) < 1:
-        parser.error("--threads, --rows and --rounds must be at least 1")
-    return options
+    line = parser(__doc__)
+    cpus = len(os.sched_getaffinity(0))
+    line.add_argument("--threads", type=count, default=cpus, help="of the model; default: the number of CPUs")
+    line.add_argument("--rows", type=count, default=1, help="of a step; default 1")
+    line.add_argument("--rounds", type=count, default=20, help=f"turns of {TURN} steps for each manner; default 20")
+    line.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
+    return line.parse_args()
 
 
 def decided(threads: int) -> float:
@@ -161,65 +139,51 @@ def load(threads: int, rows: int) -> Callable[[], None]:
     runner = MindFormersRunner(settings)
     runner.load()
     runner.warm_up()
-    binding = runner.bind(full_inputs(Bucket(rows, rows), runner.facts, 256))
+    binding = runner.bind(step_inputs(runner.facts, Bucket(rows, rows), 256))
     tokens = np.zeros(rows, np.int32)
     return lambda: runner.step_greedy(binding, tokens)
 
 
-@contextmanager
-def readers(manner: Manner) -> Iterator[Readers]:
-    group = Readers(manner)
-    try:
-        group.start()
-        yield group
-    finally:
-        group.close()
-
-
 def measure(step: Callable[[], None], groups: Sequence[Readers], rounds: int) -> list[Timing]:
     """Each manner in turn, so that whatever else the machine does falls on all of them."""
-    times: dict[str, list[float]] = {group.manner.name: [] for group in groups}
-    cpu = dict.fromkeys(times, 0.0)
+    times: list[list[float]] = [[] for _ in groups]
+    cpu_s = [0.0] * len(groups)
     for number in range(rounds):
-        for group in groups if number % 2 == 0 else groups[::-1]:
-            before = group.cpu_s()
-            times[group.manner.name] += take_turn(step, group)
-            cpu[group.manner.name] += group.cpu_s() - before
-    alone = float(np.median(times[groups[0].manner.name]))
-    return [timing(group.manner, times[group.manner.name], cpu[group.manner.name], alone) for group in groups]
+        for place in range(len(groups))[:: 1 if number % 2 == 0 else -1]:
+            before = groups[place].cpu_s()
+            times[place] += take_turn(step, groups[place])
+            cpu_s[place] += groups[place].cpu_s() - before
+    alone_ms = float(np.median(times[0]))
+    return [
+        {
+            "manner": manner,
+            "spin_us": group.spin_us,
+            "steps": len(taken),
+            "median_ms": float(np.median(taken)),
+            "p99_ms": float(np.percentile(taken, 99)),
+            "ratio": float(np.median(taken)) / alone_ms,  # to steps with nobody waiting
+            "readers_cpu_percent": 100 * used_s / (sum(taken) / 1e3),  # of one CPU
+        }
+        for manner, group, taken, used_s in zip(MANNERS, groups, times, cpu_s, strict=True)
+    ]
 
 
 def take_turn(step: Callable[[], None], group: Readers) -> list[float]:
-    """Milliseconds of each step, after one that is not counted. Readers that never sleep are let go to sleep at the
-    end: their next wait is over when the last slot has come, and longer than any budget."""
-    step()
-    times = []
-    for _ in range(TURN):
-        group.publish()
-        begin = time.perf_counter_ns()
-        step()
-        times.append((time.perf_counter_ns() - begin) / 1e6)
-    if group.manner.spin_us == LONG_US:
+    """Milliseconds of each step. Readers that never sleep are let go to sleep at the end: their next wait is over
+    when the last slot has come, and longer than any budget."""
+    times = timed_ms(step, TURN, group.publish)
+    if group.spin_us == LONG_US:
         time.sleep(LONG_US / 1e6 + 0.05)
     return times
 
 
-def timing(manner: Manner, times: Sequence[float], cpu_s: float, alone_ms: float) -> Timing:
-    median, p99 = float(np.median(times)), float(np.percentile(times, 99))
-    share = 100 * cpu_s / (sum(times) / 1e3)
-    return Timing(manner.name, manner.spin_us, len(times), median, p99, median / alone_ms, share)
-
-
 def table(timings: Sequence[Timing]) -> str:
-    names = ("readers", "spin, µs", "step, median ms", "p99 ms", "to nobody waiting", "CPU of the readers")
-    lines = [f"| {' | '.join(names)} |", "|---|---:|---:|---:|---:|---:|"]
+    head = ("readers", "spin, µs", "step, median ms", "p99 ms", "to nobody waiting", "CPU of the readers")
+    lines = []
     for row in timings:
-        spin = "-" if row.spin_us is None else f"{row.spin_us:g}"
-        lines.append(
-            f"| {row.manner} | {spin} | {row.median_ms:.3f} | {row.p99_ms:.3f} | {row.ratio:.3f} "
-            f"| {row.readers_cpu_percent:.1f} % |"
-        )
-    return "\n".join(lines)
+        times = [f"{row[name]:.3f}" for name in ("median_ms", "p99_ms", "ratio")]
+        lines.append([row["manner"], row["spin_us"], *times, f"{row['readers_cpu_percent']:.1f} %"])
+    return markdown(head, lines)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 
 import ipc
+from tests.forked import Forked, preload
+
+preload("tests.ipc.children")
 
 CHILDREN = Path(__file__).with_name("children.py")
 
@@ -34,11 +37,8 @@ class Child:
     def __init__(self, role: str, rings: dict[str, Any], prefix: tuple[str, ...], options: dict[str, Any]) -> None:
         handles = {key: ring.handle for key, ring in rings.items()}
         texts = json.dumps({key: handle.to_text() for key, handle in handles.items()})
-        command = [*prefix, sys.executable, str(CHILDREN), role, texts, json.dumps(options)]
         fds = [fd for handle in handles.values() for fd in handle.fds]
-        self.process = subprocess.Popen(
-            command, pass_fds=fds, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
+        self.process = _start(prefix, (role, texts, json.dumps(options)), fds)
 
     @property
     def pid(self) -> int:
@@ -62,12 +62,22 @@ class Child:
         self.process.wait()
 
     def stop(self) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.pid, signal.SIGKILL)
+        if self.process.poll() is None and isinstance(self.process, subprocess.Popen):
+            os.killpg(self.pid, signal.SIGKILL)  # what runs it, too
+        self.process.kill()
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if not pipe.closed:
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None and not pipe.closed:
                 pipe.close()
+
+
+def _start(prefix: tuple[str, ...], arguments: tuple[str, ...], fds: list[int]) -> Any:
+    """A fork, or under the command `prefix` a process of its own."""
+    if not prefix:
+        return Forked("tests.ipc.children", arguments, fds)
+    command = [*prefix, sys.executable, str(CHILDREN), *arguments]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(command, pass_fds=fds, text=True, start_new_session=True, **pipes)
 
 
 @pytest.fixture

@@ -28,17 +28,8 @@ from pipeline.sampling.chooser import Chooser
 from pipeline.sampling.rows import Rows
 from pipeline.sampling.stage import SamplingRings, SamplingStage
 from pipeline.sampling.text_state import TextState
-from pipeline.wire.request import (
-    Cancel,
-    Choice,
-    FinishReason,
-    Refused,
-    Started,
-    Submit,
-    choose_seeds,
-    unpack_delta,
-    unpack_reply,
-)
+from pipeline.wire.delta import FinishReason, unpack_delta
+from pipeline.wire.request import Cancel, Choice, Refused, Started, Submit, choose_seeds, unpack_reply
 from pipeline.wire.step import Shapes, logits_layout, results_layout, step_layout, tokens_layout
 
 VOCABULARY = 257

@@ -15,7 +15,8 @@ from model.errors import ModelError
 from model.sampling import SamplingParams
 from pipeline.runtime.generations import Ended, culprit
 from pipeline.sampling import pending_admits
-from pipeline.wire.request import Accepted, FinishReason, GenerationParams, Refused
+from pipeline.wire.delta import FinishReason
+from pipeline.wire.request import Accepted, GenerationParams, Refused
 from tests.pipeline.stages import OVERLAPPED, PLAIN, Server, write_byte_tokenizer
 
 TWO_BYTE_CHARACTERS = (106, 156)  # tokens of bytes that continue a character, and of such that begin one

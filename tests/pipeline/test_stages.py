@@ -7,7 +7,8 @@ import pytest
 
 from model.emulated import expected_logits, expected_tokens
 from model.sampling import SamplingLimits, SamplingParams
-from pipeline.wire.request import Accepted, FinishReason, GenerationParams, Refused
+from pipeline.wire.delta import FinishReason
+from pipeline.wire.request import Accepted, GenerationParams, Refused
 from tests.pipeline.stages import EOS, OVERLAPPED, PLAIN, VOCABULARY, Server, write_byte_tokenizer
 
 

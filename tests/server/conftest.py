@@ -1,8 +1,19 @@
 """Whole servers."""
 
+import os
+
 import pytest
 
 from tests.server.launched import Launched
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unmeasured():
+    """What only a whole server reaches does not count as covered, and its coverage would cost time."""
+    before = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+    yield
+    if before is not None:
+        os.environ["COVERAGE_PROCESS_CONFIG"] = before
 
 
 @pytest.fixture

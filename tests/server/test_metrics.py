@@ -11,7 +11,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ipc.inspect import find_segments
-from pipeline.front.metrics.reference import refresh
 from pipeline.wire.rings import ENDS, PRODUCERS
 from tests.server.launched import Launched, wait_until
 
@@ -72,9 +71,8 @@ def test_the_text_is_what_prometheus_expects(scrape):
         assert family.type in ("counter", "gauge", "histogram")
 
 
-def test_the_page_of_metrics_is_up_to_date(scrape):
+def test_the_page_of_metrics_has_every_metric(scrape):
     page = (ROOT / "docs" / "metrics.md").read_text()
-    assert refresh(page) == page, "run: python -m pipeline.front.metrics.reference docs/metrics.md"
     for family in scrape.families:
         assert f"| `{family.name}{'_total' * (family.type == 'counter')}` |" in page
 

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import logging
 import secrets
-import struct
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -20,11 +19,11 @@ from pipeline.front.http.errors import INVALID, OVERLOADED, SERVER, UNAVAILABLE,
 from pipeline.front.http.outbox import Outbox
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.stats import Counters, FrontCounter, RingEnds, StatsReader
+from pipeline.wire.delta import delta_head
 from pipeline.wire.request import Accepted, Cancel, Refused, Started, Submit, unpack_reply
 
 log = logging.getLogger("ringserve.front")
 
-_DELTA = struct.Struct("<QI8xi4xB")  # request, index, token, reason of a delta
 _MOST_BYTES = 4  # that a character or a token id takes in a record
 _PARAMETERS = 1 << 20  # bytes that are more than any request's parameters take
 
@@ -219,7 +218,7 @@ class Backend:
         """To each stream what is its own, at once: usually a token of each, under load several."""
         now, streams, came = time.monotonic_ns(), self._streams, defaultdict[TokenStream, list[bytes]](list)
         for record in records:
-            request, index, token, reason = _DELTA.unpack_from(record)
+            request, index, token, reason = delta_head(record)
             stream = streams.get(request)
             if stream is None:
                 self._counters.add(FrontCounter.DROPPED_DELTAS)

@@ -16,7 +16,8 @@ from pipeline.front.http.exchange import Exchange, Header
 from pipeline.front.metrics.spans import Spans
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import StatsReader
-from pipeline.wire.request import Choice, Delta, FinishReason, Submit, choose_seeds, is_last, unpack_delta
+from pipeline.wire.delta import Delta, FinishReason, is_last, unpack_delta
+from pipeline.wire.request import Choice, Submit, choose_seeds
 
 TIMINGS = b"x-ringserve-timings"  # "1" asks for the headers x-…-ms
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.front.http.errors import ApiError
-from pipeline.wire.request import Delta, GenerationParams, Prompt
+from pipeline.wire.delta import Delta
+from pipeline.wire.request import GenerationParams, Prompt
 
 
 class Choice(Protocol):

@@ -13,7 +13,7 @@ from pipeline.front.delivery.progress import Progress
 from pipeline.front.delivery.stream import TokenStream
 from pipeline.front.http.errors import ApiError, ClientGone
 from pipeline.front.settings import FrontSettings
-from pipeline.wire.request import Delta, FinishReason
+from pipeline.wire.delta import Delta, FinishReason
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.front.http.exchange import Header
 from pipeline.front.http.throttle import REFUSED
 from pipeline.stats import Counters, FrontCounter, Histograms, RequestHistogram, StatsReader, StepColumn
-from pipeline.wire.request import Delta, FinishReason
+from pipeline.wire.delta import Delta, FinishReason
 from pipeline.wire.step import Stamp
 
 log = logging.getLogger("ringserve.front")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 from ipc.ring import DEFAULT_SPIN_US
-from scripts.bench.ipc.spec import Access, Job, PairSpec
 from scripts.bench.ipc.transports import transport_class
-from scripts.bench.ipc.transports.base import Transport
+from scripts.bench.ipc.transports.base import Access, Job, PairSpec, Transport
 
 SIZES = (64, 4096, 131072, 4194304)
 PAUSE_US = 1000.0
@@ -24,19 +22,14 @@ _RAW_SIZE = 4
 class Effort:
     """`scale` divides the messages of a round."""
 
-    rounds: int
-    scale: int
-    idle_s: float
-    parked: int
-    deaths: int
+    rounds: int = 5
+    scale: int = 1
+    idle_s: float = 10.0
+    parked: int = 400
+    deaths: int = 30
 
-    @classmethod
-    def full(cls, rounds: int) -> Self:
-        return cls(rounds=rounds, scale=1, idle_s=10.0, parked=400, deaths=30)
 
-    @classmethod
-    def quick(cls, rounds: int) -> Self:
-        return cls(rounds=rounds, scale=20, idle_s=3.0, parked=100, deaths=5)
+QUICK = Effort(rounds=1, scale=20, idle_s=3.0, parked=100, deaths=5)
 
 
 def round_pairs(names: tuple[str, ...], effort: Effort, *, pinned: bool) -> list[PairSpec]:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from scripts.bench.ipc.death import measure_deaths
+import ipc
 from scripts.bench.ipc.plan import Effort, cpu_pairs, round_pairs
-from scripts.bench.ipc.spec import PairSpec
-from scripts.lab.clock import can_pin, machine_busy_seconds
+from scripts.bench.ipc.transports.base import PairSpec
+from scripts.lab.arguments import Say
+from scripts.lab.clock import can_pin
+from scripts.lab.others import Others
 from scripts.lab.paths import ROOT
 
 Row = dict[str, Any]
-Say = Callable[[str], None]
 
 LIMIT_S = 180
 FIGURES = ("p50_us", "p99_us", "p999_us", "max_us", "msgs_per_s")
@@ -29,58 +30,51 @@ _KEYS = ("transport", "size_bytes", "mode", "access", "batch", "pinned")
 _MERGE: dict[str, Callable[[list[float]], float]] = {"max_us": max, "samples": sum}
 
 
-class Bench:
-    """One run over the named transports."""
+def run(names: tuple[str, ...], effort: Effort, say: Say) -> Row:
+    """What a run over the named transports gives, without the machine."""
+    others, skipped, seen = Others(), dict[str, str](), defaultdict[tuple[Any, ...], list[Row]](list)
 
-    def __init__(self, names: tuple[str, ...], effort: Effort, say: Say) -> None:
-        self.names, self.effort, self.say = names, effort, say
-        self.skipped: dict[str, str] = {}
-        self._seen: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-
-    def run(self) -> Row:
-        start, busy_before = time.perf_counter(), machine_busy_seconds()
-        pins = (True, False) if can_pin() else (False,)
-        for number in range(self.effort.rounds):
-            for pinned in pins:
-                self.say(f"round {number + 1} of {self.effort.rounds}, {'pinned' if pinned else 'not pinned'}")
-                for spec in round_pairs(self.names, self.effort, pinned=pinned):
-                    self._measure(spec)
-        self.say("CPU use, idle and at a 1 ms cadence")
-        for spec in cpu_pairs(self.names, self.effort):
-            self._measure(spec)
-        rows = [self._merged(key) for key in self._seen]
-        return {
-            "results": [row for row in rows if row["mode"] != "idle"],
-            "cpu": _cpu_rows(rows),
-            "peer_death": measure_deaths(self.effort.deaths) if "ring" in self.names else None,
-            "skipped": self.skipped,
-            "rounds": self.effort.rounds,
-            "cpu_busy_elsewhere_pct": _elsewhere(start, busy_before),
-        }
-
-    def _measure(self, spec: PairSpec) -> None:
-        if spec.transport in self.skipped:
+    def measure(spec: PairSpec) -> None:
+        if spec.transport in skipped:
             return
         answer = run_pair(spec)
         if "skipped" in answer:
-            self.skipped[spec.transport] = answer["skipped"]
-            self.say(f"{spec.transport}: skipped, {answer['skipped']}")
+            skipped[spec.transport] = answer["skipped"]
+            say(f"{spec.transport}: skipped, {answer['skipped']}")
         for figures in answer.get("figures", ()):
             row = {"transport": spec.transport, "size_bytes": spec.size_bytes, "pinned": spec.pinned, **figures}
-            self._seen[tuple(row[key] for key in _KEYS)].append(row)
+            seen[tuple(row[key] for key in _KEYS)].append(row)
 
-    def _merged(self, key: tuple[Any, ...]) -> Row:
-        rounds = self._seen[key]
-        row = dict(zip(_KEYS, key, strict=True)) | dict.fromkeys(FIGURES) | {"rounds": len(rounds)}
-        for name in rounds[0].keys() - set(_KEYS):
-            row[name] = _MERGE.get(name, statistics.median)([figures[name] for figures in rounds])
-        return row
+    for number in range(effort.rounds):
+        for pinned in (True, False) if can_pin() else (False,):
+            say(f"round {number + 1} of {effort.rounds}, {'pinned' if pinned else 'not pinned'}")
+            for spec in round_pairs(names, effort, pinned=pinned):
+                measure(spec)
+    say("CPU use, idle and at a 1 ms cadence")
+    for spec in cpu_pairs(names, effort):
+        measure(spec)
+    rows = [_merged(key, rounds) for key, rounds in seen.items()]
+    return {
+        "results": [row for row in rows if row["mode"] != "idle"],
+        "cpu": _cpu_rows(rows),
+        "peer_death": measure_deaths(effort.deaths) if "ring" in names else None,
+        "skipped": skipped,
+        "rounds": effort.rounds,
+        "cpu_busy_elsewhere_pct": others.percent() / (os.cpu_count() or 1),
+    }
+
+
+def _merged(key: tuple[Any, ...], rounds: list[Row]) -> Row:
+    row = dict(zip(_KEYS, key, strict=True)) | dict.fromkeys(FIGURES) | {"rounds": len(rounds)}
+    for name in rounds[0].keys() - set(_KEYS):
+        row[name] = _MERGE.get(name, statistics.median)([figures[name] for figures in rounds])
+    return row
 
 
 def run_pair(spec: PairSpec) -> Row:
     """A process group of its own, so that nothing outlives it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "scripts.bench.ipc.leader", spec.to_text()]
+    command = [sys.executable, "-m", "scripts.bench.ipc.pair", spec.to_text()]
     leader = subprocess.Popen(
         command, env=environment, process_group=0, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -122,11 +116,40 @@ def _cpu_rows(rows: list[Row]) -> list[Row]:
     return list(found.values())
 
 
-def _elsewhere(start: float, busy_before: float) -> float:
-    """What others took of the machine meanwhile, in percent of all CPUs: above a few percent, run it again."""
-    ours = 0.0
-    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-        usage = resource.getrusage(who)
-        ours += usage.ru_utime + usage.ru_stime
-    available = (time.perf_counter() - start) * (os.cpu_count() or 1)
-    return max(0.0, 100 * (machine_busy_seconds() - busy_before - ours) / available)
+# ---- how soon a process that sleeps in a ring learns that the other side was killed -------------------------------
+
+
+_VICTIM = """
+import sys, time, ipc
+end = ipc.SlotRing.from_handle(ipc.RingHandle.from_text(sys.argv[1])).producer(label="victim")
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def measure_deaths(rounds: int) -> dict[str, Any]:
+    """Milliseconds from `kill -9` to PeerDied in a reader that waits. The kill comes at any point of a slice."""
+    delays = [_one_death(0.05 + 0.013 * i) for i in range(rounds)]
+    return {"rounds": rounds, "p50_ms": statistics.median(delays), "max_ms": max(delays)}
+
+
+def _one_death(after_s: float) -> float:
+    with ipc.SlotRing.create("death", slots=2, slot_size=64) as ring:
+        command = [sys.executable, "-c", _VICTIM, ring.handle.to_text()]
+        with subprocess.Popen(command, pass_fds=ring.handle.fds, stdout=subprocess.PIPE) as victim:
+            assert victim.stdout is not None
+            victim.stdout.readline()
+            killed: list[float] = []
+
+            def kill() -> None:
+                killed.append(time.perf_counter())
+                os.kill(victim.pid, signal.SIGKILL)
+
+            timer = threading.Timer(after_s, kill)
+            timer.start()
+            with ring.consumer() as consumer:
+                try:
+                    consumer.read(timeout=30)
+                except ipc.PeerDied:
+                    return (time.perf_counter() - killed[0]) * 1e3
+    raise RuntimeError("the victim's death was never noticed")

@@ -16,106 +16,87 @@ Sections:
 
 Devices are emulated but for the demo's: they take their time, whatever the batch, and compute nothing, so that what
 is left is the hosts' work. Every variant is a real server with real HTTP streams, beside it llm-serving's data path,
-rebuilt small (scripts/overhead_bench/replaced). Where tokens are chosen greedily all give the same texts, which is
+rebuilt small (scripts/bench/overhead/replaced). Where tokens are chosen greedily all give the same texts, which is
 checked. The client runs on the same CPUs.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import resource
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-from scripts.bench.overhead.client import StreamError
-from scripts.bench.overhead.measure import Say, TextError
-from scripts.bench.overhead.sections import SECTIONS, Options, chosen, default_options, quick_options
-from scripts.bench.overhead.servers import ServerError
-from scripts.bench.overhead.tables import goals_table, header
-from scripts.bench.overhead.variants import VARIANTS
-from scripts.lab.clock import machine_busy_seconds
+from scripts.bench.overhead.report import draw, header, table
+from scripts.bench.overhead.sections import SECTIONS, plan_of
+from scripts.bench.overhead.servers import VARIANTS, choose
+from scripts.lab.arguments import count, counts, parser, positive, say, words, write_json
+from scripts.lab.errors import BenchError
+from scripts.lab.goals import Goal
 from scripts.lab.machine import describe_machine
+from scripts.lab.others import Others
+
+MAX_BATCH = 256
+_FULL = {
+    "batches": (1, 8, 32), "step_ms": 22.5, "seconds": 2.0, "rounds": 5, "ttft_requests": 40, "null_tokens": 500,
+    "idle_s": 10.0, "fast_variants": "ringserve,replaced",
+    "slow_variants": "ringserve,plain,host,plain-host,sampled,replaced",
+}  # fmt: skip
+_QUICK = {
+    "batches": (1, 4), "step_ms": 3.0, "seconds": 0.4, "rounds": 1, "ttft_requests": 3, "null_tokens": 40,
+    "idle_s": 1.0, "fast_variants": "ringserve", "slow_variants": ",".join(VARIANTS),
+}  # fmt: skip
 
 
-def parse() -> tuple[tuple[str, ...], Options, argparse.Namespace]:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--section", default=",".join(SECTIONS), metavar="NAMES", help="default: all")
-    parser.add_argument("--batches", help="numbers of streams at once, of steps, fast and demo; default 1,8,32")
-    parser.add_argument("--seconds", type=float, help="of each variant and batch in each round; default 2")
-    parser.add_argument("--rounds", type=int, help="default 5")
-    names = ", ".join(variant.name for variant in VARIANTS)
-    parser.add_argument("--only", metavar="NAMES", help=f"variants of steps and fast, some of {names}")
-    parser.add_argument("--step-ms", type=float, help="of the device of steps; default 22.5")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of RingServe's"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw where a token's time goes (PNG)")
-    parser.add_argument("--quick", action="store_true", help="short: one round, steps of 3 ms, batches 1 and 4")
-    given = parser.parse_args()
+def parse() -> argparse.Namespace:
+    line = parser(__doc__)
+    line.epilog = "variants:\n" + "\n".join(f"  {name:<13} {variant.meaning}" for name, variant in VARIANTS.items())
+    add, sections = line.add_argument, words("section", SECTIONS)
+    add("--section", type=sections, default=tuple(SECTIONS), metavar="NAMES", help="default: all")
+    add("--batches", type=counts(MAX_BATCH), metavar="N,N", help="of streams, for steps, fast, demo; default 1,8,32")
+    add("--seconds", type=positive, help="of each variant and batch in each round; default 2")
+    add("--rounds", type=count, help="default 5")
+    add("--only", type=choose, metavar="NAMES", help="some variants, of steps and fast")
+    add("--step-ms", type=float, help="of the device of steps; default 22.5")
+    add("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="of RingServe's settings")
+    add("--json", type=Path, metavar="FILE", help="also write the results there")
+    add("--plot", type=Path, metavar="FILE", help="also draw where a token's time goes (PNG)")
+    add("--quick", action="store_true", help="short: one round, steps of 3 ms, batches 1 and 4")
+    given = line.parse_args()
+    for name, value in (_QUICK if given.quick else _FULL).items():
+        if getattr(given, name, None) is None:
+            setattr(given, name, value)
     try:
-        sections = chosen(given.section)
-        options = (quick_options() if given.quick else default_options()).changed(
-            batches=given.batches, seconds=given.seconds, rounds=given.rounds, only=given.only,
-            step_ms=given.step_ms, overrides=given.set,
-        )  # fmt: skip
-        options.check(sections)
+        for section in {"steps", *given.section} & {"steps", "fast", "demo"}:
+            plan_of(section, given)
     except ValueError as error:
-        parser.error(str(error))
-    return sections, options, given
+        line.error(str(error))
+    return given
 
 
 def main() -> int:
-    sections, options, given = parse()
-    began, busy = time.monotonic(), machine_busy_seconds()
+    given = parse()
+    others = Others()
     told: dict[str, Any] = {}
     try:
         with tempfile.TemporaryDirectory(prefix="ringserve-bench-") as directory:
-            for name in sections:
-                told[name] = SECTIONS[name].run(options, Path(directory), _say)
-                print(SECTIONS[name].table(told[name]), end="\n\n", flush=True)
-    except (StreamError, ServerError, TextError, OSError, ValueError) as error:
+            for name in given.section:
+                told[name] = SECTIONS[name](given, Path(directory), say)
+                print(table(told[name]), end="\n\n", flush=True)
+        about = {"load_average": os.getloadavg(), "others_cpu_percent": round(others.percent(), 1)}
+        report = {"machine": describe_machine() | about, "seconds": round(others.wall_s, 1), "quick": given.quick}
+        print(header(report["machine"]))
+        for goal in (goal for section in told.values() for goal in section["goals"]):
+            print(Goal(**{name: value for name, value in goal.items() if name != "met"}).text)
+        write_json(given.json, report | {"sections": told})
+        if given.plot and "steps" in told:
+            draw(told["steps"], given.plot)
+    except (BenchError, OSError, ValueError) as error:
         print(f"bench_overhead: {error}", file=sys.stderr)
         return 1
-    wall = time.monotonic() - began
-    others = machine_busy_seconds() - busy - _own_seconds()
-    machine = describe_machine() | {
-        "load_average": os.getloadavg(),
-        "others_cpu_percent": round(max(0.0, 100 * others / wall), 1),
-    }
-    print(header(machine))
-    print(goals_table([goal for section in told.values() for goal in section["goals"]]))
-    if given.json:
-        report = {"machine": machine, "seconds": round(wall, 1), "quick": given.quick, "sections": told}
-        given.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return _plot(told, given.plot)
-
-
-def _plot(told: dict[str, Any], path: Path | None) -> int:
-    if path is None or "steps" not in told:
-        return 0
-    from scripts.bench.overhead.picture import draw
-
-    try:
-        draw(told["steps"], path)
-    except ImportError:
-        print("bench_overhead: --plot needs matplotlib (extra 'bench')", file=sys.stderr)
-        return 1
     return 0
-
-
-_say: Say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
-
-
-def _own_seconds() -> float:
-    """CPU time of this process and of all that it started, which have ended."""
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 if __name__ == "__main__":

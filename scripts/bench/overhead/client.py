@@ -6,61 +6,46 @@ and looks at the text only when all is over.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import gc
 import json
 import select
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_TIMEOUT_S = 120.0
+from scripts.bench.serving.apis import APIS, Ask, Prompt
+from scripts.lab.errors import BenchError
 
-Prompt = str | list[int]
-"""Token ids where the API takes them: OpenAI's."""
+_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Api:
-    """How a stream is asked for, and how its tokens are told apart."""
+class _Way:
+    """One way to ask for a stream."""
 
-    path: str
-    mark: bytes  # once in every token's line, which is JSON from its first brace on
-    body: Callable[[Prompt, int], dict[str, Any]]  # of a prompt and a number of tokens
-    text: Callable[[Any], str]  # of a line
-
-
-def _llm_serving(prompt: Prompt, tokens: int) -> dict[str, Any]:
-    parameters = {"do_sample": False, "max_new_tokens": tokens, "ignore_eos": True}
-    return {"inputs": prompt, "parameters": parameters, "stream": True}
+    api: str  # of scripts.bench.serving
+    mark: bytes  # once in every token's line
+    ask: Ask
 
 
-def _sampled(prompt: Prompt, tokens: int) -> dict[str, Any]:
-    parameters = {"do_sample": True, "temperature": 0.8, "top_k": 40, "top_p": 0.95, "seed": 1}
-    return {
-        "inputs": prompt,
-        "parameters": parameters | {"max_new_tokens": tokens, "ignore_eos": True},
-        "stream": True,
-    }
-
-
-def _completion(prompt: Prompt, tokens: int) -> dict[str, Any]:
-    options = {"max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True}
-    return {"model": "bench", "prompt": prompt} | options
-
-
-_ROUTE = "/models/llama2/generate_stream"
-APIS: Mapping[str, Api] = MappingProxyType(
+_LLM_SERVING = Ask("", 1, "bench", 0.0, True, {"return_full_text": False})
+_OPENAI = Ask("", 1, "bench", 0.0, True, {"stream_options": {"include_usage": False}})
+_SAMPLED = {"top_k": 40, "top_p": 0.95, "seed": 1, "return_full_text": False}
+WAYS: Mapping[str, _Way] = MappingProxyType(
     {
-        "llm-serving": Api(_ROUTE, b'"event"', _llm_serving, lambda line: str(line["data"]["generated_text"])),
-        "sampled": Api(_ROUTE, b'"event"', _sampled, lambda line: str(line["data"]["generated_text"])),
-        "completions": Api("/v1/completions", b'"text"', _completion, lambda line: str(line["choices"][0]["text"])),
+        "llm-serving": _Way("llm-serving", b'"event"', _LLM_SERVING),
+        "sampled": _Way("llm-serving", b'"event"', Ask("", 1, "bench", 0.8, True, _SAMPLED)),
+        "completions": _Way(
+            "openai", b'"text"', Ask("", 1, "bench", 0.0, True, {"stream_options": {"include_usage": False}})
+        ),
     }
 )
 
@@ -70,7 +55,7 @@ class Question:
     """So many answers at once, each of so many tokens."""
 
     port: int
-    api: str
+    way: str
     streams: int
     tokens: int
     prompt_tokens: int | None = None  # None: a short text, another one for every stream
@@ -84,10 +69,6 @@ class Streams:
     sent_ns: NDArray[np.int64]  # [streams], when each request was sent, on a connection that was there
     times_ns: NDArray[np.int64]  # [streams, tokens], when each token's line was read
     texts: tuple[str, ...]
-
-
-class StreamError(Exception):
-    """A stream ended early, or not at all."""
 
 
 @dataclass(slots=True)
@@ -107,27 +88,25 @@ class _Stream:
 
 
 def serve_client(pipe: Connection) -> None:
-    """Answers a `Question` with `Streams`, or with a StreamError."""
+    """Answers a `Question` with `Streams`, or with a BenchError."""
     pipe.send("ready")
-    while True:
-        try:
+    with contextlib.suppress(EOFError):
+        while True:
             question = pipe.recv()
-        except EOFError:
-            return
-        try:
-            pipe.send(read_streams(question))
-        except (StreamError, OSError) as error:
-            pipe.send(StreamError(str(error)))
+            try:
+                pipe.send(read_streams(question))
+            except (BenchError, OSError) as error:
+                pipe.send(BenchError(str(error)))
 
 
 def read_streams(question: Question) -> Streams:
-    """Ask for all answers at once and read them to their ends. Raises StreamError, OSError."""
-    api = APIS[question.api]
+    """Ask for all answers at once and read them to their ends. Raises BenchError, OSError."""
+    way = WAYS[question.way]
     gc.collect()
     gc.disable()
     opened: list[_Stream] = []
     try:
-        opened.extend(_open(question, api, number) for number in range(question.streams))
+        opened.extend(_open(question, way, number) for number in range(question.streams))
         _read(opened)
     finally:
         gc.enable()
@@ -136,11 +115,11 @@ def read_streams(question: Question) -> Streams:
     for stream in opened:
         if len(stream.times) != question.tokens:
             start = b"".join(stream.parts)[:200]
-            raise StreamError(f"{len(stream.times)} tokens came instead of {question.tokens}: {start!r}")
+            raise BenchError(f"{len(stream.times)} tokens came instead of {question.tokens}: {start!r}")
     return Streams(
         np.array([s.sent_ns for s in opened], np.int64),
         np.array([s.times for s in opened], np.int64),
-        tuple(_text(api, s.parts) for s in opened),
+        tuple(_text(way, s.parts) for s in opened),
     )
 
 
@@ -153,7 +132,7 @@ def _read(opened: list[_Stream]) -> None:
     with poll:
         while by_fd:
             if time.monotonic() > deadline:
-                raise StreamError(f"{len(by_fd)} streams did not end within {_TIMEOUT_S:.0f} s")
+                raise BenchError(f"{len(by_fd)} streams did not end within {_TIMEOUT_S:.0f} s")
             for fd, _ in poll.poll(1.0):
                 part = by_fd[fd].connection.recv(1 << 16)
                 if part:
@@ -163,20 +142,17 @@ def _read(opened: list[_Stream]) -> None:
                     del by_fd[fd]
 
 
-def _open(question: Question, api: Api, number: int) -> _Stream:
-    body = json.dumps(api.body(_prompt(question, number), question.tokens)).encode()
+def _open(question: Question, way: _Way, number: int) -> _Stream:
+    api, ask = APIS[way.api], dataclasses.replace(way.ask, prompt=prompt(number), max_tokens=question.tokens)
+    if question.prompt_tokens is not None:
+        ask = dataclasses.replace(ask, prompt=_ids(number, question.prompt_tokens))
+    body = json.dumps(api.body(ask)).encode()
     head = f"POST {api.path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     connection = socket.create_connection(("127.0.0.1", question.port), timeout=_TIMEOUT_S)
     time.sleep(question.settle_s)
     sent_ns = time.monotonic_ns()
     connection.sendall(head.encode() + body)
-    return _Stream(connection, api.mark, sent_ns, [], [])
-
-
-def _prompt(question: Question, number: int) -> Prompt:
-    if question.prompt_tokens is None:
-        return prompt(number)
-    return [300 + (number + i) % 1000 for i in range(question.prompt_tokens)]
+    return _Stream(connection, way.mark, sent_ns, [], [])
 
 
 def prompt(number: int) -> str:
@@ -184,7 +160,11 @@ def prompt(number: int) -> str:
     return f"{number}: what does a ring buffer hold?"
 
 
-def _text(api: Api, parts: list[bytes]) -> str:
+def _ids(number: int, tokens: int) -> Prompt:
+    return [300 + (number + i) % 1000 for i in range(tokens)]
+
+
+def _text(way: _Way, parts: list[bytes]) -> str:
     """The generated text. Lines of HTTP's chunks hold no mark."""
-    lines = (line for line in b"".join(parts).split(b"\n") if api.mark in line)
-    return "".join(api.text(json.loads(line[line.index(b"{") :])) for line in lines)
+    lines = (line for line in b"".join(parts).split(b"\n") if way.mark in line)
+    return "".join(APIS[way.api].read(line).text for line in lines)

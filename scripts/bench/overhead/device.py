@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from model.demo import DEMO_DIR
 from model.emulated import EmulatedRunner, EmulatedSettings
-from model.runner import Bucket, Runner, StepInputs
+from model.runner import Runner
 from pipeline.config import Configuration, load_configuration
 from pipeline.runtime.engines import make_runner
 from scripts.lab.paths import ROOT
+from scripts.lab.steps import step_inputs
 
-BLOCK_SIZE = 16
+_BLOCK_SIZE = 16
 PROMPT_ROOM = 64  # tokens that a prompt of the benchmark has at most
-BARE_CONTEXT = 100  # tokens; an emulated device's time does not depend on it, the demo model's hardly
+_BARE_CONTEXT = 101  # tokens; an emulated device's time does not depend on it, the demo model's hardly
 
 _COMMON = """
 model_config:
@@ -77,8 +78,8 @@ class Device:
             max_length=self.max_length,
             rows=rows,
             model=model,
-            blocks=1 + max(self.max_length, rows * tokens) // BLOCK_SIZE,
-            block_size=BLOCK_SIZE,
+            blocks=1 + max(self.max_length, rows * tokens) // _BLOCK_SIZE,
+            block_size=_BLOCK_SIZE,
             queue=2 * rows,
             pipeline=pipeline,
         )
@@ -112,9 +113,7 @@ def bare_steps(runner: Runner, rows: int, steps: int, *, greedy: bool) -> NDArra
     """Drives the runner with nothing around it."""
     step = _step(runner, rows, greedy=greedy)
     ends = np.zeros(steps + 1, np.int64)
-    step()
-    ends[0] = time.monotonic_ns()
-    for number in range(1, steps + 1):
+    for number in range(steps + 1):
         step()
         ends[number] = time.monotonic_ns()
     return np.diff(ends)
@@ -122,24 +121,9 @@ def bare_steps(runner: Runner, rows: int, steps: int, *, greedy: bool) -> NDArra
 
 def _step(runner: Runner, rows: int, *, greedy: bool) -> Callable[[], None]:
     bucket = next(shape for shape in runner.facts.buckets if shape.rows >= rows)
-    binding = runner.bind(_decode_inputs(runner, bucket, rows))
+    binding = runner.bind(step_inputs(runner.facts, bucket, _BARE_CONTEXT, rows))
     if greedy:
         tokens, logprobs = np.zeros(bucket.rows, np.int32), np.zeros(bucket.rows, np.float32)
         return lambda: runner.step_greedy(binding, tokens, logprobs)
     logits = np.zeros((bucket.rows, runner.facts.vocab_size), np.float32)
     return lambda: runner.step(binding, logits)
-
-
-def _decode_inputs(runner: Runner, bucket: Bucket, rows: int) -> StepInputs:
-    """One new token in each of the first rows; the rest of the bucket is padding."""
-    block, offset = divmod(BARE_CONTEXT, BLOCK_SIZE)
-    tables = np.zeros((bucket.rows, runner.facts.block_table_width), np.int32)
-    tables[:rows, : block + 1] = np.arange(1, 1 + rows * (block + 1), dtype=np.int32).reshape(rows, block + 1)
-    live = (np.arange(bucket.rows) < rows).astype(np.int32)
-    tokens = np.zeros(bucket.tokens, np.int32)
-    tokens[:rows] = 300
-    positions, slots = np.zeros_like(tokens), np.full_like(tokens, -1)
-    positions[:rows] = BARE_CONTEXT
-    slots[:rows] = tables[:rows, block] * np.int32(BLOCK_SIZE) + np.int32(offset)
-    gather = np.where(live, np.arange(bucket.rows), 0).astype(np.int32)
-    return StepInputs(tokens, positions, slots, live * np.int32(BARE_CONTEXT + 1), live, gather, tables)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from scripts.bench.overhead.measure import Cell, Plan, Results
-from scripts.bench.overhead.stamps import Part
-from scripts.bench.overhead.variants import DEFAULT, REPLACED
+from scripts.bench.overhead.servers import DEFAULT, REPLACED
+from scripts.lab.goals import Goal
+
+Row = dict[str, Any]
 
 GOALS_MS = {22.5: {1: 0.15, 32: 0.5}, 5.0: {1: 0.25, 32: 0.8}}
 """Host overhead per step, median, by device and batch."""
@@ -19,86 +21,41 @@ RATIO_GOAL = 25.0  # times less than the replaced path
 ROW_GOAL_US = 10.0  # for each further row
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Of one variant at one batch: medians over rounds of each round's figure."""
-
-    variant: str
-    batch: int
-    rounds: int
-    tokens: int
-    itl_p50_ms: float
-    itl_p99_ms: float
-    bare_p50_ms: float
-    bare_p99_ms: float
-    overhead_p50_ms: float
-    overhead_p99_ms: float  # 99th percentile of the inter-token latency, less the median of the bare step
-    overhead_mean_ms: float
-    late_us: float | None  # how much longer the device takes beside a server than alone, mean
-    residual_us: float | None  # time between tokens that the stamps do not explain, mean
-    ratio_to_replaced: float | None  # replaced path's overhead over this one's
-    cpu_percent: dict[str, float]
-    cpu_us_per_token: dict[str, float]
-    parts: dict[str, Part]
+def figures(results: Results, plan: Plan) -> list[Row]:
+    """Of each variant at each batch: medians over rounds of each round's figure."""
+    rows = [_figures(variant.name, batch, results) for variant in plan.variants for batch in plan.batches]
+    replaced = {row["batch"]: row["overhead_p50_ms"] for row in rows if row["variant"] == REPLACED}
+    for row in rows:
+        if row["batch"] in replaced and row["overhead_p50_ms"] > 0:
+            row["ratio_to_replaced"] = round(replaced[row["batch"]] / row["overhead_p50_ms"], 4)
+    return rows
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
-    what: str
-    measured: float
-    goal: float
-    unit: str
-    at_least: bool = False
-
-    @property
-    def met(self) -> bool:
-        return self.measured >= self.goal if self.at_least else self.measured <= self.goal
-
-    def told(self) -> dict[str, Any]:
-        return asdict(self) | {"met": self.met}
-
-
-def figures(results: Results, plan: Plan) -> list[Figures]:
-    every = [_figures(variant.name, batch, results) for variant in plan.variants for batch in plan.batches]
-    replaced = {row.batch: row.overhead_p50_ms for row in every if row.variant == REPLACED}
-    return [_with_ratio(row, replaced.get(row.batch)) for row in every]
-
-
-def _figures(variant: str, batch: int, results: Results) -> Figures:
-    cells = results.cells[variant, batch]
+def _figures(variant: str, batch: int, results: Results) -> Row:
+    cells = results[variant, batch]
     itl = np.array([(*np.percentile(cell.itl_ms, [50, 99]), cell.itl_ms.mean()) for cell in cells])
     bare = np.array([(*np.percentile(cell.bare_ms, [50, 99]), cell.bare_ms.mean()) for cell in cells])
-    over = itl - bare[:, [0, 0, 2]]
-    late = [_late_us(cell) for cell in cells]
-    (itl50, itl99, _), (over50, over99, over_mean) = np.median(itl, axis=0), np.median(over, axis=0)
-    bare50, bare99, _ = np.median(bare, axis=0)
-    return Figures(
-        variant=variant,
-        batch=batch,
-        rounds=len(cells),
-        tokens=sum(cell.itl_ms.size for cell in cells),
-        itl_p50_ms=_round(itl50),
-        itl_p99_ms=_round(itl99),
-        bare_p50_ms=_round(bare50),
-        bare_p99_ms=_round(bare99),
-        overhead_p50_ms=_round(over50),
-        overhead_p99_ms=_round(over99),
-        overhead_mean_ms=_round(over_mean),
-        late_us=_median(late),
-        residual_us=_median([cell.residual_us for cell in cells]),
-        ratio_to_replaced=None,
-        cpu_percent=_medians([cell.cpu_percent for cell in cells]),
-        cpu_us_per_token=_medians([cell.cpu_us for cell in cells]),
-        parts=_parts([cell.parts for cell in cells]),
-    )
+    over = itl - bare[:, [0, 0, 2]]  # the 99th percentile, too, less the median of the bare step
+    names = [f"{what}_{which}_ms" for what in ("itl", "bare", "overhead") for which in ("p50", "p99")]
+    times = np.median(np.hstack([itl[:, :2], bare[:, :2], over]), axis=0)
+    return {
+        "variant": variant,
+        "batch": batch,
+        "rounds": len(cells),
+        "tokens": sum(cell.itl_ms.size for cell in cells),
+        **dict(zip([*names, "overhead_mean_ms"], times.round(4).tolist(), strict=True)),
+        "late_us": _median([_late_us(cell) for cell in cells]),
+        "residual_us": _median([cell.residual_us for cell in cells]),
+        "ratio_to_replaced": None,  # the replaced path's overhead over this one's
+        "cpu_percent": medians([cell.cpu_percent for cell in cells]),
+        "cpu_us_per_token": medians([cell.cpu_us for cell in cells]),
+        "parts": _parts(cells),
+    }
 
 
 def _late_us(cell: Cell) -> float | None:
+    """How much longer the device takes beside a server than alone, mean."""
     return cell.parts["device"].mean_us - 1e3 * float(cell.bare_ms.mean()) if cell.parts else None
-
-
-def _round(value: float | np.floating[Any]) -> float:
-    return round(float(value), 4)
 
 
 def _median(values: Sequence[float | None]) -> float | None:
@@ -106,41 +63,30 @@ def _median(values: Sequence[float | None]) -> float | None:
     return round(float(np.median(known)), 1) if known else None
 
 
-def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:
-    return {name: round(float(np.median([values[name] for values in rounds])), 2) for name in rounds[0]}
+def medians(rounds: list[dict[str, float]], digits: int = 2) -> dict[str, float]:
+    return {name: round(float(np.median([values[name] for values in rounds])), digits) for name in rounds[0]}
 
 
-def _parts(rounds: list[dict[str, Part]]) -> dict[str, Part]:
-    names = set.intersection(*(set(parts) for parts in rounds))
-    every = {name: np.array([list(asdict(parts[name]).values()) for parts in rounds]) for name in sorted(names)}
-    return {name: Part(*np.round(np.median(values, axis=0), 2).tolist()) for name, values in every.items()}
+def _parts(cells: list[Cell]) -> dict[str, dict[str, float]]:
+    names = set.intersection(*(set(cell.parts) for cell in cells))
+    return {name: medians([asdict(cell.parts[name]) for cell in cells]) for name in sorted(names)}
 
 
-def _with_ratio(row: Figures, replaced_ms: float | None) -> Figures:
-    if replaced_ms is None or row.overhead_p50_ms <= 0:
-        return row
-    return Figures(
-        **{name: getattr(row, name) for name in row.__slots__}
-        | {"ratio_to_replaced": _round(replaced_ms / row.overhead_p50_ms)}
-    )
-
-
-def goals(rows: list[Figures], step_ms: float | None) -> list[Goal]:
+def goals(rows: list[Row], step_ms: float | None) -> list[Goal]:
     """Of the default configuration on a device that goals are set for."""
-    own = {row.batch: row for row in rows if row.variant == DEFAULT}
+    own = {row["batch"]: row for row in rows if row["variant"] == DEFAULT}
     wanted = GOALS_MS.get(step_ms or 0.0, {})
     judged = []
-    for batch, goal in wanted.items():
-        if batch in own:
-            row = own[batch]
-            judged.append(Goal(f"overhead at batch {batch}, median", row.overhead_p50_ms, goal, "ms"))
-            if step_ms == max(GOALS_MS) and row.overhead_p50_ms > 0:
-                times = _round(row.overhead_p99_ms / row.overhead_p50_ms)
-                judged.append(Goal(f"p99 of it over its median at batch {batch}", times, P99_GOAL, "x"))
-            if row.ratio_to_replaced is not None:
-                what = f"times less than the replaced path at batch {batch}"
-                judged.append(Goal(what, row.ratio_to_replaced, RATIO_GOAL, "x", at_least=True))
+    for batch in [batch for batch in wanted if batch in own]:
+        over, ratio = own[batch]["overhead_p50_ms"], own[batch]["ratio_to_replaced"]
+        judged.append(Goal(f"overhead at batch {batch}, median", over, wanted[batch], "ms"))
+        if step_ms == max(GOALS_MS) and over > 0:
+            times = round(own[batch]["overhead_p99_ms"] / over, 4)
+            judged.append(Goal(f"p99 of it over its median at batch {batch}", times, P99_GOAL, "x"))
+        if ratio is not None:
+            what = f"times less than the replaced path at batch {batch}"
+            judged.append(Goal(what, ratio, RATIO_GOAL, "x", at_least=True))
     if wanted and {1, 32} <= own.keys():
-        each = 1e3 * (own[32].overhead_p50_ms - own[1].overhead_p50_ms) / 31
+        each = 1e3 * (own[32]["overhead_p50_ms"] - own[1]["overhead_p50_ms"]) / 31
         judged.append(Goal("each further row", round(each, 2), ROW_GOAL_US, "us"))
     return judged

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.bench.overhead.client import Question, StreamError, Streams, serve_client
+from scripts.bench.overhead.client import Question, Streams, serve_client
 from scripts.bench.overhead.device import PROMPT_ROOM, Device, serve_bare_steps
-from scripts.bench.overhead.servers import Server, started
+from scripts.bench.overhead.servers import Server, Variant, started
 from scripts.bench.overhead.stamps import BETWEEN, Part, Stamps, read_stamps
-from scripts.bench.overhead.variants import Variant
 from scripts.bench.overhead.workers import ask, worker
+from scripts.lab.arguments import Say
+from scripts.lab.errors import BenchError
 
-MAX_BATCH = 256
 SETTLING = 5  # tokens after the last stream has begun that do not count
 _BARE_STEPS = 20  # of which the length of a cell is reckoned
 Float64 = NDArray[np.float64]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +35,6 @@ class Plan:
     variants: tuple[Variant, ...]
     overrides: tuple[str, ...] = ()  # of RingServe's configuration, in every variant of it
     prompt_tokens: int | None = None
-
-    def check(self) -> None:
-        """Raises ValueError for what can't be measured."""
-        if not self.batches or min(self.batches) < 1 or max(self.batches) > MAX_BATCH:
-            raise ValueError(f"--batches: numbers from 1 to {MAX_BATCH} expected, separated by commas")
-        if self.seconds <= 0 or self.rounds < 1:
-            raise ValueError("--seconds must be above 0, --rounds at least 1")
-        if self.device.step_ms is not None:
-            self.tokens(self.device.step_ms)
 
     def tokens(self, step_ms: float) -> int:
         """Of each stream; the streams of a cell begin one after another, a step or more apart in the worst case.
@@ -70,78 +61,53 @@ class Cell:
     texts: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class Results:
-    """Cells by (variant, batch), one per round."""
-
-    cells: dict[tuple[str, int], list[Cell]] = field(default_factory=dict)
-
-    def add(self, variant: str, batch: int, cell: Cell) -> None:
-        self.cells.setdefault((variant, batch), []).append(cell)
-
-
-class TextError(Exception):
-    """Two variants gave different texts for the same prompts: one of them is wrong."""
+Results = dict[tuple[str, int], list[Cell]]
+"""By variant and batch, one cell per round."""
 
 
 def measure(plan: Plan, directory: Path, say: Say) -> Results:
-    """Raises StreamError, ServerError, TextError, ValueError."""
+    """Raises BenchError, ValueError."""
     rows = max(plan.batches)
     file = plan.device.write(directory / "server.yaml", rows)
-    results = Results()
+    results: Results = defaultdict(list)
     with worker(serve_client) as client, worker(serve_bare_steps, file) as bare:
         for number in range(plan.rounds):
-            order = plan.variants if number % 2 == 0 else plan.variants[::-1]
-            for variant in order:
+            for variant in plan.variants if number % 2 == 0 else plan.variants[::-1]:
                 say(f"{plan.device.name}: round {number + 1} of {plan.rounds}: {variant.name}")
                 with started(variant, file, plan.batches, plan.overrides) as server:
                     for batch in plan.batches:
-                        results.add(variant.name, batch, Cells(plan, variant, server, client, bare).run(batch))
-            _compare_round(results, plan)
+                        cell = run_cell(plan, variant, server, client, bare, batch)
+                        results[variant.name, batch].append(cell)
+            greedy = [variant.name for variant in plan.variants if variant.greedy]
+            for batch in plan.batches:
+                compare_texts({name: results[name, batch][-1].texts for name in greedy}, batch)
     return results
 
 
-@dataclass(frozen=True, slots=True)
-class Cells:
-    """One variant's server, and what is needed to measure it."""
-
-    plan: Plan
-    variant: Variant
-    server: Server
-    client: Connection
-    bare: Connection
-
-    def run(self, batch: int) -> Cell:
-        """The bare device half before, half after the streams, so that a drift of the machine is in both."""
-        ask(self.client, Question(self.server.port, self.variant.api, batch, 4))  # warms everybody up
-        before: NDArray[np.int64] = ask(self.bare, (batch, _BARE_STEPS, self.variant.token_ids))
-        step_ms = float(np.median(before)) / 1e6
-        half = max(0, int(self.plan.seconds * 1000 / step_ms / 6) - _BARE_STEPS)
-        if half:
-            before = np.concatenate([before, ask(self.bare, (batch, half, self.variant.token_ids))])
-        tokens, cpu = self.plan.tokens(step_ms), self.server.cpu_s()
-        streams, stamps = self._streams(
-            Question(self.server.port, self.variant.api, batch, tokens, self.plan.prompt_tokens)
-        )
-        used = {stage: seconds - cpu[stage] for stage, seconds in self.server.cpu_s().items()}
-        after = ask(self.bare, (batch, len(before), self.variant.token_ids))
-        wall = float(streams.times_ns.max() - streams.times_ns.min()) / 1e9
-        return Cell(
-            itl_ms=inter_token_ms(streams.times_ns),
-            bare_ms=np.concatenate([before, after]) / 1e6,
-            cpu_percent={stage: 100 * seconds / wall for stage, seconds in used.items()},
-            cpu_us={stage: 1e6 * seconds / (batch * tokens) for stage, seconds in used.items()},
-            parts=stamps.parts if stamps else {},
-            residual_us=_residual_us(streams.times_ns, stamps) if stamps else None,
-            texts=streams.texts,
-        )
-
-    def _streams(self, question: Question) -> tuple[Streams, Stamps | None]:
-        if self.variant.replaced:
-            return ask(self.client, question), None
-        with self.server.traced(0.9 * self.plan.seconds) as events:
-            streams = ask(self.client, question)
-        return streams, read_stamps(events, question.streams)
+def run_cell(plan: Plan, variant: Variant, server: Server, client: Connection, bare: Connection, batch: int) -> Cell:
+    """The bare device half before, half after the streams, so that a drift of the machine is in both."""
+    ask(client, Question(server.port, variant.api, batch, 4))  # warms everybody up
+    before: NDArray[np.int64] = ask(bare, (batch, _BARE_STEPS, variant.token_ids))
+    step_ms = float(np.median(before)) / 1e6
+    half = max(0, int(plan.seconds * 1000 / step_ms / 6) - _BARE_STEPS)
+    if half:
+        before = np.concatenate([before, ask(bare, (batch, half, variant.token_ids))])
+    tokens, cpu = plan.tokens(step_ms), server.cpu_s()
+    with server.traced(0.9 * plan.seconds) as events:
+        streams: Streams = ask(client, Question(server.port, variant.api, batch, tokens, plan.prompt_tokens))
+    used = {stage: seconds - cpu[stage] for stage, seconds in server.cpu_s().items()}
+    stamps = read_stamps(events, batch)
+    after = ask(bare, (batch, len(before), variant.token_ids))
+    wall = float(streams.times_ns.max() - streams.times_ns.min()) / 1e9
+    return Cell(
+        itl_ms=inter_token_ms(streams.times_ns),
+        bare_ms=np.concatenate([before, after]) / 1e6,
+        cpu_percent={stage: 100 * seconds / wall for stage, seconds in used.items()},
+        cpu_us={stage: 1e6 * seconds / (batch * tokens) for stage, seconds in used.items()},
+        parts=stamps.parts if stamps else {},
+        residual_us=_residual_us(streams.times_ns, stamps) if stamps else None,
+        texts=streams.texts,
+    )
 
 
 def _residual_us(times_ns: NDArray[np.int64], stamps: Stamps) -> float:
@@ -159,20 +125,14 @@ def inter_token_ms(times_ns: NDArray[np.int64]) -> Float64:
     inside = (times_ns[:, :-1] >= begin) & (times_ns[:, 1:] <= end)
     chosen: Float64 = gaps[inside] / 1e6
     if not chosen.size:
-        raise StreamError("the streams did not overlap: --seconds is too short for this batch")
+        raise BenchError("the streams did not overlap: --seconds is too short for this batch")
     return chosen
 
 
-def _compare_round(results: Results, plan: Plan) -> None:
-    names = [variant.name for variant in plan.variants if variant.greedy]
-    for batch in plan.batches:
-        compare_texts({name: results.cells[name, batch][-1].texts for name in names}, batch)
-
-
 def compare_texts(texts: dict[str, Sequence[str]], batch: int) -> None:
-    """All variants were asked for the same; one whose cell was longer said more. Raises TextError."""
+    """All variants were asked for the same; one whose cell was longer said more. Raises BenchError."""
     for name, text in texts.items():
         reference = next(iter(texts))
         pairs = zip(text, texts[reference], strict=True)
         if not all(mine.startswith(theirs) or theirs.startswith(mine) for mine, theirs in pairs):
-            raise TextError(f"{name} and {reference} gave different texts at batch {batch}")
+            raise BenchError(f"{name} and {reference} gave different texts at batch {batch}")

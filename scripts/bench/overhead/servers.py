@@ -1,31 +1,55 @@
-"""The servers: RingServe as users start it, and what it replaces. Both run until their context ends."""
+"""What is compared, and its servers: RingServe as users start it, or what it replaces."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import multiprocessing
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
 
 from scripts.bench.overhead.replaced.server import serve_replaced
-from scripts.bench.overhead.variants import Variant
+from scripts.lab.arguments import named
 from scripts.lab.clock import cpu_seconds
+from scripts.lab.errors import BenchError
+from scripts.lab.server import launched
 
-START_TIMEOUT_S = 120.0
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    name: str
+    meaning: str
+    api: str = "llm-serving"
+    overrides: tuple[str, ...] = ()  # of RingServe's configuration
+    token_ids: bool = False  # the device gives token ids instead of logits
+    greedy: bool = True  # texts can be compared with those of the others
+    replaced: bool = False  # the data path of llm-serving instead
 
 
-class ServerError(Exception):
-    """A server did not start."""
+_PLAIN, _LOGITS = "pipeline.overlap=false", "pipeline.greedy_on_device=false"
+_ALL = (
+    Variant("ringserve", "llm-serving's API, greedy; configured by default", token_ids=True),
+    Variant("plain", "the same without overlap", overrides=(_PLAIN,), token_ids=True),
+    Variant("host", "all logits to the host", overrides=(_LOGITS,)),
+    Variant("plain-host", "all logits to the host, without overlap", overrides=(_PLAIN, _LOGITS)),
+    Variant("completions", "OpenAI's API, greedy", "completions", token_ids=True),
+    Variant("sampled", "temperature 0.8, top_k 40, top_p 0.95", "sampled", greedy=False),
+    Variant("replaced", "llm-serving's data path: text over TCP, nine segments, lists; greedy", replaced=True),
+)
+VARIANTS: Mapping[str, Variant] = MappingProxyType({variant.name: variant for variant in _ALL})
+REPLACED, DEFAULT = "replaced", "ringserve"
+
+choose = named("variant", VARIANTS)
+
+
+_START_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +66,16 @@ class Server:
 
     @contextlib.contextmanager
     def traced(self, seconds: float) -> Iterator[list[dict[str, Any]]]:
-        """The events of the coming seconds; they are there when the context has ended. RingServe only."""
+        """The events of the coming seconds; they are there when the context has ended. The replaced path has none."""
         events: list[dict[str, Any]] = []
         thread = threading.Thread(target=self._trace, args=(seconds, events))
-        thread.start()
+        if "launcher" in self.pids:
+            thread.start()
         try:
             yield events
         finally:
-            thread.join()
+            if thread.ident:
+                thread.join()
 
     def _trace(self, seconds: float, events: list[dict[str, Any]]) -> None:
         url = f"http://127.0.0.1:{self.port}/debug/trace?seconds={seconds:.3f}"
@@ -61,7 +87,7 @@ class Server:
 def started(
     variant: Variant, file: Path, batches: tuple[int, ...], overrides: Sequence[str] = ()
 ) -> Iterator[Server]:
-    """Raises ServerError."""
+    """Raises BenchError."""
     context = _replaced(file, batches) if variant.replaced else ringserve(file, (*variant.overrides, *overrides))
     with context as server:
         yield server
@@ -69,36 +95,10 @@ def started(
 
 @contextlib.contextmanager
 def ringserve(file: Path, overrides: Sequence[str] = ()) -> Iterator[Server]:
-    """As a user starts it. Raises ServerError."""
-    sets = [word for override in overrides for word in ("--set", override)]
-    command = [sys.executable, "-m", "pipeline.launch", "--config", str(file), *sets]
-    with file.with_suffix(".log").open("w+", encoding="utf-8") as log:
-        began = time.monotonic()
-        process = subprocess.Popen(command, stderr=log, start_new_session=True)
-        try:
-            port = _port(process, log)
-            yield Server(port, {"launcher": process.pid, **_stages(process.pid)}, time.monotonic() - began)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(40)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
-def _port(process: subprocess.Popen[bytes], log: IO[str]) -> int:
-    """What the launcher says when it listens."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while process.poll() is None and time.monotonic() < deadline:
-        log.seek(0)
-        said = log.read()
-        if "try: curl" in said:
-            address = next(line for line in said.splitlines() if "listening on" in line)
-            return int(address.rsplit(":", 1)[1])
-        time.sleep(0.02)
-    log.seek(0)
-    raise ServerError(f"RingServe did not start:\n{log.read()}")
+    """As a user starts it. Raises BenchError."""
+    with launched(file, overrides, file.with_suffix(".log")) as running:
+        pids = {"launcher": running.pid, **_stages(running.pid)}
+        yield Server(urlsplit(running.base_url).port or 0, pids, running.ready_s)
 
 
 def _stages(launcher: int) -> dict[str, int]:
@@ -117,13 +117,13 @@ def _replaced(file: Path, batches: tuple[int, ...]) -> Iterator[Server]:
     process.start()
     there.close()
     try:
-        if not here.poll(START_TIMEOUT_S):
-            raise ServerError("the replaced data path did not start")
+        if not here.poll(_START_TIMEOUT_S):
+            raise BenchError("the replaced data path did not start")
         port, agent = here.recv()
         assert process.pid is not None
         yield Server(port, {"server": process.pid, "agent": agent}, time.monotonic() - began)
     except EOFError as error:
-        raise ServerError("the replaced data path ended while it started") from error
+        raise BenchError("the replaced data path ended while it started") from error
     finally:
         process.terminate()
         process.join(20)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float64 = NDArray[np.float64]
+Step = dict[str, tuple[float, float]]
+"""Begin and duration in µs, by name."""
 
 BETWEEN = ("wait", "launch", "device")
 """What lies between two tokens; the sum of the means is the mean time between two tokens."""
@@ -41,42 +41,27 @@ class Stamps:
 
 def read_stamps(events: list[dict[str, Any]], batch: int) -> Stamps | None:
     """Of pure decode steps of `batch` rows that follow such a step. None if there are none."""
-    steps = {step: parts for step, parts in _by_step(events, batch).items() if parts.keys() >= {"launch", "device"}}
-    followers = [(steps[step - 1], parts) for step, parts in steps.items() if step - 1 in steps]
-    if not followers:
-        return None
-    columns = {name: _durations(name, [parts for _, parts in followers]) for name in (*BETWEEN[1:], *AFTERWARDS)}
-    computed = np.array([sum(before["device"]) for before, _ in followers])
-    columns["wait"] = np.array([parts["launch"][0] for _, parts in followers]) - computed
-    columns["feedback"] = _feedback(followers)
-    parts = {name: _part(values) for name, values in columns.items() if values.size}
-    return Stamps(parts, int(1e3 * computed.min()), int(1e3 * max(sum(step["device"]) for _, step in followers)))
-
-
-def _by_step(events: list[dict[str, Any]], batch: int) -> dict[int, dict[str, tuple[float, float]]]:
-    """Begin and duration in µs, by step and name."""
-    steps: dict[int, dict[str, tuple[float, float]]] = {}
+    steps: dict[int, Step] = {}
     for event in events:
         args = event.get("args", {})
         if args.get("decode_rows") == args.get("tokens") == batch:
             steps.setdefault(args["step"], {})[event["name"]] = event["ts"], event["dur"]
-    return steps
-
-
-def _durations(name: str, steps: list[dict[str, tuple[float, float]]]) -> Float64:
-    return np.array([parts[name][1] for parts in steps if name in parts])
-
-
-def _feedback(followers: list[tuple[dict[str, tuple[float, float]], dict[str, tuple[float, float]]]]) -> Float64:
-    """From the tokens to the start of the next step, where inference had to wait for them."""
-    both = [(before, parts) for before, parts in followers if "sample" in before]
-    chosen, launched = (
-        np.array([sum(pair[which][name]) for pair in both]) for which, name in ((0, "sample"), (1, "launch"))
+    steps = {number: step for number, step in steps.items() if step.keys() >= {"launch", "device"}}
+    pairs = [(steps[number - 1], step) for number, step in steps.items() if number - 1 in steps]
+    if not pairs:
+        return None
+    times = {name: [step[name][1] for _, step in pairs if name in step] for name in (*BETWEEN[1:], *AFTERWARDS)}
+    times["wait"] = [step["launch"][0] - sum(before["device"]) for before, step in pairs]
+    # From the tokens to the start of the next step, where inference had to wait for them
+    times["feedback"] = [
+        max(0.0, sum(step["launch"]) - sum(before["sample"])) for before, step in pairs if "sample" in before
+    ]
+    parts = {}
+    for name, values in times.items():
+        if values:
+            parts[name] = Part(*np.round([np.mean(values), *np.percentile(values, [50, 99])], 2).tolist())
+    begin_us, end_us = (
+        min(sum(before["device"]) for before, _ in pairs),
+        max(sum(step["device"]) for _, step in pairs),
     )
-    waited: Float64 = np.maximum(launched - chosen, 0.0)
-    return waited
-
-
-def _part(values: Float64) -> Part:
-    p50, p99 = np.percentile(values, [50, 99])
-    return Part(round(float(values.mean()), 2), round(float(p50), 2), round(float(p99), 2))
+    return Stamps(parts, int(1e3 * begin_us), int(1e3 * end_us))

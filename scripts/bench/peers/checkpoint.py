@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,7 @@ def make_checkpoint(folder: Path, size: Size, seed: int = 0) -> Path:
 
 
 def _config(size: Size) -> dict[str, Any]:
-    own = {name: getattr(size, name) for name in size.__slots__}
-    return own | {
+    return asdict(size) | {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "head_dim": size.head_dim,

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scripts.lab.arguments import named
+
 HERE = Path(__file__).parent
 SEQUENCES, CONTEXT = 8, 1024
 
@@ -163,12 +165,4 @@ PEERS = (
 )
 
 
-def choose(names: str | None) -> tuple[Peer, ...]:
-    """All, or those that are named, separated by commas. Raises ValueError for an unknown one."""
-    if names is None:
-        return PEERS
-    known = {peer.name.lower(): peer for peer in PEERS}
-    wanted = [name.strip().lower() for name in names.split(",")]
-    if unknown := [name for name in wanted if name not in known]:
-        raise ValueError(f"unknown peer {unknown[0]!r}; there are {', '.join(known)}")
-    return tuple(known[name] for name in wanted)
+choose = named("peer", {peer.name.lower(): peer for peer in PEERS})

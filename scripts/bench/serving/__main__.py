@@ -13,13 +13,13 @@ device's, and so the host's work counts so many times.
 
 from __future__ import annotations
 
-import json
+import argparse
 import sys
 
-from scripts.bench.serving.options import Options, parse
-from scripts.bench.serving.plot import plot
-from scripts.bench.serving.report import table
+from scripts.bench.serving.options import parse
+from scripts.bench.serving.report import plot, table
 from scripts.bench.serving.session import Result, run_session
+from scripts.lab.arguments import write_json
 from scripts.lab.errors import BenchError
 from scripts.lab.processes import exit_when_told
 from scripts.tools.check_logits import UnreadableError, check
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     exit_when_told()
     try:
         result = run_session(options)
-        print(table(options, result.told, result.metrics))
+        print(table(options, result.told))
         _write(options, result)
         same = _compare_logits(options)
     except (BenchError, UnreadableError) as error:
@@ -42,12 +42,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if same and not _tell_failures(result) else 1
 
 
-def _write(options: Options, result: Result) -> None:
-    if options.json:
-        try:
-            options.json.write_text(json.dumps(result.told, indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise BenchError(f"--json {options.json}: {error.strerror}") from error
+def _write(options: argparse.Namespace, result: Result) -> None:
+    try:
+        write_json(options.json, result.told)
+    except OSError as error:
+        raise BenchError(f"--json {options.json}: {error.strerror}") from error
     if options.plot:
         plot(result.told, result.answers, options.plot)
 
@@ -61,7 +60,7 @@ def _tell_failures(result: Result) -> bool:
     return bool(failures)
 
 
-def _compare_logits(options: Options) -> bool:
+def _compare_logits(options: argparse.Namespace) -> bool:
     """Task 2: against the logits of another run, as scripts/tools/check_logits.py does it. Raises UnreadableError."""
     if options.base_logits is None or options.save_logits is None:
         return True

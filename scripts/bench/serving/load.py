@@ -13,9 +13,6 @@ import uvloop
 
 from scripts.lab.http import Client, Reply
 
-Progress = Callable[[], object]
-"""Called when a request has ended."""
-
 
 @dataclass(frozen=True, slots=True)
 class Planned:
@@ -52,57 +49,43 @@ def run_load(
     *,
     max_concurrency: int | None = None,
     timeout_s: float = 3600.0,
-    progress: Progress = lambda: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> Run:
-    """`arrivals_s[i]` is when request `i` starts; later, where `max_concurrency` others are under way then."""
-    return uvloop.run(_Load(client, max_concurrency, timeout_s, progress).run(requests, arrivals_s))
+    """`arrivals_s[i]` is when request `i` starts; later, where `max_concurrency` others are under way then.
+    `progress` is called when a request has ended."""
 
-
-class _Load:
-    def __init__(self, client: Client, limit: int | None, timeout_s: float, progress: Progress) -> None:
-        self._client, self._timeout_s, self._progress = client, timeout_s, progress
-        self._free = asyncio.Semaphore(limit) if limit else None
-        self._began_ns = 0
-
-    async def run(self, requests: Sequence[Planned], arrivals_s: Sequence[float]) -> Run:
+    async def run() -> Run:
+        free = asyncio.Semaphore(max_concurrency or len(requests) or 1)
         tasks: list[asyncio.Task[Outcome]] = []
         with _without_collector():
-            cpu_s, self._began_ns = time.process_time(), time.monotonic_ns()
+            cpu_s, began_ns = time.process_time(), time.monotonic_ns()
             for planned, due_s in zip(requests, arrivals_s, strict=True):
-                await self._until(due_s)
-                tasks.append(asyncio.create_task(self._serve(planned, due_s)))
+                while (early_s := due_s - (time.monotonic_ns() - began_ns) / 1e9) > 0:  # uvloop wakes up early
+                    await asyncio.sleep(early_s)
+                tasks.append(asyncio.create_task(serve(planned, due_s, free, began_ns)))
             outcomes = await asyncio.gather(*tasks)
-            duration_s, cpu_s = self._now_s(), time.process_time() - cpu_s
-        self._client.close()
+            duration_s, cpu_s = (time.monotonic_ns() - began_ns) / 1e9, time.process_time() - cpu_s
+        client.close()
         return Run(tuple(outcomes), duration_s, cpu_s)
 
-    def _now_s(self) -> float:
-        return (time.monotonic_ns() - self._began_ns) / 1e9
-
-    async def _until(self, due_s: float) -> None:
-        remaining = due_s - self._now_s()
-        if remaining > 0:
-            await asyncio.sleep(remaining)
-
-    async def _serve(self, planned: Planned, due_s: float) -> Outcome:
+    async def serve(planned: Planned, due_s: float, free: asyncio.Semaphore, began_ns: int) -> Outcome:
         outcome = Outcome(planned.prompt_tokens)
-        came_s = self._now_s()
-        async with self._free or contextlib.nullcontext():
+        came_s = (time.monotonic_ns() - began_ns) / 1e9
+        async with free:
             outcome.started_ns = time.monotonic_ns()
-            outcome.start_s = (outcome.started_ns - self._began_ns) / 1e9
+            outcome.start_s = (outcome.started_ns - began_ns) / 1e9
             outcome.queue_s, outcome.late_s = outcome.start_s - came_s, came_s - due_s
-            await self._ask(planned, outcome)
-        self._progress()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    outcome.reply = await client.send(planned.data)
+            except TimeoutError:
+                outcome.error = f"no complete answer within {timeout_s:g} s"
+            except OSError as error:
+                outcome.error = str(error) or type(error).__name__
+        progress()
         return outcome
 
-    async def _ask(self, planned: Planned, outcome: Outcome) -> None:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                outcome.reply = await self._client.send(planned.data)
-        except TimeoutError:
-            outcome.error = f"no complete answer within {self._timeout_s:g} s"
-        except OSError as error:
-            outcome.error = str(error) or type(error).__name__
+    return uvloop.run(run())
 
 
 @contextlib.contextmanager

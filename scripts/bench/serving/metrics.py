@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from scripts.bench.serving.answers import Answer
+from scripts.bench.serving.apis import Answer
 
 METRICS = {
     "ttft": "Time to First Token",
@@ -23,6 +24,7 @@ METRICS = {
     "e2el": "End-to-end Latency",
 }
 OBJECTIVES = ("ttft", "tpot", "e2el")
+Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,6 @@ def compute(
     """`objectives` are milliseconds by metric; `duration_s` is on the same clock as the answers."""
     good = [answer for answer in answers if answer.success]
     inputs, outputs = sum(a.prompt_tokens for a in good), sum(a.output_tokens for a in good)
-    values = {
-        "ttft": [a.ttft for a in good],
-        "tpot": [tpot_s(a) for a in good if a.output_tokens > 1],
-        "itl": [gap for a in good for gap in a.itl],
-        "e2el": [a.latency for a in good],
-    }
     return Metrics(
         completed=len(good),
         failed=len(answers) - len(good),
@@ -77,8 +73,18 @@ def compute(
         total_token_throughput=(inputs + outputs) / duration_s,
         max_output_tokens_per_s=peak_tokens_per_s(good),
         max_concurrent_requests=peak_concurrency(good),
-        summaries={name: summarize(seconds, percentiles) for name, seconds in values.items()},
+        summaries={name: summarize(seconds, percentiles) for name, seconds in distributions(good).items()},
     )
+
+
+def distributions(good: Sequence[Answer]) -> dict[str, list[float]]:
+    """Seconds by metric."""
+    return {
+        "ttft": [a.ttft for a in good],
+        "tpot": [tpot_s(a) for a in good if a.output_tokens > 1],
+        "itl": [gap for a in good for gap in a.itl],
+        "e2el": [a.latency for a in good],
+    }
 
 
 def tpot_s(answer: Answer) -> float:
@@ -99,16 +105,27 @@ def summarize(seconds: Sequence[float], percentiles: Sequence[float]) -> Summary
     return Summary(float(ms.mean()), float(np.median(ms)), float(ms.std()), at)
 
 
+def token_times_s(answers: Sequence[Answer]) -> Float64:
+    """When each token came, answer by answer."""
+    parts = [a.start_time + a.ttft + np.concatenate([[0.0], np.cumsum(a.itl)]) for a in answers]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
 def peak_tokens_per_s(answers: Sequence[Answer]) -> float:
     """Most tokens that came in any second, seconds counted from the first start."""
     if not answers:
         return 0.0
     zero = min(a.start_time for a in answers)
-    parts = [a.start_time + a.ttft + np.concatenate([[0.0], np.cumsum(a.itl)]) for a in answers]
-    return float(np.bincount((np.concatenate(parts) - zero).astype(np.int64)).max())
+    return float(np.bincount((token_times_s(answers) - zero).astype(np.int64)).max())
+
+
+def under_way(answers: Sequence[Answer]) -> Float64:
+    """`[2, changes]`: moments, and how many requests are under way from then on; one that ends as another starts is
+    not counted with it."""
+    events = sorted([(a.start_time, 1) for a in answers] + [(a.end_time, -1) for a in answers])
+    times, steps = np.array(events, np.float64).reshape(-1, 2).T
+    return np.stack([times, np.cumsum(steps)])
 
 
 def peak_concurrency(answers: Sequence[Answer]) -> int:
-    """Most requests under way at any moment; one that ends as another starts is not counted with it."""
-    events = sorted([(a.start_time, 1) for a in answers] + [(a.end_time, -1) for a in answers])
-    return int(np.cumsum([step for _, step in events]).max()) if events else 0
+    return int(under_way(answers)[1].max(initial=0))

@@ -1,113 +1,94 @@
-"""What came of a run, as JSON with vLLM's keys and as text in vLLM's form."""
+"""What came of a run: JSON with vLLM's keys, text in vLLM's form, and a picture."""
 
 from __future__ import annotations
 
+import argparse
+import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from scripts.bench.serving.answers import Answer
-from scripts.bench.serving.metrics import METRICS, Metrics, Summary
-from scripts.bench.serving.options import Options
+import numpy as np
+
+from scripts.bench.serving.apis import Answer
+from scripts.bench.serving.metrics import METRICS, Metrics, distributions, token_times_s, under_way
+from scripts.bench.serving.servers import Target
+from scripts.lab.plot import BLUE, ORANGE, picture
 
 Told = dict[str, Any]
 
+_DETAILS = {
+    "input_lens": "prompt_tokens",
+    "output_lens": "output_tokens",
+    "ttfts": "ttft",
+    "itls": "itl",
+    "latencies": "latency",
+    "start_times": "start_time",
+    "queue_times": "queue_time",
+    "generated_texts": "text",
+    "finish_reasons": "finish_reason",
+    "errors": "error",
+}
 
-@dataclass(frozen=True, slots=True)
-class Conditions:
-    """Under which it was measured."""
 
-    device: str
-    base_url: str
-    model: str
-    num_prompts: int
-    machine: Mapping[str, Any]
-    server: Mapping[str, Any]  # memory and counters, where they are known
-    client: Mapping[str, Any]
-
-
-def tell(options: Options, conditions: Conditions, metrics: Metrics, answers: Sequence[Answer]) -> Told:
+def tell(options: argparse.Namespace, server: Target, metrics: Metrics, answers: Sequence[Answer]) -> Told:
     """As JSON has it. Keys that vLLM has mean what they mean there; times are the device's."""
+    totals = {name: getattr(metrics, name) for name in metrics.__slots__ if name not in ("score", "summaries")}
+    detailed = {key: [getattr(answer, name) for answer in answers] for key, name in _DETAILS.items()}
     return {
-        **_setup(options, conditions),
-        **_totals(metrics),
-        **(_detailed(answers) if options.save_detailed else {}),
-        **_summaries(metrics.summaries, options.percentile_metrics),
+        **_setup(options, server, len(answers)),
+        **totals,
+        **(detailed if options.save_detailed else {}),
+        **_summaries(metrics, options.percentile_metrics),
         "score": metrics.score,
-        "server": dict(conditions.server),
-        "client": dict(conditions.client),
-        "machine": dict(conditions.machine),
     }
 
 
-def _setup(options: Options, conditions: Conditions) -> Told:
+def _setup(options: argparse.Namespace, server: Target, num_prompts: int) -> Told:
+    rates = {name: getattr(options, name) for name in ("request_rate", "burstiness")}
     return {
         "date": time.strftime("%Y%m%d-%H%M%S"),
         "endpoint_type": options.backend,
         "backend": options.backend,
         "label": options.label or options.backend,
-        "model_id": conditions.model,
-        "tokenizer_id": str(options.tokenizer) if options.tokenizer else conditions.model,
-        "num_prompts": conditions.num_prompts,
+        "model_id": server.model,
+        "tokenizer_id": str(options.tokenizer) if options.tokenizer else server.model,
+        "num_prompts": num_prompts,
         "dataset_name": options.dataset_name,
         "seed": options.seed,
-        **options.metadata,
-        "request_rate": options.request_rate if options.request_rate < float("inf") else "inf",
-        "burstiness": options.burstiness if options.burstiness < float("inf") else "inf",
+        **dict(options.metadata),
+        **{name: rate if math.isfinite(rate) else "inf" for name, rate in rates.items()},
         "max_concurrency": options.max_concurrency,
-        "device": conditions.device,
+        "device": server.device,
         "time_scale": options.time_scale,
-        "goodput_objectives_ms": dict(options.goodput),
+        "goodput_objectives_ms": options.goodput,
     }
 
 
-def _totals(metrics: Metrics) -> Told:
-    names = (
-        "duration", "completed", "failed", "total_input_tokens", "total_output_tokens", "request_throughput",
-        "request_goodput", "output_throughput", "total_token_throughput", "max_output_tokens_per_s",
-        "max_concurrent_requests",
-    )  # fmt: skip
-    return {name: getattr(metrics, name) for name in names}
-
-
-def _detailed(answers: Sequence[Answer]) -> Told:
-    return {
-        "input_lens": [answer.prompt_tokens for answer in answers],
-        "output_lens": [answer.output_tokens for answer in answers],
-        "ttfts": [answer.ttft for answer in answers],
-        "itls": [answer.itl for answer in answers],
-        "latencies": [answer.latency for answer in answers],
-        "start_times": [answer.start_time for answer in answers],
-        "queue_times": [answer.queue_time for answer in answers],
-        "generated_texts": [answer.text for answer in answers],
-        "finish_reasons": [answer.finish_reason for answer in answers],
-        "errors": [answer.error for answer in answers],
-    }
-
-
-def _summaries(summaries: Mapping[str, Summary], names: Sequence[str]) -> Told:
+def _summaries(metrics: Metrics, names: Sequence[str]) -> Told:
     told: Told = {}
     for name in names:
-        summary = summaries[name]
+        summary = metrics.summaries[name]
         told |= {f"mean_{name}_ms": summary.mean, f"median_{name}_ms": summary.median, f"std_{name}_ms": summary.std}
-        told |= {f"p{_word(p)}_{name}_ms": value for p, value in summary.percentiles.items()}
+        told |= {f"p{percentile:g}_{name}_ms": value for percentile, value in summary.percentiles.items()}
     return told
-
-
-def _word(percentile: float) -> str:
-    return f"{percentile:g}"
 
 
 # ---- text --------------------------------------------------------------------------------------------------------
 
 
-def table(options: Options, told: Told, metrics: Metrics) -> str:
-    lines = [_title("Serving Benchmark Result", "="), *_conditions(told)]
-    lines += [_line(name, value) for name, value in _overview(options, told) if value is not None]
+def table(options: argparse.Namespace, told: Told) -> str:
+    lines = [_title("Serving Benchmark Result", "="), *_conditions(told), *_shown(told, _overview(options))]
+    parts = ["mean", "median", "std", *(f"p{percentile:g}" for percentile in options.metric_percentiles)]
     for name in options.percentile_metrics:
-        lines += [_title(METRICS[name], "-"), *_summary(name.upper(), metrics.summaries[name])]
-    return "\n".join([*lines, *_server(told), *_client(told), "=" * 56])
+        names = {f"{part}_{name}_ms": f"{part.title()} {name.upper()} (ms):" for part in parts}
+        lines += [_title(METRICS[name], "-"), *_shown(told, names)]
+    if told["server"]:
+        lines += [_title("Server", "-"), *_shown(told["server"], _SERVER)]
+    lines += [_title("The client itself, real time", "-"), *_shown(told["client"], _CLIENT)]
+    lines += _shown(told["machine"], {"others_cpu_percent": "Others' CPU meanwhile, of one core (%):"})
+    return "\n".join([*lines, "=" * 56])
 
 
 def _conditions(told: Told) -> list[str]:
@@ -118,66 +99,89 @@ def _conditions(told: Told) -> list[str]:
     return lines
 
 
-def _overview(options: Options, told: Told) -> list[tuple[str, Any]]:
-    rate = told["request_rate"]
-    return [
-        ("Successful requests:", told["completed"]),
-        ("Failed requests:", told["failed"]),
-        ("Maximum request concurrency:", told["max_concurrency"]),
-        ("Request rate configured (RPS):", None if rate == "inf" else float(rate)),
-        ("Benchmark duration (s):", told["duration"]),
-        ("First start to last answer (s):", told["score"]),
-        ("Total input tokens:", told["total_input_tokens"]),
-        ("Total generated tokens:", told["total_output_tokens"]),
-        ("Request throughput (req/s):", told["request_throughput"]),
-        ("Request goodput (req/s):", told["request_goodput"] if options.goodput else None),
-        ("Output token throughput (tok/s):", told["output_throughput"]),
-        ("Peak output token throughput (tok/s):", told["max_output_tokens_per_s"]),
-        ("Peak concurrent requests:", told["max_concurrent_requests"]),
-        ("Total token throughput (tok/s):", told["total_token_throughput"]),
-    ]
-
-
-def _summary(name: str, summary: Summary) -> list[str]:
-    lines = [(f"Mean {name} (ms):", summary.mean), (f"Median {name} (ms):", summary.median)]
-    lines.append((f"Std {name} (ms):", summary.std))
-    lines += [(f"P{_word(p)} {name} (ms):", value) for p, value in summary.percentiles.items()]
-    return [_line(*line) for line in lines]
-
-
-def _server(told: Told) -> list[str]:
-    server = told["server"]
-    if not server:
-        return []
-    shown = {
-        "ready_s": "Ready after (s, real time):",
-        "steps": "Steps:",
-        "tokens_per_step": "Output tokens per step:",
-        "preemptions": "Preemptions:",
-        "pss_mib": "Memory of all processes, PSS (MiB):",
+def _overview(options: argparse.Namespace) -> dict[str, str]:
+    rate = {"request_rate": "Request rate configured (RPS):"} if math.isfinite(options.request_rate) else {}
+    goodput = {"request_goodput": "Request goodput (req/s):"} if options.goodput else {}
+    return {
+        "completed": "Successful requests:",
+        "failed": "Failed requests:",
+        "max_concurrency": "Maximum request concurrency:",
+        **rate,
+        "duration": "Benchmark duration (s):",
+        "score": "First start to last answer (s):",
+        "total_input_tokens": "Total input tokens:",
+        "total_output_tokens": "Total generated tokens:",
+        "request_throughput": "Request throughput (req/s):",
+        **goodput,
+        "output_throughput": "Output token throughput (tok/s):",
+        "max_output_tokens_per_s": "Peak output token throughput (tok/s):",
+        "max_concurrent_requests": "Peak concurrent requests:",
+        "total_token_throughput": "Total token throughput (tok/s):",
     }
-    return [_title("Server", "-"), *(_line(text, server[key]) for key, text in shown.items() if key in server)]
 
 
-def _client(told: Told) -> list[str]:
-    client = told["client"]
-    return [
-        _title("The client itself, real time", "-"),
-        _line("CPU per token (µs):", client["cpu_us_per_token"]),
-        _line("CPU of one core (%):", client["cpu_percent"]),
-        _line("Latest start after it was due (ms):", client["max_lateness_ms"]),
-        *(_line("Others' CPU meanwhile, of one core (%):", share) for share in _others(told)),
-    ]
-
-
-def _others(told: Told) -> list[float]:
-    share = told["machine"].get("others_cpu_percent")
-    return [] if share is None else [share]
+_SERVER = {
+    "ready_s": "Ready after (s, real time):",
+    "steps": "Steps:",
+    "tokens_per_step": "Output tokens per step:",
+    "preemptions": "Preemptions:",
+    "pss_mib": "Memory of all processes, PSS (MiB):",
+}
+_CLIENT = {
+    "cpu_us_per_token": "CPU per token (µs):",
+    "cpu_percent": "CPU of one core (%):",
+    "max_lateness_ms": "Latest start after it was due (ms):",
+}
 
 
 def _title(text: str, fill: str) -> str:
     return f" {text} ".center(56, fill)
 
 
-def _line(name: str, value: float) -> str:
-    return f"{name:<42}{value:<14.2f}" if isinstance(value, float) else f"{name:<42}{value:<14}"
+def _shown(told: Told, names: dict[str, str]) -> Iterable[str]:
+    """What is there and known."""
+    for key, name in names.items():
+        if (value := told.get(key)) is not None:
+            yield f"{name:<42}{value:<14.2f}" if isinstance(value, float) else f"{name:<42}{value:<14}"
+
+
+# ---- the picture: how latencies are distributed, and what happened over time --------------------------------------
+
+
+def plot(told: Told, answers: Sequence[Answer], path: Path) -> None:
+    """Raises BenchError where matplotlib is missing, or the file can't be written."""
+    good = [answer for answer in answers if answer.success]
+    with picture(path, 2, 3, (13, 7)) as (figure, axes):
+        for axis, (name, values) in zip(axes.flat, distributions(good).items(), strict=False):
+            _draw_distribution(axis, name, values)
+        counts, edges = np.histogram(np.concatenate([[0.0], token_times_s(good)]), bins=60)
+        _draw_steps(axes[1, 1], "output tokens per second", edges[:-1], counts / np.diff(edges))
+        _draw_steps(axes[1, 2], "requests under way", *under_way(good))
+        figure.suptitle(_caption(told), fontsize=11)
+        figure.tight_layout(rect=(0, 0, 1, 0.97))
+
+
+def _caption(told: Told) -> str:
+    rate = f"{told['request_rate']} requests/s" if told["request_rate"] != "inf" else "all at once"
+    limit = f", at most {told['max_concurrency']} under way" if told["max_concurrency"] else ""
+    scale = f"; times are the device's, real ones times {told['time_scale']:g}" if told["time_scale"] != 1 else ""
+    return f"{told['dataset_name']}: {told['num_prompts']} requests, {rate}{limit}\n{told['device']}{scale}"
+
+
+def _draw_distribution(axis: Any, name: str, seconds: list[float]) -> None:
+    """Which part of the values is at most so long."""
+    ms = np.sort(np.asarray(seconds or [0.0])) * 1000
+    axis.plot(ms, np.arange(1, ms.size + 1) / ms.size, color=BLUE)
+    for percentile in (50, 99):
+        value = float(np.percentile(ms, percentile))
+        axis.axvline(value, color=ORANGE, linewidth=0.8)
+        axis.text(value, percentile / 100 - 0.06, f" p{percentile} {value:,.1f}", fontsize=8)
+    axis.set_title(f"{name.upper()}: {METRICS[name]}", fontsize=9)
+    axis.set_xlabel("ms", fontsize=8)
+    axis.set_ylim(0, 1.02)
+
+
+def _draw_steps(axis: Any, name: str, seconds: Any, values: Any) -> None:
+    axis.step(seconds, values, where="post", color=BLUE)
+    axis.set_title(name, fontsize=9)
+    axis.set_xlabel("s", fontsize=8)

@@ -22,11 +22,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from scripts.bench.serving.own_server import OwnServer
 from scripts.lab.errors import BenchError
 from scripts.lab.http import Client
 from scripts.lab.paths import ROOT
 from scripts.lab.processes import exit_when_told
+from scripts.lab.server import launched
 
 INJECTED = Path(__file__).parent / "inject"
 ROOMS = ("pipeline", "ipc", "model")
@@ -62,8 +62,10 @@ def trace(config: Path, tokens: int, folder: Path) -> dict[str, Lines]:
     os.environ |= {
         "RINGSERVE_COUNT_PATH": str(flag_file), "RINGSERVE_COUNT_ROOT": str(ROOT), "PYTHONPATH": str(INJECTED),
     }  # fmt: skip
-    server = OwnServer.prepare(config, ["pipeline.log.level=warning"], 1.0)
-    with flag_file.open("r+b") as file, server.running(folder / "log") as running:
+    with (
+        flag_file.open("r+b") as file,
+        launched(config, ["pipeline.log.level=warning"], folder / "log") as running,
+    ):
         flag = mmap.mmap(file.fileno(), 1)
         asyncio.run(_complete(running.base_url, tokens))
         flag[0] = 1

@@ -29,7 +29,7 @@
 #endif
 static int64_t slice_ns;
 #define RING_SLICE_NS slice_ns
-#include "ring_protocol.h"
+#include "ring_records.h"
 
 #define SLOT_SIZE 192
 #define MOST_CONSUMERS 3

@@ -9,11 +9,9 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,8 +21,11 @@ import ipc
 from pipeline.runtime.control_channel import Channel
 from pipeline.runtime.generations import END, Ended, Generation
 from pipeline.stats import StatsPage
+from tests.forked import Forked, preload
 
-HERE = Path(__file__).parent
+preload("tests.pipeline.front.serve", "tests.pipeline.front.peer")
+
+_END_S = 2.0
 DEFAULTS: dict[str, Any] = {
     "model_name": "tiny", "vocab_size": 1000, "max_length": 4096, "max_prompt": 4000, "max_rows": 8, "max_queue": 100,
     "keep_alive_s": 5.0, "drain_timeout_s": 5.0,
@@ -34,13 +35,8 @@ DEFAULTS: dict[str, Any] = {
 class Process:
     """A child whose standard output is JSON lines, and whose standard error is kept."""
 
-    process: Any  # subprocess.Popen, whose pipes are all there
-
-    def __init__(self, script: str, *arguments: str, fds: list[int]) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", str(HERE / script), *arguments],
-            pass_fds=fds, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+    def __init__(self, module: str, *arguments: str, fds: list[int]) -> None:
+        self.process = Forked(f"tests.pipeline.front.{module}", arguments, fds)
         self.lines: queue.Queue[dict[str, Any]] = queue.Queue()
         self.errors: list[str] = []
         self._threads = [threading.Thread(target=self._read_out), threading.Thread(target=self._read_errors)]
@@ -88,9 +84,14 @@ class Process:
         raise AssertionError(f"no {word!r} in {''.join(self.errors)}")
 
     def stop(self) -> None:
-        if self.process.poll() is None:
+        """Coverage is written at SIGTERM, where it is measured; else that ends it as well as any signal."""
+        self.process.terminate()
+        self.process.send_signal(signal.SIGCONT)
+        try:
+            self.process.wait(_END_S)
+        except subprocess.TimeoutExpired:  # it drains
             self.process.kill()
-        self.process.wait()
+            self.process.wait()
         for thread in self._threads:
             thread.join()
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
@@ -117,7 +118,7 @@ class Served:
 
     def _start_both(self, settings: dict[str, Any], wired: bool) -> None:
         control = self._theirs.fileno()
-        self.front = self._start("serve.py", json.dumps(DEFAULTS | settings), str(control), fds=[control])
+        self.front = self._start("serve", json.dumps(DEFAULTS | settings), str(control), fds=[control])
         listening = self.front.expect("listening")
         self.port: int = listening["port"]
         self.metrics_port: int | None = listening["metrics_port"]
@@ -126,9 +127,9 @@ class Served:
         if wired:
             self.wire()
 
-    def _start(self, script: str, *arguments: str, fds: list[int]) -> Process:
+    def _start(self, module: str, *arguments: str, fds: list[int]) -> Process:
         stats = self.stats.handle.fd
-        self.processes.append(Process(script, *arguments, str(stats), fds=[stats, *fds]))
+        self.processes.append(Process(module, *arguments, str(stats), fds=[stats, *fds]))
         return self.processes[-1]
 
     def make_rings(self) -> None:
@@ -140,7 +141,7 @@ class Served:
         self._fds = [fd for handle in self.handles.values() for fd in handle.fds]
 
     def start_peer(self) -> None:
-        self.peer = self._start("peer.py", json.dumps(self._texts), fds=self._fds)
+        self.peer = self._start("peer", json.dumps(self._texts), fds=self._fds)
         self.peer.expect("attached")
         self.obey("ready")
 

@@ -1,6 +1,6 @@
 """The other end of the front's rings in these tests: does with each request what its prompt says.
 
-Run as ``python peer.py <handles as JSON> <stats descriptor>``. A prompt is words, which are echoed as tokens, round
+Arguments: handles as JSON, and the descriptor of the statistics. A prompt is words, which are echoed as tokens, round
 and round, and directives that begin with @. A request that is resumed goes on behind its output. What arrives is
 printed, one JSON line per message. Lines on standard input: ``ready``/``unready`` (the stages' state), ``numbers``
 (set the counters), ``steps N`` (write N records to the log of steps), ``close`` (leave the rings).
@@ -20,17 +20,8 @@ import numpy as np
 
 import ipc
 from pipeline.stats import Counters, InferenceCounter, PreprocessCounter, StatsHandle, StatsPage, StepLog
-from pipeline.wire.request import (
-    Accepted,
-    Cancel,
-    Choice,
-    Delta,
-    FinishReason,
-    Refused,
-    Started,
-    Submit,
-    unpack_request,
-)
+from pipeline.wire.delta import Delta, FinishReason
+from pipeline.wire.request import Accepted, Cancel, Choice, Refused, Started, Submit, unpack_request
 from pipeline.wire.step import HEADER_WORDS, STAMP_WORDS, Head
 
 
@@ -175,7 +166,7 @@ def say(message: dict[str, object]) -> None:
     print(json.dumps(message), flush=True)
 
 
-if __name__ == "__main__":
+def main() -> None:
     peer = Peer(json.loads(sys.argv[1]), int(sys.argv[2]))
     peer.run()
     for end in (peer.requests, peer.replies, peer.deltas):

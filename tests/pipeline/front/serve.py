@@ -1,4 +1,4 @@
-"""Runs a real front for the tests: ``python serve.py <settings as JSON> <control descriptor> <stats descriptor>``."""
+"""Runs a real front for the tests. Arguments: settings as JSON, descriptors of control channel and statistics."""
 
 from __future__ import annotations
 
@@ -45,7 +45,3 @@ def main() -> None:
         load_tokenizer(tokenizer),
         keys,
     )
-
-
-if __name__ == "__main__":
-    main()

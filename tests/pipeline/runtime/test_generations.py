@@ -1,118 +1,93 @@
-"""A stage that lives through many generations: a real process, given rings by the launcher's own means."""
+"""Generations of rings as a stage gets them, and what else it is told meanwhile."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from pathlib import Path
+import signal
+import time
 
-import numpy as np
 import pytest
 
 import ipc
-from pipeline.config import load_configuration
-from pipeline.launcher.child import Phase
-from pipeline.launcher.crew import Crew
-from pipeline.launcher.listening import Listeners
-from pipeline.launcher.rings import Rings
-from pipeline.launcher.signals import caught_signals
-from pipeline.runtime.engines import make_runner, shapes_of
-from pipeline.stats import StatsPage
-from pipeline.wire.step import Head, logits_layout, step_layout
-from tests.server.launched import wait_until, write_config
-
-GENERATIONS = 50
-SETTLED = 10  # from here on nothing may grow
-ROOT = Path(__file__).parents[3]
+from pipeline.runtime.control_channel import ChannelError
+from pipeline.runtime.generations import CRASHED, Control, Ended, Generation
 
 
-def emulated(directory):
-    return load_configuration(write_config(directory))
+def give(launcher, number, ended=()):
+    with ipc.ByteRing.create("requests", capacity=1024) as ring:
+        fields, fds = Generation(number, {"requests": ring.handle}, ended).to_message()
+        launcher.send("generation", fds, **fields)
 
 
-def demo(_directory):
-    return load_configuration(ROOT / "configs" / "demo.yaml", ["pipeline.max_rows=2", "pipeline.token_budget=16"])
+def test_a_generation_arrives_with_its_rings_and_what_ended_the_last(ends):
+    launcher, stage = ends
+    ended = (Ended("inference", CRASHED, 3),)
+    with ipc.ByteRing.create("requests", capacity=1024) as ring:
+        fields, fds = Generation(4, {"requests": ring.handle}, ended).to_message()
+        launcher.send("generation", fds, **fields)
+        generation = Control(stage).next_generation()
+        assert (generation.number, generation.ended) == (4, ended)
+        there = ipc.ByteRing.from_handle(generation.handles["requests"])
+        producer, consumer = there.producer(), ring.consumer()
+        producer.write(b"through both")
+        assert consumer.read_bytes() == b"through both"
+        producer.close()
+        there.close()
 
 
-class OneStage:
-    """Inference alone; the test has the other ends of its rings."""
-
-    def __init__(self, stack, config):
-        self.shapes = shapes_of(config, make_runner(config))
-        page = StatsPage.create()
-        page.unlink()
-        stack.callback(page.close)
-        self.rings = Rings(config, self.shapes)
-        stack.callback(self.rings.close)
-        self.crew = Crew(page, self.shapes, Listeners([], []), (), stack.enter_context(caught_signals()))
-        stack.callback(self.crew.close)
-        self.child = self.crew.start("inference", config)
-
-    def hear(self, event):
-        """Until the stage has said so."""
-        heard = []
-
-        def listen():
-            for _, message in self.crew.wait(0.02):
-                assert message is not None, "the stage died"
-                heard.append(message.event)
-            return event in heard
-
-        wait_until(listen, lambda: f"it said {heard}", 200)
-
-    def one_generation(self):
-        """Logits of the first step in it."""
-        wiring = self.rings.begin()
-        self.rings.give(self.child, ())
-        self.child.phase = Phase.ATTACHING
-        self.hear("ready")
-        logits = self.step(wiring)
-        self.rings.end()
-        self.hear("waiting")
-        return logits
-
-    def step(self, wiring):
-        with (
-            wiring.steps.producer() as steps,
-            wiring.tokens.producer(),
-            wiring.logits.consumer() as results,
-        ):
-            with steps.reserve() as slot:
-                views = step_layout(self.shapes).views(slot)
-                for column in step_layout(self.shapes).fields:
-                    getattr(views, column.name)[...] = 0
-                views.head[[Head.STEP, Head.TOKENS, Head.ROWS, Head.LIVE_TOKENS, Head.LIVE_ROWS]] = 1
-                views.input_ids[0] = 300
-                views.valid_length[0] = views.q_seq_lens[0] = 1
-                del views
-            with results.read(timeout=60) as slot:
-                logits = logits_layout(self.shapes).views(slot).logits[0].copy()
-        return logits
-
-    def usage(self):
-        """Descriptors, segments in memory, resident KiB."""
-        process = Path(f"/proc/{self.child.pid}")
-        pages = int((process / "statm").read_text().split()[1])
-        maps = (process / "maps").read_text().count("/dev/shm/ringserve-")
-        return len(list((process / "fd").iterdir())), maps, pages * 4
+def test_only_the_newest_generation_counts(ends):
+    launcher, stage = ends
+    before = len(os.listdir("/proc/self/fd"))
+    for number in (1, 2, 3):
+        give(launcher, number)
+    generation = Control(stage).next_generation()
+    assert generation.number == 3
+    for fd in generation.handles["requests"].fds:
+        os.close(fd)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize("configuration", [emulated, demo])
-def test_inference_keeps_nothing_of_the_rings_it_has_left(tmp_path, configuration):
-    before = ipc_segments()
-    with contextlib.ExitStack() as stack:
-        stage = OneStage(stack, configuration(tmp_path))
-        stage.hear("waiting")
-        seen = [(stage.one_generation(), stage.usage()) for _ in range(GENERATIONS)]
-    first = seen[0][0]
-    assert np.isfinite(first).any()
-    for logits, _ in seen:
-        np.testing.assert_array_equal(logits, first)
-    settled = [usage for _, usage in seen[SETTLED:]]
-    assert {(descriptors, maps) for descriptors, maps, _ in settled} == {settled[0][:2]}
-    assert settled[-1][2] - settled[0][2] < 1024, [kib for *_, kib in settled]
-    assert ipc_segments() == before
+def test_other_messages_are_handled_while_a_generation_is_waited_for(ends):
+    launcher, stage = ends
+    control, seen = Control(stage), []
+    control.on("reload", lambda fields: seen.append(fields["values"]))
+    launcher.send("reload", values={"a": 1})
+    launcher.send("unknown")
+    give(launcher, 1)
+    launcher.send("reload", values={"a": 2})
+    for fd in control.next_generation().handles["requests"].fds:
+        os.close(fd)
+    control.take()
+    assert seen == [{"a": 1}, {"a": 2}]
 
 
-def ipc_segments():
-    return {path.name for path in ipc.segment.SHM_DIRECTORY.iterdir() if f"-{os.getpid()}-" in path.name}
+def test_messages_are_handled_in_the_middle_of_other_work(ends):
+    launcher, stage = ends
+    control, seen = Control(stage), []
+    control.on("reload", lambda fields: seen.append(fields["values"]))
+    launcher.send("reload", values=0)
+    handler = signal.getsignal(signal.SIGIO)
+    control.watch()
+    try:
+        assert seen == [0]  # it was there before anybody watched
+        with ipc.ByteRing.create("test", capacity=1024) as ring:
+            consumer = ring.consumer()
+            launcher.send("reload", values=1)
+            with pytest.raises(ipc.RingTimeout):
+                consumer.read(timeout=0.2)
+            consumer.close()
+        assert seen == [0, 1]
+        deadline = time.monotonic() + 10
+        launcher.send("reload", values=2)
+        while len(seen) < 3:
+            assert time.monotonic() < deadline
+    finally:
+        launcher.close()
+        signal.signal(signal.SIGIO, signal.SIG_IGN if handler is None else handler)
+
+
+def test_waiting_for_a_launcher_that_is_gone(ends):
+    launcher, stage = ends
+    launcher.close()
+    with pytest.raises(ChannelError):
+        Control(stage).next_generation()

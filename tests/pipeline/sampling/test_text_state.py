@@ -13,7 +13,9 @@ from model.demo import DEMO_DIR
 from model.sampling import SamplingParams
 from model.tokenizer import load_tokenizer
 from pipeline.sampling.text_state import TextState
-from pipeline.wire.request import MAX_STOP_LENGTH, Admit, FinishReason, GenerationParams
+from pipeline.wire.delta import FinishReason
+from pipeline.wire.request import MAX_STOP_LENGTH, GenerationParams
+from pipeline.wire.rows import Admit
 from tests.pipeline.stages import write_byte_tokenizer
 
 END_IDS = frozenset({2})

@@ -9,8 +9,9 @@ import pytest
 from model.sampling import SamplingLimits, SamplingParams
 from pipeline.config import load_configuration
 from pipeline.runtime.engines import make_runner, shapes_of
-from pipeline.wire.request import MAX_STOP_LENGTH, MAX_STOPS, Admit, GenerationParams, longest_admit, unpack_row
+from pipeline.wire.request import MAX_STOP_LENGTH, MAX_STOPS, GenerationParams
 from pipeline.wire.rings import Wiring, ring_sizes, segment_sizes
+from pipeline.wire.rows import Admit, longest_admit, unpack_row
 
 ROOT = Path(__file__).parents[3]
 

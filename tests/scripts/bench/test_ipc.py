@@ -17,8 +17,8 @@ import pytest
 
 from scripts.bench.ipc.report import markdown_report, terminal_report
 from scripts.bench.ipc.run import run_pair
-from scripts.bench.ipc.spec import Job, PairSpec
 from scripts.bench.ipc.targets import judge
+from scripts.bench.ipc.transports.base import Job, PairSpec
 from scripts.lab.paths import ROOT
 
 SCRIPT = "scripts.bench.ipc"
@@ -133,4 +133,4 @@ def test_a_missing_rival_is_a_note(tmp_path, monkeypatch):
 def test_an_unknown_transport_is_refused():
     done = run("--only", "carrier-pigeon")
     assert done.returncode == 2
-    assert "no transport 'carrier-pigeon'; there are ring, " in done.stderr
+    assert "unknown transport 'carrier-pigeon'; there are ring, " in done.stderr

@@ -9,16 +9,16 @@ import json
 import subprocess
 import sys
 import types
+from argparse import ArgumentTypeError
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from scripts.bench.peers.checkpoint import Size, make_checkpoint
-from scripts.bench.peers.measure import Plan, brief, compare, summary
+from scripts.bench.peers.measure import Plan, brief, compare, summary, table, tell
 from scripts.bench.peers.peers import PEERS, Place, choose
-from scripts.bench.peers.report import table, tell
-from scripts.bench.serving.tokenization import local_encoder
+from scripts.bench.serving.servers import local_encoder
 
 SCRIPT = "scripts.bench.peers"
 TINY = Size(
@@ -129,8 +129,7 @@ def test_commands_name_checkpoint_port_and_limits(tmp_path):
 
 def test_peers_are_chosen_by_name():
     assert [peer.name for peer in choose("vllm, llama.cpp")] == ["vLLM", "llama.cpp"]
-    assert choose(None) == PEERS
-    with pytest.raises(ValueError, match="unknown peer 'vlm'"):
+    with pytest.raises(ArgumentTypeError, match="unknown peer 'vlm'"):
         choose("vlm")
 
 
@@ -176,7 +175,7 @@ def test_ringserve_is_measured_and_what_is_missing_is_told(checkpoint, tmp_path)
     [
         (("--only", "x"), "unknown peer"),
         (("--batches", "9"), "from 1 to 8"),
-        (("--output-tokens", "1"), "at least 1"),
+        (("--output-tokens", "1"), "at least 2"),
     ],
 )
 def test_wrong_options_are_told(arguments, word):

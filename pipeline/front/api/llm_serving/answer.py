@@ -8,7 +8,7 @@ from __future__ import annotations
 import orjson
 
 from pipeline.front.http.errors import ApiError
-from pipeline.wire.request import Delta, FinishReason
+from pipeline.wire.delta import Delta, FinishReason
 
 _TOKEN = b'{"id": %d, "logprob": %b, "special": %b, "text": %b}'
 _DATA = b'{"details": null, "generated_text": %b, "tokens": %b, "top_tokens": [%b]}'

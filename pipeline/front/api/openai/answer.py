@@ -14,7 +14,7 @@ import orjson
 
 from pipeline.front.api.openai.logprobs import Logprobs
 from pipeline.front.http.errors import ApiError
-from pipeline.wire.request import Delta, FinishReason
+from pipeline.wire.delta import Delta, FinishReason
 
 _REASONS = {FinishReason.LENGTH: b'"length"', FinishReason.EOS: b'"stop"', FinishReason.STOP: b'"stop"'}
 REASONS = tuple(_REASONS.get(reason, b"null") for reason in FinishReason)  # by value: hashing an enum is slow

@@ -6,7 +6,7 @@ import orjson
 
 from pipeline.front.api.openai.answer import REASONS, Heading, OpenAIChoice, StreamOptions
 from pipeline.front.api.openai.logprobs import Logprobs
-from pipeline.wire.request import Delta
+from pipeline.wire.delta import Delta
 
 
 def completion_heading(request: int, model: str) -> Heading:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from pipeline.wire.request import Delta
+from pipeline.wire.delta import Delta
 
 
 class TokenNames(Protocol):

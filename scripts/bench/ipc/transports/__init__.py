@@ -1,4 +1,5 @@
-"""One module per transport. Each is imported only where it is used: a missing package is a note, not an error."""
+"""What is compared. Modules, and packages of rivals, are imported only where they are used: a missing package is a
+note, not an error."""
 
 from __future__ import annotations
 
@@ -6,28 +7,27 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from scripts.bench.ipc.spec import PairSpec
-    from scripts.bench.ipc.transports.base import Transport
+    from scripts.bench.ipc.transports.base import PairSpec, Transport
 
 _CLASSES = {
-    "ring": ("slot_ring", "SlotRingTransport"),
-    "byte-ring": ("byte_ring", "ByteRingTransport"),
-    "raw-spin": ("raw_c", "RawSpin"),
-    "raw-futex": ("raw_c", "RawFutex"),
-    "tcp": ("tcp", "Tcp"),
-    "pipe": ("mp_pipe", "MpPipe"),
-    "queue": ("mp_queue", "MpQueue"),
-    "zeromq": ("zeromq", "ZeroMq"),
-    "faster-fifo": ("fifo", "FasterFifo"),
-    "iceoryx2": ("iceoryx", "Iceoryx2"),
+    "ring": "rings.SlotRingTransport",
+    "byte-ring": "rings.ByteRingTransport",
+    "raw-spin": "raw_c.RawSpin",
+    "raw-futex": "raw_c.RawFutex",
+    "tcp": "builtin.Tcp",
+    "pipe": "builtin.MpPipe",
+    "queue": "builtin.MpQueue",
+    "zeromq": "rivals.ZeroMq",
+    "faster-fifo": "rivals.FasterFifo",
+    "iceoryx2": "rivals.Iceoryx2",
 }
 NAMES = tuple(_CLASSES)
 
 
 def transport_class(name: str) -> type[Transport]:
     """Imports the module, not yet the rival's package: that happens in `prepare` and `attach`."""
-    module, attribute = _CLASSES[name]
-    found: type[Transport] = getattr(importlib.import_module(f"ipc_bench.transports.{module}"), attribute)
+    module, attribute = _CLASSES[name].split(".")
+    found: type[Transport] = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
     return found
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import mmap
 import os
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from ipc import _core
-from scripts.bench.ipc.payload import Fill, Touch
-from scripts.bench.ipc.spec import Access, Job
-from scripts.bench.ipc.transports.base import WAIT_S, Channel, Transport
+from scripts.bench.ipc.transports.base import WAIT_S, Access, Channel, Fill, Job, Touch, Transport
 
 
 class _Raw(Transport):
@@ -19,19 +18,15 @@ class _Raw(Transport):
 
     parks: ClassVar[bool]
 
-    def prepare(self) -> None:
-        self.fd = os.memfd_create("ipc_bench_raw")
-        os.ftruncate(self.fd, mmap.PAGESIZE)
-        self.map = mmap.mmap(self.fd, mmap.PAGESIZE)
+    def prepare(self) -> Path:
+        fd = os.memfd_create("ipc_bench_raw")
+        os.ftruncate(fd, mmap.PAGESIZE)
+        self.map = mmap.mmap(fd, mmap.PAGESIZE)
+        return Path(f"/proc/{os.getpid()}/fd/{fd}")
 
-    def ticket(self) -> str:
-        return str(self.fd)
-
-    def fds(self) -> tuple[int, ...]:
-        return (self.fd,)
-
-    def attach(self, ticket: str) -> None:
-        self.map = mmap.mmap(int(ticket), mmap.PAGESIZE)
+    def attach(self, ticket: Path) -> None:
+        with ticket.open("r+b") as memory:
+            self.map = mmap.mmap(memory.fileno(), mmap.PAGESIZE)
 
     def channel(self, access: Access, fill: Fill, touch: Touch, batch: int) -> Channel:
         return Channel(lambda: None, lambda: touch(self.payload))

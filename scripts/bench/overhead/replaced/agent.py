@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 import numpy as np
@@ -12,114 +11,75 @@ from numpy.typing import NDArray
 
 from model.emulated import EmulatedRunner, EmulatedSettings
 from model.runner import Bucket, StepInputs
-from scripts.bench.overhead.replaced.segments import (
-    BLOCK_TABLES,
-    CURRENT_INDEX,
-    GENERATION,
-    GENERATION_WORDS,
-    INPUT_IDS,
-    LOGITS,
-    MASK,
-    OUTPUTS,
-    SLOT_MAPPING,
-    VALID_LENGTH,
-    Sizes,
-    array,
-    parse_shape,
-)
-
-Int32 = NDArray[np.int32]
+from scripts.bench.overhead.replaced import segments as seg
 
 
 def run_agent(
-    port: int, names: list[str], sizes: Sizes, settings: EmulatedSettings, batches: tuple[int, ...]
+    port: int, names: list[str], sizes: seg.Sizes, settings: EmulatedSettings, batches: tuple[int, ...]
 ) -> None:
-    """Until the server hangs up."""
-    agent = Agent(names, sizes, settings, batches)
+    """Until the server hangs up. `batches`: the numbers of rows that decode steps may have."""
+    shapes = sorted({*((batch, batch) for batch in batches), (sizes.length, 1)})
+    buckets = tuple(Bucket(tokens, rows) for tokens, rows in shapes)
+    runner = EmulatedRunner(dataclasses.replace(settings, buckets=buckets))
+    runner.load()
     with socket.create_connection(("127.0.0.1", port)) as server:
         server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server.sendall(b"1")
-        while command := server.recv(4096):
-            agent.execute(command.decode())
-            server.sendall(b"1")
-    agent.runner.close()
-
-
-class Agent:
-    """`batches`: the numbers of rows that decode steps may have."""
-
-    def __init__(self, names: list[str], sizes: Sizes, settings: EmulatedSettings, batches: tuple[int, ...]) -> None:
-        buckets = sorted({*(Bucket(batch, batch) for batch in batches), Bucket(sizes.length, 1)}, key=_size)
-        self.runner = EmulatedRunner(dataclasses.replace(settings, buckets=tuple(buckets)))
-        self.runner.load()
-        self._names, self._sizes = names, sizes
-
-    def execute(self, command: str) -> None:
-        segments = [SharedMemory(name=name) for name in self._names]
-        try:
+        while command := server.recv(4096).decode():
+            segments = seg.Segments(sizes, names)
             if command.startswith("*"):
-                self._prefill(segments, command[1:])
+                inputs, rows = _prefill(segments, command[1:])
             else:
-                self._decode(segments, command)
-        finally:
-            for segment in segments:
-                segment.close()
-
-    def _prefill(self, segments: list[SharedMemory], command: str) -> None:
-        ids_shape, table_shape, slot_shape = map(parse_shape, command.split("_"))
-        row = int(array(segments[CURRENT_INDEX], (self._sizes.rows,))[0])
-        length = int(array(segments[VALID_LENGTH], (self._sizes.rows,))[row])
-        ids = self._padded_ids(segments, [row], [length]).reshape(ids_shape[-1])
-        slots = array(segments[SLOT_MAPPING], slot_shape).copy()
-        positions = np.arange(ids.size, dtype=np.int32)
-        tables = array(segments[BLOCK_TABLES], table_shape).copy()
-        one = np.array([length], np.int32)
-        logits = self._run(StepInputs(ids, positions, slots, one, one.copy(), one - 1, tables))
-        self._answer(segments, logits, [row])
-
-    def _decode(self, segments: list[SharedMemory], command: str) -> None:
-        _, batch, flags, tables_text, slots_text = command.split("_")
-        rows = int(batch)
-        valid = [int(flag) for flag in flags]
-        lengths = array(segments[VALID_LENGTH], (self._sizes.rows,))[:rows].copy()
-        np.copy(array(segments[GENERATION], (self._sizes.rows, GENERATION_WORDS), np.float32))
-        np.copy(array(segments[MASK], (self._sizes.rows,)))
-        padded = self._padded_ids(segments, list(range(rows)), lengths.tolist())
-        tables = array(segments[BLOCK_TABLES], parse_shape(tables_text)).copy()
-        slots = array(segments[SLOT_MAPPING], parse_shape(slots_text)).copy()
-        live = [row for row in range(rows) if valid[row]]
-        order = np.array(live + [row for row in range(rows) if not valid[row]])  # padding must come last
-        last = np.maximum(lengths[order] - 1, 0)
-        new = np.array(valid, np.int32)[order]
-        ids = padded[order, last].astype(np.int32)
-        gather = np.arange(rows, dtype=np.int32)
-        logits = self._run(StepInputs(ids, last, slots[order], lengths[order], new, gather, tables[order]))
-        self._answer(segments, logits, live)
-
-    def _padded_ids(self, segments: list[SharedMemory], rows: list[int], lengths: list[int]) -> Int32:
-        """`[rows, full length]`: every sequence copied and padded again."""
-        length = self._sizes.length
-        every = array(segments[INPUT_IDS], (self._sizes.rows, length))
-        padded = [np.pad(every[row, :used], (0, length - used)) for row, used in zip(rows, lengths, strict=True)]
-        return np.stack(padded)
-
-    def _run(self, inputs: StepInputs) -> NDArray[np.float32]:
-        logits = np.zeros((inputs.rows, self.runner.facts.vocab_size), np.float32)
-        self.runner.step(self.runner.bind(inputs), logits)
-        return logits
-
-    def _answer(self, segments: list[SharedMemory], logits: NDArray[Any], rows: list[int]) -> None:
-        tokens = np.argmax(logits, axis=-1)
-        values = []
-        for place in range(len(rows)):  # one by one, as it is done there
-            values.append(logits[place][tokens[place]])
-        outputs, scores = (array(segments[index], (self._sizes.rows,), kind) for index, kind in _ANSWERS)
-        outputs[rows] = tokens[: len(rows)]
-        scores[rows] = values
+                inputs, rows = _decode(segments, command)
+            logits = np.zeros((inputs.rows, runner.facts.vocab_size), np.float32)
+            runner.step(runner.bind(inputs), logits)
+            _answer(segments, logits, rows)
+            segments.close()
+            server.sendall(b"1")
+    runner.close()
 
 
-_ANSWERS = ((OUTPUTS, np.int32), (LOGITS, np.float32))
+def _prefill(segments: seg.Segments, command: str) -> tuple[StepInputs, list[int]]:
+    """Inputs of a step, and the rows whose tokens it gives."""
+    ids_shape, table_shape, slot_shape = map(seg.parse_shape, command.split("_"))
+    row = int(segments.array(seg.CURRENT_INDEX)[0])
+    length = int(segments.array(seg.VALID_LENGTH)[row])
+    ids = _padded_ids(segments, [row], [length]).reshape(ids_shape[-1])
+    slots = segments.array(seg.SLOT_MAPPING, slot_shape).copy()
+    tables = segments.array(seg.BLOCK_TABLES, table_shape).copy()
+    one = np.array([length], np.int32)
+    return StepInputs(ids, np.arange(ids.size, dtype=np.int32), slots, one, one.copy(), one - 1, tables), [row]
 
 
-def _size(bucket: Bucket) -> tuple[int, int]:
-    return bucket.tokens, bucket.rows
+def _decode(segments: seg.Segments, command: str) -> tuple[StepInputs, list[int]]:
+    _, batch, flags, tables_text, slots_text = command.split("_")
+    rows = int(batch)
+    valid = [int(flag) for flag in flags]
+    lengths = segments.array(seg.VALID_LENGTH)[:rows].copy()
+    np.copy(segments.array(seg.GENERATION))
+    np.copy(segments.array(seg.MASK))
+    padded = _padded_ids(segments, list(range(rows)), lengths.tolist())
+    tables = segments.array(seg.BLOCK_TABLES, seg.parse_shape(tables_text)).copy()
+    slots = segments.array(seg.SLOT_MAPPING, seg.parse_shape(slots_text)).copy()
+    live = [row for row in range(rows) if valid[row]]
+    order = np.array(live + [row for row in range(rows) if not valid[row]])  # padding must come last
+    last = np.maximum(lengths[order] - 1, 0)
+    ids, new = padded[order, last].astype(np.int32), np.array(valid, np.int32)[order]
+    gather = np.arange(rows, dtype=np.int32)
+    return StepInputs(ids, last, slots[order], lengths[order], new, gather, tables[order]), live
+
+
+def _padded_ids(segments: seg.Segments, rows: list[int], lengths: list[int]) -> NDArray[np.int32]:
+    """`[rows, full length]`: every sequence copied and padded again."""
+    every = segments.array(seg.INPUT_IDS)
+    length = every.shape[1]
+    return np.stack([np.pad(every[row, :used], (0, length - used)) for row, used in zip(rows, lengths, strict=True)])
+
+
+def _answer(segments: seg.Segments, logits: NDArray[Any], rows: list[int]) -> None:
+    tokens = np.argmax(logits, axis=-1)
+    values = []
+    for place in range(len(rows)):  # one by one, as it is done there
+        values.append(logits[place][tokens[place]])
+    segments.array(seg.OUTPUTS)[rows] = tokens[: len(rows)]
+    segments.array(seg.LOGITS)[rows] = values

@@ -5,26 +5,10 @@ from __future__ import annotations
 import socket
 from collections import deque
 from dataclasses import dataclass, field
-from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
 
-from scripts.bench.overhead.replaced.segments import (
-    BLOCK_TABLES,
-    CURRENT_INDEX,
-    GENERATION,
-    GENERATION_WORDS,
-    INPUT_IDS,
-    LOGITS,
-    MASK,
-    OUTPUTS,
-    SLOT_MAPPING,
-    VALID_LENGTH,
-    Sizes,
-    array,
-    decode_command,
-    prefill_command,
-)
+from scripts.bench.overhead.replaced import segments as seg
 
 
 @dataclass(slots=True)
@@ -45,7 +29,7 @@ class Batch:
     """One step at a time, each from beginning to end; `step` returns when the agent has answered."""
 
     def __init__(
-        self, agent: socket.socket, segments: list[SharedMemory], sizes: Sizes, blocks: int, batches: tuple[int, ...]
+        self, agent: socket.socket, segments: seg.Segments, sizes: seg.Sizes, blocks: int, batches: tuple[int, ...]
     ) -> None:
         self.waiting: deque[Entry] = deque()
         self._agent, self._segments, self._sizes = agent, segments, sizes
@@ -68,13 +52,13 @@ class Batch:
         entry.row = self._rows.index(None)
         self._rows[entry.row] = entry
         self._grow(entry)
-        array(segments[INPUT_IDS], (sizes.rows, sizes.length))[entry.row, :prompt] = entry.tokens
-        array(segments[VALID_LENGTH], (sizes.rows,))[entry.row] = prompt
-        array(segments[CURRENT_INDEX], (sizes.rows,))[0] = entry.row
+        segments.array(seg.INPUT_IDS)[entry.row, :prompt] = entry.tokens
+        segments.array(seg.VALID_LENGTH)[entry.row] = prompt
+        segments.array(seg.CURRENT_INDEX)[0] = entry.row
         slots = [self._slot(entry, position) for position in range(prompt)] + [-1] * (sizes.length - prompt)
-        array(segments[BLOCK_TABLES], (1, sizes.width))[:] = np.array([self._table(entry)], np.int32)
-        array(segments[SLOT_MAPPING], (sizes.length,))[:] = np.array(slots, np.int32)
-        self._ask(prefill_command((1, sizes.length), (1, sizes.width), (sizes.length,)))
+        segments.array(seg.BLOCK_TABLES, (1, sizes.width))[:] = np.array([self._table(entry)], np.int32)
+        segments.array(seg.SLOT_MAPPING)[:] = np.array(slots, np.int32)
+        self._ask(seg.prefill_command((1, sizes.length), (1, sizes.width), (sizes.length,)))
         return self._collect([entry])
 
     def _decode(self) -> list[tuple[Entry, int, float]]:
@@ -82,8 +66,8 @@ class Batch:
         used = 1 + max(row for row, entry in enumerate(self._rows) if entry)
         batch = next(size for size in self._batches if size >= used)
         rows = self._rows[:batch]
-        ids = array(segments[INPUT_IDS], (sizes.rows, sizes.length))
-        lengths = array(segments[VALID_LENGTH], (sizes.rows,))
+        ids = segments.array(seg.INPUT_IDS)
+        lengths = segments.array(seg.VALID_LENGTH)
         generation, mask = [], []
         tables, slots, valid = [], [], []
         for row, entry in enumerate(rows):
@@ -100,11 +84,11 @@ class Batch:
             lengths[row] = len(entry.tokens)
             tables.append(self._table(entry))
             slots.append(self._slot(entry, position))
-        array(segments[GENERATION], (sizes.rows, GENERATION_WORDS), np.float32)[:batch] = np.array(generation)
-        array(segments[MASK], (sizes.rows,))[:batch] = np.array(mask)
-        array(segments[BLOCK_TABLES], (batch, sizes.width))[:] = np.array(tables, np.int32)
-        array(segments[SLOT_MAPPING], (batch,))[:] = np.array(slots, np.int32)
-        self._ask(decode_command(batch, valid, (batch, sizes.width), (batch,)))
+        segments.array(seg.GENERATION)[:batch] = np.array(generation)
+        segments.array(seg.MASK)[:batch] = np.array(mask)
+        segments.array(seg.BLOCK_TABLES, (batch, sizes.width))[:] = np.array(tables, np.int32)
+        segments.array(seg.SLOT_MAPPING, (batch,))[:] = np.array(slots, np.int32)
+        self._ask(seg.decode_command(batch, valid, (batch, sizes.width), (batch,)))
         return self._collect([entry for entry in rows if entry])
 
     def _ask(self, command: bytes) -> None:
@@ -114,8 +98,8 @@ class Batch:
             raise ConnectionError("the agent is gone")
 
     def _collect(self, entries: list[Entry]) -> list[tuple[Entry, int, float]]:
-        outputs = array(self._segments[OUTPUTS], (self._sizes.rows,)).tolist()
-        logits = array(self._segments[LOGITS], (self._sizes.rows,), np.float32).tolist()
+        outputs = self._segments.array(seg.OUTPUTS).tolist()
+        logits = self._segments.array(seg.LOGITS).tolist()
         news = []
         for entry in entries:
             token = outputs[entry.row]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 INPUT_IDS, VALID_LENGTH, CURRENT_INDEX, GENERATION, MASK, OUTPUTS, LOGITS, BLOCK_TABLES, SLOT_MAPPING = range(9)
 GENERATION_WORDS = 8
+_FLOATS = (GENERATION, LOGITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,30 +28,45 @@ class Sizes:
         return self.length // self.block_size
 
     @property
-    def words(self) -> tuple[int, ...]:
-        """Of 4 bytes, by segment."""
-        rows, length = self.rows, self.length
-        return (rows * length, rows, rows, rows * GENERATION_WORDS, rows, rows, rows, rows * self.width, length)
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """By segment, in words of 4 bytes."""
+        row = (self.rows,)
+        ids, generation, tables = ((self.rows, n) for n in (self.length, GENERATION_WORDS, self.width))
+        return (ids, row, row, generation, row, row, row, tables, (self.length,))
 
 
-def create_segments(sizes: Sizes) -> list[SharedMemory]:
-    return [SharedMemory(create=True, size=4 * words) for words in sizes.words]
+class Segments:
+    """All nine; those of another process by their names."""
 
+    def __init__(self, sizes: Sizes, names: list[str] | None = None) -> None:
+        self._shapes = sizes.shapes
+        if names is None:
+            self.memory = [SharedMemory(create=True, size=4 * int(np.prod(shape))) for shape in self._shapes]
+        else:
+            self.memory = [SharedMemory(name=name) for name in names]
 
-def array(segment: SharedMemory, shape: tuple[int, ...], dtype: Any = np.int32) -> NDArray[Any]:
-    return np.ndarray(shape, dtype, buffer=segment.buf)
+    def array(self, which: int, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
+        """`shape`: where it is not as the whole segment."""
+        dtype = np.float32 if which in _FLOATS else np.int32
+        return np.ndarray(shape or self._shapes[which], dtype, buffer=self.memory[which].buf)
+
+    def close(self, *, unlink: bool = False) -> None:
+        for segment in self.memory:
+            segment.close()
+            if unlink:
+                segment.unlink()
 
 
 def decode_command(batch: int, valid: list[int], tables: tuple[int, ...], slots: tuple[int, ...]) -> bytes:
     flags = "".join(str(flag) for flag in valid)
-    return f"a_{batch}_{flags}_{shape_text(tables)}_{shape_text(slots)}".encode()
+    return f"a_{batch}_{flags}_{_text(tables)}_{_text(slots)}".encode()
 
 
 def prefill_command(*shapes: tuple[int, ...]) -> bytes:
-    return ("*" + "_".join(shape_text(shape) for shape in shapes)).encode()
+    return ("*" + "_".join(map(_text, shapes))).encode()
 
 
-def shape_text(shape: tuple[int, ...]) -> str:
+def _text(shape: tuple[int, ...]) -> str:
     return ",".join(str(size) for size in shape)
 
 

@@ -7,20 +7,21 @@ import json
 import multiprocessing
 import signal
 import socket
+import threading
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
-from model.emulated import EmulatedSettings
 from model.tokenizer import IncrementalDetokenizer, Tokenizer
 from pipeline.config import load_configuration
 from pipeline.runtime.tokenizer import open_tokenizer
 from scripts.bench.overhead.device import settings_of
 from scripts.bench.overhead.replaced.agent import run_agent
 from scripts.bench.overhead.replaced.batch import Batch, Entry
-from scripts.bench.overhead.replaced.segments import Sizes, create_segments
+from scripts.bench.overhead.replaced.segments import Segments, Sizes
 
 
 def serve_replaced(file: Path, batches: tuple[int, ...], pipe: Connection) -> None:
@@ -29,36 +30,33 @@ def serve_replaced(file: Path, batches: tuple[int, ...], pipe: Connection) -> No
     config = load_configuration(file)
     settings = settings_of(config)
     sizes = Sizes(max(batches), settings.max_length, settings.block_size)
-    segments = create_segments(sizes)
+    segments = Segments(sizes)
     try:
-        names = [segment.name for segment in segments]
-        agent, connection = _start_agent(names, sizes, settings, batches)
+        with socket.create_server(("127.0.0.1", 0)) as meeting:
+            names = [segment.name for segment in segments.memory]
+            arguments = (meeting.getsockname()[1], names, sizes, settings, batches)
+            agent = multiprocessing.get_context("spawn").Process(target=run_agent, args=arguments)
+            agent.start()
+            connection, _ = meeting.accept()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.recv(1)
         batch = Batch(connection, segments, sizes, settings.num_blocks, batches)
         listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         pipe.send((listener.getsockname()[1], agent.pid))
-        server = Replaced(batch, open_tokenizer(config, settings.vocab_size))
-        asyncio.run(server.serve(listener))
+        asyncio.run(Replaced(batch, open_tokenizer(config, settings.vocab_size)).serve(listener))
         connection.close()
         agent.join(5)
     finally:
-        for segment in segments:
-            segment.close()
-            segment.unlink()
+        segments.close(unlink=True)
 
 
-def _start_agent(
-    names: list[str], sizes: Sizes, settings: EmulatedSettings, batches: tuple[int, ...]
-) -> tuple[Any, socket.socket]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        agent = multiprocessing.get_context("spawn").Process(
-            target=run_agent, args=(port, names, sizes, settings, batches)
-        )
-        agent.start()
-        connection, _ = listener.accept()
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.recv(1)
-    return agent, connection
+async def read_body(receive: Any) -> bytes:
+    """Of a request to an ASGI application."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    return body
 
 
 class Replaced:
@@ -85,11 +83,7 @@ class Replaced:
             await asyncio.sleep(0)
 
     async def app(self, _scope: Any, receive: Any, send: Any) -> None:
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-        request = json.loads(body)
+        request = json.loads(await read_body(receive))
         ids = self._tokenizer.encode(request["inputs"])
         entry = Entry(ids, len(ids) + request["parameters"]["max_new_tokens"])
         headers = [(b"content-type", b"text/event-stream")]
@@ -112,3 +106,39 @@ def _line(token: int, logit: float, text: str) -> bytes:
     shown = {"id": token, "logprob": logit, "special": not text, "text": text}
     data = {"details": None, "generated_text": text, "tokens": shown, "top_tokens": [shown]}
     return json.dumps({"event": "message", "retry": 30000, "data": data}).encode() + b"\n"
+
+
+# ---- the floor of a time to the first token: uvicorn with an application that does nothing but answer -------------
+
+
+_LINE = b'data: {"event": "message", "data": {"generated_text": "ring"}}\n\n'
+
+
+def serve_bare_http(pipe: Connection) -> None:
+    """Answers whatever is asked through the pipe with its port, until the pipe is closed."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        _answer, loop="uvloop", http="httptools", lifespan="off", access_log=False, log_level="error"
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    pipe.send("ready")
+    try:
+        while True:
+            pipe.recv()
+            pipe.send(listener.getsockname()[1])
+    except EOFError:
+        server.should_exit = True
+        thread.join()
+
+
+async def _answer(scope: Any, receive: Any, send: Any) -> None:
+    """A line for each token that is asked for, as llm-serving streams them."""
+    lines = json.loads(await read_body(receive))["parameters"]["max_new_tokens"]
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+    for _ in range(lines):
+        await send({"type": "http.response.body", "body": _LINE, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

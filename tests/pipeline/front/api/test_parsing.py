@@ -17,7 +17,8 @@ from pipeline.front.api.openai.chat import parse_chat
 from pipeline.front.api.openai.completions import parse_completion
 from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
-from pipeline.wire.request import Admit, Choice, Submit, choose_seeds, unpack_request, unpack_row
+from pipeline.wire.request import Choice, Submit, choose_seeds, unpack_request
+from pipeline.wire.rows import Admit, unpack_row
 
 TOKENIZER = load_tokenizer(DEMO_DIR)
 SETTINGS = FrontSettings(model_name="tiny", vocab_size=100, max_length=64, max_prompt=60, max_rows=2, max_queue=4)

@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from scripts.bench.serving.answers import read_answer
-from scripts.bench.serving.apis import APIS, Ask, error_message
+from scripts.bench.serving.apis import APIS, Ask, error_message, read_answer
 from scripts.bench.serving.load import Outcome
 from scripts.lab.http import Reply
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from scripts.bench.serving.arrivals import arrival_times_s
+from scripts.bench.serving.workload import arrival_times_s
 
 
 def times(count, rate, burstiness=1.0, seed=0, **options):

@@ -16,8 +16,8 @@ import pytest
 
 from model.demo import DEMO_DIR
 from scripts.bench.serving.options import parse
-from scripts.bench.serving.own_server import OwnServer
-from scripts.bench.serving.session import make_workload
+from scripts.bench.serving.servers import OwnServer
+from scripts.bench.serving.workload import make_workload
 from tests.server.launched import Launched, write_config
 
 SCRIPT = "scripts.bench.serving"
@@ -195,7 +195,7 @@ def test_task_2_saves_logits_and_compares_them(config, tmp_path):
         (("--base-url", "http://x", "--burstiness", "nan"), "nan is not above 0"),
         (("--base-url", "http://x", "--goodput", "itl:5"), "expected one of ttft, tpot, e2el"),
         (("--base-url", "http://x", "--goodput", "ttft"), "a colon and milliseconds"),
-        (("--base-url", "http://x", "--percentile-metrics", "ttft,foo"), "'foo' is none of"),
+        (("--base-url", "http://x", "--percentile-metrics", "ttft,foo"), "unknown metric 'foo'"),
         (("--base-url", "http://x", "--metric-percentiles", "101"), "percentiles lie in"),
         (("--base-url", "http://x", "--dataset-name", "custom"), "--dataset-path FILE belongs to"),
         (("--base-url", "http://x", "--prompt-ids"), "takes text only"),
@@ -238,7 +238,7 @@ def test_what_cannot_be_run_is_told(arguments, word):
 
 
 def test_a_real_device_has_no_time_scale_and_a_server_that_cannot_start_is_told(config):
-    done = run("--config", Path(__file__).parents[3] / "configs" / "demo.yaml", "--time-scale", 2)
+    done = run("--config", Path(__file__).parents[4] / "configs" / "demo.yaml", "--time-scale", 2)
     assert done.returncode == 1
     assert "only an emulated device can be made faster" in done.stderr
     done = run("--config", config, "--set", "pipeline.hosts=192.0.2.1", "--num-prompts", 1)

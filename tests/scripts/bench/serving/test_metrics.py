@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 
-from scripts.bench.serving.answers import Answer
+from scripts.bench.serving.apis import Answer
 from scripts.bench.serving.metrics import compute, peak_concurrency, peak_tokens_per_s, summarize, tpot_s
 
 

@@ -9,8 +9,14 @@ import pytest
 
 from model.demo import DEMO_DIR
 from model.tokenizer import load_tokenizer
-from scripts.bench.serving.prompts import PromptMaker, make_requests
-from scripts.bench.serving.workload import random_lengths, read_custom, read_lengths, recorded_lengths
+from scripts.bench.serving.workload import (
+    PromptMaker,
+    make_requests,
+    random_lengths,
+    read_custom,
+    read_lengths,
+    recorded_lengths,
+)
 from scripts.lab.errors import BenchError
 
 

@@ -1,0 +1,142 @@
+// Runs the operator on random mixed steps and compares it with attention in plain double-precision loops. Built
+// by test_attention.py with several compilers, with sanitizers, and for aarch64 under an emulator.
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <random>
+#include <vector>
+
+extern "C" int ringserve_paged_attention(int, void **, int *, int64_t **, const char **, void *, void *);
+extern "C" const char *ringserve_attention_kernel_name(int);
+extern "C" int ringserve_attention_use_kernel(const char *);
+extern "C" void ringserve_attention_threads(int);
+
+namespace {
+
+constexpr int64_t kHeads = 6, kKvHeads = 2, kDim = 24, kPadded = 32, kBlock = 32, kBlocks = 40, kWidth = 8;
+const std::vector<int32_t> kContexts = {150, 33, 1, 40}, kFresh = {70, 1, 1, 0};
+
+using Floats = std::vector<float>;
+std::mt19937 generator(1);
+
+Floats normal(int64_t count) {
+  std::normal_distribution<float> distribution;
+  Floats values(static_cast<size_t>(count));
+  for (float &value : values) value = distribution(generator);
+  return values;
+}
+
+struct Call {
+  std::vector<int32_t> tables, slots, valid = kContexts, fresh = kFresh;
+  Floats query, key, value, cos, sin, keys, values, out;
+  int64_t tokens = 3;  // padding
+
+  Call() {
+    for (int32_t n : kFresh) tokens += n;
+    query = normal(tokens * kHeads * kDim);
+    key = normal(tokens * kKvHeads * kDim);
+    value = normal(tokens * kKvHeads * kDim);
+    cos = normal(tokens * kDim);
+    sin = normal(tokens * kDim);
+    keys = normal(kBlocks * kKvHeads * kBlock * kDim);
+    values = normal(kBlocks * kKvHeads * kBlock * kPadded);
+    out.assign(static_cast<size_t>(tokens * kHeads * kDim), NAN);
+    for (size_t i = 0; i < kContexts.size() * kWidth; ++i) tables.push_back(static_cast<int32_t>(i * 7 % kBlocks));
+    slots.assign(static_cast<size_t>(tokens), -1);
+    for_each_token([this](int64_t token, int64_t row, int64_t position) { slots[token] = slot(row, position); });
+  }
+
+  template <class F>
+  void for_each_token(F f) {
+    int64_t token = 0;
+    for (size_t row = 0; row < kContexts.size(); ++row) {
+      for (int64_t i = 0; i < kFresh[row]; ++i) f(token++, static_cast<int64_t>(row), kContexts[row] - kFresh[row] + i);
+    }
+  }
+
+  int32_t slot(int64_t row, int64_t position) const {
+    return static_cast<int32_t>(tables[row * kWidth + position / kBlock] * kBlock + position % kBlock);
+  }
+  int64_t key_at(int64_t slot, int64_t head, int64_t d) const {
+    const int64_t at = slot % kBlock;
+    return (((slot / kBlock * kKvHeads + head) * (kBlock / 16) + at / 16) * kDim + d) * 16 + at % 16;
+  }
+  int64_t value_at(int64_t slot, int64_t head, int64_t d) const {
+    return ((slot / kBlock * kKvHeads + head) * kBlock + slot % kBlock) * kPadded + d;
+  }
+  double rotated(const Floats &x, int64_t width, int64_t token, int64_t head, int64_t d) const {
+    const int64_t half = kDim / 2, from = token * width + head * kDim;
+    const double other = d < half ? -x[from + d + half] : x[from + d - half];
+    return x[from + d] * double(cos[token * kDim + d]) + other * sin[token * kDim + d];
+  }
+
+  int run() {
+    const int64_t rows = static_cast<int64_t>(kContexts.size());
+    void *params[] = {query.data(), key.data(), value.data(), cos.data(), sin.data(), keys.data(), values.data(),
+                      tables.data(), slots.data(), valid.data(), fresh.data(), out.data()};
+    int64_t shapes[12][5] = {{tokens, kHeads * kDim}, {tokens, kKvHeads * kDim}, {tokens, kKvHeads * kDim},
+                             {tokens, kDim}, {tokens, kDim}, {kBlocks, kKvHeads, kBlock / 16, kDim, 16},
+                             {kBlocks, kKvHeads, kBlock, kPadded}, {rows, kWidth}, {tokens}, {rows}, {rows},
+                             {tokens, kHeads * kDim}};
+    int ndims[] = {2, 2, 2, 2, 2, 5, 4, 2, 1, 1, 1, 2};
+    int64_t *pointers[12];
+    for (int i = 0; i < 12; ++i) pointers[i] = shapes[i];
+    return ringserve_paged_attention(12, params, ndims, pointers, nullptr, nullptr, nullptr);
+  }
+
+  double worst() {
+    double worst = 0;
+    for_each_token([&](int64_t token, int64_t row, int64_t position) {
+      for (int64_t head = 0; head < kHeads; ++head) {
+        for (int64_t d = 0; d < kDim; ++d) {
+          const double error = std::abs(expected(token, row, position, head, d) - out[(token * kHeads + head) * kDim + d]);
+          worst = error > worst || std::isnan(error) ? error : worst;
+        }
+      }
+    });
+    return worst;
+  }
+
+  double expected(int64_t token, int64_t row, int64_t position, int64_t head, int64_t d) const {
+    const int64_t shared = head / (kHeads / kKvHeads);
+    double total = 0, sum = 0;
+    for (int64_t n = 0; n <= position; ++n) {
+      double score = 0;
+      for (int64_t i = 0; i < kDim; ++i) {
+        score += rotated(query, kHeads * kDim, token, head, i) * keys[key_at(slot(row, n), shared, i)];
+      }
+      const double weight = std::exp(score / std::sqrt(double(kDim)));
+      sum += weight;
+      total += weight * values[value_at(slot(row, n), shared, d)];
+    }
+    return total / sum;
+  }
+};
+
+bool corrupt_calls_fail() {
+  bool failed = true;
+  for (int32_t bad : {-2, 1 << 20, INT32_MIN, INT32_MAX}) {
+    Call slots, tables, valid, fresh;
+    slots.slots[5] = tables.tables[1] = valid.valid[0] = fresh.fresh[1] = bad;
+    for (Call *call : {&slots, &tables, &valid, &fresh}) failed = failed && call->run() == 1;
+  }
+  return failed;
+}
+
+}  // namespace
+
+int main() {
+  int status = 0;
+  for (int threads : {1, 4}) {
+    ringserve_attention_threads(threads);
+    for (int i = 0; const char *name = ringserve_attention_kernel_name(i); ++i) {
+      ringserve_attention_use_kernel(name);
+      Call call;
+      const int code = call.run();
+      const double worst = call.worst();
+      std::printf("%s, %d threads: worst error %.1e\n", name, threads, worst);
+      if (code != 0 || !(worst < 1e-5) || !corrupt_calls_fail()) status = 1;
+    }
+  }
+  return status;
+}

@@ -1,0 +1,75 @@
+"""What the launcher makes sure of: descriptors, shared memory, addresses."""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+
+from ipc import SHM_DIRECTORY, shared_memory_left
+from pipeline.config import load_configuration
+from pipeline.host import facts
+from pipeline.host.facts import HostError, descriptors_needed, doubt_address_space, prepare_host, shared_memory_needed
+from pipeline.runtime.engines import make_runner, shapes_of
+from scripts.lab.paths import ROOT
+
+
+@pytest.fixture
+def limits(monkeypatch):
+    """Limits of this process as the test wants them; returns what is set."""
+    known = {resource.RLIMIT_NOFILE: (1 << 20, 1 << 20), resource.RLIMIT_AS: (resource.RLIM_INFINITY,) * 2}
+    monkeypatch.setattr(resource, "getrlimit", lambda which: known[which])
+    monkeypatch.setattr(resource, "setrlimit", lambda which, values: known.update({which: values}))
+    return known
+
+
+@pytest.fixture(scope="module")
+def config():
+    return load_configuration(ROOT / "configs" / "emulated_910b.yaml", ["pipeline.max_connections=1000"])
+
+
+@pytest.fixture(scope="module")
+def shapes(config):
+    return shapes_of(config, make_runner(config))
+
+
+def test_a_host_that_has_everything(limits, config, shapes):
+    assert prepare_host(config, shapes) == []
+    assert limits[resource.RLIMIT_NOFILE] == (1 << 20, 1 << 20)
+
+
+def test_a_soft_limit_is_raised_as_far_as_needed(limits, config, shapes):
+    limits[resource.RLIMIT_NOFILE] = (256, 4096)
+    prepare_host(config, shapes)
+    assert limits[resource.RLIMIT_NOFILE] == (descriptors_needed(config), 4096)
+
+
+@pytest.mark.parametrize(
+    ("hard", "most"), [(1200, r" or lower pipeline\.max_connections to at most 6[0-9][0-9]$"), (64, r"container\)$")]
+)
+def test_a_hard_limit_that_is_too_low(limits, config, shapes, hard, most):
+    limits[resource.RLIMIT_NOFILE] = (64, hard)
+    with pytest.raises(HostError, match=rf"file descriptors are needed, {hard} are allowed.*{most}"):
+        prepare_host(config, shapes)
+
+
+def test_too_little_shared_memory(limits, config, shapes, monkeypatch):
+    left = shared_memory_left(SHM_DIRECTORY)
+    monkeypatch.setattr(facts, "shared_memory_needed", lambda *_: left.free + (1 << 40))
+    with pytest.raises(HostError, match=r"MiB of shared memory are needed, .* are free \("):
+        prepare_host(config, shapes)
+
+
+def test_what_is_needed_grows_with_the_rings(config, shapes):
+    larger = load_configuration(ROOT / "configs" / "emulated_910b.yaml", ["pipeline.max_rows=8"])
+    other = shapes_of(larger, make_runner(larger))
+    assert shared_memory_needed(config, shapes) != shared_memory_needed(larger, other)
+    assert shared_memory_needed(config, shapes) % 4096 == 0
+
+
+def test_few_addresses_are_remarked(limits, config, shapes):
+    limits[resource.RLIMIT_AS] = (100 << 20, 100 << 20)
+    (remark,) = doubt_address_space(config, shapes)
+    assert "each process may map 100.0 MiB (RLIMIT_AS)" in remark
+    limits[resource.RLIMIT_AS] = (1 << 40, 1 << 40)
+    assert [*doubt_address_space(config, shapes)] == []

@@ -1,0 +1,179 @@
+"""What stages write: steps, and the ends of their rings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ipc
+from pipeline.stats import (
+    STEP_RECORDS,
+    RingEnds,
+    SamplingCounter,
+    StatsPage,
+    StatsReader,
+    StepColumn,
+    StepHistogram,
+    StepLog,
+)
+from pipeline.wire.rings import ENDS, PRODUCERS, SLOT_LAYOUTS
+from pipeline.wire.step import HEADER_WORDS, STAMP_WORDS, Head
+
+STAGES = ("preprocess", "inference", "sampling")
+
+
+def step(number, base, *, needs=0, tokens=3, rows=2):
+    head, stamps = np.zeros(HEADER_WORDS, np.int64), np.zeros(STAMP_WORDS, np.int64)
+    head[[Head.STEP, Head.DEPENDS_ON_STEP, Head.LIVE_TOKENS, Head.LIVE_ROWS]] = number, needs, tokens, rows
+    # scheduled, taken, launched, computed, received, sampled, sent, begun
+    stamps[:] = np.array([1_000, 2_000, 5_000, 25_000, 28_000, 36_000, 50_000, 400]) + base
+    return head, stamps
+
+
+def test_a_step_is_split_by_its_stamps(page):
+    log = StepLog(page)
+    log.record(*step(1, 0))
+    log.record(*step(2, 40_000, needs=1))  # its tokens came at 36 µs, it was launched at 45 µs
+    log.record(*step(3, 900_000))  # nobody waited for it
+    sums = {time: StatsReader(page).histogram(time) for time in StepHistogram}
+    per_step = {
+        StepHistogram.SCHEDULE: 0.6, StepHistogram.LAUNCH: 3, StepHistogram.DEVICE: 20, StepHistogram.PUBLISH: 3,
+        StepHistogram.SAMPLE: 8,
+    }  # fmt: skip
+    for time, us in per_step.items():
+        assert sums[time].sum == pytest.approx(3 * us * 1e-6)
+        assert sum(sums[time].counts) == 3
+    assert sums[StepHistogram.FEEDBACK].sum == pytest.approx(9e-6)
+    assert sums[StepHistogram.WAIT_FOR_DESCRIPTOR].sum == pytest.approx(17e-6)
+    assert sum(sums[StepHistogram.FEEDBACK].counts) == 1
+
+
+# Stamps of the second of two steps in a row, in µs; device of the first done at 25, tokens of the first known at 36
+GAPS = {  # first foreseen, second begun; second scheduled, taken, launched; due to preprocess, inference, sampling
+    "inference waits for the tokens": ((0, 0), (26, 30, 40), (0, 4, 11)),
+    "inference knows the tokens": ((1, 0), (20, 26, 27), (0, 2, 0)),
+    "planned only when the results were known": ((1, 37), (39, 40, 42), (3, 3, 11)),
+    "the descriptor comes late": ((1, 24), (28, 29, 31), (3, 3, 0)),
+    "the descriptor comes later than the tokens": ((0, 24), (38, 39, 41), (2, 3, 11)),
+    "the device did not stand still": ((1, 0), (20, 24, 25), (0, 0, 0)),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "due_to"), GAPS.values(), ids=GAPS)
+def test_whom_the_overhead_was_due_to(page, before, after, due_to):
+    foreseen, begun = before
+    scheduled, taken, launched = after
+    log = StepLog(page)
+    head, stamps = step(1, 0)
+    head[Head.ALL_ARGMAX] = foreseen
+    log.record(head, stamps)
+    head, stamps = step(2, 0, needs=1)
+    stamps[:] = np.array([scheduled, taken, launched, 60, 70, 80, 90, begun]) * 1_000
+    log.record(head, stamps)
+    gap = StatsReader(page).histogram(StepHistogram.OVERHEAD)
+    assert (gap.count, gap.sum) == (1, pytest.approx((launched - 25) / 1e6))
+    counted = StatsReader(page).counters(SamplingCounter)
+    assert [counted[f"overhead_{stage}_ns"] for stage in STAGES] == [1_000 * us for us in due_to]
+
+
+@given(st.lists(st.tuples(st.lists(st.integers(0, 10**6), min_size=8, max_size=8), st.booleans()), max_size=8))
+def test_the_parts_of_the_overhead_are_its_sum(steps):
+    page = StatsPage.create()
+    page.unlink()
+    log = StepLog(page)
+    for number, (times, foreseen) in enumerate(steps, 1):
+        head, stamps = step(number, 0, needs=number - 1)
+        head[Head.ALL_ARGMAX], stamps[:] = foreseen, times
+        log.record(head, stamps)
+    counted = StatsReader(page).counters(SamplingCounter)
+    parts = [counted[f"overhead_{stage}_ns"] for stage in STAGES]
+    overhead = StatsReader(page).histogram(StepHistogram.OVERHEAD)
+    assert min(parts) >= 0
+    assert sum(parts) == round(overhead.sum * 1e9)
+    assert overhead.count == max(len(steps) - 1, 0)
+    page.close()
+
+
+def test_steps_that_are_not_in_a_row_have_no_overhead(page):
+    log = StepLog(page)
+    log.record(*step(1, 0))
+    log.record(*step(2, 900_000))  # nobody waited for it
+    log.record(*step(5, 1_800_000, needs=4))  # the one before was another process's
+    assert StatsReader(page).histogram(StepHistogram.OVERHEAD).count == 0
+    assert StatsReader(page).histogram(StepHistogram.TOKENS).sum == 9
+
+
+@pytest.fixture
+def rings():
+    rings = {name: ipc.ByteRing.create(name, capacity=1 << 12) for name in PRODUCERS if name not in SLOT_LAYOUTS}
+    rings |= {name: ipc.SlotRing.create(name, slots=4, slot_size=64) for name in SLOT_LAYOUTS}
+    yield rings
+    for ring in rings.values():
+        ring.__exit__()
+
+
+def test_ends_of_rings_are_seen_as_they_count(page, rings):
+    every = {stage: RingEnds(page, stage, rings) for stage in ENDS}
+    with rings["steps"].producer() as steps, rings["steps"].consumer() as inference:
+        for _ in range(3):
+            steps.write(b"x" * 64)
+        inference.read().release()
+        with pytest.raises(ipc.RingTimeout):
+            rings["deltas"].consumer().read(timeout=0.01)
+        before = {ring.name: ring for ring in StatsReader(page).rings()}["steps"]
+        assert (before.used, before.capacity) == (0, 4)  # nobody has copied yet
+        for ends in every.values():
+            ends.copy()
+        seen = {ring.name: ring for ring in StatsReader(page).rings()}
+        assert (seen["steps"].used, seen["steps"].consumer.done, seen["steps"].unit) == (2, 1, "slots")
+        for name, ring in rings.items():
+            snapshot = ring.snapshot()
+            assert (seen[name].capacity, seen[name].used) == (ring.capacity, snapshot.occupancy(0))
+            for end, side in ((seen[name].producer, snapshot.producer), (seen[name].consumer, snapshot.consumers[0])):
+                assert end.stage in ENDS
+                assert {key: getattr(end, key) for key in side.counters if key != "heartbeat"} == {
+                    key: value for key, value in side.counters.items() if key != "heartbeat"
+                }
+        assert seen["deltas"].consumer.waits == 1
+        assert (seen["deltas"].producer.stage, seen["deltas"].consumer.stage) == ("sampling", "front")
+    page.reset("inference")
+    assert {ring.name: ring for ring in StatsReader(page).rings()}["steps"].consumer.done == 0
+
+
+def test_a_ring_is_never_fuller_than_it_is(page, rings):
+    """The two ends are copied at different times."""
+    producer, consumer = rings["steps"].producer(), rings["steps"].consumer()
+    preprocess, inference = RingEnds(page, "preprocess", rings), RingEnds(page, "inference", rings)
+    for _ in range(9):
+        producer.write(b"x" * 64)
+        consumer.read().release()
+    inference.copy()
+    assert {ring.name: ring.used for ring in StatsReader(page).rings()}["steps"] == 0
+    page.reset("inference")
+    preprocess.copy()
+    assert {ring.name: ring.used for ring in StatsReader(page).rings()}["steps"] == 4
+
+
+def test_the_log_keeps_the_last_steps_in_order(page):
+    log = StepLog(page)
+    for number in range(1, STEP_RECORDS + 101):
+        log.record(*step(number, number * 100_000))
+    steps = StatsReader(page).steps()
+    assert steps[:, StepColumn.STEP].tolist() == list(range(101, STEP_RECORDS + 101))
+    assert set(steps[:, StepColumn.ROWS]) == {2}
+    some = StatsReader(page).steps(since_ns=200 * 100_000 + 50_000, until_ns=210 * 100_000 + 49_999)
+    assert some[:, StepColumn.STEP].tolist() == list(range(200, 210))
+
+
+def test_recording_a_step_keeps_no_memory(page):
+    import sys
+
+    log = StepLog(page)
+    records = [step(number, number * 100_000, needs=number - 1) for number in range(1, 201)]
+    log.record(*records[0])
+    before = sys.getallocatedblocks()
+    for record in records[1:]:
+        log.record(*record)
+    assert sys.getallocatedblocks() - before < 10
