@@ -11,7 +11,6 @@ Exit code 0: all pairs agree. 1: something differs or is missing. 2: wrong usage
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections import defaultdict
@@ -22,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from scripts.lab.arguments import parser, within
 
 RTOL = 1e-5  # numpy's default, which the known checker uses
 FILE_NAME = re.compile(r"(?P<time>\d+(?:\.\d+)?)_(?P<ids>[^_]*)_(?P<position>\d+)\.npy", re.ASCII)
@@ -157,19 +158,12 @@ def check(base: Path, new: Path, atol: float) -> Report:
     return report
 
 
-def _tolerance(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < np.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number >= 0")
-    return value
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=Path, required=True, help="directory of the run to compare with")
-    parser.add_argument("--new", type=Path, required=True, help="directory of the run to check")
-    parser.add_argument("--atol", type=_tolerance, default=5e-3, help="absolute tolerance (default 5e-3)")
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--base", type=Path, required=True, help="directory of the run to compare with")
+    options.add_argument("--new", type=Path, required=True, help="directory of the run to check")
+    options.add_argument("--atol", type=within(0), default=5e-3, help="absolute tolerance (default 5e-3)")
+    arguments = options.parse_args()
     try:
         report = check(arguments.base, arguments.new, arguments.atol)
     except UnreadableError as error:

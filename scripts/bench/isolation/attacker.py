@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from scripts.bench.isolation.attacks import Field, Pace, Sent
-from scripts.bench.isolation.kinds import kind_named
+from scripts.bench.isolation.kinds import BY_NAME
 from scripts.bench.isolation.stands import Facts
 
 _PREPARE_S = 120.0  # 64 long prompts have to be read by the server
@@ -65,11 +65,11 @@ def serve_attacker(pipe: Connection) -> None:
 
 @functools.lru_cache(maxsize=1)
 def _requests(kind: str, facts: Facts) -> tuple[bytes, ...]:
-    return kind_named(kind).requests(facts)
+    return BY_NAME[kind].requests(facts)
 
 
 async def _obey(pipe: Connection, order: Order) -> None:
-    attack = kind_named(order.kind).attack
+    attack = BY_NAME[order.kind].attack
     field = Field(order.port, _requests(order.kind, order.facts), order.pace)
     gc.collect()
     try:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -21,10 +21,10 @@ from scripts.bench.isolation.kinds import Kind
 from scripts.bench.isolation.sink import serve_sink
 from scripts.bench.isolation.stands import Stand
 from scripts.bench.overhead.workers import ask, worker
+from scripts.lab.arguments import say
 from scripts.lab.errors import ServerError
 from scripts.lab.server import Server, launched
 
-Say = Callable[[str], None]
 PROMPT = "Question: What is a ring buffer?\nAnswer:"
 _STREAM_TOKENS = 50_000  # at most
 _REST_S, _LOOK_S = 10.0, 0.1
@@ -114,9 +114,7 @@ def take_turn(
     return Turn(ask(work.bystander, "end"), campaign)
 
 
-def measure(
-    kinds: Sequence[Kind], target: Target, work: Workers, rounds: int, seconds: float, say: Say
-) -> Iterator[Row]:
+def measure(kinds: Sequence[Kind], target: Target, work: Workers, rounds: int, seconds: float) -> Iterator[Row]:
     """One row for each kind."""
     for kind in kinds:
         done: list[Round] = []

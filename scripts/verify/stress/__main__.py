@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ipc import ByteRing, SlotRing
+from scripts.lab.arguments import count, parser, whole, words
 from scripts.verify.stress.options import WAIT_S, Kind, Options
 from scripts.verify.stress.role import Played, play
 from scripts.verify.stress.slots import SLOT_SIZE
@@ -23,29 +24,17 @@ KINDS: tuple[Kind, ...] = ("slot", "byte", "broadcast")
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--messages", type=int, default=100_000_000, help="per ring (default: 10^8)")
-    parser.add_argument(
-        "--ring", type=_kinds, default=KINDS[:1], help="slot (default), byte, broadcast, or several: slot,byte"
-    )
-    parser.add_argument(
-        "--slots", type=int, default=64, help="a power of two from 4 on; of 64 bytes each (default: 64)"
-    )
-    parser.add_argument("--seed", type=int, default=1, help="of batches, sleeps and records (default: 1)")
-    parser.add_argument(
-        "--spin-us", type=float, help="how long a wait may spin before it sleeps (default: the rings')"
-    )
-    options = parser.parse_args()
-    if options.messages < 1 or options.slots < 4 or options.slots & (options.slots - 1):
-        parser.error("--messages: at least 1; --slots: a power of two of at least 4")
-    return options
-
-
-def _kinds(text: str) -> tuple[Kind, ...]:
-    kinds = tuple(kind for kind in KINDS if kind in text.split(","))
-    if len(kinds) != len(text.split(",")):
-        raise argparse.ArgumentTypeError(f"{', '.join(KINDS)} expected, not {text!r}")
-    return kinds
+    options = parser(__doc__)
+    add = options.add_argument
+    add("--messages", type=count, default=100_000_000, help="per ring (default: 10^8)")
+    add("--ring", type=words("ring", KINDS), default=KINDS[:1], metavar="NAMES", help=f"some of {', '.join(KINDS)}")
+    add("--slots", type=whole(4), default=64, help="a power of two from 4 on; of 64 bytes each (default: 64)")
+    add("--seed", type=int, default=1, help="of batches, sleeps and records (default: 1)")
+    add("--spin-us", type=float, help="how long a wait may spin before it sleeps (default: the rings')")
+    given = options.parse_args()
+    if given.slots & (given.slots - 1):
+        options.error(f"argument --slots: {given.slots} is no power of two")
+    return given
 
 
 def make_ring(options: Options) -> SlotRing | ByteRing:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from scripts.lab.arguments import count, parser
 from scripts.lab.errors import BenchError
 from scripts.lab.paths import ROOT
 from scripts.lab.processes import exit_when_told
@@ -48,11 +49,11 @@ AnyReport = TypeVar("AnyReport", bound=Report)
 
 def parser_of(doc: str | None, *, tokens: int) -> argparse.ArgumentParser:
     """With the options that all have."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key")
-    parser.add_argument("--tokens", type=int, default=tokens, help="of the longest stream")
-    parser.add_argument("--seed", type=int, default=0, help="of what is done when")
-    return parser
+    made = parser(doc)
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key")
+    made.add_argument("--tokens", type=count, default=tokens, help="of the longest stream")
+    made.add_argument("--seed", type=int, default=0, help="of what is done when")
+    return made
 
 
 def hold(plan: Plan, work: Callable[[Server], Coroutine[Any, Any, AnyReport]]) -> AnyReport:
