@@ -111,7 +111,7 @@ class Runner(ABC):
 
     @abstractmethod
     def abandon(self) -> None:
-        """Forget the step under way, if there is one: nobody will fetch it, and its arrays are about to go."""
+        """Forget the step under way, if there is one: it will not be fetched, and its arrays will be unmapped."""
 
     def step(self, binding: Any, logits: Float32) -> None:
         """`launch` and `fetch`."""

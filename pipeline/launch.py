@@ -22,7 +22,7 @@ from pipeline.config import __main__ as config_command
 from pipeline.front.http.api_keys import KeysError, key_file_warning
 from pipeline.host.cpu_placement import fit_to_host
 from pipeline.host.facts import HostError, prepare_host
-from pipeline.launcher import Supervisor, say
+from pipeline.launcher import Supervisor, report
 from pipeline.launcher.listening import PortInUseError
 from pipeline.launcher.readiness import Readiness
 from pipeline.runtime.engines import make_runner, shapes_of
@@ -67,8 +67,8 @@ def run(options: argparse.Namespace) -> int:
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    for remark in config_command.remarks(config):
-        print(remark, file=sys.stderr)
+    for line in config_command.warnings_of(config):
+        print(line, file=sys.stderr)
     if options.check:
         print(config.to_yaml(), end="")
         return 0
@@ -84,10 +84,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _serve(config: Configuration, options: argparse.Namespace) -> int:
     if (warning := key_file_warning(config.pipeline.api_keys_file)) is not None:
-        say(f"warning: {warning}")
+        report(f"warning: {warning}")
     config = fit_to_host(config)
     for remark in prepare_host(config, shapes_of(config, make_runner(config))):
-        say(remark)
+        report(remark)
     reread = lambda: fit_to_host(load_configuration(options.config, options.set))  # noqa: E731
     return Supervisor(config, reread, Readiness.from_environment(options.ready_fd, os.environ)).run()
 

@@ -1,6 +1,6 @@
 """An emulated device: takes the time that a device would take, and answers deterministically.
 
-For everything that measures or tests the server rather than the model. In place of keys and values the
+For measurements and tests of the server rather than the model. In place of keys and values the
 cache holds one running hash per KV slot: of the token, its position, and the hash of the position before it,
 found through the block table. A row's logits follow from the hashes of its whole context, read through the
 block table as attention would. A wrong block table, slot mapping, position or gather index, a block freed too

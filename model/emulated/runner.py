@@ -59,7 +59,7 @@ class EmulatedRunner(Runner):
         self._cache = np.zeros(self.facts.num_blocks * self.facts.block_size, np.uint64)
         self._base = base_logits(self.settings)
         if progress is not None:
-            progress("loading nothing, the device is emulated", 1, 1)
+            progress("loading (emulated device, no weights)", 1, 1)
 
     def warm_up(self, progress: Progress | None = None) -> None:
         for done, _ in enumerate(self.facts.buckets, start=1):
@@ -98,7 +98,7 @@ class EmulatedRunner(Runner):
         self._cache = self._base = self._launched = None
 
     def _compute(self) -> tuple[Binding, int]:
-        """Do at once what is to be done, and say until when the device would be busy with it."""
+        """Compute at once, and record until when the device would be busy."""
         launched, self._launched = self._launched, None
         if launched is None:
             raise ModelError("no step is under way: call launch() before fetch()")

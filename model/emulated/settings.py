@@ -1,4 +1,4 @@
-"""What the emulated device costs and what it says."""
+"""The emulated device's cost model, and the ids it answers with."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class EmulatedSettings:
 
 
 def _name_of(kind: Any) -> str:
-    names = {int: "an integer", int | None: "an integer", bool: "true or false", str: "a text"}
+    names = {int: "an integer", int | None: "an integer", bool: "true or false", str: "a string"}
     return names.get(kind, "a number")
 
 

@@ -1,6 +1,6 @@
 """mindformers' Llama as a step executor. Importing this does not import MindSpore; loading a runner does."""
 
 from model.mindformers_runner.runner import MindFormersRunner
-from model.mindformers_runner.settings import MindFormersSettings, bucket_ladder
+from model.mindformers_runner.settings import MindFormersSettings, default_buckets
 
-__all__ = ["MindFormersRunner", "MindFormersSettings", "bucket_ladder"]
+__all__ = ["MindFormersRunner", "MindFormersSettings", "default_buckets"]

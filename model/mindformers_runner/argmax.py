@@ -1,4 +1,4 @@
-"""The best token of each row, and its log-probability, from logits that the host can read.
+"""The argmax of each row, and its log-probability, from logits that the host can read.
 
 The sampler's own kernels, so that an answer does not depend on where its tokens were chosen.
 """
@@ -14,8 +14,8 @@ _NOTHING: tuple[int, ...] = ()
 
 
 class BestTokens:
-    """For up to ``rows`` rows at a time. The sampler's row table holds each row twice: that nobody wants the
-    log-probability of, and that somebody does."""
+    """For up to ``rows`` rows at a time. The sampler's row table holds each row twice: without and with its
+    log-probability."""
 
     def __init__(self, vocab_size: int, rows: int) -> None:
         self._sampler = Sampler(SamplingLimits(vocab_size, max_length=1), 2 * rows)

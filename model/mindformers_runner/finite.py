@@ -1,6 +1,6 @@
-"""Whether values are numbers: NaN and infinity in weights or logits make every answer an error.
+"""Finds NaN and infinity in weights and logits, which make every answer an error.
 
-All values of a checkpoint are looked at when it is loaded. With the file in memory already that adds 3 to 5 % to the
+All values of a checkpoint are checked when it is loaded. With the file in memory already that adds 3 to 5 % to the
 time of reading into float32, up to 9 % into float16; from a disk less.
 """
 
@@ -42,7 +42,7 @@ def require_finite_logits(logits: NDArray[np.float32], device: str) -> None:
         return
     what = f"{bad} of {logits.size} of the model's first logits are not finite, though all weights are"
     if device == "CPU":
-        remedy = "the weights are so large that float32 overflows: is the checkpoint the one of this configuration?"
+        remedy = "the weights are so large that float32 overflows: does the checkpoint belong to this configuration?"
     else:
         remedy = "float16, in which Ascend computes, overflows: try pipeline.runner.device: CPU, which has float32"
     raise ModelError(f"{what}; {remedy}")

@@ -1,4 +1,4 @@
-"""The first step: does the model say anything at all?"""
+"""The first step: are the model's logits finite?"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Imports MindSpore and mindformers without chatter on the user's terminal or files in the user's directory.
+"""Imports MindSpore and mindformers without their output on the terminal, or their files in the working directory.
 
 What is silenced is below "error": warnings about deprecations inside the two packages, missing optional
-models, and lines about every layer. Errors still come through. Whoever sets ``GLOG_v``, ``LOG_MF_PATH`` or
-``MS_OM_PATH`` gets what these ask for.
+models, and lines about every layer. Errors are still shown. ``GLOG_v``, ``LOG_MF_PATH`` and ``MS_OM_PATH`` keep
+their meaning if they are set.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ class MindFormersRunner(Runner):
         binding.check()
         if binding.bucket not in self._compiled:
             _log.warning(
-                "compiling %d tokens x %d rows in the middle of a step; warm_up would have done it before",
+                "compiling a graph for %d tokens x %d rows during a step, because warm_up() was not called",
                 binding.bucket.tokens,
                 binding.bucket.rows,
             )
@@ -245,6 +245,6 @@ def _facts(vocab_size: int, max_length: int, name: str, settings: MindFormersSet
         num_blocks=settings.num_blocks,
         block_size=settings.block_size,
         block_table_width=-(-max_length // settings.block_size),
-        buckets=settings.ladder(),
+        buckets=settings.effective_buckets(),
         greedy_on_device=True,
     )

@@ -1,4 +1,4 @@
-"""What a user chooses about a mindformers runner, and the ladder of static shapes that follows from it."""
+"""Settings of a mindformers runner, and the buckets (static shapes) that follow from them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ KEY_GROUP = 16
 """Keys that lie side by side in the CPU's key cache (`kKeyGroup` in csrc/step.h)."""
 
 
-def bucket_ladder(max_rows: int, token_budget: int) -> tuple[Bucket, ...]:
-    """Default shapes: decode steps of 1, 2, 4, … rows, and mixed steps of 16, 64, 256, … tokens.
+def default_buckets(max_rows: int, token_budget: int) -> tuple[Bucket, ...]:
+    """Decode steps of 1, 2, 4, … rows, and mixed steps of 16, 64, 256, … tokens.
 
     Few shapes for mixed steps, because each costs seconds of compilation: a prefill chunk is worth waiting
     for, and most steps decode. Mixed steps always have ``max_rows`` rows.
@@ -58,7 +58,7 @@ class MindFormersSettings:
     max_length: int | None = None
     """Most tokens of one sequence, prompt and output together; None: as many as the model knows positions."""
     buckets: tuple[Bucket, ...] | None = None
-    """Static shapes on CPU; None: `bucket_ladder`."""
+    """Buckets on CPU; None: `default_buckets`."""
     attention: Literal["custom", "plain"] = "custom"
     """CPU: the C++ operator, or MindSpore's own operators (slower; there to compare with)."""
     threads: int | None = None
@@ -93,10 +93,10 @@ class MindFormersSettings:
                 f"(max_rows) and tokens between rows and {self.token_budget} (token_budget)"
             )
 
-    def ladder(self) -> tuple[Bucket, ...]:
+    def effective_buckets(self) -> tuple[Bucket, ...]:
         """Shapes to compile, smallest first."""
         if self.buckets is None:
-            return bucket_ladder(self.max_rows, self.token_budget)
+            return default_buckets(self.max_rows, self.token_budget)
         largest = Bucket(self.token_budget, self.max_rows)
         if largest not in self.buckets:
             raise ConfigurationError(

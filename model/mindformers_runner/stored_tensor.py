@@ -15,7 +15,7 @@ from model.mindformers_runner.finite import all_finite, describe_not_finite
 Float = NDArray[np.floating[Any]]
 Dtype = type[np.floating[Any]]
 
-_DAMAGED = "the file is damaged, or its training diverged: fetch it or export it again"
+_DAMAGED = "the file is damaged, or its training diverged: download or export it again"
 _TOO_LARGE = (
     "Ascend computes in float16: use a checkpoint that fits, or pipeline.runner.device: CPU, which has float32"
 )

@@ -15,7 +15,7 @@ MAX_REPETITION_PENALTY = 1e9  # and its inverse is the least: beyond, a logit co
 
 
 class ParameterError(ModelError, ValueError):
-    """A sampling parameter is out of range: the fault of whoever wrote the request."""
+    """A sampling parameter is out of range: the client's error."""
 
     def __init__(self, parameter: str, value: object, allowed: str) -> None:
         super().__init__(f"{parameter} is {reprlib.repr(value)}, expected {allowed}")  # it may be nested deeply

@@ -74,7 +74,7 @@ class Tokenizer(ABC):
     def encode_up_to(self, text: str, most: int, *, add_special: bool = True) -> tuple[int, NDArray[np.int32]]:
         """How many ids `encode` gives, and the ids themselves; none of them if there are more than `most`.
 
-        For threads: others run meanwhile, but for about 5 ms per 100,000 ids at the end.
+        For threads: it releases the GIL, except for about 5 ms per 100,000 ids at the end.
 
         Raises InvalidTextError for a text that has no UTF-8 form.
         """

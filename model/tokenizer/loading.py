@@ -53,7 +53,7 @@ def _read_head(file: Path) -> bytes:
     except OSError as error:
         raise TokenizerError(f"cannot read {file}: {error.strerror}") from error
     if not head:
-        raise TokenizerError(f"{file} is empty; fetch it again")
+        raise TokenizerError(f"{file} is empty; download it again")
     if head.startswith(GIT_LFS_POINTER):
         raise TokenizerError(f"{file} is a Git LFS pointer, not the file itself; run 'git lfs pull' in its folder")
     return head

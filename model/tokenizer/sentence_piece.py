@@ -121,7 +121,7 @@ def _load_processor(path: Path) -> sentencepiece.SentencePieceProcessor:
         raise TokenizerError(f"cannot read {path}: {error.strerror}") from error
     except RuntimeError as error:
         raise TokenizerError(
-            f"{path} is not a SentencePiece model; it may be cut short or of another kind, fetch it again"
+            f"{path} is not a SentencePiece model: it is truncated or another kind of file; download it again"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What stands beside a tokenizer's vocabulary: tokenizer_config.json and other small files."""
+"""The files beside a tokenizer's vocabulary: tokenizer_config.json and other small files."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(_read_text(path))
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}: {error.msg}"
-        raise TokenizerError(f"{path} is not valid JSON ({place}); if it is cut short, fetch it anew") from error
+        raise TokenizerError(f"{path} is not valid JSON ({place}); if it is truncated, download it again") from error
     if not isinstance(content, dict):
         raise TokenizerError(f"{path} must hold a JSON object, not {type(content).__name__}")
     return content
@@ -93,7 +93,7 @@ def _read_text(path: Path) -> str:
     except OSError as error:
         raise TokenizerError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise TokenizerError(f"{path} is not UTF-8 text (byte {error.start}); fetch it anew") from error
+        raise TokenizerError(f"{path} is not UTF-8 text (byte {error.start}); download it again") from error
 
 
 def _token_content(value: object) -> str | None:

@@ -1,4 +1,4 @@
-"""``python -m pipeline.config FILE [--set KEY=VALUE]…`` checks a configuration and prints it as it takes effect."""
+"""``python -m pipeline.config FILE [--set KEY=VALUE]…``: check a configuration and print the effective one."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0, or 2 when something is wrong. The configuration goes to stdout, remarks to stderr."""
+    """Check a configuration and print the effective one to stdout, warnings to stderr. Exit status 2: it is wrong."""
     try:
         configuration = load_configuration(options.file, options.overrides, other_host=not options.this_host)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    for remark in remarks(configuration):
-        print(remark, file=sys.stderr)
+    for warning in warnings_of(configuration):
+        print(warning, file=sys.stderr)
     print(configuration.to_yaml(), end="")
     return 0
 
 
-def remarks(configuration: Configuration) -> list[str]:
-    """What an operator should know although nothing is wrong."""
+def warnings_of(configuration: Configuration) -> list[str]:
+    """Lines for the operator about a configuration that can be used."""
     lines = [f"warning: {problem}" for problem in configuration.warnings]
     if configuration.ignored_keys:
         lines.append(f"these keys have no effect: {', '.join(configuration.ignored_keys)}")
@@ -39,9 +39,16 @@ def remarks(configuration: Configuration) -> list[str]:
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", help="a configuration file")
     parser.add_argument(
-        "--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="set a key; repeatable"
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="override a key; may be repeated",
     )
-    parser.add_argument("--this-host", action="store_true", help="files and CPUs that are missing here are mistakes")
+    parser.add_argument(
+        "--this-host", action="store_true", help="files and CPUs that this host lacks are errors, not warnings"
+    )
 
 
 if __name__ == "__main__":

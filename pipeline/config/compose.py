@@ -1,4 +1,4 @@
-"""From a text to YAML nodes, within limits that keep a hostile file from taking long or much memory."""
+"""From a text to YAML nodes, with limits on the time and memory that a hostile file can take."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def _refusal(problem: str, mark: Any) -> yaml.MarkedYAMLError:
 
 
 def _refuse_bomb(root: Node) -> None:
-    """Aliases share nodes: what they stand for is counted without writing it out."""
+    """Aliases share nodes: their expansion is counted without making it."""
     measured: dict[int, tuple[int, int]] = {}
     active: set[int] = set()
 
     def measure(node: Node) -> tuple[int, int]:
         """Values and levels."""
         if id(node) in active:
-            raise _refusal("an alias stands inside the very value that it refers to", node.start_mark)
+            raise _refusal("an alias refers to a value that contains the alias", node.start_mark)
         if id(node) not in measured:
             active.add(id(node))
             inner = [measure(child) for child in _children(node)]
@@ -65,9 +65,9 @@ def _refuse_bomb(root: Node) -> None:
             measured[id(node)] = values, 1 + max((levels for _, levels in inner), default=0)
         values, levels = measured[id(node)]
         if values > MAX_VALUES:
-            raise _refusal(f"its aliases stand for more than {MAX_VALUES} values", node.start_mark)
+            raise _refusal(f"its aliases expand to more than {MAX_VALUES} values", node.start_mark)
         if levels > MAX_DEPTH:
-            raise _refusal(f"its aliases stand for more than {MAX_DEPTH} levels", node.start_mark)
+            raise _refusal(f"its aliases expand to more than {MAX_DEPTH} levels", node.start_mark)
         return values, levels
 
     measure(root)

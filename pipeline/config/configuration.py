@@ -30,7 +30,7 @@ class Configuration:
     tokenizer: TokenizerConfig = section(TokenizerConfig)
     pipeline: PipelineConfig = section(PipelineConfig)
     ignored_keys: tuple[str, ...] = ()
-    """Dotted keys that were given and have no effect."""
+    """Dotted keys that were set and have no effect."""
     warnings: tuple[Problem, ...] = ()
     """What the host lacks; empty unless loaded for another host."""
 
@@ -88,7 +88,7 @@ def load_configuration(path: str | Path, overrides: Iterable[str] = (), *, other
 
 
 def _plain(value: Any) -> Any:
-    """What YAML can say."""
+    """As YAML's own types."""
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Path):

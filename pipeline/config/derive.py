@@ -11,11 +11,11 @@ from .model_files import ModelFacts, read_model_facts
 from .source import Unreadable
 
 _MODEL = "model_config."
-_CHARS_PER_TOKEN = 16  # four times what English has; only runs of blanks and the like have more
+_CHARS_PER_TOKEN = 16  # four times English; only runs of spaces and the like have more
 
 
 def derive(draft: Draft) -> ModelFacts:
-    """Fill in what is not given; None stays where nothing says anything. Returns what the model's files say."""
+    """Fill in defaults; None stays where no source has a value. Returns what the model's files say."""
     _find_model(draft)
     facts = _facts(draft)
     values = draft.values
@@ -43,7 +43,7 @@ def _default(draft: Draft, key: str, value: Any) -> None:
 
 
 def _find_model(draft: Draft) -> None:
-    """``pipeline.model_dir``, or the directory of a ``config.json``, stands in for what is not named."""
+    """``pipeline.model_dir``, or the directory of a ``config.json``, gives the paths that are not set."""
     folder: Path | None = draft.values["pipeline.model_dir"]
     key = _MODEL + "model_cfg_path"
     _default(draft, key, folder and folder / "config.json")
@@ -58,7 +58,7 @@ def _find_model(draft: Draft) -> None:
 
 def _facts(draft: Draft) -> ModelFacts:
     path: Path | None = draft.values[_MODEL + "model_cfg_path"]
-    if path is None or not is_there(path):  # that it is missing is for the checks to say
+    if path is None or not is_there(path):  # the checks report a missing file
         return ModelFacts()
     try:
         return read_model_facts(path)

@@ -1,4 +1,4 @@
-"""From a located document to values by dotted key; what is wrong with single keys is found here."""
+"""From a located document to values by dotted key; mistakes in single keys are found here."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class Draft:
     path: Path
     problems: list[Problem]
     values: dict[str, Any] = field(default_factory=dict)
-    """Every setting; None for what is bad or not known yet."""
+    """Every setting; None for one that is bad or not known yet."""
     places: dict[str, Located] = field(default_factory=dict)
-    """The settings that are given, with where."""
+    """The settings that are given, with their places."""
     bad: set[str] = field(default_factory=set)
-    """Settings that have a problem already, so that nothing that follows from it is reported too."""
+    """Settings that have a problem already, so that its consequences are not reported, too."""
     ignored: list[str] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
 
     def problem_at(self, keys: Iterable[str], message: str) -> Problem:
-        """About several settings: it stands at the first that is given."""
+        """About several settings; its place is that of the first one that is given."""
         keys = tuple(keys)
         for key in keys:
             if key in self.places:
@@ -95,8 +95,8 @@ def _nearest(key: str, known: tuple[str, ...]) -> str:
     elsewhere = {other.rpartition(".")[2]: other for other in reversed(known)}
     near = difflib.get_close_matches(name, elsewhere, n=1, cutoff=0.8)
     if near:
-        return f"it is known in another place: {elsewhere[near[0]]}"
-    return f"known here: {', '.join(sorted(choices))}"
+        return f"it belongs elsewhere: {elsewhere[near[0]]}"
+    return f"keys allowed here: {', '.join(sorted(choices))}"
 
 
 def _below(prefix: str, key: str) -> str:

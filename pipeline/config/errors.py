@@ -16,7 +16,7 @@ class Problem:
     line: int
     """From 1; 0 where there is no line."""
     message: str
-    """What was found, where, and what would be right."""
+    """The value that was found, its key, and a value that would be right."""
     key: str = ""
     """Dotted, as in ``pa_config.block_size``; empty for the file as a whole."""
 

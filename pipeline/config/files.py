@@ -1,4 +1,4 @@
-"""Questions about paths that never raise: what may not be read, or has an impossible name, is not there."""
+"""Tests of paths that never raise: a path that may not be read, or has an impossible name, does not exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of what a host has: files and CPUs. For a file that is made for another host they are warnings."""
+"""Checks of files and CPUs on this host. For a configuration that is made for another host they are warnings."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _STAGES = ("front", "preprocess", "inference", "sampling")
 
 
 def check_host(draft: Draft, facts: ModelFacts, missing: list[Problem]) -> None:
-    """What is not given goes into the draft's problems, what is not there into ``missing``."""
+    """A path that is not set goes into the draft's problems, one that does not exist into ``missing``."""
     folder: Path | None = draft.values[_MODEL_DIR]
     if folder is not None and not is_folder(folder):
-        missing.append(draft.problem_at([_MODEL_DIR], f"{_MODEL_DIR} is {folder}, which is no directory; give one"))
+        message = f"{_MODEL_DIR} is {folder}, which is not a directory; give one"
+        missing.append(draft.problem_at([_MODEL_DIR], message))
     if draft.values["pipeline.runner.kind"] == "mindformers":
         _check_path(draft, _MODEL_FILE, "a mindformers YAML, or a Hugging Face config.json", missing)
         if not draft.values["pipeline.runner.random_weights"]:
@@ -36,14 +37,14 @@ def _check_path(draft: Draft, key: str, what: str, missing: list[Problem]) -> No
     if key in draft.bad or _MODEL_DIR in draft.bad:
         return
     if key not in draft.places and folder is not None and not is_folder(folder):
-        return  # it would be there
+        return  # it would be in that directory, which is reported already
     if path is None:
         draft.reject([key], f"{key} is missing; give {what}, or pipeline.model_dir, a directory with everything")
     elif not is_there(path):
         missing.append(
             draft.problem_at(
                 [key, _MODEL_DIR, _MODEL_FILE],
-                f"{key} is {path}, which does not exist or may not be read; give {what}",
+                f"{key} is {path}, which does not exist or is not readable; give {what}",
             )
         )
 
@@ -56,7 +57,7 @@ def _check_checkpoint(draft: Draft, facts: ModelFacts, missing: list[Problem]) -
             f"{facts.checkpoint_name!r}; give the path of the weights"
         )
         missing.append(Problem(place.source, place.line, message, _CHECKPOINT))
-    elif draft.values[_CHECKPOINT] is not None or _readable(draft):  # else what would name it is missing first
+    elif draft.values[_CHECKPOINT] is not None or _readable(draft):  # else the file that would name it is missing
         _check_path(draft, _CHECKPOINT, "the weights", missing)
 
 
@@ -83,5 +84,5 @@ def _check_cpus(draft: Draft, missing: list[Problem]) -> None:
         absent = [] if isinstance(named, str) else sorted(set(named) - available)
         if absent:
             usable = ", ".join(map(str, sorted(available)))
-            message = f"{key} names CPUs that this process may not use: {absent}; usable are {usable}"
+            message = f"{key} names CPUs that this process may not use: {absent}; it may use {usable}"
             missing.append(draft.problem_at([key], message))

@@ -1,4 +1,4 @@
-"""Kinds of values: what a setting accepts, and how it says what would be right."""
+"""Kinds of values: what a setting accepts, and how an error describes it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from .source import Located
 
 
-class Unsuitable(ValueError):  # noqa: N818 - says what is expected, for the message of a Problem
+class Unsuitable(ValueError):  # noqa: N818 - its text is a part of a Problem's message
     """A value is not of its setting's kind; the text says what is expected."""
 
 
@@ -56,7 +56,7 @@ def number(minimum: float, maximum: float = math.inf, *, above: bool = False) ->
 
 
 def _float(value: object) -> float:
-    """NaN for what is no number. YAML 1.1 reads 1e-3 as a text."""
+    """NaN for a value that is not a number. YAML 1.1 reads 1e-3 as a string."""
     try:
         return float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
     except (ValueError, OverflowError):
@@ -64,7 +64,7 @@ def _float(value: object) -> float:
 
 
 def _boolean(found: Located) -> bool:
-    words = {"true": True, "false": False}  # llm-serving's files quote now and then
+    words = {"true": True, "false": False}  # llm-serving's files sometimes quote them
     value = words.get(found.value.lower()) if isinstance(found.value, str) else found.value
     if not isinstance(value, bool):
         raise Unsuitable("expected true or false")
@@ -73,7 +73,7 @@ def _boolean(found: Located) -> bool:
 
 def _text(found: Located) -> str:
     if not isinstance(found.value, str) or not found.value.strip():
-        raise Unsuitable("expected a text")
+        raise Unsuitable("expected a string")
     return found.value
 
 
@@ -84,7 +84,7 @@ def _path(found: Located) -> Path:
         path = found.base / Path(found.value).expanduser()
     except RuntimeError as error:
         raise Unsuitable("expected a path, but there is no such user's home directory") from error
-    return Path(os.path.abspath(path))  # noqa: PTH100 - links are kept: what lies beside the link belongs to it
+    return Path(os.path.abspath(path))  # noqa: PTH100 - links are kept: files beside the link belong to it
 
 
 def _mapping(found: Located) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def _origin(found: Located) -> str:
 
 
 BOOLEAN = Kind("true or false", _boolean)
-TEXT = Kind("a text", _text)
+TEXT = Kind("a string", _text)
 PATH = Kind("a path", _path)
 ORIGIN = Kind('an origin such as `https://example.org`, or "*"', _origin)
 MAPPING = Kind("a mapping", _mapping)
@@ -119,7 +119,7 @@ def choice(*names: str) -> Kind:
 
 
 def only(value: object, shown: str, reason: str) -> Kind:
-    """The one value that is served, of a setting for which llm-serving had others."""
+    """The one supported value of a setting that has others in llm-serving."""
 
     def parse(found: Located) -> object:
         accepted = _boolean(found) if isinstance(value, bool) else found.value
@@ -146,7 +146,7 @@ def dtype(*names: str) -> Kind:
 def list_of(kind: Kind, minimum: int = 1, maximum: int = 1024) -> Kind:
     """A list, or one value that stands for a list of one. Gives a tuple."""
     expected = (
-        f"a list of {minimum}: {kind.expected}" if minimum == maximum else f"{kind.expected}, or a list of such"
+        f"a list of {minimum}: {kind.expected}" if minimum == maximum else f"{kind.expected}, or a list of these"
     )
 
     def parse(found: Located) -> tuple[Any, ...]:
@@ -178,10 +178,10 @@ def word_or(word: str, kind: Kind) -> Kind:
 
 
 def largest(kind: Kind) -> Kind:
-    """llm-serving lists compiled sizes, of which only the largest says something about the server."""
+    """llm-serving lists compiled sizes, of which only the largest matters here."""
     items = list_of(kind)
 
     def parse(found: Located) -> Any:
         return max(items.parse(found))
 
-    return Kind(f"{items.expected}, of which the largest counts", parse)
+    return Kind(f"{items.expected}, of which the largest is used", parse)

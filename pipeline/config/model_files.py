@@ -15,7 +15,7 @@ from .source import Unreadable, read_content, read_file
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """None: the file says nothing about it."""
+    """None: the file has no such value."""
 
     vocab_size: int | None = None
     max_positions: int | None = None
@@ -29,7 +29,7 @@ class ModelFacts:
 def read_model_facts(path: Path) -> ModelFacts:
     """From a Hugging Face ``config.json`` or a mindformers YAML, told apart by their names.
 
-    What does not look right is left to the runner, which reads the whole file. Raises Unreadable.
+    Values that look wrong are left to the runner, which reads the whole file. Raises Unreadable.
     """
     if path.suffix not in {".json", ".yaml", ".yml"}:
         raise Unreadable(Problem(str(path), 0, "is neither .json (Hugging Face) nor .yaml (mindformers)"))

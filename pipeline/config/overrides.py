@@ -37,7 +37,7 @@ def _with(node: Located, names: list[str], value: Located, problems: list[Proble
         return value
     content = {} if node.value is None else node.value
     if not isinstance(content, dict):
-        problems.append(value.problem(prefix, f"{prefix} is {node.shown()}; it has no keys that could be set"))
+        problems.append(value.problem(prefix, f"{prefix} is {node.shown()}; it has no keys to set"))
         return node
     name, *rest = names
     key = f"{prefix}.{name}" if prefix else name

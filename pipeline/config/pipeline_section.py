@@ -25,17 +25,17 @@ EMULATED_KEYS: Final = (
     "fault_token",
     "fault",
 )
-"""Keys of ``pipeline.runner`` that only the emulated device has; `model.emulated` knows their defaults."""
+"""Keys of ``pipeline.runner`` that only the emulated device has; `model.emulated` has their defaults."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerConfig:
-    """What computes."""
+    """The engine that runs the model."""
 
     kind: str = setting(
         choice("mindformers", "emulated"),
         "mindformers",
-        "`mindformers`: the model itself; `emulated`: takes the time of a device and computes nothing",
+        "`mindformers`: the model itself; `emulated`: takes as long as a device would, and computes nothing",
     )
     device: str = setting(
         choice("CPU", "Ascend"),
@@ -44,34 +44,36 @@ class RunnerConfig:
         derived="`context.device_target` of the mindformers YAML, else CPU",
     )
     compile_cache: Path | None = setting(
-        PATH, None, "directory that keeps compiled graphs between starts; made when missing"
+        PATH, None, "directory that caches compiled graphs between starts; created if missing"
     )
     threads: int | None = setting(
         integer(1, 4096), None, "CPU threads of a step", derived="one per CPU the process may use"
     )
     random_weights: bool = setting(
-        BOOLEAN, False, "for measurements without a checkpoint: weights of the right shape, answers without sense"
+        BOOLEAN, False, "for measurements without a checkpoint: random weights, so the answers are meaningless"
     )
     cost_model: Mapping[str, Any] | None = setting(
         MAPPING, None, "emulated: milliseconds of a step; see `configs/emulated_910b.yaml`"
     )
-    name: str | None = setting(TEXT, None, "emulated: what is emulated, for logs")
+    name: str | None = setting(TEXT, None, "emulated: name of the emulated device, for logs")
     token_range: tuple[int, ...] | None = setting(
         list_of(integer(0), 2, 2), None, "emulated: first and last + 1 of the ids it answers with"
     )
-    emit_eos: bool | None = setting(BOOLEAN, None, "emulated: whether answers end by themselves")
+    emit_eos: bool | None = setting(BOOLEAN, None, "emulated: whether answers end with `end_token`")
     eos_probability: float | None = setting(
         number(0, 1), None, "emulated: chance that a token ends the answer, with `emit_eos`"
     )
-    seed: int | None = setting(integer(0), None, "emulated: another seed, another text")
+    seed: int | None = setting(integer(0), None, "emulated: seed of the answers' text")
     spin_us: float | None = setting(
-        number(0, 1000), None, "emulated: end of a step that is waited for awake, in microseconds"
+        number(0, 1000), None, "emulated: the last part of a step, in microseconds, that spins instead of sleeping"
     )
     fault_token: int | None = setting(
-        integer(0), None, "emulated, for tests of supervision: a step that brings this token makes the process fail"
+        integer(0), None, "emulated, for tests of supervision: a step with this input token makes the process fail"
     )
     fault: str | None = setting(
-        choice("error", "exit", "abort", "segfault", "hang"), None, "emulated: how it fails; null: segfault"
+        choice("error", "exit", "abort", "segfault", "hang"),
+        None,
+        "emulated: how the process fails; null: segfault",
     )
 
     def emulated(self) -> dict[str, Any]:
@@ -90,27 +92,27 @@ class LogConfig:
     format: str = setting(choice("text", "json"), "text", "lines for people, or one JSON object per line", live=True)
 
 
-_BY_CPUS = "by the CPUs there are"
+_BY_CPUS = "depends on the number of CPUs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpinConfig:
-    """How long a stage may stay awake waiting for the next message, in microseconds, before it sleeps; the front
-    sleeps at once. By default no stage does so at the cost of the model: see docs/operations.md."""
+    """How long a stage spins, in microseconds, while it waits for the next message, before it sleeps; the front
+    never spins. By default no stage spins on a CPU that the model needs: see docs/operations.md."""
 
     preprocess: float | None = setting(_SPIN, None, "tokenizing and scheduling: for room in a ring", derived=_BY_CPUS)
-    inference: float | None = setting(_SPIN, None, "the device's process", derived=_BY_CPUS)
+    inference: float | None = setting(_SPIN, None, "the process that runs the model", derived=_BY_CPUS)
     sampling: float | None = setting(_SPIN, None, "sampling and detokenizing", derived=_BY_CPUS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuConfig:
-    """CPU numbers that a stage is pinned to; null: wherever the kernel puts it; `device`: those of the NUMA node that
-    the Ascend device is attached to (not run on a device so far)."""
+    """CPU numbers that a stage is pinned to; null: not pinned; `device`: those of the NUMA node that the Ascend
+    device is attached to (not run on a device so far)."""
 
     front: tuple[int, ...] | str | None = setting(_CPUS, None, "the HTTP process")
     preprocess: tuple[int, ...] | str | None = setting(_CPUS, None, "tokenizing and scheduling")
-    inference: tuple[int, ...] | str | None = setting(_CPUS, None, "the device's process and its threads")
+    inference: tuple[int, ...] | str | None = setting(_CPUS, None, "the process that runs the model, and its threads")
     sampling: tuple[int, ...] | str | None = setting(_CPUS, None, "sampling and detokenizing")
 
 
@@ -118,12 +120,12 @@ class CpuConfig:
 class RingConfig:
     """Sizes of the rings in shared memory. All are powers of two."""
 
-    step_slots: int = setting(integer(2, 256), 4, "step descriptors between preprocess and inference")
+    step_slots: int = setting(integer(2, 256), 4, "step descriptors from preprocess to inference")
     logits_slots: int = setting(
-        integer(2, 64), 2, "logits between inference and sampling, 4 bytes x max_rows x vocabulary each"
+        integer(2, 64), 2, "logits from inference to sampling, 4 bytes x max_rows x vocabulary each"
     )
     request_bytes: int = setting(_BYTES, 8 << 20, "front to preprocess; a request may take half of it")
-    reply_bytes: int = setting(_BYTES, 1 << 20, "sampling, and refusals of preprocess, to front")
+    reply_bytes: int = setting(_BYTES, 1 << 20, "sampling to front: text; preprocess to front: refusals")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,67 +137,65 @@ class PipelineConfig:
     )
     model_name: str = setting(TEXT, None, "name of the model in OpenAI's API", derived="`model_config.model_name`")
     chat_template: Path | None = setting(
-        PATH, None, "Jinja file of `/v1/chat/completions`, where the tokenizer's own is missing or not wanted"
+        PATH, None, "Jinja file for `/v1/chat/completions`, used instead of the tokenizer's own template"
     )
     runner: RunnerConfig = section(RunnerConfig)
-    overlap: bool = setting(BOOLEAN, True, "prepare the next step while the device computes this one")
+    overlap: bool = setting(BOOLEAN, True, "schedule the next step while the device computes this one")
     max_rows: int = setting(
         integer(1, 4096), None, "sequences that run at the same time", derived="`decode_batch_size`"
     )
     token_budget: int = setting(
-        integer(1, 1 << 20), 256, "new tokens per step; longer prompts are split, decoding goes on between the pieces"
+        integer(1, 1 << 20), 256, "new tokens per step; longer prompts are prefilled in chunks, beside decoding"
     )
     prefix_cache: bool = setting(BOOLEAN, True, "prompts with the same beginning share its KV blocks")
-    greedy_on_device: bool = setting(BOOLEAN, True, "steps of greedy rows alone take the argmax on the device")
-    max_queue: int = setting(integer(1, 1 << 20), 1024, "requests that wait; beyond it clients get 429", live=True)
+    greedy_on_device: bool = setting(BOOLEAN, True, "steps with greedy rows alone take the argmax on the device")
+    max_queue: int = setting(integer(1, 1 << 20), 1024, "requests in the queue; beyond it clients get 429", live=True)
     request_timeout_s: float | None = setting(
-        number(0, above=True), None, "longest time of a request, waiting included; null: no limit", live=True
+        number(0, above=True), None, "longest time of a request, queue included; null: no limit", live=True
     )
     hang_timeout_s: float = setting(
         number(0.5),
         5.0,
-        "time after which a stage that has work and does not get on is ended and started again; "
+        "time after which a stage that has work and makes no progress is killed and restarted; "
         "ten times the slowest step, if that is longer",
         live=True,
     )
     max_restarts: int = setting(
         integer(0),
         5,
-        "times that a stage is started again when it dies without having done anything useful",
+        "restarts in a row of a stage that dies without having done anything useful; then the server exits",
         live=True,
     )
-    drain_timeout_s: float = setting(
-        number(0), 30.0, "time that running requests get to finish at shutdown", live=True
-    )
+    drain_timeout_s: float = setting(number(0), 30.0, "time for running requests to finish at shutdown", live=True)
     keep_alive_s: float = setting(number(0), 30.0, "idle time after which a connection is closed", live=True)
     header_timeout_s: float = setting(
-        number(0, above=True), 10.0, "time a client has for a request's headers; beyond it 408", live=True
+        number(0, above=True), 10.0, "time for a client to send a request's headers; beyond it 408", live=True
     )
     body_timeout_s: float = setting(
-        number(0, above=True), 30.0, "time a client has to send the body after the headers; beyond it 408", live=True
+        number(0, above=True), 30.0, "time for a client to send the body after the headers; beyond it 408", live=True
     )
     write_timeout_s: float = setting(
-        number(0, above=True), 30.0, "a client that reads nothing of its answer for so long is cut off", live=True
+        number(0, above=True), 30.0, "time without reading its answer after which a client is disconnected", live=True
     )
     header_limit_bytes: int = setting(
-        integer(1024, 1 << 20), 64 << 10, "longest request line and headers together; beyond it 431", live=True
+        integer(1024, 1 << 20), 64 << 10, "largest request line and headers together; beyond it 431", live=True
     )
     body_limit_bytes: int = setting(
-        integer(1024, 1 << 28), 4 << 20, "longest body of a request; beyond it 413", live=True
+        integer(1024, 1 << 28), 4 << 20, "largest body of a request; beyond it 413", live=True
     )
     body_memory_bytes: int = setting(
-        integer(1024, 1 << 40), 256 << 20, "bodies that are being received, all together; beyond it 503", live=True
+        integer(1024, 1 << 40), 256 << 20, "all bodies that are being received, together; beyond it 503", live=True
     )
     stream_buffer_tokens: int = setting(
         integer(1, 1 << 20),
         4096,
-        "tokens that wait for a client that does not read; beyond them it is cut off",
+        "tokens buffered for a client that does not read; beyond them it is disconnected",
         live=True,
     )
     prompt_limit_chars: int = setting(
         integer(1, 1 << 28),
         None,
-        "longest prompt that is text, in characters: what can't fit is refused before it is tokenized",
+        "longest text prompt, in characters: a prompt that can't fit is refused before it is tokenized",
         derived="16 x `seq_length`, at least 4096",
         live=True,
     )
@@ -206,15 +206,15 @@ class PipelineConfig:
         list_of(TEXT, maximum=64), None, "addresses to listen on", derived="`serving_config.server_ip`"
     )
     api_keys_file: Path | None = setting(
-        PATH, None, "API keys, one per line; those of the environment (`RINGSERVE_API_KEY`) are good, too"
+        PATH, None, "file of API keys, one per line; keys in the environment (`RINGSERVE_API_KEY`) are valid, too"
     )
     cors_origins: tuple[str, ...] | None = setting(
-        list_of(ORIGIN), None, "origins whose pages browsers let use this server; null: none"
+        list_of(ORIGIN), None, "origins of web pages that may use this server from a browser (CORS); null: none"
     )
     metrics_port: int | None = setting(
         integer(0, 65535),
         None,
-        "port for `/metrics`, `/debug` and the live page alone, 0: any free one; null: where the rest is",
+        "separate port for `/metrics`, `/debug` and the live page, 0: any free one; null: `server_port`",
     )
     metrics_host: str = setting(TEXT, "127.0.0.1", "address of that port")
     llm_serving_logprobs: bool = setting(
@@ -226,14 +226,14 @@ class PipelineConfig:
     llm_serving_raw_logit: bool = setting(
         BOOLEAN,
         False,
-        "`logprob` of llm-serving's API is the raw logit, as it was there; steps then bring all logits",
+        "`logprob` in llm-serving's API is the raw logit, as llm-serving has it; every step then copies all logits",
         live=True,
     )
     save_logits_dir: Path | None = setting(
         PATH,
         None,
-        "for comparing runs: directory to which the logits of every 100th position are written, as llm-serving's "
-        "accuracy check wants them; costs time, and the argmax is not taken on the device",
+        "for comparing runs: directory for the logits of every 100th position, as llm-serving's accuracy check "
+        "expects them; slow, and the argmax is not taken on the device",
     )
     log: LogConfig = section(LogConfig)
     spin_us: SpinConfig = section(SpinConfig)

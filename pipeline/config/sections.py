@@ -1,4 +1,4 @@
-"""llm-serving's sections, as far as they mean something here."""
+"""llm-serving's sections, with the keys that have an effect here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LENGTH = largest(integer(1))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """The model and the lengths it is served with."""
+    """The model, and its longest prompt and sequence."""
 
     model_name: str = setting(TEXT, "llama", "name of the model in logs and answers")
     model_cfg_path: Path | None = setting(
@@ -34,7 +34,8 @@ class ModelConfig:
     model_dtype: str = setting(
         dtype("float16", "float32", "bfloat16"),
         "float16",
-        "told to clients that ask; the device decides the arithmetic (float16 on Ascend, float32 on CPU)",
+        "reported by llm-serving's `/serving/get_serverd_model_info`; the device decides the arithmetic (float16 on "
+        "Ascend, float32 on CPU)",
     )
     vocab_size: int = setting(integer(1), None, "tokens in the vocabulary", derived="the model's configuration")
     pad_token_id: int = setting(integer(0), 0, "id that fills unused input")
@@ -49,17 +50,17 @@ class ModelConfig:
         integer(1),
         None,
         "longest sequence, prompt and answer together, in tokens",
-        derived="`pa_config.decode_seq_length`, or as many positions as the model has",
+        derived="`pa_config.decode_seq_length` or the model's number of positions, whichever is lower",
     )
     prefill_batch_size: int = setting(
-        largest(integer(1)), 1, "accepted without effect: `pipeline.token_budget` bounds prompts per step"
+        largest(integer(1)), 1, "accepted without effect: `pipeline.token_budget` limits prefill per step"
     )
     decode_batch_size: int = setting(
         largest(integer(1, 4096)), 16, "sequences that run at the same time, unless `pipeline.max_rows` is set"
     )
     page_attention: bool = setting(only(True, "true", "the KV cache is always paged"), True, "the KV cache is paged")
     backend: str = setting(
-        only("kbk", "kbk", "only kbk (kernel by kernel) is served, since ge needs MindSpore Lite"),
+        only("kbk", "kbk", "only kbk (kernel by kernel) is supported, since ge needs MindSpore Lite"),
         "kbk",
         "how MindSpore runs the model: kernel by kernel",
     )
@@ -94,12 +95,12 @@ class PagedAttentionConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizerConfig:
-    """The tokenizer. What the file is, is told by its content."""
+    """The tokenizer. Its kind follows from the file's content."""
 
     type: str = setting(
         choice("LlamaTokenizer", "LlamaTokenizerFast", "PreTrainedTokenizerFast"),
         "LlamaTokenizer",
-        "accepted for llm-serving's files; the file itself tells what it is",
+        "accepted for llm-serving's files; the kind follows from the file itself",
     )
     vocab_file: Path | None = setting(
         PATH,
@@ -113,7 +114,7 @@ _LOADED_MODELS = Ignored("named the compiled models of MindSpore Lite")
 _INPUTS = Ignored("chose how an agent assembled its inputs")
 _BATCHING = Ignored("chose how llm-serving waited for batches; batching is continuous here")
 _SHAPES = Ignored("described compiled shapes; shapes follow from max_rows and token_budget here")
-_AGENTS = Ignored("was about agent processes, which there are none of")
+_AGENTS = Ignored("was about agent processes, which do not exist here")
 
 IGNORED: Final = MappingProxyType(
     {
@@ -128,7 +129,7 @@ IGNORED: Final = MappingProxyType(
         "model_config.batching_strategy": _BATCHING,
         "model_config.batch_waiting_time": _BATCHING,
         "model_config.decode_batch_waiting_time": _BATCHING,
-        "model_config.prefill_batch_size": Ignored("bounded prompts per step; pipeline.token_budget does that here"),
+        "model_config.prefill_batch_size": Ignored("limited prompts per step; pipeline.token_budget does that here"),
         "serving_config.prefill_batch_waiting_time": _BATCHING,
         "serving_config.decode_batch_waiting_time": _BATCHING,
         "serving_config.agent_ip": _AGENTS,

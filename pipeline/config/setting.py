@@ -11,8 +11,8 @@ from .kinds import Kind
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key of a section. ``derived`` tells what stands in for a default of None; "" if None is a value.
-    ``live``: it can change while the server runs."""
+    """One key of a section. ``derived`` describes where the value comes from if the default is None; "" if None is a
+    value. ``live``: it can change while the server runs."""
 
     kind: Kind
     default: Any
@@ -23,7 +23,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A key that drove llm-serving's internals: accepted, without effect here."""
+    """A key for llm-serving's internals: accepted, without effect here."""
 
     reason: str
 

@@ -1,6 +1,6 @@
-"""YAML with places: every value knows the file and the line that it comes from.
+"""YAML with places: every value has the file and the line that it comes from.
 
-Nodes are composed and read one by one; nothing is ever constructed from a tag, so a file can hold text, numbers,
+Nodes are composed and read one by one; no object is ever constructed from a tag, so a file can hold strings, numbers,
 booleans, null, lists and mappings, and nothing else.
 """
 
@@ -35,7 +35,7 @@ class Unreadable(Exception):  # noqa: N818 - carries a Problem to where problems
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A value and where it stands. ``value`` is a scalar, a list of Located, or a dict of str to Located."""
+    """A value and its place. ``value`` is a scalar, a list of Located, or a dict of str to Located."""
 
     value: Any
     source: str
@@ -67,7 +67,7 @@ def _written(value: Any) -> str:
         return f"[{', '.join(item.shown() for item in value[:_SHOWN])}]"
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to write very long numbers
+    if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to format very long numbers
         return f"a number of {value.bit_length()} bits"
     return repr(value)
 
@@ -89,7 +89,7 @@ def read_content(path: Path) -> str:
     except OSError as error:
         raise Unreadable(Problem(name, 0, f"cannot be read: {error.strerror}")) from error
     if len(content) > MAX_BYTES:
-        message = f"is larger than {MAX_BYTES >> 10} KiB, which no configuration is; is it the right file?"
+        message = f"is larger than {MAX_BYTES >> 10} KiB, the most that is read; is it the right file?"
         raise Unreadable(Problem(name, 0, message))
     try:
         return content.decode("utf-8-sig")
@@ -122,10 +122,10 @@ class _Reader:
     fixed_line: int | None
 
     def read(self, node: Node, key: str, mark: Any = None) -> Located:
-        """``mark``: where the key stands; an alias's value belongs to the line of the alias."""
+        """``mark``: place of the key; an alias's value belongs to the line of the alias."""
         line = self._line(mark or node.start_mark)
         if isinstance(node, MappingNode | SequenceNode) and node.tag not in _PLAIN_TAGS:
-            self._report(line, key, f"{key} has the tag {node.tag!r}; plain values are expected here")
+            self._report(line, key, f"{key} has the tag {node.tag!r}; write a plain value without a tag")
             return Located(None, self.source, line, self.base)
         if isinstance(node, MappingNode):
             return Located(self._mapping(node, key), self.source, line, self.base)
@@ -147,7 +147,7 @@ class _Reader:
                 continue
             name = str(key_node.value) if isinstance(key_node, ScalarNode) else None
             if name is None:
-                self._report(line, prefix, "a key must be a text, not a list or a mapping")
+                self._report(line, prefix, "a key must be a string, not a list or a mapping")
                 continue
             key = f"{prefix}.{name}" if prefix else name
             if name in entries:
@@ -175,12 +175,12 @@ class _Reader:
             if constructor is not None and len(node.value) <= _LONGEST_NUMBER:
                 return getattr(yaml.constructor.SafeConstructor(), constructor)(node)
         except (ValueError, KeyError, IndexError, OverflowError):
-            self._report(line, key, f"{key} is {node.value[:_SHOWN]!r}, which is no {node.tag.removeprefix(_TAG)}")
+            self._report(line, key, f"{key} is {node.value[:_SHOWN]!r}, not a valid {node.tag.removeprefix(_TAG)}")
             return None
         if constructor is not None:
             self._report(line, key, f"{key} has {len(node.value)} characters, too many for a number")
         else:
-            self._report(line, key, f"{key} has the tag {node.tag!r}; plain values are expected here")
+            self._report(line, key, f"{key} has the tag {node.tag!r}; write a plain value without a tag")
         return None
 
     def _report(self, line: int, key: str, message: str) -> None:

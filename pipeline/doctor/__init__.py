@@ -1,4 +1,4 @@
-"""Checks a host for a configuration: what is well, what costs, what can't work, and the exact fix."""
+"""Checks a host for a configuration: what is fine, what costs time, what can't work, and the exact fix."""
 
 from pipeline.doctor.examine import examine
 from pipeline.doctor.finding import Finding, Level

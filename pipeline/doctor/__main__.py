@@ -18,7 +18,10 @@ _WIDTH = 10
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.doctor", description="Check this host.")
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.doctor",
+        description="Check whether this host can run a configuration. Exit status 1: it can't.",
+    )
     add_options(parser)
     return run(parser.parse_args(arguments))
 
@@ -32,9 +35,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="FILE", help="what is to run here; without it, sizes are not checked")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key; repeatable")
-    parser.add_argument("--json", action="store_true", help="one JSON object in place of lines")
+    parser.add_argument(
+        "--config", metavar="FILE", help="the configuration; without it, sizes, ports and files are not checked"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key; may be repeated"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
 def _plan(path: str | None, overrides: list[str]) -> tuple[Plan | None, list[Finding]]:
@@ -52,24 +59,24 @@ def _plan(path: str | None, overrides: list[str]) -> tuple[Plan | None, list[Fin
 
 
 def _mistake(what: object) -> Finding:
-    return fail("config", str(what), "correct the file, or bring what it names to this host")
+    return fail("config", str(what), "correct the file, or copy what it names to this host")
 
 
 def as_json(found: list[Finding], config: str | None) -> str:
-    well = all(finding.level is not Level.FAIL for finding in found)
+    passed = all(finding.level is not Level.FAIL for finding in found)
     findings = [dataclasses.asdict(finding) for finding in found]
-    return json.dumps({"config": config, "ok": well, "findings": findings}, indent=1, ensure_ascii=False)
+    return json.dumps({"config": config, "ok": passed, "findings": findings}, indent=1, ensure_ascii=False)
 
 
 def as_text(found: list[Finding], config: str | None) -> str:
     counts = Counter(finding.level for finding in found)
-    what = f"this host for {config}" if config else "this host (give --config FILE to check sizes, ports and files)"
-    lines = [f"RingServe's doctor on {what}", ""]
+    what = f"this host for {config}" if config else "this host (add --config FILE to check sizes, ports and files)"
+    lines = [f"RingServe doctor: checks of {what}", ""]
     topics = list(dict.fromkeys(finding.topic for finding in found))
     for finding in sorted(found, key=lambda finding: topics.index(finding.topic)):
         lines.append(f"{finding.level.value.rjust(4)}  {finding.topic.ljust(_WIDTH)} {finding.text}")
         lines += [f"{'':{_WIDTH + 7}}→ {finding.fix}"] if finding.fix else []
-    summary = f"{counts[Level.OK]} ok, {counts[Level.WARN]} to look at, {counts[Level.FAIL]} that can't work"
+    summary = f"{counts[Level.OK]} ok, {counts[Level.WARN]} warnings, {counts[Level.FAIL]} failures"
     return "\n".join([*lines, "", summary])
 
 

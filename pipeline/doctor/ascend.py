@@ -1,6 +1,6 @@
 """Ascend's driver and runtime, where the configuration asks for a device.
 
-Not run on a device so far: paths and forms are those of Huawei's documents.
+Not run on a device so far: paths and formats are those of Huawei's documents.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ _UNTRIED = "(this check has not run on a device so far)"
 
 def check_ascend(host: Host, plan: Plan) -> Iterator[Finding]:
     if not plan.on_ascend:
-        yield ok(TOPIC, "no Ascend device is asked for")
+        yield ok(TOPIC, "the configuration needs no Ascend device")
         return
     try:
         device = physical_device(plan.config.serving_config.start_device_id)
     except HostError as error:
-        yield fail(TOPIC, f"{error} {_UNTRIED}", "correct serving_config.start_device_id or the variable")
+        fix = "correct serving_config.start_device_id or ASCEND_RT_VISIBLE_DEVICES"
+        yield fail(TOPIC, f"{error} {_UNTRIED}", fix)
         return
     yield from _check_nodes(host, device)
     yield from _check_runtime(host)
@@ -39,16 +40,16 @@ def _check_nodes(host: Host, device: int) -> Iterator[Finding]:
     closed = [str(node) for node in nodes if node.exists() and not os.access(node, os.R_OK | os.W_OK)]
     if missing:
         fix = "install the driver; in a container: " + " ".join(f"--device={node}" for node in missing)
-        yield fail(TOPIC, f"missing: {', '.join(missing)} {_UNTRIED}", fix)
+        yield fail(TOPIC, f"missing device nodes: {', '.join(missing)} {_UNTRIED}", fix)
     if closed:
         fix = "run as a member of the driver's group (HwHiAiUser): SupplementaryGroups=HwHiAiUser in the unit"
-        yield fail(TOPIC, f"may not be opened: {', '.join(closed)} {_UNTRIED}", fix)
+        yield fail(TOPIC, f"no permission to open {', '.join(closed)} {_UNTRIED}", fix)
     if not missing and not closed:
-        yield ok(TOPIC, f"the driver's devices for device {device} can be opened {_UNTRIED}")
+        yield ok(TOPIC, f"the driver's nodes for device {device} can be opened {_UNTRIED}")
 
 
 def _check_runtime(host: Host) -> Iterator[Finding]:
-    """CANN, which MindSpore loads when it is told to use a device."""
+    """CANN, which MindSpore loads when it uses a device."""
     version = host.text("usr/local/Ascend/driver/version.info").partition("\n")[0]
     if version:
         yield ok(TOPIC, f"driver: {version} {_UNTRIED}")

@@ -1,4 +1,4 @@
-"""CPUs: how many, how fast, how near."""
+"""CPUs: number, quota, pinning, NUMA nodes, frequency."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ TOPIC = "cpus"
 
 def check_count(host: Host) -> Iterator[Finding]:
     cpus, allowed, quota = usable_cpus(host.root), len(os.sched_getaffinity(0)), cpu_quota(host.root)
-    told = f"{allowed} CPUs" if quota is None else f"{allowed} CPUs, time of {quota:g}"
-    more = "give it four or more: taskset, AllowedCPUs= of the unit, --cpuset-cpus of the container"
+    text = f"{allowed} CPUs" if quota is None else f"{allowed} CPUs with a quota of {quota:g}"
+    more = "allow four CPUs or more: taskset, AllowedCPUs= of the unit, --cpuset-cpus of the container"
     if cpus < 2:
-        yield warn(TOPIC, f"{told} for four stages: they take turns, and none of them spins", more)
+        yield warn(TOPIC, f"{text} for four stages: they take turns, and none of them spins", more)
     elif cpus < len(STAGES):
-        yield warn(TOPIC, f"{told} for four stages: none but inference spins, so as not to take its time", more)
+        yield warn(TOPIC, f"{text} for four stages: only inference spins; others would take CPU time from it", more)
     else:
-        yield ok(TOPIC, f"{told} for four stages")
+        yield ok(TOPIC, f"{text} for four stages")
 
 
 def check_quota(host: Host) -> Iterator[Finding]:
     quota = cpu_quota(host.root)
     if quota is not None and quota < len(os.sched_getaffinity(0)):
-        text = f"time of {quota:g} CPUs is allowed: when it is used up, all stages stop, for up to 0.1 s"
-        fix = "bind CPUs in place of time: --cpuset-cpus, not --cpus; AllowedCPUs=, not CPUQuota="
+        text = f"a CPU quota of {quota:g} CPUs is set: whenever it is used up, all stages stop for up to 0.1 s"
+        fix = "assign CPUs instead of a quota: --cpuset-cpus, not --cpus; AllowedCPUs=, not CPUQuota="
         yield warn("latency", text, fix)
 
 
@@ -46,8 +46,8 @@ def check_pinning(_: Host, plan: Plan) -> Iterator[Finding]:
     stages_on = Counter(cpus[0] for cpus in pinned.values() if len(cpus) == 1)
     crowded = [cpu for cpu, stages in stages_on.items() if stages > 1]
     if crowded:
-        text = f"several stages have nothing but CPU {', '.join(map(str, crowded))}"
-        yield warn(TOPIC, text, "give each its own, or all of them the same several CPUs (pipeline.cpus)")
+        text = f"several stages are pinned to the same single CPU: {', '.join(map(str, crowded))}"
+        yield warn(TOPIC, text, "pin each to a CPU of its own, or all to the same several CPUs (pipeline.cpus)")
     elif pinned:
         yield ok(TOPIC, "pinned: " + ", ".join(f"{stage} to {_short(cpus)}" for stage, cpus in pinned.items()))
 
@@ -63,7 +63,7 @@ def check_nodes(host: Host, plan: Plan) -> Iterator[Finding]:
         return
     node = parse_cpu_list(host.text(f"sys/devices/system/node/node{nodes[0]}/cpulist"))
     which = "device" if plan.on_ascend else f"[{', '.join(map(str, node))}]"
-    text = f"{len(nodes)} NUMA nodes, and inference may run on any: memory of another node is slower"
+    text = f"{len(nodes)} NUMA nodes, and inference is not pinned to one: memory of another node is slower"
     yield warn(TOPIC, text, f"pipeline.cpus.inference: {which}")
 
 
@@ -72,12 +72,12 @@ def check_governor(host: Host) -> Iterator[Finding]:
     governors = Counter(host.text(str(file.relative_to(host.root))) for file in files)
     slow = {name: count for name, count in governors.items() if name != "performance"}
     if slow:
-        text = "CPUs are slowed down while they idle between steps: governor " + ", ".join(
+        text = "the CPU frequency drops while CPUs idle between steps: governor " + ", ".join(
             f"{name} on {count}" for name, count in slow.items()
         )
         yield warn("latency", text, "cpupower frequency-set -g performance")
     else:
-        yield ok("latency", "CPU frequency: " + ("governor performance" if governors else "not governed from here"))
+        yield ok("latency", "CPU frequency: " + ("governor performance" if governors else "no governor visible here"))
 
 
 def _short(cpus: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""All checks, in order. One that fails to run is a finding, too."""
+"""All checks, in order. A check that raises is a finding, too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.doctor import ascend, cpus, kernel, limits, memory, place, softwar
 from pipeline.doctor.finding import Finding, fail
 from pipeline.doctor.subject import Host, Plan
 
-_OF_THE_HOST: tuple[Callable[[Host], Iterator[Finding]], ...] = (
+_HOST_CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     kernel.check_version,
     kernel.check_calls,
     kernel.check_proc,
@@ -23,11 +23,11 @@ _OF_THE_HOST: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     memory.check_huge_pages,
     memory.check_address_space,
 )
-_OF_EITHER: tuple[Callable[[Host, Plan | None], Iterator[Finding]], ...] = (
+_EITHER_CHECKS: tuple[Callable[[Host, Plan | None], Iterator[Finding]], ...] = (
     software.check_packages,
     software.check_extensions,
 )
-_OF_A_PLAN: tuple[Callable[[Host, Plan], Iterator[Finding]], ...] = (
+_PLAN_CHECKS: tuple[Callable[[Host, Plan], Iterator[Finding]], ...] = (
     memory.check_shared_memory,
     memory.check_room,
     memory.check_locked_memory,
@@ -43,13 +43,13 @@ _OF_A_PLAN: tuple[Callable[[Host, Plan], Iterator[Finding]], ...] = (
 
 
 def examine(host: Host, plan: Plan | None) -> list[Finding]:
-    """Without a plan, what does not depend on a configuration."""
+    """Without a plan, only the checks that need no configuration."""
     found: list[Finding] = []
-    for check in _OF_THE_HOST:
+    for check in _HOST_CHECKS:
         found += _run(check, host)
-    for check_either in _OF_EITHER:
+    for check_either in _EITHER_CHECKS:
         found += _run(check_either, host, plan)
-    for check_plan in _OF_A_PLAN if plan is not None else ():
+    for check_plan in _PLAN_CHECKS if plan is not None else ():
         found += _run(check_plan, host, plan)
     return found
 
@@ -57,6 +57,7 @@ def examine(host: Host, plan: Plan | None) -> list[Finding]:
 def _run(check: Callable[..., Iterator[Finding]], *arguments: object) -> list[Finding]:
     try:
         return list(check(*arguments))
-    except Exception as error:  # noqa: BLE001 - the other checks are worth having all the same
+    except Exception as error:  # noqa: BLE001 - the other checks still run
         name = check.__name__.removeprefix("check_")
-        return [fail("doctor", f"the check {name!r} broke: {type(error).__name__}: {error}", "please report it")]
+        text = f"the check {name!r} itself failed: {type(error).__name__}: {error}"
+        return [fail("doctor", text, "please report it as a bug of RingServe")]

@@ -1,4 +1,4 @@
-"""What a check has to say."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """`WARN`: it works, but something costs or will not work later. `FAIL`: it can't work."""
+    """`WARN`: it works, but something is slow or may fail later. `FAIL`: it can't work."""
 
     OK = "ok"
     WARN = "warn"
@@ -16,7 +16,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`topic` is a word of the host, such as "memory"; `fix` what to change, empty where nothing is to be."""
+    """`topic` is a part of the host, such as "memory"; `fix` says what to change, "" where nothing needs to be."""
 
     level: Level
     topic: str

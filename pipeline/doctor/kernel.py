@@ -1,4 +1,4 @@
-"""The kernel: not what it is called, but whether its calls work here; a sandbox may forbid them."""
+"""The kernel: whether the system calls that are needed work here; a sandbox may forbid them."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ def check_calls(_: Host) -> Iterator[Finding]:
         yield fail(TOPIC, f"{name} does not work: {error}", f"allow {name} in the sandbox (seccomp profile)")
     if not failed:
         yield ok(TOPIC, f"{', '.join(_CALLS)} work")
-    if error := _fails(_be_batch):
+    if error := _fails(_set_batch_policy):
         yield warn(
             TOPIC,
-            f"SCHED_BATCH is forbidden ({error}): on few CPUs other stages may push inference off its own",
+            f"SCHED_BATCH is forbidden ({error}): on few CPUs other stages may preempt inference",
             "allow sched_setscheduler in the sandbox",
         )
 
 
 def check_proc(host: Host) -> Iterator[Finding]:
-    """A process is known by its pid and its start time; descriptors are found there, too."""
+    """Rings identify a peer by pid and start time, read from there; so are descriptors."""
     if host.text("proc/self/stat") and host.exists("proc/self/fd"):
         yield ok(TOPIC, "/proc can be read")
     else:
-        yield fail(TOPIC, "/proc can't be read, by which processes are told apart", "mount -t proc proc /proc")
+        yield fail(TOPIC, "/proc can't be read; rings need it to identify processes", "mount -t proc proc /proc")
 
 
 def check_ring(_: Host) -> Iterator[Finding]:
-    """A ring of the smallest size: a segment is made, locked and allocated; a message goes through; a wait sleeps."""
+    """A ring of the smallest size: its segment is allocated, a message passes, and a wait on it sleeps."""
     try:
         with ipc.ByteRing.create("doctor", capacity=64) as ring, ring.producer() as producer, ring.consumer() as end:
             producer.write(b"message", 1)
@@ -61,27 +61,27 @@ def check_ring(_: Host) -> Iterator[Finding]:
                 arrived = bytes(record) == b"message"
             slept = _times_out(end)
     except (ipc.IpcError, OSError) as error:
-        yield fail("rings", f"a ring can't be used: {error}", "see the message; /dev/shm must be a writable tmpfs")
+        yield fail("rings", f"a ring can't be used: {error}", "make /dev/shm a writable tmpfs with free space")
         return
     if arrived and slept:
-        yield ok("rings", "a message went through a ring, and a wait on an empty one slept and ended")
+        yield ok("rings", "a message passed through a ring, and a wait on an empty ring timed out")
     else:
-        yield fail("rings", "a message through a ring was lost or altered", "rebuild the extension: pip install -e .")
+        yield fail("rings", "a message was lost or altered in a ring", "rebuild the extension: pip install -e .")
 
 
 def check_clock(host: Host) -> Iterator[Finding]:
     """The clock is read several times a step."""
     source = host.text("sys/devices/system/clocksource/clocksource0/current_clocksource") or "unknown"
     cost = _clock_read_ns()
-    told = f"clock source {source}, {cost:.0f} ns a reading"
+    text = f"clock source {source}, {cost:.0f} ns per read"
     if source in _FAST_CLOCKS or (source == "unknown" and cost < _SLOW_READ_NS):
-        yield ok("clock", told)
+        yield ok("clock", text)
         return
     path = "/sys/devices/system/clocksource/clocksource0"
     yield warn(
         "clock",
-        f"{told}: each is a system call",
-        f"write the best of {path}/available_clocksource into {path}/current_clocksource, or boot with tsc=reliable",
+        f"{text}: each is a system call",
+        f"write the best in {path}/available_clocksource to {path}/current_clocksource, or boot with tsc=reliable",
     )
 
 
@@ -123,15 +123,15 @@ def _make_eventfd() -> None:
     os.close(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
 
 
-def _ask_death_signal() -> None:
+def _read_death_signal() -> None:
     number = ctypes.c_int()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(number), 0, 0, 0):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def _hand_over() -> None:
-    """A descriptor through a socket."""
+def _pass_descriptor() -> None:
+    """Through a socket."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with here, there:
         socket.send_fds(here, [b"x"], [here.fileno()])
@@ -139,7 +139,7 @@ def _hand_over() -> None:
             os.close(fd)
 
 
-def _be_batch() -> None:
+def _set_batch_policy() -> None:
     policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
     os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     os.sched_setscheduler(0, policy, parameters)
@@ -149,6 +149,6 @@ _CALLS: dict[str, Callable[[], None]] = {
     "pidfd_open": _open_pidfd,
     "memfd_create": _make_memfd,
     "eventfd": _make_eventfd,
-    "PR_SET_PDEATHSIG": _ask_death_signal,
-    "SCM_RIGHTS": _hand_over,
+    "PR_SET_PDEATHSIG": _read_death_signal,
+    "SCM_RIGHTS": _pass_descriptor,
 }

@@ -22,7 +22,7 @@ def check_descriptors(_: Host, plan: Plan) -> Iterator[Finding]:
         text = f"{needed} file descriptors are needed, {hard} are allowed"
         yield fail(TOPIC, text, more_descriptors(plan.config, hard))
         return
-    raised = "" if soft == resource.RLIM_INFINITY or soft >= needed else f"; the launcher raises the limit of {soft}"
+    raised = "" if soft == resource.RLIM_INFINITY or soft >= needed else f"; the launcher raises its limit of {soft}"
     connections = plan.config.pipeline.max_connections
     yield ok(TOPIC, f"{needed} file descriptors are needed for {connections} connections{raised}")
 
@@ -33,5 +33,5 @@ def check_tasks(host: Host, plan: Plan) -> Iterator[Finding]:
     if left is None or left >= needed:
         yield ok(TOPIC, "processes and threads: " + ("no limit" if left is None else f"{left} more are allowed"))
     else:
-        text = f"{left} more processes and threads are allowed, up to {needed} are started"
-        yield warn(TOPIC, text, "raise it: TasksMax= of the unit, --pids-limit of the container")
+        text = f"{left} more processes and threads are allowed, up to {needed} are needed"
+        yield warn(TOPIC, text, "raise the limit: TasksMax= of the unit, --pids-limit of the container")

@@ -1,4 +1,4 @@
-"""Shared memory, limits of memory, and what makes memory slow."""
+"""Shared memory, memory limits, and what makes memory slow."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ PROCESS_BYTES = 70 << 20
 
 def check_shared_memory(_: Host, plan: Plan) -> Iterator[Finding]:
     need, left = shared_memory_needed(plan.config, plan.shapes), shared_memory_left(SHM_DIRECTORY)
-    told = f"{mib(need)} of shared memory are needed, {mib(left.free)} are free ({left.bound_by})"
+    text = f"{mib(need)} of shared memory are needed, {mib(left.free)} are free ({left.bound_by})"
     if left.free < need:
-        yield fail(TOPIC, told, f"{left.remedy}; at least {(need >> 20) + 1} MiB")
+        yield fail(TOPIC, text, f"{left.remedy}; at least {(need >> 20) + 1} MiB")
     else:
-        yield ok(TOPIC, told)
+        yield ok(TOPIC, text)
 
 
 def check_address_space(_: Host) -> Iterator[Finding]:
@@ -33,12 +33,12 @@ def check_address_space(_: Host) -> Iterator[Finding]:
     if soft == resource.RLIM_INFINITY:
         yield ok(TOPIC, "address space is not limited")
     else:
-        text = f"address space is limited to {mib(soft)} a process: what is mapped counts, used or not"
-        yield warn(TOPIC, text, "ulimit -v unlimited; to bound memory, use a control group (MemoryMax=, --memory)")
+        text = f"address space is limited to {mib(soft)} per process: mapped memory counts, used or not"
+        yield warn(TOPIC, text, "ulimit -v unlimited; to limit memory, use a control group (MemoryMax=, --memory)")
 
 
 def check_locked_memory(_: Host, plan: Plan) -> Iterator[Finding]:
-    """RingServe locks no memory; a device's driver does."""
+    """RingServe locks no memory; a device's driver may."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if plan.on_ascend and soft != resource.RLIM_INFINITY:
         text = f"locked memory is limited to {mib(soft)}; a driver may want to pin more (not run on a device so far)"
@@ -50,16 +50,16 @@ def check_room(host: Host, plan: Plan) -> Iterator[Finding]:
     need = 4 * PROCESS_BYTES + shared_memory_needed(plan.config, plan.shapes) + _model_bytes(plan)
     room, limit = available_memory(host.root), memory_limit(host.root)
     bound = "" if limit is None else f", within the control group's limit of {mib(limit)}"
-    told = f"about {mib(need)} are needed in all, {mib(room)} are available{bound}"
+    text = f"about {mib(need)} are needed in total, {mib(room)} are available{bound}"
     if need <= room:
-        yield ok(TOPIC, told)
+        yield ok(TOPIC, text)
     else:
         fix = "lower pa_config.num_blocks, or allow more (MemoryMax= of the unit, --memory of the container)"
-        yield fail(TOPIC, f"{told}: the kernel would kill a stage", fix)
+        yield fail(TOPIC, f"{text}: the kernel would kill a stage", fix)
 
 
 def _model_bytes(plan: Plan) -> int:
-    """On Ascend weights and KV cache lie on the device; how much the host needs beside is not known."""
+    """On Ascend weights and KV cache are on the device; how much the host needs beside is not known."""
     runner = make_runner(plan.config)
     if not isinstance(runner, MindFormersRunner):
         return PROCESS_BYTES + 8 * plan.facts.num_blocks * plan.facts.block_size
@@ -70,7 +70,7 @@ def _model_bytes(plan: Plan) -> int:
 def check_swap(host: Host) -> Iterator[Finding]:
     areas = [line.split()[0] for line in host.text("proc/swaps").splitlines()[1:]]
     if areas:
-        text = f"swap is on ({', '.join(areas)}): a stage whose pages were put there stops for milliseconds"
+        text = f"swap is on ({', '.join(areas)}): a stage whose pages are swapped out stops for milliseconds"
         yield warn("latency", text, "swapoff -a; MemorySwapMax=0 in the unit; --memory-swap equal to --memory")
     else:
         yield ok("latency", "swap is off")

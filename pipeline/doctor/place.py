@@ -1,4 +1,4 @@
-"""Where the server listens and who may use it, and where it writes."""
+"""Where the server listens, which clients it lets in, and where it writes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.front.http.api_keys import KeysError, key_file_warning, load_api_k
 from pipeline.launcher.listening import exposed
 
 _FIXES = {
-    errno.EADDRINUSE: "stop who listens there (ss -ltnp), or choose another: --set {key}=…",
+    errno.EADDRINUSE: "stop the process that listens there (ss -ltnp), or choose another port: --set {key}=…",
     errno.EACCES: "choose a port above 1023, or AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit",
     errno.EADDRNOTAVAIL: "choose an address of this host (ip address)",
 }
@@ -23,7 +23,7 @@ _LEAST_CACHE_BYTES = 256 << 20
 
 
 def check_port(_: Host, plan: Plan) -> Iterator[Finding]:
-    """Bound and let go; nobody can connect meanwhile."""
+    """Bound and closed at once, without listening."""
     config = plan.config
     places = [
         (host, config.serving_config.server_port, "serving_config.server_port") for host in config.pipeline.hosts
@@ -36,14 +36,14 @@ def check_port(_: Host, plan: Plan) -> Iterator[Finding]:
                 yield ok("network", f"{host} port {port} is free" if port else f"{host}: any free port")
         except OSError as error:
             fix = _FIXES.get(error.errno or 0, "choose another address or port").format(key=key)
-            yield fail("network", f"{host} port {port} can't be listened on: {error.strerror or error}", fix)
+            yield fail("network", f"can't listen on {host} port {port}: {error.strerror or error}", fix)
 
 
 def check_keys(_: Host, plan: Plan) -> Iterator[Finding]:
     try:
         keys = load_api_keys(plan.config)
     except KeysError as error:
-        yield fail("security", str(error), "correct or remove it")
+        yield fail("security", str(error), "correct or remove the key")
         return
     if unsafe := key_file_warning(plan.config.pipeline.api_keys_file):
         yield warn("security", unsafe, f"chmod 600 {plan.config.pipeline.api_keys_file}")
@@ -61,7 +61,7 @@ def _is_exposed(host: str) -> bool:
         with _bound(host, 0) as listener:
             return exposed(listener)
     except OSError:
-        return False  # `check_port` says what is wrong with it
+        return False  # `check_port` reports what is wrong with it
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -76,21 +76,21 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def check_compile_cache(_: Host, plan: Plan) -> Iterator[Finding]:
-    """Written to while the first start compiles."""
+    """The first start compiles, and writes there."""
     cache = plan.config.pipeline.runner.compile_cache
     if plan.config.pipeline.runner.kind != "mindformers":
         return
     if cache is None:
-        text = "compiled graphs are not kept: every start, and every restart of inference, compiles anew"
+        text = "compiled graphs are not cached: every start, and every restart of inference, compiles again"
         yield warn("files", text, "pipeline.runner.compile_cache: a directory that outlives the server")
         return
     directory = next(path for path in (cache, *cache.absolute().parents) if path.exists())
     if error := _unwritable(directory):
-        yield fail("files", f"{cache}, for compiled graphs, can't be written: {error}", f"chown or chmod {directory}")
+        yield fail("files", f"compile cache {cache} is not writable: {error}", f"chown or chmod {directory}")
     elif (free := os.statvfs(directory)).f_bavail * free.f_frsize < _LEAST_CACHE_BYTES:
-        yield warn("files", f"{cache}, for compiled graphs: less than 256 MiB are free", "make room there")
+        yield warn("files", f"compile cache {cache}: less than 256 MiB are free", "free disk space there")
     else:
-        yield ok("files", f"{cache} can be written")
+        yield ok("files", f"compile cache {cache} is writable")
 
 
 def _unwritable(directory: Path) -> str:

@@ -1,4 +1,4 @@
-"""Python, packages and what was compiled. MindSpore is not imported: its version is read from its metadata."""
+"""Python, packages and compiled extensions. MindSpore is not imported: its version is read from its metadata."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def check_extensions(_: Host, plan: Plan | None) -> Iterator[Finding]:
     if (plan is None or plan.on_cpu) and not LIBRARY.exists():
         yield fail(TOPIC, f"{LIBRARY.name}, the model's operator on CPU, is not built", _REBUILD)
     elif not broken:
-        yield ok(TOPIC, "the compiled parts are there")
+        yield ok(TOPIC, "the compiled extensions can be loaded")
 
 
 def _import_error(name: str) -> str:
@@ -105,7 +105,7 @@ def check_compiler(_: Host) -> Iterator[Finding]:
     compilers = {"C": os.environ.get("CC", "cc"), "C++": os.environ.get("CXX", "c++")}
     missing = [language for language, command in compilers.items() if not shutil.which(command.split()[0])]
     if missing:
-        text = f"no {' and no '.join(missing)} compiler: installed as it is, it runs, but it can't be built anew"
+        text = f"no {' and no '.join(missing)} compiler: the installed extensions run, but they can't be rebuilt"
         yield warn(TOPIC, text, "apt-get install gcc g++")
     else:
-        yield ok(TOPIC, "a C and a C++ compiler are there")
+        yield ok(TOPIC, "a C and a C++ compiler are installed")

@@ -1,4 +1,4 @@
-"""What is examined: a host, and what a configuration wants of it."""
+"""What is examined: a host, and the sizes that a configuration asks for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application: which path leads to which handler, and what happens to errors on the way."""
+"""The application: routes to handlers, and errors to answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Handler = Callable[[Exchange], Awaitable[None]]
 
 
 class Front:
-    """What is to be done with one exchange after the other."""
+    """Handles exchanges, one call each."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Front:
                 exchange.common = self._cors.headers(exchange)
             await self._find(exchange)(exchange)
         except ClientGone:
-            pass  # nobody is there to be told
+            pass  # there is no client to answer
         except ApiError as error:
             if error.status in (401, 403):
                 log.info("%d for %s: %s", error.status, exchange.client, error.message, extra={REFUSED: True})
@@ -96,20 +96,20 @@ class Front:
         return handler
 
     def _is_here(self, port: int, path: str) -> bool:
-        """What is for operators may have a port of its own, where there is nothing else but the probes."""
+        """The operators' paths may have a port of their own, which serves nothing else but the probes."""
         metrics_port = self._settings.metrics_port
         return metrics_port is None or path in PROBES or is_operators(path) == (port == metrics_port)
 
     def _not_found(self, path: str) -> ApiError:
         if path.startswith("/models/"):
             route = self._settings.model_route
-            message = f"unknown model or path; the models served here: {route} (POST /models/{route}/generate)"
+            message = f"unknown model or path; the model here is {route} (POST /models/{route}/generate)"
             return ApiError(404, message, kind=NOT_FOUND, parameter="model")
-        return ApiError(404, f"no such path: {path[:80]}", kind=NOT_FOUND)
+        return ApiError(404, f"unknown path: {path[:80]}", kind=NOT_FOUND)
 
     @staticmethod
     async def _refuse(exchange: Exchange, error: ApiError) -> None:
         if exchange.started:
-            exchange.connection.abort()  # a status can't be sent any more: the client must see a broken answer
+            exchange.connection.abort()  # the status has been sent: the client must see a broken answer
         else:
             await exchange.refuse(error)

@@ -30,7 +30,7 @@ def run_front_stage(stage: Stage) -> None:
     settings, keys = settings_of(stage, metrics_port), ApiKeys(stage.api_keys)
 
     def reload() -> None:
-        raise_descriptor_limit(stage.config)  # the launcher has seen that it can be
+        raise_descriptor_limit(stage.config)  # the launcher has checked that this is possible
         settings.update(settings_of(stage, metrics_port))
         keys.replace(stage.api_keys)
 

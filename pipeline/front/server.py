@@ -45,7 +45,7 @@ log = logging.getLogger("ringserve.front")
 _BACKLOG = 2048  # connections that wait to be accepted
 _BEAT_S = 0.1
 _LAST_WRITES_S = 0.05
-_FLUSH_S = 1.0  # for answers that are complete, or cut off, to be written to their clients at the end
+_FLUSH_S = 1.0  # at the end, for answers that are complete or broken off to be written to their clients
 
 
 def run_front(
@@ -101,14 +101,15 @@ async def _serve(
         tokenize.close()
         following.cancel()
         await backend.close()
-        await server.part()
+        await server.close_connections()
         with contextlib.suppress(asyncio.CancelledError):
             await following
 
 
 class Server:
-    """Accepts connections, and ends them. While it drains it accepts connections and refuses requests for text; then
-    it closes the connections and stops. `launched`: a launcher says when to drain. Made inside a running loop."""
+    """Accepts and closes connections. While it drains it accepts connections and refuses requests that generate; then
+    it closes the connections and stops. `launched`: a launcher gives the order to drain. Made inside a running
+    loop."""
 
     def __init__(
         self,
@@ -142,7 +143,7 @@ class Server:
             loop.remove_signal_handler(END)
 
     async def _beat(self) -> None:
-        """Ten times a second, so that the launcher can see that this process gets on."""
+        """Ten times a second, so that the launcher can see that the event loop runs."""
         while not self._stopping.is_set():
             self._counters.add(FrontCounter.BEAT)
             with contextlib.suppress(TimeoutError):
@@ -150,7 +151,7 @@ class Server:
                     await self._stopping.wait()
 
     async def _shut_down(self) -> None:
-        """Streams without an end must be ended, or they would hold up the drain; what takes longer is cut off."""
+        """Endless streams are ended, or they would hold up the drain; connections that take longer are aborted."""
         self._on_shutdown()
         for connection in list(self._serving.connections):
             connection.shutdown()
@@ -163,22 +164,22 @@ class Server:
             task.cancel()
 
     def drain(self) -> None:
-        """Begin to; twice is harmless."""
+        """Start draining; twice is harmless."""
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain())
 
     async def _drain(self) -> None:
-        log.info("draining: requests under way have %g s", self._settings.drain_timeout_s)
+        log.info("draining: running requests have %g s to finish", self._settings.drain_timeout_s)
         await self._admission.drain(self._settings.drain_timeout_s)
         self._stopping.set()
 
     def end(self) -> None:
-        """At once: requests under way are told so."""
+        """Stop at once: running requests get an error."""
         self._flush_s = 0.0
         self._stopping.set()
 
-    async def part(self) -> None:
-        """From clients that have not gone by themselves: after what is written to them, then at once."""
+    async def close_connections(self) -> None:
+        """Those that clients have not closed: first after their last bytes are written, then at once."""
         for end in ("close", "abort"):
             await asyncio.sleep(_LAST_WRITES_S)
             for connection in list(self._serving.connections):

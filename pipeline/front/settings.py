@@ -1,4 +1,4 @@
-"""What the front needs to know; the launcher fills it in from the configuration."""
+"""The front's settings, made from the configuration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FrontRings:
 
 @dataclass(slots=True, kw_only=True)
 class FrontSettings:
-    """Times in seconds, sizes in bytes. Limits of the model are those that preprocess holds, too.
+    """Times in seconds, sizes in bytes. Limits of the model are those of preprocess, too.
 
     Every part of the front refers to the same object, so that a reload reaches all of them (`update`).
     """
@@ -32,7 +32,7 @@ class FrontSettings:
     max_rows: int
     max_queue: int
     device: str = "CPU"  # as llm-serving names it
-    runner: str = ""  # what computes: model and device, with the word "emulated" where nothing does
+    runner: str = ""  # the engine: model and device, with the word "emulated" for an emulated device
     dtype: str = "float16"
     body_limit_bytes: int = 4 << 20
     body_memory_bytes: int = 256 << 20  # of all bodies that are being received
@@ -42,7 +42,7 @@ class FrontSettings:
     metrics_port: int | None = None  # the bound port of /metrics and /debug, where they have one of their own
     header_timeout_s: float = 10.0  # from the first byte of a request to the end of its headers
     body_timeout_s: float = 30.0  # from there to the end of its body
-    write_timeout_s: float = 30.0  # a client that reads nothing for so long is cut off
+    write_timeout_s: float = 30.0  # a client that reads nothing for so long is disconnected
     keep_alive_s: float = 30.0
     drain_timeout_s: float = 30.0
     request_timeout_s: float | None = None
@@ -54,11 +54,11 @@ class FrontSettings:
     log_format: str = "text"  # or "json"
 
     def update(self, other: FrontSettings) -> None:
-        """Take over the values of another one."""
+        """Copy the values of another one."""
         for field in fields(self):
             setattr(self, field.name, getattr(other, field.name))
 
     @property
     def max_in_flight(self) -> int:
-        """Requests that the front lets in; preprocess refuses what goes beyond its queue."""
+        """Requests that the front accepts; preprocess refuses those beyond its queue."""
         return self.max_queue + self.max_rows + 64

@@ -9,9 +9,9 @@ _TREE = "sys/fs/cgroup"
 
 
 def group_directories(controller: str, root: Path = Path("/")) -> Iterator[Path]:
-    """The directories in which limits of this controller may lie: the process's own group first, then its ancestors.
+    """The directories that may hold limits of this controller: the process's own group first, then its ancestors.
 
-    Those of version 2 have the names of version 2 in them (``memory.max``), those of version 1 theirs.
+    Files have version 2's names in version 2's tree (``memory.max``), and version 1's in version 1's.
     """
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
@@ -23,7 +23,7 @@ def group_directories(controller: str, root: Path = Path("/")) -> Iterator[Path]
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """CPUs' worth of time that the tightest group allows; None: no limit."""
+    """CPU quota of the tightest group, in CPUs; None: no limit."""
     quotas = [quota for directory in group_directories("cpu", root) for quota in _quotas(directory)]
     return min(quotas, default=None)
 

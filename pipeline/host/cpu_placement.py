@@ -1,8 +1,8 @@
-"""Where stages run and how long they stay awake, on the host that the launcher finds itself on.
+"""CPUs that stages are pinned to, and how long their waits spin, on this host.
 
-A wait that spins is worth it where a CPU has nothing else to do. It must never cost the model time. So a stage other
-than inference spins only if there are CPUs for all four beside those that the model computes on; inference, while it
-waits, does not compute, and spins unless it is alone with the others on one CPU.
+A wait may spin where a CPU has nothing else to do; it must never take CPU time from the model. So a stage other than
+inference spins only if there are CPUs for all four beside those that the model computes on. Inference does not
+compute while it waits, and spins unless all stages share one CPU.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BESIDE_INFERENCE = len(STAGES) - 1
 
 
 def fit_to_host(config: Configuration) -> Configuration:
-    """The configuration with what depends on this host decided. Raises HostError."""
+    """The configuration with CPUs and spin times set for this host. Raises HostError."""
     pipeline = config.pipeline
     cpus = CpuConfig(**{stage: _cpus_of(stage, config) for stage in STAGES})
     fitted = dataclasses.replace(config, pipeline=dataclasses.replace(pipeline, cpus=cpus))
@@ -33,7 +33,7 @@ def fit_to_host(config: Configuration) -> Configuration:
 
 
 def usable_cpus(root: Path = Path("/")) -> float:
-    """CPUs that this process may use, in number or in time."""
+    """CPUs that this process may use: their number, or the quota if that is lower."""
     allowed = float(len(os.sched_getaffinity(0)))
     quota = cpu_quota(root)
     return allowed if quota is None else min(allowed, quota)
@@ -48,7 +48,7 @@ def _cpus_of(stage: str, config: Configuration) -> tuple[int, ...] | None:
 
 
 def near_device(stage: str, config: Configuration) -> tuple[int, ...]:
-    """Of the CPUs next to the device those that this process may use. Raises HostError.
+    """CPUs next to the device that this process may use. Raises HostError.
 
     The lookup has not been run on a device so far.
     """
@@ -63,17 +63,17 @@ def near_device(stage: str, config: Configuration) -> tuple[int, ...]:
     return usable
 
 
-# ---- staying awake -----------------------------------------------------------------------------------------------
+# ---- spinning ----------------------------------------------------------------------------------------------------
 
 
 def spin_us(stage: str, config: Configuration, cpus: float) -> float:
-    """Microseconds that a wait of this stage may spin, with so many CPUs for the server: what is configured, or what
-    costs the model nothing."""
+    """Microseconds that a wait of this stage may spin, with so many CPUs for the server: as configured, else as long
+    as it takes no CPU time from the model."""
     asked: float | None = getattr(config.pipeline.spin_us, stage)
     if asked is not None:
         return asked
     if stage == "inference":
-        return DEFAULT_SPIN_US if cpus >= 2 else 0.0  # on one, who is waited for could not run
+        return DEFAULT_SPIN_US if cpus >= 2 else 0.0  # on one, the process that it waits for could not run
     apart = _apart_from_inference(stage, config.pipeline.cpus)
     return DEFAULT_SPIN_US if apart or cpus - model_cpus(config, cpus) >= _BESIDE_INFERENCE else 0.0
 

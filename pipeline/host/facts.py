@@ -1,4 +1,4 @@
-"""What the launcher makes sure of before it starts anything: descriptors, and shared memory."""
+"""What the launcher checks before it starts anything: file descriptors, shared memory, address space."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.wire.step import Shapes
 
 OWN_DESCRIPTORS = 512
 """Of a process beside its connections: rings, listeners, files, what libraries open (some 60 in all), and connections
-that are being refused or left."""
+that are being refused or closed."""
 
 STAGE_ADDRESSES = 160 << 20
 """Of a stage beside the rings: 100 to 140 MiB measured."""
@@ -28,10 +28,10 @@ class HostError(Exception):
 
 
 def prepare_host(config: Configuration, shapes: Shapes) -> list[str]:
-    """Raises HostError for what can't work; returns remarks on what may not."""
+    """Raises HostError for what can't work; returns warnings about what may not."""
     raise_descriptor_limit(config)
     require_shared_memory(config, shapes)
-    return [*doubt_address_space(config, shapes)]
+    return [*check_address_space(config, shapes)]
 
 
 # ---- descriptors -------------------------------------------------------------------------------------------------
@@ -58,33 +58,34 @@ def more_descriptors(config: Configuration, hard: int) -> str:
     needed = descriptors_needed(config)
     most = config.pipeline.max_connections - (needed - hard)
     lower = f", or lower pipeline.max_connections to at most {most}" if most > 0 else ""
-    return f"raise it (LimitNOFILE={needed} of the unit, --ulimit nofile={needed} of the container){lower}"
+    return f"raise the limit (LimitNOFILE={needed} of the unit, --ulimit nofile={needed} of the container){lower}"
 
 
 # ---- shared memory -----------------------------------------------------------------------------------------------
 
 
 def shared_memory_needed(config: Configuration, shapes: Shapes) -> int:
-    """Bytes in /dev/shm. Rings of the next generation are made when everybody has let go of the last one's."""
+    """Bytes in /dev/shm. The rings of a generation are made after all stages have detached from the last one's."""
     return sum(map(_in_pages, segment_sizes(config, shapes).values())) + _in_pages(STATS.size)
 
 
 def require_shared_memory(config: Configuration, shapes: Shapes) -> None:
-    """All of it, before a part is made. Raises HostError."""
+    """Checked as a whole before any segment is made. Raises HostError."""
     need, left = shared_memory_needed(config, shapes), shared_memory_left(SHM_DIRECTORY)
     if left.free < need:
         text = f"{mib(need)} of shared memory are needed, {mib(left.free)} are free ({left.bound_by})"
         raise HostError(f"{text}; {left.remedy}")
 
 
-def doubt_address_space(config: Configuration, shapes: Shapes) -> Iterator[str]:
-    """A remark where stages will hardly start: what they map is known in part only."""
+def check_address_space(config: Configuration, shapes: Shapes) -> Iterator[str]:
+    """A warning, not an error, where stages will hardly start: only part of what they map is known."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     stage = STAGE_ADDRESSES + shared_memory_needed(config, shapes)
     model = MODEL_ADDRESSES if config.pipeline.runner.kind == "mindformers" else 0
     if limit != resource.RLIM_INFINITY and limit < stage + model:
         need = mib(stage + model)
-        yield f"each process may map {mib(limit)} (RLIMIT_AS), but about {need} are needed; ulimit -v unlimited"
+        text = f"address space is limited to {mib(limit)} per process (RLIMIT_AS), but about {need} are needed"
+        yield f"warning: {text}; ulimit -v unlimited"
 
 
 def mib(nbytes: int) -> str:

@@ -1,7 +1,7 @@
-"""Which CPUs lie next to an Ascend device: asked of npu-smi and of sysfs.
+"""The CPUs next to an Ascend device, from npu-smi and sysfs.
 
-Not run on a device so far. What is read here has the form that Huawei's documents and users' reports show; the
-reading itself is tested on CPU, with texts of that form.
+Not run on a device so far. The parsers expect the format that Huawei's documents and users' reports show; they are
+tested on CPU, with texts of that format.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _CHIP = re.compile(r"\| (\d+)(?:\s+(\d+))?\s+\| ([0-9A-Fa-f:.]+)\s+\|")  # | 0  
 def device_cpus(device: int, root: Path = Path("/"), table: str | None = None) -> tuple[int, ...]:
     """CPUs of the NUMA node that the device is attached to, those that this process may not use included.
 
-    `device` counts as MindSpore does: among ``ASCEND_RT_VISIBLE_DEVICES`` where that is set. `table` stands in for
-    what npu-smi says. Raises HostError where it can't be known.
+    `device` counts as MindSpore does: among ``ASCEND_RT_VISIBLE_DEVICES`` where that is set. `table` replaces the
+    output of npu-smi. Raises HostError where the CPUs can't be determined.
     """
     bus = bus_of(physical_device(device), npu_table() if table is None else table)
     path = root / "sys/bus/pci/devices" / bus / "local_cpulist"
     try:
         cpus = parse_cpu_list(path.read_text())
     except (OSError, ValueError) as error:
-        raise HostError(f"{path} does not tell which CPUs are near device {device}: {error}") from error
+        raise HostError(f"{path} does not say which CPUs are near device {device}: {error}") from error
     if not cpus:
         raise HostError(f"{path} is empty: the kernel does not know which CPUs are near device {device}")
     return cpus
@@ -52,9 +52,9 @@ def npu_table() -> str:
     try:
         done = subprocess.run(NPU_SMI, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise HostError(f"npu-smi can't be asked about devices: {error}") from error
+        raise HostError(f"npu-smi info can't be run: {error}") from error
     if done.returncode:
-        raise HostError(f"npu-smi info ended with status {done.returncode}: {(done.stderr or done.stdout).strip()}")
+        raise HostError(f"npu-smi info exited with status {done.returncode}: {(done.stderr or done.stdout).strip()}")
     return done.stdout
 
 
@@ -83,7 +83,7 @@ def bus_of(device: int, table: str) -> str:
 
 
 def parse_cpu_list(text: str) -> tuple[int, ...]:
-    """Of the kernel's lists, such as ``0-23,96-119``. Raises ValueError."""
+    """CPU numbers in the kernel's list format, such as ``0-23,96-119``. Raises ValueError."""
     cpus: list[int] = []
     for part in filter(None, text.strip().split(",")):
         first, _, last = part.partition("-")

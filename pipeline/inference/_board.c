@@ -1,7 +1,7 @@
-/* The token board: the last token of every row, and its way into and out of arrays in shared memory.
+/* The token board: the last token of every row, scattered and gathered to and from arrays in shared memory.
  *
- * Between two steps of the device this is all that has to be copied, by code that has long left the caches: so it is
- * one call each, over memory that was pinned beforehand.
+ * Between two steps of the device this is all that has to be copied, by code that is no longer in the CPU caches: so it
+ * is one call each, on buffers that were acquired beforehand.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -109,13 +109,13 @@ static void board_dealloc(PyObject *object)
 }
 
 static PyMethodDef BOARD_METHODS[] = {
-    {"scatter", board_scatter, METH_O, "scatter(count): put the first tokens on the board; 0 in place of a negative one."},
-    {"gather", board_gather, METH_O, "gather(count): take the first tokens from the board."},
+    {"scatter", board_scatter, METH_O, "scatter(count): write the first tokens to the board; 0 in place of a negative one."},
+    {"gather", board_gather, METH_O, "gather(count): read the first tokens from the board."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot BOARD_SLOTS[] = {
-    {Py_tp_doc, "TokenBoard(board, rows, token_ids): the way of a slot's tokens to the board, and from there."},
+    {Py_tp_doc, "TokenBoard(board, rows, token_ids): scatters a slot's tokens to the board, and gathers them from it."},
     {Py_tp_new, board_new},
     {Py_tp_dealloc, board_dealloc},
     {Py_tp_methods, BOARD_METHODS},

@@ -1,5 +1,5 @@
-"""The parent of all stages: starts them, gives them rings, watches over them, ends them."""
+"""The parent of all stages: starts them, gives them rings, supervises them, stops them."""
 
-from pipeline.launcher.supervisor import Supervisor, say
+from pipeline.launcher.supervisor import Supervisor, report
 
-__all__ = ["Supervisor", "say"]
+__all__ = ["Supervisor", "report"]

@@ -16,33 +16,33 @@ from pipeline.front.http.api_keys import without_keys
 from pipeline.launcher.readiness import NOTIFY_SOCKET
 from pipeline.runtime.control_channel import Channel, ChannelError, Message
 from pipeline.runtime.generations import CRASHED, KILLED
-from pipeline.runtime.nonblocking_stderr import STDERR, tell
+from pipeline.runtime.nonblocking_stderr import STDERR, write_stderr
 
 _FAULTS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
 
 
 class Phase(Enum):
-    """What a process is busy with."""
+    """What a process is doing; the values are for the log."""
 
     LOADING = "loading"
     WAITING = "waiting for rings"
     ATTACHING = "attaching to its rings"
     SERVING = "serving"
-    LEAVING = "letting go of its rings"
+    LEAVING = "detaching from its rings"
 
 
 class Child:
-    """Started, watched through its pidfd and its channel, ended. Nothing here blocks but `wait`."""
+    """Started, supervised through its pidfd and its channel, stopped. Nothing here blocks but `wait`."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], channel: Channel) -> None:
         self.name = name
         self.phase = Phase.LOADING
         self.generation = 0  # the last one it was given
         self.began = time.monotonic()
-        self.heard = 0  # messages
-        self.why = ""  # why it gave up, in its own words
-        self.ended_as: str | None = None  # HUNG or STOPPED, when the launcher ended it
-        self.channel: Channel | None = channel  # None: it says nothing any more
+        self.heard = 0  # messages received
+        self.why = ""  # why it failed, as it reported
+        self.ended_as: str | None = None  # HUNG or STOPPED, when the launcher killed it
+        self.channel: Channel | None = channel  # None: closed
         self.pidfd = os.pidfd_open(process.pid)
         self._process = process
         self._shown = ""
@@ -70,16 +70,16 @@ class Child:
     def dead(self) -> bool:
         return bool(select.select([self.pidfd], [], [], 0)[0])
 
-    # ---- talking --------------------------------------------------------------------------------------------
+    # ---- messages -------------------------------------------------------------------------------------------
 
     def send(self, event: str, fds: Sequence[int] = (), **fields: object) -> None:
-        """Raises ChannelError for a stage that does not listen any more."""
+        """Raises ChannelError for a stage that does not receive messages any more."""
         if self.channel is None:
             raise ChannelError(f"{self.title} has closed its control channel")
         self.channel.send(event, fds, **fields)
 
     def messages(self) -> Iterator[Message]:
-        """What it has said. Afterwards `channel` may be None."""
+        """Messages that have arrived. Afterwards `channel` may be None."""
         while self.channel is not None:
             try:
                 message = self.channel.receive()
@@ -100,15 +100,15 @@ class Child:
         """Progress, on one line per stage: rewritten on a terminal, printed when the work changes elsewhere."""
         text = f"ringserve: {self.name}: {what} {done} of {total}"
         if os.isatty(STDERR):
-            tell(f"\r\033[K{text}" + ("\n" if done == total else ""))
+            write_stderr(f"\r\033[K{text}" + ("\n" if done == total else ""))
         elif what != self._shown:
-            tell(text + "\n")
+            write_stderr(text + "\n")
         self._shown = what
 
     # ---- ending ---------------------------------------------------------------------------------------------
 
     def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)  # nothing happens to one that was reaped
+        self._process.send_signal(number)  # no effect on a process that was reaped
 
     def wait(self, deadline: float) -> None:
         """Until the deadline, then kill it."""
@@ -119,7 +119,7 @@ class Child:
             self._process.wait()
 
     def reap(self) -> int:
-        """The status of a dead one; and forget it."""
+        """The exit status of a dead process, whose descriptors are closed."""
         status = self._process.wait()
         self.close_channel()
         os.close(self.pidfd)
@@ -132,12 +132,12 @@ class Child:
         return KILLED if status == 0 or (status < 0 and -status not in _FAULTS) else CRASHED
 
     def describe(self, status: int) -> str:
-        """What became of it, for the log."""
+        """How it ended, for the log."""
         if self.ended_as is not None:
-            return "was ended"
+            return "was killed because it hung"
         if status < 0:
             return f"was killed by {_signal_name(-status)}"
-        return f"ended with status {status}" + (f": {self.why}" if self.why else "")
+        return f"exited with status {status}" + (f": {self.why}" if self.why else "")
 
 
 def _signal_name(number: int) -> str:

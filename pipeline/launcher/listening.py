@@ -1,5 +1,5 @@
-"""The launcher's sockets. Bound before anything is loaded, so that a port in use is told at once, and connections
-survive the front."""
+"""The launcher's listening sockets. Bound before anything is loaded, so that a port in use is reported at once, and
+connections survive a restart of the front."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.config import Configuration
 
 SEND_BUFFER_BYTES = 128 << 10
 """What the kernel takes of an answer that its client does not read (it doubles that for its own needs). Left to
-itself it takes up to 4 MiB a connection: whole answers vanish there before anybody can tell that nobody reads."""
+itself it takes up to 4 MiB a connection: whole answers vanish there before it shows that the client does not read."""
 
 
 class PortInUseError(Exception):
@@ -96,5 +96,5 @@ def _bound(host: str, port: int, backlog: int) -> socket.socket:
 
 def _in_use(host: str, port: int, key: str, error: OSError) -> PortInUseError:
     return PortInUseError(
-        f"{host}:{port} can't be listened on: {error.strerror}; choose another with --set {key}=… (0: any free one)"
+        f"can't listen on {host}:{port}: {error.strerror}; choose another with --set {key}=… (0: any free port)"
     )

@@ -1,4 +1,4 @@
-"""What of a changed configuration takes effect while the server runs, and what does not."""
+"""Which changes of a configuration take effect while the server runs, and which need a restart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Reload:
 
     @classmethod
     def of(cls, current: Configuration, new: Configuration) -> Self:
-        """Raises ConfigurationError when what can change does not fit to what can't."""
+        """Raises ConfigurationError when the settings that can change contradict those that can't."""
         old, wanted, keys = values_of(current), values_of(new), live_keys()
         different = [key for key in old if old[key] != wanted[key]]
         config = with_values(current, {key: wanted[key] for key in keys})
@@ -41,7 +41,7 @@ class Reload:
 
 
 def _check(config: Configuration) -> None:
-    """Raises ConfigurationError. It is read as the next stage that starts will read it."""
+    """Raises ConfigurationError. The configuration is loaded as the next stage that starts will load it."""
     fd = os.memfd_create("ringserve-reload", os.MFD_CLOEXEC)
     try:
         os.write(fd, config.to_yaml().encode())

@@ -1,4 +1,4 @@
-"""How often, and how soon, what died is started again; and what is told in the end."""
+"""How often and how soon a stage that died is restarted, and the report when the launcher gives up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Death:
 
 
 class Restarts:
-    """Deaths in a row, by stage: those between which the stage did nothing useful."""
+    """Counts deaths in a row by stage: those between which the stage did nothing useful."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -29,7 +29,7 @@ class Restarts:
         self._count = 0
 
     def on_death(self, name: str, what: str, *, useful: bool) -> float | None:
-        """Seconds to wait before the next start, or None: it has died too often. `useful`: it had done some work."""
+        """Seconds to wait before the restart, or None: it has died too often. `useful`: it had done some work."""
         self._deaths.append(Death(datetime.now().astimezone(), what))
         self._count += 1
         self._in_a_row[name] = number = 1 if useful else self._in_a_row.get(name, 0) + 1
@@ -39,10 +39,10 @@ class Restarts:
         return self._in_a_row.get(name, 0)
 
     def report(self) -> str:
-        """What happened, when, to whom; several lines."""
+        """Every death with its time; several lines."""
         left_out = self._count - len(self._deaths)
         lines = [f"{death.when:%Y-%m-%d %H:%M:%S}  {death.what}" for death in self._deaths]
-        first = [f"({left_out} earlier ones are left out)"] if left_out else []
+        first = [f"({left_out} earlier deaths are left out)"] if left_out else []
         return "\n".join(f"  {line}" for line in [*first, *lines])
 
 

@@ -1,4 +1,4 @@
-"""The rings of one generation after the other."""
+"""The rings of each generation, made and revoked by the launcher."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class Rings:
     """`current` is None between two generations, `number` that of the current or last one."""
 
     def __init__(self, config: Configuration, shapes: Shapes) -> None:
-        """Makes the first set, so that what does not fit is known before anything is loaded. Raises IpcError."""
+        """Makes the first set: rings that don't fit are reported before anything is loaded. Raises IpcError."""
         self._config, self._shapes = config, shapes
         self._spare: Wiring | None = self._make()
         self.current: Wiring | None = None
         self.number = 0
 
     def begin(self) -> Wiring:
-        """A fresh set. Raises IpcError; then there is none."""
+        """A new set. Raises IpcError; then there is none."""
         self.current, self._spare = self._spare or self._make(), None
         self.number += 1
         return self.current
@@ -33,7 +33,7 @@ class Rings:
         child.send("generation", fds, **fields)
 
     def end(self) -> None:
-        """Revoke them: whoever has them lets go. The memory is free when everybody has."""
+        """Revoke them: every process that is attached detaches. The memory is free when all have."""
         if self.current is not None:
             self.current.revoke()
             self.current.close()

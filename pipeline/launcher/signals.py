@@ -1,4 +1,4 @@
-"""Signals to the launcher: counted, and a descriptor that becomes readable when one has come."""
+"""Signals to the launcher: counted, with a descriptor that becomes readable when one has arrived."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Who has work and does not get on.
+"""Which stage has work and makes no progress.
 
-A stage is *due* when one of the rings that drive it holds something, unless it waits for somebody else: for room in a
-ring that it writes, or for a message that it needs beside the first. Then the fault lies further along. A stage that
-is due, and of whose rings no index of its own has changed for too long, hangs.
+A stage is *due* when one of the rings that drive it holds something, unless it waits for another stage: for room in a
+ring that it writes, or for a message that it needs beside the first. Then the fault is with that other stage. A stage
+that is due, and none of whose ring indices has changed for too long, hangs.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pipeline.wire.rings import Wiring
 class Part:
     """What a stage does with rings."""
 
-    driven_by: tuple[str, ...]  # what comes in here must be worked off
+    driven_by: tuple[str, ...]  # a message here is work
     writes: tuple[str, ...]
-    needs: tuple[str, ...] = ()  # read only when something else has come
+    needs: tuple[str, ...] = ()  # read only when another message has arrived
 
 
 PARTS = {
@@ -34,8 +34,8 @@ Positions = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """All rings of a generation at one moment."""
+class Snapshot:
+    """The state of all rings of a generation at one moment."""
 
     _states: Mapping[str, RingState]
 
@@ -61,36 +61,36 @@ class Look:
         return any(self._states[ring].occupied for ring in PARTS[stage].driven_by)
 
 
-class Gauges:
+class RingGauges:
     """Of all rings of a generation. Keeps their memory."""
 
     def __init__(self, wiring: Wiring) -> None:
         self._gauges = {name: RingGauge(ring.segment.map) for name, ring in wiring.rings.items()}
 
-    def look(self) -> Look:
-        return Look({name: gauge.read() for name, gauge in self._gauges.items()})
+    def snapshot(self) -> Snapshot:
+        return Snapshot({name: gauge.read() for name, gauge in self._gauges.items()})
 
 
-class Patience:
-    """For how long each has shown the same, in time during which somebody looked.
+class StallTimer:
+    """For how long the evidence under each key has not changed, in time that was sampled.
 
-    Time between two looks counts up to a limit: if whoever looks was stopped, so perhaps was everybody else.
+    The caller limits the time between two samples: if it was stopped itself, so perhaps were the others.
     """
 
     def __init__(self) -> None:
         self._seen: dict[Hashable, Hashable] = {}
-        self._still_s: dict[Hashable, float] = {}
+        self._stalled_s: dict[Hashable, float] = {}
 
-    def still_s(self, who: Hashable, evidence: Hashable, elapsed_s: float) -> float:
-        """`evidence` is what should change; None: nothing is expected of it."""
-        if evidence is None or self._seen.get(who) != evidence:
-            self._seen[who] = evidence
-            self._still_s[who] = 0.0
+    def stalled_s(self, key: Hashable, evidence: Hashable, elapsed_s: float) -> float:
+        """`evidence` is what should change; None: no change is expected."""
+        if evidence is None or self._seen.get(key) != evidence:
+            self._seen[key] = evidence
+            self._stalled_s[key] = 0.0
         else:
-            self._still_s[who] += elapsed_s
-        return self._still_s[who]
+            self._stalled_s[key] += elapsed_s
+        return self._stalled_s[key]
 
     def forget(self, first: Hashable) -> None:
-        """Everybody whose name is a tuple that begins so."""
-        for who in [who for who in self._seen if isinstance(who, tuple) and who[0] == first]:
-            del self._seen[who], self._still_s[who]
+        """Every key that is a tuple that begins with this."""
+        for key in [key for key in self._seen if isinstance(key, tuple) and key[0] == first]:
+            del self._seen[key], self._stalled_s[key]

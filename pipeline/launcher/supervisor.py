@@ -19,19 +19,19 @@ from pipeline.config import Configuration, ConfigurationError
 from pipeline.front.http.api_keys import KeysError, load_api_keys
 from pipeline.host.facts import HostError, raise_descriptor_limit
 from pipeline.launcher.child import Child, Phase
-from pipeline.launcher.crew import Crew
-from pipeline.launcher.hang_detector import Hang, Oversight
+from pipeline.launcher.hang_detector import Hang, HangDetector
 from pipeline.launcher.listening import Listeners, address, exposed
 from pipeline.launcher.readiness import Readiness
 from pipeline.launcher.reload import Reload
 from pipeline.launcher.restarts import Restarts
 from pipeline.launcher.rings import Rings
 from pipeline.launcher.signals import caught_signals
+from pipeline.launcher.stage_processes import StageProcesses
 from pipeline.runtime.control_channel import ChannelError, Message
 from pipeline.runtime.engines import make_runner, shapes_of
 from pipeline.runtime.generations import HUNG, STOPPED, Ended
 from pipeline.runtime.logs import configure_logging
-from pipeline.runtime.nonblocking_stderr import tell
+from pipeline.runtime.nonblocking_stderr import write_stderr
 from pipeline.stats import STAGES, Counters, LauncherCounter, StageState, StatsPage
 
 log = logging.getLogger("ringserve.launcher")
@@ -71,7 +71,7 @@ class Supervisor:
         with ExitStack() as stack:
             self._signals = stack.enter_context(caught_signals())
             for name in ipc.sweep_segments():
-                say(f"removed {name}, left behind by a launcher that was killed")
+                report(f"removed {name}, left behind by a launcher that was killed")
             api_keys = load_api_keys(self._config)
             self._listeners = stack.enter_context(contextlib.closing(Listeners.open(self._config)))
             self._prepare(stack, api_keys)
@@ -86,16 +86,16 @@ class Supervisor:
         runner = make_runner(self._config)
         shapes = shapes_of(self._config, runner)
         facts = runner.facts
-        cache = f"{facts.num_blocks} KV blocks of {facts.block_size} tokens"
-        say(f"{facts.name} on {facts.device}: {shapes.max_rows} rows, {cache}")
+        cache = f"{facts.num_blocks} KV cache blocks of {facts.block_size} tokens"
+        report(f"{facts.name} on {facts.device}: {shapes.max_rows} rows, {cache}")
         self._rings = Rings(self._config, shapes)
         stack.callback(self._rings.close)
         page = StatsPage.create()
         page.unlink()
         stack.callback(page.close)
         self._page, self._counters = page, Counters(page, "launcher")
-        self._oversight = Oversight(page, self._config.pipeline.hang_timeout_s)
-        self._crew = Crew(page, shapes, self._listeners, api_keys, self._signals)
+        self._hang_detector = HangDetector(page, self._config.pipeline.hang_timeout_s)
+        self._crew = StageProcesses(page, shapes, self._listeners, api_keys, self._signals)
         stack.callback(self._crew.close)
 
     def _turn(self) -> None:
@@ -112,7 +112,7 @@ class Supervisor:
 
     def _next_due(self) -> float:
         drain = [] if self._drain_until is None else [self._drain_until]
-        return min([self._oversight.due, *self._restart_at.values(), *drain])
+        return min([self._hang_detector.due, *self._restart_at.values(), *drain])
 
     # ---- what stages say ------------------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ class Supervisor:
 
     def _on_complete(self) -> None:
         self._complete = True
-        self._oversight.complete()
+        self._hang_detector.complete()
         self._ended.clear()
         for name in STAGES:
             self._set_state(name, StageState.OK)
@@ -154,18 +154,18 @@ class Supervisor:
         self._was_complete = True
 
     def _announce(self) -> None:
-        say(f"ready after {time.monotonic() - self._began:.1f} s")
+        report(f"ready after {time.monotonic() - self._began:.1f} s")
         listeners, locked = self._listeners, bool(self._crew.api_keys)
         if not locked and any(map(exposed, listeners.api)):
-            say(OPEN_TO_ALL)
+            report(OPEN_TO_ALL)
         for listener in listeners.metrics:
-            say(f"metrics at {address(listener)}/metrics")
+            report(f"metrics at {address(listener)}/metrics")
         for listener in listeners.api:
-            say(f"listening on {address(listener)}")
-        say(f"live page: {address((listeners.metrics or listeners.api)[-1])}/")
+            report(f"listening on {address(listener)}")
+        report(f"live page: {address((listeners.metrics or listeners.api)[-1])}/")
         key = " -H 'authorization: Bearer …'" if locked else ""
         base, route = address(listeners.api[-1]), self._config.serving_config.model_route
-        say(
+        report(
             f"try: curl {base}/models/{route}/generate -H 'content-type: application/json'{key} "
             """-d '{"inputs": "What is a ring buffer?", "parameters": {"max_new_tokens": 60}}'"""
         )
@@ -174,9 +174,9 @@ class Supervisor:
     # ---- hangs and deaths -----------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        if time.monotonic() < self._oversight.due:
+        if time.monotonic() < self._hang_detector.due:
             return
-        for hang in self._oversight.look(self._crew.children.values()):
+        for hang in self._hang_detector.check(self._crew.children.values()):
             if hang.child is not None:
                 self._on_hang(hang, hang.child)
             else:
@@ -196,17 +196,17 @@ class Supervisor:
         child.signal(signal.SIGKILL)
 
     def _on_death(self, child: Child) -> None:
-        self._oversight.forget(child)
+        self._hang_detector.forget(child)
         status = child.reap()
         what = f"{child.title} {child.describe(status)}"
         if child.name == "front" and self._drain_until is not None:
             self._end_drain(what, status)
         elif not self._was_complete and status >= 0:
-            say(f"{child.name} could not start: {child.why or what}")
+            report(f"{child.name} could not start: {child.why or what}")
             self._status = 1
         else:
             if child.phase in (Phase.ATTACHING, Phase.SERVING, Phase.LEAVING):
-                in_hand = self._oversight.in_hand() if child.name == "preprocess" else ()
+                in_hand = self._hang_detector.in_hand() if child.name == "preprocess" else ()
                 self._ended.append(Ended(child.name, child.how(status), child.generation, in_hand))
             self._end_generation()
             self._page.reset(child.name)
@@ -218,8 +218,8 @@ class Supervisor:
         delay, limit = self._restarts.on_death(name, what, useful=name in self._useful), self._restarts.limit
         self._useful.discard(name)
         if delay is None:
-            report = self._restarts.report()
-            log.error("%s; after %d restarts in a row the server ends. What happened:\n%s", what, limit, report)
+            history = self._restarts.report()
+            log.error("%s; after %d restarts in a row the server exits. What happened:\n%s", what, limit, history)
             self._status = 1
             return
         when = f" in {delay:g} s" if delay else ""
@@ -246,7 +246,7 @@ class Supervisor:
         """Every stage lets go of its rings, and waits for others."""
         if self._rings.current is None:
             return
-        self._useful = self._oversight.end()
+        self._useful = self._hang_detector.end()
         if self._useful:
             self._useful.add(_RINGS)
         self._rings.end()
@@ -265,7 +265,7 @@ class Supervisor:
         if any(child.phase is not Phase.WAITING for child in children.values()):
             return
         try:
-            self._oversight.begin(self._rings.begin())
+            self._hang_detector.begin(self._rings.begin())
         except ipc.IpcError as error:
             self._schedule(_RINGS, str(error))
             return
@@ -290,7 +290,7 @@ class Supervisor:
         if self._status is not None or not signals.ends:
             return
         if not self._was_complete:
-            say("interrupted while starting")
+            report("interrupted while starting")
             self._status = 0
         elif self._drain_until is None and signals.ends == 1:
             self._begin_drain()
@@ -326,7 +326,7 @@ class Supervisor:
         self._config, self._crew.api_keys = reload.config, api_keys
         self._configure_logging()
         self._restarts.limit = reload.config.pipeline.max_restarts
-        self._oversight.patience_s = reload.config.pipeline.hang_timeout_s
+        self._hang_detector.timeout_s = reload.config.pipeline.hang_timeout_s
         for child in self._crew.children.values():
             with contextlib.suppress(ChannelError):  # it is about to be noticed
                 child.send("reload", values=reload.live, api_keys=api_keys if child.name == "front" else ())
@@ -342,6 +342,6 @@ class Supervisor:
         self._counters.set(LauncherCounter[f"{name.upper()}_STATE"], state)
 
 
-def say(text: str) -> None:
-    """A line for whoever started it, if it is read."""
-    tell(f"ringserve: {text}\n")
+def report(text: str) -> None:
+    """A line on standard error for the user who started the server; dropped if it is not read."""
+    write_stderr(f"ringserve: {text}\n")

@@ -1,10 +1,10 @@
 """The block manager: which physical KV blocks a sequence owns, and which full blocks can be shared.
 
-A full block is known by a hash chain: the hash of its tokens and of the block before it. Prompts that share a prefix
-share its blocks. A block nobody references keeps its content until its place is needed; least recently used goes
-first. Block 0 is never handed out: padding rows point to it.
+A full block is identified by a hash chain: the hash of its tokens and of the block before it. Prompts that share a
+prefix share its blocks. A block without references keeps its content until it is needed for another; the least
+recently used goes first. Block 0 is never allocated: padding rows point to it.
 
-The hash is BLAKE2b, keyed per process: nobody can craft a prompt that collides with somebody else's.
+The hash is BLAKE2b, keyed per process: no client can craft a prompt that collides with another client's.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class BlockStats:
 
 
 class BlockManager:
-    """Hands out KV blocks, counts references, remembers full ones.
+    """Allocates KV blocks, counts references, remembers full blocks.
 
-    Nothing here blocks or raises when memory is short: `allocate` answers None, and the scheduler decides.
+    Nothing here blocks or raises when memory is short: `allocate` returns None, and the scheduler decides.
     """
 
     def __init__(self, num_blocks: int, block_size: int, *, prefix_cache: bool = True) -> None:
@@ -49,12 +49,12 @@ class BlockManager:
         self._references = np.zeros(num_blocks, np.int32)
         self._digests: list[Digest | None] = [None] * num_blocks
         self._by_digest: dict[Digest, int] = {}
-        self._empty = list(range(num_blocks - 1, 0, -1))  # never held anything worth keeping; block 0 is padding
+        self._empty = list(range(num_blocks - 1, 0, -1))  # without cached content; block 0 is for padding
         self._idle: OrderedDict[int, None] = OrderedDict()  # cached, unreferenced; oldest first
 
     @property
     def free(self) -> int:
-        """Blocks that can be had right now, cached ones included."""
+        """Blocks that can be allocated now, cached ones included."""
         return len(self._empty) + len(self._idle)
 
     @property
@@ -93,8 +93,8 @@ class BlockManager:
                 self._idle[block] = None
 
     def name(self, tokens: NDArray[np.int32], digests: list[Digest]) -> None:
-        """Extend `digests`, the names of the first full blocks of `tokens`, to all of them. A block's name follows
-        from its tokens and all before them. A long prompt takes milliseconds: any thread may do it.
+        """Extend `digests`, the hashes of the first full blocks of `tokens`, to all of them. A block's hash depends
+        on its tokens and all before them. A long prompt takes milliseconds: any thread may do it.
         """
         if not self._prefix_cache:
             return
@@ -108,8 +108,8 @@ class BlockManager:
         return digest in self._by_digest
 
     def match(self, digests: Sequence[Digest], most: int) -> list[int]:
-        """Cached blocks that have the first `most` of these names, up to one that is missing; each with a reference
-        more."""
+        """Cached blocks with the first `most` of these hashes, up to the first that is missing; each gets one more
+        reference."""
         blocks: list[int] = []
         for digest in islice(digests, most):
             block = self._by_digest.get(digest)
@@ -121,7 +121,7 @@ class BlockManager:
         return blocks
 
     def seal(self, block: int, digest: Digest) -> None:
-        """Block is full, its content is on the device, and it may be shared from now on under this name."""
+        """The block is full, its content is on the device, and it may be shared from now on under this hash."""
         if self._prefix_cache and digest not in self._by_digest and self._digests[block] is None:
             self._digests[block] = digest
             self._by_digest[digest] = block

@@ -50,7 +50,7 @@ class DecodeColumns:
             self.kv_slot[b] = sequence.blocks[block] * block_size + offset
 
     def extend(self, b: int, block: int, block_size: int) -> None:
-        """Row `b` has got another block, in which its next token goes first."""
+        """Row `b` has got another block; its next token is the first in there."""
         sequence = self.sequences[b]
         self.block_tables[b, len(sequence.blocks) - 1] = block
         self.kv_slot[b] = block * block_size
@@ -73,7 +73,7 @@ class DecodeColumns:
         return np.flatnonzero(self.position[:n] % block_size == 0).tolist() if n else []
 
     def write(self, views: StepColumns, slot: int) -> None:
-        """The columns of this step, into batch indices and token places 0 to n - 1."""
+        """The columns of this step, into batch and token indices 0 to n - 1."""
         n = len(self.sequences)
         views.positions[:n] = self.position[:n]
         views.slot_mapping[:n] = self.kv_slot[:n]

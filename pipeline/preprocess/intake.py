@@ -1,4 +1,4 @@
-"""Requests on their way into the scheduler's queue. Nothing here takes longer than a step may wait."""
+"""Takes requests into the scheduler's queue, or refuses them. Nothing here takes longer than a step may wait."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pipeline.stats import Counters, PreprocessCounter
 from pipeline.wire.request import Accepted, Cancel, Refused, Submit, first_request, unpack_request
 from pipeline.wire.rows import Drop
 
-AT_ONCE = 2048  # characters or token ids that are read in the loop: a millisecond at most, and no thread to wake
-_CHOICE = 16  # what each further choice comes to
+AT_ONCE = 2048  # characters or token ids that are tokenized in the loop: a millisecond at most, and no thread to wake
+_CHOICE = 16  # cost of each choice, in such characters
 
 
 class Intake:
-    """`replies` are for the front, and `drop` tells sampling that a request is over."""
+    """`replies` are for the front; `drop` sends sampling a cancellation."""
 
     def __init__(
         self,
@@ -35,12 +35,12 @@ class Intake:
         self._reader: PromptReader
 
     def set_limits(self, limits: PreprocessLimits, reader: PromptReader) -> None:
-        """Those of requests that come from now on."""
+        """For requests that arrive from now on."""
         self._limits, self._reader = limits, reader
 
     def take(self, record: bytes) -> None:
         """Handle one message of the front."""
-        self._publish(first_request(record))  # should this process fail over it, it is to blame
+        self._publish(first_request(record))  # if this process fails meanwhile, this request is to blame
         message = unpack_request(record)
         if isinstance(message, Cancel):
             self._cancel(message.request)
@@ -49,7 +49,7 @@ class Intake:
         self._publish(0)
 
     def finish(self) -> bool:
-        """Queue what was tokenized in the meantime; False if there is none."""
+        """Queue a prompt that was tokenized in the meantime; False if there is none."""
         job = self._pool.take()
         if job is None:
             return False
@@ -58,7 +58,7 @@ class Intake:
         return True
 
     def _take(self, submit: Submit) -> None:
-        refusal = self._turn_away(submit)
+        refusal = self._refusal(submit)
         if refusal is not None:
             status, why = refusal
             self.replies += [Refused(choice.request, status, why).pack() for choice in submit.choices]
@@ -68,17 +68,17 @@ class Intake:
         else:
             self._pool.add(Job(submit, self._reader))
 
-    def _turn_away(self, submit: Submit) -> tuple[int, str] | None:
-        """Status and reason. Limits may have changed since a request was let in that is resumed."""
+    def _refusal(self, submit: Submit) -> tuple[int, str] | None:
+        """Status and reason. A resumed request was accepted before, perhaps under other limits."""
         limits, pool = self._limits, self._pool
         if any(self._quarantine.is_convicted(choice.request) for choice in submit.choices):
             return 500, "the request made a process of the server fail twice"
         if submit.resumed:
             return None
         if len(self._scheduler.waiting) + pool.requests + len(submit.choices) > limits.max_queue:
-            return 429, f"the queue is full ({limits.max_queue} requests wait)"
+            return 429, f"the queue is full ({limits.max_queue} requests wait); try again later"
         if pool.characters and pool.characters + len(submit.prompt) > limits.max_queue_chars:
-            return 429, f"the queue is full ({pool.characters} characters wait to be tokenized)"
+            return 429, f"the queue is full ({pool.characters} characters wait to be tokenized); try again later"
         return None
 
     def _queue(self, result: Sequence | Refused) -> None:
@@ -97,7 +97,7 @@ class Intake:
             self._counters.set(PreprocessCounter.IN_HAND, request)
 
     def publish_gauges(self, tokenized: int) -> None:
-        """`tokenized` requests are in the queue already."""
+        """`tokenized`: requests in the scheduler's queue."""
         if self._counters is not None:
             self._counters.set(PreprocessCounter.WAITING, tokenized + self._pool.requests)
             self._counters.set(PreprocessCounter.WAITING_FOR_PROMPT, self._pool.requests)
@@ -105,5 +105,5 @@ class Intake:
 
 
 def _size(submit: Submit) -> int:
-    """What there is to be read, in characters or token ids."""
+    """Work to tokenize it, in characters or token ids."""
     return len(submit.prompt) + sum(_CHOICE + len(choice.output) for choice in submit.choices)

@@ -1,13 +1,13 @@
-"""Prompts that are being tokenized, in threads, so that no step waits for a text.
+"""Threads that tokenize long prompts, so that no step waits for a text.
 
-A text can't be cut up without changing its tokens, and what has begun can't be interrupted: a long one takes
-seconds. So there are two lanes, and a text of usual length never waits for a giant. Within a lane the order is that
-of arrival. Lanes have low priority, and do nothing but call the tokenizer, which lets the loop run meanwhile. What
-is done in Python with the ids has a thread of usual priority: one that lost its CPU while it holds the interpreter
-would keep the loop from it.
+A text can't be split without changing its tokens, and the tokenizer can't be interrupted: a long text takes seconds.
+So there are two lanes, each a thread, and a text of usual length never waits for a very long one. Within a lane the
+order is that of arrival. Lanes have low priority, and do nothing but call the tokenizer, which releases the GIL.
+Python code that handles the ids has a thread of normal priority: at low priority it could lose its CPU while it holds
+the GIL, and so block the loop.
 
-What each lane works on is published on the statistics page: should this process fail, that request is to blame, and
-should it take too long, the launcher names it.
+The request that each lane works on is published on the statistics page: if this process fails, that request is to
+blame; if it takes too long, the launcher's log names it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from pipeline.runtime import background
 from pipeline.stats import Counters, PreprocessCounter
 from pipeline.wire.request import Refused, Submit
 
-LONG = 1 << 16  # characters of a prompt for the second lane; the first takes some 40 ms for as many
+LONG = 1 << 16  # characters from which a prompt goes to the second lane; the tokenizer takes some 40 ms for as many
 
 
 class Job:
-    """A prompt on its way. Only the thread that made it may call it, but for `tokenize` and `read`."""
+    """A prompt to be tokenized. Only the thread that made it may call it, except for `tokenize` and `read`."""
 
     def __init__(self, submit: Submit, reader: PromptReader) -> None:
-        self.requests = {choice.request for choice in submit.choices}  # that are still wanted
+        self.requests = {choice.request for choice in submit.choices}  # not cancelled
         self.size = len(submit.prompt)
         self.is_text = isinstance(submit.prompt, str)
         self._submit: Submit | None = submit
@@ -58,7 +58,7 @@ class Job:
             self._results = self._reader.read(submit, self._tokenized)
 
     def results(self) -> list[Sequence | Refused]:
-        """One for each request that is still wanted."""
+        """One for each request that was not cancelled."""
         return [result for result in self._results if result.request in self.requests]
 
 
@@ -89,7 +89,7 @@ class PromptPool:
 
     @property
     def requests(self) -> int:
-        """That wait for their prompt."""
+        """Requests whose prompt is being tokenized, or waits for that."""
         return len(self._jobs)
 
     def fileno(self) -> int:
@@ -121,13 +121,13 @@ class PromptPool:
         return None
 
     def clear(self) -> None:
-        """Forget all: their requests come again, or nobody wants them any more."""
+        """Forget all: the front sends their requests again, unless they were cancelled."""
         for request in list(self._jobs):
             self.cancel(request)
         self._done.clear()
 
     def close(self) -> None:
-        """Wait for what is under way, and end the threads."""
+        """Wait for running jobs, and end the threads."""
         self.clear()
         for thread in (*self._lanes, self._reading):
             thread.end()
@@ -146,7 +146,7 @@ class PromptPool:
 
 
 class _Thread:
-    """Works off what is `put`, one after the other; is there from the first one on."""
+    """Runs jobs that are `put`, one after the other; started by the first one."""
 
     def __init__(self, name: str, work: Callable[[Job], None], begin: Callable[[], None] | None = None) -> None:
         self._name, self._work, self._begin = name, work, begin

@@ -1,4 +1,4 @@
-"""From a request to the sequences that the scheduler knows: tokenized, checked, named for the prefix cache."""
+"""From a request to sequences for the scheduler: tokenized, checked, hashed for the prefix cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("ringserve.preprocess")
 
 @dataclass(frozen=True, slots=True)
 class PreprocessLimits:
-    """What a request may ask for."""
+    """Limits of requests and of the queue."""
 
     max_length: int  # prompt and output tokens together
     max_prompt: int
@@ -32,7 +32,7 @@ class PreprocessLimits:
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """A prompt: how many token ids, and which unless they are too many; or status and reason why it is refused."""
+    """A prompt: the number of token ids, and the ids unless they are too many; or status and reason of a refusal."""
 
     count: int = 0
     ids: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
@@ -40,23 +40,23 @@ class Tokenized:
 
 
 class PromptReader:
-    """Knows no rings and no queue, and may be called by any thread."""
+    """Uses no rings and no queue, and may be called by any thread."""
 
     def __init__(self, tokenizer: Tokenizer, limits: PreprocessLimits, blocks: BlockManager) -> None:
         self._tokenizer, self._limits, self._name = tokenizer, limits, blocks.name
         self._longest = min(limits.max_length, (blocks.num_blocks - 1) * blocks.block_size)
 
     def tokenize(self, submit: Submit) -> Tokenized:
-        """What takes long, and lets other threads run meanwhile."""
+        """The part that takes long, and that releases the GIL."""
         try:
             return Tokenized(*self._token_ids(submit))
         except InvalidTextError as error:
             return Tokenized(refusal=(400, str(error)))
         except (SystemExit, KeyboardInterrupt):
             raise
-        except BaseException:  # what a library in Rust panics with is no Exception; nobody else is to suffer for it
-            log.exception("request %016x: its prompt could not be read", submit.choices[0].request)
-            return Tokenized(refusal=(500, "the server failed to read this prompt"))
+        except BaseException:  # a panic of a library in Rust is no Exception; it must affect this request only
+            log.exception("request %016x: the tokenizer failed on its prompt", submit.choices[0].request)
+            return Tokenized(refusal=(500, "the tokenizer failed on this prompt"))
 
     def read(self, submit: Submit, tokenized: Tokenized | None = None) -> list[Sequence | Refused]:
         """One for each choice."""
@@ -67,7 +67,7 @@ class PromptReader:
         try:
             return self._sequences(submit, prompt)
         except MemoryError:
-            log.exception("request %016x: no memory for its tokens", submit.choices[0].request)
+            log.exception("request %016x: out of memory for its tokens", submit.choices[0].request)
             return [Refused(choice.request, 500, "the server ran out of memory") for choice in submit.choices]
 
     def _sequences(self, submit: Submit, prompt: Tokenized) -> list[Sequence | Refused]:
@@ -77,7 +77,7 @@ class PromptReader:
         return [self._read_choice(submit, choice, prompt, digests) for choice in submit.choices]
 
     def _token_ids(self, submit: Submit) -> tuple[int, Int32]:
-        """How many there are, and which unless they are too many."""
+        """Their number, and the ids unless they are too many."""
         prompt = submit.prompt
         if isinstance(prompt, str):
             return self._tokenizer.encode_up_to(prompt, self._limits.max_prompt, add_special=submit.add_special)
@@ -99,7 +99,7 @@ class PromptReader:
             digests = digests.copy()
             self._name(tokens[:known], digests)
         elif len(submit.choices) > 1:
-            digests = digests.copy()  # each goes its own way
+            digests = digests.copy()  # sequences extend them
         return Sequence(
             choice.request,
             tokens,
@@ -116,7 +116,7 @@ class PromptReader:
         )
 
     def _shorten(self, params: GenerationParams, count: int) -> GenerationParams:
-        """A limit that the client did not name is cut to what fits."""
+        """A limit that the client did not set is reduced to what fits."""
         room, least = self._longest - count, max(1, params.sampling.min_tokens)
         if not params.open_ended or not least <= room < params.max_tokens:
             return params
@@ -138,9 +138,7 @@ class PromptReader:
                 request, 400, f"the prompt has {count} tokens; at most {most} are allowed", "prompt", TOO_LONG
             )
         if count + wanted > longest:
-            text = (
-                f"{count} prompt tokens and {wanted} new ones are more than the {longest} that this server can hold"
-            )
+            text = f"{count} prompt tokens and {wanted} new tokens exceed the longest sequence, {longest} tokens"
             return Refused(request, 400, text, "max_tokens", TOO_LONG)
         if len(choice.output) >= wanted:
             return Refused(request, 500, "the request could not be resumed: no token is left to compute")

@@ -1,8 +1,8 @@
 """Requests that may have made a process of the step path fail.
 
-When inference or sampling fails by itself, anybody in the batch may be the cause: all of them are suspects. Each then
-runs alone, one after the other, until it is past the step at which the process failed. One with which the process
-fails again while it is alone is convicted: it is refused from then on. The others go on as if nothing had been.
+When inference or sampling fails by itself, any request in the batch may be the cause: all of them are suspects. Each
+then runs alone, one after the other, until it is past the step at which the process failed. If the process fails
+again while a suspect is alone, that one is convicted: it is refused from then on. The others continue normally.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from pipeline.preprocess.sequence import Sequence
 
 log = logging.getLogger("ringserve.preprocess")
 
-_BEYOND = 2  # tokens that a suspect must yield beyond those that were under way when the process failed
-_REMEMBERED = 4096  # suspects and convicts; those that are never heard of again must not pile up
+_BEYOND = 2  # tokens that a suspect must yield beyond those that were being computed when the process failed
+_REMEMBERED = 4096  # suspects and convicts; bounds the memory for those that never come back
 
 
 class Quarantine:
-    """What is held against which request. It outlives the schedulers that ask it."""
+    """Suspects and convicted requests. It outlives the schedulers, which live for one generation."""
 
     def __init__(self) -> None:
         self._until: dict[int, int] = {}  # suspect → tokens, prompt included, with which it is cleared
         self._convicted: deque[int] = deque(maxlen=_REMEMBERED)
 
     def accuse(self, stage: str, aboard: Iterable[Sequence], alone: Sequence | None) -> None:
-        """This stage failed. `aboard` are the sequences that may be the cause; `alone` is the suspect that was the
+        """This stage failed. `aboard` are the sequences that may be the cause; `alone` is the suspect, if it was the
         only one of them."""
         if alone is not None:
             log.error("request %016x made %s fail twice: it is refused", alone.request, stage)
@@ -40,7 +40,7 @@ class Quarantine:
             self.acquit(request)
         if suspects:
             names = ", ".join(f"{request:016x}" for request in suspects)
-            log.warning("%s failed; these requests run alone first, one after the other: %s", stage, names)
+            log.warning("%s failed; each of these requests may be the cause and runs alone first: %s", stage, names)
 
     def acquit(self, request: int) -> None:
         self._until.pop(request, None)
@@ -52,5 +52,5 @@ class Quarantine:
         return request in self._until
 
     def clears(self, sequence: Sequence) -> bool:
-        """It has outlived the step at which the process failed."""
+        """It is past the step at which the process failed."""
         return sequence.known >= self._until.get(sequence.request, 0)

@@ -1,8 +1,8 @@
 """Continuous batching with a token budget per step.
 
-Every live row's next token comes first; what is left of the budget goes to chunks of prompts, in order of arrival. No
-prompt is padded to another's length, and no long prompt holds up those who decode. Blocks are allocated as
-sequences grow; when they run out, the youngest sequence gives all of its own back and is computed again later.
+Decode rows come first, with one token each; the rest of the budget goes to chunks of prompts, in order of arrival. No
+prompt is padded to another's length, and no long prompt delays decoding. Blocks are allocated as sequences grow; when
+they run out, the youngest sequence is preempted: it gives its blocks back and is recomputed later.
 
 The scheduler runs ahead of the device: a step may be planned while the tokens of the one before are still being
 sampled, so a sequence is known to have a next token before the token itself is known (`Sequence.pending`).
@@ -46,8 +46,8 @@ class SchedulerStats:
 class Scheduler:
     """Decides what each step computes, and writes it into the step's columns.
 
-    `ring_slots` is the number of slots of the step ring: block tables are remembered per slot. Sequences that got
-    a row since the last look are in `admissions`; whoever publishes the step takes them from there first.
+    `ring_slots` is the number of slots of the step ring: block tables are remembered per slot. Sequences that have
+    got a row are in `admissions`; the caller takes them from there before it publishes the step.
     """
 
     def __init__(
@@ -67,20 +67,20 @@ class Scheduler:
         self.prefilling: list[Sequence] = []
         self.admissions: list[Sequence] = []
         self._columns = DecodeColumns(max_rows, block_table_width, ring_slots)
-        self._draining: list[Sequence] = []  # their last step is under way
+        self._draining: list[Sequence] = []  # their last step is being computed
         self._buckets = sorted(buckets, key=lambda bucket: (bucket.tokens, bucket.rows))
         self._budget = min(token_budget, max(bucket.tokens for bucket in buckets))
         self._free_rows = list(range(max_rows - 1, -1, -1))
         self._epochs = [0] * max_rows
-        self._by_row_epoch: dict[tuple[int, int], Sequence] = {}  # row and epoch → who has or had steps under way
+        self._by_row_epoch: dict[tuple[int, int], Sequence] = {}  # row and epoch → sequence with steps under way
         self._by_request: dict[int, Sequence] = {}
-        self._rows_needing_logits = 0  # sequences with a row for which the device's argmax will not do
+        self._rows_needing_logits = 0  # sequences with a row for which the device's argmax is not enough
         self._rows_not_argmax = 0  # sequences with a row whose tokens are not the argmax
         self._quarantine = quarantine or Quarantine()
         self._suspects: list[Sequence] = []  # the first of them is alone in the batch
         self._rows_with_logprobs = 0  # sequences with a row that want log-probabilities
 
-    # ---- what there is --------------------------------------------------------------------------------------
+    # ---- state ----------------------------------------------------------------------------------------------
 
     @property
     def running(self) -> int:
@@ -104,12 +104,12 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        """Something could be scheduled, now or after a result has come."""
+        """Something could be scheduled, now or after a result has arrived."""
         return bool(self.waiting or self.prefilling or len(self._columns))
 
     @property
     def quarantined(self) -> bool:
-        """A suspect is here: no step may be planned while another is under way, so that each has its own cause."""
+        """There are suspects: only one step at a time may be under way, so that a failure has one possible cause."""
         return bool(self._suspects)
 
     @property
@@ -159,7 +159,7 @@ class Scheduler:
         return Plan(bucket, tokens, rows, decode)
 
     def _isolate(self) -> None:
-        """While there are suspects, the first of them has the batch for itself; whoever is cleared joins the rest."""
+        """While there are suspects, the first of them has the batch for itself; a cleared one joins the others."""
         while self._suspects and self._quarantine.clears(self._suspects[0]):
             self._quarantine.acquit(self._suspects.pop(0).request)
         if not self._suspects:
@@ -176,15 +176,15 @@ class Scheduler:
         return not sequence.pending and (not self._suspects or sequence is self._suspects[0])
 
     def _provide_blocks(self) -> None:
-        """Every decode row whose next token begins a block gets one, the youngest giving theirs if need be."""
+        """Every decode row whose next token begins a block gets one; if need be, the youngest are preempted."""
         columns, size = self._columns, self.blocks.block_size
-        hungry = [columns.sequences[b] for b in columns.at_block_start(size)]
-        for sequence in sorted(hungry, key=lambda s: s.arrival_ns):
+        needing = [columns.sequences[b] for b in columns.at_block_start(size)]
+        for sequence in sorted(needing, key=lambda s: s.arrival_ns):
             if sequence.row >= 0 and self._take_block(sequence):
                 columns.extend(columns.sequences.index(sequence), sequence.blocks[-1], size)
 
     def _take_block(self, sequence: Sequence) -> bool:
-        """One more block for this sequence; False if it had to give up its place itself."""
+        """One more block for this sequence; False if it was itself preempted for it."""
         if len(sequence.blocks) * self.blocks.block_size > sequence.computed:
             return True  # it has one already
         while (block := self.blocks.allocate()) is None:
@@ -199,7 +199,7 @@ class Scheduler:
         return max((*self._columns.sequences, *self.prefilling), key=lambda s: s.arrival_ns)
 
     def _preempt(self, sequence: Sequence) -> None:
-        """Give up row and blocks, and wait again, before everybody who never ran."""
+        """Give up row and blocks, and wait again, before all that never ran."""
         self.stats.preemptions += 1
         sequence.preemptions += 1
         self._leave(sequence)
@@ -207,7 +207,7 @@ class Scheduler:
         self.waiting.appendleft(sequence)
 
     def _choose_chunks(self, budget: int) -> list[tuple[Sequence, int]]:
-        """Prompts under way first, then new ones while rows, blocks and budget last."""
+        """Prompts that are partly computed first, then new ones while rows, blocks and budget last."""
         chunks: list[tuple[Sequence, int]] = []
         for sequence in list(self.prefilling):
             budget = self._choose_chunk(sequence, budget, chunks)
@@ -218,25 +218,25 @@ class Scheduler:
         return [(sequence, count) for sequence, count in chunks if sequence.row >= 0]
 
     def _choose_chunk(self, sequence: Sequence, budget: int, chunks: list[tuple[Sequence, int]]) -> int:
-        """Give the sequence as many of its known tokens as the budget allows; the budget that is left."""
+        """Schedule as many of the sequence's known tokens as the budget allows. Returns the budget that is left."""
         if sequence.row < 0 or budget <= 0:
             return budget
         count = min(budget, sequence.known - sequence.computed)
         while len(sequence.blocks) * self.blocks.block_size < sequence.computed + count:
             block = self.blocks.allocate()
-            if block is None:  # what it has must do; decode rows will end and give theirs back
+            if block is None:  # the chunk is cut to its blocks; decode rows will end and give theirs back
                 count = len(sequence.blocks) * self.blocks.block_size - sequence.computed
                 break
             sequence.blocks.append(block)
         if count <= 0:
             if not chunks and not len(self._columns) and not self._draining:
-                self._preempt(self._youngest())  # prompts hold every block: nobody would ever move
+                self._preempt(self._youngest())  # prompts hold every block: a deadlock otherwise
             return budget
         chunks.append((sequence, count))
         return budget - count
 
     def _admit(self, sequence: Sequence) -> bool:
-        """Give a waiting sequence a row and what is cached of its prompt, if blocks for the rest are free too."""
+        """Give a waiting sequence a row and the cached blocks of its prompt, if blocks for the rest are free."""
         size = self.blocks.block_size
         self.blocks.name(sequence.tokens[: sequence.known], sequence.digests)
         if not self._has_changed(sequence):
@@ -266,8 +266,8 @@ class Scheduler:
         return True
 
     def _has_changed(self, sequence: Sequence) -> bool:
-        """Whether blocks for it may be free that were not when it was last looked at: the first of the queue is
-        looked at in every step, and a long prompt has thousands of blocks."""
+        """Whether there may be blocks for it that there were not at the last attempt: the first in the queue is tried
+        in every step, and a long prompt has thousands of blocks to look up."""
         blocks, next_block = self.blocks, sequence.cached_blocks
         if blocks.releases != sequence.releases:
             return True
@@ -275,7 +275,7 @@ class Scheduler:
         return more and blocks.is_cached(sequence.digests[next_block])
 
     def _write_chunks(self, views: StepColumns, chunks: list[tuple[Sequence, int]], first: int) -> tuple[int, int]:
-        """Columns of the prompt chunks behind those of the decode rows; tokens and rows of the step."""
+        """Columns of the prompt chunks, after those of the decode rows. Returns tokens and rows of the step."""
         at, size = first, self.blocks.block_size
         for b, (sequence, count) in enumerate(chunks, first):
             start, stop = sequence.computed, sequence.computed + count
@@ -312,7 +312,7 @@ class Scheduler:
             self._draining.append(sequence)
 
     def _seal(self, sequence: Sequence) -> None:
-        """Name the blocks whose tokens are all known and computed."""
+        """Add the blocks whose tokens are all known and computed to the prefix cache."""
         size, sealed = self.blocks.block_size, sequence.sealed
         full = min(sequence.known, sequence.computed) // size
         self.blocks.name(sequence.tokens[: full * size], sequence.digests)
@@ -323,7 +323,7 @@ class Scheduler:
     # ---- results --------------------------------------------------------------------------------------------
 
     def on_token(self, row: int, epoch: int, token: int, *, finished: bool) -> None:
-        """A sampled token has come back. Those of sequences that are gone are ignored."""
+        """A token has been sampled. Tokens of sequences that are gone are ignored."""
         sequence = self._by_row_epoch.get((row, epoch))
         if sequence is None or sequence.finished:
             return
@@ -353,7 +353,7 @@ class Scheduler:
 
     def _leave(self, sequence: Sequence) -> None:
         """Take the sequence out of the batch. A step under way may still write to its blocks, which does no harm:
-        steps run in order, so whoever gets a block writes it later, and full blocks are never written again."""
+        steps run in order, so the next owner of a block writes it later, and full blocks are never written again."""
         if sequence in self._columns.sequences:
             self._columns.remove(sequence)
         elif sequence in self.prefilling:

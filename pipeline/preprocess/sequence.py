@@ -1,4 +1,4 @@
-"""A sequence: one request's tokens, and how far they have come."""
+"""A sequence: one request's tokens, and how many of them are known, scheduled and computed."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class Sequence:
     known: int = 0
     pending: int = 0
     computed: int = 0
-    row: int = -1  # its stable place in the batch; -1: waiting
-    epoch: int = 0  # which tenancy of that row
+    row: int = -1  # its index in the batch for as long as it runs; -1: waiting
+    epoch: int = 0  # which use of that row
     blocks: list[int] = field(default_factory=list)
-    digests: list[Digest] = field(default_factory=list)  # names of its first full blocks, kept while it waits
-    sealed: int = 0  # of its blocks are named to the block manager
-    cached_blocks: int = 0  # of its blocks were cached when it was last looked at, waiting
-    releases: int = -1  # `BlockManager.releases` then; -1: not looked at yet
+    digests: list[Digest] = field(default_factory=list)  # hashes of its first full blocks, kept while it waits
+    sealed: int = 0  # number of its blocks that are in the prefix cache
+    cached_blocks: int = 0  # number of its blocks that were cached at the last attempt to admit it
+    releases: int = -1  # `BlockManager.releases` at that attempt; -1: none yet
     cached: int = 0  # prompt tokens found in cached blocks at the first admission
     preemptions: int = 0
     arrival_ns: int = 0
-    greedy: bool = True  # the device's argmax is what it wants, or its log-probability
-    logprobs: bool = False  # it wants log-probabilities
-    argmax: bool = True  # its tokens are the argmax, though it may want the logits, too
-    params: GenerationParams | None = None  # for sampling; not looked at here
+    greedy: bool = True  # the device's argmax is enough, with its log-probability
+    logprobs: bool = False  # it needs log-probabilities
+    argmax: bool = True  # its tokens are the argmax, though it may need the logits, too
+    params: GenerationParams | None = None  # for sampling; not used here
     finished: bool = False
 
     @property
@@ -55,7 +55,7 @@ class Sequence:
 
     @property
     def complete(self) -> bool:
-        """Nothing more is to be scheduled: what is under way reaches the length limit."""
+        """Nothing more is to be scheduled: the tokens being sampled reach the length limit."""
         return self.length >= self.limit
 
     def append(self, token: int) -> None:

@@ -6,7 +6,7 @@ import os
 import threading
 
 PREFIX = "worker-"
-"""What their names begin with."""
+"""The names of these threads begin with it."""
 
 SWITCH_S = 0.0005
 """For how long such a thread may keep the loop from running Python code (`sys.setswitchinterval`)."""
@@ -15,11 +15,11 @@ _NICENESS = 10
 
 
 def lower_priority() -> None:
-    """Of the calling thread, which is in a library most of the time: the CPUs are the model's first. It must not run
-    much Python code, or whoever waits for its turn waits for CPU time, too."""
+    """Of the calling thread, which is in a library most of the time: the model comes first. Such a thread must not
+    run much Python code: a thread that waits for the GIL would wait for the holder's CPU time, too."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def are_there() -> bool:
-    """The interpreter would wait for them at its end, or tear them out of a library, which aborts the process."""
+    """At exit the interpreter would wait for them, or interrupt them inside a library, which aborts the process."""
     return any(thread.name.startswith(PREFIX) for thread in threading.enumerate())

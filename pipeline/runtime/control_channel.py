@@ -1,8 +1,8 @@
 """The control channel between the launcher and a stage: JSON messages, with descriptors beside them.
 
-What a stage says: progress (while it loads), waiting (it has no rings and wants some), ready (it is at work in a
-generation), failed. What the launcher says: generation (rings to attach to), reload, drain. Nothing of it is
-on the step path. The launcher never blocks on a channel, whatever the stage at its other end does.
+A stage sends: progress (while it loads), waiting (it has no rings and needs some), ready (it serves in a generation),
+failed. The launcher sends: generation (rings to attach to), reload, drain. Nothing of it is on the step path. The
+launcher never blocks on a channel, whatever the stage at its other end does.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _FD_BYTES = array.array("i").itemsize
 
 
 class ChannelError(Exception):
-    """The other end is gone, takes nothing, or sends what can't be understood."""
+    """The other end is gone, does not read, or sends what can't be parsed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message; whoever takes it owns its descriptors."""
+    """One message; the receiver owns its descriptors."""
 
     event: str
     fields: Mapping[str, Any]
     fds: tuple[int, ...] = ()
 
     def close(self) -> None:
-        """For a message that nobody wants."""
+        """Close the descriptors of a message that is not used."""
         for fd in self.fds:
             os.close(fd)
 
@@ -61,7 +61,7 @@ class Channel:
         return self._socket.fileno()
 
     def send(self, event: str, fds: Sequence[int] = (), **fields: Any) -> None:
-        """Raises ChannelError when the other end is gone, or has not taken what was sent before."""
+        """Raises ChannelError when the other end is gone, or has not read what was sent before."""
         try:
             socket.send_fds(self._socket, [json.dumps({"event": event, **fields}).encode()], fds)
         except OSError as error:

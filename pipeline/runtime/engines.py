@@ -1,4 +1,4 @@
-"""Which runner a configuration asks for. Making one allocates nothing and imports no MindSpore."""
+"""The runner that a configuration asks for. Making one allocates nothing and imports no MindSpore."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.wire.step import Shapes
 
 
 def make_runner(config: Configuration) -> Runner:
-    """Raises a `model.errors.ModelError` for what does not fit together."""
+    """Raises a `model.errors.ModelError` for settings that contradict each other."""
     return _emulated(config) if config.pipeline.runner.kind == "emulated" else _mindformers(config)
 
 
@@ -40,7 +40,7 @@ def _emulated(config: Configuration) -> Runner:
 
 
 def emulated_buckets(max_rows: int, token_budget: int) -> tuple[Bucket, ...]:
-    """Nothing is compiled for an emulated device, so its ladder is fine: powers of two."""
+    """Powers of two: nothing is compiled for an emulated device, so it can have many buckets."""
     rows = [*_powers(1, max_rows)]
     tokens = [*_powers(16, max(token_budget, max_rows))]
     shapes = {(n, n) for n in rows} | {(n, max_rows) for n in tokens if n >= max_rows}

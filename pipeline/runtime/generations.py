@@ -1,9 +1,9 @@
-"""Generations: the sets of rings that stages work with, one after the other, and a stage's side of the handing over.
+"""Generations: the sets of rings that stages use, one after the other, and a stage's side of the handover.
 
-When a stage dies or hangs the launcher revokes all rings, starts that stage anew, and hands fresh rings to everybody
-as soon as everybody waits for them. A stage therefore loads what is dear once, and then serves generation after
-generation: it says that it waits, is given rings, attaches, says that it is ready, works until they close, lets go of
-them, and waits again.
+When a stage dies or hangs the launcher revokes all rings, restarts that stage, and hands new rings to all stages as
+soon as all wait for them. A stage therefore loads what is expensive once, and then serves generation after
+generation: it reports that it waits, gets rings, attaches, reports that it is ready, works until they close,
+detaches, and waits again.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import ipc
 from pipeline.runtime.control_channel import Channel, ChannelError, Message
 
 END = signal.SIGUSR1
-"""What the launcher ends a stage with. Signals that others send to all processes of a server at once (a terminal
-SIGINT and SIGHUP, systemd SIGTERM) are for the launcher, which decides what becomes of the stages."""
+"""The launcher's signal to stop a stage. Signals that reach all processes of a server at once (SIGINT and SIGHUP from
+a terminal, SIGTERM from systemd) are for the launcher, which decides what the stages do."""
 
 CRASHED = "crash"  # by itself: a fault, an abort, or an exit with an error
-KILLED = "killed"  # by somebody else
-HUNG = "hung"  # it had work, ran, and got nowhere; then it was killed
+KILLED = "killed"  # by a signal from outside
+HUNG = "hung"  # it had work, ran, and made no progress; then it was killed
 STOPPED = "stopped"  # it had work and was not running (SIGSTOP); then it was killed
 
 BY_ITSELF = (CRASHED, HUNG)
@@ -40,16 +40,16 @@ class Ended:
     stage: str
     how: str  # CRASHED, KILLED, HUNG or STOPPED
     generation: int
-    in_hand: tuple[int, ...] = ()  # requests that it was working on, where it says so (preprocess)
+    in_hand: tuple[int, ...] = ()  # requests that it was working on, where it publishes them (preprocess)
 
 
 def culprit(ended: Iterable[Ended], generation: int, *stages: str) -> str | None:
-    """The first of these stages that failed by itself in that generation, and not because of somebody's signal."""
+    """The first of these stages that failed by itself in that generation, not by a signal from outside."""
     return next((one.stage for one in _failed(ended, generation) if one.stage in stages), None)
 
 
 def blamed(ended: Iterable[Ended], generation: int, stage: str) -> tuple[int, ...]:
-    """Requests over one of which this stage failed by itself in that generation."""
+    """Requests, one of which made this stage fail by itself in that generation."""
     return next((one.in_hand for one in _failed(ended, generation) if one.stage == stage), ())
 
 
@@ -59,10 +59,10 @@ def _failed(ended: Iterable[Ended], generation: int) -> Iterator[Ended]:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One set of rings, as a stage gets it. Whoever takes it owns the handles' descriptors.
+    """One set of rings, as a stage gets it. The receiver owns the handles' descriptors.
 
-    `ended` tells of the generations before: how stages died in the last one that was complete, and in those after it
-    that never were. The same death may therefore be told twice; its generation's number tells it apart.
+    `ended` is about the generations before: how stages died in the last one that was complete, and in those after it
+    that never were. The same death may therefore be listed twice; its generation's number identifies it.
     """
 
     number: int
@@ -70,7 +70,7 @@ class Generation:
     ended: tuple[Ended, ...] = ()
 
     def to_message(self) -> tuple[dict[str, Any], tuple[int, ...]]:
-        """Fields and descriptors; rings refer to descriptors by their places."""
+        """Fields and descriptors; rings refer to descriptors by index."""
         fds: list[int] = []
         rings = {}
         for name, handle in self.handles.items():
@@ -107,7 +107,7 @@ class Control:
         self._channel = channel
         self._handlers: dict[str, Callable[[Mapping[str, Any]], None]] = {}
         self._generations: deque[Message] = deque()
-        self._asleep = False  # in `next_generation`, which takes messages itself
+        self._asleep = False  # in `next_generation`, which receives messages itself
 
     def fileno(self) -> int:
         return self._channel.fileno()
@@ -118,11 +118,11 @@ class Control:
         self._channel.send("progress", what=what, done=done, total=total)
 
     def waiting(self) -> None:
-        """This stage has loaded what it needs, has no rings, and wants some."""
+        """This stage has loaded what it needs, has no rings, and needs some."""
         self._channel.send("waiting")
 
     def ready(self, number: int) -> None:
-        """This stage is at work in this generation."""
+        """This stage serves in this generation."""
         self._channel.send("ready", number=number)
 
     def failed(self, why: str) -> None:
@@ -136,7 +136,7 @@ class Control:
     def watch(self) -> None:
         """Have messages handled as soon as they come, by a signal (SIGIO): the stage may be deep in a wait."""
         signal.signal(signal.SIGIO, self._on_signal)
-        signal.siginterrupt(signal.SIGIO, False)  # libraries' system calls are not to see it
+        signal.siginterrupt(signal.SIGIO, False)  # libraries' system calls must not fail with EINTR
         fcntl.fcntl(self.fileno(), fcntl.F_SETOWN, os.getpid())
         flags = fcntl.fcntl(self.fileno(), fcntl.F_GETFL)
         fcntl.fcntl(self.fileno(), fcntl.F_SETFL, flags | os.O_ASYNC)
@@ -144,11 +144,11 @@ class Control:
 
     def _on_signal(self, *_: object) -> None:
         if not self._asleep:
-            with contextlib.suppress(ChannelError):  # that the launcher is gone is told where it matters
+            with contextlib.suppress(ChannelError):  # that the launcher is gone is reported where it matters
                 self.take()
 
     def take(self) -> None:
-        """Handle what has come; generations are kept. Raises ChannelError when the launcher is gone."""
+        """Handle messages that have arrived; generations are kept. Raises ChannelError when the launcher is gone."""
         while (message := self._channel.receive()) is not None:
             if message.event == "generation":
                 self._generations.append(message)
@@ -171,7 +171,7 @@ class Control:
                 self.take()
         finally:
             self._asleep = False
-        self.take()  # what came while the signal was not heeded
+        self.take()  # messages that arrived while the signal handler ignored them
         generation = self.newest()
         assert generation is not None
         return generation

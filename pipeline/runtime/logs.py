@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import orjson
 
-from pipeline.runtime.nonblocking_stderr import Outlet
+from pipeline.runtime.nonblocking_stderr import NonblockingStderr
 
 ROOT = "ringserve"
 
@@ -20,7 +20,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object per line. What a caller passed as ``extra={"fields": {...}}`` stands beside the message."""
+    """One object per line. What a caller passed as ``extra={"fields": {...}}`` is beside the message."""
 
     def __init__(self, stage: str) -> None:
         super().__init__()
@@ -39,36 +39,36 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
-class OutletHandler(logging.Handler):
-    """Standard error, as far as somebody reads it: the server waits for nobody. What was dropped is told later."""
+class StderrHandler(logging.Handler):
+    """Writes to standard error without ever blocking. Lines that are dropped are counted and reported later."""
 
     def __init__(self, formatter: logging.Formatter) -> None:
         super().__init__()
         self.setFormatter(formatter)
-        self._outlet = Outlet()
+        self._stderr = NonblockingStderr()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if dropped := self._outlet.dropped:
-            told = logging.makeLogRecord({
+        if dropped := self._stderr.dropped:
+            notice = logging.makeLogRecord({
                 "name": record.name, "levelno": logging.WARNING, "levelname": "WARNING",
-                "msg": "%d log lines were dropped: nobody read them", "args": (dropped,),
+                "msg": "%d log lines were dropped: standard error was not read", "args": (dropped,),
             })  # fmt: skip
-            if not self._write(told):
-                self._outlet.dropped = dropped + 1
+            if not self._write(notice):
+                self._stderr.dropped = dropped + 1
                 return
         self._write(record)
 
     def close(self) -> None:
-        self._outlet.close()
+        self._stderr.close()
         super().close()
 
     def _write(self, record: logging.LogRecord) -> bool:
-        return self._outlet.write(self.format(record).encode("utf-8", "replace") + b"\n")
+        return self._stderr.write(self.format(record).encode("utf-8", "replace") + b"\n")
 
 
 def configure_logging(stage: str, *, level: str = "info", form: str = "text") -> logging.Logger:
-    """Send this process's lines to standard error; the logger of the stage. `form` is "text" or "json"."""
-    handler = OutletHandler(JsonFormatter(stage) if form == "json" else TextFormatter(stage))
+    """Send this process's log lines to standard error. Returns the stage's logger. `form` is "text" or "json"."""
+    handler = StderrHandler(JsonFormatter(stage) if form == "json" else TextFormatter(stage))
     root = logging.getLogger(ROOT)
     for old in root.handlers:
         old.close()

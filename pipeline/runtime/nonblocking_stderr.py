@@ -1,8 +1,8 @@
-"""Standard error, written to without ever waiting for whoever reads it.
+"""Standard error, written to without ever waiting for its reader.
 
-A pipe that nobody empties must not stop the server: a line that finds no room is dropped and counted. To be told at
-once, a pipe or terminal is opened a second time (``O_NONBLOCK`` belongs to the open file, and the one that was
-inherited is shared with whoever started the server); a socket is asked message by message.
+A pipe that is not read must not stop the server: a line for which there is no room is dropped and counted. To get
+``EAGAIN`` in place of a wait, a pipe or terminal is opened a second time (``O_NONBLOCK`` belongs to the open file
+description, and the inherited one is shared with the parent process); a socket takes ``MSG_DONTWAIT``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ STDERR = 2
 _LONGEST_REST = 1 << 16
 
 
-class Outlet:
-    """Takes whole lines. `dropped` of them found no room since the last one that did."""
+class NonblockingStderr:
+    """Takes whole lines. `dropped` of them found no room since the last one that was written."""
 
     def __init__(self, fd: int = STDERR) -> None:
         self.dropped = 0
@@ -26,7 +26,7 @@ class Outlet:
         self._write, self._close = _writer(fd)
 
     def write(self, data: bytes) -> bool:
-        """False when there was no room, or nobody is there any more."""
+        """False when there was no room, or the reader is gone."""
         if not self._flush():
             self.dropped += 1
             return False
@@ -42,21 +42,21 @@ class Outlet:
     def _try(self, data: bytes) -> int:
         try:
             return self._write(data)
-        except OSError:  # full, or its reader is gone
+        except OSError:  # full, or the reader is gone
             return 0
 
     def close(self) -> None:
         self._close()
 
 
-def tell(text: str) -> None:
-    """For the operator, from a process that says little: written, or dropped."""
-    with contextlib.closing(Outlet()) as outlet:
-        outlet.write(text.encode("utf-8", "replace"))
+def write_stderr(text: str) -> None:
+    """Text for the operator, beside the log: written, or dropped."""
+    with contextlib.closing(NonblockingStderr()) as stderr:
+        stderr.write(text.encode("utf-8", "replace"))
 
 
 def _writer(fd: int) -> tuple[Callable[[bytes], int], Callable[[], None]]:
-    """How to write without waiting, and how to be done with it. A file never makes anybody wait."""
+    """A function that writes without waiting, and one that closes. Writes to a file never wait."""
     try:
         mode = os.fstat(fd).st_mode
     except OSError:  # closed
@@ -71,7 +71,7 @@ def _writer(fd: int) -> tuple[Callable[[bytes], int], Callable[[], None]]:
 
 
 def _reopened(fd: int) -> int:
-    """-1 where that can't be: a terminal of another user, /proc not mounted."""
+    """-1 where that is impossible: a terminal of another user, /proc not mounted."""
     flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
     try:
         return os.open(f"/proc/self/fd/{fd}", flags)

@@ -1,4 +1,4 @@
-"""What every stage process does: dies with its launcher, reports its progress, serves one generation after the other.
+"""What every stage process does: die with its launcher, report its progress, serve one generation after the other.
 
 Started as ``python -m pipeline.<stage> <descriptor of the specification>``.
 """
@@ -38,7 +38,7 @@ _F_SETSIG = 10  # not in Python's fcntl everywhere
 
 @dataclass(frozen=True, slots=True)
 class Specification:
-    """What the launcher tells a stage, as JSON in an anonymous file. Descriptors are inherited."""
+    """What the launcher passes to a stage, as JSON in an anonymous file. Descriptors are inherited."""
 
     config_fd: int
     control_fd: int
@@ -93,24 +93,24 @@ class Stage:
 
     @property
     def end_options(self) -> dict[str, Any]:
-        """How this stage attaches to its rings. The front's ends wait in its event loop and never spin."""
+        """Options with which this stage attaches to its rings. The front waits in its event loop and never spins."""
         return {"label": self.name, "spin_us": getattr(self.config.pipeline.spin_us, self.name)}
 
     def serve(self, run: Callable[[Generation, StageRings], None]) -> Never:
-        """Call `run` for each generation; it works until a ring closes, and keeps nothing of its rings."""
+        """Call `run` for each generation; it works until a ring closes, and keeps no reference to its rings."""
         freeze_gc(self.name)
         self.control.watch()
         while True:
             self.control.waiting()
             self._serve_one(self.control.next_generation(), run)
-            gc.collect()  # nothing of the old rings may stay, and here nobody waits for a step
+            gc.collect()  # no reference to the old rings may stay; no step waits here
 
     def _serve_one(self, generation: Generation, run: Callable[[Generation, StageRings], None]) -> None:
         rings = StageRings.take_over(generation.handles, self.shapes)
         try:
             run(generation, rings)
         except (ipc.PeerDied, ipc.RingClosed):
-            pass  # the launcher knows who died first, and says so
+            pass  # the launcher knows which stage died first, and logs it
         finally:
             self.pauses.stop()
             self.on_reload = None
@@ -118,7 +118,7 @@ class Stage:
             rings.close()
 
     def begin(self, generation: Generation) -> None:
-        """All ends are attached: from here on this stage takes work."""
+        """All ends are attached: from here on this stage accepts work."""
         self.pauses.start()
         Counters(self.stats, self.name).set_ready()
         self.control.ready(generation.number)
@@ -149,12 +149,12 @@ def _run(name: str, fd: int, load: Callable[[], Callable[[Stage], None]]) -> int
         return 0
     except Exception as error:  # noqa: BLE001 - the last place where it can be reported
         with contextlib.suppress(ChannelError):
-            control.failed(_told(error))
+            control.failed(_describe(error))
         if not _is_expected(error):
             traceback.print_exc()
         return 1
     finally:
-        signal.signal(END, signal.SIG_IGN)  # libraries clean up at exit; that is not to be interrupted
+        signal.signal(END, signal.SIG_IGN)  # libraries clean up at exit, which must not be interrupted
     return 0
 
 
@@ -170,13 +170,13 @@ def _is_expected(error: Exception) -> bool:
     return isinstance(error, ModelError | ipc.IpcError | ChannelError | OSError)
 
 
-def _told(error: Exception) -> str:
-    """What the launcher says of it; no memory has seldom a message of its own."""
+def _describe(error: Exception) -> str:
+    """For the launcher's log. Errors for lack of memory seldom have a message of their own."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if limit == resource.RLIM_INFINITY or not isinstance(error, MemoryError | ImportError | ipc.SegmentError):
         return what
-    return f"{what}; it may map {limit >> 20} MiB (RLIMIT_AS), which may be too little: ulimit -v unlimited"
+    return f"{what}; address space is limited to {limit >> 20} MiB (RLIMIT_AS), maybe too little: ulimit -v unlimited"
 
 
 def _leave(*_: object) -> Never:
@@ -189,16 +189,17 @@ def name_process(name: str) -> None:
 
 
 def apply_cpu_policy(name: str, cpus: tuple[int, ...] | None) -> None:
-    """On the configured CPUs, if any; and where CPUs are few, nobody who is woken may push inference off its own: it
-    is on its way to the next step, and then leaves the CPU to the others while the device computes (sched(7)).
+    """Pin to the configured CPUs, if any. Where CPUs are few, a stage that wakes up must not preempt inference, hence
+    SCHED_BATCH (sched(7)): inference is about to start the next step, and leaves the CPU to the others while the
+    device computes.
 
-    Libraries that are imported by now have threads already; those to come inherit."""
+    Applies to every thread that imported libraries have started by now; later threads inherit it."""
     for thread in [int(task.name) for task in Path("/proc/self/task").iterdir()]:
         with contextlib.suppress(ProcessLookupError):
             if cpus is not None:
                 os.sched_setaffinity(thread, cpus)
             if name != "inference":
-                with contextlib.suppress(PermissionError):  # a sandbox may forbid it; it is a favour, not a need
+                with contextlib.suppress(PermissionError):  # a sandbox may forbid it; it only helps, nothing needs it
                     os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
 
 

@@ -1,4 +1,4 @@
-"""Logits as files, for comparing two runs (llm-serving's task 2). A mode for diagnosis: it costs time.
+"""Logits as files, for comparing two runs (llm-serving's task 2). For diagnosis: it is slow.
 
 One file per row whose next token has a position that is a multiple of 100: float32 ``[1, vocab]``, named
 ``{unix time}_{ids}_{position}.npy``. ``ids`` are the first 20 characters of the sequence's token ids, the first as it
@@ -24,10 +24,10 @@ log = logging.getLogger("ringserve.sampling")
 
 
 class LogitsFiles:
-    """`keep` before the sampler edits the logits, `write` when the step's tokens are on their way."""
+    """`keep` before the sampler edits the logits, `write` after the step's tokens are published."""
 
     def __init__(self, directory: Path, max_rows: int) -> None:
-        """Makes the directory, for its owner alone: logits tell what was asked. Raises OSError."""
+        """Makes the directory, accessible to its owner only: logits reveal prompts. Raises OSError."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory: Path | None = directory
         self._heads: list[list[int]] = [[] for _ in range(max_rows)]  # the first ids of each row's sequence
@@ -45,7 +45,7 @@ class LogitsFiles:
             self._kept.append((name, logits[b : b + 1].copy()))
 
     def write(self, rows: Any, token_ids: Any) -> None:
-        """The files of what was kept; `token_ids` are the tokens that were chosen."""
+        """Write the logits that were kept; `token_ids` are the tokens that were chosen."""
         for name, logits in self._kept:
             self._save(name, logits)
         self._kept.clear()
@@ -61,7 +61,7 @@ class LogitsFiles:
         try:
             np.save(self._directory / f"{seconds}.{rest:09d}_{name}.npy", logits, allow_pickle=False)
         except OSError as error:  # a full disk is no reason to stop serving
-            log.error("logits are saved no longer: %s", error)  # noqa: TRY400 - the reason is all there is to say
+            log.error("no more logits are saved: %s", error)  # noqa: TRY400 - a traceback would not help
             self._directory = None
 
 

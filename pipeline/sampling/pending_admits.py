@@ -1,4 +1,4 @@
-"""When the sampler learns of a row's new sequence: before it is needed, but not while a first token is waited for."""
+"""Delays admitting new sequences to the sampler: in time for their first token, but after more urgent tokens."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from model.sampling import Sampler
 from pipeline.sampling.logits_files import LogitsFiles
 from pipeline.wire.rows import Admit
 
-AT_ONCE = 1 << 15  # tokens that the sampler may read after a step beside its work: 0.5 to 1 ms
-ROW_COST = 1 << 9  # of a row of which no token is read, in such tokens
+AT_ONCE = 1 << 15  # tokens that the sampler may read after each step: 0.5 to 1 ms
+ROW_COST = 1 << 9  # cost of a row whose tokens are not read, in such tokens
 
 
 class PendingAdmits:
-    """Rows whose new sequence the sampler does not know yet."""
+    """Rows whose new sequence is not admitted to the sampler yet."""
 
     def __init__(self, sampler: Sampler, files: LogitsFiles | None) -> None:
         self._sampler, self._files = sampler, files
@@ -34,7 +34,7 @@ class PendingAdmits:
                 self._admit_to_sampler(admit)
 
     def apply_others(self) -> None:
-        """Those whose first token is not due: a few after each step, so that the next step need not wait for all."""
+        """Admit sequences whose first token is not due: a few after each step, so that no step waits for all."""
         cost = 0
         while self._by_row and cost < AT_ONCE:
             admit = self._by_row.pop(next(iter(self._by_row)))

@@ -1,4 +1,4 @@
-"""What sampling remembers of a request: its text so far, its limits, and when it ends."""
+"""Sampling's state of a request: its text so far, its limits, and when it ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TextState:
     end_ids: frozenset[int]
     stop_ids: frozenset[int]
     min_tokens: int
-    top_logprobs: int  # how many of the best tokens are wanted beside the chosen one; -1: no log-probabilities
+    top_logprobs: int  # number of most probable tokens to report beside the chosen one; -1: no log-probabilities
     include_stop: bool
     raw_logit: bool
     text: IncrementalDetokenizer
@@ -32,8 +32,8 @@ class TextState:
 
     @classmethod
     def of(cls, admit: Admit, tokenizer: Tokenizer, end_ids: frozenset[int]) -> TextState:
-        """The state of a request when it comes here: behind the tokens that its client has got already, if it was
-        begun by a process before this one."""
+        """The state at admission: after the tokens that its client has received already, if it was resumed or
+        preempted."""
         params = admit.params
         stops = StopStrings(params.stop, include=params.include_stop)
         return cls(
@@ -92,7 +92,7 @@ class TextState:
 
 
 def _text_so_far(admit: Admit, tokenizer: Tokenizer, stops: StopStrings) -> IncrementalDetokenizer:
-    """The state behind the output, which no stop string has ended, and into `stops` what may be the beginning of one.
+    """The detokenizer's state after the output; `stops` gets the end of the text, which may begin a stop string.
 
     All streams wait while this is done, so it reads no more of the output than can make a difference.
     """

@@ -1,4 +1,4 @@
-"""The bucket ladders of the histograms. What vLLM has, too, has its ladder (vllm/v1/metrics/loggers.py)."""
+"""The buckets of the histograms. Those that vLLM has, too, have its edges (vllm/v1/metrics/loggers.py)."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ def edges(histogram: Histogram) -> tuple[float, ...]:
 
 
 def scale(histogram: Histogram) -> int:
-    """What one unit of `edges` is in the page: times are kept in nanoseconds, sizes as they are."""
+    """Units on the page per unit of `edges`: times are kept in nanoseconds, sizes as they are."""
     return 1 if edges(histogram) in (_TOKENS, _TEXTS, _STEP_TOKENS) else 10**9

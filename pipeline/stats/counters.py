@@ -1,4 +1,4 @@
-"""What is counted, by stage."""
+"""The counters, by stage."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from enum import IntEnum
 STAGES = ("front", "preprocess", "inference", "sampling")
 
 READY = 0
-"""In the region of every stage: 1 while it is at work, 0 while it loads, waits for rings, or is dead."""
+"""In the region of every stage: 1 while it serves, 0 while it loads, waits for rings, or is dead."""
 
 
 class PreprocessCounter(IntEnum):
-    """Gauges and counters of preprocess. `READY`: 1 as soon as requests are taken."""
+    """Gauges and counters of preprocess. `READY`: 1 as soon as requests are accepted."""
 
     READY = 0
     STEPS = 1
@@ -27,21 +27,21 @@ class PreprocessCounter(IntEnum):
     CANCELLED = 11
     WAITING_FOR_PROMPT = 12  # requests whose prompt is being tokenized, or waits for that
     WAITING_CHARS = 13  # characters of those prompts
-    # Requests, 0: none. Should this process fail over one of them, or get no further, that one is to blame.
+    # Requests, 0: none. If this process fails or hangs, one of them is to blame.
     IN_HAND = 14  # in the loop
-    TOKENIZING = 15  # in the pool, its lane for prompts of usual length
-    TOKENIZING_LONG = 16  # and that for long ones
+    TOKENIZING = 15  # in the pool's thread for prompts of usual length
+    TOKENIZING_LONG = 16  # in its thread for long ones
 
 
 IN_HAND = (PreprocessCounter.IN_HAND, PreprocessCounter.TOKENIZING, PreprocessCounter.TOKENIZING_LONG)
-"""Where preprocess says which requests it works on."""
+"""Where preprocess publishes the requests that it works on."""
 
 
 class InferenceCounter(IntEnum):
     READY = 0
     STEPS = 1
     GREEDY_STEPS = 2
-    REHEARSAL_NS = 3  # time of the largest step, tried on padding alone before the first request
+    REHEARSAL_NS = 3  # time of the largest step, run on padding alone before the first request
 
 
 class SamplingCounter(IntEnum):
@@ -49,15 +49,15 @@ class SamplingCounter(IntEnum):
     STEPS = 1
     TOKENS = 2
     FAILED_ROWS = 3
-    # Whom the host overhead of steps in a row was due to, in ns; together they are StepHistogram.OVERHEAD's sum.
-    # The time in which something is handed over counts as the receiver's.
+    # Host overhead of consecutive steps by the stage that caused it, in ns; the sum is StepHistogram.OVERHEAD's.
+    # The time of a handover counts as the receiver's.
     OVERHEAD_PREPROCESS_NS = 4  # the descriptor was not there
-    OVERHEAD_INFERENCE_NS = 5  # all was there, and the device not yet started
+    OVERHEAD_INFERENCE_NS = 5  # both were there, and the device was not started yet
     OVERHEAD_SAMPLING_NS = 6  # the tokens were not there
 
 
 class FrontCounter(IntEnum):
-    """Requests by how they ended, and what they brought."""
+    """Requests by how they ended, and their tokens."""
 
     READY = 0
     REQUESTS = 1
@@ -71,13 +71,13 @@ class FrontCounter(IntEnum):
     PROMPT_TOKENS = 9
     GENERATED_TOKENS = 10
     IN_FLIGHT = 11
-    DROPPED_DELTAS = 12  # of requests that were cancelled already
-    BEAT = 13  # grows ten times a second while the event loop runs
+    DROPPED_DELTAS = 12  # of requests that had been cancelled
+    BEAT = 13  # incremented ten times a second while the event loop runs
     RESUMED = 14  # sent again after a stage had died
 
 
 class StageState(IntEnum):
-    """What the launcher thinks of a stage."""
+    """A stage's state, as the launcher sees it."""
 
     STARTING = 0  # for the first time
     OK = 1
@@ -86,7 +86,7 @@ class StageState(IntEnum):
 
 
 class LauncherCounter(IntEnum):
-    """The launcher's own. Of each stage: how often it was started anew, and its StageState."""
+    """The launcher's own. Of each stage: how often it was restarted, and its StageState."""
 
     GENERATION = 0  # the current set of rings; 0: none yet
     PREPROCESS_RESTARTS = 1
@@ -100,7 +100,7 @@ class LauncherCounter(IntEnum):
 
 
 GC_PAUSE_NS = 30
-"""In the region of every stage, behind its own counters: the longest time that collecting garbage has taken."""
+"""In the region of every stage, behind its own counters: its longest garbage collection, in ns."""
 
 GAUGES = {
     "preprocess": (
@@ -117,11 +117,11 @@ GAUGES = {
     "sampling": (READY,),
     "front": (READY, FrontCounter.IN_FLIGHT),
 }
-"""What describes the present of a stage, and is wrong as soon as it is dead. The rest counts on when it is back."""
+"""Words that describe a stage's present, and are reset when it dies. The others count on after its restart."""
 
 
 class StepHistogram(IntEnum):
-    """Parts of a step's time, and its size; sampling writes them, from the step's stamps.
+    """Parts of a step's time, and its size; sampling writes them, from the step's time stamps.
 
     WAIT_FOR_DESCRIPTOR + LAUNCH + DEVICE of consecutive decode steps is the time from token to token; all but DEVICE
     is host overhead. Where inference has to wait for tokens, PUBLISH + SAMPLE + FEEDBACK is the same time, seen from

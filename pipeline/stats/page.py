@@ -1,4 +1,4 @@
-"""The page itself: its layout, and how processes come by it."""
+"""The page itself: its layout, and how processes map it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class StepColumn(IntEnum):
 
 
 class EndWord(IntEnum):
-    """Words of one end of a ring: a copy of what the end counts (ipc.SIDE_COUNTERS), and more."""
+    """Words of one end of a ring: a copy of the end's counters (ipc.SIDE_COUNTERS), and its capacity."""
 
     HEARTBEAT = 0
     DONE = 1  # slots or bytes that were published, or given back
@@ -113,7 +113,7 @@ class StatsPage:
         return StatsHandle(self.segment.fd)
 
     def close(self) -> None:
-        """Drop the arrays and unmap; writers that are alive keep the mapping. The name stays until `unlink`."""
+        """Drop the arrays and unmap; writers that are alive keep the mapping. The name exists until `unlink`."""
         self.views = None
         self.segment.close()
 
@@ -121,8 +121,8 @@ class StatsPage:
         self.segment.unlink()
 
     def reset(self, stage: str) -> None:
-        """A stage that is dead is not ready, and has nothing waiting or running, nor rings. What else it counted
-        stays counted, so that no counter in `/metrics` ever goes back; its successor counts on."""
+        """For a stage that died: it is not ready, and has nothing waiting or running, and no rings. Its counters
+        stay, so that none in `/metrics` ever decreases; the restarted stage counts on."""
         getattr(self.views, stage)[[*GAUGES[stage], PID_WORD]] = 0
         getattr(self.views, f"{stage}_ends")[:] = 0
 

@@ -1,4 +1,4 @@
-"""What `/metrics`, the trace and the timing headers read."""
+"""Reads the statistics page, for `/metrics`, the live page, the trace, the timing headers and the launcher."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class HistogramSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class EndReading:
-    """One end of a ring, as its stage copied it last; see `ipc.SIDE_COUNTERS`."""
+    """Counters of one end of a ring, as its stage copied them last; see `ipc.SIDE_COUNTERS`."""
 
     stage: str
     done: int  # slots or bytes that were published, or given back
@@ -71,7 +71,7 @@ class RingReading:
 
 
 class StatsReader:
-    """What `/metrics` and the trace read."""
+    """Copies and conversions; nothing here is synchronised with the writers."""
 
     def __init__(self, page: StatsPage) -> None:
         self._views = page.views
@@ -90,8 +90,8 @@ class StatsReader:
 
     def histogram(self, histogram: Histogram) -> HistogramSnapshot:
         table = self._views.step if isinstance(histogram, StepHistogram) else self._views.request
-        words, ladder = table[histogram].tolist(), edges(histogram)
-        return HistogramSnapshot(ladder, tuple(words[: len(ladder) + 1]), words[SUM_WORD] / scale(histogram))
+        words, upper = table[histogram].tolist(), edges(histogram)
+        return HistogramSnapshot(upper, tuple(words[: len(upper) + 1]), words[SUM_WORD] / scale(histogram))
 
     def rings(self) -> list[RingReading]:
         ends = {name: {} for name in PRODUCERS}  # type: dict[str, dict[bool, EndReading]]
@@ -104,13 +104,13 @@ class StatsReader:
         ]
 
     def pids(self) -> dict[str, int]:
-        """Process by stage, of those that have been ready."""
+        """Process ids by stage, of stages that have been ready."""
         pids = {stage: int(getattr(self._views, stage)[PID_WORD]) for stage in ENDS}
         return {stage: pid for stage, pid in pids.items() if pid}
 
     def steps(self, since_ns: int = 0, until_ns: int = 2**63 - 1) -> Int64:
-        """Records of steps that were sent within this time, in that order, `[n, 16]`; see StepColumn. Their numbers
-        begin anew with each generation.
+        """Records of steps that were sent within this time, in that order, `[n, 16]`; see StepColumn. Step numbers
+        restart with each generation.
 
         A record that changes while it is copied is left out: its number is compared before and after.
         """
@@ -124,20 +124,20 @@ class StatsReader:
 
     @property
     def generation(self) -> int:
-        """Sets of rings that the launcher has handed out; 0: no stage has ever been at work."""
+        """Sets of rings that the launcher has handed out; 0: no stage has ever served."""
         return int(self._views.launcher[LauncherCounter.GENERATION])
 
     def state(self, stage: str) -> StageState:
-        """What the launcher thinks of this stage."""
+        """This stage's state, as the launcher sees it."""
         return StageState(int(self._views.launcher[LauncherCounter[f"{stage.upper()}_STATE"]]))
 
     def gc_pause_s(self, stage: str) -> float:
-        """The longest pause of this stage for collecting garbage."""
+        """This stage's longest garbage collection, in seconds."""
         return int(getattr(self._views, stage)[GC_PAUSE_NS]) / 1e9
 
     def slowest_step_s(self) -> float:
-        """Device time of the slowest step there has been, or of the one that was tried before the first request, if
-        that took longer. One step in a hundred is left out, since a machine that paused is not a slow one."""
+        """Device time of the slowest step on record, or of the one that was run before the first request, if that
+        took longer. The slowest hundredth is left out: the machine may have paused."""
         stamps = self._views.steps[:, StepColumn.STAMPS :]
         taken = stamps[:, Stamp.COMPUTED] - stamps[:, Stamp.LAUNCHED]
         taken = np.sort(taken[self._views.steps[:, StepColumn.STEP] != 0])
@@ -145,14 +145,14 @@ class StatsReader:
         return max(seen, int(self._views.inference[InferenceCounter.REHEARSAL_NS])) / 1e9
 
     def last_step(self) -> Int64:
-        """The record of the step that sampling finished last; see StepColumn. Zeros before the first one."""
+        """The record of the step that sampling finished last; see StepColumn. Zeros before the first step."""
         sent = self._views.steps[:, StepColumn.STAMPS + Stamp.SENT] * (self._views.steps[:, StepColumn.STEP] != 0)
         record: Int64 = self._views.steps[int(sent.argmax())].copy()
         return record
 
     @property
     def ready(self) -> bool:
-        """All stages behind the front take work."""
+        """All stages behind the front accept work."""
         views = self._views
         return all(int(region[0]) == 1 for region in (views.preprocess, views.inference, views.sampling))
 

@@ -1,4 +1,4 @@
-"""What the stages write with: a few stores each, and no memory kept."""
+"""What the stages write to the page with: a few stores per update, no allocation that lasts."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class Counters:
         return self._words[counter]
 
     def set_ready(self) -> None:
-        """This process takes work."""
+        """This process accepts work."""
         self._words[PID_WORD] = os.getpid()
         self._words[0] = 1
 
 
 class RingEnds:
-    """What the ends of this process's rings count, copied into the page where the front can read it.
+    """The counters of this process's ring ends, copied into the page where the front can read them.
 
     A copy is one move of 56 bytes per end, about 0.1 µs. Made once per step, it shows how full each ring is between
-    two steps, without others having to map it.
+    two steps, without another process having to map the ring.
     """
 
     __slots__ = ("_copies", "_stage", "_table")
@@ -57,7 +57,7 @@ class RingEnds:
         self.follow(rings or {})
 
     def follow(self, rings: Rings) -> None:
-        """Of these rings from now on, or of none: they can't be unmapped while they are followed."""
+        """Copy the counters of these rings from now on, or of none: a ring that is followed can't be unmapped."""
         counted, self._copies = len(ipc.SIDE_COUNTERS), []
         for row, name in enumerate(ENDS[self._stage] if rings else ()):
             self._table[row, EndWord.CAPACITY] = rings[name].capacity
@@ -88,15 +88,15 @@ class Histograms:
 
 
 class StepLog:
-    """What sampling writes at the end of each step: a record of it, and the parts of its time."""
+    """Sampling's record of each step, written at its end, and the histograms of the parts of its time."""
 
     def __init__(self, page: StatsPage) -> None:
         self._steps: Int64 = page.views.steps
         self._times, self._counters = Histograms(page, StepHistogram), Counters(page, "sampling")
-        self._last = (0, 0, 0, False)  # of the step before: its number, COMPUTED, SAMPLED, whether it was foreseen
+        self._last = (0, 0, 0, False)  # of the step before: its number, COMPUTED, SAMPLED, whether it was all argmax
 
     def record(self, head: Int64, stamps: Int64) -> None:
-        """`head` and `stamps` as in the slot, all stamps set. A handful of stores; about 7 µs."""
+        """`head` and `stamps` as in the slot, all stamps set. Takes about 7 µs."""
         number = int(head[Head.STEP])
         record = self._steps[number % STEP_RECORDS]
         record[StepColumn.STEP] = 0
@@ -124,18 +124,18 @@ class StepLog:
         observe(StepHistogram.SAMPLE, stamps[Stamp.SAMPLED] - received)
 
     def _split_gap(self, stamps: list[int]) -> None:
-        """Of two steps in a row, what lies between them: the device stood still, and whom that was due to.
+        """The time between two consecutive steps, in which the device was idle, by the stage that caused it.
 
-        Sampling holds the next step up unless inference foresaw the tokens; without overlap it does so always, which
-        shows in that preprocess began to plan when they were known. Preprocess does where its descriptor came later
-        than that, and what is left is inference's."""
-        _, computed, sampled, foreseen = self._last
+        Sampling delays the next step unless inference knew the tokens itself (all argmax); without overlap always,
+        which shows in that preprocess began to plan when they were known. Preprocess delays it where its descriptor
+        came later than that, and the rest is inference's."""
+        _, computed, sampled, all_argmax = self._last
         observe, launched = self._times.observe, stamps[Stamp.LAUNCHED]
         observe(StepHistogram.WAIT_FOR_DESCRIPTOR, max(0, stamps[Stamp.TAKEN] - computed))
         observe(StepHistogram.FEEDBACK, max(0, launched - sampled))
         gap = max(0, launched - computed)
         observe(StepHistogram.OVERHEAD, gap)
-        awaited = not foreseen or stamps[Stamp.BEGUN] >= sampled
+        awaited = not all_argmax or stamps[Stamp.BEGUN] >= sampled
         sampling = min(max(0, sampled - computed), gap) if awaited else 0
         preprocess = max(0, min(stamps[Stamp.SCHEDULED], launched) - computed - sampling)
         self._counters.add(SamplingCounter.OVERHEAD_SAMPLING_NS, sampling)

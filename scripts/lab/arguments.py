@@ -29,9 +29,12 @@ def say(text: str) -> None:
 
 
 def write_json(file: Path | None, report: object) -> None:
-    """Where a file was asked for. Raises OSError, which names it."""
+    """Where a file was asked for. Ends the program with a message where it can't be written."""
     if file is not None:
-        file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        try:
+            file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            sys.exit(f"--json {file}: {error.strerror}")
 
 
 # ---- types of arguments: argparse tells what Wrong says -----------------------------------------------------------

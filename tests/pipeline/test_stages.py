@@ -202,7 +202,7 @@ def test_cancelled_requests_free_everything_and_disturb_nobody(serve):
         ([], 5, "prompt", "no tokens"),
         ("", 5, "prompt", "no tokens"),
         ([1] * 128, 1, "prompt", "has 128 tokens; at most 127"),
-        ([1] * 100, 29, "max_tokens", "100 prompt tokens and 29 new ones are more than the 128"),
+        ([1] * 100, 29, "max_tokens", "100 prompt tokens and 29 new tokens exceed the longest sequence, 128"),
     ],
 )
 def test_what_can_not_be_served_is_refused_with_a_reason(serve, prompt, count, parameter, message):

@@ -20,7 +20,7 @@ def test_keys_and_metrics_of_a_real_server(own, tmp_path, monkeypatch):
     (tmp_path / "keys").chmod(0o644)
     server = own(f"pipeline.api_keys_file={tmp_path / 'keys'}", "pipeline.metrics_port=0")
     said = "".join(server.said)
-    assert "can be read by all users (mode 0644)" in said
+    assert "is readable by all users (mode 0644)" in said
     assert "warning: other machines" not in said
     assert "authorization: Bearer …" in said
     (metrics,) = (line.split()[-1] for line in server.said if "metrics at" in line)
@@ -46,7 +46,7 @@ def test_another_address_than_loopback_and_a_metrics_port_in_use(own, monkeypatc
     port = said.partition("metrics at http://127.0.0.1:")[2].partition("/")[0]
     done = command(server.path, "--set", f"pipeline.metrics_port={port}")
     assert done.returncode == 1
-    assert f"127.0.0.1:{port} can't be listened on" in done.stderr
+    assert f"can't listen on 127.0.0.1:{port}" in done.stderr
     assert "--set pipeline.metrics_port=" in done.stderr
     server.end()
     monkeypatch.setenv("RINGSERVE_API_KEY", KEY)

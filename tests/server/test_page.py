@@ -119,14 +119,14 @@ def test_the_table_of_rings_is_what_the_metrics_say(server, visit):
 def test_a_prompt_streams(server, visit):
     page = visit(server)
     page.get_by_label("Prompt", exact=True).fill(PROMPT)
-    page.get_by_label("Tokens at most").fill("300")
+    page.get_by_label("Max. tokens").fill("300")
     page.get_by_role("button", name="Send").click()
     lengths = "window.lengths = new Set(); new MutationObserver(() => lengths.add(answer.textContent.length))"
     page.evaluate(f"{lengths}.observe(answer, {{childList: true, subtree: true}})")
-    expect(page.locator("#answer-note")).to_contain_text("300 tokens; the first after")
+    expect(page.locator("#answer-note")).to_contain_text("300 tokens, the first after")
     assert page.locator("#answer").text_content() == server.text(PROMPT, 300)
     assert page.evaluate("lengths.size") > 10  # it came piece by piece
-    page.get_by_label("Tokens at most").fill("7")
+    page.get_by_label("Max. tokens").fill("7")
     page.get_by_role("button", name="Send").click()
     expect(page.locator("#answer-note")).to_contain_text("7 tokens")
     assert page.locator("#answer").text_content() == server.text(PROMPT, 7)
@@ -134,7 +134,7 @@ def test_a_prompt_streams(server, visit):
 
 def test_a_stream_is_stopped(server, visit):
     page = visit(server)
-    page.get_by_label("Tokens at most").fill("450")
+    page.get_by_label("Max. tokens").fill("450")
     press = "answer.textContent.length > 20 && document.getElementById('stop').click()"
     page.evaluate(f"new MutationObserver(() => {press}).observe(answer, {{childList: true, subtree: true}})")
     page.get_by_role("button", name="Send").click()
@@ -164,7 +164,7 @@ def test_a_server_that_wants_a_key_goes_and_comes_back(tmp_path, monkeypatch, vi
         key.press("Enter")
         expect(page.locator("#answer-note")).to_contain_text("80 tokens")
         server.stop()
-        expect(state).to_have_text("no connection, trying again")
+        expect(state).to_have_text("no connection, reconnecting")
         server = Launched(tmp_path, (f"serving_config.server_port={port_of(server)}",))
         expect(state).to_have_text("serving")
     finally:
@@ -175,7 +175,7 @@ def test_a_server_that_wants_a_key_goes_and_comes_back(tmp_path, monkeypatch, vi
 def test_nothing_is_wider_than_the_window(server, visit, width, theme):
     page = visit(server, width=width, theme=theme)
     page.get_by_text("The rings as a table").click()
-    page.get_by_label("Tokens at most").fill("40")
+    page.get_by_label("Max. tokens").fill("40")
     page.get_by_role("button", name="Send").click()
     expect(page.locator("#answer-note")).to_contain_text("40 tokens")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -226,7 +226,7 @@ def test_the_keyboard_is_enough(server, visit):
     assert [name for name in reached if name in ("prompt", "max-tokens", "temperature", "send", "answer")] == [
         "prompt", "max-tokens", "temperature", "send", "answer",
     ]  # fmt: skip
-    page.get_by_label("Tokens at most").fill("5")
+    page.get_by_label("Max. tokens").fill("5")
     page.get_by_label("Prompt", exact=True).press("Control+Enter")
     expect(page.locator("#answer-note")).to_contain_text("5 tokens")
 
@@ -236,7 +236,7 @@ def test_everything_has_a_name(server, visit):
     unnamed = "[...document.querySelectorAll('input, textarea, button, output#answer')]"
     unnamed += ".filter(e => !e.labels?.length && !e.textContent.trim()).map(e => e.id)"
     assert page.evaluate(unnamed) == []
-    for heading in ("Pipeline", "From token to token", "Batch and KV cache", "Try it"):
+    for heading in ("Pipeline", "Time between two tokens", "Batch and KV cache", "Try it"):
         expect(page.get_by_role("region", name=heading)).to_be_visible()
 
 

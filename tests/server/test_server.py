@@ -155,7 +155,7 @@ def test_two_servers_at_once_and_a_port_in_use(launch, own):
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 1
-    assert f"127.0.0.1:{port} can't be listened on: Address already in use" in done.stderr
+    assert f"can't listen on 127.0.0.1:{port}: Address already in use" in done.stderr
 
 
 def test_a_wrong_configuration_is_told_in_full(tmp_path):

@@ -138,7 +138,7 @@ def test_a_stage_that_stands_still_though_it_has_work_is_replaced(shared, stage)
     assert "stopped (SIGSTOP)" in line
     shared.recover(recoveries)
     load.stop()
-    assert shared.lines(f"{stage} (pid {pid}) was ended; restarting it")
+    assert shared.lines(f"{stage} (pid {pid}) was killed because it hung; restarting it")
     assert pid_is_gone(pid)
     assert len(shared.lines(f"{stage} (pid ", "hangs")) == hangs + 1  # and nobody else was blamed
     shared.serves()
@@ -165,7 +165,7 @@ def test_one_that_stands_still_without_work_when_another_dies(shared):
     assert shared.stages() == before
     shared.signal(signal.SIGKILL, "preprocess")
     line = shared.log(f"sampling (pid {before['sampling']}) hangs", count=1)
-    assert "instead of letting go of its rings" in line
+    assert "while it should be detaching from its rings" in line
     assert "stopped (SIGSTOP)" in line
     shared.recover(recoveries)
     shared.serves()
@@ -280,7 +280,7 @@ def test_what_dies_again_and_again_ends_the_server_with_a_report(own):
     *_, last = server.text_said.rpartition("What happened:\n")
     assert [word for word in ("inference", "sampling") if f"{word} (pid " in last] == ["inference", "sampling"]
     assert all(f"inference (pid {pid}) was killed by SIGKILL" in last for pid in pids)
-    assert "after 2 restarts in a row the server ends" in server.text_said
+    assert "after 2 restarts in a row the server exits" in server.text_said
     assert not server.segments()
 
 

@@ -1,4 +1,4 @@
-"""Reading a JSON object key by key: every key is honoured or refused, nothing is clamped or ignored."""
+"""Reading a JSON object key by key: every key takes effect or is refused, nothing is clamped or ignored."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import numpy as np
 from pipeline.front.http.errors import ApiError
 from pipeline.wire.request import MAX_STOP_LENGTH, MAX_STOPS, TOO_LONG
 
-_PIECE = 1 << 14  # values that are looked at in a row
+_PIECE = 1 << 14  # values that are checked without a pause
 _SHOWN = 80  # characters of a value, in an error
-_SPELLED = {"true": True, "false": False}  # clients of llm-serving send Python's words as strings
+_SPELLED = {"true": True, "false": False}  # clients of llm-serving send Python's True and False as strings
 
 
 class Fields:
-    """A JSON object from a client. `status` is what its API answers to an invalid parameter.
+    """A JSON object from a client. `status` is its API's status for an invalid parameter.
 
-    null counts as absent, as clients of OpenAI's API mean it.
+    null counts as absent, as in OpenAI's API.
     """
 
     def __init__(self, values: dict[str, Any], *, status: int) -> None:
@@ -59,7 +59,7 @@ class Fields:
         return float(value)
 
     def boolean(self, name: str, default: bool, *, spelled: bool = False) -> bool:
-        """With `spelled`, "True" and "false" as strings count, too."""
+        """With `spelled`, the strings "True" and "false" are accepted, too."""
         value = self.take(name, default)
         if spelled and isinstance(value, str):
             value = _SPELLED.get(value.strip().lower(), value)
@@ -89,7 +89,7 @@ class Fields:
         return ids
 
     def limit_text(self, name: str, text: str, most: int, tokens: int) -> str:
-        """A prompt, which may have so many characters: what can't fit anyway is not to be tokenized."""
+        """The prompt, unless it has more characters than can ever fit: such a prompt need not be tokenized."""
         if len(text) > most:
             allowed = f"at most {most} characters and {tokens} tokens are allowed"
             raise self.invalid(name, f"the prompt has {len(text)} characters; {allowed}", TOO_LONG)
@@ -103,12 +103,12 @@ class Fields:
         return value
 
     def only(self, name: str, *allowed: Any) -> None:
-        """A parameter that is understood, but supported at these values alone."""
+        """A parameter that is known, but supported at these values only."""
         value = self.take(name)
         if value is None or any(value == one and type(value) is type(one) for one in allowed):
             return
-        choices = " or ".join(dict.fromkeys(map(shown, allowed))) or "it left out"
-        self.refuse(name, f"{choices}: no other value is supported")
+        choices = " or ".join(dict.fromkeys(map(shown, allowed))) or "no value"
+        self.refuse(name, f"{choices}: other values are not supported")
 
     def restrict(self, allowed: Mapping[str, tuple[Any, ...]]) -> None:
         """`only` for a table of parameters."""
@@ -117,7 +117,7 @@ class Fields:
         self._known.update(allowed)
 
     def done(self) -> None:
-        """Raises ApiError for the first key that nobody asked for."""
+        """Raises ApiError for the first unknown key."""
         for name in [name for name in self._values if name not in self._known]:
             near = difflib.get_close_matches(name, self._known, n=1) if len(name) <= _SHOWN else []
             hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -125,14 +125,14 @@ class Fields:
 
 
 def as_token_ids(value: Any, vocab_size: int) -> array[int] | None:
-    """A list of at least one token id, else None. Long ones are looked at in pieces, so that other threads may run
-    in between."""
+    """A list of at least one token id, else None. Long ones are checked in pieces, so that other threads can run in
+    between."""
     if not isinstance(value, list) or not value:
         return None
     ids = array("i")
     for start in range(0, len(value), _PIECE):
         piece = value[start : start + _PIECE]
-        if set(map(type, piece)) != {int}:  # a bool is none
+        if set(map(type, piece)) != {int}:  # a bool is not a token id
             return None
         try:
             ids.extend(array("i", piece))
@@ -157,7 +157,7 @@ def _range(low: int | None, high: int | None) -> str:
 
 
 def shown(value: Any) -> str:
-    """Of a value from outside, as much as an error can hold; it may be large, or nested deeply."""
+    """A client's value, cut to the length that an error message shows; it may be large, or nested deeply."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = _SHOWN
     return _cut(short.repr(value))

@@ -24,11 +24,11 @@ from pipeline.front.settings import FrontSettings
 from pipeline.stats import Counters, Histograms, RequestHistogram, StatsReader
 
 Parser = Callable[[dict[str, Any], int], Job]
-"""Body and request number → what is asked for."""
+"""Body and request number → the job."""
 
 
 class GenerateRoutes:
-    """`tokenizer` renders chats, and names tokens for clients that want log-probabilities."""
+    """`tokenizer` renders chats, and gives the text of tokens for clients that want log-probabilities."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class GenerateRoutes:
         progress.client_id = exchange.client_id.decode()
         try:
             with self._admission.request():
-                job = await self._understand(exchange, lambda body: parse(body, progress.request))
+                job = await self._parse(exchange, lambda body: parse(body, progress.request))
                 await self._generation(exchange, job, progress).run(self._settings)
         except ApiError as error:
             progress.fail(error.status, error.message)
@@ -84,8 +84,8 @@ class GenerateRoutes:
     def _new_progress(self) -> Progress:
         return Progress(self._backend.new_id(), self._counters, self._times)
 
-    async def _understand(self, exchange: Exchange, parse: Callable[[dict[str, Any]], Job]) -> Job:
-        """A large body is parsed in a thread, so that others' tokens need not wait for it."""
+    async def _parse(self, exchange: Exchange, parse: Callable[[dict[str, Any]], Job]) -> Job:
+        """A large body is parsed in a thread, so that other clients' tokens need not wait for it."""
         content = await exchange.read_body()
         if len(content) < LARGE_BODY:
             return parse(parse_object(content))

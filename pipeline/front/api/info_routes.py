@@ -1,4 +1,4 @@
-"""Handlers of the paths that tell about the server."""
+"""Handlers of the paths that report the server's state."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DOWN = (StageState.HUNG, StageState.RESTARTING)
 
 
 class InfoRoutes:
-    """None of them waits for the pipeline, so that they answer while it does not."""
+    """None of them waits for the pipeline, so they answer even when it does not."""
 
     def __init__(
         self,
@@ -43,7 +43,8 @@ class InfoRoutes:
         self._started = int(time.time())
 
     async def health(self, exchange: Exchange) -> None:
-        """Every stage gets on, or has nothing to do; 503 names those that do not. Loading a model is getting on."""
+        """200 while every stage makes progress or is idle; 503 names those that hang or restart. Loading a model
+        counts as progress."""
         states = {stage: self._stats.state(stage) for stage in STAGES}
         down = [f"{stage} is {state.name.lower()}" for stage, state in states.items() if state in _DOWN]
         if down:
@@ -115,10 +116,10 @@ class InfoRoutes:
         }
         await answer_json(exchange, info)
 
-    # ---- for whoever runs the server ------------------------------------------------------------------------
+    # ---- for operators --------------------------------------------------------------------------------------
 
     async def trace(self, exchange: Exchange) -> None:
-        """What all stages do during the next `seconds`. To this machine only: it tells about others' requests."""
+        """What all stages do during the next `seconds`. To this machine only: it shows other clients' requests."""
         if not _is_loopback(exchange.client):
             raise ApiError(403, "/debug is for clients on this machine only", kind="permission_error")
         seconds = _seconds(exchange.query)

@@ -1,7 +1,7 @@
-"""JSON from clients, parsed by a library that lets nothing else run meanwhile.
+"""JSON from clients, parsed by a library that holds the GIL.
 
-Four megabytes of text or of numbers take it 30 ms at most, but as many empty lists 0.2 s. So what has more values
-than any request needs is refused before it is parsed.
+Four megabytes of text or numbers take it 30 ms at most, but four megabytes of empty lists 0.2 s. So a body with more
+values than any request needs is refused before it is parsed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LARGE_BODY: Final = 1 << 16
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
-    """What must be a JSON object. Raises ApiError 400."""
+    """The body, which must be a JSON object. Raises ApiError 400."""
     _require_few_values(content)
     try:
         body = orjson.loads(content)
@@ -38,7 +38,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
 
 
 def _require_few_values(content: bytes) -> None:
-    """Usually a look at how often a byte occurs will do; else it matters what is in strings and what is not."""
+    """Usually it is enough to count bytes; only beyond a limit, those inside of strings are told from the others."""
     beyond = [limit for limit in _LIMITS if sum(content.count(b"%c" % mark) for mark in limit[0]) > limit[1]]
     if not beyond:
         return
@@ -57,7 +57,7 @@ def _count_outside(text: Any, quotes: Any, marks: tuple[int, ...]) -> int:
 
 
 def _quotes(text: Any) -> Any:
-    """Where strings begin and end: a quote behind an odd number of backslashes is a part of its string."""
+    """Where strings begin and end: a quote after an odd number of backslashes is a part of its string."""
     quotes, backslashes = np.flatnonzero(text == _QUOTE), np.flatnonzero(text == _BACKSLASH)
     if not backslashes.size:
         return quotes

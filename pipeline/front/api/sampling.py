@@ -1,4 +1,4 @@
-"""What the parameters of all APIs have in common: how tokens are chosen, and how many."""
+"""Parameters that all APIs have in common: how tokens are chosen, and how many."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read_sampling(
 
 
 def read_max_tokens(fields: Fields, settings: FrontSettings, name: str, *, default: int) -> tuple[int, bool]:
-    """How many tokens at most, and whether that may be cut to what fits, because the client did not say."""
+    """The most tokens to generate, and whether that may be reduced to what fits, because it is the default."""
     wanted: int | None = fields.integer(name, None, 1, settings.max_length)
     return wanted or min(default, settings.max_length), wanted is None
 
@@ -53,5 +53,5 @@ def check_min_tokens(fields: Fields, sampling: SamplingParams, max_tokens: int, 
     """`names` of the two in the client's API."""
     if sampling.min_tokens > max_tokens:
         least, most = names
-        message = f"{least} is {sampling.min_tokens}, expected an integer in [0, {max_tokens}], that is up to {most}"
+        message = f"{least} is {sampling.min_tokens}, expected an integer in [0, {max_tokens}], at most {most}"
         raise fields.invalid(least, message)

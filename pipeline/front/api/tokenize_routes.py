@@ -22,19 +22,20 @@ from pipeline.runtime import background
 from pipeline.wire.request import TOO_LONG
 
 _SMALL_BODY = 2048  # bytes; up to there a thread would take longer than the tokenizer
-_MOST_IDS = 1 << 18  # that are listed, if no sequence can be longer; a list of many more keeps others waiting
+_MOST_IDS = 1 << 18  # that are returned, unless a sequence can be longer; many more would delay other clients
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _TokenizeRequest:
     prompt: str
     add_special: bool
     with_names: bool
 
 
 class TokenizeRoutes:
-    """The tokenizer works in a thread of low priority: a text as long as a prompt may be takes it seconds. What is
-    done in Python has the parser's: whoever lost its CPU there would keep the event loop waiting."""
+    """The tokenizer runs in a thread of low priority: the longest prompt takes it seconds. Python code runs in the
+    parser's thread instead: at low priority it could lose its CPU while it holds the GIL, and so block the event
+    loop."""
 
     def __init__(self, settings: FrontSettings, tokenizer: Tokenizer | None, parser: Worker) -> None:
         self._settings, self._tokenizer, self._parser = settings, tokenizer, parser
@@ -48,7 +49,7 @@ class TokenizeRoutes:
         if len(content) <= _SMALL_BODY:
             await exchange.respond(200, self._tokenize(parse_object(content)))
             return
-        asked = await self._parser.run(exchange, lambda: self._understand(parse_object(content)))
+        asked = await self._parser.run(exchange, lambda: self._parse(parse_object(content)))
         encoded = await self._worker.run(exchange, lambda: self._encode(asked))
         await exchange.respond(200, await self._parser.run(exchange, lambda: self._answer(asked, *encoded)))
 
@@ -61,46 +62,46 @@ class TokenizeRoutes:
         await exchange.respond(200, text)
 
     def _tokenize(self, body: dict[str, Any]) -> bytes:
-        asked = self._understand(body)
+        asked = self._parse(body)
         return self._answer(asked, *self._encode(asked))
 
-    def _understand(self, body: dict[str, Any]) -> _Asked:
+    def _parse(self, body: dict[str, Any]) -> _TokenizeRequest:
         fields, tokenizer = self._read(body)
         with_names = fields.boolean("return_token_strs", False)
         prompt, add_special = self._prompt(fields, tokenizer)
         fields.done()
-        return _Asked(prompt, add_special, with_names)
+        return _TokenizeRequest(prompt, add_special, with_names)
 
-    def _encode(self, asked: _Asked) -> tuple[int, NDArray[np.int32]]:
-        """How many ids, and which."""
-        assert self._tokenizer is not None  # `_read` looked
+    def _encode(self, asked: _TokenizeRequest) -> tuple[int, NDArray[np.int32]]:
+        """The number of token ids, and the ids."""
+        assert self._tokenizer is not None  # `_read` checked
         most = max(_MOST_IDS, self._settings.max_length)
         try:
             count, ids = self._tokenizer.encode_up_to(asked.prompt, most, add_special=asked.add_special)
         except InvalidTextError as error:
             raise ApiError(INVALID_STATUS, str(error), parameter="prompt") from None
         if count > most:
-            message = f"the prompt has {count} tokens; at most {most} are listed here"
+            message = f"the prompt has {count} tokens; at most {most} can be returned here"
             raise ApiError(INVALID_STATUS, message, parameter="prompt", code=TOO_LONG)
         return count, ids
 
-    def _answer(self, asked: _Asked, count: int, ids: NDArray[np.int32]) -> bytes:
+    def _answer(self, asked: _TokenizeRequest, count: int, ids: NDArray[np.int32]) -> bytes:
         assert self._tokenizer is not None
         names = list(map(self._tokenizer.token_text, ids.tolist())) if asked.with_names else None
         answer = {"count": count, "max_model_len": self._settings.max_length, "tokens": ids, "token_strs": names}
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
     def _prompt(self, fields: Fields, tokenizer: Tokenizer) -> tuple[str, bool]:
-        """A prompt, or the one that a chat comes to; and whether BOS is still to be added."""
+        """The prompt, or the one rendered from messages; and whether BOS is still to be added."""
         settings = self._settings
         if not fields.has("messages"):
             prompt = fields.text("prompt")
             if prompt is None:
-                raise fields.invalid("prompt", "prompt is missing: a string; or send messages")
+                raise fields.invalid("prompt", "prompt is missing: expected a string; or send messages")
             prompt = fields.limit_text("prompt", prompt, settings.prompt_limit_chars, settings.max_prompt)
             return prompt, fields.boolean("add_special_tokens", True)
         if fields.has("prompt"):
-            raise fields.invalid("prompt", "prompt and messages exclude each other")
+            raise fields.invalid("prompt", "prompt and messages are both given; send only one of them")
         fields.restrict({"tools": ([],), "chat_template": ()})
         return read_prompt(fields, tokenizer, settings), fields.boolean("add_special_tokens", False)
 
@@ -119,5 +120,5 @@ class TokenizeRoutes:
         fields = Fields(body, status=INVALID_STATUS)
         check_model(fields.text("model"), self._settings)
         if self._tokenizer is None:
-            raise ApiError(404, "this server has no tokenizer at hand", kind="not_found_error")
+            raise ApiError(404, "this server has no tokenizer", kind="not_found_error")
         return fields, self._tokenizer

@@ -1,4 +1,4 @@
-"""Whether requests for text are let in, and the drain that ends that."""
+"""Admits requests that generate text, until the server drains."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Admission:
 
     @contextlib.contextmanager
     def request(self) -> Iterator[None]:
-        """While it is under way. Raises ApiError 503 once the server drains: connections are still answered then,
-        since the client could not tell a closed one from a broken network."""
+        """Held while the request is served. Raises ApiError 503 once the server drains: connections are still
+        answered then, since a client could not distinguish a closed one from a broken network."""
         if self.draining:
             raise retry_later(503, SHUTTING_DOWN, UNAVAILABLE, self._settings.retry_after_s)
         self._under_way += 1
@@ -38,7 +38,7 @@ class Admission:
                 self._idle.set()
 
     async def drain(self, seconds: float) -> None:
-        """Let nobody in any more, and wait for those who are; at most so long."""
+        """Admit no more requests, and wait at most so long for those that are being served."""
         self.draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):

@@ -1,4 +1,4 @@
-"""The front's side of the pipeline: requests out, tokens in, each to the stream that waits for it."""
+"""The front's side of the pipeline: requests out, tokens in, each to its stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import ipc
-from pipeline.front.delivery.ring_client import Wires
+from pipeline.front.delivery.ring_client import RingClient
 from pipeline.front.delivery.stream import TokenStream
 from pipeline.front.http.errors import INVALID, OVERLOADED, SERVER, UNAVAILABLE, ApiError, retry_later
 from pipeline.front.http.outbox import Outbox
@@ -26,14 +26,15 @@ log = logging.getLogger("ringserve.front")
 
 _MOST_BYTES = 4  # that a character or a token id takes in a record
 _PARAMETERS = 1 << 20  # bytes that are more than any request's parameters take
+_UNREADABLE = "a record from the pipeline could not be parsed"
 
 
 class Backend:
-    """Made inside a running loop. `submit` gives a stream; `finish` must follow, whatever became of it.
+    """Made inside a running loop. `submit` returns streams; `finish` must follow for each, however it ends.
 
-    It has no rings until `rewire`, and none between two generations. When they close, because a stage died, requests
-    wait for others; then each is sent again, in order of arrival, together with the tokens that have come so far, and
-    its stream goes on behind them. A request that arrives meanwhile waits with the rest.
+    It has no rings until `attach`, and none between two generations. When they close, because a stage died, requests
+    wait for the next ones; then each is sent again, in order of arrival, with the tokens received so far, and its
+    stream continues after them. A request that arrives meanwhile waits with the others.
     """
 
     def __init__(
@@ -43,28 +44,28 @@ class Backend:
         self.outbox = outbox
         self._streams: dict[int, TokenStream] = {}  # in order of arrival
         self._next = secrets.randbits(31) << 32  # another front, or the next one, must not reuse a number
-        self._wires: Wires | None = None
-        self._attending: asyncio.Task[None] | None = None
-        self._longest_record: int | None = None  # known as soon as there have been rings
-        self.closed = asyncio.Event()  # nothing more comes from these rings: `leave` them
+        self._client: RingClient | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._longest_record: int | None = None  # known once there have been rings
+        self.closed = asyncio.Event()  # nothing more comes from these rings: `detach`
 
-    def rewire(self, rings: FrontRings) -> None:
-        """Attach to the rings of a generation, whose descriptors this takes over. Those of the last one were left."""
-        self._wires = wires = Wires(rings, self._on_deltas, self._on_reply)
-        self._longest_record = wires.max_record
-        self._ends.follow(wires.rings)
+    def attach(self, rings: FrontRings) -> None:
+        """To the rings of a generation, whose descriptors this takes over. The last generation must be detached."""
+        self._client = client = RingClient(rings, self._on_deltas, self._on_reply)
+        self._longest_record = client.max_record
+        self._ends.follow(client.rings)
         self.closed.clear()
-        self._attending = asyncio.create_task(self._attend(wires))
+        self._reading = asyncio.create_task(self._read(client))
         live = [stream for stream in self._streams.values() if stream.live]
         for streams in _by_prompt(live):
-            self._resume(streams, wires)
+            self._resume(streams, client)
         if live:
             self._counters.add(FrontCounter.RESUMED, len(live))
-            log.warning("%d requests go on", len(live))
+            log.warning("resuming %d requests", len(live))
 
     def blame(self, requests: Sequence[int]) -> None:
-        """Preprocess failed by itself over one of these. Whatever shares its prompt is to blame with it. To be called
-        before `rewire`."""
+        """One of these made preprocess fail by itself. Requests that share its prompt are to blame with it. To be
+        called before `attach`."""
         prompts = {id(stream.submit) for stream in self._streams.values() if _shares(stream, requests)}
         for stream in list(self._streams.values()):
             if stream.live and id(stream.submit) in prompts:
@@ -76,27 +77,27 @@ class Backend:
             log.error("request %016x made preprocess fail twice: it is refused", stream.request)
             stream.fail(ApiError(500, "the request made a process of the server fail twice", kind=SERVER))
 
-    async def leave(self) -> None:
-        """Take what the rings still hold, and let go of them. Twice is harmless."""
-        wires, self._wires = self._wires, None
-        if wires is None or self._attending is None:
+    async def detach(self) -> None:
+        """Read what the rings still hold, and detach from them. Twice is harmless."""
+        client, self._client = self._client, None
+        if client is None or self._reading is None:
             return
         self._ends.follow({})
         try:
-            await wires.close()
+            await client.close()
         except Exception:
-            log.exception("an answer can't be read")
-            self._fail_all("an answer could not be read")
-        await self._attending
+            log.exception(_UNREADABLE)
+            self._fail_all(_UNREADABLE)
+        await self._reading
 
     async def close(self) -> None:
-        """Fail what is in flight, and leave the rings."""
+        """Fail requests in flight, and detach from the rings."""
         self._fail_all("the server is shutting down")
-        await self.leave()
+        await self.detach()
 
     @property
     def ready(self) -> bool:
-        return self._wires is not None and not self.closed.is_set() and self._stats.ready
+        return self._client is not None and not self.closed.is_set() and self._stats.ready
 
     @property
     def why_not_ready(self) -> str:
@@ -104,7 +105,7 @@ class Backend:
 
     @property
     def _was_ready(self) -> bool:
-        """Some front has been at work, this one or one before it: others will be, too."""
+        """This front or one before it has served, so the pipeline will be ready again."""
         return self._longest_record is not None or self._stats.generation > 0
 
     # ---- requests -------------------------------------------------------------------------------------------
@@ -114,16 +115,16 @@ class Backend:
         return self._next
 
     def submit(self, submits: Sequence[Submit]) -> list[TokenStream]:
-        """All of them, or none; one stream for each choice. Where the first finds room in the ring, the others wait
-        for theirs: they come faster than they can be read.
+        """All of them, or none; one stream for each choice. If there is room in the ring for the first one, the
+        others may wait for room: a long list can be written faster than it is read.
 
         Raises ApiError: 503 before the model was ready for the first time, 429 when there is no room, 413 for a
-        giant."""
+        prompt that is larger than any record."""
         settings = self._settings
         if not self._was_ready:
             raise retry_later(503, self.why_not_ready, UNAVAILABLE, settings.retry_after_s)
         if len(self._streams) + sum(len(submit.choices) for submit in submits) > settings.max_in_flight:
-            raise retry_later(429, "too many requests wait; try again later", OVERLOADED, settings.retry_after_s)
+            raise retry_later(429, "the queue is full; try again later", OVERLOADED, settings.retry_after_s)
         for submit in submits:
             self._require_fits(submit)
         made: list[TokenStream] = []
@@ -138,47 +139,47 @@ class Backend:
     def _require_fits(self, submit: Submit) -> None:
         longest = self._longest_record
         if longest is None or _MOST_BYTES * len(submit.prompt) + _PARAMETERS <= longest:
-            return  # it is packed when it is sent
+            return  # certainly fits: it is packed only when it is sent
         if len(submit.pack()) > longest:
-            raise ApiError(413, "the prompt is too long for this server", kind=INVALID, parameter="prompt")
+            raise ApiError(413, "the prompt is too large for this server", kind=INVALID, parameter="prompt")
 
     def _send(self, streams: Sequence[TokenStream], *, wait: bool) -> None:
         """Streams of one prompt."""
-        wires = self._wires
-        if wires is None or self.closed.is_set():
-            return  # they are sent with the rest
-        if wires.resuming:
-            self._resume(streams, wires)
+        client = self._client
+        if client is None or self.closed.is_set():
+            return  # `attach` sends them with the others
+        if client.resuming:
+            self._resume(streams, client)
             return
         with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):  # then, too
-            if wires.try_send(streams[0].submit.pack()):
+            if client.try_send(streams[0].submit.pack()):
                 return
             if not wait:
                 seconds = self._settings.retry_after_s
-                raise retry_later(429, "too many requests arrive; try later", OVERLOADED, seconds)
-            wires.send_later(functools.partial(_first_time, streams))
+                raise retry_later(429, "too many requests at once; try again later", OVERLOADED, seconds)
+            client.send_later(functools.partial(_first_time, streams))
 
-    def _resume(self, streams: Sequence[TokenStream], wires: Wires) -> None:
-        """Streams of one prompt, as soon as there is room, and behind those that came before."""
+    def _resume(self, streams: Sequence[TokenStream], client: RingClient) -> None:
+        """Streams of one prompt, as soon as there is room, after those that arrived before."""
 
         def late() -> bytes | None:
             live = [stream for stream in streams if stream.live]
             if not live:
                 return None
             record = live[0].submit.resume(tuple(stream.resumption() for stream in live)).pack()
-            if len(record) <= wires.max_record:
+            if len(record) <= client.max_record:
                 return record
             if len(live) == 1:
-                live[0].fail(ApiError(500, "the request is too long to be sent again", kind=SERVER))
+                live[0].fail(ApiError(500, "the request is too large to be resumed after a restart", kind=SERVER))
             else:
                 for stream in live:
-                    self._resume([stream], wires)
+                    self._resume([stream], client)
             return None
 
-        wires.send_later(late, resumes=True)
+        client.send_later(late, resumes=True)
 
     def finish(self, stream: TokenStream, *, cancel: bool) -> None:
-        """Forget a request. With `cancel` the pipeline is told to stop it; tokens under way are dropped."""
+        """Forget a request. With `cancel` the pipeline stops it; tokens that still arrive are dropped."""
         stream.stop()
         self._forget(stream, cancel=cancel)
 
@@ -190,24 +191,24 @@ class Backend:
 
     def _cancel(self, request: int) -> None:
         """A cancellation may have to wait for room, but is never lost."""
-        wires, record = self._wires, Cancel(request).pack()
-        if wires is not None:
+        client, record = self._client, Cancel(request).pack()
+        if client is not None:
             with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):  # then the request is gone, too
-                if not wires.try_send(record):
-                    wires.send_later(lambda: record)
+                if not client.try_send(record):
+                    client.send_later(lambda: record)
 
     # ---- answers --------------------------------------------------------------------------------------------
 
-    async def _attend(self, wires: Wires) -> None:
-        """Until the rings close, or bring what can't be read."""
+    async def _read(self, client: RingClient) -> None:
+        """Until the rings close, or a record can't be parsed."""
         try:
-            await wires.run()
+            await client.run()
         except Exception:
-            log.exception("an answer can't be read")
-            self._fail_all("an answer could not be read")
+            log.exception(_UNREADABLE)
+            self._fail_all(_UNREADABLE)
         self.closed.set()
         if self._streams:
-            log.warning("the rings have closed; %d requests wait for others", len(self._streams))
+            log.warning("a stage ended: %d requests wait until the pipeline is complete again", len(self._streams))
 
     def _fail_all(self, why: str) -> None:
         error = retry_later(503, f"the request was lost: {why}", UNAVAILABLE, self._settings.retry_after_s)
@@ -215,14 +216,14 @@ class Backend:
             stream.fail(error)
 
     def _on_deltas(self, records: Sequence[bytes]) -> None:
-        """To each stream what is its own, at once: usually a token of each, under load several."""
+        """Pass each stream all of its records at once: usually one token, under load several."""
         now, streams, came = time.monotonic_ns(), self._streams, defaultdict[TokenStream, list[bytes]](list)
         for record in records:
             request, index, token, reason = delta_head(record)
             stream = streams.get(request)
             if stream is None:
                 self._counters.add(FrontCounter.DROPPED_DELTAS)
-            elif index == len(stream.tokens) + 1 or token < 0:  # a failure is not a token, and has no place
+            elif index == len(stream.tokens) + 1 or token < 0:  # a failure is not a token, and has no index
                 stream.note(token, reason)
                 came[stream].append(record)
             else:
@@ -232,9 +233,9 @@ class Backend:
         self.outbox.flush(now)
 
     def _break(self, stream: TokenStream, index: int) -> None:
-        """A token is missing or comes twice. This must not happen; the client is told rather than misled."""
-        log.error("request %016x: token %d came after %d", stream.request, index, len(stream.tokens))
-        stream.fail(ApiError(500, "a part of the answer was lost", kind=SERVER))
+        """A token is missing or came twice. This must not happen; the client gets an error, not a wrong text."""
+        log.error("request %016x: received token %d after token %d", stream.request, index, len(stream.tokens))
+        stream.fail(ApiError(500, "a part of the answer was lost in the server", kind=SERVER))
         self._forget(stream, cancel=True)
 
     def _on_reply(self, record: bytes) -> None:
@@ -267,7 +268,7 @@ def _first_time(streams: Sequence[TokenStream]) -> bytes | None:
 
 
 def _by_prompt(streams: Iterable[TokenStream]) -> Iterable[list[TokenStream]]:
-    """Those that share one come together, where the first of them is."""
+    """Groups that share a prompt, in the order of their first streams."""
     groups = defaultdict[int, list[TokenStream]](list)
     for stream in streams:
         groups[id(stream.submit)].append(stream)
@@ -275,5 +276,5 @@ def _by_prompt(streams: Iterable[TokenStream]) -> Iterable[list[TokenStream]]:
 
 
 def _shares(stream: TokenStream, requests: Sequence[int]) -> bool:
-    """Of these requests one is the stream's own, or the first of those that were sent with its prompt."""
+    """One of these requests is the stream's own, or the first of those that were sent with its prompt."""
     return stream.request in requests or stream.submit.choices[0].request in requests

@@ -1,4 +1,4 @@
-"""What the launcher wants of the front: to take up the rings of each generation, and to let go of those before."""
+"""Follows the launcher: attaches to the rings of each generation, and detaches from those of the one before."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.runtime.generations import Control, Generation, blamed
 
 
 async def follow(control: Control, backend: Backend) -> None:
-    """Work in one generation after the other, until cancelled. Raises IpcError when rings can't be attached to."""
+    """Serve one generation after the other, until cancelled. Raises IpcError when rings can't be attached to."""
     came = asyncio.Event()
     generation: Generation | None = None
 
@@ -19,7 +19,7 @@ async def follow(control: Control, backend: Backend) -> None:
         try:
             control.take()
         except ChannelError:
-            loop.remove_reader(control.fileno())  # the launcher is gone, and takes this process with it
+            loop.remove_reader(control.fileno())  # the launcher is gone, and this process dies with it
         came.set()
 
     loop = asyncio.get_running_loop()
@@ -30,10 +30,10 @@ async def follow(control: Control, backend: Backend) -> None:
             last, generation = generation, await _next(control, came)
             if last is not None:
                 backend.blame(blamed(generation.ended, last.number, "preprocess"))
-            backend.rewire(FrontRings(**generation.handles))
+            backend.attach(FrontRings(**generation.handles))
             control.ready(generation.number)
             await backend.closed.wait()
-            await backend.leave()
+            await backend.detach()
     finally:
         loop.remove_reader(control.fileno())
 

@@ -1,4 +1,4 @@
-"""Serving one request: submit it, and write its tokens as they come."""
+"""Serving one request: submit it, and write its tokens as they arrive."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.stats import StatsReader
 from pipeline.wire.delta import Delta, FinishReason, is_last, unpack_delta
 from pipeline.wire.request import Choice, Submit, choose_seeds
 
-TIMINGS = b"x-ringserve-timings"  # "1" asks for the headers x-…-ms
+TIMINGS = b"x-ringserve-timings"  # "1": return the headers x-…-ms
 
 
 class Generation:
@@ -59,7 +59,7 @@ class Generation:
             self._close()
 
     def _open(self) -> Callable[[str], None]:
-        """Submit the request. Returns what is to be called, with why, when the client is gone."""
+        """Submit the request. Returns a function to call, with the reason, when the client is gone."""
         (stream,) = self._submit([self._progress])
         self._tokens = stream
         return stream.disconnect
@@ -90,7 +90,7 @@ class Generation:
         self._progress.finish(deltas[-1])
 
     def _pass_on(self, stream: TokenStream) -> PassOn:
-        """What writes the tokens that come, as long as the request goes on and the client keeps up."""
+        """A function that writes tokens as they arrive, until the last one, and while the client keeps up."""
         exchange, event, progress = self._exchange, self._job.answer.choices[0].event, self._progress
         outbox = self._backend.outbox
 
@@ -120,12 +120,12 @@ class Generation:
         self._progress.finish(deltas[-1])
 
     async def _next(self, stream: TokenStream, pass_on: PassOn | None = None) -> list[Delta]:
-        """The tokens that are there and not passed on, at least one. Raises ApiError, ClientGone."""
+        """Tokens that have arrived and were not passed on, at least one. Raises ApiError, ClientGone."""
         deltas = self._received(stream, await stream.take(pass_on), self._progress)
-        return deltas or await self._next(stream)  # raises what the model failed with
+        return deltas or await self._next(stream)  # raises the model's failure
 
     def _received(self, stream: TokenStream, records: list[bytes], progress: Progress) -> list[Delta]:
-        """What the records say. That the model failed is left in the stream, behind the tokens before it."""
+        """The records, unpacked. A failure of the model stays in the stream, after the tokens before it."""
         deltas = [unpack_delta(record) for record in records]
         progress.prompt, progress.waited = deltas[-1].prompt_tokens, stream.waited_ns
         if deltas[-1].reason is FinishReason.FAILED:

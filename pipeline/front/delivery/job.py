@@ -1,4 +1,4 @@
-"""What an API makes of a request, and what it makes of the tokens."""
+"""A parsed request of any API, and the form of its answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Choice(Protocol):
     """One text of an answer: streamed by `event`, or kept by `add` for the answer's `whole`."""
 
     def event(self, delta: Delta) -> bytes:
-        """One token of a stream, with its line ends."""
+        """One token of a stream, with its newlines."""
         ...
 
     def add(self, delta: Delta) -> None: ...
@@ -35,11 +35,11 @@ class Answer(Protocol):
         ...
 
     def tail(self) -> bytes:
-        """What ends a stream."""
+        """The end of a stream."""
         ...
 
     def failure(self, error: ApiError) -> bytes:
-        """What ends a stream that can't go on; its status has been sent already."""
+        """The end of a stream that failed; its status has been sent already."""
         ...
 
     def whole(self) -> bytes:
@@ -47,13 +47,13 @@ class Answer(Protocol):
         ...
 
     def translate(self, error: ApiError) -> ApiError:
-        """An error from behind the front, in the words of this API."""
+        """An error of preprocess or sampling, with this API's parameter names and types."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A prompt, and what is wanted of it: each choice becomes a sequence of the batch."""
+    """A prompt and its parameters; each choice becomes a sequence of the batch."""
 
     prompt: Prompt
     params: GenerationParams
@@ -63,7 +63,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A request that was understood. It has several parts where a client sends several prompts at once."""
+    """A parsed request. It has several parts where a client sends several prompts at once."""
 
     parts: tuple[Part, ...]
     streamed: bool
@@ -71,5 +71,5 @@ class Job:
 
     @property
     def texts(self) -> int:
-        """How many are wanted."""
+        """Number of texts to generate."""
         return sum(part.choices for part in self.parts)

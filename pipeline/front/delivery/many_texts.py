@@ -18,7 +18,7 @@ from pipeline.wire.delta import Delta, FinishReason
 
 @dataclass(slots=True)
 class _Running:
-    """A text that was asked for."""
+    """A text that is being generated."""
 
     choice: Choice
     stream: TokenStream
@@ -31,9 +31,9 @@ class _Running:
 
 
 class ManyTexts(Generation):
-    """All texts are served, or none: what one of them fails with is the answer to the request.
+    """All texts are served, or none: an error of one of them is the answer to the request.
 
-    Their tokens come by streams of their own, merged here with one wake-up for whatever is ready.
+    Their tokens arrive in streams of their own, merged here with one wake-up for all that are ready.
     """
 
     def __init__(self, *args: Any, new_progress: Callable[[], Progress]) -> None:
@@ -102,7 +102,7 @@ class ManyTexts(Generation):
         self._account([(running, []) for running in every])
 
     async def _take(self) -> list[tuple[_Running, list[Delta]]]:
-        """The tokens that are there, at least one. Raises ApiError, ClientGone."""
+        """Tokens that have arrived, at least one. Raises ApiError, ClientGone."""
         while not (taken := [(running, deltas) for running in self._live if (deltas := self._ready(running))]):
             await self._woken()
         for running, _ in taken:
@@ -118,7 +118,7 @@ class ManyTexts(Generation):
             return []
         deltas = self._received(stream, records, running.progress)
         if not deltas:
-            stream.take_ready()  # raises what the model failed with
+            stream.take_ready()  # raises the model's failure
         running.last = deltas[-1]
         return deltas
 
@@ -129,7 +129,7 @@ class ManyTexts(Generation):
         await waiter
 
     def _account(self, taken: list[tuple[_Running, list[Delta]]]) -> None:
-        """What was taken is with the socket."""
+        """These tokens have been written to the socket."""
         for running, _ in taken:
             running.progress.on_written(running.stream.taken_ns)
             if running.ended and running.last is not None:

@@ -1,4 +1,4 @@
-"""What is known of a request while it is served: for its log line, the histograms and the timing headers."""
+"""Times and counts of a request while it is served: for its log line, the histograms and the timing headers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OUTCOMES = {
 
 
 class Progress:
-    """Times in nanoseconds of the monotonic clock. Nothing here is done per token but a few additions."""
+    """Times in nanoseconds of the monotonic clock. The cost per token is a few additions."""
 
     __slots__ = (
         "_closed",
@@ -44,7 +44,7 @@ class Progress:
     def __init__(self, request: int, counters: Counters, times: Histograms) -> None:
         self._counters, self._times = counters, times
         self.request = request
-        self.client_id = ""  # what the client calls it, in x-request-id
+        self.client_id = ""  # the client's id for it, from x-request-id
         self.arrival = time.monotonic_ns()
         self.first = self.last = 0
         self.waited: int | None = None  # in the queue
@@ -54,7 +54,7 @@ class Progress:
         counters.add(FrontCounter.REQUESTS)
 
     def on_tokens(self, count: int) -> None:
-        """So many tokens are about to be written."""
+        """This many tokens are about to be written."""
         now = time.monotonic_ns()
         if self.tokens:
             self._times.observe(RequestHistogram.ITL, (now - self.last) // count, count)
@@ -68,7 +68,7 @@ class Progress:
         self._counters.add(FrontCounter.GENERATED_TOKENS, count)
 
     def on_written(self, read_ns: int) -> None:
-        """What was read from the ring at `read_ns` is with the socket."""
+        """Tokens that were read off the ring at `read_ns` have been written to the socket."""
         took = time.monotonic_ns() - read_ns
         self.writes += 1
         self.front_ns += took
@@ -104,7 +104,7 @@ class Progress:
         self._close(FrontCounter.CANCELLED, f"cancelled: {why}")
 
     def _close(self, outcome: FrontCounter, reason: str, *, refused: bool = False) -> None:
-        """Once: of a request with several parts, one may have ended well before another fails."""
+        """Only the first call counts: of a request with several parts, one may have ended before another fails."""
         if self._closed:
             return
         self._closed = True
@@ -164,7 +164,7 @@ def _line(fields: dict[str, Any]) -> str:
 
 
 def _step_parts(stats: StatsReader, since_ns: int) -> dict[str, float]:
-    """Mean parts, in ms, of the steps that were sent since then: those that served a request that came then."""
+    """Mean parts, in ms, of the steps since then, which is when the request arrived."""
     steps = stats.steps(since_ns)
     if not len(steps):
         return {}

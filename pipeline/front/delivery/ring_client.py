@@ -1,4 +1,4 @@
-"""The front's ends of the rings of one generation, from the moment they are handed over until they close."""
+"""The front's ends of the rings of one generation, from attaching until they close."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _LATE = 16  # records that are made and sent in a row
 _BATCH = 1024  # records that are dispatched together; under load each write then holds several
 
 Late = Callable[[], bytes | None]
-"""Makes a record when there is room for it; None: it is not wanted any more."""
+"""Makes a record when there is room for it; None: it is not needed any more."""
 
 
-class Wires:
-    """Made inside a running loop. `on_deltas` and `on_reply` get every record, `run` returns when none can come.
+class RingClient:
+    """Made inside a running loop. `on_deltas` and `on_reply` get every record; `run` returns when no more can arrive.
 
-    What does not fit into the ring of requests at once waits in an outbox, and keeps its order there.
+    Records that do not fit into the ring of requests at once wait in an outbox, in order.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Wires:
         self._deltas = ipc.AsyncConsumer(deltas, label="front")
         self._outbox: deque[tuple[Late, bool]] = deque()
         self._flushing: asyncio.Task[None] | None = None
-        self.resuming = 0  # of what waits in the outbox: requests that were sent to others before
+        self.resuming = 0  # requests in the outbox that were sent in an earlier generation, too
         self._readers = [asyncio.create_task(read()) for read in (self._read_deltas, self._read_replies)]
 
     @property
@@ -48,14 +48,14 @@ class Wires:
         return int(self._requests.end.max_record)
 
     async def run(self) -> None:
-        """Until both rings are at their end, or closed here. Raises what is wrong with a record."""
+        """Until both rings have ended, or `close`. Raises what parsing a record raises."""
         await asyncio.wait(self._readers, return_when=asyncio.FIRST_EXCEPTION)
         for reader in self._readers:
             if reader.done() and not reader.cancelled():
                 reader.result()
 
     async def close(self) -> None:
-        """Dispatch what the rings still hold, and leave them."""
+        """Dispatch what the rings still hold, and detach from them."""
         tasks = [*self._readers, *([self._flushing] if self._flushing else [])]
         for task in tasks:
             task.cancel()
@@ -73,7 +73,7 @@ class Wires:
     # ---- requests -------------------------------------------------------------------------------------------
 
     def try_send(self, record: bytes) -> bool:
-        """False when there is no room now, or others wait for it. Raises PeerDied, RingClosed."""
+        """False when there is no room now, or other records wait for it. Raises PeerDied, RingClosed."""
         slot = None if self._outbox else self._requests.try_reserve(len(record))
         if slot is None:
             return False
@@ -82,7 +82,7 @@ class Wires:
         return True
 
     def send_later(self, late: Late, *, resumes: bool = False) -> None:
-        """As soon as there is room; not at all if these wires end before."""
+        """As soon as there is room; not at all if the rings close before."""
         self._outbox.append((late, resumes))
         self.resuming += resumes
         if self._flushing is None or self._flushing.done():
@@ -94,7 +94,7 @@ class Wires:
                 if not self._outbox:
                     break
                 if number % _LATE == 0:
-                    await asyncio.sleep(0)  # others get a turn
+                    await asyncio.sleep(0)  # let other tasks run
                 late, resumes = self._outbox[0]
                 record = late()
                 if record is not None:
@@ -117,7 +117,7 @@ class Wires:
                         records += end.read_many(_BATCH, 0)
                 finally:
                     self._on_deltas(records)
-                await asyncio.sleep(0)  # what was written goes out, and others get a turn
+                await asyncio.sleep(0)  # let the transports write, and other tasks run
 
     async def _read_replies(self) -> None:
         with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):

@@ -1,8 +1,8 @@
 """The tokens of one request on their way from the ring to its client.
 
-A reader that waits is a task, and waking it for every token would cost more than writing the token. So it may leave a
-function behind that writes what comes; the task itself is woken for the end, for a failure, and when the client does
-not keep up.
+A reader that waits is a task, and waking it for every token would cost more than writing the token. So it may provide
+a function that writes tokens as they arrive; the task itself is woken for the end, for a failure, and when the client
+does not keep up.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from pipeline.front.http.errors import ClientGone
 from pipeline.wire.request import Choice, Submit
 
 PassOn = Callable[[list[bytes]], bool]
-"""Writes records to the client at once, or answers False: the task has to see to them."""
+"""Writes records to the client at once, or returns False: the task has to handle them."""
 
 
 class TokenStream:
     """A buffer with one reader. Records are kept packed until their reader writes them out.
 
-    The request and the ids of all its tokens are kept until the end: with them it goes on elsewhere, should the
-    process that computes it fail.
+    The request and the ids of all its tokens are kept until the end, so that it can be resumed if a stage dies.
     """
 
     __slots__ = (
@@ -48,14 +47,14 @@ class TokenStream:
     )
 
     def __init__(self, submit: Submit, choice: Choice, limit: int) -> None:
-        self.submit, self.choice = submit, choice  # the prompt and what shares it; which of these this is
+        self.submit, self.choice = submit, choice  # the prompt with all its choices, and this stream's
         self.request = choice.request
         self.tokens = array("i")
         self.cached_tokens = 0  # of the prompt, at the first admission
-        self.taken_ns = 0  # when the oldest of the records that were taken last had come off the ring
+        self.taken_ns = 0  # when the oldest of the records that were taken last was read off the ring
         self.waited_ns: int | None = None  # in the queue
         self.accepted = False  # it is in the queue, or past it
-        self.strikes = 0  # how often preprocess failed over it
+        self.strikes = 0  # how often it made preprocess fail
         self.on_overrun: Callable[[], None] | None = None
         self._limit = limit
         self._pushed_ns = 0
@@ -69,21 +68,22 @@ class TokenStream:
 
     @property
     def live(self) -> bool:
-        """More tokens are wanted."""
+        """More tokens are expected."""
         return not self._over and self._failure is None
 
     def resumption(self) -> Choice:
-        """What asks for the tokens that are missing."""
+        """Asks for the tokens that are missing."""
         return Choice(self.request, self.choice.seed, self.tokens, self.cached_tokens)
 
     def note(self, token: int, last: int) -> None:
-        """A delta has come that brings this token; `push` follows."""
+        """A delta with this token has arrived; `push` follows."""
         self.tokens.append(token)
         if last:
             self._over = True
 
     def push(self, records: list[bytes], now_ns: int) -> None:
-        """Deltas that came off the ring together. Beyond the limit, the client does not read: it is cut off."""
+        """Deltas that were read off the ring together. Beyond the limit the client, which does not read, is
+        disconnected."""
         if not self._records:
             self._pushed_ns = now_ns
         self._records += records
@@ -99,7 +99,7 @@ class TokenStream:
         self.taken_ns = self._pushed_ns
         try:
             passed_on = self._pass_on(self._records)
-        except Exception as error:  # noqa: BLE001 - it is the reader's fault, and no other stream's
+        except Exception as error:  # noqa: BLE001 - it concerns this stream only
             self.fail(error)
             return True
         if passed_on:
@@ -112,13 +112,13 @@ class TokenStream:
             self._wake()
 
     def fail(self, failure: Exception) -> None:
-        """What was pushed before is still delivered; the first failure counts."""
+        """Records pushed before are still delivered; the first failure counts."""
         if self._failure is None:
             self._failure = failure
         self._wake()
 
     def stop(self) -> None:
-        """Nobody takes records any more."""
+        """The reader takes no more records."""
         self._over = True
 
     def disconnect(self, why: str) -> None:
@@ -126,9 +126,9 @@ class TokenStream:
         self.fail(ClientGone(why))
 
     async def take(self, pass_on: PassOn | None = None) -> list[bytes]:
-        """All records that are there, at least one. Raises ApiError, ClientGone.
+        """All records that have arrived, at least one. Raises ApiError, ClientGone.
 
-        While there are none, those that come are given to `pass_on`; returns with the first that it leaves.
+        While it waits, records that arrive are given to `pass_on`; it returns with the first ones not passed on.
         """
         while not self._records:
             if self._failure is not None:

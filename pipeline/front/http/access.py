@@ -1,4 +1,4 @@
-"""Who may do what: API keys, and what needs none."""
+"""Access: API keys, and the paths that need none."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from pipeline.front.http.errors import ApiError
 
 PROBES: Final = frozenset({"/health", "/ready"})
 
-_FIGURES: Final = frozenset({"/metrics", "/live", "/"})
-_PAGE: Final = "/page/"  # what the page at / consists of
+_METRICS: Final = frozenset({"/metrics", "/live", "/"})
+_PAGE: Final = "/page/"  # files of the page at /
 
 
 def is_open(path: str) -> bool:
-    """What is answered without a key: probes and figures, which tell nothing about anybody's requests. All else needs
-    one, what does not exist included."""
-    return path in PROBES or path in _FIGURES or path.startswith(_PAGE)
+    """Paths that need no key: probes and metrics, which show nothing of any request. All others need one, those that
+    don't exist included."""
+    return path in PROBES or path in _METRICS or path.startswith(_PAGE)
 
 
 _SCHEME = b"bearer "
 
 
 def is_operators(path: str) -> bool:
-    """What `pipeline.metrics_port` moves to a port of its own."""
-    return path in _FIGURES or path.startswith((_PAGE, "/debug/"))
+    """Paths that `pipeline.metrics_port` moves to a port of their own."""
+    return path in _METRICS or path.startswith((_PAGE, "/debug/"))
 
 
 class ApiKeys:
-    """The keys that are good at present. `replace` takes effect with the next request."""
+    """The keys that are valid now. `replace` takes effect with the next request."""
 
     __slots__ = ("_digests",)
 
@@ -41,7 +41,7 @@ class ApiKeys:
         return f"ApiKeys({len(self._digests)})"
 
     def replace(self, digests: Iterable[str]) -> None:
-        """`digests` as of `pipeline.api_keys.load_api_keys`; none: whoever can connect may do everything."""
+        """`digests` as `load_api_keys` returns them; none: no key is needed."""
         self._digests = tuple(bytes.fromhex(text) for text in digests)
 
     @property
@@ -53,14 +53,14 @@ class ApiKeys:
         if not self._digests:
             return
         if authorization is None:
-            raise _unauthorized("an API key is needed; send it as Authorization: Bearer <key>", b"")
+            raise _unauthorized("an API key is needed; send the header Authorization: Bearer <key>", b"")
         if authorization[: len(_SCHEME)].lower() != _SCHEME:
             raise _unauthorized("the Authorization header must be: Bearer <key>", b"")
         if not self._knows(authorization[len(_SCHEME) :].strip()):
-            raise _unauthorized("the API key is not one of this server's", b', error="invalid_token"')
+            raise _unauthorized("the API key is not valid", b', error="invalid_token"')
 
     def _knows(self, key: bytes) -> bool:
-        """Takes the same time whichever key fits, or none, and however much of one does."""
+        """Takes the same time whichever key matches, or none, and however much of one does."""
         offered, known = hashlib.sha256(key).digest(), 0
         for digest in self._digests:
             known |= hmac.compare_digest(offered, digest)

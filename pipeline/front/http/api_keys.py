@@ -1,7 +1,7 @@
-"""API keys: where they come from. Only their digests go further, and only to the front.
+"""API keys from the environment and from a file. Only their digests are passed on, and only to the front.
 
-A digest is enough to recognise a key, and useless to whoever reads a memory dump or ``/proc``: keys are random and
-long, so that a plain SHA-256 can't be turned around (they are no passwords, which people choose).
+A digest is enough to check a key, and useless to a reader of a memory dump or ``/proc``: keys are random and long, so
+that a plain SHA-256 can't be inverted (unlike passwords, which people choose).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ VARIABLES: Final = ("RINGSERVE_API_KEY", "RINGSERVE_API_KEYS")
 """Of the launcher's environment: one key, and several with commas between them."""
 
 MAX_KEYS: Final = 1024
-"""Every key is compared with every request's, whichever fits: the number bounds what that costs."""
+"""Every key is compared with every request's: the number bounds what that costs."""
 
 _LONGEST_FILE = 1 << 20
 _KEY = re.compile(r"[\x21-\x7e]{1,1024}\Z")
@@ -28,14 +28,14 @@ _ALLOWED = "1 to 1024 visible ASCII characters, none of them a space"
 
 
 class KeysError(Exception):
-    """API keys can't be used. The message tells where the mistake is, and holds no part of a key."""
+    """API keys can't be used. The message says where the mistake is, and holds no part of a key."""
 
 
 def load_api_keys(config: Configuration, environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     """Digests of all keys, from the environment and from `pipeline.api_keys_file`; none: no key is needed.
 
-    Raises KeysError. A source that is named and holds no key is an error, too: a server is not to stand open because
-    a variable was not filled in.
+    Raises KeysError. A source that is named and holds no key is an error, too: a server must not be open to all
+    because a variable is empty.
     """
     path = config.pipeline.api_keys_file
     keys = [*_from_environment(environment), *([] if path is None else _from_file(path))]
@@ -56,10 +56,10 @@ def without_keys(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def key_file_warning(path: Path | None) -> str | None:
-    """Keys that others on this machine can read. A warning only: secrets that containers are given are like that."""
+    """About a file that all users of this machine can read. A warning only: secrets of containers are like that."""
     if path is None or not (mode := _mode(path)) & stat.S_IROTH:
         return None
-    return f"{path} holds API keys and can be read by all users (mode {mode:04o}); if only you need it: chmod 600"
+    return f"{path} holds API keys and is readable by all users (mode {mode:04o}); if only you need it: chmod 600"
 
 
 def _from_environment(environment: Mapping[str, str]) -> Iterator[str]:
@@ -72,9 +72,9 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def _from_file(path: Path) -> list[str]:
-    """One key per line; what follows a # at the beginning of a line or after a space is a comment."""
+    """One key per line; text after a # at the beginning of a line or after a space is a comment."""
     if _mode(path) & stat.S_IWOTH:
-        raise KeysError(f"{path} can be written by all users, who could give themselves a key; run chmod 600 {path}")
+        raise KeysError(f"{path} is writable by all users, who could add a key of their own; run chmod 600 {path}")
     lines = (re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip() for line in _read(path).splitlines())
     return _checked(list(lines), str(path), numbered=True)
 
@@ -84,10 +84,10 @@ def _checked(entries: Iterable[str], source: str, *, numbered: bool = False) -> 
     for number, entry in enumerate(entries, 1):
         if entry and not _KEY.match(entry):
             place = f"{source}:{number}" if numbered else source
-            raise KeysError(f"{place}: an API key has characters that no key can have; allowed are {_ALLOWED}")
+            raise KeysError(f"{place}: an API key has characters that are not allowed; a key is {_ALLOWED}")
     keys = [entry for entry in entries if entry]
     if not keys:
-        raise KeysError(f"{source} holds no API key; fill it in, or remove it to serve without keys")
+        raise KeysError(f"{source} holds no API key; add one, or remove it to serve without keys")
     return keys
 
 
@@ -96,9 +96,9 @@ def _read(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(_LONGEST_FILE + 1)
     except OSError as error:
-        raise KeysError(f"{path} can't be read: {error.strerror}; it is to hold API keys, one per line") from None
+        raise KeysError(f"{path} can't be read: {error.strerror}; expected API keys, one per line") from None
     if len(content) > _LONGEST_FILE:
-        raise KeysError(f"{path} is longer than {_LONGEST_FILE} bytes; it is to hold API keys, one per line")
+        raise KeysError(f"{path} is larger than {_LONGEST_FILE} bytes; expected API keys, one per line")
     return content.decode("utf-8", "replace")
 
 

@@ -1,4 +1,4 @@
-"""What all bodies together may take while they arrive: each is bounded, but a thousand connections may send one."""
+"""Limits the memory of all bodies that are being received: each is bounded, but there may be a thousand."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class BodyMemory:
         """Raises ApiError 503 when there is no room for so many bytes more."""
         settings = self._settings
         if self._used + size > settings.body_memory_bytes:
-            text = "too many large requests arrive at once; try again later"
+            text = "too many large requests at once; try again later"
             raise retry_later(503, text, OVERLOADED, settings.retry_after_s)
         self._used += size
 
     def give(self, size: int) -> None:
-        """The body is complete, or will not be."""
+        """The body is complete, or never will be."""
         self._used -= size

@@ -1,8 +1,7 @@
 """One client connection: its requests are answered one after the other, whatever the client does.
 
-A public server must bear headers or a body that never end, a client that never reads, and one that sends nonsense.
-It must not lose an answer because the connection is closed on data that nobody read, and must notice when nobody is
-there any more.
+A public server must withstand headers or a body that never end, clients that never read, and those that send garbage.
+It must not lose an answer because the connection is closed with unread data, and must notice when the client is gone.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from pipeline.front.http.writing_side import WritingSide
 from pipeline.front.settings import FrontSettings
 
 _MAX_WATCHING = 64  # connections to the port of /metrics beyond all others
-_MAX_REFUSED = 256  # connections beyond the limit that are told so; others are closed at once
+_MAX_REFUSED = 256  # connections beyond the limit that get a 503; others are closed at once
 _MAX_PIPELINED = 16  # requests that wait behind one that is being answered before reading pauses
-_MOST_PIPELINED = 256  # requests that what was read till then may hold; tiny ones would be thousands
-_MOST_HELD = 1 << 16  # bytes of a body that nobody has taken before reading pauses
+_MOST_PIPELINED = 256  # requests in what was read until then; tiny ones could be thousands
+_MOST_HELD = 1 << 16  # bytes of a body that the handler has not taken before reading pauses
 
 
 class TooManyRequestsError(Exception):
-    """A client sends more requests than anybody would without waiting for answers."""
+    """A client pipelines more requests than any real client does."""
 
 
 @dataclass(slots=True)
@@ -48,7 +47,7 @@ class Serving:
 
 
 class Connection(WritingSide):
-    """A `Line` for its exchanges, and the sink of its parser."""
+    """The `Line` of its exchanges, and the sink of its parser."""
 
     def __init__(self, serving: Serving) -> None:
         super().__init__(serving.settings)
@@ -56,10 +55,10 @@ class Connection(WritingSide):
         self._parser: RequestParser | None = RequestParser(self, self.settings)
         self._read_paused = False
         self._slow: asyncio.TimerHandle | None = None  # runs while a request is incomplete, or none is there
-        self._ended = False  # the client has said that it sends nothing more
+        self._ended = False  # the client has shut down its sending side
         self._half_closed: HalfClosed | None = None  # and waits for answers
         self._receiving = self._in_headers = False
-        self._fault: ApiError | None = None  # what ends the connection once all before it is answered
+        self._fault: ApiError | None = None  # closes the connection once all requests before it are answered
         self._queue: deque[Exchange] = deque()  # behind the active one
         self._active: Exchange | None = None  # that the application works on
         self._newest: Exchange | None = None  # whose body may still come in
@@ -79,7 +78,7 @@ class Connection(WritingSide):
             self._refuse(retry_later(503, "too many connections", UNAVAILABLE, self.settings.retry_after_s))
 
     def _most_connections(self) -> int:
-        """Whoever watches a server that is overrun still gets in at the port that is for that."""
+        """Monitoring can still connect to the port for /metrics when the server is overloaded."""
         watching = self.port == self.settings.metrics_port
         return self.settings.max_connections + (_MAX_WATCHING if watching else 0)
 
@@ -100,7 +99,7 @@ class Connection(WritingSide):
         self._limit_request(None)
         self._stop_probing()
         self._queue.clear()
-        self._say_goodbye(client_ended=self._ended)
+        self._begin_close(client_ended=self._ended)
         self._pace_reading()
 
     def shutdown(self) -> None:
@@ -184,7 +183,7 @@ class Connection(WritingSide):
         if self._active is None:  # it was answered before it was complete
             self._rest()
 
-    # ---- clients that send too slowly, too much, or nonsense ------------------------------------------------
+    # ---- clients that send too slowly, too much, or garbage -------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         if self._leaving and not self.write_paused:
@@ -200,7 +199,7 @@ class Connection(WritingSide):
         self._pace_reading()
 
     def _pace_reading(self) -> None:
-        """Pause while more is there than is needed; else read on, if only to see that the client goes away."""
+        """Pause while more has arrived than is needed; else read on, if only to notice a disconnect."""
         pause = self._fault is None and not self._leaving and self._holds_enough
         if self._ended or pause == self._read_paused or self.transport.is_closing():
             return
@@ -239,7 +238,7 @@ class Connection(WritingSide):
         self._limit_request(None)
         incomplete = self._incomplete
         if incomplete is not None:
-            incomplete.break_off()  # whoever waits for the rest of its body gets to know
+            incomplete.break_off()  # wakes a handler that waits for the rest of its body
             if self._queue and self._queue[-1] is incomplete:
                 self._queue.pop()
         self._conclude()
@@ -260,20 +259,20 @@ class Connection(WritingSide):
         return active.started or active.body.complete
 
     def _conclude(self) -> None:
-        """Say what is wrong, once it can't end up inside another answer, and leave."""
+        """Send the error, once it can't end up inside another answer, and close."""
         if self._fault is None or self._leaving or self._answering:
             return
         if self._incomplete is None or not self._incomplete.started:
             self.transport.write(plain_response(self._fault))
         self._leave()
 
-    # ---- clients that send no more ----------------------------------------------------------------------------
+    # ---- clients that have shut down their sending side -------------------------------------------------------
 
     def eof_received(self) -> bool:
         """Whether the connection stays open, for the answers that are due."""
         self._ended = True
         if self._receiving:
-            self._refuse(ApiError(400, "the request is incomplete: the client said that it sends nothing more"))
+            self._refuse(ApiError(400, "the request is incomplete: the client closed its sending side"))
         if self._leaving or self._active is None:
             return False
         if self._fault is None:  # else that is the last answer

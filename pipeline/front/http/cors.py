@@ -18,8 +18,8 @@ _MAX_AGE_S = b"600"
 
 
 class Cors:
-    """Origins are such as ``https://example.org``, or ``*`` for all; a reload may change them. Credentials are API
-    keys, never cookies."""
+    """Origins such as ``https://example.org``, or ``*`` for all; a reload may change them. Credentials are API keys,
+    never cookies."""
 
     def __init__(self, settings: FrontSettings) -> None:
         self._settings = settings
@@ -35,7 +35,7 @@ class Cors:
         return origin.lower().decode("latin-1") in map(str.lower, self._settings.cors_origins)
 
     def headers(self, exchange: Exchange) -> list[Header]:
-        """What every answer to the request carries, errors included."""
+        """Headers of every answer to the request, errors included."""
         origin = exchange.headers.get(b"origin")
         if self._all:
             return [] if origin is None else [(b"access-control-allow-origin", b"*"), _EXPOSED]
@@ -49,12 +49,12 @@ class Cors:
         return asks and b"origin" in exchange.headers
 
     async def preflight(self, exchange: Exchange) -> None:
-        """What a browser asks before it sends a request; it sends no key with it."""
+        """Answers the request that a browser sends, without a key, before the actual one."""
         if not self._all and not self._knows(exchange.headers[b"origin"]):
-            raise ApiError(403, "this origin is not among pipeline.cors_origins", kind="permission_error")
+            raise ApiError(403, "this origin is not in pipeline.cors_origins", kind="permission_error")
         wanted = exchange.headers.get(b"access-control-request-headers", b"").strip() or _USUAL
         if not _NAMES.match(wanted):
-            raise ApiError(400, "access-control-request-headers must be names of headers with commas between them")
+            raise ApiError(400, "access-control-request-headers must be header names, separated by commas")
         allowed = [
             (b"access-control-allow-methods", b"GET, HEAD, POST"),
             (b"access-control-allow-headers", wanted),

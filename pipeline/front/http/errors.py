@@ -1,4 +1,4 @@
-"""What goes wrong with a request, as the client is told."""
+"""Errors as clients see them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class ApiError(Exception):
-    """An answer other than success. `kind` is the error's type in JSON, `parameter` what was wrong.
+    """An answer other than success. `kind` is the error's type in JSON, `parameter` the parameter that is wrong.
 
-    `code` is one of OpenAI's words for what clients react to, such as "model_not_found".
+    `code` is one of OpenAI's codes that clients react to, such as "model_not_found".
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class ApiError(Exception):
         return orjson.dumps({"error": error})
 
 
-class ClientGone(Exception):  # noqa: N818 - nobody is there to be told
-    """The client closed the connection, or was cut off because it did not read."""
+class ClientGone(Exception):  # noqa: N818 - no error: there is no client to answer
+    """The client closed the connection, or was disconnected because it did not read."""
 
 
 def retry_later(status: int, message: str, kind: str, seconds: int) -> ApiError:

@@ -24,7 +24,7 @@ _LONGEST_ID = 128
 
 
 class Exchange:
-    """`body` and `response` are what the connection has to know of it; handlers have the methods."""
+    """`body` and `response` are for the connection; handlers use the methods."""
 
     def __init__(
         self,
@@ -43,22 +43,22 @@ class Exchange:
         self.client_id = _client_id(self.headers.get(REQUEST_ID, b""))
         self.request_id = self.client_id or secrets.token_hex(8).encode()  # of the answer, whatever it is
         self._invites = head.modern and self.headers.get(b"expect", b"").lower() == b"100-continue"
-        self._unread = False  # the body was given up half-way
+        self._unread = False  # a part of the body was not read
         self.body_bytes = 0
         self._settings, self._bodies = settings, bodies
 
     @property
     def started(self) -> bool:
-        """The status line is out: an error can't be told with a status any more."""
+        """The status line has been sent: an error can't have a status of its own any more."""
         return self.response.started
 
     @property
     def over(self) -> bool:
-        """Everything is said, or nobody is there to listen."""
+        """The answer is complete, or the client is gone."""
         return self.response.complete or self.response.gone
 
     def break_off(self) -> None:
-        """The client is gone, or will be as soon as it knows why."""
+        """The client is gone, or will be disconnected after an error."""
         self.response.gone = True
         self.body.break_off()
 
@@ -67,7 +67,8 @@ class Exchange:
     async def read_body(self) -> bytes:
         """All of it. Raises ApiError 413, 415, 503; ClientGone."""
         if self.headers.get(b"content-encoding", b"identity") != b"identity":
-            raise ApiError(415, "the body must not be compressed", parameter="content-encoding")
+            message = "compressed bodies are not supported; send the body without content-encoding"
+            raise ApiError(415, message, parameter="content-encoding")
         self._unread = True
         self._require_size(self._announced())
         parts: list[bytes] = []
@@ -100,7 +101,7 @@ class Exchange:
 
     def _require_size(self, size: int) -> None:
         if size > self._settings.body_limit_bytes:
-            raise ApiError(413, f"the body is longer than {self._settings.body_limit_bytes} bytes")
+            raise ApiError(413, f"the body is larger than {self._settings.body_limit_bytes} bytes")
 
     # ---- the answer -----------------------------------------------------------------------------------------
 
@@ -111,18 +112,18 @@ class Exchange:
         await self.response.start(status, every)
 
     async def write(self, body: bytes) -> None:
-        """A part of an answer whose length was not told; waits while the client does not keep up."""
+        """A part of an answer whose length was not announced; waits while the client does not keep up."""
         await self.response.write(body)
 
     @property
     def keeps_up(self) -> bool:
-        """The client is there, reads what is written, and knows chunks."""
+        """The client is connected, reads what is written, and supports chunks."""
         connection = self.connection
         return self.modern and not connection.write_paused and not connection.transport.is_closing()
 
     def write_soon(self, body: bytes, outbox: Outbox) -> None:
-        """As `write`, for every token, where the client `keeps_up`: HTTP's chunk goes to the transport itself. Nobody
-        else writes there while an answer lasts."""
+        """As `write`, for every token, where the client `keeps_up`: HTTP's chunk goes to the transport directly.
+        Nothing else writes there before the answer ends."""
         outbox.put(self.connection.transport, b"%x\r\n%b\r\n" % (len(body), body))
 
     async def end(self, body: bytes = b"") -> None:
@@ -135,7 +136,7 @@ class Exchange:
         await self.end(body)
 
     async def refuse(self, error: ApiError) -> None:
-        """An error with its status. The connection ends with one that leaves the body unread."""
+        """An error with its status. The connection is closed if a part of the body is unread."""
         if self._unread:
             self.response.keep_alive = False
         await self.respond(error.status, error.body(), headers=error.headers)
@@ -146,6 +147,6 @@ async def answer_json(exchange: Exchange, value: Any) -> None:
 
 
 def _client_id(header: bytes) -> bytes:
-    """What a client calls its request, empty if it is not fit for an answer's header and a line of the log."""
+    """The client's id for its request, empty if it does not fit into a header and a log line."""
     printable = all(0x21 <= byte <= 0x7E for byte in header)
     return header if printable and len(header) <= _LONGEST_ID else b""

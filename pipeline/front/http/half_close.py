@@ -1,8 +1,8 @@
-"""Clients that have said they send nothing more: which of them still wait for an answer, and which are gone.
+"""Clients that have shut down their sending side: which of them still wait for an answer, and which are gone.
 
-Both look alike until something is sent to them, which one that is gone answers with a reset. The event loop does not
-read behind an end of data, and would notice that at its next write only; the kernel reports it to whoever watches a
-socket for nothing at all.
+Both look alike until something is sent to them, to which the host of one that is gone answers with a reset. The event
+loop does not read after an end of data, and would notice a reset only at its next write; epoll reports it even for a
+socket that is registered for no event.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Resets:
         self._loop.add_reader(self._epoll.fileno(), self._notify)
 
     def watch(self, descriptor: int, on_reset: Callable[[], None]) -> None:
-        """`forget` it before it is closed, in either direction."""
+        """`forget` the descriptor before it is closed."""
         self._watched[descriptor] = on_reset
-        self._epoll.register(descriptor, 0)  # EPOLLHUP and EPOLLERR come unasked
+        self._epoll.register(descriptor, 0)  # EPOLLHUP and EPOLLERR are always reported
 
     def forget(self, descriptor: int) -> None:
         """Harmless for one that is not watched."""
@@ -45,8 +45,8 @@ class Resets:
 
 
 class HalfClosed:
-    """One such client, until `stop`: it is sent something by `probe` at once and then every second. `on_reset` is
-    called when it is gone."""
+    """One such client, until `stop`: `probe` sends it something at once and then every second. `on_reset` is called
+    when it is gone."""
 
     def __init__(
         self, transport: asyncio.Transport, resets: Resets, probe: Callable[[], None], on_reset: Callable[[], None]

@@ -1,4 +1,4 @@
-"""What a request sees of the connection that it came by."""
+"""The part of a connection that a request sees."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Protocol
 
 
 class Line(Protocol):
-    """`on_lost` holds what is to be called once when the connection is gone, with why it is; `lost` tells that it is
-    for ever after. `write_paused`: the client does not keep up."""
+    """`on_lost` holds functions that are called once, with the reason, when the connection is lost; from then on
+    `lost` is true. `write_paused`: the client does not keep up."""
 
     transport: asyncio.Transport
     write_paused: bool
     lost: bool
     on_lost: set[Callable[[str], None]]
-    client: str  # its address, empty if it has gone already
+    client: str  # its address, empty if it has disconnected already
     port: int  # that it connected to
 
     def abort(self) -> None:
@@ -27,7 +27,7 @@ class Line(Protocol):
         ...
 
     def taken(self) -> None:
-        """What had come of the body is with the handler: there is room for more."""
+        """The handler has taken what had arrived of the body: there is room for more."""
         ...
 
     def answered(self) -> None:

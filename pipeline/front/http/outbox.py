@@ -10,10 +10,10 @@ from pipeline.stats import Histograms, RequestHistogram
 
 
 class Outbox:
-    """Chunks that wait until all that came with them are ready, too.
+    """Chunks that wait until all that were read off the ring with them are ready, too.
 
-    A system call in between leaves nothing of Python's code in the caches for the next token: writing each token as
-    soon as it was ready took twice the time.
+    A system call in between evicts Python's code from the CPU caches: writing each token as soon as it was ready took
+    twice the time.
     """
 
     def __init__(self, times: Histograms, spans: Spans) -> None:
@@ -25,7 +25,7 @@ class Outbox:
         self._chunks.append((transport, chunk))
 
     def flush(self, since_ns: int) -> None:
-        """Write all. `since_ns`: when they came off the ring."""
+        """Write all. `since_ns`: when they were read off the ring."""
         chunks, self._chunks = self._chunks, []
         for transport, chunk in chunks:
             transport.write(chunk)

@@ -38,7 +38,7 @@ class RequestBody:
         return not self._parts and not self.complete and not self._gone
 
     async def take(self) -> bytes:
-        """What has come; waits for it unless the body is complete. Raises ClientGone."""
+        """Bytes that have arrived; waits for some unless the body is complete. Raises ClientGone."""
         while self.awaited:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter

@@ -1,8 +1,8 @@
-"""Bytes that a client sends → requests. Whatever could be read in two ways is no request here.
+"""Bytes that a client sends → requests. Anything ambiguous is refused.
 
-A proxy in front that finds another end of a body than we do lets its clients put requests into each other's
-connections. So a body ends where exactly one header of one spelling says so, and an Upgrade is ignored (RFC 9110,
-7.8): the parser in C would take the body behind it for the new protocol's.
+If a proxy in front of this server finds another end of a body than we do, its clients can smuggle requests into each
+other's connections. So exactly one header of one spelling determines where a body ends, and an Upgrade is ignored
+(RFC 9110, 7.8): the parser in C would take the body after it for the new protocol's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX_HEADERS = 256  # of a request, trailers included
 _LENGTH, _CODING = b"content-length", b"transfer-encoding"
 _ONCE: Final = frozenset({_LENGTH, _CODING})
 _NO_TRAILERS: Final = frozenset({*_ONCE, b"connection", b"upgrade"})  # the parser would act on some of them
-_LENGTH_DIGITS = 18  # what a signed number of 64 bits can hold, whatever somebody behind us or before us counts with
+_LENGTH_DIGITS = 18  # fits into a signed 64-bit number, which other servers and proxies may use
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Head:
 
 
 class RequestSink(Protocol):
-    """Who learns what was read: `on_begin` at a request's first byte, then `on_head`, any number of `on_body`,
-    `on_end`. What these raise comes out of `RequestParser.feed`."""
+    """Gets what was parsed: `on_begin` at a request's first byte, then `on_head`, any number of `on_body`, `on_end`.
+    `RequestParser.feed` raises what these raise."""
 
     def on_begin(self) -> None: ...
 
@@ -50,7 +50,7 @@ class RequestSink(Protocol):
 
 
 class RequestParser:
-    """Behind a request that asks for the connection to be closed nothing is looked at."""
+    """Ignores everything after a request that asks for the connection to be closed."""
 
     def __init__(self, sink: RequestSink, settings: FrontSettings) -> None:
         self._sink, self._settings = sink, settings
@@ -65,7 +65,7 @@ class RequestParser:
         self._keep_alive = True
 
     def feed(self, data: bytes) -> None:
-        """Raises ApiError for what is no request; nothing may be fed after that."""
+        """Raises ApiError for bytes that are not a valid request; nothing may be fed after that."""
         self._unused_bytes += len(data)
         rest: bytes | memoryview = data
         while len(rest) and not self._last:
@@ -84,11 +84,11 @@ class RequestParser:
                 raise error.__context__ or error from None
         except httptools.HttpParserError as error:
             if not self._last:
-                raise ApiError(400, f"this is not a valid HTTP request: {error}") from None
+                raise ApiError(400, f"not a valid HTTP request: {error}") from None
         return b""
 
     def _ignore_upgrade(self, rest: memoryview) -> memoryview:
-        """A fresh parser, which knows of the request nothing but where its body ends."""
+        """A new parser, which knows of the request only where its body ends."""
         self._parser = httptools.HttpRequestParser(self)
         if self._framing:
             self._muted = True
@@ -104,7 +104,7 @@ class RequestParser:
         if self._muted:
             return
         if self._last:
-            raise ApiError(400, "nothing may follow here")  # it goes no further than `_parse`
+            raise ApiError(400, "nothing may follow here")  # `_parse` catches it
         self._header_bytes = self._header_count = 0
         self._url, self._headers = b"", {}
         self._sink.on_begin()
@@ -122,9 +122,9 @@ class RequestParser:
         name = name.lower()
         if self._in_body:
             if name in _NO_TRAILERS:
-                raise ApiError(400, f"{name.decode()} must not be a trailer")
+                raise ApiError(400, f"the header {name.decode()} must not be in the trailers")
         elif name in _ONCE and name in self._headers:
-            raise ApiError(400, f"{name.decode()} must not be there twice")
+            raise ApiError(400, f"the header {name.decode()} must not be repeated")
         else:
             self._headers[name] = value.strip(b" " if name == _CODING else b" \t")  # as the parser in C does
 
@@ -154,19 +154,19 @@ class RequestParser:
         if self._header_bytes > self._settings.header_limit_bytes:
             raise self._too_long()
         if self._header_count > _MAX_HEADERS:
-            raise ApiError(431, f"there are more than {_MAX_HEADERS} headers")
+            raise ApiError(431, f"the request has more than {_MAX_HEADERS} headers")
 
     def _too_long(self) -> ApiError:
         limit = self._settings.header_limit_bytes
-        return ApiError(431, f"the request line and the headers are longer than {limit} bytes")
+        return ApiError(431, f"the request line and the headers are larger than {limit} bytes")
 
     def _head(self) -> Head:
         parser, headers = self._parser, self._headers
         version, method = parser.get_http_version(), parser.get_method()
         if version not in ("1.1", "1.0"):
-            raise ApiError(400, f"HTTP/{version} is not served here, use HTTP/1.1")
+            raise ApiError(400, f"HTTP/{version} is not supported; use HTTP/1.1")
         if method == b"CONNECT":
-            raise ApiError(400, "CONNECT is for proxies, which this server is not")
+            raise ApiError(400, "CONNECT is for proxies; this server is none")
         modern = version == "1.1"
         self._framing = _framing(headers, modern)
         path, query = _split(self._url)
@@ -174,11 +174,11 @@ class RequestParser:
 
 
 def _framing(headers: Mapping[bytes, bytes], modern: bool) -> bytes:
-    """The one header that says where the body ends; empty if there is none. Raises ApiError 400."""
+    """The one header that determines where the body ends; empty if there is none. Raises ApiError 400."""
     length, coding = headers.get(_LENGTH), headers.get(_CODING)
     if coding is not None:
         if coding.lower() != b"chunked" or length is not None or not modern:
-            raise ApiError(400, "transfer-encoding must be chunked, in HTTP/1.1 and without content-length")
+            raise ApiError(400, "transfer-encoding must be chunked, with HTTP/1.1 and without content-length")
         return b"%b: chunked" % _CODING
     if length is None:
         return b""
@@ -194,5 +194,5 @@ def _split(target: bytes) -> tuple[str, bytes]:
         parsed = httptools.parse_url(target)
         path = (parsed.path or b"/").decode("ascii")
     except (httptools.HttpParserError, UnicodeDecodeError):
-        raise ApiError(400, "the target of the request is neither a path nor a URL") from None
+        raise ApiError(400, "the request target is neither a path nor a URL") from None
     return unquote(path) if "%" in path else path, parsed.query or b""

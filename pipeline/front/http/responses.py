@@ -1,4 +1,4 @@
-"""Answers in HTTP's form."""
+"""HTTP responses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UNFIT: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # in the value of a he
 
 
 def plain_response(error: ApiError) -> bytes:
-    """All of it, for what is no request; the connection is closed behind it."""
+    """A whole response to bytes that are not a valid request; the connection is closed after it."""
     body = error.body()
     headers = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *error.headers)
     lines = b"".join(b"%b: %b\r\n" % header for header in headers)
@@ -43,8 +43,8 @@ class Clock:
 
 
 class Response:
-    """The answer to one request, written as it is made. `started`: its status line is out; `gone`: nobody wants the
-    rest. `keep_alive` may be taken away until the answer is complete."""
+    """The answer to one request, written as it is made. `started`: its status line has been sent; `gone`: the client
+    will not read the rest. `keep_alive` may be set to false until the answer is complete."""
 
     __slots__ = ("_bodiless", "_chunked", "_clock", "_left", "_line", "_modern", "complete", "gone", "keep_alive",
                  "started")  # fmt: skip
@@ -57,15 +57,15 @@ class Response:
         self._left: int | None = None  # bytes that were announced and not written
 
     async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """A body whose `content-length` is not among the headers goes in chunks, or ends with the connection where
-        the client knows no chunks."""
+        """A body whose `content-length` is not among the headers is sent in chunks, or ends with the connection where
+        the client does not support chunks."""
         if not await self._ready():
             return
         self.started = True
         lines = [_STATUS[status], self._clock.date()]
         for name, value in headers:
             if _UNFIT.search(value):
-                raise ValueError(f"the header {name!r} of an answer can't be {value!r}")
+                raise ValueError(f"invalid value of response header {name!r}: {value!r}")
             if name == b"content-length":
                 self._left = int(value)
             lines.append(b"%b: %b\r\n" % (name, value))
@@ -87,7 +87,7 @@ class Response:
             return
         self._put(body, b"0\r\n\r\n")
         if self._left and not self._bodiless:
-            raise ValueError(f"{self._left} bytes of an answer are missing")
+            raise ValueError(f"{self._left} bytes of a response are missing")
         self.complete = True
         self._line.answered()
 

@@ -25,7 +25,7 @@ def throttled(log: logging.Logger) -> Iterator[None]:
 
 
 class Throttle(logging.Filter):
-    """Lets so many marked lines per second through, and then says once how many there were beyond them."""
+    """Passes so many marked lines per second, and logs the number of the others once."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, log: logging.Logger, lines_per_s: int = _LINES_PER_S) -> None:
         super().__init__()

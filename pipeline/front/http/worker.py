@@ -1,4 +1,4 @@
-"""Threads for what takes longer than somebody else's token may wait."""
+"""Threads for work that would delay other clients' tokens too long."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pipeline.runtime import background
 T = TypeVar("T")
 
 MOST_BYTES = 64 << 20
-"""Of bodies that wait. What is parsed takes several times as much."""
+"""Of bodies that wait. A parsed body takes several times as much."""
 
 
 class Worker:
-    """One thread: several would take turns with the event loop, and keep it waiting several times as long."""
+    """One thread: several would compete with the event loop for the GIL, and delay it several times as long."""
 
     def __init__(self, name: str, begin: Callable[[], None] | None = None) -> None:
-        """`begin` is called by the thread first."""
+        """The thread calls `begin` first."""
         self._executor = ThreadPoolExecutor(1, background.PREFIX + name, begin)
         self._bytes = 0  # of the bodies that wait, and of the one that is worked on
 
@@ -29,7 +29,7 @@ class Worker:
         """What `work` returns or raises. Raises ApiError 429 when too many wait, ClientGone."""
         size = exchange.body_bytes
         if self._bytes and self._bytes + size > MOST_BYTES:
-            raise retry_later(429, "too many large requests wait; try again later", OVERLOADED, 1)
+            raise retry_later(429, "too many large requests at once; try again later", OVERLOADED, 1)
         self._bytes += size
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, _wanted, exchange, work)
@@ -37,18 +37,18 @@ class Worker:
             self._bytes -= size
 
     def close(self) -> None:
-        """Nobody waits any more."""
+        """Cancels work that waits, and waits for none."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _wanted(exchange: Exchange, work: Callable[[], T]) -> T:
-    """Nothing is done for clients that went away while they waited."""
-    _require_there(exchange)
+    """Skips the work of clients that disconnected while they waited."""
+    _require_connected(exchange)
     done = work()
-    _require_there(exchange)
+    _require_connected(exchange)
     return done
 
 
-def _require_there(exchange: Exchange) -> None:
+def _require_connected(exchange: Exchange) -> None:
     if exchange.connection.lost:
         raise ClientGone("the client closed the connection")

@@ -1,4 +1,4 @@
-"""What a connection does towards its client: clients that do not read, and ends that take no answer with them."""
+"""The writing side of a connection: clients that do not read, and closing without losing the last answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LINGER_S = 2.0  # for a client that sends nothing more to read its last answer 
 
 
 class WritingSide(asyncio.Protocol):
-    """The half of a `Line` that has nothing to do with requests. Made inside a running loop."""
+    """The part of a `Line` that does not depend on requests. Made inside a running loop."""
 
     transport: asyncio.Transport
 
@@ -23,7 +23,7 @@ class WritingSide(asyncio.Protocol):
         self.lost = self.write_paused = False
         self._writable = asyncio.Event()
         self._stalled: asyncio.TimerHandle | None = None  # runs while the client does not read
-        self._leaving = False  # everything is said; what still comes is not looked at
+        self._leaving = False  # the last answer has been written; data that still arrives is ignored
         self._leave_by = 0.0  # on the loop's clock
 
     def abort(self) -> None:
@@ -69,10 +69,10 @@ class WritingSide(asyncio.Protocol):
         self._why_lost = why or self._why_lost
         self.abort()
 
-    # ---- leaving: closing on data that was not read would take the last answer with it ------------------------
+    # ---- lingering close: closing with unread data would reset the connection, and lose the last answer ---------
 
-    def _say_goodbye(self, *, client_ended: bool) -> None:
-        """Say that nothing more follows, and wait a little for the client to go first, if it has not."""
+    def _begin_close(self, *, client_ended: bool) -> None:
+        """Shut down the sending side, and wait a little for the client to close first, if it has not."""
         self._leaving = True
         if client_ended:
             self.transport.close()
@@ -83,11 +83,11 @@ class WritingSide(asyncio.Protocol):
             self._linger()
 
     def _linger(self) -> None:
-        """Once more as long as it takes; but not for ever, for a client that never ends."""
+        """Wait once more; but not for ever, for a client that never stops sending."""
         self._abort_in(min(_LINGER_S, max(self._leave_by - self._loop.time(), 0)))
 
     def _linger_on(self) -> bool:
-        """What is not even with the kernel yet would be lost."""
+        """Bytes that the kernel has not taken yet would be lost."""
         unsent = self._leaving and self.transport.get_write_buffer_size() > 0
         if unsent and self._loop.time() < self._leave_by:
             self._linger()

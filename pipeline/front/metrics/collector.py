@@ -1,4 +1,4 @@
-"""All metrics of a server, read from the statistics page when Prometheus asks."""
+"""All metrics of a server, read from the statistics page at each scrape."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 
 
 class StatsCollector(Collector):
-    """Nothing is kept between two scrapes. `ends` are those of the front, which has no steps to copy them after."""
+    """Keeps nothing between two scrapes. `ends` are the front's, which are copied here: it has no steps."""
 
     def __init__(self, stats: StatsReader, settings: FrontSettings, ends: RingEnds | None = None) -> None:
         self._stats, self._settings, self._ends = stats, settings, ends
@@ -51,7 +51,8 @@ class StatsCollector(Collector):
     def _server(self) -> Iterator[Metric]:
         settings = self._settings
         labels = (version("ringserve"), settings.model_name, settings.runner)
-        yield gauges("info", "Always 1; its labels say what is served", ("version", "model", "runner"), [(labels, 1)])
-        yield gauge("ready", "1 while requests are taken", int(self._stats.ready))
-        yield gauge("max_rows", "Rows of the batch there are", settings.max_rows)
-        yield gauge("max_model_len", "Tokens that a request may have, prompt and answer", settings.max_length)
+        meaning = "Always 1; its labels are the server's version, model and engine"
+        yield gauges("info", meaning, ("version", "model", "runner"), [(labels, 1)])
+        yield gauge("ready", "1 while requests are accepted, else 0", int(self._stats.ready))
+        yield gauge("max_rows", "Rows of the batch: sequences that can run at the same time", settings.max_rows)
+        yield gauge("max_model_len", "Most tokens of a sequence, prompt and answer together", settings.max_length)

@@ -1,4 +1,4 @@
-"""Short forms for making metric families."""
+"""Short functions that make metric families."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages as processes."""
+"""CPU time, memory and threads of the stage processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.stats import StatsReader
 class Process:
     cpu_s: float
     resident_bytes: int
-    started_s: float  # since the machine was started
+    started_s: float  # since boot
     threads: int
 
 
@@ -32,13 +32,13 @@ def process_metrics(stats: StatsReader) -> Iterator[Metric]:
     yield counters("process_cpu_seconds", "CPU time of the stage", label, each(lambda process: process.cpu_s))
     yield gauges(
         "process_resident_memory_bytes",
-        "Resident memory of the stage, what it shares included",
+        "Resident memory of the stage, shared memory included",
         label,
         each(lambda process: process.resident_bytes),
     )
     yield gauges(
         "process_start_time_seconds",
-        "When the stage was started, in seconds since the epoch",
+        "Start time of the stage, in seconds since the Unix epoch",
         label,
         each(lambda process: boot_s + process.started_s),
     )

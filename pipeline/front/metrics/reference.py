@@ -1,6 +1,6 @@
 """The tables of docs/metrics.md: ``python -m pipeline.front.metrics.reference docs/metrics.md``.
 
-They are made from what a server exposes, so that they are true.
+They are generated from what a server exposes.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def tables() -> dict[str, str]:
     """Markdown by the name of the part of the page."""
     families = exposed()
     parts = {section: _table(families[section]) for section in _SECTIONS}
-    ladders = [line for section in _SECTIONS for family in families[section] for line in _ladder(family)]
-    return parts | {"ladders": "\n".join(["| histogram | upper edges of the buckets |", "|---|---|", *ladders, ""])}
+    buckets = [line for section in _SECTIONS for family in families[section] for line in _buckets(family)]
+    return parts | {"buckets": "\n".join(["| histogram | upper edges of the buckets |", "|---|---|", *buckets, ""])}
 
 
 def exposed() -> dict[str, list[Metric]]:
@@ -96,7 +96,7 @@ def _in_vllm(name: str) -> str:
     return f"`{_VLLM}{same[plain]}`" if plain in same else ""
 
 
-def _ladder(family: Metric) -> Iterator[str]:
+def _buckets(family: Metric) -> Iterator[str]:
     if family.type == "histogram":
         edges = dict.fromkeys(sample.labels["le"] for sample in family.samples if "le" in sample.labels)
         yield f"| `{family.name}` | {', '.join(edge if edge == '+Inf' else f'{float(edge):g}' for edge in edges)} |"

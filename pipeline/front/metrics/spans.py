@@ -1,4 +1,4 @@
-"""Times of the front's own work, kept only while somebody takes a trace."""
+"""Times of the front's own work, kept only while a trace is recorded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _KEPT = 100_000
 
 
 class Spans:
-    """`wanted` is looked at once per write."""
+    """`wanted` is read once per write."""
 
     def __init__(self) -> None:
         self.wanted = 0

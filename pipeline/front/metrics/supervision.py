@@ -1,4 +1,4 @@
-"""What the launcher had to do, and pauses that stages made by themselves."""
+"""Restarts by the launcher, and garbage collections of the stages."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pipeline.stats import STAGES, FrontCounter, LauncherCounter, StatsReader
 
 def supervision_metrics(stats: StatsReader) -> Iterator[Metric]:
     launcher, label = stats.counters(LauncherCounter), ("stage",)
-    yield gauge("generation", "Sets of rings handed out since start", launcher["generation"])
+    yield gauge("generation", "Generation of rings: sets handed to the stages since start", launcher["generation"])
     restarts = [((stage,), launcher[f"{stage}_restarts"]) for stage in STAGES]
-    yield counters("restarts", "Starts of a stage that had died", label, restarts)
+    yield counters("restarts", "Restarts of a stage after it died", label, restarts)
     resumed = stats.counters(FrontCounter)["resumed"]
-    yield counter("requests_resumed", "Requests that went on after a stage had died", resumed)
+    yield counter("requests_resumed", "Requests resumed after a stage died", resumed)
     pauses = [((stage,), stats.gc_pause_s(stage)) for stage in STAGES]
-    yield gauges("gc_pause_max_seconds", "Longest garbage collection since the stage began to serve", label, pauses)
+    yield gauges("gc_pause_max_seconds", "Longest garbage collection of the stage while it served", label, pauses)

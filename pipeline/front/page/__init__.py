@@ -1,4 +1,4 @@
-"""What the live page shows: figures of the statistics page, a few times a second, while somebody watches."""
+"""The live page: metrics of the statistics page, a few times a second, while a browser shows the page."""
 
 from pipeline.front.page.feed import LiveFeed
 from pipeline.front.page.figures import figures

@@ -1,8 +1,8 @@
 """`/live`: the figures as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 
-They are computed once for all who watch, and not at all while nobody does. The other stages have no part in it: what
-they count lies in the statistics page. A watcher that reads slowly misses events, and the connection's time-out cuts
-off one that does not read at all.
+They are computed once for all clients, and only while there are any. The other stages take no part: their counters
+are on the statistics page. A client that reads slowly misses events; one that does not read at all is disconnected
+after `write_timeout_s`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _KEPT: Final = round(LATENCY_S / INTERVAL_S) + 1
 
 
 class LiveFeed:
-    """`about` is what does not change, and the first event. Made inside a running loop."""
+    """`about` is the first event, with what does not change. Made inside a running loop."""
 
     def __init__(self, stats: StatsReader, ends: RingEnds, about: dict[str, Any], retry_after_s: int) -> None:
         self._stats, self._ends = stats, ends
@@ -43,9 +43,9 @@ class LiveFeed:
         self._closed.set()
 
     async def watch(self, exchange: Exchange) -> None:
-        """Raises ApiError 503 when as many watch already as may."""
+        """Raises ApiError 503 when there are too many clients already."""
         if self._watchers >= MAX_WATCHERS:
-            message = f"{MAX_WATCHERS} others are watching already"
+            message = f"{MAX_WATCHERS} clients are watching already, the most that are served; try again later"
             raise retry_later(503, message, UNAVAILABLE, self._retry_after_s)
         await exchange.start(200, b"text/event-stream", _HEADERS)
         if exchange.method != "HEAD":
@@ -56,7 +56,7 @@ class LiveFeed:
         await exchange.end()
 
     async def _events(self, exchange: Exchange) -> AsyncGenerator[bytes, None]:
-        """Until the client is gone, or the server goes."""
+        """Until the client is gone, or the server stops."""
         gone, closed = asyncio.Event(), self._closed
 
         def leave(_why: str) -> None:
@@ -98,8 +98,8 @@ class LiveFeed:
             self._ends.copy()
             samples.append(Sample.take(self._stats))
             if len(samples) > 1:  # one alone says nothing about rates
-                told, self._next = self._next, asyncio.get_running_loop().create_future()
-                told.set_result(_event("figures", figures(samples)))
+                current, self._next = self._next, asyncio.get_running_loop().create_future()
+                current.set_result(_event("figures", figures(samples)))
             await asyncio.sleep(INTERVAL_S)
 
 

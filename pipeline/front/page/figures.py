@@ -1,4 +1,4 @@
-"""What changed between samples, as the page shows it."""
+"""Rates, latencies and gauges from samples, as the page shows them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pipeline.front.page.sample import Sample, key
 from pipeline.stats import Histogram, HistogramSnapshot, RequestHistogram, StepHistogram
 
 RATE_S = 2.0
-"""Rates and the split of a step are of the last seconds, so many of them."""
+"""Span of rates and of the split of a step."""
 
 LATENCY_S = 10.0
-"""TTFT and ITL: requests may come seldom."""
+"""Span of TTFT and ITL: requests may be rare."""
 
 _STAGES = ("preprocess", "inference", "sampling")
 
@@ -48,7 +48,7 @@ def figures(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 class Change:
-    """From one sample to a later one. What began anew meanwhile, because a stage did, counts from 0."""
+    """From one sample to a later one. A counter that was reset meanwhile, by a restart, counts from 0."""
 
     def __init__(self, old: Sample, new: Sample) -> None:
         self.old, self.new = old, new
@@ -93,7 +93,7 @@ def _since(samples: Sequence[Sample], seconds: float) -> Sample:
 
 
 def _step(recent: Change) -> dict[str, Any]:
-    """Means over steps in a row: the device's part, and the host's by stage."""
+    """Means over consecutive steps: the device's part, and the host's by stage."""
     overhead = recent.mean(StepHistogram.OVERHEAD)
     parts = {stage: recent.rate("sampling", f"overhead_{stage}_ns") for stage in _STAGES}
     total = sum(parts.values())
@@ -123,7 +123,7 @@ def _rings(recent: Change) -> dict[str, dict[str, Any]]:
             "unit": ring.unit,
             "used": ring.used,
             "capacity": ring.capacity,
-            "first": ring.consumer.done % ring.capacity if ring.capacity else 0,  # where the oldest unit lies
+            "first": ring.consumer.done % ring.capacity if ring.capacity else 0,  # index of the oldest unit
             "per_s": recent.per_second(before[ring.name].consumer.done, ring.consumer.done),
             "wakes_per_s": recent.per_second(
                 before[ring.name].producer.wakes + before[ring.name].consumer.wakes,

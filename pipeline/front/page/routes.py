@@ -1,4 +1,4 @@
-"""The live page: its files, and the stream that feeds it."""
+"""The live page: its files, and the stream of its metrics."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class PageRoutes:
 
 
 def load_files() -> dict[str, File]:
-    """What lies in pipeline/front/page/static/, by name."""
+    """The files in pipeline/front/page/static/, by name."""
     return {
         entry.name: _load(entry.read_bytes(), entry.name)
         for entry in files("pipeline.front.page").joinpath("static").iterdir()
@@ -75,12 +75,12 @@ def _load(content: bytes, name: str) -> File:
 
 
 def _about(settings: FrontSettings) -> dict[str, Any]:
-    """What the page has to know once."""
+    """Constants for the page."""
     return {
         "version": version("ringserve"),
         "model": settings.model_name,
         "runner": settings.runner,
         "max_rows": settings.max_rows,
         "max_length": settings.max_length,
-        "serves": settings.metrics_port is None,  # with a port of its own, the page is not where the API is
+        "serves": settings.metrics_port is None,  # else the page is on another port than the API
     }

@@ -1,4 +1,4 @@
-"""Everything that is counted, at one moment."""
+"""A sample of all counters at one moment."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Sample:
     step_decode_rows: int
     step_tokens: int
     cpu_s: Mapping[str, float]
-    states: Mapping[str, str]  # what the launcher thinks of the stages
+    states: Mapping[str, str]  # of the stages, as the launcher sees them
     restarts: int
 
     @classmethod
     def take(cls, stats: StatsReader) -> Self:
-        """About half a millisecond."""
+        """Takes about half a millisecond."""
         step, launcher = stats.last_step(), stats.counters(LauncherCounter)
         cpu = {stage: process.cpu_s for stage, pid in stats.pids().items() if (process := read_process(pid))}
         return cls(
@@ -72,5 +72,5 @@ class Sample:
 
 
 def key(histogram: Histogram) -> tuple[str, str]:
-    """Members of different kinds are equal as numbers."""
+    """Unique, unlike the members themselves: members of different kinds are equal as numbers."""
     return type(histogram).__name__, histogram.name

@@ -21,7 +21,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.bench.serving.apis import APIS, Ask, Prompt
+from scripts.bench.serving.apis import APIS, Ask
 from scripts.lab.errors import BenchError
 
 _TIMEOUT_S = 120.0
@@ -145,7 +145,7 @@ def _read(opened: list[_Stream]) -> None:
 def _open(question: Question, way: _Way, number: int) -> _Stream:
     api, ask = APIS[way.api], dataclasses.replace(way.ask, prompt=prompt(number), max_tokens=question.tokens)
     if question.prompt_tokens is not None:
-        ask = dataclasses.replace(ask, prompt=_ids(number, question.prompt_tokens))
+        ask = dataclasses.replace(ask, prompt=[300 + (number + i) % 1000 for i in range(question.prompt_tokens)])
     body = json.dumps(api.body(ask)).encode()
     head = f"POST {api.path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     connection = socket.create_connection(("127.0.0.1", question.port), timeout=_TIMEOUT_S)
@@ -158,10 +158,6 @@ def _open(question: Question, way: _Way, number: int) -> _Stream:
 def prompt(number: int) -> str:
     """About 20 tokens, as in the known load; another one for every stream."""
     return f"{number}: what does a ring buffer hold?"
-
-
-def _ids(number: int, tokens: int) -> Prompt:
-    return [300 + (number + i) % 1000 for i in range(tokens)]
 
 
 def _text(way: _Way, parts: list[bytes]) -> str:

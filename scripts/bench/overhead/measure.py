@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 from scripts.bench.overhead.client import Question, Streams, serve_client
 from scripts.bench.overhead.device import PROMPT_ROOM, Device, serve_bare_steps
 from scripts.bench.overhead.servers import Server, Variant, started
-from scripts.bench.overhead.stamps import BETWEEN, Part, Stamps, read_stamps
 from scripts.bench.overhead.workers import ask, worker
 from scripts.lab.arguments import Say
 from scripts.lab.errors import BenchError
@@ -136,3 +136,63 @@ def compare_texts(texts: dict[str, Sequence[str]], batch: int) -> None:
         pairs = zip(text, texts[reference], strict=True)
         if not all(mine.startswith(theirs) or theirs.startswith(mine) for mine, theirs in pairs):
             raise BenchError(f"{name} and {reference} gave different texts at batch {batch}")
+
+
+# ---- where the time of a step goes: from the time stamps in its descriptor, by way of `/debug/trace` --------------
+
+
+Step = dict[str, tuple[float, float]]
+"""Begin and duration in µs, by name."""
+
+BETWEEN = ("wait", "launch", "device")
+"""What lies between two tokens; the sum of the means is the mean time between two tokens."""
+AFTERWARDS = ("publish", "sample", "detokenize and send", "schedule")
+"""What happens meanwhile: tokens on their way out, and the next step's planning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Microseconds."""
+
+    mean_us: float
+    p50_us: float
+    p99_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stamps:
+    """From one token to the next, the parts follow one another without a gap: the step before is computed → *wait* →
+    its descriptor is taken → *launch* → the device is started → *device* → it is computed. The rest happens while the
+    device computes, and a token passes through it once on its way to the client."""
+
+    parts: dict[str, Part]
+    begin_ns: int  # of the time that the parts are from; the client's clock is the same one
+    end_ns: int
+
+
+def read_stamps(events: list[dict[str, Any]], batch: int) -> Stamps | None:
+    """Of pure decode steps of `batch` rows that follow such a step. None if there are none."""
+    steps: dict[int, Step] = {}
+    for event in events:
+        args = event.get("args", {})
+        if args.get("decode_rows") == args.get("tokens") == batch:
+            steps.setdefault(args["step"], {})[event["name"]] = event["ts"], event["dur"]
+    steps = {number: step for number, step in steps.items() if step.keys() >= {"launch", "device"}}
+    pairs = [(steps[number - 1], step) for number, step in steps.items() if number - 1 in steps]
+    if not pairs:
+        return None
+    times = {name: [step[name][1] for _, step in pairs if name in step] for name in (*BETWEEN[1:], *AFTERWARDS)}
+    times["wait"] = [step["launch"][0] - sum(before["device"]) for before, step in pairs]
+    # From the tokens to the start of the next step, where inference had to wait for them
+    times["feedback"] = [
+        max(0.0, sum(step["launch"]) - sum(before["sample"])) for before, step in pairs if "sample" in before
+    ]
+    parts = {}
+    for name, values in times.items():
+        if values:
+            parts[name] = Part(*np.round([np.mean(values), *np.percentile(values, [50, 99])], 2).tolist())
+    begin_us, end_us = (
+        min(sum(before["device"]) for before, _ in pairs),
+        max(sum(step["device"]) for _, step in pairs),
+    )
+    return Stamps(parts, int(1e3 * begin_us), int(1e3 * end_us))

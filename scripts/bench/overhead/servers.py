@@ -48,7 +48,6 @@ REPLACED, DEFAULT = "replaced", "ringserve"
 
 choose = named("variant", VARIANTS)
 
-
 _START_TIMEOUT_S = 120.0
 
 
@@ -83,14 +82,11 @@ class Server:
             events += json.load(answer)["traceEvents"]
 
 
-@contextlib.contextmanager
 def started(
     variant: Variant, file: Path, batches: tuple[int, ...], overrides: Sequence[str] = ()
-) -> Iterator[Server]:
+) -> contextlib.AbstractContextManager[Server]:
     """Raises BenchError."""
-    context = _replaced(file, batches) if variant.replaced else ringserve(file, (*variant.overrides, *overrides))
-    with context as server:
-        yield server
+    return _replaced(file, batches) if variant.replaced else ringserve(file, (*variant.overrides, *overrides))
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """A load client for LLM servers, with the metrics and names of ``vllm bench serve``.
 
-`workload` says what is asked and when, `apis` in which form; `load` drives the client; `answers` reads what came,
-`metrics` reduces it, `report` and `plot` show it. `session` is a run from options to results, `servers`
-what is asked.
+`workload` says what is asked and when, `apis` in which form, and reads what came; `load` drives the client; `metrics`
+reduces the answers, `report` shows them. `session` is a run from options to results, `servers` who is asked.
 """

@@ -34,21 +34,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = run_session(options)
         print(table(options, result.told))
-        _write(options, result)
+        write_json(options.json, result.told)
+        if options.plot:
+            plot(result.told, result.answers, options.plot)
         same = _compare_logits(options)
     except (BenchError, UnreadableError) as error:
         print(f"bench_serving: {error}", file=sys.stderr)
         return 1
     return 0 if same and not _tell_failures(result) else 1
-
-
-def _write(options: argparse.Namespace, result: Result) -> None:
-    try:
-        write_json(options.json, result.told)
-    except OSError as error:
-        raise BenchError(f"--json {options.json}: {error.strerror}") from error
-    if options.plot:
-        plot(result.told, result.answers, options.plot)
 
 
 def _tell_failures(result: Result) -> bool:

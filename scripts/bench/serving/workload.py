@@ -23,8 +23,6 @@ RECORDED = ("task1", "task2")
 _RANDOM_PROMPTS = 1000
 Lengths = tuple[int, int]
 """Tokens of the prompt, special ones included, and of the answer."""
-
-
 Encode = Callable[[str], list[int]]
 """Token ids of a text as the server makes them, special tokens included."""
 
@@ -91,16 +89,13 @@ def read_custom(file: Path, default_tokens: int) -> list[Request]:
     perhaps "output_tokens" (or "max_tokens"). Raises BenchError that names the place."""
     try:
         text = file.read_text(encoding="utf-8")
-        entries = json.loads(text) if text.lstrip().startswith("[") else _json_lines(text)
+        is_list = text.lstrip().startswith("[")
+        entries = json.loads(text) if is_list else [json.loads(line) for line in text.splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise BenchError(f"{file} can't be read as JSON or JSON lines: {error}") from error
     if not entries:
         raise BenchError(f"{file} holds no prompts")
     return [_custom(entry, f"{file}, entry {number}", default_tokens) for number, entry in enumerate(entries, 1)]
-
-
-def _json_lines(text: str) -> list[Any]:
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
 def _custom(entry: Any, where: str, default_tokens: int) -> Request:

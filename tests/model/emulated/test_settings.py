@@ -72,7 +72,7 @@ def test_the_shipped_file_is_in_llm_servings_form_and_says_what_it_is(shipped, s
         ({**SECTION, "seed": "x"}, "seed is 'x', expected an integer"),
         ({**SECTION, "emit_eos": "yes"}, "emit_eos is 'yes', expected true or false"),
         ({**SECTION, "spin_us": None}, "spin_us is None, expected a number"),
-        ({**SECTION, "name": 4}, "name is 4, expected a text"),
+        ({**SECTION, "name": 4}, "name is 4, expected a string"),
         ({**SECTION, "fault": "sulk"}, "fault is 'sulk', expected one of error, exit, abort, segfault, hang"),
         ({**SECTION, "fault_token": "x"}, "fault_token is 'x', expected an integer"),
         ({**SECTION, "fault_token": 32000}, "fault_token is 32000, outside the vocabulary"),

@@ -52,7 +52,7 @@ def test_greedy_and_corrupt_steps(in_mindspore):
 
 def test_warm_up_compiles_smallest_first_and_nothing_after_it(in_mindspore):
     on_demand, progress, later = in_mindspore(scenarios.compilations, MODEL)
-    assert any("compiling 1 tokens x 1 rows in the middle of a step" in line for line in on_demand)
+    assert any("compiling a graph for 1 tokens x 1 rows during a step" in line for line in on_demand)
     assert [event for event in progress if event[0] == "compiling"] == [
         ("compiling", done, len(scenarios.BUCKETS)) for done in range(1, len(scenarios.BUCKETS) + 1)
     ]

@@ -1,11 +1,11 @@
-"""Settings of the mindformers runner, and the ladder of buckets."""
+"""Settings of the mindformers runner, and its buckets."""
 
 from pathlib import Path
 
 import pytest
 
 from model.errors import ConfigurationError
-from model.mindformers_runner import MindFormersSettings, bucket_ladder
+from model.mindformers_runner import MindFormersSettings, default_buckets
 from model.runner import Bucket
 
 
@@ -14,14 +14,14 @@ def shapes(buckets):
 
 
 def test_ladder():
-    assert shapes(bucket_ladder(8, 256)) == [(1, 1), (2, 2), (4, 4), (8, 8), (16, 8), (64, 8), (256, 8)]
-    assert shapes(bucket_ladder(1, 1)) == [(1, 1)]
-    assert shapes(bucket_ladder(5, 100)) == [(1, 1), (2, 2), (4, 4), (5, 5), (16, 5), (64, 5), (100, 5)]
+    assert shapes(default_buckets(8, 256)) == [(1, 1), (2, 2), (4, 4), (8, 8), (16, 8), (64, 8), (256, 8)]
+    assert shapes(default_buckets(1, 1)) == [(1, 1)]
+    assert shapes(default_buckets(5, 100)) == [(1, 1), (2, 2), (4, 4), (5, 5), (16, 5), (64, 5), (100, 5)]
 
 
 @pytest.mark.parametrize(("rows", "budget"), [(1, 7), (3, 3), (16, 17), (32, 512), (33, 4096)])
 def test_every_step_has_a_bucket(rows, budget):
-    buckets = bucket_ladder(rows, budget)
+    buckets = default_buckets(rows, budget)
     assert list(buckets) == sorted(set(buckets), key=lambda bucket: (bucket.tokens, bucket.rows))
     assert buckets[-1] == Bucket(budget, rows)
 
@@ -48,9 +48,9 @@ def test_refused(changes, message):
 def test_own_buckets_must_hold_the_largest_step():
     settings = MindFormersSettings(Path("c"), max_rows=2, token_budget=32, buckets=(Bucket(1, 1),))
     with pytest.raises(ConfigurationError, match="buckets lack 32 tokens x 2 rows"):
-        settings.ladder()
+        settings.effective_buckets()
     settings = MindFormersSettings(Path("c"), max_rows=2, token_budget=32, buckets=(Bucket(32, 2), Bucket(1, 1)))
-    assert shapes(settings.ladder()) == [(1, 1), (32, 2)]
+    assert shapes(settings.effective_buckets()) == [(1, 1), (32, 2)]
 
 
 def test_ascend_takes_any_block_size():

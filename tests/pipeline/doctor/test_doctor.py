@@ -57,7 +57,7 @@ def test_this_host_can_run_what_is_shipped(path):
     done = doctor("--config", str(path), "--set", "serving_config.server_port=0")
     assert done.returncode == 0, done.stdout
     assert " ok  rings" in done.stdout
-    assert "0 that can't work" in done.stdout
+    assert "0 failures" in done.stdout
 
 
 def test_without_a_configuration_only_the_host_is_checked():
@@ -97,7 +97,7 @@ def test_a_port_in_use():
         port = taken.getsockname()[1]
         done = doctor("--config", str(EMULATED), "--set", f"serving_config.server_port={port}")
     assert done.returncode == 1
-    assert f"fail  network    127.0.0.1 port {port} can't be listened on: Address already in use" in done.stdout
+    assert f"fail  network    can't listen on 127.0.0.1 port {port}: Address already in use" in done.stdout
     assert "--set serving_config.server_port" in done.stdout
 
 

@@ -108,7 +108,7 @@ def test_inference_is_pinned_next_to_its_device(tmp_path, monkeypatch):
 def test_where_the_device_is_not_known_the_start_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     config = configured("pipeline.runner.device=Ascend", "pipeline.cpus.inference=device", name="demo")
-    with pytest.raises(HostError, match=r"pipeline\.cpus\.inference is device, but npu-smi can't be asked"):
+    with pytest.raises(HostError, match=r"pipeline\.cpus\.inference is device, but npu-smi info can't be run"):
         fit_to_host(config)
 
 

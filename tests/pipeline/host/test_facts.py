@@ -9,7 +9,7 @@ import pytest
 from ipc import SHM_DIRECTORY, shared_memory_left
 from pipeline.config import load_configuration
 from pipeline.host import facts
-from pipeline.host.facts import HostError, descriptors_needed, doubt_address_space, prepare_host, shared_memory_needed
+from pipeline.host.facts import HostError, check_address_space, descriptors_needed, prepare_host, shared_memory_needed
 from pipeline.runtime.engines import make_runner, shapes_of
 from scripts.lab.paths import ROOT
 
@@ -69,7 +69,7 @@ def test_what_is_needed_grows_with_the_rings(config, shapes):
 
 def test_few_addresses_are_remarked(limits, config, shapes):
     limits[resource.RLIMIT_AS] = (100 << 20, 100 << 20)
-    (remark,) = doubt_address_space(config, shapes)
-    assert "each process may map 100.0 MiB (RLIMIT_AS)" in remark
+    (remark,) = check_address_space(config, shapes)
+    assert "address space is limited to 100.0 MiB per process (RLIMIT_AS)" in remark
     limits[resource.RLIMIT_AS] = (1 << 40, 1 << 40)
-    assert [*doubt_address_space(config, shapes)] == []
+    assert [*check_address_space(config, shapes)] == []

@@ -60,7 +60,7 @@ def test_cpus_next_to_a_device(tmp_path, monkeypatch):
     root = sysfs(tmp_path, **{"0000_c1_00.0": "144-167\n", "0000_01_00.0": "0-2,24\n"})
     assert device_cpus(0, root, ONE_CHIP) == tuple(range(144, 168))
     assert device_cpus(3, root, ONE_CHIP) == (0, 1, 2, 24)
-    with pytest.raises(HostError, match="local_cpulist does not tell"):
+    with pytest.raises(HostError, match="local_cpulist does not say"):
         device_cpus(8, root, TWO_CHIPS)
     monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "3,0")
     assert device_cpus(0, root, ONE_CHIP) == (0, 1, 2, 24)

@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.launcher import hang_detector
 from pipeline.launcher.child import Phase
-from pipeline.launcher.hang_detector import BUSY_PATIENCE, USEFUL_BEATS, Oversight
-from pipeline.launcher.processes import ProcessStat
+from pipeline.launcher.hang_detector import BUSY_PATIENCE, USEFUL_BEATS, HangDetector
+from pipeline.launcher.process_stat import ProcessStat
 from pipeline.launcher.stage_progress import PARTS
 from pipeline.stats import FrontCounter
 
@@ -41,12 +41,12 @@ class Rings:
     due: frozenset = frozenset()
     moved: int = 0
 
-    def look(self):
-        return Look(self.due, self.moved)
+    def snapshot(self):
+        return Snapshot(self.due, self.moved)
 
 
 @dataclass(frozen=True)
-class Look:
+class Snapshot:
     due: frozenset
     moved: int
 
@@ -66,8 +66,8 @@ class World:
         self.now, self.page, self.front, self.rings = 0.0, page, Process(), Rings()
         monkeypatch.setattr(hang_detector.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(hang_detector, "process_stat", lambda pid: self.front.stat)
-        monkeypatch.setattr(hang_detector, "Gauges", lambda wiring: self.rings)
-        self.oversight = Oversight(page, PATIENCE_S)
+        monkeypatch.setattr(hang_detector, "RingGauges", lambda wiring: self.rings)
+        self.detector = HangDetector(page, PATIENCE_S)
 
     def beat(self, count=1):
         self.page.views.front[FrontCounter.BEAT] += count
@@ -75,13 +75,13 @@ class World:
     def compute(self):
         self.front.stat = ProcessStat(stopped=False, cpu_ticks=self.front.stat.cpu_ticks + 20)
 
-    def until_hang(self, each_look, most_s=1000):
+    def until_hang(self, each_check, most_s=1000):
         """The hang that is found, and when."""
         began = self.now
         while self.now - began < most_s:
-            self.now = self.oversight.due
-            each_look()
-            if hangs := self.oversight.look([self.front]):
+            self.now = self.detector.due
+            each_check()
+            if hangs := self.detector.check([self.front]):
                 return hangs[0], self.now - began
         return None, self.now - began
 
@@ -98,7 +98,7 @@ def nothing():
 @pytest.mark.parametrize("due", [(), ("front",)])
 @pytest.mark.parametrize("phase", [Phase.WAITING, Phase.ATTACHING, Phase.SERVING, Phase.LEAVING])
 def test_a_front_that_neither_beats_nor_computes_hangs_soon(world, phase, due):
-    world.oversight.begin(None)
+    world.detector.begin(None)
     world.front.phase, world.rings.due = phase, frozenset(due)
     hang, after = world.until_hang(nothing)
     assert PATIENCE_S <= after <= PATIENCE_S + 2
@@ -116,12 +116,12 @@ def test_a_stopped_one_is_called_so(world):
 @pytest.mark.parametrize("phase", [Phase.WAITING, Phase.ATTACHING, Phase.SERVING, Phase.LEAVING])
 def test_one_that_computes_has_more_time_but_not_for_ever(world, caplog, phase, due):
     """Even where its rings hold something, or something is expected of it."""
-    world.oversight.begin(None)
+    world.detector.begin(None)
     world.front.phase, world.rings.due = phase, frozenset(due)
     with caplog.at_level(logging.WARNING, "ringserve.launcher"):
         hang, after = world.until_hang(world.compute)
     assert BUSY_PATIENCE * PATIENCE_S <= after <= BUSY_PATIENCE * PATIENCE_S + 2
-    assert "though it computes" in hang.what
+    assert "though it uses the CPU" in hang.what
     assert [record.getMessage().split(":")[0] for record in caplog.records] == ["front (pid 7) is busy"]
 
 
@@ -154,40 +154,40 @@ def test_work_that_lies_about_while_the_loop_runs_is_a_hang(world):
         world.beat()
         world.compute()
 
-    world.oversight.begin(None)
+    world.detector.begin(None)
     world.front.phase, world.rings.due = Phase.SERVING, frozenset({"front"})
     hang, after = world.until_hang(busy)
-    assert hang.what == "it has work and does not get on"
+    assert hang.what == "it has work and makes no progress"
     assert after <= PATIENCE_S + 2
 
 
 @pytest.mark.parametrize("stage", ["preprocess", "inference", "sampling"])
 def test_other_stages_are_judged_by_their_rings_alone(world, stage):
-    world.oversight.begin(None)
+    world.detector.begin(None)
     world.front = Process(stage, phase=Phase.SERVING)
     world.rings.due = frozenset({stage})
     hang, after = world.until_hang(world.compute)
-    assert hang.what == "it has work and does not get on"
+    assert hang.what == "it has work and makes no progress"
     assert after <= PATIENCE_S + 2
 
 
 @pytest.mark.parametrize(("beats", "useful"), [(USEFUL_BEATS - 1, set()), (USEFUL_BEATS, {"front"})])
 def test_a_front_that_was_well_for_a_while_was_useful(world, beats, useful):
-    world.oversight.begin(None)
-    world.beat(100)  # before everybody was there
-    world.oversight.complete()
+    world.detector.begin(None)
+    world.beat(100)  # before all stages served
+    world.detector.complete()
     world.beat(beats)
-    assert world.oversight.end() == useful
+    assert world.detector.end() == useful
 
 
 def test_beats_in_a_generation_that_was_never_complete_are_none(world):
-    world.oversight.begin(None)
+    world.detector.begin(None)
     world.beat(100)
-    assert world.oversight.end() == set()
+    assert world.detector.end() == set()
 
 
 def test_what_moved_in_the_rings_was_useful_as_before(world):
-    world.oversight.begin(None)
-    world.oversight.complete()
+    world.detector.begin(None)
+    world.detector.complete()
     world.rings.moved += 1
-    assert world.oversight.end() == set(PARTS)
+    assert world.detector.end() == set(PARTS)

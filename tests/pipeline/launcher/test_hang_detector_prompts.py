@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.launcher.child import Phase
-from pipeline.launcher.hang_detector import PROMPT_PATIENCE, Oversight
+from pipeline.launcher.hang_detector import PROMPT_PATIENCE, HangDetector
 from pipeline.stats import Counters, PreprocessCounter
 from tests.pipeline.launcher.test_stage_progress import Rings
 
@@ -19,54 +19,54 @@ REQUEST = 0x1234
 
 
 @pytest.fixture
-def oversight(page):
+def detector(page):
     with contextlib.ExitStack() as stack:
         rings = Rings(stack)
         stack.callback(rings.end)
-        oversight = Oversight(page, PATIENCE_S)
-        oversight.begin(rings)
-        oversight.complete()
-        yield oversight
-        oversight.end()
+        detector = HangDetector(page, PATIENCE_S)
+        detector.begin(rings)
+        detector.complete()
+        yield detector
+        detector.end()
 
 
 def child(name):
     return SimpleNamespace(name=name, phase=Phase.SERVING, pid=os.getpid(), generation=1, heard=0)
 
 
-def look_for(oversight, children, seconds):
+def hangs_within(detector, children, seconds):
     """Hangs that are seen within this time."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if hangs := oversight.look(children):
+        if hangs := detector.check(children):
             return hangs
         time.sleep(PATIENCE_S / 4)
     return []
 
 
 @pytest.mark.parametrize("lane", [PreprocessCounter.TOKENIZING, PreprocessCounter.TOKENIZING_LONG])
-def test_a_prompt_that_takes_too_long_is_a_hang_that_names_it(oversight, page, lane):
+def test_a_prompt_that_takes_too_long_is_a_hang_that_names_it(detector, page, lane):
     Counters(page, "preprocess").set(lane, REQUEST)
-    (hang,) = look_for(oversight, [child("preprocess")], 30)
-    assert hang.what == f"it does not get done with the prompt of request {REQUEST:016x}"
+    (hang,) = hangs_within(detector, [child("preprocess")], 30)
+    assert hang.what == f"it does not finish tokenizing the prompt of request {REQUEST:016x}"
     assert hang.still_s >= PATIENCE_S * PROMPT_PATIENCE
-    assert oversight.in_hand() == (REQUEST,)
+    assert detector.in_hand() == (REQUEST,)
 
 
-def test_prompts_that_get_done_are_none(oversight, page):
+def test_prompts_that_get_done_are_none(detector, page):
     counters, preprocess = Counters(page, "preprocess"), child("preprocess")
     until, request = time.monotonic() + 4 * PATIENCE_S * PROMPT_PATIENCE, 0
     while time.monotonic() < until:
         request += 1
         counters.set(PreprocessCounter.TOKENIZING, request)
-        assert not look_for(oversight, [preprocess], PATIENCE_S * PROMPT_PATIENCE / 4)
+        assert not hangs_within(detector, [preprocess], PATIENCE_S * PROMPT_PATIENCE / 4)
 
 
-def test_what_a_dead_preprocess_had_in_hand_is_known_until_its_page_is_reset(oversight, page):
+def test_what_a_dead_preprocess_had_in_hand_is_known_until_its_page_is_reset(detector, page):
     counters = Counters(page, "preprocess")
     counters.set(PreprocessCounter.IN_HAND, 5)
     counters.set(PreprocessCounter.TOKENIZING, 7)
     counters.set(PreprocessCounter.TOKENIZING_LONG, 5)
-    assert oversight.in_hand() == (5, 7)
+    assert detector.in_hand() == (5, 7)
     page.reset("preprocess")
-    assert oversight.in_hand() == ()
+    assert detector.in_hand() == ()

@@ -48,5 +48,5 @@ def test_version_6():
 def test_a_port_in_use_is_named_and_nothing_stays_open(key):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(PortInUseError, match=rf"127\.0\.0\.1:{port} .* --set {key}=…"):
+        with pytest.raises(PortInUseError, match=rf"can't listen on 127\.0\.0\.1:{port}: .* --set {key}=…"):
             Listeners.open(configured("pipeline.hosts=[127.0.0.1]", f"{key}={port}"))

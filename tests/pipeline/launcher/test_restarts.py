@@ -42,5 +42,5 @@ def test_the_report_names_every_death_and_is_bounded():
         restarts.on_death("sampling", f"sampling (pid {pid}) died", useful=True)
     lines = restarts.report().splitlines()
     assert len(lines) == 51
-    assert "49 earlier ones" in lines[0]
+    assert "49 earlier deaths" in lines[0]
     assert lines[-1].endswith("sampling (pid 99) died")

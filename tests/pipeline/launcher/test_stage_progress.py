@@ -9,7 +9,7 @@ import time
 import pytest
 
 import ipc
-from pipeline.launcher.stage_progress import PARTS, Gauges, Patience
+from pipeline.launcher.stage_progress import PARTS, RingGauges, StallTimer
 from pipeline.wire.rings import ENDS
 
 
@@ -28,7 +28,7 @@ class Rings:
         }
         self.producers = {name: ring.producer(spin_us=0) for name, ring in self.rings.items()}
         self.consumers = {name: ring.consumer(spin_us=0) for name, ring in self.rings.items()}
-        self.gauges = Gauges(self)
+        self.gauges = RingGauges(self)
         self.threads = []
 
     def put(self, *names):
@@ -47,8 +47,8 @@ class Rings:
             time.sleep(0.001)
 
     def due(self):
-        look = self.gauges.look()
-        return {stage for stage in PARTS if look.is_due(stage)}
+        snapshot = self.gauges.snapshot()
+        return {stage for stage in PARTS if snapshot.is_due(stage)}
 
     def end(self):
         for ring in self.rings.values():
@@ -78,7 +78,7 @@ def test_every_ring_end_belongs_to_the_stage_that_has_it():
 
 def test_nothing_queued_nobody_due(rings):
     assert rings.due() == set()
-    assert not rings.gauges.look().has_work
+    assert not rings.gauges.snapshot().has_work
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_whoever_has_something_to_read_is_due(rings, ring, stage):
 def test_what_waits_for_the_next_step_makes_nobody_due(rings):
     rings.put("rows", "tokens")
     assert rings.due() == set()
-    assert not rings.gauges.look().has_work
+    assert not rings.gauges.snapshot().has_work
 
 
 def test_a_slot_that_is_held_is_work_under_way(rings):
@@ -108,46 +108,46 @@ def test_a_slot_that_is_held_is_work_under_way(rings):
 
 def test_inference_that_waits_for_tokens_is_not_to_blame(rings):
     rings.put("steps")
-    rings.wait(rings.consumers["tokens"].read, lambda: rings.gauges.look()._states["tokens"].consumers_wait[0])
+    rings.wait(rings.consumers["tokens"].read, lambda: rings.gauges.snapshot()._states["tokens"].consumers_wait[0])
     assert rings.due() == set()
-    assert rings.gauges.look().has_work
+    assert rings.gauges.snapshot().has_work
     rings.put("logits")
     assert rings.due() == {"sampling"}
 
 
 def test_sampling_that_waits_for_room_is_not_to_blame(rings):
     rings.put("logits", "results", "results", "results", "results")
-    rings.wait(rings.producers["results"].reserve, lambda: rings.gauges.look()._states["results"].producer_waits)
+    rings.wait(rings.producers["results"].reserve, lambda: rings.gauges.snapshot()._states["results"].producer_waits)
     assert rings.due() == {"preprocess"}
 
 
 def test_positions_are_those_that_the_stage_moves(rings):
-    before = {stage: rings.gauges.look().positions(stage) for stage in PARTS}
+    before = {stage: rings.gauges.snapshot().positions(stage) for stage in PARTS}
     rings.put("logits")
-    moved = {stage for stage in PARTS if rings.gauges.look().positions(stage) != before[stage]}
+    moved = {stage for stage in PARTS if rings.gauges.snapshot().positions(stage) != before[stage]}
     assert moved == {"inference"}
     rings.take("logits")
-    moved = {stage for stage in PARTS if rings.gauges.look().positions(stage) != before[stage]}
+    moved = {stage for stage in PARTS if rings.gauges.snapshot().positions(stage) != before[stage]}
     assert moved == {"inference", "sampling"}
 
 
-# ---- patience -------------------------------------------------------------------------------------------------
+# ---- stall timer ----------------------------------------------------------------------------------------------
 
 
 def test_time_without_change_adds_up():
-    patience = Patience()
-    assert [patience.still_s("a", evidence, 0.5) for evidence in (1, 1, 1, 2, 2)] == [0, 0.5, 1.0, 0, 0.5]
+    timer = StallTimer()
+    assert [timer.stalled_s("a", evidence, 0.5) for evidence in (1, 1, 1, 2, 2)] == [0, 0.5, 1.0, 0, 0.5]
 
 
 def test_where_nothing_is_expected_no_time_passes():
-    patience = Patience()
-    assert [patience.still_s("a", evidence, 0.5) for evidence in (1, 1, None, None, 1, 1)] == [0, 0.5, 0, 0, 0, 0.5]
+    timer = StallTimer()
+    assert [timer.stalled_s("a", evidence, 0.5) for evidence in (1, 1, None, None, 1, 1)] == [0, 0.5, 0, 0, 0, 0.5]
 
 
 def test_one_is_forgotten_and_the_other_is_not():
-    patience = Patience()
-    for who in ((1, "work"), (2, "work"), "everybody"):
-        patience.still_s(who, 0, 1.0)
-        patience.still_s(who, 0, 1.0)
-    patience.forget(1)
-    assert [patience.still_s(who, 0, 1.0) for who in ((1, "work"), (2, "work"), "everybody")] == [0, 2, 2]
+    timer = StallTimer()
+    for key in ((1, "work"), (2, "work"), "all stages"):
+        timer.stalled_s(key, 0, 1.0)
+        timer.stalled_s(key, 0, 1.0)
+    timer.forget(1)
+    assert [timer.stalled_s(key, 0, 1.0) for key in ((1, "work"), (2, "work"), "all stages")] == [0, 2, 2]

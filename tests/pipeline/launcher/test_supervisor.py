@@ -146,7 +146,7 @@ def test_what_dies_again_and_again_ends_the_server_with_a_report(path, capfd):
 
     assert User(path, work).serve("pipeline.max_restarts=0") == 1
     text = capfd.readouterr().err
-    assert "after 0 restarts in a row the server ends. What happened:" in text
+    assert "after 0 restarts in a row the server exits. What happened:" in text
     assert "sampling (pid" in text
 
 

@@ -75,7 +75,7 @@ def test_requests_in_the_pool_count_against_the_queue(desk, tokenizer, counters)
     desk.limit(max_queue=4)
     assert desk.take(submit("short", 1)) == [Accepted(1, 5)]
     desk.take(submit("held" + "x" * AT_ONCE, 2, 3))
-    full = Refused(9, 429, "the queue is full (4 requests wait)")
+    full = Refused(9, 429, "the queue is full (4 requests wait); try again later")
     assert desk.take(submit("short", 9, 8)) == [full, dataclasses.replace(full, request=8)]
     assert desk.take(submit("short", 4)) == [Accepted(4, 5)]
     assert desk.take(submit("short", 9)) == [full]

@@ -107,10 +107,10 @@ def test_nothing_of_one_generation_comes_in_the_next(pool, reader, tokenizer, co
 def test_a_prompt_over_which_the_tokenizer_fails_is_refused_and_nobody_else_suffers(pool, reader, tokenizer, caplog):
     pool.add(Job(submit("broken", 9, 10), reader))
     pool.add(Job(submit("next", 11), reader))
-    refused = Refused(9, 500, "the server failed to read this prompt", "prompt")
+    refused = Refused(9, 500, "the tokenizer failed on this prompt", "prompt")
     assert take(pool).results() == [refused, replace(refused, request=10)]
     assert [one.request for one in take(pool).results()] == [11]
-    assert "0000000000000009: its prompt could not be read" in caplog.text
+    assert "0000000000000009: the tokenizer failed on its prompt" in caplog.text
 
 
 def test_too_many_tokens_are_counted_and_not_listed(tokenizer, blocks):

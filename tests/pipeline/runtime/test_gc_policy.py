@@ -10,7 +10,7 @@ import textwrap
 import pytest
 
 from model.sampling import SamplingParams
-from pipeline.runtime.gc_policy import QUIET, PauseMeter
+from pipeline.runtime.gc_policy import GC_OFF, PauseMeter
 from pipeline.stats import StatsPage, StatsReader
 from pipeline.wire.request import GenerationParams
 from tests.pipeline.stages import Server, write_byte_tokenizer
@@ -74,7 +74,7 @@ def test_quiet_stages_do_not_collect_and_others_do():
     for stage in ("front", "preprocess", "inference", "sampling"):
         command = [sys.executable, "-c", textwrap.dedent(code.format(stage=stage))]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert done.stdout.split() == [str(stage not in QUIET), "True"], stage
+        assert done.stdout.split() == [str(stage not in GC_OFF), "True"], stage
 
 
 def test_the_longest_pause_is_noted():

@@ -12,7 +12,7 @@ import socket
 import pytest
 
 from pipeline.runtime.logs import ROOT, configure_logging
-from pipeline.runtime.nonblocking_stderr import Outlet
+from pipeline.runtime.nonblocking_stderr import NonblockingStderr
 
 LINE = b"x" * 99 + b"\n"
 
@@ -49,7 +49,7 @@ def drain(fd):
 def test_nobody_is_waited_for_and_lines_stay_whole(ends):
     write, read, fills = ends
     flags = fcntl.fcntl(write, fcntl.F_GETFL)
-    outlet = Outlet(write)
+    outlet = NonblockingStderr(write)
     outcomes = [outlet.write(LINE) for _ in range(20_000)]
     assert outcomes[0]
     assert fills == (not all(outcomes))
@@ -70,11 +70,11 @@ def test_nobody_is_waited_for_and_lines_stay_whole(ends):
 
 def test_a_reader_that_is_gone(tmp_path):
     read, write = os.pipe()
-    outlet = Outlet(write)
+    outlet = NonblockingStderr(write)
     os.close(read)
     assert not outlet.write(LINE)
     os.close(write)
-    closed = Outlet(write)
+    closed = NonblockingStderr(write)
     assert not closed.write(LINE)
     outlet.close()
     closed.close()
@@ -96,7 +96,7 @@ def test_what_was_dropped_is_told(form):
         second = drain(read)
     finally:
         os.dup2(saved, 2)
-        root.handlers[0]._outlet.close()
+        root.handlers[0]._stderr.close()
         root.handlers, root.propagate = before[:2]
         root.setLevel(before[2])
         for fd in (read, write, saved):
@@ -104,7 +104,7 @@ def test_what_was_dropped_is_told(form):
     kept = first.count(b"line ")
     assert 0 < kept < 5000
     told, again = second.splitlines()[-2:]
-    assert b"%d log lines were dropped: nobody read them" % (5000 - kept) in told
+    assert b"%d log lines were dropped: standard error was not read" % (5000 - kept) in told
     assert b"again" in again
     if form == "json":
         assert json.loads(told)["level"] == "warning"

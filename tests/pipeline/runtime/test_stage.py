@@ -13,10 +13,10 @@ import ipc
 from model.demo import DEMO_DIR
 from pipeline.config import load_configuration
 from pipeline.launcher.child import Phase
-from pipeline.launcher.crew import Crew
 from pipeline.launcher.listening import Listeners
 from pipeline.launcher.rings import Rings
 from pipeline.launcher.signals import caught_signals
+from pipeline.launcher.stage_processes import StageProcesses
 from pipeline.runtime.engines import make_runner, shapes_of
 from pipeline.stats import StatsPage
 from pipeline.wire.step import Head, logits_layout, step_layout
@@ -47,7 +47,7 @@ class OneStage:
         stack.callback(page.close)
         self.rings = Rings(config, self.shapes)
         stack.callback(self.rings.close)
-        self.crew = Crew(page, self.shapes, Listeners([], []), (), stack.enter_context(caught_signals()))
+        self.crew = StageProcesses(page, self.shapes, Listeners([], []), (), stack.enter_context(caught_signals()))
         stack.callback(self.crew.close)
         self.child = self.crew.start("inference", config)
 

@@ -72,4 +72,4 @@ def test_a_directory_that_has_gone_stops_saving_not_serving(files, tmp_path, cap
     for _ in range(3):
         files.keep(int32(0), int32(100), np.zeros((1, 9), np.float32))
         files.write(int32(0), int32(5))
-    assert len([record for record in caplog.records if "saved no longer" in record.message]) == 1
+    assert len([record for record in caplog.records if "no more logits are saved" in record.message]) == 1

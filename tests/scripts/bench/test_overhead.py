@@ -21,10 +21,9 @@ from pipeline.config import load_configuration
 from pipeline.runtime.engines import make_runner
 from scripts.bench.overhead.device import Device, bare_steps
 from scripts.bench.overhead.figures import figures, goals
-from scripts.bench.overhead.measure import Cell, Plan, compare_texts, inter_token_ms
+from scripts.bench.overhead.measure import BETWEEN, Cell, Part, Plan, compare_texts, inter_token_ms, read_stamps
 from scripts.bench.overhead.sections import SECTIONS
 from scripts.bench.overhead.servers import VARIANTS, choose
-from scripts.bench.overhead.stamps import BETWEEN, Part, read_stamps
 from scripts.lab.errors import BenchError
 
 SCRIPT = "scripts.bench.overhead"

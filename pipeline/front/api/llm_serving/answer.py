@@ -28,7 +28,8 @@ _NAMES = {"prompt": "inputs", "max_tokens": "max_new_tokens"}
 
 
 class LlmServingAnswer:
-    """`raw`: lines `data:{…}` of what protocol "sse" wraps. `whole_at_end`: a last line with the whole text."""
+    """`raw`: lines `data:{…}` without the object that protocol "sse" puts around. `whole_at_end`: a last line with
+    the whole text."""
 
     def __init__(self, *, raw: bool, whole_at_end: bool, seed: int) -> None:
         self.content_type = b"text/event-stream"
@@ -40,7 +41,7 @@ class LlmServingAnswer:
 
     @property
     def choices(self) -> tuple[LlmServingAnswer]:
-        """There is one, and nothing around it."""
+        """Exactly one."""
         return (self,)
 
     def event(self, delta: Delta) -> bytes:
@@ -72,7 +73,7 @@ class LlmServingAnswer:
         return self._line % (_FAILED % orjson.dumps(orjson.loads(error.body())["error"]))
 
     def translate(self, error: ApiError) -> ApiError:
-        """The prompt's faults have names of their own in llm-serving, and status 422 here."""
+        """Errors of the prompt have types of their own in llm-serving, and status 422 here."""
         if error.parameter is None or error.status != 400:
             return error
         kind = error.kind

@@ -32,7 +32,7 @@ def parse_llm_serving(body: dict[str, Any], streamed: bool | None, settings: Fro
     wanted = top.boolean("stream", False, spelled=True)
     prompt = top.text("inputs")
     if prompt is None:
-        raise top.invalid("inputs", "inputs is missing: the prompt, a string")
+        raise top.invalid("inputs", "inputs is missing: expected the prompt, a string")
     top.limit_text("inputs", prompt, settings.prompt_limit_chars, settings.max_prompt)
     fields = Fields(top.mapping("parameters"), status=_INVALID)
     top.done()
@@ -64,12 +64,12 @@ def _top_k(fields: Fields) -> int:
     misspelled = fields.integer("topk_k", None)
     top_k: int = fields.integer("top_k", 3 if misspelled is None else misspelled)
     if misspelled is not None and misspelled != top_k:
-        raise fields.invalid("topk_k", f"topk_k is {misspelled}, but top_k is {top_k}; send one of them")
+        raise fields.invalid("topk_k", f"topk_k is {misspelled}, but top_k is {top_k}; send only one of them")
     return top_k
 
 
 def _greedy(sampling: SamplingParams) -> SamplingParams:
-    """do_sample false: the most probable token. Penalties still change which one that is."""
+    """do_sample false: the most probable token, after penalties."""
     return dataclasses.replace(sampling, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=None)
 
 

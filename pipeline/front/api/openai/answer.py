@@ -1,6 +1,6 @@
 """What the answers of /v1/completions and /v1/chat/completions have in common.
 
-One object, or server-sent events that end with [DONE]. All that is the same in every event is made once, as bytes.
+One object, or server-sent events that end with [DONE]. The constant parts of an event are bytes made once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ REASONS = tuple(_REASONS.get(reason, b"null") for reason in FinishReason)  # by 
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """`include_usage`: one more event at the end; `continuous_usage`, which vLLM has added: counts in every event."""
+    """`include_usage`: one more event at the end; `continuous_usage`, vLLM's extension: usage in every event."""
 
     include_usage: bool = False
     continuous_usage: bool = False
@@ -56,12 +56,12 @@ class OpenAIChoice:
         self._texts: list[str] = []
 
     def _chunk(self, choice: bytes, counts: bytes) -> bytes:
-        """A format for events, with the places that `choice` and `counts` have."""
+        """A format string for events, with the placeholders of `choice` and `counts`."""
         head = b"data: " + self._heading.bytes(self._heading.chunk)
         return head.replace(b"%", b"%%") + b'{"index":%d,' % self.index + choice + b"}]" + counts + b"}\n\n"
 
     def _plain_chunk(self, choice: bytes) -> bytes | None:
-        """As `_chunk`, for events that have nothing but what `choice` says; None if these have more."""
+        """As `_chunk`, for events that hold nothing but `choice`; None if they hold more."""
         plain = self._logprobs is None and not self._options.continuous_usage
         return self._chunk(choice, self._no_counts) if plain else None
 

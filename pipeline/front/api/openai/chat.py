@@ -68,7 +68,7 @@ def parse_chat(body: dict[str, Any], request: int, tokenizer: Tokenizer | None, 
 def _refuse_tools(fields: Fields) -> None:
     for name in ("tools", "functions"):
         if fields.take(name) not in (None, []):
-            raise fields.invalid(name, f"{name} are not supported: this server answers with text, never with calls")
+            raise fields.invalid(name, f"{name} are not supported: answers are text, never tool calls")
     fields.restrict(TEXT_ONLY)
 
 
@@ -77,16 +77,16 @@ def _names(tokenizer: Tokenizer | None, logprobs: int | None) -> ChatLogprobs | 
 
 
 def _limit_name(fields: Fields) -> str:
-    """`max_tokens` is the older name; a client may send both if they say the same."""
+    """`max_tokens` is the older name; a client may send both if they are equal."""
     new, old = fields.take("max_completion_tokens"), fields.take("max_tokens")
     both = new is not None and old is not None
     if both and not (isinstance(new, int) and isinstance(old, int) and new == old):  # they may be nested deeply
-        fields.refuse("max_tokens", f"the same as max_completion_tokens ({shown(new)}), or one of the two left out")
+        fields.refuse("max_tokens", f"the same as max_completion_tokens ({shown(new)}); or send only one of them")
     return "max_tokens" if new is None else "max_completion_tokens"
 
 
 def _read_logprobs(fields: Fields) -> int | None:
-    """How many of the best tokens are told with each; None: nothing is told."""
+    """How many of the most probable tokens are reported with each; None: no log-probabilities."""
     top: int = fields.integer("top_logprobs", 0, 0, MAX_TOP_LOGPROBS)
     wanted = fields.boolean("logprobs", False)
     if top and not wanted:

@@ -28,14 +28,14 @@ class ChatChoice(OpenAIChoice):
         return self._plain % orjson.dumps(delta.text)
 
     def _other_event(self, delta: Delta) -> bytes:
-        """The first, the last, or with more than a text."""
+        """The first event, the last one, and events with more than a text."""
         events = []
         if self.last is None:
             role = b'"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null'
             events.append(self._chunk(role, b"%b") % self._counts(delta, 0))
         self.last = delta
         counts, ended = self._counts(delta, delta.index), delta.reason is not FinishReason.NONE
-        if delta.text or not ended or self._logprobs is not None:  # else it is a token that shows nothing of itself
+        if delta.text or not ended or self._logprobs is not None:  # else the last token has no text, such as EOS
             events.append(self._full % (orjson.dumps(delta.text), self._logprobs_of(delta), counts))
         if ended:
             end = self._chunk(b'"delta":{},"logprobs":null,"finish_reason":%b', b"%b")

@@ -26,7 +26,7 @@ DEFAULT_TOKENS = 16
 
 
 def parse_completion(body: dict[str, Any], request: int, tokenizer: Tokenizer | None, settings: FrontSettings) -> Job:
-    """`tokenizer` None: no request may ask for what needs one. Raises ApiError 400; 404 for an unknown model."""
+    """`tokenizer` None: requests that need one are refused. Raises ApiError 400; 404 for an unknown model."""
     fields = Fields(body, status=INVALID_STATUS)
     check_model(fields.text("model"), settings)
     streamed = fields.boolean("stream", False)
@@ -48,12 +48,13 @@ def parse_completion(body: dict[str, Any], request: int, tokenizer: Tokenizer | 
 
 
 def _prompts_and_n(fields: Fields, settings: FrontSettings) -> tuple[list[Prompt], int]:
-    """A string, token ids, or a list of one of these; and how many texts are wanted of each."""
+    """A string, token ids, or a list of one of these; and the number of choices for each."""
     prompt = fields.take("prompt")
     if prompt is None:
-        raise fields.invalid("prompt", "prompt is missing: a string, a list of token ids, or a list of these")
+        expected = "a string, a list of token ids, or a list of these"
+        raise fields.invalid("prompt", f"prompt is missing: expected {expected}")
     several = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str | list)
-    n = read_choices(fields, settings, len(prompt) if several else 1)  # before each of very many is looked at
+    n = read_choices(fields, settings, len(prompt) if several else 1)  # before each of very many prompts is checked
     prompts = [_prompt(one, fields, settings) for one in (prompt if several else [prompt])]
     found = [one for one in prompts if one is not None and isinstance(one, str) is isinstance(prompts[0], str)]
     if len(found) < len(prompts):
@@ -74,14 +75,14 @@ def _logprobs(fields: Fields, tokenizer: Tokenizer | None, top: int | None) -> C
     if top is None:
         return None
     if tokenizer is None:
-        fields.refuse("logprobs", "it left out: this server has no tokenizer at hand to name tokens")
+        fields.refuse("logprobs", "no value: the front has no tokenizer, which log-probabilities need")
     return CompletionLogprobs(tokenizer, top)
 
 
 def _echoes(
     fields: Fields, prompts: list[Prompt], tokenizer: Tokenizer | None, settings: FrontSettings, *, skip_special: bool
 ) -> list[str]:
-    """The text of each prompt, empty unless it is wanted."""
+    """The text of each prompt for `echo`, else empty."""
     if not fields.boolean("echo", False):
         return [""] * len(prompts)
     if fields.has("logprobs"):
@@ -92,8 +93,8 @@ def _echoes(
         if isinstance(prompt, str):
             return prompt
         if tokenizer is None:
-            fields.refuse("echo", "false for a prompt of token ids: this server has no tokenizer at hand")
-        # What is longer will be refused by preprocess; until then it must not keep others waiting.
+            fields.refuse("echo", "false for a prompt of token ids: the front has no tokenizer")
+        # A longer prompt will be refused by preprocess; until then it must not block the event loop.
         return tokenizer.decode(prompt[: settings.max_prompt], skip_special=skip_special)
 
     return [text(prompt) for prompt in prompts]
@@ -102,7 +103,7 @@ def _echoes(
 def _refuse_the_rest(fields: Fields, n: int) -> None:
     best_of = fields.integer("best_of", n)
     if best_of != n:
-        fields.refuse("best_of", f"{n}, as n: answers are not ranked")
+        fields.refuse("best_of", f"{n}, the same as n: answers are not ranked")
     if fields.text("suffix", "") != "":
-        fields.refuse("suffix", "it left out: text is not inserted before a suffix")
+        fields.refuse("suffix", "no value: inserting text before a suffix is not supported")
     refuse_unsupported(fields)

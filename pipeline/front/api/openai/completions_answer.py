@@ -14,7 +14,7 @@ def completion_heading(request: int, model: str) -> Heading:
 
 
 class CompletionChoice(OpenAIChoice):
-    """`echo`: the prompt, if the text is to begin with it."""
+    """`echo`: the prompt, if the text begins with it."""
 
     def __init__(
         self, index: int, heading: Heading, options: StreamOptions, logprobs: Logprobs | None, echo: str = ""

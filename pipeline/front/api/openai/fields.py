@@ -16,7 +16,7 @@ from pipeline.wire.request import GenerationParams
 INVALID_STATUS = 400
 MAX_CHOICES = 128  # of one prompt, as at OpenAI
 
-# Known, and supported at these values alone; null or left out is always right.
+# Known, and supported at these values only; null or left out is always right.
 ONLY_DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "store": (False,),
     "service_tier": ("auto", "default"),
@@ -56,13 +56,13 @@ ONLY_DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "stream_interval": (1,),
     "watermarking": (False,),
 }
-LABELS = ("user", "session_id", "safety_identifier", "prompt_cache_key")  # say who asks; nothing is expected of them
+LABELS = ("user", "session_id", "safety_identifier", "prompt_cache_key")  # identify the user; without effect
 
 
 def check_model(name: Any, settings: FrontSettings) -> None:
     """Raises ApiError 404 for a model that is not served."""
     if name not in (None, settings.model_name, settings.model_route):
-        message = f"the model {shown(name)} is not served here; served: {settings.model_name}"
+        message = f"the model {shown(name)} does not exist here; this server has {settings.model_name}"
         raise ApiError(404, message, kind=NOT_FOUND, parameter="model", code="model_not_found")
 
 
@@ -89,7 +89,7 @@ def read_generation(
 
 
 def read_choices(fields: Fields, settings: FrontSettings, prompts: int = 1) -> int:
-    """`n`. All choices of a request wait in the queue together."""
+    """`n`. All choices of a request are queued together."""
     n: int = fields.integer("n", 1, 1, MAX_CHOICES)
     if n * prompts > settings.max_queue:
         message = (
@@ -111,12 +111,12 @@ def read_stream_options(fields: Fields, *, streamed: bool) -> StreamOptions:
 
 
 def refuse_unsupported(fields: Fields) -> None:
-    """What is known but not served, and then whatever is not known."""
+    """Parameters that are known but not supported, and unknown ones."""
     fields.restrict(ONLY_DEFAULTS)
     response_format = fields.mapping("response_format")
     named = {name: value for name, value in response_format.items() if value is not None}
     if named and named != {"type": "text"}:
-        fields.refuse("response_format", '{"type": "text"}: answers are not forced into a form')
+        fields.refuse("response_format", '{"type": "text"}: structured output is not supported')
     for name in LABELS:
         fields.text(name)
     fields.mapping("metadata")

@@ -18,7 +18,7 @@ class TokenNames(Protocol):
 
 
 class Logprobs(Protocol):
-    """Collects tokens until `json` is asked for, which begins anew."""
+    """Collects tokens until `json` is called, which starts over."""
 
     def add(self, delta: Delta) -> None: ...
 
@@ -46,7 +46,8 @@ class CompletionLogprobs:
         self._offset += len(delta.text)
 
     def _best(self, delta: Delta, text: str) -> dict[str, float]:
-        """The best tokens, and the chosen one if it is none of them. Where two have the same text, the better."""
+        """The most probable tokens, and the chosen one if it is not among them. Of two with the same text, the more
+        probable one."""
         best: dict[str, float] = {}
         for token, logprob in delta.top:
             best.setdefault(self._names.token_text(token), finite(logprob))
@@ -60,7 +61,7 @@ class CompletionLogprobs:
 
 
 class ChatLogprobs:
-    """One object per token, as in /v1/chat/completions. `bytes` tells tokens apart that are parts of a character."""
+    """One object per token, as in /v1/chat/completions. `bytes` identifies tokens that are parts of a character."""
 
     def __init__(self, names: TokenNames) -> None:
         self._names = names

@@ -1,6 +1,6 @@
-"""`/openapi.json`: what the front takes and answers, with the limits of the model that is served.
+"""`/openapi.json`: the front's requests and answers, with the limits of the model that is served.
 
-What the parsers know as a table is taken from there; the tests hold the rest against the parsers and real answers.
+The parsers' tables are used as they are; tests compare the rest with the parsers and with real answers.
 """
 
 from pipeline.front.api.openapi.document import openapi_document

@@ -35,33 +35,43 @@ def chat_schemas(settings: FrontSettings) -> dict[str, Schema]:
 
 
 def template_parameters(settings: FrontSettings) -> dict[str, Schema]:
-    """What makes a prompt of messages."""
+    """Parameters from which the prompt is rendered."""
     return {
         "messages": array(
             reference("ChatMessage"),
-            f"Together at most {settings.max_prompt} tokens.",
+            f"The conversation; rendered, at most {settings.max_prompt} tokens.",
             minItems=1,
             maxItems=settings.max_prompt,
         ),
-        "add_generation_prompt": boolean("false: the prompt ends with the last message.", default=True),
+        "add_generation_prompt": boolean(
+            "Add the template's start of an assistant message to the prompt; false: it ends with the last message.",
+            default=True,
+        ),
         "continue_final_message": boolean(
-            "The answer goes on where the last message ends; then add_generation_prompt is false.", default=False
+            "Continue the last message; add_generation_prompt must be false then.", default=False
         ),
         "chat_template_kwargs": mapping(True, "More variables for the model's chat template.", default={}),
     }
 
 
 def _parameters(settings: FrontSettings) -> dict[str, Schema]:
-    limit = integer("Left out: what fits.", 1, settings.max_length)
+    limit = integer("Most tokens to generate; by default as many as fit.", 1, settings.max_length)
     return {
         **template_parameters(settings),
         "max_completion_tokens": limit,
-        "max_tokens": {**limit, "description": "The older name. Both may be given if they say the same."},
-        "logprobs": boolean("Tell log-probabilities of the chosen tokens.", default=False),
-        "top_logprobs": integer("And of so many best ones; with logprobs.", 0, MAX_TOP_LOGPROBS, default=0),
-        "add_special_tokens": boolean("BOS before the prompt; templates write it themselves.", default=False),
-        "tools": array({}, "Not supported: answers are text, never calls.", maxItems=0),
-        "functions": array({}, "Not supported: answers are text, never calls.", maxItems=0),
+        "max_tokens": {**limit, "description": "Older name of max_completion_tokens; both must be equal if given."},
+        "logprobs": boolean("Return log-probabilities of the chosen tokens.", default=False),
+        "top_logprobs": integer(
+            "Return log-probabilities of this many most probable tokens, too; needs logprobs.",
+            0,
+            MAX_TOP_LOGPROBS,
+            default=0,
+        ),
+        "add_special_tokens": boolean(
+            "Add BOS before the rendered prompt; most templates write it themselves.", default=False
+        ),
+        "tools": array({}, "Not supported: answers are text, never tool calls.", maxItems=0),
+        "functions": array({}, "Not supported: answers are text, never tool calls.", maxItems=0),
         **{name: one_value(values) for name, values in TEXT_ONLY.items()},
         **common_parameters(settings),
     }
@@ -76,10 +86,10 @@ def _message() -> Schema:
     return {
         "type": "object",
         "properties": {
-            "role": text("One that the model's chat template knows.", minLength=1),
-            "content": any_of(text(), array(part, minItems=1), meaning="Parts are joined by line ends."),
+            "role": text("A role of the model's chat template, such as user.", minLength=1),
+            "content": any_of(text(), array(part, minItems=1), meaning="Text; parts are joined by newlines."),
             "name": any_of(
-                text(), array({}, maxItems=0), {"type": "null"}, meaning="Without effect in most templates."
+                text(), array({}, maxItems=0), {"type": "null"}, meaning="The author; most templates ignore it."
             ),
         },
         "required": ["role", "content"],

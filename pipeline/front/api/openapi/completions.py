@@ -43,15 +43,24 @@ def _parameters(settings: FrontSettings) -> dict[str, Schema]:
     longest = settings.max_length
     ids = array(token_id(settings), minItems=1)
     prompts = (text(), ids, array(text(), minItems=1), array(ids, minItems=1))
-    most = f"A prompt has at most {settings.max_prompt} tokens."
+    most = f"Each has at most {settings.max_prompt} tokens."
     return {
-        "prompt": any_of(*prompts, meaning=f"One, as text or token ids, or several. {most}"),
-        "max_tokens": integer("Left out, it is cut to what fits.", 1, longest, default=min(DEFAULT_TOKENS, longest)),
-        "logprobs": integer("Of the chosen token and of so many best ones.", 0, min(20, settings.vocab_size)),
-        "echo": boolean("Begin with the prompt; not together with logprobs.", default=False),
-        "best_of": integer("As many as n: answers are not ranked.", 1, MAX_CHOICES),
-        "suffix": only("", meaning="Text is not inserted before a suffix."),
-        "add_special_tokens": boolean("BOS before a prompt that is text.", default=True),
+        "prompt": any_of(*prompts, meaning=f"One prompt or a list of prompts, as text or token ids. {most}"),
+        "max_tokens": integer(
+            "Most tokens to generate. The default is reduced to what fits.",
+            1,
+            longest,
+            default=min(DEFAULT_TOKENS, longest),
+        ),
+        "logprobs": integer(
+            "Return log-probabilities of the chosen token and of this many most probable ones.",
+            0,
+            min(20, settings.vocab_size),
+        ),
+        "echo": boolean("Begin the text with the prompt; not together with logprobs.", default=False),
+        "best_of": integer("Must equal n: answers are not ranked.", 1, MAX_CHOICES),
+        "suffix": only("", meaning="Not supported: text can't be inserted before a suffix."),
+        "add_special_tokens": boolean("Add BOS before a text prompt.", default=True),
         **common_parameters(settings),
     }
 

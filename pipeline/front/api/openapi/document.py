@@ -21,7 +21,7 @@ _KEY: Final = "apiKey"
 
 
 def openapi_document(settings: FrontSettings, *, keys_needed: bool) -> dict[str, Any]:
-    """What the main port serves, and the port of `/metrics` where that is the same."""
+    """The API on the main port, with `/metrics` and the like where they have no port of their own."""
     paths = {path: _operations(path, item, keys_needed) for path, item in _paths(settings).items()}
     components: dict[str, Any] = {"schemas": _schemas(settings), "responses": error_responses()}
     if keys_needed:
@@ -50,10 +50,10 @@ def _operations(path: str, item: dict[str, Operation], keys_needed: bool) -> dic
 
 def _limits(settings: FrontSettings) -> str:
     return (
-        f"A prompt has at most {settings.max_prompt} tokens, prompt and answer together {settings.max_length}; a "
-        f"body {settings.body_limit_bytes} bytes, the request line and the headers {settings.header_limit_bytes}. "
-        f"{settings.max_queue} requests may wait. A parameter is honoured or refused, null counts as left out, and "
-        "integers are written without a fraction. HEAD is answered wherever GET is."
+        f"Limits: a prompt has at most {settings.max_prompt} tokens, prompt and answer together "
+        f"{settings.max_length}; a body {settings.body_limit_bytes} bytes, the request line and the headers "
+        f"{settings.header_limit_bytes}; {settings.max_queue} requests wait in the queue. Every parameter takes "
+        "effect or is refused; null counts as left out; integers have no fraction. HEAD works wherever GET does."
     )
 
 
@@ -68,17 +68,40 @@ def _llm_serving(settings: FrontSettings) -> dict[str, dict[str, Operation]]:
     number_ = reference("Number")
     return {
         base: {
-            "post": generating("llmServing", "As `stream` says.", request, whole=whole, event=event, errors=errors)
+            "post": generating(
+                "llmServing",
+                "Generate text (llm-serving's API), streamed if `stream` is true.",
+                request,
+                whole=whole,
+                event=event,
+                errors=errors,
+            )
         },
         f"{base}/generate": {
-            "post": generating("generate", "In one piece.", request, whole=whole, event=None, errors=errors)
+            "post": generating(
+                "generate",
+                "Generate text (llm-serving's API) and return it as a whole.",
+                request,
+                whole=whole,
+                event=None,
+                errors=errors,
+            )
         },
         f"{base}/generate_stream": {
-            "post": generating("generateStream", "As a stream.", request, whole=None, event=event, errors=errors)
+            "post": generating(
+                "generateStream",
+                "Generate text (llm-serving's API) and stream it.",
+                request,
+                whole=None,
+                event=event,
+                errors=errors,
+            )
         },
-        "/serving/get_bs": {"get": get("batchSize", "Requests that run.", number_)},
-        "/serving/get_request_numbers": {"get": get("requestNumbers", "Requests that wait.", number_)},
-        "/serving/get_serverd_model_info": {"get": get("modelInfo", "What is served.", reference("ModelInfo"))},
+        "/serving/get_bs": {"get": get("batchSize", "Number of running requests.", number_)},
+        "/serving/get_request_numbers": {"get": get("requestNumbers", "Number of waiting requests.", number_)},
+        "/serving/get_serverd_model_info": {
+            "get": get("modelInfo", "The model and its limits.", reference("ModelInfo"))
+        },
     }
 
 
@@ -88,7 +111,7 @@ def _openai() -> dict[str, dict[str, Operation]]:
         "/v1/completions": {
             "post": generating(
                 "completions",
-                "Text that goes on.",
+                "Complete one prompt or several; streamed if `stream` is true.",
                 "CompletionRequest",
                 whole="Completion",
                 event="CompletionEvent",
@@ -97,23 +120,38 @@ def _openai() -> dict[str, dict[str, Operation]]:
         },
         "/v1/chat/completions": {
             "post": generating(
-                "chat", "An answer.", "ChatRequest", whole="ChatCompletion", event="ChatEvent", errors=(404,)
+                "chat",
+                "Answer a conversation; streamed if `stream` is true.",
+                "ChatRequest",
+                whole="ChatCompletion",
+                event="ChatEvent",
+                errors=(404,),
             )
         },
-        "/v1/models": {"get": get("models", "What is served.", reference("Models"))},
+        "/v1/models": {"get": get("models", "List the models: this server has one.", reference("Models"))},
         "/v1/models/{model}": {
-            "get": get("model", "The model that is served.", reference("Model"), errors=(404,), parameters=[name])
+            "get": get("model", "Describe the model.", reference("Model"), errors=(404,), parameters=[name])
         },
-        "/tokenize": {"post": post("tokenize", "Token ids.", "TokenizeRequest", reference("Tokens"), errors=(404,))},
-        "/detokenize": {"post": post("detokenize", "Text.", "DetokenizeRequest", reference("Text"), errors=(404,))},
+        "/tokenize": {
+            "post": post(
+                "tokenize", "Token ids of a text or chat.", "TokenizeRequest", reference("Tokens"), errors=(404,)
+            )
+        },
+        "/detokenize": {
+            "post": post("detokenize", "Text of token ids.", "DetokenizeRequest", reference("Text"), errors=(404,))
+        },
         "/version": {"get": get("version", "RingServe's version.", record({"version": text()}))},
     }
 
 
 def _about_the_server() -> dict[str, dict[str, Operation]]:
     return {
-        "/health": {"get": get("health", "Every stage gets on.", record({"status": only("alive")}))},
-        "/ready": {"get": get("ready", "Requests for text are taken.", record({"status": only("ready")}))},
+        "/health": {
+            "get": get("health", "Liveness: no stage hangs or is being restarted.", record({"status": only("alive")}))
+        },
+        "/ready": {
+            "get": get("ready", "Readiness: requests that generate are accepted.", record({"status": only("ready")}))
+        },
         "/openapi.json": {"get": get("openapi", "This document.", {"type": "object"})},
     }
 
@@ -121,15 +159,15 @@ def _about_the_server() -> dict[str, dict[str, Operation]]:
 def _for_operators() -> dict[str, dict[str, Operation]]:
     seconds = number("", high=LONGEST_TRACE_S, exclusiveMinimum=0, default=5)
     parameter = {"name": "seconds", "in": "query", "required": False, "schema": seconds}
-    stream = f"Figures for the page, every {INTERVAL_S:g} s, without an end; for up to {MAX_WATCHERS} at a time."
+    stream = f"Metrics for the live page, an event every {INTERVAL_S:g} s; at most {MAX_WATCHERS} clients at a time."
     return {
-        "/metrics": {"get": get_other("metrics", "Figures in Prometheus' form.", "text/plain")},
+        "/metrics": {"get": get_other("metrics", "Metrics in Prometheus text format.", "text/plain")},
         "/live": {"get": get_other("live", stream, "text/event-stream")},
-        "/": {"get": get_other("page", "The live page; for people.", "text/html", unchanged=True)},
+        "/": {"get": get_other("page", "The live page, for browsers.", "text/html", unchanged=True)},
         "/debug/trace": {
             "get": get(
                 "trace",
-                "What all stages do for so long, as Chrome's trace events; to clients on the same machine.",
+                "Record all stages for `seconds`, as Chrome trace events; only for clients on the same machine.",
                 {"type": "object"},
                 errors=(403,),
                 parameters=[parameter],

@@ -30,7 +30,7 @@ def llm_serving_schemas(settings: FrontSettings) -> dict[str, Schema]:
             {
                 "inputs": text("The prompt."),
                 "parameters": body(_parameters(settings), []),
-                "stream": _switch("Counts for /models/{model} alone: the other paths say it themselves.", False),
+                "stream": _switch("Stream the answer; only for /models/{model}, the other paths ignore it.", False),
             },
             ["inputs"],
         ),
@@ -42,7 +42,7 @@ def llm_serving_schemas(settings: FrontSettings) -> dict[str, Schema]:
                 "retry": only(30000),
                 "data": any_of(*map(reference, ("GenerateStep", "GenerateEnd", "GenerateFailure"))),
             },
-            meaning='A line of a stream; with return_protocol "raw", `data:` and what is in `data` here.',
+            meaning='A line of a stream; with return_protocol "raw" it is `data:` and the value of `data` alone.',
         ),
         "GenerateStep": record(
             {
@@ -61,7 +61,7 @@ def llm_serving_schemas(settings: FrontSettings) -> dict[str, Schema]:
                 "finish_reason": only("predict_failed"),
                 "error": reference("ErrorDetail"),
             },
-            meaning="The last line of a stream that can't go on.",
+            meaning="The last line of a stream that failed.",
         ),
         "Number": record({"event": only("message"), "retry": only(30000), "data": integer("", 0)}),
         "ModelInfo": _model_info(),
@@ -72,16 +72,21 @@ def _parameters(settings: FrontSettings) -> dict[str, Schema]:
     longest = settings.max_length
     return {
         **sampling_parameters(settings),
-        "do_sample": _switch("false: the most probable token; nothing is drawn.", False),
+        "do_sample": _switch("Sample; false: greedy, always the most probable token.", False),
         "max_new_tokens": integer(
-            "Left out, it is cut to what fits.", 1, longest, default=min(DEFAULT_NEW_TOKENS, longest)
+            "Most tokens to generate. The default is reduced to what fits.",
+            1,
+            longest,
+            default=min(DEFAULT_NEW_TOKENS, longest),
         ),
-        "top_k": integer("-1, 0 or all of the vocabulary: off.", -1, default=3),
-        "topk_k": integer("top_k, as some clients spell it. Both may be given if they say the same.", -1),
-        "min_new_tokens": integer("Nothing ends the answer before; at most max_new_tokens.", 0, longest, default=0),
-        "ignore_eos": _switch("The model's end tokens end nothing.", False),
-        "return_full_text": _switch("A stream ends with a line that holds the whole answer.", False),
-        "return_protocol": only("sse", "raw", meaning="Form of a stream's lines.", default="sse"),
+        "top_k": integer("Sample from this many most probable tokens; -1, 0 or vocabulary size: off.", -1, default=3),
+        "topk_k": integer("Alias of top_k that some clients send. If both are given, they must be equal.", -1),
+        "min_new_tokens": integer(
+            "Fewest tokens to generate before the answer may end; at most max_new_tokens.", 0, longest, default=0
+        ),
+        "ignore_eos": _switch("Do not stop at the model's end tokens.", False),
+        "return_full_text": _switch("End a stream with a line that holds the whole answer.", False),
+        "return_protocol": only("sse", "raw", meaning="Format of a stream's lines.", default="sse"),
         **{name: one_value(values) for name, values in UNSUPPORTED.items()},
     }
 
@@ -96,7 +101,7 @@ def _token(settings: FrontSettings) -> Schema:
         {
             "id": integer("", 0, settings.vocab_size - 1),
             "logprob": nullable(number("The raw logit." if raw else "The log-probability.")),
-            "special": boolean("It completes no character."),
+            "special": boolean("The token has no text of its own, or only a part of a character."),
             "text": text(),
         }
     )
@@ -109,7 +114,7 @@ def _everything() -> dict[str, Schema]:
         "finish_reason": only("length", "eos", "stop"),
         "generated_tokens": integer("", 1),
         "prefill": {**tokens, "maxItems": 1},
-        "seed": integer("As it was asked for; 0 where none was."),
+        "seed": integer("The request's seed; 0 if it had none."),
         "tokens": tokens,
         "top_tokens": array({**tokens, "maxItems": 1}, minItems=1, maxItems=1),
         "details": only(None),

@@ -1,4 +1,4 @@
-"""OpenAI's API, with what vLLM adds: parameters and answers that completions and chat have in common."""
+"""OpenAI's API with vLLM's additions: parameters and answers that completions and chat have in common."""
 
 from __future__ import annotations
 
@@ -25,47 +25,50 @@ def common_parameters(settings: FrontSettings) -> dict[str, Schema]:
     return {
         **sampling_parameters(settings),
         "model": model_name(settings),
-        "n": integer("Choices per prompt. With a seed, each has the next one.", 1, MAX_CHOICES, default=1),
-        "top_k": integer("-1, 0 or all of the vocabulary: off.", -1, default=0),
+        "n": integer("Choices per prompt. With a seed, choice i uses seed + i.", 1, MAX_CHOICES, default=1),
+        "top_k": integer("Sample from this many most probable tokens; -1, 0 or vocabulary size: off.", -1, default=0),
         "min_tokens": integer(
-            "Nothing ends the answer before; at most max_tokens.", 0, settings.max_length, default=0
+            "Fewest tokens to generate before the answer may end; at most max_tokens.",
+            0,
+            settings.max_length,
+            default=0,
         ),
         "logit_bias": mapping(
             number("", -100, 100),
-            f"By token id in decimal; ids up to {settings.vocab_size - 1}.",
+            f"Added to logits, by token id in decimal; ids up to {settings.vocab_size - 1}.",
             propertyNames={"pattern": "^[0-9]{1,9}$"},
             maxProperties=biased_tokens(settings),
             default={},
         ),
-        "include_stop_str_in_output": boolean(default=False),
-        "skip_special_tokens": boolean(default=True),
-        "ignore_eos": boolean("The model's end tokens end nothing.", default=False),
-        "stream": boolean(default=False),
+        "include_stop_str_in_output": boolean("Keep the stop string at the end of the text.", default=False),
+        "skip_special_tokens": boolean("Leave special tokens out of the text.", default=True),
+        "ignore_eos": boolean("Do not stop at the model's end tokens.", default=False),
+        "stream": boolean("Stream the answer as server-sent events.", default=False),
         "stream_options": _stream_options(),
-        "response_format": any_of(body({}, []), record({"type": only("text")}), meaning="Text alone."),
-        "metadata": mapping(True, "Without effect."),
-        **{name: text("Says who asks; without effect.") for name in LABELS},
+        "response_format": any_of(body({}, []), record({"type": only("text")}), meaning="Only text is supported."),
+        "metadata": mapping(True, "Accepted without effect."),
+        **{name: text("Identifies the user; accepted without effect.") for name in LABELS},
         **{name: one_value(values) for name, values in ONLY_DEFAULTS.items()},
     }
 
 
 def model_name(settings: FrontSettings) -> Schema:
     names = dict.fromkeys((settings.model_name, settings.model_route))
-    return only(*names, meaning="Another is 404.", default=settings.model_name)
+    return only(*names, meaning="The model; any other name gives 404.", default=settings.model_name)
 
 
 def _stream_options() -> Schema:
     options = {
-        "include_usage": boolean("One more event at the end, without choices, that counts tokens.", default=False),
-        "continuous_usage_stats": boolean("Every event counts tokens.", default=False),
+        "include_usage": boolean("Send one more event at the end, with usage and without choices.", default=False),
+        "continuous_usage_stats": boolean("Send usage in every event.", default=False),
         "include_obfuscation": only(False),
     }
-    return body(options, [], "Where it holds anything, only with stream: true.")
+    return body(options, [], "Only with stream: true.")
 
 
 def usage() -> Schema:
     counts = {name: integer("", 0) for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
-    cached = record({"cached_tokens": integer("Tokens of the prompt that were not computed anew.", 0)})
+    cached = record({"cached_tokens": integer("Prompt tokens found in the prefix cache.", 0)})
     return record({**counts, "prompt_tokens_details": cached})
 
 
@@ -73,7 +76,7 @@ def heading(kind: str, prefix: str, choice: Schema, **more: Schema) -> dict[str,
     return {
         "id": text(pattern=f"^{prefix}-[0-9a-f]{{16}}$"),
         "object": only(kind),
-        "created": integer("Seconds since 1970.", 0),
+        "created": integer("Unix time in seconds.", 0),
         "model": text(),
         "choices": array(choice),
         **more,

@@ -1,4 +1,4 @@
-"""Operations: a method of a path, with what it takes and every answer that it may give."""
+"""Operations: a method of a path, with its request and every answer that it may give."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pipeline.front.http.exchange import REQUEST_ID
 Operation = dict[str, Any]
 
 _MEANINGS: Final = {
-    400: "Something in the request is wrong; `param` names it.",
-    401: "An API key is needed, or it is not one of this server's.",
-    403: "Not for this client.",
-    404: "No such path or model.",
-    405: "Another method is expected here.",
+    400: "The request is invalid; `param` names the parameter.",
+    401: "The API key is missing or not valid.",
+    403: "Not allowed for this client.",
+    404: "Unknown path or model.",
+    405: "Wrong method; the header Allow lists the right ones.",
     408: "The request took too long to arrive.",
-    413: "The body is longer than allowed.",
-    415: "The body is compressed.",
-    422: "A parameter is wrong; `param` names it.",
-    429: "The queue is full.",
-    431: "The headers are longer or more than allowed.",
+    413: "The body is too large.",
+    415: "The body is compressed, which is not supported.",
+    422: "A parameter is invalid; `param` names it.",
+    429: "The queue is full; try again later.",
+    431: "The headers are too large or too many.",
     500: "The server failed.",
-    503: "Not ready, restarting, shutting down, or too many connections.",
-    504: "The request took longer than the server allows.",
+    503: "Not ready, restarting, shutting down, or too many connections; try again later.",
+    504: "The request took longer than the server's `request_timeout_s`.",
 }
 _EVERYWHERE: Final = (400, 405, 408, 431, 500, 503)
 _WITH_BODY: Final = (413, 415)
@@ -40,7 +40,7 @@ def error_responses() -> dict[str, Any]:
 def _error(status: int, meaning: str) -> dict[str, Any]:
     response: dict[str, Any] = {"description": meaning, **_json(reference("Error"))}
     if status in (429, 503):
-        response["headers"] = {"Retry-After": {"description": "Seconds.", "schema": integer("", 0)}}
+        response["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": integer("", 0)}}
     if status == 401:
         response["headers"] = {"WWW-Authenticate": {"schema": text()}}
     if status == 405:
@@ -54,11 +54,11 @@ def get(name: str, meaning: str, answer: Schema, *, errors: Iterable[int] = (), 
 
 
 def get_other(name: str, meaning: str, content_type: str, *, unchanged: bool = False) -> Operation:
-    """An answer in another form. `unchanged`: a client that has it already may be told so."""
+    """An answer that is not JSON. `unchanged`: may be 304 for a client that has it already."""
     success = {"description": meaning, "content": {content_type: {"schema": text()}}}
     responses = _responses(success, ())
     if unchanged:
-        responses["304"] = {"description": "As if-none-match has it."}
+        responses["304"] = {"description": "Not modified: the ETag equals If-None-Match."}
     return {"operationId": name, "summary": meaning, "responses": responses}
 
 
@@ -80,22 +80,26 @@ def generating(
     if event is not None:
         content["text/event-stream"] = {"schema": _stream(event), "x-ringserve-event": reference(event)}
     operation["responses"]["200"]["content"] = content
-    timings = "Times of the request in ms, where the request's header asks for them."
+    timings = f"Timings of the request in ms, if it had the header {TIMINGS.decode()}: 1."
     operation["responses"]["200"]["headers"]["x-ttft-ms"] = {"description": timings, "schema": text()}
     operation["parameters"] = [
-        _header(TIMINGS, "1: the answer tells times in headers x-…-ms."),
-        _header(REQUEST_ID, "A name for the request, up to 128 visible characters; another is passed over."),
+        _header(TIMINGS, "1: return timings in the answer's headers x-…-ms."),
+        _header(
+            REQUEST_ID,
+            "Id of the request for logs and for the answer's header, up to 128 visible ASCII characters; ignored if "
+            "invalid.",
+        ),
     ]
     return operation
 
 
 def _stream(event: str) -> Schema:
-    """Of one event, as OpenAPI 3.2 has it in `itemSchema`; 3.1 has no word for it."""
+    """Schema of one event, as OpenAPI 3.2's `itemSchema`, which 3.1 lacks."""
     if event.startswith("Generate"):
-        return {"description": f"No server-sent events, but a line per token, each a {event}."}
+        return {"description": f"A line per token, each a {event}; not server-sent events."}
     content = {"contentMediaType": "application/json", "contentSchema": any_of(reference(event), reference("Error"))}
     data = any_of(only("[DONE]"), {"type": "string", **content})
-    meaning = f"One server-sent event: a {event}, or an Error that ends the stream, or [DONE] at its end."
+    meaning = f"One server-sent event: a {event}, an Error that ends the stream, or [DONE] at its end."
     return {"type": "object", "properties": {"data": data}, "required": ["data"], "description": meaning}
 
 
@@ -104,8 +108,8 @@ def _header(name: bytes, meaning: str) -> dict[str, Any]:
 
 
 def _success(answer: Schema) -> dict[str, Any]:
-    request_id = {"description": "The request's own, or a new one.", "schema": text()}
-    return {"description": "Done.", **_json(answer), "headers": {REQUEST_ID.decode(): request_id}}
+    request_id = {"description": "The request's own id, or a new one.", "schema": text()}
+    return {"description": "Success.", **_json(answer), "headers": {REQUEST_ID.decode(): request_id}}
 
 
 def _json(schema: Schema) -> dict[str, Any]:

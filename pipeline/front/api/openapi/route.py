@@ -14,7 +14,7 @@ from pipeline.front.settings import FrontSettings
 
 
 class OpenApiRoute:
-    """The document is made when it is asked for, and again after a reload."""
+    """The document is made at the first request, and again after a reload."""
 
     def __init__(self, settings: FrontSettings, keys: ApiKeys) -> None:
         self._settings, self._keys = settings, keys

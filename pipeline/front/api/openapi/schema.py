@@ -1,4 +1,4 @@
-"""Words to write JSON Schemas with. Every function gives a schema of its own."""
+"""Functions that build JSON Schemas. Every call returns a new schema."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any, Final
 
 Schema = dict[str, Any]
 
-_LARGEST: Final = 1e300  # `pipeline.front.fields` takes no number beyond it
-_INT64: Final = (-(2**63), 2**64 - 1)  # what JSON has beyond that is read as a number with a fraction
+_LARGEST: Final = 1e300  # `pipeline.front.api.fields` accepts no number beyond it
+_INT64: Final = (-(2**63), 2**64 - 1)  # orjson reads an integer beyond that as a float
 
 
 def text(meaning: str = "", **more: Any) -> Schema:
@@ -43,30 +43,30 @@ def any_of(*schemas: Schema, meaning: str = "", **more: Any) -> Schema:
 
 
 def only(*values: Any, meaning: str = "", **more: Any) -> Schema:
-    """A parameter that is understood, but at these values alone."""
+    """A parameter that is supported at these values only."""
     return _with({"enum": list(values)}, meaning, more)
 
 
 def one_value(values: tuple[Any, ...]) -> Schema:
-    """A row of the parsers' tables of what is understood, but not supported."""
+    """A row of the parsers' tables of parameters that are known, but not supported."""
     distinct = [value for i, value in enumerate(values) if not any(_same(value, other) for other in values[:i])]
-    return only(*distinct, meaning="Supported at this value alone." if distinct else "Not supported.")
+    return only(*distinct, meaning="Supported at this value only." if distinct else "Not supported.")
 
 
 def _same(value: Any, other: Any) -> bool:
-    """In JSON, where 1 and 1.0 are, but not 1 and true."""
+    """As JSON values: 1 equals 1.0, but not true."""
     return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
 def record(properties: dict[str, Schema], required: list[str] | None = None, meaning: str = "") -> Schema:
-    """An object of an answer, of which nothing is left out unless `required` names fewer."""
+    """An object of an answer; all properties are required unless `required` names fewer."""
     names = list(properties) if required is None else required
     schema = {"type": "object", "properties": properties, "required": names, "additionalProperties": False}
     return _with(schema, meaning, {})
 
 
 def body(properties: dict[str, Schema], required: list[str], meaning: str = "") -> Schema:
-    """An object of a request: null counts as left out, known or not; what is not known is refused."""
+    """An object of a request: null counts as left out, known or not; unknown properties are refused."""
     named = {name: schema if name in required else nullable(schema) for name, schema in properties.items()}
     schema = {"type": "object", "properties": named, "required": required, "additionalProperties": {"type": "null"}}
     return _with(schema, meaning, {})

@@ -24,8 +24,8 @@ from pipeline.front.settings import FrontSettings
 def tokenize_schemas(settings: FrontSettings) -> dict[str, Schema]:
     either = {
         "model": model_name(settings),
-        "return_token_strs": boolean(default=False),
-        "add_special_tokens": boolean("BOS; as is where it is left out: for text, not for messages."),
+        "return_token_strs": boolean("Return the text of each token, too.", default=False),
+        "add_special_tokens": boolean("Add BOS. The default is true for a prompt, false for messages."),
     }
     chat = {**template_parameters(settings), "tools": one_value(([],)), "chat_template": one_value(())}
     names = nullable(array(text()))

@@ -16,11 +16,11 @@ const MARKUP = `
   <div class="bar"><span class="inference" id="batch-used"></span><span id="batch-unused"></span></div>
   <ul class="legend">
     <li class="inference">in use <b id="batch-blocks">–</b></li>
-    <li class="plain">can be shared <b id="batch-cached">–</b></li>
+    <li class="plain">in prefix cache <b id="batch-cached">–</b></li>
     <li class="plain">preempted since start <b id="batch-preemptions">–</b></li>
   </ul>`;
 
-/** Returns what shows figures in the element, which has so many rows. */
+/** Returns a function that shows metrics in the element, with so many rows. */
 export function drawBatch(element, maxRows) {
   element.innerHTML = MARKUP;
   const part = (name) => element.querySelector(`#batch-${name}`);

@@ -1,4 +1,4 @@
-// Listens to /live while the page is visible, and hands the figures to those who draw them.
+// Listens to /live while the page is visible, and passes the metrics to the functions that draw them.
 
 import { drawBatch } from "./batch.js";
 import { joined, perSecond, seconds, show, write } from "./format.js";
@@ -31,7 +31,7 @@ function showAbout(about) {
 function showFigures(figures) {
   const state = get("state");
   state.dataset.state = figures.ready ? "good" : "wait";
-  const restarts = figures.restarts ? `, restarts of stages: ${figures.restarts}` : "";
+  const restarts = figures.restarts ? `, stage restarts: ${figures.restarts}` : "";
   write(state, (figures.ready ? "serving" : "not ready") + restarts);
   show(get("tokens"), [perSecond(figures.tokens_per_s), ""]);
   write(get("tokens-note"), `peak of 60 s: ${perSecond(spark(figures.tokens_per_s))}`);
@@ -55,7 +55,7 @@ async function listen(signal) {
     if (event === "about") showAbout(content);
     if (event === "figures") for (const draw of drawn) draw(content);
   }
-  throw new Error("the server ended the stream");
+  throw new Error("the server closed the stream");
 }
 
 async function keepListening() {
@@ -66,7 +66,7 @@ async function keepListening() {
     } catch (error) {
       if (error.name === "AbortError") continue;
       get("state").dataset.state = "bad";
-      write(get("state"), error.status ? error.message : "no connection, trying again");
+      write(get("state"), error.status ? error.message : "no connection, reconnecting");
     }
     await new Promise((done) => setTimeout(done, RETRY_MS));
   }

@@ -7,7 +7,7 @@ const RADIUS = 22;
 const MOST_SLOTS = 32; // beyond that, and for bytes, a ring is one arc
 const narrow = matchMedia("(max-width: 44rem)");
 
-/** Draws it, and returns what shows figures in it. */
+/** Draws it, and returns a function that shows metrics in it. */
 export function drawPipeline(svg, body) {
   let parts = {}, last = null;
   const rows = fillTable(body);
@@ -55,7 +55,7 @@ function drawStage(svg, name, role, [x, y, width, height]) {
 }
 
 function showStage(part, cpu, state) {
-  const trouble = state === "hung" || state === "restarting"; // without a launcher nobody watches over the stages
+  const trouble = state === "hung" || state === "restarting"; // "starting" stays where there is no launcher
   write(part.text, trouble || cpu === undefined ? state : `${part.label}${percent(Math.min(cpu, 9.99))}`);
   part.text.classList.toggle("bad", trouble);
   part.level.setAttribute("width", part.full * Math.min(cpu ?? 0, 1));
@@ -97,7 +97,7 @@ function showArc(part, { used, capacity: size, first }) {
     make(part.slots, "circle", { r: RADIUS, class: "slot" });
     part.arcs = [1, 2].map(() => make(part.slots, "path", { class: "slot used" }));
   }
-  // Where reading and writing stand. What is in use may be too little to be seen: the mark has a width of its own.
+  // From the reader's to the writer's position. The part in use may be too small to see: the mark has a least width.
   const begin = size ? first / size : 0, length = size ? used / size : 0;
   const end = Math.min(begin + Math.max(length, 0.02), 1);
   part.arcs[0].setAttribute("d", arc(begin, end, 0));

@@ -1,4 +1,4 @@
-// A prompt to /v1/completions, its answer as it comes.
+// Sends a prompt to /v1/completions and shows the streamed answer.
 
 import { joined, perSecond, seconds } from "./format.js";
 import { events } from "./sse.js";
@@ -44,7 +44,7 @@ async function ask(model, signal) {
   }
   const end = performance.now(), ttft = joined(seconds((first - began) / 1e3));
   const pace = tokens > 1 ? `, then ${perSecond((tokens - 1) / ((end - first) / 1e3))} tokens/s` : "";
-  note(`${tokens} tokens; the first after ${ttft}${pace}`);
+  note(`${tokens} tokens, the first after ${ttft}${pace}`);
 }
 
 function request(model, signal) {

@@ -1,4 +1,4 @@
-// Which rings there are, and where they are drawn: side by side where there is room, one below the other on a phone.
+// The rings, and where they are drawn: side by side where there is room, one below the other on a phone.
 
 export const STAGES = {
   front: { role: "HTTP, streams", wide: [10, 85, 140, 170], tall: [110, 6, 140, 62] },
@@ -32,12 +32,12 @@ export const RINGS = {
     tall: { path: "M132 392V490", at: [132, 441], label: [158, 424, "start"] },
   },
   tokens: {
-    from: "sampling", to: "inference", carries: "the tokens chosen, where inference can’t know them",
+    from: "sampling", to: "inference", carries: "sampled token ids, unless all rows are greedy",
     wide: { path: "M850 206H712", at: [781, 206], label: [781, 246, "middle"] },
     tall: { path: "M228 492V394", at: [228, 443], label: [202, 462, "end"] },
   },
   rows: {
-    from: "preprocess", to: "sampling", carries: "who sits in which row",
+    from: "preprocess", to: "sampling", carries: "requests admitted to rows",
     wide: { path: "M360 85V50Q360 36 374 36H906Q920 36 920 50V83", at: [640, 36], label: [674, 14, "start"] },
     tall: { path: "M110 205H94Q80 205 80 219V510Q80 524 94 524H108", at: [80, 345], label: [80, 380, "middle"] },
   },

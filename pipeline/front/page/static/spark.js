@@ -2,7 +2,7 @@
 
 const SPAN_MS = 60_000, WIDTH = 240, HEIGHT = 48;
 
-/** Returns what adds a value, and returns the highest one that is shown. */
+/** Returns a function that adds a value and returns the highest one shown. */
 export function drawSpark(svg) {
   const values = [];
   svg.innerHTML = `<path class="area"/><path class="line"/>`;

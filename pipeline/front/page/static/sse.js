@@ -1,4 +1,4 @@
-// Server-sent events from fetch(): unlike EventSource it can POST, send a key, and tells why it was refused.
+// Server-sent events from fetch(): unlike EventSource it can POST, send a key, and report the server's error.
 
 /** Yields {event, data} until the server ends the stream. Throws what fetch throws, and Refusal. */
 export async function* events(url, options) {
@@ -15,7 +15,7 @@ export async function* events(url, options) {
       for (const block of blocks) yield parse(block);
     }
   } finally {
-    reader.cancel().catch(() => {}); // whoever reads no further wants no more
+    reader.cancel().catch(() => {}); // the caller stopped reading
   }
 }
 
@@ -25,7 +25,7 @@ export class Refusal extends Error {
     try {
       message = (await response.json()).error.message;
     } catch {
-      // not JSON: the status has to do
+      // not JSON: only the status is known
     }
     const refusal = new Refusal(message);
     refusal.status = response.status;

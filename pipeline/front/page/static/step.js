@@ -1,4 +1,4 @@
-// The time from token to token: the device's part, and under a lens the host's, by the stage it was due to.
+// The time between two tokens: the device's part, and magnified the host's, by the stage that caused it.
 
 import { joined, percent, seconds, write } from "./format.js";
 
@@ -15,7 +15,7 @@ const MARKUP = `
     ${STAGES.map((stage) => `<li class="${stage}">${stage} <b id="step-${stage}-time">–</b></li>`).join("")}
   </ul>`;
 
-/** Returns what shows figures in the element. */
+/** Returns a function that shows metrics in the element. */
 export function drawStep(element) {
   element.innerHTML = MARKUP;
   const part = (name) => element.querySelector(`#step-${name}`);
@@ -23,7 +23,7 @@ export function drawStep(element) {
     const { device_s: device, overhead_s: overhead, split_s: split } = step;
     const known = device !== null && overhead !== null;
     const total = known ? device + overhead : 0, share = known ? overhead / total : 0;
-    part("device").style.flexGrow = known ? 100 * (1 - share) : 0; // below 1 in all they would not fill the bar
+    part("device").style.flexGrow = known ? 100 * (1 - share) : 0; // a sum below 1 would not fill the bar
     part("lens").setAttribute("points", known ? `${100 - 100 * share},0 100,0 100,10 0,10` : "");
     write(part("total"), known ? joined(seconds(total)) : "–");
     write(part("overhead"), known ? `${joined(seconds(overhead))} = ${percent(share)}` : "–");

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 _CLASSES = {
     "ring": "rings.SlotRingTransport",
     "byte-ring": "rings.ByteRingTransport",
-    "raw-spin": "raw_c.RawSpin",
-    "raw-futex": "raw_c.RawFutex",
+    "raw-spin": "rings.RawSpin",
+    "raw-futex": "rings.RawFutex",
     "tcp": "builtin.Tcp",
     "pipe": "builtin.MpPipe",
     "queue": "builtin.MpQueue",

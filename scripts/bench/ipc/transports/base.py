@@ -63,6 +63,8 @@ Touch = Callable[[Buffer], object]
 
 WORD = 0x0102030405060708
 _SMALL = 512
+"""numpy needs about 1.5 µs for a sum of eight words, so small messages go through `struct`, which reads 64 bytes in
+0.1 µs; from 4 KiB on numpy's sum over a uint64 view is far faster."""
 
 
 def make_fill(size: int) -> Fill:

@@ -57,7 +57,7 @@ def test_from_a_file_and_the_environment(keys):
         ("x" * 1025, "keys:1"),
         ("# only comments\n", "keys holds no API key"),
         ("", "keys holds no API key"),
-        ("#" * (1 << 20) + KEY, "longer than"),
+        ("#" * (1 << 20) + KEY, "larger than"),
         ("\n".join(f"key-{i}" for i in range(MAX_KEYS + 1)), f"at most {MAX_KEYS}"),
     ],
 )
@@ -91,13 +91,13 @@ def test_a_file_that_is_not_there(write):
 
 
 def test_a_file_that_others_may_write(keys):
-    with pytest.raises(KeysError, match=r"can be written by all users.*chmod 600"):
+    with pytest.raises(KeysError, match=r"is writable by all users.*chmod 600"):
         keys(KEY, mode=0o602)
 
 
 def test_a_file_that_others_may_read_is_worth_a_warning(keys, tmp_path):
     assert keys(KEY, mode=0o644) == digests(KEY)
-    assert "can be read by all users (mode 0644)" in key_file_warning(tmp_path / "keys")
+    assert "is readable by all users (mode 0644)" in key_file_warning(tmp_path / "keys")
     keys(KEY, mode=0o640)
     assert key_file_warning(tmp_path / "keys") is None
     assert key_file_warning(None) is None

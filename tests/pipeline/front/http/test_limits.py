@@ -38,7 +38,7 @@ def test_a_body_at_the_limit_and_one_byte_beyond(small, chunked):
         content = iter([body[:500], body[500:]]) if chunked else body
         answer = small.http.post(GENERATE, content=content)
         assert answer.status_code == status
-    assert answer.json()["error"]["message"] == "the body is longer than 1000 bytes"
+    assert answer.json()["error"]["message"] == "the body is larger than 1000 bytes"
 
 
 @pytest.mark.parametrize("pieces", [1, 3])
@@ -51,7 +51,7 @@ def test_headers_at_the_limit_and_one_byte_beyond(small, pieces):
                 connection.sendall(head[i * len(head) // pieces : (i + 1) * len(head) // pieces])
             answer = read_all(connection)
         assert answer.startswith(b"HTTP/1.1 %d " % status)
-    assert b"the request line and the headers are longer than 2000 bytes" in answer
+    assert b"the request line and the headers are larger than 2000 bytes" in answer
 
 
 @pytest.mark.parametrize("behind", [b"0\r\nX: %b", b"1;x=%b"])

@@ -70,7 +70,7 @@ def test_more_bytes_than_may_wait_are_turned_away(worker, monkeypatch):
     async def main():
         first = asyncio.create_task(worker.run(exchange(300), lambda: go_on.wait(WAIT_S)))  # alone it may be any size
         await asyncio.sleep(0)
-        with pytest.raises(ApiError, match="too many large requests wait") as caught:
+        with pytest.raises(ApiError, match="too many large requests at once") as caught:
             await worker.run(exchange(1), str)
         assert (caught.value.status, caught.value.headers) == (429, ((b"retry-after", b"1"),))
         go_on.set()

@@ -213,7 +213,11 @@ def test_a_pace_is_kept_and_then_nothing_more_is_sent(sink_port):
 
 @pytest.mark.parametrize("form", [Repeat(), Repeat(pause_s=0.0001), Churn(1), Stay(3), Stay(3, early=True)])
 def test_every_form_of_attack_reaches_the_sink(form, sink_port):
-    sent, _ = attack(form, sink_port, BY_NAME["byte-writers"].requests(FACTS), 0.3)
+    requests = BY_NAME["byte-writers"].requests(FACTS)
+    for seconds in (0.3, 5.0):  # a busy machine may need longer for one answer
+        sent, _ = attack(form, sink_port, requests, seconds)
+        if isinstance(form, Churn) or any(each.status for each in sent):
+            break
     assert sent
     assert {each.status for each in sent} <= ({0} if isinstance(form, Churn) else {0, 200})
     assert isinstance(form, Churn) or any(each.status for each in sent)

@@ -243,4 +243,4 @@ def test_a_real_device_has_no_time_scale_and_a_server_that_cannot_start_is_told(
     assert "only an emulated device can be made faster" in done.stderr
     done = run("--config", config, "--set", "pipeline.hosts=192.0.2.1", "--num-prompts", 1)
     assert done.returncode == 1
-    assert "can't be listened on" in done.stderr
+    assert "can't listen on" in done.stderr

@@ -196,7 +196,8 @@ def test_a_model_without_a_template_says_so(serve, tmp_path):
     error = served.chat("x").json()["error"]
     assert error["param"] == "messages"
     assert (
-        "no chat template; use /v1/completions, or start the server with pipeline.chat_template" in error["message"]
+        "no chat template; use /v1/completions, or set pipeline.chat_template in the server's configuration"
+        in error["message"]
     )
     assert served.complete("a", max_tokens=1).status_code == 200
 

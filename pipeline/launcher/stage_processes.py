@@ -1,4 +1,4 @@
-"""The four processes: started with what each needs, and waited for, all at once."""
+"""The four stage processes: started with what each needs, waited for together, stopped."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from pipeline.wire.step import Shapes
 _STOP_GRACE_S = 1.5
 
 
-class Crew:
-    """`children` holds those that live, or whose death was not told yet, by name."""
+class StageProcesses:
+    """`children`, by name, holds those that are alive, or whose death `wait` has not returned yet."""
 
     def __init__(
         self, page: StatsPage, shapes: Shapes, listeners: Listeners, api_keys: tuple[str, ...], signals: Signals
@@ -64,13 +64,14 @@ class Crew:
         return child
 
     def wait(self, timeout: float) -> Iterator[tuple[Child, Message | None]]:
-        """What the stages said, and None for one that died, which is then forgotten; deaths come first."""
+        """Messages of the stages, and None for a stage that died, which is then no longer in `children`; deaths come
+        first."""
         events = self._selector.select(max(timeout, 0))
         if any(key.data is None for key, _ in events):
             self._signals.clear()
         children: list[Child] = list(dict.fromkeys(key.data for key, _ in events if key.data is not None))
         for child in sorted(children, key=lambda child: not child.dead):
-            channel, dead = child.channel, child.dead  # looked at before the messages: they are its last then
+            channel, dead = child.channel, child.dead  # read before the messages, which are its last ones then
             for message in child.messages():
                 yield child, message
             if channel is not None and (dead or child.channel is None):
@@ -81,7 +82,7 @@ class Crew:
                 yield child, None
 
     def stop(self) -> None:
-        """Everybody: first asked, then made to."""
+        """All stages: first by a signal that they handle, then by SIGKILL."""
         deadline = time.monotonic() + _STOP_GRACE_S
         for child in self.children.values():
             child.signal(END)

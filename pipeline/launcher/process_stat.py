@@ -1,4 +1,4 @@
-"""What the kernel says of a process."""
+"""State and CPU time of a process, from /proc."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ProcessStat:
 
 
 def process_stat(pid: int) -> ProcessStat | None:
-    """None for one that is gone."""
+    """None for a process that is gone."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
