@@ -20,10 +20,10 @@ from scripts.bench.isolation.figures import Round, Row, counted, harm, line
 from scripts.bench.isolation.kinds import Kind
 from scripts.bench.isolation.sink import serve_sink
 from scripts.bench.isolation.stands import Stand
-from scripts.bench.overhead.workers import ask, worker
 from scripts.lab.arguments import say
 from scripts.lab.errors import ServerError
 from scripts.lab.server import Server, launched
+from scripts.lab.workers import ask, worker
 
 PROMPT = "Question: What is a ring buffer?\nAnswer:"
 _STREAM_TOKENS = 50_000  # at most

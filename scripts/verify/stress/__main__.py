@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import multiprocessing
 import sys
 import time
 from multiprocessing.connection import Connection
@@ -16,6 +15,7 @@ from typing import Any
 
 from ipc import ByteRing, SlotRing
 from scripts.lab.arguments import count, parser, whole, words
+from scripts.lab.workers import worker
 from scripts.verify.stress.options import WAIT_S, Kind, Options
 from scripts.verify.stress.role import Played, play
 from scripts.verify.stress.slots import SLOT_SIZE
@@ -44,27 +44,20 @@ def make_ring(options: Options) -> SlotRing | ByteRing:
 
 
 def stress(options: Options) -> bool:
-    start, spawn = time.perf_counter(), multiprocessing.get_context("spawn")
-    answers = []
+    start = time.perf_counter()
     with make_ring(options) as ring, contextlib.ExitStack() as stack:
-        for number in range(len(options.roles)):
-            here, there = spawn.Pipe(duplex=False)
-            process = spawn.Process(target=play, args=(options, ring.handle, number, there))
-            process.start()
-            stack.callback(process.join)
-            stack.callback(process.kill)
-            there.close()
-            answers.append(here)
+        roles = range(len(options.roles))
+        pipes = [stack.enter_context(worker(play, options, ring.handle, number)) for number in roles]
         ring.unlink_when_attached(WAIT_S)
-        played = [_received(answer) for answer in answers]
+        played = [_received(pipe) for pipe in pipes]
         counters = [side.counters for side in (ring.snapshot().producer, *ring.snapshot().consumers)]
     return _tell(options, played, counters, time.perf_counter() - start)
 
 
-def _received(answer: Connection) -> Played | None:
+def _received(pipe: Connection) -> Played | None:
     """None: it failed, and has said why on stderr."""
     try:
-        played: Played = answer.recv()
+        played: Played = pipe.recv()
     except EOFError:
         return None
     return played

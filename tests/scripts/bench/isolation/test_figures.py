@@ -19,7 +19,7 @@ from scripts.bench.isolation.figures import Harm, Round, Row, harm, longest_gap_
 from scripts.bench.isolation.kinds import BY_NAME, KINDS, choose
 from scripts.bench.isolation.sink import serve_sink
 from scripts.bench.isolation.stands import DEMO, EMULATED, USUAL, Facts, stands_of
-from scripts.bench.overhead.workers import ask, worker
+from scripts.lab.workers import ask, worker
 from scripts.verify.survival.streams import Stream
 from tests.scripts.bench.isolation.progress import progress
 

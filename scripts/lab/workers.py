@@ -1,4 +1,4 @@
-"""Processes of the benchmark itself that answer questions over a pipe: the client, and the bare device."""
+"""Processes of a script itself that answer questions over a pipe: clients, devices, ends of a ring."""
 
 from __future__ import annotations
 
