@@ -120,10 +120,6 @@ def _longest_s(probes: Iterable[Probe]) -> float:
     return max((probe.seconds for probe in probes), default=0.0)
 
 
-def counted(statuses: Iterable[int]) -> dict[int, int]:
-    return dict(sorted(Counter(statuses).items()))
-
-
 # ---- the table ---------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pipeline.stats import STAGES
 from scripts.bench.isolation.attacker import AttackError, Campaign, Order, serve_attacker
 from scripts.bench.isolation.attacks import Pace
 from scripts.bench.isolation.bystander import BystanderError, Observation, Question, serve_bystander
-from scripts.bench.isolation.figures import Round, Row, counted, harm, line
+from scripts.bench.isolation.figures import Round, Row, harm, line
 from scripts.bench.isolation.kinds import Kind
 from scripts.bench.isolation.sink import serve_sink
 from scripts.bench.isolation.stands import Stand
@@ -140,6 +141,6 @@ def _round(work: Workers, target: Target, kind: Kind, seconds: float) -> Round:
     lingers = not at_rest(server) and server.status is None
     restarts = restarts_of(server) - before - killed
     beside = take_turn(work, target.server(), kind, stand, work.sink_port, seconds, pace=attacked.campaign.pace)
-    statuses = counted(sent.status for sent in attacked.campaign.sent)
+    statuses = Counter(sorted(sent.status for sent in attacked.campaign.sent))
     under, without = (harm(turn.observed, killed=killed) for turn in (attacked, beside))
     return Round(under, without, restarts, statuses, lingers)
