@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 from scripts.bench.isolation.attacks import Field, Pace, Sent
 from scripts.bench.isolation.kinds import BY_NAME
 from scripts.bench.isolation.stands import Facts
+from scripts.lab.workers import answer_each
 
 _PREPARE_S = 120.0  # 64 long prompts have to be read by the server
 
@@ -54,13 +55,7 @@ def serve_attacker(pipe: Connection) -> None:
     """An `Order`, answered with "prepared" or an AttackError; "go", answered with a `Campaign`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)) if hard > 0 else 4096, hard))
-    pipe.send("ready")
-    while True:
-        try:
-            order: Order = pipe.recv()
-        except EOFError:
-            return
-        asyncio.run(_obey(pipe, order))
+    answer_each(pipe, lambda order: asyncio.run(_obey(pipe, order)))
 
 
 @functools.lru_cache(maxsize=1)
