@@ -107,7 +107,8 @@ def spawn(
     environment: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """A process with a session of its own. What it writes goes to `log`. It ends with this process."""
+    """A process with a session of its own. What it writes goes to `log`. It is told to end when the thread ends that
+    called this."""
     with log.open("wb") as output:
         return subprocess.Popen(
             command,
