@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from scripts.train.batches import tokenize
-from scripts.train.bpe import save_tokenizer
 from scripts.train.corpus import Document, Pair
 from scripts.train.evaluation import Verdict
 from scripts.train.llama import CONFIG_FILE, Llama
@@ -31,9 +30,9 @@ def save_model(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.to(torch.float16).contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    for name in ("config.json", "generation_config.json"):
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
         shutil.copy(CONFIG_FILE.with_name(name), folder / name)
-    save_tokenizer(tokenizer, folder, model.shape.max_position_embeddings)
+    tokenizer.save(str(folder / "tokenizer.json"))
 
 
 def save_questions(pairs: list[Pair], folder: Path) -> None:
