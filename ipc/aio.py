@@ -24,7 +24,7 @@ _PID_MASK = (1 << _core.IDENTITY_PID_BITS) - 1
 
 class _AsyncEnd:
     def __init__(self, ring: SlotRing | ByteRing, event_fd: int, attach: Callable[[], Any], peers: int) -> None:
-        self._loop = asyncio.get_running_loop()  # before a role is taken that nobody could give back
+        self._loop = asyncio.get_running_loop()  # before a role is taken that could not be given back
         if event_fd < 0:
             raise ValueError(f"ring '{ring.name}' was attached by name: asyncio needs a ring attached by handle")
         self._event_fd = os.dup(event_fd)
@@ -79,7 +79,7 @@ class _AsyncEnd:
     async def _sleep(self, need: int) -> None:
         self._waiter = self._loop.create_future()
         self._watch_peers()
-        if self.end.arm(need):  # looks once more: watching may have evicted somebody and made room
+        if self.end.arm(need):  # looks once more: watching may have evicted a consumer and made room
             await self._waiter
             self.end.disarm()
 

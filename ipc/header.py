@@ -25,7 +25,7 @@ class SideSnapshot:
 
     role: str
     label: str
-    pid: int  # 0: nobody
+    pid: int  # 0: none
     alive: bool
     state: str
     waiting: bool

@@ -1,6 +1,6 @@
 """``python -m ipc.inspect``: this user's live segments and rings, read-only.
 
-Names are gone once everybody has attached, so segments are found through their owners: every process keeps the
+Names are gone once all processes have attached, so segments are found through their owners: every process keeps the
 descriptor open, and /proc/<pid>/fd leads to it. Nothing is attached to, locked or written.
 """
 
@@ -73,7 +73,7 @@ def _open_segments() -> Iterator[Trace]:
         try:
             descriptors = list((process / "fd").iterdir())
         except OSError:
-            continue  # somebody else's, or gone
+            continue  # another user's, or gone
         for descriptor in descriptors:
             try:
                 match = _TARGET.match(str(descriptor.readlink()))
@@ -124,7 +124,7 @@ def _read_ring(fd: int, size: int) -> RingSnapshot | None:
 
 def format_segment(segment: FoundSegment) -> str:
     """Several lines of text about one segment."""
-    state = "" if segment.pids else "   NOBODY HAS IT OPEN"
+    state = "" if segment.pids else "   NOT OPEN IN ANY PROCESS"
     head = f"{segment.name}   {segment.size / 1024:.0f} KiB   {'named' if segment.linked else 'unlinked'}{state}"
     if segment.ring is None:
         return f"{head}\n  not a ring"

@@ -1,4 +1,4 @@
-"""How much shared memory can still be had, and what bounds it.
+"""How much shared memory is left, and what limits it.
 
 Pages of /dev/shm count against its own size, against the memory limit of the control group (where the kernel kills
 instead of failing), and against the machine; and the process that maps them may have a limit of its own. The

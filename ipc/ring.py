@@ -162,20 +162,20 @@ class _Ring:
             now = self.snapshot()
             sides = {"producer": now.producer, **{f"consumer {i}": side for i, side in enumerate(now.consumers)}}
             missing = ", ".join(role for role, side in sides.items() if side.state == "free")
-            raise RingTimeout(f"ring '{self.name}': nobody attached as {missing}")
+            raise RingTimeout(f"ring '{self.name}': no process attached as {missing}")
 
     def unlink_when_attached(self, timeout: float | None = None) -> None:
-        """Remove the segment's name as soon as everybody has it, so that nothing is left behind whatever dies.
-        It is removed too when not everybody came in time; then RingTimeout is raised."""
+        """Remove the segment's name as soon as all roles are taken, so that nothing is left behind whatever dies.
+        It is removed, too, when not all were taken in time; then RingTimeout is raised."""
         try:
             self.wait_attached(timeout)
         finally:
             self.segment.unlink()
 
     def revoke(self) -> None:
-        """End the ring for both sides, for ever. Whoever waits is woken and sees RingClosed, and so does who attaches
-        later; a consumer first reads what was published, a producer sees it when it looks for room the next time. For
-        whoever made the ring and is no end of it."""
+        """End the ring for both sides, for ever. Processes that wait are woken and see RingClosed, and so do those
+        that attach later; a consumer first reads what was published, a producer sees it when it next needs room. For
+        the creator of the ring, which is not one of its ends."""
         _core.revoke(self.segment.map)
         for fd in self._events:
             with contextlib.suppress(BlockingIOError):  # it can't be more readable than it is

@@ -1,6 +1,6 @@
 """Shared-memory segments: exclusive, private, fully allocated, and gone when their processes are.
 
-A segment is named ``/ringserve-<kind>-<creator's pid>-<random>``. Its name is needed only until everybody has
+A segment is named ``/ringserve-<kind>-<creator's pid>-<random>``. Its name is needed only until all have
 attached; children get the descriptor. While any process has it open, a shared `flock` is held on it: the
 sweep of what dead processes left behind deletes a segment only if its creator is gone *and* nobody holds it, so a
 recycled pid, or a pid of another container, can never cost a living server its memory.
@@ -110,7 +110,7 @@ class Segment:
 
 
 def sweep_segments() -> list[str]:
-    """Delete this user's segments whose creator is dead and that nobody has open; their names."""
+    """Delete this user's segments whose creator is dead and that no process has open. Returns their names."""
     swept = []
     for path in SHM_DIRECTORY.iterdir():
         match = _NAME.match(path.name)
@@ -121,7 +121,7 @@ def sweep_segments() -> list[str]:
 
 
 def _unlink(name: str) -> None:
-    with contextlib.suppress(posix_ipc.ExistentialError):  # somebody else was faster
+    with contextlib.suppress(posix_ipc.ExistentialError):  # another process was faster
         posix_ipc.unlink_shared_memory(name)
 
 

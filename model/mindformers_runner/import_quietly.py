@@ -67,7 +67,7 @@ def _scratch_directory() -> str:
             os.close(_lock(left_behind))
             shutil.rmtree(left_behind)
     directory = tempfile.mkdtemp(prefix=_PREFIX)
-    with suppress(OSError):  # it is removed before it is locked: whoever writes into it makes it once more
+    with suppress(OSError):  # it is removed before it is locked: the next writer makes it again
         _lock(directory)  # until the process ends
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     return directory

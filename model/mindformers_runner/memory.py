@@ -73,7 +73,7 @@ def _machine_available(root: Path) -> int:
     for line in (root / "proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
-    raise CapacityError("cannot tell how much memory is available: /proc/meminfo has no MemAvailable")
+    raise CapacityError("cannot determine the available memory: /proc/meminfo has no MemAvailable")
 
 
 def _control_group_rooms(root: Path) -> list[int]:

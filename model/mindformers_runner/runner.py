@@ -156,7 +156,7 @@ class MindFormersRunner(Runner):
         binding, self._launched = self._launched, None
         output, self._output = self._output, None
         if binding is not None and output is not None:
-            with contextlib.suppress(RuntimeError):  # nobody wants to know
+            with contextlib.suppress(RuntimeError):  # its result is not needed
                 output.asnumpy()
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ def load_tokenizer(
 ) -> Tokenizer:
     """Load a tokenizer.json (Hugging Face) or tokenizer.model (SentencePiece), or the folder that has one.
 
-    The kind is told by the content, not by the name. Files beside it are used where they are: for the special
+    The kind follows from the content, not from the name. Files beside it are used where they are: for the special
     tokens, BOS and EOS, and the chat template tokenizer_config.json (special_tokens_map.json,
     chat_template.jinja), for the ids that end an answer generation_config.json and config.json. A file given as
     ``chat_template`` stands in place of the template beside the tokenizer.

@@ -18,7 +18,7 @@ SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece's visible blank
 
 
 class LeadingSpace(Enum):
-    """What becomes of blanks at the beginning of a decoded text; a property of the model file."""
+    """How spaces at the beginning of a decoded text are treated; a property of the model file."""
 
     KEPT = "kept"
     ONE_DROPPED = "one dropped"  # it was put there by the encoder (add_dummy_prefix)

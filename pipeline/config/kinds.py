@@ -144,7 +144,7 @@ def dtype(*names: str) -> Kind:
 
 
 def list_of(kind: Kind, minimum: int = 1, maximum: int = 1024) -> Kind:
-    """A list, or one value that stands for a list of one. Gives a tuple."""
+    """A list, or one value in place of a list of one. Gives a tuple."""
     expected = (
         f"a list of {minimum}: {kind.expected}" if minimum == maximum else f"{kind.expected}, or a list of these"
     )

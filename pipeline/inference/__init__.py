@@ -1,1 +1,1 @@
-"""The process that owns the device. It executes steps and knows nothing of text."""
+"""The process that owns the device. It executes steps and handles no text."""

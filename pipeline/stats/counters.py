@@ -129,13 +129,13 @@ class StepHistogram(IntEnum):
     """
 
     SCHEDULE = 0  # preprocess: planning and writing the descriptor
-    WAIT_FOR_DESCRIPTOR = 1  # device done with the step before → descriptor taken; only where rows go on
+    WAIT_FOR_DESCRIPTOR = 1  # device done with the step before → descriptor taken; only where rows continue
     LAUNCH = 2  # descriptor taken → device started: for decode rows this includes waiting for their tokens
     DEVICE = 3  # device started → done
     PUBLISH = 4  # device done → sampling has the logits
     SAMPLE = 5  # logits → tokens published
-    FEEDBACK = 6  # tokens published → device started on the next step; only where rows go on
-    OVERHEAD = 7  # device done with the step before → started on this one; only where rows go on
+    FEEDBACK = 6  # tokens published → device started on the next step; only where rows continue
+    OVERHEAD = 7  # device done with the step before → started on this one; only where rows continue
     TOKENS = 8  # new tokens of the step, of prompts and of decode rows
 
 

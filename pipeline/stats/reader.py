@@ -26,7 +26,7 @@ from pipeline.wire.step import Stamp
 
 @dataclass(frozen=True, slots=True)
 class HistogramSnapshot:
-    """In seconds or tokens. `counts` has one entry more than `edges`: what lies above all of them."""
+    """In seconds or tokens. `counts` has one entry more than `edges`, for values above all of them."""
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]

@@ -266,7 +266,7 @@ def test_to_a_spawned_multiprocessing_child(slot_ring):
 def test_nobody_came_says_who(slot_ring):
     ring = slot_ring(consumers=2)
     ring.consumer(1)
-    with pytest.raises(ipc.RingTimeout, match="nobody attached as producer, consumer 0"):
+    with pytest.raises(ipc.RingTimeout, match="no process attached as producer, consumer 0"):
         ring.unlink_when_attached(timeout=0.1)
     assert ring.segment.name is None
 

@@ -38,7 +38,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
 
 
 def _require_few_values(content: bytes) -> None:
-    """Usually it is enough to count bytes; only beyond a limit, those inside of strings are told from the others."""
+    """Usually it is enough to count bytes; only beyond a limit, those inside of strings are subtracted."""
     beyond = [limit for limit in _LIMITS if sum(content.count(b"%c" % mark) for mark in limit[0]) > limit[1]]
     if not beyond:
         return

@@ -1,4 +1,4 @@
-"""Cross-origin requests of browsers, for origins that the configuration names. By default there are none.
+"""Cross-origin requests of browsers, for the origins in the configuration. By default there are none.
 
 https://fetch.spec.whatwg.org/#http-cors-protocol
 """

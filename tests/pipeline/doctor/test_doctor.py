@@ -82,10 +82,10 @@ def test_a_check_that_breaks_is_a_finding(monkeypatch):
     def check_nothing(_):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(importlib.import_module("pipeline.doctor.examine"), "_OF_THE_HOST", (check_nothing,))
+    monkeypatch.setattr(importlib.import_module("pipeline.doctor.examine"), "_HOST_CHECKS", (check_nothing,))
     found = examine(Host(), None)
     assert found[0].level is Level.FAIL
-    assert "the check 'nothing' broke: ZeroDivisionError" in found[0].text
+    assert "the check 'nothing' itself failed: ZeroDivisionError" in found[0].text
     assert len(found) > 1
 
 
@@ -133,7 +133,7 @@ def test_few_descriptors():
         before=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (600, 700)),
     )  # fmt: skip
     assert fits.returncode == 0
-    assert "the launcher raises the limit of 600" in fits.stdout
+    assert "the launcher raises its limit of 600" in fits.stdout
 
 
 def test_little_address_space():
@@ -197,7 +197,7 @@ def test_a_compile_cache_that_cannot_be_written(tmp_path):
     plan = plan_of(f"pipeline.runner.compile_cache={file}", path=DEMO)
     found = only(place.check_compile_cache(Host(), plan))
     assert found.level is Level.FAIL
-    assert "can't be written" in found.text
+    assert "is not writable" in found.text
     plan = plan_of(f"pipeline.runner.compile_cache={tmp_path}/new/cache", path=DEMO)
     assert only(place.check_compile_cache(Host(), plan)).level is Level.OK
     assert [*tmp_path.iterdir()] == [file]  # the check leaves nothing
@@ -279,7 +279,7 @@ def test_stages_pinned_on_top_of_each_other():
 )  # fmt: skip
 def test_less_than_two_cpus_of_time(tmp_path, files, quota):
     host = host_of(tmp_path, **files)
-    assert f"time of {quota}" in only(cpus.check_count(host)).text
+    assert f"a quota of {quota}" in only(cpus.check_count(host)).text
     assert "--cpuset-cpus" in only(cpus.check_quota(host)).fix
     assert not list(cpus.check_quota(Host(tmp_path / "none")))
 
