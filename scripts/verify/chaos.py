@@ -42,10 +42,10 @@ def parse() -> Ordeal:
 def main() -> int:
     plan = parse()
     print(f"seed {plan.seed}", flush=True)
-    return conclude("chaos", lambda: run(plan), tell)
+    return conclude("chaos", lambda: run(plan), show)
 
 
-def tell(report: Outcome) -> None:
+def show(report: Outcome) -> None:
     tally = report.tally
     print(f"\n{report.rounds} rounds, {report.restarts} restarts")
     _table("seconds for which streams stood still", report.resumed_s)

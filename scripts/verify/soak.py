@@ -31,10 +31,10 @@ def parse() -> Soak:
 
 def main() -> int:
     plan = parse()
-    return conclude("soak", lambda: run(plan), tell)
+    return conclude("soak", lambda: run(plan), show)
 
 
-def tell(report: Outcome) -> None:
+def show(report: Outcome) -> None:
     print("\n" + ", ".join(f"{count} {what}" for what, count in report.done.items()))
     print(f"{report.tally.tokens} tokens compared; rows in use: {statistics.mean(report.running):.1f} in the mean")
     for name, sizes in report.memory.items():

@@ -33,7 +33,7 @@ def server(request, tmp_path_factory):
             yield client
         running.process.send_signal(signal.SIGINT)
         assert running.process.wait(20) == 0
-        assert "Traceback" not in running.said(), running.said()
+        assert "Traceback" not in running.log_text(), running.log_text()
     assert not [path for path in Path("/dev/shm").iterdir() if f"-{running.pid}-" in path.name]
 
 

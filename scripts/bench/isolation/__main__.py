@@ -53,7 +53,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0, 1 when a server could not be measured, 2 for wrong usage. A goal that is missed is told."""
+    """Exit status: 0, 1 when a server could not be measured, 2 for wrong usage. A goal that is missed is reported."""
     given = parse(arguments)
     exit_when_told()
     began, busy = time.monotonic(), machine_busy_seconds()
@@ -66,10 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = run(stands, given.kinds, given.rounds, given.seconds)
     wall = time.monotonic() - began
     machine = describe_machine() | {"load_average": os.getloadavg()}
-    machine["busy_percent"] = round(100 * (machine_busy_seconds() - busy) / wall, 1)  # of one CPU, by everybody
+    machine["busy_percent"] = round(100 * (machine_busy_seconds() - busy) / wall, 1)  # of one CPU, by all processes
     print(_heading(machine, given.rounds, given.seconds), table(rows), _verdict(rows), sep="\n\n")
     report = {"machine": machine, "rounds": given.rounds, "attack_s": given.seconds, "quick": given.quick,
-              "goal_ms": GOAL_MS, "rows": [row.told() for row in rows]}  # fmt: skip
+              "goal_ms": GOAL_MS, "rows": [row.as_json() for row in rows]}  # fmt: skip
     write_json(given.json, report)
     return 1 if any(row.broken for row in rows) else 0
 
@@ -97,10 +97,12 @@ def _verdict(rows: Sequence[Row]) -> str:
     judged = [row for row in rows if row.emulated]
     missed = [row for row in judged if row.missed]
     worst = {name: max((row.spread(name).median for row in judged if row.rounds), default=0.0) for name in FIGURES}
-    told = ", ".join(f"{name.removesuffix('_ms').replace('_', ' ')} {value:.0f} ms" for name, value in worst.items())
+    figures = ", ".join(
+        f"{name.removesuffix('_ms').replace('_', ' ')} {value:.0f} ms" for name, value in worst.items()
+    )
     return (
         f"Goal on the emulated device: at most {GOAL_MS:g} ms beyond the sink, no failure, no restart: "
-        f"{len(judged) - len(missed)} of {len(judged)} kinds meet it; the worst: {told}"
+        f"{len(judged) - len(missed)} of {len(judged)} kinds meet it; the worst: {figures}"
     )
 
 

@@ -75,7 +75,7 @@ async def _observe(pipe: Connection, question: Question) -> None:
         await asyncio.to_thread(pipe.recv)
         health.stop()
         newcomers.stop()
-        with contextlib.suppress(TimeoutError):  # the gap that is still open tells
+        with contextlib.suppress(TimeoutError):  # the gap that is still open is counted
             await (_end_of(streams[-1]) if question.whole else _more(streams, _MORE))
         probes = await health.results(), await newcomers.results()
     finally:

@@ -68,7 +68,9 @@ class Fuzzing:
             runner.run(self.client.run(cases, _AT_ONCE))
 
     def _compare(self, began: Usage, warm: Usage, now: Usage) -> None:
-        if now.descriptors > began.descriptors + 2:  # connections that are kept alive, of whoever asks for figures
+        if (
+            now.descriptors > began.descriptors + 2
+        ):  # connections that are kept alive, of this process, which reads metrics
             self.failures.append(f"the front has {now.descriptors} descriptors; it began with {began.descriptors}")
         if now.rss_bytes > warm.rss_bytes + _GROWTH_BYTES:
             grown = f"from {warm.rss_bytes:,} to {now.rss_bytes:,} bytes"

@@ -48,7 +48,7 @@ def _check_answer(server: Server) -> None:
 
 def complaints(server: Server) -> list[str]:
     """Lines of the log that a client must not be able to cause."""
-    return [line for line in server.said().splitlines() if any(mark in line for mark in _COMPLAINTS)]
+    return [line for line in server.log_text().splitlines() if any(mark in line for mark in _COMPLAINTS)]
 
 
 def fuzzed_server(directory: Path) -> AbstractContextManager[Server]:

@@ -51,11 +51,11 @@ def stress(options: Options) -> bool:
         ring.unlink_when_attached(WAIT_S)
         played = [_received(pipe) for pipe in pipes]
         counters = [side.counters for side in (ring.snapshot().producer, *ring.snapshot().consumers)]
-    return _tell(options, played, counters, time.perf_counter() - start)
+    return _show(options, played, counters, time.perf_counter() - start)
 
 
 def _received(pipe: Connection) -> Played | None:
-    """None: it failed, and has said why on stderr."""
+    """None: it failed; why is on stderr."""
     try:
         played: Played = pipe.recv()
     except EOFError:
@@ -63,7 +63,7 @@ def _received(pipe: Connection) -> Played | None:
     return played
 
 
-def _tell(options: Options, played: list[Played | None], counters: list[Any], seconds: float) -> bool:
+def _show(options: Options, played: list[Played | None], counters: list[Any], seconds: float) -> bool:
     failed = [role for role, one in zip(options.roles, played, strict=True) if one is None]
     done = [one for one in played if one is not None]
     lost, parks, wakes = (sum(side[name] for side in counters) for name in ("lost_wakes", "parks", "wakes"))

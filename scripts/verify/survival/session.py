@@ -68,19 +68,19 @@ def hold(plan: Plan, work: Callable[[Server], Coroutine[Any, Any, AnyReport]]) -
             report.wrong.append(f"the server ended with status {status}")
         report.wrong += [f"left behind: {trace}" for trace in traces(server.pid, processes)]
         if report.every_wrong:
-            print("\n".join(line for line in server.said().splitlines() if " INFO " not in line), flush=True)
+            print("\n".join(line for line in server.log_text().splitlines() if " INFO " not in line), flush=True)
     return report
 
 
-def conclude(name: str, run: Callable[[], AnyReport], tell: Callable[[AnyReport], None]) -> int:
-    """The program of this name: run, tell, exit status."""
+def conclude(name: str, run: Callable[[], AnyReport], show: Callable[[AnyReport], None]) -> int:
+    """The program of this name: run, show, exit status."""
     exit_when_told()  # the server is to be stopped with us
     try:
         report = run()
     except (BenchError, ValueError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
-    tell(report)
+    show(report)
     for wrong in report.every_wrong:
         print(f"WRONG: {wrong}")
     return 1 if report.every_wrong else 0

@@ -19,7 +19,7 @@ def test_what_is_seen_of_one_that_serves(tmp_path):
     with launched(write_config(tmp_path), ("pipeline.max_rows=3",), tmp_path / "log") as server:
         assert server.status is None
         assert server.ready_s > 0
-        assert f"listening on {server.base_url}" in server.said()
+        assert f"listening on {server.base_url}" in server.log_text()
         processes = server.processes()
         assert processes == {"launcher": server.pid, **server.stages()}
         assert set(server.stages()) == set(STAGES)

@@ -99,7 +99,7 @@ def test_the_table_is_markdown_with_one_part_per_device():
 
 
 def test_what_is_told_is_json():
-    told = json.loads(json.dumps(row(30, 120, 71).told()))
+    told = json.loads(json.dumps(row(30, 120, 71).as_json()))
     assert told["differences"]["gap_ms"] == {"median": 51, "low": 10, "high": 100}
     assert told["missed"] == ["gap_ms"]
     assert told["rounds"][0]["attack"]["gap_ms"] == 30
