@@ -86,7 +86,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.usable = False
         if error is None and self._reply.status and not self._delimited:
-            self.on_message_complete()  # nothing else tells where such a body ends
+            self.on_message_complete()  # nothing else marks the end of such a body
         kind = OSError if self._now else StaleConnectionError
         self._fail(kind(f"the connection was lost: {error}" if error else "the server closed the connection"))
 
@@ -178,7 +178,7 @@ class Client:
 
 
 def message(method: str, target: str, body: bytes = b"", head: str = "host: x\r\nconnection: close\r\n") -> bytes:
-    """A request. `head`: lines of headers beside those that tell of the body."""
+    """A request. `head`: lines of headers beside those that describe the body."""
     entity = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n" if body else ""
     return f"{method} {target} HTTP/1.1\r\n{head}{entity}\r\n".encode("latin-1") + body
 

@@ -107,7 +107,8 @@ def spawn(
     environment: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """A process with a session of its own. What it writes goes to `log`. It ends with this process."""
+    """A process with a session of its own. What it writes goes to `log`. It gets SIGTERM when the thread ends that
+    called this."""
     with log.open("wb") as output:
         return subprocess.Popen(
             command,
@@ -124,12 +125,12 @@ _PRCTL = ctypes.CDLL(None).prctl
 
 
 def _end_with_parent() -> None:
-    """The server is told to end when this process is killed and can't tell it itself."""
+    """The server gets SIGTERM when this process is killed and can't send it itself."""
     _PRCTL(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def end(process: subprocess.Popen[bytes]) -> int:
-    """SIGTERM, and the exit status. Whoever is left of its session then, or after some time, is killed."""
+    """SIGTERM, and the exit status. What is left of its session then, or after some time, is killed."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_STOP_S)
@@ -151,8 +152,8 @@ def exit_when_told() -> None:
 def _ended(process: subprocess.Popen[bytes], log: Path) -> ServerError:
     status = process.poll()
     why = "did not become ready in time" if status is None else f"ended with status {status}"
-    said = log.read_text(errors="replace")[-3000:]
-    return ServerError(f"the server {why}; it said:\n{said}")
+    written = log.read_text(errors="replace")[-3000:]
+    return ServerError(f"the server {why}; its log ends with:\n{written}")
 
 
 def descendants(pid: int) -> list[int]:

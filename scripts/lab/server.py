@@ -18,7 +18,7 @@ from scripts.lab.processes import Running, children, end, running
 
 START_S = 120.0
 UNDER_WAY = ("requests_in_flight", "num_requests_running", "num_requests_waiting", "kv_blocks_used")
-"""Gauges that are 0 when nobody asks for anything."""
+"""Gauges that are 0 while no request is under way."""
 
 _LOOK_S = 0.05
 
@@ -37,7 +37,7 @@ class Server(Running):
         """Exit status; None while it runs."""
         return self.process.poll()
 
-    def said(self) -> str:
+    def log_text(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def stages(self) -> dict[str, int]:
@@ -87,7 +87,7 @@ def launch_command(config: Path, overrides: Sequence[str] = ()) -> list[str]:
 
 
 class ReadyPipe:
-    """Where a launcher says that every stage serves; it ends without a word when the launcher does."""
+    """Where a launcher reports that every stage serves; it is closed without a line when the launcher ends."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()

@@ -11,7 +11,6 @@ Exit code 0: all pairs agree. 1: something differs or is missing. 2: wrong usage
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections import defaultdict
@@ -22,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from scripts.lab.arguments import parser, within
 
 RTOL = 1e-5  # numpy's default, which the known checker uses
 FILE_NAME = re.compile(r"(?P<time>\d+(?:\.\d+)?)_(?P<ids>[^_]*)_(?P<position>\d+)\.npy", re.ASCII)
@@ -37,23 +38,15 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The worst element of a pair; NaN where only one side is finite."""
+    """The worst element of a pair of files."""
 
-    pair: str
-    position: int
-    row: int
-    token: int
-    base: float
-    new: float
+    text: str
+    size: float  # NaN where only one side is a number
     elements: int  # beyond the tolerance
 
     @property
-    def size(self) -> float:
-        return abs(self.new - self.base)
-
-    def __str__(self) -> str:
-        where = f"position {self.position}, row {self.row}, token {self.token}"
-        return f"{self.pair}: {where}: base {self.base:.7g}, new {self.new:.7g}, difference {self.size:.3g}"
+    def badness(self) -> tuple[bool, float]:
+        return self.elements > 0, np.inf if np.isnan(self.size) else self.size
 
 
 def find_groups(directory: Path) -> Mapping[Group, list[Path]]:
@@ -80,7 +73,7 @@ def load(path: Path) -> Logits:
     return array
 
 
-def compare(base: Logits, new: Logits, atol: float, *, pair: str, position: int) -> Difference | None:
+def compare(base: Logits, new: Logits, atol: float, where: str) -> Difference | None:
     """The worst element of two arrays of one shape, whether or not it is within the tolerance."""
     if base.size == 0:
         return None
@@ -92,8 +85,9 @@ def compare(base: Logits, new: Logits, atol: float, *, pair: str, position: int)
     rank = np.where(np.isnan(distance), np.inf, distance)
     candidates = np.where(beyond, rank, -1.0) if beyond.any() else rank
     row, token = np.unravel_index(int(candidates.argmax()), candidates.shape)
-    values = float(base[row, token]), float(new[row, token])
-    return Difference(pair, position, int(row), int(token), *values, int(beyond.sum()))
+    old, now, size = float(base[row, token]), float(new[row, token]), float(distance[row, token])
+    text = f"{where}, row {row}, token {token}: base {old:.7g}, new {now:.7g}, difference {size:.3g}"
+    return Difference(text, size, int(beyond.sum()))
 
 
 class Report:
@@ -110,8 +104,8 @@ class Report:
         if difference is None:
             return
         if difference.elements:
-            self.failures.append(f"{difference} ({difference.elements} elements beyond the tolerance)")
-        if self.worst is None or _badness(difference) > _badness(self.worst):
+            self.failures.append(f"{difference.text} ({difference.elements} elements beyond the tolerance)")
+        if self.worst is None or difference.badness > self.worst.badness:
             self.worst = difference
 
     def print(self) -> None:
@@ -121,12 +115,8 @@ class Report:
             print(f"FAIL  … and {len(self.failures) - SHOWN} more")
         print(f"compared {self.pairs} pairs of files, tolerance {self.atol:g} + {RTOL:g} |base|")
         if self.worst is not None:
-            print(f"worst difference {self.worst.size:.3g}: {self.worst}")
+            print(f"worst difference {self.worst.size:.3g}: {self.worst.text}")
         print(f"{len(self.failures)} failures" if self.failures else "all logits agree")
-
-
-def _badness(difference: Difference) -> tuple[bool, float]:
-    return difference.elements > 0, np.inf if np.isnan(difference.size) else difference.size
 
 
 def pairs(
@@ -153,23 +143,16 @@ def check(base: Path, new: Path, atol: float) -> Report:
         if ours.shape != theirs.shape:
             report.failures.append(f"{name}: shape {list(theirs.shape)}, expected {list(ours.shape)}")
             continue
-        report.add(compare(ours, theirs, atol, pair=name, position=position))
+        report.add(compare(ours, theirs, atol, f"{name}: position {position}"))
     return report
 
 
-def _tolerance(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < np.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number >= 0")
-    return value
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=Path, required=True, help="directory of the run to compare with")
-    parser.add_argument("--new", type=Path, required=True, help="directory of the run to check")
-    parser.add_argument("--atol", type=_tolerance, default=5e-3, help="absolute tolerance (default 5e-3)")
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--base", type=Path, required=True, help="directory of the run to compare with")
+    options.add_argument("--new", type=Path, required=True, help="directory of the run to check")
+    options.add_argument("--atol", type=within(0), default=5e-3, help="absolute tolerance (default 5e-3)")
+    arguments = options.parse_args()
     try:
         report = check(arguments.base, arguments.new, arguments.atol)
     except UnreadableError as error:

@@ -24,6 +24,7 @@ from pathlib import Path
 import orjson
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from scripts.lab.arguments import count, parser, positive
 from scripts.lab.http import Client
 from scripts.lab.paths import ROOT
 from scripts.lab.server import launched
@@ -52,19 +53,18 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "page.png", metavar="FILE")
-    parser.add_argument("--theme", choices=("light", "dark"), default="light")
-    parser.add_argument("--width", type=int, default=1280, help="of the window, in CSS pixels")
-    parser.add_argument("--height", type=int, default=900, help="at least; the picture has the whole page")
-    parser.add_argument("--scale", type=float, default=1, help="pixels of the picture per CSS pixel")
-    parser.add_argument("--streams", type=int, default=24)
-    parser.add_argument("--sampled", type=int, default=0, help="so many of them with temperature 0.8")
-    parser.add_argument("--seconds", type=float, default=45, help="under load before the picture is taken")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the server's"
-    )
-    return parser.parse_args()
+    options = parser(__doc__)
+    add = options.add_argument
+    add("--out", type=Path, default=ROOT / "docs" / "page.png", metavar="FILE")
+    add("--theme", choices=("light", "dark"), default="light")
+    add("--width", type=count, default=1280, help="of the window, in CSS pixels")
+    add("--height", type=count, default=900, help="at least; the picture has the whole page")
+    add("--scale", type=positive, default=1, help="pixels of the picture per CSS pixel")
+    add("--streams", type=count, default=24)
+    add("--sampled", type=int, default=0, help="so many of them with temperature 0.8")
+    add("--seconds", type=float, default=45, help="under load before the picture is taken")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the server's")
+    return options.parse_args()
 
 
 @contextlib.contextmanager

@@ -27,8 +27,7 @@ from scripts.train.export import round_to_float16, save_golden, save_model, save
 from scripts.train.llama import Llama, LlamaShape
 from scripts.train.loop import Trainer, TrainingPlan
 
-REPOSITORY = ROOT
-DATA = Path(__file__).resolve().parent / "data"
+DATA = ROOT / "scripts" / "train" / "data"
 GOLDEN_LINES = 20
 
 Form = Callable[[str, str], Document]
@@ -47,7 +46,7 @@ def main() -> int:
     options.work.mkdir(parents=True, exist_ok=True)
 
     text = corpus.read_corpus(DATA)
-    shape = LlamaShape()
+    shape = LlamaShape.of_demo()
     tokenizer = train_tokenizer(text.texts(), shape.vocab_size)
     model = Llama(shape)
     report_sizes(model, text)
@@ -61,8 +60,8 @@ def main() -> int:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the demo model.")
-    parser.add_argument("--output", type=Path, default=REPOSITORY / "model" / "demo")
-    parser.add_argument("--work", type=Path, default=REPOSITORY / "build" / "train_demo", help="checkpoint")
+    parser.add_argument("--output", type=Path, default=ROOT / "model" / "demo")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "train_demo", help="checkpoint")
     parser.add_argument("--epochs", type=int, default=21)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,9 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from scripts.train.batches import tokenize
-from scripts.train.bpe import save_tokenizer
 from scripts.train.corpus import Document, Pair
 from scripts.train.evaluation import Verdict
-from scripts.train.llama import Llama
+from scripts.train.llama import CONFIG_FILE, Llama
 
 
 def round_to_float16(model: Llama) -> None:
@@ -30,16 +30,9 @@ def save_model(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.to(torch.float16).contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    _write_json(folder / "config.json", model.shape.as_config())
-    generation = {
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "pad_token_id": 0,
-        "do_sample": False,
-        "max_new_tokens": 256,
-    }
-    _write_json(folder / "generation_config.json", generation)
-    save_tokenizer(tokenizer, folder, model.shape.max_position_embeddings)
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        shutil.copy(CONFIG_FILE.with_name(name), folder / name)
+    tokenizer.save(str(folder / "tokenizer.json"))
 
 
 def save_questions(pairs: list[Pair], folder: Path) -> None:
@@ -68,10 +61,6 @@ def _golden_line(form: str, document: Document, verdict: Verdict, *, tokenizer: 
         "answer_ids": answer_ids,
         "margin": round(verdict.margin, 3),
     }
-
-
-def _write_json(path: Path, content: Mapping[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_json_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:

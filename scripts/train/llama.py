@@ -2,46 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import json
+from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from scripts.lab.paths import ROOT
+
+CONFIG_FILE = ROOT / "scripts" / "train" / "data" / "config.json"
 
 
 @dataclass(frozen=True, slots=True)
 class LlamaShape:
     """Field names are those of Hugging Face's config.json."""
 
-    vocab_size: int = 2048
-    hidden_size: int = 256
-    intermediate_size: int = 704
-    num_hidden_layers: int = 4
-    num_attention_heads: int = 8
-    num_key_value_heads: int = 2
-    head_dim: int = 32
-    max_position_embeddings: int = 1024
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-5
 
-    def as_config(self) -> dict[str, object]:
-        """The content of config.json."""
-        return {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            **asdict(self),
-            "attention_bias": False,
-            "attention_dropout": 0.0,
-            "mlp_bias": False,
-            "hidden_act": "silu",
-            "initializer_range": 0.02,
-            "tie_word_embeddings": True,
-            "use_cache": True,
-            "pad_token_id": 0,
-            "bos_token_id": 1,
-            "eos_token_id": 2,
-            "torch_dtype": "float16",
-        }
+    @classmethod
+    def of_demo(cls) -> Self:
+        config = json.loads(CONFIG_FILE.read_text())
+        return cls(**{field.name: config[field.name] for field in fields(cls)})
 
 
 def rotary_tables(shape: LlamaShape) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.stats import STAGES
+from scripts.lab.arguments import count, words
 from scripts.verify.survival.ordeal import Ordeal, Outcome, run
 from scripts.verify.survival.session import EMULATED, conclude, parser_of
 
@@ -27,26 +28,24 @@ DEFAULTS = ("pipeline.hang_timeout_s=2", "pipeline.runner.cost_model.fixed_ms=10
 
 def parse() -> Ordeal:
     parser = parser_of(__doc__, tokens=300)
-    parser.add_argument("--rounds", type=int, default=22)
-    parser.add_argument("--stages", default=",".join(STAGES), help="those that are hit, separated by commas")
+    parser.add_argument("--rounds", type=count, default=22)
+    parser.add_argument("--stages", type=words("stage", STAGES), default=STAGES, metavar="NAMES",
+                        help="those that are hit, separated by commas")  # fmt: skip
     parser.add_argument("--config", type=Path, help=f"default: {EMULATED.name} with steps of 10 ms")
-    parser.add_argument("--streams", type=int, default=32)
+    parser.add_argument("--streams", type=count, default=32)
     given = parser.parse_args()
-    stages = tuple(given.stages.split(","))
-    if unknown := set(stages) - set(STAGES):
-        parser.error(f"--stages: {', '.join(sorted(unknown))} is no stage; there are {', '.join(STAGES)}")
     overrides = (*(() if given.config else DEFAULTS), *given.set)
     config = given.config or EMULATED
-    return Ordeal(config, overrides, given.tokens, given.seed, given.rounds, stages, given.streams)
+    return Ordeal(config, overrides, given.tokens, given.seed, given.rounds, given.stages, given.streams)
 
 
 def main() -> int:
     plan = parse()
     print(f"seed {plan.seed}", flush=True)
-    return conclude("chaos", lambda: run(plan), tell)
+    return conclude("chaos", lambda: run(plan), show)
 
 
-def tell(report: Outcome) -> None:
+def show(report: Outcome) -> None:
     tally = report.tally
     print(f"\n{report.rounds} rounds, {report.restarts} restarts")
     _table("seconds for which streams stood still", report.resumed_s)

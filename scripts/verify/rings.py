@@ -7,7 +7,6 @@ here: a model that can't fail proves nothing. Needs `spin` and a C compiler. Exi
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.lab.arguments import parser
 from scripts.lab.paths import ROOT
 
 MODEL = ROOT / "ipc" / "verify" / "ring.pml"
@@ -173,9 +173,9 @@ def verify_all(runs: Iterable[Run]) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--only", default="", help="run those whose name or definitions contain this text")
-    wanted = parser.parse_args().only
+    options = parser(__doc__)
+    options.add_argument("--only", default="", help="run those whose name or definitions contain this text")
+    wanted = options.parse_args().only
     if missing := missing_tools():
         print(f"not verified: {' and '.join(missing)} not found", file=sys.stderr)
         return 2

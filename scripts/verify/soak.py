@@ -14,14 +14,15 @@ from __future__ import annotations
 import statistics
 import sys
 
+from scripts.lab.arguments import count, positive
 from scripts.verify.survival.session import EMULATED, conclude, parser_of
 from scripts.verify.survival.soaking import Outcome, Soak, run
 
 
 def parse() -> Soak:
     parser = parser_of(__doc__, tokens=100)
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--clients", type=int, default=40)
+    parser.add_argument("--minutes", type=positive, default=10.0)
+    parser.add_argument("--clients", type=count, default=40)
     parser.add_argument("--growth", type=float, default=1.0, help="per cent of memory in the second half")
     given = parser.parse_args()
     seconds, growth = 60 * given.minutes, given.growth / 100
@@ -30,10 +31,10 @@ def parse() -> Soak:
 
 def main() -> int:
     plan = parse()
-    return conclude("soak", lambda: run(plan), tell)
+    return conclude("soak", lambda: run(plan), show)
 
 
-def tell(report: Outcome) -> None:
+def show(report: Outcome) -> None:
     print("\n" + ", ".join(f"{count} {what}" for what, count in report.done.items()))
     print(f"{report.tally.tokens} tokens compared; rows in use: {statistics.mean(report.running):.1f} in the mean")
     for name, sizes in report.memory.items():

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -46,6 +47,12 @@ def write_config(directory, text=CONFIG, tokenizer=Path(DEMO_DIR) / "tokenizer.j
     path = directory / "server.yaml"
     path.write_text(text.replace("TOKENIZER", str(tokenizer)))
     return path
+
+
+def run_launcher(path, *overrides, options=(), cwd=None, timeout=60):
+    """Of a server that does not start: what it said, and its exit status."""
+    command = [*launch_command(path, overrides), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=timeout)
 
 
 class Attempt:

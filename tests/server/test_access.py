@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.server.launched import write_config
+from tests.server.launched import run_launcher, write_config
 
 KEY, FILED = "sk-environment-0123456789", "sk-filed-0123456789"
 
@@ -44,7 +42,7 @@ def test_another_address_than_loopback_and_a_metrics_port_in_use(own, monkeypatc
     said = "".join(server.said)
     assert "warning: other machines may reach this server, and no API key is needed" in said
     port = said.partition("metrics at http://127.0.0.1:")[2].partition("/")[0]
-    done = command(server.path, "--set", f"pipeline.metrics_port={port}")
+    done = run_launcher(server.path, f"pipeline.metrics_port={port}")
     assert done.returncode == 1
     assert f"can't listen on 127.0.0.1:{port}" in done.stderr
     assert "--set pipeline.metrics_port=" in done.stderr
@@ -59,19 +57,14 @@ def path(tmp_path):
     return write_config(tmp_path)
 
 
-def command(path, *options):
-    arguments = [sys.executable, "-m", "pipeline.launch", "--config", str(path), *options]
-    return subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=60)
-
-
 def test_keys_that_cannot_be_used_are_told_before_anything_starts(path, tmp_path, monkeypatch):
     monkeypatch.setenv("RINGSERVE_API_KEY", "")
-    done = command(path)
+    done = run_launcher(path)
     assert done.returncode == 2
     assert "RINGSERVE_API_KEY holds no API key" in done.stderr
     monkeypatch.delenv("RINGSERVE_API_KEY")
     (tmp_path / "keys").write_text(f"{FILED} twice\n")
-    done = command(path, "--set", f"pipeline.api_keys_file={tmp_path / 'keys'}")
+    done = run_launcher(path, f"pipeline.api_keys_file={tmp_path / 'keys'}")
     assert done.returncode == 2
     assert "keys:1: an API key has characters" in done.stderr
     assert FILED not in done.stderr
@@ -80,7 +73,7 @@ def test_keys_that_cannot_be_used_are_told_before_anything_starts(path, tmp_path
 def test_the_effective_configuration_shows_no_keys(path, tmp_path, monkeypatch):
     monkeypatch.setenv("RINGSERVE_API_KEY", KEY)
     (tmp_path / "keys").write_text(FILED)
-    done = command(path, "--check", "--set", f"pipeline.api_keys_file={tmp_path / 'keys'}")
+    done = run_launcher(path, f"pipeline.api_keys_file={tmp_path / 'keys'}", options=["--check"])
     assert (done.returncode, f"api_keys_file: {tmp_path / 'keys'}" in done.stdout) == (0, True)
     assert KEY not in done.stdout + done.stderr
     assert FILED not in done.stdout + done.stderr
@@ -99,6 +92,6 @@ def test_settings_that_make_no_sense(tmp_path, override, expected):
     path.write_text(
         "model_config: {vocab_size: 100, max_generate_length: 64}\npipeline: {runner: {kind: emulated}}\n"
     )
-    done = command(path, "--check", "--set", override)
+    done = run_launcher(path, override, options=["--check"])
     assert done.returncode == 2
     assert expected in done.stderr

@@ -19,6 +19,7 @@ import pytest
 
 from model.demo import DEMO_DIR
 from scripts.lab.server import launched
+from tests.server.launched import run_launcher
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = [json.loads(line) for line in (Path(DEMO_DIR) / "golden.jsonl").read_text().splitlines()]
@@ -32,7 +33,7 @@ def server(request, tmp_path_factory):
             yield client
         running.process.send_signal(signal.SIGINT)
         assert running.process.wait(20) == 0
-        assert "Traceback" not in running.said(), running.said()
+        assert "Traceback" not in running.log_text(), running.log_text()
     assert not [path for path in Path("/dev/shm").iterdir() if f"-{running.pid}-" in path.name]
 
 
@@ -143,12 +144,8 @@ def test_weights_that_are_not_numbers_are_told_at_start(tmp_path):
         row_bytes = (entry["data_offsets"][1] - entry["data_offsets"][0]) // entry["shape"][0]
         weights.seek(8 + length + entry["data_offsets"][0] + 77 * row_bytes)
         weights.write(b"\xff" * row_bytes)  # NaN in any format
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.launch", "--config", str(ROOT / "configs" / "demo.yaml"),
-         "--set", "serving_config.server_port=0",
-         "--set", f"model_config.model_cfg_path={tmp_path / 'model' / 'config.json'}"],
-        capture_output=True, text=True, cwd=tmp_path, check=False, timeout=300,
-    )  # fmt: skip
+    sets = ("serving_config.server_port=0", f"model_config.model_cfg_path={tmp_path / 'model' / 'config.json'}")
+    done = run_launcher(ROOT / "configs" / "demo.yaml", *sets, cwd=tmp_path, timeout=300)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if "could not start" in line]
     assert f"{file}: tensor model.embed_tokens.weight: {entry['shape'][1]} of " in line

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import stat
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from pipeline.sampling.logits_files import ids_text
 from scripts.tools.check_logits import FILE_NAME, check
-from tests.server.launched import Launched, write_config
+from tests.server.launched import Launched, run_launcher, write_config
 
 VOCAB = 2048
 PROMPTS = {"a": 210, "What is a ring?": 230, "ring buffer " * 60: 150, "short": 30}
@@ -90,8 +88,6 @@ def test_two_runs_agree_and_a_disturbed_one_is_found(tmp_path):
 def test_a_directory_that_cannot_be_made_is_told_at_the_start(tmp_path):
     (tmp_path / "file").write_text("")
     config = write_config(tmp_path)
-    command = [sys.executable, "-m", "pipeline.launch", "--config", str(config)]
-    command += ["--set", f"pipeline.save_logits_dir={tmp_path / 'file' / 'logits'}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = run_launcher(config, f"pipeline.save_logits_dir={tmp_path / 'file' / 'logits'}")
     assert done.returncode == 1
     assert "sampling could not start: NotADirectoryError" in done.stderr

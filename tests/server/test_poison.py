@@ -53,13 +53,13 @@ def test_a_poisoned_prompt_is_refused_and_others_go_on(serve, fault):
     poison = Job.completion([400, OUTSIDE, 500], 20)
     streams, bad = asyncio.run(beside(server, poison, work))
     for stream, tokens in zip(streams, expected, strict=True):
-        assert not stream.error, server.said()
+        assert not stream.error, server.log_text()
         assert stream.tokens == tokens
     assert bad.status == 500
     assert "fail twice" in bad.error
     assert "server_error" in bad.error
     assert server.metrics()['ringserve_restarts_total{stage="inference"}'] == 2
-    refused = re.findall(r"request ([0-9a-f]{16}) made inference fail twice: it is refused", server.said())
+    refused = re.findall(r"request ([0-9a-f]{16}) made inference fail twice: it is refused", server.log_text())
     assert len(refused) == 1
     again = asyncio.run(undisturbed(server.port, work))
     assert again == expected

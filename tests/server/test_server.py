@@ -6,12 +6,10 @@ import concurrent.futures
 import json
 import random
 import socket
-import subprocess
-import sys
 
 import pytest
 
-from tests.server.launched import Launched, wait_until
+from tests.server.launched import Launched, run_launcher, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -149,11 +147,7 @@ def test_two_servers_at_once_and_a_port_in_use(launch, own):
     port = first.base.rsplit(":", 1)[1]
     for server in (first, second):
         assert server.generate("both", 4).json()["generated_text"] == server.text("both", 4)
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.launch", "--config", str(first.path),
-         "--set", f"serving_config.server_port={port}"],
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    done = run_launcher(first.path, f"serving_config.server_port={port}")
     assert done.returncode == 1
     assert f"can't listen on 127.0.0.1:{port}: Address already in use" in done.stderr
 
@@ -161,9 +155,7 @@ def test_two_servers_at_once_and_a_port_in_use(launch, own):
 def test_a_wrong_configuration_is_told_in_full(tmp_path):
     path = tmp_path / "wrong.yaml"
     path.write_text("model_config: {vocab_size: -1}\npipelin: {}\nserving_config: {server_port: 99999}\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.launch", "--config", str(path)], capture_output=True, text=True, check=False
-    )
+    done = run_launcher(path)
     assert done.returncode == 2
     for word in ("vocab_size", "pipelin", "server_port"):
         assert word in done.stderr

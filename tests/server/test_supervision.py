@@ -9,8 +9,6 @@ import concurrent.futures
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -18,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server.launched import pid_is_gone, wait_until, write_config
+from tests.server.launched import pid_is_gone, run_launcher, wait_until, write_config
 from tests.server.supervised import STAGES, Load, Supervised
 
 IMPATIENT = ("pipeline.hang_timeout_s=1.5",)
@@ -258,9 +256,7 @@ def test_killed_or_stopped_while_it_loads(own, tmp_path, stage, number):
 def test_a_stage_that_says_why_it_can_not_start_is_not_started_again(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     path = write_config(tmp_path, tokenizer=tmp_path / "tokenizer.json")
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.launch", "--config", str(path)], capture_output=True, text=True, check=False
-    )
+    done = run_launcher(path)
     assert done.returncode == 1
     assert "could not start: " in done.stderr
     assert "restarting" not in done.stderr

@@ -14,7 +14,6 @@ costs the shared CPUs to send them is no fault of the server's. Medians over rou
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -25,9 +24,10 @@ from pathlib import Path
 
 from pipeline.config import ConfigurationError
 from scripts.bench.isolation.figures import FIGURES, GOAL_MS, Row, table
-from scripts.bench.isolation.kinds import KINDS, Kind, chosen
+from scripts.bench.isolation.kinds import KINDS, Kind, choose
 from scripts.bench.isolation.measure import Target, measure, workers
 from scripts.bench.isolation.stands import DEMO, EMULATED, Stand, stands_of
+from scripts.lab.arguments import count, parser, positive, write_json
 from scripts.lab.clock import machine_busy_seconds
 from scripts.lab.machine import describe_machine
 from scripts.lab.processes import exit_when_told
@@ -35,30 +35,26 @@ from scripts.lab.processes import exit_when_told
 ROUNDS, SECONDS = 5, 2.0
 
 
-def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, tuple[Kind, ...]]:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kinds", metavar="NAMES", help=f"some of {', '.join(kind.name for kind in KINDS)}")
-    parser.add_argument("--config", type=Path, action="append", metavar="FILE",
-                        help=f"the server's; may be repeated; default: {EMULATED.name} and {DEMO.name}")  # fmt: skip
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key")
-    parser.add_argument("--rounds", type=int, help=f"default {ROUNDS}")
-    parser.add_argument("--seconds", type=float, help=f"of an attack; default {SECONDS:g}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
-    parser.add_argument("--quick", action="store_true", help="one round of a second")
-    given = parser.parse_args(arguments)
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    options = parser(__doc__)
+    add = options.add_argument
+    add("--kinds", type=choose, default=KINDS, metavar="NAMES", help=f"some of {', '.join(k.name for k in KINDS)}")
+    add("--config", type=Path, action="append", metavar="FILE",
+        help=f"the server's; may be repeated; default: {EMULATED.name} and {DEMO.name}")  # fmt: skip
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key")
+    add("--rounds", type=count, help=f"default {ROUNDS}")
+    add("--seconds", type=positive, help=f"of an attack; default {SECONDS:g}")
+    add("--json", type=Path, metavar="FILE", help="also write the results there")
+    add("--quick", action="store_true", help="one round of a second")
+    given = options.parse_args(arguments)
     given.rounds = given.rounds or (1 if given.quick else ROUNDS)
     given.seconds = given.seconds or (1.0 if given.quick else SECONDS)
-    if given.rounds < 1 or given.seconds <= 0:
-        parser.error("--rounds must be at least 1, --seconds above 0")
-    try:
-        return given, chosen(given.kinds)
-    except ValueError as error:
-        parser.error(f"--kinds: {error}")
+    return given
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0, 1 when a server could not be measured, 2 for wrong usage. A goal that is missed is told."""
-    given, kinds = parse(arguments)
+    """Exit status: 0, 1 when a server could not be measured, 2 for wrong usage. A goal that is missed is reported."""
+    given = parse(arguments)
     exit_when_told()
     began, busy = time.monotonic(), machine_busy_seconds()
     try:
@@ -67,15 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigurationError as error:
         print(f"bench_isolation: {error}", file=sys.stderr)
         return 2
-    rows = run(stands, kinds, given.rounds, given.seconds)
+    rows = run(stands, given.kinds, given.rounds, given.seconds)
     wall = time.monotonic() - began
     machine = describe_machine() | {"load_average": os.getloadavg()}
-    machine["busy_percent"] = round(100 * (machine_busy_seconds() - busy) / wall, 1)  # of one CPU, by everybody
+    machine["busy_percent"] = round(100 * (machine_busy_seconds() - busy) / wall, 1)  # of one CPU, by all processes
     print(_heading(machine, given.rounds, given.seconds), table(rows), _verdict(rows), sep="\n\n")
-    if given.json:
-        report = {"machine": machine, "rounds": given.rounds, "attack_s": given.seconds, "quick": given.quick,
-                  "goal_ms": GOAL_MS, "rows": [row.told() for row in rows]}  # fmt: skip
-        given.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    report = {"machine": machine, "rounds": given.rounds, "attack_s": given.seconds, "quick": given.quick,
+              "goal_ms": GOAL_MS, "rows": [row.as_json() for row in rows]}  # fmt: skip
+    write_json(given.json, report)
     return 1 if any(row.broken for row in rows) else 0
 
 
@@ -86,12 +81,8 @@ def run(stands: Sequence[Stand], kinds: Sequence[Kind], rounds: int, seconds: fl
         for stand in stands:
             own = [kind for kind in kinds if kind.stand == stand.name]
             with ExitStack() as stack:
-                rows += measure(own, Target(stand, Path(directory), stack), work, rounds, seconds, _say)
+                rows += measure(own, Target(stand, Path(directory), stack), work, rounds, seconds)
     return rows
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _heading(machine: dict[str, object], rounds: int, seconds: float) -> str:
@@ -106,10 +97,12 @@ def _verdict(rows: Sequence[Row]) -> str:
     judged = [row for row in rows if row.emulated]
     missed = [row for row in judged if row.missed]
     worst = {name: max((row.spread(name).median for row in judged if row.rounds), default=0.0) for name in FIGURES}
-    told = ", ".join(f"{name.removesuffix('_ms').replace('_', ' ')} {value:.0f} ms" for name, value in worst.items())
+    figures = ", ".join(
+        f"{name.removesuffix('_ms').replace('_', ' ')} {value:.0f} ms" for name, value in worst.items()
+    )
     return (
         f"Goal on the emulated device: at most {GOAL_MS:g} ms beyond the sink, no failure, no restart: "
-        f"{len(judged) - len(missed)} of {len(judged)} kinds meet it; the worst: {told}"
+        f"{len(judged) - len(missed)} of {len(judged)} kinds meet it; the worst: {figures}"
     )
 
 

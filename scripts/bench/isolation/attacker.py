@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from scripts.bench.isolation.attacks import Field, Pace, Sent
-from scripts.bench.isolation.kinds import kind_named
+from scripts.bench.isolation.kinds import BY_NAME
 from scripts.bench.isolation.stands import Facts
+from scripts.lab.workers import answer_each
 
 _PREPARE_S = 120.0  # 64 long prompts have to be read by the server
 
@@ -54,22 +55,16 @@ def serve_attacker(pipe: Connection) -> None:
     """An `Order`, answered with "prepared" or an AttackError; "go", answered with a `Campaign`."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)) if hard > 0 else 4096, hard))
-    pipe.send("ready")
-    while True:
-        try:
-            order: Order = pipe.recv()
-        except EOFError:
-            return
-        asyncio.run(_obey(pipe, order))
+    answer_each(pipe, lambda order: asyncio.run(_obey(pipe, order)))
 
 
 @functools.lru_cache(maxsize=1)
 def _requests(kind: str, facts: Facts) -> tuple[bytes, ...]:
-    return kind_named(kind).requests(facts)
+    return BY_NAME[kind].requests(facts)
 
 
 async def _obey(pipe: Connection, order: Order) -> None:
-    attack = kind_named(order.kind).attack
+    attack = BY_NAME[order.kind].attack
     field = Field(order.port, _requests(order.kind, order.facts), order.pace)
     gc.collect()
     try:

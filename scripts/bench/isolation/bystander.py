@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from scripts.lab.http import Client
+from scripts.lab.workers import answer_each
 from scripts.verify.survival.streams import Job, Stream, read
 
 HEALTH_S, NEWCOMER_S = 0.05, 0.25  # between two of them
@@ -53,17 +54,11 @@ class BystanderError(Exception):
 
 def serve_bystander(pipe: Connection) -> None:
     """A `Question`, answered with "streams" or a BystanderError; "begin"; "end", answered with an `Observation`."""
-    pipe.send("ready")
-    while True:
-        try:
-            question: Question = pipe.recv()
-        except EOFError:
-            return
-        gc.collect()
-        asyncio.run(_observe(pipe, question))
+    answer_each(pipe, lambda question: asyncio.run(_observe(pipe, question)))
 
 
 async def _observe(pipe: Connection, question: Question) -> None:
+    gc.collect()
     streams: list[Stream] = []
     task = asyncio.create_task(_stream_on(question, streams))
     try:
@@ -80,7 +75,7 @@ async def _observe(pipe: Connection, question: Question) -> None:
         await asyncio.to_thread(pipe.recv)
         health.stop()
         newcomers.stop()
-        with contextlib.suppress(TimeoutError):  # the gap that is still open tells
+        with contextlib.suppress(TimeoutError):  # the gap that is still open is counted
             await (_end_of(streams[-1]) if question.whole else _more(streams, _MORE))
         probes = await health.results(), await newcomers.results()
     finally:

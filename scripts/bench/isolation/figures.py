@@ -13,7 +13,7 @@ from scripts.bench.isolation.bystander import Observation, Probe
 from scripts.verify.survival.streams import Stream
 
 GOAL_MS = 50.0
-"""Beyond the sink, of each figure, on an emulated device. On a model that computes on the same CPUs it is told."""
+"""Beyond the sink, of each figure, on an emulated device. On a model that shares the CPUs it is only reported."""
 
 FIGURES = ("gap_ms", "health_ms", "first_token_ms")
 
@@ -83,7 +83,7 @@ class Row:
         never = {"failed": self.failed, "restarts": self.restarts, "lingers": self.lingers, "broken": self.broken}
         return (*beyond, *(name for name, value in never.items() if value))
 
-    def told(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         spreads = {name: asdict(self.spread(name)) for name in FIGURES} if self.rounds else {}
         return asdict(self) | {"differences": spreads, "missed": list(self.missed)}
 
@@ -118,10 +118,6 @@ def longest_gap_s(streams: Sequence[Stream], begin_s: float, end_s: float) -> fl
 
 def _longest_s(probes: Iterable[Probe]) -> float:
     return max((probe.seconds for probe in probes), default=0.0)
-
-
-def counted(statuses: Iterable[int]) -> dict[int, int]:
-    return dict(sorted(Counter(statuses).items()))
 
 
 # ---- the table ---------------------------------------------------------------------------------------------------

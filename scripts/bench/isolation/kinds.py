@@ -9,6 +9,7 @@ from scripts.bench.isolation import bodies
 from scripts.bench.isolation.attacks import Attack, Churn, Repeat, Stay
 from scripts.bench.isolation.bodies import Maker
 from scripts.bench.isolation.stands import USUAL
+from scripts.lab.arguments import named
 
 _BYTE_S = 0.005  # between two bytes
 
@@ -76,16 +77,6 @@ KINDS = (
     ),
 )  # fmt: skip
 
-_BY_NAME = MappingProxyType({kind.name: kind for kind in KINDS})
+BY_NAME = MappingProxyType({kind.name: kind for kind in KINDS})
 
-
-def kind_named(name: str) -> Kind:
-    """Raises ValueError."""
-    if name not in _BY_NAME:
-        raise ValueError(f"{name!r} is no kind of request; there are {', '.join(_BY_NAME)}")
-    return _BY_NAME[name]
-
-
-def chosen(names: str | None) -> tuple[Kind, ...]:
-    """Names separated by commas; all of them for None. Raises ValueError."""
-    return KINDS if names is None else tuple(map(kind_named, names.split(",")))
+choose = named("kind of request", BY_NAME)

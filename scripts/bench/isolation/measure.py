@@ -6,7 +6,8 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -16,15 +17,15 @@ from pipeline.stats import STAGES
 from scripts.bench.isolation.attacker import AttackError, Campaign, Order, serve_attacker
 from scripts.bench.isolation.attacks import Pace
 from scripts.bench.isolation.bystander import BystanderError, Observation, Question, serve_bystander
-from scripts.bench.isolation.figures import Round, Row, counted, harm, line
+from scripts.bench.isolation.figures import Round, Row, harm, line
 from scripts.bench.isolation.kinds import Kind
 from scripts.bench.isolation.sink import serve_sink
 from scripts.bench.isolation.stands import Stand
-from scripts.bench.overhead.workers import ask, worker
+from scripts.lab.arguments import say
 from scripts.lab.errors import ServerError
 from scripts.lab.server import Server, launched
+from scripts.lab.workers import ask, worker
 
-Say = Callable[[str], None]
 PROMPT = "Question: What is a ring buffer?\nAnswer:"
 _STREAM_TOKENS = 50_000  # at most
 _REST_S, _LOOK_S = 10.0, 0.1
@@ -114,9 +115,7 @@ def take_turn(
     return Turn(ask(work.bystander, "end"), campaign)
 
 
-def measure(
-    kinds: Sequence[Kind], target: Target, work: Workers, rounds: int, seconds: float, say: Say
-) -> Iterator[Row]:
+def measure(kinds: Sequence[Kind], target: Target, work: Workers, rounds: int, seconds: float) -> Iterator[Row]:
     """One row for each kind."""
     for kind in kinds:
         done: list[Round] = []
@@ -142,6 +141,6 @@ def _round(work: Workers, target: Target, kind: Kind, seconds: float) -> Round:
     lingers = not at_rest(server) and server.status is None
     restarts = restarts_of(server) - before - killed
     beside = take_turn(work, target.server(), kind, stand, work.sink_port, seconds, pace=attacked.campaign.pace)
-    statuses = counted(sent.status for sent in attacked.campaign.sent)
+    statuses = Counter(sorted(sent.status for sent in attacked.campaign.sent))
     under, without = (harm(turn.observed, killed=killed) for turn in (attacked, beside))
     return Round(under, without, restarts, statuses, lingers)

@@ -52,6 +52,11 @@ class Facts:
     prompt_chars: int  # longest text of a prompt
     body_bytes: int
 
+    @property
+    def body_room(self) -> int:
+        """For the largest part of a body."""
+        return self.body_bytes - 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Stand:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scripts.bench.overhead.client import Question, Streams, serve_client
 from scripts.bench.overhead.device import PROMPT_ROOM, Device, serve_bare_steps
 from scripts.bench.overhead.servers import Server, Variant, started
-from scripts.bench.overhead.workers import ask, worker
 from scripts.lab.arguments import Say
 from scripts.lab.errors import BenchError
+from scripts.lab.workers import ask, worker
 
 SETTLING = 5  # tokens after the last stream has begun that do not count
 _BARE_STEPS = 20  # of which the length of a cell is reckoned

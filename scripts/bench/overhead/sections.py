@@ -18,10 +18,10 @@ from scripts.bench.overhead.figures import Row, figures, goals, medians
 from scripts.bench.overhead.measure import Cell, Plan, measure, run_cell
 from scripts.bench.overhead.replaced.server import serve_bare_http
 from scripts.bench.overhead.servers import VARIANTS, Server, choose, ringserve, started
-from scripts.bench.overhead.workers import ask, worker
 from scripts.lab.arguments import Say
 from scripts.lab.goals import Goal
 from scripts.lab.paths import ROOT
+from scripts.lab.workers import ask, worker
 
 Options = argparse.Namespace
 Section = Callable[[Options, Path, Say], Row]

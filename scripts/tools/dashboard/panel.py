@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 _WHERE = 'instance=~"$instance"'
@@ -54,6 +54,11 @@ def quantile(share: float, histogram: str) -> str:
 def spread(histogram: str) -> list[Target]:
     """Mean and quantiles of a histogram."""
     return [(mean(histogram), "mean"), *((quantile(q, histogram), f"p{100 * q:.0f}") for q in (0.5, 0.95, 0.99))]
+
+
+def each(function: Callable[..., str], metric: str, label: str, **where: str) -> list[Target]:
+    """A line for every value of a label."""
+    return [(function(metric, label, **where), f"{{{{{label}}}}}")]
 
 
 def _sum(by: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import uvloop
 
+from scripts.lab.arguments import parser, whole
 from scripts.lab.errors import ServerError
 from scripts.lab.server import Server
 from scripts.verify.fuzz.cases import Case, make_case
@@ -33,14 +34,11 @@ _MOST_FAILURES = 20
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--cases", type=int, default=20_000, help="default: 20000")
-    parser.add_argument("--seed", type=int, default=1, help="default: 1")
-    parser.add_argument("--only", type=int, metavar="NUMBER", help="this case alone, shown in full")
-    options = parser.parse_args(arguments)
-    if options.cases < _ROUNDS:
-        parser.error(f"--cases: at least {_ROUNDS}")
-    return options
+    options = parser(__doc__)
+    options.add_argument("--cases", type=whole(_ROUNDS), default=20_000, help="default: 20000")
+    options.add_argument("--seed", type=int, default=1, help="default: 1")
+    options.add_argument("--only", type=int, metavar="NUMBER", help="this case alone, shown in full")
+    return options.parse_args(arguments)
 
 
 class Fuzzing:
@@ -70,7 +68,9 @@ class Fuzzing:
             runner.run(self.client.run(cases, _AT_ONCE))
 
     def _compare(self, began: Usage, warm: Usage, now: Usage) -> None:
-        if now.descriptors > began.descriptors + 2:  # connections that are kept alive, of whoever asks for figures
+        if (
+            now.descriptors > began.descriptors + 2
+        ):  # connections that are kept alive, of this process, which reads metrics
             self.failures.append(f"the front has {now.descriptors} descriptors; it began with {began.descriptors}")
         if now.rss_bytes > warm.rss_bytes + _GROWTH_BYTES:
             grown = f"from {warm.rss_bytes:,} to {now.rss_bytes:,} bytes"

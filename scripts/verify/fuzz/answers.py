@@ -118,7 +118,7 @@ def _check_error(answer: Answer) -> None:
     if not error.get("message") or not error.get("type") or len(answer.body) > 2000:
         raise BadAnswerError(f"{answer.status} with an error that says nothing, or too much: {answer.body[:300]!r}")
     if any(leak in answer.body for leak in _LEAKS):
-        raise BadAnswerError(f"{answer.status} tells about the inside: {answer.body[:300]!r}")
+        raise BadAnswerError(f"{answer.status} reveals internals: {answer.body[:300]!r}")
 
 
 def _check_success(answer: Answer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
@@ -111,10 +111,10 @@ def _cut_off(number: int, random: Random) -> Case:
 def _impatient(number: int, random: Random) -> Case:
     """The client goes away before its answer is complete."""
     ending = random.choice((Ending.GLANCE, Ending.GLANCE, Ending.CLOSE, Ending.RESET, Ending.HALF))
-    parts = [
-        messages.request(b"POST", b"/models/llama2/generate_stream", _long_answer(random))
-        for _ in range(random.choice((1, 1, 3)))
-    ]
+    parts = []
+    for _ in range(random.choice((1, 1, 3))):
+        body = b'{"inputs":"What is a ring?","parameters":{"max_new_tokens":%d}}' % random.randrange(20, 100)
+        parts.append(messages.request(b"POST", b"/models/llama2/generate_stream", body))
     return Case(number, (b"".join(parts),), ending)
 
 
@@ -145,16 +145,12 @@ _KINDS = (
 )  # fmt: skip
 
 
-def _post(random: Random, make: object) -> bytes:
+def _post(random: Random, make: Callable[[str, Random], bytes]) -> bytes:
     path = random.choice(bodies.PATHS)
-    body = bodies.spoilt(path, random) if make is bodies.spoilt else bodies.valid(path, random)
+    body = make(path, random)
     if random.random() < 0.15:
         return messages.chunked(path.encode(), body, random)
     return messages.request(b"POST", path.encode(), body)
-
-
-def _long_answer(random: Random) -> bytes:
-    return b'{"inputs":"What is a ring?","parameters":{"max_new_tokens":%d}}' % random.randrange(20, 100)
 
 
 def _pieces(data: bytes, random: Random) -> Iterator[bytes]:

@@ -12,7 +12,6 @@ from typing import Any
 
 SMUGGLED_ID = b"smuggled"
 SMUGGLED = b"GET /version HTTP/1.1\r\nHost: x\r\nX-Request-Id: " + SMUGGLED_ID + b"\r\n\r\n"
-FOLLOW = b"GET /version HTTP/1.1\r\nHost: x\r\nX-Request-Id: follow\r\n\r\n"
 LENGTH = str(len(SMUGGLED)).encode()
 SIZE = b"%x" % len(SMUGGLED)
 CHUNKED = SIZE + b"\r\n" + SMUGGLED + b"\r\n0\r\n\r\n"
@@ -185,13 +184,3 @@ def cases() -> Iterator[Framing]:
         headers = changes.get("headers", (b"Content-Length: " + LENGTH,))
         yield Framing(name, headers, changes.get("body", SMUGGLED), False, changes.get("line", Framing.line),
                    changes.get("end", Framing.end))  # fmt: skip
-
-
-def telling() -> Iterator[Framing]:
-    """Those that are sent in pieces: each way to say where the body ends, with and without an Upgrade."""
-    seen: set[tuple[str, bool]] = set()
-    for case in cases():
-        key = case.name.replace(", closed", "").replace(", unknown", "").split(", ")[0]
-        if (key, b"Upgrade: h2c" in case.headers) not in seen and "continue" not in case.name:
-            seen.add((key, b"Upgrade: h2c" in case.headers))
-            yield case

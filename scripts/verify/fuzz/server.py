@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import urllib.request
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.demo import DEMO_DIR
 from scripts.lab.errors import ServerError
 from scripts.lab.processes import resident_bytes
 from scripts.lab.server import Server, launched
 
-BODY_LIMIT = 200_000
-
-_CONFIG = f"""
-model_config: {{model_name: emulated, vocab_size: 2048, end_token: 2, seq_length: 100, max_generate_length: 128,
-               decode_batch_size: 16}}
-pa_config: {{num_blocks: 256, block_size: 16}}
-tokenizer: {{type: LlamaTokenizer, vocab_file: {json.dumps(str(Path(DEMO_DIR) / "tokenizer.json"))}}}
-pipeline:
-  token_budget: 128
-  max_queue: 4096
-  max_connections: 512
-  body_limit_bytes: {BODY_LIMIT}
-  header_timeout_s: 1
-  body_timeout_s: 1
-  keep_alive_s: 3
-  write_timeout_s: 3
-  drain_timeout_s: 5
-  log: {{level: info}}
-  runner: {{kind: emulated, cost_model: {{fixed_ms: 0.05}}, token_range: [300, 2048]}}
-"""
+CONFIG = Path(__file__).with_name("server.yaml")
 _REST_S = 15.0
 _COMPLAINTS = ("Traceback", "ERROR", "CRITICAL", "WARNING", "Error:", "Exception")
 
@@ -69,13 +48,9 @@ def _check_answer(server: Server) -> None:
 
 def complaints(server: Server) -> list[str]:
     """Lines of the log that a client must not be able to cause."""
-    return [line for line in server.said().splitlines() if any(mark in line for mark in _COMPLAINTS)]
+    return [line for line in server.log_text().splitlines() if any(mark in line for mark in _COMPLAINTS)]
 
 
-@contextlib.contextmanager
-def fuzzed_server(directory: Path) -> Iterator[Server]:
+def fuzzed_server(directory: Path) -> AbstractContextManager[Server]:
     """A server of its own until the context ends. Raises ServerError."""
-    config = directory / "fuzz.yaml"
-    config.write_text(_CONFIG, encoding="utf-8")
-    with launched(config, (), directory / "fuzz.log") as server:
-        yield server
+    return launched(CONFIG, (), directory / "fuzz.log")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from random import Random
 
-Body = dict[str, object]
-
 NUMBERS = (
     b"0", b"-0", b"-0.0", b"1", b"-1", b"1.0", b"0.5", b"1e-400", b"1e308", b"-1e308", b"1e400", b"-1e400",
     b"5e-324", b"2147483647", b"2147483648", b"-2147483649", b"4294967296", b"9223372036854775807",

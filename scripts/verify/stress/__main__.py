@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import multiprocessing
 import sys
 import time
 from multiprocessing.connection import Connection
 from typing import Any
 
 from ipc import ByteRing, SlotRing
+from scripts.lab.arguments import count, parser, whole, words
+from scripts.lab.workers import worker
 from scripts.verify.stress.options import WAIT_S, Kind, Options
 from scripts.verify.stress.role import Played, play
 from scripts.verify.stress.slots import SLOT_SIZE
@@ -23,29 +24,17 @@ KINDS: tuple[Kind, ...] = ("slot", "byte", "broadcast")
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--messages", type=int, default=100_000_000, help="per ring (default: 10^8)")
-    parser.add_argument(
-        "--ring", type=_kinds, default=KINDS[:1], help="slot (default), byte, broadcast, or several: slot,byte"
-    )
-    parser.add_argument(
-        "--slots", type=int, default=64, help="a power of two from 4 on; of 64 bytes each (default: 64)"
-    )
-    parser.add_argument("--seed", type=int, default=1, help="of batches, sleeps and records (default: 1)")
-    parser.add_argument(
-        "--spin-us", type=float, help="how long a wait may spin before it sleeps (default: the rings')"
-    )
-    options = parser.parse_args()
-    if options.messages < 1 or options.slots < 4 or options.slots & (options.slots - 1):
-        parser.error("--messages: at least 1; --slots: a power of two of at least 4")
-    return options
-
-
-def _kinds(text: str) -> tuple[Kind, ...]:
-    kinds = tuple(kind for kind in KINDS if kind in text.split(","))
-    if len(kinds) != len(text.split(",")):
-        raise argparse.ArgumentTypeError(f"{', '.join(KINDS)} expected, not {text!r}")
-    return kinds
+    options = parser(__doc__)
+    add = options.add_argument
+    add("--messages", type=count, default=100_000_000, help="per ring (default: 10^8)")
+    add("--ring", type=words("ring", KINDS), default=KINDS[:1], metavar="NAMES", help=f"some of {', '.join(KINDS)}")
+    add("--slots", type=whole(4), default=64, help="a power of two from 4 on; of 64 bytes each (default: 64)")
+    add("--seed", type=int, default=1, help="of batches, sleeps and records (default: 1)")
+    add("--spin-us", type=float, help="how long a wait may spin before it sleeps (default: the rings')")
+    given = options.parse_args()
+    if given.slots & (given.slots - 1):
+        options.error(f"argument --slots: {given.slots} is no power of two")
+    return given
 
 
 def make_ring(options: Options) -> SlotRing | ByteRing:
@@ -55,33 +44,26 @@ def make_ring(options: Options) -> SlotRing | ByteRing:
 
 
 def stress(options: Options) -> bool:
-    start, spawn = time.perf_counter(), multiprocessing.get_context("spawn")
-    answers = []
+    start = time.perf_counter()
     with make_ring(options) as ring, contextlib.ExitStack() as stack:
-        for number in range(len(options.roles)):
-            here, there = spawn.Pipe(duplex=False)
-            process = spawn.Process(target=play, args=(options, ring.handle, number, there))
-            process.start()
-            stack.callback(process.join)
-            stack.callback(process.kill)
-            there.close()
-            answers.append(here)
+        roles = range(len(options.roles))
+        pipes = [stack.enter_context(worker(play, options, ring.handle, number)) for number in roles]
         ring.unlink_when_attached(WAIT_S)
-        played = [_received(answer) for answer in answers]
+        played = [_received(pipe) for pipe in pipes]
         counters = [side.counters for side in (ring.snapshot().producer, *ring.snapshot().consumers)]
-    return _tell(options, played, counters, time.perf_counter() - start)
+    return _show(options, played, counters, time.perf_counter() - start)
 
 
-def _received(answer: Connection) -> Played | None:
-    """None: it failed, and has said why on stderr."""
+def _received(pipe: Connection) -> Played | None:
+    """None: it failed; why is on stderr."""
     try:
-        played: Played = answer.recv()
+        played: Played = pipe.recv()
     except EOFError:
         return None
     return played
 
 
-def _tell(options: Options, played: list[Played | None], counters: list[Any], seconds: float) -> bool:
+def _show(options: Options, played: list[Played | None], counters: list[Any], seconds: float) -> bool:
     failed = [role for role, one in zip(options.roles, played, strict=True) if one is None]
     done = [one for one in played if one is not None]
     lost, parks, wakes = (sum(side[name] for side in counters) for name in ("lost_wakes", "parks", "wakes"))

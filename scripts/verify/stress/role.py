@@ -18,8 +18,9 @@ class Played:
     sleeps: int
 
 
-def play(options: Options, handle: RingHandle, number: int, answer: Connection) -> None:
+def play(options: Options, handle: RingHandle, number: int, pipe: Connection) -> None:
     """As the producer, or from 1 on as a consumer. Any error is a traceback on stderr, and no answer."""
+    pipe.send("ready")
     is_bytes = options.kind == "byte"
     ring: Any = (ByteRing if is_bytes else SlotRing).from_handle(handle)
     side: Any = records if is_bytes else slots
@@ -34,7 +35,7 @@ def play(options: Options, handle: RingHandle, number: int, answer: Connection) 
     seconds = time.perf_counter() - start
     if number:
         _expect_end(end)
-    answer.send(Played(seconds, pace.sleeps))
+    pipe.send(Played(seconds, pace.sleeps))
     end.close()
 
 

@@ -87,13 +87,13 @@ class _Run:
         if fault.hits_front:
             back = await self._first_token(began)
             report.fronts_s.setdefault(fault.name, []).append(back)
-            told, load.front_hit = f"front back after {back:.2f} s", False
+            result, load.front_hit = f"front back after {back:.2f} s", False
         else:
             silences = await self._silences(live, began, time.monotonic())
             report.resumed_s.setdefault(fault.name, []).extend(silences)
-            told = f"{max(silences, default=0):.2f} s"
+            result = f"{max(silences, default=0):.2f} s"
         wrong = f"; {len(load.tally.wrong)} streams are wrong" if load.tally.wrong else ""
-        print(f"{report.rounds:4} {fault.name:24} {told}{wrong}", flush=True)
+        print(f"{report.rounds:4} {fault.name:24} {result}{wrong}", flush=True)
 
     async def _until(self, enough: Callable[[int], bool], what: str) -> int:
         """Until every stage is at work, with rings of such a number."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from scripts.lab.arguments import count, parser
 from scripts.lab.errors import BenchError
 from scripts.lab.paths import ROOT
 from scripts.lab.processes import exit_when_told
@@ -48,11 +49,11 @@ AnyReport = TypeVar("AnyReport", bound=Report)
 
 def parser_of(doc: str | None, *, tokens: int) -> argparse.ArgumentParser:
     """With the options that all have."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key")
-    parser.add_argument("--tokens", type=int, default=tokens, help="of the longest stream")
-    parser.add_argument("--seed", type=int, default=0, help="of what is done when")
-    return parser
+    made = parser(doc)
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key")
+    made.add_argument("--tokens", type=count, default=tokens, help="of the longest stream")
+    made.add_argument("--seed", type=int, default=0, help="of what is done when")
+    return made
 
 
 def hold(plan: Plan, work: Callable[[Server], Coroutine[Any, Any, AnyReport]]) -> AnyReport:
@@ -67,19 +68,19 @@ def hold(plan: Plan, work: Callable[[Server], Coroutine[Any, Any, AnyReport]]) -
             report.wrong.append(f"the server ended with status {status}")
         report.wrong += [f"left behind: {trace}" for trace in traces(server.pid, processes)]
         if report.every_wrong:
-            print("\n".join(line for line in server.said().splitlines() if " INFO " not in line), flush=True)
+            print("\n".join(line for line in server.log_text().splitlines() if " INFO " not in line), flush=True)
     return report
 
 
-def conclude(name: str, run: Callable[[], AnyReport], tell: Callable[[AnyReport], None]) -> int:
-    """The program of this name: run, tell, exit status."""
+def conclude(name: str, run: Callable[[], AnyReport], show: Callable[[AnyReport], None]) -> int:
+    """The program of this name: run, show, exit status."""
     exit_when_told()  # the server is to be stopped with us
     try:
         report = run()
     except (BenchError, ValueError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
-    tell(report)
+    show(report)
     for wrong in report.every_wrong:
         print(f"WRONG: {wrong}")
     return 1 if report.every_wrong else 0

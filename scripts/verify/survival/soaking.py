@@ -35,7 +35,7 @@ class Soak(Plan):
 class Outcome(Report):
     done: Counter[str] = field(default_factory=Counter)
     memory: dict[str, list[int]] = field(default_factory=dict)  # by process, RSS in bytes
-    running: list[float] = field(default_factory=list)  # rows in use, each time somebody looked
+    running: list[float] = field(default_factory=list)  # rows in use, at each sample
 
     def growth(self, name: str) -> float:
         """Of the second half: from its first to its last fifth, by medians."""
@@ -81,9 +81,9 @@ class _Run:
             metrics = await asyncio.to_thread(self._server.metrics)
             self._report.running.append(metrics["ringserve_num_requests_running"])
             if len(self._report.running) % (_SAMPLES // 10) == 0:
-                self._tell()
+                self._print_progress()
 
-    def _tell(self) -> None:
+    def _print_progress(self) -> None:
         memory = ", ".join(f"{name} {sizes[-1] / 2**20:.1f}" for name, sizes in self._report.memory.items())
         left = max(0.0, self._until - time.monotonic())
         print(f"{left:6.0f} s left, {self._report.tally.tokens} tokens, MiB: {memory}", flush=True)

@@ -10,7 +10,7 @@ from typing import Any
 from scripts.lab.http import Client, Reply
 
 Token = tuple[str, int | None]
-"""Text, and the id where the API tells it."""
+"""Text, and the id where the API has it."""
 
 _LLM_SERVING, _COMPLETIONS = "/models/llama2/generate_stream", "/v1/completions"
 

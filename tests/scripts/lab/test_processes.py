@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
 from scripts.lab.errors import BenchError
 from scripts.lab.processes import descendants, started
+from tests.server.launched import pid_is_gone, wait_until
 
 # a server with a child; says when both are there, ends when told
 SERVER = """
@@ -29,20 +28,6 @@ def listening(said):
     return "http://x" if "listening" in said else None
 
 
-def gone(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except OSError:
-        return True
-
-
-def wait_until(condition, what):
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
 def test_a_server_is_measured_with_its_children_and_ended_with_them(tmp_path):
     with started([sys.executable, "-c", SERVER], tmp_path / "log", listening, timeout_s=60) as server:
         child = int((tmp_path / "log").read_text().split()[1])
@@ -52,8 +37,8 @@ def test_a_server_is_measured_with_its_children_and_ended_with_them(tmp_path):
         assert server.cpu_s() > 0
         assert server.ready_s > 0
         assert server.base_url == "http://x"
-    assert gone(server.pid)
-    wait_until(lambda: gone(child), "its child outlives it")
+    assert pid_is_gone(server.pid)
+    wait_until(lambda: pid_is_gone(child), "its child outlives it")
 
 
 def test_memory_and_time_of_what_is_gone_are_nothing(tmp_path):
@@ -106,7 +91,7 @@ def test_no_server_outlives_its_measurement(tmp_path, number):
         child = int((tmp_path / "log").read_text().split()[1])
         process.send_signal(number)
         process.wait(60)
-        wait_until(lambda: gone(pid), "the server outlives its measurement")
+        wait_until(lambda: pid_is_gone(pid), "the server outlives its measurement")
         if number == signal.SIGKILL:
             os.kill(child, signal.SIGKILL)  # a server's children are its own to end
-        wait_until(lambda: gone(child), "its child does")
+        wait_until(lambda: pid_is_gone(child), "its child does")

@@ -22,7 +22,7 @@ KINDS = 2 * len(STAGES) + 3
 def test_every_kind_of_fault_under_thirty_two_streams(capsys):
     """kill -9 and SIGSTOP of each stage and of several at once: no token lost, none doubled, nothing left."""
     report = run(Ordeal(EMULATED, chaos.DEFAULTS, rounds=KINDS, tokens=200, seed=random.randrange(1000)))
-    chaos.tell(report)
+    chaos.show(report)
     told = capsys.readouterr().out
     assert not report.wrong, told
     assert not report.tally.wrong, told

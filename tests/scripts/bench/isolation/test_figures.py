@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import time
+from argparse import ArgumentTypeError
 
 import orjson
 import pytest
@@ -15,10 +16,10 @@ from scripts.bench.isolation.attacker import Campaign
 from scripts.bench.isolation.attacks import Churn, Field, Repeat, Sent, Stay, status_of
 from scripts.bench.isolation.bystander import Observation, Probe, Probes
 from scripts.bench.isolation.figures import Harm, Round, Row, harm, longest_gap_s, table
-from scripts.bench.isolation.kinds import KINDS, chosen, kind_named
+from scripts.bench.isolation.kinds import BY_NAME, KINDS, choose
 from scripts.bench.isolation.sink import serve_sink
 from scripts.bench.isolation.stands import DEMO, EMULATED, USUAL, Facts, stands_of
-from scripts.bench.overhead.workers import ask, worker
+from scripts.lab.workers import ask, worker
 from scripts.verify.survival.streams import Stream
 from tests.scripts.bench.isolation.progress import progress
 
@@ -98,7 +99,7 @@ def test_the_table_is_markdown_with_one_part_per_device():
 
 
 def test_what_is_told_is_json():
-    told = json.loads(json.dumps(row(30, 120, 71).told()))
+    told = json.loads(json.dumps(row(30, 120, 71).as_json()))
     assert told["differences"]["gap_ms"] == {"median": 51, "low": 10, "high": 100}
     assert told["missed"] == ["gap_ms"]
     assert told["rounds"][0]["attack"]["gap_ms"] == 30
@@ -133,11 +134,11 @@ def test_bodies_keep_to_the_limit_and_are_what_they_say(kind):
 
 
 def test_kinds_are_chosen_by_name():
-    assert chosen(None) == KINDS
-    assert [kind.name for kind in chosen("idle,churn")] == ["idle", "churn"]
+    assert main.parse([]).kinds == KINDS
+    assert [kind.name for kind in choose("idle,churn")] == ["idle", "churn"]
     assert len({kind.name for kind in KINDS}) == len({kind.title for kind in KINDS}) == len(KINDS)
-    with pytest.raises(ValueError, match="'nosuch' is no kind of request; there are tokenize-words"):
-        kind_named("nosuch")
+    with pytest.raises(ArgumentTypeError, match="unknown kind of request 'nosuch'; there are tokenize-words"):
+        choose("nosuch")
 
 
 def test_every_kind_has_a_server():
@@ -190,7 +191,7 @@ def attack(form, port, requests, seconds, pace=None):
 
 
 def test_the_sink_reads_a_request_whole_and_answers(sink_port):
-    request = kind_named("tokenize-words").requests(FACTS)[0]
+    request = BY_NAME["tokenize-words"].requests(FACTS)[0]
     with socket.create_connection(("127.0.0.1", sink_port)) as connection:
         connection.sendall(request[:-1])
         connection.settimeout(0.2)
@@ -203,7 +204,7 @@ def test_the_sink_reads_a_request_whole_and_answers(sink_port):
 
 
 def test_a_pace_is_kept_and_then_nothing_more_is_sent(sink_port):
-    request = kind_named("detokenize").requests(FACTS)
+    request = BY_NAME["detokenize"].requests(FACTS)
     sent, opened = attack(Repeat(2), sink_port, request, 30, pace=[[0.0, 0.05], [0.02]])
     assert sorted(each.client for each in sent) == [0, 0, 1]
     assert {each.status for each in sent} == {200}
@@ -212,7 +213,7 @@ def test_a_pace_is_kept_and_then_nothing_more_is_sent(sink_port):
 
 @pytest.mark.parametrize("form", [Repeat(), Repeat(pause_s=0.0001), Churn(1), Stay(3), Stay(3, early=True)])
 def test_every_form_of_attack_reaches_the_sink(form, sink_port):
-    requests = kind_named("byte-writers").requests(FACTS)
+    requests = BY_NAME["byte-writers"].requests(FACTS)
     for seconds in (0.3, 5.0):  # a busy machine may need longer for one answer
         sent, _ = attack(form, sink_port, requests, seconds)
         if isinstance(form, Churn) or any(each.status for each in sent):

@@ -66,7 +66,7 @@ def test_a_stream_goes_on_beside_hostile_requests(kind, target, work, undisturbe
         assert {stream.text for stream in observed.streams if stream.ended} == {undisturbed}
         assert all(stream.ended for stream in observed.streams[:-1])
         assert not [probe.error for probe in observed.health if probe.error]
-        assert target.server() is server, server.said()
-        assert (server.stages(), restarts_of(server)) == (pids, restarts), server.said()
+        assert target.server() is server, server.log_text()
+        assert (server.stages(), restarts_of(server)) == (pids, restarts), server.log_text()
         seen.append(progress(observed.streams, turn.campaign.sent, 4 * STEP_MS / 1e3))
     assert seen[-1].goes_on, seen

@@ -1,7 +1,8 @@
-"""Processes of the benchmark itself that answer questions over a pipe: the client, and the bare device."""
+"""Processes of a script itself that answer questions over a pipe: clients, devices, ends of a ring."""
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,14 @@ def worker(target: Callable[..., None], *arguments: Any) -> Iterator[Connection]
         if process.is_alive():
             process.terminate()
             process.join()
+
+
+def answer_each(pipe: Connection, answer: Callable[[Any], object]) -> None:
+    """In the process: it is ready; each question goes to `answer`, until the pipe is closed."""
+    pipe.send("ready")
+    with contextlib.suppress(EOFError):
+        while True:
+            answer(pipe.recv())
 
 
 def ask(asked: Connection, question: object) -> Any:
