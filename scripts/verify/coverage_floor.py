@@ -13,8 +13,10 @@ from pathlib import Path
 
 FLOOR_PERCENT = 80.0
 
-EXCEPTIONS: Mapping[str, str] = {}
-"""Module → why most of it runs only on an Ascend device, or in a server as a whole."""
+EXCEPTIONS: Mapping[str, str] = {
+    "model/mindformers_runner/plain_attention.py": "MindSpore compiles what construct() calls; Python never runs it",
+}
+"""Module → why tests can't reach most of it in a process of this host."""
 
 
 def covered(report: str) -> dict[str, float]:
@@ -40,10 +42,8 @@ def main() -> int:
     for line in found:
         print(line)
     if not found:
-        lowest = min(percent, key=lambda name: percent[name])
-        print(
-            f"{len(percent)} modules, each with {FLOOR_PERCENT:g} % or more; least: {lowest}, {percent[lowest]:.0f} %"
-        )
+        lowest = min(percent.keys() - EXCEPTIONS.keys(), key=lambda name: percent[name])
+        print(f"{len(percent)} modules, {len(EXCEPTIONS)} exceptions; least: {lowest}, {percent[lowest]:.0f} %")
     return 1 if found else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import get_type_hints
 
 import numpy as np
@@ -39,3 +40,14 @@ def test_a_slot_of_other_shapes_is_refused():
         pytest.raises(ValueError, match="bytes, the slots of 'steps'"),
     ):
         step.step_layout(other).resident_views(producer)
+
+
+@pytest.mark.parametrize("layout", COLUMNS, ids=lambda layout: layout.__name__)
+def test_every_slot_begins_with_the_head(layout):
+    first = layout(SHAPES).fields[0]
+    assert (first.name, first.shape) == ("head", (step.HEADER_WORDS,))
+
+
+@pytest.mark.parametrize("layout", COLUMNS, ids=lambda layout: layout.__name__)
+def test_other_capacities_are_another_layout(layout):
+    assert layout(dataclasses.replace(SHAPES, max_rows=5)).hash != layout(SHAPES).hash
