@@ -31,6 +31,10 @@ def say(word: str) -> None:
     print(word, flush=True)
 
 
+def message(i: int) -> bytes:
+    return i.to_bytes(8, "little") * 8
+
+
 def fill(sequence: int, nbytes: int) -> bytes:
     """The content of message `sequence`: every byte depends on it."""
     return bytes((sequence * 131 + i * 7) & 0xFF for i in range(nbytes))

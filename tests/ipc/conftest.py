@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 import ipc
 from tests.forked import Forked, preload
@@ -117,3 +119,20 @@ def byte_ring() -> Iterator[Callable[..., ipc.ByteRing]]:
     yield make
     for ring in made:
         ring.__exit__()
+
+
+@pytest.fixture
+def pair(slot_ring):
+    ring = slot_ring(slots=4, slot_size=64)
+    return ring.producer(spin_us=0), ring.consumer(spin_us=0)
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def run(request):
+    factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+
+    def runner(coroutine):
+        with asyncio.Runner(loop_factory=factory) as loop:
+            return loop.run(asyncio.wait_for(coroutine, 30))
+
+    return runner

@@ -1,7 +1,7 @@
 """Requests that go on behind what their client has got: every token, text, number and end as if nothing had been.
 
 All stages are lost at once, at any point of their work; what the front has heard by then is all that is left. Not
-covered here: processes, and the front itself (tests/pipeline/front/, tests/pipeline/test_survival.py).
+covered here: processes, and the front itself (tests/pipeline/front/, tests/scripts/verify/test_chaos.py).
 """
 
 import dataclasses
