@@ -1,6 +1,7 @@
 """Stages are killed, stopped and starved, alone and together; the server comes back, or ends and says why.
 
-What becomes of requests under way is the matter of tests/scripts/verify/test_chaos.py. Here each ends, with an answer or with an error.
+What becomes of requests under way is the matter of tests/scripts/verify/test_chaos.py. Here each ends, with an answer
+or with an error.
 """
 
 from __future__ import annotations
