@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.lab.http import message
+from scripts.lab.http import Client, message
 
 _GENERATE, _COMPLETIONS = "/models/llama2/generate", "/v1/completions"
 
@@ -45,16 +45,11 @@ BAD = (
 
 async def send(port: int, bad: Bad) -> str:
     """What is wrong with the answer; empty if nothing."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        writer.write(bad.request)
-        line = await reader.readline()
+        reply = await Client(f"http://127.0.0.1:{port}", keep_alive=False).send(bad.request)
     except OSError as error:
         return f"{bad.name}: {error!r}"
-    finally:
-        await _close(writer)
-    status = int(line.split()[1]) if line.startswith(b"HTTP/1.1 ") else 0
-    return "" if status in bad.statuses else f"{bad.name}: {line!r}, not {bad.statuses}"
+    return "" if reply.status in bad.statuses else f"{bad.name}: status {reply.status}, not {bad.statuses}"
 
 
 async def abandon(port: int, rng: random.Random) -> None:
@@ -62,10 +57,6 @@ async def abandon(port: int, rng: random.Random) -> None:
     request = _post(_GENERATE, {"inputs": "x " * 100, "parameters": {"max_new_tokens": 20}})
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request[: rng.randrange(len(request))])
-    await _close(writer)
-
-
-async def _close(writer: asyncio.StreamWriter) -> None:
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
