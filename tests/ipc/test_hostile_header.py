@@ -10,7 +10,7 @@ import textwrap
 
 import pytest
 
-VARIANTS = int(os.environ.get("RINGSERVE_HOSTILE_VARIANTS", "120000"))  # fewer under a sanitizer
+VARIANTS = int(os.environ.get("RINGSERVE_HOSTILE_VARIANTS", "60000"))  # fewer under a sanitizer
 
 FUZZ = """
     import mmap, random, sys

@@ -1,0 +1,71 @@
+"""Ascend devices, as reported by a program of ours."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from pipeline.config import load_configuration
+from pipeline.doctor import Level
+from pipeline.doctor.ascend import check_ascend
+from pipeline.doctor.subject import Host, Plan
+from tests.pipeline.doctor.helpers import ROOT, host_of, only, plan_of
+
+TABLE = """\
+| npu-smi 24.1.rc2                 Version: 24.1.rc2                                             |
+| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
+| Chip                      | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
++===========================+===============+====================================================+
+| 0     910B4               | HEALTH             | 99.1        37                0    / 0             |
+| 0                         | 0000:C1:00.0  | 0           0    / 0          3342 / 32768         |
+"""
+
+
+@pytest.fixture
+def ascend_plan(tmp_path):
+    path = tmp_path / "ascend.yaml"
+    path.write_text(f"pipeline: {{model_dir: {ROOT / 'model/demo'}, runner: {{device: Ascend}}}}\n")
+    return Plan.of(load_configuration(path))
+
+
+def npu_smi(directory, health):
+    """A program of this name that prints what Huawei's does."""
+    directory.mkdir(exist_ok=True)
+    program = directory / "npu-smi"
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{TABLE.replace('HEALTH', health)}END\n")
+    program.chmod(0o755)
+
+
+def test_a_host_without_a_device(tmp_path, ascend_plan, monkeypatch):
+    monkeypatch.setenv("LD_LIBRARY_PATH", "")
+    found = list(check_ascend(Host(tmp_path), ascend_plan))
+    failures = [finding for finding in found if finding.level is Level.FAIL]
+    assert "davinci0" in failures[0].text
+    assert "--device=" in failures[0].fix
+    assert "libascendcl.so" in failures[1].text
+    assert "set_env.sh" in failures[1].fix
+    assert all("has not run on a device" in finding.text for finding in found)
+
+
+@pytest.mark.parametrize(("health", "level"), [("OK", Level.OK), ("Alarm", Level.FAIL)])
+def test_a_host_with_a_device(tmp_path, ascend_plan, monkeypatch, health, level):
+    """All but the device: nodes, driver's version, library, and what npu-smi prints are files here."""
+    npu_smi(tmp_path / "bin", health)
+    files = {f"dev__{name}": "" for name in ("davinci0", "davinci_manager", "devmm_svm", "hisi_hdc")}
+    host = host_of(
+        tmp_path,
+        **files,
+        **{"usr__local__Ascend__driver__version.info": "Version=24.1.rc2\n", "lib__libascendcl.so": ""},
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "lib"))
+    monkeypatch.setenv("ASCEND_HOME_PATH", "/usr/local/Ascend/ascend-toolkit/latest")
+    found = list(check_ascend(host, ascend_plan))
+    assert [finding.level for finding in found] == [Level.OK, Level.OK, Level.OK, level]
+    assert "Version=24.1.rc2" in found[1].text
+    assert "0000:c1:00.0" in found[3].text
+
+
+def test_no_device_is_asked_for():
+    assert only(check_ascend(Host(), plan_of())).level is Level.OK
