@@ -1,0 +1,75 @@
+"""The columns of the rows that decode: what a step's slot gets, as rows come, go and grow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.preprocess.columns import DecodeColumns
+from pipeline.preprocess.sequence import Sequence
+from pipeline.wire.step import Shapes, step_layout
+
+BLOCK = 4
+SHAPES = Shapes(token_budget=8, max_rows=3, block_table_width=4, vocab_size=9)
+
+
+def sequence(row, computed, blocks):
+    tokens = np.zeros(16, np.int32)
+    made = Sequence(row, tokens, prompt=2, limit=16, known=computed + 1, computed=computed, row=row, epoch=row + 10)
+    made.blocks = blocks
+    return made
+
+
+@pytest.fixture
+def slots():
+    layout = step_layout(SHAPES)
+    return [layout.views(bytearray(layout.size)) for _ in range(2)]
+
+
+@pytest.fixture
+def columns():
+    return DecodeColumns(SHAPES.max_rows, SHAPES.block_table_width, 2)
+
+
+def test_a_step_has_a_token_of_each_row(columns, slots):
+    columns.add(sequence(2, 5, [7, 8]), BLOCK)
+    columns.add(sequence(0, 3, [3]), BLOCK)
+    columns.write(slots[0], 0)
+    views = slots[0]
+    assert views.positions[:2].tolist() == [5, 3]
+    assert views.slot_mapping[:2].tolist() == [8 * BLOCK + 1, 3 * BLOCK + 3]
+    assert views.valid_length[:2].tolist() == [6, 4]
+    assert views.rows[:2].tolist() == [2, 0]
+    assert views.epochs[:2].tolist() == [12, 10]
+    assert views.block_tables[0].tolist() == [7, 8, 0, 0]
+    columns.advance()
+    assert [(one.computed, one.pending) for one in columns.sequences] == [(6, 1), (4, 1)]
+    assert columns.position[:2].tolist() == [6, 4]
+
+
+def test_a_row_that_leaves_is_replaced_by_the_last_one(columns, slots):
+    rows = [sequence(row, 5, [row + 1, row + 5]) for row in range(3)]
+    for one in rows:
+        columns.add(one, BLOCK)
+    columns.write(slots[0], 0)
+    columns.remove(rows[0])
+    assert columns.sequences == [rows[2], rows[1]]
+    columns.write(slots[0], 0)
+    assert slots[0].rows[:2].tolist() == [2, 1]
+    assert slots[0].block_tables[:2].tolist() == [[3, 7, 0, 0], [2, 6, 0, 0]]
+    columns.remove(rows[1])
+    assert (len(columns), columns.sequences) == (1, [rows[2]])
+
+
+def test_another_block_reaches_every_slot(columns, slots):
+    one = sequence(0, 8, [1, 2])
+    columns.add(one, BLOCK)
+    for slot in (0, 1):
+        columns.write(slots[slot], slot)
+    assert columns.at_block_start(BLOCK) == [0]
+    one.blocks.append(6)
+    columns.extend(0, 6, BLOCK)
+    for slot in (0, 1):
+        columns.write(slots[slot], slot)
+        assert slots[slot].block_tables[0].tolist() == [1, 2, 6, 0]
+        assert slots[slot].slot_mapping[0] == 6 * BLOCK

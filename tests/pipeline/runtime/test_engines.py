@@ -1,0 +1,34 @@
+"""Which runner a configuration asks for, and the sizes that follow from it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from model.emulated import EmulatedRunner
+from model.mindformers_runner import MindFormersRunner
+from pipeline.config import load_configuration
+from pipeline.runtime.engines import emulated_buckets, make_runner, shapes_of
+from scripts.lab.paths import ROOT
+
+
+@pytest.mark.parametrize(("name", "kind"), [("emulated_910b", EmulatedRunner), ("demo", MindFormersRunner)])
+def test_each_configuration_has_its_runner(name, kind):
+    config = load_configuration(ROOT / "configs" / f"{name}.yaml", other_host=True)
+    runner = make_runner(config)
+    assert isinstance(runner, kind)
+    shapes = shapes_of(config, runner)
+    assert shapes.max_rows == config.pipeline.max_rows
+    assert shapes.token_budget >= config.pipeline.token_budget
+    assert shapes.vocab_size == runner.facts.vocab_size
+    assert "mindspore" not in sys.modules
+
+
+@pytest.mark.parametrize(("rows", "budget"), [(1, 16), (3, 100), (16, 16), (40, 8)])
+def test_every_step_has_a_bucket(rows, budget):
+    buckets = emulated_buckets(rows, budget)
+    assert list(buckets) == sorted(set(buckets), key=lambda bucket: (bucket.tokens, bucket.rows))
+    for live in range(1, rows + 1):
+        for tokens in {live, max(live, budget)}:
+            assert any(bucket.tokens >= tokens and bucket.rows >= live for bucket in buckets)
