@@ -13,8 +13,10 @@ from pathlib import Path
 
 FLOOR_PERCENT = 80.0
 
-EXCEPTIONS: Mapping[str, str] = {}
-"""Module → why most of it runs only on an Ascend device, or in a server as a whole."""
+EXCEPTIONS: Mapping[str, str] = {
+    "model/mindformers_runner/plain_attention.py": "MindSpore compiles what construct() calls; Python never runs it",
+}
+"""Module → why tests can't reach most of it in a process of this host."""
 
 
 def covered(report: str) -> dict[str, float]:
