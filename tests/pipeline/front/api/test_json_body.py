@@ -29,7 +29,7 @@ def count(value):
     return (0, 0, 0)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.dictionaries(TRICKY, DOCUMENTS, max_size=5), st.booleans())
 def test_what_is_outside_of_strings_is_counted(document, indented):
     content = orjson.dumps(document, option=orjson.OPT_INDENT_2 if indented else 0)
