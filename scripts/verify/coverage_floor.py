@@ -43,7 +43,7 @@ def main() -> int:
         print(line)
     if not found:
         lowest = min(percent.keys() - EXCEPTIONS.keys(), key=lambda name: percent[name])
-        print(f"{len(percent)} modules, {len(EXCEPTIONS)} of them exceptions; least: {lowest}, {percent[lowest]:.0f} %")
+        print(f"{len(percent)} modules, {len(EXCEPTIONS)} exceptions; least: {lowest}, {percent[lowest]:.0f} %")
     return 1 if found else 0
 
 
