@@ -103,32 +103,6 @@ def test_a_limit_of_address_space_is_named():
     assert "ulimit -v" in out.stdout
 
 
-def test_the_control_group_limit_counts(tmp_path, monkeypatch):
-    group = tmp_path / "a" / "b"
-    group.mkdir(parents=True)
-    (tmp_path / "a" / "memory.max").write_text("1000\n")
-    (tmp_path / "a" / "memory.current").write_text("400\n")
-    (group / "memory.max").write_text("max\n")
-    (group / "memory.current").write_text("100\n")
-    monkeypatch.setattr(limits, "_CGROUP", tmp_path)
-    monkeypatch.setattr(
-        limits, "_lines", lambda path, real=limits._lines: ["0::/a/b"] if path.name == "cgroup" else real(path)
-    )
-    left = limits.shared_memory_left(SHM)
-    assert left.free == 600
-    assert "memory limit" in left.bound_by
-
-
-def test_page_cache_does_not_count_against_the_limit(tmp_path, monkeypatch):
-    (tmp_path / "memory.max").write_text("1000\n")
-    (tmp_path / "memory.current").write_text("1000\n")
-    (tmp_path / "memory.stat").write_text("anon 100\ninactive_file 500\nactive_file 300\nslab 9\n")
-    monkeypatch.setattr(limits, "_CGROUP", tmp_path)
-    real = limits._lines
-    monkeypatch.setattr(limits, "_lines", lambda path: ["0::/"] if path.name == "cgroup" else real(path))
-    assert limits.shared_memory_left(SHM).free == 800
-
-
 def test_attaching_to_nothing_is_a_clear_error(tmp_path):
     with pytest.raises(ipc.SegmentError, match="can't be opened: No such file"):
         ipc.SlotRing.attach("/ringserve-none-1-0")

@@ -1,4 +1,4 @@
-"""Ascend devices, of which a program of ours tells."""
+"""Ascend devices, as reported by a program of ours."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ import sys
 import time
 
 import pytest
-from pipeline.launcher.processes import process_stat
 
 from pipeline.launcher.child import Child
+from pipeline.launcher.process_stat import process_stat
 from pipeline.runtime.control_channel import Channel, ChannelError
 from pipeline.runtime.generations import CRASHED, HUNG, KILLED
 

@@ -77,6 +77,7 @@ class User(threading.Thread):
     def serve(self, *overrides):
         """Exit status of a whole run."""
         sets = [part for override in overrides for part in ("--set", override)]
+        before = signal.signal(signal.SIGTERM, lambda *_: None)  # one may come when the launcher has just ended
         self.start()
         try:
             status = launch.main(["--config", str(self._path), "--ready-fd", str(self.ready_fd), *sets])
@@ -84,6 +85,7 @@ class User(threading.Thread):
             self.over.set()
             self.join(WAIT_S)
             self._stack.close()
+            signal.signal(signal.SIGTERM, before)
         if self.failure is not None:
             raise self.failure
         return status
