@@ -49,8 +49,8 @@ def test_what_it_says_and_that_it_says_nothing_more(start):
 @pytest.mark.parametrize(
     ("code", "status", "how", "text"),
     [
-        ("raise SystemExit(0)", 0, KILLED, "ended with status 0"),
-        ("raise SystemExit(3)", 3, CRASHED, "ended with status 3: no memory"),
+        ("raise SystemExit(0)", 0, KILLED, "exited with status 0"),
+        ("raise SystemExit(3)", 3, CRASHED, "exited with status 3: no memory"),
         ("import os; os.kill(os.getpid(), 9)", -9, KILLED, "was killed by SIGKILL"),
         ("import os; os.abort()", -6, CRASHED, "was killed by SIGABRT"),
         ("import os; os.kill(os.getpid(), 40)", -40, KILLED, "was killed by "),
@@ -74,7 +74,7 @@ def test_one_that_does_not_end_in_time_is_killed(start):
     child.ended_as = HUNG
     child.wait(time.monotonic())
     status = child.reap()
-    assert (status, child.how(status), child.describe(status)) == (-9, HUNG, "was ended")
+    assert (status, child.how(status), child.describe(status)) == (-9, HUNG, "was killed because it hung")
 
 
 def test_progress_is_a_line_when_the_work_changes(start, capfd):
