@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.server.launched import Launched
+from tests.server.supervised import Supervised
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -22,7 +22,7 @@ def own(tmp_path):
     made = []
 
     def start(*overrides, log=None):
-        made.append(Launched(tmp_path, overrides, log))
+        made.append(Supervised(tmp_path, overrides, log))
         return made[-1]
 
     yield start

@@ -29,19 +29,6 @@ def shared(tmp_path_factory):
     server.stop()
 
 
-@pytest.fixture
-def own(tmp_path):
-    made = []
-
-    def start(*overrides):
-        made.append(Supervised(tmp_path, overrides))
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.stop()
-
-
 # ---- death ---------------------------------------------------------------------------------------------------------
 
 
