@@ -141,6 +141,6 @@ def _round(work: Workers, target: Target, kind: Kind, seconds: float) -> Round:
     lingers = not at_rest(server) and server.status is None
     restarts = restarts_of(server) - before - killed
     beside = take_turn(work, target.server(), kind, stand, work.sink_port, seconds, pace=attacked.campaign.pace)
-    statuses = Counter(sorted(sent.status for sent in attacked.campaign.sent))
+    statuses = dict(Counter(sorted(sent.status for sent in attacked.campaign.sent)))
     under, without = (harm(turn.observed, killed=killed) for turn in (attacked, beside))
     return Round(under, without, restarts, statuses, lingers)

@@ -5,6 +5,7 @@ Not here: the kinds that need a server of their own (blocks that run short, stag
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 
 import pytest
@@ -13,8 +14,9 @@ from model.emulated import expected_tokens
 from pipeline.config import load_configuration
 from pipeline.runtime.engines import make_runner
 from pipeline.runtime.tokenizer import open_tokenizer
-from scripts.bench.isolation.kinds import KINDS
-from scripts.bench.isolation.measure import PROMPT, Target, restarts_of, take_turn, workers
+from scripts.bench.isolation.figures import FIGURES
+from scripts.bench.isolation.kinds import BY_NAME, KINDS
+from scripts.bench.isolation.measure import PROMPT, Target, measure, restarts_of, take_turn, workers
 from scripts.bench.isolation.stands import EMULATED, USUAL, stands_of
 from tests.scripts.bench.isolation.progress import progress
 
@@ -70,3 +72,13 @@ def test_a_stream_goes_on_beside_hostile_requests(kind, target, work, undisturbe
         assert (server.stages(), restarts_of(server)) == (pids, restarts), server.log_text()
         seen.append(progress(observed.streams, turn.campaign.sent, 4 * STEP_MS / 1e3))
     assert seen[-1].goes_on, seen
+
+
+def test_what_is_measured_can_be_written_as_json(target, work):
+    (row,) = measure([BY_NAME["metrics"]], target, work, 1, 0.2)
+    written = json.loads(json.dumps(row.as_json()))
+    assert (written["kind"], written["broken"]) == ("metrics", "")
+    assert set(written["differences"]) == set(FIGURES)
+    (only,) = written["rounds"]
+    assert only["statuses"]["200"] > 0
+    assert (only["attack"]["failed"], only["restarts"], only["lingers"]) == (0, 0, False)
