@@ -16,13 +16,14 @@ def test_it_finds_an_unlinked_ring_through_its_owners(slot_ring, spawn):
     producer = ring.producer(label="main")
     child = spawn("hold_until_told", {"ring": ring}, kind="consumer")
     child.expect("ready")
+    name = ring.segment.name.lstrip("/")
     ring.unlink_when_attached(5)
     for _ in range(3):
         producer.write(bytes(64))
     before = bytes(ring.segment.map)
     done = subprocess.run([sys.executable, "-m", "ipc.inspect", "--json"], capture_output=True, text=True, check=True)
     assert bytes(ring.segment.map) == before
-    (found,) = [entry for entry in json.loads(done.stdout) if entry["name"].startswith("ringserve-inspected-")]
+    (found,) = [entry for entry in json.loads(done.stdout) if entry["name"] == name]
     assert not found["linked"]
     assert child.pid in found["pids"]
     assert found["ring"]["producer"] | {"counters": None} == {
@@ -54,14 +55,14 @@ def test_a_waiting_side_is_shown(slot_ring, spawn):
     child.expect("at the point")
     while not ring.snapshot().consumers[0].waiting:
         pass
-    (found,) = [segment for segment in inspect.find_segments() if segment.name.startswith("ringserve-inspected-")]
+    (found,) = [segment for segment in inspect.find_segments() if segment.name == ring.segment.name.lstrip("/")]
     assert " waiting " in inspect.format_segment(found)
 
 
 def test_what_is_not_a_ring_is_said_so():
     segment = ipc.Segment.create("plain", 4096)
     try:
-        (found,) = [s for s in inspect.find_segments() if s.name.startswith("ringserve-plain-")]
+        (found,) = [s for s in inspect.find_segments() if s.name == segment.name.lstrip("/")]
         assert found.ring is None
         assert inspect.format_segment(found).endswith("not a ring")
     finally:
