@@ -76,7 +76,7 @@ class Supervisor:
             self._listeners = stack.enter_context(contextlib.closing(Listeners.open(self._config)))
             self._prepare(stack, api_keys)
             for name in STAGES:
-                self._crew.start(name, self._config)
+                self._processes.start(name, self._config)
             while self._status is None:
                 self._turn()
             return self._status
@@ -95,11 +95,11 @@ class Supervisor:
         stack.callback(page.close)
         self._page, self._counters = page, Counters(page, "launcher")
         self._hang_detector = HangDetector(page, self._config.pipeline.hang_timeout_s)
-        self._crew = StageProcesses(page, shapes, self._listeners, api_keys, self._signals)
-        stack.callback(self._crew.close)
+        self._processes = StageProcesses(page, shapes, self._listeners, api_keys, self._signals)
+        stack.callback(self._processes.close)
 
     def _turn(self) -> None:
-        for child, message in self._crew.wait(self._next_due() - time.monotonic()):
+        for child, message in self._processes.wait(self._next_due() - time.monotonic()):
             if message is None:
                 self._on_death(child)
             else:
@@ -128,16 +128,16 @@ class Supervisor:
             child.phase = Phase.WAITING
         elif message.event == "ready" and child.phase is Phase.ATTACHING:
             child.phase = Phase.SERVING
-            if all(other.phase is Phase.SERVING for other in self._crew.children.values()):
+            if all(other.phase is Phase.SERVING for other in self._processes.children.values()):
                 self._on_complete()
 
     def _on_departure(self, child: Child) -> None:
         """It left before its rings were revoked: its peer has just died, else something is wrong with them."""
-        nobody_died = not any(other.dead for other in self._crew.children.values())
+        nobody_died = not any(other.dead for other in self._processes.children.values())
         self._end_generation()
         if self._drain_until is not None:
             return  # the front is done, and closes its rings
-        if nobody_died and len(self._crew.children) == len(STAGES):
+        if nobody_died and len(self._processes.children) == len(STAGES):
             self._schedule(_RINGS, f"{child.title} found its rings closed")
 
     def _on_complete(self) -> None:
@@ -155,7 +155,7 @@ class Supervisor:
 
     def _announce(self) -> None:
         report(f"ready after {time.monotonic() - self._began:.1f} s")
-        listeners, locked = self._listeners, bool(self._crew.api_keys)
+        listeners, locked = self._listeners, bool(self._processes.api_keys)
         if not locked and any(map(exposed, listeners.api)):
             report(OPEN_TO_ALL)
         for listener in listeners.metrics:
@@ -176,7 +176,7 @@ class Supervisor:
     def _look(self) -> None:
         if time.monotonic() < self._hang_detector.due:
             return
-        for hang in self._hang_detector.check(self._crew.children.values()):
+        for hang in self._hang_detector.check(self._processes.children.values()):
             if hang.child is not None:
                 self._on_hang(hang, hang.child)
             else:
@@ -234,7 +234,7 @@ class Supervisor:
             if name == _RINGS:
                 continue  # the hand-over waited for it
             try:
-                self._crew.start(name, self._config)
+                self._processes.start(name, self._config)
             except OSError as error:
                 self._schedule(name, f"{name} could not be started: {error}")
             else:
@@ -253,13 +253,13 @@ class Supervisor:
         if self._complete:
             self._down_since = time.monotonic()
         self._complete = False
-        for child in self._crew.children.values():
+        for child in self._processes.children.values():
             if child.phase in (Phase.ATTACHING, Phase.SERVING):
                 child.phase = Phase.LEAVING
 
     def _hand_over(self) -> None:
         """Fresh rings, as soon as everybody is there and has let go of the old ones, whose memory is free then."""
-        children = self._crew.children
+        children = self._processes.children
         if self._rings.current or self._restart_at or len(children) < len(STAGES):
             return
         if any(child.phase is not Phase.WAITING for child in children.values()):
@@ -304,7 +304,7 @@ class Supervisor:
         log.warning("draining: requests under way have %g s; a second signal stops at once", limit)
         self._drain_until = time.monotonic() + limit + DRAIN_MARGIN_S
         try:
-            self._crew.children["front"].send("drain")
+            self._processes.children["front"].send("drain")
         except (ChannelError, KeyError):
             log.warning("the front is being restarted: no request is left to be finished")
             self._status = 0
@@ -323,11 +323,11 @@ class Supervisor:
         except (ConfigurationError, KeysError, HostError) as error:
             log.error("the configuration was not reloaded, nothing has changed:\n%s", error)  # noqa: TRY400
             return
-        self._config, self._crew.api_keys = reload.config, api_keys
+        self._config, self._processes.api_keys = reload.config, api_keys
         self._configure_logging()
         self._restarts.limit = reload.config.pipeline.max_restarts
         self._hang_detector.timeout_s = reload.config.pipeline.hang_timeout_s
-        for child in self._crew.children.values():
+        for child in self._processes.children.values():
             with contextlib.suppress(ChannelError):  # it is about to be noticed
                 child.send("reload", values=reload.live, api_keys=api_keys if child.name == "front" else ())
         log.warning("%s", reload.describe())

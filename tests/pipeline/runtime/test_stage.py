@@ -47,16 +47,18 @@ class OneStage:
         stack.callback(page.close)
         self.rings = Rings(config, self.shapes)
         stack.callback(self.rings.close)
-        self.crew = StageProcesses(page, self.shapes, Listeners([], []), (), stack.enter_context(caught_signals()))
-        stack.callback(self.crew.close)
-        self.child = self.crew.start("inference", config)
+        self.processes = StageProcesses(
+            page, self.shapes, Listeners([], []), (), stack.enter_context(caught_signals())
+        )
+        stack.callback(self.processes.close)
+        self.child = self.processes.start("inference", config)
 
     def hear(self, event):
         """Until the stage has said so."""
         heard = []
 
         def listen():
-            for _, message in self.crew.wait(0.02):
+            for _, message in self.processes.wait(0.02):
                 assert message is not None, "the stage died"
                 heard.append(message.event)
             return event in heard
