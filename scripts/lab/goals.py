@@ -29,10 +29,16 @@ class Goal:
             return f"not measured: {self.what}"
         bound = "at least" if self.at_least else "at most"
         verdict = "met   " if self.met else "MISSED"
-        return f"{verdict}  {self.what}: {self.measured:,.4g} {self.unit} ({bound} {self.goal:,.4g}){self.note}"
+        return (
+            f"{verdict}  {self.what}: {_number(self.measured)} {self.unit} ({bound} {_number(self.goal)}){self.note}"
+        )
 
     def told(self) -> dict[str, Any]:
         """As JSON has it."""
         row = asdict(self) | {"met": self.met}
         del row["note"]
         return row
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

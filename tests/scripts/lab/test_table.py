@@ -29,3 +29,10 @@ def test_goals_are_met_missed_or_unknown():
     assert Goal("x", None, 1.0, "s").text == "not measured: x"
     told = {"what": "rate", "measured": 2.0, "goal": 3.0, "unit": "1/s", "at_least": True, "met": False}
     assert least.told() == told
+
+
+def test_large_figures_are_written_out():
+    assert (
+        "118,657 tokens/s (at least 25,000)" in Goal("null device", 118657.4, 25000, "tokens/s", at_least=True).text
+    )
+    assert "2.513 ms (at most 1.5)" in Goal("first token", 2.5129, 1.5, "ms").text
