@@ -7,14 +7,12 @@ import logging
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.tokenizer import InvalidTextError, Tokenizer
 from pipeline.preprocess.blocks import BlockManager, Digest
 from pipeline.preprocess.sequence import Sequence
 from pipeline.wire.request import TOO_LONG, Choice, GenerationParams, Refused, Submit
-
-Int32 = NDArray[np.int32]
+from pipeline.wire.step import Int32
 
 log = logging.getLogger("ringserve.preprocess")
 

@@ -22,7 +22,7 @@ from pipeline.stats.counters import (
 )
 from pipeline.stats.page import LAYOUT, STEP_RECORDS, EndWord, StatsHandle, StatsPage, StepColumn, open_stats
 from pipeline.stats.reader import EndReading, HistogramSnapshot, RingReading, StatsReader
-from pipeline.stats.writers import Counters, Histograms, Int64, RingEnds, StepLog
+from pipeline.stats.writers import Counters, Histograms, RingEnds, StepLog
 
 __all__ = [
     "GC_PAUSE_NS",
@@ -39,7 +39,6 @@ __all__ = [
     "HistogramSnapshot",
     "Histograms",
     "InferenceCounter",
-    "Int64",
     "LauncherCounter",
     "PreprocessCounter",
     "RequestHistogram",

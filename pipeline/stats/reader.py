@@ -19,9 +19,8 @@ from pipeline.stats.counters import (
     StepHistogram,
 )
 from pipeline.stats.page import PID_WORD, SUM_WORD, EndWord, StatsPage, StepColumn
-from pipeline.stats.writers import Int64
 from pipeline.wire.rings import ENDS, PRODUCERS, SLOT_LAYOUTS
-from pipeline.wire.step import Stamp
+from pipeline.wire.step import Int64, Stamp
 
 
 @dataclass(frozen=True, slots=True)

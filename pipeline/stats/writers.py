@@ -6,17 +6,13 @@ import os
 from bisect import bisect_left
 from collections.abc import Mapping
 
-import numpy as np
-from numpy.typing import NDArray
-
 import ipc
 from pipeline.stats.buckets import edges, scale
 from pipeline.stats.counters import RequestHistogram, SamplingCounter, StepHistogram
 from pipeline.stats.page import HISTOGRAM_WORDS, PID_WORD, STEP_RECORDS, SUM_WORD, EndWord, StatsPage, StepColumn
 from pipeline.wire.rings import ENDS, PRODUCERS
-from pipeline.wire.step import STAMP_WORDS, Head, Stamp
+from pipeline.wire.step import STAMP_WORDS, Head, Int64, Stamp
 
-Int64 = NDArray[np.int64]
 Rings = Mapping[str, ipc.SlotRing | ipc.ByteRing]
 
 

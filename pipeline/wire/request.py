@@ -14,14 +14,9 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from model.sampling import SamplingParams
-
-Int32 = NDArray[np.int32]
-Float32 = NDArray[np.float32]
 
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 1024

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from model.sampling import SamplingLimits, SamplingParams
 from pipeline.wire.request import MAX_STOP_LENGTH, MAX_STOPS, GenerationParams
-
-Int32 = NDArray[np.int32]
+from pipeline.wire.step import Int32
 
 _ADMIT = struct.Struct("<QqiIIIIIIIIIIddddddQq")
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.lab.clock import cpu_seconds
 from scripts.lab.errors import ServerError
 
 _STOP_S = 40.0
@@ -202,6 +203,5 @@ def _rss_pss(pid: int) -> tuple[int, int]:
 
 def _cpu_s(pid: int) -> float:
     with contextlib.suppress(OSError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(pid)
     return 0.0

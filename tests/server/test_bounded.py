@@ -6,10 +6,10 @@ import contextlib
 import json
 import os
 import socket
-from pathlib import Path
 
 import pytest
 
+from scripts.lab.processes import resident_bytes
 from tests.server.launched import wait_until
 
 ROWS = 4
@@ -21,10 +21,6 @@ LONG = (
     "pipeline.runner.cost_model.fixed_ms=0",
 )
 FORGETFUL = ROWS  # clients that do not read; each asks for 2 MB
-
-
-def resident_bytes(pid):
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def descriptors(pid):

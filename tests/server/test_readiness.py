@@ -7,12 +7,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
+from scripts.lab.processes import children
+from scripts.lab.server import launch_command
 from tests.server.launched import write_config
 
 
@@ -22,9 +23,12 @@ def config(tmp_path):
 
 
 def launch(config, *options, fds=(), **environment):
-    command = [sys.executable, "-m", "pipeline.launch", "--config", str(config), *options]
     return subprocess.Popen(
-        command, pass_fds=fds, env={**os.environ, **environment}, stderr=subprocess.PIPE, start_new_session=True
+        [*launch_command(config), *options],
+        pass_fds=fds,
+        env={**os.environ, **environment},
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
 
 
@@ -47,7 +51,7 @@ def test_ready_reload_stop(config, tmp_path):
             process.send_signal(signal.SIGHUP)
             assert systemd.recv(4096).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
             assert systemd.recv(4096) == b"READY=1"
-            for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            for child in children(process.pid):
                 assert b"NOTIFY_SOCKET" not in Path(f"/proc/{child}/environ").read_bytes()
             process.send_signal(signal.SIGTERM)
             assert systemd.recv(4096) == b"STOPPING=1"

@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from pipeline.front.metrics.spans import Span
-from pipeline.stats import Int64, StepColumn
-from pipeline.wire.step import Stamp
+from pipeline.stats import StepColumn
+from pipeline.wire.step import Int64, Stamp
 
 _STAGES = ("preprocess", "inference", "sampling", "front")
 _PREPROCESS, _INFERENCE, _SAMPLING, _FRONT = range(1, 5)

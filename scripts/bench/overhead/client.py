@@ -43,9 +43,7 @@ WAYS: Mapping[str, _Way] = MappingProxyType(
     {
         "llm-serving": _Way("llm-serving", b'"event"', _LLM_SERVING),
         "sampled": _Way("llm-serving", b'"event"', Ask("", 1, "bench", 0.8, True, _SAMPLED)),
-        "completions": _Way(
-            "openai", b'"text"', Ask("", 1, "bench", 0.0, True, {"stream_options": {"include_usage": False}})
-        ),
+        "completions": _Way("openai", b'"text"', _OPENAI),
     }
 )
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
 from scripts.bench.overhead.replaced.server import serve_replaced
 from scripts.lab.arguments import named
@@ -93,15 +92,7 @@ def started(
 def ringserve(file: Path, overrides: Sequence[str] = ()) -> Iterator[Server]:
     """As a user starts it. Raises BenchError."""
     with launched(file, overrides, file.with_suffix(".log")) as running:
-        pids = {"launcher": running.pid, **_stages(running.pid)}
-        yield Server(urlsplit(running.base_url).port or 0, pids, running.ready_s)
-
-
-def _stages(launcher: int) -> dict[str, int]:
-    """Children of the launcher, by the name that each has given itself."""
-    pids = Path(f"/proc/{launcher}/task/{launcher}/children").read_text(encoding="ascii").split()
-    names = {int(pid): Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() for pid in pids}
-    return {name.removeprefix("rs-"): pid for pid, name in names.items()}
+        yield Server(running.port, running.processes(), running.ready_s)
 
 
 @contextlib.contextmanager

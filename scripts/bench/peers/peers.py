@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scripts.lab.arguments import named
+from scripts.lab.server import launch_command
 
 HERE = Path(__file__).parent
 SEQUENCES, CONTEXT = 8, 1024
@@ -91,7 +92,7 @@ def _prepare_ringserve(place: Place) -> None:
 
 
 def _ringserve(place: Place) -> list[str]:
-    return [sys.executable, "-m", "pipeline.launch", "--config", str(place.cache / "ringserve.yaml")]
+    return launch_command(place.cache / "ringserve.yaml")
 
 
 # ---- vLLM --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from prometheus_client.parser import text_string_to_metric_families
 
 from model.errors import TokenizerError
 from model.tokenizer import load_tokenizer
@@ -22,7 +21,7 @@ from pipeline.config import Configuration, ConfigurationError, load_configuratio
 from scripts.bench.serving.workload import Encode
 from scripts.lab.errors import BenchError
 from scripts.lab.processes import Running
-from scripts.lab.server import launched
+from scripts.lab.server import launched, read_metrics
 
 _TIMEOUT_S = 300.0  # a busy machine, a large model
 _START_S = 600.0  # its graphs are compiled first
@@ -53,22 +52,16 @@ class Target:
     def counters(self) -> dict[str, float]:
         """What a RingServe has counted so far; empty where there is none."""
         try:
-            text = ask(f"{self.base_url}/metrics", self.headers).decode(errors="replace")
-            samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+            metrics = read_metrics(self.base_url, self.headers)
         except (OSError, ValueError):
             return {}
-        return {
-            name: sample.value
-            for sample in samples
-            for name, key in _COUNTERS.items()
-            if (sample.name, sample.labels) == key
-        }
+        return {name: metrics[key] for name, key in _COUNTERS.items() if key in metrics}
 
 
-_COUNTERS: Mapping[str, tuple[str, dict[str, str]]] = {
-    "preemptions": ("ringserve_num_preemptions_total", {}),
-    "steps": ("ringserve_steps_total", {"stage": "inference"}),
-    "prefix_cache_hits": ("ringserve_prefix_cache_hits_total", {}),
+_COUNTERS = {
+    "preemptions": "ringserve_num_preemptions_total",
+    "steps": 'ringserve_steps_total{stage="inference"}',
+    "prefix_cache_hits": "ringserve_prefix_cache_hits_total",
 }
 
 

@@ -22,6 +22,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.stats import STAGES
 from scripts.lab.errors import BenchError
 from scripts.lab.http import Client
 from scripts.lab.paths import ROOT
@@ -30,7 +31,6 @@ from scripts.lab.server import launched
 
 INJECTED = Path(__file__).parent / "inject"
 ROOMS = ("pipeline", "ipc", "model")
-STAGES = ("front", "preprocess", "inference", "sampling")
 WRITTEN_S = 20.0
 Lines = dict[str, set[int]]
 

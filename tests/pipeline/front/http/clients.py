@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from pathlib import Path
 
 GENERATE = "/models/llama2/generate"
 STREAM = "/models/llama2/generate_stream"
@@ -19,10 +17,6 @@ def status_and_error(answer):
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"content-type: application/json" in head
     return int(head.split()[1]), json.loads(body)["error"]
-
-
-def resident_bytes(pid):
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def gone(served, timeout=10):

@@ -9,8 +9,9 @@ import time
 
 import pytest
 
+from scripts.lab.processes import resident_bytes
 from tests.pipeline.front.conftest import post, read_all, read_until
-from tests.pipeline.front.http.clients import GENERATE, STREAM, body_of, gone, resident_bytes, status_and_error
+from tests.pipeline.front.http.clients import GENERATE, STREAM, body_of, gone, status_and_error
 
 # ---- many requests on a connection -------------------------------------------------------------------------
 
