@@ -1,9 +1,10 @@
-"""The runner interface: what turns the arrays of a step descriptor into logits.
+"""The runner interface: what turns the arrays of a step into logits, candidates and scores.
 
 A runner owns a device, the weights and the paged KV cache. It knows nothing about text, HTTP, rings or
 scheduling. There is one kind of step: ``T`` flattened new tokens over ``B`` rows, any mix of prefill chunks
-and decode rows. ``T`` and ``B`` are bucket sizes: padding tokens have slot -1 and lie behind the last real
-token, padding rows have ``q_seq_lens`` 0.
+and decode rows, of which ``S`` positions are sampled: logits are computed for these. ``T``, ``B`` and ``S`` are
+bucket sizes: padding tokens have slot -1 and lie behind the last real token, padding rows have ``q_seq_lens`` 0,
+and padding in ``sample_index`` is 0.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(what, done, total)``, for example ``("loading weights", 3, 27)``."""
@@ -36,16 +38,13 @@ class StepInputs:
     slot_mapping: Int32  # [T] physical KV slot (block * block_size + offset) of each new token, -1: skip
     valid_length: Int32  # [B] context length including the new tokens
     q_seq_lens: Int32  # [B] new tokens of the row, 0: padding row
-    gather_index: Int32  # [B] index in T of the row's last new token
+    sample_index: Int32  # [S] indices in T of the positions that are sampled; a row may have none, or several
+    adapter: Int32  # [B] which adapter the row's weights get, from 1; 0: none
     block_tables: Int32  # [B, W] physical KV blocks of each row; entries past the context are ignored
 
     @property
-    def tokens(self) -> int:
-        return self.input_ids.shape[0]
-
-    @property
-    def rows(self) -> int:
-        return self.valid_length.shape[0]
+    def bucket(self) -> Bucket:
+        return Bucket(self.input_ids.shape[0], self.valid_length.shape[0], self.sample_index.shape[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +53,17 @@ class Bucket:
 
     tokens: int
     rows: int
+    samples: int = 0  # sampled positions; 0: as many as rows
+
+    def __post_init__(self) -> None:
+        if not self.samples:
+            object.__setattr__(self, "samples", self.rows)
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerFacts:
-    """Capacity and vocabulary; complete before any weight is loaded or any memory allocated."""
+    """Capacity, vocabulary, and what the engine can do on its device; complete before any weight is loaded or any
+    memory allocated."""
 
     name: str  # shown to users; says "emulated" where nothing real computes
     device: str  # "CPU", "Ascend" or "emulated"
@@ -68,7 +73,20 @@ class RunnerFacts:
     block_size: int  # tokens per KV block
     block_table_width: int  # W
     buckets: tuple[Bucket, ...]  # ascending; every step has exactly one of these shapes
-    greedy_on_device: bool  # fetch_best is available
+    candidates: int  # most candidates per position that `fetch_best` brings; 1: the argmax; 0: none, use `fetch`
+    scores: bool  # `fetch_best` brings log-sum-exps and logits of targets
+    adapters: int = 0  # that are loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """Where `Runner.fetch_best` writes, for the first ``n`` sampled positions of the step. Arrays are C-contiguous; what
+    is None is not computed. With ``k`` = 1 and nothing else, that is the argmax alone."""
+
+    ids: Int32  # [n, k] of the largest logits, largest first, equal ones by id; the first is -1: logits not finite
+    logits: Float32 | None = None  # [n, k]
+    log_sum_exp: Float64 | None = None  # [n] over the vocabulary; a log-probability is a logit less this
+    target_logit: Float32 | None = None  # [n] of `targets`
 
 
 class Runner(ABC):
@@ -86,7 +104,7 @@ class Runner(ABC):
 
     @abstractmethod
     def bind(self, inputs: StepInputs) -> Any:
-        """Prepare device inputs over these arrays, once per ring slot and bucket; steps read them anew.
+        """Prepare device inputs over these arrays, once per set of arrays and bucket; steps read them anew.
 
         The arrays must stay mapped until the binding is dropped. Raises ValueError for a wrong shape, dtype
         or a non-contiguous array.
@@ -100,28 +118,29 @@ class Runner(ABC):
         """
 
     @abstractmethod
-    def fetch(self, logits: Float32) -> None:
-        """Wait for the step under way, and write its rows' logits into ``logits`` ``[rows, vocab]``, C-contiguous."""
+    def fetch(self, rows: Int32, logits: Float32) -> None:
+        """Wait for the step, and write the logits of its sampled positions ``rows`` ``[n]`` into ``logits``
+        ``[n, vocab]``, C-contiguous. No others are brought to the host.
 
-    def fetch_best(self, token_ids: Int32, logprobs: Float32 | None = None) -> None:
-        """Wait for the step under way, and write only each row's argmax into ``token_ids`` ``[rows]``, and the
-        log-probability of that token into ``logprobs`` ``[rows]``, if that is wanted. Token -1: the row's logits
-        were not finite."""
-        raise NotImplementedError(f"{self.facts.name} has no greedy path")
+        A step may be fetched several times, by this and by `fetch_best`, until the next is launched.
+        """
+
+    def fetch_best(self, best: Best, targets: Int32 | None = None) -> None:
+        """Wait for the step, and write what is best at its first ``n`` sampled positions. ``targets`` ``[n]``: the
+        tokens that ``best.target_logit`` is for. See `RunnerFacts.candidates` and `RunnerFacts.scores`.
+
+        Raises NotImplementedError for what the engine can't do.
+        """
+        raise NotImplementedError(f"{self.facts.name} brings logits only")
 
     @abstractmethod
     def abandon(self) -> None:
         """Forget the step under way, if there is one: it will not be fetched, and its arrays will be unmapped."""
 
     def step(self, binding: Any, logits: Float32) -> None:
-        """`launch` and `fetch`."""
+        """`launch`, and `fetch` the first sampled positions."""
         self.launch(binding)
-        self.fetch(logits)
-
-    def step_greedy(self, binding: Any, token_ids: Int32, logprobs: Float32 | None = None) -> None:
-        """`launch` and `fetch_best`."""
-        self.launch(binding)
-        self.fetch_best(token_ids, logprobs)
+        self.fetch(np.arange(len(logits), dtype=np.int32), logits)
 
     @abstractmethod
     def close(self) -> None:
