@@ -52,8 +52,9 @@ setup(
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
         ),
         Extension(
-            "pipeline.inference._board",
-            sources=["pipeline/inference/_board.c"],
+            "pipeline.inference._step",
+            sources=["pipeline/inference/_step.c"],
+            depends=sorted(map(str, Path("pipeline/inference").glob("*.h"))),
             extra_compile_args=CFLAGS,
             py_limited_api=True,
             define_macros=[("Py_LIMITED_API", "0x030B0000")],

@@ -65,16 +65,10 @@ class SamplingParams:
         return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1, 0, 0)
 
     @property
-    def chooses_argmax(self) -> bool:
-        """The token is the argmax of the model's logits, whatever else may be wanted of them."""
+    def edited(self) -> bool:
+        """Something changes the model's logits before a token is chosen."""
         held_back = self.min_tokens > 0 and bool(self.stop_token_ids)
-        biased = bool(self.logit_bias or self.banned_token_ids or held_back)
-        return self.greedy and not biased and not self.penalised
-
-    @property
-    def argmax_suffices(self) -> bool:
-        """The device's argmax, and perhaps its log-probability, is the answer: nothing else looks at the logits."""
-        return self.chooses_argmax and not self.logprobs
+        return bool(self.logit_bias or self.banned_token_ids or held_back) or self.penalised
 
     def validate(self, limits: SamplingLimits) -> None:
         """Raise `ParameterError` for the first parameter that is out of range."""

@@ -128,6 +128,11 @@ def _check_batch(checker: _Checker) -> None:
         "pa_config.num_blocks is {0}, but {1} rows (pipeline.max_rows, else decode_batch_size) need a block each; "
         "raise num_blocks or lower max_rows",
     )
+    checker.require(
+        lambda logits, rows: logits <= rows,
+        ("pipeline.logit_rows", ROWS),
+        "pipeline.logit_rows is {0}, but there are {1} rows (pipeline.max_rows); leave it out or lower it to {1}",
+    )
 
 
 def _check_runner(checker: _Checker) -> None:

@@ -30,6 +30,7 @@ def derive(draft: Draft) -> ModelFacts:
     prompt = values[_MODEL + "seq_length"]
     _default(draft, "pipeline.prompt_limit_chars", None if prompt is None else max(_CHARS_PER_TOKEN * prompt, 4096))
     _default(draft, "pipeline.max_rows", values[_MODEL + "decode_batch_size"])
+    _default(draft, "pipeline.logit_rows", values["pipeline.max_rows"])
     _default(draft, "pipeline.model_name", values[_MODEL + "model_name"])
     _default(draft, "pipeline.runner.device", facts.device or "CPU")
     host = values["serving_config.server_ip"]

@@ -122,7 +122,7 @@ class RingConfig:
 
     step_slots: int = setting(integer(2, 256), 4, "step descriptors from preprocess to inference")
     logits_slots: int = setting(
-        integer(2, 64), 2, "logits from inference to sampling, 4 bytes x max_rows x vocabulary each"
+        integer(2, 64), 2, "logits from inference to sampling, 4 bytes x logit_rows x vocabulary each"
     )
     request_bytes: int = setting(_BYTES, 8 << 20, "front to preprocess; a request may take half of it")
     reply_bytes: int = setting(_BYTES, 1 << 20, "sampling to front: text; preprocess to front: refusals")
@@ -143,6 +143,13 @@ class PipelineConfig:
     overlap: bool = setting(BOOLEAN, True, "schedule the next step while the device computes this one")
     max_rows: int = setting(
         integer(1, 4096), None, "sequences that run at the same time", derived="`decode_batch_size`"
+    )
+    logit_rows: int = setting(
+        integer(1, 4096),
+        None,
+        "rows among them that may need their logits on the host, as all do that are sampled at a temperature; others "
+        "wait",
+        derived="`max_rows`",
     )
     token_budget: int = setting(
         integer(1, 1 << 20), 256, "new tokens per step; longer prompts are prefilled in chunks, beside decoding"

@@ -16,7 +16,7 @@ from pipeline.doctor.subject import Host, Plan
 TOPIC = "software"
 _LEAST_PYTHON = (3, 11)
 _FOR_THE_MODEL = ("mindspore", "mindformers")
-_EXTENSIONS = ("ipc._core", "model.sampling._kernels", "model.emulated._device", "pipeline.inference._board")
+_EXTENSIONS = ("ipc._core", "model.sampling._kernels", "model.emulated._device", "pipeline.inference._step")
 _REBUILD = "rebuild: pip install -e . (a C and a C++ compiler are needed)"
 
 

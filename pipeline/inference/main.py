@@ -6,8 +6,9 @@ import time
 
 import numpy as np
 
-from model.runner import Bucket, Runner, StepInputs
+from model.runner import Runner
 from pipeline.inference.step_executor import InferenceRings, StepExecutor
+from pipeline.inference.step_inputs import padding
 from pipeline.runtime.engines import make_runner
 from pipeline.runtime.generations import Generation
 from pipeline.runtime.stage import Stage
@@ -31,7 +32,7 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, runner: Runner
     """Execute steps until the rings close."""
     slots, options = rings.slots, stage.end_options
     with (
-        slots["steps"].consumer(writable=True, **options) as steps,
+        slots["steps"].consumer(**options) as steps,
         slots["tokens"].consumer(**options) as tokens,
         slots["logits"].producer(**options) as logits,
     ):
@@ -49,15 +50,9 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, runner: Runner
 def rehearse(runner: Runner, counters: Counters) -> None:
     """How long the largest step takes, padding alone: until there are others, what supervision goes by. A slow device
     must not be taken for one that hangs."""
-    bucket = max(runner.facts.buckets, key=lambda bucket: (bucket.tokens, bucket.rows))
-    binding = runner.bind(_padding(bucket, runner.facts.block_table_width))
+    facts = runner.facts
+    bucket = max(facts.buckets, key=lambda bucket: (bucket.tokens, bucket.rows))
+    binding = runner.bind(padding(bucket, facts))
     began = time.monotonic_ns()
-    runner.step(binding, np.zeros((bucket.rows, runner.facts.vocab_size), np.float32))
+    runner.step(binding, np.zeros((bucket.samples, facts.vocab_size), np.float32))
     counters.set(InferenceCounter.REHEARSAL_NS, time.monotonic_ns() - began)
-
-
-def _padding(bucket: Bucket, table_width: int) -> StepInputs:
-    tokens, rows = np.zeros(bucket.tokens, np.int32), np.zeros(bucket.rows, np.int32)
-    nowhere = np.full(bucket.tokens, -1, np.int32)
-    tables = np.zeros((bucket.rows, table_width), np.int32)
-    return StepInputs(tokens, tokens.copy(), nowhere, rows, rows.copy(), rows.copy(), tables)

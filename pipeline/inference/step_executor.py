@@ -1,11 +1,12 @@
-"""Executes steps: takes a descriptor, runs the model on views of its slot, publishes what came out.
+"""Executes steps: takes a descriptor, runs the model, publishes what came out.
 
-Everything is prepared before the first step: arrays over every slot of every ring, and the runner's inputs over each
-step slot in each bucket. A step then creates no object per row, and copies nothing but the ids of its decode rows.
+Everything is prepared before the first step: arrays over every slot of every ring, and the runner's inputs for each
+step slot in each bucket. A step then creates no object per row.
 
 Where every row of a step takes the argmax, inference knows the tokens itself and does not wait for sampling before it
 starts the next step. Sampling still decides what is sent: a row that it ends, or that has no token, is at most
-computed once more for nothing, as with any row that ends.
+computed once more for nothing, as with any row that ends. Rows whose token sampling must choose make the step wait
+for it, and nothing else: the others' logits stay on the device.
 
 The device is not kept waiting: a step whose ids are known is started before the results of the one before it are even
 published.
@@ -21,12 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ipc
-from model.runner import Bucket, Runner, StepInputs
-from pipeline.inference._board import TokenBoard
+from model.runner import Runner
+from pipeline.inference._step import TokenRecord
+from pipeline.inference.outcome import Outcome
+from pipeline.inference.step_inputs import StepInputArrays, make_board
 from pipeline.stats import Counters, InferenceCounter, RingEnds
 from pipeline.wire.step import (
+    Choice,
     Head,
-    Int32,
     LogitsColumns,
     Shapes,
     Stamp,
@@ -45,10 +48,12 @@ class Step:
     """A slot of the step ring; there is one object for each, and it serves every step that comes by that slot."""
 
     views: StepColumns
-    bindings: dict[tuple[int, int], Any]  # the runner's, by the bucket's tokens and rows
-    ids: TokenBoard  # the way of its decode rows' ids from the board
+    arrays: StepInputArrays
+    bindings: list[Any]  # the runner's, by bucket
     slot: ipc.ReadSlot | None = None  # while it is held
     head: list[int] = field(default_factory=list)
+    tokens: int = 0  # drafts included
+    samples: int = 0  # sampled positions
     taken_ns: int = 0
     launched_ns: int = 0
 
@@ -75,24 +80,23 @@ class StepExecutor:
     ) -> None:
         self.runner = runner
         self.steps_done = 0
-        self._counters, self._ends, self._rings = counters, ends, rings
-        self._board: Int32 = np.zeros(shapes.max_rows, np.int32)
+        self._counters, self._ends, self._rings, self._shapes = counters, ends, rings, shapes
+        self._board = make_board(shapes)
         self._board_step = 0  # every token up to this step's is on the board
+        self._chosen_by_sampling = 0  # why it must choose tokens of the last step: see Choice
         self._steps = [self._step_of(views) for views in step_layout(shapes).resident_views(rings.steps)]
         self._token_views: list[TokensColumns] = tokens_layout(shapes).resident_views(rings.tokens)
-        self._sampled_boards = [TokenBoard(self._board, views.rows, views.token_ids) for views in self._token_views]
-        self._logits_views: list[LogitsColumns] = logits_layout(shapes).resident_views(rings.logits)
-        self._argmax_boards = [TokenBoard(self._board, views.rows, views.token_ids) for views in self._logits_views]
-        self._argmax: NDArray[np.intp] = np.zeros(shapes.max_rows, np.intp)
+        self._records = [
+            TokenRecord(views.rows, views.lengths, views.counts, views.ids) for views in self._token_views
+        ]
+        self._outcomes = [Outcome(views) for views in logits_layout(shapes).resident_views(rings.logits)]
+        self._argmax: NDArray[np.intp] = np.zeros(shapes.logit_rows, np.intp)
         self._next: Step | None = None  # taken from the ring, but not begun
         self._running: Step | None = None  # on the device
 
     def _step_of(self, views: StepColumns) -> Step:
-        bindings = {
-            (bucket.tokens, bucket.rows): self.runner.bind(_inputs(views, bucket))
-            for bucket in self.runner.facts.buckets
-        }
-        return Step(views, bindings, TokenBoard(self._board, views.rows, views.input_ids))
+        arrays = StepInputArrays(views, self._board, self._shapes, self.runner.facts)
+        return Step(views, arrays, [self.runner.bind(arrays.inputs(bucket)) for bucket in self.runner.facts.buckets])
 
     def run_step(self) -> None:
         """Bring the next step to its end, and begin the one after it, if that is there and its ids are known.
@@ -101,16 +105,18 @@ class StepExecutor:
         """
         step = self._running or self._begin(self._next or self._take(self._rings.steps.read()))
         slot = self._rings.logits.reserve()
-        out = self._logits_views[slot.index]
-        _describe(step.views, out, step.head[Head.LIVE_ROWS])
-        self._fetch(step.head, out)
+        outcome = self._outcomes[slot.index]
+        wanted = step.arrays.describe(outcome.columns)
+        _write_head(outcome.views, step, wanted)
+        self._fetch(step, outcome, wanted)
         computed_ns = time.clock_gettime_ns(_NS)
-        if step.head[Head.ALL_ARGMAX]:
-            self._foresee(step.head, slot.index, out)
+        self._chosen_by_sampling = step.head[Head.CHOSEN_BY_SAMPLING]
+        if not self._chosen_by_sampling:
+            self._foresee(step, outcome)
         try:
             self._begin_early()
         finally:  # the next step may be what the device can't bear: this one's results are there all the same
-            out.stamps[Stamp.TAKEN : Stamp.COMPUTED + 1] = step.taken_ns, step.launched_ns, computed_ns
+            outcome.views.stamps[Stamp.TAKEN : Stamp.COMPUTED + 1] = step.taken_ns, step.launched_ns, computed_ns
             slot.publish()
         self._done(step)
 
@@ -132,48 +138,60 @@ class StepExecutor:
         return step
 
     def _begin(self, step: Step) -> Step:
-        """Fill in the ids and start the device."""
+        """Fill in the inputs and start the device."""
         self._next, head = None, step.head
         self._await_tokens(head[Head.DEPENDS_ON_STEP])
-        step.ids.gather(head[Head.DECODE_ROWS])
+        bucket, step.tokens, step.samples = step.arrays.fill(
+            head[Head.ROWS], head[Head.DECODE_ROWS], head[Head.CHUNK_TOKENS]
+        )
         step.launched_ns = time.clock_gettime_ns(_NS)
-        self.runner.launch(step.bindings[head[Head.TOKENS], head[Head.ROWS]])
+        self.runner.launch(step.bindings[bucket])
         return step
 
     def _await_tokens(self, needs: int) -> None:
         """Decode rows bring the token that was sampled last; where it is known here, the board may lag behind."""
         while (slot := self._rings.tokens.try_read()) is not None:
             self._read_board(slot)
+        if self._board_step < needs:
+            self._count_wait()
         while self._board_step < needs:
             self._read_board(self._rings.tokens.read())
+
+    def _count_wait(self) -> None:
+        if self._counters is not None:
+            for reason, counter in _WAITS:
+                if self._chosen_by_sampling & reason:
+                    self._counters.add(counter)
 
     def _read_board(self, slot: ipc.ReadSlot) -> None:
         views = self._token_views[slot.index]
         step = int(views.head[Head.STEP])
-        if step > self._board_step:  # else nobody in the steps since has had one of those tokens before
-            self._sampled_boards[slot.index].scatter(int(views.head[Head.LIVE_ROWS]))
+        if step > self._board_step:  # else no step since has had one of those tokens before
+            self._board.apply(self._records[slot.index], int(views.head[Head.ROWS]))
             self._board_step = step
         slot.release()
 
     # ---- its end --------------------------------------------------------------------------------------------
 
-    def _fetch(self, head: list[int], out: LogitsColumns) -> None:
-        rows = head[Head.ROWS]
-        if not head[Head.ARGMAX_ON_DEVICE]:
-            self.runner.fetch(out.logits[:rows])
-            return
-        self.runner.fetch_best(out.token_ids[:rows], out.logprobs[:rows] if head[Head.LOGPROBS] else None)
-        if self._counters is not None:
-            self._counters.add(InferenceCounter.GREEDY_STEPS)
+    def _fetch(self, step: Step, outcome: Outcome, wanted: int) -> None:
+        """Only rows that need logits bring them to the host; of all others the device says what is best."""
+        candidates, scores = step.head[Head.CANDIDATES], step.head[Head.SCORES]
+        if wanted or not candidates:
+            self.runner.fetch(step.arrays.fetched[:wanted], outcome.views.logits[:wanted])
+        if candidates:
+            self.runner.fetch_best(
+                outcome.best(step.samples, candidates, scores), outcome.targets(step.samples, scores)
+            )
 
-    def _foresee(self, head: list[int], index: int, out: LogitsColumns) -> None:
+    def _foresee(self, step: Step, outcome: Outcome) -> None:
         """Put this step's tokens on the board: the argmax of every row."""
-        rows = head[Head.LIVE_ROWS]
-        if head[Head.ARGMAX_ON_DEVICE]:
-            self._argmax_boards[index].scatter(rows)
-        else:
-            self._board[out.rows[:rows]] = np.argmax(out.logits[:rows], axis=1, out=self._argmax[:rows])
-        self._board_step = head[Head.STEP]
+        views, samples, candidates = outcome.views, step.samples, step.head[Head.CANDIDATES]
+        if not candidates:  # the host has all logits
+            views.ids[:samples] = np.argmax(views.logits[:samples], axis=1, out=self._argmax[:samples])
+        self._board.foresee(outcome.columns, samples, candidates or 1)
+        self._board_step = step.head[Head.STEP]
+        if candidates and self._counters is not None:
+            self._counters.add(InferenceCounter.GREEDY_STEPS)
 
     def _done(self, step: Step) -> None:
         assert step.slot is not None
@@ -186,25 +204,14 @@ class StepExecutor:
             self._ends.copy()
 
 
-def _describe(views: StepColumns, out: LogitsColumns, rows: int) -> None:
-    """What sampling has to know of the step: its rows, not its tokens."""
-    out.head[:] = views.head
-    out.stamps[:] = views.stamps
-    out.rows[:rows] = views.rows[:rows]
-    out.epochs[:rows] = views.epochs[:rows]
-    out.sampled[:rows] = views.sampled[:rows]
-    out.lengths[:rows] = views.valid_length[:rows]
+_WAITS = (
+    (Choice.DRAWN, InferenceCounter.WAITED_FOR_DRAW),
+    (Choice.EDITED, InferenceCounter.WAITED_FOR_EDIT),
+)
 
 
-def _inputs(views: StepColumns, bucket: Bucket) -> StepInputs:
-    """The leading part of a slot's arrays that a bucket uses."""
-    t, b = bucket.tokens, bucket.rows
-    return StepInputs(
-        input_ids=views.input_ids[:t],
-        positions=views.positions[:t],
-        slot_mapping=views.slot_mapping[:t],
-        valid_length=views.valid_length[:b],
-        q_seq_lens=views.q_seq_lens[:b],
-        gather_index=views.gather_index[:b],
-        block_tables=views.block_tables[:b],
-    )
+def _write_head(out: LogitsColumns, step: Step, logit_rows: int) -> None:
+    """What sampling has to know of the step itself."""
+    out.head[:] = step.views.head
+    out.head[Head.TOKENS], out.head[Head.SAMPLES], out.head[Head.LOGIT_ROWS] = step.tokens, step.samples, logit_rows
+    out.stamps[:] = step.views.stamps

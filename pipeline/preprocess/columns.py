@@ -1,30 +1,34 @@
 """The decode rows of the batch, as columns in batch order.
 
-Rows that decode change by one from step to step, so a step's columns are the last step's columns plus one, and
-writing them is a handful of copies, however many rows there are. A row that leaves is replaced by the last one.
-Block tables are copied into a slot only where they changed since that slot was last written.
+Which tokens they bring, inference knows; a step says which rows there are, and what each may do. Writing that is a
+handful of copies, however many rows there are. A row that leaves is replaced by the last one. Block tables are copied
+into a slot only where they changed since that slot was last written.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.preprocess.sequence import Sequence
-from pipeline.wire.step import StepColumns
+from pipeline.preprocess.wants import Together
+from pipeline.wire.step import Int32, RowKind, StepColumns
 
 
 class DecodeColumns:
-    """`sequences[b]` decodes at batch index `b`; `position[b]` is where its next token goes."""
+    """`sequences[b]` decodes at batch index `b`; `position[b]` is where its next token goes, if none of the drafts
+    before it is accepted."""
 
     def __init__(self, max_rows: int, width: int, slots: int) -> None:
         self.sequences: list[Sequence] = []
-        self.position: NDArray[np.int32] = np.zeros(max_rows, np.int32)
-        self.kv_slot: NDArray[np.int32] = np.zeros(max_rows, np.int32)
-        self.row: NDArray[np.int32] = np.zeros(max_rows, np.int32)
-        self.epoch: NDArray[np.int32] = np.zeros(max_rows, np.int32)
-        self.block_tables: NDArray[np.int32] = np.zeros((max_rows, width), np.int32)
-        self._one_to_n: NDArray[np.int32] = np.arange(max_rows, dtype=np.int32)
+        self.wants = Together()
+        self.position: Int32 = np.zeros(max_rows, np.int32)
+        self.row: Int32 = np.zeros(max_rows, np.int32)
+        self.epoch: Int32 = np.zeros(max_rows, np.int32)
+        self.limit: Int32 = np.zeros(max_rows, np.int32)
+        self.most_drafts: Int32 = np.zeros(max_rows, np.int32)
+        self.wants_logits: Int32 = np.zeros(max_rows, np.int32)
+        self.adapter: Int32 = np.zeros(max_rows, np.int32)
+        self.block_tables: Int32 = np.zeros((max_rows, width), np.int32)
         self._changed = np.zeros(max_rows, np.int64)  # when each block table last changed
         self._written = np.zeros(slots, np.int64)  # when each ring slot last got them
         self._now = 1
@@ -32,38 +36,39 @@ class DecodeColumns:
     def __len__(self) -> int:
         return len(self.sequences)
 
-    def add(self, sequence: Sequence, block_size: int) -> None:
-        """The sequence's next token is at position `computed`, in its last block, which must be there."""
+    @property
+    def _columns(self) -> tuple[Int32, ...]:
+        """Of each row; `position` first."""
+        return (
+            self.position, self.row, self.epoch, self.limit, self.most_drafts, self.wants_logits, self.adapter,
+            self.block_tables,
+        )  # fmt: skip
+
+    def add(self, sequence: Sequence) -> None:
+        """The sequence's next token is at position `computed`."""
         b = len(self.sequences)
         self.sequences.append(sequence)
-        self.position[b] = sequence.computed
-        self.row[b] = sequence.row
-        self.epoch[b] = sequence.epoch
+        self.wants.add(sequence.wants)
+        scalars = (sequence.computed, sequence.row, sequence.epoch, sequence.limit, 0, sequence.wants.logits, 0)
+        for column, value in zip(self._columns, scalars, strict=False):
+            column[b] = value
         self.block_tables[b, : len(sequence.blocks)] = sequence.blocks
-        self.place(b, sequence, block_size)
         self._touch(b)
 
-    def place(self, b: int, sequence: Sequence, block_size: int) -> None:
-        """The KV slot of the next token."""
-        block, offset = divmod(int(self.position[b]), block_size)
-        if block < len(sequence.blocks):
-            self.kv_slot[b] = sequence.blocks[block] * block_size + offset
-
-    def extend(self, b: int, block: int, block_size: int) -> None:
-        """Row `b` has got another block; its next token is the first in there."""
-        sequence = self.sequences[b]
-        self.block_tables[b, len(sequence.blocks) - 1] = block
-        self.kv_slot[b] = block * block_size
+    def extend(self, b: int, block: int) -> None:
+        """Row `b` has got another block."""
+        self.block_tables[b, len(self.sequences[b].blocks) - 1] = block
         self._touch(b)
 
     def remove(self, sequence: Sequence) -> None:
         b = self.sequences.index(sequence)
+        self.wants.remove(sequence.wants)
         last = self.sequences.pop()
         if last is sequence:
             return
         self.sequences[b] = last
         n = len(self.sequences)
-        for column in (self.position, self.kv_slot, self.row, self.epoch, self.block_tables):
+        for column in self._columns:
             column[b] = column[n]
         self._touch(b)
 
@@ -73,16 +78,15 @@ class DecodeColumns:
         return np.flatnonzero(self.position[:n] % block_size == 0).tolist() if n else []
 
     def write(self, views: StepColumns, slot: int) -> None:
-        """The columns of this step, into batch and token indices 0 to n - 1."""
+        """Into batch indices 0 to n - 1."""
         n = len(self.sequences)
-        views.positions[:n] = self.position[:n]
-        views.slot_mapping[:n] = self.kv_slot[:n]
-        np.add(self.position[:n], 1, out=views.valid_length[:n])
-        views.q_seq_lens[:n] = 1
-        views.gather_index[:n] = self._one_to_n[:n]
         views.rows[:n] = self.row[:n]
         views.epochs[:n] = self.epoch[:n]
-        views.sampled[:n] = 1
+        views.kinds[:n] = RowKind.DECODE
+        views.most_drafts[:n] = self.most_drafts[:n]
+        views.limits[:n] = self.limit[:n]
+        views.wants_logits[:n] = self.wants_logits[:n]
+        views.adapter[:n] = self.adapter[:n]
         for b in np.flatnonzero(self._changed[:n] > self._written[slot]):
             views.block_tables[b] = self.block_tables[b]
         self._written[slot] = self._now
@@ -93,10 +97,8 @@ class DecodeColumns:
         self._changed[first:] = self._now
 
     def advance(self) -> None:
-        """Every row has had its token scheduled."""
-        n = len(self.sequences)
-        self.position[:n] += 1
-        self.kv_slot[:n] += 1
+        """Every row has had a token scheduled."""
+        self.position[: len(self.sequences)] += 1
         for sequence in self.sequences:
             sequence.computed += 1
             sequence.pending += 1

@@ -16,6 +16,7 @@ from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessRings, PreprocessStage
+from pipeline.preprocess.wants import Abilities
 from pipeline.runtime import background
 from pipeline.runtime.engines import make_runner
 from pipeline.runtime.generations import Generation, culprit
@@ -74,7 +75,7 @@ class _Service:
                 scheduler,
                 intake,
                 depth=OVERLAPPED if stage.config.pipeline.overlap else PLAIN,
-                argmax_on_device=_argmax_on_device(stage.config, facts),
+                candidates=min(abilities_of(stage.config, facts).candidates, 1),
                 gauges=Gauges(counters, RingEnds(stage.stats, stage.name, {**slots, **records})),
             )
 
@@ -102,11 +103,11 @@ def make_scheduler(
     blocks = BlockManager(facts.num_blocks, facts.block_size, prefix_cache=config.pipeline.prefix_cache)
     return Scheduler(
         blocks,
-        facts.buckets,
         max_rows=shapes.max_rows,
         token_budget=shapes.token_budget,
         block_table_width=shapes.block_table_width,
         ring_slots=ring_slots,
+        logit_rows=shapes.logit_rows,
         quarantine=quarantine,
     )
 
@@ -118,10 +119,10 @@ def limits_of(config: Configuration, facts: RunnerFacts, ends: frozenset[int]) -
         max_queue=config.pipeline.max_queue,
         max_queue_chars=_WAITING_BODIES * config.pipeline.body_limit_bytes,
         end_ids=ends,
+        abilities=abilities_of(config, facts),
     )
 
 
-def _argmax_on_device(config: Configuration, facts: RunnerFacts) -> bool:
-    """Not where logits are to be saved: they must come to the host then."""
+def abilities_of(config: Configuration, facts: RunnerFacts) -> Abilities:
     pipeline = config.pipeline
-    return pipeline.greedy_on_device and facts.greedy_on_device and pipeline.save_logits_dir is None
+    return Abilities.of(facts, argmax=pipeline.greedy_on_device, save_logits=pipeline.save_logits_dir is not None)

@@ -11,6 +11,7 @@ import numpy as np
 from model.tokenizer import InvalidTextError, Tokenizer
 from pipeline.preprocess.blocks import BlockManager, Digest
 from pipeline.preprocess.sequence import Sequence
+from pipeline.preprocess.wants import ARGMAX_ON_DEVICE, Abilities, Wants
 from pipeline.wire.request import TOO_LONG, Choice, GenerationParams, Refused, Submit
 from pipeline.wire.step import Int32
 
@@ -26,6 +27,7 @@ class PreprocessLimits:
     max_queue: int  # requests waiting for a row
     end_ids: frozenset[int]
     max_queue_chars: int = 1 << 23  # of the texts that wait to be tokenized
+    abilities: Abilities = ARGMAX_ON_DEVICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,7 @@ class PromptReader:
             digests=digests,
             cached=choice.cached_tokens,
             arrival_ns=submit.arrival_ns,
-            greedy=params.sampling.argmax_suffices and not params.raw_logit,
-            logprobs=params.sampling.logprobs is not None,
-            argmax=params.sampling.chooses_argmax,
+            wants=Wants.of(params, self._limits.abilities),
             params=params,
         )
 

@@ -13,24 +13,11 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-import numpy as np
-
-from model.runner import Bucket
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.columns import DecodeColumns
+from pipeline.preprocess.plan import Chunk, Plan
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.sequence import Sequence
-from pipeline.wire.step import Head, StepColumns
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What `Scheduler.schedule` wrote into a slot."""
-
-    bucket: Bucket
-    tokens: int
-    rows: int
-    decode_rows: int
 
 
 @dataclass(slots=True)
@@ -44,21 +31,22 @@ class SchedulerStats:
 
 
 class Scheduler:
-    """Decides what each step computes, and writes it into the step's columns.
+    """Decides what each step computes: `plan`, then `commit` once the plan has been written into a slot.
 
-    `ring_slots` is the number of slots of the step ring: block tables are remembered per slot. Sequences that have
-    got a row are in `admissions`; the caller takes them from there before it publishes the step.
+    `ring_slots` is the number of slots of the step ring: block tables are remembered per slot. `logit_rows`: so many
+    sequences with a row may need logits. Sequences that have got a row are in `admissions`; the caller takes them
+    from there before it publishes the step.
     """
 
     def __init__(
         self,
         blocks: BlockManager,
-        buckets: tuple[Bucket, ...],
         *,
         max_rows: int,
         token_budget: int,
         block_table_width: int,
         ring_slots: int,
+        logit_rows: int = 0,
         quarantine: Quarantine | None = None,
     ) -> None:
         self.blocks = blocks
@@ -68,17 +56,14 @@ class Scheduler:
         self.admissions: list[Sequence] = []
         self._columns = DecodeColumns(max_rows, block_table_width, ring_slots)
         self._draining: list[Sequence] = []  # their last step is being computed
-        self._buckets = sorted(buckets, key=lambda bucket: (bucket.tokens, bucket.rows))
-        self._budget = min(token_budget, max(bucket.tokens for bucket in buckets))
+        self._budget = token_budget
         self._free_rows = list(range(max_rows - 1, -1, -1))
         self._epochs = [0] * max_rows
         self._by_row_epoch: dict[tuple[int, int], Sequence] = {}  # row and epoch → sequence with steps under way
         self._by_request: dict[int, Sequence] = {}
-        self._rows_needing_logits = 0  # sequences with a row for which the device's argmax is not enough
-        self._rows_not_argmax = 0  # sequences with a row whose tokens are not the argmax
+        self._free_logit_rows = logit_rows or max_rows
         self._quarantine = quarantine or Quarantine()
         self._suspects: list[Sequence] = []  # the first of them is alone in the batch
-        self._rows_with_logprobs = 0  # sequences with a row that want log-probabilities
 
     # ---- state ----------------------------------------------------------------------------------------------
 
@@ -86,21 +71,6 @@ class Scheduler:
     def running(self) -> int:
         """Sequences that have a row."""
         return len(self._columns) + len(self.prefilling) + len(self._draining)
-
-    @property
-    def greedy(self) -> bool:
-        """No sequence with a row needs logits."""
-        return self._rows_needing_logits == 0
-
-    @property
-    def argmax(self) -> bool:
-        """The token of every sequence with a row is the argmax."""
-        return self._rows_not_argmax == 0
-
-    @property
-    def logprobs(self) -> bool:
-        """A sequence with a row wants log-probabilities."""
-        return self._rows_with_logprobs > 0
 
     @property
     def has_work(self) -> bool:
@@ -140,23 +110,28 @@ class Scheduler:
 
     # ---- a step ---------------------------------------------------------------------------------------------
 
-    def schedule(self, views: StepColumns, slot: int) -> Plan | None:
-        """Write the next step into `views`; None when there is nothing to compute now."""
+    def plan(self) -> Plan | None:
+        """The next step; None when there is nothing to compute now."""
         self._isolate()
         self._provide_blocks()
-        decode = len(self._columns)
-        if decode:
-            self._columns.write(views, slot)
-        chunks = self._choose_chunks(self._budget - decode)
-        if not decode and not chunks:
-            return None
-        tokens, rows = self._write_chunks(views, chunks, decode)
-        bucket = self._bucket(tokens, rows)
-        _pad(views, bucket, tokens, rows)
-        views.head[Head.TOKENS : Head.DECODE_ROWS + 1] = bucket.tokens, bucket.rows, tokens, rows, decode
+        chunks = self._choose_chunks(self._budget - len(self._columns))
+        return Plan(self._columns, chunks) if chunks or len(self._columns) else None
+
+    def commit(self, plan: Plan) -> None:
+        """The step is on its way. Prompts that are complete decode from now on; full blocks can be shared by the next
+        step."""
         self._columns.advance()
-        self._after(chunks)
-        return Plan(bucket, tokens, rows, decode)
+        for chunk in plan.chunks:
+            sequence, ends = chunk.sequence, chunk.ends_prompt
+            sequence.computed += chunk.count
+            self._seal(sequence)
+            if ends:
+                sequence.pending += 1
+                self.prefilling.remove(sequence)
+                self._columns.add(sequence)
+        for sequence in [s for s in self._columns.sequences if s.complete]:
+            self._columns.remove(sequence)
+            self._draining.append(sequence)
 
     def _isolate(self) -> None:
         """While there are suspects, the first of them has the batch for itself; a cleared one joins the others."""
@@ -173,7 +148,9 @@ class Scheduler:
             self.waiting.appendleft(first)
 
     def _may_enter(self, sequence: Sequence) -> bool:
-        return not sequence.pending and (not self._suspects or sequence is self._suspects[0])
+        if sequence.pending or (sequence.wants.logits and not self._free_logit_rows):
+            return False
+        return not self._suspects or sequence is self._suspects[0]
 
     def _provide_blocks(self) -> None:
         """Every decode row whose next token begins a block gets one; if need be, the youngest are preempted."""
@@ -181,7 +158,7 @@ class Scheduler:
         needing = [columns.sequences[b] for b in columns.at_block_start(size)]
         for sequence in sorted(needing, key=lambda s: s.arrival_ns):
             if sequence.row >= 0 and self._take_block(sequence):
-                columns.extend(columns.sequences.index(sequence), sequence.blocks[-1], size)
+                columns.extend(columns.sequences.index(sequence), sequence.blocks[-1])
 
     def _take_block(self, sequence: Sequence) -> bool:
         """One more block for this sequence; False if it was itself preempted for it."""
@@ -206,18 +183,18 @@ class Scheduler:
         sequence.computed = 0
         self.waiting.appendleft(sequence)
 
-    def _choose_chunks(self, budget: int) -> list[tuple[Sequence, int]]:
+    def _choose_chunks(self, budget: int) -> tuple[Chunk, ...]:
         """Prompts that are partly computed first, then new ones while rows, blocks and budget last."""
-        chunks: list[tuple[Sequence, int]] = []
+        chunks: list[Chunk] = []
         for sequence in list(self.prefilling):
             budget = self._choose_chunk(sequence, budget, chunks)
         while budget > 0 and self.waiting and self._free_rows and self._may_enter(self.waiting[0]):
             if not self._admit(self.waiting[0]):
                 break
             budget = self._choose_chunk(self.waiting.popleft(), budget, chunks)
-        return [(sequence, count) for sequence, count in chunks if sequence.row >= 0]
+        return tuple(chunk for chunk in chunks if chunk.sequence.row >= 0)
 
-    def _choose_chunk(self, sequence: Sequence, budget: int, chunks: list[tuple[Sequence, int]]) -> int:
+    def _choose_chunk(self, sequence: Sequence, budget: int, chunks: list[Chunk]) -> int:
         """Schedule as many of the sequence's known tokens as the budget allows. Returns the budget that is left."""
         if sequence.row < 0 or budget <= 0:
             return budget
@@ -232,7 +209,7 @@ class Scheduler:
             if not chunks and not len(self._columns) and not self._draining:
                 self._preempt(self._youngest())  # prompts hold every block: a deadlock otherwise
             return budget
-        chunks.append((sequence, count))
+        chunks.append(Chunk(sequence, count))
         return budget - count
 
     def _admit(self, sequence: Sequence) -> bool:
@@ -254,9 +231,7 @@ class Scheduler:
         if sequence.fresh:
             sequence.cached = sequence.computed
         sequence.row = self._free_rows.pop()
-        self._rows_needing_logits += not sequence.greedy
-        self._rows_not_argmax += not sequence.argmax
-        self._rows_with_logprobs += sequence.logprobs
+        self._free_logit_rows -= sequence.wants.logits
         self._epochs[sequence.row] += 1
         sequence.epoch = self._epochs[sequence.row]
         self._by_row_epoch[sequence.row, sequence.epoch] = sequence
@@ -273,43 +248,6 @@ class Scheduler:
             return True
         more = next_block < min(len(sequence.digests), (sequence.known - 1) // blocks.block_size)
         return more and blocks.is_cached(sequence.digests[next_block])
-
-    def _write_chunks(self, views: StepColumns, chunks: list[tuple[Sequence, int]], first: int) -> tuple[int, int]:
-        """Columns of the prompt chunks, after those of the decode rows. Returns tokens and rows of the step."""
-        at, size = first, self.blocks.block_size
-        for b, (sequence, count) in enumerate(chunks, first):
-            start, stop = sequence.computed, sequence.computed + count
-            tokens, positions = slice(at, at + count), np.arange(start, stop, dtype=np.int32)
-            views.input_ids[tokens] = sequence.tokens[start:stop]
-            views.positions[tokens] = positions
-            block, offset = np.divmod(positions, size)
-            views.slot_mapping[tokens] = np.array(sequence.blocks, np.int32)[block] * size + offset
-            views.valid_length[b] = stop
-            views.q_seq_lens[b] = count
-            views.gather_index[b] = at + count - 1
-            views.rows[b], views.epochs[b] = sequence.row, sequence.epoch
-            views.sampled[b] = stop == sequence.known
-            views.block_tables[b, : len(sequence.blocks)] = sequence.blocks
-            at += count
-        if chunks:
-            self._columns.overwrite_from(first)
-        return at, first + len(chunks)
-
-    def _bucket(self, tokens: int, rows: int) -> Bucket:
-        return next(bucket for bucket in self._buckets if bucket.tokens >= tokens and bucket.rows >= rows)
-
-    def _after(self, chunks: list[tuple[Sequence, int]]) -> None:
-        """Prompts that are complete decode from now on; full blocks can be shared by the next step."""
-        for sequence, count in chunks:
-            sequence.computed += count
-            self._seal(sequence)
-            if sequence.computed == sequence.known:
-                sequence.pending += 1
-                self.prefilling.remove(sequence)
-                self._columns.add(sequence, self.blocks.block_size)
-        for sequence in [s for s in self._columns.sequences if s.complete]:
-            self._columns.remove(sequence)
-            self._draining.append(sequence)
 
     def _seal(self, sequence: Sequence) -> None:
         """Add the blocks whose tokens are all known and computed to the prefix cache."""
@@ -363,22 +301,7 @@ class Scheduler:
         if not sequence.pending:
             self._by_row_epoch.pop((sequence.row, sequence.epoch), None)
         self._free_rows.append(sequence.row)
-        self._rows_needing_logits -= not sequence.greedy
-        self._rows_not_argmax -= not sequence.argmax
-        self._rows_with_logprobs -= sequence.logprobs
+        self._free_logit_rows += sequence.wants.logits
         self.blocks.release(sequence.blocks)
         sequence.row = -1
         sequence.blocks, sequence.sealed, sequence.releases = [], 0, -1
-
-
-def _pad(views: StepColumns, bucket: Bucket, tokens: int, rows: int) -> None:
-    if tokens < bucket.tokens:
-        views.input_ids[tokens : bucket.tokens] = 0
-        views.positions[tokens : bucket.tokens] = 0
-        views.slot_mapping[tokens : bucket.tokens] = -1
-    if rows < bucket.rows:
-        views.valid_length[rows : bucket.rows] = 0
-        views.q_seq_lens[rows : bucket.rows] = 0
-        views.gather_index[rows : bucket.rows] = 0
-        views.rows[rows : bucket.rows] = -1
-        views.sampled[rows : bucket.rows] = 0

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.preprocess.blocks import Digest
+from pipeline.preprocess.wants import ARGMAX, Wants
 from pipeline.wire.request import GenerationParams
 
 
@@ -37,9 +38,7 @@ class Sequence:
     cached: int = 0  # prompt tokens found in cached blocks at the first admission
     preemptions: int = 0
     arrival_ns: int = 0
-    greedy: bool = True  # the device's argmax is enough, with its log-probability
-    logprobs: bool = False  # it needs log-probabilities
-    argmax: bool = True  # its tokens are the argmax, though it may need the logits, too
+    wants: Wants = ARGMAX
     params: GenerationParams | None = None  # for sampling; not used here
     finished: bool = False
 

@@ -37,7 +37,7 @@ class PreprocessRings:
 
 
 class PreprocessStage:
-    """`depth` steps may be under way. `argmax_on_device`: whether the device may choose tokens where it can."""
+    """`depth` steps may be under way. `candidates`: 1 where the device chooses tokens, 0 where it only has logits."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class PreprocessStage:
         intake: Intake,
         *,
         depth: int,
-        argmax_on_device: bool,
+        candidates: int,
         gauges: Gauges | None = None,
     ) -> None:
         self._rings, self.scheduler, self._intake, self._gauges = rings, scheduler, intake, gauges
-        self._depth, self._argmax_on_device = depth, argmax_on_device
+        self._depth, self._candidates = depth, candidates
         self._step_views: list[StepColumns] = step_layout(shapes).resident_views(rings.steps)
         self._result_views: list[ResultsColumns] = results_layout(shapes).resident_views(rings.results)
         self._unsent: list[bytes] = intake.replies  # a step must not wait for them
@@ -91,17 +91,17 @@ class PreprocessStage:
         moved = False
         while (slot := self._rings.results.try_read()) is not None:
             views = self._result_views[slot.index]
-            self._apply(views, int(views.head[Head.LIVE_ROWS]))
+            self._apply(views, int(views.head[Head.ROWS]))
             slot.release()
             self.steps_done += 1
             moved = True
         return moved
 
     def _apply(self, views: ResultsColumns, rows: int) -> None:
-        columns = (views.rows, views.epochs, views.sampled, views.token_ids, views.finished)
-        for row, epoch, sampled, token, finished in zip(*(column[:rows].tolist() for column in columns), strict=True):
-            if sampled:
-                self.scheduler.on_token(row, epoch, token, finished=bool(finished))
+        columns = (views.rows, views.epochs, views.counts, views.ids, views.finished)
+        for row, epoch, count, ids, finished in zip(*(column[:rows].tolist() for column in columns), strict=True):
+            for number, token in enumerate(ids[:count], 1):
+                self.scheduler.on_token(row, epoch, token, finished=bool(finished) and number == count)
 
     def take_request(self) -> bool:
         """Queue one prompt that was tokenized, and handle one message of the front; False if there is neither. One at
@@ -132,23 +132,17 @@ class PreprocessStage:
         if not self.scheduler.has_work:
             return False
         slot = self._rings.steps.reserve()
-        views = self._step_views[slot.index]
-        views.stamps[:] = 0
-        views.stamps[Stamp.BEGUN] = time.clock_gettime_ns(_NS)
-        plan = self.scheduler.schedule(views, slot.index)
+        begun_ns = time.clock_gettime_ns(_NS)
+        plan = self.scheduler.plan()
         if plan is None:
             slot.abandon()
             return False
-        number = self.steps_planned + 1
-        views.head[Head.STEP] = number
-        views.head[Head.DEPENDS_ON_STEP : Head.LOGPROBS + 1] = (
-            number - 1 if plan.decode_rows else 0,
-            self._argmax_on_device and self.scheduler.greedy,
-            self.scheduler.argmax,
-            self.scheduler.logprobs,
-        )
+        number, views = self.steps_planned + 1, self._step_views[slot.index]
+        plan.write(views, slot.index, number, self.scheduler.blocks.block_size, candidates=self._candidates)
+        self.scheduler.commit(plan)
         self._publish_admissions(number)
-        views.stamps[Stamp.SCHEDULED] = time.clock_gettime_ns(_NS)
+        views.stamps[:] = 0
+        views.stamps[Stamp.BEGUN], views.stamps[Stamp.SCHEDULED] = begun_ns, time.clock_gettime_ns(_NS)
         slot.publish()
         self.steps_planned = number
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from model.runner import Bucket, Runner
 from pipeline.config import Configuration
-from pipeline.wire.step import Shapes
+from pipeline.wire.step import MAX_CANDIDATES, Shapes
 
 
 def make_runner(config: Configuration) -> Runner:
@@ -20,6 +20,9 @@ def shapes_of(config: Configuration, runner: Runner) -> Shapes:
         max_rows=config.pipeline.max_rows,
         block_table_width=facts.block_table_width,
         vocab_size=facts.vocab_size,
+        samples=max(bucket.samples for bucket in facts.buckets),
+        logit_rows=config.pipeline.logit_rows,
+        candidates=max(1, min(facts.candidates, MAX_CANDIDATES)),
     )
 
 

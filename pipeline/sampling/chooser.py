@@ -1,4 +1,7 @@
-"""Chooses a step's tokens, and computes the log-probabilities of those that were chosen."""
+"""Chooses a step's tokens, and computes the log-probabilities of those that were chosen.
+
+Where the device has chosen, its answer is taken as it is; only positions whose logits it brought pass the kernels.
+"""
 
 from __future__ import annotations
 
@@ -9,63 +12,87 @@ import numpy as np
 from model.sampling import SampleOutputs, Sampler, SamplingLimits, explain
 from pipeline.sampling.logits_files import LogitsFiles
 from pipeline.sampling.pending_admits import PendingAdmits
-from pipeline.wire.step import Head, Int32, LogitsColumns
+from pipeline.wire.step import MAX_CANDIDATES, Float32, Head, Int32, LogitsColumns, Shapes
 
-MAX_TOP_LOGPROBS = 20  # OpenAI's limit
+Best = tuple[tuple[int, float], ...]
+"""Token ids and their log-probabilities, the most probable first."""
 
 
 class Chooser:
-    """`token_ids` are the last step's, one per row of the batch; -1: none could be chosen."""
+    """`token_ids` are the last step's, one per sampled position; -1: none could be chosen."""
 
-    def __init__(
-        self, vocab_size: int, max_length: int, max_rows: int, end_ids: int, files: LogitsFiles | None
-    ) -> None:
+    def __init__(self, shapes: Shapes, max_length: int, end_ids: int, files: LogitsFiles | None) -> None:
         """`end_ids`: how many end tokens the model has, which a request may forbid besides its own bias."""
-        limits = SamplingLimits(vocab_size, max_length, MAX_TOP_LOGPROBS)
+        limits, most = SamplingLimits(shapes.vocab_size, max_length, MAX_CANDIDATES), shapes.logit_rows
         limits = dataclasses.replace(limits, max_biased_tokens=limits.max_biased_tokens + end_ids)
-        self._sampler = Sampler(limits, max_rows)
+        self._sampler = Sampler(limits, shapes.max_rows)
         self._files = files
         self.pending = PendingAdmits(self._sampler, files)
-        self._out = SampleOutputs.allocate(max_rows, MAX_TOP_LOGPROBS)
-        self._outs = [_leading(self._out, rows) for rows in range(max_rows + 1)]
-        self._row_ids: Int32 = np.full(max_rows, -1, np.int32)  # rows to sample from, -1: skip
-        self.token_ids = self._out.token_ids
+        self._out = SampleOutputs.allocate(most, MAX_CANDIDATES)  # by row of logits
+        self._outs = [_leading(self._out, rows) for rows in range(most + 1)]
+        self._row_ids: Int32 = np.full(most, -1, np.int32)  # of rows of logits; -1: skip
+        self._lengths: Int32 = np.zeros(most, np.int32)
+        self.token_ids: Int32 = np.full(shapes.samples, -1, np.int32)
+        self._logit_rows: list[int] = []  # of each position of the step: where its logits are; -1: nowhere
+        self._candidates = 0
 
     def choose(self, head: list[int], views: LogitsColumns, chosen: list[int]) -> None:
-        """Fill `token_ids`; `chosen` are the rows to sample, -1: skip."""
-        rows = len(chosen)
-        if head[Head.ARGMAX_ON_DEVICE]:
-            self.token_ids[:rows] = views.token_ids[:rows]  # -1: the row's logits were not finite
+        """Fill `token_ids`; `chosen` are the rows to sample at each position, -1: skip."""
+        positions, logit_rows, self._candidates = len(chosen), head[Head.LOGIT_ROWS], head[Head.CANDIDATES]
+        if self._candidates:  # -1: the position's logits were not finite
+            self.token_ids[:positions] = views.ids[: positions * self._candidates : self._candidates]
+        self._logit_rows = views.logit_rows[:positions].tolist()
+        if not logit_rows:
             return
         self.pending.apply(chosen)
-        self._row_ids[:rows] = chosen
-        row_ids, lengths, logits = self._row_ids[:rows], views.lengths[:rows], views.logits[:rows]
+        where = [b for b, at in enumerate(self._logit_rows) if at >= 0]
+        self._row_ids[:logit_rows] = chosen if logit_rows == positions else [chosen[b] for b in where]
+        np.take(views.lengths, where, out=self._lengths[:logit_rows])
+        row_ids, lengths, logits = self._of_logits(views, logit_rows)
         if self._files is not None:
             self._files.keep(row_ids, lengths, logits)
-        self._sampler.choose(logits, row_ids, lengths, self._outs[rows])
+        self._sampler.choose(logits, row_ids, lengths, self._outs[logit_rows])
+        self.token_ids[where] = self._out.token_ids[:logit_rows]
 
-    def finish(self, head: list[int], views: LogitsColumns, rows: int) -> None:
+    def _of_logits(self, views: LogitsColumns, logit_rows: int) -> tuple[Int32, Int32, Float32]:
+        return self._row_ids[:logit_rows], self._lengths[:logit_rows], views.logits[:logit_rows]
+
+    def finish(self, head: list[int], views: LogitsColumns) -> None:
         """What can wait until the tokens are published: their log-probabilities, and files of logits."""
-        if head[Head.ARGMAX_ON_DEVICE]:
-            if head[Head.LOGPROBS]:
-                self._out.logprobs[:rows] = views.logprobs[:rows]
+        if not (logit_rows := head[Head.LOGIT_ROWS]):
             return
-        if head[Head.LOGPROBS]:
-            logits, lengths = views.logits[:rows], views.lengths[:rows]
-            self._sampler.compute_logprobs(logits, self._row_ids[:rows], lengths, self._outs[rows])
+        row_ids, lengths, logits = self._of_logits(views, logit_rows)
+        self._sampler.compute_logprobs(logits, row_ids, lengths, self._outs[logit_rows])
         if self._files is not None:  # before its client has the answer
-            self._files.write(self._row_ids[:rows], self.token_ids[:rows])
+            self._files.write(row_ids, self._out.token_ids[:logit_rows])
 
     def explain(self, b: int, views: LogitsColumns) -> str:
-        """Why row `b` of the batch has no token."""
-        if views.head[Head.ARGMAX_ON_DEVICE]:
+        """Why position `b` of the batch has no token."""
+        at = self._logit_rows[b]
+        if at < 0:
             return "the model's logits are not finite"
-        return explain(int(self._out.status[b]), views.logits[b])
+        return explain(int(self._out.status[at]), views.logits[at])
 
-    def logprobs(self, b: int, count: int) -> tuple[float, tuple[tuple[int, float], ...]]:
-        """Of row `b`'s token, and of the `count` most probable ones with their ids."""
-        ids, values = self._out.top_ids[b, :count].tolist(), self._out.top_logprobs[b, :count].tolist()
-        return float(self._out.logprobs[b]), tuple(zip(ids, values, strict=True))
+    def logprobs(self, b: int, count: int, views: LogitsColumns) -> tuple[float, Best]:
+        """Of the token at position `b`, and of the `count` most probable ones."""
+        at = self._logit_rows[b]
+        if at >= 0:
+            ids, values = self._out.top_ids[at, :count].tolist(), self._out.top_logprobs[at, :count].tolist()
+            return float(self._out.logprobs[at]), tuple(zip(ids, values, strict=True))
+        best, ids = self._of_device(b, max(count, 1), views), views.ids[b * self._candidates :]
+        return best[0], tuple(zip(ids[:count].tolist(), best[:count], strict=True))
+
+    def _of_device(self, b: int, count: int, views: LogitsColumns) -> list[float]:
+        """Log-probabilities, rounded as the sampler rounds them."""
+        first = b * self._candidates
+        logits = views.best_logits[first : first + count].astype(np.float64)
+        rounded: list[float] = (logits - views.log_sum_exp[b]).astype(np.float32).tolist()
+        return rounded
+
+    def raw_logit(self, b: int, views: LogitsColumns) -> float:
+        """Of the token at position `b`."""
+        at = self._logit_rows[b]
+        return float(views.logits[at, self.token_ids[b]] if at >= 0 else views.best_logits[b * self._candidates])
 
 
 def _leading(out: SampleOutputs, rows: int) -> SampleOutputs:

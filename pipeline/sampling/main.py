@@ -25,10 +25,10 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, tokenizer: Tok
     """Sample, stop and detokenize until the rings close."""
     slots, records, options = rings.slots, rings.records, stage.end_options
     ends, shapes = end_ids(stage.config, tokenizer), stage.shapes
-    chooser = Chooser(shapes.vocab_size, stage.config.max_length, shapes.max_rows, len(ends), _logits_files(stage))
+    chooser = Chooser(shapes, stage.config.max_length, len(ends), _logits_files(stage))
     table = Rows(shapes.max_rows, lambda admit: TextState.of(admit, tokenizer, ends), chooser.pending)
     with (
-        slots["logits"].consumer(writable=True, **options) as logits,
+        slots["logits"].consumer(**options) as logits,
         records["rows"].consumer(**options) as rows,
         slots["tokens"].producer(**options) as tokens,
         slots["results"].producer(**options) as results,

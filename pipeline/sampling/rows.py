@@ -60,14 +60,11 @@ class Rows:
         self._epochs[row] = _NO_EPOCH
         self._pending.discard(row)
 
-    def select(self, rows: list[int], epochs: list[int], sampled: list[int]) -> list[int]:
-        """Rows whose prompt is complete and whose sequence is still there; -1 in place of others. Few as they are,
-        they are looked at one by one: numpy's code would have to be fetched from memory first."""
+    def select(self, rows: list[int], epochs: list[int]) -> list[int]:
+        """Rows whose sequence is still there; -1 in place of others. Few as they are, they are looked at one by one:
+        numpy's code would have to be fetched from memory first."""
         now = self._epochs
-        return [
-            row if wanted and now[row] == epoch else -1
-            for row, epoch, wanted in zip(rows, epochs, sampled, strict=True)
-        ]
+        return [row if now[row] == epoch else -1 for row, epoch in zip(rows, epochs, strict=True)]
 
     def state(self, row: int) -> TextState:
         """Of a row that `select` gave."""

@@ -19,7 +19,9 @@ from pipeline.stats import Counters, RingEnds, SamplingCounter, StatsPage, StepL
 from pipeline.wire.delta import Delta, FinishReason
 from pipeline.wire.rows import unpack_row
 from pipeline.wire.step import (
+    STAMP_WORDS,
     Head,
+    Int64,
     LogitsColumns,
     ResultsColumns,
     Shapes,
@@ -50,9 +52,8 @@ class Measurements:
     def __init__(self, page: StatsPage, ends: RingEnds) -> None:
         self._counters, self._log, self._ends = Counters(page, "sampling"), StepLog(page), ends
 
-    def record(self, views: LogitsColumns) -> None:
-        """The step's header and stamps, while its slot is held."""
-        self._log.record(views.head, views.stamps)
+    def record(self, head: list[int], stamps: Int64) -> None:
+        self._log.record(head, stamps)
 
     def count(self, tokens: list[int]) -> None:
         failed = sum(token < 0 for token in tokens)
@@ -77,28 +78,29 @@ class SamplingStage:
         self._logits_views: list[LogitsColumns] = logits_layout(shapes).resident_views(rings.logits)
         self._token_views: list[TokensColumns] = tokens_layout(shapes).resident_views(rings.tokens)
         self._result_views: list[ResultsColumns] = results_layout(shapes).resident_views(rings.results)
+        self._stamps: Int64 = np.zeros(STAMP_WORDS, np.int64)  # the slot is only read
         self.steps_done = 0
 
     def run_step(self) -> None:
         """Wait for logits and work them off. Raises PeerDied, RingClosed."""
         slot = self._rings.logits.read()
-        views = self._logits_views[slot.index]
-        views.stamps[Stamp.RECEIVED] = time.clock_gettime_ns(_NS)
+        received_ns = time.clock_gettime_ns(_NS)
+        views, stamps = self._logits_views[slot.index], self._stamps
         head: list[int] = views.head.tolist()
-        rows = head[Head.LIVE_ROWS]
+        samples = head[Head.SAMPLES]
         self._change_rows(head[Head.STEP])
-        columns = (views.rows[:rows].tolist(), views.epochs[:rows].tolist(), views.sampled[:rows].tolist())
-        chosen = self._rows.select(*columns)
+        chosen = self._rows.select(views.rows[:samples].tolist(), views.epochs[:samples].tolist())
         self._chooser.choose(head, views, chosen)
-        if not head[Head.ALL_ARGMAX]:
-            self._publish_tokens(views, rows)
-        views.stamps[Stamp.SAMPLED] = time.clock_gettime_ns(_NS)
-        self._chooser.finish(head, views, rows)
+        if head[Head.CHOSEN_BY_SAMPLING]:
+            self._publish_tokens(views, samples)
+        sampled_ns = time.clock_gettime_ns(_NS)
+        self._chooser.finish(head, views)
         tokens = self._publish_results(views, chosen)
-        views.stamps[Stamp.SENT] = time.clock_gettime_ns(_NS)
+        stamps[:] = views.stamps
+        stamps[Stamp.RECEIVED : Stamp.SENT + 1] = received_ns, sampled_ns, time.clock_gettime_ns(_NS)
         self.steps_done += 1
         if self._measurements is not None:
-            self._measurements.record(views)
+            self._measurements.record(head, stamps)
         slot.release()
         self._chooser.pending.apply(chosen)
         self._chooser.pending.apply_others()
@@ -113,11 +115,15 @@ class SamplingStage:
         self._rows.begin_step(step)
 
     def _publish_tokens(self, views: LogitsColumns, rows: int) -> None:
+        """One of each row. Of a row that failed it is -1; inference takes it for any token."""
         slot = self._rings.tokens.reserve()
         board = self._token_views[slot.index]
         board.head[:] = views.head
+        board.head[Head.ROWS] = rows
         board.rows[:rows] = views.rows[:rows]
-        np.maximum(self._chooser.token_ids[:rows], 0, out=board.token_ids[:rows])  # inference must not see a -1
+        np.add(views.lengths[:rows], 1, out=board.lengths[:rows])
+        board.counts[:rows] = 1
+        board.ids[:rows, 0] = self._chooser.token_ids[:rows]
         slot.publish()
 
     # ---- off the critical path ------------------------------------------------------------------------------
@@ -128,10 +134,12 @@ class SamplingStage:
         slot = self._rings.results.reserve()
         results = self._result_views[slot.index]
         results.head[:] = views.head
-        for name in ("rows", "epochs", "sampled"):
-            getattr(results, name)[:rows] = getattr(views, name)[:rows]
+        results.head[Head.ROWS] = rows
+        results.rows[:rows] = views.rows[:rows]
+        results.epochs[:rows] = views.epochs[:rows]
+        results.counts[:rows] = 1
         token_ids = self._chooser.token_ids[:rows]
-        results.token_ids[:rows] = token_ids
+        results.ids[:rows, 0] = token_ids
         results.finished[:rows] = 0
         records, tokens = [], []
         for b, (row, token) in enumerate(zip(chosen, token_ids.tolist(), strict=True)):
@@ -152,9 +160,9 @@ class SamplingStage:
         else:
             delta = state.take(token)
             if state.top_logprobs >= 0:
-                delta.logprob, delta.top = self._chooser.logprobs(b, state.top_logprobs)
-            if state.raw_logit and not views.head[Head.ARGMAX_ON_DEVICE]:
-                delta.logprob = float(views.logits[b, token])
+                delta.logprob, delta.top = self._chooser.logprobs(b, state.top_logprobs, views)
+            if state.raw_logit:
+                delta.logprob = self._chooser.raw_logit(b, views)
         if state.finished:
             self._rows.release(row)
         return delta

@@ -42,6 +42,9 @@ class InferenceCounter(IntEnum):
     STEPS = 1
     GREEDY_STEPS = 2
     REHEARSAL_NS = 3  # time of the largest step, run on padding alone before the first request
+    # Steps that waited until sampling had chosen the tokens of the one before, and for what: perhaps for both.
+    WAITED_FOR_DRAW = 4  # a row's token is drawn at a temperature
+    WAITED_FOR_EDIT = 5  # a row's logits are changed by a penalty, a bias or a ban
 
 
 class SamplingCounter(IntEnum):

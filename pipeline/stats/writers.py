@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import ipc
 from pipeline.stats.buckets import edges, scale
@@ -91,22 +91,22 @@ class StepLog:
         self._times, self._counters = Histograms(page, StepHistogram), Counters(page, "sampling")
         self._last = (0, 0, 0, False)  # of the step before: its number, COMPUTED, SAMPLED, whether it was all argmax
 
-    def record(self, head: Int64, stamps: Int64) -> None:
-        """`head` and `stamps` as in the slot, all stamps set. Takes about 7 µs."""
-        number = int(head[Head.STEP])
+    def record(self, head: Sequence[int], stamps: Int64) -> None:
+        """`head` as in the slot; all stamps are set. Takes about 7 µs."""
+        number = head[Head.STEP]
         record = self._steps[number % STEP_RECORDS]
         record[StepColumn.STEP] = 0
-        record[StepColumn.TOKENS] = head[Head.LIVE_TOKENS]
-        record[StepColumn.ROWS] = head[Head.LIVE_ROWS]
+        record[StepColumn.TOKENS] = head[Head.TOKENS]
+        record[StepColumn.ROWS] = head[Head.ROWS]
         record[StepColumn.DECODE_ROWS] = head[Head.DECODE_ROWS]
         record[StepColumn.STAMPS : StepColumn.STAMPS + STAMP_WORDS] = stamps
         record[StepColumn.STEP] = number
-        self._times.observe(StepHistogram.TOKENS, int(head[Head.LIVE_TOKENS]))
+        self._times.observe(StepHistogram.TOKENS, head[Head.TOKENS])
         times = stamps.tolist()
         self._split(times)
         if head[Head.DEPENDS_ON_STEP] and self._last[0] == number - 1:
             self._split_gap(times)
-        self._last = (number, times[Stamp.COMPUTED], times[Stamp.SAMPLED], bool(head[Head.ALL_ARGMAX]))
+        self._last = (number, times[Stamp.COMPUTED], times[Stamp.SAMPLED], not head[Head.CHOSEN_BY_SAMPLING])
 
     def _split(self, stamps: list[int]) -> None:
         """The parts that every step has."""

@@ -1,12 +1,13 @@
 """What the slots of the pipeline's rings hold. Everything about shared layouts is declared here, once.
 
-``T`` new tokens at most per step (token budget), ``B`` rows, ``W`` blocks per block table, ``V`` vocabulary.
+``T`` new tokens at most per step (token budget), ``B`` rows, ``S`` sampled positions, ``W`` blocks per block table,
+``V`` vocabulary, ``K`` candidates per position, ``D`` drafts per row, ``L`` rows of logits.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 from typing import Protocol
 
 import numpy as np
@@ -17,24 +18,54 @@ from ipc import Field, Layout
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 
 HEADER_WORDS = 16
 STAMP_WORDS = 8
+MAX_CANDIDATES = 20  # OpenAI's limit of the most probable tokens that are reported
 
 
 class Head(IntEnum):
     """Words of the header of a step, and of everything that follows from it."""
 
+    # preprocess plans them
     STEP = 0  # number of the step, from 1
-    TOKENS = 1  # bucket: flattened tokens, padding included
-    ROWS = 2  # bucket: rows, padding included
-    LIVE_TOKENS = 3  # of which are real
-    LIVE_ROWS = 4
-    DECODE_ROWS = 5  # the first rows of the step bring one new token each, whose id comes from sampling
-    DEPENDS_ON_STEP = 6  # sampling of this step must be known before ids can be filled in; 0: of none
-    ARGMAX_ON_DEVICE = 7  # 1: token ids instead of logits are wanted
-    ALL_ARGMAX = 8  # 1: every row's token is the argmax: inference knows it itself and does not wait for sampling
-    LOGPROBS = 9  # 1: log-probabilities of those token ids, too
+    ROWS = 1
+    DECODE_ROWS = 2  # the first rows of the step: their ids come from the token board; chunks of prompts follow them
+    CHUNK_TOKENS = 3  # tokens of those chunks
+    DEPENDS_ON_STEP = 4  # sampling of this step must be known before ids can be filled in; 0: of none
+    CHOSEN_BY_SAMPLING = 5  # see Choice; NONE: inference knows every token itself, and does not wait
+    CANDIDATES = 6  # wanted from the device per position; 1: the argmax; 0: none, the host has the logits
+    SCORES = 7  # see Scores
+    # inference adds them
+    TOKENS = 8  # new tokens, drafts included
+    SAMPLES = 9  # sampled positions
+    LOGIT_ROWS = 10  # of which so many have their logits in the slot
+
+
+class Choice(IntFlag):
+    """Why sampling must choose a token: inference waits for it before it starts the next step."""
+
+    NONE = 0  # it is the argmax
+    DRAWN = 1  # at a temperature
+    EDITED = 2  # after a penalty, a bias or a ban
+
+
+class Scores(IntEnum):
+    """What the device reports of each sampled position beside the candidates."""
+
+    NONE = 0
+    CANDIDATES = 1  # their logits, and the log-sum-exp
+    TARGETS = 2  # the logits of `targets`, too
+
+
+class RowKind(IntEnum):
+    """What a row's new tokens are, and which of their positions are sampled."""
+
+    DECODE = 0  # the newest token, and drafts behind it: all are sampled
+    CHUNK = 1  # a piece of its prompt: none is
+    PROMPT_END = 2  # the last piece: its last position is
+    SCORE = 3  # a piece whose every position is scored: see `targets`
 
 
 class Stamp(IntEnum):
@@ -58,6 +89,14 @@ class Shapes:
     max_rows: int
     block_table_width: int
     vocab_size: int
+    samples: int = 0  # sampled positions of a step; 0: as many as rows
+    logit_rows: int = 0  # of which so many may need their logits on the host; 0: as many as rows
+    candidates: int = 1  # the device's best per position
+    drafts: int = 0  # of a row
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "logit_rows"):
+            object.__setattr__(self, name, getattr(self, name) or self.max_rows)
 
 
 class RowColumns(Protocol):
@@ -74,11 +113,14 @@ class StepColumns(RowColumns, Protocol):
     input_ids: Int32
     positions: Int32
     slot_mapping: Int32
-    valid_length: Int32
-    q_seq_lens: Int32
-    gather_index: Int32
+    targets: Int32
     epochs: Int32
-    sampled: Int32
+    kinds: Int32
+    new_tokens: Int32
+    most_drafts: Int32
+    limits: Int32
+    wants_logits: Int32
+    adapter: Int32
     block_tables: Int32
 
 
@@ -87,78 +129,91 @@ class LogitsColumns(RowColumns, Protocol):
 
     stamps: Int64
     epochs: Int32
-    sampled: Int32
     lengths: Int32
-    token_ids: Int32
-    logprobs: Float32
+    targets: Int32
+    logit_rows: Int32
+    ids: Int32
+    best_logits: Float32
+    log_sum_exp: Float64
+    target_logits: Float32
     logits: Float32
 
 
 class TokensColumns(RowColumns, Protocol):
     """Of the tokens ring."""
 
-    token_ids: Int32
+    lengths: Int32
+    counts: Int32
+    ids: Int32
 
 
 class ResultsColumns(RowColumns, Protocol):
     """Of the results ring."""
 
     epochs: Int32
-    sampled: Int32
-    token_ids: Int32
+    counts: Int32
+    ids: Int32
     finished: Int32
 
 
 def step_layout(shapes: Shapes) -> Layout:
-    """preprocess → inference: one step of the model."""
+    """preprocess → inference: one step of the model. Decode rows come first."""
     t, b, w = shapes.token_budget, shapes.max_rows, shapes.block_table_width
     return Layout(
         "step",
         [
             Field("head", "int64", (HEADER_WORDS,), "see Head"),
             Field("stamps", "int64", (STAMP_WORDS,), "see Stamp"),
-            Field("input_ids", "int32", (t,), "token ids; those of decode rows are filled in by inference"),
-            Field("positions", "int32", (t,), "position of each token in its sequence"),
-            Field("slot_mapping", "int32", (t,), "physical KV slot of each token; -1: skip"),
-            Field("valid_length", "int32", (b,), "context length, new tokens included"),
-            Field("q_seq_lens", "int32", (b,), "new tokens of the row; 0: padding"),
-            Field("gather_index", "int32", (b,), "index in T of the row's last new token"),
+            Field("input_ids", "int32", (t,), "token ids of the chunks"),
+            Field("positions", "int32", (t,), "position of each of them in its sequence"),
+            Field("slot_mapping", "int32", (t,), "its physical KV slot"),
+            Field("targets", "int32", (t,), "of rows that are scored: the token that follows; -1: to be sampled"),
             Field("rows", "int32", (b,), "the sequence's row, the same from step to step"),
             Field("epochs", "int32", (b,), "which use of that row: it rises with each sequence that gets it"),
-            Field("sampled", "int32", (b,), "1: a token is to be sampled; 0: more of the prompt follows"),
+            Field("kinds", "int32", (b,), "see RowKind"),
+            Field("new_tokens", "int32", (b,), "tokens of the row's chunk; inference counts those of decode rows"),
+            Field("most_drafts", "int32", (b,), "drafts that a decode row may carry at most"),
+            Field("limits", "int32", (b,), "tokens of the sequence at most"),
+            Field("wants_logits", "int32", (b,), "1: the host needs the logits of its sampled positions"),
+            Field("adapter", "int32", (b,), "which adapter its weights get, from 1; 0: none"),
             Field("block_tables", "int32", (b, w), "physical KV blocks of each row"),
         ],
     )
 
 
 def logits_layout(shapes: Shapes) -> Layout:
-    """inference → sampling: what a step yielded."""
-    b = shapes.max_rows
+    """inference → sampling: what a step yielded, by sampled position; those of a row follow each other."""
+    s, k = shapes.samples, shapes.candidates
     return Layout(
         "logits",
         [
-            Field("head", "int64", (HEADER_WORDS,), "as in the step"),
+            Field("head", "int64", (HEADER_WORDS,), "see Head"),
             Field("stamps", "int64", (STAMP_WORDS,), "see Stamp"),
-            Field("rows", "int32", (b,), "as in the step"),
-            Field("epochs", "int32", (b,), "as in the step"),
-            Field("sampled", "int32", (b,), "as in the step"),
-            Field("lengths", "int32", (b,), "context length: the position of the token to be sampled"),
-            Field("token_ids", "int32", (b,), "argmax per row, where the step was greedy; -1: no finite logits"),
-            Field("logprobs", "float32", (b,), "of those tokens, where they are wanted"),
-            Field("logits", "float32", (b, shapes.vocab_size), "one row per row of the step"),
+            Field("rows", "int32", (s,), "as in the step"),
+            Field("epochs", "int32", (s,), "as in the step"),
+            Field("lengths", "int32", (s,), "context length: the position of the token to be sampled"),
+            Field("targets", "int32", (s,), "the token to be scored; -1: one is to be sampled"),
+            Field("logit_rows", "int32", (s,), "where in `logits` its logits are; -1: nowhere"),
+            Field("ids", "int32", (s * k,), "the best tokens, head's CANDIDATES per position; -1: no finite logits"),
+            Field("best_logits", "float32", (s * k,), "their logits, where head's SCORES says so"),
+            Field("log_sum_exp", "float64", (s,), "of all logits, likewise"),
+            Field("target_logits", "float32", (s,), "of `targets`, likewise"),
+            Field("logits", "float32", (shapes.logit_rows, shapes.vocab_size), "of positions that need them"),
         ],
     )
 
 
 def tokens_layout(shapes: Shapes) -> Layout:
-    """sampling → inference: the token board, one token per row of the step."""
+    """sampling → inference: what is new in the rows of a step."""
     b = shapes.max_rows
     return Layout(
         "tokens",
         [
-            Field("head", "int64", (HEADER_WORDS,), "as in the step"),
+            Field("head", "int64", (HEADER_WORDS,), "as in the step; ROWS: how many follow"),
             Field("rows", "int32", (b,), "as in the step"),
-            Field("token_ids", "int32", (b,), "the tokens that were chosen"),
+            Field("lengths", "int32", (b,), "tokens of the sequence, the newest included"),
+            Field("counts", "int32", (b,), "ids: the newest token, and drafts behind it"),
+            Field("ids", "int32", (b, 1 + shapes.drafts), "those tokens"),
         ],
     )
 
@@ -169,11 +224,11 @@ def results_layout(shapes: Shapes) -> Layout:
     return Layout(
         "results",
         [
-            Field("head", "int64", (HEADER_WORDS,), "as in the step"),
+            Field("head", "int64", (HEADER_WORDS,), "as in the step; ROWS: how many follow"),
             Field("rows", "int32", (b,), "as in the step"),
             Field("epochs", "int32", (b,), "as in the step"),
-            Field("sampled", "int32", (b,), "as in the step"),
-            Field("token_ids", "int32", (b,), "the tokens that were chosen"),
+            Field("counts", "int32", (b,), "tokens that were chosen"),
+            Field("ids", "int32", (b, 1 + shapes.drafts), "those tokens"),
             Field("finished", "int32", (b,), "1: the sequence is over"),
         ],
     )

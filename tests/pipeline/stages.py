@@ -23,6 +23,7 @@ from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessRings, PreprocessStage
+from pipeline.preprocess.wants import Abilities
 from pipeline.runtime.engines import emulated_buckets
 from pipeline.sampling.chooser import Chooser
 from pipeline.sampling.rows import Rows
@@ -53,7 +54,7 @@ class Server:
 
     def __init__(
         self, tokenizer_file, *, rows=4, budget=16, blocks=64, block_size=4, max_length=128, ahead=OVERLAPPED,
-        prefix_cache=True, greedy_on_device=True, emit_eos=False, max_queue=100, **device,
+        prefix_cache=True, greedy_on_device=True, emit_eos=False, max_queue=100, logit_rows=0, **device,
     ):  # fmt: skip
         self.settings = EmulatedSettings(
             cost=CostModel(fixed_ms=0.0),
@@ -72,7 +73,7 @@ class Server:
         self.tokenizer = load_tokenizer(tokenizer_file)
         self.limits = PreprocessLimits(max_length, max_length - 1, max_queue, frozenset({EOS}))
         self.greedy_on_device, self.prefix_cache = greedy_on_device, prefix_cache
-        self.rows = rows
+        self.rows, self.logit_rows = rows, logit_rows
         self.ahead = ahead
         self.quarantine = Quarantine()
         self.submitted = {}  # request → Submit
@@ -88,7 +89,11 @@ class Server:
         runner = EmulatedRunner(self.settings)
         runner.load()
         facts = runner.facts
-        shapes = Shapes(max(b.tokens for b in facts.buckets), self.rows, facts.block_table_width, VOCABULARY)
+        abilities = Abilities.of(facts, argmax=self.greedy_on_device, save_logits=False)
+        shapes = Shapes(
+            max(b.tokens for b in facts.buckets), self.rows, facts.block_table_width, VOCABULARY,
+            logit_rows=self.logit_rows, candidates=max(1, abilities.candidates),
+        )  # fmt: skip
         make, records = ipc.SlotRing.create, ipc.ByteRing.create
         self.rings = rings = {
             "steps": make("steps", slots=4, layout=step_layout(shapes)),
@@ -103,16 +108,17 @@ class Server:
         requests, results = rings["requests"].consumer(), rings["results"].consumer()
         self.scheduler = Scheduler(
             BlockManager(facts.num_blocks, facts.block_size, prefix_cache=self.prefix_cache),
-            facts.buckets,
             max_rows=self.rows,
             token_budget=shapes.token_budget,
             block_table_width=shapes.block_table_width,
             ring_slots=4,
+            logit_rows=self.logit_rows,
             quarantine=self.quarantine,
         )
         rows = rings["rows"].producer()
         intake = Intake(self.scheduler, self.pool, self.quarantine, lambda drop: rows.write(drop.pack()))
-        intake.set_limits(self.limits, PromptReader(self.tokenizer, self.limits, self.scheduler.blocks))
+        limits = dataclasses.replace(self.limits, abilities=abilities)
+        intake.set_limits(limits, PromptReader(self.tokenizer, limits, self.scheduler.blocks))
         self.preprocess = PreprocessStage(
             PreprocessRings(
                 requests,
@@ -126,21 +132,19 @@ class Server:
             self.scheduler,
             intake,
             depth=self.ahead,
-            argmax_on_device=self.greedy_on_device,
+            candidates=min(abilities.candidates, 1),
         )
         self.inference = StepExecutor(
             runner,
-            InferenceRings(
-                rings["steps"].consumer(writable=True), rings["tokens"].consumer(), rings["logits"].producer()
-            ),
+            InferenceRings(rings["steps"].consumer(), rings["tokens"].consumer(), rings["logits"].producer()),
             shapes,
         )
         ends = self.limits.end_ids
-        chooser = Chooser(VOCABULARY, self.limits.max_length, self.rows, len(ends), None)
+        chooser = Chooser(shapes, self.limits.max_length, len(ends), None)
         self.row_table = Rows(self.rows, lambda admit: TextState.of(admit, self.tokenizer, ends), chooser.pending)
         self.sampling = SamplingStage(
             SamplingRings(
-                rings["logits"].consumer(writable=True),
+                rings["logits"].consumer(),
                 rings["rows"].consumer(),
                 rings["tokens"].producer(),
                 rings["results"].producer(),

@@ -155,11 +155,11 @@ class Peer:
         now = time.monotonic_ns()
         for number in range(1, count + 1):
             head, stamps = np.zeros(HEADER_WORDS, np.int64), np.zeros(STAMP_WORDS, np.int64)
-            head[[Head.STEP, Head.DEPENDS_ON_STEP, Head.LIVE_TOKENS, Head.LIVE_ROWS, Head.DECODE_ROWS]] = (
+            head[[Head.STEP, Head.DEPENDS_ON_STEP, Head.TOKENS, Head.ROWS, Head.DECODE_ROWS]] = (
                 number, number - 1, 4, 4, 4,
             )  # fmt: skip
             stamps[:] = np.array([1_000, 2_000, 5_000, 25_000, 28_000, 36_000, 50_000, 400]) + now + number * 40_000
-            self.steps.record(head, stamps)
+            self.steps.record(head.tolist(), stamps)
 
 
 def say(message: dict[str, object]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.preprocess.columns import DecodeColumns
 from pipeline.preprocess.sequence import Sequence
-from pipeline.wire.step import Shapes, step_layout
+from pipeline.wire.step import RowKind, Shapes, step_layout
 
 BLOCK = 4
 SHAPES = Shapes(token_budget=8, max_rows=3, block_table_width=4, vocab_size=9)
@@ -32,13 +32,13 @@ def columns():
 
 
 def test_a_step_has_a_token_of_each_row(columns, slots):
-    columns.add(sequence(2, 5, [7, 8]), BLOCK)
-    columns.add(sequence(0, 3, [3]), BLOCK)
+    columns.add(sequence(2, 5, [7, 8]))
+    columns.add(sequence(0, 3, [3]))
     columns.write(slots[0], 0)
     views = slots[0]
-    assert views.positions[:2].tolist() == [5, 3]
-    assert views.slot_mapping[:2].tolist() == [8 * BLOCK + 1, 3 * BLOCK + 3]
-    assert views.valid_length[:2].tolist() == [6, 4]
+    assert views.kinds[:2].tolist() == [RowKind.DECODE] * 2
+    assert views.limits[:2].tolist() == [16, 16]
+    assert views.most_drafts[:2].tolist() == views.wants_logits[:2].tolist() == views.adapter[:2].tolist() == [0, 0]
     assert views.rows[:2].tolist() == [2, 0]
     assert views.epochs[:2].tolist() == [12, 10]
     assert views.block_tables[0].tolist() == [7, 8, 0, 0]
@@ -50,7 +50,7 @@ def test_a_step_has_a_token_of_each_row(columns, slots):
 def test_a_row_that_leaves_is_replaced_by_the_last_one(columns, slots):
     rows = [sequence(row, 5, [row + 1, row + 5]) for row in range(3)]
     for one in rows:
-        columns.add(one, BLOCK)
+        columns.add(one)
     columns.write(slots[0], 0)
     columns.remove(rows[0])
     assert columns.sequences == [rows[2], rows[1]]
@@ -63,13 +63,12 @@ def test_a_row_that_leaves_is_replaced_by_the_last_one(columns, slots):
 
 def test_another_block_reaches_every_slot(columns, slots):
     one = sequence(0, 8, [1, 2])
-    columns.add(one, BLOCK)
+    columns.add(one)
     for slot in (0, 1):
         columns.write(slots[slot], slot)
     assert columns.at_block_start(BLOCK) == [0]
     one.blocks.append(6)
-    columns.extend(0, 6, BLOCK)
+    columns.extend(0, 6)
     for slot in (0, 1):
         columns.write(slots[slot], slot)
         assert slots[slot].block_tables[0].tolist() == [1, 2, 6, 0]
-        assert slots[slot].slot_mapping[0] == 6 * BLOCK

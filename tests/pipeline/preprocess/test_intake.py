@@ -6,7 +6,6 @@ import dataclasses
 
 import pytest
 
-from model.runner import Bucket
 from pipeline.preprocess.intake import AT_ONCE, Intake
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
@@ -21,9 +20,7 @@ class Desk:
     def __init__(self, pool, reader, blocks, counters):
         self.pool, self.reader, self.dropped = pool, reader, []
         self.quarantine = Quarantine()
-        self.scheduler = Scheduler(
-            blocks, (Bucket(16, 4),), max_rows=4, token_budget=16, block_table_width=64, ring_slots=4
-        )
+        self.scheduler = Scheduler(blocks, max_rows=4, token_budget=16, block_table_width=64, ring_slots=4)
         self.intake = Intake(self.scheduler, pool, self.quarantine, self.dropped.append, counters)
         self.intake.set_limits(LIMITS, reader)
 

@@ -14,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.runner import Bucket
+from pipeline.inference.outcome import Outcome
+from pipeline.inference.step_inputs import StepInputArrays, make_board
 from pipeline.preprocess import blocks
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
-from pipeline.wire.step import Head
+from pipeline.wire.step import Head, Shapes, logits_layout, step_layout
 
 EOS = 1
 SLOTS = 4
@@ -42,66 +44,67 @@ def expected(prompt, limit):
 
 
 class Device:
-    """KV memory by slot, a token board by row, and steps that run in order, later than they were planned."""
+    """KV memory by slot, and steps that run in order, later than they were planned; tokens come and go through
+    inference's own board and arrays."""
 
-    def __init__(self, num_blocks, block_size):
-        self.block_size = block_size
+    def __init__(self, num_blocks, block_size, shapes):
+        buckets = tuple(Bucket(t, r) for t in (1, 2, 4, 8, 16, 32, 64) for r in (1, 2, 4, 8, 16) if r <= t)
+        self.facts = SimpleNamespace(block_size=block_size, buckets=buckets)
+        self.block_size, self.shapes = block_size, shapes
         self.memory = {}
-        self.board = {}
+        self.board = make_board(shapes)
+        layout = logits_layout(shapes)
+        self.outcome = Outcome(layout.views(bytearray(layout.size)))
 
-    def run(self, step, results_of):
-        n, live = step.rows_live, step.tokens_live
-        decode = step.decode
-        ids = step.input_ids[:live].copy()
-        for b in range(decode):
-            ids[b] = self.board[step.rows[b]]
+    def run(self, views):
+        """What its sampled positions yield: row, epoch, token, context."""
+        head = views.head
+        arrays = StepInputArrays(views, self.board, self.shapes, self.facts)
+        bucket, live, samples = arrays.fill(*map(int, head[[Head.ROWS, Head.DECODE_ROWS, Head.CHUNK_TOKENS]]))
+        step = arrays.inputs(self.facts.buckets[bucket])
         used = step.slot_mapping[:live]
         assert len(set(used.tolist())) == live, "two tokens share a KV slot"
-        assert (step.slot_mapping[live : step.bucket.tokens] == -1).all()
+        assert (step.slot_mapping[live:] == -1).all()
         for t in range(live):
-            self.memory[int(used[t])] = (int(step.positions[t]), int(ids[t]))
-        at = 0
-        for b in range(n):
-            at += step.q_seq_lens[b]
-            assert step.gather_index[b] == at - 1
-            length = int(step.valid_length[b])
-            context = []
-            for position in range(length):
-                block = int(step.block_tables[b, position // self.block_size])
-                held, token = self.memory[block * self.block_size + position % self.block_size]
-                assert held == position, "a row reads another sequence's memory"
-                context.append(token)
-            if step.sampled[b]:
-                token = next_token(context)
-                self.board[step.rows[b]] = token
-                results_of.append((int(step.rows[b]), int(step.epochs[b]), token, context))
+            self.memory[int(used[t])] = (int(step.positions[t]), int(step.input_ids[t]))
+        assert arrays.describe(self.outcome.columns) == 0  # all rows are greedy
+        ends = np.cumsum(step.q_seq_lens)
+        for s in range(samples):
+            b = int(np.searchsorted(ends, step.sample_index[s], side="right"))
+            assert step.sample_index[s] == ends[b] - 1
+            context = self.context(step, b)
+            assert self.outcome.views.lengths[s] == len(context)
+            self.outcome.views.ids[s] = next_token(context)
+            yield int(views.rows[b]), int(views.epochs[b]), int(self.outcome.views.ids[s]), context
+        self.board.foresee(self.outcome.columns, samples, 1)
+
+    def context(self, step, b):
+        context = []
+        for position in range(int(step.valid_length[b])):
+            block = int(step.block_tables[b, position // self.block_size])
+            held, token = self.memory[block * self.block_size + position % self.block_size]
+            assert held == position, "a row reads another sequence's memory"
+            context.append(token)
+        return context
 
 
 class World:
     def __init__(self, *, blocks, block_size, rows, budget, ahead, prefix_cache=True):
-        buckets = tuple(Bucket(t, r) for t in (1, 2, 4, 8, 16, 32, 64) for r in (1, 2, 4, 8, 16) if r <= t)
         self.manager = BlockManager(blocks, block_size, prefix_cache=prefix_cache)
         width = blocks
         self.scheduler = Scheduler(
-            self.manager, buckets, max_rows=rows, token_budget=budget, block_table_width=width, ring_slots=SLOTS
+            self.manager, max_rows=rows, token_budget=budget, block_table_width=width, ring_slots=SLOTS
         )
-        self.views = [self.make_views(budget, rows, width) for _ in range(SLOTS)]
-        self.device = Device(blocks, block_size)
+        self.shapes = Shapes(token_budget=64, max_rows=16, block_table_width=width, vocab_size=1)
+        self.layout = step_layout(self.shapes)
+        self.slots = [bytearray(b"\xb3" * self.layout.size) for _ in range(SLOTS)]  # whatever was there before
+        self.views = [self.layout.views(slot) for slot in self.slots]
+        self.device = Device(blocks, block_size, self.shapes)
         self.ahead = ahead
         self.pending = deque()
         self.sent = 0
         self.done = {}
         self.sequences = {}
-
-    @staticmethod
-    def make_views(budget, rows, width):
-        junk = np.int32(-77)  # whatever was in the slot before
-        full = lambda *shape: np.full(shape, junk, np.int32)  # noqa: E731
-        return SimpleNamespace(
-            head=np.zeros(16, np.int64), input_ids=full(64), positions=full(64), slot_mapping=full(64),
-            valid_length=full(16), q_seq_lens=full(16), gather_index=full(16), rows=full(16), epochs=full(16),
-            sampled=full(16), block_tables=full(16, width),
-        )  # fmt: skip
 
     def submit(self, request, prompt, new):
         limit = len(prompt) + new
@@ -119,29 +122,19 @@ class World:
         if len(self.pending) >= self.ahead:
             return False
         slot = self.sent % SLOTS
-        views = self.views[slot]
-        plan = self.scheduler.schedule(views, slot)
+        plan = self.scheduler.plan()
         if plan is None:
             return False
         self.sent += 1
-        step = SimpleNamespace(**{name: value.copy() for name, value in vars(views).items()})
-        step.bucket, step.rows_live, step.tokens_live, step.decode = (
-            plan.bucket,
-            plan.rows,
-            plan.tokens,
-            plan.decode_rows,
-        )
-        assert plan.bucket.tokens >= plan.tokens
-        assert step.head[Head.LIVE_ROWS] == plan.rows
-        self.pending.append(step)
+        plan.write(self.views[slot], slot, self.sent, self.manager.block_size, candidates=1)
+        self.scheduler.commit(plan)
+        self.pending.append(self.layout.views(bytes(self.slots[slot])))
         return True
 
     def finish_step(self):
         if not self.pending:
             return False
-        results = []
-        self.device.run(self.pending.popleft(), results)
-        for row, epoch, token, context in results:
+        for row, epoch, token, context in list(self.device.run(self.pending.popleft())):
             sequence = self.scheduler._by_row_epoch.get((row, epoch))
             over = False
             if sequence is not None and not sequence.finished:
@@ -285,8 +278,8 @@ def test_a_long_prompt_does_not_hold_up_those_who_decode():
     for _ in range(5):
         world.plan()
         step = world.pending[-1]
-        assert step.decode == 1
-        assert step.tokens_live == 8
+        assert step.head[Head.DECODE_ROWS] == 1
+        assert step.head[Head.CHUNK_TOKENS] == 7
         world.finish_step()
 
 

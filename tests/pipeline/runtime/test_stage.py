@@ -19,7 +19,7 @@ from pipeline.launcher.signals import caught_signals
 from pipeline.launcher.stage_processes import StageProcesses
 from pipeline.runtime.engines import make_runner, shapes_of
 from pipeline.stats import StatsPage
-from pipeline.wire.step import Head, logits_layout, step_layout
+from pipeline.wire.step import Head, RowKind, logits_layout, step_layout
 from tests.server.launched import CONFIG, wait_until
 
 GENERATIONS = 50
@@ -86,9 +86,9 @@ class OneStage:
                 views = step_layout(self.shapes).views(slot)
                 for column in step_layout(self.shapes).fields:
                     getattr(views, column.name)[...] = 0
-                views.head[[Head.STEP, Head.TOKENS, Head.ROWS, Head.LIVE_TOKENS, Head.LIVE_ROWS]] = 1
+                views.head[[Head.STEP, Head.ROWS, Head.CHUNK_TOKENS]] = 1
                 views.input_ids[0] = 300
-                views.valid_length[0] = views.q_seq_lens[0] = 1
+                views.kinds[0], views.new_tokens[0], views.wants_logits[0] = RowKind.PROMPT_END, 1, 1
                 del views
             with results.read(timeout=60) as slot:
                 logits = logits_layout(self.shapes).views(slot).logits[0].copy()

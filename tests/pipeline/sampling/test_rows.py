@@ -49,12 +49,12 @@ def test_a_row_changes_with_the_step_that_first_serves_it(rows, pending, sampler
     rows.change(admit(1, 2, step=1, epoch=1))
     rows.change(admit(2, 2, step=5, epoch=2))
     rows.begin_step(4)
-    assert rows.select([2], [1], [1]) == [2]
+    assert rows.select([2], [1]) == [2]
     assert rows.state(2).request == 1
     rows.release(2)
-    assert rows.select([2], [1], [1]) == [-1]
+    assert rows.select([2], [1]) == [-1]
     rows.begin_step(5)
-    assert rows.select([2, 2, 2], [1, 2, 2], [1, 0, 1]) == [-1, -1, 2]
+    assert rows.select([2, 2], [1, 2]) == [-1, 2]
     pending.apply([2])
     assert (rows.state(2).request, sampler.admitted) == (2, [(2, [7])])
 
@@ -76,7 +76,7 @@ def test_a_cancelled_request_is_gone_wherever_it_was(rows, pending, sampler):
     for request in (1, 2, 3):
         rows.change(Drop(request))
     rows.begin_step(9)
-    assert rows.select([0, 1], [1, 1], [1, 1]) == [-1, -1]
+    assert rows.select([0, 1], [1, 1]) == [-1, -1]
     assert len(rows) == 0
     pending.apply_others()
     assert sampler.admitted == []

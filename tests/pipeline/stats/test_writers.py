@@ -19,14 +19,15 @@ from pipeline.stats import (
     StepLog,
 )
 from pipeline.wire.rings import ENDS, PRODUCERS, SLOT_LAYOUTS
-from pipeline.wire.step import HEADER_WORDS, STAMP_WORDS, Head
+from pipeline.wire.step import HEADER_WORDS, STAMP_WORDS, Choice, Head
 
 STAGES = ("preprocess", "inference", "sampling")
 
 
 def step(number, base, *, needs=0, tokens=3, rows=2):
     head, stamps = np.zeros(HEADER_WORDS, np.int64), np.zeros(STAMP_WORDS, np.int64)
-    head[[Head.STEP, Head.DEPENDS_ON_STEP, Head.LIVE_TOKENS, Head.LIVE_ROWS]] = number, needs, tokens, rows
+    head[[Head.STEP, Head.DEPENDS_ON_STEP, Head.TOKENS, Head.ROWS]] = number, needs, tokens, rows
+    head[Head.CHOSEN_BY_SAMPLING] = Choice.DRAWN
     # scheduled, taken, launched, computed, received, sampled, sent, begun
     stamps[:] = np.array([1_000, 2_000, 5_000, 25_000, 28_000, 36_000, 50_000, 400]) + base
     return head, stamps
@@ -67,7 +68,7 @@ def test_whom_the_overhead_was_due_to(page, before, after, due_to):
     scheduled, taken, launched = after
     log = StepLog(page)
     head, stamps = step(1, 0)
-    head[Head.ALL_ARGMAX] = foreseen
+    head[Head.CHOSEN_BY_SAMPLING] = not foreseen
     log.record(head, stamps)
     head, stamps = step(2, 0, needs=1)
     stamps[:] = np.array([scheduled, taken, launched, 60, 70, 80, 90, begun]) * 1_000
@@ -85,7 +86,7 @@ def test_the_parts_of_the_overhead_are_its_sum(steps):
     log = StepLog(page)
     for number, (times, foreseen) in enumerate(steps, 1):
         head, stamps = step(number, 0, needs=number - 1)
-        head[Head.ALL_ARGMAX], stamps[:] = foreseen, times
+        head[Head.CHOSEN_BY_SAMPLING], stamps[:] = not foreseen, times
         log.record(head, stamps)
     counted = StatsReader(page).counters(SamplingCounter)
     parts = [counted[f"overhead_{stage}_ns"] for stage in STAGES]

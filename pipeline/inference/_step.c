@@ -1,0 +1,126 @@
+/* What inference does between two steps of the device, by code that is no longer in the CPU caches: so it is a call or
+ * two, on buffers that were acquired beforehand.
+ */
+#include "step_arrays.h"
+
+static int read_buckets(StepArrays *self, PyObject *list)
+{
+    self->bucket_count = PyTuple_Size(list);
+    self->buckets = PyMem_Calloc((size_t)(self->bucket_count > 0 ? self->bucket_count : 1), sizeof *self->buckets);
+    if (self->bucket_count < 0 || !self->buckets)
+        return -1;
+    const Pinned *p = &self->pinned;
+    for (Py_ssize_t i = 0; i < self->bucket_count; i++) {
+        struct bucket *b = &self->buckets[i];
+        if (!PyArg_ParseTuple(PyTuple_GetItem(list, i), "nnn", &b->tokens, &b->rows, &b->samples))
+            return -1;
+        if (b->tokens > size(p, STEP_IDS, 0) || b->rows > size(p, VALID_LENGTH, 0) || b->samples > size(p, SAMPLE_INDEX, 0)) {
+            PyErr_Format(PyExc_ValueError, "bucket %zd is larger than the arrays", i);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int check_sizes(const StepArrays *self)
+{
+    const Pinned *p = &self->pinned;
+    for (int at = 0; at < STEP_ARRAYS; at++) {
+        const int of_rows = at < CHUNK_IDS || at == TABLES, of_chunk = CHUNK_IDS <= at && at < TABLES;
+        const int like = of_rows ? SLOT_ROWS : of_chunk ? CHUNK_IDS : at <= SLOTS ? STEP_IDS : at <= NEW ? VALID_LENGTH : at;
+        if (size(p, at, 0) != size(p, like, 0)) {
+            PyErr_Format(PyExc_ValueError, "%s has %zd elements, %s has %zd", STEP[at].name, size(p, at, 0),
+                         STEP[like].name, size(p, like, 0));
+            return -1;
+        }
+    }
+    if (size(p, VALID_LENGTH, 0) < size(p, SLOT_ROWS, 0)) {
+        PyErr_SetString(PyExc_ValueError, "valid_length has fewer rows than the slot");
+        return -1;
+    }
+    return 0;
+}
+
+/* StepArrays(board, block_size, buckets, *arrays) */
+static PyObject *arrays_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    (void)keywords;
+    StepArrays *self = (StepArrays *)allocate(type);
+    if (!self)
+        return NULL;
+    PyObject *board = PyTuple_Size(args) < 3 ? NULL : PyTuple_GetItem(args, 0);
+    if (require(board, BOARD_TYPE, "TokenBoard") || pin_all(&self->pinned, STEP, STEP_ARRAYS, args, 3) ||
+        check_sizes(self))
+        goto failed;
+    Py_INCREF(board);
+    self->board = (Board *)board;
+    self->block_size = PyLong_AsSsize_t(PyTuple_GetItem(args, 1));
+    if (self->block_size < 1) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError, "block_size must be at least 1");
+        goto failed;
+    }
+    self->sample_row = PyMem_Calloc((size_t)size(&self->pinned, SAMPLE_INDEX, 0) + 1, sizeof *self->sample_row);
+    if (self->sample_row && !read_buckets(self, PyTuple_GetItem(args, 2)))
+        return (PyObject *)self;
+failed:
+    Py_DECREF((PyObject *)self);
+    return NULL;
+}
+
+static void arrays_dealloc(PyObject *object)
+{
+    StepArrays *self = (StepArrays *)object;
+    Py_XDECREF((PyObject *)self->board);
+    PyMem_Free(self->buckets);
+    PyMem_Free(self->sample_row);
+    pinned_dealloc(object);
+}
+
+static PyMethodDef BOARD_METHODS[] = {
+    {"apply", board_apply, METH_VARARGS, "apply(record, count): what sampling has chosen for the first rows of a TokenRecord."},
+    {"foresee", board_foresee, METH_VARARGS,
+     "foresee(samples, count, stride): the argmax of the first positions, the first of each `stride` ids; 0 for -1."},
+    {NULL, NULL, 0, NULL},
+};
+static PyMethodDef ARRAYS_METHODS[] = {
+    {"fill", arrays_fill, METH_VARARGS, "fill(rows, decode_rows, chunk_tokens) -> (bucket, tokens, sampled positions)"},
+    {"describe", arrays_describe, METH_O, "describe(samples) -> positions whose logits are wanted: what sampling must know"},
+    {NULL, NULL, 0, NULL},
+};
+
+#define TYPE(name, struct_, doc, new_, dealloc, methods)                                                                 \
+    static PyType_Slot name##_SLOTS[] = {{Py_tp_doc, doc}, {Py_tp_new, new_}, {Py_tp_dealloc, dealloc}, {Py_tp_methods, methods}, {0, NULL}}; \
+    static PyType_Spec name##_SPEC = {"pipeline.inference._step." #name, sizeof(struct_), 0, Py_TPFLAGS_DEFAULT, name##_SLOTS}
+static PyMethodDef NO_METHODS[] = {{NULL, NULL, 0, NULL}};
+
+TYPE(TokenBoard, Board, "TokenBoard(lengths [rows], counts [rows], ids [rows, 1 + drafts]): what is known of each row.", board_new,
+     pinned_dealloc, BOARD_METHODS);
+TYPE(TokenRecord, Pinned, "TokenRecord(rows, lengths, counts, ids): columns of a slot of the tokens ring.", record_new,
+     pinned_dealloc, NO_METHODS);
+TYPE(SampleColumns, Pinned, "SampleColumns(rows, epochs, lengths, targets, logit_rows, ids): columns of a slot of the logits ring.",
+     samples_new, pinned_dealloc, NO_METHODS);
+TYPE(StepArrays, StepArrays, "StepArrays(board, block_size, buckets, *columns of a step slot, *the device's inputs, logit_rows)",
+     arrays_new, arrays_dealloc, ARRAYS_METHODS);
+
+static int add_type(PyObject *module, PyType_Spec *spec, const char *name, PyTypeObject **type)
+{
+    *type = (PyTypeObject *)PyType_FromSpec(spec); /* kept for the life of the process */
+    return !*type || PyModule_AddObjectRef(module, name, (PyObject *)*type) ? -1 : 0;
+}
+
+static int module_exec(PyObject *module)
+{
+    static PyTypeObject *arrays_type;
+    return add_type(module, &TokenBoard_SPEC, "TokenBoard", &BOARD_TYPE) ||
+                   add_type(module, &TokenRecord_SPEC, "TokenRecord", &RECORD_TYPE) ||
+                   add_type(module, &SampleColumns_SPEC, "SampleColumns", &SAMPLES_TYPE) ||
+                   add_type(module, &StepArrays_SPEC, "StepArrays", &arrays_type)
+               ? -1
+               : 0;
+}
+
+static PyModuleDef_Slot MODULE_SLOTS[] = {{Py_mod_exec, module_exec}, {0, NULL}};
+static PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_step", NULL, 0, NULL, MODULE_SLOTS, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__step(void) { return PyModuleDef_Init(&MODULE); }

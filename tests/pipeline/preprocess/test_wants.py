@@ -1,0 +1,69 @@
+"""What a row needs of a step, as its parameters and the device have it."""
+
+from __future__ import annotations
+
+import pytest
+
+from model.sampling import SamplingParams
+from pipeline.preprocess.wants import NOTHING, Abilities, Together, Wants
+from pipeline.wire.request import GenerationParams
+from pipeline.wire.step import Choice
+
+ALL, ARGMAX_ALONE, NONE = Abilities(20), Abilities(1, scores=False), Abilities(0, scores=False)
+
+
+def wants(abilities, *, raw_logit=False, **sampling):
+    params = SamplingParams(**{"temperature": 0.0, **sampling})
+    return Wants.of(GenerationParams(params, 5, raw_logit=raw_logit), abilities)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "choice"),
+    [
+        ({}, Choice.NONE),
+        ({"temperature": 0.5}, Choice.DRAWN),
+        ({"presence_penalty": 1.0}, Choice.EDITED),
+        ({"logit_bias": {3: 1.0}}, Choice.EDITED),
+        ({"banned_token_ids": (3,)}, Choice.EDITED),
+        ({"min_tokens": 2, "stop_token_ids": (3,)}, Choice.EDITED),
+        ({"stop_token_ids": (3,)}, Choice.NONE),
+        ({"temperature": 0.5, "repetition_penalty": 1.1}, Choice.DRAWN | Choice.EDITED),
+        ({"top_k": 3, "top_p": 0.5, "seed": 4}, Choice.NONE),
+    ],
+)
+def test_why_sampling_must_choose(sampling, choice):
+    found = wants(ALL, **sampling)
+    assert found == Wants(choice, logits=bool(choice), candidates=1)
+
+
+@pytest.mark.parametrize(
+    ("abilities", "asked", "expected"),
+    [
+        (ALL, {"logprobs": 0}, Wants(scores=True)),
+        (ALL, {"logprobs": 5}, Wants(candidates=5, scores=True)),
+        (ALL, {"raw_logit": True}, Wants(scores=True)),
+        (ARGMAX_ALONE, {}, Wants()),
+        (ARGMAX_ALONE, {"logprobs": 0}, Wants(logits=True)),
+        (Abilities(4), {"logprobs": 5}, Wants(logits=True)),
+        (NONE, {}, Wants(logits=True, candidates=0)),
+        (Abilities(20, logits=True), {}, Wants(logits=True)),
+    ],
+)
+def test_what_the_device_can_not_say_comes_from_the_logits(abilities, asked, expected):
+    assert wants(abilities, **asked) == expected
+
+
+def test_rows_together_want_what_each_wants():
+    rows = Together()
+    assert rows.all == NOTHING
+    drawn, reported = Wants(Choice.DRAWN, logits=True), Wants(candidates=5, scores=True)
+    for row in (Wants(), drawn, reported, reported):
+        rows.add(row)
+    assert rows.all == Wants(Choice.DRAWN, logits=True, candidates=5, scores=True)
+    rows.remove(reported)
+    assert rows.all.candidates == 5
+    rows.remove(reported)
+    rows.remove(drawn)
+    assert rows.all == Wants()
+    rows.remove(Wants())
+    assert rows.all == NOTHING
