@@ -118,7 +118,7 @@ def test_drafts_follow_the_newest_token(desk, most, limit, carried):
     bucket, tokens, samples = desk.arrays.fill(2, 2, 0)
     assert (bucket, tokens, samples) == (0 if carried <= 2 else 1, 2 + carried, 2 + carried)
     own = desk.own
-    assert own.input_ids[:tokens].tolist() == [7, 71, 72, 73][: 1 + carried] + [9]
+    assert own.input_ids[:tokens].tolist() == [*[7, 71, 72, 73][: 1 + carried], 9]
     assert own.positions[:tokens].tolist() == [*range(5, 6 + carried), 1]
     assert own.slot_mapping[: tokens - 1].tolist() == [
         (31 if p < 8 else 32) * BLOCK + p % 4 for p in range(5, 6 + carried)
