@@ -1,6 +1,5 @@
 """The step path from request to text: scheduler, descriptors, runner, sampling, results."""
 
-import math
 import random
 
 import pytest
@@ -272,57 +271,3 @@ def test_a_full_queue_refuses_with_429(serve):
     assert server.answers[3].status == 429
     server.run()
     assert len(server.tokens(2)) == 3
-
-
-def test_greedy_steps_carry_token_ids_and_others_logits(serve):
-    server = serve()
-    server.submit(1, [4, 4], greedy(5))
-    server.run()
-    assert server.inference.runner.facts.greedy_on_device
-    assert server.scheduler.greedy
-    server.submit(2, [4, 4], sampled(1, 20))
-    server.submit(3, [4, 4], greedy(20))
-    for _ in range(8):
-        server.turn()
-    assert not server.scheduler.greedy
-    server.run()
-    assert server.tokens(3)[:5] == server.tokens(1)
-
-
-def test_log_probabilities_of_greedy_tokens_come_from_the_device_or_from_sampling(serve):
-    """Somebody who wants the best tokens, too, makes the steps bring logits; who wants raw logits gets these."""
-
-    def said(server):
-        server.run()
-        return [[delta.logprob for delta in server.told[request]] for request in (1, 2)]
-
-    def submit(server, **options):
-        for request, logprobs in ((1, 0), (2, None)):
-            params = SamplingParams(temperature=0, logprobs=logprobs)
-            server.submit(request, [4, 4, request], GenerationParams(params, 12, **options))
-        for _ in range(3):
-            server.turn()
-
-    device, host, mixed, raw = serve(), serve(greedy_on_device=False), serve(), serve()
-    submit(device)
-    assert server_flags(device) == (True, True)
-    submit(host)
-    submit(mixed)
-    mixed.submit(3, [4, 4], GenerationParams(SamplingParams(temperature=0, logprobs=2), 4))
-    for _ in range(4):
-        mixed.turn()
-    assert server_flags(mixed) == (False, True)
-    submit(raw, raw_logit=True)
-    assert server_flags(raw) == (False, True)
-    (ours, nobodys), (theirs, _), (both, _), (logits, _) = map(said, (device, host, mixed, raw))
-    assert ours == pytest.approx(theirs, rel=1e-5)
-    assert both == pytest.approx(theirs, rel=1e-5)
-    assert all(math.isnan(value) for value in nobodys)
-    context = [4, 4, 1, *raw.tokens(1)]
-    rows = [expected_logits(context[: 3 + i], raw.settings) for i in range(12)]
-    assert logits == [row.max() for row in rows]
-    assert server_flags(device) == (True, False)  # nobody is there
-
-
-def server_flags(server):
-    return server.scheduler.greedy, server.scheduler.logprobs
