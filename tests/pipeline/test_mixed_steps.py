@@ -76,7 +76,12 @@ def test_inference_waits_only_where_sampling_must_choose(serve):
     """A step's descriptor says why; a row that is not sampled in that step is no reason."""
     server, seen = serve(rows=2, budget=8), []
     publish = server.sampling._publish_tokens
-    server.sampling._publish_tokens = lambda views, rows: seen.append(views.head[Head.CHOSEN_BY_SAMPLING]) or publish(views, rows)
+
+    def watch(views, rows):
+        seen.append(views.head[Head.CHOSEN_BY_SAMPLING])
+        publish(views, rows)
+
+    server.sampling._publish_tokens = watch
     server.submit(1, [4, 4], params(30))
     server.submit(2, [5] * 40, params(3, temperature=1.0, seed=1, presence_penalty=1.0))  # its prompt takes six steps
     server.run()
