@@ -7,14 +7,13 @@ from typing import Any
 
 from pipeline.front.page.sample import Sample, key
 from pipeline.stats import Histogram, HistogramSnapshot, RequestHistogram, StepHistogram
+from pipeline.wire.topology import BEHIND_FRONT
 
 RATE_S = 2.0
 """Span of rates and of the split of a step."""
 
 LATENCY_S = 10.0
 """Span of TTFT and ITL: requests may be rare."""
-
-_STAGES = ("preprocess", "inference", "sampling")
 
 
 def figures(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -95,7 +94,7 @@ def _since(samples: Sequence[Sample], seconds: float) -> Sample:
 def _step(recent: Change) -> dict[str, Any]:
     """Means over consecutive steps: the device's part, and the host's by stage."""
     overhead = recent.mean(StepHistogram.OVERHEAD)
-    parts = {stage: recent.rate("sampling", f"overhead_{stage}_ns") for stage in _STAGES}
+    parts = {role.name: recent.rate("sampling", f"overhead_{role.name}_ns") for role in BEHIND_FRONT}
     total = sum(parts.values())
     return {
         "device_s": recent.mean(StepHistogram.DEVICE),
@@ -106,7 +105,7 @@ def _step(recent: Change) -> dict[str, Any]:
 
 
 def _batch(new: Sample, recent: Change) -> dict[str, int]:
-    """Of the last step, if there was one lately."""
+    """Of the last step of each replica, if there was one lately."""
     moving = recent.rate("sampling", "steps") > 0
     return {
         "running": new.preprocess["running"],
@@ -120,7 +119,7 @@ def _rings(recent: Change) -> dict[str, dict[str, Any]]:
     before = {ring.name: ring for ring in recent.old.rings}
     return {
         ring.name: {
-            "unit": ring.unit,
+            "unit": ring.spec.flow.unit,
             "used": ring.used,
             "capacity": ring.capacity,
             "first": ring.consumer.done % ring.capacity if ring.capacity else 0,  # index of the oldest unit

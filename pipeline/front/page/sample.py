@@ -9,11 +9,9 @@ from typing import Self
 
 from pipeline.front.metrics import read_process
 from pipeline.stats import (
-    STAGES,
     FrontCounter,
     Histogram,
     HistogramSnapshot,
-    LauncherCounter,
     PreprocessCounter,
     RequestHistogram,
     RingReading,
@@ -33,7 +31,8 @@ WATCHED: tuple[Histogram, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Counters by stage; ends of rings; the last step; CPU time in seconds by stage."""
+    """Counters by role, sums over all stages of it; ends of rings; the last step of each replica, as a sum; CPU time
+    in seconds by stage."""
 
     at_s: float  # of the monotonic clock
     ready: bool
@@ -52,7 +51,9 @@ class Sample:
     @classmethod
     def take(cls, stats: StatsReader) -> Self:
         """Takes about half a millisecond."""
-        step, launcher = stats.last_step(), stats.counters(LauncherCounter)
+        topology = stats.topology
+        stages = [stage.key for stage in topology.stages]
+        step = sum(map(stats.last_step, range(1, topology.replicas)), stats.last_step())
         cpu = {stage: process.cpu_s for stage, pid in stats.pids().items() if (process := read_process(pid))}
         return cls(
             at_s=time.monotonic(),
@@ -66,8 +67,8 @@ class Sample:
             step_decode_rows=int(step[StepColumn.DECODE_ROWS]),
             step_tokens=int(step[StepColumn.TOKENS]),
             cpu_s=cpu,
-            states={stage: stats.state(stage).name.lower() for stage in STAGES},
-            restarts=sum(launcher[f"{stage}_restarts"] for stage in STAGES),
+            states={stage: stats.state(stage).name.lower() for stage in stages},
+            restarts=sum(map(stats.restarts, stages)),
         )
 
 
