@@ -132,9 +132,9 @@ class Stage:
         self.control.ready(generation)
 
 
-def run_stage(name: str, load: Callable[[], Callable[[Stage], None]]) -> Never:
+def run_stage(load: Callable[[], Callable[[Stage], None]]) -> Never:
     """The whole life of a stage's process. `load` imports the stage's main function."""
-    status = _run(name, int(sys.argv[-1]), load)
+    status = _run(int(sys.argv[-1]), load)
     if not background.are_there():
         sys.exit(status)
     sys.stdout.flush()
@@ -142,7 +142,7 @@ def run_stage(name: str, load: Callable[[], Callable[[Stage], None]]) -> Never:
     os._exit(status)  # threads may be at work on a long text, and are not waited for
 
 
-def _run(name: str, fd: int, load: Callable[[], Callable[[Stage], None]]) -> int:
+def _run(fd: int, load: Callable[[], Callable[[Stage], None]]) -> int:
     specification = Specification.from_fd(fd)
     die_with_launcher(specification.death_fd)
     name_process(specification.stage)
@@ -152,7 +152,7 @@ def _run(name: str, fd: int, load: Callable[[], Callable[[Stage], None]]) -> int
     control = Control(Channel.inherited(specification.control_fd))
     try:
         run = load()
-        run(_stage(name, specification, control))
+        run(_stage(specification, control))
     except SystemExit:
         return 0
     except Exception as error:  # noqa: BLE001 - the last place where it can be reported
@@ -166,10 +166,11 @@ def _run(name: str, fd: int, load: Callable[[], Callable[[Stage], None]]) -> int
     return 0
 
 
-def _stage(name: str, specification: Specification, control: Control) -> Stage:
+def _stage(specification: Specification, control: Control) -> Stage:
     config = load_configuration(f"/proc/self/fd/{specification.config_fd}")
-    apply_cpu_policy(name, getattr(config.pipeline.cpus, name))
-    return Stage(config, control, specification)
+    stage = Stage(config, control, specification)
+    apply_cpu_policy(stage.spec.name, getattr(config.pipeline.cpus, stage.spec.name))
+    return stage
 
 
 def _is_expected(error: Exception) -> bool:

@@ -9,13 +9,11 @@ from typing import Self
 
 from pipeline.front.metrics import read_process
 from pipeline.stats import (
-    FrontCounter,
+    STAGE_COUNTERS,
     Histogram,
     HistogramSnapshot,
-    PreprocessCounter,
     RequestHistogram,
     RingReading,
-    SamplingCounter,
     StatsReader,
     StepColumn,
     StepHistogram,
@@ -31,14 +29,12 @@ WATCHED: tuple[Histogram, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Counters by role, sums over all stages of it; ends of rings; the last step of each replica, as a sum; CPU time
+    """`counters` by role, sums over all its stages; ends of rings; the last step of each replica, as a sum; CPU time
     in seconds by stage."""
 
     at_s: float  # of the monotonic clock
     ready: bool
-    front: Mapping[str, int]
-    preprocess: Mapping[str, int]
-    sampling: Mapping[str, int]
+    counters: Mapping[str, Mapping[str, int]]
     histograms: Mapping[tuple[str, str], HistogramSnapshot]  # by kind and name
     rings: tuple[RingReading, ...]
     step_rows: int
@@ -58,9 +54,7 @@ class Sample:
         return cls(
             at_s=time.monotonic(),
             ready=stats.ready,
-            front=stats.counters(FrontCounter),
-            preprocess=stats.counters(PreprocessCounter),
-            sampling=stats.counters(SamplingCounter),
+            counters={role: stats.counters(kind) for role, kind in STAGE_COUNTERS.items()},
             histograms={key(each): stats.histogram(each) for each in WATCHED},
             rings=tuple(stats.rings()),
             step_rows=int(step[StepColumn.ROWS]),

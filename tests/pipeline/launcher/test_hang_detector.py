@@ -12,10 +12,11 @@ from pipeline.launcher.child import Attachment, Phase
 from pipeline.launcher.generation_progress import USEFUL_BEATS
 from pipeline.launcher.hang_detector import BUSY_PATIENCE, HangDetector
 from pipeline.launcher.process_stat import ProcessStat
-from pipeline.stats import FrontCounter
-from pipeline.wire.topology import ONE_OF_EACH, STAGES
+from pipeline.stats import FrontCounter, StatsPage
+from pipeline.wire.topology import ONE_OF_EACH, STAGES, Topology
 
 PATIENCE_S = 5.0
+RANKS = Topology(ranks=2)
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Process:
 
     name: str = "front"
     pid: int = 7
+    topology: Topology = ONE_OF_EACH
     attachment: Attachment = field(default_factory=lambda: Attachment(Phase.WAITING, 1))
     heard: int = 0
     began: float = 0.0
@@ -33,7 +35,7 @@ class Process:
 
     @property
     def spec(self):
-        return ONE_OF_EACH.stage(self.name)
+        return self.topology.stage(self.name)
 
     @property
     def attachments(self):
@@ -201,3 +203,33 @@ def test_what_moved_in_the_rings_was_useful_as_before(world):
     world.detector.complete(0)
     world.rings.moved += 1
     assert world.detector.end(0) == set(STAGES)
+
+
+# ---- ranks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ranks(monkeypatch):
+    page = StatsPage.create(RANKS)
+    page.unlink()
+    world = World(page, monkeypatch)
+    world.front = Process("inference 0.1", topology=RANKS, attachment=Attachment(Phase.SERVING, 1))
+    world.detector.begin(0, None)
+    world.rings.due = frozenset({"inference 0.0", "inference 0.1"})
+    yield world
+    page.close()
+
+
+def test_ranks_get_on_as_long_as_one_of_them_does(ranks):
+    def move():
+        ranks.rings.moved += 1
+
+    assert ranks.until_hang(move, most_s=5 * PATIENCE_S)[0] is None
+    hang, after = ranks.until_hang(nothing)
+    assert (hang.child.name, hang.what) == ("inference 0.1", "it has work and makes no progress")
+    assert after <= PATIENCE_S + 2
+
+
+def test_a_rank_that_waits_for_another_stage_does_not_hang(ranks):
+    ranks.rings.due = frozenset({"inference 0.0"})
+    assert ranks.until_hang(nothing, most_s=5 * PATIENCE_S)[0] is None
