@@ -18,9 +18,10 @@ import ipc
 from pipeline.config import Configuration, ConfigurationError
 from pipeline.front.http.api_keys import KeysError, load_api_keys
 from pipeline.host.facts import HostError, raise_descriptor_limit
+from pipeline.launcher.announce import announce, report
 from pipeline.launcher.child import WITH_OTHERS, Child
 from pipeline.launcher.hang_detector import Hang, HangDetector
-from pipeline.launcher.listening import Listeners, address, exposed
+from pipeline.launcher.listening import Listeners, address
 from pipeline.launcher.readiness import Readiness
 from pipeline.launcher.reload import Reload
 from pipeline.launcher.replica import Replica
@@ -32,7 +33,6 @@ from pipeline.runtime.control_channel import ChannelError, Message
 from pipeline.runtime.engines import make_runner, shapes_of
 from pipeline.runtime.generations import HUNG, STOPPED
 from pipeline.runtime.logs import configure_logging
-from pipeline.runtime.nonblocking_stderr import write_stderr
 from pipeline.stats import StageState, StatsPage, Supervision
 from pipeline.wire.step import Shapes
 from pipeline.wire.topology import StageSpec, Topology
@@ -40,11 +40,6 @@ from pipeline.wire.topology import StageSpec, Topology
 log = logging.getLogger("ringserve.launcher")
 
 DRAIN_MARGIN_S = 3.0  # for the front to tell its clients, and to end
-
-OPEN_TO_ALL = (
-    "warning: other machines may reach this server, and no API key is needed to use it; "
-    "set RINGSERVE_API_KEY or pipeline.api_keys_file, or listen on 127.0.0.1"
-)
 
 
 class Supervisor:
@@ -170,21 +165,8 @@ class Supervisor:
             self._announce()
 
     def _announce(self) -> None:
-        report(f"ready after {time.monotonic() - self._began:.1f} s")
-        listeners, locked = self._listeners, bool(self._processes.api_keys)
-        if not locked and any(map(exposed, listeners.api)):
-            report(OPEN_TO_ALL)
-        for listener in listeners.metrics:
-            report(f"metrics at {address(listener)}/metrics")
-        for listener in listeners.api:
-            report(f"listening on {address(listener)}")
-        report(f"live page: {address((listeners.metrics or listeners.api)[-1])}/")
-        key = " -H 'authorization: Bearer …'" if locked else ""
-        base, route = address(listeners.api[-1]), self._config.serving_config.model_route
-        report(
-            f"try: curl {base}/models/{route}/generate -H 'content-type: application/json'{key} "
-            """-d '{"inputs": "What is a ring buffer?", "parameters": {"max_new_tokens": 60}}'"""
-        )
+        listeners, took_s = self._listeners, time.monotonic() - self._began
+        announce(self._config, listeners, locked=bool(self._processes.api_keys), took_s=took_s)
         self._readiness.ready([*map(address, listeners.api)], [*map(address, listeners.metrics)])
 
     # ---- hangs and deaths -----------------------------------------------------------------------------------
@@ -192,7 +174,8 @@ class Supervisor:
     def _look(self) -> None:
         if time.monotonic() < self._hang_detector.due:
             return
-        for hang in self._hang_detector.check(self._processes.children.values()):
+        hangs = self._hang_detector.check(self._processes.children.values())
+        for hang in sorted(hangs, key=lambda hang: not hang.stopped):  # other ranks may wait for one that is stopped
             if hang.child is not None:
                 self._on_hang(hang, hang.child)
             else:
@@ -207,6 +190,7 @@ class Supervisor:
         log.error("%s hangs: %s, for %.1f s now%s", child.title, hang.what, hang.still_s, stopped)
         self._supervision.set_state(child.name, StageState.HUNG)
         self._kill(child, STOPPED if hang.stopped else HUNG)
+        self._end_others(child)
 
     def _kill(self, child: Child, how: str) -> None:
         child.ended_as = how
@@ -227,14 +211,16 @@ class Supervisor:
             for replica in self._replicas_of(child):
                 replica.on_death(child, child.how(status))
             self._page.reset(child.name)
-            self._end_unit(child.spec.unit)
+            self._end_others(child)
+            for stage in self._topology.unit(child.spec.unit):
+                self._supervision.set_state(stage.key, StageState.RESTARTING)
             self._schedule(child.spec.unit, what)
 
-    def _end_unit(self, unit: str) -> None:
-        """One of its processes has died, so none of the others can go on."""
-        for stage in self._topology.unit(unit):
-            self._supervision.set_state(stage.key, StageState.RESTARTING)
-            if (other := self._processes.children.get(stage.key)) is not None:
+    def _end_others(self, child: Child) -> None:
+        """The rest of its unit, which can't go on without it."""
+        for stage in self._topology.unit(child.spec.unit):
+            other = self._processes.children.get(stage.key)
+            if other is not None and other is not child:
                 self._kill(other, WITH_OTHERS)
 
     def _schedule(self, name: str, what: str) -> None:
@@ -350,8 +336,3 @@ def _drains(front: Child) -> bool:
     except ChannelError:
         return False
     return True
-
-
-def report(text: str) -> None:
-    """A line on standard error for the user who started the server; dropped if it is not read."""
-    write_stderr(f"ringserve: {text}\n")

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.wire.topology import STAGES
 from tests.server.launched import pid_is_gone, run_launcher, wait_until, write_config
-from tests.server.supervised import STAGES, Load, Supervised
+from tests.server.supervised import Load, Supervised
 
 IMPATIENT = ("pipeline.hang_timeout_s=1.5",)
 
