@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from .draft import Draft
 from .files import is_there
 from .host import check_host
 from .model_files import ModelFacts
-from .pipeline_section import EMULATED_KEYS, RingConfig
+from .pipeline_section import EMULATED_KEYS, CpuConfig, RingConfig
 from .setting import fields_of
 
 _MODEL_FILE = "model_config.model_cfg_path"
@@ -158,8 +158,8 @@ def _check_runner(checker: _Checker) -> None:
 
 
 def _check_cpus(checker: _Checker) -> None:
-    for stage in ("front", "preprocess", "inference", "sampling"):
-        key = f"pipeline.cpus.{stage}"
+    for stage in fields(CpuConfig):
+        key = f"pipeline.cpus.{stage.name}"
         checker.require(
             lambda cpus, kind, device: cpus != "device" or (kind, device) == ("mindformers", "Ascend"),
             (key, RUNNER + "kind", RUNNER + "device"),

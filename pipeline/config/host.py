@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 
 from .draft import Draft
 from .errors import Problem
 from .files import has_tokenizer, is_folder, is_there
 from .model_files import ModelFacts
+from .pipeline_section import CpuConfig
 
 _MODEL_FILE = "model_config.model_cfg_path"
 _CHECKPOINT = "model_config.checkpoint_path"
 _TOKENIZER = "tokenizer.vocab_file"
 _TEMPLATE = "pipeline.chat_template"
 _MODEL_DIR = "pipeline.model_dir"
-_STAGES = ("front", "preprocess", "inference", "sampling")
 
 
 def check_host(draft: Draft, facts: ModelFacts, missing: list[Problem]) -> None:
@@ -78,8 +79,8 @@ def _check_tokenizer(draft: Draft, missing: list[Problem]) -> None:
 
 def _check_cpus(draft: Draft, missing: list[Problem]) -> None:
     available = os.sched_getaffinity(0)
-    for stage in _STAGES:
-        key = f"pipeline.cpus.{stage}"
+    for stage in fields(CpuConfig):
+        key = f"pipeline.cpus.{stage.name}"
         named = draft.values[key] or ()
         absent = [] if isinstance(named, str) else sorted(set(named) - available)
         if absent:

@@ -155,7 +155,9 @@ class PipelineConfig:
         integer(1, 1 << 20), 256, "new tokens per step; longer prompts are prefilled in chunks, beside decoding"
     )
     prefix_cache: bool = setting(BOOLEAN, True, "prompts with the same beginning share its KV blocks")
-    greedy_on_device: bool = setting(BOOLEAN, True, "the device chooses the tokens of rows that take the argmax, and reports their log-probabilities")
+    greedy_on_device: bool = setting(
+        BOOLEAN, True, "the device chooses tokens that are the argmax, and reports their log-probabilities"
+    )
     max_queue: int = setting(integer(1, 1 << 20), 1024, "requests in the queue; beyond it clients get 429", live=True)
     request_timeout_s: float | None = setting(
         number(0, above=True), None, "longest time of a request, queue included; null: no limit", live=True

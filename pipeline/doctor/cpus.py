@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pipeline.doctor.finding import Finding, fail, ok, warn
 from pipeline.doctor.subject import Host, Plan
 from pipeline.host.cgroups import cpu_quota
-from pipeline.host.cpu_placement import STAGES, fit_to_host, usable_cpus
+from pipeline.host.cpu_placement import fit_to_host, usable_cpus
 from pipeline.host.facts import HostError
 from pipeline.host.npu import parse_cpu_list
+from pipeline.wire.topology import STAGES
 
 TOPIC = "cpus"
 
@@ -19,13 +20,14 @@ TOPIC = "cpus"
 def check_count(host: Host) -> Iterator[Finding]:
     cpus, allowed, quota = usable_cpus(host.root), len(os.sched_getaffinity(0)), cpu_quota(host.root)
     text = f"{allowed} CPUs" if quota is None else f"{allowed} CPUs with a quota of {quota:g}"
-    more = "allow four CPUs or more: taskset, AllowedCPUs= of the unit, --cpuset-cpus of the container"
+    text += f" for {len(STAGES)} stages"
+    more = f"allow {len(STAGES)} CPUs or more: taskset, AllowedCPUs= of the unit, --cpuset-cpus of the container"
     if cpus < 2:
-        yield warn(TOPIC, f"{text} for four stages: they take turns, and none of them spins", more)
+        yield warn(TOPIC, f"{text}: they take turns, and none of them spins", more)
     elif cpus < len(STAGES):
-        yield warn(TOPIC, f"{text} for four stages: only inference spins; others would take CPU time from it", more)
+        yield warn(TOPIC, f"{text}: only inference spins; others would take CPU time from it", more)
     else:
-        yield ok(TOPIC, f"{text} for four stages")
+        yield ok(TOPIC, f"{text}")
 
 
 def check_quota(host: Host) -> Iterator[Finding]:

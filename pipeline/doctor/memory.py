@@ -13,6 +13,7 @@ from pipeline.doctor.subject import Host, Plan
 from pipeline.host.cgroups import memory_limit
 from pipeline.host.facts import mib, shared_memory_needed
 from pipeline.runtime.engines import make_runner
+from pipeline.wire.topology import INFERENCE, Topology
 
 TOPIC = "memory"
 PROCESS_BYTES = 70 << 20
@@ -47,7 +48,8 @@ def check_locked_memory(_: Host, plan: Plan) -> Iterator[Finding]:
 
 def check_room(host: Host, plan: Plan) -> Iterator[Finding]:
     """Whether all processes together fit."""
-    need = 4 * PROCESS_BYTES + shared_memory_needed(plan.config, plan.shapes) + _model_bytes(plan)
+    light = [stage for stage in Topology.of(plan.config).stages if stage.name != INFERENCE.name]
+    need = (1 + len(light)) * PROCESS_BYTES + shared_memory_needed(plan.config, plan.shapes) + _model_bytes(plan)
     room, limit = available_memory(host.root), memory_limit(host.root)
     bound = "" if limit is None else f", within the control group's limit of {mib(limit)}"
     text = f"about {mib(need)} are needed in total, {mib(room)} are available{bound}"

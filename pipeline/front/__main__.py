@@ -13,4 +13,4 @@ def load() -> Callable[[Stage], None]:
 
 
 if __name__ == "__main__":
-    run_stage("front", load)
+    run_stage(load)

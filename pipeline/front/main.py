@@ -15,7 +15,6 @@ from pipeline.runtime.gc_policy import freeze_gc
 from pipeline.runtime.malloc_policy import share_one_heap
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tokenizer import open_tokenizer
-from pipeline.stats import StatsHandle
 
 
 def run_front_stage(stage: Stage) -> None:
@@ -36,9 +35,9 @@ def run_front_stage(stage: Stage) -> None:
 
     stage.on_reload = reload
     sys.setswitchinterval(background.SWITCH_S)
-    freeze_gc(stage.name)
+    freeze_gc(stage.spec.role)
     stage.pauses.start()
-    run_front(settings, stage.control, StatsHandle(stage.stats_fd), listeners, tokenizer, keys)
+    run_front(settings, stage.control, stage.stats_handle, listeners, tokenizer, keys, front=stage.spec.rank)
 
 
 def settings_of(stage: Stage, metrics_port: int | None) -> FrontSettings:

@@ -39,6 +39,7 @@ from pipeline.stats import (
     StatsPage,
     StatsReader,
 )
+from pipeline.wire.topology import FRONT, StageSpec
 
 log = logging.getLogger("ringserve.front")
 
@@ -55,22 +56,26 @@ def run_front(
     listeners: Sequence[socket.socket],
     tokenizer: Tokenizer | None = None,
     keys: ApiKeys | None = None,
+    front: int = 0,
 ) -> None:
     """Serve on sockets that listen, until the launcher's signal or the end of a drain, which it asks for.
 
     `control` brings the rings of one generation after the other. `tokenizer` names tokens where log-probabilities are
     asked for. `keys` may be replaced while the front runs; without any, every client that can connect is served.
+    `front` is its number among several.
     """
-    configure_logging("front", level=settings.log_level, form=settings.log_format)
     page = StatsPage.from_handle(stats)
+    spec = page.topology.find(FRONT, rank=front)
+    configure_logging(spec.key, level=settings.log_level, form=settings.log_format)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, control, page, listeners, tokenizer, keys or ApiKeys()))
+            runner.run(_serve(spec, settings, control, page, listeners, tokenizer, keys or ApiKeys()))
     finally:
         page.close()
 
 
 async def _serve(
+    spec: StageSpec,
     settings: FrontSettings,
     control: Control,
     page: StatsPage,
@@ -78,8 +83,8 @@ async def _serve(
     tokenizer: Tokenizer | None,
     keys: ApiKeys,
 ) -> None:
-    counters, stats, spans = Counters(page, "front"), StatsReader(page), Spans()
-    times, ends = Histograms(page, RequestHistogram), RingEnds(page, "front")
+    counters, stats, spans = Counters(page, spec.key), StatsReader(page), Spans()
+    times, ends = Histograms(page, RequestHistogram, spec.rank), RingEnds(page, spec.key)
     backend, admission = Backend(settings, counters, stats, Outbox(times, spans), ends), Admission(settings)
     parser = Worker("parser")
     generate = GenerateRoutes(settings, backend, admission, counters, times, stats, spans, tokenizer, parser)
@@ -89,7 +94,7 @@ async def _serve(
     app = Front(settings, generate, tokenize, info, shown, keys)
     server = Server(app, settings, admission, counters, shown.feed.close)
     control.on("drain", lambda _: server.drain())
-    following = asyncio.create_task(follow(control, backend))
+    following = asyncio.create_task(follow(control, backend, spec))
     following.add_done_callback(lambda _: server.end())
     counters.set_ready()
     try:

@@ -17,8 +17,8 @@ from pipeline.config import Configuration, CpuConfig, SpinConfig
 from pipeline.host.cgroups import cpu_quota
 from pipeline.host.facts import HostError
 from pipeline.host.npu import device_cpus
+from pipeline.wire.topology import INFERENCE, STAGES
 
-STAGES = ("front", "preprocess", "inference", "sampling")
 DEVICE = "device"
 _BESIDE_INFERENCE = len(STAGES) - 1
 
@@ -72,7 +72,7 @@ def spin_us(stage: str, config: Configuration, cpus: float) -> float:
     asked: float | None = getattr(config.pipeline.spin_us, stage)
     if asked is not None:
         return asked
-    if stage == "inference":
+    if stage == INFERENCE.name:
         return DEFAULT_SPIN_US if cpus >= 2 else 0.0  # on one, the process that it waits for could not run
     apart = _apart_from_inference(stage, config.pipeline.cpus)
     return DEFAULT_SPIN_US if apart or cpus - model_cpus(config, cpus) >= _BESIDE_INFERENCE else 0.0

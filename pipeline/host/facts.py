@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 from ipc import SHM_DIRECTORY, shared_memory_left
 from pipeline.config import Configuration
-from pipeline.stats import LAYOUT as STATS
+from pipeline.stats import stats_layout
 from pipeline.wire.rings import segment_sizes
 from pipeline.wire.step import Shapes
+from pipeline.wire.topology import Topology
 
 OWN_DESCRIPTORS = 512
 """Of a process beside its connections: rings, listeners, files, what libraries open (some 60 in all), and connections
@@ -66,7 +67,9 @@ def more_descriptors(config: Configuration, hard: int) -> str:
 
 def shared_memory_needed(config: Configuration, shapes: Shapes) -> int:
     """Bytes in /dev/shm. The rings of a generation are made after all stages have detached from the last one's."""
-    return sum(map(_in_pages, segment_sizes(config, shapes).values())) + _in_pages(STATS.size)
+    topology = Topology.of(config)
+    rings = segment_sizes(topology, config, shapes).values()
+    return sum(map(_in_pages, rings)) + _in_pages(stats_layout(topology).size)
 
 
 def require_shared_memory(config: Configuration, shapes: Shapes) -> None:

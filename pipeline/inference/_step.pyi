@@ -30,7 +30,7 @@ class TokenBoard:
 
 @final
 class StepArrays:
-    """`fill` writes a step's inputs: decode rows from the board, then the slot's chunks, then padding to the smallest of
+    """`fill` writes a step's inputs: decode rows from the board, the slot's chunks, and padding to the smallest of
     ``buckets`` (tokens, rows, samples) that holds them. `describe` writes what sampling must know of the positions
     that are sampled, and into ``fetched`` the positions whose logits are wanted.
 

@@ -30,14 +30,14 @@ def run_inference(stage: Stage) -> None:
 
 def _run(stage: Stage, generation: Generation, rings: StageRings, runner: Runner) -> None:
     """Execute steps until the rings close."""
-    slots, options = rings.slots, stage.end_options
+    slots, rank, options = rings.slots, stage.spec.rank, stage.end_options
     with (
-        slots["steps"].consumer(**options) as steps,
-        slots["tokens"].consumer(**options) as tokens,
+        slots["steps"].consumer(rank, **options) as steps,
+        slots["tokens"].consumer(rank, **options) as tokens,
         slots["logits"].producer(**options) as logits,
     ):
         counters = Counters(stage.stats, stage.name)
-        ends = RingEnds(stage.stats, stage.name, slots)
+        ends = RingEnds(stage.stats, stage.name, rings.every)
         executor = StepExecutor(runner, InferenceRings(steps, tokens, logits), stage.shapes, counters, ends)
         stage.begin(generation)
         try:

@@ -6,9 +6,9 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Self
 
@@ -17,6 +17,9 @@ from pipeline.launcher.readiness import NOTIFY_SOCKET
 from pipeline.runtime.control_channel import Channel, ChannelError, Message
 from pipeline.runtime.generations import CRASHED, KILLED
 from pipeline.runtime.nonblocking_stderr import STDERR, write_stderr
+from pipeline.wire.topology import StageSpec
+
+WITH_OTHERS = "with others"  # another rank of its replica died, and none can go on without it
 
 _FAULTS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
 
@@ -31,32 +34,52 @@ class Phase(Enum):
     LEAVING = "detaching from its rings"
 
 
-class Child:
-    """Started, supervised through its pidfd and its channel, stopped. Nothing here blocks but `wait`."""
+@dataclass(slots=True)
+class Attachment:
+    """Of a process to the rings of one replica."""
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], channel: Channel) -> None:
-        self.name = name
-        self.phase = Phase.LOADING
-        self.generation = 0  # the last one it was given
+    phase: Phase = Phase.LOADING
+    generation: int = 0  # the last one it was given
+
+
+class Child:
+    """Started, supervised through its pidfd and its channel, stopped. Nothing here blocks but `wait`. A front has
+    `attachments` to the rings of all replicas."""
+
+    def __init__(
+        self, spec: StageSpec, replicas: Sequence[int], process: subprocess.Popen[bytes], channel: Channel
+    ) -> None:
+        self.spec, self.name = spec, spec.key
+        self.attachments = {replica: Attachment() for replica in replicas}
         self.began = time.monotonic()
         self.heard = 0  # messages received
         self.why = ""  # why it failed, as it reported
-        self.ended_as: str | None = None  # HUNG or STOPPED, when the launcher killed it
+        self.ended_as: str | None = None  # HUNG, STOPPED or WITH_OTHERS, when the launcher killed it
         self.channel: Channel | None = channel  # None: closed
         self.pidfd = os.pidfd_open(process.pid)
         self._process = process
         self._shown = ""
 
     @classmethod
-    def start(cls, name: str, specification_fd: int, fds: Sequence[int], channel: Channel) -> Self:
-        """Raises OSError when no process can be made."""
-        command = [sys.executable, "-m", f"pipeline.{name}", str(specification_fd)]
+    def start(
+        cls,
+        spec: StageSpec,
+        replicas: Sequence[int],
+        command: Sequence[str],
+        specification_fd: int,
+        fds: Sequence[int],
+        channel: Channel,
+    ) -> Self:
+        """`command` is given the descriptor as its last word. Raises OSError when no process can be made."""
         environment = without_keys(os.environ)
         environment.pop(NOTIFY_SOCKET, None)  # only the launcher speaks for the server
         process = subprocess.Popen(
-            command, pass_fds=[specification_fd, *fds], stdin=subprocess.DEVNULL, env=environment
+            [*command, str(specification_fd)],
+            pass_fds=[specification_fd, *fds],
+            stdin=subprocess.DEVNULL,
+            env=environment,
         )
-        return cls(name, process, channel)
+        return cls(spec, replicas, process, channel)
 
     @property
     def pid(self) -> int:
@@ -65,6 +88,11 @@ class Child:
     @property
     def title(self) -> str:
         return f"{self.name} (pid {self.pid})"
+
+    @property
+    def loading(self) -> bool:
+        """It has not asked for rings yet."""
+        return all(attachment.phase is Phase.LOADING for attachment in self.attachments.values())
 
     @property
     def dead(self) -> bool:
@@ -133,6 +161,8 @@ class Child:
 
     def describe(self, status: int) -> str:
         """How it ended, for the log."""
+        if self.ended_as == WITH_OTHERS:
+            return "was ended, because its replica has lost another rank"
         if self.ended_as is not None:
             return "was killed because it hung"
         if status < 0:

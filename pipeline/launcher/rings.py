@@ -1,25 +1,26 @@
-"""The rings of each generation, made and revoked by the launcher."""
+"""The rings of each generation of a replica, made and revoked by the launcher."""
 
 from __future__ import annotations
 
 from pipeline.config import Configuration
 from pipeline.launcher.child import Child
 from pipeline.runtime.generations import Ended, Generation
-from pipeline.wire.rings import Wiring
+from pipeline.wire.rings import RingSet
 from pipeline.wire.step import Shapes
+from pipeline.wire.topology import Topology
 
 
 class Rings:
     """`current` is None between two generations, `number` that of the current or last one."""
 
-    def __init__(self, config: Configuration, shapes: Shapes) -> None:
+    def __init__(self, topology: Topology, replica: int, config: Configuration, shapes: Shapes) -> None:
         """Makes the first set: rings that don't fit are reported before anything is loaded. Raises IpcError."""
-        self._config, self._shapes = config, shapes
-        self._spare: Wiring | None = self._make()
-        self.current: Wiring | None = None
+        self._topology, self._replica, self._config, self._shapes = topology, replica, config, shapes
+        self._spare: RingSet | None = self._make()
+        self.current: RingSet | None = None
         self.number = 0
 
-    def begin(self) -> Wiring:
+    def begin(self) -> RingSet:
         """A new set. Raises IpcError; then there is none."""
         self.current, self._spare = self._spare or self._make(), None
         self.number += 1
@@ -28,8 +29,9 @@ class Rings:
     def give(self, child: Child, ended: tuple[Ended, ...]) -> None:
         """Raises ChannelError for a stage that does not take them."""
         assert self.current is not None
-        child.generation = self.number
-        fields, fds = Generation(self.number, self.current.handles(child.name), ended).to_message()
+        child.attachments[self._replica].generation = self.number
+        generation = Generation(self.number, self.current.handles(child.spec), ended, self._replica)
+        fields, fds = generation.to_message()
         child.send("generation", fds, **fields)
 
     def end(self) -> None:
@@ -45,7 +47,7 @@ class Rings:
             self._spare.close()
             self._spare = None
 
-    def _make(self) -> Wiring:
-        wiring = Wiring.create(self._config, self._shapes)
-        wiring.unlink()
-        return wiring
+    def _make(self) -> RingSet:
+        rings = RingSet.create(self._topology, self._replica, self._config, self._shapes)
+        rings.unlink()
+        return rings

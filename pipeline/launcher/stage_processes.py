@@ -1,13 +1,15 @@
-"""The four stage processes: started with what each needs, waited for together, stopped."""
+"""The stage processes: started with what each needs, waited for together, stopped."""
 
 from __future__ import annotations
 
 import os
 import selectors
 import socket
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 
 from pipeline.config import Configuration
 from pipeline.launcher.child import Child
@@ -18,47 +20,64 @@ from pipeline.runtime.generations import END
 from pipeline.runtime.stage import Specification
 from pipeline.stats import StatsPage
 from pipeline.wire.step import Shapes
+from pipeline.wire.topology import StageSpec
 
 _STOP_GRACE_S = 1.5
 
 
+def stage_command(stage: StageSpec) -> list[str]:
+    return [sys.executable, "-m", f"pipeline.{stage.name}"]
+
+
 class StageProcesses:
-    """`children`, by name, holds those that are alive, or whose death `wait` has not returned yet."""
+    """`children`, by the keys of their stages, holds those that are alive, or whose death `wait` has not returned.
+    `command` starts a stage; the descriptor of its specification is appended."""
 
     def __init__(
-        self, page: StatsPage, shapes: Shapes, listeners: Listeners, api_keys: tuple[str, ...], signals: Signals
+        self,
+        page: StatsPage,
+        shapes: Shapes,
+        listeners: Listeners,
+        api_keys: tuple[str, ...],
+        signals: Signals,
+        command: Callable[[StageSpec], Sequence[str]] = stage_command,
     ) -> None:
         self.children: dict[str, Child] = {}
-        self.api_keys = api_keys  # digests; for the front alone
+        self.api_keys = api_keys  # digests; for fronts alone
+        self._topology, self._command = page.topology, command
         self._page, self._shapes, self._listeners = page, shapes, listeners
         self._signals = signals
         self._death_read, self._death_write = os.pipe()  # breaks when the launcher dies
         self._selector = selectors.DefaultSelector()
         self._selector.register(signals, selectors.EVENT_READ)
 
-    def start(self, name: str, config: Configuration) -> Child:
+    def start(self, stage: StageSpec, config: Configuration) -> Child:
         """Raises OSError when no process can be made."""
         with ExitStack() as stack:
             channel, theirs = Channel.pair()
             stack.callback(theirs.close)
             config_fd = stack.enter_context(_anonymous_file("configuration", config.to_yaml().encode()))
+            listeners = self._listeners if stage.is_front else Listeners([], [])
             specification = Specification(
+                stage=stage.key,
+                topology=asdict(self._topology),
                 config_fd=config_fd,
                 control_fd=theirs.fileno(),
                 death_fd=self._death_read,
                 stats_fd=self._page.segment.fd,
-                listen_fds=_fds(self._listeners.api) if name == "front" else (),
-                metrics_fds=_fds(self._listeners.metrics) if name == "front" else (),
-                api_keys=self.api_keys if name == "front" else (),
+                listen_fds=_fds(listeners.api),
+                metrics_fds=_fds(listeners.metrics),
+                api_keys=self.api_keys if stage.is_front else (),
                 shapes={key: getattr(self._shapes, key) for key in self._shapes.__slots__},
             )
             fd = stack.enter_context(_anonymous_file("specification", specification.to_json()))
             try:
-                child = Child.start(name, fd, [*specification.fds], channel)
+                replicas, command = self._topology.replicas_of(stage), self._command(stage)
+                child = Child.start(stage, replicas, command, fd, specification.fds, channel)
             except BaseException:
                 channel.close()
                 raise
-        self.children[name] = child
+        self.children[stage.key] = child
         self._selector.register(child.pidfd, selectors.EVENT_READ, child)
         self._selector.register(channel, selectors.EVENT_READ, child)
         return child

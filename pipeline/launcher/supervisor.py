@@ -1,5 +1,5 @@
-"""Starts the stages, gives them rings, and when one dies or hangs ends the generation, starts it anew and gives all
-fresh rings.
+"""Starts the stages, gives them rings, and when one dies or hangs ends the generations that it had a part in, starts
+it anew and hands out fresh rings.
 
 One loop, which waits for what the stages say, for their deaths (pidfds), for signals, and for the next thing that is
 due. Nothing else in here waits, whatever a stage does or does not do.
@@ -11,59 +11,60 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import ipc
 from pipeline.config import Configuration, ConfigurationError
 from pipeline.front.http.api_keys import KeysError, load_api_keys
 from pipeline.host.facts import HostError, raise_descriptor_limit
-from pipeline.launcher.child import Child, Phase
+from pipeline.launcher.announce import announce, report
+from pipeline.launcher.child import WITH_OTHERS, Child
 from pipeline.launcher.hang_detector import Hang, HangDetector
-from pipeline.launcher.listening import Listeners, address, exposed
+from pipeline.launcher.listening import Listeners, address
 from pipeline.launcher.readiness import Readiness
 from pipeline.launcher.reload import Reload
+from pipeline.launcher.replica import Replica
 from pipeline.launcher.restarts import Restarts
 from pipeline.launcher.rings import Rings
 from pipeline.launcher.signals import caught_signals
-from pipeline.launcher.stage_processes import StageProcesses
+from pipeline.launcher.stage_processes import StageProcesses, stage_command
 from pipeline.runtime.control_channel import ChannelError, Message
 from pipeline.runtime.engines import make_runner, shapes_of
-from pipeline.runtime.generations import HUNG, STOPPED, Ended
+from pipeline.runtime.generations import HUNG, STOPPED
 from pipeline.runtime.logs import configure_logging
-from pipeline.runtime.nonblocking_stderr import write_stderr
-from pipeline.stats import STAGES, Counters, LauncherCounter, StageState, StatsPage
+from pipeline.stats import StageState, StatsPage, Supervision
+from pipeline.wire.step import Shapes
+from pipeline.wire.topology import StageSpec, Topology
 
 log = logging.getLogger("ringserve.launcher")
 
 DRAIN_MARGIN_S = 3.0  # for the front to tell its clients, and to end
 
-OPEN_TO_ALL = (
-    "warning: other machines may reach this server, and no API key is needed to use it; "
-    "set RINGSERVE_API_KEY or pipeline.api_keys_file, or listen on 127.0.0.1"
-)
-_RINGS = "the rings"  # what is blamed, and started again, when no stage is to blame
-
 
 class Supervisor:
     """One server, from start to end. `reread` reads its configuration again; raises ConfigurationError, HostError.
-    `readiness` is told when it is ready, and when it reloads and stops."""
+    `readiness` is told when it is ready, and when it reloads and stops. `topology`: what runs, if not what the
+    configuration says; `command` starts a stage."""
 
     def __init__(
-        self, config: Configuration, reread: Callable[[], Configuration], readiness: Readiness | None = None
+        self,
+        config: Configuration,
+        reread: Callable[[], Configuration],
+        readiness: Readiness | None = None,
+        topology: Topology | None = None,
+        command: Callable[[StageSpec], Sequence[str]] = stage_command,
     ) -> None:
         self._config, self._reread = config, reread
+        self._topology, self._command = topology or Topology.of(config), command
         self._readiness = readiness or Readiness()
         self._began = time.monotonic()
         self._status: int | None = None  # the exit status, once it is decided
         self._restarts = Restarts(config.pipeline.max_restarts)
-        self._restart_at: dict[str, float] = {}
-        self._complete = False  # every stage is at work in the current generation
-        self._was_complete = False  # some generation was
-        self._ended: list[Ended] = []  # deaths since a generation was complete
-        self._useful: set[str] = set()  # stages that did something in the generation that ended last
-        self._down_since = 0.0
+        self._restart_at: dict[str, float] = {}  # units, and rings of replicas
+        self._was_complete = False  # every replica has served
         self._drain_until: float | None = None
+        self._drained_with = 0  # the exit status after a drain
 
     def run(self) -> int:
         """Exit status. Raises ModelError, IpcError, OSError, KeysError, PortInUseError for what can't be started."""
@@ -75,8 +76,8 @@ class Supervisor:
             api_keys = load_api_keys(self._config)
             self._listeners = stack.enter_context(contextlib.closing(Listeners.open(self._config)))
             self._prepare(stack, api_keys)
-            for name in STAGES:
-                self._processes.start(name, self._config)
+            for stage in self._topology.stages:
+                self._processes.start(stage, self._config)
             while self._status is None:
                 self._turn()
             return self._status
@@ -88,15 +89,21 @@ class Supervisor:
         facts = runner.facts
         cache = f"{facts.num_blocks} KV cache blocks of {facts.block_size} tokens"
         report(f"{facts.name} on {facts.device}: {shapes.max_rows} rows, {cache}")
-        self._rings = Rings(self._config, shapes)
-        stack.callback(self._rings.close)
-        page = StatsPage.create()
+        page = StatsPage.create(self._topology)
         page.unlink()
         stack.callback(page.close)
-        self._page, self._counters = page, Counters(page, "launcher")
+        self._page, self._supervision = page, Supervision(page)
         self._hang_detector = HangDetector(page, self._config.pipeline.hang_timeout_s)
-        self._processes = StageProcesses(page, shapes, self._listeners, api_keys, self._signals)
+        rings = [self._make_rings(stack, number, shapes) for number in range(self._topology.replicas)]
+        self._processes = StageProcesses(page, shapes, self._listeners, api_keys, self._signals, self._command)
         stack.callback(self._processes.close)
+        common = self._processes.children, self._hang_detector, self._supervision
+        self._replicas = [Replica(self._topology, number, each, *common) for number, each in enumerate(rings)]
+
+    def _make_rings(self, stack: ExitStack, replica: int, shapes: Shapes) -> Rings:
+        rings = Rings(self._topology, replica, self._config, shapes)
+        stack.callback(rings.close)
+        return rings
 
     def _turn(self) -> None:
         for child, message in self._processes.wait(self._next_due() - time.monotonic()):
@@ -112,7 +119,17 @@ class Supervisor:
 
     def _next_due(self) -> float:
         drain = [] if self._drain_until is None else [self._drain_until]
-        return min([self._hang_detector.due, *self._restart_at.values(), *drain])
+        restarts = [at for name, at in self._restart_at.items() if not self._is_ending(name)]
+        return min([self._hang_detector.due, *restarts, *drain])
+
+    def _is_ending(self, unit: str) -> bool:
+        """Some of its processes are still about to die with another one."""
+        children = self._processes.children
+        stages = (children.get(stage.key) for stage in self._topology.unit(unit))
+        return any(child.ended_as == WITH_OTHERS for child in stages if child)
+
+    def _replicas_of(self, child: Child) -> list[Replica]:
+        return [self._replicas[number] for number in child.attachments]
 
     # ---- what stages say ------------------------------------------------------------------------------------
 
@@ -122,53 +139,34 @@ class Supervisor:
             child.show(**message.fields)
         elif message.event == "failed":
             child.why = message.fields["why"]
-        elif message.event == "waiting":
-            if child.phase in (Phase.ATTACHING, Phase.SERVING):
-                self._on_departure(child)
-            child.phase = Phase.WAITING
-        elif message.event == "ready" and child.phase is Phase.ATTACHING:
-            child.phase = Phase.SERVING
-            if all(other.phase is Phase.SERVING for other in self._processes.children.values()):
-                self._on_complete()
+        elif message.event in ("waiting", "ready"):
+            replica = self._replicas[message.fields["replica"]]
+            if message.event == "waiting":
+                if replica.on_waiting(child):
+                    self._on_departure(child, replica)
+            elif replica.on_ready(child):
+                self._on_complete(replica)
 
-    def _on_departure(self, child: Child) -> None:
+    def _on_departure(self, child: Child, replica: Replica) -> None:
         """It left before its rings were revoked: its peer has just died, else something is wrong with them."""
-        nobody_died = not any(other.dead for other in self._processes.children.values())
-        self._end_generation()
+        nobody_died = not any(other.dead for other in replica.members)
+        replica.end_generation()
         if self._drain_until is not None:
-            return  # the front is done, and closes its rings
-        if nobody_died and len(self._processes.children) == len(STAGES):
-            self._schedule(_RINGS, f"{child.title} found its rings closed")
+            return  # a front is done, and closes its rings
+        if nobody_died and replica.all_there:
+            self._schedule(replica.rings_title, f"{child.title} found its rings closed")
 
-    def _on_complete(self) -> None:
-        self._complete = True
-        self._hang_detector.complete()
-        self._ended.clear()
-        for name in STAGES:
-            self._set_state(name, StageState.OK)
-        if self._was_complete:
-            log.warning("serving again after %.1f s", time.monotonic() - self._down_since)
-            self._readiness.status("serving again")
-        else:
+    def _on_complete(self, replica: Replica) -> None:
+        if replica.down_since:
+            log.warning("%sserving again after %.1f s", replica.title, time.monotonic() - replica.down_since)
+            self._readiness.status(f"{replica.title}serving again")
+        if not self._was_complete and all(each.was_complete for each in self._replicas):
+            self._was_complete = True
             self._announce()
-        self._was_complete = True
 
     def _announce(self) -> None:
-        report(f"ready after {time.monotonic() - self._began:.1f} s")
-        listeners, locked = self._listeners, bool(self._processes.api_keys)
-        if not locked and any(map(exposed, listeners.api)):
-            report(OPEN_TO_ALL)
-        for listener in listeners.metrics:
-            report(f"metrics at {address(listener)}/metrics")
-        for listener in listeners.api:
-            report(f"listening on {address(listener)}")
-        report(f"live page: {address((listeners.metrics or listeners.api)[-1])}/")
-        key = " -H 'authorization: Bearer …'" if locked else ""
-        base, route = address(listeners.api[-1]), self._config.serving_config.model_route
-        report(
-            f"try: curl {base}/models/{route}/generate -H 'content-type: application/json'{key} "
-            """-d '{"inputs": "What is a ring buffer?", "parameters": {"max_new_tokens": 60}}'"""
-        )
+        listeners, took_s = self._listeners, time.monotonic() - self._began
+        announce(self._config, listeners, locked=bool(self._processes.api_keys), took_s=took_s)
         self._readiness.ready([*map(address, listeners.api)], [*map(address, listeners.metrics)])
 
     # ---- hangs and deaths -----------------------------------------------------------------------------------
@@ -176,20 +174,23 @@ class Supervisor:
     def _look(self) -> None:
         if time.monotonic() < self._hang_detector.due:
             return
-        for hang in self._hang_detector.check(self._processes.children.values()):
+        hangs = self._hang_detector.check(self._processes.children.values())
+        for hang in sorted(hangs, key=lambda hang: not hang.stopped):  # other ranks may wait for one that is stopped
             if hang.child is not None:
                 self._on_hang(hang, hang.child)
             else:
-                self._end_generation()
-                self._schedule(_RINGS, f"{hang.what}, for {hang.still_s:.1f} s now")
+                replica = self._replicas[hang.replica]
+                replica.end_generation()
+                self._schedule(replica.rings_title, f"{replica.title}{hang.what}, for {hang.still_s:.1f} s now")
 
     def _on_hang(self, hang: Hang, child: Child) -> None:
         if child.ended_as is not None:
             return  # told already; it takes the kernel a moment
         stopped = ", and it is stopped (SIGSTOP)" if hang.stopped else ""
         log.error("%s hangs: %s, for %.1f s now%s", child.title, hang.what, hang.still_s, stopped)
-        self._set_state(child.name, StageState.HUNG)
+        self._supervision.set_state(child.name, StageState.HUNG)
         self._kill(child, STOPPED if hang.stopped else HUNG)
+        self._end_others(child)
 
     def _kill(self, child: Child, how: str) -> None:
         child.ended_as = how
@@ -199,84 +200,69 @@ class Supervisor:
         self._hang_detector.forget(child)
         status = child.reap()
         what = f"{child.title} {child.describe(status)}"
-        if child.name == "front" and self._drain_until is not None:
-            self._end_drain(what, status)
+        if child.spec.is_front and self._drain_until is not None:
+            self._on_drained(what, status)
+        elif child.ended_as == WITH_OTHERS:
+            self._page.reset(child.name)  # its unit is being started anew already
         elif not self._was_complete and status >= 0:
             report(f"{child.name} could not start: {child.why or what}")
             self._status = 1
         else:
-            if child.phase in (Phase.ATTACHING, Phase.SERVING, Phase.LEAVING):
-                in_hand = self._hang_detector.in_hand() if child.name == "preprocess" else ()
-                self._ended.append(Ended(child.name, child.how(status), child.generation, in_hand))
-            self._end_generation()
+            for replica in self._replicas_of(child):
+                replica.on_death(child, child.how(status))
             self._page.reset(child.name)
-            self._set_state(child.name, StageState.RESTARTING)
-            self._schedule(child.name, what)
+            self._end_others(child)
+            for stage in self._topology.unit(child.spec.unit):
+                self._supervision.set_state(stage.key, StageState.RESTARTING)
+            self._schedule(child.spec.unit, what)
+
+    def _end_others(self, child: Child) -> None:
+        """The rest of its unit, which can't go on without it."""
+        for stage in self._topology.unit(child.spec.unit):
+            other = self._processes.children.get(stage.key)
+            if other is not None and other is not child:
+                self._kill(other, WITH_OTHERS)
 
     def _schedule(self, name: str, what: str) -> None:
-        """Start it again, if it may be."""
-        delay, limit = self._restarts.on_death(name, what, useful=name in self._useful), self._restarts.limit
-        self._useful.discard(name)
+        """Start it again, if it may be: a unit, or a replica with other rings."""
+        useful = any(name in replica.useful for replica in self._replicas)
+        delay, limit = self._restarts.on_death(name, what, useful=useful), self._restarts.limit
+        for replica in self._replicas:
+            replica.useful.discard(name)
         if delay is None:
             history = self._restarts.report()
             log.error("%s; after %d restarts in a row the server exits. What happened:\n%s", what, limit, history)
             self._status = 1
             return
         when = f" in {delay:g} s" if delay else ""
-        again = "giving out fresh ones" if name == _RINGS else "restarting it"
+        again = "restarting it" if self._topology.unit(name) else "giving out fresh ones"
         self._readiness.status(f"{what}; {again}")
         log.error("%s; %s%s (%d of at most %d in a row)", what, again, when, self._restarts.in_a_row(name), limit)
         self._restart_at[name] = time.monotonic() + delay
 
     def _start_due(self) -> None:
-        for name in [name for name, at in self._restart_at.items() if at <= time.monotonic()]:
+        """The hand-over of rings waits for it, too."""
+        now = time.monotonic()
+        for name in [name for name, at in self._restart_at.items() if at <= now and not self._is_ending(name)]:
             del self._restart_at[name]
-            if name == _RINGS:
-                continue  # the hand-over waited for it
+            missing = [stage for stage in self._topology.unit(name) if stage.key not in self._processes.children]
             try:
-                self._processes.start(name, self._config)
+                for stage in missing:
+                    self._processes.start(stage, self._config)
+                    self._supervision.add_restart(stage.key)
             except OSError as error:
                 self._schedule(name, f"{name} could not be started: {error}")
-            else:
-                self._counters.add(LauncherCounter[f"{name.upper()}_RESTARTS"])
-
-    # ---- rings ----------------------------------------------------------------------------------------------
-
-    def _end_generation(self) -> None:
-        """Every stage lets go of its rings, and waits for others."""
-        if self._rings.current is None:
-            return
-        self._useful = self._hang_detector.end()
-        if self._useful:
-            self._useful.add(_RINGS)
-        self._rings.end()
-        if self._complete:
-            self._down_since = time.monotonic()
-        self._complete = False
-        for child in self._processes.children.values():
-            if child.phase in (Phase.ATTACHING, Phase.SERVING):
-                child.phase = Phase.LEAVING
 
     def _hand_over(self) -> None:
-        """Fresh rings, as soon as everybody is there and has let go of the old ones, whose memory is free then."""
-        children = self._processes.children
-        if self._rings.current or self._restart_at or len(children) < len(STAGES):
-            return
-        if any(child.phase is not Phase.WAITING for child in children.values()):
-            return
-        try:
-            self._hang_detector.begin(self._rings.begin())
-        except ipc.IpcError as error:
-            self._schedule(_RINGS, str(error))
-            return
-        self._counters.set(LauncherCounter.GENERATION, self._rings.number)
-        for child in children.values():
-            child.phase = Phase.ATTACHING
+        for replica in self._replicas:
+            if not replica.waits_for_rings(self._restart_at):
+                continue
             try:
-                self._rings.give(child, tuple(self._ended))
-            except ChannelError as error:
-                log.error("%s does not listen: %s", child.title, error)  # noqa: TRY400 - no trace is wanted
-                self._kill(child, HUNG)
+                for child, error in replica.hand_over():
+                    log.error("%s does not listen: %s", child.title, error)
+                    self._kill(child, HUNG)
+            except ipc.IpcError as error:
+                self._schedule(replica.rings_title, str(error))
 
     # ---- signals --------------------------------------------------------------------------------------------
 
@@ -303,17 +289,21 @@ class Supervisor:
         self._readiness.stopping()
         log.warning("draining: requests under way have %g s; a second signal stops at once", limit)
         self._drain_until = time.monotonic() + limit + DRAIN_MARGIN_S
-        try:
-            self._processes.children["front"].send("drain")
-        except (ChannelError, KeyError):
+        if not any(map(_drains, self._fronts())):
             log.warning("the front is being restarted: no request is left to be finished")
             self._status = 0
 
-    def _end_drain(self, what: str, status: int) -> None:
+    def _fronts(self) -> list[Child]:
+        return [child for child in self._processes.children.values() if child.spec.is_front]
+
+    def _on_drained(self, what: str, status: int) -> None:
+        """A front has ended; the server does when none is left."""
         if status:
             log.error("%s while it drained", what)
-        self._listeners.close()  # whoever connects now is to see that nobody is there
-        self._status = 1 if status else 0
+            self._drained_with = 1
+        if not self._fronts():
+            self._listeners.close()  # whoever connects now is to see that nobody is there
+            self._status = self._drained_with
 
     def _reload(self) -> None:
         try:
@@ -329,7 +319,7 @@ class Supervisor:
         self._hang_detector.timeout_s = reload.config.pipeline.hang_timeout_s
         for child in self._processes.children.values():
             with contextlib.suppress(ChannelError):  # it is about to be noticed
-                child.send("reload", values=reload.live, api_keys=api_keys if child.name == "front" else ())
+                child.send("reload", values=reload.live, api_keys=api_keys if child.spec.is_front else ())
         log.warning("%s", reload.describe())
 
     # ---- what others see ------------------------------------------------------------------------------------
@@ -338,10 +328,11 @@ class Supervisor:
         settings = self._config.pipeline.log
         configure_logging("launcher", level=settings.level, form=settings.format)
 
-    def _set_state(self, name: str, state: StageState) -> None:
-        self._counters.set(LauncherCounter[f"{name.upper()}_STATE"], state)
 
-
-def report(text: str) -> None:
-    """A line on standard error for the user who started the server; dropped if it is not read."""
-    write_stderr(f"ringserve: {text}\n")
+def _drains(front: Child) -> bool:
+    """Whether it takes the order."""
+    try:
+        front.send("drain")
+    except ChannelError:
+        return False
+    return True

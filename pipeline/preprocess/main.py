@@ -25,6 +25,7 @@ from pipeline.runtime.tokenizer import end_ids, open_tokenizer
 from pipeline.stats import Counters, RingEnds
 from pipeline.wire.rings import StageRings
 from pipeline.wire.step import Shapes
+from pipeline.wire.topology import INFERENCE, SAMPLING
 
 _WAITING_BODIES = 4  # the texts that wait to be tokenized may be as long as so many of the longest requests
 
@@ -51,12 +52,12 @@ class _Service:
         self._look_back(generation)
         self._pool.clear()
         stage, tokenizer, facts = self._stage, self._tokenizer, self._facts
-        slots, records, options = rings.slots, rings.records, stage.end_options
+        slots, records, lane, options = rings.slots, rings.records, rings.lanes[0], stage.end_options
         ends = end_ids(stage.config, tokenizer)
         with (
-            records["requests"].consumer(**options) as requests,
+            lane["requests"].consumer(**options) as requests,
             slots["results"].consumer(**options) as results,
-            records["replies"].producer(**options) as replies,
+            lane["replies"].producer(**options) as replies,
             records["rows"].producer(**options) as rows,
             slots["steps"].producer(**options) as steps,
         ):
@@ -66,7 +67,7 @@ class _Service:
             drop = lambda record: rows.write(record.pack())  # noqa: E731
             intake = Intake(scheduler, self._pool, self._quarantine, drop, counters)
             selector = ipc.RingSelector(
-                [(requests, records["requests"].data_fd()), (results, slots["results"].data_fd())],
+                [(requests, lane["requests"].data_fd()), (results, slots["results"].data_fd())],
                 [self._pool.fileno()],
             )
             preprocess = PreprocessStage(
@@ -76,7 +77,7 @@ class _Service:
                 intake,
                 depth=OVERLAPPED if stage.config.pipeline.overlap else PLAIN,
                 candidates=min(abilities_of(stage.config, facts).candidates, 1),
-                gauges=Gauges(counters, RingEnds(stage.stats, stage.name, {**slots, **records})),
+                gauges=Gauges(counters, RingEnds(stage.stats, stage.name, rings.every)),
             )
 
             def set_limits() -> None:
@@ -93,7 +94,7 @@ class _Service:
         if self._last is None:
             return
         number, scheduler = self._last
-        if (stage := culprit(generation.ended, number, "inference", "sampling")) is not None:
+        if (stage := culprit(generation.ended, number, INFERENCE.name, SAMPLING.name)) is not None:
             self._quarantine.accuse(stage, scheduler.aboard, scheduler.alone)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _MAX_BYTES = 1 << 16
-_MAX_FDS = 64
+_MAX_FDS = 253  # as many as one message can carry on Linux
 _FD_BYTES = array.array("i").itemsize
 
 

@@ -12,16 +12,14 @@ import gc
 import time
 
 from pipeline.stats import GC_PAUSE_NS, StatsPage
-
-GC_OFF = ("inference", "sampling")
-"""Stages that do not collect while they serve."""
+from pipeline.wire.topology import Role
 
 
-def freeze_gc(stage: str) -> None:
+def freeze_gc(role: Role) -> None:
     """Call it when everything expensive has been loaded."""
     gc.collect()
     gc.freeze()
-    if stage in GC_OFF:
+    if role.critical:
         gc.disable()
 
 
@@ -29,7 +27,7 @@ class PauseMeter:
     """Records the longest garbage collection on the statistics page. It runs inside the collector: no allocation."""
 
     def __init__(self, page: StatsPage, stage: str) -> None:
-        self._words = memoryview(getattr(page.views, stage))
+        self._words = memoryview(page.counters(stage))
         self._began = 0
 
     def start(self) -> None:

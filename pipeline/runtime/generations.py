@@ -1,9 +1,9 @@
 """Generations: the sets of rings that stages use, one after the other, and a stage's side of the handover.
 
-When a stage dies or hangs the launcher revokes all rings, restarts that stage, and hands new rings to all stages as
-soon as all wait for them. A stage therefore loads what is expensive once, and then serves generation after
-generation: it reports that it waits, gets rings, attaches, reports that it is ready, works until they close,
-detaches, and waits again.
+Each replica has its own. When one of its stages dies or hangs the launcher revokes its rings, restarts that stage,
+and hands new rings to all that use them as soon as all wait for them. A stage therefore loads what is expensive once,
+and then serves generation after generation: it reports that it waits, gets rings, attaches, reports that it is ready,
+works until they close, detaches, and waits again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import fcntl
 import os
 import select
 import signal
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -59,7 +59,7 @@ def _failed(ended: Iterable[Ended], generation: int) -> Iterator[Ended]:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One set of rings, as a stage gets it. The receiver owns the handles' descriptors.
+    """One set of a replica's rings, by their keys, as a stage gets it. The receiver owns the handles' descriptors.
 
     `ended` is about the generations before: how stages died in the last one that was complete, and in those after it
     that never were. The same death may therefore be listed twice; its generation's number identifies it.
@@ -68,6 +68,7 @@ class Generation:
     number: int
     handles: Mapping[str, ipc.RingHandle]
     ended: tuple[Ended, ...] = ()
+    replica: int = 0
 
     def to_message(self) -> tuple[dict[str, Any], tuple[int, ...]]:
         """Fields and descriptors; rings refer to descriptors by index."""
@@ -77,7 +78,8 @@ class Generation:
             rings[name] = [len(fds), len(handle.fds)]
             fds += handle.fds
         ended = [[one.stage, one.how, one.generation, one.in_hand] for one in self.ended]
-        return {"number": self.number, "rings": rings, "ended": ended}, tuple(fds)
+        fields = {"number": self.number, "rings": rings, "ended": ended, "replica": self.replica}
+        return fields, tuple(fds)
 
     @classmethod
     def from_message(cls, message: Message) -> Self:
@@ -88,7 +90,7 @@ class Generation:
         ended = (
             Ended(stage, how, died_in, tuple(in_hand)) for stage, how, died_in, in_hand in message.fields["ended"]
         )
-        return cls(message.fields["number"], handles, tuple(ended))
+        return cls(message.fields["number"], handles, tuple(ended), message.fields["replica"])
 
 
 def _split(fds: Sequence[int]) -> tuple[int, int, tuple[int, ...]]:
@@ -106,7 +108,7 @@ class Control:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._handlers: dict[str, Callable[[Mapping[str, Any]], None]] = {}
-        self._generations: deque[Message] = deque()
+        self._generations: defaultdict[int, deque[Message]] = defaultdict(deque)  # by replica
         self._asleep = False  # in `next_generation`, which receives messages itself
 
     def fileno(self) -> int:
@@ -117,13 +119,13 @@ class Control:
     def progress(self, what: str, done: int, total: int) -> None:
         self._channel.send("progress", what=what, done=done, total=total)
 
-    def waiting(self) -> None:
-        """This stage has loaded what it needs, has no rings, and needs some."""
-        self._channel.send("waiting")
+    def waiting(self, replica: int = 0) -> None:
+        """This stage has loaded what it needs, has no rings of this replica, and needs some."""
+        self._channel.send("waiting", replica=replica)
 
-    def ready(self, number: int) -> None:
+    def ready(self, generation: Generation) -> None:
         """This stage serves in this generation."""
-        self._channel.send("ready", number=number)
+        self._channel.send("ready", number=generation.number, replica=generation.replica)
 
     def failed(self, why: str) -> None:
         self._channel.send("failed", why=why)
@@ -151,27 +153,28 @@ class Control:
         """Handle messages that have arrived; generations are kept. Raises ChannelError when the launcher is gone."""
         while (message := self._channel.receive()) is not None:
             if message.event == "generation":
-                self._generations.append(message)
+                self._generations[message.fields["replica"]].append(message)
             elif message.event in self._handlers:
                 self._handlers[message.event](message.fields)
 
-    def newest(self) -> Generation | None:
-        """The last generation that was announced and not yet taken; those before it are over."""
-        while len(self._generations) > 1:
-            self._generations.popleft().close()
-        return Generation.from_message(self._generations.popleft()) if self._generations else None
+    def newest(self, replica: int = 0) -> Generation | None:
+        """The replica's last generation that was announced and not yet taken; those before it are over."""
+        announced = self._generations[replica]
+        while len(announced) > 1:
+            announced.popleft().close()
+        return Generation.from_message(announced.popleft()) if announced else None
 
-    def next_generation(self) -> Generation:
-        """Wait for the next one. Raises ChannelError when the launcher is gone."""
+    def next_generation(self, replica: int = 0) -> Generation:
+        """Wait for the replica's next one. Raises ChannelError when the launcher is gone."""
         self._asleep = True
         try:
             self.take()
-            while not self._generations:
+            while not self._generations[replica]:
                 select.select([self.fileno()], [], [])
                 self.take()
         finally:
             self._asleep = False
         self.take()  # messages that arrived while the signal handler ignored them
-        generation = self.newest()
+        generation = self.newest(replica)
         assert generation is not None
         return generation

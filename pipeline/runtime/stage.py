@@ -27,9 +27,10 @@ from pipeline.runtime.control_channel import Channel, ChannelError
 from pipeline.runtime.gc_policy import PauseMeter, freeze_gc
 from pipeline.runtime.generations import END, Control, Generation
 from pipeline.runtime.logs import configure_logging
-from pipeline.stats import READY, Counters, StatsHandle, StatsPage
+from pipeline.stats import READY, Counters, StatsHandle, open_stats
 from pipeline.wire.rings import StageRings
 from pipeline.wire.step import Shapes
+from pipeline.wire.topology import INFERENCE, Topology
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -38,8 +39,11 @@ _F_SETSIG = 10  # not in Python's fcntl everywhere
 
 @dataclass(frozen=True, slots=True)
 class Specification:
-    """What the launcher passes to a stage, as JSON in an anonymous file. Descriptors are inherited."""
+    """What the launcher passes to a stage, as JSON in an anonymous file. Descriptors are inherited. `stage` is the
+    key of this stage in the topology of so many fronts, replicas and ranks."""
 
+    stage: str
+    topology: dict[str, int]
     config_fd: int
     control_fd: int
     death_fd: int
@@ -68,17 +72,21 @@ class Stage:
     """What a stage's main function gets. `config` is replaced when the launcher reloads it; `on_reload` is called
     then, between two instructions of the main thread."""
 
-    def __init__(self, name: str, config: Configuration, control: Control, specification: Specification) -> None:
-        self.name, self.config, self.control = name, config, control
+    def __init__(self, config: Configuration, control: Control, specification: Specification) -> None:
+        self.config, self.control = config, control
+        self.topology = Topology(**specification.topology)
+        self.spec = self.topology.stage(specification.stage)
+        self.name = self.spec.key
+        self.replica = self.spec.replica or 0  # of a stage that is not a front
         self.shapes = Shapes(**specification.shapes)
-        self.stats_fd = specification.stats_fd
-        self.stats = StatsPage.from_handle(StatsHandle(os.dup(self.stats_fd)))
+        self.stats_handle = StatsHandle(specification.stats_fd, self.topology)
+        self.stats = open_stats(self.stats_handle)
         self.listen_fds, self.metrics_fds = specification.listen_fds, specification.metrics_fds
         self.api_keys = specification.api_keys
         self.on_reload: Callable[[], None] | None = None
         self._configure_logging()
         control.on("reload", self._reload)
-        self.pauses = PauseMeter(self.stats, name)
+        self.pauses = PauseMeter(self.stats, self.name)
 
     def _reload(self, fields: Mapping[str, Any]) -> None:
         self.config = with_values(self.config, fields["values"])
@@ -94,19 +102,19 @@ class Stage:
     @property
     def end_options(self) -> dict[str, Any]:
         """Options with which this stage attaches to its rings. The front waits in its event loop and never spins."""
-        return {"label": self.name, "spin_us": getattr(self.config.pipeline.spin_us, self.name)}
+        return {"label": self.name, "spin_us": getattr(self.config.pipeline.spin_us, self.spec.name)}
 
     def serve(self, run: Callable[[Generation, StageRings], None]) -> Never:
         """Call `run` for each generation; it works until a ring closes, and keeps no reference to its rings."""
-        freeze_gc(self.name)
+        freeze_gc(self.spec.role)
         self.control.watch()
         while True:
-            self.control.waiting()
-            self._serve_one(self.control.next_generation(), run)
+            self.control.waiting(self.replica)
+            self._serve_one(self.control.next_generation(self.replica), run)
             gc.collect()  # no reference to the old rings may stay; no step waits here
 
     def _serve_one(self, generation: Generation, run: Callable[[Generation, StageRings], None]) -> None:
-        rings = StageRings.take_over(generation.handles, self.shapes)
+        rings = StageRings.take_over(self.spec, generation.handles, self.shapes)
         try:
             run(generation, rings)
         except (ipc.PeerDied, ipc.RingClosed):
@@ -121,12 +129,12 @@ class Stage:
         """All ends are attached: from here on this stage accepts work."""
         self.pauses.start()
         Counters(self.stats, self.name).set_ready()
-        self.control.ready(generation.number)
+        self.control.ready(generation)
 
 
-def run_stage(name: str, load: Callable[[], Callable[[Stage], None]]) -> Never:
+def run_stage(load: Callable[[], Callable[[Stage], None]]) -> Never:
     """The whole life of a stage's process. `load` imports the stage's main function."""
-    status = _run(name, int(sys.argv[1]), load)
+    status = _run(int(sys.argv[-1]), load)
     if not background.are_there():
         sys.exit(status)
     sys.stdout.flush()
@@ -134,17 +142,17 @@ def run_stage(name: str, load: Callable[[], Callable[[Stage], None]]) -> Never:
     os._exit(status)  # threads may be at work on a long text, and are not waited for
 
 
-def _run(name: str, fd: int, load: Callable[[], Callable[[Stage], None]]) -> int:
+def _run(fd: int, load: Callable[[], Callable[[Stage], None]]) -> int:
     specification = Specification.from_fd(fd)
     die_with_launcher(specification.death_fd)
-    name_process(name)
+    name_process(specification.stage)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(END, _leave)
     control = Control(Channel.inherited(specification.control_fd))
     try:
         run = load()
-        run(_stage(name, specification, control))
+        run(_stage(specification, control))
     except SystemExit:
         return 0
     except Exception as error:  # noqa: BLE001 - the last place where it can be reported
@@ -158,10 +166,11 @@ def _run(name: str, fd: int, load: Callable[[], Callable[[Stage], None]]) -> int
     return 0
 
 
-def _stage(name: str, specification: Specification, control: Control) -> Stage:
+def _stage(specification: Specification, control: Control) -> Stage:
     config = load_configuration(f"/proc/self/fd/{specification.config_fd}")
-    apply_cpu_policy(name, getattr(config.pipeline.cpus, name))
-    return Stage(name, config, control, specification)
+    stage = Stage(config, control, specification)
+    apply_cpu_policy(stage.spec.name, getattr(config.pipeline.cpus, stage.spec.name))
+    return stage
 
 
 def _is_expected(error: Exception) -> bool:
@@ -185,7 +194,7 @@ def _leave(*_: object) -> Never:
 
 def name_process(name: str) -> None:
     """What `ps -o comm` and `top` show."""
-    ctypes.CDLL(None).prctl(_PR_SET_NAME, f"rs-{name}".encode()[:15], 0, 0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, f"rs-{name.replace(' ', '-')}".encode()[:15], 0, 0, 0)
 
 
 def apply_cpu_policy(name: str, cpus: tuple[int, ...] | None) -> None:
@@ -198,7 +207,7 @@ def apply_cpu_policy(name: str, cpus: tuple[int, ...] | None) -> None:
         with contextlib.suppress(ProcessLookupError):
             if cpus is not None:
                 os.sched_setaffinity(thread, cpus)
-            if name != "inference":
+            if name != INFERENCE.name:
                 with contextlib.suppress(PermissionError):  # a sandbox may forbid it; it only helps, nothing needs it
                     os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
 

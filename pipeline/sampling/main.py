@@ -23,7 +23,7 @@ def run_sampling(stage: Stage) -> None:
 
 def _run(stage: Stage, generation: Generation, rings: StageRings, tokenizer: Tokenizer) -> None:
     """Sample, stop and detokenize until the rings close."""
-    slots, records, options = rings.slots, rings.records, stage.end_options
+    slots, records, lane, options = rings.slots, rings.records, rings.lanes[0], stage.end_options
     ends, shapes = end_ids(stage.config, tokenizer), stage.shapes
     chooser = Chooser(shapes, stage.config.max_length, len(ends), _logits_files(stage))
     table = Rows(shapes.max_rows, lambda admit: TextState.of(admit, tokenizer, ends), chooser.pending)
@@ -32,14 +32,14 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, tokenizer: Tok
         records["rows"].consumer(**options) as rows,
         slots["tokens"].producer(**options) as tokens,
         slots["results"].producer(**options) as results,
-        records["deltas"].producer(**options) as deltas,
+        lane["deltas"].producer(**options) as deltas,
     ):
         sampling = SamplingStage(
             SamplingRings(logits, rows, tokens, results, deltas),
             shapes,
             table,
             chooser,
-            Measurements(stage.stats, RingEnds(stage.stats, stage.name, {**slots, **records})),
+            Measurements(stage.stats, RingEnds(stage.stats, stage.name, rings.every), stage.replica),
         )
         stage.begin(generation)
         while True:

@@ -31,6 +31,7 @@ from pipeline.wire.step import (
     results_layout,
     tokens_layout,
 )
+from pipeline.wire.topology import SAMPLING
 
 _NS = time.CLOCK_MONOTONIC
 
@@ -49,8 +50,9 @@ class SamplingRings:
 class Measurements:
     """What a step leaves on the statistics page."""
 
-    def __init__(self, page: StatsPage, ends: RingEnds) -> None:
-        self._counters, self._log, self._ends = Counters(page, "sampling"), StepLog(page), ends
+    def __init__(self, page: StatsPage, ends: RingEnds, replica: int = 0) -> None:
+        self._counters = Counters(page, page.topology.find(SAMPLING, replica).key)
+        self._log, self._ends = StepLog(page, replica), ends
 
     def record(self, head: list[int], stamps: Int64) -> None:
         self._log.record(head, stamps)

@@ -10,26 +10,26 @@ from pipeline.stats.counters import (
     GC_PAUSE_NS,
     IN_HAND,
     READY,
-    STAGES,
+    STAGE_COUNTERS,
     FrontCounter,
     InferenceCounter,
-    LauncherCounter,
     PreprocessCounter,
+    ReplicaCounter,
     RequestHistogram,
     SamplingCounter,
     StageState,
     StepHistogram,
+    SupervisionCounter,
 )
-from pipeline.stats.page import LAYOUT, STEP_RECORDS, EndWord, StatsHandle, StatsPage, StepColumn, open_stats
+from pipeline.stats.page import STEP_RECORDS, EndWord, StatsHandle, StatsPage, StepColumn, open_stats, stats_layout
 from pipeline.stats.reader import EndReading, HistogramSnapshot, RingReading, StatsReader
-from pipeline.stats.writers import Counters, Histograms, RingEnds, StepLog
+from pipeline.stats.writers import Counters, Histograms, RingEnds, StepLog, Supervision
 
 __all__ = [
     "GC_PAUSE_NS",
     "IN_HAND",
-    "LAYOUT",
     "READY",
-    "STAGES",
+    "STAGE_COUNTERS",
     "STEP_RECORDS",
     "Counters",
     "EndReading",
@@ -39,8 +39,8 @@ __all__ = [
     "HistogramSnapshot",
     "Histograms",
     "InferenceCounter",
-    "LauncherCounter",
     "PreprocessCounter",
+    "ReplicaCounter",
     "RequestHistogram",
     "RingEnds",
     "RingReading",
@@ -52,7 +52,10 @@ __all__ = [
     "StepColumn",
     "StepHistogram",
     "StepLog",
+    "Supervision",
+    "SupervisionCounter",
     "edges",
     "open_stats",
     "scale",
+    "stats_layout",
 ]

@@ -1,10 +1,10 @@
-"""The counters, by stage."""
+"""The counters. A class named `<Role>Counter` has those of that role's stages."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
-
-STAGES = ("front", "preprocess", "inference", "sampling")
+from types import MappingProxyType
 
 READY = 0
 """In the region of every stage: 1 while it serves, 0 while it loads, waits for rings, or is dead."""
@@ -88,39 +88,49 @@ class StageState(IntEnum):
     RESTARTING = 3
 
 
-class LauncherCounter(IntEnum):
-    """The launcher's own. Of each stage: how often it was restarted, and its StageState."""
+class SupervisionCounter(IntEnum):
+    """The launcher's, of each stage."""
+
+    RESTARTS = 0
+    STATE = 1  # see StageState
+
+
+class ReplicaCounter(IntEnum):
+    """The launcher's, of each replica."""
 
     GENERATION = 0  # the current set of rings; 0: none yet
-    PREPROCESS_RESTARTS = 1
-    INFERENCE_RESTARTS = 2
-    SAMPLING_RESTARTS = 3
-    FRONT_RESTARTS = 4
-    PREPROCESS_STATE = 5
-    INFERENCE_STATE = 6
-    SAMPLING_STATE = 7
-    FRONT_STATE = 8
 
 
 GC_PAUSE_NS = 30
 """In the region of every stage, behind its own counters: its longest garbage collection, in ns."""
 
-GAUGES = {
-    "preprocess": (
-        READY,
-        PreprocessCounter.WAITING,
-        PreprocessCounter.RUNNING,
-        PreprocessCounter.KV_BLOCKS_USED,
-        PreprocessCounter.CACHED_BLOCKS,
-        PreprocessCounter.WAITING_FOR_PROMPT,
-        PreprocessCounter.WAITING_CHARS,
-        *IN_HAND,
-    ),
-    "inference": (READY,),
-    "sampling": (READY,),
-    "front": (READY, FrontCounter.IN_FLIGHT),
-}
-"""Words that describe a stage's present, and are reset when it dies. The others count on after its restart."""
+STAGE_COUNTERS: Mapping[str, type[IntEnum]] = MappingProxyType(
+    {
+        kind.__name__.removesuffix("Counter").lower(): kind
+        for kind in (PreprocessCounter, InferenceCounter, SamplingCounter, FrontCounter)
+    }
+)
+"""By role."""
+
+_GAUGES: Mapping[type[IntEnum], tuple[int, ...]] = MappingProxyType(
+    {
+        PreprocessCounter: (
+            PreprocessCounter.WAITING,
+            PreprocessCounter.RUNNING,
+            PreprocessCounter.KV_BLOCKS_USED,
+            PreprocessCounter.CACHED_BLOCKS,
+            PreprocessCounter.WAITING_FOR_PROMPT,
+            PreprocessCounter.WAITING_CHARS,
+            *IN_HAND,
+        ),
+        FrontCounter: (FrontCounter.IN_FLIGHT,),
+    }
+)
+
+
+def gauges_of(role: str) -> tuple[int, ...]:
+    """Words that describe a stage's present, and are reset when it dies. The others count on after its restart."""
+    return (READY, *_GAUGES.get(STAGE_COUNTERS[role], ()))
 
 
 class StepHistogram(IntEnum):

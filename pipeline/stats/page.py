@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 from multiprocessing import reduction
 from typing import Any, Self
 
 import numpy as np
 
 from ipc import CorruptRingError, Field, Layout, Segment
-from pipeline.stats.counters import GAUGES, RequestHistogram, StepHistogram
-from pipeline.wire.rings import ENDS
+from pipeline.stats.counters import STAGE_COUNTERS, RequestHistogram, StepHistogram, gauges_of
+from pipeline.wire.topology import ONE_OF_EACH, StageSpec, Topology
 
 STEP_RECORDS = 4096
 HISTOGRAM_WORDS = 32
@@ -26,26 +28,29 @@ _COUNTER_WORDS = 32
 _END_WORDS = 16
 _RECORD_WORDS = 16
 
-LAYOUT = Layout(
-    "stats",
-    [
-        Field("identity", "uint8", (128,), "hash of this layout"),
-        Field("preprocess", "int64", (_COUNTER_WORDS,), "see PreprocessCounter"),
-        Field("inference", "int64", (_COUNTER_WORDS,), "see InferenceCounter"),
-        Field("sampling", "int64", (_COUNTER_WORDS,), "see SamplingCounter"),
-        Field("front", "int64", (_COUNTER_WORDS,), "see FrontCounter"),
-        Field("launcher", "int64", (_COUNTER_WORDS,), "see LauncherCounter"),
-        *(
-            Field(f"{stage}_ends", "int64", (len(rings), _END_WORDS), "ends of its rings; see EndWord")
-            for stage, rings in ENDS.items()
-        ),
-        Field("step", "int64", (len(StepHistogram), HISTOGRAM_WORDS), "histograms; sampling writes them"),
-        Field("request", "int64", (len(RequestHistogram), HISTOGRAM_WORDS), "histograms; the front writes them"),
-        Field(
-            "steps", "int64", (STEP_RECORDS, _RECORD_WORDS), "the last steps; sampling writes them; see StepColumn"
-        ),
-    ],
-)
+
+@cache
+def stats_layout(topology: Topology) -> Layout:
+    """Every region has one writer: a stage, or the launcher."""
+    return Layout("stats", [Field("identity", "uint8", (128,), "hash of this layout"), *_fields(topology)])
+
+
+def _fields(topology: Topology) -> Iterator[Field]:
+    for stage in topology.stages:
+        counters, name = STAGE_COUNTERS[stage.name].__name__, _field_name(stage)
+        yield Field(name, "int64", (_COUNTER_WORDS,), f"see {counters}")
+        yield Field(f"{name}_ends", "int64", (len(stage.rings), _END_WORDS), "ends of its rings; see EndWord")
+    yield Field("stages", "int64", (len(topology.stages), _END_WORDS), "the launcher's; see SupervisionCounter")
+    yield Field("replicas", "int64", (topology.replicas, _END_WORDS), "the launcher's; see ReplicaCounter")
+    step, request = (len(StepHistogram), HISTOGRAM_WORDS), (len(RequestHistogram), HISTOGRAM_WORDS)
+    records = (STEP_RECORDS, _RECORD_WORDS)
+    yield Field("step", "int64", (topology.replicas, *step), "histograms; sampling writes them")
+    yield Field("request", "int64", (topology.fronts, *request), "histograms; the front writes them")
+    yield Field("steps", "int64", (topology.replicas, *records), "the last steps; see StepColumn")
+
+
+def _field_name(stage: StageSpec) -> str:
+    return stage.key.replace(" ", "_").replace(".", "_")
 
 
 class StepColumn(IntEnum):
@@ -73,44 +78,58 @@ class EndWord(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class StatsHandle:
-    """The descriptor of the page, for a child that multiprocessing *spawns*."""
+    """The descriptor of the page, for a child that multiprocessing *spawns*, and whose page it is."""
 
     fd: int
+    topology: Topology = ONE_OF_EACH
 
     def __reduce__(self) -> Any:
-        return _rebuild_handle, (reduction.DupFd(self.fd),)
+        return _rebuild_handle, (reduction.DupFd(self.fd), self.topology)
 
 
-def _rebuild_handle(fd: Any) -> StatsHandle:
-    return StatsHandle(fd.detach())
+def _rebuild_handle(fd: Any, topology: Topology) -> StatsHandle:
+    return StatsHandle(fd.detach(), topology)
 
 
 class StatsPage:
     """The mapped page. `views` are its arrays; write through a `Counters`, `Histograms` or `StepLog`."""
 
-    def __init__(self, segment: Segment) -> None:
-        self.segment = segment
-        self.views: Any = LAYOUT.views(segment.map)
+    def __init__(self, segment: Segment, topology: Topology) -> None:
+        self.segment, self.topology = segment, topology
+        self.views: Any = stats_layout(topology).views(segment.map)
 
     @classmethod
-    def create(cls) -> Self:
+    def create(cls, topology: Topology = ONE_OF_EACH) -> Self:
         """Raises NoSpaceError."""
-        page = cls(Segment.create("stats", LAYOUT.size))
-        page.views.identity[:16] = np.frombuffer(LAYOUT.hash, np.uint8)
+        layout = stats_layout(topology)
+        page = cls(Segment.create("stats", layout.size), topology)
+        page.views.identity[:16] = np.frombuffer(layout.hash, np.uint8)
         return page
 
     @classmethod
     def from_handle(cls, handle: StatsHandle) -> Self:
         """Raises SegmentError, CorruptRingError."""
-        segment = Segment.from_fd(handle.fd)
-        if segment.size != LAYOUT.size or segment.map[:16] != LAYOUT.hash:
+        segment, layout = Segment.from_fd(handle.fd), stats_layout(handle.topology)
+        if segment.size != layout.size or segment.map[:16] != layout.hash:
             segment.close()
             raise CorruptRingError("the statistics page has another layout: all stages must run the same version")
-        return cls(segment)
+        return cls(segment, handle.topology)
 
     @property
     def handle(self) -> StatsHandle:
-        return StatsHandle(self.segment.fd)
+        return StatsHandle(self.segment.fd, self.topology)
+
+    def counters(self, stage: str) -> Any:
+        """Of the stage with this key."""
+        return getattr(self.views, _field_name(self.topology.stage(stage)))
+
+    def ends(self, stage: str) -> Any:
+        """One row per ring, in the order of its specification."""
+        return getattr(self.views, _field_name(self.topology.stage(stage)) + "_ends")
+
+    def supervision(self, stage: str) -> Any:
+        """What the launcher counts of the stage with this key."""
+        return self.views.stages[[each.key for each in self.topology.stages].index(stage)]
 
     def close(self) -> None:
         """Drop the arrays and unmap; writers that are alive keep the mapping. The name exists until `unlink`."""
@@ -123,10 +142,10 @@ class StatsPage:
     def reset(self, stage: str) -> None:
         """For a stage that died: it is not ready, and has nothing waiting or running, and no rings. Its counters
         stay, so that none in `/metrics` ever decreases; the restarted stage counts on."""
-        getattr(self.views, stage)[[*GAUGES[stage], PID_WORD]] = 0
-        getattr(self.views, f"{stage}_ends")[:] = 0
+        self.counters(stage)[[*gauges_of(self.topology.stage(stage).name), PID_WORD]] = 0
+        self.ends(stage)[:] = 0
 
 
 def open_stats(handle: StatsHandle) -> StatsPage:
     """The page behind a handle that this process inherited; the handle's descriptor is duplicated."""
-    return StatsPage.from_handle(StatsHandle(os.dup(handle.fd)))
+    return StatsPage.from_handle(StatsHandle(os.dup(handle.fd), handle.topology))

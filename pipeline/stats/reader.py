@@ -10,17 +10,17 @@ import numpy as np
 from pipeline.stats.buckets import Histogram, edges, scale
 from pipeline.stats.counters import (
     GC_PAUSE_NS,
-    FrontCounter,
+    READY,
+    STAGE_COUNTERS,
     InferenceCounter,
-    LauncherCounter,
-    PreprocessCounter,
-    SamplingCounter,
+    ReplicaCounter,
     StageState,
     StepHistogram,
+    SupervisionCounter,
 )
 from pipeline.stats.page import PID_WORD, SUM_WORD, EndWord, StatsPage, StepColumn
-from pipeline.wire.rings import ENDS, PRODUCERS, SLOT_LAYOUTS
 from pipeline.wire.step import Int64, Stamp
+from pipeline.wire.topology import INFERENCE, RingSpec, StageSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class HistogramSnapshot:
 class EndReading:
     """Counters of one end of a ring, as its stage copied them last; see `ipc.SIDE_COUNTERS`."""
 
-    stage: str
+    stage: StageSpec
     done: int  # slots or bytes that were published, or given back
     capacity: int
     wakes: int
@@ -52,16 +52,24 @@ class EndReading:
 
 @dataclass(frozen=True, slots=True)
 class RingReading:
-    """A ring; `unit` is what it is measured in: "slots" or "bytes"."""
+    """A ring, and its ends; the consumers in the order of their cursors."""
 
-    name: str
-    unit: str
+    spec: RingSpec
     producer: EndReading
-    consumer: EndReading
+    consumers: tuple[EndReading, ...]
+
+    @property
+    def name(self) -> str:
+        return self.spec.key
+
+    @property
+    def consumer(self) -> EndReading:
+        """The one that is furthest behind."""
+        return min(self.consumers, key=lambda end: end.done)
 
     @property
     def capacity(self) -> int:
-        return max(self.producer.capacity, self.consumer.capacity)
+        return max(end.capacity for end in (self.producer, *self.consumers))
 
     @property
     def used(self) -> int:
@@ -73,90 +81,108 @@ class StatsReader:
     """Copies and conversions; nothing here is synchronised with the writers."""
 
     def __init__(self, page: StatsPage) -> None:
-        self._views = page.views
+        self._page, self._views = page, page.views
+        self.topology = page.topology
 
-    def counters(self, kind: type[IntEnum]) -> dict[str, int]:
-        """Values by name in lower case."""
-        stage = {
-            PreprocessCounter: "preprocess",
-            InferenceCounter: "inference",
-            SamplingCounter: "sampling",
-            FrontCounter: "front",
-            LauncherCounter: "launcher",
-        }[kind]
-        words = getattr(self._views, stage).tolist()
-        return {counter.name.lower(): words[counter] for counter in kind}
+    def counters(self, kind: type[IntEnum], stage: str | None = None) -> dict[str, int]:
+        """Values by name in lower case: of the stage with this key, else the sums over all stages that have them."""
+        stages = [each.key for each in self.topology.stages if STAGE_COUNTERS[each.name] is kind]
+        words = [self._page.counters(key).tolist() for key in ([stage] if stage else stages)]
+        return {counter.name.lower(): sum(of[counter] for of in words) for counter in kind}
 
-    def histogram(self, histogram: Histogram) -> HistogramSnapshot:
+    def histogram(self, histogram: Histogram, number: int | None = None) -> HistogramSnapshot:
+        """Of a replica's steps or a front's requests, else of all together."""
         table = self._views.step if isinstance(histogram, StepHistogram) else self._views.request
-        words, upper = table[histogram].tolist(), edges(histogram)
+        words = (table[:, histogram].sum(axis=0) if number is None else table[number, histogram]).tolist()
+        upper = edges(histogram)
         return HistogramSnapshot(upper, tuple(words[: len(upper) + 1]), words[SUM_WORD] / scale(histogram))
 
     def rings(self) -> list[RingReading]:
-        ends = {name: {} for name in PRODUCERS}  # type: dict[str, dict[bool, EndReading]]
-        for stage, rings in ENDS.items():
-            for name, words in zip(rings, getattr(self._views, f"{stage}_ends").tolist(), strict=True):
-                ends[name][PRODUCERS[name] == stage] = _end(stage, words)
+        topology = self.topology
+        ends = {
+            (spec, stage): _end(stage, words)
+            for stage in topology.stages
+            for spec, words in zip(stage.rings, self._page.ends(stage.key).tolist(), strict=True)
+        }
         return [
-            RingReading(name, "slots" if name in SLOT_LAYOUTS else "bytes", sides[True], sides[False])
-            for name, sides in ends.items()
+            RingReading(
+                spec,
+                ends[spec, topology.producer(spec)],
+                tuple(ends[spec, stage] for stage in topology.consumers(spec)),
+            )
+            for spec in topology.rings
         ]
 
     def pids(self) -> dict[str, int]:
-        """Process ids by stage, of stages that have been ready."""
-        pids = {stage: int(getattr(self._views, stage)[PID_WORD]) for stage in ENDS}
+        """Process ids by the keys of stages that have been ready."""
+        pids = {stage.key: int(self._page.counters(stage.key)[PID_WORD]) for stage in self.topology.stages}
         return {stage: pid for stage, pid in pids.items() if pid}
 
-    def steps(self, since_ns: int = 0, until_ns: int = 2**63 - 1) -> Int64:
+    def steps(self, since_ns: int = 0, until_ns: int = 2**63 - 1, replica: int = 0) -> Int64:
         """Records of steps that were sent within this time, in that order, `[n, 16]`; see StepColumn. Step numbers
         restart with each generation.
 
         A record that changes while it is copied is left out: its number is compared before and after.
         """
-        before = self._views.steps[:, StepColumn.STEP].copy()
-        records = self._views.steps.copy()
-        after = self._views.steps[:, StepColumn.STEP]
+        log = self._views.steps[replica]
+        before = log[:, StepColumn.STEP].copy()
+        records = log.copy()
+        after = log[:, StepColumn.STEP]
         sent = records[:, StepColumn.STAMPS + Stamp.SENT]
         whole = (before != 0) & (before == after) & (before == records[:, StepColumn.STEP])
         chosen: Int64 = records[whole & (sent >= since_ns) & (sent <= until_ns)]
         return chosen[np.argsort(chosen[:, StepColumn.STAMPS + Stamp.SENT])]
 
+    def generation(self, replica: int) -> int:
+        """Sets of rings that the launcher has handed out to this replica; 0: it has never served."""
+        return int(self._views.replicas[replica, ReplicaCounter.GENERATION])
+
     @property
-    def generation(self) -> int:
-        """Sets of rings that the launcher has handed out; 0: no stage has ever served."""
-        return int(self._views.launcher[LauncherCounter.GENERATION])
+    def has_served(self) -> bool:
+        """Any replica."""
+        return any(map(self.generation, range(self.topology.replicas)))
 
     def state(self, stage: str) -> StageState:
         """This stage's state, as the launcher sees it."""
-        return StageState(int(self._views.launcher[LauncherCounter[f"{stage.upper()}_STATE"]]))
+        return StageState(int(self._page.supervision(stage)[SupervisionCounter.STATE]))
+
+    def restarts(self, stage: str) -> int:
+        return int(self._page.supervision(stage)[SupervisionCounter.RESTARTS])
 
     def gc_pause_s(self, stage: str) -> float:
         """This stage's longest garbage collection, in seconds."""
-        return int(getattr(self._views, stage)[GC_PAUSE_NS]) / 1e9
+        return int(self._page.counters(stage)[GC_PAUSE_NS]) / 1e9
 
     def slowest_step_s(self) -> float:
         """Device time of the slowest step on record, or of the one that was run before the first request, if that
         took longer. The slowest hundredth is left out: the machine may have paused."""
-        stamps = self._views.steps[:, StepColumn.STAMPS :]
+        records = self._views.steps.reshape(-1, self._views.steps.shape[-1])
+        stamps = records[:, StepColumn.STAMPS :]
         taken = stamps[:, Stamp.COMPUTED] - stamps[:, Stamp.LAUNCHED]
-        taken = np.sort(taken[self._views.steps[:, StepColumn.STEP] != 0])
+        taken = np.sort(taken[records[:, StepColumn.STEP] != 0])
         seen = int(taken[-1 - taken.size // 100]) if taken.size else 0
-        return max(seen, int(self._views.inference[InferenceCounter.REHEARSAL_NS])) / 1e9
+        inference = self.topology.every(INFERENCE.name)
+        rehearsed = (int(self._page.counters(each.key)[InferenceCounter.REHEARSAL_NS]) for each in inference)
+        return max(seen, *rehearsed) / 1e9
 
-    def last_step(self) -> Int64:
+    def last_step(self, replica: int = 0) -> Int64:
         """The record of the step that sampling finished last; see StepColumn. Zeros before the first step."""
-        sent = self._views.steps[:, StepColumn.STAMPS + Stamp.SENT] * (self._views.steps[:, StepColumn.STEP] != 0)
-        record: Int64 = self._views.steps[int(sent.argmax())].copy()
+        log = self._views.steps[replica]
+        sent = log[:, StepColumn.STAMPS + Stamp.SENT] * (log[:, StepColumn.STEP] != 0)
+        record: Int64 = log[int(sent.argmax())].copy()
         return record
 
     @property
     def ready(self) -> bool:
-        """All stages behind the front accept work."""
-        views = self._views
-        return all(int(region[0]) == 1 for region in (views.preprocess, views.inference, views.sampling))
+        """All stages of some replica accept work."""
+        return any(map(self._is_ready, range(self.topology.replicas)))
+
+    def _is_ready(self, replica: int) -> bool:
+        stages = self.topology.replica(replica)
+        return all(int(self._page.counters(stage.key)[READY]) == 1 for stage in stages)
 
 
-def _end(stage: str, words: list[int]) -> EndReading:
+def _end(stage: StageSpec, words: list[int]) -> EndReading:
     return EndReading(
         stage=stage,
         done=words[EndWord.DONE],

@@ -8,21 +8,27 @@ from collections.abc import Mapping, Sequence
 
 import ipc
 from pipeline.stats.buckets import edges, scale
-from pipeline.stats.counters import RequestHistogram, SamplingCounter, StepHistogram
+from pipeline.stats.counters import (
+    ReplicaCounter,
+    RequestHistogram,
+    SamplingCounter,
+    StageState,
+    StepHistogram,
+    SupervisionCounter,
+)
 from pipeline.stats.page import HISTOGRAM_WORDS, PID_WORD, STEP_RECORDS, SUM_WORD, EndWord, StatsPage, StepColumn
-from pipeline.wire.rings import ENDS, PRODUCERS
+from pipeline.wire.rings import Ring
 from pipeline.wire.step import STAMP_WORDS, Head, Int64, Stamp
-
-Rings = Mapping[str, ipc.SlotRing | ipc.ByteRing]
+from pipeline.wire.topology import SAMPLING
 
 
 class Counters:
-    """One stage's counters. An addition is one load and one store of 8 bytes."""
+    """Those of the stage with this key. An addition is one load and one store of 8 bytes."""
 
     __slots__ = ("_words",)
 
     def __init__(self, page: StatsPage, stage: str) -> None:
-        self._words = memoryview(getattr(page.views, stage))
+        self._words = memoryview(page.counters(stage))
 
     def add(self, counter: int, count: int = 1) -> None:
         self._words[counter] += count
@@ -39,25 +45,47 @@ class Counters:
         self._words[0] = 1
 
 
+class Supervision:
+    """What the launcher writes: of stages, by their keys, and of replicas."""
+
+    def __init__(self, page: StatsPage) -> None:
+        self._page = page
+
+    def set_state(self, stage: str, state: StageState) -> None:
+        self._page.supervision(stage)[SupervisionCounter.STATE] = state
+
+    def add_restart(self, stage: str) -> None:
+        self._page.supervision(stage)[SupervisionCounter.RESTARTS] += 1
+
+    def set_generation(self, replica: int, number: int) -> None:
+        self._page.views.replicas[replica, ReplicaCounter.GENERATION] = number
+
+
 class RingEnds:
-    """The counters of this process's ring ends, copied into the page where the front can read them.
+    """The counters of a stage's ring ends, copied into the page where the front can read them.
 
     A copy is one move of 56 bytes per end, about 0.1 µs. Made once per step, it shows how full each ring is between
     two steps, without another process having to map the ring.
     """
 
-    __slots__ = ("_copies", "_stage", "_table")
+    __slots__ = ("_copies", "_stage", "_table", "_topology")
 
-    def __init__(self, page: StatsPage, stage: str, rings: Rings | None = None) -> None:
-        self._stage, self._table = stage, getattr(page.views, f"{stage}_ends")
+    def __init__(self, page: StatsPage, stage: str, rings: Mapping[str, Ring] | None = None) -> None:
+        """`rings` by their keys."""
+        self._topology, self._table = page.topology, page.ends(stage)
+        self._stage = page.topology.stage(stage)
         self.follow(rings or {})
 
-    def follow(self, rings: Rings) -> None:
+    def follow(self, rings: Mapping[str, Ring]) -> None:
         """Copy the counters of these rings from now on, or of none: a ring that is followed can't be unmapped."""
         counted, self._copies = len(ipc.SIDE_COUNTERS), []
-        for row, name in enumerate(ENDS[self._stage] if rings else ()):
-            self._table[row, EndWord.CAPACITY] = rings[name].capacity
-            source = rings[name].counters("producer" if PRODUCERS[name] == self._stage else "consumer")
+        for row, spec in enumerate(self._stage.rings):
+            if (ring := rings.get(spec.key)) is None:
+                continue
+            self._table[row, EndWord.CAPACITY] = ring.capacity
+            reads = spec in self._stage.reads
+            cursor = self._topology.cursor(spec, self._stage) if reads else 0
+            source = ring.counters("consumer" if reads else "producer", cursor)
             target = memoryview(self._table[row, :counted]).cast("B").cast("q")
             self._copies.append((target, source))
 
@@ -67,13 +95,13 @@ class RingEnds:
 
 
 class Histograms:
-    """Buckets and sum of each histogram in `kind`."""
+    """Buckets and sum of each histogram in `kind`, of a replica's steps or a front's requests: `number`."""
 
     __slots__ = ("_edges", "_words")
 
-    def __init__(self, page: StatsPage, kind: type[StepHistogram] | type[RequestHistogram]) -> None:
+    def __init__(self, page: StatsPage, kind: type[StepHistogram] | type[RequestHistogram], number: int = 0) -> None:
         table = page.views.step if kind is StepHistogram else page.views.request
-        self._words = memoryview(table.reshape(-1))
+        self._words = memoryview(table[number].reshape(-1))
         self._edges = [tuple(round(edge * scale(each)) for edge in edges(each)) for each in kind]
 
     def observe(self, histogram: int, value: int, count: int = 1) -> None:
@@ -84,11 +112,12 @@ class Histograms:
 
 
 class StepLog:
-    """Sampling's record of each step, written at its end, and the histograms of the parts of its time."""
+    """Sampling's record of each step of a replica, written at its end, and histograms of the parts of its time."""
 
-    def __init__(self, page: StatsPage) -> None:
-        self._steps: Int64 = page.views.steps
-        self._times, self._counters = Histograms(page, StepHistogram), Counters(page, "sampling")
+    def __init__(self, page: StatsPage, replica: int = 0) -> None:
+        self._steps: Int64 = page.views.steps[replica]
+        self._times = Histograms(page, StepHistogram, replica)
+        self._counters = Counters(page, page.topology.find(SAMPLING, replica).key)
         self._last = (0, 0, 0, False)  # of the step before: its number, COMPUTED, SAMPLED, whether it was all argmax
 
     def record(self, head: Sequence[int], stamps: Int64) -> None:

@@ -2,103 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import ipc
 from pipeline.config import Configuration
-from pipeline.wire.rows import longest_admit
-from pipeline.wire.step import Shapes, logits_layout, results_layout, step_layout, tokens_layout
+from pipeline.wire.step import Shapes
+from pipeline.wire.topology import RingSpec, StageSpec, Topology
 
-_LEAST_ROW_BYTES = 1 << 20
-
-ENDS = {
-    "front": ("requests", "replies", "deltas"),
-    "preprocess": ("requests", "replies", "steps", "results", "rows"),
-    "inference": ("steps", "tokens", "logits"),
-    "sampling": ("logits", "rows", "tokens", "results", "deltas"),
-}
-"""Which rings a stage has an end of; it maps no others."""
-
-PRODUCERS = {
-    "requests": "front",
-    "replies": "preprocess",
-    "steps": "preprocess",
-    "logits": "inference",
-    "tokens": "sampling",
-    "results": "sampling",
-    "rows": "preprocess",
-    "deltas": "sampling",
-}
-"""Who writes into a ring; the other stage that has an end of it reads."""
-
-SLOT_LAYOUTS: dict[str, Callable[[Shapes], ipc.Layout]] = {
-    "steps": step_layout,
-    "logits": logits_layout,
-    "tokens": tokens_layout,
-    "results": results_layout,
-}
+Ring = ipc.SlotRing | ipc.ByteRing
 
 
 @dataclass(frozen=True, slots=True)
 class StageRings:
-    """A stage's rings, by what flows through them."""
+    """A stage's rings of one replica. `slots` and `records` stay within the replica, by what flows through them;
+    `lanes` are those to and from each front, likewise. `every` has all of them, by their keys."""
 
     slots: Mapping[str, ipc.SlotRing]
     records: Mapping[str, ipc.ByteRing]
+    lanes: Mapping[int, Mapping[str, ipc.ByteRing]]
+    every: Mapping[str, Ring]
 
     @classmethod
-    def take_over(cls, handles: Mapping[str, ipc.RingHandle], shapes: Shapes) -> StageRings:
+    def take_over(cls, stage: StageSpec, handles: Mapping[str, ipc.RingHandle], shapes: Shapes) -> StageRings:
         """From descriptors that were handed over. Raises LayoutMismatchError, CorruptRingError."""
-        return cls(
-            slots={
-                name: ipc.SlotRing.from_handle(handle, layout=SLOT_LAYOUTS[name](shapes))
-                for name, handle in handles.items()
-                if name in SLOT_LAYOUTS
-            },
-            records={
-                name: ipc.ByteRing.from_handle(handle) for name, handle in handles.items() if name not in SLOT_LAYOUTS
-            },
-        )
+        slots: dict[str, ipc.SlotRing] = {}
+        records: dict[str, ipc.ByteRing] = {}
+        lanes: defaultdict[int, dict[str, ipc.ByteRing]] = defaultdict(dict)
+        every: dict[str, Ring] = {}
+        for spec in (ring for ring in stage.rings if ring.key in handles):
+            handle, name = handles[spec.key], spec.flow.name
+            if spec.flow.layout is not None:
+                every[spec.key] = slots[name] = ipc.SlotRing.from_handle(handle, layout=spec.flow.layout(shapes))
+            else:
+                by_name = records if spec.front is None else lanes[spec.front]
+                every[spec.key] = by_name[name] = ipc.ByteRing.from_handle(handle)
+        return cls(slots, records, lanes, every)
 
     def close(self) -> None:
-        for ring in (*self.slots.values(), *self.records.values()):
+        for ring in self.every.values():
             ring.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Wiring:
-    """All rings of a generation, by what flows through them."""
+class RingSet:
+    """All rings of a replica's generation, by their keys."""
 
-    requests: ipc.ByteRing  # front → preprocess
-    replies: ipc.ByteRing  # preprocess → front
-    steps: ipc.SlotRing  # preprocess → inference
-    logits: ipc.SlotRing  # inference → sampling
-    tokens: ipc.SlotRing  # sampling → inference
-    results: ipc.SlotRing  # sampling → preprocess
-    rows: ipc.ByteRing  # preprocess → sampling
-    deltas: ipc.ByteRing  # sampling → front
+    def __init__(self, rings: Mapping[str, Ring]) -> None:
+        self.rings = rings
 
     @classmethod
-    def create(cls, config: Configuration, shapes: Shapes) -> Wiring:
+    def create(cls, topology: Topology, replica: int, config: Configuration, shapes: Shapes) -> Self:
         """Raises NoSpaceError, and leaves nothing behind then."""
-        made: dict[str, ipc.SlotRing | ipc.ByteRing] = {}
+        made: dict[str, Ring] = {}
         try:
-            for name, size in ring_sizes(config).items():
-                made[name] = _make(name, size, shapes)
-            return cls(**made)  # type: ignore[arg-type]
+            for spec in _of_replica(topology, replica):
+                made[spec.key] = _make(spec, len(topology.consumers(spec)), config, shapes)
         except BaseException:
             for ring in made.values():
                 ring.__exit__()
             raise
+        return cls(made)
 
-    @property
-    def rings(self) -> dict[str, ipc.SlotRing | ipc.ByteRing]:
-        return {name: getattr(self, name) for name in self.__slots__}
-
-    def handles(self, stage: str) -> dict[str, ipc.RingHandle]:
+    def handles(self, stage: StageSpec) -> dict[str, ipc.RingHandle]:
         """Of the rings that this stage reads or writes."""
-        return {name: self.rings[name].handle for name in ENDS[stage]}
+        return {spec.key: self.rings[spec.key].handle for spec in stage.rings if spec.key in self.rings}
 
     def unlink(self) -> None:
         """Remove the names: rings are handed over by descriptor, and nothing is to be left behind."""
@@ -114,38 +83,24 @@ class Wiring:
             ring.__exit__()
 
 
-def ring_sizes(config: Configuration) -> dict[str, int]:
-    """Slots of rings of slots, bytes of rings of records; by what flows through them."""
-    sizes = config.pipeline.rings
-    return {
-        "requests": sizes.request_bytes,
-        "replies": sizes.reply_bytes,
-        "steps": sizes.step_slots,
-        "logits": sizes.logits_slots,
-        "tokens": sizes.step_slots,
-        "results": sizes.step_slots,
-        "rows": _row_bytes(config.max_length),
-        "deltas": sizes.reply_bytes,
-    }
+def segment_sizes(topology: Topology, config: Configuration, shapes: Shapes) -> dict[str, int]:
+    """Bytes of each ring's segment, by its key."""
+    return {spec.key: _segment_size(spec, len(topology.consumers(spec)), config, shapes) for spec in topology.rings}
 
 
-def segment_sizes(config: Configuration, shapes: Shapes) -> dict[str, int]:
-    """Bytes of each ring's segment."""
-    return {name: _segment_size(name, size, shapes) for name, size in ring_sizes(config).items()}
+def _of_replica(topology: Topology, replica: int) -> Iterable[RingSpec]:
+    return (spec for spec in topology.rings if spec.replica == replica)
 
 
-def _make(name: str, size: int, shapes: Shapes) -> ipc.SlotRing | ipc.ByteRing:
-    if name in SLOT_LAYOUTS:
-        return ipc.SlotRing.create(name, slots=size, layout=SLOT_LAYOUTS[name](shapes))
-    return ipc.ByteRing.create(name, capacity=size)
+def _make(spec: RingSpec, consumers: int, config: Configuration, shapes: Shapes) -> Ring:
+    flow, size = spec.flow, spec.flow.size(config)
+    if flow.layout is not None:
+        return ipc.SlotRing.create(spec.key, slots=size, layout=flow.layout(shapes), consumers=consumers)
+    return ipc.ByteRing.create(spec.key, capacity=size, consumers=consumers)
 
 
-def _segment_size(name: str, size: int, shapes: Shapes) -> int:
-    if name in SLOT_LAYOUTS:
-        return ipc.SlotRing.segment_size(size, SLOT_LAYOUTS[name](shapes))
-    return ipc.ByteRing.segment_size(size)
-
-
-def _row_bytes(max_length: int) -> int:
-    """A record takes at most half of a ring; a power of two."""
-    return max(_LEAST_ROW_BYTES, 1 << (2 * longest_admit(max_length) - 1).bit_length())
+def _segment_size(spec: RingSpec, consumers: int, config: Configuration, shapes: Shapes) -> int:
+    flow, size = spec.flow, spec.flow.size(config)
+    if flow.layout is not None:
+        return ipc.SlotRing.segment_size(size, flow.layout(shapes), consumers=consumers)
+    return ipc.ByteRing.segment_size(size, consumers=consumers)

@@ -30,6 +30,7 @@ from pipeline.runtime.generations import END, Control, Generation
 from pipeline.stats import Counters, StatsHandle, StatsPage, StatsReader
 from pipeline.wire.delta import Delta, FinishReason
 from pipeline.wire.request import Submit, unpack_request
+from pipeline.wire.topology import FRONT, ONE_OF_EACH
 from scripts.bench.overhead.client import Question, read_streams
 from scripts.lab.arguments import count, parser, within
 from scripts.lab.clock import cpu_seconds
@@ -66,8 +67,8 @@ def answer(rings: FrontRings, stats: StatsHandle, plan: Plan) -> None:
     replies = ipc.ByteRing.from_handle(rings.replies).producer(label="preprocess")
     deltas = ipc.ByteRing.from_handle(rings.deltas).producer(label="sampling")
     page = StatsPage.from_handle(stats)
-    for stage in ("preprocess", "inference", "sampling"):
-        Counters(page, stage).set(0, 1)
+    for stage in page.topology.replica(0):
+        Counters(page, stage.key).set(0, 1)
     try:
         while True:
             waiting: list[int] = []
@@ -124,7 +125,8 @@ def main() -> None:
 
 def run(plan: Plan, rounds: int, *, profile: bool) -> list[dict[str, Any]]:
     spawn = multiprocessing.get_context("spawn")
-    made = {name: ipc.ByteRing.create(name, capacity=1 << 20) for name in ("requests", "replies", "deltas")}
+    lane = ONE_OF_EACH.find(FRONT).rings
+    made = {ring.key: ipc.ByteRing.create(ring.key, capacity=1 << 20) for ring in lane}
     rings, page = FrontRings(**{name: ring.handle for name, ring in made.items()}), StatsPage.create()
     settings = FrontSettings(
         model_name="bench", vocab_size=32000, max_length=1 << 20, max_prompt=4096, max_rows=plan.streams,

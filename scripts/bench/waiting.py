@@ -30,6 +30,7 @@ from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 from model.runner import Bucket
 from pipeline.config import load_configuration
 from pipeline.host.cpu_placement import spin_us, usable_cpus
+from pipeline.wire.topology import BEHIND_FRONT, INFERENCE, SAMPLING
 from scripts.lab.arguments import count, parser, write_json
 from scripts.lab.clock import cpu_seconds
 from scripts.lab.paths import ROOT
@@ -37,7 +38,7 @@ from scripts.lab.steps import step_inputs, timed_ms
 from scripts.lab.table import markdown
 
 TURN = 40  # steps
-READERS = ("sampling", "preprocess")
+READERS = [role.name for role in BEHIND_FRONT if role is not INFERENCE]
 LONG_US = 50_000.0
 """Longer than a step."""
 COMPILED = ROOT / ".cache/compile"
@@ -55,7 +56,7 @@ class Readers:
         self.spin_us = spin_us
         names = READERS if spin_us is not None else ()
         self._rings = [ipc.SlotRing.create(name, slots=4, slot_size=64) for name in names]
-        self._ends = [ring.producer(label="inference") for ring in self._rings]
+        self._ends = [ring.producer(label=INFERENCE.name) for ring in self._rings]
         self._processes: list[BaseProcess] = []
 
     def start(self) -> None:
@@ -121,7 +122,7 @@ def decided(threads: int) -> float:
     """What a server with the demo model would do here."""
     demo = ROOT / "configs/demo.yaml"
     config = load_configuration(demo, [f"pipeline.runner.threads={threads}"], other_host=True)
-    return spin_us("sampling", config, usable_cpus())
+    return spin_us(SAMPLING.name, config, usable_cpus())
 
 
 def load(threads: int, rows: int) -> Callable[[], None]:

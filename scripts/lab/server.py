@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import selectors
 import subprocess
 import sys
@@ -13,7 +14,6 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.stats import STAGES
 from scripts.lab.processes import Running, children, end, running
 
 START_S = 120.0
@@ -48,21 +48,20 @@ class Server(Running):
         """Those of the stages, and the launcher's."""
         return {"launcher": self.pid, **self.stages()}
 
-    def metrics(self) -> dict[str, float]:
-        """`/metrics`, by name with labels. Raises OSError."""
+    def metrics(self) -> Metrics:
+        """`/metrics`. Raises OSError."""
         return read_metrics(self.base_url)
 
     def restarts(self) -> int:
         """Of all stages so far. Raises OSError."""
-        metrics = self.metrics()
-        return int(sum(metrics[f'ringserve_restarts_total{{stage="{stage}"}}'] for stage in STAGES))
+        return int(self.metrics().total("restarts_total"))
 
     def under_way(self, patience_s: float) -> dict[str, float]:
         """Wait until nothing is; what still is then. Raises OSError."""
         deadline = time.monotonic() + patience_s
         while True:
             metrics = self.metrics()
-            busy = {name: metrics[f"ringserve_{name}"] for name in UNDER_WAY if metrics[f"ringserve_{name}"]}
+            busy = {name: value for name in UNDER_WAY if (value := metrics.total(name))}
             if not busy or time.monotonic() > deadline:
                 return busy
             time.sleep(_LOOK_S)
@@ -126,10 +125,25 @@ def stages_of(launcher: int) -> dict[str, int]:
     return found
 
 
-def read_metrics(base_url: str, headers: Mapping[str, str] | None = None) -> dict[str, float]:
-    """`/metrics` of the server there, by name with labels. Raises OSError."""
+class Metrics(dict[str, float]):
+    """By name with labels."""
+
+    def total(self, name: str, **labels: str) -> float:
+        """The sum over all that have these values of labels, whatever the others. Raises KeyError if none has."""
+        start = re.compile(rf"ringserve_{name}(?:{{|$)")
+        wanted = {f'{label}="{value}"' for label, value in labels.items()}
+        found = [
+            value for key, value in self.items() if start.match(key) and wanted <= {*re.findall(r'\w+="[^"]*"', key)}
+        ]
+        if not found:
+            raise KeyError(f"no ringserve_{name} with {labels}")
+        return sum(found)
+
+
+def read_metrics(base_url: str, headers: Mapping[str, str] | None = None) -> Metrics:
+    """`/metrics` of the server there. Raises OSError."""
     request = urllib.request.Request(f"{base_url}/metrics", headers=dict(headers or {}))  # noqa: S310 - http only
     with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - likewise
         lines = answer.read().decode(errors="replace").splitlines()
     pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    return {name: float(value) for name, value in pairs}
+    return Metrics((name, float(value)) for name, value in pairs)

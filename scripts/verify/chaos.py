@@ -18,7 +18,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.stats import STAGES
+from pipeline.wire.topology import STAGES
 from scripts.lab.arguments import count, words
 from scripts.verify.survival.ordeal import Ordeal, Outcome, run
 from scripts.verify.survival.session import EMULATED, conclude, parser_of

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -149,9 +150,14 @@ class Launched(Attempt):
     def text(self, prompt, count):
         return self.tokenizer.decode(self.expected(prompt, count))
 
-    def metric(self, name):
+    def metric(self, name, **labels):
+        """The sum over all with these values of labels."""
         lines = self.client.get("/metrics").text.splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + " ", name + "{")))
+        lines = [line for line in lines if line.startswith((name + " ", name + "{"))]
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        found = [line for line in lines if all(re.search(rf"[{{,]{word}[,}}]", line) for word in wanted)]
+        assert found, (name, labels)
+        return sum(float(line.rsplit(" ", 1)[1]) for line in found)
 
     def segments(self):
         return [path.name for path in Path("/dev/shm").iterdir() if f"-{self.process.pid}-" in path.name]

@@ -12,7 +12,6 @@ import httpx
 
 from tests.server.launched import Launched, pid_is_gone, wait_until
 
-STAGES = ("front", "preprocess", "inference", "sampling")
 LONG_S = 60  # nothing is asserted to be fast: this only ends a hang
 
 

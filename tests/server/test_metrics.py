@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ipc.inspect import find_segments
-from pipeline.wire.rings import ENDS, PRODUCERS
+from pipeline.wire.topology import BEHIND_FRONT, FLOWS
 from tests.server.launched import Launched, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,10 @@ class Scrape:
         }
 
     def __call__(self, name, **labels):
-        return self._samples[f"ringserve_{name}", frozenset(labels.items())]
+        """With these labels, and of the only replica, if it is of one."""
+        every = [frozenset(labels.items()), frozenset({**labels, "replica": "0"}.items())]
+        (value,) = [self._samples[key] for which in every if (key := (f"ringserve_{name}", which)) in self._samples]
+        return value
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +94,26 @@ def test_the_dashboard_asks_for_what_there_is(scrape):
         assert len(selected) == expression.count("ringserve_")
         for by, name, matchers in selected:
             groups = set(by.split(", ")) - {""}
-            assert groups | set(re.findall(r"(\w+)=", matchers)) <= labels.get(name, set()), expression
+            wanted = dict(re.findall(r'(\w+)=~?"([^"]*)"', matchers))
+            assert wanted.pop("replica") == "$replica|"  # and what has none, whichever is chosen
+            assert name in labels
+            assert groups | set(wanted) <= labels[name], expression
             grouped |= groups
         assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= grouped
+
+
+def test_what_belongs_to_a_replica_says_which(scrape):
+    """Requests are the front's, and may have been in several."""
+    samples = [sample for family in scrape.families for sample in family.samples]
+    of_replicas = {sample.name for sample in samples if "replica" in sample.labels}
+    for stage in {sample.labels["stage"] for sample in samples if "stage" in sample.labels}:
+        where = {sample.labels.get("replica") for sample in samples if sample.labels.get("stage") == stage}
+        lanes = {"0"} if stage != "front" else {None, "0"}  # the rings at whose end it is
+        assert where == lanes, stage
+    for name in ("num_requests_running", "kv_blocks", "host_overhead_seconds_count", "ring_used", "generation"):
+        assert f"ringserve_{name}" in of_replicas
+    for name in ("requests_total", "time_to_first_token_seconds_count", "ready", "max_rows"):
+        assert f"ringserve_{name}" not in of_replicas
 
 
 def test_sizes_of_requests(server, scrape):
@@ -134,7 +154,8 @@ def test_host_overhead_and_its_split(scrape):
     assert rows <= scrape("iteration_tokens_sum") <= rows + REQUESTS  # with overlap, one row each may be for nothing
     count, overhead = scrape("host_overhead_seconds_count"), scrape("host_overhead_seconds_sum")
     assert 0 < count < steps
-    split = [scrape("host_overhead_stage_seconds_total", stage=stage) for stage in ENDS if stage != "front"]
+    behind = [role.name for role in BEHIND_FRONT]
+    split = [scrape("host_overhead_stage_seconds_total", stage=stage) for stage in behind]
     assert sum(split) == pytest.approx(overhead, abs=1e-6)
     assert scrape("step_part_seconds_count", part="wait_for_descriptor") == count
     gaps = [scrape("step_part_seconds_sum", part=part) for part in ("wait_for_descriptor", "launch")]
@@ -144,14 +165,15 @@ def test_host_overhead_and_its_split(scrape):
 def test_rings(server, scrape):
     rings = [segment.ring for segment in find_segments() if segment.ring]
     found = {ring.name: ring for ring in rings if ring.creator_pid == server.process.pid}
-    assert set(found) == set(PRODUCERS)
+    producers = {flow.name: flow.producer for flow in FLOWS}
+    assert set(found) == set(producers)
     for name, ring in found.items():
         unit = ring.kind
         assert scrape("ring_used", ring=name, unit=unit) == ring.occupancy(0) <= 1  # tokens that nobody needed
         assert scrape("ring_capacity", ring=name, unit=unit) == ring.capacity
         assert scrape("ring_passed_total", ring=name, unit=unit) == ring.consumers[0].index > 0
         for side in (ring.producer, ring.consumers[0]):
-            assert (side.role == "producer") == (PRODUCERS[name] == side.label)
+            assert (side.role == "producer") == (producers[name] == side.label)
             labels = {"ring": name, "side": side.role, "stage": side.label}
             assert scrape("ring_wakes_total", **labels) == side.counters["wakes"]
             assert scrape("ring_lost_wakes_total", **labels) == 0

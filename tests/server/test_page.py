@@ -110,10 +110,8 @@ def test_the_table_of_rings_is_what_the_metrics_say(server, visit):
     assert set(rows) == {"requests", "replies", "steps", "logits", "tokens", "results", "rows", "deltas"}
     assert rows["steps"][1:3] == ["preprocess", "inference"]
     for name in ("steps", "logits", "results"):
-        capacity = (
-            server.client.get("/metrics").text.split(f'ring_capacity{{ring="{name}",unit="slots"}} ')[1].split()[0]
-        )
-        assert rows[name][4] == f"0 of {float(capacity):.0f} slots"
+        capacity = server.metric("ringserve_ring_capacity", ring=name)
+        assert rows[name][4] == f"0 of {capacity:.0f} slots"
 
 
 def test_a_prompt_streams(server, visit):

@@ -58,7 +58,7 @@ def test_a_poisoned_prompt_is_refused_and_others_go_on(serve, fault):
     assert bad.status == 500
     assert "fail twice" in bad.error
     assert "server_error" in bad.error
-    assert server.metrics()['ringserve_restarts_total{stage="inference"}'] == 2
+    assert server.metrics().total("restarts_total", stage="inference") == 2
     refused = re.findall(r"request ([0-9a-f]{16}) made inference fail twice: it is refused", server.log_text())
     assert len(refused) == 1
     again = asyncio.run(undisturbed(server.port, work))

@@ -67,7 +67,7 @@ class Strace:
 
 def wait_for_step(server, step):
     deadline = time.monotonic() + 60
-    while (now := server.metric('ringserve_steps_total{stage="sampling"}')) < step:
+    while (now := server.metric("ringserve_steps_total", stage="sampling")) < step:
         assert time.monotonic() < deadline, f"step {now} of {step}"
         time.sleep(0.05)
     return now

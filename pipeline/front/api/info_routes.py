@@ -18,7 +18,7 @@ from pipeline.front.metrics import CONTENT_TYPE, StatsCollector
 from pipeline.front.metrics.spans import Spans
 from pipeline.front.metrics.trace import trace
 from pipeline.front.settings import FrontSettings
-from pipeline.stats import STAGES, PreprocessCounter, RingEnds, StageState, StatsReader
+from pipeline.stats import PreprocessCounter, RingEnds, StageState, StatsReader
 
 MODELS = "/v1/models/"
 LONGEST_TRACE_S = 60.0
@@ -45,7 +45,7 @@ class InfoRoutes:
     async def health(self, exchange: Exchange) -> None:
         """200 while every stage makes progress or is idle; 503 names those that hang or restart. Loading a model
         counts as progress."""
-        states = {stage: self._stats.state(stage) for stage in STAGES}
+        states = {stage: self._stats.state(stage) for stage in _keys(self._stats)}
         down = [f"{stage} is {state.name.lower()}" for stage, state in states.items() if state in _DOWN]
         if down:
             raise retry_later(503, "; ".join(down), UNAVAILABLE, self._settings.retry_after_s)
@@ -127,7 +127,11 @@ class InfoRoutes:
         with self._spans.recording() as spans:
             await asyncio.sleep(seconds)
             mine = [span for span in spans if span[0] >= since]
-        await exchange.respond(200, trace(self._stats.steps(since), mine))
+        await exchange.respond(200, trace(self._stats, since, mine))
+
+
+def _keys(stats: StatsReader) -> list[str]:
+    return [stage.key for stage in stats.topology.stages]
 
 
 def _is_loopback(client: str) -> bool:

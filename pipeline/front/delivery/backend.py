@@ -106,7 +106,7 @@ class Backend:
     @property
     def _was_ready(self) -> bool:
         """This front or one before it has served, so the pipeline will be ready again."""
-        return self._longest_record is not None or self._stats.generation > 0
+        return self._longest_record is not None or self._stats.has_served
 
     # ---- requests -------------------------------------------------------------------------------------------
 

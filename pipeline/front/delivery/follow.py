@@ -8,10 +8,13 @@ from pipeline.front.delivery.backend import Backend
 from pipeline.front.settings import FrontRings
 from pipeline.runtime.control_channel import ChannelError
 from pipeline.runtime.generations import Control, Generation, blamed
+from pipeline.wire.topology import PREPROCESS, StageSpec
 
 
-async def follow(control: Control, backend: Backend) -> None:
-    """Serve one generation after the other, until cancelled. Raises IpcError when rings can't be attached to."""
+async def follow(control: Control, backend: Backend, front: StageSpec, replica: int = 0) -> None:
+    """Serve one generation of this front's lane to a replica after the other, until cancelled. Raises IpcError when
+    rings can't be attached to."""
+    lane = {ring.key: ring.flow.name for ring in front.rings if ring.replica == replica}
     came = asyncio.Event()
     generation: Generation | None = None
 
@@ -26,20 +29,20 @@ async def follow(control: Control, backend: Backend) -> None:
     loop.add_reader(control.fileno(), take)
     try:
         while True:
-            control.waiting()
-            last, generation = generation, await _next(control, came)
+            control.waiting(replica)
+            last, generation = generation, await _next(control, came, replica)
             if last is not None:
-                backend.blame(blamed(generation.ended, last.number, "preprocess"))
-            backend.attach(FrontRings(**generation.handles))
-            control.ready(generation.number)
+                backend.blame(blamed(generation.ended, last.number, PREPROCESS.name))
+            backend.attach(FrontRings(**{lane[key]: handle for key, handle in generation.handles.items()}))
+            control.ready(generation)
             await backend.closed.wait()
             await backend.detach()
     finally:
         loop.remove_reader(control.fileno())
 
 
-async def _next(control: Control, came: asyncio.Event) -> Generation:
-    while (generation := control.newest()) is None:
+async def _next(control: Control, came: asyncio.Event, replica: int) -> Generation:
+    while (generation := control.newest(replica)) is None:
         came.clear()
         await came.wait()
     return generation

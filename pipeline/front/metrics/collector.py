@@ -50,9 +50,11 @@ class StatsCollector(Collector):
 
     def _server(self) -> Iterator[Metric]:
         settings = self._settings
-        labels = (version("ringserve"), settings.model_name, settings.runner)
+        labels = {"version": version("ringserve"), "model": settings.model_name, "runner": settings.runner}
         meaning = "Always 1; its labels are the server's version, model and engine"
-        yield gauges("info", meaning, ("version", "model", "runner"), [(labels, 1)])
+        yield gauges("info", meaning, [(labels, 1)])
         yield gauge("ready", "1 while requests are accepted, else 0", int(self._stats.ready))
-        yield gauge("max_rows", "Rows of the batch: sequences that can run at the same time", settings.max_rows)
+        yield gauge(
+            "max_rows", "Rows of a replica's batch: sequences that can run at the same time", settings.max_rows
+        )
         yield gauge("max_model_len", "Most tokens of a sequence, prompt and answer together", settings.max_length)

@@ -22,27 +22,28 @@ class Process:
 
 
 def process_metrics(stats: StatsReader) -> Iterator[Metric]:
-    found = [(stage, process) for stage, pid in stats.pids().items() if (process := read_process(pid))]
-    boot_s = _boot_time_s()
+    topology, boot_s = stats.topology, _boot_time_s()
+    found = [
+        (topology.labels(topology.stage(stage)), process)
+        for stage, pid in stats.pids().items()
+        if (process := read_process(pid))
+    ]
 
     def each(value: Callable[[Process], float]) -> Labelled:
-        return (((stage,), value(process)) for stage, process in found)
+        return ((labels, value(process)) for labels, process in found)
 
-    label = ("stage",)
-    yield counters("process_cpu_seconds", "CPU time of the stage", label, each(lambda process: process.cpu_s))
+    yield counters("process_cpu_seconds", "CPU time of the stage", each(lambda process: process.cpu_s))
     yield gauges(
         "process_resident_memory_bytes",
         "Resident memory of the stage, shared memory included",
-        label,
         each(lambda process: process.resident_bytes),
     )
     yield gauges(
         "process_start_time_seconds",
         "Start time of the stage, in seconds since the Unix epoch",
-        label,
         each(lambda process: boot_s + process.started_s),
     )
-    yield gauges("process_threads", "Threads of the stage", label, each(lambda process: process.threads))
+    yield gauges("process_threads", "Threads of the stage", each(lambda process: process.threads))
 
 
 def read_process(pid: int) -> Process | None:

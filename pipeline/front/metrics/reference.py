@@ -15,11 +15,11 @@ from prometheus_client.core import Metric
 from pipeline.front.metrics.collector import StatsCollector
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import Counters, StatsPage, StatsReader
-from pipeline.wire.rings import ENDS
 
 _PART = re.compile(r"(<!-- (\w+): begin[^>]*-->\n).*?(<!-- \2: end -->)", re.DOTALL)
 _SECTIONS = ("server", "requests", "scheduling", "steps", "rings", "processes", "supervision")
 _HEADS: Sequence[str] = ("metric", "type", "labels", "meaning", "in vLLM")
+_REPLICA = "replica"
 _OURS, _VLLM = "ringserve_", "vllm:"
 _SAME_IN_VLLM = (
     "num_requests_running", "num_requests_waiting", "num_preemptions_total", "prefix_cache_queries_total",
@@ -48,8 +48,8 @@ def exposed() -> dict[str, list[Metric]]:
     """The families of a server that has not served yet, by section."""
     page = StatsPage.create()
     page.unlink()
-    for stage in ENDS:
-        Counters(page, stage).set_ready()
+    for stage in page.topology.stages:
+        Counters(page, stage.key).set_ready()
     settings = FrontSettings(model_name="…", vocab_size=1, max_length=1, max_prompt=1, max_rows=1, max_queue=1)
     collector = StatsCollector(StatsReader(page), settings)
     found = {section: list(families) for section, families in collector.sections()}
@@ -85,9 +85,11 @@ def _labels(family: Metric) -> str:
         for label, value in sample.labels.items():
             if label != "le":
                 values.setdefault(label, {})[value] = None
-    if len(values) == 1:
-        return "".join(f"`{label}`: {', '.join(known)}" for label, known in values.items())
-    return ", ".join(f"`{label}`" for label in values)
+    listed = len(values) - (_REPLICA in values) == 1  # else the column would be too wide
+    return ", ".join(
+        f"`{label}`: {', '.join(known)}" if listed and label != _REPLICA else f"`{label}`"
+        for label, known in sorted(values.items(), key=lambda of: of[0] != _REPLICA)
+    )
 
 
 def _in_vllm(name: str) -> str:

@@ -48,12 +48,11 @@ _HISTOGRAMS = (
 
 def request_metrics(stats: StatsReader) -> Iterator[Metric]:
     front = stats.counters(FrontCounter)
-    ends = (((outcome,), front[outcome]) for outcome in _OUTCOMES)
+    ends = (({"outcome": outcome}, front[outcome]) for outcome in _OUTCOMES)
     yield counters(
         "requests",
         "Requests by how they ended: `length`, `eos`, `stop` were answered; `failed`: an error of the server (5xx); "
         "`cancelled`: the client disconnected or did not read; `refused`: 4xx; `rejected`: 429, queue full",
-        ("outcome",),
         ends,
     )
     yield counter("prompt_tokens", "Prompt tokens of requests that ended", front["prompt_tokens"])

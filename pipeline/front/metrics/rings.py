@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 from prometheus_client.core import Metric
 
-from pipeline.front.metrics.families import Labelled, counters, gauges
+from pipeline.front.metrics.families import Labelled, Labels, counters, gauges
 from pipeline.stats import EndReading, RingReading, StatsReader
+from pipeline.wire.topology import Topology
 
 _ENDS: tuple[tuple[str, str, Callable[[EndReading], float]], ...] = (
     ("wakes", "Wake-ups sent to the other side, a system call each", lambda end: end.wakes),
@@ -27,21 +28,22 @@ _ENDS: tuple[tuple[str, str, Callable[[EndReading], float]], ...] = (
 
 
 def ring_metrics(stats: StatsReader) -> Iterator[Metric]:
-    rings = stats.rings()
-    labels = ("ring", "unit")
+    rings, topology = stats.rings(), stats.topology
+
+    def each(value: Callable[[RingReading], float]) -> Labelled:
+        return (({**topology.ring_labels(ring.spec), "unit": ring.spec.flow.unit}, value(ring)) for ring in rings)
+
     used, passed = "Slots or bytes in use: published and not yet consumed", "Slots or bytes that have been consumed"
-    yield gauges("ring_used", used, labels, _each(rings, lambda r: r.used))
-    yield gauges("ring_capacity", "Slots or bytes in total", labels, _each(rings, lambda r: r.capacity))
-    yield counters("ring_passed", passed, labels, _each(rings, lambda r: r.consumer.done))
-    ends = [
-        ((ring.name, side, end.stage), end)
-        for ring in rings
-        for side, end in (("producer", ring.producer), ("consumer", ring.consumer))
-    ]
+    yield gauges("ring_used", used, each(lambda ring: ring.used))
+    yield gauges("ring_capacity", "Slots or bytes in total", each(lambda ring: ring.capacity))
+    yield counters("ring_passed", passed, each(lambda ring: ring.consumer.done))
+    ends = [end for ring in rings for end in _ends(topology, ring)]
     for name, meaning, value in _ENDS:
-        values = ((which, value(end)) for which, end in ends)
-        yield counters(f"ring_{name}", meaning, ("ring", "side", "stage"), values)
+        yield counters(f"ring_{name}", meaning, ((labels, value(end)) for labels, end in ends))
 
 
-def _each(rings: list[RingReading], value: Callable[[RingReading], float]) -> Labelled:
-    return (((ring.name, ring.unit), value(ring)) for ring in rings)
+def _ends(topology: Topology, ring: RingReading) -> Iterator[tuple[Labels, EndReading]]:
+    """The ring's replica also where a front, which has none, is at its end."""
+    for side, ends in (("producer", (ring.producer,)), ("consumer", ring.consumers)):
+        for end in ends:
+            yield {**topology.ring_labels(ring.spec), "side": side, **topology.labels(end.stage)}, end

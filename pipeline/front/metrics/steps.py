@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import IntEnum
 
 from prometheus_client.core import Metric
 
-from pipeline.front.metrics.families import counter, counters, histogram, histograms
+from pipeline.front.metrics.families import Labelled, Labels, counters, histograms
 from pipeline.stats import (
+    STAGE_COUNTERS,
+    HistogramSnapshot,
     InferenceCounter,
-    PreprocessCounter,
     RequestHistogram,
     SamplingCounter,
     StatsReader,
     StepHistogram,
 )
+from pipeline.wire.topology import BEHIND_FRONT, FRONT, INFERENCE, SAMPLING, Role
 
 _PARTS = (
     StepHistogram.SCHEDULE,
@@ -28,32 +31,56 @@ _PARTS = (
 
 
 def step_metrics(stats: StatsReader) -> Iterator[Metric]:
-    preprocess, inference, sampling = map(stats.counters, (PreprocessCounter, InferenceCounter, SamplingCounter))
-    by_stage = (("preprocess", preprocess), ("inference", inference), ("sampling", sampling))
-    steps = (((stage,), now["steps"]) for stage, now in by_stage)
-    yield counters("steps", "Steps done, by stage", ("stage",), steps)
-    yield counter("greedy_steps", "Steps whose tokens are the argmax taken on the device", inference["greedy_steps"])
-    yield counter("sampled_tokens", "Tokens published by sampling", sampling["tokens"])
-    yield counter("failed_rows", "Rows that failed because their logits gave no token", sampling["failed_rows"])
-    yield histogram(
-        "iteration_tokens", "New tokens per step, of prompts and answers", stats.histogram(StepHistogram.TOKENS)
-    )
-    yield histogram(
+    topology = stats.topology
+    replicas = [{"replica": str(replica)} for replica in range(topology.replicas)]
+
+    def each(kind: type[IntEnum], role: Role, counter: str) -> Labelled:
+        """Of one stage per replica: every rank does the same steps."""
+        stages = [topology.find(role, replica) for replica in range(topology.replicas)]
+        values = (stats.counters(kind, stage.key)[counter] for stage in stages)
+        return zip(replicas, values, strict=True)
+
+    def histogram(which: StepHistogram, **labels: str) -> Iterator[tuple[Labels, HistogramSnapshot]]:
+        return (({**replica, **labels}, stats.histogram(which, i)) for i, replica in enumerate(replicas))
+
+    yield counters("steps", "Steps done, by stage", _steps(stats))
+    greedy = each(InferenceCounter, INFERENCE, "greedy_steps")
+    yield counters("greedy_steps", "Steps whose tokens are the argmax taken on the device", greedy)
+    tokens = each(SamplingCounter, SAMPLING, "tokens")
+    yield counters("sampled_tokens", "Tokens published by sampling", tokens)
+    failed = each(SamplingCounter, SAMPLING, "failed_rows")
+    yield counters("failed_rows", "Rows that failed because their logits gave no token", failed)
+    new = histogram(StepHistogram.TOKENS)
+    yield histograms("iteration_tokens", "New tokens per step, of prompts and answers", new)
+    yield histograms(
         "host_overhead_seconds",
         "Host overhead per step: the time between two tokens less the device's. Consecutive steps only, without idle "
         "times",
-        stats.histogram(StepHistogram.OVERHEAD),
+        histogram(StepHistogram.OVERHEAD),
     )
     yield counters(
         "host_overhead_stage_seconds",
         "Host overhead by the stage that the device waited for; the time of a handover counts as the receiver's",
-        ("stage",),
-        (((stage,), sampling[f"overhead_{stage}_ns"] / 1e9) for stage, _ in by_stage),
+        _overhead(stats),
     )
-    parts = [((part.name.lower(),), stats.histogram(part)) for part in _PARTS]
+    parts = [one for part in _PARTS for one in histogram(part, part=part.name.lower())]
     yield histograms(
         "step_part_seconds",
         "Parts of a step's time; `front`: from reading tokens off the ring to writing them to the socket",
-        ("part",),
-        [*parts, (("front",), stats.histogram(RequestHistogram.FRONT))],
+        [*parts, ({"part": FRONT.name}, stats.histogram(RequestHistogram.FRONT))],
     )
+
+
+def _steps(stats: StatsReader) -> Labelled:
+    for stage in stats.topology.stages:
+        if not stage.is_front:
+            steps = stats.counters(STAGE_COUNTERS[stage.name], stage.key)["steps"]
+            yield stats.topology.labels(stage), steps
+
+
+def _overhead(stats: StatsReader) -> Labelled:
+    for replica in range(stats.topology.replicas):
+        sampling = stats.counters(SamplingCounter, stats.topology.find(SAMPLING, replica).key)
+        for role in BEHIND_FRONT:
+            labels = {"stage": role.name, "replica": str(replica)}
+            yield labels, sampling[f"overhead_{role.name}_ns"] / 1e9

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from prometheus_client.core import Metric
 
-from pipeline.front.metrics.families import counter, counters, gauge, gauges
-from pipeline.stats import STAGES, FrontCounter, LauncherCounter, StatsReader
+from pipeline.front.metrics.families import Labelled, counter, counters, gauges
+from pipeline.stats import FrontCounter, StatsReader
 
 
 def supervision_metrics(stats: StatsReader) -> Iterator[Metric]:
-    launcher, label = stats.counters(LauncherCounter), ("stage",)
-    yield gauge("generation", "Generation of rings: sets handed to the stages since start", launcher["generation"])
-    restarts = [((stage,), launcher[f"{stage}_restarts"]) for stage in STAGES]
-    yield counters("restarts", "Restarts of a stage after it died", label, restarts)
+    topology = stats.topology
+
+    def each(value: Callable[[str], float]) -> Labelled:
+        return ((topology.labels(stage), value(stage.key)) for stage in topology.stages)
+
+    generations = [({"replica": str(replica)}, stats.generation(replica)) for replica in range(topology.replicas)]
+    yield gauges("generation", "Generation of rings: sets handed to the stages since start", generations)
+    yield counters("restarts", "Restarts of a stage after it died", each(stats.restarts))
     resumed = stats.counters(FrontCounter)["resumed"]
     yield counter("requests_resumed", "Requests resumed after a stage died", resumed)
-    pauses = [((stage,), stats.gc_pause_s(stage)) for stage in STAGES]
-    yield gauges("gc_pause_max_seconds", "Longest garbage collection of the stage while it served", label, pauses)
+    longest = "Longest garbage collection of the stage while it served"
+    yield gauges("gc_pause_max_seconds", longest, each(stats.gc_pause_s))

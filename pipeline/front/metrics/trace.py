@@ -11,35 +11,45 @@ from typing import Any
 import orjson
 
 from pipeline.front.metrics.spans import Span
-from pipeline.stats import StepColumn
+from pipeline.stats import StatsReader, StepColumn
 from pipeline.wire.step import Int64, Stamp
-
-_STAGES = ("preprocess", "inference", "sampling", "front")
-_PREPROCESS, _INFERENCE, _SAMPLING, _FRONT = range(1, 5)
+from pipeline.wire.topology import BEHIND_FRONT, FRONT, INFERENCE, PREPROCESS, SAMPLING, Role, Topology
 
 _PARTS = (
-    ("schedule", _PREPROCESS, Stamp.BEGUN, Stamp.SCHEDULED),
-    ("launch", _INFERENCE, Stamp.TAKEN, Stamp.LAUNCHED),
-    ("device", _INFERENCE, Stamp.LAUNCHED, Stamp.COMPUTED),
-    ("publish", _SAMPLING, Stamp.COMPUTED, Stamp.RECEIVED),
-    ("sample", _SAMPLING, Stamp.RECEIVED, Stamp.SAMPLED),
-    ("detokenize and send", _SAMPLING, Stamp.SAMPLED, Stamp.SENT),
+    ("schedule", PREPROCESS, Stamp.BEGUN, Stamp.SCHEDULED),
+    ("launch", INFERENCE, Stamp.TAKEN, Stamp.LAUNCHED),
+    ("device", INFERENCE, Stamp.LAUNCHED, Stamp.COMPUTED),
+    ("publish", SAMPLING, Stamp.COMPUTED, Stamp.RECEIVED),
+    ("sample", SAMPLING, Stamp.RECEIVED, Stamp.SAMPLED),
+    ("detokenize and send", SAMPLING, Stamp.SAMPLED, Stamp.SENT),
 )
 
 
-def trace(steps: Int64, spans: Iterable[Span]) -> bytes:
-    """JSON of the events. `steps` as of `StatsReader.steps`, `spans` the front's writes."""
-    events = [*_names(), *_step_events(steps), *(_event("write", _FRONT, begin, end) for begin, end in spans)]
+def trace(stats: StatsReader, since_ns: int, spans: Iterable[Span]) -> bytes:
+    """JSON of the events: of the steps that were sent since then, and of `spans`, the front's writes. A replica is
+    shown as a process, its stages as threads."""
+    events = [*_names(stats.topology)]
+    for replica in range(stats.topology.replicas):
+        events += _step_events(replica, stats.steps(since_ns, replica=replica))
+    events += (_event("write", 0, FRONT, begin, end) for begin, end in spans)
     return orjson.dumps({"traceEvents": events, "displayTimeUnit": "ms"})
 
 
-def _names() -> Iterator[dict[str, Any]]:
-    yield {"ph": "M", "pid": 1, "name": "process_name", "args": {"name": "ringserve"}}
-    for thread, stage in enumerate(_STAGES, 1):
-        yield {"ph": "M", "pid": 1, "tid": thread, "name": "thread_name", "args": {"name": stage}}
+def _thread(role: Role) -> int:
+    """In the order of a token's way."""
+    return (*BEHIND_FRONT, FRONT).index(role) + 1
 
 
-def _step_events(steps: Int64) -> Iterator[dict[str, Any]]:
+def _names(topology: Topology) -> Iterator[dict[str, Any]]:
+    for replica in range(topology.replicas):
+        process = {"ph": "M", "pid": replica + 1}
+        name = f"ringserve replica {replica}" if topology.replicas > 1 else "ringserve"
+        yield {**process, "name": "process_name", "args": {"name": name}}
+        for role in (*BEHIND_FRONT, *([] if replica else [FRONT])):
+            yield {**process, "tid": _thread(role), "name": "thread_name", "args": {"name": role.name}}
+
+
+def _step_events(replica: int, steps: Int64) -> Iterator[dict[str, Any]]:
     for record in steps.tolist():
         stamps = record[StepColumn.STAMPS :]
         args = {
@@ -48,11 +58,12 @@ def _step_events(steps: Int64) -> Iterator[dict[str, Any]]:
             "rows": record[StepColumn.ROWS],
             "decode_rows": record[StepColumn.DECODE_ROWS],
         }
-        for name, thread, begin, end in _PARTS:
+        for name, role, begin, end in _PARTS:
             if stamps[begin]:
-                yield {**_event(name, thread, stamps[begin], stamps[end]), "args": args}
+                yield {**_event(name, replica, role, stamps[begin], stamps[end]), "args": args}
 
 
-def _event(name: str, thread: int, begin_ns: int, end_ns: int) -> dict[str, Any]:
+def _event(name: str, replica: int, role: Role, begin_ns: int, end_ns: int) -> dict[str, Any]:
     """A complete event; times in µs."""
-    return {"ph": "X", "pid": 1, "tid": thread, "name": name, "ts": begin_ns / 1e3, "dur": (end_ns - begin_ns) / 1e3}
+    where = {"ph": "X", "pid": replica + 1, "tid": _thread(role)}
+    return {**where, "name": name, "ts": begin_ns / 1e3, "dur": (end_ns - begin_ns) / 1e3}

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.front.page.sample import Sample, key
 from pipeline.stats import Histogram, HistogramSnapshot, RequestHistogram, StepHistogram
+from pipeline.wire.topology import BEHIND_FRONT, FRONT, PREPROCESS, SAMPLING, Role
 
 RATE_S = 2.0
 """Span of rates and of the split of a step."""
@@ -14,31 +15,30 @@ RATE_S = 2.0
 LATENCY_S = 10.0
 """Span of TTFT and ITL: requests may be rare."""
 
-_STAGES = ("preprocess", "inference", "sampling")
-
 
 def figures(samples: Sequence[Sample]) -> dict[str, Any]:
     """`samples` in order, the newest last. Rates are per second, times in seconds; null: nothing was observed."""
     new = samples[-1]
+    front, preprocess = new.counters[FRONT.name], new.counters[PREPROCESS.name]
     recent = Change(_since(samples, RATE_S), new)
     latest = Change(_since(samples, LATENCY_S), new)
     return {
         "ready": new.ready,
-        "tokens_per_s": recent.rate("front", "generated_tokens"),
-        "steps_per_s": recent.rate("sampling", "steps"),
-        "requests_per_s": recent.rate("front", "requests"),
+        "tokens_per_s": recent.rate(FRONT, "generated_tokens"),
+        "steps_per_s": recent.rate(SAMPLING, "steps"),
+        "requests_per_s": recent.rate(FRONT, "requests"),
         "ttft_s": latest.mean(RequestHistogram.TTFT),
         "ttft_p99_below_s": latest.below(RequestHistogram.TTFT, 0.99),
         "itl_s": latest.mean(RequestHistogram.ITL),
         "itl_p99_below_s": latest.below(RequestHistogram.ITL, 0.99),
         "step": _step(recent),
         "batch": _batch(new, recent),
-        "kv": {name: new.preprocess[f"kv_blocks_{name}"] for name in ("used", "total")}
-        | {"cached": new.preprocess["cached_blocks"]},
+        "kv": {name: preprocess[f"kv_blocks_{name}"] for name in ("used", "total")}
+        | {"cached": preprocess["cached_blocks"]},
         "requests": {
-            "waiting": new.preprocess["waiting"],
-            "in_flight": new.front["in_flight"],
-            "preemptions": new.preprocess["preemptions"],
+            "waiting": preprocess["waiting"],
+            "in_flight": front["in_flight"],
+            "preemptions": preprocess["preemptions"],
         },
         "rings": _rings(recent),
         "cpu": recent.cpu(),
@@ -57,8 +57,9 @@ class Change:
     def per_second(self, old: float, new: float) -> float:
         return (new - old if new >= old else new) / self.seconds if self.seconds > 0 else 0.0
 
-    def rate(self, stage: str, counter: str) -> float:
-        return self.per_second(getattr(self.old, stage)[counter], getattr(self.new, stage)[counter])
+    def rate(self, role: Role, counter: str) -> float:
+        old, new = self.old.counters[role.name], self.new.counters[role.name]
+        return self.per_second(old[counter], new[counter])
 
     def mean(self, histogram: Histogram) -> float | None:
         change = self._change(histogram)
@@ -95,7 +96,7 @@ def _since(samples: Sequence[Sample], seconds: float) -> Sample:
 def _step(recent: Change) -> dict[str, Any]:
     """Means over consecutive steps: the device's part, and the host's by stage."""
     overhead = recent.mean(StepHistogram.OVERHEAD)
-    parts = {stage: recent.rate("sampling", f"overhead_{stage}_ns") for stage in _STAGES}
+    parts = {role.name: recent.rate(SAMPLING, f"overhead_{role.name}_ns") for role in BEHIND_FRONT}
     total = sum(parts.values())
     return {
         "device_s": recent.mean(StepHistogram.DEVICE),
@@ -106,10 +107,10 @@ def _step(recent: Change) -> dict[str, Any]:
 
 
 def _batch(new: Sample, recent: Change) -> dict[str, int]:
-    """Of the last step, if there was one lately."""
-    moving = recent.rate("sampling", "steps") > 0
+    """Of the last step of each replica, if there was one lately."""
+    moving = recent.rate(SAMPLING, "steps") > 0
     return {
-        "running": new.preprocess["running"],
+        "running": new.counters[PREPROCESS.name]["running"],
         "decode_rows": new.step_decode_rows if moving else 0,
         "prefill_rows": new.step_rows - new.step_decode_rows if moving else 0,
         "tokens": new.step_tokens if moving else 0,
@@ -120,7 +121,7 @@ def _rings(recent: Change) -> dict[str, dict[str, Any]]:
     before = {ring.name: ring for ring in recent.old.rings}
     return {
         ring.name: {
-            "unit": ring.unit,
+            "unit": ring.spec.flow.unit,
             "used": ring.used,
             "capacity": ring.capacity,
             "first": ring.consumer.done % ring.capacity if ring.capacity else 0,  # index of the oldest unit

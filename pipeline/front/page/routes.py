@@ -13,6 +13,7 @@ from pipeline.front.http.exchange import Exchange
 from pipeline.front.page import LiveFeed
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import RingEnds, StatsReader
+from pipeline.wire.topology import Topology
 
 _TYPES: Final[Mapping[str, bytes]] = {
     "html": b"text/html; charset=utf-8",
@@ -44,7 +45,7 @@ class PageRoutes:
     """The files are read once, when the front starts. Made inside a running loop."""
 
     def __init__(self, settings: FrontSettings, stats: StatsReader, ends: RingEnds) -> None:
-        self.feed = LiveFeed(stats, ends, _about(settings), settings.retry_after_s)
+        self.feed = LiveFeed(stats, ends, _about(settings, stats.topology), settings.retry_after_s)
         self._files = {f"/page/{name}": file for name, file in load_files().items()}
         self._files["/"] = self._files.pop("/page/index.html")
 
@@ -74,13 +75,34 @@ def _load(content: bytes, name: str) -> File:
     return File(content, _TYPES[name.rpartition(".")[2]], etag)
 
 
-def _about(settings: FrontSettings) -> dict[str, Any]:
+def _about(settings: FrontSettings, topology: Topology) -> dict[str, Any]:
     """Constants for the page."""
     return {
         "version": version("ringserve"),
         "model": settings.model_name,
         "runner": settings.runner,
-        "max_rows": settings.max_rows,
+        "max_rows": settings.max_rows * topology.replicas,
         "max_length": settings.max_length,
         "serves": settings.metrics_port is None,  # else the page is on another port than the API
+        **_picture(topology),
+    }
+
+
+def _picture(topology: Topology) -> dict[str, list[dict[str, str]]]:
+    """The stages of the first replica with the first front, in the order of a request's way, and the rings between
+    them."""
+    stages = [stage for stage in topology.users(0) if stage.rank == 0]
+    rings = [ring for stage in stages for ring in stage.writes if ring.replica == 0 and not ring.front]
+    return {
+        "stages": [{"key": stage.key, "name": stage.name, "does": stage.role.does} for stage in stages],
+        "rings": [
+            {
+                "key": ring.key,
+                "name": ring.flow.name,
+                "from": ring.flow.producer,
+                "to": ring.flow.consumer,
+                "carries": ring.flow.carries,
+            }
+            for ring in rings
+        ],
     }

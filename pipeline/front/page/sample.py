@@ -9,15 +9,11 @@ from typing import Self
 
 from pipeline.front.metrics import read_process
 from pipeline.stats import (
-    STAGES,
-    FrontCounter,
+    STAGE_COUNTERS,
     Histogram,
     HistogramSnapshot,
-    LauncherCounter,
-    PreprocessCounter,
     RequestHistogram,
     RingReading,
-    SamplingCounter,
     StatsReader,
     StepColumn,
     StepHistogram,
@@ -33,13 +29,12 @@ WATCHED: tuple[Histogram, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Counters by stage; ends of rings; the last step; CPU time in seconds by stage."""
+    """`counters` by role, sums over all its stages; ends of rings; the last step of each replica, as a sum; CPU time
+    in seconds by stage."""
 
     at_s: float  # of the monotonic clock
     ready: bool
-    front: Mapping[str, int]
-    preprocess: Mapping[str, int]
-    sampling: Mapping[str, int]
+    counters: Mapping[str, Mapping[str, int]]
     histograms: Mapping[tuple[str, str], HistogramSnapshot]  # by kind and name
     rings: tuple[RingReading, ...]
     step_rows: int
@@ -52,22 +47,22 @@ class Sample:
     @classmethod
     def take(cls, stats: StatsReader) -> Self:
         """Takes about half a millisecond."""
-        step, launcher = stats.last_step(), stats.counters(LauncherCounter)
+        topology = stats.topology
+        stages = [stage.key for stage in topology.stages]
+        step = sum(map(stats.last_step, range(1, topology.replicas)), stats.last_step())
         cpu = {stage: process.cpu_s for stage, pid in stats.pids().items() if (process := read_process(pid))}
         return cls(
             at_s=time.monotonic(),
             ready=stats.ready,
-            front=stats.counters(FrontCounter),
-            preprocess=stats.counters(PreprocessCounter),
-            sampling=stats.counters(SamplingCounter),
+            counters={role: stats.counters(kind) for role, kind in STAGE_COUNTERS.items()},
             histograms={key(each): stats.histogram(each) for each in WATCHED},
             rings=tuple(stats.rings()),
             step_rows=int(step[StepColumn.ROWS]),
             step_decode_rows=int(step[StepColumn.DECODE_ROWS]),
             step_tokens=int(step[StepColumn.TOKENS]),
             cpu_s=cpu,
-            states={stage: stats.state(stage).name.lower() for stage in STAGES},
-            restarts=sum(launcher[f"{stage}_restarts"] for stage in STAGES),
+            states={stage: stats.state(stage).name.lower() for stage in stages},
+            restarts=sum(map(stats.restarts, stages)),
         )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from pipeline.stats import STAGES
+from pipeline.wire.topology import STAGES
 from scripts.bench.isolation.attacker import AttackError, Campaign, Order, serve_attacker
 from scripts.bench.isolation.attacks import Pace
 from scripts.bench.isolation.bystander import BystanderError, Observation, Question, serve_bystander

@@ -12,6 +12,7 @@ import numpy as np
 
 from model.tokenizer import load_tokenizer
 from pipeline.config import load_configuration
+from pipeline.wire.topology import INFERENCE, STAGES
 from scripts.bench.overhead.client import Question, Streams, prompt, serve_client
 from scripts.bench.overhead.device import Device, serve_bare_steps
 from scripts.bench.overhead.figures import Row, figures, goals, medians
@@ -210,7 +211,7 @@ def _null_row(streams: Streams, before: dict[str, float], server: Server) -> Row
 
 _DEMO = ROOT / "configs" / "demo.yaml"
 _MEMORY_GOAL_MB, _READY_GOAL_S, _IDLE_GOAL_PERCENT = 250.0, 20.0, 1.0
-_LIGHT = ("front", "preprocess", "sampling")
+_LIGHT = [stage for stage in STAGES if stage != INFERENCE.name]
 
 
 def _footprint(options: Options, directory: Path, say: Say) -> Row:

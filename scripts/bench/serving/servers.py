@@ -55,14 +55,18 @@ class Target:
             metrics = read_metrics(self.base_url, self.headers)
         except (OSError, ValueError):
             return {}
-        return {name: metrics[key] for name, key in _COUNTERS.items() if key in metrics}
+        found = {}
+        for name, counter, labels in _COUNTERS:
+            with contextlib.suppress(KeyError):
+                found[name] = metrics.total(counter, **labels)
+        return found
 
 
-_COUNTERS = {
-    "preemptions": "ringserve_num_preemptions_total",
-    "steps": 'ringserve_steps_total{stage="inference"}',
-    "prefix_cache_hits": "ringserve_prefix_cache_hits_total",
-}
+_COUNTERS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("preemptions", "num_preemptions_total", {}),
+    ("steps", "steps_total", {"stage": "inference"}),
+    ("prefix_cache_hits", "prefix_cache_hits_total", {}),
+)
 
 
 @contextlib.contextmanager

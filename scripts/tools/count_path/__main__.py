@@ -22,7 +22,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.stats import STAGES
+from pipeline.wire.topology import STAGES
 from scripts.lab.errors import BenchError
 from scripts.lab.http import Client
 from scripts.lab.paths import ROOT
@@ -61,6 +61,7 @@ def trace(config: Path, tokens: int, folder: Path) -> dict[str, Lines]:
     flag_file.write_bytes(b"\0")
     os.environ |= {
         "RINGSERVE_COUNT_PATH": str(flag_file), "RINGSERVE_COUNT_ROOT": str(ROOT), "PYTHONPATH": str(INJECTED),
+        "RINGSERVE_COUNT_STAGES": " ".join(STAGES),
     }  # fmt: skip
     with (
         flag_file.open("r+b") as file,

@@ -44,17 +44,22 @@ def text() -> str:
 
 def _variables() -> Iterator[dict[str, Any]]:
     yield {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "refresh": 1}
-    yield {
-        "name": "instance",
-        "label": "Server",
+    yield _variable("instance", "Server", "label_values(ringserve_ready, instance)", ".+")
+    yield _variable("replica", "Replica", 'label_values(ringserve_generation{instance=~"$instance"}, replica)', ".*")
+
+
+def _variable(name: str, label: str, query: str, everything: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "label": label,
         "type": "query",
         "datasource": _SOURCE,
-        "query": {"query": "label_values(ringserve_ready, instance)", "refId": "instance"},
+        "query": {"query": query, "refId": name},
         "refresh": 2,
         "sort": 1,
         "multi": True,
         "includeAll": True,
-        "allValue": ".+",
+        "allValue": everything,
         "current": {"text": ["All"], "value": ["$__all"]},
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-_WHERE = 'instance=~"$instance"'
+_WHERE = 'instance=~"$instance", replica=~"$replica|"'  # what is of no replica is shown, whichever is chosen
 _RATE = "[$__rate_interval]"
 
 Target = tuple[str, str]

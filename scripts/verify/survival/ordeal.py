@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pipeline.stats import STAGES
+from pipeline.wire.topology import STAGES
 from scripts.lab.server import Server
 from scripts.verify.survival.faults import Fault, deal, inflict
 from scripts.verify.survival.load import Load, jobs, undisturbed
@@ -121,7 +121,7 @@ class _Run:
             metrics = await asyncio.to_thread(self._server.metrics)
         except OSError:
             return 0
-        return int(metrics["ringserve_generation"]) if metrics["ringserve_ready"] else 0
+        return int(metrics.total("generation")) if metrics.total("ready") else 0
 
     async def _first_token(self, since: float) -> float:
         while time.monotonic() < since + RECOVERY_S:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Self
 
 from ipc.inspect import FoundSegment, find_segments
-from pipeline.wire.rings import ENDS
+from pipeline.wire.topology import Topology
 from scripts.lab.errors import ServerError
 from scripts.lab.processes import lives
 from scripts.lab.server import Server
 
 _PATIENCE_S, _LOOK_S = 10.0, 0.1
-_RINGS = len(ENDS["preprocess"])  # nobody has more
+_RINGS = max(len(stage.rings) for stage in Topology().stages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Quiet:
     def of(cls, server: Server) -> Self:
         """Descriptors are counted before the connection that asks for metrics."""
         descriptors = {name: count_descriptors(pid) for name, pid in server.processes().items()}
-        return cls(descriptors, len(segments(server)), server.metrics()["ringserve_kv_blocks"])
+        return cls(descriptors, len(segments(server)), server.metrics().total("kv_blocks"))
 
     def differences(self, server: Server) -> list[str]:
         """What is in use, or held in addition, some time after the last client has gone."""

@@ -79,7 +79,7 @@ class _Run:
             for name, pid in self._server.processes().items():
                 self._report.memory.setdefault(name, []).append(resident_bytes(pid))
             metrics = await asyncio.to_thread(self._server.metrics)
-            self._report.running.append(metrics["ringserve_num_requests_running"])
+            self._report.running.append(metrics.total("num_requests_running"))
             if len(self._report.running) % (_SAMPLES // 10) == 0:
                 self._print_progress()
 

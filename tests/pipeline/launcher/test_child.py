@@ -14,6 +14,7 @@ from pipeline.launcher.child import Child
 from pipeline.launcher.process_stat import process_stat
 from pipeline.runtime.control_channel import Channel, ChannelError
 from pipeline.runtime.generations import CRASHED, HUNG, KILLED
+from pipeline.wire.topology import INFERENCE, ONE_OF_EACH
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def start():
     def of(code):
         channel, theirs = Channel.pair()
         process = subprocess.Popen([sys.executable, "-c", code])
-        made.append(Child("inference", process, channel))
+        made.append(Child(ONE_OF_EACH.find(INFERENCE), [0], process, channel))
         return made[-1], Channel(theirs)
 
     yield of

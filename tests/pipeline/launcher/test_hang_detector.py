@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 import pytest
 
 from pipeline.launcher import hang_detector
-from pipeline.launcher.child import Phase
-from pipeline.launcher.hang_detector import BUSY_PATIENCE, USEFUL_BEATS, HangDetector
+from pipeline.launcher.child import Attachment, Phase
+from pipeline.launcher.generation_progress import USEFUL_BEATS
+from pipeline.launcher.hang_detector import BUSY_PATIENCE, HangDetector
 from pipeline.launcher.process_stat import ProcessStat
-from pipeline.launcher.stage_progress import PARTS
-from pipeline.stats import FrontCounter
+from pipeline.stats import FrontCounter, StatsPage
+from pipeline.wire.topology import ONE_OF_EACH, STAGES, Topology
 
 PATIENCE_S = 5.0
+RANKS = Topology(ranks=2)
 
 
 @dataclass
@@ -23,11 +25,21 @@ class Process:
 
     name: str = "front"
     pid: int = 7
-    phase: Phase = Phase.WAITING
-    generation: int = 1
+    topology: Topology = ONE_OF_EACH
+    attachment: Attachment = field(default_factory=lambda: Attachment(Phase.WAITING, 1))
     heard: int = 0
     began: float = 0.0
     stat: ProcessStat = field(default_factory=lambda: ProcessStat(stopped=False, cpu_ticks=0))
+
+    loading = False
+
+    @property
+    def spec(self):
+        return self.topology.stage(self.name)
+
+    @property
+    def attachments(self):
+        return {0: self.attachment}
 
     @property
     def title(self):
@@ -66,7 +78,7 @@ class World:
         self.now, self.page, self.front, self.rings = 0.0, page, Process(), Rings()
         monkeypatch.setattr(hang_detector.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(hang_detector, "process_stat", lambda pid: self.front.stat)
-        monkeypatch.setattr(hang_detector, "RingGauges", lambda wiring: self.rings)
+        monkeypatch.setattr(hang_detector, "RingGauges", lambda *_: self.rings)
         self.detector = HangDetector(page, PATIENCE_S)
 
     def beat(self, count=1):
@@ -98,8 +110,8 @@ def nothing():
 @pytest.mark.parametrize("due", [(), ("front",)])
 @pytest.mark.parametrize("phase", [Phase.WAITING, Phase.ATTACHING, Phase.SERVING, Phase.LEAVING])
 def test_a_front_that_neither_beats_nor_computes_hangs_soon(world, phase, due):
-    world.detector.begin(None)
-    world.front.phase, world.rings.due = phase, frozenset(due)
+    world.detector.begin(0, None)
+    world.front.attachment.phase, world.rings.due = phase, frozenset(due)
     hang, after = world.until_hang(nothing)
     assert PATIENCE_S <= after <= PATIENCE_S + 2
     assert not hang.stopped
@@ -116,8 +128,8 @@ def test_a_stopped_one_is_called_so(world):
 @pytest.mark.parametrize("phase", [Phase.WAITING, Phase.ATTACHING, Phase.SERVING, Phase.LEAVING])
 def test_one_that_computes_has_more_time_but_not_for_ever(world, caplog, phase, due):
     """Even where its rings hold something, or something is expected of it."""
-    world.detector.begin(None)
-    world.front.phase, world.rings.due = phase, frozenset(due)
+    world.detector.begin(0, None)
+    world.front.attachment.phase, world.rings.due = phase, frozenset(due)
     with caplog.at_level(logging.WARNING, "ringserve.launcher"):
         hang, after = world.until_hang(world.compute)
     assert BUSY_PATIENCE * PATIENCE_S <= after <= BUSY_PATIENCE * PATIENCE_S + 2
@@ -154,8 +166,8 @@ def test_work_that_lies_about_while_the_loop_runs_is_a_hang(world):
         world.beat()
         world.compute()
 
-    world.detector.begin(None)
-    world.front.phase, world.rings.due = Phase.SERVING, frozenset({"front"})
+    world.detector.begin(0, None)
+    world.front.attachment.phase, world.rings.due = Phase.SERVING, frozenset({"front"})
     hang, after = world.until_hang(busy)
     assert hang.what == "it has work and makes no progress"
     assert after <= PATIENCE_S + 2
@@ -163,8 +175,8 @@ def test_work_that_lies_about_while_the_loop_runs_is_a_hang(world):
 
 @pytest.mark.parametrize("stage", ["preprocess", "inference", "sampling"])
 def test_other_stages_are_judged_by_their_rings_alone(world, stage):
-    world.detector.begin(None)
-    world.front = Process(stage, phase=Phase.SERVING)
+    world.detector.begin(0, None)
+    world.front = Process(stage, attachment=Attachment(Phase.SERVING, 1))
     world.rings.due = frozenset({stage})
     hang, after = world.until_hang(world.compute)
     assert hang.what == "it has work and makes no progress"
@@ -173,21 +185,51 @@ def test_other_stages_are_judged_by_their_rings_alone(world, stage):
 
 @pytest.mark.parametrize(("beats", "useful"), [(USEFUL_BEATS - 1, set()), (USEFUL_BEATS, {"front"})])
 def test_a_front_that_was_well_for_a_while_was_useful(world, beats, useful):
-    world.detector.begin(None)
+    world.detector.begin(0, None)
     world.beat(100)  # before all stages served
-    world.detector.complete()
+    world.detector.complete(0)
     world.beat(beats)
-    assert world.detector.end() == useful
+    assert world.detector.end(0) == useful
 
 
 def test_beats_in_a_generation_that_was_never_complete_are_none(world):
-    world.detector.begin(None)
+    world.detector.begin(0, None)
     world.beat(100)
-    assert world.detector.end() == set()
+    assert world.detector.end(0) == set()
 
 
 def test_what_moved_in_the_rings_was_useful_as_before(world):
-    world.detector.begin(None)
-    world.detector.complete()
+    world.detector.begin(0, None)
+    world.detector.complete(0)
     world.rings.moved += 1
-    assert world.detector.end() == set(PARTS)
+    assert world.detector.end(0) == set(STAGES)
+
+
+# ---- ranks --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ranks(monkeypatch):
+    page = StatsPage.create(RANKS)
+    page.unlink()
+    world = World(page, monkeypatch)
+    world.front = Process("inference 0.1", topology=RANKS, attachment=Attachment(Phase.SERVING, 1))
+    world.detector.begin(0, None)
+    world.rings.due = frozenset({"inference 0.0", "inference 0.1"})
+    yield world
+    page.close()
+
+
+def test_ranks_get_on_as_long_as_one_of_them_does(ranks):
+    def move():
+        ranks.rings.moved += 1
+
+    assert ranks.until_hang(move, most_s=5 * PATIENCE_S)[0] is None
+    hang, after = ranks.until_hang(nothing)
+    assert (hang.child.name, hang.what) == ("inference 0.1", "it has work and makes no progress")
+    assert after <= PATIENCE_S + 2
+
+
+def test_a_rank_that_waits_for_another_stage_does_not_hang(ranks):
+    ranks.rings.due = frozenset({"inference 0.0"})
+    assert ranks.until_hang(nothing, most_s=5 * PATIENCE_S)[0] is None

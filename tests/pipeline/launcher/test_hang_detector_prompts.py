@@ -9,9 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.launcher.child import Phase
+from pipeline.launcher.child import Attachment, Phase
 from pipeline.launcher.hang_detector import PROMPT_PATIENCE, HangDetector
 from pipeline.stats import Counters, PreprocessCounter
+from pipeline.wire.topology import ONE_OF_EACH
 from tests.pipeline.launcher.test_stage_progress import Rings
 
 PATIENCE_S = 0.02
@@ -24,14 +25,16 @@ def detector(page):
         rings = Rings(stack)
         stack.callback(rings.end)
         detector = HangDetector(page, PATIENCE_S)
-        detector.begin(rings)
-        detector.complete()
+        detector.begin(0, rings)
+        detector.complete(0)
         yield detector
-        detector.end()
+        detector.end(0)
 
 
 def child(name):
-    return SimpleNamespace(name=name, phase=Phase.SERVING, pid=os.getpid(), generation=1, heard=0)
+    attachments = {0: Attachment(Phase.SERVING, 1)}
+    spec = ONE_OF_EACH.stage(name)
+    return SimpleNamespace(name=name, spec=spec, attachments=attachments, pid=os.getpid(), heard=0, loading=False)
 
 
 def hangs_within(detector, children, seconds):
@@ -50,7 +53,7 @@ def test_a_prompt_that_takes_too_long_is_a_hang_that_names_it(detector, page, la
     (hang,) = hangs_within(detector, [child("preprocess")], 30)
     assert hang.what == f"it does not finish tokenizing the prompt of request {REQUEST:016x}"
     assert hang.still_s >= PATIENCE_S * PROMPT_PATIENCE
-    assert detector.in_hand() == (REQUEST,)
+    assert detector.in_hand(child("preprocess")) == (REQUEST,)
 
 
 def test_prompts_that_get_done_are_none(detector, page):
@@ -67,6 +70,6 @@ def test_what_a_dead_preprocess_had_in_hand_is_known_until_its_page_is_reset(det
     counters.set(PreprocessCounter.IN_HAND, 5)
     counters.set(PreprocessCounter.TOKENIZING, 7)
     counters.set(PreprocessCounter.TOKENIZING_LONG, 5)
-    assert detector.in_hand() == (5, 7)
+    assert detector.in_hand(child("preprocess")) == (5, 7)
     page.reset("preprocess")
-    assert detector.in_hand() == ()
+    assert detector.in_hand(child("preprocess")) == ()

@@ -10,6 +10,7 @@ import ipc
 from pipeline.config import load_configuration
 from pipeline.launcher.rings import Rings
 from pipeline.runtime.engines import make_runner, shapes_of
+from pipeline.wire.topology import ONE_OF_EACH
 from scripts.lab.paths import ROOT
 
 
@@ -17,7 +18,7 @@ from scripts.lab.paths import ROOT
 def rings():
     overrides = ["pipeline.max_rows=2", "pipeline.token_budget=16", "pa_config.num_blocks=300"]
     config = load_configuration(ROOT / "configs" / "emulated_910b.yaml", overrides, other_host=True)
-    rings = Rings(config, shapes_of(config, make_runner(config)))
+    rings = Rings(ONE_OF_EACH, 0, config, shapes_of(config, make_runner(config)))
     yield rings
     rings.close()
 
@@ -26,7 +27,7 @@ def test_each_generation_has_rings_of_its_own_and_the_last_ones_end(rings):
     assert (rings.current, rings.number) == (None, 0)
     first = rings.begin()
     assert (rings.current, rings.number) == (first, 1)
-    consumer = first.results.consumer()
+    consumer = first.rings["results"].consumer()
     rings.end()
     assert rings.current is None
     with pytest.raises(ipc.RingClosed):

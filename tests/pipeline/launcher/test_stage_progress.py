@@ -9,34 +9,35 @@ import time
 import pytest
 
 import ipc
-from pipeline.launcher.stage_progress import PARTS, RingGauges, StallTimer
-from pipeline.wire.rings import ENDS
+from pipeline.launcher.stage_progress import RingGauges, StageEnds, StallTimer
+from pipeline.wire.topology import ONE_OF_EACH, STAGES, Topology
 
 
 class Rings:
     """A generation's rings, small, with every end attached by the test."""
 
-    def __init__(self, stack):
-        slots = {"steps": 4, "logits": 2, "tokens": 4, "results": 4}
+    def __init__(self, stack, topology=ONE_OF_EACH, replica=0):
         self.rings = {
-            name: stack.enter_context(
-                ipc.SlotRing.create(name, slots=slots[name], slot_size=64)
-                if name in slots
-                else ipc.ByteRing.create(name, capacity=1024)
-            )
-            for name in ("requests", "replies", "rows", "steps", "tokens", "logits", "results", "deltas")
+            spec.key: stack.enter_context(make(spec, len(topology.consumers(spec))))
+            for spec in topology.rings
+            if spec.replica == replica
         }
         self.producers = {name: ring.producer(spin_us=0) for name, ring in self.rings.items()}
-        self.consumers = {name: ring.consumer(spin_us=0) for name, ring in self.rings.items()}
-        self.gauges = RingGauges(self)
+        self.cursors = {
+            name: [ring.consumer(cursor, spin_us=0) for cursor in range(ring.consumers)]
+            for name, ring in self.rings.items()
+        }
+        self.consumers = {name: cursors[0] for name, cursors in self.cursors.items()}
+        self.stages = [stage.key for stage in topology.users(replica)]
+        self.gauges = RingGauges(topology, replica, self)
         self.threads = []
 
     def put(self, *names):
         for name in names:
             self.producers[name].write(bytes(64))
 
-    def take(self, name):
-        self.consumers[name].read().release()
+    def take(self, name, cursor=0):
+        self.cursors[name][cursor].read().release()
 
     def wait(self, call, waits):
         """Somebody who sleeps in this call from now on."""
@@ -48,7 +49,7 @@ class Rings:
 
     def due(self):
         snapshot = self.gauges.snapshot()
-        return {stage for stage in PARTS if snapshot.is_due(stage)}
+        return {stage for stage in self.stages if snapshot.is_due(stage)}
 
     def end(self):
         for ring in self.rings.values():
@@ -56,6 +57,13 @@ class Rings:
         for thread in self.threads:
             thread.join(20)
             assert not thread.is_alive()
+
+
+def make(spec, consumers):
+    if spec.flow.layout is None:
+        return ipc.ByteRing.create(spec.key, capacity=1024, consumers=consumers)
+    slots = 2 if spec.flow.name == "logits" else 4
+    return ipc.SlotRing.create(spec.key, slots=slots, slot_size=64, consumers=consumers)
 
 
 def swallow(call):
@@ -72,8 +80,13 @@ def rings():
 
 
 def test_every_ring_end_belongs_to_the_stage_that_has_it():
-    for stage, part in PARTS.items():
-        assert sorted((*part.driven_by, *part.needs, *part.writes)) == sorted(ENDS[stage])
+    for topology in (ONE_OF_EACH, Topology(fronts=2, replicas=3, ranks=2)):
+        for stage in topology.stages:
+            ends = [StageEnds.of(topology, stage, replica) for replica in topology.replicas_of(stage)]
+            read = [ring for part in ends for ring, _ in (*part.driven_by, *part.needs)]
+            in_order = sorted(stage.reads, key=lambda ring: (ring.replica, not ring.flow.is_work))
+            assert read == [ring.key for ring in in_order]
+            assert [ring for part in ends for ring in part.writes] == [ring.key for ring in stage.writes]
 
 
 def test_nothing_queued_nobody_due(rings):
@@ -122,13 +135,56 @@ def test_sampling_that_waits_for_room_is_not_to_blame(rings):
 
 
 def test_positions_are_those_that_the_stage_moves(rings):
-    before = {stage: rings.gauges.snapshot().positions(stage) for stage in PARTS}
+    before = {stage: rings.gauges.snapshot().positions(stage) for stage in STAGES}
     rings.put("logits")
-    moved = {stage for stage in PARTS if rings.gauges.snapshot().positions(stage) != before[stage]}
+    moved = {stage for stage in STAGES if rings.gauges.snapshot().positions(stage) != before[stage]}
     assert moved == {"inference"}
     rings.take("logits")
-    moved = {stage for stage in PARTS if rings.gauges.snapshot().positions(stage) != before[stage]}
+    moved = {stage for stage in STAGES if rings.gauges.snapshot().positions(stage) != before[stage]}
     assert moved == {"inference", "sampling"}
+
+
+# ---- several ranks and fronts -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many():
+    with contextlib.ExitStack() as stack:
+        made = Rings(stack, Topology(fronts=2, replicas=2, ranks=2), replica=1)
+        yield made
+        made.end()
+
+
+def test_each_rank_is_due_by_what_it_has_not_read(many):
+    many.put("steps_1")
+    assert many.due() == {"inference 1.0", "inference 1.1"}
+    many.take("steps_1", cursor=1)
+    assert many.due() == {"inference 1.0"}
+    many.take("steps_1", cursor=0)
+    assert many.due() == set()
+
+
+def test_a_rank_that_waits_for_tokens_is_not_to_blame_and_the_other_is(many):
+    many.put("steps_1")
+    wait = many.cursors["tokens_1"][1].read
+    many.wait(wait, lambda: many.gauges.snapshot()._states["tokens_1"].consumers_wait[1])
+    assert many.due() == {"inference 1.0"}
+    assert many.gauges.snapshot().has_work
+
+
+def test_the_indices_of_all_ranks_are_their_progress(many):
+    before = many.gauges.snapshot().positions("inference 1")
+    many.put("steps_1")
+    assert many.gauges.snapshot().positions("inference 1") == before
+    many.take("steps_1", cursor=1)
+    assert many.gauges.snapshot().positions("inference 1") != before
+
+
+def test_a_front_is_driven_by_its_own_lane(many):
+    many.put("deltas_1_1")
+    assert many.due() == {"front 1"}
+    many.put("requests_1_0")
+    assert many.due() == {"front 1", "preprocess 1"}
 
 
 # ---- stall timer ----------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from pipeline.launcher.stage_processes import StageProcesses
 from pipeline.runtime.engines import make_runner, shapes_of
 from pipeline.stats import StatsPage
 from pipeline.wire.step import Head, RowKind, logits_layout, step_layout
+from pipeline.wire.topology import INFERENCE, ONE_OF_EACH
 from tests.server.launched import CONFIG, wait_until
 
 GENERATIONS = 50
@@ -45,13 +46,13 @@ class OneStage:
         page = StatsPage.create()
         page.unlink()
         stack.callback(page.close)
-        self.rings = Rings(config, self.shapes)
+        self.rings = Rings(ONE_OF_EACH, 0, config, self.shapes)
         stack.callback(self.rings.close)
         self.processes = StageProcesses(
             page, self.shapes, Listeners([], []), (), stack.enter_context(caught_signals())
         )
         stack.callback(self.processes.close)
-        self.child = self.processes.start("inference", config)
+        self.child = self.processes.start(ONE_OF_EACH.find(INFERENCE), config)
 
     def hear(self, event):
         """Until the stage has said so."""
@@ -67,20 +68,20 @@ class OneStage:
 
     def one_generation(self):
         """Logits of the first step in it."""
-        wiring = self.rings.begin()
+        rings = self.rings.begin().rings
         self.rings.give(self.child, ())
-        self.child.phase = Phase.ATTACHING
+        self.child.attachments[0].phase = Phase.ATTACHING
         self.hear("ready")
-        logits = self.step(wiring)
+        logits = self.step(rings)
         self.rings.end()
         self.hear("waiting")
         return logits
 
-    def step(self, wiring):
+    def step(self, rings):
         with (
-            wiring.steps.producer() as steps,
-            wiring.tokens.producer(),
-            wiring.logits.consumer() as results,
+            rings["steps"].producer() as steps,
+            rings["tokens"].producer(),
+            rings["logits"].consumer() as results,
         ):
             with steps.reserve() as slot:
                 views = step_layout(self.shapes).views(slot)

@@ -8,7 +8,6 @@ import pytest
 
 import ipc
 from pipeline.stats import (
-    LAYOUT,
     Counters,
     PreprocessCounter,
     SamplingCounter,
@@ -16,13 +15,17 @@ from pipeline.stats import (
     StatsPage,
     StatsReader,
     open_stats,
+    stats_layout,
 )
+from pipeline.wire.topology import ONE_OF_EACH, Topology
 
 
 def test_each_writer_has_its_own_cache_lines():
-    for field, offset in zip(LAYOUT.fields, LAYOUT.offsets, strict=True):
-        assert offset % 128 == 0, field.name
-        assert field.nbytes % 128 == 0, field.name
+    for topology in (ONE_OF_EACH, Topology(fronts=2, replicas=3, ranks=2)):
+        layout = stats_layout(topology)
+        for field, offset in zip(layout.fields, layout.offsets, strict=True):
+            assert offset % 128 == 0, field.name
+            assert field.nbytes % 128 == 0, field.name
 
 
 def test_counters_are_seen_through_another_mapping(page):

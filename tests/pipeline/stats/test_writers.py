@@ -18,8 +18,9 @@ from pipeline.stats import (
     StepHistogram,
     StepLog,
 )
-from pipeline.wire.rings import ENDS, PRODUCERS, SLOT_LAYOUTS
 from pipeline.wire.step import HEADER_WORDS, STAMP_WORDS, Choice, Head
+from pipeline.wire.topology import FLOWS, ONE_OF_EACH
+from pipeline.wire.topology import STAGES as ALL
 
 STAGES = ("preprocess", "inference", "sampling")
 
@@ -108,15 +109,15 @@ def test_steps_that_are_not_in_a_row_have_no_overhead(page):
 
 @pytest.fixture
 def rings():
-    rings = {name: ipc.ByteRing.create(name, capacity=1 << 12) for name in PRODUCERS if name not in SLOT_LAYOUTS}
-    rings |= {name: ipc.SlotRing.create(name, slots=4, slot_size=64) for name in SLOT_LAYOUTS}
+    rings = {flow.name: ipc.ByteRing.create(flow.name, capacity=1 << 12) for flow in FLOWS if flow.layout is None}
+    rings |= {flow.name: ipc.SlotRing.create(flow.name, slots=4, slot_size=64) for flow in FLOWS if flow.layout}
     yield rings
     for ring in rings.values():
         ring.__exit__()
 
 
 def test_ends_of_rings_are_seen_as_they_count(page, rings):
-    every = {stage: RingEnds(page, stage, rings) for stage in ENDS}
+    every = {stage: RingEnds(page, stage, rings) for stage in ALL}
     with rings["steps"].producer() as steps, rings["steps"].consumer() as inference:
         for _ in range(3):
             steps.write(b"x" * 64)
@@ -128,17 +129,17 @@ def test_ends_of_rings_are_seen_as_they_count(page, rings):
         for ends in every.values():
             ends.copy()
         seen = {ring.name: ring for ring in StatsReader(page).rings()}
-        assert (seen["steps"].used, seen["steps"].consumer.done, seen["steps"].unit) == (2, 1, "slots")
+        assert (seen["steps"].used, seen["steps"].consumer.done, seen["steps"].spec.flow.unit) == (2, 1, "slots")
         for name, ring in rings.items():
             snapshot = ring.snapshot()
             assert (seen[name].capacity, seen[name].used) == (ring.capacity, snapshot.occupancy(0))
             for end, side in ((seen[name].producer, snapshot.producer), (seen[name].consumer, snapshot.consumers[0])):
-                assert end.stage in ENDS
+                assert end.stage in ONE_OF_EACH.stages
                 assert {key: getattr(end, key) for key in side.counters if key != "heartbeat"} == {
                     key: value for key, value in side.counters.items() if key != "heartbeat"
                 }
         assert seen["deltas"].consumer.waits == 1
-        assert (seen["deltas"].producer.stage, seen["deltas"].consumer.stage) == ("sampling", "front")
+        assert (seen["deltas"].producer.stage.name, seen["deltas"].consumer.stage.name) == ("sampling", "front")
     page.reset("inference")
     assert {ring.name: ring for ring in StatsReader(page).rings()}["steps"].consumer.done == 0
 

@@ -10,8 +10,9 @@ from model.sampling import SamplingLimits, SamplingParams
 from pipeline.config import load_configuration
 from pipeline.runtime.engines import make_runner, shapes_of
 from pipeline.wire.request import MAX_STOP_LENGTH, MAX_STOPS, GenerationParams
-from pipeline.wire.rings import Wiring, ring_sizes, segment_sizes
+from pipeline.wire.rings import RingSet, segment_sizes
 from pipeline.wire.rows import Admit, longest_admit, unpack_row
+from pipeline.wire.topology import FLOWS, ONE_OF_EACH
 
 ROOT = Path(__file__).parents[3]
 
@@ -20,13 +21,13 @@ ROOT = Path(__file__).parents[3]
 def test_segments_have_the_sizes_that_were_foretold(name):
     config = load_configuration(ROOT / f"configs/{name}.yaml")
     shapes = shapes_of(config, make_runner(config))
-    foretold = segment_sizes(config, shapes)
-    wiring = Wiring.create(config, shapes)
+    foretold = segment_sizes(ONE_OF_EACH, config, shapes)
+    made = RingSet.create(ONE_OF_EACH, 0, config, shapes)
     try:
-        assert {ring: os.fstat(made.segment.fd).st_size for ring, made in wiring.rings.items()} == foretold
-        assert set(foretold) == set(ring_sizes(config))
+        assert {key: os.fstat(ring.segment.fd).st_size for key, ring in made.rings.items()} == foretold
+        assert set(foretold) == {flow.name for flow in FLOWS}
     finally:
-        wiring.close()
+        made.close()
 
 
 @pytest.mark.parametrize("max_length", [512, 4096, 131072])
@@ -47,4 +48,4 @@ def test_the_largest_request_fits_into_the_rows_ring(max_length):
                  "pa_config.num_blocks=16384", f"pa_config.decode_seq_length={max_length}",
                  f"model_config.seq_length={max_length}")  # fmt: skip
     config = load_configuration(ROOT / "configs/emulated_910b.yaml", overrides)
-    assert len(record) + 8 <= ring_sizes(config)["rows"] // 2
+    assert len(record) + 8 <= {flow.name: flow.size(config) for flow in FLOWS}["rows"] // 2

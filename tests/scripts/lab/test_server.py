@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from pipeline.stats import STAGES
+from pipeline.wire.topology import STAGES
 from scripts.lab.errors import ServerError
 from scripts.lab.processes import children, lives
 from scripts.lab.server import ReadyPipe, launched, read_metrics

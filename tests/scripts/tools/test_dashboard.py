@@ -23,10 +23,13 @@ def test_what_grafana_needs_to_import_it():
     content = json.loads(FILE.read_text())
     assert content["schemaVersion"] == SCHEMA_VERSION == 42
     assert content["title"]
-    source, instance = content["templating"]["list"]
+    source, *choices = content["templating"]["list"]
     assert (source["type"], source["query"]) == ("datasource", "prometheus")
+    assert [choice["name"] for choice in choices] == ["instance", "replica"]
+    for choice in choices:
+        assert choice["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
     for panel in panels():
-        assert panel["datasource"] == instance["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
         assert panel["description"]
         assert panel["fieldConfig"]["defaults"]["unit"]
         references = [target["refId"] for target in panel["targets"]]

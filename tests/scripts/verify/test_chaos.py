@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from pipeline.stats import STAGES
+from pipeline.wire.topology import STAGES
 from scripts.verify import chaos
 from scripts.verify.survival.faults import deal
 from scripts.verify.survival.load import Tally, jobs

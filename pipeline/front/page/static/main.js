@@ -12,7 +12,7 @@ const RETRY_MS = 2000;
 const get = (id) => document.getElementById(id);
 
 const spark = drawSpark(get("spark"));
-const drawn = [showFigures, drawPipeline(get("pipeline"), get("rings")), drawStep(get("step"))];
+const drawn = [showFigures];
 let prepared = false, listening = null;
 
 function showAbout(about) {
@@ -20,6 +20,8 @@ function showAbout(about) {
   document.title = `RingServe · ${about.model}`;
   if (prepared) return;
   prepared = true;
+  drawn.push(drawPipeline(get("pipeline"), get("rings"), about));
+  drawn.push(drawStep(get("step"), about.stages.slice(1).map(({ name }) => name))); // all but the front
   drawn.push(drawBatch(get("batch"), about.max_rows));
   get("running").dataset.rows = about.max_rows;
   get("max-tokens").max = about.max_length;

@@ -1,52 +1,52 @@
 // The picture of the pipeline: stages, and between them the rings with the slots that are in use.
 
 import { bytes, capacity, joined, percent, perSecond, write } from "./format.js";
-import { RINGS, SIZE, STAGES } from "./rings.js";
+import { layOut } from "./layout.js";
 
 const RADIUS = 22;
 const MOST_SLOTS = 32; // beyond that, and for bytes, a ring is one arc
 const narrow = matchMedia("(max-width: 44rem)");
 
-/** Draws it, and returns a function that shows metrics in it. */
-export function drawPipeline(svg, body) {
+/** Draws the stages and rings of `about`, and returns a function that shows metrics in the picture and the table. */
+export function drawPipeline(svg, body, about) {
   let parts = {}, last = null;
-  const rows = fillTable(body);
+  const picture = layOut(about), rows = fillTable(body, picture.rings);
   const draw = () => {
-    parts = drawAll(svg, narrow.matches ? "tall" : "wide");
+    parts = drawAll(svg, picture, narrow.matches ? "tall" : "wide");
     if (last) update(last);
   };
   const update = (figures) => {
     last = figures;
-    for (const [name, ring] of Object.entries(figures.rings)) {
-      showRing(parts[name], ring);
-      showRow(rows[name], ring);
+    for (const { key } of picture.rings) {
+      showRing(parts[key], figures.rings[key]);
+      showRow(rows[key], figures.rings[key]);
     }
-    for (const name of Object.keys(STAGES)) showStage(parts[name], figures.cpu[name], figures.states[name]);
+    for (const { key } of picture.stages) showStage(parts[key], figures.cpu[key], figures.states[key]);
   };
   narrow.addEventListener("change", draw);
   draw();
   return update;
 }
 
-function drawAll(svg, form) {
+function drawAll(svg, { stages, rings, size }, form) {
   const parts = {};
-  svg.setAttribute("viewBox", `0 0 ${SIZE[form].join(" ")}`);
+  svg.setAttribute("viewBox", `0 0 ${size[form].join(" ")}`);
   svg.setAttribute("class", form);
   svg.replaceChildren();
   const marker = make(svg, "marker", { id: "head", viewBox: "0 0 8 8", refX: 6, refY: 4, markerWidth: 4, markerHeight: 4, orient: "auto" });
   make(marker, "path", { d: "M0 0L8 4L0 8z", class: "head" });
-  for (const [name, ring] of Object.entries(RINGS)) parts[name] = drawRing(svg, name, ring, ring[form]);
-  for (const [name, stage] of Object.entries(STAGES)) parts[name] = drawStage(svg, name, stage.role, stage[form]);
+  for (const ring of rings) parts[ring.key] = drawRing(svg, ring, ring[form]);
+  for (const stage of stages) parts[stage.key] = drawStage(svg, stage, stage[form]);
   return parts;
 }
 
-function drawStage(svg, name, role, [x, y, width, height]) {
+function drawStage(svg, { name, does }, [x, y, width, height]) {
   const group = make(svg, "g", { class: `stage ${name}`, transform: `translate(${x} ${y})` });
   make(group, "rect", { width, height, rx: 8, class: "box" });
   make(group, "rect", { width: 4, height: height - 20, y: 10, rx: 2, class: "tinted" });
   const middle = height > 100 ? height / 2 - 24 : 8;
   make(group, "text", { x: 16, y: middle + 14, class: "name" }).textContent = name;
-  make(group, "text", { x: 16, y: middle + 31, class: "quiet" }).textContent = role;
+  make(group, "text", { x: 16, y: middle + 31, class: "quiet" }).textContent = does;
   const full = width - 32;
   const text = make(group, "text", height > 100 ? { x: 16, y: middle + 62, class: "quiet" } : { x: width - 8, y: middle + 14, class: "quiet", "text-anchor": "end" });
   make(group, "rect", { x: 16, y: height > 100 ? middle + 70 : height - 12, width: full, height: 4, rx: 2, class: "gauge" });
@@ -61,7 +61,7 @@ function showStage(part, cpu, state) {
   part.level.setAttribute("width", part.full * Math.min(cpu ?? 0, 1));
 }
 
-function drawRing(svg, name, ring, place) {
+function drawRing(svg, ring, place) {
   const [x, y] = place.at, [labelX, labelY, anchor] = place.label;
   make(svg, "path", { d: place.path, class: "wire", "marker-end": "url(#head)" });
   const flow = make(svg, "path", { d: place.path, class: `flow ${ring.from}` });
@@ -69,7 +69,7 @@ function drawRing(svg, name, ring, place) {
   make(group, "circle", { r: RADIUS + 6, class: "disc" });
   const slots = make(group, "g", {});
   const level = make(group, "text", { class: "level" });
-  make(svg, "text", { x: labelX, y: labelY, "text-anchor": anchor, class: "label" }).textContent = name;
+  make(svg, "text", { x: labelX, y: labelY, "text-anchor": anchor, class: "label" }).textContent = ring.name;
   const note = make(svg, "text", { x: labelX, y: labelY + 14, "text-anchor": anchor, class: "label quiet" });
   return { flow, slots, level, note, arcs: [] };
 }
@@ -113,16 +113,16 @@ function arc(begin, end, gap) {
   return `M${at(begin + gap)}A${RADIUS} ${RADIUS} 0 ${long} 1 ${at(last)}`;
 }
 
-function fillTable(body) {
+function fillTable(body, rings) {
   const rows = {};
-  for (const [name, ring] of Object.entries(RINGS)) {
+  for (const ring of rings) {
     const row = body.insertRow();
     const head = document.createElement("th");
     head.scope = "row";
-    head.textContent = name;
+    head.textContent = ring.name;
     row.append(head);
     for (const text of [ring.from, ring.to, ring.carries]) row.insertCell().textContent = text;
-    rows[name] = [1, 2, 3].map(() => {
+    rows[ring.key] = [1, 2, 3].map(() => {
       const cell = row.insertCell();
       cell.className = "n";
       return cell;

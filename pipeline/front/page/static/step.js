@@ -2,22 +2,21 @@
 
 import { joined, percent, seconds, write } from "./format.js";
 
-const STAGES = ["preprocess", "inference", "sampling"];
-const parts = (what) => STAGES.map((stage) => `<span class="${stage}" id="step-${stage}-${what}"></span>`).join("");
-const MARKUP = `
+const parts = (stages, what) => stages.map((stage) => `<span class="${stage}" id="step-${stage}-${what}"></span>`).join("");
+const markup = (stages) => `
   <p class="caption"><span>One step</span><b id="step-total">–</b></p>
-  <div class="bar"><span class="device" id="step-device"></span>${parts("share")}</div>
+  <div class="bar"><span class="device" id="step-device"></span>${parts(stages, "share")}</div>
   <svg class="lens" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true"><polygon id="step-lens"/></svg>
   <p class="caption"><span>Host overhead: the device waits</span><b id="step-overhead">–</b></p>
-  <div class="bar">${parts("part")}</div>
+  <div class="bar">${parts(stages, "part")}</div>
   <ul class="legend">
     <li class="device">device <b id="step-device-time">–</b></li>
-    ${STAGES.map((stage) => `<li class="${stage}">${stage} <b id="step-${stage}-time">–</b></li>`).join("")}
+    ${stages.map((stage) => `<li class="${stage}">${stage} <b id="step-${stage}-time">–</b></li>`).join("")}
   </ul>`;
 
-/** Returns a function that shows metrics in the element. */
-export function drawStep(element) {
-  element.innerHTML = MARKUP;
+/** Returns a function that shows metrics in the element; `stages`: names of those that the device may wait for. */
+export function drawStep(element, stages) {
+  element.innerHTML = markup(stages);
   const part = (name) => element.querySelector(`#step-${name}`);
   return ({ step }) => {
     const { device_s: device, overhead_s: overhead, split_s: split } = step;
@@ -28,7 +27,7 @@ export function drawStep(element) {
     write(part("total"), known ? joined(seconds(total)) : "–");
     write(part("overhead"), known ? `${joined(seconds(overhead))} = ${percent(share)}` : "–");
     write(part("device-time"), joined(seconds(device)));
-    for (const stage of STAGES) {
+    for (const stage of stages) {
       const due = split ? split[stage] / overhead : 0;
       part(`${stage}-share`).style.flexGrow = 100 * share * due;
       part(`${stage}-part`).style.flexGrow = 100 * due;

@@ -16,7 +16,7 @@ from typing import Any
 FLAG = os.environ["RINGSERVE_COUNT_PATH"]
 ROOM = os.environ["RINGSERVE_COUNT_ROOT"] + os.sep
 Tracer = Callable[[FrameType, str, Any], Any]
-STAGES = ("front", "preprocess", "inference", "sampling")
+STAGES = os.environ["RINGSERVE_COUNT_STAGES"].split()
 
 
 def _install(stage: str) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from pipeline.stats import Counters, FrontCounter, LauncherCounter, StageState, StatsReader
+from pipeline.stats import FrontCounter, StageState, StatsReader, Supervision
 
 
 def test_while_it_drains_it_accepts_connections_and_refuses_requests(serve):
@@ -36,15 +36,15 @@ def test_while_it_drains_it_accepts_connections_and_refuses_requests(serve):
 @pytest.mark.parametrize("state", [StageState.HUNG, StageState.RESTARTING])
 def test_health_names_stages_that_do_not_get_on(serve, state):
     served = serve()
-    launcher = Counters(served.stats, "launcher")
-    launcher.set(LauncherCounter.SAMPLING_STATE, state)
+    launcher = Supervision(served.stats)
+    launcher.set_state("sampling", state)
     answer = served.http.get("/health")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.json()["error"]["message"] == f"sampling is {state.name.lower()}"
-    launcher.set(LauncherCounter.FRONT_STATE, state)
+    launcher.set_state("front", state)
     assert "front is" in served.http.get("/health").json()["error"]["message"]
-    for counter in (LauncherCounter.SAMPLING_STATE, LauncherCounter.FRONT_STATE):
-        launcher.set(counter, StageState.OK)
+    for stage in ("sampling", "front"):
+        launcher.set_state(stage, StageState.OK)
     assert served.http.get("/health").json() == {"status": "alive"}
 
 
@@ -57,11 +57,12 @@ def test_loading_is_getting_on(serve):
 
 def test_metrics_tell_of_generations_and_restarts(serve):
     served = serve()
-    launcher = Counters(served.stats, "launcher")
-    launcher.set(LauncherCounter.GENERATION, 3)
-    launcher.set(LauncherCounter.INFERENCE_RESTARTS, 2)
-    assert served.metric("ringserve_generation") == 3
-    assert served.metric("ringserve_restarts_total", stage="inference") == 2
+    launcher = Supervision(served.stats)
+    launcher.set_generation(0, 3)
+    launcher.add_restart("inference")
+    launcher.add_restart("inference")
+    assert served.metric("ringserve_generation", replica="0") == 3
+    assert served.metric("ringserve_restarts_total", stage="inference", replica="0") == 2
     assert served.metric("ringserve_restarts_total", stage="front") == 0
     assert served.metric("ringserve_gc_pause_max_seconds", stage="front") == 0
 

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from pipeline.stats import Counters, LauncherCounter
+from pipeline.stats import Supervision
 from tests.pipeline.front.conftest import post, read_all, read_until
 
 STREAM = "/models/llama2/generate_stream"
@@ -104,7 +104,7 @@ def test_requests_that_come_meanwhile_wait_for_the_next_rings(serve):
 def test_a_front_that_is_new_knows_that_others_were_ready_before_it(serve):
     """Its clients wait for its first rings, as they would for any others."""
     served = serve(wired=False)
-    Counters(served.stats, "launcher").set(LauncherCounter.GENERATION, 3)
+    Supervision(served.stats).set_generation(0, 3)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         asked = pool.submit(served.generate, "a b", max_new_tokens=2)
         deadline = time.monotonic() + 10

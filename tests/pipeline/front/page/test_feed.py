@@ -46,7 +46,7 @@ class Page:
 
     def record(self, number: int, sent_ns: int, *, tokens: int, rows: int, decode_rows: int) -> None:
         """Of a step."""
-        record = self.page.views.steps[number]
+        record = self.page.views.steps[0, number]
         record[StepColumn.STEP], record[StepColumn.STAMPS + Stamp.SENT] = number, sent_ns
         record[StepColumn.TOKENS], record[StepColumn.ROWS] = tokens, rows
         record[StepColumn.DECODE_ROWS] = decode_rows

@@ -1,0 +1,98 @@
+"""A stage that only attaches to its rings, and says so: ``python -m tests.pipeline.launcher.small_stage <fd>``.
+
+Each line of the file RINGSERVE_TEST_EVENTS is an event, as JSON: the stage attached to the rings of a replica's
+generation, or detached from them because they were revoked. A front serves every replica.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import ipc
+from pipeline.runtime.stage import Stage, run_stage
+from pipeline.stats import Counters, FrontCounter
+from pipeline.wire.rings import StageRings
+
+_LOOK_S = 0.005
+
+
+def say(stage: Stage, event: str, replica: int, generation: int) -> None:
+    line = {"stage": stage.name, "event": event, "replica": replica, "generation": generation, "pid": os.getpid()}
+    with Path(os.environ["RINGSERVE_TEST_EVENTS"]).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def attach(stage: Stage, rings: StageRings, replica: int, stack: contextlib.ExitStack) -> list[ipc.SlotConsumer]:
+    """Every end that is this stage's."""
+    topology, read = stage.topology, []
+    for spec in (spec for spec in stage.spec.rings if spec.replica == replica):
+        ring, options = rings.every[spec.key], {"label": stage.name, "spin_us": 0}
+        if spec in stage.spec.writes:
+            stack.enter_context(ring.producer(**options))
+        else:
+            read.append(stack.enter_context(ring.consumer(topology.cursor(spec, stage.spec), **options)))
+    return read
+
+
+def serve(stage: Stage) -> None:
+    def run(generation, rings):
+        with contextlib.ExitStack() as stack:
+            (first, *_) = attach(stage, rings, stage.replica, stack)
+            say(stage, "attached", stage.replica, generation.number)
+            stage.begin(generation)
+            try:
+                while True:
+                    first.read().release()
+            finally:
+                say(stage, "detached", stage.replica, generation.number)
+
+    stage.serve(run)
+
+
+def serve_front(stage: Stage) -> None:
+    """A lane to each replica, one look after the other."""
+    counters, lanes = Counters(stage.stats, stage.name), {}
+    over = threading.Event()
+    stage.control.on("drain", lambda _: over.set())
+    for replica in range(stage.topology.replicas):
+        stage.control.waiting(replica)
+    while not over.is_set():
+        counters.add(FrontCounter.BEAT)
+        stage.control.take()
+        for replica in range(stage.topology.replicas):
+            look(stage, replica, lanes)
+        time.sleep(_LOOK_S)
+
+
+def look(stage: Stage, replica: int, lanes: dict) -> None:
+    if (generation := stage.control.newest(replica)) is not None:
+        stack = contextlib.ExitStack()
+        rings = StageRings.take_over(stage.spec, generation.handles, stage.shapes)
+        stack.callback(rings.close)
+        lanes[replica] = generation, stack, attach(stage, rings, replica, stack)
+        say(stage, "attached", replica, generation.number)
+        stage.control.ready(generation)
+    if replica not in lanes:
+        return
+    generation, stack, read = lanes[replica]
+    try:
+        for consumer in read:
+            consumer.try_read()
+    except (ipc.RingClosed, ipc.PeerDied):
+        del lanes[replica], read, consumer
+        stack.close()
+        say(stage, "detached", replica, generation.number)
+        stage.control.waiting(replica)
+
+
+def load():
+    return lambda stage: (serve_front if stage.spec.is_front else serve)(stage)
+
+
+if __name__ == "__main__":
+    run_stage(load)

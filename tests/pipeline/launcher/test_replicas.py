@@ -1,0 +1,148 @@
+"""A server of two replicas with two ranks each and two fronts: real processes that only attach to their rings."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from itertools import pairwise
+
+import pytest
+
+from pipeline.config import load_configuration
+from pipeline.launcher import Supervisor
+from pipeline.stats import StageState, StatsReader
+from pipeline.wire.topology import Topology
+from tests.server.launched import wait_until, write_config
+
+WAIT_S = 60
+TOPOLOGY = Topology(fronts=2, replicas=2, ranks=2)
+PAIRS = {(stage.key, replica) for stage in TOPOLOGY.stages for replica in TOPOLOGY.replicas_of(stage)}
+
+
+def command(_stage):
+    return [sys.executable, "-m", "tests.pipeline.launcher.small_stage"]
+
+
+class User(threading.Thread):
+    """Does what a test wants while the main thread runs the launcher, and ends it at last."""
+
+    def __init__(self, work):
+        super().__init__()
+        self._work, self.failure, self.over = work, None, threading.Event()
+
+    def run(self):
+        try:
+            self._work()
+        except BaseException as failure:  # noqa: BLE001 - for the main thread
+            self.failure = failure
+        while not self.over.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
+            self.over.wait(5)
+
+
+class Watched:
+    """The server, and what its stages have said."""
+
+    def __init__(self, directory, monkeypatch, topology):
+        self._file = directory / "events"
+        self._file.touch()
+        monkeypatch.setenv("RINGSERVE_TEST_EVENTS", str(self._file))
+        config = load_configuration(write_config(directory), ["serving_config.server_port=0"])
+        self._supervisor = Supervisor(config, lambda: config, topology=topology, command=command)
+
+    def run(self, work):
+        """Exit status."""
+        user = User(work)
+        before = signal.signal(signal.SIGTERM, lambda *_: None)  # one may come when the launcher has just ended
+        user.start()
+        try:
+            status = self._supervisor.run()
+        finally:
+            user.over.set()
+            user.join(WAIT_S)
+            signal.signal(signal.SIGTERM, before)
+        if user.failure is not None:
+            raise user.failure
+        return status
+
+    def events(self):
+        return [json.loads(line) for line in self._file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    @property
+    def stats(self):
+        return StatsReader(self._supervisor._page)
+
+    def serves(self, **generations):
+        """Wait until each replica serves in the generation of this number; pids by stage."""
+        wanted = {(key, replica, generations[f"replica_{replica}"]) for key, replica in PAIRS}
+
+        def seen():
+            attached = {(e["stage"], e["replica"]): e for e in self.events() if e["event"] == "attached"}
+            return {(*pair, event["generation"]): event["pid"] for pair, event in attached.items()}
+
+        wait_until(lambda: set(seen()) == wanted, lambda: f"{wanted - set(seen())} never came", WAIT_S)
+        states = lambda: {self.stats.state(stage.key) for stage in TOPOLOGY.stages}  # noqa: E731
+        wait_until(lambda: states() == {StageState.OK}, lambda: str(states()), WAIT_S)
+        return {key: pid for (key, *_), pid in seen().items()}
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    return Watched(tmp_path, monkeypatch, TOPOLOGY)
+
+
+def detached(events):
+    return {
+        (event["stage"], event["replica"], event["generation"]) for event in events if event["event"] == "detached"
+    }
+
+
+def test_a_death_revokes_the_rings_of_its_replica_only(server, capfd):
+    seen = {}
+
+    def work():
+        before = server.serves(replica_0=1, replica_1=1)
+        assert len(set(before.values())) == len(TOPOLOGY.stages)
+        assert detached(server.events()) == set()
+
+        os.kill(before["inference 1.1"], signal.SIGKILL)  # a rank: the other one is started anew with it
+        after = server.serves(replica_0=1, replica_1=2)
+        assert {key for key in before if before[key] != after[key]} == {"inference 1.0", "inference 1.1"}
+        users = {stage.key for stage in TOPOLOGY.users(1)}
+        gone = detached(server.events())
+        assert gone - {("inference 1.0", 1, 1)} == {(key, 1, 1) for key in users if not key.startswith("inference")}
+        restarts = {stage.key: server.stats.restarts(stage.key) for stage in TOPOLOGY.stages}
+        assert {key for key, count in restarts.items() if count} == {"inference 1.0", "inference 1.1"}
+        assert set(restarts.values()) == {0, 1}
+        assert [server.stats.generation(replica) for replica in (0, 1)] == [1, 2]
+
+        os.kill(after["sampling 0"], signal.SIGKILL)
+        last = server.serves(replica_0=2, replica_1=2)
+        assert {key for key in after if after[key] != last[key]} == {"sampling 0"}
+        assert {replica for _, replica, _ in detached(server.events()) - gone} == {0}
+
+        os.kill(last["front 1"], signal.SIGKILL)  # it had a part in both
+        end = server.serves(replica_0=3, replica_1=3)
+        assert {key for key in last if last[key] != end[key]} == {"front 1"}
+        seen.update(end)
+
+    assert server.run(work) == 0
+    text = capfd.readouterr().err
+    for words in ("inference 1.1 (pid", "was killed by SIGKILL; restarting it", "replica 1: serving again after"):
+        assert words in text, words
+    assert "1.0 (pid" not in text  # that it was ended, too, is no news
+    assert not any(alive(pid) for pid in seen.values())
+    for pair in PAIRS:  # one generation after the other, each left before the next
+        numbers = [event["generation"] for event in server.events() if (event["stage"], event["replica"]) == pair]
+        assert all(old <= new for old, new in pairwise(numbers)), pair
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
