@@ -142,6 +142,11 @@ class Runner(ABC):
         self.launch(binding)
         self.fetch(np.arange(len(logits), dtype=np.int32), logits)
 
+    def step_best(self, binding: Any, best: Best) -> None:
+        """`launch` and `fetch_best`."""
+        self.launch(binding)
+        self.fetch_best(best)
+
     @abstractmethod
     def close(self) -> None:
         """Free device and memory. Twice is harmless."""

@@ -27,7 +27,7 @@ import numpy as np
 import ipc
 from model.demo import DEMO_DIR
 from model.mindformers_runner import MindFormersRunner, MindFormersSettings
-from model.runner import Bucket
+from model.runner import Best, Bucket
 from pipeline.config import load_configuration
 from pipeline.host.cpu_placement import spin_us, usable_cpus
 from pipeline.wire.topology import BEHIND_FRONT, INFERENCE, SAMPLING
@@ -141,8 +141,8 @@ def load(threads: int, rows: int) -> Callable[[], None]:
     runner.load()
     runner.warm_up()
     binding = runner.bind(step_inputs(runner.facts, Bucket(rows, rows), 256))
-    tokens = np.zeros(rows, np.int32)
-    return lambda: runner.step_greedy(binding, tokens)
+    best = Best(np.zeros((rows, 1), np.int32))
+    return lambda: runner.step_best(binding, best)
 
 
 def measure(step: Callable[[], None], groups: Sequence[Readers], rounds: int) -> list[Timing]:

@@ -29,8 +29,8 @@ def step_inputs(facts: RunnerFacts, bucket: Bucket, context: int, live: int | No
     positions[:tokens] = np.arange(tokens) - (ends - fresh)[row] + context - fresh[row]
     slots[:] = -1
     slots[:tokens] = tables[row, positions[:tokens] // size] * size + positions[:tokens] % size
-    valid, gather = np.where(fresh, context, 0), np.where(fresh, ends - 1, 0)
-    columns = (ids, positions, slots, valid, fresh, gather, tables)
+    valid, sampled = np.where(fresh, context, 0), np.where(fresh, ends - 1, 0)
+    columns = (ids, positions, slots, valid, fresh, sampled, np.zeros_like(valid), tables)
     return StepInputs(*(np.ascontiguousarray(column, np.int32) for column in columns))
 
 

@@ -28,6 +28,7 @@ _PARTS = (
     StepHistogram.SAMPLE,
     StepHistogram.FEEDBACK,
 )
+_WAITS = (("draw", "waited_for_draw"), ("edit", "waited_for_edit"))
 
 
 def step_metrics(stats: StatsReader) -> Iterator[Metric]:
@@ -46,6 +47,17 @@ def step_metrics(stats: StatsReader) -> Iterator[Metric]:
     yield counters("steps", "Steps done, by stage", _steps(stats))
     greedy = each(InferenceCounter, INFERENCE, "greedy_steps")
     yield counters("greedy_steps", "Steps whose tokens are the argmax taken on the device", greedy)
+    waited = [
+        ({**labels, "reason": reason}, count)
+        for reason, counter in _WAITS
+        for labels, count in each(InferenceCounter, INFERENCE, counter)
+    ]
+    yield counters(
+        "waited_steps",
+        "Steps that waited until sampling had chosen the tokens of the step before, and why: a token is drawn at a "
+        "temperature, or its logits are edited by a penalty, a bias or a ban. A step may count for both",
+        waited,
+    )
     tokens = each(SamplingCounter, SAMPLING, "tokens")
     yield counters("sampled_tokens", "Tokens published by sampling", tokens)
     failed = each(SamplingCounter, SAMPLING, "failed_rows")

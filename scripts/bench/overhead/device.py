@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model.demo import DEMO_DIR
 from model.emulated import EmulatedRunner, EmulatedSettings
-from model.runner import Runner
+from model.runner import Best, Runner
 from pipeline.config import Configuration, load_configuration
 from pipeline.runtime.engines import make_runner
 from scripts.lab.paths import ROOT
@@ -123,7 +123,7 @@ def _step(runner: Runner, rows: int, *, greedy: bool) -> Callable[[], None]:
     bucket = next(shape for shape in runner.facts.buckets if shape.rows >= rows)
     binding = runner.bind(step_inputs(runner.facts, bucket, _BARE_CONTEXT, rows))
     if greedy:
-        tokens, logprobs = np.zeros(bucket.rows, np.int32), np.zeros(bucket.rows, np.float32)
-        return lambda: runner.step_greedy(binding, tokens, logprobs)
+        best = Best(np.zeros((bucket.rows, 1), np.int32))
+        return lambda: runner.step_best(binding, best)
     logits = np.zeros((bucket.rows, runner.facts.vocab_size), np.float32)
     return lambda: runner.step(binding, logits)
