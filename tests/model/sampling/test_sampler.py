@@ -380,7 +380,7 @@ def test_wrong_admissions_are_refused():
     for token in (-1, 10):
         with pytest.raises(ValueError, match=f"token id {token} is not in 0 to 9"):
             sampler.admit(0, SamplingParams(temperature=0, banned_token_ids=(token,)), [1])
-    with pytest.raises(ParameterError, match="1025 tokens, expected at most 1024"):
+    with pytest.raises(ParameterError, match=r"1025 tokens.*at most 1024"):
         sampler.admit(0, SamplingParams(temperature=0, logit_bias={1: 1.0}, banned_token_ids=(2,) * 1024), [1])
     with pytest.raises(ParameterError, match="top_p"):
         SamplingParams(top_p=0).validate(sampler.limits)
