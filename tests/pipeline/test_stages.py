@@ -1,5 +1,6 @@
 """The step path from request to text: scheduler, descriptors, runner, sampling, results."""
 
+import dataclasses
 import math
 import random
 
@@ -8,7 +9,7 @@ import pytest
 from model.emulated import expected_logits, expected_tokens
 from model.sampling import SamplingLimits, SamplingParams
 from pipeline.wire.delta import FinishReason
-from pipeline.wire.request import Accepted, Refused, Request
+from pipeline.wire.request import Accepted, Refused, Request, Started, unpack_reply
 from tests.pipeline.stages import EOS, OVERLAPPED, PLAIN, VOCABULARY, Server, write_byte_tokenizer
 
 
@@ -51,6 +52,26 @@ def test_one_request_yields_what_the_device_says(serve, ahead, greedy_on_device)
     assert (last.reason, last.index, last.attempt) == (FinishReason.LENGTH, 20, 0)
     assert [delta.reason for delta in server.told[1][:-1]] == [FinishReason.NONE] * 19
     assert server.scheduler.blocks.used == 0
+
+
+def test_what_became_of_a_request_is_said_before_its_first_step_can_be_seen(serve):
+    """Else the front could have a token before it knows the prompt."""
+
+    class Replies:
+        """Notes which steps had been published when something was said."""
+
+        def write_many(self, records):
+            published = server.rings["steps"].snapshot().producer.index
+            said.extend((type(unpack_reply(record)), published) for record in records)
+            replies.write_many(records)
+
+    server, said = serve(), []
+    replies = server.preprocess._rings.replies
+    server.preprocess._rings = dataclasses.replace(server.preprocess._rings, replies=Replies())
+    server.submit(1, [5, 6, 7], greedy(3))
+    assert server.preprocess.take_request()
+    assert server.plan()
+    assert said == [(Accepted, 0), (Started, 0)]
 
 
 @pytest.mark.parametrize("ahead", [OVERLAPPED, PLAIN])
