@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from pipeline.preprocess.blocks import Digest
 from pipeline.preprocess.wants import ARGMAX, Wants
-from pipeline.wire.request import GenerationParams
 
 
 @dataclass(slots=True, eq=False)
@@ -39,8 +38,12 @@ class Sequence:
     preemptions: int = 0
     arrival_ns: int = 0
     wants: Wants = ARGMAX
-    params: GenerationParams | None = None  # for sampling; not used here
     finished: bool = False
+    # For sampling, not used here:
+    attempt: int = 0
+    seed: int | None = None
+    end_ids: tuple[int, ...] = ()  # of the model, if it obeys them
+    params: bytes = b""  # the request's, as they came
 
     @property
     def fresh(self) -> bool:

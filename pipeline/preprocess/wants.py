@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import operator
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from model.runner import RunnerFacts
-from pipeline.wire.request import GenerationParams
+from pipeline.wire.request import Request
 from pipeline.wire.step import MAX_CANDIDATES, Choice
 
 
@@ -36,12 +37,13 @@ class Wants:
     scores: bool = False  # the candidates' logits, and the log-sum-exp
 
     @classmethod
-    def of(cls, params: GenerationParams, abilities: Abilities) -> Wants:
-        sampling = params.sampling
+    def of(cls, request: Request, end_ids: Collection[int], abilities: Abilities) -> Wants:
+        """`end_ids`: the model's, if the request obeys them; `min_tokens` holds them back."""
+        sampling = request.sampling
         choice = Choice.NONE if sampling.greedy else Choice.DRAWN
-        if sampling.edited:
+        if sampling.edited or (sampling.min_tokens and end_ids):
             choice |= Choice.EDITED
-        reported = sampling.logprobs is not None or params.raw_logit
+        reported = sampling.logprobs is not None or request.raw_logit
         candidates = max(sampling.logprobs or 0, 1)
         by_device = candidates <= abilities.candidates and (abilities.scores or not reported)
         logits = abilities.logits or bool(choice) or not by_device

@@ -6,7 +6,7 @@ import pytest
 
 from model.emulated import expected_logits, expected_tokens
 from model.sampling import SamplingParams
-from pipeline.wire.request import GenerationParams
+from pipeline.wire.request import Request
 from pipeline.wire.step import Choice, Head
 from tests.pipeline.stages import Server, write_byte_tokenizer
 
@@ -43,7 +43,7 @@ def serve(tokenizer_file):
 
 def params(count, **options):
     raw = options.pop("raw_logit", False)
-    return GenerationParams(SamplingParams(**{"temperature": 0.0, **options}), count, raw_logit=raw)
+    return Request(SamplingParams(**{"temperature": 0.0, **options}), count, raw_logit=raw)
 
 
 def test_one_row_that_needs_logits_does_not_make_the_others_send_theirs(serve):

@@ -68,7 +68,8 @@ class Generation:
         """One stream for each text."""
         left = iter(progresses)
         streams = self._backend.submit([_message(part, list(islice(left, part.choices))) for part in self._job.parts])
-        for stream in streams:
+        for choice, stream in zip(self._job.answer.choices, streams, strict=True):
+            choice.prompt = stream
             stream.on_overrun = self._exchange.connection.abort
         return streams
 
@@ -127,7 +128,7 @@ class Generation:
     def _received(self, stream: TokenStream, records: list[bytes], progress: Progress) -> list[Delta]:
         """The records, unpacked. A failure of the model stays in the stream, after the tokens before it."""
         deltas = [unpack_delta(record) for record in records]
-        progress.prompt, progress.waited = deltas[-1].prompt_tokens, stream.waited_ns
+        progress.prompt, progress.waited = stream.prompt_tokens, stream.waited_ns
         if deltas[-1].reason is FinishReason.FAILED:
             self._finished = True
             stream.fail(ApiError(500, deltas.pop().text or "the model failed", kind=SERVER))
@@ -159,5 +160,7 @@ def _message(part: Part, progresses: Sequence[Progress]) -> Submit:
     for progress in progresses:
         progress.max_tokens = part.params.max_tokens
     seeds = choose_seeds(part.params, part.choices)
-    choices = tuple(Choice(progress.request, seed) for progress, seed in zip(progresses, seeds, strict=True))
-    return Submit(choices, part.prompt, part.params, part.add_special, progresses[0].arrival)
+    choices = [Choice(progress.request, seed) for progress, seed in zip(progresses, seeds, strict=True)]
+    return Submit.of(
+        choices, part.prompt, part.params, add_special=part.add_special, arrival_ns=progresses[0].arrival
+    )

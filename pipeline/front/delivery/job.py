@@ -8,11 +8,20 @@ from typing import Protocol
 
 from pipeline.front.http.errors import ApiError
 from pipeline.wire.delta import Delta
-from pipeline.wire.request import GenerationParams, Prompt
+from pipeline.wire.request import Prompt, Request
+
+
+class PromptCounts(Protocol):
+    """What a stream of tokens knows of its prompt from the first token on."""
+
+    prompt_tokens: int
+    cached_tokens: int
 
 
 class Choice(Protocol):
     """One text of an answer: streamed by `event`, or kept by `add` for the answer's `whole`."""
+
+    prompt: PromptCounts  # set before the first token comes
 
     def event(self, delta: Delta) -> bytes:
         """One token of a stream, with its newlines."""
@@ -56,7 +65,7 @@ class Part:
     """A prompt and its parameters; each choice becomes a sequence of the batch."""
 
     prompt: Prompt
-    params: GenerationParams
+    params: Request
     add_special: bool = True  # let the tokenizer add BOS
     choices: int = 1
 

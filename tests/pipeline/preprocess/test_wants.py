@@ -6,15 +6,15 @@ import pytest
 
 from model.sampling import SamplingParams
 from pipeline.preprocess.wants import NOTHING, Abilities, Together, Wants
-from pipeline.wire.request import GenerationParams
+from pipeline.wire.request import Request
 from pipeline.wire.step import Choice
 
 ALL, ARGMAX_ALONE, NONE = Abilities(20), Abilities(1, scores=False), Abilities(0, scores=False)
 
 
-def wants(abilities, *, raw_logit=False, **sampling):
+def wants(abilities, *, raw_logit=False, end_ids=(), **sampling):
     params = SamplingParams(**{"temperature": 0.0, **sampling})
-    return Wants.of(GenerationParams(params, 5, raw_logit=raw_logit), abilities)
+    return Wants.of(Request(params, 5, raw_logit=raw_logit), end_ids, abilities)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,8 @@ def wants(abilities, *, raw_logit=False, **sampling):
         ({"banned_token_ids": (3,)}, Choice.EDITED),
         ({"min_tokens": 2, "stop_token_ids": (3,)}, Choice.EDITED),
         ({"stop_token_ids": (3,)}, Choice.NONE),
+        ({"min_tokens": 2, "end_ids": (256,)}, Choice.EDITED),
+        ({"end_ids": (256,)}, Choice.NONE),
         ({"temperature": 0.5, "repetition_penalty": 1.1}, Choice.DRAWN | Choice.EDITED),
         ({"top_k": 3, "top_p": 0.5, "seed": 4}, Choice.NONE),
     ],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import orjson
 
+from pipeline.front.delivery.job import PromptCounts
 from pipeline.front.http.errors import ApiError
 from pipeline.wire.delta import Delta, FinishReason
 
@@ -30,6 +31,8 @@ _NAMES = {"prompt": "inputs", "max_tokens": "max_new_tokens"}
 class LlmServingAnswer:
     """`raw`: lines `data:{…}` without the object that protocol "sse" puts around. `whole_at_end`: a last line with
     the whole text."""
+
+    prompt: PromptCounts
 
     def __init__(self, *, raw: bool, whole_at_end: bool, seed: int) -> None:
         self.content_type = b"text/event-stream"

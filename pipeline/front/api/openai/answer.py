@@ -13,6 +13,7 @@ from typing import Protocol
 import orjson
 
 from pipeline.front.api.openai.logprobs import Logprobs
+from pipeline.front.delivery.job import PromptCounts
 from pipeline.front.http.errors import ApiError
 from pipeline.wire.delta import Delta, FinishReason
 
@@ -49,6 +50,8 @@ class Heading:
 class OpenAIChoice:
     """One text of an answer; subclasses give its form."""
 
+    prompt: PromptCounts
+
     def __init__(self, index: int, heading: Heading, options: StreamOptions, logprobs: Logprobs | None) -> None:
         self.index = index
         self.last: Delta | None = None
@@ -69,10 +72,10 @@ class OpenAIChoice:
     def _no_counts(self) -> bytes:
         return b',"usage":null' if self._options.include_usage else b""
 
-    def _counts(self, delta: Delta, completion_tokens: int) -> bytes:
+    def _counts(self, completion_tokens: int) -> bytes:
         if not self._options.continuous_usage:
             return self._no_counts
-        return b',"usage":' + usage(delta.prompt_tokens, completion_tokens, delta.cached_tokens)
+        return b',"usage":' + usage(self.prompt.prompt_tokens, completion_tokens, self.prompt.cached_tokens)
 
     def add(self, delta: Delta) -> None:
         self.last = delta
@@ -94,6 +97,7 @@ class WholeChoice(Protocol):
     """What an answer needs of its choices."""
 
     last: Delta | None
+    prompt: PromptCounts
 
     def event(self, delta: Delta) -> bytes: ...
 
@@ -134,12 +138,11 @@ class OpenAIAnswer:
 
     def _usage(self) -> bytes:
         """A prompt counts once, however many choices are made of it."""
-        last = [choice.last for choice in self.choices if choice.last is not None]
-        prompts = last[:: self._per_prompt]
+        prompts = [choice.prompt for choice in self.choices[:: self._per_prompt]]
         return usage(
-            sum(delta.prompt_tokens for delta in prompts),
-            sum(delta.index for delta in last),
-            sum(delta.cached_tokens for delta in prompts),
+            sum(prompt.prompt_tokens for prompt in prompts),
+            sum(choice.last.index for choice in self.choices if choice.last is not None),
+            sum(prompt.cached_tokens for prompt in prompts),
         )
 
     def failure(self, error: ApiError) -> bytes:

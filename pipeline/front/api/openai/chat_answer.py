@@ -32,9 +32,9 @@ class ChatChoice(OpenAIChoice):
         events = []
         if self.last is None:
             role = b'"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null'
-            events.append(self._chunk(role, b"%b") % self._counts(delta, 0))
+            events.append(self._chunk(role, b"%b") % self._counts(0))
         self.last = delta
-        counts, ended = self._counts(delta, delta.index), delta.reason is not FinishReason.NONE
+        counts, ended = self._counts(delta.index), delta.reason is not FinishReason.NONE
         if delta.text or not ended or self._logprobs is not None:  # else the last token has no text, such as EOS
             events.append(self._full % (orjson.dumps(delta.text), self._logprobs_of(delta), counts))
         if ended:

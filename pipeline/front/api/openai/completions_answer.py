@@ -31,7 +31,7 @@ class CompletionChoice(OpenAIChoice):
             text, self._echo = self._echo + text, ""
         if self._plain is not None:
             return self._plain % (orjson.dumps(text), REASONS[delta.reason])
-        counts = self._counts(delta, delta.index)
+        counts = self._counts(delta.index)
         return self._full % (orjson.dumps(text), self._logprobs_of(delta), REASONS[delta.reason], counts)
 
     def whole(self) -> bytes:
