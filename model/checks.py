@@ -46,19 +46,36 @@ def require_array(array: object, name: str, shape: tuple[int, ...], dtype: DType
         )
 
 
-def require_best(best: Best, targets: Int32 | None, facts: RunnerFacts) -> None:
-    """Raises NotImplementedError for what the engine can't do, ValueError for what makes no sense. Shapes of the
-    arrays are checked where they are written."""
-    most, k = facts.candidates, best.ids.shape[1] if best.ids.ndim == 2 else 0
-    scored = best.log_sum_exp is not None or best.target_logit is not None or best.logits is not None
-    if not most:
+def require_rows(rows: Int32, bucket: Bucket) -> None:
+    """Raises ValueError for sampled positions that the step does not have."""
+    if len(rows) and not (rows.min() >= 0 and rows.max() < bucket.samples):
+        raise ValueError(f"rows are {rows.min()} to {rows.max()}, expected 0 to {bucket.samples - 1}")
+
+
+def require_best(best: Best, targets: Int32 | None, bucket: Bucket, facts: RunnerFacts) -> None:
+    """Raises NotImplementedError for what the engine can't do, ValueError for wrong arrays."""
+    if not facts.candidates:
         raise NotImplementedError(f"{facts.name} brings logits only")
-    if k > most:
-        raise NotImplementedError(f"{facts.name} brings at most {most} candidates, not {k}")
-    if scored and not facts.scores:
+    count, k = best.ids.shape
+    if k > facts.candidates:
+        raise NotImplementedError(f"{facts.name} brings at most {facts.candidates} candidates, not {k}")
+    if count > bucket.samples:
+        raise ValueError(f"ids have {count} rows, but the step samples {bucket.samples} positions")
+    if best.logits is best.log_sum_exp is best.target_logit is targets is None:
+        return
+    if not facts.scores:
         raise NotImplementedError(f"{facts.name} brings token ids, but no scores")
     if (targets is None) != (best.target_logit is None):
         raise ValueError("targets and best.target_logit belong together")
+    wanted = (
+        (best.logits, "logits", (count, k), np.float32),
+        (best.log_sum_exp, "log_sum_exp", (count,), np.float64),
+        (best.target_logit, "target_logit", (count,), np.float32),
+        (targets, "targets", (count,), np.int32),
+    )
+    for array, name, shape, dtype in wanted:
+        if array is not None:
+            require_array(array, name, shape, dtype)
 
 
 def require_no_adapter(inputs: StepInputs, facts: RunnerFacts) -> None:

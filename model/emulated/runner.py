@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import require_best, require_layout, require_no_adapter
+from ..checks import require_best, require_layout, require_no_adapter, require_rows
 from ..errors import ModelError
 from ..runner import Best, Float32, Int32, Progress, Runner, RunnerFacts, StepInputs
 from ..sampling import Sampler, SamplingLimits
@@ -23,12 +23,16 @@ UInt64 = NDArray[np.uint64]
 MOST_CANDIDATES = 64
 
 
+Arrays: TypeAlias = tuple[Int32, Int32, Int32, Int32, Int32, Int32, Int32, UInt64, UInt64]
+"""As the device takes them: the step's but for adapters, and hashes of tokens ``[T]`` and sampled positions ``[S]``."""
+
+
 @dataclass(slots=True)
 class Binding:
     """A step's arrays and room for its hashes."""
 
     inputs: StepInputs
-    arrays: tuple[NDArray[Any], ...]  # as the device takes them: those, and the hashes
+    arrays: Arrays
     sample_hashes: UInt64  # [S]
     known: int = 0  # of these, in the step under way
 
@@ -98,13 +102,16 @@ class EmulatedRunner(Runner):
 
     def fetch(self, rows: Int32, logits: Float32) -> None:
         """See `Runner.fetch`. Raises ValueError for inputs that a device would read or write out of bounds."""
-        step = self._compute(int(rows.max(initial=-1)) + 1)
+        step = self._under_way()
+        require_rows(rows, step.binding.inputs.bucket)
+        self._compute(step, int(rows.max(initial=-1)) + 1)
         _device.write_logits(step.binding.sample_hashes, rows, self._loaded(self._base), logits, self._choice)
         self._wait(step, len(rows) * self.settings.cost.per_logits_row_ms)
 
     def fetch_best(self, best: Best, targets: Int32 | None = None) -> None:
-        require_best(best, targets, self.facts)
-        step, (count, k) = self._compute(len(best.ids)), best.ids.shape
+        step, (count, k) = self._under_way(), best.ids.shape
+        require_best(best, targets, step.binding.inputs.bucket, self.facts)
+        self._compute(step, count)
         if k == 1 and best.logits is best.log_sum_exp is best.target_logit is None:
             _device.write_tokens(step.binding.sample_hashes, best.ids, self._choice)
         else:
@@ -127,11 +134,13 @@ class EmulatedRunner(Runner):
     def close(self) -> None:
         self._cache = self._base = self._launched = None
 
-    def _compute(self, samples: int) -> Launched:
-        """Compute at once what the first sampled positions need, and record until when the device would be busy."""
-        step = self._launched
-        if step is None:
+    def _under_way(self) -> Launched:
+        if self._launched is None:
             raise ModelError("no step is under way: call launch() before fetch()")
+        return self._launched
+
+    def _compute(self, step: Launched, samples: int) -> None:
+        """Compute at once what the first sampled positions need, and record until when the device would be busy."""
         binding = step.binding
         if not step.done_ns:
             step.done_ns = step.began_ns + self._advance(binding)
@@ -139,7 +148,6 @@ class EmulatedRunner(Runner):
             facts, cache = self.facts, self._loaded(self._cache)
             _device.look(samples, cache, *binding.arrays, facts.block_size, self.settings.seed)
             binding.known = samples
-        return step
 
     def _wait(self, step: Launched, transfer_ms: float) -> None:
         """Until the device would be done, and what it brings would be here."""
