@@ -61,7 +61,7 @@ def require_best(best: Best, targets: Int32 | None, bucket: Bucket, facts: Runne
         raise NotImplementedError(f"{facts.name} brings at most {facts.candidates} candidates, not {k}")
     if count > bucket.samples:
         raise ValueError(f"ids have {count} rows, but the step samples {bucket.samples} positions")
-    if best.logits is best.log_sum_exp is best.target_logit is targets is None:
+    if all(array is None for array in (best.logits, best.log_sum_exp, best.target_logit, targets)):
         return
     if not facts.scores:
         raise NotImplementedError(f"{facts.name} brings token ids, but no scores")

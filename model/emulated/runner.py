@@ -24,7 +24,7 @@ MOST_CANDIDATES = 64
 
 
 Arrays: TypeAlias = tuple[Int32, Int32, Int32, Int32, Int32, Int32, Int32, UInt64, UInt64]
-"""As the device takes them: the step's but for adapters, and hashes of tokens ``[T]`` and sampled positions ``[S]``."""
+"""As the device takes them: the step's, and hashes of tokens ``[T]`` and of sampled positions ``[S]``."""
 
 
 @dataclass(slots=True)
