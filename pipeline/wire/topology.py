@@ -163,8 +163,8 @@ class Topology:
                 return stage
         raise KeyError(f"no {role.name} {replica}.{rank} in {self}")
 
-    def every(self, role: str) -> tuple[StageSpec, ...]:
-        return tuple(stage for stage in self.stages if stage.name == role)
+    def every(self, role: Role) -> tuple[StageSpec, ...]:
+        return tuple(stage for stage in self.stages if stage.name == role.name)
 
     def replica(self, number: int) -> tuple[StageSpec, ...]:
         """The stages of a replica, without the fronts."""

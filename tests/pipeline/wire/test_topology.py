@@ -90,7 +90,7 @@ def test_every_front_has_a_lane_to_every_replica():
         for name in ("requests", "replies", "deltas")
     }  # fmt: skip
     assert len(MANY.rings) == len({ring.key for ring in MANY.rings}) == 3 * (2 * 3 + 5)
-    for front in MANY.every("front"):
+    for front in MANY.every(FRONT):
         assert {ring.front for ring in front.rings} == {front.rank}
         assert MANY.replicas_of(front) == (0, 1, 2)
 
