@@ -82,7 +82,19 @@ class StatsReader:
 
     def __init__(self, page: StatsPage) -> None:
         self._page, self._views = page, page.views
-        self.topology = page.topology
+        self.topology = topology = page.topology
+        self._rings = [
+            (
+                spec,
+                self._end_of(spec, topology.producer(spec)),
+                [self._end_of(spec, stage) for stage in topology.consumers(spec)],
+            )
+            for spec in topology.rings
+        ]
+
+    def _end_of(self, spec: RingSpec, stage: StageSpec) -> tuple[StageSpec, Int64]:
+        """A stage, and the words that it writes of its end of this ring."""
+        return stage, self._page.ends(stage.key)[stage.rings.index(spec)]
 
     def counters(self, kind: type[IntEnum], stage: str | None = None) -> dict[str, int]:
         """Values by name in lower case: of the stage with this key, else the sums over all stages that have them."""
@@ -98,19 +110,9 @@ class StatsReader:
         return HistogramSnapshot(upper, tuple(words[: len(upper) + 1]), words[SUM_WORD] / scale(histogram))
 
     def rings(self) -> list[RingReading]:
-        topology = self.topology
-        ends = {
-            (spec, stage): _end(stage, words)
-            for stage in topology.stages
-            for spec, words in zip(stage.rings, self._page.ends(stage.key).tolist(), strict=True)
-        }
         return [
-            RingReading(
-                spec,
-                ends[spec, topology.producer(spec)],
-                tuple(ends[spec, stage] for stage in topology.consumers(spec)),
-            )
-            for spec in topology.rings
+            RingReading(spec, _end(*producer), tuple(_end(*consumer) for consumer in consumers))
+            for spec, producer, consumers in self._rings
         ]
 
     def pids(self) -> dict[str, int]:
@@ -161,7 +163,7 @@ class StatsReader:
         taken = stamps[:, Stamp.COMPUTED] - stamps[:, Stamp.LAUNCHED]
         taken = np.sort(taken[records[:, StepColumn.STEP] != 0])
         seen = int(taken[-1 - taken.size // 100]) if taken.size else 0
-        inference = self.topology.every(INFERENCE.name)
+        inference = self.topology.every(INFERENCE)
         rehearsed = (int(self._page.counters(each.key)[InferenceCounter.REHEARSAL_NS]) for each in inference)
         return max(seen, *rehearsed) / 1e9
 
@@ -182,7 +184,8 @@ class StatsReader:
         return all(int(self._page.counters(stage.key)[READY]) == 1 for stage in stages)
 
 
-def _end(stage: StageSpec, words: list[int]) -> EndReading:
+def _end(stage: StageSpec, row: Int64) -> EndReading:
+    words = row.tolist()
     return EndReading(
         stage=stage,
         done=words[EndWord.DONE],

@@ -83,8 +83,8 @@ FLOWS = (
     Flow("requests", FRONT.name, PREPROCESS.name, "prompts, cancellations", _request_bytes),
     Flow("replies", PREPROCESS.name, FRONT.name, "accepted, refused, started", _reply_bytes),
     Flow("steps", PREPROCESS.name, INFERENCE.name, "step descriptors", _step_slots, step_layout),
-    Flow("logits", INFERENCE.name, SAMPLING.name, "logits, or token ids", _logits_slots, logits_layout),
-    Flow("tokens", SAMPLING.name, INFERENCE.name, "sampled token ids, unless all rows are greedy", _step_slots,
+    Flow("logits", INFERENCE.name, SAMPLING.name, "best tokens, logits where needed", _logits_slots, logits_layout),
+    Flow("tokens", SAMPLING.name, INFERENCE.name, "tokens that sampling has chosen", _step_slots,
          tokens_layout, is_work=False),
     Flow("results", SAMPLING.name, PREPROCESS.name, "tokens, finished rows", _step_slots, results_layout),
     Flow("rows", PREPROCESS.name, SAMPLING.name, "requests admitted to rows", _row_bytes, is_work=False),
@@ -163,8 +163,8 @@ class Topology:
                 return stage
         raise KeyError(f"no {role.name} {replica}.{rank} in {self}")
 
-    def every(self, role: str) -> tuple[StageSpec, ...]:
-        return tuple(stage for stage in self.stages if stage.name == role)
+    def every(self, role: Role) -> tuple[StageSpec, ...]:
+        return tuple(stage for stage in self.stages if stage.name == role.name)
 
     def replica(self, number: int) -> tuple[StageSpec, ...]:
         """The stages of a replica, without the fronts."""

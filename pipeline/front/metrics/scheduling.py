@@ -35,7 +35,7 @@ _COUNTERS = (
 def scheduling_metrics(stats: StatsReader) -> Iterator[Metric]:
     replicas = [
         ({"replica": str(stage.replica)}, stats.counters(PreprocessCounter, stage.key))
-        for stage in stats.topology.every(PREPROCESS.name)
+        for stage in stats.topology.every(PREPROCESS)
     ]
 
     def each(value: Callable[[Mapping[str, int]], float]) -> Labelled:

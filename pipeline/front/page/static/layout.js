@@ -42,10 +42,14 @@ function wideBetween({ first, then }) {
 }
 
 function tallBetween({ first, then }, pair) {
-  const forward = then > first, way = forward ? 1 : -1, side = pair ? -48 * way : 0, x = TALL.x + TALL.width / 2 + side;
+  const forward = then > first, way = forward ? 1 : -1;
+  const outer = pair && Math.min(first, then) === 0; // there is room beside it: what goes round on the left begins below
+  const x = TALL.x + TALL.width / 2 - way * (outer ? 35 : pair ? 48 : 0);
   const from = TALL.y + TALL.pitch * first + (forward ? TALL.height : 0), to = TALL.y + TALL.pitch * then + (forward ? 0 : TALL.height);
   const middle = (from + to - 2 * way) / 2;
-  const label = pair ? [x + 26 * way, middle + (forward ? -17 : 19), forward ? "start" : "end"] : [x + 27, middle - 4, "start"];
+  const inner = [x + 26 * way, middle + (forward ? -17 : 19), forward ? "start" : "end"];
+  const beside = [x + 27, middle - 4, "start"], before = [x - 27, middle - 4, "end"];
+  const label = pair && !outer ? inner : outer && forward ? before : beside;
   return { path: `M${x} ${from}V${to - 2 * way}`, at: [x, middle], label };
 }
 
