@@ -15,6 +15,7 @@ from model.sampling import (
     Sampler,
     SamplingLimits,
     SamplingParams,
+    _kernels,
     explain,
 )
 
@@ -386,6 +387,21 @@ def test_wrong_admissions_are_refused():
         SamplingParams(top_p=0).validate(sampler.limits)
     with pytest.raises(ValueError, match="at least 1"):
         Sampler(SamplingLimits(10, 10), 0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0, 0.0, 1e-320, 1e300])
+@pytest.mark.parametrize("name", _kernels.PARAMETERS)
+def test_a_number_that_nobody_has_checked_does_no_harm_beyond_its_row(bench, logits, name, value):
+    b = bench(VOCAB, 2)
+    params = {"temperature": 1.0, "top_k": 40, "top_p": 0.9, "min_p": 0.01, "frequency_penalty": 0.1}
+    b.admit(0, SamplingParams(seed=1, **{**params, name: value}), [1, 2])
+    b.admit(1, SamplingParams(seed=2), [1, 2])
+    alone = bench(VOCAB, 2)
+    alone.admit(1, SamplingParams(seed=2), [1, 2])
+    for _ in range(3):
+        token = b.sample(logits[:2])
+        assert -1 <= token[0] < VOCAB
+        assert token[1] == alone.sample(logits[1:2], [1])[0]
 
 
 def test_tokens_first_and_log_probabilities_later_are_the_same() -> None:
