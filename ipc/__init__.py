@@ -23,7 +23,7 @@ from ipc.errors import (
 from ipc.header import SIDE_COUNTERS, RingGauge, RingSnapshot, RingState, SideSnapshot, read_snapshot
 from ipc.layout import Field, Layout
 from ipc.limits import MemoryLeft, shared_memory_left
-from ipc.ring import DEFAULT_SPIN_US, ByteRing, RingHandle, SlotRing
+from ipc.ring import DEFAULT_SPIN_US, ByteRing, OnDeath, RingHandle, SlotRing
 from ipc.segment import SHM_DIRECTORY, Segment, sweep_segments
 from ipc.select import RingSelector
 
@@ -44,6 +44,7 @@ __all__ = [
     "LayoutMismatchError",
     "MemoryLeft",
     "NoSpaceError",
+    "OnDeath",
     "PeerDied",
     "ReadSlot",
     "RingClosed",

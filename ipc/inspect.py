@@ -131,12 +131,13 @@ def format_segment(segment: FoundSegment) -> str:
     ring = segment.ring
     unit = "slots of " + str(ring.slot_size) + " B" if ring.kind == "slots" else "B for records"
     made = f"made by pid {ring.creator_pid}{', REVOKED' if ring.revoked else ''}"
+    dead = "dead, which ended the ring" if ring.on_death == "end" else "evicted"
     lines = [head, f"  ring '{ring.name}': {ring.capacity} {unit}, {made}"]
     lines += [_format_side(ring.producer, "")]
     for i, consumer in enumerate(ring.consumers):
         used = ring.occupancy(i)
         share = f"holds {used} of {ring.capacity} ({100 * used / ring.capacity:.0f} %)"
-        lines.append(_format_side(consumer, "evicted" if i in ring.evicted else share))
+        lines.append(_format_side(consumer, dead if i in ring.evicted else share))
     return "\n".join(lines)
 
 
