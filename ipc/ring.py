@@ -25,7 +25,7 @@ from ipc import _core
 from ipc.errors import CorruptRingError, LayoutMismatchError, RingTimeout
 from ipc.header import RingSnapshot, read_snapshot, side_counters
 from ipc.layout import ALIGNMENT, Layout
-from ipc.segment import Segment
+from ipc.segment import Backing, Segment
 
 _KINDS = "SlotRing and ByteRing can't be taken for each other"
 _LARGEST = 1 << 48  # bytes of one ring
@@ -99,7 +99,14 @@ class _Ring:
 
     @classmethod
     def _create(
-        cls, name: str, capacity: int, slot_size: int, consumers: int, on_death: OnDeath, text: bytes
+        cls,
+        name: str,
+        capacity: int,
+        slot_size: int,
+        consumers: int,
+        on_death: OnDeath,
+        backing: Backing | None,
+        text: bytes,
     ) -> Self:
         if not 1 <= consumers <= _core.MAX_CONSUMERS:
             raise ValueError(f"ring {name!r}: 1 to {_core.MAX_CONSUMERS} consumers expected, not {consumers}")
@@ -113,7 +120,7 @@ class _Ring:
             raise ValueError(
                 f"ring {name!r}: its layout takes {len(text)} bytes to describe, at most 65536 are allowed"
             )
-        segment = Segment.create(name, _core.total_size(capacity, slot_size, consumers, len(text)))
+        segment = Segment.create(name, _core.total_size(capacity, slot_size, consumers, len(text)), backing)
         try:
             digest = hashlib.sha256(text).digest()[:16]
             death = _ON_DEATH[on_death]
@@ -229,14 +236,17 @@ class SlotRing(_Ring):
         slot_size: int | None = None,
         consumers: int = 1,
         on_death: OnDeath = "evict",
+        backing: Backing | None = None,
     ) -> SlotRing:
         """`slots` is a power of two. `slot_size`, in bytes, is rounded up to a multiple of 64; it comes from the
-        layout where there is one. `on_death` of one of several consumers. Raises NoSpaceError, ValueError."""
+        layout where there is one. `on_death` of one of several consumers. `backing` as in `Segment.create`. Raises
+        NoSpaceError, ValueError."""
         size = layout.size if layout else slot_size
         if size is None or size < 1 or (layout and slot_size is not None):
             raise ValueError(f"ring {name!r}: either a layout or a slot_size of at least 1 byte expected")
         size = -(-size // ALIGNMENT) * ALIGNMENT
-        return cls._create(name, slots, size, consumers, on_death, layout.text.encode() if layout else b"")
+        text = layout.text.encode() if layout else b""
+        return cls._create(name, slots, size, consumers, on_death, backing, text)
 
     @staticmethod
     def segment_size(slots: int, layout: Layout, *, consumers: int = 1) -> int:
@@ -282,11 +292,20 @@ class ByteRing(_Ring):
     KIND = _core.KIND_BYTES
 
     @classmethod
-    def create(cls, name: str, *, capacity: int, consumers: int = 1, on_death: OnDeath = "evict") -> ByteRing:
-        """`capacity` in bytes, a power of two of at least 64. Raises NoSpaceError, ValueError."""
+    def create(
+        cls,
+        name: str,
+        *,
+        capacity: int,
+        consumers: int = 1,
+        on_death: OnDeath = "evict",
+        backing: Backing | None = None,
+    ) -> ByteRing:
+        """`capacity` in bytes, a power of two of at least 64; otherwise as `SlotRing.create`. Raises NoSpaceError,
+        ValueError."""
         if capacity < 64:
             raise ValueError(f"ring {name!r}: a capacity of at least 64 bytes expected, not {capacity}")
-        return cls._create(name, capacity, 1, consumers, on_death, b"")
+        return cls._create(name, capacity, 1, consumers, on_death, backing, b"")
 
     @staticmethod
     def segment_size(capacity: int, *, consumers: int = 1) -> int:

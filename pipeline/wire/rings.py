@@ -83,9 +83,10 @@ class Wiring:
     def create(cls, config: Configuration, shapes: Shapes) -> Wiring:
         """Raises NoSpaceError, and leaves nothing behind then."""
         made: dict[str, ipc.SlotRing | ipc.ByteRing] = {}
+        backing = ipc.backing_for(*segment_sizes(config, shapes).values())
         try:
             for name, size in ring_sizes(config).items():
-                made[name] = _make(name, size, shapes)
+                made[name] = _make(name, size, shapes, backing)
             return cls(**made)  # type: ignore[arg-type]
         except BaseException:
             for ring in made.values():
@@ -134,10 +135,10 @@ def segment_sizes(config: Configuration, shapes: Shapes) -> dict[str, int]:
     return {name: _segment_size(name, size, shapes) for name, size in ring_sizes(config).items()}
 
 
-def _make(name: str, size: int, shapes: Shapes) -> ipc.SlotRing | ipc.ByteRing:
+def _make(name: str, size: int, shapes: Shapes, backing: ipc.Backing | None) -> ipc.SlotRing | ipc.ByteRing:
     if name in SLOT_LAYOUTS:
-        return ipc.SlotRing.create(name, slots=size, layout=SLOT_LAYOUTS[name](shapes))
-    return ipc.ByteRing.create(name, capacity=size)
+        return ipc.SlotRing.create(name, slots=size, layout=SLOT_LAYOUTS[name](shapes), backing=backing)
+    return ipc.ByteRing.create(name, capacity=size, backing=backing)
 
 
 def _segment_size(name: str, size: int, shapes: Shapes) -> int:

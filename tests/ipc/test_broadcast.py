@@ -1,5 +1,5 @@
-"""One producer, several consumers: everybody sees everything, the slowest sets the pace, the dead are evicted or end the
-ring."""
+"""One producer, several consumers: everybody sees everything, the slowest sets the pace, the dead are evicted, or end
+the ring."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
