@@ -18,6 +18,7 @@ import ipc
 from ipc import limits
 from ipc import segment as segment_module
 from tests.ipc.children import fill, record_size
+from tests.namespaces import with_shared_memory
 
 SHM = Path("/dev/shm")
 
@@ -109,6 +110,23 @@ def test_a_memfd_is_private_zeroed_allocated_and_has_no_name(memfd):
     memfd.unlink()
     assert not os.get_inheritable(memfd.fd)
     assert not [path for path in SHM.iterdir() if f"-test-{os.getpid()}-" in path.name]
+
+
+ROOM = """
+    import ipc
+    for slots in (8192, 16384):
+        with ipc.SlotRing.create("test", slots=slots, slot_size=64) as ring:
+            assert ring.segment.map[:8] == b"IPCRING1"
+            print(ring.segment.name is None)
+"""
+
+
+@pytest.mark.parametrize(("options", "memfds"), [("size=1m", [False, True]), ("size=9m,ro", [True, True])])
+def test_a_small_or_forbidden_directory_is_left_alone(options, memfds):
+    """Rings of half a mebibyte and of one and a bit, in a real file system."""
+    command = [*with_shared_memory(options), sys.executable, "-c", textwrap.dedent(ROOM)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(memfd) for memfd in memfds]
 
 
 @pytest.mark.parametrize("size", [0, 4096, 10_000])

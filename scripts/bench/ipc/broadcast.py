@@ -27,7 +27,10 @@ def measure_broadcast(messages: int, wakes: int) -> list[Row]:
 
 
 def _measure(readers: int, messages: int, wakes: int) -> Row:
-    with SlotRing.create("broadcast", slots=SLOTS, slot_size=SLOT_SIZE, consumers=readers) as ring, ExitStack() as stack:
+    with (
+        SlotRing.create("broadcast", slots=SLOTS, slot_size=SLOT_SIZE, consumers=readers) as ring,
+        ExitStack() as stack,
+    ):
         producer = stack.enter_context(ring.producer())
         pipes = [stack.enter_context(worker(read, ring.handle, i)) for i in range(readers)]
         ring.unlink_when_attached(WAIT_S)
