@@ -112,7 +112,7 @@ compare-peers: $(VENV)/.stamp-bench
 	$(BIN)/python -m scripts.bench.peers --install --json bench-peers.json $(BENCH_FLAGS)
 
 stress-ipc: $(VENV)/.stamp-serve
-	$(BIN)/python -m scripts.verify.stress --messages 100000000 --ring slot,byte,broadcast
+	$(BIN)/python -m scripts.verify.stress --messages 100000000 --ring slot,byte,broadcast,evict,end
 
 chaos: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.verify.chaos $(CHAOS_FLAGS)

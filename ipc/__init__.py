@@ -22,9 +22,9 @@ from ipc.errors import (
 )
 from ipc.header import SIDE_COUNTERS, RingGauge, RingSnapshot, RingState, SideSnapshot, read_snapshot
 from ipc.layout import Field, Layout
-from ipc.limits import MemoryLeft, shared_memory_left
-from ipc.ring import DEFAULT_SPIN_US, ByteRing, RingHandle, SlotRing
-from ipc.segment import SHM_DIRECTORY, Segment, sweep_segments
+from ipc.limits import MemoryLeft, memory_left, shared_memory_left
+from ipc.ring import DEFAULT_SPIN_US, ByteRing, OnDeath, RingHandle, SlotRing
+from ipc.segment import SHM_DIRECTORY, Backing, Segment, backing_for, sweep_segments
 from ipc.select import RingSelector
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "SIDE_COUNTERS",
     "AsyncConsumer",
     "AsyncProducer",
+    "Backing",
     "ByteConsumer",
     "ByteProducer",
     "ByteRing",
@@ -44,6 +45,7 @@ __all__ = [
     "LayoutMismatchError",
     "MemoryLeft",
     "NoSpaceError",
+    "OnDeath",
     "PeerDied",
     "ReadSlot",
     "RingClosed",
@@ -63,6 +65,8 @@ __all__ = [
     "SlotRing",
     "WakeUpError",
     "WriteSlot",
+    "backing_for",
+    "memory_left",
     "read_snapshot",
     "shared_memory_left",
     "sweep_segments",

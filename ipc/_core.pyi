@@ -16,6 +16,8 @@ FIXED_SIZE: int
 SIDE_SIZE: int
 VERSION: int
 REVOKED: int
+DEATH_EVICTS: int
+DEATH_ENDS: int
 IDENTITY_PID_BITS: int
 HEADER_FIELDS: tuple[tuple[str, str, str, int, int, str], ...]
 """Rows (part, field, C type, offset within the part, bytes, meaning)."""
@@ -27,6 +29,7 @@ def format_ring(
     capacity: int,
     slot_size: int,
     consumers: int,
+    on_death: int,
     name: str,
     layout_text: bytes,
     layout_hash: bytes,

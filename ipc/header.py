@@ -16,6 +16,7 @@ SIDE_COUNTERS = tuple(name for part, name, *_ in _core.HEADER_FIELDS if part == 
 
 _PID_MASK = (1 << _core.IDENTITY_PID_BITS) - 1
 _KINDS = {_core.KIND_SLOTS: "slots", _core.KIND_BYTES: "bytes"}
+_ON_DEATH = {_core.DEATH_EVICTS: "evict", _core.DEATH_ENDS: "end"}
 _STATES = {0: "free", 1: "attached", 2: "closed"}
 
 
@@ -45,7 +46,8 @@ class RingSnapshot:
     creator_pid: int
     layout: str
     revoked: bool
-    evicted: tuple[int, ...]
+    on_death: str  # of one of several consumers: evict, end
+    evicted: tuple[int, ...]  # consumers whose death the producer noticed
     producer: SideSnapshot
     consumers: tuple[SideSnapshot, ...]
 
@@ -73,6 +75,7 @@ def read_snapshot(memory: Any) -> RingSnapshot:
         creator_pid=_fixed(view, "creator") & _PID_MASK,
         layout=text.decode("utf-8", "replace"),
         revoked=_fixed(view, "state") == _core.REVOKED,
+        on_death=_ON_DEATH.get(_fixed(view, "on_death"), "impossible"),
         evicted=tuple(i for i in range(consumers) if evicted >> i & 1),
         producer=producer.snapshot("producer"),
         consumers=tails,

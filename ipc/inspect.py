@@ -1,7 +1,7 @@
 """``python -m ipc.inspect``: this user's live segments and rings, read-only.
 
-Names are gone once all processes have attached, so segments are found through their owners: every process keeps the
-descriptor open, and /proc/<pid>/fd leads to it. Nothing is attached to, locked or written.
+Names are gone once all processes have attached, and memfds have none, so segments are found through their owners:
+every process keeps the descriptor open, and /proc/<pid>/fd leads to it. Nothing is attached to, locked or written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from ipc.segment import PREFIX, SHM_DIRECTORY
 
 Inode = tuple[int, int]  # device and number
 
-_TARGET = re.compile(rf"{SHM_DIRECTORY}/(?P<name>{PREFIX}-[a-z0-9_]+-\d+-[0-9a-f]+)(?P<gone> \(deleted\))?\Z")
+_TARGET = re.compile(
+    rf"({SHM_DIRECTORY}/|(?P<memfd>/memfd:))(?P<name>{PREFIX}-[a-z0-9_]+-\d+-[0-9a-f]+)( \(deleted\))?\Z"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class FoundSegment:
 
     name: str
     linked: bool  # the name still exists
+    memfd: bool  # it never had one in /dev/shm
     size: int
     pids: tuple[int, ...]
     ring: RingSnapshot | None  # None: not (yet) a ring
@@ -47,6 +50,7 @@ class Trace:
     path: Path
     name: str
     pid: int | None
+    memfd: bool = False
 
 
 def find_segments() -> list[FoundSegment]:
@@ -80,7 +84,7 @@ def _open_segments() -> Iterator[Trace]:
             except OSError:
                 continue
             if match:
-                yield Trace(descriptor, match["name"], int(process.name))
+                yield Trace(descriptor, match["name"], int(process.name), memfd=match["memfd"] is not None)
 
 
 def _stat(path: Path) -> os.stat_result | None:
@@ -105,7 +109,8 @@ def _read(inode: Inode, traces: list[Trace]) -> FoundSegment | None:
             ring = _read_ring(fd, info.st_size)
         finally:
             os.close(fd)
-        return FoundSegment(trace.name, _is_linked(trace.name, inode), info.st_size, tuple(sorted(pids)), ring)
+        linked, owners = _is_linked(trace.name, inode), tuple(sorted(pids))
+        return FoundSegment(trace.name, linked, trace.memfd, info.st_size, owners, ring)
     return None
 
 
@@ -125,18 +130,20 @@ def _read_ring(fd: int, size: int) -> RingSnapshot | None:
 def format_segment(segment: FoundSegment) -> str:
     """Several lines of text about one segment."""
     state = "" if segment.pids else "   NOT OPEN IN ANY PROCESS"
-    head = f"{segment.name}   {segment.size / 1024:.0f} KiB   {'named' if segment.linked else 'unlinked'}{state}"
+    where = "memfd" if segment.memfd else "named" if segment.linked else "unlinked"
+    head = f"{segment.name}   {segment.size / 1024:.0f} KiB   {where}{state}"
     if segment.ring is None:
         return f"{head}\n  not a ring"
     ring = segment.ring
     unit = "slots of " + str(ring.slot_size) + " B" if ring.kind == "slots" else "B for records"
     made = f"made by pid {ring.creator_pid}{', REVOKED' if ring.revoked else ''}"
+    dead = "dead, which ended the ring" if ring.on_death == "end" else "evicted"
     lines = [head, f"  ring '{ring.name}': {ring.capacity} {unit}, {made}"]
     lines += [_format_side(ring.producer, "")]
     for i, consumer in enumerate(ring.consumers):
         used = ring.occupancy(i)
         share = f"holds {used} of {ring.capacity} ({100 * used / ring.capacity:.0f} %)"
-        lines.append(_format_side(consumer, "evicted" if i in ring.evicted else share))
+        lines.append(_format_side(consumer, dead if i in ring.evicted else share))
     return "\n".join(lines)
 
 

@@ -1,8 +1,8 @@
 """How much shared memory is left, and what limits it.
 
-Pages of /dev/shm count against its own size, against the memory limit of the control group (where the kernel kills
-instead of failing), and against the machine; and the process that maps them may have a limit of its own. The
-smallest of these is what is left.
+Shared pages count against the memory limit of the control group (where the kernel kills instead of failing) and
+against the machine, those in /dev/shm also against its size; and the process that maps them may have a limit of its
+own. The smallest of these is what is left.
 """
 
 from __future__ import annotations
@@ -24,13 +24,26 @@ class MemoryLeft:
     remedy: str
 
 
+_UNKNOWN = MemoryLeft(1 << 63, "no limit is known", "")
+
+
 def shared_memory_left(directory: Path) -> MemoryLeft:
-    """The tightest bound on new shared memory in the tmpfs mounted at `directory`."""
-    bounds = (_tmpfs(directory), *_control_groups(), *_machine(), *_address_space())
-    return min(bounds, key=lambda left: left.free)
+    """The tightest bound on new shared memory in the tmpfs mounted at `directory`. Without one, nothing is left."""
+    return min(_tmpfs(directory), memory_left(), key=_free)
+
+
+def memory_left() -> MemoryLeft:
+    """The tightest bound on new shared memory that is in no file system."""
+    return min((*_control_groups(), *_machine(), *_address_space()), key=_free, default=_UNKNOWN)
+
+
+def _free(left: MemoryLeft) -> int:
+    return left.free
 
 
 def _tmpfs(directory: Path) -> MemoryLeft:
+    if not os.access(directory, os.W_OK | os.X_OK):
+        return MemoryLeft(0, f"{directory} is not there, or not writable", f"mount a tmpfs at {directory}")
     stat = os.statvfs(directory)
     if stat.f_blocks == 0:
         return MemoryLeft(1 << 63, f"{directory} has no limit", "")

@@ -25,10 +25,15 @@ from ipc import _core
 from ipc.errors import CorruptRingError, LayoutMismatchError, RingTimeout
 from ipc.header import RingSnapshot, read_snapshot, side_counters
 from ipc.layout import ALIGNMENT, Layout
-from ipc.segment import Segment
+from ipc.segment import Backing, Segment
 
 _KINDS = "SlotRing and ByteRing can't be taken for each other"
 _LARGEST = 1 << 48  # bytes of one ring
+
+OnDeath = Literal["evict", "end"]
+"""What the death of one of several consumers does: it is evicted, and the others go on; or the ring ends for all."""
+
+_ON_DEATH = {"evict": _core.DEATH_EVICTS, "end": _core.DEATH_ENDS}
 
 DEFAULT_SPIN_US = 100.0
 """Microseconds a wait may spin before it sleeps; what it really spins adapts below that."""
@@ -93,9 +98,20 @@ class _Ring:
             raise ValueError(f"ring '{self.name}': {len(self._events)} eventfds for {self.consumers} consumers")
 
     @classmethod
-    def _create(cls, name: str, capacity: int, slot_size: int, consumers: int, text: bytes) -> Self:
+    def _create(
+        cls,
+        name: str,
+        capacity: int,
+        slot_size: int,
+        consumers: int,
+        on_death: OnDeath,
+        backing: Backing | None,
+        text: bytes,
+    ) -> Self:
         if not 1 <= consumers <= _core.MAX_CONSUMERS:
             raise ValueError(f"ring {name!r}: 1 to {_core.MAX_CONSUMERS} consumers expected, not {consumers}")
+        if on_death not in _ON_DEATH:
+            raise ValueError(f"ring {name!r}: on_death is {on_death!r}, 'evict' or 'end' expected")
         if capacity < 1 or capacity > _core.MAX_CAPACITY or capacity & (capacity - 1):
             raise ValueError(f"ring {name!r}: a capacity that is a power of two up to 2^31 expected, not {capacity}")
         if slot_size * capacity > _LARGEST:
@@ -104,10 +120,11 @@ class _Ring:
             raise ValueError(
                 f"ring {name!r}: its layout takes {len(text)} bytes to describe, at most 65536 are allowed"
             )
-        segment = Segment.create(name, _core.total_size(capacity, slot_size, consumers, len(text)))
+        segment = Segment.create(name, _core.total_size(capacity, slot_size, consumers, len(text)), backing)
         try:
             digest = hashlib.sha256(text).digest()[:16]
-            _core.format_ring(segment.map, cls.KIND, capacity, slot_size, consumers, name, text, digest)
+            death = _ON_DEATH[on_death]
+            _core.format_ring(segment.map, cls.KIND, capacity, slot_size, consumers, death, name, text, digest)
             return cls(segment, _make_events(1 + consumers))
         except BaseException:
             segment.unlink()
@@ -205,21 +222,31 @@ class _Ring:
 
 class SlotRing(_Ring):
     """A ring of fixed slots. With several consumers it is a lossless broadcast ring: each sees every slot, the
-    producer waits for the slowest, and one that died is evicted."""
+    producer waits for the slowest, and one that died is evicted, or ends the ring."""
 
     KIND = _core.KIND_SLOTS
 
     @classmethod
     def create(
-        cls, name: str, *, slots: int, layout: Layout | None = None, slot_size: int | None = None, consumers: int = 1
+        cls,
+        name: str,
+        *,
+        slots: int,
+        layout: Layout | None = None,
+        slot_size: int | None = None,
+        consumers: int = 1,
+        on_death: OnDeath = "evict",
+        backing: Backing | None = None,
     ) -> SlotRing:
         """`slots` is a power of two. `slot_size`, in bytes, is rounded up to a multiple of 64; it comes from the
-        layout where there is one. Raises NoSpaceError, ValueError."""
+        layout where there is one. `on_death` of one of several consumers. `backing` as in `Segment.create`. Raises
+        NoSpaceError, ValueError."""
         size = layout.size if layout else slot_size
         if size is None or size < 1 or (layout and slot_size is not None):
             raise ValueError(f"ring {name!r}: either a layout or a slot_size of at least 1 byte expected")
         size = -(-size // ALIGNMENT) * ALIGNMENT
-        return cls._create(name, slots, size, consumers, layout.text.encode() if layout else b"")
+        text = layout.text.encode() if layout else b""
+        return cls._create(name, slots, size, consumers, on_death, backing, text)
 
     @staticmethod
     def segment_size(slots: int, layout: Layout, *, consumers: int = 1) -> int:
@@ -265,11 +292,20 @@ class ByteRing(_Ring):
     KIND = _core.KIND_BYTES
 
     @classmethod
-    def create(cls, name: str, *, capacity: int, consumers: int = 1) -> ByteRing:
-        """`capacity` in bytes, a power of two of at least 64. Raises NoSpaceError, ValueError."""
+    def create(
+        cls,
+        name: str,
+        *,
+        capacity: int,
+        consumers: int = 1,
+        on_death: OnDeath = "evict",
+        backing: Backing | None = None,
+    ) -> ByteRing:
+        """`capacity` in bytes, a power of two of at least 64; otherwise as `SlotRing.create`. Raises NoSpaceError,
+        ValueError."""
         if capacity < 64:
             raise ValueError(f"ring {name!r}: a capacity of at least 64 bytes expected, not {capacity}")
-        return cls._create(name, capacity, 1, consumers, b"")
+        return cls._create(name, capacity, 1, consumers, on_death, backing, b"")
 
     @staticmethod
     def segment_size(capacity: int, *, consumers: int = 1) -> int:

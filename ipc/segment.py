@@ -1,9 +1,10 @@
 """Shared-memory segments: exclusive, private, fully allocated, and gone when their processes are.
 
-A segment is named ``/ringserve-<kind>-<creator's pid>-<random>``. Its name is needed only until all have
-attached; children get the descriptor. While any process has it open, a shared `flock` is held on it: the
-sweep of what dead processes left behind deletes a segment only if its creator is gone *and* nobody holds it, so a
-recycled pid, or a pid of another container, can never cost a living server its memory.
+A segment is named ``/ringserve-<kind>-<creator's pid>-<random>``. Where /dev/shm has no room for it, it is a memfd,
+whose name leads nowhere. A name in /dev/shm is needed only until all have attached; children get the descriptor.
+While any process has it open, a shared `flock` is held on it: the sweep of what dead processes left behind deletes a
+segment only if its creator is gone *and* nobody holds it, so a recycled pid, or a pid of another container, can never
+cost a living server its memory.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import mmap
 import os
 import re
 import secrets
+from enum import StrEnum
 from pathlib import Path
 
 import posix_ipc
 
 from ipc.errors import NoSpaceError, SegmentError
-from ipc.limits import shared_memory_left
+from ipc.limits import MemoryLeft, memory_left, shared_memory_left
 
 PREFIX = "ringserve"
 SHM_DIRECTORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
@@ -28,11 +30,30 @@ SHM_DIRECTORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared 
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,31}\Z")
 _NAME = re.compile(rf"{PREFIX}-(?P<kind>[a-z0-9_]+)-(?P<pid>\d+)-[0-9a-f]+\Z")
 _OUT_OF_SPACE = {errno.ENOSPC, errno.ENOMEM, errno.EDQUOT, errno.EFBIG}
+_NOEXEC_SEAL = 0x8  # MFD_NOEXEC_SEAL, which hosts may demand; Python 3.11 has no name for it
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+class Backing(StrEnum):
+    """What the memory of a segment belongs to. A memfd is bounded by nothing but memory, and its size is sealed."""
+
+    SHM = "/dev/shm"  # noqa: S108
+    MEMFD = "memfd"
+
+    def left(self) -> MemoryLeft:
+        """How much new memory it may have."""
+        return memory_left() if self is Backing.MEMFD else shared_memory_left(SHM_DIRECTORY)
+
+
+def backing_for(*sizes: int) -> Backing | None:
+    """Where there is room for segments of these sizes in bytes: /dev/shm, else memfds, else None."""
+    need = sum(-(-size // mmap.PAGESIZE) * mmap.PAGESIZE for size in sizes)
+    return next((backing for backing in Backing if backing.left().free >= need), None)
 
 
 class Segment:
     """A mapped segment. `fd` stays open as long as the segment is: it carries the lock, and the inspector finds
-    the segment through it. `name` is None where only the descriptor was handed over."""
+    the segment through it. `name` is None where there is none in /dev/shm, or only the descriptor was handed over."""
 
     def __init__(self, fd: int, name: str | None) -> None:
         self.fd = fd
@@ -44,8 +65,8 @@ class Segment:
         self.map = mmap.mmap(fd, self.size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
 
     @classmethod
-    def create(cls, kind: str, size: int) -> Segment:
-        """Make and map a new segment of `size` zeroed bytes, mode 0600.
+    def create(cls, kind: str, size: int, backing: Backing | None = None) -> Segment:
+        """Make and map a new segment of `size` zeroed bytes, mode 0600. Without `backing`, where there is room.
 
         Raises NoSpaceError, with what is needed and free and how to enlarge it, before anything is used.
         """
@@ -53,21 +74,22 @@ class Segment:
             raise ValueError(f"segment kind {kind!r}: up to 32 lower-case letters, digits and _ expected")
         if size <= 0:
             raise ValueError(f"segment {kind!r}: a size of at least 1 byte expected, not {size}")
-        _check_space(kind, size)
-        name = f"/{PREFIX}-{kind}-{os.getpid()}-{secrets.token_hex(4)}"
+        backing = backing or backing_for(size) or Backing.MEMFD
+        if backing.left().free < size:
+            raise _no_space(kind, size, backing)
+        fd, name = _open_new(f"/{PREFIX}-{kind}-{os.getpid()}-{secrets.token_hex(4)}", backing)
         try:
-            memory = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
-        except (OSError, posix_ipc.Error) as error:
-            raise SegmentError(f"segment {name} can't be made: {error}") from error
-        try:
-            fcntl.flock(memory.fd, fcntl.LOCK_SH)
-            os.posix_fallocate(memory.fd, 0, size)
-            return cls(memory.fd, name)
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            os.posix_fallocate(fd, 0, size)
+            if backing is Backing.MEMFD:
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+            return cls(fd, name)
         except BaseException as error:
-            os.close(memory.fd)
-            posix_ipc.unlink_shared_memory(name)
+            os.close(fd)
+            if name is not None:
+                _unlink(name)
             if isinstance(error, OSError) and error.errno in _OUT_OF_SPACE:
-                raise _no_space(kind, size) from error
+                raise _no_space(kind, size, backing) from error
             raise
 
     @classmethod
@@ -110,14 +132,37 @@ class Segment:
 
 
 def sweep_segments() -> list[str]:
-    """Delete this user's segments whose creator is dead and that no process has open. Returns their names."""
+    """Delete this user's segments whose creator is dead and that no process has open. Returns their names. A memfd
+    needs no sweep: it is gone with the last process that has it open."""
     swept = []
-    for path in SHM_DIRECTORY.iterdir():
+    for path in SHM_DIRECTORY.glob(f"{PREFIX}-*"):
         match = _NAME.match(path.name)
         if match and not _pid_exists(int(match["pid"])) and _nobody_holds(path):
             _unlink(f"/{path.name}")
             swept.append(path.name)
     return swept
+
+
+def _open_new(name: str, backing: Backing) -> tuple[int, str | None]:
+    """Descriptor of a new, empty segment, and its name in /dev/shm, if it has one. Raises SegmentError."""
+    try:
+        if backing is Backing.MEMFD:
+            return _open_memfd(name.removeprefix("/")), None
+        return posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600).fd, name
+    except (OSError, posix_ipc.Error) as error:
+        raise SegmentError(f"segment {name} can't be made in {backing}: {error}") from error
+
+
+def _open_memfd(name: str) -> int:
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        fd = os.memfd_create(name, flags | _NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        fd = os.memfd_create(name, flags)  # before Linux 6.3
+    os.fchmod(fd, 0o600)
+    return fd
 
 
 def _unlink(name: str) -> None:
@@ -150,13 +195,8 @@ def _nobody_holds(path: Path) -> bool:
         os.close(fd)
 
 
-def _check_space(kind: str, size: int) -> None:
-    if shared_memory_left(SHM_DIRECTORY).free < size:
-        raise _no_space(kind, size)
-
-
-def _no_space(kind: str, size: int) -> NoSpaceError:
-    left = shared_memory_left(SHM_DIRECTORY)
+def _no_space(kind: str, size: int, backing: Backing) -> NoSpaceError:
+    left = backing.left()
     return NoSpaceError(
         f"segment {kind!r} needs {_mib(size)} of shared memory, {_mib(left.free)} are free "
         f"({left.bound_by}); {left.remedy}"

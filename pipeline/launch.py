@@ -21,7 +21,7 @@ from pipeline.config import Configuration, ConfigurationError, load_configuratio
 from pipeline.config import __main__ as config_command
 from pipeline.front.http.api_keys import KeysError, key_file_warning
 from pipeline.host.cpu_placement import fit_to_host
-from pipeline.host.facts import HostError, prepare_host
+from pipeline.host.facts import HostError, plan_shared_memory, prepare_host
 from pipeline.launcher import Supervisor, report
 from pipeline.launcher.listening import PortInUseError
 from pipeline.launcher.readiness import Readiness
@@ -39,7 +39,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="override a key, for example serving_config.server_port=9000; may be repeated",
     )
-    parser.add_argument("--check", action="store_true", help="print the effective configuration and exit")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="print the effective configuration, and on stderr the shared memory, and exit",
+    )
     parser.add_argument(
         "--ready-fd",
         type=_open_descriptor,
@@ -70,6 +74,7 @@ def run(options: argparse.Namespace) -> int:
     for line in config_command.warnings_of(config):
         print(line, file=sys.stderr)
     if options.check:
+        print(_shared_memory(config), file=sys.stderr)
         print(config.to_yaml(), end="")
         return 0
     try:
@@ -80,6 +85,14 @@ def run(options: argparse.Namespace) -> int:
     except (ModelError, ipc.IpcError, HostError, PortInUseError, OSError) as error:
         print(f"RingServe can't start: {error}", file=sys.stderr)
         return 1
+
+
+def _shared_memory(config: Configuration) -> str:
+    """How much the server would need, and where it would be. Model files may be on another host."""
+    try:
+        return plan_shared_memory(config, shapes_of(config, make_runner(config))).text
+    except (ModelError, OSError) as error:
+        return f"how much shared memory is needed is not known: {error}"
 
 
 def _serve(config: Configuration, options: argparse.Namespace) -> int:

@@ -37,15 +37,19 @@ static int raise_peer_died(end_t *self, const char *role, const char *label, uin
     return -1;
 }
 
+static int raise_consumer_died(end_t *self, uint32_t i) {
+    ring_side_t *consumer = ring_consumer(&self->end, i);
+    return raise_peer_died(self, "consumer", consumer->gate.label, role_owner(consumer));
+}
+
 int raise_status(end_t *self, ring_status_t status) {
     if (status == RING_CLOSED && ring_is_revoked(&self->end)) {
         PyErr_Format(self->state->closed, "ring '%s' was revoked by its creator", self->name);
         return -1;
     }
-    if (status == RING_CLOSED && self->last_dead) {
-        ring_side_t *consumer = ring_consumer(&self->end, (uint32_t)self->last_dead - 1);
-        return raise_peer_died(self, "consumer", consumer->gate.label, role_owner(consumer));
-    }
+    uint64_t dead = status == RING_CLOSED ? ring_ended_by(&self->end) : 0;
+    if (dead) return raise_consumer_died(self, (uint32_t)__builtin_ctzll(dead));
+    if (status == RING_CLOSED && self->last_dead) return raise_consumer_died(self, (uint32_t)self->last_dead - 1);
     if (status == RING_CLOSED)
         PyErr_Format(self->state->closed, "ring '%s' was closed by its %s", self->name,
                      self->producing ? "consumers" : "producer");
@@ -83,7 +87,7 @@ static int check_producer(end_t *self) {
     return raise_peer_died(self, "producer", producer->gate.label, owner);
 }
 
-/* A dead consumer of several is evicted; the only one, or the last one, takes the ring with it. */
+/* A dead consumer of several is evicted, or ends the ring; the only one, or the last one, takes the ring with it. */
 static int check_consumer(end_t *self, uint32_t i) {
     ring_end_t *end = &self->end;
     ring_side_t *consumer = ring_consumer(end, i);
@@ -94,7 +98,7 @@ static int check_consumer(end_t *self, uint32_t i) {
     if (end->consumers > 1) ring_evict(end, i);
     bool last = true;
     for (uint32_t k = 0; k < end->consumers; k++) last &= !ring_waits_for(end, k) || k == i;
-    if (!last || role_owner(consumer) != owner) return 0;
+    if (!(last || end->ends_on_death) || role_owner(consumer) != owner) return 0;
     if (end->consumers > 1) self->last_dead = (int)i + 1;
     return raise_peer_died(self, "consumer", consumer->gate.label, owner);
 }
@@ -102,6 +106,7 @@ static int check_consumer(end_t *self, uint32_t i) {
 static int end_check_peers(end_t *self) {
     if (ring_is_revoked(&self->end)) return 0; /* the next look says so; who died before does not matter any more */
     if (!self->producing) return check_producer(self);
+    if (ring_ended_by(&self->end)) return raise_status(self, RING_CLOSED);
     for (uint32_t i = 0; i < self->end.consumers; i++)
         if (ring_waits_for(&self->end, i) && check_consumer(self, i) < 0) return -1;
     return 0;

@@ -17,7 +17,7 @@ static PyObject *core_total_size(PyObject *module, PyObject *args) {
     return PyLong_FromUnsignedLongLong(ring_total_size(&f));
 }
 
-/* format_ring(map, kind, capacity, slot_size, consumers, name, layout_text, layout_hash): into zeroed memory. */
+/* format_ring(map, kind, capacity, slot_size, consumers, on_death, name, layout_text, layout_hash): into zeroed memory. */
 static PyObject *core_format_ring(PyObject *module, PyObject *args) {
     core_state_t *state = PyModule_GetState(module);
     Py_buffer map;
@@ -25,8 +25,8 @@ static PyObject *core_format_ring(PyObject *module, PyObject *args) {
     unsigned long long capacity, slot_size;
     const char *name, *text, *hash;
     Py_ssize_t text_size, hash_size;
-    if (!PyArg_ParseTuple(args, "w*IKKIsy#y#", &map, &f.kind, &capacity, &slot_size, &f.max_consumers, &name, &text,
-                          &text_size, &hash, &hash_size))
+    if (!PyArg_ParseTuple(args, "w*IKKIIsy#y#", &map, &f.kind, &capacity, &slot_size, &f.max_consumers, &f.on_death, &name,
+                          &text, &text_size, &hash, &hash_size))
         return NULL;
     f.capacity = capacity;
     f.slot_size = slot_size;
@@ -179,6 +179,8 @@ static int add_constants(PyObject *module) {
                    PyModule_AddIntConstant(module, "SIDE_SIZE", sizeof(ring_side_t)) < 0 ||
                    PyModule_AddIntConstant(module, "VERSION", RING_VERSION) < 0 ||
                    PyModule_AddIntConstant(module, "REVOKED", RING_REVOKED) < 0 ||
+                   PyModule_AddIntConstant(module, "DEATH_EVICTS", RING_DEATH_EVICTS) < 0 ||
+                   PyModule_AddIntConstant(module, "DEATH_ENDS", RING_DEATH_ENDS) < 0 ||
                    PyModule_AddIntConstant(module, "IDENTITY_PID_BITS", IDENTITY_PID_BITS) < 0
                ? -1
                : 0;

@@ -20,6 +20,7 @@ static inline const char *ring_check(const void *map, uint64_t size, ring_fixed_
     if (state != RING_READY && state != RING_REVOKED) return "the ring is not ready";
     if (f->kind != RING_KIND_SLOTS && f->kind != RING_KIND_BYTES) return "the kind is unknown";
     if (f->max_consumers < 1 || f->max_consumers > RING_MAX_CONSUMERS) return "the number of consumers is impossible";
+    if (f->on_death > RING_DEATH_ENDS) return "what a consumer's death does is unknown";
     if (f->layout_size > RING_MAX_LAYOUT_TEXT) return "the layout text is too long";
     if (f->capacity < 1 || f->capacity > RING_MAX_CAPACITY || (f->capacity & (f->capacity - 1)))
         return "the capacity is not a power of two up to 2^31";

@@ -22,7 +22,7 @@
 #include <stdint.h>
 
 #define RING_MAGIC UINT64_C(0x31474e4952435049) /* "IPCRING1" in memory */
-#define RING_VERSION 1u
+#define RING_VERSION 2u
 #define RING_LINE 128
 #define RING_FIXED_SIZE 128
 #define RING_MAX_CONSUMERS 16u
@@ -34,6 +34,7 @@
 
 enum { RING_KIND_SLOTS = 1, RING_KIND_BYTES = 2 };
 enum { RING_INIT = 0, RING_READY = 1, RING_REVOKED = 2 };     /* fixed.state */
+enum { RING_DEATH_EVICTS = 0, RING_DEATH_ENDS = 1 };           /* fixed.on_death */
 enum { SIDE_FREE = 0, SIDE_ATTACHED = 1, SIDE_CLOSED = 2 };   /* gate.state */
 
 /* X(type, name, array suffix, meaning) */
@@ -50,7 +51,8 @@ enum { SIDE_FREE = 0, SIDE_ATTACHED = 1, SIDE_CLOSED = 2 };   /* gate.state */
     X(uint8_t, layout_hash, [RING_HASH_SIZE], "first 16 bytes of the SHA-256 of the layout text")   \
     X(char, name, [RING_LABEL_SIZE], "name of the ring, for messages")                              \
     X(uint64_t, creator, , "identity of the process that made the segment")                         \
-    X(_Atomic uint32_t, state, , "0: being made, 1: ready, published last; 2: revoked")
+    X(_Atomic uint32_t, state, , "0: being made, 1: ready, published last; 2: revoked")             \
+    X(uint32_t, on_death, , "one of several consumers dies: 0: it is evicted, 1: the ring ends")
 
 #define RING_INDEX_FIELDS(X) \
     X(_Atomic uint64_t, index, , "head or tail, free-running; the low half of head is the futex word for data")
@@ -62,7 +64,7 @@ enum { SIDE_FREE = 0, SIDE_ATTACHED = 1, SIDE_CLOSED = 2 };   /* gate.state */
     X(_Atomic uint32_t, waiting, , "1 while this side is parked, or about to park, on a futex")       \
     X(_Atomic uint32_t, event_seq, , "odd while this side waits for its eventfd")                     \
     X(_Atomic uint32_t, space_seq, , "consumer only: futex word for space, bumped if someone waits")  \
-    X(_Atomic uint64_t, evicted, , "producer only: bit per consumer that died and is not waited for") \
+    X(_Atomic uint64_t, evicted, , "producer only: bit per consumer whose death it noticed")          \
     X(char, label, [RING_LABEL_SIZE], "who the owner says it is, for messages")
 
 #define RING_STAT_FIELDS(X)                                                                            \

@@ -27,6 +27,10 @@
  * eventfd has no slices, and needs none: V3 comes whoever is armed, and stays readable until its owner has read it; the
  * owner's next look comes after that and sees V1.
  *
+ * A dead consumer of several is evicted, or it ends the ring, as the header says. [E1] the producer notes whose death it
+ * noticed; if that ends the ring, [E2] fence, [E3] wake the others: they look at [E1] wherever they find nothing, as they
+ * look at a close, and learn of it as late.
+ *
  * A side that dies holds nothing: its words keep their last value, and its successor or its peer goes on from
  * them. What a dead producer had not published was never visible; what a dead consumer had not released stays.
  */
@@ -62,6 +66,7 @@ typedef struct {
     uint8_t *data;
     uint64_t capacity, slot_size;
     uint32_t kind, consumers;
+    bool ends_on_death;     /* of one of several consumers */
     uint64_t position;      /* producer: head; consumer: next unit to read (released up to `self` tail) */
     uint64_t cached_remote; /* producer: slowest tail; consumer: head; as last read */
     uint64_t evicted;       /* producer: consumers it no longer waits for */
@@ -81,6 +86,13 @@ static inline bool ring_is_closed(ring_side_t *side) {
 /* In the creator's own line (I3), so that a side that attaches late can't undo it, as it would a closed gate. */
 static inline bool ring_is_revoked(const ring_end_t *end) {
     return atomic_load_explicit(&end->header->fixed.state, memory_order_acquire) == RING_REVOKED;
+}
+
+/* In a ring that the death of a consumer ends: a bit for each whose death the producer noticed. */
+static inline uint64_t ring_ended_by(const ring_end_t *end) {
+    if (!end->ends_on_death) return 0;
+    uint64_t dead = atomic_load_explicit(&end->header->producer.gate.evicted, memory_order_acquire); /* [E1] */
+    return dead & ((UINT64_C(1) << end->consumers) - 1);
 }
 
 /* ---- waking the other side ------------------------------------------------------------------------------- */
@@ -178,7 +190,7 @@ static inline bool ring_waits_for(const ring_end_t *end, uint32_t i) {
 static inline ring_status_t ring_look_for_space(ring_end_t *end, uint64_t need) {
     uint64_t most_used = 0;
     bool nobody = true;
-    if (ring_is_revoked(end)) {
+    if (ring_is_revoked(end) || ring_ended_by(end)) {
         end->cached_remote = end->position - end->capacity; /* no room, so that every attempt looks here again */
         return RING_CLOSED;
     }
@@ -203,7 +215,8 @@ static inline ring_status_t ring_look_for_space(ring_end_t *end, uint64_t need) 
 static inline ring_status_t ring_look(ring_end_t *end, uint64_t need, bool producing) {
     if (producing) return ring_look_for_space(end, need);
     ring_status_t status = ring_look_for_data(end);
-    if (status != RING_AGAIN || !(ring_is_closed(&end->header->producer) || ring_is_revoked(end))) return status;
+    if (status != RING_AGAIN) return status;
+    if (!ring_is_closed(&end->header->producer) && !ring_is_revoked(end) && !ring_ended_by(end)) return status;
     status = ring_look_for_data(end); /* what was published before the close is read before the end is told */
     return status == RING_AGAIN ? RING_CLOSED : status;
 }
@@ -328,6 +341,7 @@ static inline ring_status_t ring_open(ring_end_t *end, void *map, const ring_fix
         .slot_size = f->slot_size,
         .kind = f->kind,
         .consumers = f->max_consumers,
+        .ends_on_death = f->on_death == RING_DEATH_ENDS && f->max_consumers > 1,
     };
     for (uint32_t i = 0; i < RING_MAX_CONSUMERS; i++) end->event_fd[i] = -1;
     end->evicted = atomic_load_explicit(&header->producer.gate.evicted, memory_order_relaxed);
@@ -358,9 +372,14 @@ static inline void ring_revoke(ring_header_t *header, uint32_t consumers) {
     for (uint32_t i = 0; i < consumers; i++) ring_futex_wake(&header->consumer[i].gate.space_seq);
 }
 
+/* A consumer of several is dead: it is not waited for any more, or it ends the ring. */
 static inline void ring_evict(ring_end_t *end, uint32_t consumer) {
-    end->evicted |= UINT64_C(1) << consumer; /* [E1] */
-    atomic_store_explicit(&end->self->gate.evicted, end->evicted, memory_order_release);
+    end->evicted |= UINT64_C(1) << consumer;
+    atomic_store_explicit(&end->self->gate.evicted, end->evicted, memory_order_release); /* [E1] */
+    if (!end->ends_on_death) return;
+    ring_fence();                                       /* [E2] */
+    ring_wake_consumers(end);                           /* [E3] */
+    end->cached_remote = end->position - end->capacity; /* no room, so that every attempt looks, and finds it ended */
 }
 
 #endif

@@ -13,8 +13,9 @@
  * wakes all who sleep on the word. There is NO time-out while the other side lives, so a lost wake-up is a
  * deadlock. A sleep may end by time-out only
  *   - when a process is dead and its death is visible (its stores have reached memory: it left the kernel),
- *   - when the producer has closed, or the creator has revoked the ring: an end may learn that one slice late
- *     (ring_close and ring_revoke say so); with -DEVENTFD a consumer has no slices, and must not need one for REVOKE,
+ *   - when the producer has closed, the creator has revoked the ring, or a death has ended it (-DDEATH_ENDS): an end
+ *     may learn that one slice late (ring_close and ring_revoke say so); with -DEVENTFD a consumer has no slices, and
+ *     must not need one for REVOKE and DEATH_ENDS,
  *   - -DTIMEOUTS=t times at any moment, in runs of their own, for the races around an expired slice.
  *
  * Bounds: M messages through CAP slots, so the ring fills and wraps; N consumers; KILLS deaths, at any point.
@@ -54,10 +55,11 @@ byte c_done[N];
 bool c_woke[N];       /* whether consumer[i].stats.wakes grew since the producer looked, [L1] */
 
 bool revoked;         /* fixed.state == RING_REVOKED */
+bool broken;          /* producer.gate.evicted != 0, where fixed.on_death == RING_DEATH_ENDS */
 
 #define NOTHING 255
 byte b_head = NOTHING, b_p_waiting = NOTHING, b_slot[CAP], b_tail[N], b_c_waiting[N];
-bool b_p_closed, b_c_closed[N], b_revoked;
+bool b_p_closed, b_c_closed[N], b_revoked, b_broken;
 
 /* ---- kernel: who sleeps, who is dead ---- */
 
@@ -86,7 +88,7 @@ byte head_then;          /* head as the revocation became visible */
 #else
 #define PAYLOAD_STORED (b_slot[0] == NOTHING)
 #endif
-#define P_STORED (b_head == NOTHING && b_p_waiting == NOTHING && !b_p_closed && PAYLOAD_STORED)
+#define P_STORED (b_head == NOTHING && b_p_waiting == NOTHING && !b_p_closed && !b_broken && PAYLOAD_STORED)
 #define C_STORED(i) (b_tail[i] == NOTHING && b_c_waiting[i] == NOTHING && !b_c_closed[i])
 #define P_IS_DEAD (dead_p && P_STORED)
 #define C_IS_DEAD(i) (dead_c[i] && C_STORED(i))
@@ -102,8 +104,13 @@ byte head_then;          /* head as the revocation became visible */
 #else
 #define REVOCATION_MAY_BE_LATE false
 #endif
+#if defined(DEATH_ENDS) && !defined(NO_END_SLICE) && !defined(EVENTFD)
+#define END_MAY_BE_LATE broken
+#else
+#define END_MAY_BE_LATE false
+#endif
 #if defined(CLOSE) || defined(REVOKE)
-#define ENDS
+#define ENDS /* sooner or later, whatever was read */
 #endif
 
 /* A fence stores everything that its process has in its buffer. */
@@ -115,7 +122,10 @@ byte head_then;          /* head as the revocation became visible */
 #define STORE_PAYLOAD STORE(slot[0], b_slot[0])
 #endif
 #define P_FENCE \
-    d_step { STORE_PAYLOAD; STORE(head, b_head); STORE(p_waiting, b_p_waiting); STORE_FLAG(p_closed, b_p_closed) }
+    d_step {                                                                                        \
+        STORE_PAYLOAD; STORE(head, b_head); STORE(p_waiting, b_p_waiting);                          \
+        STORE_FLAG(p_closed, b_p_closed); STORE_FLAG(broken, b_broken)                              \
+    }
 #define C_FENCE \
     d_step { STORE(tail[me], b_tail[me]); STORE(c_waiting[me], b_c_waiting[me]); STORE_FLAG(c_closed[me], b_c_closed[me]) }
 
@@ -143,6 +153,7 @@ end:
     :: d_step { b_head != NOTHING && HEAD_MAY_GO -> head = b_head; b_head = NOTHING }
     :: d_step { b_p_waiting != NOTHING -> p_waiting = b_p_waiting; b_p_waiting = NOTHING }
     :: d_step { b_p_closed -> p_closed = true; b_p_closed = false }
+    :: d_step { b_broken -> broken = true; b_broken = false }
     :: d_step { b_revoked -> revoked = true; b_revoked = false; head_then = head }
     DRAIN_CONSUMER(0)
 #if N == 2
@@ -164,6 +175,12 @@ end:
 #else
 #define WAITED_FOR(i) (!evicted[i])
 #endif
+#if defined(DEATH_ENDS) && !defined(IGNORE_FLAG)
+#define EVICTED(i) evicted[i]
+#define HAS_ENDED ANY(EVICTED)
+#else
+#define HAS_ENDED false
+#endif
 #define LOOK_AT(i)                                                                     \
     if                                                                                 \
     :: d_step { WAITED_FOR(i) -> nobody = false };                                     \
@@ -184,7 +201,7 @@ inline look_for_space() {
 #if N == 2 && !defined(IGNORE_SECOND)
     LOOK_AT(1);
 #endif
-    d_step { slowest = h - used; used = 0; nobody = nobody || revoked }
+    d_step { slowest = h - used; used = 0; nobody = nobody || revoked || HAS_ENDED }
 }
 
 #define HAS_SPACE (h - slowest < CAP)
@@ -222,7 +239,12 @@ inline wake_consumers() {
 #endif
 }
 
-#define MAY_BE_OVERWRITTEN(i) (dead_c[i] || c_closed[i] || h - got[i] < CAP)
+#ifdef DEATH_ENDS
+#define MAY_BE_PASSED(i) c_closed[i] /* not even one that is dead: no reader may miss what another one gets */
+#else
+#define MAY_BE_PASSED(i) (dead_c[i] || c_closed[i])
+#endif
+#define MAY_BE_OVERWRITTEN(i) (MAY_BE_PASSED(i) || h - got[i] < CAP)
 inline write_slot() {
     /* I2: nobody who lives and is waited for still reads what is about to be overwritten. */
     d_step {
@@ -260,12 +282,27 @@ inline publish() {
     fi
 #endif
 
-/* end_check_peers: evicts the dead; the last one takes the ring with it. */
+/* ring_evict, where a death ends the ring; [E1] is b_broken. */
+inline end_ring() {
+    b_broken = true; /* [E1] */
+#ifndef NO_END_FENCE
+    P_FENCE;         /* [E2] */
+#endif
+#ifndef NO_END_WAKE
+    wake_consumers() /* [E3] */
+#endif
+}
+
+/* end_check_peers: evicts the dead; the last one takes the ring with it, and any one where a death ends it. */
 inline check_consumers() {
     NOTICE_DEATH(0);
 #if N == 2
-    NOTICE_DEATH(1)
+    NOTICE_DEATH(1);
 #endif
+    if
+    :: HAS_ENDED -> nobody = true; end_ring()
+    :: else
+    fi
 }
 
 /* ring_park for the producer: sleeps once. */
@@ -370,14 +407,20 @@ over:   p_ended = true
 
 #define HAS_DATA (known != pos)
 
+#ifdef NO_END_LOOK
+#define SEES_END false
+#else
+#define SEES_END broken
+#endif
+
 /* ring_look for a consumer: what was published before the close is read before the end is told. */
 inline look_for_data() {
     atomic { known = head; assert(known - pos <= CAP) }
-#ifdef ENDS
+#if defined(ENDS) || defined(DEATH_ENDS)
     if
     :: !HAS_DATA ->
         if
-        :: p_closed || revoked -> known = head; over = !HAS_DATA
+        :: p_closed || revoked || SEES_END -> known = head; over = !HAS_DATA
         :: else
         fi
     :: else
@@ -467,7 +510,7 @@ inline wait_for_data() {
         }
         if
         :: atomic { !c_sleeps[me] -> eventfd[me] = false }
-        :: atomic { c_sleeps[me] && (P_IS_DEAD || CLOSE_MAY_BE_LATE) -> c_sleeps[me] = false; expired = true }
+        :: atomic { c_sleeps[me] && (P_IS_DEAD || CLOSE_MAY_BE_LATE || END_MAY_BE_LATE) -> c_sleeps[me] = false; expired = true }
 #if TIMEOUTS
         :: atomic { c_sleeps[me] && timeouts > 0 -> timeouts--; c_sleeps[me] = false; expired = true }
 #endif
@@ -537,7 +580,7 @@ proctype consumer(byte me) {
 #else
         assert(pos == (died || over -> head : M)); /* all that was published was read, by whoever lives */
 #endif
-        assert(!over || p_closed || revoked);
+        assert(!over || p_closed || revoked || broken);
 #ifdef CLOSE_EARLY
 leave:  b_c_closed[me] = true; /* [C1] */
         C_FENCE;               /* [C2] */

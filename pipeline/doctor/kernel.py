@@ -61,7 +61,11 @@ def check_ring(_: Host) -> Iterator[Finding]:
                 arrived = bytes(record) == b"message"
             slept = _times_out(end)
     except (ipc.IpcError, OSError) as error:
-        yield fail("rings", f"a ring can't be used: {error}", "make /dev/shm a writable tmpfs with free space")
+        yield fail(
+            "rings",
+            f"a ring can't be used: {error}",
+            "allow memfd_create in the sandbox, or make /dev/shm a writable tmpfs",
+        )
         return
     if arrived and slept:
         yield ok("rings", "a message passed through a ring, and a wait on an empty ring timed out")

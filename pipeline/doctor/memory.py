@@ -5,13 +5,13 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 
-from ipc import SHM_DIRECTORY, shared_memory_left
+from ipc import memory_left
 from model.mindformers_runner import MindFormersRunner
 from model.mindformers_runner.memory import available_memory, memory_need
 from pipeline.doctor.finding import Finding, fail, ok, warn
 from pipeline.doctor.subject import Host, Plan
 from pipeline.host.cgroups import memory_limit
-from pipeline.host.facts import mib, shared_memory_needed
+from pipeline.host.facts import mib, plan_shared_memory, shared_memory_needed
 from pipeline.runtime.engines import make_runner
 from pipeline.wire.topology import INFERENCE, Topology
 
@@ -21,12 +21,11 @@ PROCESS_BYTES = 70 << 20
 
 
 def check_shared_memory(_: Host, plan: Plan) -> Iterator[Finding]:
-    need, left = shared_memory_needed(plan.config, plan.shapes), shared_memory_left(SHM_DIRECTORY)
-    text = f"{mib(need)} of shared memory are needed, {mib(left.free)} are free ({left.bound_by})"
-    if left.free < need:
-        yield fail(TOPIC, text, f"{left.remedy}; at least {(need >> 20) + 1} MiB")
+    memory = plan_shared_memory(plan.config, plan.shapes)
+    if memory.backing is None:
+        yield fail(TOPIC, memory.text, f"{memory_left().remedy}; at least {(memory.need >> 20) + 1} MiB")
     else:
-        yield ok(TOPIC, text)
+        yield ok(TOPIC, memory.text)
 
 
 def check_address_space(_: Host) -> Iterator[Finding]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import mmap
 import resource
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from ipc import SHM_DIRECTORY, shared_memory_left
+from ipc import Backing, backing_for, memory_left
 from pipeline.config import Configuration
 from pipeline.stats import stats_layout
 from pipeline.wire.rings import segment_sizes
@@ -31,8 +32,9 @@ class HostError(Exception):
 def prepare_host(config: Configuration, shapes: Shapes) -> list[str]:
     """Raises HostError for what can't work; returns warnings about what may not."""
     raise_descriptor_limit(config)
-    require_shared_memory(config, shapes)
-    return [*check_address_space(config, shapes)]
+    memory = require_shared_memory(config, shapes)
+    remarks = [] if memory.backing is Backing.SHM else [memory.text]
+    return [*remarks, *check_address_space(config, shapes)]
 
 
 # ---- descriptors -------------------------------------------------------------------------------------------------
@@ -66,18 +68,40 @@ def more_descriptors(config: Configuration, hard: int) -> str:
 
 
 def shared_memory_needed(config: Configuration, shapes: Shapes) -> int:
-    """Bytes in /dev/shm. The rings of a generation are made after all stages have detached from the last one's."""
+    """Bytes of all segments. The rings of a generation are made after all stages have detached from those of the last
+    one."""
     topology = Topology.of(config)
     rings = segment_sizes(topology, config, shapes).values()
     return sum(map(_in_pages, rings)) + _in_pages(stats_layout(topology).size)
 
 
-def require_shared_memory(config: Configuration, shapes: Shapes) -> None:
+@dataclass(frozen=True, slots=True)
+class SharedMemory:
+    """What all segments together need, in bytes, and what they will be made of, by what is free now; None: it is too
+    little. `text` says so."""
+
+    need: int
+    backing: Backing | None
+    text: str
+
+
+def plan_shared_memory(config: Configuration, shapes: Shapes) -> SharedMemory:
+    need, shm, memory = shared_memory_needed(config, shapes), Backing.SHM.left(), memory_left()
+    backing = backing_for(need)
+    where = {
+        Backing.SHM: f"are taken from /dev/shm, where {mib(shm.free)} are free ({shm.bound_by})",
+        Backing.MEMFD: f"will be memfds: /dev/shm is too small, {mib(shm.free)} are free ({shm.bound_by})",
+        None: f"are needed, {mib(memory.free)} are free ({memory.bound_by})",
+    }
+    return SharedMemory(need, backing, f"{mib(need)} of shared memory {where[backing]}")
+
+
+def require_shared_memory(config: Configuration, shapes: Shapes) -> SharedMemory:
     """Checked as a whole before any segment is made. Raises HostError."""
-    need, left = shared_memory_needed(config, shapes), shared_memory_left(SHM_DIRECTORY)
-    if left.free < need:
-        text = f"{mib(need)} of shared memory are needed, {mib(left.free)} are free ({left.bound_by})"
-        raise HostError(f"{text}; {left.remedy}")
+    plan = plan_shared_memory(config, shapes)
+    if plan.backing is None:
+        raise HostError(f"{plan.text}; {memory_left().remedy}")
+    return plan
 
 
 def check_address_space(config: Configuration, shapes: Shapes) -> Iterator[str]:

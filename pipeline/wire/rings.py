@@ -56,9 +56,11 @@ class RingSet:
     def create(cls, topology: Topology, replica: int, config: Configuration, shapes: Shapes) -> Self:
         """Raises NoSpaceError, and leaves nothing behind then."""
         made: dict[str, Ring] = {}
+        sizes = segment_sizes(topology, config, shapes)
+        backing = ipc.backing_for(*(sizes[spec.key] for spec in _of_replica(topology, replica)))
         try:
             for spec in _of_replica(topology, replica):
-                made[spec.key] = _make(spec, len(topology.consumers(spec)), config, shapes)
+                made[spec.key] = _make(spec, len(topology.consumers(spec)), config, shapes, backing)
         except BaseException:
             for ring in made.values():
                 ring.__exit__()
@@ -92,11 +94,15 @@ def _of_replica(topology: Topology, replica: int) -> Iterable[RingSpec]:
     return (spec for spec in topology.rings if spec.replica == replica)
 
 
-def _make(spec: RingSpec, consumers: int, config: Configuration, shapes: Shapes) -> Ring:
+def _make(spec: RingSpec, consumers: int, config: Configuration, shapes: Shapes, backing: ipc.Backing | None) -> Ring:
+    """Several consumers are the ranks of a stage: the death of one ends their rings."""
     flow, size = spec.flow, spec.flow.size(config)
     if flow.layout is not None:
-        return ipc.SlotRing.create(spec.key, slots=size, layout=flow.layout(shapes), consumers=consumers)
-    return ipc.ByteRing.create(spec.key, capacity=size, consumers=consumers)
+        layout = flow.layout(shapes)
+        return ipc.SlotRing.create(
+            spec.key, slots=size, layout=layout, consumers=consumers, on_death="end", backing=backing
+        )
+    return ipc.ByteRing.create(spec.key, capacity=size, consumers=consumers, on_death="end", backing=backing)
 
 
 def _segment_size(spec: RingSpec, consumers: int, config: Configuration, shapes: Shapes) -> int:

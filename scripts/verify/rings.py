@@ -79,6 +79,13 @@ PROTOCOL = (
     Run("two consumers, somebody dies", "N=2 M=2 CAP=1 KILLS=1 MERGED"),
     Run("two consumers, somebody dies, ends", "N=2 M=2 CAP=1 KILLS=1 MERGED", "ends", slow=True),
     Run("two consumers, two die", "N=2 M=2 CAP=1 KILLS=2 MERGED", slow=True),
+    Run("two consumers, a death ends the ring", "N=2 M=2 CAP=1 KILLS=1 DEATH_ENDS MERGED"),
+    Run("two consumers, a death ends the ring, ends", "N=2 M=2 CAP=1 KILLS=1 DEATH_ENDS MERGED", "ends", slow=True),
+    Run(
+        "two consumers, a death ends the ring, eventfd", "N=2 M=2 CAP=1 KILLS=1 DEATH_ENDS EVENTFD MERGED", slow=True
+    ),
+    Run("two consumers, two deaths end the ring", "N=2 M=2 CAP=1 KILLS=2 DEATH_ENDS MERGED", slow=True),
+    Run("two consumers, death or close ends the ring", "N=2 M=2 CAP=1 KILLS=1 DEATH_ENDS CLOSE MERGED", slow=True),
     Run("two consumers, lost-wake counter", "N=2 M=2 CAP=1 TIMEOUTS=1 COUNT MERGED"),
 )
 
@@ -103,6 +110,11 @@ BROKEN = (
     Run("dead producer's last message is not looked for", "KILLS=1 TIMEOUTS=1 NO_LAST_LOOK", expected=ASSERTION),
     Run("a dead consumer is not evicted", "N=2 M=2 CAP=1 KILLS=1 NO_EVICT", "ends", LIVELOCK),
     Run("the slowest is evicted, not the dead", "N=2 M=2 CAP=1 KILLS=1 EVICT_BLOCKER", expected=ASSERTION),
+    Run("the rule for deaths is ignored", "N=2 M=2 CAP=1 KILLS=1 DEATH_ENDS IGNORE_FLAG MERGED", expected=ASSERTION),
+    Run("nobody looks for the end", "N=2 M=2 CAP=1 KILLS=1 DEATH_ENDS NO_END_LOOK MERGED", "ends", LIVELOCK),
+    Run("the end relies on its wake-up alone", "N=2 M=2 CAP=1 KILLS=1 DEATH_ENDS NO_END_SLICE", expected=DEADLOCK),
+    Run("the end wakes nobody, eventfd", "N=2 M=2 CAP=1 KILLS=1 DEATH_ENDS NO_END_WAKE EVENTFD", expected=DEADLOCK),
+    Run("no fence in the end, eventfd", "N=2 M=2 CAP=1 KILLS=1 DEATH_ENDS NO_END_FENCE EVENTFD", expected=DEADLOCK),
     Run("lost wake-ups counted after waiting = 0", "TIMEOUTS=1 COUNT COUNT_AFTER_WAITING", expected=ASSERTION),
     Run("a lost wake-up is counted", "TIMEOUTS=1 COUNT NO_PUBLISH_FENCE", expected=ASSERTION),
 )

@@ -43,7 +43,8 @@ def build(directory: Path = BUILD) -> None:
         target = directory / part
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(ROOT / part, target, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    for name in ("pyproject.toml", "tests/__init__.py", "tests/conftest.py", "tests/forked.py"):
+    helpers = (f"tests/{name}.py" for name in ("__init__", "conftest", "forked", "namespaces"))
+    for name in ("pyproject.toml", *helpers):
         shutil.copy2(ROOT / name, directory / name)
     package = directory / "ipc"
     sources = sorted(package.glob("core/*.c"))

@@ -100,7 +100,7 @@ def count_records(handles: Handles) -> dict:
 
 
 @role
-def die(handles: Handles, side: str, point: str, after: int = 0) -> None:
+def die(handles: Handles, side: str, point: str, after: int = 0, number: int = 0) -> None:
     """Reaches a named point of the protocol and stays there, to be killed."""
     ring = ipc.SlotRing.from_handle(handles["ring"])
     if side == "producer":
@@ -120,7 +120,7 @@ def die(handles: Handles, side: str, point: str, after: int = 0) -> None:
         elif point == "holding a batch":
             slot = producer.reserve_batch(4)
     else:
-        consumer = ring.consumer(label="victim", spin_us=0)
+        consumer = ring.consumer(number, label="victim", spin_us=0)
         say("attached")
         if point == "with a slot held":
             slot = consumer.read()

@@ -112,8 +112,8 @@ def slot_ring() -> Iterator[Callable[..., ipc.SlotRing]]:
 def byte_ring() -> Iterator[Callable[..., ipc.ByteRing]]:
     made: list[ipc.ByteRing] = []
 
-    def make(name: str = "test", *, capacity: int = 1024, consumers: int = 1) -> ipc.ByteRing:
-        made.append(ipc.ByteRing.create(name, capacity=capacity, consumers=consumers))
+    def make(name: str = "test", **options: Any) -> ipc.ByteRing:
+        made.append(ipc.ByteRing.create(name, **({"capacity": 1024} | options)))
         return made[-1]
 
     yield make

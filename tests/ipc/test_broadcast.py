@@ -1,4 +1,8 @@
-"""One producer, several consumers: everybody sees everything, the slowest sets the pace, the dead are evicted."""
+"""One producer, several consumers: everybody sees everything, the slowest sets the pace, the dead are evicted, or end
+the ring."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -112,3 +116,142 @@ def test_a_consumer_that_died_asleep_costs_no_wake_ups(slot_ring, spawn):
         producer.write(fill(i, 64), timeout=5)
         survivor.read().release()
     assert ring.snapshot().producer.counters["wakes"] == before
+
+
+# ---- a ring that ends with the first death ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def bereaved(slot_ring, spawn):
+    """Makes a ring that a death ends, its producer, two living consumers, and a third one in a child."""
+
+    def make():
+        ring = slot_ring(consumers=3, on_death="end")
+        producer = ring.producer(label="main", spin_us=0)
+        living = [ring.consumer(i, label=f"rank {i}", spin_us=0) for i in (0, 1)]
+        child = spawn("die", {"ring": ring}, side="consumer", point="attached", number=2)
+        child.expect("attached")
+        return ring, producer, living, child
+
+    return make
+
+
+def test_a_death_ends_the_ring_for_everybody(bereaved):
+    ring, producer, (first, second), child = bereaved()
+    for i in range(3):
+        producer.write(fill(i, 64))
+    child.kill()
+    for reader in (first, second):
+        assert [reader.read_bytes() for _ in range(2)] == [fill(i, 64) for i in range(2)]
+    producer.write(fill(3, 64))
+    for _ in range(3):  # and it stays so
+        with pytest.raises(ipc.PeerDied, match=f"consumer 'victim' .pid {child.pid}. is dead") as error:
+            producer.reserve(timeout=5)
+        assert (error.value.role, error.value.pid) == ("consumer", child.pid)
+    for attempt in (producer.try_reserve, producer.check_peer, lambda: producer.write(bytes(64))):
+        with pytest.raises(ipc.PeerDied):
+            attempt()
+    for reader in (first, second):  # what was published before is read first
+        assert [reader.read_bytes() for _ in range(2)] == [fill(i, 64) for i in (2, 3)]
+        with pytest.raises(ipc.PeerDied, match="victim"):
+            reader.read(timeout=5)
+        with pytest.raises(ipc.PeerDied, match="victim"):
+            reader.try_read()
+    assert ring.snapshot().evicted == (2,)
+    assert ring.snapshot().on_death == "end"
+
+
+def test_a_death_ends_the_waits_of_the_others(bereaved):
+    """The producer waits for a living reader, a reader for the producer: the death of a third one ends both waits."""
+    _, producer, (slow, fast), child = bereaved()
+    for i in range(4):
+        producer.write(fill(i, 64))
+        fast.read().release()
+    with ThreadPoolExecutor() as pool:
+        waits = [pool.submit(producer.reserve, 30), pool.submit(fast.read, 30)]
+        child.kill()
+        for wait in waits:
+            assert isinstance(wait.exception(), ipc.PeerDied)
+            assert wait.exception().pid == child.pid
+    assert slow.read_bytes() == fill(0, 64)
+
+
+def test_a_successor_of_the_producer_finds_the_ring_ended(bereaved):
+    ring, producer, _, child = bereaved()
+    child.kill()
+    with pytest.raises(ipc.PeerDied):
+        producer.check_peer()
+    producer.close()
+    with pytest.raises(ipc.PeerDied, match="victim"):
+        ring.producer().write(bytes(64))
+
+
+def test_a_consumer_that_closed_does_not_end_the_ring(slot_ring):
+    ring = slot_ring(consumers=2, on_death="end")
+    producer, first, second = ring.producer(), ring.consumer(0), ring.consumer(1)
+    second.close()
+    for i in range(20):
+        producer.write(fill(i, 64), timeout=5)
+        assert first.read_bytes() == fill(i, 64)
+    producer.check_peer()
+
+
+def test_the_sole_consumer_of_such_a_ring_may_have_a_successor(slot_ring, spawn):
+    ring = slot_ring(on_death="end")
+    producer = ring.producer()
+    child = spawn("die", {"ring": ring}, side="consumer", point="attached")
+    child.expect("attached")
+    producer.write(fill(0, 64))
+    child.kill()
+    with pytest.raises(ipc.PeerDied):
+        producer.check_peer()
+    assert ring.consumer().read_bytes() == fill(0, 64)
+
+
+def test_a_death_ends_a_ring_that_is_awaited(run, bereaved):
+    """In asyncio: nothing is polled, so the death must wake the producer, and the producer its consumers."""
+    ring, blocking, (slow, fast), child = bereaved()
+    blocking.close()
+    fast.close()
+
+    async def main():
+        producer = ipc.AsyncProducer(ring)
+        for _ in range(4):
+            (await producer.reserve()).publish()
+        waiting = asyncio.create_task(producer.reserve())
+        await asyncio.sleep(0.02)
+        assert not waiting.done()
+        child.kill()
+        with pytest.raises(ipc.PeerDied, match="victim"):
+            await waiting
+        producer.close()
+
+    run(main())
+    assert [slow.read_bytes() for _ in range(4)]
+    with pytest.raises(ipc.PeerDied, match="victim"):
+        slow.read()
+
+
+def test_an_awaiting_consumer_is_woken_when_a_death_ends_the_ring(run, slot_ring, spawn):
+    ring = slot_ring(consumers=2, on_death="end")
+    producer = ring.producer()
+    child = spawn("die", {"ring": ring}, side="consumer", point="attached", number=1)
+    child.expect("attached")
+
+    async def main():
+        consumer = ipc.AsyncConsumer(ring, 0)
+        waiting = asyncio.create_task(consumer.read())
+        await asyncio.sleep(0.02)
+        child.kill()
+        with pytest.raises(ipc.PeerDied):
+            producer.check_peer()
+        with pytest.raises(ipc.PeerDied, match="victim"):
+            await waiting
+        consumer.close()
+
+    run(main())
+
+
+def test_an_unknown_rule_is_refused(slot_ring):
+    with pytest.raises(ValueError, match="on_death is 'ignore', 'evict' or 'end' expected"):
+        slot_ring(consumers=2, on_death="ignore")

@@ -23,11 +23,11 @@ FUZZ = """
                    2**32, 2**33, 2**48, 2**62, 2**63, 2**64 - 1, 2**64 - 64, 2**64 - 8]
     FIELDS = [(part, offset, size) for part, _, _, offset, size, _ in _core.HEADER_FIELDS]
 
-    def pristine(kind, consumers):
+    def pristine(kind, consumers, on_death):
         slot_size, capacity = (64, 8) if kind == _core.KIND_SLOTS else (1, 512)
         size = _core.total_size(capacity, slot_size, consumers, 5)
         memory = mmap.mmap(-1, size)
-        _core.format_ring(memory, kind, capacity, slot_size, consumers, "fuzz", b"hello", bytes(16))
+        _core.format_ring(memory, kind, capacity, slot_size, consumers, on_death, "fuzz", b"hello", bytes(16))
         if kind == _core.KIND_SLOTS:
             end = _core.SlotProducer(memory)
             for i in range(5): end.write(bytes([i]) * 64)
@@ -88,11 +88,12 @@ FUZZ = """
                     except (ipc.IpcError, ValueError, BufferError):
                         pass
 
-    originals = {(kind, n): pristine(kind, n) for kind in (_core.KIND_SLOTS, _core.KIND_BYTES) for n in (1, 3)}
+    deaths, kinds = (_core.DEATH_EVICTS, _core.DEATH_ENDS), (_core.KIND_SLOTS, _core.KIND_BYTES)
+    originals = {(kind, n, death): pristine(kind, n, death) for kind in kinds for n in (1, 3) for death in deaths}
     refused = 0
     GUARD = b"\\xa5" * 4096
     for i in range(variants):
-        (kind, consumers), original = rng.choice(list(originals.items()))
+        (kind, consumers, _), original = rng.choice(list(originals.items()))
         content = bytearray(original)
         damage(content, consumers)
         cut = rng.random() < 0.05

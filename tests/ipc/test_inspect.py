@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import ipc
 from ipc import inspect
 from ipc.header import header_table
@@ -57,6 +59,25 @@ def test_a_waiting_side_is_shown(slot_ring, spawn):
         pass
     (found,) = [segment for segment in inspect.find_segments() if segment.name == ring.segment.name.lstrip("/")]
     assert " waiting " in inspect.format_segment(found)
+
+
+def test_a_memfd_is_found_through_its_owners(slot_ring, spawn):
+    ring = slot_ring("inspected", slots=8, backing=ipc.Backing.MEMFD, consumers=2, on_death="end")
+    producer = ring.producer(label="main")
+    child = spawn("hold_until_told", {"ring": ring}, kind="consumer")
+    child.expect("ready")
+    before = bytes(ring.segment.map)
+    (found,) = [s for s in inspect.find_segments() if f"ringserve-inspected-{os.getpid()}-" in s.name]
+    assert bytes(ring.segment.map) == before
+    assert found.memfd
+    assert not found.linked
+    assert {os.getpid(), child.pid} <= set(found.pids)
+    assert " memfd\n" in inspect.format_segment(found)
+    child.kill()
+    with pytest.raises(ipc.PeerDied):
+        producer.check_peer()
+    (found,) = [s for s in inspect.find_segments() if f"ringserve-inspected-{os.getpid()}-" in s.name]
+    assert "dead, which ended the ring" in inspect.format_segment(found)
 
 
 def test_what_is_not_a_ring_is_said_so():

@@ -25,6 +25,16 @@ def test_the_control_group_limit_counts(tmp_path, monkeypatch):
     assert "memory limit" in left.bound_by
 
 
+def test_a_directory_that_is_not_there_has_no_room(tmp_path):
+    left = limits.shared_memory_left(tmp_path / "none")
+    assert left.free == 0
+    assert "none is not there, or not writable" in left.bound_by
+
+
+def test_the_size_of_a_file_system_is_no_bound_on_memory():
+    assert limits.memory_left().free >= limits.shared_memory_left(SHM).free
+
+
 def test_page_cache_does_not_count_against_the_limit(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("1000\n")

@@ -1,6 +1,8 @@
 """Segments: exclusive, private, allocated, swept; and rings handed from process to process."""
 
+import errno
 import fcntl
+import mmap
 import multiprocessing
 import os
 import resource
@@ -15,6 +17,8 @@ import pytest
 import ipc
 from ipc import limits
 from ipc import segment as segment_module
+from tests.ipc.children import fill, record_size
+from tests.namespaces import with_shared_memory
 
 SHM = Path("/dev/shm")
 
@@ -60,16 +64,122 @@ def test_a_bad_size_is_refused(size):
         ipc.Segment.create("test", size)
 
 
-def test_too_little_shared_memory_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(
-        segment_module,
-        "shared_memory_left",
-        lambda _: limits.MemoryLeft(3 << 20, "/dev/shm has 64 MiB in all", "enlarge it"),
-    )
+@pytest.fixture
+def little_shm(monkeypatch):
+    left = limits.MemoryLeft(3 << 20, "/dev/shm has 64 MiB in all", "enlarge it")
+    monkeypatch.setattr(segment_module, "shared_memory_left", lambda _: left)
+
+
+def test_too_little_shared_memory_says_what_to_do(little_shm):
     with pytest.raises(
         ipc.NoSpaceError, match=r"'logits' needs 4.0 MiB .* 3.0 MiB are free .*64 MiB in all\); enlarge"
     ):
-        ipc.Segment.create("logits", 4 << 20)
+        ipc.Segment.create("logits", 4 << 20, ipc.Backing.SHM)
+
+
+def test_where_a_segment_finds_room(little_shm, monkeypatch):
+    """To the byte: what fits exactly is in /dev/shm, what does not is a memfd, what fits nowhere is refused."""
+    page = mmap.PAGESIZE
+    assert ipc.backing_for(3 << 20) is ipc.backing_for((3 << 20) - page, 1) is ipc.Backing.SHM
+    assert ipc.backing_for((3 << 20) + 1) is ipc.backing_for(3 << 20, 1) is ipc.Backing.MEMFD
+    group = limits.MemoryLeft(5 << 20, "the control group's memory limit is 9 MiB", "raise it")
+    monkeypatch.setattr(segment_module, "memory_left", lambda: group)
+    assert ipc.backing_for(5 << 20) is ipc.Backing.MEMFD
+    assert ipc.backing_for((5 << 20) + 1) is None
+    with pytest.raises(ipc.NoSpaceError, match=r"needs 6.0 MiB .* 5.0 MiB are free \(the control.*9 MiB\); raise it"):
+        ipc.Segment.create("logits", 6 << 20)
+
+
+# ---- memfds ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def memfd():
+    made = ipc.Segment.create("test", 5000, ipc.Backing.MEMFD)
+    yield made
+    made.close()
+
+
+def test_a_memfd_is_private_zeroed_allocated_and_has_no_name(memfd):
+    info = os.fstat(memfd.fd)
+    assert stat.S_IMODE(info.st_mode) == 0o600
+    assert info.st_size == memfd.size == 5000
+    assert info.st_blocks * 512 >= 5000
+    assert bytes(memfd.map) == bytes(5000)
+    assert memfd.name is None
+    memfd.unlink()
+    assert not os.get_inheritable(memfd.fd)
+    assert not [path for path in SHM.iterdir() if f"-test-{os.getpid()}-" in path.name]
+
+
+ROOM = """
+    import ipc
+    for slots in (8192, 16384):
+        with ipc.SlotRing.create("test", slots=slots, slot_size=64) as ring:
+            assert ring.segment.map[:8] == b"IPCRING1"
+            print(ring.segment.name is None)
+"""
+
+
+@pytest.mark.parametrize(("options", "memfds"), [("size=1m", [False, True]), ("size=9m,ro", [True, True])])
+def test_a_small_or_forbidden_directory_is_left_alone(options, memfds):
+    """Rings of half a mebibyte and of one and a bit, in a real file system."""
+    command = [*with_shared_memory(options), sys.executable, "-c", textwrap.dedent(ROOM)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(memfd) for memfd in memfds]
+
+
+@pytest.mark.parametrize("size", [0, 4096, 10_000])
+def test_nobody_can_change_the_size_of_a_memfd(memfd, size):
+    """So nobody can give the others a SIGBUS."""
+    with pytest.raises(PermissionError):
+        os.ftruncate(memfd.fd, size)
+    with pytest.raises(PermissionError):  # nor undo that
+        fcntl.fcntl(memfd.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+    memfd.map[4999] = 1
+
+
+def test_an_older_kernel_knows_fewer_flags(monkeypatch):
+    """Before 6.3 a flag that hosts with vm.memfd_noexec=2 demand is an error."""
+    real, asked = os.memfd_create, []
+
+    def create(name, flags):
+        asked.append(flags)
+        if flags & ~(os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(name, flags)
+
+    monkeypatch.setattr(os, "memfd_create", create)
+    segment = ipc.Segment.create("test", 64, ipc.Backing.MEMFD)
+    assert stat.S_IMODE(os.fstat(segment.fd).st_mode) == 0o600
+    assert len(asked) == 2
+    segment.close()
+
+
+def test_a_memfd_that_is_forbidden_is_a_clear_error(monkeypatch):
+    def create(name, flags):
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "memfd_create", create)
+    with pytest.raises(ipc.SegmentError, match=r"can't be made in memfd: .*Permission denied"):
+        ipc.Segment.create("test", 64, ipc.Backing.MEMFD)
+
+
+@pytest.mark.parametrize("kind", ["slots", "bytes"])
+def test_a_ring_in_a_memfd_goes_to_a_subprocess_as_any_other(slot_ring, byte_ring, spawn, kind):
+    if kind == "bytes":
+        ring = byte_ring(backing=ipc.Backing.MEMFD)
+        child = spawn("count_records", {"ring": ring})
+    else:
+        ring = slot_ring(backing=ipc.Backing.MEMFD)
+        child = spawn("count_slots", {"ring": ring})
+    producer = ring.producer()
+    child.expect("ready")
+    ring.unlink_when_attached(5)
+    for i in range(100):
+        producer.write(fill(i, record_size(i, producer.max_record) if kind == "bytes" else 64))
+    producer.close()
+    assert child.result()["count"] == 100
 
 
 def test_more_than_the_machine_has_is_refused_before_anything_is_allocated():
@@ -82,11 +192,12 @@ def test_running_out_while_allocating_is_the_same_error():
     code = """
         import resource, ipc
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-        try: ipc.Segment.create("test", 2 << 20)
-        except ipc.NoSpaceError as error: print("refused", "needs 2.0 MiB" in str(error))
+        for backing in ipc.Backing:
+            try: ipc.Segment.create("test", 2 << 20, backing)
+            except ipc.NoSpaceError as error: print("refused", "needs 2.0 MiB" in str(error))
     """
     out = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
-    assert out.stdout == "refused True\n"
+    assert out.stdout == 2 * "refused True\n"
 
 
 def test_a_limit_of_address_space_is_named():

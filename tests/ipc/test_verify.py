@@ -56,5 +56,5 @@ def test_an_unfinished_search_is_no_proof() -> None:
 def test_every_step_of_the_model_is_a_line_of_the_code() -> None:
     model = rings.MODEL.read_text()
     code = (ROOT / "ipc/core/ring_protocol.h").read_text()
-    label = re.compile(r"\[([PWSRECL]\d)\]")
+    label = re.compile(r"\[([PWSRECLV]\d)\]")
     assert set(label.findall(model)) == set(label.findall(code))

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import resource
-import shutil
 import signal
 import socket
 import struct
@@ -21,6 +20,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.namespaces import with_shared_memory
 from tests.server.launched import Attempt, wait_until
 
 HERE = Path(__file__).parent
@@ -53,44 +53,71 @@ def test_one_cpu_and_a_busy_neighbour_on_it(own):
 # ---- memory ------------------------------------------------------------------------------------------------------
 
 
-def with_little_shared_memory(mebibytes):
-    """A command that runs what follows with a /dev/shm of its own; skips where that is not allowed."""
-    ways = (["unshare", "--mount"], ["unshare", "--user", "--map-root-user", "--mount"])
-    mount = f"mount -t tmpfs -o size={mebibytes}m tmpfs /dev/shm"
-    for way in ways if shutil.which("unshare") else ():
-        if subprocess.run([*way, "sh", "-c", mount], capture_output=True, check=False).returncode == 0:
-            return [*way, "sh", "-c", f'{mount} && exec "$@"', "sh"]
-    pytest.skip("no mount namespaces here")
+def memfds_of(attempt, stage):
+    """Segments that the stage has mapped and that are not in /dev/shm."""
+    return Path(f"/proc/{attempt.stages()[stage]}/maps").read_text().count("/memfd:ringserve-")
 
 
-def test_too_little_shared_memory_is_told_at_start(tmp_path):
-    with Attempt(tmp_path, command=with_little_shared_memory(11)) as attempt:
-        assert attempt.outcome() == 1
-        assert "RingServe can't start: 11.7 MiB of shared memory are needed, 11.0 MiB are free" in attempt.text_said
+def test_a_small_shared_memory_is_not_used(tmp_path):
+    """Less than is needed: the rings are memfds, in each generation."""
+    with Attempt(tmp_path, command=with_shared_memory("size=11m")) as attempt:
+        assert attempt.outcome() == "ready"
+        assert (
+            "11.7 MiB of shared memory will be memfds: /dev/shm is too small, 11.0 MiB are free" in attempt.text_said
+        )
         assert "/dev/shm has 11 MiB in all" in attempt.text_said
-        assert "--shm-size" in attempt.text_said
+        for stage in ("inference", "sampling"):
+            assert memfds_of(attempt, stage) >= 3
+            assert attempt.tokens("small", 5) == 5
+            attempt.kill(stage)
+        assert attempt.tokens("small", 5) == 5
+        assert attempt.end() == 0
+
+
+def test_too_little_memory_is_told_at_start(tmp_path):
+    """More than any machine has: nothing is made, and nothing is loaded."""
+    rows = ("model_config.vocab_size=100000000", "pipeline.runner.token_range=[300, 2048]", "pipeline.max_rows=4096")
+    sizes = ("pipeline.token_budget=4096", "pa_config.num_blocks=8192", "pipeline.rings.logits_slots=64")
+    with Attempt(tmp_path, *rows, *sizes) as attempt:
+        assert attempt.outcome() == 1
+        said = r"RingServe can't start: [0-9.]+ MiB of shared memory are needed, [0-9.]+ MiB are free \([^)]+\); \w+"
+        assert re.search(said, attempt.text_said)
 
 
 def test_as_much_shared_memory_as_is_said_to_be_needed_is_enough(tmp_path):
     """For restarts, too: rings of the next generation take the place of the last one's."""
-    with Attempt(tmp_path, command=with_little_shared_memory(12)) as attempt:
+    with Attempt(tmp_path, command=with_shared_memory("size=12m")) as attempt:
         assert attempt.outcome() == "ready"
         assert attempt.tokens("small", 5) == 5
         for stage in ("inference", "sampling", "front"):
             attempt.kill(stage)
             assert attempt.tokens("after", 5) == 5
+            assert memfds_of(attempt, stage) == 0
         assert attempt.end() == 0
 
 
 def test_shared_memory_that_somebody_else_takes_meanwhile(tmp_path):
-    """Between two generations their memory is free for a moment. The server tries again, and says why it ends."""
-    with Attempt(tmp_path, "pipeline.max_restarts=2", command=with_little_shared_memory(16)) as attempt:
+    """Between two generations their memory is free for a moment. The next one's is elsewhere."""
+    with Attempt(tmp_path, command=with_shared_memory("size=16m")) as attempt:
         assert attempt.outcome() == "ready"
+        assert memfds_of(attempt, "inference") == 0
         with (Path(f"/proc/{attempt.launcher}/root/dev/shm") / "greedy").open("wb", buffering=0) as greedy:
             os.kill(attempt.stages()["inference"], signal.SIGKILL)
-            while attempt.process.poll() is None:
+            while "serving again" not in attempt.text_said:
                 with contextlib.suppress(OSError):  # no room now; soon there will be
                     greedy.write(bytes(1 << 20))
+        assert memfds_of(attempt, "inference") >= 3
+        assert attempt.tokens("after", 5) == 5
+        assert attempt.end() == 0
+
+
+def test_memory_that_runs_out_between_generations(tmp_path):
+    """A limit on what it may allocate stands in for that. The server tries again, and says why it ends."""
+    with Attempt(tmp_path, "pipeline.max_restarts=2") as attempt:
+        assert attempt.outcome() == "ready"
+        resource.prlimit(attempt.launcher, resource.RLIMIT_FSIZE, (1 << 19, 1 << 19))
+        os.kill(attempt.stages()["inference"], signal.SIGKILL)
+        attempt.process.wait(60)
         assert attempt.process.returncode == 1
         assert re.search(r"segment '\w+' needs [0-9.]+ MiB of shared memory, [0-9.]+ MiB are free", attempt.text_said)
         assert "What happened:" in attempt.text_said

@@ -1,7 +1,8 @@
-"""Two-process stress of the rings: python -m scripts.verify.stress --messages 100000000 [--ring slot,byte,broadcast]
+"""Stress of the rings: python -m scripts.verify.stress --messages 100000000 [--ring slot,byte,broadcast,evict,end]
 
 Small rings that wrap and fill, random batches, random sleeps on both sides; the reader checks every byte; no timed
-wait may expire while data was there. Exit status 1 on any error.
+wait may expire while data was there. With evict and end one of three readers is killed, a round per 100,000 messages.
+Exit status 1 on any error.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from typing import Any
 from ipc import ByteRing, SlotRing
 from scripts.lab.arguments import count, parser, whole, words
 from scripts.lab.workers import worker
+from scripts.verify.stress.deaths import stress_deaths
 from scripts.verify.stress.options import WAIT_S, Kind, Options
 from scripts.verify.stress.role import Played, play
 from scripts.verify.stress.slots import SLOT_SIZE
 
-KINDS: tuple[Kind, ...] = ("slot", "byte", "broadcast")
+KINDS: tuple[Kind, ...] = ("slot", "byte", "broadcast", "evict", "end")
+MESSAGES_PER_DEATH = 100_000
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,6 +47,8 @@ def make_ring(options: Options) -> SlotRing | ByteRing:
 
 
 def stress(options: Options) -> bool:
+    if options.kind in {"evict", "end"}:
+        return stress_deaths(options, max(1, options.messages // MESSAGES_PER_DEATH))
     start = time.perf_counter()
     with make_ring(options) as ring, contextlib.ExitStack() as stack:
         roles = range(len(options.roles))

@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["slot", "byte", "broadcast"]
+Kind = Literal["slot", "byte", "broadcast", "evict", "end"]
+"""The last two: broadcast rings whose readers die, by what that does (deaths.py)."""
 
 WAIT_S = 60.0
 """A wait this long is a hang."""

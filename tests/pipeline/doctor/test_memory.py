@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipc
 from pipeline.doctor import Level, memory
 from pipeline.doctor.subject import Host
 from tests.pipeline.doctor.helpers import DEMO, doctor, host_of, only, plan_of
@@ -15,6 +16,14 @@ def test_rings_that_do_not_fit():
     found = only(memory.check_shared_memory(Host(), plan_of(*HUGE)))
     assert found.level is Level.FAIL
     assert "at least" in found.fix
+
+
+def test_rings_that_do_not_fit_into_shared_memory(monkeypatch):
+    shm = ipc.MemoryLeft(1 << 20, "/dev/shm has 1 MiB in all", "enlarge it")
+    monkeypatch.setattr(ipc.segment, "shared_memory_left", lambda _: shm)
+    found = only(memory.check_shared_memory(Host(), plan_of()))
+    assert found.level is Level.OK
+    assert "will be memfds: /dev/shm is too small, 1.0 MiB are free (/dev/shm has 1 MiB in all)" in found.text
 
 
 def test_a_model_that_does_not_fit():

@@ -6,10 +6,18 @@ import resource
 
 import pytest
 
-from ipc import SHM_DIRECTORY, shared_memory_left
+from ipc import Backing, MemoryLeft, memory_left, segment
 from pipeline.config import load_configuration
 from pipeline.host import facts
-from pipeline.host.facts import HostError, check_address_space, descriptors_needed, prepare_host, shared_memory_needed
+from pipeline.host.facts import (
+    HostError,
+    check_address_space,
+    descriptors_needed,
+    mib,
+    plan_shared_memory,
+    prepare_host,
+    shared_memory_needed,
+)
 from pipeline.runtime.engines import make_runner, shapes_of
 from scripts.lab.paths import ROOT
 
@@ -54,10 +62,44 @@ def test_a_hard_limit_that_is_too_low(limits, config, shapes, hard, most):
 
 
 def test_too_little_shared_memory(limits, config, shapes, monkeypatch):
-    left = shared_memory_left(SHM_DIRECTORY)
-    monkeypatch.setattr(facts, "shared_memory_needed", lambda *_: left.free + (1 << 40))
+    monkeypatch.setattr(facts, "shared_memory_needed", lambda *_: memory_left().free + (1 << 40))
     with pytest.raises(HostError, match=r"MiB of shared memory are needed, .* are free \("):
         prepare_host(config, shapes)
+
+
+@pytest.fixture
+def small_shm(config, shapes, monkeypatch):
+    """A page less than is needed."""
+    shm = MemoryLeft(shared_memory_needed(config, shapes) - 4096, "/dev/shm has 1 MiB in all", "enlarge it")
+    monkeypatch.setattr(segment, "shared_memory_left", lambda _: shm)
+    return shm
+
+
+def test_where_the_segments_will_be(limits, config, shapes):
+    plan = plan_shared_memory(config, shapes)
+    assert (plan.need, plan.backing) == (shared_memory_needed(config, shapes), Backing.SHM)
+    assert plan.text.startswith(f"{mib(plan.need)} of shared memory are taken from /dev/shm, where ")
+
+
+def test_a_shared_memory_that_is_too_small_is_remarked_and_no_obstacle(limits, config, shapes, small_shm):
+    (remark,) = prepare_host(config, shapes)
+    need = mib(shared_memory_needed(config, shapes))
+    assert remark.startswith(
+        f"{need} of shared memory will be memfds: /dev/shm is too small, {mib(small_shm.free)} are"
+    )
+    assert remark.endswith("(/dev/shm has 1 MiB in all)")
+
+
+def test_a_control_group_with_too_little_memory(limits, config, shapes, small_shm, monkeypatch):
+    group = MemoryLeft(1 << 20, "the control group's memory limit is 9 MiB", "raise it")
+    for module in (segment, facts):
+        monkeypatch.setattr(module, "memory_left", lambda: group)
+    need = mib(shared_memory_needed(config, shapes))
+    with pytest.raises(
+        HostError, match=rf"^{need} of .* are needed, 1.0 MiB are free \(.*limit is 9 MiB\); raise it$"
+    ):
+        prepare_host(config, shapes)
+    assert plan_shared_memory(config, shapes).backing is None
 
 
 def test_what_is_needed_grows_with_the_rings(config, shapes):

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from scripts.verify.stress import records
+import ipc
+from scripts.verify.stress import deaths, records
+from scripts.verify.stress.options import Options
 from scripts.verify.stress.slots import WORDS, Content
 
 SCRIPT = "scripts.verify.stress"
@@ -26,6 +29,30 @@ def test_a_million_messages(kind):
     assert " 0 lost" in done.stdout
     parks = int(done.stdout.split(" parks")[0].rsplit(" ", 1)[1].replace(",", ""))
     assert parks > 0, "nobody ever slept: no wake-up was tested"
+
+
+@pytest.mark.parametrize("rule", ["evict", "end"])
+def test_deaths_of_readers(rule):
+    command = [sys.executable, "-m", SCRIPT, "--messages", "200000", "--ring", rule]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{rule}: ok, 2 deaths, " in done.stdout
+    assert "every byte checked, 0 lost" in done.stdout
+
+
+def test_readers_that_saw_too_much_or_too_little_are_noticed():
+    """What a ring would show that passes over the dead though it should end."""
+    with ipc.SlotRing.create("test", slots=4, slot_size=64, consumers=3, on_death="end") as ring:
+        made = ring.snapshot()
+    options, ended = Options("end", 0, slots=4), replace(made, evicted=(deaths.VICTIM,))
+    deaths.check(ended, options, 4, [4, 4])
+    for snapshot, sent, seen, message in (
+        (ended, 5, [5, 5], "message 5 was sent, but the dead reader stopped at 0"),
+        (ended, 4, [4, 3], r"4 messages were sent, the readers saw \[4, 3\]"),
+        (made, 4, [4, 4], r"the producer noticed the death of \(\)"),
+    ):
+        with pytest.raises(deaths.StressError, match=message):
+            deaths.check(snapshot, options, sent, seen)
 
 
 def test_a_wrong_word_is_noticed():
