@@ -80,16 +80,37 @@ def _logits_slots(config: Configuration) -> int:
 
 
 FLOWS = (
-    Flow("requests", FRONT.name, PREPROCESS.name, "prompts, cancellations", _request_bytes),
+    Flow("requests", FRONT.name, PREPROCESS.name, "prompts with their parameters, cancellations", _request_bytes),
     Flow("replies", PREPROCESS.name, FRONT.name, "accepted, refused, started", _reply_bytes),
     Flow("steps", PREPROCESS.name, INFERENCE.name, "step descriptors", _step_slots, step_layout),
-    Flow("logits", INFERENCE.name, SAMPLING.name, "best tokens, logits where needed", _logits_slots, logits_layout),
-    Flow("tokens", SAMPLING.name, INFERENCE.name, "tokens that sampling has chosen", _step_slots,
-         tokens_layout, is_work=False),
+    Flow(
+        "logits",
+        INFERENCE.name,
+        SAMPLING.name,
+        "what each sampled position yielded: token ids, logits where needed",
+        _logits_slots,
+        logits_layout,
+    ),
+    Flow(
+        "tokens",
+        SAMPLING.name,
+        INFERENCE.name,
+        "tokens that sampling has chosen, for the next step's decode rows",
+        _step_slots,
+        tokens_layout,
+        is_work=False,
+    ),
     Flow("results", SAMPLING.name, PREPROCESS.name, "tokens, finished rows", _step_slots, results_layout),
-    Flow("rows", PREPROCESS.name, SAMPLING.name, "requests admitted to rows", _row_bytes, is_work=False),
+    Flow(
+        "rows",
+        PREPROCESS.name,
+        SAMPLING.name,
+        "requests that have got a row, with their parameters",
+        _row_bytes,
+        is_work=False,
+    ),
     Flow("deltas", SAMPLING.name, FRONT.name, "text, finish reasons", _reply_bytes),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, slots=True)
