@@ -21,8 +21,8 @@ WAIT_S = 60.0
 
 
 def measure_broadcast(laps: int, wakes: int, *, pinned: bool) -> list[Row]:
-    """A row per number of readers: medians, in microseconds, over `laps` of the ring that wake nobody and over `wakes`
-    that wake every reader. Pinned: the producer has the first CPU, the readers share the others."""
+    """A row per number of readers: medians, in microseconds, over `laps` of the ring that wake nobody and over
+    `wakes` that wake every reader. Pinned: the producer has the first CPU, the readers share the others."""
     before = os.sched_getaffinity(0)
     try:
         return [{"readers": n, "pinned": pinned, **_measure(n, laps, wakes, pinned)} for n in READERS]
