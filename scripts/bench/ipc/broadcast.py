@@ -1,8 +1,9 @@
-"""What a broadcast ring costs its producer, by how many readers it has: processes that sleep elsewhere while it
-publishes, so that none is parked in the ring, and processes that are all parked in it."""
+"""What a broadcast ring costs its producer, by how many readers it has: one `publish` while all of them are busy with
+something else, and one that wakes all of them from their sleep in the ring."""
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from contextlib import ExitStack
@@ -19,44 +20,50 @@ SLOTS, SLOT_SIZE = 1024, 64
 WAIT_S = 60.0
 
 
-def measure_broadcast(messages: int, wakes: int) -> list[Row]:
-    """A row per number of readers; medians in microseconds of one `publish`, over `messages` that wake nobody, and
-    over `wakes` that wake every reader."""
-    return [_measure(readers, messages, wakes) for readers in READERS]
+def measure_broadcast(laps: int, wakes: int, *, pinned: bool) -> list[Row]:
+    """A row per number of readers: medians, in microseconds, over `laps` of the ring that wake nobody and over
+    `wakes` that wake every reader. Pinned: the producer has the first CPU, the readers share the others."""
+    before = os.sched_getaffinity(0)
+    try:
+        return [{"readers": n, "pinned": pinned, **_measure(n, laps, wakes, pinned)} for n in READERS]
+    finally:
+        os.sched_setaffinity(0, before)
 
 
-def _measure(readers: int, messages: int, wakes: int) -> Row:
-    with (
-        SlotRing.create("broadcast", slots=SLOTS, slot_size=SLOT_SIZE, consumers=readers) as ring,
-        ExitStack() as stack,
-    ):
+def _measure(readers: int, laps: int, wakes: int, pinned: bool) -> Row:
+    with ExitStack() as stack:
+        ring = stack.enter_context(SlotRing.create("broadcast", slots=SLOTS, slot_size=SLOT_SIZE, consumers=readers))
         producer = stack.enter_context(ring.producer())
-        pipes = [stack.enter_context(worker(read, ring.handle, i)) for i in range(readers)]
+        first, *others = sorted(os.sched_getaffinity(0))
+        cpus = others if pinned else [first, *others]
+        pipes = [stack.enter_context(worker(read, ring.handle, i, cpus)) for i in range(readers)]
         ring.unlink_when_attached(WAIT_S)
-        _awake(producer, pipes, SLOTS)  # every slot once: pages, caches
-        awake = [ns for _ in range(0, messages, SLOTS) for ns in _awake(producer, pipes, SLOTS)]
+        if pinned:
+            os.sched_setaffinity(0, {first})  # not before: the readers would inherit it
+        _awake(producer, pipes)  # every slot once: pages, caches
+        awake = [ns for _ in range(laps) for ns in _awake(producer, pipes)]
         parked = _parked(ring, producer, pipes, wakes)
-    return {"readers": readers, "awake_us": _p50_us(awake), "parked_us": _p50_us(parked)}
+        os.sched_setaffinity(0, {first, *others})
+    return {"awake_us": statistics.median(awake) / 1000, "parked_us": statistics.median(parked) / 1000}
 
 
-def _awake(producer: SlotProducer, pipes: list[Connection], count: int) -> list[int]:
+def _awake(producer: SlotProducer, pipes: list[Connection]) -> list[int]:
     """While the readers wait for a word in their pipes; then they read it all."""
-    times = [_publish_ns(producer) for _ in range(count)]
-    _all_read(pipes, count)
+    times = [_publish_ns(producer) for _ in range(SLOTS)]
+    _tell(pipes, SLOTS)
+    _await(pipes)
     return times
 
 
 def _parked(ring: SlotRing, producer: SlotProducer, pipes: list[Connection], count: int) -> list[int]:
-    for pipe in pipes:
-        pipe.send(count)
     times = []
+    _tell(pipes, count)
     for _ in range(count):
         while not all(side.waiting for side in ring.snapshot().consumers):
             time.sleep(1e-4)
         time.sleep(1e-4)  # from the word that it will sleep to its sleep
         times.append(_publish_ns(producer))
-    for pipe in pipes:
-        pipe.recv()
+    _await(pipes)
     return times
 
 
@@ -67,19 +74,19 @@ def _publish_ns(producer: SlotProducer) -> int:
     return time.perf_counter_ns() - start
 
 
-def _all_read(pipes: list[Connection], count: int) -> None:
+def _tell(pipes: list[Connection], count: int) -> None:
     for pipe in pipes:
         pipe.send(count)
+
+
+def _await(pipes: list[Connection]) -> None:
     for pipe in pipes:
         pipe.recv()
 
 
-def _p50_us(times_ns: list[int]) -> float:
-    return statistics.median(times_ns) / 1000
-
-
-def read(handle: RingHandle, number: int, pipe: Connection) -> None:
+def read(handle: RingHandle, number: int, cpus: list[int], pipe: Connection) -> None:
     """A reader that never spins: told a number of messages, it reads them and says so."""
+    os.sched_setaffinity(0, cpus)
     consumer = SlotRing.from_handle(handle).consumer(number, spin_us=0)
 
     def answer(count: int) -> None:

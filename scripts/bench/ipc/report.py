@@ -54,6 +54,7 @@ def _rows(report: Row, mode: str, size: int) -> list[Row]:
 
 def terminal_report(report: Row) -> str:
     parts = [_heading(report), *_latency_tables(report), _stream_table(report), _cpu_table(report)]
+    parts.append(columns(*_broadcast_table(report)) if report.get("broadcast") else "")
     parts.append("\n".join(f"skipped {name}: {why}" for name, why in report["skipped"].items()))
     parts.append("Targets\n" + "\n".join(goal.text for goal in judge(report)))
     return "\n\n".join(part for part in parts if part)
@@ -101,6 +102,19 @@ def _cpu_table(report: Row) -> str:
     return columns(head, rows) if rows else ""
 
 
+def _broadcast_table(report: Row) -> tuple[list[str], list[list[str]]]:
+    """Head and rows: what one publish costs."""
+    kinds = [(pinned, figure) for pinned in (True, False) for figure in ("awake_us", "parked_us")]
+    found = {(row["readers"], row["pinned"]): row for row in report["broadcast"]}
+    head = ["broadcast ring, 64 B, one publish, p50, µs", "none parked", "all parked"]
+    head += ["not pinned, none parked", "all parked"]
+    rows = []
+    for readers in sorted({readers for readers, _ in found}):
+        cells = [found.get((readers, pinned), {}).get(figure) for pinned, figure in kinds]
+        rows.append([f"{readers} reader{'s' if readers > 1 else ''}", *map(number, cells)])
+    return head, rows
+
+
 # ---- Markdown ------------------------------------------------------------------------------------------------------
 
 
@@ -114,7 +128,7 @@ def markdown_report(report: Row) -> str:
         f"{table}\n\n{machine['cpu']}, {machine['usable_cores']} cores, Linux {machine['kernel']}, Python "
         f"{machine['python']}, {rivals}; {report['date'][:10]}; pinned, medians of {report['rounds']} rounds; the "
         f"reader reads every byte. Others used {report['cpu_busy_elsewhere_pct']:.0f} % of the machine meanwhile."
-        f"\n\n{BIAS}"
+        f"\n\n{BIAS}" + (f"\n\n{markdown(*_broadcast_table(report))}" if report.get("broadcast") else "")
     )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ipc
+from scripts.bench.ipc.broadcast import measure_broadcast
 from scripts.bench.ipc.plan import Effort, cpu_pairs, round_pairs
 from scripts.bench.ipc.transports.base import PairSpec
 from scripts.lab.arguments import Say
@@ -57,6 +58,7 @@ def run(names: tuple[str, ...], effort: Effort, say: Say) -> Row:
     return {
         "results": [row for row in rows if row["mode"] != "idle"],
         "cpu": _cpu_rows(rows),
+        "broadcast": _broadcast_rows(effort, say) if "ring" in names else [],
         "peer_death": measure_deaths(effort.deaths) if "ring" in names else None,
         "skipped": skipped,
         "rounds": effort.rounds,
@@ -103,6 +105,20 @@ def _end_group(leader: subprocess.Popen[str]) -> None:
 
 def _describe(spec: PairSpec) -> str:
     return f"{spec.size_bytes} bytes, {', '.join(job.mode for job in spec.jobs)}"
+
+
+def _broadcast_rows(effort: Effort, say: Say) -> list[Row]:
+    """Rounds alternate between pinned and not."""
+    say("broadcast rings")
+    seen = defaultdict[tuple[bool, int], list[Row]](list)
+    for _ in range(effort.rounds):
+        for pinned in (True, False) if can_pin() else (False,):
+            for row in measure_broadcast(max(1, 20 // effort.scale), effort.parked, pinned=pinned):
+                seen[pinned, row["readers"]].append(row)
+    figures = ("awake_us", "parked_us")
+    return [
+        rows[0] | {name: statistics.median([row[name] for row in rows]) for name in figures} for rows in seen.values()
+    ]
 
 
 def _cpu_rows(rows: list[Row]) -> list[Row]:

@@ -10,7 +10,8 @@ Row = dict[str, Any]
 
 
 def judge(report: Row) -> list[Goal]:
-    return [_busy(report), _parked(report), _rate(report), _large(report), _idle(report), _death(report)]
+    lone = (_busy(report), _parked(report), _rate(report), _large(report), _idle(report), _death(report))
+    return [*lone, _readers(report), _parked_readers(report)]
 
 
 def as_row(goal: Goal) -> Row:
@@ -69,3 +70,23 @@ def _idle(report: Row) -> Goal:
 def _death(report: Row) -> Goal:
     death = report.get("peer_death")
     return Goal("kill -9 of the other side to PeerDied, at most", death and death["max_ms"], 100.0, "ms")
+
+
+def _extra_us(report: Row, figure: str) -> tuple[float, int] | None:
+    """What the readers of a broadcast ring beyond the first cost its producer, and how many they are."""
+    rows = report.get("broadcast") or []
+    pinned = any(row["pinned"] for row in rows)
+    found = {row["readers"]: row[figure] for row in rows if row["pinned"] == pinned}
+    if len(found) < 2:
+        return None
+    return found[max(found)] - found[min(found)], max(found) - min(found)
+
+
+def _readers(report: Row) -> Goal:
+    extra = _extra_us(report, "awake_us")
+    return Goal("publish to 8 readers, none parked, more than to one", extra and extra[0], 1.0, "µs")
+
+
+def _parked_readers(report: Row) -> Goal:
+    extra = _extra_us(report, "parked_us")
+    return Goal("publish, more per parked reader", extra and extra[0] / extra[1], 3.0, "µs")

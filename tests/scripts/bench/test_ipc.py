@@ -93,14 +93,21 @@ def test_cpu_use_of_both_sides_is_there(report):
     assert all(0 <= share <= 105 for share in shares)
 
 
+def test_broadcast_rings_are_there(report):
+    rows = report["broadcast"]
+    assert {row["readers"] for row in rows} == {1, 2, 4, 8}
+    assert all(0 < row["awake_us"] < row["parked_us"] for row in rows)  # the one makes no system call
+
+
 def test_tables_can_be_made_again_from_the_file(report_file, report):
     again = run("--from", str(report_file), "--markdown")
     assert again.returncode == 0
     assert again.stdout.strip() == markdown_report(report).strip()
     assert "biased towards" in again.stdout
-    table = [line.count("|") for line in again.stdout.splitlines() if line.startswith("|")]
-    assert len(table) == 4  # head, rule, in place, copied
-    assert len(set(table)) == 1
+    widths = [line.count("|") for line in again.stdout.splitlines() if line.startswith("|")]
+    transports, readers = widths[:4], widths[4:]  # head, rule, in place, copied
+    assert len(readers) == 6  # head, rule, 1, 2, 4, 8 readers
+    assert len(set(transports)) == len(set(readers)) == 1
 
 
 def test_targets_are_judged_by_the_figures(report):
@@ -118,9 +125,12 @@ def test_targets_are_judged_by_the_figures(report):
                 row["p50_us"] += factor - 1 if row["size_bytes"] > 64 else 0
         changed["cpu"][0] |= {"idle_leader_pct": 0.1 * factor, "idle_follower_pct": 0.1}
     good["peer_death"], bad["peer_death"] = {"max_ms": 45.0}, {"max_ms": 4500.0}
-    assert [verdict.met for verdict in judge(good)] == [True] * 6
-    assert [verdict.met for verdict in judge(bad)] == [False] * 6
-    assert terminal_report(bad).count("MISSED") == 6
+    for changed, awake, parked in ((good, 0.1, 2.0), (bad, 0.2, 4.0)):
+        for row in changed["broadcast"]:
+            row |= {"awake_us": row["readers"] * awake, "parked_us": 9 + row["readers"] * parked}
+    assert [verdict.met for verdict in judge(good)] == [True] * 8
+    assert [verdict.met for verdict in judge(bad)] == [False] * 8
+    assert terminal_report(bad).count("MISSED") == 8
 
 
 def test_a_missing_rival_is_a_note(tmp_path, monkeypatch):

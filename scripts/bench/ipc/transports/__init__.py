@@ -20,6 +20,7 @@ _CLASSES = {
     "zeromq": "rivals.ZeroMq",
     "faster-fifo": "rivals.FasterFifo",
     "iceoryx2": "rivals.Iceoryx2",
+    "subetha": "rivals.Subetha",
 }
 NAMES = tuple(_CLASSES)
 
