@@ -6,10 +6,10 @@ import logging
 import time
 from typing import Any
 
-from pipeline.front.http.exchange import Header
+from pipeline.front.http.exchange import Exchange, Header
 from pipeline.front.http.throttle import REFUSED
 from pipeline.stats import Counters, FrontCounter, Histograms, RequestHistogram, StatsReader, StepColumn
-from pipeline.wire.delta import Delta, FinishReason
+from pipeline.wire.delta import FinishReason
 from pipeline.wire.step import Stamp
 
 log = logging.getLogger("ringserve.front")
@@ -27,31 +27,34 @@ class Progress:
     __slots__ = (
         "_closed",
         "_counters",
+        "_exchange",
         "_times",
         "arrival",
-        "client_id",
         "first",
-        "front_ns",
         "last",
         "max_tokens",
         "prompt",
         "request",
         "tokens",
         "waited",
-        "writes",
     )
 
-    def __init__(self, request: int, counters: Counters, times: Histograms) -> None:
-        self._counters, self._times = counters, times
+    def __init__(self, request: int, exchange: Exchange, counters: Counters, times: Histograms) -> None:
+        """`request`: its number in the pipeline."""
+        self._exchange, self._counters, self._times = exchange, counters, times
         self.request = request
-        self.client_id = ""  # the client's id for it, from x-request-id
         self.arrival = time.monotonic_ns()
         self.first = self.last = 0
         self.waited: int | None = None  # in the queue
         self.prompt = self.tokens = self.max_tokens = 0
-        self.writes = self.front_ns = 0
         self._closed = False
         counters.add(FrontCounter.REQUESTS)
+
+    def another(self, request: int) -> Progress:
+        """Of another text of the same request."""
+        other = Progress(request, self._exchange, self._counters, self._times)
+        other.arrival = self.arrival
+        return other
 
     def on_tokens(self, count: int) -> None:
         """This many tokens are about to be written."""
@@ -67,17 +70,10 @@ class Progress:
         self.tokens += count
         self._counters.add(FrontCounter.GENERATED_TOKENS, count)
 
-    def on_written(self, read_ns: int) -> None:
-        """Tokens that were read off the ring at `read_ns` have been written to the socket."""
-        took = time.monotonic_ns() - read_ns
-        self.writes += 1
-        self.front_ns += took
-        self._times.observe(RequestHistogram.FRONT, took)
-
-    def finish(self, last: Delta) -> None:
+    def finish(self, reason: FinishReason) -> None:
         """The answer is complete."""
         self._observe(time.monotonic_ns() - self.arrival)
-        self._close(_OUTCOMES[last.reason], last.reason.name.lower())
+        self._close(_OUTCOMES[reason], reason.name.lower())
 
     def _observe(self, e2e: int) -> None:
         """Of requests that were answered in full, as in vLLM."""
@@ -117,9 +113,11 @@ class Progress:
             log.info("request %s", _line(fields), extra={"fields": fields, REFUSED: refused})
 
     def _fields(self, reason: str) -> dict[str, Any]:
+        client_id = self._exchange.client_id.decode()
         return {
-            "id": f"{self.request:016x}",
-            **({"client_id": self.client_id} if self.client_id else {}),
+            "id": self._exchange.seed,
+            "number": f"{self.request:016x}",  # by which other stages name it
+            **({"client_id": client_id} if client_id else {}),
             "reason": reason,
             "prompt_tokens": self.prompt,
             "tokens": self.tokens,
@@ -146,7 +144,6 @@ class Progress:
             "ttft": self.ttft_ms,
             "itl": self.itl_ms,
             "e2e": _ms(time.monotonic_ns() - self.arrival),
-            "front": _ms(self.front_ns / self.writes) if self.writes else None,
         }
         every = {**own, **_step_parts(stats, self.arrival)}
         return [(b"x-%b-ms" % name.encode(), b"%.3f" % value) for name, value in every.items() if value is not None]
@@ -156,10 +153,10 @@ def _line(fields: dict[str, Any]) -> str:
     def ms(name: str) -> str:
         return "-" if fields[name] is None else f"{fields[name]:.1f} ms"
 
-    name = f" ({fields['client_id']})" if "client_id" in fields else ""
+    client = f" ({fields['client_id']})" if "client_id" in fields else ""
     return (
-        f"{fields['id']}{name}: {fields['prompt_tokens']} prompt + {fields['tokens']} tokens, TTFT {ms('ttft_ms')}, "
-        f"ITL {ms('itl_ms')}, total {ms('e2e_ms')}, {fields['reason']}"
+        f"{fields['number']} {fields['id']}{client}: {fields['prompt_tokens']} prompt + {fields['tokens']} tokens, "
+        f"TTFT {ms('ttft_ms')}, ITL {ms('itl_ms')}, total {ms('e2e_ms')}, {fields['reason']}"
     )
 
 

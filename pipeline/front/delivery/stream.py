@@ -27,17 +27,16 @@ class TokenStream:
     __slots__ = (
         "_failure",
         "_limit",
-        "_loop",
         "_over",
         "_pass_on",
         "_pushed_ns",
         "_records",
-        "_shared",
         "_waiter",
         "accepted",
         "cached_tokens",
         "choice",
         "on_overrun",
+        "reports_acceptance",
         "request",
         "strikes",
         "submit",
@@ -61,10 +60,9 @@ class TokenStream:
         self._records: list[bytes] = []
         self._over = False
         self._failure: Exception | None = None
-        self._pass_on: PassOn | None = None  # while the reader waits
+        self._pass_on: PassOn | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._shared = False  # `wake` is used, not `take`
-        self._loop = asyncio.get_running_loop()
+        self.reports_acceptance = False  # by waking its reader
 
     @property
     def live(self) -> bool:
@@ -108,7 +106,7 @@ class TokenStream:
 
     def accept(self) -> None:
         self.accepted = True
-        if self._shared:
+        if self.reports_acceptance:
             self._wake()
 
     def fail(self, failure: Exception) -> None:
@@ -125,41 +123,22 @@ class TokenStream:
         self._records.clear()
         self.fail(ClientGone(why))
 
-    async def take(self, pass_on: PassOn | None = None) -> list[bytes]:
-        """All records that have arrived, at least one. Raises ApiError, ClientGone.
-
-        While it waits, records that arrive are given to `pass_on`; it returns with the first ones not passed on.
-        """
-        while not self._records:
-            if self._failure is not None:
-                raise self._failure
-            await self._wait(pass_on)
-        records, self._records = self._records, []
-        self.taken_ns = self._pushed_ns
-        return records
-
-    async def _wait(self, pass_on: PassOn | None) -> None:
-        self._pass_on, self._waiter = pass_on, self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._pass_on = self._waiter = None
-
     @property
     def failure(self) -> Exception | None:
         return self._failure
 
-    def take_ready(self) -> list[bytes]:
-        """As `take`, but none if there are none."""
+    def take(self) -> list[bytes]:
+        """All records that have arrived and were not passed on. Raises ApiError, ClientGone instead of none."""
         if not self._records and self._failure is not None:
             raise self._failure
         records, self._records = self._records, []
         self.taken_ns = self._pushed_ns
         return records
 
-    def wake(self, waiter: asyncio.Future[None]) -> None:
-        """Set this future as soon as something happens; other streams may share it."""
-        self._waiter, self._shared = waiter, True
+    def wake(self, waiter: asyncio.Future[None], pass_on: PassOn | None = None) -> None:
+        """Set this future as soon as something happens; other streams may share it. Records that arrive until then
+        are given to `pass_on` first."""
+        self._waiter, self._pass_on = waiter, pass_on
 
     def _overrun(self) -> None:
         self._records.clear()

@@ -2,49 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import orjson
 
-from pipeline.front.api.openai.answer import REASONS, Heading, OpenAIChoice, StreamOptions
-from pipeline.front.api.openai.logprobs import Logprobs
+from pipeline.front.api.openai.answer import (
+    REASONS,
+    Heading,
+    OpenAIChoice,
+    OpenAIWriter,
+    StreamOptions,
+    TokenNames,
+    finite,
+)
+from pipeline.front.delivery.job import End, Identity, Text
 from pipeline.wire.delta import Delta, FinishReason
 
 
-def chat_heading(request: int, model: str) -> Heading:
-    return Heading("chatcmpl", "chat.completion.chunk", "chat.completion", request, model)
+class ChatWriter(OpenAIWriter):
+    """`names`: also write the log-probabilities of the tokens."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        model: str,
+        options: StreamOptions,
+        *,
+        n: int,
+        renamed: Mapping[str, str],
+        names: TokenNames | None = None,
+    ) -> None:
+        heading = Heading("chatcmpl", "chat.completion.chunk", "chat.completion", identity, model)
+        logprobs = [None if names is None else ChatLogprobs(names) for _ in range(n)]
+        choices = [ChatChoice(index, heading, options, logprobs[index]) for index in range(n)]
+        super().__init__(heading, options, choices, per_prompt=n, renamed=renamed)
 
 
 class ChatChoice(OpenAIChoice):
     """A stream begins with the role and ends with the reason: events of their own, beside one per token."""
 
-    def __init__(self, index: int, heading: Heading, options: StreamOptions, logprobs: Logprobs | None) -> None:
-        super().__init__(index, heading, options, logprobs)
-        self._plain = self._plain_chunk(b'"delta":{"content":%b},"logprobs":null,"finish_reason":null')
-        self._full = self._chunk(b'"delta":{"content":%b},"logprobs":%b,"finish_reason":null', b"%b")
+    PLAIN = b'"delta":{"content":%b},"logprobs":null,"finish_reason":null'
 
-    def event(self, delta: Delta) -> bytes:
-        if self._plain is None or self.last is None or delta.reason is not FinishReason.NONE:
-            return self._other_event(delta)
-        self.last = delta
-        return self._plain % orjson.dumps(delta.text)
+    def _begin(self) -> bytes:
+        role = b'"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null'
+        return self._chunk(role, self._counts(0)) % ()
 
-    def _other_event(self, delta: Delta) -> bytes:
-        """The first event, the last one, and events with more than a text."""
-        events = []
-        if self.last is None:
-            role = b'"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null'
-            events.append(self._chunk(role, b"%b") % self._counts(delta, 0))
-        self.last = delta
-        counts, ended = self._counts(delta, delta.index), delta.reason is not FinishReason.NONE
-        if delta.text or not ended or self._logprobs is not None:  # else the last token has no text, such as EOS
-            events.append(self._full % (orjson.dumps(delta.text), self._logprobs_of(delta), counts))
-        if ended:
-            end = self._chunk(b'"delta":{},"logprobs":null,"finish_reason":%b', b"%b")
-            events.append(end % (REASONS[delta.reason], counts))
-        return b"".join(events)
+    def _text(self, event: Text) -> bytes:
+        token = event.token
+        if not event.text and token.reason is not FinishReason.NONE and self._logprobs is None:
+            return b""  # the last token has no text, such as EOS
+        form = self._chunk(b'"delta":{"content":%b},"logprobs":%b,"finish_reason":null', self._counts(token.index))
+        return form % (orjson.dumps(event.text), self._logprobs_of(event))
+
+    def _end(self, event: End) -> bytes:
+        form = self._chunk(b'"delta":{},"logprobs":null,"finish_reason":%b', self._counts(event.token.index))
+        return form % REASONS[event.reason]
 
     def whole(self) -> bytes:
-        assert self.last is not None  # an answer has at least one token
-        text, logprobs = orjson.dumps("".join(self._texts)), self._collected_logprobs()
+        text, logprobs, reason = self._kept
         message = b'{"role":"assistant","content":%b,"refusal":null}' % text
         form = b'{"index":%d,"message":%b,"logprobs":%b,"finish_reason":%b}'
-        return form % (self.index, message, logprobs, REASONS[self.last.reason])
+        return form % (self.index, message, logprobs, reason)
+
+
+class ChatLogprobs:
+    """One object per token. `bytes` identifies tokens that are parts of a character."""
+
+    def __init__(self, names: TokenNames) -> None:
+        self._names = names
+        self._content: list[dict[str, Any]] = []
+
+    def add(self, token: Delta) -> None:
+        best = [self._token(other, logprob) for other, logprob in token.top]
+        self._content.append({**self._token(token.token_id, token.logprob), "top_logprobs": best})
+
+    def _token(self, token_id: int, logprob: float) -> dict[str, Any]:
+        names = self._names
+        return {
+            "token": names.token_text(token_id),
+            "logprob": finite(logprob),
+            "bytes": list(names.token_bytes(token_id)),
+        }
+
+    def json(self) -> bytes:
+        content, self._content = self._content, []
+        return orjson.dumps({"content": content, "refusal": None})
