@@ -10,7 +10,7 @@ from itertools import islice
 
 from pipeline.front.delivery.admission import Admission
 from pipeline.front.delivery.backend import Backend
-from pipeline.front.delivery.job import Begin, Event, Identity, Job, Part, events_of
+from pipeline.front.delivery.job import Begin, ChoiceWriter, Event, Identity, Job, Part, Text, events_of
 from pipeline.front.delivery.progress import Progress
 from pipeline.front.delivery.stream import PassOn, TokenStream
 from pipeline.front.http.errors import SERVER, TIMED_OUT, UNAVAILABLE, ApiError, ClientGone
@@ -18,7 +18,7 @@ from pipeline.front.http.exchange import Exchange, Header
 from pipeline.front.metrics.spans import Spans
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import Counters, Histograms, RequestHistogram, StatsReader
-from pipeline.wire.delta import Delta, FinishReason, is_last, unpack_delta
+from pipeline.wire.delta import Delta, FinishReason, unpack_delta
 from pipeline.wire.request import Choice, Submit, choose_seeds
 
 TIMINGS = b"x-ringserve-timings"  # "1": return the headers x-…-ms
@@ -45,6 +45,7 @@ class _Text:
     """A text that is being generated."""
 
     choice: int
+    writer: ChoiceWriter
     stream: TokenStream
     progress: Progress
     begun: bool = False
@@ -115,7 +116,8 @@ class Generation:
         for stream in streams:
             stream.on_overrun = self._exchange.connection.abort
             stream.reports_acceptance = len(streams) > 1
-        self._live = [_Text(choice, *pair) for choice, pair in enumerate(zip(streams, progresses, strict=True))]
+        every = zip(range(job.texts), job.writer.choices, streams, progresses, strict=True)
+        self._live = [_Text(*one) for one in every]
 
     def _disconnect(self, why: str) -> None:
         for text in self._live:
@@ -152,7 +154,7 @@ class Generation:
                 stream.take()  # raises the failure, which otherwise stays in the stream, after the tokens before it
         else:
             text.reason = deltas[-1].reason
-        progress.on_tokens(len(deltas))
+        progress.on_tokens(len(deltas), time.monotonic_ns())
         return first + events_of(text.choice, deltas)
 
     def _begin(self, text: _Text, delta: Delta) -> list[Event]:
@@ -173,13 +175,14 @@ class Generation:
     def _passing_on(self, text: _Text) -> PassOn:
         """A function that writes tokens as they arrive, until the last one, and while the client keeps up."""
         choice, exchange, outbox = text.choice, self._exchange, self._delivery.backend.outbox
-        write, on_tokens = self._job.writer.write, text.progress.on_tokens
+        write, on_tokens = text.writer.write, text.progress.on_tokens
 
-        def pass_on(records: list[bytes]) -> bool:
-            if is_last(records[-1]) or not exchange.keeps_up:
+        def pass_on(records: list[bytes], now_ns: int) -> bool:
+            if not exchange.keeps_up:
                 return False
-            exchange.write_soon(write(events_of(choice, [unpack_delta(record) for record in records])), outbox)
-            on_tokens(len(records))
+            deltas = map(unpack_delta, records)
+            exchange.write_soon(b"".join([write(Text(choice, delta, 0, delta.text)) for delta in deltas]), outbox)
+            on_tokens(len(records), now_ns)
             return True
 
         return pass_on
@@ -192,16 +195,18 @@ class Generation:
         taken = await self._take()
         await exchange.start(200, writer.content_type, [(b"cache-control", b"no-cache"), *self._headers()])
         while self._live:
-            await exchange.write(writer.write(_events(taken)))
+            await exchange.write(_written(taken))
             self._account(taken)
             taken = await self._take()
-        await exchange.end(writer.write(_events(taken)) + writer.tail())
+        await exchange.end(_written(taken) + writer.tail())
         self._account(taken)
 
     async def _collect(self) -> None:
         every, writer = self._live, self._job.writer
         while self._live:
-            writer.keep(_events(await self._take()))
+            for text, events in await self._take():
+                for event in events:
+                    text.writer.keep(event)
         await self._exchange.respond(200, writer.whole(), headers=self._headers())
         self._account([(text, []) for text in every])
 
@@ -230,8 +235,8 @@ class Generation:
             progress.fail(error.status, error.message)
 
 
-def _events(taken: _Taken) -> list[Event]:
-    return [event for _, events in taken for event in events]
+def _written(taken: _Taken) -> bytes:
+    return b"".join([text.writer.write(event) for text, events in taken for event in events])
 
 
 def _message(part: Part, progresses: Sequence[Progress]) -> Submit:

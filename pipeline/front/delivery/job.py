@@ -112,12 +112,20 @@ def events_of(choice: int, deltas: Sequence[Delta]) -> list[Event]:
 # ---- what APIs provide --------------------------------------------------------------------------------------------
 
 
-class Writer(Protocol):
-    """Gives one request's answer its form: streamed by `write` and `tail`, or kept by `keep` for `whole`.
+class ChoiceWriter(Protocol):
+    """Gives one text of an answer its form. Raises TypeError for an event that the API has no form for."""
 
-    Events of several choices may come in any order, those of one choice in theirs. Raises TypeError for an event that
-    the API has no form for.
-    """
+    def write(self, event: Event) -> bytes:
+        """A part of the stream."""
+        ...
+
+    def keep(self, event: Event) -> None:
+        """For `Writer.whole`."""
+        ...
+
+
+class Writer(Protocol):
+    """Gives one request's answer its form. Events of several choices may come in any order."""
 
     @property
     def content_type(self) -> bytes:
@@ -125,12 +133,8 @@ class Writer(Protocol):
         ...
 
     @property
-    def texts(self) -> int:
-        """Number of choices: those of the job's parts, one after the other."""
-        ...
-
-    def write(self, events: Sequence[Event]) -> bytes:
-        """A part of the stream."""
+    def choices(self) -> Sequence[ChoiceWriter]:
+        """In the order of the job's parts and their choices."""
         ...
 
     def tail(self) -> bytes:
@@ -140,8 +144,6 @@ class Writer(Protocol):
     def failure(self, error: ApiError) -> bytes:
         """The end of a stream that failed; its status has been sent already."""
         ...
-
-    def keep(self, events: Sequence[Event]) -> None: ...
 
     def whole(self) -> bytes:
         """The answer that is not streamed, after its last event."""

@@ -56,9 +56,8 @@ class Progress:
         other.arrival = self.arrival
         return other
 
-    def on_tokens(self, count: int) -> None:
+    def on_tokens(self, count: int, now: int) -> None:
         """This many tokens are about to be written."""
-        now = time.monotonic_ns()
         if self.tokens:
             self._times.observe(RequestHistogram.ITL, (now - self.last) // count, count)
         else:

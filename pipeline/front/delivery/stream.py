@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pipeline.front.http.errors import ClientGone
 from pipeline.wire.request import Choice, Submit
 
-PassOn = Callable[[list[bytes]], bool]
-"""Writes records to the client at once, or returns False: the task has to handle them."""
+PassOn = Callable[[list[bytes], int], bool]
+"""Writes records, none of them the last one, to the client at once; in ns, when they were read off the ring. False:
+the task has to write them."""
 
 
 class TokenStream:
@@ -86,17 +87,16 @@ class TokenStream:
             self._pushed_ns = now_ns
         self._records += records
         if self._waiter is not None:
-            if not self._passed_on():
+            if not self._passed_on(now_ns):
                 self._wake()
         elif len(self._records) > self._limit:
             self._overrun()
 
-    def _passed_on(self) -> bool:
-        if self._pass_on is None:
+    def _passed_on(self, now_ns: int) -> bool:
+        if self._pass_on is None or self._over:
             return False
-        self.taken_ns = self._pushed_ns
         try:
-            passed_on = self._pass_on(self._records)
+            passed_on = self._pass_on(self._records, now_ns)
         except Exception as error:  # noqa: BLE001 - it concerns this stream only
             self.fail(error)
             return True

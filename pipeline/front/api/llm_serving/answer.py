@@ -5,8 +5,6 @@ The constant parts of a line are bytes made once; only ids, numbers and the text
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import orjson
 
 from pipeline.front.delivery.job import Begin, End, Event, Text, unwritable
@@ -35,33 +33,34 @@ class LlmServingWriter:
     the whole text."""
 
     content_type = b"text/event-stream"
-    texts = 1
 
     def __init__(self, *, raw: bool, whole_at_end: bool, seed: int) -> None:
         self._line = _RAW if raw else _SSE
+        self._text = self._line % _DATA
         self._whole_at_end, self._seed = whole_at_end, seed
         self._tokens: list[bytes] = []
         self._texts: list[str] = []
         self._reason = b"null"
 
-    def write(self, events: Sequence[Event]) -> bytes:
-        return b"".join([self._write(event) for event in events])
+    @property
+    def choices(self) -> tuple[LlmServingWriter]:
+        """Exactly one."""
+        return (self,)
 
-    def _write(self, event: Event) -> bytes:
+    def write(self, event: Event) -> bytes:
         if type(event) is not Text:
             self._note(event)
             return b""
         token, text = _token(event)
         if self._whole_at_end:
             self._keep(event, token)
-        return self._line % (_DATA % (text, token, token))
+        return self._text % (text, token, token)
 
-    def keep(self, events: Sequence[Event]) -> None:
-        for event in events:
-            if type(event) is Text:
-                self._keep(event, _token(event)[0])
-            else:
-                self._note(event)
+    def keep(self, event: Event) -> None:
+        if type(event) is Text:
+            self._keep(event, _token(event)[0])
+        else:
+            self._note(event)
 
     def _keep(self, event: Text, token: bytes) -> None:
         self._tokens.append(token)
@@ -107,4 +106,4 @@ def _token(event: Text) -> tuple[bytes, bytes]:
 
 def number(logprob: float) -> bytes:
     """JSON of a log-probability; float32 has no more than these digits. null where none was asked for."""
-    return b"null" if logprob != logprob else b"%.7g" % max(logprob, -9999.0)  # noqa: PLR0124 - NaN
+    return b"null" if logprob != logprob else b"%.7g" % (logprob if logprob > -9999.0 else -9999.0)  # noqa: PLR0124 - NaN

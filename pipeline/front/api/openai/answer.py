@@ -156,16 +156,9 @@ class OpenAIWriter:
         per_prompt: int,
         renamed: Mapping[str, str] | None = None,
     ) -> None:
-        self._heading, self._options, self._choices = heading, options, choices
+        self.choices = choices
+        self._heading, self._options = heading, options
         self._per_prompt, self._renamed = per_prompt, renamed or {}
-
-    @property
-    def texts(self) -> int:
-        return len(self._choices)
-
-    def write(self, events: Sequence[Event]) -> bytes:
-        choices = self._choices
-        return b"".join([choices[event.choice].write(event) for event in events])
 
     def tail(self) -> bytes:
         if not self._options.include_usage:
@@ -176,18 +169,14 @@ class OpenAIWriter:
     def failure(self, error: ApiError) -> bytes:
         return b"data: " + error.body() + b"\n\ndata: [DONE]\n\n"
 
-    def keep(self, events: Sequence[Event]) -> None:
-        for event in events:
-            self._choices[event.choice].keep(event)
-
     def whole(self) -> bytes:
-        choices = b",".join([choice.whole() for choice in self._choices])
+        choices = b",".join([choice.whole() for choice in self.choices])
         return self._heading.bytes(self._heading.whole) + choices + b'],"usage":' + self._usage() + b"}"
 
     def _usage(self) -> bytes:
         """A prompt counts once, however many choices are made of it."""
-        prompts = [choice.prompt for choice in self._choices[:: self._per_prompt]]
-        return usage(prompts, sum(choice.last.token.index for choice in self._choices if choice.last is not None))
+        prompts = [choice.prompt for choice in self.choices[:: self._per_prompt]]
+        return usage(prompts, sum(choice.last.token.index for choice in self.choices if choice.last is not None))
 
     def translate(self, error: ApiError) -> ApiError:
         parameter = self._renamed.get(error.parameter or "")

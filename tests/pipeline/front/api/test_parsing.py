@@ -88,7 +88,7 @@ def check(parse, statuses):
         job = parse()
     except ApiError as error:
         return error.status in statuses and error.parameter is not None and bool(error.body())
-    assert job.texts == job.writer.texts <= SETTINGS.max_queue
+    assert job.texts == len(job.writer.choices) <= SETTINGS.max_queue
     return all(map(survives, job.parts))
 
 
