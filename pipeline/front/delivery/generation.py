@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from pipeline.front.delivery.admission import Admission
@@ -110,7 +110,7 @@ class Generation:
         """Raises ApiError."""
         job, backend, progresses = self._job, self._delivery.backend, self._progresses
         self._delivery.times.observe(RequestHistogram.TEXTS, job.texts)
-        progresses += [progresses[0].another(backend.new_id()) for _ in range(job.texts - 1)]
+        progresses += [replace(progresses[0], request=backend.new_id()) for _ in range(job.texts - 1)]
         left = iter(progresses)
         streams = backend.submit([_message(part, list(islice(left, part.choices))) for part in job.parts])
         for stream in streams:

@@ -38,62 +38,53 @@ class Begin:
 
 
 @dataclass(slots=True)
-class Text:
-    """A piece of the answer, empty if the token completed no character. `token` has its id and log-probabilities."""
+class _OfToken:
+    """`token` is what brought the event, with its id and log-probabilities."""
 
     choice: int
     token: Delta
     part: int
+
+
+@dataclass(slots=True)
+class Text(_OfToken):
+    """A piece of the answer, empty if the token completed no character."""
+
     text: str
 
 
 @dataclass(slots=True)
-class Reasoning:
+class Reasoning(_OfToken):
     """A piece of what the model writes before its answer."""
 
-    choice: int
-    token: Delta
-    part: int
     text: str
 
 
 @dataclass(slots=True)
-class CallBegin:
+class CallBegin(_OfToken):
     """A tool is called, the choice's `call`-th from 0; its arguments follow."""
 
-    choice: int
-    token: Delta
-    part: int
     call: int
     name: str
 
 
 @dataclass(slots=True)
-class CallArguments:
+class CallArguments(_OfToken):
     """A piece of a call's arguments, which are JSON."""
 
-    choice: int
-    token: Delta
-    part: int
     call: int
     text: str
 
 
 @dataclass(slots=True)
-class CallEnd:
-    choice: int
-    token: Delta
-    part: int
+class CallEnd(_OfToken):
     call: int
 
 
 @dataclass(slots=True)
-class End:
-    """Nothing follows in this choice. `token` is its last."""
+class End(_OfToken):
+    """Nothing follows in this choice; `token` is its last."""
 
-    choice: int
-    token: Delta
-    part: int
     reason: FinishReason
 
 
@@ -127,10 +118,7 @@ class ChoiceWriter(Protocol):
 class Writer(Protocol):
     """Gives one request's answer its form. Events of several choices may come in any order."""
 
-    @property
-    def content_type(self) -> bytes:
-        """Of the stream."""
-        ...
+    content_type: bytes  # of the stream
 
     @property
     def choices(self) -> Sequence[ChoiceWriter]:

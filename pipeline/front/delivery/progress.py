@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.front.http.exchange import Exchange, Header
@@ -21,53 +22,38 @@ _OUTCOMES = {
 }
 
 
+@dataclass(slots=True, eq=False)
 class Progress:
-    """Times in nanoseconds of the monotonic clock. The cost per token is a few additions."""
+    """Of one text. Times in nanoseconds of the monotonic clock. The cost per token is a few additions."""
 
-    __slots__ = (
-        "_closed",
-        "_counters",
-        "_exchange",
-        "_times",
-        "arrival",
-        "first",
-        "last",
-        "max_tokens",
-        "prompt",
-        "request",
-        "tokens",
-        "waited",
-    )
+    request: int  # its number in the pipeline
+    exchange: Exchange
+    counters: Counters
+    times: Histograms
+    arrival: int = field(default_factory=time.monotonic_ns)
+    first: int = 0
+    last: int = 0
+    waited: int | None = None  # in the queue
+    prompt: int = 0
+    tokens: int = 0
+    max_tokens: int = 0
+    _closed: bool = False
 
-    def __init__(self, request: int, exchange: Exchange, counters: Counters, times: Histograms) -> None:
-        """`request`: its number in the pipeline."""
-        self._exchange, self._counters, self._times = exchange, counters, times
-        self.request = request
-        self.arrival = time.monotonic_ns()
-        self.first = self.last = 0
-        self.waited: int | None = None  # in the queue
-        self.prompt = self.tokens = self.max_tokens = 0
-        self._closed = False
-        counters.add(FrontCounter.REQUESTS)
-
-    def another(self, request: int) -> Progress:
-        """Of another text of the same request."""
-        other = Progress(request, self._exchange, self._counters, self._times)
-        other.arrival = self.arrival
-        return other
+    def __post_init__(self) -> None:
+        self.counters.add(FrontCounter.REQUESTS)
 
     def on_tokens(self, count: int, now: int) -> None:
         """This many tokens are about to be written."""
         if self.tokens:
-            self._times.observe(RequestHistogram.ITL, (now - self.last) // count, count)
+            self.times.observe(RequestHistogram.ITL, (now - self.last) // count, count)
         else:
             self.first = now
-            self._times.observe(RequestHistogram.TTFT, now - self.arrival)
+            self.times.observe(RequestHistogram.TTFT, now - self.arrival)
             if count > 1:
-                self._times.observe(RequestHistogram.ITL, 0, count - 1)
+                self.times.observe(RequestHistogram.ITL, 0, count - 1)
         self.last = now
         self.tokens += count
-        self._counters.add(FrontCounter.GENERATED_TOKENS, count)
+        self.counters.add(FrontCounter.GENERATED_TOKENS, count)
 
     def finish(self, reason: FinishReason) -> None:
         """The answer is complete."""
@@ -76,7 +62,7 @@ class Progress:
 
     def _observe(self, e2e: int) -> None:
         """Of requests that were answered in full, as in vLLM."""
-        observe, decode = self._times.observe, self.last - self.first
+        observe, decode = self.times.observe, self.last - self.first
         observe(RequestHistogram.E2E, e2e)
         observe(RequestHistogram.DECODE, decode)
         if self.tokens > 1:
@@ -103,18 +89,18 @@ class Progress:
         if self._closed:
             return
         self._closed = True
-        self._counters.add(outcome)
-        self._counters.add(FrontCounter.PROMPT_TOKENS, self.prompt)
+        self.counters.add(outcome)
+        self.counters.add(FrontCounter.PROMPT_TOKENS, self.prompt)
         if self.waited is not None:
-            self._times.observe(RequestHistogram.QUEUE, self.waited)
+            self.times.observe(RequestHistogram.QUEUE, self.waited)
         if log.isEnabledFor(logging.INFO):
             fields = self._fields(reason)
             log.info("request %s", _line(fields), extra={"fields": fields, REFUSED: refused})
 
     def _fields(self, reason: str) -> dict[str, Any]:
-        client_id = self._exchange.client_id.decode()
+        client_id = self.exchange.client_id.decode()
         return {
-            "id": self._exchange.seed,
+            "id": self.exchange.seed,
             "number": f"{self.request:016x}",  # by which other stages name it
             **({"client_id": client_id} if client_id else {}),
             "reason": reason,
