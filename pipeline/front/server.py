@@ -83,7 +83,7 @@ async def _serve(
     times, ends = Histograms(page, RequestHistogram), RingEnds(page, "front")
     backend, admission = Backend(settings, counters, stats, Outbox(times, spans), ends), Admission(settings)
     parser = Worker("parser")
-    delivery = Delivery(settings, backend, admission, counters, times, stats, spans)
+    delivery = Delivery(settings, backend, admission, counters, times, stats)
     generate = GenerateRoutes(delivery, tokenizer, parser)
     info = InfoRoutes(settings, backend, admission, stats, spans, ends)
     shown = PageRoutes(settings, stats, ends)

@@ -15,7 +15,6 @@ from pipeline.front.delivery.progress import Progress
 from pipeline.front.delivery.stream import PassOn, TokenStream
 from pipeline.front.http.errors import SERVER, TIMED_OUT, UNAVAILABLE, ApiError, ClientGone
 from pipeline.front.http.exchange import Exchange, Header
-from pipeline.front.metrics.spans import Spans
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import Counters, Histograms, RequestHistogram, StatsReader
 from pipeline.wire.delta import Delta, FinishReason, unpack_delta
@@ -37,7 +36,6 @@ class Delivery:
     counters: Counters
     times: Histograms
     stats: StatsReader
-    spans: Spans
 
 
 @dataclass(slots=True)
@@ -213,10 +211,7 @@ class Generation:
     def _account(self, taken: _Taken) -> None:
         """These events have been written to the socket."""
         for text, _ in taken:
-            now, since = time.monotonic_ns(), text.stream.taken_ns
-            self._delivery.times.observe(RequestHistogram.FRONT, now - since)
-            if self._delivery.spans.wanted:
-                self._delivery.spans.add(since, now)
+            self._delivery.backend.outbox.record(text.stream.taken_ns)
             if text.reason:
                 text.progress.finish(text.reason)
 
