@@ -150,8 +150,11 @@ class OpenAIWriter:
         return usage(prompts, sum(choice.last.token.index for choice in self.choices if choice.last is not None))
 
     def translate(self, error: ApiError) -> ApiError:
-        error.parameter = self._renamed.get(error.parameter or "", error.parameter)
-        return error
+        parameter = self._renamed.get(error.parameter or "")
+        if parameter is None:
+            return error
+        kind, code, headers = error.kind, error.code, error.headers
+        return ApiError(error.status, error.message, kind=kind, parameter=parameter, code=code, headers=headers)
 
 
 def usage(prompts: Sequence[Begin], completion: int) -> bytes:
