@@ -28,22 +28,23 @@ enum { COLUMN_COUNT = sizeof COLUMNS / sizeof *COLUMNS };
 typedef struct {
     PyObject_HEAD
     struct sampler sampler;
-    Py_buffer pinned[COLUMN_COUNT];
+    Py_buffer pinned[COLUMN_COUNT + 2 * MOST_PARAMETERS];
     int pinned_count;
     void *workspace;
     int busy; /* guarded by the GIL */
 } Kernel;
 
-/* Pins columns[name] and checks its item size and row count; returns the width behind the row axis, or -1. */
-static Py_ssize_t pin(Kernel *self, PyObject *columns, int at)
+/* Pins columns[name] and checks its item size and row count; returns the width behind the row axis, or -1.
+ * Its buffer is then the last one that is pinned. */
+static Py_ssize_t pin(Kernel *self, PyObject *columns, const struct column *column)
 {
-    const struct column *column = &COLUMNS[at];
     PyObject *array = PyDict_GetItemString(columns, column->name);
     if (!array) {
         PyErr_Format(PyExc_ValueError, "column %s is missing", column->name);
         return -1;
     }
-    Py_buffer *view = &self->pinned[at];
+    const int first = self->pinned_count == 0;
+    Py_buffer *view = &self->pinned[self->pinned_count];
     if (PyObject_GetBuffer(array, view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS))
         return -1;
     self->pinned_count++;
@@ -51,7 +52,7 @@ static Py_ssize_t pin(Kernel *self, PyObject *columns, int at)
         PyErr_Format(PyExc_ValueError, "column %s has no row axis", column->name);
         return -1;
     }
-    if (at == 0)
+    if (first)
         self->sampler.rows = (size_t)view->shape[0];
     if ((size_t)view->itemsize != column->itemsize || (size_t)view->shape[0] != self->sampler.rows) {
         PyErr_Format(PyExc_ValueError, "column %s has %zd rows of %zd-byte items, expected %zu of %zu bytes",
@@ -61,14 +62,29 @@ static Py_ssize_t pin(Kernel *self, PyObject *columns, int at)
     return view->ndim > 1 ? view->shape[1] : 1;
 }
 
+static int pin_parameters(Kernel *self, PyObject *columns, const char *const *names, double **parameters)
+{
+    for (int i = 0; names[i]; i++) {
+        Py_ssize_t width = pin(self, columns, &(struct column){names[i], "<f8", "ROW", sizeof(double)});
+        if (width < 0)
+            return -1;
+        if (width != 1) {
+            PyErr_Format(PyExc_ValueError, "column %s has %zd numbers for a row, expected one", names[i], width);
+            return -1;
+        }
+        parameters[i] = self->pinned[self->pinned_count - 1].buf;
+    }
+    return 0;
+}
+
 static int pin_all(Kernel *self, PyObject *columns)
 {
     struct sampler *s = &self->sampler;
     size_t width[INDEX + 1] = {1, 0, 0, 0};
-    int at = 0;
+    const struct column *at = COLUMNS;
 #define X(type, column, format, shape)                                                                       \
     {                                                                                                        \
-        Py_ssize_t found = pin(self, columns, at);                                                           \
+        Py_ssize_t found = pin(self, columns, at++);                                                         \
         if (found < 0)                                                                                       \
             return -1;                                                                                       \
         if (width[shape] && width[shape] != (size_t)found) {                                                 \
@@ -76,7 +92,7 @@ static int pin_all(Kernel *self, PyObject *columns)
             return -1;                                                                                       \
         }                                                                                                    \
         width[shape] = (size_t)found;                                                                        \
-        s->column = self->pinned[at++].buf;                                                                  \
+        s->column = self->pinned[self->pinned_count - 1].buf;                                                \
     }
     SAMPLING_COLUMNS(X)
 #undef X
@@ -88,7 +104,10 @@ static int pin_all(Kernel *self, PyObject *columns)
                      s->index_width, s->seen_width);
         return -1;
     }
-    return 0;
+    return pin_parameters(self, columns, draw_parameters, s->draw) ||
+                   pin_parameters(self, columns, edit_parameters, s->edit)
+               ? -1
+               : 0;
 }
 
 static int make_workspace(Kernel *self)
@@ -287,10 +306,30 @@ static int add(PyObject *module, const char *name, PyObject *value)
     return failed;
 }
 
+/* (name, ...) */
+static PyObject *describe_parameters(void)
+{
+    const char *const *lists[] = {draw_parameters, edit_parameters};
+    PyObject *all = PyList_New(0);
+    for (int list = 0; all && list < 2; list++) {
+        for (const char *const *name = lists[list]; all && *name; name++) {
+            PyObject *one = PyUnicode_FromString(*name);
+            if (!one || PyList_Append(all, one))
+                Py_CLEAR(all);
+            Py_XDECREF(one);
+        }
+    }
+    PyObject *names = all ? PyList_AsTuple(all) : NULL;
+    Py_XDECREF(all);
+    return names;
+}
+
 static int module_exec(PyObject *module)
 {
-    return add(module, "COLUMNS", describe_columns()) || add(module, "Kernel", PyType_FromSpec(&KERNEL_SPEC)) ? -1
-                                                                                                            : 0;
+    return add(module, "COLUMNS", describe_columns()) || add(module, "PARAMETERS", describe_parameters()) ||
+                   add(module, "Kernel", PyType_FromSpec(&KERNEL_SPEC))
+               ? -1
+               : 0;
 }
 
 static PyModuleDef_Slot MODULE_SLOTS[] = {{Py_mod_exec, module_exec}, {0, NULL}};

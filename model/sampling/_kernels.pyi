@@ -3,6 +3,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 COLUMNS: tuple[tuple[str, str, str], ...]
+"""Name, numpy type, and what follows the row axis."""
+
+PARAMETERS: tuple[str, ...]
+"""Columns of float64, one number a row: the scalar parameters that the kernels act on."""
 
 class Kernel:
     def __new__(cls, vocab_size: int, columns: dict[str, NDArray[Any]], width: int = 0) -> Kernel: ...

@@ -3,9 +3,15 @@
 
 #include "sampler.h"
 
+/* What edits logits beside the bias. repetition_penalty 1, the others 0: off */
+#define PARAMETERS(X) X(repetition_penalty) X(presence_penalty) X(frequency_penalty)
+enum { PARAMETERS(PARAMETER_NUMBER) };
+const char *const edit_parameters[MOST_PARAMETERS + 1] = {PARAMETERS(PARAMETER_NAME)};
+
 bool row_keeps_history(const struct sampler *s, size_t row)
 {
-    return s->repetition_penalty[row] != 1 || s->presence_penalty[row] != 0 || s->frequency_penalty[row] != 0;
+    return s->edit[repetition_penalty][row] != 1 || s->edit[presence_penalty][row] != 0 ||
+           s->edit[frequency_penalty][row] != 0;
 }
 
 bool row_edits_logits(const struct sampler *s, size_t row, int32_t position)
@@ -30,8 +36,8 @@ static void add_bias(struct sampler *s, size_t row, int32_t position)
 static void penalise(struct sampler *s, size_t row)
 {
     const int32_t *ids = s->seen_ids + row * s->seen_width, *outputs = s->seen_outputs + row * s->seen_width;
-    const double repetition = s->repetition_penalty[row];
-    const double presence = s->presence_penalty[row], frequency = s->frequency_penalty[row];
+    const double repetition = s->edit[repetition_penalty][row];
+    const double presence = s->edit[presence_penalty][row], frequency = s->edit[frequency_penalty][row];
     for (int32_t i = 0; i < s->seen_count[row]; i++) {
         double x = s->edited[ids[i]];
         x = x > 0 ? x / repetition : x * repetition;

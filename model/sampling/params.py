@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, get_args, get_origin
+
+import msgspec
+from msgspec import Meta
 
 from ..errors import ModelError
 
@@ -34,27 +37,29 @@ class SamplingLimits:
     max_biased_tokens: int = 1024  # entries of logit_bias, banned_token_ids and stop_token_ids together
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingParams:
+class SamplingParams(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How one request wants its tokens chosen. Meaning and ranges as in vLLM's ``SamplingParams``.
 
     Two differences: a ``logit_bias`` beyond ±100 is an error here and clamped there; a temperature between
     1e-5 and 0.01 is taken as it is here (the kernels work relative to the largest logit) and raised there.
+
+    Each range stands here once: `validate` and `RANGES` read it. The kernels find a number by its name.
     """
 
-    temperature: float = 1.0  # 0: greedy
-    top_k: int = 0  # 0, -1 or >= vocabulary: off
-    top_p: float = 1.0  # 1: off
-    min_p: float = 0.0  # least probability relative to the most probable token, 0: off
-    repetition_penalty: float = 1.0  # over prompt and output, 1: off
-    presence_penalty: float = 0.0  # over the output
-    frequency_penalty: float = 0.0  # over the output, per occurrence
-    seed: int | None = None  # None or -1: the sampler draws one
+    temperature: Annotated[float, Meta(ge=0)] = 1.0  # 0: greedy
+    top_k: Annotated[int, Meta(ge=-1)] = 0  # 0, -1 or >= vocabulary: off
+    top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0  # 1: off
+    min_p: Annotated[float, Meta(ge=0, le=1)] = 0.0  # least probability relative to the most probable token, 0: off
+    repetition_penalty: Annotated[float, Meta(ge=1 / MAX_REPETITION_PENALTY, le=MAX_REPETITION_PENALTY)] = 1.0
+    """Over prompt and output, 1: off."""
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0  # over the output
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0  # over the output, per occurrence
+    seed: int | None = None  # None or -1: whoever admits the request draws one
     logprobs: int | None = None  # of the chosen token and of this many best ones
-    logit_bias: Mapping[int, float] = field(default_factory=lambda: MappingProxyType({}))
+    logit_bias: dict[int, float] = {}
     banned_token_ids: tuple[int, ...] = ()
-    min_tokens: int = 0  # output tokens before which stop_token_ids are banned
-    stop_token_ids: tuple[int, ...] = ()  # EOS included, if the request obeys it
+    min_tokens: int = 0  # output tokens before which stop_token_ids and the model's end tokens are banned
+    stop_token_ids: tuple[int, ...] = ()
 
     @property
     def greedy(self) -> bool:
@@ -78,8 +83,8 @@ class SamplingParams:
 
     def validate(self, limits: SamplingLimits) -> None:
         """Raise `ParameterError` for the first parameter that is out of range."""
-        self._validate_numbers()
-        _integer("top_k", self.top_k, -1, None)
+        for name, span in RANGES.items():
+            _check_range(name, getattr(self, name), span)
         _integer("min_tokens", self.min_tokens, 0, limits.max_length)
         if self.seed is not None:
             _integer("seed", self.seed, -(2**63), 2**64 - 1)
@@ -87,24 +92,51 @@ class SamplingParams:
             _integer("logprobs", self.logprobs, 0, min(limits.max_top_logprobs, limits.vocab_size))
         self._validate_tokens(limits)
 
-    def _validate_numbers(self) -> None:
-        _number("temperature", self.temperature, 0, math.inf)
-        _number("top_p", self.top_p, 0, 1, above_low=True)
-        _number("min_p", self.min_p, 0, 1)
-        _number("repetition_penalty", self.repetition_penalty, 1 / MAX_REPETITION_PENALTY, MAX_REPETITION_PENALTY)
-        _number("presence_penalty", self.presence_penalty, -2, 2)
-        _number("frequency_penalty", self.frequency_penalty, -2, 2)
-
     def _validate_tokens(self, limits: SamplingLimits) -> None:
-        biased = len(self.logit_bias) + len(self.banned_token_ids) + len(self.stop_token_ids)
-        if biased > limits.max_biased_tokens:  # before each of very many is looked at
-            names = "logit_bias, banned_token_ids and stop_token_ids together"
-            raise ParameterError(names, f"{biased} tokens", f"at most {limits.max_biased_tokens}")
+        require_few(len(self.logit_bias) + len(self.banned_token_ids) + len(self.stop_token_ids), limits)
         _token_ids("logit_bias", self.logit_bias, limits.vocab_size)
         _token_ids("banned_token_ids", self.banned_token_ids, limits.vocab_size)
         _token_ids("stop_token_ids", self.stop_token_ids, limits.vocab_size)
         for token, bias in self.logit_bias.items():
             _number(f"logit_bias[{token}]", bias, -100, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Which numbers a parameter may have, bounds included but for `above`."""
+
+    integer: bool
+    low: float
+    high: float | None
+    above: bool  # `low` itself is not allowed
+
+
+def _ranges() -> dict[str, Range]:
+    found = {}
+    for field in msgspec.structs.fields(SamplingParams):
+        if get_origin(field.type) is Annotated:
+            kind, meta = get_args(field.type)
+            low = meta.ge if meta.gt is None else meta.gt
+            found[field.name] = Range(kind is int, low, meta.le, above=meta.gt is not None)
+    return found
+
+
+RANGES = _ranges()
+"""Of each parameter whose range is the same for every model."""
+
+
+def require_few(biased: int, limits: SamplingLimits) -> None:
+    """Raise `ParameterError` if that many tokens have a bias or a ban; before each of very many is looked at."""
+    if biased > limits.max_biased_tokens:
+        names = "logit_bias, banned_token_ids and stop_token_ids together"
+        raise ParameterError(names, f"{biased} tokens", f"at most {limits.max_biased_tokens}")
+
+
+def _check_range(name: str, value: float, span: Range) -> None:
+    if span.integer:
+        _integer(name, value, span.low, span.high)
+    else:
+        _number(name, value, span.low, math.inf if span.high is None else span.high, above_low=span.above)
 
 
 def _number(name: str, value: float, low: float, high: float, *, above_low: bool = False) -> None:
@@ -116,7 +148,7 @@ def _number(name: str, value: float, low: float, high: float, *, above_low: bool
     raise ParameterError(name, value, f"a number in {'(' if above_low else '['}{low}, {high}]")
 
 
-def _integer(name: str, value: int, low: int, high: int | None) -> None:
+def _integer(name: str, value: float, low: float, high: float | None) -> None:
     integer = isinstance(value, int) and not isinstance(value, bool)
     if integer and low <= value and (high is None or value <= high):
         return

@@ -4,6 +4,11 @@
 #include "philox.h"
 #include "sampler.h"
 
+/* What a draw obeys. temperature 0: greedy; top_k below 1 or above the vocabulary, top_p 1, min_p 0: off */
+#define PARAMETERS(X) X(temperature) X(top_k) X(top_p) X(min_p)
+enum { PARAMETERS(PARAMETER_NUMBER) };
+const char *const draw_parameters[MOST_PARAMETERS + 1] = {PARAMETERS(PARAMETER_NAME)};
+
 static enum status name_the_fault(const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -43,16 +48,17 @@ static size_t keep_top_k(struct sampler *s, const float *x, size_t k)
 
 static int32_t draw_token(struct sampler *s, const float *x, float max, size_t row, int32_t position)
 {
-    size_t n = s->vocab, k = (size_t)s->top_k[row];
-    const bool shortened = k > 0 && k < n;
+    size_t n = s->vocab;
+    const double k = s->draw[top_k][row];
+    const bool shortened = k >= 1 && k < (double)n;
     if (shortened) {
-        n = keep_top_k(s, x, k);
+        n = keep_top_k(s, x, (size_t)k);
         x = s->values;
     }
     float *w = s->weights;
-    s->ops->weights(x, n, max, (float)(1 / s->temperature[row]), (float)s->min_p[row], w);
-    if (s->top_p[row] < 1)
-        keep_nucleus(s->ops, w, n, s->ops->chunk_sums(w, n, s->sums), s->top_p[row], s->lists);
+    s->ops->weights(x, n, max, (float)(1 / s->draw[temperature][row]), (float)s->draw[min_p][row], w);
+    if (s->draw[top_p][row] < 1)
+        keep_nucleus(s->ops, w, n, s->ops->chunk_sums(w, n, s->sums), s->draw[top_p][row], s->lists);
     size_t chosen = draw(s->ops, w, n, philox_uniform(s->seed[row], (uint64_t)position), s->sums);
     return shortened ? s->ids[chosen] : (int32_t)chosen;
 }
@@ -107,7 +113,7 @@ static enum status choose(struct sampler *s, const float *x, size_t row, int32_t
     float max = s->ops->largest(s->maxima, maxima_count(s->vocab));
     if (max == -INFINITY)
         return ALL_MASKED;
-    *token = s->temperature[row] > 0 ? draw_token(s, x, max, row, position) : (int32_t)argmax(s, x, max);
+    *token = s->draw[temperature][row] > 0 ? draw_token(s, x, max, row, position) : (int32_t)argmax(s, x, max);
     return OK;
 }
 

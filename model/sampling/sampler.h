@@ -6,16 +6,17 @@
 
 #include "vector.h"
 
-/* Columns of the row table, in this order: C type, name, numpy type, and what follows the row axis
+/* Scalar parameters of a request: each is a column of doubles, declared in the file that acts on it, by its name in
+ * SamplingParams. Names end with NULL. */
+enum { MOST_PARAMETERS = 16 };
+extern const char *const draw_parameters[MOST_PARAMETERS + 1]; /* sample.c */
+extern const char *const edit_parameters[MOST_PARAMETERS + 1]; /* edit.c */
+#define PARAMETER_NUMBER(name) name,
+#define PARAMETER_NAME(name) #name,
+
+/* The other columns of the row table, in this order: C type, name, numpy type, and what follows the row axis
  * (ROW: nothing, BIAS: bias_width, SEEN: seen_width, INDEX: index_width). The Python side allocates from this. */
 #define SAMPLING_COLUMNS(X)                                                                            \
-    X(double, temperature, "<f8", ROW)        /* 0: greedy */                                          \
-    X(int32_t, top_k, "<i4", ROW)             /* 0: off */                                             \
-    X(double, top_p, "<f8", ROW)              /* 1: off */                                             \
-    X(double, min_p, "<f8", ROW)              /* 0: off */                                             \
-    X(double, repetition_penalty, "<f8", ROW) /* 1: off */                                             \
-    X(double, presence_penalty, "<f8", ROW)   /* 0: off */                                             \
-    X(double, frequency_penalty, "<f8", ROW)  /* 0: off */                                             \
     X(uint64_t, seed, "<u8", ROW)                                                                      \
     X(int32_t, logprobs, "<i4", ROW)          /* -1: none, n: of the chosen token and the n best */    \
     X(int32_t, bias_count, "<i4", ROW)        /* entries of the three bias columns in use */           \
@@ -33,6 +34,7 @@ struct sampler {
     const struct vector_ops *ops;
     size_t vocab;
     size_t rows, bias_width, seen_width, index_width; /* index_width: a power of two above 1.5 * seen_width */
+    double *draw[MOST_PARAMETERS], *edit[MOST_PARAMETERS]; /* the scalar parameters, in the order of their names */
 #define X(type, name, format, shape) type *name;
     SAMPLING_COLUMNS(X)
 #undef X

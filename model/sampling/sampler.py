@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
@@ -13,11 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import _kernels
-from .params import SamplingLimits, SamplingParams
+from .params import ParameterError, SamplingLimits, SamplingParams, require_few
 
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 
+_Bias = tuple[int, float, int]  # token, what is added to its logit, first position without it
 FOREVER = np.iinfo(np.int32).max  # a bias that no position outlives
 
 
@@ -75,27 +75,35 @@ class Sampler:
         self._kernel = _kernels.Kernel(limits.vocab_size, columns, width)
 
     def admit(
-        self, row: int, params: SamplingParams, prompt_ids: ArrayLike, output_ids: ArrayLike | None = None
-    ) -> int:
-        """Give ``row`` to a sequence and return its seed, drawn if ``params`` has none.
+        self,
+        row: int,
+        params: SamplingParams,
+        prompt_ids: ArrayLike,
+        output_ids: ArrayLike | None = None,
+        *,
+        seed: int | None = None,
+        end_ids: Sequence[int] = (),
+    ) -> None:
+        """Give ``row`` to a sequence.
 
         ``output_ids`` are tokens already produced, when a sequence is resumed: with the same seed it goes on
-        as if nothing had happened. Raises `ParameterError`, or ValueError for a row or token id out of range.
+        as if nothing had happened. ``seed`` takes the place of the parameters' own. ``end_ids`` are the model's
+        end tokens, if the sequence obeys them: they are banned with its stop tokens. Raises ValueError for a row or
+        token id out of range, and `ParameterError` for what would reach beyond the sampler's memory, or a missing
+        seed; `SamplingParams.validate` checks the rest.
         """
         if not 0 <= row < self.rows:
             raise ValueError(f"row is {row}, expected 0 to {self.rows - 1}")
-        params.validate(self.limits)
         prompt = np.ascontiguousarray(prompt_ids, np.int32)
-        seed = secrets.randbits(64) if params.seed in (None, -1) else int(params.seed or 0) % 2**64
+        biases = self._biases(params, prompt.size, end_ids)
         self._set_scalars(row, params, seed)
-        self._set_bias(row, params, prompt.size)
+        self._set_bias(row, biases)
         self.columns["seen_count"][row] = 0
         if params.penalised:
             self.columns["seen_index"][row] = 0
             self._kernel.observe(row, prompt, False)
             if output_ids is not None:
                 self._kernel.observe(row, np.ascontiguousarray(output_ids, np.int32), True)
-        return seed
 
     def sample(self, logits: Float32, rows: Int32, positions: Int32, out: SampleOutputs) -> None:
         """Choose one token for each row of ``logits`` ``[B, vocab]``, which is only read.
@@ -116,17 +124,25 @@ class Sampler:
         """The log-probabilities of the tokens that `choose` has put into ``out``, where rows want them."""
         self._kernel.compute_logprobs(logits, rows, positions, *_arrays(out))
 
-    def _set_scalars(self, row: int, params: SamplingParams, seed: int) -> None:
+    def _set_scalars(self, row: int, params: SamplingParams, seed: int | None) -> None:
         columns = self.columns
-        columns["temperature"][row] = 0.0 if params.greedy else params.temperature
-        columns["top_k"][row] = params.top_k if 0 < params.top_k < self.limits.vocab_size else 0
-        columns["seed"][row] = seed
-        columns["logprobs"][row] = -1 if params.logprobs is None else params.logprobs
-        for name in ("top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
+        columns["logprobs"][row] = -1 if params.logprobs is None else min(params.logprobs, self.limits.vocab_size)
+        columns["seed"][row] = _seed(params, seed)
+        for name in _kernels.PARAMETERS:
             columns[name][row] = getattr(params, name)
+        if params.greedy:
+            columns["temperature"][row] = 0
 
-    def _set_bias(self, row: int, params: SamplingParams, prompt_length: int) -> None:
-        entries = tuple(_biases(params, prompt_length))
+    def _biases(self, params: SamplingParams, prompt_length: int, end_ids: Sequence[int]) -> list[_Bias]:
+        """What fits into the columns, and into the logits: kernels write where these say."""
+        biases = list(_biases(params, prompt_length, end_ids))
+        require_few(len(biases), self.limits)
+        for token, _, _ in biases:
+            if not 0 <= token < self.limits.vocab_size:
+                raise ValueError(f"token id {token} is not in 0 to {self.limits.vocab_size - 1}")
+        return biases
+
+    def _set_bias(self, row: int, entries: list[_Bias]) -> None:
         self.columns["bias_count"][row] = len(entries)
         if entries:
             for name, column in zip(
@@ -152,16 +168,22 @@ def explain(status: int, logits: Float32) -> str:
     return f"{bad.size} of {logits.size} logits are not finite, the first is {logits[first]} of token {first}"
 
 
-def _biases(params: SamplingParams, prompt_length: int) -> Iterator[tuple[int, float, int]]:
-    """``(token, bias, first position without it)``."""
+def _seed(params: SamplingParams, given: int | None) -> int:
+    seed = params.seed if given is None else given
+    if seed in (None, -1) and not params.greedy:
+        raise ParameterError("seed", seed, "a seed: one is drawn where a request is admitted, and nowhere else")
+    return (seed or 0) % 2**64
+
+
+def _biases(params: SamplingParams, prompt_length: int, end_ids: Sequence[int]) -> Iterator[_Bias]:
     for token, bias in params.logit_bias.items():
         yield token, bias, FOREVER
     yield from _bans(params.banned_token_ids, FOREVER)
     if params.min_tokens:
-        yield from _bans(params.stop_token_ids, prompt_length + params.min_tokens)
+        yield from _bans({*params.stop_token_ids, *end_ids}, prompt_length + params.min_tokens)
 
 
-def _bans(token_ids: Sequence[int], until: int) -> Iterator[tuple[int, float, int]]:
+def _bans(token_ids: Iterable[int], until: int) -> Iterator[_Bias]:
     for token in token_ids:
         yield token, -np.inf, until
 
@@ -171,7 +193,7 @@ def _allocate(limits: SamplingLimits, rows: int) -> dict[str, NDArray[Any]]:
     seen = min(limits.max_length, limits.vocab_size)
     index = 1 << (seen * 3 // 2).bit_length()  # a hash table at most two thirds full
     widths = {"BIAS": limits.max_biased_tokens, "SEEN": seen, "INDEX": index}
-    return {
+    return {name: np.zeros(rows) for name in _kernels.PARAMETERS} | {
         name: np.zeros(rows if shape == "ROW" else (rows, widths[shape]), np.dtype(dtype))
         for name, dtype, shape in _kernels.COLUMNS
     }

@@ -10,7 +10,8 @@ from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import Counters, PreprocessCounter
-from pipeline.wire.request import Accepted, Cancel, Refused, Submit, first_request, unpack_request
+from pipeline.wire.record import count_ids
+from pipeline.wire.request import Accepted, Cancel, Refused, Submit, unpack_message
 from pipeline.wire.rows import Drop
 
 AT_ONCE = 2048  # characters or token ids that are tokenized in the loop: a millisecond at most, and no thread to wake
@@ -40,8 +41,8 @@ class Intake:
 
     def take(self, record: bytes) -> None:
         """Handle one message of the front."""
-        self._publish(first_request(record))  # if this process fails meanwhile, this request is to blame
-        message = unpack_request(record)
+        message = unpack_message(record)
+        self._publish(message.request)  # if this process fails meanwhile, this request is to blame
         if isinstance(message, Cancel):
             self._cancel(message.request)
         else:
@@ -61,7 +62,7 @@ class Intake:
         refusal = self._refusal(submit)
         if refusal is not None:
             status, why = refusal
-            self.replies += [Refused(choice.request, status, why).pack() for choice in submit.choices]
+            self.replies += [Refused(choice.request, choice.attempt, status, why).pack() for choice in submit.choices]
         elif _size(submit) <= AT_ONCE:
             for result in self._reader.read(submit):
                 self._queue(result)
@@ -77,7 +78,7 @@ class Intake:
             return None
         if len(self._scheduler.waiting) + pool.requests + len(submit.choices) > limits.max_queue:
             return 429, f"the queue is full ({limits.max_queue} requests wait); try again later"
-        if pool.characters and pool.characters + len(submit.prompt) > limits.max_queue_chars:
+        if pool.characters and pool.characters + submit.size > limits.max_queue_chars:
             return 429, f"the queue is full ({pool.characters} characters wait to be tokenized); try again later"
         return None
 
@@ -86,7 +87,7 @@ class Intake:
             self.replies.append(result.pack())
         else:
             self._scheduler.submit(result)
-            self.replies.append(Accepted(result.request, result.prompt).pack())
+            self.replies.append(Accepted(result.request, result.attempt, result.prompt).pack())
 
     def _cancel(self, request: int) -> None:
         if not self._pool.cancel(request) and self._scheduler.cancel(request) is not None:
@@ -106,4 +107,4 @@ class Intake:
 
 def _size(submit: Submit) -> int:
     """Work to tokenize it, in characters or token ids."""
-    return len(submit.prompt) + sum(_CHOICE + len(choice.output) for choice in submit.choices)
+    return submit.size + sum(_CHOICE + count_ids(choice.output) for choice in submit.choices)

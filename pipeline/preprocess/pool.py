@@ -33,8 +33,8 @@ class Job:
 
     def __init__(self, submit: Submit, reader: PromptReader) -> None:
         self.requests = {choice.request for choice in submit.choices}  # not cancelled
-        self.size = len(submit.prompt)
-        self.is_text = isinstance(submit.prompt, str)
+        self.size = submit.size
+        self.is_text = submit.text is not None
         self._submit: Submit | None = submit
         self._reader = reader
         self._tokenized: Tokenized | None = None
@@ -48,7 +48,7 @@ class Job:
     def tokenize(self, publish: Callable[[int], None]) -> None:
         submit = self._submit
         if submit is not None:
-            publish(submit.choices[0].request)
+            publish(submit.request)
             self._tokenized = self._reader.tokenize(submit)
             publish(0)
 

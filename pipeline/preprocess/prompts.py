@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from dataclasses import dataclass, field
 
@@ -11,7 +10,8 @@ import numpy as np
 from model.tokenizer import InvalidTextError, Tokenizer
 from pipeline.preprocess.blocks import BlockManager, Digest
 from pipeline.preprocess.sequence import Sequence
-from pipeline.wire.request import TOO_LONG, Choice, GenerationParams, Refused, Submit
+from pipeline.wire.record import count_ids, ids_of
+from pipeline.wire.request import TOO_LONG, Choice, Refused, Request, Submit, unpack_request
 from pipeline.wire.step import Int32
 
 log = logging.getLogger("ringserve.preprocess")
@@ -42,6 +42,7 @@ class PromptReader:
 
     def __init__(self, tokenizer: Tokenizer, limits: PreprocessLimits, blocks: BlockManager) -> None:
         self._tokenizer, self._limits, self._name = tokenizer, limits, blocks.name
+        self._end_ids = tuple(sorted(limits.end_ids))
         self._longest = min(limits.max_length, (blocks.num_blocks - 1) * blocks.block_size)
 
     def tokenize(self, submit: Submit) -> Tokenized:
@@ -53,7 +54,7 @@ class PromptReader:
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException:  # a panic of a library in Rust is no Exception; it must affect this request only
-            log.exception("request %016x: the tokenizer failed on its prompt", submit.choices[0].request)
+            log.exception("request %016x: the tokenizer failed on its prompt", submit.request)
             return Tokenized(refusal=(500, "the tokenizer failed on this prompt"))
 
     def read(self, submit: Submit, tokenized: Tokenized | None = None) -> list[Sequence | Refused]:
@@ -61,43 +62,46 @@ class PromptReader:
         prompt = tokenized or self.tokenize(submit)
         if prompt.refusal is not None:
             status, why = prompt.refusal
-            return [Refused(choice.request, status, why, "prompt") for choice in submit.choices]
+            return [_refuse(choice, status, why, "prompt") for choice in submit.choices]
         try:
             return self._sequences(submit, prompt)
         except MemoryError:
-            log.exception("request %016x: out of memory for its tokens", submit.choices[0].request)
-            return [Refused(choice.request, 500, "the server ran out of memory") for choice in submit.choices]
+            log.exception("request %016x: out of memory for its tokens", submit.request)
+            return [_refuse(choice, 500, "the server ran out of memory") for choice in submit.choices]
 
     def _sequences(self, submit: Submit, prompt: Tokenized) -> list[Sequence | Refused]:
         digests: list[Digest] = []
         if prompt.count <= self._limits.max_prompt:
             self._name(prompt.ids, digests)
-        return [self._read_choice(submit, choice, prompt, digests) for choice in submit.choices]
+        request = unpack_request(submit.params)
+        return [self._read_choice(submit, request, choice, prompt, digests) for choice in submit.choices]
 
     def _token_ids(self, submit: Submit) -> tuple[int, Int32]:
         """Their number, and the ids unless they are too many."""
-        prompt = submit.prompt
-        if isinstance(prompt, str):
-            return self._tokenizer.encode_up_to(prompt, self._limits.max_prompt, add_special=submit.add_special)
-        return len(prompt), np.asarray(prompt, np.int32)
+        if submit.text is not None:
+            return self._tokenizer.encode_up_to(submit.text, self._limits.max_prompt, add_special=submit.add_special)
+        return submit.size, ids_of(submit.token_ids)
 
     def _read_choice(
-        self, submit: Submit, choice: Choice, prompt: Tokenized, digests: list[Digest]
+        self, submit: Submit, request: Request, choice: Choice, prompt: Tokenized, digests: list[Digest]
     ) -> Sequence | Refused:
-        count = prompt.count
-        params = self._complete(self._shorten(submit.params, count), choice)
-        refused = self._refusal(choice, params.max_tokens, count)
+        count, output = prompt.count, ids_of(choice.output)
+        most = self._most_tokens(request, count)
+        refused = self._refusal(choice, most, count)
         if refused is not None:
             return refused
-        known = count + len(choice.output)
-        tokens = np.zeros(count + params.max_tokens, np.int32)
+        known = count + output.size
+        tokens = np.zeros(count + most, np.int32)
         tokens[:count] = prompt.ids
-        if choice.output:
-            tokens[count:known] = choice.output
+        if output.size:
+            tokens[count:known] = output
             digests = digests.copy()
             self._name(tokens[:known], digests)
         elif len(submit.choices) > 1:
             digests = digests.copy()  # sequences extend them
+        ends = () if request.ignore_eos else self._end_ids
+        sampling = request.sampling
+        argmax = sampling.chooses_argmax and not (sampling.min_tokens and ends)  # which are held back at first
         return Sequence(
             choice.request,
             tokens,
@@ -105,39 +109,35 @@ class PromptReader:
             limit=tokens.size,
             known=known,
             digests=digests,
-            cached=choice.cached_tokens,
             arrival_ns=submit.arrival_ns,
-            greedy=params.sampling.argmax_suffices and not params.raw_logit,
-            logprobs=params.sampling.logprobs is not None,
-            argmax=params.sampling.chooses_argmax,
-            params=params,
+            greedy=argmax and sampling.argmax_suffices and not request.raw_logit,
+            logprobs=sampling.logprobs is not None,
+            argmax=argmax,
+            attempt=choice.attempt,
+            seed=choice.seed,
+            end_ids=ends,
+            params=submit.params,
         )
 
-    def _shorten(self, params: GenerationParams, count: int) -> GenerationParams:
+    def _most_tokens(self, request: Request, count: int) -> int:
         """A limit that the client did not set is reduced to what fits."""
-        room, least = self._longest - count, max(1, params.sampling.min_tokens)
-        if not params.open_ended or not least <= room < params.max_tokens:
-            return params
-        return dataclasses.replace(params, max_tokens=room)
-
-    def _complete(self, params: GenerationParams, choice: Choice) -> GenerationParams:
-        """With the choice's seed, and the model's end tokens."""
-        sampling = params.sampling
-        ends = () if params.ignore_eos else tuple(self._limits.end_ids - set(sampling.stop_token_ids))
-        sampling = dataclasses.replace(sampling, seed=choice.seed, stop_token_ids=(*sampling.stop_token_ids, *ends))
-        return dataclasses.replace(params, sampling=sampling)
+        room, least = self._longest - count, max(1, request.sampling.min_tokens)
+        return room if request.open_ended and least <= room < request.max_tokens else request.max_tokens
 
     def _refusal(self, choice: Choice, wanted: int, count: int) -> Refused | None:
-        most, longest, request = self._limits.max_prompt, self._longest, choice.request
+        most, longest = self._limits.max_prompt, self._longest
         if count == 0:
-            return Refused(request, 400, "the prompt has no tokens", "prompt")
+            return _refuse(choice, 400, "the prompt has no tokens", "prompt")
         if count > most:
-            return Refused(
-                request, 400, f"the prompt has {count} tokens; at most {most} are allowed", "prompt", TOO_LONG
-            )
+            text = f"the prompt has {count} tokens; at most {most} are allowed"
+            return _refuse(choice, 400, text, "prompt", TOO_LONG)
         if count + wanted > longest:
             text = f"{count} prompt tokens and {wanted} new tokens exceed the longest sequence, {longest} tokens"
-            return Refused(request, 400, text, "max_tokens", TOO_LONG)
-        if len(choice.output) >= wanted:
-            return Refused(request, 500, "the request could not be resumed: no token is left to compute")
+            return _refuse(choice, 400, text, "max_tokens", TOO_LONG)
+        if count_ids(choice.output) >= wanted:
+            return _refuse(choice, 500, "the request could not be resumed: no token is left to compute")
         return None
+
+
+def _refuse(choice: Choice, status: int, why: str, parameter: str | None = None, code: str | None = None) -> Refused:
+    return Refused(choice.request, choice.attempt, status, why, parameter, code)

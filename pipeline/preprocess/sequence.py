@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.preprocess.blocks import Digest
-from pipeline.wire.request import GenerationParams
 
 
 @dataclass(slots=True, eq=False)
@@ -40,8 +39,12 @@ class Sequence:
     greedy: bool = True  # the device's argmax is enough, with its log-probability
     logprobs: bool = False  # it needs log-probabilities
     argmax: bool = True  # its tokens are the argmax, though it may need the logits, too
-    params: GenerationParams | None = None  # for sampling; not used here
     finished: bool = False
+    # For sampling, not used here:
+    attempt: int = 0
+    seed: int | None = None
+    end_ids: tuple[int, ...] = ()  # of the model, if it obeys them
+    params: bytes = b""  # the request's, as they came
 
     @property
     def fresh(self) -> bool:

@@ -16,7 +16,7 @@ from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
 from pipeline.wire.request import Started
-from pipeline.wire.rows import Admit
+from pipeline.wire.rows import Assign
 from pipeline.wire.step import Head, ResultsColumns, Shapes, Stamp, StepColumns, results_layout, step_layout
 
 _NS = time.CLOCK_MONOTONIC
@@ -54,7 +54,7 @@ class PreprocessStage:
         self._depth, self._argmax_on_device = depth, argmax_on_device
         self._step_views: list[StepColumns] = step_layout(shapes).resident_views(rings.steps)
         self._result_views: list[ResultsColumns] = results_layout(shapes).resident_views(rings.results)
-        self._unsent: list[bytes] = intake.replies  # a step must not wait for them
+        self._unsent: list[bytes] = intake.replies  # a step waits for those of the requests that it begins only
         self.steps_planned = 0
         self.steps_done = 0
 
@@ -154,27 +154,31 @@ class PreprocessStage:
         return True
 
     def _publish_admissions(self, step: int) -> None:
-        """To sampling: which request has which row from this step on, before it can see the step."""
+        """To sampling: which request has which row from this step on, before it can see the step. To the front: what
+        it must know of a request before its first token."""
+        if not self.scheduler.admissions:
+            return
         for sequence in self.scheduler.admissions:
             if sequence.row >= 0:
-                self._rings.rows.write(self._admit(sequence, step).pack())
+                self._rings.rows.write(_assign(sequence, step).pack())
                 if sequence.fresh:
                     waited = time.clock_gettime_ns(_NS) - sequence.arrival_ns
-                    self._unsent.append(Started(sequence.request, waited, sequence.cached).pack())
+                    self._unsent.append(Started(sequence.request, sequence.attempt, waited, sequence.cached).pack())
         self.scheduler.admissions.clear()
+        self.send_replies()
 
-    @staticmethod
-    def _admit(sequence: Sequence, step: int) -> Admit:
-        assert sequence.params is not None
-        return Admit(
-            request=sequence.request,
-            from_step=step,
-            row=sequence.row,
-            epoch=sequence.epoch,
-            limit=sequence.limit,
-            cached_tokens=sequence.cached,
-            params=sequence.params,
-            prompt_ids=sequence.tokens[: sequence.prompt],
-            output_ids=sequence.tokens[sequence.prompt : sequence.known],
-            arrival_ns=sequence.arrival_ns,
-        )
+
+def _assign(sequence: Sequence, step: int) -> Assign:
+    return Assign(
+        request=sequence.request,
+        attempt=sequence.attempt,
+        from_step=step,
+        row=sequence.row,
+        epoch=sequence.epoch,
+        limit=sequence.limit,
+        seed=sequence.seed,
+        end_ids=sequence.end_ids,
+        params=sequence.params,
+        prompt=sequence.tokens[: sequence.prompt].tobytes(),
+        output=sequence.tokens[sequence.prompt : sequence.known].tobytes(),
+    )

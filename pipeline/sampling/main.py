@@ -26,7 +26,7 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, tokenizer: Tok
     slots, records, options = rings.slots, rings.records, stage.end_options
     ends, shapes = end_ids(stage.config, tokenizer), stage.shapes
     chooser = Chooser(shapes.vocab_size, stage.config.max_length, shapes.max_rows, len(ends), _logits_files(stage))
-    table = Rows(shapes.max_rows, lambda admit: TextState.of(admit, tokenizer, ends), chooser.pending)
+    table = Rows(shapes.max_rows, lambda assign: TextState.of(assign, tokenizer), chooser.pending)
     with (
         slots["logits"].consumer(writable=True, **options) as logits,
         records["rows"].consumer(**options) as rows,

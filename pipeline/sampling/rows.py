@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pipeline.sampling.pending_admits import PendingAdmits
 from pipeline.sampling.text_state import TextState
-from pipeline.wire.rows import Admit, Drop
+from pipeline.wire.rows import Assign, Drop, RowChange
 
 _NO_EPOCH = -1
 
@@ -16,18 +16,18 @@ class Rows:
     """`make_state` makes what is remembered of a request when it comes here first. `pending`: what the sampler has
     yet to be told of."""
 
-    def __init__(self, max_rows: int, make_state: Callable[[Admit], TextState], pending: PendingAdmits) -> None:
+    def __init__(self, max_rows: int, make_state: Callable[[Assign], TextState], pending: PendingAdmits) -> None:
         self._make_state, self._pending = make_state, pending
         self._epochs = [_NO_EPOCH] * max_rows
         self._states: list[TextState | None] = [None] * max_rows
         self._by_request: dict[int, TextState] = {}
-        self._coming: deque[Admit] = deque()
+        self._coming: deque[Assign] = deque()
 
     def __len__(self) -> int:
         """Requests that are remembered: in a row, preempted, or about to get one."""
         return len(self._by_request)
 
-    def change(self, change: Admit | Drop) -> None:
+    def change(self, change: RowChange) -> None:
         """Take up a record of the rows ring: an admission counts from its step on, a cancellation at once."""
         if isinstance(change, Drop):
             self._drop(change.request)
@@ -39,17 +39,17 @@ class Rows:
         while self._coming and self._coming[0].from_step <= step:
             self._install(self._coming.popleft())
 
-    def _install(self, admit: Admit) -> None:
-        state = self._by_request.get(admit.request)
+    def _install(self, assign: Assign) -> None:
+        state = self._by_request.get(assign.request)
         if state is None:
-            state = self._by_request[admit.request] = self._make_state(admit)
-        self._pending.add(admit)
-        self._states[admit.row] = state
-        self._epochs[admit.row] = admit.epoch
+            state = self._by_request[assign.request] = self._make_state(assign)
+        self._pending.add(assign, state.sampling)
+        self._states[assign.row] = state
+        self._epochs[assign.row] = assign.epoch
 
     def _drop(self, request: int) -> None:
         """A cancelled request, wherever it is: waiting for its row, in it, or preempted."""
-        self._coming = deque(admit for admit in self._coming if admit.request != request)
+        self._coming = deque(assign for assign in self._coming if assign.request != request)
         state = self._by_request.pop(request, None)
         for row, there in enumerate(self._states):
             if there is state:

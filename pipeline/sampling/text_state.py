@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from model.sampling import SamplingParams
 from model.tokenizer import LONGEST_CHARACTER, IncrementalDetokenizer, StopStrings, Tokenizer, end_with_bytes
 from pipeline.wire.delta import Delta, FinishReason
-from pipeline.wire.rows import Admit
+from pipeline.wire.record import count_ids
+from pipeline.wire.request import Request, unpack_request
+from pipeline.wire.rows import Assign
 
 
 @dataclass(slots=True)
@@ -16,8 +20,8 @@ class TextState:
     """A request that has, or had, a row."""
 
     request: int
+    attempt: int
     prompt_tokens: int
-    cached_tokens: int
     limit: int
     output_tokens: int
     end_ids: frozenset[int]
@@ -26,29 +30,31 @@ class TextState:
     top_logprobs: int  # number of most probable tokens to report beside the chosen one; -1: no log-probabilities
     include_stop: bool
     raw_logit: bool
+    sampling: SamplingParams
     text: IncrementalDetokenizer
     stops: StopStrings
     finished: bool = False
 
     @classmethod
-    def of(cls, admit: Admit, tokenizer: Tokenizer, end_ids: frozenset[int]) -> TextState:
+    def of(cls, assign: Assign, tokenizer: Tokenizer) -> TextState:
         """The state at admission: after the tokens that its client has received already, if it was resumed or
         preempted."""
-        params = admit.params
+        params, end_ids = unpack_request(assign.params), frozenset(assign.end_ids)
         stops = StopStrings(params.stop, include=params.include_stop)
         return cls(
-            request=admit.request,
-            prompt_tokens=admit.prompt_ids.size,
-            cached_tokens=admit.cached_tokens,
-            limit=admit.limit,
-            output_tokens=admit.output_ids.size,
-            end_ids=frozenset() if params.ignore_eos else end_ids,
+            request=assign.request,
+            attempt=assign.attempt,
+            prompt_tokens=count_ids(assign.prompt),
+            limit=assign.limit,
+            output_tokens=count_ids(assign.output),
+            end_ids=end_ids,
             stop_ids=frozenset(params.sampling.stop_token_ids) - end_ids,
             min_tokens=params.sampling.min_tokens,
             top_logprobs=-1 if params.sampling.logprobs is None else params.sampling.logprobs,
             include_stop=params.include_stop,
             raw_logit=params.raw_logit,
-            text=_text_so_far(admit, tokenizer, stops),
+            sampling=params.sampling,
+            text=_text_so_far(assign, params, tokenizer, stops),
             stops=stops,
         )
 
@@ -79,24 +85,15 @@ class TextState:
 
     def _delta(self, token: int, reason: FinishReason, text: str) -> Delta:
         self.finished = reason is not FinishReason.NONE
-        return Delta(
-            self.request,
-            self.output_tokens,
-            self.prompt_tokens,
-            self.cached_tokens,
-            token,
-            float("nan"),
-            reason,
-            text,
-        )
+        return Delta(self.request, self.attempt, self.output_tokens, token, math.nan, reason, text)
 
 
-def _text_so_far(admit: Admit, tokenizer: Tokenizer, stops: StopStrings) -> IncrementalDetokenizer:
+def _text_so_far(assign: Assign, params: Request, tokenizer: Tokenizer, stops: StopStrings) -> IncrementalDetokenizer:
     """The detokenizer's state after the output; `stops` gets the end of the text, which may begin a stop string.
 
     All streams wait while this is done, so it reads no more of the output than can make a difference.
     """
-    params, prompt, output = admit.params, admit.prompt_ids, admit.output_ids
+    prompt, output = assign.prompt_ids, assign.output_ids
     start = output.size
     if stops.memory and start:
         needed = LONGEST_CHARACTER * (stops.memory + 1)

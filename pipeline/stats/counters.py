@@ -71,7 +71,7 @@ class FrontCounter(IntEnum):
     PROMPT_TOKENS = 9
     GENERATED_TOKENS = 10
     IN_FLIGHT = 11
-    DROPPED_DELTAS = 12  # of requests that had been cancelled
+    DROPPED_DELTAS = 12  # of requests that had been cancelled, or of an earlier attempt of theirs
     BEAT = 13  # incremented ten times a second while the event loop runs
     RESUMED = 14  # sent again after a stage had died
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-_DELTA = struct.Struct("<QIIIifBB2xI")  # request, index, prompt, cached, token, logprob, reason, tops, bytes of text
+import msgspec
+
+_HEAD = struct.Struct("<QIIiB")  # request, attempt, index, token, reason
+_DELTA = struct.Struct(_HEAD.format + "BfI")  # and number of best tokens, log-probability, bytes of text
 _TOP = struct.Struct("<if")
 
 
@@ -21,8 +23,7 @@ class FinishReason(IntEnum):
     FAILED = 4  # the model or the sampler gave nothing usable
 
 
-@dataclass(slots=True)
-class Delta:
+class Delta(msgspec.Struct, gc=False):
     """One token of a request, the text that it completed, and the end if it was the last.
 
     The text may be empty: the token completes no character, or may begin a stop string. A request that fails ends
@@ -30,9 +31,8 @@ class Delta:
     """
 
     request: int
+    attempt: int  # as in the `Submit` that asked for it
     index: int  # output tokens so far, this one included
-    prompt_tokens: int
-    cached_tokens: int
     token_id: int
     logprob: float  # NaN where not asked for
     reason: FinishReason
@@ -42,29 +42,22 @@ class Delta:
     def pack(self) -> bytes:
         text = self.text.encode()
         head = _DELTA.pack(
-            self.request, self.index, self.prompt_tokens, self.cached_tokens, self.token_id, self.logprob,
-            self.reason, len(self.top), len(text),
-        )  # fmt: skip
+            self.request, self.attempt, self.index, self.token_id, self.reason, len(self.top), self.logprob, len(text)
+        )
         return b"".join((head, text, *(_TOP.pack(*pair) for pair in self.top))) if self.top else head + text
 
 
-_REASON_AT = struct.calcsize("<QIIIif")
 _REASONS = tuple(FinishReason)  # by value; calling the class costs more than the rest of a delta
 
 
 def unpack_delta(record: Any) -> Delta:
     """`record` is bytes or a memoryview."""
-    request, index, prompt, cached, token, logprob, reason, tops, length = _DELTA.unpack_from(record)
+    request, attempt, index, token, reason, tops, logprob, length = _DELTA.unpack_from(record)
     end = _DELTA.size + length
     text = str(record[_DELTA.size : end], "utf-8")
     top = tuple(_TOP.unpack_from(record, end + i * _TOP.size) for i in range(tops)) if tops else ()
-    return Delta(request, index, prompt, cached, token, logprob, _REASONS[reason], text, top)
+    return Delta(request, attempt, index, token, logprob, _REASONS[reason], text, top)
 
 
-def is_last(record: bytes) -> bool:
-    """Whether a packed delta ends its request."""
-    return record[_REASON_AT] != FinishReason.NONE
-
-
-delta_head = struct.Struct("<QI8xi4xB").unpack_from
-"""Request, index, token and reason of a packed delta: what there is to be looked at for each token."""
+delta_head = _HEAD.unpack_from
+"""Request, attempt, index, token and reason of a packed delta: what there is to be looked at for each token."""

@@ -29,7 +29,7 @@ from pipeline.runtime.control_channel import Channel
 from pipeline.runtime.generations import END, Control, Generation
 from pipeline.stats import Counters, StatsHandle, StatsPage, StatsReader
 from pipeline.wire.delta import Delta, FinishReason
-from pipeline.wire.request import Submit, unpack_request
+from pipeline.wire.request import Submit, unpack_message
 from scripts.bench.overhead.client import Question, read_streams
 from scripts.lab.arguments import count, parser, within
 from scripts.lab.clock import cpu_seconds
@@ -72,7 +72,7 @@ def answer(rings: FrontRings, stats: StatsHandle, plan: Plan) -> None:
         while True:
             waiting: list[int] = []
             while len(waiting) < plan.streams:
-                message = unpack_request(requests.read_bytes())
+                message = unpack_message(requests.read_bytes())
                 if isinstance(message, Submit):
                     waiting += [choice.request for choice in message.choices]
             publish(deltas, waiting, plan)
@@ -85,7 +85,7 @@ def publish(deltas: ipc.ByteProducer, requests: list[int], plan: Plan) -> None:
     for i in range(1, plan.tokens + 1):
         reason = FinishReason.LENGTH if i == plan.tokens else FinishReason.NONE
         word = WORDS[i % len(WORDS)]
-        deltas.write_many([Delta(request, i, 20, 0, 1000 + i, -0.5, reason, word).pack() for request in requests])
+        deltas.write_many([Delta(request, 0, i, 1000 + i, -0.5, reason, word).pack() for request in requests])
         if plan.pace_s:
             time.sleep(max(0.0, begun + i * plan.pace_s - time.monotonic()))
 

@@ -5,7 +5,6 @@ Everything is real but the processes: rings, layouts, scheduler, runner, sampler
 
 from __future__ import annotations
 
-import dataclasses
 from array import array
 
 import numpy as np
@@ -135,9 +134,9 @@ class Server:
             ),
             shapes,
         )
-        ends = self.limits.end_ids
-        chooser = Chooser(VOCABULARY, self.limits.max_length, self.rows, len(ends), None)
-        self.row_table = Rows(self.rows, lambda admit: TextState.of(admit, self.tokenizer, ends), chooser.pending)
+        ends = len(self.limits.end_ids)
+        chooser = Chooser(VOCABULARY, self.limits.max_length, self.rows, ends, None)
+        self.row_table = Rows(self.rows, lambda assign: TextState.of(assign, self.tokenizer), chooser.pending)
         self.sampling = SamplingStage(
             SamplingRings(
                 rings["logits"].consumer(writable=True),
@@ -154,7 +153,7 @@ class Server:
     def submit(self, request, prompt, params):
         prompt = prompt if isinstance(prompt, str) else array("i", prompt)
         choice = Choice(request, *choose_seeds(params, 1))
-        message = Submit((choice,), prompt, params, arrival_ns=request)
+        message = Submit.of((choice,), prompt, params, arrival_ns=request)
         self.submitted[request] = message
         self.requests.write(message.pack())
 
@@ -167,10 +166,11 @@ class Server:
 
     def resume(self, request, output):
         """To go on behind this output."""
-        message, started = self.submitted[request], self.started.get(request)
-        cached = started.cached_tokens if started else 0
-        choice = dataclasses.replace(message.choices[0], output=array("i", output), cached_tokens=cached)
-        self.requests.write(message.resume((choice,)).pack())
+        message = self.submitted[request]
+        last = message.choices[0]
+        choice = Choice(request, last.seed, last.attempt + 1, array("i", output).tobytes())
+        self.submitted[request] = message.with_choices([choice])
+        self.requests.write(self.submitted[request].pack())
 
     def crash(self):
         """Inference fails by itself, and all begins anew."""

@@ -4,9 +4,9 @@ All stages are lost at once, at any point of their work; what the front has hear
 covered here: processes, and the front itself (tests/pipeline/front/, tests/scripts/verify/test_chaos.py).
 """
 
-import dataclasses
 import itertools
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +16,7 @@ from model.sampling import SamplingParams
 from pipeline.runtime.generations import Ended, culprit
 from pipeline.sampling import pending_admits
 from pipeline.wire.delta import FinishReason
-from pipeline.wire.request import Accepted, GenerationParams, Refused
+from pipeline.wire.request import Accepted, Refused, Request
 from tests.pipeline.stages import OVERLAPPED, PLAIN, Server, write_byte_tokenizer
 
 TWO_BYTE_CHARACTERS = (106, 156)  # tokens of bytes that continue a character, and of such that begin one
@@ -30,9 +30,9 @@ def tokenizer_file(tmp_path_factory):
 
 
 def record(server):
-    """All that clients are told, but how much of their prompts was cached: that depends on the company."""
+    """All that clients are told, whichever attempt it came from."""
     return {
-        request: [dataclasses.replace(delta, cached_tokens=0).pack() for delta in deltas]
+        request: [msgspec.structs.replace(delta, attempt=0).pack() for delta in deltas]
         for request, deltas in server.told.items()
     }
 
@@ -60,7 +60,7 @@ def disturbed(tokenizer_file, jobs, cuts, **options):
     server.run()
     for deltas in server.told.values():
         assert [delta.index for delta in deltas] == list(range(1, len(deltas) + 1))
-        assert len({delta.cached_tokens for delta in deltas}) == 1
+        assert [delta.attempt for delta in deltas] == sorted(delta.attempt for delta in deltas)
     assert server.scheduler.blocks.used == 0
     assert not len(server.row_table)
     server.close()
@@ -94,7 +94,7 @@ sampling = st.builds(
     min_tokens=st.sampled_from([0, 7]),
 )
 requests = st.builds(
-    GenerationParams,
+    Request,
     sampling,
     max_tokens=st.integers(1, 30),
     include_stop=st.booleans(),
@@ -113,7 +113,7 @@ def test_every_stream_is_as_if_nothing_had_been(tokenizer_file, jobs, cuts, opti
 
 
 def test_rows_of_which_the_sampler_learns_no_sooner_than_needed(tokenizer_file, monkeypatch):
-    params = [GenerationParams(SamplingParams(seed=n, repetition_penalty=1.3), 20) for n in range(8)]
+    params = [Request(SamplingParams(seed=n, repetition_penalty=1.3), 20) for n in range(8)]
     jobs = {n: ([n, 7, 7, 9] * 8, params[n]) for n in range(1, 8)} | {8: ([8], greedy(30))}
     expected = record(undisturbed(tokenizer_file, jobs))
     monkeypatch.setattr(pending_admits, "AT_ONCE", 0)
@@ -132,16 +132,19 @@ def test_stop_strings_that_lie_across_a_cut(tokenizer_file, data, jobs, cuts, op
         begin = data.draw(st.integers(0, len(text) - 1))
         stop = text[begin : begin + data.draw(st.integers(1, 8))]
         never = stop + "\0"
-        stopped[request] = (prompt, dataclasses.replace(params, stop=data.draw(st.sampled_from([(stop,), (never,)]))))
+        stopped[request] = (
+            prompt,
+            msgspec.structs.replace(params, stop=data.draw(st.sampled_from([(stop,), (never,)]))),
+        )
     expected = undisturbed(tokenizer_file, stopped, **options)
     assert record(disturbed(tokenizer_file, stopped, cuts, **options)) == record(expected)
 
 
 def greedy(count, **options):
-    return GenerationParams(SamplingParams(temperature=0), count, **options)
+    return Request(SamplingParams(temperature=0), count, **options)
 
 
-@pytest.mark.parametrize("params", [greedy(12), GenerationParams(SamplingParams(seed=5, top_k=20), 12)])
+@pytest.mark.parametrize("params", [greedy(12), Request(SamplingParams(seed=5, top_k=20), 12)])
 def test_a_cut_after_one_move_or_another(tokenizer_file, params):
     jobs = {1: ([5, 6, 7], params), 2: ("ring", params)}
     expected = record(undisturbed(tokenizer_file, jobs, token_range=TWO_BYTE_CHARACTERS))
@@ -163,12 +166,13 @@ def test_how_much_was_cached_is_told_as_it_was_at_first(tokenizer_file):
         server.submit(request, [7] * 20, greedy(10))
     while len(server.tokens(2)) < 5:
         server.turn()
-    first = server.told[2][0].cached_tokens
-    assert first == 16
+    first = server.started[2]
+    assert first.cached_tokens == 16
     server.restart()
     server.run()
-    assert {delta.cached_tokens for delta in server.told[2]} == {first}
-    assert server.started[2].cached_tokens == first
+    assert len(server.tokens(2)) == 10
+    assert server.started[2] is first  # nothing more is said of it
+    assert server.answers[2] == Accepted(2, 1, 20)
     server.close()
 
 

@@ -1,5 +1,6 @@
 """The step path from request to text: scheduler, descriptors, runner, sampling, results."""
 
+import dataclasses
 import math
 import random
 
@@ -8,7 +9,7 @@ import pytest
 from model.emulated import expected_logits, expected_tokens
 from model.sampling import SamplingLimits, SamplingParams
 from pipeline.wire.delta import FinishReason
-from pipeline.wire.request import Accepted, GenerationParams, Refused
+from pipeline.wire.request import Accepted, Refused, Request, Started, unpack_reply
 from tests.pipeline.stages import EOS, OVERLAPPED, PLAIN, VOCABULARY, Server, write_byte_tokenizer
 
 
@@ -31,7 +32,7 @@ def serve(tokenizer_file):
 
 
 def greedy(count, **options):
-    return GenerationParams(SamplingParams(temperature=0), count, **options)
+    return Request(SamplingParams(temperature=0), count, **options)
 
 
 def expected(server, request, prompt_ids, count):
@@ -45,12 +46,32 @@ def test_one_request_yields_what_the_device_says(serve, ahead, greedy_on_device)
     server.submit(1, [5, 6, 7], greedy(20))
     server.run()
     assert server.tokens(1) == expected(server, 1, [5, 6, 7], 20)
-    assert server.answers[1] == Accepted(1, 3)
+    assert server.answers[1] == Accepted(1, 0, 3)
     assert server.started[1].waited_ns > 0
     last = server.told[1][-1]
-    assert (last.reason, last.index, last.prompt_tokens) == (FinishReason.LENGTH, 20, 3)
+    assert (last.reason, last.index, last.attempt) == (FinishReason.LENGTH, 20, 0)
     assert [delta.reason for delta in server.told[1][:-1]] == [FinishReason.NONE] * 19
     assert server.scheduler.blocks.used == 0
+
+
+def test_what_became_of_a_request_is_said_before_its_first_step_can_be_seen(serve):
+    """Else the front could have a token before it knows the prompt."""
+
+    class Replies:
+        """Notes which steps had been published when something was said."""
+
+        def write_many(self, records):
+            published = server.rings["steps"].snapshot().producer.index
+            said.extend((type(unpack_reply(record)), published) for record in records)
+            replies.write_many(records)
+
+    server, said = serve(), []
+    replies = server.preprocess._rings.replies
+    server.preprocess._rings = dataclasses.replace(server.preprocess._rings, replies=Replies())
+    server.submit(1, [5, 6, 7], greedy(3))
+    assert server.preprocess.take_request()
+    assert server.plan()
+    assert said == [(Accepted, 0), (Started, 0)]
 
 
 @pytest.mark.parametrize("ahead", [OVERLAPPED, PLAIN])
@@ -83,7 +104,7 @@ def test_a_crowd_that_comes_and_goes(serve, ahead, blocks, prefix_cache, emit_eo
 
 
 def sampled(seed, count=15):
-    return GenerationParams(SamplingParams(temperature=1.0, top_k=50, top_p=0.95, seed=seed), count)
+    return Request(SamplingParams(temperature=1.0, top_k=50, top_p=0.95, seed=seed), count)
 
 
 @pytest.mark.parametrize("ahead", [OVERLAPPED, PLAIN])
@@ -148,7 +169,7 @@ def test_a_stop_token_ends_without_its_text(serve):
     server.run()
     stop = server.tokens(1)[12]
     first = server.tokens(1).index(stop)
-    params = GenerationParams(SamplingParams(temperature=0, stop_token_ids=(stop,)), 30)
+    params = Request(SamplingParams(temperature=0, stop_token_ids=(stop,)), 30)
     server.submit(2, [5, 5], params)
     server.run()
     assert server.tokens(2) == server.tokens(1)[: first + 1]
@@ -166,7 +187,7 @@ def test_eos_is_ignored_on_request(serve):
 
 def test_log_probabilities_come_with_their_rivals(serve):
     server = serve()
-    server.submit(1, [5], GenerationParams(SamplingParams(temperature=0, logprobs=3), 4))
+    server.submit(1, [5], Request(SamplingParams(temperature=0, logprobs=3), 4))
     server.submit(2, [5], greedy(4))
     server.run()
     assert server.tokens(1) == server.tokens(2)
@@ -228,9 +249,9 @@ def test_a_limit_that_nobody_named_is_cut_to_what_fits(serve):
 
 def test_the_raw_logit_takes_the_place_of_the_log_probability(serve):
     server = serve()
-    params = GenerationParams(SamplingParams(temperature=0, logprobs=0), 6, raw_logit=True)
+    params = Request(SamplingParams(temperature=0, logprobs=0), 6, raw_logit=True)
     server.submit(1, [4, 5], params)
-    server.submit(2, [4, 5], GenerationParams(SamplingParams(temperature=0, logprobs=0), 6))
+    server.submit(2, [4, 5], Request(SamplingParams(temperature=0, logprobs=0), 6))
     server.run()
     assert server.tokens(1) == server.tokens(2)
     sequence = [4, 5]
@@ -247,8 +268,8 @@ def test_as_many_stop_tokens_as_a_request_may_have_beside_the_models_own(serve):
     most = SamplingLimits(VOCABULARY, 100).max_biased_tokens
     stops = SamplingParams(temperature=0.0, stop_token_ids=(5,) * most, min_tokens=3)
     biases = SamplingParams(temperature=0.0, logit_bias={7: 1.0}, stop_token_ids=(5,) * (most - 1))
-    server.submit(1, [4], GenerationParams(stops, max_tokens=5))
-    server.submit(2, [4], GenerationParams(biases, max_tokens=5))
+    server.submit(1, [4], Request(stops, max_tokens=5))
+    server.submit(2, [4], Request(biases, max_tokens=5))
     server.run()
     assert len(server.tokens(1)) >= 3
     assert server.tokens(2)
@@ -299,7 +320,7 @@ def test_log_probabilities_of_greedy_tokens_come_from_the_device_or_from_samplin
     def submit(server, **options):
         for request, logprobs in ((1, 0), (2, None)):
             params = SamplingParams(temperature=0, logprobs=logprobs)
-            server.submit(request, [4, 4, request], GenerationParams(params, 12, **options))
+            server.submit(request, [4, 4, request], Request(params, 12, **options))
         for _ in range(3):
             server.turn()
 
@@ -308,7 +329,7 @@ def test_log_probabilities_of_greedy_tokens_come_from_the_device_or_from_samplin
     assert server_flags(device) == (True, True)
     submit(host)
     submit(mixed)
-    mixed.submit(3, [4, 4], GenerationParams(SamplingParams(temperature=0, logprobs=2), 4))
+    mixed.submit(3, [4, 4], Request(SamplingParams(temperature=0, logprobs=2), 4))
     for _ in range(4):
         mixed.turn()
     assert server_flags(mixed) == (False, True)

@@ -20,7 +20,7 @@ import tracemalloc
 import pytest
 
 from model.sampling import SamplingParams
-from pipeline.wire.request import GenerationParams
+from pipeline.wire.request import Request
 from tests.pipeline.stages import Server, write_byte_tokenizer
 from tests.server.launched import Launched
 
@@ -177,7 +177,7 @@ def measure_memory(tokenizer_file, rows, sampling, context):
     """Of steps around this context; the batch is full and stays so."""
     server = Server(tokenizer_file, rows=MANY, budget=256, blocks=8192, block_size=16, max_length=8192)
     try:
-        params = GenerationParams(sampling, max_tokens=2 * STEPS + 500, ignore_eos=True)
+        params = Request(sampling, max_tokens=2 * STEPS + 500, ignore_eos=True)
         for request in range(rows):
             server.submit(request, [1 + request] * context, params)
             server.preprocess.take_request()  # the ring has no room for all

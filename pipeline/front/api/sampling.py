@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from model.sampling import ParameterError, SamplingLimits, SamplingParams
 from pipeline.front.api.fields import Fields, shown
 from pipeline.front.http.errors import ApiError
@@ -17,7 +15,7 @@ def read_sampling(
     top_k: int,
     logprobs: int | None,
     min_tokens: str = "min_tokens",
-    logit_bias: Mapping[int, float] | None = None,
+    logit_bias: dict[int, float] | None = None,
 ) -> SamplingParams:
     """`min_tokens` is that parameter's name in the client's API. Raises ApiError for a value out of range."""
     sampling = SamplingParams(

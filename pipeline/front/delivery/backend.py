@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import functools
 import logging
 import secrets
@@ -20,7 +19,7 @@ from pipeline.front.http.outbox import Outbox
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.stats import Counters, FrontCounter, RingEnds, StatsReader
 from pipeline.wire.delta import delta_head
-from pipeline.wire.request import Accepted, Cancel, Refused, Started, Submit, unpack_reply
+from pipeline.wire.request import Accepted, Cancel, Refused, Reply, Submit, unpack_reply
 
 log = logging.getLogger("ringserve.front")
 
@@ -138,7 +137,7 @@ class Backend:
 
     def _require_fits(self, submit: Submit) -> None:
         longest = self._longest_record
-        if longest is None or _MOST_BYTES * len(submit.prompt) + _PARAMETERS <= longest:
+        if longest is None or _MOST_BYTES * submit.size + _PARAMETERS <= longest:
             return  # certainly fits: it is packed only when it is sent
         if len(submit.pack()) > longest:
             raise ApiError(413, "the prompt is too large for this server", kind=INVALID, parameter="prompt")
@@ -166,7 +165,7 @@ class Backend:
             live = [stream for stream in streams if stream.live]
             if not live:
                 return None
-            record = live[0].submit.resume(tuple(stream.resumption() for stream in live)).pack()
+            record = live[0].submit.with_choices([stream.resumption() for stream in live]).pack()
             if len(record) <= client.max_record:
                 return record
             if len(live) == 1:
@@ -219,9 +218,9 @@ class Backend:
         """Pass each stream all of its records at once: usually one token, under load several."""
         now, streams, came = time.monotonic_ns(), self._streams, defaultdict[TokenStream, list[bytes]](list)
         for record in records:
-            request, index, token, reason = delta_head(record)
+            request, attempt, index, token, reason = delta_head(record)
             stream = streams.get(request)
-            if stream is None:
+            if stream is None or attempt != stream.attempt:
                 self._counters.add(FrontCounter.DROPPED_DELTAS)
             elif index == len(stream.tokens) + 1 or token < 0:  # a failure is not a token, and has no index
                 stream.note(token, reason)
@@ -241,12 +240,16 @@ class Backend:
     def _on_reply(self, record: bytes) -> None:
         reply = unpack_reply(record)
         stream = self._streams.get(reply.request)
-        if stream is not None:
+        if stream is None:
+            return
+        if reply.attempt == stream.attempt:
             self._reply(stream, reply)
+        else:
+            self._counters.add(FrontCounter.DROPPED_DELTAS)
 
-    def _reply(self, stream: TokenStream, reply: Accepted | Refused | Started) -> None:
+    def _reply(self, stream: TokenStream, reply: Reply) -> None:
         if isinstance(reply, Accepted):
-            stream.accept()
+            stream.accept(reply.prompt_tokens)
         elif isinstance(reply, Refused):
             stream.fail(self._refusal(reply))
         else:
@@ -263,8 +266,8 @@ class Backend:
 
 
 def _first_time(streams: Sequence[TokenStream]) -> bytes | None:
-    live = tuple(stream.choice for stream in streams if stream.live)
-    return dataclasses.replace(streams[0].submit, choices=live).pack() if live else None
+    live = [stream.choice for stream in streams if stream.live]
+    return streams[0].submit.with_choices(live).pack() if live else None
 
 
 def _by_prompt(streams: Iterable[TokenStream]) -> Iterable[list[TokenStream]]:
@@ -277,4 +280,4 @@ def _by_prompt(streams: Iterable[TokenStream]) -> Iterable[list[TokenStream]]:
 
 def _shares(stream: TokenStream, requests: Sequence[int]) -> bool:
     """One of these requests is the stream's own, or the first of those that were sent with its prompt."""
-    return stream.request in requests or stream.submit.choices[0].request in requests
+    return stream.request in requests or stream.submit.request in requests

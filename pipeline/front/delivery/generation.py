@@ -17,7 +17,7 @@ from pipeline.front.http.errors import SERVER, TIMED_OUT, UNAVAILABLE, ApiError,
 from pipeline.front.http.exchange import Exchange, Header
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import Counters, Histograms, RequestHistogram, StatsReader
-from pipeline.wire.delta import Delta, FinishReason, unpack_delta
+from pipeline.wire.delta import FinishReason, unpack_delta
 from pipeline.wire.request import Choice, Submit, choose_seeds
 
 TIMINGS = b"x-ringserve-timings"  # "1": return the headers x-…-ms
@@ -144,7 +144,7 @@ class Generation:
         deltas = [unpack_delta(record) for record in stream.take()]
         if not deltas:
             return []
-        first = self._begin(text, deltas[-1])
+        first = self._begin(text)
         progress.waited = stream.waited_ns
         if deltas[-1].reason is FinishReason.FAILED:
             stream.fail(ApiError(500, deltas.pop().text or "the model failed", kind=SERVER))
@@ -155,14 +155,15 @@ class Generation:
         progress.on_tokens(len(deltas), time.monotonic_ns())
         return first + events_of(text.choice, deltas)
 
-    def _begin(self, text: _Text, delta: Delta) -> list[Event]:
+    def _begin(self, text: _Text) -> list[Event]:
         """The event before all others, if this is the first delta that is looked at."""
         if text.begun:
             return []
-        text.begun, text.progress.prompt = True, delta.prompt_tokens
+        stream = text.stream
+        text.begun, text.progress.prompt = True, stream.prompt_tokens
         if self._job.streamed:
             text.pass_on = self._passing_on(text)
-        return [Begin(text.choice, delta.prompt_tokens, delta.cached_tokens)]
+        return [Begin(text.choice, stream.prompt_tokens, stream.cached_tokens)]
 
     async def _woken(self) -> None:
         waiter = asyncio.get_running_loop().create_future()
@@ -238,5 +239,7 @@ def _message(part: Part, progresses: Sequence[Progress]) -> Submit:
     for progress in progresses:
         progress.max_tokens = part.params.max_tokens
     seeds = choose_seeds(part.params, part.choices)
-    choices = tuple(Choice(progress.request, seed) for progress, seed in zip(progresses, seeds, strict=True))
-    return Submit(choices, part.prompt, part.params, part.add_special, progresses[0].arrival)
+    choices = [Choice(progress.request, seed) for progress, seed in zip(progresses, seeds, strict=True)]
+    return Submit.of(
+        choices, part.prompt, part.params, add_special=part.add_special, arrival_ns=progresses[0].arrival
+    )

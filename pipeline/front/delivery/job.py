@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 
 from pipeline.front.http.errors import ApiError
 from pipeline.wire.delta import Delta, FinishReason
-from pipeline.wire.request import GenerationParams, Prompt
+from pipeline.wire.request import Prompt, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class Part:
     """A prompt and its parameters; each choice becomes a sequence of the batch."""
 
     prompt: Prompt
-    params: GenerationParams
+    params: Request
     add_special: bool = True  # let the tokenizer add BOS
     choices: int = 1
 

@@ -20,6 +20,8 @@ Late = Callable[[], bytes | None]
 
 class RingClient:
     """Made inside a running loop. `on_deltas` and `on_reply` get every record; `run` returns when no more can arrive.
+    What preprocess has said of a request before its first token is with `on_reply` before that token is with
+    `on_deltas`: it was in its ring first, so whoever has the one finds the other.
 
     Records that do not fit into the ring of requests at once wait in an outbox, in order.
     """
@@ -61,9 +63,7 @@ class RingClient:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         try:
-            for record in _left(self._replies.end):
-                self._on_reply(record)
-            self._on_deltas(_left(self._deltas.end))
+            self._dispatch(_left(self._deltas.end))
         finally:
             for end in (self._requests, self._replies, self._deltas):
                 end.close()
@@ -116,8 +116,13 @@ class RingClient:
                     if end.occupancy:
                         records += end.read_many(_BATCH, 0)
                 finally:
-                    self._on_deltas(records)
+                    self._dispatch(records)
                 await asyncio.sleep(0)  # let the transports write, and other tasks run
+
+    def _dispatch(self, deltas: Sequence[bytes]) -> None:
+        for record in _left(self._replies.end):
+            self._on_reply(record)
+        self._on_deltas(deltas)
 
     async def _read_replies(self) -> None:
         with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):
@@ -129,7 +134,7 @@ class RingClient:
 def _left(end: ipc.ByteConsumer) -> list[bytes]:
     records: list[bytes] = []
     with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):
-        while (slot := end.try_read()) is not None:
+        while end.occupancy and (slot := end.try_read()) is not None:
             with slot:
                 records.append(bytes(slot))
     return records

@@ -34,9 +34,11 @@ class TokenStream:
         "_records",
         "_waiter",
         "accepted",
+        "attempt",
         "cached_tokens",
         "choice",
         "on_overrun",
+        "prompt_tokens",
         "reports_acceptance",
         "request",
         "strikes",
@@ -49,7 +51,9 @@ class TokenStream:
     def __init__(self, submit: Submit, choice: Choice, limit: int) -> None:
         self.submit, self.choice = submit, choice  # the prompt with all its choices, and this stream's
         self.request = choice.request
+        self.attempt = choice.attempt  # which of its submissions counts
         self.tokens = array("i")
+        self.prompt_tokens = 0  # known, as is the next, before the first token arrives
         self.cached_tokens = 0  # of the prompt, at the first admission
         self.taken_ns = 0  # when the oldest of the records that were taken last was read off the ring
         self.waited_ns: int | None = None  # in the queue
@@ -71,8 +75,9 @@ class TokenStream:
         return not self._over and self._failure is None
 
     def resumption(self) -> Choice:
-        """Asks for the tokens that are missing."""
-        return Choice(self.request, self.choice.seed, self.tokens, self.cached_tokens)
+        """Asks for the tokens that are missing: another attempt, and what the last one still says does not count."""
+        self.attempt += 1
+        return Choice(self.request, self.choice.seed, self.attempt, self.tokens.tobytes())
 
     def note(self, token: int, last: int) -> None:
         """A delta with this token has arrived; `push` follows."""
@@ -104,8 +109,9 @@ class TokenStream:
             self._records = []
         return passed_on
 
-    def accept(self) -> None:
+    def accept(self, prompt_tokens: int) -> None:
         self.accepted = True
+        self.prompt_tokens = prompt_tokens
         if self.reports_acceptance:
             self._wake()
 

@@ -86,10 +86,10 @@ class Bench:
         self.output: list[list[int]] = [[] for _ in range(rows)]
         self.prompt_length = np.zeros(rows, np.int32)
 
-    def admit(self, row: int, params: SamplingParams, prompt=(0,), output=()) -> int:
+    def admit(self, row: int, params: SamplingParams, prompt=(0,), output=()) -> None:
         self.output[row] = list(output)
         self.prompt_length[row] = len(prompt)
-        return self.sampler.admit(row, params, np.asarray(prompt, np.int32), np.asarray(output, np.int32))
+        self.sampler.admit(row, params, np.asarray(prompt, np.int32), np.asarray(output, np.int32))
 
     @property
     def positions(self):

@@ -23,6 +23,10 @@ static void allocate(struct sampler *s)
 #define X(type, name, format, shape) s->name = zeros(ROWS * width[shape]);
     SAMPLING_COLUMNS(X)
 #undef X
+    for (int i = 0; i < MOST_PARAMETERS; i++) {
+        s->draw[i] = zeros(ROWS);
+        s->edit[i] = zeros(ROWS);
+    }
     float **floats[] = {&s->maxima, &s->edited, &s->values, &s->weights, &s->lists[0], &s->lists[1]};
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
         *floats[i] = zeros(VOCAB + 1);
@@ -30,14 +34,22 @@ static void allocate(struct sampler *s)
     s->sums = zeros(VOCAB + 1);
 }
 
+static void set(const char *const *names, double **columns, const char *name, size_t row, double value)
+{
+    int i = 0;
+    while (strcmp(names[i], name))
+        i++;
+    columns[i][row] = value;
+}
+
 static void admit(struct sampler *s, size_t row)
 {
-    s->temperature[row] = row % 6 ? 0.3 + 0.2 * (double)row : 0;
-    s->top_k[row] = row % 3 == 1 ? (int32_t)(row * row * 30) : 0;
-    s->top_p[row] = row % 2 ? 0.3 + 0.06 * (double)row : 1;
-    s->min_p[row] = row % 4 == 2 ? 0.02 : 0;
-    s->repetition_penalty[row] = row % 5 == 4 ? 1.3 : 1;
-    s->presence_penalty[row] = row % 5 == 4 ? 0.4 : 0;
+    set(draw_parameters, s->draw, "temperature", row, row % 6 ? 0.3 + 0.2 * (double)row : 0);
+    set(draw_parameters, s->draw, "top_k", row, row % 3 == 1 ? (double)(row * row * 30) : 0);
+    set(draw_parameters, s->draw, "top_p", row, row % 2 ? 0.3 + 0.06 * (double)row : 1);
+    set(draw_parameters, s->draw, "min_p", row, row % 4 == 2 ? 0.02 : 0);
+    set(edit_parameters, s->edit, "repetition_penalty", row, row % 5 == 4 ? 1.3 : 1);
+    set(edit_parameters, s->edit, "presence_penalty", row, row % 5 == 4 ? 0.4 : 0);
     s->seed[row] = 1000 + row;
     s->logprobs[row] = 3;
 }
@@ -58,7 +70,7 @@ int main(void)
             struct output out = {&token, &logprob, top, top_logprobs, 3};
             enum status status = choose_row(&s, logits, row, 10 + step, out);
             if (status == OK)
-                tell_row(&s, logits, row, out);
+                row_logprobs(&s, logits, row, out);
             printf("%zu %d: %d %d (%d %d %d) %.4f\n", row, (int)step, (int)status, (int)token, (int)top[0],
                    (int)top[1], (int)top[2], (double)logprob);
         }

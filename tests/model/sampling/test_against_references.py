@@ -175,4 +175,4 @@ def test_frequencies_follow_the_distribution(params, over, reference, bench):
 
 
 def _fields(params: SamplingParams) -> dict[str, Any]:
-    return {name: getattr(params, name) for name in params.__slots__}
+    return {name: getattr(params, name) for name in params.__struct_fields__}

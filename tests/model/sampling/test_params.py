@@ -2,10 +2,12 @@
 
 import math
 
+import msgspec
 import pytest
 
 from model.errors import ModelError
-from model.sampling import ParameterError, SamplingLimits, SamplingParams
+from model.sampling import RANGES, ParameterError, Sampler, SamplingLimits, SamplingParams
+from model.sampling._kernels import PARAMETERS
 
 LIMITS = SamplingLimits(vocab_size=100, max_length=50, max_top_logprobs=5, max_biased_tokens=4)
 
@@ -46,7 +48,17 @@ def pairs(table):
 
 
 def test_the_tables_cover_every_parameter():
-    assert set(LEGAL) == set(ILLEGAL) == set(SamplingParams.__slots__)
+    assert set(LEGAL) == set(ILLEGAL) == set(SamplingParams.__struct_fields__)
+
+
+def test_the_kernels_act_on_every_number():
+    """By its name: a number that none of them reads would be ignored."""
+    numbers = {field.name for field in msgspec.structs.fields(SamplingParams) if "float" in str(field.type)}
+    assert set(PARAMETERS) == numbers - {"logit_bias"} | {"top_k"} == set(RANGES)
+    for name in PARAMETERS:
+        sampler = Sampler(LIMITS, 1)
+        sampler.admit(0, SamplingParams(seed=1, **{name: 0.75}), [1])
+        assert sampler.columns[name][0] == 0.75
 
 
 @pytest.mark.parametrize(("name", "value"), pairs(LEGAL))

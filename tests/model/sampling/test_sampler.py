@@ -1,10 +1,10 @@
 """Ties, extremes, faults and determinism."""
 
-import dataclasses
 from multiprocessing import shared_memory
 from threading import Thread
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -15,6 +15,7 @@ from model.sampling import (
     Sampler,
     SamplingLimits,
     SamplingParams,
+    _kernels,
     explain,
 )
 
@@ -58,8 +59,7 @@ def test_greedy_takes_the_lowest_id_of_equal_logits(bench, vocab):
 def test_top_k_1_and_a_tiny_top_p_are_greedy_at_any_temperature(bench, logits):
     b = bench(VOCAB, len(logits))
     for row in range(len(logits)):
-        some = SamplingParams(temperature=2.0, top_k=1) if row % 2 else SamplingParams(temperature=2.0, top_p=1e-9)
-        b.admit(row, some)
+        b.admit(row, SamplingParams(temperature=2.0, seed=row, **({"top_k": 1} if row % 2 else {"top_p": 1e-9})))
     assert np.array_equal(b.sample(logits), logits.argmax(axis=1))
 
 
@@ -195,20 +195,36 @@ def test_every_instruction_set_gives_the_same_tokens_and_logprobs(bench, logits,
 def test_a_sequence_resumed_in_the_middle_goes_on_as_if_nothing_had_happened(bench, logits, params):
     x = logits[:1]
     whole = bench(VOCAB, 1)
-    seed = whole.admit(0, params, [4, 4, 8])
+    whole.admit(0, params, [4, 4, 8])
     expected = [int(whole.sample(np.roll(x, step, axis=1))[0]) for step in range(20)]
     resumed = bench(VOCAB, 1)
-    again = SamplingParams(**{**{n: getattr(params, n) for n in params.__slots__}, "seed": seed})
-    resumed.admit(0, again, [4, 4, 8], expected[:9])
+    resumed.admit(0, params, [4, 4, 8], expected[:9])
     rest = [int(resumed.sample(np.roll(x, step, axis=1))[0]) for step in range(9, 20)]
     assert rest == expected[9:]
 
 
-def test_without_a_seed_one_is_drawn_and_returned():
+@pytest.mark.parametrize("seed", [None, -1])
+def test_a_seed_is_given_with_the_parameters_or_beside_them(seed):
+    """Whoever admits a request draws it: a sampler that drew its own could not go on with a text."""
     sampler = Sampler(SamplingLimits(10, 10), 1)
-    drawn = {sampler.admit(0, SamplingParams(seed=seed), [1]) for seed in (None, -1, None, -1)}
-    assert len(drawn) == 4
-    assert sampler.admit(0, SamplingParams(seed=2**64 - 5), [1]) == sampler.columns["seed"][0] == 2**64 - 5
+    with pytest.raises(ParameterError, match="seed"):
+        sampler.admit(0, SamplingParams(seed=seed), [1])
+    sampler.admit(0, SamplingParams(temperature=0, seed=seed), [1])  # nothing is drawn
+    for params, given in ((SamplingParams(seed=2**64 - 5), None), (SamplingParams(seed=7), 2**64 - 5)):
+        sampler.admit(0, params, [1], seed=given)
+        assert sampler.columns["seed"][0] == 2**64 - 5
+
+
+def test_end_tokens_of_the_model_are_held_back_with_the_requests_own(bench):
+    b = bench(10, 1)
+    x = np.arange(10, dtype=np.float32)[None]
+    params = SamplingParams(temperature=0, min_tokens=2, stop_token_ids=(9,))
+    b.sampler.admit(0, params, [1], end_ids=(8, 9))
+    position = np.ones(1, np.int32)
+    for expected in (7, 7, 9):
+        b.sampler.sample(x, b.rows, position, b.out)
+        assert b.out.token_ids[0] == expected
+        position += 1
 
 
 # faults
@@ -315,7 +331,7 @@ def test_logits_are_read_in_place_from_shared_memory_and_never_written(bench, lo
 def test_wrong_arrays_are_refused_and_named(change, message):
     sampler = Sampler(SamplingLimits(10, 10), 2)
     sampler.admit(0, GREEDY, [1])
-    sampler.admit(1, SamplingParams(logprobs=2), [1])
+    sampler.admit(1, SamplingParams(seed=1, logprobs=2), [1])
     arrays: dict[str, Any] = {
         "logits": np.zeros((2, 10), np.float32),
         "rows": np.arange(2, dtype=np.int32),
@@ -361,24 +377,44 @@ def test_wrong_admissions_are_refused():
     with pytest.raises(ValueError, match="row is 2, expected 0 to 1"):
         sampler.admit(2, GREEDY, [1])
     with pytest.raises(ValueError, match="token id 10 at 1 is not in 0 to 9"):
-        sampler.admit(0, SamplingParams(repetition_penalty=2.0), [1, 10])
+        sampler.admit(0, SamplingParams(seed=1, repetition_penalty=2.0), [1, 10])
+    for token in (-1, 10):
+        with pytest.raises(ValueError, match=f"token id {token} is not in 0 to 9"):
+            sampler.admit(0, SamplingParams(temperature=0, banned_token_ids=(token,)), [1])
+    with pytest.raises(ParameterError, match=r"1025 tokens.*at most 1024"):
+        sampler.admit(0, SamplingParams(temperature=0, logit_bias={1: 1.0}, banned_token_ids=(2,) * 1024), [1])
     with pytest.raises(ParameterError, match="top_p"):
-        sampler.admit(0, SamplingParams(top_p=0), [1])
+        SamplingParams(top_p=0).validate(sampler.limits)
     with pytest.raises(ValueError, match="at least 1"):
         Sampler(SamplingLimits(10, 10), 0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1.0, 0.0, 1e-320, 1e300])
+@pytest.mark.parametrize("name", _kernels.PARAMETERS)
+def test_a_number_that_nobody_has_checked_does_no_harm_beyond_its_row(bench, logits, name, value):
+    b = bench(VOCAB, 2)
+    params = {"temperature": 1.0, "top_k": 40, "top_p": 0.9, "min_p": 0.01, "frequency_penalty": 0.1}
+    b.admit(0, SamplingParams(seed=1, **{**params, name: value}), [1, 2])
+    b.admit(1, SamplingParams(seed=2), [1, 2])
+    alone = bench(VOCAB, 2)
+    alone.admit(1, SamplingParams(seed=2), [1, 2])
+    for _ in range(3):
+        token = b.sample(logits[:2])
+        assert -1 <= token[0] < VOCAB
+        assert token[1] == alone.sample(logits[1:2], [1])[0]
 
 
 def test_tokens_first_and_log_probabilities_later_are_the_same() -> None:
     """In two calls as in one: `choose`, then `compute_logprobs`."""
     logits = np.random.default_rng(3).normal(size=(4, 300)).astype(np.float32)
     logits[2, 7] = np.nan
-    params = [SamplingParams(temperature=0, logprobs=3), SamplingParams(seed=5), SamplingParams(logprobs=0)]
+    params = [SamplingParams(temperature=0, logprobs=3), SamplingParams(seed=5), SamplingParams(seed=6, logprobs=0)]
     rows, positions = np.array([0, 1, 2, -1], np.int32), np.full(4, 9, np.int32)
     together, apart = (SampleOutputs.allocate(4, 3) for _ in range(2))
     for out, calls in ((together, ("sample",)), (apart, ("choose", "compute_logprobs"))):
         sampler = Sampler(SamplingLimits(300, 64), 3)
         for row, each in enumerate(params):
-            sampler.admit(row, dataclasses.replace(each, repetition_penalty=1.3), [1, 2])
+            sampler.admit(row, msgspec.structs.replace(each, repetition_penalty=1.3), [1, 2])
         for call in calls:
             getattr(sampler, call)(logits, rows, positions, out)
     for name in ("token_ids", "status", "logprobs", "top_ids", "top_logprobs"):

@@ -22,14 +22,27 @@ import numpy as np
 import ipc
 from pipeline.stats import Counters, InferenceCounter, PreprocessCounter, StatsHandle, StatsPage, StepLog
 from pipeline.wire.delta import Delta, FinishReason
-from pipeline.wire.request import Accepted, Cancel, Choice, Refused, Started, Submit, unpack_request
+from pipeline.wire.record import count_ids, ids_of
+from pipeline.wire.request import (
+    Accepted,
+    Cancel,
+    Choice,
+    Refused,
+    Request,
+    Started,
+    Submit,
+    unpack_message,
+    unpack_request,
+)
 from pipeline.wire.step import HEADER_WORDS, STAMP_WORDS, Head
 
 
 @dataclass
 class Running:
     message: Submit
+    params: Request
     request: int
+    attempt: int
     words: list[str]
     options: dict[str, str]
     index: int = 0
@@ -37,14 +50,15 @@ class Running:
 
     @property
     def total(self) -> int:
-        return min(int(self.options.get("after", 1 << 30)), self.message.params.max_tokens)
+        return min(int(self.options.get("after", 1 << 30)), self.params.max_tokens)
 
 
 def parse(message: Submit, choice: Choice) -> Running:
-    words = message.prompt.split(" ") if isinstance(message.prompt, str) else [f"<{i}>" for i in message.prompt]
+    words = [f"<{i}>" for i in ids_of(message.token_ids)] if message.text is None else message.text.split(" ")
     options = dict((word[1:] + "=").split("=")[:2] for word in words if word.startswith("@"))
     words = [word for word in words if not word.startswith("@")]
-    return Running(message, choice.request, words, options, index=len(choice.output))
+    params, index = unpack_request(message.params), count_ids(choice.output)
+    return Running(message, params, choice.request, choice.attempt, words, options, index=index)
 
 
 class Peer:
@@ -70,7 +84,7 @@ class Peer:
         if (record := self.requests.try_read()) is None:
             return False
         with record:
-            message = unpack_request(bytes(record))
+            message = unpack_message(bytes(record))
         if isinstance(message, Cancel):
             self.running.pop(message.request, None)
             say({"cancel": message.request})
@@ -81,27 +95,27 @@ class Peer:
 
     def submit(self, message: Submit, choice: Choice) -> None:
         running, request = parse(message, choice), choice.request
-        prompt = message.prompt if isinstance(message.prompt, str) else list(message.prompt)
-        sampling = message.params.sampling
-        say({"submit": request, "prompt": prompt, "max_tokens": message.params.max_tokens,
+        prompt = ids_of(message.token_ids).tolist() if message.text is None else message.text
+        params, sampling = running.params, running.params.sampling
+        say({"submit": request, "prompt": prompt, "max_tokens": params.max_tokens,
              "temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p,
-             "seed": choice.seed, "stop": message.params.stop, "logprobs": sampling.logprobs,
-             "ignore_eos": message.params.ignore_eos, "add_special": message.add_special,
-             "min_tokens": sampling.min_tokens, "open_ended": message.params.open_ended,
-             "include_stop": message.params.include_stop, "skip_special": message.params.skip_special,
-             "stop_token_ids": sampling.stop_token_ids, "logit_bias": dict(sampling.logit_bias),
-             "resumed": message.resumed, "output": list(choice.output), "cached_tokens": choice.cached_tokens,
+             "seed": choice.seed, "stop": params.stop, "logprobs": sampling.logprobs,
+             "ignore_eos": params.ignore_eos, "add_special": message.add_special,
+             "min_tokens": sampling.min_tokens, "open_ended": params.open_ended,
+             "include_stop": params.include_stop, "skip_special": params.skip_special,
+             "stop_token_ids": sampling.stop_token_ids, "logit_bias": sampling.logit_bias,
+             "resumed": message.resumed, "output": ids_of(choice.output).tolist(), "attempt": choice.attempt,
              "arrival_ns": message.arrival_ns})  # fmt: skip
         if "refuse" in running.options or (message.resumed and "poison" in running.options):
             running.options.setdefault("refuse", "500")
             status, parameter = (running.options["refuse"] + ":").split(":")[:2]
             text = "the prompt has no tokens" if "empty" in running.options else "refused as asked"
-            self.replies.write(Refused(request, int(status), text, parameter or None).pack())
+            self.replies.write(Refused(request, choice.attempt, int(status), text, parameter or None).pack())
             return
         if "mute" in running.options:
             return
-        self.replies.write(Accepted(request, 3).pack())
-        self.replies.write(Started(request, 2_000_000, 2).pack())
+        self.replies.write(Accepted(request, choice.attempt, 5).pack())
+        self.replies.write(Started(request, choice.attempt, 2_000_000, 2).pack())
         self.running[request] = running
 
     def advance(self) -> bool:
@@ -122,12 +136,12 @@ class Peer:
         return moved
 
     def delta(self, running: Running) -> bytes:
-        message, i = running.message, running.index
+        i = running.index
         running.index += 1
         reason = FinishReason.NONE
         if running.index == running.total:
             reason = FinishReason[running.options.get("reason", "length").upper()]
-        logprobs = message.params.sampling.logprobs
+        logprobs = running.params.sampling.logprobs
         word = running.words[i % len(running.words)]
         text = ("" if i == 0 else " ") + word if word != "_" else ""
         top = tuple((7 + n, -0.5 * (n + 1)) for n in range(logprobs or 0))
@@ -137,7 +151,7 @@ class Peer:
         if "report" in running.options:
             shown = None if logprobs is None else logprob
             say({"delta": running.request, "token": [running.index, token, shown, int(reason), text, top]})
-        return Delta(running.request, running.index, 5, 2, token, logprob, reason, text, top).pack()
+        return Delta(running.request, running.attempt, running.index, token, logprob, reason, text, top).pack()
 
     def obey(self, line: str) -> None:
         word, *numbers = line.split()

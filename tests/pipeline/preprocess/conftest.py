@@ -13,7 +13,7 @@ from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.pool import PromptPool
 from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
 from pipeline.stats import Counters
-from pipeline.wire.request import Choice, GenerationParams, Submit
+from pipeline.wire.request import Choice, Request, Submit
 from tests.pipeline.stages import write_byte_tokenizer
 
 WAIT_S = 20
@@ -81,5 +81,5 @@ def pool(counters, tokenizer):
 
 def submit(prompt, *requests, resumed=False, **sampling):
     prompt = prompt if isinstance(prompt, str) else array("i", prompt)
-    params = GenerationParams(SamplingParams(**sampling), max_tokens=4)
-    return Submit(tuple(Choice(request, 5) for request in requests), prompt, params, resumed=resumed)
+    params = Request(SamplingParams(**sampling), max_tokens=4)
+    return Submit.of([Choice(request, 5, int(resumed)) for request in requests], prompt, params)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 import pytest
 
 from model.runner import Bucket
@@ -56,7 +57,7 @@ def desk(pool, reader, blocks, counters):
 def test_a_short_prompt_is_queued_at_once(desk, tokenizer, counters):
     seen = []
     tokenizer.inside = lambda: seen.append(counters.get(PreprocessCounter.IN_HAND))
-    assert desk.take(submit("short", 7)) == [Accepted(7, 5)]
+    assert desk.take(submit("short", 7)) == [Accepted(7, 0, 5)]
     assert [one.request for one in desk.scheduler.waiting] == [7]
     assert seen == [7]  # should the tokenizer fail, this one is to blame
     assert counters.get(PreprocessCounter.IN_HAND) == 0
@@ -66,24 +67,24 @@ def test_a_short_prompt_is_queued_at_once(desk, tokenizer, counters):
 def test_a_longer_one_goes_through_the_pool(desk, prompt):
     assert desk.take(submit(prompt, 1, 2)) == []
     assert desk.pool.requests == 2
-    assert desk.finish() == [Accepted(1, AT_ONCE), Accepted(2, AT_ONCE)]
+    assert desk.finish() == [Accepted(1, 0, AT_ONCE), Accepted(2, 0, AT_ONCE)]
     assert [one.request for one in desk.scheduler.waiting] == [1, 2]
     assert desk.pool.requests == 0
 
 
 def test_requests_in_the_pool_count_against_the_queue(desk, tokenizer, counters):
     desk.limit(max_queue=4)
-    assert desk.take(submit("short", 1)) == [Accepted(1, 5)]
+    assert desk.take(submit("short", 1)) == [Accepted(1, 0, 5)]
     desk.take(submit("held" + "x" * AT_ONCE, 2, 3))
-    full = Refused(9, 429, "the queue is full (4 requests wait); try again later")
-    assert desk.take(submit("short", 9, 8)) == [full, dataclasses.replace(full, request=8)]
-    assert desk.take(submit("short", 4)) == [Accepted(4, 5)]
+    full = Refused(9, 0, 429, "the queue is full (4 requests wait); try again later")
+    assert desk.take(submit("short", 9, 8)) == [full, msgspec.structs.replace(full, request=8)]
+    assert desk.take(submit("short", 4)) == [Accepted(4, 0, 5)]
     assert desk.take(submit("short", 9)) == [full]
-    assert desk.take(submit("short", 5, resumed=True)) == [Accepted(5, 5)]  # it had been let in before
+    assert desk.take(submit("short", 5, resumed=True)) == [Accepted(5, 1, 5)]  # it had been let in before
     desk.take(Cancel(2))
     desk.take(Cancel(3))
     desk.take(Cancel(4))
-    assert desk.take(submit("short", 9)) == [Accepted(9, 5)]
+    assert desk.take(submit("short", 9)) == [Accepted(9, 0, 5)]
 
 
 def test_characters_in_the_pool_count_against_the_queue(desk):
@@ -101,7 +102,7 @@ def test_a_cancellation_takes_effect_wherever_the_request_is(desk, tokenizer, co
     assert desk.dropped == []  # sampling has never heard of it
     tokenizer.gates["held"].set()
     desk.take(submit("y" * AT_ONCE, 2))
-    assert desk.finish() == [Accepted(2, AT_ONCE)]
+    assert desk.finish() == [Accepted(2, 0, AT_ONCE)]
     desk.take(Cancel(2))
     assert desk.dropped == [Drop(2)]
     assert not desk.scheduler.waiting

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import select
 import threading
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from pipeline.preprocess.pool import LONG, Job
 from pipeline.preprocess.sequence import Sequence
@@ -107,7 +108,7 @@ def test_nothing_of_one_generation_comes_in_the_next(pool, reader, tokenizer, co
 def test_a_prompt_over_which_the_tokenizer_fails_is_refused_and_nobody_else_suffers(pool, reader, tokenizer, caplog):
     pool.add(Job(submit("broken", 9, 10), reader))
     pool.add(Job(submit("next", 11), reader))
-    refused = Refused(9, 500, "the tokenizer failed on this prompt", "prompt")
+    refused = Refused(9, 0, 500, "the tokenizer failed on this prompt", "prompt")
     assert take(pool).results() == [refused, replace(refused, request=10)]
     assert [one.request for one in take(pool).results()] == [11]
     assert "0000000000000009: the tokenizer failed on its prompt" in caplog.text
@@ -119,7 +120,7 @@ def test_too_many_tokens_are_counted_and_not_listed(tokenizer, blocks):
     reader = PromptReader(tokenizer, PreprocessLimits(64, 32, 4, frozenset()), blocks)
     refusals = reader.read(submit("x" * 33, 1, 2))
     text = "the prompt has 33 tokens; at most 32 are allowed"
-    assert refusals == [Refused(request, 400, text, "prompt", "context_length_exceeded") for request in (1, 2)]
+    assert refusals == [Refused(request, 0, 400, text, "prompt", "context_length_exceeded") for request in (1, 2)]
     assert isinstance(reader.read(submit("x" * 32, 1))[0], Sequence)
     assert isinstance(reader.read(submit([7] * 32, 1))[0], Sequence)
     assert reader.read(submit([7] * 33, 1)) == refusals[:1]

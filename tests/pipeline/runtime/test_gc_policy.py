@@ -12,7 +12,7 @@ import pytest
 from model.sampling import SamplingParams
 from pipeline.runtime.gc_policy import GC_OFF, PauseMeter
 from pipeline.stats import StatsPage, StatsReader
-from pipeline.wire.request import GenerationParams
+from pipeline.wire.request import Request
 from tests.pipeline.stages import Server, write_byte_tokenizer
 
 ROUNDS = 5
@@ -33,7 +33,7 @@ def params(number):
         logprobs=2 if number % 3 == 0 else None,
         repetition_penalty=1.1 if number % 5 == 0 else 1.0,
     )
-    return GenerationParams(sampling, max_tokens=10 + number, stop=("zz", "abc") if number % 4 == 0 else ())
+    return Request(sampling, max_tokens=10 + number, stop=("zz", "abc") if number % 4 == 0 else ())
 
 
 def run(server, first):

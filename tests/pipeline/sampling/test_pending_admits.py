@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from model.sampling import SamplingParams
 from pipeline.sampling.pending_admits import AT_ONCE, ROW_COST, PendingAdmits
-from tests.pipeline.sampling.test_rows import Sampler, admit
+from tests.pipeline.sampling.test_rows import Sampler, assign
+
+PLAIN = SamplingParams()
 
 
 @pytest.fixture
@@ -16,7 +19,7 @@ def sampler():
 def test_first_those_that_are_due(sampler):
     pending = PendingAdmits(sampler, None)
     for row in range(4):
-        pending.add(admit(row, row))
+        pending.add(assign(row, row), PLAIN)
     pending.discard(3)
     pending.apply([2, -1, 0, 3])
     assert [row for row, _ in sampler.admitted] == [2, 0]
@@ -26,8 +29,8 @@ def test_first_those_that_are_due(sampler):
 
 def test_the_last_sequence_of_a_row_counts(sampler):
     pending = PendingAdmits(sampler, None)
-    pending.add(admit(1, 0, prompt=(1,)))
-    pending.add(admit(2, 0, prompt=(2,)))
+    pending.add(assign(1, 0, prompt=(1,)), PLAIN)
+    pending.add(assign(2, 0, prompt=(2,)), PLAIN)
     pending.apply_others()
     assert sampler.admitted == [(0, [2])]
 
@@ -37,6 +40,6 @@ def test_no_more_at_once_than_a_step_may_wait_for(sampler, penalty, rows):
     """Tokens cost where they are read: where they are penalised."""
     pending = PendingAdmits(sampler, None)
     for row in range(rows + 5):
-        pending.add(admit(row, row, prompt=(7,) * AT_ONCE, repetition_penalty=penalty))
+        pending.add(assign(row, row, prompt=(7,) * AT_ONCE), SamplingParams(repetition_penalty=penalty))
     pending.apply_others()
     assert len(sampler.admitted) == rows

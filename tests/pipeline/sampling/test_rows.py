@@ -10,8 +10,8 @@ import pytest
 from model.sampling import SamplingParams
 from pipeline.sampling.pending_admits import PendingAdmits
 from pipeline.sampling.rows import Rows
-from pipeline.wire.request import GenerationParams
-from pipeline.wire.rows import Admit, Drop
+from pipeline.wire.request import Request
+from pipeline.wire.rows import Assign, Drop
 
 
 class Sampler:
@@ -20,7 +20,7 @@ class Sampler:
     def __init__(self):
         self.admitted = []
 
-    def admit(self, row, sampling, prompt_ids, output_ids):
+    def admit(self, row, sampling, prompt_ids, output_ids, *, seed, end_ids):
         self.admitted.append((row, prompt_ids.tolist()))
 
 
@@ -36,18 +36,17 @@ def pending(sampler):
 
 @pytest.fixture
 def rows(pending):
-    return Rows(4, lambda admit: SimpleNamespace(request=admit.request), pending)
+    return Rows(4, lambda assign: SimpleNamespace(request=assign.request, sampling=None), pending)
 
 
-def admit(request, row, *, step=1, epoch=1, prompt=(7,), **sampling):
-    params = GenerationParams(SamplingParams(**sampling), 5)
-    ids = np.array(prompt, np.int32)
-    return Admit(request, step, row, epoch, 9, 0, params, ids, np.zeros(0, np.int32))
+def assign(request, row, *, step=1, epoch=1, prompt=(7,)):
+    params = Request(SamplingParams(), 5).pack()
+    return Assign(request, 0, step, row, epoch, 9, None, (), params, np.array(prompt, np.int32).tobytes())
 
 
 def test_a_row_changes_with_the_step_that_first_serves_it(rows, pending, sampler):
-    rows.change(admit(1, 2, step=1, epoch=1))
-    rows.change(admit(2, 2, step=5, epoch=2))
+    rows.change(assign(1, 2, step=1, epoch=1))
+    rows.change(assign(2, 2, step=5, epoch=2))
     rows.begin_step(4)
     assert rows.select([2], [1], [1]) == [2]
     assert rows.state(2).request == 1
@@ -60,18 +59,18 @@ def test_a_row_changes_with_the_step_that_first_serves_it(rows, pending, sampler
 
 
 def test_a_preempted_request_keeps_its_state(rows):
-    rows.change(admit(1, 0, epoch=1))
+    rows.change(assign(1, 0, epoch=1))
     rows.begin_step(1)
     before = rows.state(0)
-    rows.change(admit(1, 3, step=2, epoch=1))
+    rows.change(assign(1, 3, step=2, epoch=1))
     rows.begin_step(2)
     assert rows.state(3) is before
     assert len(rows) == 1
 
 
 def test_a_cancelled_request_is_gone_wherever_it_was(rows, pending, sampler):
-    rows.change(admit(1, 0))
-    rows.change(admit(2, 1, step=9))
+    rows.change(assign(1, 0))
+    rows.change(assign(2, 1, step=9))
     rows.begin_step(1)
     for request in (1, 2, 3):
         rows.change(Drop(request))

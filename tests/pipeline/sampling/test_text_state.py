@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,11 +13,11 @@ from model.sampling import SamplingParams
 from model.tokenizer import load_tokenizer
 from pipeline.sampling.text_state import TextState
 from pipeline.wire.delta import FinishReason
-from pipeline.wire.request import MAX_STOP_LENGTH, GenerationParams
-from pipeline.wire.rows import Admit
+from pipeline.wire.request import MAX_STOP_LENGTH, Request
+from pipeline.wire.rows import Assign
 from tests.pipeline.stages import write_byte_tokenizer
 
-END_IDS = frozenset({2})
+END_IDS = (2,)
 
 
 @pytest.fixture(scope="module", params=["bytes", "demo"])
@@ -28,13 +27,15 @@ def tokenizer(request, tmp_path_factory):
     return load_tokenizer(write_byte_tokenizer(tmp_path_factory.mktemp("tokenizer")))
 
 
-def admit(prompt, output, params):
-    return Admit(1, 0, 0, 0, 10**6, 0, params, np.array(prompt, np.int32), np.array(output, np.int32))
+def assign(prompt, output, params):
+    prompt, output = (np.array(ids, np.int32).tobytes() for ids in (prompt, output))
+    ends = () if params.ignore_eos else END_IDS
+    return Assign(1, 3, 0, 0, 0, 10**6, None, ends, params.pack(), prompt, output)
 
 
 def replayed(there, tokenizer):
     """The reference: every token of the output, one by one; None if one of them ended it."""
-    state = TextState.of(dataclasses.replace(there, output_ids=np.empty(0, np.int32)), tokenizer, END_IDS)
+    state = TextState.of(msgspec.structs.replace(there, output=b""), tokenizer)
     for token in there.output_ids.tolist():
         state.take(token)
         if state.finished:
@@ -51,7 +52,7 @@ def state(state):
 @given(data=st.data())
 def test_any_output(tokenizer, data):
     """Half characters, special tokens and ids that do not exist, in runs; stop strings out of what comes next."""
-    pool = [*range(1, 280), *sorted(tokenizer.special_ids - END_IDS), *tokenizer.encode(" a  b 中😀"), 10**6]
+    pool = [*range(1, 280), *sorted(tokenizer.special_ids - set(END_IDS)), *tokenizer.encode(" a  b 中😀"), 10**6]
     run = st.tuples(st.sampled_from(pool), st.sampled_from([1, 1, 1, 2, 5, 40]))
     prompt, output, later = (
         [token for token, count in data.draw(st.lists(run, max_size=most)) for _ in range(count)]
@@ -63,11 +64,11 @@ def test_any_output(tokenizer, data):
     stops = tuple(filter(None, (text[begin : begin + length], data.draw(st.text(max_size=3)))))
     min_tokens = data.draw(st.integers(0, len(output) + len(later)))
     sampling = SamplingParams(min_tokens=min_tokens)
-    there = admit(prompt, output, GenerationParams(sampling, 10**6, stops, data.draw(st.booleans()), skip))
+    there = assign(prompt, output, Request(sampling, 10**6, stops, data.draw(st.booleans()), skip))
     expected = replayed(there, tokenizer)
     if expected is None:
         return
-    got = TextState.of(there, tokenizer, END_IDS)
+    got = TextState.of(there, tokenizer)
     assert state(got) == state(expected)
     for token in later:
         assert got.take(token).pack() == expected.take(token).pack()
@@ -80,8 +81,8 @@ def test_any_output(tokenizer, data):
 def test_a_stop_string_that_is_almost_complete(tokenizer, sign, length):
     """As long as one may be, and of characters of one byte and of four."""
     output = tokenizer.encode("so much before " * 50 + sign * (length - 1), add_special=False)
-    there = admit([1, 5], output, GenerationParams(SamplingParams(), 10**6, (sign * length,)))
-    got, expected = TextState.of(there, tokenizer, END_IDS), replayed(there, tokenizer)
+    there = assign([1, 5], output, Request(SamplingParams(), 10**6, (sign * length,)))
+    got, expected = TextState.of(there, tokenizer), replayed(there, tokenizer)
     assert state(got) == state(expected)
     assert got.stops._held
     last = [got.take(token).reason for token in tokenizer.encode(sign, add_special=False)]
@@ -105,8 +106,19 @@ def test_no_more_is_read_than_can_matter(tokenizer, stop):
     looked_at = []
     for length in (200, len(words)):
         counting = Counting(tokenizer)
-        TextState.of(
-            admit(words[:length], words[:length], GenerationParams(SamplingParams(), 9, stop)), counting, END_IDS
-        )
+        TextState.of(assign(words[:length], words[:length], Request(SamplingParams(), 9, stop)), counting)
         looked_at.append(counting.looked_at)
     assert max(looked_at) < 100
+
+
+def test_a_stop_token_of_the_request_counts_though_it_is_an_end_token_that_it_ignores(tokenizer):
+    ends = Request(SamplingParams(stop_token_ids=END_IDS), 9, ignore_eos=True)
+    assert TextState.of(assign([1], [], ends), tokenizer).take(END_IDS[0]).reason is FinishReason.STOP
+    for ignored, reason in ((True, FinishReason.NONE), (False, FinishReason.EOS)):
+        request = Request(SamplingParams(), 9, ignore_eos=ignored)
+        assert TextState.of(assign([1], [], request), tokenizer).take(END_IDS[0]).reason is reason
+
+
+def test_a_delta_brings_its_attempt_back(tokenizer):
+    delta = TextState.of(assign([1], [5, 6], Request(SamplingParams(), 9)), tokenizer).take(7)
+    assert (delta.request, delta.attempt, delta.index) == (1, 3, 3)

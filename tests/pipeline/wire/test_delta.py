@@ -6,21 +6,20 @@ import math
 
 import pytest
 
-from pipeline.wire.delta import Delta, FinishReason, delta_head, is_last, unpack_delta
+from pipeline.wire.delta import Delta, FinishReason, delta_head, unpack_delta
 
 
 @pytest.mark.parametrize("text", ["", " 世界🙂"])
 @pytest.mark.parametrize("top", [(), ((5, -0.5), (7, -1.25))])
 @pytest.mark.parametrize("reason", FinishReason)
 def test_a_delta_and_its_head(text, top, reason):
-    delta = Delta(2**64 - 1, 3, 10, 2, 31999, -0.75, reason, text, top)
+    delta = Delta(2**64 - 1, 2**32 - 1, 3, 31999, -0.75, reason, text, top)
     record = delta.pack()
     assert unpack_delta(record) == unpack_delta(memoryview(record)) == delta
-    assert is_last(record) == (reason is not FinishReason.NONE)
-    assert delta_head(record) == (delta.request, delta.index, delta.token_id, reason)
+    assert delta_head(record) == (delta.request, delta.attempt, delta.index, delta.token_id, reason)
 
 
 def test_a_log_probability_that_was_not_asked_for():
-    delta = unpack_delta(Delta(1, 1, 1, 0, -1, math.nan, FinishReason.FAILED, "why").pack())
+    delta = unpack_delta(Delta(1, 0, 1, -1, math.nan, FinishReason.FAILED, "why").pack())
     assert math.isnan(delta.logprob)
     assert (delta.token_id, delta.text) == (-1, "why")

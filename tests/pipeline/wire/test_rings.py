@@ -9,9 +9,9 @@ import pytest
 from model.sampling import SamplingLimits, SamplingParams
 from pipeline.config import load_configuration
 from pipeline.runtime.engines import make_runner, shapes_of
-from pipeline.wire.request import MAX_STOP_LENGTH, MAX_STOPS, GenerationParams
+from pipeline.wire.request import MAX_STOP_LENGTH, MAX_STOPS, Request, unpack_request
 from pipeline.wire.rings import Wiring, ring_sizes, segment_sizes
-from pipeline.wire.rows import Admit, longest_admit, unpack_row
+from pipeline.wire.rows import Assign, longest_admit, unpack_row
 
 ROOT = Path(__file__).parents[3]
 
@@ -33,16 +33,16 @@ def test_segments_have_the_sizes_that_were_foretold(name):
 def test_the_largest_request_fits_into_the_rows_ring(max_length):
     limits = SamplingLimits(200_000, max_length)
     tokens = np.arange(max_length, dtype=np.int32)
-    params = GenerationParams(
-        SamplingParams(
-            logit_bias=dict.fromkeys(range(limits.max_biased_tokens), 1.0), stop_token_ids=tuple(range(500)), seed=7
-        ),
+    params = Request(
+        SamplingParams(logit_bias=dict.fromkeys(range(100_000, 100_000 + limits.max_biased_tokens), 1.5), seed=7),
         max_tokens=max_length,
-        stop=("\x01" * MAX_STOP_LENGTH,) * MAX_STOPS,
+        stop=("\U0001f642" * MAX_STOP_LENGTH,) * MAX_STOPS,
     )
-    record = Admit(1, 1, 0, 1, max_length, 0, params, tokens[: max_length // 2], tokens[max_length // 2 :]).pack()
+    prompt, output = (part.tobytes() for part in np.array_split(tokens, 2))
+    ends = tuple(range(200_000, 200_500))
+    record = Assign(2**64 - 1, 9, 1, 0, 1, max_length, 2**64 - 1, ends, params.pack(), prompt, output).pack()
     assert len(record) <= longest_admit(max_length) < 2 * len(record)
-    assert unpack_row(record).params.stop == params.stop
+    assert unpack_request(unpack_row(record).params) == params
     overrides = (f"model_config.max_generate_length={max_length}",
                  "pa_config.num_blocks=16384", f"pa_config.decode_seq_length={max_length}",
                  f"model_config.seq_length={max_length}")  # fmt: skip

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
+
+import msgspec
 
 from model.sampling import SamplingParams
 from pipeline.front.api.fields import Fields
@@ -11,7 +12,7 @@ from pipeline.front.api.llm_serving.answer import LlmServingWriter
 from pipeline.front.api.sampling import check_min_tokens, read_max_tokens, read_sampling
 from pipeline.front.delivery.job import Job, Part
 from pipeline.front.settings import FrontSettings
-from pipeline.wire.request import GenerationParams
+from pipeline.wire.request import Request
 
 _INVALID = 422
 DEFAULT_NEW_TOKENS = 300
@@ -41,7 +42,7 @@ def parse_llm_serving(body: dict[str, Any], streamed: bool | None, settings: Fro
     return Job((Part(prompt, params),), wanted if streamed is None else streamed, answer)
 
 
-def _params(fields: Fields, settings: FrontSettings) -> GenerationParams:
+def _params(fields: Fields, settings: FrontSettings) -> Request:
     sampled = fields.boolean("do_sample", False, spelled=True)
     logprobs = 0 if settings.llm_serving_logprobs or settings.llm_serving_raw_logit else None
     top_k = _top_k(fields)
@@ -49,7 +50,7 @@ def _params(fields: Fields, settings: FrontSettings) -> GenerationParams:
     limit, open_ended = read_max_tokens(fields, settings, "max_new_tokens", default=DEFAULT_NEW_TOKENS)
     check_min_tokens(fields, sampling, limit, ("min_new_tokens", "max_new_tokens"))
     fields.restrict(UNSUPPORTED)
-    return GenerationParams(
+    return Request(
         sampling if sampled else _greedy(sampling),
         max_tokens=limit,
         stop=fields.texts("stop"),
@@ -70,7 +71,7 @@ def _top_k(fields: Fields) -> int:
 
 def _greedy(sampling: SamplingParams) -> SamplingParams:
     """do_sample false: the most probable token, after penalties."""
-    return dataclasses.replace(sampling, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=None)
+    return msgspec.structs.replace(sampling, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=None)
 
 
 def _answer(fields: Fields) -> LlmServingWriter:

@@ -11,7 +11,7 @@ from pipeline.front.api.openai.answer import StreamOptions
 from pipeline.front.api.sampling import check_min_tokens, read_max_tokens, read_sampling
 from pipeline.front.http.errors import NOT_FOUND, ApiError
 from pipeline.front.settings import FrontSettings
-from pipeline.wire.request import GenerationParams
+from pipeline.wire.request import Request
 
 INVALID_STATUS = 400
 MAX_CHOICES = 128  # of one prompt, as at OpenAI
@@ -73,11 +73,11 @@ def read_sampling_params(fields: Fields, settings: FrontSettings, logprobs: int 
 
 def read_generation(
     fields: Fields, settings: FrontSettings, sampling: SamplingParams, max_tokens: str, *, default: int
-) -> GenerationParams:
+) -> Request:
     """`max_tokens` is the name under which the client gives the limit."""
     limit, open_ended = read_max_tokens(fields, settings, max_tokens, default=default)
     check_min_tokens(fields, sampling, limit, ("min_tokens", max_tokens))
-    return GenerationParams(
+    return Request(
         sampling,
         max_tokens=limit,
         open_ended=open_ended,

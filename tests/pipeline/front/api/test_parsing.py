@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
-
-import numpy as np
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -18,8 +15,8 @@ from pipeline.front.api.openai.completions import parse_completion
 from pipeline.front.delivery.job import Identity
 from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
-from pipeline.wire.request import Choice, Submit, choose_seeds, unpack_request
-from pipeline.wire.rows import Admit, unpack_row
+from pipeline.wire.request import Choice, Submit, choose_seeds, unpack_message, unpack_request
+from pipeline.wire.rows import Assign, unpack_row
 
 IDENTITY = Identity("0" * 32, 0)
 TOKENIZER = load_tokenizer(DEMO_DIR)
@@ -73,13 +70,13 @@ def seeds_of(part):
 
 def survives(part):
     """Both ways through the pipeline."""
-    choices = tuple(Choice(request, seed, array("i", [request])) for request, seed in enumerate(seeds_of(part), 1))
-    submit = Submit(choices, part.prompt, part.params, part.add_special)
-    admit = Admit(1, 1, 0, 0, 64, 0, part.params, np.zeros(1, np.int32), np.zeros(0, np.int32))
-    received = unpack_row(admit.pack()).params.sampling
-    assert received.top_k == part.params.sampling.top_k
+    choices = [Choice(request, seed) for request, seed in enumerate(seeds_of(part), 1)]
+    submit = Submit.of(choices, part.prompt, part.params, add_special=part.add_special)
+    received = unpack_message(submit.pack())
+    assign = Assign(1, 0, 1, 0, 0, 64, None, (), received.params, b"\0" * 4)
+    assert unpack_request(unpack_row(assign.pack()).params) == part.params
     assert 1 <= part.params.max_tokens <= 64
-    return unpack_request(submit.pack()) == submit
+    return received == submit
 
 
 def check(parse, statuses):

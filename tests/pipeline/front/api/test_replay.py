@@ -116,7 +116,7 @@ def job(recording):
 
 def delta(index, token, logprob, reason, text, top):
     best, logprob = tuple(map(tuple, top)), float("nan") if logprob is None else logprob
-    return Delta(1, index, PROMPT_TOKENS, CACHED_TOKENS, token, logprob, FinishReason(reason), text, best)
+    return Delta(1, 0, index, token, logprob, FinishReason(reason), text, best)
 
 
 def replayed(recording):

@@ -33,7 +33,7 @@ def events(answer: bytes) -> list[str]:
 def text_of(answer: bytes) -> str:
     *parts, done = events(answer)
     assert done == "[DONE]"
-    return "".join(json.loads(part)["choices"][0]["text"] for part in parts)
+    return "".join(choice["text"] for part in parts for choice in json.loads(part)["choices"])
 
 
 def words(count: int) -> str:
@@ -46,10 +46,11 @@ def test_streams_go_on_where_they_stood(serve):
     head = "Connection: close\r\n"
     with served.connect() as llm, served.connect() as openai, served.connect() as whole:
         llm.sendall(post({"inputs": ENDLESS, "parameters": {"max_new_tokens": 300}}, STREAM, head))
-        openai.sendall(post({"prompt": ENDLESS, "max_tokens": 300, "stream": True}, COMPLETIONS, head))
+        counted = {"stream": True, "stream_options": {"include_usage": True}}
+        openai.sendall(post({"prompt": ENDLESS, "max_tokens": 300, **counted}, COMPLETIONS, head))
         whole.sendall(post({"inputs": ENDLESS, "parameters": {"max_new_tokens": 300}}, headers=head))
         first = {(seen := served.peer.expect("submit"))["submit"]: seen for _ in range(3)}
-        for _ in range(2):
+        for attempt in (1, 2):
             time.sleep(0.2)
             served.end_generation()
             served.wire()
@@ -59,11 +60,15 @@ def test_streams_go_on_where_they_stood(serve):
                 output = seen["output"]
                 assert output == [100 + i % 50 for i in range(len(output))]
                 assert len(output) > 0
-                changes = {"output": output, "resumed": True, "cached_tokens": 2}
+                changes = {"output": output, "resumed": True, "attempt": attempt}
                 assert seen == before | changes
         lines = [json.loads(line) for line in body_of(read_all(llm))]
         assert [line["data"]["tokens"]["id"] for line in lines] == [100 + i % 50 for i in range(300)]
-        assert text_of(read_all(openai)) == words(300)
+        answer = read_all(openai)
+        assert text_of(answer) == words(300)
+        usage = json.loads(events(answer)[-2])["usage"]
+        assert (usage["prompt_tokens"], usage["completion_tokens"]) == (5, 300)
+        assert usage["prompt_tokens_details"] == {"cached_tokens": 2}
         answer = json.loads(read_all(whole).partition(b"\r\n\r\n")[2])
         assert (answer["generated_text"], answer["generated_tokens"]) == (words(300), 300)
     assert served.metric("ringserve_requests_resumed_total") == 6
