@@ -18,6 +18,7 @@ from pipeline.front.app import Front
 from pipeline.front.delivery.admission import Admission
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.follow import follow
+from pipeline.front.delivery.generation import Delivery
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.http.body_memory import BodyMemory
 from pipeline.front.http.connection import Connection, Serving
@@ -87,7 +88,8 @@ async def _serve(
     times, ends = Histograms(page, RequestHistogram, spec.rank), RingEnds(page, spec.key)
     backend, admission = Backend(settings, counters, stats, Outbox(times, spans), ends), Admission(settings)
     parser = Worker("parser")
-    generate = GenerateRoutes(settings, backend, admission, counters, times, stats, spans, tokenizer, parser)
+    delivery = Delivery(settings, backend, admission, counters, times, stats)
+    generate = GenerateRoutes(delivery, tokenizer, parser)
     info = InfoRoutes(settings, backend, admission, stats, spans, ends)
     shown = PageRoutes(settings, stats, ends)
     tokenize = TokenizeRoutes(settings, tokenizer, parser)

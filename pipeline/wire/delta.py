@@ -61,8 +61,3 @@ def unpack_delta(record: Any) -> Delta:
 
 delta_head = _HEAD.unpack_from
 """Request, attempt, index, token and reason of a packed delta: what there is to be looked at for each token."""
-
-
-def is_last(record: bytes) -> bool:
-    """Whether a packed delta ends its request."""
-    return record[_HEAD.size - 1] != FinishReason.NONE

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterator
 
+from pipeline.front.delivery.job import Identity
 from pipeline.front.http.errors import UNAVAILABLE, retry_later
+from pipeline.front.http.exchange import Exchange
 from pipeline.front.settings import FrontSettings
 
 SHUTTING_DOWN = "the server is shutting down"
@@ -23,7 +26,7 @@ class Admission:
         self._idle.set()
 
     @contextlib.contextmanager
-    def request(self) -> Iterator[None]:
+    def request(self, exchange: Exchange) -> Iterator[Identity]:
         """Held while the request is served. Raises ApiError 503 once the server drains: connections are still
         answered then, since a client could not distinguish a closed one from a broken network."""
         if self.draining:
@@ -31,7 +34,7 @@ class Admission:
         self._under_way += 1
         self._idle.clear()
         try:
-            yield
+            yield Identity(exchange.seed, int(time.time()))
         finally:
             self._under_way -= 1
             if not self._under_way:

@@ -1,159 +1,238 @@
-"""Serving one request: submit it, and write its tokens as they arrive."""
+"""Serving one request, from its arrival to the last byte of its answer."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 
+from pipeline.front.delivery.admission import Admission
 from pipeline.front.delivery.backend import Backend
-from pipeline.front.delivery.job import Job, Part
+from pipeline.front.delivery.job import Begin, ChoiceWriter, Event, Identity, Job, Part, Text, events_of
 from pipeline.front.delivery.progress import Progress
 from pipeline.front.delivery.stream import PassOn, TokenStream
-from pipeline.front.http.errors import SERVER, TIMED_OUT, UNAVAILABLE, ApiError
+from pipeline.front.http.errors import SERVER, TIMED_OUT, UNAVAILABLE, ApiError, ClientGone
 from pipeline.front.http.exchange import Exchange, Header
-from pipeline.front.metrics.spans import Spans
 from pipeline.front.settings import FrontSettings
-from pipeline.stats import StatsReader
-from pipeline.wire.delta import Delta, FinishReason, is_last, unpack_delta
+from pipeline.stats import Counters, Histograms, RequestHistogram, StatsReader
+from pipeline.wire.delta import FinishReason, unpack_delta
 from pipeline.wire.request import Choice, Submit, choose_seeds
 
 TIMINGS = b"x-ringserve-timings"  # "1": return the headers x-…-ms
 
+Parse = Callable[[Identity], Awaitable[Job]]
+"""Reads and parses the body. Raises ApiError, ClientGone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What serving a request needs; one for all of them."""
+
+    settings: FrontSettings
+    backend: Backend
+    admission: Admission
+    counters: Counters
+    times: Histograms
+    stats: StatsReader
+
+
+@dataclass(slots=True)
+class _Text:
+    """A text that is being generated."""
+
+    choice: int
+    writer: ChoiceWriter
+    stream: TokenStream
+    progress: Progress
+    begun: bool = False
+    reason: FinishReason = FinishReason.NONE  # of its end, when the last token has arrived
+    pass_on: PassOn | None = None  # once the stream to the client has begun
+
+
+_Taken = list[tuple[_Text, list[Event]]]
+
 
 class Generation:
-    """One request from its submission to its last byte. `run` raises ApiError while a status can still be sent.
+    """All texts of a request are served, or none: an error of one of them is the answer to the request.
 
-    This one has one text; `ManyTexts` is for those with several.
+    Their tokens arrive in streams of their own, merged here with one wake-up for all that are ready. `serve` raises
+    ApiError while a status can still be sent.
     """
 
-    _tokens: TokenStream
+    _job: Job
 
-    def __init__(
-        self, exchange: Exchange, job: Job, backend: Backend, progress: Progress, stats: StatsReader, spans: Spans
-    ) -> None:
-        self._exchange, self._job, self._backend = exchange, job, backend
-        self._progress, self._stats, self._spans = progress, stats, spans
-        self._finished = False
+    def __init__(self, exchange: Exchange, delivery: Delivery) -> None:
+        self._exchange, self._delivery = exchange, delivery
+        self._progresses = [Progress(delivery.backend.new_id(), exchange, delivery.counters, delivery.times)]
+        self._live: list[_Text] = []  # texts that have not ended
 
-    async def run(self, settings: FrontSettings) -> None:
-        job, connection = self._job, self._exchange.connection
+    async def serve(self, parse: Parse) -> None:
         try:
-            disconnect = self._open()
+            with self._delivery.admission.request(self._exchange) as identity:
+                self._job = await parse(identity)
+                await self._run()
         except ApiError as error:
-            raise job.answer.translate(error) from None
-        connection.on_lost.add(disconnect)
+            self._fail(error)
+            raise
+        except ClientGone as gone:
+            for progress in self._progresses:
+                progress.cancel(str(gone))
+            raise
+
+    async def _run(self) -> None:
+        job, connection, seconds = self._job, self._exchange.connection, self._delivery.settings.request_timeout_s
         try:
-            async with asyncio.timeout(settings.request_timeout_s):
+            self._submit()
+        except ApiError as error:
+            raise job.writer.translate(error) from None
+        connection.on_lost.add(self._disconnect)
+        try:
+            async with asyncio.timeout(seconds):
                 await (self._stream() if job.streamed else self._collect())
         except TimeoutError:
-            message = f"the request took longer than {settings.request_timeout_s:g} s"
-            await self._break_off(ApiError(504, message, kind=TIMED_OUT))
+            await self._break_off(ApiError(504, f"the request took longer than {seconds:g} s", kind=TIMED_OUT))
         except asyncio.CancelledError:  # the grace period of a shutdown is over
             await self._break_off(ApiError(503, "the server is shutting down", kind=UNAVAILABLE))
         except ApiError as error:
-            await self._break_off(job.answer.translate(error))
+            await self._break_off(job.writer.translate(error))
         finally:
-            connection.on_lost.discard(disconnect)
-            self._close()
+            connection.on_lost.discard(self._disconnect)
+            for text in self._live:
+                self._delivery.backend.finish(text.stream, cancel=True)
 
-    def _open(self) -> Callable[[str], None]:
-        """Submit the request. Returns a function to call, with the reason, when the client is gone."""
-        (stream,) = self._submit([self._progress])
-        self._tokens = stream
-        return stream.disconnect
+    # ---- its texts ----------------------------------------------------------------------------------------------
 
-    def _submit(self, progresses: Sequence[Progress]) -> list[TokenStream]:
-        """One stream for each text."""
+    def _submit(self) -> None:
+        """Raises ApiError."""
+        job, backend, progresses = self._job, self._delivery.backend, self._progresses
+        self._delivery.times.observe(RequestHistogram.TEXTS, job.texts)
+        progresses += [replace(progresses[0], request=backend.new_id()) for _ in range(job.texts - 1)]
         left = iter(progresses)
-        streams = self._backend.submit([_message(part, list(islice(left, part.choices))) for part in self._job.parts])
-        for choice, stream in zip(self._job.answer.choices, streams, strict=True):
-            choice.prompt = stream
+        streams = backend.submit([_message(part, list(islice(left, part.choices))) for part in job.parts])
+        for stream in streams:
             stream.on_overrun = self._exchange.connection.abort
-        return streams
+            stream.reports_acceptance = len(streams) > 1
+        every = zip(range(job.texts), job.writer.choices, streams, progresses, strict=True)
+        self._live = [_Text(*one) for one in every]
 
-    def _close(self) -> None:
-        self._backend.finish(self._tokens, cancel=not self._finished)
+    def _disconnect(self, why: str) -> None:
+        for text in self._live:
+            text.stream.disconnect(why)
 
-    async def _stream(self) -> None:
-        answer, exchange, stream = self._job.answer, self._exchange, self._tokens
-        event = answer.choices[0].event
-        deltas = await self._next(stream)
-        await self._start()
-        while deltas[-1].reason is FinishReason.NONE:
-            await exchange.write(b"".join(map(event, deltas)))
-            self._written(stream.taken_ns)
-            deltas = await self._next(stream, self._pass_on(stream))
-        self._finished = True
-        await exchange.end(b"".join([*map(event, deltas), answer.tail()]))
-        self._written(stream.taken_ns)
-        self._progress.finish(deltas[-1])
+    async def _accepted(self) -> None:
+        """Until all of several texts are in the queue: afterwards none can be refused, so a stream may begin."""
+        while len(self._live) > 1 and not all(text.stream.accepted for text in self._live):
+            for text in self._live:
+                if text.stream.failure is not None:
+                    raise text.stream.failure
+            await self._woken()
 
-    def _pass_on(self, stream: TokenStream) -> PassOn:
+    async def _take(self) -> _Taken:
+        """Events of tokens that have arrived and were not passed on, at least one. Raises ApiError, ClientGone."""
+        while not (taken := [(text, events) for text in self._live if (events := self._received(text))]):
+            await self._woken()
+        for text, _ in taken:
+            if text.reason:
+                self._delivery.backend.finish(text.stream, cancel=False)
+        self._live = [text for text in self._live if not text.reason]
+        return taken
+
+    def _received(self, text: _Text) -> list[Event]:
+        stream, progress = text.stream, text.progress
+        deltas = [unpack_delta(record) for record in stream.take()]
+        if not deltas:
+            return []
+        first = self._begin(text)
+        progress.waited = stream.waited_ns
+        if deltas[-1].reason is FinishReason.FAILED:
+            stream.fail(ApiError(500, deltas.pop().text or "the model failed", kind=SERVER))
+            if not deltas:
+                stream.take()  # raises the failure, which otherwise stays in the stream, after the tokens before it
+        else:
+            text.reason = deltas[-1].reason
+        progress.on_tokens(len(deltas), time.monotonic_ns())
+        return first + events_of(text.choice, deltas)
+
+    def _begin(self, text: _Text) -> list[Event]:
+        """The event before all others, if this is the first delta that is looked at."""
+        if text.begun:
+            return []
+        stream = text.stream
+        text.begun, text.progress.prompt = True, stream.prompt_tokens
+        if self._job.streamed:
+            text.pass_on = self._passing_on(text)
+        return [Begin(text.choice, stream.prompt_tokens, stream.cached_tokens)]
+
+    async def _woken(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        for text in self._live:
+            text.stream.wake(waiter, text.pass_on)
+        await waiter
+
+    def _passing_on(self, text: _Text) -> PassOn:
         """A function that writes tokens as they arrive, until the last one, and while the client keeps up."""
-        exchange, event, progress = self._exchange, self._job.answer.choices[0].event, self._progress
-        outbox = self._backend.outbox
+        choice, exchange, outbox = text.choice, self._exchange, self._delivery.backend.outbox
+        write, on_tokens = text.writer.write, text.progress.on_tokens
 
-        def pass_on(records: list[bytes]) -> bool:
-            if is_last(records[-1]) or not exchange.keeps_up:
+        def pass_on(records: list[bytes], now_ns: int) -> bool:
+            if not exchange.keeps_up:
                 return False
-            exchange.write_soon(b"".join([event(unpack_delta(record)) for record in records]), outbox)
-            progress.on_tokens(len(records))
+            deltas = map(unpack_delta, records)
+            exchange.write_soon(b"".join([write(Text(choice, delta, 0, delta.text)) for delta in deltas]), outbox)
+            on_tokens(len(records), now_ns)
             return True
 
         return pass_on
 
-    async def _start(self) -> None:
-        headers = [(b"cache-control", b"no-cache"), *self._headers()]
-        await self._exchange.start(200, self._job.answer.content_type, headers)
+    # ---- the answer ---------------------------------------------------------------------------------------------
+
+    async def _stream(self) -> None:
+        exchange, writer = self._exchange, self._job.writer
+        await self._accepted()
+        taken = await self._take()
+        await exchange.start(200, writer.content_type, [(b"cache-control", b"no-cache"), *self._headers()])
+        while self._live:
+            await exchange.write(_written(taken))
+            self._account(taken)
+            taken = await self._take()
+        await exchange.end(_written(taken) + writer.tail())
+        self._account(taken)
 
     async def _collect(self) -> None:
-        answer, stream = self._job.answer, self._tokens
-        choice = answer.choices[0]
-        while not self._finished:
-            deltas = await self._next(stream)
-            for delta in deltas:
-                choice.add(delta)
-            self._finished = deltas[-1].reason is not FinishReason.NONE
-        await self._exchange.respond(200, answer.whole(), headers=self._headers())
-        self._written(stream.taken_ns)
-        self._progress.finish(deltas[-1])
+        every, writer = self._live, self._job.writer
+        while self._live:
+            for text, events in await self._take():
+                for event in events:
+                    text.writer.keep(event)
+        await self._exchange.respond(200, writer.whole(), headers=self._headers())
+        self._account([(text, []) for text in every])
 
-    async def _next(self, stream: TokenStream, pass_on: PassOn | None = None) -> list[Delta]:
-        """Tokens that have arrived and were not passed on, at least one. Raises ApiError, ClientGone."""
-        deltas = self._received(stream, await stream.take(pass_on), self._progress)
-        return deltas or await self._next(stream)  # raises the model's failure
-
-    def _received(self, stream: TokenStream, records: list[bytes], progress: Progress) -> list[Delta]:
-        """The records, unpacked. A failure of the model stays in the stream, after the tokens before it."""
-        deltas = [unpack_delta(record) for record in records]
-        progress.prompt, progress.waited = stream.prompt_tokens, stream.waited_ns
-        if deltas[-1].reason is FinishReason.FAILED:
-            self._finished = True
-            stream.fail(ApiError(500, deltas.pop().text or "the model failed", kind=SERVER))
-        if deltas:
-            progress.on_tokens(len(deltas))
-        return deltas
-
-    def _written(self, since_ns: int) -> None:
-        self._progress.on_written(since_ns)
-        if self._spans.wanted:
-            self._spans.add(since_ns, time.monotonic_ns())
+    def _account(self, taken: _Taken) -> None:
+        """These events have been written to the socket."""
+        for text, _ in taken:
+            self._delivery.backend.outbox.record(text.stream.taken_ns)
+            if text.reason:
+                text.progress.finish(text.reason)
 
     def _headers(self) -> list[Header]:
-        if self._exchange.headers.get(TIMINGS) == b"1":
-            return self._progress.headers(self._stats)
-        return []
+        wanted = self._exchange.headers.get(TIMINGS) == b"1"
+        return self._progresses[0].headers(self._delivery.stats) if wanted else []
 
     async def _break_off(self, error: ApiError) -> None:
         if not self._exchange.started:
             raise error
         self._fail(error)
-        await self._exchange.end(self._job.answer.failure(error))
+        await self._exchange.end(self._job.writer.failure(error))
 
     def _fail(self, error: ApiError) -> None:
-        self._progress.fail(error.status, error.message)
+        for progress in self._progresses:
+            progress.fail(error.status, error.message)
+
+
+def _written(taken: _Taken) -> bytes:
+    return b"".join([text.writer.write(event) for text, events in taken for event in events])
 
 
 def _message(part: Part, progresses: Sequence[Progress]) -> Submit:

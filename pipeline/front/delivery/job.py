@@ -1,50 +1,132 @@
-"""A parsed request of any API, and the form of its answer."""
+"""A parsed request of any API, the events of its answer, and what writes them.
+
+An answer is a pure function of the request, its `Identity`, and the deltas of its texts: what writes it reads no
+clock and draws nothing. So a stream can be made again from its tokens, byte for byte. An event is identified by its
+choice, the index of the token that brought it, and its number among the events of that token (`part`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from pipeline.front.http.errors import ApiError
-from pipeline.wire.delta import Delta
+from pipeline.wire.delta import Delta, FinishReason
 from pipeline.wire.request import Prompt, Request
 
 
-class PromptCounts(Protocol):
-    """What a stream of tokens knows of its prompt from the first token on."""
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a request gets when it is admitted. `seed`: 128 random bits in hexadecimal, from which every id in its
+    answer comes; `created`: Unix time in seconds."""
 
+    seed: str
+    created: int
+
+
+# ---- events: not frozen, since one is made per token, and a frozen one takes twice as long ------------------------
+
+
+@dataclass(slots=True)
+class Begin:
+    """Comes before the first token of a choice, with the counts of its prompt. Its index and part are 0."""
+
+    choice: int
     prompt_tokens: int
     cached_tokens: int
 
 
-class Choice(Protocol):
-    """One text of an answer: streamed by `event`, or kept by `add` for the answer's `whole`."""
+@dataclass(slots=True)
+class _OfToken:
+    """`token` is what brought the event, with its id and log-probabilities."""
 
-    prompt: PromptCounts  # set before the first token comes
+    choice: int
+    token: Delta
+    part: int
 
-    def event(self, delta: Delta) -> bytes:
-        """One token of a stream, with its newlines."""
+
+@dataclass(slots=True)
+class Text(_OfToken):
+    """A piece of the answer, empty if the token completed no character."""
+
+    text: str
+
+
+@dataclass(slots=True)
+class Reasoning(_OfToken):
+    """A piece of what the model writes before its answer."""
+
+    text: str
+
+
+@dataclass(slots=True)
+class CallBegin(_OfToken):
+    """A tool is called, the choice's `call`-th from 0; its arguments follow."""
+
+    call: int
+    name: str
+
+
+@dataclass(slots=True)
+class CallArguments(_OfToken):
+    """A piece of a call's arguments, which are JSON."""
+
+    call: int
+    text: str
+
+
+@dataclass(slots=True)
+class CallEnd(_OfToken):
+    call: int
+
+
+@dataclass(slots=True)
+class End(_OfToken):
+    """Nothing follows in this choice; `token` is its last."""
+
+    reason: FinishReason
+
+
+Event: TypeAlias = Begin | Text | Reasoning | CallBegin | CallArguments | CallEnd | End
+
+
+def events_of(choice: int, deltas: Sequence[Delta]) -> list[Event]:
+    """Of deltas that follow one another, at least one; only the last may end the choice."""
+    events: list[Event] = [Text(choice, delta, 0, delta.text) for delta in deltas]
+    last = deltas[-1]
+    if last.reason is not FinishReason.NONE:
+        events.append(End(choice, last, 1, last.reason))
+    return events
+
+
+# ---- what APIs provide --------------------------------------------------------------------------------------------
+
+
+class ChoiceWriter(Protocol):
+    """Gives one text of an answer its form. Raises TypeError for an event that the API has no form for."""
+
+    def write(self, event: Event) -> bytes:
+        """A part of the stream."""
         ...
 
-    def add(self, delta: Delta) -> None: ...
-
-
-class Answer(Protocol):
-    """The form of one request's answer."""
-
-    @property
-    def content_type(self) -> bytes:
-        """Of the stream."""
+    def keep(self, event: Event) -> None:
+        """For `Writer.whole`."""
         ...
 
+
+class Writer(Protocol):
+    """Gives one request's answer its form. Events of several choices may come in any order."""
+
+    content_type: bytes  # of the stream
+
     @property
-    def choices(self) -> Sequence[Choice]:
+    def choices(self) -> Sequence[ChoiceWriter]:
         """In the order of the job's parts and their choices."""
         ...
 
     def tail(self) -> bytes:
-        """The end of a stream."""
+        """The end of the stream."""
         ...
 
     def failure(self, error: ApiError) -> bytes:
@@ -52,12 +134,16 @@ class Answer(Protocol):
         ...
 
     def whole(self) -> bytes:
-        """The answer that is not streamed, after its last token."""
+        """The answer that is not streamed, after its last event."""
         ...
 
     def translate(self, error: ApiError) -> ApiError:
         """An error of preprocess or sampling, with this API's parameter names and types."""
         ...
+
+
+def unwritable(writer: object, event: Event) -> TypeError:
+    return TypeError(f"{type(writer).__name__} has no form for {type(event).__name__}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +162,7 @@ class Job:
 
     parts: tuple[Part, ...]
     streamed: bool
-    answer: Answer
+    writer: Writer
 
     @property
     def texts(self) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.front.http.exchange import Header
+from pipeline.front.http.exchange import Exchange, Header
 from pipeline.front.http.throttle import REFUSED
 from pipeline.stats import Counters, FrontCounter, Histograms, RequestHistogram, StatsReader, StepColumn
-from pipeline.wire.delta import Delta, FinishReason
+from pipeline.wire.delta import FinishReason
 from pipeline.wire.step import Stamp
 
 log = logging.getLogger("ringserve.front")
@@ -21,67 +22,47 @@ _OUTCOMES = {
 }
 
 
+@dataclass(slots=True, eq=False)
 class Progress:
-    """Times in nanoseconds of the monotonic clock. The cost per token is a few additions."""
+    """Of one text. Times in nanoseconds of the monotonic clock. The cost per token is a few additions."""
 
-    __slots__ = (
-        "_closed",
-        "_counters",
-        "_times",
-        "arrival",
-        "client_id",
-        "first",
-        "front_ns",
-        "last",
-        "max_tokens",
-        "prompt",
-        "request",
-        "tokens",
-        "waited",
-        "writes",
-    )
+    request: int  # its number in the pipeline
+    exchange: Exchange
+    counters: Counters
+    times: Histograms
+    arrival: int = field(default_factory=time.monotonic_ns)
+    first: int = 0
+    last: int = 0
+    waited: int | None = None  # in the queue
+    prompt: int = 0
+    tokens: int = 0
+    max_tokens: int = 0
+    _closed: bool = False
 
-    def __init__(self, request: int, counters: Counters, times: Histograms) -> None:
-        self._counters, self._times = counters, times
-        self.request = request
-        self.client_id = ""  # the client's id for it, from x-request-id
-        self.arrival = time.monotonic_ns()
-        self.first = self.last = 0
-        self.waited: int | None = None  # in the queue
-        self.prompt = self.tokens = self.max_tokens = 0
-        self.writes = self.front_ns = 0
-        self._closed = False
-        counters.add(FrontCounter.REQUESTS)
+    def __post_init__(self) -> None:
+        self.counters.add(FrontCounter.REQUESTS)
 
-    def on_tokens(self, count: int) -> None:
+    def on_tokens(self, count: int, now: int) -> None:
         """This many tokens are about to be written."""
-        now = time.monotonic_ns()
         if self.tokens:
-            self._times.observe(RequestHistogram.ITL, (now - self.last) // count, count)
+            self.times.observe(RequestHistogram.ITL, (now - self.last) // count, count)
         else:
             self.first = now
-            self._times.observe(RequestHistogram.TTFT, now - self.arrival)
+            self.times.observe(RequestHistogram.TTFT, now - self.arrival)
             if count > 1:
-                self._times.observe(RequestHistogram.ITL, 0, count - 1)
+                self.times.observe(RequestHistogram.ITL, 0, count - 1)
         self.last = now
         self.tokens += count
-        self._counters.add(FrontCounter.GENERATED_TOKENS, count)
+        self.counters.add(FrontCounter.GENERATED_TOKENS, count)
 
-    def on_written(self, read_ns: int) -> None:
-        """Tokens that were read off the ring at `read_ns` have been written to the socket."""
-        took = time.monotonic_ns() - read_ns
-        self.writes += 1
-        self.front_ns += took
-        self._times.observe(RequestHistogram.FRONT, took)
-
-    def finish(self, last: Delta) -> None:
+    def finish(self, reason: FinishReason) -> None:
         """The answer is complete."""
         self._observe(time.monotonic_ns() - self.arrival)
-        self._close(_OUTCOMES[last.reason], last.reason.name.lower())
+        self._close(_OUTCOMES[reason], reason.name.lower())
 
     def _observe(self, e2e: int) -> None:
         """Of requests that were answered in full, as in vLLM."""
-        observe, decode = self._times.observe, self.last - self.first
+        observe, decode = self.times.observe, self.last - self.first
         observe(RequestHistogram.E2E, e2e)
         observe(RequestHistogram.DECODE, decode)
         if self.tokens > 1:
@@ -108,18 +89,20 @@ class Progress:
         if self._closed:
             return
         self._closed = True
-        self._counters.add(outcome)
-        self._counters.add(FrontCounter.PROMPT_TOKENS, self.prompt)
+        self.counters.add(outcome)
+        self.counters.add(FrontCounter.PROMPT_TOKENS, self.prompt)
         if self.waited is not None:
-            self._times.observe(RequestHistogram.QUEUE, self.waited)
+            self.times.observe(RequestHistogram.QUEUE, self.waited)
         if log.isEnabledFor(logging.INFO):
             fields = self._fields(reason)
             log.info("request %s", _line(fields), extra={"fields": fields, REFUSED: refused})
 
     def _fields(self, reason: str) -> dict[str, Any]:
+        client_id = self.exchange.client_id.decode()
         return {
-            "id": f"{self.request:016x}",
-            **({"client_id": self.client_id} if self.client_id else {}),
+            "id": self.exchange.seed,
+            "number": f"{self.request:016x}",  # by which other stages name it
+            **({"client_id": client_id} if client_id else {}),
             "reason": reason,
             "prompt_tokens": self.prompt,
             "tokens": self.tokens,
@@ -146,7 +129,6 @@ class Progress:
             "ttft": self.ttft_ms,
             "itl": self.itl_ms,
             "e2e": _ms(time.monotonic_ns() - self.arrival),
-            "front": _ms(self.front_ns / self.writes) if self.writes else None,
         }
         every = {**own, **_step_parts(stats, self.arrival)}
         return [(b"x-%b-ms" % name.encode(), b"%.3f" % value) for name, value in every.items() if value is not None]
@@ -156,10 +138,10 @@ def _line(fields: dict[str, Any]) -> str:
     def ms(name: str) -> str:
         return "-" if fields[name] is None else f"{fields[name]:.1f} ms"
 
-    name = f" ({fields['client_id']})" if "client_id" in fields else ""
+    client = f" ({fields['client_id']})" if "client_id" in fields else ""
     return (
-        f"{fields['id']}{name}: {fields['prompt_tokens']} prompt + {fields['tokens']} tokens, TTFT {ms('ttft_ms')}, "
-        f"ITL {ms('itl_ms')}, total {ms('e2e_ms')}, {fields['reason']}"
+        f"{fields['number']} {fields['id']}{client}: {fields['prompt_tokens']} prompt + {fields['tokens']} tokens, "
+        f"TTFT {ms('ttft_ms')}, ITL {ms('itl_ms')}, total {ms('e2e_ms')}, {fields['reason']}"
     )
 
 

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pipeline.front.http.errors import ClientGone
 from pipeline.wire.request import Choice, Submit
 
-PassOn = Callable[[list[bytes]], bool]
-"""Writes records to the client at once, or returns False: the task has to handle them."""
+PassOn = Callable[[list[bytes], int], bool]
+"""Writes records, none of them the last one, to the client at once; in ns, when they were read off the ring. False:
+the task has to write them."""
 
 
 class TokenStream:
@@ -27,12 +28,10 @@ class TokenStream:
     __slots__ = (
         "_failure",
         "_limit",
-        "_loop",
         "_over",
         "_pass_on",
         "_pushed_ns",
         "_records",
-        "_shared",
         "_waiter",
         "accepted",
         "attempt",
@@ -40,6 +39,7 @@ class TokenStream:
         "choice",
         "on_overrun",
         "prompt_tokens",
+        "reports_acceptance",
         "request",
         "strikes",
         "submit",
@@ -65,10 +65,9 @@ class TokenStream:
         self._records: list[bytes] = []
         self._over = False
         self._failure: Exception | None = None
-        self._pass_on: PassOn | None = None  # while the reader waits
+        self._pass_on: PassOn | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._shared = False  # `wake` is used, not `take`
-        self._loop = asyncio.get_running_loop()
+        self.reports_acceptance = False  # by waking its reader
 
     @property
     def live(self) -> bool:
@@ -93,17 +92,16 @@ class TokenStream:
             self._pushed_ns = now_ns
         self._records += records
         if self._waiter is not None:
-            if not self._passed_on():
+            if not self._passed_on(now_ns):
                 self._wake()
         elif len(self._records) > self._limit:
             self._overrun()
 
-    def _passed_on(self) -> bool:
-        if self._pass_on is None:
+    def _passed_on(self, now_ns: int) -> bool:
+        if self._pass_on is None or self._over:
             return False
-        self.taken_ns = self._pushed_ns
         try:
-            passed_on = self._pass_on(self._records)
+            passed_on = self._pass_on(self._records, now_ns)
         except Exception as error:  # noqa: BLE001 - it concerns this stream only
             self.fail(error)
             return True
@@ -114,7 +112,7 @@ class TokenStream:
     def accept(self, prompt_tokens: int) -> None:
         self.accepted = True
         self.prompt_tokens = prompt_tokens
-        if self._shared:
+        if self.reports_acceptance:
             self._wake()
 
     def fail(self, failure: Exception) -> None:
@@ -131,41 +129,22 @@ class TokenStream:
         self._records.clear()
         self.fail(ClientGone(why))
 
-    async def take(self, pass_on: PassOn | None = None) -> list[bytes]:
-        """All records that have arrived, at least one. Raises ApiError, ClientGone.
-
-        While it waits, records that arrive are given to `pass_on`; it returns with the first ones not passed on.
-        """
-        while not self._records:
-            if self._failure is not None:
-                raise self._failure
-            await self._wait(pass_on)
-        records, self._records = self._records, []
-        self.taken_ns = self._pushed_ns
-        return records
-
-    async def _wait(self, pass_on: PassOn | None) -> None:
-        self._pass_on, self._waiter = pass_on, self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._pass_on = self._waiter = None
-
     @property
     def failure(self) -> Exception | None:
         return self._failure
 
-    def take_ready(self) -> list[bytes]:
-        """As `take`, but none if there are none."""
+    def take(self) -> list[bytes]:
+        """All records that have arrived and were not passed on. Raises ApiError, ClientGone instead of none."""
         if not self._records and self._failure is not None:
             raise self._failure
         records, self._records = self._records, []
         self.taken_ns = self._pushed_ns
         return records
 
-    def wake(self, waiter: asyncio.Future[None]) -> None:
-        """Set this future as soon as something happens; other streams may share it."""
-        self._waiter, self._shared = waiter, True
+    def wake(self, waiter: asyncio.Future[None], pass_on: PassOn | None = None) -> None:
+        """Set this future as soon as something happens; other streams may share it. Records that arrive until then
+        are given to `pass_on` first."""
+        self._waiter, self._pass_on = waiter, pass_on
 
     def _overrun(self) -> None:
         self._records.clear()

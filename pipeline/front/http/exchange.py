@@ -21,6 +21,7 @@ JSON = b"application/json"
 Header = tuple[bytes, bytes]
 REQUEST_ID = b"x-request-id"
 _LONGEST_ID = 128
+_ID_BYTES = 16  # a client may collect something by its id, so that nobody must be able to guess it
 
 
 class Exchange:
@@ -40,8 +41,9 @@ class Exchange:
         self.body, self.response, self.connection = body, response, connection
         self.client, self.port = connection.client, connection.port
         self.common: Sequence[Header] = ()  # headers of the answer, whatever it is
+        self.seed = secrets.token_hex(_ID_BYTES)  # of all ids that the server gives this request and its answer
         self.client_id = _client_id(self.headers.get(REQUEST_ID, b""))
-        self.request_id = self.client_id or secrets.token_hex(8).encode()  # of the answer, whatever it is
+        self.request_id = self.client_id or self.seed.encode()  # of the answer, whatever it is
         self._invites = head.modern and self.headers.get(b"expect", b"").lower() == b"100-continue"
         self._unread = False  # a part of the body was not read
         self.body_bytes = 0

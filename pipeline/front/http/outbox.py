@@ -30,7 +30,11 @@ class Outbox:
         for transport, chunk in chunks:
             transport.write(chunk)
         if chunks:
-            now = time.monotonic_ns()
-            self._times.observe(RequestHistogram.FRONT, now - since_ns, len(chunks))
-            if self._spans.wanted:
-                self._spans.add(since_ns, now)
+            self.record(since_ns, len(chunks))
+
+    def record(self, since_ns: int, count: int = 1) -> None:
+        """So many writes are done, of what was read off the ring then."""
+        now = time.monotonic_ns()
+        self._times.observe(RequestHistogram.FRONT, now - since_ns, count)
+        if self._spans.wanted:
+            self._spans.add(since_ns, now)

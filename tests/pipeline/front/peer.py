@@ -2,8 +2,9 @@
 
 Arguments: handles as JSON, and the descriptor of the statistics. A prompt is words, which are echoed as tokens, round
 and round, and directives that begin with @. A request that is resumed goes on behind its output. What arrives is
-printed, one JSON line per message. Lines on standard input: ``ready``/``unready`` (the stages' state), ``numbers``
-(set the counters), ``steps N`` (write N records to the log of steps), ``close`` (leave the rings).
+printed, one JSON line per message; with @report each token, too. Lines on standard input: ``ready``/``unready`` (the
+stages' state), ``numbers`` (set the counters), ``steps N`` (write N records to the log of steps), ``close`` (leave
+the rings).
 """
 
 from __future__ import annotations
@@ -147,6 +148,9 @@ class Peer:
         failed = reason is FinishReason.FAILED
         token, logprob = -1 if failed else 100 + i % 50, float("nan") if logprobs is None else -0.25 * (i + 1)
         text = "the model's logits are not finite" if failed else text
+        if "report" in running.options:
+            shown = None if logprobs is None else logprob
+            say({"delta": running.request, "token": [running.index, token, shown, int(reason), text, top]})
         return Delta(running.request, running.attempt, running.index, token, logprob, reason, text, top).pack()
 
     def obey(self, line: str) -> None:

@@ -17,7 +17,7 @@ FILES = sorted((Path(__file__).parent / "golden").glob("*.txt"))
 HEADERS = ("content-type", "x-request-id", "retry-after", "cache-control", "allow")
 MASKS = {
     r'"created":\d+': '"created":0',
-    r'"(cmpl|chatcmpl)-[0-9a-f]{16}"': r'"\1-X"',
+    r'"(cmpl|chatcmpl)-[0-9a-f]{32}"': r'"\1-X"',
     r'"version":"[^"]+"': '"version":"X"',
 }
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from pipeline.wire.delta import Delta, FinishReason, delta_head, is_last, unpack_delta
+from pipeline.wire.delta import Delta, FinishReason, delta_head, unpack_delta
 
 
 @pytest.mark.parametrize("text", ["", " 世界🙂"])
@@ -16,7 +16,6 @@ def test_a_delta_and_its_head(text, top, reason):
     delta = Delta(2**64 - 1, 2**32 - 1, 3, 31999, -0.75, reason, text, top)
     record = delta.pack()
     assert unpack_delta(record) == unpack_delta(memoryview(record)) == delta
-    assert is_last(record) == (reason is not FinishReason.NONE)
     assert delta_head(record) == (delta.request, delta.attempt, delta.index, delta.token_id, reason)
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import orjson
 
-from pipeline.front.delivery.job import PromptCounts
+from pipeline.front.delivery.job import Begin, End, Event, Text, unwritable
 from pipeline.front.http.errors import ApiError
-from pipeline.wire.delta import Delta, FinishReason
+from pipeline.wire.delta import FinishReason
 
 _TOKEN = b'{"id": %d, "logprob": %b, "special": %b, "text": %b}'
 _DATA = b'{"details": null, "generated_text": %b, "tokens": %b, "top_tokens": [%b]}'
@@ -28,38 +28,50 @@ _REASONS = {FinishReason.LENGTH: b'"length"', FinishReason.EOS: b'"eos"', Finish
 _NAMES = {"prompt": "inputs", "max_tokens": "max_new_tokens"}
 
 
-class LlmServingAnswer:
+class LlmServingWriter:
     """`raw`: lines `data:{…}` without the object that protocol "sse" puts around. `whole_at_end`: a last line with
     the whole text."""
 
-    prompt: PromptCounts
+    content_type = b"text/event-stream"
 
     def __init__(self, *, raw: bool, whole_at_end: bool, seed: int) -> None:
-        self.content_type = b"text/event-stream"
         self._line = _RAW if raw else _SSE
+        self._text = self._line % _DATA
         self._whole_at_end, self._seed = whole_at_end, seed
         self._tokens: list[bytes] = []
         self._texts: list[str] = []
         self._reason = b"null"
 
     @property
-    def choices(self) -> tuple[LlmServingAnswer]:
+    def choices(self) -> tuple[LlmServingWriter]:
         """Exactly one."""
         return (self,)
 
-    def event(self, delta: Delta) -> bytes:
-        token, text = _token(delta)
+    def write(self, event: Event) -> bytes:
+        if type(event) is not Text:
+            self._note(event)
+            return b""
+        token, text = _token(event)
         if self._whole_at_end:
-            self._keep(delta, token)
-        return self._line % (_DATA % (text, token, token))
+            self._keep(event, token)
+        return self._text % (text, token, token)
 
-    def add(self, delta: Delta) -> None:
-        self._keep(delta, _token(delta)[0])
+    def keep(self, event: Event) -> None:
+        if type(event) is Text:
+            self._keep(event, _token(event)[0])
+        else:
+            self._note(event)
 
-    def _keep(self, delta: Delta, token: bytes) -> None:
+    def _keep(self, event: Text, token: bytes) -> None:
         self._tokens.append(token)
-        self._texts.append(delta.text)
-        self._reason = _REASONS.get(delta.reason, b"null")
+        self._texts.append(event.text)
+
+    def _note(self, event: Event) -> None:
+        """What is no text."""
+        if isinstance(event, End):
+            self._reason = _REASONS.get(event.reason, b"null")
+        elif not isinstance(event, Begin):
+            raise unwritable(self, event)
 
     def tail(self) -> bytes:
         return self._line % (_LAST % self._everything()) if self._whole_at_end else b""
@@ -85,13 +97,13 @@ class LlmServingAnswer:
         return ApiError(422, error.message, kind=kind, parameter=_NAMES.get(error.parameter, error.parameter))
 
 
-def _token(delta: Delta) -> tuple[bytes, bytes]:
+def _token(event: Text) -> tuple[bytes, bytes]:
     """The token and its text, as JSON. A token that completes no character is "special"."""
-    text = orjson.dumps(delta.text)
-    special = b"false" if delta.text else b"true"
-    return _TOKEN % (delta.token_id, number(delta.logprob), special, text), text
+    token, text = event.token, orjson.dumps(event.text)
+    special = b"false" if event.text else b"true"
+    return _TOKEN % (token.token_id, number(token.logprob), special, text), text
 
 
 def number(logprob: float) -> bytes:
     """JSON of a log-probability; float32 has no more than these digits. null where none was asked for."""
-    return b"null" if logprob != logprob else b"%.7g" % max(logprob, -9999.0)  # noqa: PLR0124 - NaN
+    return b"null" if logprob != logprob else b"%.7g" % (logprob if logprob > -9999.0 else -9999.0)  # noqa: PLR0124 - NaN

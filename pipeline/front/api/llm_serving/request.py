@@ -8,7 +8,7 @@ import msgspec
 
 from model.sampling import SamplingParams
 from pipeline.front.api.fields import Fields
-from pipeline.front.api.llm_serving.answer import LlmServingAnswer
+from pipeline.front.api.llm_serving.answer import LlmServingWriter
 from pipeline.front.api.sampling import check_min_tokens, read_max_tokens, read_sampling
 from pipeline.front.delivery.job import Job, Part
 from pipeline.front.settings import FrontSettings
@@ -74,11 +74,11 @@ def _greedy(sampling: SamplingParams) -> SamplingParams:
     return msgspec.structs.replace(sampling, temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=None)
 
 
-def _answer(fields: Fields) -> LlmServingAnswer:
+def _answer(fields: Fields) -> LlmServingWriter:
     protocol = fields.text("return_protocol", "sse")
     if protocol not in ("sse", "raw"):
         fields.refuse("return_protocol", "'sse' or 'raw'")
-    return LlmServingAnswer(
+    return LlmServingWriter(
         raw=protocol == "raw",
         whole_at_end=fields.boolean("return_full_text", False, spelled=True),
         seed=fields.integer("seed", 0),

@@ -5,20 +5,21 @@ One object, or server-sent events that end with [DONE]. The constant parts of an
 
 from __future__ import annotations
 
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import orjson
 
-from pipeline.front.api.openai.logprobs import Logprobs
-from pipeline.front.delivery.job import PromptCounts
+from model.tokenizer import Tokenizer
+from pipeline.front.delivery.job import Begin, End, Event, Identity, Text, unwritable
 from pipeline.front.http.errors import ApiError
 from pipeline.wire.delta import Delta, FinishReason
 
 _REASONS = {FinishReason.LENGTH: b'"length"', FinishReason.EOS: b'"stop"', FinishReason.STOP: b'"stop"'}
 REASONS = tuple(_REASONS.get(reason, b"null") for reason in FinishReason)  # by value: hashing an enum is slow
+_CONTINUES = FinishReason.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,136 +30,142 @@ class StreamOptions:
     continuous_usage: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Heading:
-    """How an answer begins. `chunk` is the kind of object that an event is, `whole` that of a whole answer."""
+class OpenAIChoice(ABC):
+    """One text of an answer. `heading`: how each of its events begins. `names`: of tokens, if log-probabilities are
+    wanted."""
 
-    prefix: str
-    chunk: str
-    whole: str
-    request: int
-    model: str
-    created: int = field(default_factory=lambda: int(time.time()))
+    PLAIN: ClassVar[bytes]
+    """Of an event that holds nothing but a text, for which there is a placeholder."""
 
-    def bytes(self, kind: str) -> bytes:
-        """Up to the choices."""
-        name = f"{self.prefix}-{self.request:016x}"
-        head = orjson.dumps({"id": name, "object": kind, "created": self.created, "model": self.model})
-        return head[:-1] + b',"choices":['
+    def __init__(self, index: int, heading: bytes, options: StreamOptions, names: Tokenizer | None) -> None:
+        self.index, self.prompt = index, Begin(index, 0, 0)
+        self.last: End | None = None
+        self._options, self._names = options, names
+        self._head = heading.replace(b"%", b"%%") + b'{"index":%d,' % index
+        self._plain: bytes | None = None  # the form of all texts but the first and the last
+        self._kept: list[Text] = []
 
+    def write(self, event: Event) -> bytes:
+        if self._plain is not None and type(event) is Text and event.token.reason is _CONTINUES:
+            return self._plain % orjson.dumps(event.text)
+        match event:
+            case Begin():
+                self.prompt = event
+                return self._begin()
+            case Text():
+                if self._names is None and not self._options.continuous_usage:
+                    self._plain = self._form(self.PLAIN, 0)
+                return self._text(event)
+            case End():
+                self.last = event
+                return self._end(event)
+        raise unwritable(self, event)
 
-class OpenAIChoice:
-    """One text of an answer; subclasses give its form."""
+    def keep(self, event: Event) -> None:
+        match event:
+            case Begin():
+                self.prompt = event
+            case Text():
+                self._kept.append(event)
+            case End():
+                self.last = event
+            case _:
+                raise unwritable(self, event)
 
-    prompt: PromptCounts
-
-    def __init__(self, index: int, heading: Heading, options: StreamOptions, logprobs: Logprobs | None) -> None:
-        self.index = index
-        self.last: Delta | None = None
-        self._heading, self._options, self._logprobs = heading, options, logprobs
-        self._texts: list[str] = []
-
-    def _chunk(self, choice: bytes, counts: bytes) -> bytes:
-        """A format string for events, with the placeholders of `choice` and `counts`."""
-        head = b"data: " + self._heading.bytes(self._heading.chunk)
-        return head.replace(b"%", b"%%") + b'{"index":%d,' % self.index + choice + b"}]" + counts + b"}\n\n"
-
-    def _plain_chunk(self, choice: bytes) -> bytes | None:
-        """As `_chunk`, for events that hold nothing but `choice`; None if they hold more."""
-        plain = self._logprobs is None and not self._options.continuous_usage
-        return self._chunk(choice, self._no_counts) if plain else None
-
-    @property
-    def _no_counts(self) -> bytes:
-        return b',"usage":null' if self._options.include_usage else b""
-
-    def _counts(self, completion_tokens: int) -> bytes:
-        if not self._options.continuous_usage:
-            return self._no_counts
-        return b',"usage":' + usage(self.prompt.prompt_tokens, completion_tokens, self.prompt.cached_tokens)
-
-    def add(self, delta: Delta) -> None:
-        self.last = delta
-        self._texts.append(delta.text)
-        if self._logprobs is not None:
-            self._logprobs.add(delta)
-
-    def _logprobs_of(self, delta: Delta) -> bytes:
-        if self._logprobs is None:
-            return b"null"
-        self._logprobs.add(delta)
-        return self._logprobs.json()
-
-    def _collected_logprobs(self) -> bytes:
-        return b"null" if self._logprobs is None else self._logprobs.json()
-
-
-class WholeChoice(Protocol):
-    """What an answer needs of its choices."""
-
-    last: Delta | None
-    prompt: PromptCounts
-
-    def event(self, delta: Delta) -> bytes: ...
-
-    def add(self, delta: Delta) -> None: ...
-
+    @abstractmethod
     def whole(self) -> bytes:
-        """The choice as JSON, after its last token."""
-        ...
+        """The choice as JSON, after its end."""
+
+    def _begin(self) -> bytes:
+        return b""
+
+    @abstractmethod
+    def _text(self, event: Text) -> bytes: ...
+
+    def _end(self, event: End) -> bytes:
+        return b""
+
+    @abstractmethod
+    def _logprobs(self, names: Tokenizer, tokens: Sequence[Delta]) -> dict[str, Any]:
+        """Log-probabilities of these tokens, which follow those of the call before."""
+
+    def _logprobs_json(self, events: Sequence[Text]) -> bytes:
+        names = self._names
+        return b"null" if names is None else orjson.dumps(self._logprobs(names, [event.token for event in events]))
+
+    def _everything(self, before: str = "") -> tuple[bytes, bytes, bytes]:
+        """What was kept: text, log-probabilities and reason of the end, as JSON."""
+        assert self.last is not None  # an answer in one piece is written when all its choices have ended
+        text = orjson.dumps(before + "".join([event.text for event in self._kept]))
+        return text, self._logprobs_json(self._kept), REASONS[self.last.reason]
+
+    def _form(self, choice: bytes, completion_tokens: int) -> bytes:
+        """A format string for events, with the placeholders of `choice`."""
+        counts = b',"usage":null' if self._options.include_usage else b""
+        if self._options.continuous_usage:
+            counts = b',"usage":' + usage([self.prompt], completion_tokens)
+        return self._head + choice + b"}]" + counts + b"}\n\n"
 
 
-class OpenAIAnswer:
-    """`per_prompt` choices belong to each prompt. `renamed`: our name of a parameter → the client's."""
+class OpenAIWriter:
+    """`n` choices belong to each prompt. `renamed`: our name of a parameter → the client's."""
 
     content_type = b"text/event-stream; charset=utf-8"
+    choices: Sequence[OpenAIChoice]
+
+    PREFIX: ClassVar[str]
+    CHUNK: ClassVar[str]
+    WHOLE: ClassVar[str]
+    """Of ids; kind of an event; kind of an answer in one piece."""
 
     def __init__(
-        self,
-        heading: Heading,
-        options: StreamOptions,
-        choices: Sequence[WholeChoice],
-        *,
-        per_prompt: int = 1,
-        renamed: Mapping[str, str] | None = None,
+        self, identity: Identity, model: str, options: StreamOptions, n: int, renamed: Mapping[str, str] | None = None
     ) -> None:
-        self.choices = choices
-        self._heading, self._options = heading, options
-        self._per_prompt, self._renamed = per_prompt, renamed or {}
+        self._identity, self._model, self._options = identity, model, options
+        self._n, self._renamed = n, renamed or {}
+        self._event = b"data: " + self._heading(self.CHUNK)
+
+    def _heading(self, kind: str) -> bytes:
+        """Up to the choices."""
+        name, created = f"{self.PREFIX}-{self._identity.seed}", self._identity.created
+        return (
+            orjson.dumps({"id": name, "object": kind, "created": created, "model": self._model})[:-1]
+            + b',"choices":['
+        )
 
     def tail(self) -> bytes:
-        if not self._options.include_usage:
-            return b"data: [DONE]\n\n"
-        head = b"data: " + self._heading.bytes(self._heading.chunk)
-        return head + b'],"usage":' + self._usage() + b"}\n\ndata: [DONE]\n\n"
-
-    def whole(self) -> bytes:
-        choices = b",".join([choice.whole() for choice in self.choices])
-        return self._heading.bytes(self._heading.whole) + choices + b'],"usage":' + self._usage() + b"}"
-
-    def _usage(self) -> bytes:
-        """A prompt counts once, however many choices are made of it."""
-        prompts = [choice.prompt for choice in self.choices[:: self._per_prompt]]
-        return usage(
-            sum(prompt.prompt_tokens for prompt in prompts),
-            sum(choice.last.index for choice in self.choices if choice.last is not None),
-            sum(prompt.cached_tokens for prompt in prompts),
-        )
+        counts = self._event + b'],"usage":' + self._usage() + b"}\n\n" if self._options.include_usage else b""
+        return counts + b"data: [DONE]\n\n"
 
     def failure(self, error: ApiError) -> bytes:
         return b"data: " + error.body() + b"\n\ndata: [DONE]\n\n"
+
+    def whole(self) -> bytes:
+        choices = b",".join([choice.whole() for choice in self.choices])
+        return self._heading(self.WHOLE) + choices + b'],"usage":' + self._usage() + b"}"
+
+    def _usage(self) -> bytes:
+        """A prompt counts once, however many choices are made of it."""
+        prompts = [choice.prompt for choice in self.choices[:: self._n]]
+        return usage(prompts, sum(choice.last.token.index for choice in self.choices if choice.last is not None))
 
     def translate(self, error: ApiError) -> ApiError:
         parameter = self._renamed.get(error.parameter or "")
         if parameter is None:
             return error
-        return ApiError(
-            error.status, error.message, kind=error.kind, parameter=parameter, code=error.code, headers=error.headers
-        )
+        kind, code, headers = error.kind, error.code, error.headers
+        return ApiError(error.status, error.message, kind=kind, parameter=parameter, code=code, headers=headers)
 
 
-def usage(prompt: int, completion: int, cached: int) -> bytes:
+def usage(prompts: Sequence[Begin], completion: int) -> bytes:
+    prompt = sum(one.prompt_tokens for one in prompts)
+    cached = sum(one.cached_tokens for one in prompts)
     return (
         b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"prompt_tokens_details":{"cached_tokens":%d}}'
         % (prompt, completion, prompt + completion, cached)
     )
+
+
+def finite(logprob: float) -> float:
+    """JSON has no infinity; vLLM writes -9999 instead."""
+    return round(max(logprob, -9999.0), 7)

@@ -7,8 +7,7 @@ from typing import Any
 
 from model.tokenizer import Tokenizer
 from pipeline.front.api.fields import Fields, shown
-from pipeline.front.api.openai.answer import OpenAIAnswer
-from pipeline.front.api.openai.chat_answer import ChatChoice, chat_heading
+from pipeline.front.api.openai.chat_answer import ChatWriter
 from pipeline.front.api.openai.chat_messages import read_prompt
 from pipeline.front.api.openai.fields import (
     INVALID_STATUS,
@@ -19,8 +18,7 @@ from pipeline.front.api.openai.fields import (
     read_stream_options,
     refuse_unsupported,
 )
-from pipeline.front.api.openai.logprobs import ChatLogprobs
-from pipeline.front.delivery.job import Job, Part
+from pipeline.front.delivery.job import Identity, Job, Part
 from pipeline.front.settings import FrontSettings
 
 MAX_TOP_LOGPROBS = 20
@@ -44,7 +42,7 @@ TEXT_ONLY: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-def parse_chat(body: dict[str, Any], request: int, tokenizer: Tokenizer | None, settings: FrontSettings) -> Job:
+def parse_chat(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, settings: FrontSettings) -> Job:
     """Raises ApiError 400; 404 for an unknown model."""
     fields = Fields(body, status=INVALID_STATUS)
     check_model(fields.text("model"), settings)
@@ -56,13 +54,12 @@ def parse_chat(body: dict[str, Any], request: int, tokenizer: Tokenizer | None, 
     limit = _limit_name(fields)
     sampling = read_sampling_params(fields, settings, logprobs)
     params = read_generation(fields, settings, sampling, limit, default=settings.max_length)
-    heading = chat_heading(request, settings.model_name)
-    choices = [ChatChoice(index, heading, options, _names(tokenizer, logprobs)) for index in range(n)]
     add_special = fields.boolean("add_special_tokens", False)  # the template writes BOS
     refuse_unsupported(fields)
     renamed = {"prompt": "messages", "max_tokens": limit}
-    answer = OpenAIAnswer(heading, options, choices, per_prompt=n, renamed=renamed)
-    return Job((Part(prompt, params, add_special, n),), streamed, answer)
+    names = None if logprobs is None else tokenizer
+    writer = ChatWriter(identity, settings.model_name, options, n=n, renamed=renamed, names=names)
+    return Job((Part(prompt, params, add_special, n),), streamed, writer)
 
 
 def _refuse_tools(fields: Fields) -> None:
@@ -70,10 +67,6 @@ def _refuse_tools(fields: Fields) -> None:
         if fields.take(name) not in (None, []):
             raise fields.invalid(name, f"{name} are not supported: answers are text, never tool calls")
     fields.restrict(TEXT_ONLY)
-
-
-def _names(tokenizer: Tokenizer | None, logprobs: int | None) -> ChatLogprobs | None:
-    return None if logprobs is None or tokenizer is None else ChatLogprobs(tokenizer)
 
 
 def _limit_name(fields: Fields) -> str:

@@ -2,49 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import orjson
 
-from pipeline.front.api.openai.answer import REASONS, Heading, OpenAIChoice, StreamOptions
-from pipeline.front.api.openai.logprobs import Logprobs
+from model.tokenizer import Tokenizer
+from pipeline.front.api.openai.answer import REASONS, OpenAIChoice, OpenAIWriter, StreamOptions, finite
+from pipeline.front.delivery.job import End, Identity, Text
 from pipeline.wire.delta import Delta, FinishReason
 
 
-def chat_heading(request: int, model: str) -> Heading:
-    return Heading("chatcmpl", "chat.completion.chunk", "chat.completion", request, model)
+class ChatWriter(OpenAIWriter):
+    """`names`: also write the log-probabilities of the tokens."""
+
+    PREFIX, CHUNK, WHOLE = "chatcmpl", "chat.completion.chunk", "chat.completion"
+
+    def __init__(
+        self,
+        identity: Identity,
+        model: str,
+        options: StreamOptions,
+        *,
+        n: int,
+        renamed: Mapping[str, str],
+        names: Tokenizer | None = None,
+    ) -> None:
+        super().__init__(identity, model, options, n, renamed)
+        self.choices = [ChatChoice(index, self._event, options, names) for index in range(n)]
 
 
 class ChatChoice(OpenAIChoice):
     """A stream begins with the role and ends with the reason: events of their own, beside one per token."""
 
-    def __init__(self, index: int, heading: Heading, options: StreamOptions, logprobs: Logprobs | None) -> None:
-        super().__init__(index, heading, options, logprobs)
-        self._plain = self._plain_chunk(b'"delta":{"content":%b},"logprobs":null,"finish_reason":null')
-        self._full = self._chunk(b'"delta":{"content":%b},"logprobs":%b,"finish_reason":null', b"%b")
+    PLAIN = b'"delta":{"content":%b},"logprobs":null,"finish_reason":null'
 
-    def event(self, delta: Delta) -> bytes:
-        if self._plain is None or self.last is None or delta.reason is not FinishReason.NONE:
-            return self._other_event(delta)
-        self.last = delta
-        return self._plain % orjson.dumps(delta.text)
+    def _begin(self) -> bytes:
+        role = b'"delta":{"role":"assistant","content":%b},"logprobs":null,"finish_reason":null'
+        return self._form(role, 0) % b'""'
 
-    def _other_event(self, delta: Delta) -> bytes:
-        """The first event, the last one, and events with more than a text."""
-        events = []
-        if self.last is None:
-            role = b'"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null'
-            events.append(self._chunk(role, b"%b") % self._counts(0))
-        self.last = delta
-        counts, ended = self._counts(delta.index), delta.reason is not FinishReason.NONE
-        if delta.text or not ended or self._logprobs is not None:  # else the last token has no text, such as EOS
-            events.append(self._full % (orjson.dumps(delta.text), self._logprobs_of(delta), counts))
-        if ended:
-            end = self._chunk(b'"delta":{},"logprobs":null,"finish_reason":%b', b"%b")
-            events.append(end % (REASONS[delta.reason], counts))
-        return b"".join(events)
+    def _text(self, event: Text) -> bytes:
+        token = event.token
+        if not event.text and token.reason is not FinishReason.NONE and self._names is None:
+            return b""  # the last token has no text, such as EOS
+        form = self._form(b'"delta":{"content":%b},"logprobs":%b,"finish_reason":null', token.index)
+        return form % (orjson.dumps(event.text), self._logprobs_json([event]))
+
+    def _end(self, event: End) -> bytes:
+        return self._form(b'"delta":{},"logprobs":null,"finish_reason":%b', event.token.index) % REASONS[event.reason]
 
     def whole(self) -> bytes:
-        assert self.last is not None  # an answer has at least one token
-        text, logprobs = orjson.dumps("".join(self._texts)), self._collected_logprobs()
+        text, logprobs, reason = self._everything()
         message = b'{"role":"assistant","content":%b,"refusal":null}' % text
         form = b'{"index":%d,"message":%b,"logprobs":%b,"finish_reason":%b}'
-        return form % (self.index, message, logprobs, REASONS[self.last.reason])
+        return form % (self.index, message, logprobs, reason)
+
+    def _logprobs(self, names: Tokenizer, tokens: Sequence[Delta]) -> dict[str, Any]:
+        """One object per token. `bytes` identifies tokens that are parts of a character."""
+
+        def named(token_id: int, logprob: float) -> dict[str, Any]:
+            text, octets = names.token_text(token_id), names.token_bytes(token_id)
+            return {"token": text, "logprob": finite(logprob), "bytes": list(octets)}
+
+        content = []
+        for token in tokens:
+            best = [named(*other) for other in token.top]
+            content.append({**named(token.token_id, token.logprob), "top_logprobs": best})
+        return {"content": content, "refusal": None}

@@ -6,8 +6,7 @@ from typing import Any
 
 from model.tokenizer import Tokenizer
 from pipeline.front.api.fields import Fields, as_token_ids
-from pipeline.front.api.openai.answer import OpenAIAnswer
-from pipeline.front.api.openai.completions_answer import CompletionChoice, completion_heading
+from pipeline.front.api.openai.completions_answer import CompletionWriter
 from pipeline.front.api.openai.fields import (
     INVALID_STATUS,
     check_model,
@@ -17,15 +16,16 @@ from pipeline.front.api.openai.fields import (
     read_stream_options,
     refuse_unsupported,
 )
-from pipeline.front.api.openai.logprobs import CompletionLogprobs
-from pipeline.front.delivery.job import Job, Part
+from pipeline.front.delivery.job import Identity, Job, Part
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import Prompt
 
 DEFAULT_TOKENS = 16
 
 
-def parse_completion(body: dict[str, Any], request: int, tokenizer: Tokenizer | None, settings: FrontSettings) -> Job:
+def parse_completion(
+    body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, settings: FrontSettings
+) -> Job:
     """`tokenizer` None: requests that need one are refused. Raises ApiError 400; 404 for an unknown model."""
     fields = Fields(body, status=INVALID_STATUS)
     check_model(fields.text("model"), settings)
@@ -36,15 +36,14 @@ def parse_completion(body: dict[str, Any], request: int, tokenizer: Tokenizer | 
     sampling = read_sampling_params(fields, settings, logprobs)
     params = read_generation(fields, settings, sampling, "max_tokens", default=DEFAULT_TOKENS)
     echoes = _echoes(fields, prompts, tokenizer, settings, skip_special=params.skip_special)
-    heading = completion_heading(request, settings.model_name)
-    choices = [
-        CompletionChoice(index, heading, options, _logprobs(fields, tokenizer, logprobs), echoes[index // n])
-        for index in range(n * len(prompts))
-    ]
+    names = _names(fields, tokenizer, logprobs)
+    writer = CompletionWriter(
+        identity, settings.model_name, options, n=n, echoes=echoes, names=names, top=logprobs or 0
+    )
     add_special = fields.boolean("add_special_tokens", True)
     _refuse_the_rest(fields, n)
     parts = tuple(Part(prompt, params, add_special, n) for prompt in prompts)
-    return Job(parts, streamed, OpenAIAnswer(heading, options, choices, per_prompt=n))
+    return Job(parts, streamed, writer)
 
 
 def _prompts_and_n(fields: Fields, settings: FrontSettings) -> tuple[list[Prompt], int]:
@@ -71,12 +70,11 @@ def _prompt(one: Any, fields: Fields, settings: FrontSettings) -> Prompt | None:
     return as_token_ids(one, settings.vocab_size)
 
 
-def _logprobs(fields: Fields, tokenizer: Tokenizer | None, top: int | None) -> CompletionLogprobs | None:
-    if top is None:
-        return None
-    if tokenizer is None:
+def _names(fields: Fields, tokenizer: Tokenizer | None, logprobs: int | None) -> Tokenizer | None:
+    """None: no log-probabilities are wanted."""
+    if logprobs is not None and tokenizer is None:
         fields.refuse("logprobs", "no value: the front has no tokenizer, which log-probabilities need")
-    return CompletionLogprobs(tokenizer, top)
+    return None if logprobs is None else tokenizer
 
 
 def _echoes(

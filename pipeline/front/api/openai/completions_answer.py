@@ -2,40 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import orjson
 
-from pipeline.front.api.openai.answer import REASONS, Heading, OpenAIChoice, StreamOptions
-from pipeline.front.api.openai.logprobs import Logprobs
+from model.tokenizer import Tokenizer
+from pipeline.front.api.openai.answer import REASONS, OpenAIChoice, OpenAIWriter, StreamOptions, finite
+from pipeline.front.delivery.job import Identity, Text
 from pipeline.wire.delta import Delta
 
 
-def completion_heading(request: int, model: str) -> Heading:
-    return Heading("cmpl", "text_completion", "text_completion", request, model)
+class CompletionWriter(OpenAIWriter):
+    """`n` choices for each of `echoes`: the prompts, if the texts begin with them, else empty. `names`: also write
+    the log-probabilities of the tokens, and of the `top` most probable ones beside each."""
+
+    PREFIX, CHUNK, WHOLE = "cmpl", "text_completion", "text_completion"
+
+    def __init__(
+        self,
+        identity: Identity,
+        model: str,
+        options: StreamOptions,
+        *,
+        n: int,
+        echoes: Sequence[str],
+        names: Tokenizer | None = None,
+        top: int = 0,
+    ) -> None:
+        super().__init__(identity, model, options, n)
+        each = enumerate(echo for echo in echoes for _ in range(n))
+        self.choices = [CompletionChoice(index, self._event, options, names, top, echo) for index, echo in each]
 
 
 class CompletionChoice(OpenAIChoice):
-    """`echo`: the prompt, if the text begins with it."""
+    PLAIN = b'"text":%b,"logprobs":null,"finish_reason":null'
 
     def __init__(
-        self, index: int, heading: Heading, options: StreamOptions, logprobs: Logprobs | None, echo: str = ""
+        self, index: int, heading: bytes, options: StreamOptions, names: Tokenizer | None, top: int, echo: str
     ) -> None:
-        super().__init__(index, heading, options, logprobs)
-        self._echo = echo
-        self._plain = self._plain_chunk(b'"text":%b,"logprobs":null,"finish_reason":%b')
-        self._full = self._chunk(b'"text":%b,"logprobs":%b,"finish_reason":%b', b"%b")
+        super().__init__(index, heading, options, names)
+        self._top, self._echo, self._offset = top, echo, 0
 
-    def event(self, delta: Delta) -> bytes:
-        self.last = delta
-        text = delta.text
-        if self._echo:
-            text, self._echo = self._echo + text, ""
-        if self._plain is not None:
-            return self._plain % (orjson.dumps(text), REASONS[delta.reason])
-        counts = self._counts(delta.index)
-        return self._full % (orjson.dumps(text), self._logprobs_of(delta), REASONS[delta.reason], counts)
+    def _text(self, event: Text) -> bytes:
+        """The prompt comes with the first token, and the reason of the end with the last."""
+        text, self._echo = orjson.dumps(self._echo + event.text), ""
+        form = self._form(b'"text":%b,"logprobs":%b,"finish_reason":%b', event.token.index)
+        return form % (text, self._logprobs_json([event]), REASONS[event.token.reason])
 
     def whole(self) -> bytes:
-        assert self.last is not None  # an answer has at least one token
-        text, logprobs = orjson.dumps(self._echo + "".join(self._texts)), self._collected_logprobs()
         form = b'{"index":%d,"text":%b,"logprobs":%b,"finish_reason":%b}'
-        return form % (self.index, text, logprobs, REASONS[self.last.reason])
+        return form % (self.index, *self._everything(self._echo))
+
+    def _logprobs(self, names: Tokenizer, tokens: Sequence[Delta]) -> dict[str, Any]:
+        """Columns."""
+        offsets = []
+        for token in tokens:
+            offsets.append(self._offset)
+            self._offset += len(token.text)
+        return {
+            "text_offset": offsets,
+            "token_logprobs": [finite(token.logprob) for token in tokens],
+            "tokens": [names.token_text(token.token_id) for token in tokens],
+            "top_logprobs": [self._best(names, token) if self._top else None for token in tokens],
+        }
+
+    @staticmethod
+    def _best(names: Tokenizer, token: Delta) -> dict[str, float]:
+        """The most probable tokens, and the chosen one if it is not among them. Of two with the same text, the more
+        probable one."""
+        best: dict[str, float] = {}
+        for other, logprob in (*token.top, (token.token_id, token.logprob)):
+            best.setdefault(names.token_text(other), finite(logprob))
+        return best

@@ -74,7 +74,7 @@ def usage() -> Schema:
 
 def heading(kind: str, prefix: str, choice: Schema, **more: Schema) -> dict[str, Schema]:
     return {
-        "id": text(pattern=f"^{prefix}-[0-9a-f]{{16}}$"),
+        "id": text(pattern=f"^{prefix}-[0-9a-f]{{32}}$"),
         "object": only(kind),
         "created": integer("Unix time in seconds.", 0),
         "model": text(),

@@ -25,10 +25,12 @@ from pipeline.front.api.openai.completions import parse_completion
 from pipeline.front.api.openapi import openapi_document
 from pipeline.front.api.tokenize_routes import TokenizeRoutes
 from pipeline.front.app import Front
+from pipeline.front.delivery.job import Identity
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
 
+IDENTITY = Identity("0" * 32, 0)
 TOKENIZER = load_tokenizer(DEMO_DIR)
 SETTINGS = FrontSettings(model_name="tiny", vocab_size=500, max_length=64, max_prompt=60, max_rows=2, max_queue=200)
 DOCUMENT = orjson.loads(orjson.dumps(openapi_document(SETTINGS, keys_needed=False)))
@@ -44,10 +46,11 @@ def validator(name):
 REQUESTS = {
     "GenerateRequest": (lambda body: parse_llm_serving(body, None, SETTINGS), {"inputs": "x"}),
     "CompletionRequest": (
-        lambda body: parse_completion(body, 1, TOKENIZER, SETTINGS), {"prompt": "x", "max_tokens": 60, "stream": True}
+        lambda body: parse_completion(body, IDENTITY, TOKENIZER, SETTINGS),
+        {"prompt": "x", "max_tokens": 60, "stream": True},
     ),
     "ChatRequest": (
-        lambda body: parse_chat(body, 1, TOKENIZER, SETTINGS),
+        lambda body: parse_chat(body, IDENTITY, TOKENIZER, SETTINGS),
         {"messages": [{"role": "user", "content": "x"}], "max_tokens": 60, "stream": True, "logprobs": True},
     ),
     "TokenizeText": (TOKENIZE._tokenize, {"prompt": "x"}),

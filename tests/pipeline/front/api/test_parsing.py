@@ -12,11 +12,13 @@ from model.tokenizer import load_tokenizer
 from pipeline.front.api.llm_serving.request import parse_llm_serving
 from pipeline.front.api.openai.chat import parse_chat
 from pipeline.front.api.openai.completions import parse_completion
+from pipeline.front.delivery.job import Identity
 from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import Choice, Submit, choose_seeds, unpack_message, unpack_request
 from pipeline.wire.rows import Assign, unpack_row
 
+IDENTITY = Identity("0" * 32, 0)
 TOKENIZER = load_tokenizer(DEMO_DIR)
 SETTINGS = FrontSettings(model_name="tiny", vocab_size=100, max_length=64, max_prompt=60, max_rows=2, max_queue=4)
 
@@ -83,7 +85,7 @@ def check(parse, statuses):
         job = parse()
     except ApiError as error:
         return error.status in statuses and error.parameter is not None and bool(error.body())
-    assert job.texts == len(job.answer.choices) <= SETTINGS.max_queue
+    assert job.texts == len(job.writer.choices) <= SETTINGS.max_queue
     return all(map(survives, job.parts))
 
 
@@ -98,22 +100,22 @@ def test_llm_serving(parameters, streamed):
 @given(st.dictionaries(st.sampled_from(COMPLETIONS), VALUES, max_size=3), VALUES | st.just("x"))
 def test_completions(fields, prompt):
     body = orjson.loads(orjson.dumps({"prompt": prompt, **fields}))
-    assert check(lambda: parse_completion(body, 1, TOKENIZER, SETTINGS), [400, 404])
+    assert check(lambda: parse_completion(body, IDENTITY, TOKENIZER, SETTINGS), [400, 404])
 
 
 @settings(max_examples=400, deadline=None)
 @given(st.dictionaries(st.sampled_from(CHAT), VALUES, max_size=3), MESSAGES | VALUES)
 def test_chat(fields, messages):
     body = orjson.loads(orjson.dumps({"messages": messages, **fields}))
-    assert check(lambda: parse_chat(body, 1, TOKENIZER, SETTINGS), [400, 404])
+    assert check(lambda: parse_chat(body, IDENTITY, TOKENIZER, SETTINGS), [400, 404])
 
 
 @pytest.mark.parametrize("top_k", [99, 100, 2**63])
 def test_a_top_k_of_the_whole_vocabulary_is_off(top_k):
     wanted = top_k if top_k < 100 else 0
     jobs = [
-        parse_completion({"prompt": "x", "top_k": top_k}, 1, None, SETTINGS),
-        parse_chat({"messages": [{"role": "user", "content": "x"}], "top_k": top_k}, 1, TOKENIZER, SETTINGS),
+        parse_completion({"prompt": "x", "top_k": top_k}, IDENTITY, None, SETTINGS),
+        parse_chat({"messages": [{"role": "user", "content": "x"}], "top_k": top_k}, IDENTITY, TOKENIZER, SETTINGS),
         parse_llm_serving({"inputs": "x", "parameters": {"top_k": top_k, "do_sample": True}}, None, SETTINGS),
     ]
     assert [job.parts[0].params.sampling.top_k for job in jobs] == [wanted] * 3
@@ -122,7 +124,7 @@ def test_a_top_k_of_the_whole_vocabulary_is_off(top_k):
 @pytest.mark.parametrize("field", [{"logprobs": 1}, {"echo": True}])
 def test_without_a_tokenizer_what_needs_one_is_refused(field):
     with pytest.raises(ApiError, match="no tokenizer"):
-        parse_completion({"prompt": [1, 2], **field}, 1, None, SETTINGS)
+        parse_completion({"prompt": [1, 2], **field}, IDENTITY, None, SETTINGS)
 
 
 def test_what_is_shown_of_a_value_is_short_whatever_it_is():
@@ -131,5 +133,5 @@ def test_what_is_shown_of_a_value_is_short_whatever_it_is():
         deep = [deep]
     for value in (deep, "x" * 10**6, list(range(10**5)), 1 << 63, {"a": deep}):
         with pytest.raises(ApiError) as caught:
-            parse_completion({"prompt": "x", "temperature": {"is": value}}, 1, None, SETTINGS)
+            parse_completion({"prompt": "x", "temperature": {"is": value}}, IDENTITY, None, SETTINGS)
         assert len(caught.value.message) < 200

@@ -98,6 +98,15 @@ def submit(backend):
     return stream
 
 
+async def taken(stream, pass_on=None):
+    """Records that have arrived, at least one."""
+    while not (records := stream.take()):
+        waiter = asyncio.get_running_loop().create_future()
+        stream.wake(waiter, pass_on)
+        await waiter
+    return records
+
+
 def test_what_is_said_of_an_earlier_attempt_does_not_reach_the_stream(run, counters):
     async def talk(backend, first, second):
         backend.attach(first.handles)
@@ -105,7 +114,7 @@ def test_what_is_said_of_an_earlier_attempt_does_not_reach_the_stream(run, count
         assert (await first.request()).choices == (Choice(1, 7, 0),)
         first.say(Accepted(1, 0, 5), Started(1, 0, 10, 2))
         first.bring(0, 1, 41)
-        assert [unpack_delta(record).token_id for record in await stream.take()] == [41]
+        assert [unpack_delta(record).token_id for record in await taken(stream)] == [41]
         first.end()
         await backend.closed.wait()
         await backend.detach()
@@ -121,7 +130,7 @@ def test_what_is_said_of_an_earlier_attempt_does_not_reach_the_stream(run, count
         second.bring(1, 3, 43, FinishReason.LENGTH)
         tokens = []
         while len(tokens) < 2:
-            tokens += [unpack_delta(record).token_id for record in await stream.take()]
+            tokens += [unpack_delta(record).token_id for record in await taken(stream)]
         assert (tokens, stream.tokens.tolist(), stream.live) == ([42, 43], [41, 42, 43], False)
         assert (stream.cached_tokens, stream.failure) == (2, None)
         backend.finish(stream, cancel=False)
@@ -140,11 +149,11 @@ def test_a_prompt_is_known_before_its_first_token(run):
         first.bring(0, 1, 41)
         seen = []
 
-        def pass_on(records):
+        def pass_on(records, _):
             seen.append((stream.prompt_tokens, stream.cached_tokens, len(records)))
             return False
 
-        await stream.take(pass_on)
+        await taken(stream, pass_on)
         assert seen == [(5, 2, 1)]
         backend.finish(stream, cancel=False)
 

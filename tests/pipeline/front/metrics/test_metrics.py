@@ -149,8 +149,8 @@ def test_a_line_per_request(serve):
     served.generate("a b c", max_new_tokens=3)
     line = served.front.log("request")
     assert re.match(
-        r"\S+ \S+ front +INFO +request [0-9a-f]{16}: 5 prompt \+ 3 tokens, TTFT [\d.]+ ms, ITL [\d.]+ ms, "
-        r"total [\d.]+ ms, length\n",
+        r"\S+ \S+ front +INFO +request [0-9a-f]{16} [0-9a-f]{32}: 5 prompt \+ 3 tokens, TTFT [\d.]+ ms, "
+        r"ITL [\d.]+ ms, total [\d.]+ ms, length\n",
         line,
     )
     assert len(served.front.errors) == 1

@@ -1,4 +1,4 @@
-"""Requests of several parts: their streams are merged, and all are served or none."""
+"""Requests for several texts: their streams are merged, and all are served or none."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 from tests.pipeline.front.api.openai.test_completions import events
 from tests.pipeline.front.conftest import post, read_all, read_until
+from tests.pipeline.front.http.test_connection import narrow
 
 COMPLETIONS = "/v1/completions"
 
@@ -84,6 +85,22 @@ def test_many_such_requests_at_once(shared):
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         assert all(pool.map(ask, range(48)))
     assert shared.metric("ringserve_requests_in_flight") == 0
+
+
+def test_a_client_that_reads_slowly_gets_all_tokens_in_their_order(shared):
+    """Tokens are passed on while it keeps up, wait while it does not, and come from several texts at once."""
+    letters = {index: [f"{name}{i}" * 2000 for i in range(7)] for index, name in enumerate("xyz")}
+    prompts = [" ".join(words) + f" @pace=0.000{index}" for index, words in letters.items()]
+    with narrow(shared) as connection:
+        body = {"prompt": prompts, "max_tokens": 400, "stream": True}
+        connection.sendall(post(body, COMPLETIONS, headers="Connection: close\r\n"))
+        time.sleep(0.3)  # the kernel's buffers are full by then
+        data = read_all(connection)
+    lines = b"".join(data.partition(b"\r\n\r\n")[2].split(b"\r\n")[1::2]).decode()
+    *parts, done = [line.removeprefix("data: ") for line in lines.splitlines() if line]
+    assert done == "[DONE]"
+    wanted = {index: " ".join(words[i % 7] for i in range(400)) for index, words in letters.items()}
+    assert texts(map(json.loads, parts)) == wanted
 
 
 # ---- none remains -------------------------------------------------------------------------------------------
