@@ -44,7 +44,7 @@ class StepInputs:
 
     @property
     def bucket(self) -> Bucket:
-        return Bucket(len(self.input_ids), len(self.valid_length), len(self.sample_index))
+        return Bucket(self.input_ids.shape[0], self.valid_length.shape[0], self.sample_index.shape[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,8 @@ class RunnerFacts:
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """Where `Runner.fetch_best` writes, for the first ``n`` sampled positions of the step. Arrays are C-contiguous;
-    what is None is not computed. With ``k`` = 1 and nothing else, that is the argmax alone."""
+    """Where `Runner.fetch_best` writes, for the first ``n`` sampled positions of the step. Arrays are C-contiguous; what
+    is None is not computed. With ``k`` = 1 and nothing else, that is the argmax alone."""
 
     ids: Int32  # [n, k] of the largest logits, largest first, equal ones by id; the first is -1: logits not finite
     logits: Float32 | None = None  # [n, k]

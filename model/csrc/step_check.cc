@@ -63,7 +63,7 @@ bool check_model_indices(const StepIndices &step, char *message, size_t size) {
   const Report report{message, size};
   return check_range("input_ids", step.input_ids, step.tokens, 0, step.vocab_size - 1, report) &&
          check_range("positions", step.positions, step.tokens, 0, step.max_length - 1, report) &&
-         check_range("sample_index", step.sample_index, step.samples, 0, step.tokens - 1, report);
+         check_range("gather_index", step.gather_index, step.rows, 0, step.tokens - 1, report);
 }
 
 }  // namespace ringserve

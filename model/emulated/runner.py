@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checks import require_best, require_layout, require_no_adapter, require_rows
 from ..errors import ModelError
-from ..runner import Best, Float32, Int32, Progress, Runner, RunnerFacts, StepInputs
-from ..sampling import Sampler, SamplingLimits
+from ..runner import Bucket, Float32, Int32, Progress, Runner, RunnerFacts, StepInputs
 from . import _device
 from .fault import fail_at
 from .reference import base_logits
@@ -20,39 +18,25 @@ from .settings import EmulatedSettings
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 UInt64 = NDArray[np.uint64]
-MOST_CANDIDATES = 64
 
 
-Arrays: TypeAlias = tuple[Int32, Int32, Int32, Int32, Int32, Int32, Int32, UInt64, UInt64]
-"""As the device takes them: the step's, and hashes of tokens ``[T]`` and of sampled positions ``[S]``."""
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Binding:
     """A step's arrays and room for its hashes."""
 
     inputs: StepInputs
-    arrays: Arrays
-    sample_hashes: UInt64  # [S]
-    known: int = 0  # of these, in the step under way
-
-
-@dataclass(slots=True)
-class Launched:
-    """A step under way, or done: it can be fetched until the next one."""
-
-    binding: Binding
-    began_ns: int
-    done_ns: int = 0  # until then the device is busy; 0: it has not computed yet
+    token_hashes: UInt64  # [T]
+    row_hashes: UInt64  # [B]
 
 
 class EmulatedRunner(Runner):
-    """A step is fetched when the cost model's time since its launch has passed; its own work is part of that. What is
-    brought to the host takes its time behind it."""
+    """A step is fetched when the cost model's time since its launch has passed; its own work is part of that.
+
+    Rows without new tokens are padding: their logits are left as they are.
+    """
 
     def __init__(self, settings: EmulatedSettings) -> None:
         self.settings = settings
-        on_device = settings.greedy_on_device
         self.facts = RunnerFacts(
             name=f"emulated {settings.name}",
             device="emulated",
@@ -62,16 +46,14 @@ class EmulatedRunner(Runner):
             block_size=settings.block_size,
             block_table_width=-(-settings.max_length // settings.block_size),
             buckets=settings.buckets,
-            candidates=min(MOST_CANDIDATES, settings.vocab_size) if on_device else 0,
-            scores=on_device,
+            greedy_on_device=settings.greedy_on_device,
         )
         self._choice = settings.choice
         self._spin_ns = int(settings.spin_us * 1e3)
         self._jitter = np.random.default_rng(settings.cost.jitter_seed)
         self._cache: UInt64 | None = None
         self._base: Float32 | None = None
-        self._sampler: Sampler | None = None  # made when more than the argmax is wanted first
-        self._launched: Launched | None = None
+        self._launched: tuple[Binding, int] | None = None  # and when, in ns
 
     def load(self, progress: Progress | None = None) -> None:
         self._cache = np.zeros(self.facts.num_blocks * self.facts.block_size, np.uint64)
@@ -85,48 +67,29 @@ class EmulatedRunner(Runner):
                 progress("warming up (emulated)", done, len(self.facts.buckets))
 
     def bind(self, inputs: StepInputs) -> Binding:
-        require_layout(inputs, self.facts)
-        x, tokens = inputs, np.zeros(inputs.bucket.tokens, np.uint64)
-        hashes = np.zeros(inputs.bucket.samples, np.uint64)
-        arrays = (
-            x.input_ids, x.positions, x.slot_mapping, x.valid_length, x.q_seq_lens, x.sample_index, x.block_tables,
-            tokens, hashes,
-        )  # fmt: skip
-        return Binding(inputs, arrays, hashes)
+        """See `Runner.bind`; also raises ValueError for a shape that is none of the buckets."""
+        _check_arrays(inputs, self.facts.block_table_width)
+        if Bucket(inputs.tokens, inputs.rows) not in self.facts.buckets:
+            shape = f"{inputs.tokens} tokens x {inputs.rows} rows"
+            raise ValueError(f"{shape} is none of the buckets {self.facts.buckets}")
+        return Binding(inputs, np.zeros(inputs.tokens, np.uint64), np.zeros(inputs.rows, np.uint64))
 
     def launch(self, binding: Binding) -> None:
-        """Raises ValueError for a row with an adapter: there are none."""
-        require_no_adapter(binding.inputs, self.facts)
-        binding.known = 0
-        self._launched = Launched(binding, time.monotonic_ns())
+        self._launched = binding, time.monotonic_ns()
 
-    def fetch(self, rows: Int32, logits: Float32) -> None:
+    def fetch(self, logits: Float32) -> None:
         """See `Runner.fetch`. Raises ValueError for inputs that a device would read or write out of bounds."""
-        step = self._under_way()
-        require_rows(rows, step.binding.inputs.bucket)
-        self._compute(step, int(rows.max(initial=-1)) + 1)
-        _device.write_logits(step.binding.sample_hashes, rows, self._loaded(self._base), logits, self._choice)
-        self._wait(step, len(rows) * self.settings.cost.per_logits_row_ms)
+        binding, deadline_ns = self._compute()
+        new = binding.inputs.q_seq_lens
+        _device.write_logits(binding.row_hashes, new, self._loaded(self._base), logits, self._choice)
+        _device.wait_until(deadline_ns, self._spin_ns)
 
-    def fetch_best(self, best: Best, targets: Int32 | None = None) -> None:
-        step, (count, k) = self._under_way(), best.ids.shape
-        require_best(best, targets, step.binding.inputs.bucket, self.facts)
-        self._compute(step, count)
-        if k == 1 and best.logits is best.log_sum_exp is best.target_logit is None:
-            _device.write_tokens(step.binding.sample_hashes, best.ids, self._choice)
-        else:
-            self._write_best(step.binding, best, targets)
-        self._wait(step, count * (k - 1) * self.settings.cost.per_candidate_ms)
-
-    def _write_best(self, binding: Binding, best: Best, targets: Int32 | None) -> None:
-        """From the very logits that `fetch` would bring."""
-        count, vocabulary = len(best.ids), self.facts.vocab_size
-        logits = np.empty((count, vocabulary), np.float32)
-        rows = np.arange(count, dtype=np.int32)
-        _device.write_logits(binding.sample_hashes, rows, self._loaded(self._base), logits, self._choice)
-        if self._sampler is None:
-            self._sampler = Sampler(SamplingLimits(vocabulary, max_length=1), 1)
-        self._sampler.best(logits, best.ids, best.logits, best.log_sum_exp, targets, best.target_logit)
+    def fetch_best(self, token_ids: Int32, logprobs: Float32 | None = None) -> None:
+        if not self.facts.greedy_on_device:
+            super().fetch_best(token_ids, logprobs)
+        binding, deadline_ns = self._compute()
+        _device.write_tokens(binding.row_hashes, binding.inputs.q_seq_lens, token_ids, logprobs, self._choice)
+        _device.wait_until(deadline_ns, self._spin_ns)
 
     def abandon(self) -> None:
         self._launched = None
@@ -134,32 +97,34 @@ class EmulatedRunner(Runner):
     def close(self) -> None:
         self._cache = self._base = self._launched = None
 
-    def _under_way(self) -> Launched:
-        if self._launched is None:
+    def _compute(self) -> tuple[Binding, int]:
+        """Compute at once, and record until when the device would be busy."""
+        launched, self._launched = self._launched, None
+        if launched is None:
             raise ModelError("no step is under way: call launch() before fetch()")
-        return self._launched
-
-    def _compute(self, step: Launched, samples: int) -> None:
-        """Compute at once what the first sampled positions need, and record until when the device would be busy."""
-        binding = step.binding
-        if not step.done_ns:
-            step.done_ns = step.began_ns + self._advance(binding)
-        if samples > binding.known:
-            facts, cache = self.facts, self._loaded(self._cache)
-            _device.look(samples, cache, *binding.arrays, facts.block_size, self.settings.seed)
-            binding.known = samples
-
-    def _wait(self, step: Launched, transfer_ms: float) -> None:
-        """Until the device would be done, and what it brings would be here."""
-        step.done_ns += int(transfer_ms * 1e6)
-        _device.wait_until(step.done_ns, self._spin_ns)
+        binding, started_ns = launched
+        return binding, started_ns + self._advance(binding)
 
     def _advance(self, binding: Binding) -> int:
-        """Fill the cache and the hashes of tokens; returns what the step costs, in nanoseconds."""
-        settings, cache = self.settings, self._loaded(self._cache)
-        tokens, rows, cached = _device.advance(cache, *binding.arrays, self.facts.block_size, settings.seed)
+        """Fill the cache and the hashes; returns what the step costs, in nanoseconds."""
+        x = binding.inputs
+        tokens, rows, cached = _device.advance(
+            self._loaded(self._cache),
+            x.input_ids,
+            x.positions,
+            x.slot_mapping,
+            x.valid_length,
+            x.q_seq_lens,
+            x.gather_index,
+            x.block_tables,
+            binding.token_hashes,
+            binding.row_hashes,
+            self.facts.block_size,
+            self.settings.seed,
+        )
+        settings = self.settings
         if settings.fault_token is not None:
-            fail_at(settings.fault_token, settings.fault, binding.inputs.input_ids[:tokens])
+            fail_at(settings.fault_token, settings.fault, x.input_ids[:tokens])
         cost = settings.cost
         noise_ms = cost.jitter_ms * self._jitter.standard_normal() if cost.jitter_ms else 0.0
         return int(max(cost.step_ms(tokens, rows, cached) + noise_ms, 0.0) * 1e6)
@@ -168,3 +133,14 @@ class EmulatedRunner(Runner):
         if array is None:
             raise ModelError(f"{self.facts.name} is not loaded: call load() before a step")
         return array
+
+
+def _check_arrays(inputs: StepInputs, width: int) -> None:
+    shapes: dict[str, tuple[int, ...]] = {field.name: (inputs.rows,) for field in fields(inputs)}
+    shapes |= dict.fromkeys(("input_ids", "positions", "slot_mapping"), (inputs.tokens,))
+    shapes["block_tables"] = (inputs.rows, width)
+    for field in fields(inputs):
+        array: Int32 = getattr(inputs, field.name)
+        if array.dtype != np.int32 or array.shape != shapes[field.name] or not array.flags.c_contiguous:
+            found = f"{array.dtype}{list(array.shape)}"
+            raise ValueError(f"{field.name} is {found}, expected contiguous int32{list(shapes[field.name])}")

@@ -24,8 +24,6 @@ class CostModel:
     per_token_ms: float = 0.0  # per new token
     per_row_ms: float = 0.0  # per row with new tokens
     per_cached_token_ms: float = 0.0  # per token of context that was there before the step, over all rows
-    per_logits_row_ms: float = 0.0  # per row of logits that is brought to the host
-    per_candidate_ms: float = 0.0  # per candidate of a position that is, beyond the argmax
     jitter_ms: float = 0.0  # standard deviation of a normal noise on the sum; 0: none
     jitter_seed: int = 0
 

@@ -2,6 +2,8 @@
 #ifndef RINGSERVE_EMULATED_TOKENS_H
 #define RINGSERVE_EMULATED_TOKENS_H
 
+#include <math.h>
+
 #include "mix.h"
 
 enum { RUNNERS_UP = 7 };
@@ -27,6 +29,29 @@ static void write_row(const struct choice *c, uint64_t hash, float *row)
     row[token_of(c, hash)] = BEST;
     if (ends(c, hash))
         row[c->eos] = END_OF_SEQUENCE;
+}
+
+/* The log-probability of the token that is chosen: of the row that write_row would make, without making it. Two
+ * runners-up may be the same token; then the better one counts, as the last to be written. */
+static double logprob_of_best(const struct choice *c, uint64_t hash)
+{
+    int32_t seen[RUNNERS_UP + 1];
+    int distinct = 0;
+    const double best = ends(c, hash) ? END_OF_SEQUENCE : BEST;
+    double others = 0; /* beside the best, relative to it */
+    for (int i = 0; i <= RUNNERS_UP; i++) {
+        int32_t token = token_of(c, i ? mix(hash + (uint64_t)i) : hash);
+        int known = 0;
+        for (int k = 0; k < distinct; k++)
+            known |= seen[k] == token;
+        if (known)
+            continue;
+        seen[distinct++] = token;
+        if (i || best != BEST)
+            others += exp(BEST - STEP_DOWN * i - best);
+    }
+    others += (double)(c->span - distinct) * exp(REST - best);
+    return -log1p(others);
 }
 
 #endif

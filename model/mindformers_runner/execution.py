@@ -11,9 +11,7 @@ from mindspore import dtype as mstype
 from mindspore.graph.api import _cell_graph_executor
 from numpy.typing import NDArray
 
-from model.mindformers_runner.on_device import Argmax, Candidates, PickRows, Scores, sort_candidates
-from model.runner import Best, Bucket, Float32, Int32, StepInputs
-from model.sampling import Sampler, SamplingLimits
+from model.runner import Bucket, StepInputs
 
 # positions in LlamaForCausalLM.construct
 _INPUT_IDS, _ATTENTION_MASK, _VALID_LENGTH, _BLOCK_TABLES = 0, 4, 7, 10
@@ -24,7 +22,7 @@ Arguments = list[Tensor | None]
 
 
 class Execution(Protocol):
-    """Prepares inputs over arrays, runs the network on them, and brings to the host what is wanted of the logits."""
+    """Prepares inputs over arrays, and runs the network on them."""
 
     @property
     def computes_by_itself(self) -> bool:
@@ -33,13 +31,7 @@ class Execution(Protocol):
     def prepare(self, inputs: StepInputs) -> Any: ...
 
     def run(self, prepared: Any) -> Tensor:
-        """Logits ``[S, vocab]``, float32, on the device."""
-
-    def read(self, logits: Tensor, rows: Int32, out: Float32) -> None:
-        """The logits of these sampled positions."""
-
-    def read_best(self, logits: Tensor, best: Best, targets: Int32 | None) -> None:
-        """See `Runner.fetch_best`."""
+        """Logits ``[rows, vocab]``, float32."""
 
 
 @dataclass(slots=True)
@@ -61,9 +53,8 @@ class StaticExecution:
 
     computes_by_itself = False
 
-    def __init__(self, network: Any, vocab_size: int) -> None:
+    def __init__(self, network: Any) -> None:
         self._network = network
-        self._sampler = Sampler(SamplingLimits(vocab_size, max_length=1), 1)
         self._run_graph = _cell_graph_executor._graph_executor
         self._graphs: dict[str, str] = {}  # MindSpore's full name of the graph by phase
         # a mask that is there keeps mindformers from gathering one of [T, max_length]
@@ -73,8 +64,7 @@ class StaticExecution:
         arguments = _arguments(inputs)
         arguments[_ATTENTION_MASK] = self._mask
         tensors = tuple(argument for argument in arguments if argument is not None)
-        bucket = inputs.bucket
-        return StaticInputs(f"{bucket.tokens}x{bucket.rows}x{bucket.samples}", arguments, tensors)
+        return StaticInputs(f"{inputs.tokens}x{inputs.rows}", arguments, tensors)
 
     def run(self, prepared: StaticInputs) -> Tensor:
         graph = self._graphs.get(prepared.phase)
@@ -84,15 +74,6 @@ class StaticExecution:
         output = self._network(*prepared.arguments)
         self._graphs[prepared.phase] = self._network.phase_cache[prepared.phase]
         return output
-
-    def read(self, logits: Tensor, rows: Int32, out: Float32) -> None:
-        np.take(logits.asnumpy(), rows, axis=0, out=out)
-
-    def read_best(self, logits: Tensor, best: Best, targets: Int32 | None) -> None:
-        """The sampler's own kernel on MindSpore's memory, which is the host's: an answer does not depend on where its
-        token was chosen."""
-        rows = logits.asnumpy()[: len(best.ids)]
-        self._sampler.best(rows, best.ids, best.logits, best.log_sum_exp, targets, best.target_logit)
 
 
 class DynamicExecution:
@@ -106,8 +87,6 @@ class DynamicExecution:
     def __init__(self, network: Any) -> None:
         self._network = network
         network.set_inputs(*_dynamic_arguments())
-        self._rows, self._argmax, self._scores = PickRows(), Argmax(), Scores()
-        self._candidates: dict[int, Candidates] = {}  # by their number
 
     def prepare(self, inputs: StepInputs) -> StepInputs:
         return inputs
@@ -115,35 +94,8 @@ class DynamicExecution:
     def run(self, prepared: StepInputs) -> Tensor:
         arguments = _arguments(prepared)
         # mindformers takes one past each row's last token
-        arguments[_GATHER_INDEX] = Tensor.from_numpy(prepared.sample_index + np.int32(1))
+        arguments[_GATHER_INDEX] = Tensor.from_numpy(prepared.gather_index + np.int32(1))
         return self._network(*arguments)
-
-    def read(self, logits: Tensor, rows: Int32, out: Float32) -> None:
-        if len(rows):
-            out[:] = self._rows(logits, Tensor.from_numpy(rows)).asnumpy()
-        else:
-            logits.asnumpy()  # the step is to be waited for
-
-    def read_best(self, logits: Tensor, best: Best, targets: Int32 | None) -> None:
-        """Small results come to the host, the logits stay where they are."""
-        count, k = best.ids.shape
-        if k == 1 and best.logits is None:
-            best.ids[:, 0] = self._argmax(logits).asnumpy()[:count]
-        else:
-            finite, values, ids = self._of_best(k)(logits)
-            sort_candidates(finite.asnumpy()[:count], values.asnumpy()[:count], ids.asnumpy()[:count], best)
-        if best.log_sum_exp is not None or targets is not None:
-            wanted = np.zeros(logits.shape[0], np.int32)
-            if targets is not None:
-                wanted[:count] = np.maximum(targets, 0)
-            log_sum_exp, target_logits = self._scores(logits, Tensor.from_numpy(wanted))
-            if best.log_sum_exp is not None:
-                best.log_sum_exp[:] = log_sum_exp.asnumpy()[:count]
-            if best.target_logit is not None and targets is not None:
-                best.target_logit[:] = np.where(targets < 0, np.nan, target_logits.asnumpy()[:count])
-
-    def _of_best(self, k: int) -> Candidates:
-        return self._candidates.get(k) or self._candidates.setdefault(k, Candidates(k))
 
 
 def _arguments(inputs: StepInputs) -> Arguments:
@@ -154,7 +106,7 @@ def _arguments(inputs: StepInputs) -> Arguments:
     arguments[_BLOCK_TABLES] = Tensor.from_numpy(inputs.block_tables)
     arguments[_SLOT_MAPPING] = Tensor.from_numpy(inputs.slot_mapping)
     arguments[_Q_SEQ_LENS] = Tensor.from_numpy(inputs.q_seq_lens)
-    arguments[_GATHER_INDEX] = Tensor.from_numpy(inputs.sample_index)
+    arguments[_GATHER_INDEX] = Tensor.from_numpy(inputs.gather_index)
     arguments[_SEQ_RANGE] = Tensor.from_numpy(inputs.positions)
     return arguments
 
@@ -193,7 +145,6 @@ def _inputs(bucket: Bucket, table_width: int) -> StepInputs:
         slot_mapping=np.full(tokens, -1, np.int32),
         valid_length=zeros(rows),
         q_seq_lens=zeros(rows),
-        sample_index=zeros(bucket.samples),
-        adapter=zeros(rows),
+        gather_index=zeros(rows),
         block_tables=zeros(rows, table_width),
     )

@@ -15,6 +15,6 @@ def try_one_token(runner: Runner, bucket: Bucket) -> None:
     Padding alone would not do. What attention makes of it need not be finite.
     """
     facts = runner.facts
-    logits = np.empty((bucket.samples, facts.vocab_size), np.float32)
+    logits = np.empty((bucket.rows, facts.vocab_size), np.float32)
     runner.step(runner.bind(one_token_inputs(bucket, facts.block_table_width)), logits)
     require_finite_logits(logits[0], facts.device)

@@ -20,10 +20,10 @@ _ARRAYS = (
     "slot_mapping",
     "valid_length",
     "q_seq_lens",
-    "sample_index",
+    "gather_index",
     "block_tables",
 )
-_SIZES = ("tokens", "rows", "samples", "table_width", "num_blocks", "block_size", "vocab_size", "max_length")
+_SIZES = ("tokens", "rows", "table_width", "num_blocks", "block_size", "vocab_size", "max_length")
 
 
 class _StepIndices(ctypes.Structure):
@@ -93,9 +93,8 @@ class StepCheck:
         self._message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         self._indices = _StepIndices(
             *(getattr(inputs, name).ctypes.data for name in _ARRAYS),
-            inputs.bucket.tokens,
-            inputs.bucket.rows,
-            inputs.bucket.samples,
+            inputs.tokens,
+            inputs.rows,
             inputs.block_tables.shape[1],
             num_blocks,
             block_size,

@@ -24,7 +24,7 @@ class CpuLlama(LlamaForCausalLM):
     """`LlamaForCausalLM` that picks its logit rows with an operator that CPUs have."""
 
     def pre_gather_func(self, pre_gather, output, batch_valid_length, gather_index=None):
-        """Hidden states ``[1, T, hidden]`` to those of ``gather_index``, ``[S, hidden]``."""
+        """Hidden states ``[1, T, hidden]`` to those of ``gather_index``, ``[B, hidden]``."""
         return ops.gather(output.reshape(-1, output.shape[-1]), gather_index, 0)
 
 

@@ -5,29 +5,29 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from model.checks import require_array, require_best, require_layout, require_no_adapter, require_rows
 from model.errors import ConfigurationError, ModelError, StepError
+from model.mindformers_runner.binding import require_array, require_layout
 from model.mindformers_runner.checkpoint import open_checkpoint
 from model.mindformers_runner.configuration import read_architecture
 from model.mindformers_runner.memory import available_memory, require_memory
 from model.mindformers_runner.native import StepCheck, kernel_name, last_error, load_library, set_threads
 from model.mindformers_runner.settings import MindFormersSettings
-from model.runner import Best, Bucket, Float32, Int32, Progress, Runner, RunnerFacts, StepInputs
+from model.runner import Bucket, Float32, Int32, Progress, Runner, RunnerFacts, StepInputs
 
 if TYPE_CHECKING:
+    from model.mindformers_runner.argmax import BestTokens
     from model.mindformers_runner.compile_cache import CompileCache
     from model.mindformers_runner.execution import Execution
 
 _log = logging.getLogger(__name__)
-
-MOST_CANDIDATES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,6 @@ class Binding:
     """Device inputs over the arrays of one ring slot and bucket."""
 
     bucket: Bucket
-    inputs: StepInputs
     prepared: Any
     check: StepCheck
 
@@ -67,7 +66,8 @@ class MindFormersRunner(Runner):
         self._cache: CompileCache | None = None
         self._compiled: set[Bucket] = set()
         self._launched: Binding | None = None
-        self._output: Any = None  # logits of the step that was launched last; None: it has not computed yet
+        self._output: Any = None  # of the step under way, where it computes by itself
+        self._best: BestTokens | None = None
 
     def load(self, progress: Progress | None = None) -> None:
         """Build the network, allocate the KV cache, load the weights.
@@ -79,6 +79,7 @@ class MindFormersRunner(Runner):
         from model.mindformers_runner.import_quietly import import_mindformers
 
         import_mindformers()
+        from model.mindformers_runner.argmax import BestTokens
         from model.mindformers_runner.compile_cache import CompileCache
         from model.mindformers_runner.network import build_network, use_device
         from model.mindformers_runner.weights import load_weights, random_weights
@@ -91,6 +92,7 @@ class MindFormersRunner(Runner):
         self._execution = self._make_execution(network)
         self._cache = CompileCache(self.settings, self.architecture, self.facts)
         self._network = network
+        self._best = BestTokens(self.facts.vocab_size, self.settings.max_rows)
         _log.info("loaded %s; attention: %s, %s", self.facts.name, self.settings.attention, kernel_name())
 
     def warm_up(self, progress: Progress | None = None) -> None:
@@ -117,7 +119,7 @@ class MindFormersRunner(Runner):
             vocab_size=self.facts.vocab_size,
             max_length=self.facts.max_length,
         )
-        return Binding(bucket, inputs, self._running().prepare(inputs), check)
+        return Binding(bucket, self._running().prepare(inputs), check)
 
     def launch(self, binding: Binding) -> None:
         """Raises StepError for indices out of range; then nothing is computed."""
@@ -130,25 +132,24 @@ class MindFormersRunner(Runner):
                 binding.bucket.rows,
             )
             self._compile(binding)
-        require_no_adapter(binding.inputs, self.facts)
-        self._launched, self._output = binding, None
+        self._launched = binding
         if execution.computes_by_itself:
-            try:
-                self._output = self._run(binding)
-            except RuntimeError as error:
-                raise _failed(error) from error
+            self._output = self._run(binding)
 
-    def fetch(self, rows: Int32, logits: Float32) -> None:
+    def fetch(self, logits: Float32) -> None:
         """See `Runner.fetch`. Raises StepError when the step failed."""
         binding = self._under_way()
-        require_array(logits, "logits", (len(rows), self.facts.vocab_size), np.float32)
-        require_rows(rows, binding.bucket)
-        self._read(lambda execution, output: execution.read(output, rows, logits))
+        require_array(logits, "logits", (binding.bucket.rows, self.facts.vocab_size), np.float32)
+        np.copyto(logits, self._result(binding))
 
-    def fetch_best(self, best: Best, targets: Int32 | None = None) -> None:
+    def fetch_best(self, token_ids: Int32, logprobs: Float32 | None = None) -> None:
         """See `Runner.fetch_best`. Raises StepError when the step failed."""
-        require_best(best, targets, self._under_way().bucket, self.facts)
-        self._read(lambda execution, output: execution.read_best(output, best, targets))
+        binding = self._under_way()
+        for array, name, kind in ((token_ids, "token_ids", np.int32), (logprobs, "logprobs", np.float32)):
+            if array is not None:
+                require_array(array, name, (binding.bucket.rows,), kind)
+        assert self._best is not None  # nothing is launched before `load`
+        self._best.choose(self._result(binding), token_ids, logprobs)
 
     def abandon(self) -> None:
         """A device that has begun must be done with the arrays first."""
@@ -168,19 +169,20 @@ class MindFormersRunner(Runner):
             raise ModelError("no step is under way: call launch() before fetch()")
         return self._launched
 
-    def _read(self, read: Callable[[Execution, Any], None]) -> None:
-        """From the logits of the step, which stay until the next is launched."""
-        binding = self._under_way()
+    def _result(self, binding: Binding) -> NDArray[np.float32]:
+        """The step's logits in MindSpore's memory, valid until the next step."""
+        output, self._output, self._launched = self._output, None, None
         try:
-            if self._output is None:
-                self._output = self._run(binding)
-            read(self._running(), self._output)
+            logits: NDArray[np.float32] = (self._run(binding) if output is None else output).asnumpy()
         except RuntimeError as error:
-            self._output = self._launched = None
             raise _failed(error) from error
+        return logits
 
     def _run(self, binding: Binding) -> Any:
-        return self._running().run(binding.prepared)
+        try:
+            return self._running().run(binding.prepared)
+        except RuntimeError as error:
+            raise _failed(error) from error
 
     def _compile(self, binding: Binding) -> None:
         """The first run of a bucket compiles it."""
@@ -198,9 +200,7 @@ class MindFormersRunner(Runner):
     def _make_execution(self, network: Any) -> Execution:
         from model.mindformers_runner.execution import DynamicExecution, StaticExecution
 
-        if self._on_cpu:
-            return StaticExecution(network, self.facts.vocab_size)
-        return DynamicExecution(network)
+        return StaticExecution(network) if self._on_cpu else DynamicExecution(network)
 
     @property
     def _on_cpu(self) -> bool:
@@ -246,6 +246,5 @@ def _facts(vocab_size: int, max_length: int, name: str, settings: MindFormersSet
         block_size=settings.block_size,
         block_table_width=-(-max_length // settings.block_size),
         buckets=settings.effective_buckets(),
-        candidates=min(MOST_CANDIDATES, vocab_size),
-        scores=True,
+        greedy_on_device=True,
     )

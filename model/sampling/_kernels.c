@@ -9,7 +9,6 @@
 #include <stdlib.h>
 
 #include "arguments.h"
-#include "best.h"
 #include "sampler.h"
 
 enum shape { ROW, BIAS, SEEN, INDEX };
@@ -233,37 +232,6 @@ static PyObject *kernel_compute_logprobs(PyObject *object, PyObject *const *args
     return call(object, args, count, TELL);
 }
 
-static PyObject *kernel_best(PyObject *object, PyObject *const *args, Py_ssize_t count)
-{
-    Kernel *self = (Kernel *)object;
-    if (count != BEST_COUNT)
-        return PyErr_Format(PyExc_TypeError, "%d arrays expected, got %zd", BEST_COUNT, count);
-    if (self->busy) {
-        PyErr_SetString(PyExc_RuntimeError, "another thread is sampling with this sampler");
-        return NULL;
-    }
-    Py_buffer view[BEST_COUNT] = {{0}};
-    int failed = 0;
-    for (int at = 0; at < BEST_COUNT && !failed; at++)
-        if (args[at] != Py_None || !BEST_ARGUMENTS[at].optional)
-            failed = PyObject_GetBuffer(args[at], &view[at], PyBUF_C_CONTIGUOUS | PyBUF_FORMAT |
-                                                                 (BEST_ARGUMENTS[at].writable ? PyBUF_WRITABLE : 0));
-    failed = failed || check_best(&self->sampler, view);
-    if (!failed) {
-        self->busy = 1;
-        Py_BEGIN_ALLOW_THREADS
-        find_best(&self->sampler, view);
-        Py_END_ALLOW_THREADS
-        self->busy = 0;
-    }
-    for (int at = 0; at < BEST_COUNT; at++)
-        if (view[at].obj)
-            PyBuffer_Release(&view[at]);
-    if (failed)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
 static int observe(struct sampler *s, Py_ssize_t row, const Py_buffer *ids, int is_output)
 {
     if (row < 0 || (size_t)row >= s->rows || ids->itemsize != 4) {
@@ -304,8 +272,6 @@ static PyMethodDef KERNEL_METHODS[] = {
     {"sample", FAST(kernel_sample), "sample" ARRAYS ": choose tokens, compute log-probabilities"},
     {"choose", FAST(kernel_choose), "choose" ARRAYS ": tokens"},
     {"compute_logprobs", FAST(kernel_compute_logprobs), "compute_logprobs" ARRAYS ": log-probabilities of tokens that were chosen"},
-    {"best", FAST(kernel_best),
-     "best(logits, ids, values, log_sum_exp, targets, target_logits): of raw logits; all but the first two may be None"},
     {"observe", kernel_observe, METH_VARARGS, "observe(row, ids, is_output)"},
     {NULL, NULL, 0, NULL},
 };

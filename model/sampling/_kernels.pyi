@@ -46,14 +46,4 @@ class Kernel:
         top_logprobs: NDArray[Any],
         /,
     ) -> None: ...
-    def best(
-        self,
-        logits: NDArray[Any],
-        ids: NDArray[Any],
-        values: NDArray[Any] | None,
-        log_sum_exp: NDArray[Any] | None,
-        targets: NDArray[Any] | None,
-        target_logits: NDArray[Any] | None,
-        /,
-    ) -> None: ...
     def observe(self, row: int, ids: NDArray[Any], is_output: bool, /) -> None: ...

@@ -92,7 +92,7 @@ static double write_top(struct sampler *s, const float *logits, float max, size_
     sort_best(s, logits, n);
     for (size_t i = 0; i < n; i++) {
         out.top_ids[i] = s->ids[i];
-        out.top_logprobs[i] = (float)((double)s->values[i] - (max + log_sum)); /* as the chosen token's */
+        out.top_logprobs[i] = (float)((double)s->values[i] - max - log_sum);
     }
     return log_sum;
 }
@@ -149,24 +149,4 @@ void row_logprobs(struct sampler *s, const float *logits, size_t row, struct out
     float max = s->ops->largest(s->maxima, maxima_count(s->vocab));
     double offset = max + write_top(s, logits, max, (size_t)s->logprobs[row], out);
     *out.logprob = (float)((double)logits[*out.token] - offset);
-}
-
-/* The k largest logits with their ids, largest first, equal ones by id, and the log-sum-exp of all; each where it is
- * wanted. -1 and NaN: the row is not finite. */
-void best_row(struct sampler *s, const float *logits, size_t k, int32_t *ids, float *values, double *log_sum_exp)
-{
-    const int finite = !s->ops->lane_maxima(logits, s->vocab, s->maxima);
-    const float max = s->ops->largest(s->maxima, maxima_count(s->vocab));
-    if (finite && k > 1)
-        sort_best(s, logits, k);
-    for (size_t i = 0; i < k; i++) {
-        ids[i] = !finite ? -1 : k > 1 ? s->ids[i] : (int32_t)argmax(s, logits, max);
-        if (values)
-            values[i] = !finite ? NAN : k > 1 ? s->values[i] : max;
-    }
-    if (!log_sum_exp)
-        return;
-    if (finite)
-        s->ops->weights(logits, s->vocab, max, 1.0f, 0.0f, s->weights);
-    *log_sum_exp = finite ? (double)max + log(s->ops->chunk_sums(s->weights, s->vocab, s->sums)) : NAN;
 }

@@ -56,8 +56,6 @@ struct output { /* one row of the caller's arrays */
 enum status choose_row(struct sampler *s, const float *logits, size_t row, int32_t position, struct output out);
 void row_logprobs(struct sampler *s, const float *logits, size_t row, struct output out);
 
-void best_row(struct sampler *s, const float *logits, size_t k, int32_t *ids, float *values, double *log_sum_exp);
-
 /* Token -1, everything else NaN or -1: what a row without a token shows. */
 void clear_output(struct output out);
 

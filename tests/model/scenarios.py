@@ -10,7 +10,7 @@ import numpy as np
 import ipc
 from model.errors import ModelError
 from model.mindformers_runner import MindFormersRunner, MindFormersSettings
-from model.runner import Best, Bucket, StepInputs
+from model.runner import Bucket, StepInputs
 from tests.model.step_plan import plan_steps
 
 BUCKETS = (Bucket(1, 1), Bucket(4, 4), Bucket(16, 4), Bucket(48, 4))
@@ -43,7 +43,7 @@ def mixed_run(directory, tokens, seed, *, warm_up=False, **changes):
     results = []
     steps = plan_steps(tokens, runner.facts, seed)
     for step in steps:
-        logits = np.full((step.inputs.bucket.samples, runner.facts.vocab_size), np.nan, np.float32)
+        logits = np.full((step.inputs.rows, runner.facts.vocab_size), np.nan, np.float32)
         runner.step(runner.bind(step.inputs), logits)
         results += [(*where, logits[row]) for row, where in enumerate(step.rows)]
     runner.close()
@@ -132,17 +132,17 @@ def greedy_and_errors(directory):
     runner = loaded(directory)
     inputs = one_token_inputs(runner.facts)
     binding = runner.bind(inputs)
-    logits, chosen = np.empty((1, runner.facts.vocab_size), np.float32), np.empty((2, 1, 1), np.int32)
-    best, log_sum_exp = np.empty((1, 1), np.float32), np.empty(1)
+    logits, chosen = np.empty((1, runner.facts.vocab_size), np.float32), np.empty((2, 1), np.int32)
+    logprob = np.empty(1, np.float32)
     runner.step(binding, logits)
-    runner.step_best(binding, Best(chosen[0]))
-    runner.step_best(binding, Best(chosen[1], best, log_sum_exp))
+    runner.step_greedy(binding, chosen[0])
+    runner.step_greedy(binding, chosen[1], logprob)
     messages = []
     for name, value in (
         ("input_ids", -1),
         ("input_ids", runner.facts.vocab_size),
         ("positions", runner.facts.max_length),
-        ("sample_index", 1),
+        ("gather_index", 1),
         ("slot_mapping", runner.facts.num_blocks * runner.facts.block_size),
         ("block_tables", runner.facts.num_blocks),
         ("valid_length", 0),
@@ -157,9 +157,8 @@ def greedy_and_errors(directory):
         array[0] = before
     after = np.empty_like(logits)
     runner.step(binding, after)
-    runner.abandon()
     try:
-        runner.fetch(np.zeros(1, np.int32), logits)
+        runner.fetch(logits)
     except ModelError as error:
         messages.append(f"{type(error).__name__}: {error}")
     poisoned = _greedy_after_poisoning(runner, binding)
@@ -170,8 +169,8 @@ def greedy_and_errors(directory):
     except ModelError as error:
         messages.append(f"{type(error).__name__}: {error}")
     return {
-        "chosen": chosen[:, 0, 0].tolist(),
-        "logprob": float(best[0, 0] - log_sum_exp[0]),
+        "chosen": chosen[:, 0].tolist(),
+        "logprob": float(logprob[0]),
         "logits": logits[0],
         "after": after[0],
         "errors": messages,
@@ -184,9 +183,9 @@ def _greedy_after_poisoning(runner, binding) -> int:
 
     weight = {p.name: p for p in runner._network.get_parameters()}["model.norm_out.weight"]
     weight.set_data(Tensor(np.full(weight.shape, np.nan, np.float32)))
-    chosen = np.zeros((1, 1), np.int32)
-    runner.step_best(binding, Best(chosen, np.zeros((1, 1), np.float32), np.zeros(1)))
-    return int(chosen[0, 0])
+    chosen = np.zeros(1, np.int32)
+    runner.step_greedy(binding, chosen, np.zeros(1, np.float32))
+    return int(chosen[0])
 
 
 def compilations(directory):
@@ -205,9 +204,7 @@ def compilations(directory):
     runner.warm_up(lambda *event: progress.append(event))
     lines.clear()
     for step in plan_steps([np.arange(100) % 7], runner.facts, 1):
-        runner.step(
-            runner.bind(step.inputs), np.empty((step.inputs.bucket.samples, runner.facts.vocab_size), np.float32)
-        )
+        runner.step(runner.bind(step.inputs), np.empty((step.inputs.rows, runner.facts.vocab_size), np.float32))
     runner.close()
     return on_demand, progress, list(lines)
 
@@ -227,11 +224,11 @@ def dynamic_run(directory, tokens, seed):
     runner._execution = DynamicExecution(runner._network)
     results = []
     for step in plan_steps(tokens, runner.facts, seed)[:12]:
-        rows = step.inputs.bucket.samples
-        logits, best = np.empty((rows, runner.facts.vocab_size), np.float32), np.empty((rows, 1), np.int32)
+        rows = step.inputs.rows
+        logits, best = np.empty((rows, runner.facts.vocab_size), np.float32), np.empty(rows, np.int32)
         runner.step(runner.bind(step.inputs), logits)
-        runner.fetch_best(Best(best))
-        results += [(*where, logits[row], int(best[row, 0])) for row, where in enumerate(step.rows)]
+        runner.step_greedy(runner.bind(step.inputs), best)  # the same step again: it writes the same to the cache
+        results += [(*where, logits[row], int(best[row])) for row, where in enumerate(step.rows)]
     runner.close()
     return results
 
@@ -262,13 +259,13 @@ def garbage_of_steps(directory, steps=300):
     runner = loaded(directory)
     inputs = one_token_inputs(runner.facts)
     binding = runner.bind(inputs)
-    logits, token = np.empty((1, runner.facts.vocab_size), np.float32), np.empty((1, 1), np.int32)
+    logits, token = np.empty((1, runner.facts.vocab_size), np.float32), np.empty(1, np.int32)
     runner.step(binding, logits)
     gc.collect()
     gc.disable()
     for _ in range(steps):
         runner.step(binding, logits)
-        runner.step_best(binding, Best(token))
+        runner.step_greedy(binding, token)
     found = gc.collect()
     gc.enable()
     runner.close()

@@ -83,7 +83,7 @@ def _build(chosen, facts, free, generator) -> PlannedStep:
         inputs.valid_length[row], inputs.q_seq_lens[row] = end, count
         inputs.block_tables[row, : len(blocks)] = blocks
         at += count
-        inputs.sample_index[row] = at - 1
+        inputs.gather_index[row] = at - 1
         sequence.done = end
         rows.append((sequence.number, end - 1))
         if end == len(sequence.tokens):
@@ -111,7 +111,6 @@ def _rubbish(bucket: Bucket, facts: RunnerFacts, generator) -> StepInputs:
         slot_mapping=np.full(bucket.tokens, -1, np.int32),
         valid_length=some(bucket.rows, facts.max_length),
         q_seq_lens=np.zeros(bucket.rows, np.int32),
-        sample_index=some(bucket.samples, bucket.tokens),
-        adapter=np.zeros(bucket.rows, np.int32),
+        gather_index=some(bucket.rows, bucket.tokens),
         block_tables=np.full((bucket.rows, facts.block_table_width), GARBAGE_BLOCK, np.int32),
     )

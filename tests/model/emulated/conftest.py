@@ -45,8 +45,7 @@ class Driver:
             slot_mapping=np.full(bucket.tokens, -1, np.int32),
             valid_length=np.zeros(bucket.rows, np.int32),
             q_seq_lens=np.zeros(bucket.rows, np.int32),
-            sample_index=np.zeros(bucket.samples, np.int32),
-            adapter=np.zeros(bucket.rows, np.int32),
+            gather_index=np.zeros(bucket.rows, np.int32),
             block_tables=np.full((bucket.rows, width), 10**6, np.int32),  # past the context: must not be looked at
         )
         at = 0
@@ -60,7 +59,7 @@ class Driver:
             x.slot_mapping[here] = np.array(table)[positions // BLOCK] * BLOCK + positions % BLOCK
             x.valid_length[row], x.q_seq_lens[row] = start + len(tokens), len(tokens)
             at += len(tokens)
-            x.sample_index[row] = at - 1
+            x.gather_index[row] = at - 1
             x.block_tables[row, : len(table)] = table
             self.lengths[name] = start + len(tokens)
         return x
@@ -72,9 +71,9 @@ class Driver:
         x = self.inputs(chunks, bucket)
         if spoil is not None:
             spoil(x)
-        logits = self.rng.normal(size=(len(chunks), self.settings.vocab_size)).astype(np.float32)  # any old content
+        logits = self.rng.normal(size=(bucket.rows, self.settings.vocab_size)).astype(np.float32)  # any old content
         self.runner.step(self.runner.bind(x), logits)
-        return logits
+        return logits[: len(chunks)]
 
     def preempt(self, name: str) -> None:
         self.free[:0] = self.tables.pop(name)

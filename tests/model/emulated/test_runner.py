@@ -108,8 +108,8 @@ def wrong_token(x):
     x.input_ids[0] += 1
 
 
-def wrong_sample(x):
-    x.sample_index[0] = 1
+def wrong_gather(x):
+    x.gather_index[0] = 1
 
 
 FAULTS = [wrong_block, swapped_blocks, wrong_slot, skipped_slot, wrong_position, short_context, wrong_token]
@@ -123,11 +123,11 @@ def test_a_wrong_descriptor_gives_another_text(driver, settings, fault):
     assert int(wrong.argmax()) != expected_next_token([*PROMPT, 7], settings())
 
 
-def test_another_sampled_position_gives_another_text(driver, settings):
+def test_a_wrong_gather_index_gives_another_text(driver, settings):
     right, wrong = driver(settings()), driver(settings())
     chunk = {"a": PROMPT[:4]}
     bucket = Bucket(16, 4)
-    assert not np.array_equal(right.step(chunk, bucket=bucket), wrong.step(chunk, spoil=wrong_sample, bucket=bucket))
+    assert not np.array_equal(right.step(chunk, bucket=bucket), wrong.step(chunk, spoil=wrong_gather, bucket=bucket))
 
 
 def test_a_block_that_another_sequence_overwrites_changes_the_text(driver, settings):
@@ -138,16 +138,30 @@ def test_a_block_that_another_sequence_overwrites_changes_the_text(driver, setti
     assert int(d.step({"a": [7]})[0].argmax()) != expected_next_token([*PROMPT, 7], settings())
 
 
-def test_every_sampled_position_of_a_row_has_the_logits_of_its_own_context(driver, settings):
-    """As separate steps would give them, in any order, and several times."""
+@pytest.mark.parametrize("token_range", [None, (1, 12)], ids=["any token", "few tokens"])
+def test_step_greedy_gives_the_argmax_and_its_log_probability(driver, settings, token_range):
+    """Of few tokens, runners-up are often the same one, or the best."""
+    chosen = settings(emit_eos=True, eos_probability=0.4, token_range=token_range)
+    with_logits, greedy = driver(chosen), driver(chosen)
+    for step in range(20):
+        chunks = {"a": [step] if step else PROMPT, "b": [step + 1]}
+        logits = with_logits.step(chunks, bucket=Bucket(16, 4)).astype(np.float64)
+        tokens, logprobs = np.full(4, -7, np.int32), np.full(4, -7, np.float32)
+        binding = greedy.runner.bind(greedy.inputs(chunks, Bucket(16, 4)))
+        greedy.runner.step_greedy(binding, tokens, logprobs if step % 2 else None)
+        assert tokens.tolist() == [*logits.argmax(axis=1), -7, -7]
+        expected = logits.max(axis=1) - np.logaddexp.reduce(logits, axis=1)
+        np.testing.assert_allclose(logprobs, [*expected, -7, -7] if step % 2 else [-7] * 4, rtol=1e-6, atol=1e-7)
+
+
+def test_only_what_was_launched_can_be_fetched_and_once(driver, settings):
     d = driver(settings())
-    d.step({"a": PROMPT[:5]})
-    x = d.inputs({"a": PROMPT[5:], "b": [7, 8]}, Bucket(16, 4))
-    x.sample_index[:] = 5, 0, 7, 5  # the last token of a, its first, the last of b
-    logits = np.zeros((4, 500), np.float32)
-    d.runner.step(d.runner.bind(x), logits)
-    for found, sequence in zip(logits, (PROMPT, PROMPT[:6], [7, 8], PROMPT), strict=True):
-        np.testing.assert_array_equal(found, expected_logits(sequence, settings()))
+    binding, logits = d.runner.bind(d.inputs({"a": PROMPT}, Bucket(16, 4))), np.zeros((4, 500), np.float32)
+    d.runner.launch(binding)
+    d.runner.fetch(logits)
+    assert logits[0].argmax() == expected_next_token(PROMPT, settings())
+    with pytest.raises(ModelError, match=r"call launch\(\) before fetch\(\)"):
+        d.runner.fetch_best(np.zeros(4, np.int32))
 
 
 def test_eos_never_or_as_often_as_configured(settings):
@@ -188,10 +202,10 @@ def waits(monkeypatch, driver, settings, cost, steps):
 
 
 def test_a_step_costs_what_it_really_holds_from_the_moment_it_was_called(monkeypatch, driver, settings):
-    cost = CostModel(10, per_token_ms=1, per_row_ms=0.1, per_cached_token_ms=0.01, per_logits_row_ms=0.001)
+    cost = CostModel(fixed_ms=10, per_token_ms=1, per_row_ms=0.1, per_cached_token_ms=0.01)
     steps = [{"a": PROMPT}, {"a": [1], "b": [1, 2, 3]}, {"a": [1], "b": [1]}]
     found = waits(monkeypatch, driver, settings, cost, steps)
-    assert found == pytest.approx([21.101, 14.312, 12.352])
+    assert found == pytest.approx([21.1, 14.31, 12.35])
 
 
 def test_jitter_is_seeded(monkeypatch, driver, settings):
@@ -237,6 +251,13 @@ def test_lifecycle(driver, settings):
     runner.close()
 
 
+def test_a_runner_without_a_greedy_path_says_so(driver, settings):
+    d = driver(settings(greedy_on_device=False))
+    assert not d.runner.facts.greedy_on_device
+    with pytest.raises(NotImplementedError, match="no greedy path"):
+        d.runner.step_greedy(d.runner.bind(d.inputs({"a": [1]}, Bucket(1, 1))), np.zeros(1, np.int32))
+
+
 def set_to(name, at, value):
     def spoil(x):
         getattr(x, name)[at] = value
@@ -254,11 +275,10 @@ def set_to(name, at, value):
         (set_to("positions", 0, 4000), r"row 0: position 3999 is outside a block table of 12 blocks of 4"),
         (set_to("positions", 0, -1), "row 0: position -2"),
         (set_to("valid_length", 0, 13), r"row 0: block_tables\[3\] is 1000000"),
-        (set_to("valid_length", 0, 0), "row 0: q_seq_lens 1 and valid_length 0"),
+        (set_to("valid_length", 0, 0), "row 0: q_seq_lens 1, valid_length 0"),
         (set_to("q_seq_lens", 0, 2), "row 0: q_seq_lens 2"),
         (set_to("q_seq_lens", 0, -1), "row 0: q_seq_lens -1"),
-        (set_to("sample_index", 0, 1), r"sample_index\[0\] is 1, a token of no row"),
-        (set_to("sample_index", 0, -1), r"sample_index\[0\] is -1, a token of no row"),
+        (set_to("gather_index", 0, 1), "gather_index 1 do not fit 1 tokens"),
     ],
 )
 def test_inputs_that_would_leave_the_cache_are_refused(driver, settings, spoil, message):
@@ -276,7 +296,11 @@ def test_wrong_arrays_are_refused_and_named(driver, settings):
     columns = {name: getattr(x, name) for name in x.__slots__}
     for name, column in columns.items():
         for bad in (column.astype(np.int64), column[:-1], np.stack([column, column], axis=-1)[..., 0]):
-            with pytest.raises(ValueError, match=f"{name}|no bucket of"):
+            with pytest.raises(ValueError, match=f"{name}|expected contiguous|none of the buckets"):
                 d.runner.bind(replace(**{**columns, name: bad}))
     with pytest.raises(ValueError, match=r"logits have shape \[4, 499\], expected \[4, 500\]"):
         d.runner.step(d.runner.bind(x), np.zeros((4, 499), np.float32))
+    with pytest.raises(ValueError, match="token_ids has 3 rows, expected 4"):
+        d.runner.step_greedy(d.runner.bind(x), np.zeros(3, np.int32))
+    with pytest.raises(ValueError, match="logprobs has 3 rows, expected 4"):
+        d.runner.step_greedy(d.runner.bind(x), np.zeros(4, np.int32), np.zeros(3, np.float32))
