@@ -33,7 +33,7 @@ from pipeline.host.cpu_placement import spin_us, usable_cpus
 from scripts.lab.arguments import count, parser, write_json
 from scripts.lab.clock import cpu_seconds
 from scripts.lab.paths import ROOT
-from scripts.lab.steps import step_inputs, timed_ms
+from scripts.lab.steps import greedy_step, step_inputs, timed_ms
 from scripts.lab.table import markdown
 
 TURN = 40  # steps
@@ -140,8 +140,7 @@ def load(threads: int, rows: int) -> Callable[[], None]:
     runner.load()
     runner.warm_up()
     binding = runner.bind(step_inputs(runner.facts, Bucket(rows, rows), 256))
-    tokens = np.zeros(rows, np.int32)
-    return lambda: runner.step_greedy(binding, tokens)
+    return greedy_step(runner, binding, rows)
 
 
 def measure(step: Callable[[], None], groups: Sequence[Readers], rounds: int) -> list[Timing]:

@@ -45,7 +45,8 @@ class Driver:
             slot_mapping=np.full(bucket.tokens, -1, np.int32),
             valid_length=np.zeros(bucket.rows, np.int32),
             q_seq_lens=np.zeros(bucket.rows, np.int32),
-            gather_index=np.zeros(bucket.rows, np.int32),
+            sample_index=np.zeros(bucket.samples, np.int32),
+            adapter=np.zeros(bucket.rows, np.int32),
             block_tables=np.full((bucket.rows, width), 10**6, np.int32),  # past the context: must not be looked at
         )
         at = 0
@@ -59,19 +60,21 @@ class Driver:
             x.slot_mapping[here] = np.array(table)[positions // BLOCK] * BLOCK + positions % BLOCK
             x.valid_length[row], x.q_seq_lens[row] = start + len(tokens), len(tokens)
             at += len(tokens)
-            x.gather_index[row] = at - 1
+            x.sample_index[row] = at - 1
             x.block_tables[row, : len(table)] = table
             self.lengths[name] = start + len(tokens)
         return x
 
     def step(self, chunks: dict[str, list[int]], *, spoil=None, bucket: Bucket | None = None):
-        """Logits ``[rows, vocab]`` of a step; ``spoil`` may change the inputs before it."""
+        """Logits ``[rows, vocab]`` behind each chunk of a step; ``spoil`` may change the inputs before it."""
         needed = sum(map(len, chunks.values()))
         bucket = bucket or next(b for b in BUCKETS if b.tokens >= needed and b.rows >= len(chunks))
         x = self.inputs(chunks, bucket)
         if spoil is not None:
             spoil(x)
-        logits = self.rng.normal(size=(bucket.rows, self.settings.vocab_size)).astype(np.float32)  # any old content
+        logits = self.rng.normal(size=(bucket.samples, self.settings.vocab_size)).astype(
+            np.float32
+        )  # any old content
         self.runner.step(self.runner.bind(x), logits)
         return logits[: len(chunks)]
 

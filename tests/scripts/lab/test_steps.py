@@ -33,7 +33,7 @@ def test_every_row_has_its_context(tokens, rows, live):
     assert inputs.valid_length.tolist() == [context] * used + [0] * (rows - used)
     row = np.repeat(np.arange(rows), inputs.q_seq_lens)
     positions = inputs.positions[:news]
-    assert positions[inputs.gather_index[:used]].tolist() == [context - 1] * used
+    assert positions[inputs.sample_index[:used]].tolist() == [context - 1] * used
     blocks = inputs.block_tables[row, positions // SIZE]
     assert (inputs.slot_mapping[:news] == blocks * SIZE + positions % SIZE).all()
     assert len(set(inputs.slot_mapping[:news].tolist())) == news
