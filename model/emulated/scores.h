@@ -21,7 +21,7 @@ struct base {
 
 static size_t chunks_of(size_t vocab) { return (vocab + CHUNK - 1) / CHUNK; }
 
-/* As the sampler sums up: model/sampling/best.c. `chunk`: up to CHUNK logits. */
+/* As the sampler sums up: model/sampling/rank.c. `chunk`: up to CHUNK logits. */
 static double sum_chunk(const struct vector_ops *ops, const float *chunk, size_t n, float max)
 {
     float weights[CHUNK];

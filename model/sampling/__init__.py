@@ -17,11 +17,13 @@ The draw depends on logits, parameters, seed and position alone: not on the batc
 that a sequence can be resumed anywhere. The logits are never written.
 """
 
+from ._kernels import BestOfRows
 from .params import MAX_REPETITION_PENALTY, ParameterError, SamplingLimits, SamplingParams
 from .sampler import RowStatus, SampleOutputs, Sampler, explain
 
 __all__ = [
     "MAX_REPETITION_PENALTY",
+    "BestOfRows",
     "ParameterError",
     "RowStatus",
     "SampleOutputs",
