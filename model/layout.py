@@ -7,6 +7,9 @@ from numpy.typing import DTypeLike
 
 from model.runner import Best, Bucket, Float32, Int32, RunnerFacts, StepInputs
 
+MOST_CANDIDATES = 64
+"""Per position, of the engines here: three times what any API lets a client ask for."""
+
 _SIZED = ("input_ids", "valid_length", "sample_index")  # by tokens, rows and samples
 
 
@@ -55,10 +58,22 @@ def require_best(best: Best, targets: Int32 | None, bucket: Bucket, facts: Runne
         require_array(best.target_logit, "target_logit", (n,), np.float32)
 
 
-def is_argmax_alone(best: Best) -> bool:
+def require_range(values: Int32 | None, name: str, end: int) -> None:
+    """Raises ValueError for the first value that is not in 0 .. ``end`` - 1."""
+    if values is None or values.size == 0 or 0 <= values.min() <= values.max() < end:
+        return
+    at = int(np.flatnonzero((values < 0) | (values >= end))[0])
+    raise ValueError(f"{name}[{at}] is {values[at]}, expected 0 to {end - 1}")
+
+
+def is_argmax_alone(best: Best, targets: Int32 | None) -> bool:
     """Of arrays that have not been looked at yet."""
     return (
-        best.logits is None and best.log_sum_exp is None and best.target_logit is None and best.ids.shape[1:] == (1,)
+        best.ids.shape[1:] == (1,)
+        and targets is None
+        and best.logits is None
+        and best.log_sum_exp is None
+        and best.target_logit is None
     )
 
 

@@ -10,14 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
-from ..layout import is_argmax_alone, require_best, require_fetch, require_layout
+from ..layout import MOST_CANDIDATES, is_argmax_alone, require_best, require_fetch, require_layout
 from ..runner import Best, Bucket, Float32, Float64, Int32, Progress, Runner, RunnerFacts, StepInputs
 from . import _device
 from .fault import fail_at
 from .reference import base_logits
 from .settings import EmulatedSettings
-
-MOST_CANDIDATES = 64
 
 _CHUNK = 128  # logits that are summed up together (`CHUNK` in model/sampling/vector.h)
 
@@ -100,7 +98,7 @@ class EmulatedRunner(Runner):
     def fetch_best(self, best: Best, targets: Int32 | None = None) -> None:
         """See `Runner.fetch_best`, and `fetch` for errors."""
         binding = self._under_way()
-        if is_argmax_alone(best) and self.facts.candidates:  # the way of most steps
+        if is_argmax_alone(best, targets) and self.facts.candidates:  # the way of most steps
             self._compute(binding)
             _device.write_tokens(binding.hashes, binding.inputs.sample_index, best.ids, self._choice)
             self._wait(0, 0.0)

@@ -63,7 +63,7 @@ def test_any_schedule_gives_every_sequence_its_own_text(driver, settings, data):
         if waiting and data.draw(st.integers(0, 5)) == 0:
             name = data.draw(st.sampled_from(sorted(waiting)))
             if name in d.lengths:
-                d.preempt(name)
+                d.release(name)
                 waiting[name] = list(sequences[name])
         for name in list(sequences):
             chunk = waiting[name][: data.draw(st.integers(0, 7))]
@@ -208,14 +208,9 @@ def test_any_positions_of_a_step_are_as_in_the_reference(driver, settings, data)
     ]
     chosen = data.draw(st.lists(st.integers(0, len(contexts) - 1), max_size=6))
 
-    def sample(x):
-        x.sample_index[:] = [*chosen, *[0] * (6 - len(chosen))]
-
-    d.step(chunks, spoil=sample, bucket=bucket)
+    d.launch(chunks, chosen, bucket=bucket)
     rows = np.array(data.draw(st.permutations(range(len(chosen)))), np.int32)
-    logits = np.zeros((len(rows), 500), np.float32)
-    d.runner.fetch(rows, logits)
-    for row, found in zip(rows, logits, strict=True):
+    for row, found in zip(rows, d.fetch(rows), strict=True):
         np.testing.assert_array_equal(found, expected_logits(contexts[chosen[row]], d.settings))
 
 
