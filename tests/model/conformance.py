@@ -18,7 +18,7 @@ from tests.model.driver import GARBAGE_BLOCK, Driver
 BUCKETS = (Bucket(4, 4), Bucket(16, 4), Bucket(16, 4, 9))
 PROMPT, OTHER = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5], [2, 7, 1, 8, 2, 8]
 POISON = 250  # a token that makes the logits behind it NaN, where that is possible
-EQUAL = range(100, 240)  # tokens whose logits are always the same as one another's
+EQUAL = (range(20, 40), range(100, 240))  # tokens whose logits are the same as one another's, in every step
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def prepared(runner: Runner) -> Runner:
 
 
 def _equal(weight):
-    weight[EQUAL.start : EQUAL.stop] = weight[EQUAL.start]
+    for tokens in EQUAL:
+        weight[tokens] = weight[tokens[0]]
 
 
 def _poisoned(weight):
@@ -223,16 +224,17 @@ def log_probabilities_are_the_samplers(engine: Engine) -> None:
 
 
 def of_equal_logits_the_lowest_ids_come_first(engine: Engine) -> None:
-    """There are more equal ones than candidates, and they begin among the candidates in some rows."""
-    d, counts = engine.driver(seed=10), []
+    """All equal ones are among the candidates, or they go on behind the last one."""
+    d, inside, behind = engine.driver(seed=10), 0, 0
     logits = d.step({"a": PROMPT, "b": OTHER[:5]}, [1, 3, 5, 7, 9, 11, 13, 15, 0])
     order, k = np.argsort(-logits, axis=1, kind="stable"), d.facts.candidates
     best, _ = best_of(d, 9, k)
     np.testing.assert_array_equal(best.ids, order[:, :k])
     for found, row in zip(best.logits, logits, strict=True):
-        assert np.all(np.diff(found) <= 0)
-        counts.append(np.count_nonzero(row == found[-1]) - np.count_nonzero(found == found[-1]))
-    assert max(counts) > 0  # equal ones go on behind the last candidate
+        inside += np.count_nonzero(np.diff(found[found > found[-1]]) == 0)
+        behind += np.count_nonzero(row == found[-1]) - np.count_nonzero(found == found[-1])
+    assert behind > 0
+    assert inside > 0 or d.facts.device == "emulated"  # where spikes are never equal
 
 
 def not_finite_logits_are_said_row_by_row(engine: Engine) -> None:

@@ -220,10 +220,9 @@ def compilations(directory):
 
 def as_on_ascend(directory, **changes) -> MindFormersRunner:
     """One graph with dynamic shapes, a tensor per step, logits that stay on the device; but with a cell for CPU."""
-    from model.mindformers_runner import network
-    from model.mindformers_runner.execution import DynamicExecution
-
     runner = loaded(directory, attention="plain", **changes)  # MindSpore's custom operators want static shapes
+    from model.mindformers_runner import network  # which imports mindformers: not before it has been made quiet
+    from model.mindformers_runner.execution import DynamicExecution
 
     class OneBased(network.CpuLlama):
         def pre_gather_func(self, pre_gather, output, batch_valid_length, gather_index=None):
