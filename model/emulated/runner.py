@@ -17,6 +17,7 @@ from .fault import fail_at
 from .reference import base_logits
 from .settings import EmulatedSettings
 
+_NOT_COMPUTED = -1
 _CHUNK = 128  # logits that are summed up together (`CHUNK` in model/sampling/vector.h)
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -59,7 +60,7 @@ class EmulatedRunner(Runner):
         self._sums: Float64 | None = None  # over its chunks
         self._launched: Binding | None = None
         self._launched_ns = 0
-        self._done_ns: int | None = None  # the device's, with the step and what was fetched; None: not computed yet
+        self._done_ns = _NOT_COMPUTED  # when the device is done with the step and what was fetched
 
     def load(self, progress: Progress | None = None) -> None:
         self._cache = np.zeros(self.facts.num_blocks * self.facts.block_size, np.uint64)
@@ -80,10 +81,11 @@ class EmulatedRunner(Runner):
         return Binding(inputs, bucket, np.zeros(bucket.tokens, np.uint64))
 
     def launch(self, binding: Binding) -> None:
-        self._loaded(self._cache)
-        if self._launched is not None and self._done_ns is None:
+        if self._cache is None:
+            raise self._not_loaded()
+        if self._launched is not None and self._done_ns == _NOT_COMPUTED:
             raise ModelError("a step is under way: fetch() or abandon() it before the next launch()")
-        self._launched, self._done_ns = binding, None
+        self._launched, self._done_ns = binding, _NOT_COMPUTED
         self._launched_ns = time.monotonic_ns()
 
     def fetch(self, rows: Int32, logits: Float32) -> None:
@@ -101,7 +103,7 @@ class EmulatedRunner(Runner):
         if is_argmax_alone(best, targets) and self.facts.candidates:  # the way of most steps
             self._compute(binding)
             _device.write_tokens(binding.hashes, binding.inputs.sample_index, best.ids, self._choice)
-            self._wait(0, 0.0)
+            _device.wait_until(self._done_ns, self._spin_ns)
             return
         asked_ns = time.monotonic_ns()
         require_best(best, targets, binding.bucket, self.facts)
@@ -123,7 +125,7 @@ class EmulatedRunner(Runner):
 
     def _compute(self, binding: Binding) -> None:
         """Compute at once, and record until when the device would be busy."""
-        if self._done_ns is not None:
+        if self._done_ns != _NOT_COMPUTED:
             return
         self._launched = None  # a step that fails is not under way
         self._done_ns = self._launched_ns + self._advance(binding)
@@ -131,7 +133,6 @@ class EmulatedRunner(Runner):
 
     def _wait(self, asked_ns: int, transfer_ms: float) -> None:
         """Until the device is done. It begins to bring what was asked for when it has computed the step."""
-        assert self._done_ns is not None  # computed
         if transfer_ms:
             self._done_ns = max(self._done_ns, asked_ns) + int(transfer_ms * 1e6)
         _device.wait_until(self._done_ns, self._spin_ns)
@@ -175,5 +176,8 @@ class EmulatedRunner(Runner):
 
     def _loaded(self, array: NDArray[Scalar] | None) -> NDArray[Scalar]:
         if array is None:
-            raise ModelError(f"{self.facts.name} is not loaded: call load() before a step")
+            raise self._not_loaded()
         return array
+
+    def _not_loaded(self) -> ModelError:
+        return ModelError(f"{self.facts.name} is not loaded: call load() before a step")
