@@ -80,8 +80,8 @@ class RunnerFacts:
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """Where `Runner.fetch_best` writes, for the first ``n`` sampled positions of the step. Arrays are C-contiguous; what
-    is None is not computed. With ``k`` = 1 and nothing else, that is the argmax alone."""
+    """Where `Runner.fetch_best` writes, for the first ``n`` sampled positions of the step. Arrays are C-contiguous;
+    what is None is not computed. With ``k`` = 1 and nothing else, that is the argmax alone."""
 
     ids: Int32  # [n, k] of the largest logits, largest first, equal ones by id; the first is -1: logits not finite
     logits: Float32 | None = None  # [n, k]

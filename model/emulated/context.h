@@ -7,8 +7,8 @@
 #include "mix.h"
 
 struct step {
-    uint64_t *cache, *token_hashes, *row_hashes, seed;
-    const int32_t *ids, *positions, *slots, *lengths, *new, *gather, *tables;
+    uint64_t *cache, *hashes, seed; /* hashes [T]: of each new token at first, in the end of its whole context */
+    const int32_t *ids, *positions, *slots, *lengths, *new, *adapters, *tables;
     long long slots_total, tokens, rows, width, block_size; /* long long: what PyErr_Format prints with %lld */
 };
 
@@ -40,45 +40,52 @@ static int hash_token(const struct step *s, long long b, long long t)
         before = s->cache[slot];
     }
     uint64_t token = (uint32_t)s->ids[t], position = (uint32_t)s->positions[t];
-    s->token_hashes[t] = mix(before + token * 0x9E3779B97F4A7C15u + position * 0xD1B54A32D192ED03u + 1);
+    s->hashes[t] = mix(before + token * 0x9E3779B97F4A7C15u + position * 0xD1B54A32D192ED03u + 1);
     if (s->slots[t] < -1 || s->slots[t] >= s->slots_total) {
         PyErr_Format(PyExc_ValueError, "slot_mapping[%lld] is %d, expected -1 to %lld", t, (int)s->slots[t],
                      s->slots_total - 1);
         return -1;
     }
     if (s->slots[t] >= 0)
-        s->cache[s->slots[t]] = s->token_hashes[t];
+        s->cache[s->slots[t]] = s->hashes[t];
     return 0;
 }
 
-/* The whole context, read through the block table as attention would; weights make the order count. */
-static int hash_row(const struct step *s, long long b)
+/* The whole context of each new token, read through the block table as attention would; weights make the order
+ * count. Every new token could be sampled. */
+static int hash_contexts(const struct step *s, long long b, long long first)
 {
     uint64_t sum = 0;
+    const long long before = s->lengths[b] - s->new[b];
     for (long long p = 0; p < s->lengths[b]; p += s->block_size) {
         long long slot = slot_of(s, b, p), end = s->lengths[b] - p;
         if (slot < 0)
             return -1;
-        for (long long i = 0; i < s->block_size && i < end; i++)
+        for (long long i = 0; i < s->block_size && i < end; i++) {
             sum += s->cache[slot + i] * (uint64_t)(2 * (p + i) + 1);
+            if (p + i >= before)
+                s->hashes[first + p + i - before] = mix(sum + s->hashes[first + p + i - before]);
+        }
     }
-    s->row_hashes[b] = mix(sum + s->token_hashes[s->gather[b]]);
     return 0;
 }
 
 static int run_row(const struct step *s, long long b, long long first)
 {
-    if (s->new[b] < 0 || first + s->new[b] > s->tokens || s->lengths[b] < s->new[b] || s->gather[b] < 0 ||
-        s->gather[b] >= s->tokens) {
-        PyErr_Format(PyExc_ValueError,
-                     "row %lld: q_seq_lens %d, valid_length %d and gather_index %d do not fit %lld tokens", b,
-                     (int)s->new[b], (int)s->lengths[b], (int)s->gather[b], s->tokens);
+    if (s->new[b] < 0 || first + s->new[b] > s->tokens || s->lengths[b] < s->new[b]) {
+        PyErr_Format(PyExc_ValueError, "row %lld: q_seq_lens %d and valid_length %d do not fit %lld tokens", b,
+                     (int)s->new[b], (int)s->lengths[b], s->tokens);
+        return -1;
+    }
+    if (s->adapters[b] != 0) {
+        PyErr_Format(PyExc_ValueError, "adapter[%lld] is %d, but no adapter is loaded: expected 0", b,
+                     (int)s->adapters[b]);
         return -1;
     }
     for (long long t = first; t < first + s->new[b]; t++)
         if (hash_token(s, b, t))
             return -1;
-    return hash_row(s, b);
+    return hash_contexts(s, b, first);
 }
 
 #endif

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
-from ..runner import Bucket, Float32, Int32, Progress, Runner, RunnerFacts, StepInputs
+from ..layout import MOST_CANDIDATES, is_argmax_alone, require_best, require_fetch, require_layout
+from ..runner import Best, Bucket, Float32, Float64, Int32, Progress, Runner, RunnerFacts, StepInputs
 from . import _device
 from .fault import fail_at
 from .reference import base_logits
 from .settings import EmulatedSettings
+
+_NOT_COMPUTED = -1
+_CHUNK = 128  # logits that are summed up together (`CHUNK` in model/sampling/vector.h)
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 UInt64 = NDArray[np.uint64]
@@ -25,14 +29,13 @@ class Binding:
     """A step's arrays and room for its hashes."""
 
     inputs: StepInputs
-    token_hashes: UInt64  # [T]
-    row_hashes: UInt64  # [B]
+    bucket: Bucket
+    hashes: UInt64  # [T] of the context of each new token
 
 
 class EmulatedRunner(Runner):
-    """A step is fetched when the cost model's time since its launch has passed; its own work is part of that.
-
-    Rows without new tokens are padding: their logits are left as they are.
+    """A step is fetched when the cost model's time since its launch has passed; its own work is part of that. What
+    a fetch brings to the host costs time of its own, from then on or from when it is asked for.
     """
 
     def __init__(self, settings: EmulatedSettings) -> None:
@@ -46,18 +49,24 @@ class EmulatedRunner(Runner):
             block_size=settings.block_size,
             block_table_width=-(-settings.max_length // settings.block_size),
             buckets=settings.buckets,
-            greedy_on_device=settings.greedy_on_device,
+            candidates=min(MOST_CANDIDATES, settings.vocab_size) if settings.greedy_on_device else 0,
+            scores=settings.greedy_on_device,
         )
         self._choice = settings.choice
         self._spin_ns = int(settings.spin_us * 1e3)
         self._jitter = np.random.default_rng(settings.cost.jitter_seed)
         self._cache: UInt64 | None = None
-        self._base: Float32 | None = None
-        self._launched: tuple[Binding, int] | None = None  # and when, in ns
+        self._base: Float32 | None = None  # a row without its spikes
+        self._sums: Float64 | None = None  # over its chunks
+        self._launched: Binding | None = None
+        self._launched_ns = 0
+        self._done_ns = _NOT_COMPUTED  # when the device is done with the step and what was fetched
 
     def load(self, progress: Progress | None = None) -> None:
         self._cache = np.zeros(self.facts.num_blocks * self.facts.block_size, np.uint64)
         self._base = base_logits(self.settings)
+        self._sums = np.zeros((3, -(-self.facts.vocab_size // _CHUNK)))
+        _device.fill_sums(self._base, self._sums)
         if progress is not None:
             progress("loading (emulated device, no weights)", 1, 1)
 
@@ -68,42 +77,79 @@ class EmulatedRunner(Runner):
 
     def bind(self, inputs: StepInputs) -> Binding:
         """See `Runner.bind`; also raises ValueError for a shape that is none of the buckets."""
-        _check_arrays(inputs, self.facts.block_table_width)
-        if Bucket(inputs.tokens, inputs.rows) not in self.facts.buckets:
-            shape = f"{inputs.tokens} tokens x {inputs.rows} rows"
-            raise ValueError(f"{shape} is none of the buckets {self.facts.buckets}")
-        return Binding(inputs, np.zeros(inputs.tokens, np.uint64), np.zeros(inputs.rows, np.uint64))
+        bucket = require_layout(inputs, self.facts)
+        return Binding(inputs, bucket, np.zeros(bucket.tokens, np.uint64))
 
     def launch(self, binding: Binding) -> None:
-        self._launched = binding, time.monotonic_ns()
+        if self._cache is None:
+            raise self._not_loaded()
+        if self._launched is not None and self._done_ns == _NOT_COMPUTED:
+            raise ModelError("a step is under way: fetch() or abandon() it before the next launch()")
+        self._launched, self._done_ns = binding, _NOT_COMPUTED
+        self._launched_ns = time.monotonic_ns()
 
-    def fetch(self, logits: Float32) -> None:
+    def fetch(self, rows: Int32, logits: Float32) -> None:
         """See `Runner.fetch`. Raises ValueError for inputs that a device would read or write out of bounds."""
-        binding, deadline_ns = self._compute()
-        new = binding.inputs.q_seq_lens
-        _device.write_logits(binding.row_hashes, new, self._loaded(self._base), logits, self._choice)
-        _device.wait_until(deadline_ns, self._spin_ns)
+        asked_ns, binding = time.monotonic_ns(), self._under_way()
+        require_fetch(rows, logits, self.facts)
+        self._compute(binding)
+        index = binding.inputs.sample_index
+        _device.write_logits(binding.hashes, index, rows, self._loaded(self._base), logits, self._choice)
+        self._wait(asked_ns, self.settings.cost.per_logits_row_ms * len(rows))
 
-    def fetch_best(self, token_ids: Int32, logprobs: Float32 | None = None) -> None:
-        if not self.facts.greedy_on_device:
-            super().fetch_best(token_ids, logprobs)
-        binding, deadline_ns = self._compute()
-        _device.write_tokens(binding.row_hashes, binding.inputs.q_seq_lens, token_ids, logprobs, self._choice)
-        _device.wait_until(deadline_ns, self._spin_ns)
+    def fetch_best(self, best: Best, targets: Int32 | None = None) -> None:
+        """See `Runner.fetch_best`, and `fetch` for errors."""
+        binding = self._under_way()
+        if is_argmax_alone(best, targets) and self.facts.candidates:  # the way of most steps
+            self._compute(binding)
+            _device.write_tokens(binding.hashes, binding.inputs.sample_index, best.ids, self._choice)
+            _device.wait_until(self._done_ns, self._spin_ns)
+            return
+        asked_ns = time.monotonic_ns()
+        require_best(best, targets, binding.bucket, self.facts)
+        self._compute(binding)
+        self._write_best(binding, best, targets)
+        n, k = best.ids.shape
+        self._wait(asked_ns, self.settings.cost.per_candidate_ms * n * (k - 1))
 
     def abandon(self) -> None:
         self._launched = None
 
     def close(self) -> None:
-        self._cache = self._base = self._launched = None
+        self._cache = self._base = self._sums = self._launched = None
 
-    def _compute(self) -> tuple[Binding, int]:
-        """Compute at once, and record until when the device would be busy."""
-        launched, self._launched = self._launched, None
-        if launched is None:
+    def _under_way(self) -> Binding:
+        if self._launched is None:
             raise ModelError("no step is under way: call launch() before fetch()")
-        binding, started_ns = launched
-        return binding, started_ns + self._advance(binding)
+        return self._launched
+
+    def _compute(self, binding: Binding) -> None:
+        """Compute at once, and record until when the device would be busy."""
+        if self._done_ns != _NOT_COMPUTED:
+            return
+        self._launched = None  # a step that fails is not under way
+        self._done_ns = self._launched_ns + self._advance(binding)
+        self._launched = binding
+
+    def _wait(self, asked_ns: int, transfer_ms: float) -> None:
+        """Until the device is done. It begins to bring what was asked for when it has computed the step."""
+        if transfer_ms:
+            self._done_ns = max(self._done_ns, asked_ns) + int(transfer_ms * 1e6)
+        _device.wait_until(self._done_ns, self._spin_ns)
+
+    def _write_best(self, binding: Binding, best: Best, targets: Int32 | None) -> None:
+        _device.write_best(
+            binding.hashes,
+            binding.inputs.sample_index,
+            self._loaded(self._base),
+            self._loaded(self._sums),
+            best.ids,
+            best.logits,
+            best.log_sum_exp,
+            targets,
+            best.target_logit,
+            self._choice,
+        )
 
     def _advance(self, binding: Binding) -> int:
         """Fill the cache and the hashes; returns what the step costs, in nanoseconds."""
@@ -115,10 +161,9 @@ class EmulatedRunner(Runner):
             x.slot_mapping,
             x.valid_length,
             x.q_seq_lens,
-            x.gather_index,
+            x.adapter,
             x.block_tables,
-            binding.token_hashes,
-            binding.row_hashes,
+            binding.hashes,
             self.facts.block_size,
             self.settings.seed,
         )
@@ -131,16 +176,8 @@ class EmulatedRunner(Runner):
 
     def _loaded(self, array: NDArray[Scalar] | None) -> NDArray[Scalar]:
         if array is None:
-            raise ModelError(f"{self.facts.name} is not loaded: call load() before a step")
+            raise self._not_loaded()
         return array
 
-
-def _check_arrays(inputs: StepInputs, width: int) -> None:
-    shapes: dict[str, tuple[int, ...]] = {field.name: (inputs.rows,) for field in fields(inputs)}
-    shapes |= dict.fromkeys(("input_ids", "positions", "slot_mapping"), (inputs.tokens,))
-    shapes["block_tables"] = (inputs.rows, width)
-    for field in fields(inputs):
-        array: Int32 = getattr(inputs, field.name)
-        if array.dtype != np.int32 or array.shape != shapes[field.name] or not array.flags.c_contiguous:
-            found = f"{array.dtype}{list(array.shape)}"
-            raise ValueError(f"{field.name} is {found}, expected contiguous int32{list(shapes[field.name])}")
+    def _not_loaded(self) -> ModelError:
+        return ModelError(f"{self.facts.name} is not loaded: call load() before a step")

@@ -11,7 +11,9 @@ from mindspore import dtype as mstype
 from mindspore.graph.api import _cell_graph_executor
 from numpy.typing import NDArray
 
-from model.runner import Bucket, StepInputs
+from model.mindformers_runner.device_results import DeviceResults
+from model.mindformers_runner.host_results import HostResults
+from model.runner import Best, Bucket, Float32, Int32, RunnerFacts, StepInputs
 
 # positions in LlamaForCausalLM.construct
 _INPUT_IDS, _ATTENTION_MASK, _VALID_LENGTH, _BLOCK_TABLES = 0, 4, 7, 10
@@ -28,10 +30,22 @@ class Execution(Protocol):
     def computes_by_itself(self) -> bool:
         """`run` returns before the step is done."""
 
+    @property
+    def results(self) -> Results:
+        """Brings to the host what is wanted of the logits."""
+
     def prepare(self, inputs: StepInputs) -> Any: ...
 
     def run(self, prepared: Any) -> Tensor:
-        """Logits ``[rows, vocab]``, float32."""
+        """Logits ``[S, vocab]``, float32."""
+
+
+class Results(Protocol):
+    """Waits for a step's logits ``[S, vocab]``; see `Runner.fetch` and `Runner.fetch_best`."""
+
+    def fetch(self, output: Tensor, rows: Int32, logits: Float32) -> None: ...
+
+    def fetch_best(self, output: Tensor, best: Best, targets: Int32 | None) -> None: ...
 
 
 @dataclass(slots=True)
@@ -53,7 +67,8 @@ class StaticExecution:
 
     computes_by_itself = False
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, facts: RunnerFacts) -> None:
+        self.results = HostResults(facts.vocab_size)
         self._network = network
         self._run_graph = _cell_graph_executor._graph_executor
         self._graphs: dict[str, str] = {}  # MindSpore's full name of the graph by phase
@@ -64,7 +79,8 @@ class StaticExecution:
         arguments = _arguments(inputs)
         arguments[_ATTENTION_MASK] = self._mask
         tensors = tuple(argument for argument in arguments if argument is not None)
-        return StaticInputs(f"{inputs.tokens}x{inputs.rows}", arguments, tensors)
+        bucket = inputs.bucket
+        return StaticInputs(f"{bucket.tokens}x{bucket.rows}x{bucket.samples}", arguments, tensors)
 
     def run(self, prepared: StaticInputs) -> Tensor:
         graph = self._graphs.get(prepared.phase)
@@ -84,7 +100,8 @@ class DynamicExecution:
 
     computes_by_itself = True
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, facts: RunnerFacts) -> None:
+        self.results = DeviceResults(facts)
         self._network = network
         network.set_inputs(*_dynamic_arguments())
 
@@ -93,8 +110,8 @@ class DynamicExecution:
 
     def run(self, prepared: StepInputs) -> Tensor:
         arguments = _arguments(prepared)
-        # mindformers takes one past each row's last token
-        arguments[_GATHER_INDEX] = Tensor.from_numpy(prepared.gather_index + np.int32(1))
+        # mindformers takes one past each token that is sampled
+        arguments[_GATHER_INDEX] = Tensor.from_numpy(prepared.sample_index + np.int32(1))
         return self._network(*arguments)
 
 
@@ -106,7 +123,7 @@ def _arguments(inputs: StepInputs) -> Arguments:
     arguments[_BLOCK_TABLES] = Tensor.from_numpy(inputs.block_tables)
     arguments[_SLOT_MAPPING] = Tensor.from_numpy(inputs.slot_mapping)
     arguments[_Q_SEQ_LENS] = Tensor.from_numpy(inputs.q_seq_lens)
-    arguments[_GATHER_INDEX] = Tensor.from_numpy(inputs.gather_index)
+    arguments[_GATHER_INDEX] = Tensor.from_numpy(inputs.sample_index)
     arguments[_SEQ_RANGE] = Tensor.from_numpy(inputs.positions)
     return arguments
 
@@ -145,6 +162,7 @@ def _inputs(bucket: Bucket, table_width: int) -> StepInputs:
         slot_mapping=np.full(tokens, -1, np.int32),
         valid_length=zeros(rows),
         q_seq_lens=zeros(rows),
-        gather_index=zeros(rows),
+        sample_index=zeros(bucket.samples),
+        adapter=zeros(rows),
         block_tables=zeros(rows, table_width),
     )

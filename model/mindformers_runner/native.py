@@ -20,10 +20,11 @@ _ARRAYS = (
     "slot_mapping",
     "valid_length",
     "q_seq_lens",
-    "gather_index",
+    "sample_index",
+    "adapter",
     "block_tables",
 )
-_SIZES = ("tokens", "rows", "table_width", "num_blocks", "block_size", "vocab_size", "max_length")
+_SIZES = ("tokens", "rows", "samples", "table_width", "num_blocks", "block_size", "vocab_size", "max_length")
 
 
 class _StepIndices(ctypes.Structure):
@@ -93,8 +94,9 @@ class StepCheck:
         self._message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         self._indices = _StepIndices(
             *(getattr(inputs, name).ctypes.data for name in _ARRAYS),
-            inputs.tokens,
-            inputs.rows,
+            inputs.bucket.tokens,
+            inputs.bucket.rows,
+            inputs.bucket.samples,
             inputs.block_tables.shape[1],
             num_blocks,
             block_size,

@@ -24,7 +24,7 @@ class CpuLlama(LlamaForCausalLM):
     """`LlamaForCausalLM` that picks its logit rows with an operator that CPUs have."""
 
     def pre_gather_func(self, pre_gather, output, batch_valid_length, gather_index=None):
-        """Hidden states ``[1, T, hidden]`` to those of ``gather_index``, ``[B, hidden]``."""
+        """Hidden states ``[1, T, hidden]`` to those of ``gather_index``, ``[S, hidden]``."""
         return ops.gather(output.reshape(-1, output.shape[-1]), gather_index, 0)
 
 
@@ -47,7 +47,7 @@ def build_network(architecture: Architecture, settings: MindFormersSettings, max
         with no_init_parameters(), _attention_cell(_cpu_attention(settings)):
             network = CpuLlama(config)
     network.set_train(False)
-    network.predict_run_mode = True  # logits alone, flattened to [rows, vocab]
+    network.predict_run_mode = True  # logits alone, flattened to [S, vocab]
     network.add_flags_custom(is_first_iteration=True)
     return network
 

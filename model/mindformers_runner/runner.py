@@ -11,19 +11,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.errors import ConfigurationError, ModelError, StepError
-from model.mindformers_runner.binding import require_array, require_layout
+from model.layout import MOST_CANDIDATES, require_best, require_fetch, require_layout, require_range
 from model.mindformers_runner.checkpoint import open_checkpoint
 from model.mindformers_runner.configuration import read_architecture
 from model.mindformers_runner.memory import available_memory, require_memory
 from model.mindformers_runner.native import StepCheck, kernel_name, last_error, load_library, set_threads
 from model.mindformers_runner.settings import MindFormersSettings
-from model.runner import Bucket, Float32, Int32, Progress, Runner, RunnerFacts, StepInputs
+from model.runner import Best, Bucket, Float32, Int32, Progress, Runner, RunnerFacts, StepInputs
 
 if TYPE_CHECKING:
-    from model.mindformers_runner.argmax import BestTokens
     from model.mindformers_runner.compile_cache import CompileCache
     from model.mindformers_runner.execution import Execution
 
@@ -66,8 +64,8 @@ class MindFormersRunner(Runner):
         self._cache: CompileCache | None = None
         self._compiled: set[Bucket] = set()
         self._launched: Binding | None = None
-        self._output: Any = None  # of the step under way, where it computes by itself
-        self._best: BestTokens | None = None
+        self._output: Any = None  # logits of the step under way, once it computes
+        self._fetched = False  # at least once
 
     def load(self, progress: Progress | None = None) -> None:
         """Build the network, allocate the KV cache, load the weights.
@@ -79,7 +77,6 @@ class MindFormersRunner(Runner):
         from model.mindformers_runner.import_quietly import import_mindformers
 
         import_mindformers()
-        from model.mindformers_runner.argmax import BestTokens
         from model.mindformers_runner.compile_cache import CompileCache
         from model.mindformers_runner.network import build_network, use_device
         from model.mindformers_runner.weights import load_weights, random_weights
@@ -92,7 +89,6 @@ class MindFormersRunner(Runner):
         self._execution = self._make_execution(network)
         self._cache = CompileCache(self.settings, self.architecture, self.facts)
         self._network = network
-        self._best = BestTokens(self.facts.vocab_size, self.settings.max_rows)
         _log.info("loaded %s; attention: %s, %s", self.facts.name, self.settings.attention, kernel_name())
 
     def warm_up(self, progress: Progress | None = None) -> None:
@@ -124,6 +120,9 @@ class MindFormersRunner(Runner):
     def launch(self, binding: Binding) -> None:
         """Raises StepError for indices out of range; then nothing is computed."""
         execution = self._running()
+        if self._launched is not None and not self._fetched:
+            raise ModelError("a step is under way: fetch() or abandon() it before the next launch()")
+        self._launched, self._output, self._fetched = None, None, False
         binding.check()
         if binding.bucket not in self._compiled:
             _log.warning(
@@ -132,30 +131,31 @@ class MindFormersRunner(Runner):
                 binding.bucket.rows,
             )
             self._compile(binding)
-        self._launched = binding
         if execution.computes_by_itself:
             self._output = self._run(binding)
+        self._launched = binding
 
-    def fetch(self, logits: Float32) -> None:
+    def fetch(self, rows: Int32, logits: Float32) -> None:
         """See `Runner.fetch`. Raises StepError when the step failed."""
         binding = self._under_way()
-        require_array(logits, "logits", (binding.bucket.rows, self.facts.vocab_size), np.float32)
-        np.copyto(logits, self._result(binding))
+        require_fetch(rows, logits, self.facts)
+        require_range(rows, "rows", binding.bucket.samples)
+        with self._computed(binding) as output:
+            self._running().results.fetch(output, rows, logits)
 
-    def fetch_best(self, token_ids: Int32, logprobs: Float32 | None = None) -> None:
+    def fetch_best(self, best: Best, targets: Int32 | None = None) -> None:
         """See `Runner.fetch_best`. Raises StepError when the step failed."""
         binding = self._under_way()
-        for array, name, kind in ((token_ids, "token_ids", np.int32), (logprobs, "logprobs", np.float32)):
-            if array is not None:
-                require_array(array, name, (binding.bucket.rows,), kind)
-        assert self._best is not None  # nothing is launched before `load`
-        self._best.choose(self._result(binding), token_ids, logprobs)
+        require_best(best, targets, binding.bucket, self.facts)
+        require_range(targets, "targets", self.facts.vocab_size)
+        with self._computed(binding) as output:
+            self._running().results.fetch_best(output, best, targets)
 
     def abandon(self) -> None:
         """A device that has begun must be done with the arrays first."""
-        binding, self._launched = self._launched, None
-        output, self._output = self._output, None
-        if binding is not None and output is not None:
+        output, fetched = self._output, self._fetched
+        self._launched = self._output = None
+        if output is not None and not fetched:
             with contextlib.suppress(RuntimeError):  # its result is not needed
                 output.asnumpy()
 
@@ -169,14 +169,17 @@ class MindFormersRunner(Runner):
             raise ModelError("no step is under way: call launch() before fetch()")
         return self._launched
 
-    def _result(self, binding: Binding) -> NDArray[np.float32]:
-        """The step's logits in MindSpore's memory, valid until the next step."""
-        output, self._output, self._launched = self._output, None, None
+    @contextmanager
+    def _computed(self, binding: Binding) -> Iterator[Any]:
+        """The step's logits, in MindSpore's memory until the next step. After a failure no step is under way."""
+        output, self._launched, self._output = self._output, None, None
+        if output is None:
+            output = self._run(binding)
         try:
-            logits: NDArray[np.float32] = (self._run(binding) if output is None else output).asnumpy()
+            yield output
         except RuntimeError as error:
             raise _failed(error) from error
-        return logits
+        self._launched, self._output, self._fetched = binding, output, True
 
     def _run(self, binding: Binding) -> Any:
         try:
@@ -200,7 +203,8 @@ class MindFormersRunner(Runner):
     def _make_execution(self, network: Any) -> Execution:
         from model.mindformers_runner.execution import DynamicExecution, StaticExecution
 
-        return StaticExecution(network) if self._on_cpu else DynamicExecution(network)
+        kind = StaticExecution if self._on_cpu else DynamicExecution
+        return kind(network, self.facts)
 
     @property
     def _on_cpu(self) -> bool:
@@ -246,5 +250,6 @@ def _facts(vocab_size: int, max_length: int, name: str, settings: MindFormersSet
         block_size=settings.block_size,
         block_table_width=-(-max_length // settings.block_size),
         buckets=settings.effective_buckets(),
-        greedy_on_device=True,
+        candidates=min(MOST_CANDIDATES, vocab_size) if settings.greedy_on_device else 0,
+        scores=settings.greedy_on_device,
     )

@@ -1,4 +1,4 @@
-/* The Python face of the sampling kernels: one type, Kernel, over the columns of a row table.
+/* The Python face of the sampling kernels: Kernel, over the columns of a row table, and BestOfRows (best.h).
  *
  * The columns are pinned once, in the constructor; a call only looks at the step's own arrays, checks their
  * shapes, releases the GIL and works. Nothing is allocated per call.
@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "arguments.h"
+#include "best.h"
 #include "sampler.h"
 
 enum shape { ROW, BIAS, SEEN, INDEX };
@@ -110,24 +111,6 @@ static int pin_all(Kernel *self, PyObject *columns)
                : 0;
 }
 
-static int make_workspace(Kernel *self)
-{
-    struct sampler *s = &self->sampler;
-    size_t entries = (s->vocab + 1 + 15) / 16 * 16; /* keeps every part on its own cache lines */
-    char *part;
-    if (posix_memalign((void **)&part, 64, entries * (7 * sizeof(float) + sizeof(double)))) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    self->workspace = part;
-    float **floats[] = {&s->maxima, &s->edited, &s->values, &s->weights, &s->lists[0], &s->lists[1]};
-    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++, part += entries * sizeof(float))
-        *floats[i] = (float *)part;
-    s->ids = (int32_t *)part;
-    s->sums = (double *)(part + entries * sizeof(float));
-    return 0;
-}
-
 static PyObject *kernel_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {"vocab_size", "columns", "width", NULL};
@@ -145,11 +128,14 @@ static PyObject *kernel_new(PyTypeObject *type, PyObject *args, PyObject *keywor
     Kernel *self = (Kernel *)allocate(type, 0); /* zeroed */
     if (!self)
         return NULL;
-    self->sampler.ops = ops;
-    self->sampler.vocab = (size_t)vocab;
-    if (pin_all(self, columns) || make_workspace(self)) {
+    if (pin_all(self, columns)) {
         Py_DECREF(self);
         return NULL;
+    }
+    self->workspace = make_workspace(&self->sampler, (size_t)vocab, ops);
+    if (!self->workspace) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
     }
     return (PyObject *)self;
 }
@@ -327,7 +313,8 @@ static PyObject *describe_parameters(void)
 static int module_exec(PyObject *module)
 {
     return add(module, "COLUMNS", describe_columns()) || add(module, "PARAMETERS", describe_parameters()) ||
-                   add(module, "Kernel", PyType_FromSpec(&KERNEL_SPEC))
+                   add(module, "Kernel", PyType_FromSpec(&KERNEL_SPEC)) ||
+                   add(module, "BestOfRows", PyType_FromSpec(&BEST_SPEC))
                ? -1
                : 0;
 }

@@ -10,7 +10,7 @@ import numpy as np
 import ipc
 from model.errors import ModelError
 from model.mindformers_runner import MindFormersRunner, MindFormersSettings
-from model.runner import Bucket, StepInputs
+from model.runner import Best, Bucket, StepInputs
 from tests.model.step_plan import plan_steps
 
 BUCKETS = (Bucket(1, 1), Bucket(4, 4), Bucket(16, 4), Bucket(48, 4))
@@ -43,7 +43,7 @@ def mixed_run(directory, tokens, seed, *, warm_up=False, **changes):
     results = []
     steps = plan_steps(tokens, runner.facts, seed)
     for step in steps:
-        logits = np.full((step.inputs.rows, runner.facts.vocab_size), np.nan, np.float32)
+        logits = np.full((step.inputs.bucket.samples, runner.facts.vocab_size), np.nan, np.float32)
         runner.step(runner.bind(step.inputs), logits)
         results += [(*where, logits[row]) for row, where in enumerate(step.rows)]
     runner.close()
@@ -132,17 +132,18 @@ def greedy_and_errors(directory):
     runner = loaded(directory)
     inputs = one_token_inputs(runner.facts)
     binding = runner.bind(inputs)
-    logits, chosen = np.empty((1, runner.facts.vocab_size), np.float32), np.empty((2, 1), np.int32)
-    logprob = np.empty(1, np.float32)
+    logits, chosen = np.empty((1, runner.facts.vocab_size), np.float32), np.empty((2, 1, 1), np.int32)
+    logit, log_sum_exp = np.empty((1, 1), np.float32), np.empty(1)
     runner.step(binding, logits)
-    runner.step_greedy(binding, chosen[0])
-    runner.step_greedy(binding, chosen[1], logprob)
+    step_greedy(runner, binding, Best(chosen[0]))
+    step_greedy(runner, binding, Best(chosen[1], logit, log_sum_exp))
     messages = []
     for name, value in (
         ("input_ids", -1),
         ("input_ids", runner.facts.vocab_size),
         ("positions", runner.facts.max_length),
-        ("gather_index", 1),
+        ("sample_index", 1),
+        ("adapter", 1),
         ("slot_mapping", runner.facts.num_blocks * runner.facts.block_size),
         ("block_tables", runner.facts.num_blocks),
         ("valid_length", 0),
@@ -157,8 +158,9 @@ def greedy_and_errors(directory):
         array[0] = before
     after = np.empty_like(logits)
     runner.step(binding, after)
+    runner.abandon()
     try:
-        runner.fetch(logits)
+        runner.fetch(np.zeros(1, np.int32), logits)
     except ModelError as error:
         messages.append(f"{type(error).__name__}: {error}")
     poisoned = _greedy_after_poisoning(runner, binding)
@@ -169,8 +171,8 @@ def greedy_and_errors(directory):
     except ModelError as error:
         messages.append(f"{type(error).__name__}: {error}")
     return {
-        "chosen": chosen[:, 0].tolist(),
-        "logprob": float(logprob[0]),
+        "chosen": chosen.reshape(-1).tolist(),
+        "logprob": float(logit[0, 0] - log_sum_exp[0]),
         "logits": logits[0],
         "after": after[0],
         "errors": messages,
@@ -183,9 +185,14 @@ def _greedy_after_poisoning(runner, binding) -> int:
 
     weight = {p.name: p for p in runner._network.get_parameters()}["model.norm_out.weight"]
     weight.set_data(Tensor(np.full(weight.shape, np.nan, np.float32)))
-    chosen = np.zeros(1, np.int32)
-    runner.step_greedy(binding, chosen, np.zeros(1, np.float32))
-    return int(chosen[0])
+    chosen = np.zeros((1, 1), np.int32)
+    step_greedy(runner, binding, Best(chosen, log_sum_exp=np.zeros(1)))
+    return int(chosen[0, 0])
+
+
+def step_greedy(runner, binding, best):
+    runner.launch(binding)
+    runner.fetch_best(best)
 
 
 def compilations(directory):
@@ -204,31 +211,38 @@ def compilations(directory):
     runner.warm_up(lambda *event: progress.append(event))
     lines.clear()
     for step in plan_steps([np.arange(100) % 7], runner.facts, 1):
-        runner.step(runner.bind(step.inputs), np.empty((step.inputs.rows, runner.facts.vocab_size), np.float32))
+        runner.step(
+            runner.bind(step.inputs), np.empty((step.inputs.bucket.samples, runner.facts.vocab_size), np.float32)
+        )
     runner.close()
     return on_demand, progress, list(lines)
 
 
-def dynamic_run(directory, tokens, seed):
-    """A mixed run as on Ascend: one graph with dynamic shapes, a tensor per step; but with a cell for CPU."""
-    from model.mindformers_runner import network
+def as_on_ascend(directory, **changes) -> MindFormersRunner:
+    """One graph with dynamic shapes, a tensor per step, logits that stay on the device; but with a cell for CPU."""
+    runner = loaded(directory, attention="plain", **changes)  # MindSpore's custom operators want static shapes
+    from model.mindformers_runner import network  # which imports mindformers: not before it has been made quiet
     from model.mindformers_runner.execution import DynamicExecution
-
-    runner = loaded(directory, attention="plain")  # MindSpore's custom operators want static shapes
 
     class OneBased(network.CpuLlama):
         def pre_gather_func(self, pre_gather, output, batch_valid_length, gather_index=None):
             return super().pre_gather_func(pre_gather, output, batch_valid_length, gather_index - 1)
 
     runner._network.__class__ = OneBased
-    runner._execution = DynamicExecution(runner._network)
+    runner._execution = DynamicExecution(runner._network, runner.facts)
+    return runner
+
+
+def dynamic_run(directory, tokens, seed):
+    """A mixed run as on Ascend."""
+    runner = as_on_ascend(directory)
     results = []
     for step in plan_steps(tokens, runner.facts, seed)[:12]:
-        rows = step.inputs.rows
-        logits, best = np.empty((rows, runner.facts.vocab_size), np.float32), np.empty(rows, np.int32)
+        rows = step.inputs.bucket.samples
+        logits, best = np.empty((rows, runner.facts.vocab_size), np.float32), np.empty((rows, 1), np.int32)
         runner.step(runner.bind(step.inputs), logits)
-        runner.step_greedy(runner.bind(step.inputs), best)  # the same step again: it writes the same to the cache
-        results += [(*where, logits[row], int(best[row])) for row, where in enumerate(step.rows)]
+        runner.fetch_best(Best(best))
+        results += [(*where, logits[row], int(best[row, 0])) for row, where in enumerate(step.rows)]
     runner.close()
     return results
 
@@ -259,13 +273,13 @@ def garbage_of_steps(directory, steps=300):
     runner = loaded(directory)
     inputs = one_token_inputs(runner.facts)
     binding = runner.bind(inputs)
-    logits, token = np.empty((1, runner.facts.vocab_size), np.float32), np.empty(1, np.int32)
+    logits, token = np.empty((1, runner.facts.vocab_size), np.float32), np.empty((1, 1), np.int32)
     runner.step(binding, logits)
     gc.collect()
     gc.disable()
     for _ in range(steps):
         runner.step(binding, logits)
-        runner.step_greedy(binding, token)
+        step_greedy(runner, binding, Best(token, log_sum_exp=np.empty(1)))
     found = gc.collect()
     gc.enable()
     runner.close()

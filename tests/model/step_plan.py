@@ -80,10 +80,10 @@ def _build(chosen, facts, free, generator) -> PlannedStep:
         inputs.slot_mapping[at : at + count] = (
             blocks[positions // facts.block_size] * facts.block_size + positions % facts.block_size
         )
-        inputs.valid_length[row], inputs.q_seq_lens[row] = end, count
+        inputs.valid_length[row], inputs.q_seq_lens[row], inputs.adapter[row] = end, count, 0
         inputs.block_tables[row, : len(blocks)] = blocks
         at += count
-        inputs.gather_index[row] = at - 1
+        inputs.sample_index[row] = at - 1
         sequence.done = end
         rows.append((sequence.number, end - 1))
         if end == len(sequence.tokens):
@@ -111,6 +111,7 @@ def _rubbish(bucket: Bucket, facts: RunnerFacts, generator) -> StepInputs:
         slot_mapping=np.full(bucket.tokens, -1, np.int32),
         valid_length=some(bucket.rows, facts.max_length),
         q_seq_lens=np.zeros(bucket.rows, np.int32),
-        gather_index=some(bucket.rows, bucket.tokens),
+        sample_index=some(bucket.samples, bucket.tokens),
+        adapter=np.full(bucket.rows, 7, np.int32),
         block_tables=np.full((bucket.rows, facts.block_table_width), GARBAGE_BLOCK, np.int32),
     )

@@ -40,7 +40,8 @@ def test_greedy_and_corrupt_steps(in_mindspore):
         "StepError: corrupt step: input_ids[0] is -1, outside 0..255",
         "StepError: corrupt step: input_ids[0] is 256, outside 0..255",
         "StepError: corrupt step: positions[0] is 256, outside 0..255",
-        "StepError: corrupt step: gather_index[0] is 1, outside 0..0",
+        "StepError: corrupt step: sample_index[0] is 1, outside 0..0",
+        "StepError: corrupt step: adapter[0] is 1, but no adapter is loaded: expected 0",
         "StepError: corrupt step: slot_mapping[0] is 640, outside -1..639",
         "StepError: corrupt step: block_tables (flat)[0] is 40, outside 0..39",
         "StepError: corrupt step: valid_length[0] is 0, outside 1..256",
@@ -169,7 +170,8 @@ def test_facts_are_known_without_mindspore(runner):
 def inputs(facts, bucket=Bucket(4, 4), **changes) -> StepInputs:  # noqa: B008
     arrays = {
         **{name: np.zeros(bucket.tokens, np.int32) for name in ("input_ids", "positions", "slot_mapping")},
-        **{name: np.zeros(bucket.rows, np.int32) for name in ("valid_length", "q_seq_lens", "gather_index")},
+        **{name: np.zeros(bucket.rows, np.int32) for name in ("valid_length", "q_seq_lens", "adapter")},
+        "sample_index": np.zeros(bucket.samples, np.int32),
         "block_tables": np.zeros((bucket.rows, facts.block_table_width), np.int32),
     }
     return StepInputs(**{**arrays, **changes})
@@ -189,7 +191,7 @@ def inputs(facts, bucket=Bucket(4, 4), **changes) -> StepInputs:  # noqa: B008
         ),
         ({"block_tables": np.zeros((4, 15), np.int32)}, r"block_tables must be .* shape \(4, 16\)"),
         ({"slot_mapping": np.zeros(8, np.int32)[::2]}, "slot_mapping must be .*, not contiguous"),
-        ({"gather_index": [0, 0, 0, 0]}, "gather_index must be an array, but is list"),
+        ({"sample_index": [0, 0, 0, 0]}, "sample_index must be an array, but is list"),
     ],
 )
 def test_wrong_arrays_are_refused(runner, changes, message):
