@@ -22,7 +22,7 @@ def test_what_can_change_does_and_the_rest_waits():
     assert reload.waiting == ("pipeline.max_rows", "pipeline.logit_rows")
     text = reload.describe()
     assert "pipeline.max_queue = 7" in text
-    assert text.endswith("; needs a restart: pipeline.max_rows")
+    assert text.endswith("; needs a restart: pipeline.max_rows, pipeline.logit_rows")
 
 
 def test_nothing_has_changed():
