@@ -74,7 +74,7 @@ def read(kind: type[B], values: Any, settings: FrontSettings, *, status: int) ->
     try:
         body = kind.model_validate(values, context=settings)
     except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False)
+        details = error.errors(include_url=False)
         raise _refusal([_problem(kind, one, settings) for one in details], details[0]["type"], status) from None
     problems = list(body.conflicts(settings))
     if problems:
@@ -93,7 +93,7 @@ def _problem(kind: type[Body], error: ErrorDetails, settings: FrontSettings) -> 
     inside = error["loc"]
     place = _place(inside)
     if error["type"] in (REFUSED, TOO_LONG):
-        return place, error["msg"]
+        return error["ctx"]["parameter"] or place, error["msg"]
     if error["type"] == "extra_forbidden":
         return (
             place,

@@ -24,9 +24,9 @@ _SPELLED: Final = {"true": True, "false": False}  # clients of llm-serving send 
 Limit = Callable[[FrontSettings], int]
 
 
-def refuse(message: str, kind: str = REFUSED) -> NoReturn:
-    """Raises an error with this message."""
-    raise PydanticCustomError(kind, message)  # type: ignore[arg-type]
+def refuse(message: str, kind: str = REFUSED, *, parameter: str | None = None) -> NoReturn:
+    """Raises an error with this message, of this parameter if it is another than the one that is read."""
+    raise PydanticCustomError(kind, message, {"parameter": parameter})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def integer(low: int | None = None, high: int | Limit | None = None) -> Kind:
 def _spelled(value: Any, settings: FrontSettings) -> bool:
     found = _SPELLED.get(value.strip().lower()) if isinstance(value, str) else value
     if not isinstance(found, bool):
-        raise ValueError
+        raise ValueError  # noqa: TRY004 - pydantic knows no TypeError
     return found
 
 
@@ -145,9 +145,9 @@ def max_biased(settings: FrontSettings) -> int:
 
 def read_token_ids(value: Any, settings: FrontSettings, most: int | None = None) -> array[int]:
     """Raises ValueError, also for more than `most`."""
-    if value == []:
-        return array("i")
-    ids = as_token_ids(value, settings.vocab_size) if most is None or len(value) <= most else None
+    if not isinstance(value, list) or len(value) > (len(value) if most is None else most):
+        raise ValueError
+    ids = as_token_ids(value, settings.vocab_size) if value else array("i")
     if ids is None:
         raise ValueError
     return ids
@@ -176,12 +176,20 @@ def as_token_ids(value: Any, vocab_size: int) -> array[int] | None:
     return ids if found.min() >= 0 and found.max() < vocab_size else None
 
 
-def limited(text: str, settings: FrontSettings) -> str:
-    """The prompt, unless it has more characters than can ever fit: such a prompt need not be tokenized."""
+def too_long(text: str, settings: FrontSettings) -> str:
+    """What is wrong with a prompt that has more characters than can ever fit: it need not be tokenized."""
     most = settings.prompt_limit_chars
-    if len(text) > most:
-        allowed = f"at most {most} characters and {settings.max_prompt} tokens are allowed"
-        refuse(f"the prompt has {len(text)} characters; {allowed}", TOO_LONG)
+    if len(text) <= most:
+        return ""
+    allowed = f"at most {most} characters and {settings.max_prompt} tokens are allowed"
+    return f"the prompt has {len(text)} characters; {allowed}"
+
+
+def limited(text: str, settings: FrontSettings) -> str:
+    """The prompt, unless it is too long."""
+    problem = too_long(text, settings)
+    if problem:
+        refuse(problem, TOO_LONG)
     return text
 
 

@@ -76,7 +76,8 @@ def _biases(value: Any, settings: FrontSettings) -> dict[int, float]:
         if token >= settings.vocab_size:
             refuse(f"logit_bias has token {token}, expected token ids in [0, {settings.vocab_size - 1}]")
         if not isinstance(bias, int | float) or isinstance(bias, bool) or abs(bias) > 100:
-            refuse(f"logit_bias[{token}] is {shown(bias)}, expected a number in [-100, 100]")
+            place = f"logit_bias[{token}]"
+            refuse(f"{place} is {shown(bias)}, expected a number in [-100, 100]", parameter=place)
     return biases
 
 
@@ -139,7 +140,7 @@ class OpenAIBody(SamplingBody):
     )
     top_k: Annotated[int, integer(-1)] = Field(0, description=TOP_K)
     min_tokens: FewestTokens = Field(0, description=MIN_TOKENS + "max_tokens.")
-    logit_bias: Annotated[dict[int, float], Kind(_biases, _biases_schema)] = {}
+    logit_bias: Annotated[dict[int, float], Kind(_biases, _biases_schema)] = Field({})
     include_stop_str_in_output: bool = Field(False, description="Keep the stop string at the end of the text.")
     skip_special_tokens: bool = Field(True, description="Leave special tokens out of the text.")
     ignore_eos: bool = Field(False, description="Do not stop at the model's end tokens.")
