@@ -30,6 +30,14 @@ def longest(settings: FrontSettings) -> int:
     return settings.max_length
 
 
+def most_tokens(default: int | None = None) -> Kind:
+    """How many tokens are generated at most; by default so many, or as many as fit."""
+    kind = integer(1, longest)
+    if default is None:
+        return kind
+    return Kind(kind.read, lambda settings: {**kind.schema(settings), "default": min(default, settings.max_length)})
+
+
 EndIds = Annotated[
     tuple[int, ...],
     Kind(
@@ -38,7 +46,6 @@ EndIds = Annotated[
     ),
 ]
 Seed = Annotated[int, integer(-(2**63), 2**64 - 1)]
-Tokens = Annotated[int, integer(1, longest)]
 FewestTokens = Annotated[int, integer(0, longest)]
 
 

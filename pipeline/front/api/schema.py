@@ -19,7 +19,8 @@ Schema = dict[str, Any]
 MADE: Final = "x-made"  # its value: settings → further members of the schema
 WORDS: Final = "x-words"  # what an error says is expected, where that can be told better than by `in_words`
 LARGEST: Final = 1e300  # no number beyond it is accepted
-_REFERENCE: Final = "#/components/schemas/"
+REFERENCE: Final = "#/components/schemas/"
+_ABOUT: Final = ("description", "default", WORDS)
 _NULL: Final[Schema] = {"type": "null"}
 _NOUNS: Final = {
     "integer": "an integer",
@@ -47,7 +48,7 @@ def schemas(kinds: Sequence[type[BaseModel]], settings: FrontSettings) -> dict[s
 @cache
 def _definitions(kinds: tuple[type[BaseModel], ...]) -> dict[str, Schema]:
     both = [(kind, "validation") for kind in kinds]
-    template = _REFERENCE + "{model}"
+    template = REFERENCE + "{model}"
     _, found = models_json_schema(both, ref_template=template, schema_generator=_Generator)  # type: ignore[arg-type]
     definitions: dict[str, Schema] = found["$defs"]
     for one in definitions.values():
@@ -63,9 +64,14 @@ def filled(node: Any, settings: FrontSettings, *, words: bool = False) -> Any:
         return node
     kept = {name: one for name, one in _made(node, settings).items() if words or name != WORDS}
     made = {name: filled(one, settings, words=words) for name, one in kept.items()}
-    if isinstance(made.get("anyOf"), list):
-        made["anyOf"] = [one for choice in made["anyOf"] for one in _choices(choice)]
-    return made
+    return _flat(made) if isinstance(made.get("anyOf"), list) else made
+
+
+def _flat(schema: Schema) -> Schema:
+    """What is said of one choice of an anyOf is said of all."""
+    choices = [one for choice in schema["anyOf"] for one in _choices(choice)]
+    about = {name: one.pop(name) for one in choices for name in _ABOUT if name in one}
+    return {**about, **schema, "anyOf": choices}
 
 
 def _made(schema: Schema, settings: FrontSettings) -> Schema:
@@ -76,13 +82,13 @@ def _made(schema: Schema, settings: FrontSettings) -> Schema:
 
 
 def _choices(schema: Schema) -> list[Schema]:
-    return schema["anyOf"] if schema.keys() == {"anyOf"} else [schema]
+    return schema["anyOf"] if "anyOf" in schema and not schema.keys() - {"anyOf", *_ABOUT} else [schema]
 
 
 def nullable(schema: Schema, absent: tuple[Any, ...]) -> Schema:
     """May also have values that count as left out."""
-    outside = {name: schema[name] for name in ("description", "default") if schema.get(name) is not None}
-    inside = {name: one for name, one in schema.items() if name not in ("description", "default")}
+    outside = {name: schema[name] for name in _ABOUT if schema.get(name) is not None}
+    inside = {name: one for name, one in schema.items() if name not in _ABOUT}
     choices = [one for one in _choices(inside) if one != _NULL]
     return {"anyOf": [*choices, _NULL if absent == (None,) else {"enum": list(absent)}], **outside}
 
@@ -92,7 +98,7 @@ def nullable(schema: Schema, absent: tuple[Any, ...]) -> Schema:
 
 def schema_at(kind: type[BaseModel], place: Sequence[int | str], settings: FrontSettings) -> Schema:
     """Of a member of a body, or of what is around it, if there is no such member; with `WORDS`."""
-    schema: Schema = {"$ref": _REFERENCE + kind.__name__}
+    schema: Schema = {"$ref": REFERENCE + kind.__name__}
     for step in place:
         inner = [one for choice in _resolved(kind, schema, settings) for one in _members(choice, step)]
         if not inner:
@@ -113,7 +119,7 @@ def _resolved(kind: type[BaseModel], schema: Schema, settings: FrontSettings) ->
     made = _made(schema, settings)
     if "anyOf" in made:
         return [one for choice in made["anyOf"] for one in _resolved(kind, choice, settings)]
-    return [_definitions((kind,))[made["$ref"].removeprefix(_REFERENCE)] if "$ref" in made else made]
+    return [_definitions((kind,))[made["$ref"].removeprefix(REFERENCE)] if "$ref" in made else made]
 
 
 def _members(schema: Schema, step: int | str) -> list[Schema]:

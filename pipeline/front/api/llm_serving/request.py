@@ -17,9 +17,9 @@ from pipeline.front.api.sampling import (
     TOP_K,
     FewestTokens,
     SamplingBody,
-    Tokens,
     least_above_most,
     limit,
+    most_tokens,
 )
 from pipeline.front.delivery.job import Job, Part
 from pipeline.front.settings import FrontSettings
@@ -35,7 +35,7 @@ No = Annotated[Any, only(False, "False", "false")]
 
 class GenerateParameters(SamplingBody):
     do_sample: Switch = Field(False, description="Sample; false: greedy, always the most probable token.")
-    max_new_tokens: Tokens | None = Field(
+    max_new_tokens: Annotated[int, most_tokens(DEFAULT_NEW_TOKENS)] | None = Field(
         None, description="Most tokens to generate. The default is reduced to what fits."
     )
     min_new_tokens: FewestTokens = Field(0, description=MIN_TOKENS + "max_new_tokens.")
@@ -82,7 +82,7 @@ class GenerateParameters(SamplingBody):
 
 class GenerateRequest(Body):
     inputs: TextPrompt = Field(description="The prompt.")
-    parameters: GenerateParameters = GenerateParameters()
+    parameters: GenerateParameters = Field(default_factory=GenerateParameters)
     stream: Switch = Field(
         False, description="Stream the answer; only for /models/{model}, the other paths ignore it."
     )

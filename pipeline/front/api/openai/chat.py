@@ -13,7 +13,7 @@ from pipeline.front.api.fields import EmptyList, EmptyObject, Off, On, Unsupport
 from pipeline.front.api.openai.body import OpenAIBody, read_openai
 from pipeline.front.api.openai.chat_answer import ChatWriter
 from pipeline.front.api.openai.conversation import Conversation
-from pipeline.front.api.sampling import Tokens, least_above_most, limit
+from pipeline.front.api.sampling import least_above_most, limit, most_tokens
 from pipeline.front.delivery.job import Identity, Job, Part
 from pipeline.front.settings import FrontSettings
 
@@ -22,10 +22,10 @@ _NO_CALLS = "Not supported: answers are text, never tool calls."
 
 
 class ChatRequest(Conversation, OpenAIBody):
-    max_completion_tokens: Tokens | None = Field(
+    max_completion_tokens: Annotated[int, most_tokens()] | None = Field(
         None, description="Most tokens to generate; by default as many as fit."
     )
-    max_tokens: Tokens | None = Field(
+    max_tokens: Annotated[int, most_tokens()] | None = Field(
         None, description="Older name of max_completion_tokens; both must be equal if given."
     )
     logprobs: bool = Field(False, description="Return log-probabilities of the chosen tokens.")

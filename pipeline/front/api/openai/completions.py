@@ -12,7 +12,7 @@ from pipeline.front.api.body import Problem
 from pipeline.front.api.fields import Kind, as_token_ids, integer, limited, only, refuse, token_id
 from pipeline.front.api.openai.body import MAX_CHOICES, OpenAIBody, most_logprobs, needed_tokenizer, read_openai
 from pipeline.front.api.openai.completions_answer import CompletionWriter
-from pipeline.front.api.sampling import Tokens, least_above_most, limit
+from pipeline.front.api.sampling import least_above_most, limit, most_tokens
 from pipeline.front.api.schema import WORDS, Schema
 from pipeline.front.delivery.job import Identity, Job, Part
 from pipeline.front.settings import FrontSettings
@@ -51,7 +51,7 @@ def _prompts_schema(settings: FrontSettings) -> Schema:
 
 class CompletionRequest(OpenAIBody):
     prompt: Annotated[list[Any], Kind(_prompts, _prompts_schema)]
-    max_tokens: Tokens | None = Field(
+    max_tokens: Annotated[int, most_tokens(DEFAULT_TOKENS)] | None = Field(
         None, description="Most tokens to generate. The default is reduced to what fits."
     )
     logprobs: Annotated[int, integer(0, most_logprobs)] | None = Field(
