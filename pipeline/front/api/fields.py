@@ -14,7 +14,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from model.sampling import SamplingLimits
 from pipeline.front.api.body import REFUSED, shown
-from pipeline.front.api.schema import MADE, WORDS, Schema
+from pipeline.front.api.schema import LEAST_INT, MADE, MOST_INT, WORDS, Schema
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import MAX_STOP_LENGTH, MAX_STOPS, TOO_LONG
 
@@ -47,24 +47,24 @@ class Kind:
 
 
 def _whole(value: Any) -> Any:
-    """5.0 is an integer, too, as in JSON Schema."""
-    return int(value) if type(value) is float and value.is_integer() else value
+    """5.0 is an integer, too, as in JSON Schema; but not what stands for an integer beyond 64 bits, without its last
+    digits."""
+    return int(value) if type(value) is float and value.is_integer() and abs(value) < 2**63 else value
 
 
-def integer(low: int | None = None, high: int | Limit | None = None) -> Kind:
+def integer(low: int = LEAST_INT, high: int | Limit = MOST_INT) -> Kind:
     """Both bounds are included."""
 
+    def most(settings: FrontSettings) -> int:
+        return high(settings) if callable(high) else high
+
     def read(value: Any, settings: FrontSettings) -> int:
-        number, most = _whole(value), high(settings) if callable(high) else high
-        if type(number) is not int or not (low is None or number >= low) or not (most is None or number <= most):
+        number = _whole(value)
+        if type(number) is not int or not low <= number <= most(settings):
             raise ValueError
         return number
 
-    def schema(settings: FrontSettings) -> Schema:
-        bounds = {"minimum": low, "maximum": high(settings) if callable(high) else high}
-        return {"type": "integer", **{name: bound for name, bound in bounds.items() if bound is not None}}
-
-    return Kind(read, schema)
+    return Kind(read, lambda settings: {"type": "integer", "minimum": low, "maximum": most(settings)})
 
 
 def _spelled(value: Any, settings: FrontSettings) -> bool:

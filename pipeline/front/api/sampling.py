@@ -45,7 +45,7 @@ EndIds = Annotated[
         lambda settings: token_ids_schema(settings, maxItems=max_biased(settings)),
     ),
 ]
-Seed = Annotated[int, integer(-(2**63), 2**64 - 1)]
+Seed = Annotated[int, integer()]
 FewestTokens = Annotated[int, integer(0, longest)]
 
 

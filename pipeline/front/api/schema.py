@@ -19,6 +19,8 @@ Schema = dict[str, Any]
 MADE: Final = "x-made"  # its value: settings → further members of the schema
 WORDS: Final = "x-words"  # what an error says is expected, where that can be told better than by `in_words`
 LARGEST: Final = 1e300  # no number beyond it is accepted
+LEAST_INT: Final = -(2**63)
+MOST_INT: Final = 2**64 - 1  # orjson reads an integer beyond these as a float
 REFERENCE: Final = "#/components/schemas/"
 _ABOUT: Final = ("description", "default", WORDS)
 _NULL: Final[Schema] = {"type": "null"}
@@ -144,8 +146,8 @@ def in_words(schema: Schema) -> str:
 def _range(schema: Schema) -> str:
     above = "exclusiveMinimum" in schema
     low, high = schema.get("exclusiveMinimum" if above else "minimum"), schema.get("maximum")
-    if high in (None, LARGEST):
-        return "" if low in (None, -LARGEST) else f" of at least {low:g}"
+    if high in (None, LARGEST, MOST_INT):
+        return "" if low in (None, LEAST_INT) else f" of at least {_figure(low)}"
     return f" in {'(' if above else '['}{_figure(low)}, {_figure(high)}]"
 
 
