@@ -26,7 +26,7 @@ Limit = Callable[[FrontSettings], int]
 
 def refuse(message: str, kind: str = REFUSED, *, parameter: str | None = None) -> NoReturn:
     """Raises an error with this message, of this parameter if it is another than the one that is read."""
-    raise PydanticCustomError(kind, message, {"parameter": parameter})  # type: ignore[arg-type]
+    raise PydanticCustomError(kind, message, {"parameter": parameter})
 
 
 @dataclass(frozen=True, slots=True)

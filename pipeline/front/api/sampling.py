@@ -21,9 +21,9 @@ MIN_TOKENS = "Fewest tokens to generate before the answer may end; at most "
 def _sampled(name: str, meaning: str) -> Any:
     """A parameter with the range and the default that it has for the sampler."""
     span = RANGES[name]
-    low = {"gt": span.low} if span.above else {"ge": span.low}
+    least, above = (None, span.low) if span.above else (span.low, None)
     high = LARGEST if span.high is None else span.high
-    return Field(_DEFAULTS[name], description=meaning, le=high, **low)  # type: ignore[arg-type]
+    return Field(_DEFAULTS[name], description=meaning, ge=least, gt=above, le=high)
 
 
 def longest(settings: FrontSettings) -> int:

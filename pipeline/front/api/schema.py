@@ -72,7 +72,7 @@ def filled(node: Any, settings: FrontSettings, *, words: bool = False) -> Any:
 def _flat(schema: Schema) -> Schema:
     """What is said of one choice of an anyOf is said of all."""
     choices = [one for choice in schema["anyOf"] for one in _choices(choice)]
-    about = {name: one.pop(name) for one in choices for name in _ABOUT if name in one}
+    about: Schema = {name: one.pop(name) for one in choices for name in _ABOUT if name in one}
     return {**about, **schema, "anyOf": choices}
 
 
@@ -89,7 +89,7 @@ def _choices(schema: Schema) -> list[Schema]:
 
 def nullable(schema: Schema, absent: tuple[Any, ...]) -> Schema:
     """May also have values that count as left out."""
-    outside = {name: schema[name] for name in _ABOUT if schema.get(name) is not None}
+    outside = {name: schema[name] for name in _ABOUT if schema.get(name) is not None and "$ref" not in schema}
     inside = {name: one for name, one in schema.items() if name not in _ABOUT}
     choices = [one for one in _choices(inside) if one != _NULL]
     return {"anyOf": [*choices, _NULL if absent == (None,) else {"enum": list(absent)}], **outside}
@@ -151,7 +151,7 @@ def _range(schema: Schema) -> str:
     return f" in {'(' if above else '['}{_figure(low)}, {_figure(high)}]"
 
 
-def _figure(number: float) -> str:
+def _figure(number: Any) -> str:
     return str(number) if isinstance(number, int) else f"{number:g}"
 
 

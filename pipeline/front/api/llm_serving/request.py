@@ -82,7 +82,7 @@ class GenerateParameters(SamplingBody):
 
 class GenerateRequest(Body):
     inputs: TextPrompt = Field(description="The prompt.")
-    parameters: GenerateParameters = Field(default_factory=GenerateParameters)
+    parameters: GenerateParameters = GenerateParameters()
     stream: Switch = Field(
         False, description="Stream the answer; only for /models/{model}, the other paths ignore it."
     )

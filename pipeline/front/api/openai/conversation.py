@@ -69,7 +69,8 @@ class _NoMoreThanTokens:
         return {**handler(core), WORDS: words, MADE: lambda settings: {"maxItems": settings.max_prompt}}
 
     def _check(self, value: Any, info: ValidationInfo) -> Any:
-        most = info.context.max_prompt  # type: ignore[attr-defined]
+        settings: Any = info.context
+        most = settings.max_prompt
         if isinstance(value, list) and len(value) > most:
             refuse(f"there are {len(value)} messages, but a prompt has at most {most} tokens")
         return value
