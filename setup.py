@@ -10,6 +10,8 @@ WARNINGS = ["-Wall", "-Wextra"]
 if os.environ.get("RINGSERVE_WERROR"):  # set by the tests; a newer compiler's new warning must not stop a user
     WARNINGS.append("-Werror")
 CFLAGS = ["-std=c11", "-O3", *WARNINGS, "-fvisibility=hidden"]
+EXACT = [*CFLAGS, "-ffp-contract=off"]  # the same sums on every machine
+SAMPLING_HEADERS = sorted(map(str, Path("model/sampling").glob("*.h")))
 CXXFLAGS = ["-std=c++17", "-O3", "-ffp-contract=fast", *WARNINGS, "-fvisibility=hidden"]
 
 
@@ -38,16 +40,17 @@ setup(
         Extension(
             "model.sampling._kernels",
             sources=sorted(map(str, Path("model/sampling").glob("*.c"))),
-            depends=sorted(map(str, Path("model/sampling").glob("*.h"))),
-            extra_compile_args=[*CFLAGS, "-ffp-contract=off"],  # the same sums on every machine
+            depends=SAMPLING_HEADERS,
+            extra_compile_args=EXACT,
             py_limited_api=True,
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
         ),
         Extension(
             "model.emulated._device",
-            sources=sorted(map(str, Path("model/emulated").glob("*.c"))),
-            depends=sorted(map(str, Path("model/emulated").glob("*.h"))),
-            extra_compile_args=CFLAGS,
+            # it sums up as the sampler does, with its primitives
+            sources=[*sorted(map(str, Path("model/emulated").glob("*.c"))), "model/sampling/vector.c"],
+            depends=[*sorted(map(str, Path("model/emulated").glob("*.h"))), *SAMPLING_HEADERS],
+            extra_compile_args=EXACT,
             py_limited_api=True,
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
         ),

@@ -44,7 +44,7 @@ class StepInputs:
 
     @property
     def bucket(self) -> Bucket:
-        return Bucket(len(self.input_ids), len(self.valid_length), len(self.sample_index))
+        return Bucket(self.input_ids.shape[0], self.valid_length.shape[0], self.sample_index.shape[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,17 @@ bool check_block_table(const StepIndices &step, int64_t row, const Report &repor
   return true;
 }
 
+// No engine here has any.
+bool check_adapters(const StepIndices &step, const Report &report) {
+  for (int64_t row = 0; row < step.rows; ++row) {
+    if (step.q_seq_lens[row] == 0 || step.adapter[row] == 0) continue;
+    std::snprintf(report.message, report.size, "adapter[%" PRId64 "] is %" PRId32 ", but no adapter is loaded: expected 0",
+                  row, step.adapter[row]);
+    return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 bool check_cache_indices(const StepIndices &step, char *message, size_t size) {
@@ -63,7 +74,8 @@ bool check_model_indices(const StepIndices &step, char *message, size_t size) {
   const Report report{message, size};
   return check_range("input_ids", step.input_ids, step.tokens, 0, step.vocab_size - 1, report) &&
          check_range("positions", step.positions, step.tokens, 0, step.max_length - 1, report) &&
-         check_range("sample_index", step.sample_index, step.samples, 0, step.tokens - 1, report);
+         check_range("sample_index", step.sample_index, step.samples, 0, step.tokens - 1, report) &&
+         check_adapters(step, report);
 }
 
 }  // namespace ringserve

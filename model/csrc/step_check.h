@@ -17,6 +17,7 @@ struct StepIndices {
   const int32_t *valid_length;  // [B]
   const int32_t *q_seq_lens;    // [B]
   const int32_t *sample_index;  // [S]
+  const int32_t *adapter;       // [B]
   const int32_t *block_tables;  // [B, W]
   int64_t tokens, rows, samples, table_width;
   int64_t num_blocks, block_size, vocab_size, max_length;

@@ -3,7 +3,7 @@
 For measurements and tests of the server rather than the model. In place of keys and values the
 cache holds one running hash per KV slot: of the token, its position, and the hash of the position before it,
 found through the block table. A row's logits follow from the hashes of its whole context, read through the
-block table as attention would. A wrong block table, slot mapping, position or gather index, a block freed too
+block table as attention would. A wrong block table, slot mapping, position or sampled position, a block freed too
 early, or a prompt split wrongly therefore gives another text than `expected_tokens` says.
 """
 

@@ -11,37 +11,35 @@ def advance(
     slot_mapping: NDArray[Any],
     valid_length: NDArray[Any],
     q_seq_lens: NDArray[Any],
-    sample_index: NDArray[Any],
+    adapter: NDArray[Any],
     block_tables: NDArray[Any],
-    token_hashes: NDArray[Any],
-    sample_hashes: NDArray[Any],
+    hashes: NDArray[Any],
     block_size: int,
     seed: int,
     /,
 ) -> tuple[int, int, int]: ...
-def look(
-    count: int,
-    cache: NDArray[Any],
-    input_ids: NDArray[Any],
-    positions: NDArray[Any],
-    slot_mapping: NDArray[Any],
-    valid_length: NDArray[Any],
-    q_seq_lens: NDArray[Any],
-    sample_index: NDArray[Any],
-    block_tables: NDArray[Any],
-    token_hashes: NDArray[Any],
-    sample_hashes: NDArray[Any],
-    block_size: int,
-    seed: int,
-    /,
-) -> int: ...
 def write_logits(
-    sample_hashes: NDArray[Any],
+    hashes: NDArray[Any],
+    sample_index: NDArray[Any],
     rows: NDArray[Any],
     base: NDArray[Any],
     logits: NDArray[Any],
     choice: Choice,
     /,
 ) -> None: ...
-def write_tokens(sample_hashes: NDArray[Any], ids: NDArray[Any], choice: Choice, /) -> None: ...
+def write_tokens(hashes: NDArray[Any], sample_index: NDArray[Any], ids: NDArray[Any], choice: Choice, /) -> None: ...
+def write_best(
+    hashes: NDArray[Any],
+    sample_index: NDArray[Any],
+    base: NDArray[Any],
+    sums: NDArray[Any],
+    ids: NDArray[Any],
+    logits: NDArray[Any] | None,
+    log_sum_exp: NDArray[Any] | None,
+    targets: NDArray[Any] | None,
+    target_logit: NDArray[Any] | None,
+    choice: Choice,
+    /,
+) -> None: ...
+def fill_sums(base: NDArray[Any], sums: NDArray[Any], /) -> None: ...
 def wait_until(deadline_ns: int, spin_ns: int, /) -> None: ...

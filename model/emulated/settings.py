@@ -18,14 +18,14 @@ Choice = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class CostModel:
-    """Milliseconds of one step. Padding costs nothing."""
+    """Milliseconds of one step, and of what is brought to the host. Padding costs nothing, nor does the argmax."""
 
     fixed_ms: float  # reading the weights, launching the kernels
     per_token_ms: float = 0.0  # per new token
     per_row_ms: float = 0.0  # per row with new tokens
     per_cached_token_ms: float = 0.0  # per token of context that was there before the step, over all rows
-    per_logits_row_ms: float = 0.0  # per row of logits that is brought to the host
-    per_candidate_ms: float = 0.0  # per candidate of a position that is, beyond the argmax
+    per_logits_row_ms: float = 0.0  # per sampled position whose logits are fetched
+    per_candidate_ms: float = 0.0  # per candidate beyond the argmax that is fetched
     jitter_ms: float = 0.0  # standard deviation of a normal noise on the sum; 0: none
     jitter_seed: int = 0
 
@@ -37,7 +37,7 @@ class CostModel:
                 raise ConfigurationError(f"cost_model.{field.name} is {value!r}, expected a number >= 0")
 
     def step_ms(self, tokens: int, rows: int, cached_tokens: int) -> float:
-        """Without jitter."""
+        """Without jitter, and before anything is fetched."""
         return (
             self.fixed_ms
             + self.per_token_ms * tokens
@@ -142,8 +142,8 @@ def _name_of(kind: Any) -> str:
     return names.get(kind, "a number")
 
 
-def _size(bucket: Bucket) -> tuple[int, int]:
-    return bucket.tokens, bucket.rows
+def _size(bucket: Bucket) -> tuple[int, int, int]:
+    return bucket.tokens, bucket.rows, bucket.samples
 
 
 def _token_range(value: object) -> tuple[int, int]:

@@ -11,9 +11,9 @@ from mindspore import dtype as mstype
 from mindspore.graph.api import _cell_graph_executor
 from numpy.typing import NDArray
 
-from model.mindformers_runner.on_device import Argmax, Candidates, PickRows, Scores, sort_candidates
-from model.runner import Best, Bucket, Float32, Int32, StepInputs
-from model.sampling import Sampler, SamplingLimits
+from model.mindformers_runner.device_results import DeviceResults
+from model.mindformers_runner.host_results import HostResults
+from model.runner import Best, Bucket, Float32, Int32, RunnerFacts, StepInputs
 
 # positions in LlamaForCausalLM.construct
 _INPUT_IDS, _ATTENTION_MASK, _VALID_LENGTH, _BLOCK_TABLES = 0, 4, 7, 10
@@ -24,22 +24,28 @@ Arguments = list[Tensor | None]
 
 
 class Execution(Protocol):
-    """Prepares inputs over arrays, runs the network on them, and brings to the host what is wanted of the logits."""
+    """Prepares inputs over arrays, and runs the network on them."""
 
     @property
     def computes_by_itself(self) -> bool:
         """`run` returns before the step is done."""
 
+    @property
+    def results(self) -> Results:
+        """Brings to the host what is wanted of the logits."""
+
     def prepare(self, inputs: StepInputs) -> Any: ...
 
     def run(self, prepared: Any) -> Tensor:
-        """Logits ``[S, vocab]``, float32, on the device."""
+        """Logits ``[S, vocab]``, float32."""
 
-    def read(self, logits: Tensor, rows: Int32, out: Float32) -> None:
-        """The logits of these sampled positions."""
 
-    def read_best(self, logits: Tensor, best: Best, targets: Int32 | None) -> None:
-        """See `Runner.fetch_best`."""
+class Results(Protocol):
+    """Waits for a step's logits ``[S, vocab]``; see `Runner.fetch` and `Runner.fetch_best`."""
+
+    def fetch(self, output: Tensor, rows: Int32, logits: Float32) -> None: ...
+
+    def fetch_best(self, output: Tensor, best: Best, targets: Int32 | None) -> None: ...
 
 
 @dataclass(slots=True)
@@ -61,9 +67,9 @@ class StaticExecution:
 
     computes_by_itself = False
 
-    def __init__(self, network: Any, vocab_size: int) -> None:
+    def __init__(self, network: Any, facts: RunnerFacts) -> None:
+        self.results = HostResults(facts.vocab_size)
         self._network = network
-        self._sampler = Sampler(SamplingLimits(vocab_size, max_length=1), 1)
         self._run_graph = _cell_graph_executor._graph_executor
         self._graphs: dict[str, str] = {}  # MindSpore's full name of the graph by phase
         # a mask that is there keeps mindformers from gathering one of [T, max_length]
@@ -85,15 +91,6 @@ class StaticExecution:
         self._graphs[prepared.phase] = self._network.phase_cache[prepared.phase]
         return output
 
-    def read(self, logits: Tensor, rows: Int32, out: Float32) -> None:
-        np.take(logits.asnumpy(), rows, axis=0, out=out)
-
-    def read_best(self, logits: Tensor, best: Best, targets: Int32 | None) -> None:
-        """The sampler's own kernel on MindSpore's memory, which is the host's: an answer does not depend on where its
-        token was chosen."""
-        rows = logits.asnumpy()[: len(best.ids)]
-        self._sampler.best(rows, best.ids, best.logits, best.log_sum_exp, targets, best.target_logit)
-
 
 class DynamicExecution:
     """Ascend: one graph for every shape; a new tensor per step makes the device copy straight from the array.
@@ -103,47 +100,19 @@ class DynamicExecution:
 
     computes_by_itself = True
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, facts: RunnerFacts) -> None:
+        self.results = DeviceResults(facts)
         self._network = network
         network.set_inputs(*_dynamic_arguments())
-        self._rows, self._argmax, self._scores = PickRows(), Argmax(), Scores()
-        self._candidates: dict[int, Candidates] = {}  # by their number
 
     def prepare(self, inputs: StepInputs) -> StepInputs:
         return inputs
 
     def run(self, prepared: StepInputs) -> Tensor:
         arguments = _arguments(prepared)
-        # mindformers takes one past each row's last token
+        # mindformers takes one past each token that is sampled
         arguments[_GATHER_INDEX] = Tensor.from_numpy(prepared.sample_index + np.int32(1))
         return self._network(*arguments)
-
-    def read(self, logits: Tensor, rows: Int32, out: Float32) -> None:
-        if len(rows):
-            out[:] = self._rows(logits, Tensor.from_numpy(rows)).asnumpy()
-        else:
-            logits.asnumpy()  # the step is to be waited for
-
-    def read_best(self, logits: Tensor, best: Best, targets: Int32 | None) -> None:
-        """Small results come to the host, the logits stay where they are."""
-        count, k = best.ids.shape
-        if k == 1 and best.logits is None:
-            best.ids[:, 0] = self._argmax(logits).asnumpy()[:count]
-        else:
-            finite, values, ids = self._of_best(k)(logits)
-            sort_candidates(finite.asnumpy()[:count], values.asnumpy()[:count], ids.asnumpy()[:count], best)
-        if best.log_sum_exp is not None or targets is not None:
-            wanted = np.zeros(logits.shape[0], np.int32)
-            if targets is not None:
-                wanted[:count] = np.maximum(targets, 0)
-            log_sum_exp, target_logits = self._scores(logits, Tensor.from_numpy(wanted))
-            if best.log_sum_exp is not None:
-                best.log_sum_exp[:] = log_sum_exp.asnumpy()[:count]
-            if best.target_logit is not None and targets is not None:
-                best.target_logit[:] = np.where(targets < 0, np.nan, target_logits.asnumpy()[:count])
-
-    def _of_best(self, k: int) -> Candidates:
-        return self._candidates.get(k) or self._candidates.setdefault(k, Candidates(k))
 
 
 def _arguments(inputs: StepInputs) -> Arguments:

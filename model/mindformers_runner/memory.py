@@ -37,8 +37,9 @@ def memory_need(architecture: Architecture, settings: MindFormersSettings) -> Me
     """What the runner will take. On Ascend the two caches lie in device memory."""
     item = 4 if settings.device == "CPU" else 2
     parameters = sum(_elements(shape) for shape in architecture.tensors().values())
-    largest = settings.effective_buckets()[-1]
-    activations = 4 * (largest.tokens * architecture.intermediate_size * 4 + largest.rows * architecture.vocab_size)
+    buckets = settings.effective_buckets()
+    samples = max(bucket.samples for bucket in buckets)
+    activations = 4 * (buckets[-1].tokens * architecture.intermediate_size * 4 + samples * architecture.vocab_size)
     return MemoryNeed(
         weights=parameters * item,
         kv_cache=kv_block_bytes(architecture, settings) * settings.num_blocks,

@@ -21,6 +21,7 @@ _ARRAYS = (
     "valid_length",
     "q_seq_lens",
     "sample_index",
+    "adapter",
     "block_tables",
 )
 _SIZES = ("tokens", "rows", "samples", "table_width", "num_blocks", "block_size", "vocab_size", "max_length")

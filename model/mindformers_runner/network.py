@@ -47,7 +47,7 @@ def build_network(architecture: Architecture, settings: MindFormersSettings, max
         with no_init_parameters(), _attention_cell(_cpu_attention(settings)):
             network = CpuLlama(config)
     network.set_train(False)
-    network.predict_run_mode = True  # logits alone, flattened to [rows, vocab]
+    network.predict_run_mode = True  # logits alone, flattened to [S, vocab]
     network.add_flags_custom(is_first_iteration=True)
     return network
 

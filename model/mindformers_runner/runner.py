@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from model.checks import require_array, require_best, require_layout, require_no_adapter, require_rows
 from model.errors import ConfigurationError, ModelError, StepError
+from model.layout import MOST_CANDIDATES, require_best, require_fetch, require_layout, require_range
 from model.mindformers_runner.checkpoint import open_checkpoint
 from model.mindformers_runner.configuration import read_architecture
 from model.mindformers_runner.memory import available_memory, require_memory
@@ -27,15 +27,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-MOST_CANDIDATES = 64
-
 
 @dataclass(frozen=True, slots=True)
 class Binding:
     """Device inputs over the arrays of one ring slot and bucket."""
 
     bucket: Bucket
-    inputs: StepInputs
     prepared: Any
     check: StepCheck
 
@@ -67,7 +64,8 @@ class MindFormersRunner(Runner):
         self._cache: CompileCache | None = None
         self._compiled: set[Bucket] = set()
         self._launched: Binding | None = None
-        self._output: Any = None  # logits of the step that was launched last; None: it has not computed yet
+        self._output: Any = None  # logits of the step under way, once it computes
+        self._fetched = False  # at least once
 
     def load(self, progress: Progress | None = None) -> None:
         """Build the network, allocate the KV cache, load the weights.
@@ -117,11 +115,14 @@ class MindFormersRunner(Runner):
             vocab_size=self.facts.vocab_size,
             max_length=self.facts.max_length,
         )
-        return Binding(bucket, inputs, self._running().prepare(inputs), check)
+        return Binding(bucket, self._running().prepare(inputs), check)
 
     def launch(self, binding: Binding) -> None:
         """Raises StepError for indices out of range; then nothing is computed."""
         execution = self._running()
+        if self._launched is not None and not self._fetched:
+            raise ModelError("a step is under way: fetch() or abandon() it before the next launch()")
+        self._launched, self._output, self._fetched = None, None, False
         binding.check()
         if binding.bucket not in self._compiled:
             _log.warning(
@@ -130,31 +131,31 @@ class MindFormersRunner(Runner):
                 binding.bucket.rows,
             )
             self._compile(binding)
-        require_no_adapter(binding.inputs, self.facts)
-        self._launched, self._output = binding, None
         if execution.computes_by_itself:
-            try:
-                self._output = self._run(binding)
-            except RuntimeError as error:
-                raise _failed(error) from error
+            self._output = self._run(binding)
+        self._launched = binding
 
     def fetch(self, rows: Int32, logits: Float32) -> None:
         """See `Runner.fetch`. Raises StepError when the step failed."""
         binding = self._under_way()
-        require_array(logits, "logits", (len(rows), self.facts.vocab_size), np.float32)
-        require_rows(rows, binding.bucket)
-        self._read(lambda execution, output: execution.read(output, rows, logits))
+        require_fetch(rows, logits, self.facts)
+        require_range(rows, "rows", binding.bucket.samples)
+        with self._computed(binding) as output:
+            self._running().results.fetch(output, rows, logits)
 
     def fetch_best(self, best: Best, targets: Int32 | None = None) -> None:
         """See `Runner.fetch_best`. Raises StepError when the step failed."""
-        require_best(best, targets, self._under_way().bucket, self.facts)
-        self._read(lambda execution, output: execution.read_best(output, best, targets))
+        binding = self._under_way()
+        require_best(best, targets, binding.bucket, self.facts)
+        require_range(targets, "targets", self.facts.vocab_size)
+        with self._computed(binding) as output:
+            self._running().results.fetch_best(output, best, targets)
 
     def abandon(self) -> None:
         """A device that has begun must be done with the arrays first."""
-        binding, self._launched = self._launched, None
-        output, self._output = self._output, None
-        if binding is not None and output is not None:
+        output, fetched = self._output, self._fetched
+        self._launched = self._output = None
+        if output is not None and not fetched:
             with contextlib.suppress(RuntimeError):  # its result is not needed
                 output.asnumpy()
 
@@ -168,19 +169,23 @@ class MindFormersRunner(Runner):
             raise ModelError("no step is under way: call launch() before fetch()")
         return self._launched
 
-    def _read(self, read: Callable[[Execution, Any], None]) -> None:
-        """From the logits of the step, which stay until the next is launched."""
-        binding = self._under_way()
+    @contextmanager
+    def _computed(self, binding: Binding) -> Iterator[Any]:
+        """The step's logits, in MindSpore's memory until the next step. After a failure no step is under way."""
+        output, self._launched, self._output = self._output, None, None
+        if output is None:
+            output = self._run(binding)
         try:
-            if self._output is None:
-                self._output = self._run(binding)
-            read(self._running(), self._output)
+            yield output
         except RuntimeError as error:
-            self._output = self._launched = None
             raise _failed(error) from error
+        self._launched, self._output, self._fetched = binding, output, True
 
     def _run(self, binding: Binding) -> Any:
-        return self._running().run(binding.prepared)
+        try:
+            return self._running().run(binding.prepared)
+        except RuntimeError as error:
+            raise _failed(error) from error
 
     def _compile(self, binding: Binding) -> None:
         """The first run of a bucket compiles it."""
@@ -198,9 +203,8 @@ class MindFormersRunner(Runner):
     def _make_execution(self, network: Any) -> Execution:
         from model.mindformers_runner.execution import DynamicExecution, StaticExecution
 
-        if self._on_cpu:
-            return StaticExecution(network, self.facts.vocab_size)
-        return DynamicExecution(network)
+        kind = StaticExecution if self._on_cpu else DynamicExecution
+        return kind(network, self.facts)
 
     @property
     def _on_cpu(self) -> bool:
@@ -246,6 +250,6 @@ def _facts(vocab_size: int, max_length: int, name: str, settings: MindFormersSet
         block_size=settings.block_size,
         block_table_width=-(-max_length // settings.block_size),
         buckets=settings.effective_buckets(),
-        candidates=min(MOST_CANDIDATES, vocab_size),
-        scores=True,
+        candidates=min(MOST_CANDIDATES, vocab_size) if settings.greedy_on_device else 0,
+        scores=settings.greedy_on_device,
     )

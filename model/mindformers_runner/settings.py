@@ -28,7 +28,7 @@ def default_buckets(max_rows: int, token_budget: int) -> tuple[Bucket, ...]:
 
 def ascending(buckets: object) -> tuple[Bucket, ...]:
     """Sorted by cost, without doubles."""
-    return tuple(sorted(set(buckets), key=lambda bucket: (bucket.tokens, bucket.rows)))  # type: ignore[call-overload]
+    return tuple(sorted(set(buckets), key=lambda bucket: (bucket.tokens, bucket.rows, bucket.samples)))  # type: ignore[call-overload]
 
 
 def _grow(first: int, factor: int, last: int) -> list[int]:
@@ -67,6 +67,8 @@ class MindFormersSettings:
     """Where compiled graphs are kept between runs; None: nowhere."""
     seed: int = 0
     """Of random weights."""
+    greedy_on_device: bool = True
+    """False: the runner brings logits only, no candidates and no scores."""
 
     def __post_init__(self) -> None:
         for name in ("num_blocks", "block_size", "max_rows", "token_budget"):
@@ -87,11 +89,14 @@ class MindFormersSettings:
             self._check_bucket(bucket)
 
     def _check_bucket(self, bucket: Bucket) -> None:
-        if not (1 <= bucket.rows <= self.max_rows and bucket.rows <= bucket.tokens <= self.token_budget):
+        tokens, rows, samples = bucket.tokens, bucket.rows, bucket.samples
+        if not (1 <= rows <= self.max_rows and rows <= tokens <= self.token_budget):
             raise ConfigurationError(
-                f"bucket of {bucket.tokens} tokens x {bucket.rows} rows: rows must be 1..{self.max_rows} "
+                f"bucket of {tokens} tokens x {rows} rows: rows must be 1..{self.max_rows} "
                 f"(max_rows) and tokens between rows and {self.token_budget} (token_budget)"
             )
+        if not 1 <= samples <= tokens:
+            raise ConfigurationError(f"bucket of {tokens} tokens x {rows} rows: {samples} of them can't be sampled")
 
     def effective_buckets(self) -> tuple[Bucket, ...]:
         """Shapes to compile, smallest first."""

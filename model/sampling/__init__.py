@@ -17,12 +17,14 @@ The draw depends on logits, parameters, seed and position alone: not on the batc
 that a sequence can be resumed anywhere. The logits are never written.
 """
 
+from ._kernels import BestOfRows
 from .params import MAX_REPETITION_PENALTY, RANGES, ParameterError, SamplingLimits, SamplingParams
 from .sampler import RowStatus, SampleOutputs, Sampler, explain
 
 __all__ = [
     "MAX_REPETITION_PENALTY",
     "RANGES",
+    "BestOfRows",
     "ParameterError",
     "RowStatus",
     "SampleOutputs",

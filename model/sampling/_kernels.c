@@ -1,4 +1,4 @@
-/* The Python face of the sampling kernels: one type, Kernel, over the columns of a row table.
+/* The Python face of the sampling kernels: Kernel, over the columns of a row table, and BestOfRows (best.h).
  *
  * The columns are pinned once, in the constructor; a call only looks at the step's own arrays, checks their
  * shapes, releases the GIL and works. Nothing is allocated per call.
@@ -111,24 +111,6 @@ static int pin_all(Kernel *self, PyObject *columns)
                : 0;
 }
 
-static int make_workspace(Kernel *self)
-{
-    struct sampler *s = &self->sampler;
-    size_t entries = (s->vocab + 1 + 15) / 16 * 16; /* keeps every part on its own cache lines */
-    char *part;
-    if (posix_memalign((void **)&part, 64, entries * (7 * sizeof(float) + sizeof(double)))) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    self->workspace = part;
-    float **floats[] = {&s->maxima, &s->edited, &s->values, &s->weights, &s->lists[0], &s->lists[1]};
-    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++, part += entries * sizeof(float))
-        *floats[i] = (float *)part;
-    s->ids = (int32_t *)part;
-    s->sums = (double *)(part + entries * sizeof(float));
-    return 0;
-}
-
 static PyObject *kernel_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {"vocab_size", "columns", "width", NULL};
@@ -146,11 +128,14 @@ static PyObject *kernel_new(PyTypeObject *type, PyObject *args, PyObject *keywor
     Kernel *self = (Kernel *)allocate(type, 0); /* zeroed */
     if (!self)
         return NULL;
-    self->sampler.ops = ops;
-    self->sampler.vocab = (size_t)vocab;
-    if (pin_all(self, columns) || make_workspace(self)) {
+    if (pin_all(self, columns)) {
         Py_DECREF(self);
         return NULL;
+    }
+    self->workspace = make_workspace(&self->sampler, (size_t)vocab, ops);
+    if (!self->workspace) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
     }
     return (PyObject *)self;
 }
@@ -233,37 +218,6 @@ static PyObject *kernel_compute_logprobs(PyObject *object, PyObject *const *args
     return call(object, args, count, TELL);
 }
 
-static PyObject *kernel_best(PyObject *object, PyObject *const *args, Py_ssize_t count)
-{
-    Kernel *self = (Kernel *)object;
-    if (count != BEST_COUNT)
-        return PyErr_Format(PyExc_TypeError, "%d arrays expected, got %zd", BEST_COUNT, count);
-    if (self->busy) {
-        PyErr_SetString(PyExc_RuntimeError, "another thread is sampling with this sampler");
-        return NULL;
-    }
-    Py_buffer view[BEST_COUNT] = {{0}};
-    int failed = 0;
-    for (int at = 0; at < BEST_COUNT && !failed; at++)
-        if (args[at] != Py_None || !BEST_ARGUMENTS[at].optional)
-            failed = PyObject_GetBuffer(args[at], &view[at], PyBUF_C_CONTIGUOUS | PyBUF_FORMAT |
-                                                                 (BEST_ARGUMENTS[at].writable ? PyBUF_WRITABLE : 0));
-    failed = failed || check_best(&self->sampler, view);
-    if (!failed) {
-        self->busy = 1;
-        Py_BEGIN_ALLOW_THREADS
-        find_best(&self->sampler, view);
-        Py_END_ALLOW_THREADS
-        self->busy = 0;
-    }
-    for (int at = 0; at < BEST_COUNT; at++)
-        if (view[at].obj)
-            PyBuffer_Release(&view[at]);
-    if (failed)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
 static int observe(struct sampler *s, Py_ssize_t row, const Py_buffer *ids, int is_output)
 {
     if (row < 0 || (size_t)row >= s->rows || ids->itemsize != 4) {
@@ -304,8 +258,6 @@ static PyMethodDef KERNEL_METHODS[] = {
     {"sample", FAST(kernel_sample), "sample" ARRAYS ": choose tokens, compute log-probabilities"},
     {"choose", FAST(kernel_choose), "choose" ARRAYS ": tokens"},
     {"compute_logprobs", FAST(kernel_compute_logprobs), "compute_logprobs" ARRAYS ": log-probabilities of tokens that were chosen"},
-    {"best", FAST(kernel_best),
-     "best(logits, ids, values, log_sum_exp, targets, target_logits): of raw logits; all but the first two may be None"},
     {"observe", kernel_observe, METH_VARARGS, "observe(row, ids, is_output)"},
     {NULL, NULL, 0, NULL},
 };
@@ -361,7 +313,8 @@ static PyObject *describe_parameters(void)
 static int module_exec(PyObject *module)
 {
     return add(module, "COLUMNS", describe_columns()) || add(module, "PARAMETERS", describe_parameters()) ||
-                   add(module, "Kernel", PyType_FromSpec(&KERNEL_SPEC))
+                   add(module, "Kernel", PyType_FromSpec(&KERNEL_SPEC)) ||
+                   add(module, "BestOfRows", PyType_FromSpec(&BEST_SPEC))
                ? -1
                : 0;
 }

@@ -46,14 +46,22 @@ class Kernel:
         top_logprobs: NDArray[Any],
         /,
     ) -> None: ...
-    def best(
+    def observe(self, row: int, ids: NDArray[Any], is_output: bool, /) -> None: ...
+
+class BestOfRows:
+    """The largest logits of rows, equal ones by id, and what log-probabilities need. Not for two threads at once."""
+
+    def __new__(cls, vocab_size: int, width: int = 0) -> BestOfRows: ...
+    def find(
         self,
         logits: NDArray[Any],
         ids: NDArray[Any],
-        values: NDArray[Any] | None,
+        best_logits: NDArray[Any] | None,
         log_sum_exp: NDArray[Any] | None,
         targets: NDArray[Any] | None,
-        target_logits: NDArray[Any] | None,
+        target_logit: NDArray[Any] | None,
         /,
-    ) -> None: ...
-    def observe(self, row: int, ids: NDArray[Any], is_output: bool, /) -> None: ...
+    ) -> None:
+        """Of the first ``n`` rows of ``logits`` ``[any, vocab]``: ``ids`` and ``best_logits`` ``[n, k]``,
+        ``log_sum_exp`` ``[n]`` float64, ``target_logit`` ``[n]`` of ``targets`` ``[n]``. A row that is not finite has
+        ids -1, and NaN for the rest. Raises ValueError for arrays that do not fit."""

@@ -1,63 +1,224 @@
-/* What is best in rows of logits, as a device reports it: nothing of a request is needed for it. */
+/* The Python face of rank.c: one type, BestOfRows. Included by _kernels.c alone. */
 #ifndef RINGSERVE_SAMPLING_BEST_H
 #define RINGSERVE_SAMPLING_BEST_H
 
 #include <Python.h>
 
+#include <math.h>
+#include <stdlib.h>
+
 #include "sampler.h"
 
-enum best_argument { BEST_LOGITS, BEST_IDS, BEST_VALUES, BEST_LOG_SUM, BEST_TARGETS, BEST_TARGET_LOGITS, BEST_COUNT };
+typedef struct {
+    PyObject_HEAD
+    struct sampler sampler; /* without rows: only its primitives and its workspace are used */
+    void *workspace;
+    int busy; /* guarded by the GIL */
+} BestOfRows;
+
+enum best_argument { ALL_LOGITS, IDS, BEST_LOGITS, LOG_SUM_EXP, TARGETS, TARGET_LOGIT, BEST_COUNT };
 static const struct {
-    const char *name;
-    char format; /* f: float32, i: int32, d: float64 */
-    int ndim, optional, writable;
+    const char *name, *type;
+    char format;
+    int ndim, writable, optional;
 } BEST_ARGUMENTS[] = {
-    {"logits", 'f', 2, 0, 0},      {"ids", 'i', 2, 0, 1},     {"values", 'f', 2, 1, 1},
-    {"log_sum_exp", 'd', 1, 1, 1}, {"targets", 'i', 1, 1, 0}, {"target_logits", 'f', 1, 1, 1},
+    [ALL_LOGITS] = {"logits", "float32", 'f', 2, 0, 0},
+    [IDS] = {"ids", "int32", 'i', 2, 1, 0},
+    [BEST_LOGITS] = {"best_logits", "float32", 'f', 2, 1, 1},
+    [LOG_SUM_EXP] = {"log_sum_exp", "float64", 'd', 1, 1, 1},
+    [TARGETS] = {"targets", "int32", 'i', 1, 0, 1},
+    [TARGET_LOGIT] = {"target_logit", "float32", 'f', 1, 1, 1},
 };
 
-static int best_shape_fits(const struct sampler *s, const Py_buffer *view, int at)
+static PyObject *best_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    const Py_buffer *v = &view[at];
-    if (v->ndim != BEST_ARGUMENTS[at].ndim || !v->format || v->format[0] != BEST_ARGUMENTS[at].format)
+    static char *names[] = {"vocab_size", "width", NULL};
+    Py_ssize_t vocab;
+    int width = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "n|i", names, &vocab, &width))
+        return NULL;
+    const struct vector_ops *ops = vector_ops_select(width);
+    if (!ops)
+        return PyErr_Format(PyExc_ValueError, "this CPU has no kernel %d floats wide", width);
+    if (vocab < 1 || vocab >= INT32_MAX)
+        return PyErr_Format(PyExc_ValueError, "vocab_size is %zd, expected 1 to 2**31 - 2", vocab);
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    BestOfRows *self = (BestOfRows *)allocate(type, 0); /* zeroed */
+    if (!self)
+        return NULL;
+    self->workspace = make_workspace(&self->sampler, (size_t)vocab, ops);
+    if (!self->workspace) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)self;
+}
+
+static void best_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    free(((BestOfRows *)object)->workspace);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+/* An array that is None has a view of zeros. */
+static int get_best_array(PyObject *object, int at, Py_buffer *view)
+{
+    memset(view, 0, sizeof *view);
+    if (BEST_ARGUMENTS[at].optional && object == Py_None)
         return 0;
-    if (at == BEST_LOGITS)
-        return (size_t)v->shape[1] == s->vocab;
-    return v->shape[0] == view[BEST_LOGITS].shape[0] &&
-           (at != BEST_IDS || (v->shape[1] >= 1 && (size_t)v->shape[1] <= s->vocab)) &&
-           (at != BEST_VALUES || v->shape[1] == view[BEST_IDS].shape[1]);
+    if (PyObject_GetBuffer(object, view,
+                           PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (BEST_ARGUMENTS[at].writable ? PyBUF_WRITABLE : 0)))
+        return -1;
+    if (view->format && view->format[0] == BEST_ARGUMENTS[at].format && view->ndim == BEST_ARGUMENTS[at].ndim)
+        return 0;
+    PyErr_Format(PyExc_ValueError, "%s must be %s with %d axes", BEST_ARGUMENTS[at].name, BEST_ARGUMENTS[at].type,
+                 BEST_ARGUMENTS[at].ndim);
+    PyBuffer_Release(view);
+    return -1;
 }
 
 static int check_best(const struct sampler *s, const Py_buffer *view)
 {
-    for (int at = 0; at < BEST_COUNT; at++)
-        if (view[at].obj && !best_shape_fits(s, view, at)) {
-            PyErr_Format(PyExc_ValueError, "%s does not fit: expected logits float32 [n, %zu], ids int32 [n, 1 to %zu], values float32 "
-                         "like ids, log_sum_exp float64 [n], targets int32 [n], target_logits float32 [n]",
-                         BEST_ARGUMENTS[at].name, s->vocab, s->vocab);
+    const Py_ssize_t n = view[IDS].shape[0], k = view[IDS].shape[1], vocab = (Py_ssize_t)s->vocab;
+    if (view[ALL_LOGITS].shape[1] != vocab || view[ALL_LOGITS].shape[0] < n || k < 1 || k > vocab) {
+        PyErr_Format(PyExc_ValueError,
+                     "logits [%zd, %zd] and ids [%zd, %zd] do not fit: %zd rows or more of %zd, 1 to %zd ids",
+                     view[ALL_LOGITS].shape[0], view[ALL_LOGITS].shape[1], n, k, n, vocab, vocab);
+        return -1;
+    }
+    for (int at = BEST_LOGITS; at < BEST_COUNT; at++) {
+        if (view[at].buf && (view[at].shape[0] != n || (view[at].ndim == 2 && view[at].shape[1] != k))) {
+            PyErr_Format(PyExc_ValueError, "%s does not fit the shape of ids, [%zd, %zd]", BEST_ARGUMENTS[at].name, n,
+                         k);
             return -1;
         }
-    if (!view[BEST_TARGETS].obj != !view[BEST_TARGET_LOGITS].obj) {
-        PyErr_SetString(PyExc_ValueError, "targets and target_logits belong together");
+    }
+    if (!view[TARGETS].obj != !view[TARGET_LOGIT].obj) {
+        PyErr_SetString(PyExc_ValueError, "targets and target_logit belong together");
         return -1;
+    }
+    const int32_t *targets = view[TARGETS].buf;
+    for (Py_ssize_t i = 0; targets && i < n; i++) {
+        if (targets[i] < 0 || targets[i] >= vocab) {
+            PyErr_Format(PyExc_ValueError, "targets[%zd] is %d, expected 0 to %zd", i, (int)targets[i], vocab - 1);
+            return -1;
+        }
     }
     return 0;
 }
 
-static void find_best(struct sampler *s, const Py_buffer *view)
+struct best { /* of one row; all but ids may be NULL */
+    int32_t *ids;
+    float *logits;
+    double *log_sum_exp;
+    const int32_t *target;
+    float *target_logit;
+};
+
+static struct best best_of_row(const Py_buffer *view, size_t i)
 {
-    const size_t k = (size_t)view[BEST_IDS].shape[1];
-    for (size_t b = 0; b < (size_t)view[BEST_LOGITS].shape[0]; b++) {
-        const float *logits = (float *)view[BEST_LOGITS].buf + b * s->vocab;
-        float *values = view[BEST_VALUES].obj ? (float *)view[BEST_VALUES].buf + b * k : NULL;
-        best_row(s, logits, k, (int32_t *)view[BEST_IDS].buf + b * k, values,
-                 view[BEST_LOG_SUM].obj ? (double *)view[BEST_LOG_SUM].buf + b : NULL);
-        if (view[BEST_TARGETS].obj) {
-            const int32_t target = ((int32_t *)view[BEST_TARGETS].buf)[b];
-            const int known = target >= 0 && (size_t)target < s->vocab;
-            ((float *)view[BEST_TARGET_LOGITS].buf)[b] = known ? logits[target] : NAN;
-        }
-    }
+    const size_t k = (size_t)view[IDS].shape[1];
+    return (struct best){
+        (int32_t *)view[IDS].buf + i * k,
+        view[BEST_LOGITS].buf ? (float *)view[BEST_LOGITS].buf + i * k : NULL,
+        view[LOG_SUM_EXP].buf ? (double *)view[LOG_SUM_EXP].buf + i : NULL,
+        view[TARGETS].buf ? (const int32_t *)view[TARGETS].buf + i : NULL,
+        view[TARGET_LOGIT].buf ? (float *)view[TARGET_LOGIT].buf + i : NULL,
+    };
 }
+
+static void clear_best(struct best out, size_t k)
+{
+    for (size_t i = 0; i < k; i++) {
+        out.ids[i] = -1;
+        if (out.logits)
+            out.logits[i] = NAN;
+    }
+    if (out.log_sum_exp)
+        *out.log_sum_exp = NAN;
+    if (out.target_logit)
+        *out.target_logit = NAN;
+}
+
+static void find_candidates(struct sampler *s, const float *logits, float max, size_t k, struct best out)
+{
+    if (k > 1) {
+        sort_best(s, logits, k);
+    } else {
+        s->ids[0] = (int32_t)argmax(s, logits, max);
+        s->values[0] = max;
+    }
+    memcpy(out.ids, s->ids, k * sizeof *out.ids);
+    if (out.logits)
+        memcpy(out.logits, s->values, k * sizeof *out.logits);
+}
+
+static void find_best(struct sampler *s, const float *logits, size_t k, struct best out)
+{
+    if (s->ops->lane_maxima(logits, s->vocab, s->maxima)) { /* not finite */
+        clear_best(out, k);
+        return;
+    }
+    const float max = s->ops->largest(s->maxima, maxima_count(s->vocab));
+    find_candidates(s, logits, max, k, out);
+    if (out.log_sum_exp)
+        *out.log_sum_exp = log_sum_exp(s, logits, max);
+    if (out.target_logit)
+        *out.target_logit = logits[*out.target];
+}
+
+static int run_best(BestOfRows *self, const Py_buffer *view)
+{
+    if (check_best(&self->sampler, view))
+        return -1;
+    if (self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "another thread is at work with this object");
+        return -1;
+    }
+    self->busy = 1;
+    Py_BEGIN_ALLOW_THREADS
+    for (size_t i = 0; i < (size_t)view[IDS].shape[0]; i++)
+        find_best(&self->sampler, (const float *)view[ALL_LOGITS].buf + i * self->sampler.vocab,
+                  (size_t)view[IDS].shape[1], best_of_row(view, i));
+    Py_END_ALLOW_THREADS
+    self->busy = 0;
+    return 0;
+}
+
+static PyObject *best_find(PyObject *object, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != BEST_COUNT)
+        return PyErr_Format(PyExc_TypeError, "%d arrays expected, got %zd", BEST_COUNT, count);
+    Py_buffer view[BEST_COUNT];
+    int got = 0, failed = 0;
+    for (; got < BEST_COUNT && !failed; got += !failed)
+        failed = get_best_array(args[got], got, &view[got]);
+    failed = failed || run_best((BestOfRows *)object, view);
+    while (got > 0)
+        PyBuffer_Release(&view[--got]);
+    if (failed)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef BEST_METHODS[] = {
+    {"find", (PyCFunction)(void (*)(void))best_find, METH_FASTCALL,
+     "find(logits, ids, best_logits, log_sum_exp, targets, target_logit): of as many rows of logits as ids has; the "
+     "last four may be None"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot BEST_SLOTS[] = {
+    {Py_tp_doc, "BestOfRows(vocab_size, width=0): the largest logits of rows, and what log-probabilities need."},
+    {Py_tp_new, best_new},
+    {Py_tp_dealloc, best_dealloc},
+    {Py_tp_methods, BEST_METHODS},
+    {0, NULL},
+};
+
+static PyType_Spec BEST_SPEC = {"model.sampling._kernels.BestOfRows", sizeof(BestOfRows), 0, Py_TPFLAGS_DEFAULT,
+                                BEST_SLOTS};
 
 #endif

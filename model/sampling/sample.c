@@ -17,35 +17,6 @@ static enum status name_the_fault(const float *x, size_t n)
     return INFINITE;
 }
 
-/* First index of the largest value, given the row's lane maxima: looks into the one group that holds it. */
-static size_t argmax(const struct sampler *s, const float *x, float max)
-{
-    size_t entry = first_index_of(s->maxima, maxima_count(s->vocab), max);
-    size_t start = entry / LANES * GROUP;
-    if (start > s->vocab / GROUP * GROUP) /* a value of the tail, which has one entry each */
-        start = s->vocab / GROUP * GROUP;
-    return start + first_index_of(x + start, s->vocab - start, max);
-}
-
-/* The k-th largest logit. The k-th largest of the maxima of disjoint sets is a bound that at least k logits reach,
- * and few more: among those the search is short. */
-static float kth_logit(struct sampler *s, const float *x, size_t k)
-{
-    size_t n = s->vocab, sets = maxima_count(n);
-    if (k <= sets) {
-        float bound = kth_largest(s->ops, s->maxima, sets, k, s->lists);
-        n = s->ops->collect(x, n, bound, INFINITY, s->values, NULL);
-        x = s->values;
-    }
-    return kth_largest(s->ops, x, n, k, s->lists);
-}
-
-/* The k largest logits and all that equal the k-th, in order of their ids, into s->values and s->ids. */
-static size_t keep_top_k(struct sampler *s, const float *x, size_t k)
-{
-    return s->ops->collect(x, s->vocab, kth_logit(s, x, k), INFINITY, s->values, s->ids);
-}
-
 static int32_t draw_token(struct sampler *s, const float *x, float max, size_t row, int32_t position)
 {
     size_t n = s->vocab;
@@ -61,40 +32,6 @@ static int32_t draw_token(struct sampler *s, const float *x, float max, size_t r
         keep_nucleus(s->ops, w, n, s->ops->chunk_sums(w, n, s->sums), s->draw[top_p][row], s->lists);
     size_t chosen = draw(s->ops, w, n, philox_uniform(s->seed[row], (uint64_t)position), s->sums);
     return shortened ? s->ids[chosen] : (int32_t)chosen;
-}
-
-/* The n largest logits in s->values and s->ids, best first, equal ones by id. n is small: insertion. */
-static void sort_best(struct sampler *s, const float *x, size_t n)
-{
-    size_t found = keep_top_k(s, x, n);
-    for (size_t i = 1; i < found; i++) {
-        float value = s->values[i];
-        int32_t id = s->ids[i];
-        size_t to = i < n ? i : n; /* what falls behind the n-th place is not needed again */
-        if (i >= n && value <= s->values[n - 1])
-            continue;
-        for (; to > 0 && s->values[to - 1] < value; to--) {
-            s->values[to] = s->values[to - 1];
-            s->ids[to] = s->ids[to - 1];
-        }
-        s->values[to] = value;
-        s->ids[to] = id;
-    }
-}
-
-/* Writes the best n and returns the log of the softmax's denominator less max. Of the raw logits. */
-static double write_top(struct sampler *s, const float *logits, float max, size_t n, struct output out)
-{
-    s->ops->weights(logits, s->vocab, max, 1.0f, 0.0f, s->weights);
-    double log_sum = log(s->ops->chunk_sums(s->weights, s->vocab, s->sums));
-    if (n == 0)
-        return log_sum;
-    sort_best(s, logits, n);
-    for (size_t i = 0; i < n; i++) {
-        out.top_ids[i] = s->ids[i];
-        out.top_logprobs[i] = (float)((double)s->values[i] - (max + log_sum)); /* as the chosen token's */
-    }
-    return log_sum;
 }
 
 void clear_output(struct output out)
@@ -147,26 +84,13 @@ void row_logprobs(struct sampler *s, const float *logits, size_t row, struct out
         return;
     s->ops->lane_maxima(logits, s->vocab, s->maxima);
     float max = s->ops->largest(s->maxima, maxima_count(s->vocab));
-    double offset = max + write_top(s, logits, max, (size_t)s->logprobs[row], out);
-    *out.logprob = (float)((double)logits[*out.token] - offset);
-}
-
-/* The k largest logits with their ids, largest first, equal ones by id, and the log-sum-exp of all; each where it is
- * wanted. -1 and NaN: the row is not finite. */
-void best_row(struct sampler *s, const float *logits, size_t k, int32_t *ids, float *values, double *log_sum_exp)
-{
-    const int finite = !s->ops->lane_maxima(logits, s->vocab, s->maxima);
-    const float max = s->ops->largest(s->maxima, maxima_count(s->vocab));
-    if (finite && k > 1)
-        sort_best(s, logits, k);
-    for (size_t i = 0; i < k; i++) {
-        ids[i] = !finite ? -1 : k > 1 ? s->ids[i] : (int32_t)argmax(s, logits, max);
-        if (values)
-            values[i] = !finite ? NAN : k > 1 ? s->values[i] : max;
+    const double sum = log_sum_exp(s, logits, max);
+    const size_t n = (size_t)s->logprobs[row];
+    if (n > 0)
+        sort_best(s, logits, n);
+    for (size_t i = 0; i < n; i++) {
+        out.top_ids[i] = s->ids[i];
+        out.top_logprobs[i] = (float)((double)s->values[i] - sum);
     }
-    if (!log_sum_exp)
-        return;
-    if (finite)
-        s->ops->weights(logits, s->vocab, max, 1.0f, 0.0f, s->weights);
-    *log_sum_exp = finite ? (double)max + log(s->ops->chunk_sums(s->weights, s->vocab, s->sums)) : NAN;
+    *out.logprob = (float)((double)logits[*out.token] - sum);
 }

@@ -44,6 +44,9 @@ struct sampler {
     double *sums;
 };
 
+/* The primitives and the workspace; returns the memory to be freed, NULL when there is none. Sets no column. */
+void *make_workspace(struct sampler *s, size_t vocab, const struct vector_ops *ops);
+
 struct output { /* one row of the caller's arrays */
     int32_t *token;
     float *logprob;
@@ -56,10 +59,18 @@ struct output { /* one row of the caller's arrays */
 enum status choose_row(struct sampler *s, const float *logits, size_t row, int32_t position, struct output out);
 void row_logprobs(struct sampler *s, const float *logits, size_t row, struct output out);
 
-void best_row(struct sampler *s, const float *logits, size_t k, int32_t *ids, float *values, double *log_sum_exp);
-
 /* Token -1, everything else NaN or -1: what a row without a token shows. */
 void clear_output(struct output out);
+
+/* rank.c: what is largest. Of a row x whose lane maxima are in s->maxima; max is the largest of them. */
+size_t argmax(const struct sampler *s, const float *x, float max); /* of equal ones the first */
+
+/* The k largest and all that equal the k-th, in order of their ids, into s->values and s->ids; returns how many. */
+size_t keep_top_k(struct sampler *s, const float *x, size_t k);
+
+/* The n largest into s->values and s->ids, best first, equal ones by id. */
+void sort_best(struct sampler *s, const float *x, size_t n);
+double log_sum_exp(struct sampler *s, const float *logits, float max);
 
 /* select.c: order statistics and the draw */
 /* The k-th largest of n; 1 <= k <= n. lists: two scratch arrays of n + 1. */

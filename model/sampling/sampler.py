@@ -16,7 +16,6 @@ from .params import ParameterError, SamplingLimits, SamplingParams, require_few
 
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
 
 _Bias = tuple[int, float, int]  # token, what is added to its logit, first position without it
 FOREVER = np.iinfo(np.int32).max  # a bias that no position outlives
@@ -124,23 +123,6 @@ class Sampler:
     def compute_logprobs(self, logits: Float32, rows: Int32, positions: Int32, out: SampleOutputs) -> None:
         """The log-probabilities of the tokens that `choose` has put into ``out``, where rows want them."""
         self._kernel.compute_logprobs(logits, rows, positions, *_arrays(out))
-
-    def best(
-        self,
-        logits: Float32,
-        ids: Int32,
-        values: Float32 | None = None,
-        log_sum_exp: Float64 | None = None,
-        targets: Int32 | None = None,
-        target_logits: Float32 | None = None,
-    ) -> None:
-        """What a device would report of raw logits ``[n, vocab]``: the ``k`` best ``ids`` ``[n, k]`` with their
-        ``values``, largest first, equal ones by id; ``log_sum_exp`` ``[n]``, and the logits of ``targets`` ``[n]``.
-
-        Rows that are not finite have ids -1, all else NaN. A logit less the log-sum-exp, rounded to float32, is the
-        very log-probability that `sample` reports. Raises ValueError for arrays that do not fit.
-        """
-        self._kernel.best(logits, ids, values, log_sum_exp, targets, target_logits)
 
     def _set_scalars(self, row: int, params: SamplingParams, seed: int | None) -> None:
         columns = self.columns

@@ -53,7 +53,7 @@ class RunnerConfig:
         BOOLEAN, False, "for measurements without a checkpoint: random weights, so the answers are meaningless"
     )
     cost_model: Mapping[str, Any] | None = setting(
-        MAPPING, None, "emulated: milliseconds of a step; see `configs/emulated_910b.yaml`"
+        MAPPING, None, "emulated: milliseconds of a step and its results; see `configs/emulated_910b.yaml`"
     )
     name: str | None = setting(TEXT, None, "emulated: name of the emulated device, for logs")
     token_range: tuple[int, ...] | None = setting(

@@ -54,5 +54,5 @@ def rehearse(runner: Runner, counters: Counters) -> None:
     bucket = max(facts.buckets, key=lambda bucket: (bucket.tokens, bucket.rows))
     binding = runner.bind(padding(bucket, facts))
     began = time.monotonic_ns()
-    runner.step(binding, np.zeros((bucket.samples, facts.vocab_size), np.float32))
+    runner.step(binding, np.zeros((0, facts.vocab_size), np.float32))  # no position of it is sampled
     counters.set(InferenceCounter.REHEARSAL_NS, time.monotonic_ns() - began)

@@ -75,5 +75,6 @@ def _mindformers(config: Configuration) -> Runner:
         max_length=config.max_length,
         threads=runner.threads,
         compile_cache_dir=runner.compile_cache,
+        greedy_on_device=config.pipeline.greedy_on_device,
     )
     return MindFormersRunner(settings)

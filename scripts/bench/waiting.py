@@ -27,14 +27,14 @@ import numpy as np
 import ipc
 from model.demo import DEMO_DIR
 from model.mindformers_runner import MindFormersRunner, MindFormersSettings
-from model.runner import Best, Bucket
+from model.runner import Bucket
 from pipeline.config import load_configuration
 from pipeline.host.cpu_placement import spin_us, usable_cpus
 from pipeline.wire.topology import BEHIND_FRONT, INFERENCE, SAMPLING
 from scripts.lab.arguments import count, parser, write_json
 from scripts.lab.clock import cpu_seconds
 from scripts.lab.paths import ROOT
-from scripts.lab.steps import step_inputs, timed_ms
+from scripts.lab.steps import greedy_step, step_inputs, timed_ms
 from scripts.lab.table import markdown
 
 TURN = 40  # steps
@@ -141,8 +141,7 @@ def load(threads: int, rows: int) -> Callable[[], None]:
     runner.load()
     runner.warm_up()
     binding = runner.bind(step_inputs(runner.facts, Bucket(rows, rows), 256))
-    best = Best(np.zeros((rows, 1), np.int32))
-    return lambda: runner.step_best(binding, best)
+    return greedy_step(runner, binding, rows)
 
 
 def measure(step: Callable[[], None], groups: Sequence[Readers], rounds: int) -> list[Timing]:

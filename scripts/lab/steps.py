@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from model.runner import Bucket, RunnerFacts, StepInputs
+from model.runner import Best, Bucket, Runner, RunnerFacts, StepInputs
 
 
 def step_inputs(facts: RunnerFacts, bucket: Bucket, context: int, live: int | None = None) -> StepInputs:
@@ -29,9 +29,16 @@ def step_inputs(facts: RunnerFacts, bucket: Bucket, context: int, live: int | No
     positions[:tokens] = np.arange(tokens) - (ends - fresh)[row] + context - fresh[row]
     slots[:] = -1
     slots[:tokens] = tables[row, positions[:tokens] // size] * size + positions[:tokens] % size
-    valid, sampled = np.where(fresh, context, 0), np.where(fresh, ends - 1, 0)
-    columns = (ids, positions, slots, valid, fresh, sampled, np.zeros_like(valid), tables)
+    valid, sampled = np.where(fresh, context, 0), np.zeros(bucket.samples, np.int32)
+    sampled[: bucket.rows] = np.where(fresh, ends - 1, 0)
+    columns = (ids, positions, slots, valid, fresh, sampled, np.zeros(bucket.rows), tables)
     return StepInputs(*(np.ascontiguousarray(column, np.int32) for column in columns))
+
+
+def greedy_step(runner: Runner, binding: object, samples: int) -> Callable[[], None]:
+    """Runs a step and brings the argmax at each of its `samples` sampled positions."""
+    best = Best(np.zeros((samples, 1), np.int32))
+    return lambda: runner.step_best(binding, best)
 
 
 def timed_ms(step: Callable[[], object], count: int, before: Callable[[], object] = lambda: None) -> list[float]:

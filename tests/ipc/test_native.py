@@ -64,10 +64,10 @@ def program(cc: str, sanitizer: str, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def stress(
-    program: Path, ring: str, messages: int, slice_us: str, spin_us: int = 5
+    program: Path, ring: str, messages: int, slice_us: str, spin_us: int = 5, death: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """`ring`: kind, consumers and capacity."""
-    command = [str(program), *ring.split(), str(messages), slice_us, str(spin_us), "1"]
+    """`ring`: kind, consumers and capacity. `death` of the last consumer: evict, end; or nobody dies."""
+    command = [str(program), *ring.split(), str(messages), slice_us, str(spin_us), "1", *death.split()]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
 
 
@@ -80,6 +80,20 @@ def test_every_byte_arrives(program: Path, ring: str, slice_us: str) -> None:
     assert counters["lost_wakes"] == "0"
     assert int(counters["producer_parks"]) > 0, "the ring was never full: the test tested nothing"
     assert int(counters["consumer_parks"]) > 0, "the ring was never empty: the test tested nothing"
+
+
+@pytest.mark.parametrize("death", ["evict", "end"])
+@pytest.mark.parametrize("ring", ["slots 2 1", "slots 3 4", "bytes 3 256"])
+def test_a_consumer_that_dies(program: Path, ring: str, death: str) -> None:
+    done = stress(program, ring, 2500, EVERY_20_US, death=death)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("lost_wakes=0 ")
+
+
+def test_a_ring_that_goes_on_though_a_death_should_end_it_is_seen(cc: str, tmp_path: Path) -> None:
+    done = stress(build(cc, "address", tmp_path, "-DBREAK_END"), "slots 3 4", 2500, EVERY_20_US, death="end")
+    assert done.returncode != 0
+    assert "the dead consumer was passed" in done.stderr
 
 
 @pytest.mark.parametrize("broken", ["BREAK_RELEASE_ORDER", "BREAK_ACQUIRE_ORDER", "BREAK_READ"])

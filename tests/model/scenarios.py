@@ -133,16 +133,17 @@ def greedy_and_errors(directory):
     inputs = one_token_inputs(runner.facts)
     binding = runner.bind(inputs)
     logits, chosen = np.empty((1, runner.facts.vocab_size), np.float32), np.empty((2, 1, 1), np.int32)
-    best, log_sum_exp = np.empty((1, 1), np.float32), np.empty(1)
+    logit, log_sum_exp = np.empty((1, 1), np.float32), np.empty(1)
     runner.step(binding, logits)
-    runner.step_best(binding, Best(chosen[0]))
-    runner.step_best(binding, Best(chosen[1], best, log_sum_exp))
+    step_greedy(runner, binding, Best(chosen[0]))
+    step_greedy(runner, binding, Best(chosen[1], logit, log_sum_exp))
     messages = []
     for name, value in (
         ("input_ids", -1),
         ("input_ids", runner.facts.vocab_size),
         ("positions", runner.facts.max_length),
         ("sample_index", 1),
+        ("adapter", 1),
         ("slot_mapping", runner.facts.num_blocks * runner.facts.block_size),
         ("block_tables", runner.facts.num_blocks),
         ("valid_length", 0),
@@ -170,8 +171,8 @@ def greedy_and_errors(directory):
     except ModelError as error:
         messages.append(f"{type(error).__name__}: {error}")
     return {
-        "chosen": chosen[:, 0, 0].tolist(),
-        "logprob": float(best[0, 0] - log_sum_exp[0]),
+        "chosen": chosen.reshape(-1).tolist(),
+        "logprob": float(logit[0, 0] - log_sum_exp[0]),
         "logits": logits[0],
         "after": after[0],
         "errors": messages,
@@ -185,8 +186,13 @@ def _greedy_after_poisoning(runner, binding) -> int:
     weight = {p.name: p for p in runner._network.get_parameters()}["model.norm_out.weight"]
     weight.set_data(Tensor(np.full(weight.shape, np.nan, np.float32)))
     chosen = np.zeros((1, 1), np.int32)
-    runner.step_best(binding, Best(chosen, np.zeros((1, 1), np.float32), np.zeros(1)))
+    step_greedy(runner, binding, Best(chosen, log_sum_exp=np.zeros(1)))
     return int(chosen[0, 0])
+
+
+def step_greedy(runner, binding, best):
+    runner.launch(binding)
+    runner.fetch_best(best)
 
 
 def compilations(directory):
@@ -212,19 +218,24 @@ def compilations(directory):
     return on_demand, progress, list(lines)
 
 
-def dynamic_run(directory, tokens, seed):
-    """A mixed run as on Ascend: one graph with dynamic shapes, a tensor per step; but with a cell for CPU."""
-    from model.mindformers_runner import network
+def as_on_ascend(directory, **changes) -> MindFormersRunner:
+    """One graph with dynamic shapes, a tensor per step, logits that stay on the device; but with a cell for CPU."""
+    runner = loaded(directory, attention="plain", **changes)  # MindSpore's custom operators want static shapes
+    from model.mindformers_runner import network  # which imports mindformers: not before it has been made quiet
     from model.mindformers_runner.execution import DynamicExecution
-
-    runner = loaded(directory, attention="plain")  # MindSpore's custom operators want static shapes
 
     class OneBased(network.CpuLlama):
         def pre_gather_func(self, pre_gather, output, batch_valid_length, gather_index=None):
             return super().pre_gather_func(pre_gather, output, batch_valid_length, gather_index - 1)
 
     runner._network.__class__ = OneBased
-    runner._execution = DynamicExecution(runner._network)
+    runner._execution = DynamicExecution(runner._network, runner.facts)
+    return runner
+
+
+def dynamic_run(directory, tokens, seed):
+    """A mixed run as on Ascend."""
+    runner = as_on_ascend(directory)
     results = []
     for step in plan_steps(tokens, runner.facts, seed)[:12]:
         rows = step.inputs.bucket.samples
@@ -268,7 +279,7 @@ def garbage_of_steps(directory, steps=300):
     gc.disable()
     for _ in range(steps):
         runner.step(binding, logits)
-        runner.step_best(binding, Best(token))
+        step_greedy(runner, binding, Best(token, log_sum_exp=np.empty(1)))
     found = gc.collect()
     gc.enable()
     runner.close()

@@ -80,7 +80,7 @@ def _build(chosen, facts, free, generator) -> PlannedStep:
         inputs.slot_mapping[at : at + count] = (
             blocks[positions // facts.block_size] * facts.block_size + positions % facts.block_size
         )
-        inputs.valid_length[row], inputs.q_seq_lens[row] = end, count
+        inputs.valid_length[row], inputs.q_seq_lens[row], inputs.adapter[row] = end, count, 0
         inputs.block_tables[row, : len(blocks)] = blocks
         at += count
         inputs.sample_index[row] = at - 1
@@ -112,6 +112,6 @@ def _rubbish(bucket: Bucket, facts: RunnerFacts, generator) -> StepInputs:
         valid_length=some(bucket.rows, facts.max_length),
         q_seq_lens=np.zeros(bucket.rows, np.int32),
         sample_index=some(bucket.samples, bucket.tokens),
-        adapter=np.zeros(bucket.rows, np.int32),
+        adapter=np.full(bucket.rows, 7, np.int32),
         block_tables=np.full((bucket.rows, facts.block_table_width), GARBAGE_BLOCK, np.int32),
     )

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from model.demo import DEMO_DIR
 from model.emulated import EmulatedRunner, EmulatedSettings
-from model.runner import Best, Runner
+from model.runner import Runner
 from pipeline.config import Configuration, load_configuration
 from pipeline.runtime.engines import make_runner
 from scripts.lab.paths import ROOT
-from scripts.lab.steps import step_inputs
+from scripts.lab.steps import greedy_step, step_inputs
 
 _BLOCK_SIZE = 16
 PROMPT_ROOM = 64  # tokens that a prompt of the benchmark has at most
@@ -123,7 +123,6 @@ def _step(runner: Runner, rows: int, *, greedy: bool) -> Callable[[], None]:
     bucket = next(shape for shape in runner.facts.buckets if shape.rows >= rows)
     binding = runner.bind(step_inputs(runner.facts, bucket, _BARE_CONTEXT, rows))
     if greedy:
-        best = Best(np.zeros((bucket.rows, 1), np.int32))
-        return lambda: runner.step_best(binding, best)
-    logits = np.zeros((bucket.rows, runner.facts.vocab_size), np.float32)
+        return greedy_step(runner, binding, bucket.samples)
+    logits = np.zeros((bucket.samples, runner.facts.vocab_size), np.float32)
     return lambda: runner.step(binding, logits)

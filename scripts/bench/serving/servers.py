@@ -8,13 +8,14 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from model.emulated import CostModel
 from model.errors import TokenizerError
 from model.tokenizer import load_tokenizer
 from pipeline.config import Configuration, ConfigurationError, load_configuration
@@ -25,7 +26,7 @@ from scripts.lab.server import launched, read_metrics
 
 _TIMEOUT_S = 300.0  # a busy machine, a large model
 _START_S = 600.0  # its graphs are compiled first
-_SCALED = ("fixed_ms", "per_token_ms", "per_row_ms", "per_cached_token_ms", "jitter_ms")
+_SCALED = tuple(cost.name for cost in fields(CostModel) if cost.name.endswith("_ms"))
 
 Headers = Mapping[str, str]
 

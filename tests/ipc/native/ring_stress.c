@@ -3,15 +3,19 @@
  * Compiles ipc/core/ring_protocol.h alone, without Python. Small rings, so that they fill and wrap; random batches,
  * record sizes and short sleeps; every byte of every message is checked by every consumer.
  *
- *   ring_stress slots|bytes CONSUMERS CAPACITY MESSAGES SLICE_US SPIN_US SEED
+ *   ring_stress slots|bytes CONSUMERS CAPACITY MESSAGES SLICE_US SPIN_US SEED [evict|end]
  *
  * SLICE_US is the time-out of one sleep: short, it makes expiring slices race with publishes, and the counter
  * lost_wakes must stay 0; longer than the test may take, a lost wake-up is a hang.
+ *
+ * With evict or end, the last consumer stops after a quarter of the messages without a word, as one that is killed, and the
+ * producer notices at the end of a slice: the others get everything, or all ends see the ring end with the same message.
  *
  * Broken on purpose, to show that the sanitizer sees it:
  *   -DBREAK_RELEASE_ORDER   head and tail are stored relaxed
  *   -DBREAK_ACQUIRE_ORDER   head and tail are loaded relaxed
  *   -DBREAK_READ            a consumer gives a slot back before it reads it
+ *   -DBREAK_END             a ring that is to end evicts the dead one and goes on
  *   -DBREAK_BOUNDS          a consumer reads one byte behind the data area (AddressSanitizer)
  */
 #include <errno.h>
@@ -40,7 +44,10 @@ typedef struct {
     ring_fixed_t fixed;
     uint64_t messages, seed;
     int64_t spin_ns;
+    uint32_t victim; /* RING_MAX_CONSUMERS: nobody */
 } setup_t;
+
+static atomic_bool victim_died;
 
 typedef struct {
     const setup_t *setup;
@@ -101,20 +108,33 @@ static ring_status_t wait_for(ring_end_t *end, uint64_t need, bool producing) {
     if (producing ? ring_has_space(end, need) : ring_has_data(end)) return RING_OK;
     ring_status_t status = RING_AGAIN;
     int64_t start = ring_now_ns();
-    for (bool first = true; status == RING_AGAIN; first = false)
+    for (bool first = true; status == RING_AGAIN; first = false) {
         status = ring_wait(end, need, producing, start, first, RING_NO_DEADLINE);
+        if (status == RING_AGAIN && producing && !end->evicted && atomic_load(&victim_died))
+            ring_evict(end, end->consumers - 1);
+    }
     return status;
+}
+
+/* Only a death that was noticed may end a wait. Nothing was put or taken then. */
+static uint64_t ended(const ring_end_t *end, ring_status_t status, const char *what, uint64_t sequence) {
+    if (status != RING_CLOSED || !ring_ended_by(end)) fail(what, sequence, 0);
+    return 0;
 }
 
 static void open_end(ring_end_t *end, const setup_t *setup, bool producing, uint32_t me) {
     if (ring_open(end, setup->map, &setup->fixed, producing, me) != RING_OK) fail("ring_open", 0, 0);
     end->spin_max_ns = end->spin_ns = setup->spin_ns;
+#ifdef BREAK_END
+    end->ends_on_death = false;
+#endif
 }
 
 /* ---- producer ---------------------------------------------------------------------------------------------- */
 
 static uint64_t put_slots(ring_end_t *end, uint64_t sequence, uint64_t most) {
-    if (wait_for(end, 1, true) != RING_OK) fail("wait for space", sequence, 0);
+    ring_status_t status = wait_for(end, 1, true);
+    if (status != RING_OK) return ended(end, status, "wait for space", sequence);
     uint64_t room = end->capacity - (end->position - end->cached_remote), count = most < room ? most : room;
     for (uint64_t i = 0; i < count; i++)
         fill(end->data + ring_offset(end, end->position + i) * SLOT_SIZE, sequence + i, SLOT_SIZE);
@@ -124,7 +144,8 @@ static uint64_t put_slots(ring_end_t *end, uint64_t sequence, uint64_t most) {
 
 static uint64_t put_record(ring_end_t *end, uint64_t sequence, uint64_t size) {
     uint64_t skip, need = record_need(end, end->position, size, &skip);
-    if (wait_for(end, need, true) != RING_OK) fail("wait for space", sequence, 0);
+    ring_status_t status = wait_for(end, need, true);
+    if (status != RING_OK) return ended(end, status, "wait for space", sequence);
     uint8_t *at = end->data + ring_offset(end, end->position);
     if (skip) {
         record_write_header(at, 0, SKIP_MARK);
@@ -141,7 +162,7 @@ static void *produce(void *argument) {
     ring_end_t end;
     open_end(&end, setup, true, 0);
     uint64_t random = setup->seed * 2 + 1, sequence = 0;
-    while (sequence < setup->messages) {
+    while (sequence < setup->messages && !ring_ended_by(&end)) {
         uint64_t left = setup->messages - sequence, batch = 1 + next_random(&random) % 4;
         sequence += end.kind == RING_KIND_BYTES ? put_record(&end, sequence, record_size(setup, sequence))
                                                 : put_slots(&end, sequence, batch < left ? batch : left);
@@ -188,11 +209,17 @@ static void *consume(void *argument) {
     ring_end_t end;
     open_end(&end, setup, false, consumer->me);
     uint64_t random = setup->seed * 3 + 7 + consumer->me, sequence = 0;
-    while (sequence < setup->messages) {
-        if (wait_for(&end, 1, false) != RING_OK) fail("wait for data", sequence, 0);
+    uint64_t most = consumer->me == setup->victim ? setup->messages / 4 : setup->messages;
+    while (sequence < most) {
+        ring_status_t status = wait_for(&end, 1, false);
+        if (status != RING_OK) return ended(&end, status, "wait for data", sequence), NULL;
         sequence += end.kind == RING_KIND_BYTES ? take_record(&end, sequence, record_size(setup, sequence))
                                                 : take_slots(&end, sequence, 1 + next_random(&random) % 4);
         dawdle(&random);
+    }
+    if (consumer->me == setup->victim) {
+        atomic_store(&victim_died, true);
+        return NULL;
     }
     /* A close may be learnt one slice late, so it is not waited for if slices are endless. */
     if (slice_ns < ENDLESS_NS && wait_for(&end, 1, false) != RING_CLOSED) fail("data behind the last message", sequence, 0);
@@ -213,6 +240,17 @@ static void make_ring(setup_t *setup) {
 
 static uint64_t stat_of(_Atomic uint64_t *counter) { return atomic_load_explicit(counter, memory_order_relaxed); }
 
+static uint64_t place_of(ring_side_t *side) { return atomic_load_explicit(&side->position.index, memory_order_relaxed); }
+
+/* After a death: where everybody stopped. */
+static void check_places(const setup_t *setup, bool ends) {
+    ring_header_t *header = setup->map;
+    uint64_t head = place_of(&header->producer), dead = place_of(&header->consumer[setup->victim]);
+    if (ends && head > dead + setup->fixed.capacity) fail("the dead consumer was passed", head, 0);
+    for (uint32_t i = 0; i < setup->victim; i++)
+        if (place_of(&header->consumer[i]) != head) fail("a consumer stopped before the producer", head, 0);
+}
+
 static int report(ring_header_t *header, uint32_t consumers) {
     ring_side_t *producer = &header->producer;
     uint64_t lost = stat_of(&producer->stats.lost_wakes), parks = 0;
@@ -226,17 +264,19 @@ static int report(ring_header_t *header, uint32_t consumers) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 8) fail("usage: ring_stress slots|bytes CONSUMERS CAPACITY MESSAGES SLICE_US SPIN_US SEED", 0, 0);
-    bool bytes = strcmp(argv[1], "bytes") == 0;
+    if (argc < 8) fail("usage: ring_stress slots|bytes CONSUMERS CAPACITY MESSAGES SLICE_US SPIN_US SEED [evict|end]", 0, 0);
+    bool bytes = strcmp(argv[1], "bytes") == 0, ends = argc > 8 && strcmp(argv[8], "end") == 0;
     setup_t setup = {
         .fixed = {.kind = bytes ? RING_KIND_BYTES : RING_KIND_SLOTS,
                   .max_consumers = (uint32_t)atoi(argv[2]),
                   .capacity = strtoull(argv[3], NULL, 10),
                   .slot_size = bytes ? 1 : SLOT_SIZE,
+                  .on_death = ends ? RING_DEATH_ENDS : RING_DEATH_EVICTS,
                   .name = "stress"},
         .messages = strtoull(argv[4], NULL, 10),
         .spin_ns = atoll(argv[6]) * 1000,
         .seed = strtoull(argv[7], NULL, 10) + 1,
+        .victim = argc > 8 ? (uint32_t)atoi(argv[2]) - 1 : RING_MAX_CONSUMERS,
     };
     slice_ns = atoll(argv[5]) * 1000;
     if (setup.fixed.max_consumers > MOST_CONSUMERS) fail("too many consumers", 0, 0);
@@ -249,6 +289,7 @@ int main(int argc, char **argv) {
         pthread_create(&threads[1 + i], NULL, consume, &consumers[i]);
     }
     for (uint32_t i = 0; i <= setup.fixed.max_consumers; i++) pthread_join(threads[i], NULL);
+    if (argc > 8) check_places(&setup, ends);
     int bad = report(setup.map, setup.fixed.max_consumers);
     free(setup.map);
     return bad;

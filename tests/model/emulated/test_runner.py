@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from model.emulated import CostModel, EmulatedRunner, expected_logits, expected_next_token, expected_tokens
 from model.errors import ModelError
-from model.runner import Bucket
+from model.runner import Best, Bucket, StepInputs
+from model.sampling import SampleOutputs, Sampler, SamplingLimits, SamplingParams
 
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
 
@@ -62,7 +63,7 @@ def test_any_schedule_gives_every_sequence_its_own_text(driver, settings, data):
         if waiting and data.draw(st.integers(0, 5)) == 0:
             name = data.draw(st.sampled_from(sorted(waiting)))
             if name in d.lengths:
-                d.preempt(name)
+                d.release(name)
                 waiting[name] = list(sequences[name])
         for name in list(sequences):
             chunk = waiting[name][: data.draw(st.integers(0, 7))]
@@ -123,7 +124,7 @@ def test_a_wrong_descriptor_gives_another_text(driver, settings, fault):
     assert int(wrong.argmax()) != expected_next_token([*PROMPT, 7], settings())
 
 
-def test_another_sampled_position_gives_another_text(driver, settings):
+def test_a_wrong_sample_index_gives_another_text(driver, settings):
     right, wrong = driver(settings()), driver(settings())
     chunk = {"a": PROMPT[:4]}
     bucket = Bucket(16, 4)
@@ -138,16 +139,94 @@ def test_a_block_that_another_sequence_overwrites_changes_the_text(driver, setti
     assert int(d.step({"a": [7]})[0].argmax()) != expected_next_token([*PROMPT, 7], settings())
 
 
-def test_every_sampled_position_of_a_row_has_the_logits_of_its_own_context(driver, settings):
-    """As separate steps would give them, in any order, and several times."""
+@pytest.mark.parametrize("token_range", [None, (1, 12)], ids=["any token", "few tokens"])
+def test_what_is_best_is_that_of_the_logits_and_of_the_sampler_to_the_bit(driver, settings, token_range):
+    """Of few tokens, runners-up are often the same one, or the best, and candidates are not enough."""
+    chosen = settings(emit_eos=True, eos_probability=0.4, token_range=token_range)
+    d = driver(chosen)
+    for step in range(20):
+        logits = d.step({"a": [step] if step else PROMPT, "b": [step + 1]})
+        n, targets = len(logits), np.array([step, 499 - step], np.int32)
+        best = Best(np.zeros((n, 20), np.int32), np.zeros((n, 20), np.float32), np.zeros(n), np.zeros(n, np.float32))
+        d.runner.fetch_best(best, targets)
+        alone = np.zeros((n, 1), np.int32)
+        d.runner.fetch_best(Best(alone))
+        order = np.argsort(-logits, axis=1, kind="stable")[:, :20]
+        out = sampled(logits, 20)
+        np.testing.assert_array_equal(best.ids, order)
+        np.testing.assert_array_equal(best.ids, out.top_ids)
+        np.testing.assert_array_equal(alone[:, 0], out.token_ids)
+        np.testing.assert_array_equal(best.logits, np.take_along_axis(logits, order, 1))
+        np.testing.assert_array_equal(best.target_logit, logits[np.arange(n), targets])
+        logprobs = (best.logits[:, 0].astype(np.float64) - best.log_sum_exp).astype(np.float32)
+        np.testing.assert_array_equal(logprobs, out.logprobs)
+
+
+def sampled(logits, top=0):
+    """What the sampler finds in these rows."""
+    (n, vocab), out = logits.shape, SampleOutputs.allocate(len(logits), top)
+    sampler = Sampler(SamplingLimits(vocab, 1), 1)
+    sampler.admit(0, SamplingParams(temperature=0.0, logprobs=top), [])
+    sampler.sample(logits, np.zeros(n, np.int32), np.zeros(n, np.int32), out)
+    return out
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(st.integers(1, 700), st.data())
+def test_log_sum_exp_of_any_vocabulary_is_the_samplers(settings, vocab, data):
+    """Whatever is left over behind whole chunks and vectors, and wherever a spike stands."""
+    low = data.draw(st.integers(0, vocab - 1))
+    high = data.draw(st.integers(low + 1, vocab))
+    eos = data.draw(st.sampled_from([-1, *({low, high - 1, 0, vocab - 1} if high - low > 1 else ())]))
+    emits = {"eos_token_id": eos, "emit_eos": eos >= 0, "eos_probability": 0.5}
+    runner = EmulatedRunner(settings(vocab_size=vocab, token_range=(low, high), **emits))
+    runner.load()
+    x = one_token(data.draw(st.integers(0, vocab - 1)), runner.facts.block_table_width)
+    logits, k = np.zeros((1, vocab), np.float32), runner.facts.candidates
+    runner.step(runner.bind(x), logits)
+    best = Best(np.zeros((1, k), np.int32), np.zeros((1, k), np.float32), np.zeros(1))
+    runner.fetch_best(best)
+    assert np.float32(np.float64(best.logits[0, 0]) - best.log_sum_exp[0]) == sampled(logits).logprobs[0]
+    assert best.ids[0].tolist() == np.argsort(-logits[0], kind="stable")[:k].tolist()
+
+
+def one_token(token, width):
+    zero, one = np.zeros(1, np.int32), np.ones(1, np.int32)
+    table = np.zeros((1, width), np.int32)
+    return StepInputs(np.array([token], np.int32), zero, zero, one, one, zero, zero, table)
+
+
+@hypothesis_settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_any_positions_of_a_step_are_as_in_the_reference(driver, settings, data):
+    """Several of a row, in any order and more than once, and of a row that has earlier context."""
+    d, bucket = driver(settings(buckets=(Bucket(4, 4), Bucket(16, 4, 6)))), Bucket(16, 4, 6)
+    d.step({"a": PROMPT[:3]}, bucket=Bucket(4, 4))
+    chunks, known = {"b": [8, 9], "a": PROMPT[3:], "c": [7]}, {"b": [8, 9], "a": PROMPT, "c": [7]}
+    contexts = [
+        known[name][: len(known[name]) - len(new) + i] for name, new in chunks.items() for i in range(1, len(new) + 1)
+    ]
+    chosen = data.draw(st.lists(st.integers(0, len(contexts) - 1), max_size=6))
+
+    d.launch(chunks, chosen, bucket=bucket)
+    rows = np.array(data.draw(st.permutations(range(len(chosen)))), np.int32)
+    for row, found in zip(rows, d.fetch(rows), strict=True):
+        np.testing.assert_array_equal(found, expected_logits(contexts[chosen[row]], d.settings))
+
+
+def test_only_what_was_launched_can_be_fetched(driver, settings):
     d = driver(settings())
-    d.step({"a": PROMPT[:5]})
-    x = d.inputs({"a": PROMPT[5:], "b": [7, 8]}, Bucket(16, 4))
-    x.sample_index[:] = 5, 0, 7, 5  # the last token of a, its first, the last of b
-    logits = np.zeros((4, 500), np.float32)
-    d.runner.step(d.runner.bind(x), logits)
-    for found, sequence in zip(logits, (PROMPT, PROMPT[:6], [7, 8], PROMPT), strict=True):
-        np.testing.assert_array_equal(found, expected_logits(sequence, settings()))
+    binding = d.runner.bind(d.inputs({"a": PROMPT}, Bucket(16, 4)))
+    rows, logits = np.zeros(1, np.int32), np.zeros((1, 500), np.float32)
+    d.runner.launch(binding)
+    with pytest.raises(ModelError, match=r"fetch\(\) or abandon\(\) it before the next launch\(\)"):
+        d.runner.launch(binding)
+    for _ in range(2):
+        d.runner.fetch(rows, logits)
+        assert logits[0].argmax() == expected_next_token(PROMPT, settings())
+    d.runner.abandon()
+    with pytest.raises(ModelError, match=r"call launch\(\) before fetch\(\)"):
+        d.runner.fetch_best(Best(np.zeros((4, 1), np.int32)))
 
 
 def test_eos_never_or_as_often_as_configured(settings):
@@ -173,25 +252,47 @@ def test_one_cost_for_each_kind_of_work():
     assert cost.step_ms(tokens=5, rows=2, cached_tokens=7) == pytest.approx(15.27)
 
 
+class Clock:
+    """Stands still, but for the waiting, which it notes down."""
+
+    def __init__(self, monkeypatch):
+        self.now_ns, self.waits_ms = 0, []
+        monkeypatch.setattr("model.emulated.runner.time.monotonic_ns", lambda: self.now_ns)
+        monkeypatch.setattr("model.emulated.runner._device.wait_until", self.wait_until)
+
+    def wait_until(self, deadline_ns, spin_ns):
+        self.waits_ms.append(max(deadline_ns - self.now_ns, 0) / 1e6)
+        self.now_ns = max(deadline_ns, self.now_ns)
+
+
 def waits(monkeypatch, driver, settings, cost, steps):
-    """Cost of each step in ms, by the deadlines it waited for."""
-    found, clock = [], iter(range(10**9, 10**15, 10**9))
-    monkeypatch.setattr("model.emulated.runner.time.monotonic_ns", lambda: next(clock))
-    monkeypatch.setattr(
-        "model.emulated.runner._device.wait_until",
-        lambda deadline, spin: found.append((deadline % 10**9) / 1e6),
-    )
-    d = driver(settings(cost=cost))
+    """How long each step and its logits took, in ms."""
+    clock, d = Clock(monkeypatch), driver(settings(cost=cost))
     for chunks in steps:
         d.step(chunks, bucket=Bucket(16, 4))
-    return found
+    return clock.waits_ms
 
 
 def test_a_step_costs_what_it_really_holds_from_the_moment_it_was_called(monkeypatch, driver, settings):
-    cost = CostModel(10, per_token_ms=1, per_row_ms=0.1, per_cached_token_ms=0.01, per_logits_row_ms=0.001)
+    cost = CostModel(fixed_ms=10, per_token_ms=1, per_row_ms=0.1, per_cached_token_ms=0.01)
     steps = [{"a": PROMPT}, {"a": [1], "b": [1, 2, 3]}, {"a": [1], "b": [1]}]
     found = waits(monkeypatch, driver, settings, cost, steps)
-    assert found == pytest.approx([21.101, 14.312, 12.352])
+    assert found == pytest.approx([21.1, 14.31, 12.35])
+
+
+def test_what_is_brought_to_the_host_costs_each_time(monkeypatch, driver, settings):
+    """The step's own time is waited for once, and what is asked for late takes its time from then on."""
+    clock = Clock(monkeypatch)
+    d = driver(settings(cost=CostModel(fixed_ms=10, per_logits_row_ms=0.5, per_candidate_ms=0.25)))
+    binding, rows, n = d.runner.bind(d.inputs({"a": PROMPT}, Bucket(16, 4))), np.arange(3, dtype=np.int32), 2
+    d.runner.launch(binding)
+    clock.now_ns += 4_000_000
+    d.runner.fetch_best(Best(np.zeros((n, 1), np.int32), np.zeros((n, 1), np.float32), np.zeros(n)))
+    d.runner.fetch(rows, np.zeros((3, 500), np.float32))
+    clock.now_ns += 4_000_000
+    d.runner.fetch_best(Best(np.zeros((n, 5), np.int32)))
+    d.runner.fetch(rows[:0], np.zeros((0, 500), np.float32))
+    assert clock.waits_ms == pytest.approx([6, 1.5, 2, 0])
 
 
 def test_jitter_is_seeded(monkeypatch, driver, settings):
@@ -237,6 +338,14 @@ def test_lifecycle(driver, settings):
     runner.close()
 
 
+def test_a_device_that_brings_logits_only_says_so(driver, settings):
+    d = driver(settings(greedy_on_device=False))
+    assert (d.runner.facts.candidates, d.runner.facts.scores) == (0, False)
+    d.step({"a": [1]})
+    with pytest.raises(NotImplementedError, match="emulated device brings logits only"):
+        d.runner.fetch_best(Best(np.zeros((1, 1), np.int32)))
+
+
 def set_to(name, at, value):
     def spoil(x):
         getattr(x, name)[at] = value
@@ -254,11 +363,12 @@ def set_to(name, at, value):
         (set_to("positions", 0, 4000), r"row 0: position 3999 is outside a block table of 12 blocks of 4"),
         (set_to("positions", 0, -1), "row 0: position -2"),
         (set_to("valid_length", 0, 13), r"row 0: block_tables\[3\] is 1000000"),
-        (set_to("valid_length", 0, 0), "row 0: q_seq_lens 1 and valid_length 0"),
+        (set_to("valid_length", 0, 0), "row 0: q_seq_lens 1 and valid_length 0 do not fit 1 tokens"),
         (set_to("q_seq_lens", 0, 2), "row 0: q_seq_lens 2"),
         (set_to("q_seq_lens", 0, -1), "row 0: q_seq_lens -1"),
-        (set_to("sample_index", 0, 1), r"sample_index\[0\] is 1, a token of no row"),
-        (set_to("sample_index", 0, -1), r"sample_index\[0\] is -1, a token of no row"),
+        (set_to("sample_index", 0, 1), r"sample_index\[0\] is 1, expected 0 to 0"),
+        (set_to("sample_index", 0, -1), r"sample_index\[0\] is -1"),
+        (set_to("adapter", 0, 1), r"adapter\[0\] is 1, but no adapter is loaded"),
     ],
 )
 def test_inputs_that_would_leave_the_cache_are_refused(driver, settings, spoil, message):
@@ -276,7 +386,16 @@ def test_wrong_arrays_are_refused_and_named(driver, settings):
     columns = {name: getattr(x, name) for name in x.__slots__}
     for name, column in columns.items():
         for bad in (column.astype(np.int64), column[:-1], np.stack([column, column], axis=-1)[..., 0]):
-            with pytest.raises(ValueError, match=f"{name}|no bucket of"):
+            with pytest.raises(ValueError, match=f"{name} must be|no bucket of"):
                 d.runner.bind(replace(**{**columns, name: bad}))
-    with pytest.raises(ValueError, match=r"logits have shape \[4, 499\], expected \[4, 500\]"):
-        d.runner.step(d.runner.bind(x), np.zeros((4, 499), np.float32))
+    d.runner.launch(d.runner.bind(x))
+    with pytest.raises(ValueError, match=r"logits must be .* shape \(4, 500\), but is float32 of shape \(4, 499\)"):
+        d.runner.fetch(np.zeros(4, np.int32), np.zeros((4, 499), np.float32))
+    with pytest.raises(ValueError, match=r"rows\[1\] is 4, expected 0 to 3"):
+        d.runner.fetch(np.array([3, 4], np.int32), np.zeros((2, 500), np.float32))
+    for ids, message in (
+        (np.zeros((5, 1), np.int32), r"rows\[4\] is 4, expected 0 to 3"),
+        (np.zeros((4, 1), np.float32), "ids must have 2 axes of items of format i"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            d.runner.fetch_best(Best(ids))

@@ -41,6 +41,7 @@ def test_greedy_and_corrupt_steps(in_mindspore):
         "StepError: corrupt step: input_ids[0] is 256, outside 0..255",
         "StepError: corrupt step: positions[0] is 256, outside 0..255",
         "StepError: corrupt step: sample_index[0] is 1, outside 0..0",
+        "StepError: corrupt step: adapter[0] is 1, but no adapter is loaded: expected 0",
         "StepError: corrupt step: slot_mapping[0] is 640, outside -1..639",
         "StepError: corrupt step: block_tables (flat)[0] is 40, outside 0..39",
         "StepError: corrupt step: valid_length[0] is 0, outside 1..256",
@@ -169,10 +170,8 @@ def test_facts_are_known_without_mindspore(runner):
 def inputs(facts, bucket=Bucket(4, 4), **changes) -> StepInputs:  # noqa: B008
     arrays = {
         **{name: np.zeros(bucket.tokens, np.int32) for name in ("input_ids", "positions", "slot_mapping")},
-        **{
-            name: np.zeros(bucket.rows, np.int32)
-            for name in ("valid_length", "q_seq_lens", "sample_index", "adapter")
-        },
+        **{name: np.zeros(bucket.rows, np.int32) for name in ("valid_length", "q_seq_lens", "adapter")},
+        "sample_index": np.zeros(bucket.samples, np.int32),
         "block_tables": np.zeros((bucket.rows, facts.block_table_width), np.int32),
     }
     return StepInputs(**{**arrays, **changes})
@@ -181,10 +180,7 @@ def inputs(facts, bucket=Bucket(4, 4), **changes) -> StepInputs:  # noqa: B008
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"bucket": Bucket(5, 4)},
-            "no bucket of 5 tokens x 4 rows; there are 1 tokens x 1 rows, 4 tokens x 4 rows, 16 tokens x 4 rows, 48 ",
-        ),
+        ({"bucket": Bucket(5, 4)}, "no bucket of 5 tokens x 4 rows; there are 1x1, 4x4, 16x4, 48x4"),
         (
             {"positions": np.zeros(4, np.int64)},
             "positions must be a C-contiguous int32 .* but is int64",

@@ -38,6 +38,7 @@ def test_every_step_has_a_bucket(rows, budget):
         ({"max_rows": 8, "token_budget": 4}, "raise token_budget to 8 or lower max_rows"),
         ({"buckets": (Bucket(2, 4),)}, "bucket of 2 tokens x 4 rows"),
         ({"buckets": (Bucket(512, 4),)}, "tokens between rows and 256"),
+        ({"buckets": (Bucket(4, 4, 5),)}, "bucket of 4 tokens x 4 rows: 5 of them can't be sampled"),
     ],
 )
 def test_refused(changes, message):

@@ -83,12 +83,10 @@ def test_too_many_biased_tokens_are_counted_together():
         SamplingParams(logit_bias={1: 1.0}, banned_token_ids=(2, 3), stop_token_ids=(4, 5)).validate(LIMITS)
 
 
-def test_the_argmax_suffices_only_if_nothing_else_looks_at_the_logits():
-    assert SamplingParams(temperature=0, top_k=3, top_p=0.5, seed=4, stop_token_ids=(1,)).argmax_suffices
-    assert SamplingParams(temperature=0, logprobs=0).argmax_suffices  # of the chosen token: the device tells it, too
-    assert not SamplingParams().argmax_suffices
+def test_the_models_logits_are_edited_by_what_changes_them_and_nothing_else():
+    assert not SamplingParams(temperature=0, top_k=3, top_p=0.5, seed=4, stop_token_ids=(1,)).edited
+    assert not SamplingParams(logprobs=1, min_tokens=1).edited
     for change in (
-        {"logprobs": 1},
         {"repetition_penalty": 1.1},
         {"presence_penalty": 0.1},
         {"frequency_penalty": -0.1},
@@ -96,4 +94,4 @@ def test_the_argmax_suffices_only_if_nothing_else_looks_at_the_logits():
         {"banned_token_ids": (1,)},
         {"min_tokens": 1, "stop_token_ids": (1,)},
     ):
-        assert not SamplingParams(temperature=0, **change).argmax_suffices
+        assert SamplingParams(temperature=0, **change).edited

@@ -19,10 +19,10 @@ def test_what_can_change_does_and_the_rest_waits():
     assert reload.config.pipeline.max_queue == reload.live["pipeline.max_queue"] == 7
     assert reload.config.pipeline.max_rows == current.pipeline.max_rows
     assert set(reload.changed) == {"pipeline.max_queue", "pipeline.log.level"}
-    assert reload.waiting == ("pipeline.max_rows",)
+    assert reload.waiting == ("pipeline.max_rows", "pipeline.logit_rows")
     text = reload.describe()
     assert "pipeline.max_queue = 7" in text
-    assert text.endswith("; needs a restart: pipeline.max_rows")
+    assert text.endswith("; needs a restart: pipeline.max_rows, pipeline.logit_rows")
 
 
 def test_nothing_has_changed():

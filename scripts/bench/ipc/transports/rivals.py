@@ -191,7 +191,7 @@ class Subetha(Transport):
         ways = {}
         for way in ("there", "back"):
             file = f"{directory}/{way}"
-            pool = None if self.size <= self.ITEM else blocks(f"{file}-blocks", self.size, depth)
+            pool: Any = None if self.size <= self.ITEM else blocks(f"{file}-blocks", self.size, depth)
             ways[way] = ring(file, depth), pool, subetha.NotifierSet(f"{file}-notifiers")
         self.out, self.out_blocks, self.out_notifiers = ways[there]
         self.into, self.into_blocks, notifiers = ways[back]

@@ -31,7 +31,7 @@ def run_agent(
                 inputs, rows = _prefill(segments, command[1:])
             else:
                 inputs, rows = _decode(segments, command)
-            logits = np.zeros((len(inputs.valid_length), runner.facts.vocab_size), np.float32)
+            logits = np.zeros((inputs.bucket.rows, runner.facts.vocab_size), np.float32)
             runner.step(runner.bind(inputs), logits)
             _answer(segments, logits, rows)
             segments.close()
@@ -47,8 +47,9 @@ def _prefill(segments: seg.Segments, command: str) -> tuple[StepInputs, list[int
     ids = _padded_ids(segments, [row], [length]).reshape(ids_shape[-1])
     slots = segments.array(seg.SLOT_MAPPING, slot_shape).copy()
     tables = segments.array(seg.BLOCK_TABLES, table_shape).copy()
-    one, none = np.array([length], np.int32), np.zeros(1, np.int32)
-    return StepInputs(ids, np.arange(ids.size, dtype=np.int32), slots, one, one.copy(), one - 1, none, tables), [row]
+    one = np.array([length], np.int32)
+    positions = np.arange(ids.size, dtype=np.int32)
+    return StepInputs(ids, positions, slots, one, one.copy(), one - 1, np.zeros_like(one), tables), [row]
 
 
 def _decode(segments: seg.Segments, command: str) -> tuple[StepInputs, list[int]]:
@@ -65,8 +66,8 @@ def _decode(segments: seg.Segments, command: str) -> tuple[StepInputs, list[int]
     order = np.array(live + [row for row in range(rows) if not valid[row]])  # padding must come last
     last = np.maximum(lengths[order] - 1, 0)
     ids, new = padded[order, last].astype(np.int32), np.array(valid, np.int32)[order]
-    sampled, none = np.arange(rows, dtype=np.int32), np.zeros(rows, np.int32)
-    return StepInputs(ids, last, slots[order], lengths[order], new, sampled, none, tables[order]), live
+    last_tokens, adapters = np.arange(rows, dtype=np.int32), np.zeros(rows, np.int32)
+    return StepInputs(ids, last, slots[order], lengths[order], new, last_tokens, adapters, tables[order]), live
 
 
 def _padded_ids(segments: seg.Segments, rows: list[int], lengths: list[int]) -> NDArray[np.int32]:

@@ -1,0 +1,98 @@
+"""Whether arrays given to a runner have the layout that its facts announce, and whether it can do what is asked."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from model.runner import Best, Bucket, Float32, Int32, RunnerFacts, StepInputs
+
+MOST_CANDIDATES = 64
+"""Per position, of the engines here: three times what any API lets a client ask for."""
+
+_SIZED = ("input_ids", "valid_length", "sample_index")  # by tokens, rows and samples
+
+
+def require_layout(inputs: StepInputs, facts: RunnerFacts) -> Bucket:
+    """The bucket of these arrays. Raises ValueError for a wrong shape, dtype, or a non-contiguous array."""
+    tokens, rows, samples = (np.size(getattr(inputs, name)) for name in _SIZED)
+    bucket = Bucket(tokens, rows, samples)
+    if bucket not in facts.buckets:
+        raise ValueError(f"no bucket of {_describe(bucket)}; there are {', '.join(map(_shape, facts.buckets))}")
+    for name, shape in {
+        **dict.fromkeys(("input_ids", "positions", "slot_mapping"), (tokens,)),
+        **dict.fromkeys(("valid_length", "q_seq_lens", "adapter"), (rows,)),
+        "sample_index": (samples,),
+        "block_tables": (rows, facts.block_table_width),
+    }.items():
+        require_array(getattr(inputs, name), name, shape, np.int32)
+    return bucket
+
+
+def require_fetch(rows: Int32, logits: Float32, facts: RunnerFacts) -> None:
+    """Raises ValueError unless ``rows`` and ``logits`` are what `Runner.fetch` takes. Rows may be out of range."""
+    require_array(rows, "rows", rows.shape[:1], np.int32)
+    require_array(logits, "logits", (*rows.shape, facts.vocab_size), np.float32)
+
+
+def require_best(best: Best, targets: Int32 | None, bucket: Bucket, facts: RunnerFacts) -> None:
+    """Raises NotImplementedError for what the engine can't do, and ValueError for arrays that do not fit. Targets may
+    be out of range."""
+    n, k = shape = best.ids.shape if best.ids.ndim == 2 else (0, 0)
+    if not facts.candidates:
+        raise NotImplementedError(f"{facts.name} brings logits only")
+    if k > facts.candidates:
+        raise NotImplementedError(f"{facts.name} brings at most {facts.candidates} candidates, not {k}")
+    if not facts.scores and (best.log_sum_exp is not None or best.target_logit is not None):
+        raise NotImplementedError(f"{facts.name} brings no log-sum-exps and no logits of targets")
+    if not k or n > bucket.samples:
+        shapes = f"[n, k], n up to {bucket.samples} sampled positions and k from 1"
+        raise ValueError(f"ids must have shape {shapes}, not {best.ids.shape}")
+    require_array(best.ids, "ids", shape, np.int32)
+    if best.logits is not None:
+        require_array(best.logits, "logits", shape, np.float32)
+    if best.log_sum_exp is not None:
+        require_array(best.log_sum_exp, "log_sum_exp", (n,), np.float64)
+    if targets is not None or best.target_logit is not None:
+        require_array(targets, "targets", (n,), np.int32)
+        require_array(best.target_logit, "target_logit", (n,), np.float32)
+
+
+def require_range(values: Int32 | None, name: str, end: int) -> None:
+    """Raises ValueError for the first value that is not in 0 .. ``end`` - 1."""
+    if values is None or values.size == 0 or 0 <= values.min() <= values.max() < end:
+        return
+    at = int(np.flatnonzero((values < 0) | (values >= end))[0])
+    raise ValueError(f"{name}[{at}] is {values[at]}, expected 0 to {end - 1}")
+
+
+def is_argmax_alone(best: Best, targets: Int32 | None) -> bool:
+    """Of arrays that have not been looked at yet."""
+    return (
+        best.ids.shape[1:] == (1,)
+        and targets is None
+        and best.logits is None
+        and best.log_sum_exp is None
+        and best.target_logit is None
+    )
+
+
+def require_array(array: object, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> None:
+    """Raises ValueError unless ``array`` is a C-contiguous array of this shape and dtype."""
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name} must be an array, but is {type(array).__name__}")  # noqa: TRY004
+    if array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
+        layout = "" if array.flags.c_contiguous else ", not contiguous"
+        raise ValueError(
+            f"{name} must be a C-contiguous {np.dtype(dtype)} array of shape {shape}, "
+            f"but is {array.dtype} of shape {array.shape}{layout}"
+        )
+
+
+def _shape(bucket: Bucket) -> str:
+    return f"{bucket.tokens}x{bucket.rows}" + (f"x{bucket.samples}" if bucket.samples != bucket.rows else "")
+
+
+def _describe(bucket: Bucket) -> str:
+    samples = f" with {bucket.samples} sampled positions" if bucket.samples != bucket.rows else ""
+    return f"{bucket.tokens} tokens x {bucket.rows} rows{samples}"

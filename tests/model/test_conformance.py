@@ -1,0 +1,28 @@
+"""Every runner keeps the one contract (model/runner.py): emulated, and mindformers with static and dynamic shapes."""
+
+import pytest
+
+from model.emulated import CostModel, EmulatedRunner, EmulatedSettings
+from model.mindformers_runner import MindFormersRunner, MindFormersSettings
+from model.runner import Bucket
+from tests.model import conformance
+from tests.model.conftest import DATA
+
+
+@pytest.mark.parametrize("check", [check.__name__ for check in conformance.EVERYWHERE])
+def test_emulated(check):
+    conformance.run("emulated", check)
+
+
+@pytest.mark.parametrize("check", conformance.CHECKS)
+@pytest.mark.parametrize("engine", ["static", "dynamic"])
+def test_mindformers(in_mindspore, engine, check):
+    in_mindspore(conformance.run, engine, check)
+
+
+def test_facts_say_what_an_engine_leaves_to_the_host():
+    plain = {"num_blocks": 4, "block_size": 16, "greedy_on_device": False}
+    emulated = EmulatedRunner(EmulatedSettings(CostModel(0.0), 64, 32, buckets=(Bucket(1, 1),), **plain))
+    mindformers = MindFormersRunner(MindFormersSettings(DATA / "grouped", max_rows=1, token_budget=1, **plain))
+    for runner in (emulated, mindformers):
+        assert (runner.facts.candidates, runner.facts.scores, runner.facts.adapters) == (0, False, 0)
