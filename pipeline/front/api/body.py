@@ -52,7 +52,8 @@ class Body(BaseModel):
         given = {key: value for key, value in values.items() if value is not None and value not in cls.ABSENT}
         if len(given) > _UNKNOWN + len(cls.model_fields):
             unknown = [key for key in given if key not in cls.model_fields]
-            return {key: value for key, value in given.items() if key not in unknown[_UNKNOWN:]}
+            for key in unknown[_UNKNOWN:]:
+                del given[key]
         return given
 
     @classmethod

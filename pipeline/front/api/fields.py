@@ -166,10 +166,11 @@ def as_token_ids(value: Any, vocab_size: int) -> array[int] | None:
     ids = array("i")
     for start in range(0, len(value), _PIECE):
         piece = value[start : start + _PIECE]
-        if not set(map(type, piece)) <= {int, float}:  # a bool is not a token id
+        kinds = set(map(type, piece))
+        if not kinds <= {int, float}:  # a bool is not a token id
             return None
         try:
-            ids.extend(array("i", map(_whole, piece) if float in set(map(type, piece)) else piece))
+            ids.extend(array("i", map(_whole, piece) if float in kinds else piece))
         except (OverflowError, TypeError):  # too large, or with a fraction
             return None
     found = np.asarray(ids)

@@ -82,7 +82,7 @@ class GenerateParameters(SamplingBody):
 
 class GenerateRequest(Body):
     inputs: TextPrompt = Field(description="The prompt.")
-    parameters: GenerateParameters = GenerateParameters()
+    parameters: GenerateParameters = GenerateParameters.model_validate({})
     stream: Switch = Field(
         False, description="Stream the answer; only for /models/{model}, the other paths ignore it."
     )

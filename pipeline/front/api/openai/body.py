@@ -134,7 +134,7 @@ Label = Annotated[str | None, Field(description="Identifies the user; accepted w
 class OpenAIBody(SamplingBody):
     model: ModelName | None = None
     stream: bool = Field(False, description="Stream the answer as server-sent events.")
-    stream_options: StreamSettings = StreamSettings()
+    stream_options: StreamSettings = StreamSettings.model_validate({})
     n: Annotated[int, integer(1, most_choices)] = Field(
         1, description="Choices per prompt. With a seed, choice i uses seed + i."
     )
