@@ -70,9 +70,13 @@ def filled(node: Any, settings: FrontSettings, *, words: bool = False) -> Any:
 
 
 def _flat(schema: Schema) -> Schema:
-    """What is said of one choice of an anyOf is said of all."""
+    """What is said of one choice of an anyOf is said of all; a type or null is one schema."""
+    about: Schema = {name: one.pop(name) for one in schema["anyOf"] for name in _ABOUT if name in one}
     choices = [one for choice in schema["anyOf"] for one in _choices(choice)]
-    about: Schema = {name: one.pop(name) for one in choices for name in _ABOUT if name in one}
+    first, *others = choices
+    if others == [_NULL] and "type" in first and not first.keys() & {"enum", "const"}:
+        outside = {name: one for name, one in schema.items() if name != "anyOf"}
+        return {**first, "type": [first["type"], "null"], **about, **outside}
     return {**about, **schema, "anyOf": choices}
 
 
@@ -84,7 +88,7 @@ def _made(schema: Schema, settings: FrontSettings) -> Schema:
 
 
 def _choices(schema: Schema) -> list[Schema]:
-    return schema["anyOf"] if "anyOf" in schema and not schema.keys() - {"anyOf", *_ABOUT} else [schema]
+    return schema["anyOf"] if schema.keys() == {"anyOf"} else [schema]
 
 
 def nullable(schema: Schema, absent: tuple[Any, ...]) -> Schema:
@@ -140,6 +144,7 @@ def in_words(schema: Schema) -> str:
     if "const" in schema:
         return repr(schema["const"])
     kind = schema.get("type", "object")
+    kind = kind[0] if isinstance(kind, list) else kind  # or null
     return _NOUNS[kind] + (_lengths(schema) if kind in ("string", "array") else _range(schema))
 
 
@@ -157,7 +162,7 @@ def _figure(number: Any) -> str:
 
 def _lengths(schema: Schema) -> str:
     """Of a text in characters, of a list in items."""
-    what = "Length" if schema["type"] == "string" else "Items"
+    what = "Length" if "string" in schema["type"] else "Items"
     least, most = schema.get(f"min{what}"), schema.get(f"max{what}")
     unit = "characters" if what == "Length" else "items"
     if most is None:
