@@ -1,127 +1,161 @@
-"""Reading a JSON object key by key: every key takes effect or is refused, nothing is clamped or ignored."""
+"""Kinds of parameters that pydantic has no type for. Validators raise ValueError for what the schema forbids, and the
+error then says what it allows; what else is to be said comes from `refuse`."""
 
 from __future__ import annotations
 
-import difflib
-import reprlib
 from array import array
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, NoReturn
 
 import numpy as np
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from pipeline.front.http.errors import ApiError
+from model.sampling import SamplingLimits
+from pipeline.front.api.body import REFUSED, shown
+from pipeline.front.api.schema import LEAST_INT, MADE, MOST_INT, WORDS, Schema
+from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import MAX_STOP_LENGTH, MAX_STOPS, TOO_LONG
 
-_PIECE = 1 << 14  # values that are checked without a pause
-_SHOWN = 80  # characters of a value, in an error
-_SPELLED = {"true": True, "false": False}  # clients of llm-serving send Python's True and False as strings
+_PIECE: Final = 1 << 14  # token ids that are checked without a pause
+_SPELLED: Final = {"true": True, "false": False}  # clients of llm-serving send Python's True and False as strings
+
+Limit = Callable[[FrontSettings], int]
 
 
-class Fields:
-    """A JSON object from a client. `status` is its API's status for an invalid parameter.
+def refuse(message: str, kind: str = REFUSED, *, parameter: str | None = None) -> NoReturn:
+    """Raises an error with this message, of this parameter if it is another than the one that is read."""
+    raise PydanticCustomError(kind, message, {"parameter": parameter})
 
-    null counts as absent, as in OpenAI's API.
-    """
 
-    def __init__(self, values: dict[str, Any], *, status: int) -> None:
-        self._values = {key: value for key, value in values.items() if value is not None}
-        self.status = status
-        self._known: set[str] = set(values) - set(self._values)
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`read` gets a value and the settings, and returns what the model holds; `schema` is of what it accepts."""
 
-    def refuse(self, name: str, allowed: str) -> NoReturn:
-        raise self.invalid(name, f"{name} is {shown(self._values.get(name))}, expected {allowed}")
+    read: Callable[[Any, FrontSettings], Any]
+    schema: Callable[[FrontSettings], Schema]
 
-    def invalid(self, parameter: str | None, message: str, code: str | None = None) -> ApiError:
-        return ApiError(self.status, message, parameter=parameter, code=code)
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(lambda value, info: self.read(value, info.context))
 
-    def has(self, name: str) -> bool:
-        return name in self._values
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
+        return {MADE: self.schema}
 
-    def take(self, name: str, default: Any = None) -> Any:
-        self._known.add(name)
-        return self._values.get(name, default)
 
-    def integer(self, name: str, default: int | None, low: int | None = None, high: int | None = None) -> Any:
-        value = self.take(name, default)
-        if value is default:
-            return value
-        fits = (low is None or value >= low) and (high is None or value <= high) if _is_int(value) else False
-        if not fits:
-            self.refuse(name, f"an integer{_range(low, high)}")
+# ---- numbers and switches ------------------------------------------------------------------------------------------
+
+
+def _whole(value: Any) -> Any:
+    """5.0 is an integer, too, as in JSON Schema; but not what stands for an integer beyond 64 bits, without its last
+    digits."""
+    return int(value) if type(value) is float and value.is_integer() and abs(value) < 2**63 else value
+
+
+def integer(low: int = LEAST_INT, high: int | Limit = MOST_INT) -> Kind:
+    """Both bounds are included."""
+
+    def most(settings: FrontSettings) -> int:
+        return high(settings) if callable(high) else high
+
+    def read(value: Any, settings: FrontSettings) -> int:
+        number = _whole(value)
+        if type(number) is not int or not low <= number <= most(settings):
+            raise ValueError
+        return number
+
+    return Kind(read, lambda settings: {"type": "integer", "minimum": low, "maximum": most(settings)})
+
+
+def _spelled(value: Any, settings: FrontSettings) -> bool:
+    found = _SPELLED.get(value.strip().lower()) if isinstance(value, str) else value
+    if not isinstance(found, bool):
+        raise ValueError  # noqa: TRY004 - pydantic knows no TypeError
+    return found
+
+
+Switch = Annotated[
+    bool,
+    Kind(
+        _spelled,
+        lambda _: {
+            "anyOf": [
+                {"type": "boolean"},
+                {"type": "string", "pattern": r"^\s*([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])\s*$"},
+            ],
+            WORDS: "true or false",
+        },
+    ),
+]
+"""A boolean, or its name."""
+
+
+# ---- what is known, but not supported ------------------------------------------------------------------------------
+
+
+def only(*allowed: Any, meaning: str = "") -> Kind:
+    """At these values, or left out."""
+
+    def read(value: Any, settings: FrontSettings) -> Any:
+        if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in allowed):
+            raise ValueError
         return value
 
-    def number(self, name: str, default: float) -> float:
-        """Any finite number; its range is checked with the sampling parameters."""
-        value = self.take(name, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > 1e300:
-            self.refuse(name, "a number")
-        return float(value)
+    words = (" or ".join(map(shown, allowed)) or "no value") + ": other values are not supported"
+    about = meaning or ("Supported at this value only." if allowed else "Not supported.")
+    return Kind(read, lambda _: {"enum": list(allowed), "description": about, WORDS: words})
 
-    def boolean(self, name: str, default: bool, *, spelled: bool = False) -> bool:
-        """With `spelled`, the strings "True" and "false" are accepted, too."""
-        value = self.take(name, default)
-        if spelled and isinstance(value, str):
-            value = _SPELLED.get(value.strip().lower(), value)
-        if not isinstance(value, bool):
-            self.refuse(name, "true or false")
-        return value
 
-    def text(self, name: str, default: str | None = None) -> Any:
-        value = self.take(name, default)
-        if value is not default and not isinstance(value, str):
-            self.refuse(name, "a string")
-        return value
+Unsupported = Annotated[Any, only()]
+Off = Annotated[Any, only(False)]
+On = Annotated[Any, only(True)]
+EmptyList = Annotated[Any, only([])]
+EmptyObject = Annotated[Any, only({})]
 
-    def texts(self, name: str, *, most: int = MAX_STOPS, longest: int = MAX_STOP_LENGTH) -> tuple[str, ...]:
-        """A string, or a list of strings, none of them empty."""
-        value = self.take(name, [])
-        values = [value] if isinstance(value, str) else value
-        if not isinstance(values, list) or len(values) > most or not all(_fits(text, longest) for text in values):
-            self.refuse(name, f"a string or up to {most} strings, each of 1 to {longest} characters")
-        return tuple(values)
 
-    def token_ids(self, name: str, vocab_size: int) -> array[int]:
-        value = self.take(name, [])
-        ids = array("i") if value == [] else as_token_ids(value, vocab_size)
-        if ids is None:
-            self.refuse(name, f"a list of token ids in [0, {vocab_size - 1}]")
-        return ids
+# ---- texts and token ids -------------------------------------------------------------------------------------------
 
-    def limit_text(self, name: str, text: str, most: int, tokens: int) -> str:
-        """The prompt, unless it has more characters than can ever fit: such a prompt need not be tokenized."""
-        if len(text) > most:
-            allowed = f"at most {most} characters and {tokens} tokens are allowed"
-            raise self.invalid(name, f"the prompt has {len(text)} characters; {allowed}", TOO_LONG)
-        return text
 
-    def mapping(self, name: str) -> dict[str, Any]:
-        """An object, empty where it is left out."""
-        value = self.take(name, {})
-        if not isinstance(value, dict):
-            self.refuse(name, "an object")
-        return value
+def _stops(value: Any, settings: FrontSettings) -> tuple[str, ...]:
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or len(values) > MAX_STOPS:
+        raise ValueError
+    if not all(isinstance(one, str) and 1 <= len(one) <= MAX_STOP_LENGTH for one in values):
+        raise ValueError
+    return tuple(values)
 
-    def only(self, name: str, *allowed: Any) -> None:
-        """A parameter that is known, but supported at these values only."""
-        value = self.take(name)
-        if value is None or any(value == one and type(value) is type(one) for one in allowed):
-            return
-        choices = " or ".join(dict.fromkeys(map(shown, allowed))) or "no value"
-        self.refuse(name, f"{choices}: other values are not supported")
 
-    def restrict(self, allowed: Mapping[str, tuple[Any, ...]]) -> None:
-        """`only` for a table of parameters."""
-        for name in self._values.keys() & allowed.keys():
-            self.only(name, *allowed[name])
-        self._known.update(allowed)
+def _stops_schema(settings: FrontSettings) -> Schema:
+    one = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_LENGTH}
+    words = f"a string or up to {MAX_STOPS} strings, each of 1 to {MAX_STOP_LENGTH} characters"
+    return {"anyOf": [one, {"type": "array", "items": one, "maxItems": MAX_STOPS}], WORDS: words}
 
-    def done(self) -> None:
-        """Raises ApiError for the first unknown key."""
-        for name in [name for name in self._values if name not in self._known]:
-            near = difflib.get_close_matches(name, self._known, n=1) if len(name) <= _SHOWN else []
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise self.invalid(_cut(name), f"unknown parameter {shown(name)}{hint}")
+
+StopStrings = Annotated[tuple[str, ...], Kind(_stops, _stops_schema)]
+
+
+def token_id(settings: FrontSettings) -> Schema:
+    return {"type": "integer", "minimum": 0, "maximum": settings.vocab_size - 1}
+
+
+def max_biased(settings: FrontSettings) -> int:
+    """Of tokens with a bias and tokens that end the answer, together."""
+    return SamplingLimits(settings.vocab_size, settings.max_length).max_biased_tokens
+
+
+def read_token_ids(value: Any, settings: FrontSettings, most: int | None = None) -> array[int]:
+    """Raises ValueError, also for more than `most`."""
+    if not isinstance(value, list) or len(value) > (len(value) if most is None else most):
+        raise ValueError
+    ids = as_token_ids(value, settings.vocab_size) if value else array("i")
+    if ids is None:
+        raise ValueError
+    return ids
+
+
+def token_ids_schema(settings: FrontSettings, **more: Any) -> Schema:
+    words = f"a list of token ids in [0, {settings.vocab_size - 1}]"
+    return {"type": "array", "items": token_id(settings), WORDS: words, **more}
 
 
 def as_token_ids(value: Any, vocab_size: int) -> array[int] | None:
@@ -132,36 +166,38 @@ def as_token_ids(value: Any, vocab_size: int) -> array[int] | None:
     ids = array("i")
     for start in range(0, len(value), _PIECE):
         piece = value[start : start + _PIECE]
-        if set(map(type, piece)) != {int}:  # a bool is not a token id
+        kinds = set(map(type, piece))
+        if not kinds <= {int, float}:  # a bool is not a token id
             return None
         try:
-            ids.extend(array("i", piece))
-        except OverflowError:
+            ids.extend(array("i", map(_whole, piece) if float in kinds else piece))
+        except (OverflowError, TypeError):  # too large, or with a fraction
             return None
     found = np.asarray(ids)
     return ids if found.min() >= 0 and found.max() < vocab_size else None
 
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def too_long(text: str, settings: FrontSettings) -> str:
+    """What is wrong with a prompt that has more characters than can ever fit: it need not be tokenized."""
+    most = settings.prompt_limit_chars
+    if len(text) <= most:
+        return ""
+    allowed = f"at most {most} characters and {settings.max_prompt} tokens are allowed"
+    return f"the prompt has {len(text)} characters; {allowed}"
 
 
-def _fits(text: Any, longest: int) -> bool:
-    return isinstance(text, str) and 1 <= len(text) <= longest
+def limited(text: str, settings: FrontSettings) -> str:
+    """The prompt, unless it is too long."""
+    problem = too_long(text, settings)
+    if problem:
+        refuse(problem, TOO_LONG)
+    return text
 
 
-def _range(low: int | None, high: int | None) -> str:
-    if high is None:
-        return "" if low is None else f" of at least {low}"
-    return f" in [{low}, {high}]"
+def _text_prompt(value: Any, settings: FrontSettings) -> str:
+    if not isinstance(value, str):
+        raise ValueError  # noqa: TRY004 - pydantic knows no TypeError
+    return limited(value, settings)
 
 
-def shown(value: Any) -> str:
-    """A client's value, cut to the length that an error message shows; it may be large, or nested deeply."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = short.maxlong = _SHOWN
-    return _cut(short.repr(value))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+TextPrompt = Annotated[str, Kind(_text_prompt, lambda _: {"type": "string"})]

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import parse_qs
 
-from pipeline.front.api.openai.fields import check_model
+from pipeline.front.api.openai.body import check_model
 from pipeline.front.delivery.admission import SHUTTING_DOWN, Admission
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.http.errors import UNAVAILABLE, ApiError, retry_later

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from pydantic import Field
 
 from model.tokenizer import InvalidTextError, Tokenizer
-from pipeline.front.api.fields import Fields, as_token_ids
+from pipeline.front.api.body import Body
+from pipeline.front.api.fields import (
+    EmptyList,
+    Kind,
+    TextPrompt,
+    Unsupported,
+    read_token_ids,
+    refuse,
+    token_ids_schema,
+)
 from pipeline.front.api.json_body import parse_object
-from pipeline.front.api.openai.chat_messages import read_prompt
-from pipeline.front.api.openai.fields import INVALID_STATUS, check_model
+from pipeline.front.api.openai.body import INVALID_STATUS, ModelName, read_openai
+from pipeline.front.api.openai.conversation import Conversation
+from pipeline.front.api.schema import Schema
 from pipeline.front.http.errors import ApiError
 from pipeline.front.http.exchange import Exchange
 from pipeline.front.http.worker import Worker
@@ -25,8 +37,39 @@ _SMALL_BODY = 2048  # bytes; up to there a thread would take longer than the tok
 _MOST_IDS = 1 << 18  # that are returned, unless a sequence can be longer; many more would delay other clients
 
 
+class _Either(Body):
+    model: ModelName | None = None
+    return_token_strs: bool = Field(False, description="Return the text of each token, too.")
+
+
+class TokenizeText(_Either):
+    prompt: TextPrompt
+    add_special_tokens: bool = Field(True, description="Add BOS.")
+
+
+class TokenizeChat(Conversation, _Either):
+    add_special_tokens: bool = Field(False, description="Add BOS; most templates write it themselves.")
+    tools: EmptyList = None
+    chat_template: Unsupported = None
+
+
+def _tokens(value: Any, settings: FrontSettings) -> array[int]:
+    if isinstance(value, list) and len(value) > settings.max_length:
+        refuse(f"tokens has {len(value)} ids; the model's longest sequence has {settings.max_length}")
+    return read_token_ids(value, settings)
+
+
+def _tokens_schema(settings: FrontSettings) -> Schema:
+    return token_ids_schema(settings, maxItems=settings.max_length)
+
+
+class DetokenizeRequest(Body):
+    tokens: Annotated[Any, Kind(_tokens, _tokens_schema)]
+    model: ModelName | None = None
+
+
 @dataclass(frozen=True, slots=True)
-class _TokenizeRequest:
+class _Text:
     prompt: str
     add_special: bool
     with_names: bool
@@ -65,19 +108,23 @@ class TokenizeRoutes:
         asked = self._parse(body)
         return self._answer(asked, *self._encode(asked))
 
-    def _parse(self, body: dict[str, Any]) -> _TokenizeRequest:
-        fields, tokenizer = self._read(body)
-        with_names = fields.boolean("return_token_strs", False)
-        prompt, add_special = self._prompt(fields, tokenizer)
-        fields.done()
-        return _TokenizeRequest(prompt, add_special, with_names)
+    def _parse(self, body: dict[str, Any]) -> _Text:
+        settings, tokenizer = self._settings, self._needed()
+        if body.get("messages") is None:
+            text = read_openai(TokenizeText, body, settings)
+            return _Text(text.prompt, text.add_special_tokens, text.return_token_strs)
+        if body.get("prompt") is not None:
+            both = "prompt and messages are both given; send only one of them"
+            raise ApiError(INVALID_STATUS, both, parameter="prompt")
+        chat = read_openai(TokenizeChat, body, settings)
+        return _Text(chat.render(tokenizer, settings), chat.add_special_tokens, chat.return_token_strs)
 
-    def _encode(self, asked: _TokenizeRequest) -> tuple[int, NDArray[np.int32]]:
+    def _encode(self, asked: _Text) -> tuple[int, NDArray[np.int32]]:
         """The number of token ids, and the ids."""
-        assert self._tokenizer is not None  # `_read` checked
+        tokenizer = self._needed()
         most = max(_MOST_IDS, self._settings.max_length)
         try:
-            count, ids = self._tokenizer.encode_up_to(asked.prompt, most, add_special=asked.add_special)
+            count, ids = tokenizer.encode_up_to(asked.prompt, most, add_special=asked.add_special)
         except InvalidTextError as error:
             raise ApiError(INVALID_STATUS, str(error), parameter="prompt") from None
         if count > most:
@@ -85,40 +132,16 @@ class TokenizeRoutes:
             raise ApiError(INVALID_STATUS, message, parameter="prompt", code=TOO_LONG)
         return count, ids
 
-    def _answer(self, asked: _TokenizeRequest, count: int, ids: NDArray[np.int32]) -> bytes:
-        assert self._tokenizer is not None
-        names = list(map(self._tokenizer.token_text, ids.tolist())) if asked.with_names else None
+    def _answer(self, asked: _Text, count: int, ids: NDArray[np.int32]) -> bytes:
+        names = list(map(self._needed().token_text, ids.tolist())) if asked.with_names else None
         answer = {"count": count, "max_model_len": self._settings.max_length, "tokens": ids, "token_strs": names}
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
-    def _prompt(self, fields: Fields, tokenizer: Tokenizer) -> tuple[str, bool]:
-        """The prompt, or the one rendered from messages; and whether BOS is still to be added."""
-        settings = self._settings
-        if not fields.has("messages"):
-            prompt = fields.text("prompt")
-            if prompt is None:
-                raise fields.invalid("prompt", "prompt is missing: expected a string; or send messages")
-            prompt = fields.limit_text("prompt", prompt, settings.prompt_limit_chars, settings.max_prompt)
-            return prompt, fields.boolean("add_special_tokens", True)
-        if fields.has("prompt"):
-            raise fields.invalid("prompt", "prompt and messages are both given; send only one of them")
-        fields.restrict({"tools": ([],), "chat_template": ()})
-        return read_prompt(fields, tokenizer, settings), fields.boolean("add_special_tokens", False)
-
     def _detokenize(self, body: dict[str, Any]) -> bytes:
-        fields, tokenizer = self._read(body)
-        given, vocab, most = fields.take("tokens"), self._settings.vocab_size, self._settings.max_length
-        fields.done()
-        if isinstance(given, list) and len(given) > most:
-            raise fields.invalid("tokens", f"tokens has {len(given)} ids; the model's longest sequence has {most}")
-        ids = as_token_ids(given, vocab)
-        if ids is None and given != []:
-            fields.refuse("tokens", f"a list of token ids in [0, {vocab - 1}]")
-        return orjson.dumps({"prompt": tokenizer.decode(ids or (), skip_special=False)})
+        ids = read_openai(DetokenizeRequest, body, self._settings).tokens
+        return orjson.dumps({"prompt": self._needed().decode(ids, skip_special=False)})
 
-    def _read(self, body: dict[str, Any]) -> tuple[Fields, Tokenizer]:
-        fields = Fields(body, status=INVALID_STATUS)
-        check_model(fields.text("model"), self._settings)
+    def _needed(self) -> Tokenizer:
         if self._tokenizer is None:
             raise ApiError(404, "this server has no tokenizer", kind="not_found_error")
-        return fields, self._tokenizer
+        return self._tokenizer

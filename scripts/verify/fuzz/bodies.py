@@ -5,21 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from random import Random
 
+from pipeline.front.api.llm_serving.request import GenerateParameters, GenerateRequest
+from pipeline.front.api.openai.chat import ChatRequest
+from pipeline.front.api.openai.completions import CompletionRequest
+from pipeline.front.api.tokenize_routes import DetokenizeRequest, TokenizeChat, TokenizeText
 from scripts.verify.fuzz.values import encoded, hostile
-
-_COMMON = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
-           "seed", "stop", "stop_token_ids", "ignore_eos")  # fmt: skip
-_LLM_SERVING = (
-    *_COMMON, "do_sample", "max_new_tokens", "min_new_tokens", "topk_k", "return_full_text", "details",
-    "return_protocol", "decoder_input_details", "watermark", "top_n_tokens", "truncate", "typical_p",
-)  # fmt: skip
-_OPENAI = (*_COMMON, "model", "max_tokens", "min_tokens", "n", "best_of", "stream", "stream_options", "logit_bias",
-           "user", "logprobs", "skip_special_tokens", "include_stop_str_in_output", "response_format")  # fmt: skip
-_COMPLETION = (*_OPENAI, "prompt", "suffix", "echo")
-_CHAT = (*_OPENAI, "messages", "top_logprobs", "tools", "tool_choice", "max_completion_tokens",
-         "continue_final_message", "add_generation_prompt", "chat_template_kwargs")  # fmt: skip
-_TOKENIZE = ("model", "prompt", "messages", "add_special_tokens", "return_token_strs", "add_generation_prompt")
-_DETOKENIZE = ("model", "tokens")
 
 Fields = dict[str, bytes]
 """Key and the JSON of its value."""
@@ -27,7 +17,7 @@ Fields = dict[str, bytes]
 
 def _generate(random: Random) -> Fields:
     parameters = {"max_new_tokens": encoded(random.randrange(1, 6))}
-    _spoil(parameters, _LLM_SERVING, random)
+    _spoil(parameters, tuple(GenerateParameters.model_fields), random)
     return {"inputs": encoded("What is a ring?"), "parameters": _object(parameters)}
 
 
@@ -62,13 +52,13 @@ def _detokenize(random: Random) -> Fields:
 Maker = tuple[Callable[[Random], Fields], tuple[str, ...]]
 
 MAKERS: Mapping[str, Maker] = {
-    "/models/llama2/generate": (_generate, ("inputs", "parameters", "stream")),
-    "/models/llama2/generate_stream": (_generate, ("inputs", "parameters", "stream")),
-    "/models/llama2": (_generate, ("inputs", "parameters", "stream")),
-    "/v1/completions": (_completion, _COMPLETION),
-    "/v1/chat/completions": (_chat, _CHAT),
-    "/tokenize": (_tokenize, _TOKENIZE),
-    "/detokenize": (_detokenize, _DETOKENIZE),
+    "/models/llama2/generate": (_generate, tuple(GenerateRequest.model_fields)),
+    "/models/llama2/generate_stream": (_generate, tuple(GenerateRequest.model_fields)),
+    "/models/llama2": (_generate, tuple(GenerateRequest.model_fields)),
+    "/v1/completions": (_completion, tuple(CompletionRequest.model_fields)),
+    "/v1/chat/completions": (_chat, tuple(ChatRequest.model_fields)),
+    "/tokenize": (_tokenize, tuple({**TokenizeText.model_fields, **TokenizeChat.model_fields})),
+    "/detokenize": (_detokenize, tuple(DetokenizeRequest.model_fields)),
 }
 """Paths that take a body, with what makes one and the keys that it may have."""
 

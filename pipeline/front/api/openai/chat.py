@@ -2,86 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from model.tokenizer import Tokenizer
-from pipeline.front.api.fields import Fields, shown
+from pipeline.front.api.body import Problem
+from pipeline.front.api.fields import EmptyList, EmptyObject, Off, On, Unsupported, integer, only
+from pipeline.front.api.openai.body import OpenAIBody, read_openai
 from pipeline.front.api.openai.chat_answer import ChatWriter
-from pipeline.front.api.openai.chat_messages import read_prompt
-from pipeline.front.api.openai.fields import (
-    INVALID_STATUS,
-    check_model,
-    read_choices,
-    read_generation,
-    read_sampling_params,
-    read_stream_options,
-    refuse_unsupported,
-)
+from pipeline.front.api.openai.conversation import Conversation
+from pipeline.front.api.sampling import least_above_most, limit, most_tokens
 from pipeline.front.delivery.job import Identity, Job, Part
 from pipeline.front.settings import FrontSettings
 
 MAX_TOP_LOGPROBS = 20
-TEXT_ONLY: Mapping[str, tuple[Any, ...]] = {
-    "tool_choice": ("none",),
-    "function_call": ("none",),
-    "modalities": (["text"],),
-    "audio": (),
-    "prediction": (),
-    "web_search_options": (),
-    "reasoning_effort": ("none",),
-    "include_reasoning": (True,),
-    "verbosity": ("medium",),
-    "parallel_tool_calls": (True, False),  # without tools both mean the same
-    "echo": (False,),
-    "documents": ([],),
-    "chat_template": (),
-    "return_prompt_text": (False,),
-    "media_io_kwargs": ({},),
-    "mm_processor_kwargs": ({},),
-}
+_NO_CALLS = "Not supported: answers are text, never tool calls."
+
+
+class ChatRequest(Conversation, OpenAIBody):
+    max_completion_tokens: Annotated[int, most_tokens()] | None = Field(
+        None, description="Most tokens to generate; by default as many as fit."
+    )
+    max_tokens: Annotated[int, most_tokens()] | None = Field(
+        None, description="Older name of max_completion_tokens; both must be equal if given."
+    )
+    logprobs: bool = Field(False, description="Return log-probabilities of the chosen tokens.")
+    top_logprobs: Annotated[int, integer(0, MAX_TOP_LOGPROBS)] = Field(
+        0, description="Return log-probabilities of this many most probable tokens, too; needs logprobs."
+    )
+    add_special_tokens: bool = Field(
+        False, description="Add BOS before the rendered prompt; most templates write it themselves."
+    )
+
+    # Known, and supported at these values only.
+    tools: Annotated[Any, only([], meaning=_NO_CALLS)] = None
+    functions: Annotated[Any, only([], meaning=_NO_CALLS)] = None
+    tool_choice: Annotated[Any, only("none")] = None
+    function_call: Annotated[Any, only("none")] = None
+    parallel_tool_calls: Annotated[Any, only(True, False)] = None  # without tools both mean the same
+    modalities: Annotated[Any, only(["text"])] = None
+    audio: Unsupported = None
+    prediction: Unsupported = None
+    web_search_options: Unsupported = None
+    reasoning_effort: Annotated[Any, only("none")] = None
+    include_reasoning: On = None
+    verbosity: Annotated[Any, only("medium")] = None
+    echo: Off = None
+    documents: EmptyList = None
+    chat_template: Unsupported = None
+    return_prompt_text: Off = None
+    media_io_kwargs: EmptyObject = None
+    mm_processor_kwargs: EmptyObject = None
+
+    @property
+    def limit_name(self) -> str:
+        """The name under which the client gives the limit."""
+        return "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+
+    @property
+    def wanted(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
+        yield from super().conflicts(settings)
+        if None is not self.max_tokens != self.wanted:
+            told = f"max_tokens is {self.max_tokens}, expected the same as max_completion_tokens ({self.wanted})"
+            yield "max_tokens", f"{told}; or send only one of them"
+        most = limit(self.wanted, settings.max_length, settings)
+        yield from least_above_most(("min_tokens", self.limit_name), self.min_tokens, most)
+        if self.top_logprobs and not self.logprobs:
+            yield "top_logprobs", f"top_logprobs is {self.top_logprobs}, expected 0 unless logprobs is true"
 
 
 def parse_chat(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, settings: FrontSettings) -> Job:
     """Raises ApiError 400; 404 for an unknown model."""
-    fields = Fields(body, status=INVALID_STATUS)
-    check_model(fields.text("model"), settings)
-    streamed = fields.boolean("stream", False)
-    options = read_stream_options(fields, streamed=streamed)
-    _refuse_tools(fields)
-    prompt = read_prompt(fields, tokenizer, settings)
-    n, logprobs = read_choices(fields, settings), _read_logprobs(fields)
-    limit = _limit_name(fields)
-    sampling = read_sampling_params(fields, settings, logprobs)
-    params = read_generation(fields, settings, sampling, limit, default=settings.max_length)
-    add_special = fields.boolean("add_special_tokens", False)  # the template writes BOS
-    refuse_unsupported(fields)
-    renamed = {"prompt": "messages", "max_tokens": limit}
-    names = None if logprobs is None else tokenizer
-    writer = ChatWriter(identity, settings.model_name, options, n=n, renamed=renamed, names=names)
-    return Job((Part(prompt, params, add_special, n),), streamed, writer)
-
-
-def _refuse_tools(fields: Fields) -> None:
-    for name in ("tools", "functions"):
-        if fields.take(name) not in (None, []):
-            raise fields.invalid(name, f"{name} are not supported: answers are text, never tool calls")
-    fields.restrict(TEXT_ONLY)
-
-
-def _limit_name(fields: Fields) -> str:
-    """`max_tokens` is the older name; a client may send both if they are equal."""
-    new, old = fields.take("max_completion_tokens"), fields.take("max_tokens")
-    both = new is not None and old is not None
-    if both and not (isinstance(new, int) and isinstance(old, int) and new == old):  # they may be nested deeply
-        fields.refuse("max_tokens", f"the same as max_completion_tokens ({shown(new)}); or send only one of them")
-    return "max_tokens" if new is None else "max_completion_tokens"
-
-
-def _read_logprobs(fields: Fields) -> int | None:
-    """How many of the most probable tokens are reported with each; None: no log-probabilities."""
-    top: int = fields.integer("top_logprobs", 0, 0, MAX_TOP_LOGPROBS)
-    wanted = fields.boolean("logprobs", False)
-    if top and not wanted:
-        fields.refuse("top_logprobs", "0 unless logprobs is true")
-    return top if wanted else None
+    asked = read_openai(ChatRequest, body, settings)
+    prompt = asked.render(tokenizer, settings)
+    logprobs = asked.top_logprobs if asked.logprobs else None
+    params = asked.request(settings, asked.wanted, settings.max_length, logprobs)
+    writer = ChatWriter(
+        identity,
+        settings.model_name,
+        asked.stream_options.options(),
+        n=asked.n,
+        renamed={"prompt": "messages", "max_tokens": asked.limit_name},
+        names=tokenizer if asked.logprobs else None,
+    )
+    return Job((Part(prompt, params, asked.add_special_tokens, asked.n),), asked.stream, writer)

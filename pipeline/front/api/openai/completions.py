@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from model.tokenizer import Tokenizer
-from pipeline.front.api.fields import Fields, as_token_ids
+from pipeline.front.api.body import Problem
+from pipeline.front.api.fields import Kind, as_token_ids, integer, limited, only, refuse, token_id
+from pipeline.front.api.openai.body import MAX_CHOICES, OpenAIBody, most_logprobs, needed_tokenizer, read_openai
 from pipeline.front.api.openai.completions_answer import CompletionWriter
-from pipeline.front.api.openai.fields import (
-    INVALID_STATUS,
-    check_model,
-    read_choices,
-    read_generation,
-    read_sampling_params,
-    read_stream_options,
-    refuse_unsupported,
-)
+from pipeline.front.api.sampling import least_above_most, limit, most_tokens
+from pipeline.front.api.schema import WORDS, Schema
 from pipeline.front.delivery.job import Identity, Job, Part
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import Prompt
@@ -23,85 +21,91 @@ from pipeline.wire.request import Prompt
 DEFAULT_TOKENS = 16
 
 
+def _prompts(value: Any, settings: FrontSettings) -> list[Prompt]:
+    """A string, token ids, or a list of one of these."""
+    several = isinstance(value, list) and bool(value) and isinstance(value[0], str | list)
+    given = value if several else [value]
+    if len(given) > settings.max_queue:  # before each of very many prompts is looked at
+        refuse(f"there are {len(given)} prompts; the queue has room for {settings.max_queue}")
+    prompts = [
+        limited(one, settings) if isinstance(one, str) else as_token_ids(one, settings.vocab_size) for one in given
+    ]
+    found = [one for one in prompts if one is not None and isinstance(one, str) is isinstance(prompts[0], str)]
+    if len(found) < len(prompts):
+        raise ValueError
+    return found
+
+
+def _prompts_schema(settings: FrontSettings) -> Schema:
+    text: Schema = {"type": "string"}
+    ids = {"type": "array", "items": token_id(settings), "minItems": 1}
+    lists = [{"type": "array", "items": one, "minItems": 1} for one in (text, ids)]
+    words = f"a string, a list of token ids in [0, {settings.vocab_size - 1}], or a list of strings or of such lists"
+    return {
+        "anyOf": [text, ids, *lists],
+        "description": "One prompt or a list of prompts, as text or token ids. Each has at most "
+        f"{settings.max_prompt} tokens.",
+        WORDS: f"{words}, none of them empty",
+    }
+
+
+class CompletionRequest(OpenAIBody):
+    prompt: Annotated[list[Any], Kind(_prompts, _prompts_schema)]
+    max_tokens: Annotated[int, most_tokens(DEFAULT_TOKENS)] | None = Field(
+        None, description="Most tokens to generate. The default is reduced to what fits."
+    )
+    logprobs: Annotated[int, integer(0, most_logprobs)] | None = Field(
+        None, description="Return log-probabilities of the chosen token and of this many most probable ones."
+    )
+    echo: bool = Field(False, description="Begin the text with the prompt; not together with logprobs.")
+    best_of: Annotated[int, integer(1, MAX_CHOICES)] | None = Field(
+        None, description="Must equal n: answers are not ranked."
+    )
+    suffix: Annotated[Any, only("", meaning="Not supported: text can't be inserted before a suffix.")] = None
+    add_special_tokens: bool = Field(True, description="Add BOS before a text prompt.")
+
+    def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
+        yield from super().conflicts(settings)
+        most = limit(self.max_tokens, DEFAULT_TOKENS, settings)
+        yield from least_above_most(("min_tokens", "max_tokens"), self.min_tokens, most)
+        texts = self.n * len(self.prompt)
+        if texts > settings.max_queue:
+            told = f"{len(self.prompt)} prompts with n = {self.n} are {texts} sequences"
+            yield "prompt", f"{told}; the queue has room for {settings.max_queue}"
+        if self.best_of not in (None, self.n):
+            yield "best_of", f"best_of is {self.best_of}, expected {self.n}, the same as n: answers are not ranked"
+        if self.echo and self.logprobs is not None:
+            yield "echo", "echo with logprobs is not supported: log-probabilities of the prompt are not computed"
+
+
 def parse_completion(
     body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, settings: FrontSettings
 ) -> Job:
     """`tokenizer` None: requests that need one are refused. Raises ApiError 400; 404 for an unknown model."""
-    fields = Fields(body, status=INVALID_STATUS)
-    check_model(fields.text("model"), settings)
-    streamed = fields.boolean("stream", False)
-    options = read_stream_options(fields, streamed=streamed)
-    prompts, n = _prompts_and_n(fields, settings)
-    logprobs = fields.integer("logprobs", None)
-    sampling = read_sampling_params(fields, settings, logprobs)
-    params = read_generation(fields, settings, sampling, "max_tokens", default=DEFAULT_TOKENS)
-    echoes = _echoes(fields, prompts, tokenizer, settings, skip_special=params.skip_special)
-    names = _names(fields, tokenizer, logprobs)
+    asked = read_openai(CompletionRequest, body, settings)
+    names = needed_tokenizer(tokenizer, "logprobs") if asked.logprobs is not None else None
+    params = asked.request(settings, asked.max_tokens, DEFAULT_TOKENS, asked.logprobs)
     writer = CompletionWriter(
-        identity, settings.model_name, options, n=n, echoes=echoes, names=names, top=logprobs or 0
+        identity,
+        settings.model_name,
+        asked.stream_options.options(),
+        n=asked.n,
+        echoes=_echoes(asked, tokenizer, settings),
+        names=names,
+        top=asked.logprobs or 0,
     )
-    add_special = fields.boolean("add_special_tokens", True)
-    _refuse_the_rest(fields, n)
-    parts = tuple(Part(prompt, params, add_special, n) for prompt in prompts)
-    return Job(parts, streamed, writer)
+    parts = tuple(Part(prompt, params, asked.add_special_tokens, asked.n) for prompt in asked.prompt)
+    return Job(parts, asked.stream, writer)
 
 
-def _prompts_and_n(fields: Fields, settings: FrontSettings) -> tuple[list[Prompt], int]:
-    """A string, token ids, or a list of one of these; and the number of choices for each."""
-    prompt = fields.take("prompt")
-    if prompt is None:
-        expected = "a string, a list of token ids, or a list of these"
-        raise fields.invalid("prompt", f"prompt is missing: expected {expected}")
-    several = isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str | list)
-    n = read_choices(fields, settings, len(prompt) if several else 1)  # before each of very many prompts is checked
-    prompts = [_prompt(one, fields, settings) for one in (prompt if several else [prompt])]
-    found = [one for one in prompts if one is not None and isinstance(one, str) is isinstance(prompts[0], str)]
-    if len(found) < len(prompts):
-        kinds = (
-            f"a string, a list of token ids in [0, {settings.vocab_size - 1}], or a list of strings or of such lists"
-        )
-        fields.refuse("prompt", f"{kinds}, none of them empty")
-    return found, n
-
-
-def _prompt(one: Any, fields: Fields, settings: FrontSettings) -> Prompt | None:
-    if isinstance(one, str):
-        return fields.limit_text("prompt", one, settings.prompt_limit_chars, settings.max_prompt)
-    return as_token_ids(one, settings.vocab_size)
-
-
-def _names(fields: Fields, tokenizer: Tokenizer | None, logprobs: int | None) -> Tokenizer | None:
-    """None: no log-probabilities are wanted."""
-    if logprobs is not None and tokenizer is None:
-        fields.refuse("logprobs", "no value: the front has no tokenizer, which log-probabilities need")
-    return None if logprobs is None else tokenizer
-
-
-def _echoes(
-    fields: Fields, prompts: list[Prompt], tokenizer: Tokenizer | None, settings: FrontSettings, *, skip_special: bool
-) -> list[str]:
+def _echoes(asked: CompletionRequest, tokenizer: Tokenizer | None, settings: FrontSettings) -> list[str]:
     """The text of each prompt for `echo`, else empty."""
-    if not fields.boolean("echo", False):
-        return [""] * len(prompts)
-    if fields.has("logprobs"):
-        message = "echo with logprobs is not supported: log-probabilities of the prompt are not computed"
-        raise fields.invalid("echo", message)
 
     def text(prompt: Prompt) -> str:
         if isinstance(prompt, str):
             return prompt
-        if tokenizer is None:
-            fields.refuse("echo", "false for a prompt of token ids: the front has no tokenizer")
+        known = needed_tokenizer(tokenizer, "echo")
         # A longer prompt will be refused by preprocess; until then it must not block the event loop.
-        return tokenizer.decode(prompt[: settings.max_prompt], skip_special=skip_special)
+        return known.decode(prompt[: settings.max_prompt], skip_special=asked.skip_special_tokens)
 
-    return [text(prompt) for prompt in prompts]
-
-
-def _refuse_the_rest(fields: Fields, n: int) -> None:
-    best_of = fields.integer("best_of", n)
-    if best_of != n:
-        fields.refuse("best_of", f"{n}, the same as n: answers are not ranked")
-    if fields.text("suffix", "") != "":
-        fields.refuse("suffix", "no value: inserting text before a suffix is not supported")
-    refuse_unsupported(fields)
+    return [text(prompt) if asked.echo else "" for prompt in asked.prompt]

@@ -1,6 +1,6 @@
 """`/openapi.json`: the front's requests and answers, with the limits of the model that is served.
 
-The parsers' tables are used as they are; tests compare the rest with the parsers and with real answers.
+Schemas of requests come from the models that parse them; tests compare what is said of answers with real ones.
 """
 
 from pipeline.front.api.openapi.document import openapi_document

@@ -1,0 +1,131 @@
+"""The messages of a chat, and the prompt that the tokenizer's chat template renders from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import FailFast, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema, core_schema
+
+from model.errors import TokenizerError
+from model.tokenizer import ChatTemplateError, Message, Tokenizer
+from pipeline.front.api.body import Body, Problem, shown
+from pipeline.front.api.fields import Unsupported, only, refuse, too_long
+from pipeline.front.api.schema import MADE, WORDS, Schema
+from pipeline.front.http.errors import ApiError
+from pipeline.front.settings import FrontSettings
+from pipeline.wire.request import TOO_LONG
+
+
+class TextPart(Body):
+    type: Annotated[Any, only("text", meaning="The model reads text only.")]
+    text: str
+
+
+_PARTS = Annotated[list[TextPart], FailFast(), Field(min_length=1)]
+
+
+class _Content:
+    """A string, or parts, which are joined by newlines as in vLLM."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(self._join, handler.generate_schema(_PARTS))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
+        return {"anyOf": [{"type": "string"}, handler(core)], WORDS: "a string or a list of text parts"}
+
+    def _join(self, value: Any, read: Callable[[Any], list[TextPart]]) -> str:
+        return value if isinstance(value, str) else "\n".join([part.text for part in read(value)])
+
+
+class ChatMessage(Body):
+    """Members that a client copies from an earlier answer may be null or empty."""
+
+    ABSENT: ClassVar[tuple[Any, ...]] = (None, [])
+
+    role: str = Field(min_length=1, description="A role of the model's chat template, such as user.")
+    content: Annotated[str, _Content()] = Field(description="Text; parts are joined by newlines.")
+    name: str | None = Field(None, description="The author; most templates ignore it.")
+    tool_calls: Unsupported = None
+    tool_call_id: Unsupported = None
+    function_call: Unsupported = None
+
+    def for_template(self) -> Message:
+        known = {"role": self.role, "content": self.content}
+        return known if self.name is None else {**known, "name": self.name}
+
+
+@dataclass(frozen=True, slots=True)
+class _NoMoreThanTokens:
+    """There can't be more messages than a prompt may have tokens."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_before_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
+        words = "a list of at least one message, an object with a role and a content"
+        return {**handler(core), WORDS: words, MADE: lambda settings: {"maxItems": settings.max_prompt}}
+
+    def _check(self, value: Any, info: ValidationInfo) -> Any:
+        settings: Any = info.context
+        most = settings.max_prompt
+        if isinstance(value, list) and len(value) > most:
+            refuse(f"there are {len(value)} messages, but a prompt has at most {most} tokens")
+        return value
+
+
+class Conversation(Body):
+    """What a prompt is rendered from."""
+
+    messages: Annotated[list[ChatMessage], FailFast(), Field(min_length=1), _NoMoreThanTokens()] = Field(
+        description="The conversation."
+    )
+    add_generation_prompt: bool | None = Field(
+        None,
+        description="Add the template's start of an assistant message to the prompt; false: it ends with the last "
+        "message.",
+        json_schema_extra={"default": True},
+    )
+    continue_final_message: bool = Field(
+        False, description="Continue the last message; add_generation_prompt must be false then."
+    )
+    chat_template_kwargs: dict[str, Any] = Field({}, description="More variables for the model's chat template.")
+
+    def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
+        yield from super().conflicts(settings)
+        if self.add_generation_prompt and self.continue_final_message:
+            both = "add_generation_prompt and continue_final_message can't both be true; set one of them to false"
+            yield "continue_final_message", both
+
+    def render(self, tokenizer: Tokenizer | None, settings: FrontSettings) -> str:
+        """The prompt, special tokens included. Raises ApiError 400 for what the template refuses.
+
+        It is rendered in the event loop: that takes microseconds per message, of which there are not very many.
+        """
+        if tokenizer is None or not tokenizer.has_chat_template:
+            advice = "use /v1/completions, or set pipeline.chat_template in the server's configuration"
+            raise ApiError(400, f"the model has no chat template; {advice}", parameter="messages")
+        for name in self.chat_template_kwargs.keys() & tokenizer.template_variables:
+            message = f"chat_template_kwargs has {shown(name)}, which the server sets itself"
+            raise ApiError(400, message, parameter="chat_template_kwargs")
+        prompt = self._render(tokenizer)
+        problem = too_long(prompt, settings)
+        if problem:
+            raise ApiError(400, problem, parameter="messages", code=TOO_LONG)
+        return prompt
+
+    def _render(self, tokenizer: Tokenizer) -> str:
+        generation = self.add_generation_prompt
+        try:
+            return tokenizer.apply_chat_template(
+                [message.for_template() for message in self.messages],
+                add_generation_prompt=not self.continue_final_message if generation is None else generation,
+                continue_final_message=self.continue_final_message,
+                variables=self.chat_template_kwargs,
+            )
+        except ChatTemplateError as error:
+            raise ApiError(400, str(error), parameter="messages") from None
+        except TokenizerError as error:  # the operator's fault
+            raise ApiError(500, "the server's chat template failed to render", kind="server_error") from error
