@@ -42,7 +42,7 @@ MAX_BATCH = 256
 _FULL = {
     "batches": (1, 8, 32), "step_ms": 22.5, "seconds": 2.0, "rounds": 5, "ttft_requests": 40, "null_tokens": 500,
     "idle_s": 10.0, "fast_variants": "ringserve,replaced",
-    "slow_variants": "ringserve,plain,host,plain-host,sampled,replaced",
+    "slow_variants": "ringserve,plain,host,plain-host,sampled,mixed,replaced",
 }  # fmt: skip
 _QUICK = {
     "batches": (1, 4), "step_ms": 3.0, "seconds": 0.4, "rounds": 1, "ttft_requests": 3, "null_tokens": 40,

@@ -34,15 +34,18 @@ class _Way:
     api: str  # of scripts.bench.serving
     mark: bytes  # once in every token's line
     ask: Ask
+    first: Ask | None = None  # of the first stream; None: as the others
 
 
 _LLM_SERVING = Ask("", 1, "bench", 0.0, True, {"return_full_text": False})
 _OPENAI = Ask("", 1, "bench", 0.0, True, {"stream_options": {"include_usage": False}})
 _SAMPLED = {"top_k": 40, "top_p": 0.95, "seed": 1, "return_full_text": False}
+_DRAWN = Ask("", 1, "bench", 0.8, True, _SAMPLED)
 WAYS: Mapping[str, _Way] = MappingProxyType(
     {
         "llm-serving": _Way("llm-serving", b'"event"', _LLM_SERVING),
-        "sampled": _Way("llm-serving", b'"event"', Ask("", 1, "bench", 0.8, True, _SAMPLED)),
+        "sampled": _Way("llm-serving", b'"event"', _DRAWN),
+        "mixed": _Way("llm-serving", b'"event"', _LLM_SERVING, first=_DRAWN),
         "completions": _Way("openai", b'"text"', _OPENAI),
     }
 )
@@ -141,7 +144,8 @@ def _read(opened: list[_Stream]) -> None:
 
 
 def _open(question: Question, way: _Way, number: int) -> _Stream:
-    api, ask = APIS[way.api], dataclasses.replace(way.ask, prompt=prompt(number), max_tokens=question.tokens)
+    asked = way.first if way.first is not None and number == 0 else way.ask
+    api, ask = APIS[way.api], dataclasses.replace(asked, prompt=prompt(number), max_tokens=question.tokens)
     if question.prompt_tokens is not None:
         ask = dataclasses.replace(ask, prompt=[300 + (number + i) % 1000 for i in range(question.prompt_tokens)])
     body = json.dumps(api.body(ask)).encode()
