@@ -41,15 +41,16 @@ static int check_sizes(const StepArrays *self)
     return 0;
 }
 
-/* StepArrays(board, block_size, buckets, *arrays) */
+/* StepArrays(board, block_size, buckets, head, *arrays) */
 static PyObject *arrays_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     (void)keywords;
     StepArrays *self = (StepArrays *)allocate(type);
     if (!self)
         return NULL;
-    PyObject *board = PyTuple_Size(args) < 3 ? NULL : PyTuple_GetItem(args, 0);
-    if (require(board, BOARD_TYPE, "TokenBoard") || pin_all(&self->pinned, STEP, STEP_ARRAYS, args, 3) ||
+    PyObject *board = PyTuple_Size(args) < 4 ? NULL : PyTuple_GetItem(args, 0);
+    if (require(board, BOARD_TYPE, "TokenBoard") || pin_head(&self->head, PyTuple_GetItem(args, 3), HEAD_WORDS) ||
+        pin_all(&self->pinned, STEP, STEP_ARRAYS, args, 4) ||
         check_sizes(self))
         goto failed;
     Py_INCREF(board);
@@ -72,36 +73,47 @@ static void arrays_dealloc(PyObject *object)
 {
     StepArrays *self = (StepArrays *)object;
     Py_XDECREF((PyObject *)self->board);
+    if (self->head.obj)
+        PyBuffer_Release(&self->head);
     PyMem_Free(self->buckets);
     PyMem_Free(self->sample_row);
     pinned_dealloc(object);
 }
 
+#define FAST(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL
 static PyMethodDef BOARD_METHODS[] = {
-    {"apply", board_apply, METH_VARARGS, "apply(record, count): what sampling has chosen for the first rows of a TokenRecord."},
-    {"foresee", board_foresee, METH_VARARGS,
+    {"apply", FAST(board_apply), "apply(record, count): what sampling has chosen for the first rows of a TokenRecord."},
+    {"foresee", FAST(board_foresee),
      "foresee(samples, count, stride): the argmax of the first positions, the first of each `stride` ids; 0 for -1."},
     {NULL, NULL, 0, NULL},
 };
 static PyMethodDef ARRAYS_METHODS[] = {
-    {"fill", arrays_fill, METH_VARARGS, "fill(rows, decode_rows, chunk_tokens) -> (bucket, tokens, sampled positions)"},
+    {"fill", arrays_fill, METH_NOARGS, "fill() -> the number of the bucket that holds the step"},
     {"describe", arrays_describe, METH_O, "describe(samples) -> positions whose logits are wanted: what sampling must know"},
     {NULL, NULL, 0, NULL},
 };
 
-#define TYPE(name, struct_, doc, new_, dealloc, methods)                                                                 \
-    static PyType_Slot name##_SLOTS[] = {{Py_tp_doc, doc}, {Py_tp_new, new_}, {Py_tp_dealloc, dealloc}, {Py_tp_methods, methods}, {0, NULL}}; \
+static PyGetSetDef ARRAYS_NUMBERS[] = {
+    {"tokens", arrays_tokens, NULL, "new tokens of the step that was filled last", NULL},
+    {"samples", arrays_samples, NULL, "its sampled positions", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+static PyGetSetDef NO_NUMBERS[] = {{NULL, NULL, NULL, NULL, NULL}};
+
+#define TYPE(name, struct_, doc, new_, dealloc, methods, numbers)                                                       \
+    static PyType_Slot name##_SLOTS[] = {{Py_tp_doc, doc},         {Py_tp_new, new_},       {Py_tp_dealloc, dealloc}, \
+                                         {Py_tp_methods, methods}, {Py_tp_getset, numbers}, {0, NULL}};               \
     static PyType_Spec name##_SPEC = {"pipeline.inference._step." #name, sizeof(struct_), 0, Py_TPFLAGS_DEFAULT, name##_SLOTS}
 static PyMethodDef NO_METHODS[] = {{NULL, NULL, 0, NULL}};
 
 TYPE(TokenBoard, Board, "TokenBoard(lengths [rows], counts [rows], ids [rows, 1 + drafts]): what is known of each row.", board_new,
-     pinned_dealloc, BOARD_METHODS);
+     pinned_dealloc, BOARD_METHODS, NO_NUMBERS);
 TYPE(TokenRecord, Pinned, "TokenRecord(rows, lengths, counts, ids): columns of a slot of the tokens ring.", record_new,
-     pinned_dealloc, NO_METHODS);
+     pinned_dealloc, NO_METHODS, NO_NUMBERS);
 TYPE(SampleColumns, Pinned, "SampleColumns(rows, epochs, lengths, targets, logit_rows, ids): columns of a slot of the logits ring.",
-     samples_new, pinned_dealloc, NO_METHODS);
-TYPE(StepArrays, StepArrays, "StepArrays(board, block_size, buckets, *columns of a step slot, *the device's inputs, logit_rows)",
-     arrays_new, arrays_dealloc, ARRAYS_METHODS);
+     samples_new, pinned_dealloc, NO_METHODS, NO_NUMBERS);
+TYPE(StepArrays, StepArrays, "StepArrays(board, block_size, buckets, head, *columns of a step slot, *the device's inputs, logit_rows)",
+     arrays_new, arrays_dealloc, ARRAYS_METHODS, ARRAYS_NUMBERS);
 
 static int add_type(PyObject *module, PyType_Spec *spec, const char *name, PyTypeObject **type)
 {

@@ -1,6 +1,6 @@
 from typing import final
 
-from pipeline.wire.step import Int32
+from pipeline.wire.step import Int32, Int64
 
 @final
 class TokenRecord:
@@ -31,18 +31,23 @@ class TokenBoard:
 @final
 class StepArrays:
     """`fill` writes a step's inputs: decode rows from the board, the slot's chunks, and padding to the smallest of
-    ``buckets`` (tokens, rows, samples) that holds them. `describe` writes what sampling must know of the positions
-    that are sampled, and into ``fetched`` the positions whose logits are wanted.
+    ``buckets`` (tokens, rows, samples) that holds them, whose number it returns; `tokens` and `samples` are how many.
+    `describe` writes what sampling must know of the positions that are sampled, and into ``fetched`` the positions
+    whose logits are wanted.
 
     Both raise ValueError for what does not fit; sizes in a slot are not trusted.
     """
 
     def __init__(
-        self, board: TokenBoard, block_size: int, buckets: tuple[tuple[int, int, int], ...],
+        self, board: TokenBoard, block_size: int, buckets: tuple[tuple[int, int, int], ...], head: Int64,
         rows: Int32, epochs: Int32, kinds: Int32, new_tokens: Int32, most_drafts: Int32, limits: Int32,
         wants_logits: Int32, chunk_ids: Int32, chunk_positions: Int32, chunk_slots: Int32, targets: Int32,
         block_tables: Int32, input_ids: Int32, positions: Int32, slot_mapping: Int32, valid_length: Int32,
         q_seq_lens: Int32, sample_index: Int32, fetched: Int32, /,
     ) -> None: ...  # fmt: skip
-    def fill(self, rows: int, decode_rows: int, chunk_tokens: int, /) -> tuple[int, int, int]: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def samples(self) -> int: ...
+    def fill(self) -> int: ...
     def describe(self, samples: SampleColumns, /) -> int: ...

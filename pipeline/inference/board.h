@@ -47,14 +47,13 @@ static void put(Board *self, int32_t row, int32_t length, int32_t count, const i
         own[i] = ids[i] < 0 ? 0 : ids[i]; /* a row that failed: preprocess ends it */
 }
 
-static PyObject *board_apply(PyObject *object, PyObject *args)
+static PyObject *board_apply(PyObject *object, PyObject *const *args, Py_ssize_t given)
 {
     Board *self = (Board *)object;
-    PyObject *other;
     Py_ssize_t count;
-    if (!PyArg_ParseTuple(args, "On", &other, &count) || require(other, RECORD_TYPE, "TokenRecord"))
+    if (take_numbers("apply", args + 1, given - 1, &count, 1) || require(args[0], RECORD_TYPE, "TokenRecord"))
         return NULL;
-    const Pinned *record = (Pinned *)other;
+    const Pinned *record = (Pinned *)args[0];
     if (!has(record, RECORD_ROWS, RECORD, count))
         return NULL;
     for (Py_ssize_t i = 0; i < count; i++)
@@ -70,14 +69,14 @@ static PyObject *board_apply(PyObject *object, PyObject *args)
     Py_RETURN_NONE;
 }
 
-static PyObject *board_foresee(PyObject *object, PyObject *args)
+static PyObject *board_foresee(PyObject *object, PyObject *const *args, Py_ssize_t given)
 {
     Board *self = (Board *)object;
-    PyObject *other;
-    Py_ssize_t count, stride;
-    if (!PyArg_ParseTuple(args, "Onn", &other, &count, &stride) || require(other, SAMPLES_TYPE, "SampleColumns"))
+    Py_ssize_t numbers[2];
+    if (take_numbers("foresee", args + 1, given - 1, numbers, 2) || require(args[0], SAMPLES_TYPE, "SampleColumns"))
         return NULL;
-    const Pinned *samples = (Pinned *)other;
+    const Py_ssize_t count = numbers[0], stride = numbers[1];
+    const Pinned *samples = (Pinned *)args[0];
     if (!has(samples, SAMPLE_ROWS, SAMPLES, count) || !has(samples, SAMPLE_IDS, SAMPLES, count * stride))
         return NULL;
     for (Py_ssize_t s = 0; s < count; s++)

@@ -23,6 +23,17 @@ typedef struct {
 static inline int32_t *values(const Pinned *self, int at) { return self->view[at].buf; }
 static inline Py_ssize_t size(const Pinned *self, int at, int axis) { return self->view[at].shape[axis]; }
 
+/* The header of a slot: int64, C-contiguous. */
+static int pin_head(Py_buffer *view, PyObject *array, Py_ssize_t words)
+{
+    if (PyObject_GetBuffer(array, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT))
+        return -1;
+    if (view->ndim == 1 && view->itemsize == 8 && view->format && view->format[0] == 'l' && view->shape[0] >= words)
+        return 0;
+    PyErr_Format(PyExc_ValueError, "head must be int64 with one axis of at least %zd words", words);
+    return -1;
+}
+
 static int pin(Py_buffer *view, const struct array *wanted, PyObject *array)
 {
     if (PyObject_GetBuffer(array, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (wanted->writable ? PyBUF_WRITABLE : 0)))
@@ -60,6 +71,21 @@ static void pinned_dealloc(PyObject *object)
 static PyObject *allocate(PyTypeObject *type)
 {
     return ((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0); /* zeroed */
+}
+
+/* The numbers that a method is called with; parsing a format would take longer than the rest of it. */
+static int take_numbers(const char *method, PyObject *const *args, Py_ssize_t given, Py_ssize_t *numbers, Py_ssize_t count)
+{
+    if (given != count) {
+        PyErr_Format(PyExc_TypeError, "%s: %zd numbers expected, %zd given", method, count, given);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        numbers[i] = PyLong_AsSsize_t(args[i]);
+        if (numbers[i] == -1 && PyErr_Occurred())
+            return -1;
+    }
+    return 0;
 }
 
 /* Whether `count` elements are there, with an exception if not. */

@@ -6,6 +6,7 @@
 
 #include "board.h"
 
+enum head_word { HEAD_ROWS = 1, HEAD_DECODE_ROWS, HEAD_CHUNK_TOKENS, HEAD_WORDS }; /* as pipeline.wire.step.Head */
 enum row_kind { DECODE, CHUNK, PROMPT_END, SCORE }; /* as pipeline.wire.step.RowKind */
 
 enum {
@@ -30,6 +31,7 @@ struct bucket {
 
 typedef struct {
     Pinned pinned;
+    Py_buffer head;
     Board *board;
     struct bucket *buckets; /* ascending */
     int32_t *sample_row;    /* of each sampled position: its row in the step */
@@ -144,12 +146,24 @@ static Py_ssize_t pad_to_bucket(const StepArrays *self)
     return -1;
 }
 
-static PyObject *arrays_fill(PyObject *object, PyObject *args)
+/* The beginnings of all arrays, at once: none of them is in the caches any more, and one after the other would cost more
+ * than everything else. */
+static void prefetch(const StepArrays *self)
 {
+    for (int at = 0; at < STEP_ARRAYS; at++)
+        __builtin_prefetch(self->pinned.view[at].buf);
+    for (int at = 0; at < BOARD_ARRAYS; at++)
+        __builtin_prefetch(self->board->pinned.view[at].buf);
+}
+
+static PyObject *arrays_fill(PyObject *object, PyObject *unused)
+{
+    (void)unused;
     StepArrays *self = (StepArrays *)object;
-    Py_ssize_t rows, decode, chunk_tokens;
-    if (!PyArg_ParseTuple(args, "nnn", &rows, &decode, &chunk_tokens) || !has(&self->pinned, SLOT_ROWS, STEP, rows) ||
-        !has(&self->pinned, SLOT_ROWS, STEP, decode))
+    prefetch(self);
+    const int64_t *head = self->head.buf;
+    const Py_ssize_t rows = head[HEAD_ROWS], decode = head[HEAD_DECODE_ROWS], chunk_tokens = head[HEAD_CHUNK_TOKENS];
+    if (!has(&self->pinned, SLOT_ROWS, STEP, rows) || !has(&self->pinned, SLOT_ROWS, STEP, decode))
         return NULL;
     self->tokens = self->samples = 0;
     self->rows = rows;
@@ -158,7 +172,19 @@ static PyObject *arrays_fill(PyObject *object, PyObject *args)
             return NULL;
     self->decode_tokens = self->tokens;
     const Py_ssize_t bucket = fill_chunks(self, decode, chunk_tokens) ? -1 : pad_to_bucket(self);
-    return bucket < 0 ? NULL : Py_BuildValue("nnn", bucket, self->tokens, self->samples);
+    return bucket < 0 ? NULL : PyLong_FromSsize_t(bucket);
+}
+
+static PyObject *arrays_tokens(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyLong_FromSsize_t(((StepArrays *)object)->tokens);
+}
+
+static PyObject *arrays_samples(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyLong_FromSsize_t(((StepArrays *)object)->samples);
 }
 
 static PyObject *arrays_describe(PyObject *object, PyObject *other)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 import ipc
 from model.runner import Runner
-from pipeline.inference._step import TokenRecord
+from pipeline.inference._step import StepArrays, TokenRecord
 from pipeline.inference.outcome import Outcome
 from pipeline.inference.step_inputs import StepInputArrays, make_board
 from pipeline.stats import Counters, InferenceCounter, RingEnds
@@ -41,6 +41,7 @@ from pipeline.wire.step import (
 )
 
 _NS = time.CLOCK_MONOTONIC
+_DEPENDS_ON_STEP = int(Head.DEPENDS_ON_STEP)  # of an enumeration it would be looked up where every lookup counts
 
 
 @dataclass(slots=True)
@@ -48,12 +49,12 @@ class Step:
     """A slot of the step ring; there is one object for each, and it serves every step that comes by that slot."""
 
     views: StepColumns
+    words: memoryview  # the header's
     arrays: StepInputArrays
+    filled: StepArrays
     bindings: list[Any]  # the runner's, by bucket
     slot: ipc.ReadSlot | None = None  # while it is held
-    head: list[int] = field(default_factory=list)
-    tokens: int = 0  # drafts included
-    samples: int = 0  # sampled positions
+    head: list[int] = field(default_factory=list)  # once it is on the device
     taken_ns: int = 0
     launched_ns: int = 0
 
@@ -82,6 +83,7 @@ class StepExecutor:
         self.steps_done = 0
         self._counters, self._ends, self._rings, self._shapes = counters, ends, rings, shapes
         self._board = make_board(shapes)
+        self._try_read_step = rings.steps.try_read
         self._board_step = 0  # every token up to this step's is on the board
         self._chosen_by_sampling = 0  # why it must choose tokens of the last step: see Choice
         self._steps = [self._step_of(views) for views in step_layout(shapes).resident_views(rings.steps)]
@@ -96,7 +98,8 @@ class StepExecutor:
 
     def _step_of(self, views: StepColumns) -> Step:
         arrays = StepInputArrays(views, self._board, self._shapes, self.runner.facts)
-        return Step(views, arrays, [self.runner.bind(arrays.inputs(bucket)) for bucket in self.runner.facts.buckets])
+        bindings = [self.runner.bind(arrays.inputs(bucket)) for bucket in self.runner.facts.buckets]
+        return Step(views, views.head.data, arrays, arrays.filled, bindings)
 
     def run_step(self) -> None:
         """Bring the next step to its end, and begin the one after it, if that is there and its ids are known.
@@ -105,57 +108,61 @@ class StepExecutor:
         """
         step = self._running or self._begin(self._next or self._take(self._rings.steps.read()))
         slot = self._rings.logits.reserve()
-        outcome = self._outcomes[slot.index]
-        wanted = step.arrays.describe(outcome.columns)
-        _write_head(outcome.views, step, wanted)
-        self._fetch(step, outcome, wanted)
-        computed_ns = time.clock_gettime_ns(_NS)
-        self._chosen_by_sampling = step.head[Head.CHOSEN_BY_SAMPLING]
-        if not self._chosen_by_sampling:
-            self._foresee(step, outcome)
+        outcome, head, foresee = self._outcomes[slot.index], step.head, self._board.foresee
+        samples, logit_rows = step.filled.samples, step.filled.describe(outcome.columns)
+        columns, candidates, number = outcome.columns, head[Head.CANDIDATES], head[Head.STEP]
+        self._chosen_by_sampling = chosen_by_sampling = head[Head.CHOSEN_BY_SAMPLING]
+        _write_head(outcome.views, step, samples, logit_rows)
+        self._fetch(step, outcome, samples, logit_rows)
+        computed_ns = time.clock_gettime_ns(_NS)  # until the next launch the device waits: no detour from here
+        if not chosen_by_sampling:
+            foresee(columns, samples, candidates or 1)
+            self._board_step = number
         try:
             self._begin_early()
         finally:  # the next step may be what the device can't bear: this one's results are there all the same
             outcome.views.stamps[Stamp.TAKEN : Stamp.COMPUTED + 1] = step.taken_ns, step.launched_ns, computed_ns
             slot.publish()
-        self._done(step)
+        self._done(step, foreseen=bool(candidates) and not chosen_by_sampling)
 
     # ---- the beginning of a step ----------------------------------------------------------------------------
 
     def _begin_early(self) -> None:
         """The next step, before this one's results are published."""
         self._running = None
-        slot = self._rings.steps.try_read()
-        self._next = None if slot is None else self._take(slot)
-        if self._next is not None and self._next.head[Head.DEPENDS_ON_STEP] <= self._board_step:
-            self._running = self._begin(self._next)
+        slot = self._try_read_step()
+        self._next = step = None if slot is None else self._take(slot)
+        if step is not None and step.words[_DEPENDS_ON_STEP] <= self._board_step:
+            self._running = self._begin(step)
 
     def _take(self, slot: ipc.ReadSlot) -> Step:
         step = self._steps[slot.index]
         step.taken_ns = time.clock_gettime_ns(_NS)
         step.slot = slot
-        step.head = step.views.head.tolist()
         return step
 
     def _begin(self, step: Step) -> Step:
         """Fill in the inputs and start the device."""
-        self._next, head = None, step.head
-        self._await_tokens(head[Head.DEPENDS_ON_STEP])
-        bucket, step.tokens, step.samples = step.arrays.fill(
-            head[Head.ROWS], head[Head.DECODE_ROWS], head[Head.CHUNK_TOKENS]
-        )
+        self._next = None
+        if step.words[_DEPENDS_ON_STEP] > self._board_step:
+            self._await_tokens(step.words[_DEPENDS_ON_STEP])
+        bucket = step.filled.fill()
         step.launched_ns = time.clock_gettime_ns(_NS)
         self.runner.launch(step.bindings[bucket])
+        step.head = step.words.tolist()
         return step
 
     def _await_tokens(self, needs: int) -> None:
         """Decode rows bring the token that was sampled last; where it is known here, the board may lag behind."""
-        while (slot := self._rings.tokens.try_read()) is not None:
-            self._read_board(slot)
+        self._drain_tokens()
         if self._board_step < needs:
             self._count_wait()
         while self._board_step < needs:
             self._read_board(self._rings.tokens.read())
+
+    def _drain_tokens(self) -> None:
+        while (slot := self._rings.tokens.try_read()) is not None:
+            self._read_board(slot)
 
     def _count_wait(self) -> None:
         if self._counters is not None:
@@ -173,33 +180,26 @@ class StepExecutor:
 
     # ---- its end --------------------------------------------------------------------------------------------
 
-    def _fetch(self, step: Step, outcome: Outcome, wanted: int) -> None:
+    def _fetch(self, step: Step, outcome: Outcome, samples: int, logit_rows: int) -> None:
         """Only rows that need logits bring them to the host; of all others the device says what is best."""
-        candidates, scores = step.head[Head.CANDIDATES], step.head[Head.SCORES]
-        if wanted or not candidates:
-            self.runner.fetch(step.arrays.fetched[:wanted], outcome.views.logits[:wanted])
+        candidates, scores, views = step.head[Head.CANDIDATES], step.head[Head.SCORES], outcome.views
+        if logit_rows or not candidates:
+            self.runner.fetch(step.arrays.fetched[:logit_rows], views.logits[:logit_rows])
         if candidates:
-            self.runner.fetch_best(
-                outcome.best(step.samples, candidates, scores), outcome.targets(step.samples, scores)
-            )
-
-    def _foresee(self, step: Step, outcome: Outcome) -> None:
-        """Put this step's tokens on the board: the argmax of every row."""
-        views, samples, candidates = outcome.views, step.samples, step.head[Head.CANDIDATES]
-        if not candidates:  # the host has all logits
+            self.runner.fetch_best(outcome.best(samples, candidates, scores), outcome.targets(samples, scores))
+        else:  # the host has all logits
             views.ids[:samples] = np.argmax(views.logits[:samples], axis=1, out=self._argmax[:samples])
-        self._board.foresee(outcome.columns, samples, candidates or 1)
-        self._board_step = step.head[Head.STEP]
-        if candidates and self._counters is not None:
-            self._counters.add(InferenceCounter.GREEDY_STEPS)
 
-    def _done(self, step: Step) -> None:
+    def _done(self, step: Step, *, foreseen: bool) -> None:
         assert step.slot is not None
         step.slot.release()
         step.slot = None
+        self._drain_tokens()  # of steps that nothing depended on: sampling needs the room
         self.steps_done += 1
         if self._counters is not None:
             self._counters.add(InferenceCounter.STEPS)
+            if foreseen:
+                self._counters.add(InferenceCounter.GREEDY_STEPS)
         if self._ends is not None:
             self._ends.copy()
 
@@ -210,8 +210,11 @@ _WAITS = (
 )
 
 
-def _write_head(out: LogitsColumns, step: Step, logit_rows: int) -> None:
+def _write_head(out: LogitsColumns, step: Step, samples: int, logit_rows: int) -> None:
     """What sampling has to know of the step itself."""
-    out.head[:] = step.views.head
-    out.head[Head.TOKENS], out.head[Head.SAMPLES], out.head[Head.LOGIT_ROWS] = step.tokens, step.samples, logit_rows
+    head = out.head
+    head[:] = step.views.head
+    head[Head.TOKENS] = step.filled.tokens
+    head[Head.SAMPLES] = samples
+    head[Head.LOGIT_ROWS] = logit_rows
     out.stamps[:] = step.views.stamps

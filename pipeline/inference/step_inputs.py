@@ -39,8 +39,7 @@ class StepInputArrays:
             views.wants_logits, views.input_ids, views.positions, views.slot_mapping, views.targets,
             views.block_tables,
         )  # fmt: skip
-        self._arrays = StepArrays(board, facts.block_size, buckets, *slot, *own)
-        self.fill, self.describe = self._arrays.fill, self._arrays.describe
+        self.filled = StepArrays(board, facts.block_size, buckets, views.head, *slot, *own)
 
     def inputs(self, bucket: Bucket) -> StepInputs:
         """The leading part of the arrays that a bucket uses."""

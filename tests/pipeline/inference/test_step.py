@@ -7,7 +7,7 @@ import pytest
 from ipc import Field, Layout
 from model.runner import Bucket
 from pipeline.inference._step import SampleColumns, StepArrays, TokenBoard, TokenRecord
-from pipeline.wire.step import RowKind, Shapes, logits_layout, step_layout
+from pipeline.wire.step import Head, RowKind, Shapes, logits_layout, step_layout
 
 BLOCK = 4
 SHAPES = Shapes(token_budget=16, max_rows=4, block_table_width=3, vocab_size=9, samples=8, logit_rows=2, drafts=3)
@@ -38,13 +38,18 @@ class Desk:
         self.out = out.views(bytearray(out.size))
         slot = self.slot
         self.arrays = StepArrays(
-            self.board, BLOCK, tuple((b.tokens, b.rows, b.samples) for b in buckets),
+            self.board, BLOCK, tuple((b.tokens, b.rows, b.samples) for b in buckets), slot.head,
             slot.rows, slot.epochs, slot.kinds, slot.new_tokens, slot.most_drafts, slot.limits, slot.wants_logits,
             slot.input_ids, slot.positions, slot.slot_mapping, slot.targets, slot.block_tables, *self.own,
         )  # fmt: skip
         self.samples = SampleColumns(
             self.out.rows, self.out.epochs, self.out.lengths, self.out.targets, self.out.logit_rows, self.out.ids
         )
+
+    def fill(self, *counts):
+        """Of so many rows, decode rows, and tokens of chunks; bucket, tokens, sampled positions."""
+        self.slot.head[Head.ROWS : Head.CHUNK_TOKENS + 1] = counts
+        return self.arrays.fill(), self.arrays.tokens, self.arrays.samples
 
     def decode(self, b, row, length, *ids, most=0, limit=100, logits=False):
         """Row `b` of the step decodes row `row` of the board, which has these ids: the newest token, and drafts."""
@@ -74,7 +79,7 @@ def test_decode_rows_bring_their_newest_token_and_chunks_stand_behind_them(desk)
     desk.decode(1, 1, 1, 88)
     desk.chunk(2, 0, RowKind.CHUNK, 0, [4, 5])
     desk.chunk(3, 2, RowKind.PROMPT_END, 2, [0, 1, 2])
-    assert desk.arrays.fill(4, 2, 5) == (1, 7, 3)
+    assert desk.fill(4, 2, 5) == (1, 7, 3)
     own = desk.own
     assert own.input_ids[:8].tolist() == [77, 88, 104, 105, 100, 101, 102, 0]
     assert own.positions[:8].tolist() == [5, 0, 4, 5, 0, 1, 2, 0]
@@ -89,7 +94,7 @@ def test_what_sampling_must_know_of_each_position(desk):
     desk.decode(1, 1, 1, 88, logits=True)
     desk.chunk(2, 0, RowKind.PROMPT_END, 0, [4, 5], logits=True)
     desk.chunk(3, 2, RowKind.SCORE, 2, [0, 1, 2], targets=[5, 6, -1])
-    desk.arrays.fill(4, 2, 5)
+    desk.fill(4, 2, 5)
     assert desk.arrays.describe(desk.samples) == 2
     out = desk.out
     assert out.rows[:6].tolist() == [3, 1, 0, 2, 2, 2]
@@ -102,7 +107,7 @@ def test_what_sampling_must_know_of_each_position(desk):
 
 def test_logits_are_wanted_of_positions_that_are_sampled_not_of_those_that_are_scored(desk):
     desk.chunk(0, 2, RowKind.SCORE, 0, [0, 1, 2], logits=True, targets=[5, 6, -1])
-    desk.arrays.fill(1, 0, 3)
+    desk.fill(1, 0, 3)
     assert desk.arrays.describe(desk.samples) == 1
     assert desk.out.logit_rows[:3].tolist() == [-1, -1, 0]
 
@@ -115,7 +120,7 @@ def test_logits_are_wanted_of_positions_that_are_sampled_not_of_those_that_are_s
 def test_drafts_follow_the_newest_token(desk, most, limit, carried):
     desk.decode(0, 2, 6, 7, 71, 72, 73, most=most, limit=limit)
     desk.decode(1, 0, 2, 9)
-    bucket, tokens, samples = desk.arrays.fill(2, 2, 0)
+    bucket, tokens, samples = desk.fill(2, 2, 0)
     assert (bucket, tokens, samples) == (0 if carried <= 2 else 1, 2 + carried, 2 + carried)
     own = desk.own
     assert own.input_ids[:tokens].tolist() == [*[7, 71, 72, 73][: 1 + carried], 9]
@@ -130,15 +135,15 @@ def test_drafts_follow_the_newest_token(desk, most, limit, carried):
 
 def test_a_step_may_have_no_sampled_position(desk):
     desk.chunk(0, 2, RowKind.CHUNK, 0, [0, 1])
-    assert desk.arrays.fill(1, 0, 2) == (0, 2, 0)
+    assert desk.fill(1, 0, 2) == (0, 2, 0)
     assert desk.arrays.describe(desk.samples) == 0
 
 
 def test_a_step_is_looked_at_anew_each_time(desk):
     desk.decode(0, 3, 6, 77)
-    desk.arrays.fill(1, 1, 0)
+    desk.fill(1, 1, 0)
     desk.lengths[3], desk.ids[3, 0] = 7, 78
-    assert desk.arrays.fill(1, 1, 0) == (0, 1, 1)
+    assert desk.fill(1, 1, 0) == (0, 1, 1)
     assert (desk.own.input_ids[0], desk.own.positions[0]) == (78, 6)
 
 
@@ -184,20 +189,20 @@ def test_what_does_not_fit_is_refused(desk, change, counts, message):
     desk.decode(0, 3, 6, 77)
     change(desk)
     with pytest.raises(ValueError, match=message):
-        desk.arrays.fill(*counts)
+        desk.fill(*counts)
 
 
 def test_a_step_beyond_every_bucket_or_room_is_refused():
     small = Desk(buckets=(Bucket(4, 4),))
     small.chunk(0, 0, RowKind.CHUNK, 0, range(5))
     with pytest.raises(ValueError, match="no bucket holds 5 tokens, 1 rows and 0 sampled positions"):
-        small.arrays.fill(1, 0, 5)
+        small.fill(1, 0, 5)
     small.chunk(0, 0, RowKind.SCORE, 0, range(9))
     with pytest.raises(ValueError, match="more positions are sampled than there is room for"):
-        small.arrays.fill(1, 0, 9)
+        small.fill(1, 0, 9)
     for b in range(3):
         small.decode(b, b, 3, 7, logits=True)
-    small.arrays.fill(3, 3, 0)
+    small.fill(3, 3, 0)
     with pytest.raises(ValueError, match="more rows need logits than there is room for"):
         small.arrays.describe(small.samples)
 
@@ -239,3 +244,8 @@ def test_a_board_needs_as_many_rows_everywhere_and_arrays_that_it_may_write():
     frozen.flags.writeable = False
     with pytest.raises(ValueError, match=r"read-only|not writable"):
         TokenBoard(frozen, np.zeros(4, np.int32), np.zeros((4, 1), np.int32))
+
+
+def test_the_numbers_that_the_c_knows_are_those_of_the_layouts():
+    assert [Head.ROWS, Head.DECODE_ROWS, Head.CHUNK_TOKENS] == [1, 2, 3]
+    assert [RowKind.DECODE, RowKind.CHUNK, RowKind.PROMPT_END, RowKind.SCORE] == [0, 1, 2, 3]

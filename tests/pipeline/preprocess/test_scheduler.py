@@ -58,16 +58,16 @@ class Device:
 
     def run(self, views):
         """What its sampled positions yield: row, epoch, token, context."""
-        head = views.head
         arrays = StepInputArrays(views, self.board, self.shapes, self.facts)
-        bucket, live, samples = arrays.fill(*map(int, head[[Head.ROWS, Head.DECODE_ROWS, Head.CHUNK_TOKENS]]))
+        bucket = arrays.filled.fill()
+        live, samples = arrays.filled.tokens, arrays.filled.samples
         step = arrays.inputs(self.facts.buckets[bucket])
         used = step.slot_mapping[:live]
         assert len(set(used.tolist())) == live, "two tokens share a KV slot"
         assert (step.slot_mapping[live:] == -1).all()
         for t in range(live):
             self.memory[int(used[t])] = (int(step.positions[t]), int(step.input_ids[t]))
-        assert arrays.describe(self.outcome.columns) == 0  # all rows are greedy
+        assert arrays.filled.describe(self.outcome.columns) == 0  # all rows are greedy
         ends = np.cumsum(step.q_seq_lens)
         for s in range(samples):
             b = int(np.searchsorted(ends, step.sample_index[s], side="right"))
