@@ -64,7 +64,8 @@ class Body(BaseModel):
         needed = schema.get("required", ())
         for name, one in schema["properties"].items():
             schema["properties"][name] = one if name in needed else nullable(one, cls.ABSENT)
-        schema["additionalProperties"] = {"enum": list(cls.ABSENT)}
+        if cls.model_config["extra"] == "forbid":
+            schema["additionalProperties"] = {"enum": list(cls.ABSENT)}
         return reference
 
 
@@ -100,10 +101,8 @@ def _problem(kind: type[Body], error: ErrorDetails, settings: FrontSettings) -> 
         place += error["ctx"]["inside"]
         return place, f"{place} {error['msg']}"
     if error["type"] == "extra_forbidden":
-        return (
-            place,
-            f"unknown parameter {shown(place)}{_nearest(str(inside[-1]), names_at(kind, inside[:-1], settings))}",
-        )
+        known = names_at(kind, inside[:-1], settings)
+        return place, f"unknown parameter {shown(place)}{_nearest(str(inside[-1]), known)}"
     wanted = in_words(schema_at(kind, inside, settings))
     if error["type"] == "missing":
         return place, f"{place} is missing: expected {wanted}"
