@@ -25,7 +25,8 @@ _UNKNOWN: Final = 32  # keys that are looked at
 _INVISIBLE: Final = ("parameters", "stream_options")  # their members are named as if they stood outside
 
 REFUSED: Final = "refused"
-"""Type of an error whose message is told as it is; of others it is told what would be right."""
+WRONG: Final = "wrong"
+"""Types of errors whose message is told: as it is, or behind the place. Of others it is told what would be right."""
 
 Problem = tuple[str, str]
 """A parameter, and what is wrong with it."""
@@ -63,7 +64,8 @@ class Body(BaseModel):
         needed = schema.get("required", ())
         for name, one in schema["properties"].items():
             schema["properties"][name] = one if name in needed else nullable(one, cls.ABSENT)
-        schema["additionalProperties"] = {"enum": list(cls.ABSENT)}
+        if cls.model_config["extra"] == "forbid":
+            schema["additionalProperties"] = {"enum": list(cls.ABSENT)}
         return reference
 
 
@@ -94,12 +96,13 @@ def _problem(kind: type[Body], error: ErrorDetails, settings: FrontSettings) -> 
     inside = error["loc"]
     place = _place(inside)
     if error["type"] in (REFUSED, TOO_LONG):
-        return error["ctx"]["parameter"] or place, error["msg"]
+        return place, error["msg"]
+    if error["type"] == WRONG:
+        place += error["ctx"]["inside"]
+        return place, f"{place} {error['msg']}"
     if error["type"] == "extra_forbidden":
-        return (
-            place,
-            f"unknown parameter {shown(place)}{_nearest(str(inside[-1]), names_at(kind, inside[:-1], settings))}",
-        )
+        known = names_at(kind, inside[:-1], settings)
+        return place, f"unknown parameter {shown(place)}{_nearest(str(inside[-1]), known)}"
     wanted = in_words(schema_at(kind, inside, settings))
     if error["type"] == "missing":
         return place, f"{place} is missing: expected {wanted}"

@@ -1,19 +1,19 @@
-"""Kinds of parameters that pydantic has no type for. Validators raise ValueError for what the schema forbids, and the
-error then says what it allows; what else is to be said comes from `refuse`."""
+"""Kinds of parameters that pydantic has no type for. What reads one raises ValueError for a value that the schema
+forbids, and the error then says what it allows; `refuse` and `wrong` say something else."""
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 import numpy as np
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, create_model
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from model.sampling import SamplingLimits
-from pipeline.front.api.body import REFUSED, shown
+from pipeline.front.api.body import REFUSED, WRONG, Body, shown
 from pipeline.front.api.schema import LEAST_INT, MADE, MOST_INT, WORDS, Schema
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import MAX_STOP_LENGTH, MAX_STOPS, TOO_LONG
@@ -21,12 +21,17 @@ from pipeline.wire.request import MAX_STOP_LENGTH, MAX_STOPS, TOO_LONG
 _PIECE: Final = 1 << 14  # token ids that are checked without a pause
 _SPELLED: Final = {"true": True, "false": False}  # clients of llm-serving send Python's True and False as strings
 
+B = TypeVar("B", bound=Body)
 Limit = Callable[[FrontSettings], int]
 
 
-def refuse(message: str, kind: str = REFUSED, *, parameter: str | None = None) -> NoReturn:
-    """Raises an error with this message, of this parameter if it is another than the one that is read."""
-    raise PydanticCustomError(kind, message, {"parameter": parameter})
+def refuse(message: str, kind: str = REFUSED) -> NoReturn:
+    raise PydanticCustomError(kind, message)
+
+
+def wrong(told: str, inside: str = "") -> NoReturn:
+    """`told` follows the parameter's name; `inside`: where in the parameter, such as `[7]`."""
+    raise PydanticCustomError(WRONG, told, {"inside": inside})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,38 @@ class Kind:
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
         return {MADE: self.schema}
+
+
+def given(default: Any, meaning: str, **more: Any) -> Any:
+    """A parameter that may be left out."""
+    return Field(default, description=meaning, **more)
+
+
+# ---- what is known, but not supported ------------------------------------------------------------------------------
+
+
+def only(*allowed: Any, reason: str = "other values are not supported") -> Kind:
+    """A parameter that is supported at these values only, or left out."""
+
+    def read(value: Any, settings: FrontSettings) -> Any:
+        if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in allowed):
+            raise ValueError
+        return value
+
+    words = f"{' or '.join(map(shown, allowed)) or 'no value'}: {reason}"
+    return Kind(read, lambda _: {"enum": list(allowed), "description": f"Expected: {words}.", WORDS: words})
+
+
+def also(names: Mapping[str, tuple[Any, ...]]) -> Callable[[type[B]], type[B]]:
+    """A model with more parameters, separated by blanks, that are supported at these values only."""
+    kinds = {name: only(*values) for several, values in names.items() for name in several.split()}
+    fields: Any = {name: (Annotated[Any, kind], None) for name, kind in kinds.items()}
+
+    def extended(model: type[B]) -> type[B]:
+        name, module, doc = model.__name__, model.__module__, model.__doc__
+        return create_model(name, __base__=model, __module__=module, __doc__=doc, **fields)
+
+    return extended
 
 
 # ---- numbers and switches ------------------------------------------------------------------------------------------
@@ -69,48 +106,14 @@ def integer(low: int = LEAST_INT, high: int | Limit = MOST_INT) -> Kind:
 
 def _spelled(value: Any, settings: FrontSettings) -> bool:
     found = _SPELLED.get(value.strip().lower()) if isinstance(value, str) else value
-    if not isinstance(found, bool):
-        raise ValueError  # noqa: TRY004 - pydantic knows no TypeError
+    if type(found) is not bool:
+        raise ValueError
     return found
 
 
-Switch = Annotated[
-    bool,
-    Kind(
-        _spelled,
-        lambda _: {
-            "anyOf": [
-                {"type": "boolean"},
-                {"type": "string", "pattern": r"^\s*([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])\s*$"},
-            ],
-            WORDS: "true or false",
-        },
-    ),
-]
+_NAME: Final = {"type": "string", "pattern": r"^\s*([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])\s*$"}
+Switch = Annotated[bool, Kind(_spelled, lambda _: {"anyOf": [{"type": "boolean"}, _NAME], WORDS: "true or false"})]
 """A boolean, or its name."""
-
-
-# ---- what is known, but not supported ------------------------------------------------------------------------------
-
-
-def only(*allowed: Any, meaning: str = "") -> Kind:
-    """At these values, or left out."""
-
-    def read(value: Any, settings: FrontSettings) -> Any:
-        if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in allowed):
-            raise ValueError
-        return value
-
-    words = (" or ".join(map(shown, allowed)) or "no value") + ": other values are not supported"
-    about = meaning or ("Supported at this value only." if allowed else "Not supported.")
-    return Kind(read, lambda _: {"enum": list(allowed), "description": about, WORDS: words})
-
-
-Unsupported = Annotated[Any, only()]
-Off = Annotated[Any, only(False)]
-On = Annotated[Any, only(True)]
-EmptyList = Annotated[Any, only([])]
-EmptyObject = Annotated[Any, only({})]
 
 
 # ---- texts and token ids -------------------------------------------------------------------------------------------
@@ -134,28 +137,31 @@ def _stops_schema(settings: FrontSettings) -> Schema:
 StopStrings = Annotated[tuple[str, ...], Kind(_stops, _stops_schema)]
 
 
-def token_id(settings: FrontSettings) -> Schema:
-    return {"type": "integer", "minimum": 0, "maximum": settings.vocab_size - 1}
-
-
 def max_biased(settings: FrontSettings) -> int:
     """Of tokens with a bias and tokens that end the answer, together."""
     return SamplingLimits(settings.vocab_size, settings.max_length).max_biased_tokens
 
 
-def read_token_ids(value: Any, settings: FrontSettings, most: int | None = None) -> array[int]:
-    """Raises ValueError, also for more than `most`."""
-    if not isinstance(value, list) or len(value) > (len(value) if most is None else most):
-        raise ValueError
-    ids = as_token_ids(value, settings.vocab_size) if value else array("i")
-    if ids is None:
-        raise ValueError
-    return ids
+def token_id(settings: FrontSettings) -> Schema:
+    return {"type": "integer", "minimum": 0, "maximum": settings.vocab_size - 1}
 
 
-def token_ids_schema(settings: FrontSettings, **more: Any) -> Schema:
-    words = f"a list of token ids in [0, {settings.vocab_size - 1}]"
-    return {"type": "array", "items": token_id(settings), WORDS: words, **more}
+def token_ids(most: Limit) -> Kind:
+    """A list of up to `most`."""
+
+    def read(value: Any, settings: FrontSettings) -> array[int]:
+        if isinstance(value, list) and len(value) > most(settings):
+            wrong(f"has {len(value)} token ids; at most {most(settings)} are allowed")
+        ids = array("i") if value == [] else as_token_ids(value, settings.vocab_size)
+        if ids is None:
+            raise ValueError
+        return ids
+
+    def schema(settings: FrontSettings) -> Schema:
+        words = f"a list of token ids in [0, {settings.vocab_size - 1}]"
+        return {"type": "array", "items": token_id(settings), "maxItems": most(settings), WORDS: words}
+
+    return Kind(read, schema)
 
 
 def as_token_ids(value: Any, vocab_size: int) -> array[int] | None:
@@ -180,24 +186,18 @@ def as_token_ids(value: Any, vocab_size: int) -> array[int] | None:
 def too_long(text: str, settings: FrontSettings) -> str:
     """What is wrong with a prompt that has more characters than can ever fit: it need not be tokenized."""
     most = settings.prompt_limit_chars
-    if len(text) <= most:
-        return ""
     allowed = f"at most {most} characters and {settings.max_prompt} tokens are allowed"
-    return f"the prompt has {len(text)} characters; {allowed}"
+    return f"the prompt has {len(text)} characters; {allowed}" if len(text) > most else ""
 
 
-def limited(text: str, settings: FrontSettings) -> str:
-    """The prompt, unless it is too long."""
-    problem = too_long(text, settings)
+def read_text(value: Any, settings: FrontSettings) -> str:
+    """A prompt, unless it is too long."""
+    problem = too_long(value, settings) if isinstance(value, str) else None
+    if problem is None:
+        raise ValueError
     if problem:
         refuse(problem, TOO_LONG)
-    return text
+    return str(value)
 
 
-def _text_prompt(value: Any, settings: FrontSettings) -> str:
-    if not isinstance(value, str):
-        raise ValueError  # noqa: TRY004 - pydantic knows no TypeError
-    return limited(value, settings)
-
-
-TextPrompt = Annotated[str, Kind(_text_prompt, lambda _: {"type": "string"})]
+TextPrompt = Annotated[str, Kind(read_text, lambda _: {"type": "string"})]

@@ -7,9 +7,10 @@ from typing import Any
 
 from model.tokenizer import Tokenizer
 from pipeline.front.api.json_body import LARGE_BODY, parse_object
-from pipeline.front.api.llm_serving.request import parse_llm_serving
-from pipeline.front.api.openai.chat import parse_chat
-from pipeline.front.api.openai.completions import parse_completion
+from pipeline.front.api.llm_serving.request import GenerateRequest, parse_llm_serving
+from pipeline.front.api.openai.chat import ChatRequest, parse_chat
+from pipeline.front.api.openai.completions import CompletionRequest, parse_completion
+from pipeline.front.api.schema import schema_at
 from pipeline.front.delivery.generation import Delivery, Generation
 from pipeline.front.delivery.job import Identity, Job
 from pipeline.front.http.exchange import Exchange
@@ -25,6 +26,8 @@ class GenerateRoutes:
     def __init__(self, delivery: Delivery, tokenizer: Tokenizer | None, parser: Worker) -> None:
         self._delivery, self._tokenizer, self._parser = delivery, tokenizer, parser
         self._settings = delivery.settings
+        for kind in (CompletionRequest, ChatRequest, GenerateRequest):
+            schema_at(kind, (), self._settings)  # errors need it; the first time it takes milliseconds
 
     async def llm_serving(self, exchange: Exchange) -> None:
         await self._serve_llm_serving(exchange, None)

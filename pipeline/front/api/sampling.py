@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -9,13 +10,11 @@ from pydantic import Field
 
 from model.sampling import RANGES, SamplingParams
 from pipeline.front.api.body import Body, Problem
-from pipeline.front.api.fields import Kind, StopStrings, integer, max_biased, read_token_ids, token_ids_schema
+from pipeline.front.api.fields import Kind, StopStrings, given, integer, max_biased, token_ids
 from pipeline.front.api.schema import LARGEST
 from pipeline.front.settings import FrontSettings
 
 _DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(SamplingParams)}
-TOP_K = "Sample from this many most probable tokens; -1, 0 or vocabulary size: off."
-MIN_TOKENS = "Fewest tokens to generate before the answer may end; at most "
 
 
 def _sampled(name: str, meaning: str) -> Any:
@@ -30,48 +29,34 @@ def longest(settings: FrontSettings) -> int:
     return settings.max_length
 
 
-def most_tokens(default: int | None = None) -> Kind:
+def most_tokens(default: int) -> Kind:
     """How many tokens are generated at most; by default so many, or as many as fit."""
     kind = integer(1, longest)
-    if default is None:
-        return kind
-    return Kind(kind.read, lambda settings: {**kind.schema(settings), "default": min(default, settings.max_length)})
+    return Kind(kind.read, lambda settings: {**kind.schema(settings), "default": limit(None, default, settings)})
 
 
-EndIds = Annotated[
-    tuple[int, ...],
-    Kind(
-        lambda value, settings: tuple(read_token_ids(value, settings, max_biased(settings))),
-        lambda settings: token_ids_schema(settings, maxItems=max_biased(settings)),
-    ),
-]
-Seed = Annotated[int, integer()]
+def limit(wanted: int | None, default: int, settings: FrontSettings) -> int:
+    """The most tokens to generate: the default, which may be reduced to what fits, if the client names none."""
+    return wanted or min(default, settings.max_length)
+
+
 FewestTokens = Annotated[int, integer(0, longest)]
+TopK = Annotated[int, integer(-1), Field(description="Choose from so many most probable tokens; -1, 0: off.")]
 
 
 class SamplingBody(Body):
     temperature: float = _sampled("temperature", "Randomness of sampling; 0: greedy.")
-    top_p: float = _sampled(
-        "top_p", "Sample from the most probable tokens that together have this probability; 1: off."
-    )
+    top_p: float = _sampled("top_p", "Choose from the most probable tokens of this probability together; 1: off.")
     min_p: float = _sampled("min_p", "Least probability, relative to the most probable token's; 0: off.")
-    repetition_penalty: float = _sampled(
-        "repetition_penalty", "For tokens of prompt and answer, above 1 against repetition; 1: off."
-    )
+    repetition_penalty: float = _sampled("repetition_penalty", "For tokens of prompt and answer; 1: off.")
     presence_penalty: float = _sampled("presence_penalty", "For tokens that are in the answer already; 0: off.")
     frequency_penalty: float = _sampled("frequency_penalty", "For tokens of the answer, per occurrence; 0: off.")
-    seed: Seed | None = Field(None, description="The same seed gives the same text. Left out or -1: random.")
-    stop: StopStrings = Field((), description="Stop strings, which end the answer.")
-    stop_token_ids: EndIds = Field((), description="Token ids that end the answer.")
+    seed: Annotated[int, integer()] | None = given(None, "The same seed gives the same text. Left out or -1: random.")
+    stop: StopStrings = given((), "Stop strings, which end the answer.")
+    stop_token_ids: Annotated[Sequence[int], token_ids(max_biased)] = given((), "Token ids that end the answer.")
 
     def sampling(
-        self,
-        settings: FrontSettings,
-        *,
-        top_k: int,
-        min_tokens: int,
-        logprobs: int | None,
-        logit_bias: dict[int, float] | None = None,
+        self, settings: FrontSettings, *, top_k: int, min_tokens: int, logprobs: int | None, **more: Any
     ) -> SamplingParams:
         return SamplingParams(
             temperature=self.temperature,
@@ -83,19 +68,13 @@ class SamplingBody(Body):
             frequency_penalty=self.frequency_penalty,
             seed=self.seed,
             logprobs=logprobs,
-            logit_bias=logit_bias or {},
             min_tokens=min_tokens,
-            stop_token_ids=self.stop_token_ids,
+            stop_token_ids=tuple(self.stop_token_ids),
+            **more,
         )
 
 
-def limit(wanted: int | None, default: int, settings: FrontSettings) -> int:
-    """The most tokens to generate: the default, which may be reduced to what fits, if the client names none."""
-    return wanted or min(default, settings.max_length)
-
-
-def least_above_most(names: tuple[str, str], least: int, most: int) -> list[Problem]:
+def least_above_most(names: tuple[str, str], least: int, most: int) -> Iterator[Problem]:
     """`names` of the two in the client's API."""
-    if least <= most:
-        return []
-    return [(names[0], f"{names[0]} is {least}, expected an integer in [0, {most}], at most {names[1]}")]
+    if least > most:
+        yield names[0], f"{names[0]} is {least}, expected an integer in [0, {most}], at most {names[1]}"

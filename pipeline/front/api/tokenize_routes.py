@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import Field
 
 from model.tokenizer import InvalidTextError, Tokenizer
 from pipeline.front.api.body import Body
-from pipeline.front.api.fields import (
-    EmptyList,
-    Kind,
-    TextPrompt,
-    Unsupported,
-    read_token_ids,
-    refuse,
-    token_ids_schema,
-)
+from pipeline.front.api.fields import TextPrompt, also, given, token_ids
 from pipeline.front.api.json_body import parse_object
 from pipeline.front.api.openai.body import INVALID_STATUS, ModelName, read_openai
 from pipeline.front.api.openai.conversation import Conversation
-from pipeline.front.api.schema import Schema
+from pipeline.front.api.sampling import longest
 from pipeline.front.http.errors import ApiError
 from pipeline.front.http.exchange import Exchange
 from pipeline.front.http.worker import Worker
@@ -38,34 +28,23 @@ _MOST_IDS = 1 << 18  # that are returned, unless a sequence can be longer; many 
 
 
 class _Either(Body):
-    model: ModelName | None = None
-    return_token_strs: bool = Field(False, description="Return the text of each token, too.")
+    model: ModelName = None
+    return_token_strs: bool = given(False, "Return the text of each token, too.")
 
 
 class TokenizeText(_Either):
     prompt: TextPrompt
-    add_special_tokens: bool = Field(True, description="Add BOS.")
+    add_special_tokens: bool = given(True, "Add BOS.")
 
 
+@also({"tools": ([],), "chat_template": ()})
 class TokenizeChat(Conversation, _Either):
-    add_special_tokens: bool = Field(False, description="Add BOS; most templates write it themselves.")
-    tools: EmptyList = None
-    chat_template: Unsupported = None
-
-
-def _tokens(value: Any, settings: FrontSettings) -> array[int]:
-    if isinstance(value, list) and len(value) > settings.max_length:
-        refuse(f"tokens has {len(value)} ids; the model's longest sequence has {settings.max_length}")
-    return read_token_ids(value, settings)
-
-
-def _tokens_schema(settings: FrontSettings) -> Schema:
-    return token_ids_schema(settings, maxItems=settings.max_length)
+    add_special_tokens: bool = given(False, "Add BOS; most templates write it themselves.")
 
 
 class DetokenizeRequest(Body):
-    tokens: Annotated[Any, Kind(_tokens, _tokens_schema)]
-    model: ModelName | None = None
+    tokens: Annotated[Any, token_ids(longest)]
+    model: ModelName = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,51 +10,35 @@ from pydantic import Field
 
 from model.sampling import SamplingParams
 from pipeline.front.api.body import Body, Problem, read
-from pipeline.front.api.fields import Switch, TextPrompt, Unsupported, integer, only
+from pipeline.front.api.fields import Switch, TextPrompt, also, given, integer
 from pipeline.front.api.llm_serving.answer import LlmServingWriter
-from pipeline.front.api.sampling import (
-    MIN_TOKENS,
-    TOP_K,
-    FewestTokens,
-    SamplingBody,
-    least_above_most,
-    limit,
-    most_tokens,
-)
+from pipeline.front.api.sampling import FewestTokens, SamplingBody, TopK, least_above_most, limit, most_tokens
 from pipeline.front.delivery.job import Job, Part
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import Request
 
 _INVALID = 422
 DEFAULT_NEW_TOKENS = 300
-TOP_K_BY_DEFAULT = 3
-
-TopK = Annotated[int, integer(-1)]
-No = Annotated[Any, only(False, "False", "false")]
+DEFAULT_TOP_K = 3
 
 
+@also(
+    {
+        "details decoder_input_details watermark": (False, "False", "false"),
+        "top_n_tokens": (0,),
+        "truncate": (),
+        "typical_p best_of": (1,),
+    }
+)
 class GenerateParameters(SamplingBody):
-    do_sample: Switch = Field(False, description="Sample; false: greedy, always the most probable token.")
-    max_new_tokens: Annotated[int, most_tokens(DEFAULT_NEW_TOKENS)] | None = Field(
-        None, description="Most tokens to generate. The default is reduced to what fits."
-    )
-    min_new_tokens: FewestTokens = Field(0, description=MIN_TOKENS + "max_new_tokens.")
-    top_k: TopK | None = Field(None, description=TOP_K, json_schema_extra={"default": TOP_K_BY_DEFAULT})
-    topk_k: TopK | None = Field(
-        None, description="Alias of top_k that some clients send. If both are given, they must be equal."
-    )
-    ignore_eos: Switch = Field(False, description="Do not stop at the model's end tokens.")
-    return_full_text: Switch = Field(False, description="End a stream with a line that holds the whole answer.")
-    return_protocol: Literal["sse", "raw"] = Field("sse", description="Format of a stream's lines.")
-
-    # Known, and supported at these values only.
-    details: No = None
-    decoder_input_details: No = None
-    watermark: No = None
-    top_n_tokens: Annotated[Any, only(0)] = None
-    truncate: Unsupported = None
-    typical_p: Annotated[Any, only(1)] = None
-    best_of: Annotated[Any, only(1)] = None
+    do_sample: Switch = given(False, "Sample; false: greedy, always the most probable token.")
+    max_new_tokens: Annotated[int, most_tokens(DEFAULT_NEW_TOKENS)] | None = given(None, "Most tokens to generate.")
+    min_new_tokens: FewestTokens = given(0, "Fewest tokens before the answer may end; at most max_new_tokens.")
+    top_k: TopK | None = Field(None, json_schema_extra={"default": DEFAULT_TOP_K})
+    topk_k: Annotated[int, integer(-1)] | None = given(None, "Other name of top_k; both must be equal if given.")
+    ignore_eos: Switch = given(False, "Do not stop at the model's end tokens.")
+    return_full_text: Switch = given(False, "End a stream with a line that holds the whole answer.")
+    return_protocol: Literal["sse", "raw"] = given("sse", "Format of a stream's lines.")
 
     def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
         if None not in (self.top_k, self.topk_k) and self.top_k != self.topk_k:
@@ -66,7 +50,7 @@ class GenerateParameters(SamplingBody):
         given = [k for k in (self.top_k, self.topk_k) if k is not None]
         sampling = self.sampling(
             settings,
-            top_k=given[0] if given else TOP_K_BY_DEFAULT,
+            top_k=given[0] if given else DEFAULT_TOP_K,
             min_tokens=self.min_new_tokens,
             logprobs=0 if settings.llm_serving_logprobs or settings.llm_serving_raw_logit else None,
         )
@@ -81,11 +65,9 @@ class GenerateParameters(SamplingBody):
 
 
 class GenerateRequest(Body):
-    inputs: TextPrompt = Field(description="The prompt.")
+    inputs: TextPrompt
     parameters: GenerateParameters = GenerateParameters.model_validate({})
-    stream: Switch = Field(
-        False, description="Stream the answer; only for /models/{model}, the other paths ignore it."
-    )
+    stream: Switch = given(False, "Stream the answer; only for /models/{model}, the other paths ignore it.")
 
     def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
         yield from self.parameters.conflicts(settings)

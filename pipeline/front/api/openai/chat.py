@@ -2,59 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
-
-from pydantic import Field
 
 from model.tokenizer import Tokenizer
 from pipeline.front.api.body import Problem
-from pipeline.front.api.fields import EmptyList, EmptyObject, Off, On, Unsupported, integer, only
-from pipeline.front.api.openai.body import OpenAIBody, read_openai
+from pipeline.front.api.fields import also, given, integer, only
+from pipeline.front.api.openai.body import ONLY_DEFAULTS, OpenAIBody, read_openai
 from pipeline.front.api.openai.chat_answer import ChatWriter
 from pipeline.front.api.openai.conversation import Conversation
-from pipeline.front.api.sampling import least_above_most, limit, most_tokens
+from pipeline.front.api.sampling import least_above_most, limit, longest
 from pipeline.front.delivery.job import Identity, Job, Part
 from pipeline.front.settings import FrontSettings
 
 MAX_TOP_LOGPROBS = 20
-_NO_CALLS = "Not supported: answers are text, never tool calls."
+TEXT_ONLY: Mapping[str, tuple[Any, ...]] = {
+    "tool_choice function_call reasoning_effort": ("none",),
+    "parallel_tool_calls": (True, False),  # without tools both mean the same
+    "modalities": (["text"],),
+    "verbosity": ("medium",),
+    "audio prediction web_search_options chat_template": (),
+    "include_reasoning": (True,),
+    "echo return_prompt_text": (False,),
+    "documents": ([],),
+    "media_io_kwargs mm_processor_kwargs": ({},),
+}
+"""Known, and supported at these values only."""
+
+_NO_CALLS = only([], reason="answers are text, never tool calls")
 
 
+@also({**ONLY_DEFAULTS, **TEXT_ONLY})
 class ChatRequest(Conversation, OpenAIBody):
-    max_completion_tokens: Annotated[int, most_tokens()] | None = Field(
-        None, description="Most tokens to generate; by default as many as fit."
+    max_completion_tokens: Annotated[int, integer(1, longest)] | None = given(
+        None, "Most tokens to generate; by default as many as fit."
     )
-    max_tokens: Annotated[int, most_tokens()] | None = Field(
-        None, description="Older name of max_completion_tokens; both must be equal if given."
+    max_tokens: Annotated[int, integer(1, longest)] | None = given(
+        None, "Older name of max_completion_tokens; both must be equal if given."
     )
-    logprobs: bool = Field(False, description="Return log-probabilities of the chosen tokens.")
-    top_logprobs: Annotated[int, integer(0, MAX_TOP_LOGPROBS)] = Field(
-        0, description="Return log-probabilities of this many most probable tokens, too; needs logprobs."
+    logprobs: bool = given(False, "Return log-probabilities of the chosen tokens.")
+    top_logprobs: Annotated[int, integer(0, MAX_TOP_LOGPROBS)] = given(
+        0, "Return log-probabilities of this many most probable tokens, too; needs logprobs."
     )
-    add_special_tokens: bool = Field(
-        False, description="Add BOS before the rendered prompt; most templates write it themselves."
-    )
-
-    # Known, and supported at these values only.
-    tools: Annotated[Any, only([], meaning=_NO_CALLS)] = None
-    functions: Annotated[Any, only([], meaning=_NO_CALLS)] = None
-    tool_choice: Annotated[Any, only("none")] = None
-    function_call: Annotated[Any, only("none")] = None
-    parallel_tool_calls: Annotated[Any, only(True, False)] = None  # without tools both mean the same
-    modalities: Annotated[Any, only(["text"])] = None
-    audio: Unsupported = None
-    prediction: Unsupported = None
-    web_search_options: Unsupported = None
-    reasoning_effort: Annotated[Any, only("none")] = None
-    include_reasoning: On = None
-    verbosity: Annotated[Any, only("medium")] = None
-    echo: Off = None
-    documents: EmptyList = None
-    chat_template: Unsupported = None
-    return_prompt_text: Off = None
-    media_io_kwargs: EmptyObject = None
-    mm_processor_kwargs: EmptyObject = None
+    add_special_tokens: bool = given(False, "Add BOS before the prompt; most templates write it themselves.")
+    tools: Annotated[Any, _NO_CALLS] = None
+    functions: Annotated[Any, _NO_CALLS] = None
 
     @property
     def limit_name(self) -> str:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import Field
-
 from model.tokenizer import Tokenizer
 from pipeline.front.api.body import Problem
-from pipeline.front.api.fields import Kind, as_token_ids, integer, limited, only, refuse, token_id
-from pipeline.front.api.openai.body import MAX_CHOICES, OpenAIBody, most_logprobs, needed_tokenizer, read_openai
+from pipeline.front.api.fields import Kind, also, as_token_ids, given, integer, only, read_text, refuse, token_id
+from pipeline.front.api.openai.body import (
+    MAX_CHOICES,
+    ONLY_DEFAULTS,
+    OpenAIBody,
+    most_logprobs,
+    needed_tokenizer,
+    read_openai,
+)
 from pipeline.front.api.openai.completions_answer import CompletionWriter
 from pipeline.front.api.sampling import least_above_most, limit, most_tokens
 from pipeline.front.api.schema import WORDS, Schema
@@ -24,51 +29,43 @@ DEFAULT_TOKENS = 16
 def _prompts(value: Any, settings: FrontSettings) -> list[Prompt]:
     """A string, token ids, or a list of one of these."""
     several = isinstance(value, list) and bool(value) and isinstance(value[0], str | list)
-    given = value if several else [value]
-    if len(given) > settings.max_queue:  # before each of very many prompts is looked at
-        refuse(f"there are {len(given)} prompts; the queue has room for {settings.max_queue}")
-    prompts = [
-        limited(one, settings) if isinstance(one, str) else as_token_ids(one, settings.vocab_size) for one in given
-    ]
-    found = [one for one in prompts if one is not None and isinstance(one, str) is isinstance(prompts[0], str)]
-    if len(found) < len(prompts):
+    prompts = value if several else [value]
+    if len(prompts) > settings.max_queue:  # before each of very many prompts is looked at
+        refuse(f"there are {len(prompts)} prompts; the queue has room for {settings.max_queue}")
+    if isinstance(prompts[0], str):
+        return [read_text(one, settings) for one in prompts]
+    ids = [as_token_ids(one, settings.vocab_size) for one in prompts]
+    found = [one for one in ids if one is not None]
+    if len(found) < len(ids):
         raise ValueError
-    return found
+    return list(found)
 
 
 def _prompts_schema(settings: FrontSettings) -> Schema:
     text: Schema = {"type": "string"}
     ids = {"type": "array", "items": token_id(settings), "minItems": 1}
     lists = [{"type": "array", "items": one, "minItems": 1} for one in (text, ids)]
+    meaning = f"Prompts, as text or token ids, each of at most {settings.max_prompt} tokens."
     words = f"a string, a list of token ids in [0, {settings.vocab_size - 1}], or a list of strings or of such lists"
-    return {
-        "anyOf": [text, ids, *lists],
-        "description": "One prompt or a list of prompts, as text or token ids. Each has at most "
-        f"{settings.max_prompt} tokens.",
-        WORDS: f"{words}, none of them empty",
-    }
+    return {"anyOf": [text, ids, *lists], "description": meaning, WORDS: f"{words}, none of them empty"}
 
 
+@also(ONLY_DEFAULTS)
 class CompletionRequest(OpenAIBody):
     prompt: Annotated[list[Any], Kind(_prompts, _prompts_schema)]
-    max_tokens: Annotated[int, most_tokens(DEFAULT_TOKENS)] | None = Field(
-        None, description="Most tokens to generate. The default is reduced to what fits."
+    max_tokens: Annotated[int, most_tokens(DEFAULT_TOKENS)] | None = given(None, "Most tokens to generate.")
+    logprobs: Annotated[int, integer(0, most_logprobs)] | None = given(
+        None, "Return log-probabilities of the chosen token and of this many most probable ones."
     )
-    logprobs: Annotated[int, integer(0, most_logprobs)] | None = Field(
-        None, description="Return log-probabilities of the chosen token and of this many most probable ones."
-    )
-    echo: bool = Field(False, description="Begin the text with the prompt; not together with logprobs.")
-    best_of: Annotated[int, integer(1, MAX_CHOICES)] | None = Field(
-        None, description="Must equal n: answers are not ranked."
-    )
-    suffix: Annotated[Any, only("", meaning="Not supported: text can't be inserted before a suffix.")] = None
-    add_special_tokens: bool = Field(True, description="Add BOS before a text prompt.")
+    echo: bool = given(False, "Begin the text with the prompt; not together with logprobs.")
+    best_of: Annotated[int, integer(1, MAX_CHOICES)] | None = given(None, "Must equal n: answers are not ranked.")
+    suffix: Annotated[Any, only("", reason="text can't be inserted before a suffix")] = None
+    add_special_tokens: bool = given(True, "Add BOS before a text prompt.")
 
     def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
         yield from super().conflicts(settings)
-        most = limit(self.max_tokens, DEFAULT_TOKENS, settings)
+        most, texts = limit(self.max_tokens, DEFAULT_TOKENS, settings), self.n * len(self.prompt)
         yield from least_above_most(("min_tokens", "max_tokens"), self.min_tokens, most)
-        texts = self.n * len(self.prompt)
         if texts > settings.max_queue:
             told = f"{len(self.prompt)} prompts with n = {self.n} are {texts} sequences"
             yield "prompt", f"{told}; the queue has room for {settings.max_queue}"
@@ -83,29 +80,18 @@ def parse_completion(
 ) -> Job:
     """`tokenizer` None: requests that need one are refused. Raises ApiError 400; 404 for an unknown model."""
     asked = read_openai(CompletionRequest, body, settings)
-    names = needed_tokenizer(tokenizer, "logprobs") if asked.logprobs is not None else None
+    names = None if asked.logprobs is None else needed_tokenizer(tokenizer, "logprobs")
     params = asked.request(settings, asked.max_tokens, DEFAULT_TOKENS, asked.logprobs)
-    writer = CompletionWriter(
-        identity,
-        settings.model_name,
-        asked.stream_options.options(),
-        n=asked.n,
-        echoes=_echoes(asked, tokenizer, settings),
-        names=names,
-        top=asked.logprobs or 0,
-    )
+    echoes = [_text(prompt, asked, tokenizer, settings) if asked.echo else "" for prompt in asked.prompt]
+    options, top = asked.stream_options.options(), asked.logprobs or 0
+    writer = CompletionWriter(identity, settings.model_name, options, n=asked.n, echoes=echoes, names=names, top=top)
     parts = tuple(Part(prompt, params, asked.add_special_tokens, asked.n) for prompt in asked.prompt)
     return Job(parts, asked.stream, writer)
 
 
-def _echoes(asked: CompletionRequest, tokenizer: Tokenizer | None, settings: FrontSettings) -> list[str]:
-    """The text of each prompt for `echo`, else empty."""
-
-    def text(prompt: Prompt) -> str:
-        if isinstance(prompt, str):
-            return prompt
-        known = needed_tokenizer(tokenizer, "echo")
-        # A longer prompt will be refused by preprocess; until then it must not block the event loop.
-        return known.decode(prompt[: settings.max_prompt], skip_special=asked.skip_special_tokens)
-
-    return [text(prompt) if asked.echo else "" for prompt in asked.prompt]
+def _text(prompt: Prompt, asked: CompletionRequest, tokenizer: Tokenizer | None, settings: FrontSettings) -> str:
+    """For `echo`. A prompt that is too long will be refused by preprocess; until then it must not block the loop."""
+    if isinstance(prompt, str):
+        return prompt
+    ids = prompt[: settings.max_prompt]
+    return needed_tokenizer(tokenizer, "echo").decode(ids, skip_special=asked.skip_special_tokens)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import FailFast, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic import (
+    ConfigDict,
+    FailFast,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import CoreSchema, core_schema
 
 from model.errors import TokenizerError
 from model.tokenizer import ChatTemplateError, Message, Tokenizer
 from pipeline.front.api.body import Body, Problem, shown
-from pipeline.front.api.fields import Unsupported, only, refuse, too_long
+from pipeline.front.api.fields import also, given, only, refuse, too_long, wrong
 from pipeline.front.api.schema import MADE, WORDS, Schema
 from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
@@ -20,8 +27,21 @@ from pipeline.wire.request import TOO_LONG
 
 
 class TextPart(Body):
-    type: Annotated[Any, only("text", meaning="The model reads text only.")]
+    """Other members, such as hints for caches, are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Annotated[Any, only("text")]
     text: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_text(cls, part: Any) -> Any:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind != "text":
+            inside, value = ("", part) if kind is None else (".type", kind)
+            wrong(f"is {shown(value)}, expected a part of type 'text'; the model reads text only", inside)
+        return part
 
 
 _PARTS = Annotated[list[TextPart], FailFast(), Field(min_length=1)]
@@ -40,6 +60,7 @@ class _Content:
         return value if isinstance(value, str) else "\n".join([part.text for part in read(value)])
 
 
+@also({"tool_calls tool_call_id function_call": ()})
 class ChatMessage(Body):
     """Members that a client copies from an earlier answer may be null or empty."""
 
@@ -47,17 +68,13 @@ class ChatMessage(Body):
 
     role: str = Field(min_length=1, description="A role of the model's chat template, such as user.")
     content: Annotated[str, _Content()] = Field(description="Text; parts are joined by newlines.")
-    name: str | None = Field(None, description="The author; most templates ignore it.")
-    tool_calls: Unsupported = None
-    tool_call_id: Unsupported = None
-    function_call: Unsupported = None
+    name: str | None = given(None, "The author; most templates ignore it.")
 
     def for_template(self) -> Message:
         known = {"role": self.role, "content": self.content}
         return known if self.name is None else {**known, "name": self.name}
 
 
-@dataclass(frozen=True, slots=True)
 class _NoMoreThanTokens:
     """There can't be more messages than a prompt may have tokens."""
 
@@ -70,28 +87,23 @@ class _NoMoreThanTokens:
 
     def _check(self, value: Any, info: ValidationInfo) -> Any:
         settings: Any = info.context
-        most = settings.max_prompt
-        if isinstance(value, list) and len(value) > most:
-            refuse(f"there are {len(value)} messages, but a prompt has at most {most} tokens")
+        if isinstance(value, list) and len(value) > settings.max_prompt:
+            refuse(f"there are {len(value)} messages, but a prompt has at most {settings.max_prompt} tokens")
         return value
+
+
+_MESSAGES = Annotated[list[ChatMessage], FailFast(), Field(min_length=1), _NoMoreThanTokens()]
 
 
 class Conversation(Body):
     """What a prompt is rendered from."""
 
-    messages: Annotated[list[ChatMessage], FailFast(), Field(min_length=1), _NoMoreThanTokens()] = Field(
-        description="The conversation."
+    messages: _MESSAGES = Field(description="The conversation.")
+    add_generation_prompt: bool | None = given(
+        None, "Begin an assistant's message behind the last one.", json_schema_extra={"default": True}
     )
-    add_generation_prompt: bool | None = Field(
-        None,
-        description="Add the template's start of an assistant message to the prompt; false: it ends with the last "
-        "message.",
-        json_schema_extra={"default": True},
-    )
-    continue_final_message: bool = Field(
-        False, description="Continue the last message; add_generation_prompt must be false then."
-    )
-    chat_template_kwargs: dict[str, Any] = Field({}, description="More variables for the model's chat template.")
+    continue_final_message: bool = given(False, "Continue the last message; without add_generation_prompt.")
+    chat_template_kwargs: dict[str, Any] = given({}, "More variables for the model's chat template.")
 
     def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
         yield from super().conflicts(settings)

@@ -1,250 +1,153 @@
-"""Answers of every API, as /openapi.json describes them. They are written as bytes elsewhere, without these classes;
-tests hold real answers against them."""
+"""Answers of every API, as /openapi.json describes them; tests hold real ones against this."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
-
-Count = Annotated[int, Field(ge=0)]
-Logprob = Annotated[float, Field(ge=-9999, le=0)]
-Reason = Literal["stop", "length"]
-CompletionId = Annotated[str, Field(pattern="^cmpl-[0-9a-f]{32}$")]
-ChatId = Annotated[str, Field(pattern="^chatcmpl-[0-9a-f]{32}$")]
-
-
-class Answer(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class ErrorDetail(Answer):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class Error(Answer):
-    error: ErrorDetail
-
-
-# ---- OpenAI's ------------------------------------------------------------------------------------------------------
-
-
-class CachedTokens(Answer):
-    cached_tokens: Count = Field(description="Prompt tokens found in the prefix cache.")
-
-
-class Usage(Answer):
-    prompt_tokens: Count
-    completion_tokens: Count
-    total_tokens: Count
-    prompt_tokens_details: CachedTokens
-
-
-class _OpenAI(Answer):
-    created: Count = Field(description="Unix time in seconds.")
-    model: str
-
-
-class CompletionLogprobs(Answer):
-    text_offset: list[Count]
-    token_logprobs: list[Logprob]
-    tokens: list[str]
-    top_logprobs: list[dict[str, Logprob] | None]
-
-
-class CompletionPiece(Answer):
-    index: Count
-    text: str
-    logprobs: CompletionLogprobs | None
-    finish_reason: Reason | None
-
-
-class CompletionChoice(CompletionPiece):
-    finish_reason: Reason
-
-
-class Completion(_OpenAI):
-    id: CompletionId
-    object: Literal["text_completion"]
-    choices: list[CompletionChoice]
-    usage: Usage
-
-
-class CompletionEvent(_OpenAI):
-    id: CompletionId
-    object: Literal["text_completion"]
-    choices: list[CompletionPiece]
-    usage: Usage | None = None
-
-
-class TokenLogprob(Answer):
-    token: str
-    logprob: Logprob
-    bytes: list[Annotated[int, Field(ge=0, le=255)]]
-
-
-class ChosenLogprob(TokenLogprob):
-    top_logprobs: list[TokenLogprob]
-
-
-class ChatLogprobs(Answer):
-    content: list[ChosenLogprob]
-    refusal: None
-
-
-class AnsweredMessage(Answer):
-    role: Literal["assistant"]
-    content: str
-    refusal: None
-
-
-class ChatChoice(Answer):
-    index: Count
-    message: AnsweredMessage
-    logprobs: ChatLogprobs | None
-    finish_reason: Reason
-
-
-class ChatCompletion(_OpenAI):
-    id: ChatId
-    object: Literal["chat.completion"]
-    choices: list[ChatChoice]
-    usage: Usage
-
-
-class ChatDelta(Answer):
-    role: Literal["assistant"] = "assistant"
-    content: str = ""
-
-
-class ChatPiece(Answer):
-    index: Count
-    delta: ChatDelta
-    logprobs: ChatLogprobs | None
-    finish_reason: Reason | None
-
-
-class ChatEvent(_OpenAI):
-    id: ChatId
-    object: Literal["chat.completion.chunk"]
-    choices: list[ChatPiece]
-    usage: Usage | None = None
-
-
-class Model(Answer):
-    id: str
-    object: Literal["model"]
-    created: Count
-    owned_by: Literal["ringserve"]
-    root: str
-    parent: None
-    max_model_len: int = Field(ge=1, description="Tokens of prompt and answer together.")
-    permission: list[None] = Field(max_length=0)
-
-
-class Models(Answer):
-    object: Literal["list"]
-    data: list[Model]
-
-
-class Tokens(Answer):
-    count: Count
-    max_model_len: int = Field(ge=1)
-    tokens: list[Count]
-    token_strs: list[str] | None
-
-
-class Text(Answer):
-    prompt: str
-
-
-# ---- llm-serving's -------------------------------------------------------------------------------------------------
-
-
-class GeneratedToken(Answer):
-    id: Count
-    logprob: float | None = Field(description="The log-probability, or the raw logit if the server is set to it.")
-    special: bool = Field(description="The token has no text of its own, or only a part of a character.")
-    text: str
-
-
-_One = Annotated[list[GeneratedToken], Field(min_length=1, max_length=1)]
-
-
-class GenerateAnswer(Answer):
-    generated_text: str
-    finish_reason: Literal["length", "eos", "stop"]
-    generated_tokens: int = Field(ge=1)
-    prefill: _One
-    seed: int = Field(description="The request's seed; 0 if it had none.")
-    tokens: list[GeneratedToken] = Field(min_length=1)
-    top_tokens: list[_One] = Field(min_length=1, max_length=1)
-    details: None
-
-
-class GenerateEnd(GenerateAnswer):
-    """The last line, with return_full_text."""
-
-
-class GenerateStep(Answer):
-    """One token."""
-
-    details: None
-    generated_text: str
-    tokens: GeneratedToken
-    top_tokens: list[GeneratedToken]
-
-
-class GenerateFailure(Answer):
-    """The last line of a stream that failed."""
-
-    details: None
-    generated_text: Literal[""]
-    finish_reason: Literal["predict_failed"]
-    error: ErrorDetail
-
-
-class _Message(Answer):
-    event: Literal["message"]
-    retry: Literal[30000]
-
-
-class GenerateEvent(_Message):
-    """A line of a stream; with return_protocol "raw" it is `data:` and the value of `data` alone."""
-
-    data: GenerateStep | GenerateEnd | GenerateFailure
-
-
-class Number(_Message):
-    data: Count
-
-
-class ModelInfo(Answer):
-    docker_label: str
-    max_batch_total_tokens: Count
-    max_concurrent_requests: Count
-    max_input_length: Count
-    max_total_tokens: Count
-    model_device_type: str
-    model_dtype: str
-    model_id: str
-    model_pipeline_tag: Literal["text-generation"]
-    version: str
-
-
-# ---- of the server -------------------------------------------------------------------------------------------------
-
-
-class Version(Answer):
-    version: str
-
-
-class Alive(Answer):
-    status: Literal["alive"]
-
-
-class Ready(Answer):
-    status: Literal["ready"]
+from typing import Any, Final
+
+from pipeline.front.api.schema import REFERENCE, Schema
+
+TEXT: Final[Schema] = {"type": "string"}
+COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+_SOME: Final[Schema] = {"type": "integer", "minimum": 1}
+_NULL: Final[Schema] = {"type": "null"}
+_LOGPROB: Final[Schema] = {"type": "number", "minimum": -9999, "maximum": 0}
+
+
+def reference(name: str) -> Schema:
+    return {"$ref": REFERENCE + name}
+
+
+def _record(**members: Schema) -> Schema:
+    """An object of which nothing is left out."""
+    return {"type": "object", "properties": members, "required": list(members), "additionalProperties": False}
+
+
+def _list(items: Schema, **more: Any) -> Schema:
+    return {"type": "array", "items": items, **more}
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {"anyOf": [schema, _NULL]}
+
+
+def _one_of(*values: Any) -> Schema:
+    return {"enum": list(values)}
+
+
+def _openai(prefix: str, kind: str, choice: Schema) -> Schema:
+    heading = {"id": {**TEXT, "pattern": f"^{prefix}-[0-9a-f]{{32}}$"}, "object": _one_of(kind)}
+    created = {**COUNT, "description": "Unix time in seconds."}
+    return _record(**heading, created=created, model=TEXT, choices=_list(choice), usage=reference("Usage"))
+
+
+def _event(prefix: str, kind: str, choice: Schema) -> Schema:
+    """Only some events have counts."""
+    schema = _openai(prefix, kind, choice)
+    schema["properties"]["usage"] = _or_null(reference("Usage"))
+    schema["required"].remove("usage")
+    return schema
+
+
+_REASON = _one_of("stop", "length")
+_PIECE = {"index": COUNT, "text": TEXT, "logprobs": _or_null(reference("CompletionLogprobs"))}
+_CHOICE = {"index": COUNT, "logprobs": _or_null(reference("ChatLogprobs"))}
+_DELTA = {**_record(role=_one_of("assistant"), content=TEXT), "required": []}
+_TOKEN = {"token": TEXT, "logprob": _LOGPROB, "bytes": _list({"type": "integer", "minimum": 0, "maximum": 255})}
+_GENERATED = reference("GeneratedToken")
+_ONE_TOKEN = _list(_GENERATED, minItems=1, maxItems=1)
+_GENERATION = _record(
+    generated_text=TEXT,
+    finish_reason=_one_of("length", "eos", "stop"),
+    generated_tokens=_SOME,
+    prefill=_ONE_TOKEN,
+    seed={"type": "integer", "description": "The request's seed; 0 if it had none."},
+    tokens=_list(_GENERATED, minItems=1),
+    top_tokens=_list(_ONE_TOKEN, minItems=1, maxItems=1),
+    details=_NULL,
+)
+_LINE = {"event": _one_of("message"), "retry": _one_of(30000)}
+_INFO = dict.fromkeys(
+    ("docker_label", "model_device_type", "model_dtype", "model_id", "version"), TEXT
+) | dict.fromkeys(
+    ("max_batch_total_tokens", "max_concurrent_requests", "max_input_length", "max_total_tokens"), COUNT
+)
+
+ANSWERS: Final[dict[str, Schema]] = {
+    "Error": _record(error=reference("ErrorDetail")),
+    "ErrorDetail": _record(message=TEXT, type=TEXT, param=_or_null(TEXT), code=_or_null(TEXT)),
+    "Usage": _record(
+        prompt_tokens=COUNT,
+        completion_tokens=COUNT,
+        total_tokens=COUNT,
+        prompt_tokens_details=_record(
+            cached_tokens={**COUNT, "description": "Prompt tokens found in the prefix cache."}
+        ),
+    ),
+    "Completion": _openai("cmpl", "text_completion", _record(**_PIECE, finish_reason=_REASON)),
+    "CompletionEvent": _event("cmpl", "text_completion", _record(**_PIECE, finish_reason=_or_null(_REASON))),
+    "CompletionLogprobs": _record(
+        text_offset=_list(COUNT),
+        token_logprobs=_list(_LOGPROB),
+        tokens=_list(TEXT),
+        top_logprobs=_list(_or_null({"type": "object", "additionalProperties": _LOGPROB})),
+    ),
+    "ChatCompletion": _openai(
+        "chatcmpl",
+        "chat.completion",
+        _record(
+            **_CHOICE,
+            message=_record(role=_one_of("assistant"), content=TEXT, refusal=_NULL),
+            finish_reason=_REASON,
+        ),
+    ),
+    "ChatEvent": _event(
+        "chatcmpl", "chat.completion.chunk", _record(**_CHOICE, delta=_DELTA, finish_reason=_or_null(_REASON))
+    ),
+    "ChatLogprobs": _record(content=_list(_record(**_TOKEN, top_logprobs=_list(_record(**_TOKEN)))), refusal=_NULL),
+    "Models": _record(object=_one_of("list"), data=_list(reference("Model"))),
+    "Model": _record(
+        id=TEXT,
+        object=_one_of("model"),
+        created=COUNT,
+        owned_by=_one_of("ringserve"),
+        root=TEXT,
+        parent=_NULL,
+        max_model_len={**_SOME, "description": "Tokens of prompt and answer together."},
+        permission=_list({}, maxItems=0),
+    ),
+    "Tokens": _record(count=COUNT, max_model_len=_SOME, tokens=_list(COUNT), token_strs=_or_null(_list(TEXT))),
+    "Text": _record(prompt=TEXT),
+    "GeneratedToken": _record(
+        id=COUNT,
+        logprob={
+            "type": ["number", "null"],
+            "description": "The log-probability, or if so set the logit.",
+        },
+        special={"type": "boolean", "description": "The token has no text, or only a part of a character."},
+        text=TEXT,
+    ),
+    "GenerateAnswer": _GENERATION,
+    "GenerateEvent": {
+        **_record(**_LINE, data={"anyOf": [reference(f"Generate{part}") for part in ("Step", "End", "Failure")]}),
+        "description": 'A line of a stream; with return_protocol "raw" it is `data:` and the value of `data` alone.',
+    },
+    "GenerateStep": {
+        **_record(details=_NULL, generated_text=TEXT, tokens=_GENERATED, top_tokens=_list(_GENERATED)),
+        "description": "One token.",
+    },
+    "GenerateEnd": {**_GENERATION, "description": "The last line, with return_full_text."},
+    "GenerateFailure": {
+        **_record(
+            details=_NULL,
+            generated_text=_one_of(""),
+            finish_reason=_one_of("predict_failed"),
+            error=reference("ErrorDetail"),
+        ),
+        "description": "The last line of a stream that failed.",
+    },
+    "Number": _record(**_LINE, data=COUNT),
+    "ModelInfo": _record(**_INFO, model_pipeline_tag=_one_of("text-generation")),
+    "Version": _record(version=TEXT),
+    "Alive": _record(status=_one_of("alive")),
+    "Ready": _record(status=_one_of("ready")),
+}

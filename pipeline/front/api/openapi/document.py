@@ -9,7 +9,7 @@ from pipeline.front.api.info_routes import LONGEST_TRACE_S
 from pipeline.front.api.llm_serving.request import GenerateRequest
 from pipeline.front.api.openai.chat import ChatRequest
 from pipeline.front.api.openai.completions import CompletionRequest
-from pipeline.front.api.openapi import answers
+from pipeline.front.api.openapi.answers import ANSWERS, reference
 from pipeline.front.api.openapi.operations import Operation, error_responses, generating, get, get_other, post
 from pipeline.front.api.schema import schemas
 from pipeline.front.api.tokenize_routes import DetokenizeRequest, TokenizeChat, TokenizeText
@@ -20,11 +20,6 @@ from pipeline.front.settings import FrontSettings
 Paths = dict[str, dict[str, Operation]]
 
 _REQUESTS: Final = (GenerateRequest, CompletionRequest, ChatRequest, TokenizeText, TokenizeChat, DetokenizeRequest)
-_ANSWERS: Final = (
-    answers.GenerateAnswer, answers.GenerateEvent, answers.Number, answers.ModelInfo, answers.Completion,
-    answers.CompletionEvent, answers.ChatCompletion, answers.ChatEvent, answers.Models, answers.Tokens, answers.Text,
-    answers.Version, answers.Alive, answers.Ready, answers.Error,
-)  # fmt: skip
 _KEY: Final = "apiKey"
 
 
@@ -32,7 +27,7 @@ def openapi_document(settings: FrontSettings, *, keys_needed: bool) -> dict[str,
     """The API on the main port, with `/metrics` and the like where they have no port of their own."""
     paths = {path: _operations(path, item, keys_needed) for path, item in _paths(settings).items()}
     components: dict[str, Any] = {
-        "schemas": schemas([*_REQUESTS, *_ANSWERS], settings),
+        "schemas": {**schemas(_REQUESTS, settings), **ANSWERS},
         "responses": error_responses(),
     }
     if keys_needed:
@@ -74,52 +69,50 @@ def _paths(settings: FrontSettings) -> Paths:
 
 
 def _llm_serving(settings: FrontSettings) -> Paths:
-    base, errors = f"/models/{settings.model_route}", (404, 422)
-    whole, event, api = answers.GenerateAnswer, answers.GenerateEvent, "Generate text (llm-serving's API)"
-
-    def generates(name: str, how: str, **parts: Any) -> dict[str, Operation]:
-        return {"post": generating(name, f"{api}{how}", GenerateRequest, errors=errors, **parts)}
-
-    number, info = answers.Number, answers.ModelInfo
+    base, request, errors = f"/models/{settings.model_route}", "GenerateRequest", (404, 422)
+    whole, event, api = "GenerateAnswer", "GenerateEvent", "Generate text (llm-serving's API)"
+    either, stream = f"{api}, streamed if `stream` is true.", f"{api} and stream it."
     return {
-        base: generates("llmServing", ", streamed if `stream` is true.", whole=whole, event=event),
-        f"{base}/generate": generates("generate", " and return it as a whole.", whole=whole, event=None),
-        f"{base}/generate_stream": generates("generateStream", " and stream it.", whole=None, event=event),
-        "/serving/get_bs": {"get": get("batchSize", "Number of running requests.", number)},
-        "/serving/get_request_numbers": {"get": get("requestNumbers", "Number of waiting requests.", number)},
-        "/serving/get_serverd_model_info": {"get": get("modelInfo", "The model and its limits.", info)},
+        base: {"post": generating("llmServing", either, request, whole=whole, event=event, errors=errors)},
+        f"{base}/generate": {
+            "post": generating("generate", f"{api} and return it as a whole.", request, whole=whole, errors=errors)
+        },
+        f"{base}/generate_stream": {
+            "post": generating("generateStream", stream, request, event=event, errors=errors)
+        },
+        "/serving/get_bs": {"get": get("batchSize", "Number of running requests.", "Number")},
+        "/serving/get_request_numbers": {"get": get("requestNumbers", "Number of waiting requests.", "Number")},
+        "/serving/get_serverd_model_info": {"get": get("modelInfo", "The model and its limits.", "ModelInfo")},
     }
 
 
 def _openai() -> Paths:
     name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-    completions = "Complete one prompt or several; streamed if `stream` is true."
-    whole, event = answers.Completion, answers.CompletionEvent
-    chat, answer, chunk = (
-        "Answer a conversation; streamed if `stream` is true.",
-        answers.ChatCompletion,
-        answers.ChatEvent,
-    )
-    tokens, text = "Token ids of a text or chat.", answers.Text
+    complete = "Complete one prompt or several; streamed if `stream` is true."
+    chat = "Answer a conversation; streamed if `stream` is true."
+    tokenize = {"anyOf": [reference("TokenizeText"), reference("TokenizeChat")]}
+    detokenize = reference("DetokenizeRequest")
     return {
         "/v1/completions": {
-            "post": generating("completions", completions, CompletionRequest, whole=whole, event=event)
+            "post": generating(
+                "completions", complete, "CompletionRequest", whole="Completion", event="CompletionEvent"
+            )
         },
-        "/v1/chat/completions": {"post": generating("chat", chat, ChatRequest, whole=answer, event=chunk)},
-        "/v1/models": {"get": get("models", "List the models: this server has one.", answers.Models)},
-        "/v1/models/{model}": {
-            "get": get("model", "Describe the model.", answers.Model, errors=(404,), parameters=[name])
+        "/v1/chat/completions": {
+            "post": generating("chat", chat, "ChatRequest", whole="ChatCompletion", event="ChatEvent")
         },
-        "/tokenize": {"post": post("tokenize", tokens, TokenizeText, TokenizeChat, answer=answers.Tokens)},
-        "/detokenize": {"post": post("detokenize", "Text of token ids.", DetokenizeRequest, answer=text)},
-        "/version": {"get": get("version", "RingServe's version.", answers.Version)},
+        "/v1/models": {"get": get("models", "List the models: this server has one.", "Models")},
+        "/v1/models/{model}": {"get": get("model", "Describe the model.", "Model", errors=(404,), parameters=[name])},
+        "/tokenize": {"post": post("tokenize", "Token ids of a text or chat.", tokenize, reference("Tokens"))},
+        "/detokenize": {"post": post("detokenize", "Text of token ids.", detokenize, reference("Text"))},
+        "/version": {"get": get("version", "RingServe's version.", "Version")},
     }
 
 
 def _about_the_server() -> Paths:
     return {
-        "/health": {"get": get("health", "Liveness: no stage hangs or is being restarted.", answers.Alive)},
-        "/ready": {"get": get("ready", "Readiness: requests that generate are accepted.", answers.Ready)},
+        "/health": {"get": get("health", "Liveness: no stage hangs or is being restarted.", "Alive")},
+        "/ready": {"get": get("ready", "Readiness: requests that generate are accepted.", "Ready")},
         "/openapi.json": {"get": get("openapi", "This document.")},
     }
 

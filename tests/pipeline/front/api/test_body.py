@@ -46,8 +46,10 @@ def completion(**body):
         ({"stop": [""]}, "stop is [''], expected a string or up to 64 strings, each of 1 to 1024 characters"),
         ({"stop_token_ids": [500]}, "stop_token_ids is [500], expected a list of token ids in [0, 499]"),
         ({"logit_bias": {"7": 101}}, "logit_bias[7] is 101, expected a number in [-100, 100]"),
-        ({"service_tier": "flex"}, "service_tier is 'flex', expected 'auto' or 'default': other "
-            "values are not supported"),
+        ({"service_tier": "flex"},
+         "service_tier is 'flex', expected 'auto' or 'default': other values are not supported"),
+        ({"stop_token_ids": [1] * 1025}, "stop_token_ids has 1025 token ids; at most 1024 are allowed"),
+        ({"suffix": "x"}, "suffix is 'x', expected '': text can't be inserted before a suffix"),
         ({"cache_salt": "{x}"}, "cache_salt is '{x}', expected no value: other values are not supported"),
         ({"temprature": 1}, "unknown parameter 'temprature'; did you mean 'temperature'?"),
         ({"stream": True, "stream_options": {"include_usag": True}},
@@ -62,10 +64,10 @@ def test_one_problem_of_a_completion(body, message):
     ("messages", "message"),
     [
         ([], "messages is [], expected a list of at least one message, an object with a role and a content"),
-        ([USER, {"role": ""}], "messages[1].role is '', expected a string of at least 1 character; messages[1].content "
-         "is missing: expected a string or a list of text parts"),
+        ([USER, {"role": ""}], "messages[1].role is '', expected a string of at least 1 character; "
+         "messages[1].content is missing: expected a string or a list of text parts"),
         ([{"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image_url", "text": ""}]}],
-         "messages[0].content[1].type is 'image_url', expected 'text': other values are not supported"),
+         "messages[0].content[1].type is 'image_url', expected a part of type 'text'; the model reads text only"),
         ([USER | {"nam": "y"}], "unknown parameter 'messages[0].nam'; did you mean 'name'?"),
         ([USER] * 61, "there are 61 messages, but a prompt has at most 60 tokens"),
     ],

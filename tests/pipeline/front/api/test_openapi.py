@@ -126,6 +126,7 @@ COMMON_VALUES = [
     {"include_usage": True}, {"include_usage": 1}, {"include_obfuscation": False},
     [USER], [{"role": "user"}], [USER | {"role": ""}], [USER | {"tool_calls": [1]}],
     [USER | {"name": "y", "tool_calls": []}],
+    [USER | {"content": [{"type": "text", "text": "x", "cache_control": {}}]}],
     [USER | {"content": [{"type": "text", "text": "x"}]}], [USER | {"content": [{"type": "image_url"}]}],
 ]  # fmt: skip
 

@@ -130,7 +130,7 @@ MESSAGE = {"role": "user", "content": "x"}
         ([{"role": "user", "content": []}], "messages[0].content"),
         ([{"role": "user", "content": 5}], "messages[0].content"),
         ([{"role": "user", "content": ["x"]}], "messages[0].content[0]"),
-        ([{"role": "user", "content": [{"text": "x"}]}], "messages[0].content[0].type"),
+        ([{"role": "user", "content": [{"text": "x"}]}], "messages[0].content[0]"),
         ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0].text"),
         ([{"role": "user", "content": [{"type": "input_audio"}]}], "messages[0].content[0].type"),
         ([{**MESSAGE, "tool_calls": [{"id": "x"}]}], "messages[0].tool_calls"),
