@@ -29,7 +29,7 @@ TEXT_ONLY: Mapping[str, tuple[Any, ...]] = {
 }
 """Known, and supported at these values only."""
 
-_NO_CALLS = only([], reason="answers are text, never tool calls")
+_NO_CALLS = only([], reason="tools are not supported, answers are text")
 
 
 @also({**ONLY_DEFAULTS, **TEXT_ONLY})
