@@ -7,6 +7,9 @@ from pipeline.inference._step import SampleColumns
 from pipeline.wire.step import Int32, LogitsColumns, Scores
 
 
+_MOST_SIZES = 4096  # for which views are kept
+
+
 class Outcome:
     """Of one slot; it serves every step that comes by. Views are made once for each size that occurs."""
 
@@ -22,6 +25,8 @@ class Outcome:
     def best(self, samples: int, candidates: int, scores: int) -> Best:
         """Where the device's best go."""
         key = samples, candidates, scores
+        if len(self._best) > _MOST_SIZES:
+            self._best.clear()
         return self._best.get(key) or self._best.setdefault(key, self._make(*key))
 
     def _make(self, samples: int, candidates: int, scores: int) -> Best:
