@@ -6,7 +6,6 @@ from model.runner import Best
 from pipeline.inference._step import SampleColumns
 from pipeline.wire.step import Int32, LogitsColumns, Scores
 
-
 _MOST_SIZES = 4096  # for which views are kept
 
 
