@@ -35,6 +35,8 @@ class Chooser:
         self.token_ids: Int32 = np.full(shapes.samples, -1, np.int32)
         self._logit_rows: list[int] = []  # of each position of the step: where its logits are; -1: nowhere
         self._candidates = 0
+        self._scores: list[list[float]] = []  # of each position: log-probabilities of the device's candidates
+        self._score_ids: list[list[int]] = []  # which these are
 
     def choose(self, head: list[int], views: LogitsColumns, chosen: list[int]) -> None:
         """Fill `token_ids`; `chosen` are the rows to sample at each position, -1: skip."""
@@ -59,12 +61,21 @@ class Chooser:
 
     def finish(self, head: list[int], views: LogitsColumns) -> None:
         """What can wait until the tokens are published: their log-probabilities, and files of logits."""
+        if head[Head.SCORES]:
+            self._read_scores(head[Head.SAMPLES], head[Head.CANDIDATES], views)
         if not (logit_rows := head[Head.LOGIT_ROWS]):
             return
         row_ids, lengths, logits = self._of_logits(views, logit_rows)
         self._sampler.compute_logprobs(logits, row_ids, lengths, self._outs[logit_rows])
         if self._files is not None:  # before its client has the answer
             self._files.write(row_ids, self._out.token_ids[:logit_rows])
+
+    def _read_scores(self, positions: int, candidates: int, views: LogitsColumns) -> None:
+        """What the device says of all positions; log-probabilities are rounded as the sampler rounds them."""
+        count, shape = positions * candidates, (positions, candidates)
+        logprobs = views.best_logits[:count].reshape(shape) - views.log_sum_exp[:positions, None]
+        self._scores = logprobs.astype(np.float32).tolist()
+        self._score_ids = views.ids[:count].reshape(shape).tolist()
 
     def explain(self, b: int, views: LogitsColumns) -> str:
         """Why position `b` of the batch has no token."""
@@ -73,21 +84,14 @@ class Chooser:
             return "the model's logits are not finite"
         return explain(int(self._out.status[at]), views.logits[at])
 
-    def logprobs(self, b: int, count: int, views: LogitsColumns) -> tuple[float, Best]:
+    def logprobs(self, b: int, count: int) -> tuple[float, Best]:
         """Of the token at position `b`, and of the `count` most probable ones."""
         at = self._logit_rows[b]
         if at >= 0:
             ids, values = self._out.top_ids[at, :count].tolist(), self._out.top_logprobs[at, :count].tolist()
             return float(self._out.logprobs[at]), tuple(zip(ids, values, strict=True))
-        best, ids = self._of_device(b, max(count, 1), views), views.ids[b * self._candidates :]
-        return best[0], tuple(zip(ids[:count].tolist(), best[:count], strict=True))
-
-    def _of_device(self, b: int, count: int, views: LogitsColumns) -> list[float]:
-        """Log-probabilities, rounded as the sampler rounds them."""
-        first = b * self._candidates
-        logits = views.best_logits[first : first + count].astype(np.float64)
-        rounded: list[float] = (logits - views.log_sum_exp[b]).astype(np.float32).tolist()
-        return rounded
+        scores = self._scores[b]
+        return scores[0], tuple(zip(self._score_ids[b][:count], scores[:count], strict=True)) if count else ()
 
     def raw_logit(self, b: int, views: LogitsColumns) -> float:
         """Of the token at position `b`."""

@@ -162,7 +162,7 @@ class SamplingStage:
         else:
             delta = state.take(token)
             if state.top_logprobs >= 0:
-                delta.logprob, delta.top = self._chooser.logprobs(b, state.top_logprobs, views)
+                delta.logprob, delta.top = self._chooser.logprobs(b, state.top_logprobs)
             if state.raw_logit:
                 delta.logprob = self._chooser.raw_logit(b, views)
         if state.finished:

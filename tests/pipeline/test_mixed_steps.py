@@ -95,7 +95,7 @@ def said(server, *requests):
 
 def test_log_probabilities_are_the_same_from_the_device_and_from_the_logits(serve):
     """To the last bit: an answer does not depend on who is in the batch beside it."""
-    device, host, mixed = serve(), serve(greedy_on_device=False), serve()
+    device, host, mixed, one = serve(), serve(greedy_on_device=False), serve(), serve()
     for server in (device, host, mixed):
         for request, logprobs in ((1, 0), (2, 5), (3, None)):
             server.submit(request, [4, 4, request], params(12, logprobs=logprobs))
@@ -107,6 +107,11 @@ def test_log_probabilities_are_the_same_from_the_device_and_from_the_logits(serv
     assert sum(host.brought) >= 36
     assert said(device, 1, 2) == said(host, 1, 2) == said(mixed, 1, 2)
     assert {len(top) for _, top in said(device, 2)[0]} == {5}
+    one.submit(2, [4, 4, 2], params(12, logprobs=1))
+    one.run()
+    assert [(logprob, top) for logprob, top in said(one, 2)[0]] == [
+        (logprob, top[:1]) for logprob, top in said(device, 2)[0]
+    ]
     assert all(math.isnan(logprob) for logprob, _ in said(device, 3)[0])
     assert device.asked[1].ids.shape[1] == 5
 
