@@ -148,7 +148,7 @@ class PipelineConfig:
         integer(1, 4096),
         None,
         "rows among them that may need their logits on the host, as all do that are sampled at a temperature; others "
-        "wait",
+        "wait, with all behind them",
         derived="`max_rows`",
     )
     token_budget: int = setting(

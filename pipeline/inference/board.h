@@ -60,9 +60,14 @@ static PyObject *board_apply(PyObject *object, PyObject *const *args, Py_ssize_t
         if (check_row(self, values(record, RECORD_ROWS)[i]))
             return NULL;
     const Py_ssize_t width = size(record, RECORD_IDS, 1);
+    if (width < 1) {
+        PyErr_SetString(PyExc_ValueError, "ids must have room for a token");
+        return NULL;
+    }
     for (Py_ssize_t i = 0; i < count; i++) {
         int32_t ids = values(record, RECORD_COUNTS)[i];
-        ids = ids < 1 ? 1 : ids > self->width ? (int32_t)self->width : ids;
+        const Py_ssize_t most = self->width < width ? self->width : width;
+        ids = ids < 1 ? 1 : ids > most ? (int32_t)most : ids;
         put(self, values(record, RECORD_ROWS)[i], values(record, RECORD_LENGTHS)[i], ids,
             values(record, RECORD_IDS) + i * width);
     }

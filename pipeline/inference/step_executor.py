@@ -123,7 +123,7 @@ class StepExecutor:
         finally:  # the next step may be what the device can't bear: this one's results are there all the same
             outcome.views.stamps[Stamp.TAKEN : Stamp.COMPUTED + 1] = step.taken_ns, step.launched_ns, computed_ns
             slot.publish()
-        self._done(step, foreseen=bool(candidates) and not chosen_by_sampling)
+        self._done(step, greedy=bool(candidates and samples) and not (chosen_by_sampling or logit_rows))
 
     # ---- the beginning of a step ----------------------------------------------------------------------------
 
@@ -185,12 +185,12 @@ class StepExecutor:
         candidates, scores, views = step.head[Head.CANDIDATES], step.head[Head.SCORES], outcome.views
         if logit_rows or not candidates:
             self.runner.fetch(step.arrays.fetched[:logit_rows], views.logits[:logit_rows])
-        if candidates:
+        if candidates and (samples > logit_rows or scores or not step.head[Head.CHOSEN_BY_SAMPLING]):
             self.runner.fetch_best(outcome.best(samples, candidates, scores), outcome.targets(samples, scores))
-        else:  # the host has all logits
+        elif not step.head[Head.CHOSEN_BY_SAMPLING]:  # the host has all logits
             views.ids[:samples] = np.argmax(views.logits[:samples], axis=1, out=self._argmax[:samples])
 
-    def _done(self, step: Step, *, foreseen: bool) -> None:
+    def _done(self, step: Step, *, greedy: bool) -> None:
         assert step.slot is not None
         step.slot.release()
         step.slot = None
@@ -198,7 +198,7 @@ class StepExecutor:
         self.steps_done += 1
         if self._counters is not None:
             self._counters.add(InferenceCounter.STEPS)
-            if foreseen:
+            if greedy:
                 self._counters.add(InferenceCounter.GREEDY_STEPS)
         if self._ends is not None:
             self._ends.copy()

@@ -61,7 +61,9 @@ class _Service:
             records["rows"].producer(**options) as rows,
             slots["steps"].producer(**options) as steps,
         ):
-            scheduler = make_scheduler(stage.config, facts, stage.shapes, steps.capacity, self._quarantine)
+            scheduler = make_scheduler(
+                stage.config, facts, stage.shapes, steps.capacity, self._quarantine, rows.capacity // 2
+            )
             self._last = generation.number, scheduler
             counters = Counters(stage.stats, stage.name)
             drop = lambda record: rows.write(record.pack())  # noqa: E731
@@ -99,8 +101,15 @@ class _Service:
 
 
 def make_scheduler(
-    config: Configuration, facts: RunnerFacts, shapes: Shapes, ring_slots: int, quarantine: Quarantine
+    config: Configuration,
+    facts: RunnerFacts,
+    shapes: Shapes,
+    ring_slots: int,
+    quarantine: Quarantine,
+    admission_bytes: int,
 ) -> Scheduler:
+    """`admission_bytes`: half of the ring of rows. Sampling reads it only once it has a step's logits: records of one
+    step that did not fit would be waited for by everybody."""
     blocks = BlockManager(facts.num_blocks, facts.block_size, prefix_cache=config.pipeline.prefix_cache)
     return Scheduler(
         blocks,
@@ -109,6 +118,7 @@ def make_scheduler(
         block_table_width=shapes.block_table_width,
         ring_slots=ring_slots,
         logit_rows=shapes.logit_rows,
+        admission_bytes=admission_bytes,
         quarantine=quarantine,
     )
 

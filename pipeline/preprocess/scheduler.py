@@ -34,8 +34,9 @@ class Scheduler:
     """Decides what each step computes: `plan`, then `commit` once the plan has been written into a slot.
 
     `ring_slots` is the number of slots of the step ring: block tables are remembered per slot. `logit_rows`: so many
-    sequences with a row may need logits. Sequences that have got a row are in `admissions`; the caller takes them
-    from there before it publishes the step.
+    sequences with a row may need logits. `admission_bytes`: so long may the records be of the sequences that get a
+    row in one step, unless there is only one. Sequences that have got a row are in `admissions`; the caller takes
+    them from there before it publishes the step.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Scheduler:
         block_table_width: int,
         ring_slots: int,
         logit_rows: int = 0,
+        admission_bytes: int = 1 << 30,
         quarantine: Quarantine | None = None,
     ) -> None:
         self.blocks = blocks
@@ -62,6 +64,7 @@ class Scheduler:
         self._by_row_epoch: dict[tuple[int, int], Sequence] = {}  # row and epoch → sequence with steps under way
         self._by_request: dict[int, Sequence] = {}
         self._free_logit_rows = logit_rows or max_rows
+        self._admission_bytes = admission_bytes
         self._quarantine = quarantine or Quarantine()
         self._suspects: list[Sequence] = []  # the first of them is alone in the batch
 
@@ -188,9 +191,12 @@ class Scheduler:
         chunks: list[Chunk] = []
         for sequence in list(self.prefilling):
             budget = self._choose_chunk(sequence, budget, chunks)
+        room = self._admission_bytes
         while budget > 0 and self.waiting and self._free_rows and self._may_enter(self.waiting[0]):
-            if not self._admit(self.waiting[0]):
+            size = self.waiting[0].record_bytes
+            if (self.admissions and size > room) or not self._admit(self.waiting[0]):
                 break
+            room -= size
             budget = self._choose_chunk(self.waiting.popleft(), budget, chunks)
         return tuple(chunk for chunk in chunks if chunk.sequence.row >= 0)
 

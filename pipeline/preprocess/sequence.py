@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from pipeline.preprocess.blocks import Digest
 from pipeline.preprocess.wants import ARGMAX, Wants
 
+_RECORD_BYTES = 8192  # beside the request's parameters and token ids: numbers, the model's end tokens
+
 
 @dataclass(slots=True, eq=False)
 class Sequence:
@@ -49,6 +51,11 @@ class Sequence:
     def fresh(self) -> bool:
         """It has never had a row, in this process or in one before it."""
         return not self.preemptions and self.known == self.prompt
+
+    @property
+    def record_bytes(self) -> int:
+        """Of the record that tells sampling of its row, at most."""
+        return len(self.params) + 4 * self.known + _RECORD_BYTES
 
     @property
     def length(self) -> int:

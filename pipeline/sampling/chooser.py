@@ -54,7 +54,8 @@ class Chooser:
         if self._files is not None:
             self._files.keep(row_ids, lengths, logits)
         self._sampler.choose(logits, row_ids, lengths, self._outs[logit_rows])
-        self.token_ids[where] = self._out.token_ids[:logit_rows]
+        if head[Head.CHOSEN_BY_SAMPLING] or not self._candidates:  # else inference goes on with the device's
+            self.token_ids[where] = self._out.token_ids[:logit_rows]
 
     def _of_logits(self, views: LogitsColumns, logit_rows: int) -> tuple[Int32, Int32, Float32]:
         return self._row_ids[:logit_rows], self._lengths[:logit_rows], views.logits[:logit_rows]

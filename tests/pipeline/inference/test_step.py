@@ -158,6 +158,13 @@ def test_what_sampling_has_chosen_goes_to_the_board():
     assert (desk.counts[2], desk.ids[2].tolist()) == (4, [8, 9, 10, 11])  # a record is not trusted
 
 
+def test_a_record_is_not_read_beyond_its_end(desk):
+    desk.board.apply(TokenRecord(int32(1), int32(5), int32(9), int32(50)[None]), 1)
+    assert (desk.counts[1], desk.ids[1].tolist()) == (1, [50, 0, 0, 0])
+    with pytest.raises(ValueError, match="must have room for a token"):
+        desk.board.apply(TokenRecord(int32(1), int32(5), int32(9), np.zeros((1, 0), np.int32)), 1)
+
+
 def test_a_token_that_is_none_is_an_id_all_the_same(desk):
     desk.board.apply(TokenRecord(int32(1), int32(5), int32(1), int32(-1)[None]), 1)
     assert desk.ids[1, 0] == 0

@@ -20,6 +20,7 @@ from pipeline.preprocess import blocks
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
+from pipeline.preprocess.wants import Wants
 from pipeline.wire.step import Head, Shapes, logits_layout, step_layout
 
 EOS = 1
@@ -306,3 +307,22 @@ def test_what_can_never_fit_is_told():
 def test_block_manager_refuses_nonsense():
     with pytest.raises(ValueError, match="at least 2 blocks"):
         BlockManager(1, 16)
+
+
+def test_what_one_step_admits_has_room_in_the_ring_of_rows():
+    """Sampling reads that ring when it has the step's logits: if the step waited for room in it, all would wait."""
+    manager = BlockManager(64, 4)
+    scheduler = Scheduler(
+        manager, max_rows=4, token_budget=32, block_table_width=64, ring_slots=SLOTS, admission_bytes=100_000
+    )
+    for number, size in enumerate((300_000, 60_000, 10_000, 10_000)):
+        tokens = np.full(6, 3 + number, np.int32)
+        scheduler.submit(
+            Sequence(number, tokens, 2, 6, known=2, arrival_ns=number, params=b"x" * size, wants=Wants())
+        )
+    admitted = []
+    for _ in range(3):
+        scheduler.commit(scheduler.plan())
+        admitted.append([sequence.request for sequence in scheduler.admissions])
+        scheduler.admissions.clear()
+    assert admitted == [[0], [1, 2], [3]]  # one that is larger than that comes alone
