@@ -136,7 +136,7 @@ class Meter:
     def __init__(self, server):
         self._server = server
         self.kept = {"inference": 0, "sampling": 0}  # blocks of Python's allocator, in all
-        self.used = {"inference": 0, "sampling": 0}  # bytes at a time, at most; of sampling until tokens are out
+        self._used = {"inference": [], "sampling": []}  # bytes at a time, by step; of sampling until tokens are out
         publish = server.sampling._publish_results
 
         def note_before(*arguments):
@@ -170,7 +170,12 @@ class Meter:
     def _note(self, stage):
         if tracemalloc.is_tracing():
             peak = tracemalloc.get_traced_memory()[1]
-            self.used[stage] = max(self.used[stage], peak - self._before)
+            self._used[stage].append(peak - self._before)
+
+    def used(self, stage):
+        """Of the worst steps but one in ten: what other threads of this process allocate is counted, too."""
+        used = sorted(self._used[stage])
+        return used[len(used) * 9 // 10]
 
 
 def measure_memory(tokenizer_file, rows, sampling, context):
@@ -219,11 +224,11 @@ def test_memory_of_a_step_does_not_grow_with_rows_or_context(tokenizer_file, sam
         for rows in (FEW, MANY)
         for context in (16, 4000)
     }
-    figures = {where: (meter.kept, meter.used) for where, meter in meters.items()}
+    figures = {where: (meter.kept, meter.used("inference"), meter.used("sampling")) for where, meter in meters.items()}
     for stage in ("inference", "sampling"):
         kept = [meter.kept[stage] for meter in meters.values()]
         # One per row would be 16 a step. A float may go to Python's free list in one stage and come back in another
         assert max(map(abs, kept)) < 2 * STEPS, figures
-        used = [meter.used[stage] for meter in meters.values()]
+        used = [meter.used(stage) for meter in meters.values()]
         # Four lists of pointers, of what a stage looks at row by row; but no object of 28 bytes or more for each
         assert max(used) - min(used) < (MANY - FEW) * (4 * 8 + 16), figures
