@@ -78,17 +78,19 @@ def read(kind: type[B], values: Any, settings: FrontSettings, *, status: int) ->
         body = kind.model_validate(values, context=settings)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        raise _refusal([_problem(kind, one, settings) for one in details], details[0]["type"], status) from None
+        too_long = any(one["type"] == TOO_LONG for one in details)
+        raise _refusal([_problem(kind, one, settings) for one in details], status, too_long=too_long) from None
     problems = list(body.conflicts(settings))
     if problems:
-        raise _refusal(problems, "", status)
+        raise _refusal(problems, status)
     return body
 
 
-def _refusal(problems: list[Problem], code: str, status: int) -> ApiError:
+def _refusal(problems: list[Problem], status: int, *, too_long: bool = False) -> ApiError:
+    """A client that can shorten its prompt must see that this is needed, whatever else is wrong."""
     told = "; ".join([message for _, message in problems[:_TOLD]])
     more = f"; and {len(problems) - _TOLD} more problems" if len(problems) > _TOLD else ""
-    return ApiError(status, told + more, parameter=problems[0][0], code=TOO_LONG if code == TOO_LONG else None)
+    return ApiError(status, told + more, parameter=problems[0][0], code=TOO_LONG if too_long else None)
 
 
 def _problem(kind: type[Body], error: ErrorDetails, settings: FrontSettings) -> Problem:

@@ -19,6 +19,7 @@ from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import MAX_STOP_LENGTH, MAX_STOPS, TOO_LONG
 
 _PIECE: Final = 1 << 14  # token ids that are checked without a pause
+_LARGEST_EXACT: Final = 2**53  # a float beyond it may stand for several integers
 _SPELLED: Final = {"true": True, "false": False}  # clients of llm-serving send Python's True and False as strings
 
 B = TypeVar("B", bound=Body)
@@ -84,9 +85,8 @@ def also(names: Mapping[str, tuple[Any, ...]]) -> Callable[[type[B]], type[B]]:
 
 
 def _whole(value: Any) -> Any:
-    """5.0 is an integer, too, as in JSON Schema; but not what stands for an integer beyond 64 bits, without its last
-    digits."""
-    return int(value) if type(value) is float and value.is_integer() and abs(value) < 2**63 else value
+    """5.0 is an integer, too, as in JSON Schema; but not what may have lost its last digits."""
+    return int(value) if type(value) is float and value.is_integer() and abs(value) < _LARGEST_EXACT else value
 
 
 def integer(low: int = LEAST_INT, high: int | Limit = MOST_INT) -> Kind:

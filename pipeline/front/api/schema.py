@@ -140,12 +140,17 @@ def in_words(schema: Schema) -> str:
     if WORDS in schema:
         return str(schema[WORDS])
     if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(in_words(one) for one in schema["anyOf"] if one != _NULL))
-    if "const" in schema:
-        return repr(schema["const"])
+        return " or ".join(dict.fromkeys(in_words(one) for one in schema["anyOf"] if not _means_absent(one)))
+    if "const" in schema or "enum" in schema:
+        return " or ".join(repr(one) for one in schema.get("enum", [schema.get("const")]) if one is not None)
     kind = schema.get("type", "object")
     kind = kind[0] if isinstance(kind, list) else kind  # or null
     return _NOUNS[kind] + (_lengths(schema) if kind in ("string", "array") else _range(schema))
+
+
+def _means_absent(schema: Schema) -> bool:
+    """One of the choices of `nullable`."""
+    return schema == _NULL or None in schema.get("enum", ())
 
 
 def _range(schema: Schema) -> str:

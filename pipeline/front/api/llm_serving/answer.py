@@ -94,7 +94,8 @@ class LlmServingWriter:
         kind = error.kind
         if error.parameter == "prompt":
             kind = "prompt_token_ids_empty" if "no tokens" in error.message else "prompt_out_of_range"
-        return ApiError(422, error.message, kind=kind, parameter=_NAMES.get(error.parameter, error.parameter))
+        parameter = _NAMES.get(error.parameter, error.parameter)
+        return ApiError(422, error.message, kind=kind, parameter=parameter, code=error.code, headers=error.headers)
 
 
 def _token(event: Text) -> tuple[bytes, bytes]:

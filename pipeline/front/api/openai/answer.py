@@ -43,7 +43,8 @@ class OpenAIChoice(ABC):
         self._options, self._names = options, names
         self._head = heading.replace(b"%", b"%%") + b'{"index":%d,' % index
         self._plain: bytes | None = None  # the form of all texts but the first and the last
-        self._kept: list[Text] = []
+        self._texts: list[str] = []  # of an answer in one piece
+        self._tokens: list[Delta] = []  # of one with log-probabilities
 
     def write(self, event: Event) -> bytes:
         if self._plain is not None and type(event) is Text and event.token.reason is _CONTINUES:
@@ -66,7 +67,9 @@ class OpenAIChoice(ABC):
             case Begin():
                 self.prompt = event
             case Text():
-                self._kept.append(event)
+                self._texts.append(event.text)
+                if self._names is not None:
+                    self._tokens.append(event.token)
             case End():
                 self.last = event
             case _:
@@ -89,15 +92,15 @@ class OpenAIChoice(ABC):
     def _logprobs(self, names: Tokenizer, tokens: Sequence[Delta]) -> dict[str, Any]:
         """Log-probabilities of these tokens, which follow those of the call before."""
 
-    def _logprobs_json(self, events: Sequence[Text]) -> bytes:
+    def _logprobs_json(self, tokens: Sequence[Delta]) -> bytes:
         names = self._names
-        return b"null" if names is None else orjson.dumps(self._logprobs(names, [event.token for event in events]))
+        return b"null" if names is None else orjson.dumps(self._logprobs(names, tokens))
 
     def _everything(self, before: str = "") -> tuple[bytes, bytes, bytes]:
         """What was kept: text, log-probabilities and reason of the end, as JSON."""
         assert self.last is not None  # an answer in one piece is written when all its choices have ended
-        text = orjson.dumps(before + "".join([event.text for event in self._kept]))
-        return text, self._logprobs_json(self._kept), REASONS[self.last.reason]
+        text = orjson.dumps(before + "".join(self._texts))
+        return text, self._logprobs_json(self._tokens), REASONS[self.last.reason]
 
     def _form(self, choice: bytes, completion_tokens: int) -> bytes:
         """A format string for events, with the placeholders of `choice`."""

@@ -157,7 +157,7 @@ class OpenAIBody(SamplingBody):
     prompt_cache_key: Label = None
 
     def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
-        if self.stream_options.model_fields_set and not self.stream:
+        if "stream_options" in self.model_fields_set and not self.stream:
             yield "stream_options", "stream_options is only allowed with stream: true"
         biased = len(self.stop_token_ids) + len(self.logit_bias)
         if biased > max_biased(settings):

@@ -46,7 +46,7 @@ class ChatChoice(OpenAIChoice):
         if not event.text and token.reason is not FinishReason.NONE and self._names is None:
             return b""  # the last token has no text, such as EOS
         form = self._form(b'"delta":{"content":%b},"logprobs":%b,"finish_reason":null', token.index)
-        return form % (orjson.dumps(event.text), self._logprobs_json([event]))
+        return form % (orjson.dumps(event.text), self._logprobs_json([event.token]))
 
     def _end(self, event: End) -> bytes:
         return self._form(b'"delta":{},"logprobs":null,"finish_reason":%b', event.token.index) % REASONS[event.reason]

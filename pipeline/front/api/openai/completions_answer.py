@@ -48,7 +48,7 @@ class CompletionChoice(OpenAIChoice):
         """The prompt comes with the first token, and the reason of the end with the last."""
         text, self._echo = orjson.dumps(self._echo + event.text), ""
         form = self._form(b'"text":%b,"logprobs":%b,"finish_reason":%b', event.token.index)
-        return form % (text, self._logprobs_json([event]), REASONS[event.token.reason])
+        return form % (text, self._logprobs_json([event.token]), REASONS[event.token.reason])
 
     def whole(self) -> bytes:
         form = b'{"index":%d,"text":%b,"logprobs":%b,"finish_reason":%b}'

@@ -57,7 +57,17 @@ class _Content:
         return {"anyOf": [{"type": "string"}, handler(core)], WORDS: "a string or a list of text parts"}
 
     def _join(self, value: Any, read: Callable[[Any], list[TextPart]]) -> str:
-        return value if isinstance(value, str) else "\n".join([part.text for part in read(value)])
+        if isinstance(value, str):
+            return value
+        plain = _plain_texts(value) if isinstance(value, list) else None
+        return "\n".join([part.text for part in read(value)] if plain is None else plain)
+
+
+def _plain_texts(parts: list[Any]) -> list[str] | None:
+    """Of the usual parts, which may be thousands: they need no model. None: others are among them, or there are
+    none."""
+    texts = [one.get("text") if type(one) is dict and one.get("type") == "text" else None for one in parts]
+    return texts if texts and all(type(text) is str for text in texts) else None
 
 
 @also({"tool_calls tool_call_id function_call": ()})

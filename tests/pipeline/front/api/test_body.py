@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import pytest
@@ -52,6 +53,8 @@ def completion(**body):
         ({"suffix": "x"}, "suffix is 'x', expected '': text can't be inserted before a suffix"),
         ({"cache_salt": "{x}"}, "cache_salt is '{x}', expected no value: other values are not supported"),
         ({"temprature": 1}, "unknown parameter 'temprature'; did you mean 'temperature'?"),
+        ({"seed": 2.0**53}, "seed is 9007199254740992.0, expected an integer"),
+        ({"stream_options": {"include_usage": None}}, "stream_options is only allowed with stream: true"),
         ({"stream": True, "stream_options": {"include_usag": True}},
          "unknown parameter 'include_usag'; did you mean 'include_usage'?"),
     ],
@@ -69,6 +72,8 @@ def test_one_problem_of_a_completion(body, message):
         ([{"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image_url", "text": ""}]}],
          "messages[0].content[1].type is 'image_url', expected a part of type 'text'; the model reads text only"),
         ([USER | {"nam": "y"}], "unknown parameter 'messages[0].nam'; did you mean 'name'?"),
+        ([USER | {"name": 1}], "messages[0].name is 1, expected a string"),
+        ([USER | {"content": []}], "messages[0].content is missing: expected a string or a list of text parts"),
         ([USER] * 61, "there are 61 messages, but a prompt has at most 60 tokens"),
     ],
 )  # fmt: skip
@@ -83,6 +88,31 @@ def test_all_problems_are_told_at_once():
         "temperature is -1, expected a number of at least 0; max_tokens is 0, expected an integer in [1, 64]; "
         "unknown parameter 'temprature'; did you mean 'temperature'?"
     )
+
+
+def test_a_literal_is_told_with_its_values():
+    body = {"inputs": "x", "parameters": {"return_protocol": "xml"}}
+    assert refused(GenerateRequest, body).message == "return_protocol is 'xml', expected 'sse' or 'raw'"
+
+
+def test_a_client_sees_that_its_prompt_is_too_long_whatever_else_is_wrong():
+    settings = dataclasses.replace(SETTINGS, prompt_limit_chars=10)
+    with pytest.raises(ApiError) as caught:
+        read(CompletionRequest, {"temperature": -1, "prompt": "x" * 11}, settings, status=400)
+    assert (caught.value.code, caught.value.parameter) == ("context_length_exceeded", "temperature")
+
+
+def test_parts_are_read_as_by_their_model_and_their_faults_told():
+    """Thousands of plain ones take a shorter way."""
+    plain = [{"type": "text", "text": "x", "cache_control": {}}, {"type": "text", "text": ""}]
+    for parts in (plain, [*plain, {"type": "text", "text": "y", "other": 1.5}]):
+        chat = read(ChatRequest, {"messages": [{"role": "user", "content": parts}]}, SETTINGS, status=400)
+        assert chat.messages[0].content == "\n".join(part["text"] for part in parts)
+    for wrong in ({"type": "text"}, {"type": "text", "text": 1}, {"type": "image_url", "text": "x"}, "x", None):
+        assert (
+            "messages[0].content[2]"
+            in refused(ChatRequest, {"messages": [{"role": "user", "content": [*plain, wrong]}]}).message
+        )
 
 
 def test_all_that_parameters_demand_of_one_another_is_told_at_once():

@@ -6,6 +6,10 @@ import json
 
 import pytest
 
+from pipeline.front.api.llm_serving.answer import LlmServingWriter
+from pipeline.front.http.errors import ApiError
+from pipeline.wire.request import TOO_LONG
+
 GENERATE = "/models/llama2/generate"
 STREAM = "/models/llama2/generate_stream"
 
@@ -191,6 +195,13 @@ def test_faults_of_the_prompt_have_llm_servings_names(shared, directive, kind, s
         kind,
         "inputs",
     )
+
+
+def test_of_an_error_nothing_but_its_name_changes():
+    writer = LlmServingWriter(raw=False, whole_at_end=False, seed=0)
+    told = writer.translate(ApiError(400, "x", parameter="prompt", code=TOO_LONG, headers=((b"a", b"b"),)))
+    assert (told.status, told.kind, told.parameter) == (422, "prompt_out_of_range", "inputs")
+    assert (told.code, told.headers) == (TOO_LONG, ((b"a", b"b"),))
 
 
 def test_max_tokens_is_named_as_the_client_wrote_it(shared):

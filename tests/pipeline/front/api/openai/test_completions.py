@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 
 from model.demo import DEMO_DIR
 from model.tokenizer import load_tokenizer
+from pipeline.front.api.openai.answer import StreamOptions
+from pipeline.front.api.openai.completions_answer import CompletionWriter
+from pipeline.front.delivery.job import Identity, events_of
+from pipeline.wire.delta import Delta, FinishReason, unpack_delta
 
 TOKENIZER = load_tokenizer(DEMO_DIR)
 
@@ -28,6 +33,20 @@ def test_finish_reasons(shared, reason, said):
         None,
         said,
     ]
+
+
+@pytest.mark.parametrize("names", [None, TOKENIZER])
+def test_of_a_token_of_an_answer_in_one_piece_little_is_kept(names):
+    """An object that the garbage collector looks at, per token of long answers, would stop the loop for long."""
+    writer = CompletionWriter(Identity("0", 0), "m", StreamOptions(), n=1, echoes=[""], names=names)
+    records = [Delta(1, 0, i, i, -1.0, FinishReason.NONE, f"{i:06d}") for i in range(1, 1001)]
+    packed = [record.pack() for record in records]
+    tracemalloc.start()
+    for one in packed:
+        writer.choices[0].keep(*events_of(0, [unpack_delta(one)]))
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < len(records) * (80 if names is None else 300)
 
 
 def test_logprobs(shared):
