@@ -67,7 +67,8 @@ def _plain_texts(parts: list[Any]) -> list[str] | None:
     """Of the usual parts, which may be thousands: they need no model. None: others are among them, or there are
     none."""
     texts = [one.get("text") if type(one) is dict and one.get("type") == "text" else None for one in parts]
-    return texts if texts and all(type(text) is str for text in texts) else None
+    found = [text for text in texts if type(text) is str]
+    return found if found and len(found) == len(parts) else None
 
 
 @also({"tool_calls tool_call_id function_call": ()})
