@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,10 @@ from model.errors import TokenizerError
 from model.tokenizer.chat import ChatTemplate, Message
 from model.tokenizer.errors import InvalidTextError
 from model.tokenizer.incremental import NOTHING, DecodingRules, IncrementalDetokenizer, Piece
+from model.tokenizer.plain_text import Spans, SpecialTexts, unmark
+
+WRITTEN_BY_OTHERS = frozenset({"user", "tool"})
+"""Roles whose messages neither the operator nor the model has written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,33 +65,40 @@ class Tokenizer(ABC):
     def has_chat_template(self) -> bool:
         return self._chat_template is not None
 
-    def encode(self, text: str, *, add_special: bool = True) -> list[int]:
-        """Token ids of a text. Special tokens written in the text become their ids.
+    def encode(self, text: str, *, add_special: bool = True, plain: Spans = ()) -> list[int]:
+        """Token ids of a text. Special tokens written in the text become their ids, except in ``plain``.
 
         ``add_special`` adds BOS and EOS as the tokenizer's files say.
 
         Raises InvalidTextError for a text that has no UTF-8 form.
         """
         _require_utf8(text)
-        return self._encode(text, add_special)
+        return self._encode_with_plain(text, add_special, plain) if plain else self._encode(text, add_special)
 
-    def encode_up_to(self, text: str, most: int, *, add_special: bool = True) -> tuple[int, NDArray[np.int32]]:
+    def encode_up_to(
+        self, text: str, most: int, *, add_special: bool = True, plain: Spans = ()
+    ) -> tuple[int, NDArray[np.int32]]:
         """How many ids `encode` gives, and the ids themselves; none of them if there are more than `most`.
 
         For threads: it releases the GIL, except for about 5 ms per 100,000 ids at the end.
 
         Raises InvalidTextError for a text that has no UTF-8 form.
         """
+        if plain:
+            return _counted(self.encode(text, add_special=add_special, plain=plain), most)
         _require_utf8(text)
         return self._encode_up_to(text, most, add_special)
 
     def _encode_up_to(self, text: str, most: int, add_special: bool) -> tuple[int, NDArray[np.int32]]:
-        ids = self._encode(text, add_special)
-        return len(ids), np.array(ids if len(ids) <= most else (), np.int32)
+        return _counted(self._encode(text, add_special), most)
 
     @abstractmethod
     def _encode(self, text: str, add_special: bool) -> list[int]:
         """`encode` of a text that is known to be valid."""
+
+    @abstractmethod
+    def _encode_with_plain(self, text: str, add_special: bool, plain: Spans) -> list[int]:
+        """`_encode`, where the text in ``plain`` spells no special token."""
 
     def piece(self, token_id: int, *, at_start: bool, skip_special: bool) -> Piece:
         """The bytes that a token adds to a text; none for an id that does not exist.
@@ -116,17 +127,45 @@ class Tokenizer(ABC):
         return self.token_bytes(token_id).decode(errors="replace")
 
     def name_template_tokens(self) -> None:
-        """Called once, by the loader: a chat template may write BOS and EOS though no file says their names."""
+        """Called once, by the loader: a chat template may write BOS and EOS though no file says their names.
+
+        Raises TokenizerError for a template that does not show what users say.
+        """
         ids = {"bos_token": self.bos_id, "eos_token": self.eos_id}
         if self._chat_template is not None:
             self._chat_template.name_tokens(
                 {name: self.token_text(token_id) for name, token_id in ids.items() if token_id is not None}
             )
+            self._chat_template.find_form()
+
+    def render_chat(self, messages: Sequence[Message], **options: Any) -> tuple[str, Spans]:
+        """As `apply_chat_template`, with the places where a user's or a tool's text spells special tokens: to be
+        encoded as text.
+
+        Other roles are not looked at: templates take an assistant's marks (such as ``</think>``) apart, and what the
+        system says is the operator's own. Raises as `apply_chat_template`.
+        """
+        marked = [
+            self._marked(message) if message.get("role") in WRITTEN_BY_OTHERS else message for message in messages
+        ]
+        return unmark(self.apply_chat_template(marked, **options))
+
+    def _marked(self, message: Message) -> Message:
+        content = message.get("content")
+        return {**message, "content": self._special_texts.mark(content)} if isinstance(content, str) else message
+
+    @cached_property
+    def _special_texts(self) -> SpecialTexts:
+        return SpecialTexts(map(self.token_text, self.special_ids))
 
     @property
     def template_variables(self) -> frozenset[str]:
         """Names that ``variables`` of `apply_chat_template` can't set; empty without a template."""
         return self._chat_template.own_variables if self._chat_template else frozenset()
+
+    def template_asks_for(self, name: str) -> bool:
+        """The chat template looks at a variable of this name."""
+        return self._chat_template is not None and name in self._chat_template.asked_for
 
     def apply_chat_template(
         self,
@@ -163,6 +202,10 @@ class Tokenizer(ABC):
                 f"{model_vocab_size} entries (0 to {model_vocab_size - 1}); use the tokenizer that the model "
                 f"was trained with, or set vocab_size to {self.vocab_size} or more if the weights have it"
             )
+
+
+def _counted(ids: list[int], most: int) -> tuple[int, NDArray[np.int32]]:
+    return len(ids), np.array(ids if len(ids) <= most else (), np.int32)
 
 
 def _require_utf8(text: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Macro
@@ -21,6 +22,7 @@ Message = Mapping[str, Any]
 """``role`` and ``content``, both strings; a template may know further keys."""
 
 _CUT = "\ue000\ue001end of the last message\ue001\ue000"  # private signs, which no message should have
+_PROBE = "the text of a user"
 OWN_VARIABLES = frozenset({"messages", "add_generation_prompt", "tools", "documents"})
 
 
@@ -45,8 +47,12 @@ class ChatTemplate:
         """``special_tokens`` are what templates use by name (``bos_token`` …); ``origin`` names the file."""
         self._special_tokens = dict(special_tokens)
         self._origin = origin
+        self._wants_parts = False
+        self._knows_developer = "developer" in source
+        environment = _make_environment()
         try:
-            self._template = _make_environment().from_string(source)
+            self.asked_for = frozenset(meta.find_undeclared_variables(environment.parse(source)))
+            self._template = environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise TokenizerError(
                 f"the chat template in {origin} is not valid Jinja, line {error.lineno}: {error.message}"
@@ -55,6 +61,36 @@ class ChatTemplate:
     def name_tokens(self, tokens: Mapping[str, str]) -> None:
         """Special tokens that no file names, though the tokenizer has them."""
         self._special_tokens = {**tokens, **self._special_tokens}
+
+    def find_form(self) -> None:
+        """Whether the template takes contents as strings or as lists of parts: one loops over the other and shows
+        nothing. Raises TokenizerError if it shows a user's text in neither form."""
+        shown = [form for form in (False, True) if self._shows_text(parts=form) is not False]
+        if not shown:
+            raise TokenizerError(
+                f"the chat template in {self._origin} loses what users say: it shows a message's text neither as a "
+                "string nor as a list of parts; expected one that writes message.content of the role user"
+            )
+        self._wants_parts = shown[0]
+
+    def _shows_text(self, *, parts: bool) -> bool | None:
+        """None: it refuses short conversations, and nothing is known."""
+        self._wants_parts = parts
+        rendered = []
+        for roles in (("user",), ("system", "user")):
+            with contextlib.suppress(ChatTemplateError):
+                messages = [{"role": role, "content": _PROBE} for role in roles]
+                rendered.append(self.render(messages, add_generation_prompt=True))
+        return any(_PROBE in text for text in rendered) if rendered else None
+
+    def _in_its_form(self, message: Message) -> Message:
+        """The role developer is OpenAI's newer name of system."""
+        role, content = message["role"], message["content"]
+        if role == "developer" and not self._knows_developer:
+            role = "system"
+        if self._wants_parts and isinstance(content, str):
+            content = [{"type": "text", "text": content}]
+        return {**message, "role": role, "content": content}
 
     @property
     def own_variables(self) -> frozenset[str]:
@@ -80,6 +116,8 @@ class ChatTemplate:
         if continue_final_message:
             last = messages[-1]
             messages = [*messages[:-1], {**last, "content": f"{last['content']}{_CUT} "}]
+        if self._wants_parts or any(message["role"] == "developer" for message in messages):
+            messages = [self._in_its_form(message) for message in messages]
         own = {"messages": messages, "add_generation_prompt": add_generation_prompt, "tools": None, "documents": None}
         prompt = self._render({**(variables or {}), **own, **self._special_tokens})
         return _cut(prompt) if continue_final_message else prompt

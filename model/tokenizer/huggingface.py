@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from model.errors import TokenizerError
 from model.tokenizer.base import SpecialTokens, Tokenizer
 from model.tokenizer.incremental import NOTHING, Piece
+from model.tokenizer.plain_text import Spans, within
 from model.tokenizer.settings import TokenizerSettings, added_ids, read_json
 from model.tokenizer.token_decoder import read_decoder
 
@@ -36,10 +37,38 @@ class HuggingFaceTokenizer(Tokenizer):
         self._explicit = settings.add_bos is not None or settings.add_eos is not None
         self._before = added_ids(settings.add_bos, "bos_token", self.bos_id, default=False)
         self._after = added_ids(settings.add_eos, "eos_token", self.eos_id, default=False)
+        self._spelled = self._spell_special()
 
     def _encode(self, text: str, add_special: bool) -> list[int]:
         ids: list[int] = self._encoding(text, add_special).ids
         return [*self._before, *ids, *self._after] if add_special and self._explicit else ids
+
+    def _encode_with_plain(self, text: str, add_special: bool, plain: Spans) -> list[int]:
+        """Special tokens part a text, so that what is around them does not depend on what stands for them."""
+        add_bos = add_special and not self._explicit
+        (encoding,) = self._library.encode_batch([text], add_special_tokens=add_bos)
+        ids: list[int] = []
+        for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            spelled = self._spelled.get(token_id)
+            ids += [token_id] if spelled is None or not within(start, end, plain) else spelled
+        return [*self._before, *ids, *self._after] if add_special and self._explicit else ids
+
+    def _spell_special(self) -> dict[int, list[int]]:
+        """Ids of the texts of special tokens, as any text's. To be called before other threads encode."""
+        self._library.encode_special_tokens = True
+        try:
+            return {token_id: self._inside(self._added[token_id].content) for token_id in self.special.all_ids}
+        finally:
+            self._library.encode_special_tokens = False
+
+    def _inside(self, text: str) -> list[int]:
+        """Behind another text, since some tokenizers begin each with a blank."""
+        before: list[int] = self._library.encode("\n", add_special_tokens=False).ids
+        behind: list[int] = self._library.encode("\n" + text, add_special_tokens=False).ids
+        if behind[: len(before)] == before:
+            return behind[len(before) :]
+        ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
+        return ids
 
     def _encode_up_to(self, text: str, most: int, add_special: bool) -> tuple[int, NDArray[np.int32]]:
         encoding, explicit = self._encoding(text, add_special), add_special and self._explicit

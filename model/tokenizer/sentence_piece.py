@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import sentencepiece
 from model.errors import TokenizerError
 from model.tokenizer.base import SpecialTokens, Tokenizer
 from model.tokenizer.incremental import NOTHING, DecodingRules, InvalidBytes, Piece
+from model.tokenizer.plain_text import Spans, within
 from model.tokenizer.settings import TokenizerSettings, added_ids
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece's visible blank
@@ -56,14 +56,20 @@ class SentencePieceTokenizer(Tokenizer):
         self._unknown: str = self._library.decode([self._library.unk_id()])
 
     def _encode(self, text: str, add_special: bool) -> list[int]:
-        ids = [token_id for part in self._split(text) for token_id in self._encode_part(part)]
+        return self._encode_with_plain(text, add_special, ())
+
+    def _encode_with_plain(self, text: str, add_special: bool, plain: Spans) -> list[int]:
+        ids: list[int] = []
+        at = 0
+        for found in self._splitter.finditer(text) if self._splitter else ():
+            if not (plain and within(*found.span(), plain)):
+                ids += [*self._encode_part(text[at : found.start()]), self._ids[found[0]]]
+                at = found.end()
+        ids += self._encode_part(text[at:])
         return [*self._before, *ids, *self._after] if add_special else ids
 
-    def _split(self, text: str) -> Iterator[str]:
-        return filter(None, self._splitter.split(text) if self._splitter else [text])
-
     def _encode_part(self, part: str) -> list[int]:
-        ids: list[int] = [self._ids[part]] if part in self._ids else self._library.encode(part)
+        ids: list[int] = self._library.encode(part) if part else []
         return ids
 
     def _piece(self, token_id: int, at_start: bool, skip_special: bool) -> Piece:

@@ -226,6 +226,20 @@ class PipelineConfig:
         "separate port for `/metrics`, `/debug` and the live page, 0: any free one; null: `server_port`",
     )
     metrics_host: str = setting(TEXT, "127.0.0.1", "address of that port")
+    user_control_tokens: str = setting(
+        choice("text", "control"),
+        "text",
+        "what special tokens are that a user or a tool spells out in a chat's message: `text`, or `control` as if "
+        "the template had written them",
+        live=True,
+    )
+    unknown_parameters: str = setting(
+        choice("warn", "refuse"),
+        "warn",
+        "parameters of a request that no API here knows: `warn` ignores them, and names them in the answer's header "
+        "`x-ringserve-ignored` and once in the log; `refuse` answers 400 (422 in llm-serving's API)",
+        live=True,
+    )
     llm_serving_logprobs: bool = setting(
         BOOLEAN,
         True,

@@ -67,6 +67,8 @@ def settings_of(stage: Stage, metrics_port: int | None) -> FrontSettings:
         keep_alive_s=pipeline.keep_alive_s,
         drain_timeout_s=pipeline.drain_timeout_s,
         request_timeout_s=pipeline.request_timeout_s,
+        user_control_tokens=pipeline.user_control_tokens,
+        unknown_parameters=pipeline.unknown_parameters,
         llm_serving_logprobs=pipeline.llm_serving_logprobs,
         llm_serving_raw_logit=pipeline.llm_serving_raw_logit,
         log_level=pipeline.log.level,

@@ -48,6 +48,8 @@ class FrontSettings:
     request_timeout_s: float | None = None
     stream_buffer_tokens: int = 4096  # tokens that may wait for a client that does not read
     retry_after_s: int = 1
+    user_control_tokens: str = "text"  # or "control"
+    unknown_parameters: str = "warn"  # or "refuse"
     llm_serving_logprobs: bool = True  # false: `logprob` is null there
     llm_serving_raw_logit: bool = False  # true: it is the token's logit, as llm-serving has it
     log_level: str = "info"

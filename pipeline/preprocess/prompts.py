@@ -12,7 +12,7 @@ from pipeline.preprocess.blocks import BlockManager, Digest
 from pipeline.preprocess.sequence import Sequence
 from pipeline.preprocess.wants import ARGMAX_ON_DEVICE, Abilities, Wants
 from pipeline.wire.record import count_ids, ids_of
-from pipeline.wire.request import TOO_LONG, Choice, Refused, Request, Submit, unpack_request
+from pipeline.wire.request import TOO_LONG, Choice, Refused, Request, Submit, too_long, unpack_request
 from pipeline.wire.step import Int32
 
 log = logging.getLogger("ringserve.preprocess")
@@ -81,7 +81,8 @@ class PromptReader:
     def _token_ids(self, submit: Submit) -> tuple[int, Int32]:
         """Their number, and the ids unless they are too many."""
         if submit.text is not None:
-            return self._tokenizer.encode_up_to(submit.text, self._limits.max_prompt, add_special=submit.add_special)
+            most, plain = self._limits.max_prompt, submit.plain
+            return self._tokenizer.encode_up_to(submit.text, most, add_special=submit.add_special, plain=plain)
         return submit.size, ids_of(submit.token_ids)
 
     def _read_choice(
@@ -127,10 +128,11 @@ class PromptReader:
         if count == 0:
             return _refuse(choice, 400, "the prompt has no tokens", "prompt")
         if count > most:
-            text = f"the prompt has {count} tokens; at most {most} are allowed"
+            text = too_long(longest, f"your prompt has {count} tokens, of which at most {most} are allowed")
             return _refuse(choice, 400, text, "prompt", TOO_LONG)
         if count + wanted > longest:
-            text = f"{count} prompt tokens and {wanted} new tokens exceed the longest sequence, {longest} tokens"
+            told = f"you requested {count + wanted} tokens ({count} in the prompt, {wanted} in the completion)"
+            text = too_long(longest, told, "prompt or completion")
             return _refuse(choice, 400, text, "max_tokens", TOO_LONG)
         if count_ids(choice.output) >= wanted:
             return _refuse(choice, 500, "the request could not be resumed: no token is left to compute")

@@ -26,6 +26,12 @@ TOO_LONG = "context_length_exceeded"
 """OpenAI's code of an error, by which clients know that they may shorten the prompt."""
 
 
+def too_long(longest: int, told: str, shorten: str = "prompt") -> str:
+    """OpenAI's words for that error: some clients know it by these alone."""
+    context = f"This model's maximum context length is {longest} tokens"
+    return f"{context}. However, {told}. Please reduce the length of the {shorten}."
+
+
 class Request(Record, frozen=True):
     """What a request asks for; validated by the front, in the terms of its API."""
 
@@ -67,6 +73,7 @@ class Submit(Record, frozen=True, tag=0):
     token_ids: bytes = b""  # the prompt, if it has no text
     add_special: bool = True  # let the tokenizer add BOS
     arrival_ns: int = 0
+    plain: tuple[int, ...] = ()  # where the text spells special tokens that are none, as in `Tokenizer.render_chat`
 
     @classmethod
     def of(
@@ -77,9 +84,10 @@ class Submit(Record, frozen=True, tag=0):
         *,
         add_special: bool = True,
         arrival_ns: int = 0,
+        plain: tuple[int, ...] = (),
     ) -> Submit:
         text, ids = (prompt, b"") if isinstance(prompt, str) else (None, prompt.tobytes())
-        return cls(tuple(choices), request.pack(), text, ids, add_special, arrival_ns)
+        return cls(tuple(choices), request.pack(), text, ids, add_special, arrival_ns, plain)
 
     def with_choices(self, choices: Sequence[Choice]) -> Submit:
         """The same prompt for these choices."""

@@ -15,6 +15,7 @@ import orjson
 
 from model.demo import DEMO_DIR
 from model.tokenizer import load_tokenizer
+from pipeline.front.api.body import Reading
 from pipeline.front.api.json_body import parse_object
 from pipeline.front.api.llm_serving.request import parse_llm_serving
 from pipeline.front.api.openai.chat import parse_chat
@@ -33,15 +34,16 @@ def calls() -> dict[str, Callable[[], object]]:
     settings = FrontSettings(
         model_name="m", vocab_size=32_000, max_length=4096, max_prompt=4000, max_rows=128, max_queue=1000
     )
+    reading = Reading(settings)
     messages = [{"role": role, "content": content} for role, content in CHAT]
     parameters = {"max_new_tokens": 128, "do_sample": "True", "return_full_text": "True", "top_k": 3}
     completion = orjson.dumps({"model": "m", "prompt": TEXT, **SAMPLING})
     chat = orjson.dumps({"model": "m", "messages": messages, **SAMPLING})
     generate = orjson.dumps({"inputs": TEXT, "parameters": parameters})
     return {
-        "completions": lambda: parse_completion(parse_object(completion), identity, tokenizer, settings),
-        "chat": lambda: parse_chat(parse_object(chat), identity, tokenizer, settings),
-        "llm-serving": lambda: parse_llm_serving(parse_object(generate), None, settings),
+        "completions": lambda: parse_completion(parse_object(completion), identity, tokenizer, reading),
+        "chat": lambda: parse_chat(parse_object(chat), identity, tokenizer, reading),
+        "llm-serving": lambda: parse_llm_serving(parse_object(generate), None, reading),
     }
 
 

@@ -16,7 +16,7 @@ from model.sampling import SamplingLimits
 from pipeline.front.api.body import REFUSED, WRONG, Body, shown
 from pipeline.front.api.schema import LEAST_INT, MADE, MOST_INT, WORDS, Schema
 from pipeline.front.settings import FrontSettings
-from pipeline.wire.request import MAX_STOP_LENGTH, MAX_STOPS, TOO_LONG
+from pipeline.wire.request import MAX_STOP_LENGTH, MAX_STOPS, TOO_LONG, too_long
 
 _PIECE: Final = 1 << 14  # token ids that are checked without a pause
 _LARGEST_EXACT: Final = 2**53  # a float beyond it may stand for several integers
@@ -43,7 +43,9 @@ class Kind:
     schema: Callable[[FrontSettings], Schema]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.with_info_plain_validator_function(lambda value, info: self.read(value, info.context))
+        return core_schema.with_info_plain_validator_function(
+            lambda value, info: self.read(value, info.context.settings)
+        )
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
         return {MADE: self.schema}
@@ -69,10 +71,15 @@ def only(*allowed: Any, reason: str = "other values are not supported") -> Kind:
     return Kind(read, lambda _: {"enum": list(allowed), "description": f"Expected: {words}.", WORDS: words})
 
 
-def also(names: Mapping[str, tuple[Any, ...]]) -> Callable[[type[B]], type[B]]:
-    """A model with more parameters, separated by blanks, that are supported at these values only."""
+def also(
+    names: Mapping[str, tuple[Any, ...]], *, labels: str = "", instead: Mapping[str, str] | None = None
+) -> Callable[[type[B]], type[B]]:
+    """A model with more parameters: `names`, separated by blanks, are supported at these values only; `labels` are
+    taken without effect; of `instead` others are to be used."""
     kinds = {name: only(*values) for several, values in names.items() for name in several.split()}
+    kinds |= {name: only(reason=f"use {other}") for name, other in (instead or {}).items()}
     fields: Any = {name: (Annotated[Any, kind], None) for name, kind in kinds.items()}
+    fields |= {name: (Any, given(None, "Accepted without effect.")) for name in labels.split()}
 
     def extended(model: type[B]) -> type[B]:
         name, module, doc = model.__name__, model.__module__, model.__doc__
@@ -183,16 +190,16 @@ def as_token_ids(value: Any, vocab_size: int) -> array[int] | None:
     return ids if found.min() >= 0 and found.max() < vocab_size else None
 
 
-def too_long(text: str, settings: FrontSettings) -> str:
-    """What is wrong with a prompt that has more characters than can ever fit: it need not be tokenized."""
+def why_too_long(text: str, settings: FrontSettings) -> str:
+    """Of a prompt that has more characters than can ever fit: it need not be tokenized. Empty if it may fit."""
     most = settings.prompt_limit_chars
-    allowed = f"at most {most} characters and {settings.max_prompt} tokens are allowed"
-    return f"the prompt has {len(text)} characters; {allowed}" if len(text) > most else ""
+    told = f"your prompt has {len(text)} characters, of which at most {most} are allowed"
+    return too_long(settings.max_length, told) if len(text) > most else ""
 
 
 def read_text(value: Any, settings: FrontSettings) -> str:
     """A prompt, unless it is too long."""
-    problem = too_long(value, settings) if isinstance(value, str) else None
+    problem = why_too_long(value, settings) if isinstance(value, str) else None
     if problem is None:
         raise ValueError
     if problem:

@@ -6,17 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 from model.tokenizer import Tokenizer
+from pipeline.front.api.body import Reading
 from pipeline.front.api.json_body import LARGE_BODY, parse_object
 from pipeline.front.api.llm_serving.request import GenerateRequest, parse_llm_serving
 from pipeline.front.api.openai.chat import ChatRequest, parse_chat
 from pipeline.front.api.openai.completions import CompletionRequest, parse_completion
 from pipeline.front.api.schema import schema_at
+from pipeline.front.api.unknown import UnknownParameters
 from pipeline.front.delivery.generation import Delivery, Generation
 from pipeline.front.delivery.job import Identity, Job
 from pipeline.front.http.exchange import Exchange
 from pipeline.front.http.worker import Worker
 
-Parser = Callable[[dict[str, Any], Identity], Job]
+Parser = Callable[[dict[str, Any], Identity, Reading], Job]
 
 
 class GenerateRoutes:
@@ -25,6 +27,7 @@ class GenerateRoutes:
 
     def __init__(self, delivery: Delivery, tokenizer: Tokenizer | None, parser: Worker) -> None:
         self._delivery, self._tokenizer, self._parser = delivery, tokenizer, parser
+        self._unknown = UnknownParameters()
         self._settings = delivery.settings
         for kind in (CompletionRequest, ChatRequest, GenerateRequest):
             schema_at(kind, (), self._settings)  # errors need it; the first time it takes milliseconds
@@ -39,24 +42,27 @@ class GenerateRoutes:
         await self._serve_llm_serving(exchange, streamed=True)
 
     async def _serve_llm_serving(self, exchange: Exchange, streamed: bool | None) -> None:
-        await self._serve(exchange, lambda body, _: parse_llm_serving(body, streamed, self._settings))
+        await self._serve(exchange, lambda body, _, reading: parse_llm_serving(body, streamed, reading))
 
     async def completions(self, exchange: Exchange) -> None:
         await self._serve(
-            exchange, lambda body, identity: parse_completion(body, identity, self._tokenizer, self._settings)
+            exchange, lambda body, identity, reading: parse_completion(body, identity, self._tokenizer, reading)
         )
 
     async def chat(self, exchange: Exchange) -> None:
         await self._serve(
-            exchange, lambda body, identity: parse_chat(body, identity, self._tokenizer, self._settings)
+            exchange, lambda body, identity, reading: parse_chat(body, identity, self._tokenizer, reading)
         )
 
     async def _serve(self, exchange: Exchange, parse: Parser) -> None:
         async def read(identity: Identity) -> Job:
             """A large body is parsed in a thread, so that other clients' tokens need not wait for it."""
-            content = await exchange.read_body()
-            if len(content) < LARGE_BODY:
-                return parse(parse_object(content), identity)
-            return await self._parser.run(exchange, lambda: parse(parse_object(content), identity))
+            content, reading = await exchange.read_body(), Reading(self._settings)
+            try:
+                if len(content) < LARGE_BODY:
+                    return parse(parse_object(content), identity, reading)
+                return await self._parser.run(exchange, lambda: parse(parse_object(content), identity, reading))
+            finally:
+                self._unknown.tell(exchange, reading)
 
         await Generation(exchange, self._delivery).serve(read)

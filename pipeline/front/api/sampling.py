@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from pydantic import Field
 
 from model.sampling import RANGES, SamplingParams
 from pipeline.front.api.body import Body, Problem
-from pipeline.front.api.fields import Kind, StopStrings, given, integer, max_biased, token_ids
-from pipeline.front.api.schema import LARGEST
+from pipeline.front.api.fields import Kind, StopStrings, given, integer, max_biased, refuse, token_ids
+from pipeline.front.api.schema import LARGEST, WORDS, Schema, in_words
 from pipeline.front.settings import FrontSettings
+from pipeline.wire.request import TOO_LONG, too_long
+
+NO_LIMIT: Final = -1
+"""As a number of tokens: llama.cpp's way to ask for as many as fit."""
 
 _DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(SamplingParams)}
 
@@ -29,15 +34,37 @@ def longest(settings: FrontSettings) -> int:
     return settings.max_length
 
 
-def most_tokens(default: int) -> Kind:
+def most_tokens(default: int | None = None, least: int = 1) -> Kind:
     """How many tokens are generated at most; by default so many, or as many as fit."""
-    kind = integer(1, longest)
-    return Kind(kind.read, lambda settings: {**kind.schema(settings), "default": limit(None, default, settings)})
+    kind = integer(least, sys.maxsize)
+
+    def read(value: Any, settings: FrontSettings) -> int:
+        if type(value) is int and value == NO_LIMIT:
+            return value
+        wanted: int = kind.read(value, settings)
+        if wanted > settings.max_length:
+            told = f"you requested {wanted} tokens in the completion"
+            refuse(too_long(settings.max_length, told, "completion"), TOO_LONG)
+        return wanted
+
+    def schema(settings: FrontSettings) -> Schema:
+        known = {} if default is None else {"default": limit(None, default, settings)}
+        span = integer(least, longest).schema(settings)
+        return {"anyOf": [span, {"const": NO_LIMIT}], WORDS: f"{in_words(span)}, or -1 for no limit", **known}
+
+    return Kind(read, schema)
 
 
 def limit(wanted: int | None, default: int, settings: FrontSettings) -> int:
-    """The most tokens to generate: the default, which may be reduced to what fits, if the client names none."""
-    return wanted or min(default, settings.max_length)
+    """The most tokens to generate; without a number from the client, what fits is less: see `open_ended`."""
+    if wanted == NO_LIMIT:
+        return settings.max_length
+    return min(default, settings.max_length) if wanted is None else wanted
+
+
+def open_ended(wanted: int | None) -> bool:
+    """The limit may be cut to what fits."""
+    return wanted in (None, NO_LIMIT)
 
 
 FewestTokens = Annotated[int, integer(0, longest)]
@@ -46,7 +73,12 @@ TopK = Annotated[int, integer(-1), Field(description="Choose from so many most p
 
 class SamplingBody(Body):
     temperature: float = _sampled("temperature", "Randomness of sampling; 0: greedy.")
-    top_p: float = _sampled("top_p", "Choose from the most probable tokens of this probability together; 1: off.")
+    top_p: float = Field(
+        1.0,
+        description="Choose from the most probable tokens of this probability together; 0: greedy; 1: off.",
+        ge=0,
+        le=1,
+    )
     min_p: float = _sampled("min_p", "Least probability, relative to the most probable token's; 0: off.")
     repetition_penalty: float = _sampled("repetition_penalty", "For tokens of prompt and answer; 1: off.")
     presence_penalty: float = _sampled("presence_penalty", "For tokens that are in the answer already; 0: off.")
@@ -58,10 +90,11 @@ class SamplingBody(Body):
     def sampling(
         self, settings: FrontSettings, *, top_k: int, min_tokens: int, logprobs: int | None, **more: Any
     ) -> SamplingParams:
+        greedy = self.top_p == 0  # nothing but the most probable token
         return SamplingParams(
-            temperature=self.temperature,
+            temperature=0.0 if greedy else self.temperature,
             top_k=0 if top_k >= settings.vocab_size else top_k,  # the same as none, and may be too large for 32 bits
-            top_p=self.top_p,
+            top_p=1.0 if greedy else self.top_p,
             min_p=self.min_p,
             repetition_penalty=self.repetition_penalty,
             presence_penalty=self.presence_penalty,

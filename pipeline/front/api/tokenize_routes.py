@@ -10,12 +10,13 @@ import orjson
 from numpy.typing import NDArray
 
 from model.tokenizer import InvalidTextError, Tokenizer
-from pipeline.front.api.body import Body
+from pipeline.front.api.body import Body, Reading
 from pipeline.front.api.fields import TextPrompt, also, given, token_ids
 from pipeline.front.api.json_body import parse_object
 from pipeline.front.api.openai.body import INVALID_STATUS, ModelName, read_openai
 from pipeline.front.api.openai.conversation import Conversation
 from pipeline.front.api.sampling import longest
+from pipeline.front.api.unknown import UnknownParameters
 from pipeline.front.http.errors import ApiError
 from pipeline.front.http.exchange import Exchange
 from pipeline.front.http.worker import Worker
@@ -52,6 +53,7 @@ class _Text:
     prompt: str
     add_special: bool
     with_names: bool
+    plain: tuple[int, ...] = ()
 
 
 class TokenizeRoutes:
@@ -61,49 +63,56 @@ class TokenizeRoutes:
 
     def __init__(self, settings: FrontSettings, tokenizer: Tokenizer | None, parser: Worker) -> None:
         self._settings, self._tokenizer, self._parser = settings, tokenizer, parser
+        self._unknown = UnknownParameters()
         self._worker = Worker("tokenizer", background.lower_priority)
 
     def close(self) -> None:
         self._worker.close()
 
     async def tokenize(self, exchange: Exchange) -> None:
-        content = await exchange.read_body()
+        content, reading = await exchange.read_body(), Reading(self._settings)
         if len(content) <= _SMALL_BODY:
-            await exchange.respond(200, self._tokenize(parse_object(content)))
+            answer = self._tokenize(parse_object(content), reading)
+            self._unknown.tell(exchange, reading)
+            await exchange.respond(200, answer)
             return
-        asked = await self._parser.run(exchange, lambda: self._parse(parse_object(content)))
+        asked = await self._parser.run(exchange, lambda: self._parse(parse_object(content), reading))
+        self._unknown.tell(exchange, reading)
         encoded = await self._worker.run(exchange, lambda: self._encode(asked))
         await exchange.respond(200, await self._parser.run(exchange, lambda: self._answer(asked, *encoded)))
 
     async def detokenize(self, exchange: Exchange) -> None:
-        content = await exchange.read_body()
+        content, reading = await exchange.read_body(), Reading(self._settings)
         if len(content) <= _SMALL_BODY:
-            await exchange.respond(200, self._detokenize(parse_object(content)))
-            return
-        text = await self._parser.run(exchange, lambda: self._detokenize(parse_object(content)))
+            text = self._detokenize(parse_object(content), reading)
+        else:
+            text = await self._parser.run(exchange, lambda: self._detokenize(parse_object(content), reading))
+        self._unknown.tell(exchange, reading)
         await exchange.respond(200, text)
 
-    def _tokenize(self, body: dict[str, Any]) -> bytes:
-        asked = self._parse(body)
+    def _tokenize(self, body: dict[str, Any], reading: Reading) -> bytes:
+        asked = self._parse(body, reading)
         return self._answer(asked, *self._encode(asked))
 
-    def _parse(self, body: dict[str, Any]) -> _Text:
+    def _parse(self, body: dict[str, Any], reading: Reading) -> _Text:
         settings, tokenizer = self._settings, self._needed()
         if body.get("messages") is None:
-            text = read_openai(TokenizeText, body, settings)
+            text = read_openai(TokenizeText, body, reading)
             return _Text(text.prompt, text.add_special_tokens, text.return_token_strs)
         if body.get("prompt") is not None:
             both = "prompt and messages are both given; send only one of them"
             raise ApiError(INVALID_STATUS, both, parameter="prompt")
-        chat = read_openai(TokenizeChat, body, settings)
-        return _Text(chat.render(tokenizer, settings), chat.add_special_tokens, chat.return_token_strs)
+        chat = read_openai(TokenizeChat, body, reading)
+        prompt = chat.render(tokenizer, settings)
+        add_special = prompt.needs_bos(tokenizer, wanted=chat.add_special_tokens)
+        return _Text(prompt.text, add_special, chat.return_token_strs, prompt.plain)
 
     def _encode(self, asked: _Text) -> tuple[int, NDArray[np.int32]]:
         """The number of token ids, and the ids."""
         tokenizer = self._needed()
         most = max(_MOST_IDS, self._settings.max_length)
         try:
-            count, ids = tokenizer.encode_up_to(asked.prompt, most, add_special=asked.add_special)
+            count, ids = tokenizer.encode_up_to(asked.prompt, most, add_special=asked.add_special, plain=asked.plain)
         except InvalidTextError as error:
             raise ApiError(INVALID_STATUS, str(error), parameter="prompt") from None
         if count > most:
@@ -116,8 +125,8 @@ class TokenizeRoutes:
         answer = {"count": count, "max_model_len": self._settings.max_length, "tokens": ids, "token_strs": names}
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
-    def _detokenize(self, body: dict[str, Any]) -> bytes:
-        ids = read_openai(DetokenizeRequest, body, self._settings).tokens
+    def _detokenize(self, body: dict[str, Any], reading: Reading) -> bytes:
+        ids = read_openai(DetokenizeRequest, body, reading).tokens
         return orjson.dumps({"prompt": self._needed().decode(ids, skip_special=False)})
 
     def _needed(self) -> Tokenizer:

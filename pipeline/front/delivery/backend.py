@@ -19,7 +19,7 @@ from pipeline.front.http.outbox import Outbox
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.stats import Counters, FrontCounter, RingEnds, StatsReader
 from pipeline.wire.delta import delta_head
-from pipeline.wire.request import Accepted, Cancel, Refused, Reply, Submit, unpack_reply
+from pipeline.wire.request import TOO_LONG, Accepted, Cancel, Refused, Reply, Submit, too_long, unpack_reply
 
 log = logging.getLogger("ringserve.front")
 
@@ -140,7 +140,8 @@ class Backend:
         if longest is None or _MOST_BYTES * submit.size + _PARAMETERS <= longest:
             return  # certainly fits: it is packed only when it is sent
         if len(submit.pack()) > longest:
-            raise ApiError(413, "the prompt is too large for this server", kind=INVALID, parameter="prompt")
+            why = too_long(self._settings.max_length, "your prompt is larger than this server can pass on")
+            raise ApiError(413, why, kind=INVALID, parameter="prompt", code=TOO_LONG)
 
     def _send(self, streams: Sequence[TokenStream], *, wait: bool) -> None:
         """Streams of one prompt."""

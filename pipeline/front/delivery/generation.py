@@ -240,6 +240,7 @@ def _message(part: Part, progresses: Sequence[Progress]) -> Submit:
         progress.max_tokens = part.params.max_tokens
     seeds = choose_seeds(part.params, part.choices)
     choices = [Choice(progress.request, seed) for progress, seed in zip(progresses, seeds, strict=True)]
+    arrival = progresses[0].arrival
     return Submit.of(
-        choices, part.prompt, part.params, add_special=part.add_special, arrival_ns=progresses[0].arrival
+        choices, part.prompt, part.params, add_special=part.add_special, arrival_ns=arrival, plain=part.plain
     )

@@ -154,6 +154,7 @@ class Part:
     params: Request
     add_special: bool = True  # let the tokenizer add BOS
     choices: int = 1
+    plain: tuple[int, ...] = ()  # see `Submit`
 
 
 @dataclass(frozen=True, slots=True)

@@ -208,11 +208,11 @@ def test_a_tokenizer_with_a_template(kind, tokenizer_files, tmp_path):
 
 def test_named_templates_and_the_separate_file(tokenizer_files, tmp_path):
     shutil.copy(tokenizer_files["byte_level"], tmp_path)
-    named = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]
+    named = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d{{ messages[-1].content }}"}]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
-    assert load_tokenizer(tmp_path).apply_chat_template(CONVERSATION) == "d"
-    (tmp_path / "chat_template.jinja").write_text("from the file")
-    assert load_tokenizer(tmp_path).apply_chat_template(CONVERSATION) == "from the file"
+    assert load_tokenizer(tmp_path).apply_chat_template(CONVERSATION[:2]) == "dHé 😀"
+    (tmp_path / "chat_template.jinja").write_text("from the file: {{ messages[-1].content }}")
+    assert load_tokenizer(tmp_path).apply_chat_template(CONVERSATION[:2]) == "from the file: Hé 😀"
 
 
 def test_a_tokenizer_without_a_template_says_what_to_add(tokenizer_files):
@@ -243,3 +243,52 @@ def test_the_shipped_template_refuses_what_the_model_never_saw():
     for roles in (["assistant"], ["user", "user"], ["user", "system"]):
         with pytest.raises(ChatTemplateError, match="must take turns"):
             render(SHIPPED, [{"role": role, "content": "x"} for role in roles])
+
+
+PARTS = "{% for m in messages %}[{{ m['role'] }}]{% for p in m['content'] %}{{ p['text'] }}{% endfor %}{% endfor %}"
+SAID = [{"role": "user", "content": "Hi"}]
+
+
+def test_a_template_that_loops_over_parts_gets_parts():
+    template = ChatTemplate(PARTS, {}, "test")
+    template.find_form()
+    assert template.render(SAID, add_generation_prompt=False) == "[user]Hi"
+    assert template.render(SAID, add_generation_prompt=False, continue_final_message=True) == "[user]Hi"
+
+
+def test_a_template_that_takes_both_gets_strings():
+    both = "{% if messages[0].content is string %}string {{ messages[0].content }}{% else %}parts{% endif %}"
+    template = ChatTemplate(both, {}, "test")
+    template.find_form()
+    assert template.render(SAID, add_generation_prompt=False) == "string Hi"
+
+
+@pytest.mark.parametrize("source", ["You are a bot.", "{{ messages[0].text }}", "{{ messages[0].content.nothing }}"])
+def test_a_template_that_loses_the_user_s_text_is_refused(source):
+    with pytest.raises(TokenizerError, match="the chat template in its file loses what users say"):
+        ChatTemplate(source, {}, "its file").find_form()
+
+
+def test_of_a_template_that_refuses_short_conversations_nothing_is_known():
+    template = ChatTemplate("{{ raise_exception('only tools') }}", {}, "test")
+    template.find_form()
+
+
+@pytest.mark.parametrize(
+    ("source", "role"),
+    [("{{ messages[0].role }} {{ messages[0].content }}", "system"),
+     ("{% if messages[0].role == 'developer' %}{% endif %}{{ messages[0].role }} {{ messages[0].content }}",
+      "developer")],
+)  # fmt: skip
+def test_developer_is_the_system_unless_the_template_knows_it(source, role):
+    template = ChatTemplate(source, {}, "test")
+    template.find_form()
+    said = [{"role": "developer", "content": "x"}]
+    assert template.render(said, add_generation_prompt=False) == f"{role} x"
+
+
+def test_what_a_template_asks_for():
+    source = "{% set x = 1 %}{{ messages[0].content }}{{ reasoning_effort }}{{ x }}"
+    template = ChatTemplate(source, {}, "test")
+    assert {"messages", "reasoning_effort"} <= template.asked_for
+    assert "x" not in template.asked_for

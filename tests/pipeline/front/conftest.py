@@ -28,7 +28,7 @@ preload("tests.pipeline.front.serve", "tests.pipeline.front.peer")
 _END_S = 2.0
 DEFAULTS: dict[str, Any] = {
     "model_name": "tiny", "vocab_size": 1000, "max_length": 4096, "max_prompt": 4000, "max_rows": 8, "max_queue": 100,
-    "keep_alive_s": 5.0, "drain_timeout_s": 5.0,
+    "keep_alive_s": 5.0, "drain_timeout_s": 5.0, "unknown_parameters": "refuse",
 }  # fmt: skip
 
 

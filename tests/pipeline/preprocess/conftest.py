@@ -36,7 +36,7 @@ class Gated:
     def encode(self, text):
         return self._tokenizer.encode(text)
 
-    def encode_up_to(self, text, most, *, add_special=True):
+    def encode_up_to(self, text, most, *, add_special=True, plain=()):
         self.texts.append(text)
         self.inside()
         for word, gate in self.gates.items():
@@ -44,7 +44,7 @@ class Gated:
                 assert gate.wait(WAIT_S)
         if text.startswith("broken"):
             raise Panic("broken")
-        return self._tokenizer.encode_up_to(text, most, add_special=add_special)
+        return self._tokenizer.encode_up_to(text, most, add_special=add_special, plain=plain)
 
 
 @pytest.fixture

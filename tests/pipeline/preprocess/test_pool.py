@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from pipeline.preprocess.pool import LONG, Job
 from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import PreprocessCounter
-from pipeline.wire.request import Refused
+from pipeline.wire.request import Refused, too_long
 from tests.pipeline.preprocess.conftest import WAIT_S, submit
 
 GIANT = "held " + "x" * LONG
@@ -119,7 +119,7 @@ def test_too_many_tokens_are_counted_and_not_listed(tokenizer, blocks):
 
     reader = PromptReader(tokenizer, PreprocessLimits(64, 32, 4, frozenset()), blocks)
     refusals = reader.read(submit("x" * 33, 1, 2))
-    text = "the prompt has 33 tokens; at most 32 are allowed"
+    text = too_long(64, "your prompt has 33 tokens, of which at most 32 are allowed")
     assert refusals == [Refused(request, 0, 400, text, "prompt", "context_length_exceeded") for request in (1, 2)]
     assert isinstance(reader.read(submit("x" * 32, 1))[0], Sequence)
     assert isinstance(reader.read(submit([7] * 32, 1))[0], Sequence)

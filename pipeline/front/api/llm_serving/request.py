@@ -9,10 +9,18 @@ import msgspec
 from pydantic import Field
 
 from model.sampling import SamplingParams
-from pipeline.front.api.body import Body, Problem, read
+from pipeline.front.api.body import Body, Problem, Reading, read
 from pipeline.front.api.fields import Switch, TextPrompt, also, given, integer
 from pipeline.front.api.llm_serving.answer import LlmServingWriter
-from pipeline.front.api.sampling import FewestTokens, SamplingBody, TopK, least_above_most, limit, most_tokens
+from pipeline.front.api.sampling import (
+    FewestTokens,
+    SamplingBody,
+    TopK,
+    least_above_most,
+    limit,
+    most_tokens,
+    open_ended,
+)
 from pipeline.front.delivery.job import Job, Part
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import Request
@@ -32,7 +40,7 @@ DEFAULT_TOP_K = 3
 )
 class GenerateParameters(SamplingBody):
     do_sample: Switch = given(False, "Sample; false: greedy, always the most probable token.")
-    max_new_tokens: Annotated[int, most_tokens(DEFAULT_NEW_TOKENS)] | None = given(None, "Most tokens to generate.")
+    max_new_tokens: Annotated[int | None, most_tokens(DEFAULT_NEW_TOKENS)] = given(None, "Most tokens to generate.")
     min_new_tokens: FewestTokens = given(0, "Fewest tokens before the answer may end; at most max_new_tokens.")
     top_k: TopK | None = Field(None, json_schema_extra={"default": DEFAULT_TOP_K})
     topk_k: Annotated[int, integer(-1)] | None = given(None, "Other name of top_k; both must be equal if given.")
@@ -59,7 +67,7 @@ class GenerateParameters(SamplingBody):
             max_tokens=limit(self.max_new_tokens, DEFAULT_NEW_TOKENS, settings),
             stop=self.stop,
             ignore_eos=self.ignore_eos,
-            open_ended=self.max_new_tokens is None,
+            open_ended=open_ended(self.max_new_tokens),
             raw_logit=settings.llm_serving_raw_logit,
         )
 
@@ -73,16 +81,16 @@ class GenerateRequest(Body):
         yield from self.parameters.conflicts(settings)
 
 
-def parse_llm_serving(body: dict[str, Any], streamed: bool | None, settings: FrontSettings) -> Job:
+def parse_llm_serving(body: dict[str, Any], streamed: bool | None, reading: Reading) -> Job:
     """`streamed` None: as the body's "stream" says. Raises ApiError 422."""
-    asked = read(GenerateRequest, body, settings, status=_INVALID)
+    asked = read(GenerateRequest, body, reading, status=_INVALID)
     parameters = asked.parameters
     writer = LlmServingWriter(
         raw=parameters.return_protocol == "raw",
         whole_at_end=parameters.return_full_text,
         seed=parameters.seed or 0,
     )
-    part = Part(asked.inputs, parameters.request(settings))
+    part = Part(asked.inputs, parameters.request(reading.settings))
     return Job((part,), asked.stream if streamed is None else streamed, writer)
 
 

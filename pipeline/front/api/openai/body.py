@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import Field
 
 from model.sampling import SamplingLimits
 from model.tokenizer import Tokenizer
-from pipeline.front.api.body import Body, Problem, read, shown
+from pipeline.front.api.body import Body, Problem, Reading, read, shown
 from pipeline.front.api.fields import Kind, given, integer, max_biased, only, wrong
 from pipeline.front.api.openai.answer import StreamOptions
-from pipeline.front.api.sampling import FewestTokens, SamplingBody, TopK, limit
+from pipeline.front.api.sampling import FewestTokens, SamplingBody, TopK, limit, open_ended
 from pipeline.front.api.schema import WORDS, Schema
 from pipeline.front.http.errors import NOT_FOUND, ApiError
 from pipeline.front.settings import FrontSettings
@@ -21,21 +21,45 @@ from pipeline.wire.request import Request
 INVALID_STATUS = 400
 MAX_CHOICES = 128  # of one prompt, as at OpenAI
 ONLY_DEFAULTS: Mapping[str, tuple[Any, ...]] = {
-    "store use_beam_search return_token_ids return_tokens_as_token_ids return_token_offsets watermarking "
-    "return_weight_versions": (False,),
+    # vLLM's
+    "use_beam_search return_token_ids return_tokens_as_token_ids return_token_offsets watermarking "
+    "return_weight_versions return_prompt_text": (False,),
     "spaces_between_special_tokens detokenize": (True,),
-    "truncate_prompt_tokens truncation_side prompt_logprobs prompt_embeds structured_outputs guided_json "
-    "guided_regex guided_choice guided_grammar guided_decoding_backend guided_whitespace_pattern request_id "
-    "return_mm_kwargs cache_salt repetition_detection": (),
+    "truncate_prompt_tokens prompt_logprobs prompt_embeds structured_outputs guided_json guided_regex guided_choice "
+    "guided_grammar guided_whitespace_pattern cache_salt repetition_detection": (),
     "allowed_token_ids bad_words logprob_token_ids": ([],),
     "kv_transfer_params ec_transfer_params vllm_xargs": ({},),
-    "length_penalty stream_interval": (1,),
+    "length_penalty": (1,),
     "priority routed_experts_prompt_start": (0,),
     "thinking_token_budget": (-1,),
-    "service_tier": ("auto", "default"),
-    "mm_payload": ("tensors",),
+    "moderation": (),
+    # llama.cpp's; what one of these needs besides is a label
+    "dynatemp_range xtc_probability dry_multiplier mirostat n_probs n_indent": (0,),
+    "top_n_sigma reasoning_budget": (-1,),
+    "adaptive_target": (-1,),
+    "typical_p": (1,),
+    "grammar json_schema samplers t_max_predict_ms": (),
+    "lora image_data response_fields": ([],),
+    "return_tokens post_sampling_probs": (False,),
 }
-"""Known, and supported at these values only."""
+"""Known to change the answer, and supported at these values only."""
+
+LABELS: Final = (
+    "store metadata user session_id safety_identifier prompt_cache_key prompt_cache_options prompt_cache_retention "
+    "service_tier prediction request_id stream_interval truncation_side guided_decoding_backend mm_payload "
+    "return_mm_kwargs "
+    "cache_prompt id_slot n_keep min_keep timings_per_token return_progress dynatemp_exponent xtc_threshold dry_base "
+    "dry_allowed_length dry_penalty_last_n dry_sequence_breakers mirostat_tau mirostat_eta adaptive_decay "
+    "repeat_last_n"
+)
+"""Known to change no text, or only together with another that is not supported; accepted without effect."""
+
+INSTEAD: Final = {
+    "n_predict": "max_tokens",
+    "repeat_penalty": "repetition_penalty",
+    "n_cmpl": "n",
+}
+"""llama.cpp's names."""
 
 B = TypeVar("B", bound=Body)
 
@@ -47,12 +71,12 @@ def check_model(name: str, settings: FrontSettings) -> None:
         raise ApiError(404, message, kind=NOT_FOUND, parameter="model", code="model_not_found")
 
 
-def read_openai(kind: type[B], values: dict[str, Any], settings: FrontSettings) -> B:
+def read_openai(kind: type[B], values: dict[str, Any], reading: Reading) -> B:
     """Raises ApiError 400; 404 for another model, whatever else is wrong."""
     name = values.get("model")
     if isinstance(name, str):
-        check_model(name, settings)
-    return read(kind, values, settings, status=INVALID_STATUS)
+        check_model(name, reading.settings)
+    return read(kind, values, reading, status=INVALID_STATUS)
 
 
 def needed_tokenizer(tokenizer: Tokenizer | None, parameter: str) -> Tokenizer:
@@ -135,9 +159,6 @@ class StreamSettings(Body):
         return StreamOptions(self.include_usage, self.continuous_usage_stats)
 
 
-Label = Annotated[str | None, Field(description="Identifies the user; accepted without effect.")]
-
-
 class OpenAIBody(SamplingBody):
     model: ModelName = None
     stream: bool = given(False, "Stream the answer as server-sent events.")
@@ -150,11 +171,6 @@ class OpenAIBody(SamplingBody):
     skip_special_tokens: bool = given(True, "Leave special tokens out of the text.")
     ignore_eos: bool = given(False, "Do not stop at the model's end tokens.")
     response_format: Annotated[None, Kind(_text_only, _text_only_schema)] = given(None, "Only text is supported.")
-    metadata: dict[str, Any] = given({}, "Accepted without effect.")
-    user: Label = None
-    session_id: Label = None
-    safety_identifier: Label = None
-    prompt_cache_key: Label = None
 
     def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
         if "stream_options" in self.model_fields_set and not self.stream:
@@ -165,12 +181,12 @@ class OpenAIBody(SamplingBody):
             yield "logit_bias", f"{told}; at most {max_biased(settings)} are allowed"
 
     def request(self, settings: FrontSettings, wanted: int | None, default: int, logprobs: int | None) -> Request:
-        """`wanted`: the most tokens; without it the default, or as many as fit."""
+        """`wanted`: the most tokens; without it the default, or as many as fit. For none, one is computed."""
         bias, least = self.logit_bias, self.min_tokens
         return Request(
             self.sampling(settings, top_k=self.top_k, min_tokens=least, logprobs=logprobs, logit_bias=bias),
-            max_tokens=limit(wanted, default, settings),
-            open_ended=wanted is None,
+            max_tokens=max(1, limit(wanted, default, settings)),
+            open_ended=open_ended(wanted),
             stop=self.stop,
             include_stop=self.include_stop_str_in_output,
             skip_special=self.skip_special_tokens,

@@ -3,41 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from model.tokenizer import Tokenizer
-from pipeline.front.api.body import Problem
+from pipeline.front.api.body import Problem, Reading
 from pipeline.front.api.fields import also, given, integer, only
-from pipeline.front.api.openai.body import ONLY_DEFAULTS, OpenAIBody, read_openai
+from pipeline.front.api.openai.body import INSTEAD, LABELS, ONLY_DEFAULTS, OpenAIBody, read_openai
 from pipeline.front.api.openai.chat_answer import ChatWriter
 from pipeline.front.api.openai.conversation import Conversation
-from pipeline.front.api.sampling import least_above_most, limit, longest
+from pipeline.front.api.sampling import least_above_most, limit, most_tokens
 from pipeline.front.delivery.job import Identity, Job, Part
 from pipeline.front.settings import FrontSettings
 
 MAX_TOP_LOGPROBS = 20
 TEXT_ONLY: Mapping[str, tuple[Any, ...]] = {
-    "tool_choice function_call reasoning_effort": ("none",),
-    "parallel_tool_calls": (True, False),  # without tools both mean the same
+    "tool_choice function_call": ("none", "auto"),  # without tools both mean the same
     "modalities": (["text"],),
-    "verbosity": ("medium",),
-    "audio prediction web_search_options chat_template": (),
-    "include_reasoning": (True,),
-    "echo return_prompt_text": (False,),
+    "audio web_search_options chat_template": (),
+    "echo": (False,),
+    "prompt suffix": ("",),
+    "best_of": (1,),
     "documents": ([],),
     "media_io_kwargs mm_processor_kwargs": ({},),
 }
-"""Known, and supported at these values only."""
+"""Known to change the answer, and supported at these values only."""
+
+_LABELS: Final = (
+    "verbosity parallel_tool_calls include_reasoning reasoning_format thinking_forced_open parse_tool_calls "
+    "generation_prompt"
+)
 
 _NO_CALLS = only([], reason="tools are not supported, answers are text")
 
 
-@also({**ONLY_DEFAULTS, **TEXT_ONLY})
+@also({**ONLY_DEFAULTS, **TEXT_ONLY}, labels=f"{LABELS} {_LABELS}", instead=INSTEAD)
 class ChatRequest(Conversation, OpenAIBody):
-    max_completion_tokens: Annotated[int, integer(1, longest)] | None = given(
+    max_completion_tokens: Annotated[int | None, most_tokens()] = given(
         None, "Most tokens to generate; by default as many as fit."
     )
-    max_tokens: Annotated[int, integer(1, longest)] | None = given(
+    max_tokens: Annotated[int | None, most_tokens()] = given(
         None, "Older name of max_completion_tokens; both must be equal if given."
     )
     logprobs: bool = given(False, "Return log-probabilities of the chosen tokens.")
@@ -68,9 +72,9 @@ class ChatRequest(Conversation, OpenAIBody):
             yield "top_logprobs", f"top_logprobs is {self.top_logprobs}, expected 0 unless logprobs is true"
 
 
-def parse_chat(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, settings: FrontSettings) -> Job:
+def parse_chat(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, reading: Reading) -> Job:
     """Raises ApiError 400; 404 for an unknown model."""
-    asked = read_openai(ChatRequest, body, settings)
+    asked, settings = read_openai(ChatRequest, body, reading), reading.settings
     prompt = asked.render(tokenizer, settings)
     logprobs = asked.top_logprobs if asked.logprobs else None
     params = asked.request(settings, asked.wanted, settings.max_length, logprobs)
@@ -82,4 +86,5 @@ def parse_chat(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | 
         renamed={"prompt": "messages", "max_tokens": asked.limit_name},
         names=tokenizer if asked.logprobs else None,
     )
-    return Job((Part(prompt, params, asked.add_special_tokens, asked.n),), asked.stream, writer)
+    add_special = prompt.needs_bos(tokenizer, wanted=asked.add_special_tokens)
+    return Job((Part(prompt.text, params, add_special, asked.n, prompt.plain),), asked.stream, writer)

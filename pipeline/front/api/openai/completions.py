@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 from model.tokenizer import Tokenizer
-from pipeline.front.api.body import Problem
+from pipeline.front.api.body import Problem, Reading
 from pipeline.front.api.fields import Kind, also, as_token_ids, given, integer, only, read_text, refuse, token_id
 from pipeline.front.api.openai.body import (
+    INSTEAD,
+    LABELS,
     MAX_CHOICES,
     ONLY_DEFAULTS,
     OpenAIBody,
@@ -16,7 +18,7 @@ from pipeline.front.api.openai.body import (
     needed_tokenizer,
     read_openai,
 )
-from pipeline.front.api.openai.completions_answer import CompletionWriter
+from pipeline.front.api.openai.completions_answer import CompletionChoice, CompletionWriter, PromptAlone
 from pipeline.front.api.sampling import least_above_most, limit, most_tokens
 from pipeline.front.api.schema import WORDS, Schema
 from pipeline.front.delivery.job import Identity, Job, Part
@@ -50,10 +52,12 @@ def _prompts_schema(settings: FrontSettings) -> Schema:
     return {"anyOf": [text, ids, *lists], "description": meaning, WORDS: f"{words}, none of them empty"}
 
 
-@also(ONLY_DEFAULTS)
+@also({**ONLY_DEFAULTS, "messages tools functions": ([],)}, labels=LABELS, instead=INSTEAD)
 class CompletionRequest(OpenAIBody):
     prompt: Annotated[list[Any], Kind(_prompts, _prompts_schema)]
-    max_tokens: Annotated[int, most_tokens(DEFAULT_TOKENS)] | None = given(None, "Most tokens to generate.")
+    max_tokens: Annotated[int | None, most_tokens(DEFAULT_TOKENS, least=0)] = given(
+        None, "Most tokens to generate; 0, with echo: the prompt alone."
+    )
     logprobs: Annotated[int, integer(0, most_logprobs)] | None = given(
         None, "Return log-probabilities of the chosen token and of this many most probable ones."
     )
@@ -71,20 +75,29 @@ class CompletionRequest(OpenAIBody):
             yield "prompt", f"{told}; the queue has room for {settings.max_queue}"
         if self.best_of not in (None, self.n):
             yield "best_of", f"best_of is {self.best_of}, expected {self.n}, the same as n: answers are not ranked"
+        if most == 0 and not self.echo:
+            yield "max_tokens", "max_tokens is 0, expected at least 1 unless echo is true"
         if self.echo and self.logprobs is not None:
             yield "echo", "echo with logprobs is not supported: log-probabilities of the prompt are not computed"
 
 
-def parse_completion(
-    body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, settings: FrontSettings
-) -> Job:
+def parse_completion(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, reading: Reading) -> Job:
     """`tokenizer` None: requests that need one are refused. Raises ApiError 400; 404 for an unknown model."""
-    asked = read_openai(CompletionRequest, body, settings)
+    asked, settings = read_openai(CompletionRequest, body, reading), reading.settings
     names = None if asked.logprobs is None else needed_tokenizer(tokenizer, "logprobs")
     params = asked.request(settings, asked.max_tokens, DEFAULT_TOKENS, asked.logprobs)
     echoes = [_text(prompt, asked, tokenizer, settings) if asked.echo else "" for prompt in asked.prompt]
     options, top = asked.stream_options.options(), asked.logprobs or 0
-    writer = CompletionWriter(identity, settings.model_name, options, n=asked.n, echoes=echoes, names=names, top=top)
+    writer = CompletionWriter(
+        identity,
+        settings.model_name,
+        options,
+        n=asked.n,
+        echoes=echoes,
+        names=names,
+        top=top,
+        kind=PromptAlone if asked.max_tokens == 0 else CompletionChoice,
+    )
     parts = tuple(Part(prompt, params, asked.add_special_tokens, asked.n) for prompt in asked.prompt)
     return Job(parts, asked.stream, writer)
 

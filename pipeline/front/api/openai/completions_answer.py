@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import orjson
 
 from model.tokenizer import Tokenizer
 from pipeline.front.api.openai.answer import REASONS, OpenAIChoice, OpenAIWriter, StreamOptions, finite
-from pipeline.front.delivery.job import Identity, Text
-from pipeline.wire.delta import Delta
+from pipeline.front.delivery.job import End, Event, Identity, Text
+from pipeline.wire.delta import Delta, FinishReason
 
 
 class CompletionWriter(OpenAIWriter):
@@ -29,10 +30,11 @@ class CompletionWriter(OpenAIWriter):
         echoes: Sequence[str],
         names: Tokenizer | None = None,
         top: int = 0,
+        kind: type[CompletionChoice] | None = None,
     ) -> None:
         super().__init__(identity, model, options, n)
-        each = enumerate(echo for echo in echoes for _ in range(n))
-        self.choices = [CompletionChoice(index, self._event, options, names, top, echo) for index, echo in each]
+        each, make = enumerate(echo for echo in echoes for _ in range(n)), kind or CompletionChoice
+        self.choices = [make(index, self._event, options, names, top, echo) for index, echo in each]
 
 
 class CompletionChoice(OpenAIChoice):
@@ -75,3 +77,22 @@ class CompletionChoice(OpenAIChoice):
         for other, logprob in (*token.top, (token.token_id, token.logprob)):
             best.setdefault(names.token_text(other), finite(logprob))
         return best
+
+
+class PromptAlone(CompletionChoice):
+    """The answer to `max_tokens` 0. A token is computed, since nothing is sent before one is there, and left out."""
+
+    def write(self, event: Event) -> bytes:
+        return super().write(_without_token(event))
+
+    def keep(self, event: Event) -> None:
+        super().keep(_without_token(event))
+
+
+def _without_token(event: Event) -> Event:
+    if not isinstance(event, Text | End):
+        return event
+    nothing = msgspec.structs.replace(event.token, index=0, text="", reason=FinishReason.LENGTH)
+    if isinstance(event, Text):
+        return Text(event.choice, nothing, event.part, "")
+    return End(event.choice, nothing, event.part, FinishReason.LENGTH)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     ConfigDict,
@@ -19,11 +20,11 @@ from pydantic_core import CoreSchema, core_schema
 from model.errors import TokenizerError
 from model.tokenizer import ChatTemplateError, Message, Tokenizer
 from pipeline.front.api.body import Body, Problem, shown
-from pipeline.front.api.fields import also, given, only, refuse, too_long, wrong
+from pipeline.front.api.fields import also, given, only, refuse, why_too_long, wrong
 from pipeline.front.api.schema import MADE, WORDS, Schema
 from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
-from pipeline.wire.request import TOO_LONG
+from pipeline.wire.request import TOO_LONG, too_long
 
 
 class TextPart(Body):
@@ -54,7 +55,7 @@ class _Content:
         return core_schema.no_info_wrap_validator_function(self._join, handler.generate_schema(_PARTS))
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
-        return {"anyOf": [{"type": "string"}, handler(core)], WORDS: "a string or a list of text parts"}
+        return {"anyOf": [{"type": "string"}, handler(core)], WORDS: _CONTENT_IS}
 
     def _join(self, value: Any, read: Callable[[Any], list[TextPart]]) -> str:
         if isinstance(value, str):
@@ -71,19 +72,39 @@ def _plain_texts(parts: list[Any]) -> list[str] | None:
     return found if found and len(found) == len(parts) else None
 
 
-@also({"tool_calls tool_call_id function_call": ()})
+_CONTENT_IS = "a string or a list of text parts"
+_NEEDED: Schema = {"required": ["content"], "properties": {"content": {"not": {"enum": [None, []]}}}}
+
+
+@also({"tool_calls tool_call_id function_call audio": ()}, labels="refusal annotations")
 class ChatMessage(Body):
     """Members that a client copies from an earlier answer may be null or empty."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"if": {"properties": {"role": {"const": "assistant"}}}, "else": _NEEDED}
+    )
     ABSENT: ClassVar[tuple[Any, ...]] = (None, [])
+    PLACE = "messages[]."
 
     role: str = Field(min_length=1, description="A role of the model's chat template, such as user.")
-    content: Annotated[str, _Content()] = Field(description="Text; parts are joined by newlines.")
+    content: Annotated[str, _Content()] | None = given(
+        None, "Text; parts are joined by newlines. It may be missing in an assistant's message."
+    )
     name: str | None = given(None, "The author; most templates ignore it.")
+    reasoning_content: str | None = given(None, "What an assistant wrote before its answer, for the template.")
+    reasoning: str | None = given(None, "Another name of reasoning_content.")
+
+    @model_validator(mode="after")
+    def _needs_content(self) -> Self:
+        if self.content is None and self.role != "assistant":
+            wrong(f"is missing: expected {_CONTENT_IS}", ".content")
+        return self
 
     def for_template(self) -> Message:
-        known = {"role": self.role, "content": self.content}
-        return known if self.name is None else {**known, "name": self.name}
+        thoughts = self.reasoning_content or self.reasoning
+        more = {"name": self.name, "reasoning_content": thoughts}
+        known = {"role": self.role, "content": self.content or ""}
+        return {**known, **{name: one for name, one in more.items() if one is not None}}
 
 
 class _NoMoreThanTokens:
@@ -97,13 +118,28 @@ class _NoMoreThanTokens:
         return {**handler(core), WORDS: words, MADE: lambda settings: {"maxItems": settings.max_prompt}}
 
     def _check(self, value: Any, info: ValidationInfo) -> Any:
-        settings: Any = info.context
+        reading: Any = info.context
+        settings = reading.settings
         if isinstance(value, list) and len(value) > settings.max_prompt:
-            refuse(f"there are {len(value)} messages, but a prompt has at most {settings.max_prompt} tokens")
+            told = f"there are {len(value)} messages, and a prompt has at most {settings.max_prompt} tokens"
+            refuse(too_long(settings.max_length, told), TOO_LONG)
         return value
 
 
 _MESSAGES = Annotated[list[ChatMessage], FailFast(), Field(min_length=1), _NoMoreThanTokens()]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A prompt, and where its text spells special tokens that are none."""
+
+    text: str
+    plain: tuple[int, ...] = ()
+
+    def needs_bos(self, tokenizer: Tokenizer | None, *, wanted: bool) -> bool:
+        """A template's BOS is enough."""
+        bos = None if tokenizer is None or tokenizer.bos_id is None else tokenizer.token_text(tokenizer.bos_id)
+        return wanted and not (bos and self.text.startswith(bos))
 
 
 class Conversation(Body):
@@ -115,6 +151,7 @@ class Conversation(Body):
     )
     continue_final_message: bool = given(False, "Continue the last message; without add_generation_prompt.")
     chat_template_kwargs: dict[str, Any] = given({}, "More variables for the model's chat template.")
+    reasoning_effort: str | None = given(None, "Given to the model's chat template, if this asks for it.")
 
     def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
         yield from super().conflicts(settings)
@@ -122,7 +159,7 @@ class Conversation(Body):
             both = "add_generation_prompt and continue_final_message can't both be true; set one of them to false"
             yield "continue_final_message", both
 
-    def render(self, tokenizer: Tokenizer | None, settings: FrontSettings) -> str:
+    def render(self, tokenizer: Tokenizer | None, settings: FrontSettings) -> Rendered:
         """The prompt, special tokens included. Raises ApiError 400 for what the template refuses.
 
         It is rendered in the event loop: that takes microseconds per message, of which there are not very many.
@@ -133,21 +170,28 @@ class Conversation(Body):
         for name in self.chat_template_kwargs.keys() & tokenizer.template_variables:
             message = f"chat_template_kwargs has {shown(name)}, which the server sets itself"
             raise ApiError(400, message, parameter="chat_template_kwargs")
-        prompt = self._render(tokenizer)
-        problem = too_long(prompt, settings)
+        prompt = self._render(tokenizer, plain=settings.user_control_tokens == "text")
+        problem = why_too_long(prompt.text, settings)
         if problem:
             raise ApiError(400, problem, parameter="messages", code=TOO_LONG)
         return prompt
 
-    def _render(self, tokenizer: Tokenizer) -> str:
-        generation = self.add_generation_prompt
+    def _variables(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        effort = self.reasoning_effort
+        asked = effort is not None and tokenizer.template_asks_for("reasoning_effort")
+        return {"reasoning_effort": effort, **self.chat_template_kwargs} if asked else self.chat_template_kwargs
+
+    def _render(self, tokenizer: Tokenizer, *, plain: bool) -> Rendered:
+        generation, messages = self.add_generation_prompt, [message.for_template() for message in self.messages]
+        options: dict[str, Any] = {
+            "add_generation_prompt": not self.continue_final_message if generation is None else generation,
+            "continue_final_message": self.continue_final_message,
+            "variables": self._variables(tokenizer),
+        }
         try:
-            return tokenizer.apply_chat_template(
-                [message.for_template() for message in self.messages],
-                add_generation_prompt=not self.continue_final_message if generation is None else generation,
-                continue_final_message=self.continue_final_message,
-                variables=self.chat_template_kwargs,
-            )
+            if plain:
+                return Rendered(*tokenizer.render_chat(messages, **options))
+            return Rendered(tokenizer.apply_chat_template(messages, **options))
         except ChatTemplateError as error:
             raise ApiError(400, str(error), parameter="messages") from None
         except TokenizerError as error:  # the operator's fault

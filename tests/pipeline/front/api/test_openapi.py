@@ -19,6 +19,7 @@ from openapi_spec_validator import validate
 
 from model.demo import DEMO_DIR
 from model.tokenizer import load_tokenizer
+from pipeline.front.api.body import Reading
 from pipeline.front.api.llm_serving.request import parse_llm_serving
 from pipeline.front.api.openai.chat import parse_chat
 from pipeline.front.api.openai.completions import parse_completion
@@ -32,7 +33,15 @@ from pipeline.front.settings import FrontSettings
 
 IDENTITY = Identity("0" * 32, 0)
 TOKENIZER = load_tokenizer(DEMO_DIR)
-SETTINGS = FrontSettings(model_name="tiny", vocab_size=500, max_length=64, max_prompt=60, max_rows=2, max_queue=200)
+SETTINGS = FrontSettings(
+    model_name="tiny",
+    vocab_size=500,
+    max_length=64,
+    max_prompt=60,
+    max_rows=2,
+    max_queue=200,
+    unknown_parameters="refuse",
+)
 DOCUMENT = orjson.loads(orjson.dumps(openapi_document(SETTINGS, keys_needed=False)))
 SCHEMAS = DOCUMENT["components"]["schemas"]
 TOKENIZE = TokenizeRoutes(SETTINGS, TOKENIZER, Mock())
@@ -44,18 +53,21 @@ def validator(name):
 
 # Of each request: its parser, what is right about it, and what makes other parameters sensible.
 REQUESTS = {
-    "GenerateRequest": (lambda body: parse_llm_serving(body, None, SETTINGS), {"inputs": "x"}),
+    "GenerateRequest": (lambda body: parse_llm_serving(body, None, Reading(SETTINGS)), {"inputs": "x"}),
     "CompletionRequest": (
-        lambda body: parse_completion(body, IDENTITY, TOKENIZER, SETTINGS),
+        lambda body: parse_completion(body, IDENTITY, TOKENIZER, Reading(SETTINGS)),
         {"prompt": "x", "max_tokens": 60, "stream": True},
     ),
     "ChatRequest": (
-        lambda body: parse_chat(body, IDENTITY, TOKENIZER, SETTINGS),
+        lambda body: parse_chat(body, IDENTITY, TOKENIZER, Reading(SETTINGS)),
         {"messages": [{"role": "user", "content": "x"}], "max_tokens": 60, "stream": True, "logprobs": True},
     ),
-    "TokenizeText": (TOKENIZE._tokenize, {"prompt": "x"}),
-    "TokenizeChat": (TOKENIZE._tokenize, {"messages": [{"role": "user", "content": "x"}]}),
-    "DetokenizeRequest": (TOKENIZE._detokenize, {"tokens": [1]}),
+    "TokenizeText": (lambda body: TOKENIZE._tokenize(body, Reading(SETTINGS)), {"prompt": "x"}),
+    "TokenizeChat": (
+        lambda body: TOKENIZE._tokenize(body, Reading(SETTINGS)),
+        {"messages": [{"role": "user", "content": "x"}]},
+    ),
+    "DetokenizeRequest": (lambda body: TOKENIZE._detokenize(body, Reading(SETTINGS)), {"tokens": [1]}),
 }  # fmt: skip
 NESTED = ("parameters", "GenerateParameters", {"max_new_tokens": 60})
 
@@ -137,7 +149,7 @@ def demands_another(name, parameter, value):
         "CompletionRequest",
         "ChatRequest",
     ):
-        return parameter == "best_of" or name == "ChatRequest"
+        return parameter == "best_of" or name == "ChatRequest" or value == 0
     if parameter in ("topk_k", "max_new_tokens", "continue_final_message", "chat_template_kwargs"):
         return parameter != "max_new_tokens"
     if parameter in ("min_tokens", "min_new_tokens"):
@@ -201,7 +213,7 @@ def test_every_reference_is_there_and_everything_is_referred_to():
 def test_limits_are_those_of_the_model():
     other = FrontSettings(model_name="m", vocab_size=77, max_length=9, max_prompt=8, max_rows=1, max_queue=1)
     schemas = openapi_document(other, keys_needed=False)["components"]["schemas"]
-    assert schemas["CompletionRequest"]["properties"]["max_tokens"]["maximum"] == 9
+    assert schemas["CompletionRequest"]["properties"]["max_tokens"]["anyOf"][0]["maximum"] == 9
     assert schemas["DetokenizeRequest"]["properties"]["tokens"]["items"]["maximum"] == 76
 
 

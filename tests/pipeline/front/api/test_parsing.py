@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from model.demo import DEMO_DIR
 from model.tokenizer import load_tokenizer
+from pipeline.front.api.body import Reading
 from pipeline.front.api.llm_serving.request import parse_llm_serving
 from pipeline.front.api.openai.chat import parse_chat
 from pipeline.front.api.openai.completions import parse_completion
@@ -93,30 +94,34 @@ def check(parse, statuses):
 @given(st.dictionaries(st.sampled_from(LLM_SERVING), VALUES, max_size=3), st.sampled_from([None, True, False]))
 def test_llm_serving(parameters, streamed):
     body = orjson.loads(orjson.dumps({"inputs": "x", "parameters": parameters}))
-    assert check(lambda: parse_llm_serving(body, streamed, SETTINGS), [422])
+    assert check(lambda: parse_llm_serving(body, streamed, Reading(SETTINGS)), [422])
 
 
 @settings(max_examples=400, deadline=None)
 @given(st.dictionaries(st.sampled_from(COMPLETIONS), VALUES, max_size=3), VALUES | st.just("x"))
 def test_completions(fields, prompt):
     body = orjson.loads(orjson.dumps({"prompt": prompt, **fields}))
-    assert check(lambda: parse_completion(body, IDENTITY, TOKENIZER, SETTINGS), [400, 404])
+    assert check(lambda: parse_completion(body, IDENTITY, TOKENIZER, Reading(SETTINGS)), [400, 404])
 
 
 @settings(max_examples=400, deadline=None)
 @given(st.dictionaries(st.sampled_from(CHAT), VALUES, max_size=3), MESSAGES | VALUES)
 def test_chat(fields, messages):
     body = orjson.loads(orjson.dumps({"messages": messages, **fields}))
-    assert check(lambda: parse_chat(body, IDENTITY, TOKENIZER, SETTINGS), [400, 404])
+    assert check(lambda: parse_chat(body, IDENTITY, TOKENIZER, Reading(SETTINGS)), [400, 404])
 
 
 @pytest.mark.parametrize("top_k", [99, 100, 2**63])
 def test_a_top_k_of_the_whole_vocabulary_is_off(top_k):
     wanted = top_k if top_k < 100 else 0
     jobs = [
-        parse_completion({"prompt": "x", "top_k": top_k}, IDENTITY, None, SETTINGS),
-        parse_chat({"messages": [{"role": "user", "content": "x"}], "top_k": top_k}, IDENTITY, TOKENIZER, SETTINGS),
-        parse_llm_serving({"inputs": "x", "parameters": {"top_k": top_k, "do_sample": True}}, None, SETTINGS),
+        parse_completion({"prompt": "x", "top_k": top_k}, IDENTITY, None, Reading(SETTINGS)),
+        parse_chat(
+            {"messages": [{"role": "user", "content": "x"}], "top_k": top_k}, IDENTITY, TOKENIZER, Reading(SETTINGS)
+        ),
+        parse_llm_serving(
+            {"inputs": "x", "parameters": {"top_k": top_k, "do_sample": True}}, None, Reading(SETTINGS)
+        ),
     ]
     assert [job.parts[0].params.sampling.top_k for job in jobs] == [wanted] * 3
 
@@ -124,7 +129,7 @@ def test_a_top_k_of_the_whole_vocabulary_is_off(top_k):
 @pytest.mark.parametrize("field", [{"logprobs": 1}, {"echo": True}])
 def test_without_a_tokenizer_what_needs_one_is_refused(field):
     with pytest.raises(ApiError, match="no tokenizer"):
-        parse_completion({"prompt": [1, 2], **field}, IDENTITY, None, SETTINGS)
+        parse_completion({"prompt": [1, 2], **field}, IDENTITY, None, Reading(SETTINGS))
 
 
 def test_what_is_shown_of_a_value_is_short_whatever_it_is():
@@ -133,5 +138,5 @@ def test_what_is_shown_of_a_value_is_short_whatever_it_is():
         deep = [deep]
     for value in (deep, "x" * 10**6, list(range(10**5)), 1 << 63, {"a": deep}):
         with pytest.raises(ApiError) as caught:
-            parse_completion({"prompt": "x", "temperature": {"is": value}}, IDENTITY, None, SETTINGS)
+            parse_completion({"prompt": "x", "temperature": {"is": value}}, IDENTITY, None, Reading(SETTINGS))
         assert len(caught.value.message) < 200

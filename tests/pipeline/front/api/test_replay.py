@@ -20,6 +20,7 @@ import pytest
 
 from model.demo import DEMO_DIR
 from model.tokenizer import load_tokenizer
+from pipeline.front.api.body import Reading
 from pipeline.front.api.llm_serving.request import parse_llm_serving
 from pipeline.front.api.openai.chat import parse_chat
 from pipeline.front.api.openai.completions import parse_completion
@@ -109,9 +110,9 @@ def job(recording):
     """Of the request and its identity."""
     body = orjson.loads(orjson.dumps(recording.body))
     if recording.path == GENERATE:
-        return parse_llm_serving(body, None, SETTINGS)
+        return parse_llm_serving(body, None, Reading(SETTINGS))
     parse = parse_chat if recording.path == CHAT else parse_completion
-    return parse(body, recording.identity, TOKENIZER, SETTINGS)
+    return parse(body, recording.identity, TOKENIZER, Reading(SETTINGS))
 
 
 def delta(index, token, logprob, reason, text, top):

@@ -135,9 +135,9 @@ def test_parameters_arrive(shared):
 @pytest.mark.parametrize(
     ("parameters", "name"),
     [
-        ({"temperature": -1}, "temperature"), ({"temperature": "hot"}, "temperature"), ({"top_p": 0}, "top_p"),
+        ({"temperature": -1}, "temperature"), ({"temperature": "hot"}, "temperature"), ({"top_p": -0.1}, "top_p"),
         ({"top_p": 1.1}, "top_p"), ({"top_k": -2}, "top_k"), ({"top_k": 1.5}, "top_k"), ({"top_k": True}, "top_k"),
-        ({"max_new_tokens": 0}, "max_new_tokens"), ({"max_new_tokens": 4097}, "max_new_tokens"),
+        ({"max_new_tokens": 0}, "max_new_tokens"), ({"max_new_tokens": 1.5}, "max_new_tokens"),
         ({"max_new_tokens": "9"}, "max_new_tokens"), ({"do_sample": "yes"}, "do_sample"), ({"stop": [""]}, "stop"),
         ({"stop": [1]}, "stop"), ({"seed": 1 << 70}, "seed"), ({"seed": 1.5}, "seed"), ({"min_new_tokens": -1},
         "min_new_tokens"),

@@ -133,7 +133,7 @@ def test_parameters_arrive(shared):
         ({"prompt": []}, "prompt"),
         ({"prompt": ["a", 5]}, "prompt"), ({"prompt": ["a", [5]]}, "prompt"), ({"prompt": [[5], []]}, "prompt"),
         ({"prompt": [[1000], [1]]}, "prompt"), ({"prompt": [1, 1000]}, "prompt"), ({"prompt": [1, True]}, "prompt"),
-        ({"prompt": 5}, "prompt"), ({"seed": "x"}, "seed"), ({"user": 5}, "user"), ({"tools": []}, "tools"),
+        ({"prompt": 5}, "prompt"), ({"seed": "x"}, "seed"), ({"tools": [{}]}, "tools"),
         ({"use_beam_search": True}, "use_beam_search"), ({"response_format": {"type": "json_object"}},
         "response_format"), ({"priority": 1}, "priority"), ({"truncate_prompt_tokens": 5}, "truncate_prompt_tokens"),
         ({"prompt_logprobs": 1}, "prompt_logprobs"), ({"return_token_ids": True}, "return_token_ids"),
