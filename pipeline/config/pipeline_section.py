@@ -176,7 +176,20 @@ class PipelineConfig:
         live=True,
     )
     drain_timeout_s: float = setting(number(0), 30.0, "time for running requests to finish at shutdown", live=True)
-    keep_alive_s: float = setting(number(0), 30.0, "idle time after which a connection is closed", live=True)
+    keep_alive_s: float = setting(
+        number(0),
+        75.0,
+        "idle time after which a connection is closed; longer than the 60 s of usual proxies, which otherwise send "
+        "a request on a connection that has just been closed",
+        live=True,
+    )
+    stream_ping_s: float | None = setting(
+        number(0, above=True),
+        None,
+        "a server-sent comment for a stream in which nothing was sent for so long, since proxies cut silent "
+        "connections; its status is then sent before the first token; null: none",
+        live=True,
+    )
     header_timeout_s: float = setting(
         number(0, above=True), 10.0, "time for a client to send a request's headers; beyond it 408", live=True
     )
@@ -226,6 +239,15 @@ class PipelineConfig:
         "separate port for `/metrics`, `/debug` and the live page, 0: any free one; null: `server_port`",
     )
     metrics_host: str = setting(TEXT, "127.0.0.1", "address of that port")
+    model_aliases: tuple[str, ...] = setting(
+        list_of(TEXT, minimum=0, maximum=64), (), "more names of the model in OpenAI's API and Ollama's", live=True
+    )
+    generation_config: str = setting(
+        choice("auto", "none"),
+        "auto",
+        "defaults of sampling parameters in OpenAI's API and Ollama's: `auto` takes temperature, top_p, top_k, min_p "
+        "and repetition_penalty from the model's `generation_config.json`",
+    )
     user_control_tokens: str = setting(
         choice("text", "control"),
         "text",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Mapping
 
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.server import run_front
@@ -14,7 +15,7 @@ from pipeline.runtime.engines import make_runner
 from pipeline.runtime.gc_policy import freeze_gc
 from pipeline.runtime.malloc_policy import share_one_heap
 from pipeline.runtime.stage import Stage
-from pipeline.runtime.tokenizer import open_tokenizer
+from pipeline.runtime.tokenizer import open_tokenizer, sampling_defaults
 
 
 def run_front_stage(stage: Stage) -> None:
@@ -26,11 +27,12 @@ def run_front_stage(stage: Stage) -> None:
 
     share_one_heap()
     tokenizer = open_tokenizer(stage.config, stage.shapes.vocab_size)
-    settings, keys = settings_of(stage, metrics_port), ApiKeys(stage.api_keys)
+    defaults = sampling_defaults(stage.config)
+    settings, keys = settings_of(stage, metrics_port, defaults), ApiKeys(stage.api_keys)
 
     def reload() -> None:
         raise_descriptor_limit(stage.config)  # the launcher has checked that this is possible
-        settings.update(settings_of(stage, metrics_port))
+        settings.update(settings_of(stage, metrics_port, defaults))
         keys.replace(stage.api_keys)
 
     stage.on_reload = reload
@@ -40,10 +42,11 @@ def run_front_stage(stage: Stage) -> None:
     run_front(settings, stage.control, stage.stats_handle, listeners, tokenizer, keys, front=stage.spec.rank)
 
 
-def settings_of(stage: Stage, metrics_port: int | None) -> FrontSettings:
+def settings_of(stage: Stage, metrics_port: int | None, defaults: Mapping[str, float]) -> FrontSettings:
     config, pipeline = stage.config, stage.config.pipeline
     return FrontSettings(
         model_name=pipeline.model_name,
+        model_aliases=pipeline.model_aliases,
         model_route=config.serving_config.model_route,
         vocab_size=stage.shapes.vocab_size,
         max_length=config.max_length,
@@ -65,8 +68,10 @@ def settings_of(stage: Stage, metrics_port: int | None) -> FrontSettings:
         write_timeout_s=pipeline.write_timeout_s,
         stream_buffer_tokens=pipeline.stream_buffer_tokens,
         keep_alive_s=pipeline.keep_alive_s,
+        stream_ping_s=pipeline.stream_ping_s,
         drain_timeout_s=pipeline.drain_timeout_s,
         request_timeout_s=pipeline.request_timeout_s,
+        sampling_defaults=defaults,
         user_control_tokens=pipeline.user_control_tokens,
         unknown_parameters=pipeline.unknown_parameters,
         llm_serving_logprobs=pipeline.llm_serving_logprobs,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 
 from ipc import RingHandle
 
@@ -24,6 +25,7 @@ class FrontSettings:
     """
 
     model_name: str  # in OpenAI's API
+    model_aliases: tuple[str, ...] = ()  # which clients may use instead
     model_route: str = "llama2"  # in llm-serving's paths
     vocab_size: int
     max_length: int  # prompt and output tokens together
@@ -43,11 +45,13 @@ class FrontSettings:
     header_timeout_s: float = 10.0  # from the first byte of a request to the end of its headers
     body_timeout_s: float = 30.0  # from there to the end of its body
     write_timeout_s: float = 30.0  # a client that reads nothing for so long is disconnected
-    keep_alive_s: float = 30.0
+    keep_alive_s: float = 75.0
+    stream_ping_s: float | None = None  # a comment for clients of a stream that is silent for so long
     drain_timeout_s: float = 30.0
     request_timeout_s: float | None = None
     stream_buffer_tokens: int = 4096  # tokens that may wait for a client that does not read
     retry_after_s: int = 1
+    sampling_defaults: Mapping[str, float] = field(default_factory=dict)  # the model's own
     user_control_tokens: str = "text"  # or "control"
     unknown_parameters: str = "warn"  # or "refuse"
     llm_serving_logprobs: bool = True  # false: `logprob` is null there
@@ -57,8 +61,13 @@ class FrontSettings:
 
     def update(self, other: FrontSettings) -> None:
         """Copy the values of another one."""
-        for field in fields(self):
-            setattr(self, field.name, getattr(other, field.name))
+        for one in fields(self):
+            setattr(self, one.name, getattr(other, one.name))
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """All that a client may call the model, the own one first."""
+        return tuple(dict.fromkeys((self.model_name, *self.model_aliases, self.model_route)))
 
     @property
     def max_in_flight(self) -> int:

@@ -1,7 +1,8 @@
-"""The tokenizer a configuration names, and which tokens end an answer."""
+"""The tokenizer a configuration names, which tokens end an answer, and how the model's makers sample."""
 
 from __future__ import annotations
 
+from model.generation_config import read_sampling_defaults
 from model.tokenizer import Tokenizer, load_tokenizer
 from pipeline.config import Configuration
 
@@ -17,3 +18,12 @@ def open_tokenizer(config: Configuration, vocab_size: int) -> Tokenizer:
 def end_ids(config: Configuration, tokenizer: Tokenizer) -> frozenset[int]:
     """Tokens that end every answer that does not ask otherwise."""
     return tokenizer.eos_ids | {config.model_config.end_token}
+
+
+def sampling_defaults(config: Configuration) -> dict[str, float]:
+    """Of requests that say nothing else. Raises GenerationConfigError for a file that is broken."""
+    if config.pipeline.generation_config == "none":
+        return {}
+    places = (config.model_config.checkpoint_path, config.tokenizer.vocab_file)
+    folders = [place if place.is_dir() else place.parent for place in places if place is not None]
+    return next(filter(None, map(read_sampling_defaults, folders)), {})

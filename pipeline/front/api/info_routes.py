@@ -67,18 +67,20 @@ class InfoRoutes:
     # ---- OpenAI's -------------------------------------------------------------------------------------------
 
     async def models(self, exchange: Exchange) -> None:
-        await answer_json(exchange, {"object": "list", "data": [self._model()]})
+        models = [self._model(name) for name in (None, *self._settings.model_aliases)]
+        await answer_json(exchange, {"object": "list", "data": models})
 
     async def model(self, exchange: Exchange) -> None:
         """`/v1/models/…`, whose name may have slashes in it."""
-        check_model(exchange.path.removeprefix(MODELS).rstrip("/"), self._settings)
-        await answer_json(exchange, self._model())
+        name = exchange.path.removeprefix(MODELS).rstrip("/")
+        check_model(name, self._settings)
+        await answer_json(exchange, self._model(name if name in self._settings.model_aliases else None))
 
-    def _model(self) -> dict[str, Any]:
+    def _model(self, name: str | None) -> dict[str, Any]:
         """`root` and what follows is vLLM's; its clients take `root` for the tokenizer's name."""
         settings = self._settings
         return {
-            "id": settings.model_name,
+            "id": name or settings.model_name,
             "object": "model",
             "created": self._started,
             "owned_by": "ringserve",

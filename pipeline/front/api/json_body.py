@@ -6,6 +6,7 @@ values than any request needs is refused before it is parsed.
 
 from __future__ import annotations
 
+import codecs
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +28,7 @@ LARGE_BODY: Final = 1 << 16
 
 def parse_object(content: bytes) -> dict[str, Any]:
     """The body, which must be a JSON object. Raises ApiError 400."""
+    content = content.removeprefix(codecs.BOM_UTF8)  # some tools of Windows write it
     _require_few_values(content)
     try:
         body = orjson.loads(content)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -19,6 +19,18 @@ from pipeline.wire.request import TOO_LONG, too_long
 NO_LIMIT: Final = -1
 """As a number of tokens: llama.cpp's way to ask for as many as fit."""
 
+DEFAULTED: Final = frozenset({"temperature", "top_p", "top_k", "min_p", "repetition_penalty"})
+"""Whose defaults a model may have its own of."""
+
+_PLAIN: Final = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+)
 _DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(SamplingParams)}
 
 
@@ -88,23 +100,25 @@ class SamplingBody(Body):
     stop_token_ids: Annotated[Sequence[int], token_ids(max_biased)] = given((), "Token ids that end the answer.")
 
     def sampling(
-        self, settings: FrontSettings, *, top_k: int, min_tokens: int, logprobs: int | None, **more: Any
+        self,
+        settings: FrontSettings,
+        *,
+        top_k: int,
+        min_tokens: int,
+        logprobs: int | None,
+        defaults: Mapping[str, float] | None = None,
+        **more: Any,
     ) -> SamplingParams:
-        greedy = self.top_p == 0  # nothing but the most probable token
-        return SamplingParams(
-            temperature=0.0 if greedy else self.temperature,
-            top_k=0 if top_k >= settings.vocab_size else top_k,  # the same as none, and may be too large for 32 bits
-            top_p=1.0 if greedy else self.top_p,
-            min_p=self.min_p,
-            repetition_penalty=self.repetition_penalty,
-            presence_penalty=self.presence_penalty,
-            frequency_penalty=self.frequency_penalty,
-            seed=self.seed,
-            logprobs=logprobs,
-            min_tokens=min_tokens,
-            stop_token_ids=tuple(self.stop_token_ids),
-            **more,
-        )
+        """`defaults`: of what the client leaves out, instead of the usual ones."""
+        values: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN} | {"top_k": top_k}
+        if defaults:
+            values |= {name: one for name, one in defaults.items() if name not in self.model_fields_set}
+        if values["top_k"] >= settings.vocab_size:
+            values["top_k"] = 0  # the same as none, and may be too large for 32 bits
+        if values["top_p"] == 0:  # nothing but the most probable token
+            values |= {"temperature": 0.0, "top_p": 1.0}
+        ends = tuple(self.stop_token_ids)
+        return SamplingParams(**values, logprobs=logprobs, min_tokens=min_tokens, stop_token_ids=ends, **more)
 
 
 def least_above_most(names: tuple[str, str], least: int, most: int) -> Iterator[Problem]:

@@ -22,6 +22,8 @@ from pipeline.wire.request import Choice, Submit, choose_seeds
 
 TIMINGS = b"x-ringserve-timings"  # "1": return the headers x-…-ms
 
+_UNBUFFERED = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))  # the latter is for nginx
+
 Parse = Callable[[Identity], Awaitable[Job]]
 """Reads and parses the body. Raises ApiError, ClientGone."""
 
@@ -169,7 +171,18 @@ class Generation:
         waiter = asyncio.get_running_loop().create_future()
         for text in self._live:
             text.stream.wake(waiter, text.pass_on)
-        await waiter
+        seconds = self._delivery.settings.stream_ping_s
+        if seconds is None or not self._job.streamed or not self._job.writer.PING:
+            await waiter
+            return
+        while not (await asyncio.wait((waiter,), timeout=seconds))[0]:
+            await self._ping(seconds)
+
+    async def _ping(self, seconds: float) -> None:
+        """For proxies, unless a token was written meanwhile."""
+        if time.monotonic_ns() - max(progress.last for progress in self._progresses) > seconds * 1e9:
+            await self._start()
+            await self._exchange.write(self._job.writer.PING)
 
     def _passing_on(self, text: _Text) -> PassOn:
         """A function that writes tokens as they arrive, until the last one, and while the client keeps up."""
@@ -192,13 +205,17 @@ class Generation:
         exchange, writer = self._exchange, self._job.writer
         await self._accepted()
         taken = await self._take()
-        await exchange.start(200, writer.content_type, [(b"cache-control", b"no-cache"), *self._headers()])
+        await self._start()
         while self._live:
             await exchange.write(_written(taken))
             self._account(taken)
             taken = await self._take()
         await exchange.end(_written(taken) + writer.tail())
         self._account(taken)
+
+    async def _start(self) -> None:
+        if not self._exchange.started:
+            await self._exchange.start(200, self._job.writer.content_type, [*_UNBUFFERED, *self._headers()])
 
     async def _collect(self) -> None:
         every, writer = self._live, self._job.writer

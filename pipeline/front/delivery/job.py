@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import ClassVar, Protocol, TypeAlias
 
 from pipeline.front.http.errors import ApiError
 from pipeline.wire.delta import Delta, FinishReason
@@ -119,6 +119,8 @@ class Writer(Protocol):
     """Gives one request's answer its form. Events of several choices may come in any order."""
 
     content_type: bytes  # of the stream
+    PING: ClassVar[bytes]
+    """A part of the stream that says nothing; empty if there is none."""
 
     @property
     def choices(self) -> Sequence[ChoiceWriter]:

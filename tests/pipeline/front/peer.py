@@ -116,6 +116,7 @@ class Peer:
             return
         self.replies.write(Accepted(request, choice.attempt, 5).pack())
         self.replies.write(Started(request, choice.attempt, 2_000_000, 2).pack())
+        running.due = time.monotonic() + float(running.options.get("wait", 0))
         self.running[request] = running
 
     def advance(self) -> bool:

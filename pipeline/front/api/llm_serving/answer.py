@@ -5,6 +5,8 @@ The constant parts of a line are bytes made once; only ids, numbers and the text
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import orjson
 
 from pipeline.front.delivery.job import Begin, End, Event, Text, unwritable
@@ -33,6 +35,7 @@ class LlmServingWriter:
     the whole text."""
 
     content_type = b"text/event-stream"
+    PING: ClassVar[bytes] = b""  # lines of JSON are no server-sent events
 
     def __init__(self, *, raw: bool, whole_at_end: bool, seed: int) -> None:
         self._line = _RAW if raw else _SSE

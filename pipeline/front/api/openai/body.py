@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import Field
+from pydantic import Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
 
 from model.sampling import SamplingLimits
 from model.tokenizer import Tokenizer
 from pipeline.front.api.body import Body, Problem, Reading, read, shown
 from pipeline.front.api.fields import Kind, given, integer, max_biased, only, wrong
 from pipeline.front.api.openai.answer import StreamOptions
-from pipeline.front.api.sampling import FewestTokens, SamplingBody, TopK, limit, open_ended
-from pipeline.front.api.schema import WORDS, Schema
+from pipeline.front.api.sampling import DEFAULTED, FewestTokens, SamplingBody, TopK, limit, open_ended
+from pipeline.front.api.schema import MADE, WORDS, Schema
 from pipeline.front.http.errors import NOT_FOUND, ApiError
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import Request
@@ -66,7 +67,7 @@ B = TypeVar("B", bound=Body)
 
 def check_model(name: str, settings: FrontSettings) -> None:
     """Raises ApiError 404 for a model that is not served."""
-    if name not in (settings.model_name, settings.model_route):
+    if name not in settings.model_names:
         message = f"the model {shown(name)} does not exist here; this server has {settings.model_name}"
         raise ApiError(404, message, kind=NOT_FOUND, parameter="model", code="model_not_found")
 
@@ -94,8 +95,7 @@ def _string(value: Any, settings: FrontSettings) -> str:
 
 
 def _names(settings: FrontSettings) -> Schema:
-    names = list(dict.fromkeys((settings.model_name, settings.model_route)))
-    return {"enum": names, "default": settings.model_name, WORDS: "a string"}
+    return {"enum": list(settings.model_names), "default": settings.model_name, WORDS: "a string"}
 
 
 ModelName = Annotated[str | None, Kind(_string, _names), Field(description="The model; any other name gives 404.")]
@@ -159,18 +159,35 @@ class StreamSettings(Body):
         return StreamOptions(self.include_usage, self.continuous_usage_stats)
 
 
+_USUAL: Final = StreamOptions()
+
+
+def _with_default(name: str, schema: Schema) -> Schema:
+    usual, known = schema["default"], {key: one for key, one in schema.items() if key != "default"}
+    return {**known, MADE: lambda settings: {"default": settings.sampling_defaults.get(name, usual)}}
+
+
 class OpenAIBody(SamplingBody):
     model: ModelName = None
     stream: bool = given(False, "Stream the answer as server-sent events.")
-    stream_options: StreamSettings = StreamSettings.model_validate({})
+    stream_options: StreamSettings | None = None
     n: Annotated[int, integer(1, most_choices)] = given(1, "Choices per prompt. With a seed, choice i uses seed + i.")
     top_k: TopK = 0
     min_tokens: FewestTokens = given(0, "Fewest tokens before the answer may end; at most max_tokens.")
-    logit_bias: Annotated[dict[int, float], Kind(_biases, _biases_schema)] = Field({})
+    logit_bias: Annotated[dict[int, float], Kind(_biases, _biases_schema)] = Field(default_factory=dict)
     include_stop_str_in_output: bool = given(False, "Keep the stop string at the end of the text.")
     skip_special_tokens: bool = given(True, "Leave special tokens out of the text.")
     ignore_eos: bool = given(False, "Do not stop at the model's end tokens.")
     response_format: Annotated[None, Kind(_text_only, _text_only_schema)] = given(None, "Only text is supported.")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
+        """Some defaults are the model's own."""
+        reference = super().__get_pydantic_json_schema__(core, handler)
+        properties = handler.resolve_ref_schema(reference)["properties"]
+        for name in properties.keys() & DEFAULTED:
+            properties[name] = _with_default(name, properties[name])
+        return reference
 
     def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
         if "stream_options" in self.model_fields_set and not self.stream:
@@ -180,11 +197,22 @@ class OpenAIBody(SamplingBody):
             told = f"logit_bias and stop_token_ids together have {biased} tokens"
             yield "logit_bias", f"{told}; at most {max_biased(settings)} are allowed"
 
+    @property
+    def options(self) -> StreamOptions:
+        return _USUAL if self.stream_options is None else self.stream_options.options()
+
     def request(self, settings: FrontSettings, wanted: int | None, default: int, logprobs: int | None) -> Request:
         """`wanted`: the most tokens; without it the default, or as many as fit. For none, one is computed."""
         bias, least = self.logit_bias, self.min_tokens
         return Request(
-            self.sampling(settings, top_k=self.top_k, min_tokens=least, logprobs=logprobs, logit_bias=bias),
+            self.sampling(
+                settings,
+                defaults=settings.sampling_defaults,
+                top_k=self.top_k,
+                min_tokens=least,
+                logprobs=logprobs,
+                logit_bias=bias,
+            ),
             max_tokens=max(1, limit(wanted, default, settings)),
             open_ended=open_ended(wanted),
             stop=self.stop,

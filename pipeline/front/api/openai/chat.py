@@ -81,7 +81,7 @@ def parse_chat(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | 
     writer = ChatWriter(
         identity,
         settings.model_name,
-        asked.stream_options.options(),
+        asked.options,
         n=asked.n,
         renamed={"prompt": "messages", "max_tokens": asked.limit_name},
         names=tokenizer if asked.logprobs else None,

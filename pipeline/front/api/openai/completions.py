@@ -87,7 +87,7 @@ def parse_completion(body: dict[str, Any], identity: Identity, tokenizer: Tokeni
     names = None if asked.logprobs is None else needed_tokenizer(tokenizer, "logprobs")
     params = asked.request(settings, asked.max_tokens, DEFAULT_TOKENS, asked.logprobs)
     echoes = [_text(prompt, asked, tokenizer, settings) if asked.echo else "" for prompt in asked.prompt]
-    options, top = asked.stream_options.options(), asked.logprobs or 0
+    options, top = asked.options, asked.logprobs or 0
     writer = CompletionWriter(
         identity,
         settings.model_name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     ConfigDict,
@@ -94,17 +94,13 @@ class ChatMessage(Body):
     reasoning_content: str | None = given(None, "What an assistant wrote before its answer, for the template.")
     reasoning: str | None = given(None, "Another name of reasoning_content.")
 
-    @model_validator(mode="after")
-    def _needs_content(self) -> Self:
-        if self.content is None and self.role != "assistant":
-            wrong(f"is missing: expected {_CONTENT_IS}", ".content")
-        return self
-
     def for_template(self) -> Message:
-        thoughts = self.reasoning_content or self.reasoning
-        more = {"name": self.name, "reasoning_content": thoughts}
-        known = {"role": self.role, "content": self.content or ""}
-        return {**known, **{name: one for name, one in more.items() if one is not None}}
+        message = {"role": self.role, "content": self.content or ""}
+        if self.name is not None:
+            message["name"] = self.name
+        if thoughts := self.reasoning_content or self.reasoning:
+            message["reasoning_content"] = thoughts
+        return message
 
 
 class _NoMoreThanTokens:
@@ -150,11 +146,17 @@ class Conversation(Body):
         None, "Begin an assistant's message behind the last one.", json_schema_extra={"default": True}
     )
     continue_final_message: bool = given(False, "Continue the last message; without add_generation_prompt.")
-    chat_template_kwargs: dict[str, Any] = given({}, "More variables for the model's chat template.")
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="More variables for the model's chat template."
+    )
     reasoning_effort: str | None = given(None, "Given to the model's chat template, if this asks for it.")
 
     def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
         yield from super().conflicts(settings)
+        for index, message in enumerate(self.messages):
+            if message.content is None and message.role != "assistant":
+                place = f"messages[{index}].content"
+                yield place, f"{place} is missing: expected {_CONTENT_IS}"
         if self.add_generation_prompt and self.continue_final_message:
             both = "add_generation_prompt and continue_final_message can't both be true; set one of them to false"
             yield "continue_final_message", both

@@ -14,6 +14,7 @@ from pipeline.front.api.body import Reading, read
 from pipeline.front.api.llm_serving.request import GenerateRequest, parse_llm_serving
 from pipeline.front.api.openai.chat import ChatRequest, parse_chat
 from pipeline.front.api.openai.completions import CompletionRequest, parse_completion
+from pipeline.front.api.openapi import openapi_document
 from pipeline.front.delivery.job import Begin, Identity, events_of
 from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
@@ -106,7 +107,7 @@ def test_of_thousands_of_unknown_parameters_some_are_noted():
     assert len(reading.unknown) == 32
 
 
-def test_a_header_names_them_and_the_log_each_once(served_warning, caplog):
+def test_a_header_names_them_and_the_log_each_once(served_warning):
     served, logged = served_warning
     for _ in range(2):
         answer = served.http.post(
@@ -234,3 +235,62 @@ def test_control_tokens_that_a_user_writes_are_text():
 
 def test_a_second_bos_is_not_added():
     assert prompt_of(USER, add_special_tokens=True).add_special is False
+
+
+# ---- the model ----------------------------------------------------------------------------------------------------
+
+
+def test_a_model_may_have_more_names():
+    settings = dataclasses.replace(SETTINGS, model_aliases=("gpt-x", "tgi"))
+    for name in ("tiny", "gpt-x", "tgi", "llama2"):
+        assert parse_completion({"prompt": "x", "model": name}, IDENTITY, None, Reading(settings))
+    with pytest.raises(ApiError) as caught:
+        parse_completion({"prompt": "x", "model": "gpt-y"}, IDENTITY, None, Reading(settings))
+    assert caught.value.code == "model_not_found"
+
+
+def test_what_a_client_leaves_out_is_as_the_model_s_makers_have_it():
+    defaults = {"temperature": 0.6, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.05}
+    settings = dataclasses.replace(SETTINGS, sampling_defaults=defaults)
+    given = parse_completion({"prompt": "x", "top_p": 1, "top_k": None}, IDENTITY, None, Reading(settings))
+    sampling = given.parts[0].params.sampling
+    assert {name: getattr(sampling, name) for name in defaults} == {**defaults, "top_p": 1}
+    served = parse_llm_serving({"inputs": "x"}, None, Reading(settings)).parts[0].params.sampling
+    assert (served.temperature, served.repetition_penalty) == (0, 1)
+    usual = parse_completion({"prompt": "x"}, IDENTITY, None, Reading(SETTINGS)).parts[0].params.sampling
+    assert (usual.temperature, usual.top_k) == (1.0, 0)
+    properties = openapi_document(settings, keys_needed=False)["components"]["schemas"]["ChatRequest"]["properties"]
+    assert {name: properties[name]["default"] for name in defaults} == defaults
+
+
+# ---- HTTP ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_byte_order_mark_is_passed_over(shared):
+    content = b"\xef\xbb\xbf" + json.dumps({"prompt": "a", "max_tokens": 1}).encode()
+    assert shared.http.post("/v1/completions", content=content).status_code == 200
+
+
+def test_proxies_are_asked_not_to_buffer_streams(shared):
+    for answer in (shared.complete("a", stream=True), shared.generate("a", stream=True)):
+        assert answer.headers["x-accel-buffering"] == "no"
+    assert "x-accel-buffering" not in shared.complete("a").headers
+
+
+def test_a_stream_that_waits_says_so(serve):
+    served = serve(stream_ping_s=0.2)
+    before, between = (
+        served.complete(f"a b @{where}=0.7", stream=True, max_tokens=2).text for where in ("wait", "pace")
+    )
+    assert before.startswith(": ping\n\n: ping\n\n")
+    assert ": ping\n\n: ping\n\n" in between
+    assert before.endswith("data: [DONE]\n\n")
+    assert between.endswith("data: [DONE]\n\n")
+    answer = served.complete("a b @pace=0.01", stream=True, max_tokens=40)
+    assert ": ping" not in answer.text
+    late = served.complete("@wait=0.7 a @after=1 @reason=failed", stream=True)
+    assert late.status_code == 200
+    assert '"error"' in late.text
+    whole = served.complete("a b @pace=0.5", max_tokens=2)
+    assert whole.json()["choices"]
+    assert served.generate("a @wait=0.5", stream=True).text.startswith('{"event"')
