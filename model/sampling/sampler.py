@@ -63,8 +63,9 @@ class Sampler:
     """
 
     def __init__(self, limits: SamplingLimits, rows: int, *, masks: bool = False, width: int = 0) -> None:
-        """Raises ValueError for a size below 1. Memory: up to 24 bytes per row and token of max_length; with ``masks``,
-        without which no row can have a grammar, a bit per row and token of the vocabulary.
+        """Raises ValueError for a size below 1. Memory: up to 24 bytes per row and token of max_length.
+
+        ``masks``: rows may have grammars; costs a bit per row and token of the vocabulary.
 
         ``width`` forces kernels of 4, 8 or 16 floats per register (tests); 0 is the widest this CPU has.
         """
@@ -91,9 +92,11 @@ class Sampler:
         ``output_ids`` are tokens already produced, when a sequence is resumed: with the same seed it goes on
         as if nothing had happened. ``seed`` takes the place of the parameters' own. ``end_ids`` are the model's
         end tokens, if the sequence obeys them: they are banned with its stop tokens. A row with a grammar chooses
-        among the tokens of its `mask`, which allows none until it is filled. Raises ValueError for a row or token id
-        out of range, or a grammar in a sampler without masks, and `ParameterError` for what would reach beyond the sampler's memory, or a missing
-        seed; `SamplingParams.validate` checks the rest.
+        among the tokens of its `mask`, which allows none until it is filled.
+
+        Raises ValueError for a row or token id out of range, or a grammar in a sampler without masks, and
+        `ParameterError` for what would reach beyond the sampler's memory, or a missing seed;
+        `SamplingParams.validate` checks the rest.
         """
         if not 0 <= row < self.rows:
             raise ValueError(f"row is {row}, expected 0 to {self.rows - 1}")
@@ -110,7 +113,7 @@ class Sampler:
                 self._kernel.observe(row, np.ascontiguousarray(output_ids, np.int32), True)
 
     def mask(self, row: int) -> UInt32:
-        """The tokens that ``row`` may choose, ``[ceil(vocab / 32)]``: bit ``i % 32`` of word ``i // 32``, to be written.
+        """What ``row`` may choose, ``[ceil(vocab / 32)]``, to be written: bit ``i % 32`` of word ``i // 32``.
 
         Empty in a sampler without masks.
         """
