@@ -4,7 +4,7 @@ The order of the operations on a row is vLLM's (``vllm/v1/sample/sampler.py``), 
 Face transformers (``GenerationMixin._get_logits_processor``) but for min-p, which comes after top-p there:
 
 1. log-probabilities, if asked for, are those of the raw logits;
-2. logit bias, banned tokens, and stop tokens banned until ``min_tokens``;
+2. logit bias, banned tokens, and stop tokens banned until ``min_tokens``; then the tokens outside of the row's mask;
 3. repetition penalty over prompt and output (``x / r`` if x > 0, else ``x * r``; Keskar et al. 2019,
    arXiv:1909.05858), then frequency and presence penalty over the output (OpenAI's ``x - n f - p``);
 4. temperature 0: the largest logit, of equal ones the lowest id. Else temperature, min-p

@@ -12,7 +12,7 @@
 #include "best.h"
 #include "sampler.h"
 
-enum shape { ROW, BIAS, SEEN, INDEX };
+enum shape { ROW, BIAS, SEEN, INDEX, MASK, SHAPE_COUNT };
 
 struct column {
     const char *name, *format, *shape;
@@ -81,7 +81,7 @@ static int pin_parameters(Kernel *self, PyObject *columns, const char *const *na
 static int pin_all(Kernel *self, PyObject *columns)
 {
     struct sampler *s = &self->sampler;
-    size_t width[INDEX + 1] = {1, 0, 0, 0};
+    size_t width[SHAPE_COUNT] = {1};
     const struct column *at = COLUMNS;
 #define X(type, column, format, shape)                                                                       \
     {                                                                                                        \
@@ -100,6 +100,7 @@ static int pin_all(Kernel *self, PyObject *columns)
     s->bias_width = width[BIAS];
     s->seen_width = width[SEEN];
     s->index_width = width[INDEX];
+    s->mask_width = width[MASK];
     if ((s->index_width & (s->index_width - 1)) || s->index_width * 2 < s->seen_width * 3) {
         PyErr_Format(PyExc_ValueError, "seen_index is %zu wide; it must be a power of two, at least 1.5 * %zu",
                      s->index_width, s->seen_width);

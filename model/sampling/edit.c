@@ -1,4 +1,4 @@
-/* Bias, bans and penalties, and the token history that the penalties need. */
+/* Bias, bans, masks and penalties, and the token history that the penalties need. */
 #include <math.h>
 
 #include "sampler.h"
@@ -16,7 +16,7 @@ bool row_keeps_history(const struct sampler *s, size_t row)
 
 bool row_edits_logits(const struct sampler *s, size_t row, int32_t position)
 {
-    if (row_keeps_history(s, row))
+    if (s->masked[row] || row_keeps_history(s, row))
         return true;
     const int32_t *until = s->bias_until + row * s->bias_width;
     for (int32_t i = 0; i < s->bias_count[row]; i++)
@@ -31,6 +31,15 @@ static void add_bias(struct sampler *s, size_t row, int32_t position)
     for (int32_t i = 0; i < s->bias_count[row]; i++)
         if (position < s->bias_until[base + i])
             s->edited[s->bias_ids[base + i]] += s->bias_values[base + i];
+}
+
+/* Tokens that the mask has no bit for are not allowed, so a mask of any width is safe. */
+static void apply_mask(struct sampler *s, size_t row)
+{
+    const size_t bits = s->mask_width * 32, covered = bits < s->vocab ? bits : s->vocab;
+    s->ops->keep_allowed(s->edited, covered, s->mask + row * s->mask_width);
+    for (size_t i = covered; i < s->vocab; i++)
+        s->edited[i] = -INFINITY;
 }
 
 static void penalise(struct sampler *s, size_t row)
@@ -51,6 +60,8 @@ enum status edit_logits(struct sampler *s, const float *logits, size_t row, int3
 {
     memcpy(s->edited, logits, s->vocab * sizeof *logits);
     add_bias(s, row, position);
+    if (s->masked[row])
+        apply_mask(s, row);
     if (!row_keeps_history(s, row))
         return OK;
     penalise(s, row);

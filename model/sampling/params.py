@@ -60,6 +60,7 @@ class SamplingParams(msgspec.Struct, frozen=True, array_like=True, gc=False):
     banned_token_ids: tuple[int, ...] = ()
     min_tokens: int = 0  # output tokens before which stop_token_ids and the model's end tokens are banned
     stop_token_ids: tuple[int, ...] = ()
+    grammar: str = ""  # what `model.grammar.grammar_text` made; only tokens that it allows are chosen
 
     @property
     def greedy(self) -> bool:
@@ -73,7 +74,7 @@ class SamplingParams(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def edited(self) -> bool:
         """Something changes the model's logits before a token is chosen."""
         held_back = self.min_tokens > 0 and bool(self.stop_token_ids)
-        return bool(self.logit_bias or self.banned_token_ids or held_back) or self.penalised
+        return bool(self.grammar or self.logit_bias or self.banned_token_ids or held_back) or self.penalised
 
     def validate(self, limits: SamplingLimits) -> None:
         """Raise `ParameterError` for the first parameter that is out of range."""
@@ -84,6 +85,8 @@ class SamplingParams(msgspec.Struct, frozen=True, array_like=True, gc=False):
             _integer("seed", self.seed, -(2**63), 2**64 - 1)
         if self.logprobs is not None:
             _integer("logprobs", self.logprobs, 0, min(limits.max_top_logprobs, limits.vocab_size))
+        if not isinstance(self.grammar, str):
+            raise ParameterError("grammar", self.grammar, "a text that model.grammar.grammar_text made, or none")
         self._validate_tokens(limits)
 
     def _validate_tokens(self, limits: SamplingLimits) -> None:

@@ -15,7 +15,8 @@ extern const char *const edit_parameters[MOST_PARAMETERS + 1]; /* edit.c */
 #define PARAMETER_NAME(name) #name,
 
 /* The other columns of the row table, in this order: C type, name, numpy type, and what follows the row axis
- * (ROW: nothing, BIAS: bias_width, SEEN: seen_width, INDEX: index_width). The Python side allocates from this. */
+ * (ROW: nothing, BIAS: bias_width, SEEN: seen_width, INDEX: index_width, MASK: mask_width). The Python side
+ * allocates from this. */
 #define SAMPLING_COLUMNS(X)                                                                            \
     X(uint64_t, seed, "<u8", ROW)                                                                      \
     X(int32_t, logprobs, "<i4", ROW)          /* -1: none, n: of the chosen token and the n best */    \
@@ -26,7 +27,9 @@ extern const char *const edit_parameters[MOST_PARAMETERS + 1]; /* edit.c */
     X(int32_t, seen_count, "<i4", ROW)        /* distinct tokens of prompt and output so far */        \
     X(int32_t, seen_ids, "<i4", SEEN)         /* those tokens, in order of first appearance */         \
     X(int32_t, seen_outputs, "<i4", SEEN)     /* how often each is in the output; 0: prompt only */    \
-    X(int32_t, seen_index, "<i4", INDEX)      /* open-addressed hash: entry of seen_ids + 1, 0: free */
+    X(int32_t, seen_index, "<i4", INDEX)      /* open-addressed hash: entry of seen_ids + 1, 0: free */  \
+    X(int32_t, masked, "<i4", ROW)            /* not 0: only tokens of the row's mask */               \
+    X(uint32_t, mask, "<u4", MASK)            /* a bit per token, lowest first; none behind: not allowed */
 
 enum status { OK = 0, SKIPPED = 1, NOT_A_NUMBER = 2, INFINITE = 3, ALL_MASKED = 4, HISTORY_FULL = 5 };
 
@@ -34,6 +37,7 @@ struct sampler {
     const struct vector_ops *ops;
     size_t vocab;
     size_t rows, bias_width, seen_width, index_width; /* index_width: a power of two above 1.5 * seen_width */
+    size_t mask_width;                                /* 0 in a sampler without masks */
     double *draw[MOST_PARAMETERS], *edit[MOST_PARAMETERS]; /* the scalar parameters, in the order of their names */
 #define X(type, name, format, shape) type *name;
     SAMPLING_COLUMNS(X)
@@ -86,7 +90,7 @@ void keep_nucleus(const struct vector_ops *ops, float *w, size_t n, double total
 /* The i at which the cumulative weight passes uniform * (sum of all), which must be positive. */
 size_t draw(const struct vector_ops *ops, const float *w, size_t n, double uniform, double *sums);
 
-/* edit.c: bias and penalties */
+/* edit.c: bias, mask and penalties */
 
 bool row_keeps_history(const struct sampler *s, size_t row);
 bool row_edits_logits(const struct sampler *s, size_t row, int32_t position);

@@ -16,6 +16,7 @@ from .params import ParameterError, SamplingLimits, SamplingParams, require_few
 
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
+UInt32 = NDArray[np.uint32]
 
 _Bias = tuple[int, float, int]  # token, what is added to its logit, first position without it
 FOREVER = np.iinfo(np.int32).max  # a bias that no position outlives
@@ -28,7 +29,7 @@ class RowStatus(IntEnum):
     SKIPPED = 1  # rows[b] was -1
     NAN = 2  # a logit is NaN
     INFINITE = 3  # a logit is infinite, from the model or after a penalty
-    ALL_MASKED = 4  # bias and bans leave no token
+    ALL_MASKED = 4  # bias, bans and mask leave no token
     HISTORY_FULL = 5  # the row has penalties and more distinct tokens than max_length
 
 
@@ -61,8 +62,10 @@ class Sampler:
     Python object stands for a row. A row admitted anew forgets everything about its predecessor.
     """
 
-    def __init__(self, limits: SamplingLimits, rows: int, *, width: int = 0) -> None:
+    def __init__(self, limits: SamplingLimits, rows: int, *, masks: bool = False, width: int = 0) -> None:
         """Raises ValueError for a size below 1. Memory: up to 24 bytes per row and token of max_length.
+
+        ``masks``: rows may have grammars; costs a bit per row and token of the vocabulary.
 
         ``width`` forces kernels of 4, 8 or 16 floats per register (tests); 0 is the widest this CPU has.
         """
@@ -70,7 +73,7 @@ class Sampler:
             raise ValueError(f"rows ({rows}), vocab_size and max_length ({limits}) must be at least 1")
         self.limits = limits
         self.rows = rows
-        columns = _allocate(limits, rows)
+        columns = _allocate(limits, rows, masks=masks)
         self.columns: Mapping[str, NDArray[Any]] = MappingProxyType(columns)
         self._kernel = _kernels.Kernel(limits.vocab_size, columns, width)
 
@@ -88,14 +91,18 @@ class Sampler:
 
         ``output_ids`` are tokens already produced, when a sequence is resumed: with the same seed it goes on
         as if nothing had happened. ``seed`` takes the place of the parameters' own. ``end_ids`` are the model's
-        end tokens, if the sequence obeys them: they are banned with its stop tokens. Raises ValueError for a row or
-        token id out of range, and `ParameterError` for what would reach beyond the sampler's memory, or a missing
-        seed; `SamplingParams.validate` checks the rest.
+        end tokens, if the sequence obeys them: they are banned with its stop tokens. A row with a grammar chooses
+        among the tokens of its `mask`, which allows none until it is filled.
+
+        Raises ValueError for a row or token id out of range, or a grammar in a sampler without masks, and
+        `ParameterError` for what would reach beyond the sampler's memory, or a missing seed;
+        `SamplingParams.validate` checks the rest.
         """
         if not 0 <= row < self.rows:
             raise ValueError(f"row is {row}, expected 0 to {self.rows - 1}")
         prompt = np.ascontiguousarray(prompt_ids, np.int32)
         biases = self._biases(params, prompt.size, end_ids)
+        self._set_mask(row, bool(params.grammar))
         self._set_scalars(row, params, seed)
         self._set_bias(row, biases)
         self.columns["seen_count"][row] = 0
@@ -104,6 +111,14 @@ class Sampler:
             self._kernel.observe(row, prompt, False)
             if output_ids is not None:
                 self._kernel.observe(row, np.ascontiguousarray(output_ids, np.int32), True)
+
+    def mask(self, row: int) -> UInt32:
+        """What ``row`` may choose, ``[ceil(vocab / 32)]``, to be written: bit ``i % 32`` of word ``i // 32``.
+
+        Empty in a sampler without masks.
+        """
+        mask: UInt32 = self.columns["mask"][row]
+        return mask
 
     def sample(self, logits: Float32, rows: Int32, positions: Int32, out: SampleOutputs) -> None:
         """Choose one token for each row of ``logits`` ``[B, vocab]``, which is only read.
@@ -123,6 +138,13 @@ class Sampler:
     def compute_logprobs(self, logits: Float32, rows: Int32, positions: Int32, out: SampleOutputs) -> None:
         """The log-probabilities of the tokens that `choose` has put into ``out``, where rows want them."""
         self._kernel.compute_logprobs(logits, rows, positions, *_arrays(out))
+
+    def _set_mask(self, row: int, masked: bool) -> None:
+        mask = self.mask(row)
+        if masked and not mask.size:
+            raise ValueError("the request has a grammar, and this sampler was made without masks")
+        mask[:] = 0
+        self.columns["masked"][row] = masked
 
     def _set_scalars(self, row: int, params: SamplingParams, seed: int | None) -> None:
         columns = self.columns
@@ -155,8 +177,10 @@ def _arrays(out: SampleOutputs) -> tuple[Int32, Int32, Float32, Int32, Float32]:
     return out.token_ids, out.status, out.logprobs, out.top_ids, out.top_logprobs
 
 
-def explain(status: int, logits: Float32) -> str:
-    """A sentence for the log about a row ``[vocab]`` that was not sampled."""
+def explain(status: int, logits: Float32, *, masked: bool = False) -> str:
+    """A sentence for the log about a row ``[vocab]`` that was not sampled; ``masked``: it has a grammar."""
+    if status == RowStatus.ALL_MASKED and masked:
+        return "no token that the grammar allows is left to choose, with logit_bias and banned tokens"
     if status == RowStatus.ALL_MASKED:
         return "logit_bias and banned tokens leave no token to choose"
     if status == RowStatus.HISTORY_FULL:
@@ -188,11 +212,12 @@ def _bans(token_ids: Iterable[int], until: int) -> Iterator[_Bias]:
         yield token, -np.inf, until
 
 
-def _allocate(limits: SamplingLimits, rows: int) -> dict[str, NDArray[Any]]:
+def _allocate(limits: SamplingLimits, rows: int, *, masks: bool) -> dict[str, NDArray[Any]]:
     """Zeroed columns; pages of the wide ones are touched only by rows that use them."""
     seen = min(limits.max_length, limits.vocab_size)
     index = 1 << (seen * 3 // 2).bit_length()  # a hash table at most two thirds full
-    widths = {"BIAS": limits.max_biased_tokens, "SEEN": seen, "INDEX": index}
+    words = -(-limits.vocab_size // 32) if masks else 0
+    widths = {"BIAS": limits.max_biased_tokens, "SEEN": seen, "INDEX": index, "MASK": words}
     return {name: np.zeros(rows) for name in _kernels.PARAMETERS} | {
         name: np.zeros(rows if shape == "ROW" else (rows, widths[shape]), np.dtype(dtype))
         for name, dtype, shape in _kernels.COLUMNS

@@ -43,6 +43,9 @@ struct vector_ops {
     /* Values with low <= x[i] < high in order of i, and their indices unless ids is NULL; returns how many.
      * Both outputs need room for n + 1. x and values may not overlap. */
     size_t (*collect)(const float *x, size_t n, float low, float high, float *values, int32_t *ids);
+
+    /* Sets every x[i] to -inf whose bit, i % 32 of bits[i / 32], is 0. */
+    void (*keep_allowed)(float *x, size_t n, const uint32_t *bits);
 };
 
 /* The implementation with this many floats per register, 0: the widest; NULL when this CPU has none. */

@@ -236,9 +236,29 @@ TARGET static size_t NAME(collect)(const float *x, size_t n, float low, float hi
     return count;
 }
 
+TARGET static void NAME(keep_allowed)(float *x, size_t n, const uint32_t *bits)
+{
+    const VEC none = (VEC){0} - INFINITY;
+    MASK bit[32 / WIDTH];
+    for (int i = 0; i < 32; i++)
+        bit[i / WIDTH][i % WIDTH] = (int32_t)(1u << i);
+    size_t whole = n / 32 * 32;
+    for (size_t base = 0; base < whole; base += 32) {
+        const MASK word = (MASK){0} + (int32_t)bits[base / 32];
+        for (size_t part = 0; part < 32 / WIDTH; part++) {
+            VEC v = NAME(select)((word & bit[part]) != 0, NAME(load)(x + base + part * WIDTH), none);
+            memcpy(x + base + part * WIDTH, &v, sizeof v);
+        }
+    }
+    for (size_t i = whole; i < n; i++)
+        if (!(bits[i / 32] >> i % 32 & 1))
+            x[i] = -INFINITY;
+}
+
 static const struct vector_ops NAME(ops) = {
     NAME(lane_maxima),    NAME(largest),       NAME(weights),    NAME(chunk_sums),
     NAME(count_at_least), NAME(mass_at_least), NAME(drop_below), NAME(collect),
+    NAME(keep_allowed),
 };
 
 #undef VEC

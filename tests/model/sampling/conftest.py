@@ -78,9 +78,18 @@ def reference() -> Reference:
 class Bench:
     """A sampler and the arrays around it, for tests that sample a batch once."""
 
-    def __init__(self, vocab: int, rows: int, *, max_length: int = 256, top: int = 20, width: int = 0) -> None:
+    def __init__(
+        self,
+        vocab: int,
+        rows: int,
+        *,
+        max_length: int = 256,
+        top: int = 20,
+        masks: bool = False,
+        width: int = 0,
+    ) -> None:
         limits = SamplingLimits(vocab, max_length, max_top_logprobs=max(top, 1), max_biased_tokens=64)
-        self.sampler = Sampler(limits, rows, width=width)
+        self.sampler = Sampler(limits, rows, masks=masks, width=width)
         self.rows = np.arange(rows, dtype=np.int32)
         self.out = SampleOutputs.allocate(rows, top)
         self.output: list[list[int]] = [[] for _ in range(rows)]

@@ -4,8 +4,8 @@
 
 #include "sampler.h"
 
-enum { VOCAB = 5003, ROWS = 12, STEPS = 4, SEEN_WIDTH = 64, INDEX_WIDTH = 128 };
-enum shape { ROW, BIAS, SEEN, INDEX };
+enum { VOCAB = 5003, ROWS = 12, STEPS = 4, SEEN_WIDTH = 64, INDEX_WIDTH = 128, MASK_WIDTH = (VOCAB + 31) / 32 };
+enum shape { ROW, BIAS, SEEN, INDEX, MASK };
 
 static uint64_t state = 42;
 
@@ -19,7 +19,7 @@ static void *zeros(size_t count) { return calloc(count, 8); }
 
 static void allocate(struct sampler *s)
 {
-    const size_t width[] = {[ROW] = 1, [BIAS] = 1, [SEEN] = SEEN_WIDTH, [INDEX] = INDEX_WIDTH};
+    const size_t width[] = {[ROW] = 1, [BIAS] = 1, [SEEN] = SEEN_WIDTH, [INDEX] = INDEX_WIDTH, [MASK] = MASK_WIDTH};
 #define X(type, name, format, shape) s->name = zeros(ROWS * width[shape]);
     SAMPLING_COLUMNS(X)
 #undef X
@@ -52,12 +52,15 @@ static void admit(struct sampler *s, size_t row)
     set(edit_parameters, s->edit, "presence_penalty", row, row % 5 == 4 ? 0.4 : 0);
     s->seed[row] = 1000 + row;
     s->logprobs[row] = 3;
+    s->masked[row] = row % 7 == 3;
+    for (size_t i = 0; i < s->mask_width; i++)
+        s->mask[row * s->mask_width + i] = (uint32_t)(i * 2654435761u);
 }
 
 int main(void)
 {
     struct sampler s = {.ops = vector_ops_select(0), .vocab = VOCAB, .rows = ROWS, .bias_width = 1,
-                        .seen_width = SEEN_WIDTH, .index_width = INDEX_WIDTH};
+                        .seen_width = SEEN_WIDTH, .index_width = INDEX_WIDTH, .mask_width = MASK_WIDTH};
     allocate(&s);
     float *logits = zeros(VOCAB);
     for (size_t row = 0; row < ROWS; row++) {

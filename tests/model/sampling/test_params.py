@@ -25,6 +25,7 @@ LEGAL = {
     "banned_token_ids": [(), (0, 99)],
     "min_tokens": [0, 50],
     "stop_token_ids": [(), (99,)],
+    "grammar": ["", "start: /a/"],
 }
 ILLEGAL = {
     "temperature": [-0.1, math.nan, math.inf, "1", None, True],
@@ -40,6 +41,7 @@ ILLEGAL = {
     "banned_token_ids": [(100,), (-1,), (1.0,)],
     "min_tokens": [-1, 51, 1.0],
     "stop_token_ids": [(100,), ("a",)],
+    "grammar": [None, {"type": "object"}],
 }
 
 
@@ -93,5 +95,6 @@ def test_the_models_logits_are_edited_by_what_changes_them_and_nothing_else():
         {"logit_bias": {1: 1.0}},
         {"banned_token_ids": (1,)},
         {"min_tokens": 1, "stop_token_ids": (1,)},
+        {"grammar": "start: /a/"},
     ):
         assert SamplingParams(temperature=0, **change).edited

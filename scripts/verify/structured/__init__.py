@@ -1,0 +1,1 @@
+"""How structured output is judged."""
