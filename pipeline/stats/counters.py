@@ -57,6 +57,12 @@ class SamplingCounter(IntEnum):
     OVERHEAD_PREPROCESS_NS = 4  # the descriptor was not there
     OVERHEAD_INFERENCE_NS = 5  # both were there, and the device was not started yet
     OVERHEAD_SAMPLING_NS = 6  # the tokens were not there
+    # Structured output
+    COMPILES = 7  # grammars made ready for a row, compiled before or not
+    COMPILE_NS = 8
+    MASKS = 9
+    MASK_NS = 10
+    SAT_OUT = 11  # steps whose token a row did not get, because its mask was not there
 
 
 class FrontCounter(IntEnum):
@@ -77,6 +83,8 @@ class FrontCounter(IntEnum):
     DROPPED_DELTAS = 12  # of requests that had been cancelled, or of an earlier attempt of theirs
     BEAT = 13  # incremented ten times a second while the event loop runs
     RESUMED = 14  # sent again after a stage had died
+    GRAMMARS = 15  # requests with structured output
+    GRAMMARS_REFUSED = 16  # of these, because it can't be enforced in full
 
 
 class StageState(IntEnum):

@@ -80,12 +80,18 @@ def also(
     kinds |= {name: only(reason=f"use {other}") for name, other in (instead or {}).items()}
     fields: Any = {name: (Annotated[Any, kind], None) for name, kind in kinds.items()}
     fields |= {name: (Any, given(None, "Accepted without effect.")) for name in labels.split()}
+    return extended(fields)
 
-    def extended(model: type[B]) -> type[B]:
+
+def extended(fields: Mapping[str, tuple[Any, Any]]) -> Callable[[type[B]], type[B]]:
+    """A model with more fields: their types and defaults, as pydantic's `create_model` has them."""
+    definitions: Any = fields
+
+    def make(model: type[B]) -> type[B]:
         name, module, doc = model.__name__, model.__module__, model.__doc__
-        return create_model(name, __base__=model, __module__=module, __doc__=doc, **fields)
+        return create_model(name, __base__=model, __module__=module, __doc__=doc, **definitions)
 
-    return extended
+    return make
 
 
 # ---- numbers and switches ------------------------------------------------------------------------------------------

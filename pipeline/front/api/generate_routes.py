@@ -12,6 +12,7 @@ from pipeline.front.api.llm_serving.request import GenerateRequest, parse_llm_se
 from pipeline.front.api.openai.chat import ChatRequest, parse_chat
 from pipeline.front.api.openai.completions import CompletionRequest, parse_completion
 from pipeline.front.api.schema import schema_at
+from pipeline.front.api.structured import GrammarTexts
 from pipeline.front.api.unknown import UnknownParameters
 from pipeline.front.delivery.generation import Delivery, Generation
 from pipeline.front.delivery.job import Identity, Job
@@ -27,7 +28,7 @@ class GenerateRoutes:
 
     def __init__(self, delivery: Delivery, tokenizer: Tokenizer | None, parser: Worker) -> None:
         self._delivery, self._tokenizer, self._parser = delivery, tokenizer, parser
-        self._unknown = UnknownParameters()
+        self._unknown, self._grammars = UnknownParameters(), GrammarTexts(parser, delivery.counters)
         self._settings = delivery.settings
         for kind in (CompletionRequest, ChatRequest, GenerateRequest):
             schema_at(kind, (), self._settings)  # errors need it; the first time it takes milliseconds
@@ -60,9 +61,11 @@ class GenerateRoutes:
             content, reading = await exchange.read_body(), Reading(self._settings)
             try:
                 if len(content) < LARGE_BODY:
-                    return parse(parse_object(content), identity, reading)
-                return await self._parser.run(exchange, lambda: parse(parse_object(content), identity, reading))
+                    job = parse(parse_object(content), identity, reading)
+                else:
+                    job = await self._parser.run(exchange, lambda: parse(parse_object(content), identity, reading))
             finally:
                 self._unknown.tell(exchange, reading)
+            return await self._grammars.constrain(exchange, job)
 
         await Generation(exchange, self._delivery).serve(read)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from pipeline.front.http.errors import ApiError
 from pipeline.wire.delta import Delta, FinishReason
@@ -149,6 +149,15 @@ def unwritable(writer: object, event: Event) -> TypeError:
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """What a text must look like, as a client says it in `parameter`. `kind` and `value` are `grammar_text`'s."""
+
+    parameter: str
+    kind: str
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """A prompt and its parameters; each choice becomes a sequence of the batch."""
 
@@ -166,6 +175,7 @@ class Job:
     parts: tuple[Part, ...]
     streamed: bool
     writer: Writer
+    form: Form | None = None  # of all its texts; not yet a part of their parameters
 
     @property
     def texts(self) -> int:

@@ -21,6 +21,7 @@ from pipeline.front.api.sampling import (
     most_tokens,
     open_ended,
 )
+from pipeline.front.api.structured import TgiGrammar
 from pipeline.front.delivery.job import Job, Part
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import Request
@@ -46,6 +47,7 @@ class GenerateParameters(SamplingBody):
     topk_k: Annotated[int, integer(-1)] | None = given(None, "Other name of top_k; both must be equal if given.")
     ignore_eos: Switch = given(False, "Do not stop at the model's end tokens.")
     return_full_text: Switch = given(False, "End a stream with a line that holds the whole answer.")
+    grammar: TgiGrammar = None
     return_protocol: Literal["sse", "raw"] = given("sse", "Format of a stream's lines.")
 
     def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
@@ -91,7 +93,7 @@ def parse_llm_serving(body: dict[str, Any], streamed: bool | None, reading: Read
         seed=parameters.seed or 0,
     )
     part = Part(asked.inputs, parameters.request(reading.settings))
-    return Job((part,), asked.stream if streamed is None else streamed, writer)
+    return Job((part,), asked.stream if streamed is None else streamed, writer, parameters.grammar)
 
 
 def _greedy(sampling: SamplingParams) -> SamplingParams:

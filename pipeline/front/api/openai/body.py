@@ -15,6 +15,7 @@ from pipeline.front.api.fields import Kind, given, integer, max_biased, only, wr
 from pipeline.front.api.openai.answer import StreamOptions
 from pipeline.front.api.sampling import DEFAULTED, FewestTokens, SamplingBody, TopK, limit, open_ended
 from pipeline.front.api.schema import MADE, WORDS, Schema
+from pipeline.front.api.structured import StructuredBody
 from pipeline.front.http.errors import NOT_FOUND, ApiError
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import Request
@@ -26,8 +27,8 @@ ONLY_DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "use_beam_search return_token_ids return_tokens_as_token_ids return_token_offsets watermarking "
     "return_weight_versions return_prompt_text": (False,),
     "spaces_between_special_tokens detokenize": (True,),
-    "truncate_prompt_tokens prompt_logprobs prompt_embeds structured_outputs guided_json guided_regex guided_choice "
-    "guided_grammar guided_whitespace_pattern cache_salt repetition_detection": (),
+    "truncate_prompt_tokens prompt_logprobs prompt_embeds guided_whitespace_pattern cache_salt "
+    "repetition_detection": (),
     "allowed_token_ids bad_words logprob_token_ids": ([],),
     "kv_transfer_params ec_transfer_params vllm_xargs": ({},),
     "length_penalty": (1,),
@@ -39,7 +40,7 @@ ONLY_DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "top_n_sigma reasoning_budget": (-1,),
     "adaptive_target": (-1,),
     "typical_p": (1,),
-    "grammar json_schema samplers t_max_predict_ms": (),
+    "samplers t_max_predict_ms": (),
     "lora image_data response_fields": ([],),
     "return_tokens post_sampling_probs": (False,),
 }
@@ -127,18 +128,6 @@ def _biases_schema(settings: FrontSettings) -> Schema:
     }
 
 
-def _text_only(value: Any, settings: FrontSettings) -> None:
-    given = {name: one for name, one in value.items() if one is not None} if isinstance(value, dict) else value
-    if given not in ({}, {"type": "text"}):
-        raise ValueError
-
-
-def _text_only_schema(settings: FrontSettings) -> Schema:
-    words = '{"type": "text"}: structured output is not supported'
-    properties = {"type": {"enum": ["text", None]}}
-    return {"type": "object", "properties": properties, "additionalProperties": {"type": "null"}, WORDS: words}
-
-
 def most_logprobs(settings: FrontSettings) -> int:
     return min(SamplingLimits(settings.vocab_size, settings.max_length).max_top_logprobs, settings.vocab_size)
 
@@ -167,7 +156,7 @@ def _with_default(name: str, schema: Schema) -> Schema:
     return {**known, MADE: lambda settings: {"default": settings.sampling_defaults.get(name, usual)}}
 
 
-class OpenAIBody(SamplingBody):
+class OpenAIBody(StructuredBody, SamplingBody):
     model: ModelName = None
     stream: bool = given(False, "Stream the answer as server-sent events.")
     stream_options: StreamSettings | None = None
@@ -178,7 +167,6 @@ class OpenAIBody(SamplingBody):
     include_stop_str_in_output: bool = given(False, "Keep the stop string at the end of the text.")
     skip_special_tokens: bool = given(True, "Leave special tokens out of the text.")
     ignore_eos: bool = given(False, "Do not stop at the model's end tokens.")
-    response_format: Annotated[None, Kind(_text_only, _text_only_schema)] = given(None, "Only text is supported.")
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
@@ -190,6 +178,7 @@ class OpenAIBody(SamplingBody):
         return reference
 
     def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
+        yield from super().conflicts(settings)
         if "stream_options" in self.model_fields_set and not self.stream:
             yield "stream_options", "stream_options is only allowed with stream: true"
         biased = len(self.stop_token_ids) + len(self.logit_bias)

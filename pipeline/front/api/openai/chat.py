@@ -87,4 +87,4 @@ def parse_chat(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | 
         names=tokenizer if asked.logprobs else None,
     )
     add_special = prompt.needs_bos(tokenizer, wanted=asked.add_special_tokens)
-    return Job((Part(prompt.text, params, add_special, asked.n, prompt.plain),), asked.stream, writer)
+    return Job((Part(prompt.text, params, add_special, asked.n, prompt.plain),), asked.stream, writer, asked.form)

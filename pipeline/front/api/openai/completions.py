@@ -99,7 +99,7 @@ def parse_completion(body: dict[str, Any], identity: Identity, tokenizer: Tokeni
         kind=PromptAlone if asked.max_tokens == 0 else CompletionChoice,
     )
     parts = tuple(Part(prompt, params, asked.add_special_tokens, asked.n) for prompt in asked.prompt)
-    return Job(parts, asked.stream, writer)
+    return Job(parts, asked.stream, writer, asked.form)
 
 
 def _text(prompt: Prompt, asked: CompletionRequest, tokenizer: Tokenizer | None, settings: FrontSettings) -> str:

@@ -62,9 +62,9 @@ def test_labels_are_taken(label):
 @pytest.mark.parametrize(
     "parameter",
     [
-        {"guided_json": {"type": "object"}}, {"mirostat": 2}, {"dry_multiplier": 0.8}, {"xtc_probability": 0.5},
+        {"guided_whitespace_pattern": " "}, {"mirostat": 2}, {"dry_multiplier": 0.8}, {"xtc_probability": 0.5},
         {"typical_p": 0.9}, {"use_beam_search": True}, {"bad_words": ["x"]}, {"top_n_sigma": 1.0},
-        {"truncate_prompt_tokens": 5}, {"samplers": ["top_k"]}, {"grammar": "root ::= x"}, {"n_predict": 5},
+        {"truncate_prompt_tokens": 5}, {"samplers": ["top_k"]}, {"n_predict": 5},
     ],
 )  # fmt: skip
 def test_what_would_change_the_text_is_refused_by_name_whatever_the_setting(parameter):

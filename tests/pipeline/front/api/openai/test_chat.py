@@ -148,7 +148,7 @@ def test_what_is_wrong_with_messages(shared, messages, name):
     [
         ({"tools": [{"type": "function"}]}, "tools"), ({"functions": [{"name": "f"}]}, "functions"),
         ({"tool_choice": "required"}, "tool_choice"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format"),
         ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
         ({"top_logprobs": 2}, "top_logprobs"), ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"logprobs": 2}, "logprobs"), ({"max_tokens": 2, "max_completion_tokens": 3}, "max_tokens"),

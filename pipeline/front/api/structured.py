@@ -1,0 +1,261 @@
+"""Structured output: what an answer must look like, in the forms of OpenAI, vLLM, llama.cpp and TGI.
+
+All of them become one canonical text (`model.grammar`), which is part of the request from then on. What can't be
+enforced in full is refused, with the keyword's name.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Annotated, Any, Final
+
+import msgspec
+import orjson
+
+from model.grammar import GrammarError, check, grammar_text
+from pipeline.front.api.body import Body, Problem
+from pipeline.front.api.fields import Kind, extended, wrong
+from pipeline.front.api.schema import WORDS, Schema
+from pipeline.front.delivery.job import Form, Job
+from pipeline.front.http.errors import ApiError
+from pipeline.front.http.exchange import Exchange
+from pipeline.front.http.worker import Worker
+from pipeline.front.settings import FrontSettings
+from pipeline.stats import Counters, FrontCounter
+
+_KEPT: Final = 256  # texts, and refusals
+
+
+# ---- the forms in which clients say it ---------------------------------------------------------------------------
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """Without members that are null."""
+    return {name: one for name, one in _is(dict, value).items() if one is not None}
+
+
+def _is(kind: type, value: Any) -> Any:
+    if type(value) is not kind or (kind is not dict and not value):
+        raise ValueError
+    return value
+
+
+def _closed(members: dict[str, Any], inside: str, *names: str) -> None:
+    for name in members.keys() - set(names):
+        wrong(f"is not supported; expected {', '.join(names) or 'nothing'}", f"{inside}.{name}")
+
+
+def _schema(parameter: str, value: Any) -> Form:
+    """A JSON schema, or its text."""
+    return Form(parameter, "json_schema", value if type(value) in (dict, bool) else _is(str, value))
+
+
+def _regex(parameter: str, value: Any) -> Form:
+    return Form(parameter, "regex", _is(str, value))
+
+
+def _choice(parameter: str, value: Any) -> Form:
+    if not all(type(one) is str for one in _is(list, value)):
+        raise ValueError
+    return Form(parameter, "choice", value)
+
+
+def _grammar(parameter: str, value: Any) -> Form:
+    """In Lark's syntax, or in that of GBNF and EBNF."""
+    return Form(parameter, "gbnf" if "::=" in _is(str, value) else "lark", value)
+
+
+def _json_object(parameter: str, value: Any) -> Form:
+    _is(bool, value)
+    return Form(parameter, "json_object")
+
+
+_READERS: Final = {
+    "json": _schema,
+    "regex": _regex,
+    "choice": _choice,
+    "grammar": _grammar,
+    "json_object": _json_object,
+}
+_TEXT: Final[Schema] = {"type": "string", "minLength": 1}
+_JSON: Final[Schema] = {"anyOf": [{"type": "object"}, {"type": "boolean"}, _TEXT]}
+_SCHEMAS: Final[dict[str, Schema]] = {
+    "json": _JSON,
+    "regex": _TEXT,
+    "choice": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+    "grammar": _TEXT,
+    "json_object": {"const": True},
+}
+
+
+def _members(required: tuple[str, ...], *, absent: tuple[Any, ...] = (None,), **known: Schema) -> Schema:
+    """An object with these members, and others only if they count as absent."""
+    rest = {"enum": list(absent)}
+    return {"type": "object", "properties": known, "required": list(required), "additionalProperties": rest}
+
+
+def _response_format(value: Any, settings: FrontSettings) -> Form | None:
+    """OpenAI's; llama.cpp has a schema beside "json_object"."""
+    members = _object(value)
+    kind = members.pop("type", None)
+    if kind == "text" or (kind is None and not members):
+        _closed(members, "")
+        return None
+    if kind == "json_object":
+        _closed(members, "", "schema")
+        schema = members.get("schema")
+        return Form("response_format", kind) if schema is None else _schema("response_format", schema)
+    if kind != "json_schema":
+        raise ValueError
+    _closed(members, "", "json_schema")
+    named = _object(members.get("json_schema"))
+    _closed(named, ".json_schema", "schema", "name", "strict", "description")
+    return _schema("response_format", named.get("schema"))
+
+
+_NAMED_SCHEMA: Final = _members(("schema",), schema=_JSON, name={}, strict={}, description={})
+_RESPONSE_FORMAT: Final[Schema] = {
+    "anyOf": [
+        _members((), type={"enum": ["text", None]}),
+        _members(("type",), type={"const": "json_object"}, schema={"anyOf": [*_JSON["anyOf"], {"type": "null"}]}),
+        _members(("type", "json_schema"), type={"const": "json_schema"}, json_schema=_NAMED_SCHEMA),
+    ]
+}
+
+
+def _structured_outputs(value: Any, settings: FrontSettings) -> Form | None:
+    members = {name: one for name, one in _object(value).items() if one is not False}
+    _closed(members, "", *_READERS)
+    if len(members) > 1:
+        wrong(f"has {' and '.join(members)}; expected one of them")
+    return next((_READERS[name](f"structured_outputs.{name}", one) for name, one in members.items()), None)
+
+
+def _tgi_grammar(value: Any, settings: FrontSettings) -> Form:
+    members = _object(value)
+    if members.keys() != {"type", "value"}:
+        raise ValueError
+    kind, inner = members["type"], members["value"]
+    if kind not in ("json", "json_schema", "regex"):
+        raise ValueError
+    if kind == "json_schema" and isinstance(inner, dict) and isinstance(inner.get("schema"), dict):
+        inner = inner["schema"]  # with a name beside it
+    return _regex("grammar", inner) if kind == "regex" else _schema("grammar", inner)
+
+
+_TGI: Final[Schema] = {
+    "anyOf": [
+        _members(("type", "value"), type={"enum": ["json", "json_schema"]}, value=_JSON),
+        _members(("type", "value"), type={"const": "regex"}, value=_TEXT),
+    ]
+}
+
+
+def _field(read: Callable[[Any, FrontSettings], Form | None], schema: Schema, words: str) -> Any:
+    stated: Schema = {**schema, "description": f"The form of the answer: {words}.", WORDS: words}
+    return Annotated[Form | None, Kind(read, lambda _: stated)]
+
+
+def _named(parameter: str, name: str, words: str) -> Any:
+    """A parameter whose value is that of `name` in vLLM's `structured_outputs`."""
+    return _field(lambda value, _: _READERS[name](parameter, value), _SCHEMAS[name], words)
+
+
+TgiGrammar = _field(_tgi_grammar, _TGI, 'an object with a type, "json" or "regex", and a value')
+_VLLM: Final[Schema] = {
+    "anyOf": [
+        _members((), absent=(None, False)),
+        *(_members((name,), absent=(None, False), **{name: schema}) for name, schema in _SCHEMAS.items()),
+    ]
+}
+_PARAMETERS: Final[dict[str, Any]] = {
+    "response_format": _field(
+        _response_format,
+        _RESPONSE_FORMAT,
+        'an object of type "text", "json_object", or "json_schema" with json_schema.schema',
+    ),
+    "structured_outputs": _field(_structured_outputs, _VLLM, f"an object with one of {', '.join(_READERS)}"),
+    "guided_json": _named("guided_json", "json", "a JSON schema"),
+    "guided_regex": _named("guided_regex", "regex", "a regular expression"),
+    "guided_choice": _named("guided_choice", "choice", "a list of strings"),
+    "guided_grammar": _named("guided_grammar", "grammar", "a grammar in Lark's or GBNF's syntax"),
+    "grammar": _named("grammar", "grammar", "a grammar in GBNF's or Lark's syntax"),  # llama.cpp's
+    "json_schema": _named("json_schema", "json", "a JSON schema"),  # llama.cpp's
+}
+_NAMES: Final = frozenset(_PARAMETERS)
+
+
+@extended({name: (kind, None) for name, kind in _PARAMETERS.items()})
+class StructuredBody(Body):
+    """At most one of its parameters may be given."""
+
+    @property
+    def forms(self) -> list[Form]:
+        """That were asked for."""
+        given = [getattr(self, name) for name in sorted(self.model_fields_set & _NAMES)]
+        return [form for form in given if form is not None]
+
+    @property
+    def form(self) -> Form | None:
+        return next(iter(self.forms), None)
+
+    def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
+        yield from super().conflicts(settings)
+        names = [form.parameter for form in self.forms]
+        if len(names) > 1:
+            yield names[1], f"{' and '.join(names)} are given, but an answer has one form only"
+
+
+# ---- what becomes of them ----------------------------------------------------------------------------------------
+
+
+class GrammarTexts:
+    """Canonical texts, made and checked in a thread; those that many requests have in common are made once."""
+
+    def __init__(self, parser: Worker, counters: Counters) -> None:
+        self._parser, self._counters = parser, counters
+        self._made: OrderedDict[bytes, str | GrammarError] = OrderedDict()
+
+    async def constrain(self, exchange: Exchange, job: Job) -> Job:
+        """The job, with its grammar in the parameters of all its parts. Raises ApiError 400."""
+        form = job.form
+        if form is None:
+            return job
+        self._counters.add(FrontCounter.GRAMMARS)
+        try:
+            text = await self._text(exchange, form)
+        except (GrammarError, ModuleNotFoundError) as error:
+            self._counters.add(FrontCounter.GRAMMARS_REFUSED)
+            message = f"{form.parameter}: {error}"
+            raise ApiError(400, message, parameter=form.parameter) from None
+        return replace(job, parts=tuple(replace(part, params=_with(part.params, text)) for part in job.parts))
+
+    async def _text(self, exchange: Exchange, form: Form) -> str:
+        try:
+            key = orjson.dumps((form.kind, form.value))
+        except orjson.JSONEncodeError:
+            raise GrammarError("max_depth", "it is nested too deeply") from None
+        made = self._made.get(key)
+        if made is None:
+            made = await self._parser.run(exchange, lambda: _make(form))
+            self._made[key] = made
+            if len(self._made) > _KEPT:
+                self._made.popitem(last=False)
+        if isinstance(made, GrammarError):
+            raise made
+        return made
+
+
+def _make(form: Form) -> str | GrammarError:
+    try:
+        text = grammar_text(form.kind, form.value)
+        check(text)
+    except GrammarError as error:
+        return error.with_traceback(None)
+    return text
+
+
+def _with(params: Any, text: str) -> Any:
+    return msgspec.structs.replace(params, sampling=msgspec.structs.replace(params.sampling, grammar=text))
