@@ -10,9 +10,7 @@ from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import Counters, PreprocessCounter
-from pipeline.wire.record import count_ids
-from pipeline.wire.request import Accepted, Cancel, Refused, Submit, unpack_message
-from pipeline.wire.rows import Drop
+from pipeline.wire.request import Accepted, Cancel, Drop, Refused, Submit, count_ids, unpack_message
 
 AT_ONCE = 2048  # characters or token ids that are tokenized in the loop: a millisecond at most, and no thread to wake
 _CHOICE = 16  # cost of each choice, in such characters

@@ -11,8 +11,7 @@ from model.tokenizer import InvalidTextError, Tokenizer
 from pipeline.preprocess.blocks import BlockManager, Digest
 from pipeline.preprocess.sequence import Sequence
 from pipeline.preprocess.wants import ARGMAX_ON_DEVICE, Abilities, Wants
-from pipeline.wire.record import count_ids, ids_of
-from pipeline.wire.request import TOO_LONG, Choice, Refused, Request, Submit, unpack_request
+from pipeline.wire.request import TOO_LONG, Choice, Refused, Request, Submit, count_ids, ids_of, unpack_request
 from pipeline.wire.step import Int32
 
 log = logging.getLogger("ringserve.preprocess")

@@ -15,8 +15,7 @@ from pipeline.preprocess.gauges import Gauges
 from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
-from pipeline.wire.request import Started
-from pipeline.wire.rows import Assign
+from pipeline.wire.request import Assign, Started
 from pipeline.wire.step import Head, ResultsColumns, Shapes, Stamp, StepColumns, results_layout, step_layout
 
 _NS = time.CLOCK_MONOTONIC

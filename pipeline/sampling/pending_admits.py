@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from model.sampling import Sampler, SamplingParams
 from pipeline.sampling.logits_files import LogitsFiles
-from pipeline.wire.record import count_ids
-from pipeline.wire.rows import Assign
+from pipeline.wire.request import Assign, count_ids
 
 AT_ONCE = 1 << 15  # tokens that the sampler may read after each step: 0.5 to 1 ms
 ROW_COST = 1 << 9  # cost of a row whose tokens are not read, in such tokens

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pipeline.sampling.pending_admits import PendingAdmits
 from pipeline.sampling.text_state import TextState
-from pipeline.wire.rows import Assign, Drop, RowChange
+from pipeline.wire.request import Assign, Drop, RowChange
 
 _NO_EPOCH = -1
 

@@ -17,7 +17,7 @@ from pipeline.sampling.chooser import Chooser
 from pipeline.sampling.rows import Rows
 from pipeline.stats import Counters, RingEnds, SamplingCounter, StatsPage, StepLog
 from pipeline.wire.delta import Delta, FinishReason
-from pipeline.wire.rows import unpack_row
+from pipeline.wire.request import unpack_row
 from pipeline.wire.step import (
     STAMP_WORDS,
     Head,

@@ -10,9 +10,7 @@ import numpy as np
 from model.sampling import SamplingParams
 from model.tokenizer import LONGEST_CHARACTER, IncrementalDetokenizer, StopStrings, Tokenizer, end_with_bytes
 from pipeline.wire.delta import Delta, FinishReason
-from pipeline.wire.record import count_ids
-from pipeline.wire.request import Request, unpack_request
-from pipeline.wire.rows import Assign
+from pipeline.wire.request import Assign, Request, count_ids, unpack_request
 
 
 @dataclass(slots=True)

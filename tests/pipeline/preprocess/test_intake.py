@@ -11,8 +11,7 @@ from pipeline.preprocess.intake import AT_ONCE, Intake
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.stats import PreprocessCounter
-from pipeline.wire.request import Accepted, Cancel, Refused, unpack_reply
-from pipeline.wire.rows import Drop
+from pipeline.wire.request import Accepted, Cancel, Drop, Refused, unpack_reply
 from tests.pipeline.preprocess.conftest import LIMITS, submit
 from tests.pipeline.preprocess.test_pool import wait_for_word
 

@@ -10,8 +10,7 @@ import pytest
 from model.sampling import SamplingParams
 from pipeline.sampling.pending_admits import PendingAdmits
 from pipeline.sampling.rows import Rows
-from pipeline.wire.request import Request
-from pipeline.wire.rows import Assign, Drop
+from pipeline.wire.request import Assign, Drop, Request
 
 
 class Sampler:

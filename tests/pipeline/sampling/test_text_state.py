@@ -13,8 +13,7 @@ from model.sampling import SamplingParams
 from model.tokenizer import load_tokenizer
 from pipeline.sampling.text_state import TextState
 from pipeline.wire.delta import FinishReason
-from pipeline.wire.request import MAX_STOP_LENGTH, Request
-from pipeline.wire.rows import Assign
+from pipeline.wire.request import MAX_STOP_LENGTH, Assign, Request
 from tests.pipeline.stages import write_byte_tokenizer
 
 END_IDS = (2,)
