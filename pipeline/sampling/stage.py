@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Never
 
 import numpy as np
 
@@ -82,6 +83,11 @@ class SamplingStage:
         self._result_views: list[ResultsColumns] = results_layout(shapes).resident_views(rings.results)
         self._stamps: Int64 = np.zeros(STAMP_WORDS, np.int64)  # the slot is only read
         self.steps_done = 0
+
+    def run(self) -> Never:
+        """Until a ring closes. Raises PeerDied, RingClosed."""
+        while True:
+            self.run_step()
 
     def run_step(self) -> None:
         """Wait for logits and work them off. Raises PeerDied, RingClosed."""

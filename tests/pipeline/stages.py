@@ -28,7 +28,6 @@ from pipeline.runtime.engines import emulated_buckets
 from pipeline.sampling.chooser import Chooser
 from pipeline.sampling.rows import Rows
 from pipeline.sampling.stage import SamplingRings, SamplingStage
-from pipeline.sampling.text_state import TextState
 from pipeline.wire.delta import FinishReason, unpack_delta
 from pipeline.wire.request import Cancel, Choice, Refused, Started, Submit, choose_seeds, unpack_reply
 from pipeline.wire.step import Shapes, logits_layout, results_layout, step_layout, tokens_layout
@@ -141,7 +140,7 @@ class Server:
         )
         ends = len(self.limits.end_ids)
         chooser = Chooser(shapes, self.limits.max_length, ends, None)
-        self.row_table = Rows(self.rows, lambda assign: TextState.of(assign, self.tokenizer), chooser.pending)
+        self.row_table = Rows(self.rows, self.tokenizer, chooser.pending)
         self.sampling = SamplingStage(
             SamplingRings(
                 rings["logits"].consumer(),
