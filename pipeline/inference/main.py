@@ -6,9 +6,9 @@ import time
 
 import numpy as np
 
+from model.layout import padding
 from model.runner import Runner
 from pipeline.inference.step_executor import InferenceRings, StepExecutor
-from pipeline.inference.step_inputs import padding
 from pipeline.runtime.engines import make_runner
 from pipeline.runtime.generations import Generation
 from pipeline.runtime.stage import Stage
@@ -41,8 +41,7 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, runner: Runner
         executor = StepExecutor(runner, InferenceRings(steps, tokens, logits), stage.shapes, counters, ends)
         stage.begin(generation)
         try:
-            while True:
-                executor.run_step()
+            executor.run()
         finally:
             runner.abandon()  # it may have begun a step on arrays of these rings
 

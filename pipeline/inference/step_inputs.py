@@ -30,8 +30,8 @@ class StepInputArrays:
     """Of one slot of the step ring: a device may still read those of the slot before."""
 
     def __init__(self, views: StepColumns, board: TokenBoard, shapes: Shapes, facts: RunnerFacts) -> None:
-        self._views, self._own = views, _allocate(shapes)
-        own = self._own
+        own = _allocate(shapes)
+        self._views, self._own = views, own
         self.fetched: Int32 = own.fetched  # [L] sampled positions whose logits are wanted, the first `describe()`
         buckets = tuple((bucket.tokens, bucket.rows, bucket.samples) for bucket in facts.buckets)
         slot = (
@@ -73,21 +73,3 @@ def _allocate(shapes: Shapes) -> Any:
     )
     raw = np.zeros(layout.size + _CACHE_LINE, np.uint8)
     return layout.views(raw[-raw.ctypes.data % _CACHE_LINE :])
-
-
-def padding(bucket: Bucket, facts: RunnerFacts) -> StepInputs:
-    """A step of a bucket without a single row."""
-
-    def zeros(*shape: int) -> Int32:
-        return np.zeros(shape, np.int32)
-
-    return StepInputs(
-        input_ids=zeros(bucket.tokens),
-        positions=zeros(bucket.tokens),
-        slot_mapping=np.full(bucket.tokens, -1, np.int32),
-        valid_length=zeros(bucket.rows),
-        q_seq_lens=zeros(bucket.rows),
-        sample_index=zeros(bucket.samples),
-        adapter=zeros(bucket.rows),
-        block_tables=zeros(bucket.rows, facts.block_table_width),
-    )

@@ -78,7 +78,6 @@ class _Service:
                 scheduler,
                 intake,
                 depth=OVERLAPPED if stage.config.pipeline.overlap else PLAIN,
-                candidates=min(abilities_of(stage.config, facts).candidates, 1),
                 gauges=Gauges(counters, RingEnds(stage.stats, stage.name, rings.every)),
             )
 

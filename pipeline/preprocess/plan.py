@@ -57,8 +57,8 @@ class Plan:
                 wants |= chunk.sequence.wants
         return wants
 
-    def write(self, views: StepColumns, slot: int, number: int, block_size: int, *, candidates: int) -> None:
-        """All of a slot but its stamps. `candidates`: of each position at least so many are wanted."""
+    def write(self, views: StepColumns, slot: int, number: int, block_size: int) -> None:
+        """All of a slot but its stamps."""
         decode_rows, chunk_tokens, wants, head = self.decode_rows, self.chunk_tokens, self.wants, views.head
         self.decode.write(views, slot)
         self._write_chunks(views, block_size)
@@ -68,7 +68,7 @@ class Plan:
         head[Head.CHUNK_TOKENS] = chunk_tokens
         head[Head.DEPENDS_ON_STEP] = number - 1 if decode_rows else 0
         head[Head.CHOSEN_BY_SAMPLING] = wants.choice
-        head[Head.CANDIDATES] = max(wants.candidates, candidates)
+        head[Head.CANDIDATES] = wants.candidates
         head[Head.SCORES] = Scores.CANDIDATES if wants.scores else Scores.NONE
 
     def _write_chunks(self, views: StepColumns, block_size: int) -> None:

@@ -36,7 +36,7 @@ class PreprocessRings:
 
 
 class PreprocessStage:
-    """`depth` steps may be under way. `candidates`: 1 where the device chooses tokens, 0 where it only has logits."""
+    """`depth` steps may be under way."""
 
     def __init__(
         self,
@@ -46,11 +46,10 @@ class PreprocessStage:
         intake: Intake,
         *,
         depth: int,
-        candidates: int,
         gauges: Gauges | None = None,
     ) -> None:
         self._rings, self.scheduler, self._intake, self._gauges = rings, scheduler, intake, gauges
-        self._depth, self._candidates = depth, candidates
+        self._depth = depth
         self._step_views: list[StepColumns] = step_layout(shapes).resident_views(rings.steps)
         self._result_views: list[ResultsColumns] = results_layout(shapes).resident_views(rings.results)
         self._unsent: list[bytes] = intake.replies  # a step waits for those of the requests that it begins only
@@ -137,7 +136,7 @@ class PreprocessStage:
             slot.abandon()
             return False
         number, views = self.steps_planned + 1, self._step_views[slot.index]
-        plan.write(views, slot.index, number, self.scheduler.blocks.block_size, candidates=self._candidates)
+        plan.write(views, slot.index, number, self.scheduler.blocks.block_size)
         self.scheduler.commit(plan)
         self._publish_admissions(number)
         views.stamps[:] = 0

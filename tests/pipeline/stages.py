@@ -131,7 +131,6 @@ class Server:
             self.scheduler,
             intake,
             depth=self.ahead,
-            candidates=min(abilities.candidates, 1),
         )
         self.inference = StepExecutor(
             runner,

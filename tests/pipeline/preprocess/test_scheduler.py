@@ -127,7 +127,7 @@ class World:
         if plan is None:
             return False
         self.sent += 1
-        plan.write(self.views[slot], slot, self.sent, self.manager.block_size, candidates=1)
+        plan.write(self.views[slot], slot, self.sent, self.manager.block_size)
         self.scheduler.commit(plan)
         self.pending.append(self.layout.views(bytes(self.slots[slot])))
         return True
