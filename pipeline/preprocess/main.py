@@ -9,14 +9,12 @@ from model.runner import RunnerFacts
 from model.tokenizer import Tokenizer
 from pipeline.config import Configuration
 from pipeline.preprocess.blocks import BlockManager
-from pipeline.preprocess.gauges import Gauges
 from pipeline.preprocess.intake import Intake
-from pipeline.preprocess.pool import PromptPool
-from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
+from pipeline.preprocess.prompts import PreprocessLimits, PromptPool, PromptReader
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
-from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessRings, PreprocessStage
-from pipeline.preprocess.wants import Abilities
+from pipeline.preprocess.sequence import Abilities
+from pipeline.preprocess.stage import OVERLAPPED, PLAIN, Gauges, PreprocessRings, PreprocessStage
 from pipeline.runtime import background
 from pipeline.runtime.engines import make_runner
 from pipeline.runtime.generations import Generation, culprit
@@ -82,8 +80,7 @@ class _Service:
             )
 
             def set_limits() -> None:
-                limits = limits_of(stage.config, facts, ends)
-                intake.set_limits(limits, PromptReader(tokenizer, limits, scheduler.blocks))
+                intake.reader = PromptReader(tokenizer, limits_of(stage.config, facts, ends), scheduler.blocks)
 
             set_limits()
             stage.on_reload = set_limits

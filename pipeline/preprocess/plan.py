@@ -1,15 +1,138 @@
-"""A step as it is planned, and the one place where it is written into a slot."""
+"""A step as it is planned, and the one place where it is written into a slot.
+
+Its decode rows are columns in batch order. Which tokens they bring, inference knows; a step says which rows there
+are, and what each may do. Writing that is a handful of copies, however many rows there are. A row that leaves is
+replaced by the last one. Block tables are copied into a slot only where they changed since that slot was last written.
+"""
 
 from __future__ import annotations
 
+import functools
+import operator
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.preprocess.columns import DecodeColumns
-from pipeline.preprocess.sequence import Sequence
-from pipeline.preprocess.wants import Wants
-from pipeline.wire.step import Head, RowKind, Scores, StepColumns
+from pipeline.preprocess.sequence import NOTHING, Sequence, Wants
+from pipeline.wire.step import Head, Int32, RowKind, Scores, StepColumns
+
+
+class Together:
+    """What several rows want, as they come and go; there are only a few different wants."""
+
+    def __init__(self) -> None:
+        self._rows: Counter[Wants] = Counter()
+        self._all: Wants | None = NOTHING  # None: to be found anew
+
+    def add(self, wants: Wants) -> None:
+        self._rows[wants] += 1
+        self._all = None
+
+    def remove(self, wants: Wants) -> None:
+        self._rows[wants] -= 1
+        if not self._rows[wants]:
+            del self._rows[wants]
+        self._all = None
+
+    @property
+    def all(self) -> Wants:
+        if self._all is None:
+            self._all = functools.reduce(operator.or_, self._rows, NOTHING)
+        return self._all
+
+
+class DecodeColumns:
+    """`sequences[b]` decodes at batch index `b`; `position[b]` is where its next token goes, if none of the drafts
+    before it is accepted."""
+
+    def __init__(self, max_rows: int, width: int, slots: int) -> None:
+        self.sequences: list[Sequence] = []
+        self.wants = Together()
+        self.position: Int32 = np.zeros(max_rows, np.int32)
+        self.row: Int32 = np.zeros(max_rows, np.int32)
+        self.epoch: Int32 = np.zeros(max_rows, np.int32)
+        self.limit: Int32 = np.zeros(max_rows, np.int32)
+        self.most_drafts: Int32 = np.zeros(max_rows, np.int32)
+        self.wants_logits: Int32 = np.zeros(max_rows, np.int32)
+        self.adapter: Int32 = np.zeros(max_rows, np.int32)
+        self.block_tables: Int32 = np.zeros((max_rows, width), np.int32)
+        self._changed = np.zeros(max_rows, np.int64)  # when each block table last changed
+        self._written = np.zeros(slots, np.int64)  # when each ring slot last got them
+        self._now = 1
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    @property
+    def _columns(self) -> tuple[Int32, ...]:
+        """Of each row; `position` first."""
+        return (
+            self.position, self.row, self.epoch, self.limit, self.most_drafts, self.wants_logits, self.adapter,
+            self.block_tables,
+        )  # fmt: skip
+
+    def add(self, sequence: Sequence) -> None:
+        """The sequence's next token is at position `computed`."""
+        b = len(self.sequences)
+        self.sequences.append(sequence)
+        self.wants.add(sequence.wants)
+        scalars = (sequence.computed, sequence.row, sequence.epoch, sequence.limit, 0, sequence.wants.logits, 0)
+        for column, value in zip(self._columns, scalars, strict=False):
+            column[b] = value
+        self.block_tables[b, : len(sequence.blocks)] = sequence.blocks
+        self._touch(b)
+
+    def extend(self, b: int, block: int) -> None:
+        """Row `b` has got another block."""
+        self.block_tables[b, len(self.sequences[b].blocks) - 1] = block
+        self._touch(b)
+
+    def remove(self, sequence: Sequence) -> None:
+        b = self.sequences.index(sequence)
+        self.wants.remove(sequence.wants)
+        last = self.sequences.pop()
+        if last is sequence:
+            return
+        self.sequences[b] = last
+        n = len(self.sequences)
+        for column in self._columns:
+            column[b] = column[n]
+        self._touch(b)
+
+    def at_block_start(self, block_size: int) -> list[int]:
+        """Batch indices whose next token needs a new block."""
+        n = len(self.sequences)
+        return np.flatnonzero(self.position[:n] % block_size == 0).tolist() if n else []
+
+    def write(self, views: StepColumns, slot: int) -> None:
+        """Into batch indices 0 to n - 1."""
+        n = len(self.sequences)
+        views.rows[:n] = self.row[:n]
+        views.epochs[:n] = self.epoch[:n]
+        views.kinds[:n] = RowKind.DECODE
+        views.most_drafts[:n] = self.most_drafts[:n]
+        views.limits[:n] = self.limit[:n]
+        views.wants_logits[:n] = self.wants_logits[:n]
+        views.adapter[:n] = self.adapter[:n]
+        for b in np.flatnonzero(self._changed[:n] > self._written[slot]):
+            views.block_tables[b] = self.block_tables[b]
+        self._written[slot] = self._now
+        self._now += 1
+
+    def overwrite_from(self, first: int) -> None:
+        """The slot written last has other block tables from batch index `first` on."""
+        self._changed[first:] = self._now
+
+    def advance(self) -> None:
+        """Every row has had a token scheduled."""
+        self.position[: len(self.sequences)] += 1
+        for sequence in self.sequences:
+            sequence.computed += 1
+            sequence.pending += 1
+
+    def _touch(self, b: int) -> None:
+        self._changed[b] = self._now
 
 
 @dataclass(frozen=True, slots=True)

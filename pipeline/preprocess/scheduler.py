@@ -14,8 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from pipeline.preprocess.blocks import BlockManager
-from pipeline.preprocess.columns import DecodeColumns
-from pipeline.preprocess.plan import Chunk, Plan
+from pipeline.preprocess.plan import Chunk, DecodeColumns, Plan
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.sequence import Sequence
 

@@ -11,16 +11,25 @@ from dataclasses import dataclass
 from typing import Never
 
 import ipc
-from pipeline.preprocess.gauges import Gauges
 from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
+from pipeline.stats import Counters, PreprocessCounter, RingEnds
 from pipeline.wire.request import Assign, Started
 from pipeline.wire.step import Head, ResultsColumns, Shapes, Stamp, StepColumns, results_layout, step_layout
 
 _NS = time.CLOCK_MONOTONIC
 OVERLAPPED = 2  # steps under way: one computes, one waits with all but its token ids
 PLAIN = 1
+
+_COUNTED = (
+    PreprocessCounter.STEPS,
+    PreprocessCounter.PREFIX_QUERIES,
+    PreprocessCounter.PREFIX_HITS,
+    PreprocessCounter.PREEMPTIONS,
+    PreprocessCounter.ADMITTED,
+    PreprocessCounter.CANCELLED,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,26 @@ class PreprocessRings:
     rows: ipc.ByteProducer
     steps: ipc.SlotProducer
     selector: ipc.RingSelector
+
+
+class Gauges:
+    """What `/metrics` shows of preprocess. Made for a generation; counters go on where those of earlier generations
+    have ended."""
+
+    def __init__(self, counters: Counters, ends: RingEnds) -> None:
+        self._counters, self._ends = counters, ends
+        self._before = [counters.get(counter) for counter in _COUNTED]
+
+    def publish(self, scheduler: Scheduler, steps: int) -> None:
+        blocks, stats, counters = scheduler.blocks, scheduler.stats, self._counters
+        counted = (steps, blocks.stats.queries, blocks.stats.hits, stats.preemptions, stats.admitted, stats.cancelled)
+        for counter, before, count in zip(_COUNTED, self._before, counted, strict=True):
+            counters.set(counter, before + count)
+        counters.set(PreprocessCounter.RUNNING, scheduler.running)
+        counters.set(PreprocessCounter.KV_BLOCKS_USED, blocks.used)
+        counters.set(PreprocessCounter.KV_BLOCKS_TOTAL, blocks.num_blocks - 1)
+        counters.set(PreprocessCounter.CACHED_BLOCKS, blocks.cached)
+        self._ends.copy()
 
 
 class PreprocessStage:

@@ -18,12 +18,11 @@ from model.tokenizer import load_tokenizer
 from pipeline.inference.step_executor import InferenceRings, StepExecutor
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.intake import Intake
-from pipeline.preprocess.pool import PromptPool
-from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
+from pipeline.preprocess.prompts import PreprocessLimits, PromptPool, PromptReader
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
+from pipeline.preprocess.sequence import Abilities
 from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessRings, PreprocessStage
-from pipeline.preprocess.wants import Abilities
 from pipeline.runtime.engines import emulated_buckets
 from pipeline.sampling.chooser import Chooser
 from pipeline.sampling.rows import Rows
@@ -117,7 +116,7 @@ class Server:
         rows = rings["rows"].producer()
         intake = Intake(self.scheduler, self.pool, self.quarantine, lambda drop: rows.write(drop.pack()))
         limits = dataclasses.replace(self.limits, abilities=abilities)
-        intake.set_limits(limits, PromptReader(self.tokenizer, limits, self.scheduler.blocks))
+        intake.reader = PromptReader(self.tokenizer, limits, self.scheduler.blocks)
         self.preprocess = PreprocessStage(
             PreprocessRings(
                 requests,

@@ -19,8 +19,7 @@ from pipeline.inference.step_inputs import StepInputArrays, make_board
 from pipeline.preprocess import blocks
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.scheduler import Scheduler
-from pipeline.preprocess.sequence import Sequence
-from pipeline.preprocess.wants import Wants
+from pipeline.preprocess.sequence import Sequence, Wants
 from pipeline.wire.step import Head, Shapes, logits_layout, step_layout
 
 EOS = 1
