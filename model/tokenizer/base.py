@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 from model.errors import TokenizerError
 from model.tokenizer.chat import ChatTemplate, Message
-from model.tokenizer.errors import InvalidTextError
 from model.tokenizer.incremental import NOTHING, DecodingRules, IncrementalDetokenizer, Piece
+
+
+class InvalidTextError(TokenizerError):
+    """The text is not valid Unicode: its client's fault."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ _CHOICE = 16  # cost of each choice, in such characters
 
 
 class Intake:
-    """`replies` are for the front; `drop` sends sampling a cancellation. The caller sets `reader`, and sets it anew when
-    limits change: for requests that arrive from then on."""
+    """`replies` are for the front; `drop` sends sampling a cancellation. The caller sets `reader`, and sets it anew
+    when limits change: for requests that arrive from then on."""
 
     reader: PromptReader
 

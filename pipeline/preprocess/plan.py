@@ -2,7 +2,8 @@
 
 Its decode rows are columns in batch order. Which tokens they bring, inference knows; a step says which rows there
 are, and what each may do. Writing that is a handful of copies, however many rows there are. A row that leaves is
-replaced by the last one. Block tables are copied into a slot only where they changed since that slot was last written.
+replaced by the last one. Block tables are copied into a slot only where they changed since that slot was last
+written.
 """
 
 from __future__ import annotations
