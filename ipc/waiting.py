@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from ipc import _core
+from ipc.header import PID_MASK
 from ipc.ring import ByteRing, SlotRing
 
 FAIRNESS = 64
@@ -25,8 +26,6 @@ FAIRNESS = 64
 # How long a selector sleeps before it looks at peers. Longer than in the waits in C, which may learn of a close or a
 # revocation no sooner; an eventfd always wakes, and an idle process had better sleep.
 _SLICE_S = 0.2
-
-_PID_MASK = (1 << _core.IDENTITY_PID_BITS) - 1
 
 
 class _AsyncEnd:
@@ -113,7 +112,7 @@ class _AsyncEnd:
 
     def _open(self, identity: int) -> int:
         try:
-            pidfd = os.pidfd_open(identity & _PID_MASK)
+            pidfd = os.pidfd_open(identity & PID_MASK)
         except ProcessLookupError:
             self._wake()  # it died just now: the next look says so
             return -1

@@ -1,5 +1,5 @@
-"""The layout of a runner's arrays, as its facts announce it: a step of padding alone; whether given arrays have it,
-and whether the runner can do what is asked."""
+"""The layout of a runner's arrays, as its facts announce it: buckets, a step of padding alone; whether given arrays
+have it, and whether the runner can do what is asked."""
 
 from __future__ import annotations
 
@@ -12,6 +12,23 @@ MOST_CANDIDATES = 64
 """Per position, of the engines here: three times what any API lets a client ask for."""
 
 _SIZED = ("input_ids", "valid_length", "sample_index")  # by tokens, rows and samples
+
+
+def make_buckets(max_rows: int, token_budget: int, factor: int) -> tuple[Bucket, ...]:
+    """Decode steps of 1, 2, 4, … rows, and mixed steps of 16 tokens and so many times more; those always have
+    ``max_rows`` rows."""
+    decode, mixed = _grow(1, 2, max_rows), _grow(16, factor, max(token_budget, max_rows))
+    shapes = {(rows, rows) for rows in decode} | {(tokens, max_rows) for tokens in mixed if tokens >= max_rows}
+    return tuple(Bucket(*shape) for shape in sorted(shapes))
+
+
+def _grow(first: int, factor: int, last: int) -> list[int]:
+    """Powers from ``first`` up to ``last``, which is always the final one."""
+    sizes = []
+    while first < last:
+        sizes.append(first)
+        first *= factor
+    return [*sizes, last]
 
 
 def padding(bucket: Bucket, facts: RunnerFacts) -> StepInputs:

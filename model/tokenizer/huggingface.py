@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from model.errors import TokenizerError
 from model.tokenizer.base import SpecialTokens, Tokenizer
 from model.tokenizer.incremental import NOTHING, DecodingRules, InvalidBytes, Piece
-from model.tokenizer.settings import TokenizerSettings, added_ids, read_json
+from model.tokenizer.settings import TokenizerSettings, added_ids, no_such_token, read_json
 
 # The library's own threads would take CPUs from the model; a batch of one has no use for them.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -97,10 +97,7 @@ class HuggingFaceTokenizer(Tokenizer):
             return known if known < self.vocab_size else None
         token_id: int | None = self._library.token_to_id(content)
         if token_id is None:
-            raise TokenizerError(
-                f"tokenizer_config.json says that {name} is {content!r}, but {self.name} has no such token; "
-                "use the two files of the same model"
-            )
+            raise no_such_token(name, content, self.name)
         return token_id
 
 

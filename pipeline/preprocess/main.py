@@ -120,16 +120,14 @@ def make_scheduler(
 
 
 def limits_of(config: Configuration, facts: RunnerFacts, ends: frozenset[int]) -> PreprocessLimits:
+    pipeline = config.pipeline
     return PreprocessLimits(
         max_length=facts.max_length,
         max_prompt=config.max_prompt,
-        max_queue=config.pipeline.max_queue,
-        max_queue_chars=_WAITING_BODIES * config.pipeline.body_limit_bytes,
+        max_queue=pipeline.max_queue,
+        max_queue_chars=_WAITING_BODIES * pipeline.body_limit_bytes,
         end_ids=ends,
-        abilities=abilities_of(config, facts),
+        abilities=Abilities.of(
+            facts, argmax=pipeline.greedy_on_device, save_logits=pipeline.save_logits_dir is not None
+        ),
     )
-
-
-def abilities_of(config: Configuration, facts: RunnerFacts) -> Abilities:
-    pipeline = config.pipeline
-    return Abilities.of(facts, argmax=pipeline.greedy_on_device, save_logits=pipeline.save_logits_dir is not None)

@@ -161,18 +161,6 @@ class Plan:
     chunks: tuple[Chunk, ...]
 
     @property
-    def decode_rows(self) -> int:
-        return len(self.decode)
-
-    @property
-    def rows(self) -> int:
-        return len(self.decode) + len(self.chunks)
-
-    @property
-    def chunk_tokens(self) -> int:
-        return sum(chunk.count for chunk in self.chunks)
-
-    @property
     def wants(self) -> Wants:
         """Of all positions that are sampled."""
         wants = self.decode.wants.all
@@ -183,21 +171,21 @@ class Plan:
 
     def write(self, views: StepColumns, slot: int, number: int, block_size: int) -> None:
         """All of a slot but its stamps."""
-        decode_rows, chunk_tokens, wants, head = self.decode_rows, self.chunk_tokens, self.wants, views.head
+        decode_rows, wants, head = len(self.decode), self.wants, views.head
         self.decode.write(views, slot)
-        self._write_chunks(views, block_size)
+        self._write_chunks(views, decode_rows, block_size)
         head[Head.STEP] = number
-        head[Head.ROWS] = self.rows
+        head[Head.ROWS] = decode_rows + len(self.chunks)
         head[Head.DECODE_ROWS] = decode_rows
-        head[Head.CHUNK_TOKENS] = chunk_tokens
+        head[Head.CHUNK_TOKENS] = sum(chunk.count for chunk in self.chunks)
         head[Head.DEPENDS_ON_STEP] = number - 1 if decode_rows else 0
         head[Head.CHOSEN_BY_SAMPLING] = wants.choice
         head[Head.CANDIDATES] = wants.candidates
         head[Head.SCORES] = Scores.CANDIDATES if wants.scores else Scores.NONE
 
-    def _write_chunks(self, views: StepColumns, block_size: int) -> None:
+    def _write_chunks(self, views: StepColumns, first: int, block_size: int) -> None:
         at = 0
-        for b, chunk in enumerate(self.chunks, self.decode_rows):
+        for b, chunk in enumerate(self.chunks, first):
             sequence, start, stop = chunk.sequence, chunk.sequence.computed, chunk.stop
             tokens, positions = slice(at, at + chunk.count), np.arange(start, stop, dtype=np.int32)
             views.input_ids[tokens] = sequence.tokens[start:stop]
@@ -211,4 +199,4 @@ class Plan:
             views.block_tables[b, : len(sequence.blocks)] = sequence.blocks
             at += chunk.count
         if self.chunks:
-            self.decode.overwrite_from(self.decode_rows)
+            self.decode.overwrite_from(first)

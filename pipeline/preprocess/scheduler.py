@@ -25,7 +25,6 @@ class SchedulerStats:
 
     admitted: int = 0
     preemptions: int = 0
-    finished: int = 0
     cancelled: int = 0
 
 
@@ -272,7 +271,6 @@ class Scheduler:
             return
         sequence.append(token)
         if finished:
-            self.stats.finished += 1
             self._finish(sequence)
             return
         if sequence.row == row and sequence.epoch == epoch:

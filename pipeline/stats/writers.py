@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import ipc
 from pipeline.stats.buckets import edges, scale
 from pipeline.stats.counters import (
+    READY,
     ReplicaCounter,
     RequestHistogram,
     SamplingCounter,
@@ -42,7 +43,7 @@ class Counters:
     def set_ready(self) -> None:
         """This process accepts work."""
         self._words[PID_WORD] = os.getpid()
-        self._words[0] = 1
+        self._words[READY] = 1
 
 
 class Supervision:
