@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 import ipc
 from model.runner import Runner
 from pipeline.inference._step import StepArrays, TokenRecord
-from pipeline.inference.outcome import Outcome
-from pipeline.inference.step_inputs import StepInputArrays, make_board
+from pipeline.inference.step_arrays import Outcome, StepInputArrays, make_board
 from pipeline.stats import Counters, InferenceCounter, RingEnds
 from pipeline.wire.step import (
     Choice,

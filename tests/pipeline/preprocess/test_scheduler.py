@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.runner import Bucket
-from pipeline.inference.outcome import Outcome
-from pipeline.inference.step_inputs import StepInputArrays, make_board
+from pipeline.inference.step_arrays import Outcome, StepInputArrays, make_board
 from pipeline.preprocess import blocks
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.scheduler import Scheduler

@@ -1,7 +1,9 @@
-"""A step's inputs for the runner: arrays of this process, filled from the token board and from the step's slot.
+"""A step's arrays, made before the first step: inputs for the runner, filled from the token board and from the step's
+slot; and what it yielded, in a slot of the logits ring.
 
-Nothing that a device reads is written by another process while it computes, and the slot is only read. Zero copy
-remain the block tables, the only large input; a column of tokens is copied once, 4 bytes a token.
+Inputs are arrays of this process. Nothing that a device reads is written by another process while it computes, and
+the slot is only read. Zero copy remain the block tables, the only large input; a column of tokens is copied once, 4
+bytes a token.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from ipc import Field, Layout
-from model.runner import Bucket, RunnerFacts, StepInputs
-from pipeline.inference._step import StepArrays, TokenBoard
-from pipeline.wire.step import Int32, Shapes, StepColumns
+from model.runner import Best, Bucket, RunnerFacts, StepInputs
+from pipeline.inference._step import SampleColumns, StepArrays, TokenBoard
+from pipeline.wire.step import Int32, LogitsColumns, Scores, Shapes, StepColumns
 
 _CACHE_LINE = 64
+_MOST_SIZES = 4096  # for which views of an outcome are kept
 
 
 def make_board(shapes: Shapes) -> TokenBoard:
@@ -73,3 +76,35 @@ def _allocate(shapes: Shapes) -> Any:
     )
     raw = np.zeros(layout.size + _CACHE_LINE, np.uint8)
     return layout.views(raw[-raw.ctypes.data % _CACHE_LINE :])
+
+
+class Outcome:
+    """Of one slot of the logits ring; it serves every step that comes by. Views are made once for each size that
+    occurs."""
+
+    __slots__ = ("_best", "columns", "views")
+
+    def __init__(self, views: LogitsColumns) -> None:
+        self.views = views
+        self.columns = SampleColumns(
+            views.rows, views.epochs, views.lengths, views.targets, views.logit_rows, views.ids
+        )
+        self._best: dict[tuple[int, int, int], Best] = {}
+
+    def best(self, samples: int, candidates: int, scores: int) -> Best:
+        """Where the device's best go."""
+        key = samples, candidates, scores
+        if len(self._best) > _MOST_SIZES:
+            self._best.clear()
+        return self._best.get(key) or self._best.setdefault(key, self._make(*key))
+
+    def _make(self, samples: int, candidates: int, scores: int) -> Best:
+        views, count, shape = self.views, samples * candidates, (samples, candidates)
+        ids = views.ids[:count].reshape(shape)
+        if not scores:
+            return Best(ids)
+        logits, log_sum_exp = views.best_logits[:count].reshape(shape), views.log_sum_exp[:samples]
+        return Best(ids, logits, log_sum_exp, views.target_logits[:samples] if scores == Scores.TARGETS else None)
+
+    def targets(self, samples: int, scores: int) -> Int32 | None:
+        return self.views.targets[:samples] if scores == Scores.TARGETS else None
