@@ -18,8 +18,8 @@ def make_buckets(max_rows: int, token_budget: int, factor: int) -> tuple[Bucket,
     """Decode steps of 1, 2, 4, … rows, and mixed steps of 16 tokens and so many times more; those always have
     ``max_rows`` rows."""
     decode, mixed = _grow(1, 2, max_rows), _grow(16, factor, max(token_budget, max_rows))
-    shapes = {(rows, rows) for rows in decode} | {(tokens, max_rows) for tokens in mixed if tokens >= max_rows}
-    return tuple(Bucket(*shape) for shape in sorted(shapes))
+    buckets = {Bucket(rows, rows) for rows in decode} | {Bucket(n, max_rows) for n in mixed if n >= max_rows}
+    return tuple(sorted(buckets))
 
 
 def _grow(first: int, factor: int, last: int) -> list[int]:

@@ -89,7 +89,7 @@ class MindFormersSettings:
                 f"buckets lack {largest.tokens} tokens x {largest.rows} rows (token_budget x max_rows), "
                 "which every step fits into"
             )
-        return tuple(sorted(set(self.buckets), key=lambda bucket: (bucket.tokens, bucket.rows, bucket.samples)))
+        return tuple(sorted(set(self.buckets)))
 
     def thread_count(self) -> int:
         return self.threads or len(os.sched_getaffinity(0))

@@ -50,8 +50,7 @@ def rehearse(runner: Runner, counters: Counters) -> None:
     """How long the largest step takes, padding alone: until there are others, what supervision goes by. A slow device
     must not be taken for one that hangs."""
     facts = runner.facts
-    bucket = max(facts.buckets, key=lambda bucket: (bucket.tokens, bucket.rows))
-    binding = runner.bind(padding(bucket, facts))
+    binding = runner.bind(padding(max(facts.buckets), facts))
     began = time.monotonic_ns()
     runner.step(binding, np.zeros((0, facts.vocab_size), np.float32))  # no position of it is sampled
     counters.set(InferenceCounter.REHEARSAL_NS, time.monotonic_ns() - began)
