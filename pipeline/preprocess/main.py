@@ -64,8 +64,7 @@ class _Service:
             )
             self._last = generation.number, scheduler
             counters = Counters(stage.stats, stage.name)
-            drop = lambda record: rows.write(record.pack())  # noqa: E731
-            intake = Intake(scheduler, self._pool, self._quarantine, drop, counters)
+            intake = Intake(scheduler, self._pool, self._quarantine, lambda drop: rows.write(drop.pack()), counters)
             selector = ipc.RingSelector(
                 [(requests, lane["requests"].data_fd()), (results, slots["results"].data_fd())],
                 [self._pool.fileno()],
