@@ -6,7 +6,6 @@ sides are busy. The protocol is described in docs/protocol.md and in ipc/core/ri
 """
 
 from ipc._core import ByteConsumer, ByteProducer, End, ReadSlot, SlotConsumer, SlotProducer, WriteSlot
-from ipc.aio import AsyncConsumer, AsyncProducer
 from ipc.errors import (
     CorruptRingError,
     IpcError,
@@ -25,7 +24,7 @@ from ipc.layout import Field, Layout
 from ipc.limits import MemoryLeft, memory_left, shared_memory_left
 from ipc.ring import DEFAULT_SPIN_US, ByteRing, OnDeath, RingHandle, SlotRing
 from ipc.segment import SHM_DIRECTORY, Backing, Segment, backing_for, sweep_segments
-from ipc.select import RingSelector
+from ipc.waiting import AsyncConsumer, AsyncProducer, RingSelector
 
 __all__ = [
     "DEFAULT_SPIN_US",

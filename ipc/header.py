@@ -14,7 +14,9 @@ from ipc import _core
 SIDE_COUNTERS = tuple(name for part, name, *_ in _core.HEADER_FIELDS if part == "stats")
 """Names of the counters that each side keeps, in the order in which they lie in its header."""
 
-_PID_MASK = (1 << _core.IDENTITY_PID_BITS) - 1
+PID_MASK = (1 << _core.IDENTITY_PID_BITS) - 1
+"""Of a process's identity: the bits that are its pid."""
+
 _KINDS = {_core.KIND_SLOTS: "slots", _core.KIND_BYTES: "bytes"}
 _ON_DEATH = {_core.DEATH_EVICTS: "evict", _core.DEATH_ENDS: "end"}
 _STATES = {0: "free", 1: "attached", 2: "closed"}
@@ -72,7 +74,7 @@ def read_snapshot(memory: Any) -> RingSnapshot:
         capacity=capacity,
         slot_size=slot_size,
         total_size=_fixed(view, "total_size"),
-        creator_pid=_fixed(view, "creator") & _PID_MASK,
+        creator_pid=_fixed(view, "creator") & PID_MASK,
         layout=text.decode("utf-8", "replace"),
         revoked=_fixed(view, "state") == _core.REVOKED,
         on_death=_ON_DEATH.get(_fixed(view, "on_death"), "impossible"),
@@ -150,7 +152,7 @@ class _Side:
         return SideSnapshot(
             role=role,
             label=self._bytes("gate", "label").split(b"\0")[0].decode("utf-8", "replace"),
-            pid=owner & _PID_MASK,
+            pid=owner & PID_MASK,
             alive=bool(owner) and _core.is_alive(owner),
             state=_STATES.get(self.number("gate", "state"), "impossible"),
             waiting=bool(self.number("gate", "waiting") or self.number("gate", "event_seq") & 1),

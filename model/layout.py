@@ -1,4 +1,5 @@
-"""Whether arrays given to a runner have the layout that its facts announce, and whether it can do what is asked."""
+"""The layout of a runner's arrays, as its facts announce it: buckets, a step of padding alone; whether given arrays
+have it, and whether the runner can do what is asked."""
 
 from __future__ import annotations
 
@@ -11,6 +12,41 @@ MOST_CANDIDATES = 64
 """Per position, of the engines here: three times what any API lets a client ask for."""
 
 _SIZED = ("input_ids", "valid_length", "sample_index")  # by tokens, rows and samples
+
+
+def make_buckets(max_rows: int, token_budget: int, factor: int) -> tuple[Bucket, ...]:
+    """Decode steps of 1, 2, 4, … rows, and mixed steps of 16 tokens and so many times more; those always have
+    ``max_rows`` rows."""
+    decode, mixed = _grow(1, 2, max_rows), _grow(16, factor, max(token_budget, max_rows))
+    buckets = {Bucket(rows, rows) for rows in decode} | {Bucket(n, max_rows) for n in mixed if n >= max_rows}
+    return tuple(sorted(buckets))
+
+
+def _grow(first: int, factor: int, last: int) -> list[int]:
+    """Powers from ``first`` up to ``last``, which is always the final one."""
+    sizes = []
+    while first < last:
+        sizes.append(first)
+        first *= factor
+    return [*sizes, last]
+
+
+def padding(bucket: Bucket, facts: RunnerFacts) -> StepInputs:
+    """A step of this bucket without a single row: it computes, but writes nothing to the KV cache."""
+
+    def zeros(*shape: int) -> Int32:
+        return np.zeros(shape, np.int32)
+
+    return StepInputs(
+        input_ids=zeros(bucket.tokens),
+        positions=zeros(bucket.tokens),
+        slot_mapping=np.full(bucket.tokens, -1, np.int32),
+        valid_length=zeros(bucket.rows),
+        q_seq_lens=zeros(bucket.rows),
+        sample_index=zeros(bucket.samples),
+        adapter=zeros(bucket.rows),
+        block_tables=zeros(bucket.rows, facts.block_table_width),
+    )
 
 
 def require_layout(inputs: StepInputs, facts: RunnerFacts) -> Bucket:

@@ -47,9 +47,9 @@ class StepInputs:
         return Bucket(self.input_ids.shape[0], self.valid_length.shape[0], self.sample_index.shape[0])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Bucket:
-    """A static shape that a runner is warmed up for."""
+    """A static shape that a runner is warmed up for; in order of their cost."""
 
     tokens: int
     rows: int

@@ -19,17 +19,12 @@ _64 = 2**64 - 1
 
 def expected_next_token(sequence: Sequence[int], settings: EmulatedSettings) -> int:
     """The greedy token after ``sequence`` (prompt and output so far, not empty)."""
-    context = _Context(settings)
-    for token in sequence:
-        context.append(token)
-    return context.next_token()
+    return _Context(settings, sequence).next_token()
 
 
 def expected_tokens(prompt: Sequence[int], count: int, settings: EmulatedSettings) -> list[int]:
     """The first ``count`` greedy tokens after ``prompt``; fewer if EOS, which is the last one then, comes."""
-    context = _Context(settings)
-    for token in prompt:
-        context.append(token)
+    context = _Context(settings, prompt)
     output: list[int] = []
     while len(output) < count and output[-1:] != [settings.eos_token_id]:
         output.append(context.next_token())
@@ -39,11 +34,8 @@ def expected_tokens(prompt: Sequence[int], count: int, settings: EmulatedSetting
 
 def expected_logits(sequence: Sequence[int], settings: EmulatedSettings) -> NDArray[np.float32]:
     """The logits ``[vocab]`` after ``sequence``."""
-    context = _Context(settings)
-    for token in sequence:
-        context.append(token)
     row = base_logits(settings)
-    for logit, token in context.spikes():
+    for logit, token in _Context(settings, sequence).spikes():
         row[token] = logit
     return row
 
@@ -59,11 +51,13 @@ def base_logits(settings: EmulatedSettings) -> NDArray[np.float32]:
 
 
 class _Context:
-    def __init__(self, settings: EmulatedSettings) -> None:
+    def __init__(self, settings: EmulatedSettings, sequence: Sequence[int]) -> None:
         self._low, self._span, self._eos, self._eos_threshold = settings.choice
         self._running = settings.seed
         self._sum = 0
         self._length = 0
+        for token in sequence:
+            self.append(token)
 
     def append(self, token: int) -> None:
         salted = token * 0x9E3779B97F4A7C15 + self._length * 0xD1B54A32D192ED03 + 1

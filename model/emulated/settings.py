@@ -85,7 +85,7 @@ class EmulatedSettings:
         for name in ("vocab_size", "max_length", "num_blocks", "block_size"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if not self.buckets or list(self.buckets) != sorted(set(self.buckets), key=_size):
+        if not self.buckets or list(self.buckets) != sorted(set(self.buckets)):
             raise ConfigurationError("buckets must be given, ascending and without duplicates")
         low, high = self.chosen_range
         if not 0 <= low < high <= self.vocab_size:
@@ -140,10 +140,6 @@ class EmulatedSettings:
 def _name_of(kind: Any) -> str:
     names = {int: "an integer", int | None: "an integer", bool: "true or false", str: "a string"}
     return names.get(kind, "a number")
-
-
-def _size(bucket: Bucket) -> tuple[int, int, int]:
-    return bucket.tokens, bucket.rows, bucket.samples
 
 
 def _token_range(value: object) -> tuple[int, int]:

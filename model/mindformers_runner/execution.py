@@ -9,11 +9,10 @@ import numpy as np
 from mindspore import Tensor
 from mindspore import dtype as mstype
 from mindspore.graph.api import _cell_graph_executor
-from numpy.typing import NDArray
 
 from model.mindformers_runner.device_results import DeviceResults
 from model.mindformers_runner.host_results import HostResults
-from model.runner import Best, Bucket, Float32, Int32, RunnerFacts, StepInputs
+from model.runner import Best, Float32, Int32, RunnerFacts, StepInputs
 
 # positions in LlamaForCausalLM.construct
 _INPUT_IDS, _ATTENTION_MASK, _VALID_LENGTH, _BLOCK_TABLES = 0, 4, 7, 10
@@ -135,34 +134,3 @@ def _dynamic_arguments() -> Arguments:
     arguments[_INPUT_IDS] = Tensor(shape=[1, None], dtype=mstype.int32)
     arguments[_BLOCK_TABLES] = Tensor(shape=[None, None], dtype=mstype.int32)
     return arguments
-
-
-def idle_inputs(bucket: Bucket, table_width: int) -> StepInputs:
-    """A step of padding alone: it computes, but writes nothing to the KV cache."""
-    return _inputs(bucket, table_width)
-
-
-def one_token_inputs(bucket: Bucket, table_width: int) -> StepInputs:
-    """One row with one token, which is written to the first slot of the KV cache; the rest is padding."""
-    inputs = _inputs(bucket, table_width)
-    inputs.input_ids[0] = 1  # of most models the one that begins a text
-    inputs.slot_mapping[0] = 0
-    inputs.valid_length[0] = inputs.q_seq_lens[0] = 1
-    return inputs
-
-
-def _inputs(bucket: Bucket, table_width: int) -> StepInputs:
-    def zeros(*shape: int) -> NDArray[np.int32]:
-        return np.zeros(shape, np.int32)
-
-    tokens, rows = bucket.tokens, bucket.rows
-    return StepInputs(
-        input_ids=zeros(tokens),
-        positions=zeros(tokens),
-        slot_mapping=np.full(tokens, -1, np.int32),
-        valid_length=zeros(rows),
-        q_seq_lens=zeros(rows),
-        sample_index=zeros(bucket.samples),
-        adapter=zeros(rows),
-        block_tables=zeros(rows, table_width),
-    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.mindformers_runner.execution import one_token_inputs
+from model.layout import padding
 from model.mindformers_runner.finite import require_finite_logits
-from model.runner import Best, Bucket, Runner
+from model.runner import Best, Bucket, Runner, RunnerFacts, StepInputs
 
 
 def try_one_token(runner: Runner, bucket: Bucket) -> None:
@@ -16,10 +16,19 @@ def try_one_token(runner: Runner, bucket: Bucket) -> None:
     """
     facts = runner.facts
     logits = np.empty((1, facts.vocab_size), np.float32)
-    runner.step(runner.bind(one_token_inputs(bucket, facts.block_table_width)), logits)
+    runner.step(runner.bind(_one_token(bucket, facts)), logits)
     require_finite_logits(logits[0], facts.device)
     if facts.candidates:  # what a device does for them is compiled now, too
         ids = np.empty((1, 1), np.int32)
         runner.fetch_best(Best(ids))
         runner.fetch_best(Best(ids, log_sum_exp=np.empty(1)))
     runner.abandon()
+
+
+def _one_token(bucket: Bucket, facts: RunnerFacts) -> StepInputs:
+    """One row with one token, which is written to the first slot of the KV cache; the rest is padding."""
+    inputs = padding(bucket, facts)
+    inputs.input_ids[0] = 1  # of most models the one that begins a text
+    inputs.slot_mapping[0] = 0
+    inputs.valid_length[0] = inputs.q_seq_lens[0] = 1
+    return inputs

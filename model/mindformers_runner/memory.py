@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def kv_block_bytes(architecture: Architecture, settings: MindFormersSettings) ->
 def memory_need(architecture: Architecture, settings: MindFormersSettings) -> MemoryNeed:
     """What the runner will take. On Ascend the two caches lie in device memory."""
     item = 4 if settings.device == "CPU" else 2
-    parameters = sum(_elements(shape) for shape in architecture.tensors().values())
+    parameters = sum(map(math.prod, architecture.tensors().values()))
     buckets = settings.effective_buckets()
     samples = max(bucket.samples for bucket in buckets)
     activations = 4 * (buckets[-1].tokens * architecture.intermediate_size * 4 + samples * architecture.vocab_size)
@@ -117,13 +118,6 @@ def _read_lines(file: Path) -> list[str]:
         return file.read_text().splitlines()
     except OSError:
         return []
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    elements = 1
-    for size in shape:
-        elements *= size
-    return elements
 
 
 def _gib(size: int) -> str:

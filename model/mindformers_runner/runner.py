@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model.errors import ConfigurationError, ModelError, StepError
-from model.layout import MOST_CANDIDATES, require_best, require_fetch, require_layout, require_range
+from model.layout import MOST_CANDIDATES, padding, require_best, require_fetch, require_layout, require_range
 from model.mindformers_runner.checkpoint import open_checkpoint
 from model.mindformers_runner.configuration import read_architecture
 from model.mindformers_runner.memory import available_memory, require_memory
@@ -93,13 +93,12 @@ class MindFormersRunner(Runner):
 
     def warm_up(self, progress: Progress | None = None) -> None:
         """Compile every bucket, before the KV cache holds anything. Raises ModelError for logits not finite."""
-        from model.mindformers_runner.execution import idle_inputs
         from model.mindformers_runner.first_step import try_one_token
 
         with _old_objects_left_alone():
             for done, bucket in enumerate(self.facts.buckets, start=1):
                 if bucket not in self._compiled:
-                    self._compile(self.bind(idle_inputs(bucket, self.facts.block_table_width)))
+                    self._compile(self.bind(padding(bucket, self.facts)))
                 if done == 1:
                     try_one_token(self, bucket)
                 if progress is not None:

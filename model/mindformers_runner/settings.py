@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from model.errors import ConfigurationError
+from model.layout import make_buckets
 from model.runner import Bucket
 
 KEY_GROUP = 16
@@ -15,29 +16,9 @@ KEY_GROUP = 16
 
 
 def default_buckets(max_rows: int, token_budget: int) -> tuple[Bucket, ...]:
-    """Decode steps of 1, 2, 4, … rows, and mixed steps of 16, 64, 256, … tokens.
-
-    Few shapes for mixed steps, because each costs seconds of compilation: a prefill chunk is worth waiting
-    for, and most steps decode. Mixed steps always have ``max_rows`` rows.
-    """
-    decode = _grow(1, 2, max_rows)
-    mixed = _grow(16, 4, token_budget)
-    shapes = {(rows, rows) for rows in decode} | {(tokens, max_rows) for tokens in mixed if tokens >= max_rows}
-    return ascending(Bucket(tokens, rows) for tokens, rows in shapes)
-
-
-def ascending(buckets: object) -> tuple[Bucket, ...]:
-    """Sorted by cost, without doubles."""
-    return tuple(sorted(set(buckets), key=lambda bucket: (bucket.tokens, bucket.rows, bucket.samples)))  # type: ignore[call-overload]
-
-
-def _grow(first: int, factor: int, last: int) -> list[int]:
-    """Powers from ``first`` up to ``last``, which is always the final one."""
-    sizes = []
-    while first < last:
-        sizes.append(first)
-        first *= factor
-    return [*sizes, last]
+    """Few shapes for mixed steps, because each costs seconds of compilation: a prefill chunk is worth waiting for,
+    and most steps decode."""
+    return make_buckets(max_rows, token_budget, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +89,7 @@ class MindFormersSettings:
                 f"buckets lack {largest.tokens} tokens x {largest.rows} rows (token_budget x max_rows), "
                 "which every step fits into"
             )
-        return ascending(self.buckets)
+        return tuple(sorted(set(self.buckets)))
 
     def thread_count(self) -> int:
         return self.threads or len(os.sched_getaffinity(0))

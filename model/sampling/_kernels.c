@@ -6,11 +6,9 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include <stdlib.h>
-
 #include "arguments.h"
 #include "best.h"
-#include "sampler.h"
+#include "object.h"
 
 enum shape { ROW, BIAS, SEEN, INDEX, MASK, SHAPE_COUNT };
 
@@ -27,12 +25,9 @@ static const struct column COLUMNS[] = {
 enum { COLUMN_COUNT = sizeof COLUMNS / sizeof *COLUMNS };
 
 typedef struct {
-    PyObject_HEAD
-    struct sampler sampler;
+    Workplace base;
     Py_buffer pinned[COLUMN_COUNT + 2 * MOST_PARAMETERS];
     int pinned_count;
-    void *workspace;
-    int busy; /* guarded by the GIL */
 } Kernel;
 
 /* Pins columns[name] and checks its item size and row count; returns the width behind the row axis, or -1.
@@ -54,10 +49,10 @@ static Py_ssize_t pin(Kernel *self, PyObject *columns, const struct column *colu
         return -1;
     }
     if (first)
-        self->sampler.rows = (size_t)view->shape[0];
-    if ((size_t)view->itemsize != column->itemsize || (size_t)view->shape[0] != self->sampler.rows) {
+        self->base.sampler.rows = (size_t)view->shape[0];
+    if ((size_t)view->itemsize != column->itemsize || (size_t)view->shape[0] != self->base.sampler.rows) {
         PyErr_Format(PyExc_ValueError, "column %s has %zd rows of %zd-byte items, expected %zu of %zu bytes",
-                     column->name, view->shape[0], view->itemsize, self->sampler.rows, column->itemsize);
+                     column->name, view->shape[0], view->itemsize, self->base.sampler.rows, column->itemsize);
         return -1;
     }
     return view->ndim > 1 ? view->shape[1] : 1;
@@ -80,7 +75,7 @@ static int pin_parameters(Kernel *self, PyObject *columns, const char *const *na
 
 static int pin_all(Kernel *self, PyObject *columns)
 {
-    struct sampler *s = &self->sampler;
+    struct sampler *s = &self->base.sampler;
     size_t width[SHAPE_COUNT] = {1};
     const struct column *at = COLUMNS;
 #define X(type, column, format, shape)                                                                       \
@@ -120,36 +115,18 @@ static PyObject *kernel_new(PyTypeObject *type, PyObject *args, PyObject *keywor
     int width = 0;
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "nO!|i", names, &vocab, &PyDict_Type, &columns, &width))
         return NULL;
-    const struct vector_ops *ops = vector_ops_select(width);
-    if (!ops)
-        return PyErr_Format(PyExc_ValueError, "this CPU has no kernel %d floats wide", width);
-    if (vocab < 1 || vocab >= INT32_MAX)
-        return PyErr_Format(PyExc_ValueError, "vocab_size is %zd, expected 1 to 2**31 - 2", vocab);
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    Kernel *self = (Kernel *)allocate(type, 0); /* zeroed */
-    if (!self)
-        return NULL;
-    if (pin_all(self, columns)) {
-        Py_DECREF(self);
-        return NULL;
-    }
-    self->workspace = make_workspace(&self->sampler, (size_t)vocab, ops);
-    if (!self->workspace) {
-        Py_DECREF(self);
-        return PyErr_NoMemory();
-    }
+    Kernel *self = (Kernel *)workplace_new(type, vocab, width);
+    if (self && pin_all(self, columns))
+        Py_CLEAR(self);
     return (PyObject *)self;
 }
 
 static void kernel_dealloc(PyObject *object)
 {
     Kernel *self = (Kernel *)object;
-    PyTypeObject *type = Py_TYPE(object);
     for (int i = 0; i < self->pinned_count; i++)
         PyBuffer_Release(&self->pinned[i]);
-    free(self->workspace);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
-    Py_DECREF(type);
+    workplace_dealloc(object);
 }
 
 enum part { CHOOSE = 1, TELL = 2 };
@@ -179,7 +156,7 @@ static PyObject *call(PyObject *object, PyObject *const *args, Py_ssize_t count,
     Kernel *self = (Kernel *)object;
     if (count != ARGUMENT_COUNT)
         return PyErr_Format(PyExc_TypeError, "%d arrays expected, got %zd", ARGUMENT_COUNT, count);
-    if (self->busy) {
+    if (self->base.busy) {
         PyErr_SetString(PyExc_RuntimeError, "another thread is sampling with this sampler");
         return NULL;
     }
@@ -189,13 +166,13 @@ static PyObject *call(PyObject *object, PyObject *const *args, Py_ssize_t count,
         failed = PyObject_GetBuffer(args[got], &view[got],
                                     PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (got >= TOKEN_IDS ? PyBUF_WRITABLE : 0));
     if (!failed)
-        failed = check_arguments(&self->sampler, view) || (!(parts & CHOOSE) && check_tokens(&self->sampler, view));
+        failed = check_arguments(&self->base.sampler, view) || (!(parts & CHOOSE) && check_tokens(&self->base.sampler, view));
     if (!failed) {
-        self->busy = 1;
+        self->base.busy = 1;
         Py_BEGIN_ALLOW_THREADS
-        run(&self->sampler, view, parts);
+        run(&self->base.sampler, view, parts);
         Py_END_ALLOW_THREADS
-        self->busy = 0;
+        self->base.busy = 0;
     }
     while (got > 0)
         PyBuffer_Release(&view[--got]);
@@ -246,7 +223,7 @@ static PyObject *kernel_observe(PyObject *object, PyObject *args)
     int is_output;
     if (!PyArg_ParseTuple(args, "ny*p", &row, &ids, &is_output))
         return NULL;
-    int failed = observe(&((Kernel *)object)->sampler, row, &ids, is_output);
+    int failed = observe(&((Kernel *)object)->base.sampler, row, &ids, is_output);
     PyBuffer_Release(&ids);
     if (failed)
         return NULL;

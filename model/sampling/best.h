@@ -5,16 +5,10 @@
 #include <Python.h>
 
 #include <math.h>
-#include <stdlib.h>
 
-#include "sampler.h"
+#include "object.h"
 
-typedef struct {
-    PyObject_HEAD
-    struct sampler sampler; /* without rows: only its primitives and its workspace are used */
-    void *workspace;
-    int busy; /* guarded by the GIL */
-} BestOfRows;
+typedef Workplace BestOfRows; /* its sampler has no rows: only primitives and workspace are used */
 
 enum best_argument { ALL_LOGITS, IDS, BEST_LOGITS, LOG_SUM_EXP, TARGETS, TARGET_LOGIT, BEST_COUNT };
 static const struct {
@@ -37,29 +31,7 @@ static PyObject *best_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     int width = 0;
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "n|i", names, &vocab, &width))
         return NULL;
-    const struct vector_ops *ops = vector_ops_select(width);
-    if (!ops)
-        return PyErr_Format(PyExc_ValueError, "this CPU has no kernel %d floats wide", width);
-    if (vocab < 1 || vocab >= INT32_MAX)
-        return PyErr_Format(PyExc_ValueError, "vocab_size is %zd, expected 1 to 2**31 - 2", vocab);
-    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    BestOfRows *self = (BestOfRows *)allocate(type, 0); /* zeroed */
-    if (!self)
-        return NULL;
-    self->workspace = make_workspace(&self->sampler, (size_t)vocab, ops);
-    if (!self->workspace) {
-        Py_DECREF(self);
-        return PyErr_NoMemory();
-    }
-    return (PyObject *)self;
-}
-
-static void best_dealloc(PyObject *object)
-{
-    PyTypeObject *type = Py_TYPE(object);
-    free(((BestOfRows *)object)->workspace);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
-    Py_DECREF(type);
+    return workplace_new(type, vocab, width);
 }
 
 /* An array that is None has a view of zeros. */
@@ -213,7 +185,7 @@ static PyMethodDef BEST_METHODS[] = {
 static PyType_Slot BEST_SLOTS[] = {
     {Py_tp_doc, "BestOfRows(vocab_size, width=0): the largest logits of rows, and what log-probabilities need."},
     {Py_tp_new, best_new},
-    {Py_tp_dealloc, best_dealloc},
+    {Py_tp_dealloc, workplace_dealloc},
     {Py_tp_methods, BEST_METHODS},
     {0, NULL},
 };

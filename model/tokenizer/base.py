@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 
 from model.errors import TokenizerError
 from model.tokenizer.chat import ChatTemplate, Message
-from model.tokenizer.errors import InvalidTextError
 from model.tokenizer.incremental import NOTHING, DecodingRules, IncrementalDetokenizer, Piece
 from model.tokenizer.plain_text import Spans, SpecialTexts, unmark
 
 WRITTEN_BY_OTHERS = frozenset({"user", "tool"})
 """Roles whose messages neither the operator nor the model has written."""
+
+
+class InvalidTextError(TokenizerError):
+    """The text is not valid Unicode: its client's fault."""
 
 
 @dataclass(frozen=True, slots=True)

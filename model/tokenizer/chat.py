@@ -16,7 +16,6 @@ from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from model.errors import TokenizerError
-from model.tokenizer.errors import ChatTemplateError
 
 Message = Mapping[str, Any]
 """``role`` and ``content``, both strings; a template may know further keys."""
@@ -24,6 +23,10 @@ Message = Mapping[str, Any]
 _CUT = "\ue000\ue001end of the last message\ue001\ue000"  # private signs, which no message should have
 _PROBE = "the text of a user"
 OWN_VARIABLES = frozenset({"messages", "add_generation_prompt", "tools", "documents"})
+
+
+class ChatTemplateError(TokenizerError):
+    """The messages do not fit the chat template, their client's fault; an unusable one is a plain TokenizerError."""
 
 
 class GenerationBlock(Extension):

@@ -12,7 +12,7 @@ from model.errors import TokenizerError
 from model.tokenizer.base import SpecialTokens, Tokenizer
 from model.tokenizer.incremental import NOTHING, DecodingRules, InvalidBytes, Piece
 from model.tokenizer.plain_text import Spans, within
-from model.tokenizer.settings import TokenizerSettings, added_ids
+from model.tokenizer.settings import TokenizerSettings, added_ids, no_such_token
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece's visible blank
 
@@ -113,10 +113,7 @@ class SentencePieceTokenizer(Tokenizer):
             return self._ids[content]
         token_id: int = self._library.piece_to_id(content)
         if self._library.id_to_piece(token_id) != content:
-            raise TokenizerError(
-                f"tokenizer_config.json says that {name} is {content!r}, but {self.name} has no such token; "
-                "use the two files of the same model"
-            )
+            raise no_such_token(name, content, self.name)
         return token_id
 
 

@@ -71,6 +71,14 @@ def added_ids(wanted: bool | None, name: str, token_id: int | None, *, default: 
     return [token_id]
 
 
+def no_such_token(name: str, content: str, file: str) -> TokenizerError:
+    """To be raised for a named token that the vocabulary in this file lacks."""
+    return TokenizerError(
+        f"tokenizer_config.json says that {name} is {content!r}, but {file} has no such token; "
+        "use the two files of the same model"
+    )
+
+
 def read_optional_json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 

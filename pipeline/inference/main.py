@@ -6,9 +6,9 @@ import time
 
 import numpy as np
 
+from model.layout import padding
 from model.runner import Runner
 from pipeline.inference.step_executor import InferenceRings, StepExecutor
-from pipeline.inference.step_inputs import padding
 from pipeline.runtime.engines import make_runner
 from pipeline.runtime.generations import Generation
 from pipeline.runtime.stage import Stage
@@ -41,8 +41,7 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, runner: Runner
         executor = StepExecutor(runner, InferenceRings(steps, tokens, logits), stage.shapes, counters, ends)
         stage.begin(generation)
         try:
-            while True:
-                executor.run_step()
+            executor.run()
         finally:
             runner.abandon()  # it may have begun a step on arrays of these rings
 
@@ -51,8 +50,7 @@ def rehearse(runner: Runner, counters: Counters) -> None:
     """How long the largest step takes, padding alone: until there are others, what supervision goes by. A slow device
     must not be taken for one that hangs."""
     facts = runner.facts
-    bucket = max(facts.buckets, key=lambda bucket: (bucket.tokens, bucket.rows))
-    binding = runner.bind(padding(bucket, facts))
+    binding = runner.bind(padding(max(facts.buckets), facts))
     began = time.monotonic_ns()
     runner.step(binding, np.zeros((0, facts.vocab_size), np.float32))  # no position of it is sampled
     counters.set(InferenceCounter.REHEARSAL_NS, time.monotonic_ns() - began)

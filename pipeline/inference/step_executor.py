@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 import ipc
 from model.runner import Runner
 from pipeline.inference._step import StepArrays, TokenRecord
-from pipeline.inference.outcome import Outcome
-from pipeline.inference.step_inputs import StepInputArrays, make_board
+from pipeline.inference.step_arrays import Outcome, StepInputArrays, make_board
 from pipeline.stats import Counters, InferenceCounter, RingEnds
 from pipeline.wire.step import (
     Choice,
     Head,
+    Int32,
     LogitsColumns,
     Shapes,
     Stamp,
@@ -50,8 +50,8 @@ class Step:
 
     views: StepColumns
     words: memoryview  # the header's
-    arrays: StepInputArrays
     filled: StepArrays
+    fetched: Int32  # sampled positions whose logits are wanted, once they are described
     bindings: list[Any]  # the runner's, by bucket
     slot: ipc.ReadSlot | None = None  # while it is held
     head: list[int] = field(default_factory=list)  # once it is on the device
@@ -81,12 +81,12 @@ class StepExecutor:
     ) -> None:
         self.runner = runner
         self.steps_done = 0
-        self._counters, self._ends, self._rings, self._shapes = counters, ends, rings, shapes
+        self._counters, self._ends, self._rings = counters, ends, rings
         self._board = make_board(shapes)
         self._try_read_step = rings.steps.try_read
         self._board_step = 0  # every token up to this step's is on the board
         self._chosen_by_sampling = 0  # why it must choose tokens of the last step: see Choice
-        self._steps = [self._step_of(views) for views in step_layout(shapes).resident_views(rings.steps)]
+        self._steps = [self._step_of(views, shapes) for views in step_layout(shapes).resident_views(rings.steps)]
         self._token_views: list[TokensColumns] = tokens_layout(shapes).resident_views(rings.tokens)
         self._records = [
             TokenRecord(views.rows, views.lengths, views.counts, views.ids) for views in self._token_views
@@ -96,10 +96,15 @@ class StepExecutor:
         self._next: Step | None = None  # taken from the ring, but not begun
         self._running: Step | None = None  # on the device
 
-    def _step_of(self, views: StepColumns) -> Step:
-        arrays = StepInputArrays(views, self._board, self._shapes, self.runner.facts)
+    def _step_of(self, views: StepColumns, shapes: Shapes) -> Step:
+        arrays = StepInputArrays(views, self._board, shapes, self.runner.facts)
         bindings = [self.runner.bind(arrays.inputs(bucket)) for bucket in self.runner.facts.buckets]
-        return Step(views, views.head.data, arrays, arrays.filled, bindings)
+        return Step(views, views.head.data, arrays.filled, arrays.fetched, bindings)
+
+    def run(self) -> Never:
+        """Until a ring closes; see `run_step`."""
+        while True:
+            self.run_step()
 
     def run_step(self) -> None:
         """Bring the next step to its end, and begin the one after it, if that is there and its ids are known.
@@ -181,13 +186,14 @@ class StepExecutor:
     # ---- its end --------------------------------------------------------------------------------------------
 
     def _fetch(self, step: Step, outcome: Outcome, samples: int, logit_rows: int) -> None:
-        """Only rows that need logits bring them to the host; of all others the device says what is best."""
+        """Only rows that need logits bring them to the host; of all others the device says what is best. Where
+        nothing is sampled no row is fetched: that waits for the step all the same."""
         candidates, scores, views = step.head[Head.CANDIDATES], step.head[Head.SCORES], outcome.views
         if logit_rows or not candidates:
-            self.runner.fetch(step.arrays.fetched[:logit_rows], views.logits[:logit_rows])
+            self.runner.fetch(step.fetched[:logit_rows], views.logits[:logit_rows])
         if candidates and (samples > logit_rows or scores or not step.head[Head.CHOSEN_BY_SAMPLING]):
             self.runner.fetch_best(outcome.best(samples, candidates, scores), outcome.targets(samples, scores))
-        elif not step.head[Head.CHOSEN_BY_SAMPLING]:  # the host has all logits
+        elif samples and not step.head[Head.CHOSEN_BY_SAMPLING]:  # the host has all logits
             views.ids[:samples] = np.argmax(views.logits[:samples], axis=1, out=self._argmax[:samples])
 
     def _done(self, step: Step, *, greedy: bool) -> None:

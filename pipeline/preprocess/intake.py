@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.preprocess.pool import Job, PromptPool
-from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
+from pipeline.preprocess.prompts import Job, PromptPool, PromptReader
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import Counters, PreprocessCounter
-from pipeline.wire.record import count_ids
-from pipeline.wire.request import Accepted, Cancel, Refused, Submit, unpack_message
-from pipeline.wire.rows import Drop
+from pipeline.wire.request import Accepted, Cancel, Drop, Refused, Submit, count_ids, unpack_message
 
 AT_ONCE = 2048  # characters or token ids that are tokenized in the loop: a millisecond at most, and no thread to wake
 _CHOICE = 16  # cost of each choice, in such characters
 
 
 class Intake:
-    """`replies` are for the front; `drop` sends sampling a cancellation."""
+    """`replies` are for the front; `drop` sends sampling a cancellation. The caller sets `reader`, and sets it anew
+    when limits change: for requests that arrive from then on."""
+
+    reader: PromptReader
 
     def __init__(
         self,
@@ -32,12 +32,6 @@ class Intake:
         self.replies: list[bytes] = []
         self._scheduler, self._pool, self._quarantine, self._drop = scheduler, pool, quarantine, drop
         self._counters = counters
-        self._limits: PreprocessLimits
-        self._reader: PromptReader
-
-    def set_limits(self, limits: PreprocessLimits, reader: PromptReader) -> None:
-        """For requests that arrive from now on."""
-        self._limits, self._reader = limits, reader
 
     def take(self, record: bytes) -> None:
         """Handle one message of the front."""
@@ -64,14 +58,14 @@ class Intake:
             status, why = refusal
             self.replies += [Refused(choice.request, choice.attempt, status, why).pack() for choice in submit.choices]
         elif _size(submit) <= AT_ONCE:
-            for result in self._reader.read(submit):
+            for result in self.reader.read(submit):
                 self._queue(result)
         else:
-            self._pool.add(Job(submit, self._reader))
+            self._pool.add(Job(submit, self.reader))
 
     def _refusal(self, submit: Submit) -> tuple[int, str] | None:
         """Status and reason. A resumed request was accepted before, perhaps under other limits."""
-        limits, pool = self._limits, self._pool
+        limits, pool = self.reader.limits, self._pool
         if any(self._quarantine.is_convicted(choice.request) for choice in submit.choices):
             return 500, "the request made a process of the server fail twice"
         if submit.resumed:

@@ -9,14 +9,12 @@ from model.runner import RunnerFacts
 from model.tokenizer import Tokenizer
 from pipeline.config import Configuration
 from pipeline.preprocess.blocks import BlockManager
-from pipeline.preprocess.gauges import Gauges
 from pipeline.preprocess.intake import Intake
-from pipeline.preprocess.pool import PromptPool
-from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
+from pipeline.preprocess.prompts import PreprocessLimits, PromptPool, PromptReader
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
-from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessRings, PreprocessStage
-from pipeline.preprocess.wants import Abilities
+from pipeline.preprocess.sequence import Abilities
+from pipeline.preprocess.stage import OVERLAPPED, PLAIN, Gauges, PreprocessRings, PreprocessStage
 from pipeline.runtime import background
 from pipeline.runtime.engines import make_runner
 from pipeline.runtime.generations import Generation, culprit
@@ -66,8 +64,7 @@ class _Service:
             )
             self._last = generation.number, scheduler
             counters = Counters(stage.stats, stage.name)
-            drop = lambda record: rows.write(record.pack())  # noqa: E731
-            intake = Intake(scheduler, self._pool, self._quarantine, drop, counters)
+            intake = Intake(scheduler, self._pool, self._quarantine, lambda drop: rows.write(drop.pack()), counters)
             selector = ipc.RingSelector(
                 [(requests, lane["requests"].data_fd()), (results, slots["results"].data_fd())],
                 [self._pool.fileno()],
@@ -78,13 +75,11 @@ class _Service:
                 scheduler,
                 intake,
                 depth=OVERLAPPED if stage.config.pipeline.overlap else PLAIN,
-                candidates=min(abilities_of(stage.config, facts).candidates, 1),
                 gauges=Gauges(counters, RingEnds(stage.stats, stage.name, rings.every)),
             )
 
             def set_limits() -> None:
-                limits = limits_of(stage.config, facts, ends)
-                intake.set_limits(limits, PromptReader(tokenizer, limits, scheduler.blocks))
+                intake.reader = PromptReader(tokenizer, limits_of(stage.config, facts, ends), scheduler.blocks)
 
             set_limits()
             stage.on_reload = set_limits
@@ -124,16 +119,14 @@ def make_scheduler(
 
 
 def limits_of(config: Configuration, facts: RunnerFacts, ends: frozenset[int]) -> PreprocessLimits:
+    pipeline = config.pipeline
     return PreprocessLimits(
         max_length=facts.max_length,
         max_prompt=config.max_prompt,
-        max_queue=config.pipeline.max_queue,
-        max_queue_chars=_WAITING_BODIES * config.pipeline.body_limit_bytes,
+        max_queue=pipeline.max_queue,
+        max_queue_chars=_WAITING_BODIES * pipeline.body_limit_bytes,
         end_ids=ends,
-        abilities=abilities_of(config, facts),
+        abilities=Abilities.of(
+            facts, argmax=pipeline.greedy_on_device, save_logits=pipeline.save_logits_dir is not None
+        ),
     )
-
-
-def abilities_of(config: Configuration, facts: RunnerFacts) -> Abilities:
-    pipeline = config.pipeline
-    return Abilities.of(facts, argmax=pipeline.greedy_on_device, save_logits=pipeline.save_logits_dir is not None)

@@ -1,15 +1,139 @@
-"""A step as it is planned, and the one place where it is written into a slot."""
+"""A step as it is planned, and the one place where it is written into a slot.
+
+Its decode rows are columns in batch order. Which tokens they bring, inference knows; a step says which rows there
+are, and what each may do. Writing that is a handful of copies, however many rows there are. A row that leaves is
+replaced by the last one. Block tables are copied into a slot only where they changed since that slot was last
+written.
+"""
 
 from __future__ import annotations
 
+import functools
+import operator
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.preprocess.columns import DecodeColumns
-from pipeline.preprocess.sequence import Sequence
-from pipeline.preprocess.wants import Wants
-from pipeline.wire.step import Head, RowKind, Scores, StepColumns
+from pipeline.preprocess.sequence import NOTHING, Sequence, Wants
+from pipeline.wire.step import Head, Int32, RowKind, Scores, StepColumns
+
+
+class Together:
+    """What several rows want, as they come and go; there are only a few different wants."""
+
+    def __init__(self) -> None:
+        self._rows: Counter[Wants] = Counter()
+        self._all: Wants | None = NOTHING  # None: to be found anew
+
+    def add(self, wants: Wants) -> None:
+        self._rows[wants] += 1
+        self._all = None
+
+    def remove(self, wants: Wants) -> None:
+        self._rows[wants] -= 1
+        if not self._rows[wants]:
+            del self._rows[wants]
+        self._all = None
+
+    @property
+    def all(self) -> Wants:
+        if self._all is None:
+            self._all = functools.reduce(operator.or_, self._rows, NOTHING)
+        return self._all
+
+
+class DecodeColumns:
+    """`sequences[b]` decodes at batch index `b`; `position[b]` is where its next token goes, if none of the drafts
+    before it is accepted."""
+
+    def __init__(self, max_rows: int, width: int, slots: int) -> None:
+        self.sequences: list[Sequence] = []
+        self.wants = Together()
+        self.position: Int32 = np.zeros(max_rows, np.int32)
+        self.row: Int32 = np.zeros(max_rows, np.int32)
+        self.epoch: Int32 = np.zeros(max_rows, np.int32)
+        self.limit: Int32 = np.zeros(max_rows, np.int32)
+        self.most_drafts: Int32 = np.zeros(max_rows, np.int32)
+        self.wants_logits: Int32 = np.zeros(max_rows, np.int32)
+        self.adapter: Int32 = np.zeros(max_rows, np.int32)
+        self.block_tables: Int32 = np.zeros((max_rows, width), np.int32)
+        self._changed = np.zeros(max_rows, np.int64)  # when each block table last changed
+        self._written = np.zeros(slots, np.int64)  # when each ring slot last got them
+        self._now = 1
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    @property
+    def _columns(self) -> tuple[Int32, ...]:
+        """Of each row; `position` first."""
+        return (
+            self.position, self.row, self.epoch, self.limit, self.most_drafts, self.wants_logits, self.adapter,
+            self.block_tables,
+        )  # fmt: skip
+
+    def add(self, sequence: Sequence) -> None:
+        """The sequence's next token is at position `computed`."""
+        b = len(self.sequences)
+        self.sequences.append(sequence)
+        self.wants.add(sequence.wants)
+        scalars = (sequence.computed, sequence.row, sequence.epoch, sequence.limit, 0, sequence.wants.logits, 0)
+        for column, value in zip(self._columns, scalars, strict=False):
+            column[b] = value
+        self.block_tables[b, : len(sequence.blocks)] = sequence.blocks
+        self._touch(b)
+
+    def extend(self, b: int, block: int) -> None:
+        """Row `b` has got another block."""
+        self.block_tables[b, len(self.sequences[b].blocks) - 1] = block
+        self._touch(b)
+
+    def remove(self, sequence: Sequence) -> None:
+        b = self.sequences.index(sequence)
+        self.wants.remove(sequence.wants)
+        last = self.sequences.pop()
+        if last is sequence:
+            return
+        self.sequences[b] = last
+        n = len(self.sequences)
+        for column in self._columns:
+            column[b] = column[n]
+        self._touch(b)
+
+    def at_block_start(self, block_size: int) -> list[int]:
+        """Batch indices whose next token needs a new block."""
+        n = len(self.sequences)
+        return np.flatnonzero(self.position[:n] % block_size == 0).tolist() if n else []
+
+    def write(self, views: StepColumns, slot: int) -> None:
+        """Into batch indices 0 to n - 1."""
+        n = len(self.sequences)
+        views.rows[:n] = self.row[:n]
+        views.epochs[:n] = self.epoch[:n]
+        views.kinds[:n] = RowKind.DECODE
+        views.most_drafts[:n] = self.most_drafts[:n]
+        views.limits[:n] = self.limit[:n]
+        views.wants_logits[:n] = self.wants_logits[:n]
+        views.adapter[:n] = self.adapter[:n]
+        for b in np.flatnonzero(self._changed[:n] > self._written[slot]):
+            views.block_tables[b] = self.block_tables[b]
+        self._written[slot] = self._now
+        self._now += 1
+
+    def overwrite_from(self, first: int) -> None:
+        """The slot written last has other block tables from batch index `first` on."""
+        self._changed[first:] = self._now
+
+    def advance(self) -> None:
+        """Every row has had a token scheduled."""
+        self.position[: len(self.sequences)] += 1
+        for sequence in self.sequences:
+            sequence.computed += 1
+            sequence.pending += 1
+
+    def _touch(self, b: int) -> None:
+        self._changed[b] = self._now
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +161,6 @@ class Plan:
     chunks: tuple[Chunk, ...]
 
     @property
-    def decode_rows(self) -> int:
-        return len(self.decode)
-
-    @property
-    def rows(self) -> int:
-        return len(self.decode) + len(self.chunks)
-
-    @property
-    def chunk_tokens(self) -> int:
-        return sum(chunk.count for chunk in self.chunks)
-
-    @property
     def wants(self) -> Wants:
         """Of all positions that are sampled."""
         wants = self.decode.wants.all
@@ -57,23 +169,23 @@ class Plan:
                 wants |= chunk.sequence.wants
         return wants
 
-    def write(self, views: StepColumns, slot: int, number: int, block_size: int, *, candidates: int) -> None:
-        """All of a slot but its stamps. `candidates`: of each position at least so many are wanted."""
-        decode_rows, chunk_tokens, wants, head = self.decode_rows, self.chunk_tokens, self.wants, views.head
+    def write(self, views: StepColumns, slot: int, number: int, block_size: int) -> None:
+        """All of a slot but its stamps."""
+        decode_rows, wants, head = len(self.decode), self.wants, views.head
         self.decode.write(views, slot)
-        self._write_chunks(views, block_size)
+        self._write_chunks(views, decode_rows, block_size)
         head[Head.STEP] = number
-        head[Head.ROWS] = self.rows
+        head[Head.ROWS] = decode_rows + len(self.chunks)
         head[Head.DECODE_ROWS] = decode_rows
-        head[Head.CHUNK_TOKENS] = chunk_tokens
+        head[Head.CHUNK_TOKENS] = sum(chunk.count for chunk in self.chunks)
         head[Head.DEPENDS_ON_STEP] = number - 1 if decode_rows else 0
         head[Head.CHOSEN_BY_SAMPLING] = wants.choice
-        head[Head.CANDIDATES] = max(wants.candidates, candidates)
+        head[Head.CANDIDATES] = wants.candidates
         head[Head.SCORES] = Scores.CANDIDATES if wants.scores else Scores.NONE
 
-    def _write_chunks(self, views: StepColumns, block_size: int) -> None:
+    def _write_chunks(self, views: StepColumns, first: int, block_size: int) -> None:
         at = 0
-        for b, chunk in enumerate(self.chunks, self.decode_rows):
+        for b, chunk in enumerate(self.chunks, first):
             sequence, start, stop = chunk.sequence, chunk.sequence.computed, chunk.stop
             tokens, positions = slice(at, at + chunk.count), np.arange(start, stop, dtype=np.int32)
             views.input_ids[tokens] = sequence.tokens[start:stop]
@@ -87,4 +199,4 @@ class Plan:
             views.block_tables[b, : len(sequence.blocks)] = sequence.blocks
             at += chunk.count
         if self.chunks:
-            self.decode.overwrite_from(self.decode_rows)
+            self.decode.overwrite_from(first)

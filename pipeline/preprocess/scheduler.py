@@ -14,8 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from pipeline.preprocess.blocks import BlockManager
-from pipeline.preprocess.columns import DecodeColumns
-from pipeline.preprocess.plan import Chunk, Plan
+from pipeline.preprocess.plan import Chunk, DecodeColumns, Plan
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.sequence import Sequence
 
@@ -26,7 +25,6 @@ class SchedulerStats:
 
     admitted: int = 0
     preemptions: int = 0
-    finished: int = 0
     cancelled: int = 0
 
 
@@ -273,7 +271,6 @@ class Scheduler:
             return
         sequence.append(token)
         if finished:
-            self.stats.finished += 1
             self._finish(sequence)
             return
         if sequence.row == row and sequence.epoch == epoch:

@@ -1,16 +1,70 @@
-"""A sequence: one request's tokens, and how many of them are known, scheduled and computed."""
+"""A sequence: one request's tokens, how many of them are known, scheduled and computed, and what it needs of its
+steps beside its argmax."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.runner import RunnerFacts
 from pipeline.preprocess.blocks import Digest
-from pipeline.preprocess.wants import ARGMAX, Wants
+from pipeline.wire.request import Request
+from pipeline.wire.step import MAX_CANDIDATES, Choice
 
 _RECORD_BYTES = 8192  # beside the request's parameters and token ids: numbers, the model's end tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What the device may do for the host."""
+
+    candidates: int = 1  # per position; 0: it brings logits only
+    scores: bool = True  # log-sum-exps, too
+    logits: bool = False  # all rows bring their logits whatever they need: they are saved
+
+    @classmethod
+    def of(cls, facts: RunnerFacts, *, argmax: bool, save_logits: bool) -> Abilities:
+        """`argmax`: whether it may choose tokens."""
+        return cls(min(facts.candidates, MAX_CANDIDATES) if argmax else 0, facts.scores, save_logits)
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """Of one row, or of all rows of a step. The default is the argmax alone."""
+
+    choice: Choice = Choice.NONE  # why sampling must choose the token
+    logits: bool = False  # on the host
+    candidates: int = 1  # from the device, per position; 0: none, where it can't
+    scores: bool = False  # the candidates' logits, and the log-sum-exp
+
+    @classmethod
+    def of(cls, request: Request, end_ids: Collection[int], abilities: Abilities) -> Wants:
+        """`end_ids`: the model's, if the request obeys them; `min_tokens` holds them back."""
+        sampling = request.sampling
+        choice = Choice.NONE if sampling.greedy else Choice.DRAWN
+        if sampling.edited or (sampling.min_tokens and end_ids):
+            choice |= Choice.EDITED
+        reported = sampling.logprobs is not None or request.raw_logit
+        candidates = max(sampling.logprobs or 0, 1)
+        by_device = candidates <= abilities.candidates and (abilities.scores or not reported)
+        logits = abilities.logits or bool(choice) or not by_device
+        if logits:
+            return cls(choice, logits, min(abilities.candidates, 1))
+        return cls(choice, logits, candidates, reported)
+
+    def __or__(self, other: Wants) -> Wants:
+        return Wants(
+            self.choice | other.choice,
+            self.logits or other.logits,
+            max(self.candidates, other.candidates),
+            self.scores or other.scores,
+        )
+
+
+ARGMAX, ARGMAX_ON_DEVICE, NOTHING = Wants(), Abilities(), Wants(candidates=0)
 
 
 @dataclass(slots=True, eq=False)

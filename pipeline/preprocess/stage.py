@@ -11,17 +11,25 @@ from dataclasses import dataclass
 from typing import Never
 
 import ipc
-from pipeline.preprocess.gauges import Gauges
 from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
-from pipeline.wire.request import Started
-from pipeline.wire.rows import Assign
+from pipeline.stats import Counters, PreprocessCounter, RingEnds
+from pipeline.wire.request import Assign, Started
 from pipeline.wire.step import Head, ResultsColumns, Shapes, Stamp, StepColumns, results_layout, step_layout
 
 _NS = time.CLOCK_MONOTONIC
 OVERLAPPED = 2  # steps under way: one computes, one waits with all but its token ids
 PLAIN = 1
+
+_COUNTED = (
+    PreprocessCounter.STEPS,
+    PreprocessCounter.PREFIX_QUERIES,
+    PreprocessCounter.PREFIX_HITS,
+    PreprocessCounter.PREEMPTIONS,
+    PreprocessCounter.ADMITTED,
+    PreprocessCounter.CANCELLED,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +44,28 @@ class PreprocessRings:
     selector: ipc.RingSelector
 
 
+class Gauges:
+    """What `/metrics` shows of preprocess. Made for a generation; counters go on where those of earlier generations
+    have ended."""
+
+    def __init__(self, counters: Counters, ends: RingEnds) -> None:
+        self._counters, self._ends = counters, ends
+        self._before = [counters.get(counter) for counter in _COUNTED]
+
+    def publish(self, scheduler: Scheduler, steps: int) -> None:
+        blocks, stats, counters = scheduler.blocks, scheduler.stats, self._counters
+        counted = (steps, blocks.stats.queries, blocks.stats.hits, stats.preemptions, stats.admitted, stats.cancelled)
+        for counter, before, count in zip(_COUNTED, self._before, counted, strict=True):
+            counters.set(counter, before + count)
+        counters.set(PreprocessCounter.RUNNING, scheduler.running)
+        counters.set(PreprocessCounter.KV_BLOCKS_USED, blocks.used)
+        counters.set(PreprocessCounter.KV_BLOCKS_TOTAL, blocks.num_blocks - 1)
+        counters.set(PreprocessCounter.CACHED_BLOCKS, blocks.cached)
+        self._ends.copy()
+
+
 class PreprocessStage:
-    """`depth` steps may be under way. `candidates`: 1 where the device chooses tokens, 0 where it only has logits."""
+    """`depth` steps may be under way."""
 
     def __init__(
         self,
@@ -47,11 +75,10 @@ class PreprocessStage:
         intake: Intake,
         *,
         depth: int,
-        candidates: int,
         gauges: Gauges | None = None,
     ) -> None:
         self._rings, self.scheduler, self._intake, self._gauges = rings, scheduler, intake, gauges
-        self._depth, self._candidates = depth, candidates
+        self._depth = depth
         self._step_views: list[StepColumns] = step_layout(shapes).resident_views(rings.steps)
         self._result_views: list[ResultsColumns] = results_layout(shapes).resident_views(rings.results)
         self._unsent: list[bytes] = intake.replies  # a step waits for those of the requests that it begins only
@@ -138,7 +165,7 @@ class PreprocessStage:
             slot.abandon()
             return False
         number, views = self.steps_planned + 1, self._step_views[slot.index]
-        plan.write(views, slot.index, number, self.scheduler.blocks.block_size, candidates=self._candidates)
+        plan.write(views, slot.index, number, self.scheduler.blocks.block_size)
         self.scheduler.commit(plan)
         self._publish_admissions(number)
         views.stamps[:] = 0

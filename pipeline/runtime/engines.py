@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from model.layout import make_buckets
 from model.runner import Bucket, Runner
 from pipeline.config import Configuration
 from pipeline.wire.step import MAX_CANDIDATES, Shapes
@@ -44,18 +45,7 @@ def _emulated(config: Configuration) -> Runner:
 
 def emulated_buckets(max_rows: int, token_budget: int) -> tuple[Bucket, ...]:
     """Powers of two: nothing is compiled for an emulated device, so it can have many buckets."""
-    rows = [*_powers(1, max_rows)]
-    tokens = [*_powers(16, max(token_budget, max_rows))]
-    shapes = {(n, n) for n in rows} | {(n, max_rows) for n in tokens if n >= max_rows}
-    return tuple(Bucket(*shape) for shape in sorted(shapes))
-
-
-def _powers(first: int, last: int) -> list[int]:
-    sizes = []
-    while first < last:
-        sizes.append(first)
-        first *= 2
-    return [*sizes, last]
+    return make_buckets(max_rows, token_budget, 2)
 
 
 def _mindformers(config: Configuration) -> Runner:

@@ -24,10 +24,10 @@ import ipc
 from pipeline.config import Configuration, load_configuration, with_values
 from pipeline.runtime import background
 from pipeline.runtime.control_channel import Channel, ChannelError
-from pipeline.runtime.gc_policy import PauseMeter, freeze_gc
+from pipeline.runtime.gc_policy import freeze_gc
 from pipeline.runtime.generations import END, Control, Generation
 from pipeline.runtime.logs import configure_logging
-from pipeline.stats import READY, Counters, StatsHandle, open_stats
+from pipeline.stats import READY, Counters, PauseMeter, StatsHandle, open_stats
 from pipeline.wire.rings import StageRings
 from pipeline.wire.step import Shapes
 from pipeline.wire.topology import INFERENCE, Topology

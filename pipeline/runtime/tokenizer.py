@@ -10,9 +10,9 @@ from pipeline.config import Configuration
 def open_tokenizer(config: Configuration, vocab_size: int) -> Tokenizer:
     """Raises TokenizerError when it or the chat template is missing or broken, or it has ids unknown to the model."""
     assert config.tokenizer.vocab_file is not None  # the configuration was checked
-    tokenizer = load_tokenizer(config.tokenizer.vocab_file, chat_template=config.pipeline.chat_template)
-    tokenizer.require_fits(vocab_size)
-    return tokenizer
+    return load_tokenizer(
+        config.tokenizer.vocab_file, model_vocab_size=vocab_size, chat_template=config.pipeline.chat_template
+    )
 
 
 def end_ids(config: Configuration, tokenizer: Tokenizer) -> frozenset[int]:

@@ -1,18 +1,23 @@
 """Chooses a step's tokens, and computes the log-probabilities of those that were chosen.
 
 Where the device has chosen, its answer is taken as it is; only positions whose logits it brought pass the kernels.
+New sequences are admitted to the sampler in time for their first token, but after more urgent tokens.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
-from model.sampling import SampleOutputs, Sampler, SamplingLimits, explain
+from model.sampling import SampleOutputs, Sampler, SamplingLimits, SamplingParams, explain
 from pipeline.sampling.logits_files import LogitsFiles
-from pipeline.sampling.pending_admits import PendingAdmits
+from pipeline.wire.request import Assign, count_ids
 from pipeline.wire.step import MAX_CANDIDATES, Float32, Head, Int32, LogitsColumns, Shapes
+
+AT_ONCE = 1 << 15  # tokens that the sampler may read after each step: 0.5 to 1 ms
+ROW_COST = 1 << 9  # cost of a row whose tokens are not read, in such tokens
 
 Best = tuple[tuple[int, float], ...]
 """Token ids and their log-probabilities, the most probable first."""
@@ -98,6 +103,43 @@ class Chooser:
         """Of the token at position `b`."""
         at = self._logit_rows[b]
         return float(views.logits[at, self.token_ids[b]] if at >= 0 else views.best_logits[b * self._candidates])
+
+
+class PendingAdmits:
+    """Rows whose new sequence is not admitted to the sampler yet."""
+
+    def __init__(self, sampler: Sampler, files: LogitsFiles | None) -> None:
+        self._sampler, self._files = sampler, files
+        self._by_row: dict[int, tuple[Assign, SamplingParams]] = {}
+
+    def add(self, assign: Assign, params: SamplingParams) -> None:
+        """A row has a new sequence, whose tokens are to be chosen by these parameters."""
+        self._by_row[assign.row] = assign, params
+
+    def discard(self, row: int) -> None:
+        """The row is free again."""
+        self._by_row.pop(row, None)
+
+    def apply(self, rows: Iterable[int]) -> None:
+        """Admit the new sequences of these rows."""
+        if self._by_row:
+            for assign, params in [self._by_row.pop(row) for row in rows if row in self._by_row]:
+                self._admit_to_sampler(assign, params)
+
+    def apply_others(self) -> None:
+        """Admit sequences whose first token is not due: a few after each step, so that no step waits for all."""
+        cost = 0
+        while self._by_row and cost < AT_ONCE:
+            assign, params = self._by_row.pop(next(iter(self._by_row)))
+            self._admit_to_sampler(assign, params)
+            read = count_ids(assign.prompt) + count_ids(assign.output) if params.penalised else 0
+            cost += ROW_COST + read
+
+    def _admit_to_sampler(self, assign: Assign, params: SamplingParams) -> None:
+        prompt, output = assign.prompt_ids, assign.output_ids
+        self._sampler.admit(assign.row, params, prompt, output, seed=assign.seed, end_ids=assign.end_ids)
+        if self._files is not None:
+            self._files.admit(assign.row, prompt, output)
 
 
 def _leading(out: SampleOutputs, rows: int) -> SampleOutputs:

@@ -10,7 +10,6 @@ from pipeline.sampling.chooser import Chooser
 from pipeline.sampling.logits_files import LogitsFiles
 from pipeline.sampling.rows import Rows
 from pipeline.sampling.stage import Measurements, SamplingRings, SamplingStage
-from pipeline.sampling.text_state import TextState
 from pipeline.stats import RingEnds
 from pipeline.wire.rings import StageRings
 
@@ -26,7 +25,7 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, tokenizer: Tok
     slots, records, lane, options = rings.slots, rings.records, rings.lanes[0], stage.end_options
     ends, shapes = end_ids(stage.config, tokenizer), stage.shapes
     chooser = Chooser(shapes, stage.config.max_length, len(ends), _logits_files(stage))
-    table = Rows(shapes.max_rows, lambda assign: TextState.of(assign, tokenizer), chooser.pending)
+    table = Rows(shapes.max_rows, tokenizer, chooser.pending)
     with (
         slots["logits"].consumer(**options) as logits,
         records["rows"].consumer(**options) as rows,
@@ -42,8 +41,7 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, tokenizer: Tok
             Measurements(stage.stats, RingEnds(stage.stats, stage.name, rings.every), stage.replica),
         )
         stage.begin(generation)
-        while True:
-            sampling.run_step()
+        sampling.run()
 
 
 def _logits_files(stage: Stage) -> LogitsFiles | None:

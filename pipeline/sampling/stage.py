@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Never
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from pipeline.sampling.chooser import Chooser
 from pipeline.sampling.rows import Rows
 from pipeline.stats import Counters, RingEnds, SamplingCounter, StatsPage, StepLog
 from pipeline.wire.delta import Delta, FinishReason
-from pipeline.wire.rows import unpack_row
+from pipeline.wire.request import unpack_row
 from pipeline.wire.step import (
     STAMP_WORDS,
     Head,
@@ -82,6 +83,11 @@ class SamplingStage:
         self._result_views: list[ResultsColumns] = results_layout(shapes).resident_views(rings.results)
         self._stamps: Int64 = np.zeros(STAMP_WORDS, np.int64)  # the slot is only read
         self.steps_done = 0
+
+    def run(self) -> Never:
+        """Until a ring closes. Raises PeerDied, RingClosed."""
+        while True:
+            self.run_step()
 
     def run_step(self) -> None:
         """Wait for logits and work them off. Raises PeerDied, RingClosed."""

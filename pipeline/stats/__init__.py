@@ -7,7 +7,6 @@ a log of the last steps with their time stamps, written by sampling, which sees 
 
 from pipeline.stats.buckets import Histogram, edges, scale
 from pipeline.stats.counters import (
-    GC_PAUSE_NS,
     IN_HAND,
     READY,
     STAGE_COUNTERS,
@@ -23,10 +22,9 @@ from pipeline.stats.counters import (
 )
 from pipeline.stats.page import STEP_RECORDS, EndWord, StatsHandle, StatsPage, StepColumn, open_stats, stats_layout
 from pipeline.stats.reader import EndReading, HistogramSnapshot, RingReading, StatsReader
-from pipeline.stats.writers import Counters, Histograms, RingEnds, StepLog, Supervision
+from pipeline.stats.writers import Counters, Histograms, PauseMeter, RingEnds, StepLog, Supervision
 
 __all__ = [
-    "GC_PAUSE_NS",
     "IN_HAND",
     "READY",
     "STAGE_COUNTERS",
@@ -39,6 +37,7 @@ __all__ = [
     "HistogramSnapshot",
     "Histograms",
     "InferenceCounter",
+    "PauseMeter",
     "PreprocessCounter",
     "ReplicaCounter",
     "RequestHistogram",

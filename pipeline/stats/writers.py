@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 import ipc
 from pipeline.stats.buckets import edges, scale
 from pipeline.stats.counters import (
+    GC_PAUSE_NS,
+    READY,
     ReplicaCounter,
     RequestHistogram,
     SamplingCounter,
@@ -42,7 +46,32 @@ class Counters:
     def set_ready(self) -> None:
         """This process accepts work."""
         self._words[PID_WORD] = os.getpid()
-        self._words[0] = 1
+        self._words[READY] = 1
+
+
+class PauseMeter:
+    """Records the longest garbage collection on the statistics page. It runs inside the collector: no allocation."""
+
+    def __init__(self, page: StatsPage, stage: str) -> None:
+        self._words = memoryview(page.counters(stage))
+        self._began = 0
+
+    def start(self) -> None:
+        """From here on a collection delays requests. Twice is harmless."""
+        self.stop()
+        gc.callbacks.append(self._on_collection)
+
+    def stop(self) -> None:
+        """Before collections that delay no request. Twice is harmless."""
+        if self._on_collection in gc.callbacks:
+            gc.callbacks.remove(self._on_collection)
+
+    def _on_collection(self, phase: str, _: dict[str, int]) -> None:
+        now = time.monotonic_ns()
+        if phase == "start":
+            self._began = now
+        elif now - self._began > self._words[GC_PAUSE_NS]:
+            self._words[GC_PAUSE_NS] = now - self._began
 
 
 class Supervision:

@@ -1,9 +1,12 @@
-"""front ↔ preprocess: requests, and what becomes of them.
+"""Requests on their way: front ↔ preprocess → sampling.
 
 A request travels as it is: `Request`, its parameters, is encoded once, in the front, and the same bytes go on to
-sampling (`rows.Assign`). The prompt is a part of its own, which ends in preprocess. Nothing in a request names who
+sampling (`Assign`). The prompt is a part of its own, which ends in preprocess. Nothing in a request names who
 computes it, so it can be sent again, to anybody, with its output so far and its seed. Each time it is sent has a
 number, the attempt, which all that is said of it brings back: what is said of another attempt is not for its stream.
+
+Records are frozen types, each its own form in msgpack. They are written and read by this program only, and are
+bounded, since sizes were checked where they came from outside: one that does not parse is a bug, not an input.
 """
 
 from __future__ import annotations
@@ -14,9 +17,13 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import msgspec
+import numpy as np
 
-from model.sampling import SamplingParams
-from pipeline.wire.record import Record, count_ids
+from model.sampling import SamplingLimits, SamplingParams
+from pipeline.wire.step import Int32
+
+_ID_BYTES = 4
+_ENCODER = msgspec.msgpack.Encoder()
 
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 1024
@@ -30,6 +37,23 @@ def too_long(longest: int, told: str, shorten: str = "prompt") -> str:
     """OpenAI's words for that error: some clients know it by these alone."""
     context = f"This model's maximum context length is {longest} tokens"
     return f"{context}. However, {told}. Please reduce the length of the {shorten}."
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An array of its fields. Token ids are bytes, int32 each: they are copied, not looked at one by one."""
+
+    def pack(self) -> bytes:
+        """Raises UnicodeEncodeError for a text that has no UTF-8 form."""
+        return _ENCODER.encode(self)
+
+
+def ids_of(packed: bytes) -> Int32:
+    """A view of packed token ids."""
+    return np.frombuffer(packed, np.int32)
+
+
+def count_ids(packed: bytes) -> int:
+    return len(packed) // _ID_BYTES
 
 
 class Request(Record, frozen=True):
@@ -169,6 +193,65 @@ def unpack_reply(record: bytes) -> Reply:
     return _REPLIES.decode(record)
 
 
+# ---- preprocess → sampling: which request has which row ----------------------------------------------------------
+
+
+class Assign(Record, frozen=True, tag=0):
+    """From step `from_step` on, row `row` belongs to this request. `epoch`: which use of that row it is.
+
+    What the client wants is in `params`, as the front has encoded it; the rest was decided in preprocess. A request
+    that was preempted is assigned a row again, with the tokens it has already got in its output.
+    """
+
+    request: int
+    attempt: int
+    from_step: int
+    row: int
+    epoch: int
+    limit: int  # prompt and output tokens at most
+    seed: int | None  # None: nothing is drawn
+    end_ids: tuple[int, ...]  # tokens of the model that end it
+    params: bytes  # a `Request`
+    prompt: bytes  # token ids
+    output: bytes = b""  # token ids
+    adapter: int = 0  # its slot; 0: none
+
+    @property
+    def prompt_ids(self) -> Int32:
+        return ids_of(self.prompt)
+
+    @property
+    def output_ids(self) -> Int32:
+        return ids_of(self.output)
+
+
+class Drop(Record, frozen=True, tag=1):
+    """This request is cancelled; nothing more is to be said about it."""
+
+    request: int
+
+
+RowChange: TypeAlias = Assign | Drop
+
+
+def unpack_row(record: bytes) -> RowChange:
+    return _CHANGES.decode(record)
+
+
+_NUMBER = 9  # bytes that a number takes at most
+_NUMBERS = 32  # that a record holds beside those below
+_BIAS = 5 + _NUMBER  # a token id and what is added to its logit
+_ENDS = 4096  # of the model itself
+
+
+def longest_admit(max_length: int) -> int:
+    """Bytes of the largest `Assign`, for sequences of `max_length` tokens; a character takes at most four."""
+    biased = SamplingLimits(0, max_length).max_biased_tokens
+    stops = MAX_STOPS * (4 * MAX_STOP_LENGTH + 5)
+    return _NUMBER * _NUMBERS + 4 * max_length + _BIAS * biased + stops + _ENDS
+
+
 _REQUESTS = msgspec.msgpack.Decoder(Request)
 _MESSAGES: msgspec.msgpack.Decoder[Submit | Cancel] = msgspec.msgpack.Decoder(Submit | Cancel)
 _REPLIES: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+_CHANGES: msgspec.msgpack.Decoder[RowChange] = msgspec.msgpack.Decoder(RowChange)

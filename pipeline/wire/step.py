@@ -35,7 +35,9 @@ class Head(IntEnum):
     CHUNK_TOKENS = 3  # tokens of those chunks
     DEPENDS_ON_STEP = 4  # sampling of this step must be known before ids can be filled in; 0: of none
     CHOSEN_BY_SAMPLING = 5  # see Choice; NONE: inference knows every token itself, and does not wait
-    CANDIDATES = 6  # wanted from the device per position; 1: the argmax; 0: none, the host has the logits
+    CANDIDATES = (
+        6  # wanted from the device per position; 1: the argmax; 0: the host has the logits, or nothing is sampled
+    )
     SCORES = 7  # see Scores
     # inference adds them
     TOKENS = 8  # new tokens, drafts included

@@ -16,7 +16,7 @@ from typing import Self
 
 import ipc
 from pipeline.config import Configuration
-from pipeline.wire.rows import longest_admit
+from pipeline.wire.request import longest_admit
 from pipeline.wire.step import Shapes, logits_layout, results_layout, step_layout, tokens_layout
 
 _LEAST_ROW_BYTES = 1 << 20

@@ -18,17 +18,15 @@ from model.tokenizer import load_tokenizer
 from pipeline.inference.step_executor import InferenceRings, StepExecutor
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.intake import Intake
-from pipeline.preprocess.pool import PromptPool
-from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
+from pipeline.preprocess.prompts import PreprocessLimits, PromptPool, PromptReader
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
+from pipeline.preprocess.sequence import Abilities
 from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessRings, PreprocessStage
-from pipeline.preprocess.wants import Abilities
 from pipeline.runtime.engines import emulated_buckets
 from pipeline.sampling.chooser import Chooser
 from pipeline.sampling.rows import Rows
 from pipeline.sampling.stage import SamplingRings, SamplingStage
-from pipeline.sampling.text_state import TextState
 from pipeline.wire.delta import FinishReason, unpack_delta
 from pipeline.wire.request import Cancel, Choice, Refused, Started, Submit, choose_seeds, unpack_reply
 from pipeline.wire.step import Shapes, logits_layout, results_layout, step_layout, tokens_layout
@@ -118,7 +116,7 @@ class Server:
         rows = rings["rows"].producer()
         intake = Intake(self.scheduler, self.pool, self.quarantine, lambda drop: rows.write(drop.pack()))
         limits = dataclasses.replace(self.limits, abilities=abilities)
-        intake.set_limits(limits, PromptReader(self.tokenizer, limits, self.scheduler.blocks))
+        intake.reader = PromptReader(self.tokenizer, limits, self.scheduler.blocks)
         self.preprocess = PreprocessStage(
             PreprocessRings(
                 requests,
@@ -132,7 +130,6 @@ class Server:
             self.scheduler,
             intake,
             depth=self.ahead,
-            candidates=min(abilities.candidates, 1),
         )
         self.inference = StepExecutor(
             runner,
@@ -141,7 +138,7 @@ class Server:
         )
         ends = len(self.limits.end_ids)
         chooser = Chooser(shapes, self.limits.max_length, ends, None)
-        self.row_table = Rows(self.rows, lambda assign: TextState.of(assign, self.tokenizer), chooser.pending)
+        self.row_table = Rows(self.rows, self.tokenizer, chooser.pending)
         self.sampling = SamplingStage(
             SamplingRings(
                 rings["logits"].consumer(),

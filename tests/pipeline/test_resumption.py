@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from model.errors import ModelError
 from model.sampling import SamplingParams
 from pipeline.runtime.generations import Ended, culprit
-from pipeline.sampling import pending_admits
+from pipeline.sampling import chooser
 from pipeline.wire.delta import FinishReason
 from pipeline.wire.request import Accepted, Refused, Request
 from tests.pipeline.stages import OVERLAPPED, PLAIN, Server, write_byte_tokenizer
@@ -116,7 +116,7 @@ def test_rows_of_which_the_sampler_learns_no_sooner_than_needed(tokenizer_file, 
     params = [Request(SamplingParams(seed=n, repetition_penalty=1.3), 20) for n in range(8)]
     jobs = {n: ([n, 7, 7, 9] * 8, params[n]) for n in range(1, 8)} | {8: ([8], greedy(30))}
     expected = record(undisturbed(tokenizer_file, jobs))
-    monkeypatch.setattr(pending_admits, "AT_ONCE", 0)
+    monkeypatch.setattr(chooser, "AT_ONCE", 0)
     assert record(undisturbed(tokenizer_file, jobs)) == expected
     assert record(disturbed(tokenizer_file, jobs, [(40, True), (60, False)])) == expected
 

@@ -221,8 +221,8 @@ def test_cancelled_requests_free_everything_and_disturb_nobody(serve):
     [
         ([], 5, "prompt", "no tokens"),
         ("", 5, "prompt", "no tokens"),
-        ([1] * 128, 1, "prompt", "has 128 tokens; at most 127"),
-        ([1] * 100, 29, "max_tokens", "100 prompt tokens and 29 new tokens exceed the longest sequence, 128"),
+        ([1] * 128, 1, "prompt", "has 128 tokens, of which at most 127 are allowed"),
+        ([1] * 100, 29, "max_tokens", "you requested 129 tokens (100 in the prompt, 29 in the completion)"),
     ],
 )
 def test_what_can_not_be_served_is_refused_with_a_reason(serve, prompt, count, parameter, message):

@@ -136,7 +136,7 @@ def test_a_prompt_at_the_limit_and_one_beyond(client):
         assert client.post(COMPLETE, json=body | {"prompt": [300] * count}).status_code == status
     too_long = client.post(COMPLETE, json=body | {"prompt": "x" * 4096}).json()["error"]
     refused = client.post(COMPLETE, json=body | {"prompt": "x" * 4097}).json()["error"]
-    assert "tokens; at most 100 are allowed" in too_long["message"]
+    assert "tokens, of which at most 100 are allowed" in too_long["message"]
     assert "4097 characters; at most 4096" in refused["message"]
     assert (too_long["param"], refused["param"]) == ("prompt", "prompt")
 

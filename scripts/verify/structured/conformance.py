@@ -147,5 +147,3 @@ def validator(schema: Any) -> jsonschema.Validator:
     """Of the draft that the schema names, else of the newest."""
     kind = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
     return kind(schema, format_checker=kind.FORMAT_CHECKER)
-
-

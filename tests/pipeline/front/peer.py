@@ -22,7 +22,6 @@ import numpy as np
 import ipc
 from pipeline.stats import Counters, InferenceCounter, PreprocessCounter, StatsHandle, StatsPage, StepLog
 from pipeline.wire.delta import Delta, FinishReason
-from pipeline.wire.record import count_ids, ids_of
 from pipeline.wire.request import (
     Accepted,
     Cancel,
@@ -31,6 +30,8 @@ from pipeline.wire.request import (
     Request,
     Started,
     Submit,
+    count_ids,
+    ids_of,
     unpack_message,
     unpack_request,
 )

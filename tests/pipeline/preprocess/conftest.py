@@ -10,8 +10,7 @@ import pytest
 from model.sampling import SamplingParams
 from model.tokenizer import load_tokenizer
 from pipeline.preprocess.blocks import BlockManager
-from pipeline.preprocess.pool import PromptPool
-from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
+from pipeline.preprocess.prompts import PreprocessLimits, PromptPool, PromptReader
 from pipeline.stats import Counters
 from pipeline.wire.request import Choice, Request, Submit
 from tests.pipeline.stages import write_byte_tokenizer

@@ -8,25 +8,25 @@ import msgspec
 import pytest
 
 from pipeline.preprocess.intake import AT_ONCE, Intake
+from pipeline.preprocess.prompts import PromptReader
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.stats import PreprocessCounter
-from pipeline.wire.request import Accepted, Cancel, Refused, unpack_reply
-from pipeline.wire.rows import Drop
+from pipeline.wire.request import Accepted, Cancel, Drop, Refused, unpack_reply
 from tests.pipeline.preprocess.conftest import LIMITS, submit
-from tests.pipeline.preprocess.test_pool import wait_for_word
+from tests.pipeline.preprocess.test_prompts import wait_for_word
 
 
 class Desk:
-    def __init__(self, pool, reader, blocks, counters):
-        self.pool, self.reader, self.dropped = pool, reader, []
+    def __init__(self, pool, reader, tokenizer, blocks, counters):
+        self.pool, self.tokenizer, self.blocks, self.dropped = pool, tokenizer, blocks, []
         self.quarantine = Quarantine()
         self.scheduler = Scheduler(blocks, max_rows=4, token_budget=16, block_table_width=64, ring_slots=4)
         self.intake = Intake(self.scheduler, pool, self.quarantine, self.dropped.append, counters)
-        self.intake.set_limits(LIMITS, reader)
+        self.intake.reader = reader
 
     def limit(self, **limits):
-        self.intake.set_limits(dataclasses.replace(LIMITS, **limits), self.reader)
+        self.intake.reader = PromptReader(self.tokenizer, dataclasses.replace(LIMITS, **limits), self.blocks)
 
     def take(self, message):
         """The replies to it."""
@@ -47,8 +47,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(pool, reader, blocks, counters):
-    return Desk(pool, reader, blocks, counters)
+def desk(pool, reader, tokenizer, blocks, counters):
+    return Desk(pool, reader, tokenizer, blocks, counters)
 
 
 def test_a_short_prompt_is_queued_at_once(desk, tokenizer, counters):

@@ -14,13 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.runner import Bucket
-from pipeline.inference.outcome import Outcome
-from pipeline.inference.step_inputs import StepInputArrays, make_board
+from pipeline.inference.step_arrays import Outcome, StepInputArrays, make_board
 from pipeline.preprocess import blocks
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.scheduler import Scheduler
-from pipeline.preprocess.sequence import Sequence
-from pipeline.preprocess.wants import Wants
+from pipeline.preprocess.sequence import Sequence, Wants
 from pipeline.wire.step import Head, Shapes, logits_layout, step_layout
 
 EOS = 1
@@ -127,7 +125,7 @@ class World:
         if plan is None:
             return False
         self.sent += 1
-        plan.write(self.views[slot], slot, self.sent, self.manager.block_size, candidates=1)
+        plan.write(self.views[slot], slot, self.sent, self.manager.block_size)
         self.scheduler.commit(plan)
         self.pending.append(self.layout.views(bytes(self.slots[slot])))
         return True

@@ -1,10 +1,16 @@
-"""How far a sequence has come."""
+"""How far a sequence has come, and what a row needs of a step, as its parameters and the device have it."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from pipeline.preprocess.sequence import Sequence
+from model.sampling import SamplingParams
+from pipeline.preprocess.sequence import Abilities, Sequence, Wants
+from pipeline.wire.request import Request
+from pipeline.wire.step import Choice
+
+ALL, ARGMAX_ALONE, NONE = Abilities(20), Abilities(1, scores=False), Abilities(0, scores=False)
 
 
 def test_tokens_that_are_sampled_count_before_they_are_known():
@@ -21,3 +27,46 @@ def test_tokens_that_are_sampled_count_before_they_are_known():
 def test_one_that_was_preempted_is_not_fresh():
     sequence = Sequence(1, np.zeros(5, np.int32), prompt=3, limit=5, known=3, preemptions=1)
     assert not sequence.fresh
+
+
+def wants(abilities, *, raw_logit=False, end_ids=(), **sampling):
+    params = SamplingParams(**{"temperature": 0.0, **sampling})
+    return Wants.of(Request(params, 5, raw_logit=raw_logit), end_ids, abilities)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "choice"),
+    [
+        ({}, Choice.NONE),
+        ({"temperature": 0.5}, Choice.DRAWN),
+        ({"presence_penalty": 1.0}, Choice.EDITED),
+        ({"logit_bias": {3: 1.0}}, Choice.EDITED),
+        ({"banned_token_ids": (3,)}, Choice.EDITED),
+        ({"min_tokens": 2, "stop_token_ids": (3,)}, Choice.EDITED),
+        ({"stop_token_ids": (3,)}, Choice.NONE),
+        ({"min_tokens": 2, "end_ids": (256,)}, Choice.EDITED),
+        ({"end_ids": (256,)}, Choice.NONE),
+        ({"temperature": 0.5, "repetition_penalty": 1.1}, Choice.DRAWN | Choice.EDITED),
+        ({"top_k": 3, "top_p": 0.5, "seed": 4}, Choice.NONE),
+    ],
+)
+def test_why_sampling_must_choose(sampling, choice):
+    found = wants(ALL, **sampling)
+    assert found == Wants(choice, logits=bool(choice), candidates=1)
+
+
+@pytest.mark.parametrize(
+    ("abilities", "asked", "expected"),
+    [
+        (ALL, {"logprobs": 0}, Wants(scores=True)),
+        (ALL, {"logprobs": 5}, Wants(candidates=5, scores=True)),
+        (ALL, {"raw_logit": True}, Wants(scores=True)),
+        (ARGMAX_ALONE, {}, Wants()),
+        (ARGMAX_ALONE, {"logprobs": 0}, Wants(logits=True)),
+        (Abilities(4), {"logprobs": 5}, Wants(logits=True)),
+        (NONE, {}, Wants(logits=True, candidates=0)),
+        (Abilities(20, logits=True), {}, Wants(logits=True)),
+    ],
+)
+def test_what_the_device_can_not_say_comes_from_the_logits(abilities, asked, expected):
+    assert wants(abilities, **asked) == expected

@@ -10,8 +10,6 @@ import textwrap
 import pytest
 
 from model.sampling import SamplingParams
-from pipeline.runtime.gc_policy import PauseMeter
-from pipeline.stats import StatsPage, StatsReader
 from pipeline.wire.request import Request
 from pipeline.wire.topology import ROLES
 from tests.pipeline.stages import Server, write_byte_tokenizer
@@ -78,21 +76,3 @@ def test_quiet_stages_do_not_collect_and_others_do():
         command = [sys.executable, "-c", textwrap.dedent(code.format(index=index))]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stdout.split() == [str(role.name not in quiet), "True"], role
-
-
-def test_the_longest_pause_is_noted():
-    page = StatsPage.create()
-    meter = PauseMeter(page, "sampling")
-    meter.start()
-    try:
-        gc.collect()
-        longest = StatsReader(page).gc_pause_s("sampling")
-        assert longest > 0
-        for _ in range(3):
-            gc.collect(0)
-        assert StatsReader(page).gc_pause_s("sampling") >= longest
-        assert StatsReader(page).gc_pause_s("inference") == 0
-    finally:
-        meter.stop()
-        page.unlink()
-        page.close()

@@ -1,6 +1,8 @@
-"""What stages write: steps, and the ends of their rings."""
+"""What stages write: steps, the ends of their rings, pauses."""
 
 from __future__ import annotations
+
+import gc
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 import ipc
 from pipeline.stats import (
     STEP_RECORDS,
+    PauseMeter,
     RingEnds,
     SamplingCounter,
     StatsPage,
@@ -179,3 +182,18 @@ def test_recording_a_step_keeps_no_memory(page):
     for record in records[1:]:
         log.record(*record)
     assert sys.getallocatedblocks() - before < 10
+
+
+def test_the_longest_pause_is_noted(page):
+    meter = PauseMeter(page, "sampling")
+    meter.start()
+    try:
+        gc.collect()
+        longest = StatsReader(page).gc_pause_s("sampling")
+        assert longest > 0
+        for _ in range(3):
+            gc.collect(0)
+        assert StatsReader(page).gc_pause_s("sampling") >= longest
+        assert StatsReader(page).gc_pause_s("inference") == 0
+    finally:
+        meter.stop()

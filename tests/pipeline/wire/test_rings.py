@@ -9,9 +9,16 @@ import pytest
 from model.sampling import SamplingLimits, SamplingParams
 from pipeline.config import load_configuration
 from pipeline.runtime.engines import make_runner, shapes_of
-from pipeline.wire.request import MAX_STOP_LENGTH, MAX_STOPS, Request, unpack_request
+from pipeline.wire.request import (
+    MAX_STOP_LENGTH,
+    MAX_STOPS,
+    Assign,
+    Request,
+    longest_admit,
+    unpack_request,
+    unpack_row,
+)
 from pipeline.wire.rings import RingSet, segment_sizes
-from pipeline.wire.rows import Assign, longest_admit, unpack_row
 from pipeline.wire.topology import FLOWS, ONE_OF_EACH
 
 ROOT = Path(__file__).parents[3]

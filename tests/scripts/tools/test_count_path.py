@@ -11,11 +11,11 @@ from scripts.tools.count_path.__main__ import count
 
 
 def test_lines_of_several_stages_count_once():
-    figures = count({"front": {"ipc/aio.py": {1, 2}}, "sampling": {"ipc/aio.py": {2, 3}, "ipc/ring.py": {9}}})
+    figures = count({"front": {"ipc/waiting.py": {1, 2}}, "sampling": {"ipc/waiting.py": {2, 3}, "ipc/ring.py": {9}}})
     assert (figures["files"], figures["executed_lines"]) == (2, 4)
     assert figures["by_stage"]["sampling"] == {"files": 2, "executed_lines": 3}
     assert figures["lines_of_these_files"] == sum(
-        len((ROOT / path).read_text().splitlines()) for path in ("ipc/aio.py", "ipc/ring.py")
+        len((ROOT / path).read_text().splitlines()) for path in ("ipc/waiting.py", "ipc/ring.py")
     )
 
 

@@ -16,8 +16,7 @@ from pipeline.front.api.openai.completions import parse_completion
 from pipeline.front.delivery.job import Identity
 from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
-from pipeline.wire.request import Choice, Submit, choose_seeds, unpack_message, unpack_request
-from pipeline.wire.rows import Assign, unpack_row
+from pipeline.wire.request import Assign, Choice, Submit, choose_seeds, unpack_message, unpack_request, unpack_row
 
 IDENTITY = Identity("0" * 32, 0)
 TOKENIZER = load_tokenizer(DEMO_DIR)

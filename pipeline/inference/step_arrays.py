@@ -1,7 +1,9 @@
-"""A step's inputs for the runner: arrays of this process, filled from the token board and from the step's slot.
+"""A step's arrays, made before the first step: inputs for the runner, filled from the token board and from the step's
+slot; and what it yielded, in a slot of the logits ring.
 
-Nothing that a device reads is written by another process while it computes, and the slot is only read. Zero copy
-remain the block tables, the only large input; a column of tokens is copied once, 4 bytes a token.
+Inputs are arrays of this process. Nothing that a device reads is written by another process while it computes, and
+the slot is only read. Zero copy remain the block tables, the only large input; a column of tokens is copied once, 4
+bytes a token.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from ipc import Field, Layout
-from model.runner import Bucket, RunnerFacts, StepInputs
-from pipeline.inference._step import StepArrays, TokenBoard
-from pipeline.wire.step import Int32, Shapes, StepColumns
+from model.runner import Best, Bucket, RunnerFacts, StepInputs
+from pipeline.inference._step import SampleColumns, StepArrays, TokenBoard
+from pipeline.wire.step import Int32, LogitsColumns, Scores, Shapes, StepColumns
 
 _CACHE_LINE = 64
+_MOST_SIZES = 4096  # for which views of an outcome are kept
 
 
 def make_board(shapes: Shapes) -> TokenBoard:
@@ -30,8 +33,8 @@ class StepInputArrays:
     """Of one slot of the step ring: a device may still read those of the slot before."""
 
     def __init__(self, views: StepColumns, board: TokenBoard, shapes: Shapes, facts: RunnerFacts) -> None:
-        self._views, self._own = views, _allocate(shapes)
-        own = self._own
+        own = _allocate(shapes)
+        self._views, self._own = views, own
         self.fetched: Int32 = own.fetched  # [L] sampled positions whose logits are wanted, the first `describe()`
         buckets = tuple((bucket.tokens, bucket.rows, bucket.samples) for bucket in facts.buckets)
         slot = (
@@ -75,19 +78,33 @@ def _allocate(shapes: Shapes) -> Any:
     return layout.views(raw[-raw.ctypes.data % _CACHE_LINE :])
 
 
-def padding(bucket: Bucket, facts: RunnerFacts) -> StepInputs:
-    """A step of a bucket without a single row."""
+class Outcome:
+    """Of one slot of the logits ring; it serves every step that comes by. Views are made once for each size that
+    occurs."""
 
-    def zeros(*shape: int) -> Int32:
-        return np.zeros(shape, np.int32)
+    __slots__ = ("_best", "columns", "views")
 
-    return StepInputs(
-        input_ids=zeros(bucket.tokens),
-        positions=zeros(bucket.tokens),
-        slot_mapping=np.full(bucket.tokens, -1, np.int32),
-        valid_length=zeros(bucket.rows),
-        q_seq_lens=zeros(bucket.rows),
-        sample_index=zeros(bucket.samples),
-        adapter=zeros(bucket.rows),
-        block_tables=zeros(bucket.rows, facts.block_table_width),
-    )
+    def __init__(self, views: LogitsColumns) -> None:
+        self.views = views
+        self.columns = SampleColumns(
+            views.rows, views.epochs, views.lengths, views.targets, views.logit_rows, views.ids
+        )
+        self._best: dict[tuple[int, int, int], Best] = {}
+
+    def best(self, samples: int, candidates: int, scores: int) -> Best:
+        """Where the device's best go."""
+        key = samples, candidates, scores
+        if len(self._best) > _MOST_SIZES:
+            self._best.clear()
+        return self._best.get(key) or self._best.setdefault(key, self._make(*key))
+
+    def _make(self, samples: int, candidates: int, scores: int) -> Best:
+        views, count, shape = self.views, samples * candidates, (samples, candidates)
+        ids = views.ids[:count].reshape(shape)
+        if not scores:
+            return Best(ids)
+        logits, log_sum_exp = views.best_logits[:count].reshape(shape), views.log_sum_exp[:samples]
+        return Best(ids, logits, log_sum_exp, views.target_logits[:samples] if scores == Scores.TARGETS else None)
+
+    def targets(self, samples: int, scores: int) -> Int32 | None:
+        return self.views.targets[:samples] if scores == Scores.TARGETS else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from model.sampling import SamplingParams
-from pipeline.sampling.pending_admits import AT_ONCE, ROW_COST, PendingAdmits
+from pipeline.sampling.chooser import AT_ONCE, ROW_COST, PendingAdmits
 from tests.pipeline.sampling.test_rows import Sampler, assign
 
 PLAIN = SamplingParams()

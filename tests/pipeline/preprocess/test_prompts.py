@@ -8,7 +8,7 @@ import threading
 
 from msgspec.structs import replace
 
-from pipeline.preprocess.pool import LONG, Job
+from pipeline.preprocess.prompts import LONG, Job, PreprocessLimits, PromptReader
 from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import PreprocessCounter
 from pipeline.wire.request import Refused, too_long
@@ -115,8 +115,6 @@ def test_a_prompt_over_which_the_tokenizer_fails_is_refused_and_nobody_else_suff
 
 
 def test_too_many_tokens_are_counted_and_not_listed(tokenizer, blocks):
-    from pipeline.preprocess.prompts import PreprocessLimits, PromptReader
-
     reader = PromptReader(tokenizer, PreprocessLimits(64, 32, 4, frozenset()), blocks)
     refusals = reader.read(submit("x" * 33, 1, 2))
     text = too_long(64, "your prompt has 33 tokens, of which at most 32 are allowed")

@@ -1,13 +1,13 @@
-"""The columns of the rows that decode: what a step's slot gets, as rows come, go and grow."""
+"""A step as it is planned: what its slot gets, as rows come, go and grow, and what they want together."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from pipeline.preprocess.columns import DecodeColumns
-from pipeline.preprocess.sequence import Sequence
-from pipeline.wire.step import RowKind, Shapes, step_layout
+from pipeline.preprocess.plan import Chunk, DecodeColumns, Plan, Together
+from pipeline.preprocess.sequence import NOTHING, Sequence, Wants
+from pipeline.wire.step import Choice, Head, RowKind, Shapes, step_layout
 
 BLOCK = 4
 SHAPES = Shapes(token_budget=8, max_rows=3, block_table_width=4, vocab_size=9)
@@ -72,3 +72,27 @@ def test_another_block_reaches_every_slot(columns, slots):
     for slot in (0, 1):
         columns.write(slots[slot], slot)
         assert slots[slot].block_tables[0].tolist() == [1, 2, 6, 0]
+
+
+def test_only_what_is_sampled_wants_anything(columns, slots):
+    """A piece of a prompt that does not end it is waited for, and nothing is brought."""
+    prompt = Sequence(1, np.zeros(16, np.int32), prompt=8, limit=16, known=8, blocks=[1, 2], row=0)
+    for count, candidates in ((5, 0), (8, 1)):
+        Plan(columns, (Chunk(prompt, count),)).write(slots[0], 0, 1, BLOCK)
+        assert slots[0].head[Head.CANDIDATES] == candidates
+
+
+def test_rows_together_want_what_each_wants():
+    rows = Together()
+    assert rows.all == NOTHING
+    drawn, reported = Wants(Choice.DRAWN, logits=True), Wants(candidates=5, scores=True)
+    for row in (Wants(), drawn, reported, reported):
+        rows.add(row)
+    assert rows.all == Wants(Choice.DRAWN, logits=True, candidates=5, scores=True)
+    rows.remove(reported)
+    assert rows.all.candidates == 5
+    rows.remove(reported)
+    rows.remove(drawn)
+    assert rows.all == Wants()
+    rows.remove(Wants())
+    assert rows.all == NOTHING

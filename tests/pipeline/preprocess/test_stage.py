@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from pipeline.preprocess.blocks import BlockManager
-from pipeline.preprocess.gauges import Gauges
+from pipeline.preprocess.stage import Gauges
 from pipeline.stats import Counters, PreprocessCounter, RingEnds, StatsReader
 
 

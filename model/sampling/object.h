@@ -1,0 +1,46 @@
+/* What the Python types of _kernels.c have in common: a sampler's primitives and workspace, made once. */
+#ifndef RINGSERVE_SAMPLING_OBJECT_H
+#define RINGSERVE_SAMPLING_OBJECT_H
+
+#include <Python.h>
+
+#include <stdlib.h>
+
+#include "sampler.h"
+
+typedef struct {
+    PyObject_HEAD
+    struct sampler sampler;
+    void *workspace;
+    int busy; /* guarded by the GIL */
+} Workplace;
+
+/* A new object of this type, which begins with a Workplace; the rest of it is zeros. */
+static PyObject *workplace_new(PyTypeObject *type, Py_ssize_t vocab, int width)
+{
+    const struct vector_ops *ops = vector_ops_select(width);
+    if (!ops)
+        return PyErr_Format(PyExc_ValueError, "this CPU has no kernel %d floats wide", width);
+    if (vocab < 1 || vocab >= INT32_MAX)
+        return PyErr_Format(PyExc_ValueError, "vocab_size is %zd, expected 1 to 2**31 - 2", vocab);
+    allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Workplace *self = (Workplace *)allocate(type, 0); /* zeroed */
+    if (!self)
+        return NULL;
+    self->workspace = make_workspace(&self->sampler, (size_t)vocab, ops);
+    if (!self->workspace) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)self;
+}
+
+static void workplace_dealloc(PyObject *object)
+{
+    PyTypeObject *type = Py_TYPE(object);
+    free(((Workplace *)object)->workspace);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+#endif
