@@ -132,6 +132,10 @@ class DecodeColumns:
             sequence.computed += 1
             sequence.pending += 1
 
+    def step_back(self, sequence: Sequence) -> None:
+        """The token that was scheduled last did not come."""
+        self.position[self.sequences.index(sequence)] -= 1
+
     def _touch(self, b: int) -> None:
         self._changed[b] = self._now
 

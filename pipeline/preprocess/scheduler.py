@@ -279,6 +279,22 @@ class Scheduler:
         elif not sequence.pending:
             del self._by_row_epoch[row, epoch]  # it was preempted, and nothing of that epoch is under way any more
 
+    def on_no_token(self, row: int, epoch: int) -> None:
+        """A sequence has sat out a step: its last position is computed again."""
+        sequence = self._by_row_epoch.get((row, epoch))
+        if sequence is None or sequence.finished:
+            return
+        sequence.pending -= 1
+        if sequence.row == row and sequence.epoch == epoch:
+            sequence.computed -= 1
+            if sequence in self._draining:
+                self._draining.remove(sequence)
+                self._columns.add(sequence)
+            else:
+                self._columns.step_back(sequence)
+        elif not sequence.pending:
+            del self._by_row_epoch[row, epoch]
+
     def _finish(self, sequence: Sequence) -> None:
         sequence.finished = True
         del self._by_request[sequence.request]

@@ -127,6 +127,8 @@ class PreprocessStage:
     def _apply(self, views: ResultsColumns, rows: int) -> None:
         columns = (views.rows, views.epochs, views.counts, views.ids, views.finished)
         for row, epoch, count, ids, finished in zip(*(column[:rows].tolist() for column in columns), strict=True):
+            if not count:
+                self.scheduler.on_no_token(row, epoch)
             for number, token in enumerate(ids[:count], 1):
                 self.scheduler.on_token(row, epoch, token, finished=bool(finished) and number == count)
 

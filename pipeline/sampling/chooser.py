@@ -10,7 +10,9 @@ import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
+from model import grammar
 from model.sampling import SampleOutputs, Sampler, SamplingLimits, SamplingParams, explain
 from pipeline.sampling.logits_files import LogitsFiles
 from pipeline.wire.request import Assign, count_ids
@@ -18,6 +20,8 @@ from pipeline.wire.step import MAX_CANDIDATES, Float32, Head, Int32, LogitsColum
 
 AT_ONCE = 1 << 15  # tokens that the sampler may read after each step: 0.5 to 1 ms
 ROW_COST = 1 << 9  # cost of a row whose tokens are not read, in such tokens
+
+UInt32 = NDArray[np.uint32]
 
 Best = tuple[tuple[int, float], ...]
 """Token ids and their log-probabilities, the most probable first."""
@@ -30,7 +34,7 @@ class Chooser:
         """`end_ids`: how many end tokens the model has, which a request may forbid besides its own bias."""
         limits, most = SamplingLimits(shapes.vocab_size, max_length, MAX_CANDIDATES), shapes.logit_rows
         limits = dataclasses.replace(limits, max_biased_tokens=limits.max_biased_tokens + end_ids)
-        self._sampler = Sampler(limits, shapes.max_rows)
+        self._sampler = Sampler(limits, shapes.max_rows, masks=grammar.available())
         self._files = files
         self.pending = PendingAdmits(self._sampler, files)
         self._out = SampleOutputs.allocate(most, MAX_CANDIDATES)  # by row of logits
@@ -83,12 +87,12 @@ class Chooser:
         self._scores = logprobs.astype(np.float32).tolist()
         self._score_ids = views.ids[:count].reshape(shape).tolist()
 
-    def explain(self, b: int, views: LogitsColumns) -> str:
-        """Why position `b` of the batch has no token."""
+    def explain(self, b: int, views: LogitsColumns, *, masked: bool = False) -> str:
+        """Why position `b` of the batch has no token. `masked`: it has a grammar."""
         at = self._logit_rows[b]
         if at < 0:
             return "the model's logits are not finite"
-        return explain(int(self._out.status[at]), views.logits[at])
+        return explain(int(self._out.status[at]), views.logits[at], masked=masked)
 
     def logprobs(self, b: int, count: int) -> tuple[float, Best]:
         """Of the token at position `b`, and of the `count` most probable ones."""
@@ -115,6 +119,10 @@ class PendingAdmits:
     def add(self, assign: Assign, params: SamplingParams) -> None:
         """A row has a new sequence, whose tokens are to be chosen by these parameters."""
         self._by_row[assign.row] = assign, params
+
+    def mask(self, row: int) -> UInt32:
+        """What the sampler may choose for a row that is admitted; to be filled."""
+        return self._sampler.mask(row)
 
     def discard(self, row: int) -> None:
         """The row is free again."""

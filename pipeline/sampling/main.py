@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from model.tokenizer import Tokenizer
 from pipeline.runtime.generations import Generation
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tokenizer import end_ids, open_tokenizer
 from pipeline.sampling.chooser import Chooser
+from pipeline.sampling.grammars import RowGrammars, make_vocabulary
 from pipeline.sampling.logits_files import LogitsFiles
 from pipeline.sampling.rows import Rows
 from pipeline.sampling.stage import Measurements, SamplingRings, SamplingStage
-from pipeline.stats import RingEnds
+from pipeline.stats import Counters, RingEnds
 from pipeline.wire.rings import StageRings
 
 
@@ -25,8 +28,9 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, tokenizer: Tok
     slots, records, lane, options = rings.slots, rings.records, rings.lanes[0], stage.end_options
     ends, shapes = end_ids(stage.config, tokenizer), stage.shapes
     chooser = Chooser(shapes, stage.config.max_length, len(ends), _logits_files(stage))
-    table = Rows(shapes.max_rows, tokenizer, chooser.pending)
+    vocabulary = make_vocabulary(tokenizer, shapes.vocab_size, ends)
     with (
+        contextlib.closing(RowGrammars(chooser.pending, vocabulary, Counters(stage.stats, stage.name))) as grammars,
         slots["logits"].consumer(**options) as logits,
         records["rows"].consumer(**options) as rows,
         slots["tokens"].producer(**options) as tokens,
@@ -36,7 +40,7 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, tokenizer: Tok
         sampling = SamplingStage(
             SamplingRings(logits, rows, tokens, results, deltas),
             shapes,
-            table,
+            Rows(shapes.max_rows, tokenizer, chooser.pending, grammars),
             chooser,
             Measurements(stage.stats, RingEnds(stage.stats, stage.name, rings.every), stage.replica),
         )

@@ -11,6 +11,7 @@ import numpy as np
 from model.sampling import SamplingParams
 from model.tokenizer import LONGEST_CHARACTER, IncrementalDetokenizer, StopStrings, Tokenizer, end_with_bytes
 from pipeline.sampling.chooser import PendingAdmits
+from pipeline.sampling.grammars import RowGrammars
 from pipeline.wire.delta import Delta, FinishReason
 from pipeline.wire.request import Assign, Drop, Request, RowChange, count_ids, unpack_request
 
@@ -18,10 +19,10 @@ _NO_EPOCH = -1
 
 
 class Rows:
-    """`pending`: what the sampler has yet to be told of."""
+    """`pending`: what the sampler has yet to be told of. `grammars`: of rows that have one."""
 
-    def __init__(self, max_rows: int, tokenizer: Tokenizer, pending: PendingAdmits) -> None:
-        self._tokenizer, self._pending = tokenizer, pending
+    def __init__(self, max_rows: int, tokenizer: Tokenizer, pending: PendingAdmits, grammars: RowGrammars) -> None:
+        self._tokenizer, self._pending, self.grammars = tokenizer, pending, grammars
         self._epochs = [_NO_EPOCH] * max_rows
         self._states: list[TextState | None] = [None] * max_rows
         self._by_request: dict[int, TextState] = {}
@@ -48,6 +49,7 @@ class Rows:
         if state is None:
             state = self._by_request[assign.request] = TextState.of(assign, self._tokenizer)
         self._pending.add(assign, state.sampling)
+        self.grammars.assign(assign, state.sampling.grammar)
         self._states[assign.row] = state
         self._epochs[assign.row] = assign.epoch
 
@@ -63,6 +65,7 @@ class Rows:
         self._states[row] = None
         self._epochs[row] = _NO_EPOCH
         self._pending.discard(row)
+        self.grammars.vacate(row)
 
     def select(self, rows: list[int], epochs: list[int]) -> list[int]:
         """Rows whose sequence is still there; -1 in place of others. Few as they are, they are looked at one by one:
@@ -125,11 +128,13 @@ class TextState:
             stops=stops,
         )
 
-    def take(self, token: int) -> Delta:
-        """The next token: its text, and whether it is the last."""
+    def take(self, token: int, *, complete: bool = False) -> Delta:
+        """The next token: its text, and whether it is the last. `complete`: by its grammar."""
         self.output_tokens += 1
         reason = self._reason(token)
         hidden = reason is FinishReason.EOS or (reason is FinishReason.STOP and not self.include_stop)
+        if complete and not hidden:
+            reason = FinishReason.STOP
         text = "" if hidden else self._pass(self.text.push(token))
         if self.stops.matched is None and reason is not FinishReason.NONE:
             text += self._pass(self.text.finish()) + self.stops.finish()

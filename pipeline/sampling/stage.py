@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Never
 
@@ -15,6 +16,7 @@ import numpy as np
 
 import ipc
 from pipeline.sampling.chooser import Chooser
+from pipeline.sampling.grammars import RowGrammar
 from pipeline.sampling.rows import Rows
 from pipeline.stats import Counters, RingEnds, SamplingCounter, StatsPage, StepLog
 from pipeline.wire.delta import Delta, FinishReason
@@ -35,6 +37,11 @@ from pipeline.wire.step import (
 from pipeline.wire.topology import SAMPLING
 
 _NS = time.CLOCK_MONOTONIC
+
+Held = Mapping[int, RowGrammar]
+"""Rows that sit out a step, by their position in it."""
+
+_NOBODY: Held = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,7 @@ class SamplingStage:
         measurements: Measurements | None = None,
     ) -> None:
         self._rings, self._rows, self._chooser, self._measurements = rings, rows, chooser, measurements
+        self._grammars = rows.grammars
         self._logits_views: list[LogitsColumns] = logits_layout(shapes).resident_views(rings.logits)
         self._token_views: list[TokensColumns] = tokens_layout(shapes).resident_views(rings.tokens)
         self._result_views: list[ResultsColumns] = results_layout(shapes).resident_views(rings.results)
@@ -98,12 +106,13 @@ class SamplingStage:
         samples = head[Head.SAMPLES]
         self._change_rows(head[Head.STEP])
         chosen = self._rows.select(views.rows[:samples].tolist(), views.epochs[:samples].tolist())
+        held = self._grammars.hold_back(chosen) if self._grammars else _NOBODY
         self._chooser.choose(head, views, chosen)
         if head[Head.CHOSEN_BY_SAMPLING]:
-            self._publish_tokens(views, samples)
+            self._publish_tokens(views, samples, held)
         sampled_ns = time.clock_gettime_ns(_NS)
         self._chooser.finish(head, views)
-        tokens = self._publish_results(views, chosen)
+        tokens = self._publish_results(views, chosen, held)
         stamps[:] = views.stamps
         stamps[Stamp.RECEIVED : Stamp.SENT + 1] = received_ns, sampled_ns, time.clock_gettime_ns(_NS)
         self.steps_done += 1
@@ -112,6 +121,8 @@ class SamplingStage:
         slot.release()
         self._chooser.pending.apply(chosen)
         self._chooser.pending.apply_others()
+        if self._grammars:
+            self._grammars.make_masks(lambda: self._rings.logits.occupancy > 0)
         if self._measurements is not None:
             self._measurements.count(tokens)
 
@@ -122,8 +133,9 @@ class SamplingStage:
             self._rows.change(change)
         self._rows.begin_step(step)
 
-    def _publish_tokens(self, views: LogitsColumns, rows: int) -> None:
-        """One of each row. Of a row that failed it is -1; inference takes it for any token."""
+    def _publish_tokens(self, views: LogitsColumns, rows: int, held: Held) -> None:
+        """One of each row. Of a row that failed it is -1; inference takes it for any token. A row that sits out has
+        its last one once more, at the same position."""
         slot = self._rings.tokens.reserve()
         board = self._token_views[slot.index]
         board.head[:] = views.head
@@ -132,11 +144,13 @@ class SamplingStage:
         np.add(views.lengths[:rows], 1, out=board.lengths[:rows])
         board.counts[:rows] = 1
         board.ids[:rows, 0] = self._chooser.token_ids[:rows]
+        for b, grammar in held.items():
+            board.lengths[b], board.ids[b, 0] = views.lengths[b], grammar.last
         slot.publish()
 
     # ---- off the critical path ------------------------------------------------------------------------------
 
-    def _publish_results(self, views: LogitsColumns, chosen: list[int]) -> list[int]:
+    def _publish_results(self, views: LogitsColumns, chosen: list[int], held: Held) -> list[int]:
         """What became of the rows, to preprocess and to the front; their tokens."""
         rows = len(chosen)
         slot = self._rings.results.reserve()
@@ -157,20 +171,33 @@ class SamplingStage:
                     results.finished[b] = 1
                 records.append(delta.pack())
                 tokens.append(token)
+        for b, grammar in held.items():
+            results.counts[b] = 0
+            if grammar.error:
+                results.counts[b], results.ids[b, 0], results.finished[b] = 1, -1, 1
+                records.append(self._fail(grammar.row, f"the grammar failed: {grammar.error}").pack())
+                tokens.append(-1)
         slot.publish()
         self._rings.deltas.write_many(records)
         return tokens
 
     def _take(self, b: int, row: int, token: int, views: LogitsColumns) -> Delta:
-        state = self._rows.state(row)
+        state, grammar = self._rows.state(row), self._grammars.of(row) if self._grammars else None
         if token < 0:
-            delta = state.fail(f"no token could be chosen: {self._chooser.explain(b, views)}")
-        else:
-            delta = state.take(token)
-            if state.top_logprobs >= 0:
-                delta.logprob, delta.top = self._chooser.logprobs(b, state.top_logprobs)
-            if state.raw_logit:
-                delta.logprob = self._chooser.raw_logit(b, views)
+            why = self._chooser.explain(b, views, masked=grammar is not None)
+            return self._fail(row, f"no token could be chosen: {why}")
+        if grammar is not None and not self._grammars.take(grammar, token):
+            return self._fail(row, f"the grammar failed: {grammar.error}")
+        delta = state.take(token, complete=grammar is not None and grammar.complete)
+        if state.top_logprobs >= 0:
+            delta.logprob, delta.top = self._chooser.logprobs(b, state.top_logprobs)
+        if state.raw_logit:
+            delta.logprob = self._chooser.raw_logit(b, views)
         if state.finished:
             self._rows.release(row)
+        return delta
+
+    def _fail(self, row: int, why: str) -> Delta:
+        delta = self._rows.state(row).fail(why)
+        self._rows.release(row)
         return delta

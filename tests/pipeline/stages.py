@@ -25,6 +25,7 @@ from pipeline.preprocess.sequence import Abilities
 from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessRings, PreprocessStage
 from pipeline.runtime.engines import emulated_buckets
 from pipeline.sampling.chooser import Chooser
+from pipeline.sampling.grammars import RowGrammars, make_vocabulary
 from pipeline.sampling.rows import Rows
 from pipeline.sampling.stage import SamplingRings, SamplingStage
 from pipeline.wire.delta import FinishReason, unpack_delta
@@ -138,7 +139,9 @@ class Server:
         )
         ends = len(self.limits.end_ids)
         chooser = Chooser(shapes, self.limits.max_length, ends, None)
-        self.row_table = Rows(self.rows, self.tokenizer, chooser.pending)
+        vocabulary = make_vocabulary(self.tokenizer, shapes.vocab_size, self.limits.end_ids)
+        self.grammars = RowGrammars(chooser.pending, vocabulary, None)
+        self.row_table = Rows(self.rows, self.tokenizer, chooser.pending, self.grammars)
         self.sampling = SamplingStage(
             SamplingRings(
                 rings["logits"].consumer(),
@@ -252,6 +255,7 @@ class Server:
         self.pool.close()
 
     def unwire(self):
+        self.grammars.close()
         for ring in self.rings.values():
             ring.__exit__()
 

@@ -77,9 +77,9 @@ def test_inference_waits_only_where_sampling_must_choose(serve):
     server, seen = serve(rows=2, budget=8), []
     publish = server.sampling._publish_tokens
 
-    def watch(views, rows):
+    def watch(views, rows, held):
         seen.append(views.head[Head.CHOSEN_BY_SAMPLING])
-        publish(views, rows)
+        publish(views, rows, held)
 
     server.sampling._publish_tokens = watch
     server.submit(1, [4, 4], params(30))

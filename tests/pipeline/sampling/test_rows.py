@@ -13,6 +13,7 @@ from model.demo import DEMO_DIR
 from model.sampling import SamplingParams
 from model.tokenizer import load_tokenizer
 from pipeline.sampling.chooser import PendingAdmits
+from pipeline.sampling.grammars import RowGrammars, make_vocabulary
 from pipeline.sampling.rows import Rows, TextState
 from pipeline.wire.delta import FinishReason
 from pipeline.wire.request import MAX_STOP_LENGTH, Assign, Drop, Request
@@ -50,7 +51,8 @@ def pending(sampler):
 
 @pytest.fixture
 def rows(pending, tmp_path):
-    return Rows(4, load_tokenizer(write_byte_tokenizer(tmp_path)), pending)
+    tokenizer = load_tokenizer(write_byte_tokenizer(tmp_path))
+    return Rows(4, tokenizer, pending, RowGrammars(pending, make_vocabulary(tokenizer, 300, {0}), None))
 
 
 def assign(request, row, *, step=1, epoch=1, prompt=(7,)):
