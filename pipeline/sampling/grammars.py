@@ -98,7 +98,7 @@ class RowGrammars:
     # ---- in the loop ----------------------------------------------------------------------------------------
 
     def hold_back(self, chosen: list[int]) -> dict[int, RowGrammar]:
-        """By position, the rows that sit out this step; in `chosen` they become -1. Those with an `error` must fail."""
+        """By position, rows that sit out this step; in `chosen` they become -1. Those with an `error` must fail."""
         held: dict[int, RowGrammar] = {}
         for b, row in enumerate(chosen):
             grammar = self._rows.get(row)
@@ -143,16 +143,15 @@ class RowGrammars:
         if not self._unmasked:
             return
         until_ns = time.clock_gettime_ns(_NS) + _PATIENCE_NS
-        self._unmasked.sort(key=_urgency)
-        for done, grammar in enumerate(self._unmasked, 1):
-            if self._rows.get(grammar.row) is not grammar:
-                continue  # the row has ended
-            left_ns = until_ns - time.clock_gettime_ns(_NS)
-            if _urgency(grammar) > left_ns and waiting():
-                done -= 1
-                break
-            self._make_mask(grammar)
-        del self._unmasked[:done]
+        self._unmasked.sort(key=_urgency, reverse=True)
+        while self._unmasked:
+            grammar = self._unmasked[-1]
+            if self._rows.get(grammar.row) is grammar:  # else it has ended
+                left_ns = until_ns - time.clock_gettime_ns(_NS)
+                if _urgency(grammar) > left_ns and waiting():
+                    return
+                self._make_mask(grammar)
+            self._unmasked.pop()
 
     def _make_mask(self, grammar: RowGrammar) -> None:
         assert grammar.matcher is not None
