@@ -12,7 +12,7 @@ from scripts.lab.http import message
 
 Maker = Callable[[Facts], tuple[bytes, ...]]
 
-MANY_PROMPTS, CHOICES, MESSAGES = 1000, 128, 10_000
+MANY_PROMPTS, CHOICES, MESSAGES, SCHEMAS = 1000, 128, 10_000, 64
 BIASED, STOPS, STOP_CHARS, LEVELS = 1024, 64, 1024, 1024
 _FIRST_ID, _IDS = 1000, 1000  # four digits each: so many bytes in JSON
 _COMPLETIONS, _CHAT = "/v1/completions", "/v1/chat/completions"
@@ -150,3 +150,49 @@ def keys(facts: Facts) -> bytes:
 
 def _list(item: bytes, size: int) -> bytes:
     return b"[" + b",".join([item] * (size // (len(item) + 1))) + b"]"
+
+
+# ---- structured output -------------------------------------------------------------------------------------------
+
+
+def _closed(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _large_schema(variant: int) -> dict[str, Any]:
+    """Another one each time, with as many properties as there may be, and patterns."""
+    return _closed(
+        {f"p{variant}_{i}": {"type": "string", "pattern": f"^[a-z]{{1,{i % 40 + 1}}}$"} for i in range(240)}
+    )
+
+
+def many_schemas(_: Facts) -> tuple[bytes, ...]:
+    """None of them was compiled before."""
+    return tuple(completion("x", max_tokens=8, json_schema=_large_schema(i)) for i in range(SCHEMAS))
+
+
+def costly_masks(_: Facts) -> tuple[bytes, ...]:
+    """Grammars whose masks take long: long choices, wide expressions, deep strings."""
+    choices = [f"{_WORDS}{i} {_WORDS * (i % 3)}" for i in range(1500)]
+    strings = {"type": "array", "items": {"type": "string", "maxLength": 9000}}
+    forms: list[dict[str, Any]] = [
+        {"guided_choice": choices},
+        {"guided_regex": "([a-z]{1,30} ){1,30}[0-9]{1,900}"},
+        {"json_schema": strings},
+        {"json_schema": {"anyOf": [_closed({f"k{i}": {"type": "string", "format": "uri"}}) for i in range(90)]}},
+    ]
+    return tuple(completion("x", max_tokens=64, n=8, temperature=1.5, **form) for form in forms)
+
+
+def refused_schemas(_: Facts) -> tuple[bytes, ...]:
+    """What is beyond the limits, in several ways."""
+    deep: dict[str, Any] = {}
+    for _level in range(500):
+        deep = {"items": deep}
+    forms: list[dict[str, Any]] = [
+        {"json_schema": _closed({f"p{i}": {"type": "string", "pattern": f"^{i}[a-z]+$"} for i in range(1500)})},
+        {"guided_regex": "((a{900}){900}){900}"},
+        {"json_schema": deep},
+        {"guided_choice": [f"choice {i}" for i in range(50_000)]},
+    ]
+    return tuple(completion("x", max_tokens=8, **form) for form in forms)
