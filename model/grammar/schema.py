@@ -21,6 +21,7 @@ from model.grammar.limits import LIMITS
 from model.grammar.pattern import translate
 from model.grammar.references import References
 from model.grammar.values import multiple, require_count, require_number, require_value
+from model.grammar.width import require_narrow
 
 Canonical = dict[str, Any] | bool
 
@@ -48,8 +49,10 @@ BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 def canonical_schema(schema: Any) -> dict[str, Any]:
     """Raises GrammarError for the first thing that cannot be enforced, and for what is no schema."""
-    if isinstance(schema, bool):
-        schema = {} if schema else {"not": {}}
+    if schema is True:
+        schema = {}
+    if schema is False:
+        raise GrammarError("schema", "the schema false allows nothing", "#")
     if not isinstance(schema, dict):
         raise GrammarError("schema", f"a schema is an object, not {type(schema).__name__}", "#")
     return _Canonicaliser(schema).run()
@@ -75,6 +78,7 @@ class _Canonicaliser:
         if self._bases and self._definitions:
             raise GrammarError("$id", "$id below the root changes what $ref means; use $defs", self._bases[0])
         require_finite(root, self._definitions)
+        require_narrow(root, self._definitions)
         for branches, siblings, pointer in self._disjoint:
             require_disjoint(branches, siblings, self._definitions, pointer)
         assert isinstance(root, dict)
@@ -97,7 +101,8 @@ class _Canonicaliser:
             if keyword == "uniqueItems" and schema.get("maxItems") in (0, 1):
                 continue
             if keyword in schema and not any(_same(schema[keyword], value) for value in harmless):
-                raise GrammarError(keyword, f"{keyword} cannot be enforced", child(pointer, keyword))
+                why = f"the keyword {keyword} cannot be enforced; say it with others, or leave it out"
+                raise GrammarError(keyword, why, child(pointer, keyword))
         named = schema.get("$id", schema.get("id"))
         if pointer != "#" and isinstance(named, str) and not named.startswith("#"):
             self._bases.append(pointer)
