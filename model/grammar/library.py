@@ -68,7 +68,9 @@ def require_sound(matcher: llguidance.LLMatcher) -> None:
 
 def refusal(message: str) -> GrammarError:
     """The library's error as ours: its first line, and the name of the limit if it was one."""
-    line = re.sub(r"\s+", " ", message.replace("<non-verbose/>", "").partition("<state>")[0].partition("\n  while")[0]).strip()[:300]
+    line = re.sub(
+        r"\s+", " ", message.replace("<non-verbose/>", "").partition("<state>")[0].partition("\n  while")[0]
+    ).strip()[:300]
     if line.startswith("NoExtension"):
         return GrammarError("grammar", "the grammar allows no text at all, or none that ends")
     if "too many expressions" in line:

@@ -75,7 +75,7 @@ class Judge:
             valid = validator(case.schema)
             self._judge_instances(case, matcher, valid, verdict)
             self._judge_texts(matcher, valid, verdict)
-        except Exception as error:  # noqa: BLE001: jsonschema raises what its libraries do
+        except Exception as error:  # noqa: BLE001
             return verdict.is_("not judged", type(error).__name__, str(error))
         return verdict
 
@@ -147,5 +147,3 @@ def validator(schema: Any) -> jsonschema.Validator:
     """Of the draft that the schema names, else of the newest."""
     kind = jsonschema.validators.validator_for(schema, jsonschema.Draft202012Validator)
     return kind(schema, format_checker=kind.FORMAT_CHECKER)
-
-

@@ -17,9 +17,11 @@ EXAMPLES = {  # valid, and invalid
     "email": (["a.b+c@example.com"], ["a@", "@b", "a b@c.d"]),
     "hostname": (["a", "www.a-b.example.com"], ["-a", "a-.b", "a..b", "a" * 64]),
     "ipv4": (["127.0.0.1", "255.255.255.255"], ["256.0.0.1", "1.2.3", "01.2.3.4"]),
-    "ipv6": (["::", "::1", "1::", "2001:db8::8:800:200c:417a", "1:2:3:4:5:6:7:8"], [":::", "1:2:3:4:5:6:7", "1::2::3", "12345::"]),
+    "ipv6": (["::", "::1", "1::", "2001:db8::8:800:200c:417a", "1:2:3:4:5:6:7:8"],
+             [":::", "1:2:3:4:5:6:7", "1::2::3", "12345::"]),
     "uuid": (["2eb8aa08-aa98-11ea-b4aa-73b441d16380"], ["2eb8aa08-aa98-11ea-b4aa73b441d16380"]),
-    "uri": (["http://a:b@c.d:80/e/f?g#h", "urn:x:y", "mailto:a@b.c", "http://[::1]/"], ["/a/b", "a b:c", "http://a b"]),
+    "uri": (["http://a:b@c.d:80/e/f?g#h", "urn:x:y", "mailto:a@b.c", "http://[::1]/"],
+            ["/a/b", "a b:c", "http://a b"]),
     "uri-reference": (["/a/b?c", "#x", "", "a/b", "http://a"], ["a b", "\\"]),
     "json-pointer": (["", "/a~0b/~1"], ["a", "/~2"]),
     "relative-json-pointer": (["0", "1/a", "2#"], ["/a", "-1", "01"]),
@@ -28,7 +30,7 @@ EXAMPLES = {  # valid, and invalid
 
 @pytest.fixture(scope="module")
 def judge() -> Judge:
-    return Judge(walks=40, seed=3)
+    return Judge(walks=24, seed=3)
 
 
 @pytest.mark.parametrize("name", ENFORCED)
@@ -36,7 +38,7 @@ def test_what_is_generated_passes_the_checker(kit, judge, name):
     assert name in CHECKER.checkers, "a checker of jsonschema[format-nongpl] is missing: this test would mean nothing"
     verdict = judge.verdict(Case(name, {"type": "string", "format": name}, []))
     assert (verdict.kind, verdict.why) == ("right", "")
-    assert verdict.texts > 5
+    assert verdict.texts > 2
     prototype = kit.matcher("json_schema", {"type": "string", "format": name})
     good, bad = EXAMPLES[name]
     for text in (*good, *bad):

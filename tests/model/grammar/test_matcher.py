@@ -110,20 +110,27 @@ def test_threads_may_compile_at_once(kit):
     assert all(masks[at] == masks[at % 4] for at in range(16))
 
 
-def test_bytes_of_a_character_in_several_tokens(tmp_path):
+@pytest.mark.parametrize("word", ["\U0001f9ea", "the", "a the", "</s>x", "\n", "é"])
+def test_the_only_text_that_may_follow_is_written_in_its_bytes(tmp_path, word):
+    """With a tokenizer that puts a space in front, has bytes of characters as tokens, and special ones."""
     train_byte_fallback().save(str(tmp_path / "tokenizer.json"))
     tokenizer = load_tokenizer(tmp_path)
     vocabulary = Vocabulary(tokenizer, tokenizer.vocab_size, {2})
     grammars, mask = Grammars(vocabulary), np.zeros_like(vocabulary.known)
-    matcher = grammars.matcher(grammar_text("choice", ["\U0001f9ea"]))  # in no training text
-    written = b""
+    matcher, written = grammars.matcher(grammar_text("choice", [word])), b""
     while not matcher.stopped:
         matcher.fill(mask)
         allowed = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
-        token = int(allowed[0])
-        written += tokenizer.token_bytes(token)
-        assert matcher.take(token)
-    assert written.decode() == "\U0001f9ea"
+        assert 2 not in allowed
+        assert matcher.take(int(allowed[-1])), matcher.error
+        written += tokenizer.token_bytes(int(allowed[-1]))
+    assert written.decode() == word
+    assert matcher.may_end
+
+
+def test_a_special_token_written_out_is_text(kit):
+    matcher = kit.matcher("choice", ["</s>", "<s>!"])
+    assert not kit.mask(matcher) & kit.tokenizer.special_ids
 
 
 def test_an_answer_from_random_logits(kit):

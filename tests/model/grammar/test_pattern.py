@@ -2,18 +2,21 @@
 
 import json
 import re
+import warnings
 
 import pytest
 
 from model.grammar import GrammarError, grammar_text
 
-SAMPLES = ["", "a", "b", "ab", "xaby", "aab", "é", "1", "٣", "a-b", "a&b", "[", "]", "^", "\\", "/", "\n", "a\n", " ", "\u00a0",
-           "\ufeff", "{2}", "a{,3}", "😀", '"', "~", "A", "_", "aaa", "a b c", "-", "\t", "\u2028", "x.y"]  # fmt: skip
+SAMPLES = ["", "a", "b", "ab", "xaby", "aab", "é", "1", "٣", "a-b", "a&b", "[", "]", "^", "\\", "/", "\n", "a\n", " "]
+SAMPLES += ["\u00a0", "\ufeff", "{2}", "a{,3}", "😀", '"', "~", "A", "_", "aaa", "a b c", "-", "\t", "\u2028", "x.y"]
 PATTERNS = [
-    "^a", "b$", "^a|b$", "^(a|b)$", "a|", "(a|^)b", "^[^a]$", "^[a-c]+$", "^[-a]$", "^[a&&b]$", "^[a~~b]$", "^[a--b]$", "^[[]$",
-    r"^[\]]$", r"^[\\]$", r"^\/$", r"^\^$", r"^[\^]$", "^.$", "^.*$", "^a{2,3}$", "^a{1}b$", "^(?:a|b){2}$", "^a+?b$", r"^\x61$",
-    r"^\u0061$", r"^\ud83d\ude00$", r"^\t$", r"^(?<n>a)b$", "^(?P<n>a)b$", r"^\d$", r"^\w$", r"^\s$", r"^[\w-]$", r"^[\d.]$",
-    r"^[^\d]$", "^{2}$", r"^a\{,3\}$", r"^a\.b|x\.y$", r"^[\s\S]$", "^[~^]$", '^["]$', "^😀$", r"^\S+$", r"^\D$", r"^\W$", r"^[^\w\s]$", r"^[\x2d-\x2f]$",
+    r"^a", r"b$", r"^a|b$", r"^(a|b)$", r"a|", r"(a|^)b", r"^[^a]$", r"^[a-c]+$", r"^[-a]$", r"^[a&&b]$",
+    r"^[a~~b]$", r"^[[]$", r"^[\]]$", r"^[\\]$", r"^\/$", r"^\^$", r"^[\^]$", r"^.$", r"^.*$", r"^a{2,3}$",
+    r"^a{1}b$", r"^(?:a|b){2}$", r"^a+?b$", r"^\x61$", r"^\u0061$", r"^\ud83d\ude00$", r"^\t$", r"^(?<n>a)b$",
+    r"^(?P<n>a)b$", r"^\d$", r"^\w$", r"^\s$", r"^[\w-]$", r"^[\d.]$", r"^[^\d]$", r"^a\{,3\}$", r"^a\.b|x\.y$",
+    r"^[\s\S]$", r"^[~^]$", r'^["]$', r"^😀$", r"^\S+$", r"^\D$", r"^\W$", r"^[^\w\s]$", r"^[\x2d-\x2f]$",
+    r"^\{2}$", r"^]$",
 ]  # fmt: skip
 NARROWER = {
     r"^\d$",
@@ -28,16 +31,18 @@ NARROWER = {
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_as_re_finds_it(kit, pattern):
-    python = re.compile(re.sub(r"\(\?<(?![=!])", "(?P<", pattern.replace(r"\ud83d\ude00", "😀")))
+    own = re.sub(r"\(\?<(?![=!])", "(?P<", pattern.replace(r"\ud83d\ude00", "😀")).replace(
+        "$", r"\Z"
+    )  # not before \n
+    with warnings.catch_warnings(action="ignore"):  # of set operators that Python may have one day
+        python = re.compile(own)
     prototype = kit.matcher("json_schema", {"type": "string", "pattern": pattern})
     found = 0
     for sample in SAMPLES:
         written = json.dumps(sample, ensure_ascii=False)
         matcher = prototype.copy()
         accepted = matcher.replay(kit.ids(written)) and matcher.may_end
-        expected = python.search(sample) is not None and not (
-            sample.endswith("\n") and python.search(sample.rstrip("\n"))
-        )
+        expected = python.search(sample) is not None
         if pattern in NARROWER or sample in ("\ufeff", "\u2028"):
             assert expected or not accepted, sample
         else:
@@ -68,6 +73,7 @@ def test_as_re_finds_it(kit, pattern):
         ("a)", "without its"),
         ("[a", "too early"),
         ("[b-a]", "upside down"),
+        ("[a--b]", "upside down"),
         (r"\ud83d", "surrogate"),
         ("a\\", "too early"),
         ("(a{50}){50}", "max_repeat"),

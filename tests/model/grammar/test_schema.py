@@ -239,7 +239,7 @@ HOSTILE = {
         "anyOf": [{"$ref": "#/$defs/0"}],
         "$defs": {str(at): {"items": {"$ref": f"#/$defs/{at + 1}"}} for at in range(600)} | {"600": {}},
     },
-    "max_properties": {"type": "object", "properties": {f"p{at}": True for at in range(3000)}},
+    "max_properties": {"type": "object", "properties": {f"p{at}": True for at in range(500)}},
     "max_patterns": {"anyOf": [closed(**patterned(240)), closed(**patterned(240)), closed(**patterned(240))]},
     "max_enum": {"enum": list(range(5000))},
     "max_branches": {"anyOf": [{}] * 2000},
