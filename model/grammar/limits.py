@@ -28,7 +28,7 @@ class Limits:
     max_length: int = 10_000  # minLength, maxLength: a character is a state of the lexer, about 5 KB
     max_items: int = 10_000  # minItems, maxItems, minProperties, maxProperties
     max_repeat: int = 1_000  # in a pattern, nested ones multiplied
-    max_multiple: int = 5_000  # least common multiple of all multipleOf
+    max_multiple: int = 5_000  # least common multiple of all multipleOf; in hundredths if one has a fraction
     # of what the library makes of it
     max_text_bytes: int = 400_000
     max_grammar_size: int = 20_000  # symbols

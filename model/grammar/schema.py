@@ -8,7 +8,6 @@ forms of `items` become `prefixItems`, a `oneOf` whose branches cannot overlap b
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from fractions import Fraction
 from typing import Any
@@ -17,6 +16,16 @@ from model.grammar.disjoint import require_disjoint
 from model.grammar.errors import GrammarError, child
 from model.grammar.finite import require_finite
 from model.grammar.formats import ENFORCED, LONGEST, REFUSED
+from model.grammar.keywords import (
+    APPLICATORS,
+    BOUNDS,
+    UNSUPPORTED,
+    draft_of,
+    require_countable,
+    required_names,
+    same,
+    type_names,
+)
 from model.grammar.limits import LIMITS
 from model.grammar.pattern import translate
 from model.grammar.references import References
@@ -24,27 +33,6 @@ from model.grammar.values import multiple, require_count, require_number, requir
 from model.grammar.width import require_narrow
 
 Canonical = dict[str, Any] | bool
-
-TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
-DRAFT = re.compile(r"https?://json-schema\.org/(?:draft[-/](04|06|07|2019-09|2020-12)/)?(?:hyper-)?schema#?")
-UNSUPPORTED = {  # and the values with which they say nothing
-    "not": (False,),
-    "if": (),
-    "dependentRequired": ({},),
-    "dependentSchemas": ({},),
-    "dependencies": ({},),
-    "uniqueItems": (False,),
-    "contains": (),
-    "propertyNames": (True, {}),
-    "unevaluatedItems": (True, {}),
-    "unevaluatedProperties": (True, {}),
-    "$dynamicRef": (),
-    "$recursiveRef": (),
-    "extends": (),
-    "disallow": (),
-}
-APPLICATORS = ("const", "enum", "allOf", "anyOf", "oneOf", "$ref")
-BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
 def canonical_schema(schema: Any) -> dict[str, Any]:
@@ -62,9 +50,9 @@ class _Canonicaliser:
     def __init__(self, document: dict[str, Any]) -> None:
         self._document = document
         self._references = References(document)
-        self._draft = _draft(document)
+        self._draft = draft_of(document)
         self._counts: Counter[str] = Counter()
-        self._steps = Fraction(1)  # least common multiple of all multipleOf
+        self._steps, self._unit = Fraction(1), 1  # least common multiple of all multipleOf
         self._definitions: dict[str, Canonical] = {}
         self._bases: list[str] = []  # where $id changes what a relative $ref means
         self._disjoint: list[tuple[list[Canonical], dict[str, Any], str]] = []
@@ -100,7 +88,7 @@ class _Canonicaliser:
         for keyword, harmless in UNSUPPORTED.items():
             if keyword == "uniqueItems" and schema.get("maxItems") in (0, 1):
                 continue
-            if keyword in schema and not any(_same(schema[keyword], value) for value in harmless):
+            if keyword in schema and not any(same(schema[keyword], value) for value in harmless):
                 why = f"the keyword {keyword} cannot be enforced; say it with others, or leave it out"
                 raise GrammarError(keyword, why, child(pointer, keyword))
         named = schema.get("$id", schema.get("id"))
@@ -128,7 +116,7 @@ class _Canonicaliser:
     def assertions(self, schema: dict[str, Any], pointer: str, depth: int, extra: list[Canonical]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         if "type" in schema:
-            found["type"] = _types(schema["type"], child(pointer, "type"))
+            found["type"] = type_names(schema["type"], child(pointer, "type"))
         found |= self.numbers(schema, pointer)
         found |= self.strings(schema, pointer, extra)
         found |= self.arrays(schema, pointer, depth)
@@ -151,14 +139,11 @@ class _Canonicaliser:
         return found
 
     def step(self, value: Any, pointer: str) -> int | float:
-        step = multiple(value, pointer)
-        self._steps = Fraction(math.lcm(self._steps.numerator, step.numerator), 1) * Fraction(
-            1, math.gcd(self._steps.denominator, step.denominator)
-        )
-        digits = (
-            int(step * 10**10 // math.gcd(int(step * 10**10), 10**10)) if step.denominator > 1 else step.numerator
-        )
-        LIMITS.require("max_multiple", max(self._steps.numerator, digits), "multipleOf", pointer)
+        """The library counts in hundredths as soon as one is no integer, and its products must fit into 32 bits."""
+        step, known = multiple(value, pointer), self._steps
+        self._steps = Fraction(math.lcm(known.numerator, step.numerator), math.gcd(known.denominator, step.denominator))
+        self._unit = max(self._unit, 1 if step.denominator == 1 else 100)
+        LIMITS.require("max_multiple", int(self._steps * self._unit), "least common multiple of multipleOf", pointer)
         return int(value) if value == int(value) else value
 
     def strings(self, schema: dict[str, Any], pointer: str, extra: list[Canonical]) -> dict[str, Any]:
@@ -226,11 +211,11 @@ class _Canonicaliser:
             at = child(pointer, "additionalProperties")
             found["additionalProperties"] = self.schema(schema["additionalProperties"], at, depth + 1)
         if "required" in schema and not isinstance(schema["required"], bool):  # draft 3's is another keyword
-            found["required"] = _names(schema["required"], child(pointer, "required"))
+            found["required"] = required_names(schema["required"], child(pointer, "required"))
         for keyword in ("minProperties", "maxProperties"):
             if keyword in schema:
                 found[keyword] = require_count(schema[keyword], keyword, "max_items", child(pointer, keyword))
-        _require_countable(found, pointer)
+        require_countable(found, pointer)
         return found
 
     # applicators
@@ -250,7 +235,7 @@ class _Canonicaliser:
         branches = self.several(value, pointer, depth)
         if keyword != "oneOf":
             return {keyword: branches}
-        siblings = {"type": _types(schema["type"], pointer)} if "type" in schema else {}
+        siblings = {"type": type_names(schema["type"], pointer)} if "type" in schema else {}
         self._disjoint.append((branches, siblings, pointer))
         if "anyOf" not in schema:
             return {"anyOf": branches}
@@ -284,44 +269,3 @@ class _Canonicaliser:
         if not isinstance(value, dict):
             raise GrammarError(keyword, f"{keyword} must be an object of schemas", pointer)
         return {name: self.schema(one, child(pointer, name), depth + 1) for name, one in value.items()}
-
-
-def _draft(document: dict[str, Any]) -> str:
-    named = document.get("$schema", "https://json-schema.org/draft/2020-12/schema")
-    found = DRAFT.fullmatch(named) if isinstance(named, str) else None
-    if found is None:
-        raise GrammarError(
-            "$schema", f"$schema {str(named)[:80]!r} is none of drafts 4, 6, 7, 2019-09, 2020-12", "#/$schema"
-        )
-    return found[1] or "2020-12"
-
-
-def _same(left: Any, right: Any) -> bool:
-    return type(left) is type(right) and bool(left == right)
-
-
-def _types(value: Any, pointer: str) -> str | list[str]:
-    names = value if isinstance(value, list) else [value]
-    unknown = [str(name) for name in names if name not in TYPES]
-    if unknown or not names:
-        raise GrammarError("type", f"type {', '.join(unknown)[:40] or '[]'} is none of {', '.join(TYPES)}", pointer)
-    return list(dict.fromkeys(names)) if len(names) > 1 else str(names[0])
-
-
-def _names(value: Any, pointer: str) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise GrammarError("required", "required must be an array of strings", pointer)
-    LIMITS.require("max_properties", len(value), "required", pointer)
-    return list(dict.fromkeys(value))
-
-
-def _require_countable(found: dict[str, Any], pointer: str) -> None:
-    """A name may come twice among those that the schema does not list, which counts once."""
-    missing = found.get("minProperties", 0) - len(found.get("required", ()))
-    closed = found.get("additionalProperties") is False and not found.get("patternProperties")
-    if missing > 1 and not closed:
-        raise GrammarError(
-            "minProperties",
-            f"minProperties asks for {missing} names that required does not list; at most 1 can be enforced",
-            child(pointer, "minProperties"),
-        )

@@ -107,8 +107,8 @@ class Judge:
             value = json.loads(text)
         except ValueError as error:
             return f"no JSON: {error}"
-        error = next(valid.iter_errors(value), None)
-        return "" if error is None else error.message[:200]
+        found = next(valid.iter_errors(value), None)
+        return "" if found is None else found.message[:200]
 
     def _walk(self, matcher: Matcher, *, greedy: bool) -> tuple[str, str]:
         """A random text, "" if it did not end; and what went wrong."""
