@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 WALKS, STEPS = 2, 24
 LENGTHS = (2, 3, 4, 6, 8, 12, 16)
+LEADS = ("", '"', '{"', '["')
 RUNS = ("a", "0", " ", "\n", "aB ", "a1 . ", "a-", '\\"', "\u00e9", "\u4e2d", "\U0001f600")
 
 
@@ -27,7 +28,7 @@ class _Runs:
     bos_token_id = None
 
     def __init__(self) -> None:
-        runs = [(run * length).encode() for run in RUNS for length in LENGTHS]
+        runs = [(lead + run * length).encode() for lead in LEADS for run in RUNS for length in LENGTHS]
         self.tokens = [*(bytes([byte]) for byte in range(256)), *runs, b"</s>"]
         self.eos_token_id = len(self.tokens) - 1
         self.special_token_ids = [self.eos_token_id]
@@ -57,14 +58,24 @@ def _counting(node: Any) -> Iterator[str]:
         for part in node:
             yield from _counting(part)
     elif isinstance(node, dict):
-        if isinstance(node.get("pattern"), str) and (
-            "{" in node["pattern"].replace("\\x{", "") or "maxLength" in node
-        ):
-            own = {name: node[name] for name in ("pattern", "minLength", "maxLength") if name in node}
-            yield json.dumps({"type": "string", **own})
+        yield from map(json.dumps, _own_counting(node))
         for name, part in node.items():
             if name not in ("const", "enum"):
                 yield from _counting(part)
+
+
+def _own_counting(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What `schema`, or a map of schemas, has of patterns beside counts."""
+    pattern, named = schema.get("pattern"), schema.get("patternProperties")
+    if isinstance(pattern, str) and (_counts(pattern) or "maxLength" in schema):
+        lengths = {name: schema[name] for name in ("minLength", "maxLength") if name in schema}
+        yield {"type": "string", "pattern": pattern, **lengths}
+    for name in filter(_counts, named if isinstance(named, dict) else ()):
+        yield {"type": "object", "patternProperties": {name: True}}
+
+
+def _counts(pattern: str) -> bool:
+    return "{" in pattern.replace("\\x{", "").replace("\\p{", "").replace("\\P{", "")
 
 
 def _walk(matcher: llguidance.LLMatcher, draw: random.Random) -> None:

@@ -141,7 +141,9 @@ class _Canonicaliser:
     def step(self, value: Any, pointer: str) -> int | float:
         """The library counts in hundredths as soon as one is no integer, and its products must fit into 32 bits."""
         step, known = multiple(value, pointer), self._steps
-        self._steps = Fraction(math.lcm(known.numerator, step.numerator), math.gcd(known.denominator, step.denominator))
+        self._steps = Fraction(
+            math.lcm(known.numerator, step.numerator), math.gcd(known.denominator, step.denominator)
+        )
         self._unit = max(self._unit, 1 if step.denominator == 1 else 100)
         LIMITS.require("max_multiple", int(self._steps * self._unit), "least common multiple of multipleOf", pointer)
         return int(value) if value == int(value) else value

@@ -269,3 +269,11 @@ def test_every_limit_of_what_clients_send_is_reached_by_one_of_these():
 def test_steps_multiply_over_the_whole_schema():
     with pytest.raises(GrammarError, match="max_multiple"):
         grammar_text("json_schema", {"allOf": [{"multipleOf": step} for step in (97, 101, 103)]})
+
+
+def test_names_that_are_keywords_are_names(kit):
+    """Of properties: nothing that looks through a schema may take them for keywords."""
+    names = ["pattern", "patternProperties", "const", "enum", "$ref", "properties", "required", "not", "type", "items"]
+    schema = closed(**{name: {"type": "null"} for name in names}, format=True)
+    assert kit.accepts("json_schema", schema, json.dumps(dict.fromkeys([*names, "format"])))
+    assert kit.accepts("json_schema", {"const": schema}, json.dumps(schema))
