@@ -10,6 +10,7 @@ from model.grammar.limits import LIMITS
 
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 DRAFT = re.compile(r"https?://json-schema\.org/(?:draft[-/](04|06|07|2019-09|2020-12)/)?(?:hyper-)?schema#?")
+LITERALS = re.compile(r"\^(?:([\w-]+)|\((?:\?:)?([\w-]+(?:\|[\w-]+)*)\))\$", re.ASCII)
 UNSUPPORTED = {  # and the values with which they say nothing
     "not": (False,),
     "if": (),
@@ -38,6 +39,12 @@ def draft_of(document: dict[str, Any]) -> str:
             "$schema", f"$schema {str(named)[:80]!r} is none of drafts 4, 6, 7, 2019-09, 2020-12", "#/$schema"
         )
     return found[1] or "2020-12"
+
+
+def literal_names(pattern: str) -> list[str]:
+    """The names that a pattern like ``^(a|b)$`` stands for; none for one of another form."""
+    found = LITERALS.fullmatch(pattern)
+    return (found[1] or found[2]).split("|") if found else []
 
 
 def same(left: Any, right: Any) -> bool:

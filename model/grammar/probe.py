@@ -68,7 +68,7 @@ def _own_counting(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What `schema`, or a map of schemas, has of patterns beside counts."""
     pattern, named = schema.get("pattern"), schema.get("patternProperties")
     if isinstance(pattern, str) and (_counts(pattern) or "maxLength" in schema):
-        lengths = {name: schema[name] for name in ("minLength", "maxLength") if name in schema}
+        lengths: dict[str, Any] = {key: schema[key] for key in ("minLength", "maxLength") if key in schema}
         yield {"type": "string", "pattern": pattern, **lengths}
     for name in filter(_counts, named if isinstance(named, dict) else ()):
         yield {"type": "object", "patternProperties": {name: True}}

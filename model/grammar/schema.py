@@ -21,6 +21,7 @@ from model.grammar.keywords import (
     BOUNDS,
     UNSUPPORTED,
     draft_of,
+    literal_names,
     require_countable,
     required_names,
     same,
@@ -203,12 +204,17 @@ class _Canonicaliser:
         found: dict[str, Any] = {}
         if "properties" in schema:
             properties = self.named(schema["properties"], child(pointer, "properties"), depth)
-            LIMITS.require("max_properties", len(properties), "properties", pointer)
             found["properties"] = properties
         if "patternProperties" in schema:
             at = child(pointer, "patternProperties")
             named = self.named(schema["patternProperties"], at, depth)
-            found["patternProperties"] = {self.pattern(key, at, "patternProperties"): named[key] for key in named}
+            listed = {key: literal_names(key) for key in named}
+            rest = {self.pattern(key, at, "patternProperties"): named[key] for key in named if not listed[key]}
+            if rest:
+                found["patternProperties"] = rest
+            for key, names in listed.items():
+                _add_properties(found, names, named[key])
+        LIMITS.require("max_properties", len(found.get("properties", ())), "properties", pointer)
         if "additionalProperties" in schema:
             at = child(pointer, "additionalProperties")
             found["additionalProperties"] = self.schema(schema["additionalProperties"], at, depth + 1)
@@ -271,3 +277,10 @@ class _Canonicaliser:
         if not isinstance(value, dict):
             raise GrammarError(keyword, f"{keyword} must be an object of schemas", pointer)
         return {name: self.schema(one, child(pointer, name), depth + 1) for name, one in value.items()}
+
+
+def _add_properties(found: dict[str, Any], names: list[str], schema: Canonical) -> None:
+    """A pattern of a few names lists them. Once all are written, the library would wait for another one, in vain."""
+    properties = found.setdefault("properties", {}) if names else {}
+    for name in names:
+        properties[name] = {"allOf": [properties[name], schema]} if name in properties else schema
