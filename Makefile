@@ -9,15 +9,16 @@ SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch] pip
 CONFIG  ?= configs/demo.yaml
 
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
-.PHONY: bench-front bench-waiting bench-model bench-emulated bench-sampling
-.PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify sanitize test-aarch64 clean
+.PHONY: bench-front bench-waiting bench-model bench-emulated bench-sampling bench-grammar
+.PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
 .PHONY: train-demo fixtures dashboard docs-page
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
+# llguidance has wheels for glibc 2.31 and newer only: an older machine serves without structured output
 $(VENV)/.stamp-serve: $(SOURCES) | $(BIN)/python
-	$(PIP) --editable .
+	$(PIP) --only-binary llguidance --editable '.[grammar]' || $(PIP) --editable .
 	touch $@
 
 $(VENV)/.stamp-test: $(SOURCES) | $(BIN)/python
@@ -92,6 +93,10 @@ bench-emulated: $(VENV)/.stamp-serve
 bench-sampling: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.sampling --json bench-sampling.json $(BENCH_FLAGS)
 
+# Compiling grammars, masks and tokens, for vocabularies of three sizes
+bench-grammar: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.grammar --json bench-grammar.json $(BENCH_FLAGS)
+
 # The speed run of llm-serving's load, all 1500 requests at once, on an emulated device
 bench-task1: $(VENV)/.stamp-bench
 	$(BIN)/python -m scripts.bench.serving --config configs/emulated_910b.yaml --dataset-name task1 \
@@ -132,6 +137,10 @@ lint: $(VENV)/.stamp-test
 format: $(VENV)/.stamp-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Public JSON schemas, generated for and judged; SCHEMAS_FLAGS may give a directory that has them
+schemas: $(VENV)/.stamp-test
+	$(BIN)/python -m scripts.verify.schemas $(or $(SCHEMAS_FLAGS),--fetch)
 
 verify: $(BIN)/python
 	$(BIN)/python -m scripts.verify.rings

@@ -6,8 +6,9 @@ life: `grammar_text` (one canonical text, which the request carries) and `check`
 `Matcher.fill` and `Matcher.take` in turn. llguidance is an extra: it is imported when it is first needed.
 """
 
+from model.grammar.checking import check
 from model.grammar.errors import GrammarError
-from model.grammar.library import INSTALL, available, check
+from model.grammar.library import INSTALL, available
 from model.grammar.limits import LIMITS, Limits
 from model.grammar.matcher import Grammars, Matcher, Vocabulary
 from model.grammar.text import KINDS, grammar_text

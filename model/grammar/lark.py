@@ -44,7 +44,7 @@ def _decode(text: str, at: int) -> tuple[Any, int]:
 
 
 def _refuse(found: re.Match[str]) -> None:
-    if found.lastgroup == "options" and not found[0].startswith("%import common"):
+    if found.lastgroup == "options" and not re.match(r"%import common\b|%llguidance\s*\{\s*\}\s*$", found[0]):
         name = found[0].split()[0]
         raise GrammarError(name, f"{name} is not supported in a grammar (only '%import common.…' is)")
     if found.lastgroup == "attributes" and (attribute := _REFUSED_ATTRIBUTE.search(found[0])):

@@ -20,7 +20,6 @@ _LIMIT_WORDS = {  # of the library's messages
     "initial lexer": "initial_lexer_fuel",
     "fuel": "step_lexer_fuel",
     "too many items": "step_max_items",
-    "too many expressions": "initial_lexer_fuel",
     "lexer states": "max_lexer_states",
     "too many states": "max_lexer_states",
     "schema too large": "max_schemas",
@@ -69,40 +68,25 @@ def require_sound(matcher: llguidance.LLMatcher) -> None:
 
 def refusal(message: str) -> GrammarError:
     """The library's error as ours: its first line, and the name of the limit if it was one."""
-    line = re.sub(r"\s+", " ", message.partition("<state>")[0].partition("\n  while")[0]).strip()[:300]
+    line = re.sub(
+        r"\s+", " ", message.replace("<non-verbose/>", "").partition("<state>")[0].partition("\n  while")[0]
+    ).strip()[:300]
+    if line.startswith("NoExtension"):
+        return GrammarError("grammar", "the grammar allows no text at all, or none that ends")
+    if "too many expressions" in line:
+        why = "has too many states: counts in it, and minLength or maxLength beside it, multiply; use smaller ones"
+        return GrammarError("pattern", f"a pattern {why}")
     for words, limit in _LIMIT_WORDS.items():
         if words in line.lower():
             return GrammarError(limit, f"the grammar is too complex, beyond the limit {limit}: {line}")
     return GrammarError("grammar", f"the grammar cannot be enforced: {line}")
 
 
-def check(text: str) -> None:
-    """Raise GrammarError unless ``text``, which `grammar_text` made, compiles within our limits.
-
-    Needs no tokenizer; releases the GIL for most of its time, so call it in a thread. ModuleNotFoundError: llguidance
-    is not installed.
-    """
-    LIMITS.require("max_text_bytes", len(text), "bytes of the grammar, formats and patterns written out")
+def validate(text: str) -> None:
+    """Raise GrammarError for what is wrong without any vocabulary."""
     complaint: str = load().LLMatcher.validate_grammar(text, None, limits=_limits())
     if complaint and not complaint.startswith("WARNING"):
         raise refusal(complaint)
-    if "<" not in text:  # no special tokens, which the bytes below do not have
-        _require_start(text)
-
-
-def _require_start(text: str) -> None:
-    """Some limits are reached only when the first mask is made."""
-    matcher = new_matcher(_byte_tokenizer(), text)
-    mask = matcher.compute_bitmask()
-    require_sound(matcher)
-    if not any(mask):
-        raise GrammarError("grammar", "the grammar allows no text at all")
-
-
-@cache
-def _byte_tokenizer() -> llguidance.LLTokenizer:
-    tokenizer: llguidance.LLTokenizer = load().LLTokenizer("byte")
-    return tokenizer
 
 
 @cache

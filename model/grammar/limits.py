@@ -21,19 +21,21 @@ class Limits:
     max_definitions: int = 500  # targets of $ref
     max_properties: int = 250  # of one object: time grows with the square
     max_patterns: int = 500  # pattern, format and patternProperties together
+    max_counting: int = 100  # different strings with a pattern and counts or lengths
     max_enum: int = 2_000  # values of const and enum, and choices
     max_branches: int = 100  # of one anyOf, oneOf or allOf
+    max_width: int = 500  # branches times properties that are possible at one place
     max_length: int = 10_000  # minLength, maxLength: a character is a state of the lexer, about 5 KB
     max_items: int = 10_000  # minItems, maxItems, minProperties, maxProperties
     max_repeat: int = 1_000  # in a pattern, nested ones multiplied
-    max_multiple: int = 5_000  # least common multiple of all multipleOf
+    max_multiple: int = 5_000  # least common multiple of all multipleOf; in hundredths if one has a fraction
     # of what the library makes of it
     max_text_bytes: int = 400_000
     max_grammar_size: int = 20_000  # symbols
     initial_lexer_fuel: int = 500_000
     step_lexer_fuel: int = 100_000
     step_max_items: int = 20_000
-    max_items_in_row: int = 1_000
+    max_items_in_row: int = 2_500  # four for each of max_width
     max_lexer_states: int = 25_000  # about 5 KB each, shared by all rows of a grammar
 
     def require(self, name: str, found: int, what: str, pointer: str = "") -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,8 @@ UInt32 = NDArray[np.uint32]
 class Vocabulary:
     """The bytes of every token, in the library's form: made once, shared by all grammars.
 
-    Takes 0.1 s and 40 MiB for 128k tokens, a few MiB for 2k (`scripts/bench/grammar.py` measures them).
+    128k tokens take a second and 45 MiB, 32k a quarter of it, and the tokenizer's memory of its pieces comes to about
+    as much again; `scripts/bench/grammar.py` measures it. Make it in a thread.
     """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_ids: Collection[int]) -> None:
@@ -38,6 +39,7 @@ class Vocabulary:
         self.size = vocab_size
         source = _Source(tokenizer, vocab_size, ends)
         self.library: llguidance.LLTokenizer = load().LLTokenizer(source, eos_token=ends)
+        source.by_bytes = self.library.greedy_tokenize
         self.known = _pack([bool(data) or at in ends for at, data in enumerate(source.tokens)])
 
 
@@ -49,12 +51,34 @@ class _Source:
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, ends: list[int]) -> None:
         self._tokenizer = tokenizer
+        self._special = frozenset({*tokenizer.special_ids, *ends})
+        self.by_bytes: Callable[[str], list[int]] = (
+            lambda text: []
+        )  # the longest tokens first, once there is a library
         self.eos_token_id = ends[0]
-        self.special_token_ids = sorted({*tokenizer.special_ids, *ends})
+        self.special_token_ids = sorted(self._special)
         self.tokens = [tokenizer.token_bytes(at) for at in range(vocab_size)]
 
     def __call__(self, text: str) -> list[int]:
+        """Where only one text can follow, the library allows the first of these tokens alone: they must be its bytes.
+
+        Tokenizers that put a space in front of a text do not do so behind a line's end.
+        """
+        ids = self._encode(text)
+        if self._exact(ids, text):
+            return ids
+        line = self._encode("\n")
+        ids = self._encode(f"\n{text}")
+        if ids[: len(line)] == line and self._exact(ids[len(line) :], text):
+            return ids[len(line) :]
+        return self.by_bytes(text)
+
+    def _encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special=False)
+
+    def _exact(self, ids: list[int], text: str) -> bool:
+        """Special tokens that are written in a text would be taken for what they mean."""
+        return self._special.isdisjoint(ids) and b"".join(self.tokens[at] for at in ids) == text.encode()
 
 
 def _pack(allowed: list[bool]) -> UInt32:

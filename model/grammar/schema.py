@@ -8,7 +8,6 @@ forms of `items` become `prefixItems`, a `oneOf` whose branches cannot overlap b
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from fractions import Fraction
 from typing import Any
@@ -17,39 +16,32 @@ from model.grammar.disjoint import require_disjoint
 from model.grammar.errors import GrammarError, child
 from model.grammar.finite import require_finite
 from model.grammar.formats import ENFORCED, LONGEST, REFUSED
+from model.grammar.keywords import (
+    APPLICATORS,
+    BOUNDS,
+    UNSUPPORTED,
+    draft_of,
+    literal_names,
+    require_countable,
+    required_names,
+    same,
+    type_names,
+)
 from model.grammar.limits import LIMITS
 from model.grammar.pattern import translate
 from model.grammar.references import References
 from model.grammar.values import multiple, require_count, require_number, require_value
+from model.grammar.width import require_narrow
 
 Canonical = dict[str, Any] | bool
-
-TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
-DRAFT = re.compile(r"https?://json-schema\.org/(?:draft[-/](04|06|07|2019-09|2020-12)/)?(?:hyper-)?schema#?")
-UNSUPPORTED = {  # and the values with which they say nothing
-    "not": (False,),
-    "if": (),
-    "dependentRequired": ({},),
-    "dependentSchemas": ({},),
-    "dependencies": ({},),
-    "uniqueItems": (False,),
-    "contains": (),
-    "propertyNames": (True, {}),
-    "unevaluatedItems": (True, {}),
-    "unevaluatedProperties": (True, {}),
-    "$dynamicRef": (),
-    "$recursiveRef": (),
-    "extends": (),
-    "disallow": (),
-}
-APPLICATORS = ("const", "enum", "allOf", "anyOf", "oneOf", "$ref")
-BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
 def canonical_schema(schema: Any) -> dict[str, Any]:
     """Raises GrammarError for the first thing that cannot be enforced, and for what is no schema."""
-    if isinstance(schema, bool):
-        schema = {} if schema else {"not": {}}
+    if schema is True:
+        schema = {}
+    if schema is False:
+        raise GrammarError("schema", "the schema false allows nothing", "#")
     if not isinstance(schema, dict):
         raise GrammarError("schema", f"a schema is an object, not {type(schema).__name__}", "#")
     return _Canonicaliser(schema).run()
@@ -59,9 +51,9 @@ class _Canonicaliser:
     def __init__(self, document: dict[str, Any]) -> None:
         self._document = document
         self._references = References(document)
-        self._draft = _draft(document)
+        self._draft = draft_of(document)
         self._counts: Counter[str] = Counter()
-        self._steps = Fraction(1)  # least common multiple of all multipleOf
+        self._steps, self._unit = Fraction(1), 1  # least common multiple of all multipleOf
         self._definitions: dict[str, Canonical] = {}
         self._bases: list[str] = []  # where $id changes what a relative $ref means
         self._disjoint: list[tuple[list[Canonical], dict[str, Any], str]] = []
@@ -75,6 +67,7 @@ class _Canonicaliser:
         if self._bases and self._definitions:
             raise GrammarError("$id", "$id below the root changes what $ref means; use $defs", self._bases[0])
         require_finite(root, self._definitions)
+        require_narrow(root, self._definitions)
         for branches, siblings, pointer in self._disjoint:
             require_disjoint(branches, siblings, self._definitions, pointer)
         assert isinstance(root, dict)
@@ -96,8 +89,9 @@ class _Canonicaliser:
         for keyword, harmless in UNSUPPORTED.items():
             if keyword == "uniqueItems" and schema.get("maxItems") in (0, 1):
                 continue
-            if keyword in schema and not any(_same(schema[keyword], value) for value in harmless):
-                raise GrammarError(keyword, f"{keyword} cannot be enforced", child(pointer, keyword))
+            if keyword in schema and not any(same(schema[keyword], value) for value in harmless):
+                why = f"the keyword {keyword} cannot be enforced; say it with others, or leave it out"
+                raise GrammarError(keyword, why, child(pointer, keyword))
         named = schema.get("$id", schema.get("id"))
         if pointer != "#" and isinstance(named, str) and not named.startswith("#"):
             self._bases.append(pointer)
@@ -123,7 +117,7 @@ class _Canonicaliser:
     def assertions(self, schema: dict[str, Any], pointer: str, depth: int, extra: list[Canonical]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         if "type" in schema:
-            found["type"] = _types(schema["type"], child(pointer, "type"))
+            found["type"] = type_names(schema["type"], child(pointer, "type"))
         found |= self.numbers(schema, pointer)
         found |= self.strings(schema, pointer, extra)
         found |= self.arrays(schema, pointer, depth)
@@ -146,14 +140,13 @@ class _Canonicaliser:
         return found
 
     def step(self, value: Any, pointer: str) -> int | float:
-        step = multiple(value, pointer)
-        self._steps = Fraction(math.lcm(self._steps.numerator, step.numerator), 1) * Fraction(
-            1, math.gcd(self._steps.denominator, step.denominator)
+        """The library counts in hundredths as soon as one is no integer, and its products must fit into 32 bits."""
+        step, known = multiple(value, pointer), self._steps
+        self._steps = Fraction(
+            math.lcm(known.numerator, step.numerator), math.gcd(known.denominator, step.denominator)
         )
-        digits = (
-            int(step * 10**10 // math.gcd(int(step * 10**10), 10**10)) if step.denominator > 1 else step.numerator
-        )
-        LIMITS.require("max_multiple", max(self._steps.numerator, digits), "multipleOf", pointer)
+        self._unit = max(self._unit, 1 if step.denominator == 1 else 100)
+        LIMITS.require("max_multiple", int(self._steps * self._unit), "least common multiple of multipleOf", pointer)
         return int(value) if value == int(value) else value
 
     def strings(self, schema: dict[str, Any], pointer: str, extra: list[Canonical]) -> dict[str, Any]:
@@ -211,21 +204,26 @@ class _Canonicaliser:
         found: dict[str, Any] = {}
         if "properties" in schema:
             properties = self.named(schema["properties"], child(pointer, "properties"), depth)
-            LIMITS.require("max_properties", len(properties), "properties", pointer)
             found["properties"] = properties
         if "patternProperties" in schema:
             at = child(pointer, "patternProperties")
             named = self.named(schema["patternProperties"], at, depth)
-            found["patternProperties"] = {self.pattern(key, at, "patternProperties"): named[key] for key in named}
+            listed = {key: literal_names(key) for key in named}
+            rest = {self.pattern(key, at, "patternProperties"): named[key] for key in named if not listed[key]}
+            if rest:
+                found["patternProperties"] = rest
+            for key, names in listed.items():
+                _add_properties(found, names, named[key])
+        LIMITS.require("max_properties", len(found.get("properties", ())), "properties", pointer)
         if "additionalProperties" in schema:
             at = child(pointer, "additionalProperties")
             found["additionalProperties"] = self.schema(schema["additionalProperties"], at, depth + 1)
         if "required" in schema and not isinstance(schema["required"], bool):  # draft 3's is another keyword
-            found["required"] = _names(schema["required"], child(pointer, "required"))
+            found["required"] = required_names(schema["required"], child(pointer, "required"))
         for keyword in ("minProperties", "maxProperties"):
             if keyword in schema:
                 found[keyword] = require_count(schema[keyword], keyword, "max_items", child(pointer, keyword))
-        _require_countable(found, pointer)
+        require_countable(found, pointer)
         return found
 
     # applicators
@@ -245,7 +243,7 @@ class _Canonicaliser:
         branches = self.several(value, pointer, depth)
         if keyword != "oneOf":
             return {keyword: branches}
-        siblings = {"type": _types(schema["type"], pointer)} if "type" in schema else {}
+        siblings = {"type": type_names(schema["type"], pointer)} if "type" in schema else {}
         self._disjoint.append((branches, siblings, pointer))
         if "anyOf" not in schema:
             return {"anyOf": branches}
@@ -281,42 +279,8 @@ class _Canonicaliser:
         return {name: self.schema(one, child(pointer, name), depth + 1) for name, one in value.items()}
 
 
-def _draft(document: dict[str, Any]) -> str:
-    named = document.get("$schema", "https://json-schema.org/draft/2020-12/schema")
-    found = DRAFT.fullmatch(named) if isinstance(named, str) else None
-    if found is None:
-        raise GrammarError(
-            "$schema", f"$schema {str(named)[:80]!r} is none of drafts 4, 6, 7, 2019-09, 2020-12", "#/$schema"
-        )
-    return found[1] or "2020-12"
-
-
-def _same(left: Any, right: Any) -> bool:
-    return type(left) is type(right) and bool(left == right)
-
-
-def _types(value: Any, pointer: str) -> str | list[str]:
-    names = value if isinstance(value, list) else [value]
-    unknown = [str(name) for name in names if name not in TYPES]
-    if unknown or not names:
-        raise GrammarError("type", f"type {', '.join(unknown)[:40] or '[]'} is none of {', '.join(TYPES)}", pointer)
-    return list(dict.fromkeys(names)) if len(names) > 1 else str(names[0])
-
-
-def _names(value: Any, pointer: str) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise GrammarError("required", "required must be an array of strings", pointer)
-    LIMITS.require("max_properties", len(value), "required", pointer)
-    return list(dict.fromkeys(value))
-
-
-def _require_countable(found: dict[str, Any], pointer: str) -> None:
-    """A name may come twice among those that the schema does not list, which counts once."""
-    missing = found.get("minProperties", 0) - len(found.get("required", ()))
-    closed = found.get("additionalProperties") is False and not found.get("patternProperties")
-    if missing > 1 and not closed:
-        raise GrammarError(
-            "minProperties",
-            f"minProperties asks for {missing} names that required does not list; at most 1 can be enforced",
-            child(pointer, "minProperties"),
-        )
+def _add_properties(found: dict[str, Any], names: list[str], schema: Canonical) -> None:
+    """A pattern of a few names lists them. Once all are written, the library would wait for another one, in vain."""
+    properties = found.setdefault("properties", {}) if names else {}
+    for name in names:
+        properties[name] = {"allOf": [properties[name], schema]} if name in properties else schema

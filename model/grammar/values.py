@@ -63,10 +63,10 @@ def multiple(value: Any, pointer: str) -> Fraction:
     exact = Fraction(number)
     if number <= 0:
         raise GrammarError("multipleOf", f"multipleOf must be above 0, not {number}", pointer)
-    if exact != Fraction(str(number)) or exact.denominator > 1024:
+    if exact != Fraction(str(number)) or exact.denominator > 4:
         raise GrammarError(
             "multipleOf",
-            f"multipleOf {number} is no binary fraction, so that validators disagree about it; use an integer",
+            f"multipleOf {number} is no multiple of 0.25, so that validators disagree about it; use an integer",
             pointer,
         )
     return exact

@@ -32,6 +32,7 @@ CASES = {
     "min-p 0.05": SamplingParams(seed=1, min_p=0.05),
     "greedy, repetition penalty": SamplingParams(temperature=0, repetition_penalty=1.1),
     "greedy, 5 log-probabilities": SamplingParams(temperature=0, logprobs=5),
+    "greedy, a mask": SamplingParams(temperature=0, grammar="of no matter here"),
     "everything": SamplingParams(
         seed=1, temperature=0.8, top_k=50, top_p=0.9, min_p=0.01, repetition_penalty=1.1, logprobs=20
     ),
@@ -42,9 +43,10 @@ def measure(case: str, params: SamplingParams, *, rows: int, vocab: int, calls: 
     """Milliseconds per call."""
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, (rows, vocab)).astype(np.float32)
-    sampler = Sampler(SamplingLimits(vocab, HISTORY + 2 * calls), rows)
+    sampler = Sampler(SamplingLimits(vocab, HISTORY + 2 * calls), rows, masks=bool(params.grammar))
     for row in range(rows):
         sampler.admit(row, params, rng.integers(0, vocab, HISTORY))
+        sampler.mask(row)[:] = rng.integers(0, 2**32, sampler.mask(row).size, np.uint32)
     index, out = np.arange(rows, dtype=np.int32), SampleOutputs.allocate(rows, 20)
     positions = np.full(rows, HISTORY, np.int32)
     times_ns, cpu_ns = np.zeros(calls), 0

@@ -75,7 +75,7 @@ class Judge:
             valid = validator(case.schema)
             self._judge_instances(case, matcher, valid, verdict)
             self._judge_texts(matcher, valid, verdict)
-        except Exception as error:  # noqa: BLE001: jsonschema raises what its libraries do
+        except Exception as error:  # noqa: BLE001
             return verdict.is_("not judged", type(error).__name__, str(error))
         return verdict
 
@@ -107,8 +107,8 @@ class Judge:
             value = json.loads(text)
         except ValueError as error:
             return f"no JSON: {error}"
-        error = next(valid.iter_errors(value), None)
-        return "" if error is None else error.message[:200]
+        found = next(valid.iter_errors(value), None)
+        return "" if found is None else found.message[:200]
 
     def _walk(self, matcher: Matcher, *, greedy: bool) -> tuple[str, str]:
         """A random text, "" if it did not end; and what went wrong."""

@@ -1,0 +1,24 @@
+"""The last look at a grammar, in the library's own terms."""
+
+from __future__ import annotations
+
+import json
+
+from model.grammar.library import validate
+from model.grammar.limits import LIMITS
+from model.grammar.probe import probe, probe_strings
+
+
+def check(text: str) -> None:
+    """Raise GrammarError unless ``text``, which `grammar_text` made, can be enforced within our limits.
+
+    Needs no tokenizer. Up to 300 ms, most of them without the GIL, so call it in a thread. ModuleNotFoundError:
+    llguidance is not installed.
+    """
+    LIMITS.require("max_text_bytes", len(text), "bytes of the grammar, formats and patterns written out")
+    (grammar,) = json.loads(text)["grammars"]
+    if "<" in grammar.get("lark_grammar", ""):  # special tokens, which only the model's vocabulary has
+        validate(text)
+        return
+    probe(text)
+    probe_strings(grammar.get("json_schema"))
