@@ -100,7 +100,7 @@ class Peer:
         params, sampling = running.params, running.params.sampling
         say({"submit": request, "prompt": prompt, "max_tokens": params.max_tokens,
              "temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p,
-             "seed": choice.seed, "stop": params.stop, "logprobs": sampling.logprobs,
+             "seed": choice.seed, "stop": params.stop, "logprobs": sampling.logprobs, "grammar": sampling.grammar,
              "ignore_eos": params.ignore_eos, "add_special": message.add_special,
              "min_tokens": sampling.min_tokens, "open_ended": params.open_ended,
              "include_stop": params.include_stop, "skip_special": params.skip_special,

@@ -29,6 +29,8 @@ def main() -> None:
     values, control, stats = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     tokenizer = values.pop("tokenizer", DEMO_DIR)
     keys = ApiKeys(digest(key.encode()) for key in values.pop("api_keys", []))
+    if "without" in values:
+        sys.modules[values.pop("without")] = None  # type: ignore[assignment]  # as if it were not installed
     settings = FrontSettings(**values)
     listeners = [listening(0)]
     if settings.metrics_port is not None:
