@@ -1,14 +1,8 @@
-"""The tables of docs/metrics.md: ``python -m pipeline.front.metrics.reference docs/metrics.md``.
-
-They are generated from what a server exposes.
-"""
+"""The tables of docs/metrics.md, from what a server exposes."""
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 from prometheus_client.core import Metric
 
@@ -16,8 +10,6 @@ from pipeline.front.metrics.collector import StatsCollector
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import Counters, StatsPage, StatsReader
 
-_PART = re.compile(r"(<!-- (\w+): begin[^>]*-->\n).*?(<!-- \2: end -->)", re.DOTALL)
-_SECTIONS = ("server", "requests", "scheduling", "steps", "rings", "processes", "supervision")
 _HEADS: Sequence[str] = ("metric", "type", "labels", "meaning", "in vLLM")
 _REPLICA = "replica"
 _OURS, _VLLM = "ringserve_", "vllm:"
@@ -37,11 +29,11 @@ _OTHER_IN_VLLM = (
 
 
 def tables() -> dict[str, str]:
-    """Markdown by the name of the part of the page."""
-    families = exposed()
-    parts = {section: _table(families[section]) for section in _SECTIONS}
-    buckets = [line for section in _SECTIONS for family in families[section] for line in _buckets(family)]
-    return parts | {"buckets": "\n".join(["| histogram | upper edges of the buckets |", "|---|---|", *buckets, ""])}
+    sections = exposed()
+    buckets = [line for families in sections.values() for family in families for line in _buckets(family)]
+    return {section: _table(families) for section, families in sections.items()} | {
+        "buckets": "\n".join(["| histogram | upper edges of the buckets |", "|---|---|", *buckets, ""])
+    }
 
 
 def exposed() -> dict[str, list[Metric]]:
@@ -55,12 +47,6 @@ def exposed() -> dict[str, list[Metric]]:
     found = {section: list(families) for section, families in collector.sections()}
     page.close()
     return found
-
-
-def refresh(page: str) -> str:
-    """The page with its generated parts as they should be."""
-    parts = tables()
-    return _PART.sub(lambda part: f"{part[1]}{parts[part[2]]}{part[3]}", page)
 
 
 def _table(families: Iterable[Metric]) -> str:
@@ -102,9 +88,3 @@ def _buckets(family: Metric) -> Iterator[str]:
     if family.type == "histogram":
         edges = dict.fromkeys(sample.labels["le"] for sample in family.samples if "le" in sample.labels)
         yield f"| `{family.name}` | {', '.join(edge if edge == '+Inf' else f'{float(edge):g}' for edge in edges)} |"
-
-
-if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        target = Path(argument)
-        target.write_text(refresh(target.read_text(encoding="utf-8")), encoding="utf-8")
