@@ -25,7 +25,7 @@ from pipeline.front.http.connection import Connection, Serving
 from pipeline.front.http.outbox import Outbox
 from pipeline.front.http.throttle import throttled
 from pipeline.front.http.worker import Worker
-from pipeline.front.metrics.spans import Spans
+from pipeline.front.metrics.trace import Spans
 from pipeline.front.page.routes import PageRoutes
 from pipeline.front.settings import FrontSettings
 from pipeline.runtime.generations import END, Control

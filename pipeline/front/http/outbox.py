@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from pipeline.front.metrics.spans import Spans
+from pipeline.front.metrics.trace import Spans
 from pipeline.stats import Histograms, RequestHistogram
 
 
