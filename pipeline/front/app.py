@@ -9,8 +9,7 @@ from pipeline.front.api.generate_routes import GenerateRoutes
 from pipeline.front.api.info_routes import MODELS, InfoRoutes
 from pipeline.front.api.openapi import OpenApiRoute
 from pipeline.front.api.tokenize_routes import TokenizeRoutes
-from pipeline.front.http.access import PROBES, ApiKeys, is_open, is_operators
-from pipeline.front.http.cors import Cors
+from pipeline.front.http.access import PROBES, ApiKeys, Cors, is_open, is_operators
 from pipeline.front.http.errors import NOT_FOUND, SERVER, ApiError, ClientGone
 from pipeline.front.http.exchange import Exchange
 from pipeline.front.http.throttle import REFUSED

@@ -20,9 +20,9 @@ from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.follow import follow
 from pipeline.front.delivery.generation import Delivery
 from pipeline.front.http.access import ApiKeys
-from pipeline.front.http.body_memory import BodyMemory
 from pipeline.front.http.connection import Connection, Serving
-from pipeline.front.http.outbox import Outbox
+from pipeline.front.http.exchange import BodyMemory
+from pipeline.front.http.responses import Outbox
 from pipeline.front.http.throttle import throttled
 from pipeline.front.http.worker import Worker
 from pipeline.front.metrics.trace import Spans

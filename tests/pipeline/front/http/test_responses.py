@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from pipeline.front.http.outbox import Outbox
+from pipeline.front.http.responses import Outbox
 from pipeline.front.metrics.trace import Spans
 from pipeline.stats import Histograms, RequestHistogram, StatsReader
 
