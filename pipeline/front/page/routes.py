@@ -92,17 +92,13 @@ def _picture(topology: Topology) -> dict[str, list[dict[str, str]]]:
     """The stages of the first replica with the first front, in the order of a request's way, and the rings between
     them."""
     stages = [stage for stage in topology.users(0) if stage.rank == 0]
-    rings = [ring for stage in stages for ring in stage.writes if ring.replica == 0 and not ring.front]
+    rings = [
+        (ring.key, ring.flow) for stage in stages for ring in stage.writes if ring.replica == 0 and not ring.front
+    ]
     return {
         "stages": [{"key": stage.key, "name": stage.name, "does": stage.role.does} for stage in stages],
         "rings": [
-            {
-                "key": ring.key,
-                "name": ring.flow.name,
-                "from": ring.flow.producer,
-                "to": ring.flow.consumer,
-                "carries": ring.flow.carries,
-            }
-            for ring in rings
+            {"key": key, "name": flow.name, "from": flow.producer, "to": flow.consumer, "carries": flow.carries}
+            for key, flow in ((ring.key, ring.flow) for ring in rings)
         ],
     }
