@@ -99,6 +99,6 @@ def _picture(topology: Topology) -> dict[str, list[dict[str, str]]]:
         "stages": [{"key": stage.key, "name": stage.name, "does": stage.role.does} for stage in stages],
         "rings": [
             {"key": key, "name": flow.name, "from": flow.producer, "to": flow.consumer, "carries": flow.carries}
-            for key, flow in ((ring.key, ring.flow) for ring in rings)
+            for key, flow in rings
         ],
     }
