@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from dataclasses import fields
 
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.server import run_front
@@ -42,33 +43,20 @@ def run_front_stage(stage: Stage) -> None:
 
 def settings_of(stage: Stage, metrics_port: int | None) -> FrontSettings:
     config, pipeline = stage.config, stage.config.pipeline
-    return FrontSettings(
-        model_name=pipeline.model_name,
-        model_route=config.serving_config.model_route,
-        vocab_size=stage.shapes.vocab_size,
-        max_length=config.max_length,
-        max_prompt=config.max_prompt,
-        prompt_limit_chars=pipeline.prompt_limit_chars,
-        max_rows=stage.shapes.max_rows,
-        max_queue=pipeline.max_queue,
-        device=pipeline.runner.device,
-        runner=make_runner(config).facts.name,
-        dtype=str(config.model_config.model_dtype),
-        body_limit_bytes=pipeline.body_limit_bytes,
-        body_memory_bytes=pipeline.body_memory_bytes,
-        header_limit_bytes=pipeline.header_limit_bytes,
-        max_connections=pipeline.max_connections,
-        cors_origins=pipeline.cors_origins or (),
-        metrics_port=metrics_port,
-        header_timeout_s=pipeline.header_timeout_s,
-        body_timeout_s=pipeline.body_timeout_s,
-        write_timeout_s=pipeline.write_timeout_s,
-        stream_buffer_tokens=pipeline.stream_buffer_tokens,
-        keep_alive_s=pipeline.keep_alive_s,
-        drain_timeout_s=pipeline.drain_timeout_s,
-        request_timeout_s=pipeline.request_timeout_s,
-        llm_serving_logprobs=pipeline.llm_serving_logprobs,
-        llm_serving_raw_logit=pipeline.llm_serving_raw_logit,
-        log_level=pipeline.log.level,
-        log_format=pipeline.log.format,
-    )
+    names = [field.name for field in fields(FrontSettings)]
+    same = {name: getattr(pipeline, name) for name in names if hasattr(pipeline, name)}
+    others = {
+        "model_route": config.serving_config.model_route,
+        "vocab_size": stage.shapes.vocab_size,
+        "max_length": config.max_length,
+        "max_prompt": config.max_prompt,
+        "max_rows": stage.shapes.max_rows,
+        "device": pipeline.runner.device,
+        "runner": make_runner(config).facts.name,
+        "dtype": str(config.model_config.model_dtype),
+        "cors_origins": pipeline.cors_origins or (),
+        "metrics_port": metrics_port,
+        "log_level": pipeline.log.level,
+        "log_format": pipeline.log.format,
+    }
+    return FrontSettings(**same | others)

@@ -65,14 +65,13 @@ def run_front(
     asked for. `keys` may be replaced while the front runs; without any, every client that can connect is served.
     `front` is its number among several.
     """
-    page = StatsPage.from_handle(stats)
-    spec = page.topology.find(FRONT, rank=front)
-    configure_logging(spec.key, level=settings.log_level, form=settings.log_format)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(spec, settings, control, page, listeners, tokenizer, keys or ApiKeys()))
-    finally:
-        page.close()
+    with (
+        contextlib.closing(StatsPage.from_handle(stats)) as page,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        spec = page.topology.find(FRONT, rank=front)
+        configure_logging(spec.key, level=settings.log_level, form=settings.log_format)
+        runner.run(_serve(spec, settings, control, page, listeners, tokenizer, keys or ApiKeys()))
 
 
 async def _serve(

@@ -18,7 +18,8 @@ class FrontRings:
 
 @dataclass(slots=True, kw_only=True)
 class FrontSettings:
-    """Times in seconds, sizes in bytes. Limits of the model are those of preprocess, too.
+    """Times in seconds, sizes in bytes. Limits of the model are those of preprocess, too. What `pipeline` of the
+    configuration has is named as there.
 
     Every part of the front refers to the same object, so that a reload reaches all of them (`update`).
     """

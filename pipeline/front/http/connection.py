@@ -69,7 +69,7 @@ class Connection(Line):
         if beyond > _MAX_REFUSED:
             self.abort()
         elif beyond > 0:
-            self._refuse(retry_later(503, "too many connections", UNAVAILABLE, self.settings.retry_after_s))
+            self._refuse(retry_later(503, "too many connections", UNAVAILABLE))
 
     def _most_connections(self) -> int:
         """Monitoring can still connect to the port for /metrics when the server is overloaded."""

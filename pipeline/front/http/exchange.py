@@ -31,10 +31,8 @@ class BodyMemory:
 
     def take(self, size: int) -> None:
         """Raises ApiError 503 when there is no room for so many bytes more."""
-        settings = self._settings
-        if self._used + size > settings.body_memory_bytes:
-            text = "too many large requests at once; try again later"
-            raise retry_later(503, text, OVERLOADED, settings.retry_after_s)
+        if self._used + size > self._settings.body_memory_bytes:
+            raise retry_later(503, "too many large requests at once; try again later", OVERLOADED)
         self._used += size
 
     def give(self, size: int) -> None:

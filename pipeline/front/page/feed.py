@@ -27,10 +27,9 @@ _KEPT: Final = round(LATENCY_S / INTERVAL_S) + 1
 class LiveFeed:
     """`about` is the first event, with what does not change. Made inside a running loop."""
 
-    def __init__(self, stats: StatsReader, ends: RingEnds, about: dict[str, Any], retry_after_s: int) -> None:
+    def __init__(self, stats: StatsReader, ends: RingEnds, about: dict[str, Any]) -> None:
         self._stats, self._ends = stats, ends
-        self._about, self._retry_after_s = about, retry_after_s
-        self._watchers = 0
+        self._about, self._watchers = about, 0
         self._ticking: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._next: asyncio.Future[bytes] = self._loop.create_future()
@@ -44,7 +43,7 @@ class LiveFeed:
         """Raises ApiError 503 when there are too many clients already."""
         if self._watchers >= MAX_WATCHERS:
             message = f"{MAX_WATCHERS} clients are watching already, the most that are served; try again later"
-            raise retry_later(503, message, UNAVAILABLE, self._retry_after_s)
+            raise retry_later(503, message, UNAVAILABLE)
         await exchange.start(200, b"text/event-stream", _HEADERS)
         if exchange.method != "HEAD":
             await self._send_events(exchange)

@@ -45,7 +45,7 @@ class PageRoutes:
     """The files are read once, when the front starts. Made inside a running loop."""
 
     def __init__(self, settings: FrontSettings, stats: StatsReader, ends: RingEnds) -> None:
-        self.feed = LiveFeed(stats, ends, _about(settings, stats.topology), settings.retry_after_s)
+        self.feed = LiveFeed(stats, ends, _about(settings, stats.topology))
         self._files = {f"/page/{name}": file for name, file in load_files().items()}
         self._files["/"] = self._files.pop("/page/index.html")
 
