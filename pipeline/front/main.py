@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from dataclasses import fields
+from typing import Any
 
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.server import run_front
@@ -42,10 +43,9 @@ def run_front_stage(stage: Stage) -> None:
 
 
 def settings_of(stage: Stage, metrics_port: int | None) -> FrontSettings:
+    """What is not set here is named as in `pipeline` of the configuration."""
     config, pipeline = stage.config, stage.config.pipeline
-    names = [field.name for field in fields(FrontSettings)]
-    same = {name: getattr(pipeline, name) for name in names if hasattr(pipeline, name)}
-    others = {
+    own: dict[str, Any] = {
         "model_route": config.serving_config.model_route,
         "vocab_size": stage.shapes.vocab_size,
         "max_length": config.max_length,
@@ -59,4 +59,5 @@ def settings_of(stage: Stage, metrics_port: int | None) -> FrontSettings:
         "log_level": pipeline.log.level,
         "log_format": pipeline.log.format,
     }
-    return FrontSettings(**same | others)
+    same = {field.name: getattr(pipeline, field.name) for field in fields(FrontSettings) if field.name not in own}
+    return FrontSettings(**own, **same)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 from ipc import RingHandle
 
@@ -18,8 +19,7 @@ class FrontRings:
 
 @dataclass(slots=True, kw_only=True)
 class FrontSettings:
-    """Times in seconds, sizes in bytes. Limits of the model are those of preprocess, too. What `pipeline` of the
-    configuration has is named as there.
+    """Times in seconds, sizes in bytes. Limits of the model are those of preprocess, too.
 
     Every part of the front refers to the same object, so that a reload reaches all of them (`update`).
     """
@@ -48,11 +48,11 @@ class FrontSettings:
     drain_timeout_s: float = 30.0
     request_timeout_s: float | None = None
     stream_buffer_tokens: int = 4096  # tokens that may wait for a client that does not read
-    retry_after_s: int = 1
     llm_serving_logprobs: bool = True  # false: `logprob` is null there
     llm_serving_raw_logit: bool = False  # true: it is the token's logit, as llm-serving has it
     log_level: str = "info"
     log_format: str = "text"  # or "json"
+    retry_after_s: ClassVar[int] = 1
 
     def update(self, other: FrontSettings) -> None:
         """Copy the values of another one."""
