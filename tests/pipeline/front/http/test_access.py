@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from pipeline.front.http.access import ApiKeys
-from pipeline.front.http.api_keys import digest
 from pipeline.front.http.errors import ApiError
+from pipeline.launcher.api_keys import digest
 from tests.pipeline.front.conftest import Served, read_all
 
 KEY, OTHER = "sk-alice-0123456789", "sk-bob-0123456789"
