@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import cast
 
 from pipeline.front.http.errors import TIMED_OUT, UNAVAILABLE, ApiError, retry_later
-from pipeline.front.http.exchange import BodyMemory, Exchange
+from pipeline.front.http.exchange import BodyMemory, Exchange, Handler
 from pipeline.front.http.line import Line, Resets
 from pipeline.front.http.request_parser import Head, RequestParser
 from pipeline.front.http.responses import CONTINUE, plain_response
@@ -35,7 +34,7 @@ class Serving:
     """What all connections have in common. Made inside a running loop."""
 
     settings: FrontSettings
-    application: Callable[[Exchange], Awaitable[None]]
+    application: Handler
     bodies: BodyMemory
     resets: Resets = field(default_factory=Resets)
     connections: set[Connection] = field(default_factory=set)

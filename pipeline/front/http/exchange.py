@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import orjson
@@ -176,6 +176,9 @@ class Exchange(Response):
         if self._unread:
             self.keep_alive = False
         await self.respond(error.status, error.body(), headers=error.headers)
+
+
+Handler = Callable[[Exchange], Awaitable[None]]
 
 
 async def answer_json(exchange: Exchange, value: Any) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Any, Final
 
-from pipeline.front.http.exchange import Exchange
+from pipeline.front.http.exchange import Exchange, Handler
 from pipeline.front.page import LiveFeed
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import RingEnds, StatsReader
@@ -49,7 +49,7 @@ class PageRoutes:
         self._files = {f"/page/{name}": file for name, file in load_files().items()}
         self._files["/"] = self._files.pop("/page/index.html")
 
-    def routes(self) -> dict[str, tuple[str, Callable[[Exchange], Awaitable[None]]]]:
+    def routes(self) -> dict[str, tuple[str, Handler]]:
         return {**dict.fromkeys(self._files, ("GET", self._file)), "/live": ("GET", self.feed.watch)}
 
     async def _file(self, exchange: Exchange) -> None:
