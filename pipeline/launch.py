@@ -19,10 +19,10 @@ import ipc
 from model.errors import ModelError
 from pipeline.config import Configuration, ConfigurationError, load_configuration
 from pipeline.config import __main__ as config_command
-from pipeline.front.http.api_keys import KeysError, key_file_warning
 from pipeline.host.cpu_placement import fit_to_host
 from pipeline.host.facts import HostError, plan_shared_memory, prepare_host
 from pipeline.launcher import Supervisor, report
+from pipeline.launcher.api_keys import KeysError, key_file_warning
 from pipeline.launcher.listening import PortInUseError
 from pipeline.launcher.readiness import Readiness
 from pipeline.runtime.engines import make_runner, shapes_of

@@ -238,6 +238,12 @@ class PipelineConfig:
         None,
         "separate port for `/metrics`, `/debug` and the live page, 0: any free one; null: `server_port`",
     )
+    vllm_metrics: bool = setting(
+        BOOLEAN,
+        False,
+        "`/metrics` has the metrics that vLLM has under its names, too, which endpoint pickers and autoscalers read",
+        live=True,
+    )
     metrics_host: str = setting(TEXT, "127.0.0.1", "address of that port")
     model_aliases: tuple[str, ...] = setting(
         list_of(TEXT, minimum=0, maximum=64), (), "more names of the model in OpenAI's API and Ollama's", live=True

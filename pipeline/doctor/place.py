@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pipeline.doctor.finding import Finding, fail, ok, warn
 from pipeline.doctor.subject import Host, Plan
-from pipeline.front.http.api_keys import KeysError, key_file_warning, load_api_keys
+from pipeline.launcher.api_keys import KeysError, key_file_warning, load_api_keys
 from pipeline.launcher.listening import exposed
 
 _FIXES = {

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 
 from pipeline.front.api.generate_routes import GenerateRoutes
 from pipeline.front.api.info_routes import MODELS, InfoRoutes
 from pipeline.front.api.openapi import OpenApiRoute
 from pipeline.front.api.tokenize_routes import TokenizeRoutes
-from pipeline.front.http.access import PROBES, ApiKeys, is_open, is_operators
-from pipeline.front.http.cors import Cors
+from pipeline.front.http.access import PROBES, ApiKeys, Cors, is_open, is_operators
 from pipeline.front.http.errors import NOT_FOUND, SERVER, ApiError, ClientGone
-from pipeline.front.http.exchange import Exchange
+from pipeline.front.http.exchange import Exchange, Handler
 from pipeline.front.http.throttle import REFUSED
 from pipeline.front.page.routes import PageRoutes
 from pipeline.front.settings import FrontSettings
 
 log = logging.getLogger("ringserve.front")
-
-Handler = Callable[[Exchange], Awaitable[None]]
 
 
 class Front:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
 
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.server import run_front
@@ -43,39 +45,22 @@ def run_front_stage(stage: Stage) -> None:
 
 
 def settings_of(stage: Stage, metrics_port: int | None, defaults: Mapping[str, float]) -> FrontSettings:
+    """What is not set here is named as in `pipeline` of the configuration."""
     config, pipeline = stage.config, stage.config.pipeline
-    return FrontSettings(
-        model_name=pipeline.model_name,
-        model_aliases=pipeline.model_aliases,
-        model_route=config.serving_config.model_route,
-        vocab_size=stage.shapes.vocab_size,
-        max_length=config.max_length,
-        max_prompt=config.max_prompt,
-        prompt_limit_chars=pipeline.prompt_limit_chars,
-        max_rows=stage.shapes.max_rows,
-        max_queue=pipeline.max_queue,
-        device=pipeline.runner.device,
-        runner=make_runner(config).facts.name,
-        dtype=str(config.model_config.model_dtype),
-        body_limit_bytes=pipeline.body_limit_bytes,
-        body_memory_bytes=pipeline.body_memory_bytes,
-        header_limit_bytes=pipeline.header_limit_bytes,
-        max_connections=pipeline.max_connections,
-        cors_origins=pipeline.cors_origins or (),
-        metrics_port=metrics_port,
-        header_timeout_s=pipeline.header_timeout_s,
-        body_timeout_s=pipeline.body_timeout_s,
-        write_timeout_s=pipeline.write_timeout_s,
-        stream_buffer_tokens=pipeline.stream_buffer_tokens,
-        keep_alive_s=pipeline.keep_alive_s,
-        stream_ping_s=pipeline.stream_ping_s,
-        drain_timeout_s=pipeline.drain_timeout_s,
-        request_timeout_s=pipeline.request_timeout_s,
-        sampling_defaults=defaults,
-        user_control_tokens=pipeline.user_control_tokens,
-        unknown_parameters=pipeline.unknown_parameters,
-        llm_serving_logprobs=pipeline.llm_serving_logprobs,
-        llm_serving_raw_logit=pipeline.llm_serving_raw_logit,
-        log_level=pipeline.log.level,
-        log_format=pipeline.log.format,
-    )
+    own: dict[str, Any] = {
+        "model_route": config.serving_config.model_route,
+        "vocab_size": stage.shapes.vocab_size,
+        "max_length": config.max_length,
+        "max_prompt": config.max_prompt,
+        "max_rows": stage.shapes.max_rows,
+        "device": pipeline.runner.device,
+        "runner": make_runner(config).facts.name,
+        "dtype": str(config.model_config.model_dtype),
+        "sampling_defaults": defaults,
+        "cors_origins": pipeline.cors_origins or (),
+        "metrics_port": metrics_port,
+        "log_level": pipeline.log.level,
+        "log_format": pipeline.log.format,
+    }
+    same = {field.name: getattr(pipeline, field.name) for field in fields(FrontSettings) if field.name not in own}
+    return FrontSettings(**own, **same)

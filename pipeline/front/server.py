@@ -20,12 +20,12 @@ from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.follow import follow
 from pipeline.front.delivery.generation import Delivery
 from pipeline.front.http.access import ApiKeys
-from pipeline.front.http.body_memory import BodyMemory
 from pipeline.front.http.connection import Connection, Serving
-from pipeline.front.http.outbox import Outbox
+from pipeline.front.http.exchange import BodyMemory
+from pipeline.front.http.responses import Outbox
 from pipeline.front.http.throttle import throttled
 from pipeline.front.http.worker import Worker
-from pipeline.front.metrics.spans import Spans
+from pipeline.front.metrics.trace import Spans
 from pipeline.front.page.routes import PageRoutes
 from pipeline.front.settings import FrontSettings
 from pipeline.runtime.generations import END, Control
@@ -65,14 +65,13 @@ def run_front(
     asked for. `keys` may be replaced while the front runs; without any, every client that can connect is served.
     `front` is its number among several.
     """
-    page = StatsPage.from_handle(stats)
-    spec = page.topology.find(FRONT, rank=front)
-    configure_logging(spec.key, level=settings.log_level, form=settings.log_format)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(spec, settings, control, page, listeners, tokenizer, keys or ApiKeys()))
-    finally:
-        page.close()
+    with (
+        contextlib.closing(StatsPage.from_handle(stats)) as page,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        spec = page.topology.find(FRONT, rank=front)
+        configure_logging(spec.key, level=settings.log_level, form=settings.log_format)
+        runner.run(_serve(spec, settings, control, page, listeners, tokenizer, keys or ApiKeys()))
 
 
 async def _serve(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import ClassVar
 
 from ipc import RingHandle
 
@@ -50,14 +51,15 @@ class FrontSettings:
     drain_timeout_s: float = 30.0
     request_timeout_s: float | None = None
     stream_buffer_tokens: int = 4096  # tokens that may wait for a client that does not read
-    retry_after_s: int = 1
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)  # the model's own
     user_control_tokens: str = "text"  # or "control"
     unknown_parameters: str = "warn"  # or "refuse"
+    vllm_metrics: bool = False  # metrics have vLLM's names, too
     llm_serving_logprobs: bool = True  # false: `logprob` is null there
     llm_serving_raw_logit: bool = False  # true: it is the token's logit, as llm-serving has it
     log_level: str = "info"
     log_format: str = "text"  # or "json"
+    retry_after_s: ClassVar[int] = 1
 
     def update(self, other: FrontSettings) -> None:
         """Copy the values of another one."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Self
 
-from pipeline.front.http.api_keys import without_keys
+from pipeline.launcher.api_keys import without_keys
 from pipeline.launcher.readiness import NOTIFY_SOCKET
 from pipeline.runtime.control_channel import Channel, ChannelError, Message
 from pipeline.runtime.generations import CRASHED, KILLED

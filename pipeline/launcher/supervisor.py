@@ -16,9 +16,9 @@ from contextlib import ExitStack
 
 import ipc
 from pipeline.config import Configuration, ConfigurationError
-from pipeline.front.http.api_keys import KeysError, load_api_keys
 from pipeline.host.facts import HostError, raise_descriptor_limit
 from pipeline.launcher.announce import announce, report
+from pipeline.launcher.api_keys import KeysError, load_api_keys
 from pipeline.launcher.child import WITH_OTHERS, Child
 from pipeline.launcher.hang_detector import Hang, HangDetector
 from pipeline.launcher.listening import Listeners, address

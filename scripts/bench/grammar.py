@@ -28,6 +28,7 @@ from model.grammar import LIMITS, GrammarError, Grammars, Vocabulary, check, gra
 from model.tokenizer import Tokenizer, load_tokenizer
 from model.tokenizer.base import SpecialTokens
 from model.tokenizer.incremental import DecodingRules, InvalidBytes, Piece
+from model.tokenizer.plain_text import Spans
 from scripts.lab.arguments import counts, parser, say, write_json
 from scripts.lab.machine import describe_machine
 from scripts.lab.paths import ROOT
@@ -159,6 +160,9 @@ class Synthetic(Tokenizer):
 
     def _encode(self, text: str, add_special: bool) -> list[int]:
         return list(text.encode())
+
+    def _encode_with_plain(self, text: str, add_special: bool, plain: Spans) -> list[int]:
+        return self._encode(text, add_special)
 
     def _piece(self, token_id: int, at_start: bool, skip_special: bool) -> Piece:
         return Piece(self._pieces[token_id] if token_id < len(self._pieces) else b"</s>")

@@ -15,8 +15,7 @@ from pipeline.front.delivery.backend import Backend
 from pipeline.front.http.errors import UNAVAILABLE, ApiError, retry_later
 from pipeline.front.http.exchange import Exchange, answer_json
 from pipeline.front.metrics import CONTENT_TYPE, StatsCollector
-from pipeline.front.metrics.spans import Spans
-from pipeline.front.metrics.trace import trace
+from pipeline.front.metrics.trace import Spans, trace
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import PreprocessCounter, RingEnds, StageState, StatsReader
 

@@ -15,7 +15,7 @@ import ipc
 from pipeline.front.delivery.ring_client import RingClient
 from pipeline.front.delivery.stream import TokenStream
 from pipeline.front.http.errors import INVALID, OVERLOADED, SERVER, UNAVAILABLE, ApiError, retry_later
-from pipeline.front.http.outbox import Outbox
+from pipeline.front.http.responses import Outbox
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.stats import Counters, FrontCounter, RingEnds, StatsReader
 from pipeline.wire.delta import delta_head

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import cast
 
-from pipeline.front.http.body_memory import BodyMemory
 from pipeline.front.http.errors import TIMED_OUT, UNAVAILABLE, ApiError, retry_later
-from pipeline.front.http.exchange import Exchange
-from pipeline.front.http.half_close import HalfClosed, Resets
-from pipeline.front.http.request_body import RequestBody
+from pipeline.front.http.exchange import BodyMemory, Exchange, Handler
+from pipeline.front.http.line import Line, Resets
 from pipeline.front.http.request_parser import Head, RequestParser
-from pipeline.front.http.responses import CONTINUE, Clock, Response, plain_response
-from pipeline.front.http.writing_side import WritingSide
+from pipeline.front.http.responses import CONTINUE, plain_response
 from pipeline.front.settings import FrontSettings
 
 _MAX_WATCHING = 64  # connections to the port of /metrics beyond all others
@@ -38,25 +34,22 @@ class Serving:
     """What all connections have in common. Made inside a running loop."""
 
     settings: FrontSettings
-    application: Callable[[Exchange], Awaitable[None]]
+    application: Handler
     bodies: BodyMemory
-    clock: Clock = field(default_factory=Clock)
     resets: Resets = field(default_factory=Resets)
     connections: set[Connection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
 
-class Connection(WritingSide):
-    """The `Line` of its exchanges, and the sink of its parser."""
+class Connection(Line):
+    """The line of its exchanges, and the sink of its parser."""
 
     def __init__(self, serving: Serving) -> None:
-        super().__init__(serving.settings)
+        super().__init__(serving.settings, serving.resets)
         self._serving = serving
         self._parser: RequestParser | None = RequestParser(self, self.settings)
         self._read_paused = False
         self._slow: asyncio.TimerHandle | None = None  # runs while a request is incomplete, or none is there
-        self._ended = False  # the client has shut down its sending side
-        self._half_closed: HalfClosed | None = None  # and waits for answers
         self._receiving = self._in_headers = False
         self._fault: ApiError | None = None  # closes the connection once all requests before it are answered
         self._queue: deque[Exchange] = deque()  # behind the active one
@@ -75,7 +68,7 @@ class Connection(WritingSide):
         if beyond > _MAX_REFUSED:
             self.abort()
         elif beyond > 0:
-            self._refuse(retry_later(503, "too many connections", UNAVAILABLE, self.settings.retry_after_s))
+            self._refuse(retry_later(503, "too many connections", UNAVAILABLE))
 
     def _most_connections(self) -> int:
         """Monitoring can still connect to the port for /metrics when the server is overloaded."""
@@ -85,7 +78,6 @@ class Connection(WritingSide):
     def connection_lost(self, exc: Exception | None) -> None:
         self._serving.connections.discard(self)
         self._limit_request(None)
-        self._stop_probing()
         for exchange in (self._active, self._newest):
             if exchange is not None:
                 exchange.break_off()
@@ -97,10 +89,9 @@ class Connection(WritingSide):
         if self._leaving or self.transport.is_closing():
             return
         self._limit_request(None)
-        self._stop_probing()
         self._queue.clear()
-        self._begin_close(client_ended=self._ended)
-        self._pace_reading()
+        self._begin_close()
+        self.pace_reading()
 
     def shutdown(self) -> None:
         """The server drains."""
@@ -111,7 +102,7 @@ class Connection(WritingSide):
 
     def _keep_alive_no_more(self) -> None:
         if self._newest is not None:
-            self._newest.response.keep_alive = False
+            self._newest.keep_alive = False
 
     # ---- one request after the other ------------------------------------------------------------------------
 
@@ -131,21 +122,18 @@ class Connection(WritingSide):
             if not exchange.over:
                 self.abort()
 
-    def taken(self) -> None:
-        self._pace_reading()
-
     def answered(self) -> None:
         done, self._active = self._active, None
         if self._leaving:
             return
-        if done is not None and not done.response.keep_alive:
+        if done is not None and not done.keep_alive:
             self._leave()
         elif self._queue:
             self._start(self._queue.popleft())
         elif not self._receiving:
             self._rest()
         self._conclude()
-        self._pace_reading()
+        self.pace_reading()
 
     def _rest(self) -> None:
         """There is no request."""
@@ -163,16 +151,14 @@ class Connection(WritingSide):
     def on_head(self, head: Head) -> None:
         self._in_headers = False
         self._limit_request(self.settings.body_timeout_s)
-        serving = self._serving
-        response = Response(self, serving.clock, head)
-        self._newest = Exchange(head, RequestBody(), response, self, self.settings, serving.bodies)
+        self._newest = Exchange(head, self, self._serving.bodies)
         if self._active is None:
             self._start(self._newest)
         else:
             self._queue.append(self._newest)
 
     def on_body(self, data: bytes) -> None:
-        if self._newest is not None and not self._newest.response.complete:
+        if self._newest is not None and not self._newest.complete:
             self._newest.body.add(data)
 
     def on_end(self) -> None:
@@ -196,10 +182,9 @@ class Connection(WritingSide):
             self._refuse(fault)
         except TooManyRequestsError:
             self.abort()
-        self._pace_reading()
+        self.pace_reading()
 
-    def _pace_reading(self) -> None:
-        """Pause while more has arrived than is needed; else read on, if only to notice a disconnect."""
+    def pace_reading(self) -> None:
         pause = self._fault is None and not self._leaving and self._holds_enough
         if self._ended or pause == self._read_paused or self.transport.is_closing():
             return
@@ -212,7 +197,7 @@ class Connection(WritingSide):
     @property
     def _holds_enough(self) -> bool:
         newest = self._newest
-        if newest is not None and newest.body.held > _MOST_HELD and not newest.response.complete:
+        if newest is not None and newest.body.held > _MOST_HELD and not newest.complete:
             return True
         return len(self._queue) >= _MAX_PIPELINED
 
@@ -254,7 +239,7 @@ class Connection(WritingSide):
         active = self._active
         if self._queue:
             return True
-        if active is None or active.response.gone:
+        if active is None or active.gone:
             return False
         return active.started or active.body.complete
 
@@ -277,7 +262,7 @@ class Connection(WritingSide):
             return False
         if self._fault is None:  # else that is the last answer
             self._keep_alive_no_more()
-        self._half_closed = HalfClosed(self.transport, self._serving.resets, self._probe, self.abort)
+        self._begin_probing()
         return True
 
     def _probe(self) -> None:
@@ -285,8 +270,3 @@ class Connection(WritingSide):
         active = self._active
         if active is not None and active.modern and not active.started and not self.write_paused:
             self.transport.write(CONTINUE)
-
-    def _stop_probing(self) -> None:
-        if self._half_closed is not None:
-            self._half_closed.stop()
-            self._half_closed = None

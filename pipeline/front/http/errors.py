@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import orjson
 
@@ -16,25 +17,20 @@ TIMED_OUT = "timeout_error"
 Headers = Sequence[tuple[bytes, bytes]]
 
 
+@dataclass(eq=False)
 class ApiError(Exception):
-    """An answer other than success. `kind` is the error's type in JSON, `parameter` the parameter that is wrong.
+    """An answer other than success."""
 
-    `code` is one of OpenAI's codes that clients react to, such as "model_not_found".
-    """
+    status: int
+    message: str
+    _: KW_ONLY
+    kind: str = INVALID  # the error's type in JSON
+    parameter: str | None = None  # that is wrong
+    code: str | None = None  # one of OpenAI's that clients react to, such as "model_not_found"
+    headers: Headers = ()
 
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        kind: str = INVALID,
-        parameter: str | None = None,
-        code: str | None = None,
-        headers: Headers = (),
-    ) -> None:
-        super().__init__(message)
-        self.status, self.message, self.kind, self.parameter = status, message, kind, parameter
-        self.code, self.headers = code, headers
+    def __str__(self) -> str:
+        return self.message
 
     def body(self) -> bytes:
         """The JSON form, which OpenAI's clients know: an object `error`."""
@@ -46,5 +42,5 @@ class ClientGone(Exception):  # noqa: N818 - no error: there is no client to ans
     """The client closed the connection, or was disconnected because it did not read."""
 
 
-def retry_later(status: int, message: str, kind: str, seconds: int) -> ApiError:
+def retry_later(status: int, message: str, kind: str, seconds: int = 1) -> ApiError:
     return ApiError(status, message, kind=kind, headers=((b"retry-after", b"%d" % seconds),))

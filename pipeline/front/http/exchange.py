@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import orjson
 
-from pipeline.front.http.body_memory import BodyMemory
-from pipeline.front.http.errors import ApiError
+from pipeline.front.http.errors import OVERLOADED, ApiError, ClientGone, retry_later
 from pipeline.front.http.line import Line
-from pipeline.front.http.outbox import Outbox
-from pipeline.front.http.request_body import RequestBody
 from pipeline.front.http.request_parser import Head
-from pipeline.front.http.responses import CONTINUE, Response
+from pipeline.front.http.responses import CONTINUE, Outbox, Response
 from pipeline.front.settings import FrontSettings
 
 JSON = b"application/json"
@@ -24,44 +22,90 @@ _LONGEST_ID = 128
 _ID_BYTES = 16  # a client may collect something by its id, so that nobody must be able to guess it
 
 
-class Exchange:
-    """`body` and `response` are for the connection; handlers use the methods."""
+class BodyMemory:
+    """Limits the bytes that have been received of all bodies that are not complete yet: each is bounded, but there
+    may be a thousand."""
 
-    def __init__(
-        self,
-        head: Head,
-        body: RequestBody,
-        response: Response,
-        connection: Line,
-        settings: FrontSettings,
-        bodies: BodyMemory,
-    ) -> None:
+    def __init__(self, settings: FrontSettings) -> None:
+        self._settings, self._used = settings, 0  # settings may change
+
+    def take(self, size: int) -> None:
+        """Raises ApiError 503 when there is no room for so many bytes more."""
+        if self._used + size > self._settings.body_memory_bytes:
+            raise retry_later(503, "too many large requests at once; try again later", OVERLOADED)
+        self._used += size
+
+    def give(self, size: int) -> None:
+        """The body is complete, or never will be."""
+        self._used -= size
+
+
+class RequestBody:
+    """Between a connection and its handler: a buffer with one reader. `held`: bytes in it; `complete`: no more will
+    come."""
+
+    def __init__(self) -> None:
+        self.complete = self._gone = False
+        self.held = 0
+        self._parts: list[bytes] = []
+        self._changed = asyncio.Event()
+
+    def add(self, data: bytes) -> None:
+        self._parts.append(data)
+        self.held += len(data)
+        self._changed.set()
+
+    def finish(self) -> None:
+        self.complete = True
+        self._changed.set()
+
+    def break_off(self) -> None:
+        """The rest will never come."""
+        self._gone = True
+        self._changed.set()
+
+    @property
+    def awaited(self) -> bool:
+        """There is nothing to take."""
+        return not self._parts and not self.complete and not self._gone
+
+    async def take(self) -> bytes:
+        """Bytes that have arrived; waits for some unless the body is complete. Raises ClientGone."""
+        while self.awaited:
+            self._changed.clear()
+            await self._changed.wait()
+        if self._gone:
+            raise ClientGone("the client closed the connection")
+        data = b"".join(self._parts)
+        self._parts.clear()
+        self.held = 0
+        return data
+
+
+class Exchange(Response):
+    """`body`, and what `Response` has, are for the connection; handlers use the methods."""
+
+    def __init__(self, head: Head, connection: Line, bodies: BodyMemory) -> None:
+        super().__init__(connection, head)
         self.method, self.path, self.query, self.headers = head.method, head.path, head.query, head.headers
-        self.modern = head.modern  # HTTP/1.1
-        self.body, self.response, self.connection = body, response, connection
         self.client, self.port = connection.client, connection.port
         self.common: Sequence[Header] = ()  # headers of the answer, whatever it is
         self.seed = secrets.token_hex(_ID_BYTES)  # of all ids that the server gives this request and its answer
         self.client_id = _client_id(self.headers.get(REQUEST_ID, b""))
         self.request_id = self.client_id or self.seed.encode()  # of the answer, whatever it is
+        self.body, self.body_bytes = RequestBody(), 0
         self._invites = head.modern and self.headers.get(b"expect", b"").lower() == b"100-continue"
         self._unread = False  # a part of the body was not read
-        self.body_bytes = 0
-        self._settings, self._bodies = settings, bodies
-
-    @property
-    def started(self) -> bool:
-        """The status line has been sent: an error can't have a status of its own any more."""
-        return self.response.started
+        self._settings, self._bodies = connection.settings, bodies
 
     @property
     def over(self) -> bool:
         """The answer is complete, or the client is gone."""
-        return self.response.complete or self.response.gone
+        return self.complete or self.gone
 
     def break_off(self) -> None:
         """The client is gone, or will be disconnected after an error."""
-        self.response.gone = True
+        self.gone = True
         self.body.break_off()
 
     # ---- the request ----------------------------------------------------------------------------------------
@@ -72,7 +116,8 @@ class Exchange:
             message = "compressed bodies are not supported; send the body without content-encoding"
             raise ApiError(415, message, parameter="content-encoding")
         self._unread = True
-        self._require_size(self._announced())
+        announced = self.headers.get(b"content-length", b"").lstrip(b"0")  # digits: the parser has checked that
+        self._require_size(int(announced or 0))
         parts: list[bytes] = []
         held = 0
         try:
@@ -94,12 +139,8 @@ class Exchange:
             self.connection.transport.write(CONTINUE)
         self._invites = False
         parts.append(await self.body.take())
-        self.connection.taken()
+        self.connection.pace_reading()  # there is room for more
         return not self.body.complete
-
-    def _announced(self) -> int:
-        length = self.headers.get(b"content-length", b"0")
-        return int(length) if length.isdigit() and len(length) < 20 else 0
 
     def _require_size(self, size: int) -> None:
         if size > self._settings.body_limit_bytes:
@@ -111,11 +152,7 @@ class Exchange:
         every = [(REQUEST_ID, self.request_id), *self.common, *headers]
         if content_type is not None:
             every.append((b"content-type", content_type))
-        await self.response.start(status, every)
-
-    async def write(self, body: bytes) -> None:
-        """A part of an answer whose length was not announced; waits while the client does not keep up."""
-        await self.response.write(body)
+        await self.begin(status, every)
 
     @property
     def keeps_up(self) -> bool:
@@ -128,9 +165,6 @@ class Exchange:
         Nothing else writes there before the answer ends."""
         outbox.put(self.connection.transport, b"%x\r\n%b\r\n" % (len(body), body))
 
-    async def end(self, body: bytes = b"") -> None:
-        await self.response.end(body)
-
     async def respond(
         self, status: int, body: bytes, content_type: bytes = JSON, headers: Sequence[Header] = ()
     ) -> None:
@@ -140,8 +174,11 @@ class Exchange:
     async def refuse(self, error: ApiError) -> None:
         """An error with its status. The connection is closed if a part of the body is unread."""
         if self._unread:
-            self.response.keep_alive = False
+            self.keep_alive = False
         await self.respond(error.status, error.body(), headers=error.headers)
+
+
+Handler = Callable[[Exchange], Awaitable[None]]
 
 
 async def answer_json(exchange: Exchange, value: Any) -> None:

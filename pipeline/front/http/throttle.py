@@ -27,9 +27,9 @@ def throttled(log: logging.Logger) -> Iterator[None]:
 class Throttle(logging.Filter):
     """Passes so many marked lines per second, and logs the number of the others once."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, log: logging.Logger, lines_per_s: int = _LINES_PER_S) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, log: logging.Logger) -> None:
         super().__init__()
-        self._loop, self._log, self._lines_per_s = loop, log, lines_per_s
+        self._loop, self._log = loop, log
         self._second = 0
         self._lines = self._left_out = 0
 
@@ -39,7 +39,7 @@ class Throttle(logging.Filter):
         if (second := int(self._loop.time())) != self._second:
             self._second, self._lines = second, 0
         self._lines += 1
-        if self._lines <= self._lines_per_s:
+        if self._lines <= _LINES_PER_S:
             return True
         if not self._left_out:
             self._loop.call_later(1.0, self._summarise)

@@ -29,7 +29,7 @@ class Worker:
         """What `work` returns or raises. Raises ApiError 429 when too many wait, ClientGone."""
         size = exchange.body_bytes
         if self._bytes and self._bytes + size > MOST_BYTES:
-            raise retry_later(429, "too many large requests at once; try again later", OVERLOADED, 1)
+            raise retry_later(429, "too many large requests at once; try again later", OVERLOADED)
         self._bytes += size
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, _wanted, exchange, work)

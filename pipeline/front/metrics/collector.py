@@ -7,15 +7,14 @@ from importlib.metadata import version
 
 from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.registry import Collector
 
-from pipeline.front.metrics.families import gauge, gauges
-from pipeline.front.metrics.processes import process_metrics
-from pipeline.front.metrics.requests import request_metrics
+from pipeline.front.metrics.families import gauge
+from pipeline.front.metrics.processes import process_metrics, supervision_metrics
+from pipeline.front.metrics.requests import request_metrics, scheduling_metrics
 from pipeline.front.metrics.rings import ring_metrics
-from pipeline.front.metrics.scheduling import scheduling_metrics
 from pipeline.front.metrics.steps import step_metrics
-from pipeline.front.metrics.supervision import supervision_metrics
+from pipeline.front.metrics.vllm import renamed
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import RingEnds, StatsReader
 
@@ -29,15 +28,15 @@ class StatsCollector(Collector):
         self._stats, self._settings, self._ends = stats, settings, ends
 
     def text(self) -> bytes:
-        registry = CollectorRegistry()
-        registry.register(self)
-        return generate_latest(registry)
+        return generate_latest(self)
 
     def collect(self) -> Iterator[Metric]:
         if self._ends is not None:
             self._ends.copy()
-        for _, metrics in self.sections():
-            yield from metrics
+        families = [family for _, section in self.sections() for family in section]
+        yield from families
+        if self._settings.vllm_metrics:
+            yield from renamed(families, self._settings.model_name)
 
     def sections(self) -> Iterator[tuple[str, Iterable[Metric]]]:
         yield "server", self._server()
@@ -52,7 +51,7 @@ class StatsCollector(Collector):
         settings = self._settings
         labels = {"version": version("ringserve"), "model": settings.model_name, "runner": settings.runner}
         meaning = "Always 1; its labels are the server's version, model and engine"
-        yield gauges("info", meaning, [(labels, 1)])
+        yield gauge("info", meaning, [(labels, 1)])
         yield gauge("ready", "1 while requests are accepted, else 0", int(self._stats.ready))
         yield gauge(
             "max_rows", "Rows of a replica's batch: sequences that can run at the same time", settings.max_rows

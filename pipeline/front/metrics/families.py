@@ -1,4 +1,4 @@
-"""Short functions that make metric families."""
+"""Short functions that make metric families. Labels need not be the same ones throughout a family."""
 
 from __future__ import annotations
 
@@ -9,40 +9,26 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from pipeline.stats import HistogramSnapshot
 
 Labels = Mapping[str, str]
-
 Labelled = Iterable[tuple[Labels, float]]
-"""Values with their labels, which need not be the same ones throughout a family."""
-
-_NONE: Labels = {}
 
 
-def counter(name: str, meaning: str, value: float) -> Metric:
-    return counters(name, meaning, [(_NONE, value)])
-
-
-def counters(name: str, meaning: str, values: Labelled) -> Metric:
+def counter(name: str, meaning: str, values: Labelled | float) -> Metric:
     family = CounterMetricFamily(f"ringserve_{name}", meaning)
-    for labels, value in values:
-        family.add_sample(f"{family.name}_total", {**labels}, value)
-    return family
+    return _filled(family, f"{family.name}_total", values)
 
 
-def gauge(name: str, meaning: str, value: float) -> Metric:
-    return gauges(name, meaning, [(_NONE, value)])
-
-
-def gauges(name: str, meaning: str, values: Labelled) -> Metric:
+def gauge(name: str, meaning: str, values: Labelled | float) -> Metric:
     family = GaugeMetricFamily(f"ringserve_{name}", meaning)
-    for labels, value in values:
-        family.add_sample(family.name, {**labels}, value)
+    return _filled(family, family.name, values)
+
+
+def _filled(family: Metric, name: str, values: Labelled | float) -> Metric:
+    for labels, value in [({}, values)] if isinstance(values, int | float) else values:
+        family.add_sample(name, {**labels}, value)
     return family
 
 
-def histogram(name: str, meaning: str, snapshot: HistogramSnapshot) -> Metric:
-    return histograms(name, meaning, [(_NONE, snapshot)])
-
-
-def histograms(name: str, meaning: str, snapshots: Iterable[tuple[Labels, HistogramSnapshot]]) -> Metric:
+def histogram(name: str, meaning: str, snapshots: Iterable[tuple[Labels, HistogramSnapshot]]) -> Metric:
     family = HistogramMetricFamily(f"ringserve_{name}", meaning)
     for labels, snapshot in snapshots:
         total = 0

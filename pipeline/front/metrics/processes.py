@@ -1,4 +1,4 @@
-"""CPU time, memory and threads of the stage processes."""
+"""The stage processes: their CPU time, memory and threads; restarts by the launcher, and garbage collections."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
-from pipeline.front.metrics.families import Labelled, counters, gauges
-from pipeline.stats import StatsReader
+from pipeline.front.metrics.families import Labelled, counter, gauge
+from pipeline.stats import FrontCounter, StatsReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +32,33 @@ def process_metrics(stats: StatsReader) -> Iterator[Metric]:
     def each(value: Callable[[Process], float]) -> Labelled:
         return ((labels, value(process)) for labels, process in found)
 
-    yield counters("process_cpu_seconds", "CPU time of the stage", each(lambda process: process.cpu_s))
-    yield gauges(
+    yield counter("process_cpu_seconds", "CPU time of the stage", each(lambda process: process.cpu_s))
+    yield gauge(
         "process_resident_memory_bytes",
         "Resident memory of the stage, shared memory included",
         each(lambda process: process.resident_bytes),
     )
-    yield gauges(
+    yield gauge(
         "process_start_time_seconds",
         "Start time of the stage, in seconds since the Unix epoch",
         each(lambda process: boot_s + process.started_s),
     )
-    yield gauges("process_threads", "Threads of the stage", each(lambda process: process.threads))
+    yield gauge("process_threads", "Threads of the stage", each(lambda process: process.threads))
+
+
+def supervision_metrics(stats: StatsReader) -> Iterator[Metric]:
+    topology = stats.topology
+
+    def each(value: Callable[[str], float]) -> Labelled:
+        return ((topology.labels(stage), value(stage.key)) for stage in topology.stages)
+
+    generations = [({"replica": str(replica)}, stats.generation(replica)) for replica in range(topology.replicas)]
+    yield gauge("generation", "Generation of rings: sets handed to the stages since start", generations)
+    yield counter("restarts", "Restarts of a stage after it died", each(stats.restarts))
+    resumed = stats.counters(FrontCounter)["resumed"]
+    yield counter("requests_resumed", "Requests resumed after a stage died", resumed)
+    longest = "Longest garbage collection of the stage while it served"
+    yield gauge("gc_pause_max_seconds", longest, each(stats.gc_pause_s))
 
 
 def read_process(pid: int) -> Process | None:

@@ -1,13 +1,14 @@
-"""Outcomes, sizes and latencies of requests."""
+"""Requests: how they end, sizes and latencies; the queue, the batch and the KV cache of each replica."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client.core import Metric
 
-from pipeline.front.metrics.families import counter, counters, gauge, histogram
-from pipeline.stats import FrontCounter, RequestHistogram, StatsReader
+from pipeline.front.metrics.families import Labelled, counter, gauge, histogram
+from pipeline.stats import FrontCounter, PreprocessCounter, RequestHistogram, StatsReader
+from pipeline.wire.topology import PREPROCESS
 
 _OUTCOMES = ("length", "eos", "stop", "failed", "cancelled", "refused", "rejected")
 _HISTOGRAMS = (
@@ -44,12 +45,32 @@ _HISTOGRAMS = (
     ),
     (RequestHistogram.TEXTS, "request_texts", "Texts per request: prompts times `n`"),
 )
+_GAUGES = (
+    ("num_requests_waiting", "waiting", "Requests in the queue"),
+    ("num_requests_tokenizing", "waiting_for_prompt", "Requests in the queue whose prompt is not tokenized yet"),
+    ("characters_tokenizing", "waiting_chars", "Characters of prompts that are not tokenized yet"),
+    ("num_requests_running", "running", "Rows of the batch in use"),
+    ("kv_blocks", "kv_blocks_total", "KV cache blocks in total"),
+    ("kv_blocks_used", "kv_blocks_used", "KV cache blocks in use"),
+    (
+        "kv_blocks_cached",
+        "cached_blocks",
+        "Full KV cache blocks in the prefix cache, which prompts can share, in use or not",
+    ),
+)
+_COUNTERS = (
+    ("prefix_cache_queries", "prefix_queries", "Prompt tokens looked up in the prefix cache"),
+    ("prefix_cache_hits", "prefix_hits", "Prompt tokens found in the prefix cache"),
+    ("num_preemptions", "preemptions", "Preempted requests: their KV blocks are recomputed later"),
+    ("admitted_requests", "admitted", "Requests accepted into the queue"),
+    ("cancelled_requests", "cancelled", "Cancellations received by preprocess"),
+)
 
 
 def request_metrics(stats: StatsReader) -> Iterator[Metric]:
     front = stats.counters(FrontCounter)
     ends = (({"outcome": outcome}, front[outcome]) for outcome in _OUTCOMES)
-    yield counters(
+    yield counter(
         "requests",
         "Requests by how they ended: `length`, `eos`, `stop` were answered; `failed`: an error of the server (5xx); "
         "`cancelled`: the client disconnected or did not read; `refused`: 4xx; `rejected`: 429, queue full",
@@ -59,5 +80,32 @@ def request_metrics(stats: StatsReader) -> Iterator[Metric]:
     yield counter("generation_tokens", "Generated tokens written to clients", front["generated_tokens"])
     yield counter("dropped_tokens", "Tokens generated for requests that had been cancelled", front["dropped_deltas"])
     yield gauge("requests_in_flight", "Requests in the pipeline, queued or running", front["in_flight"])
+    yield counter("grammars", "Requests for structured output", front["grammars"])
+    refused = "Requests for structured output that were refused, since it can't be enforced in full"
+    yield counter("refused_grammars", refused, front["grammars_refused"])
     for which, name, meaning in _HISTOGRAMS:
-        yield histogram(name, meaning, stats.histogram(which))
+        yield histogram(name, meaning, [({}, stats.histogram(which))])
+
+
+def scheduling_metrics(stats: StatsReader) -> Iterator[Metric]:
+    replicas = [
+        ({"replica": str(stage.replica)}, stats.counters(PreprocessCounter, stage.key))
+        for stage in stats.topology.every(PREPROCESS)
+    ]
+
+    def each(value: Callable[[Mapping[str, int]], float]) -> Labelled:
+        return ((labels, value(now)) for labels, now in replicas)
+
+    for name, key, meaning in _GAUGES:
+        yield gauge(name, meaning, ((labels, now[key]) for labels, now in replicas))
+    use = "Share of the KV cache blocks in use, 0 to 1"
+    yield gauge("kv_cache_usage", use, each(lambda now: _share(now["kv_blocks_used"], now["kv_blocks_total"])))
+    for name, key, meaning in _COUNTERS:
+        yield counter(name, meaning, ((labels, now[key]) for labels, now in replicas))
+    rate = "Share of prompt tokens found in the prefix cache since start, 0 to 1"
+    hit_rate = each(lambda now: _share(now["prefix_hits"], now["prefix_queries"]))
+    yield gauge("prefix_cache_hit_rate", rate, hit_rate)
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from prometheus_client.core import Metric
 
-from pipeline.front.metrics.families import Labelled, Labels, counters, gauges
+from pipeline.front.metrics.families import Labelled, Labels, counter, gauge
 from pipeline.stats import EndReading, RingReading, StatsReader
 from pipeline.wire.topology import Topology
 
@@ -34,12 +34,12 @@ def ring_metrics(stats: StatsReader) -> Iterator[Metric]:
         return (({**topology.ring_labels(ring.spec), "unit": ring.spec.flow.unit}, value(ring)) for ring in rings)
 
     used, passed = "Slots or bytes in use: published and not yet consumed", "Slots or bytes that have been consumed"
-    yield gauges("ring_used", used, each(lambda ring: ring.used))
-    yield gauges("ring_capacity", "Slots or bytes in total", each(lambda ring: ring.capacity))
-    yield counters("ring_passed", passed, each(lambda ring: ring.consumer.done))
+    yield gauge("ring_used", used, each(lambda ring: ring.used))
+    yield gauge("ring_capacity", "Slots or bytes in total", each(lambda ring: ring.capacity))
+    yield counter("ring_passed", passed, each(lambda ring: ring.consumer.done))
     ends = [end for ring in rings for end in _ends(topology, ring)]
     for name, meaning, value in _ENDS:
-        yield counters(f"ring_{name}", meaning, ((labels, value(end)) for labels, end in ends))
+        yield counter(f"ring_{name}", meaning, ((labels, value(end)) for labels, end in ends))
 
 
 def _ends(topology: Topology, ring: RingReading) -> Iterator[tuple[Labels, EndReading]]:

@@ -5,16 +5,20 @@ https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
 
-from pipeline.front.metrics.spans import Span
 from pipeline.stats import StatsReader, StepColumn
 from pipeline.wire.step import Int64, Stamp
 from pipeline.wire.topology import BEHIND_FRONT, FRONT, INFERENCE, PREPROCESS, SAMPLING, Role, Topology
 
+Span = tuple[int, int]  # begin, end in ns of the monotonic clock
+
+_KEPT = 100_000
 _PARTS = (
     ("schedule", PREPROCESS, Stamp.BEGUN, Stamp.SCHEDULED),
     ("launch", INFERENCE, Stamp.TAKEN, Stamp.LAUNCHED),
@@ -23,6 +27,27 @@ _PARTS = (
     ("sample", SAMPLING, Stamp.RECEIVED, Stamp.SAMPLED),
     ("detokenize and send", SAMPLING, Stamp.SAMPLED, Stamp.SENT),
 )
+
+
+class Spans:
+    """Times of the front's own work, kept only while a trace is recorded: `wanted` is read once per write."""
+
+    def __init__(self) -> None:
+        self.wanted = 0
+        self._spans: deque[Span] = deque(maxlen=_KEPT)
+
+    def add(self, begin: int, end: int) -> None:
+        self._spans.append((begin, end))
+
+    @contextmanager
+    def recording(self) -> Iterator[deque[Span]]:
+        self.wanted += 1
+        try:
+            yield self._spans
+        finally:
+            self.wanted -= 1
+            if not self.wanted:
+                self._spans = deque(maxlen=_KEPT)
 
 
 def trace(stats: StatsReader, since_ns: int, spans: Iterable[Span]) -> bytes:

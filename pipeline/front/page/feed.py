@@ -8,17 +8,14 @@ after `write_timeout_s`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 import orjson
 
 from pipeline.front.http.errors import UNAVAILABLE, retry_later
 from pipeline.front.http.exchange import Exchange
-from pipeline.front.page.figures import LATENCY_S, figures
-from pipeline.front.page.sample import Sample
+from pipeline.front.page.figures import LATENCY_S, Sample, figures
 from pipeline.stats import RingEnds, StatsReader
 
 INTERVAL_S: Final = 0.25
@@ -30,55 +27,46 @@ _KEPT: Final = round(LATENCY_S / INTERVAL_S) + 1
 class LiveFeed:
     """`about` is the first event, with what does not change. Made inside a running loop."""
 
-    def __init__(self, stats: StatsReader, ends: RingEnds, about: dict[str, Any], retry_after_s: int) -> None:
+    def __init__(self, stats: StatsReader, ends: RingEnds, about: dict[str, Any]) -> None:
         self._stats, self._ends = stats, ends
-        self._about, self._retry_after_s = about, retry_after_s
-        self._watchers = 0
+        self._about, self._watchers = about, 0
         self._ticking: asyncio.Task[None] | None = None
-        self._next: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._closed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._next: asyncio.Future[bytes] = self._loop.create_future()
+        self._closed: asyncio.Future[None] = self._loop.create_future()
 
     def close(self) -> None:
         """End every stream: the server stops."""
-        self._closed.set()
+        self._closed.set_result(None)
 
     async def watch(self, exchange: Exchange) -> None:
         """Raises ApiError 503 when there are too many clients already."""
         if self._watchers >= MAX_WATCHERS:
             message = f"{MAX_WATCHERS} clients are watching already, the most that are served; try again later"
-            raise retry_later(503, message, UNAVAILABLE, self._retry_after_s)
+            raise retry_later(503, message, UNAVAILABLE)
         await exchange.start(200, b"text/event-stream", _HEADERS)
         if exchange.method != "HEAD":
-            await exchange.write(_event("about", self._about))
-            async with contextlib.aclosing(self._events(exchange)) as events:
-                async for event in events:
-                    await exchange.write(event)
+            await self._send_events(exchange)
         await exchange.end()
 
-    async def _events(self, exchange: Exchange) -> AsyncGenerator[bytes, None]:
+    async def _send_events(self, exchange: Exchange) -> None:
         """Until the client is gone, or the server stops."""
-        gone, closed = asyncio.Event(), self._closed
-
-        def leave(_why: str) -> None:
-            gone.set()
-
-        exchange.connection.on_lost.add(leave)
-        stop = [asyncio.create_task(event.wait()) for event in (gone, closed)]
+        gone: asyncio.Future[str] = self._loop.create_future()
+        exchange.connection.on_lost.add(gone.set_result)
         ticking = self._enter()
         try:
-            while not gone.is_set() and not closed.is_set():
+            await exchange.write(_event("about", self._about))
+            while not gone.done() and not self._closed.done():
                 upcoming = self._next
-                awaited: list[asyncio.Future[Any]] = [upcoming, ticking, *stop]
+                awaited: list[asyncio.Future[Any]] = [upcoming, ticking, gone, self._closed]
                 await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
                 if ticking.done():
                     ticking.result()  # raises what went wrong
                 if upcoming.done():
-                    yield upcoming.result()
+                    await exchange.write(upcoming.result())
         finally:
             self._leave()
-            exchange.connection.on_lost.discard(leave)
-            for task in stop:
-                task.cancel()
+            exchange.connection.on_lost.discard(gone.set_result)
 
     def _enter(self) -> asyncio.Task[None]:
         self._watchers += 1
@@ -98,7 +86,7 @@ class LiveFeed:
             self._ends.copy()
             samples.append(Sample.take(self._stats))
             if len(samples) > 1:  # one alone says nothing about rates
-                current, self._next = self._next, asyncio.get_running_loop().create_future()
+                current, self._next = self._next, self._loop.create_future()
                 current.set_result(_event("figures", figures(samples)))
             await asyncio.sleep(INTERVAL_S)
 

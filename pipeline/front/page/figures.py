@@ -1,12 +1,23 @@
-"""Rates, latencies and gauges from samples, as the page shows them."""
+"""Samples of all counters; rates, latencies and gauges from them, as the page shows them."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
-from pipeline.front.page.sample import Sample, key
-from pipeline.stats import Histogram, HistogramSnapshot, RequestHistogram, StepHistogram
+from pipeline.front.metrics import read_process
+from pipeline.stats import (
+    STAGE_COUNTERS,
+    Histogram,
+    HistogramSnapshot,
+    RequestHistogram,
+    RingReading,
+    StatsReader,
+    StepColumn,
+    StepHistogram,
+)
 from pipeline.wire.topology import BEHIND_FRONT, FRONT, PREPROCESS, SAMPLING, Role
 
 RATE_S = 2.0
@@ -14,6 +25,44 @@ RATE_S = 2.0
 
 LATENCY_S = 10.0
 """Span of TTFT and ITL: requests may be rare."""
+
+_WATCHED: Sequence[Histogram] = (
+    RequestHistogram.TTFT, RequestHistogram.ITL, StepHistogram.OVERHEAD, StepHistogram.DEVICE,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """All counters at one moment."""
+
+    at_s: float  # of the monotonic clock
+    ready: bool
+    counters: Mapping[str, Mapping[str, int]]  # by role, sums over all its stages
+    histograms: Mapping[str, HistogramSnapshot]  # by name: members of different kinds are equal as numbers
+    rings: tuple[RingReading, ...]
+    step: Sequence[int]  # the last one of each replica, as a sum, by StepColumn
+    cpu_s: Mapping[str, float]  # by stage
+    states: Mapping[str, str]  # of the stages, as the launcher sees them
+    restarts: int
+
+    @classmethod
+    def take(cls, stats: StatsReader) -> Self:
+        """Takes about half a millisecond."""
+        topology = stats.topology
+        stages = [stage.key for stage in topology.stages]
+        step = sum(map(stats.last_step, range(1, topology.replicas)), stats.last_step())
+        cpu = {stage: process.cpu_s for stage, pid in stats.pids().items() if (process := read_process(pid))}
+        return cls(
+            at_s=time.monotonic(),
+            ready=stats.ready,
+            counters={role: stats.counters(kind) for role, kind in STAGE_COUNTERS.items()},
+            histograms={each.name: stats.histogram(each) for each in _WATCHED},
+            rings=tuple(stats.rings()),
+            step=step.tolist(),
+            cpu_s=cpu,
+            states={stage: stats.state(stage).name.lower() for stage in stages},
+            restarts=sum(map(stats.restarts, stages)),
+        )
 
 
 def figures(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -75,7 +124,7 @@ class Change:
         return None
 
     def _change(self, histogram: Histogram) -> HistogramSnapshot:
-        old, new = self.old.histograms[key(histogram)], self.new.histograms[key(histogram)]
+        old, new = self.old.histograms[histogram.name], self.new.histograms[histogram.name]
         if new.count < old.count:
             return new
         counts = tuple(after - before for before, after in zip(old.counts, new.counts, strict=True))
@@ -108,12 +157,12 @@ def _step(recent: Change) -> dict[str, Any]:
 
 def _batch(new: Sample, recent: Change) -> dict[str, int]:
     """Of the last step of each replica, if there was one lately."""
-    moving = recent.rate(SAMPLING, "steps") > 0
+    step = new.step if recent.rate(SAMPLING, "steps") > 0 else [0] * len(new.step)
     return {
         "running": new.counters[PREPROCESS.name]["running"],
-        "decode_rows": new.step_decode_rows if moving else 0,
-        "prefill_rows": new.step_rows - new.step_decode_rows if moving else 0,
-        "tokens": new.step_tokens if moving else 0,
+        "decode_rows": step[StepColumn.DECODE_ROWS],
+        "prefill_rows": step[StepColumn.ROWS] - step[StepColumn.DECODE_ROWS],
+        "tokens": step[StepColumn.TOKENS],
     }
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Any, Final
 
-from pipeline.front.http.exchange import Exchange
+from pipeline.front.http.exchange import Exchange, Handler
 from pipeline.front.page import LiveFeed
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import RingEnds, StatsReader
@@ -45,11 +45,11 @@ class PageRoutes:
     """The files are read once, when the front starts. Made inside a running loop."""
 
     def __init__(self, settings: FrontSettings, stats: StatsReader, ends: RingEnds) -> None:
-        self.feed = LiveFeed(stats, ends, _about(settings, stats.topology), settings.retry_after_s)
+        self.feed = LiveFeed(stats, ends, _about(settings, stats.topology))
         self._files = {f"/page/{name}": file for name, file in load_files().items()}
         self._files["/"] = self._files.pop("/page/index.html")
 
-    def routes(self) -> dict[str, tuple[str, Callable[[Exchange], Awaitable[None]]]]:
+    def routes(self) -> dict[str, tuple[str, Handler]]:
         return {**dict.fromkeys(self._files, ("GET", self._file)), "/live": ("GET", self.feed.watch)}
 
     async def _file(self, exchange: Exchange) -> None:
@@ -92,17 +92,13 @@ def _picture(topology: Topology) -> dict[str, list[dict[str, str]]]:
     """The stages of the first replica with the first front, in the order of a request's way, and the rings between
     them."""
     stages = [stage for stage in topology.users(0) if stage.rank == 0]
-    rings = [ring for stage in stages for ring in stage.writes if ring.replica == 0 and not ring.front]
+    rings = [
+        (ring.key, ring.flow) for stage in stages for ring in stage.writes if ring.replica == 0 and not ring.front
+    ]
     return {
         "stages": [{"key": stage.key, "name": stage.name, "does": stage.role.does} for stage in stages],
         "rings": [
-            {
-                "key": ring.key,
-                "name": ring.flow.name,
-                "from": ring.flow.producer,
-                "to": ring.flow.consumer,
-                "carries": ring.flow.carries,
-            }
-            for ring in rings
+            {"key": key, "name": flow.name, "from": flow.producer, "to": flow.consumer, "carries": flow.carries}
+            for key, flow in rings
         ],
     }

@@ -10,9 +10,9 @@ from dataclasses import replace
 from model.demo import DEMO_DIR
 from model.tokenizer import load_tokenizer
 from pipeline.front.http.access import ApiKeys
-from pipeline.front.http.api_keys import digest
 from pipeline.front.server import run_front
 from pipeline.front.settings import FrontSettings
+from pipeline.launcher.api_keys import digest
 from pipeline.runtime.control_channel import Channel
 from pipeline.runtime.generations import Control
 from pipeline.runtime.malloc_policy import share_one_heap

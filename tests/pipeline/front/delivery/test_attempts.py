@@ -12,8 +12,8 @@ import pytest
 import ipc
 from model.sampling import SamplingParams
 from pipeline.front.delivery.backend import Backend
-from pipeline.front.http.outbox import Outbox
-from pipeline.front.metrics.spans import Spans
+from pipeline.front.http.responses import Outbox
+from pipeline.front.metrics.trace import Spans
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.stats import Counters, FrontCounter, Histograms, RequestHistogram, RingEnds, StatsReader
 from pipeline.wire.delta import Delta, FinishReason, unpack_delta

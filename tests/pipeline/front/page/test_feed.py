@@ -310,7 +310,7 @@ def test_nothing_is_computed_while_nobody_watches():
     async def scenario():
         page, ends = StatsPage.create(), CountingEnds()
         page.unlink()
-        feed = LiveFeed(StatsReader(page), ends, {}, 1)
+        feed = LiveFeed(StatsReader(page), ends, {})
         clients = [Client() for _ in range(3)]
         tasks = [asyncio.create_task(feed.watch(client)) for client in clients]
         await until(lambda: all(len(client.said) > 3 for client in clients))
@@ -337,7 +337,7 @@ def test_a_slow_watcher_misses_events_and_holds_up_nobody():
     async def scenario():
         page = StatsPage.create()
         page.unlink()
-        feed = LiveFeed(StatsReader(page), CountingEnds(), {}, 1)
+        feed = LiveFeed(StatsReader(page), CountingEnds(), {})
         slow, quick = Client(), Client()
         tasks = [asyncio.create_task(feed.watch(client)) for client in (slow, quick)]
         await until(lambda: slow.said)
@@ -363,7 +363,7 @@ def test_a_failure_ends_the_streams():
     async def scenario():
         page = StatsPage.create()
         page.unlink()
-        feed = LiveFeed(StatsReader(page), BrokenEnds(), {}, 1)
+        feed = LiveFeed(StatsReader(page), BrokenEnds(), {})
         with pytest.raises(ArithmeticError):
             await asyncio.wait_for(feed.watch(Client()), 10)
         with contextlib.suppress(ArithmeticError, ApiError):

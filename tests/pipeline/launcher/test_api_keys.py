@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from pipeline.config import load_configuration
-from pipeline.front.http.api_keys import MAX_KEYS, KeysError, key_file_warning, load_api_keys, without_keys
+from pipeline.launcher.api_keys import MAX_KEYS, KeysError, key_file_warning, load_api_keys, without_keys
 
 KEY = "sk-secret-0123456789abcdef"
 

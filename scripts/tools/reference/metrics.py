@@ -1,47 +1,26 @@
-"""The tables of docs/metrics.md: ``python -m pipeline.front.metrics.reference docs/metrics.md``.
-
-They are generated from what a server exposes.
-"""
+"""The tables of docs/metrics.md, from what a server exposes."""
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 from prometheus_client.core import Metric
 
 from pipeline.front.metrics.collector import StatsCollector
+from pipeline.front.metrics.vllm import in_vllm
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import Counters, StatsPage, StatsReader
 
-_PART = re.compile(r"(<!-- (\w+): begin[^>]*-->\n).*?(<!-- \2: end -->)", re.DOTALL)
-_SECTIONS = ("server", "requests", "scheduling", "steps", "rings", "processes", "supervision")
 _HEADS: Sequence[str] = ("metric", "type", "labels", "meaning", "in vLLM")
 _REPLICA = "replica"
-_OURS, _VLLM = "ringserve_", "vllm:"
-_SAME_IN_VLLM = (
-    "num_requests_running", "num_requests_waiting", "num_preemptions_total", "prefix_cache_queries_total",
-    "prefix_cache_hits_total", "prompt_tokens_total", "generation_tokens_total", "time_to_first_token_seconds",
-    "inter_token_latency_seconds", "request_time_per_output_token_seconds", "e2e_request_latency_seconds",
-    "request_queue_time_seconds", "request_prefill_time_seconds", "request_decode_time_seconds",
-    "request_inference_time_seconds", "request_prompt_tokens", "request_generation_tokens",
-    "request_params_max_tokens",
-)  # fmt: skip
-_OTHER_IN_VLLM = (
-    ("requests_total", "request_success_total"),
-    ("kv_cache_usage", "kv_cache_usage_perc"),
-    ("iteration_tokens", "iteration_tokens_total"),
-)
 
 
 def tables() -> dict[str, str]:
-    """Markdown by the name of the part of the page."""
-    families = exposed()
-    parts = {section: _table(families[section]) for section in _SECTIONS}
-    buckets = [line for section in _SECTIONS for family in families[section] for line in _buckets(family)]
-    return parts | {"buckets": "\n".join(["| histogram | upper edges of the buckets |", "|---|---|", *buckets, ""])}
+    sections = exposed()
+    buckets = [line for families in sections.values() for family in families for line in _buckets(family)]
+    return {section: _table(families) for section, families in sections.items()} | {
+        "buckets": "\n".join(["| histogram | upper edges of the buckets |", "|---|---|", *buckets, ""])
+    }
 
 
 def exposed() -> dict[str, list[Metric]]:
@@ -57,12 +36,6 @@ def exposed() -> dict[str, list[Metric]]:
     return found
 
 
-def refresh(page: str) -> str:
-    """The page with its generated parts as they should be."""
-    parts = tables()
-    return _PART.sub(lambda part: f"{part[1]}{parts[part[2]]}{part[3]}", page)
-
-
 def _table(families: Iterable[Metric]) -> str:
     rows = [_row(family) for family in families]
     columns = len(_HEADS) if any(row[-1] for row in rows) else len(_HEADS) - 1
@@ -72,7 +45,7 @@ def _table(families: Iterable[Metric]) -> str:
 
 def _row(family: Metric) -> Sequence[str]:
     name = _exposed_name(family)
-    return f"`{name}`", family.type, _labels(family), family.documentation, _in_vllm(name)
+    return f"`{name}`", family.type, _labels(family), family.documentation, _in_vllm(family)
 
 
 def _exposed_name(family: Metric) -> str:
@@ -92,19 +65,12 @@ def _labels(family: Metric) -> str:
     )
 
 
-def _in_vllm(name: str) -> str:
-    plain = name.removeprefix(_OURS)
-    same = {known: known for known in _SAME_IN_VLLM} | dict(_OTHER_IN_VLLM)
-    return f"`{_VLLM}{same[plain]}`" if plain in same else ""
+def _in_vllm(family: Metric) -> str:
+    name = in_vllm(family)
+    return f"`{name}{'_total' if family.type == 'counter' else ''}`" if name else ""
 
 
 def _buckets(family: Metric) -> Iterator[str]:
     if family.type == "histogram":
         edges = dict.fromkeys(sample.labels["le"] for sample in family.samples if "le" in sample.labels)
         yield f"| `{family.name}` | {', '.join(edge if edge == '+Inf' else f'{float(edge):g}' for edge in edges)} |"
-
-
-if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        target = Path(argument)
-        target.write_text(refresh(target.read_text(encoding="utf-8")), encoding="utf-8")

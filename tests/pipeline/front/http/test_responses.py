@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from pipeline.front.http.outbox import Outbox
-from pipeline.front.metrics.spans import Spans
+from pipeline.front.http.responses import Outbox
+from pipeline.front.metrics.trace import Spans
 from pipeline.stats import Histograms, RequestHistogram, StatsReader
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.front.http.body_memory import BodyMemory
 from pipeline.front.http.errors import ApiError
+from pipeline.front.http.exchange import BodyMemory
 from pipeline.front.settings import FrontSettings
 
 

@@ -1,19 +1,24 @@
-"""The tables of docs/metrics.md are made from what a server exposes."""
+"""Generated parts of pages are what the declarations say, and what a server exposes."""
 
 from __future__ import annotations
 
-from pipeline.front.metrics.reference import exposed, refresh, tables
+import pytest
+
 from scripts.lab.paths import ROOT
+from scripts.tools.reference.__main__ import PAGES, refresh
+from scripts.tools.reference.metrics import exposed, tables
 
 
-def test_the_page_of_metrics_is_up_to_date():
-    page = (ROOT / "docs" / "metrics.md").read_text()
-    assert refresh(page) == page, "run: python -m pipeline.front.metrics.reference docs/metrics.md"
+@pytest.mark.parametrize("name", PAGES)
+def test_the_page_is_up_to_date(name):
+    page, parts = (ROOT / "docs" / name).read_text(), PAGES[name]()
+    assert refresh(page, parts) == page, "run: python -m scripts.tools.reference"
+    assert all(part in page for part in parts.values())
 
 
 def test_what_is_between_the_marks_is_replaced_and_nothing_else():
     page = "before\n<!-- rings: begin, made -->\nold\n<!-- rings: end -->\nbehind\n"
-    assert refresh(page) == page.replace("old\n", tables()["rings"])
+    assert refresh(page, {"rings": "new\n"}) == page.replace("old", "new")
 
 
 def test_every_family_has_a_row_with_its_type_and_meaning():

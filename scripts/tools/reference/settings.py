@@ -1,29 +1,17 @@
-"""Tables of all settings for docs/configuration.md: ``python -m pipeline.config.reference docs/configuration.md``."""
+"""The tables of docs/configuration.md: all settings, and what is ignored."""
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from .configuration import Configuration
-from .sections import IGNORED
-from .setting import Setting, fields_of
-
-_PART = re.compile(r"(<!-- (\w+): begin[^>]*-->\n).*?(<!-- \2: end -->)", re.DOTALL)
+from pipeline.config.configuration import Configuration
+from pipeline.config.sections import IGNORED
+from pipeline.config.setting import Setting, fields_of
 
 
 def tables() -> dict[str, str]:
-    """Markdown by the name of the part of the page: ``settings`` and ``ignored``."""
     return {"settings": "\n".join(_sections(Configuration, "")), "ignored": "\n".join(_ignored()) + "\n"}
-
-
-def refresh(page: str) -> str:
-    """The page with its generated parts as they should be."""
-    parts = tables()
-    return _PART.sub(lambda part: f"{part[1]}{parts[part[2]]}{part[3]}", page)
 
 
 def _sections(kind: type, prefix: str) -> Iterator[str]:
@@ -55,9 +43,3 @@ def _ignored() -> Iterator[str]:
     yield "| key | what it did in llm-serving |\n|---|---|"
     for key, ignored in IGNORED.items():
         yield f"| `{key}` | {ignored.reason} |"
-
-
-if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        target = Path(argument)
-        target.write_text(refresh(target.read_text(encoding="utf-8")), encoding="utf-8")

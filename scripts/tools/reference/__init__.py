@@ -1,0 +1,1 @@
+"""The generated parts of pages in docs/: tables of rings, settings and metrics, from their declarations."""
