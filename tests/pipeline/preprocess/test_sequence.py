@@ -41,6 +41,7 @@ def wants(abilities, *, raw_logit=False, end_ids=(), **sampling):
         ({"temperature": 0.5}, Choice.DRAWN),
         ({"presence_penalty": 1.0}, Choice.EDITED),
         ({"logit_bias": {3: 1.0}}, Choice.EDITED),
+        ({"grammar": "a"}, Choice.EDITED),
         ({"banned_token_ids": (3,)}, Choice.EDITED),
         ({"min_tokens": 2, "stop_token_ids": (3,)}, Choice.EDITED),
         ({"stop_token_ids": (3,)}, Choice.NONE),
