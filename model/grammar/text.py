@@ -13,9 +13,9 @@ from model.grammar.limits import LIMITS
 from model.grammar.pattern import literal, translate
 from model.grammar.schema import canonical_schema
 
-# At most 64 blanks between two tokens of JSON, so that a model cannot go on with them for ever; no \uXXXX escapes, by
-# which an additional property could take the name of one that the schema lists.
-_OPTIONS = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,64}", "json_allowed_escapes": 'nrbtf\\"'}
+# Between two tokens of JSON one blank, or a new line and its indentation, so that a model cannot go on with them for
+# ever; no \uXXXX escapes, by which an additional property could take the name of one that the schema lists.
+_OPTIONS = {"whitespace_pattern": r"[\x20\x09]|\x0D?\x0A[\x20\x09]{0,48}", "json_allowed_escapes": 'nrbtf\\"'}
 
 
 def grammar_text(kind: str, value: Any = None) -> str:
