@@ -36,6 +36,7 @@ SERVER = (
     "server/test_api.py",
     "server/test_clients.py",
     "server/test_demo_server.py",
+    "server/test_grammars.py",
     "server/test_logits_files.py",
 )
 """Of the whole servers those that are asked one thing after the other, whoever else is at work beside them."""

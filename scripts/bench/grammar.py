@@ -11,33 +11,28 @@ more than 250 ms or a mask more than 10 ms, by its CPU time.
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
-import re
 import sys
+import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from model.demo import DEMO_DIR
 from model.grammar import LIMITS, GrammarError, Grammars, Vocabulary, check, grammar_text
 from model.tokenizer import Tokenizer, load_tokenizer
-from model.tokenizer.base import SpecialTokens
-from model.tokenizer.incremental import DecodingRules, InvalidBytes, Piece
-from model.tokenizer.plain_text import Spans
 from scripts.lab.arguments import counts, parser, say, write_json
 from scripts.lab.machine import describe_machine
-from scripts.lab.paths import ROOT
 from scripts.lab.table import columns
+from scripts.lab.vocabulary import write_tokenizer
 
 DEMO = 2048
 STEPS = 150  # tokens a walk
 WORST_COMPILE_MS, WORST_MASK_MS = 250, 10
-WORDS = re.compile(r" ?[A-Za-z]+| ?[0-9]{1,3}| ?[^\sA-Za-z0-9]+|\s+")
 
 
 def main() -> int:
@@ -145,53 +140,13 @@ def public(directory: Path, most: int) -> Iterator[tuple[str, str]]:
         yield file.stem, text
 
 
-# ---- vocabularies -------------------------------------------------------------------------------------------------
-
-
-class Synthetic(Tokenizer):
-    """Bytes, then frequent pieces of words; the last token ends an answer."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__(None)
-        self.name, self.vocab_size = f"{size} synthetic tokens", size
-        self.rules = DecodingRules(InvalidBytes.ONE_PER_SEQUENCE)
-        self._pieces = [*(bytes([byte]) for byte in range(256)), *frequent(size - 257)]
-        self.special = SpecialTokens(None, size - 1, None, frozenset({size - 1}), frozenset({size - 1}))
-
-    def _encode(self, text: str, add_special: bool) -> list[int]:
-        return list(text.encode())
-
-    def _encode_with_plain(self, text: str, add_special: bool, plain: Spans) -> list[int]:
-        return self._encode(text, add_special)
-
-    def _piece(self, token_id: int, at_start: bool, skip_special: bool) -> Piece:
-        return Piece(self._pieces[token_id] if token_id < len(self._pieces) else b"</s>")
-
-
-def frequent(most: int) -> list[bytes]:
-    """Pieces of 2 to 24 bytes."""
-    words: Counter[str] = Counter()
-    folders = [*ROOT.glob("*/**/*.py"), *ROOT.glob("docs/*.md"), *Path(json.__file__).parent.parent.glob("*/*.py")]
-    for file in folders:
-        if ".venv" not in file.parts:
-            words.update(WORDS.findall(file.read_text(encoding="utf-8", errors="replace")))
-    pieces: Counter[bytes] = Counter()
-    for word, times in words.items():
-        data = word.encode()[:40]
-        for start, end in itertools.combinations(range(len(data) + 1), 2):
-            if 2 <= end - start <= 24:
-                pieces[data[start:end]] += times * (end - start)
-    if len(pieces) < most:
-        raise SystemExit(f"there is text for {len(pieces) + 257} tokens only")
-    return [piece for piece, _ in pieces.most_common(most)]
-
-
 # ---- measurement --------------------------------------------------------------------------------------------------
 
 
 def measure(size: int, grammars: dict[str, str], walks: int) -> dict[str, Any]:
     """Milliseconds of CPU time; takes are microseconds."""
-    tokenizer = load_tokenizer(ROOT / "model" / "demo") if size == DEMO else Synthetic(size)
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = load_tokenizer(DEMO_DIR if size == DEMO else write_tokenizer(Path(folder), size))
     for token in range(tokenizer.vocab_size):  # remembered by the tokenizer, which is not what is measured
         tokenizer.token_bytes(token)
     before, started = resident(), time.perf_counter()

@@ -60,6 +60,13 @@ def parse() -> argparse.Namespace:
     add("--rounds", type=count, help="default 5")
     add("--only", type=choose, metavar="NAMES", help="some variants, of steps and fast")
     add("--step-ms", type=float, help="of the device of steps; default 22.5")
+    add(
+        "--vocab",
+        type=count,
+        metavar="N",
+        help="tokens of the emulated device's vocabulary; default 32000, of which "
+        "the tokenizer knows 2048: for grammars, which cost more with more tokens",
+    )
     add("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="of RingServe's settings")
     add("--json", type=Path, metavar="FILE", help="also write the results there")
     add("--plot", type=Path, metavar="FILE", help="also draw where a token's time goes (PNG)")

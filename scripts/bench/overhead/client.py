@@ -41,12 +41,22 @@ _LLM_SERVING = Ask("", 1, "bench", 0.0, True, {"return_full_text": False})
 _OPENAI = Ask("", 1, "bench", 0.0, True, {"stream_options": {"include_usage": False}})
 _SAMPLED = {"top_k": 40, "top_p": 0.95, "seed": 1, "return_full_text": False}
 _DRAWN = Ask("", 1, "bench", 0.8, True, _SAMPLED)
+_PERSON = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 16}, "age": {"type": "integer"}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+_ENDLESS = {"type": "array", "items": _PERSON, "minItems": 5000}
+_SHAPED = Ask("", 1, "bench", 0.0, True, {"guided_json": _ENDLESS})
 WAYS: Mapping[str, _Way] = MappingProxyType(
     {
         "llm-serving": _Way("llm-serving", b'"event"', _LLM_SERVING),
         "sampled": _Way("llm-serving", b'"event"', _DRAWN),
         "mixed": _Way("llm-serving", b'"event"', _LLM_SERVING, first=_DRAWN),
         "completions": _Way("openai", b'"text"', _OPENAI),
+        "grammar": _Way("openai", b'"text"', _SHAPED),
+        "one-grammar": _Way("openai", b'"text"', _OPENAI, first=_SHAPED),
     }
 )
 

@@ -18,6 +18,7 @@ from pipeline.config import Configuration, load_configuration
 from pipeline.runtime.engines import make_runner
 from scripts.lab.paths import ROOT
 from scripts.lab.steps import greedy_step, step_inputs
+from scripts.lab.vocabulary import write_tokenizer
 
 _BLOCK_SIZE = 16
 PROMPT_ROOM = 64  # tokens that a prompt of the benchmark has at most
@@ -38,7 +39,8 @@ pipeline:
   log: {{level: warning}}
   {pipeline}
 """
-_EMULATED_MODEL = "vocab_size: 32000\n  end_token: 2"  # Llama 2
+_EMULATED_MODEL = "vocab_size: {vocab}\n  end_token: {end}"
+_LLAMA_2 = {"vocab": 32000, "end": 2}
 _EMULATED_PIPELINE = """runner:
     kind: emulated
     name: device with steps of {step_ms} ms
@@ -56,6 +58,7 @@ class Device:
 
     step_ms: float | None
     max_length: int = 4096  # tokens of a sequence
+    vocab: int | None = None  # tokens of a tokenizer made for it; None: Llama 2's number, with the demo's tokenizer
 
     @property
     def name(self) -> str:
@@ -71,8 +74,10 @@ class Device:
             model = f"model_cfg_path: {Path(DEMO_DIR) / 'config.json'}"
             pipeline = _DEMO_PIPELINE.format(cache=_CACHE)
         else:
-            model = _EMULATED_MODEL
-            pipeline = _EMULATED_PIPELINE.format(step_ms=self.step_ms, tokenizer=Path(DEMO_DIR) / "tokenizer.json")
+            sizes = {"vocab": self.vocab, "end": self.vocab - 1} if self.vocab is not None else _LLAMA_2
+            model = _EMULATED_MODEL.format(**sizes)
+            tokenizer = self._tokenizer(file.parent)
+            pipeline = _EMULATED_PIPELINE.format(step_ms=self.step_ms, tokenizer=tokenizer)
         text = _COMMON.format(
             prompt=self.max_length - 1,
             max_length=self.max_length,
@@ -85,6 +90,9 @@ class Device:
         )
         file.write_text(text, encoding="utf-8")
         return file
+
+    def _tokenizer(self, folder: Path) -> Path:
+        return Path(DEMO_DIR) / "tokenizer.json" if self.vocab is None else write_tokenizer(folder, self.vocab)
 
 
 def settings_of(config: Configuration) -> EmulatedSettings:

@@ -43,9 +43,12 @@ def plan_of(section: str, options: Options) -> Plan:
     if section == "demo":
         device, variants = Device(None, _DEMO_LENGTH), choose("ringserve")
     elif section == "fast":
-        device, variants = Device(min(5.0, options.step_ms)), options.only or choose(options.fast_variants)
+        device, variants = (
+            Device(min(5.0, options.step_ms), vocab=options.vocab),
+            options.only or choose(options.fast_variants),
+        )
     else:
-        device, variants = Device(options.step_ms), options.only or choose(options.slow_variants)
+        device, variants = Device(options.step_ms, vocab=options.vocab), options.only or choose(options.slow_variants)
     plan = Plan(device, options.batches, options.seconds, options.rounds, variants, tuple(options.overrides))
     if device.step_ms is not None:
         if device.step_ms <= 0:

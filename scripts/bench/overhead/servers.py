@@ -41,6 +41,10 @@ _ALL = (
     Variant("completions", "OpenAI's API, greedy", "completions", token_ids=True),
     Variant("sampled", "temperature 0.8, top_k 40, top_p 0.95", "sampled", greedy=False),
     Variant("mixed", "one stream is sampled as above, all others are greedy", "mixed", greedy=False, token_ids=True),
+    Variant("grammar", "OpenAI's API, every answer has a grammar", "grammar", greedy=False),
+    Variant(
+        "one-grammar", "one stream has a grammar, all others are greedy", "one-grammar", greedy=False, token_ids=True
+    ),
     Variant("replaced", "llm-serving's data path: text over TCP, nine segments, lists; greedy", replaced=True),
 )
 VARIANTS: Mapping[str, Variant] = MappingProxyType({variant.name: variant for variant in _ALL})
