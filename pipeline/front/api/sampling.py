@@ -17,12 +17,13 @@ from pipeline.front.settings import FrontSettings
 _DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(SamplingParams)}
 
 
-def _sampled(name: str, meaning: str) -> Any:
-    """A parameter with the range and the default that it has for the sampler."""
+def sampled(name: str, meaning: str, default: float | None = None) -> Any:
+    """A parameter with the range that it has for the sampler, and its default unless the API has another."""
     span = RANGES[name]
     least, above = (None, span.low) if span.above else (span.low, None)
     high = LARGEST if span.high is None else span.high
-    return Field(_DEFAULTS[name], description=meaning, ge=least, gt=above, le=high)
+    usual = _DEFAULTS[name] if default is None else default
+    return Field(usual, description=meaning, ge=least, gt=above, le=high)
 
 
 def longest(settings: FrontSettings) -> int:
@@ -45,12 +46,12 @@ TopK = Annotated[int, integer(-1), Field(description="Choose from so many most p
 
 
 class SamplingBody(Body):
-    temperature: float = _sampled("temperature", "Randomness of sampling; 0: greedy.")
-    top_p: float = _sampled("top_p", "Choose from the most probable tokens of this probability together; 1: off.")
-    min_p: float = _sampled("min_p", "Least probability, relative to the most probable token's; 0: off.")
-    repetition_penalty: float = _sampled("repetition_penalty", "For tokens of prompt and answer; 1: off.")
-    presence_penalty: float = _sampled("presence_penalty", "For tokens that are in the answer already; 0: off.")
-    frequency_penalty: float = _sampled("frequency_penalty", "For tokens of the answer, per occurrence; 0: off.")
+    temperature: float = sampled("temperature", "Randomness of sampling; 0: greedy.")
+    top_p: float = sampled("top_p", "Choose from the most probable tokens of this probability together; 1: off.")
+    min_p: float = sampled("min_p", "Least probability, relative to the most probable token's; 0: off.")
+    repetition_penalty: float = sampled("repetition_penalty", "For tokens of prompt and answer; 1: off.")
+    presence_penalty: float = sampled("presence_penalty", "For tokens that are in the answer already; 0: off.")
+    frequency_penalty: float = sampled("frequency_penalty", "For tokens of the answer, per occurrence; 0: off.")
     seed: Annotated[int, integer()] | None = given(None, "The same seed gives the same text. Left out or -1: random.")
     stop: StopStrings = given((), "Stop strings, which end the answer.")
     stop_token_ids: Annotated[Sequence[int], token_ids(max_biased)] = given((), "Token ids that end the answer.")

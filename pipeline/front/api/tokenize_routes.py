@@ -17,7 +17,7 @@ from pipeline.front.api.openai.body import INVALID_STATUS, ModelName, read_opena
 from pipeline.front.api.openai.conversation import Conversation
 from pipeline.front.api.sampling import longest
 from pipeline.front.http.errors import ApiError
-from pipeline.front.http.exchange import Exchange
+from pipeline.front.http.exchange import Exchange, answer_json
 from pipeline.front.http.worker import Worker
 from pipeline.front.settings import FrontSettings
 from pipeline.runtime import background
@@ -74,6 +74,22 @@ class TokenizeRoutes:
         asked = await self._parser.run(exchange, lambda: self._parse(parse_object(content)))
         encoded = await self._worker.run(exchange, lambda: self._encode(asked))
         await exchange.respond(200, await self._parser.run(exchange, lambda: self._answer(asked, *encoded)))
+
+    async def info(self, exchange: Exchange) -> None:
+        """What a client needs to render chats itself, named as in tokenizer_config.json."""
+        tokenizer = self._needed()
+        special = tokenizer.special
+        ids = {"bos_token": special.bos_id, "eos_token": special.eos_id, "pad_token": special.pad_id}
+        every = [tokenizer.token_text(one) for one in sorted(special.all_ids)]
+        known = {
+            "tokenizer_class": tokenizer.class_name,
+            "vocab_size": tokenizer.vocab_size,
+            "model_max_length": self._settings.max_length,
+            **{name: None if one is None else tokenizer.token_text(one) for name, one in ids.items()},
+            "all_special_tokens": every,
+            "chat_template": tokenizer.chat_template,
+        }
+        await answer_json(exchange, known)
 
     async def detokenize(self, exchange: Exchange) -> None:
         content = await exchange.read_body()

@@ -72,7 +72,7 @@ class Generation:
         try:
             with self._delivery.admission.request(self._exchange) as identity:
                 self._job = await parse(identity)
-                await self._run()
+                await (self._run() if self._job.parts else self._answer_at_once())
         except ApiError as error:
             self._fail(error)
             raise
@@ -101,6 +101,13 @@ class Generation:
             connection.on_lost.discard(self._disconnect)
             for text in self._live:
                 self._delivery.backend.finish(text.stream, cancel=True)
+
+    async def _answer_at_once(self) -> None:
+        """Nothing is to be generated."""
+        writer, exchange = self._job.writer, self._exchange
+        streamed = self._job.streamed
+        await exchange.respond(200, *((writer.tail(), writer.content_type) if streamed else (writer.whole(),)))
+        self._progresses[0].skip()
 
     # ---- its texts ----------------------------------------------------------------------------------------------
 
@@ -197,7 +204,9 @@ class Generation:
             await exchange.write(_written(taken))
             self._account(taken)
             taken = await self._take()
-        await exchange.end(_written(taken) + writer.tail())
+        last = _written(taken)
+        self._measure()
+        await exchange.end(last + writer.tail())
         self._account(taken)
 
     async def _collect(self) -> None:
@@ -206,8 +215,13 @@ class Generation:
             for text, events in await self._take():
                 for event in events:
                     text.writer.keep(event)
+        self._measure()
         await self._exchange.respond(200, writer.whole(), headers=self._headers())
         self._account([(text, []) for text in every])
+
+    def _measure(self) -> None:
+        if self._job.measured is not None:
+            self._job.measured(self._progresses[0].taken)
 
     def _account(self, taken: _Taken) -> None:
         """These events have been written to the socket."""

@@ -85,7 +85,7 @@ class ChatMessage(Body):
         return known if self.name is None else {**known, "name": self.name}
 
 
-class _NoMoreThanTokens:
+class NoMoreThanTokens:
     """There can't be more messages than a prompt may have tokens."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -102,7 +102,7 @@ class _NoMoreThanTokens:
         return value
 
 
-_MESSAGES = Annotated[list[ChatMessage], FailFast(), Field(min_length=1), _NoMoreThanTokens()]
+_MESSAGES = Annotated[list[ChatMessage], FailFast(), Field(min_length=1), NoMoreThanTokens()]
 
 
 class Conversation(Body):
