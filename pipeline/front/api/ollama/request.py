@@ -28,6 +28,7 @@ from pipeline.wire.request import Prompt, Request
 
 INVALID_STATUS: Final = 400
 LATEST: Final = ":latest"
+_MANY: Final = 2**31 - 1
 _WHOLE_CONTEXT: Final = (-1, 0)  # values of repeat_last_n at which penalties are for all tokens, or off
 
 B = TypeVar("B", bound="OllamaBody")
@@ -61,7 +62,7 @@ def _names_schema(settings: FrontSettings) -> Schema:
 
 
 _NAME = Kind(_string, _names_schema)
-_Count = Annotated[int | None, Field(description="Accepted without effect.")]
+_Count = Annotated[Annotated[int, integer(-1, _MANY)] | None, Field(description="Accepted without effect.")]
 _Flag = Annotated[bool | None, Field(description="Accepted without effect.")]
 _Number = Annotated[float | None, Field(description="Accepted without effect.")]
 
@@ -101,7 +102,7 @@ class OllamaOptions(Body):
     repeat_penalty: float = sampled("repetition_penalty", "For tokens of prompt and answer; 1: off.")
     presence_penalty: float = sampled("presence_penalty", "For tokens that are in the answer already; 0: off.")
     frequency_penalty: float = sampled("frequency_penalty", "For tokens of the answer, per occurrence; 0: off.")
-    repeat_last_n: Annotated[int, integer(-1)] | None = given(
+    repeat_last_n: Annotated[int, integer(-1, _MANY)] | None = given(
         None, "Tokens that penalties look at; with a penalty only -1 (all) or 0 (none, so that there is no penalty)."
     )
     seed: Annotated[int, integer()] | None = given(None, "The same seed gives the same text. Left out or -1: random.")
