@@ -1,0 +1,38 @@
+// Vercel's AI SDK, over OpenAI's API and over Ollama's.
+import { generateText, streamText } from "ai";
+import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
+import { createOllama } from "ollama-ai-provider-v2";
+import { ABORTED, MODEL, QUESTION, TOKENS, URL, few, raises, run, same, text, tooLong } from "./checks.mjs";
+
+const openai = createOpenAICompatible({ name: "ringserve", baseURL: `${URL}/v1`, apiKey: "none", includeUsage: true });
+const ollama = createOllama({ baseURL: `${URL}/api` });
+const options = (of, more = {}) => ({
+  model: of(MODEL), prompt: QUESTION, temperature: 0, maxOutputTokens: TOKENS, maxRetries: 0, ...more,
+});
+const each = async (check) => {
+  for (const of of [openai, ollama]) await check(of);
+};
+const errors = (kind) => (error) => error.name === "AI_APICallError" && error.statusCode === kind;
+
+await run("ai", {
+  create: () => each(async (of) => same((await generateText(options(of))).usage.outputTokens, TOKENS)),
+  stream: () =>
+    each(async (of) => {
+      const told = await text(streamText(options(of)).textStream, (piece) => piece);
+      same(told, (await generateText(options(of))).text);
+    }),
+  usage: () =>
+    each(async (of) => {
+      const answer = streamText(options(of));
+      await text(answer.textStream, () => "");
+      same((await answer.usage).outputTokens, TOKENS);
+    }),
+  "unknown model": () => each((of) => raises(errors(404), () => generateText(options(of, { model: of("no") })))),
+  "too long": () => each((of) => tooLong(errors(400), (prompt) => generateText(options(of, { prompt })))),
+  abort: () =>
+    each(async (of) => {
+      const control = new AbortController();
+      const more = { maxOutputTokens: ABORTED, abortSignal: control.signal };
+      await few(streamText(options(of, more)).textStream, () => control.abort());
+    }),
+});
