@@ -33,7 +33,7 @@ LATER = frozenset(
 
 _CLIENT_S = 240.0
 _REST_S = 10.0
-_QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+_QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "DO_NOT_TRACK": "1"}
 """Variables that keep clients from asking others than the server."""
 
 

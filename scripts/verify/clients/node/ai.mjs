@@ -6,9 +6,13 @@ import { ABORTED, MODEL, QUESTION, TOKENS, URL, few, raises, run, same, text, to
 
 const openai = createOpenAICompatible({ name: "ringserve", baseURL: `${URL}/v1`, apiKey: "none", includeUsage: true });
 const ollama = createOllama({ baseURL: `${URL}/api` });
-const options = (of, more = {}) => ({
-  model: of(MODEL), prompt: QUESTION, temperature: 0, maxOutputTokens: TOKENS, maxRetries: 0, ...more,
-});
+// The provider for Ollama sends temperature and the like beside `options`, where Ollama ignores them and RingServe
+// refuses them: they go into `options`.
+const options = (of, more = {}, tokens = TOKENS) => {
+  const inside = { ollama: { options: { temperature: 0, num_predict: tokens } } };
+  const own = of === ollama ? { providerOptions: inside } : { temperature: 0, maxOutputTokens: tokens };
+  return { model: of(MODEL), prompt: QUESTION, maxRetries: 0, ...own, ...more };
+};
 const each = async (check) => {
   for (const of of [openai, ollama]) await check(of);
 };
@@ -32,7 +36,7 @@ await run("ai", {
   abort: () =>
     each(async (of) => {
       const control = new AbortController();
-      const more = { maxOutputTokens: ABORTED, abortSignal: control.signal };
-      await few(streamText(options(of, more)).textStream, () => control.abort());
+      const more = { abortSignal: control.signal };
+      await few(streamText(options(of, more, ABORTED)).textStream, () => control.abort());
     }),
 });

@@ -20,7 +20,7 @@ export async function run(name, checks) {
     try {
       await call();
     } catch (error) {
-      why = `${error?.name}: ${error?.message}`.slice(0, 300);
+      why = `${error?.name}: ${error?.message} ${error?.responseBody ?? ""}`.trim().slice(0, 300);
     }
     console.log(JSON.stringify({ check, why }));
   }
