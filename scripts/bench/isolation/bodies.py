@@ -120,6 +120,14 @@ def _chat(contents: list[str]) -> bytes:
     return post(_CHAT, {"messages": messages, "max_completion_tokens": 1})
 
 
+@one
+def ollama_messages(facts: Facts) -> bytes:
+    """Ollama's API tokenizes and renders in the same places as OpenAI's, but parses in its own."""
+    content = filled("lorem ipsum ", max(1, facts.prompt_chars * 9 // 10 // MESSAGES))
+    messages = [{"role": role, "content": content, "images": []} for role in ("user", "assistant")] * (MESSAGES // 2)
+    return post("/api/chat", {"messages": messages, "stream": False, "options": {"num_predict": 1}})
+
+
 long_message = one(lambda facts: _chat([filled(_WORDS, facts.prompt_chars - 100)]))
 many_messages = one(
     lambda facts: _chat([filled("lorem ipsum ", max(1, facts.prompt_chars * 9 // 10 // MESSAGES))] * MESSAGES)

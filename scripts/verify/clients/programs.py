@@ -38,9 +38,7 @@ def _done(mark: Path, lock: Path) -> bool:
 def _install(what: str, *commands: list[str], directory: Path) -> None:
     for command in commands:
         try:
-            subprocess.run(
-                command, cwd=directory, check=True, capture_output=True, text=True, timeout=_INSTALL_S
-            )
+            subprocess.run(command, cwd=directory, check=True, capture_output=True, text=True, timeout=_INSTALL_S)
         except FileNotFoundError:
             raise MissingError(f"{command[0]} is not installed") from None
         except subprocess.CalledProcessError as error:

@@ -10,7 +10,9 @@ from langchain_ollama import ChatOllama, OllamaLLM
 
 
 def model(name: str = MODEL, tokens: int = TOKENS, **more: Any) -> Any:
-    return ChatOllama(model=name, base_url=URL, temperature=0, num_predict=tokens, num_ctx=512, keep_alive="5m", **more)
+    return ChatOllama(
+        model=name, base_url=URL, temperature=0, num_predict=tokens, num_ctx=512, keep_alive="5m", **more
+    )
 
 
 def create() -> None:

@@ -43,5 +43,6 @@ def abort() -> None:
 run(
     "langchain-openai", create=create, stream=stream, usage=usage,
     unknown_model=lambda: raises(openai.NotFoundError, model("no").invoke, QUESTION),
-    too_long=lambda: too_long(ContextOverflowError, model().invoke), abort=abort,
+    too_long=lambda: too_long(ContextOverflowError, model().invoke),
+    too_many_max_tokens=lambda: raises(ContextOverflowError, model(tokens=4096).invoke, QUESTION), abort=abort,
 )  # fmt: skip

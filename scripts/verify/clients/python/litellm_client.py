@@ -40,8 +40,13 @@ def usage() -> None:
 
 
 def long() -> None:
-    for provider in ("openai", "hosted_vllm"):
-        too_long(litellm.ContextWindowExceededError, lambda content: chat(content, provider=provider))
+    too_long(litellm.ContextWindowExceededError, chat)
+    too_long(litellm.ContextWindowExceededError, lambda content: chat(content, provider="hosted_vllm"))
+
+
+def beyond() -> None:
+    """`max_tokens` that no context has room for."""
+    raises(litellm.ContextWindowExceededError, lambda: chat(max_tokens=4096))
 
 
 def unknown() -> None:
@@ -57,5 +62,5 @@ def abort() -> None:
 
 run(
     "litellm", create=lambda: each(create), stream=lambda: each(stream), usage=usage, unknown_model=unknown,
-    too_long=long, abort=abort,
+    too_long=long, too_many_max_tokens=beyond, abort=abort,
 )  # fmt: skip

@@ -57,13 +57,14 @@ def models() -> None:
     same(other.models.retrieve(MODEL).id, MODEL)  # a base URL without /v1, which ends with a slash
 
 
-def azure() -> None:
-    """Its key is in a header of its own; the path is not RingServe's."""
+def base_urls() -> None:
+    """One that ends with a slash, and Azure's header of a key."""
     other = openai.OpenAI(base_url=f"{URL}//v1", api_key="none", default_headers={"api-key": "x"}, max_retries=0)
     same(other.models.retrieve(MODEL).id, MODEL)
 
 
 run(
-    "openai", create=create, stream=stream, usage=usage, unknown_model=lambda: raises(openai.NotFoundError, chat, "x", "no"),
-    too_long=long, abort=abort, models=models, base_urls=azure,
+    "openai", create=create, stream=stream, usage=usage,
+    unknown_model=lambda: raises(openai.NotFoundError, chat, QUESTION, "no"), too_long=long, abort=abort,
+    models=models, base_urls=base_urls,
 )  # fmt: skip
