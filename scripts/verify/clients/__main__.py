@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
                 if why:
                     print(f"{client.name}: {name}: {why}", flush=True)
     head, lines = ("client", "version", "works", "does not"), [outcome.line for outcome in outcomes]
-    print(markdown(head, lines) if options.markdown else columns(head, lines, left=4))
+    print(markdown(head, lines).replace("---:", "---") if options.markdown else columns(head, lines, left=4))
     failures = [f"{outcome.client}: {name}" for outcome in outcomes for name in outcome.failures]
     print("FAILED: " + ", ".join(failures) if failures else "ok")
     return 1 if failures else 0
