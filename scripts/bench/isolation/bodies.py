@@ -122,9 +122,9 @@ def _chat(contents: list[str]) -> bytes:
 
 @one
 def ollama_messages(facts: Facts) -> bytes:
-    """Ollama's API tokenizes and renders in the same places as OpenAI's, but parses in its own."""
+    """As LangChain sends them. Ollama's API renders as OpenAI's does, but parses by itself."""
     content = filled("lorem ipsum ", max(1, facts.prompt_chars * 9 // 10 // MESSAGES))
-    messages = [{"role": role, "content": content, "images": []} for role in ("user", "assistant")] * (MESSAGES // 2)
+    messages: list[dict[str, object]] = [{"role": "user", "content": content, "images": []}] * MESSAGES
     return post("/api/chat", {"messages": messages, "stream": False, "options": {"num_predict": 1}})
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
-CHECKS = (
+CHECKS: tuple[tuple[str, str, dict[str, Any], str], ...] = (
     ("create", "/v1/chat/completions", {}, '"completion_tokens":12'),
     ("stream", "/v1/chat/completions", {"stream": True}, "data: [DONE]"),
     ("unknown model", "/v1/chat/completions", {"model": "no"}, "model_not_found"),

@@ -12,7 +12,7 @@ common: dict[str, Any] = {"temperature": 0, "max_tokens": TOKENS}
 
 
 def chat(content: str = QUESTION, model: str = MODEL, **more: Any) -> Any:
-    messages = [{"role": "user", "content": content}]
+    messages: Any = [{"role": "user", "content": content}]
     return client.chat.completions.create(model=model, messages=messages, **{**common, **more})
 
 
