@@ -103,10 +103,11 @@ class Generation:
                 self._delivery.backend.finish(text.stream, cancel=True)
 
     async def _answer_at_once(self) -> None:
-        """Nothing is to be generated."""
-        writer, exchange = self._job.writer, self._exchange
-        streamed = self._job.streamed
-        await exchange.respond(200, *((writer.tail(), writer.content_type) if streamed else (writer.whole(),)))
+        """Nothing is to be generated; but the model has to be there."""
+        self._delivery.backend.submit([])
+        writer = self._job.writer
+        answer = (writer.tail(), writer.content_type) if self._job.streamed else (writer.whole(),)
+        await self._exchange.respond(200, *answer)
         self._progresses[0].skip()
 
     # ---- its texts ----------------------------------------------------------------------------------------------

@@ -251,9 +251,19 @@ def test_what_there_is(shared):
     assert all(number.isdigit() for number in numbers)
 
 
-def test_a_model_that_is_not_loaded_is_not_listed_as_such(serve):
-    served = serve()
-    served.peer.tell("unready")
-    served.peer.expect("done")
+def test_requests_that_take_no_tokens_end_as_others_do(shared):
+    def ended():
+        lines = shared.http.get("/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("ringserve_requests_total"))
+
+    before = ended()
+    shared.http.post("/api/generate", json={})
+    assert (ended() - before, "ringserve_requests_in_flight 0" in shared.http.get("/metrics").text) == (1, True)
+
+
+def test_a_model_that_is_not_loaded_is_not_said_to_be(serve):
+    served = serve(wired=False)
+    answer = served.http.post("/api/generate", json={})
+    assert (answer.status_code, answer.json()) == (503, {"error": "not ready: the model is being loaded"})
     assert served.http.get("/api/ps").json() == {"models": []}
     assert len(served.http.get("/api/tags").json()["models"]) == 1
