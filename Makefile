@@ -11,7 +11,7 @@ CONFIG  ?= configs/demo.yaml
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
 .PHONY: bench-front bench-waiting bench-model bench-emulated bench-sampling bench-grammar
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
-.PHONY: train-demo fixtures dashboard docs-page
+.PHONY: test-clients train-demo fixtures dashboard docs-page
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -127,6 +127,10 @@ soak: $(VENV)/.stamp-serve
 
 fuzz: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.verify.fuzz --cases 100000 $(FUZZ_FLAGS)
+
+# The packages that people have, in environments of their own (.cache/clients), against a real server
+test-clients: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.verify.clients $(CLIENTS_FLAGS)
 
 lint: $(VENV)/.stamp-test
 	$(BIN)/ruff check .

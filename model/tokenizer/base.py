@@ -43,7 +43,8 @@ class Tokenizer(ABC):
     special: SpecialTokens
     rules: DecodingRules  # how the bytes of successive tokens become text
 
-    def __init__(self, chat_template: ChatTemplate | None) -> None:
+    def __init__(self, chat_template: ChatTemplate | None, class_name: str | None = None) -> None:
+        self.class_name = class_name  # in transformers, where a file says it
         self._chat_template = chat_template
         # Asking a library about a token costs some microseconds; every token of every stream is asked about.
         self._known_pieces = lru_cache(maxsize=None)(self._piece)
@@ -63,6 +64,11 @@ class Tokenizer(ABC):
     @property
     def special_ids(self) -> frozenset[int]:
         return self.special.all_ids
+
+    @property
+    def chat_template(self) -> str | None:
+        """Its Jinja text."""
+        return self._chat_template.source if self._chat_template else None
 
     @property
     def has_chat_template(self) -> bool:

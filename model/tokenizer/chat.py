@@ -49,7 +49,7 @@ class ChatTemplate:
     def __init__(self, source: str, special_tokens: Mapping[str, str], origin: str) -> None:
         """``special_tokens`` are what templates use by name (``bos_token`` …); ``origin`` names the file."""
         self._special_tokens = dict(special_tokens)
-        self._origin = origin
+        self._origin, self.source = origin, source
         self._wants_parts = False
         self._knows_developer = "developer" in source
         environment = _make_environment()

@@ -33,7 +33,7 @@ SUPPORTED = "ByteLevel, or a Sequence of Replace, ByteFallback, Fuse, Strip and 
 class HuggingFaceTokenizer(Tokenizer):
     def __init__(self, path: Path, settings: TokenizerSettings) -> None:
         """Raises TokenizerError for a file that is missing or malformed, or has an unsupported decoder."""
-        super().__init__(settings.chat_template)
+        super().__init__(settings.chat_template, settings.class_name)
         self.name = str(path)
         content = read_json(path)
         self._library = _load_library_tokenizer(path)

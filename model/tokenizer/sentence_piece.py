@@ -35,7 +35,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     def __init__(self, path: Path, settings: TokenizerSettings) -> None:
         """Raises TokenizerError for a file that is missing or malformed."""
-        super().__init__(settings.chat_template)
+        super().__init__(settings.chat_template, settings.class_name)
         self.name = str(path)
         self.rules = DecodingRules(InvalidBytes.ONE_PER_BYTE)
         self._library = _load_processor(path)

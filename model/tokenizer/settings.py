@@ -33,6 +33,7 @@ class TokenizerSettings:
     add_bos: bool | None
     add_eos: bool | None
     chat_template: ChatTemplate | None
+    class_name: str | None = None  # in transformers
 
 
 def read_settings(folder: Path, chat_template: Path | None = None) -> TokenizerSettings:
@@ -55,6 +56,7 @@ def read_settings(folder: Path, chat_template: Path | None = None) -> TokenizerS
         added_tokens=_added_tokens(config),
         add_bos=_flag(config, "add_bos_token"),
         add_eos=_flag(config, "add_eos_token"),
+        class_name=class_name if isinstance(class_name := config.get("tokenizer_class"), str) else None,
         chat_template=_chat_template(config, chat_template or folder / "chat_template.jinja", named_tokens),
     )
 

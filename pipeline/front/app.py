@@ -6,9 +6,11 @@ import logging
 
 from pipeline.front.api.generate_routes import GenerateRoutes
 from pipeline.front.api.info_routes import MODELS, InfoRoutes
+from pipeline.front.api.ollama.answer import ollama_error
+from pipeline.front.api.ollama.routes import OllamaRoutes
 from pipeline.front.api.openapi import OpenApiRoute
 from pipeline.front.api.tokenize_routes import TokenizeRoutes
-from pipeline.front.http.access import PROBES, ApiKeys, Cors, is_open, is_operators
+from pipeline.front.http.access import KEY_HEADERS, PROBES, ApiKeys, Cors, is_open, is_operators
 from pipeline.front.http.errors import NOT_FOUND, SERVER, ApiError, ClientGone
 from pipeline.front.http.exchange import Exchange, Handler
 from pipeline.front.http.throttle import REFUSED
@@ -16,6 +18,9 @@ from pipeline.front.page.routes import PageRoutes
 from pipeline.front.settings import FrontSettings
 
 log = logging.getLogger("ringserve.front")
+
+_OPENAI = ("/completions", "/chat/completions", "/models")  # are there without /v1, too
+_OLLAMA = "/api/"
 
 
 class Front:
@@ -29,6 +34,7 @@ class Front:
         info: InfoRoutes,
         page: PageRoutes,
         keys: ApiKeys,
+        ollama: OllamaRoutes,
     ) -> None:
         self._settings, self._keys, self._cors = settings, keys, Cors(settings)
         self._model = info.model
@@ -40,13 +46,22 @@ class Front:
             "/v1/completions": ("POST", generate.completions),
             "/v1/chat/completions": ("POST", generate.chat),
             "/v1/models": ("GET", info.models),
+            "/api/chat": ("POST", ollama.chat),
+            "/api/generate": ("POST", ollama.generate),
+            "/api/tags": ("GET", ollama.tags),
+            "/api/show": ("POST", ollama.show),
+            "/api/ps": ("GET", ollama.running),
+            "/api/version": ("GET", ollama.version),
             "/tokenize": ("POST", tokenize.tokenize),
             "/detokenize": ("POST", tokenize.detokenize),
+            "/tokenizer_info": ("GET", tokenize.info),
+            "/load": ("GET", info.load),
             "/version": ("GET", info.version),
             "/serving/get_bs": ("GET", info.batch_size),
             "/serving/get_request_numbers": ("GET", info.request_numbers),
             "/serving/get_serverd_model_info": ("GET", info.model_info),
             "/health": ("GET", info.health),
+            "/ping": ("GET", info.health),
             "/ready": ("GET", info.ready),
             "/metrics": ("GET", info.metrics),
             "/debug/trace": ("GET", info.trace),
@@ -55,6 +70,7 @@ class Front:
         }
 
     async def __call__(self, exchange: Exchange) -> None:
+        exchange.path = self._canonical(exchange)
         try:
             if self._cors:
                 exchange.common = self._cors.headers(exchange)
@@ -74,12 +90,21 @@ class Front:
         """Path and method of everything but `/v1/models/…`."""
         return {path: method for path, (method, _) in self._routes.items()}
 
+    def _canonical(self, exchange: Exchange) -> str:
+        """The path without what base URLs bring: a doubled slash, or no /v1."""
+        path = exchange.path
+        path = "/" + path.lstrip("/") if path.startswith("//") else path
+        name = path.rstrip("/")
+        described = exchange.method in ("GET", "HEAD") and name == f"/models/{self._settings.model_name}"
+        return f"/v1{name}" if name in _OPENAI or (described and name not in self._routes) else path
+
     def _find(self, exchange: Exchange) -> Handler:
         path = exchange.path if exchange.path in self._routes else exchange.path.rstrip("/")
         if self._cors and self._cors.is_preflight(exchange):
             return self._cors.preflight
         if not is_open(path):
-            self._keys.check(exchange.headers.get(b"authorization"))
+            headers = exchange.headers
+            self._keys.check(headers.get(b"authorization"), map(headers.get, KEY_HEADERS))
         found = self._routes.get(path)
         if found is None and path.startswith(MODELS):
             found = ("GET", self._model)
@@ -108,4 +133,4 @@ class Front:
         if exchange.started:
             exchange.connection.abort()  # the status has been sent: the client must see a broken answer
         else:
-            await exchange.refuse(error)
+            await exchange.refuse(error, ollama_error(error) if exchange.path.startswith(_OLLAMA) else error.body())

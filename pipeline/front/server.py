@@ -13,6 +13,7 @@ import uvloop
 from model.tokenizer import Tokenizer
 from pipeline.front.api.generate_routes import GenerateRoutes
 from pipeline.front.api.info_routes import InfoRoutes
+from pipeline.front.api.ollama.routes import OllamaRoutes
 from pipeline.front.api.tokenize_routes import TokenizeRoutes
 from pipeline.front.app import Front
 from pipeline.front.delivery.admission import Admission
@@ -92,7 +93,8 @@ async def _serve(
     info = InfoRoutes(settings, backend, admission, stats, spans, ends)
     shown = PageRoutes(settings, stats, ends)
     tokenize = TokenizeRoutes(settings, tokenizer, parser)
-    app = Front(settings, generate, tokenize, info, shown, keys)
+    ollama = OllamaRoutes(settings, backend, tokenizer, generate)
+    app = Front(settings, generate, tokenize, info, shown, keys, ollama)
     server = Server(app, settings, admission, counters, shown.feed.close)
     control.on("drain", lambda _: server.drain())
     following = asyncio.create_task(follow(control, backend, spec))

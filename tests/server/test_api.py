@@ -21,6 +21,8 @@ PROMPT = "What is a ring?"
 CHAT = [{"role": "user", "content": PROMPT}]
 SEED = () if "RINGSERVE_EXPLORE" in os.environ else ("--seed", "1")
 COMPLETE, TALK, GENERATE = "/v1/completions", "/v1/chat/completions", "/models/llama2/generate"
+OLLAMA, OLLAMA_PROMPT = "/api/chat", "/api/generate"
+FEW = {"num_predict": 3}
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +69,17 @@ ANSWERS = [
     ("POST", COMPLETE, {"prompt": PROMPT, "max_tokens": 128}, 400),
     ("POST", TALK, {"messages": []}, 400),
     ("POST", COMPLETE, {"prompt": PROMPT, "model": "other"}, 404),
+    ("POST", OLLAMA, {"messages": CHAT, "options": FEW, "stream": False}, 200),
+    ("POST", OLLAMA, {"stream": False}, 200),
+    ("POST", OLLAMA_PROMPT, {"prompt": PROMPT, "options": FEW, "stream": False, "logprobs": True}, 200),
+    ("POST", "/api/show", {}, 200),
+    ("POST", OLLAMA, {"messages": CHAT, "options": {"top_p": 7}}, 400),
+    ("POST", OLLAMA_PROMPT, {"prompt": PROMPT * 20, "raw": True}, 400),
+    ("POST", "/api/show", {"model": "other"}, 404),
     ("POST", "/tokenize", {"prompt": PROMPT, "pad": "x" * 200_000}, 413),
     *(("GET", path, None, 200) for path in ("/v1/models", "/version", "/health", "/ready", "/openapi.json")),
+    *(("GET", f"/api/{what}", None, 200) for what in ("tags", "ps", "version")),
+    *(("GET", path, None, 200) for path in ("/ping", "/load", "/tokenizer_info")),
     *(("GET", f"/serving/get_{what}", None, 200) for what in ("bs", "request_numbers", "serverd_model_info")),
 ]  # fmt: skip
 
@@ -101,14 +112,17 @@ STREAMS = [
     (TALK, {"messages": CHAT, "max_tokens": 3, "stream": True}),
     (TALK, {"messages": CHAT, "max_tokens": 3, "stream": True, "logprobs": True, "top_logprobs": 1,
             "stream_options": {"include_usage": True}}),
+    (OLLAMA, {"messages": CHAT, "options": FEW}),
+    (OLLAMA_PROMPT, {"prompt": PROMPT, "options": FEW, "logprobs": True, "top_logprobs": 1}),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("path", "body"), STREAMS)
 def test_every_event_of_a_stream_is_as_described(client, document, path, body):
     answer = client.post(path, json=body)
-    content = described(document, "POST", path, 200)["content"]["text/event-stream"]
-    assert answer.headers["content-type"].startswith("text/event-stream")
+    kind = "application/x-ndjson" if path.startswith("/api/") else "text/event-stream"
+    content = described(document, "POST", path, 200)["content"][kind]
+    assert answer.headers["content-type"].startswith(kind)
     lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
     events = [json.loads(line) for line in lines if line != "[DONE]"]
     assert len(events) >= 3
@@ -148,7 +162,7 @@ def test_schemathesis(server, tmp_path):
                "--exclude-checks", "positive_data_acceptance", "--no-color"]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
-    assert "Tested: 17" in done.stdout
+    assert "Tested: 26" in done.stdout
     before = at_rest(server)
     assert before.descriptors < 100
     assert not complaints(server)

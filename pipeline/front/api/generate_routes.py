@@ -43,19 +43,19 @@ class GenerateRoutes:
         await self._serve_llm_serving(exchange, streamed=True)
 
     async def _serve_llm_serving(self, exchange: Exchange, streamed: bool | None) -> None:
-        await self._serve(exchange, lambda body, _, reading: parse_llm_serving(body, streamed, reading))
+        await self.serve(exchange, lambda body, _, reading: parse_llm_serving(body, streamed, reading))
 
     async def completions(self, exchange: Exchange) -> None:
-        await self._serve(
+        await self.serve(
             exchange, lambda body, identity, reading: parse_completion(body, identity, self._tokenizer, reading)
         )
 
     async def chat(self, exchange: Exchange) -> None:
-        await self._serve(
+        await self.serve(
             exchange, lambda body, identity, reading: parse_chat(body, identity, self._tokenizer, reading)
         )
 
-    async def _serve(self, exchange: Exchange, parse: Parser) -> None:
+    async def serve(self, exchange: Exchange, parse: Parser) -> None:
         async def read(identity: Identity) -> Job:
             """A large body is parsed in a thread, so that other clients' tokens need not wait for it."""
             content, reading = await exchange.read_body(), Reading(self._settings)

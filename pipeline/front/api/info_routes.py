@@ -57,6 +57,11 @@ class InfoRoutes:
             raise retry_later(503, self._backend.why_not_ready, UNAVAILABLE, self._settings.retry_after_s)
         await answer_json(exchange, {"status": "ready"})
 
+    async def load(self, exchange: Exchange) -> None:
+        """As in vLLM: requests that run or wait."""
+        numbers = self._stats.counters(PreprocessCounter)
+        await answer_json(exchange, {"server_load": numbers["running"] + numbers["waiting"]})
+
     async def metrics(self, exchange: Exchange) -> None:
         await exchange.respond(200, self._collector.text(), CONTENT_TYPE)
 

@@ -34,12 +34,13 @@ _PLAIN: Final = (
 _DEFAULTS = {field.name: field.default for field in msgspec.structs.fields(SamplingParams)}
 
 
-def _sampled(name: str, meaning: str) -> Any:
-    """A parameter with the range and the default that it has for the sampler."""
+def sampled(name: str, meaning: str, default: float | None = None) -> Any:
+    """A parameter with the range that it has for the sampler, and its default unless the API has another."""
     span = RANGES[name]
     least, above = (None, span.low) if span.above else (span.low, None)
     high = LARGEST if span.high is None else span.high
-    return Field(_DEFAULTS[name], description=meaning, ge=least, gt=above, le=high)
+    usual = _DEFAULTS[name] if default is None else default
+    return Field(usual, description=meaning, ge=least, gt=above, le=high)
 
 
 def longest(settings: FrontSettings) -> int:
@@ -83,18 +84,28 @@ FewestTokens = Annotated[int, integer(0, longest)]
 TopK = Annotated[int, integer(-1), Field(description="Choose from so many most probable tokens; -1, 0: off.")]
 
 
+def top_p(default: float = 1.0) -> Any:
+    meaning = "Choose from the most probable tokens of this probability together; 0: greedy; 1: off."
+    return Field(default, description=meaning, ge=0, le=1)
+
+
+def sampling_of(values: Mapping[str, Any], settings: FrontSettings, **more: Any) -> SamplingParams:
+    """`values` by the sampler's names, as a client gives them."""
+    known = dict(values)
+    if known["top_k"] >= settings.vocab_size:
+        known["top_k"] = 0  # the same as none, and may be too large for 32 bits
+    if known["top_p"] == 0:  # nothing but the most probable token
+        known |= {"temperature": 0.0, "top_p": 1.0}
+    return SamplingParams(**known, **more)
+
+
 class SamplingBody(Body):
-    temperature: float = _sampled("temperature", "Randomness of sampling; 0: greedy.")
-    top_p: float = Field(
-        1.0,
-        description="Choose from the most probable tokens of this probability together; 0: greedy; 1: off.",
-        ge=0,
-        le=1,
-    )
-    min_p: float = _sampled("min_p", "Least probability, relative to the most probable token's; 0: off.")
-    repetition_penalty: float = _sampled("repetition_penalty", "For tokens of prompt and answer; 1: off.")
-    presence_penalty: float = _sampled("presence_penalty", "For tokens that are in the answer already; 0: off.")
-    frequency_penalty: float = _sampled("frequency_penalty", "For tokens of the answer, per occurrence; 0: off.")
+    temperature: float = sampled("temperature", "Randomness of sampling; 0: greedy.")
+    top_p: float = top_p()
+    min_p: float = sampled("min_p", "Least probability, relative to the most probable token's; 0: off.")
+    repetition_penalty: float = sampled("repetition_penalty", "For tokens of prompt and answer; 1: off.")
+    presence_penalty: float = sampled("presence_penalty", "For tokens that are in the answer already; 0: off.")
+    frequency_penalty: float = sampled("frequency_penalty", "For tokens of the answer, per occurrence; 0: off.")
     seed: Annotated[int, integer()] | None = given(None, "The same seed gives the same text. Left out or -1: random.")
     stop: StopStrings = given((), "Stop strings, which end the answer.")
     stop_token_ids: Annotated[Sequence[int], token_ids(max_biased)] = given((), "Token ids that end the answer.")
@@ -113,12 +124,8 @@ class SamplingBody(Body):
         values: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN} | {"top_k": top_k}
         if defaults:
             values |= {name: one for name, one in defaults.items() if name not in self.model_fields_set}
-        if values["top_k"] >= settings.vocab_size:
-            values["top_k"] = 0  # the same as none, and may be too large for 32 bits
-        if values["top_p"] == 0:  # nothing but the most probable token
-            values |= {"temperature": 0.0, "top_p": 1.0}
         ends = tuple(self.stop_token_ids)
-        return SamplingParams(**values, logprobs=logprobs, min_tokens=min_tokens, stop_token_ids=ends, **more)
+        return sampling_of(values, settings, logprobs=logprobs, min_tokens=min_tokens, stop_token_ids=ends, **more)
 
 
 def least_above_most(names: tuple[str, str], least: int, most: int) -> Iterator[Problem]:

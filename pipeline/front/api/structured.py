@@ -163,6 +163,11 @@ def _named(parameter: str, name: str, words: str) -> Any:
     return _field(lambda value, _: _READERS[name](parameter, value), _SCHEMAS[name], words)
 
 
+def _ollama_format(value: Any, settings: FrontSettings) -> Form:
+    return Form("format", "json_object") if value == "json" else _schema("format", _is(dict, value))
+
+
+OllamaFormat = _field(_ollama_format, {"anyOf": [{"const": "json"}, {"type": "object"}]}, '"json", or a JSON schema')
 TgiGrammar = _field(_tgi_grammar, _TGI, 'an object with a type, "json" or "regex", and a value')
 _VLLM: Final[Schema] = {
     "anyOf": [

@@ -18,7 +18,7 @@ from pipeline.front.api.openai.conversation import Conversation
 from pipeline.front.api.sampling import longest
 from pipeline.front.api.unknown import UnknownParameters
 from pipeline.front.http.errors import ApiError
-from pipeline.front.http.exchange import Exchange
+from pipeline.front.http.exchange import Exchange, answer_json
 from pipeline.front.http.worker import Worker
 from pipeline.front.settings import FrontSettings
 from pipeline.runtime import background
@@ -80,6 +80,22 @@ class TokenizeRoutes:
         self._unknown.tell(exchange, reading)
         encoded = await self._worker.run(exchange, lambda: self._encode(asked))
         await exchange.respond(200, await self._parser.run(exchange, lambda: self._answer(asked, *encoded)))
+
+    async def info(self, exchange: Exchange) -> None:
+        """What a client needs to render chats itself, named as in tokenizer_config.json."""
+        tokenizer = self._needed()
+        special = tokenizer.special
+        ids = {"bos_token": special.bos_id, "eos_token": special.eos_id, "pad_token": special.pad_id}
+        every = [tokenizer.token_text(one) for one in sorted(special.all_ids)]
+        known = {
+            "tokenizer_class": tokenizer.class_name,
+            "vocab_size": tokenizer.vocab_size,
+            "model_max_length": self._settings.max_length,
+            **{name: None if one is None else tokenizer.token_text(one) for name, one in ids.items()},
+            "all_special_tokens": every,
+            "chat_template": tokenizer.chat_template,
+        }
+        await answer_json(exchange, known)
 
     async def detokenize(self, exchange: Exchange) -> None:
         content, reading = await exchange.read_body(), Reading(self._settings)

@@ -74,7 +74,7 @@ class Generation:
         try:
             with self._delivery.admission.request(self._exchange) as identity:
                 self._job = await parse(identity)
-                await self._run()
+                await (self._run() if self._job.parts else self._answer_at_once())
         except ApiError as error:
             self._fail(error)
             raise
@@ -103,6 +103,14 @@ class Generation:
             connection.on_lost.discard(self._disconnect)
             for text in self._live:
                 self._delivery.backend.finish(text.stream, cancel=True)
+
+    async def _answer_at_once(self) -> None:
+        """Nothing is to be generated; but the model has to be there."""
+        self._delivery.backend.submit([])
+        writer = self._job.writer
+        answer = (writer.tail(), writer.content_type) if self._job.streamed else (writer.whole(),)
+        await self._exchange.respond(200, *answer)
+        self._progresses[0].skip()
 
     # ---- its texts ----------------------------------------------------------------------------------------------
 
@@ -210,7 +218,9 @@ class Generation:
             await exchange.write(_written(taken))
             self._account(taken)
             taken = await self._take()
-        await exchange.end(_written(taken) + writer.tail())
+        last = _written(taken)
+        self._measure()
+        await exchange.end(last + writer.tail())
         self._account(taken)
 
     async def _start(self) -> None:
@@ -223,8 +233,13 @@ class Generation:
             for text, events in await self._take():
                 for event in events:
                     text.writer.keep(event)
+        self._measure()
         await self._exchange.respond(200, writer.whole(), headers=self._headers())
         self._account([(text, []) for text in every])
+
+    def _measure(self) -> None:
+        if self._job.measured is not None:
+            self._job.measured(self._progresses[0].taken)
 
     def _account(self, taken: _Taken) -> None:
         """These events have been written to the socket."""

@@ -7,7 +7,7 @@ choice, the index of the token that brought it, and its number among the events 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeAlias
 
@@ -23,6 +23,16 @@ class Identity:
 
     seed: str
     created: int
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """What serving a request took, in ns: from its arrival to the end, its prompt from its first step to its first
+    token, and the tokens behind that."""
+
+    total_ns: int
+    prompt_ns: int
+    output_ns: int
 
 
 # ---- events: not frozen, since one is made per token, and a frozen one takes twice as long ------------------------
@@ -170,12 +180,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A parsed request. It has several parts where a client sends several prompts at once."""
+    """A parsed request. It has several parts where a client sends several prompts at once, and none where nothing is
+    to be generated. `measured` is called before the writer ends the answer, if the API shows times: they are a part
+    of what a pure function is given."""
 
     parts: tuple[Part, ...]
     streamed: bool
     writer: Writer
     form: Form | None = None  # of all its texts; not yet a part of their parameters
+    measured: Callable[[Times], None] | None = None
 
     @property
     def texts(self) -> int:

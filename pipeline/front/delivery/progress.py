@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.front.delivery.job import Times
 from pipeline.front.http.exchange import Exchange, Header
 from pipeline.front.http.throttle import REFUSED
 from pipeline.stats import Counters, FrontCounter, Histograms, RequestHistogram, StatsReader, StepColumn
@@ -84,6 +85,10 @@ class Progress:
     def cancel(self, why: str) -> None:
         self._close(FrontCounter.CANCELLED, f"cancelled: {why}")
 
+    def skip(self) -> None:
+        """The request asks for no tokens."""
+        self._close(FrontCounter.STOP, "nothing to generate")
+
     def _close(self, outcome: FrontCounter, reason: str, *, refused: bool = False) -> None:
         """Only the first call counts: of a request with several parts, one may have ended before another fails."""
         if self._closed:
@@ -119,6 +124,12 @@ class Progress:
     def itl_ms(self) -> float | None:
         """Mean."""
         return _ms((self.last - self.first) / (self.tokens - 1)) if self.tokens > 1 else None
+
+    @property
+    def taken(self) -> Times:
+        """So far. What waited in the queue is in the total only."""
+        started = self.arrival + (self.waited or 0)
+        return Times(time.monotonic_ns() - self.arrival, max(0, self.first - started), self.last - self.first)
 
     # ---- timing headers ---------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from pipeline.front.http.errors import ApiError
 from pipeline.front.http.exchange import Exchange, Header
 from pipeline.front.settings import FrontSettings
 
-PROBES: Final = frozenset({"/health", "/ready"})
+PROBES: Final = frozenset({"/health", "/ready", "/ping"})
 
 _METRICS: Final = frozenset({"/metrics", "/live", "/"})
 _PAGE: Final = "/page/"  # files of the page at /
@@ -27,6 +27,10 @@ def is_open(path: str) -> bool:
     """Paths that need no key: probes and metrics, which show nothing of any request. All others need one, those that
     don't exist included."""
     return path in PROBES or path in _METRICS or path.startswith(_PAGE)
+
+
+KEY_HEADERS: Final = (b"x-api-key", b"api-key")
+"""Headers in which clients of Anthropic and Azure send a key, and nothing else."""
 
 
 def is_operators(path: str) -> bool:
@@ -53,15 +57,17 @@ class ApiKeys:
     def needed(self) -> bool:
         return bool(self._digests)
 
-    def check(self, authorization: bytes | None) -> None:
-        """Raises ApiError 401 unless the header holds a key, or none is needed."""
-        if not self._digests:
+    def check(self, authorization: bytes | None, bare: Iterable[bytes | None] = ()) -> None:
+        """Raises ApiError 401 unless the header, or one of those that hold nothing else, has a key, or none is
+        needed."""
+        others = [key.strip() for key in bare if key is not None]
+        if not self._digests or any(map(self._knows, others)):
             return
-        if authorization is None:
+        if authorization is None and not others:
             raise _unauthorized("an API key is needed; send the header Authorization: Bearer <key>", b"")
-        if authorization[: len(_SCHEME)].lower() != _SCHEME:
+        if authorization is not None and authorization[: len(_SCHEME)].lower() != _SCHEME:
             raise _unauthorized("the Authorization header must be: Bearer <key>", b"")
-        if not self._knows(authorization[len(_SCHEME) :].strip()):
+        if authorization is None or not self._knows(authorization[len(_SCHEME) :].strip()):
             raise _unauthorized("the API key is not valid", b', error="invalid_token"')
 
     def _knows(self, key: bytes) -> bool:

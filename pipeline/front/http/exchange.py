@@ -171,11 +171,12 @@ class Exchange(Response):
         await self.start(status, content_type, [(b"content-length", b"%d" % len(body)), *headers])
         await self.end(body)
 
-    async def refuse(self, error: ApiError) -> None:
-        """An error with its status. The connection is closed if a part of the body is unread."""
+    async def refuse(self, error: ApiError, body: bytes | None = None) -> None:
+        """An error with its status, in OpenAI's form unless another is given. The connection is closed if a part of
+        the body is unread."""
         if self._unread:
             self.keep_alive = False
-        await self.respond(error.status, error.body(), headers=error.headers)
+        await self.respond(error.status, error.body() if body is None else body, headers=error.headers)
 
 
 Handler = Callable[[Exchange], Awaitable[None]]

@@ -120,6 +120,14 @@ def _chat(contents: list[str]) -> bytes:
     return post(_CHAT, {"messages": messages, "max_completion_tokens": 1})
 
 
+@one
+def ollama_messages(facts: Facts) -> bytes:
+    """As LangChain sends them. Ollama's API renders as OpenAI's does, but parses by itself."""
+    content = filled("lorem ipsum ", max(1, facts.prompt_chars * 9 // 10 // MESSAGES))
+    messages: list[dict[str, object]] = [{"role": "user", "content": content, "images": []}] * MESSAGES
+    return post("/api/chat", {"messages": messages, "stream": False, "options": {"num_predict": 1}})
+
+
 long_message = one(lambda facts: _chat([filled(_WORDS, facts.prompt_chars - 100)]))
 many_messages = one(
     lambda facts: _chat([filled("lorem ipsum ", max(1, facts.prompt_chars * 9 // 10 // MESSAGES))] * MESSAGES)

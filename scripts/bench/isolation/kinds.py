@@ -40,6 +40,7 @@ KINDS = (
     Kind("context", "token ids that fill the context", bodies.full_context),
     Kind("million-ids", "a million token ids", bodies.million_ids, Repeat(2)),
     Kind("chat-10000", "chat of 10,000 messages", bodies.many_messages, Repeat(2)),
+    Kind("ollama-10000", "/api/chat of 10,000 messages", bodies.ollama_messages, Repeat(2)),
     Kind("chat-limit", "chat with one message at the limit", bodies.long_message, Repeat(2)),
     Kind("json-deep", "JSON, two million levels", bodies.deep, Repeat(2)),
     Kind("json-levels", "JSON, as many levels as allowed, again and again", bodies.levels, Repeat(2)),
@@ -55,6 +56,7 @@ KINDS = (
     Kind("schemas-refused", "schemas beyond the limits", bodies.refused_schemas, Repeat(2)),
     Kind("metrics", "/metrics, 4 readers", bodies.get("/metrics"), Repeat(4)),
     Kind("openapi", "/openapi.json, 4 readers", bodies.get("/openapi.json"), Repeat(4)),
+    Kind("tokenizer-info", "/tokenizer_info, 4 readers", bodies.get("/tokenizer_info"), Repeat(4)),
     Kind("page", "the live page, 4 readers", bodies.get("/"), Repeat(4)),
     Kind("live", "the live page's feed, 100 readers", bodies.get("/live"), Stay(100)),
     Kind(

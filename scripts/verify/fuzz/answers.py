@@ -9,7 +9,7 @@ from typing import Any
 
 from scripts.verify.fuzz.framing import SMUGGLED_ID
 
-_STREAMS = (b"text/event-stream",)
+_STREAMS = (b"text/event-stream", b"application/x-ndjson")
 _LEAKS = (b"Traceback", b"site-packages", b"/pipeline/", b'File "', b".py", b"0x7f")
 _FINE_5XX = (501, 505)  # protocol answers: not implemented, version not supported
 
@@ -113,6 +113,7 @@ def check_count(answers: list[Answer], count: int | None) -> None:
 
 def _check_error(answer: Answer) -> None:
     error = _json(answer.body).get("error")
+    error = {"message": error, "type": "Ollama's, which has none"} if isinstance(error, str) else error
     if answer.headers.get(b"content-type") != b"application/json" or not isinstance(error, dict):
         raise BadAnswerError(f"{answer.status} without a JSON error: {answer.body[:300]!r}")
     if not error.get("message") or not error.get("type") or len(answer.body) > 2000:

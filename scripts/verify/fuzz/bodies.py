@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from random import Random
 
 from pipeline.front.api.llm_serving.request import GenerateParameters, GenerateRequest
+from pipeline.front.api.ollama.request import OllamaChat, OllamaGenerate, OllamaOptions
+from pipeline.front.api.ollama.routes import OllamaShow
 from pipeline.front.api.openai.chat import ChatRequest
 from pipeline.front.api.openai.completions import CompletionRequest
 from pipeline.front.api.tokenize_routes import DetokenizeRequest, TokenizeChat, TokenizeText
@@ -27,6 +29,10 @@ def _completion(random: Random) -> Fields:
 
 
 def _chat(random: Random) -> Fields:
+    return {"messages": _messages(random), "max_tokens": encoded(random.randrange(1, 6))}
+
+
+def _messages(random: Random) -> bytes:
     messages: list[object] = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "What is a ring?"},
@@ -38,7 +44,25 @@ def _chat(random: Random) -> Fields:
         spoilt[random.randrange(2)] = _object(
             {"role": b'"user"', random.choice(("content", "role", "x")): hostile(random)}
         )
-    return {"messages": b"[" + b",".join(spoilt) + b"]", "max_tokens": encoded(random.randrange(1, 6))}
+    return b"[" + b",".join(spoilt) + b"]"
+
+
+def _ollama_options(random: Random) -> bytes:
+    options = {"num_predict": encoded(random.randrange(1, 6))}
+    _spoil(options, tuple(OllamaOptions.model_fields), random)
+    return _object(options)
+
+
+def _ollama_chat(random: Random) -> Fields:
+    return {"messages": _messages(random), "options": _ollama_options(random)}
+
+
+def _ollama_generate(random: Random) -> Fields:
+    return {"prompt": encoded("What is a ring?"), "options": _ollama_options(random)}
+
+
+def _ollama_show(random: Random) -> Fields:
+    return {"model": encoded("emulated")}
 
 
 def _tokenize(random: Random) -> Fields:
@@ -57,6 +81,9 @@ MAKERS: Mapping[str, Maker] = {
     "/models/llama2": (_generate, tuple(GenerateRequest.model_fields)),
     "/v1/completions": (_completion, tuple(CompletionRequest.model_fields)),
     "/v1/chat/completions": (_chat, tuple(ChatRequest.model_fields)),
+    "/api/chat": (_ollama_chat, tuple(OllamaChat.model_fields)),
+    "/api/generate": (_ollama_generate, tuple(OllamaGenerate.model_fields)),
+    "/api/show": (_ollama_show, tuple(OllamaShow.model_fields)),
     "/tokenize": (_tokenize, tuple({**TokenizeText.model_fields, **TokenizeChat.model_fields})),
     "/detokenize": (_detokenize, tuple(DetokenizeRequest.model_fields)),
 }
@@ -71,6 +98,9 @@ def valid(path: str, random: Random) -> bytes:
     fields = make(Random(0))  # noqa: S311 - no secret
     if path.startswith("/models"):
         fields["parameters"] = encoded({"max_new_tokens": random.randrange(1, 6)})
+    if "options" in fields:
+        fields["options"] = encoded({"num_predict": random.randrange(1, 6)})
+        fields["stream"] = encoded(random.random() < 0.5)
     if path == "/models/llama2" or (path.startswith("/v1") and random.random() < 0.5):
         fields["stream"] = b"true"
     return _object(fields)

@@ -9,6 +9,7 @@ from scripts.verify.fuzz import bodies
 GET_PATHS = (
     "/health", "/ready", "/metrics", "/v1/models", "/v1/models/emulated", "/serving/get_bs", "/version",
     "/serving/get_request_numbers", "/serving/get_serverd_model_info", "/openapi.json", "/nowhere",
+    "/api/tags", "/api/ps", "/api/version", "/ping", "/load", "/tokenizer_info", "/models", "/models/emulated",
 )  # fmt: skip
 
 _METHODS = (
@@ -21,6 +22,7 @@ _TARGETS = (
     b"/" + b"a" * 5000, b"/\xc3\xa9", b"/\xff", b"/hea lth", b"/health\x00", b"/models//generate",
     b"/models/%2e%2e", b"/models/other/generate", b"/debug/trace?seconds=0", b"/debug/trace?seconds=nan",
     b"/debug/trace?seconds=-1", b"/debug/trace?seconds=1e9", b"/debug/trace?seconds=", b"/metrics?name[]=x",
+    b"//", b"///health", b"//api/tags", b"//models//emulated", b"/models/emulated/", b"/api/", b"/api/nowhere",
     b"?", b"", b"/v1/models/" + b"x" * 900, b"/v1/models/%f0%9f%98%80", b"http://[::1", b"http:///", b"\\health",
 )  # fmt: skip
 _VERSIONS = (b"HTTP/0.9", b"HTTP/1.0", b"HTTP/1.2", b"HTTP/2.0", b"HTTP/9.9", b"HTTP/1", b"HTTP/1.1.1", b"HTTP/-1.1",
@@ -40,7 +42,8 @@ _HEADERS = (
     b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk", b"Upgrade: tls/1.0",
     b"Connection: keep-alive", b"Connection: close, keep-alive", b"Connection: " + b"x," * 400,
     b"Host: a\r\nHost: b", b"Authorization: Bearer " + b"x" * 5000, b"Authorization: Bearer \xff",
-    b"Authorization: ", b"Cookie: " + b"a=b;" * 900, b"X-Ringserve-Timings: 1", b"X-Request-Id: \x01\x02",
+    b"Authorization: ", b"X-Api-Key: x", b"api-key: \xff",
+    b"Cookie: " + b"a=b;" * 900, b"X-Ringserve-Timings: 1", b"X-Request-Id: \x01\x02",
     b"X-Request-Id: " + b"x" * 2000, b"Origin: null",
     b"Origin: https://example.org\r\nAccess-Control-Request-Method: POST", b"Range: bytes=0-",
     b"Accept: text/html", b"Content-Type: text/plain", b"Content-Type: multipart/form-data; boundary=x",

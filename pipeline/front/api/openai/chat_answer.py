@@ -58,14 +58,18 @@ class ChatChoice(OpenAIChoice):
         return form % (self.index, message, logprobs, reason)
 
     def _logprobs(self, names: Tokenizer, tokens: Sequence[Delta]) -> dict[str, Any]:
-        """One object per token. `bytes` identifies tokens that are parts of a character."""
+        return {"content": named_tokens(names, tokens), "refusal": None}
 
-        def named(token_id: int, logprob: float) -> dict[str, Any]:
-            text, octets = names.token_text(token_id), names.token_bytes(token_id)
-            return {"token": text, "logprob": finite(logprob), "bytes": list(octets)}
 
-        content = []
-        for token in tokens:
-            best = [named(*other) for other in token.top]
-            content.append({**named(token.token_id, token.logprob), "top_logprobs": best})
-        return {"content": content, "refusal": None}
+def named_tokens(names: Tokenizer, tokens: Sequence[Delta]) -> list[dict[str, Any]]:
+    """Log-probabilities, one object per token. `bytes` identifies tokens that are parts of a character."""
+
+    def named(token_id: int, logprob: float) -> dict[str, Any]:
+        text, octets = names.token_text(token_id), names.token_bytes(token_id)
+        return {"token": text, "logprob": finite(logprob), "bytes": list(octets)}
+
+    content = []
+    for token in tokens:
+        best = [named(*other) for other in token.top]
+        content.append({**named(token.token_id, token.logprob), "top_logprobs": best})
+    return content

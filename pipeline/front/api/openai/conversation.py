@@ -103,7 +103,7 @@ class ChatMessage(Body):
         return message
 
 
-class _NoMoreThanTokens:
+class NoMoreThanTokens:
     """There can't be more messages than a prompt may have tokens."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -122,7 +122,7 @@ class _NoMoreThanTokens:
         return value
 
 
-_MESSAGES = Annotated[list[ChatMessage], FailFast(), Field(min_length=1), _NoMoreThanTokens()]
+_MESSAGES = Annotated[list[ChatMessage], FailFast(), Field(min_length=1), NoMoreThanTokens()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,23 @@ def _event(prefix: str, kind: str, choice: Schema) -> Schema:
     return schema
 
 
+_NS: Final[Schema] = {**COUNT, "description": "In ns."}
+
+
+def _ollama(**text: Schema) -> Schema:
+    """Only the last line of a stream has a reason, counts and times."""
+    durations = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
+    counts = dict.fromkeys(("prompt_eval_count", "eval_count"), COUNT)
+    times = dict.fromkeys(durations, _NS)
+    heading = {"model": TEXT, "created_at": _TIME}
+    end = {"done_reason": _one_of("stop", "length", "load"), **counts, **times}
+    schema = _record(**heading, **text, done={"type": "boolean"}, **end, logprobs=_list(reference("OllamaLogprob")))
+    return {**schema, "required": [*heading, *text, "done"]}
+
+
+_TIME: Final[Schema] = {**TEXT, "format": "date-time"}
+_OLLAMA_MODEL = {"name": TEXT, "model": TEXT, "size": COUNT, "digest": {**TEXT, "pattern": "^[0-9a-f]{64}$"}}
+_OLLAMA_MODEL = {**_OLLAMA_MODEL, "details": reference("OllamaDetails")}
 _REASON = _one_of("stop", "length")
 _PIECE = {"index": COUNT, "text": TEXT, "logprobs": _or_null(reference("CompletionLogprobs"))}
 _CHOICE = {"index": COUNT, "logprobs": _or_null(reference("ChatLogprobs"))}
@@ -145,6 +162,37 @@ ANSWERS: Final[dict[str, Schema]] = {
         ),
         "description": "The last line of a stream that failed.",
     },
+    "OllamaError": _record(error=TEXT),
+    "OllamaChatLine": _ollama(message=_record(role=_one_of("assistant"), content=TEXT)),
+    "OllamaGenerateLine": _ollama(response=TEXT),
+    "OllamaLogprob": _record(**_TOKEN, top_logprobs=_list(_record(**_TOKEN))),
+    "OllamaModels": _record(models=_list(_record(**_OLLAMA_MODEL, modified_at=_TIME))),
+    "OllamaRunning": _record(
+        models=_list(_record(**_OLLAMA_MODEL, expires_at=_TIME, size_vram=COUNT, context_length=_SOME))
+    ),
+    "OllamaModel": _record(
+        modelfile=TEXT,
+        parameters=TEXT,
+        template={**TEXT, "description": "The chat template, in Jinja."},
+        details=reference("OllamaDetails"),
+        model_info={"type": "object", "additionalProperties": {"type": ["string", "integer"]}},
+        capabilities=_list(_one_of("completion")),
+        modified_at=_TIME,
+    ),
+    "OllamaDetails": _record(
+        **dict.fromkeys(("parent_model", "format", "family", "parameter_size", "quantization_level"), TEXT),
+        families=_list(TEXT),
+        context_length=_SOME,
+    ),
+    "TokenizerInfo": _record(
+        tokenizer_class=_or_null(TEXT),
+        vocab_size=_SOME,
+        model_max_length=_SOME,
+        **dict.fromkeys(("bos_token", "eos_token", "pad_token"), _or_null(TEXT)),
+        all_special_tokens=_list(TEXT),
+        chat_template={**_or_null(TEXT), "description": "In Jinja."},
+    ),
+    "Load": _record(server_load=COUNT),
     "Number": _record(**_LINE, data=COUNT),
     "ModelInfo": _record(**_INFO, model_pipeline_tag=_one_of("text-generation")),
     "Version": _record(version=TEXT),

@@ -7,20 +7,44 @@ from typing import Any, Final
 
 from pipeline.front.api.info_routes import LONGEST_TRACE_S
 from pipeline.front.api.llm_serving.request import GenerateRequest
+from pipeline.front.api.ollama.request import OllamaChat, OllamaGenerate
+from pipeline.front.api.ollama.routes import OllamaShow
 from pipeline.front.api.openai.chat import ChatRequest
 from pipeline.front.api.openai.completions import CompletionRequest
 from pipeline.front.api.openapi.answers import ANSWERS, reference
-from pipeline.front.api.openapi.operations import Operation, error_responses, generating, get, get_other, post
+from pipeline.front.api.openapi.operations import (
+    NDJSON,
+    Operation,
+    error_responses,
+    generating,
+    get,
+    get_other,
+    in_form,
+    post,
+)
 from pipeline.front.api.schema import schemas
 from pipeline.front.api.tokenize_routes import DetokenizeRequest, TokenizeChat, TokenizeText
-from pipeline.front.http.access import is_open
+from pipeline.front.http.access import KEY_HEADERS, is_open
 from pipeline.front.page.feed import INTERVAL_S, MAX_WATCHERS
 from pipeline.front.settings import FrontSettings
 
 Paths = dict[str, dict[str, Operation]]
 
-_REQUESTS: Final = (GenerateRequest, CompletionRequest, ChatRequest, TokenizeText, TokenizeChat, DetokenizeRequest)
-_KEY: Final = "apiKey"
+_REQUESTS: Final = (
+    GenerateRequest,
+    CompletionRequest,
+    ChatRequest,
+    TokenizeText,
+    TokenizeChat,
+    DetokenizeRequest,
+    OllamaChat,
+    OllamaGenerate,
+    OllamaShow,
+)
+_KEYS: Final = {
+    "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key."},
+    **{name: {"type": "apiKey", "in": "header", "name": name} for name in (key.decode() for key in KEY_HEADERS)},
+}
 
 
 def openapi_document(settings: FrontSettings, *, keys_needed: bool) -> dict[str, Any]:
@@ -31,13 +55,13 @@ def openapi_document(settings: FrontSettings, *, keys_needed: bool) -> dict[str,
         "responses": error_responses(),
     }
     if keys_needed:
-        components["securitySchemes"] = {_KEY: {"type": "http", "scheme": "bearer", "description": "An API key."}}
+        components["securitySchemes"] = dict(_KEYS)
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "RingServe",
             "version": version("ringserve"),
-            "summary": "The APIs of MindSpore's llm-serving and OpenAI.",
+            "summary": "The APIs of MindSpore's llm-serving, OpenAI and Ollama.",
             "description": _limits(settings),
         },
         "servers": [{"url": "/"}],
@@ -49,8 +73,10 @@ def openapi_document(settings: FrontSettings, *, keys_needed: bool) -> dict[str,
 def _operations(path: str, item: dict[str, Operation], keys_needed: bool) -> dict[str, Operation]:
     for operation in item.values():
         if keys_needed and not is_open(path):
-            operation["security"] = [{_KEY: []}]
+            operation["security"] = [{key: []} for key in _KEYS]
             operation["responses"]["401"] = {"$ref": "#/components/responses/Error401"}
+        if path.startswith("/api/"):
+            in_form(operation, reference("OllamaError"))
     return item
 
 
@@ -59,12 +85,13 @@ def _limits(settings: FrontSettings) -> str:
         f"Limits: a prompt has at most {settings.max_prompt} tokens, prompt and answer together "
         f"{settings.max_length}; a body {settings.body_limit_bytes} bytes, the request line and the headers "
         f"{settings.header_limit_bytes}; {settings.max_queue} requests wait in the queue. Every parameter takes "
-        "effect or is refused; null counts as left out. HEAD works wherever GET does."
+        "effect or is refused; null counts as left out. HEAD works wherever GET does. The paths of models and "
+        "completions are there without /v1, too."
     )
 
 
 def _paths(settings: FrontSettings) -> Paths:
-    paths = {**_llm_serving(settings), **_openai(), **_about_the_server()}
+    paths = {**_llm_serving(settings), **_openai(), **_ollama(), **_about_the_server()}
     return paths if settings.metrics_port is not None else {**paths, **_for_operators()}
 
 
@@ -105,13 +132,37 @@ def _openai() -> Paths:
         "/v1/models/{model}": {"get": get("model", "Describe the model.", "Model", errors=(404,), parameters=[name])},
         "/tokenize": {"post": post("tokenize", "Token ids of a text or chat.", tokenize, reference("Tokens"))},
         "/detokenize": {"post": post("detokenize", "Text of token ids.", detokenize, reference("Text"))},
+        "/tokenizer_info": {
+            "get": get("tokenizerInfo", "What it takes to render chats.", "TokenizerInfo", errors=(404,))
+        },
         "/version": {"get": get("version", "RingServe's version.", "Version")},
     }
+
+
+def _ollama() -> Paths:
+    return {
+        "/api/chat": {"post": _ollama_generating("OllamaChat", "Answer a conversation (Ollama's API)")},
+        "/api/generate": {"post": _ollama_generating("OllamaGenerate", "Complete a prompt (Ollama's API)")},
+        "/api/tags": {"get": get("ollamaModels", "List the models: this server has one.", "OllamaModels")},
+        "/api/show": {
+            "post": post("ollamaModel", "Describe the model.", reference("OllamaShow"), reference("OllamaModel"))
+        },
+        "/api/ps": {"get": get("ollamaRunning", "List the models that are loaded.", "OllamaRunning")},
+        "/api/version": {"get": get("ollamaVersion", "The version of Ollama whose API this is.", "Version")},
+    }
+
+
+def _ollama_generating(request: str, meaning: str) -> Operation:
+    name, line = request[0].lower() + request[1:], f"{request}Line"
+    told = f"{meaning}, streamed unless `stream` is false."
+    return generating(name, told, request, whole=line, event=line, streams=NDJSON)
 
 
 def _about_the_server() -> Paths:
     return {
         "/health": {"get": get("health", "Liveness: no stage hangs or is being restarted.", "Alive")},
+        "/ping": {"get": get("ping", "As /health, for SageMaker.", "Alive")},
+        "/load": {"get": get("load", "Number of requests that run or wait.", "Load")},
         "/ready": {"get": get("ready", "Readiness: requests that generate are accepted.", "Ready")},
         "/openapi.json": {"get": get("openapi", "This document.")},
     }

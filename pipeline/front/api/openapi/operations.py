@@ -11,6 +11,8 @@ from pipeline.front.delivery.generation import TIMINGS
 from pipeline.front.http.exchange import REQUEST_ID
 
 Operation = dict[str, Any]
+EVENTS: Final = "text/event-stream"
+NDJSON: Final = "application/x-ndjson"
 _MEANINGS: Final = {
     400: "The request is invalid; `param` names the parameter.",
     401: "The API key is missing or not valid.",
@@ -35,6 +37,15 @@ _GENERATING: Final = (429, 504)
 def error_responses() -> dict[str, Any]:
     """By name, for the document's components."""
     return {f"Error{status}": _error(status, meaning) for status, meaning in _MEANINGS.items()}
+
+
+def in_form(operation: Operation, form: Schema) -> None:
+    """Its errors have this form, but for what is no valid request as HTTP, and what is refused before it is read."""
+    for status, response in operation["responses"].items():
+        if "$ref" in response:
+            error = _error(int(status), _MEANINGS[int(status)])
+            error["content"] = _json({"anyOf": [form, reference("Error")]})["content"]
+            operation["responses"][status] = error
 
 
 def _error(status: int, meaning: str) -> dict[str, Any]:
@@ -70,13 +81,20 @@ def post(name: str, meaning: str, request: Schema, answer: Schema, *, errors: It
 
 
 def generating(
-    name: str, meaning: str, request: str, *, whole: str = "", event: str = "", errors: Iterable[int] = (404,)
+    name: str,
+    meaning: str,
+    request: str,
+    *,
+    whole: str = "",
+    event: str = "",
+    streams: str = EVENTS,
+    errors: Iterable[int] = (404,),
 ) -> Operation:
-    """`whole` and `event` are the answer in one piece and the events of a stream."""
+    """`whole` and `event` are the answer in one piece and the events of a stream, whose media type is `streams`."""
     operation = post(name, meaning, reference(request), {}, errors=[*errors, *_GENERATING])
     content: dict[str, Any] = _json(reference(whole))["content"] if whole else {}
     if event:
-        content["text/event-stream"] = {"schema": _stream(event), "x-ringserve-event": reference(event)}
+        content[streams] = {"schema": _stream(event, streams), "x-ringserve-event": reference(event)}
     operation["responses"]["200"]["content"] = content
     timings = f"Timings of the request in ms, if it had the header {TIMINGS.decode()}: 1."
     operation["responses"]["200"]["headers"]["x-ttft-ms"] = {"description": timings, "schema": TEXT}
@@ -87,8 +105,10 @@ def generating(
     return operation
 
 
-def _stream(event: str) -> Schema:
+def _stream(event: str, media_type: str) -> Schema:
     """Schema of one event, as OpenAPI 3.2's `itemSchema`, which 3.1 lacks."""
+    if media_type == NDJSON:
+        return {"description": f"A line per token, each a {event}, or an OllamaError that ends the stream."}
     if event == "GenerateEvent":
         return {"description": f"A line per token, each a {event}; not server-sent events."}
     content = {"anyOf": [reference(event), reference("Error")]}

@@ -21,6 +21,8 @@ from model.demo import DEMO_DIR
 from model.tokenizer import load_tokenizer
 from pipeline.front.api.body import Reading
 from pipeline.front.api.llm_serving.request import parse_llm_serving
+from pipeline.front.api.ollama.request import parse_ollama_chat, parse_ollama_generate, read_ollama
+from pipeline.front.api.ollama.routes import OllamaShow
 from pipeline.front.api.openai.chat import parse_chat
 from pipeline.front.api.openai.completions import parse_completion
 from pipeline.front.api.openapi import openapi_document
@@ -68,8 +70,21 @@ REQUESTS = {
         {"messages": [{"role": "user", "content": "x"}]},
     ),
     "DetokenizeRequest": (lambda body: TOKENIZE._detokenize(body, Reading(SETTINGS)), {"tokens": [1]}),
+    "OllamaChat": (
+        lambda body: parse_ollama_chat(body, IDENTITY, TOKENIZER, Reading(SETTINGS)),
+        {"messages": [{"role": "user", "content": "x"}], "logprobs": True},
+    ),
+    "OllamaGenerate": (
+        lambda body: parse_ollama_generate(body, IDENTITY, TOKENIZER, Reading(SETTINGS)),
+        {"prompt": "x", "logprobs": True},
+    ),
+    "OllamaShow": (lambda body: read_ollama(OllamaShow, body, Reading(SETTINGS)), {}),
 }  # fmt: skip
-NESTED = ("parameters", "GenerateParameters", {"max_new_tokens": 60})
+# Of a request: what is inside of a parameter, and the same of that.
+NESTED = {
+    "GenerateRequest": ("parameters", "GenerateParameters", {"max_new_tokens": 60}),
+    "OllamaGenerate": ("options", "OllamaOptions", {}),
+}
 
 
 def cases():
@@ -77,9 +92,9 @@ def cases():
     for name, (_, base) in REQUESTS.items():
         for parameter in [*SCHEMAS[name]["properties"], "nonsense"]:
             yield name, None, parameter, base
-    inner, kind, base = NESTED
-    for parameter in [*SCHEMAS[kind]["properties"], "nonsense"]:
-        yield "GenerateRequest", inner, parameter, base
+    for name, (inner, kind, base) in NESTED.items():
+        for parameter in [*SCHEMAS[kind]["properties"], "nonsense"]:
+            yield name, inner, parameter, base
 
 
 CASES = list(cases())
@@ -154,8 +169,10 @@ def demands_another(name, parameter, value):
         return parameter != "max_new_tokens"
     if parameter in ("min_tokens", "min_new_tokens"):
         return isinstance(value, int) and value > 60
-    if parameter == "logprobs" and name == "ChatRequest":
+    if parameter == "logprobs" and name in ("ChatRequest", "OllamaChat", "OllamaGenerate"):
         return value is False
+    if parameter == "name" and name == "OllamaShow":
+        return True
     return (
         parameter == "logit_bias"
         and isinstance(value, dict)
@@ -167,7 +184,7 @@ def demands_another(name, parameter, value):
     ("name", "inner", "parameter", "base"), CASES, ids=lambda value: value if isinstance(value, str) else ""
 )
 def test_what_is_allowed_is_understood_and_nothing_else_is(name, inner, parameter, base):
-    properties = SCHEMAS[name if inner is None else NESTED[1]]["properties"]
+    properties = SCHEMAS[name if inner is None else NESTED[name][1]]["properties"]
     for value in [*COMMON_VALUES, *edges(properties.get(parameter, {}))]:
         if not demands_another(name, parameter, value):
             agreed(name, inner, parameter, value, base)
@@ -222,7 +239,7 @@ def test_with_keys_all_but_what_is_open_has_a_security_scheme():
     unprotected = {
         path for path, item in paths.items() if not any("security" in operation for operation in item.values())
     }
-    assert unprotected == {"/health", "/ready", "/metrics", "/live", "/"}
+    assert unprotected == {"/health", "/ready", "/ping", "/metrics", "/live", "/"}
     assert not any("security" in operation for item in DOCUMENT["paths"].values() for operation in item.values())
 
 
@@ -245,6 +262,6 @@ def test_every_path_of_the_document_is_served(shared, path, item):
 def test_every_path_that_is_served_is_in_the_document():
     """The router's table, which says nothing yet of what the handlers are."""
     page = Mock(routes=lambda: {"/": ("GET", None), "/live": ("GET", None)})
-    routes = Front(SETTINGS, Mock(), Mock(), Mock(), page, ApiKeys()).routes
+    routes = Front(SETTINGS, Mock(), Mock(), Mock(), page, ApiKeys(), Mock()).routes
     documented = {path: method.upper() for path, item in DOCUMENT["paths"].items() for method in item}
     assert routes | {"/v1/models/{model}": "GET"} == documented

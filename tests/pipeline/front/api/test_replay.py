@@ -12,6 +12,7 @@ import os
 import re
 from collections import deque
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from model.demo import DEMO_DIR
 from model.tokenizer import load_tokenizer
 from pipeline.front.api.body import Reading
 from pipeline.front.api.llm_serving.request import parse_llm_serving
+from pipeline.front.api.ollama.request import parse_ollama_chat, parse_ollama_generate
 from pipeline.front.api.openai.chat import parse_chat
 from pipeline.front.api.openai.completions import parse_completion
 from pipeline.front.delivery.job import (
@@ -33,6 +35,7 @@ from pipeline.front.delivery.job import (
     Identity,
     Reasoning,
     Text,
+    Times,
     events_of,
 )
 from pipeline.front.http.errors import SERVER, ApiError
@@ -44,6 +47,7 @@ FILE = Path(__file__).parent / "recordings.jsonl"
 TOKENIZER = load_tokenizer(DEMO_DIR)
 SETTINGS = FrontSettings(**DEFAULTS)
 COMPLETIONS, CHAT, GENERATE = "/v1/completions", "/v1/chat/completions", "/models/llama2"
+OLLAMA = {"/api/chat": parse_ollama_chat, "/api/generate": parse_ollama_generate}
 PROMPT_TOKENS, CACHED_TOKENS = 5, 2  # as the peer reports them
 
 
@@ -57,6 +61,14 @@ def completion(prompt, **body):
 
 def generate(prompt, *, stream, **parameters):
     return GENERATE, {"inputs": prompt, "parameters": {"max_new_tokens": 2, **parameters}, "stream": stream}
+
+
+def ollama_chat(content, **body):
+    return "/api/chat", {"messages": [{"role": "user", "content": content}], "options": {"num_predict": 2}, **body}
+
+
+def ollama_generate(prompt, **body):
+    return "/api/generate", {"prompt": prompt, "raw": True, "options": {"num_predict": 2}, **body}
 
 
 STREAM = {"stream": True}
@@ -92,6 +104,14 @@ CASES = {
     "generate-raw": generate("@report it was", stream=True, return_protocol="raw"),
     "generate-raw-whole": generate("@report it was", stream=True, return_protocol="raw", return_full_text=True),
     "generate-failed": generate(FAILS, stream=True),
+    "ollama-chat": ollama_chat("it @report was", stream=False),
+    "ollama-chat-stream": ollama_chat("it @report 100% “quoted”", model="tiny:latest"),
+    "ollama-chat-eos": ollama_chat(ENDS),
+    "ollama-chat-logprobs": ollama_chat("it @report was", logprobs=True, top_logprobs=2, stream=False),
+    "ollama-generate": ollama_generate("@report it was", stream=False),
+    "ollama-generate-stream": ollama_generate("@report it was"),
+    "ollama-generate-logprobs": ollama_generate("@report it was", logprobs=True),
+    "ollama-failed": ollama_generate(FAILS),
 }
 
 
@@ -109,6 +129,8 @@ class Recording:
 def job(recording):
     """Of the request and its identity."""
     body = orjson.loads(orjson.dumps(recording.body))
+    if recording.path in OLLAMA:
+        return OLLAMA[recording.path](body, recording.identity, TOKENIZER, Reading(SETTINGS))
     if recording.path == GENERATE:
         return parse_llm_serving(body, None, Reading(SETTINGS))
     parse = parse_chat if recording.path == CHAT else parse_completion
@@ -118,6 +140,12 @@ def job(recording):
 def delta(index, token, logprob, reason, text, top):
     best, logprob = tuple(map(tuple, top)), float("nan") if logprob is None else logprob
     return Delta(1, 0, index, token, logprob, FinishReason(reason), text, best)
+
+
+def times_in(answer):
+    """How long it took is a part of what an answer is made from."""
+    names = ("total", "prompt_eval", "eval")
+    return Times(*(int(re.search(rf'"{name}_duration":(\d+)', answer)[1]) for name in names))
 
 
 def replayed(recording):
@@ -133,6 +161,8 @@ def replayed(recording):
                 parts.append(writer.write(event))
             else:
                 writer.keep(event)
+    if wanted.measured is not None:
+        wanted.measured(times_in(recording.answer))
     return b"".join([*parts, wanted.writer.tail() if wanted.streamed else wanted.writer.whole()]).decode()
 
 
@@ -140,7 +170,9 @@ def record(served, path, body):
     answer = served.http.post(path, json=body)
     assert answer.status_code == 200
     found = re.search(r'"id":"(?:cmpl|chatcmpl)-([^"]*)","object":"[^"]*","created":(\d+)', answer.text)
-    identity = Identity(found[1], int(found[2])) if found else Identity(answer.headers["x-request-id"], 0)
+    made = re.search(r'"created_at":"([^"]+)"', answer.text)
+    created = int(datetime.fromisoformat(made[1]).timestamp()) if made else 0
+    identity = Identity(found[1], int(found[2])) if found else Identity(answer.headers["x-request-id"], created)
     assert answer.headers["x-request-id"] == identity.seed
     return Recording(path, body, identity, list(in_order(path, answer.text, received(served))), answer.text)
 
@@ -199,7 +231,8 @@ def test_recordings(name):
 @pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("generate")])
 def test_seed_time_and_tokens_decide(name):
     recording = dict(load())[name]
-    for identity in (Identity("0" * 32, recording.identity.created), Identity(recording.identity.seed, 1)):
+    other_seed, other_time = Identity("0" * 32, recording.identity.created), Identity(recording.identity.seed, 1)
+    for identity in (other_time,) if name.startswith("ollama") else (other_seed, other_time):  # it shows no id
         assert replayed(replace(recording, identity=identity)) != recording.answer
     recording.tokens[0][5] += "?"
     assert replayed(recording) != recording.answer
@@ -222,7 +255,7 @@ NEW = [Reasoning(0, TOKEN, 0, "x"), CallBegin(0, TOKEN, 0, 0, "f"), CallArgument
 
 
 @pytest.mark.parametrize("event", NEW, ids=lambda event: type(event).__name__)
-@pytest.mark.parametrize("name", ["completion-stream", "chat-stream", "generate-sse"])
+@pytest.mark.parametrize("name", ["completion-stream", "chat-stream", "generate-sse", "ollama-chat-stream"])
 def test_an_event_that_has_no_form_is_an_error(name, event):
     for method in ("write", "keep"):
         (choice,) = job(dict(load())[name]).writer.choices

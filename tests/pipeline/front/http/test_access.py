@@ -15,7 +15,8 @@ PROTECTED = [
     ("POST", "/models/llama2/generate"), ("POST", "/models/llama2/generate_stream"), ("POST", "/models/llama2"),
     ("POST", "/v1/completions"), ("POST", "/v1/chat/completions"), ("POST", "/tokenize"), ("POST", "/detokenize"),
     ("GET", "/v1/models"), ("GET", "/v1/models/tiny"), ("GET", "/version"), ("GET", "/openapi.json"),
-    ("GET", "/serving/get_bs"), ("GET", "/debug/trace"),
+    ("GET", "/serving/get_bs"), ("GET", "/debug/trace"), ("GET", "/load"), ("GET", "/tokenizer_info"),
+    ("GET", "/models"), ("GET", "/models/tiny"), ("POST", "/chat/completions"), ("POST", "/completions"),
     ("GET", "/nowhere"), ("DELETE", "/v1/models"), ("OPTIONS", "/v1/models"), ("POST", "//v1/completions"),
 ]  # fmt: skip
 
@@ -49,7 +50,7 @@ def test_what_needs_a_key(locked, method, path):
     assert locked.http.request(method, path + "?seconds=0", headers=bearer(KEY)).status_code != 401
 
 
-@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/health/"])
+@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/health/", "/ping", "//health"])
 def test_what_needs_none(locked, path):
     assert locked.http.get(path).status_code == 200
 
@@ -74,6 +75,23 @@ def test_what_is_no_key(locked, header):
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer  "])
 def test_the_scheme_in_any_spelling(locked, scheme):
     assert locked.http.get("/v1/models", headers={"authorization": f"{scheme} {KEY}"}).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["x-api-key", "api-key"])
+def test_keys_in_headers_of_their_own(locked, name):
+    for more in ({}, bearer("sk-mallory"), {"authorization": "Basic x"}):
+        assert locked.http.get("/v1/models", headers={name: KEY, **more}).status_code == 200
+    for wrong in ("", KEY[:-1], f"Bearer {KEY}"):
+        answer = locked.http.get("/v1/models", headers={name: wrong})
+        assert (answer.status_code, answer.json()["error"]["message"]) == (401, "the API key is not valid")
+    assert locked.http.get("/v1/models", headers={name: "sk-mallory", **bearer(KEY)}).status_code == 200
+
+
+def test_what_needs_a_key_says_so_in_the_form_of_its_api(locked):
+    for method, path in (("POST", "/api/chat"), ("GET", "/api/tags"), ("GET", "/api/nowhere")):
+        answer = locked.http.request(method, path)
+        needed = "an API key is needed; send the header Authorization: Bearer <key>"
+        assert (answer.status_code, answer.json()) == (401, {"error": needed})
 
 
 def test_keys_are_in_no_log(serve):

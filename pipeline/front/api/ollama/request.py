@@ -1,0 +1,241 @@
+"""Requests in the form of Ollama's /api/chat and /api/generate. Defaults are those of Ollama.
+
+What changes the text takes effect or is refused. What tells Ollama how to run the model, such as num_thread or
+keep_alive, is accepted without effect: here that is the operator's choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Final, TypeVar
+
+from pydantic import ConfigDict, FailFast, Field
+
+from model.tokenizer import Tokenizer
+from pipeline.front.api.body import Body, Problem, Reading, read, shown
+from pipeline.front.api.fields import Kind, StopStrings, TextPrompt, also, given, integer, only
+from pipeline.front.api.ollama.answer import CHAT, GENERATE, OllamaWriter
+from pipeline.front.api.openai.body import needed_tokenizer
+from pipeline.front.api.openai.chat import MAX_TOP_LOGPROBS
+from pipeline.front.api.openai.conversation import ChatMessage, Conversation, NoMoreThanTokens, Rendered
+from pipeline.front.api.sampling import TopK, most_tokens, sampled, sampling_of, top_p
+from pipeline.front.api.schema import WORDS, Schema
+from pipeline.front.api.structured import OllamaFormat
+from pipeline.front.delivery.job import Identity, Job, Part
+from pipeline.front.http.errors import NOT_FOUND, ApiError
+from pipeline.front.settings import FrontSettings
+from pipeline.wire.request import Request
+
+INVALID_STATUS: Final = 400
+LATEST: Final = ":latest"
+_MANY: Final = 2**31 - 1
+_WHOLE_CONTEXT: Final = (-1, 0)  # values of repeat_last_n at which penalties are for all tokens, or off
+
+_OURS: Final = {"repetition_penalty": "repeat_penalty"}
+"""The sampler's name of an option, and Ollama's."""
+
+B = TypeVar("B", bound="OllamaBody")
+
+
+def tagged(name: str) -> str:
+    """As Ollama lists a model."""
+    return name if ":" in name else name + LATEST
+
+
+def check_name(name: str, settings: FrontSettings) -> None:
+    """Raises ApiError 404 for a model that is not served."""
+    if name not in _names(settings):
+        message = f"model {shown(name)} not found; this server has {tagged(settings.model_name)}"
+        raise ApiError(404, message, kind=NOT_FOUND, parameter="model", code="model_not_found")
+
+
+def _names(settings: FrontSettings) -> list[str]:
+    return list(dict.fromkeys([*settings.model_names, *map(tagged, settings.model_names)]))
+
+
+def _string(value: Any, settings: FrontSettings) -> str:
+    if type(value) is not str:
+        raise ValueError
+    return value
+
+
+def _names_schema(settings: FrontSettings) -> Schema:
+    return {"enum": _names(settings), "default": tagged(settings.model_name), WORDS: "a string"}
+
+
+_NAME = Kind(_string, _names_schema)
+_Count = Annotated[Annotated[int, integer(-1, _MANY)] | None, Field(description="Accepted without effect.")]
+_Flag = Annotated[bool | None, Field(description="Accepted without effect.")]
+_Number = Annotated[float | None, Field(description="Accepted without effect.")]
+
+
+class OllamaBody(Body):
+    """As in Go, what is empty counts as left out."""
+
+    ABSENT: ClassVar[tuple[Any, ...]] = (None, "", [])
+
+    model: Annotated[str, _NAME] | None = given(None, "The model; any other name gives 404.")
+
+
+def read_ollama(kind: type[B], values: dict[str, Any], reading: Reading) -> B:
+    """Raises ApiError 400; 404 for another model, whatever else is wrong."""
+    name = values.get("model")
+    if isinstance(name, str) and name:
+        check_name(name, reading.settings)
+    return read(kind, values, reading, status=INVALID_STATUS)
+
+
+# ---- options -------------------------------------------------------------------------------------------------------
+
+
+@also(
+    {
+        "tfs_z typical_p": (1,),
+        "mirostat": (0,),
+        "penalize_newline": (True,),
+        "embedding_only logits_all vocab_only": (False,),
+    }
+)
+class OllamaOptions(Body):
+    temperature: float = sampled("temperature", "Randomness of sampling; 0: greedy.", 0.8)
+    top_k: TopK = 40
+    top_p: float = top_p(0.9)
+    min_p: float = sampled("min_p", "Least probability, relative to the most probable token's; 0: off.")
+    repeat_penalty: float = sampled("repetition_penalty", "For tokens of prompt and answer; 1: off.")
+    presence_penalty: float = sampled("presence_penalty", "For tokens that are in the answer already; 0: off.")
+    frequency_penalty: float = sampled("frequency_penalty", "For tokens of the answer, per occurrence; 0: off.")
+    repeat_last_n: Annotated[int, integer(-1, _MANY)] | None = given(
+        None, "Tokens that penalties look at; with a penalty only -1 (all) or 0 (none, so that there is no penalty)."
+    )
+    seed: Annotated[int, integer()] | None = given(None, "The same seed gives the same text. Left out or -1: random.")
+    stop: StopStrings = given((), "Stop strings, which end the answer.")
+    num_predict: Annotated[int, most_tokens(least=-2)] = given(-1, "Most tokens to generate; 0 or less: what fits.")
+    num_ctx: _Count = None
+    num_keep: _Count = None
+    num_batch: _Count = None
+    num_gpu: _Count = None
+    main_gpu: _Count = None
+    num_thread: _Count = None
+    draft_num_predict: _Count = None
+    numa: _Flag = None
+    low_vram: _Flag = None
+    f16_kv: _Flag = None
+    use_mmap: _Flag = None
+    use_mlock: _Flag = None
+    mirostat_tau: _Number = None
+    mirostat_eta: _Number = None
+
+    @property
+    def _penalties(self) -> tuple[float, float, float]:
+        given = (self.repeat_penalty, self.presence_penalty, self.frequency_penalty)
+        return (1.0, 0.0, 0.0) if self.repeat_last_n == 0 else given
+
+    def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
+        last = self.repeat_last_n
+        if last is not None and last not in _WHOLE_CONTEXT and self._penalties != (1, 0, 0):
+            name = "options.repeat_last_n"
+            yield name, f"{name} is {last}, expected -1: penalties are for all tokens, whatever their distance"
+
+    def request(self, settings: FrontSettings, logprobs: int | None) -> Request:
+        repetition, presence, frequency = self._penalties
+        values = {"repetition_penalty": repetition, "presence_penalty": presence, "frequency_penalty": frequency}
+        values |= {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "min_p", "seed")}
+        for name, value in settings.sampling_defaults.items():
+            if _OURS.get(name, name) not in self.model_fields_set:
+                values[name] = value
+        sampling = sampling_of(values, settings, logprobs=logprobs)
+        limited = self.num_predict > 0
+        most = self.num_predict if limited else settings.max_length
+        return Request(sampling, max_tokens=most, open_ended=not limited, stop=self.stop)
+
+
+# ---- both paths ----------------------------------------------------------------------------------------------------
+
+
+@also({"truncate shift": (False,)})
+class _Generating(OllamaBody):
+    stream: bool = given(True, "Stream the answer as lines of JSON.")
+    options: OllamaOptions = OllamaOptions.model_validate({})
+    format: OllamaFormat = None
+    think: Annotated[Any, only(False, reason="the model does not think before it answers")] = None
+    keep_alive: float | str | None = given(None, "Accepted without effect: the model stays loaded.")
+    logprobs: bool = given(False, "Return log-probabilities of the chosen tokens.")
+    top_logprobs: Annotated[int, integer(0, MAX_TOP_LOGPROBS)] = given(
+        0, "Return log-probabilities of this many most probable tokens, too; needs logprobs."
+    )
+
+    def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
+        yield from self.options.conflicts(settings)
+        if self.top_logprobs and not self.logprobs:
+            yield "top_logprobs", f"top_logprobs is {self.top_logprobs}, expected 0 unless logprobs is true"
+
+    def job(
+        self,
+        prompt: Rendered | None,
+        form: bytes,
+        identity: Identity,
+        tokenizer: Tokenizer | None,
+        settings: FrontSettings,
+        *,
+        add_special: bool = False,
+    ) -> Job:
+        """Without a prompt it has no parts: a client asks that the model be loaded, which it is."""
+        names = needed_tokenizer(tokenizer, "logprobs") if self.logprobs else None
+        params = self.options.request(settings, self.top_logprobs if self.logprobs else None)
+        writer = OllamaWriter(identity, self.model or tagged(settings.model_name), form, names)
+        parts = () if prompt is None else (Part(prompt.text, params, add_special, plain=prompt.plain),)
+        return Job(parts, self.stream, writer, self.format, writer.measured)
+
+
+def _rendered(messages: list[Any], tokenizer: Tokenizer | None, settings: FrontSettings) -> Rendered:
+    return Conversation.model_construct(messages=messages).render(tokenizer, settings)
+
+
+@also({"images thinking tool_name": ()})
+class OllamaMessage(ChatMessage):
+    model_config = ConfigDict(json_schema_extra={})
+    ABSENT: ClassVar[tuple[Any, ...]] = (None, "", [])
+
+    content: str = given("", "Text.")
+
+
+@also({"tools": ()})
+class OllamaChat(_Generating):
+    messages: Annotated[list[OllamaMessage], FailFast(), NoMoreThanTokens()] = given(
+        [], "The conversation; without one nothing is generated."
+    )
+
+
+def parse_ollama_chat(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, reading: Reading) -> Job:
+    """Raises ApiError 400; 404 for an unknown model."""
+    asked, settings = read_ollama(OllamaChat, body, reading), reading.settings
+    prompt = _rendered(asked.messages, tokenizer, settings) if asked.messages else None
+    return asked.job(prompt, CHAT, identity, tokenizer, settings)
+
+
+@also({"suffix template context images": ()})
+class OllamaGenerate(_Generating):
+    prompt: TextPrompt | None = given(None, "The prompt; without one nothing is generated.")
+    system: str | None = given(None, "A system message before the prompt.")
+    raw: bool = given(False, "Take the prompt as it is, without the model's chat template.")
+
+    def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
+        yield from super().conflicts(settings)
+        if self.raw and self.system is not None:
+            yield (
+                "system",
+                "system is given, but raw is true: then the prompt is taken as it is; leave one of them out",
+            )
+
+
+def parse_ollama_generate(
+    body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, reading: Reading
+) -> Job:
+    """Raises ApiError 400; 404 for an unknown model."""
+    asked, settings = read_ollama(OllamaGenerate, body, reading), reading.settings
+    prompt = None if asked.prompt is None else Rendered(asked.prompt)
+    if prompt is not None and not asked.raw:
+        texts = (("system", asked.system), ("user", prompt.text))
+        messages = [ChatMessage.model_construct(role=role, content=text) for role, text in texts if text]
+        prompt = _rendered(messages, tokenizer, settings)
+    return asked.job(prompt, GENERATE, identity, tokenizer, settings, add_special=asked.raw)
