@@ -224,9 +224,7 @@ def test_memory_of_a_step_does_not_grow_with_rows_or_context(tokenizer_file, sam
         for rows in (FEW, MANY)
         for context in (16, 4000)
     }
-    figures = {
-        where: (meter.kept, meter.used("inference"), meter.used("sampling")) for where, meter in meters.items()
-    }
+    figures = {where: (meter.kept, meter.used("inference"), meter.used("sampling")) for where, meter in meters.items()}
     for stage in ("inference", "sampling"):
         kept = [meter.kept[stage] for meter in meters.values()]
         # One per row would be 16 a step. A float may go to Python's free list in one stage and come back in another
