@@ -22,6 +22,7 @@ Message = Mapping[str, Any]
 
 _CUT = "\ue000\ue001end of the last message\ue001\ue000"  # private signs, which no message should have
 _PROBE = "the text of a user"
+_SHOWN = 200  # characters of what a template says
 OWN_VARIABLES = frozenset({"messages", "add_generation_prompt", "tools", "documents"})
 
 
@@ -129,9 +130,15 @@ class ChatTemplate:
         try:
             return self._template.render(variables)
         except jinja2.TemplateError as error:
-            raise ChatTemplateError(f"the chat template refuses the messages: {error.message}") from error
+            raise ChatTemplateError(f"the chat template refuses the messages: {_shown(error.message)}") from error
         except (TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
-            raise ChatTemplateError(f"the chat template cannot render the messages: {error}") from error
+            raise ChatTemplateError(f"the chat template cannot render the messages: {_shown(error)}") from error
+
+
+def _shown(told: object) -> str:
+    """What a template says may hold any text of the client's: one line of it, that a log can have."""
+    text = "".join(one if one.isprintable() else " " for one in str(told)[: 2 * _SHOWN])
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def _check_message(message: Message, index: int) -> None:

@@ -148,6 +148,15 @@ def test_strftime_now():
     assert render("{{ strftime_now('%Y') }}") in {str(year), str(year - 1)}
 
 
+def test_what_a_client_wrote_is_shown_as_one_short_line():
+    source = "{{ raise_exception('unknown role ' ~ messages[0].role) }}{{ messages[0].role }}"
+    for role in ("x\ny\x1b[31m\u2028z", "ring buffer " * 400):
+        with pytest.raises(ChatTemplateError, match="unknown role") as caught:
+            render(source, [{"role": role, "content": ""}])
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 300
+
+
 def test_a_refusal_of_the_template_is_the_client_s_fault():
     with pytest.raises(ChatTemplateError, match="roles must alternate"):
         render(LLAMA_2, [{"role": "assistant", "content": "first"}])
