@@ -99,17 +99,17 @@ class RowGrammars:
 
     def hold_back(self, chosen: list[int]) -> dict[int, RowGrammar]:
         """By position, rows that sit out this step; in `chosen` they become -1. Those with an `error` must fail."""
-        held: dict[int, RowGrammar] = {}
-        for b, row in enumerate(chosen):
-            grammar = self._rows.get(row)
-            if grammar is not None and not self._is_ready(grammar):
-                held[b], chosen[b] = grammar, -1
-                grammar.sat_out += 1
+        late = [grammar for grammar in self._rows.values() if not self._is_ready(grammar)]
+        held = {chosen.index(grammar.row): grammar for grammar in late if grammar.row in chosen}
+        for b, grammar in held.items():
+            chosen[b] = -1
+            grammar.sat_out += 1
         if held and self._counters is not None:
             self._counters.add(SamplingCounter.SAT_OUT, len(held))
         return held
 
     def _is_ready(self, grammar: RowGrammar) -> bool:
+        """Now, perhaps."""
         if grammar.matcher is None and not grammar.error and grammar.compiling.done():
             self._begin(grammar)
             if grammar.matcher is not None:
