@@ -23,14 +23,7 @@ from scripts.verify.clients.programs import CLIENTS, HERE, Client, MissingError
 
 MODEL = "emulated"
 ABORT = "abort"
-LATER = frozenset(
-    {
-        ("litellm", "too long"),  # finds a full context by OpenAI's words only
-        ("litellm", "too many max tokens"),
-        ("langchain-openai", "too many max tokens"),
-        ("huggingface", "without a model"),  # sends "dummy"
-    }
-)
+LATER: frozenset[tuple[str, str]] = frozenset()
 """What is known not to work."""
 
 _CLIENT_S = 240.0

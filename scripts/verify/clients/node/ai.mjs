@@ -1,10 +1,10 @@
 // Vercel's AI SDK, over OpenAI's API and over Ollama's.
-import { generateText, streamText } from "ai";
+import { generateObject, generateText, jsonSchema, streamText } from "ai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { createOllama } from "ollama-ai-provider-v2";
 import { ABORTED, MODEL, QUESTION, TOKENS, URL, few, raises, run, same, text, tooLong } from "./checks.mjs";
 
-const openai = createOpenAICompatible({ name: "ringserve", baseURL: `${URL}/v1`, apiKey: "none", includeUsage: true });
+const openai = createOpenAICompatible({ name: "ringserve", baseURL: `${URL}/v1`, apiKey: "none", includeUsage: true, supportsStructuredOutputs: true });
 const ollama = createOllama({ baseURL: `${URL}/api` });
 // The provider for Ollama sends temperature and the like beside `options`, where Ollama ignores them and RingServe
 // refuses them: they go into `options`.
@@ -13,6 +13,12 @@ const options = (of, more = {}, tokens = TOKENS) => {
   const own = of === ollama ? { providerOptions: inside } : { temperature: 0, maxOutputTokens: tokens };
   return { model: of(MODEL), prompt: QUESTION, maxRetries: 0, ...own, ...more };
 };
+const schema = jsonSchema({
+  type: "object",
+  properties: { level: { enum: ["low", "high"] }, value: { type: "integer", minimum: 0, maximum: 99 } },
+  required: ["level", "value"],
+  additionalProperties: false,
+});
 const each = async (check) => {
   for (const of of [openai, ollama]) await check(of);
 };
@@ -30,6 +36,11 @@ await run("ai", {
       const answer = streamText(options(of));
       await text(answer.textStream, () => "");
       same((await answer.usage).outputTokens, TOKENS);
+    }),
+  structured: () =>
+    each(async (of) => {
+      const { object } = await generateObject({ ...options(of, {}, 200), schema });
+      if (!["low", "high"].includes(object.level) || !Number.isInteger(object.value)) throw new Error(JSON.stringify(object));
     }),
   "unknown model": () => each((of) => raises(errors(404), () => generateText(options(of, { model: of("no") })))),
   "too long": () => each((of) => tooLong(errors(400), (prompt) => generateText(options(of, { prompt })))),

@@ -22,5 +22,5 @@ await run("openai", {
     const stream = await chat({ stream: true, max_tokens: ABORTED });
     await few(stream, () => stream.controller.abort());
   },
-  models: async () => same((await client.models.list()).data.map((model) => model.id), [MODEL]),
+  models: async () => same((await client.models.list()).data.map((model) => model.id), [MODEL, "dummy"]),
 });

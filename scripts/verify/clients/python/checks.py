@@ -9,6 +9,9 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 URL, MODEL = sys.argv[1:3]
 QUESTION = "What is a ring buffer?"
@@ -32,6 +35,18 @@ def run(package: str, **checks: Callable[[], object]) -> None:
 def same(found: object, expected: object) -> None:
     if found != expected:
         raise AssertionError(f"{found!r} in place of {expected!r}")
+
+
+class Reading(BaseModel):
+    """What answers of a given form must look like."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    level: Literal["low", "high"]
+    value: int = Field(ge=0, le=99)
+
+
+FORM_TOKENS = 200  # for an answer of that form
 
 
 def text(pieces: Iterable[str | None]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import ollama
-from checks import ABORTED, MODEL, QUESTION, TOKENS, URL, few, raises, run, same, text, too_long
+from checks import ABORTED, FORM_TOKENS, MODEL, QUESTION, TOKENS, URL, Reading, few, raises, run, same, text, too_long
 from langchain_ollama import ChatOllama, OllamaLLM
 
 
@@ -34,6 +34,11 @@ def usage() -> None:
     same([count["output_tokens"] for count in counts], [TOKENS])
 
 
+def structured() -> None:
+    chain = model(tokens=FORM_TOKENS).with_structured_output(Reading, method="json_schema")
+    assert isinstance(chain.invoke(QUESTION), Reading)
+
+
 def abort() -> None:
     answer = model(tokens=ABORTED).stream(QUESTION)
     few(answer)
@@ -49,4 +54,5 @@ run(
     "langchain-ollama", create=create, stream=stream, usage=usage,
     unknown_model=lambda: raises(ollama.ResponseError, model("no").invoke, QUESTION),
     too_long=lambda: too_long(ollama.ResponseError, model().invoke), abort=abort, logprobs=logprobs,
+    structured=structured,
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import openai
-from checks import ABORTED, MODEL, QUESTION, TOKENS, URL, few, raises, run, same, text, too_long
+from checks import ABORTED, FORM_TOKENS, MODEL, QUESTION, TOKENS, URL, Reading, few, raises, run, same, text, too_long
 from langchain_core.exceptions import ContextOverflowError
 from langchain_openai import ChatOpenAI
 
@@ -34,6 +34,11 @@ def usage() -> None:
     same([count["output_tokens"] for count in counts if count["output_tokens"]], [TOKENS])
 
 
+def structured() -> None:
+    chain = model(tokens=FORM_TOKENS).with_structured_output(Reading, method="json_schema")
+    assert isinstance(chain.invoke(QUESTION), Reading)
+
+
 def abort() -> None:
     answer = model(tokens=ABORTED).stream(QUESTION)
     few(answer)
@@ -45,4 +50,5 @@ run(
     unknown_model=lambda: raises(openai.NotFoundError, model("no").invoke, QUESTION),
     too_long=lambda: too_long(ContextOverflowError, model().invoke),
     too_many_max_tokens=lambda: raises(ContextOverflowError, model(tokens=4096).invoke, QUESTION), abort=abort,
+    structured=structured,
 )  # fmt: skip

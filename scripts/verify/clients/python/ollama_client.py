@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import ollama
-from checks import ABORTED, MODEL, QUESTION, TOKENS, URL, few, run, same, text, too_long
+from checks import ABORTED, FORM_TOKENS, MODEL, QUESTION, TOKENS, URL, Reading, few, run, same, text, too_long
 
 client = ollama.Client(host=URL)
 
@@ -50,6 +50,11 @@ def unknown() -> None:
             raise AssertionError("no error")
 
 
+def structured() -> None:
+    answer = chat(tokens=FORM_TOKENS, format=Reading.model_json_schema())
+    assert Reading.model_validate_json(answer.message.content)
+
+
 def abort() -> None:
     answer = chat(tokens=ABORTED, stream=True)
     few(answer)
@@ -70,4 +75,5 @@ def logprobs() -> None:
 run(
     "ollama", create=create, stream=stream, usage=usage, unknown_model=unknown,
     too_long=lambda: too_long(ollama.ResponseError, chat), abort=abort, models=models, logprobs=logprobs,
+    structured=structured,
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import openai
-from checks import ABORTED, MODEL, QUESTION, TOKENS, URL, few, raises, run, same, text, too_long
+from checks import ABORTED, FORM_TOKENS, MODEL, QUESTION, TOKENS, URL, Reading, few, raises, run, same, text, too_long
 
 client = openai.OpenAI(base_url=f"{URL}/v1", api_key="none", max_retries=0)
 common: dict[str, Any] = {"temperature": 0, "max_tokens": TOKENS}
@@ -35,6 +35,15 @@ def usage() -> None:
     same(last.usage.completion_tokens, TOKENS)
 
 
+def structured() -> None:
+    messages: Any = [{"role": "user", "content": QUESTION}]
+    options: Any = {"model": MODEL, "messages": messages, "max_tokens": FORM_TOKENS, "temperature": 0}
+    answer = client.chat.completions.parse(response_format=Reading, **options)
+    assert isinstance(answer.choices[0].message.parsed, Reading)
+    told = client.chat.completions.create(extra_body={"structured_outputs": {"choice": ["yes", "no"]}}, **options)
+    assert told.choices[0].message.content in ("yes", "no")
+
+
 def long() -> None:
     def code(content: str) -> None:
         try:
@@ -52,7 +61,7 @@ def abort() -> None:
 
 
 def models() -> None:
-    same([model.id for model in client.models.list()], [MODEL])
+    same([model.id for model in client.models.list()], [MODEL, "dummy"])
     other = openai.OpenAI(base_url=f"{URL}/", api_key="none", max_retries=0)
     same(other.models.retrieve(MODEL).id, MODEL)  # a base URL without /v1, which ends with a slash
 
@@ -66,5 +75,5 @@ def base_urls() -> None:
 run(
     "openai", create=create, stream=stream, usage=usage,
     unknown_model=lambda: raises(openai.NotFoundError, chat, QUESTION, "no"), too_long=long, abort=abort,
-    models=models, base_urls=base_urls,
+    models=models, base_urls=base_urls, structured=structured,
 )  # fmt: skip
