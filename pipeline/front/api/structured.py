@@ -6,9 +6,11 @@ enforced in full is refused, with the keyword's name.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -17,6 +19,7 @@ import orjson
 from model.grammar import GrammarError, check, grammar_text
 from pipeline.front.api.body import Body, Problem
 from pipeline.front.api.fields import Kind, extended, wrong
+from pipeline.front.api.json_body import LARGE_BODY
 from pipeline.front.api.schema import WORDS, Schema
 from pipeline.front.delivery.job import Form, Job
 from pipeline.front.http.errors import ApiError
@@ -24,8 +27,9 @@ from pipeline.front.http.exchange import Exchange
 from pipeline.front.http.worker import Worker
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import Counters, FrontCounter
+from pipeline.wire.request import Request
 
-_KEPT: Final = 256  # texts, and refusals
+_MOST_KEPT: Final = 256  # texts, each of up to 400 KB, and refusals
 
 
 # ---- the forms in which clients say it ---------------------------------------------------------------------------
@@ -216,12 +220,23 @@ class StructuredBody(Body):
 # ---- what becomes of them ----------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A canonical text, or why there is none."""
+
+    text: str = ""
+    refusal: str = ""
+
+
+_TOO_DEEP: Final = _Made(refusal="it has too many levels, beyond the limit max_depth")
+
+
 class GrammarTexts:
     """Canonical texts, made and checked in a thread; those that many requests have in common are made once."""
 
     def __init__(self, parser: Worker, counters: Counters) -> None:
         self._parser, self._counters = parser, counters
-        self._made: OrderedDict[bytes, str | GrammarError] = OrderedDict()
+        self._kept: OrderedDict[bytes, _Made] = OrderedDict()  # by digest
 
     async def constrain(self, exchange: Exchange, job: Job) -> Job:
         """The job, with its grammar in the parameters of all its parts. Raises ApiError 400."""
@@ -229,38 +244,39 @@ class GrammarTexts:
         if form is None:
             return job
         self._counters.add(FrontCounter.GRAMMARS)
-        try:
-            text = await self._text(exchange, form)
-        except (GrammarError, ModuleNotFoundError) as error:
-            self._counters.add(FrontCounter.GRAMMARS_REFUSED)
-            message = f"{form.parameter}: {error}"
-            raise ApiError(400, message, parameter=form.parameter) from None
-        return replace(job, parts=tuple(replace(part, params=_with(part.params, text)) for part in job.parts))
-
-    async def _text(self, exchange: Exchange, form: Form) -> str:
-        try:
-            key = orjson.dumps((form.kind, form.value))
-        except orjson.JSONEncodeError:
-            raise GrammarError("max_depth", "it is nested too deeply") from None
-        made = self._made.get(key)
+        made = self._kept.get(_digest(form)) if exchange.body_bytes < LARGE_BODY else None
         if made is None:
-            made = await self._parser.run(exchange, lambda: _make(form))
-            self._made[key] = made
-            if len(self._made) > _KEPT:
-                self._made.popitem(last=False)
-        if isinstance(made, GrammarError):
-            raise made
+            made = await self._parser.run(exchange, lambda: self._make(form))
+        if made.refusal:
+            self._counters.add(FrontCounter.GRAMMARS_REFUSED)
+            raise ApiError(400, f"{form.parameter}: {made.refusal}", parameter=form.parameter)
+        return replace(job, parts=tuple(replace(part, params=_with(part.params, made.text)) for part in job.parts))
+
+    def _make(self, form: Form) -> _Made:
+        digest = _digest(form)
+        if not digest:
+            return _TOO_DEEP
+        if (known := self._kept.get(digest)) is not None:
+            return known
+        try:
+            made = _Made(grammar_text(form.kind, form.value))
+            check(made.text)
+        except GrammarError as error:
+            made = _Made(refusal=str(error))
+        except ModuleNotFoundError as error:
+            return _Made(refusal=str(error))
+        self._kept[digest] = made
+        if len(self._kept) > _MOST_KEPT:
+            self._kept.popitem(last=False)
         return made
 
 
-def _make(form: Form) -> str | GrammarError:
-    try:
-        text = grammar_text(form.kind, form.value)
-        check(text)
-    except GrammarError as error:
-        return error.with_traceback(None)
-    return text
+def _digest(form: Form) -> bytes:
+    """Of what is asked for; empty if it has too many levels for that."""
+    with contextlib.suppress(orjson.JSONEncodeError):
+        return hashlib.blake2b(orjson.dumps((form.kind, form.value)), digest_size=16).digest()
+    return b""
 
 
-def _with(params: Any, text: str) -> Any:
+def _with(params: Request, text: str) -> Request:
     return msgspec.structs.replace(params, sampling=msgspec.structs.replace(params.sampling, grammar=text))
