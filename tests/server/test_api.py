@@ -151,7 +151,7 @@ def test_a_prompt_at_the_limit_and_one_beyond(client):
     too_long = client.post(COMPLETE, json=body | {"prompt": "x" * 4096}).json()["error"]
     refused = client.post(COMPLETE, json=body | {"prompt": "x" * 4097}).json()["error"]
     assert "tokens, of which at most 100 are allowed" in too_long["message"]
-    assert "4097 characters; at most 4096" in refused["message"]
+    assert "4097 characters, of which at most 4096" in refused["message"]
     assert (too_long["param"], refused["param"]) == ("prompt", "prompt")
 
 

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from pipeline.front.api.body import Reading
 from pipeline.front.http.exchange import Exchange
+from pipeline.front.http.throttle import REFUSED
 
 log = logging.getLogger("ringserve.front")
 
@@ -31,4 +32,5 @@ class UnknownParameters:
             if name not in self._told and len(self._told) < _MOST_TOLD:
                 self._told.add(name)
                 advice = f"; did its client mean {near}?" if near else ""
-                log.warning("the unknown parameter %r of %s is ignored%s", name, exchange.path, advice)
+                told = "the unknown parameter %r of %s is ignored%s"
+                log.info(told, name, exchange.path, advice, extra={REFUSED: True})
