@@ -90,7 +90,7 @@ def _pack(allowed: list[bool]) -> UInt32:
 class Grammars:
     """Compiled grammars of a vocabulary, the latest ones kept. For any number of threads."""
 
-    def __init__(self, vocabulary: Vocabulary, most: int = 32) -> None:
+    def __init__(self, vocabulary: Vocabulary, most: int = 8) -> None:
         """``most``: how many are kept, KiB each at first, up to 100 MiB if long bounded strings were made with it."""
         self.vocabulary = vocabulary
         self._most = most

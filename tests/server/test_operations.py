@@ -97,6 +97,8 @@ def test_as_many_bytes_as_the_kernel_is_said_to_take(server):
 SHOWN_TO_PEOPLE = {
     "model/tokenizer/chat.py",  # templates may name the day
     "pipeline/front/api/info_routes.py",  # `created`, as below
+    "pipeline/front/api/ollama/answer.py",  # `created_at`
+    "pipeline/front/api/ollama/routes.py",  # `modified_at`
     "pipeline/front/delivery/admission.py",
     "pipeline/front/http/responses.py",  # the header `date`
     "pipeline/launcher/restarts.py",  # the report

@@ -29,8 +29,8 @@ def _post(path: str, body: bytes | dict[str, Any]) -> bytes:
 
 BAD = (
     Bad("no JSON", _post(_COMPLETIONS, b"{prompt: x}"), (400,)),
-    Bad("an unknown parameter", _post(_COMPLETIONS, {"prompt": "x", "speed": "fast"}), (400,)),
-    Bad("a negative length", _post(_COMPLETIONS, {"prompt": "x", "max_tokens": -1}), (400,)),
+    Bad("a parameter that is not supported", _post(_COMPLETIONS, {"prompt": "x", "mirostat": 2}), (400,)),
+    Bad("a negative length", _post(_COMPLETIONS, {"prompt": "x", "max_tokens": -2}), (400,)),
     Bad("a token that does not exist", _post(_COMPLETIONS, {"prompt": [1, 10**6]}), (400,)),
     Bad("a prompt without tokens", _post(_COMPLETIONS, {"prompt": []}), (400,)),
     Bad("more than fits", _post(_COMPLETIONS, {"prompt": "x " * 5000, "max_tokens": 20}), (400,)),

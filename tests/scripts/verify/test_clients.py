@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.lab.server import Server
+from scripts.verify.clients import __main__ as clients
 from scripts.verify.clients.__main__ import LATER, Outcome, main, try_client
 from scripts.verify.clients.programs import CLIENTS, HERE, NODE, PYTHON, Client, MissingError
 
@@ -65,9 +66,10 @@ def test_what_cannot_be_installed_is_named(server):
     assert not outcome.failures
 
 
-def test_what_is_known_not_to_work_is_no_failure():
-    client, check = next(iter(LATER))
-    assert Outcome(client, checks={check: "still so", "create": "broken"}).failures == ["create"]
+def test_what_is_known_not_to_work_is_no_failure(monkeypatch):
+    known = frozenset({("litellm", "usage")})
+    monkeypatch.setattr(clients, "LATER", known)
+    assert Outcome("litellm", checks={"usage": "still so", "create": "broken"}).failures == ["create"]
     assert {client for client, _ in LATER} <= {client.name for client in CLIENTS}
 
 

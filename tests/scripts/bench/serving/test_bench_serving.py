@@ -123,7 +123,7 @@ def test_prompts_from_a_file_and_failures_that_are_told(server, tmp_path):
         "--save-detailed", "--json", told_file,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "failed: HTTP 400: max_tokens" in done.stderr
+    assert "failed: HTTP 400: This model's maximum context length is" in done.stderr
     told = json.loads(told_file.read_text())
     assert (told["completed"], told["failed"]) == (2, 1)
     assert told["generated_texts"][0] == server.text("What is a ring?", 6)
