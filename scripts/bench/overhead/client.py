@@ -51,12 +51,12 @@ _ENDLESS = {"type": "array", "items": _PERSON, "minItems": 5000}
 _SHAPED = Ask("", 1, "bench", 0.0, True, {"guided_json": _ENDLESS})
 WAYS: Mapping[str, _Way] = MappingProxyType(
     {
-        "llm-serving": _Way("llm-serving", b'"event"', _LLM_SERVING),
-        "sampled": _Way("llm-serving", b'"event"', _DRAWN),
-        "mixed": _Way("llm-serving", b'"event"', _LLM_SERVING, first=_DRAWN),
-        "completions": _Way("openai", b'"text"', _OPENAI),
-        "grammar": _Way("openai", b'"text"', _SHAPED),
-        "one-grammar": _Way("openai", b'"text"', _OPENAI, first=_SHAPED),
+        "llm-serving": _Way("llm-serving", b'"event":', _LLM_SERVING),
+        "sampled": _Way("llm-serving", b'"event":', _DRAWN),
+        "mixed": _Way("llm-serving", b'"event":', _LLM_SERVING, first=_DRAWN),
+        "completions": _Way("openai", b'"text":', _OPENAI),
+        "grammar": _Way("openai", b'"text":', _SHAPED),
+        "one-grammar": _Way("openai", b'"text":', _OPENAI, first=_SHAPED),
     }
 )
 
