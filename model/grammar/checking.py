@@ -15,7 +15,7 @@ def check(text: str) -> None:
     Needs no tokenizer. Up to 300 ms, most of them without the GIL, so call it in a thread. ModuleNotFoundError:
     llguidance is not installed.
     """
-    LIMITS.require("max_text_bytes", len(text), "bytes of the grammar, formats and patterns written out")
+    LIMITS.require("max_text_bytes", len(text.encode()), "bytes of the grammar, formats and patterns written out")
     (grammar,) = json.loads(text)["grammars"]
     if "<" in grammar.get("lark_grammar", ""):  # special tokens, which only the model's vocabulary has
         validate(text)

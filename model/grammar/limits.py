@@ -25,7 +25,7 @@ class Limits:
     max_enum: int = 2_000  # values of const and enum, and choices
     max_branches: int = 100  # of one anyOf, oneOf or allOf
     max_width: int = 500  # branches times properties that are possible at one place
-    max_length: int = 10_000  # minLength, maxLength: a character is a state of the lexer, about 5 KB
+    max_length: int = 4_000  # minLength, maxLength: a character is a state of the lexer, about 5 KB
     max_items: int = 10_000  # minItems, maxItems, minProperties, maxProperties
     max_repeat: int = 1_000  # in a pattern, nested ones multiplied
     max_multiple: int = 5_000  # least common multiple of all multipleOf; in hundredths if one has a fraction

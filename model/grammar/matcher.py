@@ -101,17 +101,21 @@ class Grammars:
         """Have ``text`` ready for `matcher`: up to 250 ms; for threads, it releases the GIL. Raises GrammarError."""
         self._prototype(text)
 
-    def matcher(self, text: str) -> Matcher:
-        """A new matcher at the beginning of a text: some 20 µs if the grammar is compiled. Raises GrammarError."""
-        return Matcher(self._prototype(text).deep_copy(), self.vocabulary)
+    def matcher(self, text: str, *, fresh: bool = False) -> Matcher:
+        """A new matcher at the beginning of a text: some 20 µs if the grammar is compiled. Raises GrammarError.
+
+        All matchers of a text share its lexer, whose states only grow, up to a limit, at which all of them fail.
+        ``fresh``: begin with a new one, which later matchers of the text get, too.
+        """
+        return Matcher(self._prototype(text, fresh=fresh).deep_copy(), self.vocabulary)
 
     def __contains__(self, text: str) -> bool:
         """Whether `matcher` would return at once."""
         return text in self._kept
 
-    def _prototype(self, text: str) -> llguidance.LLMatcher:
+    def _prototype(self, text: str, *, fresh: bool = False) -> llguidance.LLMatcher:
         with self._lock:
-            if text in self._kept:
+            if text in self._kept and not fresh:
                 self._kept.move_to_end(text)
                 return self._kept[text]
         compiled = new_matcher(self.vocabulary.library, text)  # two threads may do it twice; better than to wait

@@ -21,7 +21,8 @@ _CLASSES = {  # what all engines match, and what any of them does
     "s": (_BLANK, _BLANK + r"\x1c-\x1f\u0085\ufeff"),
 }
 _CONTROLS = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13}
-_QUANTIFIER = re.compile(r"(?:[*+?]|\{(\d{1,9})(,?)(\d{0,9})\})")
+_QUANTIFIER = re.compile(r"(?:[*+?]|\{(\d+)(,?)(\d*)\})")
+_DIGITS = 9  # of a count
 _PROPERTY = re.compile(r"[pP]\{[A-Za-z_=]{1,60}\}")
 _HEX = re.compile(r"x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|u\{([0-9a-fA-F]{1,6})\}")
 _NAMED = re.compile(r"\?P?<[A-Za-z_][A-Za-z0-9_]*>")
@@ -124,6 +125,8 @@ class _Translator:
         if not self.last:
             self.refuse("there is nothing that could be repeated")
         low, comma, high = found[1], found[2], found[3]
+        if max(len(low or ""), len(high or "")) > _DIGITS:
+            self.refuse(f"a count of more than {_DIGITS} digits is beyond the limit max_repeat")
         times = max(int(low or 0), int(high or 0), 1)
         if high and int(high) < int(low):
             self.refuse(f"the range {found[0]} is empty")

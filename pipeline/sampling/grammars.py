@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from array import array
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
@@ -27,10 +28,15 @@ _NS = time.CLOCK_MONOTONIC
 class RowGrammar:
     """Of one row."""
 
-    __slots__ = ("compiling", "cost_ns", "error", "last", "matcher", "ready", "row", "sat_out")
+    __slots__ = ("begun_anew", "compiling", "cost_ns", "error", "last", "matcher", "output", "ready", "row",
+                 "sat_out", "text")  # fmt: skip
 
-    def __init__(self, row: int, last: int, compiling: Future[tuple[Matcher, int]]) -> None:
-        self.row, self.last, self.compiling = row, last, compiling
+    def __init__(self, row: int, text: str, prompt: bytes, output: bytes) -> None:
+        self.row, self.text = row, text
+        self.output = array("i", output)
+        self.last = int.from_bytes((output or prompt)[-4:], sys.byteorder)  # its newest token
+        self.compiling: Future[tuple[Matcher, int]] = Future()
+        self.begun_anew = False  # because the states that all rows of the grammar share were full
         self.matcher: Matcher | None = None
         self.ready = False  # the sampler has the mask of the next token
         self.error = ""
@@ -70,35 +76,41 @@ class RowGrammars:
         """A row has a new sequence, with this grammar or none ("")."""
         self.vacate(assign.row)
         if text:
-            ids = assign.output or assign.prompt
-            compiling = self._compile(text, assign.output)
-            self._rows[assign.row] = RowGrammar(assign.row, int.from_bytes(ids[-4:], sys.byteorder), compiling)
+            grammar = self._rows[assign.row] = RowGrammar(assign.row, text, assign.prompt, assign.output)
+            self._compile(grammar)
 
     def vacate(self, row: int) -> None:
-        if self._rows:
-            self._rows.pop(row, None)
+        if self._rows and (grammar := self._rows.pop(row, None)) is not None:
+            grammar.compiling.cancel()
 
     # ---- in a thread ----------------------------------------------------------------------------------------
 
-    def _compile(self, text: str, output: bytes) -> Future[tuple[Matcher, int]]:
+    def _compile(self, grammar: RowGrammar) -> None:
         if self._compiler is None:
             sys.setswitchinterval(background.SWITCH_S)
             self._compiler = ThreadPoolExecutor(1, background.PREFIX + "grammars")
-        return self._compiler.submit(self._make_matcher, text, output)
+        text, output, fresh = grammar.text, grammar.output.tolist(), grammar.begun_anew
+        grammar.compiling = self._compiler.submit(self._make_matcher, text, output, fresh)
 
-    def _make_matcher(self, text: str, output: bytes) -> tuple[Matcher, int]:
+    def _make_matcher(self, text: str, output: list[int], fresh: bool) -> tuple[Matcher, int]:
         """Behind the output that there is already, and the time in ns."""
         begun_ns = time.clock_gettime_ns(_NS)
         if self._grammars is None:
             self._grammars = Grammars(self._vocabulary())
-        matcher = self._grammars.matcher(text)
-        matcher.replay(memoryview(output).cast("i").tolist())
+        matcher = self._grammars.matcher(text, fresh=fresh)
+        matcher.replay(output)
         return matcher, time.clock_gettime_ns(_NS) - begun_ns
 
     # ---- in the loop ----------------------------------------------------------------------------------------
 
     def hold_back(self, chosen: list[int]) -> dict[int, RowGrammar]:
         """By position, rows that sit out this step; in `chosen` they become -1. Those with an `error` must fail."""
+        coming = [grammar for grammar in self._rows.values() if grammar.matcher is None and grammar.row in chosen]
+        due = [grammar for grammar in coming if self._begins(grammar)]
+        if due:
+            self._pending.apply([grammar.row for grammar in due])
+            self._unmasked += due
+            self.make_masks(lambda: True)  # a first mask in time saves a step; not longer than usual
         late = [grammar for grammar in self._rows.values() if not self._is_ready(grammar)]
         held = {chosen.index(grammar.row): grammar for grammar in late if grammar.row in chosen}
         for b, grammar in held.items():
@@ -108,34 +120,47 @@ class RowGrammars:
             self._counters.add(SamplingCounter.SAT_OUT, len(held))
         return held
 
-    def _is_ready(self, grammar: RowGrammar) -> bool:
-        """Now, perhaps."""
-        if grammar.matcher is None and not grammar.error and grammar.compiling.done():
-            self._begin(grammar)
-            if grammar.matcher is not None:
-                self._pending.apply((grammar.row,))
-                self._make_mask(grammar)
+    @staticmethod
+    def _is_ready(grammar: RowGrammar) -> bool:
         return grammar.ready
 
-    def _begin(self, grammar: RowGrammar) -> None:
+    def _begins(self, grammar: RowGrammar) -> bool:
+        """Its matcher has just come, and no mask yet."""
+        if grammar.matcher is not None or grammar.error or not grammar.compiling.done():
+            return False
         try:
             grammar.matcher, spent_ns = grammar.compiling.result()
-        except (GrammarError, ModuleNotFoundError) as error:
-            grammar.error = str(error)
-            return
-        grammar.error = grammar.matcher.error
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a library's panic is no Exception; it concerns this row only
+            grammar.error = (
+                str(error) if isinstance(error, GrammarError | ModuleNotFoundError) else "it did not compile"
+            )
+            return False
+        self._note_fault(grammar)
         if self._counters is not None:
             self._counters.add(SamplingCounter.COMPILES)
             self._counters.add(SamplingCounter.COMPILE_NS, spent_ns)
+        return grammar.matcher is not None and not grammar.error
+
+    def _note_fault(self, grammar: RowGrammar) -> None:
+        """The states that all rows of a grammar share may be full: the first time it is begun anew, with its own."""
+        assert grammar.matcher is not None
+        grammar.error = grammar.matcher.error
+        if grammar.error and not grammar.begun_anew:
+            grammar.begun_anew, grammar.error, grammar.matcher = True, "", None
+            self._compile(grammar)
 
     def take(self, grammar: RowGrammar, token: int) -> bool:
         """A row's next token; false if its grammar does not allow it (see `error`)."""
         assert grammar.matcher is not None
         grammar.last, grammar.ready, grammar.sat_out = token, False, 0
-        taken = grammar.matcher.take(token)
-        grammar.error = grammar.matcher.error
-        self._unmasked.append(grammar)
-        return taken
+        grammar.output.append(token)
+        grammar.matcher.take(token)
+        self._note_fault(grammar)
+        if grammar.matcher is not None:
+            self._unmasked.append(grammar)
+        return not grammar.error
 
     def make_masks(self, waiting: Callable[[], bool]) -> None:
         """Until all are made, or a step has been `waiting` for longer than a few of them take. To be called when all
@@ -143,14 +168,14 @@ class RowGrammars:
         if not self._unmasked:
             return
         until_ns = time.clock_gettime_ns(_NS) + _PATIENCE_NS
+        self._unmasked = [grammar for grammar in self._unmasked if self._rows.get(grammar.row) is grammar]
         self._unmasked.sort(key=_urgency, reverse=True)
         while self._unmasked:
             grammar = self._unmasked[-1]
-            if self._rows.get(grammar.row) is grammar:  # else it has ended
-                left_ns = until_ns - time.clock_gettime_ns(_NS)
-                if _urgency(grammar) > left_ns and waiting():
-                    return
-                self._make_mask(grammar)
+            left_ns = until_ns - time.clock_gettime_ns(_NS)
+            if _urgency(grammar) > left_ns and waiting():
+                return
+            self._make_mask(grammar)
             self._unmasked.pop()
 
     def _make_mask(self, grammar: RowGrammar) -> None:
@@ -158,7 +183,8 @@ class RowGrammars:
         begun_ns = time.clock_gettime_ns(_NS)
         grammar.matcher.fill(self._pending.mask(grammar.row))
         grammar.cost_ns = time.clock_gettime_ns(_NS) - begun_ns
-        grammar.error, grammar.ready = grammar.matcher.error, not grammar.matcher.error
+        grammar.ready = not grammar.matcher.error
+        self._note_fault(grammar)
         if self._counters is not None:
             self._counters.add(SamplingCounter.MASKS)
             self._counters.add(SamplingCounter.MASK_NS, grammar.cost_ns)

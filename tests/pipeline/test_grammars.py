@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import threading
 import time
 
 import jsonschema
@@ -14,7 +15,7 @@ from model.emulated import expected_logits, expected_tokens
 from model.grammar import grammar_text
 from model.sampling import SamplingParams
 from pipeline.wire.delta import FinishReason
-from pipeline.wire.request import Request
+from pipeline.wire.request import Assign, Request
 from tests.pipeline.stages import EOS, OVERLAPPED, PLAIN, Server, write_byte_tokenizer
 
 pytest.importorskip("llguidance")
@@ -239,3 +240,69 @@ def test_one_compilation_serves_many(serve):
     made = list(server.grammars._grammars._kept)
     assert made == [PERSON]
     assert len({server.text(request) for request in range(1, 9)}) > 4
+
+
+class Full(Server):
+    """The first matcher of each row meets the limit of states in the middle of its answer."""
+
+    def wire(self):
+        super().wire()
+        make = self.grammars._make_matcher
+
+        def limited(text, output, fresh):
+            matcher, spent = make(text, output, fresh)
+            return (matcher if fresh else Limited(matcher, 5)), spent
+
+        self.grammars._make_matcher = limited
+
+
+class Limited:
+    def __init__(self, matcher, left):
+        self.matcher, self.left, self.error = matcher, left, matcher.error
+
+    def take(self, token):
+        self.left -= 1
+        self.error = "too many states" if self.left == 0 else self.error
+        return not self.error and self.matcher.take(token)
+
+    def fill(self, mask):
+        self.matcher.fill(mask)
+
+    @property
+    def stopped(self):
+        return bool(self.error) or self.matcher.stopped
+
+
+def test_a_row_whose_shared_states_are_full_goes_on_with_its_own(serve, alone):
+    server = serve(Full, rows=5, budget=24, max_length=256, blocks=200)
+    assert answers(server) == alone
+
+
+def test_what_waits_to_be_compiled_is_not_when_its_row_is_gone(serve):
+    grammars, go, compiled = serve().grammars, threading.Event(), []
+    grammars._make_matcher = lambda text, output, fresh: (compiled.append(text), go.wait(20))
+    for row in range(3):
+        packed = params(9, SIX_DIGITS).pack()
+        grammars.assign(Assign(row, 0, 1, row, 1, 9, None, (), packed, b"\0" * 4), f"{row}")
+    grammars.vacate(1)
+    go.set()
+    assert grammars.of(1) is None
+    grammars.of(2).compiling.result(20)
+    assert compiled == ["0", "2"]
+
+
+def test_an_error_of_the_library_fails_its_row_alone(serve):
+    server = serve()
+
+    def broken(text, output, fresh):
+        raise RuntimeError("it broke")
+
+    server.grammars._make_matcher = broken
+    server.submit(1, [4, 4], params(9, SIX_DIGITS))
+    server.submit(2, [4, 5], params(9))
+    deadline = time.monotonic() + 20
+    while server.unfinished():
+        server.turn()
+        assert time.monotonic() < deadline
+    assert server.told[1][-1].text == "the grammar failed: it did not compile"
+    assert server.tokens(2) == expected_tokens([4, 5], 9, server.settings)

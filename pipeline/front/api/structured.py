@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -29,7 +30,10 @@ from pipeline.front.settings import FrontSettings
 from pipeline.stats import Counters, FrontCounter
 from pipeline.wire.request import Request
 
-_MOST_KEPT: Final = 256  # texts, each of up to 400 KB, and refusals
+_MOST_KEPT: Final = 64  # texts, each of up to 400 KB, and refusals
+_MOST_TEXT: Final = 8 << 20  # characters of a request's grammar, in all of its prompts together
+
+log = logging.getLogger("ringserve.front")
 
 
 # ---- the forms in which clients say it ---------------------------------------------------------------------------
@@ -250,6 +254,11 @@ class GrammarTexts:
         if made.refusal:
             self._counters.add(FrontCounter.GRAMMARS_REFUSED)
             raise ApiError(400, f"{form.parameter}: {made.refusal}", parameter=form.parameter)
+        if len(job.parts) * len(made.text) > _MOST_TEXT:
+            message = (
+                f"{form.parameter}: it is too large for {len(job.parts)} prompts in one request; send fewer at once"
+            )
+            raise ApiError(400, message, parameter=form.parameter)
         return replace(job, parts=tuple(replace(part, params=_with(part.params, made.text)) for part in job.parts))
 
     def _make(self, form: Form) -> _Made:
@@ -265,6 +274,9 @@ class GrammarTexts:
             made = _Made(refusal=str(error))
         except ModuleNotFoundError as error:
             return _Made(refusal=str(error))
+        except Exception:  # whatever a schema makes a library raise concerns its request only
+            log.exception("%s could not be made into a grammar", form.parameter)
+            made = _Made(refusal="it can't be read")
         self._kept[digest] = made
         if len(self._kept) > _MOST_KEPT:
             self._kept.popitem(last=False)

@@ -261,7 +261,7 @@ HOSTILE = {
     "max_repeat": {"pattern": "^(a{100}){100}$"},
     "max_multiple": {"type": "integer", "multipleOf": 99991},
     "max_counting": closed(**{f"p{at}": {"pattern": "^a*$", "maxLength": at + 1} for at in range(150)}),
-    "pattern": {"type": "string", "pattern": r"^(?:\S+\s+){0,99}\S+$", "maxLength": 5000},
+    "pattern": {"type": "string", "pattern": r"^(?:\S+\s+){0,99}\S+$", "maxLength": 3999},
 }
 
 

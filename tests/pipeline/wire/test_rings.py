@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.grammar import LIMITS
 from model.sampling import SamplingLimits, SamplingParams
 from pipeline.config import load_configuration
 from pipeline.runtime.engines import make_runner, shapes_of
@@ -42,7 +43,11 @@ def test_the_largest_request_fits_into_the_rows_ring(max_length):
     limits = SamplingLimits(200_000, max_length)
     tokens = np.arange(max_length, dtype=np.int32)
     params = Request(
-        SamplingParams(logit_bias=dict.fromkeys(range(100_000, 100_000 + limits.max_biased_tokens), 1.5), seed=7),
+        SamplingParams(
+            logit_bias=dict.fromkeys(range(100_000, 100_000 + limits.max_biased_tokens), 1.5),
+            seed=7,
+            grammar="x" * LIMITS.max_text_bytes,
+        ),
         max_tokens=max_length,
         stop=("\U0001f642" * MAX_STOP_LENGTH,) * MAX_STOPS,
     )
