@@ -48,7 +48,7 @@ ENFORCED = {
     "uri": _URI,
     "uri-reference": f"(?:{_URI}|{_RELATIVE})",
     "json-pointer": _POINTER,
-    "relative-json-pointer": f"(?:0|[1-9][0-9]{{0,8}})(?:#|{_POINTER})",
+    "relative-json-pointer": f"(?:0|[1-9]{{1,8}}0?)(?:#|{_POINTER})",
 }
 LONGEST = {"hostname": 253}
 """In characters, of formats that have such a bound."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from model.errors import TokenizerError
 from model.tokenizer.chat import ChatTemplate, Message
 from model.tokenizer.incremental import NOTHING, DecodingRules, IncrementalDetokenizer, Piece
-from model.tokenizer.plain_text import Spans, SpecialTexts, unmark
+from model.tokenizer.plain_text import Spans, SpecialTexts, unmark, without_marks
 
 WRITTEN_BY_OTHERS = frozenset({"user", "tool"})
 """Roles whose messages neither the operator nor the model has written."""
@@ -154,6 +154,7 @@ class Tokenizer(ABC):
         Other roles are not looked at: templates take an assistant's marks (such as ``</think>``) apart, and what the
         system says is the operator's own. Raises as `apply_chat_template`.
         """
+        messages = [_without_marks(message) for message in messages]
         marked = [
             self._marked(message) if message.get("role") in WRITTEN_BY_OTHERS else message for message in messages
         ]
@@ -211,6 +212,10 @@ class Tokenizer(ABC):
                 f"{model_vocab_size} entries (0 to {model_vocab_size - 1}); use the tokenizer that the model "
                 f"was trained with, or set vocab_size to {self.vocab_size} or more if the weights have it"
             )
+
+
+def _without_marks(message: Message) -> Message:
+    return {name: without_marks(value) if isinstance(value, str) else value for name, value in message.items()}
 
 
 def _counted(ids: list[int], most: int) -> tuple[int, NDArray[np.int32]]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from model.errors import TokenizerError
 from model.tokenizer.base import SpecialTokens, Tokenizer
 from model.tokenizer.incremental import NOTHING, DecodingRules, InvalidBytes, Piece
-from model.tokenizer.plain_text import Spans, within
+from model.tokenizer.plain_text import Spans, Within
 from model.tokenizer.settings import TokenizerSettings, added_ids, no_such_token, read_json
 
 # The library's own threads would take CPUs from the model; a batch of one has no use for them.
@@ -58,9 +58,10 @@ class HuggingFaceTokenizer(Tokenizer):
         add_bos = add_special and not self._explicit
         (encoding,) = self._library.encode_batch([text], add_special_tokens=add_bos)
         ids: list[int] = []
+        within = Within(plain)
         for token_id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             spelled = self._spelled.get(token_id)
-            ids += [token_id] if spelled is None or not within(start, end, plain) else spelled
+            ids += [token_id] if spelled is None or not within(start, end) else spelled
         return [*self._before, *ids, *self._after] if add_special and self._explicit else ids
 
     def _spell_special(self) -> dict[int, list[int]]:

@@ -7,6 +7,7 @@ to the text around them.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable
 
 Spans = tuple[int, ...]
@@ -14,6 +15,13 @@ Spans = tuple[int, ...]
 
 _BEGIN, _END = "\ufdd0", "\ufdd1"  # Unicode's noncharacters, which no text should have
 _MARKED = re.compile(f"{_BEGIN}([^{_BEGIN}{_END}]*){_END}|[{_BEGIN}{_END}]")
+
+
+def without_marks(text: str) -> str:
+    """A client's own noncharacters are no marks."""
+    if _BEGIN in text or _END in text:
+        return text.replace(_BEGIN, "\N{REPLACEMENT CHARACTER}").replace(_END, "\N{REPLACEMENT CHARACTER}")
+    return text
 
 
 class SpecialTexts:
@@ -25,10 +33,8 @@ class SpecialTexts:
 
     def mark(self, text: str) -> str:
         """The text with marks around those of special tokens."""
-        if self._pattern is None or self._pattern.search(text) is None:
-            return text
-        bare = text.replace(_BEGIN, "\N{REPLACEMENT CHARACTER}").replace(_END, "\N{REPLACEMENT CHARACTER}")
-        return self._pattern.sub(f"{_BEGIN}\\g<0>{_END}", bare)
+        text = without_marks(text)
+        return text if self._pattern is None else self._pattern.sub(f"{_BEGIN}\\g<0>{_END}", text)
 
 
 def unmark(marked: str) -> tuple[str, Spans]:
@@ -49,5 +55,12 @@ def unmark(marked: str) -> tuple[str, Spans]:
     return "".join((*parts, marked[at:])), tuple(spans)
 
 
-def within(start: int, end: int, spans: Spans) -> bool:
-    return any(begin <= start < end <= stop for begin, stop in zip(spans[::2], spans[1::2], strict=True))
+class Within:
+    """Whether something lies in one of these places, at least in part: a token may take blanks around it along."""
+
+    def __init__(self, spans: Spans) -> None:
+        self._begins, self._ends = spans[::2], spans[1::2]
+
+    def __call__(self, start: int, end: int) -> bool:
+        at = bisect_left(self._begins, end) - 1  # the last that begins before the end
+        return at >= 0 and start < end and self._ends[at] > start

@@ -11,7 +11,7 @@ import sentencepiece
 from model.errors import TokenizerError
 from model.tokenizer.base import SpecialTokens, Tokenizer
 from model.tokenizer.incremental import NOTHING, DecodingRules, InvalidBytes, Piece
-from model.tokenizer.plain_text import Spans, within
+from model.tokenizer.plain_text import Spans, Within
 from model.tokenizer.settings import TokenizerSettings, added_ids, no_such_token
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece's visible blank
@@ -60,9 +60,9 @@ class SentencePieceTokenizer(Tokenizer):
 
     def _encode_with_plain(self, text: str, add_special: bool, plain: Spans) -> list[int]:
         ids: list[int] = []
-        at = 0
+        within, at = Within(plain), 0
         for found in self._splitter.finditer(text) if self._splitter else ():
-            if not (plain and within(*found.span(), plain)):
+            if not within(*found.span()):
                 ids += [*self._encode_part(text[at : found.start()]), self._ids[found[0]]]
                 at = found.end()
         ids += self._encode_part(text[at:])

@@ -63,6 +63,10 @@ class Judge:
         self._mask = np.zeros_like(self._vocabulary.known)
         self._bias = self._biases()
 
+    def reseed(self, seed: int) -> None:
+        """What it draws from now on depends on nothing before."""
+        self._random.seed(seed)
+
     def verdict(self, case: Case) -> Verdict:
         verdict = Verdict(case.name)
         try:

@@ -29,8 +29,14 @@ EXAMPLES = {  # valid, and invalid
 
 
 @pytest.fixture(scope="module")
-def judge() -> Judge:
-    return Judge(walks=24, seed=3)
+def made() -> Judge:
+    return Judge(walks=40, seed=3)
+
+
+@pytest.fixture
+def judge(made) -> Judge:
+    made.reseed(3)
+    return made
 
 
 @pytest.mark.parametrize("name", ENFORCED)

@@ -114,8 +114,14 @@ HONOURED = {  # the schema, instances that it accepts in this order of keys, and
 
 
 @pytest.fixture(scope="module")
-def judge() -> Judge:
+def made() -> Judge:
     return Judge(walks=12, seed=5)
+
+
+@pytest.fixture
+def judge(made) -> Judge:
+    made.reseed(5)
+    return made
 
 
 @pytest.mark.parametrize("name", HONOURED)

@@ -6,27 +6,44 @@ import pytest
 
 from model.demo import DEMO_DIR
 from model.tokenizer import load_tokenizer
-from model.tokenizer.plain_text import SpecialTexts, unmark, within
+from model.tokenizer.plain_text import SpecialTexts, Within, unmark
 from tests.model.tokenizer.conftest import ALL_KINDS
 
 
 def test_marks_come_off_and_tell_where_they_were():
     special = SpecialTexts(["<s>", "<s>x", "</s>", ""])
-    for text in ("", "plain < s>", "a<s>b</s>", "<s>x<s>", "\ufdd0<s>\ufdd1é</s>"):
+    found = {"": [], "plain < s>": [], "a<s>b</s>": ["<s>", "</s>"], "<s>x<s>": ["<s>x", "<s>"]}
+    for text, places in found.items():
         bare, spans = unmark(f"head {special.mark(text)} tail")
-        assert bare == f"head {text} tail".replace("\ufdd0", "\ufffd" if spans else "\ufdd0").replace(
-            "\ufdd1", "\ufffd" if spans else "\ufdd1"
-        )
-        assert [bare[a:b] for a, b in zip(spans[::2], spans[1::2], strict=True)] == {
-            "a<s>b</s>": ["<s>", "</s>"], "<s>x<s>": ["<s>x", "<s>"], "\ufdd0<s>\ufdd1é</s>": ["<s>", "</s>"],
-        }.get(text, [])  # fmt: skip
+        assert bare == f"head {text} tail"
+        assert [bare[a:b] for a, b in zip(spans[::2], spans[1::2], strict=True)] == places
+
+
+def test_a_client_s_own_marks_are_none():
+    special = SpecialTexts(["</s>"])
+    for text in ("a\ufdd0b", "\ufdd0</s>\ufdd1", "\ufdd1"):
+        bare, spans = unmark(special.mark(text))
+        assert [bare[a:b] for a, b in zip(spans[::2], spans[1::2], strict=True)] == ["</s>"] * text.count("</s>")
+    tokenizer = load_tokenizer(DEMO_DIR)
+    said = [("user", "a\ufdd0b"), ("assistant", "x\ufdd0"), ("user", "c\ufdd1d")]
+    _, spans = tokenizer.render_chat([{"role": role, "content": content} for role, content in said])
+    assert spans == ()
+
+
+def test_places_are_met_in_part_too_and_found_among_very_many():
+    within = Within(tuple(range(0, 400_000, 2)))  # 0 to 2, 4 to 6, ...
+    assert all(within(4 * i, 4 * i + 2) and not within(4 * i + 2, 4 * i + 4) for i in range(0, 99_999, 7))
+    assert within(1, 5)
+    assert within(2, 5)
+    assert not within(5, 5)
+    assert not Within(())(0, 9)
 
 
 @pytest.mark.parametrize("broken", ["\ufdd0ab", "ab\ufdd1", "\ufdd1ab\ufdd0", "\ufdd0\ufdd0a\ufdd1"])
 def test_marks_that_a_template_has_torn_apart_leave_nothing_behind(broken):
     bare, spans = unmark(broken)
     assert bare.isascii()
-    assert all(within(a, b, spans) for a, b in zip(spans[::2], spans[1::2], strict=True))
+    assert all(Within(spans)(a, b) for a, b in zip(spans[::2], spans[1::2], strict=True))
 
 
 def test_without_special_tokens_nothing_is_marked():

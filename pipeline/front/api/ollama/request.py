@@ -34,6 +34,8 @@ _WHOLE_CONTEXT: Final = (-1, 0)  # values of repeat_last_n at which penalties ar
 _OURS: Final = {"repetition_penalty": "repeat_penalty"}
 """The sampler's name of an option, and Ollama's."""
 
+_PENALTIES: Final = ("repetition_penalty",)
+
 B = TypeVar("B", bound="OllamaBody")
 
 
@@ -141,7 +143,9 @@ class OllamaOptions(Body):
         values = {"repetition_penalty": repetition, "presence_penalty": presence, "frequency_penalty": frequency}
         values |= {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "min_p", "seed")}
         for name, value in settings.sampling_defaults.items():
-            if _OURS.get(name, name) not in self.model_fields_set:
+            if _OURS.get(name, name) not in self.model_fields_set and (
+                name not in _PENALTIES or self.repeat_last_n != 0
+            ):
                 values[name] = value
         sampling = sampling_of(values, settings, logprobs=logprobs)
         limited = self.num_predict > 0
