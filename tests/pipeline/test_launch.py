@@ -51,7 +51,7 @@ def test_the_check_tells_the_shared_memory(capsys, monkeypatch):
     shm = ipc.MemoryLeft(1 << 20, "/dev/shm has 1 MiB in all", "enlarge it")
     monkeypatch.setattr(ipc.segment, "shared_memory_left", lambda _: shm)
     assert launch.main(["--config", DEMO, "--check"]) == 0
-    assert "11.7 MiB of shared memory will be memfds: /dev/shm is too small, 1.0 MiB are" in capsys.readouterr().err
+    assert "12.7 MiB of shared memory will be memfds: /dev/shm is too small, 1.0 MiB are" in capsys.readouterr().err
 
 
 def test_a_wrong_configuration_is_status_2(capsys):

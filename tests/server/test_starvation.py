@@ -63,7 +63,7 @@ def test_a_small_shared_memory_is_not_used(tmp_path):
     with Attempt(tmp_path, command=with_shared_memory("size=11m")) as attempt:
         assert attempt.outcome() == "ready"
         assert (
-            "11.7 MiB of shared memory will be memfds: /dev/shm is too small, 11.0 MiB are free" in attempt.text_said
+            "12.7 MiB of shared memory will be memfds: /dev/shm is too small, 11.0 MiB are free" in attempt.text_said
         )
         assert "/dev/shm has 11 MiB in all" in attempt.text_said
         for stage in ("inference", "sampling"):
@@ -86,7 +86,7 @@ def test_too_little_memory_is_told_at_start(tmp_path):
 
 def test_as_much_shared_memory_as_is_said_to_be_needed_is_enough(tmp_path):
     """For restarts, too: rings of the next generation take the place of the last one's."""
-    with Attempt(tmp_path, command=with_shared_memory("size=12m")) as attempt:
+    with Attempt(tmp_path, command=with_shared_memory("size=13m")) as attempt:
         assert attempt.outcome() == "ready"
         assert attempt.tokens("small", 5) == 5
         for stage in ("inference", "sampling", "front"):
