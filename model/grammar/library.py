@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +28,8 @@ _LIMIT_WORDS = {  # of the library's messages
 
 
 def available() -> bool:
-    try:
-        load()
-    except ModuleNotFoundError:
-        return False
-    return True
+    """Whether it is installed; it is not imported for that."""
+    return find_spec("llguidance") is not None
 
 
 def load() -> ModuleType:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from model.grammar.errors import GrammarError
+from model.sampling import MAX_GRAMMAR_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Limits:
     max_repeat: int = 1_000  # in a pattern, nested ones multiplied
     max_multiple: int = 5_000  # least common multiple of all multipleOf; in hundredths if one has a fraction
     # of what the library makes of it
-    max_text_bytes: int = 400_000
+    max_text_bytes: int = MAX_GRAMMAR_BYTES
     max_grammar_size: int = 20_000  # symbols
     initial_lexer_fuel: int = 500_000
     step_lexer_fuel: int = 100_000

@@ -18,10 +18,11 @@ that a sequence can be resumed anywhere. The logits are never written.
 """
 
 from ._kernels import BestOfRows
-from .params import MAX_REPETITION_PENALTY, RANGES, ParameterError, SamplingLimits, SamplingParams
+from .params import MAX_GRAMMAR_BYTES, MAX_REPETITION_PENALTY, RANGES, ParameterError, SamplingLimits, SamplingParams
 from .sampler import RowStatus, SampleOutputs, Sampler, explain
 
 __all__ = [
+    "MAX_GRAMMAR_BYTES",
     "MAX_REPETITION_PENALTY",
     "RANGES",
     "BestOfRows",

@@ -14,6 +14,7 @@ from msgspec import Meta
 from ..errors import ModelError
 
 GREEDY_BELOW = 1e-5  # vLLM's _SAMPLING_EPS: a lower temperature is greedy
+MAX_GRAMMAR_BYTES = 400_000  # of `SamplingParams.grammar`
 MAX_REPETITION_PENALTY = 1e9  # and its inverse is the least: beyond, a logit could leave float32's range
 
 

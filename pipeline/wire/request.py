@@ -19,8 +19,7 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 
-from model.grammar import LIMITS
-from model.sampling import SamplingLimits, SamplingParams
+from model.sampling import MAX_GRAMMAR_BYTES, SamplingLimits, SamplingParams
 from pipeline.wire.step import Int32
 
 _ID_BYTES = 4
@@ -249,7 +248,7 @@ def longest_admit(max_length: int) -> int:
     """Bytes of the largest `Assign`, for sequences of `max_length` tokens; a character takes at most four."""
     biased = SamplingLimits(0, max_length).max_biased_tokens
     stops = MAX_STOPS * (4 * MAX_STOP_LENGTH + 5)
-    return _NUMBER * _NUMBERS + 4 * max_length + _BIAS * biased + stops + _ENDS + LIMITS.max_text_bytes
+    return _NUMBER * _NUMBERS + 4 * max_length + _BIAS * biased + stops + _ENDS + MAX_GRAMMAR_BYTES
 
 
 _REQUESTS = msgspec.msgpack.Decoder(Request)
