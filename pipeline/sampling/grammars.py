@@ -10,12 +10,11 @@ from __future__ import annotations
 import sys
 import time
 from array import array
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from model.grammar import GrammarError, Grammars, Matcher, Vocabulary
-from model.tokenizer import Tokenizer
 from pipeline.runtime import background
 from pipeline.sampling.chooser import PendingAdmits
 from pipeline.stats import Counters, SamplingCounter
@@ -28,13 +27,13 @@ _NS = time.CLOCK_MONOTONIC
 class RowGrammar:
     """Of one row."""
 
-    __slots__ = ("begun_anew", "compiling", "cost_ns", "error", "last", "matcher", "output", "ready", "row",
+    __slots__ = ("_before", "begun_anew", "compiling", "cost_ns", "error", "matcher", "output", "ready", "row",
                  "sat_out", "text")  # fmt: skip
 
     def __init__(self, row: int, text: str, prompt: bytes, output: bytes) -> None:
         self.row, self.text = row, text
         self.output = array("i", output)
-        self.last = int.from_bytes((output or prompt)[-4:], sys.byteorder)  # its newest token
+        self._before = int.from_bytes(prompt[-4:], sys.byteorder)  # the last token of the prompt
         self.compiling: Future[tuple[Matcher, int]] = Future()
         self.begun_anew = False  # because the states that all rows of the grammar share were full
         self.matcher: Matcher | None = None
@@ -42,6 +41,11 @@ class RowGrammar:
         self.error = ""
         self.cost_ns = 0  # of the last mask
         self.sat_out = 0  # steps in a row
+
+    @property
+    def last(self) -> int:
+        """Its newest token."""
+        return self.output[-1] if self.output else self._before
 
     @property
     def complete(self) -> bool:
@@ -111,8 +115,8 @@ class RowGrammars:
             self._pending.apply([grammar.row for grammar in due])
             self._unmasked += due
             self.make_masks(lambda: True)  # a first mask in time saves a step; not longer than usual
-        late = [grammar for grammar in self._rows.values() if not self._is_ready(grammar)]
-        held = {chosen.index(grammar.row): grammar for grammar in late if grammar.row in chosen}
+        late = [grammar for grammar in self._rows.values() if not grammar.ready and grammar.row in chosen]
+        held = {chosen.index(grammar.row): grammar for grammar in late}
         for b, grammar in held.items():
             chosen[b] = -1
             grammar.sat_out += 1
@@ -120,13 +124,9 @@ class RowGrammars:
             self._counters.add(SamplingCounter.SAT_OUT, len(held))
         return held
 
-    @staticmethod
-    def _is_ready(grammar: RowGrammar) -> bool:
-        return grammar.ready
-
     def _begins(self, grammar: RowGrammar) -> bool:
-        """Its matcher has just come, and no mask yet."""
-        if grammar.matcher is not None or grammar.error or not grammar.compiling.done():
+        """Its matcher, which it had none of, has come."""
+        if grammar.error or not grammar.compiling.done():
             return False
         try:
             grammar.matcher, spent_ns = grammar.compiling.result()
@@ -154,7 +154,7 @@ class RowGrammars:
     def take(self, grammar: RowGrammar, token: int) -> bool:
         """A row's next token; false if its grammar does not allow it (see `error`)."""
         assert grammar.matcher is not None
-        grammar.last, grammar.ready, grammar.sat_out = token, False, 0
+        grammar.ready, grammar.sat_out = False, 0
         grammar.output.append(token)
         grammar.matcher.take(token)
         self._note_fault(grammar)
@@ -193,7 +193,3 @@ class RowGrammars:
 def _urgency(grammar: RowGrammar) -> int:
     """What its mask costs, less for a row that has sat out: in the end none waits for ever."""
     return grammar.cost_ns >> grammar.sat_out
-
-
-def make_vocabulary(tokenizer: Tokenizer, vocab_size: int, end_ids: Collection[int]) -> Callable[[], Vocabulary]:
-    return lambda: Vocabulary(tokenizer, vocab_size, end_ids)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 
+from model.grammar import Vocabulary
 from model.tokenizer import Tokenizer
 from pipeline.runtime.generations import Generation
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tokenizer import end_ids, open_tokenizer
 from pipeline.sampling.chooser import Chooser
-from pipeline.sampling.grammars import RowGrammars, make_vocabulary
+from pipeline.sampling.grammars import RowGrammars
 from pipeline.sampling.logits_files import LogitsFiles
 from pipeline.sampling.rows import Rows
 from pipeline.sampling.stage import Measurements, SamplingRings, SamplingStage
@@ -28,7 +30,7 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, tokenizer: Tok
     slots, records, lane, options = rings.slots, rings.records, rings.lanes[0], stage.end_options
     ends, shapes = end_ids(stage.config, tokenizer), stage.shapes
     chooser = Chooser(shapes, stage.config.max_length, len(ends), _logits_files(stage))
-    vocabulary = make_vocabulary(tokenizer, shapes.vocab_size, ends)
+    vocabulary = functools.partial(Vocabulary, tokenizer, shapes.vocab_size, ends)
     with (
         contextlib.closing(RowGrammars(chooser.pending, vocabulary, Counters(stage.stats, stage.name))) as grammars,
         slots["logits"].consumer(**options) as logits,

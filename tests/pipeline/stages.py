@@ -6,6 +6,7 @@ Everything is real but the processes: rings, layouts, scheduler, runner, sampler
 from __future__ import annotations
 
 import dataclasses
+import functools
 from array import array
 
 import numpy as np
@@ -14,6 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 import ipc
 from model.emulated import CostModel, EmulatedRunner, EmulatedSettings
+from model.grammar import Vocabulary
 from model.tokenizer import load_tokenizer
 from pipeline.inference.step_executor import InferenceRings, StepExecutor
 from pipeline.preprocess.blocks import BlockManager
@@ -25,7 +27,7 @@ from pipeline.preprocess.sequence import Abilities
 from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessRings, PreprocessStage
 from pipeline.runtime.engines import emulated_buckets
 from pipeline.sampling.chooser import Chooser
-from pipeline.sampling.grammars import RowGrammars, make_vocabulary
+from pipeline.sampling.grammars import RowGrammars
 from pipeline.sampling.rows import Rows
 from pipeline.sampling.stage import SamplingRings, SamplingStage
 from pipeline.wire.delta import FinishReason, unpack_delta
@@ -139,7 +141,7 @@ class Server:
         )
         ends = len(self.limits.end_ids)
         chooser = Chooser(shapes, self.limits.max_length, ends, None)
-        vocabulary = make_vocabulary(self.tokenizer, shapes.vocab_size, self.limits.end_ids)
+        vocabulary = functools.partial(Vocabulary, self.tokenizer, shapes.vocab_size, self.limits.end_ids)
         self.grammars = RowGrammars(chooser.pending, vocabulary, None)
         self.row_table = Rows(self.rows, self.tokenizer, chooser.pending, self.grammars)
         self.sampling = SamplingStage(

@@ -122,16 +122,18 @@ class Late(Server):
 
     def wire(self):
         super().wire()
-        chance, is_ready, make = random.Random(self.seed), self.grammars._is_ready, self.grammars.make_masks
+        chance, hold_back, make = random.Random(self.seed), self.grammars.hold_back, self.grammars.make_masks
         self.late = 0
 
-        def sometimes(grammar):
-            if chance.random() < 0.5:
-                self.late += 1
-                return False
-            return is_ready(grammar)
+        def unready(chosen):
+            for grammar in self.grammars._rows.values():
+                if grammar.ready and chance.random() < 0.5:
+                    grammar.ready = False  # until it is made once more
+                    self.grammars._unmasked.append(grammar)
+                    self.late += 1
+            return hold_back(chosen)
 
-        self.grammars._is_ready = sometimes
+        self.grammars.hold_back = unready
         self.grammars.make_masks = lambda waiting: make(lambda: chance.random() < 0.9)
 
 

@@ -3,6 +3,8 @@ with an output against one that has taken every token of it."""
 
 from __future__ import annotations
 
+import functools
+
 import msgspec
 import numpy as np
 import pytest
@@ -10,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.demo import DEMO_DIR
+from model.grammar import Vocabulary
 from model.sampling import SamplingParams
 from model.tokenizer import load_tokenizer
 from pipeline.sampling.chooser import PendingAdmits
-from pipeline.sampling.grammars import RowGrammars, make_vocabulary
+from pipeline.sampling.grammars import RowGrammars
 from pipeline.sampling.rows import Rows, TextState
 from pipeline.wire.delta import FinishReason
 from pipeline.wire.request import MAX_STOP_LENGTH, Assign, Drop, Request
@@ -52,7 +55,7 @@ def pending(sampler):
 @pytest.fixture
 def rows(pending, tmp_path):
     tokenizer = load_tokenizer(write_byte_tokenizer(tmp_path))
-    return Rows(4, tokenizer, pending, RowGrammars(pending, make_vocabulary(tokenizer, 300, {0}), None))
+    return Rows(4, tokenizer, pending, RowGrammars(pending, functools.partial(Vocabulary, tokenizer, 300, {0}), None))
 
 
 def assign(request, row, *, step=1, epoch=1, prompt=(7,)):
