@@ -172,7 +172,7 @@ def read_decoder(tokenizer_json: Mapping[str, Any], name: str) -> TokenDecoder:
     steps = list(_flatten(tokenizer_json.get("decoder")))
     if any(step.get("type") == "ByteLevel" for step in steps):
         _refuse_others(steps, {"ByteLevel", "Fuse"}, name)
-        return TokenDecoder(DecodingRules(InvalidBytes.ONE_PER_SEQUENCE), alphabet=_byte_level_alphabet())
+        return TokenDecoder(DecodingRules(InvalidBytes.ONE_PER_SEQUENCE), alphabet=byte_level_alphabet())
     _refuse_others(steps, {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"}, name)
     metaspaces = [step for step in steps if step["type"] == "Metaspace"]
     replacements = [_replacement(step, name) for step in steps if step["type"] == "Replace"]
@@ -184,7 +184,7 @@ def read_decoder(tokenizer_json: Mapping[str, Any], name: str) -> TokenDecoder:
     )
 
 
-def _byte_level_alphabet() -> dict[str, int]:
+def byte_level_alphabet() -> dict[str, int]:
     """GPT-2's printable stand-ins of bytes: printable Latin-1 stands for itself, the rest follows."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]

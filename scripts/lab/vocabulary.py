@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from model.tokenizer.huggingface import byte_level_alphabet
 from scripts.lab.errors import BenchError
 from scripts.lab.paths import ROOT
 
@@ -20,7 +21,7 @@ _END = "</s>"
 def write_tokenizer(folder: Path, size: int) -> Path:
     """A tokenizer.json of so many tokens, the last of which ends an answer; from the text of this repository and of
     the installed packages. Raises BenchError if there is not enough of it."""
-    signs = _signs()
+    signs = {byte: sign for sign, byte in byte_level_alphabet().items()}
     pieces = [bytes([byte]) for byte in range(256)] + frequent(size - 257)
     vocabulary = {"".join(signs[byte] for byte in piece): at for at, piece in enumerate(pieces)}
     library = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
@@ -31,13 +32,6 @@ def write_tokenizer(folder: Path, size: int) -> Path:
     library.save(str(path))
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": _END}))
     return path
-
-
-def _signs() -> list[str]:
-    """How `ByteLevel` writes each byte: as itself where that can be seen, else as a sign beyond the first 256."""
-    seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = itertools.count(0x100)
-    return [chr(byte if byte in seen else next(others)) for byte in range(256)]
 
 
 def frequent(most: int) -> list[bytes]:

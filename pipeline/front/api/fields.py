@@ -196,16 +196,16 @@ def as_token_ids(value: Any, vocab_size: int) -> array[int] | None:
     return ids if found.min() >= 0 and found.max() < vocab_size else None
 
 
-def why_too_long(text: str, settings: FrontSettings) -> str:
+def why_too_long(characters: int, settings: FrontSettings, whose: str = "prompt has") -> str:
     """Of a prompt that has more characters than can ever fit: it need not be tokenized. Empty if it may fit."""
     most = settings.prompt_limit_chars
-    told = f"your prompt has {len(text)} characters, of which at most {most} are allowed"
-    return too_long(settings.max_length, told) if len(text) > most else ""
+    told = f"your {whose} {characters} characters, of which at most {most} are allowed"
+    return too_long(settings.max_length, told) if characters > most else ""
 
 
 def read_text(value: Any, settings: FrontSettings) -> str:
     """A prompt, unless it is too long."""
-    problem = why_too_long(value, settings) if isinstance(value, str) else None
+    problem = why_too_long(len(value), settings) if isinstance(value, str) else None
     if problem is None:
         raise ValueError
     if problem:

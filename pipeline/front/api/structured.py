@@ -248,9 +248,10 @@ class GrammarTexts:
         if form is None:
             return job
         self._counters.add(FrontCounter.GRAMMARS)
-        made = self._kept.get(_digest(form)) if exchange.body_bytes < LARGE_BODY else None
+        digest = _digest(form) if exchange.body_bytes < LARGE_BODY else None  # else in the thread
+        made = self._kept.get(digest) if digest else None
         if made is None:
-            made = await self._parser.run(exchange, lambda: self._make(form))
+            made = await self._parser.run(exchange, lambda: self._make(form, digest))
         if made.refusal:
             self._counters.add(FrontCounter.GRAMMARS_REFUSED)
             raise ApiError(400, f"{form.parameter}: {made.refusal}", parameter=form.parameter)
@@ -261,8 +262,9 @@ class GrammarTexts:
             raise ApiError(400, message, parameter=form.parameter)
         return replace(job, parts=tuple(replace(part, params=_with(part.params, made.text)) for part in job.parts))
 
-    def _make(self, form: Form) -> _Made:
-        digest = _digest(form)
+    def _make(self, form: Form, digest: bytes | None) -> _Made:
+        if digest is None:
+            digest = _digest(form)
         if not digest:
             return _TOO_DEEP
         if (known := self._kept.get(digest)) is not None:

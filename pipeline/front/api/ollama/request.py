@@ -13,13 +13,12 @@ from pydantic import ConfigDict, FailFast, Field
 
 from model.tokenizer import Tokenizer
 from pipeline.front.api.body import Body, Problem, Reading, read, shown
-from pipeline.front.api.fields import Kind, StopStrings, TextPrompt, also, given, integer, only
+from pipeline.front.api.fields import StopStrings, TextPrompt, also, given, integer, only
 from pipeline.front.api.ollama.answer import CHAT, GENERATE, OllamaWriter
-from pipeline.front.api.openai.body import needed_tokenizer
+from pipeline.front.api.openai.body import model_name, needed_tokenizer
 from pipeline.front.api.openai.chat import MAX_TOP_LOGPROBS
 from pipeline.front.api.openai.conversation import ChatMessage, Conversation, NoMoreThanTokens, Rendered
 from pipeline.front.api.sampling import TopK, most_tokens, sampled, sampling_of, top_p
-from pipeline.front.api.schema import WORDS, Schema
 from pipeline.front.api.structured import OllamaFormat
 from pipeline.front.delivery.job import Identity, Job, Part
 from pipeline.front.http.errors import NOT_FOUND, ApiError
@@ -31,10 +30,10 @@ LATEST: Final = ":latest"
 _MANY: Final = 2**31 - 1
 _WHOLE_CONTEXT: Final = (-1, 0)  # values of repeat_last_n at which penalties are for all tokens, or off
 
-_OURS: Final = {"repetition_penalty": "repeat_penalty"}
-"""The sampler's name of an option, and Ollama's."""
-
-_PENALTIES: Final = ("repetition_penalty",)
+_NO_PENALTIES: Final = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+_ALIKE: Final = ("temperature", "top_k", "top_p", "min_p", "presence_penalty", "frequency_penalty", "seed")
+_OPTIONS: Final = {name: name for name in _ALIKE} | {"repetition_penalty": "repeat_penalty"}
+"""By the sampler's names, those of the options."""
 
 B = TypeVar("B", bound="OllamaBody")
 
@@ -55,17 +54,7 @@ def _names(settings: FrontSettings) -> list[str]:
     return list(dict.fromkeys([*settings.model_names, *map(tagged, settings.model_names)]))
 
 
-def _string(value: Any, settings: FrontSettings) -> str:
-    if type(value) is not str:
-        raise ValueError
-    return value
-
-
-def _names_schema(settings: FrontSettings) -> Schema:
-    return {"enum": _names(settings), "default": tagged(settings.model_name), WORDS: "a string"}
-
-
-_NAME = Kind(_string, _names_schema)
+_NAME = model_name(_names, lambda settings: tagged(settings.model_name))
 _Count = Annotated[Annotated[int, integer(-1, _MANY)] | None, Field(description="Accepted without effect.")]
 _Flag = Annotated[bool | None, Field(description="Accepted without effect.")]
 _Number = Annotated[float | None, Field(description="Accepted without effect.")]
@@ -127,26 +116,19 @@ class OllamaOptions(Body):
     mirostat_tau: _Number = None
     mirostat_eta: _Number = None
 
-    @property
-    def _penalties(self) -> tuple[float, float, float]:
-        given = (self.repeat_penalty, self.presence_penalty, self.frequency_penalty)
-        return (1.0, 0.0, 0.0) if self.repeat_last_n == 0 else given
-
     def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
-        last = self.repeat_last_n
-        if last is not None and last not in _WHOLE_CONTEXT and self._penalties != (1, 0, 0):
+        last, penalties = self.repeat_last_n, (self.repeat_penalty, self.presence_penalty, self.frequency_penalty)
+        if last is not None and last not in _WHOLE_CONTEXT and penalties != (1, 0, 0):
             name = "options.repeat_last_n"
             yield name, f"{name} is {last}, expected -1: penalties are for all tokens, whatever their distance"
 
     def request(self, settings: FrontSettings, logprobs: int | None) -> Request:
-        repetition, presence, frequency = self._penalties
-        values = {"repetition_penalty": repetition, "presence_penalty": presence, "frequency_penalty": frequency}
-        values |= {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "min_p", "seed")}
+        values = {name: getattr(self, option) for name, option in _OPTIONS.items()}
         for name, value in settings.sampling_defaults.items():
-            if _OURS.get(name, name) not in self.model_fields_set and (
-                name not in _PENALTIES or self.repeat_last_n != 0
-            ):
+            if _OPTIONS[name] not in self.model_fields_set:
                 values[name] = value
+        if self.repeat_last_n == 0:
+            values |= _NO_PENALTIES
         sampling = sampling_of(values, settings, logprobs=logprobs)
         limited = self.num_predict > 0
         most = self.num_predict if limited else settings.max_length

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import Field, GetJsonSchemaHandler
@@ -89,17 +89,19 @@ def needed_tokenizer(tokenizer: Tokenizer | None, parameter: str) -> Tokenizer:
     return tokenizer
 
 
-def _string(value: Any, settings: FrontSettings) -> str:
-    if type(value) is not str:
-        raise ValueError
-    return value
+def model_name(names: Callable[[FrontSettings], Iterable[str]], usual: Callable[[FrontSettings], str]) -> Kind:
+    """Any string: that it is one of the names is not looked at here, since another gives 404."""
+
+    def read(value: Any, settings: FrontSettings) -> str:
+        if type(value) is not str:
+            raise ValueError
+        return value
+
+    return Kind(read, lambda settings: {"enum": list(names(settings)), "default": usual(settings), WORDS: "a string"})
 
 
-def _names(settings: FrontSettings) -> Schema:
-    return {"enum": list(settings.model_names), "default": settings.model_name, WORDS: "a string"}
-
-
-ModelName = Annotated[str | None, Kind(_string, _names), Field(description="The model; any other name gives 404.")]
+_NAME = model_name(lambda settings: settings.model_names, lambda settings: settings.model_name)
+ModelName = Annotated[str | None, _NAME, Field(description="The model; any other name gives 404.")]
 
 
 def _biases(value: Any, settings: FrontSettings) -> dict[int, float]:

@@ -172,15 +172,16 @@ class Conversation(Body):
         for name in self.chat_template_kwargs.keys() & tokenizer.template_variables:
             message = f"chat_template_kwargs has {shown(name)}, which the server sets itself"
             raise ApiError(400, message, parameter="chat_template_kwargs")
-        said = sum(len(message.content or "") for message in self.messages)  # before time is spent on it
-        if said > settings.prompt_limit_chars:
-            told = f"your messages have {said} characters, of which at most {settings.prompt_limit_chars} are allowed"
-            raise ApiError(400, too_long(settings.max_length, told), parameter="messages", code=TOO_LONG)
+        said = sum(len(message.content or "") for message in self.messages)
+        self._require_short(why_too_long(said, settings, "messages have"))  # before time is spent on them
         prompt = self._render(tokenizer, plain=settings.user_control_tokens == "text")
-        problem = why_too_long(prompt.text, settings)
+        self._require_short(why_too_long(len(prompt.text), settings))
+        return prompt
+
+    @staticmethod
+    def _require_short(problem: str) -> None:
         if problem:
             raise ApiError(400, problem, parameter="messages", code=TOO_LONG)
-        return prompt
 
     def _variables(self, tokenizer: Tokenizer) -> dict[str, Any]:
         effort = self.reasoning_effort
