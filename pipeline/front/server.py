@@ -86,7 +86,7 @@ async def _serve(
 ) -> None:
     counters, stats, spans = Counters(page, spec.key), StatsReader(page), Spans()
     times, ends = Histograms(page, RequestHistogram, spec.rank), RingEnds(page, spec.key)
-    backend, admission = Backend(settings, counters, stats, Outbox(times, spans), ends), Admission(settings)
+    backend, admission = Backend(settings, counters, stats, Outbox(times, spans), ends), Admission()
     parser = Worker("parser")
     delivery = Delivery(settings, backend, admission, counters, times, stats)
     generate = GenerateRoutes(delivery, tokenizer, parser)

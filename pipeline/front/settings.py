@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import ClassVar
 
 from ipc import RingHandle
 
@@ -59,7 +58,6 @@ class FrontSettings:
     llm_serving_raw_logit: bool = False  # true: it is the token's logit, as llm-serving has it
     log_level: str = "info"
     log_format: str = "text"  # or "json"
-    retry_after_s: ClassVar[int] = 1
 
     def update(self, other: FrontSettings) -> None:
         """Copy the values of another one."""

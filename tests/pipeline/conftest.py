@@ -43,3 +43,27 @@ def page():
     page.unlink()
     yield page
     page.close()
+
+
+@pytest.fixture(scope="session")
+def tokenizer_file(tmp_path_factory):
+    """Of one token per byte."""
+    from tests.pipeline.stages import write_byte_tokenizer
+
+    return write_byte_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture
+def serve(tokenizer_file):
+    """Makes a `Server`, or one of another kind, which ends with the test."""
+    from tests.pipeline.stages import Server
+
+    servers = []
+
+    def start(kind=Server, **options):
+        servers.append(kind(tokenizer_file, **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()

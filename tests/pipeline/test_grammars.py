@@ -16,7 +16,7 @@ from model.grammar import grammar_text
 from model.sampling import SamplingParams
 from pipeline.wire.delta import FinishReason
 from pipeline.wire.request import Assign, Request
-from tests.pipeline.stages import EOS, OVERLAPPED, PLAIN, Server, write_byte_tokenizer
+from tests.pipeline.stages import EOS, OVERLAPPED, PLAIN, Server
 
 pytest.importorskip("llguidance")
 DIGITS = range(15, 25)  # ids of 0 to 9: the tokenizer's bytes are in the order of their signs
@@ -32,24 +32,6 @@ SCHEMA = {
 }
 PERSON = grammar_text("json_schema", SCHEMA)
 SIX_DIGITS = grammar_text("regex", "[0-9]{6}")
-
-
-@pytest.fixture(scope="session")
-def tokenizer_file(tmp_path_factory):
-    return write_byte_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-
-
-@pytest.fixture
-def serve(tokenizer_file):
-    servers = []
-
-    def start(kind=Server, **options):
-        servers.append(kind(tokenizer_file, **options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 def params(count, grammar="", **options):

@@ -1,5 +1,6 @@
 """Rows with different needs in one step: what the device says, what it brings to the host, and who waits for whom."""
 
+import functools
 import math
 
 import pytest
@@ -8,12 +9,7 @@ from model.emulated import expected_logits, expected_tokens
 from model.sampling import SamplingParams
 from pipeline.wire.request import Request
 from pipeline.wire.step import Choice, Head
-from tests.pipeline.stages import Server, write_byte_tokenizer
-
-
-@pytest.fixture(scope="session")
-def tokenizer_file(tmp_path_factory):
-    return write_byte_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+from tests.pipeline.stages import Server
 
 
 class Watched(Server):
@@ -29,16 +25,8 @@ class Watched(Server):
 
 
 @pytest.fixture
-def serve(tokenizer_file):
-    servers = []
-
-    def start(**options):
-        servers.append(Watched(tokenizer_file, **options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
+def serve(serve):
+    return functools.partial(serve, Watched)
 
 
 def params(count, **options):

@@ -17,16 +17,11 @@ from pipeline.runtime.generations import Ended, culprit
 from pipeline.sampling import chooser
 from pipeline.wire.delta import FinishReason
 from pipeline.wire.request import Accepted, Refused, Request
-from tests.pipeline.stages import OVERLAPPED, PLAIN, Server, write_byte_tokenizer
+from tests.pipeline.stages import OVERLAPPED, PLAIN, Server
 
 TWO_BYTE_CHARACTERS = (106, 156)  # tokens of bytes that continue a character, and of such that begin one
 FEW_BLOCKS = 20
 QUICK = settings(max_examples=25, deadline=None)
-
-
-@pytest.fixture(scope="session")
-def tokenizer_file(tmp_path_factory):
-    return write_byte_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def record(server):

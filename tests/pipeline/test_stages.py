@@ -9,25 +9,7 @@ from model.emulated import expected_logits, expected_tokens
 from model.sampling import SamplingLimits, SamplingParams
 from pipeline.wire.delta import FinishReason
 from pipeline.wire.request import Accepted, Refused, Request, Started, unpack_reply
-from tests.pipeline.stages import EOS, OVERLAPPED, PLAIN, VOCABULARY, Server, write_byte_tokenizer
-
-
-@pytest.fixture(scope="session")
-def tokenizer_file(tmp_path_factory):
-    return write_byte_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-
-
-@pytest.fixture
-def serve(tokenizer_file):
-    servers = []
-
-    def start(**options):
-        servers.append(Server(tokenizer_file, **options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
+from tests.pipeline.stages import EOS, OVERLAPPED, PLAIN, VOCABULARY
 
 
 def greedy(count, **options):

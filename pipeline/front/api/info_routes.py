@@ -47,14 +47,14 @@ class InfoRoutes:
         states = {stage: self._stats.state(stage) for stage in _keys(self._stats)}
         down = [f"{stage} is {state.name.lower()}" for stage, state in states.items() if state in _DOWN]
         if down:
-            raise retry_later(503, "; ".join(down), UNAVAILABLE, self._settings.retry_after_s)
+            raise retry_later(503, "; ".join(down), UNAVAILABLE)
         await answer_json(exchange, {"status": "alive"})
 
     async def ready(self, exchange: Exchange) -> None:
         if self._admission.draining:
-            raise retry_later(503, SHUTTING_DOWN, UNAVAILABLE, self._settings.retry_after_s)
+            raise retry_later(503, SHUTTING_DOWN, UNAVAILABLE)
         if not self._backend.ready:
-            raise retry_later(503, self._backend.why_not_ready, UNAVAILABLE, self._settings.retry_after_s)
+            raise retry_later(503, self._backend.why_not_ready, UNAVAILABLE)
         await answer_json(exchange, {"status": "ready"})
 
     async def load(self, exchange: Exchange) -> None:

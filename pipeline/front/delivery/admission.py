@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pipeline.front.delivery.job import Identity
 from pipeline.front.http.errors import UNAVAILABLE, retry_later
 from pipeline.front.http.exchange import Exchange
-from pipeline.front.settings import FrontSettings
 
 SHUTTING_DOWN = "the server is shutting down"
 
@@ -18,9 +17,8 @@ SHUTTING_DOWN = "the server is shutting down"
 class Admission:
     """Made inside a running loop."""
 
-    def __init__(self, settings: FrontSettings) -> None:
+    def __init__(self) -> None:
         self.draining = False
-        self._settings = settings
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -30,7 +28,7 @@ class Admission:
         """Held while the request is served. Raises ApiError 503 once the server drains: connections are still
         answered then, since a client could not distinguish a closed one from a broken network."""
         if self.draining:
-            raise retry_later(503, SHUTTING_DOWN, UNAVAILABLE, self._settings.retry_after_s)
+            raise retry_later(503, SHUTTING_DOWN, UNAVAILABLE)
         self._under_way += 1
         self._idle.clear()
         try:

@@ -121,9 +121,9 @@ class Backend:
         prompt that is larger than any record."""
         settings = self._settings
         if not self._was_ready:
-            raise retry_later(503, self.why_not_ready, UNAVAILABLE, settings.retry_after_s)
+            raise retry_later(503, self.why_not_ready, UNAVAILABLE)
         if len(self._streams) + sum(len(submit.choices) for submit in submits) > settings.max_in_flight:
-            raise retry_later(429, "the queue is full; try again later", OVERLOADED, settings.retry_after_s)
+            raise retry_later(429, "the queue is full; try again later", OVERLOADED)
         for submit in submits:
             self._require_fits(submit)
         made: list[TokenStream] = []
@@ -155,8 +155,7 @@ class Backend:
             if client.try_send(streams[0].submit.pack()):
                 return
             if not wait:
-                seconds = self._settings.retry_after_s
-                raise retry_later(429, "too many requests at once; try again later", OVERLOADED, seconds)
+                raise retry_later(429, "too many requests at once; try again later", OVERLOADED)
             client.send_later(functools.partial(_first_time, streams))
 
     def _resume(self, streams: Sequence[TokenStream], client: RingClient) -> None:
@@ -211,7 +210,7 @@ class Backend:
             log.warning("a stage ended: %d requests wait until the pipeline is complete again", len(self._streams))
 
     def _fail_all(self, why: str) -> None:
-        error = retry_later(503, f"the request was lost: {why}", UNAVAILABLE, self._settings.retry_after_s)
+        error = retry_later(503, f"the request was lost: {why}", UNAVAILABLE)
         for stream in list(self._streams.values()):
             stream.fail(error)
 
@@ -261,7 +260,7 @@ class Backend:
     def _refusal(self, reply: Refused) -> ApiError:
         if reply.status in (429, 503):
             kind = OVERLOADED if reply.status == 429 else UNAVAILABLE
-            return retry_later(reply.status, reply.message, kind, self._settings.retry_after_s)
+            return retry_later(reply.status, reply.message, kind)
         kind = INVALID if reply.status < 500 else SERVER
         return ApiError(reply.status, reply.message, kind=kind, parameter=reply.parameter, code=reply.code)
 

@@ -7,20 +7,13 @@ import subprocess
 import sys
 import textwrap
 
-import pytest
-
 from model.sampling import SamplingParams
 from pipeline.wire.request import Request
 from pipeline.wire.topology import ROLES
-from tests.pipeline.stages import Server, write_byte_tokenizer
+from tests.pipeline.stages import Server
 
 ROUNDS = 5
 REQUESTS = 24
-
-
-@pytest.fixture(scope="module")
-def tokenizer_file(tmp_path_factory):
-    return write_byte_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 def params(number):
