@@ -1,1 +1,21 @@
 """The answers of a model family: read piece by piece as they are generated, and guaranteed by grammars."""
+
+from model.response.format import Calls, Kind, Mark, Piece, Reasoning, ResponseFormat, Syntax
+from model.response.presets import FORMATS, REASONING_FORMATS, choose_format
+from model.response.reader import Opened, ResponseReader, initial_state
+
+__all__ = [
+    "FORMATS",
+    "REASONING_FORMATS",
+    "Calls",
+    "Kind",
+    "Mark",
+    "Opened",
+    "Piece",
+    "Reasoning",
+    "ResponseFormat",
+    "ResponseReader",
+    "Syntax",
+    "choose_format",
+    "initial_state",
+]

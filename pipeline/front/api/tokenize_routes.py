@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from model.tokenizer import InvalidTextError, Tokenizer
 from pipeline.front.api.body import Body, Reading
+from pipeline.front.api.chat.prompt import prompt_for
 from pipeline.front.api.fields import TextPrompt, also, given, token_ids
 from pipeline.front.api.json_body import parse_object
 from pipeline.front.api.openai.body import INVALID_STATUS, ModelName, read_openai
@@ -38,7 +39,7 @@ class TokenizeText(_Either):
     add_special_tokens: bool = given(True, "Add BOS.")
 
 
-@also({"tools": ([],), "chat_template": ()})
+@also({"chat_template": ()})
 class TokenizeChat(Conversation, _Either):
     add_special_tokens: bool = given(False, "Add BOS; most templates write it themselves.")
 
@@ -119,7 +120,7 @@ class TokenizeRoutes:
             both = "prompt and messages are both given; send only one of them"
             raise ApiError(INVALID_STATUS, both, parameter="prompt")
         chat = read_openai(TokenizeChat, body, reading)
-        prompt = chat.render(tokenizer, settings)
+        prompt = prompt_for(chat.chat(), tokenizer, settings)
         add_special = prompt.needs_bos(tokenizer, wanted=chat.add_special_tokens)
         return _Text(prompt.text, add_special, chat.return_token_strs, prompt.plain)
 

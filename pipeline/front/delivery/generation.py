@@ -10,7 +10,7 @@ from itertools import islice
 
 from pipeline.front.delivery.admission import Admission
 from pipeline.front.delivery.backend import Backend
-from pipeline.front.delivery.job import Begin, ChoiceWriter, Event, Identity, Job, Part, Text, events_of
+from pipeline.front.delivery.job import Begin, ChoiceWriter, Event, Identity, Job, Part, Read, Text, events_of
 from pipeline.front.delivery.progress import Progress
 from pipeline.front.delivery.stream import PassOn, TokenStream
 from pipeline.front.http.errors import SERVER, TIMED_OUT, UNAVAILABLE, ApiError, ClientGone
@@ -48,6 +48,7 @@ class _Text:
     writer: ChoiceWriter
     stream: TokenStream
     progress: Progress
+    read: Read | None = None  # None: it is all text
     begun: bool = False
     reason: FinishReason = FinishReason.NONE  # of its end, when the last token has arrived
     pass_on: PassOn | None = None  # once the stream to the client has begun
@@ -124,7 +125,8 @@ class Generation:
         for stream in streams:
             stream.on_overrun = self._exchange.connection.abort
             stream.reports_acceptance = len(streams) > 1
-        every = zip(range(job.texts), job.writer.choices, streams, progresses, strict=True)
+        reads = [None if job.reader is None else job.reader(choice) for choice in range(job.texts)]
+        every = zip(range(job.texts), job.writer.choices, streams, progresses, reads, strict=True)
         self._live = [_Text(*one) for one in every]
 
     def _disconnect(self, why: str) -> None:
@@ -163,7 +165,7 @@ class Generation:
         else:
             text.reason = deltas[-1].reason
         progress.on_tokens(len(deltas), time.monotonic_ns())
-        return first + events_of(text.choice, deltas)
+        return first + (events_of(text.choice, deltas) if text.read is None else text.read(deltas))
 
     def _begin(self, text: _Text) -> list[Event]:
         """The event before all others, if this is the first delta that is looked at."""
@@ -194,14 +196,17 @@ class Generation:
 
     def _passing_on(self, text: _Text) -> PassOn:
         """A function that writes tokens as they arrive, until the last one, and while the client keeps up."""
-        choice, exchange, outbox = text.choice, self._exchange, self._delivery.backend.outbox
+        choice, exchange, outbox, read = text.choice, self._exchange, self._delivery.backend.outbox, text.read
         write, on_tokens = text.writer.write, text.progress.on_tokens
 
         def pass_on(records: list[bytes], now_ns: int) -> bool:
             if not exchange.keeps_up:
                 return False
             deltas = map(unpack_delta, records)
-            exchange.write_soon(b"".join([write(Text(choice, delta, 0, delta.text)) for delta in deltas]), outbox)
+            if read is None:
+                exchange.write_soon(b"".join([write(Text(choice, delta, 0, delta.text)) for delta in deltas]), outbox)
+            elif piece := b"".join(map(write, read(list(deltas)))):  # a token may bring nothing yet
+                exchange.write_soon(piece, outbox)
             on_tokens(len(records), now_ns)
             return True
 

@@ -101,8 +101,12 @@ class End(_OfToken):
 Event: TypeAlias = Begin | Text | Reasoning | CallBegin | CallArguments | CallEnd | End
 
 
+Read: TypeAlias = Callable[[Sequence[Delta]], list[Event]]
+"""The events of deltas of one choice that follow one another, at least one; only the last may end the choice."""
+
+
 def events_of(choice: int, deltas: Sequence[Delta]) -> list[Event]:
-    """Of deltas that follow one another, at least one; only the last may end the choice."""
+    """Of a choice that is all text."""
     events: list[Event] = [Text(choice, delta, 0, delta.text) for delta in deltas]
     last = deltas[-1]
     if last.reason is not FinishReason.NONE:
@@ -182,13 +186,14 @@ class Part:
 class Job:
     """A parsed request. It has several parts where a client sends several prompts at once, and none where nothing is
     to be generated. `measured` is called before the writer ends the answer, if the API shows times: they are a part
-    of what a pure function is given."""
+    of what a pure function is given. `reader`: makes what reads a choice that may be more than text."""
 
     parts: tuple[Part, ...]
     streamed: bool
     writer: Writer
     form: Form | None = None  # of all its texts; not yet a part of their parameters
     measured: Callable[[Times], None] | None = None
+    reader: Callable[[int], Read] | None = None
 
     @property
     def texts(self) -> int:

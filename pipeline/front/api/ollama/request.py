@@ -173,10 +173,6 @@ class _Generating(OllamaBody):
         return Job(parts, self.stream, writer, self.format, writer.measured)
 
 
-def _rendered(messages: list[Any], tokenizer: Tokenizer | None, settings: FrontSettings) -> Rendered:
-    return Conversation.model_construct(messages=messages).render(tokenizer, settings)
-
-
 @also({"images thinking tool_name": ()})
 class OllamaMessage(ChatMessage):
     model_config = ConfigDict(json_schema_extra={})

@@ -7,17 +7,20 @@ from typing import Annotated, Any, Final
 
 from model.tokenizer import Tokenizer
 from pipeline.front.api.body import Problem, Reading
+from pipeline.front.api.chat.prompt import prompt_for
 from pipeline.front.api.fields import also, given, integer, only
 from pipeline.front.api.openai.body import INSTEAD, LABELS, ONLY_DEFAULTS, OpenAIBody, read_openai
 from pipeline.front.api.openai.chat_answer import ChatWriter
 from pipeline.front.api.openai.conversation import Conversation
 from pipeline.front.api.sampling import least_above_most, limit, most_tokens
-from pipeline.front.delivery.job import Identity, Job, Part
+from pipeline.front.delivery.job import Identity, Job
 from pipeline.front.settings import FrontSettings
 
 MAX_TOP_LOGPROBS = 20
 TEXT_ONLY: Mapping[str, tuple[Any, ...]] = {
-    "tool_choice function_call": ("none", "auto"),  # without tools both mean the same
+    "function_call": ("none", "auto"),  # without functions both mean the same
+    "reasoning_format": ("auto", "deepseek", "deepseek-legacy"),
+    "parse_tool_calls": (True,),
     "modalities": (["text"],),
     "audio web_search_options chat_template": (),
     "echo": (False,),
@@ -28,12 +31,9 @@ TEXT_ONLY: Mapping[str, tuple[Any, ...]] = {
 }
 """Known to change the answer, and supported at these values only."""
 
-_LABELS: Final = (
-    "verbosity parallel_tool_calls include_reasoning reasoning_format thinking_forced_open parse_tool_calls "
-    "generation_prompt"
-)
+_LABELS: Final = "verbosity thinking_forced_open generation_prompt"
 
-_NO_CALLS = only([], reason="tools are not supported, answers are text")
+_NO_FUNCTIONS = only([], reason="use tools")
 
 
 @also({**ONLY_DEFAULTS, **TEXT_ONLY}, labels=f"{LABELS} {_LABELS}", instead=INSTEAD)
@@ -49,8 +49,8 @@ class ChatRequest(Conversation, OpenAIBody):
         0, "Return log-probabilities of this many most probable tokens, too; needs logprobs."
     )
     add_special_tokens: bool = given(False, "Add BOS before the prompt; most templates write it themselves.")
-    tools: Annotated[Any, _NO_CALLS] = None
-    functions: Annotated[Any, _NO_CALLS] = None
+    include_reasoning: bool = given(True, "Return what the model writes before its answer, where this is known.")
+    functions: Annotated[Any, _NO_FUNCTIONS] = None
 
     @property
     def limit_name(self) -> str:
@@ -75,7 +75,7 @@ class ChatRequest(Conversation, OpenAIBody):
 def parse_chat(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, reading: Reading) -> Job:
     """Raises ApiError 400; 404 for an unknown model."""
     asked, settings = read_openai(ChatRequest, body, reading), reading.settings
-    prompt = asked.render(tokenizer, settings)
+    prompt = prompt_for(asked.chat(asked.form), tokenizer, settings, every_token=asked.logprobs)
     logprobs = asked.top_logprobs if asked.logprobs else None
     params = asked.request(settings, asked.wanted, settings.max_length, logprobs)
     writer = ChatWriter(
@@ -85,6 +85,9 @@ def parse_chat(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | 
         n=asked.n,
         renamed={"prompt": "messages", "max_tokens": asked.limit_name},
         names=tokenizer if asked.logprobs else None,
+        reasoning=asked.include_reasoning,
+        custom=asked.tool_use.custom,
     )
     add_special = prompt.needs_bos(tokenizer, wanted=asked.add_special_tokens)
-    return Job((Part(prompt.text, params, add_special, asked.n, prompt.plain),), asked.stream, writer, asked.form)
+    parts = (prompt.part(params, add_special=add_special, choices=asked.n),)
+    return Job(parts, asked.stream, writer, prompt.form, reader=prompt.reader)

@@ -1,9 +1,8 @@
-"""The messages of a chat, and the prompt that the tokenizer's chat template renders from them."""
+"""The messages and tools of a chat, in the form of OpenAI's /v1/chat/completions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from pydantic import (
@@ -17,12 +16,15 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from model.errors import TokenizerError
-from model.tokenizer import ChatTemplateError, Message, Tokenizer
+from model.tokenizer import Message
 from pipeline.front.api.body import Body, Problem, shown
-from pipeline.front.api.fields import also, given, only, refuse, why_too_long, wrong
+from pipeline.front.api.chat.messages import assistant, result
+from pipeline.front.api.chat.prompt import Chat
+from pipeline.front.api.chat.tools import ToolUse, problems
+from pipeline.front.api.fields import also, given, only, refuse, wrong
+from pipeline.front.api.openai.tools import USUAL, ChatTools, MessageCall, ToolChoice, tool_choice, tool_use
 from pipeline.front.api.schema import MADE, WORDS, Schema
-from pipeline.front.http.errors import ApiError
+from pipeline.front.delivery.job import Form
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import TOO_LONG, too_long
 
@@ -76,7 +78,7 @@ _CONTENT_IS = "a string or a list of text parts"
 _NEEDED: Schema = {"required": ["content"], "properties": {"content": {"not": {"enum": [None, []]}}}}
 
 
-@also({"tool_calls tool_call_id function_call audio": ()}, labels="refusal annotations")
+@also({"function_call audio": ()}, labels="refusal annotations")
 class ChatMessage(Body):
     """Members that a client copies from an earlier answer may be null or empty."""
 
@@ -93,14 +95,28 @@ class ChatMessage(Body):
     name: str | None = given(None, "The author; most templates ignore it.")
     reasoning_content: str | None = given(None, "What an assistant wrote before its answer, for the template.")
     reasoning: str | None = given(None, "Another name of reasoning_content.")
+    tool_calls: list[MessageCall] = given([], "What an assistant has called.")
+    tool_call_id: str | None = given(None, "Of a tool's message: the id of the call whose result it is.")
+
+    def problems(self, place: str) -> Iterator[Problem]:
+        """`place`: of the message."""
+        if self.tool_calls and self.role != "assistant":
+            yield f"{place}.tool_calls", f"{place}.tool_calls is given, but only an assistant calls tools"
+        for index, one in enumerate(self.tool_calls):
+            if one.inner is None:
+                inside = f"{place}.tool_calls[{index}].{one.type}"
+                yield inside, f"{inside} is missing: expected an object with a name"
 
     def for_template(self) -> Message:
-        message = {"role": self.role, "content": self.content or ""}
-        if self.name is not None:
-            message["name"] = self.name
-        if thoughts := self.reasoning_content or self.reasoning:
-            message["reasoning_content"] = thoughts
-        return message
+        text = self.content or ""
+        if self.role == "tool":
+            return result(self.tool_call_id or "", text, self.name)
+        if self.role == "assistant":
+            calls = [one.for_template() for one in self.tool_calls]
+            thoughts = self.reasoning_content or self.reasoning or ""
+            return assistant(text, calls, reasoning=thoughts, name=self.name)
+        message = {"role": self.role, "content": text}
+        return message if self.name is None else message | {"name": self.name}
 
 
 class NoMoreThanTokens:
@@ -125,19 +141,6 @@ class NoMoreThanTokens:
 _MESSAGES = Annotated[list[ChatMessage], FailFast(), Field(min_length=1), NoMoreThanTokens()]
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    """A prompt, and where its text spells special tokens that are none."""
-
-    text: str
-    plain: tuple[int, ...] = ()
-
-    def needs_bos(self, tokenizer: Tokenizer | None, *, wanted: bool) -> bool:
-        """A template's BOS is enough."""
-        bos = None if tokenizer is None or tokenizer.bos_id is None else tokenizer.token_text(tokenizer.bos_id)
-        return wanted and not (bos and self.text.startswith(bos))
-
-
 class Conversation(Body):
     """What a prompt is rendered from."""
 
@@ -150,6 +153,14 @@ class Conversation(Body):
         default_factory=dict, description="More variables for the model's chat template."
     )
     reasoning_effort: str | None = given(None, "Given to the model's chat template, if this asks for it.")
+    tools: ChatTools = given([], "Tools that the model may call.")
+    tool_choice: Annotated[ToolChoice, tool_choice(flat=False)] = USUAL
+    parallel_tool_calls: bool = given(True, "There may be several calls in one answer.")
+
+    @property
+    def tool_use(self) -> ToolUse:
+        tools = [tool.inner.tool() for tool in self.tools if tool.inner is not None]
+        return tool_use(tools, self.tool_choice, parallel=self.parallel_tool_calls)
 
     def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
         yield from super().conflicts(settings)
@@ -157,49 +168,25 @@ class Conversation(Body):
             if message.content is None and message.role != "assistant":
                 place = f"messages[{index}].content"
                 yield place, f"{place} is missing: expected {_CONTENT_IS}"
+            yield from message.problems(f"messages[{index}]")
+        for index, tool in enumerate(self.tools):
+            if tool.inner is None:
+                place = f"tools[{index}].{tool.type}"
+                yield place, f"{place} is missing: expected an object with a name"
+        yield from problems(self.tool_use)
         if self.add_generation_prompt and self.continue_final_message:
             both = "add_generation_prompt and continue_final_message can't both be true; set one of them to false"
             yield "continue_final_message", both
 
-    def render(self, tokenizer: Tokenizer | None, settings: FrontSettings) -> Rendered:
-        """The prompt, special tokens included. Raises ApiError 400 for what the template refuses.
-
-        It is rendered in the event loop: that takes microseconds per message, of which there are not very many.
-        """
-        if tokenizer is None or not tokenizer.has_chat_template:
-            advice = "use /v1/completions, or set pipeline.chat_template in the server's configuration"
-            raise ApiError(400, f"the model has no chat template; {advice}", parameter="messages")
-        for name in self.chat_template_kwargs.keys() & tokenizer.template_variables:
-            message = f"chat_template_kwargs has {shown(name)}, which the server sets itself"
-            raise ApiError(400, message, parameter="chat_template_kwargs")
-        said = sum(len(message.content or "") for message in self.messages)
-        self._require_short(why_too_long(said, settings, "messages have"))  # before time is spent on them
-        prompt = self._render(tokenizer, plain=settings.user_control_tokens == "text")
-        self._require_short(why_too_long(len(prompt.text), settings))
-        return prompt
-
-    @staticmethod
-    def _require_short(problem: str) -> None:
-        if problem:
-            raise ApiError(400, problem, parameter="messages", code=TOO_LONG)
-
-    def _variables(self, tokenizer: Tokenizer) -> dict[str, Any]:
-        effort = self.reasoning_effort
-        asked = effort is not None and tokenizer.template_asks_for("reasoning_effort")
-        return {"reasoning_effort": effort, **self.chat_template_kwargs} if asked else self.chat_template_kwargs
-
-    def _render(self, tokenizer: Tokenizer, *, plain: bool) -> Rendered:
-        generation, messages = self.add_generation_prompt, [message.for_template() for message in self.messages]
-        options: dict[str, Any] = {
-            "add_generation_prompt": not self.continue_final_message if generation is None else generation,
-            "continue_final_message": self.continue_final_message,
-            "variables": self._variables(tokenizer),
-        }
-        try:
-            if plain:
-                return Rendered(*tokenizer.render_chat(messages, **options))
-            return Rendered(tokenizer.apply_chat_template(messages, **options))
-        except ChatTemplateError as error:
-            raise ApiError(400, str(error), parameter="messages") from None
-        except TokenizerError as error:  # the operator's fault
-            raise ApiError(500, "the server's chat template failed to render", kind="server_error") from error
+    def chat(self, form: Form | None = None) -> Chat:
+        """`form`: of the answer's text."""
+        generation = self.add_generation_prompt
+        return Chat(
+            [message.for_template() for message in self.messages],
+            self.tool_use,
+            form,
+            variables=self.chat_template_kwargs,
+            effort=self.reasoning_effort,
+            add_generation_prompt=not self.continue_final_message if generation is None else generation,
+            continue_final_message=self.continue_final_message,
+        )

@@ -1,0 +1,193 @@
+"""Tools, and calls of them, in the form of OpenAI's /v1/chat/completions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import orjson
+from pydantic import Field
+
+from pipeline.front.api.body import Body
+from pipeline.front.api.chat.messages import call
+from pipeline.front.api.chat.tools import AUTO, MOST_TOOLS, NAME, NONE, REQUIRED, Tool, ToolUse
+from pipeline.front.api.fields import Kind, given, only, wrong
+from pipeline.front.api.schema import WORDS, Schema
+from pipeline.front.settings import FrontSettings
+
+ToolName = Annotated[str, Field(pattern=NAME, description="Letters, digits and _ - . : /, up to 128.")]
+
+
+class FunctionTool(Body):
+    name: ToolName
+    description: str | None = given(None, "When to call it; for the model.")
+    parameters: dict[str, Any] | None = given(None, "JSON schema of its arguments, an object; by default any object.")
+    strict: bool | None = given(
+        None,
+        "true: every call follows the schema. false: calls that tool_choice demands are any JSON object, too; left out: "
+        "these follow the schema, and others as well as the model can.",
+    )
+
+    def tool(self) -> Tool:
+        return Tool(self.name, self.description or "", self.parameters, self.strict)
+
+
+class GrammarText(Body):
+    syntax: Annotated[str, only("lark", "regex")]
+    definition: str = Field(min_length=1)
+
+
+class CustomFormat(Body):
+    type: Annotated[str, only("text", "grammar")]
+    grammar: GrammarText | None = None
+
+
+class CustomTool(Body):
+    name: ToolName
+    description: str | None = given(None, "When to call it; for the model.")
+    format: CustomFormat | None = given(None, "Of its input: any text, or what a grammar allows.")
+
+    def tool(self) -> Tool:
+        rules = None if self.format is None else self.format.grammar
+        grammar = None if rules is None else (rules.syntax, rules.definition)
+        return Tool(self.name, self.description or "", custom=True, grammar=grammar)
+
+
+class ChatTool(Body):
+    """`function` or `custom`, as its type says."""
+
+    PLACE = "tools[]."
+
+    type: Annotated[str, only("function", "custom", reason="other tools are not supported")]
+    function: FunctionTool | None = None
+    custom: CustomTool | None = None
+
+    @property
+    def inner(self) -> FunctionTool | CustomTool | None:
+        return self.function if self.type == "function" else self.custom
+
+
+ChatTools = Annotated[list[ChatTool], Field(max_length=MOST_TOOLS)]
+
+
+# ---- which of them -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """`allowed`: names of those that may be called; None: all."""
+
+    choice: str = AUTO
+    name: str = ""
+    allowed: tuple[str, ...] | None = None
+
+
+USUAL: Final = ToolChoice()
+_MODES: Final = (NONE, AUTO, REQUIRED)
+_KINDS: Final = ("function", "custom")
+
+
+def _name_in(value: Any, kind: str, *, flat: bool) -> str:
+    named = value if flat else value.get(kind)
+    name = named.get("name") if isinstance(named, dict) else None
+    if not isinstance(name, str) or not name:
+        raise ValueError
+    return name
+
+
+def _one_of(value: Any, *, flat: bool) -> str:
+    kind = value.get("type") if isinstance(value, dict) else None
+    if kind not in _KINDS:
+        raise ValueError
+    return _name_in(value, kind, flat=flat)
+
+
+def tool_choice(*, flat: bool) -> Kind:
+    """`flat`: a tool's name stands beside its type, as in /v1/responses, not in an object of its own."""
+
+    def read(value: Any, settings: FrontSettings) -> ToolChoice:
+        if isinstance(value, str):
+            if value not in _MODES:
+                raise ValueError
+            return ToolChoice(value)
+        if not isinstance(value, dict):
+            raise ValueError
+        if value.get("type") != "allowed_tools":
+            return ToolChoice(name=_one_of(value, flat=flat))
+        inner = value if flat else value.get("allowed_tools")
+        if not isinstance(inner, dict) or inner.get("mode") not in (AUTO, REQUIRED):
+            wrong("has no mode, expected auto or required", ".mode" if flat else ".allowed_tools.mode")
+        if not isinstance(inner.get("tools"), list):
+            raise ValueError
+        return ToolChoice(inner["mode"], allowed=tuple(_one_of(one, flat=flat) for one in inner["tools"]))
+
+    words = "none, auto, required, an object that names a tool, or allowed tools"
+    schema = {"anyOf": [{"enum": list(_MODES)}, *_choices(flat=flat)], WORDS: words}
+    return Kind(read, lambda _: {**schema, "description": f"Which tools the model may call: {words}."})
+
+
+def _choices(*, flat: bool) -> list[Schema]:
+    one = {"name": {"type": "string", "minLength": 1}}
+
+    def named(kind: str) -> Schema:
+        inner = one if flat else {kind: {"type": "object", "properties": one, "required": ["name"]}}
+        return {"type": "object", "properties": {"type": {"const": kind}, **inner}, "required": ["type", *inner]}
+
+    tools = {"type": "array", "items": {"anyOf": [named(kind) for kind in _KINDS]}}
+    several = {"mode": {"enum": [AUTO, REQUIRED]}, "tools": tools}
+    inner = several if flat else {"allowed_tools": {"type": "object", "properties": several, "required": [*several]}}
+    allowed = {"type": {"const": "allowed_tools"}, **inner}
+    return [*map(named, _KINDS), {"type": "object", "properties": allowed, "required": [*allowed]}]
+
+
+def tool_use(tools: list[Tool], chosen: ToolChoice, *, parallel: bool) -> ToolUse:
+    return ToolUse(tuple(tools), chosen.choice, chosen.name, parallel, allowed=chosen.allowed)
+
+
+# ---- calls in messages -----------------------------------------------------------------------------------------------
+
+
+def _arguments(value: Any, settings: FrontSettings) -> str:
+    if isinstance(value, dict):
+        return orjson.dumps(value).decode()
+    if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+_ARGUMENTS_ARE: Final = "a text of JSON, or the object itself"
+Arguments = Annotated[
+    str, Kind(_arguments, lambda _: {"anyOf": [{"type": "string"}, {"type": "object"}], WORDS: _ARGUMENTS_ARE})
+]
+
+
+class CalledFunction(Body):
+    name: str = Field(min_length=1)
+    arguments: Arguments = given("", "JSON.")
+
+
+class CalledCustom(Body):
+    name: str = Field(min_length=1)
+    input: str = ""
+
+
+class MessageCall(Body):
+    """A call in an assistant's message."""
+
+    PLACE = "messages[].tool_calls[]."
+
+    id: str = given("", "By which a tool's message names it.")
+    type: Annotated[str, only("function", "custom")] = "function"
+    index: Any = given(None, "Accepted without effect: it comes from events of a stream.")
+    function: CalledFunction | None = None
+    custom: CalledCustom | None = None
+
+    @property
+    def inner(self) -> CalledFunction | CalledCustom | None:
+        return self.function if self.type == "function" else self.custom
+
+    def for_template(self) -> dict[str, Any]:
+        if self.custom is not None:
+            return call(self.id, self.custom.name, orjson.dumps({"input": self.custom.input}).decode())
+        assert self.function is not None  # `conflicts` has looked
+        return call(self.id, self.function.name, self.function.arguments)
