@@ -40,6 +40,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="override a key, for example serving_config.server_port=9000; may be repeated",
     )
     parser.add_argument(
+        "--tool-format",
+        metavar="NAME",
+        help="how the model writes calls of tools, where its chat template does not show it; the same as --set "
+        "pipeline.tool_format=NAME",
+    )
+    parser.add_argument(
         "--check",
         action="store_true",
         help="print the effective configuration, and on stderr the shared memory, and exit",
@@ -67,6 +73,8 @@ def _open_descriptor(text: str) -> int:
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0 after a drain, 1 when a stage failed, 2 for a configuration that is wrong."""
     try:
+        if options.tool_format is not None:
+            options.set.append(f"pipeline.tool_format={options.tool_format}")
         config = load_configuration(options.config, options.set, other_host=options.check)
     except ConfigurationError as error:
         print(error, file=sys.stderr)

@@ -2,7 +2,13 @@
 
 from model.tokenizer.base import InvalidTextError, Tokenizer
 from model.tokenizer.chat import ChatTemplateError, Message
-from model.tokenizer.incremental import LONGEST_CHARACTER, IncrementalDetokenizer, StopStrings, end_with_bytes
+from model.tokenizer.incremental import (
+    LONGEST_CHARACTER,
+    IncrementalDetokenizer,
+    ShowingSpecial,
+    StopStrings,
+    end_with_bytes,
+)
 from model.tokenizer.loading import load_tokenizer
 
 __all__ = [
@@ -11,6 +17,7 @@ __all__ = [
     "IncrementalDetokenizer",
     "InvalidTextError",
     "Message",
+    "ShowingSpecial",
     "StopStrings",
     "Tokenizer",
     "end_with_bytes",

@@ -184,11 +184,12 @@ class Tokenizer(ABC):
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         variables: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> str:
         """The prompt that the model was trained to see for these messages.
 
         Encode it with ``add_special=False``, because templates write their BOS themselves. With
-        ``continue_final_message`` it ends with the last message's content. ``variables`` go to the template.
+        ``continue_final_message`` it ends with the last message's content. ``variables`` and ``tools`` go to the template.
 
         Raises TokenizerError when the tokenizer has no chat template, and its subclass ChatTemplateError when
         the messages do not fit the template, which is the client's fault.
@@ -202,6 +203,7 @@ class Tokenizer(ABC):
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
             variables=variables,
+            tools=tools,
         )
 
     def require_fits(self, model_vocab_size: int) -> None:

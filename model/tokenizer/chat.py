@@ -47,15 +47,19 @@ class GenerationBlock(Extension):
 class ChatTemplate:
     """A compiled template. It comes from the operator's files; the messages come from clients."""
 
-    def __init__(self, source: str, special_tokens: Mapping[str, str], origin: str) -> None:
-        """``special_tokens`` are what templates use by name (``bos_token`` …); ``origin`` names the file."""
+    def __init__(
+        self, source: str, special_tokens: Mapping[str, str], origin: str, tool_use: ChatTemplate | None = None
+    ) -> None:
+        """``special_tokens`` are what templates use by name (``bos_token`` …); ``origin`` names the file. ``tool_use``
+        is rendered in place of this one where there are tools."""
         self._special_tokens = dict(special_tokens)
-        self._origin, self.source = origin, source
+        self._origin, self.source, self._tool_use = origin, source, tool_use
         self._wants_parts = False
         self._knows_developer = "developer" in source
         environment = _make_environment()
         try:
-            self.asked_for = frozenset(meta.find_undeclared_variables(environment.parse(source)))
+            asked_for = meta.find_undeclared_variables(environment.parse(source))
+            self.asked_for = frozenset(asked_for) | (tool_use.asked_for if tool_use else frozenset())
             self._template = environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise TokenizerError(
@@ -65,6 +69,13 @@ class ChatTemplate:
     def name_tokens(self, tokens: Mapping[str, str]) -> None:
         """Special tokens that no file names, though the tokenizer has them."""
         self._special_tokens = {**tokens, **self._special_tokens}
+        if self._tool_use is not None:
+            self._tool_use.name_tokens(tokens)
+
+    @property
+    def sources(self) -> str:
+        """The text of all templates."""
+        return self.source if self._tool_use is None else self.source + self._tool_use.source
 
     def find_form(self) -> None:
         """Whether the template takes contents as strings or as lists of parts: one loops over the other and shows
@@ -76,6 +87,8 @@ class ChatTemplate:
                 "string nor as a list of parts; expected one that writes message.content of the role user"
             )
         self._wants_parts = shown[0]
+        if self._tool_use is not None:
+            self._tool_use.find_form()
 
     def _shows_text(self, *, parts: bool) -> bool | None:
         """None: it refuses short conversations, and nothing is known."""
@@ -108,13 +121,23 @@ class ChatTemplate:
         add_generation_prompt: bool,
         continue_final_message: bool = False,
         variables: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> str:
         """The prompt. ``continue_final_message`` ends it with the last message's content, for the model to go on.
+        ``tools`` are functions as OpenAI's API has them.
 
         ``variables`` are what a template may know besides; those in `own_variables` do not count.
 
         Raises ChatTemplateError for messages that the template refuses or cannot render.
         """
+        if tools and self._tool_use is not None:
+            return self._tool_use.render(
+                messages,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                variables=variables,
+                tools=tools,
+            )
         for index, message in enumerate(messages):
             _check_message(message, index)
         if continue_final_message:
@@ -122,7 +145,7 @@ class ChatTemplate:
             messages = [*messages[:-1], {**last, "content": f"{last['content']}{_CUT} "}]
         if self._wants_parts or any(message["role"] == "developer" for message in messages):
             messages = [self._in_its_form(message) for message in messages]
-        own = {"messages": messages, "add_generation_prompt": add_generation_prompt, "tools": None, "documents": None}
+        own = {"messages": messages, "add_generation_prompt": add_generation_prompt, "tools": tools, "documents": None}
         prompt = self._render({**(variables or {}), **own, **self._special_tokens})
         return _cut(prompt) if continue_final_message else prompt
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -53,6 +53,17 @@ class PieceSource(Protocol):
     rules: DecodingRules
 
     def piece(self, token_id: int, *, at_start: bool, skip_special: bool) -> Piece: ...
+
+
+class ShowingSpecial:
+    """Shows these special tokens even where others are skipped."""
+
+    def __init__(self, source: PieceSource, shown: Iterable[int]) -> None:
+        self._source, self._shown, self.rules = source, frozenset(shown), source.rules
+
+    def piece(self, token_id: int, *, at_start: bool, skip_special: bool) -> Piece:
+        skip = skip_special and token_id not in self._shown
+        return self._source.piece(token_id, at_start=at_start, skip_special=skip)
 
 
 class IncrementalDetokenizer:

@@ -142,20 +142,25 @@ def _added_tokens(config: Mapping[str, Any]) -> dict[int, AddedToken]:
 def _chat_template(config: Mapping[str, Any], file: Path, named_tokens: Mapping[str, str]) -> ChatTemplate | None:
     """From a file of its own, which transformers prefers, too, or from tokenizer_config.json."""
     if file.exists():
-        return ChatTemplate(_read_text(file), named_tokens, file.name)
-    source = config.get("chat_template")
+        beside = file.parent / "additional_chat_templates" / "tool_use.jinja"
+        tool_use = ChatTemplate(_read_text(beside), named_tokens, beside.name) if beside.exists() else None
+        return ChatTemplate(_read_text(file), named_tokens, file.name, tool_use)
+    source, tool_use = config.get("chat_template"), None
     if source is None:
         return None
     if isinstance(source, list):
-        source = _default_template(source)
+        for_tools = _named_template(source, "tool_use")
+        if isinstance(for_tools, str):
+            tool_use = ChatTemplate(for_tools, named_tokens, "tokenizer_config.json")
+        source = _named_template(source, "default")
     if not isinstance(source, str):
         raise TokenizerError(
             "tokenizer_config.json: chat_template must be a string, or a list of objects with 'name' and "
             "'template' of which one has the name 'default'"
         )
-    return ChatTemplate(source, named_tokens, "tokenizer_config.json")
+    return ChatTemplate(source, named_tokens, "tokenizer_config.json", tool_use)
 
 
-def _default_template(named: list[object]) -> object:
+def _named_template(named: list[object], name: str) -> object:
     entries = (entry for entry in named if isinstance(entry, dict))
-    return next((entry.get("template") for entry in entries if entry.get("name") == "default"), None)
+    return next((entry.get("template") for entry in entries if entry.get("name") == name), None)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from model.response import FORMATS, REASONING_FORMATS
+
 from .kinds import BOOLEAN, MAPPING, ORIGIN, PATH, TEXT, choice, integer, list_of, number, word_or
 from .setting import section, setting
 
@@ -138,6 +140,17 @@ class PipelineConfig:
     model_name: str = setting(TEXT, None, "name of the model in OpenAI's API", derived="`model_config.model_name`")
     chat_template: Path | None = setting(
         PATH, None, "Jinja file for `/v1/chat/completions`, used instead of the tokenizer's own template"
+    )
+    tool_format: str = setting(
+        choice("auto", "none", *FORMATS),
+        "auto",
+        "how the model writes calls of tools: `auto` takes the checkpoint's `response_template`, or what its chat "
+        "template shows",
+    )
+    reasoning_format: str = setting(
+        choice("auto", "none", *REASONING_FORMATS),
+        "auto",
+        "how the model writes what it thinks before it answers; `none`: that is a part of the answer",
     )
     runner: RunnerConfig = section(RunnerConfig)
     overlap: bool = setting(BOOLEAN, True, "schedule the next step while the device computes this one")

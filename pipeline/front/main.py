@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from model.response import ResponseFormat
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.server import run_front
 from pipeline.front.settings import FrontSettings
@@ -17,7 +18,7 @@ from pipeline.runtime.engines import make_runner
 from pipeline.runtime.gc_policy import freeze_gc
 from pipeline.runtime.malloc_policy import share_one_heap
 from pipeline.runtime.stage import Stage
-from pipeline.runtime.tokenizer import open_tokenizer, sampling_defaults
+from pipeline.runtime.tokenizer import open_tokenizer, response_format, sampling_defaults
 
 
 def run_front_stage(stage: Stage) -> None:
@@ -29,12 +30,12 @@ def run_front_stage(stage: Stage) -> None:
 
     share_one_heap()
     tokenizer = open_tokenizer(stage.config, stage.shapes.vocab_size)
-    defaults = sampling_defaults(stage.config)
-    settings, keys = settings_of(stage, metrics_port, defaults), ApiKeys(stage.api_keys)
+    defaults, form = sampling_defaults(stage.config), response_format(stage.config, tokenizer)
+    settings, keys = settings_of(stage, metrics_port, defaults, form), ApiKeys(stage.api_keys)
 
     def reload() -> None:
         raise_descriptor_limit(stage.config)  # the launcher has checked that this is possible
-        settings.update(settings_of(stage, metrics_port, defaults))
+        settings.update(settings_of(stage, metrics_port, defaults, form))
         keys.replace(stage.api_keys)
 
     stage.on_reload = reload
@@ -44,7 +45,9 @@ def run_front_stage(stage: Stage) -> None:
     run_front(settings, stage.control, stage.stats_handle, listeners, tokenizer, keys, front=stage.spec.rank)
 
 
-def settings_of(stage: Stage, metrics_port: int | None, defaults: Mapping[str, float]) -> FrontSettings:
+def settings_of(
+    stage: Stage, metrics_port: int | None, defaults: Mapping[str, float], form: ResponseFormat | None
+) -> FrontSettings:
     """What is not set here is named as in `pipeline` of the configuration."""
     config, pipeline = stage.config, stage.config.pipeline
     own: dict[str, Any] = {
@@ -57,6 +60,7 @@ def settings_of(stage: Stage, metrics_port: int | None, defaults: Mapping[str, f
         "runner": make_runner(config).facts.name,
         "dtype": str(config.model_config.model_dtype),
         "sampling_defaults": defaults,
+        "response_format": form,
         "cors_origins": pipeline.cors_origins or (),
         "metrics_port": metrics_port,
         "log_level": pipeline.log.level,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from ipc import RingHandle
+from model.response import ResponseFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class FrontSettings:
     stream_buffer_tokens: int = 4096  # tokens that may wait for a client that does not read
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)  # the model's own
     user_control_tokens: str = "text"  # or "control"
+    response_format: ResponseFormat | None = None  # how the model writes reasoning and calls, as far as known
     unknown_parameters: str = "warn"  # or "refuse"
     vllm_metrics: bool = False  # metrics have vLLM's names, too
     llm_serving_logprobs: bool = True  # false: `logprob` is null there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from model.generation_config import read_sampling_defaults
+from model.response import ResponseFormat, choose_format
 from model.tokenizer import Tokenizer, load_tokenizer
 from pipeline.config import Configuration
 
@@ -18,6 +19,12 @@ def open_tokenizer(config: Configuration, vocab_size: int) -> Tokenizer:
 def end_ids(config: Configuration, tokenizer: Tokenizer) -> frozenset[int]:
     """Tokens that end every answer that does not ask otherwise."""
     return tokenizer.eos_ids | {config.model_config.end_token}
+
+
+def response_format(config: Configuration, tokenizer: Tokenizer) -> ResponseFormat | None:
+    """How the model writes reasoning and calls; None: not known. Raises TokenizerError for a checkpoint's
+    `response_template` that can't be executed."""
+    return choose_format(tokenizer, config.pipeline.tool_format, config.pipeline.reasoning_format)
 
 
 def sampling_defaults(config: Configuration) -> dict[str, float]:

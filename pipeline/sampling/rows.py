@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.sampling import SamplingParams
-from model.tokenizer import LONGEST_CHARACTER, IncrementalDetokenizer, StopStrings, Tokenizer, end_with_bytes
+from model.tokenizer import (
+    LONGEST_CHARACTER,
+    IncrementalDetokenizer,
+    ShowingSpecial,
+    StopStrings,
+    Tokenizer,
+    end_with_bytes,
+)
 from pipeline.sampling.chooser import PendingAdmits
 from pipeline.sampling.grammars import RowGrammars
 from pipeline.wire.delta import Delta, FinishReason
@@ -166,12 +173,13 @@ def _text_so_far(assign: Assign, params: Request, tokenizer: Tokenizer, stops: S
     All streams wait while this is done, so it reads no more of the output than can make a difference.
     """
     prompt, output = assign.prompt_ids, assign.output_ids
+    source = ShowingSpecial(tokenizer, params.shown_ids) if params.shown_ids else tokenizer
     start = output.size
     if stops.memory and start:
         needed = LONGEST_CHARACTER * (stops.memory + 1)
-        start = end_with_bytes(tokenizer, output.data, needed, skip_special=params.skip_special)
+        start = end_with_bytes(source, output.data, needed, skip_special=params.skip_special)
         start = min(max(start, params.sampling.min_tokens - 1), output.size)  # before, stop strings do not count
     context = np.concatenate((prompt, output[:start])) if start else prompt
-    text = IncrementalDetokenizer(tokenizer, context.data, skip_special=params.skip_special)
+    text = IncrementalDetokenizer(source, context.data, skip_special=params.skip_special)
     stops.push("".join(map(text.push, output[start:].tolist())))
     return text

@@ -48,7 +48,7 @@ class Begin:
 
 
 @dataclass(slots=True)
-class _OfToken:
+class TokenEvent:
     """`token` is what brought the event, with its id and log-probabilities."""
 
     choice: int
@@ -57,21 +57,21 @@ class _OfToken:
 
 
 @dataclass(slots=True)
-class Text(_OfToken):
+class Text(TokenEvent):
     """A piece of the answer, empty if the token completed no character."""
 
     text: str
 
 
 @dataclass(slots=True)
-class Reasoning(_OfToken):
+class Reasoning(TokenEvent):
     """A piece of what the model writes before its answer."""
 
     text: str
 
 
 @dataclass(slots=True)
-class CallBegin(_OfToken):
+class CallBegin(TokenEvent):
     """A tool is called, the choice's `call`-th from 0; its arguments follow."""
 
     call: int
@@ -79,7 +79,7 @@ class CallBegin(_OfToken):
 
 
 @dataclass(slots=True)
-class CallArguments(_OfToken):
+class CallArguments(TokenEvent):
     """A piece of a call's arguments, which are JSON."""
 
     call: int
@@ -87,12 +87,12 @@ class CallArguments(_OfToken):
 
 
 @dataclass(slots=True)
-class CallEnd(_OfToken):
+class CallEnd(TokenEvent):
     call: int
 
 
 @dataclass(slots=True)
-class End(_OfToken):
+class End(TokenEvent):
     """Nothing follows in this choice; `token` is its last."""
 
     reason: FinishReason

@@ -40,6 +40,12 @@ def result(call_id: str, text: str, name: str | None = None) -> dict[str, Any]:
     return message if name is None else message | {"name": name}
 
 
+def call_id(seed: str, choice: int, number: int, prefix: str = "call_") -> str:
+    """Of a choice's `number`-th call; `seed` is that of the answer's `Identity`."""
+    digest = hashlib.blake2b(f"{seed} {choice} {number}".encode(), digest_size=12)
+    return prefix + digest.hexdigest()
+
+
 def with_names(messages: Sequence[Message]) -> list[Message]:
     """Results with the names of their tools, for which many templates ask."""
     names: dict[str, str] = {}

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import orjson
 
 from model.tokenizer import Tokenizer
-from pipeline.front.delivery.job import Begin, End, Event, Identity, Text, unwritable
+from pipeline.front.delivery.job import Begin, End, Event, Identity, Text, TokenEvent, unwritable
 from pipeline.front.http.errors import ApiError
 from pipeline.wire.delta import Delta, FinishReason
 
@@ -68,8 +68,7 @@ class OpenAIChoice(ABC):
                 self.prompt = event
             case Text():
                 self._texts.append(event.text)
-                if self._names is not None:
-                    self._tokens.append(event.token)
+                self._tokens += self._new(event)
             case End():
                 self.last = event
             case _:
@@ -92,9 +91,13 @@ class OpenAIChoice(ABC):
     def _logprobs(self, names: Tokenizer, tokens: Sequence[Delta]) -> dict[str, Any]:
         """Log-probabilities of these tokens, which follow those of the call before."""
 
+    def _new(self, event: TokenEvent) -> list[Delta]:
+        """Tokens whose log-probabilities come with this event: each once, though it may bring several."""
+        return [event.token] if self._names is not None and event.part == 0 else []
+
     def _logprobs_json(self, tokens: Sequence[Delta]) -> bytes:
         names = self._names
-        return b"null" if names is None else orjson.dumps(self._logprobs(names, tokens))
+        return b"null" if names is None or not tokens else orjson.dumps(self._logprobs(names, tokens))
 
     def _everything(self, before: str = "") -> tuple[bytes, bytes, bytes]:
         """What was kept: text, log-probabilities and reason of the end, as JSON."""

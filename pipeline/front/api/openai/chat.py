@@ -10,7 +10,7 @@ from pipeline.front.api.body import Problem, Reading
 from pipeline.front.api.chat.prompt import prompt_for
 from pipeline.front.api.fields import also, given, integer, only
 from pipeline.front.api.openai.body import INSTEAD, LABELS, ONLY_DEFAULTS, OpenAIBody, read_openai
-from pipeline.front.api.openai.chat_answer import ChatWriter
+from pipeline.front.api.openai.chat_answer import ChatWriter, Shown
 from pipeline.front.api.openai.conversation import Conversation
 from pipeline.front.api.sampling import least_above_most, limit, most_tokens
 from pipeline.front.delivery.job import Identity, Job
@@ -85,8 +85,7 @@ def parse_chat(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | 
         n=asked.n,
         renamed={"prompt": "messages", "max_tokens": asked.limit_name},
         names=tokenizer if asked.logprobs else None,
-        reasoning=asked.include_reasoning,
-        custom=asked.tool_use.custom,
+        shown=Shown(asked.include_reasoning, asked.tool_use.custom),
     )
     add_special = prompt.needs_bos(tokenizer, wanted=asked.add_special_tokens)
     parts = (prompt.part(params, add_special=add_special, choices=asked.n),)
