@@ -85,6 +85,7 @@ class FrontCounter(IntEnum):
     RESUMED = 14  # sent again after a stage had died
     GRAMMARS = 15  # requests with structured output
     GRAMMARS_REFUSED = 16  # of these, because it can't be enforced in full
+    CALLS = 17  # of tools, in answers
 
 
 class StageState(IntEnum):

@@ -10,7 +10,7 @@ from itertools import islice
 
 from pipeline.front.delivery.admission import Admission
 from pipeline.front.delivery.backend import Backend
-from pipeline.front.delivery.job import Begin, ChoiceWriter, Event, Identity, Job, Part, Read, Text, events_of
+from pipeline.front.delivery.job import Begin, ChoiceWriter, Event, Identity, Job, Part, Reader, Text, events_of
 from pipeline.front.delivery.progress import Progress
 from pipeline.front.delivery.stream import PassOn, TokenStream
 from pipeline.front.http.errors import SERVER, TIMED_OUT, UNAVAILABLE, ApiError, ClientGone
@@ -48,7 +48,7 @@ class _Text:
     writer: ChoiceWriter
     stream: TokenStream
     progress: Progress
-    read: Read | None = None  # None: it is all text
+    read: Reader | None = None  # None: it is all text
     begun: bool = False
     reason: FinishReason = FinishReason.NONE  # of its end, when the last token has arrived
     pass_on: PassOn | None = None  # once the stream to the client has begun
@@ -251,7 +251,7 @@ class Generation:
         for text, _ in taken:
             self._delivery.backend.outbox.record(text.stream.taken_ns)
             if text.reason:
-                text.progress.finish(text.reason)
+                text.progress.finish(text.reason, 0 if text.read is None else text.read.calls)
 
     def _headers(self) -> list[Header]:
         wanted = self._exchange.headers.get(TIMINGS) == b"1"

@@ -101,8 +101,14 @@ class End(TokenEvent):
 Event: TypeAlias = Begin | Text | Reasoning | CallBegin | CallArguments | CallEnd | End
 
 
-Read: TypeAlias = Callable[[Sequence[Delta]], list[Event]]
-"""The events of deltas of one choice that follow one another, at least one; only the last may end the choice."""
+class Reader(Protocol):
+    """Of one choice that may be more than text. `calls`: so far."""
+
+    calls: int
+
+    def __call__(self, deltas: Sequence[Delta]) -> list[Event]:
+        """The events of deltas that follow one another, at least one; only the last may end the choice."""
+        ...
 
 
 def events_of(choice: int, deltas: Sequence[Delta]) -> list[Event]:
@@ -193,7 +199,7 @@ class Job:
     writer: Writer
     form: Form | None = None  # of all its texts; not yet a part of their parameters
     measured: Callable[[Times], None] | None = None
-    reader: Callable[[int], Read] | None = None
+    reader: Callable[[int], Reader] | None = None
 
     @property
     def texts(self) -> int:

@@ -56,8 +56,10 @@ class Progress:
         self.tokens += count
         self.counters.add(FrontCounter.GENERATED_TOKENS, count)
 
-    def finish(self, reason: FinishReason) -> None:
-        """The answer is complete."""
+    def finish(self, reason: FinishReason, calls: int = 0) -> None:
+        """The answer is complete. `calls`: of tools."""
+        if calls:
+            self.counters.add(FrontCounter.CALLS, calls)
         self._observe(time.monotonic_ns() - self.arrival)
         self._close(_OUTCOMES[reason], reason.name.lower())
 

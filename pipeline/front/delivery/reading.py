@@ -23,10 +23,10 @@ class AnswerReader:
 
     def __init__(self, choice: int, pieces: PieceReader, *, every_token: bool) -> None:
         self._choice, self._pieces, self._every_token = choice, pieces, every_token
-        self._calls = 0
+        self.calls = 0
 
     def __call__(self, deltas: Sequence[Delta]) -> list[Event]:
-        """See `Read`."""
+        """See `Reader`."""
         events: list[Event] = []
         for delta in deltas:
             pieces = list(self._pieces.push(delta.text, delta.token_id))
@@ -48,9 +48,9 @@ class AnswerReader:
             case Kind.REASONING:
                 return Reasoning(choice, delta, part, text)
             case Kind.CALL_BEGIN:
-                self._calls += 1
-                return CallBegin(choice, delta, part, self._calls - 1, text)
+                self.calls += 1
+                return CallBegin(choice, delta, part, self.calls - 1, text)
             case Kind.CALL_ARGUMENTS:
-                return CallArguments(choice, delta, part, self._calls - 1, text)
+                return CallArguments(choice, delta, part, self.calls - 1, text)
             case Kind.CALL_END:
-                return CallEnd(choice, delta, part, self._calls - 1)
+                return CallEnd(choice, delta, part, self.calls - 1)

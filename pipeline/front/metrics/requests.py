@@ -83,6 +83,7 @@ def request_metrics(stats: StatsReader) -> Iterator[Metric]:
     yield counter("grammars", "Requests for structured output", front["grammars"])
     refused = "Requests for structured output that were refused, since it can't be enforced in full"
     yield counter("refused_grammars", refused, front["grammars_refused"])
+    yield counter("tool_calls", "Calls of tools in answers", front["calls"])
     for which, name, meaning in _HISTOGRAMS:
         yield histogram(name, meaning, [({}, stats.histogram(which))])
 

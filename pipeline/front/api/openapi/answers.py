@@ -68,7 +68,32 @@ _OLLAMA_MODEL = {**_OLLAMA_MODEL, "details": reference("OllamaDetails")}
 _REASON = _one_of("stop", "length")
 _PIECE = {"index": COUNT, "text": TEXT, "logprobs": _or_null(reference("CompletionLogprobs"))}
 _CHOICE = {"index": COUNT, "logprobs": _or_null(reference("ChatLogprobs"))}
-_DELTA = {**_record(role=_one_of("assistant"), content=TEXT), "required": []}
+_CHAT_REASON = _one_of("stop", "length", "tool_calls")
+_THOUGHTS = {"reasoning_content": {**TEXT, "description": "What the model wrote before its answer, where known."}}
+
+
+def _call(**more: Schema) -> Schema:
+    """Of a function, whose arguments are JSON, or of a custom tool."""
+    function = _record(name=TEXT, arguments={**TEXT, "description": "JSON."})
+    inner = {"function": function, "custom": _record(name=TEXT, input=TEXT)}
+    id_ = {**TEXT, "pattern": "^call_[0-9a-f]{24}$"}
+    return {"anyOf": [_record(**more, id=id_, type=_one_of(kind), **{kind: one}) for kind, one in inner.items()]}
+
+
+def _call_piece() -> Schema:
+    """Its beginning, or more of what it is called with."""
+    more = {"function": _record(arguments=TEXT), "custom": _record(input=TEXT)}
+    return {"anyOf": [_call(index=COUNT), *(_record(index=COUNT, **{kind: one}) for kind, one in more.items())]}
+
+
+_ONE_PIECE = _list(_call_piece(), minItems=1, maxItems=1)
+_DELTA = {**_record(role=_one_of("assistant"), content=TEXT, **_THOUGHTS, tool_calls=_ONE_PIECE), "required": []}
+_MESSAGE = {
+    **_record(
+        role=_one_of("assistant"), content=_or_null(TEXT), refusal=_NULL, **_THOUGHTS, tool_calls=_list(_call())
+    ),
+    "required": ["role", "content", "refusal"],
+}
 _TOKEN = {"token": TEXT, "logprob": _LOGPROB, "bytes": _list({"type": "integer", "minimum": 0, "maximum": 255})}
 _GENERATED = reference("GeneratedToken")
 _ONE_TOKEN = _list(_GENERATED, minItems=1, maxItems=1)
@@ -113,12 +138,12 @@ ANSWERS: Final[dict[str, Schema]] = {
         "chat.completion",
         _record(
             **_CHOICE,
-            message=_record(role=_one_of("assistant"), content=TEXT, refusal=_NULL),
-            finish_reason=_REASON,
+            message=_MESSAGE,
+            finish_reason=_CHAT_REASON,
         ),
     ),
     "ChatEvent": _event(
-        "chatcmpl", "chat.completion.chunk", _record(**_CHOICE, delta=_DELTA, finish_reason=_or_null(_REASON))
+        "chatcmpl", "chat.completion.chunk", _record(**_CHOICE, delta=_DELTA, finish_reason=_or_null(_CHAT_REASON))
     ),
     "ChatLogprobs": _record(content=_list(_record(**_TOKEN, top_logprobs=_list(_record(**_TOKEN)))), refusal=_NULL),
     "Models": _record(object=_one_of("list"), data=_list(reference("Model"))),
