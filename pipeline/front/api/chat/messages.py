@@ -51,7 +51,7 @@ def with_names(messages: Sequence[Message]) -> list[Message]:
     names: dict[str, str] = {}
     every: list[Message] = []
     for message in messages:
-        names |= {one["id"]: one["function"]["name"] for one in message.get("tool_calls", ())}
+        names |= {one["id"]: one["function"]["name"] for one in message.get("tool_calls", ()) if one["id"]}
         name = names.get(message.get("tool_call_id", ""))
         lacking = message["role"] == "tool" and "name" not in message and name is not None
         every.append({**message, "name": name} if lacking else message)

@@ -11,16 +11,19 @@ from typing import Annotated, Any, ClassVar, Final, TypeVar
 
 from pydantic import ConfigDict, FailFast, Field
 
-from model.tokenizer import Tokenizer
+from model.tokenizer import Message, Tokenizer
 from pipeline.front.api.body import Body, Problem, Reading, read, shown
+from pipeline.front.api.chat.prompt import Chat, Prompted, prompt_for
+from pipeline.front.api.chat.tools import NO_TOOLS, ToolUse, problems
 from pipeline.front.api.fields import StopStrings, TextPrompt, also, given, integer, only
-from pipeline.front.api.ollama.answer import CHAT, GENERATE, OllamaWriter
+from pipeline.front.api.ollama.answer import CHAT, GENERATE, OllamaWriter, Place
 from pipeline.front.api.openai.body import model_name, needed_tokenizer
 from pipeline.front.api.openai.chat import MAX_TOP_LOGPROBS
-from pipeline.front.api.openai.conversation import ChatMessage, Conversation, NoMoreThanTokens, Rendered
+from pipeline.front.api.openai.conversation import ChatMessage, NoMoreThanTokens
+from pipeline.front.api.openai.tools import ChatTools
 from pipeline.front.api.sampling import TopK, most_tokens, sampled, sampling_of, top_p
 from pipeline.front.api.structured import OllamaFormat
-from pipeline.front.delivery.job import Identity, Job, Part
+from pipeline.front.delivery.job import Identity, Job
 from pipeline.front.http.errors import NOT_FOUND, ApiError
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import Request
@@ -143,7 +146,9 @@ class _Generating(OllamaBody):
     stream: bool = given(True, "Stream the answer as lines of JSON.")
     options: OllamaOptions = OllamaOptions.model_validate({})
     format: OllamaFormat = None
-    think: Annotated[Any, only(False, reason="the model does not think before it answers")] = None
+    think: Annotated[bool | str | None, only(True, False, "low", "medium", "high", "max")] = given(
+        None, "Whether the model thinks before it answers, and how much; what it thinks comes as thinking."
+    )
     keep_alive: float | str | None = given(None, "Accepted without effect: the model stays loaded.")
     logprobs: bool = given(False, "Return log-probabilities of the chosen tokens.")
     top_logprobs: Annotated[int, integer(0, MAX_TOP_LOGPROBS)] = given(
@@ -157,8 +162,8 @@ class _Generating(OllamaBody):
 
     def job(
         self,
-        prompt: Rendered | None,
-        form: bytes,
+        prompt: Prompted | None,
+        place: Place,
         identity: Identity,
         tokenizer: Tokenizer | None,
         settings: FrontSettings,
@@ -168,30 +173,64 @@ class _Generating(OllamaBody):
         """Without a prompt it has no parts: a client asks that the model be loaded, which it is."""
         names = needed_tokenizer(tokenizer, "logprobs") if self.logprobs else None
         params = self.options.request(settings, self.top_logprobs if self.logprobs else None)
-        writer = OllamaWriter(identity, self.model or tagged(settings.model_name), form, names)
-        parts = () if prompt is None else (Part(prompt.text, params, add_special, plain=prompt.plain),)
-        return Job(parts, self.stream, writer, self.format, writer.measured)
+        writer = OllamaWriter(identity, self.model or tagged(settings.model_name), place, names)
+        if prompt is None:
+            return Job((), self.stream, writer, measured=writer.measured)
+        parts = (prompt.part(params, add_special=add_special),)
+        return Job(parts, self.stream, writer, prompt.form, writer.measured, prompt.reader)
+
+    def prompted(
+        self, messages: list[Message], use: ToolUse, tokenizer: Tokenizer | None, settings: FrontSettings
+    ) -> Prompted:
+        """Raises ApiError 400, also where the model is to think and can't."""
+        form = settings.response_format
+        if self.think not in (None, False) and (form is None or form.reasoning is None):
+            message = "think is given, but the model does not think before it answers; leave it out"
+            raise ApiError(INVALID_STATUS, message, parameter="think")
+        variables: dict[str, Any] = {}
+        if self.think is not None and tokenizer is not None and tokenizer.template_asks_for("enable_thinking"):
+            variables["enable_thinking"] = self.think is not False
+        effort = self.think if isinstance(self.think, str) else None
+        chat = Chat(messages, use, self.format, variables=variables, effort=effort)
+        return prompt_for(chat, tokenizer, settings, every_token=self.logprobs)
 
 
-@also({"images thinking tool_name": ()})
+@also({"images": ()})
 class OllamaMessage(ChatMessage):
     model_config = ConfigDict(json_schema_extra={})
     ABSENT: ClassVar[tuple[Any, ...]] = (None, "", [])
 
     content: str = given("", "Text.")
+    thinking: str | None = given(None, "What an assistant wrote before its answer, for the template.")
+    tool_name: str | None = given(None, "Of a tool's message: the name of the tool.")
+
+    def for_template(self) -> Message:
+        message = super().for_template()
+        if self.role == "assistant" and self.thinking is not None:
+            return {**message, "reasoning_content": self.thinking}
+        return message if self.tool_name is None else {**message, "name": self.tool_name}
 
 
-@also({"tools": ()})
 class OllamaChat(_Generating):
+    tools: ChatTools = given([], "Tools that the model may call.")
     messages: Annotated[list[OllamaMessage], FailFast(), NoMoreThanTokens()] = given(
         [], "The conversation; without one nothing is generated."
     )
+
+    def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
+        yield from super().conflicts(settings)
+        yield from problems(self.tool_use)
+
+    @property
+    def tool_use(self) -> ToolUse:
+        return ToolUse(tuple(tool.tool() for tool in self.tools))
 
 
 def parse_ollama_chat(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, reading: Reading) -> Job:
     """Raises ApiError 400; 404 for an unknown model."""
     asked, settings = read_ollama(OllamaChat, body, reading), reading.settings
-    prompt = _rendered(asked.messages, tokenizer, settings) if asked.messages else None
+    messages = [message.for_template() for message in asked.messages]
+    prompt = asked.prompted(messages, asked.tool_use, tokenizer, settings) if messages else None
     return asked.job(prompt, CHAT, identity, tokenizer, settings)
 
 
@@ -215,9 +254,9 @@ def parse_ollama_generate(
 ) -> Job:
     """Raises ApiError 400; 404 for an unknown model."""
     asked, settings = read_ollama(OllamaGenerate, body, reading), reading.settings
-    prompt = None if asked.prompt is None else Rendered(asked.prompt)
+    prompt = None if asked.prompt is None else Prompted(asked.prompt, form=asked.format)
     if prompt is not None and not asked.raw:
         texts = (("system", asked.system), ("user", prompt.text))
-        messages = [ChatMessage.model_construct(role=role, content=text) for role, text in texts if text]
-        prompt = _rendered(messages, tokenizer, settings)
+        messages = [{"role": role, "content": text} for role, text in texts if text]
+        prompt = asked.prompted(messages, NO_TOOLS, tokenizer, settings)
     return asked.job(prompt, GENERATE, identity, tokenizer, settings, add_special=asked.raw)

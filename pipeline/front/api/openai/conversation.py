@@ -102,10 +102,6 @@ class ChatMessage(Body):
         """`place`: of the message."""
         if self.tool_calls and self.role != "assistant":
             yield f"{place}.tool_calls", f"{place}.tool_calls is given, but only an assistant calls tools"
-        for index, one in enumerate(self.tool_calls):
-            if one.inner is None:
-                inside = f"{place}.tool_calls[{index}].{one.type}"
-                yield inside, f"{inside} is missing: expected an object with a name"
 
     def for_template(self) -> Message:
         text = self.content or ""
@@ -159,8 +155,7 @@ class Conversation(Body):
 
     @property
     def tool_use(self) -> ToolUse:
-        tools = [tool.inner.tool() for tool in self.tools if tool.inner is not None]
-        return tool_use(tools, self.tool_choice, parallel=self.parallel_tool_calls)
+        return tool_use([tool.tool() for tool in self.tools], self.tool_choice, parallel=self.parallel_tool_calls)
 
     def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
         yield from super().conflicts(settings)
@@ -169,10 +164,6 @@ class Conversation(Body):
                 place = f"messages[{index}].content"
                 yield place, f"{place} is missing: expected {_CONTENT_IS}"
             yield from message.problems(f"messages[{index}]")
-        for index, tool in enumerate(self.tools):
-            if tool.inner is None:
-                place = f"tools[{index}].{tool.type}"
-                yield place, f"{place} is missing: expected an object with a name"
         yield from problems(self.tool_use)
         if self.add_generation_prompt and self.continue_final_message:
             both = "add_generation_prompt and continue_final_message can't both be true; set one of them to false"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 import orjson
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.front.api.body import Body
 from pipeline.front.api.chat.messages import call
@@ -62,9 +62,16 @@ class ChatTool(Body):
     function: FunctionTool | None = None
     custom: CustomTool | None = None
 
-    @property
-    def inner(self) -> FunctionTool | CustomTool | None:
-        return self.function if self.type == "function" else self.custom
+    @model_validator(mode="after")
+    def _described(self) -> Self:
+        if (self.function if self.type == "function" else self.custom) is None:
+            wrong("is missing: expected an object with a name", f".{self.type}")
+        return self
+
+    def tool(self) -> Tool:
+        inner = self.function if self.type == "function" else self.custom
+        assert inner is not None  # it was looked at
+        return inner.tool()
 
 
 ChatTools = Annotated[list[ChatTool], Field(max_length=MOST_TOOLS)]
@@ -182,12 +189,14 @@ class MessageCall(Body):
     function: CalledFunction | None = None
     custom: CalledCustom | None = None
 
-    @property
-    def inner(self) -> CalledFunction | CalledCustom | None:
-        return self.function if self.type == "function" else self.custom
+    @model_validator(mode="after")
+    def _described(self) -> Self:
+        if self.function is None and self.custom is None:
+            wrong("is missing: expected an object with a name", f".{self.type}")
+        return self
 
     def for_template(self) -> dict[str, Any]:
-        if self.custom is not None:
+        if self.function is None:
+            assert self.custom is not None  # it was looked at
             return call(self.id, self.custom.name, orjson.dumps({"input": self.custom.input}).decode())
-        assert self.function is not None  # `conflicts` has looked
         return call(self.id, self.function.name, self.function.arguments)
