@@ -14,8 +14,8 @@ _CPUS = word_or("device", list_of(integer(0, 4095)))
 _SPIN = number(0, 1_000_000)
 _BYTES = integer(1 << 16, 1 << 30)
 
-TOOL_FORMATS: Final = ("hermes", "llama3_json", "llama_pythonic", "mistral", "qwen3_coder")
-REASONING_FORMATS: Final = ("think",)
+TOOL_FORMATS: Final = ("hermes", "qwen3_coder", "mistral", "llama_pythonic", "llama3_json")
+REASONING_FORMATS: Final = ("think", "mistral_think")
 """`model.response` has them; the configuration is read without it."""
 
 EMULATED_KEYS: Final = (
