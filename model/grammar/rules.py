@@ -10,6 +10,8 @@ from typing import Any, Final
 from model.grammar.errors import GrammarError
 from model.response.format import Calls, Mark
 
+_BLANK: Final = r"\x20?"  # between two tokens of arguments: models write them in one line
+
 Tool = tuple[str, Mapping[str, Any] | str]
 """A name, and the schema of the arguments, an object, or the reference to the grammar of a text."""
 
@@ -30,7 +32,9 @@ class Parts:
 
     def schema(self, schema: Any) -> str:
         """The reference to a schema's grammar."""
-        return self.beside(f"json_{len(self.others)}", self.nested("json_schema", schema))
+        made: dict[str, Any] = self.nested("json_schema", schema)["json_schema"]
+        options = made["x-guidance"] | {"whitespace_pattern": _BLANK}
+        return self.beside(f"json_{len(self.others)}", {"json_schema": made | {"x-guidance": options}})
 
     def rule(self, name: str, text: str) -> str:
         """The name, made unique."""
