@@ -1,8 +1,8 @@
 """A checkpoint's `response_template` (tokenizer_config.json; read by transformers from 5.13 on) as a response format.
 
 What the reader could not execute faithfully is refused at load. It deviates where a server must: a call of a tool
-that was not offered is text, text is given out with the blanks around it, parts that come twice are joined, and without
-a `content` field what is outside of the other fields is the text, which transformers drops.
+that was not offered is text, text is given out with the blanks around it, parts that come twice are joined, and
+without a `content` field what is outside of the other fields is the text, which transformers drops.
 """
 
 from __future__ import annotations
