@@ -12,7 +12,7 @@ from model.response.tape import Search, Steps, Tape, literal
 _NAME = re.compile(r"[\w.\-]*")
 
 
-def read_named(call: CallOutput, form: Calls, closes: Search) -> Steps[None]:
+def read_named(call: CallOutput, form: Calls, closes: Search, bounds: Search) -> Steps[None]:
     """Raises NotACallError at what is none."""
     name = yield from read_name(call, form)
     sign = yield from call.tape.skip_blanks()
@@ -22,7 +22,7 @@ def read_named(call: CallOutput, form: Calls, closes: Search) -> Steps[None]:
         yield from expect(call.tape, ["null"])
     call.begin(name)
     if has_arguments:
-        yield from read_arguments(call, closes)
+        yield from read_arguments(call, bounds)
     call.end()
 
 

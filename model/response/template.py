@@ -215,10 +215,9 @@ def _parameter(where: str, arguments: Mapping[str, Any]) -> tuple[str, str, str]
 def _has_json_values(where: str, arguments: Mapping[str, Any]) -> bool:
     if arguments.get("merge_duplicates"):
         raise _refused(f"{where}.content_args.merge_duplicates", "is not supported")
-    parser = arguments.get("value_parser") or {"name": "text"}
-    known = {"json": [{"allow_non_json": True}], "text": [{}, {"strip": True}]}
-    if parser.get("args", {}) not in known.get(parser.get("name", "text"), []):
-        raise _refused(
-            f"{where}.content_args.value_parser", f"is {parser!r}; text, and json that allows text, are known"
-        )
-    return bool(parser.get("name") == "json")
+    parser = arguments.get("value_parser", {"name": "text"})
+    if parser in ({"name": "text"}, {"name": "text", "args": {}}):
+        return False
+    if parser != {"name": "json", "args": {"allow_non_json": True}}:
+        raise _refused(f"{where}.content_args.value_parser", f"is {parser!r}; text, or json that allows it, is known")
+    return True

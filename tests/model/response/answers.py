@@ -1,4 +1,4 @@
-"""Answers of each preset, with the pieces that they consist of."""
+"""Answers of each preset, with the pieces that they consist of; None: all of it is text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.model.response.reading import call, text, thought
 NASTY = '{"a": "</tool_call> } ] \\" \\\\", "b": [{"c": [1, "]"]}, null], "<tool_call>": "é😀"}'
 NESTED = '{"where": {"a": [1, 2.5, -3e4, true, null]}, "b": "}"}'
 
-ANSWERS: dict[str, list[tuple[str, list[Piece]]]] = {
+ANSWERS: dict[str, list[tuple[str, list[Piece] | None]]] = {
     "hermes": [
         ("", []),
         ("  plain < text <tool with\n\n  blanks \n", text("  plain < text <tool with\n\n  blanks \n")),
@@ -34,13 +34,13 @@ ANSWERS: dict[str, list[tuple[str, list[Piece]]]] = {
         ('<tool_call>{"name": "find", "arguments": ""}</tool_call>', call("find", "{}")),
         ('<tool_call>[{"name": "find"}, {"name": "store"}]</tool_call>', [*call("find", "{}"), *call("store", "{}")]),
         ('<tool_call>{"name": "find"}\n{"name": "store"}</tool_call>', [*call("find", "{}"), *call("store", "{}")]),
-        ('a <tool_call>\n{"name": "rm", "arguments": {}}\n</tool_call> b', None),  # type: ignore[list-item]
-        ("a \n<tool_call>\nsoon</tool_call> b ", None),  # type: ignore[list-item]
-        ('<tool_call>{"name": 3}</tool_call>', None),  # type: ignore[list-item]
-        ('<tool_call>{"arguments": {"name": "find"}}</tool_call>', None),  # type: ignore[list-item]
-        ('<tool_call>{"arguments": {"a": 1}, "na', None),  # type: ignore[list-item]
-        ('<tool_call>\n{"name": "fi', None),  # type: ignore[list-item]
-        ("text <tool_call>", None),  # type: ignore[list-item]
+        ('a <tool_call>\n{"name": "rm", "arguments": {}}\n</tool_call> b', None),
+        ("a \n<tool_call>\nsoon</tool_call> b ", None),
+        ('<tool_call>{"name": 3}</tool_call>', None),
+        ('<tool_call>{"arguments": {"name": "find"}}</tool_call>', None),
+        ('<tool_call>{"arguments": {"a": 1}, "na', None),
+        ('<tool_call>\n{"name": "fi', None),
+        ("text <tool_call>", None),
         ('<tool_call>{"name": "find"', [(Kind.CALL_BEGIN, "find")]),
         (
             'a <tool_call>{"name": "find", "arguments": {"a": "b',
@@ -53,6 +53,20 @@ ANSWERS: dict[str, list[tuple[str, list[Piece]]]] = {
             [(Kind.CALL_BEGIN, "find"), (Kind.CALL_ARGUMENTS, '{"a": 1'), *text("b")],
         ),
         ('<tool_call>{"name": "find", "arguments": {}} b', [*call("find", "{}"), *text("b")]),
+        (
+            '<tool_call>{"name": "find", "arguments": {"a": 1 <tool_call>{"name": "store"}</tool_call>',
+            [(Kind.CALL_BEGIN, "find"), (Kind.CALL_ARGUMENTS, '{"a": 1 '), *call("store", "{}")],
+        ),
+        (
+            '<tool_call>{"name": "find", oops <tool_call>{"name": "store"}</tool_call>',
+            [(Kind.CALL_BEGIN, "find"), *call("store", "{}")],
+        ),
+        ('<tool_call>{"name": "find", oops </tool_call> b', [(Kind.CALL_BEGIN, "find"), *text("b")]),
+        ('<tool_call>{"name": "find", oops b', [(Kind.CALL_BEGIN, "find"), *text("oops b")]),
+        (
+            '<tool_call>{"name": "rm", oops <tool_call>{"name": "store"}</tool_call>',
+            [*text('<tool_call>{"name": "rm", oops'), *call("store", "{}")],
+        ),
         (
             '<tool_call>{"name": "rm"}</tool_call>\n<tool_call>{"name": "find"}</tool_call>',
             [*text('<tool_call>{"name": "rm"}</tool_call>'), *call("find", "{}")],
@@ -121,10 +135,12 @@ ANSWERS: dict[str, list[tuple[str, list[Piece]]]] = {
             "<tool_call>\n<function=find>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\n2",
             [(Kind.CALL_BEGIN, "find"), (Kind.CALL_ARGUMENTS, '{"a": "1"')],
         ),
-        ("<tool_call>\n<function=rm>\n</function>\n</tool_call>", None),  # type: ignore[list-item]
-        ("<tool_call>\n<func", None),  # type: ignore[list-item]
+        ("<tool_call>\n<function=rm>\n</function>\n</tool_call>", None),
+        ("<tool_call>\n<func", None),
     ],
 }
 CASES = [
-    (name, answer, text(answer) if pieces is None else pieces) for name, rows in ANSWERS.items() for answer, pieces in rows
+    (name, answer, text(answer) if pieces is None else pieces)
+    for name, rows in ANSWERS.items()
+    for answer, pieces in rows
 ]

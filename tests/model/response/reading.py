@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 from random import Random
 
 from model.response.format import Kind, Mark, Opened, Piece, ResponseFormat
 from model.response.presets import REASONING, TOOLS, with_ids
 from model.response.reader import ResponseReader
 
+REFERENCE = json.loads((Path(__file__).parents[1] / "data" / "responses.json").read_text())
+TEMPLATES, CASES = REFERENCE["templates"], REFERENCE["cases"]
 ORDINARY = 7
 FIRST_ID = 1000
 NAMES = ("find", "store", "find_all")
