@@ -110,6 +110,13 @@ class TestMarksThatAreTokens:
         stream = [("", closes.token_id), *tokens(format, '<tool_call>{"name": "find"}</tool_call>')]
         assert read(format, stream) == call("find", "{}")
 
+    def test_one_that_is_data_here_is_not_taken_for_a_later_one(self):
+        format = with_tokens("hermes")
+        (opens,), (closes,) = format.reasoning.opens, format.reasoning.closes
+        stream = [("a</thi", closes.token_id), ("", opens.token_id), ("", closes.token_id)]
+        stream += [("nk><think>b</think>c", ORDINARY)]
+        assert read(format, stream) == [*text("a</think>"), *thought("b"), *text("c")]
+
     def test_the_text_that_the_format_needs_is_shown(self):
         format = preset("mistral", reasoning="none", added=["[TOOL_CALLS]", "[ARGS]", "[IMG]"])
         assert format.shown_ids == {1000, 1001}
