@@ -32,8 +32,11 @@ class Syntax(Enum):
 class Calls:
     """Where calls stand in an answer. `opens` before a call, or before a list of them; `bare`: also without a mark,
     at the beginning of the answer's text. `between`: what models write between calls that no marks part.
-    `name_end`: behind the name, where the syntax has it before the arguments. `parameter`: of XML, what stands
-    before a key, behind it, and behind its value."""
+    `name_begin`, `name_end`: around the name, where the syntax has it before the arguments; `name_skips`: between the
+    name and `name_end` may stand other text, which means nothing. `parameter`: of XML, what stands before a key,
+    behind it, and behind its value. `json_values`: of XML, values of no known type are JSON where they can be, else
+    they are strings. `arguments_end`: between the arguments and the closing mark. Blanks around these literals are
+    what models were trained to write; a reader takes others, or none, as well."""
 
     opens: tuple[Mark, ...]
     closes: tuple[Mark, ...]
@@ -44,21 +47,28 @@ class Calls:
     between: str = ""
     name_end: str = ""
     parameter: tuple[str, str, str] = ("", "", "")
+    name_begin: str = ""
+    name_skips: bool = False
+    json_values: bool = False
+    arguments_end: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """What a model writes before its answer."""
+    """What a model writes before its answer. `at_start`: also without a mark, from the beginning of its message."""
 
     opens: tuple[Mark, ...]
     closes: tuple[Mark, ...]
+    at_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseFormat:
     """`calls`: the forms that are read; guaranteed calls have the first one. `ends`: marks of the text's end, which
-    are no part of it. `anchors`: literals behind which, in a prompt, the model's message begins. `id_length`: of the
-    ids of calls, where the family's chat template demands one (letters and digits), else 0."""
+    are no part of it. `text_opens`: marks before the answer's text, where it has such; then what stands outside of all
+    marks is no part of the answer. `anchors`: literals behind which, in a prompt, the model's message begins.
+    `id_length`: of the ids of calls, where the family's chat template demands one (letters and digits), else 0.
+    `inner_ids`: of special tokens that are a part of a literal above, and no mark themselves."""
 
     name: str
     reasoning: Reasoning | None = None
@@ -66,13 +76,24 @@ class ResponseFormat:
     ends: tuple[Mark, ...] = ()
     anchors: tuple[str, ...] = ()
     id_length: int = 0
+    text_opens: tuple[Mark, ...] = ()
+    inner_ids: frozenset[int] = frozenset()
 
     @property
     def shown_ids(self) -> frozenset[int]:
         """Tokens whose text must arrive, special or not."""
         parts = ([] if self.reasoning is None else [self.reasoning]) + list(self.calls)
         marks = [mark for part in parts for mark in (*part.opens, *part.closes)]
-        return frozenset(mark.token_id for mark in (*marks, *self.ends) if mark.token_id is not None)
+        marks += [*self.text_opens, *self.ends]
+        return self.inner_ids | {mark.token_id for mark in marks if mark.token_id is not None}
+
+
+class Opened(Enum):
+    """What the end of a prompt leaves open for the answer to go on with."""
+
+    NOTHING = "nothing"
+    REASONING = "reasoning"
+    TEXT = "text"
 
 
 class Kind(Enum):

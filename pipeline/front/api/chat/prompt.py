@@ -142,15 +142,15 @@ def _render(chat: Chat, tokenizer: Tokenizer, settings: FrontSettings) -> tuple[
 # ---- the answer --------------------------------------------------------------------------------------------------
 
 
-def _reasons(chat: Chat, form: ResponseFormat, opened: Opened) -> ReasoningShape:
-    if form.reasoning is None or opened.reasoning_over:
+def _reasons(form: ResponseFormat, opened: Opened) -> ReasoningShape:
+    if form.reasoning is None or opened is Opened.TEXT:
         return ReasoningShape.NONE
-    return ReasoningShape.OPEN if opened.reasoning else ReasoningShape.MAY
+    return ReasoningShape.OPEN if opened is Opened.REASONING else ReasoningShape.MAY
 
 
 def _form(chat: Chat, form: ResponseFormat, opened: Opened) -> Form | None:
     """What the whole answer must look like; None: anything."""
-    use, reasoning = chat.use, _reasons(chat, form, opened)
+    use, reasoning = chat.use, _reasons(form, opened)
     tools, body = use.callable if use.bound or chat.form is not None else (), chat.form
     if not tools and (body is None or reasoning is ReasoningShape.NONE):
         return body

@@ -22,7 +22,7 @@ from pipeline.front.api.chat.messages import assistant, result
 from pipeline.front.api.chat.prompt import Chat
 from pipeline.front.api.chat.tools import ToolUse, problems
 from pipeline.front.api.fields import also, given, only, refuse, wrong
-from pipeline.front.api.openai.tools import USUAL, ChatTools, MessageCall, ToolChoice, tool_choice, tool_use
+from pipeline.front.api.openai.tools import USUAL, ChatToolChoice, ChatTools, MessageCall, tool_use
 from pipeline.front.api.schema import MADE, WORDS, Schema
 from pipeline.front.delivery.job import Form
 from pipeline.front.settings import FrontSettings
@@ -150,7 +150,7 @@ class Conversation(Body):
     )
     reasoning_effort: str | None = given(None, "Given to the model's chat template, if this asks for it.")
     tools: ChatTools = given([], "Tools that the model may call.")
-    tool_choice: Annotated[ToolChoice, tool_choice(flat=False)] = USUAL
+    tool_choice: ChatToolChoice = USUAL
     parallel_tool_calls: bool = given(True, "There may be several calls in one answer.")
 
     @property

@@ -147,6 +147,9 @@ def _choices(*, flat: bool) -> list[Schema]:
     return [*map(named, _KINDS), {"type": "object", "properties": allowed, "required": [*allowed]}]
 
 
+ChatToolChoice = Annotated[ToolChoice, tool_choice(flat=False)]
+
+
 def tool_use(tools: list[Tool], chosen: ToolChoice, *, parallel: bool) -> ToolUse:
     return ToolUse(tuple(tools), chosen.choice, chosen.name, parallel, allowed=chosen.allowed)
 
