@@ -16,7 +16,7 @@ from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import TOO_LONG, too_long
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class OneOf:
     """An object of one of these kinds, by its type. `usual`: the type of one that has none, but this member.
     `refused`: what to do instead of using a type that is known, but not supported; `other`: of any other."""
@@ -31,7 +31,12 @@ class OneOf:
         return core_schema.with_info_wrap_validator_function(self._read, core_schema.union_schema(every))
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
-        return {**handler(core), WORDS: f"an object of type {' or '.join(self.kinds)}"}
+        return {**handler(core), WORDS: f"an object of type {self._names}"}
+
+    @property
+    def _names(self) -> str:
+        *several, last = self.kinds
+        return f"{', '.join(several)} or {last}"
 
     def _read(self, value: Any, _: Any, info: ValidationInfo) -> Body:
         """By the model of its type alone, whose errors are those of the whole body."""
@@ -46,14 +51,14 @@ class OneOf:
         return found.model_validate(value, context=info.context)
 
     def _refuse(self, kind: Any, *, present: bool) -> None:
-        expected = f"expected {' or '.join(self.kinds)}"
+        expected = f"expected {self._names}"
         if not present:
             wrong(f"is missing: {expected}", ".type")
         instead = self.refused.get(kind, self.other) if isinstance(kind, str) else ""
         wrong(f"is {shown(kind)}, {expected}" + (f": {instead}" if instead else ""), ".type")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class TextOr:
     """A text, or a list of `kind`; `of_text` and `of_list` make of it what the model holds."""
 

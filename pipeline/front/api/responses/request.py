@@ -22,10 +22,10 @@ from pipeline.front.api.openai.body import (
     read_openai,
 )
 from pipeline.front.api.openai.chat import MAX_TOP_LOGPROBS
-from pipeline.front.api.openai.tools import USUAL, ToolChoice, tool_choice, tool_use
+from pipeline.front.api.openai.tools import USUAL, tool_use
 from pipeline.front.api.responses.answer import ResponsesWriter
 from pipeline.front.api.responses.conversation import Input, messages_of
-from pipeline.front.api.responses.tools import ResponsesTools
+from pipeline.front.api.responses.tools import FlatToolChoice, ResponsesTools
 from pipeline.front.api.sampling import least_above_most, limit, most_tokens
 from pipeline.front.api.structured import TextFormat
 from pipeline.front.delivery.job import Form, Identity, Job
@@ -47,7 +47,7 @@ _LABELS: Final = " ".join([name for name in LABELS.split() if name not in _OWN])
 _INSTEAD: Final = {
     **INSTEAD,
     "n_predict": "max_output_tokens",
-    "max_tokens max_completion_tokens": "max_output_tokens",
+    **dict.fromkeys(("max_tokens", "max_completion_tokens"), "max_output_tokens"),
     "messages": "input",
     "response_format": "text.format",
     "reasoning_effort": "reasoning.effort",
@@ -89,7 +89,7 @@ class ResponsesRequest(OpenAIBody):
         None, "Most tokens to generate; by default as many as fit."
     )
     tools: ResponsesTools = given([], "Tools that the model may call.")
-    tool_choice: Annotated[ToolChoice, tool_choice(flat=True)] = USUAL
+    tool_choice: FlatToolChoice = USUAL
     parallel_tool_calls: bool = given(True, "There may be several calls in one answer.")
     text: TextSettings = given(TextSettings.model_validate({}), "The form of the answer's text.")
     reasoning: ReasoningSettings = given(ReasoningSettings.model_validate({}), "How the model thinks.")

@@ -9,7 +9,7 @@ from pydantic import Field
 from pipeline.front.api.body import Body
 from pipeline.front.api.chat.tools import MOST_TOOLS, Tool
 from pipeline.front.api.fields import also, given, only
-from pipeline.front.api.openai.tools import FunctionTool, GrammarText, ToolName
+from pipeline.front.api.openai.tools import FunctionTool, GrammarText, ToolChoice, ToolName, tool_choice
 from pipeline.front.api.responses.one_of import OneOf
 
 _PLACE: Final = "tools[]."
@@ -69,3 +69,4 @@ _TOOL: Final = OneOf(
 )
 ResponsesTool = Annotated[ResponsesFunction | ResponsesCustom, _TOOL]
 ResponsesTools = Annotated[list[ResponsesTool], Field(max_length=MOST_TOOLS)]
+FlatToolChoice = Annotated[ToolChoice, tool_choice(flat=True)]
