@@ -65,8 +65,8 @@ class Reasoning:
 @dataclass(frozen=True, slots=True)
 class ResponseFormat:
     """`calls`: the forms that are read; guaranteed calls have the first one. `ends`: marks of the text's end, which
-    are no part of it. `text_opens`: marks before the answer's text, where it has such; then what stands outside of all
-    marks is no part of the answer. `anchors`: literals behind which, in a prompt, the model's message begins.
+    are no part of it. `text_opens`: marks before the answer's text, where it has such; then what stands outside of
+    all marks is no part of the answer. `anchors`: literals behind which, in a prompt, the model's message begins.
     `id_length`: of the ids of calls, where the family's chat template demands one (letters and digits), else 0.
     `inner_ids`: of special tokens that are a part of a literal above, and no mark themselves."""
 

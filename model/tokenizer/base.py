@@ -189,7 +189,8 @@ class Tokenizer(ABC):
         """The prompt that the model was trained to see for these messages.
 
         Encode it with ``add_special=False``, because templates write their BOS themselves. With
-        ``continue_final_message`` it ends with the last message's content. ``variables`` and ``tools`` go to the template.
+        ``continue_final_message`` it ends with the last message's content. ``variables`` and
+        ``tools`` go to the template.
 
         Raises TokenizerError when the tokenizer has no chat template, and its subclass ChatTemplateError when
         the messages do not fit the template, which is the client's fault.

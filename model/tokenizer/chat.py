@@ -50,16 +50,16 @@ class ChatTemplate:
     def __init__(
         self, source: str, special_tokens: Mapping[str, str], origin: str, tool_use: ChatTemplate | None = None
     ) -> None:
-        """``special_tokens`` are what templates use by name (``bos_token`` …); ``origin`` names the file. ``tool_use``
-        is rendered in place of this one where there are tools."""
+        """``special_tokens`` are what templates use by name (``bos_token`` …); ``origin`` names the file.
+        ``tool_use`` is rendered in place of this one where there are tools."""
         self._special_tokens = dict(special_tokens)
         self._origin, self.source, self._tool_use = origin, source, tool_use
         self._wants_parts = False
         self._knows_developer = "developer" in source
         environment = _make_environment()
         try:
-            asked_for = meta.find_undeclared_variables(environment.parse(source))
-            self.asked_for = frozenset(asked_for) | (tool_use.asked_for if tool_use else frozenset())
+            asked_for: set[str] = meta.find_undeclared_variables(environment.parse(source))
+            self.asked_for: frozenset[str] = frozenset(asked_for) | (tool_use.asked_for if tool_use else frozenset())
             self._template = environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise TokenizerError(
@@ -145,8 +145,8 @@ class ChatTemplate:
             messages = [*messages[:-1], {**last, "content": f"{last['content']}{_CUT} "}]
         if self._wants_parts or any(message["role"] == "developer" for message in messages):
             messages = [self._in_its_form(message) for message in messages]
-        own = {"messages": messages, "add_generation_prompt": add_generation_prompt, "tools": tools, "documents": None}
-        prompt = self._render({**(variables or {}), **own, **self._special_tokens})
+        own = {"messages": messages, "add_generation_prompt": add_generation_prompt, "tools": tools}
+        prompt = self._render({**(variables or {}), **own, "documents": None, **self._special_tokens})
         return _cut(prompt) if continue_final_message else prompt
 
     def _render(self, variables: Mapping[str, Any]) -> str:

@@ -61,6 +61,16 @@ class FrontSettings:
     log_level: str = "info"
     log_format: str = "text"  # or "json"
 
+    @property
+    def calls_tools(self) -> bool:
+        """The model can call tools, as far as its calls are understood."""
+        return self.response_format is not None and bool(self.response_format.calls)
+
+    @property
+    def reasons(self) -> bool:
+        """The model thinks before it answers, as far as that is understood."""
+        return self.response_format is not None and self.response_format.reasoning is not None
+
     def update(self, other: FrontSettings) -> None:
         """Copy the values of another one."""
         for one in fields(self):

@@ -19,7 +19,8 @@ class PieceReader(Protocol):
 
 
 class AnswerReader:
-    """Of one choice. `every_token`: a token that brings nothing else brings an empty text, for its log-probability."""
+    """Of one choice. `every_token`: a token that brings nothing else brings an empty text, for its
+    log-probability."""
 
     def __init__(self, choice: int, pieces: PieceReader, *, every_token: bool) -> None:
         self._choice, self._pieces, self._every_token = choice, pieces, every_token

@@ -88,6 +88,7 @@ def figures(samples: Sequence[Sample]) -> dict[str, Any]:
             "waiting": preprocess["waiting"],
             "in_flight": front["in_flight"],
             "preemptions": preprocess["preemptions"],
+            "calls": front["calls"],
         },
         "rings": _rings(recent),
         "cpu": recent.cpu(),

@@ -14,7 +14,7 @@ from model.response import Opened, ResponseFormat, ResponseReader, initial_state
 from model.tokenizer import ChatTemplateError, Message, Tokenizer
 from pipeline.front.api.body import shown
 from pipeline.front.api.chat.messages import with_ids, with_names
-from pipeline.front.api.chat.tools import AUTO, NO_TOOLS, ToolUse
+from pipeline.front.api.chat.tools import NO_TOOLS, ToolUse
 from pipeline.front.api.fields import why_too_long
 from pipeline.front.delivery.job import Form, Part
 from pipeline.front.delivery.reading import AnswerReader
@@ -25,8 +25,8 @@ from pipeline.wire.request import TOO_LONG, Request
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """`form`: of the answer's text, if it must have one. `reasoning`: it is told from the answer; else it is a part of
-    its text. `parameter`: where the client has the messages, for errors."""
+    """`form`: of the answer's text, if it must have one. `reasoning`: it is told from the answer; else it is a
+    part of its text. `parameter`: where the client has the messages, for errors."""
 
     messages: Sequence[Message]
     use: ToolUse = NO_TOOLS
@@ -42,7 +42,8 @@ class Chat:
 @dataclass(frozen=True, slots=True)
 class Prompted:
     """A chat's prompt. `plain`: where its text spells special tokens that are none. `form`: of the whole answer, not
-    only of its text. `reader`: makes, for a choice, what tells reasoning and calls from its text; None: all is text."""
+    only of its text. `reader`: makes, for a choice, what tells reasoning and calls from its text; None: it is all
+    text."""
 
     text: str
     plain: tuple[int, ...] = ()
@@ -77,7 +78,7 @@ def prompt_for(
         raise ApiError(400, message, parameter="chat_template_kwargs")
     form = settings.response_format
     if chat.use.offered:
-        _require_tools(chat.use, tokenizer, form)
+        _require_tools(chat.use, tokenizer, settings)
     said = sum(_length(message) for message in chat.messages)
     _require_short(chat, why_too_long(said, settings, "messages have"))  # before time is spent on them
     text, plain = _render(chat, tokenizer, settings)
@@ -90,9 +91,9 @@ def prompt_for(
     return Prompted(text, plain, _form(chat, form, opened), reader, shown_ids)
 
 
-def _require_tools(use: ToolUse, tokenizer: Tokenizer, form: ResponseFormat | None) -> None:
+def _require_tools(use: ToolUse, tokenizer: Tokenizer, settings: FrontSettings) -> None:
     """Raise ApiError 400 where calls could not be read, or could never come."""
-    if form is None or not form.calls:
+    if not settings.calls_tools:
         advice = "set pipeline.tool_format in the server's configuration to the form in which it calls tools"
         message = f"{use.parameter} is given, but the model's chat template has no known form of calls; {advice}"
         raise ApiError(400, message, parameter=use.parameter)

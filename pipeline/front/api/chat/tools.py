@@ -23,8 +23,8 @@ _TOLD: Final = 5  # names, in an error
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """`parameters`: a JSON schema, or None: any object. `strict`: true: every call follows it; false: guaranteed calls
-    need not. `custom`: it takes a text, which its calls have as the argument `input`; `grammar`: kind ("lark" or
+    """`parameters`: a JSON schema, or None: any object. `strict`: true: every call follows it; false: guaranteed
+    calls need not. `custom`: it takes a text, which its calls have as the argument `input`; `grammar`: kind ("lark" or
     "regex") and definition of that text."""
 
     name: str
@@ -42,7 +42,8 @@ class Tool:
     def for_template(self) -> dict[str, Any]:
         described = self.description
         if self.grammar is not None:
-            described = f"{described}\n\nThe input must match this {self.grammar[0]} grammar:\n{self.grammar[1]}".lstrip()
+            kind, text = self.grammar
+            described = f"{described}\n\nThe input must match this {kind} grammar:\n{text}".lstrip()
         parameters = INPUT if self.custom else self.parameters or {"type": "object", "properties": {}}
         return {
             "type": "function",
@@ -79,7 +80,8 @@ class ToolUse:
         """That the model may call."""
         if self.name:
             return tuple(tool for tool in self.offered if tool.name == self.name)
-        return self.offered if self.allowed is None else tuple(one for one in self.offered if one.name in self.allowed)
+        allowed = self.allowed
+        return self.offered if allowed is None else tuple(tool for tool in self.offered if tool.name in allowed)
 
     @property
     def custom(self) -> frozenset[str]:
@@ -109,6 +111,7 @@ def problems(use: ToolUse, choice_parameter: str = "tool_choice") -> Iterator[tu
     unknown = next((name for name in wanted if name not in names), None)
     if unknown is not None:
         known = ", ".join(names[:_TOLD]) or "none"
-        yield choice_parameter, f"{choice_parameter} names {shown(unknown)}, which is not in {use.parameter} ({known})"
+        told = f"{choice_parameter} names {shown(unknown)}, which is not in {use.parameter} ({known})"
+        yield choice_parameter, told
     if use.choice == REQUIRED and not names:
         yield choice_parameter, f"{choice_parameter} demands a call, but {use.parameter} has no tool"

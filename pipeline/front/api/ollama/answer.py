@@ -26,6 +26,7 @@ from pipeline.front.delivery.job import (
 from pipeline.front.http.errors import ApiError
 from pipeline.wire.delta import Delta, FinishReason
 
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a text stands in an answer, between what is before and behind it, with other members beside it."""
@@ -111,10 +112,8 @@ class OllamaWriter:
         return self._line(event, self._note(event))
 
     def _line(self, event: Event, more: dict[str, Any]) -> bytes:
-        names, text = self._names, event.text if isinstance(event, Text) else ""
-        told = b""
-        if names is not None and isinstance(event, TokenEvent) and event.part == 0 and not isinstance(event, End):
-            told = b',"logprobs":%b' % orjson.dumps(named_tokens(names, [event.token]))
+        text, new = event.text if isinstance(event, Text) else "", self._new(event)
+        told = b',"logprobs":%b' % orjson.dumps(named_tokens(self._names, new)) if self._names and new else b""
         if not (more or told or text):
             return b""
         return self._heading + self._place.hold(orjson.dumps(text), more) + b',"done":false%b}\n' % told
@@ -127,8 +126,13 @@ class OllamaWriter:
                 self._thoughts.append(event.text)
             case _:
                 self._note(event)
-        if self._names is not None and isinstance(event, TokenEvent) and not isinstance(event, End) and not event.part:
-            self._kept.append(event.token)
+        self._kept += self._new(event)
+
+    def _new(self, event: Event) -> list[Delta]:
+        """Tokens whose log-probabilities come with this event."""
+        if self._names is None or not isinstance(event, TokenEvent) or isinstance(event, End) or event.part:
+            return []
+        return [event.token]
 
     def _note(self, event: Event) -> dict[str, Any]:
         """What is no text, and what comes of it beside one."""

@@ -6,7 +6,7 @@ keep_alive, is accepted without effect: here that is the operator's choice.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Final, TypeVar
 
 from pydantic import ConfigDict, FailFast, Field
@@ -15,13 +15,14 @@ from model.tokenizer import Message, Tokenizer
 from pipeline.front.api.body import Body, Problem, Reading, read, shown
 from pipeline.front.api.chat.prompt import Chat, Prompted, prompt_for
 from pipeline.front.api.chat.tools import NO_TOOLS, ToolUse, problems
-from pipeline.front.api.fields import StopStrings, TextPrompt, also, given, integer, only
+from pipeline.front.api.fields import Kind, StopStrings, TextPrompt, also, given, integer
 from pipeline.front.api.ollama.answer import CHAT, GENERATE, OllamaWriter, Place
 from pipeline.front.api.openai.body import model_name, needed_tokenizer
 from pipeline.front.api.openai.chat import MAX_TOP_LOGPROBS
 from pipeline.front.api.openai.conversation import ChatMessage, NoMoreThanTokens
 from pipeline.front.api.openai.tools import ChatTools
 from pipeline.front.api.sampling import TopK, most_tokens, sampled, sampling_of, top_p
+from pipeline.front.api.schema import WORDS, Schema
 from pipeline.front.api.structured import OllamaFormat
 from pipeline.front.delivery.job import Identity, Job
 from pipeline.front.http.errors import NOT_FOUND, ApiError
@@ -32,6 +33,8 @@ INVALID_STATUS: Final = 400
 LATEST: Final = ":latest"
 _MANY: Final = 2**31 - 1
 _WHOLE_CONTEXT: Final = (-1, 0)  # values of repeat_last_n at which penalties are for all tokens, or off
+
+_LEVELS: Final = ("low", "medium", "high", "max")  # of thinking
 
 _NO_PENALTIES: Final = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 _ALIKE: Final = ("temperature", "top_k", "top_p", "min_p", "presence_penalty", "frequency_penalty", "seed")
@@ -141,14 +144,27 @@ class OllamaOptions(Body):
 # ---- both paths ----------------------------------------------------------------------------------------------------
 
 
+def _think(value: Any, settings: FrontSettings) -> bool | str:
+    if value is not False and not (settings.reasons and (value is True or value in _LEVELS)):
+        raise ValueError
+    known: bool | str = value
+    return known
+
+
+def _think_schema(settings: FrontSettings) -> Schema:
+    if not settings.reasons:
+        words = "False: the model does not think before it answers"
+        return {"enum": [False], "description": f"Expected: {words}.", WORDS: words}
+    meaning = "Whether the model thinks before it answers, and how much; what it thinks comes as thinking."
+    return {"enum": [True, False, *_LEVELS], "description": meaning}
+
+
 @also({"truncate shift": (False,)})
 class _Generating(OllamaBody):
     stream: bool = given(True, "Stream the answer as lines of JSON.")
     options: OllamaOptions = OllamaOptions.model_validate({})
     format: OllamaFormat = None
-    think: Annotated[bool | str | None, only(True, False, "low", "medium", "high", "max")] = given(
-        None, "Whether the model thinks before it answers, and how much; what it thinks comes as thinking."
-    )
+    think: Annotated[bool | str | None, Kind(_think, _think_schema)] = None
     keep_alive: float | str | None = given(None, "Accepted without effect: the model stays loaded.")
     logprobs: bool = given(False, "Return log-probabilities of the chosen tokens.")
     top_logprobs: Annotated[int, integer(0, MAX_TOP_LOGPROBS)] = given(
@@ -180,13 +196,9 @@ class _Generating(OllamaBody):
         return Job(parts, self.stream, writer, prompt.form, writer.measured, prompt.reader)
 
     def prompted(
-        self, messages: list[Message], use: ToolUse, tokenizer: Tokenizer | None, settings: FrontSettings
+        self, messages: Sequence[Message], use: ToolUse, tokenizer: Tokenizer | None, settings: FrontSettings
     ) -> Prompted:
-        """Raises ApiError 400, also where the model is to think and can't."""
-        form = settings.response_format
-        if self.think not in (None, False) and (form is None or form.reasoning is None):
-            message = "think is given, but the model does not think before it answers; leave it out"
-            raise ApiError(INVALID_STATUS, message, parameter="think")
+        """Raises ApiError 400."""
         variables: dict[str, Any] = {}
         if self.think is not None and tokenizer is not None and tokenizer.template_asks_for("enable_thinking"):
             variables["enable_thinking"] = self.think is not False

@@ -94,9 +94,16 @@ class OllamaRoutes:
             "template": "" if tokenizer is None else tokenizer.chat_template or "",
             "details": self._details(),
             "model_info": info,
-            "capabilities": ["completion"],
+            "capabilities": self._capabilities,
             "modified_at": self._started,
         }
+
+    @property
+    def _capabilities(self) -> list[str]:
+        settings, tokenizer = self._settings, self._tokenizer
+        shows_tools = tokenizer is not None and tokenizer.template_asks_for("tools")
+        more = {"tools": settings.calls_tools and shows_tools, "thinking": settings.reasons}
+        return ["completion", *(name for name, there in more.items() if there)]
 
     def _listed(self) -> dict[str, Any]:
         """Sizes are not known here, and 0; the digest is of the name, which stands for the model."""

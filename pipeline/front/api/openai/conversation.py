@@ -150,12 +150,13 @@ class Conversation(Body):
     )
     reasoning_effort: str | None = given(None, "Given to the model's chat template, if this asks for it.")
     tools: ChatTools = given([], "Tools that the model may call.")
-    tool_choice: ChatToolChoice = USUAL
+    tool_choice: ChatToolChoice | None = None
     parallel_tool_calls: bool = given(True, "There may be several calls in one answer.")
 
     @property
     def tool_use(self) -> ToolUse:
-        return tool_use([tool.tool() for tool in self.tools], self.tool_choice, parallel=self.parallel_tool_calls)
+        tools = [tool.tool() for tool in self.tools]
+        return tool_use(tools, self.tool_choice or USUAL, parallel=self.parallel_tool_calls)
 
     def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
         yield from super().conflicts(settings)

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Self
 
 import orjson
-from pydantic import Field, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
 from pipeline.front.api.body import Body
 from pipeline.front.api.chat.messages import call
 from pipeline.front.api.chat.tools import AUTO, MOST_TOOLS, NAME, NONE, REQUIRED, Tool, ToolUse
 from pipeline.front.api.fields import Kind, given, only, wrong
-from pipeline.front.api.schema import WORDS, Schema
+from pipeline.front.api.schema import MADE, WORDS, Schema
 from pipeline.front.settings import FrontSettings
 
 ToolName = Annotated[str, Field(pattern=NAME, description="Letters, digits and _ - . : /, up to 128.")]
@@ -24,8 +25,8 @@ class FunctionTool(Body):
     parameters: dict[str, Any] | None = given(None, "JSON schema of its arguments, an object; by default any object.")
     strict: bool | None = given(
         None,
-        "true: every call follows the schema. false: calls that tool_choice demands are any JSON object, too; left out: "
-        "these follow the schema, and others as well as the model can.",
+        "true: every call follows the schema; left out: those that tool_choice demands do, and others as well as the "
+        "model can; false: arguments are any JSON object.",
     )
 
     def tool(self) -> Tool:
@@ -74,7 +75,14 @@ class ChatTool(Body):
         return inner.tool()
 
 
-ChatTools = Annotated[list[ChatTool], Field(max_length=MOST_TOOLS)]
+class WhereKnown:
+    """There can be tools only where the form of the model's calls is known."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
+        return {**handler(core), MADE: lambda settings: {} if settings.calls_tools else {"maxItems": 0}}
+
+
+ChatTools = Annotated[list[ChatTool], Field(max_length=MOST_TOOLS), WhereKnown()]
 
 
 # ---- which of them -------------------------------------------------------------------------------------------------
@@ -102,6 +110,12 @@ def _name_in(value: Any, kind: str, *, flat: bool) -> str:
     return name
 
 
+def _listed(value: Any) -> list[Any]:
+    if type(value) is not list:
+        raise ValueError
+    return value
+
+
 def _one_of(value: Any, *, flat: bool) -> str:
     kind = value.get("type") if isinstance(value, dict) else None
     if kind not in _KINDS:
@@ -113,24 +127,20 @@ def tool_choice(*, flat: bool) -> Kind:
     """`flat`: a tool's name stands beside its type, as in /v1/responses, not in an object of its own."""
 
     def read(value: Any, settings: FrontSettings) -> ToolChoice:
-        if isinstance(value, str):
-            if value not in _MODES:
-                raise ValueError
+        if isinstance(value, str) and value in _MODES:
             return ToolChoice(value)
-        if not isinstance(value, dict):
-            raise ValueError
-        if value.get("type") != "allowed_tools":
+        if not isinstance(value, dict) or value.get("type") != "allowed_tools":
             return ToolChoice(name=_one_of(value, flat=flat))
         inner = value if flat else value.get("allowed_tools")
         if not isinstance(inner, dict) or inner.get("mode") not in (AUTO, REQUIRED):
             wrong("has no mode, expected auto or required", ".mode" if flat else ".allowed_tools.mode")
-        if not isinstance(inner.get("tools"), list):
-            raise ValueError
-        return ToolChoice(inner["mode"], allowed=tuple(_one_of(one, flat=flat) for one in inner["tools"]))
+        tools = inner.get("tools")
+        return ToolChoice(inner["mode"], allowed=tuple(_one_of(one, flat=flat) for one in _listed(tools)))
 
     words = "none, auto, required, an object that names a tool, or allowed tools"
     schema = {"anyOf": [{"enum": list(_MODES)}, *_choices(flat=flat)], WORDS: words}
-    return Kind(read, lambda _: {**schema, "description": f"Which tools the model may call: {words}."})
+    stated = {**schema, "default": AUTO, "description": f"Which tools the model may call: {words}."}
+    return Kind(read, lambda _: stated)
 
 
 def _choices(*, flat: bool) -> list[Schema]:
@@ -154,15 +164,14 @@ def tool_use(tools: list[Tool], chosen: ToolChoice, *, parallel: bool) -> ToolUs
     return ToolUse(tuple(tools), chosen.choice, chosen.name, parallel, allowed=chosen.allowed)
 
 
-# ---- calls in messages -----------------------------------------------------------------------------------------------
+# ---- calls in messages ---------------------------------------------------------------------------------------------
 
 
 def _arguments(value: Any, settings: FrontSettings) -> str:
-    if isinstance(value, dict):
-        return orjson.dumps(value).decode()
-    if not isinstance(value, str):
+    text = orjson.dumps(value).decode() if isinstance(value, dict) else value
+    if type(text) is not str:
         raise ValueError
-    return value
+    return text
 
 
 _ARGUMENTS_ARE: Final = "a text of JSON, or the object itself"

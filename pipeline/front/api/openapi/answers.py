@@ -59,9 +59,14 @@ def _ollama(**text: Schema) -> Schema:
     heading = {"model": TEXT, "created_at": _TIME}
     end = {"done_reason": _one_of("stop", "length", "load"), **counts, **times}
     schema = _record(**heading, **text, done={"type": "boolean"}, **end, logprobs=_list(reference("OllamaLogprob")))
-    return {**schema, "required": [*heading, *text, "done"]}
+    return {**schema, "required": [*heading, next(iter(text)), "done"]}
 
 
+_OLLAMA_CALL = _record(function=_record(name=TEXT, arguments={"type": "object"}))
+_OLLAMA_MESSAGE = {
+    **_record(role=_one_of("assistant"), content=TEXT, thinking=TEXT, tool_calls=_list(_OLLAMA_CALL)),
+    "required": ["role", "content"],
+}
 _TIME: Final[Schema] = {**TEXT, "format": "date-time"}
 _OLLAMA_MODEL = {"name": TEXT, "model": TEXT, "size": COUNT, "digest": {**TEXT, "pattern": "^[0-9a-f]{64}$"}}
 _OLLAMA_MODEL = {**_OLLAMA_MODEL, "details": reference("OllamaDetails")}
@@ -188,8 +193,8 @@ ANSWERS: Final[dict[str, Schema]] = {
         "description": "The last line of a stream that failed.",
     },
     "OllamaError": _record(error=TEXT),
-    "OllamaChatLine": _ollama(message=_record(role=_one_of("assistant"), content=TEXT)),
-    "OllamaGenerateLine": _ollama(response=TEXT),
+    "OllamaChatLine": _ollama(message=_OLLAMA_MESSAGE),
+    "OllamaGenerateLine": _ollama(response=TEXT, thinking=TEXT),
     "OllamaLogprob": _record(**_TOKEN, top_logprobs=_list(_record(**_TOKEN))),
     "OllamaModels": _record(models=_list(_record(**_OLLAMA_MODEL, modified_at=_TIME))),
     "OllamaRunning": _record(
@@ -201,7 +206,7 @@ ANSWERS: Final[dict[str, Schema]] = {
         template={**TEXT, "description": "The chat template, in Jinja."},
         details=reference("OllamaDetails"),
         model_info={"type": "object", "additionalProperties": {"type": ["string", "integer"]}},
-        capabilities=_list(_one_of("completion")),
+        capabilities=_list(_one_of("completion", "tools", "thinking")),
         modified_at=_TIME,
     ),
     "OllamaDetails": _record(

@@ -43,7 +43,8 @@ function showFigures(figures) {
   show(get("running"), [String(figures.batch.running), `of ${get("running").dataset.rows} rows`]);
   const [waiting, coming] = get("requests-note").children;
   write(waiting, `${figures.requests.waiting} waiting`);
-  write(coming, `${perSecond(figures.requests_per_s)} new per second`);
+  const calls = figures.requests.calls ? `, ${figures.requests.calls} tool calls so far` : "";
+  write(coming, `${perSecond(figures.requests_per_s)} new per second${calls}`);
 }
 
 function showTime(id, mean, below) {

@@ -1,4 +1,4 @@
-// Sends a prompt to /v1/completions and shows the streamed answer.
+// Sends a prompt, as it is or as a chat with tools, and shows the streamed answer: its text, reasoning and calls.
 
 import { joined, perSecond, seconds } from "./format.js";
 import { events } from "./sse.js";
@@ -33,26 +33,28 @@ async function ask(model, signal) {
   let first = null, tokens = 0;
   answer.textContent = "";
   note("waiting for the first token");
-  for await (const { data } of events("/v1/completions", request(model, signal))) {
+  const [path, body] = get("chat").open ? ["/v1/chat/completions", chat()] : ["/v1/completions", completion()];
+  for await (const { data } of events(path, request({ model, ...body }, signal))) {
     if (data === "[DONE]") break;
     const chunk = JSON.parse(data);
     if (chunk.error) throw new Error(chunk.error.message);
     tokens = chunk.usage?.completion_tokens ?? tokens;
     if (!chunk.choices?.length) continue;
-    first ??= performance.now();
-    append(answer, chunk.choices[0].text);
+    const { text, delta } = chunk.choices[0];
+    first ??= delta?.role ? null : performance.now(); // a chat begins with an event that has no token
+    append(answer, () => show(answer, delta ?? { content: text }));
   }
+  first ??= performance.now();
   const end = performance.now(), ttft = joined(seconds((first - began) / 1e3));
   const pace = tokens > 1 ? `, then ${perSecond((tokens - 1) / ((end - first) / 1e3))} tokens/s` : "";
   note(`${tokens} tokens, the first after ${ttft}${pace}`);
 }
 
-function request(model, signal) {
+function request(asked, signal) {
   const headers = { "content-type": "application/json" };
   if (get("key").value) headers.authorization = `Bearer ${get("key").value}`;
   const body = {
-    model,
-    prompt: get("prompt").value,
+    ...asked,
     max_tokens: get("max-tokens").valueAsNumber,
     temperature: get("temperature").valueAsNumber,
     stream: true,
@@ -61,9 +63,43 @@ function request(model, signal) {
   return { method: "POST", headers, body: JSON.stringify(body), signal };
 }
 
-function append(answer, text) {
+const completion = () => ({ prompt: get("prompt").value });
+
+function chat() {
+  const messages = [{ role: "user", content: get("prompt").value }], text = get("tools").value.trim();
+  if (!text) return { messages };
+  try {
+    return { messages, tools: JSON.parse(text), tool_choice: get("tool-choice").value };
+  } catch (error) {
+    throw new Error(`the tools are not JSON: ${error.message}`);
+  }
+}
+
+/** What one event brings; a call begins with its name, and its arguments follow in pieces. */
+function show(answer, { content, reasoning_content: reasoning, tool_calls: calls }) {
+  if (reasoning) part(answer, "reasoning").append(reasoning);
+  if (content) answer.append(content);
+  for (const { index, function: called } of calls ?? []) {
+    const shown = part(answer, "call", index);
+    if (called.name) shown.append(Object.assign(document.createElement("b"), { textContent: called.name }), " ");
+    shown.append(called.arguments);
+  }
+}
+
+/** The last element, if it is of this kind, else a new one. */
+function part(answer, kind, index = 0) {
+  const last = answer.lastChild;
+  if (last?.className === kind && last.dataset.index === String(index)) return last;
+  const made = document.createElement("span");
+  made.className = kind;
+  made.dataset.index = index;
+  answer.append(made);
+  return made;
+}
+
+function append(answer, write) {
   const atEnd = answer.scrollHeight - answer.scrollTop - answer.clientHeight < 4;
-  answer.append(text);
+  write();
   if (atEnd) answer.scrollTop = answer.scrollHeight;
 }
 
