@@ -102,7 +102,7 @@ class OutputItem(Item):
     output: Content
 
 
-_KINDS: Final[dict[str, type[Body]]] = {
+KINDS: Final[dict[str, type[Body]]] = {
     "message": MessageItem,
     "function_call": FunctionCallItem,
     "function_call_output": OutputItem,
@@ -112,7 +112,7 @@ _KINDS: Final[dict[str, type[Body]]] = {
 }
 _STORED: Final = "answers are not stored here; send the item itself"
 _ITEM: Final = OneOf(
-    _KINDS,
+    KINDS,
     usual=("message", "role"),
     refused={"item_reference": _STORED},
     other="items of tools that the server itself would run are not supported",
