@@ -93,13 +93,13 @@ class ResponsesWriter:
             case CallBegin():
                 return self._call(event)
             case CallEnd():
-                return self._close()
+                return self._close(called=True)
             case Begin():
                 self._begin = event
                 return self._opening()
             case End():
                 self._last = event
-                return self._close(self._status)
+                return self._close()
         raise unwritable(self, event)
 
     def keep(self, event: Event) -> None:
@@ -158,11 +158,13 @@ class ResponsesWriter:
         self._item = item
         return self._events(*item.begin())
 
-    def _close(self, status: str = COMPLETED) -> bytes:
-        """The item that is being written, if there is one."""
+    def _close(self, *, called: bool = False) -> bytes:
+        """The item that is being written, if there is one. `called`: a call, whose end has come; without it one is
+        incomplete, whatever follows."""
         item, self._item = self._item, None
         if item is None:
             return b""
+        status = INCOMPLETE if isinstance(item, FunctionCall) and not called else self._status
         rest = item.rest()
         before = item.delta(self._next(), rest) if rest else b""
         made = item.done(status)
@@ -205,7 +207,7 @@ class ResponsesWriter:
 
     @property
     def _status(self) -> str:
-        """At the end."""
+        """Of the answer, as far as it is known."""
         return INCOMPLETE if self._last is not None and self._last.reason is FinishReason.LENGTH else COMPLETED
 
     def tail(self) -> bytes:

@@ -89,7 +89,7 @@ class ResponsesRequest(OpenAIBody):
         None, "Most tokens to generate; by default as many as fit."
     )
     tools: ResponsesTools = given([], "Tools that the model may call.")
-    tool_choice: FlatToolChoice = USUAL
+    tool_choice: FlatToolChoice | None = None
     parallel_tool_calls: bool = given(True, "There may be several calls in one answer.")
     text: TextSettings = given(TextSettings.model_validate({}), "The form of the answer's text.")
     reasoning: ReasoningSettings = given(ReasoningSettings.model_validate({}), "How the model thinks.")
@@ -119,7 +119,8 @@ class ResponsesRequest(OpenAIBody):
 
     @property
     def tool_use(self) -> ToolUse:
-        return tool_use([tool.tool() for tool in self.tools], self.tool_choice, parallel=self.parallel_tool_calls)
+        tools, choice = [tool.tool() for tool in self.tools], self.tool_choice or USUAL
+        return tool_use(tools, choice, parallel=self.parallel_tool_calls)
 
     def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
         yield from super().conflicts(settings)

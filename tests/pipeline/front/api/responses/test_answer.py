@@ -177,6 +177,14 @@ def test_a_call_that_is_cut_keeps_its_half():
     assert (item["arguments"], item["status"]) == ('{"city": ', "incomplete")
 
 
+@pytest.mark.parametrize("more", [[], ["It"], [("think", "Hm")], CALL])
+def test_a_call_that_breaks_off_is_incomplete_whatever_follows(more):
+    """The model has written something else there; clients must not take its half for a call."""
+    response = streamed(*CALL[:2], *more)[-1]["response"]
+    assert response["status"] == "completed"
+    assert [item["status"] for item in response["output"]] == ["incomplete", *["completed"] * bool(more)]
+
+
 def test_what_was_complete_before_a_cut_is():
     events = streamed(*CALL, "It", reason=FinishReason.LENGTH)
     assert [item["status"] for item in events[-1]["response"]["output"]] == ["completed", "incomplete"]
