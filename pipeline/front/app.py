@@ -19,7 +19,7 @@ from pipeline.front.settings import FrontSettings
 
 log = logging.getLogger("ringserve.front")
 
-_OPENAI = ("/completions", "/chat/completions", "/models")  # are there without /v1, too
+_OPENAI = ("/completions", "/chat/completions", "/responses", "/models")  # are there without /v1, too
 _OLLAMA = "/api/"
 
 
@@ -45,6 +45,7 @@ class Front:
             f"{base}/generate_stream": ("POST", generate.llm_serving_streamed),
             "/v1/completions": ("POST", generate.completions),
             "/v1/chat/completions": ("POST", generate.chat),
+            "/v1/responses": ("POST", generate.responses),
             "/v1/models": ("GET", info.models),
             "/api/chat": ("POST", ollama.chat),
             "/api/generate": ("POST", ollama.generate),

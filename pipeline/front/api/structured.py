@@ -118,12 +118,34 @@ def _response_format(value: Any, settings: FrontSettings) -> Form | None:
     if kind != "json_schema":
         raise ValueError
     _closed(members, "", "json_schema")
-    named = _object(members.get("json_schema"))
-    _closed(named, ".json_schema", "schema", "name", "strict", "description")
-    return _schema("response_format", named.get("schema"))
+    return _named_schema("response_format", _object(members.get("json_schema")), ".json_schema")
 
 
-_NAMED_SCHEMA: Final = _members(("schema",), schema=_JSON, name={}, strict={}, description={})
+def _named_schema(parameter: str, members: dict[str, Any], inside: str) -> Form:
+    _closed(members, inside, "schema", "name", "strict", "description")
+    return _schema(parameter, members.get("schema"))
+
+
+def _text_format(value: Any, settings: FrontSettings) -> Form | None:
+    """That of /v1/responses: a schema stands beside its type."""
+    members = _object(value)
+    kind = members.pop("type", None)
+    if kind == "json_schema":
+        return _named_schema("text.format", members, "")
+    if kind not in ("text", "json_object"):
+        raise ValueError
+    _closed(members, "")
+    return None if kind == "text" else Form("text.format", kind)
+
+
+_SCHEMA_MEMBERS: Final[dict[str, Schema]] = {"schema": _JSON, "name": {}, "strict": {}, "description": {}}
+_NAMED_SCHEMA: Final = _members(("schema",), **_SCHEMA_MEMBERS)
+_TEXT_FORMAT: Final[Schema] = {
+    "anyOf": [
+        _members(("type",), type={"enum": ["text", "json_object"]}),
+        _members(("type", "schema"), type={"const": "json_schema"}, **_SCHEMA_MEMBERS),
+    ]
+}
 _RESPONSE_FORMAT: Final[Schema] = {
     "anyOf": [
         _members((), type={"enum": ["text", None]}),
@@ -176,6 +198,9 @@ def _ollama_format(value: Any, settings: FrontSettings) -> Form:
 
 
 OllamaFormat = _field(_ollama_format, {"anyOf": [{"const": "json"}, {"type": "object"}]}, '"json", or a JSON schema')
+TextFormat = _field(
+    _text_format, _TEXT_FORMAT, 'an object of type "text", "json_object", or "json_schema" with a schema'
+)
 TgiGrammar = _field(_tgi_grammar, _TGI, 'an object with a type, "json" or "regex", and a value')
 _VLLM: Final[Schema] = {
     "anyOf": [

@@ -11,7 +11,7 @@ from pipeline.front.api.ollama.request import OllamaChat, OllamaGenerate
 from pipeline.front.api.ollama.routes import OllamaShow
 from pipeline.front.api.openai.chat import ChatRequest
 from pipeline.front.api.openai.completions import CompletionRequest
-from pipeline.front.api.openapi.answers import ANSWERS, reference
+from pipeline.front.api.openapi.answers import ANSWERS
 from pipeline.front.api.openapi.operations import (
     NDJSON,
     Operation,
@@ -22,6 +22,8 @@ from pipeline.front.api.openapi.operations import (
     in_form,
     post,
 )
+from pipeline.front.api.openapi.parts import reference
+from pipeline.front.api.responses.request import ResponsesRequest
 from pipeline.front.api.schema import schemas
 from pipeline.front.api.tokenize_routes import DetokenizeRequest, TokenizeChat, TokenizeText
 from pipeline.front.http.access import KEY_HEADERS, is_open
@@ -34,6 +36,7 @@ _REQUESTS: Final = (
     GenerateRequest,
     CompletionRequest,
     ChatRequest,
+    ResponsesRequest,
     TokenizeText,
     TokenizeChat,
     DetokenizeRequest,
@@ -117,6 +120,7 @@ def _openai() -> Paths:
     name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     complete = "Complete one prompt or several; streamed if `stream` is true."
     chat = "Answer a conversation; streamed if `stream` is true."
+    respond = "Answer a conversation of items (OpenAI's Responses API); streamed if `stream` is true."
     tokenize = {"anyOf": [reference("TokenizeText"), reference("TokenizeChat")]}
     detokenize = reference("DetokenizeRequest")
     return {
@@ -128,6 +132,7 @@ def _openai() -> Paths:
         "/v1/chat/completions": {
             "post": generating("chat", chat, "ChatRequest", whole="ChatCompletion", event="ChatEvent")
         },
+        "/v1/responses": {"post": generating("responses", respond, "ResponsesRequest", whole="Response", event="ResponseEvent")},
         "/v1/models": {"get": get("models", "List the models: this server has one.", "Models")},
         "/v1/models/{model}": {"get": get("model", "Describe the model.", "Model", errors=(404,), parameters=[name])},
         "/tokenize": {"post": post("tokenize", "Token ids of a text or chat.", tokenize, reference("Tokens"))},

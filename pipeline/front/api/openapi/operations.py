@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from pipeline.front.api.openapi.answers import COUNT, TEXT, reference
+from pipeline.front.api.openapi.parts import COUNT, TEXT, reference
 from pipeline.front.api.schema import Schema
 from pipeline.front.delivery.generation import TIMINGS
 from pipeline.front.http.exchange import REQUEST_ID
@@ -13,6 +13,7 @@ from pipeline.front.http.exchange import REQUEST_ID
 Operation = dict[str, Any]
 EVENTS: Final = "text/event-stream"
 NDJSON: Final = "application/x-ndjson"
+_NAMED: Final = ("ResponseEvent",)  # events of streams whose last one says that it is, or that it has failed
 _MEANINGS: Final = {
     400: "The request is invalid; `param` names the parameter.",
     401: "The API key is missing or not valid.",
@@ -111,6 +112,11 @@ def _stream(event: str, media_type: str) -> Schema:
         return {"description": f"A line per token, each a {event}, or an OllamaError that ends the stream."}
     if event == "GenerateEvent":
         return {"description": f"A line per token, each a {event}; not server-sent events."}
+    if event in _NAMED:
+        data = {"type": "string", "contentMediaType": "application/json", "contentSchema": reference(event)}
+        members = {"event": {**TEXT, "description": "Its type."}, "data": data}
+        about = f"One server-sent event: a {event}, named by its type."
+        return {"type": "object", "properties": members, "required": [*members], "description": about}
     content = {"anyOf": [reference(event), reference("Error")]}
     piece = {"type": "string", "contentMediaType": "application/json", "contentSchema": content}
     data = {"anyOf": [{"const": "[DONE]"}, piece]}

@@ -27,6 +27,7 @@ from pipeline.front.api.ollama.routes import OllamaShow
 from pipeline.front.api.openai.chat import parse_chat
 from pipeline.front.api.openai.completions import parse_completion
 from pipeline.front.api.openapi import openapi_document
+from pipeline.front.api.responses.request import parse_responses
 from pipeline.front.api.tokenize_routes import TokenizeRoutes
 from pipeline.front.app import Front
 from pipeline.front.delivery.job import Identity
@@ -67,6 +68,10 @@ REQUESTS = {
         lambda body: parse_chat(body, IDENTITY, TOKENIZER, Reading(SETTINGS)),
         {"messages": [{"role": "user", "content": "x"}], "max_tokens": 60, "stream": True, "logprobs": True,
          "tools": [TOOL]},
+    ),
+    "ResponsesRequest": (
+        lambda body: parse_responses(body, IDENTITY, TOKENIZER, Reading(SETTINGS)),
+        {"input": "x", "max_output_tokens": 60, "stream": True, "include": ["message.output_text.logprobs"]},
     ),
     "TokenizeText": (lambda body: TOKENIZE._tokenize(body, Reading(SETTINGS)), {"prompt": "x"}),
     "TokenizeChat": (
@@ -180,6 +185,10 @@ def demands_another(name, parameter, value):
         return isinstance(value, int) and value > 60
     if parameter == "logprobs" and name in ("ChatRequest", "OllamaChat", "OllamaGenerate"):
         return value is False
+    if parameter == "tool_choice":
+        return value == "required"
+    if name == "ResponsesRequest" and parameter in ("include", "max_output_tokens"):
+        return parameter == "max_output_tokens" and value == 0
     if parameter == "name" and name == "OllamaShow":
         return True
     return (
@@ -233,7 +242,7 @@ def test_every_reference_is_there_and_everything_is_referred_to():
     for kind in ("schemas", "responses"):
         for name in DOCUMENT["components"][kind]:
             used = f'"#/components/{kind}/{name}"' in text
-            assert used or name in ("GenerateEvent", "CompletionEvent", "ChatEvent", "Error401"), name
+            assert used or name in ("GenerateEvent", "CompletionEvent", "ChatEvent", "ResponseEvent", "Error401"), name
 
 
 def test_limits_are_those_of_the_model():
