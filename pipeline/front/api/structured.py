@@ -201,6 +201,22 @@ OllamaFormat = _field(_ollama_format, {"anyOf": [{"const": "json"}, {"type": "ob
 TextFormat = _field(
     _text_format, _TEXT_FORMAT, 'an object of type "text", "json_object", or "json_schema" with a schema'
 )
+
+
+def schema_format(parameter: str) -> Any:
+    """Anthropic's."""
+
+    def read(value: Any, settings: FrontSettings) -> Form:
+        members = _object(value)
+        if members.pop("type", None) != "json_schema":
+            raise ValueError
+        _closed(members, "", "schema")
+        return _schema(parameter, _is(dict, members.get("schema")))
+
+    members = _members(("type", "schema"), type={"const": "json_schema"}, schema={"type": "object"})
+    return _field(read, members, 'an object of type "json_schema" with a schema')
+
+
 TgiGrammar = _field(_tgi_grammar, _TGI, 'an object with a type, "json" or "regex", and a value')
 _VLLM: Final[Schema] = {
     "anyOf": [
