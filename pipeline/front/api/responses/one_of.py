@@ -36,7 +36,7 @@ class OneOf:
     @property
     def _names(self) -> str:
         *several, last = self.kinds
-        return f"{', '.join(several)} or {last}"
+        return f"{', '.join(several)} or {last}" if several else last
 
     def _read(self, value: Any, _: Any, info: ValidationInfo) -> Body:
         """By the model of its type alone, whose errors are those of the whole body."""
