@@ -22,6 +22,7 @@ CHAT = [{"role": "user", "content": PROMPT}]
 SEED = () if "RINGSERVE_EXPLORE" in os.environ else ("--seed", "1")
 COMPLETE, TALK, GENERATE = "/v1/completions", "/v1/chat/completions", "/models/llama2/generate"
 RESPOND = "/v1/responses"
+MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
 OLLAMA, OLLAMA_PROMPT = "/api/chat", "/api/generate"
 FEW = {"num_predict": 3}
 
@@ -65,6 +66,8 @@ ANSWERS = [
     ("POST", RESPOND, {"input": PROMPT, "max_output_tokens": 3}, 200),
     ("POST", RESPOND, {"input": CHAT, "top_logprobs": 2, "include": ["message.output_text.logprobs"],
                        "metadata": {"a": "b"}, "max_output_tokens": 3}, 200),
+    ("POST", MESSAGES, {"messages": CHAT, "max_tokens": 3}, 200),
+    ("POST", COUNT, {"messages": CHAT}, 200),
     ("POST", "/tokenize", {"prompt": PROMPT}, 200),
     ("POST", "/tokenize", {"messages": CHAT, "return_token_strs": True}, 200),
     ("POST", "/detokenize", {"tokens": [300, 301]}, 200),
@@ -73,6 +76,9 @@ ANSWERS = [
     ("POST", COMPLETE, {"prompt": PROMPT, "max_tokens": 128}, 400),
     ("POST", TALK, {"messages": []}, 400),
     ("POST", RESPOND, {"input": PROMPT, "store": True}, 400),
+    ("POST", MESSAGES, {"messages": CHAT}, 400),
+    ("POST", MESSAGES, {"messages": [{"role": "user", "content": PROMPT * 20}], "max_tokens": 3}, 400),
+    ("POST", COUNT, {"messages": CHAT, "model": "other"}, 404),
     ("POST", COMPLETE, {"prompt": PROMPT, "model": "other"}, 404),
     ("POST", OLLAMA, {"messages": CHAT, "options": FEW, "stream": False}, 200),
     ("POST", OLLAMA, {"stream": False}, 200),
@@ -120,6 +126,7 @@ STREAMS = [
     (RESPOND, {"input": PROMPT, "max_output_tokens": 3, "stream": True}),
     (RESPOND, {"input": CHAT, "top_logprobs": 2, "include": ["message.output_text.logprobs"], "max_output_tokens": 3,
                "stream": True}),
+    (MESSAGES, {"messages": CHAT, "max_tokens": 3, "stream": True}),
     (OLLAMA, {"messages": CHAT, "options": FEW}),
     (OLLAMA_PROMPT, {"prompt": PROMPT, "options": FEW, "logprobs": True, "top_logprobs": 1}),
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from pipeline.front.api.openapi.anthropic import ANTHROPIC
 from pipeline.front.api.openapi.parts import COUNT, TEXT, reference
 from pipeline.front.api.openapi.parts import LOGPROB as _LOGPROB
 from pipeline.front.api.openapi.parts import NULL as _NULL
@@ -135,6 +136,7 @@ ANSWERS: Final[dict[str, Schema]] = {
     ),
     "ChatLogprobs": _record(content=_list(_record(**_TOKEN, top_logprobs=_list(_record(**_TOKEN)))), refusal=_NULL),
     **RESPONSES,
+    **ANTHROPIC,
     "Models": _record(object=_one_of("list"), data=_list(reference("Model"))),
     "Model": _record(
         id=TEXT,

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pipeline.front.api.info_routes import LONGEST_TRACE_S
 from pipeline.front.api.llm_serving.request import GenerateRequest
+from pipeline.front.api.anthropic.request import CountRequest, MessagesRequest
 from pipeline.front.api.ollama.request import OllamaChat, OllamaGenerate
 from pipeline.front.api.ollama.routes import OllamaShow
 from pipeline.front.api.openai.chat import ChatRequest
@@ -37,6 +38,8 @@ _REQUESTS: Final = (
     CompletionRequest,
     ChatRequest,
     ResponsesRequest,
+    MessagesRequest,
+    CountRequest,
     TokenizeText,
     TokenizeChat,
     DetokenizeRequest,
@@ -44,6 +47,7 @@ _REQUESTS: Final = (
     OllamaGenerate,
     OllamaShow,
 )
+_ERRORS: Final = {"/api/": "OllamaError", "/v1/messages": "AnthropicError"}
 _KEYS: Final = {
     "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key."},
     **{name: {"type": "apiKey", "in": "header", "name": name} for name in (key.decode() for key in KEY_HEADERS)},
@@ -64,7 +68,7 @@ def openapi_document(settings: FrontSettings, *, keys_needed: bool) -> dict[str,
         "info": {
             "title": "RingServe",
             "version": version("ringserve"),
-            "summary": "The APIs of MindSpore's llm-serving, OpenAI and Ollama.",
+            "summary": "The APIs of MindSpore's llm-serving, OpenAI, Anthropic and Ollama.",
             "description": _limits(settings),
         },
         "servers": [{"url": "/"}],
@@ -78,8 +82,9 @@ def _operations(path: str, item: dict[str, Operation], keys_needed: bool) -> dic
         if keys_needed and not is_open(path):
             operation["security"] = [{key: []} for key in _KEYS]
             operation["responses"]["401"] = {"$ref": "#/components/responses/Error401"}
-        if path.startswith("/api/"):
-            in_form(operation, reference("OllamaError"))
+        for begin, error in _ERRORS.items():
+            if path.startswith(begin):
+                in_form(operation, reference(error))
     return item
 
 
@@ -133,6 +138,7 @@ def _openai() -> Paths:
             "post": generating("chat", chat, "ChatRequest", whole="ChatCompletion", event="ChatEvent")
         },
         "/v1/responses": {"post": generating("responses", respond, "ResponsesRequest", whole="Response", event="ResponseEvent")},
+        **_anthropic(),
         "/v1/models": {"get": get("models", "List the models: this server has one.", "Models")},
         "/v1/models/{model}": {"get": get("model", "Describe the model.", "Model", errors=(404,), parameters=[name])},
         "/tokenize": {"post": post("tokenize", "Token ids of a text or chat.", tokenize, reference("Tokens"))},
@@ -142,6 +148,16 @@ def _openai() -> Paths:
         },
         "/version": {"get": get("version", "RingServe's version.", "Version")},
     }
+
+
+def _anthropic() -> Paths:
+    answer = "Answer a conversation (Anthropic's API); streamed if `stream` is true."
+    count, request = "Number of tokens of a conversation (Anthropic's API).", reference("CountRequest")
+    made = generating(
+        "messages", answer, "MessagesRequest", whole="AnthropicMessage", event="AnthropicEvent", full=529
+    )
+    counted = post("countTokens", count, request, reference("AnthropicCount"), errors=(404, 529))
+    return {"/v1/messages": {"post": made}, "/v1/messages/count_tokens": {"post": counted}}
 
 
 def _ollama() -> Paths:

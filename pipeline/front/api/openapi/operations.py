@@ -13,7 +13,7 @@ from pipeline.front.http.exchange import REQUEST_ID
 Operation = dict[str, Any]
 EVENTS: Final = "text/event-stream"
 NDJSON: Final = "application/x-ndjson"
-_NAMED: Final = ("ResponseEvent",)  # events of streams whose last one says that it is, or that it has failed
+_NAMED: Final = ("ResponseEvent", "AnthropicEvent")  # events of streams whose last one says that it is, or that it has failed
 _MEANINGS: Final = {
     400: "The request is invalid; `param` names the parameter.",
     401: "The API key is missing or not valid.",
@@ -29,15 +29,16 @@ _MEANINGS: Final = {
     500: "The server failed.",
     503: "Not ready, restarting, shutting down, or too many connections; try again later.",
     504: "The request took longer than the server's `request_timeout_s`.",
+    529: "The queue is full, or too many large requests came at once; try again later.",
 }
+_IN_FORM: Final = (529,)  # only in an API whose errors have a form of their own
 _EVERYWHERE: Final = (400, 405, 408, 431, 500, 503)
 _WITH_BODY: Final = (413, 415)
-_GENERATING: Final = (429, 504)
 
 
 def error_responses() -> dict[str, Any]:
     """By name, for the document's components."""
-    return {f"Error{status}": _error(status, meaning) for status, meaning in _MEANINGS.items()}
+    return {f"Error{status}": _error(status, _MEANINGS[status]) for status in _MEANINGS if status not in _IN_FORM}
 
 
 def in_form(operation: Operation, form: Schema) -> None:
@@ -51,7 +52,7 @@ def in_form(operation: Operation, form: Schema) -> None:
 
 def _error(status: int, meaning: str) -> dict[str, Any]:
     response: dict[str, Any] = {"description": meaning, **_json(reference("Error"))}
-    if status in (429, 503):
+    if status in (429, 503, 529):
         response["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": COUNT}}
     if status == 401:
         response["headers"] = {"WWW-Authenticate": {"schema": TEXT}}
@@ -90,9 +91,11 @@ def generating(
     event: str = "",
     streams: str = EVENTS,
     errors: Iterable[int] = (404,),
+    full: int = 429,
 ) -> Operation:
-    """`whole` and `event` are the answer in one piece and the events of a stream, whose media type is `streams`."""
-    operation = post(name, meaning, reference(request), {}, errors=[*errors, *_GENERATING])
+    """`whole` and `event` are the answer in one piece and the events of a stream, whose media type is `streams`;
+    `full` is the status when the queue is."""
+    operation = post(name, meaning, reference(request), {}, errors=[*errors, full, 504])
     content: dict[str, Any] = _json(reference(whole))["content"] if whole else {}
     if event:
         content[streams] = {"schema": _stream(event, streams), "x-ringserve-event": reference(event)}

@@ -21,6 +21,7 @@ import pytest
 
 from model.demo import DEMO_DIR
 from model.tokenizer import load_tokenizer
+from pipeline.front.api.anthropic.request import parse_messages
 from pipeline.front.api.body import Reading
 from pipeline.front.api.llm_serving.request import parse_llm_serving
 from pipeline.front.api.ollama.request import parse_ollama_chat, parse_ollama_generate
@@ -48,7 +49,7 @@ FILE = Path(__file__).parent / "recordings.jsonl"
 TOKENIZER = load_tokenizer(DEMO_DIR)
 SETTINGS = FrontSettings(**DEFAULTS)
 COMPLETIONS, CHAT, GENERATE = "/v1/completions", "/v1/chat/completions", "/models/llama2"
-RESPONSES = "/v1/responses"
+RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
 OLLAMA = {"/api/chat": parse_ollama_chat, "/api/generate": parse_ollama_generate}
 PROMPT_TOKENS, CACHED_TOKENS = 5, 2  # as the peer reports them
 
@@ -67,6 +68,10 @@ def generate(prompt, *, stream, **parameters):
 
 def responses(text, **body):
     return RESPONSES, {"input": text, "max_output_tokens": 2, **body}
+
+
+def messages(content, **body):
+    return MESSAGES, {"messages": [{"role": "user", "content": content}], "max_tokens": 2, **body}
 
 
 def ollama_chat(content, **body):
@@ -115,6 +120,10 @@ CASES = {
     "responses-eos": responses(ENDS, **STREAM),
     "responses-logprobs": responses("it @report was", top_logprobs=2, include=[LOGPROBS], **STREAM),
     "responses-failed": responses(FAILS, **STREAM),
+    "messages": messages("it @report was", system="Be brief."),
+    "messages-stream": messages("it @report 100% “quoted”", **STREAM),
+    "messages-eos": messages(ENDS, max_tokens=9, **STREAM),
+    "messages-failed": messages(FAILS, **STREAM),
     "ollama-chat": ollama_chat("it @report was", stream=False),
     "ollama-chat-stream": ollama_chat("it @report 100% “quoted”", model="tiny:latest"),
     "ollama-chat-eos": ollama_chat(ENDS),
@@ -144,7 +153,7 @@ def job(recording):
         return OLLAMA[recording.path](body, recording.identity, TOKENIZER, Reading(SETTINGS))
     if recording.path == GENERATE:
         return parse_llm_serving(body, None, Reading(SETTINGS))
-    parse = {CHAT: parse_chat, COMPLETIONS: parse_completion, RESPONSES: parse_responses}[recording.path]
+    parse = {CHAT: parse_chat, COMPLETIONS: parse_completion, RESPONSES: parse_responses, MESSAGES: parse_messages}[recording.path]
     return parse(body, recording.identity, TOKENIZER, Reading(SETTINGS))
 
 
@@ -243,7 +252,8 @@ def test_recordings(name):
 def test_seed_time_and_tokens_decide(name):
     recording = dict(load())[name]
     other_seed, other_time = Identity("0" * 32, recording.identity.created), Identity(recording.identity.seed, 1)
-    for identity in (other_time,) if name.startswith("ollama") else (other_seed, other_time):  # it shows no id
+    shown = {"ollama": (other_time,), "messages": (other_seed,)}.get(name.split("-")[0], (other_seed, other_time))
+    for identity in shown:
         assert replayed(replace(recording, identity=identity)) != recording.answer
     recording.tokens[0][5] += "?"
     assert replayed(recording) != recording.answer
