@@ -1,12 +1,13 @@
 """The answers of a model family: read piece by piece as they are generated, and guaranteed by grammars."""
 
 from model.response.format import Calls, Kind, Mark, Opened, Piece, Reasoning, ResponseFormat, Syntax
-from model.response.presets import FORMATS, REASONING_FORMATS, choose_format, initial_state
+from model.response.opened import initial_state
+from model.response.presets import REASONING, TOOLS, choose_format
 from model.response.reader import ResponseReader
 
 __all__ = [
-    "FORMATS",
-    "REASONING_FORMATS",
+    "REASONING",
+    "TOOLS",
     "Calls",
     "Kind",
     "Mark",

@@ -30,8 +30,7 @@ def read_name(call: CallOutput, form: Calls) -> Steps[str]:
     """A tool's, and what stands around it. One that begins as no tool's does is text at once."""
     tape = call.tape
     yield from tape.skip_blanks()
-    if form.name_begin.strip():
-        yield from _expect(tape, form.name_begin.strip())
+    yield from expect(tape, form.name_begin.split())
     name = ""
     while any(tool.startswith(name) for tool in call.tools) and (part := (yield from tape.run(_NAME))):
         name += part
@@ -43,17 +42,26 @@ def read_name(call: CallOutput, form: Calls) -> Steps[str]:
 
 def _end_name(tape: Tape, form: Calls) -> Steps[None]:
     sign = yield from tape.skip_blanks()
-    if not form.name_skips:
-        return (yield from _expect(tape, form.name_end.strip()))
-    end, mark = literal(form.name_end.strip()), None
-    while sign != "{" and mark is None:
-        text, mark = yield from tape.until(end)
-        if not text and mark is None:
+    literals = form.name_end.split()
+    if form.name_skips and sign == "{":  # models leave it out
+        return
+    if form.name_skips:
+        yield from skip_behind(tape, literals.pop(0))
+    yield from expect(tape, literals)
+
+
+def skip_behind(tape: Tape, text: str) -> Steps[None]:
+    end, mark = literal(text), None
+    while mark is None:
+        passed, mark = yield from tape.until(end)
+        if not passed and mark is None:
             raise NotACallError
-    return None
 
 
-def _expect(tape: Tape, text: str) -> Steps[None]:
-    if (yield from tape.mark_here(literal(text))) is None:
-        raise NotACallError
-    tape.take(len(text))
+def expect(tape: Tape, literals: list[str]) -> Steps[None]:
+    """One after another, blanks between them."""
+    for text in literals:
+        yield from tape.skip_blanks()
+        if (yield from tape.mark_here(literal(text))) is None:
+            raise NotACallError
+        tape.take(len(text))

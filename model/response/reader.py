@@ -41,6 +41,7 @@ class ResponseReader:
         read: list[Calls | Reasoning] = [*self._forms, *([self._reasoning] if self._reasoning else [])]
         opens = [mark for part in read for mark in part.opens]
         self._unread = self._marks_not_read(opens)
+        self._ends = [mark for mark in format.ends if mark not in opens]
         self._search = Search([*opens, *format.text_opens, *format.ends, *self._unread])
         self._tape = Tape([*self._search.marks, *(mark for part in read for mark in part.closes)])
         self._pieces = Pieces()
@@ -100,7 +101,7 @@ class ResponseReader:
         if mark in self._format.text_opens:
             self._text.shown = True
             self._text.drop_blanks()
-        elif mark in self._format.ends:
+        elif mark in self._ends:
             self._text.end()
             self._text.shown = False
         elif mark in self._unread:

@@ -7,7 +7,7 @@ from typing import Any
 
 from model.response.format import Calls, Mark
 from model.response.json_values import dumped, is_utf8, parsed
-from model.response.named_calls import read_name
+from model.response.named_calls import expect, read_name
 from model.response.output import CallOutput, NotACallError
 from model.response.tape import Search, Steps, Tape
 
@@ -19,13 +19,15 @@ def read_xml(call: CallOutput, form: Calls, closes: Search) -> Steps[None]:
     """Parameter by parameter; what stands between them means nothing. Raises NotACallError at what is no call."""
     name = yield from read_name(call, form)
     call.begin(name)
-    begin, key_end, value_end = (part.strip() for part in form.parameter)
+    begin, value_end = form.parameter[0].strip(), form.parameter[2].strip()
+    key_end, *before_value = form.parameter[1].split()
     end = [Mark(form.arguments_end.strip())] if form.arguments_end else []
     search = Search([Mark(begin), *end, *closes.marks])
     value_search = Search([Mark(value_end), *(mark for mark in closes.marks if mark.token_id is not None)])
     types, before = _types(call.tools, name), "{"
     while (yield from _text_until(call.tape, search))[1] == begin:
         key = (yield from _text_until(call.tape, Search([Mark(key_end)])))[0].strip()
+        yield from expect(call.tape, before_value)
         text, mark = yield from _text_until(call.tape, value_search)
         if mark != value_end:
             call.tape.put_back(len(mark))

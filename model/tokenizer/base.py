@@ -43,8 +43,14 @@ class Tokenizer(ABC):
     special: SpecialTokens
     rules: DecodingRules  # how the bytes of successive tokens become text
 
-    def __init__(self, chat_template: ChatTemplate | None, class_name: str | None = None) -> None:
+    def __init__(
+        self,
+        chat_template: ChatTemplate | None,
+        class_name: str | None = None,
+        response_template: Mapping[str, Any] | None = None,
+    ) -> None:
         self.class_name = class_name  # in transformers, where a file says it
+        self.response_template = response_template  # of tokenizer_config.json
         self._chat_template = chat_template
         # Asking a library about a token costs some microseconds; every token of every stream is asked about.
         self._known_pieces = lru_cache(maxsize=None)(self._piece)
@@ -69,6 +75,11 @@ class Tokenizer(ABC):
     def chat_template(self) -> str | None:
         """Its Jinja text."""
         return self._chat_template.source if self._chat_template else None
+
+    @property
+    def chat_templates(self) -> str:
+        """The Jinja text of all there are: one may be for chats with tools."""
+        return self._chat_template.sources if self._chat_template else ""
 
     @property
     def has_chat_template(self) -> bool:
@@ -121,6 +132,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def _piece(self, token_id: int, at_start: bool, skip_special: bool) -> Piece:
         """`piece` of an id below the vocabulary's size, which may still have no token."""
+
+    @abstractmethod
+    def added_token_id(self, text: str) -> int | None:
+        """Of the added token that this text is as a whole, special or not."""
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
         """The text of the ids. Ids that do not exist add nothing; bytes that are not UTF-8 become U+FFFD."""

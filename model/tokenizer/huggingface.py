@@ -33,13 +33,14 @@ SUPPORTED = "ByteLevel, or a Sequence of Replace, ByteFallback, Fuse, Strip and 
 class HuggingFaceTokenizer(Tokenizer):
     def __init__(self, path: Path, settings: TokenizerSettings) -> None:
         """Raises TokenizerError for a file that is missing or malformed, or has an unsupported decoder."""
-        super().__init__(settings.chat_template, settings.class_name)
+        super().__init__(settings.chat_template, settings.class_name, settings.response_template)
         self.name = str(path)
         content = read_json(path)
         self._library = _load_library_tokenizer(path)
         self._mark_special(settings)
         self._decoder = read_decoder(content, self.name)
         self._added = self._library.get_added_tokens_decoder()
+        self._added_ids = {token.content: token_id for token_id, token in self._added.items()}
         self.rules = self._decoder.rules
         self.vocab_size = max(self._library.get_vocab().values(), default=-1) + 1
         self.special = self._special_tokens(settings)
@@ -48,6 +49,9 @@ class HuggingFaceTokenizer(Tokenizer):
         self._before = added_ids(settings.add_bos, "bos_token", self.bos_id, default=False)
         self._after = added_ids(settings.add_eos, "eos_token", self.eos_id, default=False)
         self._spelled = self._spell_special()
+
+    def added_token_id(self, text: str) -> int | None:
+        return self._added_ids.get(text)
 
     def _encode(self, text: str, add_special: bool) -> list[int]:
         ids: list[int] = self._encoding(text, add_special).ids

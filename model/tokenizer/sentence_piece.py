@@ -35,7 +35,7 @@ class SentencePieceTokenizer(Tokenizer):
 
     def __init__(self, path: Path, settings: TokenizerSettings) -> None:
         """Raises TokenizerError for a file that is missing or malformed."""
-        super().__init__(settings.chat_template, settings.class_name)
+        super().__init__(settings.chat_template, settings.class_name, settings.response_template)
         self.name = str(path)
         self.rules = DecodingRules(InvalidBytes.ONE_PER_BYTE)
         self._library = _load_processor(path)
@@ -54,6 +54,9 @@ class SentencePieceTokenizer(Tokenizer):
         self._after = added_ids(settings.add_eos, "eos_token", self.eos_id, default=False)
         self._leading_space = _probe_leading_space(self._library)
         self._unknown: str = self._library.decode([self._library.unk_id()])
+
+    def added_token_id(self, text: str) -> int | None:
+        return self._ids.get(text)
 
     def _encode(self, text: str, add_special: bool) -> list[int]:
         return self._encode_with_plain(text, add_special, ())

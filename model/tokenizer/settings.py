@@ -34,6 +34,7 @@ class TokenizerSettings:
     add_eos: bool | None
     chat_template: ChatTemplate | None
     class_name: str | None = None  # in transformers
+    response_template: Mapping[str, Any] | None = None  # what answers consist of, as transformers >= 5.13 has it
 
 
 def read_settings(folder: Path, chat_template: Path | None = None) -> TokenizerSettings:
@@ -56,6 +57,7 @@ def read_settings(folder: Path, chat_template: Path | None = None) -> TokenizerS
         added_tokens=_added_tokens(config),
         add_bos=_flag(config, "add_bos_token"),
         add_eos=_flag(config, "add_eos_token"),
+        response_template=_response_template(config),
         class_name=class_name if isinstance(class_name := config.get("tokenizer_class"), str) else None,
         chat_template=_chat_template(config, chat_template or folder / "chat_template.jinja", named_tokens),
     )
@@ -137,6 +139,15 @@ def _added_tokens(config: Mapping[str, Any]) -> dict[int, AddedToken]:
             "tokenizer_config.json: added_tokens_decoder must map ids to objects with a 'content', "
             'as in {"3": {"content": "<|user|>", "special": true}}'
         ) from error
+
+
+def _response_template(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    template = config.get("response_template")
+    if template is not None and not isinstance(template, dict):
+        raise TokenizerError(
+            "tokenizer_config.json: response_template must be an object with start_anchor and fields"
+        )
+    return template
 
 
 def _chat_template(config: Mapping[str, Any], file: Path, named_tokens: Mapping[str, str]) -> ChatTemplate | None:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from model.response import FORMATS, REASONING_FORMATS
-
 from .kinds import BOOLEAN, MAPPING, ORIGIN, PATH, TEXT, choice, integer, list_of, number, word_or
 from .setting import section, setting
 
 _CPUS = word_or("device", list_of(integer(0, 4095)))
 _SPIN = number(0, 1_000_000)
 _BYTES = integer(1 << 16, 1 << 30)
+
+TOOL_FORMATS: Final = ("hermes", "qwen3_coder", "mistral", "llama_pythonic", "llama3_json")
+REASONING_FORMATS: Final = ("think", "mistral_think")
+"""`model.response` has them; the configuration is read without it."""
 
 EMULATED_KEYS: Final = (
     "name",
@@ -142,7 +144,7 @@ class PipelineConfig:
         PATH, None, "Jinja file for `/v1/chat/completions`, used instead of the tokenizer's own template"
     )
     tool_format: str = setting(
-        choice("auto", "none", *FORMATS),
+        choice("auto", "none", *TOOL_FORMATS),
         "auto",
         "how the model writes calls of tools: `auto` takes the checkpoint's `response_template`, or what its chat "
         "template shows",

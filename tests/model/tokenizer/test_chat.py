@@ -217,11 +217,23 @@ def test_a_tokenizer_with_a_template(kind, tokenizer_files, tmp_path):
 
 def test_named_templates_and_the_separate_file(tokenizer_files, tmp_path):
     shutil.copy(tokenizer_files["byte_level"], tmp_path)
-    named = [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d{{ messages[-1].content }}"}]
+    for_tools = "{{ tools | length }} tools: {{ messages[-1].content }}"
+    named = [
+        {"name": "tool_use", "template": for_tools},
+        {"name": "default", "template": "d{{ messages[-1].content }}"},
+    ]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
-    assert load_tokenizer(tmp_path).apply_chat_template(CONVERSATION[:2]) == "dHé 😀"
+    tokenizer, tools = load_tokenizer(tmp_path), [{"type": "function", "function": {"name": "f"}}]
+    assert tokenizer.apply_chat_template(CONVERSATION[:2]) == "dHé 😀"
+    assert tokenizer.apply_chat_template(CONVERSATION[:2], tools=tools) == "1 tools: Hé 😀"
+    assert tokenizer.template_asks_for("tools")
     (tmp_path / "chat_template.jinja").write_text("from the file: {{ messages[-1].content }}")
-    assert load_tokenizer(tmp_path).apply_chat_template(CONVERSATION[:2]) == "from the file: Hé 😀"
+    assert load_tokenizer(tmp_path).apply_chat_template(CONVERSATION[:2], tools=tools) == "from the file: Hé 😀"
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text(for_tools)
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.apply_chat_template(CONVERSATION[:2]) == "from the file: Hé 😀"
+    assert tokenizer.apply_chat_template(CONVERSATION[:2], tools=tools) == "1 tools: Hé 😀"
 
 
 def test_a_tokenizer_without_a_template_says_what_to_add(tokenizer_files):

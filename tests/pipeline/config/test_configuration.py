@@ -13,8 +13,10 @@ import sys
 import pytest
 import yaml
 
+from model.response import REASONING, TOOLS
 from pipeline.config import ConfigurationError, load_configuration
 from pipeline.config.__main__ import main
+from pipeline.config.pipeline_section import REASONING_FORMATS, TOOL_FORMATS
 from tests.pipeline.config.helpers import DATA, EMULATED, LLM_SERVING, MODEL, ROOT, problems_of, the_problem
 
 
@@ -126,6 +128,10 @@ def test_the_command(write, capsys):
     assert main([str(write(LLM_SERVING)), "--this-host"]) == 2
     out, err = capsys.readouterr()
     assert (out, err.splitlines()[0]) == ("", "2 mistakes in the configuration:")
+
+
+def test_formats_are_those_that_there_are():
+    assert (list(TOOL_FORMATS), list(REASONING_FORMATS)) == (list(TOOLS), list(REASONING))
 
 
 def test_it_imports_nothing_heavy():

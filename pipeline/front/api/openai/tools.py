@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Self
 
 import orjson
-from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic import ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
 from pipeline.front.api.body import Body
@@ -54,9 +54,20 @@ class CustomTool(Body):
         return Tool(self.name, self.description or "", custom=True, grammar=grammar)
 
 
+def _needed(name: str) -> Schema:
+    return {"required": [name], "properties": {name: {"not": {"const": None}}}}
+
+
 class ChatTool(Body):
     """`function` or `custom`, as its type says."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"type": {"const": "custom"}}},
+            "then": _needed("custom"),
+            "else": _needed("function"),
+        }
+    )
     PLACE = "tools[]."
 
     type: Annotated[str, only("function", "custom", reason="other tools are not supported")]
@@ -193,6 +204,7 @@ class CalledCustom(Body):
 class MessageCall(Body):
     """A call in an assistant's message."""
 
+    model_config = ConfigDict(json_schema_extra={"anyOf": [_needed("function"), _needed("custom")]})
     PLACE = "messages[].tool_calls[]."
 
     id: str = given("", "By which a tool's message names it.")

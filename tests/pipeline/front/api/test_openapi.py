@@ -18,6 +18,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from model.demo import DEMO_DIR
+from model.response import choose_format
 from model.tokenizer import load_tokenizer
 from pipeline.front.api.body import Reading
 from pipeline.front.api.llm_serving.request import parse_llm_serving
@@ -34,6 +35,7 @@ from pipeline.front.http.access import ApiKeys
 from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
 
+TOOL = {"type": "function", "function": {"name": "f"}}
 IDENTITY = Identity("0" * 32, 0)
 TOKENIZER = load_tokenizer(DEMO_DIR)
 SETTINGS = FrontSettings(
@@ -44,6 +46,7 @@ SETTINGS = FrontSettings(
     max_rows=2,
     max_queue=200,
     unknown_parameters="refuse",
+    response_format=choose_format(TOKENIZER, "hermes", "think"),
 )
 DOCUMENT = orjson.loads(orjson.dumps(openapi_document(SETTINGS, keys_needed=False)))
 SCHEMAS = DOCUMENT["components"]["schemas"]
@@ -63,7 +66,8 @@ REQUESTS = {
     ),
     "ChatRequest": (
         lambda body: parse_chat(body, IDENTITY, TOKENIZER, Reading(SETTINGS)),
-        {"messages": [{"role": "user", "content": "x"}], "max_tokens": 60, "stream": True, "logprobs": True},
+        {"messages": [{"role": "user", "content": "x"}], "max_tokens": 60, "stream": True, "logprobs": True,
+         "tools": [TOOL]},
     ),
     "ResponsesRequest": (
         lambda body: parse_responses(body, IDENTITY, TOKENIZER, Reading(SETTINGS)),
@@ -72,7 +76,7 @@ REQUESTS = {
     "TokenizeText": (lambda body: TOKENIZE._tokenize(body, Reading(SETTINGS)), {"prompt": "x"}),
     "TokenizeChat": (
         lambda body: TOKENIZE._tokenize(body, Reading(SETTINGS)),
-        {"messages": [{"role": "user", "content": "x"}]},
+        {"messages": [{"role": "user", "content": "x"}], "tools": [TOOL]},
     ),
     "DetokenizeRequest": (lambda body: TOKENIZE._detokenize(body, Reading(SETTINGS)), {"tokens": [1]}),
     "OllamaChat": (
@@ -158,6 +162,11 @@ COMMON_VALUES = [
     {"include_usage": True}, {"include_usage": 1}, {"include_obfuscation": False},
     [USER], [{"role": "user"}], [USER | {"role": ""}], [USER | {"tool_calls": [1]}],
     [USER | {"name": "y", "tool_calls": []}],
+    [TOOL], [TOOL, {"type": "function"}], [{"type": "custom", "custom": {"name": "g"}}], [{**TOOL, "x": 1}],
+    [{"type": "function", "function": {"name": "f", "parameters": {}, "strict": True, "description": "x"}}],
+    "none", "auto", "required", {"type": "function", "function": {"name": "f"}}, {"type": "function"},
+    [USER | {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]}],
+    [USER | {"role": "assistant", "tool_calls": [{"type": "function"}]}], [USER | {"tool_call_id": "1"}],
     [USER | {"content": [{"type": "text", "text": "x", "cache_control": {}}]}],
     [USER | {"content": [{"type": "text", "text": "x"}]}], [USER | {"content": [{"type": "image_url"}]}],
 ]  # fmt: skip

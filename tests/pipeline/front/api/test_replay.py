@@ -266,7 +266,7 @@ NEW = [Reasoning(0, TOKEN, 0, "x"), CallBegin(0, TOKEN, 0, 0, "f"), CallArgument
 
 
 @pytest.mark.parametrize("event", NEW, ids=lambda event: type(event).__name__)
-@pytest.mark.parametrize("name", ["completion-stream", "chat-stream", "generate-sse", "ollama-chat-stream"])
+@pytest.mark.parametrize("name", ["completion-stream", "generate-sse"])
 def test_an_event_that_has_no_form_is_an_error(name, event):
     for method in ("write", "keep"):
         (choice,) = job(dict(load())[name]).writer.choices

@@ -133,7 +133,7 @@ MESSAGE = {"role": "user", "content": "x"}
         ([{"role": "user", "content": [{"text": "x"}]}], "messages[0].content[0]"),
         ([{"role": "user", "content": [{"type": "text"}]}], "messages[0].content[0].text"),
         ([{"role": "user", "content": [{"type": "input_audio"}]}], "messages[0].content[0].type"),
-        ([{**MESSAGE, "tool_calls": [{"id": "x"}]}], "messages[0].tool_calls"),
+        ([{**MESSAGE, "tool_calls": [{"id": "x"}]}], "messages[0].tool_calls[0].function"),
         ([{**MESSAGE, "weight": 1}], "messages[0].weight"), ([{"role": "clown", "content": "x"}], "messages"),
         ([MESSAGE] * 4001, "messages"),
     ],
@@ -146,7 +146,7 @@ def test_what_is_wrong_with_messages(shared, messages, name):
 @pytest.mark.parametrize(
     ("body", "name"),
     [
-        ({"tools": [{"type": "function"}]}, "tools"), ({"functions": [{"name": "f"}]}, "functions"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"), ({"functions": [{"name": "f"}]}, "functions"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"response_format": {"type": "xml"}}, "response_format"),
         ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
