@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Annotated, Any, ClassVar, Final
 
 import orjson
@@ -176,15 +177,18 @@ def messages_of(items: Sequence[AnyItem], instructions: str | None) -> list[Mess
             case OutputItem():
                 messages.append(result(item.call_id, item.output))
             case MessageItem() if item.role != "assistant":
-                role = "user" if item.role == "user" else "system"  # no template knows a developer
-                messages.append({"role": role, "content": item.content})
+                messages.append({"role": item.role, "content": item.content})
             case _:
                 turn.add(item)
     return _with_one_system([*messages, *turn.message()], instructions)
 
 
 def _with_one_system(messages: list[Message], instructions: str | None) -> list[Message]:
-    first = next((at for at, message in enumerate(messages) if message["role"] != "system"), len(messages))
-    texts = [instructions or "", *(message["content"] for message in messages[:first])]
-    text = "\n\n".join(filter(None, texts))
-    return [*([{"role": "system", "content": text}] if text else ()), *messages[first:]]
+    leading = list(takewhile(lambda message: message["role"] in ("system", "developer"), messages))
+    if instructions:
+        leading.insert(0, {"role": "system", "content": instructions})
+    rest = messages[len(leading) - bool(instructions) :]
+    if len(leading) < 2:
+        return [*leading, *rest]
+    text = "\n\n".join([message["content"] for message in leading])
+    return [{"role": "system", "content": text}, *rest]

@@ -59,8 +59,8 @@ def written(events, **options):
     return stream, json.loads(other.whole())
 
 
-def parsed(stream):
-    """Events of a stream; each is one that OpenAI's package knows, and is named and numbered."""
+def read(stream):
+    """Events of a stream, each of which is named and numbered."""
     events = []
     *blocks, rest = stream.decode().split("\n\n")
     assert not rest
@@ -68,8 +68,15 @@ def parsed(stream):
         name, data = block.split("\n")
         event = json.loads(data.removeprefix("data: "))
         assert (name, event["sequence_number"]) == (f"event: {event['type']}", number)
-        assert type(EVENTS.validate_python(event)).model_fields["type"].annotation.__args__ == (event["type"],)
         events.append(event)
+    return events
+
+
+def parsed(stream):
+    """The same; each is one that OpenAI's package knows."""
+    events = read(stream)
+    for event in events:
+        assert EVENTS.validate_python(event).type == event["type"]
     return events
 
 

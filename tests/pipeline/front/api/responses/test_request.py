@@ -229,10 +229,9 @@ def test_system_messages_in_front_are_one():
     """Many templates take one, and in front only; of a later one they decide themselves."""
     system, developer = ({"role": role, "content": role} for role in ("system", "developer"))
     one = {"role": "system", "content": "Be brief.\n\nsystem\n\ndeveloper"}
-    later = {"role": "system", "content": "developer"}
-    assert messages(system, developer, USER, developer, instructions="Be brief.") == [one, USER, later]
+    assert messages(system, developer, USER, developer, instructions="Be brief.") == [one, USER, developer]
     assert messages(USER, instructions="Be brief.") == [{"role": "system", "content": "Be brief."}, USER]
-    assert messages(developer, USER)[0] == later
+    assert messages(developer, USER) == [developer, USER]
 
 
 def test_a_turn_of_the_assistant_is_one_message():
