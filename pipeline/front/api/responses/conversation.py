@@ -17,7 +17,7 @@ from pipeline.front.api.openai.tools import Arguments
 from pipeline.front.api.responses.one_of import OneOf, TextOr
 
 _TEXTS: Final = ("input_text", "output_text", "text")
-_LABELS: Final = "id status phase namespace created_by"
+_LABELS: Final = "id status phase namespace created_by caller async"
 
 
 class TextOfMessage(Body):

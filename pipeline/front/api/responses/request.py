@@ -38,7 +38,9 @@ _ONLY: Final[Mapping[str, tuple[Any, ...]]] = {
     **ONLY_DEFAULTS,
     "n": (1,),
     "context_management": ([],),
-    "image": (),
+    "image previous_input_messages": (),
+    "media_io_kwargs mm_processor_kwargs": ({},),
+    "enable_response_messages": (False,),
 }
 _OWN: Final = ("store", "metadata")
 _LABELS: Final = " ".join([name for name in LABELS.split() if name not in _OWN]) + (
