@@ -132,7 +132,9 @@ def _openai() -> Paths:
         "/v1/chat/completions": {
             "post": generating("chat", chat, "ChatRequest", whole="ChatCompletion", event="ChatEvent")
         },
-        "/v1/responses": {"post": generating("responses", respond, "ResponsesRequest", whole="Response", event="ResponseEvent")},
+        "/v1/responses": {
+            "post": generating("responses", respond, "ResponsesRequest", whole="Response", event="ResponseEvent")
+        },
         "/v1/models": {"get": get("models", "List the models: this server has one.", "Models")},
         "/v1/models/{model}": {"get": get("model", "Describe the model.", "Model", errors=(404,), parameters=[name])},
         "/tokenize": {"post": post("tokenize", "Token ids of a text or chat.", tokenize, reference("Tokens"))},

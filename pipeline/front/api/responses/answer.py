@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
@@ -80,7 +80,7 @@ class ResponsesWriter:
         """Exactly one."""
         return (self,)
 
-    # ---- events of the text --------------------------------------------------------------------------------------
+    # ---- events of the text ----------------------------------------------------------------------------------------
 
     def write(self, event: Event) -> bytes:
         match event:
@@ -88,12 +88,8 @@ class ResponsesWriter:
                 return self._text(event)
             case Reasoning():
                 return self._reasoning(event)
-            case CallArguments():
-                return self._arguments(event)
-            case CallBegin():
-                return self._call(event)
-            case CallEnd():
-                return self._close(called=True)
+            case CallBegin() | CallArguments() | CallEnd():
+                return self._called(event)
             case Begin():
                 self._begin = event
                 return self._opening()
@@ -139,6 +135,14 @@ class ResponsesWriter:
             before += self._open(item)
         return before + item.delta(self._next(), event.text)
 
+    def _called(self, event: CallBegin | CallArguments | CallEnd) -> bytes:
+        match event:
+            case CallBegin():
+                return self._call(event)
+            case CallArguments():
+                return self._arguments(event)
+        return self._close(called=True)
+
     def _call(self, event: CallBegin) -> bytes:
         self._unsaid = []
         before = self._close()
@@ -180,7 +184,7 @@ class ResponsesWriter:
             [event_form(name) % self._next() + orjson.dumps(fields)[1:] + b"\n\n" for name, fields in events]
         )
 
-    # ---- the answer around them -------------------------------------------------------------------------------------
+    # ---- the answer around them ------------------------------------------------------------------------------------
 
     def _opening(self) -> bytes:
         response = {"response": orjson.Fragment(self._response(IN_PROGRESS))}

@@ -46,7 +46,6 @@ def test_every_parameter_of_other_servers_is_known(server, api):
 def test_those_lists_are_openai_s_own():
     from openai.types.chat.completion_create_params import CompletionCreateParamsBase as Chat
     from openai.types.completion_create_params import CompletionCreateParamsBase as Completion
-
     from openai.types.responses.response_create_params import ResponseCreateParamsBase as Response
 
     for kind, known in ((Chat, ChatRequest), (Completion, CompletionRequest), (Response, ResponsesRequest)):

@@ -55,15 +55,16 @@ CHAT = [
     "add_generation_prompt", "continue_final_message", "reasoning_effort", "modalities",
 ]  # fmt: skip
 RESPONSES = [
-    *COMMON, "model", "max_output_tokens", "min_tokens", "instructions", "tools", "tool_choice", "parallel_tool_calls",
-    "text", "reasoning", "include", "top_logprobs", "stream", "stream_options", "metadata", "store", "truncation",
+    *COMMON, "model", "max_output_tokens", "min_tokens", "instructions", "tools", "tool_choice", "text",
+    "parallel_tool_calls", "reasoning", "include", "top_logprobs", "stream", "stream_options", "metadata", "store",
+    "truncation",
 ]  # fmt: skip
 ITEM_KEYS = ["type", "role", "content", "call_id", "name", "arguments", "input", "output", "summary", "id"]
 ITEM_VALUES = VALUES | st.sampled_from(
     ["message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "reasoning"]
 )
 ITEMS = st.lists(st.dictionaries(st.sampled_from(ITEM_KEYS), ITEM_VALUES, max_size=6), max_size=3) | st.lists(
-    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "developer"]), "content": st.text(max_size=9)}),
+    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "clown"]), "content": st.text(max_size=9)}),
     min_size=1, max_size=3,
 )  # fmt: skip
 MESSAGES = st.lists(

@@ -21,6 +21,7 @@ from pipeline.front.delivery.job import (
 from pipeline.wire.delta import Delta, FinishReason
 
 IDENTITY = Identity("0123456789abcdef" * 2, 1795890551)
+KINDS = {"text": Text, "think": Reasoning, "call": CallBegin, "arguments": CallArguments, "end": CallEnd}
 EVENTS = TypeAdapter(ResponseStreamEvent)
 ASKED = {
     "model": "tiny", "instructions": None, "metadata": {"a": "b"}, "parallel_tool_calls": True, "store": False,
@@ -37,16 +38,9 @@ def answer_of(*pieces, reason=FinishReason.EOS):
     events, call = [Begin(0, 5, 2)], -1
     for index, piece in enumerate(pieces, 1):
         kind, *rest = ("text", piece) if isinstance(piece, str) else piece
-        one = token(index, text="".join(rest))
         call += kind == "call"
-        kinds = {
-            "text": lambda one, text: Text(0, one, 0, text),
-            "think": lambda one, text: Reasoning(0, one, 0, text),
-            "call": lambda one, name: CallBegin(0, one, 0, call, name),
-            "arguments": lambda one, text: CallArguments(0, one, 0, call, text),
-            "end": lambda one: CallEnd(0, one, 0, call),
-        }
-        events.append(kinds[kind](one, *rest))
+        made, place = KINDS[kind], (0, token(index, text="".join(rest)), 0)
+        events.append(made(*place, *([] if made in (Text, Reasoning) else [call]), *rest))
     return [*events, End(0, token(len(pieces), reason), 1, reason)]
 
 

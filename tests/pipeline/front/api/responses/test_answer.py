@@ -129,12 +129,12 @@ def test_an_answer_without_anything():
     assert (types(events), events[-1]["response"]["output"]) == (["created", "in_progress", "completed"], [])
 
 
-# ---- custom tools ---------------------------------------------------------------------------------------------------
+# ---- custom tools --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
 def test_the_input_of_a_custom_tool(size):
-    text = 'echo "a\\b"\n\t‘é’ 😀'
+    text = 'echo "a\\b"\n\té 😀'
     arguments = json.dumps({"input": text})
     pieces = [("arguments", arguments[at : at + size]) for at in range(0, len(arguments), size)]
     events = streamed(("call", "shell"), *pieces, ("end",), custom=frozenset({"shell"}))
@@ -160,7 +160,7 @@ def test_what_is_no_escape_is_text(size):
     assert events[-1]["response"]["output"][0]["input"] == "a\\qb\n\\u12x\\"
 
 
-# ---- ends -----------------------------------------------------------------------------------------------------------
+# ---- ends ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("piece", ["It", ("think", "Hm"), ("call", "f")])
@@ -248,7 +248,7 @@ def test_a_code_of_its_own():
     assert b'"code":"context_length_exceeded"' in stream
 
 
-# ---- log-probabilities ------------------------------------------------------------------------------------------------
+# ---- log-probabilities ---------------------------------------------------------------------------------------------
 
 
 def test_log_probabilities():

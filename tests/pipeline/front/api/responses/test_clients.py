@@ -1,5 +1,5 @@
 """What clients of /v1/responses need: OpenAI's own package reads the answers here, and what Codex and the Agents SDK
-require of them is written down, as their sources of 2026 have it. `make test-clients` runs the packages themselves."""
+require of them is written down, as their sources of 2026 have it."""
 
 from __future__ import annotations
 
@@ -35,10 +35,12 @@ def client(*pieces, reason=FinishReason.EOS, stream=None):
             return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=stream or made)
         return httpx.Response(200, json=whole)
 
-    return OpenAI(api_key="none", base_url="http://test", http_client=httpx.Client(transport=httpx.MockTransport(respond)))
+    return OpenAI(
+        api_key="none", base_url="http://test", http_client=httpx.Client(transport=httpx.MockTransport(respond))
+    )
 
 
-# ---- OpenAI's package ------------------------------------------------------------------------------------------------
+# ---- OpenAI's package ----------------------------------------------------------------------------------------------
 
 
 def test_create():
@@ -64,7 +66,9 @@ def test_a_stream_adds_up_to_its_last_event():
 
 def test_parse():
     with client('{"city": ', '"Rome"}') as openai:
-        assert openai.responses.parse(input="x", model="tiny", text_format=Weather).output_parsed == Weather(city="Rome")
+        assert openai.responses.parse(input="x", model="tiny", text_format=Weather).output_parsed == Weather(
+            city="Rome"
+        )
         with openai.responses.stream(input="x", model="tiny", text_format=Weather) as stream:
             assert stream.get_final_response().output_parsed == Weather(city="Rome")
 
@@ -78,7 +82,7 @@ def test_a_stream_that_fails():
     assert (last.type, last.response.error.message) == ("response.failed", "the model failed")
 
 
-# ---- Codex -----------------------------------------------------------------------------------------------------------
+# ---- Codex ---------------------------------------------------------------------------------------------------------
 
 ITEMS = {
     "message": {"role": str, "content": list},
@@ -144,12 +148,12 @@ def test_codex_learns_why_a_stream_failed(code):
     assert Codex(stream).error == {"code": code or "server_error", "message": "no"}
 
 
-# ---- Agents SDK ------------------------------------------------------------------------------------------------------
+# ---- Agents SDK ----------------------------------------------------------------------------------------------------
 
 
 def test_agents_sdk():
-    """Its runner reads the last event's response: items with ids that were never used before (it tells by them what it
-    has sent already), calls with call ids of their own, and counts, of which none may be null."""
+    """Its runner reads the last event's response: items with ids that were never used before (by them it tells what
+    it has sent already), calls with call ids of their own, and counts, of which none may be null."""
     stream, _ = written(answer_of(*PIECES), custom=CUSTOM)
     response = parsed(stream)[-1]["response"]
     other = ResponsesWriter(Identity("f" * 32, 5), ASKED)

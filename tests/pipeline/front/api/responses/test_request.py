@@ -53,7 +53,7 @@ def called(call_id, name, arguments):
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-# ---- what a request asks for -----------------------------------------------------------------------------------------
+# ---- what a request asks for ---------------------------------------------------------------------------------------
 
 
 def test_defaults():
@@ -97,7 +97,12 @@ def test_the_form_of_the_text(text, form):
 
 def test_tools():
     rules = {"type": "grammar", "syntax": "regex", "definition": "a+"}
-    tools = [WEATHER, SHELL, SHELL | {"name": "patch", "format": rules}, SHELL | {"name": "x", "format": {"type": "text"}}]
+    tools = [
+        WEATHER,
+        SHELL,
+        SHELL | {"name": "patch", "format": rules},
+        SHELL | {"name": "x", "format": {"type": "text"}},
+    ]
     use = asked(tools=tools, parallel_tool_calls=False, tool_choice={"type": "custom", "name": "shell"}).tool_use
     assert use.tools == (
         Tool("weather", "Now.", SCHEMA, strict=True), Tool("shell", custom=True),
@@ -126,7 +131,7 @@ def test_what_clients_send_that_changes_nothing():
     )  # fmt: skip
 
 
-# ---- what is refused -------------------------------------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -134,14 +139,14 @@ def test_what_clients_send_that_changes_nothing():
     [
         ({"store": True}, "store is True, expected False: answers are not stored here; leave it out"),
         ({"previous_response_id": "resp_1"},
-         "previous_response_id is 'resp_1', expected no value: answers are not stored here; send the items of earlier "
-         "turns as input"),
-        ({"conversation": {"id": "c"}}, "conversation is {'id': 'c'}, expected no value: answers are not stored here"),
+         "previous_response_id is 'resp_1', expected no value: answers are not stored here; send the items of "
+         "earlier turns as input"),
+        ({"conversation": "c"}, "conversation is 'c', expected no value: answers are not stored here"),
         ({"background": True}, "background is True, expected False: answers are not stored here; use stream"),
         ({"prompt": {"id": "p"}}, "prompts are not stored here; send instructions and input"),
         ({"truncation": "auto"}, "truncation is 'auto', expected 'disabled': input that is too long is refused, not"),
         ({"tools": [{"type": "web_search"}]},
-         "tools[0].type is 'web_search', expected function or custom: tools that the server itself would run are not"),
+         "tools[0].type is 'web_search', expected function or custom: tools that the server itself would run are"),
         ({"tools": [WEATHER, {"name": "x"}]}, "tools[1].type is missing: expected function or custom"),
         ({"tools": [WEATHER, WEATHER]}, "tools has two tools with the name 'weather'"),
         ({"tools": [SHELL | {"format": {"type": "grammar", "syntax": "lark"}}]},
@@ -150,9 +155,9 @@ def test_what_clients_send_that_changes_nothing():
         ({"tool_choice": "required"}, "tool_choice demands a call, but tools has no tool"),
         ({"tool_choice": {"type": "function", "name": "x"}}, "tool_choice names 'x', which is not in tools (none)"),
         ({"tool_choice": {"type": "file_search"}}, "tool_choice is {'type': 'file_search'}, expected none, auto"),
-        ({"include": ["file_search_call.results"]}, "include[0] is 'file_search_call.results', expected 'message.out"),
+        ({"include": ["file_search_call.results"]}, "include[0] is 'file_search_call.results', expected 'message"),
         ({"top_logprobs": 2}, "top_logprobs is 2, expected 0 unless include has message.output_text.logprobs"),
-        ({"text": {"format": {"type": "xml"}}}, "text.format is {'type': 'xml'}, expected an object of type \"text\""),
+        ({"text": {"format": {"type": "xml"}}}, "text.format is {'type': 'xml'}, expected an object of type"),
         ({"text": {"format": {"type": "json_schema", "schema": {}, "x": 1}}}, "text.format.x is not supported"),
         ({"text": {"format": {"type": "json_object"}}, "guided_regex": "a"},
          "guided_regex and text.format are given, but an answer has one form only"),
@@ -183,7 +188,7 @@ def test_what_is_refused(body, message):
         ([{"role": "tool", "content": "x"}], "input[0].role is 'tool', expected 'user' or 'assistant' or"),
         ([{"role": "user"}], "input[0].content is missing: expected a string or a list of text parts"),
         ([{"role": "user", "content": [{"type": "input_image", "image_url": "u"}]}],
-         "input[0].content[0].type is 'input_image', expected input_text, output_text, text or refusal: the model reads"),
+         "input[0].content[0].type is 'input_image', expected input_text, output_text, text or refusal: the model"),
         ([{"role": "user", "content": [{"type": "input_text"}]}], "input[0].content[0].text is missing"),
         ([CALL | {"call_id": ""}], "input[0].call_id is '', expected a string of at least 1 character"),
         ([CALL | {"arguments": 5}], "input[0].arguments is 5, expected a text of JSON, or the object itself"),
@@ -212,7 +217,7 @@ def test_an_unknown_member_of_an_item_is_ignored_where_it_is_to_be():
     assert reading.unknown == {"input[].contnet": "content", "tools[].nmae": "name"}
 
 
-# ---- items as messages -----------------------------------------------------------------------------------------------
+# ---- items as messages ---------------------------------------------------------------------------------------------
 
 
 def test_a_text_is_a_message_of_the_user():
@@ -220,8 +225,8 @@ def test_a_text_is_a_message_of_the_user():
 
 
 def test_parts():
-    parts = [{"type": "input_text", "text": "a"}, {"type": "output_text", "text": "b", "annotations": [], "logprobs": []},
-             {"type": "refusal", "refusal": "c"}]  # fmt: skip
+    answer = {"type": "output_text", "text": "b", "annotations": [], "logprobs": []}
+    parts = [{"type": "input_text", "text": "a"}, answer, {"type": "refusal", "refusal": "c"}]
     assert messages({"type": "message", "role": "user", "content": parts}) == [USER | {"content": "a\nb\nc"}]
 
 
@@ -238,7 +243,9 @@ def test_a_turn_of_the_assistant_is_one_message():
     """With its results behind it: chat templates know no other order."""
     thoughts = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]}
     text = {"role": "assistant", "content": [{"type": "output_text", "text": "Let me see."}], "status": "completed"}
-    found = messages(USER, thoughts, text, CALL, CALL | {"call_id": "b"}, RESULT, RESULT | {"call_id": "b"}, thoughts, text)
+    found = messages(
+        USER, thoughts, text, CALL, CALL | {"call_id": "b"}, RESULT, RESULT | {"call_id": "b"}, thoughts, text
+    )
     calls = [called(name, "weather", {"city": "Rome"}) for name in ("a", "b")]
     results = [{"role": "tool", "content": "Rain.", "tool_call_id": name} for name in ("a", "b")]
     first = {"role": "assistant", "content": "Let me see.", "reasoning_content": "Hm.", "tool_calls": calls}
@@ -289,14 +296,17 @@ def test_the_prompt():
 
 def test_errors_of_later_have_the_client_s_names():
     writer = parse_responses({"input": "x"}, IDENTITY, TOKENIZER, Reading(SETTINGS)).writer
-    names = {name: writer.translate(ApiError(400, "", parameter=name)).parameter for name in ("prompt", "max_tokens", "x")}
+    names = {
+        name: writer.translate(ApiError(400, "", parameter=name)).parameter for name in ("prompt", "max_tokens", "x")
+    }
     assert names == {"prompt": "input", "max_tokens": "max_output_tokens", "x": "x"}
 
 
 def test_the_answer_repeats_what_was_asked_for():
     body = {
-        "input": "x", "instructions": "Be brief.", "temperature": 0, "metadata": {"a": "b"}, "text": {"verbosity": "low"},
-        "reasoning": {"effort": "low", "summary": "auto"}, "max_output_tokens": 5, "model": "llama2",
+        "input": "x", "instructions": "Be brief.", "temperature": 0, "metadata": {"a": "b"},
+        "text": {"verbosity": "low"}, "reasoning": {"effort": "low", "summary": "auto"},
+        "max_output_tokens": 5, "model": "llama2",
     }  # fmt: skip
     found = asked(**body).repeated(body, params(temperature=0), "tiny")
     same = ("instructions", "temperature", "metadata", "reasoning", "max_output_tokens")
