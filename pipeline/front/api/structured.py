@@ -142,9 +142,7 @@ _NAMED_SCHEMA: Final = _members(("schema",), schema=_JSON, name={}, strict={}, d
 _TEXT_FORMAT: Final[Schema] = {
     "anyOf": [
         _members(("type",), type={"enum": ["text", "json_object"]}),
-        _members(
-            ("type", "schema"), type={"const": "json_schema"}, schema=_JSON, name={}, strict={}, description={}
-        ),
+        _members(("type", "schema"), type={"const": "json_schema"}, schema=_JSON, name={}, strict={}, description={}),
     ]
 }
 _RESPONSE_FORMAT: Final[Schema] = {

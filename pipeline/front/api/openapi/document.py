@@ -89,7 +89,7 @@ def _limits(settings: FrontSettings) -> str:
         f"{settings.max_length}; a body {settings.body_limit_bytes} bytes, the request line and the headers "
         f"{settings.header_limit_bytes}; {settings.max_queue} requests wait in the queue. Every parameter takes "
         "effect or is refused; null counts as left out. HEAD works wherever GET does. The paths of models and "
-        "completions are there without /v1, too."
+        "completions, and /v1/responses, are there without /v1, too."
     )
 
 
