@@ -130,7 +130,7 @@ def with_ids(chosen: ResponseFormat, tokenizer: FormatSource) -> ResponseFormat:
     literals = list(_literals(resolved))
     texts = ((token_id, tokenizer.token_text(token_id)) for token_id in tokenizer.special_ids)
     inner = {token_id for token_id, text in texts if text and any(text in one for one in literals)}
-    return replace(resolved, inner_ids=frozenset(inner))
+    return replace(resolved, inner_ids=tuple(sorted(inner)))
 
 
 def _mapped(part: T, known: Callable[[Mark], Mark]) -> T:
