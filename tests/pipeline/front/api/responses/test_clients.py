@@ -11,6 +11,7 @@ from openai import OpenAI
 from pydantic import BaseModel
 
 from pipeline.front.api.responses.answer import ResponsesWriter
+from pipeline.front.api.responses.items import CalledTool
 from pipeline.front.delivery.job import Identity
 from pipeline.front.http.errors import SERVER, ApiError
 from pipeline.wire.delta import FinishReason
@@ -19,7 +20,7 @@ from tests.pipeline.front.api.responses.events import ASKED, IDENTITY, answer_of
 CALL = [("call", "weather"), ("arguments", '{"city": '), ("arguments", '"Rome"}'), ("end",)]
 PATCH = [("call", "patch"), ("arguments", '{"input": "+a'), ("arguments", '\\n"}'), ("end",)]
 PIECES = [("think", "Hm"), "It ", "is.", *CALL, *PATCH]
-CUSTOM = frozenset({"patch"})
+TOOLS = {"patch": CalledTool("patch", custom=True)}
 
 
 class Weather(BaseModel):
@@ -28,7 +29,7 @@ class Weather(BaseModel):
 
 def client(*pieces, reason=FinishReason.EOS, stream=None):
     """OpenAI's, whose server answers every request so."""
-    made, whole = written(answer_of(*pieces, reason=reason), custom=CUSTOM)
+    made, whole = written(answer_of(*pieces, reason=reason), tools=TOOLS)
 
     def respond(request):
         if json.loads(request.content).get("stream"):
@@ -134,7 +135,7 @@ class Codex:
 
 
 def test_codex():
-    codex = Codex(written(answer_of(*PIECES), custom=CUSTOM)[0])
+    codex = Codex(written(answer_of(*PIECES), tools=TOOLS)[0])
     assert codex.completed == f"resp_{IDENTITY.seed}"
     assert (codex.shown, codex.thoughts) == ("It is.", "Hm")
     assert [item["type"] for item in codex.items] == ["reasoning", "message", "function_call", "custom_tool_call"]
@@ -154,7 +155,7 @@ def test_codex_learns_why_a_stream_failed(code):
 def test_agents_sdk():
     """Its runner reads the last event's response: items with ids that were never used before (by them it tells what
     it has sent already), calls with call ids of their own, and counts, of which none may be null."""
-    stream, _ = written(answer_of(*PIECES), custom=CUSTOM)
+    stream, _ = written(answer_of(*PIECES), tools=TOOLS)
     response = parsed(stream)[-1]["response"]
     other = ResponsesWriter(Identity("f" * 32, 5), ASKED)
     for event in answer_of(*PIECES):

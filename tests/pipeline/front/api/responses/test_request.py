@@ -111,6 +111,17 @@ def test_tools():
     assert (use.name, use.parallel, use.guaranteed) == ("shell", False, True)
 
 
+def test_tools_of_a_namespace():
+    """The model sees one tool each; what they have in common stands before the first."""
+    inner = [WEATHER, {"type": "function", "name": "stars"}, SHELL]
+    group = {"type": "namespace", "name": "sky", "description": "Of the sky.", "tools": inner}
+    use = asked(tools=[group, WEATHER], tool_choice={"type": "function", "name": "sky.stars"}).tool_use
+    assert [tool.name for tool in use.tools] == ["sky.weather", "sky.stars", "sky.shell", "weather"]
+    assert [tool.description for tool in use.tools] == ["Of the sky.\n\nNow.", "", "", "Now."]
+    assert [tool.custom for tool in use.tools] == [False, False, True, False]
+    assert use.callable[0].name == "sky.stars"
+
+
 def test_a_tool_choice_that_allows_some():
     allowed = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "weather"}]}
     use = asked(tools=[WEATHER, SHELL], tool_choice=allowed).tool_use
@@ -146,8 +157,12 @@ def test_what_clients_send_that_changes_nothing():
         ({"prompt": {"id": "p"}}, "prompts are not stored here; send instructions and input"),
         ({"truncation": "auto"}, "truncation is 'auto', expected 'disabled': input that is too long is refused, not"),
         ({"tools": [{"type": "web_search"}]},
-         "tools[0].type is 'web_search', expected function or custom: tools that the server itself would run are"),
-        ({"tools": [WEATHER, {"name": "x"}]}, "tools[1].type is missing: expected function or custom"),
+         "tools[0].type is 'web_search', expected function, custom or namespace: the server can't search; leave "
+         'it out (Codex: web_search = "disabled")'),
+        ({"tools": [{"type": "file_search"}]}, "tools that the server itself would run are not supported"),
+        ({"tools": [WEATHER, {"name": "x"}]}, "tools[1].type is missing: expected function, custom or namespace"),
+        ({"tools": [{"type": "namespace", "name": "a", "tools": [{"type": "namespace"}]}]},
+         "tools[0].tools[0].type is 'namespace', expected function or custom"),
         ({"tools": [WEATHER, WEATHER]}, "tools has two tools with the name 'weather'"),
         ({"tools": [SHELL | {"format": {"type": "grammar", "syntax": "lark"}}]},
          "tools[0].format.definition is missing: expected a string of at least 1 character"),
@@ -183,7 +198,7 @@ def test_what_is_refused(body, message):
         ([5], "input[0] is 5, expected an object of type message, function_call"),
         ([{"content": "x"}], "input[0].type is missing: expected message, function_call"),
         ([USER, {"type": "item_reference", "id": "m"}],
-         "custom_tool_call_output or reasoning: answers are not stored here; send the item itself"),
+         "reasoning or agent_message: answers are not stored here; send the item itself"),
         ([{"type": "web_search_call"}], "items of tools that the server itself would run are not supported"),
         ([{"role": "tool", "content": "x"}], "input[0].role is 'tool', expected 'user' or 'assistant' or"),
         ([{"role": "user"}], "input[0].content is missing: expected a string or a list of text parts"),
@@ -284,6 +299,18 @@ def test_custom_calls():
     assistant, result = messages(call, output)
     assert assistant["tool_calls"] == [called("a", "shell", {"input": 'echo "a"'})]
     assert result == {"role": "tool", "content": "a", "tool_call_id": "a"}
+
+
+def test_calls_of_a_namespace():
+    (call,) = messages(CALL | {"namespace": "sky"})
+    assert call["tool_calls"] == [called("a", "sky.weather", {"city": "Rome"})]
+
+
+def test_what_one_agent_tells_another():
+    """Codex sends it; where no server encrypts it, what is called so is a text."""
+    parts = [{"type": "input_text", "text": "Payload:"}, {"type": "encrypted_content", "encrypted_content": "Go."}]
+    item = {"type": "agent_message", "author": "/root", "recipient": "/root/a", "content": parts}
+    assert messages(item) == [USER | {"content": "Payload:\nGo."}]
 
 
 def test_the_prompt():
