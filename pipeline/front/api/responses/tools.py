@@ -66,7 +66,7 @@ class ResponsesCustom(Body):
         return Tool(self.name, self.description or "", custom=True, grammar=grammar)
 
 
-_OWN: Final = {"function": ResponsesFunction, "custom": ResponsesCustom}
+_OWN: Final[dict[str, type[Body]]] = {"function": ResponsesFunction, "custom": ResponsesCustom}
 _OF_NAMESPACE = Annotated[ResponsesFunction | ResponsesCustom, OneOf(_OWN)]
 
 
