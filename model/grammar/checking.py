@@ -16,9 +16,13 @@ def check(text: str) -> None:
     llguidance is not installed.
     """
     LIMITS.require("max_text_bytes", len(text.encode()), "bytes of the grammar, formats and patterns written out")
-    (grammar,) = json.loads(text)["grammars"]
-    if "<" in grammar.get("lark_grammar", ""):  # special tokens, which only the model's vocabulary has
-        validate(text)
-        return
-    probe(text)
-    probe_strings(grammar.get("json_schema"))
+    grammars = json.loads(text)["grammars"]
+    if any("<" in grammar.get("lark_grammar", "") for grammar in grammars):  # special tokens, perhaps
+        validate(text)  # only the model's vocabulary has them
+    else:
+        probe(text)
+    for grammar in grammars:
+        if (schema := grammar.get("json_schema")) is not None:
+            if len(grammars) > 1:
+                probe(json.dumps({"grammars": [{"json_schema": schema}]}))
+            probe_strings(schema)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from model.grammar.answer import AnswerShape, answer_grammars
 from model.grammar.errors import GrammarError
 from model.grammar.lark import rewrite_lark
 from model.grammar.library import gbnf_to_lark
@@ -81,6 +82,17 @@ def _lark_text(lark: str) -> str:
     return _dump({"grammars": [{"lark_grammar": lark}]})
 
 
+def _answer(value: Any) -> str:
+    if not isinstance(value, AnswerShape):
+        raise GrammarError("answer", "an answer's grammar is made of an AnswerShape")
+    return _dump({"grammars": answer_grammars(value, _nested)})
+
+
+def _nested(kind: str, value: Any) -> dict[str, Any]:
+    (grammar,) = json.loads(grammar_text(kind, value))["grammars"]
+    return dict(grammar)
+
+
 def _text(kind: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise GrammarError(kind, f"{kind} must be a text, not {str(value)[:40]!r}")
@@ -111,6 +123,7 @@ def _dump(value: Any) -> str:
 
 
 _MAKERS: dict[str, Callable[[Any], str]] = {
+    "answer": _answer,
     "json_object": _json_object,
     "json_schema": _json_schema,
     "regex": _regex,

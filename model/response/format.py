@@ -77,7 +77,7 @@ class ResponseFormat:
     anchors: tuple[str, ...] = ()
     id_length: int = 0
     text_opens: tuple[Mark, ...] = ()
-    inner_ids: frozenset[int] = frozenset()
+    inner_ids: tuple[int, ...] = ()
 
     @property
     def shown_ids(self) -> frozenset[int]:
@@ -85,7 +85,7 @@ class ResponseFormat:
         parts = ([] if self.reasoning is None else [self.reasoning]) + list(self.calls)
         marks = [mark for part in parts for mark in (*part.opens, *part.closes)]
         marks += [*self.text_opens, *self.ends]
-        return self.inner_ids | {mark.token_id for mark in marks if mark.token_id is not None}
+        return frozenset(self.inner_ids) | {mark.token_id for mark in marks if mark.token_id is not None}
 
 
 class Opened(Enum):

@@ -11,7 +11,7 @@ _OTHER_KEYS = frozenset({"id", "type", "tool_call_id", "index"})
 _ARGUMENTS = ("arguments", "parameters")
 
 
-def read_json(call: CallOutput, form: Calls, closes: Search, *, bare: bool = False) -> Steps[None]:
+def read_json(call: CallOutput, form: Calls, bounds: Search, *, bare: bool = False) -> Steps[None]:
     """Call after call. `bare`: no mark stands before them, so an object with other keys is text.
 
     Raises NotACallError at what is none.
@@ -21,7 +21,7 @@ def read_json(call: CallOutput, form: Calls, closes: Search, *, bare: bool = Fal
     if in_list:
         tape.take(1)
     while True:
-        yield from _read_object(call, form, closes, bare=bare)
+        yield from _read_object(call, form, bounds, bare=bare)
         if not (yield from _goes_on(call, form, in_list=in_list)):
             return
 
@@ -42,7 +42,7 @@ def _goes_on(call: CallOutput, form: Calls, *, in_list: bool) -> Steps[bool]:
     return False
 
 
-def _read_object(call: CallOutput, form: Calls, closes: Search, *, bare: bool) -> Steps[None]:
+def _read_object(call: CallOutput, form: Calls, bounds: Search, *, bare: bool) -> Steps[None]:
     tape = call.tape
     sign = yield from tape.skip_blanks()
     if sign != "{":
@@ -53,25 +53,25 @@ def _read_object(call: CallOutput, form: Calls, closes: Search, *, bare: bool) -
         if (yield from tape.skip_blanks()) != ":":
             raise NotACallError
         tape.take(1)
-        yield from _read_member(call, form, closes, key, bare=bare)
+        yield from _read_member(call, form, bounds, key, bare=bare)
         if (yield from tape.skip_blanks()) == ",":
             tape.take(1)
     tape.take(1)
     call.end()
 
 
-def _read_member(call: CallOutput, form: Calls, closes: Search, key: str, *, bare: bool) -> Steps[None]:
+def _read_member(call: CallOutput, form: Calls, bounds: Search, key: str, *, bare: bool) -> Steps[None]:
     if key == form.name_key and call.state is State.UNDECIDED:
         name = yield from read_text(call.tape)
         call.begin(name)
         if bare and name not in call.tools:
             raise NotACallError
     elif key in (form.arguments_key, *_ARGUMENTS) and not call.has_arguments:
-        yield from read_arguments(call, closes)
+        yield from read_arguments(call, bounds)
     elif bare and key not in _OTHER_KEYS and call.state is State.UNDECIDED:
         raise NotACallError
     else:
-        yield from read_value(call.tape, closes, _ignore)
+        yield from read_value(call.tape, bounds, _ignore)
 
 
 def _ignore(_text: str) -> None:

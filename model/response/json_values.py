@@ -32,24 +32,24 @@ def read_string(tape: Tape, sink: Sink) -> Steps[None]:
             raise NotACallError
 
 
-def read_value(tape: Tape, closes: Search, sink: Sink) -> Steps[None]:
-    """Raises NotACallError where the answer ends inside, and where a closing mark stands outside of strings."""
+def read_value(tape: Tape, bounds: Search, sink: Sink) -> Steps[None]:
+    """Raises NotACallError where the answer ends inside, and where a mark stands outside of strings."""
     sign = yield from tape.skip_blanks()
     if sign == '"':
         yield from read_string(tape, sink)
     elif sign and sign in "{[":
-        yield from _read_nested(tape, closes, sink)
+        yield from _read_nested(tape, bounds, sink)
     else:
         yield from _read_scalar(tape, sink)
 
 
-def _read_nested(tape: Tape, closes: Search, sink: Sink) -> Steps[None]:
-    others = _others(closes)
+def _read_nested(tape: Tape, bounds: Search, sink: Sink) -> Steps[None]:
+    others = _others(bounds)
     depth = 0
     while True:
         sink((yield from tape.run(others)))
         sign = yield from tape.peek()
-        if not sign or (sign in closes.firsts and (yield from tape.mark_here(closes)) is not None):
+        if not sign or (sign in bounds.firsts and (yield from tape.mark_here(bounds)) is not None):
             raise NotACallError
         if sign == '"':
             yield from read_string(tape, sink)
@@ -60,9 +60,9 @@ def _read_nested(tape: Tape, closes: Search, sink: Sink) -> Steps[None]:
             return
 
 
-def _others(closes: Search) -> re.Pattern[str]:
+def _others(bounds: Search) -> re.Pattern[str]:
     """What neither opens nor closes anything."""
-    return re.compile(f'[^{re.escape("".join(sorted(closes.firsts)))}\\[\\]{{}}"]*')
+    return re.compile(f'[^{re.escape("".join(sorted(bounds.firsts)))}\\[\\]{{}}"]*')
 
 
 def _read_scalar(tape: Tape, sink: Sink) -> Steps[None]:
@@ -86,15 +86,15 @@ def read_text(tape: Tape) -> Steps[str]:
     return value
 
 
-def read_arguments(call: CallOutput, closes: Search) -> Steps[None]:
+def read_arguments(call: CallOutput, bounds: Search) -> Steps[None]:
     """Passed on as they are written, but for none at all, and for those that are JSON within a string."""
     sign = yield from call.tape.skip_blanks()
     if sign and sign in "{[":
-        yield from read_value(call.tape, closes, call.add_arguments)
+        yield from read_value(call.tape, bounds, call.add_arguments)
         call.has_arguments = True
         return
     parts: list[str] = []
-    yield from read_value(call.tape, closes, parts.append)
+    yield from read_value(call.tape, bounds, parts.append)
     if text := _arguments("".join(parts)):
         call.add_arguments(text)
         call.has_arguments = True

@@ -10,19 +10,19 @@ from model.response.output import CallOutput, NotACallError
 from model.response.tape import Search, Steps, Tape, literal
 
 _NAME = re.compile(r"[\w.\-]*")
-_BEGINS = ("{", '"', "n")  # an object, one within a string, null
 
 
-def read_named(call: CallOutput, form: Calls, closes: Search) -> Steps[None]:
+def read_named(call: CallOutput, form: Calls, closes: Search, bounds: Search) -> Steps[None]:
     """Raises NotACallError at what is none."""
     name = yield from read_name(call, form)
     sign = yield from call.tape.skip_blanks()
     is_closed = (yield from call.tape.mark_here(closes)) is not None
-    if not is_closed and sign not in _BEGINS:
-        raise NotACallError
+    has_arguments = not is_closed and sign in ("{", '"')
+    if not is_closed and not has_arguments:
+        yield from expect(call.tape, ["null"])
     call.begin(name)
-    if not is_closed:
-        yield from read_arguments(call, closes)
+    if has_arguments:
+        yield from read_arguments(call, bounds)
     call.end()
 
 

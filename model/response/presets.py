@@ -1,4 +1,4 @@
-"""Formats of model families whose checkpoints say nothing about them, and the choice among these and what one says."""
+"""Formats of model families whose checkpoints say nothing of them, and the choice among these and what one says."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class FormatSource(Protocol):
 
 
 def choose_format(tokenizer: FormatSource, tool_format: str, reasoning_format: str) -> ResponseFormat | None:
-    """`auto`: what the checkpoint says, else what its chat template shows; `none`; or a preset. None: answers are text.
+    """`auto`: what the checkpoint says, else what its chat template shows; `none`; a preset. None: answers are text.
 
     Raises TokenizerError for an unknown name, and for a response template that is wrong or can't be executed.
     """
@@ -86,15 +86,15 @@ def choose_format(tokenizer: FormatSource, tool_format: str, reasoning_format: s
     if tokenizer.response_template is not None and "auto" in (tool_format, reasoning_format):
         own = read_template(tokenizer.response_template)
     source = tokenizer.chat_templates
-    tools = _chosen(tool_format, _TOOL_SIGNS, source) if own is None or tool_format != "auto" else None
-    thought = (
-        _chosen(reasoning_format, _REASONING_SIGNS, source) if own is None or reasoning_format != "auto" else None
-    )
-    chosen = own or ResponseFormat("+".join(name for name in (tools, thought) if name), anchors=_anchors(source))
+    chosen = own or ResponseFormat("", anchors=_anchors(source))
+    names = [chosen.name]
     if own is None or tool_format != "auto":
-        chosen = replace(chosen, calls=TOOLS[tools] if tools else (), id_length=_ID_LENGTHS.get(tools or "", 0))
+        names.append(tools := _chosen(tool_format, _TOOL_SIGNS, source))
+        chosen = replace(chosen, calls=TOOLS.get(tools, ()), id_length=_ID_LENGTHS.get(tools, 0))
     if own is None or reasoning_format != "auto":
-        chosen = replace(chosen, reasoning=REASONING[thought] if thought else None)
+        names.append(thought := _chosen(reasoning_format, _REASONING_SIGNS, source))
+        chosen = replace(chosen, reasoning=REASONING.get(thought))
+    chosen = replace(chosen, name="+".join(filter(None, names)))
     return with_ids(chosen, tokenizer) if chosen.calls or chosen.reasoning or chosen.text_opens else None
 
 
@@ -103,10 +103,11 @@ def _check_name(kind: str, name: str, known: Mapping[str, object]) -> None:
         raise TokenizerError(f"the {kind} format {name!r} is unknown; there are auto, none, {', '.join(known)}")
 
 
-def _chosen(name: str, signs: tuple[tuple[str, tuple[str, ...]], ...], source: str) -> str | None:
+def _chosen(name: str, signs: tuple[tuple[str, tuple[str, ...]], ...], source: str) -> str:
+    """A preset, or nothing."""
     if name == "auto":
-        return next((preset for preset, texts in signs if all(text in source for text in texts)), None)
-    return None if name == "none" else name
+        return next((preset for preset, texts in signs if all(text in source for text in texts)), "")
+    return "" if name == "none" else name
 
 
 def _anchors(source: str) -> tuple[str, ...]:
@@ -130,7 +131,7 @@ def with_ids(chosen: ResponseFormat, tokenizer: FormatSource) -> ResponseFormat:
     literals = list(_literals(resolved))
     texts = ((token_id, tokenizer.token_text(token_id)) for token_id in tokenizer.special_ids)
     inner = {token_id for token_id, text in texts if text and any(text in one for one in literals)}
-    return replace(resolved, inner_ids=frozenset(inner))
+    return replace(resolved, inner_ids=tuple(sorted(inner)))
 
 
 def _mapped(part: T, known: Callable[[Mark], Mark]) -> T:
@@ -139,7 +140,8 @@ def _mapped(part: T, known: Callable[[Mark], Mark]) -> T:
 
 def _literals(chosen: ResponseFormat) -> Iterator[str]:
     yield from (mark.text for mark in (*chosen.ends, *chosen.text_opens))
-    for part in (*chosen.calls, *([chosen.reasoning] if chosen.reasoning else [])):
+    parts: list[Calls | Reasoning] = [*chosen.calls, *([chosen.reasoning] if chosen.reasoning else [])]
+    for part in parts:
         yield from (mark.text for mark in (*part.opens, *part.closes))
     for form in chosen.calls:
         yield from (form.name_begin, form.name_end, form.arguments_end, *form.parameter)

@@ -12,14 +12,14 @@ _NAME = re.compile(r"[\w.\-]*")
 _PARTS = {quote: re.compile(rf"[^{quote}\\]*") for quote in "\"'"}
 _OUTSIDE = re.compile(r"[^\"'()\[\]{}]*")
 _BLANKS = re.compile(r"\s*")
-_KEYWORD = re.compile(r"(\w+)\s*=\s*")
+_KEYWORD = re.compile(r"([^\W\d]\w*)\s*=\s*")
 _NUMBER = re.compile(r"([+-]?)(\d+(?:_\d+)*(?:\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _WORD = re.compile(r"[A-Za-z]+")
 _WORDS = {"True": "true", "False": "false", "None": "null", "true": "true", "false": "false", "null": "null"}
 _HEX = "[0-9a-fA-F]"
 _CODE = f"x({_HEX}{{2}})|u({_HEX}{{4}})|U(000{_HEX}{{5}}|0010{_HEX}{{4}})"
 _ESCAPE = re.compile(rf"\\(?:{_CODE}|(.))", re.DOTALL)
-_SIGNS = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "a": "\a", "v": "\v", "0": "\0", "\n": ""}
+_SIGNS = dict(zip("ntrbfav0\n\\'\"", [*"\n\t\r\b\f\a\v\0", "", *"\\'\""], strict=True))
 _DEEPEST = 64
 
 

@@ -150,18 +150,19 @@ class ResponseReader:
 
     def _read_form(self, form: Calls, *, bare: bool) -> Steps[None]:
         closes = Search(() if bare else form.closes)
+        bounds = Search(() if bare else (*form.closes, *form.opens))
         try:
             if form.syntax is Syntax.PYTHONIC:
                 yield from read_pythonic(self._call)
             elif form.syntax is Syntax.XML:
                 yield from read_xml(self._call, form, closes)
             elif form.syntax is Syntax.JSON_ARGUMENTS:
-                yield from read_named(self._call, form, closes)
+                yield from read_named(self._call, form, closes, bounds)
             else:
-                yield from read_json(self._call, form, closes, bare=bare)
+                yield from read_json(self._call, form, bounds, bare=bare)
             yield from self._close(closes)
         except NotACallError:
-            yield from self._recover(closes)
+            yield from self._recover(form, closes)
         self._call.leave()
 
     def _close(self, closes: Search) -> Steps[None]:
@@ -172,17 +173,17 @@ class ResponseReader:
             if mark is not None or sign not in "}]":
                 return
 
-    def _recover(self, closes: Search) -> Steps[None]:
+    def _recover(self, form: Calls, closes: Search) -> Steps[None]:
         """From a call that was cut short: what it lacks can't be given, and what follows it is not its own."""
-        if self._call.state is State.UNDECIDED or not closes.marks:
+        if self._call.state is not State.GIVEN or not closes.marks:
             return
-        mark = yield from self._tape.mark_here(closes)
-        if mark is not None and self._call.has_arguments:
+        if self._call.has_arguments and (yield from self._tape.mark_here(closes)) is not None:
             self._call.end()
-        if known := self._call.state is State.GIVEN:
-            self._call.start()
-        text, mark = yield from self._tape.until(closes)
+        self._call.start()
+        search = Search([*closes.marks, *form.opens])
+        text, mark = yield from self._tape.until(search)
         while text and mark is None:
-            text, mark = yield from self._tape.until(closes)
-        if known and mark is not None:
+            text, mark = yield from self._tape.until(search)
+        if mark is not None:
             self._call.drop()
+            self._tape.put_back(0 if mark in closes.marks else len(mark.text))

@@ -73,7 +73,7 @@ class Tape:
         return text
 
     def put_back(self, count: int) -> None:
-        """What was taken last, and not tapped."""
+        """Of what was taken last. The tap has seen it already."""
         self._at -= count
 
     def peek(self) -> Steps[str]:

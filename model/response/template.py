@@ -1,8 +1,8 @@
 """A checkpoint's `response_template` (tokenizer_config.json; read by transformers from 5.13 on) as a response format.
 
 What the reader could not execute faithfully is refused at load. It deviates where a server must: a call of a tool
-that was not offered is text, text is given out with the blanks around it, parts that come twice are joined, and without
-a `content` field what is outside of the other fields is the text, which transformers drops.
+that was not offered is text, text is given out with the blanks around it, parts that come twice are joined, and
+without a `content` field what is outside of the other fields is the text, which transformers drops.
 """
 
 from __future__ import annotations
@@ -215,10 +215,9 @@ def _parameter(where: str, arguments: Mapping[str, Any]) -> tuple[str, str, str]
 def _has_json_values(where: str, arguments: Mapping[str, Any]) -> bool:
     if arguments.get("merge_duplicates"):
         raise _refused(f"{where}.content_args.merge_duplicates", "is not supported")
-    parser = arguments.get("value_parser") or {"name": "text"}
-    known = {"json": [{"allow_non_json": True}], "text": [{}, {"strip": True}]}
-    if parser.get("args", {}) not in known.get(parser.get("name", "text"), []):
-        raise _refused(
-            f"{where}.content_args.value_parser", f"is {parser!r}; text, and json that allows text, are known"
-        )
-    return bool(parser.get("name") == "json")
+    parser = arguments.get("value_parser", {"name": "text"})
+    if parser in ({"name": "text"}, {"name": "text", "args": {}}):
+        return False
+    if parser != {"name": "json", "args": {"allow_non_json": True}}:
+        raise _refused(f"{where}.content_args.value_parser", f"is {parser!r}; text, or json that allows it, is known")
+    return True

@@ -62,10 +62,11 @@ def _types(tools: Mapping[str, Any], name: str) -> dict[str, frozenset[str]]:
     properties = schema.get("properties") if isinstance(schema, Mapping) else None
     if not isinstance(properties, Mapping):
         return {}
-    return {key: types for key, one in properties.items() if (types := frozenset(_declared(one)))}
+    return {key: types for key, one in properties.items() if (types := frozenset(declared_types(one)))}
 
 
-def _declared(schema: Any) -> list[str]:
+def declared_types(schema: Any) -> list[str]:
+    """That a schema names, as far as one can see at once."""
     if not isinstance(schema, Mapping):
         return []
     kind = schema.get("type")

@@ -145,7 +145,7 @@ def _response_template(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     template = config.get("response_template")
     if template is not None and not isinstance(template, dict):
         raise TokenizerError(
-            "tokenizer_config.json: response_template must be an object with start_anchor and fields"
+            "tokenizer_config.json: response_template must be an object with 'start_anchor' and 'fields'"
         )
     return template
 

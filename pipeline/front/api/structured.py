@@ -138,12 +138,11 @@ def _text_format(value: Any, settings: FrontSettings) -> Form | None:
     return None if kind == "text" else Form("text.format", kind)
 
 
-_SCHEMA_MEMBERS: Final[dict[str, Schema]] = {"schema": _JSON, "name": {}, "strict": {}, "description": {}}
-_NAMED_SCHEMA: Final = _members(("schema",), **_SCHEMA_MEMBERS)
+_NAMED_SCHEMA: Final = _members(("schema",), schema=_JSON, name={}, strict={}, description={})
 _TEXT_FORMAT: Final[Schema] = {
     "anyOf": [
         _members(("type",), type={"enum": ["text", "json_object"]}),
-        _members(("type", "schema"), type={"const": "json_schema"}, **_SCHEMA_MEMBERS),
+        _members(("type", "schema"), type={"const": "json_schema"}, schema=_JSON, name={}, strict={}, description={}),
     ]
 }
 _RESPONSE_FORMAT: Final[Schema] = {

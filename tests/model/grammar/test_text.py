@@ -71,7 +71,7 @@ def test_a_text_with_too_much_in_it_is_refused():
 
 
 def test_kinds_are_those_that_are_documented():
-    assert KINDS == ("json_object", "json_schema", "regex", "choice", "lark", "gbnf", "ebnf")
+    assert KINDS == ("answer", "json_object", "json_schema", "regex", "choice", "lark", "gbnf", "ebnf")
 
 
 def test_the_library_is_imported_only_when_it_is_needed():

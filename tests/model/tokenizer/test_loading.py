@@ -110,6 +110,7 @@ def test_unsupported_decoder(folder, decoder, match):
         ({"chat_template": 3}, "chat_template must be a string"),
         ({"chat_template": [{"name": "rag", "template": ""}]}, "has the name 'default'"),
         ({"chat_template": "{% if %}"}, "not valid Jinja, line 1"),
+        ({"response_template": []}, "response_template must be an object"),
     ],
 )
 @pytest.mark.parametrize("kind", ["byte_level", "llama"])
@@ -144,3 +145,24 @@ def test_special_tokens_map_is_used_where_the_configuration_is_silent(folder):
     write_json(folder, "special_tokens_map.json", {"eos_token": "</s>", "bos_token": {"content": "<s>"}})
     tokenizer = load_tokenizer(folder)
     assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.special.pad_id) == (1, 2, None)
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "llama"])
+def test_the_response_template_comes_from_the_configuration(kind, tokenizer_files, tmp_path):
+    shutil.copy(tokenizer_files[kind], tmp_path)
+    assert load_tokenizer(tmp_path).response_template is None
+    write_json(tmp_path, "tokenizer_config.json", {"response_template": {"fields": {}}})
+    assert load_tokenizer(tmp_path).response_template == {"fields": {}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "added"), [("byte_level", "<tool>"), ("byte_level", "<|eot|>"), ("llama", "<call>")]
+)
+def test_the_id_of_an_added_token(kind, added, tokenizer_files, tmp_path):
+    """Special or not; an ordinary token has none."""
+    shutil.copy(tokenizer_files[kind], tmp_path)
+    write_json(tmp_path, "tokenizer_config.json", {"added_tokens_decoder": {"500": {"content": "<call>"}}})
+    tokenizer = load_tokenizer(tmp_path)
+    assert [tokenizer.added_token_id(added)] == tokenizer.encode(added, add_special=False)
+    assert tokenizer.added_token_id("a") is None
+    assert tokenizer.added_token_id(added[1:]) is None

@@ -53,7 +53,9 @@ class TextInput:
         else:
             ready = self._held[: _unfinished_from(self._held)]
         self._held = self._held[len(ready) :]
-        written = _ESCAPE.sub(lambda found: found[0] if found[1] else r"\\", ready)  # what is no escape is a backslash
+        written = _ESCAPE.sub(
+            lambda found: found[0] if found[1] else r"\\", ready
+        )  # what is no escape is a backslash
         text: str = json.loads(f'"{written}"', strict=False)
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # half a character can't be sent
 

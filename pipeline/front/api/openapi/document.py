@@ -94,7 +94,7 @@ def _limits(settings: FrontSettings) -> str:
         f"{settings.max_length}; a body {settings.body_limit_bytes} bytes, the request line and the headers "
         f"{settings.header_limit_bytes}; {settings.max_queue} requests wait in the queue. Every parameter takes "
         "effect or is refused; null counts as left out. HEAD works wherever GET does. The paths of models and "
-        "completions are there without /v1, too."
+        "completions, and /v1/responses, are there without /v1, too."
     )
 
 
@@ -137,7 +137,9 @@ def _openai() -> Paths:
         "/v1/chat/completions": {
             "post": generating("chat", chat, "ChatRequest", whole="ChatCompletion", event="ChatEvent")
         },
-        "/v1/responses": {"post": generating("responses", respond, "ResponsesRequest", whole="Response", event="ResponseEvent")},
+        "/v1/responses": {
+            "post": generating("responses", respond, "ResponsesRequest", whole="Response", event="ResponseEvent")
+        },
         **_anthropic(),
         "/v1/models": {"get": get("models", "List the models: this server has one.", "Models")},
         "/v1/models/{model}": {"get": get("model", "Describe the model.", "Model", errors=(404,), parameters=[name])},

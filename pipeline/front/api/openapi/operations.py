@@ -116,15 +116,19 @@ def _stream(event: str, media_type: str) -> Schema:
     if event == "GenerateEvent":
         return {"description": f"A line per token, each a {event}; not server-sent events."}
     if event in _NAMED:
-        data = {"type": "string", "contentMediaType": "application/json", "contentSchema": reference(event)}
-        members = {"event": {**TEXT, "description": "Its type."}, "data": data}
-        about = f"One server-sent event: a {event}, named by its type."
-        return {"type": "object", "properties": members, "required": [*members], "description": about}
+        return _named_stream(event)
     content = {"anyOf": [reference(event), reference("Error")]}
     piece = {"type": "string", "contentMediaType": "application/json", "contentSchema": content}
     data = {"anyOf": [{"const": "[DONE]"}, piece]}
     meaning = f"One server-sent event: a {event}, an Error that ends the stream, or [DONE] at its end."
     return {"type": "object", "properties": {"data": data}, "required": ["data"], "description": meaning}
+
+
+def _named_stream(event: str) -> Schema:
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": reference(event)}
+    members = {"event": {**TEXT, "description": "Its type."}, "data": data}
+    meaning = f"One server-sent event: a {event}, named by its type."
+    return {"type": "object", "properties": members, "required": list(members), "description": meaning}
 
 
 def _header(name: bytes, meaning: str) -> dict[str, Any]:

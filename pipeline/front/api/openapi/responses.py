@@ -22,7 +22,10 @@ def _item(prefix: str, kind: str, **members: Schema) -> Schema:
 
 
 def _call(prefix: str, kind: str, text: str) -> Schema:
-    return _item(prefix, kind, call_id=_CALL_ID, name=TEXT, **{text: TEXT})
+    """Only tools of a namespace have one."""
+    schema = _item(prefix, kind, call_id=_CALL_ID, namespace=TEXT, name=TEXT, **{text: TEXT})
+    schema["required"].remove("namespace")
+    return schema
 
 
 _TEXT_PART = record(type=one_of("output_text"), text=TEXT, annotations=list_of({}, maxItems=0), logprobs=_LOGPROBS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
@@ -14,6 +14,7 @@ from pipeline.front.api.openai.answer import named_by_client
 from pipeline.front.api.openai.chat_answer import named_tokens
 from pipeline.front.api.responses.items import (
     IN_PROGRESS,
+    CalledTool,
     CustomCall,
     FunctionCall,
     Message,
@@ -49,8 +50,8 @@ _USAGE: Final = (
 
 
 class ResponsesWriter:
-    """`asked`: what the answer repeats of its request. `custom`: names of tools that take a text. `names`: of tokens,
-    if log-probabilities are wanted. `renamed`: our name of a parameter → the client's."""
+    """`asked`: what the answer repeats of its request. `tools`: by the names that the model has for them. `names`: of
+    tokens, if log-probabilities are wanted. `renamed`: our name of a parameter → the client's."""
 
     content_type = b"text/event-stream; charset=utf-8"
     PING: ClassVar[bytes] = b": ping\n\n"
@@ -60,11 +61,11 @@ class ResponsesWriter:
         identity: Identity,
         asked: Mapping[str, Any],
         *,
-        custom: frozenset[str] = frozenset(),
+        tools: Mapping[str, CalledTool] | None = None,
         names: Tokenizer | None = None,
         renamed: Mapping[str, str] | None = None,
     ) -> None:
-        self._seed, self._custom, self._names, self._renamed = identity.seed, custom, names, renamed or {}
+        self._seed, self._tools, self._names, self._renamed = identity.seed, tools or {}, names, renamed or {}
         heading = {"id": f"resp_{identity.seed}", "object": "response", "created_at": identity.created}
         self._heading, self._asked = orjson.dumps(heading)[:-1], orjson.dumps(dict(asked))[1:]
         self._number = 0  # of the next event
@@ -80,7 +81,7 @@ class ResponsesWriter:
         """Exactly one."""
         return (self,)
 
-    # ---- events of the text --------------------------------------------------------------------------------------
+    # ---- events of the text ----------------------------------------------------------------------------------------
 
     def write(self, event: Event) -> bytes:
         match event:
@@ -88,12 +89,8 @@ class ResponsesWriter:
                 return self._text(event)
             case Reasoning():
                 return self._reasoning(event)
-            case CallArguments():
-                return self._arguments(event)
-            case CallBegin():
-                return self._call(event)
-            case CallEnd():
-                return self._close(called=True)
+            case CallBegin() | CallArguments() | CallEnd():
+                return self._called(event)
             case Begin():
                 self._begin = event
                 return self._opening()
@@ -139,12 +136,21 @@ class ResponsesWriter:
             before += self._open(item)
         return before + item.delta(self._next(), event.text)
 
+    def _called(self, event: CallBegin | CallArguments | CallEnd) -> bytes:
+        match event:
+            case CallBegin():
+                return self._call(event)
+            case CallArguments():
+                return self._arguments(event)
+        return self._close(called=True)
+
     def _call(self, event: CallBegin) -> bytes:
         self._unsaid = []
         before = self._close()
-        kind = CustomCall if event.name in self._custom else FunctionCall
+        tool = self._tools.get(event.name) or CalledTool(event.name)
+        kind = CustomCall if tool.custom else FunctionCall
         number = call_id(self._seed, event.choice, event.call)
-        return before + self._open(kind(self._seed, len(self._output), number, event.name))
+        return before + self._open(kind(self._seed, len(self._output), number, tool))
 
     def _arguments(self, event: CallArguments) -> bytes:
         item = self._item
@@ -180,7 +186,7 @@ class ResponsesWriter:
             [event_form(name) % self._next() + orjson.dumps(fields)[1:] + b"\n\n" for name, fields in events]
         )
 
-    # ---- the answer around them -------------------------------------------------------------------------------------
+    # ---- the answer around them ------------------------------------------------------------------------------------
 
     def _opening(self) -> bytes:
         response = {"response": orjson.Fragment(self._response(IN_PROGRESS))}

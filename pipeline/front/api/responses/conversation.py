@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Annotated, Any, ClassVar, Final
 
 import orjson
@@ -14,9 +15,10 @@ from pipeline.front.api.chat.messages import assistant, call, result
 from pipeline.front.api.fields import also, given, only
 from pipeline.front.api.openai.tools import Arguments
 from pipeline.front.api.responses.one_of import OneOf, TextOr
+from pipeline.front.api.responses.tools import full_name
 
 _TEXTS: Final = ("input_text", "output_text", "text")
-_LABELS: Final = "id status phase namespace created_by"
+_LABELS: Final = "id status phase created_by caller async"
 
 
 class TextOfMessage(Body):
@@ -62,6 +64,29 @@ class MessageItem(Item):
     content: Content
 
 
+class HiddenText(Body):
+    """What one agent of Codex tells another, which a server may have encrypted: here it is text."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Annotated[str, only("encrypted_content")]
+    encrypted_content: str
+
+    @property
+    def text(self) -> str:
+        return self.encrypted_content
+
+
+_AGENT_PART: Final = OneOf({"input_text": TextOfMessage, "encrypted_content": HiddenText})
+_AGENT_PARTS = Annotated[list[Annotated[TextOfMessage | HiddenText, _AGENT_PART]], FailFast()]
+
+
+@also({}, labels=f"{_LABELS} author recipient")
+class AgentMessageItem(Item):
+    type: Annotated[str, only("agent_message")]
+    content: Annotated[str, TextOr(_AGENT_PARTS, str, _joined, "a string or a list of parts")]
+
+
 class ReasoningText(Body):
     model_config = ConfigDict(extra="ignore")
 
@@ -80,6 +105,7 @@ class FunctionCallItem(Item):
     type: Annotated[str, only("function_call")]
     call_id: CallId
     name: str = Field(min_length=1)
+    namespace: str | None = None
     arguments: Arguments = given("", "JSON.")
 
 
@@ -88,6 +114,7 @@ class CustomCallItem(Item):
     type: Annotated[str, only("custom_tool_call")]
     call_id: CallId
     name: str = Field(min_length=1)
+    namespace: str | None = None
     input: str = ""
 
     @property
@@ -95,7 +122,7 @@ class CustomCallItem(Item):
         return orjson.dumps({"input": self.input}).decode()
 
 
-@also({}, labels=f"{_LABELS} name")
+@also({}, labels=f"{_LABELS} name namespace")
 class OutputItem(Item):
     type: Annotated[str, only("function_call_output", "custom_tool_call_output")]
     call_id: CallId
@@ -109,6 +136,7 @@ KINDS: Final[dict[str, type[Body]]] = {
     "custom_tool_call": CustomCallItem,
     "custom_tool_call_output": OutputItem,
     "reasoning": ReasoningItem,
+    "agent_message": AgentMessageItem,
 }
 _STORED: Final = "answers are not stored here; send the item itself"
 _ITEM: Final = OneOf(
@@ -117,7 +145,7 @@ _ITEM: Final = OneOf(
     refused={"item_reference": _STORED},
     other="items of tools that the server itself would run are not supported",
 )
-AnyItem = MessageItem | ReasoningItem | FunctionCallItem | CustomCallItem | OutputItem
+AnyItem = MessageItem | ReasoningItem | FunctionCallItem | CustomCallItem | OutputItem | AgentMessageItem
 _ITEMS = Annotated[list[Annotated[AnyItem, _ITEM]], FailFast(), Field(min_length=1)]
 _INPUT_IS: Final = "a string or a list of at least one item, such as a message with a role and a content"
 
@@ -146,7 +174,7 @@ class _Turn:
             return not self._texts and not self._calls
         if isinstance(item, MessageItem):
             return item.role == "assistant" and (not self._texts or bool(self._calls))
-        return not isinstance(item, OutputItem)
+        return isinstance(item, FunctionCallItem | CustomCallItem)
 
     def add(self, item: AnyItem) -> None:
         match item:
@@ -155,7 +183,7 @@ class _Turn:
             case MessageItem():
                 self._texts.append(item.content)
             case FunctionCallItem() | CustomCallItem():
-                self._calls.append(call(item.call_id, item.name, item.arguments))
+                self._calls.append(call(item.call_id, full_name(item.name, item.namespace), item.arguments))
 
     def message(self) -> list[Message]:
         """One, or none of an item that has no text."""
@@ -173,18 +201,23 @@ def messages_of(items: Sequence[AnyItem], instructions: str | None) -> list[Mess
             messages += turn.message()
             turn = _Turn()
         match item:
+            case AgentMessageItem():
+                messages.append({"role": "user", "content": item.content})
             case OutputItem():
                 messages.append(result(item.call_id, item.output))
             case MessageItem() if item.role != "assistant":
-                role = "user" if item.role == "user" else "system"  # no template knows a developer
-                messages.append({"role": role, "content": item.content})
+                messages.append({"role": item.role, "content": item.content})
             case _:
                 turn.add(item)
     return _with_one_system([*messages, *turn.message()], instructions)
 
 
 def _with_one_system(messages: list[Message], instructions: str | None) -> list[Message]:
-    first = next((at for at, message in enumerate(messages) if message["role"] != "system"), len(messages))
-    texts = [instructions or "", *(message["content"] for message in messages[:first])]
-    text = "\n\n".join(filter(None, texts))
-    return [*([{"role": "system", "content": text}] if text else ()), *messages[first:]]
+    leading = list(takewhile(lambda message: message["role"] in ("system", "developer"), messages))
+    if instructions:
+        leading.insert(0, {"role": "system", "content": instructions})
+    rest = messages[len(leading) - bool(instructions) :]
+    if len(leading) < 2:
+        return [*leading, *rest]
+    text = "\n\n".join([message["content"] for message in leading])
+    return [{"role": "system", "content": text}, *rest]

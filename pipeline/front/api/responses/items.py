@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import orjson
@@ -132,25 +133,35 @@ class Thoughts(_WithPart):
         return {**heading, "content": self._content(status), "encrypted_content": None}
 
 
+@dataclass(frozen=True, slots=True)
+class CalledTool:
+    """As the client knows it. `custom`: it takes a text."""
+
+    name: str
+    namespace: str | None = None
+    custom: bool = False
+
+
 class FunctionCall(OutputItem):
     PREFIX, EVENT = "fc", "response.function_call_arguments"
     KIND: ClassVar[str] = "function_call"
     TEXT: ClassVar[str] = "arguments"
 
-    def __init__(self, seed: str, index: int, call_id: str, name: str) -> None:
+    def __init__(self, seed: str, index: int, call_id: str, tool: CalledTool) -> None:
         super().__init__(seed, index)
-        self._call_id, self._name = call_id, name
+        self._call_id, self._tool = call_id, tool
 
     def read(self, arguments: str) -> str:
         """The piece of its text that a piece of its arguments brings, if any."""
         return arguments
 
     def end(self) -> Iterator[Named]:
-        yield f"{self.EVENT}.done", {**self._place, "name": self._name, self.TEXT: self._text}
+        yield f"{self.EVENT}.done", {**self._place, "name": self._tool.name, self.TEXT: self._text}
 
     def _form(self, status: str) -> Fields:
-        heading = {"id": self._id, "type": self.KIND, "status": status}
-        return {**heading, "call_id": self._call_id, "name": self._name, self.TEXT: self._text}
+        heading = {"id": self._id, "type": self.KIND, "status": status, "call_id": self._call_id}
+        inside = {} if self._tool.namespace is None else {"namespace": self._tool.namespace}
+        return {**heading, **inside, "name": self._tool.name, self.TEXT: self._text}
 
 
 class CustomCall(FunctionCall):
@@ -158,8 +169,8 @@ class CustomCall(FunctionCall):
     KIND = "custom_tool_call"
     TEXT = "input"
 
-    def __init__(self, seed: str, index: int, call_id: str, name: str) -> None:
-        super().__init__(seed, index, call_id, name)
+    def __init__(self, seed: str, index: int, call_id: str, tool: CalledTool) -> None:
+        super().__init__(seed, index, call_id, tool)
         self._input = TextInput()
 
     def read(self, arguments: str) -> str:

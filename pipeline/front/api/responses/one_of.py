@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
@@ -27,7 +27,8 @@ class OneOf:
     other: str = ""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        every = [handler.generate_schema(kind) for kind in dict.fromkeys(self.kinds.values())]
+        kinds = dict.fromkeys(self.kinds.values())
+        every: list[CoreSchema | tuple[CoreSchema, str]] = [handler.generate_schema(kind) for kind in kinds]
         return core_schema.with_info_wrap_validator_function(self._read, core_schema.union_schema(every))
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
@@ -47,12 +48,12 @@ class OneOf:
             kind = self.usual[0]
         found = self.kinds.get(kind) if isinstance(kind, str) else None
         if found is None:
-            self._refuse(kind, present=value.get("type") is not None)
+            self._refuse(kind)
         return found.model_validate(value, context=info.context)
 
-    def _refuse(self, kind: Any, *, present: bool) -> None:
+    def _refuse(self, kind: Any) -> NoReturn:
         expected = f"expected {self._names}"
-        if not present:
+        if kind is None:
             wrong(f"is missing: {expected}", ".type")
         instead = self.refused.get(kind, self.other) if isinstance(kind, str) else ""
         wrong(f"is {shown(kind)}, {expected}" + (f": {instead}" if instead else ""), ".type")

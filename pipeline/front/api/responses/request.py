@@ -25,7 +25,7 @@ from pipeline.front.api.openai.chat import MAX_TOP_LOGPROBS
 from pipeline.front.api.openai.tools import USUAL, tool_use
 from pipeline.front.api.responses.answer import ResponsesWriter
 from pipeline.front.api.responses.conversation import Input, messages_of
-from pipeline.front.api.responses.tools import FlatToolChoice, ResponsesTools
+from pipeline.front.api.responses.tools import FlatToolChoice, ResponsesTools, offered
 from pipeline.front.api.sampling import least_above_most, limit, most_tokens
 from pipeline.front.api.structured import TextFormat
 from pipeline.front.delivery.job import Form, Identity, Job
@@ -38,7 +38,9 @@ _ONLY: Final[Mapping[str, tuple[Any, ...]]] = {
     **ONLY_DEFAULTS,
     "n": (1,),
     "context_management": ([],),
-    "image": (),
+    "image previous_input_messages": (),
+    "media_io_kwargs mm_processor_kwargs": ({},),
+    "enable_response_messages": (False,),
 }
 _OWN: Final = ("store", "metadata")
 _LABELS: Final = " ".join([name for name in LABELS.split() if name not in _OWN]) + (
@@ -119,8 +121,8 @@ class ResponsesRequest(OpenAIBody):
 
     @property
     def tool_use(self) -> ToolUse:
-        tools, choice = [tool.tool() for tool in self.tools], self.tool_choice or USUAL
-        return tool_use(tools, choice, parallel=self.parallel_tool_calls)
+        tools = [tool for tool, _ in offered(self.tools)]
+        return tool_use(tools, self.tool_choice or USUAL, parallel=self.parallel_tool_calls)
 
     def conflicts(self, settings: FrontSettings) -> Iterator[Problem]:
         yield from super().conflicts(settings)
@@ -170,7 +172,7 @@ def parse_responses(body: dict[str, Any], identity: Identity, tokenizer: Tokeniz
     writer = ResponsesWriter(
         identity,
         asked.repeated(body, params, settings.model_name),
-        custom=asked.tool_use.custom,
+        tools={tool.name: called for tool, called in offered(asked.tools)},
         names=names,
         renamed={"prompt": "input", "max_tokens": "max_output_tokens"},
     )

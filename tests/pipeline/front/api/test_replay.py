@@ -189,7 +189,9 @@ def replayed(recording):
 def record(served, path, body):
     answer = served.http.post(path, json=body)
     assert answer.status_code == 200
-    found = re.search(r'"id":"(?:cmpl-|chatcmpl-|resp_)([^"]*)","object":"[^"]*","created(?:_at)?":(\d+)', answer.text)
+    found = re.search(
+        r'"id":"(?:cmpl-|chatcmpl-|resp_)([^"]*)","object":"[^"]*","created(?:_at)?":(\d+)', answer.text
+    )
     made = re.search(r'"created_at":"([^"]+)"', answer.text)
     created = int(datetime.fromisoformat(made[1]).timestamp()) if made else 0
     identity = Identity(found[1], int(found[2])) if found else Identity(answer.headers["x-request-id"], created)

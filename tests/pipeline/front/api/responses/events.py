@@ -21,6 +21,7 @@ from pipeline.front.delivery.job import (
 from pipeline.wire.delta import Delta, FinishReason
 
 IDENTITY = Identity("0123456789abcdef" * 2, 1795890551)
+KINDS = {"text": Text, "think": Reasoning, "call": CallBegin, "arguments": CallArguments, "end": CallEnd}
 EVENTS = TypeAdapter(ResponseStreamEvent)
 ASKED = {
     "model": "tiny", "instructions": None, "metadata": {"a": "b"}, "parallel_tool_calls": True, "store": False,
@@ -37,16 +38,9 @@ def answer_of(*pieces, reason=FinishReason.EOS):
     events, call = [Begin(0, 5, 2)], -1
     for index, piece in enumerate(pieces, 1):
         kind, *rest = ("text", piece) if isinstance(piece, str) else piece
-        one = token(index, text="".join(rest))
         call += kind == "call"
-        kinds = {
-            "text": lambda one, text: Text(0, one, 0, text),
-            "think": lambda one, text: Reasoning(0, one, 0, text),
-            "call": lambda one, name: CallBegin(0, one, 0, call, name),
-            "arguments": lambda one, text: CallArguments(0, one, 0, call, text),
-            "end": lambda one: CallEnd(0, one, 0, call),
-        }
-        events.append(kinds[kind](one, *rest))
+        made, place = KINDS[kind], (0, token(index, text="".join(rest)), 0)
+        events.append(made(*place, *([] if made in (Text, Reasoning) else [call]), *rest))
     return [*events, End(0, token(len(pieces), reason), 1, reason)]
 
 
@@ -59,8 +53,8 @@ def written(events, **options):
     return stream, json.loads(other.whole())
 
 
-def parsed(stream):
-    """Events of a stream; each is one that OpenAI's package knows, and is named and numbered."""
+def read(stream):
+    """Events of a stream, each of which is named and numbered."""
     events = []
     *blocks, rest = stream.decode().split("\n\n")
     assert not rest
@@ -68,8 +62,15 @@ def parsed(stream):
         name, data = block.split("\n")
         event = json.loads(data.removeprefix("data: "))
         assert (name, event["sequence_number"]) == (f"event: {event['type']}", number)
-        assert type(EVENTS.validate_python(event)).model_fields["type"].annotation.__args__ == (event["type"],)
         events.append(event)
+    return events
+
+
+def parsed(stream):
+    """The same; each is one that OpenAI's package knows."""
+    events = read(stream)
+    for event in events:
+        assert EVENTS.validate_python(event).type == event["type"]
     return events
 
 

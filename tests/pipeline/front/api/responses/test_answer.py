@@ -11,6 +11,7 @@ from openai.types.responses import Response
 from model.demo import DEMO_DIR
 from model.tokenizer import load_tokenizer
 from pipeline.front.api.responses.answer import ResponsesWriter
+from pipeline.front.api.responses.items import CalledTool
 from pipeline.front.delivery.job import Begin, End, Identity, Reasoning, Text
 from pipeline.front.http.errors import OVERLOADED, SERVER, ApiError
 from pipeline.wire.delta import FinishReason
@@ -26,6 +27,7 @@ from tests.pipeline.front.api.responses.events import (
 )
 
 CALL = [("call", "weather"), ("arguments", '{"city": '), ("arguments", '"Rome"}'), ("end",)]
+SHELL = {"shell": CalledTool("shell", custom=True)}
 EVERYTHING = [("think", "Hm"), ("think", "."), "It ", "is", *CALL, *CALL]
 
 
@@ -129,15 +131,15 @@ def test_an_answer_without_anything():
     assert (types(events), events[-1]["response"]["output"]) == (["created", "in_progress", "completed"], [])
 
 
-# ---- custom tools ---------------------------------------------------------------------------------------------------
+# ---- custom tools --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
 def test_the_input_of_a_custom_tool(size):
-    text = 'echo "a\\b"\n\t‘é’ 😀'
+    text = 'echo "a\\b"\n\té 😀'
     arguments = json.dumps({"input": text})
     pieces = [("arguments", arguments[at : at + size]) for at in range(0, len(arguments), size)]
-    events = streamed(("call", "shell"), *pieces, ("end",), custom=frozenset({"shell"}))
+    events = streamed(("call", "shell"), *pieces, ("end",), tools=SHELL)
     assert set(types(events)[3:-3]) == {"custom_tool_call_input.delta"}
     assert "".join(deltas(events)) == only(events, "custom_tool_call_input.done")["input"] == text
     (item,) = events[-1]["response"]["output"]
@@ -145,10 +147,20 @@ def test_the_input_of_a_custom_tool(size):
     assert item["id"].startswith("ctc_")
 
 
+def test_tools_of_a_namespace():
+    """Codex finds them by both names."""
+    tools = {"agents.wait": CalledTool("wait", "agents"), "agents.patch": CalledTool("patch", "agents", custom=True)}
+    end = [("arguments", '{"input": "x"}'), ("end",)]
+    events = streamed(("call", "agents.wait"), *end, ("call", "agents.patch"), *end, tools=tools)
+    items = events[-1]["response"]["output"]
+    assert [(item["namespace"], item["name"]) for item in items] == [("agents", "wait"), ("agents", "patch")]
+    assert [item["type"] for item in items] == ["function_call", "custom_tool_call"]
+
+
 @pytest.mark.parametrize("arguments", ['{"patch": "x"}', "[1]", '{"in'])
 def test_input_of_another_form_is_given_as_it_is(arguments):
     pieces = [("call", "shell"), ("arguments", arguments), ("end",)]
-    events = streamed(*pieces, custom=frozenset({"shell"}))
+    events = streamed(*pieces, tools=SHELL)
     assert "".join(deltas(events)) == events[-1]["response"]["output"][0]["input"] == arguments
 
 
@@ -156,11 +168,11 @@ def test_input_of_another_form_is_given_as_it_is(arguments):
 def test_what_is_no_escape_is_text(size):
     arguments = r'{"input": "a\qb\n\u12x\\"}'
     pieces = [("arguments", arguments[at : at + size]) for at in range(0, len(arguments), size)]
-    events = streamed(("call", "shell"), *pieces, ("end",), custom=frozenset({"shell"}))
+    events = streamed(("call", "shell"), *pieces, ("end",), tools=SHELL)
     assert events[-1]["response"]["output"][0]["input"] == "a\\qb\n\\u12x\\"
 
 
-# ---- ends -----------------------------------------------------------------------------------------------------------
+# ---- ends ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("piece", ["It", ("think", "Hm"), ("call", "f")])
@@ -248,7 +260,7 @@ def test_a_code_of_its_own():
     assert b'"code":"context_length_exceeded"' in stream
 
 
-# ---- log-probabilities ------------------------------------------------------------------------------------------------
+# ---- log-probabilities ---------------------------------------------------------------------------------------------
 
 
 def test_log_probabilities():

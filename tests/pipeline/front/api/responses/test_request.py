@@ -53,7 +53,7 @@ def called(call_id, name, arguments):
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-# ---- what a request asks for -----------------------------------------------------------------------------------------
+# ---- what a request asks for ---------------------------------------------------------------------------------------
 
 
 def test_defaults():
@@ -97,13 +97,29 @@ def test_the_form_of_the_text(text, form):
 
 def test_tools():
     rules = {"type": "grammar", "syntax": "regex", "definition": "a+"}
-    tools = [WEATHER, SHELL, SHELL | {"name": "patch", "format": rules}, SHELL | {"name": "x", "format": {"type": "text"}}]
+    tools = [
+        WEATHER,
+        SHELL,
+        SHELL | {"name": "patch", "format": rules},
+        SHELL | {"name": "x", "format": {"type": "text"}},
+    ]
     use = asked(tools=tools, parallel_tool_calls=False, tool_choice={"type": "custom", "name": "shell"}).tool_use
     assert use.tools == (
         Tool("weather", "Now.", SCHEMA, strict=True), Tool("shell", custom=True),
         Tool("patch", custom=True, grammar=("regex", "a+")), Tool("x", custom=True),
     )  # fmt: skip
     assert (use.name, use.parallel, use.guaranteed) == ("shell", False, True)
+
+
+def test_tools_of_a_namespace():
+    """The model sees one tool each; what they have in common stands before the first."""
+    inner = [WEATHER, {"type": "function", "name": "stars"}, SHELL]
+    group = {"type": "namespace", "name": "sky", "description": "Of the sky.", "tools": inner}
+    use = asked(tools=[group, WEATHER], tool_choice={"type": "function", "name": "sky.stars"}).tool_use
+    assert [tool.name for tool in use.tools] == ["sky.weather", "sky.stars", "sky.shell", "weather"]
+    assert [tool.description for tool in use.tools] == ["Of the sky.\n\nNow.", "", "", "Now."]
+    assert [tool.custom for tool in use.tools] == [False, False, True, False]
+    assert use.callable[0].name == "sky.stars"
 
 
 def test_a_tool_choice_that_allows_some():
@@ -126,7 +142,7 @@ def test_what_clients_send_that_changes_nothing():
     )  # fmt: skip
 
 
-# ---- what is refused -------------------------------------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -134,15 +150,19 @@ def test_what_clients_send_that_changes_nothing():
     [
         ({"store": True}, "store is True, expected False: answers are not stored here; leave it out"),
         ({"previous_response_id": "resp_1"},
-         "previous_response_id is 'resp_1', expected no value: answers are not stored here; send the items of earlier "
-         "turns as input"),
-        ({"conversation": {"id": "c"}}, "conversation is {'id': 'c'}, expected no value: answers are not stored here"),
+         "previous_response_id is 'resp_1', expected no value: answers are not stored here; send the items of "
+         "earlier turns as input"),
+        ({"conversation": "c"}, "conversation is 'c', expected no value: answers are not stored here"),
         ({"background": True}, "background is True, expected False: answers are not stored here; use stream"),
         ({"prompt": {"id": "p"}}, "prompts are not stored here; send instructions and input"),
         ({"truncation": "auto"}, "truncation is 'auto', expected 'disabled': input that is too long is refused, not"),
         ({"tools": [{"type": "web_search"}]},
-         "tools[0].type is 'web_search', expected function or custom: tools that the server itself would run are not"),
-        ({"tools": [WEATHER, {"name": "x"}]}, "tools[1].type is missing: expected function or custom"),
+         "tools[0].type is 'web_search', expected function, custom or namespace: the server can't search; leave "
+         'it out (Codex: web_search = "disabled")'),
+        ({"tools": [{"type": "file_search"}]}, "tools that the server itself would run are not supported"),
+        ({"tools": [WEATHER, {"name": "x"}]}, "tools[1].type is missing: expected function, custom or namespace"),
+        ({"tools": [{"type": "namespace", "name": "a", "tools": [{"type": "namespace"}]}]},
+         "tools[0].tools[0].type is 'namespace', expected function or custom"),
         ({"tools": [WEATHER, WEATHER]}, "tools has two tools with the name 'weather'"),
         ({"tools": [SHELL | {"format": {"type": "grammar", "syntax": "lark"}}]},
          "tools[0].format.definition is missing: expected a string of at least 1 character"),
@@ -150,9 +170,9 @@ def test_what_clients_send_that_changes_nothing():
         ({"tool_choice": "required"}, "tool_choice demands a call, but tools has no tool"),
         ({"tool_choice": {"type": "function", "name": "x"}}, "tool_choice names 'x', which is not in tools (none)"),
         ({"tool_choice": {"type": "file_search"}}, "tool_choice is {'type': 'file_search'}, expected none, auto"),
-        ({"include": ["file_search_call.results"]}, "include[0] is 'file_search_call.results', expected 'message.out"),
+        ({"include": ["file_search_call.results"]}, "include[0] is 'file_search_call.results', expected 'message"),
         ({"top_logprobs": 2}, "top_logprobs is 2, expected 0 unless include has message.output_text.logprobs"),
-        ({"text": {"format": {"type": "xml"}}}, "text.format is {'type': 'xml'}, expected an object of type \"text\""),
+        ({"text": {"format": {"type": "xml"}}}, "text.format is {'type': 'xml'}, expected an object of type"),
         ({"text": {"format": {"type": "json_schema", "schema": {}, "x": 1}}}, "text.format.x is not supported"),
         ({"text": {"format": {"type": "json_object"}}, "guided_regex": "a"},
          "guided_regex and text.format are given, but an answer has one form only"),
@@ -178,12 +198,12 @@ def test_what_is_refused(body, message):
         ([5], "input[0] is 5, expected an object of type message, function_call"),
         ([{"content": "x"}], "input[0].type is missing: expected message, function_call"),
         ([USER, {"type": "item_reference", "id": "m"}],
-         "custom_tool_call_output or reasoning: answers are not stored here; send the item itself"),
+         "reasoning or agent_message: answers are not stored here; send the item itself"),
         ([{"type": "web_search_call"}], "items of tools that the server itself would run are not supported"),
         ([{"role": "tool", "content": "x"}], "input[0].role is 'tool', expected 'user' or 'assistant' or"),
         ([{"role": "user"}], "input[0].content is missing: expected a string or a list of text parts"),
         ([{"role": "user", "content": [{"type": "input_image", "image_url": "u"}]}],
-         "input[0].content[0].type is 'input_image', expected input_text, output_text, text or refusal: the model reads"),
+         "input[0].content[0].type is 'input_image', expected input_text, output_text, text or refusal: the model"),
         ([{"role": "user", "content": [{"type": "input_text"}]}], "input[0].content[0].text is missing"),
         ([CALL | {"call_id": ""}], "input[0].call_id is '', expected a string of at least 1 character"),
         ([CALL | {"arguments": 5}], "input[0].arguments is 5, expected a text of JSON, or the object itself"),
@@ -212,7 +232,7 @@ def test_an_unknown_member_of_an_item_is_ignored_where_it_is_to_be():
     assert reading.unknown == {"input[].contnet": "content", "tools[].nmae": "name"}
 
 
-# ---- items as messages -----------------------------------------------------------------------------------------------
+# ---- items as messages ---------------------------------------------------------------------------------------------
 
 
 def test_a_text_is_a_message_of_the_user():
@@ -220,8 +240,8 @@ def test_a_text_is_a_message_of_the_user():
 
 
 def test_parts():
-    parts = [{"type": "input_text", "text": "a"}, {"type": "output_text", "text": "b", "annotations": [], "logprobs": []},
-             {"type": "refusal", "refusal": "c"}]  # fmt: skip
+    answer = {"type": "output_text", "text": "b", "annotations": [], "logprobs": []}
+    parts = [{"type": "input_text", "text": "a"}, answer, {"type": "refusal", "refusal": "c"}]
     assert messages({"type": "message", "role": "user", "content": parts}) == [USER | {"content": "a\nb\nc"}]
 
 
@@ -229,17 +249,18 @@ def test_system_messages_in_front_are_one():
     """Many templates take one, and in front only; of a later one they decide themselves."""
     system, developer = ({"role": role, "content": role} for role in ("system", "developer"))
     one = {"role": "system", "content": "Be brief.\n\nsystem\n\ndeveloper"}
-    later = {"role": "system", "content": "developer"}
-    assert messages(system, developer, USER, developer, instructions="Be brief.") == [one, USER, later]
+    assert messages(system, developer, USER, developer, instructions="Be brief.") == [one, USER, developer]
     assert messages(USER, instructions="Be brief.") == [{"role": "system", "content": "Be brief."}, USER]
-    assert messages(developer, USER)[0] == later
+    assert messages(developer, USER) == [developer, USER]
 
 
 def test_a_turn_of_the_assistant_is_one_message():
     """With its results behind it: chat templates know no other order."""
     thoughts = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]}
     text = {"role": "assistant", "content": [{"type": "output_text", "text": "Let me see."}], "status": "completed"}
-    found = messages(USER, thoughts, text, CALL, CALL | {"call_id": "b"}, RESULT, RESULT | {"call_id": "b"}, thoughts, text)
+    found = messages(
+        USER, thoughts, text, CALL, CALL | {"call_id": "b"}, RESULT, RESULT | {"call_id": "b"}, thoughts, text
+    )
     calls = [called(name, "weather", {"city": "Rome"}) for name in ("a", "b")]
     results = [{"role": "tool", "content": "Rain.", "tool_call_id": name} for name in ("a", "b")]
     first = {"role": "assistant", "content": "Let me see.", "reasoning_content": "Hm.", "tool_calls": calls}
@@ -280,6 +301,18 @@ def test_custom_calls():
     assert result == {"role": "tool", "content": "a", "tool_call_id": "a"}
 
 
+def test_calls_of_a_namespace():
+    (call,) = messages(CALL | {"namespace": "sky"})
+    assert call["tool_calls"] == [called("a", "sky.weather", {"city": "Rome"})]
+
+
+def test_what_one_agent_tells_another():
+    """Codex sends it; where no server encrypts it, what is called so is a text."""
+    parts = [{"type": "input_text", "text": "Payload:"}, {"type": "encrypted_content", "encrypted_content": "Go."}]
+    item = {"type": "agent_message", "author": "/root", "recipient": "/root/a", "content": parts}
+    assert messages(item) == [USER | {"content": "Payload:\nGo."}]
+
+
 def test_the_prompt():
     (part,) = parse_responses(
         {"input": "x", "instructions": "Be brief."}, IDENTITY, TOKENIZER, Reading(SETTINGS)
@@ -290,14 +323,17 @@ def test_the_prompt():
 
 def test_errors_of_later_have_the_client_s_names():
     writer = parse_responses({"input": "x"}, IDENTITY, TOKENIZER, Reading(SETTINGS)).writer
-    names = {name: writer.translate(ApiError(400, "", parameter=name)).parameter for name in ("prompt", "max_tokens", "x")}
+    names = {
+        name: writer.translate(ApiError(400, "", parameter=name)).parameter for name in ("prompt", "max_tokens", "x")
+    }
     assert names == {"prompt": "input", "max_tokens": "max_output_tokens", "x": "x"}
 
 
 def test_the_answer_repeats_what_was_asked_for():
     body = {
-        "input": "x", "instructions": "Be brief.", "temperature": 0, "metadata": {"a": "b"}, "text": {"verbosity": "low"},
-        "reasoning": {"effort": "low", "summary": "auto"}, "max_output_tokens": 5, "model": "llama2",
+        "input": "x", "instructions": "Be brief.", "temperature": 0, "metadata": {"a": "b"},
+        "text": {"verbosity": "low"}, "reasoning": {"effort": "low", "summary": "auto"},
+        "max_output_tokens": 5, "model": "llama2",
     }  # fmt: skip
     found = asked(**body).repeated(body, params(temperature=0), "tiny")
     same = ("instructions", "temperature", "metadata", "reasoning", "max_output_tokens")
