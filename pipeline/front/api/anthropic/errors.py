@@ -22,12 +22,17 @@ _TOO_LONG: Final = "prompt is too long: "
 """Claude Code shortens its conversation when it reads this."""
 
 
+NO_THREADS: Final = "thread_unsupported_request"
+"""Code of an error at which Anthropic's package sends the whole conversation instead."""
+
+
 def error_object(error: ApiError) -> dict[str, Any]:
     if error.kind == OVERLOADED:
         return {"type": OVERLOADED, "message": error.message}
     usual = "api_error" if error.status >= 500 else "invalid_request_error"
     before = _TOO_LONG if error.code == TOO_LONG else ""
-    return {"type": _TYPES.get(error.status, usual), "message": before + error.message}
+    details = {"details": {"error_code": NO_THREADS}} if error.code == NO_THREADS else {}
+    return {"type": _TYPES.get(error.status, usual), "message": before + error.message, **details}
 
 
 def anthropic_refusal(error: ApiError, request_id: str) -> tuple[int, bytes]:

@@ -7,25 +7,29 @@ what would change the answer takes effect or is refused.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, TypeVar
 
 from pydantic import ConfigDict, FailFast, Field
 
 from model.tokenizer import Tokenizer
 from pipeline.front.api.anthropic.answer import Asked, MessagesWriter
 from pipeline.front.api.anthropic.blocks import Texts, ToolUseBlock, Turn, messages_of
+from pipeline.front.api.anthropic.errors import NO_THREADS
 from pipeline.front.api.anthropic.tools import ToolChoice, Tools, tool_use
 from pipeline.front.api.body import Body, Problem, Reading
 from pipeline.front.api.chat.prompt import Chat, Prompted, prompt_for
 from pipeline.front.api.chat.tools import ToolUse, problems
 from pipeline.front.api.fields import StopStrings, also, given, integer, only
-from pipeline.front.api.openai.body import ModelName, read_openai
+from pipeline.front.api.openai.body import INVALID_STATUS, ModelName, read_openai
 from pipeline.front.api.openai.conversation import NoMoreThanTokens
 from pipeline.front.api.sampling import TopK, sampled, sampling_of, top_p
 from pipeline.front.api.structured import schema_format
 from pipeline.front.delivery.job import Form, Identity, Job
+from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import Request
+
+B = TypeVar("B", bound=Body)
 
 _SAMPLED: Final = ("temperature", "top_p", "top_k")
 _DISABLED: Final = "disabled"
@@ -160,9 +164,17 @@ class CountRequest(MessagesInput):
     """The same, of which only the prompt counts."""
 
 
+def _read(kind: type[B], body: dict[str, Any], reading: Reading) -> B:
+    """Raises ApiError 400; 404 for an unknown model."""
+    if body.get("thread") is not None:
+        message = "thread is given, but conversations are not stored here; send all messages instead"
+        raise ApiError(INVALID_STATUS, message, parameter="thread", code=NO_THREADS)
+    return read_openai(kind, body, reading)
+
+
 def parse_messages(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, reading: Reading) -> Job:
     """Raises ApiError 400; 404 for an unknown model."""
-    asked, settings = read_openai(MessagesRequest, body, reading), reading.settings
+    asked, settings = _read(MessagesRequest, body, reading), reading.settings
     prompt = asked.prompt(tokenizer, settings)
     shown = Asked(settings.model_name, asked.max_tokens, asked.stop_sequences, asked.thinks)
     part = prompt.part(asked.request(settings))
@@ -171,4 +183,4 @@ def parse_messages(body: dict[str, Any], identity: Identity, tokenizer: Tokenize
 
 def parse_count(body: dict[str, Any], tokenizer: Tokenizer | None, reading: Reading) -> Prompted:
     """Raises ApiError 400; 404 for an unknown model."""
-    return read_openai(CountRequest, body, reading).prompt(tokenizer, reading.settings)
+    return _read(CountRequest, body, reading).prompt(tokenizer, reading.settings)

@@ -70,7 +70,8 @@ def _events() -> list[Schema]:
     ]
 
 
-_ERROR: Final = record(type=one_of(*_ERRORS), message=TEXT)
+_DETAILS: Final = record(error_code=one_of("thread_unsupported_request"))
+_ERROR: Final = {**record(type=one_of(*_ERRORS), message=TEXT, details=_DETAILS), "required": ["type", "message"]}
 
 ANTHROPIC: Final[dict[str, Schema]] = {
     "AnthropicMessage": _message(list_of(reference("AnthropicBlock")), **_ENDS),
