@@ -202,7 +202,7 @@ TextFormat = _field(
 )
 
 
-def schema_format(parameter: str) -> Any:
+def _schema_format(parameter: str) -> Any:
     """Anthropic's."""
 
     def read(value: Any, settings: FrontSettings) -> Form:
@@ -216,6 +216,8 @@ def schema_format(parameter: str) -> Any:
     return _field(read, members, 'an object of type "json_schema" with a schema')
 
 
+OutputConfigFormat = _schema_format("output_config.format")
+OutputFormat = _schema_format("output_format")
 TgiGrammar = _field(_tgi_grammar, _TGI, 'an object with a type, "json" or "regex", and a value')
 _VLLM: Final[Schema] = {
     "anyOf": [

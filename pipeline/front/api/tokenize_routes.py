@@ -160,9 +160,7 @@ class TokenizeRoutes:
     def _ids(self, asked: _Text, most: int) -> tuple[int, NDArray[np.int32]]:
         """As `Tokenizer.encode_up_to`."""
         try:
-            return self._needed().encode_up_to(
-                asked.prompt, most, add_special=asked.add_special, plain=asked.plain
-            )
+            return self._needed().encode_up_to(asked.prompt, most, add_special=asked.add_special, plain=asked.plain)
         except InvalidTextError as error:
             raise ApiError(INVALID_STATUS, str(error), parameter="prompt") from None
 

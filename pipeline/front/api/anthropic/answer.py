@@ -1,4 +1,4 @@
-"""Answers in the form of Anthropic's /v1/messages: a message of blocks, or events that bring them one after the other."""
+"""Answers in the form of Anthropic's /v1/messages: a message of blocks, or events that bring them one by one."""
 
 from __future__ import annotations
 
@@ -130,7 +130,6 @@ class MessagesWriter:
         self._prompt = Begin(0, 0, 0)
         self._blocks: list[_Block] = []
         self._open: _Block | None = None
-        self._called = False
         self._last: End | None = None
 
     @property
@@ -147,18 +146,17 @@ class MessagesWriter:
             case CallArguments():
                 return self._open.write(event.text) if self._open is not None and event.text else b""
             case CallBegin():
-                self._called = True
-                tool_id = call_id(self._seed, event.choice, event.call, "toolu_")
-                return self._begin(_ToolUse(len(self._blocks), tool_id, event.name))
-            case CallEnd():
+                return self._begin(_ToolUse(len(self._blocks), self._tool_id(event), event.name))
+            case CallEnd() | End():
+                self._last = event if isinstance(event, End) else None
                 return self._close()
             case Begin():
                 self._prompt = event
                 return _event("message_start", {"message": self._message([], 0)}) + _PING
-            case End():
-                self._last = event
-                return self._close()
         raise unwritable(self, event)
+
+    def _tool_id(self, event: CallBegin) -> str:
+        return call_id(self._seed, event.choice, event.call, "toolu_")
 
     def keep(self, event: Event) -> None:
         """Blocks come about as in a stream."""
@@ -181,7 +179,7 @@ class MessagesWriter:
         block, self._open = self._open, None
         return b"" if block is None else block.end()
 
-    # ---- the message around them ------------------------------------------------------------------------------------
+    # ---- the message around them ----------------------------------------------------------------------------------
 
     def _message(self, content: list[Fields], tokens: int) -> Fields:
         return {
@@ -211,10 +209,14 @@ class MessagesWriter:
             return {"stop_reason": None, "stop_sequence": None}
         if last.reason is FinishReason.LENGTH:
             limited = last.token.index >= self._asked.max_tokens
-            return {"stop_reason": "max_tokens" if limited else "model_context_window_exceeded", "stop_sequence": None}
+            return {
+                "stop_reason": "max_tokens" if limited else "model_context_window_exceeded",
+                "stop_sequence": None,
+            }
         if last.token.stop >= 0:
             return {"stop_reason": "stop_sequence", "stop_sequence": stops[last.token.stop]}
-        return {"stop_reason": "tool_use" if self._called else "end_turn", "stop_sequence": None}
+        called = any(isinstance(block, _ToolUse) for block in self._blocks)
+        return {"stop_reason": "tool_use" if called else "end_turn", "stop_sequence": None}
 
     @property
     def _tokens(self) -> int:

@@ -23,7 +23,7 @@ from pipeline.front.api.fields import StopStrings, also, given, integer, only
 from pipeline.front.api.openai.body import INVALID_STATUS, ModelName, read_openai
 from pipeline.front.api.openai.conversation import NoMoreThanTokens
 from pipeline.front.api.sampling import TopK, sampled, sampling_of, top_p
-from pipeline.front.api.structured import schema_format
+from pipeline.front.api.structured import OutputConfigFormat, OutputFormat
 from pipeline.front.delivery.job import Form, Identity, Job
 from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
@@ -38,8 +38,6 @@ _LABELS: Final = (
     "metadata service_tier cache_control diagnostics inference_geo speed user_profile_id workspace_id "
     "billing_policy fallbacks fallback_credit_token betas anthropic_version anthropic_beta"
 )
-_Format = schema_format("output_config.format")
-_OlderFormat = schema_format("output_format")
 _OF_ANSWERS: Final = "max_tokens stop_sequences temperature top_p top_k stream"
 
 
@@ -47,7 +45,9 @@ class ThinkingSettings(Body):
     PLACE: ClassVar[str] = "thinking."
 
     type: Annotated[str, only("enabled", "adaptive", _DISABLED)]
-    budget_tokens: Annotated[int, integer(1)] | None = given(None, "Accepted without effect: max_tokens is the limit.")
+    budget_tokens: Annotated[int, integer(1)] | None = given(
+        None, "Accepted without effect: max_tokens is the limit."
+    )
     display: Annotated[str, only("summarized", "omitted")] | None = given(
         None, "omitted: what the model thinks is left out of the answer."
     )
@@ -57,7 +57,7 @@ class OutputSettings(Body):
     PLACE: ClassVar[str] = "output_config."
 
     effort: str | None = given(None, "Given to the model's chat template, if this asks for it.")
-    format: _Format = None
+    format: OutputConfigFormat = None
 
 
 class ContextEdit(Body):
@@ -89,7 +89,7 @@ class MessagesInput(Body):
         None, "Whether the model thinks before it answers, where its chat template has a switch for that."
     )
     output_config: OutputSettings = OutputSettings.model_validate({})
-    output_format: _OlderFormat = None
+    output_format: OutputFormat = None
     context_management: ContextManagement | None = None
 
     @property
@@ -152,9 +152,7 @@ class MessagesRequest(MessagesInput):
 
     def request(self, settings: FrontSettings) -> Request:
         values: dict[str, Any] = {name: getattr(self, name) for name in _SAMPLED}
-        values |= {
-            name: one for name, one in settings.sampling_defaults.items() if name not in self.model_fields_set
-        }
+        values |= {name: one for name, one in settings.sampling_defaults.items() if name not in self.model_fields_set}
         most = min(self.max_tokens, settings.max_length)
         return Request(sampling_of(values, settings), max_tokens=most, open_ended=True, stop=self.stop_sequences)
 

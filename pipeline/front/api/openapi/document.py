@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any, Final
 
+from pipeline.front.api.anthropic.request import CountRequest, MessagesRequest
 from pipeline.front.api.info_routes import LONGEST_TRACE_S
 from pipeline.front.api.llm_serving.request import GenerateRequest
-from pipeline.front.api.anthropic.request import CountRequest, MessagesRequest
 from pipeline.front.api.ollama.request import OllamaChat, OllamaGenerate
 from pipeline.front.api.ollama.routes import OllamaShow
 from pipeline.front.api.openai.chat import ChatRequest

@@ -13,7 +13,10 @@ from pipeline.front.http.exchange import REQUEST_ID
 Operation = dict[str, Any]
 EVENTS: Final = "text/event-stream"
 NDJSON: Final = "application/x-ndjson"
-_NAMED: Final = ("ResponseEvent", "AnthropicEvent")  # events of streams whose last one says that it is, or that it has failed
+_NAMED: Final = (
+    "ResponseEvent",
+    "AnthropicEvent",
+)  # events of streams whose last one says that it is, or that it has failed
 _MEANINGS: Final = {
     400: "The request is invalid; `param` names the parameter.",
     401: "The API key is missing or not valid.",

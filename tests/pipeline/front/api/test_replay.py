@@ -50,6 +50,9 @@ TOKENIZER = load_tokenizer(DEMO_DIR)
 SETTINGS = FrontSettings(**DEFAULTS)
 COMPLETIONS, CHAT, GENERATE = "/v1/completions", "/v1/chat/completions", "/models/llama2"
 RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
+OTHERS = {
+    CHAT: parse_chat, COMPLETIONS: parse_completion, RESPONSES: parse_responses, MESSAGES: parse_messages
+}  # fmt: skip
 OLLAMA = {"/api/chat": parse_ollama_chat, "/api/generate": parse_ollama_generate}
 PROMPT_TOKENS, CACHED_TOKENS = 5, 2  # as the peer reports them
 
@@ -153,8 +156,7 @@ def job(recording):
         return OLLAMA[recording.path](body, recording.identity, TOKENIZER, Reading(SETTINGS))
     if recording.path == GENERATE:
         return parse_llm_serving(body, None, Reading(SETTINGS))
-    parse = {CHAT: parse_chat, COMPLETIONS: parse_completion, RESPONSES: parse_responses, MESSAGES: parse_messages}[recording.path]
-    return parse(body, recording.identity, TOKENIZER, Reading(SETTINGS))
+    return OTHERS[recording.path](body, recording.identity, TOKENIZER, Reading(SETTINGS))
 
 
 def delta(index, token, logprob, reason, text, top):

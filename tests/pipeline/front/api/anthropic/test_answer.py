@@ -128,7 +128,9 @@ def test_blocks_never_overlap_and_count_up():
         assert begins == (before["type"] == "content_block_stop")
 
 
-@pytest.mark.parametrize("pieces", [EVERYTHING, ["", "a", "", ("think", ""), "b"], [("call", "f"), ("end",)], [""], []])
+@pytest.mark.parametrize(
+    "pieces", [EVERYTHING, ["", "a", "", ("think", ""), "b"], [("call", "f"), ("end",)], [""], []]
+)
 def test_nothing_is_empty(pieces):
     """But a call without arguments: its input is an object, and no event brings it."""
     events, whole = streamed(*pieces)

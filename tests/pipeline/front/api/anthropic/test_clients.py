@@ -1,4 +1,4 @@
-"""Anthropic's own package, which sends its requests to the parser, and reads what the writer makes of a model's text."""
+"""Anthropic's own package, which sends requests to the parser, and reads what the writer makes of a text."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_stream_is_the_same_message():
 
 
 def test_a_conversation_with_a_tool():
-    """What the package has run for the model comes back to it. It asks for a thread first, and goes on without one."""
+    """What the package has run for the model comes back to it. It asks for a thread, and goes on without."""
 
     @beta_tool
     def weather(city: str) -> str:

@@ -249,7 +249,9 @@ def test_thinking_is_shown_unless_the_client_says_no():
 
 def test_the_form_of_an_answer():
     form = {"type": "json_schema", "schema": SCHEMA}
-    assert asked(output_config={"format": form, "effort": "low"}).form == Form("output_config.format", "json_schema", SCHEMA)
+    assert asked(output_config={"format": form, "effort": "low"}).form == Form(
+        "output_config.format", "json_schema", SCHEMA
+    )
     assert asked(output_format=form).form == Form("output_format", "json_schema", SCHEMA)
     assert asked().form is None
     assert "expected an object of type" in problem(output_config={"format": {"type": "text"}})
@@ -307,4 +309,4 @@ def test_a_count_is_of_the_same_prompt():
     count = parse_count(body, TOKENIZER, Reading(SETTINGS))
     (part,) = messages(**body).parts
     assert (count.text, count.plain) == (part.prompt, part.plain)
-    assert parse_count(body | {"max_tokens": 5, "stream": True}, TOKENIZER, Reading(SETTINGS)) .text == part.prompt
+    assert parse_count(body | {"max_tokens": 5, "stream": True}, TOKENIZER, Reading(SETTINGS)).text == part.prompt
