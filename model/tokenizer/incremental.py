@@ -167,12 +167,17 @@ class StopStrings:
         """``include`` keeps the matched stop string in the text. Raises ValueError for an empty one."""
         if not all(stops):
             raise ValueError("an empty stop string would end every text before its first character")
-        self._stops = tuple(dict.fromkeys(stops))
+        self._given, self._stops = tuple(stops), tuple(dict.fromkeys(stops))
         self.memory = max(map(len, self._stops), default=1) - 1  # characters held back at most
         self._first_signs = frozenset(stop[0] for stop in self._stops)
         self._include = include
         self._held = ""
         self.matched: str | None = None  # the stop string that ended the text
+
+    @property
+    def matched_index(self) -> int:
+        """Of `matched` among the stop strings; -1: none."""
+        return -1 if self.matched is None else self._given.index(self.matched)
 
     def push(self, text: str) -> str:
         """The text that may be sent now; always empty after a match."""

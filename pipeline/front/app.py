@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
+from pipeline.front.api.anthropic.errors import anthropic_refusal
+from pipeline.front.api.anthropic.routes import AnthropicRoutes
 from pipeline.front.api.generate_routes import GenerateRoutes
 from pipeline.front.api.info_routes import MODELS, InfoRoutes
-from pipeline.front.api.ollama.answer import ollama_error
+from pipeline.front.api.ollama.answer import ollama_refusal
 from pipeline.front.api.ollama.routes import OllamaRoutes
 from pipeline.front.api.openapi import OpenApiRoute
 from pipeline.front.api.tokenize_routes import TokenizeRoutes
 from pipeline.front.http.access import KEY_HEADERS, PROBES, ApiKeys, Cors, is_open, is_operators
-from pipeline.front.http.errors import NOT_FOUND, SERVER, ApiError, ClientGone
+from pipeline.front.http.errors import NOT_FOUND, SERVER, ApiError, ClientGone, ErrorForm, openai_refusal
 from pipeline.front.http.exchange import Exchange, Handler
 from pipeline.front.http.throttle import REFUSED
 from pipeline.front.page.routes import PageRoutes
@@ -19,8 +22,9 @@ from pipeline.front.settings import FrontSettings
 
 log = logging.getLogger("ringserve.front")
 
-_OPENAI = ("/completions", "/chat/completions", "/models")  # are there without /v1, too
-_OLLAMA = "/api/"
+_OPENAI = ("/completions", "/chat/completions", "/responses", "/models")  # are there without /v1, too
+_ERROR_FORMS: Mapping[str, ErrorForm] = {"/api/": ollama_refusal, "/v1/messages": anthropic_refusal}
+"""By the begin of the path; others have OpenAI's."""
 
 
 class Front:
@@ -35,6 +39,7 @@ class Front:
         page: PageRoutes,
         keys: ApiKeys,
         ollama: OllamaRoutes,
+        anthropic: AnthropicRoutes,
     ) -> None:
         self._settings, self._keys, self._cors = settings, keys, Cors(settings)
         self._model = info.model
@@ -45,6 +50,9 @@ class Front:
             f"{base}/generate_stream": ("POST", generate.llm_serving_streamed),
             "/v1/completions": ("POST", generate.completions),
             "/v1/chat/completions": ("POST", generate.chat),
+            "/v1/responses": ("POST", generate.responses),
+            "/v1/messages": ("POST", anthropic.create),
+            "/v1/messages/count_tokens": ("POST", anthropic.count_tokens),
             "/v1/models": ("GET", info.models),
             "/api/chat": ("POST", ollama.chat),
             "/api/generate": ("POST", ollama.generate),
@@ -133,4 +141,5 @@ class Front:
         if exchange.started:
             exchange.connection.abort()  # the status has been sent: the client must see a broken answer
         else:
-            await exchange.refuse(error, ollama_error(error) if exchange.path.startswith(_OLLAMA) else error.body())
+            forms = (form for begin, form in _ERROR_FORMS.items() if exchange.path.startswith(begin))
+            await exchange.refuse(error, next(forms, openai_refusal))

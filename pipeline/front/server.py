@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import uvloop
 
 from model.tokenizer import Tokenizer
+from pipeline.front.api.anthropic.routes import AnthropicRoutes
 from pipeline.front.api.generate_routes import GenerateRoutes
 from pipeline.front.api.info_routes import InfoRoutes
 from pipeline.front.api.ollama.routes import OllamaRoutes
@@ -94,7 +95,8 @@ async def _serve(
     shown = PageRoutes(settings, stats, ends)
     tokenize = TokenizeRoutes(settings, tokenizer, parser)
     ollama = OllamaRoutes(settings, backend, tokenizer, generate)
-    app = Front(settings, generate, tokenize, info, shown, keys, ollama)
+    anthropic = AnthropicRoutes(settings, tokenizer, generate, tokenize)
+    app = Front(settings, generate, tokenize, info, shown, keys, ollama, anthropic)
     server = Server(app, settings, admission, counters, shown.feed.close)
     control.on("drain", lambda _: server.drain())
     following = asyncio.create_task(follow(control, backend, spec))

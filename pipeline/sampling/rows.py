@@ -145,7 +145,9 @@ class TextState:
         text = "" if hidden else self._pass(self.text.push(token))
         if self.stops.matched is None and reason is not FinishReason.NONE:
             text += self._pass(self.text.finish()) + self.stops.finish()
-        return self._delta(token, FinishReason.STOP if self.stops.matched is not None else reason, text)
+        if self.stops.matched is not None:
+            return self._delta(token, FinishReason.STOP, text, self.stops.matched_index)
+        return self._delta(token, reason, text)
 
     def _pass(self, text: str) -> str:
         """Stop strings do not count before `min_tokens`, as in vLLM."""
@@ -162,9 +164,9 @@ class TextState:
         at_limit = self.prompt_tokens + self.output_tokens >= self.limit
         return FinishReason.LENGTH if at_limit else FinishReason.NONE
 
-    def _delta(self, token: int, reason: FinishReason, text: str) -> Delta:
+    def _delta(self, token: int, reason: FinishReason, text: str, stop: int = -1) -> Delta:
         self.finished = reason is not FinishReason.NONE
-        return Delta(self.request, self.attempt, self.output_tokens, token, math.nan, reason, text)
+        return Delta(self.request, self.attempt, self.output_tokens, token, math.nan, reason, text, (), stop)
 
 
 def _text_so_far(assign: Assign, params: Request, tokenizer: Tokenizer, stops: StopStrings) -> IncrementalDetokenizer:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 _HEAD = struct.Struct("<QIIiB")  # request, attempt, index, token, reason
-_DELTA = struct.Struct(_HEAD.format + "BfI")  # and number of best tokens, log-probability, bytes of text
+_DELTA = struct.Struct(_HEAD.format + "bBfI")  # and stop, number of best tokens, log-probability, bytes of text
 _TOP = struct.Struct("<if")
 
 
@@ -38,12 +38,12 @@ class Delta(msgspec.Struct, gc=False):
     reason: FinishReason
     text: str
     top: tuple[tuple[int, float], ...] = ()  # best first
+    stop: int = -1  # which of the request's stop strings ended the text, if one did
 
     def pack(self) -> bytes:
         text = self.text.encode()
-        head = _DELTA.pack(
-            self.request, self.attempt, self.index, self.token_id, self.reason, len(self.top), self.logprob, len(text)
-        )
+        about = (self.request, self.attempt, self.index, self.token_id, self.reason, self.stop)
+        head = _DELTA.pack(*about, len(self.top), self.logprob, len(text))
         return b"".join((head, text, *(_TOP.pack(*pair) for pair in self.top))) if self.top else head + text
 
 
@@ -52,11 +52,11 @@ _REASONS = tuple(FinishReason)  # by value; calling the class costs more than th
 
 def unpack_delta(record: Any) -> Delta:
     """`record` is bytes or a memoryview."""
-    request, attempt, index, token, reason, tops, logprob, length = _DELTA.unpack_from(record)
+    request, attempt, index, token, reason, stop, tops, logprob, length = _DELTA.unpack_from(record)
     end = _DELTA.size + length
     text = str(record[_DELTA.size : end], "utf-8")
     top = tuple(_TOP.unpack_from(record, end + i * _TOP.size) for i in range(tops)) if tops else ()
-    return Delta(request, attempt, index, token, logprob, _REASONS[reason], text, top)
+    return Delta(request, attempt, index, token, logprob, _REASONS[reason], text, top, stop)
 
 
 delta_head = _HEAD.unpack_from

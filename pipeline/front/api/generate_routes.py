@@ -11,6 +11,7 @@ from pipeline.front.api.json_body import LARGE_BODY, parse_object
 from pipeline.front.api.llm_serving.request import GenerateRequest, parse_llm_serving
 from pipeline.front.api.openai.chat import ChatRequest, parse_chat
 from pipeline.front.api.openai.completions import CompletionRequest, parse_completion
+from pipeline.front.api.responses.request import ResponsesRequest, parse_responses
 from pipeline.front.api.schema import schema_at
 from pipeline.front.api.structured import GrammarTexts
 from pipeline.front.api.unknown import UnknownParameters
@@ -30,7 +31,7 @@ class GenerateRoutes:
         self._delivery, self._tokenizer, self._parser = delivery, tokenizer, parser
         self._unknown, self._grammars = UnknownParameters(), GrammarTexts(parser, delivery.counters)
         self._settings = delivery.settings
-        for kind in (CompletionRequest, ChatRequest, GenerateRequest):
+        for kind in (CompletionRequest, ChatRequest, ResponsesRequest, GenerateRequest):
             schema_at(kind, (), self._settings)  # errors need it; the first time it takes milliseconds
 
     async def llm_serving(self, exchange: Exchange) -> None:
@@ -53,6 +54,11 @@ class GenerateRoutes:
     async def chat(self, exchange: Exchange) -> None:
         await self.serve(
             exchange, lambda body, identity, reading: parse_chat(body, identity, self._tokenizer, reading)
+        )
+
+    async def responses(self, exchange: Exchange) -> None:
+        await self.serve(
+            exchange, lambda body, identity, reading: parse_responses(body, identity, self._tokenizer, reading)
         )
 
     async def serve(self, exchange: Exchange, parse: Parser) -> None:

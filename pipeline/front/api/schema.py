@@ -131,8 +131,10 @@ def _resolved(kind: type[BaseModel], schema: Schema, settings: FrontSettings) ->
 def _members(schema: Schema, step: int | str) -> list[Schema]:
     if isinstance(step, int):
         return [schema["items"]] if "items" in schema else []
-    properties = schema.get("properties", {})
-    return [properties[step]] if step in properties else []
+    properties, others = schema.get("properties", {}), schema.get("additionalProperties")
+    if step in properties:
+        return [properties[step]]
+    return [others] if isinstance(others, dict) and "type" in others else []  # of an object with any names
 
 
 def in_words(schema: Schema) -> str:

@@ -118,12 +118,33 @@ def _response_format(value: Any, settings: FrontSettings) -> Form | None:
     if kind != "json_schema":
         raise ValueError
     _closed(members, "", "json_schema")
-    named = _object(members.get("json_schema"))
-    _closed(named, ".json_schema", "schema", "name", "strict", "description")
-    return _schema("response_format", named.get("schema"))
+    return _named_schema("response_format", _object(members.get("json_schema")), ".json_schema")
+
+
+def _named_schema(parameter: str, members: dict[str, Any], inside: str) -> Form:
+    _closed(members, inside, "schema", "name", "strict", "description")
+    return _schema(parameter, members.get("schema"))
+
+
+def _text_format(value: Any, settings: FrontSettings) -> Form | None:
+    """That of /v1/responses: a schema stands beside its type."""
+    members = _object(value)
+    kind = members.pop("type", None)
+    if kind == "json_schema":
+        return _named_schema("text.format", members, "")
+    if kind not in ("text", "json_object"):
+        raise ValueError
+    _closed(members, "")
+    return None if kind == "text" else Form("text.format", kind)
 
 
 _NAMED_SCHEMA: Final = _members(("schema",), schema=_JSON, name={}, strict={}, description={})
+_TEXT_FORMAT: Final[Schema] = {
+    "anyOf": [
+        _members(("type",), type={"enum": ["text", "json_object"]}),
+        _members(("type", "schema"), type={"const": "json_schema"}, schema=_JSON, name={}, strict={}, description={}),
+    ]
+}
 _RESPONSE_FORMAT: Final[Schema] = {
     "anyOf": [
         _members((), type={"enum": ["text", None]}),
@@ -176,6 +197,27 @@ def _ollama_format(value: Any, settings: FrontSettings) -> Form:
 
 
 OllamaFormat = _field(_ollama_format, {"anyOf": [{"const": "json"}, {"type": "object"}]}, '"json", or a JSON schema')
+TextFormat = _field(
+    _text_format, _TEXT_FORMAT, 'an object of type "text", "json_object", or "json_schema" with a schema'
+)
+
+
+def _schema_format(parameter: str) -> Any:
+    """Anthropic's."""
+
+    def read(value: Any, settings: FrontSettings) -> Form:
+        members = _object(value)
+        if members.pop("type", None) != "json_schema":
+            raise ValueError
+        _closed(members, "", "schema")
+        return _schema(parameter, _is(dict, members.get("schema")))
+
+    members = _members(("type", "schema"), type={"const": "json_schema"}, schema={"type": "object"})
+    return _field(read, members, 'an object of type "json_schema" with a schema')
+
+
+OutputConfigFormat = _schema_format("output_config.format")
+OutputFormat = _schema_format("output_format")
 TgiGrammar = _field(_tgi_grammar, _TGI, 'an object with a type, "json" or "regex", and a value')
 _VLLM: Final[Schema] = {
     "anyOf": [

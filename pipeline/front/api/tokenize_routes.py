@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import orjson
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from model.tokenizer import InvalidTextError, Tokenizer
 from pipeline.front.api.body import Body, Reading
-from pipeline.front.api.chat.prompt import prompt_for
+from pipeline.front.api.chat.prompt import Prompted, prompt_for
 from pipeline.front.api.fields import TextPrompt, also, given, token_ids
 from pipeline.front.api.json_body import parse_object
 from pipeline.front.api.openai.body import INVALID_STATUS, ModelName, read_openai
@@ -27,6 +28,9 @@ from pipeline.wire.request import TOO_LONG
 
 _SMALL_BODY = 2048  # bytes; up to there a thread would take longer than the tokenizer
 _MOST_IDS = 1 << 18  # that are returned, unless a sequence can be longer; many more would delay other clients
+
+
+T = TypeVar("T")
 
 
 class _Either(Body):
@@ -53,7 +57,7 @@ class DetokenizeRequest(Body):
 class _Text:
     prompt: str
     add_special: bool
-    with_names: bool
+    with_names: bool = False
     plain: tuple[int, ...] = ()
 
 
@@ -71,16 +75,36 @@ class TokenizeRoutes:
         self._worker.close()
 
     async def tokenize(self, exchange: Exchange) -> None:
+        await self._serve(exchange, self._parse, self._encode, self._answer)
+
+    async def count(
+        self, exchange: Exchange, parse: Callable[[dict[str, Any], Reading], Prompted], answer: Callable[[int], bytes]
+    ) -> None:
+        """Answers with the number of a chat's tokens."""
+
+        def read(body: dict[str, Any], reading: Reading) -> _Text:
+            prompt = parse(body, reading)
+            return _Text(prompt.text, add_special=False, plain=prompt.plain)
+
+        await self._serve(exchange, read, lambda asked: self._ids(asked, 0)[0], lambda _, count: answer(count))
+
+    async def _serve(
+        self,
+        exchange: Exchange,
+        parse: Callable[[dict[str, Any], Reading], _Text],
+        encode: Callable[[_Text], T],
+        answer: Callable[[_Text, T], bytes],
+    ) -> None:
         content, reading = await exchange.read_body(), Reading(self._settings)
         if len(content) <= _SMALL_BODY:
-            answer = self._tokenize(parse_object(content), reading)
+            asked = parse(parse_object(content), reading)
             self._unknown.tell(exchange, reading)
-            await exchange.respond(200, answer)
+            await exchange.respond(200, answer(asked, encode(asked)))
             return
-        asked = await self._parser.run(exchange, lambda: self._parse(parse_object(content), reading))
+        asked = await self._parser.run(exchange, lambda: parse(parse_object(content), reading))
         self._unknown.tell(exchange, reading)
-        encoded = await self._worker.run(exchange, lambda: self._encode(asked))
-        await exchange.respond(200, await self._parser.run(exchange, lambda: self._answer(asked, *encoded)))
+        encoded = await self._worker.run(exchange, lambda: encode(asked))
+        await exchange.respond(200, await self._parser.run(exchange, lambda: answer(asked, encoded)))
 
     async def info(self, exchange: Exchange) -> None:
         """What a client needs to render chats itself, named as in tokenizer_config.json."""
@@ -109,7 +133,7 @@ class TokenizeRoutes:
 
     def _tokenize(self, body: dict[str, Any], reading: Reading) -> bytes:
         asked = self._parse(body, reading)
-        return self._answer(asked, *self._encode(asked))
+        return self._answer(asked, self._encode(asked))
 
     def _parse(self, body: dict[str, Any], reading: Reading) -> _Text:
         settings, tokenizer = self._settings, self._needed()
@@ -126,18 +150,22 @@ class TokenizeRoutes:
 
     def _encode(self, asked: _Text) -> tuple[int, NDArray[np.int32]]:
         """The number of token ids, and the ids."""
-        tokenizer = self._needed()
         most = max(_MOST_IDS, self._settings.max_length)
-        try:
-            count, ids = tokenizer.encode_up_to(asked.prompt, most, add_special=asked.add_special, plain=asked.plain)
-        except InvalidTextError as error:
-            raise ApiError(INVALID_STATUS, str(error), parameter="prompt") from None
+        count, ids = self._ids(asked, most)
         if count > most:
             message = f"the prompt has {count} tokens; at most {most} can be returned here"
             raise ApiError(INVALID_STATUS, message, parameter="prompt", code=TOO_LONG)
         return count, ids
 
-    def _answer(self, asked: _Text, count: int, ids: NDArray[np.int32]) -> bytes:
+    def _ids(self, asked: _Text, most: int) -> tuple[int, NDArray[np.int32]]:
+        """As `Tokenizer.encode_up_to`."""
+        try:
+            return self._needed().encode_up_to(asked.prompt, most, add_special=asked.add_special, plain=asked.plain)
+        except InvalidTextError as error:
+            raise ApiError(INVALID_STATUS, str(error), parameter="prompt") from None
+
+    def _answer(self, asked: _Text, encoded: tuple[int, NDArray[np.int32]]) -> bytes:
+        count, ids = encoded
         names = list(map(self._needed().token_text, ids.tolist())) if asked.with_names else None
         answer = {"count": count, "max_model_len": self._settings.max_length, "tokens": ids, "token_strs": names}
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)

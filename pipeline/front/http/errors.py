@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 
 import orjson
@@ -36,6 +36,15 @@ class ApiError(Exception):
         """The JSON form, which OpenAI's clients know: an object `error`."""
         error = {"message": self.message, "type": self.kind, "param": self.parameter, "code": self.code}
         return orjson.dumps({"error": error})
+
+
+ErrorForm = Callable[[ApiError, str], tuple[int, bytes]]
+"""An API's: status and JSON of the answer to a request with this id."""
+
+
+def openai_refusal(error: ApiError, request_id: str) -> tuple[int, bytes]:
+    """See `ErrorForm`; that of all paths whose API has no other."""
+    return error.status, error.body()
 
 
 class ClientGone(Exception):  # noqa: N818 - no error: there is no client to answer

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from pipeline.front.http.errors import OVERLOADED, ApiError, ClientGone, retry_later
+from pipeline.front.http.errors import OVERLOADED, ApiError, ClientGone, ErrorForm, openai_refusal, retry_later
 from pipeline.front.http.line import Line
 from pipeline.front.http.request_parser import Head
 from pipeline.front.http.responses import CONTINUE, Outbox, Response
@@ -171,12 +171,11 @@ class Exchange(Response):
         await self.start(status, content_type, [(b"content-length", b"%d" % len(body)), *headers])
         await self.end(body)
 
-    async def refuse(self, error: ApiError, body: bytes | None = None) -> None:
-        """An error with its status, in OpenAI's form unless another is given. The connection is closed if a part of
-        the body is unread."""
+    async def refuse(self, error: ApiError, form: ErrorForm = openai_refusal) -> None:
+        """The answer is an error. The connection is closed if a part of the body is unread."""
         if self._unread:
             self.keep_alive = False
-        await self.respond(error.status, error.body() if body is None else body, headers=error.headers)
+        await self.respond(*form(error, self.request_id.decode()), headers=error.headers)
 
 
 Handler = Callable[[Exchange], Awaitable[None]]

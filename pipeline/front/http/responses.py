@@ -19,7 +19,11 @@ from pipeline.stats import Histograms, RequestHistogram
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-_STATUS: Final = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+_PHRASES: Final = {
+    **{status.value: status.phrase for status in HTTPStatus},
+    529: "Overloaded",
+}  # the last is Anthropic's
+_STATUS: Final = {status: b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode()) for status, phrase in _PHRASES.items()}
 _BODILESS: Final = (204, 304)
 _UNFIT: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # in the value of a header
 

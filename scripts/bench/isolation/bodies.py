@@ -128,6 +128,27 @@ def ollama_messages(facts: Facts) -> bytes:
     return post("/api/chat", {"messages": messages, "stream": False, "options": {"num_predict": 1}})
 
 
+@one
+def responses_items(facts: Facts) -> bytes:
+    """Calls with their results: two items a message, each read by a model of its own."""
+    count = MESSAGES // 2
+    output = filled("lorem ipsum ", max(1, facts.prompt_chars * 9 // 10 // count))
+    call = {"type": "function_call", "call_id": "call_1", "name": "look_up", "arguments": "{}"}
+    result = {"type": "function_call_output", "call_id": "call_1", "output": [{"type": "input_text", "text": output}]}
+    return post("/v1/responses", {"input": [call, result] * count, "max_output_tokens": 1})
+
+
+@one
+def anthropic_blocks(facts: Facts) -> bytes:
+    """Calls with their results: two messages of blocks, each read by a model of its own."""
+    count = MESSAGES // 2
+    output = filled("lorem ipsum ", max(1, facts.prompt_chars * 9 // 10 // count))
+    call = {"type": "tool_use", "id": "toolu_1", "name": "look_up", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": output}]}
+    messages = [{"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}] * count
+    return post("/v1/messages", {"messages": messages, "max_tokens": 1})
+
+
 long_message = one(lambda facts: _chat([filled(_WORDS, facts.prompt_chars - 100)]))
 many_messages = one(
     lambda facts: _chat([filled("lorem ipsum ", max(1, facts.prompt_chars * 9 // 10 // MESSAGES))] * MESSAGES)

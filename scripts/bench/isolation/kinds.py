@@ -41,6 +41,8 @@ KINDS = (
     Kind("million-ids", "a million token ids", bodies.million_ids, Repeat(2)),
     Kind("chat-10000", "chat of 10,000 messages", bodies.many_messages, Repeat(2)),
     Kind("ollama-10000", "/api/chat of 10,000 messages", bodies.ollama_messages, Repeat(2)),
+    Kind("responses-10000", "/v1/responses of 10,000 items", bodies.responses_items, Repeat(2)),
+    Kind("messages-10000", "/v1/messages of 10,000 blocks", bodies.anthropic_blocks, Repeat(2)),
     Kind("chat-limit", "chat with one message at the limit", bodies.long_message, Repeat(2)),
     Kind("json-deep", "JSON, two million levels", bodies.deep, Repeat(2)),
     Kind("json-levels", "JSON, as many levels as allowed, again and again", bodies.levels, Repeat(2)),

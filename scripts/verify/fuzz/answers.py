@@ -127,10 +127,15 @@ def _check_success(answer: Answer) -> None:
     if kind == b"application/json":
         _json(answer.body)
     elif kind.startswith(_STREAMS):
-        lines = (line.removeprefix(b"data:").strip() for line in answer.body.split(b"\n"))
+        named = (line for line in answer.body.split(b"\n") if not line.startswith(b"event: "))
+        lines = (line.removeprefix(b"data:").strip() for line in named)
         for line in lines:
-            if line and line != b"[DONE]" and "error" in _json(line):
+            if line and line != b"[DONE]" and _says_that_it_failed(_json(line)):
                 raise BadAnswerError(f"a stream that failed: {line[:300]!r}")
+
+
+def _says_that_it_failed(event: dict[str, Any]) -> bool:
+    return "error" in event or event.get("type") == "response.failed"
 
 
 def _json(content: bytes) -> dict[str, Any]:

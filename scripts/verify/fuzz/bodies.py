@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from random import Random
 
+from pipeline.front.api.anthropic.blocks import KINDS as BLOCKS
+from pipeline.front.api.anthropic.request import CountRequest, MessagesRequest
 from pipeline.front.api.llm_serving.request import GenerateParameters, GenerateRequest
 from pipeline.front.api.ollama.request import OllamaChat, OllamaGenerate, OllamaOptions
 from pipeline.front.api.ollama.routes import OllamaShow
 from pipeline.front.api.openai.chat import ChatRequest
 from pipeline.front.api.openai.completions import CompletionRequest
+from pipeline.front.api.responses.conversation import KINDS
+from pipeline.front.api.responses.request import ResponsesRequest
 from pipeline.front.api.tokenize_routes import DetokenizeRequest, TokenizeChat, TokenizeText
 from scripts.verify.fuzz.values import encoded, hostile
 
@@ -47,6 +51,47 @@ def _messages(random: Random) -> bytes:
     return b"[" + b",".join(spoilt) + b"]"
 
 
+def _responses(random: Random) -> Fields:
+    items: list[object] = [
+        {"role": "user", "content": [{"type": "input_text", "text": "What is a ring?"}]},
+        {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]},
+        {"type": "function_call", "call_id": "call_1", "name": "look_up", "arguments": '{"word": "ring"}'},
+        {"type": "function_call_output", "call_id": "call_1", "output": "A band."},
+    ]
+    spoilt = [encoded(item) for item in items[: random.randrange(1, 5)]]
+    if random.random() < 0.4:
+        kind = random.choice(tuple(KINDS))
+        fields = {"type": encoded(kind), random.choice(tuple(KINDS[kind].model_fields)): hostile(random)}
+        spoilt.append(_object(fields))
+    return {"input": b"[" + b",".join(spoilt) + b"]", "max_output_tokens": encoded(random.randrange(1, 6))}
+
+
+def _messages_input(random: Random) -> Fields:
+    turns: list[tuple[str, list[object]]] = [
+        ("user", [{"type": "text", "text": "What is a ring?"}]),
+        ("assistant", [
+            {"type": "thinking", "thinking": "Hm.", "signature": ""},
+            {"type": "tool_use", "id": "toolu_1", "name": "look_up", "input": {"word": "ring"}},
+        ]),
+        ("user", [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "A band."}]),
+    ]  # fmt: skip
+    count = random.choice((1, 3))
+    spoilt = [[encoded(block) for block in blocks] for _, blocks in turns[:count]]
+    if random.random() < 0.4:
+        kind = random.choice(tuple(BLOCKS))
+        fields = {"type": encoded(kind), random.choice(tuple(BLOCKS[kind].model_fields)): hostile(random)}
+        spoilt[-1].append(_object(fields))
+    messages = [
+        _object({"role": encoded(role), "content": b"[" + b",".join(blocks) + b"]"})
+        for (role, _), blocks in zip(turns, spoilt, strict=False)
+    ]
+    return {"messages": b"[" + b",".join(messages) + b"]"}
+
+
+def _anthropic(random: Random) -> Fields:
+    return {**_messages_input(random), "max_tokens": encoded(random.randrange(1, 6))}
+
+
 def _ollama_options(random: Random) -> bytes:
     options = {"num_predict": encoded(random.randrange(1, 6))}
     _spoil(options, tuple(OllamaOptions.model_fields), random)
@@ -81,6 +126,9 @@ MAKERS: Mapping[str, Maker] = {
     "/models/llama2": (_generate, tuple(GenerateRequest.model_fields)),
     "/v1/completions": (_completion, tuple(CompletionRequest.model_fields)),
     "/v1/chat/completions": (_chat, tuple(ChatRequest.model_fields)),
+    "/v1/responses": (_responses, tuple(ResponsesRequest.model_fields)),
+    "/v1/messages": (_anthropic, tuple(MessagesRequest.model_fields)),
+    "/v1/messages/count_tokens": (_messages_input, tuple(CountRequest.model_fields)),
     "/api/chat": (_ollama_chat, tuple(OllamaChat.model_fields)),
     "/api/generate": (_ollama_generate, tuple(OllamaGenerate.model_fields)),
     "/api/show": (_ollama_show, tuple(OllamaShow.model_fields)),

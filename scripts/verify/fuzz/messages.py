@@ -23,6 +23,7 @@ _TARGETS = (
     b"/models/%2e%2e", b"/models/other/generate", b"/debug/trace?seconds=0", b"/debug/trace?seconds=nan",
     b"/debug/trace?seconds=-1", b"/debug/trace?seconds=1e9", b"/debug/trace?seconds=", b"/metrics?name[]=x",
     b"//", b"///health", b"//api/tags", b"//models//emulated", b"/models/emulated/", b"/api/", b"/api/nowhere",
+    b"/v1/responses/resp_1", b"/v1/messages/batches",
     b"?", b"", b"/v1/models/" + b"x" * 900, b"/v1/models/%f0%9f%98%80", b"http://[::1", b"http:///", b"\\health",
 )  # fmt: skip
 _VERSIONS = (b"HTTP/0.9", b"HTTP/1.0", b"HTTP/1.2", b"HTTP/2.0", b"HTTP/9.9", b"HTTP/1", b"HTTP/1.1.1", b"HTTP/-1.1",

@@ -11,6 +11,7 @@ _LONGEST_BEGIN: Final = 256  # characters; beyond, the arguments are something e
 _UNFINISHED: Final = re.compile(
     r"(?:\\u[dD][89abAB][0-9a-fA-F]{2})?(?:\\(?:u[0-9a-fA-F]{0,3})?)?\Z"
 )  # half an escape at the end, and the first half of a character that takes two
+_ESCAPE: Final = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
 _END: Final = re.compile(r'(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
@@ -52,7 +53,10 @@ class TextInput:
         else:
             ready = self._held[: _unfinished_from(self._held)]
         self._held = self._held[len(ready) :]
-        text: str = json.loads(f'"{ready}"', strict=False)
+        written = _ESCAPE.sub(
+            lambda found: found[0] if found[1] else r"\\", ready
+        )  # what is no escape is a backslash
+        text: str = json.loads(f'"{written}"', strict=False)
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # half a character can't be sent
 
 

@@ -56,6 +56,11 @@ def ollama_error(error: ApiError) -> bytes:
     return orjson.dumps({"error": error.message})
 
 
+def ollama_refusal(error: ApiError, request_id: str) -> tuple[int, bytes]:
+    """See `ErrorForm`."""
+    return error.status, ollama_error(error)
+
+
 def timestamp(seconds: int) -> str:
     """Of Unix time."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import orjson
@@ -157,11 +157,13 @@ class OpenAIWriter:
         return usage(prompts, sum(choice.last.token.index for choice in self.choices if choice.last is not None))
 
     def translate(self, error: ApiError) -> ApiError:
-        parameter = self._renamed.get(error.parameter or "")
-        if parameter is None:
-            return error
-        kind, code, headers = error.kind, error.code, error.headers
-        return ApiError(error.status, error.message, kind=kind, parameter=parameter, code=code, headers=headers)
+        return named_by_client(error, self._renamed)
+
+
+def named_by_client(error: ApiError, names: Mapping[str, str]) -> ApiError:
+    """With the client's name of the parameter."""
+    name = names.get(error.parameter or "")
+    return error if name is None else replace(error, parameter=name)
 
 
 def usage(prompts: Sequence[Begin], completion: int) -> bytes:

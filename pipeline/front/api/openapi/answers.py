@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from pipeline.front.api.schema import REFERENCE, Schema
+from pipeline.front.api.openapi.anthropic import ANTHROPIC
+from pipeline.front.api.openapi.parts import COUNT, TEXT, reference
+from pipeline.front.api.openapi.parts import LOGPROB as _LOGPROB
+from pipeline.front.api.openapi.parts import NULL as _NULL
+from pipeline.front.api.openapi.parts import list_of as _list
+from pipeline.front.api.openapi.parts import one_of as _one_of
+from pipeline.front.api.openapi.parts import or_null as _or_null
+from pipeline.front.api.openapi.parts import record as _record
+from pipeline.front.api.openapi.responses import RESPONSES
+from pipeline.front.api.schema import Schema
 
-TEXT: Final[Schema] = {"type": "string"}
-COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 _SOME: Final[Schema] = {"type": "integer", "minimum": 1}
-_NULL: Final[Schema] = {"type": "null"}
-_LOGPROB: Final[Schema] = {"type": "number", "minimum": -9999, "maximum": 0}
-
-
-def reference(name: str) -> Schema:
-    return {"$ref": REFERENCE + name}
-
-
-def _record(**members: Schema) -> Schema:
-    """An object of which nothing is left out."""
-    return {"type": "object", "properties": members, "required": list(members), "additionalProperties": False}
-
-
-def _list(items: Schema, **more: Any) -> Schema:
-    return {"type": "array", "items": items, **more}
-
-
-def _or_null(schema: Schema) -> Schema:
-    return {"anyOf": [schema, _NULL]}
-
-
-def _one_of(*values: Any) -> Schema:
-    return {"enum": list(values)}
 
 
 def _openai(prefix: str, kind: str, choice: Schema) -> Schema:
@@ -151,6 +135,8 @@ ANSWERS: Final[dict[str, Schema]] = {
         "chatcmpl", "chat.completion.chunk", _record(**_CHOICE, delta=_DELTA, finish_reason=_or_null(_CHAT_REASON))
     ),
     "ChatLogprobs": _record(content=_list(_record(**_TOKEN, top_logprobs=_list(_record(**_TOKEN)))), refusal=_NULL),
+    **RESPONSES,
+    **ANTHROPIC,
     "Models": _record(object=_one_of("list"), data=_list(reference("Model"))),
     "Model": _record(
         id=TEXT,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any, Final
 
+from pipeline.front.api.anthropic.request import CountRequest, MessagesRequest
 from pipeline.front.api.info_routes import LONGEST_TRACE_S
 from pipeline.front.api.llm_serving.request import GenerateRequest
 from pipeline.front.api.ollama.request import OllamaChat, OllamaGenerate
 from pipeline.front.api.ollama.routes import OllamaShow
 from pipeline.front.api.openai.chat import ChatRequest
 from pipeline.front.api.openai.completions import CompletionRequest
-from pipeline.front.api.openapi.answers import ANSWERS, reference
+from pipeline.front.api.openapi.answers import ANSWERS
 from pipeline.front.api.openapi.operations import (
     NDJSON,
     Operation,
@@ -22,6 +23,8 @@ from pipeline.front.api.openapi.operations import (
     in_form,
     post,
 )
+from pipeline.front.api.openapi.parts import reference
+from pipeline.front.api.responses.request import ResponsesRequest
 from pipeline.front.api.schema import schemas
 from pipeline.front.api.tokenize_routes import DetokenizeRequest, TokenizeChat, TokenizeText
 from pipeline.front.http.access import KEY_HEADERS, is_open
@@ -34,6 +37,9 @@ _REQUESTS: Final = (
     GenerateRequest,
     CompletionRequest,
     ChatRequest,
+    ResponsesRequest,
+    MessagesRequest,
+    CountRequest,
     TokenizeText,
     TokenizeChat,
     DetokenizeRequest,
@@ -41,6 +47,7 @@ _REQUESTS: Final = (
     OllamaGenerate,
     OllamaShow,
 )
+_ERRORS: Final = {"/api/": "OllamaError", "/v1/messages": "AnthropicError"}
 _KEYS: Final = {
     "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key."},
     **{name: {"type": "apiKey", "in": "header", "name": name} for name in (key.decode() for key in KEY_HEADERS)},
@@ -61,7 +68,7 @@ def openapi_document(settings: FrontSettings, *, keys_needed: bool) -> dict[str,
         "info": {
             "title": "RingServe",
             "version": version("ringserve"),
-            "summary": "The APIs of MindSpore's llm-serving, OpenAI and Ollama.",
+            "summary": "The APIs of MindSpore's llm-serving, OpenAI, Anthropic and Ollama.",
             "description": _limits(settings),
         },
         "servers": [{"url": "/"}],
@@ -75,8 +82,9 @@ def _operations(path: str, item: dict[str, Operation], keys_needed: bool) -> dic
         if keys_needed and not is_open(path):
             operation["security"] = [{key: []} for key in _KEYS]
             operation["responses"]["401"] = {"$ref": "#/components/responses/Error401"}
-        if path.startswith("/api/"):
-            in_form(operation, reference("OllamaError"))
+        for begin, error in _ERRORS.items():
+            if path.startswith(begin):
+                in_form(operation, reference(error))
     return item
 
 
@@ -86,7 +94,7 @@ def _limits(settings: FrontSettings) -> str:
         f"{settings.max_length}; a body {settings.body_limit_bytes} bytes, the request line and the headers "
         f"{settings.header_limit_bytes}; {settings.max_queue} requests wait in the queue. Every parameter takes "
         "effect or is refused; null counts as left out. HEAD works wherever GET does. The paths of models and "
-        "completions are there without /v1, too."
+        "completions, and /v1/responses, are there without /v1, too."
     )
 
 
@@ -117,6 +125,7 @@ def _openai() -> Paths:
     name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     complete = "Complete one prompt or several; streamed if `stream` is true."
     chat = "Answer a conversation; streamed if `stream` is true."
+    respond = "Answer a conversation of items (OpenAI's Responses API); streamed if `stream` is true."
     tokenize = {"anyOf": [reference("TokenizeText"), reference("TokenizeChat")]}
     detokenize = reference("DetokenizeRequest")
     return {
@@ -128,6 +137,10 @@ def _openai() -> Paths:
         "/v1/chat/completions": {
             "post": generating("chat", chat, "ChatRequest", whole="ChatCompletion", event="ChatEvent")
         },
+        "/v1/responses": {
+            "post": generating("responses", respond, "ResponsesRequest", whole="Response", event="ResponseEvent")
+        },
+        **_anthropic(),
         "/v1/models": {"get": get("models", "List the models: this server has one.", "Models")},
         "/v1/models/{model}": {"get": get("model", "Describe the model.", "Model", errors=(404,), parameters=[name])},
         "/tokenize": {"post": post("tokenize", "Token ids of a text or chat.", tokenize, reference("Tokens"))},
@@ -137,6 +150,16 @@ def _openai() -> Paths:
         },
         "/version": {"get": get("version", "RingServe's version.", "Version")},
     }
+
+
+def _anthropic() -> Paths:
+    answer = "Answer a conversation (Anthropic's API); streamed if `stream` is true."
+    count, request = "Number of tokens of a conversation (Anthropic's API).", reference("CountRequest")
+    made = generating(
+        "messages", answer, "MessagesRequest", whole="AnthropicMessage", event="AnthropicEvent", full=529
+    )
+    counted = post("countTokens", count, request, reference("AnthropicCount"), errors=(404, 529))
+    return {"/v1/messages": {"post": made}, "/v1/messages/count_tokens": {"post": counted}}
 
 
 def _ollama() -> Paths:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from pipeline.front.api.openapi.answers import COUNT, TEXT, reference
+from pipeline.front.api.openapi.parts import COUNT, TEXT, reference
 from pipeline.front.api.schema import Schema
 from pipeline.front.delivery.generation import TIMINGS
 from pipeline.front.http.exchange import REQUEST_ID
@@ -13,6 +13,10 @@ from pipeline.front.http.exchange import REQUEST_ID
 Operation = dict[str, Any]
 EVENTS: Final = "text/event-stream"
 NDJSON: Final = "application/x-ndjson"
+_NAMED: Final = (
+    "ResponseEvent",
+    "AnthropicEvent",
+)  # events of streams whose last one says that it is, or that it has failed
 _MEANINGS: Final = {
     400: "The request is invalid; `param` names the parameter.",
     401: "The API key is missing or not valid.",
@@ -28,15 +32,16 @@ _MEANINGS: Final = {
     500: "The server failed.",
     503: "Not ready, restarting, shutting down, or too many connections; try again later.",
     504: "The request took longer than the server's `request_timeout_s`.",
+    529: "The queue is full, or too many large requests came at once; try again later.",
 }
+_IN_FORM: Final = (529,)  # only in an API whose errors have a form of their own
 _EVERYWHERE: Final = (400, 405, 408, 431, 500, 503)
 _WITH_BODY: Final = (413, 415)
-_GENERATING: Final = (429, 504)
 
 
 def error_responses() -> dict[str, Any]:
     """By name, for the document's components."""
-    return {f"Error{status}": _error(status, meaning) for status, meaning in _MEANINGS.items()}
+    return {f"Error{status}": _error(status, _MEANINGS[status]) for status in _MEANINGS if status not in _IN_FORM}
 
 
 def in_form(operation: Operation, form: Schema) -> None:
@@ -50,7 +55,7 @@ def in_form(operation: Operation, form: Schema) -> None:
 
 def _error(status: int, meaning: str) -> dict[str, Any]:
     response: dict[str, Any] = {"description": meaning, **_json(reference("Error"))}
-    if status in (429, 503):
+    if status in (429, 503, 529):
         response["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": COUNT}}
     if status == 401:
         response["headers"] = {"WWW-Authenticate": {"schema": TEXT}}
@@ -89,9 +94,11 @@ def generating(
     event: str = "",
     streams: str = EVENTS,
     errors: Iterable[int] = (404,),
+    full: int = 429,
 ) -> Operation:
-    """`whole` and `event` are the answer in one piece and the events of a stream, whose media type is `streams`."""
-    operation = post(name, meaning, reference(request), {}, errors=[*errors, *_GENERATING])
+    """`whole` and `event` are the answer in one piece and the events of a stream, whose media type is `streams`;
+    `full` is the status when the queue is."""
+    operation = post(name, meaning, reference(request), {}, errors=[*errors, full, 504])
     content: dict[str, Any] = _json(reference(whole))["content"] if whole else {}
     if event:
         content[streams] = {"schema": _stream(event, streams), "x-ringserve-event": reference(event)}
@@ -111,11 +118,20 @@ def _stream(event: str, media_type: str) -> Schema:
         return {"description": f"A line per token, each a {event}, or an OllamaError that ends the stream."}
     if event == "GenerateEvent":
         return {"description": f"A line per token, each a {event}; not server-sent events."}
+    if event in _NAMED:
+        return _named_stream(event)
     content = {"anyOf": [reference(event), reference("Error")]}
     piece = {"type": "string", "contentMediaType": "application/json", "contentSchema": content}
     data = {"anyOf": [{"const": "[DONE]"}, piece]}
     meaning = f"One server-sent event: a {event}, an Error that ends the stream, or [DONE] at its end."
     return {"type": "object", "properties": {"data": data}, "required": ["data"], "description": meaning}
+
+
+def _named_stream(event: str) -> Schema:
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": reference(event)}
+    members = {"event": {**TEXT, "description": "Its type."}, "data": data}
+    meaning = f"One server-sent event: a {event}, named by its type."
+    return {"type": "object", "properties": members, "required": list(members), "description": meaning}
 
 
 def _header(name: bytes, meaning: str) -> dict[str, Any]:

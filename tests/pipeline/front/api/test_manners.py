@@ -15,6 +15,9 @@ from pipeline.front.api.llm_serving.request import GenerateRequest, parse_llm_se
 from pipeline.front.api.openai.chat import ChatRequest, parse_chat
 from pipeline.front.api.openai.completions import CompletionRequest, parse_completion
 from pipeline.front.api.openapi import openapi_document
+from pipeline.front.api.responses.conversation import KINDS as ITEMS
+from pipeline.front.api.responses.request import ResponsesRequest
+from pipeline.front.api.responses.tools import ResponsesCustom, ResponsesFunction
 from pipeline.front.delivery.job import Begin, Identity, events_of
 from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
@@ -25,7 +28,11 @@ TOKENIZER = load_tokenizer(DEMO_DIR)
 SETTINGS = FrontSettings(model_name="tiny", vocab_size=500, max_length=64, max_prompt=60, max_rows=2, max_queue=200)
 STRICT = dataclasses.replace(SETTINGS, unknown_parameters="refuse")
 USER = {"role": "user", "content": "x"}
-KINDS = {"chat": (ChatRequest, {"messages": [USER]}), "completions": (CompletionRequest, {"prompt": "x"})}
+KINDS = {
+    "chat": (ChatRequest, {"messages": [USER]}),
+    "completions": (CompletionRequest, {"prompt": "x"}),
+    "responses": (ResponsesRequest, {"input": "x"}),
+}
 REFERENCES = json.loads((Path(__file__).parent / "parameters.json").read_text())
 
 
@@ -39,9 +46,29 @@ def test_every_parameter_of_other_servers_is_known(server, api):
 def test_those_lists_are_openai_s_own():
     from openai.types.chat.completion_create_params import CompletionCreateParamsBase as Chat
     from openai.types.completion_create_params import CompletionCreateParamsBase as Completion
+    from openai.types.responses.response_create_params import ResponseCreateParamsBase as Response
 
-    for kind, known in ((Chat, ChatRequest), (Completion, CompletionRequest)):
+    for kind, known in ((Chat, ChatRequest), (Completion, CompletionRequest), (Response, ResponsesRequest)):
         assert not kind.__annotations__.keys() - known.model_fields.keys()
+
+
+def test_what_openai_has_in_items_and_tools_is_known():
+    from openai.types import responses
+    from openai.types.responses import response_input_param as items
+
+    pairs = [
+        (responses.ResponseOutputMessageParam, ITEMS["message"]),
+        (responses.EasyInputMessageParam, ITEMS["message"]),
+        (responses.ResponseReasoningItemParam, ITEMS["reasoning"]),
+        (responses.ResponseFunctionToolCallParam, ITEMS["function_call"]),
+        (items.FunctionCallOutput, ITEMS["function_call_output"]),
+        (responses.ResponseCustomToolCallParam, ITEMS["custom_tool_call"]),
+        (responses.ResponseCustomToolCallOutputParam, ITEMS["custom_tool_call_output"]),
+        (responses.FunctionToolParam, ResponsesFunction),
+        (responses.CustomToolParam, ResponsesCustom),
+    ]
+    for kind, known in pairs:
+        assert not kind.__annotations__.keys() - known.model_fields.keys(), kind
 
 
 LABELS = {

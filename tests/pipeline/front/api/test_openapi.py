@@ -20,6 +20,7 @@ from openapi_spec_validator import validate
 from model.demo import DEMO_DIR
 from model.response import choose_format
 from model.tokenizer import load_tokenizer
+from pipeline.front.api.anthropic.request import parse_count, parse_messages
 from pipeline.front.api.body import Reading
 from pipeline.front.api.llm_serving.request import parse_llm_serving
 from pipeline.front.api.ollama.request import parse_ollama_chat, parse_ollama_generate, read_ollama
@@ -27,6 +28,7 @@ from pipeline.front.api.ollama.routes import OllamaShow
 from pipeline.front.api.openai.chat import parse_chat
 from pipeline.front.api.openai.completions import parse_completion
 from pipeline.front.api.openapi import openapi_document
+from pipeline.front.api.responses.request import parse_responses
 from pipeline.front.api.tokenize_routes import TokenizeRoutes
 from pipeline.front.app import Front
 from pipeline.front.delivery.job import Identity
@@ -35,6 +37,7 @@ from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
 
 TOOL = {"type": "function", "function": {"name": "f"}}
+INPUT_TOOL = {"name": "f", "input_schema": {"type": "object"}}
 IDENTITY = Identity("0" * 32, 0)
 TOKENIZER = load_tokenizer(DEMO_DIR)
 SETTINGS = FrontSettings(
@@ -47,6 +50,7 @@ SETTINGS = FrontSettings(
     unknown_parameters="refuse",
     response_format=choose_format(TOKENIZER, "hermes", "think"),
 )
+EVENTS = ("GenerateEvent", "CompletionEvent", "ChatEvent")  # of which a stream's description speaks in words
 DOCUMENT = orjson.loads(orjson.dumps(openapi_document(SETTINGS, keys_needed=False)))
 SCHEMAS = DOCUMENT["components"]["schemas"]
 TOKENIZE = TokenizeRoutes(SETTINGS, TOKENIZER, Mock())
@@ -67,6 +71,18 @@ REQUESTS = {
         lambda body: parse_chat(body, IDENTITY, TOKENIZER, Reading(SETTINGS)),
         {"messages": [{"role": "user", "content": "x"}], "max_tokens": 60, "stream": True, "logprobs": True,
          "tools": [TOOL]},
+    ),
+    "ResponsesRequest": (
+        lambda body: parse_responses(body, IDENTITY, TOKENIZER, Reading(SETTINGS)),
+        {"input": "x", "max_output_tokens": 60, "stream": True, "include": ["message.output_text.logprobs"]},
+    ),
+    "MessagesRequest": (
+        lambda body: parse_messages(body, IDENTITY, TOKENIZER, Reading(SETTINGS)),
+        {"messages": [{"role": "user", "content": "x"}], "max_tokens": 60, "stream": True, "tools": [INPUT_TOOL]},
+    ),
+    "CountRequest": (
+        lambda body: parse_count(body, TOKENIZER, Reading(SETTINGS)),
+        {"messages": [{"role": "user", "content": "x"}], "tools": [INPUT_TOOL]},
     ),
     "TokenizeText": (lambda body: TOKENIZE._tokenize(body, Reading(SETTINGS)), {"prompt": "x"}),
     "TokenizeChat": (
@@ -159,6 +175,14 @@ COMMON_VALUES = [
     [USER | {"name": "y", "tool_calls": []}],
     [TOOL], [TOOL, {"type": "function"}], [{"type": "custom", "custom": {"name": "g"}}], [{**TOOL, "x": 1}],
     [{"type": "function", "function": {"name": "f", "parameters": {}, "strict": True, "description": "x"}}],
+    [INPUT_TOOL], [INPUT_TOOL | {"type": "custom", "strict": True}], [INPUT_TOOL | {"type": "bash_20250124"}],
+    {"type": "tool", "name": "f"}, {"type": "tool"}, {"type": "any", "disable_parallel_tool_use": True},
+    {"type": "none"},
+    {"type": "enabled", "budget_tokens": 9}, {"type": "disabled"}, {"effort": "low"}, {"edits": [{"type": "x"}]},
+    {"format": {"type": "json_schema", "schema": {}}}, {"type": "json_schema", "schema": {"type": "object"}},
+    [USER | {"content": [{"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "x"}]}]}],
+    [USER | {"content": [{"type": "tool_result"}]}],
+    [USER | {"role": "assistant", "content": [{"type": "thinking"}]}],
     "none", "auto", "required", {"type": "function", "function": {"name": "f"}}, {"type": "function"},
     [USER | {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]}],
     [USER | {"role": "assistant", "tool_calls": [{"type": "function"}]}], [USER | {"tool_call_id": "1"}],
@@ -180,7 +204,7 @@ def demands_another(name, parameter, value):
         return isinstance(value, int) and value > 60
     if parameter == "logprobs" and name in ("ChatRequest", "OllamaChat", "OllamaGenerate"):
         return value is False
-    if parameter == "name" and name == "OllamaShow":
+    if (parameter, value) == ("tool_choice", "required") or (parameter, name) == ("name", "OllamaShow"):
         return True
     return (
         parameter == "logit_bias"
@@ -233,7 +257,7 @@ def test_every_reference_is_there_and_everything_is_referred_to():
     for kind in ("schemas", "responses"):
         for name in DOCUMENT["components"][kind]:
             used = f'"#/components/{kind}/{name}"' in text
-            assert used or name in ("GenerateEvent", "CompletionEvent", "ChatEvent", "Error401"), name
+            assert used or name in EVENTS or name == "Error401", name
 
 
 def test_limits_are_those_of_the_model():
@@ -271,6 +295,6 @@ def test_every_path_of_the_document_is_served(shared, path, item):
 def test_every_path_that_is_served_is_in_the_document():
     """The router's table, which says nothing yet of what the handlers are."""
     page = Mock(routes=lambda: {"/": ("GET", None), "/live": ("GET", None)})
-    routes = Front(SETTINGS, Mock(), Mock(), Mock(), page, ApiKeys(), Mock()).routes
+    routes = Front(SETTINGS, Mock(), Mock(), Mock(), page, ApiKeys(), Mock(), Mock()).routes
     documented = {path: method.upper() for path, item in DOCUMENT["paths"].items() for method in item}
     assert routes | {"/v1/models/{model}": "GET"} == documented

@@ -13,6 +13,7 @@ from pipeline.front.api.body import Reading
 from pipeline.front.api.llm_serving.request import parse_llm_serving
 from pipeline.front.api.openai.chat import parse_chat
 from pipeline.front.api.openai.completions import parse_completion
+from pipeline.front.api.responses.request import parse_responses
 from pipeline.front.delivery.job import Identity
 from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
@@ -53,6 +54,19 @@ CHAT = [
     *OPENAI, "max_completion_tokens", "top_logprobs", "tools", "tool_choice", "chat_template_kwargs",
     "add_generation_prompt", "continue_final_message", "reasoning_effort", "modalities",
 ]  # fmt: skip
+RESPONSES = [
+    *COMMON, "model", "max_output_tokens", "min_tokens", "instructions", "tools", "tool_choice", "text",
+    "parallel_tool_calls", "reasoning", "include", "top_logprobs", "stream", "stream_options", "metadata", "store",
+    "truncation",
+]  # fmt: skip
+ITEM_KEYS = ["type", "role", "content", "call_id", "name", "arguments", "input", "output", "summary", "id"]
+ITEM_VALUES = VALUES | st.sampled_from(
+    ["message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "reasoning"]
+)
+ITEMS = st.lists(st.dictionaries(st.sampled_from(ITEM_KEYS), ITEM_VALUES, max_size=6), max_size=3) | st.lists(
+    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "clown"]), "content": st.text(max_size=9)}),
+    min_size=1, max_size=3,
+)  # fmt: skip
 MESSAGES = st.lists(
     st.dictionaries(st.sampled_from(["role", "content", "name", "tool_calls"]), st.just("user") | VALUES),
     max_size=3,
@@ -108,6 +122,13 @@ def test_completions(fields, prompt):
 def test_chat(fields, messages):
     body = orjson.loads(orjson.dumps({"messages": messages, **fields}))
     assert check(lambda: parse_chat(body, IDENTITY, TOKENIZER, Reading(SETTINGS)), [400, 404])
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.dictionaries(st.sampled_from(RESPONSES), VALUES, max_size=3), ITEMS | VALUES)
+def test_responses(fields, items):
+    body = orjson.loads(orjson.dumps({"input": items, **fields}))
+    assert check(lambda: parse_responses(body, IDENTITY, TOKENIZER, Reading(SETTINGS)), [400, 404])
 
 
 @pytest.mark.parametrize("top_k", [99, 100, 2**63])

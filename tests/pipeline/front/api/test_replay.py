@@ -21,11 +21,13 @@ import pytest
 
 from model.demo import DEMO_DIR
 from model.tokenizer import load_tokenizer
+from pipeline.front.api.anthropic.request import parse_messages
 from pipeline.front.api.body import Reading
 from pipeline.front.api.llm_serving.request import parse_llm_serving
 from pipeline.front.api.ollama.request import parse_ollama_chat, parse_ollama_generate
 from pipeline.front.api.openai.chat import parse_chat
 from pipeline.front.api.openai.completions import parse_completion
+from pipeline.front.api.responses.request import LOGPROBS, parse_responses
 from pipeline.front.delivery.job import (
     Begin,
     CallArguments,
@@ -47,6 +49,10 @@ FILE = Path(__file__).parent / "recordings.jsonl"
 TOKENIZER = load_tokenizer(DEMO_DIR)
 SETTINGS = FrontSettings(**DEFAULTS)
 COMPLETIONS, CHAT, GENERATE = "/v1/completions", "/v1/chat/completions", "/models/llama2"
+RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
+OTHERS = {
+    CHAT: parse_chat, COMPLETIONS: parse_completion, RESPONSES: parse_responses, MESSAGES: parse_messages
+}  # fmt: skip
 OLLAMA = {"/api/chat": parse_ollama_chat, "/api/generate": parse_ollama_generate}
 PROMPT_TOKENS, CACHED_TOKENS = 5, 2  # as the peer reports them
 
@@ -61,6 +67,14 @@ def completion(prompt, **body):
 
 def generate(prompt, *, stream, **parameters):
     return GENERATE, {"inputs": prompt, "parameters": {"max_new_tokens": 2, **parameters}, "stream": stream}
+
+
+def responses(text, **body):
+    return RESPONSES, {"input": text, "max_output_tokens": 2, **body}
+
+
+def messages(content, **body):
+    return MESSAGES, {"messages": [{"role": "user", "content": content}], "max_tokens": 2, **body}
 
 
 def ollama_chat(content, **body):
@@ -104,6 +118,15 @@ CASES = {
     "generate-raw": generate("@report it was", stream=True, return_protocol="raw"),
     "generate-raw-whole": generate("@report it was", stream=True, return_protocol="raw", return_full_text=True),
     "generate-failed": generate(FAILS, stream=True),
+    "responses": responses("it @report was", metadata={"a": "100%"}),
+    "responses-stream": responses("it @report 100% “quoted”", instructions="Be brief.", **STREAM),
+    "responses-eos": responses(ENDS, **STREAM),
+    "responses-logprobs": responses("it @report was", top_logprobs=2, include=[LOGPROBS], **STREAM),
+    "responses-failed": responses(FAILS, **STREAM),
+    "messages": messages("it @report was", system="Be brief."),
+    "messages-stream": messages("it @report 100% “quoted”", **STREAM),
+    "messages-eos": messages(ENDS, max_tokens=9, **STREAM),
+    "messages-failed": messages(FAILS, **STREAM),
     "ollama-chat": ollama_chat("it @report was", stream=False),
     "ollama-chat-stream": ollama_chat("it @report 100% “quoted”", model="tiny:latest"),
     "ollama-chat-eos": ollama_chat(ENDS),
@@ -133,8 +156,7 @@ def job(recording):
         return OLLAMA[recording.path](body, recording.identity, TOKENIZER, Reading(SETTINGS))
     if recording.path == GENERATE:
         return parse_llm_serving(body, None, Reading(SETTINGS))
-    parse = parse_chat if recording.path == CHAT else parse_completion
-    return parse(body, recording.identity, TOKENIZER, Reading(SETTINGS))
+    return OTHERS[recording.path](body, recording.identity, TOKENIZER, Reading(SETTINGS))
 
 
 def delta(index, token, logprob, reason, text, top):
@@ -169,7 +191,9 @@ def replayed(recording):
 def record(served, path, body):
     answer = served.http.post(path, json=body)
     assert answer.status_code == 200
-    found = re.search(r'"id":"(?:cmpl|chatcmpl)-([^"]*)","object":"[^"]*","created":(\d+)', answer.text)
+    found = re.search(
+        r'"id":"(?:cmpl-|chatcmpl-|resp_)([^"]*)","object":"[^"]*","created(?:_at)?":(\d+)', answer.text
+    )
     made = re.search(r'"created_at":"([^"]+)"', answer.text)
     created = int(datetime.fromisoformat(made[1]).timestamp()) if made else 0
     identity = Identity(found[1], int(found[2])) if found else Identity(answer.headers["x-request-id"], created)
@@ -232,7 +256,8 @@ def test_recordings(name):
 def test_seed_time_and_tokens_decide(name):
     recording = dict(load())[name]
     other_seed, other_time = Identity("0" * 32, recording.identity.created), Identity(recording.identity.seed, 1)
-    for identity in (other_time,) if name.startswith("ollama") else (other_seed, other_time):  # it shows no id
+    shown = {"ollama": (other_time,), "messages": (other_seed,)}.get(name.split("-")[0], (other_seed, other_time))
+    for identity in shown:
         assert replayed(replace(recording, identity=identity)) != recording.answer
     recording.tokens[0][5] += "?"
     assert replayed(recording) != recording.answer

@@ -16,6 +16,7 @@ PROTECTED = [
     ("POST", "/v1/completions"), ("POST", "/v1/chat/completions"), ("POST", "/tokenize"), ("POST", "/detokenize"),
     ("GET", "/v1/models"), ("GET", "/v1/models/tiny"), ("GET", "/version"), ("GET", "/openapi.json"),
     ("GET", "/serving/get_bs"), ("GET", "/debug/trace"), ("GET", "/load"), ("GET", "/tokenizer_info"),
+    ("POST", "/v1/responses"), ("POST", "/responses"),
     ("GET", "/models"), ("GET", "/models/tiny"), ("POST", "/chat/completions"), ("POST", "/completions"),
     ("GET", "/nowhere"), ("DELETE", "/v1/models"), ("OPTIONS", "/v1/models"), ("POST", "//v1/completions"),
 ]  # fmt: skip
