@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,10 @@ class Opened(Enum):
     NOTHING = "nothing"
     REASONING = "reasoning"
     TEXT = "text"
+
+
+RAW: Final = "raw"
+"""In place of a tool's schema: its input is a text, which its calls have as it is (`raw_calls`)."""
 
 
 class Kind(Enum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from model.response.format import Calls
 from model.response.json_values import read_arguments, read_text, read_value
 from model.response.output import CallOutput, NotACallError, State
+from model.response.raw_calls import is_raw, read_raw
 from model.response.tape import Search, Steps
 
 _OTHER_KEYS = frozenset({"id", "type", "tool_call_id", "index"})
@@ -53,6 +54,10 @@ def _read_object(call: CallOutput, form: Calls, bounds: Search, *, bare: bool) -
         if (yield from tape.skip_blanks()) != ":":
             raise NotACallError
         tape.take(1)
+        if is_raw(call, key):
+            yield from read_raw(call, Search(() if bare else form.closes))
+            call.end()
+            return
         yield from _read_member(call, form, bounds, key, bare=bare)
         if (yield from tape.skip_blanks()) == ",":
             tape.take(1)

@@ -84,6 +84,7 @@ class CallOutput:
     def __init__(self, tape: Tape, tools: Mapping[str, Any], pieces: Pieces, text: Prose) -> None:
         self.tape, self.tools = tape, tools
         self.state = State.UNDECIDED
+        self.name: str | None = None  # of a tool
         self.has_arguments = False
         self._pieces, self._text = pieces, text
         self._raw: list[str] = []
@@ -91,7 +92,7 @@ class CallOutput:
 
     def start(self, taken: str = "") -> None:
         """What is taken from here on belongs to a call; `taken` does already."""
-        self.state, self.has_arguments = State.UNDECIDED, False
+        self.state, self.name, self.has_arguments = State.UNDECIDED, None, False
         self._raw, self._held = [taken], []
         self.tape.tap = self._raw.append
 
@@ -101,7 +102,7 @@ class CallOutput:
             self._text.push_raw("".join(self._raw))
             self.tape.tap = self._text.push_raw
             return
-        self.state = State.GIVEN
+        self.state, self.name = State.GIVEN, name
         self.tape.tap = None
         self._text.drop_blanks()
         self._pieces.add(Kind.CALL_BEGIN, name)

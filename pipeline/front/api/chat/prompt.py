@@ -10,7 +10,7 @@ import msgspec
 
 from model.errors import TokenizerError
 from model.grammar import AnswerShape, ReasoningShape
-from model.response import Opened, ResponseFormat, ResponseReader, initial_state
+from model.response import RAW, Opened, ResponseFormat, ResponseReader, initial_state
 from model.tokenizer import ChatTemplateError, Message, Tokenizer
 from pipeline.front.api.body import shown
 from pipeline.front.api.chat.messages import with_ids, with_names
@@ -170,7 +170,7 @@ def _form(chat: Chat, form: ResponseFormat, opened: Opened) -> Form | None:
 def _reader(
     chat: Chat, form: ResponseFormat, opened: Opened, every_token: bool
 ) -> Callable[[int], AnswerReader] | None:
-    names = {tool.name: None if tool.custom else tool.parameters for tool in chat.use.offered}
+    names = {tool.name: tool.parameters if tool.grammar is None else RAW for tool in chat.use.offered}
     if not names and (form.reasoning is None or not chat.reasoning):
         return None
 
