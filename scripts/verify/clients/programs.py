@@ -89,7 +89,7 @@ def _there(name: str, tool: str, *command: str) -> Client:
 
 
 PYTHON = (
-    "openai", "litellm", "langchain_openai", "langchain_ollama", "llama_index", "huggingface", "ollama",
+    "openai", "anthropic", "litellm", "langchain_openai", "langchain_ollama", "llama_index", "huggingface", "ollama",
 )  # fmt: skip
 NODE = ("openai", "ai", "langchain", "ollama")
 CLIENTS = (
