@@ -52,7 +52,7 @@ _ID_LENGTHS = {"mistral": 9}
 # What a chat template's source has of the marks; the first that fits is taken.
 _TOOL_SIGNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("qwen3_coder", ("<tool_call>", "<function=")),
-    ("hermes", ("<tool_call>", "arguments")),
+    ("hermes", ("<tool_call>", '"arguments')),
     ("mistral", ("[TOOL_CALLS]",)),
     ("llama_pythonic", ("func_name1(",)),
     ("llama3_json", ('"parameters":', "<|start_header_id|>")),

@@ -41,14 +41,16 @@ class Tape:
         self.ended = False
         self.tap: Callable[[str], object] | None = None
         self._by_id: Mapping[int, Mark] = {mark.token_id: mark for mark in marks if mark.token_id is not None}
+        self._longest = max((len(mark.text) for mark in self._by_id.values()), default=0)
         self._text, self._at, self._base = "", 0, 0  # `_base`: characters that are gone
         self._expected: deque[tuple[int, Mark]] = deque(maxlen=_MOST_EXPECTED)  # with the least end of its text
         self._found: deque[tuple[int, Mark]] = deque()  # with the start of its text
         self._located = 0  # the end of the last found one
 
     def push(self, text: str, token_id: int) -> None:
-        self._base += self._at
-        self._text, self._at = self._text[self._at :] + text, 0
+        gone = max(self._at - self._longest, 0)  # a generated mark may begin in what is taken already, as data
+        self._base, self._at = self._base + gone, self._at - gone
+        self._text = self._text[gone:] + text
         if (mark := self._by_id.get(token_id)) is not None:
             self._expected.append((self._base + len(self._text), mark))
         self._locate()

@@ -47,9 +47,9 @@ def _install(what: str, *commands: list[str], directory: Path) -> None:
             raise MissingError(f"{what} can't be installed within {_INSTALL_S} s") from None
 
 
-def _python(program: str) -> Client:
+def _python(program: str, environment: str = "python") -> Client:
     def command() -> list[str]:
-        home, lock = CACHE / "python", HERE / "python" / "requirements.txt"
+        home, lock = CACHE / environment, HERE / "python" / LOCKS[environment]
         if not _done(home / "installed", lock):
             shutil.rmtree(home, ignore_errors=True)
             CACHE.mkdir(parents=True, exist_ok=True)
@@ -88,12 +88,16 @@ def _there(name: str, tool: str, *command: str) -> Client:
     return Client(name, checked)
 
 
+LOCKS = {"python": "requirements.txt", "agents": "agents.txt"}
+"""Of the environments: the Agents SDK needs a newer openai than litellm allows."""
 PYTHON = (
     "openai", "anthropic", "litellm", "langchain_openai", "langchain_ollama", "llama_index", "huggingface", "ollama",
 )  # fmt: skip
+AGENTS = ("openai_agents",)
 NODE = ("openai", "ai", "langchain", "ollama")
 CLIENTS = (
     *map(_python, PYTHON),
+    *(_python(program, "agents") for program in AGENTS),
     *map(_node, NODE),
     _there("curl --http2", "curl", sys.executable, str(HERE / "curl.py")),
     _there("JDK HttpClient", "javac", "java", str(HERE / "java" / "Jdk.java")),  # compiled as it is started

@@ -13,7 +13,7 @@ HERMES = '<tool_call>\n{"name": <function-name>, "arguments": <args>}\n</tool_ca
 TEMPLATE_SIGNS = {
     HERMES: "hermes",
     HERMES + "{% if '</think>' in content %}": "hermes+think",
-    "<tool_call>\n<function=example>arguments": "qwen3_coder",
+    "<tool_call>\n<function=example>": "qwen3_coder",
     "[AVAILABLE_TOOLS] [TOOL_CALLS] [INST]": "mistral",
     "[TOOL_CALLS] [THINK] [/THINK]": "mistral+mistral_think",
     '<|start_header_id|> {"name": function name, "parameters": dictionary': "llama3_json",
@@ -33,7 +33,10 @@ def test_the_chat_template_shows_it(source, name):
     assert choose_format(tokenizer(source), "auto", "auto").name == name
 
 
-@pytest.mark.parametrize("source", [None, "", "{{ messages[0].content }}", '{"parameters": 3}'])
+@pytest.mark.parametrize(
+    "source",
+    [None, "", "{{ messages[0].content }}", '{"parameters": 3}', "<tool_call>{name}\n<arg_key> tc.arguments"],
+)
 def test_of_most_checkpoints_answers_are_text(source):
     assert choose_format(tokenizer(source), "auto", "auto") is None
 

@@ -24,6 +24,7 @@ from tests.model.response.reading import (
     tokens,
 )
 
+IDS = [f"{name}-{index}" for index, (name, _, _) in enumerate(CASES)]
 FORMS = ("hermes", "llama3_json", "llama_pythonic", "mistral", "qwen3_coder")
 
 
@@ -31,12 +32,12 @@ def with_tokens(name: str):
     return preset(name, added=[mark.text for mark in marks_of(preset(name))])
 
 
-@pytest.mark.parametrize(("name", "answer", "pieces"), CASES)
+@pytest.mark.parametrize(("name", "answer", "pieces"), CASES, ids=IDS)
 def test_reads_what_an_answer_consists_of(name, answer, pieces):
     assert read_text(preset(name), answer) == pieces
 
 
-@pytest.mark.parametrize(("name", "answer", "pieces"), CASES)
+@pytest.mark.parametrize(("name", "answer", "pieces"), CASES, ids=IDS)
 def test_any_cut_gives_the_same(name, answer, pieces):
     rng = Random(answer)
     format = preset(name)
@@ -45,7 +46,7 @@ def test_any_cut_gives_the_same(name, answer, pieces):
         assert read(format, delayed(tokens(format, answer, rng), rng)) == pieces
 
 
-@pytest.mark.parametrize(("name", "answer", "pieces"), CASES)
+@pytest.mark.parametrize(("name", "answer", "pieces"), CASES, ids=IDS)
 def test_any_cut_with_marks_that_are_tokens_gives_the_same(name, answer, pieces):
     format = with_tokens(name)
     whole = read_text(format, answer)
@@ -85,6 +86,12 @@ class TestMarksThatAreTokens:
         stream = [("<tool_call>", ORDINARY), ("<tool_call>", opens.token_id), ('{"name": "find"}', ORDINARY)]
         assert read(format, stream) == [*text("<tool_call>"), *call("find", "{}")]
 
+    def test_also_if_both_come_at_once(self):
+        format = with_tokens("hermes")
+        (opens,) = format.calls[0].opens
+        stream = [("", ORDINARY), ("<tool_call><tool_call>", opens.token_id), ('{"name": "find"}', ORDINARY)]
+        assert read(format, stream) == [*text("<tool_call>"), *call("find", "{}")]
+
     def test_their_text_may_come_after_later_tokens(self):
         format = with_tokens("hermes")
         (opens,), (closes,) = format.calls[0].opens, format.calls[0].closes
@@ -102,6 +109,13 @@ class TestMarksThatAreTokens:
         (closes,) = format.reasoning.closes
         stream = [("", closes.token_id), *tokens(format, '<tool_call>{"name": "find"}</tool_call>')]
         assert read(format, stream) == call("find", "{}")
+
+    def test_one_that_is_data_here_is_not_taken_for_a_later_one(self):
+        format = with_tokens("hermes")
+        (opens,), (closes,) = format.reasoning.opens, format.reasoning.closes
+        stream = [("a</thi", closes.token_id), ("", opens.token_id), ("", closes.token_id)]
+        stream += [("nk><think>b</think>c", ORDINARY)]
+        assert read(format, stream) == [*text("a</think>"), *thought("b"), *text("c")]
 
     def test_the_text_that_the_format_needs_is_shown(self):
         format = preset("mistral", reasoning="none", added=["[TOOL_CALLS]", "[ARGS]", "[IMG]"])
@@ -145,7 +159,13 @@ class TestOpened:
 def test_the_mark_of_the_end_is_no_part_of_the_text():
     format = ResponseFormat("x", preset("hermes").reasoning, ends=(Mark("<end>"), Mark("<eos>", 5)))
     assert read_text(format, "a \n<end>") == text("a \n")
-    assert read_text(format, "<think>a<eos>") == thought("a")
+    assert read_text(format, "<think>a<end>b<eos>") == thought("a<end>b")
+
+
+def test_a_mark_that_ends_the_text_may_open_a_call():
+    plain = preset("hermes")
+    format = ResponseFormat("x", calls=plain.calls, ends=(Mark("<tool_call>"), Mark("<end>")))
+    assert read_text(format, 'a<tool_call>{"name": "find"}</tool_call><end>') == [*text("a"), *call("find", "{}")]
 
 
 def test_of_two_marks_at_one_place_the_longer_counts():
@@ -189,6 +209,7 @@ SCHEMA = {
         "b": {"type": "boolean"},
         "m": {"anyOf": [{"type": "number"}, {"type": "null"}]},
         "t": {"type": ["string", "null"]},
+        "u": {"type": ["integer", "string"]},
     }
 }
 
@@ -208,6 +229,7 @@ SCHEMA = {
         ("m", "NaN", '"NaN"'),
         ("t", "null", "null"),
         ("t", "nothing", '"nothing"'),
+        ("u", "42", '"42"'),
         ("other", "1", '"1"'),
     ],
 )
@@ -220,8 +242,9 @@ def test_values_of_xml_have_the_types_of_the_tools_schema(key, value, expected):
 
 def test_a_value_of_xml_that_is_never_closed_ends_at_the_generated_mark():
     format = with_tokens("qwen3_coder")
-    answer = "<tool_call>\n<function=find>\n<parameter=a>\n1\n</tool_call> b"
-    assert read_text(format, answer) == [(Kind.CALL_BEGIN, "find"), *text("b")]
+    answer = "<tool_call>\n<function=find>\n<parameter=a>\n1\n</tool_call> b "
+    behind = "<tool_call><function=find></function></tool_call>"
+    assert read_text(format, answer + behind) == [(Kind.CALL_BEGIN, "find"), *text("b"), *call("find", "{}")]
 
 
 @pytest.mark.parametrize("syntax", list(Syntax))

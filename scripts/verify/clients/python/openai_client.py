@@ -44,6 +44,18 @@ def structured() -> None:
     assert told.choices[0].message.content in ("yes", "no")
 
 
+def responses() -> None:
+    options: Any = {"model": MODEL, "input": QUESTION, "temperature": 0}
+    answer = client.responses.create(max_output_tokens=TOKENS, **options)
+    same((answer.status, answer.usage.output_tokens if answer.usage else None), ("incomplete", TOKENS))
+    with client.responses.stream(text_format=Reading, max_output_tokens=FORM_TOKENS, **options) as told:
+        pieces = text(event.delta for event in told if event.type == "response.output_text.delta")
+        reading = told.get_final_response().output_parsed
+    same(Reading.model_validate_json(pieces), reading)
+    with client.responses.create(max_output_tokens=ABORTED, stream=True, **options) as left:
+        few(left)
+
+
 def long() -> None:
     def code(content: str) -> None:
         try:
@@ -75,5 +87,5 @@ def base_urls() -> None:
 run(
     "openai", create=create, stream=stream, usage=usage,
     unknown_model=lambda: raises(openai.NotFoundError, chat, QUESTION, "no"), too_long=long, abort=abort,
-    models=models, base_urls=base_urls, structured=structured,
+    models=models, base_urls=base_urls, structured=structured, responses=responses,
 )  # fmt: skip
