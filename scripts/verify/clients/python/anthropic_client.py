@@ -87,7 +87,8 @@ def tool_runner() -> None:
 
     options = asked(max_tokens=FORM_TOKENS, max_iterations=2)
     runner = client.beta.messages.tool_runner(tools=[look_up], tool_choice={"type": "any"}, **options)
-    same([message.stop_reason for message in runner][0], "tool_use")
+    messages = list(runner)
+    same(messages[0].stop_reason, "tool_use")
     assert words
 
 

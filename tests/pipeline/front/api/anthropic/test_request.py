@@ -58,7 +58,7 @@ def text(content):
     return {"type": "text", "text": content}
 
 
-# ---- messages --------------------------------------------------------------------------------------------------------
+# ---- messages ------------------------------------------------------------------------------------------------------
 
 
 def test_texts_and_blocks():
@@ -72,8 +72,9 @@ def test_a_turn_of_tools():
         {"role": "assistant", "content": [
             {"type": "thinking", "thinking": "Hm.", "signature": "s"}, {"type": "redacted_thinking", "data": "d"},
             text("Let me see."), USE]},
-        {"role": "user", "content": [text("And?"), RESULT, RESULT | {"is_error": True, "content": [text("a"), text("b")]},
-                                     {"type": "tool_result", "tool_use_id": "toolu_2"}]},
+        {"role": "user", "content": [
+            text("And?"), RESULT, RESULT | {"is_error": True, "content": [text("a"), text("b")]},
+            {"type": "tool_result", "tool_use_id": "toolu_2"}]},
     ]  # fmt: skip
     assert chat(*turns) == [
         USER,
@@ -132,7 +133,8 @@ def test_a_last_message_of_the_assistant_is_continued():
         ([{"type": "text"}], "messages[0].content[0].text is missing: expected a string"),
         ([{"type": "tool_result", "tool_use_id": "1", "content": [{"type": "image"}]}],
          "messages[0].content[0].content[0].type is 'image', expected text: the model reads text only"),
-        ([USE], "messages[0].content[0] is a block of type tool_use, which only a message of the role assistant may have"),
+        ([text("a"), USE],
+         "messages[0].content[1] is a block of type tool_use, which only a message of the role assistant may have"),
         ([{"type": "thinking", "thinking": "x"}], "which only a message of the role assistant may have"),
     ],
 )  # fmt: skip
@@ -153,7 +155,7 @@ def test_messages_that_are_refused(turns, message):
     assert message in problem(messages=turns)
 
 
-# ---- tools -----------------------------------------------------------------------------------------------------------
+# ---- tools ---------------------------------------------------------------------------------------------------------
 
 WEATHER = Tool("weather", "Of a city.", SCHEMA)
 
@@ -182,10 +184,10 @@ def test_strict_tools():
     ("body", "message"),
     [
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
-         "tools[0].type is 'web_search_20250305', expected custom: tools that only Anthropic's servers or models know"),
+         "tools[0].type is 'web_search_20250305', expected custom: tools that only Anthropic's servers"),
         ({"tools": [{"name": "f"}]}, "tools[0].input_schema is missing: expected an object"),
         ({"tools": [TOOL, TOOL]}, "tools has two tools with the name 'weather'"),
-        ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "f"}}, "tool_choice names 'f', which is not in tools"),
+        ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "f"}}, "tool_choice names 'f', which is"),
         ({"tools": [TOOL], "tool_choice": {"type": "tool"}}, "tool_choice.name is missing"),
         ({"tools": [TOOL], "tool_choice": {"type": "required"}},
          "tool_choice.type is 'required', expected auto, any, tool or none"),
@@ -196,7 +198,7 @@ def test_tools_that_are_refused(body, message):
     assert message in problem(**body)
 
 
-# ---- everything else -------------------------------------------------------------------------------------------------
+# ---- everything else -----------------------------------------------------------------------------------------------
 
 
 def test_how_tokens_are_chosen():
