@@ -141,9 +141,31 @@ def _arguments(parameters: Any, parts: Parts) -> Mapping[str, Any]:
         raise GrammarError("parameters", "parameters must be a JSON schema, an object")
     if schema.get("type", "object") != "object":
         raise GrammarError("type", f"parameters have the type {schema['type']!r}; arguments are an object", "#/type")
-    whole = {**schema, "type": "object"}
+    whole = closed({**schema, "type": "object"})
     parts.nested("json_schema", whole)  # whatever of it is written, all of it must be possible
     return whole
+
+
+_COMBINES: Final = frozenset({"allOf", "anyOf", "oneOf", "$ref", "if", "patternProperties", "additionalProperties"})
+_INSIDE: Final = ("properties", "$defs", "definitions")
+
+
+def closed(schema: Any) -> Any:
+    """Objects have the properties that the schema lists, and no others unless it speaks of them: what a tool has no
+    name for would only confuse it, and a weak model might add to its arguments for ever."""
+    if not isinstance(schema, Mapping):
+        return schema
+    known = dict(schema)
+    for name in _INSIDE:
+        if isinstance(known.get(name), Mapping):
+            known[name] = {key: closed(one) for key, one in known[name].items()}
+    if isinstance(known.get("items"), Mapping):
+        known["items"] = closed(known["items"])
+    if isinstance(known.get("anyOf"), list):
+        known["anyOf"] = [closed(one) for one in known["anyOf"]]
+    if known.get("properties") and not known.keys() & _COMBINES:
+        known["additionalProperties"] = False
+    return known
 
 
 def _amid_text(form: Calls, parts: Parts, more: int) -> str:

@@ -85,7 +85,7 @@ class CallOutput:
         self.tape, self.tools = tape, tools
         self.state = State.UNDECIDED
         self.name: str | None = None  # of a tool
-        self.has_arguments = False
+        self.has_arguments = self.cut = False
         self._pieces, self._text = pieces, text
         self._raw: list[str] = []
         self._held: list[str] = []
@@ -132,7 +132,8 @@ class CallOutput:
     def leave(self) -> None:
         """The call is over, or none: what is undecided is text."""
         self.tape.tap = None
-        if self.state is State.UNDECIDED and any(self._raw):
+        unfinished = self.cut and bool(self._raw[:1] and self._raw[0])  # behind a mark
+        if self.state is State.UNDECIDED and any(self._raw) and not unfinished:
             self._text.shown = True
             self._text.push_raw("".join(self._raw))
         self._raw = []

@@ -75,15 +75,18 @@ class FormatSource(Protocol):
     def token_text(self, token_id: int) -> str: ...
 
 
-def choose_format(tokenizer: FormatSource, tool_format: str, reasoning_format: str) -> ResponseFormat | None:
+def choose_format(
+    tokenizer: FormatSource, tool_format: str, reasoning_format: str, *, response_template: bool = True
+) -> ResponseFormat | None:
     """`auto`: what the checkpoint says, else what its chat template shows; `none`; a preset. None: answers are text.
+    Without ``response_template`` the checkpoint's own is not looked at.
 
     Raises TokenizerError for an unknown name, and for a response template that is wrong or can't be executed.
     """
     _check_name("tool", tool_format, TOOLS)
     _check_name("reasoning", reasoning_format, REASONING)
     own = None
-    if tokenizer.response_template is not None and "auto" in (tool_format, reasoning_format):
+    if response_template and tokenizer.response_template is not None and "auto" in (tool_format, reasoning_format):
         own = read_template(tokenizer.response_template)
     source = tokenizer.chat_templates
     chosen = own or ResponseFormat("", anchors=_anchors(source))

@@ -68,9 +68,10 @@ class ResponseReader:
         next(self._machine, None)
         return self._pieces.collect()
 
-    def finish(self) -> list[Piece]:
-        """What was held back."""
-        self._tape.ended = True
+    def finish(self, *, cut: bool = False) -> list[Piece]:
+        """What was held back. ``cut``: the model would have gone on; a call of which only the beginning is there, not
+        its name, is left out then."""
+        self._tape.ended, self._call.cut = True, cut
         for _ in self._machine:
             pass
         return self._pieces.collect()

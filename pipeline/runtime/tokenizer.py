@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
+from model.errors import TokenizerError
 from model.generation_config import read_sampling_defaults
 from model.response import ResponseFormat, choose_format
 from model.tokenizer import Tokenizer, load_tokenizer
 from pipeline.config import Configuration
+
+log = logging.getLogger("ringserve.front")
 
 
 def open_tokenizer(config: Configuration, vocab_size: int) -> Tokenizer:
@@ -22,9 +27,14 @@ def end_ids(config: Configuration, tokenizer: Tokenizer) -> frozenset[int]:
 
 
 def response_format(config: Configuration, tokenizer: Tokenizer) -> ResponseFormat | None:
-    """How the model writes reasoning and calls; None: not known. Raises TokenizerError for a checkpoint's
-    `response_template` that can't be executed."""
-    return choose_format(tokenizer, config.pipeline.tool_format, config.pipeline.reasoning_format)
+    """How the model writes reasoning and calls; None: not known. A checkpoint's `response_template` that can't be
+    executed is told to the operator, and left aside: answers can do without."""
+    names = config.pipeline.tool_format, config.pipeline.reasoning_format
+    try:
+        return choose_format(tokenizer, *names)
+    except TokenizerError as error:
+        log.warning("the checkpoint's response template is not used: %s", error)
+        return choose_format(tokenizer, *names, response_template=False)
 
 
 def sampling_defaults(config: Configuration) -> dict[str, float]:

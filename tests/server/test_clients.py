@@ -185,10 +185,45 @@ def test_errors(client):
     with pytest.raises(openai.BadRequestError) as long:
         client.chat.completions.create(model="org/emulated", messages=[{"role": "user", "content": "word " * 500}])
     assert (long.value.code, long.value.param) == ("context_length_exceeded", "messages")
-    with pytest.raises(openai.BadRequestError, match="tools are not supported"):
-        client.chat.completions.create(
-            model="org/emulated", messages=MESSAGES, tools=[{"type": "function", "function": {"name": "f"}}]
-        )
+    with pytest.raises(openai.BadRequestError, match="other tools are not supported"):
+        client.chat.completions.create(model="org/emulated", messages=MESSAGES, tools=[{"type": "web_search"}])
+
+
+TOOLS = [
+    {"type": "function", "function": {"name": "add", "strict": True, "parameters": {
+        "type": "object", "properties": {"a": {"enum": [1, 2]}, "b": {"enum": [3]}}, "required": ["a", "b"],
+        "additionalProperties": False}}},
+    {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {},
+                                                                      "additionalProperties": False}}},
+]  # fmt: skip
+
+
+def test_a_tool_is_called_and_answered(client):
+    pytest.importorskip("llguidance")
+    asked = {"model": "org/emulated", "tools": TOOLS, "seed": 3, "max_tokens": 100, "parallel_tool_calls": False}
+    answer = client.chat.completions.create(messages=MESSAGES, tool_choice="required", **asked).choices[0]
+    assert (answer.finish_reason, answer.message.content) == ("tool_calls", None)
+    for call in answer.message.tool_calls:
+        arguments = json.loads(call.function.arguments)
+        assert arguments == {} if call.function.name == "clock" else arguments.keys() == {"a", "b"}
+    results = [{"role": "tool", "tool_call_id": call.id, "content": "4"} for call in answer.message.tool_calls]
+    history = [*MESSAGES, answer.message, *results]
+    text = client.chat.completions.create(messages=history, tool_choice="none", **asked).choices[0]
+    assert text.message.content
+    assert not text.message.tool_calls
+
+
+def test_a_named_tool_is_called_in_a_stream(client):
+    pytest.importorskip("llguidance")
+    named = {"type": "function", "function": {"name": "add"}}
+    with client.chat.completions.stream(
+        model="org/emulated", messages=MESSAGES, tools=TOOLS, tool_choice=named, max_tokens=100
+    ) as stream:
+        kinds = [event.type for event in stream]
+    (call,) = stream.get_final_completion().choices[0].message.tool_calls
+    assert call.function.name == "add"
+    assert call.function.parsed_arguments.keys() == {"a", "b"}
+    assert "tool_calls.function.arguments.delta" in kinds
 
 
 def test_request_names(client):

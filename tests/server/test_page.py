@@ -130,6 +130,23 @@ def test_a_prompt_streams(server, visit):
     assert page.locator("#answer").text_content() == server.text(PROMPT, 7)
 
 
+def test_a_call_is_shown(server, visit):
+    pytest.importorskip("llguidance")
+    page = visit(server)
+    page.get_by_text("Ask as a chat, with tools").click()
+    page.get_by_label("Tool choice").select_option("required")
+    page.get_by_label("Max. tokens").fill("150")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("#answer-note")).to_contain_text("tokens, the first after")
+    call = page.locator("#answer .call").first
+    expect(call.locator("b")).to_have_text("look_up")
+    assert '{"word"' in call.text_content()
+    expect(page.locator("#requests-note")).to_contain_text("tool calls so far")
+    page.get_by_label("Tools, as in OpenAI").fill("[{")
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("#answer-note")).to_contain_text("the tools are not JSON")
+
+
 def test_a_stream_is_stopped(server, visit):
     page = visit(server)
     page.get_by_label("Max. tokens").fill("450")
@@ -217,7 +234,7 @@ def test_text_can_be_read(server, visit, theme):
 def test_the_keyboard_is_enough(server, visit):
     page = visit(server)
     reached = []
-    for _ in range(7):
+    for _ in range(8):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
     assert reached[:2] == ["Skip to the prompt", "The rings as a table"]
@@ -231,7 +248,7 @@ def test_the_keyboard_is_enough(server, visit):
 
 def test_everything_has_a_name(server, visit):
     page = visit(server)
-    unnamed = "[...document.querySelectorAll('input, textarea, button, output#answer')]"
+    unnamed = "[...document.querySelectorAll('input, textarea, select, button, output#answer')]"
     unnamed += ".filter(e => !e.labels?.length && !e.textContent.trim()).map(e => e.id)"
     assert page.evaluate(unnamed) == []
     for heading in ("Pipeline", "Time between two tokens", "Batch and KV cache", "Try it"):

@@ -15,7 +15,7 @@ class PieceReader(Protocol):
 
     def push(self, text: str, token_id: int) -> Sequence[Piece]: ...
 
-    def finish(self) -> Sequence[Piece]: ...
+    def finish(self, *, cut: bool = False) -> Sequence[Piece]: ...
 
 
 class AnswerReader:
@@ -32,7 +32,7 @@ class AnswerReader:
         for delta in deltas:
             pieces = list(self._pieces.push(delta.text, delta.token_id))
             if delta.reason is not FinishReason.NONE:
-                pieces += self._pieces.finish()
+                pieces += self._pieces.finish(cut=delta.reason is FinishReason.LENGTH)
             own = [self._event(delta, part, *piece) for part, piece in enumerate(pieces)]
             if not own and self._every_token:
                 own = [Text(self._choice, delta, 0, "")]

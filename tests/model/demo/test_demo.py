@@ -114,8 +114,24 @@ def test_chat_template(tokenizer):
     assert prompt == ("<s><|system|>Be brief.</s><|user|>Hello</s><|assistant|>Hi.</s><|user|>Bye</s><|assistant|>")
     assert tokenizer.apply_chat_template(messages, add_generation_prompt=False) + "<|assistant|>" == prompt
     assert len(set(tokenizer.encode(prompt, add_special=False)) & tokenizer.special_ids) == 5
-    with pytest.raises(ChatTemplateError, match="unknown role tool; use system, user or assistant"):
-        tokenizer.apply_chat_template([{"role": "tool", "content": "x"}])
+    with pytest.raises(ChatTemplateError, match="unknown role clown; use system, user, assistant or tool"):
+        tokenizer.apply_chat_template([{"role": "clown", "content": "x"}])
+
+
+def test_tools_their_calls_and_results_stand_before_the_chat(tokenizer):
+    """The model knows nothing of them, so the chat looks as it has learned it."""
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
+    messages = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "42", "tool_call_id": "1"},
+    ]
+    prompt = tokenizer.apply_chat_template(messages, tools=[{"type": "function", "function": {"name": "f"}}])
+    assert prompt == (
+        '<s><|system|>Tools, called by <tool_call>: [{"type": "function", "function": {"name": "f"}}]\n'
+        '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>\n'
+        "<tool_response>\n42\n</tool_response></s><|user|>Hello</s><|assistant|>"
+    )
 
 
 def test_any_text_can_be_encoded(tokenizer):

@@ -24,8 +24,8 @@ _TOLD: Final = 5  # names, in an error
 @dataclass(frozen=True, slots=True)
 class Tool:
     """`parameters`: a JSON schema, or None: any object. `strict`: true: every call follows it; false: guaranteed
-    calls need not. `custom`: it takes a text, which its calls have as the argument `input`; `grammar`: kind ("lark" or
-    "regex") and definition of that text."""
+    calls need not. `custom`: it takes a text, which its calls have as the argument `input`; `grammar`: kind ("lark"
+    or "regex") and definition of that text."""
 
     name: str
     description: str = ""
