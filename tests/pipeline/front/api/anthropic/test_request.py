@@ -101,7 +101,9 @@ def test_the_system_prompt():
     system = {"role": "system", "content": "Be brief."}
     assert chat(USER, system="Be brief.") == chat(system, USER) == [system, USER]
     assert chat(system, USER, system="Be kind.")[0]["content"] == "Be kind.\nBe brief."
-    assert chat(USER, system, USER) == [USER, system, USER]
+    reminder = "<system-reminder>\nBe brief.\n</system-reminder>"
+    assert chat(USER, system, USER) == [{"role": "user", "content": f"x\n{reminder}\nx"}]
+    assert chat({"role": "user", "content": [RESULT]}, system)[1:] == [{"role": "user", "content": reminder}]
     assert asked(system=[text("a") | {"cache_control": {"type": "ephemeral"}}, text("b")]).system == "a\nb"
 
 
@@ -110,6 +112,28 @@ def test_what_claude_code_writes_for_its_bill_is_no_part_of_the_prompt():
     system = asked(system=[text(billing), text("You are helpful.")]).system
     assert chat(USER, system=system) == [{"role": "system", "content": "You are helpful."}, USER]
     assert chat(USER, system=billing) == [USER]
+
+
+def test_a_request_of_claude_code():
+    """In the form of version 2.1 (October 2026), whose parameters are all known; texts are cut."""
+    hint = {"cache_control": {"type": "ephemeral"}}
+    billing = text("x-anthropic-billing-header: cc_version=2.1.197.84c; cc_entrypoint=sdk-cli;")
+    body = {
+        "model": "tiny", "max_tokens": 32000, "stream": True, "metadata": {"user_id": "{}"}, "tools": [TOOL],
+        "system": [billing, text("You are an agent.") | hint, text("\nBe brief.") | hint],
+        "thinking": {"type": "adaptive"}, "output_config": {"effort": "high"},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+        "messages": [
+            {"role": "user", "content": [text("<system-reminder>…</system-reminder>"), text("What is in a.txt?")]},
+            {"role": "system", "content": "There are agents."},
+            {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm.", "signature": "s"}, USE]},
+            {"role": "user", "content": [RESULT | hint]},
+        ],
+    }  # fmt: skip
+    (part,) = messages(**body, tool_choice={"type": "auto"}).parts
+    assert "billing" not in part.prompt
+    assert all(one in part.prompt for one in ("You are an agent.", "There are agents.", "sunny"))
+    assert (part.params.max_tokens, part.params.open_ended) == (4096, True)
 
 
 def test_a_last_message_of_the_assistant_is_continued():
