@@ -79,15 +79,15 @@ def test_a_chat_gets_the_answers_that_were_taught(server):
     assert begun + rest == answer
 
 
-EXAMPLES = re.findall(
-    r"^```(sh|python)\n(.*?)^```\n(?:\s*```(?:json|text)\n(.*?)^```)?",
-    (ROOT / "docs" / "api.md").read_text(),
-    re.MULTILINE | re.DOTALL,
-)
+EXAMPLE = re.compile(r"^```(sh|python)\n(.*?)^```\n(?:\s*```(?:json|text)\n(.*?)^```)?", re.MULTILINE | re.DOTALL)
+EXAMPLES = EXAMPLE.findall((ROOT / "docs" / "api.md").read_text())
+AGENTS = [one for one in EXAMPLE.findall((ROOT / "README.md").read_text()) if "OpenAI(" in one[1]]
 
 
 @pytest.mark.parametrize("server", ["true"], indirect=True, ids=["overlapped"])
-@pytest.mark.parametrize(("language", "example", "expected"), EXAMPLES, ids=range(len(EXAMPLES)))
+@pytest.mark.parametrize(
+    ("language", "example", "expected"), EXAMPLES + AGENTS, ids=range(len(EXAMPLES) + len(AGENTS))
+)
 def test_the_examples_of_the_api_s_page(server, language, example, expected):
     """As they stand, but for the address; what is printed is what the page shows, where … stands for anything."""
     program = {"sh": ["bash", "-ec"], "python": [sys.executable, "-W", "error", "-c"]}[language]
@@ -102,6 +102,7 @@ def test_every_example_of_the_api_s_page_is_found():
     page = (ROOT / "docs" / "api.md").read_text()
     assert len(EXAMPLES) == len(re.findall(r"^```(?:sh|python)$", page, re.MULTILINE)) > 8
     assert all(expected for _, _, expected in EXAMPLES)
+    assert len(AGENTS) == 1
 
 
 def test_interrupted_while_it_compiles_it_leaves_no_file(tmp_path):

@@ -140,7 +140,7 @@ def test_a_call_is_shown(server, visit):
     expect(page.locator("#answer-note")).to_contain_text("tokens, the first after")
     call = page.locator("#answer .call").first
     expect(call.locator("b")).to_have_text("look_up")
-    assert '{"word"' in call.text_content()
+    assert '{"topic"' in call.text_content()
     expect(page.locator("#requests-note")).to_contain_text("tool calls so far")
     page.get_by_label("Tools, as in OpenAI").fill("[{")
     page.get_by_role("button", name="Send").click()

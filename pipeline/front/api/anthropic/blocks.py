@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Annotated, Any, ClassVar, Final
 
-import orjson
 from pydantic import ConfigDict, FailFast, Field
 
 from model.tokenizer import Message
@@ -160,4 +159,4 @@ def _messages(role: str, blocks: list[AnyBlock]) -> Iterator[Message]:
 
 
 def _call(block: ToolUseBlock) -> Message:
-    return call(block.id, block.name, orjson.dumps(block.input).decode())
+    return call(block.id, block.name, block.input)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
@@ -25,12 +26,12 @@ def assistant(
     return message if name is None else message | {"name": name}
 
 
-def call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
-    """`arguments` are JSON in the APIs, and values in templates. What a model has written badly stays a text."""
-    try:
-        value = orjson.loads(arguments) if arguments else {}
-    except orjson.JSONDecodeError:
-        value = arguments
+def call(call_id: str, name: str, arguments: str | dict[str, Any]) -> dict[str, Any]:
+    """`arguments` are JSON in some APIs, and values in templates. What a model has written badly stays a text."""
+    value: Any = arguments or {}
+    if isinstance(value, str):
+        with contextlib.suppress(orjson.JSONDecodeError):
+            value = orjson.loads(value)
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": value}}
 
 

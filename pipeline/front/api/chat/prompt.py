@@ -79,7 +79,11 @@ def prompt_for(
     form = settings.response_format
     if chat.use.offered:
         _require_tools(chat.use, tokenizer, settings)
-    said = sum(_length(message) for message in chat.messages)
+    try:
+        said = sum(_length(message) for message in chat.messages)
+    except RecursionError:
+        told = "the arguments of a call have too many levels"
+        raise ApiError(400, told, parameter=chat.parameter) from None
     _require_short(chat, why_too_long(said, settings, "messages have"))  # before time is spent on them
     text, plain = _render(chat, tokenizer, settings)
     _require_short(chat, why_too_long(len(text), settings))

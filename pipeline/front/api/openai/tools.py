@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Self
 
-import orjson
 from pydantic import ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
@@ -178,16 +177,16 @@ def tool_use(tools: list[Tool], chosen: ToolChoice, *, parallel: bool) -> ToolUs
 # ---- calls in messages ---------------------------------------------------------------------------------------------
 
 
-def _arguments(value: Any, settings: FrontSettings) -> str:
-    text = orjson.dumps(value).decode() if isinstance(value, dict) else value
-    if type(text) is not str:
-        raise ValueError
-    return text
+def _arguments(value: Any, settings: FrontSettings) -> str | dict[str, Any]:
+    if isinstance(value, str | dict):
+        return value
+    raise ValueError
 
 
 _ARGUMENTS_ARE: Final = "a text of JSON, or the object itself"
 Arguments = Annotated[
-    str, Kind(_arguments, lambda _: {"anyOf": [{"type": "string"}, {"type": "object"}], WORDS: _ARGUMENTS_ARE})
+    str | dict[str, Any],
+    Kind(_arguments, lambda _: {"anyOf": [{"type": "string"}, {"type": "object"}], WORDS: _ARGUMENTS_ARE}),
 ]
 
 
@@ -222,5 +221,5 @@ class MessageCall(Body):
     def for_template(self) -> dict[str, Any]:
         if self.function is None:
             assert self.custom is not None  # it was looked at
-            return call(self.id, self.custom.name, orjson.dumps({"input": self.custom.input}).decode())
+            return call(self.id, self.custom.name, {"input": self.custom.input})
         return call(self.id, self.function.name, self.function.arguments)

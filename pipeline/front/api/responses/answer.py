@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import orjson
 
@@ -50,8 +50,8 @@ _USAGE: Final = (
 
 
 class ResponsesWriter:
-    """`asked`: what the answer repeats of its request. `tools`: by the names that the model has for them. `names`: of
-    tokens, if log-probabilities are wanted. `renamed`: our name of a parameter → the client's."""
+    """`asked`: what the answer repeats of its request, a JSON object. `tools`: by the names that the model has for
+    them. `names`: of tokens, if log-probabilities are wanted. `renamed`: our name of a parameter → the client's."""
 
     content_type = b"text/event-stream; charset=utf-8"
     PING: ClassVar[bytes] = b": ping\n\n"
@@ -59,7 +59,7 @@ class ResponsesWriter:
     def __init__(
         self,
         identity: Identity,
-        asked: Mapping[str, Any],
+        asked: bytes,
         *,
         tools: Mapping[str, CalledTool] | None = None,
         names: Tokenizer | None = None,
@@ -67,7 +67,7 @@ class ResponsesWriter:
     ) -> None:
         self._seed, self._tools, self._names, self._renamed = identity.seed, tools or {}, names, renamed or {}
         heading = {"id": f"resp_{identity.seed}", "object": "response", "created_at": identity.created}
-        self._heading, self._asked = orjson.dumps(heading)[:-1], orjson.dumps(dict(asked))[1:]
+        self._heading, self._asked = orjson.dumps(heading)[:-1], asked[1:]
         self._number = 0  # of the next event
         self._begin: Begin | None = None
         self._last: End | None = None

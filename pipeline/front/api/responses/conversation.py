@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Annotated, Any, ClassVar, Final
 
-import orjson
 from pydantic import ConfigDict, FailFast, Field
 
 from model.tokenizer import Message
@@ -118,8 +117,8 @@ class CustomCallItem(Item):
     input: str = ""
 
     @property
-    def arguments(self) -> str:
-        return orjson.dumps({"input": self.input}).decode()
+    def arguments(self) -> dict[str, Any]:
+        return {"input": self.input}
 
 
 @also({}, labels=f"{_LABELS} name namespace")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
+import orjson
 from pydantic import Field
 
 from model.tokenizer import Tokenizer
@@ -29,6 +31,7 @@ from pipeline.front.api.responses.tools import FlatToolChoice, ResponsesTools, o
 from pipeline.front.api.sampling import least_above_most, limit, most_tokens
 from pipeline.front.api.structured import TextFormat
 from pipeline.front.delivery.job import Form, Identity, Job
+from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import Request
 
@@ -162,6 +165,21 @@ class ResponsesRequest(OpenAIBody):
         }
 
 
+def _written(repeated: dict[str, Any]) -> bytes:
+    """As JSON. Raises ApiError 400 for what can't be written, though it could be read."""
+    try:
+        return orjson.dumps(repeated)
+    except orjson.JSONEncodeError:
+        deep = next(name for name in repeated if not _writable(repeated[name]))
+        raise ApiError(400, f"{deep} has too many levels", parameter=deep) from None
+
+
+def _writable(value: Any) -> bool:
+    with contextlib.suppress(orjson.JSONEncodeError):
+        return bool(orjson.dumps(value))
+    return False
+
+
 def parse_responses(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, reading: Reading) -> Job:
     """Raises ApiError 400; 404 for an unknown model."""
     asked, settings = read_openai(ResponsesRequest, body, reading), reading.settings
@@ -171,7 +189,7 @@ def parse_responses(body: dict[str, Any], identity: Identity, tokenizer: Tokeniz
     params = asked.request(settings, asked.max_output_tokens, settings.max_length, logprobs)
     writer = ResponsesWriter(
         identity,
-        asked.repeated(body, params, settings.model_name),
+        _written(asked.repeated(body, params, settings.model_name)),
         tools={tool.name: called for tool, called in offered(asked.tools)},
         names=names,
         renamed={"prompt": "input", "max_tokens": "max_output_tokens"},

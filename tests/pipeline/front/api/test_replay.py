@@ -20,6 +20,7 @@ import orjson
 import pytest
 
 from model.demo import DEMO_DIR
+from model.response import choose_format
 from model.tokenizer import load_tokenizer
 from pipeline.front.api.anthropic.request import parse_messages
 from pipeline.front.api.body import Reading
@@ -297,3 +298,44 @@ def test_events_have_ids():
     assert [type(event) for event in events] == [Text, Text, Text, End]
     assert [event.text for event in events[:3]] == ["", "y", "x"]
     assert events[3].reason is FinishReason.EOS
+
+
+# ---- reasoning and calls -------------------------------------------------------------------------------------------
+
+REASONS = FrontSettings(**DEFAULTS, response_format=choose_format(TOKENIZER, "hermes", "think"))
+PARAMETERS = {"type": "object", "properties": {"a": {"type": "integer"}}}
+FUNCTION = {"name": "f", "parameters": PARAMETERS}
+TOOLS = {
+    CHAT: [{"type": "function", "function": FUNCTION}],
+    RESPONSES: [{"type": "function", **FUNCTION}],
+    MESSAGES: [{"name": "f", "input_schema": PARAMETERS}],
+    "/api/chat": [{"type": "function", "function": FUNCTION}],
+}
+ASKED = {CHAT: chat, RESPONSES: responses, MESSAGES: messages, "/api/chat": ollama_chat}
+ANSWER = ["<th", "ink>So", ".</think>", "Well: ", '<tool_call>{"name": "f", "argu', 'ments": {"a": ', "1}}</tool_call>",
+          '<tool_call>{"name": "f", "arguments": {}}</tool_call>']  # fmt: skip
+
+
+def answered(path, seed, *, stream):
+    _, body = ASKED[path]("x", tools=TOOLS[path], stream=stream)
+    made = {**OTHERS, **OLLAMA}[path](body, Identity(seed, 7), TOKENIZER, Reading(REASONS))
+    (choice,), read = made.writer.choices, made.reader(0)
+    tokens = [delta(i + 1, 7, None, 2 * (i == len(ANSWER) - 1), text, []) for i, text in enumerate(ANSWER)]
+    events = [Begin(0, 5, 2), *(event for token in tokens for event in read([token]))]
+    if made.measured is not None:
+        made.measured(Times(1, 2, 3))
+    if stream:
+        return b"".join(map(choice.write, events)) + made.writer.tail()
+    for event in events:
+        choice.keep(event)
+    return made.writer.whole()
+
+
+@pytest.mark.parametrize("path", ASKED)
+@pytest.mark.parametrize("stream", [True, False])
+def test_calls_and_reasoning_are_made_again_byte_for_byte(path, stream):
+    made = answered(path, "a" * 32, stream=stream)
+    assert answered(path, "a" * 32, stream=stream) == made
+    assert (answered(path, "b" * 32, stream=stream) == made) == (path == "/api/chat")  # it shows no id
+    assert b"So." in made.replace(b'"So"', b"So.")
+    assert made.count(b'"f"') >= 2

@@ -8,13 +8,15 @@ import json
 import pytest
 
 from model.demo import DEMO_DIR
+from model.response import choose_format
 from model.tokenizer import load_tokenizer
 from pipeline.front.api.body import Reading
 from pipeline.front.api.ollama.answer import GENERATE, OllamaWriter
 from pipeline.front.api.ollama.request import parse_ollama_chat, parse_ollama_generate, tagged
-from pipeline.front.delivery.job import Form, Identity, Times
+from pipeline.front.delivery.job import Begin, Form, Identity, Times
 from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
+from pipeline.wire.delta import Delta, FinishReason
 from tests.pipeline.front.conftest import DEFAULTS
 
 IDENTITY = Identity("0" * 32, 1795890551)
@@ -287,3 +289,53 @@ def test_a_model_that_is_not_loaded_is_not_said_to_be(serve):
     assert (answer.status_code, answer.json()) == (503, {"error": "not ready: the model is being loaded"})
     assert served.http.get("/api/ps").json() == {"models": []}
     assert len(served.http.get("/api/tags").json()["models"]) == 1
+
+
+# ---- tools and thinking --------------------------------------------------------------------------------------------
+
+THINKS = FrontSettings(**DEFAULTS, response_format=choose_format(TOKENIZER, "hermes", "think"))
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+CALL = '<think>Hm.</think><tool_call>{"name": "f", "arguments": {"a": [1]}}</tool_call>'
+
+
+def answered(*, stream, **body):
+    asked = {"messages": [USER], "tools": [TOOL], "stream": stream, **body}
+    job = parse_ollama_chat(asked, IDENTITY, TOKENIZER, Reading(THINKS))
+    (choice,), read = job.writer.choices, job.reader(0)
+    events = [Begin(0, 5, 2), *read([Delta(1, 0, 1, 7, -0.5, FinishReason.EOS, CALL)])]
+    job.measured(Times(1, 2, 3))
+    if stream:
+        return [json.loads(line) for line in (b"".join(map(choice.write, events)) + job.writer.tail()).splitlines()]
+    for event in events:
+        choice.keep(event)
+    return json.loads(job.writer.whole())
+
+
+def test_thinking_and_calls():
+    call = {"function": {"name": "f", "arguments": {"a": [1]}}}
+    whole = answered(stream=False)["message"]
+    assert whole == {"role": "assistant", "content": "", "thinking": "Hm.", "tool_calls": [call]}
+    thoughts, called, last = answered(stream=True)
+    assert thoughts["message"] == {"role": "assistant", "content": "", "thinking": "Hm."}
+    assert called["message"] == {"role": "assistant", "content": "", "tool_calls": [call]}
+    assert (last["done"], last["done_reason"]) == (True, "stop")
+
+
+def test_log_probabilities_of_calls_come_once():
+    lines = answered(stream=True, logprobs=True)
+    assert sum(len(line.get("logprobs", ())) for line in lines) == 1
+
+
+def test_histories_have_calls_and_results():
+    call = {"function": {"name": "f", "arguments": {"a": 1}}}
+    history = [USER, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_name": "f", "content": "42"}]
+    (part,) = parse_ollama_chat(
+        {"messages": history, "tools": [TOOL]}, IDENTITY, TOKENIZER, Reading(THINKS)
+    ).parts  # fmt: skip
+    assert '"arguments": {"a": 1}' in part.prompt
+    assert "42" in part.prompt
+
+
+@pytest.mark.parametrize("think", [True, False, "low", "high"])
+def test_a_model_that_thinks_may_be_told_to(think):
+    assert parse_ollama_chat({"messages": [USER], "think": think}, IDENTITY, TOKENIZER, Reading(THINKS)).parts

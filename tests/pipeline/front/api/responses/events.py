@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import orjson
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
@@ -23,10 +24,11 @@ from pipeline.wire.delta import Delta, FinishReason
 IDENTITY = Identity("0123456789abcdef" * 2, 1795890551)
 KINDS = {"text": Text, "think": Reasoning, "call": CallBegin, "arguments": CallArguments, "end": CallEnd}
 EVENTS = TypeAdapter(ResponseStreamEvent)
-ASKED = {
+REPEATED = {
     "model": "tiny", "instructions": None, "metadata": {"a": "b"}, "parallel_tool_calls": True, "store": False,
     "temperature": 0.5, "top_p": 1.0, "tool_choice": "auto", "tools": [], "text": {"format": {"type": "text"}},
 }  # fmt: skip
+ASKED = orjson.dumps(REPEATED)
 
 
 def token(index, reason=FinishReason.NONE, **more):

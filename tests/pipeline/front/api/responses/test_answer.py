@@ -18,6 +18,7 @@ from pipeline.wire.delta import FinishReason
 from tests.pipeline.front.api.responses.events import (
     ASKED,
     IDENTITY,
+    REPEATED,
     answer_of,
     parsed,
     streamed,
@@ -225,7 +226,7 @@ def test_a_token_of_reasoning_counts_once():
 
 def test_the_answer_repeats_its_request():
     response = streamed("x")[-1]["response"]
-    assert response | ASKED == response
+    assert response | REPEATED == response
 
 
 FAILURES = [

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import orjson
 import pytest
 
 from model.demo import DEMO_DIR
+from model.response import choose_format
 from model.tokenizer import load_tokenizer
 from pipeline.front.api.body import Reading
 from pipeline.front.api.chat.tools import Tool
@@ -23,6 +25,7 @@ SETTINGS = FrontSettings(**DEFAULTS)
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 WEATHER = {"type": "function", "name": "weather", "description": "Now.", "parameters": SCHEMA, "strict": True}
 SHELL = {"type": "custom", "name": "shell"}
+TOOLED = FrontSettings(**DEFAULTS, response_format=choose_format(TOKENIZER, "hermes", "think"))
 USER = {"role": "user", "content": "x"}
 CALL = {"type": "function_call", "id": "fc_1", "call_id": "a", "name": "weather", "arguments": '{"city": "Rome"}',
         "status": "completed"}  # fmt: skip
@@ -142,6 +145,32 @@ def test_what_clients_send_that_changes_nothing():
     )  # fmt: skip
 
 
+def test_a_request_of_codex():
+    """Of codex-cli 0.171, made short: every parameter of it is known, and so is what it has in items and tools."""
+    part = {"type": "input_text", "text": "x"}
+    call = CALL | {"namespace": "multi_agent_v1", "name": "wait_agent", "arguments": "{}"}
+    goal = {"type": "function", "name": "get_goal", "description": "x", "strict": False, "parameters": SCHEMA}
+    agents = {
+        "type": "namespace",
+        "name": "multi_agent_v1",
+        "description": "x",
+        "tools": [goal | {"name": "wait_agent"}],
+    }
+    request = asked(
+        model="tiny",
+        input=[
+            *({"type": "message", "id": "m", "role": role, "content": [part]} for role in ("developer", "user")),
+            call,
+            {"type": "function_call_output", "id": "fco_1", "call_id": "a", "output": "x"},
+        ],
+        tools=[goal, agents], tool_choice="auto", parallel_tool_calls=True, reasoning={"summary": "auto"},
+        store=False, include=["reasoning.encrypted_content"], prompt_cache_key="k", client_metadata={"a": "b"},
+        stream=True,
+    )  # fmt: skip
+    assert [tool.name for tool in request.tool_use.tools] == ["get_goal", "multi_agent_v1.wait_agent"]
+    assert [message["role"] for message in request.chat().messages] == ["developer", "user", "assistant", "tool"]
+
+
 # ---- what is refused -----------------------------------------------------------------------------------------------
 
 
@@ -218,6 +247,27 @@ def test_input_that_is_refused(items, message):
 def test_more_items_than_tokens():
     assert "items, and a prompt has at most 4000 tokens" in problem(input=[USER] * 4001)
     assert "characters, of which at most" in problem(input="x" * (SETTINGS.prompt_limit_chars + 1))
+
+
+def deep(levels):
+    return orjson.loads(b'{"a":' * levels + b"{}" + b"}" * levels)
+
+
+@pytest.mark.parametrize("levels", [300, 1000])
+def test_what_has_too_many_levels_to_be_written_again(levels):
+    """It could be read."""
+    value = deep(levels)
+    assert problem(text={"format": {"type": "json_schema", "schema": value}}) == "text has too many levels"
+    assert problem(reasoning={"summary": value}) == "reasoning has too many levels"
+    with pytest.raises(ApiError, match=r"too many levels|maximum recursion depth"):
+        parse_responses(
+            {"input": "x", "tools": [WEATHER | {"parameters": value}]}, IDENTITY, TOKENIZER, Reading(TOOLED)
+        )
+
+
+@pytest.mark.parametrize("arguments", [deep(1000), '{"a":' * 1000 + "1" + "}" * 1000])
+def test_arguments_with_more_levels_than_a_template_can_write(arguments):
+    assert problem(input=[CALL | {"arguments": arguments}]) == "the arguments of a call have too many levels"
 
 
 def test_another_model():
