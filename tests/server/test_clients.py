@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+import anthropic
 import openai
 import pytest
 import requests
@@ -370,3 +371,28 @@ def test_guidellm(server, chat):
     counts = [chunk["usage"]["completion_tokens"] for chunk in read_events(answer)]
     assert sorted(counts) == counts
     assert set(range(1, 12)) <= set(counts) <= set(range(12))
+
+
+# ---- the official client of Anthropic's API -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def claude(server):
+    with anthropic.Anthropic(base_url=server.base, api_key="none", max_retries=0) as client:
+        yield client
+
+
+def test_messages(claude, server):
+    """Which stop sequence ended it is known to sampling alone."""
+    asked = {"model": "org/emulated", "max_tokens": 12, "system": "Be brief.", "messages": PLAIN[1:]}
+    asked["extra_body"] = {"temperature": 0}
+    message = claude.messages.create(**asked)
+    assert (message.content[0].text, message.stop_reason) == (chat_text(server, 12), "max_tokens")
+    stop = message.content[0].text[-3:]
+    with claude.messages.stream(**asked, stop_sequences=["\0no", stop]) as stream:
+        first, *_ = stream
+        last = stream.get_final_message()
+    assert (last.stop_reason, last.stop_sequence) == ("stop_sequence", stop)
+    counted = claude.messages.count_tokens(model="org/emulated", system="Be brief.", messages=PLAIN[1:]).input_tokens
+    for usage in (message.usage, first.message.usage):
+        assert usage.input_tokens + usage.cache_read_input_tokens == counted

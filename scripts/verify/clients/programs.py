@@ -91,7 +91,7 @@ def _there(name: str, tool: str, *command: str) -> Client:
 LOCKS = {"python": "requirements.txt", "agents": "agents.txt"}
 """Of the environments: the Agents SDK needs a newer openai than litellm allows."""
 PYTHON = (
-    "openai", "litellm", "langchain_openai", "langchain_ollama", "llama_index", "huggingface", "ollama",
+    "openai", "anthropic", "litellm", "langchain_openai", "langchain_ollama", "llama_index", "huggingface", "ollama",
 )  # fmt: skip
 AGENTS = ("openai_agents",)
 NODE = ("openai", "ai", "langchain", "ollama")

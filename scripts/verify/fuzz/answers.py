@@ -11,7 +11,7 @@ from scripts.verify.fuzz.framing import SMUGGLED_ID
 
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
 _LEAKS = (b"Traceback", b"site-packages", b"/pipeline/", b'File "', b".py", b"0x7f")
-_FINE_5XX = (501, 505)  # protocol answers: not implemented, version not supported
+_FINE_5XX = (501, 505, 529)  # not implemented, version not supported; a full queue, in Anthropic's API
 
 
 class BadAnswerError(Exception):

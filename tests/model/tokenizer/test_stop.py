@@ -69,6 +69,13 @@ def test_an_empty_stop_string_is_refused():
         StopStrings(["a", ""])
 
 
+def test_which_of_them_it_was():
+    matcher = StopStrings(["a", "a", "STOP"])
+    assert matcher.matched_index == -1
+    matcher.push("xSTOP")
+    assert matcher.matched_index == 2
+
+
 def test_pushing_the_text_again_restores_the_state():
     matcher = StopStrings(["STOP"])
     matcher.push("so far ST")

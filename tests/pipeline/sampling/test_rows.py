@@ -173,6 +173,16 @@ class Counting:
         return self._tokenizer.piece(token_id, **options)
 
 
+def test_the_last_token_says_which_stop_string_it_was(tokenizer):
+    ids = tokenizer.encode(" a ring", add_special=False)
+    state = TextState.of(assignment([1], [], Request(SamplingParams(), 99, ("no", "ring"))), tokenizer)
+    deltas = [state.take(token) for token in ids]
+    assert [delta.stop for delta in deltas] == [-1] * (len(ids) - 1) + [1]
+    plain = TextState.of(assignment([1], [], Request(SamplingParams(stop_token_ids=(ids[0],)), 99)), tokenizer)
+    assert (last := plain.take(ids[0])).reason is FinishReason.STOP
+    assert last.stop == -1
+
+
 @pytest.mark.parametrize("stop", [(), ("END", "\nUser:")])
 def test_no_more_is_read_than_can_matter(tokenizer, stop):
     words = tokenizer.encode("so much before " * 500, add_special=False)

@@ -20,6 +20,9 @@ _BILLING: Final = "x-anthropic-billing-header:"
 """Claude Code begins its system prompt with such a line. It is no instruction, and would be another one in each
 request, so that nothing behind it could be found in the prefix cache."""
 
+_REMINDER: Final = "<system-reminder>\n%s\n</system-reminder>"
+"""How Claude Code writes them where there are no system messages within a conversation."""
+
 
 class TextBlock(Body):
     """Other members, such as hints for caches, are ignored."""
@@ -123,13 +126,22 @@ class Turn(Body):
 
 
 def messages_of(turns: Sequence[Turn], system: str) -> list[Message]:
-    """`system` and system messages at the begin are one message: many templates take one, and there only."""
-    first = _of_text(system.partition("\n")[2] if system.startswith(_BILLING) else system)
-    heading = [Turn.model_construct(role="system", content=first)] if first[0].text else []  # type: ignore[union-attr]
+    """`system` and system messages at the begin are one message: many templates take one, and there only. Later ones
+    are reminders in a user's message."""
+    text = system.partition("\n")[2] if system.startswith(_BILLING) else system
+    heading = [Turn.model_construct(role="system", content=_of_text(text))] if text else []
+    begun = next((at for at, turn in enumerate(turns) if turn.role != "system"), len(turns))
+    every = [*heading, *turns[:begun], *map(_reminding, turns[begun:])]
     messages: list[Message] = []
-    for role, same in groupby([*heading, *turns], lambda turn: turn.role):
+    for role, same in groupby(every, lambda turn: turn.role):
         messages += _messages(role, [block for turn in same for block in turn.content])
     return messages
+
+
+def _reminding(turn: Turn) -> Turn:
+    if turn.role != "system":
+        return turn
+    return Turn.model_construct(role="user", content=_of_text(_REMINDER % _joined(turn.content)))
 
 
 def _messages(role: str, blocks: list[AnyBlock]) -> Iterator[Message]:

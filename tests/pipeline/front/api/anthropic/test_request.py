@@ -58,7 +58,7 @@ def text(content):
     return {"type": "text", "text": content}
 
 
-# ---- messages --------------------------------------------------------------------------------------------------------
+# ---- messages ------------------------------------------------------------------------------------------------------
 
 
 def test_texts_and_blocks():
@@ -72,8 +72,9 @@ def test_a_turn_of_tools():
         {"role": "assistant", "content": [
             {"type": "thinking", "thinking": "Hm.", "signature": "s"}, {"type": "redacted_thinking", "data": "d"},
             text("Let me see."), USE]},
-        {"role": "user", "content": [text("And?"), RESULT, RESULT | {"is_error": True, "content": [text("a"), text("b")]},
-                                     {"type": "tool_result", "tool_use_id": "toolu_2"}]},
+        {"role": "user", "content": [
+            text("And?"), RESULT, RESULT | {"is_error": True, "content": [text("a"), text("b")]},
+            {"type": "tool_result", "tool_use_id": "toolu_2"}]},
     ]  # fmt: skip
     assert chat(*turns) == [
         USER,
@@ -100,7 +101,9 @@ def test_the_system_prompt():
     system = {"role": "system", "content": "Be brief."}
     assert chat(USER, system="Be brief.") == chat(system, USER) == [system, USER]
     assert chat(system, USER, system="Be kind.")[0]["content"] == "Be kind.\nBe brief."
-    assert chat(USER, system, USER) == [USER, system, USER]
+    reminder = "<system-reminder>\nBe brief.\n</system-reminder>"
+    assert chat(USER, system, USER) == [{"role": "user", "content": f"x\n{reminder}\nx"}]
+    assert chat({"role": "user", "content": [RESULT]}, system)[1:] == [{"role": "user", "content": reminder}]
     assert asked(system=[text("a") | {"cache_control": {"type": "ephemeral"}}, text("b")]).system == "a\nb"
 
 
@@ -109,6 +112,28 @@ def test_what_claude_code_writes_for_its_bill_is_no_part_of_the_prompt():
     system = asked(system=[text(billing), text("You are helpful.")]).system
     assert chat(USER, system=system) == [{"role": "system", "content": "You are helpful."}, USER]
     assert chat(USER, system=billing) == [USER]
+
+
+def test_a_request_of_claude_code():
+    """In the form of version 2.1 (October 2026), whose parameters are all known; texts are cut."""
+    hint = {"cache_control": {"type": "ephemeral"}}
+    billing = text("x-anthropic-billing-header: cc_version=2.1.197.84c; cc_entrypoint=sdk-cli;")
+    body = {
+        "model": "tiny", "max_tokens": 32000, "stream": True, "metadata": {"user_id": "{}"}, "tools": [TOOL],
+        "system": [billing, text("You are an agent.") | hint, text("\nBe brief.") | hint],
+        "thinking": {"type": "adaptive"}, "output_config": {"effort": "high"},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+        "messages": [
+            {"role": "user", "content": [text("<system-reminder>…</system-reminder>"), text("What is in a.txt?")]},
+            {"role": "system", "content": "There are agents."},
+            {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm.", "signature": "s"}, USE]},
+            {"role": "user", "content": [RESULT | hint]},
+        ],
+    }  # fmt: skip
+    (part,) = messages(**body, tool_choice={"type": "auto"}).parts
+    assert "billing" not in part.prompt
+    assert all(one in part.prompt for one in ("You are an agent.", "There are agents.", "sunny"))
+    assert (part.params.max_tokens, part.params.open_ended) == (4096, True)
 
 
 def test_a_last_message_of_the_assistant_is_continued():
@@ -132,7 +157,8 @@ def test_a_last_message_of_the_assistant_is_continued():
         ([{"type": "text"}], "messages[0].content[0].text is missing: expected a string"),
         ([{"type": "tool_result", "tool_use_id": "1", "content": [{"type": "image"}]}],
          "messages[0].content[0].content[0].type is 'image', expected text: the model reads text only"),
-        ([USE], "messages[0].content[0] is a block of type tool_use, which only a message of the role assistant may have"),
+        ([text("a"), USE],
+         "messages[0].content[1] is a block of type tool_use, which only a message of the role assistant may have"),
         ([{"type": "thinking", "thinking": "x"}], "which only a message of the role assistant may have"),
     ],
 )  # fmt: skip
@@ -153,7 +179,7 @@ def test_messages_that_are_refused(turns, message):
     assert message in problem(messages=turns)
 
 
-# ---- tools -----------------------------------------------------------------------------------------------------------
+# ---- tools ---------------------------------------------------------------------------------------------------------
 
 WEATHER = Tool("weather", "Of a city.", SCHEMA)
 
@@ -182,10 +208,10 @@ def test_strict_tools():
     ("body", "message"),
     [
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
-         "tools[0].type is 'web_search_20250305', expected custom: tools that only Anthropic's servers or models know"),
+         "tools[0].type is 'web_search_20250305', expected custom: tools that only Anthropic's servers"),
         ({"tools": [{"name": "f"}]}, "tools[0].input_schema is missing: expected an object"),
         ({"tools": [TOOL, TOOL]}, "tools has two tools with the name 'weather'"),
-        ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "f"}}, "tool_choice names 'f', which is not in tools"),
+        ({"tools": [TOOL], "tool_choice": {"type": "tool", "name": "f"}}, "tool_choice names 'f', which is"),
         ({"tools": [TOOL], "tool_choice": {"type": "tool"}}, "tool_choice.name is missing"),
         ({"tools": [TOOL], "tool_choice": {"type": "required"}},
          "tool_choice.type is 'required', expected auto, any, tool or none"),
@@ -196,7 +222,7 @@ def test_tools_that_are_refused(body, message):
     assert message in problem(**body)
 
 
-# ---- everything else -------------------------------------------------------------------------------------------------
+# ---- everything else -----------------------------------------------------------------------------------------------
 
 
 def test_how_tokens_are_chosen():

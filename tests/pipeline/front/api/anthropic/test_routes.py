@@ -50,7 +50,7 @@ def test_a_count(shared, content):
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "kind", "message"),
     [
-        ("POST", "/v1/messages", asked("x", model="gpt"), 404, "not_found_error", "the model 'gpt' does not exist here"),
+        ("POST", "/v1/messages", asked("x", model="gpt"), 404, "not_found_error", "the model 'gpt' does not exist"),
         ("POST", "/v1/messages", asked(5), 400, "invalid_request_error", "messages[0].content is 5, expected"),
         ("POST", "/v1/messages", asked("a @refuse=400:prompt b"), 400, "invalid_request_error", "refused as asked"),
         ("POST", "/v1/messages", asked("a @refuse=429:prompt b"), 529, "overloaded_error", "refused as asked"),
