@@ -310,13 +310,13 @@ def test_what_cannot_be_enforced_is_refused_and_its_tool_named(model, schema, to
 @pytest.mark.parametrize(
     ("form", "schema", "told"),
     [
-        ("qwen3_coder", {"properties": {"a": {"type": "string", "pattern": "x"}}}, "pattern"),
+        ("qwen3_coder", {"properties": {"a": {"type": "string", "pattern": "(^a)|b"}}}, "pattern"),
         ("qwen3_coder", {"properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"type": "string"}}}, r"\$ref"),
         ("llama_pythonic", {"properties": {"a-b": {"type": "string"}}}, "argument's name"),
         (
             "llama_pythonic",
             {"properties": {"a": {"type": "object", "properties": {"b": {"type": "null"}}, "minProperties": 1}}},
-            "properties",
+            "minProperties",
         ),
     ],
 )
