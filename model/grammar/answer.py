@@ -120,7 +120,7 @@ def _calls(shape: AnswerShape, parts: Parts) -> Iterable[str]:
         return
     mark = "" if form.bare else start_of(form.opens[0])
     between = quoted(form.between) if form.between else "WS? WS?"
-    yield f"{mark} {call}" + (f" {repeated(f'{between} {mark} {call}', least - 1, most - 1)}" if most > 1 else "")
+    yield f"{mark} {call} {repeated(f'{between} {mark} {call}', least - 1, most - 1)}"
     if shape.text and shape.least == 0:
         yield parts.rule("PROSE", _without(_opens(shape), r"\s*[^\s\[{]")) + "?"
 
@@ -141,7 +141,8 @@ def _amid_text(shape: AnswerShape, call: str, most: int, parts: Parts) -> str:
     tail = parts.rule("TEXT", _without(opens))
     if most == 1:
         return f"{lead} {call}" if shape.least else f"({lead} {call} | {tail}?)"
-    return f"{repeated(f'{lead} {call}', shape.least, shape.most)} {tail}?"
+    bound = most if shape.least or shape.most is not None else None
+    return f"{repeated(f'{lead} {call}', shape.least, bound)} {tail}?"
 
 
 def _tools(shape: AnswerShape, parts: Parts) -> list[Tool]:

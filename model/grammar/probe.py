@@ -47,9 +47,9 @@ def probe(text: str) -> None:
         _walk(prototype.deep_copy(), draw)
 
 
-def probe_strings(document: Any) -> None:
-    """The same for each string of a canonical schema that counts, by pattern or length: these multiply states."""
-    counting = dict.fromkeys(_counting(document))
+def probe_strings(documents: list[Any]) -> None:
+    """The same for each string of canonical schemas that counts, by pattern or length: these multiply states."""
+    counting = dict.fromkeys(_counting(documents))
     LIMITS.require("max_counting", len(counting), "different patterns with counts or lengths")
     for schema in counting:
         probe(json.dumps({"grammars": [{"json_schema": json.loads(schema)}]}))

@@ -21,6 +21,7 @@ from model.grammar.rules import (
     plain_name,
     properties,
     quoted,
+    repeated,
     sequence,
 )
 from model.response.format import Calls
@@ -123,7 +124,8 @@ class _Literals:
         if most == 0 or schema.get("items") is False:
             return '"[]"'
         item = self._parts.rule("element", self.literal(schema.get("items", True)))
-        some = f'{item} ("," WS? {item}){{{max(least - 1, 0)},{"" if most is None else most - 1}}}'
+        behind = repeated(f'"," WS? {item}', max(least - 1, 0), None if most is None else most - 1)
+        some = f"{item} {behind}"
         return f'"[" {some} "]"' if least else f'"[" ({some})? "]"'
 
     def _mentions(self, schema: Any, seen: frozenset[str]) -> bool:

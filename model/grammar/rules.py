@@ -93,13 +93,13 @@ def either(ways: Sequence[str]) -> str:
 
 
 def repeated(one: str, least: int, most: int | None) -> str:
-    return f"({one}){{{least},{'' if most is None else most}}}"
+    return "" if most == 0 else f"({one}){{{least},{'' if most is None else most}}}"
 
 
 def listed(one: str, bounds: Bounds, parts: Parts) -> str:
     item, (least, most) = parts.rule("item", one), bounds
     behind = f'"," WS? {item}'
-    return f"{item} {repeated(behind, least - 1, most - 1)}" if most > 1 else item
+    return f"{item} {repeated(behind, least - 1, most - 1)}"
 
 
 def sequence(items: Sequence[tuple[str, bool]], parts: Parts) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from model.response.format import Calls
 from model.response.xml_calls import declared_types
 
 _ANY: Final = r"(?s:.*)"
+_CLASS: Final = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]")
 _FREE: Final = ""
 """Instead of an expression: any text."""
 
@@ -76,7 +78,9 @@ class _Value:
     def written(self, schema: Any, definitions: Any) -> str:
         """With what stands behind it. Raises GrammarError for what can't be enforced."""
         if self._types and "string" not in self._types:
-            return self._json({"allOf": [schema, {"type": sorted(self._types)}]}, definitions)
+            known = isinstance(schema, Mapping) and "type" in schema
+            typed = schema if known else {"allOf": [schema, {"type": sorted(self._types)}]}
+            return self._json(typed, definitions)
         if not self._types and self._form.json_values and schema is not True and schema != {}:
             return self._json({"allOf": [schema]}, definitions)
         ways = list(self._texts(schema))
@@ -134,7 +138,7 @@ def _whole(pattern: str) -> str:
     """Of a whole text in which the pattern, a canonical one, can be found."""
     start, end = pattern.startswith("^"), pattern.endswith("$")
     inner = pattern[start : len(pattern) - end]
-    if "$" in inner or "^" in inner.replace("[^", ""):
+    if {"^", "$"} & set(_CLASS.sub("", inner)):
         raise impossible("pattern")
     whole = f"{'' if start else _ANY}(?:{inner}){'' if end else _ANY}"
     return whole.replace("/", r"\x{2f}")
