@@ -56,7 +56,7 @@ class Model:
 
     def walk(self, text, begin="", most=250):
         """The ids of an answer that begins so; None if it has no end."""
-        matcher, ids = self.grammars.matcher(text), self.tokenizer.encode(begin, add_special=False)
+        matcher, ids = self.grammars.matcher(text), self.ids(begin)
         assert matcher.replay(ids), matcher.error
         while len(ids) < most:
             allowed = self.allowed(matcher)
@@ -73,6 +73,9 @@ class Model:
     def answer(self, text, begin=""):
         """One that has an end."""
         return next(ids for _ in range(50) if (ids := self.walk(text, begin)) is not None)
+
+    def ids(self, text):
+        return self.tokenizer.encode(text, add_special=False)
 
     def text(self, ids):
         return self.tokenizer.decode(ids, skip_special=False)
