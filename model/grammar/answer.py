@@ -7,15 +7,17 @@ lazy lexeme, so that whatever spells it has begun a call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
 from model.grammar.call_syntax import LISTED, WRITERS
+from model.grammar.closed import closed
 from model.grammar.errors import GrammarError
-from model.grammar.rules import Parts, quoted, start_of
-from model.response.format import Calls, Mark, ResponseFormat
+from model.grammar.pattern import literal
+from model.grammar.rules import Parts, Tool, blamed, impossible, quoted, repeated, start_of
+from model.response.format import Calls, Mark, ResponseFormat, Syntax
 
 MOST_CALLS: Final = 32
 """Of an answer that has to call: a model must not go on for ever."""
@@ -60,44 +62,47 @@ def answer_grammars(shape: AnswerShape, nested: Nested) -> list[dict[str, Any]]:
     """The library's list of grammars, the main one first. Raises GrammarError that says which tool is to blame."""
     parts = Parts(nested)
     choices = [*_calls(shape, parts)] if shape.tools else []
-    if shape.body is not None:
-        choices.append(parts.beside("body", nested(*shape.body)))
-    begin = _reasoning(shape)
-    rules = [f"start: {begin}({' | '.join(choices)})", *parts.rules, *_common(shape)]
-    return [{"lark_grammar": "\n".join(rules)}, *parts.others]
+    if shape.body is not None and shape.least == 0:
+        choices.append(parts.beside(nested(*shape.body)))
+    rules = [f"start: {_reasoning(shape, parts)}({' | '.join(choices)})", r"WS: /[ \t]|\r?\n/"]
+    return [{"lark_grammar": "\n".join([*rules, *parts.rules])}, *parts.others]
 
 
-def _common(shape: AnswerShape) -> Iterable[str]:
-    yield r"WS: /[ \t]|\r?\n/"
-    yield r"TEXT: /(.|\n)+/"
-    if shape.reasoning is not ReasoningShape.NONE:
-        yield from _until("thoughts", _reasoning_marks(shape)[1])
+# ---- texts -------------------------------------------------------------------------------------------------------
 
 
-def _until(name: str, marks: Iterable[Mark]) -> Iterable[str]:
-    """Rules of any text up to one of these marks."""
-    tokens = [f"<[{mark.token_id}]>" for mark in marks if mark.token_id is not None]
-    texts = [quoted(mark.text) for mark in marks if mark.token_id is None]
-    ways = [f"TEXT? ({' | '.join(tokens)})"] if tokens else []
+def _without(marks: Iterable[Mark], begin: str = r"(?s:.)") -> str:
+    """Any text, not an empty one, in which none of these is spelled."""
+    spelled = "|".join(literal(mark.text) for mark in marks if mark.token_id is None)
+    text = rf"/{begin}(?s:.*)/"
+    return f"({text} & ~/(?s:.*)(?:{spelled})(?s:.*)/)" if spelled else text
+
+
+def _until(marks: Collection[Mark], parts: Parts, never: Collection[Mark] = ()) -> str:
+    """The rule of any text up to one of these marks, in which the others are not spelled."""
+    tokens = [start_of(mark) for mark in marks if mark.token_id is not None]
+    texts = [start_of(mark) for mark in marks if mark.token_id is None]
+    ways = [f"{parts.rule('TEXT', _without([*marks, *never]))}? ({' | '.join(tokens)})"] if tokens else []
     if texts:
-        ways.append(f"{name}_text")
-        yield f"{name}_text[lazy]: /(.|\\n)*/ ({' | '.join(texts)})"
-    yield f"{name}: {' | '.join(ways)}"
+        ways.append(parts.lazy("until", f'({_without(never)} | "") ({" | ".join(texts)})'))
+    return parts.rule("until", " | ".join(ways))
 
 
-def _reasoning_marks(shape: AnswerShape) -> tuple[tuple[Mark, ...], tuple[Mark, ...]]:
-    reasoning = shape.format.reasoning
-    if reasoning is None:
-        raise GrammarError("reasoning", "the model's format has no reasoning")
-    return reasoning.opens, reasoning.closes
-
-
-def _reasoning(shape: AnswerShape) -> str:
+def _reasoning(shape: AnswerShape, parts: Parts) -> str:
     if shape.reasoning is ReasoningShape.NONE:
         return ""
+    if (reasoning := shape.format.reasoning) is None:
+        raise GrammarError("reasoning", "the model's format has no reasoning")
+    thoughts = f"{_until(reasoning.closes, parts)} WS? WS? "
     if shape.reasoning is ReasoningShape.OPEN:
-        return "thoughts WS? WS? "
-    return f"(({' | '.join(map(start_of, _reasoning_marks(shape)[0]))}) thoughts WS? WS?)? "
+        return thoughts
+    return f"(({' | '.join(map(start_of, reasoning.opens))}) {thoughts})? "
+
+
+def _opens(shape: AnswerShape) -> list[Mark]:
+    """Marks with which something begins that is no text."""
+    reasoning = shape.format.reasoning.opens if shape.format.reasoning else ()
+    return [*reasoning, *(mark for form in shape.format.calls for mark in form.opens)]
 
 
 # ---- calls -------------------------------------------------------------------------------------------------------
@@ -105,70 +110,71 @@ def _reasoning(shape: AnswerShape) -> str:
 
 def _calls(shape: AnswerShape, parts: Parts) -> Iterable[str]:
     """Ways to begin behind the reasoning."""
-    form, more = shape.format.calls[0], (MOST_CALLS if shape.most is None else shape.most) - 1
-    behind = WRITERS[form.syntax](form, _tools(shape, parts), parts, more)
-    parts.rules.append(f"call: {behind}")
-    if form.syntax in LISTED:
-        more = 0
+    form, least = shape.format.calls[0], max(shape.least, 1)
+    tools, most = _tools(shape, parts), _most(shape)
+    listed = form.syntax in LISTED
+    call = parts.rule("call", WRITERS[form.syntax](form, tools, parts, (least, most)))
+    least, most = (1, 1) if listed else (least, most)
+    if shape.text and not form.bare:
+        yield _amid_text(shape, call, most, parts)
+        return
     mark = "" if form.bare else start_of(form.opens[0])
-    if not shape.text or form.bare:
-        between = quoted(form.between) if form.between else "WS? WS?"
-        yield f"{mark} call" + (f" ({between} {mark} call){{0,{more}}}" if more else "")
-        if shape.text:
-            parts.rules.append(r"prose: /\s*[^\s\[{](.|\n)*/")
-            yield "prose?"
-    else:
-        yield _amid_text(form, parts, more)
+    between = quoted(form.between) if form.between else "WS? WS?"
+    yield f"{mark} {call} {repeated(f'{between} {mark} {call}', least - 1, most - 1)}"
+    if shape.text and shape.least == 0:
+        yield parts.rule("PROSE", _without(_opens(shape), r"\s*[^\s\[{]")) + "?"
 
 
-def _tools(shape: AnswerShape, parts: Parts) -> list[tuple[str, Mapping[str, Any] | str]]:
-    """Names, with their schemas; a custom tool's, with the name of the grammar of its input."""
-    tools: list[tuple[str, Mapping[str, Any] | str]] = []
-    for index, tool in enumerate(shape.tools):
+def _most(shape: AnswerShape) -> int:
+    form, most = shape.format.calls[0], MOST_CALLS if shape.most is None else shape.most
+    endless = form.bare or not form.closes  # a custom tool's text, which only the answer's end ends
+    most = 1 if endless and any(tool.grammar for tool in shape.tools) else most
+    if most < max(shape.least, 1):
+        raise GrammarError("calls", f"{shape.least} calls are too many; there may be {most}")
+    return most
+
+
+def _amid_text(shape: AnswerShape, call: str, most: int, parts: Parts) -> str:
+    """Free text, in which no mark stands without its call. Behind the only call there is none."""
+    form, opens = shape.format.calls[0], _opens(shape)
+    lead = _until(form.opens, parts, [mark for mark in opens if mark not in form.opens])
+    tail = parts.rule("TEXT", _without(opens))
+    if most == 1:
+        return f"{lead} {call}" if shape.least else f"({lead} {call} | {tail}?)"
+    bound = most if shape.least or shape.most is not None else None
+    return f"{repeated(f'{lead} {call}', shape.least, bound)} {tail}?"
+
+
+def _tools(shape: AnswerShape, parts: Parts) -> list[Tool]:
+    tools: list[Tool] = []
+    for tool in shape.tools:
         try:
             if tool.grammar is not None:
-                tools.append((tool.name, parts.beside(f"input_{index}", parts.nested(*tool.grammar))))
+                tools.append(Tool(tool.name, text=_input(tool.grammar, shape.format.calls[0], parts)))
             else:
-                tools.append((tool.name, _arguments(tool.parameters, parts)))
+                declared = _declared(tool.parameters)
+                tools.append(Tool(tool.name, parts.canonical(closed({**declared, "type": "object"})), declared))
         except GrammarError as error:
-            raise GrammarError(error.keyword, f"of the tool {tool.name!r}, {error}") from error
+            raise blamed(tool.name, error) from error
     return tools
 
 
-def _arguments(parameters: Any, parts: Parts) -> Mapping[str, Any]:
+def _declared(parameters: Any) -> Mapping[str, Any]:
     schema = {} if parameters is None else parameters
     if not isinstance(schema, Mapping):
         raise GrammarError("parameters", "parameters must be a JSON schema, an object")
     if schema.get("type", "object") != "object":
         raise GrammarError("type", f"parameters have the type {schema['type']!r}; arguments are an object", "#/type")
-    whole = closed({**schema, "type": "object"})
-    parts.nested("json_schema", whole)  # whatever of it is written, all of it must be possible
-    return whole
+    return schema
 
 
-_COMBINES: Final = frozenset({"allOf", "anyOf", "oneOf", "$ref", "if", "patternProperties", "additionalProperties"})
-_INSIDE: Final = ("properties", "$defs", "definitions")
-
-
-def closed(schema: Any) -> Any:
-    """Objects have the properties that the schema lists, and no others unless it speaks of them: what a tool has no
-    name for would only confuse it, and a weak model might add to its arguments for ever."""
-    if not isinstance(schema, Mapping):
-        return schema
-    known = dict(schema)
-    for name in _INSIDE:
-        if isinstance(known.get(name), Mapping):
-            known[name] = {key: closed(one) for key, one in known[name].items()}
-    if isinstance(known.get("items"), Mapping):
-        known["items"] = closed(known["items"])
-    if isinstance(known.get("anyOf"), list):
-        known["anyOf"] = [closed(one) for one in known["anyOf"]]
-    if known.get("properties") and not known.keys() & _COMBINES:
-        known["additionalProperties"] = False
-    return known
-
-
-def _amid_text(form: Calls, parts: Parts, more: int) -> str:
-    """Free text, in which no mark stands without its call."""
-    parts.rules += ["tail: TEXT", *_until("lead", form.opens)]
-    return "(lead call)* tail?" if more else "(lead call | tail?)"
+def _input(grammar: tuple[str, str], form: Calls, parts: Parts) -> str:
+    """A custom tool's text, and the line behind it. An expression's ends with the first such line."""
+    if form.syntax is not Syntax.JSON:
+        raise impossible("grammar")
+    made = parts.nested(*grammar)
+    if grammar[0] != "regex":
+        return f'{parts.beside(made)} "\\n}}"'
+    expression = made["lark_grammar"].removeprefix("start: ")
+    never = [mark for mark in form.closes if mark.token_id is None]
+    return parts.lazy("input", f'({expression}{" & " + _without(never) if never else ""}) "\\n}}"')

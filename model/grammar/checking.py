@@ -21,8 +21,7 @@ def check(text: str) -> None:
         validate(text)  # only the model's vocabulary has them
     else:
         probe(text)
-    for grammar in grammars:
-        if (schema := grammar.get("json_schema")) is not None:
-            if len(grammars) > 1:
-                probe(json.dumps({"grammars": [{"json_schema": schema}]}))
-            probe_strings(schema)
+    schemas = [grammar["json_schema"] for grammar in grammars if "json_schema" in grammar]
+    for schema in schemas if len(grammars) > 1 else ():
+        probe(json.dumps({"grammars": [{"json_schema": schema}]}))
+    probe_strings(schemas)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from model.grammar.errors import GrammarError
 from model.grammar.library import load, new_matcher, require_sound
 from model.grammar.limits import LIMITS
@@ -45,9 +47,9 @@ def probe(text: str) -> None:
         _walk(prototype.deep_copy(), draw)
 
 
-def probe_strings(document: Any) -> None:
-    """The same for each string of a canonical schema that counts, by pattern or length: these multiply states."""
-    counting = dict.fromkeys(_counting(document))
+def probe_strings(documents: list[Any]) -> None:
+    """The same for each string of canonical schemas that counts, by pattern or length: these multiply states."""
+    counting = dict.fromkeys(_counting(documents))
     LIMITS.require("max_counting", len(counting), "different patterns with counts or lengths")
     for schema in counting:
         probe(json.dumps({"grammars": [{"json_schema": json.loads(schema)}]}))
@@ -81,12 +83,12 @@ def _counts(pattern: str) -> bool:
 def _walk(matcher: llguidance.LLMatcher, draw: random.Random) -> None:
     vocabulary = _vocabulary()
     for step in range(STEPS):
-        mask = int.from_bytes(matcher.compute_bitmask(), "little")
+        mask = np.frombuffer(matcher.compute_bitmask(), np.uint8)
         require_sound(matcher)
-        allowed = [token for token in range(vocabulary.vocab_size) if mask >> token & 1]
-        if not allowed and step == 0:
+        allowed = np.flatnonzero(np.unpackbits(mask, count=vocabulary.vocab_size, bitorder="little"))
+        if not allowed.size and step == 0:
             raise GrammarError("grammar", "the grammar allows no text at all")
-        chosen = draw.choice(allowed) if allowed else vocabulary.eos_token
+        chosen = int(draw.choice(allowed)) if allowed.size else vocabulary.eos_token
         if chosen == vocabulary.eos_token:
             return
         matcher.consume_token(chosen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -11,36 +12,67 @@ from model.grammar.errors import GrammarError
 from model.response.format import Calls, Mark
 
 _BLANK: Final = r"\x20?"  # between two tokens of arguments: models write them in one line
+_NAME: Final = re.compile(r"[\w.\-]+")  # what readers take for one that no quotes surround
 
-Tool = tuple[str, Mapping[str, Any] | str]
-"""A name, and the schema of the arguments, an object, or the reference to the grammar of a text."""
+
+Bounds = tuple[int, int]
+"""The least and the most calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """`schema`: of the arguments, canonical. `declared`: as the client has it, whose types say how texts are read.
+    `text`: of a custom tool, which has no schema: the rule of its input and of the line that ends it."""
+
+    name: str
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    declared: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
 
 
 @dataclass(slots=True)
 class Parts:
     """What a main grammar gets besides its first rule: more rules, and grammars that they refer to. `nested` makes
-    the grammar of a kind and value."""
+    the grammar of a kind and value. What is equal is there once."""
 
     nested: Callable[[str, Any], dict[str, Any]]
-    rules: list[str] = field(default_factory=list)
-    others: list[dict[str, Any]] = field(default_factory=list)
+    _rules: dict[str, str] = field(default_factory=dict)  # names, by what they stand for
+    _others: dict[str, str] = field(default_factory=dict)
 
-    def beside(self, name: str, grammar: dict[str, Any]) -> str:
+    @property
+    def rules(self) -> list[str]:
+        return [f"{name}{text}" for text, name in self._rules.items()]
+
+    @property
+    def others(self) -> list[dict[str, Any]]:
+        return [{"name": name, **json.loads(grammar)} for grammar, name in self._others.items()]
+
+    def beside(self, grammar: Mapping[str, Any]) -> str:
         """The reference to it."""
-        self.others.append({"name": name, **grammar})
-        return f"@{name}"
+        written = json.dumps(grammar)
+        return "@" + self._others.setdefault(written, f"other_{len(self._others)}")
 
-    def schema(self, schema: Any) -> str:
-        """The reference to a schema's grammar."""
+    def canonical(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+        """Without the library's options. Raises GrammarError."""
         made: dict[str, Any] = self.nested("json_schema", schema)["json_schema"]
-        options = made["x-guidance"] | {"whitespace_pattern": _BLANK}
-        return self.beside(f"json_{len(self.others)}", {"json_schema": made | {"x-guidance": options}})
+        return {keyword: value for keyword, value in made.items() if keyword != "x-guidance"}
+
+    def schema(self, canonical: Mapping[str, Any]) -> str:
+        """The reference to a schema's grammar."""
+        options = self.nested("json_object", None)["json_schema"]["x-guidance"]
+        return self.beside({"json_schema": {**canonical, "x-guidance": {**options, "whitespace_pattern": _BLANK}}})
 
     def rule(self, name: str, text: str) -> str:
-        """The name, made unique."""
-        unique = f"{name}_{len(self.rules)}"
-        self.rules.append(f"{unique}: {text}")
-        return unique
+        """A rule's, or a terminal's, name, made unique."""
+        return self._named(name, f": {text}")
+
+    def lazy(self, name: str, text: str) -> str:
+        """Of a rule that ends as soon as it can."""
+        return self._named(name, f"[lazy]: {text}")
+
+    def _named(self, name: str, text: str) -> str:
+        unique = f"{name}_{len(self._rules)}"
+        return self._rules.setdefault(text, unique.upper() if name.isupper() else unique)
 
 
 def quoted(text: str) -> str:
@@ -60,11 +92,56 @@ def either(ways: Sequence[str]) -> str:
     return f"({' | '.join(ways)})"
 
 
-def schema_of(takes: Mapping[str, Any] | str) -> Mapping[str, Any]:
-    """Raises GrammarError for a text."""
-    if isinstance(takes, str):
+def repeated(one: str, least: int, most: int | None) -> str:
+    return "" if most == 0 else f"({one}){{{least},{'' if most is None else most}}}"
+
+
+def listed(one: str, bounds: Bounds, parts: Parts) -> str:
+    item, (least, most) = parts.rule("item", one), bounds
+    behind = f'"," WS? {item}'
+    return f"{item} {repeated(behind, least - 1, most - 1)}"
+
+
+def sequence(items: Sequence[tuple[str, bool]], parts: Parts) -> str:
+    """In this order, with commas between them; those that are required (true) all, others perhaps."""
+    first = next((at for at, (_, must) in enumerate(items) if must), None)
+    if first is not None:
+        before = "".join(f'({one} "," WS?)? ' for one, _ in items[:first])
+        return before + items[first][0] + "".join(map(_behind, items[first + 1 :]))
+    rest, ways = "", ""
+    for one, _ in reversed(items):
+        ways = parts.rule("from", f"{one}{rest}" + (f" | {ways}" if ways else ""))
+        rest = f" {parts.rule('rest', _behind((one, False)) + rest)}"
+    return f"({ways})?" if ways else '""'
+
+
+def _behind(item: tuple[str, bool]) -> str:
+    return f' ("," WS? {item[0]})' + ("" if item[1] else "?")
+
+
+def plain_name(tool: Tool) -> str:
+    """Raises GrammarError for a name that could not be read where nothing is around it, and for a custom tool."""
+    if not _NAME.fullmatch(tool.name):
+        told = "can only have letters, digits, '_', '-' and '.' in the form of this model's calls"
+        raise GrammarError("name", f"the name {told}")
+    if tool.text:
         raise impossible("grammar")
-    return takes
+    return tool.name
+
+
+def each(tools: Sequence[Tool], write: Callable[[Tool], str]) -> str:
+    """What is written for one of them."""
+    ways = []
+    for tool in tools:
+        try:
+            ways.append(write(tool))
+        except GrammarError as error:
+            raise blamed(tool.name, error) from error
+    return either(ways)
+
+
+def blamed(tool: str, error: GrammarError) -> GrammarError:
+    return GrammarError(error.keyword, f"of the tool {tool!r}, {error}")
 
 
 def impossible(keyword: str) -> GrammarError:
@@ -73,37 +150,26 @@ def impossible(keyword: str) -> GrammarError:
 
 # ---- parameters one by one ---------------------------------------------------------------------------------------
 
-WRITTEN: Final = frozenset({"type", "properties", "required", "additionalProperties"})
-REMARKS: Final = frozenset(
-    {
-        "title",
-        "description",
-        "default",
-        "examples",
-        "$schema",
-        "$id",
-        "$comment",
-        "$defs",
-        "definitions",
-        "deprecated",
-    }
-)
-"""Keywords of an object whose properties are written one by one, and those that mean nothing."""
+OF_OBJECTS: Final = frozenset({"type", "properties", "required", "additionalProperties"})
 
 
 def properties(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any, bool]]:
     """Name, schema, and whether it is required. Raises GrammarError for what is more than that."""
-    if others := schema.keys() - WRITTEN - REMARKS:
+    if others := schema.keys() - OF_OBJECTS - {"$defs"}:
         raise impossible(min(others))
+    yield from members(schema)
+
+
+def members(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any, bool]]:
+    """The same of any object, whatever else its schema says."""
     required, known = schema.get("required", ()), schema.get("properties", {})
     for name in [*known, *(name for name in required if name not in known)]:
-        one = known.get(name, True)
-        if isinstance(one, Mapping) and "$ref" in one:
-            raise impossible("$ref")
-        yield name, one, name in required
+        yield name, known.get(name, schema.get("additionalProperties", True)), name in required
 
 
 def is_free(schema: Mapping[str, Any]) -> bool:
     """It says nothing of its properties."""
-    known = schema.get("properties") or schema.get("required")
-    return not known and schema.get("additionalProperties", True) is True
+    return (
+        schema.keys() <= {"type", "additionalProperties", "$defs"}
+        and schema.get("additionalProperties", True) is True
+    )

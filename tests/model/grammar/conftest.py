@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from model.demo import DEMO_DIR
 from model.grammar import Grammars, Matcher, Vocabulary, check, grammar_text
 from model.tokenizer import Tokenizer, load_tokenizer
-from scripts.lab.paths import ROOT
+from tests.model.grammar.answers import MARKS, Model, with_tokens
 
 
 class Kit:
@@ -43,5 +44,12 @@ class Kit:
 
 @pytest.fixture(scope="session")
 def kit() -> Kit:
-    tokenizer = load_tokenizer(ROOT / "model" / "demo")
+    tokenizer = load_tokenizer(DEMO_DIR)
     return Kit(tokenizer, tokenizer.vocab_size)
+
+
+@pytest.fixture(scope="module", params=["text", "tokens"])
+def model(request, tmp_path_factory):
+    """Its marks are text, or tokens of their own."""
+    own = request.param == "tokens"
+    return Model(with_tokens(tmp_path_factory.mktemp("own"), MARKS) if own else load_tokenizer(DEMO_DIR))
