@@ -312,7 +312,8 @@ TOOLS = {
     "/api/chat": [{"type": "function", "function": FUNCTION}],
 }
 ASKED = {CHAT: chat, RESPONSES: responses, MESSAGES: messages, "/api/chat": ollama_chat}
-ANSWER = ["<th", "ink>So", ".</think>", "Well: ", '<tool_call>{"name": "f", "argu', 'ments": {"a": ', "1}}</tool_call>",
+ANSWER = ["<th", "ink>So", ".</think>", "Well: ", '<tool_call>{"name": "f", "argu', 'ments": {"a": ',
+          "1}}</tool_call>",
           '<tool_call>{"name": "f", "arguments": {}}</tool_call>']  # fmt: skip
 
 
