@@ -32,7 +32,7 @@ def call(call_id: str, name: str, arguments: str | dict[str, Any]) -> dict[str, 
     if isinstance(value, str):
         with contextlib.suppress(orjson.JSONDecodeError):
             value = orjson.loads(value)
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": value}}
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": {} if value is None else value}}
 
 
 def result(call_id: str, text: str, name: str | None = None) -> dict[str, Any]:
@@ -45,6 +45,25 @@ def call_id(seed: str, choice: int, number: int, prefix: str = "call_") -> str:
     """Of a choice's `number`-th call; `seed` is that of the answer's `Identity`."""
     digest = hashlib.blake2b(f"{seed} {choice} {number}".encode(), digest_size=12)
     return prefix + digest.hexdigest()
+
+
+def numbered(messages: Sequence[Message]) -> list[Message]:
+    """Of an API in which calls have no ids, with ids: a result is that of the first call of its tool that has none, or
+    of the first call at all."""
+    open_calls: list[tuple[str, str]] = []  # names and ids
+    every: list[Message] = []
+    for message in messages:
+        changed = dict(message)
+        if calls := message.get("tool_calls"):
+            ids = [one["id"] or f"call_{len(every)}_{number}" for number, one in enumerate(calls)]
+            changed["tool_calls"] = [{**one, "id": new} for one, new in zip(calls, ids, strict=True)]
+            open_calls = [(one["function"]["name"], new) for one, new in zip(calls, ids, strict=True)]
+        elif message["role"] == "tool" and not message.get("tool_call_id") and open_calls:
+            name = message.get("name")
+            at = next((at for at, (known, _) in enumerate(open_calls) if known == name), 0)
+            changed["tool_call_id"] = open_calls.pop(at)[1]
+        every.append(changed)
+    return every
 
 
 def with_names(messages: Sequence[Message]) -> list[Message]:

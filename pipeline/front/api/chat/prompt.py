@@ -78,6 +78,9 @@ def prompt_for(
     form = settings.response_format
     if chat.use.offered:
         _require_tools(chat.use, tokenizer, settings)
+    if chat.continue_final_message and chat.messages[-1].get("tool_calls"):
+        told = "the last message calls tools, so that it can't be continued; expected one with their results behind it"
+        raise ApiError(400, told, parameter=chat.parameter)
     try:
         said = sum(_length(message) for message in chat.messages)
     except RecursionError:
