@@ -71,7 +71,9 @@ class ContextEdit(Body):
 class ContextManagement(Body):
     PLACE: ClassVar[str] = "context_management."
 
-    edits: Annotated[list[ContextEdit], FailFast()] = given([], "Accepted without effect: a prompt that is too long is refused.")
+    edits: Annotated[list[ContextEdit], FailFast()] = given(
+        [], "Accepted without effect: a prompt that is too long is refused."
+    )
 
 
 @also(_ONLY, labels=_LABELS)

@@ -32,7 +32,8 @@ def call(call_id: str, name: str, arguments: str | dict[str, Any]) -> dict[str, 
     if isinstance(value, str):
         with contextlib.suppress(orjson.JSONDecodeError):
             value = orjson.loads(value)
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": {} if value is None else value}}
+            value = {} if value is None else value
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": value}}
 
 
 def result(call_id: str, text: str, name: str | None = None) -> dict[str, Any]:
@@ -48,8 +49,8 @@ def call_id(seed: str, choice: int, number: int, prefix: str = "call_") -> str:
 
 
 def numbered(messages: Sequence[Message]) -> list[Message]:
-    """Of an API in which calls have no ids, with ids: a result is that of the first call of its tool that has none, or
-    of the first call at all."""
+    """With ids, of an API in which calls have none: a result is that of the first call of its tool that still waits
+    for one, or of the first call at all."""
     open_calls: list[tuple[str, str]] = []  # names and ids
     every: list[Message] = []
     for message in messages:

@@ -65,10 +65,8 @@ def prompt_for(
     chat: Chat, tokenizer: Tokenizer | None, settings: FrontSettings, *, every_token: bool = False
 ) -> Prompted:
     """Rendered by the model's chat template. `every_token`: log-probabilities are wanted, so no token may be without
-    an event. Raises ApiError 400 for what the template refuses, and for tools that the model can't be given.
-
-    It is rendered in the event loop: that takes microseconds per message, of which there are not very many.
-    """
+    an event. Raises ApiError 400 for what the template refuses, and for tools that the model can't be given. Takes
+    microseconds per message and tool."""
     if tokenizer is None or not tokenizer.has_chat_template:
         advice = "use /v1/completions, or set pipeline.chat_template in the server's configuration"
         raise ApiError(400, f"the model has no chat template; {advice}", parameter=chat.parameter)
@@ -78,9 +76,7 @@ def prompt_for(
     form = settings.response_format
     if chat.use.offered:
         _require_tools(chat.use, tokenizer, settings)
-    if chat.continue_final_message and chat.messages[-1].get("tool_calls"):
-        told = "the last message calls tools, so that it can't be continued; expected one with their results behind it"
-        raise ApiError(400, told, parameter=chat.parameter)
+    _require_continuable(chat)
     try:
         said = sum(_length(message) for message in chat.messages)
     except RecursionError:
@@ -107,6 +103,12 @@ def _require_tools(use: ToolUse, tokenizer: Tokenizer, settings: FrontSettings) 
         told = "the model's chat template does not show tools to the model, so that it could not choose one"
         advice = "demand a call by tool_choice, or set pipeline.chat_template in the server's configuration"
         raise ApiError(400, f"tools is given, but {told}; {advice}", parameter="tools")
+
+
+def _require_continuable(chat: Chat) -> None:
+    if chat.continue_final_message and chat.messages[-1].get("tool_calls"):
+        told = "the last message calls tools, so that it can't be continued; expected their results behind it"
+        raise ApiError(400, told, parameter=chat.parameter)
 
 
 def _length(message: Message) -> int:

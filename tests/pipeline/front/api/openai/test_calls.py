@@ -255,7 +255,7 @@ def test_a_schema_holds_behind_the_reasoning():
             "tool_choice", "allowed tools",
         ),
         (
-            {"messages": [USER, CALLING], "continue_final_message": True}, "messages", "calls tools, so that it can't",
+            {"messages": [USER, CALLING], "continue_final_message": True}, "messages", "calls tools, so that",
         ),
         ({"messages": [{**USER, "tool_calls": [{"id": "x"}]}]}, "messages[0].tool_calls[0].function", "is missing"),
         (
