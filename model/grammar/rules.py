@@ -12,7 +12,7 @@ from model.grammar.errors import GrammarError
 from model.response.format import Calls, Mark
 
 _BLANK: Final = r"\x20?"  # between two tokens of arguments: models write them in one line
-_NAME: Final = re.compile(r"[\w.\-]+")  # what readers take for one that no quotes surround
+_NAME: Final = re.compile(r"[\w.:/\-]+")  # needs no quotes around it
 
 
 Bounds = tuple[int, int]
@@ -122,7 +122,7 @@ def _behind(item: tuple[str, bool]) -> str:
 def plain_name(tool: Tool) -> str:
     """Raises GrammarError for a name that could not be read where nothing is around it, and for a custom tool."""
     if not _NAME.fullmatch(tool.name):
-        told = "can only have letters, digits, '_', '-' and '.' in the form of this model's calls"
+        told = "can only have letters, digits and _ - . : / in the form of this model's calls"
         raise GrammarError("name", f"the name {told}")
     if tool.text:
         raise impossible("grammar")

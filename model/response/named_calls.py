@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from model.response.format import Calls
 from model.response.json_values import read_arguments
 from model.response.output import CallOutput, NotACallError
 from model.response.tape import Search, Steps, Tape, literal
-
-_NAME = re.compile(r"[\w.\-]*")
 
 
 def read_named(call: CallOutput, form: Calls, closes: Search, bounds: Search) -> Steps[None]:
@@ -27,16 +23,24 @@ def read_named(call: CallOutput, form: Calls, closes: Search, bounds: Search) ->
 
 
 def read_name(call: CallOutput, form: Calls) -> Steps[str]:
-    """A tool's, and what stands around it. One that begins as no tool's does is text at once."""
-    tape = call.tape
-    yield from tape.skip_blanks()
-    yield from expect(tape, form.name_begin.split())
-    name = ""
-    while any(tool.startswith(name) for tool in call.tools) and (part := (yield from tape.run(_NAME))):
-        name += part
+    """A tool's, and what stands around it."""
+    yield from expect(call.tape, form.name_begin.split())
+    name = yield from read_tool(call)
+    yield from _end_name(call.tape, form)
+    return name
+
+
+def read_tool(call: CallOutput) -> Steps[str]:
+    """A tool's name, the longest one there. What begins as no tool's does is text at once."""
+    yield from call.tape.skip_blanks()
+    name, known = "", list(call.tools)
+    while sign := (yield from call.tape.peek()):
+        known = [tool for tool in known if tool.startswith(name + sign)]
+        if not known:
+            break
+        name += call.tape.take(1)
     if name not in call.tools:
         raise NotACallError
-    yield from _end_name(tape, form)
     return name
 
 

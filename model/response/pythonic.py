@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from model.response.json_values import dumped
+from model.response.named_calls import read_tool
 from model.response.output import CallOutput, NotACallError
 from model.response.tape import Steps, Tape
 
-_NAME = re.compile(r"[\w.\-]*")
 _PARTS = {quote: re.compile(rf"[^{quote}\\]*") for quote in "\"'"}
 _OUTSIDE = re.compile(r"[^\"'()\[\]{}]*")
 _BLANKS = re.compile(r"\s*")
@@ -28,12 +28,7 @@ def read_pythonic(call: CallOutput) -> Steps[None]:
     tape = call.tape
     yield from _take_sign(tape, "[")
     while True:
-        yield from tape.skip_blanks()
-        name = ""
-        while any(tool.startswith(name) for tool in call.tools) and (part := (yield from tape.run(_NAME))):
-            name += part
-        if name not in call.tools:
-            raise NotACallError
+        name = yield from read_tool(call)
         yield from _take_sign(tape, "(")
         arguments = _Literals((yield from _read_body(tape))).keywords()
         call.begin(name)
