@@ -124,9 +124,14 @@ def test_marks_that_are_written_at_random_begin_calls(model):
 
 def try_marks(model, text, marks, least=0):
     """An answer of that many tokens; a mark, cut anywhere, is put in wherever the grammar lets it."""
+    return next(ids for _ in range(20) if (ids := walk(model, text, marks, least)) is not None)
+
+
+def walk(model, text, marks, least):
     matcher, ids, planned = model.grammars.matcher(text), [], []
     while not matcher.stopped:
-        assert len(ids) < 2000
+        if len(ids) > 600:  # it has no end
+            return None
         if not planned and model.rng.random() < 0.2:
             mark = marks[model.rng.integers(len(marks))]
             cut = int(model.rng.integers(len(mark) + 1) * model.rng.integers(2))
@@ -222,3 +227,21 @@ SHUT = {**POINT, "additionalProperties": False}
 )
 def test_objects_are_closed_where_that_leaves_all_that_is_asked_for(schema, expected):
     assert closed(schema) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [
+        ('["a"]', True),
+        ('["a < b", "</"]', False),
+        ('["<b>"]', True),
+        ('["</parameter>"]', False),
+        ('[{"</parameter>": 1}]', False),
+        ('[{"a": [{}, true, -1.5]}]', True),
+        ('[{"a": "<a", "b": null}]', True),
+    ],
+)
+def test_no_string_in_json_spells_the_end_of_its_parameter(model, value, fits):
+    schema = {"properties": {"c": {"type": "array"}}}
+    text = compiled(shape(model, "qwen3_coder", tools=(ToolShape("f", schema),), least=1, most=1))
+    assert follows(model, text, f"<tool_call>\n<function=f>\n<parameter=c>\n{value}\n</parameter>\n")[0] == fits
