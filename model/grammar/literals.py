@@ -103,7 +103,7 @@ class Literals:
         least, most = schema.get("minItems", 0), schema.get("maxItems")
         empty = most == 0 or schema.get("items") is False
         if least > (0 if empty else most or least):
-            raise GrammarError("minItems", f"no array has {least} items and fits")
+            raise GrammarError("minItems", f"minItems is {least}, but no array with as many items fits")
         if empty:
             return '"[]"'
         item = self._parts.rule("element", self.rule(schema.get("items", True)))
