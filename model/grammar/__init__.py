@@ -6,7 +6,7 @@ life: `grammar_text` (one canonical text, which the request carries) and `check`
 `Matcher.fill` and `Matcher.take` in turn. llguidance is an extra: it is imported when it is first needed.
 """
 
-from model.grammar.answer import AnswerShape, ReasoningShape, ToolShape
+from model.grammar.answer import AnswerShape, ToolShape
 from model.grammar.checking import check
 from model.grammar.errors import GrammarError
 from model.grammar.library import INSTALL, available
@@ -23,7 +23,6 @@ __all__ = [
     "Grammars",
     "Limits",
     "Matcher",
-    "ReasoningShape",
     "ToolShape",
     "Vocabulary",
     "available",

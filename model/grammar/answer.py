@@ -8,8 +8,7 @@ lazy lexeme, so that whatever spells it has begun a call.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from model.grammar.call_syntax import LISTED, WRITERS
@@ -17,21 +16,13 @@ from model.grammar.closed import closed
 from model.grammar.errors import GrammarError
 from model.grammar.pattern import literal
 from model.grammar.rules import Parts, Tool, blamed, impossible, quoted, repeated, start_of
-from model.response.format import Calls, Mark, ResponseFormat, Syntax
+from model.response.format import Calls, Mark, Opened, ResponseFormat, Syntax
 
 MOST_CALLS: Final = 32
 """Of an answer that has to call: a model must not go on for ever."""
 
 Nested = Callable[[str, Any], dict[str, Any]]
 """The grammar of a kind and value, as an entry of the library's list."""
-
-
-class ReasoningShape(Enum):
-    """Whether the answer begins with reasoning. OPEN: inside of it, because the prompt has opened it."""
-
-    NONE = "none"
-    MAY = "may"
-    OPEN = "open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +37,12 @@ class ToolShape:
 
 @dataclass(frozen=True, slots=True)
 class AnswerShape:
-    """`least` and `most` calls of `tools`; `most` None: any number. `text`: free text may stand around calls, or
-    before the only one. `body`: kind and value of the grammar that the answer has if it calls nothing."""
+    """`opened`: by the prompt. `least` and `most` calls of `tools`; `most` None: any number. `text`: free text may
+    stand around calls, or before the only one. `body`: kind and value of the grammar that the answer has if it calls
+    nothing."""
 
     format: ResponseFormat
-    reasoning: ReasoningShape = ReasoningShape.NONE
+    opened: Opened = Opened.NOTHING
     tools: tuple[ToolShape, ...] = ()
     least: int = 0
     most: int | None = None
@@ -63,7 +55,7 @@ def answer_grammars(shape: AnswerShape, nested: Nested) -> list[dict[str, Any]]:
     parts = Parts(nested)
     choices = [*_calls(shape, parts)] if shape.tools else []
     if shape.body is not None and shape.least == 0:
-        choices.append(parts.beside(nested(*shape.body)))
+        choices.append(_begin_text(shape) + parts.beside(nested(*shape.body)))
     rules = [f"start: {_reasoning(shape, parts)}({' | '.join(choices)})", r"WS: /[ \t]|\r?\n/"]
     return [{"lark_grammar": "\n".join([*rules, *parts.rules])}, *parts.others]
 
@@ -88,13 +80,18 @@ def _until(marks: Collection[Mark], parts: Parts, never: Collection[Mark] = ()) 
     return parts.rule("until", " | ".join(ways))
 
 
+def _begin_text(shape: AnswerShape) -> str:
+    """The mark without which a text is no part of the answer, in formats that have one."""
+    marks = shape.format.text_opens
+    return f"{start_of(marks[0])} " if marks and shape.opened is not Opened.TEXT else ""
+
+
 def _reasoning(shape: AnswerShape, parts: Parts) -> str:
-    if shape.reasoning is ReasoningShape.NONE:
+    reasoning = shape.format.reasoning
+    if reasoning is None or shape.opened is Opened.TEXT:
         return ""
-    if (reasoning := shape.format.reasoning) is None:
-        raise GrammarError("reasoning", "the model's format has no reasoning")
     thoughts = f"{_until(reasoning.closes, parts)} WS? WS? "
-    if shape.reasoning is ReasoningShape.OPEN:
+    if shape.opened is Opened.REASONING:
         return thoughts
     return f"(({' | '.join(map(start_of, reasoning.opens))}) {thoughts})? "
 
@@ -108,9 +105,15 @@ def _opens(shape: AnswerShape) -> list[Mark]:
 # ---- calls -------------------------------------------------------------------------------------------------------
 
 
+def _form(shape: AnswerShape) -> Calls:
+    """Within a text that goes on, calls without a mark would be a part of it."""
+    form = shape.format.calls[0]
+    return replace(form, bare=False, between="") if shape.opened is Opened.TEXT else form
+
+
 def _calls(shape: AnswerShape, parts: Parts) -> Iterable[str]:
     """Ways to begin behind the reasoning."""
-    form, least = shape.format.calls[0], max(shape.least, 1)
+    form, least = _form(shape), max(shape.least, 1)
     tools, most = _tools(shape, parts), _most(shape)
     listed = form.syntax in LISTED
     call = parts.rule("call", WRITERS[form.syntax](form, tools, parts, (least, most)))
@@ -126,7 +129,7 @@ def _calls(shape: AnswerShape, parts: Parts) -> Iterable[str]:
 
 
 def _most(shape: AnswerShape) -> int:
-    form, most = shape.format.calls[0], MOST_CALLS if shape.most is None else shape.most
+    form, most = _form(shape), MOST_CALLS if shape.most is None else shape.most
     endless = form.bare or not form.closes  # a custom tool's text, which only the answer's end ends
     most = 1 if endless and any(tool.grammar for tool in shape.tools) else most
     if most < max(shape.least, 1):
@@ -137,12 +140,20 @@ def _most(shape: AnswerShape) -> int:
 def _amid_text(shape: AnswerShape, call: str, most: int, parts: Parts) -> str:
     """Free text, in which no mark stands without its call. Behind the only call there is none."""
     form, opens = shape.format.calls[0], _opens(shape)
-    lead = _until(form.opens, parts, [mark for mark in opens if mark not in form.opens])
-    tail = parts.rule("TEXT", _without(opens))
+    around = _around_text(shape, opens, parts)
+    lead = around + _until(form.opens, parts, [mark for mark in opens if mark not in form.opens])
+    tail = f"{around}{parts.rule('TEXT', _without(opens))}?"
     if most == 1:
-        return f"{lead} {call}" if shape.least else f"({lead} {call} | {tail}?)"
+        return f"{lead} {call}" if shape.least else f"({lead} {call} | {tail})"
     bound = most if shape.least or shape.most is not None else None
-    return f"{repeated(f'{lead} {call}', shape.least, bound)} {tail}?"
+    return f"{repeated(f'{lead} {call}', shape.least, bound)} {tail}"
+
+
+def _around_text(shape: AnswerShape, opens: Collection[Mark], parts: Parts) -> str:
+    """Texts with the marks around them, where these are tokens, which no text can spell."""
+    marks = (*shape.format.text_opens, *shape.format.ends) if shape.format.text_opens else ()
+    tokens = [start_of(mark) for mark in marks if mark.token_id is not None]
+    return f"({parts.rule('TEXT', _without(opens))}? ({' | '.join(tokens)}))* " if tokens else ""
 
 
 def _tools(shape: AnswerShape, parts: Parts) -> list[Tool]:

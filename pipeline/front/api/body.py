@@ -108,17 +108,19 @@ def read(kind: type[B], values: Any, reading: Reading, *, status: int) -> B:
     except ValidationError as error:
         details = error.errors(include_url=False)
         too_long = any(one["type"] == TOO_LONG for one in details)
-        raise _refusal([_problem(kind, one, settings) for one in details], status, too_long=too_long) from None
+        told = [_problem(kind, one, settings) for one in details[:_TOLD]]  # there may be thousands
+        raise _refusal(told, len(details), status, too_long=too_long) from None
     problems = list(body.conflicts(settings))
     if problems:
-        raise _refusal(problems, status)
+        raise _refusal(problems[:_TOLD], len(problems), status)
     return body
 
 
-def _refusal(problems: list[Problem], status: int, *, too_long: bool = False) -> ApiError:
-    """A client that can shorten its prompt must see that this is needed, whatever else is wrong."""
-    told = "; ".join([message for _, message in problems[:_TOLD]])
-    more = f"; and {len(problems) - _TOLD} more problems" if len(problems) > _TOLD else ""
+def _refusal(problems: list[Problem], count: int, status: int, *, too_long: bool = False) -> ApiError:
+    """`problems`: the first of `count`. A client that can shorten its prompt must see that this is needed, whatever
+    else is wrong."""
+    told = "; ".join([message for _, message in problems])
+    more = f"; and {count - _TOLD} more problems" if count > _TOLD else ""
     return ApiError(status, told + more, parameter=problems[0][0], code=TOO_LONG if too_long else None)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from model.tokenizer import Tokenizer
 from pipeline.front.api.body import Reading
-from pipeline.front.api.json_body import LARGE_BODY, parse_object
+from pipeline.front.api.json_body import is_small, parse_object
 from pipeline.front.api.llm_serving.request import GenerateRequest, parse_llm_serving
 from pipeline.front.api.openai.chat import ChatRequest, parse_chat
 from pipeline.front.api.openai.completions import CompletionRequest, parse_completion
@@ -66,7 +66,7 @@ class GenerateRoutes:
             """A large body is parsed in a thread, so that other clients' tokens need not wait for it."""
             content, reading = await exchange.read_body(), Reading(self._settings)
             try:
-                if len(content) < LARGE_BODY:
+                if is_small(content):
                     job = parse(parse_object(content), identity, reading)
                 else:
                     job = await self._parser.run(exchange, lambda: parse(parse_object(content), identity, reading))

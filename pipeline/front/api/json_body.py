@@ -23,7 +23,12 @@ _LIMITS = (
 
 
 LARGE_BODY: Final = 1 << 16
-"""Bytes; up to there parsing takes a few milliseconds at most."""
+_MANY_OBJECTS: Final = 256
+
+
+def is_small(content: bytes) -> bool:
+    """Parsing takes a few milliseconds at most. An object takes longer than a text of its length, up to 40 µs."""
+    return len(content) < LARGE_BODY and content.count(b"{") <= _MANY_OBJECTS
 
 
 def parse_object(content: bytes) -> dict[str, Any]:

@@ -70,6 +70,7 @@ class Generation:
         self._exchange, self._delivery = exchange, delivery
         self._progresses = [Progress(delivery.backend.new_id(), exchange, delivery.counters, delivery.times)]
         self._live: list[_Text] = []  # texts that have not ended
+        self._written_ns = 0  # when something was written to the client last; a token need not bring anything
 
     async def serve(self, parse: Parse) -> None:
         try:
@@ -189,8 +190,8 @@ class Generation:
             await self._ping(seconds)
 
     async def _ping(self, seconds: float) -> None:
-        """For proxies, unless a token was written meanwhile."""
-        if time.monotonic_ns() - max(progress.last for progress in self._progresses) > seconds * 1e9:
+        """For proxies, unless something was written meanwhile."""
+        if time.monotonic_ns() - self._written_ns > seconds * 1e9:
             await self._start()
             await self._exchange.write(self._job.writer.PING)
 
@@ -204,9 +205,12 @@ class Generation:
                 return False
             deltas = map(unpack_delta, records)
             if read is None:
-                exchange.write_soon(b"".join([write(Text(choice, delta, 0, delta.text)) for delta in deltas]), outbox)
-            elif piece := b"".join(map(write, read(list(deltas)))):  # a token may bring nothing yet
+                piece = b"".join([write(Text(choice, delta, 0, delta.text)) for delta in deltas])
+            else:
+                piece = b"".join(map(write, read(list(deltas))))
+            if piece:  # a token may bring nothing yet
                 exchange.write_soon(piece, outbox)
+                self._written_ns = now_ns
             on_tokens(len(records), now_ns)
             return True
 
@@ -220,7 +224,9 @@ class Generation:
         taken = await self._take()
         await self._start()
         while self._live:
-            await exchange.write(_written(taken))
+            if piece := _written(taken):
+                await exchange.write(piece)
+                self._written_ns = time.monotonic_ns()
             self._account(taken)
             taken = await self._take()
         last = _written(taken)

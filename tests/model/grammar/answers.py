@@ -8,7 +8,7 @@ import numpy as np
 import tokenizers
 
 from model.demo import DEMO_DIR
-from model.grammar import AnswerShape, Grammars, ReasoningShape, ToolShape, Vocabulary, check, grammar_text
+from model.grammar import AnswerShape, Grammars, ToolShape, Vocabulary, check, grammar_text
 from model.response import Kind, Opened, ResponseReader, choose_format
 from model.tokenizer import IncrementalDetokenizer, load_tokenizer
 
@@ -31,7 +31,8 @@ NOTE = {
 }
 ORDERS = (ToolShape("get_weather", WEATHER), ToolShape("note", NOTE), ToolShape("any", None))
 SCHEMAS = {tool.name: tool.parameters for tool in ORDERS}
-MARKS = ("<tool_call>", "</tool_call>", "<think>", "</think>", "[TOOL_CALLS]", "<|python_tag|>", "<|python_end|>")
+MARKS = ("<tool_call>", "</tool_call>", "<think>", "</think>", "[TOOL_CALLS]", "<|python_tag|>", "<|python_end|>",
+         "<say>", "</say>")  # fmt: skip
 
 
 class Model:
@@ -91,12 +92,12 @@ def with_tokens(folder, texts):
 
 def shape(model, name="hermes", reasoning="none", **more):
     chosen = choose_format(model.tokenizer, name, "think" if reasoning != "none" else "none")
-    return AnswerShape(chosen, ReasoningShape(reasoning), **{"tools": ORDERS, **more})
+    opened = Opened.REASONING if reasoning == "open" else Opened.NOTHING
+    return AnswerShape(chosen, **{"opened": opened, "tools": ORDERS, **more})
 
 
 def pieces(model, asked, ids, tools=SCHEMAS):
-    opened = Opened.REASONING if asked.reasoning is ReasoningShape.OPEN else Opened.NOTHING
-    reader = ResponseReader(asked.format, tools=tools, opened=opened)
+    reader = ResponseReader(asked.format, tools=tools, opened=asked.opened)
     detokenizer = IncrementalDetokenizer(model.tokenizer, skip_special=False)
     found = [piece for token in ids for piece in reader.push(detokenizer.push(token), token)]
     return found + reader.finish()

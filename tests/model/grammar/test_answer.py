@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import jsonschema
 import numpy as np
 import pytest
 
-from model.grammar import GrammarError, ToolShape, grammar_text
-from model.response import RAW, TOOLS, Kind
+from model.grammar import AnswerShape, GrammarError, ToolShape, grammar_text
+from model.response import RAW, TOOLS, Kind, Mark, Opened, choose_format
+from model.response.presets import with_ids
 from tests.model.grammar.answers import NOTE, ORDERS, SCHEMAS, WEATHER, calls, compiled, pieces, shape
 
 pytest.importorskip("llguidance")
@@ -127,6 +129,44 @@ def test_forms_hold_behind_reasoning(model, kind, value, example):
         assert matcher.replay(model.tokenizer.encode(lead + example, add_special=False)), matcher.error
         assert matcher.may_end
     assert not model.grammars.matcher(text).replay(model.tokenizer.encode("well", add_special=False))
+
+
+def with_marked_text(model):
+    """A format in which text stands between marks, and what stands outside of them is no part of the answer."""
+    hermes = choose_format(model.tokenizer, "hermes", "none")
+    return with_ids(replace(hermes, text_opens=(Mark("<say>"),), ends=(Mark("</say>"),)), model.tokenizer)
+
+
+def test_a_form_stands_behind_the_mark_of_texts(model):
+    body = ("json_schema", {"type": "object", "properties": {"x": {"enum": [1, 2]}}, "required": ["x"]})
+    for opened in (Opened.NOTHING, Opened.TEXT):
+        asked = AnswerShape(with_marked_text(model), opened, body=body)
+        for _ in range(3):
+            made, around = calls(pieces(model, asked, model.answer(compiled(asked))))
+            assert not made
+            assert json.loads(around)["x"] in (1, 2)
+
+
+def test_marked_text_may_stand_around_calls(model):
+    asked = AnswerShape(with_marked_text(model), tools=ORDERS, text=True)
+    text = compiled(asked)
+    for begin in ("<say>Well.</say>", "<say>Well.</say><tool_call>"):
+        ids = model.answer(text, begin)
+        made, around = calls(pieces(model, asked, ids))
+        assert around.startswith("Well.")
+        assert made or not begin.endswith("<tool_call>")
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_calls_within_a_text_that_goes_on_have_their_mark(model, name):
+    """Without one they would be a part of it."""
+    for more in ({"least": 1}, {"text": True}):
+        asked = shape(model, name, opened=Opened.TEXT, **more)
+        begin = "" if "least" in more else f", that is: {asked.format.calls[0].opens[0].text}"
+        for _ in range(3):
+            made, around = calls(pieces(model, asked, model.answer(compiled(asked), begin)))
+            assert made
+            assert around.startswith(", that is:" if begin else "")
 
 
 def test_a_custom_tool_gets_the_text_that_its_grammar_allows(model):

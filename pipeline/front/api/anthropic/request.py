@@ -13,7 +13,7 @@ from pydantic import ConfigDict, FailFast, Field
 
 from model.tokenizer import Tokenizer
 from pipeline.front.api.anthropic.answer import Asked, MessagesWriter
-from pipeline.front.api.anthropic.blocks import Texts, ToolUseBlock, Turn, messages_of
+from pipeline.front.api.anthropic.blocks import Texts, Turn, messages_of
 from pipeline.front.api.anthropic.errors import NO_THREADS
 from pipeline.front.api.anthropic.tools import ToolChoice, Tools, tool_use
 from pipeline.front.api.body import Body, Problem, Reading
@@ -71,7 +71,9 @@ class ContextEdit(Body):
 class ContextManagement(Body):
     PLACE: ClassVar[str] = "context_management."
 
-    edits: list[ContextEdit] = given([], "Accepted without effect: a prompt that is too long is refused.")
+    edits: Annotated[list[ContextEdit], FailFast()] = given(
+        [], "Accepted without effect: a prompt that is too long is refused."
+    )
 
 
 @also(_ONLY, labels=_LABELS)
@@ -113,8 +115,6 @@ class MessagesInput(Body):
         for index, turn in enumerate(self.messages):
             yield from turn.problems(f"messages[{index}]")
         yield from problems(self.tool_use)
-        if any(isinstance(block, ToolUseBlock) for block in self.messages[-1].content):
-            yield "messages", "the last message calls tools; expected one with their results behind it"
         if self.output_format and self.output_config.format:
             both = "output_format and output_config.format are both given; send only one of them"
             yield "output_format", both

@@ -32,6 +32,7 @@ def call(call_id: str, name: str, arguments: str | dict[str, Any]) -> dict[str, 
     if isinstance(value, str):
         with contextlib.suppress(orjson.JSONDecodeError):
             value = orjson.loads(value)
+            value = {} if value is None else value
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": value}}
 
 
@@ -45,6 +46,25 @@ def call_id(seed: str, choice: int, number: int, prefix: str = "call_") -> str:
     """Of a choice's `number`-th call; `seed` is that of the answer's `Identity`."""
     digest = hashlib.blake2b(f"{seed} {choice} {number}".encode(), digest_size=12)
     return prefix + digest.hexdigest()
+
+
+def numbered(messages: Sequence[Message]) -> list[Message]:
+    """With ids, of an API in which calls have none: a result is that of the first call of its tool that still waits
+    for one, or of the first call at all."""
+    open_calls: list[tuple[str, str]] = []  # names and ids
+    every: list[Message] = []
+    for message in messages:
+        changed = dict(message)
+        if calls := message.get("tool_calls"):
+            ids = [one["id"] or f"call_{len(every)}_{number}" for number, one in enumerate(calls)]
+            changed["tool_calls"] = [{**one, "id": new} for one, new in zip(calls, ids, strict=True)]
+            open_calls = [(one["function"]["name"], new) for one, new in zip(calls, ids, strict=True)]
+        elif message["role"] == "tool" and not message.get("tool_call_id") and open_calls:
+            name = message.get("name")
+            at = next((at for at, (known, _) in enumerate(open_calls) if known == name), 0)
+            changed["tool_call_id"] = open_calls.pop(at)[1]
+        every.append(changed)
+    return every
 
 
 def with_names(messages: Sequence[Message]) -> list[Message]:

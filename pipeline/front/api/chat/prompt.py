@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from model.errors import TokenizerError
-from model.grammar import AnswerShape, ReasoningShape
-from model.response import RAW, Opened, ResponseFormat, ResponseReader, initial_state
+from model.grammar import AnswerShape
+from model.response import Opened, ResponseFormat, ResponseReader, initial_state
 from model.tokenizer import ChatTemplateError, Message, Tokenizer
 from pipeline.front.api.body import shown
 from pipeline.front.api.chat.messages import with_ids, with_names
@@ -25,13 +25,12 @@ from pipeline.wire.request import TOO_LONG, Request
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """`form`: of the answer's text, if it must have one. `reasoning`: it is told from the answer; else it is a
-    part of its text. `parameter`: where the client has the messages, for errors."""
+    """`form`: of the answer's text, if it must have one. `parameter`: where the client has the messages, for
+    errors."""
 
     messages: Sequence[Message]
     use: ToolUse = NO_TOOLS
     form: Form | None = None
-    reasoning: bool = True
     variables: Mapping[str, Any] = field(default_factory=dict)
     effort: str | None = None
     add_generation_prompt: bool = True
@@ -66,10 +65,8 @@ def prompt_for(
     chat: Chat, tokenizer: Tokenizer | None, settings: FrontSettings, *, every_token: bool = False
 ) -> Prompted:
     """Rendered by the model's chat template. `every_token`: log-probabilities are wanted, so no token may be without
-    an event. Raises ApiError 400 for what the template refuses, and for tools that the model can't be given.
-
-    It is rendered in the event loop: that takes microseconds per message, of which there are not very many.
-    """
+    an event. Raises ApiError 400 for what the template refuses, and for tools that the model can't be given. Takes
+    microseconds per message and tool."""
     if tokenizer is None or not tokenizer.has_chat_template:
         advice = "use /v1/completions, or set pipeline.chat_template in the server's configuration"
         raise ApiError(400, f"the model has no chat template; {advice}", parameter=chat.parameter)
@@ -79,6 +76,7 @@ def prompt_for(
     form = settings.response_format
     if chat.use.offered:
         _require_tools(chat.use, tokenizer, settings)
+    _require_continuable(chat)
     try:
         said = sum(_length(message) for message in chat.messages)
     except RecursionError:
@@ -99,12 +97,18 @@ def _require_tools(use: ToolUse, tokenizer: Tokenizer, settings: FrontSettings) 
     """Raise ApiError 400 where calls could not be read, or could never come."""
     if not settings.calls_tools:
         advice = "set pipeline.tool_format in the server's configuration to the form in which it calls tools"
-        message = f"{use.parameter} is given, but the model's chat template has no known form of calls; {advice}"
-        raise ApiError(400, message, parameter=use.parameter)
+        message = f"tools is given, but the model's chat template has no known form of calls; {advice}"
+        raise ApiError(400, message, parameter="tools")
     if not use.guaranteed and not tokenizer.template_asks_for("tools"):
         told = "the model's chat template does not show tools to the model, so that it could not choose one"
         advice = "demand a call by tool_choice, or set pipeline.chat_template in the server's configuration"
-        raise ApiError(400, f"{use.parameter} is given, but {told}; {advice}", parameter=use.parameter)
+        raise ApiError(400, f"tools is given, but {told}; {advice}", parameter="tools")
+
+
+def _require_continuable(chat: Chat) -> None:
+    if chat.continue_final_message and chat.messages[-1].get("tool_calls"):
+        told = "the last message calls tools, so that it can't be continued; expected their results behind it"
+        raise ApiError(400, told, parameter=chat.parameter)
 
 
 def _length(message: Message) -> int:
@@ -147,39 +151,34 @@ def _render(chat: Chat, tokenizer: Tokenizer, settings: FrontSettings) -> tuple[
 # ---- the answer --------------------------------------------------------------------------------------------------
 
 
-def _reasons(form: ResponseFormat, opened: Opened) -> ReasoningShape:
-    if form.reasoning is None or opened is Opened.TEXT:
-        return ReasoningShape.NONE
-    return ReasoningShape.OPEN if opened is Opened.REASONING else ReasoningShape.MAY
-
-
 def _form(chat: Chat, form: ResponseFormat, opened: Opened) -> Form | None:
     """What the whole answer must look like; None: anything."""
-    use, reasoning = chat.use, _reasons(form, opened)
-    tools, body = use.callable if use.bound or chat.form is not None else (), chat.form
-    if not tools and (body is None or reasoning is ReasoningShape.NONE):
+    use, body = chat.use, chat.form
+    tools = use.callable if use.bound or body is not None else ()
+    only_text = opened is Opened.TEXT or not (form.reasoning or form.text_opens)
+    if not tools and (body is None or only_text):
         return body
     shape = AnswerShape(
         format=form,
-        reasoning=reasoning,
+        opened=opened,
         tools=tuple(tool.shape(guaranteed=use.guaranteed) for tool in tools),
         least=int(use.guaranteed),
         most=1 if use.name or not use.parallel else None,
         text=bool(tools) and not use.guaranteed and body is None,
         body=None if use.guaranteed or body is None else (body.kind, body.value),
     )
-    return Form(use.parameter if tools or body is None else body.parameter, "answer", shape)
+    return Form("tools" if tools or body is None else body.parameter, "answer", shape)
 
 
 def _reader(
     chat: Chat, form: ResponseFormat, opened: Opened, every_token: bool
 ) -> Callable[[int], AnswerReader] | None:
-    names = {tool.name: tool.parameters if tool.grammar is None else RAW for tool in chat.use.offered}
-    if not names and (form.reasoning is None or not chat.reasoning):
+    tools = {tool.name: tool.schema for tool in chat.use.offered}
+    if not (tools or form.reasoning or form.text_opens):
         return None
 
     def make(choice: int) -> AnswerReader:
-        pieces = ResponseReader(form, tools=names, reasoning=chat.reasoning, calls=bool(names), opened=opened)
+        pieces = ResponseReader(form, tools=tools, calls=bool(tools), opened=opened)
         return AnswerReader(choice, pieces, every_token=every_token)
 
     return make

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from model.grammar import ToolShape
+from model.response import RAW
 from pipeline.front.api.body import shown
 
 AUTO: Final = "auto"
@@ -39,6 +42,11 @@ class Tool:
         """Its calls need a grammar, even where the model chooses freely."""
         return self.strict is True or self.grammar is not None
 
+    @property
+    def schema(self) -> Any:
+        """Of its calls' arguments, for what reads them."""
+        return RAW if self.grammar is not None else INPUT if self.custom else self.parameters
+
     def for_template(self) -> dict[str, Any]:
         described = self.description
         if self.grammar is not None:
@@ -60,15 +68,13 @@ class Tool:
 @dataclass(frozen=True, slots=True)
 class ToolUse:
     """`choice`: AUTO, NONE or REQUIRED; `name`: of the tool that has to be called. `parallel`: there may be several
-    calls. `allowed`: names of those that may be called, of all that the model is shown; None: all. `parameter`: where
-    the client has them, for errors."""
+    calls. `allowed`: names of those that may be called, of all that the model is shown; None: all."""
 
     tools: tuple[Tool, ...] = ()
     choice: str = AUTO
     name: str = ""
     parallel: bool = True
     allowed: tuple[str, ...] | None = None
-    parameter: str = "tools"
 
     @property
     def offered(self) -> tuple[Tool, ...]:
@@ -80,8 +86,10 @@ class ToolUse:
         """That the model may call."""
         if self.name:
             return tuple(tool for tool in self.offered if tool.name == self.name)
-        allowed = self.allowed
-        return self.offered if allowed is None else tuple(tool for tool in self.offered if tool.name in allowed)
+        if self.allowed is None:
+            return self.offered
+        allowed = frozenset(self.allowed)
+        return tuple(tool for tool in self.offered if tool.name in allowed)
 
     @property
     def custom(self) -> frozenset[str]:
@@ -101,17 +109,16 @@ class ToolUse:
 NO_TOOLS: Final = ToolUse()
 
 
-def problems(use: ToolUse, choice_parameter: str = "tool_choice") -> Iterator[tuple[str, str]]:
+def problems(use: ToolUse) -> Iterator[tuple[str, str]]:
     """What is wrong with them together: a parameter, and what to say of it."""
-    names = [tool.name for tool in use.tools]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    names = Counter(tool.name for tool in use.tools)
+    twice = next((name for name, count in names.items() if count > 1), None)
     if twice is not None:
-        yield use.parameter, f"{use.parameter} has two tools with the name {shown(twice)}; each needs its own"
+        yield "tools", f"tools has two tools with the name {shown(twice)}; each needs its own"
     wanted = [use.name] if use.name else use.allowed or ()
     unknown = next((name for name in wanted if name not in names), None)
     if unknown is not None:
-        known = ", ".join(names[:_TOLD]) or "none"
-        told = f"{choice_parameter} names {shown(unknown)}, which is not in {use.parameter} ({known})"
-        yield choice_parameter, told
+        known = ", ".join(islice(names, _TOLD)) or "none"
+        yield "tool_choice", f"tool_choice names {shown(unknown)}, which is not in tools ({known})"
     if use.choice == REQUIRED and not names:
-        yield choice_parameter, f"{choice_parameter} demands a call, but {use.parameter} has no tool"
+        yield "tool_choice", "tool_choice demands a call, but tools has no tool"

@@ -68,8 +68,11 @@ def timestamp(seconds: int) -> str:
 
 @dataclass(slots=True)
 class Call:
+    """`complete`: else it is no part of the answer, as in a stream."""
+
     name: str
     arguments: str = ""
+    complete: bool = False
 
     def form(self) -> dict[str, Any]:
         """With arguments as values; those that the model has not written as an object are told as a text."""
@@ -153,6 +156,7 @@ class OllamaWriter:
             case CallArguments():
                 self._calls[event.call].arguments += event.text
             case CallEnd():
+                self._calls[event.call].complete = True
                 return {"tool_calls": [self._calls[event.call].form()]}
         return {}
 
@@ -160,7 +164,7 @@ class OllamaWriter:
         return self._last("", {}) + b"}\n"
 
     def whole(self) -> bytes:
-        thoughts, calls = "".join(self._thoughts), [call.form() for call in self._calls]
+        thoughts, calls = "".join(self._thoughts), [call.form() for call in self._calls if call.complete]
         more = ({"thinking": thoughts} if thoughts else {}) | ({"tool_calls": calls} if calls else {})
         last = self._last("".join(self._texts), more)
         if self._names is None:

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, FailFast, Field
 
 from model.tokenizer import Message, Tokenizer
 from pipeline.front.api.body import Body, Problem, Reading, read, shown
+from pipeline.front.api.chat.messages import numbered
 from pipeline.front.api.chat.prompt import Chat, Prompted, prompt_for
 from pipeline.front.api.chat.tools import NO_TOOLS, ToolUse, problems
 from pipeline.front.api.fields import Kind, StopStrings, TextPrompt, also, given, integer
@@ -241,7 +242,7 @@ class OllamaChat(_Generating):
 def parse_ollama_chat(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, reading: Reading) -> Job:
     """Raises ApiError 400; 404 for an unknown model."""
     asked, settings = read_ollama(OllamaChat, body, reading), reading.settings
-    messages = [message.for_template() for message in asked.messages]
+    messages = numbered([message.for_template() for message in asked.messages])
     prompt = asked.prompted(messages, asked.tool_use, tokenizer, settings) if messages else None
     return asked.job(prompt, CHAT, identity, tokenizer, settings)
 

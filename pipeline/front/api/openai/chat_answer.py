@@ -66,6 +66,7 @@ class _Call:
     name: str
     text: TextInput | None
     arguments: list[str] = field(default_factory=list)
+    complete: bool = False
 
     @property
     def kind(self) -> tuple[str, str]:
@@ -76,6 +77,8 @@ class _Call:
         return arguments if self.text is None else self.text.push(arguments)
 
     def finish(self) -> str:
+        """What was held back."""
+        self.complete = True
         return "" if self.text is None else self.text.finish()
 
     def form(self, arguments: str) -> dict[str, Any]:
@@ -156,7 +159,9 @@ class ChatChoice(OpenAIChoice):
         return form % self._reason(event.reason)
 
     def _reason(self, reason: FinishReason) -> bytes:
-        return _CALLED if self._calls and reason is not FinishReason.LENGTH else REASONS[reason]
+        """Clients carry calls out when it says that there are some; one that a stop string has cut can't be."""
+        called = self._calls and self._calls[-1].complete and reason is not FinishReason.LENGTH
+        return _CALLED if called else REASONS[reason]
 
     def whole(self) -> bytes:
         assert self.last is not None  # an answer in one piece is written when all its choices have ended

@@ -95,7 +95,7 @@ class ChatMessage(Body):
     name: str | None = given(None, "The author; most templates ignore it.")
     reasoning_content: str | None = given(None, "What an assistant wrote before its answer, for the template.")
     reasoning: str | None = given(None, "Another name of reasoning_content.")
-    tool_calls: list[MessageCall] = given([], "What an assistant has called.")
+    tool_calls: Annotated[list[MessageCall], FailFast()] = given([], "What an assistant has called.")
     tool_call_id: str | None = given(None, "Of a tool's message: the id of the call whose result it is.")
 
     def problems(self, place: str) -> Iterator[Problem]:

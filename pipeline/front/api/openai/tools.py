@@ -121,7 +121,7 @@ def _name_in(value: Any, kind: str, *, flat: bool) -> str:
 
 
 def _listed(value: Any) -> list[Any]:
-    if type(value) is not list:
+    if type(value) is not list or not value:  # which would be tool_choice: none
         raise ValueError
     return value
 
@@ -160,7 +160,7 @@ def _choices(*, flat: bool) -> list[Schema]:
         inner = one if flat else {kind: {"type": "object", "properties": one, "required": ["name"]}}
         return {"type": "object", "properties": {"type": {"const": kind}, **inner}, "required": ["type", *inner]}
 
-    tools = {"type": "array", "items": {"anyOf": [named(kind) for kind in _KINDS]}}
+    tools = {"type": "array", "items": {"anyOf": [named(kind) for kind in _KINDS]}, "minItems": 1}
     several = {"mode": {"enum": [AUTO, REQUIRED]}, "tools": tools}
     inner = several if flat else {"allowed_tools": {"type": "object", "properties": several, "required": [*several]}}
     allowed = {"type": {"const": "allowed_tools"}, **inner}

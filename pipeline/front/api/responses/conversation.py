@@ -96,7 +96,9 @@ class ReasoningText(Body):
 @also({}, labels=f"{_LABELS} summary encrypted_content")
 class ReasoningItem(Item):
     type: Annotated[str, only("reasoning")]
-    content: list[ReasoningText] = given([], "What was written before an answer, if the client knows it.")
+    content: Annotated[list[ReasoningText], FailFast()] = given(
+        [], "What was written before an answer, if the client knows it."
+    )
 
 
 @also({}, labels=_LABELS)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
 import orjson
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from model.tokenizer import Tokenizer
 from pipeline.front.api.body import Body, Problem, Reading
@@ -98,7 +98,9 @@ class ResponsesRequest(OpenAIBody):
     parallel_tool_calls: bool = given(True, "There may be several calls in one answer.")
     text: TextSettings = given(TextSettings.model_validate({}), "The form of the answer's text.")
     reasoning: ReasoningSettings = given(ReasoningSettings.model_validate({}), "How the model thinks.")
-    include: list[_Included] = given([], "What the answer should have besides; encrypted reasoning is never there.")
+    include: Annotated[list[_Included], FailFast()] = given(
+        [], "What the answer should have besides; encrypted reasoning is never there."
+    )
     top_logprobs: Annotated[int, integer(0, MAX_TOP_LOGPROBS)] = given(
         0, f"Return log-probabilities of this many most probable tokens, too; needs include with {LOGPROBS}."
     )

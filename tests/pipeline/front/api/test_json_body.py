@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.front.api import json_body
-from pipeline.front.api.json_body import parse_object
+from pipeline.front.api.json_body import LARGE_BODY, is_small, parse_object
 from pipeline.front.http.errors import ApiError
 
 TRICKY = st.text(alphabet='",[]{}:\\ax', max_size=12)
@@ -65,3 +65,10 @@ def test_what_full_contexts_need_is_within_them():
     prompts = [[31999] * 700] * 1000
     for body in ({"messages": messages}, {"prompt": prompts}, {"prompt": '[{"x":1},' * 400_000}):
         assert parse_object(orjson.dumps(body)) == body
+
+
+def test_a_body_of_many_objects_is_not_small():
+    """It takes longer than a text of its length, and must not delay other clients' tokens."""
+    assert is_small(b'{"messages": [' + b'{"role": "user"},' * 200 + b"{}]}")
+    assert not is_small(b'{"messages": [' + b"{}," * 300 + b"{}]}")
+    assert not is_small(b'"' + b"x" * LARGE_BODY + b'"')

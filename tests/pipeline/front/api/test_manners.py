@@ -304,6 +304,17 @@ def test_proxies_are_asked_not_to_buffer_streams(shared):
     assert "x-accel-buffering" not in shared.complete("a").headers
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
+def test_tokens_that_bring_nothing_neither_end_a_stream_nor_keep_it_from_saying_that_it_waits(serve, path):
+    served = serve(stream_ping_s=0.1)
+    words = f"{'_ ' * 12}@pace=0.05 end"
+    asked = {"input": words, "max_output_tokens": 30} if path == "/v1/responses" else {
+        "messages": [{"role": "user", "content": words}], "max_tokens": 30}  # fmt: skip
+    text = served.http.post(path, json=asked | {"stream": True}).text
+    assert "ping" in text.partition("end")[2]
+    assert ("message_stop" if path == "/v1/messages" else "response.incomplete") in text
+
+
 def test_a_stream_that_waits_says_so(serve):
     served = serve(stream_ping_s=0.2)
     before, between = (

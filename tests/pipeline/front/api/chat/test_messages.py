@@ -2,14 +2,14 @@
 
 import pytest
 
-from pipeline.front.api.chat.messages import assistant, call, call_id, result, with_ids, with_names
+from pipeline.front.api.chat.messages import assistant, call, call_id, numbered, result, with_ids, with_names
 
 CALLED = assistant("", [call("call_1", "look_up", '{"word": "ring"}'), call("call_2", "clock", "")])
 
 
 def test_arguments_are_values_and_what_is_no_json_stays_a_text():
-    calls = [*CALLED["tool_calls"], call("call_3", "f", '{"word": ')]
-    assert [one["function"]["arguments"] for one in calls] == [{"word": "ring"}, {}, '{"word": ']
+    calls = [*CALLED["tool_calls"], call("call_3", "f", '{"word": '), call("call_4", "f", "null")]
+    assert [one["function"]["arguments"] for one in calls] == [{"word": "ring"}, {}, '{"word": ', {}]
 
 
 def test_results_get_the_names_of_their_tools_wherever_they_have_none():
@@ -21,6 +21,16 @@ def test_results_get_the_names_of_their_tools_wherever_they_have_none():
 def test_calls_without_an_id_name_no_result():
     several = assistant("", [call("", "f", "{}")])
     assert "name" not in with_names([several, result("", "x")])[1]
+
+
+def test_calls_and_results_without_ids_get_them_by_name_or_in_order():
+    calls = assistant("", [call("", "f", ""), call("", "g", ""), call("", "f", "")])
+    results = [result("", "1", "g"), result("", "2"), result("own", "3"), result("", "4", "h"), result("", "5")]
+    called, *answers = numbered([calls, *results])
+    f, g, again = (one["id"] for one in called["tool_calls"])
+    assert len({f, g, again}) == 3
+    assert [one["tool_call_id"] for one in answers] == [g, f, "own", again, ""]
+    assert numbered([CALLED, result("call_2", "x")]) == [CALLED, result("call_2", "x")]
 
 
 @pytest.mark.parametrize("length", [9, 24])

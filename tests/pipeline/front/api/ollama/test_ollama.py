@@ -298,11 +298,11 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 CALL = '<think>Hm.</think><tool_call>{"name": "f", "arguments": {"a": [1]}}</tool_call>'
 
 
-def answered(*, stream, **body):
+def answered(*, stream, text=CALL, **body):
     asked = {"messages": [USER], "tools": [TOOL], "stream": stream, **body}
     job = parse_ollama_chat(asked, IDENTITY, TOKENIZER, Reading(THINKS))
     (choice,), read = job.writer.choices, job.reader(0)
-    events = [Begin(0, 5, 2), *read([Delta(1, 0, 1, 7, -0.5, FinishReason.EOS, CALL)])]
+    events = [Begin(0, 5, 2), *read([Delta(1, 0, 1, 7, -0.5, FinishReason.EOS, text)])]
     job.measured(Times(1, 2, 3))
     if stream:
         return [json.loads(line) for line in (b"".join(map(choice.write, events)) + job.writer.tail()).splitlines()]
@@ -319,6 +319,15 @@ def test_thinking_and_calls():
     assert thoughts["message"] == {"role": "assistant", "content": "", "thinking": "Hm."}
     assert called["message"] == {"role": "assistant", "content": "", "tool_calls": [call]}
     assert (last["done"], last["done_reason"]) == (True, "stop")
+
+
+def test_a_call_that_was_cut_is_no_part_of_the_answer():
+    cut = f"{CALL}{CALL.partition('</think>')[2][:-20]}"
+    whole, stream = answered(stream=False, text=cut), answered(stream=True, text=cut)
+    assert len(whole["message"]["tool_calls"]) == 1
+    assert [line["message"]["tool_calls"] for line in stream if "tool_calls" in line["message"]] == [
+        whole["message"]["tool_calls"]
+    ]
 
 
 def test_log_probabilities_of_calls_come_once():

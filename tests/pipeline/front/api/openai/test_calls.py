@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 
 import orjson
 import pytest
 
 from model.demo import DEMO_DIR
-from model.response import choose_format
+from model.response import Mark, Opened, choose_format
 from model.tokenizer import load_tokenizer
 from pipeline.front.api.body import Reading
 from pipeline.front.api.openai.chat import parse_chat
@@ -25,6 +26,7 @@ SETTINGS = FrontSettings(**DEFAULTS, response_format=choose_format(TOKENIZER, "h
 SCHEMA = {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]}
 LOOK_UP = {"type": "function", "function": {"name": "look_up", "description": "Look up.", "parameters": SCHEMA}}
 CLOCK = {"type": "function", "function": {"name": "clock"}}
+CALLING = {"role": "assistant", "content": "So", "tool_calls": [{"function": {"name": "clock"}}]}
 PATCH = {"type": "custom", "custom": {"name": "patch"}}
 USER = {"role": "user", "content": "What is a ring?"}
 
@@ -132,6 +134,12 @@ def test_a_call_that_is_cut_by_the_limit_ends_with_length():
     assert answer["message"]["tool_calls"][0]["function"]["arguments"].startswith('{"word"')
 
 
+def test_a_call_that_a_stop_string_has_cut_is_none_to_carry_out():
+    for text, reason in ((ONE + "\n" + TEXTS["cut"], "stop"), (ONE + "\nWell", "tool_calls"), (ONE, "tool_calls")):
+        assert whole(text, FinishReason.STOP)["finish_reason"] == reason
+        assert streamed(text, FinishReason.STOP, random.Random(1))[1] == reason
+
+
 def test_a_name_that_is_no_tools_is_text():
     answer = whole(TEXTS["unknown"])
     assert (answer["finish_reason"], answer["message"]["content"]) == ("stop", TEXTS["unknown"])
@@ -208,6 +216,22 @@ def test_what_is_guaranteed(body, guaranteed):
         assert shape.text == (shape.least == 0 and shape.body is None)
 
 
+def test_a_text_that_goes_on_calls_by_a_mark():
+    form = replace(choose_format(TOKENIZER, "llama3_json", "none"), anchors=("<|assistant|>",))
+    bare = FrontSettings(**DEFAULTS, response_format=form)
+    messages = [USER, {"role": "assistant", "content": "So"}]
+    shape = job(bare, messages=messages, continue_final_message=True, tool_choice="required").form.value
+    assert shape.opened is Opened.TEXT
+    assert job(bare, tool_choice="required").form.value.opened is Opened.NOTHING
+
+
+def test_texts_between_marks_are_read_and_written_so():
+    marked = replace(choose_format(TOKENIZER, "hermes", "none"), text_opens=(Mark("<say>"),))
+    asked = job(FrontSettings(**DEFAULTS, response_format=marked), tools=[], response_format={"type": "json_object"})
+    assert asked.form.value.body == ("json_object", None)
+    assert asked.reader is not None
+
+
 def test_a_schema_holds_behind_the_reasoning():
     form = job(tools=[], response_format={"type": "json_object"}).form
     assert (form.parameter, form.value.body, form.value.tools) == ("response_format", ("json_object", None), ())
@@ -226,10 +250,21 @@ def test_a_schema_holds_behind_the_reasoning():
         ({"tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice", "look_up, clock"),
         ({"tools": [], "tool_choice": "required"}, "tool_choice", "tools has no tool"),
         ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice.allowed_tools.mode", "auto or required"),
+        (
+            {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}},
+            "tool_choice", "allowed tools",
+        ),
+        (
+            {"messages": [USER, CALLING], "continue_final_message": True}, "messages", "calls tools, so that",
+        ),
         ({"messages": [{**USER, "tool_calls": [{"id": "x"}]}]}, "messages[0].tool_calls[0].function", "is missing"),
         (
             {"messages": [{**USER, "tool_calls": [{"function": {"name": "f", "arguments": 5}}]}]},
             "messages[0].tool_calls[0].function.arguments", "a text of JSON, or the object itself",
+        ),
+        (
+            {"messages": [USER, {**CALLING, "tool_calls": [{"function": 1}] * 9}]},
+            "messages[1].tool_calls[0].function", "is 1, expected an object",
         ),
         ({"functions": [{"name": "f"}]}, "functions", "use tools"),
         ({"reasoning_format": "none"}, "reasoning_format", "not supported"),
