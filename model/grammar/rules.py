@@ -66,6 +66,11 @@ class Parts:
         """A rule's, or a terminal's, name, made unique."""
         return self._named(name, f": {text}")
 
+    def only(self, name: str, text: str) -> str:
+        """A rule's name that it may refer to itself by: there is one of that name."""
+        self._rules[f": {text}"] = name
+        return name
+
     def lazy(self, name: str, text: str) -> str:
         """Of a rule that ends as soon as it can."""
         return self._named(name, f"[lazy]: {text}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from model.grammar.errors import GrammarError
+from model.grammar.literals import Literals
 from model.grammar.pattern import literal
 from model.grammar.rules import (
     Bounds,
@@ -26,6 +27,7 @@ from model.response.xml_calls import declared_types
 
 _ANY: Final = r"(?s:.*)"
 _CLASS: Final = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]")
+_NAMES: Final = ("null", "true", "false")
 _FREE: Final = ""
 """Instead of an expression: any text."""
 
@@ -78,11 +80,10 @@ class _Value:
     def written(self, schema: Any, definitions: Any) -> str:
         """With what stands behind it. Raises GrammarError for what can't be enforced."""
         if self._types and "string" not in self._types:
-            known = isinstance(schema, Mapping) and "type" in schema
-            typed = schema if known else {"allOf": [schema, {"type": sorted(self._types)}]}
-            return self._json(typed, definitions)
+            self._require_types(schema)
+            return self._json(schema, definitions)
         if not self._types and self._form.json_values and schema is not True and schema != {}:
-            return self._json({"allOf": [schema]}, definitions)
+            return self._json(schema, definitions)
         ways = list(self._texts(schema))
         nulls = "null" in self._types
         if nulls and not _allows_null(schema):  # such a text would be read as null
@@ -95,9 +96,16 @@ class _Value:
             raise GrammarError("type", "no string fits, but one would be read in the form of this model's calls")
         return _free_text(self._form, self._parts) if _FREE in ways else either(list(dict.fromkeys(ways)))
 
-    def _json(self, schema: Mapping[str, Any], definitions: Any) -> str:
-        whole = {**schema, "$defs": definitions} if definitions else schema
-        return f"{self._parts.schema(whole)} {quoted(self._end)}"
+    def _require_types(self, schema: Any) -> None:
+        """A reader looks for no others."""
+        branches = [] if "type" in schema else schema.get("anyOf", ())
+        if not all(isinstance(one, Mapping) and one.get("type") in tuple(self._types) for one in branches):
+            raise impossible("anyOf")
+
+    def _json(self, schema: Any, definitions: Any) -> str:
+        """Strings in it must not spell what stands behind it."""
+        values = Literals(definitions or {}, self._parts, _NAMES, never=self._end.strip())
+        return f"{values.rule(schema)} {quoted(self._end)}"
 
     def _texts(self, schema: Any) -> Iterator[str]:
         """Rules for the strings that fit, each with what stands behind it."""

@@ -19,7 +19,8 @@ from scripts.verify.fuzz.server import at_rest, complaints, fuzzed_server
 
 PROMPT = "What is a ring?"
 CHAT = [{"role": "user", "content": PROMPT}]
-SEED = () if "RINGSERVE_EXPLORE" in os.environ else ("--seed", "1")
+EXPLORE = "RINGSERVE_EXPLORE" in os.environ
+CASES = ("--max-examples", "30") if EXPLORE else ("--seed", "1", "--max-examples", "8")
 COMPLETE, TALK, GENERATE = "/v1/completions", "/v1/chat/completions", "/models/llama2/generate"
 RESPOND = "/v1/responses"
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
@@ -174,7 +175,7 @@ def test_a_prompt_at_the_limit_and_one_beyond(client):
 def test_schemathesis(server, tmp_path):
     """What is allowed and what is forbidden, on every path but the two that take their time."""
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"http://127.0.0.1:{server.port}/openapi.json",
-               *SEED, "--max-examples", "15", "--exclude-path", "/live", "--exclude-path", "/debug/trace",
+               *CASES, "--exclude-path", "/live", "--exclude-path", "/debug/trace",
                "--exclude-checks", "positive_data_acceptance", "--no-color"]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr

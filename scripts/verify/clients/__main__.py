@@ -12,14 +12,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from scripts.lab.arguments import parser
 from scripts.lab.server import Server, launched
 from scripts.lab.table import columns, markdown
-from scripts.verify.clients.programs import CLIENTS, HERE, Client, MissingError
+from scripts.verify.clients.programs import CLIENTS, HERE, SERVERS, Client, MissingError
 
 MODEL = "emulated"
 ABORT = "abort"
@@ -105,6 +105,23 @@ def _cancelled(server: Server) -> float:
     return server.metrics().total("requests_total", outcome="cancelled")
 
 
+def _try_all(clients: Sequence[Client], server_name: str) -> Iterator[tuple[Client, Outcome]]:
+    """Those that are tried against this server."""
+    own = [client for client in clients if client.server == server_name]
+    if not own:
+        return
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        launched(HERE / server_name, (), Path(directory) / "server.log") as server,
+    ):
+        for client in own:
+            outcome = try_client(client, server)
+            for name, why in outcome.checks.items():
+                if why:
+                    print(f"{client.name}: {name}: {why}", flush=True)
+            yield client, outcome
+
+
 def main(arguments: list[str] | None = None) -> int:
     options = parse_arguments(arguments)
     wanted = [name for name in options.only.split(",") if name]
@@ -112,16 +129,8 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := set(wanted) - {client.name for client in clients}:
         print(f"no such client: {', '.join(unknown)}; there are {', '.join(client.name for client in CLIENTS)}")
         return 2
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        launched(HERE / "server.yaml", (), Path(directory) / "server.log") as server,
-    ):
-        outcomes = []
-        for client in clients:
-            outcomes.append(try_client(client, server))
-            for name, why in outcomes[-1].checks.items():
-                if why:
-                    print(f"{client.name}: {name}: {why}", flush=True)
+    tried = {client: outcome for name in SERVERS for client, outcome in _try_all(clients, name)}
+    outcomes = [tried[client] for client in clients]
     head, lines = ("client", "version", "works", "does not"), [outcome.line for outcome in outcomes]
     print(markdown(head, lines).replace("---:", "---") if options.markdown else columns(head, lines, left=4))
     failures = [f"{outcome.client}: {name}" for outcome in outcomes for name in outcome.failures]

@@ -24,10 +24,11 @@ class MissingError(Exception):
 @dataclass(frozen=True, slots=True)
 class Client:
     """`command` returns what to start, URL and model to follow. It installs what is needed, once. Raises
-    MissingError."""
+    MissingError. `server`: the configuration of the server that it is tried against."""
 
     name: str
     command: Callable[[], list[str]]
+    server: str = "server.yaml"
 
 
 def _done(mark: Path, lock: Path) -> bool:
@@ -77,6 +78,20 @@ def _node(program: str) -> Client:
     return Client(f"{program} (npm)", command)
 
 
+def _coding(agent: str) -> Client:
+    def command() -> list[str]:
+        home, lock = CACHE / "coding", HERE / "coding" / "package-lock.json"
+        if not _done(home / "installed", lock):
+            home.mkdir(parents=True, exist_ok=True)
+            for file in (HERE / "coding").iterdir():
+                shutil.copy(file, home)
+            _install("the coding agents", ["npm", "ci", "--silent"], directory=home)
+            (home / "installed").write_bytes(lock.read_bytes())
+        return [sys.executable, str(HERE / "coding.py"), agent, str(home / "node_modules" / ".bin" / agent)]
+
+    return Client(f"{agent} (npm)", command, "coding.yaml")
+
+
 def _there(name: str, tool: str, *command: str) -> Client:
     """For which the machine has to have the tool."""
 
@@ -95,10 +110,13 @@ PYTHON = (
 )  # fmt: skip
 AGENTS = ("openai_agents",)
 NODE = ("openai", "ai", "langchain", "ollama")
+CODING = ("codex", "claude")
 CLIENTS = (
     *map(_python, PYTHON),
     *(_python(program, "agents") for program in AGENTS),
     *map(_node, NODE),
+    *map(_coding, CODING),
     _there("curl --http2", "curl", sys.executable, str(HERE / "curl.py")),
     _there("JDK HttpClient", "javac", "java", str(HERE / "java" / "Jdk.java")),  # compiled as it is started
 )
+SERVERS = tuple(dict.fromkeys(client.server for client in CLIENTS))

@@ -48,8 +48,14 @@ def kit() -> Kit:
     return Kit(tokenizer, tokenizer.vocab_size)
 
 
-@pytest.fixture(scope="module", params=["text", "tokens"])
-def model(request, tmp_path_factory):
-    """Its marks are text, or tokens of their own."""
+@pytest.fixture(scope="session", params=["text", "tokens"])
+def vocabulary_model(request, tmp_path_factory):
     own = request.param == "tokens"
     return Model(with_tokens(tmp_path_factory.mktemp("own"), MARKS) if own else load_tokenizer(DEMO_DIR))
+
+
+@pytest.fixture
+def model(vocabulary_model):
+    """Its marks are text, or tokens of their own. What it writes depends on the test alone."""
+    vocabulary_model.rng = np.random.default_rng(13)
+    return vocabulary_model

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from model.grammar import GrammarError, ToolShape, check, grammar_text
-from model.grammar.closed import closed
 from model.response import RAW, TOOLS, Kind
 from tests.model.grammar.answers import NOTE, ORDERS, SCHEMAS, WEATHER, calls, compiled, pieces, shape
 
@@ -124,9 +123,14 @@ def test_marks_that_are_written_at_random_begin_calls(model):
 
 def try_marks(model, text, marks, least=0):
     """An answer of that many tokens; a mark, cut anywhere, is put in wherever the grammar lets it."""
+    return next(ids for _ in range(20) if (ids := walk(model, text, marks, least)) is not None)
+
+
+def walk(model, text, marks, least):
     matcher, ids, planned = model.grammars.matcher(text), [], []
     while not matcher.stopped:
-        assert len(ids) < 2000
+        if len(ids) > 600:  # it has no end
+            return None
         if not planned and model.rng.random() < 0.2:
             mark = marks[model.rng.integers(len(marks))]
             cut = int(model.rng.integers(len(mark) + 1) * model.rng.integers(2))
@@ -209,25 +213,58 @@ def test_equal_schemas_are_there_once_and_checked_together(model):
         check(grammar_text("answer", shape(model, tools=tools, least=1)))
 
 
-POINT = {"properties": {"x": {"type": "number"}}}
-SHUT = {**POINT, "additionalProperties": False}
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [
+        ('["a"]', True),
+        ('["a < b", "</"]', False),
+        ('["<b>"]', True),
+        ('["</parameter>"]', False),
+        ('[{"</parameter>": 1}]', False),
+        ('[{"a": [{}, true, -1.5]}]', True),
+        ('[{"a": "<a", "b": null}]', True),
+    ],
+)
+def test_no_string_in_json_spells_the_end_of_its_parameter(model, value, fits):
+    schema = {"properties": {"c": {"type": "array"}}}
+    text = compiled(shape(model, "qwen3_coder", tools=(ToolShape("f", schema),), least=1, most=1))
+    assert follows(model, text, f"<tool_call>\n<function=f>\n<parameter=c>\n{value}\n</parameter>\n")[0] == fits
 
 
 @pytest.mark.parametrize(
-    ("schema", "expected"),
+    ("schema", "value", "fits"),
     [
-        (POINT, SHUT),
-        ({**POINT, "additionalProperties": True}, {**POINT, "additionalProperties": True}),
-        ({**POINT, "required": ["y"]}, {**POINT, "required": ["y"]}),
-        ({"items": POINT}, {"items": SHUT}),
-        ({"anyOf": [POINT, {"type": "null"}]}, {"anyOf": [SHUT, {"type": "null"}]}),
-        ({**POINT, "anyOf": [POINT]}, {**POINT, "anyOf": [POINT]}),
-        ({"$ref": "#/$defs/p", "$defs": {"p": POINT}}, {"$ref": "#/$defs/p", "$defs": {"p": SHUT}}),
-        (
-            {"allOf": [{"$ref": "#/$defs/p"}, {"required": ["y"]}], "$defs": {"p": POINT}},
-            {"allOf": [{"$ref": "#/$defs/p"}, {"required": ["y"]}], "$defs": {"p": POINT}},
-        ),
+        ({"type": "string", "maxLength": 3}, "a\r", False),  # readers drop it
+        ({"type": "string", "maxLength": 3}, "\ra", True),
+        ({"type": ["string", "null"], "enum": ["null", "x"]}, "null", False),  # readers take it for none
+        ({"type": ["string", "null"], "enum": ["x", None]}, "null", True),
+        ({"type": ["string", "null"]}, "null", True),
     ],
 )
-def test_objects_are_closed_where_that_leaves_all_that_is_asked_for(schema, expected):
-    assert closed(schema) == expected
+def test_a_text_is_read_as_it_was_meant(model, schema, value, fits):
+    text = compiled(shape(model, "qwen3_coder", tools=(ToolShape("f", {"properties": {"c": schema}}),), least=1))
+    assert follows(model, text, f"<tool_call>\n<function=f>\n<parameter=c>\n{value}\n</parameter>\n<")[0] == fits
+
+
+@pytest.mark.parametrize(
+    ("form", "schema", "told"),
+    [
+        ("qwen3_coder", {"anyOf": [{"type": "integer"}, {"enum": [[]]}]}, "anyOf"),
+        ("qwen3_coder", {"anyOf": [{"$ref": "#/$defs/p"}, {"type": "null"}]}, "anyOf"),
+        ("llama_pythonic", {"type": "array", "items": {"type": "null"}, "minItems": 2, "maxItems": 1}, "minItems"),
+        ("llama_pythonic", {"$ref": "#/$defs/p"}, r"\$ref"),
+    ],
+)
+def test_values_that_no_reader_would_take_are_refused(model, form, schema, told):
+    loop = {"type": "object", "properties": {"on": {"type": "boolean"}, "next": {"$ref": "#/$defs/p"}}}
+    tool = ToolShape("f", {"properties": {"c": schema}, "$defs": {"p": loop}})
+    with pytest.raises(GrammarError, match=f"of the tool 'f', .*{told}"):
+        check(grammar_text("answer", shape(model, form, tools=(tool,), least=1)))
+
+
+def test_a_custom_tools_expression_spells_no_mark(model):
+    """Where the mark is a token, it can't."""
+    text = compiled(shape(model, tools=(ToolShape("patch", None, ("regex", "(.|\n)*")),), least=1, most=1))
+    begun = '<tool_call>{"name": "patch", "input":\nsee '
+    assert follows(model, text, f"{begun}</tool>\n}}</tool_call>") == (True, True)
+    assert not follows(model, text, f"{begun}</tool_call>")[0]

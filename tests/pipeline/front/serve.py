@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 
 from model.demo import DEMO_DIR
+from model.response import choose_format
 from model.tokenizer import load_tokenizer
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.server import run_front
@@ -27,7 +28,9 @@ def listening(port: int) -> socket.socket:
 
 def main() -> None:
     values, control, stats = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    tokenizer = values.pop("tokenizer", DEMO_DIR)
+    tokenizer = load_tokenizer(values.pop("tokenizer", DEMO_DIR))
+    if formats := values.pop("formats", None):
+        values["response_format"] = choose_format(tokenizer, *formats)
     keys = ApiKeys(digest(key.encode()) for key in values.pop("api_keys", []))
     if "without" in values:
         sys.modules[values.pop("without")] = None  # type: ignore[assignment]  # as if it were not installed
@@ -44,6 +47,6 @@ def main() -> None:
         Control(Channel.inherited(control)),
         StatsHandle(stats),
         listeners,
-        load_tokenizer(tokenizer),
+        tokenizer,
         keys,
     )

@@ -75,6 +75,58 @@ def test_streams_go_on_where_they_stood(serve):
     assert served.metric("ringserve_requests_in_flight") == 0
 
 
+SAYS = (
+    'x @pace=0.02 <think> So it is </think> Well: <tool_call>{"name": "f", "arguments": {"a": [1, "b"]}}</tool_call>'
+    ' <tool_call> {"name": "g", "arguments": {}} </tool_call>'
+)
+TOOLS = [{"type": "function", "function": {"name": name}} for name in "fg"]
+
+
+def messages_of(answer: bytes):
+    """Of two choices, from their deltas: reasoning, text, calls, log-probabilities."""
+    made = [["", "", [], []] for _ in range(2)]
+    for event in events(answer)[:-1]:
+        for choice in json.loads(event)["choices"]:
+            one, delta = made[choice["index"]], choice["delta"]
+            one[0] += delta.get("reasoning_content", "")
+            one[1] += delta.get("content", "")
+            for call in delta.get("tool_calls", ()):
+                if "id" in call:
+                    one[2].append([call["function"]["name"], ""])
+                one[2][call["index"]][1] += call["function"]["arguments"]
+            one[3] += [token["logprob"] for token in (choice["logprobs"] or {"content": []})["content"]]
+    return made
+
+
+def test_reasoning_and_calls_go_on_where_they_stood(serve):
+    """Whichever token the pipeline dies behind."""
+    served = serve(formats=["hermes", "think"])
+    body = {"messages": [{"role": "user", "content": SAYS}], "tools": TOOLS, "n": 2, "logprobs": True, "stream": True,
+            "max_tokens": 60}  # fmt: skip
+    with served.connect() as stream:
+        stream.sendall(post(body, "/v1/chat/completions", "Connection: close\r\n"))
+        undisturbed = messages_of(read_all(stream))
+    for reasoning, text, calls, logprobs in undisturbed:
+        assert "So it is" in reasoning
+        assert "Well:" in text
+        assert calls[:2] == [["f", '{"a": [1, "b"]}'], ["g", "{}"]]
+        assert len(logprobs) == 60
+    for _ in range(2):
+        served.peer.expect("submit")
+    with served.connect() as stream:
+        stream.sendall(post(body, "/v1/chat/completions", "Connection: close\r\n"))
+        for _ in range(2):
+            served.peer.expect("submit")
+        cuts = []
+        for _ in range(6):
+            time.sleep(0.12)
+            served.end_generation()
+            served.wire()
+            cuts += [len(served.peer.expect("submit")["output"]) for _ in range(2)]
+        assert messages_of(read_all(stream)) == undisturbed
+    assert len(set(cuts)) > 2
+
+
 def test_a_seed_that_nobody_gave_is_drawn_once(serve):
     served = serve()
     with served.connect() as connection:
