@@ -70,12 +70,19 @@ def declared_types(schema: Any) -> list[str]:
     if not isinstance(schema, Mapping):
         return []
     kind = schema.get("type")
-    types = [kind] if isinstance(kind, str) else [one for one in kind if isinstance(one, str)] if kind else []
+    types = [kind] if isinstance(kind, str) else _texts(kind)
     for word in ("anyOf", "oneOf"):
-        for branch in schema.get(word) or ():
-            if isinstance(branch, Mapping):
-                types += [one for one in [branch.get("type")] if isinstance(one, str)]
-    return types or (["string"] if any(isinstance(one, str) for one in schema.get("enum") or ()) else [])
+        types += _texts([branch.get("type") for branch in _listed(schema.get(word)) if isinstance(branch, Mapping)])
+    return types or (["string"] if _texts(schema.get("enum")) else [])
+
+
+def _listed(value: Any) -> list[Any]:
+    """Of a schema that nobody has checked."""
+    return value if isinstance(value, list) else []
+
+
+def _texts(value: Any) -> list[str]:
+    return [one for one in _listed(value) if isinstance(one, str)]
 
 
 def _value(text: str, types: frozenset[str] | None, form: Calls) -> str:

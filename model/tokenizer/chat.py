@@ -154,7 +154,7 @@ class ChatTemplate:
             return self._template.render(variables)
         except jinja2.TemplateError as error:
             raise ChatTemplateError(f"the chat template refuses the messages: {_shown(error.message)}") from error
-        except (TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
             raise ChatTemplateError(f"the chat template cannot render the messages: {_shown(error)}") from error
 
 

@@ -330,3 +330,11 @@ class TestWork:
         twice, longest_of_twice = self.count(name, answer * 4, size)
         assert twice < 2.2 * once + 200
         assert max(longest, longest_of_twice) < 32  # the longest mark, not the answer
+
+
+def test_schemas_that_make_no_sense_say_nothing():
+    """They are a client's, and checked only where a grammar is made of them."""
+    said = "<tool_call>\n<function=find>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>"
+    for one in (5, {"type": 5}, {"type": {}}, {"anyOf": 5}, {"oneOf": [5, {"type": []}]}, {"enum": True}):
+        for schema in (one, {"properties": one}, {"properties": {"a": one}}):
+            assert read_text(preset("qwen3_coder"), said, tools={"find": schema}) == call("find", '{"a": "1"}')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import shutil
@@ -176,6 +177,15 @@ def test_a_refusal_of_the_template_is_the_client_s_fault():
 def test_unusable_messages(messages, match):
     with pytest.raises(ChatTemplateError, match=match):
         render(CHATML, messages)
+
+
+@pytest.mark.parametrize("parameters", [{"properties": 5}, {"properties": ["a"]}, {}, [], None, 5])
+@pytest.mark.parametrize("said", ["|dictsort", "|items|list", ".items()", "|tojson|length", "['a']", "|first"])
+def test_tools_that_a_template_cannot_show_are_the_clients_fault(said, parameters):
+    template = ChatTemplate(f"{{{{ tools[0].function.parameters.properties{said} }}}}", TOKENS, "test")
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    with contextlib.suppress(ChatTemplateError):  # the only error that may come
+        assert isinstance(template.render(CONVERSATION, add_generation_prompt=True, tools=tools), str)
 
 
 @pytest.mark.parametrize(
