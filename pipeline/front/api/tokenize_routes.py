@@ -131,10 +131,6 @@ class TokenizeRoutes:
         self._unknown.tell(exchange, reading)
         await exchange.respond(200, text)
 
-    def _tokenize(self, body: dict[str, Any], reading: Reading) -> bytes:
-        asked = self._parse(body, reading)
-        return self._answer(asked, self._encode(asked))
-
     def _parse(self, body: dict[str, Any], reading: Reading) -> _Text:
         settings, tokenizer = self._settings, self._needed()
         if body.get("messages") is None:

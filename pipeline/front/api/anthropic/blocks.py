@@ -12,7 +12,7 @@ from model.tokenizer import Message
 from pipeline.front.api.body import Body, Problem
 from pipeline.front.api.chat.messages import assistant, call, result
 from pipeline.front.api.fields import also, given, only
-from pipeline.front.api.responses.one_of import OneOf, TextOr
+from pipeline.front.api.one_of import OneOf, TextOr
 
 _TEXT_ONLY: Final = "the model reads text only"
 _ROLES: Final = ("user", "assistant", "system")

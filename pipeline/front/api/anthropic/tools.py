@@ -10,8 +10,8 @@ from pydantic import Field
 from pipeline.front.api.body import Body
 from pipeline.front.api.chat.tools import AUTO, MOST_TOOLS, NONE, REQUIRED, Tool, ToolUse
 from pipeline.front.api.fields import also, given, only
+from pipeline.front.api.one_of import OneOf
 from pipeline.front.api.openai.tools import ToolName
-from pipeline.front.api.responses.one_of import OneOf
 
 
 @also({"defer_loading": (False,)}, labels="cache_control allowed_callers eager_input_streaming input_examples")

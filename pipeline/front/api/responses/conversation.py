@@ -12,8 +12,8 @@ from model.tokenizer import Message
 from pipeline.front.api.body import Body
 from pipeline.front.api.chat.messages import assistant, call, result
 from pipeline.front.api.fields import also, given, only
+from pipeline.front.api.one_of import OneOf, TextOr
 from pipeline.front.api.openai.tools import Arguments
-from pipeline.front.api.responses.one_of import OneOf, TextOr
 from pipeline.front.api.responses.tools import full_name
 
 _TEXTS: Final = ("input_text", "output_text", "text")

@@ -11,9 +11,9 @@ from pydantic import Field
 from pipeline.front.api.body import Body
 from pipeline.front.api.chat.tools import MOST_TOOLS, Tool
 from pipeline.front.api.fields import also, given, only
+from pipeline.front.api.one_of import OneOf
 from pipeline.front.api.openai.tools import FunctionTool, GrammarText, ToolChoice, ToolName, tool_choice
 from pipeline.front.api.responses.items import CalledTool
-from pipeline.front.api.responses.one_of import OneOf
 
 _PLACE: Final = "tools[]."
 _ONLY: Final[dict[str, tuple[Any, ...]]] = {"async defer_loading": (False,)}

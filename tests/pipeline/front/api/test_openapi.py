@@ -84,9 +84,9 @@ REQUESTS = {
         lambda body: parse_count(body, TOKENIZER, Reading(SETTINGS)),
         {"messages": [{"role": "user", "content": "x"}], "tools": [INPUT_TOOL]},
     ),
-    "TokenizeText": (lambda body: TOKENIZE._tokenize(body, Reading(SETTINGS)), {"prompt": "x"}),
+    "TokenizeText": (lambda body: TOKENIZE._encode(TOKENIZE._parse(body, Reading(SETTINGS))), {"prompt": "x"}),
     "TokenizeChat": (
-        lambda body: TOKENIZE._tokenize(body, Reading(SETTINGS)),
+        lambda body: TOKENIZE._encode(TOKENIZE._parse(body, Reading(SETTINGS))),
         {"messages": [{"role": "user", "content": "x"}], "tools": [TOOL]},
     ),
     "DetokenizeRequest": (lambda body: TOKENIZE._detokenize(body, Reading(SETTINGS)), {"tokens": [1]}),

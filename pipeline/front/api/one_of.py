@@ -1,4 +1,4 @@
-"""Parameters of /v1/responses that have several forms: objects told apart by their type, and texts or lists."""
+"""Parameters that have several forms: objects told apart by their type, and texts or lists."""
 
 from __future__ import annotations
 
