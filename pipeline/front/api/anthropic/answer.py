@@ -131,6 +131,7 @@ class MessagesWriter:
         self._blocks: list[_Block] = []
         self._open: _Block | None = None
         self._last: End | None = None
+        self._called = False  # the last call is complete
 
     @property
     def choices(self) -> tuple[MessagesWriter]:
@@ -146,9 +147,13 @@ class MessagesWriter:
             case CallArguments():
                 return self._open.write(event.text) if self._open is not None and event.text else b""
             case CallBegin():
+                self._called = False
                 return self._begin(_ToolUse(len(self._blocks), self._tool_id(event), event.name))
-            case CallEnd() | End():
-                self._last = event if isinstance(event, End) else None
+            case CallEnd():
+                self._called = True
+                return self._close()
+            case End():
+                self._last = event
                 return self._close()
             case Begin():
                 self._prompt = event
@@ -215,8 +220,7 @@ class MessagesWriter:
             }
         if last.token.stop >= 0:
             return {"stop_reason": "stop_sequence", "stop_sequence": stops[last.token.stop]}
-        called = any(isinstance(block, _ToolUse) for block in self._blocks)
-        return {"stop_reason": "tool_use" if called else "end_turn", "stop_sequence": None}
+        return {"stop_reason": "tool_use" if self._called else "end_turn", "stop_sequence": None}
 
     @property
     def _tokens(self) -> int:

@@ -198,6 +198,7 @@ def test_the_limit_is_the_client_s_or_the_model_s():
 
 def test_calls_that_are_cut_by_a_stop_sequence_are_none_to_be_run():
     assert ended(FinishReason.EOS, pieces=CALL) == ("tool_use", None)
+    assert ended(FinishReason.EOS, pieces=[*CALL, *CALL[:-1]]) == ("end_turn", None)  # none to carry out
     assert ended(FinishReason.STOP, 0, pieces=CALL) == ("stop_sequence", "END")
     assert ended(FinishReason.LENGTH, pieces=CALL, asked=Asked("tiny", 4)) == ("max_tokens", None)
 
