@@ -17,14 +17,12 @@ ROOT = Path(__file__).parent
 SERIAL = (
     "ipc/test_cost.py",
     "ipc/test_peers.py",
-    "ipc/test_verify.py",
     "scripts/bench/isolation/test_isolation.py",
     "scripts/bench/serving/test_bench_serving.py",
     "scripts/lab/test_http.py",
     "scripts/lab/test_processes.py",
     "scripts/lab/test_server.py",
     "scripts/bench/test_",
-    "scripts/tools/test_count_path.py",
     "scripts/verify",
     "server",
     "test_readme.py",
@@ -32,18 +30,21 @@ SERIAL = (
 """Whole servers, clocks, or all CPUs."""
 
 SERVER = (
+    "scripts/tools/test_count_path.py",
     "server/test_access.py",
     "server/test_api.py",
     "server/test_clients.py",
     "server/test_demo_server.py",
     "server/test_grammars.py",
     "server/test_logits_files.py",
+    "server/test_page.py",
 )
 """Of the whole servers those that are asked one thing after the other, whoever else is at work beside them."""
 
 ENGINE = (
     "ipc/test_native.py",
     "ipc/test_sanitized.py",
+    "ipc/test_verify.py",
     "model/csrc",
     "model/sampling/test_portability.py",
     "scripts/train",
