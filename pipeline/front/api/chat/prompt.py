@@ -178,7 +178,7 @@ def _reader(
         return None
 
     def make(choice: int) -> AnswerReader:
-        pieces = ResponseReader(form, tools=tools, calls=bool(tools), opened=opened)
+        pieces = ResponseReader(form, tools=tools, opened=opened)
         return AnswerReader(choice, pieces, every_token=every_token)
 
     return make
