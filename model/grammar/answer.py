@@ -55,7 +55,7 @@ def answer_grammars(shape: AnswerShape, nested: Nested) -> list[dict[str, Any]]:
     parts = Parts(nested)
     choices = [*_calls(shape, parts)] if shape.tools else []
     if shape.body is not None and shape.least == 0:
-        choices.append(_begin_text(shape) + parts.beside(nested(*shape.body)))
+        choices.append(_begin_text(shape) + _body(shape.body, parts, blames=bool(shape.tools)))
     rules = [f"start: {_reasoning(shape, parts)}({' | '.join(choices)})", r"WS: /[ \t]|\r?\n/"]
     return [{"lark_grammar": "\n".join([*rules, *parts.rules])}, *parts.others]
 
@@ -84,6 +84,16 @@ def _begin_text(shape: AnswerShape) -> str:
     """The mark without which a text is no part of the answer, in formats that have one."""
     marks = shape.format.text_opens
     return f"{start_of(marks[0])} " if marks and shape.opened is not Opened.TEXT else ""
+
+
+def _body(body: tuple[str, Any], parts: Parts, *, blames: bool) -> str:
+    """`blames`: there are tools as well, on which a refusal could be blamed."""
+    try:
+        return parts.beside(parts.nested(*body))
+    except GrammarError as error:
+        if not blames:
+            raise
+        raise GrammarError(error.keyword, f"of the answer's text, {error}") from error
 
 
 def _reasoning(shape: AnswerShape, parts: Parts) -> str:

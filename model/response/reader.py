@@ -23,7 +23,7 @@ class ResponseReader:
     """One answer's. Its time and memory are linear in the answer's length.
 
     ``tools``: names of those that may be called; a mapping's values are the JSON schemas of their arguments, or None.
-    Without ``reasoning`` or ``calls`` the marks of these are text. ``opened``: what the prompt left open.
+    Without any the marks of calls are text. ``opened``: what the prompt left open.
     """
 
     def __init__(
@@ -31,13 +31,11 @@ class ResponseReader:
         format: ResponseFormat,
         *,
         tools: Collection[str],
-        reasoning: bool = True,
-        calls: bool = True,
         opened: Opened = Opened.NOTHING,
     ) -> None:
         self._format = format
-        self._reasoning = format.reasoning if reasoning else None
-        self._forms = format.calls if calls else ()
+        self._reasoning = format.reasoning
+        self._forms = format.calls if tools else ()
         read: list[Calls | Reasoning] = [*self._forms, *([self._reasoning] if self._reasoning else [])]
         opens = [mark for part in read for mark in part.opens]
         self._unread = self._marks_not_read(opens)
@@ -48,7 +46,7 @@ class ResponseReader:
         outside = bool(format.text_opens)
         self._text = Prose(
             lambda text: self._pieces.add(Kind.TEXT, text),
-            shown=not outside or opened is Opened.TEXT or (opened is Opened.REASONING and not reasoning),
+            shown=not outside or opened is Opened.TEXT,
             strips=outside,
         )
         named = tools if isinstance(tools, Mapping) else dict.fromkeys(tools)
@@ -57,9 +55,8 @@ class ResponseReader:
         self._machine = self._run(opened)
 
     def _marks_not_read(self, opens: list[Mark]) -> list[Mark]:
-        """Of parts that are text here, in a format that drops what is outside of all marks."""
-        reasoning = self._format.reasoning.opens if self._format.reasoning else ()
-        marks = [*reasoning, *(mark for form in self._format.calls for mark in form.opens)]
+        """Of calls that are text here, in a format that drops what is outside of all marks."""
+        marks = [mark for form in self._format.calls for mark in form.opens]
         return [mark for mark in marks if mark not in opens] if self._format.text_opens else []
 
     def push(self, text: str, token_id: int) -> list[Piece]:

@@ -224,6 +224,14 @@ def test_what_cannot_be_enforced_is_refused_and_its_tool_named(model, schema, to
         grammar_text("answer", shape(model, tools=(ORDERS[0], ToolShape("bad", schema)), least=1))
 
 
+def test_a_text_that_cannot_be_guaranteed_is_not_blamed_on_tools(model):
+    body = ("json_schema", {"not": {}})
+    with pytest.raises(GrammarError, match=r"^of the answer's text, .*not"):
+        grammar_text("answer", shape(model, body=body))
+    with pytest.raises(GrammarError, match=r"^#/not: "):
+        grammar_text("answer", shape(model, reasoning="may", tools=(), body=body))
+
+
 @pytest.mark.parametrize(
     ("form", "schema", "told"),
     [

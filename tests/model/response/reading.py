@@ -82,12 +82,10 @@ def read(
     stream: Iterable[Token],
     *,
     tools: Collection[str] = NAMES,
-    reasoning: bool = True,
-    calls: bool = True,
     opened: Opened = Opened.NOTHING,
 ) -> list[Piece]:
     """All pieces, those of one part joined; each must have been worth sending."""
-    reader = ResponseReader(format, tools=tools, reasoning=reasoning, calls=calls, opened=opened)
+    reader = ResponseReader(format, tools=tools, opened=opened)
     pieces = [piece for text, token_id in stream for piece in reader.push(text, token_id)] + reader.finish()
     assert all(bool(text) == (kind is not Kind.CALL_END) for kind, text in pieces)
     return joined(pieces)

@@ -127,19 +127,19 @@ class TestWhatIsNotAskedFor:
 
     def test_calls_are_text(self):
         pieces = [*thought("a"), *text('b <tool_call>{"name": "find"}</tool_call>')]
-        assert read_text(preset("hermes"), self.ANSWER, calls=False) == pieces
+        assert read_text(preset("hermes"), self.ANSWER, tools=()) == pieces
 
     def test_reasoning_is_text(self):
         pieces = [*text("<think>a</think> b"), *call("find", "{}")]
-        assert read_text(preset("hermes"), self.ANSWER, reasoning=False) == pieces
-        pieces = read_text(preset("hermes"), "a</think> b", reasoning=False, opened=Opened.REASONING)
+        assert read_text(preset("hermes", reasoning="none"), self.ANSWER) == pieces
+        pieces = read_text(preset("hermes", reasoning="none"), "a</think> b", opened=Opened.REASONING)
         assert pieces == text("a</think> b")
 
     def test_is_text_where_what_is_outside_of_marks_is_dropped(self):
         plain = preset("hermes")
         format = ResponseFormat("x", plain.reasoning, plain.calls, (Mark("</a>"),), text_opens=(Mark("<a>"),))
         assert read_text(format, "<think>x</think> - <a> b </a> - ") == [*thought("x"), *text("b")]
-        assert read_text(format, '<tool_call>{"name": "find"}</tool_call>', calls=False) == text(
+        assert read_text(format, '<tool_call>{"name": "find"}</tool_call>', tools=()) == text(
             '<tool_call>{"name": "find"}</tool_call>'
         )
         assert read_text(format, "- <tool_call>no</tool_call>") == text("<tool_call>no</tool_call>")

@@ -149,11 +149,9 @@ class MessagesWriter:
             case CallBegin():
                 self._called = False
                 return self._begin(_ToolUse(len(self._blocks), self._tool_id(event), event.name))
-            case CallEnd():
-                self._called = True
-                return self._close()
-            case End():
-                self._last = event
+            case CallEnd() | End():
+                self._called = self._called or isinstance(event, CallEnd)
+                self._last = event if isinstance(event, End) else None
                 return self._close()
             case Begin():
                 self._prompt = event

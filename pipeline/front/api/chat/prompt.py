@@ -167,7 +167,7 @@ def _form(chat: Chat, form: ResponseFormat, opened: Opened) -> Form | None:
         text=bool(tools) and not use.guaranteed and body is None,
         body=None if use.guaranteed or body is None else (body.kind, body.value),
     )
-    return Form("tools" if tools or body is None else body.parameter, "answer", shape)
+    return Form("tools" if use.bound or body is None else body.parameter, "answer", shape)
 
 
 def _reader(
@@ -178,7 +178,7 @@ def _reader(
         return None
 
     def make(choice: int) -> AnswerReader:
-        pieces = ResponseReader(form, tools=tools, calls=bool(tools), opened=opened)
+        pieces = ResponseReader(form, tools=tools, opened=opened)
         return AnswerReader(choice, pieces, every_token=every_token)
 
     return make

@@ -235,6 +235,7 @@ def test_texts_between_marks_are_read_and_written_so():
 def test_a_schema_holds_behind_the_reasoning():
     form = job(tools=[], response_format={"type": "json_object"}).form
     assert (form.parameter, form.value.body, form.value.tools) == ("response_format", ("json_object", None), ())
+    assert job(response_format={"type": "json_object"}).form.parameter == "response_format"
     plain = FrontSettings(**DEFAULTS, response_format=choose_format(TOKENIZER, "hermes", "none"))
     assert job(plain, tools=[], response_format={"type": "json_object"}).form.kind == "json_object"
 
