@@ -13,7 +13,7 @@ from pathlib import Path
 from model.errors import CheckpointError
 from model.mindformers_runner.architecture import Architecture, Shape
 from model.mindformers_runner.mindspore_file import index_mindspore
-from model.mindformers_runner.names import fused_sources, is_derived, to_hugging_face, to_mindformers
+from model.mindformers_runner.names import fused_sources, is_derived, to_mindformers
 from model.mindformers_runner.safetensors_file import index_safetensors
 from model.mindformers_runner.stored_tensor import Dtype, Float, StoredTensor
 
