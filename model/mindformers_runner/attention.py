@@ -11,9 +11,9 @@ from typing import Any
 
 from mindspore import Parameter, Tensor, nn, ops
 
-from model.mindformers_runner.arrays import aligned_zeros
-from model.mindformers_runner.native import LIBRARY, OPERATOR
-from model.mindformers_runner.settings import KEY_GROUP
+from model.checkpoint.arrays import aligned_zeros
+from model.mindspore_common.native import LIBRARY, OPERATOR
+from model.mindspore_common.settings import KEY_GROUP
 
 
 class PagedAttention(nn.Cell):

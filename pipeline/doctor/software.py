@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module, metadata
 
-from model.mindformers_runner.native import LIBRARY
+from model.mindspore_common.native import LIBRARY
 from pipeline.doctor.finding import Finding, fail, ok, warn
 from pipeline.doctor.subject import Host, Plan
 

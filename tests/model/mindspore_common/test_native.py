@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model.errors import ConfigurationError
-from model.mindformers_runner import native
+from model.mindspore_common import native
 
 GROUP = 16
 

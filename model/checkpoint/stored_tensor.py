@@ -9,8 +9,8 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from model.checkpoint.finite import all_finite, describe_not_finite
 from model.errors import CheckpointError, UnusableWeightError
-from model.mindformers_runner.finite import all_finite, describe_not_finite
 
 Float = NDArray[np.floating[Any]]
 Dtype = type[np.floating[Any]]
