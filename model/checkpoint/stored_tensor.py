@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -60,6 +62,21 @@ class StoredTensor:
         if not finite:
             self._refuse(describe_not_finite(values.reshape(self.shape)), _DAMAGED)
         return self._convert(values.reshape(self.shape), dtype)
+
+    def take_rows(self, rows: tuple[tuple[int, int], ...]) -> StoredTensor:
+        """Runs of rows, first and end of each, one behind the other: a tensor of which only their bytes are read."""
+        row = math.prod(self.shape[1:]) * ITEM_SIZES[self.dtype]
+        pieces = [piece for first, end in rows for piece in self._bytes(first * row, end * row)]
+        length = sum(end - first for first, end in rows)
+        return replace(self, shape=(length, *self.shape[1:]), pieces=tuple(pieces))
+
+    def _bytes(self, first: int, end: int) -> Iterator[tuple[int, int]]:
+        """Where these bytes of the tensor lie."""
+        for offset, size in self.pieces:
+            low, high = max(first, 0), min(end, size)
+            if low < high:
+                yield offset + low, high - low
+            first, end = first - size, end - size
 
     def _convert(self, values: NDArray[Any], dtype: Dtype) -> Float:
         with np.errstate(over="ignore"):
