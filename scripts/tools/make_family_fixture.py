@@ -1,7 +1,7 @@
 """Writes tests/model/families/{families.json,references.npz}: what Hugging Face transformers answers, by family.
 
 `make fixtures-families` installs torch and transformers >= 5.13 in an environment of their own. Weights are not
-stored: they follow from a tensor's name (tests/model/families/checkpoints.py).
+stored: they follow from a tensor's name (family_weights.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from tests.model.families.checkpoints import ANSWER, FOLDER, POSITIONS, PROMPT, make_tensor
+from scripts.lab.paths import ROOT
+from scripts.tools.family_weights import ANSWER, POSITIONS, PROMPT, make_tensor
+
+FOLDER = ROOT / "tests" / "model" / "families"
 
 Arrays = dict[str, NDArray[Any]]
 Shapes = dict[str, tuple[int, ...]]
@@ -40,18 +43,25 @@ MOE = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32, 
 SLIDING = ["sliding_attention", "full_attention"]
 
 
-def rope(theta: float = 10000.0, **kind: Any) -> dict[str, Any]:
+def rope(theta: Any = 10000.0, **kind: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_theta": theta, "rope_type": "default", **kind}}
 
 
-LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+LLAMA3: dict[str, Any] = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+YARN: dict[str, Any] = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 GEMMA = {"head_dim": 32, "sliding_window": 12, "query_pre_attn_scalar": 24, "tie_word_embeddings": True}
 
 
 def longrope(original: int) -> dict[str, Any]:
-    factors = {"short_factor": [1 + 0.05 * i for i in range(6)], "long_factor": [2 + 0.5 * i for i in range(6)]}
-    kind = {"rope_type": "longrope", "original_max_position_embeddings": original, "partial_rotary_factor": 0.75}
+    factors: dict[str, Any] = {
+        "short_factor": [1 + 0.05 * i for i in range(6)],
+        "long_factor": [2 + 0.5 * i for i in range(6)],
+    }
+    kind: dict[str, Any] = {
+        "rope_type": "longrope",
+        "original_max_position_embeddings": original,
+        "partial_rotary_factor": 0.75,
+    }
     return {"original_max_position_embeddings": original, **rope(**kind, **factors)}
 
 
@@ -207,7 +217,7 @@ def read(folder: Path) -> dict[str, Any]:
     return config
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def answers(model: Any) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Prompt and greedy answer, and logits of some positions, computed without a cache."""
     prompt = np.random.default_rng(0).integers(3, COMMON["vocab_size"], (1, PROMPT))

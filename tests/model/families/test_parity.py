@@ -15,7 +15,8 @@ from model.checkpoint.files import index_files
 from model.families import Experts, Spec, canonical, read_spec
 from model.families.canonical import read_recipe, recipes
 from model.families.rope import Rope
-from tests.model.families.checkpoints import POSITIONS, PROMPT, Checkpoint, load
+from scripts.tools.family_weights import POSITIONS, PROMPT
+from tests.model.families.checkpoints import Checkpoint, load
 from tests.model.numpy_decoder import NumpyDecoder
 
 CHECKPOINTS = load()
