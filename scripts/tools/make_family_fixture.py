@@ -53,16 +53,11 @@ GEMMA = {"head_dim": 32, "sliding_window": 12, "query_pre_attn_scalar": 24, "tie
 
 
 def longrope(original: int) -> dict[str, Any]:
-    factors: dict[str, Any] = {
-        "short_factor": [1 + 0.05 * i for i in range(6)],
-        "long_factor": [2 + 0.5 * i for i in range(6)],
-    }
-    kind: dict[str, Any] = {
-        "rope_type": "longrope",
-        "original_max_position_embeddings": original,
-        "partial_rotary_factor": 0.75,
-    }
-    return {"original_max_position_embeddings": original, **rope(**kind, **factors)}
+    factors = {"short_factor": [1 + 0.05 * i for i in range(6)], "long_factor": [2 + 0.5 * i for i in range(6)]}
+    kind = rope(
+        rope_type="longrope", original_max_position_embeddings=original, partial_rotary_factor=0.75, **factors
+    )
+    return {"original_max_position_embeddings": original, **kind}
 
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -217,21 +212,21 @@ def read(folder: Path) -> dict[str, Any]:
     return config
 
 
-@torch.no_grad()  # type: ignore[untyped-decorator]
 def answers(model: Any) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Prompt and greedy answer, and logits of some positions, computed without a cache."""
-    prompt = np.random.default_rng(0).integers(3, COMMON["vocab_size"], (1, PROMPT))
-    ids = torch.from_numpy(prompt)
-    for _ in range(ANSWER):
-        best = model(ids, use_cache=False).logits[:, -1:].argmax(-1)
-        ids = torch.cat([ids, best], 1)
-    logits = model(ids, use_cache=False).logits[0, list(POSITIONS)]
+    ids = torch.from_numpy(np.random.default_rng(0).integers(3, COMMON["vocab_size"], (1, PROMPT)))
+    with torch.no_grad():
+        for _ in range(ANSWER):
+            best = model(ids, use_cache=False).logits[:, -1:].argmax(-1)
+            ids = torch.cat([ids, best], 1)
+        logits = model(ids, use_cache=False).logits[0, list(POSITIONS)]
     return ids[0].numpy().astype(np.int32), logits.float().numpy()
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    described, arrays = {}, {}
+    described: dict[str, Any] = {}
+    arrays: Arrays = {}
     for name in [*FAMILIES, *TWINS]:
         with tempfile.TemporaryDirectory() as directory:
             make = random_model if name in FAMILIES else twin

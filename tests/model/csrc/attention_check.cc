@@ -1,8 +1,10 @@
 // Runs the operator on random mixed steps and compares it with attention in plain double-precision loops. Built
 // by test_attention.py with several compilers, with sanitizers, and for aarch64 under an emulator.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <initializer_list>
 #include <random>
 #include <vector>
 
@@ -29,9 +31,10 @@ Floats normal(int64_t count) {
 struct Call {
   std::vector<int32_t> tables, slots, valid = kContexts, fresh = kFresh;
   Floats query, key, value, cos, sin, keys, values, out;
+  float traits[2];  // window, softcap
   int64_t tokens = 3;  // padding
 
-  Call() {
+  explicit Call(float window = 0, float softcap = 0) : traits{window, softcap} {
     for (int32_t n : kFresh) tokens += n;
     query = normal(tokens * kHeads * kDim);
     key = normal(tokens * kKvHeads * kDim);
@@ -73,15 +76,15 @@ struct Call {
   int run() {
     const int64_t rows = static_cast<int64_t>(kContexts.size());
     void *params[] = {query.data(), key.data(), value.data(), cos.data(), sin.data(), keys.data(), values.data(),
-                      tables.data(), slots.data(), valid.data(), fresh.data(), out.data()};
-    int64_t shapes[12][5] = {{tokens, kHeads * kDim}, {tokens, kKvHeads * kDim}, {tokens, kKvHeads * kDim},
+                      tables.data(), slots.data(), valid.data(), fresh.data(), traits, out.data()};
+    int64_t shapes[13][5] = {{tokens, kHeads * kDim}, {tokens, kKvHeads * kDim}, {tokens, kKvHeads * kDim},
                              {tokens, kDim}, {tokens, kDim}, {kBlocks, kKvHeads, kBlock / 16, kDim, 16},
                              {kBlocks, kKvHeads, kBlock, kPadded}, {rows, kWidth}, {tokens}, {rows}, {rows},
-                             {tokens, kHeads * kDim}};
-    int ndims[] = {2, 2, 2, 2, 2, 5, 4, 2, 1, 1, 1, 2};
-    int64_t *pointers[12];
-    for (int i = 0; i < 12; ++i) pointers[i] = shapes[i];
-    return ringserve_paged_attention(12, params, ndims, pointers, nullptr, nullptr, nullptr);
+                             {2}, {tokens, kHeads * kDim}};
+    int ndims[] = {2, 2, 2, 2, 2, 5, 4, 2, 1, 1, 1, 1, 2};
+    int64_t *pointers[13];
+    for (int i = 0; i < 13; ++i) pointers[i] = shapes[i];
+    return ringserve_paged_attention(13, params, ndims, pointers, nullptr, nullptr, nullptr);
   }
 
   double worst() {
@@ -100,12 +103,14 @@ struct Call {
   double expected(int64_t token, int64_t row, int64_t position, int64_t head, int64_t d) const {
     const int64_t shared = head / (kHeads / kKvHeads);
     double total = 0, sum = 0;
-    for (int64_t n = 0; n <= position; ++n) {
+    const int64_t window = static_cast<int64_t>(traits[0]);
+    for (int64_t n = window ? std::max<int64_t>(0, position + 1 - window) : 0; n <= position; ++n) {
       double score = 0;
       for (int64_t i = 0; i < kDim; ++i) {
         score += rotated(query, kHeads * kDim, token, head, i) * keys[key_at(slot(row, n), shared, i)];
       }
-      const double weight = std::exp(score / std::sqrt(double(kDim)));
+      score /= std::sqrt(double(kDim));
+      const double weight = std::exp(traits[1] > 0 ? traits[1] * std::tanh(score / traits[1]) : score);
       sum += weight;
       total += weight * values[value_at(slot(row, n), shared, d)];
     }
@@ -115,6 +120,7 @@ struct Call {
 
 bool corrupt_calls_fail() {
   bool failed = true;
+  for (float bad : {-1.0f, NAN, INFINITY}) failed = failed && Call(bad).run() == 1 && Call(0, bad).run() == 1;
   for (int32_t bad : {-2, 1 << 20, INT32_MIN, INT32_MAX}) {
     Call slots, tables, valid, fresh;
     slots.slots[5] = tables.tables[1] = valid.valid[0] = fresh.fresh[1] = bad;
@@ -131,11 +137,14 @@ int main() {
     ringserve_attention_threads(threads);
     for (int i = 0; const char *name = ringserve_attention_kernel_name(i); ++i) {
       ringserve_attention_use_kernel(name);
-      Call call;
-      const int code = call.run();
-      const double worst = call.worst();
-      std::printf("%s, %d threads: worst error %.1e\n", name, threads, worst);
-      if (code != 0 || !(worst < 1e-5) || !corrupt_calls_fail()) status = 1;
+      for (Call call : {Call(), Call(1), Call(20), Call(129), Call(0, 3), Call(20, 0.5f)}) {
+        const int code = call.run();
+        const double worst = call.worst();
+        std::printf("%s, %d threads, window %g, softcap %g: worst error %.1e\n", name, threads, call.traits[0],
+                    call.traits[1], worst);
+        if (code != 0 || !(worst < 1e-5)) status = 1;
+      }
+      if (!corrupt_calls_fail()) status = 1;
     }
   }
   return status;
