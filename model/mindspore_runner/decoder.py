@@ -19,7 +19,7 @@ from model.families import Spec
 from model.families.rope import rotary_table
 from model.mindspore_common.attention import KvCache, PagedOperator
 from model.mindspore_common.settings import GraphSettings
-from model.mindspore_runner.parts import Experts, Linear, Mlp, Norm, Take
+from model.mindspore_runner.parts import Embedding, Experts, Linear, Mlp, Norm, Take
 from model.runner import Progress, StepInputs
 
 
@@ -88,7 +88,7 @@ class Decoder(nn.Cell):
     def __init__(self, spec: Spec, settings: GraphSettings, max_length: int, weights: Weights) -> None:
         super().__init__()
         self.embedding_scale, self.softcap = spec.embedding_scale, spec.logits_softcap
-        self.embed = weights.take("embed.weight")
+        self.embed = Embedding(weights.take, "embed")
         self.rotary = RotaryTables(spec, max_length)
         self.layer_ropes = tuple(spec.rope(number) for number in range(spec.num_layers))
         self.layers = nn.CellList(
@@ -99,7 +99,7 @@ class Decoder(nn.Cell):
         self.product = ops.MatMul(transpose_b=True)
 
     def construct(self, ids, positions, slots, valid, fresh, sample_index, tables):
-        x = ops.gather(self.embed, ids, 0)
+        x = self.embed(ids)
         if self.embedding_scale != 1:
             x = x * self.embedding_scale
         cos, sin = self.rotary(positions)
@@ -107,7 +107,7 @@ class Decoder(nn.Cell):
             rope = self.layer_ropes[number]
             x = layer(x, cos[rope], sin[rope], tables, slots, valid, fresh)
         x = self.norm(ops.gather(x, sample_index, 0))
-        logits = self.product(x, self.embed) if self.head is None else self.head(x)
+        logits = self.product(x, self.embed.weight) if self.head is None else self.head(x)
         if self.softcap != 0:  # cap * tanh(x / cap), more exact than MindSpore's tanh on CPU
             logits = (2 * ops.sigmoid(logits * (2 / self.softcap)) - 1) * self.softcap
         return logits

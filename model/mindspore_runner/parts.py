@@ -26,6 +26,17 @@ class Linear(nn.Cell):
         return out if self.bias is None else out + self.bias
 
 
+class Embedding(nn.Cell):
+    """Token ids ``[T]`` to ``[T, hidden]``; where weights are tied, `weight` is the head's, too."""
+
+    def __init__(self, take: Take, name: str) -> None:
+        super().__init__()
+        self.weight = take(f"{name}.weight")
+
+    def construct(self, ids):
+        return ops.gather(self.weight, ids, 0)
+
+
 class Norm(nn.Cell):
     """RMS norm over the last dimension, or over pieces of it when the weight is shorter: a norm per head."""
 
