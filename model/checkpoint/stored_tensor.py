@@ -15,6 +15,8 @@ from model.checkpoint.finite import all_finite, describe_not_finite
 from model.errors import CheckpointError, UnusableWeightError
 
 Float = NDArray[np.floating[Any]]
+Bits = NDArray[np.uint16]
+"""bfloat16, which numpy does not have."""
 Dtype = type[np.floating[Any]]
 
 _DAMAGED = "the file is damaged, or its training diverged: download or export it again"
@@ -51,17 +53,20 @@ class StoredTensor:
     def read(self, dtype: Dtype) -> Float:
         """The tensor as a new array of ``dtype``. Raises CheckpointError when it can't be read, and its subclass
         UnusableWeightError unless every value is a number in the file, and in ``dtype``."""
-        raw = b"".join(self._read_pieces())
-        values: NDArray[Any]
         if self.dtype == "bfloat16":
-            bits = np.frombuffer(raw, "<u2")
-            finite, values = all_finite(bits, self.dtype), (bits.astype(np.uint32) << 16).view(np.float32)
-        else:
-            values = np.frombuffer(raw, np.float32 if self.dtype == "float32" else np.float16)
-            finite = all_finite(values, self.dtype)
-        if not finite:
-            self._refuse(describe_not_finite(values.reshape(self.shape)), _DAMAGED)
-        return self._convert(values.reshape(self.shape), dtype)
+            return self._convert(_widen(self.read_bits()), dtype)
+        raw = b"".join(self._read_pieces())
+        values = np.frombuffer(raw, np.float32 if self.dtype == "float32" else np.float16).reshape(self.shape)
+        if not all_finite(values, self.dtype):
+            self._refuse(describe_not_finite(values), _DAMAGED)
+        return self._convert(values, dtype)
+
+    def read_bits(self) -> Bits:
+        """A tensor of bfloat16 as it is stored. Raises what `read` does."""
+        bits = np.frombuffer(b"".join(self._read_pieces()), "<u2").reshape(self.shape)
+        if not all_finite(bits, self.dtype):
+            self._refuse(describe_not_finite(_widen(bits)), _DAMAGED)
+        return bits
 
     def take_rows(self, rows: tuple[tuple[int, int], ...]) -> StoredTensor:
         """Runs of rows, first and end of each, one behind the other: a tensor of which only their bytes are read."""
@@ -98,6 +103,10 @@ class StoredTensor:
                 return [_read_exactly(file, offset, size) for offset, size in self.pieces]
         except (OSError, EOFError) as error:
             raise CheckpointError(f"{self.file}: cannot read tensor {self.name}: {error}") from error
+
+
+def _widen(bits: Bits) -> NDArray[np.float32]:
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _read_exactly(file: BinaryIO, offset: int, size: int) -> bytes:

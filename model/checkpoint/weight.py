@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,7 @@ from itertools import islice
 import numpy as np
 
 from model.checkpoint.files import Shape
-from model.checkpoint.stored_tensor import Dtype, Float
+from model.checkpoint.stored_tensor import Bits, Dtype, Float
 from model.errors import UnusableWeightError
 
 _RANDOM_STD = 0.02
@@ -24,16 +25,31 @@ class Weight:
     name: str
     shape: Shape
     read: Callable[[Dtype], Float]
+    read_bits: Callable[[], Bits] | None = None  # where it is stored in bfloat16, and nothing was folded into it
+
+    @property
+    def keeps_bfloat16(self) -> bool:
+        """A matrix that can stay as it is stored."""
+        return self.read_bits is not None and len(self.shape) > 1
 
 
-def read_weights(weights: Sequence[Weight], dtype: Dtype) -> Iterator[tuple[Weight, Float]]:
-    """Each with its values in ``dtype``; norms stay float32, as in mindformers.
+def size_bytes(weights: Sequence[Weight]) -> int:
+    """In float32, and in bfloat16 what is kept so."""
+    return sum(math.prod(weight.shape) * (2 if weight.keeps_bfloat16 else 4) for weight in weights)
+
+
+def read_weights(
+    weights: Sequence[Weight], dtype: Dtype, *, keep_bfloat16: bool = False
+) -> Iterator[tuple[Weight, Float | Bits]]:
+    """Each with its values in ``dtype``; norms stay float32, as in mindformers. With ``keep_bfloat16``, matrices that
+    are stored so come as their bits: exact, in half the memory.
 
     Raises UnusableWeightError, for the first few tensors at once, and CheckpointError.
     """
     for done, weight in enumerate(weights, start=1):
+        bits = weight.read_bits if keep_bfloat16 and weight.keeps_bfloat16 else None
         try:
-            values = weight.read(_dtype_of(weight, dtype))
+            values = bits() if bits is not None else weight.read(_dtype_of(weight, dtype))
         except UnusableWeightError as error:
             raise _with_others(error, weights[done:], dtype) from None
         yield weight, values

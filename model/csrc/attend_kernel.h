@@ -243,6 +243,8 @@ KERNEL_TARGET void write_token(const Step &step, int64_t token, float *rotated) 
   }
 }
 
+#include "linear_kernel.h"
+
 }  // namespace KERNEL_NAMESPACE
 }  // namespace ringserve
 

@@ -10,44 +10,14 @@
 #include <vector>
 
 #include "kernels.h"
+#include "operator.h"
 #include "step.h"
 #include "step_check.h"
-#include "worker_pool.h"
-
-#define RINGSERVE_EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace ringserve {
 namespace {
 
 constexpr int64_t kTileQueries = 32;            // queries of one tile, unless one token alone has more
-constexpr int64_t kWorkPerThread = 1'000'000;   // multiply-adds below which waking a helper does not pay
-
-// Everything that outlives a call. Never destroyed: helpers are parked in the pool until the process is gone.
-struct Operator {
-  std::atomic<const Kernel *> kernel;
-  std::atomic<int> threads{1};
-  WorkerPool pool;
-  std::mutex error_mutex;
-  char error[256] = "";
-
-  Operator() {
-    const Kernel *list;
-    supported_kernels(&list);
-    kernel = list;
-  }
-};
-
-Operator &the_operator() {
-  static Operator *const instance = new Operator;
-  return *instance;
-}
-
-int fail(const char *message) {
-  Operator &op = the_operator();
-  std::lock_guard<std::mutex> lock(op.error_mutex);
-  std::snprintf(op.error, sizeof op.error, "%s", message);
-  return 1;
-}
 
 enum Input { kQuery, kKey, kValue, kCos, kSin, kKeyCache, kValueCache, kTables, kSlots, kValid, kFresh, kTraits, kOutput, kCount };
 
@@ -163,9 +133,8 @@ int run(const Step &step) {
   write_cache(step, plan.kernel, real);
   const int64_t width = step.geometry.heads * step.geometry.head_dim;
   std::fill(step.output + real * width, step.output + step.geometry.tokens * width, 0.0f);
-  const int threads = static_cast<int>(std::min<int64_t>(op.threads.load(), 1 + plan.work / kWorkPerThread));
   Attend attend{plan};
-  op.pool.run(threads, static_cast<int64_t>(plan.tiles.size()), Attend::tile, &attend);
+  op.pool.run(op.threads_for(plan.work), static_cast<int64_t>(plan.tiles.size()), Attend::tile, &attend);
   return attend.out_of_memory ? fail("out of memory") : 0;
 }
 

@@ -8,18 +8,18 @@ tensor.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from model.checkpoint.arrays import aligned_zeros
 from model.checkpoint.files import index_files, is_derived, require_fit
-from model.checkpoint.stored_tensor import Dtype, Float, StoredTensor
+from model.checkpoint.stored_tensor import Bits, Dtype, Float, StoredTensor
 from model.checkpoint.weight import Weight
 from model.families.names import Names, from_mindformers, names_of
 from model.families.rope import head_order
@@ -43,16 +43,30 @@ class Part:
     def length(self) -> int:
         return sum(end - first for first, end in self.rows) if self.rows else self.shape[0]
 
+    @property
+    def unchanged(self) -> bool:
+        """Its values are among those that are stored."""
+        return self.offset == 0 and self.scale == 1
+
     def read(self, stored: Mapping[str, StoredTensor], dtype: Dtype) -> Float:
-        tensor = stored[self.source]
-        values = (tensor.take_rows(self.rows) if self.rows else tensor).read(dtype)
-        if self.order:
-            values = values.reshape(-1, len(self.order), *values.shape[1:])[:, self.order].reshape(values.shape)
+        values = self._in_order(self._stored(stored).read(dtype))
         if self.offset:
             values += values.dtype.type(self.offset)
         if self.scale != 1:
             values *= values.dtype.type(self.scale)
         return values
+
+    def read_bits(self, stored: Mapping[str, StoredTensor]) -> Bits:
+        return self._in_order(self._stored(stored).read_bits())
+
+    def _stored(self, stored: Mapping[str, StoredTensor]) -> StoredTensor:
+        tensor = stored[self.source]
+        return tensor.take_rows(self.rows) if self.rows else tensor
+
+    def _in_order(self, values: NDArray[Any]) -> NDArray[Any]:
+        if not self.order:
+            return values
+        return values.reshape(-1, len(self.order), *values.shape[1:])[:, self.order].reshape(values.shape)
 
 
 Recipe = tuple[Part, ...]
@@ -78,9 +92,13 @@ def canonical(spec: Spec, stored: Mapping[str, StoredTensor], path: Path) -> tup
         stored.pop(f"{names_of(spec.family).head}.weight", None)  # some tools store the shared matrix twice
     made = recipes(spec)
     require_fit(path, {part.source: part.shape for recipe in made.values() for part in recipe}, stored)
-    return tuple(
-        Weight(name, shape, partial(read_recipe, made[name], shape, stored)) for name, shape in spec.tensors().items()
-    )
+    return tuple(_weight(name, shape, made[name], stored) for name, shape in spec.tensors().items())
+
+
+def _weight(name: str, shape: Shape, recipe: Recipe, stored: Mapping[str, StoredTensor]) -> Weight:
+    exact = all(part.unchanged and stored[part.source].dtype == "bfloat16" for part in recipe)
+    bits = partial(read_recipe_bits, recipe, shape, stored) if exact else None
+    return Weight(name, shape, partial(read_recipe, recipe, shape, stored), bits)
 
 
 def _name(spec: Spec, name: str) -> str:
@@ -89,13 +107,21 @@ def _name(spec: Spec, name: str) -> str:
 
 def read_recipe(recipe: Recipe, shape: Shape, stored: Mapping[str, StoredTensor], dtype: Dtype) -> Float:
     """The weight, on a cache line."""
-    rows: NDArray[Any] = aligned_zeros((sum(part.length for part in recipe), *recipe[0].shape[1:]), dtype)
+    return _stack(recipe, shape, dtype, lambda part: part.read(stored, dtype))
+
+
+def read_recipe_bits(recipe: Recipe, shape: Shape, stored: Mapping[str, StoredTensor]) -> Bits:
+    """The same of parts that are stored in bfloat16, and unchanged."""
+    return _stack(recipe, shape, np.uint16, lambda part: part.read_bits(stored))
+
+
+def _stack(recipe: Recipe, shape: Shape, dtype: DTypeLike, read: Callable[[Part], NDArray[Any]]) -> NDArray[Any]:
+    rows = aligned_zeros((sum(part.length for part in recipe), *recipe[0].shape[1:]), dtype)
     at = 0
     for part in recipe:
-        rows[at : at + part.length] = part.read(stored, dtype)
+        rows[at : at + part.length] = read(part)
         at += part.length
-    weight: Float = rows.reshape(shape)
-    return weight
+    return rows.reshape(shape)
 
 
 def recipes(spec: Spec) -> dict[str, Recipe]:

@@ -54,7 +54,9 @@ def kv_block_bytes(sizes: Sizes, settings: GraphSettings) -> int:
     return sizes.num_layers * sizes.num_kv_heads * settings.block_size * (head + padded) * item
 
 
-def memory_need(sizes: Sizes, settings: GraphSettings, table_bytes: int = 0) -> MemoryNeed:
+def memory_need(
+    sizes: Sizes, settings: GraphSettings, table_bytes: int = 0, weight_bytes: int | None = None
+) -> MemoryNeed:
     """What the runner will take, its own tables among it. On Ascend the two caches lie in device memory."""
     item = 4 if settings.device == "CPU" else 2
     parameters = sum(map(math.prod, sizes.tensors().values()))
@@ -62,15 +64,17 @@ def memory_need(sizes: Sizes, settings: GraphSettings, table_bytes: int = 0) -> 
     samples = max(bucket.samples for bucket in buckets)
     activations = 4 * (buckets[-1].tokens * sizes.intermediate_size * 4 + samples * sizes.vocab_size)
     return MemoryNeed(
-        weights=parameters * item,
+        weights=parameters * item if weight_bytes is None else weight_bytes,
         kv_cache=kv_block_bytes(sizes, settings) * settings.num_blocks,
         runtime=_RUNTIME_BYTES + activations + table_bytes,
     )
 
 
-def require_memory(sizes: Sizes, settings: GraphSettings, available: int, table_bytes: int = 0) -> None:
+def require_memory(
+    sizes: Sizes, settings: GraphSettings, available: int, table_bytes: int = 0, weight_bytes: int | None = None
+) -> None:
     """Raises CapacityError, with what to change, when the need exceeds ``available`` bytes."""
-    need = memory_need(sizes, settings, table_bytes)
+    need = memory_need(sizes, settings, table_bytes, weight_bytes)
     if need.total <= available:
         return
     left = available - need.weights - need.runtime

@@ -45,12 +45,15 @@ class GraphRunner(Runner):
 
     settings: GraphSettings
 
-    def __init__(self, name: str, sizes: Sizes, settings: GraphSettings, table_bytes: int = 0) -> None:
-        """``table_bytes``: memory of what is neither weights nor KV cache, such as rotary tables.
+    def __init__(
+        self, name: str, sizes: Sizes, settings: GraphSettings, table_bytes: int = 0, weight_bytes: int | None = None
+    ) -> None:
+        """``table_bytes``: memory of what is neither weights nor KV cache, such as rotary tables; ``weight_bytes``:
+        where it is not that of all tensors in the device's number format.
 
         Raises ConfigurationError and CapacityError.
         """
-        self._sizes, self._table_bytes = sizes, table_bytes
+        self._sizes, self._own_bytes = sizes, (table_bytes, weight_bytes)
         self.facts = _facts(sizes.vocab_size, longest(settings, sizes), name, settings)
         self._require_memory()
         load_library()
@@ -83,7 +86,7 @@ class GraphRunner(Runner):
 
     def memory_need(self) -> MemoryNeed:
         """Bytes that this runner will take. On Ascend weights and KV cache lie in device memory."""
-        return memory_need(self._sizes, self.settings, self._table_bytes)
+        return memory_need(self._sizes, self.settings, *self._own_bytes)
 
     def warm_up(self, progress: Progress | None = None) -> None:
         """Compile every bucket, before the KV cache holds anything. Raises ModelError for logits not finite."""
@@ -199,7 +202,7 @@ class GraphRunner(Runner):
 
     def _require_memory(self) -> None:
         if self._on_cpu:
-            require_memory(self._sizes, self.settings, available_memory(), self._table_bytes)
+            require_memory(self._sizes, self.settings, available_memory(), *self._own_bytes)
 
 
 def longest(settings: GraphSettings, sizes: Sizes) -> int:

@@ -13,13 +13,13 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from numpy.typing import NDArray
 
 from model.checkpoint.arrays import aligned
-from model.checkpoint.stored_tensor import Float
+from model.checkpoint.stored_tensor import Bits, Float
 from model.checkpoint.weight import Weight, read_weights
 from model.families import Spec
 from model.families.rope import rotary_table
 from model.mindspore_common.attention import KvCache, PagedOperator
 from model.mindspore_common.settings import GraphSettings
-from model.mindspore_runner.parts import Embedding, Experts, Linear, Mlp, Norm, Take
+from model.mindspore_runner.parts import Embedding, Experts, Linear, Mlp, Norm, Take, product_with
 from model.runner import Progress, StepInputs
 
 
@@ -58,7 +58,7 @@ class Layer(nn.Cell):
             fresh,
         )
         x = x + self.after_attention(self.o(y))
-        return x + self.after_mlp(self.mlp(self.before_mlp(x)))
+        return x + self.after_mlp(self.mlp(self.before_mlp(x), slots))
 
 
 class RotaryTables(nn.Cell):
@@ -96,7 +96,7 @@ class Decoder(nn.Cell):
         )
         self.norm = Norm(weights.take, "norm", spec.norm_eps)
         self.head: Any = None if spec.tied_embeddings else Linear(weights.take, "head")
-        self.product = ops.MatMul(transpose_b=True)
+        self.product = product_with(self.embed.weight)
 
     def construct(self, ids, positions, slots, valid, fresh, sample_index, tables):
         x = self.embed(ids)
@@ -117,7 +117,7 @@ class Weights:
     """Hands out each weight as a parameter, reading it only then: they are asked for in the order of the spec."""
 
     def __init__(self, weights: Sequence[Weight], progress: Progress | None) -> None:
-        self._read: Iterator[tuple[Weight, Float]] = read_weights(weights, np.float32)
+        self._read: Iterator[tuple[Weight, Float | Bits]] = read_weights(weights, np.float32, keep_bfloat16=True)
         self._names = {weight.name for weight in weights}
         self._progress, self._total, self._done = progress, len(weights), 0
 

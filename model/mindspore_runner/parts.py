@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import mindspore as ms
 from mindspore import Parameter, nn, ops
 
 from model.families import Experts as ExpertsSpec
+from model.mindspore_common.native import EMBEDDING, EXPERTS, LIBRARY, LINEAR
 
 Take = Callable[[str], Parameter | None]
 """A weight by its name within a layer, once; None where the spec has none."""
+
+
+def in_float32(weight: Parameter) -> bool:
+    """Else it has the bits of bfloat16."""
+    return bool(weight.dtype == ms.float32)
+
+
+def custom(name: str, out_shape: Callable[..., Any]) -> ops.Custom:
+    """An operator of the C++ library, whose output is float32."""
+    return ops.Custom(f"{LIBRARY}:{name}", out_shape=out_shape, out_dtype=lambda *_: ms.float32, func_type="aot")
+
+
+def product_with(weight: Parameter) -> Any:
+    """``[T, K]`` times a weight ``[N, K]`` as it is stored."""
+    return ops.MatMul(transpose_b=True) if in_float32(weight) else custom(LINEAR, _linear_shape)
+
+
+def _linear_shape(x: Sequence[int], weight: Sequence[int]) -> list[int]:
+    return [x[0], weight[0]]
+
+
+def _embedding_shape(ids: Sequence[int], table: Sequence[int]) -> list[int]:
+    return [ids[0], table[1]]
 
 
 class Linear(nn.Cell):
@@ -19,7 +45,7 @@ class Linear(nn.Cell):
     def __init__(self, take: Take, name: str) -> None:
         super().__init__()
         self.weight, self.bias = take(f"{name}.weight"), take(f"{name}.bias")
-        self.product = ops.MatMul(transpose_b=True)
+        self.product = product_with(self.weight)
 
     def construct(self, x):
         out = self.product(x, self.weight)
@@ -32,9 +58,12 @@ class Embedding(nn.Cell):
     def __init__(self, take: Take, name: str) -> None:
         super().__init__()
         self.weight = take(f"{name}.weight")
+        self.look_up = None if in_float32(self.weight) else custom(EMBEDDING, _embedding_shape)
 
     def construct(self, ids):
-        return ops.gather(self.weight, ids, 0)
+        if self.look_up is None:
+            return ops.gather(self.weight, ids, 0)
+        return self.look_up(ids, self.weight)
 
 
 class Norm(nn.Cell):
@@ -75,7 +104,7 @@ class Mlp(nn.Cell):
         self.gate_up, self.down = Linear(take, f"{prefix}gate_up"), Linear(take, f"{prefix}down")
         self.gate = Gate(wide, activation)
 
-    def construct(self, x):
+    def construct(self, x, slots):
         return self.down(self.gate(self.gate_up(x)))
 
 
@@ -84,28 +113,21 @@ class Experts(nn.Cell):
 
     def __init__(self, take: Take, spec: ExpertsSpec, activation: str) -> None:
         super().__init__()
-        self.count, self.chosen, self.renormalize = spec.count, spec.chosen, spec.renormalize
+        self.chosen, self.renormalize = spec.chosen, spec.renormalize
         self.router = Linear(take, "router")
         self.gate_up, self.down = take("experts_gate_up.weight"), take("experts_down.weight")
-        self.gate, self.best = Gate(spec.intermediate_size, activation), ops.TopK()
-        self.product = ops.BatchMatMul(transpose_b=True)
+        self.best, self.mix = ops.TopK(), custom(EXPERTS, lambda x, *_: x)
         self.has_shared = spec.shared_size > 0
         if self.has_shared:
             self.shared = Mlp(take, spec.shared_size, activation, "shared_")
             self.shared_gate = Linear(take, "shared_gate")
 
-    def construct(self, x):
+    def construct(self, x, slots):
+        """``slots``: -1 for padding, for which no expert is read."""
         share, index = self.best(ops.softmax(self.router(x), -1), self.chosen)
         if self.renormalize:
             share = share / share.sum(-1, keepdims=True)
-        out = self.mix(x, share, index)
+        out = self.mix(x, share, index, slots, self.gate_up, self.down)
         if self.has_shared:
-            out = out + self.shared(x) * ops.sigmoid(self.shared_gate(x))
+            out = out + self.shared(x, slots) * ops.sigmoid(self.shared_gate(x))
         return out
-
-    def mix(self, x, share, index):
-        """Every expert for every token, weighted by its share or 0."""
-        share = (ops.one_hot(index, self.count) * share.expand_dims(-1)).sum(1)  # [T, count]
-        y = self.product(ops.tile(x.expand_dims(0), (self.count, 1, 1)), self.gate_up)
-        y = self.product(self.gate(y), self.down)  # [count, T, hidden]
-        return (y * share.swapaxes(0, 1).expand_dims(-1)).sum(0)

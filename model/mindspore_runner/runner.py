@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.checkpoint.weight import Weight, random_weights
+from model.checkpoint.weight import Weight, random_weights, size_bytes
 from model.families import canonical_weights, read_spec_file
 from model.mindspore_common.runner import GraphRunner, longest
 from model.mindspore_runner.settings import MindSporeSettings
@@ -36,7 +36,8 @@ class MindSporeRunner(GraphRunner):
             canonical_weights(spec, path) if path is not None else random_weights(spec.tensors(), settings.seed)
         )
         tables = 4 * len(spec.ropes) * longest(settings, spec) * spec.head_dim
-        super().__init__(f"mindspore {spec.family} {spec.hidden_size} x {spec.num_layers}", spec, settings, tables)
+        name = f"mindspore {spec.family} {spec.hidden_size} x {spec.num_layers}"
+        super().__init__(name, spec, settings, tables, size_bytes(self._weights))
 
     def close(self) -> None:
         """Free the network, the KV cache and the weights."""
@@ -58,4 +59,5 @@ class MindSporeRunner(GraphRunner):
     def _compile_cache(self) -> CompileCache:
         from model.mindspore_common.compile_cache import CompileCache
 
-        return CompileCache(self.settings.compile_cache_dir, self.facts, Path(__file__).parent, self.spec)
+        kept = [weight.name for weight in self._weights if weight.keeps_bfloat16]
+        return CompileCache(self.settings.compile_cache_dir, self.facts, Path(__file__).parent, self.spec, kept)
