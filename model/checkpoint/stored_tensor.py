@@ -56,7 +56,8 @@ class StoredTensor:
         if self.dtype == "bfloat16":
             return self._convert(_widen(self.read_bits()), dtype)
         raw = b"".join(self._read_pieces())
-        values = np.frombuffer(raw, np.float32 if self.dtype == "float32" else np.float16).reshape(self.shape)
+        stored = np.float32 if self.dtype == "float32" else np.float16
+        values: NDArray[Any] = np.frombuffer(raw, stored).reshape(self.shape)
         if not all_finite(values, self.dtype):
             self._refuse(describe_not_finite(values), _DAMAGED)
         return self._convert(values, dtype)

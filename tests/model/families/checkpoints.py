@@ -31,10 +31,10 @@ class Checkpoint:
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         return {name: make_tensor(self.name, name, tuple(shape)) for name, shape in self.shapes.items()}
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: Path, bfloat16: bool = False) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(self.config))
-        write_safetensors(folder / "model.safetensors", self.tensors())
+        write_safetensors(folder / "model.safetensors", self.tensors(), bfloat16)
         return folder
 
     def error(self, logits: NDArray[Any]) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from model.checkpoint.files import index_files
+from model.checkpoint.weight import size_bytes
 from model.errors import CheckpointError
 from model.families import canonical, canonical_weights, read_spec
 from model.families.canonical import recipes
@@ -109,3 +110,22 @@ def test_rows_of_a_tensor_that_is_stored_in_pieces(tmp_path):
     for stored in (tensor, pieces):
         rows = stored.take_rows(((0, 1), (2, 5)))
         np.testing.assert_array_equal(rows.read(np.float32), array[[0, 2, 3, 4]])
+
+
+@pytest.mark.parametrize("name", ["internlm2", "glm4", "granite", "qwen2-moe"])
+def test_matrices_of_bfloat16_can_stay_as_they_are_stored(name, tmp_path):
+    it = CHECKPOINTS[name]
+    spec = read_spec(it.config)
+    assert not any(weight.keeps_bfloat16 for weight in canonical_weights(spec, it.save(tmp_path / "float32")))
+    weights = canonical_weights(spec, it.save(tmp_path / "bfloat16", bfloat16=True))
+    kept = {weight.name: weight for weight in weights if weight.keeps_bfloat16}
+    scaled = ("q", "o", "down") if name == "granite" else ()
+    assert set(kept) == {
+        weight.name for weight in weights if len(weight.shape) > 1 and weight.name.split(".")[-2] not in scaled
+    }
+    for weight in kept.values():
+        bits = weight.read_bits()
+        assert (bits.dtype, bits.shape, bits.ctypes.data % 64) == (np.uint16, weight.shape, 0)
+        np.testing.assert_array_equal((bits.astype(np.uint32) << 16).view(np.float32), weight.read(np.float32))
+    full = sum(4 * math.prod(shape) for shape in spec.tensors().values())
+    assert size_bytes(weights) == full - sum(2 * math.prod(weight.shape) for weight in kept.values())
