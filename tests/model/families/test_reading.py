@@ -8,6 +8,8 @@ import pytest
 
 from model.errors import ConfigurationError
 from model.families import Rope, read_spec, read_spec_file
+from model.families.features import FAMILIES
+from scripts.lab.paths import ROOT
 from tests.model.families.checkpoints import load
 
 CONFIGS = {name: it.config for name, it in load().items()}
@@ -145,3 +147,8 @@ def test_files(tmp_path):
             read_spec_file(file)
     file.write_text(json.dumps(CONFIGS["qwen3"]))
     assert read_spec_file(tmp_path).family == "qwen3"
+
+
+def test_docs_name_every_family():
+    text = (ROOT / "docs" / "models.md").read_text()
+    assert [family for family in FAMILIES if f"| `{family}` |" not in text] == []

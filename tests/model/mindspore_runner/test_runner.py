@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from model.errors import CapacityError, CheckpointError, ConfigurationError
+from model.families import canonical_weights, read_spec
 from model.mindspore_common.memory import kv_block_bytes
 from model.mindspore_runner import MindSporeRunner
 from tests.model.families.checkpoints import load
 from tests.model.mindspore_runner import scenarios
+from tests.model.numpy_decoder import NumpyDecoder
 from tests.model.numpy_llama import write_safetensors
 
 CHECKPOINTS = load()
@@ -83,3 +87,23 @@ print("done")
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "done\n", "")
     assert list(work.iterdir()) == []
+
+
+@pytest.mark.serial  # MindSpore looks for the script that was started, which pytest-xdist's processes do not have
+def test_cached_graphs_take_other_weights(tmp_path):
+    """Graphs of one checkpoint, read by a process that serves another one of the same configuration."""
+    it, cache = CHECKPOINTS["qwen2-tied"], tmp_path / "cache"
+    folders = [it.save(tmp_path / "one"), it.save(tmp_path / "other")]
+    changed = {name: array * np.float32(0.9) for name, array in it.tensors().items()}
+    write_safetensors(folders[1] / "model.safetensors", changed)
+    written = []
+    for folder in folders:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            run = pool.submit(scenarios.mixed, folder, [it.tokens.tolist()] * 2, compile_cache_dir=cache)
+            spec = read_spec(it.config)
+            weights = {weight.name: weight.read(np.float32) for weight in canonical_weights(spec, folder)}
+            for logits in run.result(timeout=280):
+                np.testing.assert_allclose(logits, NumpyDecoder(spec, weights).logits(it.tokens), atol=1e-3)
+        written.append({file: file.stat().st_mtime_ns for file in cache.rglob("*.mindir")})
+    assert written[0]
+    assert written[0] == written[1]
