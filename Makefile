@@ -11,7 +11,7 @@ CONFIG  ?= configs/demo.yaml
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
 .PHONY: bench-front bench-waiting bench-model bench-emulated bench-sampling bench-grammar
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
-.PHONY: test-clients train-demo fixtures fixtures-response dashboard docs-page
+.PHONY: test-clients train-demo fixtures fixtures-families fixtures-response dashboard docs-page
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -172,6 +172,12 @@ fixtures-response: | $(BIN)/python
 	$(PYTHON) -m venv $(VENV)-transformers
 	$(VENV)-transformers/bin/pip install --quiet 'transformers==5.13.*'
 	$(VENV)-transformers/bin/python -m scripts.tools.make_response_fixture
+
+# torch and another transformers than the engine's
+fixtures-families: | $(BIN)/python
+	$(PYTHON) -m venv $(VENV)-families
+	$(VENV)-families/bin/pip install --quiet torch 'transformers>=5.13,<6' safetensors
+	$(VENV)-families/bin/python -m scripts.tools.make_family_fixture
 
 dashboard: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.tools.dashboard configs/grafana.json

@@ -48,6 +48,14 @@ KERNEL_INLINE Vector exp_of_negative(Vector score) {
   return score < lowest ? Vector{} : scaled;
 }
 
+// cap * tanh(score / cap), by tanh(x) = (1 - e^-2x) / (1 + e^-2x) for x >= 0.
+KERNEL_INLINE Vector softcapped(Vector score, float cap) {
+  const Vector zero = {}, x = score * (2.0f / cap);
+  const Vector e = exp_of_negative(x < zero ? x : -x);
+  const Vector y = (1.0f - e) / (1.0f + e) * cap;
+  return x < zero ? -y : y;
+}
+
 // Rotary embedding of one head, Llama's halves convention; out may not overlap x.
 KERNEL_INLINE void rotate(const float *x, const float *cos, const float *sin, int64_t head_dim, float scale,
                           float *out) {
@@ -142,13 +150,17 @@ KERNEL_TARGET static void accumulate_chunk(const Context &context, const TileScr
 }
 
 // Turns one query's scores of a chunk into weights relative to the highest score so far, and rescales what was
-// accumulated before. Keys from `visible` on get weight 0 exactly.
-KERNEL_TARGET static void softmax_chunk(float *weight, int64_t visible, int64_t keys, float *out, int64_t width,
-                                        float &top, float &sum) {
-  if (visible <= 0) {
+// accumulated before. Keys before `oldest` and from `visible` on get weight 0 exactly.
+KERNEL_TARGET static void softmax_chunk(float *weight, int64_t oldest, int64_t visible, int64_t keys, float softcap,
+                                        float *out, int64_t width, float &top, float &sum) {
+  if (oldest >= std::min(visible, keys)) {
     std::memset(weight, 0, static_cast<size_t>(keys) * sizeof(float));
     return;
   }
+  if (softcap > 0) {
+    for (int64_t n = 0; n < keys; n += kLanes) store(weight + n, softcapped(load(weight + n), softcap));
+  }
+  for (int64_t n = 0; n < oldest; ++n) weight[n] = -INFINITY;
   for (int64_t n = visible; n < keys; ++n) weight[n] = -INFINITY;
   Vector high = load(weight);
   for (int64_t n = kLanes; n < keys; n += kLanes) {
@@ -204,13 +216,13 @@ KERNEL_TARGET void attend_tile(const Step &step, const Tile &tile, const TileScr
   std::fill(s.top, s.top + s.queries, -INFINITY);
   std::fill(s.sum, s.sum + s.queries, 0.0f);
   const int64_t end = tile.first_context + tile.tokens - 1;
-  for (int64_t first = 0; first < end; first += kChunk) {
+  for (int64_t first = g.oldest(tile.first_context) / kKeyGroup * kKeyGroup; first < end; first += kChunk) {
     const int64_t keys = std::min(kChunk, (end - first + kKeyGroup - 1) / kKeyGroup * kKeyGroup);
     score_chunk(context, s, first, keys);
     for (int64_t m = 0; m < s.queries; ++m) {
-      const int64_t visible = tile.first_context + m / g.group() - first;
-      softmax_chunk(s.weight + m * kChunk, visible, keys, s.out + m * g.padded_head_dim, g.padded_head_dim,
-                    s.top[m], s.sum[m]);
+      const int64_t context = tile.first_context + m / g.group();
+      softmax_chunk(s.weight + m * kChunk, std::max<int64_t>(0, g.oldest(context) - first), context - first, keys,
+                    g.softcap, s.out + m * g.padded_head_dim, g.padded_head_dim, s.top[m], s.sum[m]);
     }
     accumulate_chunk(context, s, first, keys);
   }
@@ -230,6 +242,8 @@ KERNEL_TARGET void write_token(const Step &step, int64_t token, float *rotated) 
                 static_cast<size_t>(g.head_dim) * sizeof(float));
   }
 }
+
+#include "linear_kernel.h"
 
 }  // namespace KERNEL_NAMESPACE
 }  // namespace ringserve

@@ -19,19 +19,33 @@ struct TileScratch {
   float *sum;     // [queries] sum of weights so far
 };
 
+// out[m][r] = tokens[m] . weight[r]
+struct Product {
+  const float *const *tokens;  // [count] of `columns` floats each
+  float *const *out;           // [count] of `rows` floats each
+  int64_t count;
+  const void *weight;          // [rows, columns]
+  int64_t rows, columns;
+  bool bfloat16;               // the weight, else float32
+};
+
 struct Kernel {
   const char *name;
   void (*attend_tile)(const Step &, const Tile &, const TileScratch &);
   void (*write_token)(const Step &, int64_t token, float *rotated);  // rotated: scratch of head_dim floats
+  void (*multiply)(const Product &);
+  void (*gate)(const float *gate, const float *up, int64_t count, float *out);
 };
 
 // Kernels that this processor can run, the fastest first. Returns how many.
 int supported_kernels(const Kernel **list);
 
-#define RINGSERVE_DECLARE_KERNEL(name)                                 \
-  namespace name {                                                     \
-  void attend_tile(const Step &, const Tile &, const TileScratch &);   \
-  void write_token(const Step &, int64_t token, float *rotated);       \
+#define RINGSERVE_DECLARE_KERNEL(name)                                       \
+  namespace name {                                                           \
+  void attend_tile(const Step &, const Tile &, const TileScratch &);         \
+  void write_token(const Step &, int64_t token, float *rotated);             \
+  void multiply(const Product &);                                            \
+  void gate(const float *gate, const float *up, int64_t count, float *out);  \
   }
 RINGSERVE_DECLARE_KERNEL(portable)
 RINGSERVE_DECLARE_KERNEL(avx2)

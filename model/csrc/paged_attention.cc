@@ -10,52 +10,24 @@
 #include <vector>
 
 #include "kernels.h"
+#include "operator.h"
 #include "step.h"
 #include "step_check.h"
-#include "worker_pool.h"
-
-#define RINGSERVE_EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace ringserve {
 namespace {
 
 constexpr int64_t kTileQueries = 32;            // queries of one tile, unless one token alone has more
-constexpr int64_t kWorkPerThread = 1'000'000;   // multiply-adds below which waking a helper does not pay
 
-// Everything that outlives a call. Never destroyed: helpers are parked in the pool until the process is gone.
-struct Operator {
-  std::atomic<const Kernel *> kernel;
-  std::atomic<int> threads{1};
-  WorkerPool pool;
-  std::mutex error_mutex;
-  char error[256] = "";
-
-  Operator() {
-    const Kernel *list;
-    supported_kernels(&list);
-    kernel = list;
-  }
-};
-
-Operator &the_operator() {
-  static Operator *const instance = new Operator;
-  return *instance;
-}
-
-int fail(const char *message) {
-  Operator &op = the_operator();
-  std::lock_guard<std::mutex> lock(op.error_mutex);
-  std::snprintf(op.error, sizeof op.error, "%s", message);
-  return 1;
-}
-
-enum Input { kQuery, kKey, kValue, kCos, kSin, kKeyCache, kValueCache, kTables, kSlots, kValid, kFresh, kOutput, kCount };
+enum Input { kQuery, kKey, kValue, kCos, kSin, kKeyCache, kValueCache, kTables, kSlots, kValid, kFresh, kTraits, kOutput, kCount };
 
 Step make_step(void **p, int64_t **shape) {
   const int64_t *keys = shape[kKeyCache], head_dim = keys[3];
+  const float *traits = static_cast<const float *>(p[kTraits]);
   const Geometry geometry{shape[kQuery][0], shape[kTables][0],  shape[kTables][1],
                           shape[kQuery][1] / head_dim, keys[1], head_dim,
-                          shape[kValueCache][3],       keys[0], keys[2] * kKeyGroup};
+                          shape[kValueCache][3],       keys[0], keys[2] * kKeyGroup,
+                          static_cast<int64_t>(traits[0]), traits[1]};
   const auto floats = [p](Input i) { return static_cast<float *>(p[i]); };
   const auto ints = [p](Input i) { return static_cast<const int32_t *>(p[i]); };
   return Step{geometry,        floats(kQuery),      floats(kKey),          floats(kValue),
@@ -72,7 +44,12 @@ bool shapes_agree(int64_t **shape) {
          values[0] == keys[0] && values[1] == keys[1] && values[2] == keys[2] * kKeyGroup &&
          values[3] == (head_dim + kKeyGroup - 1) / kKeyGroup * kKeyGroup && shape[kCos][0] == tokens &&
          shape[kSlots][0] == tokens && shape[kFresh][0] == shape[kTables][0] &&
-         shape[kValid][0] == shape[kTables][0];
+         shape[kValid][0] == shape[kTables][0] && shape[kTraits][0] == 2;
+}
+
+bool traits_in_range(const float *traits) {
+  constexpr float kLargest = 1 << 30;  // not NaN either
+  return traits[0] >= 0 && traits[0] <= kLargest && traits[1] >= 0 && traits[1] <= kLargest;
 }
 
 // One token's share of the scratch, and how much a tile of so many queries needs in all.
@@ -104,7 +81,8 @@ struct Plan {
       const int64_t tokens = std::min(most, fresh - i);
       for (int64_t h = 0; h < g.kv_heads; ++h) tiles.push_back({row, h, first_token + i, tokens, before + i + 1});
       queries = std::max(queries, tokens * g.group());
-      work += tokens * (before + i + 1) * g.heads * g.head_dim * 2;
+      const int64_t context = before + i + 1;
+      work += tokens * (context - g.oldest(context)) * g.heads * g.head_dim * 2;
     }
   }
 };
@@ -155,9 +133,8 @@ int run(const Step &step) {
   write_cache(step, plan.kernel, real);
   const int64_t width = step.geometry.heads * step.geometry.head_dim;
   std::fill(step.output + real * width, step.output + step.geometry.tokens * width, 0.0f);
-  const int threads = static_cast<int>(std::min<int64_t>(op.threads.load(), 1 + plan.work / kWorkPerThread));
   Attend attend{plan};
-  op.pool.run(threads, static_cast<int64_t>(plan.tiles.size()), Attend::tile, &attend);
+  op.pool.run(op.threads_for(plan.work), static_cast<int64_t>(plan.tiles.size()), Attend::tile, &attend);
   return attend.out_of_memory ? fail("out of memory") : 0;
 }
 
@@ -172,8 +149,8 @@ bool indices_in_range(const Step &step, char *message, size_t size) {
 }  // namespace ringserve
 
 // The operator. Inputs by position: query [T, heads*D], key and value [T, kv_heads*D], cos and sin [T, D], key
-// and value cache (step.h), block_tables [B, W], slot_mapping [T], valid_length [B], q_seq_lens [B]; all float32
-// or int32. Output [T, heads*D]; 0 for padding tokens. Returns 0, or 1 (see ringserve_attention_error).
+// and value cache (step.h), block_tables [B, W], slot_mapping [T], valid_length [B], q_seq_lens [B], and [2] window
+// and softcap (step.h); all float32 or int32. Output [T, heads*D]; 0 for padding tokens. Returns 0, or 1 (see ringserve_attention_error).
 RINGSERVE_EXPORT int ringserve_paged_attention(int count, void **params, int *ndims, int64_t **shapes, const char **,
                                                void *, void *) {
   using namespace ringserve;
@@ -181,6 +158,7 @@ RINGSERVE_EXPORT int ringserve_paged_attention(int count, void **params, int *nd
     return fail("the operator was called with other inputs than it is made for");
   }
   if (!shapes_agree(shapes)) return fail("the shapes of the operator's inputs do not fit one another");
+  if (!traits_in_range(static_cast<const float *>(params[kTraits]))) return fail("window or softcap is out of range");
   try {
     const Step step = make_step(params, shapes);
     char message[200];

@@ -22,7 +22,11 @@ struct Geometry {
   int64_t padded_head_dim;
   int64_t num_blocks;
   int64_t block_size;
+  int64_t window;  // keys that a token sees at most, itself included; 0: all
+  float softcap;   // a score becomes softcap * tanh(score / softcap); 0: it stays
 
+  // The first of the keys that a token sees which has so many keys up to itself.
+  int64_t oldest(int64_t context) const { return window > 0 && context > window ? context - window : 0; }
   int64_t group() const { return heads / kv_heads; }
   int64_t slots() const { return num_blocks * block_size; }
 };

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import nn
 
-from model.mindformers_runner.arrays import aligned_zeros
-from model.mindformers_runner.native import LIBRARY, OPERATOR
-from model.mindformers_runner.settings import KEY_GROUP
+from model.mindspore_common.attention import KvCache, PagedOperator
 
 
 class PagedAttention(nn.Cell):
@@ -32,15 +30,8 @@ class PagedAttention(nn.Cell):
         self.is_first_iteration = True  # mindformers sets this flag here and on the child cell
         self.paged_attention_mgr = nn.Cell()
         self.width, self.kv_width = n_head * head_dim, n_kv_head * head_dim
-        padded = -(-head_dim // KEY_GROUP) * KEY_GROUP
-        self.key_cache = _cache("key_cache", (num_blocks, n_kv_head, block_size // KEY_GROUP, head_dim, KEY_GROUP))
-        self.value_cache = _cache("value_cache", (num_blocks, n_kv_head, block_size, padded))
-        self.attend = ops.Custom(
-            f"{LIBRARY}:{OPERATOR}",
-            out_shape=lambda query, *_: query,
-            out_dtype=lambda query, *_: query,
-            func_type="aot",
-        )
+        self.cache = KvCache(n_kv_head, head_dim, block_size, num_blocks)
+        self.attend = PagedOperator()
 
     def construct(
         self,
@@ -64,15 +55,11 @@ class PagedAttention(nn.Cell):
             value.reshape(-1, self.kv_width),
             cos,
             sin,
-            self.key_cache,
-            self.value_cache,
+            self.cache.keys,
+            self.cache.values,
             block_tables,
             slot_mapping,
             batch_valid_length,
             q_seq_lens,
         )
         return out.reshape(1, -1, self.width)
-
-
-def _cache(name: str, shape: tuple[int, ...]) -> Parameter:
-    return Parameter(Tensor.from_numpy(aligned_zeros(shape)), name=name, requires_grad=False)

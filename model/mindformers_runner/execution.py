@@ -1,18 +1,15 @@
-"""Two ways to run the network: static shapes over shared arrays (CPU), dynamic ones on Ascend."""
+"""A step's arguments of mindformers' Llama, and dynamic shapes as on Ascend."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from mindspore import Tensor
 from mindspore import dtype as mstype
-from mindspore.graph.api import _cell_graph_executor
 
-from model.mindformers_runner.device_results import DeviceResults
-from model.mindformers_runner.host_results import HostResults
-from model.runner import Best, Float32, Int32, RunnerFacts, StepInputs
+from model.mindspore_common.device_results import DeviceResults
+from model.runner import RunnerFacts, StepInputs
 
 # positions in LlamaForCausalLM.construct
 _INPUT_IDS, _ATTENTION_MASK, _VALID_LENGTH, _BLOCK_TABLES = 0, 4, 7, 10
@@ -22,73 +19,12 @@ _INPUTS = 19
 Arguments = list[Tensor | None]
 
 
-class Execution(Protocol):
-    """Prepares inputs over arrays, and runs the network on them."""
-
-    @property
-    def computes_by_itself(self) -> bool:
-        """`run` returns before the step is done."""
-
-    @property
-    def results(self) -> Results:
-        """Brings to the host what is wanted of the logits."""
-
-    def prepare(self, inputs: StepInputs) -> Any: ...
-
-    def run(self, prepared: Any) -> Tensor:
-        """Logits ``[S, vocab]``, float32."""
-
-
-class Results(Protocol):
-    """Waits for a step's logits ``[S, vocab]``; see `Runner.fetch` and `Runner.fetch_best`."""
-
-    def fetch(self, output: Tensor, rows: Int32, logits: Float32) -> None: ...
-
-    def fetch_best(self, output: Tensor, best: Best, targets: Int32 | None) -> None: ...
-
-
-@dataclass(slots=True)
-class StaticInputs:
-    """Tensors over the arrays of one binding."""
-
-    phase: str  # of the bucket; reusing a phase's name with another shape fails
-    arguments: Arguments
-    tensors: tuple[Tensor, ...]  # the arguments that are there: what a compiled graph takes
-
-
-class StaticExecution:
-    """CPU: one compiled graph per bucket; the graph reads the caller's memory anew at every call.
-
-    The first run of a bucket calls the network, which compiles it. Later runs call the compiled graph itself:
-    the network's ``__call__`` spends 2 ms in Python on checks that cannot come out otherwise (measured with
-    four layers; it grows with the number of cells).
-    """
-
-    computes_by_itself = False
-
-    def __init__(self, network: Any, facts: RunnerFacts) -> None:
-        self.results = HostResults(facts.vocab_size)
-        self._network = network
-        self._run_graph = _cell_graph_executor._graph_executor
-        self._graphs: dict[str, str] = {}  # MindSpore's full name of the graph by phase
-        # a mask that is there keeps mindformers from gathering one of [T, max_length]
-        self._mask = Tensor.from_numpy(np.zeros((1, 1), np.int32))
-
-    def prepare(self, inputs: StepInputs) -> StaticInputs:
-        arguments = _arguments(inputs)
-        arguments[_ATTENTION_MASK] = self._mask
-        tensors = tuple(argument for argument in arguments if argument is not None)
-        bucket = inputs.bucket
-        return StaticInputs(f"{bucket.tokens}x{bucket.rows}x{bucket.samples}", arguments, tensors)
-
-    def run(self, prepared: StaticInputs) -> Tensor:
-        graph = self._graphs.get(prepared.phase)
-        if graph is not None:
-            return self._run_graph(prepared.tensors, graph)
-        self._network.phase = prepared.phase
-        output = self._network(*prepared.arguments)
-        self._graphs[prepared.phase] = self._network.phase_cache[prepared.phase]
-        return output
+def arrange_on_cpu(inputs: StepInputs) -> Arguments:
+    """Every positional input."""
+    arguments = _arguments(inputs)
+    # a mask that is there keeps mindformers from gathering one of [T, max_length]
+    arguments[_ATTENTION_MASK] = Tensor.from_numpy(np.zeros((1, 1), np.int32))
+    return arguments
 
 
 class DynamicExecution:

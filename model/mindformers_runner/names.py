@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.checkpoint.stored_tensor import Dtype, Float, StoredTensor
 from model.mindformers_runner.architecture import Architecture
-from model.mindformers_runner.stored_tensor import Dtype, Float, StoredTensor
 
 Combine = Callable[[list[Float], Architecture], Float]
 
@@ -36,11 +36,6 @@ def to_mindformers(name: str) -> str:
         if theirs in name:
             return name.replace(theirs, ours)
     return name
-
-
-def is_derived(name: str) -> bool:
-    """Older Hugging Face checkpoints store the rotary frequencies, which follow from the configuration."""
-    return name.endswith("rotary_emb.inv_freq")
 
 
 @dataclass(frozen=True, slots=True)

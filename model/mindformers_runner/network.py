@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import mindspore as ms
 from mindformers import LlamaConfig, LlamaForCausalLM
 from mindformers.models.llama import llama_transformer
 from mindspore import nn, ops
@@ -26,15 +25,6 @@ class CpuLlama(LlamaForCausalLM):
     def pre_gather_func(self, pre_gather, output, batch_valid_length, gather_index=None):
         """Hidden states ``[1, T, hidden]`` to those of ``gather_index``, ``[S, hidden]``."""
         return ops.gather(output.reshape(-1, output.shape[-1]), gather_index, 0)
-
-
-def use_device(settings: MindFormersSettings) -> None:
-    """Graph mode on the chosen device, for the whole process."""
-    ms.set_context(mode=ms.GRAPH_MODE)
-    if settings.device == "CPU":
-        ms.set_device("CPU")
-    else:
-        ms.set_device("Ascend", settings.device_id)
 
 
 def build_network(architecture: Architecture, settings: MindFormersSettings, max_length: int) -> Any:

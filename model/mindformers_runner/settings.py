@@ -1,105 +1,20 @@
-"""Settings of a mindformers runner, and the buckets (static shapes) that follow from them."""
+"""Settings of a mindformers runner."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from model.errors import ConfigurationError
-from model.layout import make_buckets
-from model.runner import Bucket
-
-KEY_GROUP = 16
-"""Keys that lie side by side in the CPU's key cache (`kKeyGroup` in csrc/step.h)."""
-
-
-def default_buckets(max_rows: int, token_budget: int) -> tuple[Bucket, ...]:
-    """Few shapes for mixed steps, because each costs seconds of compilation: a prefill chunk is worth waiting for,
-    and most steps decode."""
-    return make_buckets(max_rows, token_budget, 4)
+from model.mindspore_common.settings import GraphSettings, require_choice
 
 
 @dataclass(frozen=True, slots=True)
-class MindFormersSettings:
+class MindFormersSettings(GraphSettings):
     """Settings of a `MindFormersRunner`."""
 
-    config_path: Path
-    """A mindformers YAML (``model.model_config``), a Hugging Face ``config.json``, or its directory."""
-    checkpoint_path: Path | None = None
-    """A checkpoint file or directory; None: random weights made from ``seed``, for benchmarks and tests."""
-    device: Literal["CPU", "Ascend"] = "CPU"
-    device_id: int = 0
-    num_blocks: int = 512
-    block_size: int = 16
-    max_rows: int = 16
-    token_budget: int = 256
-    """Most new tokens of one step."""
-    max_length: int | None = None
-    """Most tokens of one sequence, prompt and output together; None: as many as the model knows positions."""
-    buckets: tuple[Bucket, ...] | None = None
-    """Buckets on CPU; None: `default_buckets`."""
     attention: Literal["custom", "plain"] = "custom"
     """CPU: the C++ operator, or MindSpore's own operators (slower; there to compare with)."""
-    threads: int | None = None
-    """CPU: threads of the C++ operator; None: as many as the process may use."""
-    compile_cache_dir: Path | None = None
-    """Where compiled graphs are kept between runs; None: nowhere."""
-    seed: int = 0
-    """Of random weights."""
-    greedy_on_device: bool = True
-    """False: the runner brings logits only, no candidates and no scores."""
 
     def __post_init__(self) -> None:
-        for name in ("num_blocks", "block_size", "max_rows", "token_budget"):
-            _require_positive(name, getattr(self, name))
-        for name in ("max_length", "threads"):
-            if getattr(self, name) is not None:
-                _require_positive(name, getattr(self, name))
-        _require_choice("device", self.device, ("CPU", "Ascend"))
-        _require_choice("attention", self.attention, ("custom", "plain"))
-        if self.device == "CPU" and self.block_size % KEY_GROUP:
-            raise ConfigurationError(f"block_size is {self.block_size}; on CPU it must be a multiple of {KEY_GROUP}")
-        if self.token_budget < self.max_rows:
-            raise ConfigurationError(
-                f"token_budget is {self.token_budget}, but {self.max_rows} rows (max_rows) need one token "
-                f"each; raise token_budget to {self.max_rows} or lower max_rows"
-            )
-        for bucket in self.buckets or ():
-            self._check_bucket(bucket)
-
-    def _check_bucket(self, bucket: Bucket) -> None:
-        tokens, rows, samples = bucket.tokens, bucket.rows, bucket.samples
-        if not (1 <= rows <= self.max_rows and rows <= tokens <= self.token_budget):
-            raise ConfigurationError(
-                f"bucket of {tokens} tokens x {rows} rows: rows must be 1..{self.max_rows} "
-                f"(max_rows) and tokens between rows and {self.token_budget} (token_budget)"
-            )
-        if not 1 <= samples <= tokens:
-            raise ConfigurationError(f"bucket of {tokens} tokens x {rows} rows: {samples} of them can't be sampled")
-
-    def effective_buckets(self) -> tuple[Bucket, ...]:
-        """Shapes to compile, smallest first."""
-        if self.buckets is None:
-            return default_buckets(self.max_rows, self.token_budget)
-        largest = Bucket(self.token_budget, self.max_rows)
-        if largest not in self.buckets:
-            raise ConfigurationError(
-                f"buckets lack {largest.tokens} tokens x {largest.rows} rows (token_budget x max_rows), "
-                "which every step fits into"
-            )
-        return tuple(sorted(set(self.buckets)))
-
-    def thread_count(self) -> int:
-        return self.threads or len(os.sched_getaffinity(0))
-
-
-def _require_positive(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigurationError(f"{name} is {value!r}; it must be a positive whole number")
-
-
-def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigurationError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+        GraphSettings.__post_init__(self)  # slots=True makes another class, which super() does not know
+        require_choice("attention", self.attention, ("custom", "plain"))

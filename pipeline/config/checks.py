@@ -58,7 +58,7 @@ def _check_given(checker: _Checker, other_host: bool) -> None:
     path, kind = checker.value(_MODEL_FILE), checker.value(RUNNER + "kind")
     if checker.draft.bad.intersection((_MODEL_FILE, _MODEL_DIR)):
         return  # that is the mistake
-    if path is not None and not is_there(path) and kind == "mindformers" and not other_host:
+    if path is not None and not is_there(path) and kind != "emulated" and not other_host:
         return  # that is, and check_host reports it
     if path is None:
         reason = "no model configuration is named that would tell it"
@@ -139,6 +139,17 @@ def _check_runner(checker: _Checker) -> None:
     if checker.value(RUNNER + "kind") == "emulated":
         _check_cost_model(checker)
         return
+    checker.require(
+        lambda kind, device: kind != "mindspore" or device == "CPU",
+        (RUNNER + "kind", RUNNER + "device"),
+        f"{RUNNER}kind is {{0}}, which computes on CPU, but {RUNNER}device is {{1}}; leave one of them out",
+    )
+    checker.require(
+        lambda kind, path: kind != "mindspore" or path.suffix == ".json",
+        (RUNNER + "kind", _MODEL_FILE),
+        f"{RUNNER}kind is {{0}}, which reads a Hugging Face config.json, but {_MODEL_FILE} is {{1}}; "
+        f"give a config.json, or leave {RUNNER}kind out",
+    )
     for name in EMULATED_KEYS:
         checker.require(
             lambda value, kind: False,

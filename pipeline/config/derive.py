@@ -33,6 +33,7 @@ def derive(draft: Draft) -> ModelFacts:
     _default(draft, "pipeline.logit_rows", values["pipeline.max_rows"])
     _default(draft, "pipeline.model_name", values[_MODEL + "model_name"])
     _default(draft, "pipeline.runner.device", facts.device or "CPU")
+    _choose_engine(draft)
     host = values["serving_config.server_ip"]
     _default(draft, "pipeline.hosts", (host,) if host else None)
     return facts
@@ -41,6 +42,13 @@ def derive(draft: Draft) -> ModelFacts:
 def _default(draft: Draft, key: str, value: Any) -> None:
     if draft.values[key] is None and key not in draft.bad:
         draft.values[key] = value
+
+
+def _choose_engine(draft: Draft) -> None:
+    values, path = draft.values, draft.values[_MODEL + "model_cfg_path"]
+    if values["pipeline.runner.kind"] == "auto":
+        own = values["pipeline.runner.device"] == "CPU" and path is not None and path.suffix == ".json"
+        values["pipeline.runner.kind"] = "mindspore" if own else "mindformers"
 
 
 def _find_model(draft: Draft) -> None:

@@ -25,7 +25,7 @@ def check_host(draft: Draft, facts: ModelFacts, missing: list[Problem]) -> None:
     if folder is not None and not is_folder(folder):
         message = f"{_MODEL_DIR} is {folder}, which is not a directory; give one"
         missing.append(draft.problem_at([_MODEL_DIR], message))
-    if draft.values["pipeline.runner.kind"] == "mindformers":
+    if draft.values["pipeline.runner.kind"] != "emulated":
         _check_path(draft, _MODEL_FILE, "a mindformers YAML, or a Hugging Face config.json", missing)
         if not draft.values["pipeline.runner.random_weights"]:
             _check_checkpoint(draft, facts, missing)

@@ -37,14 +37,16 @@ class RunnerConfig:
     """The engine that runs the model."""
 
     kind: str = setting(
-        choice("mindformers", "emulated"),
-        "mindformers",
-        "`mindformers`: the model itself; `emulated`: takes as long as a device would, and computes nothing",
+        choice("auto", "mindspore", "mindformers", "emulated"),
+        "auto",
+        "the engine. `mindspore`: a decoder for all families of docs/models.md, on CPU; `mindformers`: its Llama, on "
+        "CPU or Ascend; `auto`: the former on CPU where the model has a `config.json`, else the latter; "
+        "`emulated`: takes as long as a device would, and computes nothing",
     )
     device: str = setting(
         choice("CPU", "Ascend"),
         None,
-        "where the mindformers runner computes",
+        "where the model computes; `mindspore` knows CPU only",
         derived="`context.device_target` of the mindformers YAML, else CPU",
     )
     compile_cache: Path | None = setting(

@@ -6,8 +6,8 @@ import resource
 from collections.abc import Iterator
 
 from ipc import memory_left
-from model.mindformers_runner import MindFormersRunner
-from model.mindformers_runner.memory import available_memory, memory_need
+from model.mindspore_common.memory import available_memory
+from model.mindspore_common.runner import GraphRunner
 from pipeline.doctor.finding import Finding, fail, ok, warn
 from pipeline.doctor.subject import Host, Plan
 from pipeline.host.cgroups import memory_limit
@@ -62,9 +62,9 @@ def check_room(host: Host, plan: Plan) -> Iterator[Finding]:
 def _model_bytes(plan: Plan) -> int:
     """On Ascend weights and KV cache are on the device; how much the host needs beside is not known."""
     runner = make_runner(plan.config)
-    if not isinstance(runner, MindFormersRunner):
+    if not isinstance(runner, GraphRunner):
         return PROCESS_BYTES + 8 * plan.facts.num_blocks * plan.facts.block_size
-    need = memory_need(runner.architecture, runner.settings)
+    need = runner.memory_need()
     return need.total if plan.on_cpu else need.runtime
 
 

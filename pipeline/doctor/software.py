@@ -9,13 +9,14 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module, metadata
 
-from model.mindformers_runner.native import LIBRARY
+from model.mindspore_common.native import LIBRARY
 from pipeline.doctor.finding import Finding, fail, ok, warn
 from pipeline.doctor.subject import Host, Plan
 
 TOPIC = "software"
 _LEAST_PYTHON = (3, 11)
 _FOR_THE_MODEL = ("mindspore", "mindformers")
+_NEEDED_BY = {"mindformers": _FOR_THE_MODEL, "mindspore": ("mindspore",), "emulated": ()}
 _EXTENSIONS = ("ipc._core", "model.sampling._kernels", "model.emulated._device", "pipeline.inference._step")
 _REBUILD = "rebuild: pip install -e . (a C and a C++ compiler are needed)"
 
@@ -35,11 +36,11 @@ def check_packages(_: Host, plan: Plan | None) -> Iterator[Finding]:
     except metadata.PackageNotFoundError:
         yield fail(TOPIC, "ringserve is not installed", "pip install -e .")
         return
-    needed = plan is None or plan.config.pipeline.runner.kind == "mindformers"
+    needed = _FOR_THE_MODEL if plan is None else _NEEDED_BY[plan.config.pipeline.runner.kind]
     fine = []
     for requirement in required:
         name, ranges = split_requirement(requirement)
-        if "extra ==" in requirement or (name in _FOR_THE_MODEL and not needed):
+        if "extra ==" in requirement or (name in _FOR_THE_MODEL and name not in needed):
             continue
         version = _version(name)
         if version is None or not fits(version, ranges):

@@ -28,13 +28,13 @@ class Plan:
     @property
     def on_ascend(self) -> bool:
         runner = self.config.pipeline.runner
-        return (runner.kind, runner.device) == ("mindformers", "Ascend")
+        return runner.kind != "emulated" and runner.device == "Ascend"
 
     @property
     def on_cpu(self) -> bool:
         """The model itself computes on the host's CPUs."""
         runner = self.config.pipeline.runner
-        return (runner.kind, runner.device) == ("mindformers", "CPU")
+        return runner.kind != "emulated" and runner.device == "CPU"
 
 
 @dataclass(frozen=True, slots=True)

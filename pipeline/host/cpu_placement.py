@@ -81,7 +81,7 @@ def spin_us(stage: str, config: Configuration, cpus: float) -> float:
 def model_cpus(config: Configuration, cpus: float) -> float:
     """CPUs that compute during a step: on CPU the model's threads, else the process that waits for the device."""
     runner = config.pipeline.runner
-    return float(runner.threads or cpus) if runner.kind == "mindformers" and runner.device == "CPU" else 1.0
+    return float(runner.threads or cpus) if runner.kind != "emulated" and runner.device == "CPU" else 1.0
 
 
 def _apart_from_inference(stage: str, cpus: CpuConfig) -> bool:

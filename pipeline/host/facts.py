@@ -108,7 +108,7 @@ def check_address_space(config: Configuration, shapes: Shapes) -> Iterator[str]:
     """A warning, not an error, where stages will hardly start: only part of what they map is known."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     stage = STAGE_ADDRESSES + shared_memory_needed(config, shapes)
-    model = MODEL_ADDRESSES if config.pipeline.runner.kind == "mindformers" else 0
+    model = MODEL_ADDRESSES if config.pipeline.runner.kind != "emulated" else 0
     if limit != resource.RLIM_INFINITY and limit < stage + model:
         need = mib(stage + model)
         text = f"address space is limited to {mib(limit)} per process (RLIMIT_AS), but about {need} are needed"

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from model.layout import make_buckets
+from model.mindspore_common.settings import GraphSettings
 from model.runner import Bucket, Runner
 from pipeline.config import Configuration
 from pipeline.wire.step import MAX_CANDIDATES, Shapes
 
+Settings = TypeVar("Settings", bound=GraphSettings)
+
 
 def make_runner(config: Configuration) -> Runner:
     """Raises a `model.errors.ModelError` for settings that contradict each other."""
-    return _emulated(config) if config.pipeline.runner.kind == "emulated" else _mindformers(config)
+    return _ENGINES[config.pipeline.runner.kind](config)
 
 
 def shapes_of(config: Configuration, runner: Runner) -> Shapes:
@@ -48,12 +54,22 @@ def emulated_buckets(max_rows: int, token_budget: int) -> tuple[Bucket, ...]:
     return make_buckets(max_rows, token_budget, 2)
 
 
+def _mindspore(config: Configuration) -> Runner:
+    from model.mindspore_runner import MindSporeRunner, MindSporeSettings
+
+    return MindSporeRunner(_settings(config, MindSporeSettings))
+
+
 def _mindformers(config: Configuration) -> Runner:
     from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 
+    return MindFormersRunner(_settings(config, MindFormersSettings))
+
+
+def _settings(config: Configuration, kind: type[Settings]) -> Settings:
     runner, model = config.pipeline.runner, config.model_config
     assert model.model_cfg_path is not None  # the configuration was checked
-    settings = MindFormersSettings(
+    return kind(
         config_path=model.model_cfg_path,
         checkpoint_path=None if runner.random_weights else model.checkpoint_path,
         device="Ascend" if runner.device == "Ascend" else "CPU",
@@ -67,4 +83,10 @@ def _mindformers(config: Configuration) -> Runner:
         compile_cache_dir=runner.compile_cache,
         greedy_on_device=config.pipeline.greedy_on_device,
     )
-    return MindFormersRunner(settings)
+
+
+_ENGINES: dict[str, Callable[[Configuration], Runner]] = {
+    "emulated": _emulated,
+    "mindformers": _mindformers,
+    "mindspore": _mindspore,
+}

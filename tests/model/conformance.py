@@ -56,12 +56,21 @@ def dynamic() -> Engine:
     return Engine(prepared(runner), logits_atol=1e-4, scores_atol=1e-5)  # summed up in float32
 
 
-def prepared(runner: Runner) -> Runner:
+def decoder() -> Engine:
+    from tests.model.mindspore_runner.scenarios import loaded
+
+    runner = loaded(DATA / "grouped", buckets=BUCKETS, num_blocks=40, max_rows=4, token_budget=16, max_length=256)
+    return Engine(prepared(runner, "head.weight", "embed.weight"), logits_atol=1e-4, scores_atol=0.0)
+
+
+def prepared(
+    runner: Runner, head: str = "lm_head.weight", embedding: str = "model.tok_embeddings.embedding_weight"
+) -> Runner:
     """With equal logits, of which more than one fetch of candidates are the largest now and then, and with poison."""
     from mindspore import Tensor
 
     parameters = {parameter.name: parameter for parameter in runner._network.get_parameters()}
-    for name, change in (("lm_head.weight", _equal), ("model.tok_embeddings.embedding_weight", _poisoned)):
+    for name, change in ((head, _equal), (embedding, _poisoned)):
         weight = parameters[name].asnumpy().copy()
         change(weight)
         parameters[name].set_data(Tensor(weight))
@@ -77,7 +86,7 @@ def _poisoned(weight):
     weight[POISON] = np.nan
 
 
-ENGINES = {"emulated": emulated, "static": static, "dynamic": dynamic}
+ENGINES = {"emulated": emulated, "static": static, "dynamic": dynamic, "decoder": decoder}
 
 
 @functools.cache

@@ -65,14 +65,15 @@ def refusal(directory, **changes):
 
 def uncached_logits(directory, tokens):
     """Logits of whole sequences from mindformers' own model without a cache, and with nothing replaced."""
-    from model.mindformers_runner.import_quietly import import_mindformers
+    from model.mindspore_common.import_quietly import import_mindformers
 
     import_mindformers()
     from mindformers import LlamaForCausalLM
     from mindspore import Tensor
 
-    from model.mindformers_runner.network import llama_config, use_device
+    from model.mindformers_runner.network import llama_config
     from model.mindformers_runner.weights import load_weights
+    from model.mindspore_common.device import use_device
 
     runner = MindFormersRunner(settings(directory))
     use_device(runner.settings)
@@ -202,7 +203,7 @@ def compilations(directory):
     lines, progress = [], []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())
-    logging.getLogger("model.mindformers_runner.runner").addHandler(handler)
+    logging.getLogger("model.mindspore_common.runner").addHandler(handler)
     runner = MindFormersRunner(settings(directory))
     runner.load(lambda *event: progress.append(event))
     logits = np.empty((1, runner.facts.vocab_size), np.float32)
@@ -258,7 +259,7 @@ def logits_of_one_token(directory, **changes):
 
 def save_in_mindspore_format(directory, target, file_format):
     """The same weights as MindSpore writes them, in mindformers' names; from our own reader."""
-    from model.mindformers_runner.import_quietly import import_mindformers
+    from model.mindspore_common.import_quietly import import_mindformers
 
     import_mindformers()
     import mindspore as ms

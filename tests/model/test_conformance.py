@@ -1,4 +1,5 @@
-"""Every runner keeps the one contract (model/runner.py): emulated, and mindformers with static and dynamic shapes."""
+"""Every runner keeps the one contract (model/runner.py): emulated, mindformers with static and dynamic shapes,
+and the decoder for all families."""
 
 import pytest
 
@@ -15,8 +16,8 @@ def test_emulated(check):
 
 
 @pytest.mark.parametrize("check", conformance.CHECKS)
-@pytest.mark.parametrize("engine", ["static", "dynamic"])
-def test_mindformers(in_mindspore, engine, check):
+@pytest.mark.parametrize("engine", ["static", "dynamic", "decoder"])
+def test_in_mindspore(in_mindspore, engine, check):
     in_mindspore(conformance.run, engine, check)
 
 

@@ -1,12 +1,17 @@
-// Runs the operator on random mixed steps and compares it with attention in plain double-precision loops. Built
+// Runs the operators on random inputs and compares them with plain double-precision loops. Built
 // by test_attention.py with several compilers, with sanitizers, and for aarch64 under an emulator.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
+#include <initializer_list>
 #include <random>
 #include <vector>
 
 extern "C" int ringserve_paged_attention(int, void **, int *, int64_t **, const char **, void *, void *);
+extern "C" int ringserve_linear(int, void **, int *, int64_t **, const char **, void *, void *);
+extern "C" int ringserve_experts(int, void **, int *, int64_t **, const char **, void *, void *);
 extern "C" const char *ringserve_attention_kernel_name(int);
 extern "C" int ringserve_attention_use_kernel(const char *);
 extern "C" void ringserve_attention_threads(int);
@@ -29,9 +34,10 @@ Floats normal(int64_t count) {
 struct Call {
   std::vector<int32_t> tables, slots, valid = kContexts, fresh = kFresh;
   Floats query, key, value, cos, sin, keys, values, out;
+  float traits[2];  // window, softcap
   int64_t tokens = 3;  // padding
 
-  Call() {
+  explicit Call(float window = 0, float softcap = 0) : traits{window, softcap} {
     for (int32_t n : kFresh) tokens += n;
     query = normal(tokens * kHeads * kDim);
     key = normal(tokens * kKvHeads * kDim);
@@ -73,15 +79,15 @@ struct Call {
   int run() {
     const int64_t rows = static_cast<int64_t>(kContexts.size());
     void *params[] = {query.data(), key.data(), value.data(), cos.data(), sin.data(), keys.data(), values.data(),
-                      tables.data(), slots.data(), valid.data(), fresh.data(), out.data()};
-    int64_t shapes[12][5] = {{tokens, kHeads * kDim}, {tokens, kKvHeads * kDim}, {tokens, kKvHeads * kDim},
+                      tables.data(), slots.data(), valid.data(), fresh.data(), traits, out.data()};
+    int64_t shapes[13][5] = {{tokens, kHeads * kDim}, {tokens, kKvHeads * kDim}, {tokens, kKvHeads * kDim},
                              {tokens, kDim}, {tokens, kDim}, {kBlocks, kKvHeads, kBlock / 16, kDim, 16},
                              {kBlocks, kKvHeads, kBlock, kPadded}, {rows, kWidth}, {tokens}, {rows}, {rows},
-                             {tokens, kHeads * kDim}};
-    int ndims[] = {2, 2, 2, 2, 2, 5, 4, 2, 1, 1, 1, 2};
-    int64_t *pointers[12];
-    for (int i = 0; i < 12; ++i) pointers[i] = shapes[i];
-    return ringserve_paged_attention(12, params, ndims, pointers, nullptr, nullptr, nullptr);
+                             {2}, {tokens, kHeads * kDim}};
+    int ndims[] = {2, 2, 2, 2, 2, 5, 4, 2, 1, 1, 1, 1, 2};
+    int64_t *pointers[13];
+    for (int i = 0; i < 13; ++i) pointers[i] = shapes[i];
+    return ringserve_paged_attention(13, params, ndims, pointers, nullptr, nullptr, nullptr);
   }
 
   double worst() {
@@ -100,12 +106,14 @@ struct Call {
   double expected(int64_t token, int64_t row, int64_t position, int64_t head, int64_t d) const {
     const int64_t shared = head / (kHeads / kKvHeads);
     double total = 0, sum = 0;
-    for (int64_t n = 0; n <= position; ++n) {
+    const int64_t window = static_cast<int64_t>(traits[0]);
+    for (int64_t n = window ? std::max<int64_t>(0, position + 1 - window) : 0; n <= position; ++n) {
       double score = 0;
       for (int64_t i = 0; i < kDim; ++i) {
         score += rotated(query, kHeads * kDim, token, head, i) * keys[key_at(slot(row, n), shared, i)];
       }
-      const double weight = std::exp(score / std::sqrt(double(kDim)));
+      score /= std::sqrt(double(kDim));
+      const double weight = std::exp(traits[1] > 0 ? traits[1] * std::tanh(score / traits[1]) : score);
       sum += weight;
       total += weight * values[value_at(slot(row, n), shared, d)];
     }
@@ -115,12 +123,88 @@ struct Call {
 
 bool corrupt_calls_fail() {
   bool failed = true;
+  for (float bad : {-1.0f, NAN, INFINITY}) failed = failed && Call(bad).run() == 1 && Call(0, bad).run() == 1;
   for (int32_t bad : {-2, 1 << 20, INT32_MIN, INT32_MAX}) {
     Call slots, tables, valid, fresh;
     slots.slots[5] = tables.tables[1] = valid.valid[0] = fresh.fresh[1] = bad;
     for (Call *call : {&slots, &tables, &valid, &fresh}) failed = failed && call->run() == 1;
   }
   return failed;
+}
+
+// bfloat16 as it is stored, and its values.
+struct Halves {
+  std::vector<uint16_t> bits;
+  Floats values;
+
+  explicit Halves(int64_t count) {
+    for (float value : normal(count)) {
+      uint32_t word;
+      std::memcpy(&word, &value, sizeof word);
+      bits.push_back(static_cast<uint16_t>(word >> 16));
+      word &= 0xffff0000u;
+      std::memcpy(&value, &word, sizeof value);
+      values.push_back(value);
+    }
+  }
+};
+
+double worst_of(const Floats &found, const std::vector<double> &expected) {
+  double worst = 0;
+  for (size_t i = 0; i < found.size(); ++i) {
+    const double error = std::abs(found[i] - expected[i]);
+    worst = error > worst || std::isnan(error) ? error : worst;
+  }
+  return worst;
+}
+
+double linear_error(int64_t tokens, int64_t columns, int64_t rows) {
+  Floats x = normal(tokens * columns), out(static_cast<size_t>(tokens * rows), NAN);
+  Halves weight(rows * columns);
+  std::vector<double> expected(out.size());
+  for (int64_t i = 0; i < tokens * rows; ++i) {
+    const int64_t t = i / rows, r = i % rows;
+    for (int64_t c = 0; c < columns; ++c) expected[i] += double(x[t * columns + c]) * weight.values[r * columns + c];
+  }
+  void *params[] = {x.data(), weight.bits.data(), out.data()};
+  int64_t shapes[3][2] = {{tokens, columns}, {rows, columns}, {tokens, rows}};
+  int64_t *pointers[] = {shapes[0], shapes[1], shapes[2]};
+  int ndims[] = {2, 2, 2};
+  const char *dtypes[] = {"float32", "uint16", "float32"};
+  return ringserve_linear(3, params, ndims, pointers, dtypes, nullptr, nullptr) ? NAN : worst_of(out, expected);
+}
+
+// Every token chooses two experts; the last one is padding.
+double experts_error(int64_t tokens) {
+  constexpr int64_t kHidden = 19, kWide = 37, kExperts = 5;
+  Floats x = normal(tokens * kHidden), share = normal(tokens * 2), down = normal(kExperts * kHidden * kWide);
+  Halves gate_up(kExperts * 2 * kWide * kHidden);
+  Floats out(static_cast<size_t>(tokens * kHidden), NAN);
+  std::vector<int32_t> index, slots(static_cast<size_t>(tokens), 0);
+  for (int64_t i = 0; i < tokens * 2; ++i) index.push_back(static_cast<int32_t>(i * 3 % kExperts));
+  slots.back() = -1;
+  index.back() = -7;
+  std::vector<double> expected(out.size());
+  for (int64_t i = 0; i < (tokens - 1) * 2; ++i) {
+    const int64_t t = i / 2, e = index[i];
+    for (int64_t w = 0; w < kWide; ++w) {
+      double gate = 0, up = 0;
+      for (int64_t d = 0; d < kHidden; ++d) {
+        gate += double(x[t * kHidden + d]) * gate_up.values[(e * 2 * kWide + w) * kHidden + d];
+        up += double(x[t * kHidden + d]) * gate_up.values[(e * 2 * kWide + kWide + w) * kHidden + d];
+      }
+      const double inner = share[i] * gate / (1 + std::exp(-gate)) * up;
+      for (int64_t d = 0; d < kHidden; ++d) expected[t * kHidden + d] += inner * down[(e * kHidden + d) * kWide + w];
+    }
+  }
+  void *params[] = {x.data(), share.data(), index.data(), slots.data(), gate_up.bits.data(), down.data(), out.data()};
+  int64_t shapes[7][3] = {{tokens, kHidden}, {tokens, 2}, {tokens, 2}, {tokens}, {kExperts, 2 * kWide, kHidden},
+                          {kExperts, kHidden, kWide}, {tokens, kHidden}};
+  int64_t *pointers[7];
+  for (int i = 0; i < 7; ++i) pointers[i] = shapes[i];
+  int ndims[] = {2, 2, 2, 1, 3, 3, 2};
+  const char *dtypes[] = {"float32", "float32", "int32", "int32", "uint16", "float32", "float32"};
+  return ringserve_experts(7, params, ndims, pointers, dtypes, nullptr, nullptr) ? NAN : worst_of(out, expected);
 }
 
 }  // namespace
@@ -131,11 +215,17 @@ int main() {
     ringserve_attention_threads(threads);
     for (int i = 0; const char *name = ringserve_attention_kernel_name(i); ++i) {
       ringserve_attention_use_kernel(name);
-      Call call;
-      const int code = call.run();
-      const double worst = call.worst();
-      std::printf("%s, %d threads: worst error %.1e\n", name, threads, worst);
-      if (code != 0 || !(worst < 1e-5) || !corrupt_calls_fail()) status = 1;
+      for (Call call : {Call(), Call(1), Call(20), Call(129), Call(0, 3), Call(20, 0.5f)}) {
+        const int code = call.run();
+        const double worst = call.worst();
+        std::printf("%s, %d threads, window %g, softcap %g: worst error %.1e\n", name, threads, call.traits[0],
+                    call.traits[1], worst);
+        if (code != 0 || !(worst < 1e-5)) status = 1;
+      }
+      const double linear = std::max(linear_error(70, 19, 67), linear_error(3, 64, 5));
+      const double experts = std::max(experts_error(2), experts_error(70));
+      std::printf("%s, %d threads: worst error of linear %.1e, of experts %.1e\n", name, threads, linear, experts);
+      if (!(linear < 1e-4) || !(experts < 1e-2) || !corrupt_calls_fail()) status = 1;
     }
   }
   return status;

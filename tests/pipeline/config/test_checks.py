@@ -81,6 +81,7 @@ def test_a_mistake(write, model_dir, text, line, expected):
         ("pipeline.rings.step_slots=3", "must be a power of two"),
         ("pipeline.body_limit_bytes=5000000", "of which a request may take half"),
         ("pipeline.runner.name=x", "is for an emulated device"),
+        ("pipeline.runner={kind: mindspore, device: Ascend}", "kind is mindspore, which computes on CPU, but"),
         ("pipeline.runner.kind=emulated", "cost_model.fixed_ms is missing"),
         ("pipeline.runner={kind: emulated, cost_model: {fixed_ms: 1}, token_range: [5, 5]}", "[first, last + 1]"),
         ("pipeline.runner={kind: emulated, cost_model: {fixed_ms: 1}, token_range: [5]}", "expected a list of 2"),

@@ -85,3 +85,26 @@ def test_a_model_configuration_that_cannot_be_read(write, model_dir, content):
     problem = the_problem(write("\n" + MODEL))
     assert (problem.line, problem.key) == (2, "pipeline.model_dir")
     assert str(model_dir / "config.json") in problem.message
+
+
+@pytest.mark.parametrize(
+    ("runner", "kind"),
+    [
+        ("{}", "mindspore"),
+        ("{kind: auto}", "mindspore"),
+        ("{kind: mindformers}", "mindformers"),
+        ("{device: Ascend}", "mindformers"),
+    ],
+)
+def test_which_engine_serves_a_folder(write, model_dir, runner, kind):
+    assert load_configuration(write(MODEL), [f"pipeline.runner={runner}"]).pipeline.runner.kind == kind
+
+
+def test_a_mindformers_file_is_for_mindformers(write, tmp_path):
+    (tmp_path / "predict.yaml").write_text(MINDFORMERS.format(load="", name="").replace("Ascend", "CPU"))
+    path = write(
+        "model_config: {model_cfg_path: predict.yaml, checkpoint_path: model}\ntokenizer: {vocab_file: model}\n"
+    )
+    assert load_configuration(path).pipeline.runner.kind == "mindformers"
+    problem = the_problem(path, ["pipeline.runner.kind=mindspore"])
+    assert "which reads a Hugging Face config.json, but model_config.model_cfg_path is" in problem.message

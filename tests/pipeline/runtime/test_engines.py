@@ -8,6 +8,7 @@ import pytest
 
 from model.emulated import EmulatedRunner
 from model.mindformers_runner import MindFormersRunner
+from model.mindspore_runner import MindSporeRunner
 from pipeline.config import load_configuration
 from pipeline.runtime.engines import emulated_buckets, make_runner, shapes_of
 from scripts.lab.paths import ROOT
@@ -22,6 +23,14 @@ def test_each_configuration_has_its_runner(name, kind):
     assert shapes.max_rows == config.pipeline.max_rows
     assert shapes.token_budget >= config.pipeline.token_budget
     assert shapes.vocab_size == runner.facts.vocab_size
+    assert "mindspore" not in sys.modules
+
+
+def test_a_folder_on_cpu_has_the_decoder_for_all_families():
+    options = ["pipeline.runner.kind=auto", "pa_config.num_blocks=64"]
+    runner = make_runner(load_configuration(ROOT / "configs" / "demo.yaml", options, other_host=True))
+    assert isinstance(runner, MindSporeRunner)
+    assert runner.facts.name == "mindspore llama 256 x 4"
     assert "mindspore" not in sys.modules
 
 

@@ -23,12 +23,21 @@ _ERRORS_ONLY = "3"  # of glog's levels
 _PREFIX = "ringserve-mindformers-"
 
 
+def import_mindspore() -> None:
+    """Later imports find it loaded. Takes 2 to 5 s the first time."""
+    if "mindspore" in sys.modules:
+        return
+    os.environ.setdefault("GLOG_v", _ERRORS_ONLY)
+    _divert_files()
+    with _silence():
+        import mindspore  # noqa: F401
+
+
 def import_mindformers() -> None:
     """Import both packages; later imports find them loaded. Takes 4 to 10 s the first time."""
     if "mindformers" in sys.modules:
         return
-    os.environ.setdefault("GLOG_v", _ERRORS_ONLY)
-    _divert_files()
+    import_mindspore()
     with _silence():
         import mindformers  # noqa: F401
 

@@ -13,28 +13,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import mindformers
 import mindspore as ms
 
-from model.mindformers_runner.architecture import Architecture
-from model.mindformers_runner.native import LIBRARY
-from model.mindformers_runner.settings import MindFormersSettings
+from model.mindspore_common.native import LIBRARY
 from model.runner import RunnerFacts
 
 
 class CompileCache:
-    """Wraps compilations; does nothing when the settings name no directory, nor for a process's second model."""
+    """Wraps compilations; does nothing without a directory, nor for a process's second model."""
 
-    def __init__(self, settings: MindFormersSettings, architecture: Architecture, facts: RunnerFacts) -> None:
-        parts = (
-            architecture,
-            facts.buckets,  # in the order of warm-up
-            (settings.device, settings.num_blocks, settings.block_size, settings.attention, facts.max_length),
-            (ms.__version__, mindformers.__version__, str(LIBRARY)),
-            [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(Path(__file__).parent.glob("*.py"))],
+    def __init__(self, directory: Path | None, facts: RunnerFacts, engine: Path, *parts: object) -> None:
+        """``engine``: the directory of its sources; ``parts``: what else its graphs depend on."""
+        key_parts = (
+            parts,
+            facts,  # buckets in the order of warm-up among them
+            (ms.__version__, str(LIBRARY)),
+            [hashlib.sha256(file.read_bytes()).hexdigest() for file in _sources(engine)],
         )
-        key = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
-        self._path = settings.compile_cache_dir / key if settings.compile_cache_dir else None
+        key = hashlib.sha256(repr(key_parts).encode()).hexdigest()[:24]
+        self._path = directory / key if directory else None
 
     @contextmanager
     def compiling(self) -> Iterator[None]:
@@ -48,3 +45,7 @@ class CompileCache:
             yield
         finally:
             ms.set_context(enable_compile_cache=False)
+
+
+def _sources(engine: Path) -> list[Path]:
+    return [file for folder in (Path(__file__).parent, engine) for file in sorted(folder.glob("*.py"))]

@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from model.errors import CapacityError
-from model.mindformers_runner.architecture import Architecture
-from model.mindformers_runner.settings import KEY_GROUP, MindFormersSettings
+from model.mindspore_common.settings import KEY_GROUP, GraphSettings
 
 _RUNTIME_BYTES = 1 << 30  # MindSpore, mindformers and compiled graphs: 0.9 to 1.0 GB measured
+
+
+class Sizes(Protocol):
+    """What of a model decides how much memory it takes."""
+
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def num_kv_heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def intermediate_size(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def max_position(self) -> int: ...
+    def tensors(self) -> Mapping[str, tuple[int, ...]]:
+        """Shapes of all weights, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,35 +46,39 @@ class MemoryNeed:
         return self.weights + self.kv_cache + self.runtime
 
 
-def kv_block_bytes(architecture: Architecture, settings: MindFormersSettings) -> int:
+def kv_block_bytes(sizes: Sizes, settings: GraphSettings) -> int:
     """Keys and values of one block over all layers. On CPU a value's head is padded to whole vectors."""
     item = 4 if settings.device == "CPU" else 2
-    head = architecture.head_dim
+    head = sizes.head_dim
     padded = -(-head // KEY_GROUP) * KEY_GROUP if settings.device == "CPU" else head
-    return architecture.num_layers * architecture.num_kv_heads * settings.block_size * (head + padded) * item
+    return sizes.num_layers * sizes.num_kv_heads * settings.block_size * (head + padded) * item
 
 
-def memory_need(architecture: Architecture, settings: MindFormersSettings) -> MemoryNeed:
-    """What the runner will take. On Ascend the two caches lie in device memory."""
+def memory_need(
+    sizes: Sizes, settings: GraphSettings, table_bytes: int = 0, weight_bytes: int | None = None
+) -> MemoryNeed:
+    """What the runner will take, its own tables among it. On Ascend the two caches lie in device memory."""
     item = 4 if settings.device == "CPU" else 2
-    parameters = sum(map(math.prod, architecture.tensors().values()))
+    parameters = sum(map(math.prod, sizes.tensors().values()))
     buckets = settings.effective_buckets()
     samples = max(bucket.samples for bucket in buckets)
-    activations = 4 * (buckets[-1].tokens * architecture.intermediate_size * 4 + samples * architecture.vocab_size)
+    activations = 4 * (buckets[-1].tokens * sizes.intermediate_size * 4 + samples * sizes.vocab_size)
     return MemoryNeed(
-        weights=parameters * item,
-        kv_cache=kv_block_bytes(architecture, settings) * settings.num_blocks,
-        runtime=_RUNTIME_BYTES + activations,
+        weights=parameters * item if weight_bytes is None else weight_bytes,
+        kv_cache=kv_block_bytes(sizes, settings) * settings.num_blocks,
+        runtime=_RUNTIME_BYTES + activations + table_bytes,
     )
 
 
-def require_memory(architecture: Architecture, settings: MindFormersSettings, available: int) -> None:
+def require_memory(
+    sizes: Sizes, settings: GraphSettings, available: int, table_bytes: int = 0, weight_bytes: int | None = None
+) -> None:
     """Raises CapacityError, with what to change, when the need exceeds ``available`` bytes."""
-    need = memory_need(architecture, settings)
+    need = memory_need(sizes, settings, table_bytes, weight_bytes)
     if need.total <= available:
         return
     left = available - need.weights - need.runtime
-    blocks = left // kv_block_bytes(architecture, settings)
+    blocks = left // kv_block_bytes(sizes, settings)
     advice = (
         f"lower num_blocks from {settings.num_blocks} to at most {blocks}" if blocks > 0 else "use a smaller model"
     )

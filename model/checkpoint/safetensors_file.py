@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from model.checkpoint.stored_tensor import StoredTensor
 from model.errors import CheckpointError
-from model.mindformers_runner.stored_tensor import StoredTensor
 
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _MAX_HEADER = 100_000_000

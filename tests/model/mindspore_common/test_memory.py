@@ -7,7 +7,7 @@ import pytest
 from model.errors import CapacityError, ConfigurationError
 from model.mindformers_runner import MindFormersRunner
 from model.mindformers_runner.configuration import read_architecture
-from model.mindformers_runner.memory import available_memory, kv_block_bytes, memory_need, require_memory
+from model.mindspore_common.memory import available_memory, kv_block_bytes, memory_need, require_memory
 from tests.model import scenarios
 from tests.model.conftest import DATA
 

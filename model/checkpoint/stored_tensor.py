@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.checkpoint.finite import all_finite, describe_not_finite
 from model.errors import CheckpointError, UnusableWeightError
-from model.mindformers_runner.finite import all_finite, describe_not_finite
 
 Float = NDArray[np.floating[Any]]
+Bits = NDArray[np.uint16]
+"""bfloat16, which numpy does not have."""
 Dtype = type[np.floating[Any]]
 
 _DAMAGED = "the file is damaged, or its training diverged: download or export it again"
@@ -49,17 +53,36 @@ class StoredTensor:
     def read(self, dtype: Dtype) -> Float:
         """The tensor as a new array of ``dtype``. Raises CheckpointError when it can't be read, and its subclass
         UnusableWeightError unless every value is a number in the file, and in ``dtype``."""
-        raw = b"".join(self._read_pieces())
-        values: NDArray[Any]
         if self.dtype == "bfloat16":
-            bits = np.frombuffer(raw, "<u2")
-            finite, values = all_finite(bits, self.dtype), (bits.astype(np.uint32) << 16).view(np.float32)
-        else:
-            values = np.frombuffer(raw, np.float32 if self.dtype == "float32" else np.float16)
-            finite = all_finite(values, self.dtype)
-        if not finite:
-            self._refuse(describe_not_finite(values.reshape(self.shape)), _DAMAGED)
-        return self._convert(values.reshape(self.shape), dtype)
+            return self._convert(_widen(self.read_bits()), dtype)
+        raw = b"".join(self._read_pieces())
+        stored = np.float32 if self.dtype == "float32" else np.float16
+        values: NDArray[Any] = np.frombuffer(raw, stored).reshape(self.shape)
+        if not all_finite(values, self.dtype):
+            self._refuse(describe_not_finite(values), _DAMAGED)
+        return self._convert(values, dtype)
+
+    def read_bits(self) -> Bits:
+        """A tensor of bfloat16 as it is stored. Raises what `read` does."""
+        bits = np.frombuffer(b"".join(self._read_pieces()), "<u2").reshape(self.shape)
+        if not all_finite(bits, self.dtype):
+            self._refuse(describe_not_finite(_widen(bits)), _DAMAGED)
+        return bits
+
+    def take_rows(self, rows: tuple[tuple[int, int], ...]) -> StoredTensor:
+        """Runs of rows, first and end of each, one behind the other: a tensor of which only their bytes are read."""
+        row = math.prod(self.shape[1:]) * ITEM_SIZES[self.dtype]
+        pieces = [piece for first, end in rows for piece in self._bytes(first * row, end * row)]
+        length = sum(end - first for first, end in rows)
+        return replace(self, shape=(length, *self.shape[1:]), pieces=tuple(pieces))
+
+    def _bytes(self, first: int, end: int) -> Iterator[tuple[int, int]]:
+        """Where these bytes of the tensor lie."""
+        for offset, size in self.pieces:
+            low, high = max(first, 0), min(end, size)
+            if low < high:
+                yield offset + low, high - low
+            first, end = first - size, end - size
 
     def _convert(self, values: NDArray[Any], dtype: Dtype) -> Float:
         with np.errstate(over="ignore"):
@@ -81,6 +104,10 @@ class StoredTensor:
                 return [_read_exactly(file, offset, size) for offset, size in self.pieces]
         except (OSError, EOFError) as error:
             raise CheckpointError(f"{self.file}: cannot read tensor {self.name}: {error}") from error
+
+
+def _widen(bits: Bits) -> NDArray[np.float32]:
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _read_exactly(file: BinaryIO, offset: int, size: int) -> bytes:

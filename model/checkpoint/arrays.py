@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
@@ -22,3 +24,9 @@ def aligned_copy(array: NDArray[np.generic]) -> NDArray[np.generic]:
     copy = aligned_zeros(array.shape, array.dtype)
     copy[...] = array
     return copy
+
+
+def aligned(array: NDArray[Any]) -> NDArray[Any]:
+    """The array itself where it starts on a cache line and is C-contiguous, else a copy that is."""
+    fits = array.flags.c_contiguous and array.ctypes.data % _CACHE_LINE == 0
+    return array if fits else aligned_copy(array)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model.errors import ConfigurationError
-from model.mindformers_runner import native
+from model.mindspore_common import native
 
 GROUP = 16
 
@@ -24,6 +24,8 @@ class Case:
     contexts: tuple[int, ...] = (5, 40, 17)
     fresh: tuple[int, ...] = (5, 1, 8)
     padding: int = 3
+    window: int = 0
+    softcap: float = 0.0
 
     @property
     def padded_dim(self) -> int:
@@ -43,6 +45,12 @@ CASES = {
     "long prompt": Case(contexts=(200,), fresh=(200,)),
     "idle rows": Case(contexts=(9, 40, 17), fresh=(0, 1, 0)),
     "nothing to do": Case(contexts=(9, 9), fresh=(0, 0)),
+    "window": Case(window=7),
+    "window of one": Case(window=1),
+    "window in a long context": Case(contexts=(300, 129, 260), fresh=(40, 2, 1), num_blocks=60, window=130),
+    "window as long as the context": Case(window=40),
+    "capped scores": Case(softcap=0.7),
+    "window and capped scores": Case(contexts=(200,), fresh=(200,), window=20, softcap=2.5),
 }
 
 
@@ -73,6 +81,7 @@ class Call:
             block = self.tables[row, position // case.block_size]
             self.slots[token] = block * case.block_size + position % case.block_size
         self.key_cache, self.value_cache = tiled_keys(self.keys), tiled_values(self.values)
+        self.traits = np.array([case.window, case.softcap], np.float32)
         self.output = np.full_like(self.query, np.nan)
 
     def places(self):
@@ -86,7 +95,7 @@ class Call:
     def run(self) -> int:
         arrays = [
             self.query, self.key, self.value, self.cos, self.sin, self.key_cache, self.value_cache,
-            self.tables, self.slots, self.valid, self.fresh, self.output,
+            self.tables, self.slots, self.valid, self.fresh, self.traits, self.output,
         ]  # fmt: skip
         pointers = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
         ndims = (ctypes.c_int * len(arrays))(*(array.ndim for array in arrays))
@@ -107,16 +116,21 @@ class Call:
                 keys[at][head] = self.rotated(self.key, token, head)
             values[at] = self.value[token].reshape(case.kv_heads, case.head_dim)
         for token, row, position in written:
-            where = [divmod(n, case.block_size) for n in range(position + 1)]
+            where = [divmod(n, case.block_size) for n in range(self.oldest(position), position + 1)]
             seen_keys = np.stack([keys[self.tables[row, block], offset] for block, offset in where])
             seen_values = np.stack([values[self.tables[row, block], offset] for block, offset in where])
             for head in range(case.heads):
                 shared = head // (case.heads // case.kv_heads)
                 scores = seen_keys[:, shared] @ self.rotated(self.query, token, head) / np.sqrt(case.head_dim)
+                if case.softcap:
+                    scores = np.tanh(scores / case.softcap) * case.softcap
                 weights = np.exp(scores - scores.max())
                 part = slice(head * case.head_dim, (head + 1) * case.head_dim)
                 output[token, part] = weights / weights.sum() @ seen_values[:, shared]
         return output, keys, values
+
+    def oldest(self, position: int) -> int:
+        return max(0, position + 1 - self.case.window) if self.case.window else 0
 
     def rotated(self, x: np.ndarray, token: int, head: int) -> np.ndarray:
         dim = self.case.head_dim
@@ -224,6 +238,14 @@ def test_shapes_that_do_not_fit_are_an_error():
     assert "shapes" in native.last_error()
     call = Call(replace(Case(), heads=3))
     assert call.run() == 1
+
+
+@pytest.mark.parametrize(("trait", "value"), [(0, -1), (0, np.nan), (1, -0.5), (1, np.inf)])
+def test_impossible_window_or_softcap_is_an_error(trait, value):
+    call = Call(Case())
+    call.traits[trait] = value
+    assert call.run() == 1
+    assert native.last_error() == "window or softcap is out of range"
 
 
 def test_unknown_kernel_is_refused():

@@ -14,7 +14,7 @@ from mindspore import dtype as mstype
 from numpy.typing import NDArray
 
 from model.layout import is_argmax_alone
-from model.mindformers_runner.host_results import HostResults
+from model.mindspore_common.host_results import HostResults
 from model.runner import Best, Float32, Int32, RunnerFacts
 
 

@@ -10,6 +10,7 @@ from model.runner import StepInputs
 
 LIBRARY = Path(__file__).parent.parent / "libringserve_attention.so"
 OPERATOR = "ringserve_paged_attention"
+LINEAR, EMBEDDING, EXPERTS = "ringserve_linear", "ringserve_embedding", "ringserve_experts"
 
 _MESSAGE_BYTES = 256
 

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from model.checkpoint.stored_tensor import StoredTensor
 from model.errors import CheckpointError
-from model.mindformers_runner.stored_tensor import StoredTensor
 
 _DTYPES = {"Float32": "float32", "Float16": "float16", "BFloat16": "bfloat16"}
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

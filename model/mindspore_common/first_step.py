@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from model.checkpoint.finite import require_finite_logits
 from model.layout import padding
-from model.mindformers_runner.finite import require_finite_logits
 from model.runner import Best, Bucket, Runner, RunnerFacts, StepInputs
 
 

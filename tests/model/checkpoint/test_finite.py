@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from model.checkpoint.finite import all_finite, require_finite_logits
+from model.checkpoint.mindspore_file import index_mindspore
+from model.checkpoint.safetensors_file import index_safetensors
 from model.errors import ModelError, UnusableWeightError
-from model.mindformers_runner.finite import all_finite, require_finite_logits
-from model.mindformers_runner.mindspore_file import index_mindspore
-from model.mindformers_runner.safetensors_file import index_safetensors
 
 DTYPES = {"float32": ("F32", "Float32"), "float16": ("F16", "Float16"), "bfloat16": ("BF16", "BFloat16")}
 BAD = {"nan": np.nan, "-nan": -np.nan, "inf": np.inf, "-inf": -np.inf}

@@ -1,0 +1,1 @@
+"""Files of weights: found and checked by their headers alone, read tensor by tensor."""

@@ -1,0 +1,168 @@
+"""The network of a `Spec` for one mixed step of paged attention, over canonical weights.
+
+What is on in a spec is decided when the network is made: a graph holds nothing of features that are off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from numpy.typing import NDArray
+
+from model.checkpoint.arrays import aligned
+from model.checkpoint.stored_tensor import Bits, Float
+from model.checkpoint.weight import Weight, read_weights
+from model.families import Spec
+from model.families.rope import rotary_table
+from model.mindspore_common.attention import KvCache, PagedOperator
+from model.mindspore_common.settings import GraphSettings
+from model.mindspore_runner.parts import Embedding, Experts, Linear, Mlp, Norm, Take, product_with
+from model.runner import Progress, StepInputs
+
+
+class Layer(nn.Cell):
+    """Attention and MLP, each with its norms and added to what came in."""
+
+    def __init__(self, spec: Spec, number: int, take: Take, settings: GraphSettings) -> None:
+        super().__init__()
+        self.before_attention = Norm(take, "attention_norm", spec.norm_eps)
+        self.q, self.k, self.v = (Linear(take, name) for name in "qkv")
+        self.q_norm, self.k_norm = (Norm(take, f"{name}_norm", spec.norm_eps) for name in "qk")
+        self.o = Linear(take, "o")
+        self.after_attention = Norm(take, "attention_post_norm", spec.norm_eps)
+        self.before_mlp = Norm(take, "mlp_norm", spec.norm_eps)
+        if spec.experts is not None and spec.has_experts(number):
+            self.mlp = Experts(take, spec.experts, spec.activation)
+        else:
+            self.mlp = Mlp(take, spec.intermediate_size, spec.activation)
+        self.after_mlp = Norm(take, "mlp_post_norm", spec.norm_eps)
+        self.cache = KvCache(spec.num_kv_heads, spec.head_dim, settings.block_size, settings.num_blocks)
+        self.attend = PagedOperator(spec.window(number), spec.score_softcap)
+
+    def construct(self, x, cos, sin, tables, slots, valid, fresh):
+        y = self.before_attention(x)
+        y = self.attend(
+            self.q_norm(self.q(y)),
+            self.k_norm(self.k(y)),
+            self.v(y),
+            cos,
+            sin,
+            self.cache.keys,
+            self.cache.values,
+            tables,
+            slots,
+            valid,
+            fresh,
+        )
+        x = x + self.after_attention(self.o(y))
+        return x + self.after_mlp(self.mlp(self.before_mlp(x), slots))
+
+
+class RotaryTables(nn.Cell):
+    """Cosines and sines by position. Parameters: constants would be part of every graph."""
+
+    def __init__(self, spec: Spec, max_length: int) -> None:
+        super().__init__()
+        tables = [rotary_table(rope, spec.rotary_dim, spec.head_dim, max_length) for rope in spec.ropes]
+        self.cos = _parameters("cos", [cos for cos, _ in tables])
+        self.sin = _parameters("sin", [sin for _, sin in tables])
+        self.count = len(tables)
+
+    def construct(self, positions):
+        """``[T]`` to both, ``[T, head_dim]`` each, for every embedding."""
+        cos = [self.both_halves(self.cos[number], positions) for number in range(self.count)]
+        sin = [self.both_halves(self.sin[number], positions) for number in range(self.count)]
+        return cos, sin
+
+    def both_halves(self, table, positions):
+        half = ops.gather(table, positions, 0)
+        return ops.concat((half, half), -1)
+
+
+class Decoder(nn.Cell):
+    """Token ids ``[T]`` and where they belong, to logits ``[S, vocab]``."""
+
+    def __init__(self, spec: Spec, settings: GraphSettings, max_length: int, weights: Weights) -> None:
+        super().__init__()
+        self.embedding_scale, self.softcap = spec.embedding_scale, spec.logits_softcap
+        self.embed = Embedding(weights.take, "embed")
+        self.rotary = RotaryTables(spec, max_length)
+        self.layer_ropes = tuple(spec.rope(number) for number in range(spec.num_layers))
+        self.layers = nn.CellList(
+            [Layer(spec, number, weights.of_layer(number), settings) for number in range(spec.num_layers)]
+        )
+        self.norm = Norm(weights.take, "norm", spec.norm_eps)
+        self.head: Any = None if spec.tied_embeddings else Linear(weights.take, "head")
+        self.product = product_with(self.embed.weight)
+
+    def construct(self, ids, positions, slots, valid, fresh, sample_index, tables):
+        x = self.embed(ids)
+        if self.embedding_scale != 1:
+            x = x * self.embedding_scale
+        cos, sin = self.rotary(positions)
+        for number, layer in enumerate(self.layers):
+            rope = self.layer_ropes[number]
+            x = layer(x, cos[rope], sin[rope], tables, slots, valid, fresh)
+        x = self.norm(ops.gather(x, sample_index, 0))
+        logits = self.product(x, self.embed.weight) if self.head is None else self.head(x)
+        if self.softcap != 0:  # cap * tanh(x / cap), more exact than MindSpore's tanh on CPU
+            logits = (2 * ops.sigmoid(logits * (2 / self.softcap)) - 1) * self.softcap
+        return logits
+
+
+class Weights:
+    """Hands out each weight as a parameter, reading it only then: they are asked for in the order of the spec."""
+
+    def __init__(self, weights: Sequence[Weight], progress: Progress | None) -> None:
+        self._read: Iterator[tuple[Weight, Float | Bits]] = read_weights(weights, np.float32, keep_bfloat16=True)
+        self._names = {weight.name for weight in weights}
+        self._progress, self._total, self._done = progress, len(weights), 0
+
+    def take(self, name: str) -> Parameter | None:
+        """None where there is none of this name."""
+        if name not in self._names:
+            return None
+        weight, values = next(self._read)
+        assert weight.name == name, f"{weight.name} comes before {name}"
+        self._done += 1
+        if self._progress is not None:
+            self._progress("loading weights", self._done, self._total)
+        return _parameter(name.rpartition(".")[2], values)  # cells put their own names before it
+
+    def of_layer(self, number: int) -> Take:
+        return lambda name: self.take(f"layers.{number}.{name}")
+
+
+def build_decoder(
+    spec: Spec, settings: GraphSettings, max_length: int, weights: Sequence[Weight], progress: Progress | None
+) -> Decoder:
+    """The network with its weights and an empty KV cache. Raises what `read_weights` does."""
+    network = Decoder(spec, settings, max_length, Weights(weights, progress))
+    network.set_train(False)
+    return network
+
+
+def arrange(inputs: StepInputs) -> list[Tensor]:
+    """The arguments of `Decoder.construct`."""
+    arrays = (
+        inputs.input_ids,
+        inputs.positions,
+        inputs.slot_mapping,
+        inputs.valid_length,
+        inputs.q_seq_lens,
+        inputs.sample_index,
+        inputs.block_tables,
+    )
+    return [Tensor.from_numpy(array) for array in arrays]
+
+
+def _parameter(name: str, values: NDArray[Any]) -> Parameter:
+    """In the array's own memory."""
+    return Parameter(Tensor.from_numpy(aligned(values)), name=name, requires_grad=False)
+
+
+def _parameters(name: str, arrays: Sequence[NDArray[Any]]) -> ParameterTuple:
+    return ParameterTuple([_parameter(f"{name}.{number}", array) for number, array in enumerate(arrays)])

@@ -1,0 +1,133 @@
+"""The decoder's small cells: linear layers, norms, MLPs, experts. Each takes its weights by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mindspore as ms
+from mindspore import Parameter, nn, ops
+
+from model.families import Experts as ExpertsSpec
+from model.mindspore_common.native import EMBEDDING, EXPERTS, LIBRARY, LINEAR
+
+Take = Callable[[str], Parameter | None]
+"""A weight by its name within a layer, once; None where the spec has none."""
+
+
+def in_float32(weight: Parameter) -> bool:
+    """Else it has the bits of bfloat16."""
+    return bool(weight.dtype == ms.float32)
+
+
+def custom(name: str, out_shape: Callable[..., Any]) -> ops.Custom:
+    """An operator of the C++ library, whose output is float32."""
+    return ops.Custom(f"{LIBRARY}:{name}", out_shape=out_shape, out_dtype=lambda *_: ms.float32, func_type="aot")
+
+
+def product_with(weight: Parameter) -> Any:
+    """``[T, K]`` times a weight ``[N, K]`` as it is stored."""
+    return ops.MatMul(transpose_b=True) if in_float32(weight) else custom(LINEAR, _linear_shape)
+
+
+def _linear_shape(x: Sequence[int], weight: Sequence[int]) -> list[int]:
+    return [x[0], weight[0]]
+
+
+def _embedding_shape(ids: Sequence[int], table: Sequence[int]) -> list[int]:
+    return [ids[0], table[1]]
+
+
+class Linear(nn.Cell):
+    """``[T, inputs]`` to ``[T, outputs]``."""
+
+    def __init__(self, take: Take, name: str) -> None:
+        super().__init__()
+        self.weight, self.bias = take(f"{name}.weight"), take(f"{name}.bias")
+        self.product = product_with(self.weight)
+
+    def construct(self, x):
+        out = self.product(x, self.weight)
+        return out if self.bias is None else out + self.bias
+
+
+class Embedding(nn.Cell):
+    """Token ids ``[T]`` to ``[T, hidden]``; where weights are tied, `weight` is the head's, too."""
+
+    def __init__(self, take: Take, name: str) -> None:
+        super().__init__()
+        self.weight = take(f"{name}.weight")
+        self.look_up = None if in_float32(self.weight) else custom(EMBEDDING, _embedding_shape)
+
+    def construct(self, ids):
+        if self.look_up is None:
+            return ops.gather(self.weight, ids, 0)
+        return self.look_up(ids, self.weight)
+
+
+class Norm(nn.Cell):
+    """RMS norm over the last dimension, or over pieces of it when the weight is shorter: a norm per head."""
+
+    def __init__(self, take: Take, name: str, eps: float) -> None:
+        super().__init__()
+        self.weight, self.eps = take(f"{name}.weight"), eps
+        self.size = 0 if self.weight is None else self.weight.shape[0]
+        self.mean = ops.ReduceMean(keep_dims=True)
+
+    def construct(self, x):
+        if self.weight is None:
+            return x
+        y = x.reshape(-1, self.size)
+        return (y * ops.rsqrt(self.mean(ops.square(y), -1) + self.eps) * self.weight).reshape(x.shape)
+
+
+class Gate(nn.Cell):
+    """``[..., 2 * wide]`` to ``[..., wide]``: the first half, activated, times the second."""
+
+    def __init__(self, wide: int, activation: str) -> None:
+        super().__init__()
+        self.wide, self.gelu, self.slope = wide, activation == "gelu_tanh", 2 * math.sqrt(2 / math.pi)
+
+    def construct(self, x):
+        gate, up = x[..., : self.wide], x[..., self.wide :]
+        # the tanh form of gelu by (1 + tanh(x)) / 2 = sigmoid(2 x): MindSpore's tanh on CPU is off by 1e-5
+        slope = self.slope * (gate + 0.044715 * gate * gate * gate) if self.gelu else gate
+        return gate * ops.sigmoid(slope) * up
+
+
+class Mlp(nn.Cell):
+    """A gated MLP."""
+
+    def __init__(self, take: Take, wide: int, activation: str, prefix: str = "") -> None:
+        super().__init__()
+        self.gate_up, self.down = Linear(take, f"{prefix}gate_up"), Linear(take, f"{prefix}down")
+        self.gate = Gate(wide, activation)
+
+    def construct(self, x, slots):
+        return self.down(self.gate(self.gate_up(x)))
+
+
+class Experts(nn.Cell):
+    """A mixture of experts, and perhaps one that all tokens share."""
+
+    def __init__(self, take: Take, spec: ExpertsSpec, activation: str) -> None:
+        super().__init__()
+        self.chosen, self.renormalize = spec.chosen, spec.renormalize
+        self.router = Linear(take, "router")
+        self.gate_up, self.down = take("experts_gate_up.weight"), take("experts_down.weight")
+        self.best, self.mix = ops.TopK(), custom(EXPERTS, lambda x, *_: x)
+        self.has_shared = spec.shared_size > 0
+        if self.has_shared:
+            self.shared = Mlp(take, spec.shared_size, activation, "shared_")
+            self.shared_gate = Linear(take, "shared_gate")
+
+    def construct(self, x, slots):
+        """``slots``: -1 for padding, for which no expert is read."""
+        share, index = self.best(ops.softmax(self.router(x), -1), self.chosen)
+        if self.renormalize:
+            share = share / share.sum(-1, keepdims=True)
+        out = self.mix(x, share, index, slots, self.gate_up, self.down)
+        if self.has_shared:
+            out = out + self.shared(x, slots) * ops.sigmoid(self.shared_gate(x))
+        return out
