@@ -5,15 +5,16 @@ Whether the checkpoint fits is decided from headers alone, before any memory is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from model.errors import CheckpointError
+from model.folder import weight_files
+from model.folder.other_formats import explain_file
 from model.mindformers_runner.architecture import Architecture, Shape
 from model.mindformers_runner.mindspore_file import index_mindspore
-from model.mindformers_runner.names import fused_sources, is_derived, to_mindformers
+from model.mindformers_runner.names import fused_sources, is_derived, to_hugging_face, to_mindformers
 from model.mindformers_runner.safetensors_file import index_safetensors
 from model.mindformers_runner.stored_tensor import Dtype, Float, StoredTensor
 
@@ -45,41 +46,9 @@ def open_checkpoint(path: Path, architecture: Architecture) -> tuple[Weight, ...
     return tuple(Weight(name, shape, recipes[name].reader(stored)) for name, shape in architecture.tensors().items())
 
 
-def checkpoint_files(path: Path) -> tuple[Path, ...]:
-    """The files that make up a checkpoint."""
-    if path.is_dir():
-        return _files_of_directory(path)
-    if not path.exists():
-        raise CheckpointError(f"checkpoint {path} does not exist")
-    return _files_of_index(path) if path.name.endswith(".index.json") else (path,)
-
-
-def _files_of_directory(directory: Path) -> tuple[Path, ...]:
-    indices = sorted(directory.glob("*.safetensors.index.json"))
-    if indices:
-        return _files_of_index(indices[0])
-    for pattern in ("*.safetensors", "*.ckpt"):
-        files = tuple(sorted(directory.glob(pattern)))
-        if files:
-            return files
-    raise CheckpointError(f"{directory} holds no checkpoint: expected *.safetensors or *.ckpt files")
-
-
-def _files_of_index(index: Path) -> tuple[Path, ...]:
-    try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} is not a safetensors index: {error!r}") from error
-    files = tuple(index.parent / Path(name).name for name in sorted(names))
-    missing = [file.name for file in files if not file.exists()]
-    if missing:
-        raise CheckpointError(f"{index} names files that are missing beside it: {', '.join(missing)}")
-    return files
-
-
 def _index_files(path: Path) -> dict[str, StoredTensor]:
     tensors: dict[str, StoredTensor] = {}
-    for file in checkpoint_files(path):
+    for file in weight_files(path):
         for name, tensor in _index_file(file).items():
             if name in tensors:
                 raise CheckpointError(f"tensor {name} is in {tensors[name].file} and again in {file}")
@@ -95,7 +64,7 @@ def _index_file(file: Path) -> dict[str, StoredTensor]:
             return index_mindspore(file)
     except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {file}: {error}") from error
-    raise CheckpointError(f"checkpoint {file}: expected a .safetensors or .ckpt file")
+    raise CheckpointError(explain_file(file))
 
 
 def _by_mindformers_name(tensors: Mapping[str, StoredTensor], architecture: Architecture) -> dict[str, StoredTensor]:
@@ -106,11 +75,13 @@ def _by_mindformers_name(tensors: Mapping[str, StoredTensor], architecture: Arch
 
 
 def _require_fit(path: Path, architecture: Architecture, stored: Mapping[str, StoredTensor], used: set[str]) -> None:
+    """Problems name a tensor as the file does, a missing one as its other tensors are named."""
     expected = _source_shapes(architecture, used)
-    missing = [f"{name} {shape}" for name, shape in expected.items() if name not in stored]
-    surplus = [f"{name} {tensor.shape}" for name, tensor in stored.items() if name not in expected]
+    spelled = to_hugging_face if any(name != tensor.name for name, tensor in stored.items()) else str
+    missing = [f"{spelled(name)} {shape}" for name, shape in expected.items() if name not in stored]
+    surplus = [f"{tensor.name} {tensor.shape}" for name, tensor in stored.items() if name not in expected]
     wrong = [
-        f"{name} is {stored[name].shape}, expected {shape}"
+        f"{stored[name].name} is {stored[name].shape}, expected {shape}"
         for name, shape in expected.items()
         if name in stored and stored[name].shape != shape
     ]

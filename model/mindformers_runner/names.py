@@ -38,6 +38,14 @@ def to_mindformers(name: str) -> str:
     return name
 
 
+def to_hugging_face(name: str) -> str:
+    """A mindformers name as Hugging Face's checkpoints have it."""
+    for theirs, ours in _PARTS.items():
+        if ours in name:
+            return name.replace(ours, theirs)
+    return name
+
+
 def is_derived(name: str) -> bool:
     """Older Hugging Face checkpoints store the rotary frequencies, which follow from the configuration."""
     return name.endswith("rotary_emb.inv_freq")

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from model.errors import ConfigurationError
+from model.folder import refuse_multimodal
+
 from .errors import Problem
 from .files import is_there
 from .source import Unreadable, read_content, read_file
@@ -49,6 +52,10 @@ def _read_json(path: Path) -> Any:
 
 
 def _hugging_face(document: Mapping[str, Any], path: Path) -> ModelFacts:
+    try:
+        refuse_multimodal(document)
+    except ConfigurationError as error:
+        raise Unreadable(Problem(str(path), 0, str(error))) from error
     return ModelFacts(
         vocab_size=_count(document, "vocab_size"),
         max_positions=_count(document, "max_position_embeddings"),
