@@ -1,5 +1,5 @@
-"""What a folder with a model holds, as it comes from the Hugging Face Hub: which of its files count, and why it can't be
-served where it can't. Nothing here reads a weight."""
+"""A folder with a model, as it comes from the Hugging Face Hub: which of its files count, and why it can't be served
+where it can't. Nothing here reads a weight."""
 
 from model.folder.location import ModelFolder, locate_model
 from model.folder.pointers import require_content

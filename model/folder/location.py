@@ -60,7 +60,9 @@ def _repository_of(folder: Path) -> Path | None:
 def _newest_snapshot(repository: Path, name: str) -> Path:
     snapshots = [place for place in repository.glob("snapshots/*") if place.is_dir()]
     if not snapshots:
-        raise CheckpointError(f"{repository} holds no snapshot of {name}; complete it: {download_command(repository)}")
+        raise CheckpointError(
+            f"{repository} holds no snapshot of {name}; complete it: {download_command(repository)}"
+        )
     return max(snapshots, key=lambda place: (place.stat().st_mtime_ns, place.name))
 
 

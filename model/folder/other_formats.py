@@ -1,4 +1,4 @@
-"""Why a folder holds no weights that can be read, and what to do. Pickled ones are never opened: unpickling runs code."""
+"""Why a folder holds no weights that can be read, and what to do. Pickles are never opened: that would run code."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ def explain_missing(folder: Path) -> str:
     inner = sorted(place.parent for place in folder.glob("*/config.json"))
     if len(inner) == 1:
         return f"{folder} holds no checkpoint; did you mean {inner[0]}?"
-    return (
-        f"{folder} holds no checkpoint: expected *.safetensors or *.ckpt files; complete it: {download_command(folder)}"
-    )
+    complete = download_command(folder)
+    return f"{folder} holds no checkpoint: expected *.safetensors or *.ckpt files; complete it: {complete}"
 
 
 def explain_file(file: Path) -> str:
@@ -54,7 +53,9 @@ def _pth(folder: Path, file: Path) -> str:
     if (folder / "params.json").exists():
         parent = folder.parent
         if folder.name == "original" and any(parent.glob("model*.safetensors")):
-            return f"{file.name} is Meta's own format; the folder above has the weights as safetensors: serve {parent}"
+            return (
+                f"{file.name} is Meta's own format; the folder above has the weights as safetensors: serve {parent}"
+            )
         command = (
             f"python -m transformers.models.llama.convert_llama_weights_to_hf --input_dir {folder} "
             f"--output_dir {_converted(folder)} --llama_version 3 --num_shards {len(list(folder.glob('*.pth')))}"
@@ -76,8 +77,8 @@ def _adapter(folder: Path, file: Path) -> str:
     base = _json(folder / "adapter_config.json").get("base_model_name_or_path")
     of = f" of {base}" if isinstance(base, str) else ""
     return (
-        f"{file.name} is an adapter (LoRA){of}, not a model; merge the two once, where torch, transformers and peft are "
-        f'installed: python -c "from peft import AutoPeftModelForCausalLM as M; '
+        f"{file.name} is an adapter (LoRA){of}, not a model; merge the two once, where torch, transformers and peft "
+        f'are installed: python -c "from peft import AutoPeftModelForCausalLM as M; '
         f'M.from_pretrained({str(folder)!r}).merge_and_unload().save_pretrained({str(_converted(folder))!r})"'
     )
 

@@ -10,7 +10,7 @@ _POINTER = b"version https://git-lfs"
 
 
 def require_content(file: Path, error: type[ModelError] = CheckpointError) -> bytes:
-    """The first 64 bytes of a file. Raises ``error`` for one that can't be read, is empty, or is a Git LFS pointer."""
+    """The first 64 bytes of a file. Raises ``error`` if it can't be read, is empty, or is a Git LFS pointer."""
     try:
         with file.open("rb") as stream:
             head = stream.read(64)

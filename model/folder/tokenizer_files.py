@@ -19,7 +19,7 @@ _OTHERS = {
 
 
 def find_tokenizer(path: Path) -> Path:
-    """The tokenizer in a folder, or the file itself: a tokenizer.json, a tokenizer.model, or a vocab.json that has its
+    """The tokenizer in a folder, or the file itself: a tokenizer.json, a tokenizer.model, or a vocab.json with its
     merges.txt beside it. Raises TokenizerError."""
     if path.is_file():
         return path

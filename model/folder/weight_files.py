@@ -25,8 +25,8 @@ STRAY = re.compile(r"(consolidated|adapter|optimizer|training_args)", re.IGNOREC
 def weight_files(path: Path) -> tuple[Path, ...]:
     """The files that make up a checkpoint: of a folder, of an index, or the file itself.
 
-    Raises CheckpointError for files that are missing, Git LFS pointers, and formats that are not read; it says what to
-    do.
+    Raises CheckpointError, which says what to do, for files that are missing, Git LFS pointers, and formats that are
+    not read.
     """
     if path.is_dir():
         return _of_folder(path)
