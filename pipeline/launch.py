@@ -25,6 +25,7 @@ from pipeline.launcher import Supervisor, report
 from pipeline.launcher.api_keys import KeysError, key_file_warning
 from pipeline.launcher.listening import PortInUseError
 from pipeline.launcher.readiness import Readiness
+from pipeline.launcher.tokenizer_check import TokenizerCheck
 from pipeline.runtime.engines import make_runner, shapes_of
 
 _FIRST_FREE_FD = 3  # those below are stdin, stdout and stderr
@@ -107,8 +108,10 @@ def _serve(config: Configuration, options: argparse.Namespace) -> int:
     if (warning := key_file_warning(config.pipeline.api_keys_file)) is not None:
         report(f"warning: {warning}")
     config = fit_to_host(config)
-    for remark in prepare_host(config, shapes_of(config, make_runner(config))):
-        report(remark)
+    with TokenizerCheck(config) as check:
+        for remark in prepare_host(config, shapes_of(config, make_runner(config))):
+            report(remark)
+        check.require()
     reread = lambda: fit_to_host(load_configuration(options.config, options.set))  # noqa: E731
     return Supervisor(config, reread, Readiness.from_environment(options.ready_fd, os.environ)).run()
 

@@ -6,9 +6,6 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
-from model.errors import TokenizerError
-from model.folder import find_tokenizer
-
 from .draft import Draft
 from .errors import Problem
 from .files import is_folder, is_there
@@ -74,6 +71,9 @@ def _check_tokenizer(draft: Draft, missing: list[Problem]) -> None:
     _check_path(draft, _TOKENIZER, "a tokenizer.model, a tokenizer.json or the directory of one", missing)
     path: Path | None = draft.values[_TOKENIZER]
     if path is not None and is_folder(path):
+        from model.errors import TokenizerError
+        from model.folder import find_tokenizer
+
         try:
             find_tokenizer(path)
         except TokenizerError as error:

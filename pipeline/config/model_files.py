@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model.errors import ConfigurationError
-from model.folder import refuse_multimodal
-
 from .errors import Problem
 from .files import is_there
 from .source import Unreadable, read_content, read_file
@@ -52,6 +49,9 @@ def _read_json(path: Path) -> Any:
 
 
 def _hugging_face(document: Mapping[str, Any], path: Path) -> ModelFacts:
+    from model.errors import ConfigurationError
+    from model.folder import refuse_multimodal
+
     try:
         refuse_multimodal(document)
     except ConfigurationError as error:
