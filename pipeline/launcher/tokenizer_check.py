@@ -6,6 +6,7 @@ In a process of its own: the launcher lives as long as the server and must not k
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 from typing import Never, Self
@@ -13,6 +14,8 @@ from typing import Never, Self
 from model.errors import ModelError, TokenizerError
 from pipeline.config import Configuration
 from pipeline.runtime.tokenizer import open_tokenizer, sampling_defaults
+
+_NO_TEMPLATE = "the model has no chat template, so chats are refused; pipeline.chat_template: a file with one"
 
 
 class TokenizerCheck:
@@ -25,12 +28,14 @@ class TokenizerCheck:
             _look(config, write)
         os.close(write)
 
-    def require(self) -> None:
-        """Raises TokenizerError. A process that is killed has found nothing: stages will find the same."""
+    def require(self) -> list[str]:
+        """Remarks for the operator. Raises TokenizerError. A process that is killed has found nothing: stages will
+        find the same."""
         with open(self._read, "rb", closefd=False) as pipe:
-            problem = pipe.read().decode()
-        if problem:
-            raise TokenizerError(problem)
+            found = json.loads(pipe.read() or "{}")
+        if "problem" in found:
+            raise TokenizerError(found["problem"])
+        return list(found.get("remarks", []))
 
     def __enter__(self) -> Self:
         return self
@@ -46,11 +51,14 @@ def _look(config: Configuration, write: int) -> Never:
     """Ctrl-C reaches this process, too, and ends it without a word."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+    found: dict[str, object] = {}
     try:
-        open_tokenizer(config, config.model_config.vocab_size)
+        tokenizer = open_tokenizer(config, config.model_config.vocab_size)
         sampling_defaults(config)
+        found["remarks"] = [] if tokenizer.has_chat_template else [_NO_TEMPLATE]
     except ModelError as error:
-        os.write(write, str(error).encode()[: 1 << 15])
+        found["problem"] = str(error)
     except BaseException as error:  # noqa: BLE001 - this process has nobody else to report to
-        os.write(write, f"the tokenizer can't be loaded: {error!r}".encode()[: 1 << 15])
+        found["problem"] = f"the tokenizer can't be loaded: {error!r}"
+    os.write(write, json.dumps(found).encode())
     os._exit(0)
