@@ -140,4 +140,4 @@ class _Resolution:
         if tokens is not None and tokens < rows * needed * size:
             self._choose(BLOCKS, max(tokens // size, 1), bound)
         else:
-            self._choose(BLOCKS, rows * needed, f"{rows} sequences of {longest} tokens, as long as they can be")
+            self._choose(BLOCKS, rows * needed, f"room for {rows} x {longest} tokens, all rows at their longest")
