@@ -27,7 +27,8 @@ _STOP_GRACE_S = 1.5
 
 
 def stage_command(stage: StageSpec) -> list[str]:
-    return [sys.executable, "-m", f"pipeline.{stage.name}"]
+    """Not with the working directory in the path: a model's folder may hold a module with the name of one of ours."""
+    return [sys.executable, "-P", "-m", f"pipeline.{stage.name}"]
 
 
 class StageProcesses:

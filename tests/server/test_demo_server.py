@@ -80,7 +80,7 @@ def test_a_chat_gets_the_answers_that_were_taught(server):
 
 
 def test_a_folder_is_enough(tmp_path, monkeypatch):
-    """`serve DIR`: whose name it has, what it says at start, and that it answers; compiled graphs stay for the next."""
+    """`serve DIR`: its name, what it says at start, and that it answers; compiled graphs stay for the next start."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     few = ["pipeline.max_rows=1", "pipeline.token_budget=16"]  # few graphs to compile
     with launched(Path(DEMO_DIR), few, tmp_path / "log") as running:
