@@ -123,16 +123,16 @@ def from_tiktoken(path: Path, settings: TokenizerSettings) -> dict[str, Any]:
             "known of Llama 3's only; add the model's tokenizer.json, as transformers' save_pretrained writes it"
         )
     ranks = _read_ranks(path)
+    vocabulary = {_spell(token): rank for token, rank in ranks.items()}
     model = {
         "type": "BPE",
-        "vocab": {_spell(token): rank for token, rank in ranks.items()},
+        "vocab": vocabulary,
         "merges": [[_spell(left), _spell(right)] for left, right in _recover_merges(ranks)],
         "ignore_merges": True,  # a word that is a token is that token
     }
     added = settings.added_tokens or _llama3_tokens(len(ranks))
-    document = _document(model, _split(_LLAMA3, prefix=False)) | {
-        "added_tokens": _written(added, model["vocab"], str(path))
-    }
+    document = _document(model, _split(_LLAMA3, prefix=False))
+    document |= {"added_tokens": _written(added, vocabulary, str(path))}
     begins = [token_id for token_id, token in added.items() if token.content == _BEGIN]
     return document if settings.add_bos is not None or not begins else document | _begin_with(begins[0])
 

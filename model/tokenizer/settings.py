@@ -199,8 +199,8 @@ def _by_name(template: object, file: str) -> dict[str, str]:
     if isinstance(template, str):
         return {_DEFAULT: template}
     entries = template if isinstance(template, list) else []
-    named = {entry.get("name"): entry.get("template") for entry in entries if isinstance(entry, dict)}
-    named = {name: text for name, text in named.items() if isinstance(name, str) and isinstance(text, str)}
+    pairs = [(entry.get("name"), entry.get("template")) for entry in entries if isinstance(entry, dict)]
+    named = {name: text for name, text in pairs if isinstance(name, str) and isinstance(text, str)}
     if not named:
         raise TokenizerError(
             f"{file}: chat_template must be a string, or a list of objects with 'name' and 'template' of which one "
