@@ -7,11 +7,12 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch] pipeline/*/*.c)
 CONFIG  ?= configs/demo.yaml
+MODEL   ?= model/demo
 
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
 .PHONY: bench-front bench-waiting bench-model bench-emulated bench-sampling bench-grammar
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
-.PHONY: test-clients train-demo fixtures fixtures-families fixtures-response dashboard docs-page
+.PHONY: test-clients train-demo fixtures fixtures-families fixtures-response dashboard docs-page dist test-dist
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -26,7 +27,7 @@ $(VENV)/.stamp-test: $(SOURCES) | $(BIN)/python
 	touch $@ $(VENV)/.stamp-serve
 
 serve: $(VENV)/.stamp-serve
-	$(BIN)/python -m pipeline.launch --config configs/demo.yaml $(SERVE_FLAGS)
+	$(BIN)/ringserve serve $(MODEL) $(if $(MODEL:model/demo=),,--served-model-name ringserve-demo) $(SERVE_FLAGS)
 
 doctor: $(VENV)/.stamp-serve
 	$(BIN)/python -m pipeline.doctor --config $(CONFIG) $(DOCTOR_FLAGS)
@@ -178,6 +179,19 @@ fixtures-families: | $(BIN)/python
 	$(PYTHON) -m venv $(VENV)-families
 	$(VENV)-families/bin/pip install --quiet torch 'transformers>=5.13,<6' safetensors
 	$(VENV)-families/bin/python -m scripts.tools.make_family_fixture
+
+$(VENV)/.stamp-dist: $(SOURCES) | $(BIN)/python
+	$(PIP) 'build>=1.2,<2'
+	touch $@
+
+# What can be installed elsewhere: dist/*.tar.gz, and a wheel made of it
+dist: $(VENV)/.stamp-dist
+	rm -rf build dist
+	$(BIN)/python -m build
+
+# Whether that wheel serves the demo model in an environment of its own; downloads all that it needs
+test-dist: dist $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.verify.dist dist/*.whl
 
 dashboard: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.tools.dashboard configs/grafana.json

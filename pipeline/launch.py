@@ -1,4 +1,4 @@
-"""``python -m pipeline.launch --config configs/….yaml``: starts the four stages and holds them together; and the
+"""``python -m pipeline.launch DIR``, or ``--config FILE``: starts the four stages and holds them together; and the
 ``ringserve`` command, which does that and what belongs to it.
 
 The launcher makes the segments, the rings and the listening sockets, starts the stages, reports what they do until
@@ -9,7 +9,6 @@ is left behind: names in /dev/shm are gone as soon as segments are made, and no 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import sys
 from collections.abc import Sequence
@@ -17,74 +16,33 @@ from importlib.metadata import version
 
 import ipc
 from model.errors import ModelError
-from pipeline.config import Configuration, ConfigurationError, load_configuration
+from pipeline.config import Configuration, ConfigurationError
 from pipeline.config import __main__ as config_command
 from pipeline.host.cpu_placement import fit_to_host
 from pipeline.host.facts import HostError, plan_shared_memory, prepare_host
 from pipeline.launcher import Supervisor, report
-from pipeline.launcher.api_keys import KeysError, key_file_warning
+from pipeline.launcher.api_keys import API_KEY, KeysError, key_file_warning
 from pipeline.launcher.listening import PortInUseError
+from pipeline.launcher.options import add_options, load
 from pipeline.launcher.readiness import Readiness
+from pipeline.launcher.tokenizer_check import TokenizerCheck
 from pipeline.runtime.engines import make_runner, shapes_of
-
-_FIRST_FREE_FD = 3  # those below are stdin, stdout and stderr
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, metavar="FILE", help="a YAML file, as in configs/")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="override a key, for example serving_config.server_port=9000; may be repeated",
-    )
-    parser.add_argument(
-        "--tool-format",
-        metavar="NAME",
-        help="how the model writes calls of tools, where its chat template does not show it; the same as --set "
-        "pipeline.tool_format=NAME",
-    )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="print the effective configuration, and on stderr the shared memory, and exit",
-    )
-    parser.add_argument(
-        "--ready-fd",
-        type=_open_descriptor,
-        metavar="N",
-        help="an inherited descriptor: gets a line of JSON with the URLs when the server is ready, and is closed",
-    )
-
-
-def _open_descriptor(text: str) -> int:
-    if not text.isdecimal() or int(text) < _FIRST_FREE_FD:
-        raise argparse.ArgumentTypeError(f"a descriptor from {_FIRST_FREE_FD} on expected, not {text!r}")
-    try:
-        flags = fcntl.fcntl(int(text), fcntl.F_GETFL)
-    except (OSError, OverflowError):
-        raise argparse.ArgumentTypeError(f"descriptor {text} is not open") from None
-    if flags & os.O_ACCMODE == os.O_RDONLY:
-        raise argparse.ArgumentTypeError(f"descriptor {text} is open for reading; writing is needed")
-    return int(text)
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0 after a drain, 1 when a stage failed, 2 for a configuration that is wrong."""
     try:
-        if options.tool_format is not None:
-            options.set.append(f"pipeline.tool_format={options.tool_format}")
-        config = load_configuration(options.config, options.set, other_host=options.check)
+        config = load(options, other_host=options.check or options.print_config)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     for line in config_command.warnings_of(config):
         print(line, file=sys.stderr)
-    if options.check:
-        print(_shared_memory(config), file=sys.stderr)
-        print(config.to_yaml(), end="")
+    if options.check or options.print_config:
+        _show(config, options)
         return 0
+    if options.api_key is not None:
+        os.environ[API_KEY] = options.api_key  # of this process: stages do not get it
     try:
         return _serve(config, options)
     except KeysError as error:
@@ -93,6 +51,15 @@ def run(options: argparse.Namespace) -> int:
     except (ModelError, ipc.IpcError, HostError, PortInUseError, OSError) as error:
         print(f"RingServe can't start: {error}", file=sys.stderr)
         return 1
+
+
+def _show(config: Configuration, options: argparse.Namespace) -> None:
+    """The configuration alone on stdout, to be kept; what it was made of on stderr, or in comments."""
+    if options.print_config:
+        print(*[f"# {choice}" for choice in config.choices], config.to_yaml(), sep="\n", end="")
+        return
+    print(*config.choices, _shared_memory(config), sep="\n", file=sys.stderr)
+    print(config.to_yaml(), end="")
 
 
 def _shared_memory(config: Configuration) -> str:
@@ -106,10 +73,16 @@ def _shared_memory(config: Configuration) -> str:
 def _serve(config: Configuration, options: argparse.Namespace) -> int:
     if (warning := key_file_warning(config.pipeline.api_keys_file)) is not None:
         report(f"warning: {warning}")
+    chosen = {choice.key: choice.value for choice in config.choices}
     config = fit_to_host(config)
-    for remark in prepare_host(config, shapes_of(config, make_runner(config))):
-        report(remark)
-    reread = lambda: fit_to_host(load_configuration(options.config, options.set))  # noqa: E731
+    with TokenizerCheck(config) as check:
+        for remark in prepare_host(config, shapes_of(config, make_runner(config))):
+            report(remark)
+        for remark in check.require():
+            report(remark)
+    for choice in config.choices:
+        report(str(choice))
+    reread = lambda: fit_to_host(load(options, known=chosen))  # noqa: E731
     return Supervisor(config, reread, Readiness.from_environment(options.ready_fd, os.environ)).run()
 
 
@@ -131,7 +104,7 @@ def ringserve(arguments: Sequence[str] | None = None) -> int:
 
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, module, what in (
-        ("serve", sys.modules[__name__], "start the server that a configuration describes"),
+        ("serve", sys.modules[__name__], "serve a model's folder, or what a configuration describes"),
         ("doctor", doctor_command, "report what this host lacks, for a configuration or in general"),
         ("config", config_command, "check a configuration and print it as it takes effect"),
     ):

@@ -13,7 +13,7 @@ from model.checkpoint.files import index_files, is_derived, require_fit
 from model.checkpoint.stored_tensor import StoredTensor
 from model.checkpoint.weight import Weight
 from model.mindformers_runner.architecture import Architecture, Shape
-from model.mindformers_runner.names import fused_sources, to_mindformers
+from model.mindformers_runner.names import fused_sources, to_hugging_face, to_mindformers
 
 
 def open_checkpoint(path: Path, architecture: Architecture) -> tuple[Weight, ...]:
@@ -29,7 +29,8 @@ def open_checkpoint(path: Path, architecture: Architecture) -> tuple[Weight, ...
     stored = _by_mindformers_name(index_files(path), architecture)
     recipes = {name: fused_sources(name, architecture, stored) for name in architecture.tensors()}
     used = {source for recipe in recipes.values() for source in recipe.sources}
-    require_fit(path, _source_shapes(architecture, used), stored)
+    theirs = any(name != tensor.name for name, tensor in stored.items())
+    require_fit(path, _source_shapes(architecture, used), stored, to_hugging_face if theirs else str)
     return tuple(Weight(name, shape, recipes[name].reader(stored)) for name, shape in architecture.tensors().items())
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from model.errors import ConfigurationError
+from model.folder import refuse_quantized
 from model.mindformers_runner.architecture import Architecture
 from model.mindformers_runner.rope import rope_from_hugging_face, rope_from_mindformers
 
@@ -46,7 +47,7 @@ def from_hugging_face(config: Mapping[str, Any]) -> Architecture:
         )
     _refuse(config, "hidden_act", allowed=("silu",), default="silu")
     _refuse(config, "mlp_bias", allowed=(False,), default=False)
-    _refuse(config, "quantization_config", allowed=(None,), default=None)
+    refuse_quantized(config)
     hidden, heads = _count(config, "hidden_size"), _count(config, "num_attention_heads")
     _refuse(config, "head_dim", allowed=(None, hidden // heads), default=None)
     bias = bool(config.get("attention_bias", False))

@@ -38,6 +38,14 @@ def to_mindformers(name: str) -> str:
     return name
 
 
+def to_hugging_face(name: str) -> str:
+    """A mindformers name as Hugging Face's checkpoints have it."""
+    for theirs, ours in _PARTS.items():
+        if ours in name:
+            return name.replace(ours, theirs)
+    return name
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Which stored tensors make up one weight, and how."""

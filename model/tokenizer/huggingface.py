@@ -6,6 +6,7 @@ one character in several tokens. `IncrementalDetokenizer` does these two; here i
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ import tokenizers
 from numpy.typing import NDArray
 
 from model.errors import TokenizerError
+from model.tokenizer.alphabet import byte_level_alphabet
 from model.tokenizer.base import SpecialTokens, Tokenizer
 from model.tokenizer.incremental import NOTHING, DecodingRules, InvalidBytes, Piece
 from model.tokenizer.plain_text import Spans, Within
@@ -31,14 +33,16 @@ SUPPORTED = "ByteLevel, or a Sequence of Replace, ByteFallback, Fuse, Strip and 
 
 
 class HuggingFaceTokenizer(Tokenizer):
-    def __init__(self, path: Path, settings: TokenizerSettings) -> None:
-        """Raises TokenizerError for a file that is missing or malformed, or has an unsupported decoder."""
+    def __init__(self, path: Path, settings: TokenizerSettings, content: Mapping[str, Any] | None = None) -> None:
+        """``content`` stands in place of the file's where that is no tokenizer.json.
+
+        Raises TokenizerError for a file that is missing or malformed, or has an unsupported decoder."""
         super().__init__(settings.chat_template, settings.class_name, settings.response_template)
         self.name = str(path)
-        content = read_json(path)
-        self._library = _load_library_tokenizer(path)
+        document = read_json(path) if content is None else content
+        self._library = _load_library_tokenizer(path, content)
         self._mark_special(settings)
-        self._decoder = read_decoder(content, self.name)
+        self._decoder = read_decoder(document, self.name)
         self._added = self._library.get_added_tokens_decoder()
         self._added_ids = {token.content: token_id for token_id, token in self._added.items()}
         self.rules = self._decoder.rules
@@ -135,9 +139,10 @@ class HuggingFaceTokenizer(Tokenizer):
         return token_id
 
 
-def _load_library_tokenizer(path: Path) -> tokenizers.Tokenizer:
+def _load_library_tokenizer(path: Path, content: Mapping[str, Any] | None) -> tokenizers.Tokenizer:
+    kind = tokenizers.Tokenizer
     try:
-        library = tokenizers.Tokenizer.from_file(str(path))
+        library = kind.from_file(str(path)) if content is None else kind.from_str(json.dumps(content))
     except Exception as error:  # the library raises nothing more precise
         raise TokenizerError(
             f"{path} is not a tokenizer.json that tokenizers {tokenizers.__version__} can read: {error}"
@@ -186,14 +191,6 @@ def read_decoder(tokenizer_json: Mapping[str, Any], name: str) -> TokenDecoder:
         byte_fallback=any(step["type"] == "ByteFallback" for step in steps),
         leading_space=next((step["replacement"] for step in metaspaces if _drops_leading(step)), None),
     )
-
-
-def byte_level_alphabet() -> dict[str, int]:
-    """GPT-2's printable stand-ins of bytes: printable Latin-1 stands for itself, the rest follows."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    alphabet = {chr(byte): byte for byte in printable}
-    return alphabet | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
 def _flatten(decoder: object) -> Iterator[Mapping[str, Any]]:

@@ -11,6 +11,8 @@ from typing import Any
 from model.errors import TokenizerError
 from model.tokenizer.chat import ChatTemplate
 
+_TOKEN_FLAGS = ("special", "normalized", "single_word", "lstrip", "rstrip")
+_DEFAULT, _TOOLS = "default", "tool_use"  # names of chat templates
 TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -20,6 +22,10 @@ class AddedToken:
 
     content: str
     special: bool
+    normalized: bool = False
+    single_word: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,7 @@ def read_settings(folder: Path, chat_template: Path | None = None) -> TokenizerS
         add_eos=_flag(config, "add_eos_token"),
         response_template=_response_template(config),
         class_name=class_name if isinstance(class_name := config.get("tokenizer_class"), str) else None,
-        chat_template=_chat_template(config, chat_template or folder / "chat_template.jinja", named_tokens),
+        chat_template=_chat_template(config, folder, named_tokens, chat_template),
     )
 
 
@@ -90,7 +96,7 @@ def read_optional_json(path: Path) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises TokenizerError that names the file and the place."""
     try:
-        content = json.loads(_read_text(path))
+        content = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}: {error.msg}"
         raise TokenizerError(f"{path} is not valid JSON ({place}); if it is truncated, download it again") from error
@@ -99,7 +105,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Raises TokenizerError that names the file."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -131,7 +138,9 @@ def _added_tokens(config: Mapping[str, Any]) -> dict[int, AddedToken]:
     table = config.get("added_tokens_decoder") or {}
     try:
         return {
-            int(token_id): AddedToken(str(token["content"]), bool(token.get("special", False)))
+            int(token_id): AddedToken(
+                str(token["content"]), **{name: bool(token.get(name, False)) for name in _TOKEN_FLAGS}
+            )
             for token_id, token in table.items()
         }
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -150,28 +159,51 @@ def _response_template(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return template
 
 
-def _chat_template(config: Mapping[str, Any], file: Path, named_tokens: Mapping[str, str]) -> ChatTemplate | None:
-    """From a file of its own, which transformers prefers, too, or from tokenizer_config.json."""
-    if file.exists():
-        beside = file.parent / "additional_chat_templates" / "tool_use.jinja"
-        tool_use = ChatTemplate(_read_text(beside), named_tokens, beside.name) if beside.exists() else None
-        return ChatTemplate(_read_text(file), named_tokens, file.name, tool_use)
-    source, tool_use = config.get("chat_template"), None
-    if source is None:
+def _chat_template(
+    config: Mapping[str, Any], folder: Path, named_tokens: Mapping[str, str], given: Path | None
+) -> ChatTemplate | None:
+    """The operator's file ``given``, else what the folder holds; one named tool_use is for chats with tools."""
+    sources = _named_sources(config, folder) if given is None else {_DEFAULT: (read_text(given), given.name)}
+    if given is not None:
+        sources |= _additional(given.parent)
+    if not sources:
         return None
-    if isinstance(source, list):
-        for_tools = _named_template(source, "tool_use")
-        if isinstance(for_tools, str):
-            tool_use = ChatTemplate(for_tools, named_tokens, "tokenizer_config.json")
-        source = _named_template(source, "default")
-    if not isinstance(source, str):
+    if _DEFAULT not in sources:
+        names, origin = ", ".join(sorted(sources)), next(iter(sources.values()))[1]
         raise TokenizerError(
-            "tokenizer_config.json: chat_template must be a string, or a list of objects with 'name' and "
-            "'template' of which one has the name 'default'"
+            f"{origin}: there are chat templates named {names}, of which none has the name 'default'; add it as "
+            "chat_template.jinja"
         )
-    return ChatTemplate(source, named_tokens, "tokenizer_config.json", tool_use)
+    tool_use = ChatTemplate(sources[_TOOLS][0], named_tokens, sources[_TOOLS][1]) if _TOOLS in sources else None
+    return ChatTemplate(sources[_DEFAULT][0], named_tokens, sources[_DEFAULT][1], tool_use)
 
 
-def _named_template(named: list[object], name: str) -> object:
-    entries = (entry for entry in named if isinstance(entry, dict))
-    return next((entry.get("template") for entry in entries if entry.get("name") == name), None)
+def _named_sources(config: Mapping[str, Any], folder: Path) -> dict[str, tuple[str, str]]:
+    """Name to text and file. What has a file of its own goes before what tokenizer_config.json says, and that before
+    what a processor's chat_template.json does."""
+    if (own := folder / "chat_template.jinja").exists():
+        return {**_additional(folder), _DEFAULT: (read_text(own), own.name)}
+    older = "chat_template.json"
+    places = ((config, "tokenizer_config.json"), (read_optional_json(folder / older), older))
+    found = next(((each["chat_template"], name) for each, name in places if each.get("chat_template")), None)
+    named = {} if found is None else {key: (text, found[1]) for key, text in _by_name(*found).items()}
+    return named | _additional(folder)
+
+
+def _additional(folder: Path) -> dict[str, tuple[str, str]]:
+    files = sorted((folder / "additional_chat_templates").glob("*.jinja"))
+    return {file.stem: (read_text(file), file.name) for file in files}
+
+
+def _by_name(template: object, file: str) -> dict[str, str]:
+    if isinstance(template, str):
+        return {_DEFAULT: template}
+    entries = template if isinstance(template, list) else []
+    pairs = [(entry.get("name"), entry.get("template")) for entry in entries if isinstance(entry, dict)]
+    named = {name: text for name, text in pairs if isinstance(name, str) and isinstance(text, str)}
+    if not named:
+        raise TokenizerError(
+            f"{file}: chat_template must be a string, or a list of objects with 'name' and 'template' of which one "
+            "has the name 'default'"
+        )
+    return named

@@ -1,17 +1,21 @@
 """Configuration: llm-serving's YAML and a section of our own, checked as a whole before anything starts."""
 
-from .configuration import Configuration, load_configuration
+from .auto import Choice
+from .configuration import Configuration, load_configuration, load_folder
 from .errors import ConfigurationError, Problem
 from .live import live_keys, values_of, with_values
+from .overrides import Override
 from .pipeline_section import CpuConfig, LogConfig, PipelineConfig, RingConfig, RunnerConfig, SpinConfig
 from .sections import ModelConfig, PagedAttentionConfig, ServingConfig, TokenizerConfig
 
 __all__ = [
+    "Choice",
     "Configuration",
     "ConfigurationError",
     "CpuConfig",
     "LogConfig",
     "ModelConfig",
+    "Override",
     "PagedAttentionConfig",
     "PipelineConfig",
     "Problem",
@@ -22,6 +26,7 @@ __all__ = [
     "TokenizerConfig",
     "live_keys",
     "load_configuration",
+    "load_folder",
     "values_of",
     "with_values",
 ]

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
+from .auto import Choice
 from .checks import check
 from .derive import derive
 from .draft import read_draft
 from .errors import ConfigurationError, Problem
-from .overrides import apply_overrides
+from .overrides import Override, apply_overrides
 from .pipeline_section import PipelineConfig
 from .sections import ModelConfig, PagedAttentionConfig, ServingConfig, TokenizerConfig
+from .served_folder import describe_folder
 from .setting import build, section
-from .source import Unreadable, read_file
+from .source import Located, Unreadable, read_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,8 @@ class Configuration:
     """Dotted keys that were set and have no effect."""
     warnings: tuple[Problem, ...] = ()
     """What the host lacks; empty unless loaded for another host."""
+    choices: tuple[Choice, ...] = ()
+    """What was chosen where a setting is ``auto``."""
 
     @property
     def max_length(self) -> int:
@@ -56,27 +61,52 @@ class Configuration:
 
     def to_yaml(self) -> str:
         """The effective configuration as a file that gives the same configuration when it is loaded."""
-        plain = {key: value for key, value in _plain(self).items() if key not in ("ignored_keys", "warnings")}
+        sections = [field.name for field in fields(self) if field.metadata]
+        plain = {name: _plain(getattr(self, name)) for name in sections}
         return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1 << 16)
 
 
-def load_configuration(path: str | Path, overrides: Iterable[str] = (), *, other_host: bool = False) -> Configuration:
+def load_configuration(
+    path: str | Path,
+    overrides: Iterable[str | Override] = (),
+    *,
+    other_host: bool = False,
+    known: Mapping[str, Any] = MappingProxyType({}),
+) -> Configuration:
     """Read a configuration file.
 
     ``overrides`` are texts such as ``serving_config.server_port=9000``. With ``other_host``, files and CPUs that
-    this host lacks are `Configuration.warnings` in place of mistakes.
+    this host lacks are `Configuration.warnings` in place of mistakes. ``known``: what ``auto`` came to before.
 
     Raises:
         ConfigurationError: with everything that is wrong.
     """
-    path = Path(path)
     problems: list[Problem] = []
     try:
-        root = read_file(path, problems)
+        root = read_file(Path(path), problems)
     except Unreadable as error:
         raise ConfigurationError([error.problem]) from None
-    draft = read_draft(path, apply_overrides(root, overrides, problems), Configuration, problems)
-    check(draft, derive(draft), other_host=other_host)
+    return _complete(Path(path), apply_overrides(root, overrides, problems), problems, other_host, known)
+
+
+def load_folder(
+    folder: Path,
+    overrides: Iterable[str | Override] = (),
+    *,
+    other_host: bool = False,
+    known: Mapping[str, Any] = MappingProxyType({}),
+) -> Configuration:
+    """As `load_configuration`, for a model's folder instead of a file: everything is derived."""
+    problems: list[Problem] = []
+    root = apply_overrides(describe_folder(folder), overrides, problems)
+    return _complete(folder, root, problems, other_host, known)
+
+
+def _complete(
+    path: Path, root: Located, problems: list[Problem], other_host: bool, known: Mapping[str, Any]
+) -> Configuration:
+    draft = read_draft(path, root, Configuration, problems)
+    check(draft, derive(draft, known), other_host=other_host)
     if problems:
         raise ConfigurationError(problems)
     sections = {field.name: field.metadata["section"] for field in fields(Configuration) if field.metadata}
@@ -84,6 +114,7 @@ def load_configuration(path: str | Path, overrides: Iterable[str] = (), *, other
         **{name: build(kind, draft.values, name) for name, kind in sections.items()},
         ignored_keys=tuple(draft.ignored),
         warnings=tuple(draft.warnings),
+        choices=tuple(draft.choices),
     )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from .auto import resolve
 from .draft import Draft
 from .files import is_folder, is_there
 from .model_files import ModelFacts, read_model_facts
@@ -14,14 +17,20 @@ _MODEL = "model_config."
 _CHARS_PER_TOKEN = 16  # four times English; only runs of spaces and the like have more
 
 
-def derive(draft: Draft) -> ModelFacts:
-    """Fill in defaults; None stays where no source has a value. Returns what the model's files say."""
+def derive(draft: Draft, known: Mapping[str, Any] = MappingProxyType({})) -> ModelFacts:
+    """Fill in defaults; None stays where no source has a value. Returns what the model's files say.
+
+    ``known``: values of an earlier time for settings that are ``auto``.
+    """
     _find_model(draft)
     facts = _facts(draft)
     values = draft.values
     _default(draft, _MODEL + "checkpoint_path", facts.checkpoint)
     _default(draft, _MODEL + "vocab_size", facts.vocab_size)
     _default(draft, _MODEL + "end_token", facts.end_token if facts.end_token is not None else 2)
+    _default(draft, "pipeline.runner.device", facts.device or "CPU")
+    _choose_engine(draft)
+    draft.choices += resolve(draft, facts, known)
     lengths = [length for length in (values["pa_config.decode_seq_length"], facts.max_positions) if length]
     _default(draft, _MODEL + "max_generate_length", min(lengths, default=None))
     longest = values[_MODEL + "max_generate_length"]
@@ -32,8 +41,7 @@ def derive(draft: Draft) -> ModelFacts:
     _default(draft, "pipeline.max_rows", values[_MODEL + "decode_batch_size"])
     _default(draft, "pipeline.logit_rows", values["pipeline.max_rows"])
     _default(draft, "pipeline.model_name", values[_MODEL + "model_name"])
-    _default(draft, "pipeline.runner.device", facts.device or "CPU")
-    _choose_engine(draft)
+    _default(draft, "pipeline.rings.reply_bytes", _reply_bytes(longest))
     host = values["serving_config.server_ip"]
     _default(draft, "pipeline.hosts", (host,) if host else None)
     return facts
@@ -49,6 +57,11 @@ def _choose_engine(draft: Draft) -> None:
     if values["pipeline.runner.kind"] == "auto":
         own = values["pipeline.runner.device"] == "CPU" and path is not None and path.suffix == ".json"
         values["pipeline.runner.kind"] = "mindspore" if own else "mindformers"
+
+
+def _reply_bytes(longest: int | None) -> int:
+    """A power of two. A record takes at most half of the ring."""
+    return min(max(1 << 20, 1 << (32 * (longest or 1) - 1).bit_length()), 1 << 30)
 
 
 def _find_model(draft: Draft) -> None:

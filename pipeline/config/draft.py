@@ -29,6 +29,8 @@ class Draft:
     """Settings that have a problem already, so that its consequences are not reported, too."""
     ignored: list[str] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+    choices: list[Any] = field(default_factory=list)
+    """What ``auto`` came to (`pipeline.config.auto.Choice`)."""
 
     def problem_at(self, keys: Iterable[str], message: str) -> Problem:
         """About several settings; its place is that of the first one that is given."""

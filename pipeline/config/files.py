@@ -5,8 +5,6 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model")
-
 
 def is_there(path: Path) -> bool:
     return _mode(path) is not None
@@ -14,10 +12,6 @@ def is_there(path: Path) -> bool:
 
 def is_folder(path: Path) -> bool:
     return stat.S_ISDIR(_mode(path) or 0)
-
-
-def has_tokenizer(folder: Path) -> bool:
-    return any(is_there(folder / name) for name in _TOKENIZERS)
 
 
 def _mode(path: Path) -> int | None:

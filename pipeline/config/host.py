@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .draft import Draft
 from .errors import Problem
-from .files import has_tokenizer, is_folder, is_there
+from .files import is_folder, is_there
 from .model_files import ModelFacts
 from .pipeline_section import CpuConfig
 
@@ -70,9 +70,14 @@ def _readable(draft: Draft) -> bool:
 def _check_tokenizer(draft: Draft, missing: list[Problem]) -> None:
     _check_path(draft, _TOKENIZER, "a tokenizer.model, a tokenizer.json or the directory of one", missing)
     path: Path | None = draft.values[_TOKENIZER]
-    if path is not None and is_folder(path) and not has_tokenizer(path):
-        message = f"{_TOKENIZER} is {path}, a directory with neither a tokenizer.json nor a tokenizer.model"
-        missing.append(draft.problem_at([_TOKENIZER, _MODEL_DIR, _MODEL_FILE], message))
+    if path is not None and is_folder(path):
+        from model.errors import TokenizerError
+        from model.folder import find_tokenizer
+
+        try:
+            find_tokenizer(path)
+        except TokenizerError as error:
+            missing.append(draft.problem_at([_TOKENIZER, _MODEL_DIR, _MODEL_FILE], f"{_TOKENIZER}: {error}"))
     if draft.values[_TEMPLATE] is not None:
         _check_path(draft, _TEMPLATE, "a Jinja file, or leave it out to use the tokenizer's own template", missing)
 

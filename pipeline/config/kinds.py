@@ -177,6 +177,11 @@ def word_or(word: str, kind: Kind) -> Kind:
     return Kind(expected, parse)
 
 
+def auto_or(kind: Kind) -> Kind:
+    """A value of another kind, or ``auto`` (`pipeline.config.auto`)."""
+    return word_or("auto", kind)
+
+
 def largest(kind: Kind) -> Kind:
     """llm-serving lists compiled sizes, of which only the largest matters here."""
     items = list_of(kind)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from .errors import Problem
-from .files import is_there
+from .files import is_folder, is_there
 from .source import Unreadable, read_content, read_file
+
+_NO_LENGTH = 10**9  # transformers writes 10**30 where nothing bounds a tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,7 @@ class ModelFacts:
     vocab_size: int | None = None
     max_positions: int | None = None
     end_token: int | None = None
+    dtype: str | None = None
     device: str | None = None
     checkpoint: Path | None = None
     checkpoint_name: str | None = None
@@ -49,10 +52,18 @@ def _read_json(path: Path) -> Any:
 
 
 def _hugging_face(document: Mapping[str, Any], path: Path) -> ModelFacts:
+    from model.errors import ConfigurationError
+    from model.folder import refuse_multimodal
+
+    try:
+        refuse_multimodal(document)
+    except ConfigurationError as error:
+        raise Unreadable(Problem(str(path), 0, str(error))) from error
     return ModelFacts(
         vocab_size=_count(document, "vocab_size"),
         max_positions=_count(document, "max_position_embeddings"),
         end_token=_id(document.get("eos_token_id")),
+        dtype=_dtype(document.get("dtype") or document.get("torch_dtype")),
         checkpoint=path.parent,
     )
 
@@ -78,6 +89,23 @@ def _existing(named: object, folder: Path) -> Path | None:
         return None
     path = folder / named
     return path if "/" in named or path.suffix in {".ckpt", ".safetensors"} or is_there(path) else None
+
+
+def _dtype(value: object) -> str | None:
+    return value if value in ("float16", "float32", "bfloat16") and isinstance(value, str) else None
+
+
+def read_tokenizer_length(tokenizer: Path | None) -> int | None:
+    """``model_max_length`` of the tokenizer_config.json beside a tokenizer; None: it says nothing that is meant."""
+    if tokenizer is None:
+        return None
+    path = (tokenizer if is_folder(tokenizer) else tokenizer.parent) / "tokenizer_config.json"
+    try:
+        document = _read_json(path)
+    except Unreadable:
+        return None
+    length = _count(document, "model_max_length") if isinstance(document, dict) else None
+    return length if length is not None and length < _NO_LENGTH else None
 
 
 def _device(value: object) -> str | None:

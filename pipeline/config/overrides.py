@@ -1,21 +1,40 @@
-"""``--set section.key=value``: a value on the command line in place of the file's."""
+"""``--set section.key=value`` and options of their own: values on the command line in place of the file's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from .errors import Problem
 from .source import Located, Unreadable, read_text
 
 
-def apply_overrides(root: Located, overrides: Iterable[str], problems: list[Problem]) -> Located:
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What an option such as ``--port 80`` sets. ``value`` is not YAML: a text as it stands, a number, or a list."""
+
+    key: str
+    value: Any
+    option: str
+
+    def located(self) -> Located:
+        value = self.value
+        if isinstance(value, list):
+            value = [Located(item, self.option, 0, Path.cwd()) for item in value]
+        return Located(value, self.option, 0, Path.cwd())
+
+
+def apply_overrides(root: Located, overrides: Iterable[str | Override], problems: list[Problem]) -> Located:
     """The document with each override in its place; a later one wins. Values are read as YAML.
 
     Relative paths in them are relative to the working directory, as a shell completes them.
     """
     for override in overrides:
+        if isinstance(override, Override):
+            root = _with(root, override.key.split("."), override.located(), problems, "")
+            continue
         key, equals, text = override.partition("=")
         names = key.strip().split(".")
         if not equals or not all(names):

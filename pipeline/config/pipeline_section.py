@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .kinds import BOOLEAN, MAPPING, ORIGIN, PATH, TEXT, choice, integer, list_of, number, word_or
+from .kinds import BOOLEAN, MAPPING, ORIGIN, PATH, TEXT, auto_or, choice, integer, list_of, number, word_or
 from .setting import section, setting
 
 _CPUS = word_or("device", list_of(integer(0, 4095)))
@@ -131,7 +131,12 @@ class RingConfig:
         integer(2, 64), 2, "logits from inference to sampling, 4 bytes x logit_rows x vocabulary each"
     )
     request_bytes: int = setting(_BYTES, 8 << 20, "front to preprocess; a request may take half of it")
-    reply_bytes: int = setting(_BYTES, 1 << 20, "sampling to front: text; preprocess to front: refusals")
+    reply_bytes: int = setting(
+        _BYTES,
+        None,
+        "sampling to front: text; preprocess to front: refusals",
+        derived="32 x `max_generate_length`, at least 1 MiB",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +174,12 @@ class PipelineConfig:
         derived="`max_rows`",
     )
     token_budget: int = setting(
-        integer(1, 1 << 20), 256, "new tokens per step; longer prompts are prefilled in chunks, beside decoding"
+        auto_or(integer(1, 1 << 20)),
+        256,
+        "new tokens per step; longer prompts are prefilled in chunks, beside decoding",
+    )
+    memory_fraction: float = setting(
+        number(0, 1, above=True), 0.9, "part of the available memory that `pa_config.num_blocks: auto` counts on"
     )
     prefix_cache: bool = setting(BOOLEAN, True, "prompts with the same beginning share its KV blocks")
     greedy_on_device: bool = setting(

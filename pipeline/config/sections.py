@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from .kinds import PATH, TEXT, choice, dtype, integer, largest, list_of, only
+from .kinds import PATH, TEXT, auto_or, choice, dtype, integer, largest, list_of, only
 from .setting import Ignored, setting
 
 _LENGTH = largest(integer(1))
@@ -32,7 +32,7 @@ class ModelConfig:
         "or the directory of `config.json`",
     )
     model_dtype: str = setting(
-        dtype("float16", "float32", "bfloat16"),
+        auto_or(dtype("float16", "float32", "bfloat16")),
         "float16",
         "reported by llm-serving's `/serving/get_serverd_model_info`; the device decides the arithmetic (float16 on "
         "Ascend, float32 on CPU)",
@@ -47,7 +47,7 @@ class ModelConfig:
     )
     seq_length: int = setting(_LENGTH, None, "longest prompt, in tokens", derived="`max_generate_length`")
     max_generate_length: int = setting(
-        integer(1),
+        auto_or(integer(1)),
         None,
         "longest sequence, prompt and answer together, in tokens",
         derived="`pa_config.decode_seq_length` or the model's number of positions, whichever is lower",
@@ -56,7 +56,9 @@ class ModelConfig:
         largest(integer(1)), 1, "accepted without effect: `pipeline.token_budget` limits prefill per step"
     )
     decode_batch_size: int = setting(
-        largest(integer(1, 4096)), 16, "sequences that run at the same time, unless `pipeline.max_rows` is set"
+        auto_or(largest(integer(1, 4096))),
+        16,
+        "sequences that run at the same time, unless `pipeline.max_rows` is set",
     )
     page_attention: bool = setting(only(True, "true", "the KV cache is always paged"), True, "the KV cache is paged")
     backend: str = setting(
@@ -83,8 +85,8 @@ class ServingConfig:
 class PagedAttentionConfig:
     """The KV cache."""
 
-    num_blocks: int = setting(integer(1), 1024, "blocks of the KV cache")
-    block_size: int = setting(integer(1, 4096), 16, "tokens per block; on CPU a multiple of 16")
+    num_blocks: int = setting(auto_or(integer(1)), 1024, "blocks of the KV cache")
+    block_size: int = setting(auto_or(integer(1, 4096)), 16, "tokens per block; on CPU a multiple of 16")
     decode_seq_length: int = setting(
         _LENGTH,
         None,

@@ -14,10 +14,9 @@ from pipeline.front.server import run_front
 from pipeline.front.settings import FrontSettings
 from pipeline.host.facts import raise_descriptor_limit
 from pipeline.runtime import background
-from pipeline.runtime.engines import make_runner
 from pipeline.runtime.gc_policy import freeze_gc
 from pipeline.runtime.malloc_policy import share_one_heap
-from pipeline.runtime.stage import Stage
+from pipeline.runtime.stage import Stage, end_as_usual
 from pipeline.runtime.tokenizer import open_tokenizer, response_format, sampling_defaults
 
 
@@ -39,6 +38,7 @@ def run_front_stage(stage: Stage) -> None:
         keys.replace(stage.api_keys)
 
     stage.on_reload = reload
+    end_as_usual()
     sys.setswitchinterval(background.SWITCH_S)
     freeze_gc(stage.spec.role)
     stage.pauses.start()
@@ -57,7 +57,7 @@ def settings_of(
         "max_prompt": config.max_prompt,
         "max_rows": stage.shapes.max_rows,
         "device": pipeline.runner.device,
-        "runner": make_runner(config).facts.name,
+        "runner": stage.facts.name,
         "dtype": str(config.model_config.model_dtype),
         "sampling_defaults": defaults,
         "response_format": form,

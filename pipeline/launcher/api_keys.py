@@ -16,7 +16,8 @@ from typing import Final
 
 from pipeline.config import Configuration
 
-VARIABLES: Final = ("RINGSERVE_API_KEY", "RINGSERVE_API_KEYS")
+API_KEY: Final = "RINGSERVE_API_KEY"
+VARIABLES: Final = (API_KEY, "RINGSERVE_API_KEYS")
 """Of the launcher's environment: one key, and several with commas between them."""
 
 MAX_KEYS: Final = 1024

@@ -21,6 +21,8 @@ from pipeline.wire.topology import StageSpec
 
 WITH_OTHERS = "with others"  # another rank of its replica died, and none can go on without it
 
+_BAR = 24  # characters of a progress bar
+
 _FAULTS = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
 
 
@@ -125,12 +127,14 @@ class Child:
             self.channel = None
 
     def show(self, what: str, done: int, total: int) -> None:
-        """Progress, on one line per stage: rewritten on a terminal, printed when the work changes elsewhere."""
-        text = f"ringserve: {self.name}: {what} {done} of {total}"
+        """Progress: a bar that is redrawn on a terminal; elsewhere a line when the work changes."""
+        title, count = f"ringserve: {self.name}: {what}", f"{done} of {total}"
         if os.isatty(STDERR):
-            write_stderr(f"\r\033[K{text}" + ("\n" if done == total else ""))
+            filled = _BAR * done // total
+            bar = "#" * filled + "." * (_BAR - filled)
+            write_stderr(f"\r\033[K{title} [{bar}] {count}" + ("\n" if done == total else ""))
         elif what != self._shown:
-            write_stderr(text + "\n")
+            write_stderr(f"{title} {count}\n")
         self._shown = what
 
     # ---- ending ---------------------------------------------------------------------------------------------

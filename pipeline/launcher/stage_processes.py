@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 
+from model.runner import RunnerFacts
 from pipeline.config import Configuration
 from pipeline.launcher.child import Child
 from pipeline.launcher.listening import Listeners
@@ -26,7 +27,8 @@ _STOP_GRACE_S = 1.5
 
 
 def stage_command(stage: StageSpec) -> list[str]:
-    return [sys.executable, "-m", f"pipeline.{stage.name}"]
+    """Not with the working directory in the path: a model's folder may hold a module with the name of one of ours."""
+    return [sys.executable, "-P", "-m", f"pipeline.{stage.name}"]
 
 
 class StageProcesses:
@@ -37,6 +39,7 @@ class StageProcesses:
         self,
         page: StatsPage,
         shapes: Shapes,
+        facts: RunnerFacts,
         listeners: Listeners,
         api_keys: tuple[str, ...],
         signals: Signals,
@@ -45,7 +48,7 @@ class StageProcesses:
         self.children: dict[str, Child] = {}
         self.api_keys = api_keys  # digests; for fronts alone
         self._topology, self._command = page.topology, command
-        self._page, self._shapes, self._listeners = page, shapes, listeners
+        self._page, self._shapes, self._facts, self._listeners = page, shapes, facts, listeners
         self._signals = signals
         self._death_read, self._death_write = os.pipe()  # breaks when the launcher dies
         self._selector = selectors.DefaultSelector()
@@ -69,6 +72,7 @@ class StageProcesses:
                 metrics_fds=_fds(listeners.metrics),
                 api_keys=self.api_keys if stage.is_front else (),
                 shapes={key: getattr(self._shapes, key) for key in self._shapes.__slots__},
+                facts=asdict(self._facts),
             )
             fd = stack.enter_context(_anonymous_file("specification", specification.to_json()))
             try:

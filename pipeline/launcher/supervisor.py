@@ -95,7 +95,7 @@ class Supervisor:
         self._page, self._supervision = page, Supervision(page)
         self._hang_detector = HangDetector(page, self._config.pipeline.hang_timeout_s)
         rings = [self._make_rings(stack, number, shapes) for number in range(self._topology.replicas)]
-        self._processes = StageProcesses(page, shapes, self._listeners, api_keys, self._signals, self._command)
+        self._processes = StageProcesses(page, shapes, facts, self._listeners, api_keys, self._signals, self._command)
         stack.callback(self._processes.close)
         common = self._processes.children, self._hang_detector, self._supervision
         self._replicas = [Replica(self._topology, number, each, *common) for number, each in enumerate(rings)]

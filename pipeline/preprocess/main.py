@@ -16,7 +16,6 @@ from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Abilities
 from pipeline.preprocess.stage import OVERLAPPED, PLAIN, Gauges, PreprocessRings, PreprocessStage
 from pipeline.runtime import background
-from pipeline.runtime.engines import make_runner
 from pipeline.runtime.generations import Generation, culprit
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tokenizer import end_ids, open_tokenizer
@@ -31,9 +30,8 @@ _WAITING_BODIES = 4  # the texts that wait to be tokenized may be as long as so 
 def run_preprocess(stage: Stage) -> None:
     """The tokenizer and what is held against requests stay from generation to generation; rows and blocks do not."""
     sys.setswitchinterval(background.SWITCH_S)
-    facts = make_runner(stage.config).facts
     tokenizer = open_tokenizer(stage.config, stage.shapes.vocab_size)
-    stage.serve(_Service(stage, facts, tokenizer).run)
+    stage.serve(_Service(stage, stage.facts, tokenizer).run)
 
 
 class _Service:

@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any, Never
 
 import ipc
+from model.runner import Bucket, RunnerFacts
 from pipeline.config import Configuration, load_configuration, with_values
 from pipeline.runtime import background
 from pipeline.runtime.control_channel import Channel, ChannelError
 from pipeline.runtime.gc_policy import freeze_gc
 from pipeline.runtime.generations import END, Control, Generation
 from pipeline.runtime.logs import configure_logging
+from pipeline.runtime.nonblocking_stderr import STDERR
 from pipeline.stats import READY, Counters, PauseMeter, StatsHandle, open_stats
 from pipeline.wire.rings import StageRings
 from pipeline.wire.step import Shapes
@@ -50,6 +52,7 @@ class Specification:
     stats_fd: int
     listen_fds: tuple[int, ...]
     shapes: dict[str, int]
+    facts: dict[str, Any]
     metrics_fds: tuple[int, ...] = ()
     api_keys: tuple[str, ...] = ()  # digests
 
@@ -78,7 +81,7 @@ class Stage:
         self.spec = self.topology.stage(specification.stage)
         self.name = self.spec.key
         self.replica = self.spec.replica or 0  # of a stage that is not a front
-        self.shapes = Shapes(**specification.shapes)
+        self.shapes, self.facts = Shapes(**specification.shapes), _facts(specification.facts)
         self.stats_handle = StatsHandle(specification.stats_fd, self.topology)
         self.stats = open_stats(self.stats_handle)
         self.listen_fds, self.metrics_fds = specification.listen_fds, specification.metrics_fds
@@ -107,6 +110,7 @@ class Stage:
     def serve(self, run: Callable[[Generation, StageRings], None]) -> Never:
         """Call `run` for each generation; it works until a ring closes, and keeps no reference to its rings."""
         freeze_gc(self.spec.role)
+        end_as_usual()
         self.control.watch()
         while True:
             self.control.waiting(self.replica)
@@ -132,6 +136,11 @@ class Stage:
         self.control.ready(generation)
 
 
+def _facts(values: Mapping[str, Any]) -> RunnerFacts:
+    """Stages other than inference make no runner: that reads the checkpoint, and asks for memory it no longer has."""
+    return RunnerFacts(**{**values, "buckets": tuple(Bucket(**bucket) for bucket in values["buckets"])})
+
+
 def run_stage(load: Callable[[], Callable[[Stage], None]]) -> Never:
     """The whole life of a stage's process. `load` imports the stage's main function."""
     status = _run(int(sys.argv[-1]), load)
@@ -148,7 +157,7 @@ def _run(fd: int, load: Callable[[], Callable[[Stage], None]]) -> int:
     name_process(specification.stage)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(END, _leave)
+    signal.signal(END, _leave_quietly)
     control = Control(Channel.inherited(specification.control_fd))
     try:
         run = load()
@@ -188,7 +197,20 @@ def _describe(error: Exception) -> str:
     return f"{what}; address space is limited to {limit >> 20} MiB (RLIMIT_AS), maybe too little: ulimit -v unlimited"
 
 
+def end_as_usual() -> None:
+    """Everything is loaded. Until then an exit in the midst of an import may be turned into another error, whose
+    traceback must not hide the line that says why the server does not start."""
+    signal.signal(END, _leave)
+
+
 def _leave(*_: object) -> Never:
+    raise SystemExit(0)
+
+
+def _leave_quietly(*_: object) -> Never:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, STDERR)
+    os.close(nowhere)
     raise SystemExit(0)
 
 

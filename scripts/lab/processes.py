@@ -88,10 +88,11 @@ def running(
     timeout_s: float,
     environment: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
+    cwd: Path | None = None,
 ) -> Iterator[Running]:
     """As `started`, but `wait` gets the process and a deadline, and gives the URL or None."""
     began = time.monotonic()
-    process = spawn(command, log, environment=environment, pass_fds=pass_fds)
+    process = spawn(command, log, environment=environment, pass_fds=pass_fds, cwd=cwd)
     try:
         url = wait(process, began + timeout_s)
         if url is None:
@@ -107,6 +108,7 @@ def spawn(
     *,
     environment: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
+    cwd: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """A process with a session of its own. What it writes goes to `log`. It gets SIGTERM when the thread ends that
     called this."""
@@ -118,6 +120,7 @@ def spawn(
             start_new_session=True,
             env=dict(environment or os.environ),
             pass_fds=pass_fds,
+            cwd=cwd,
             preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, and nothing that another thread may hold
         )
 

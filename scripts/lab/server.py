@@ -82,7 +82,8 @@ def launched(config: Path, overrides: Sequence[str], log: Path, *, timeout_s: fl
 
 def launch_command(config: Path, overrides: Sequence[str] = ()) -> list[str]:
     sets = [word for override in overrides for word in ("--set", override)]
-    return [sys.executable, "-m", "pipeline.launch", "--config", str(config), *sets]
+    what = [str(config)] if config.is_dir() else ["--config", str(config)]
+    return [sys.executable, "-m", "pipeline.launch", *what, *sets]
 
 
 class ReadyPipe:

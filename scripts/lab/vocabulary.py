@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from model.tokenizer.huggingface import byte_level_alphabet
+from model.tokenizer.alphabet import byte_level_alphabet
 from scripts.lab.errors import BenchError
 from scripts.lab.paths import ROOT
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from importlib.metadata import entry_points, version
 
 import pytest
 
 import ipc
+from model.demo import DEMO_DIR
 from pipeline import launch
 from scripts.lab.paths import ROOT
 
@@ -84,3 +86,26 @@ def test_a_descriptor_for_reading(capsys):
     finally:
         os.close(read)
         os.close(write)
+
+
+def test_a_folder_is_shown_as_the_file_that_starts_the_same(tmp_path, capsys):
+    assert launch.ringserve(["serve", str(DEMO_DIR), "--port", "0", "--print-config"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "# pa_config.num_blocks = 1024: room for 16 x 1024 tokens" in printed.out
+    (tmp_path / "kept.yaml").write_text(printed.out)
+    assert launch.main(["--config", str(tmp_path / "kept.yaml"), "--check"]) == 0
+    kept = capsys.readouterr().out
+    assert launch.main([str(DEMO_DIR), "--port", "0", "--check"]) == 0
+    checked = capsys.readouterr()
+    assert checked.out == kept
+    assert "\npa_config.num_blocks = 1024: room for 16 x 1024" in checked.err
+
+
+def test_a_tokenizer_that_is_broken_is_one_line_before_any_stage_starts(tmp_path, capfd):
+    shutil.copytree(DEMO_DIR, tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")
+    assert launch.main([str(tmp_path / "model"), "--port", "0"]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "RingServe can't start: " in line
+    assert "is not a tokenizer.json that tokenizers" in line

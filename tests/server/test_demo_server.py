@@ -79,6 +79,25 @@ def test_a_chat_gets_the_answers_that_were_taught(server):
     assert begun + rest == answer
 
 
+def test_a_folder_is_enough(tmp_path, monkeypatch):
+    """`serve DIR`: its name, what it says at start, and that it answers; compiled graphs stay for the next start."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    few = ["pipeline.max_rows=1", "pipeline.token_budget=16"]  # few graphs to compile
+    with launched(Path(DEMO_DIR), few, tmp_path / "log") as running:
+        with httpx.Client(base_url=running.base_url, timeout=120) as client:
+            assert client.get("/v1/models").json()["data"][0]["id"] == "demo"
+            body = {
+                "model": "demo",
+                "messages": [{"role": "user", "content": "What is a ring buffer?"}],
+                "temperature": 0,
+            }
+            answer = client.post("/v1/chat/completions", json=body).json()
+        assert "fixed size" in answer["choices"][0]["message"]["content"]
+        assert "pa_config.num_blocks = 64: room for 1 x 1024 tokens" in running.log_text()
+        assert running.stop() == 0
+    assert list((tmp_path / "cache/ringserve/compile").iterdir())
+
+
 EXAMPLE = re.compile(r"^```(sh|python)\n(.*?)^```\n(?:\s*```(?:json|text)\n(.*?)^```)?", re.MULTILINE | re.DOTALL)
 EXAMPLES = EXAMPLE.findall((ROOT / "docs" / "api.md").read_text())
 AGENTS = [one for one in EXAMPLE.findall((ROOT / "README.md").read_text()) if "OpenAI(" in one[1]]

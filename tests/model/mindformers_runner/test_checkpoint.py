@@ -71,9 +71,9 @@ def test_all_misfits_are_in_one_error(tmp_path):
     with pytest.raises(CheckpointError) as error:
         open_checkpoint(tmp_path, GROUPED)
     message = str(error.value)
-    assert "2 missing: model.layers.0.attention.wq.weight (64, 64), lm_head.weight (256, 64)" in message
-    assert "1 surplus: model.layers.2.attention_norm.weight (64,)" in message
-    assert "1 wrongly shaped: model.layers.1.feed_forward.w3.weight is (64, 128), expected (128, 64)" in message
+    assert "2 missing: model.layers.0.self_attn.q_proj.weight (64, 64), lm_head.weight (256, 64)" in message
+    assert "1 surplus: model.layers.2.input_layernorm.weight (64,)" in message
+    assert "1 wrongly shaped: model.layers.1.mlp.up_proj.weight is (64, 128), expected (128, 64)" in message
 
 
 def test_derived_and_doubled_tensors_are_no_surplus(tmp_path):

@@ -102,3 +102,17 @@ def test_what_the_kernel_says_of_a_process():
         process.kill()
         process.wait()
     assert process_stat(process.pid) is None
+
+
+def test_a_bar_on_a_terminal(start, monkeypatch):
+    child, theirs = start("")
+    theirs.close()
+    drawn = []
+    monkeypatch.setattr("pipeline.launcher.child.os.isatty", lambda fd: True)
+    monkeypatch.setattr("pipeline.launcher.child.write_stderr", drawn.append)
+    for done in range(4):
+        child.show("compiling", done, 3)
+    child.reap()
+    assert drawn[1] == "\r\033[Kringserve: inference: compiling [########................] 1 of 3"
+    assert drawn[0].count("#") == 0
+    assert drawn[3].endswith("[########################] 3 of 3\n")

@@ -42,14 +42,15 @@ class OneStage:
     """Inference alone; the test has the other ends of its rings."""
 
     def __init__(self, stack, config):
-        self.shapes = shapes_of(config, make_runner(config))
+        runner = make_runner(config)
+        self.shapes = shapes_of(config, runner)
         page = StatsPage.create()
         page.unlink()
         stack.callback(page.close)
         self.rings = Rings(ONE_OF_EACH, 0, config, self.shapes)
         stack.callback(self.rings.close)
         self.processes = StageProcesses(
-            page, self.shapes, Listeners([], []), (), stack.enter_context(caught_signals())
+            page, self.shapes, runner.facts, Listeners([], []), (), stack.enter_context(caught_signals())
         )
         stack.callback(self.processes.close)
         self.child = self.processes.start(ONE_OF_EACH.find(INFERENCE), config)

@@ -1,0 +1,92 @@
+"""How many KV blocks the memory of this host has room for, beside the model and everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from model.mindspore_common.memory import Sizes
+
+_STAGES_BYTES = 400 << 20  # launcher, front, preprocess and sampling with a large vocabulary
+_KIND, _BLOCKS = "pipeline.runner.kind", "pa_config.num_blocks"
+
+
+class RoomUnknown(Exception):  # noqa: N818 - becomes a Problem
+    """There is no room, or nobody knows how much. ``key``: of the setting to change."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """``blocks`` fit into what is left of ``usable`` bytes beside ``taken`` ones."""
+
+    blocks: int
+    usable: int
+    taken: int
+
+    def __str__(self) -> str:
+        return f"{_gib(self.usable)} may be used, of which model and stages take {_gib(self.taken)}"
+
+
+def find_room(values: Mapping[str, Any], rows: int) -> Room:
+    """Raises RoomUnknown where not a single block fits, for an Ascend device, and for an unsupported model."""
+    if values["pipeline.runner.device"] == "Ascend":
+        raise RoomUnknown(_BLOCKS, f"{_BLOCKS} is auto, but the memory of an Ascend device is not known here; set it")
+    from model.errors import ModelError
+    from model.mindspore_common.memory import available_memory
+
+    try:
+        fixed, block = _sizes(values, rows)
+        usable = int(available_memory() * values["pipeline.memory_fraction"])
+    except ModelError as error:
+        raise RoomUnknown("model_config.model_cfg_path", str(error)) from error
+    ring = values["pipeline.rings.logits_slots"] * rows * (values["model_config.vocab_size"] or 0) * 4
+    taken = fixed + ring + _STAGES_BYTES
+    if (blocks := (usable - taken) // block) < 1:
+        raise RoomUnknown(
+            "model_config.model_cfg_path",
+            f"the model does not fit into memory: {_gib(usable)} may be used (pipeline.memory_fraction of what is "
+            f"available), and weights, runtime and stages take {_gib(taken)}; use a smaller model or a larger host",
+        )
+    return Room(blocks, usable, taken)
+
+
+def _sizes(values: Mapping[str, Any], rows: int) -> tuple[int, int]:
+    """Bytes of the model without its KV cache, and of a block of that. Raises ModelError."""
+    from model.mindspore_common.memory import kv_block_bytes, memory_need
+    from model.mindspore_common.settings import GraphSettings
+
+    sizes, weights = _engine_sizes(values)
+    settings = GraphSettings(
+        values["model_config.model_cfg_path"],
+        num_blocks=1,
+        block_size=values["pa_config.block_size"],
+        max_rows=rows,
+        token_budget=max(rows, values["pipeline.token_budget"]),
+    )
+    need = memory_need(sizes, settings, weight_bytes=weights)
+    return need.weights + need.runtime, kv_block_bytes(sizes, settings)
+
+
+def _engine_sizes(values: Mapping[str, Any]) -> tuple[Sizes, int | None]:
+    """Of the model, and the bytes of its weights, where these are not all of one type."""
+    path, weights = values["model_config.model_cfg_path"], values["model_config.checkpoint_path"]
+    if values[_KIND] == "mindspore":
+        from model.checkpoint.weight import size_bytes
+        from model.families import canonical_weights, read_spec_file
+
+        spec = read_spec_file(path)
+        random = weights is None or values["pipeline.runner.random_weights"]
+        return spec, None if random else size_bytes(canonical_weights(spec, weights))
+    from model.mindformers_runner.configuration import read_architecture
+
+    return read_architecture(path), None
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f} GiB"

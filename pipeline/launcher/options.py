@@ -1,0 +1,128 @@
+"""The options of ``ringserve serve``: which model or file, and settings that have an option of their own."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from pipeline.config import Configuration, ConfigurationError, Override, Problem, load_configuration, load_folder
+
+_FIRST_FREE_FD = 3  # those below are stdin, stdout and stderr
+
+_SETTINGS: Final = (
+    (
+        "--max-model-len",
+        "N",
+        "longest sequence, prompt and answer together, in tokens",
+        "model_config.max_generate_length",
+    ),
+    ("--host", "ADDRESS", "address to listen on", "pipeline.hosts"),
+    ("--port", "N", "port to listen on; 0: any free one, which is printed", "serving_config.server_port"),
+    ("--engine", "NAME", "what runs the model", "pipeline.runner.kind"),
+    (
+        "--tool-format",
+        "NAME",
+        "how the model writes calls of tools, where its chat template does not show it",
+        "pipeline.tool_format",
+    ),
+)
+"""Option, what it takes, its meaning, and the setting that it is."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        metavar="DIR",
+        help="a model's folder as it comes from the Hugging Face Hub, or of its cache; everything else is derived",
+    )
+    parser.add_argument("--config", metavar="FILE", help="a YAML file, as in configs/, in place of a folder")
+    for option, value, meaning, key in _SETTINGS:
+        parser.add_argument(option, metavar=value, help=f"{meaning}; the same as --set {key}={value}")
+    parser.add_argument(
+        "--served-model-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="name of the model in the APIs; repeated: more names of it",
+    )
+    parser.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help="a key that clients must have. Others on this host can see it among the processes: better in the "
+        "environment, RINGSERVE_API_KEY",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key, for example pipeline.max_rows=4; may be repeated",
+    )
+    _add_other_modes(parser)
+    parser.add_argument(
+        "--ready-fd",
+        type=_open_descriptor,
+        metavar="N",
+        help="an inherited descriptor: gets a line of JSON with the URLs when the server is ready, and is closed",
+    )
+
+
+def _add_other_modes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="print the effective configuration, and on stderr what was chosen and the shared memory, and exit",
+    )
+    parser.add_argument(
+        "--print-config",
+        action="store_true",
+        help="print a complete configuration file that starts the same server, and exit",
+    )
+
+
+def load(
+    options: argparse.Namespace, *, other_host: bool = False, known: Mapping[str, Any] = MappingProxyType({})
+) -> Configuration:
+    """The configuration that these options ask for. ``known``: what ``auto`` came to before. Raises
+    ConfigurationError."""
+    if (options.folder is None) == (options.config is None):
+        what = "nothing to serve: give" if options.folder is None else "a folder and --config: give either"
+        raise ConfigurationError([Problem("serve", 0, f"{what} a model's folder, or --config FILE")])
+    overrides = overrides_of(options)
+    if options.config is not None:
+        return load_configuration(options.config, overrides, other_host=other_host, known=known)
+    return load_folder(Path(options.folder), overrides, other_host=other_host, known=known)
+
+
+def overrides_of(options: argparse.Namespace) -> list[str | Override]:
+    """Those with an option of their own go before ``--set``."""
+    return [*options.set, *_own(options)]
+
+
+def _own(options: argparse.Namespace) -> Iterator[Override]:
+    for option, _, _, key in _SETTINGS:
+        text = getattr(options, option.removeprefix("--").replace("-", "_"))
+        if text is not None:
+            yield Override(key, int(text) if text.isdecimal() and len(text) < 20 else text, f"{option} {text}")
+    if names := options.served_model_name:
+        option = f"--served-model-name {names[0]}"
+        yield Override("pipeline.model_name", names[0], option)
+        yield Override("pipeline.model_aliases", names[1:], option)
+
+
+def _open_descriptor(text: str) -> int:
+    if not text.isdecimal() or int(text) < _FIRST_FREE_FD:
+        raise argparse.ArgumentTypeError(f"a descriptor from {_FIRST_FREE_FD} on expected, not {text!r}")
+    try:
+        flags = fcntl.fcntl(int(text), fcntl.F_GETFL)
+    except (OSError, OverflowError):
+        raise argparse.ArgumentTypeError(f"descriptor {text} is not open") from None
+    if flags & os.O_ACCMODE == os.O_RDONLY:
+        raise argparse.ArgumentTypeError(f"descriptor {text} is open for reading; writing is needed")
+    return int(text)
