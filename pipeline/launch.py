@@ -58,7 +58,7 @@ def _show(config: Configuration, options: argparse.Namespace) -> None:
     if options.print_config:
         print(*[f"# {choice}" for choice in config.choices], config.to_yaml(), sep="\n", end="")
         return
-    print(*config.choices, _shared_memory(config), sep="\n", file=sys.stderr)
+    print(*config.choices, _shared_memory(config), *_tokenizer_remarks(config), sep="\n", file=sys.stderr)
     print(config.to_yaml(), end="")
 
 
@@ -68,6 +68,14 @@ def _shared_memory(config: Configuration) -> str:
         return plan_shared_memory(config, shapes_of(config, make_runner(config))).text
     except (ModelError, OSError) as error:
         return f"how much shared memory is needed is not known: {error}"
+
+
+def _tokenizer_remarks(config: Configuration) -> list[str]:
+    try:
+        with TokenizerCheck(config) as check:
+            return check.require()
+    except ModelError as error:
+        return [f"warning: {error}"]
 
 
 def _serve(config: Configuration, options: argparse.Namespace) -> int:

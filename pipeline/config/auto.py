@@ -106,7 +106,9 @@ class _Resolution:
         return room.blocks * size, f"memory: {room}"
 
     def _choose_rows(self, tokens: int | None, bound: str, most: int) -> None:
-        if tokens is None or tokens // _TOKENS_A_ROW >= most:
+        if self._values["pipeline.max_rows"]:
+            self._choose(BATCH, most, "pipeline.max_rows")
+        elif tokens is None or tokens // _TOKENS_A_ROW >= most:
             self._choose(BATCH, most, f"usual on {self._device}")
         else:
             self._choose(BATCH, max(1, tokens // _TOKENS_A_ROW), f"{_TOKENS_A_ROW} tokens a row; {bound}")

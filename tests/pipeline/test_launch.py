@@ -12,6 +12,7 @@ import pytest
 import ipc
 from model.demo import DEMO_DIR
 from pipeline import launch
+from pipeline.launcher.api_keys import digest, load_api_keys
 from scripts.lab.paths import ROOT
 
 DEMO = str(ROOT / "configs" / "demo.yaml")
@@ -107,5 +108,15 @@ def test_a_tokenizer_that_is_broken_is_one_line_before_any_stage_starts(tmp_path
     (tmp_path / "model" / "tokenizer.json").write_text("{}")
     assert launch.main([str(tmp_path / "model"), "--port", "0"]) == 1
     (line,) = capfd.readouterr().err.splitlines()
+    assert launch.main([str(tmp_path / "model"), "--check"]) == 0
+    assert "warning: " + line.partition("start: ")[2] in capfd.readouterr().err
     assert "RingServe can't start: " in line
     assert "is not a tokenizer.json that tokenizers" in line
+
+
+def test_a_key_of_the_command_line_is_one_of_the_environment(monkeypatch):
+    monkeypatch.setenv("RINGSERVE_API_KEY", "another")
+    seen = []
+    monkeypatch.setattr(launch, "_serve", lambda config, options: seen.append(load_api_keys(config)) or 0)
+    assert launch.main([str(DEMO_DIR), "--api-key", "sk-1"]) == 0
+    assert seen == [(digest(b"sk-1"),)]

@@ -111,6 +111,9 @@ def test_a_family_that_is_not_supported_is_the_mistake(model):
 def test_an_emulated_device_has_as_much_memory_as_it_needs(model):
     config = load_folder(model(gib=0.1), ["pipeline.runner={kind: emulated, cost_model: {fixed_ms: 1}}"])
     assert config.pa_config.num_blocks == 16 * 2048
+    config = load_folder(model(), ["pipeline.max_rows=3"])
+    assert chosen(config)["decode_batch_size"] == (3, "pipeline.max_rows")
+    assert config.pa_config.num_blocks == 3 * 2048
 
 
 def test_what_was_chosen_stays_when_it_is_read_again(model):

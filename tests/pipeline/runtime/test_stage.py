@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +125,16 @@ def test_inference_keeps_nothing_of_the_rings_it_has_left(tmp_path, configuratio
 
 def ipc_segments():
     return {path.name for path in ipc.segment.SHM_DIRECTORY.iterdir() if f"-{os.getpid()}-" in path.name}
+
+
+def test_what_ends_while_it_loads_ends_without_a_word():
+    """Also where a library makes something else of the exit."""
+    code = (
+        "import os, signal\n"
+        "from pipeline.runtime import stage\n"
+        "signal.signal(stage.END, stage._leave_quietly)\n"
+        "try:\n    os.kill(os.getpid(), stage.END)\n    signal.pause()\n"
+        "except SystemExit as error:\n    raise ImportError('in the midst of an import') from error\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
