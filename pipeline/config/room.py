@@ -78,11 +78,16 @@ def _engine_sizes(values: Mapping[str, Any]) -> tuple[Sizes, int | None]:
     path, weights = values["model_config.model_cfg_path"], values["model_config.checkpoint_path"]
     if values[_KIND] == "mindspore":
         from model.checkpoint.weight import size_bytes
+        from model.errors import CheckpointError
         from model.families import canonical_weights, read_spec_file
 
         spec = read_spec_file(path)
-        random = weights is None or values["pipeline.runner.random_weights"]
-        return spec, None if random else size_bytes(canonical_weights(spec, weights))
+        if weights is None or values["pipeline.runner.random_weights"]:
+            return spec, None
+        try:
+            return spec, size_bytes(canonical_weights(spec, weights))
+        except CheckpointError:  # the engine will say so
+            return spec, None
     from model.mindformers_runner.configuration import read_architecture
 
     return read_architecture(path), None

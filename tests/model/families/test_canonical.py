@@ -35,7 +35,11 @@ def test_what_does_not_fit_is_named_as_in_the_file(name, tmp_path):
     spec, stored = read_spec(it.config), index_files(it.save(tmp_path))
     missing, wrong = "model.layers.1.input_layernorm.weight", next(key for key in stored if "layers.0" in key)
     missing = missing if missing in stored else "model.layers.1.attention_norm.weight"
-    changed = {**stored, "extra.weight": stored[missing], wrong: replace(stored[missing], name=wrong)}
+    changed = {
+        **stored,
+        "extra.weight": replace(stored[missing], name="extra.weight"),
+        wrong: replace(stored[missing], name=wrong),
+    }
     del changed[missing]
     with pytest.raises(CheckpointError) as error:
         canonical(spec, changed, tmp_path)

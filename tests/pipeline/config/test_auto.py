@@ -37,7 +37,7 @@ def model(tmp_path, monkeypatch):
         (folder / "tokenizer.json").write_text("{}")
         (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": tokenizer_length or 10**30}))
         (folder / "model.safetensors").write_text("x")
-        monkeypatch.setattr("model.mindformers_runner.memory.available_memory", lambda: int(gib * GIB))
+        monkeypatch.setattr("model.mindspore_common.memory.available_memory", lambda: int(gib * GIB))
         return folder
 
     return make
