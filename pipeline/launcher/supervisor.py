@@ -232,6 +232,8 @@ class Supervisor:
         if delay is None:
             history = self._restarts.report()
             log.error("%s; after %d restarts in a row the server exits. What happened:\n%s", what, limit, history)
+            if not self._was_complete:
+                report(f"{name} could not start: {what}")
             self._status = 1
             return
         when = f" in {delay:g} s" if delay else ""

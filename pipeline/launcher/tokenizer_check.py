@@ -29,13 +29,16 @@ class TokenizerCheck:
         os.close(write)
 
     def require(self) -> list[str]:
-        """Remarks for the operator. Raises TokenizerError. A process that is killed has found nothing: stages will
-        find the same."""
+        """Remarks for the operator. Raises TokenizerError, also for a process that died of it: libraries abort where
+        memory is too little."""
         with open(self._read, "rb", closefd=False) as pipe:
-            found = json.loads(pipe.read() or "{}")
+            report = pipe.read()
+        if not report:
+            raise TokenizerError("the process that loads the tokenizer died, probably for lack of memory")
+        found = json.loads(report)
         if "problem" in found:
             raise TokenizerError(found["problem"])
-        return list(found.get("remarks", []))
+        return list(found["remarks"])
 
     def __enter__(self) -> Self:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -38,6 +39,14 @@ def test_what_is_found(change, expected, tokenizer_file, tmp_path):
                 check.require()
     with pytest.raises(ChildProcessError):
         os.waitpid(check.pid, os.WNOHANG)
+
+
+def test_one_that_is_killed_is_no_success(tokenizer_file, tmp_path, monkeypatch):
+    abort = "pipeline.launcher.tokenizer_check.open_tokenizer"
+    monkeypatch.setattr(abort, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    config = load_configuration(write_config(tmp_path, tokenizer=tokenizer_file))
+    with TokenizerCheck(config) as check, pytest.raises(TokenizerError, match="died, probably for lack of memory"):
+        check.require()
 
 
 def test_a_check_that_nobody_waits_for_ends(tokenizer_file, tmp_path):
