@@ -32,7 +32,7 @@ serve: $(VENV)/.stamp-serve
 doctor: $(VENV)/.stamp-serve
 	$(BIN)/python -m pipeline.doctor --config $(CONFIG) $(DOCTOR_FLAGS)
 
-PARALLEL := -n 2 --dist loadgroup
+PARALLEL := -n 2 --dist loadfile
 
 # First what may run in parallel, and whether it reaches 80 % of each module's lines; then what may not. Status 5: there
 # was nothing of the one kind.

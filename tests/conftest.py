@@ -60,7 +60,7 @@ settings.load_profile("explore" if "RINGSERVE_EXPLORE" in os.environ else "same"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file share what it sets up, and those that need MindSpore its process: they run in one place."""
+    """Tests of a file share what it sets up: they run in one place (`--dist loadfile`)."""
     for item in items:
         file = item.path.relative_to(ROOT).as_posix()
         in_mindspore = "in_mindspore" in getattr(item, "fixturenames", ())
@@ -70,4 +70,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.serial)
         elif in_mindspore or file.startswith(ENGINE):
             item.add_marker(pytest.mark.engine)
-        item.add_marker(pytest.mark.xdist_group("mindspore" if in_mindspore else file))
