@@ -175,7 +175,8 @@ def test_more_connections_by_a_reload(tmp_path):
         assert soft_limit_of_descriptors(front) == 1513
         attempt.reload("max_connections: 1050")
         wait_until(lambda: soft_limit_of_descriptors(front) == 1563, lambda: attempt.text_said)
-        assert "configuration reloaded: pipeline.max_connections = 1050" in attempt.text_said
+        said = "configuration reloaded: pipeline.max_connections = 1050"
+        wait_until(lambda: said in attempt.text_said, lambda: attempt.text_said)
         attempt.reload("max_connections: 1600")
         wait_until(lambda: "was not reloaded, nothing has changed" in attempt.text_said, lambda: attempt.text_said)
         assert "2113 file descriptors are needed, 1600 are allowed" in attempt.text_said
