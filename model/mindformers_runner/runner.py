@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from model.checkpoint.weight import Weight, random_weights
+from model.checkpoint.weight import random_weights
 from model.mindformers_runner.checkpoint import open_checkpoint
 from model.mindformers_runner.configuration import read_architecture
 from model.mindformers_runner.settings import MindFormersSettings
@@ -35,15 +35,10 @@ class MindFormersRunner(GraphRunner):
         self.settings = settings
         self.architecture = shape = read_architecture(settings.config_path)
         path = settings.checkpoint_path
-        self._weights: tuple[Weight, ...] = (
+        self._weights = (
             open_checkpoint(path, shape) if path is not None else random_weights(shape.tensors(), settings.seed)
         )
         super().__init__(f"mindformers Llama {shape.hidden_size} x {shape.num_layers}", shape, settings)
-
-    def close(self) -> None:
-        """Free the network, the KV cache and the weights."""
-        super().close()
-        self._weights = ()
 
     def _build(self, progress: Progress | None) -> tuple[Any, Execution]:
         from model.mindspore_common.import_quietly import import_mindformers

@@ -19,6 +19,7 @@ from model.mindspore_common.settings import GraphSettings
 from model.runner import Best, Bucket, Float32, Int32, Progress, Runner, RunnerFacts, StepInputs
 
 if TYPE_CHECKING:
+    from model.checkpoint.weight import Weight
     from model.mindspore_common.compile_cache import CompileCache
     from model.mindspore_common.execution import Execution
 
@@ -35,7 +36,7 @@ class Binding:
 
 
 class GraphRunner(Runner):
-    """What engines on MindSpore share. An engine says what it builds: `_build`, `_compile_cache`.
+    """What engines on MindSpore share. An engine says what it builds: `_weights`, `_build`, `_compile_cache`.
 
     Constructing one allocates nothing; MindSpore itself is only imported by `load`.
 
@@ -44,6 +45,7 @@ class GraphRunner(Runner):
     """
 
     settings: GraphSettings
+    _weights: tuple[Weight, ...]
 
     def __init__(
         self, name: str, sizes: Sizes, settings: GraphSettings, table_bytes: int = 0, weight_bytes: int | None = None
@@ -158,6 +160,7 @@ class GraphRunner(Runner):
     def close(self) -> None:
         """Free the network, the KV cache and the weights."""
         self._execution = self._network = self._output = self._launched = None
+        self._weights = ()
         self._compiled.clear()
 
     def _under_way(self) -> Binding:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.checkpoint.weight import Weight, random_weights, size_bytes
+from model.checkpoint.weight import random_weights, size_bytes
 from model.families import canonical_weights, read_spec_file
 from model.mindspore_common.runner import GraphRunner, longest
 from model.mindspore_runner.settings import MindSporeSettings
@@ -32,17 +32,12 @@ class MindSporeRunner(GraphRunner):
         self.settings = settings
         self.spec = spec = read_spec_file(settings.config_path)
         path = settings.checkpoint_path
-        self._weights: tuple[Weight, ...] = (
+        self._weights = (
             canonical_weights(spec, path) if path is not None else random_weights(spec.tensors(), settings.seed)
         )
         tables = 4 * len(spec.ropes) * longest(settings, spec) * spec.head_dim
         name = f"mindspore {spec.family} {spec.hidden_size} x {spec.num_layers}"
         super().__init__(name, spec, settings, tables, size_bytes(self._weights))
-
-    def close(self) -> None:
-        """Free the network, the KV cache and the weights."""
-        super().close()
-        self._weights = ()
 
     def _build(self, progress: Progress | None) -> tuple[Any, Execution]:
         from model.mindspore_common.import_quietly import import_mindspore
