@@ -127,17 +127,12 @@ class MessagesInput(Body):
             messages,
             self.tool_use,
             self.form,
-            variables=self._variables(tokenizer),
             effort=self.output_config.effort,
+            thinks=None if self.thinking is None else self.thinking.type != _DISABLED,
             add_generation_prompt=not continues,
             continue_final_message=continues,
         )
         return prompt_for(chat, tokenizer, settings)
-
-    def _variables(self, tokenizer: Tokenizer | None) -> dict[str, Any]:
-        if self.thinking is None or tokenizer is None or not tokenizer.template_asks_for("enable_thinking"):
-            return {}
-        return {"enable_thinking": self.thinking.type != _DISABLED}
 
 
 class MessagesRequest(MessagesInput):

@@ -25,14 +25,15 @@ from pipeline.wire.request import TOO_LONG, Request
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """`form`: of the answer's text, if it must have one. `parameter`: where the client has the messages, for
-    errors."""
+    """`form`: of the answer's text, if it must have one. `effort`, `thinks`: told to a template that asks for them;
+    None: its own choice. `parameter`: where the client has the messages, for errors."""
 
     messages: Sequence[Message]
     use: ToolUse = NO_TOOLS
     form: Form | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
     effort: str | None = None
+    thinks: bool | None = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     parameter: str = "messages"
@@ -123,8 +124,9 @@ def _require_short(chat: Chat, problem: str) -> None:
 
 
 def _variables(chat: Chat, tokenizer: Tokenizer) -> Mapping[str, Any]:
-    asked = chat.effort is not None and tokenizer.template_asks_for("reasoning_effort")
-    return {"reasoning_effort": chat.effort, **chat.variables} if asked else chat.variables
+    told = {"reasoning_effort": chat.effort, "enable_thinking": chat.thinks}
+    known = {name: one for name, one in told.items() if one is not None and tokenizer.template_asks_for(name)}
+    return {**known, **chat.variables}
 
 
 def _render(chat: Chat, tokenizer: Tokenizer, settings: FrontSettings) -> tuple[str, tuple[int, ...]]:

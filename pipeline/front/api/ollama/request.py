@@ -200,11 +200,9 @@ class _Generating(OllamaBody):
         self, messages: Sequence[Message], use: ToolUse, tokenizer: Tokenizer | None, settings: FrontSettings
     ) -> Prompted:
         """Raises ApiError 400."""
-        variables: dict[str, Any] = {}
-        if self.think is not None and tokenizer is not None and tokenizer.template_asks_for("enable_thinking"):
-            variables["enable_thinking"] = self.think is not False
         effort = self.think if isinstance(self.think, str) else None
-        chat = Chat(messages, use, self.format, variables=variables, effort=effort)
+        thinks = None if self.think is None else self.think is not False
+        chat = Chat(messages, use, self.format, effort=effort, thinks=thinks)
         return prompt_for(chat, tokenizer, settings, every_token=self.logprobs)
 
 
