@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeVar
 
 import orjson
 
@@ -37,6 +37,8 @@ from pipeline.front.delivery.job import (
 )
 from pipeline.front.http.errors import ApiError
 from pipeline.wire.delta import Delta, FinishReason
+
+T = TypeVar("T", Message, Thoughts)
 
 COMPLETED: Final = "completed"
 INCOMPLETE: Final = "incomplete"
@@ -108,11 +110,7 @@ class ResponsesWriter:
             self._unsaid.append(event.token)
         if not event.text:
             return b""
-        item, before = self._item, b""
-        if not isinstance(item, Message):
-            before = self._close()
-            item = Message(self._seed, len(self._output))
-            before += self._open(item)
+        item, before = self._within(Message)
         return before + item.delta(self._next(), event.text, self._logprobs(item))
 
     def _logprobs(self, message: Message) -> bytes:
@@ -129,11 +127,7 @@ class ResponsesWriter:
             self._reasoning_index, self._reasoning_tokens = event.token.index, self._reasoning_tokens + 1
         if not event.text:
             return b""
-        item, before = self._item, b""
-        if not isinstance(item, Thoughts):
-            before = self._close()
-            item = Thoughts(self._seed, len(self._output))
-            before += self._open(item)
+        item, before = self._within(Thoughts)
         return before + item.delta(self._next(), event.text)
 
     def _called(self, event: CallBegin | CallArguments | CallEnd) -> bytes:
@@ -159,6 +153,14 @@ class ResponsesWriter:
         return item.delta(self._next(), text) if text else b""
 
     # ---- items -----------------------------------------------------------------------------------------------------
+
+    def _within(self, kind: type[T]) -> tuple[T, bytes]:
+        """The item of this kind that is being written, or a new one; and the events before what is added to it."""
+        if isinstance(self._item, kind):
+            return self._item, b""
+        before = self._close()
+        item = kind(self._seed, len(self._output))
+        return item, before + self._open(item)
 
     def _open(self, item: OutputItem) -> bytes:
         self._item = item
