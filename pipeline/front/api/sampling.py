@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -99,6 +100,15 @@ def sampling_of(values: Mapping[str, Any], settings: FrontSettings, **more: Any)
     return SamplingParams(**known, **more)
 
 
+def left_out(
+    body: Body, settings: FrontSettings, options: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, float]:
+    """The model's own defaults of what the client left out. `options`: by the sampler's names, those of the API where
+    they differ."""
+    defaults = settings.sampling_defaults
+    return {name: one for name, one in defaults.items() if options.get(name, name) not in body.model_fields_set}
+
+
 class SamplingBody(Body):
     temperature: float = sampled("temperature", "Randomness of sampling; 0: greedy.")
     top_p: float = top_p()
@@ -117,13 +127,11 @@ class SamplingBody(Body):
         top_k: int,
         min_tokens: int,
         logprobs: int | None,
-        defaults: Mapping[str, float] | None = None,
+        defaults: Mapping[str, float] = MappingProxyType({}),
         **more: Any,
     ) -> SamplingParams:
-        """`defaults`: of what the client leaves out, instead of the usual ones."""
-        values: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN} | {"top_k": top_k}
-        if defaults:
-            values |= {name: one for name, one in defaults.items() if name not in self.model_fields_set}
+        """`defaults`: see `left_out`; without them the usual ones."""
+        values = {name: getattr(self, name) for name in _PLAIN} | {"top_k": top_k} | dict(defaults)
         ends = tuple(self.stop_token_ids)
         return sampling_of(values, settings, logprobs=logprobs, min_tokens=min_tokens, stop_token_ids=ends, **more)
 

@@ -22,7 +22,7 @@ from pipeline.front.api.chat.tools import ToolUse, problems
 from pipeline.front.api.fields import StopStrings, also, given, integer, only
 from pipeline.front.api.openai.body import INVALID_STATUS, ModelName, read_openai
 from pipeline.front.api.openai.conversation import NoMoreThanTokens
-from pipeline.front.api.sampling import TopK, sampled, sampling_of, top_p
+from pipeline.front.api.sampling import TopK, left_out, sampled, sampling_of, top_p
 from pipeline.front.api.structured import OutputConfigFormat, OutputFormat
 from pipeline.front.delivery.job import Form, Identity, Job
 from pipeline.front.http.errors import ApiError
@@ -146,8 +146,7 @@ class MessagesRequest(MessagesInput):
     top_k: TopK = 0
 
     def request(self, settings: FrontSettings) -> Request:
-        values: dict[str, Any] = {name: getattr(self, name) for name in _SAMPLED}
-        values |= {name: one for name, one in settings.sampling_defaults.items() if name not in self.model_fields_set}
+        values = {name: getattr(self, name) for name in _SAMPLED} | left_out(self, settings)
         most = min(self.max_tokens, settings.max_length)
         return Request(sampling_of(values, settings), max_tokens=most, open_ended=True, stop=self.stop_sequences)
 

@@ -22,7 +22,7 @@ from pipeline.front.api.openai.body import model_name, needed_tokenizer
 from pipeline.front.api.openai.chat import MAX_TOP_LOGPROBS
 from pipeline.front.api.openai.conversation import ChatMessage, NoMoreThanTokens
 from pipeline.front.api.openai.tools import ChatTools
-from pipeline.front.api.sampling import TopK, most_tokens, sampled, sampling_of, top_p
+from pipeline.front.api.sampling import TopK, left_out, most_tokens, sampled, sampling_of, top_p
 from pipeline.front.api.schema import WORDS, Schema
 from pipeline.front.api.structured import OllamaFormat
 from pipeline.front.delivery.job import Identity, Job
@@ -131,9 +131,7 @@ class OllamaOptions(Body):
 
     def request(self, settings: FrontSettings, logprobs: int | None) -> Request:
         values = {name: getattr(self, option) for name, option in _OPTIONS.items()}
-        for name, value in settings.sampling_defaults.items():
-            if _OPTIONS[name] not in self.model_fields_set:
-                values[name] = value
+        values |= left_out(self, settings, _OPTIONS)
         if self.repeat_last_n == 0:
             values |= _NO_PENALTIES
         sampling = sampling_of(values, settings, logprobs=logprobs)

@@ -13,7 +13,7 @@ from model.tokenizer import Tokenizer
 from pipeline.front.api.body import Body, Problem, Reading, read, shown
 from pipeline.front.api.fields import Kind, given, integer, max_biased, only, wrong
 from pipeline.front.api.openai.answer import StreamOptions
-from pipeline.front.api.sampling import DEFAULTED, FewestTokens, SamplingBody, TopK, limit, open_ended
+from pipeline.front.api.sampling import DEFAULTED, FewestTokens, SamplingBody, TopK, left_out, limit, open_ended
 from pipeline.front.api.schema import MADE, WORDS, Schema
 from pipeline.front.api.structured import StructuredBody
 from pipeline.front.http.errors import NOT_FOUND, ApiError
@@ -198,7 +198,7 @@ class OpenAIBody(StructuredBody, SamplingBody):
         return Request(
             self.sampling(
                 settings,
-                defaults=settings.sampling_defaults,
+                defaults=left_out(self, settings),
                 top_k=self.top_k,
                 min_tokens=least,
                 logprobs=logprobs,
