@@ -62,32 +62,29 @@ def _python(program: str, environment: str = "python") -> Client:
     return Client(program.replace("_", "-"), command)
 
 
-def _node(program: str) -> Client:
-    """JavaScript finds packages beside the program: it is copied there."""
+def _npm(what: str, environment: str) -> Path:
+    """Where the packages are. JavaScript finds them beside the program: it is copied there."""
+    home, lock = CACHE / environment, HERE / environment / "package-lock.json"
+    home.mkdir(parents=True, exist_ok=True)
+    for file in (HERE / environment).iterdir():
+        shutil.copy(file, home)
+    if not _done(home / "installed", lock):
+        _install(what, ["npm", "ci", "--silent"], directory=home)
+        (home / "installed").write_bytes(lock.read_bytes())
+    return home
 
+
+def _node(program: str) -> Client:
     def command() -> list[str]:
-        home, lock = CACHE / "node", HERE / "node" / "package-lock.json"
-        home.mkdir(parents=True, exist_ok=True)
-        for file in (HERE / "node").iterdir():
-            shutil.copy(file, home)
-        if not _done(home / "installed", lock):
-            _install("the npm packages", ["npm", "ci", "--silent"], directory=home)
-            (home / "installed").write_bytes(lock.read_bytes())
-        return ["node", str(home / f"{program}.mjs")]
+        return ["node", str(_npm("the npm packages", "node") / f"{program}.mjs")]
 
     return Client(f"{program} (npm)", command)
 
 
 def _coding(agent: str) -> Client:
     def command() -> list[str]:
-        home, lock = CACHE / "coding", HERE / "coding" / "package-lock.json"
-        if not _done(home / "installed", lock):
-            home.mkdir(parents=True, exist_ok=True)
-            for file in (HERE / "coding").iterdir():
-                shutil.copy(file, home)
-            _install("the coding agents", ["npm", "ci", "--silent"], directory=home)
-            (home / "installed").write_bytes(lock.read_bytes())
-        return [sys.executable, str(HERE / "coding.py"), agent, str(home / "node_modules" / ".bin" / agent)]
+        installed = _npm("the coding agents", "coding") / "node_modules" / ".bin" / agent
+        return [sys.executable, str(HERE / "coding.py"), agent, str(installed)]
 
     return Client(f"{agent} (npm)", command, "coding.yaml")
 
