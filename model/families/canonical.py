@@ -93,7 +93,7 @@ def canonical(spec: Spec, stored: Mapping[str, StoredTensor], path: Path) -> tup
         stored.pop(f"{names.head}.weight", None)  # some tools store the shared matrix twice
     made = recipes(spec, names)
     by_mindformers = any(name != tensor.name for name, tensor in stored.items())
-    expected = {part.source: part.shape for recipe in made.values() for part in recipe}
+    expected = {part.source: part.shape for name in spec.tensors() for part in made[name]}
     require_fit(path, expected, stored, to_mindformers if by_mindformers else str)
     return tuple(_weight(name, shape, made[name], stored) for name, shape in spec.tensors().items())
 

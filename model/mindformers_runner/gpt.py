@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import mindspore as ms
+import numpy as np
 from mindformers.parallel_core.inference.base_models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
 from mindformers.parallel_core.inference.base_models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from mindformers.parallel_core.inference.base_models.gpt.gpt_model import GPTModel
@@ -73,7 +73,7 @@ class LaterKeys(nn.Cell):
 
     def __init__(self, max_length: int, dtype: Any) -> None:
         super().__init__()
-        self.range, self.dtype = Tensor(range(max_length), ms.int32), dtype
+        self.range, self.dtype = Tensor(np.arange(max_length, dtype=np.int32)), dtype
 
     def construct(self, positions):
         return (self.range > positions.expand_dims(1)).astype(self.dtype) * _HIDDEN

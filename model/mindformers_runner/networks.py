@@ -21,7 +21,7 @@ def choose_network(spec: Spec, max_length: int) -> Network:
     if lacking:
         raise ConfigurationError(
             f"model_type {spec.family!r}: mindformers' networks lack {'; '.join(lacking)}; "
-            "serve it with pipeline.runner.kind mindspore, on CPU"
+            "serve it on CPU with pipeline.runner: {kind: mindspore, device: CPU}"
         )
     return "GPTModel" if _needs_gpt(spec) else "Llama"
 

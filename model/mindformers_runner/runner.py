@@ -35,13 +35,15 @@ class MindFormersRunner(GraphRunner):
         self.settings = settings
         self.spec, self.fused = read_model(settings.config_path)
         spec, path = self.spec, settings.checkpoint_path
-        self.network = choose_network(spec, longest(settings, spec))
-        self._dtype = compute_dtype(spec, settings.device)
+        length = longest(settings, spec)
+        self.network = choose_network(spec, length)
+        self._arithmetic = compute_dtype(spec, settings.device)
         canonical = (
             canonical_weights(spec, path) if path is not None else random_weights(spec.tensors(), settings.seed)
         )
         self._weights = network_weights(spec, self.network, canonical, fused=self.fused, on_cpu=self._on_cpu)
-        super().__init__(f"mindformers {self.network} {spec.hidden_size} x {spec.num_layers}", spec, settings)
+        name = f"mindformers {self.network} {spec.hidden_size} x {spec.num_layers}"
+        super().__init__(name, spec, settings, table_bytes=2 * 4 * length * spec.head_dim)
 
     def _build(self, progress: Progress | None) -> tuple[Any, Execution]:
         from model.mindspore_common.import_quietly import import_mindformers
@@ -52,7 +54,7 @@ class MindFormersRunner(GraphRunner):
 
         use_device(self.settings)
         network = self._build_network()
-        load_weights(network, self._weights, self._dtype, progress)
+        load_weights(network, self._weights, self._arithmetic, progress)
         return network, self._make_execution(network)
 
     def _build_network(self) -> Any:
@@ -61,10 +63,10 @@ class MindFormersRunner(GraphRunner):
         if self.network == "Llama":
             from model.mindformers_runner.llama import build_llama
 
-            return build_llama(self.spec, self.settings, length, self._dtype, fused=self.fused)
+            return build_llama(self.spec, self.settings, length, self._arithmetic, fused=self.fused)
         from model.mindformers_runner.gpt import build_gpt
 
-        return build_gpt(self.spec, self.settings, length, self._dtype)
+        return build_gpt(self.spec, self.settings, length, self._arithmetic)
 
     def _make_execution(self, network: Any) -> Execution:
         from model.mindformers_runner.execution import ARGUMENTS, DynamicExecution
