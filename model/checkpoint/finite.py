@@ -36,8 +36,8 @@ def describe_not_finite(values: NDArray[np.floating[Any]]) -> str:
 
 
 def require_finite_logits(logits: NDArray[np.float32], arithmetic: str) -> None:
-    """``[vocab]``, computed in `arithmetic`: float32, float16 or bfloat16. Raises ModelError; each weight alone is known
-    to be finite, so the arithmetic is not."""
+    """``[vocab]``, computed in ``arithmetic``: float32, float16 or bfloat16. Raises ModelError; each weight alone is
+    known to be finite, so the arithmetic is not."""
     bad = np.count_nonzero(~np.isfinite(logits))
     if bad == 0:
         return

@@ -41,8 +41,8 @@ def size_bytes(weights: Sequence[Weight]) -> int:
 def read_weights(
     weights: Sequence[Weight], dtype: Dtype, *, keep_bfloat16: bool = False
 ) -> Iterator[tuple[Weight, Float | Bits]]:
-    """Each with its values in ``dtype``; norms and routers stay float32, as in mindformers. With ``keep_bfloat16``, matrices that
-    are stored so come as their bits: exact, in half the memory.
+    """Each with its values in ``dtype``; norms and routers stay float32, as in mindformers. With ``keep_bfloat16``,
+    matrices that are stored so come as their bits: exact, in half the memory.
 
     Raises UnusableWeightError, for the first few tensors at once, and CheckpointError.
     """

@@ -211,7 +211,8 @@ class _Layer:
         for what, columns in _weight_and_bias(spec.hidden_size, spec.mlp_bias):
             if names.gate_up:
                 order = _halves(wide) if names.gate_up_alternate else ()
-                yield f"gate_up.{what}", (Part(self._source(f"{names.gate_up}.{what}"), (2 * wide, *columns), (), order),)
+                fused = Part(self._source(f"{names.gate_up}.{what}"), (2 * wide, *columns), order=order)
+                yield f"gate_up.{what}", (fused,)
             else:
                 sources = (self._source(f"{name}.{what}") for name in (names.gate, names.up))
                 yield f"gate_up.{what}", tuple(Part(source, (wide, *columns)) for source in sources)

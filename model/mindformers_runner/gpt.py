@@ -28,21 +28,24 @@ _HIDDEN = -10000.0  # what mindformers adds to scores of keys that a token must 
 
 
 class SampledGpt(GPTModel):
-    """Logits ``[S, vocab]`` of sampled positions, which come as ``context_lens_tensor``: attention does not need it."""
+    """Logits of sampled positions ``[S]``, which come as ``context_lens_tensor``: attention does not need that."""
 
     def pre_gather_func(self, output, context_lens_tensor, seq_lens_tensor):
         return ops.gather(output, context_lens_tensor, 0)
 
 
 class GptNetwork(nn.Cell):
-    """A mixed step of `GPTModel` as the runner gives it. ``mask``: what its attention gets as a mask; ``caches``: the
-    KV cache of each layer, where its attention does not own one."""
+    """A mixed step of `GPTModel` as the runner gives it.
 
-    def __init__(self, model: SampledGpt, mask: nn.Cell, caches: tuple[ParameterTuple, ParameterTuple] | None) -> None:
+    ``mask``: what attention gets as a mask; ``caches``: keys and values of each layer, where attention does not own
+    them.
+    """
+
+    def __init__(self, model: SampledGpt, mask: nn.Cell, caches: tuple[ParameterTuple, ...] = ()) -> None:
         super().__init__(auto_prefix=False)
         self.model, self.mask, self.vocab_size = model, mask, model.vocab_size
-        self.has_caches = caches is not None
-        if caches is not None:
+        self.has_caches = bool(caches)
+        if caches:
             self.keys, self.values = caches
 
     def construct(self, ids, positions, slots, valid, fresh, samples, tables):
@@ -93,7 +96,7 @@ def build_gpt(spec: Spec, settings: MindFormersSettings, max_length: int, dtype:
         model = _model(spec, config, layers, CpuNorm)
         use_cpu_silu(model)
         set_rotation(model, NoRotation())
-        network = GptNetwork(model, RotaryTables(spec, max_length), None)
+        network = GptNetwork(model, RotaryTables(spec, max_length))
     network.set_train(False)
     return network
 
@@ -181,15 +184,16 @@ def _rotation(spec: Spec, config: TransformerConfig, max_length: int) -> RotaryE
     return rotation
 
 
-def _caches(
-    spec: Spec, settings: MindFormersSettings, config: TransformerConfig
-) -> tuple[ParameterTuple, ParameterTuple]:
+def _caches(spec: Spec, settings: MindFormersSettings, config: TransformerConfig) -> tuple[ParameterTuple, ...]:
+    """Keys and values, as mindformers' attention wants them."""
     shape = (settings.num_blocks, settings.block_size, spec.num_kv_heads, spec.head_dim)
 
     def caches(name: str) -> ParameterTuple:
-        return ParameterTuple([
-            Parameter(ops.zeros(shape, config.compute_dtype), name=f"{name}.{layer}", requires_grad=False)
-            for layer in range(spec.num_layers)
-        ])
+        return ParameterTuple(
+            [
+                Parameter(ops.zeros(shape, config.compute_dtype), name=f"{name}.{layer}", requires_grad=False)
+                for layer in range(spec.num_layers)
+            ]
+        )
 
     return caches("key_cache"), caches("value_cache")

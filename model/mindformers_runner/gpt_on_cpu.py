@@ -24,7 +24,7 @@ from model.mindspore_common.native import EXPERTS, LIBRARY
 
 
 class RotaryTables(nn.Cell):
-    """Positions ``[T]`` to cosines and sines ``[T, head_dim]``. Parameters: constants would be part of every graph."""
+    """Positions ``[T]`` to cosines and sines ``[T, head_dim]``. Parameters: constants would be part of each graph."""
 
     def __init__(self, spec: Spec, max_length: int) -> None:
         super().__init__()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -52,8 +51,9 @@ _GPT = {
 def network_weights(
     spec: Spec, network: Network, canonical: Sequence[Weight], *, fused: bool = False, on_cpu: bool = True
 ) -> tuple[Weight, ...]:
-    """The parameters of a network, read from canonical weights, each of these once and one after the other. A name may
-    be two, with a space between: each gets half of the rows.
+    """The parameters of a network, read from canonical weights, each of these once and one after the other.
+
+    A name may be two, with a space between: each gets half of the rows.
 
     ``fused``: the Llama has fused matrices; ``on_cpu``: experts are as our operator wants them.
     """
@@ -110,7 +110,10 @@ def _weight(name: str, sources: Sequence[Weight], combine: Combine) -> Weight:
         return combine([bits() for bits in stored if bits is not None])
 
     stored = [source.read_bits for source in sources]
-    shape = combine([np.empty(source.shape, np.bool_) for source in sources]).shape
+    first = sources[0].shape
+    shape = (sum(source.shape[0] for source in sources), *first[1:])
+    if combine is _transposed:
+        shape = (first[0], first[2], first[1])
     return Weight(name, shape, read, read_bits if None not in stored else None)
 
 
@@ -123,14 +126,16 @@ def _by_group(groups: int) -> Combine:
 
     def fuse(parts: list[Array]) -> Array:
         split = [part.reshape(groups, part.shape[0] // groups, *part.shape[1:]) for part in parts]
-        return np.concatenate(split, axis=1).reshape(-1, *parts[0].shape[1:])
+        fused: Array = np.concatenate(split, axis=1)
+        return fused.reshape(-1, *parts[0].shape[1:])
 
     return fuse
 
 
 def _alternate(parts: list[Array]) -> Array:
     """A row of the first half, a row of the second (mindformers' ffn_concat_hf2mg)."""
-    return np.stack(np.split(parts[0], 2), axis=1).reshape(parts[0].shape)
+    halves: Array = np.stack(np.split(parts[0], 2), axis=1)
+    return halves.reshape(parts[0].shape)
 
 
 def _transposed(parts: list[Array]) -> Array:

@@ -10,9 +10,10 @@ from model.runner import Best, Bucket, Runner, RunnerFacts, StepInputs
 
 
 def try_one_token(runner: Runner, bucket: Bucket, arithmetic: str) -> None:
-    """``arithmetic``: what the runner computes in. Raises ModelError when the logits behind one token are not finite: then every answer would be an error.
+    """Raises ModelError when the logits behind one token are not finite: then every answer would be an error.
 
-    Padding alone would not do. What attention makes of it need not be finite.
+    ``arithmetic``: what the runner computes in. Padding alone would not do. What attention makes of it need not be
+    finite.
     """
     facts = runner.facts
     logits = np.empty((1, facts.vocab_size), np.float32)

@@ -44,8 +44,11 @@ def mixed_with_dynamic_shapes(folder, tokens):
 
 
 def as_built_for_ascend(folder):
-    """The network that an Ascend device would get, with its weights: it can be made here, but not run. Returns what it
-    computes in; each parameter's type, by name; what of them was loaded, in float32; and the caches' shapes."""
+    """The network that an Ascend device would get, with its weights: it can be made here, but not run.
+
+    Returns what it computes in; types and values of the parameters that were loaded, the latter in float32; and types
+    and shapes of the others, which are the caches.
+    """
     import_mindformers()
     from model.mindformers_runner.weights import load_weights
     from model.mindspore_common.device import use_device

@@ -28,7 +28,8 @@ def test_numbers_follow_the_checkpoint(in_mindspore, tmp_path, name, dtype):
     assert {types[parameter].lower() for parameter in types.keys() - wide} == {dtype}
     assert all("norm" in parameter or "router" in parameter for parameter in wide)
     spec = read_spec_file(folder)
-    assert {(number.lower(), shape) for number, shape in caches} == {(dtype, (16, 16, spec.num_kv_heads, spec.head_dim))}
+    cache = (16, 16, spec.num_kv_heads, spec.head_dim)
+    assert {(number.lower(), shape) for number, shape in caches} == {(dtype, cache)}
     for weight in network_weights(spec, choose_network(spec, 64), canonical_weights(spec, folder), on_cpu=False):
         loaded = np.concatenate([values[one] for one in weight.name.split()])
         rounded = np.float16 if dtype == "float16" and weight.name not in wide else np.float32

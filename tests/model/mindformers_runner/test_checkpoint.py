@@ -53,7 +53,8 @@ def test_files_of_mindspore(in_mindspore, tmp_path, file_format, fused):
     file = tmp_path / f"model.{file_format}"
     in_mindspore(scenarios.save_in_mindspore_format, DATA / "grouped", file, file_format, fused=fused)
     for form in (False, True):
-        require_the_same(open_checkpoint(DATA / "grouped", GROUPED, fused=form), open_checkpoint(file, GROUPED, fused=form))
+        ours, theirs = (open_checkpoint(path, GROUPED, fused=form) for path in (DATA / "grouped", file))
+        require_the_same(ours, theirs)
 
 
 def require_the_same(ours, theirs):

@@ -129,7 +129,7 @@ def test_refused_by_hugging_face(tmp_path, changes, message):
     [
         ({"extend_method": "DYNAMIC_NTK"}, "extend_method is 'DYNAMIC_NTK'; supported are None, PI, NTK"),
         ({"extend_method": "YARN"}, "scaling_factor is 1.0; for extend_method YARN it must have the keys factor"),
-        ({"extend_method": "LLAMA3", "scaling_factor": {"factor": 8.0}}, "original_max_position_embeddings is missing"),
+        ({"extend_method": "LLAMA3", "scaling_factor": {"factor": 8.0}}, "scaling_factor.original_max_.* is missing"),
         ({"extend_method": "PI", "scaling_factor": 0.5}, "scaling_factor is 0.5; it must be at least 1"),
         ({"compute_dtype": "int8"}, "compute_dtype 'int8' is not supported; it must be 'float16' or 'bfloat16'"),
         ({"num_heads": 31}, "hidden_size 4096 cannot be split into 31 heads"),

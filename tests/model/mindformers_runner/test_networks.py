@@ -50,7 +50,8 @@ def test_chosen_by_features(names, network):
 @pytest.mark.parametrize(("name", "message"), NEITHER.items())
 def test_refused_by_name(name, message):
     spec = read_spec(CHECKPOINTS[name].config)
-    with pytest.raises(ConfigurationError, match=f"model_type '{spec.family}': mindformers' networks lack .*{message}"):
+    lacking = f"model_type '{spec.family}': mindformers' networks lack .*{message}"
+    with pytest.raises(ConfigurationError, match=lacking):
         choose_network(spec, 64)
 
 

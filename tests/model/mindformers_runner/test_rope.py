@@ -1,4 +1,4 @@
-"""Rotary embeddings as mindformers' YAML files describe them, against its own tables; and tables of other embeddings."""
+"""Rotary embeddings as mindformers' YAML files describe them, against its own tables; and of others."""
 
 import numpy as np
 import pytest
