@@ -46,8 +46,8 @@ def mixed_with_dynamic_shapes(folder, tokens):
 def as_built_for_ascend(folder):
     """The network that an Ascend device would get, with its weights: it can be made here, but not run.
 
-    Returns what it computes in; types and values of the parameters that were loaded, the latter in float32; and types
-    and shapes of the others, which are the caches.
+    Returns what it computes in; types and values of the parameters that were loaded, the latter in float32; types and
+    shapes of the others, which are the caches; and the rotary tables that layers use, in float32.
     """
     import_mindformers()
     from model.mindformers_runner.weights import load_weights
@@ -62,13 +62,35 @@ def as_built_for_ascend(folder):
     values = {name: parameters.pop(name) for name in loaded}
     types = {name: str(it.dtype) for name, it in values.items()}
     caches = {(str(it.dtype), tuple(it.shape)) for it in parameters.values()}
-    return runner._arithmetic, types, {name: _float32(it) for name, it in values.items()}, caches
+    tables = [_float32(table) for table in _tables(network)]
+    return runner._arithmetic, types, {name: _float32(it) for name, it in values.items()}, caches, tables
+
+
+def _tables(network):
+    if hasattr(network.model, "freqs_mgr"):
+        return network.model.freqs_mgr.freqs_cos, network.model.freqs_mgr.freqs_sin
+    last = network.model.decoder.layers[-1].self_attention.rotary_emb
+    assert last is network.model.rotary_pos_emb
+    return last.cos_cache, last.sin_cache
 
 
 def _float32(parameter) -> np.ndarray:
     import mindspore
 
     return parameter.astype(mindspore.float32).asnumpy()
+
+
+def masks(positions, length):
+    """What `GPTModel`'s attention gets as a mask on Ascend, and what mindformers would make."""
+    import_mindformers()
+    from mindformers.parallel_core.inference.transformer.lower_triangular_mask import LowerTriangularMaskWithDynamic
+    from mindspore import Tensor, float16
+
+    from model.mindformers_runner.gpt import LaterKeys
+
+    here = Tensor(np.array(positions, np.int32))
+    ours, theirs = LaterKeys(length, float16), LowerTriangularMaskWithDynamic(length, float16)
+    return ours(here).asnumpy(), theirs.decode(here).asnumpy()
 
 
 def tables_of_mindformers(head_dim, length, *, theta=10000.0, extend_method="None", scaling_factor=1.0):

@@ -10,6 +10,7 @@ import pytest
 from model.families import canonical_weights, read_spec_file
 from model.mindformers_runner.names import network_weights
 from model.mindformers_runner.networks import choose_network
+from model.mindformers_runner.rope import full_tables
 from tests.model.families.checkpoints import load
 from tests.model.mindformers_runner import scenarios
 
@@ -22,15 +23,24 @@ def test_numbers_follow_the_checkpoint(in_mindspore, tmp_path, name, dtype):
     """Norms and routers are computed in float32. What is stored in bfloat16 is not rounded in bfloat16."""
     folder = CHECKPOINTS[name].save(tmp_path, bfloat16=dtype == "bfloat16")
     (folder / "config.json").write_text(json.dumps({**CHECKPOINTS[name].config, "dtype": dtype}))
-    arithmetic, types, values, caches = in_mindspore(scenarios.as_built_for_ascend, folder)
+    arithmetic, types, values, caches, tables = in_mindspore(scenarios.as_built_for_ascend, folder)
     assert arithmetic == dtype
     wide = {parameter for parameter, it in types.items() if it == "Float32"}
     assert {types[parameter].lower() for parameter in types.keys() - wide} == {dtype}
     assert all("norm" in parameter or "router" in parameter for parameter in wide)
     spec = read_spec_file(folder)
+    for found, table in zip(tables, full_tables(spec, 64), strict=True):
+        np.testing.assert_allclose(found, table, rtol=0, atol=2**-8 if dtype == "bfloat16" else 2**-11)
     cache = (16, 16, spec.num_kv_heads, spec.head_dim)
     assert {(number.lower(), shape) for number, shape in caches} == {(dtype, cache)}
     for weight in network_weights(spec, choose_network(spec, 64), canonical_weights(spec, folder), on_cpu=False):
         loaded = np.concatenate([values[one] for one in weight.name.split()])
         rounded = np.float16 if dtype == "float16" and weight.name not in wide else np.float32
         np.testing.assert_array_equal(loaded, weight.read(rounded).astype(np.float32))
+
+
+def test_mask_of_mixed_steps(in_mindspore):
+    """Ours takes no memory for all pairs of positions."""
+    ours, theirs = in_mindspore(scenarios.masks, [0, 1, 63, 7], 64)
+    assert ours.dtype == np.float16
+    np.testing.assert_array_equal(ours, theirs)
