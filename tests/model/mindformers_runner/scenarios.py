@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from model.errors import ModelError
 from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 from model.mindspore_common.import_quietly import import_mindformers
 from model.runner import Bucket
@@ -64,6 +65,14 @@ def as_built_for_ascend(folder):
     caches = {(str(it.dtype), tuple(it.shape)) for it in parameters.values()}
     tables = [_float32(table) for table in _tables(network)]
     return runner._arithmetic, types, {name: _float32(it) for name, it in values.items()}, caches, tables
+
+
+def refusal_on_ascend(folder) -> str | None:
+    try:
+        as_built_for_ascend(folder)
+    except ModelError as error:
+        return str(error)
+    return None
 
 
 def _tables(network):

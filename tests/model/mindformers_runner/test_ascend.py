@@ -13,6 +13,7 @@ from model.mindformers_runner.networks import choose_network
 from model.mindformers_runner.rope import full_tables
 from tests.model.families.checkpoints import load
 from tests.model.mindformers_runner import scenarios
+from tests.model.numpy_llama import write_safetensors
 
 CHECKPOINTS = load()
 
@@ -37,6 +38,20 @@ def test_numbers_follow_the_checkpoint(in_mindspore, tmp_path, name, dtype):
         loaded = np.concatenate([values[one] for one in weight.name.split()])
         rounded = np.float16 if dtype == "float16" and weight.name not in wide else np.float32
         np.testing.assert_array_equal(loaded, weight.read(rounded).astype(np.float32))
+
+
+def test_large_weights_want_bfloat16(in_mindspore, tmp_path):
+    it, why = CHECKPOINTS["qwen2"], {}
+    tensors = it.tensors()
+    tensors["model.layers.1.mlp.up_proj.weight"][5, 7] = 1e5
+    for dtype in ("float32", "bfloat16"):
+        folder = it.save(tmp_path / dtype)
+        (folder / "config.json").write_text(json.dumps({**it.config, "dtype": dtype}))
+        write_safetensors(folder / "model.safetensors", tensors)
+        why[dtype] = in_mindspore(scenarios.refusal_on_ascend, folder)
+    assert "tensor model.layers.1.mlp.up_proj.weight: 1 of " in why["float32"]
+    assert "do not fit into float16 (the largest is 100000); Ascend computes in float16 what" in why["float32"]
+    assert why["bfloat16"] is None
 
 
 def test_mask_of_mixed_steps(in_mindspore):
