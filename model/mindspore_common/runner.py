@@ -36,7 +36,8 @@ class Binding:
 
 
 class GraphRunner(Runner):
-    """What engines on MindSpore share. An engine says what it builds: `_weights`, `_build`, `_compile_cache`.
+    """What engines on MindSpore share. An engine says what it builds: `_weights`, `_build`, `_compile_cache`; and in
+    which numbers it computes, unless that is float32: `_arithmetic`.
 
     Constructing one allocates nothing; MindSpore itself is only imported by `load`.
 
@@ -46,6 +47,7 @@ class GraphRunner(Runner):
 
     settings: GraphSettings
     _weights: tuple[Weight, ...]
+    _arithmetic: str = "float32"
 
     def __init__(
         self, name: str, sizes: Sizes, settings: GraphSettings, table_bytes: int = 0, weight_bytes: int | None = None
@@ -99,7 +101,7 @@ class GraphRunner(Runner):
                 if bucket not in self._compiled:
                     self._compile(self.bind(padding(bucket, self.facts)))
                 if done == 1:
-                    try_one_token(self, bucket)
+                    try_one_token(self, bucket, self._arithmetic)
                 if progress is not None:
                     progress("compiling", done, len(self.facts.buckets))
 

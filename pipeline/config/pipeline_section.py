@@ -39,8 +39,9 @@ class RunnerConfig:
     kind: str = setting(
         choice("auto", "mindspore", "mindformers", "emulated"),
         "auto",
-        "the engine. `mindspore`: a decoder for all families of docs/models.md, on CPU; `mindformers`: its Llama, on "
-        "CPU or Ascend; `auto`: the former on CPU where the model has a `config.json`, else the latter; "
+        "the engine. `mindspore`: a decoder for all families of docs/models.md, on CPU; `mindformers`: its own "
+        "networks for those that they know, on CPU or Ascend; `auto`: the former on CPU where the model has a "
+        "`config.json`, else the latter; "
         "`emulated`: takes as long as a device would, and computes nothing",
     )
     device: str = setting(

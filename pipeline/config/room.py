@@ -88,9 +88,9 @@ def _engine_sizes(values: Mapping[str, Any]) -> tuple[Sizes, int | None]:
             return spec, size_bytes(canonical_weights(spec, weights))
         except CheckpointError:  # the engine will say so
             return spec, None
-    from model.mindformers_runner.configuration import read_architecture
+    from model.mindformers_runner.configuration import read_model
 
-    return read_architecture(path), None
+    return read_model(path)[0], None
 
 
 def _gib(size: int) -> str:

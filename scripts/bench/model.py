@@ -140,10 +140,10 @@ def make_settings(options: argparse.Namespace, attention: Attention, scratch: Pa
 
 def read_bytes(runner: MindFormersRunner) -> int:
     """Bytes of the weights that a step reads whole: all but the embedding, of which it picks rows."""
-    architecture = runner.architecture
-    shapes = architecture.tensors()
-    if not architecture.tied_embeddings:
-        shapes.pop("model.tok_embeddings.embedding_weight")
+    spec = runner.spec
+    shapes = spec.tensors()
+    if not spec.tied_embeddings:
+        shapes.pop("embed.weight")
     return sum(4 * int(np.prod(shape)) for shape in shapes.values())
 
 

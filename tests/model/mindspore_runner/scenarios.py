@@ -50,9 +50,13 @@ def refusal(folder, **changes) -> str | None:
 
 
 def mixed(folder, tokens, **changes):
+    """See `feed`."""
+    return feed(loaded(folder, **changes), tokens)
+
+
+def feed(runner, tokens):
     """Logits behind every token of two sequences, in steps that mix chunks and single tokens of both, over scattered
     blocks and with padding; the second is dropped half way and computed again."""
-    runner = loaded(folder, **changes)
     driver, found = Driver(runner, seed=3), {"first": [], "second": []}
     rest = {"first": list(tokens[0]), "second": list(tokens[1])}
     for number, size in enumerate((*CHUNKS, *[10] * 12)):
