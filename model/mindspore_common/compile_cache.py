@@ -9,11 +9,11 @@ one file that the next compilation is to find, under the number that MindSpore w
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +25,6 @@ from model.mindspore_common.native import LIBRARY
 from model.runner import Bucket, RunnerFacts
 
 _SCRATCH, _SOURCES = ".scratch-", "compile_dependency.hash"
-_ABANDONED_S = 86400.0  # a process that was killed leaves its scratch directory behind
 
 
 class CompileCache:
@@ -85,8 +84,12 @@ class CompileCache:
             if ms.get_context("compile_cache_path"):
                 return None
             self._kept.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _sweep(self._kept)
+            for scratch in self._kept.glob(f"{_SCRATCH}*"):  # of processes that were killed
+                if lock := _lock(scratch):
+                    shutil.rmtree(scratch, ignore_errors=True)
+                    os.close(lock)
             self._scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=self._kept))
+            _lock(self._scratch)  # for as long as this process lives
             ms.set_context(compile_cache_path=str(self._scratch))
         place = self._scratch / f"rank_{os.environ.get('RANK_ID', '0')}" / "graph_cache"
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -112,11 +115,17 @@ def _copy(source: Path, target: Path) -> bool:
     return True
 
 
-def _sweep(directory: Path) -> None:
-    for scratch in directory.glob(f"{_SCRATCH}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - scratch.stat().st_mtime > _ABANDONED_S:
-                shutil.rmtree(scratch, ignore_errors=True)
+def _lock(directory: Path) -> int | None:
+    """The descriptor that holds the lock; None if another process has it, or has removed the directory."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+        else:
+            return descriptor
+    return None
 
 
 def _sources(engine: Path) -> list[Path]:
