@@ -50,8 +50,11 @@ class RunnerConfig:
         "where the model computes; `mindspore` knows CPU only",
         derived="`context.device_target` of the mindformers YAML, else CPU",
     )
-    compile_cache: Path | None = setting(
-        PATH, None, "directory that caches compiled graphs between starts; created if missing"
+    compile_cache: Path | str | None = setting(
+        word_or("none", PATH),
+        None,
+        "directory that caches compiled graphs between starts, created if missing; `none`: they are not kept",
+        derived="`ringserve/compile` in the user's cache (`$XDG_CACHE_HOME`, by default `~/.cache`)",
     )
     warm_up: str = setting(
         choice("early", "all"),

@@ -117,11 +117,11 @@ class StepExecutor:
         """Until a ring closes; see `run_step`."""
         if self._compilation is not None:
             while self._compilation.remaining:
-                self._step_or_compile(self._compilation)
+                self.step_or_compile(self._compilation)
         while True:
             self.run_step()
 
-    def _step_or_compile(self, compilation: Compilation) -> None:
+    def step_or_compile(self, compilation: Compilation) -> None:
         """A step; and a compilation, if none comes, or if one is due behind it."""
         idle, due = not self._has_step(IDLE_S), compilation.is_due
         if not idle:

@@ -10,9 +10,9 @@ import pytest
 from pipeline.launcher import hang_detector
 from pipeline.launcher.child import Attachment, Phase
 from pipeline.launcher.generation_progress import USEFUL_BEATS
-from pipeline.launcher.hang_detector import BUSY_PATIENCE, HangDetector
+from pipeline.launcher.hang_detector import BUSY_PATIENCE, LOADING_PATIENCE, HangDetector
 from pipeline.launcher.process_stat import ProcessStat
-from pipeline.stats import FrontCounter, StatsPage
+from pipeline.stats import FrontCounter, InferenceCounter, StatsPage
 from pipeline.wire.topology import ONE_OF_EACH, STAGES, Topology
 
 PATIENCE_S = 5.0
@@ -179,6 +179,41 @@ def test_other_stages_are_judged_by_their_rings_alone(world, stage):
     world.front = Process(stage, attachment=Attachment(Phase.SERVING, 1))
     world.rings.due = frozenset({stage})
     hang, after = world.until_hang(world.compute)
+    assert hang.what == "it has work and makes no progress"
+    assert after <= PATIENCE_S + 2
+
+
+@pytest.fixture
+def compiling(world):
+    """Inference, with steps in its ring, which it does not take meanwhile."""
+    world.detector.begin(0, None)
+    world.front = Process("inference", attachment=Attachment(Phase.SERVING, 1))
+    world.rings.due = frozenset({"inference"})
+    world.page.views.inference[InferenceCounter.COMPILING] = 1
+    return world
+
+
+@pytest.mark.parametrize("phase", [Phase.SERVING, Phase.LEAVING])
+def test_one_that_compiles_does_not_hang(compiling, phase):
+    compiling.front.attachment.phase = phase
+    assert compiling.until_hang(compiling.compute, most_s=300)[0] is None
+
+
+def test_a_compilation_that_does_nothing_hangs_late_and_a_stopped_one_soon(compiling):
+    hang, after = compiling.until_hang(nothing)
+    assert hang.what == "compiling makes no progress"
+    assert LOADING_PATIENCE * PATIENCE_S <= after <= LOADING_PATIENCE * PATIENCE_S + 2
+    compiling.page.views.inference[InferenceCounter.COMPILED] += 1
+    compiling.front.stat = ProcessStat(stopped=True, cpu_ticks=1)
+    hang, after = compiling.until_hang(nothing)
+    assert hang.stopped
+    assert after <= PATIENCE_S + 2
+
+
+def test_behind_a_compilation_all_is_as_before(compiling):
+    compiling.until_hang(compiling.compute, most_s=100)
+    compiling.page.views.inference[InferenceCounter.COMPILING] = 0
+    hang, after = compiling.until_hang(compiling.compute)
     assert hang.what == "it has work and makes no progress"
     assert after <= PATIENCE_S + 2
 
