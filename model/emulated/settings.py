@@ -95,10 +95,8 @@ class EmulatedSettings:
             raise ConfigurationError("token_range holds nothing but eos_token_id")
         if self.emit_eos and not 0 <= self.eos_token_id < self.vocab_size:
             raise ConfigurationError(f"eos_token_id is {self.eos_token_id}, outside the vocabulary")
-        if not 0 <= self.eos_probability <= 1 or not 0 <= self.spin_us <= 1000:
-            raise ConfigurationError("eos_probability must be in [0, 1] and spin_us in [0, 1000]")
-        if not 0 <= self.compile_s < math.inf:
-            raise ConfigurationError(f"compile_s is {self.compile_s}, expected a number of seconds >= 0")
+        if not 0 <= self.eos_probability <= 1 or not 0 <= self.spin_us <= 1000 or not 0 <= self.compile_s < math.inf:
+            raise ConfigurationError("eos_probability must be in [0, 1], spin_us in [0, 1000], compile_s at least 0")
         if self.fault not in FAULTS:
             raise ConfigurationError(f"fault is {self.fault!r}, expected one of {', '.join(FAULTS)}")
         if self.fault_token is not None and not 0 <= self.fault_token < self.vocab_size:

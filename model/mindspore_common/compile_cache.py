@@ -1,9 +1,9 @@
 """Compiled graphs kept between runs: a directory per model and engine, a file per bucket.
 
 MindSpore itself names the files of its cache by the order of compilation in the process, checks only the sources of a
-graph and not its shapes when it reads one, and keeps to the first directory that a process names. Buckets are compiled
-in the order in which they are missed, so it gets a directory of the process's own, in which there is only ever the
-one file that the next compilation is to find, under the number that MindSpore will look for.
+graph and not its shapes when it reads one, and keeps to the first directory that a process names. Buckets are
+compiled in the order in which they are missed, so it gets a directory of the process's own, in which there is only
+ever the one file that the next compilation is to find, under the number that MindSpore will look for.
 """
 
 from __future__ import annotations

@@ -95,7 +95,9 @@ class HangDetector:
             return self._check_loading(child, elapsed)
         stat = process_stat(child.pid)
         if self.is_compiling(child):
-            return self._check_progress(child, "compile", self._stats.compiled(), "compiling makes no progress", elapsed)
+            return self._check_progress(
+                child, "compile", self._stats.compiled(), "compiling makes no progress", elapsed
+            )
         working = elapsed  # time in which it could have worked
         if child.spec.is_front:
             beat = front_beat(self._page, child.name)

@@ -50,7 +50,9 @@ def main() -> int:
     processes = [*found["used"]]
     lines = [[process, *(found[when].get(process) for when in ("ready", "used"))] for process in processes]
     print(columns(("process", "ready", "used"), lines))
-    goals = [Goal(f"all but inference, {when}", sum(found[when].values()), GOAL_MB, "MB") for when in ("ready", "used")]
+    goals = [
+        Goal(f"all but inference, {when}", sum(found[when].values()), GOAL_MB, "MB") for when in ("ready", "used")
+    ]
     print(*(goal.text for goal in goals), sep="\n")
     write_json(given.json, found | {"goals": [goal.told() for goal in goals]})
     return int(not all(goal.met for goal in goals))

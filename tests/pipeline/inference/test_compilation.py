@@ -206,7 +206,9 @@ class Compiling(Server):
 @pytest.mark.parametrize("greedy", [True, False])
 def test_texts_are_the_same_whatever_is_compiled_when(tmp_path, page, seed, greedy):
     draw = random.Random(seed)
-    server = Compiling(write_byte_tokenizer(tmp_path), page=page, draw=draw, rows=8, budget=64, greedy_on_device=greedy)
+    server = Compiling(
+        write_byte_tokenizer(tmp_path), page=page, draw=draw, rows=8, budget=64, greedy_on_device=greedy
+    )
     asked = {}
     for request in range(1, 13):
         prompt = "".join(draw.choices("abcdef ", k=draw.randint(1, 60)))
