@@ -90,7 +90,7 @@ class Best:
 
 
 class Runner(ABC):
-    """Lifecycle: construct (validates, allocates nothing) → load → warm_up → bind; launch, fetch, compile … → close."""
+    """Lifecycle: construct (validates, allocates nothing) → load → warm_up → bind; launch, fetch … → close."""
 
     facts: RunnerFacts
 

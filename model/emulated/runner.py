@@ -97,8 +97,8 @@ class EmulatedRunner(Runner):
             self._compiled.add(bucket)
 
     def bind(self, inputs: StepInputs) -> Binding:
-        """See `Runner.bind`; also raises ValueError for a shape that is none of the buckets. Where compiling takes time,
-        raises ModelError for one that is not compiled: a step must not take that time unexpectedly."""
+        """See `Runner.bind`; also raises ValueError for a shape that is none of the buckets. Where compiling takes
+        time, raises ModelError for one that is not compiled: a step must not take that time unexpectedly."""
         bucket = require_layout(inputs, self.facts)
         if self.compiles and bucket not in self._compiled:
             raise ModelError(f"the bucket of {shape_name(bucket)} is not compiled: call compile() before bind()")

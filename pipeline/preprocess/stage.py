@@ -79,8 +79,8 @@ class PreprocessStage:
         gauges: Gauges | None = None,
         step_tokens: Callable[[], int] | None = None,
     ) -> None:
-        """``step_tokens``: most tokens of a step that inference has compiled a bucket for, 0: not known; None: as many
-        as there may ever be."""
+        """``step_tokens``: most tokens of a step that inference has compiled a bucket for, 0: not known; None: any
+        step's."""
         self._rings, self.scheduler, self._intake, self._gauges = rings, scheduler, intake, gauges
         self._depth, self._step_tokens, self._most_tokens = depth, step_tokens, shapes.token_budget
         self._step_views: list[StepColumns] = step_layout(shapes).resident_views(rings.steps)

@@ -28,7 +28,7 @@ from scripts.lab.vocabulary import frequent
 
 GOAL_MB = 450
 SPECIAL, MERGES = 256, 280_000
-_CHAT = "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>{{ m.content }}{% endfor %}"
+_CHAT = "{{ bos_token }}{% for m in messages %}{{ m.role }}<|end_header_id|>{{ m.content }}<|eot_id|>{% endfor %}"
 _CONFIG = """
 model_config: {{model_name: memory, vocab_size: {vocab}, max_generate_length: 2048, decode_batch_size: 16}}
 pa_config: {{num_blocks: 2048, block_size: 16}}

@@ -161,7 +161,6 @@ class Server:
 
     def begin_compilation(self, runner):
         """Of its buckets, before it serves; None: all are compiled."""
-        return None
 
     def submit(self, request, prompt, params):
         prompt = prompt if isinstance(prompt, str) else array("i", prompt)
