@@ -3,7 +3,8 @@
 MindSpore itself names the files of its cache by the order of compilation in the process, checks only the sources of a
 graph and not its shapes when it reads one, and keeps to the first directory that a process names. Buckets are
 compiled in the order in which they are missed, so it gets a directory of the process's own, in which there is only
-ever the one file that the next compilation is to find, under the number that MindSpore will look for.
+ever the one file that the next compilation is to find, under the number that MindSpore will look for. Behind a graph
+that was not there it compiles all others anew, in that process.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class CompileCache:
             yield
             return
         kept, graph = self._kept / f"{shape_name(bucket)}.mindir", place / f"compile_cache_{self._number}.mindir"
-        found = _copy(kept, graph) and _copy(self._kept / _SOURCES, place / _SOURCES)
-        written = graph.stat().st_mtime_ns if found else 0
+        _copy(self._kept / _SOURCES, place / _SOURCES)
+        written = graph.stat().st_mtime_ns if _copy(kept, graph) else 0
         ms.set_context(enable_compile_cache=True)
         try:
             yield
