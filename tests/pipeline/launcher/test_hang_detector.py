@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +13,9 @@ from pipeline.launcher.child import Attachment, Phase
 from pipeline.launcher.generation_progress import USEFUL_BEATS
 from pipeline.launcher.hang_detector import BUSY_PATIENCE, LOADING_PATIENCE, HangDetector
 from pipeline.launcher.process_stat import ProcessStat
-from pipeline.stats import FrontCounter, InferenceCounter, StatsPage
+from pipeline.launcher.replica import Replica
+from pipeline.runtime.generations import CRASHED, culprit
+from pipeline.stats import FrontCounter, InferenceCounter, StatsPage, Supervision
 from pipeline.wire.topology import ONE_OF_EACH, STAGES, Topology
 
 PATIENCE_S = 5.0
@@ -216,6 +219,15 @@ def test_behind_a_compilation_all_is_as_before(compiling):
     hang, after = compiling.until_hang(compiling.compute)
     assert hang.what == "it has work and makes no progress"
     assert after <= PATIENCE_S + 2
+
+
+@pytest.mark.parametrize(("at_it", "blamed"), [(1, None), (0, "inference")])
+def test_no_request_is_to_blame_for_a_death_in_a_compilation(compiling, at_it, blamed):
+    compiling.page.views.inference[InferenceCounter.COMPILING] = at_it
+    rings = SimpleNamespace(current=None)
+    replica = Replica(ONE_OF_EACH, 0, rings, {}, compiling.detector, Supervision(compiling.page))
+    replica.on_death(compiling.front, CRASHED)
+    assert culprit(replica._ended, 1, "inference") == blamed
 
 
 @pytest.mark.parametrize(("beats", "useful"), [(USEFUL_BEATS - 1, set()), (USEFUL_BEATS, {"front"})])
