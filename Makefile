@@ -11,6 +11,7 @@ MODEL   ?= model/demo
 
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
 .PHONY: bench-front bench-waiting bench-model bench-emulated bench-sampling bench-grammar
+.PHONY: bench-startup bench-memory
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
 .PHONY: test-clients train-demo fixtures fixtures-families fixtures-response dashboard docs-page dist test-dist
 
@@ -86,6 +87,14 @@ bench-waiting: $(VENV)/.stamp-serve
 # The model's bare step: no server, no sampling
 bench-model: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.model --json bench-model.json $(BENCH_FLAGS)
+
+# How long the first start of a model takes, and the next one
+bench-startup: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.startup --json bench-startup.json $(BENCH_FLAGS)
+
+# Memory of all processes but the model's, with 128,000 tokens
+bench-memory: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.memory --json bench-memory.json $(BENCH_FLAGS)
 
 # How punctual the emulated device is, and what it costs the host
 bench-emulated: $(VENV)/.stamp-serve

@@ -70,6 +70,9 @@ ENGINE = (
 )
 """A compiler or torch; and with them all that takes the fixture `in_mindspore`."""
 
+# What tests compile is kept between them, and not in the user's own cache.
+os.environ["XDG_CACHE_HOME"] = str(ROOT.parent / ".cache" / "tests")
+
 # On a fresh clone nothing may fail that did not fail elsewhere. `make explore` looks for more: what it finds becomes
 # an explicit example. An example may take as long as it does: who else is at work on the machine is not its fault.
 settings.register_profile("same", derandomize=True, database=None, deadline=None)

@@ -50,7 +50,7 @@ _KINDS: Mapping[str, Any] = MappingProxyType(
     {
         **dict.fromkeys(("vocab_size", "max_length", "num_blocks", "block_size", "eos_token_id", "seed"), int),
         **dict.fromkeys(("emit_eos", "greedy_on_device"), bool),
-        **dict.fromkeys(("eos_probability", "spin_us"), int | float),
+        **dict.fromkeys(("eos_probability", "spin_us", "compile_s"), int | float),
         **dict.fromkeys(("name", "fault"), str),
         "fault_token": int | None,
     }
@@ -75,6 +75,7 @@ class EmulatedSettings:
     greedy_on_device: bool = True
     seed: int = 0  # another seed, another text
     spin_us: float = 100.0  # the end of each step that is waited for awake, to be on time
+    compile_s: float = 0.0  # seconds before the first step of each bucket; 0: nothing is compiled
     fault_token: int | None = None  # a step that brings this token makes the process fail
     fault: str = "segfault"  # how; one of FAULTS
 
@@ -94,8 +95,8 @@ class EmulatedSettings:
             raise ConfigurationError("token_range holds nothing but eos_token_id")
         if self.emit_eos and not 0 <= self.eos_token_id < self.vocab_size:
             raise ConfigurationError(f"eos_token_id is {self.eos_token_id}, outside the vocabulary")
-        if not 0 <= self.eos_probability <= 1 or not 0 <= self.spin_us <= 1000:
-            raise ConfigurationError("eos_probability must be in [0, 1] and spin_us in [0, 1000]")
+        if not 0 <= self.eos_probability <= 1 or not 0 <= self.spin_us <= 1000 or not 0 <= self.compile_s < math.inf:
+            raise ConfigurationError("eos_probability must be in [0, 1], spin_us in [0, 1000], compile_s at least 0")
         if self.fault not in FAULTS:
             raise ConfigurationError(f"fault is {self.fault!r}, expected one of {', '.join(FAULTS)}")
         if self.fault_token is not None and not 0 <= self.fault_token < self.vocab_size:

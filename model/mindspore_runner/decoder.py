@@ -18,6 +18,7 @@ from model.checkpoint.weight import Weight, read_weights
 from model.families import Spec
 from model.families.rope import rotary_table
 from model.mindspore_common.attention import KvCache, PagedOperator
+from model.mindspore_common.parameters import parameter_over
 from model.mindspore_common.settings import GraphSettings
 from model.mindspore_runner.parts import Embedding, Experts, Linear, Mlp, Norm, Take, product_with
 from model.runner import Progress, StepInputs
@@ -161,7 +162,7 @@ def arrange(inputs: StepInputs) -> list[Tensor]:
 
 def _parameter(name: str, values: NDArray[Any]) -> Parameter:
     """In the array's own memory."""
-    return Parameter(Tensor.from_numpy(aligned(values)), name=name, requires_grad=False)
+    return parameter_over(aligned(values), name)
 
 
 def _parameters(name: str, arrays: Sequence[NDArray[Any]]) -> ParameterTuple:

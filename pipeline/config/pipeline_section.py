@@ -26,6 +26,7 @@ EMULATED_KEYS: Final = (
     "eos_probability",
     "seed",
     "spin_us",
+    "compile_s",
     "fault_token",
     "fault",
 )
@@ -50,8 +51,17 @@ class RunnerConfig:
         "where the model computes; `mindspore` knows CPU only",
         derived="`context.device_target` of the mindformers YAML, else CPU",
     )
-    compile_cache: Path | None = setting(
-        PATH, None, "directory that caches compiled graphs between starts; created if missing"
+    compile_cache: Path | str | None = setting(
+        word_or("none", PATH),
+        None,
+        "directory that caches compiled graphs between starts, created if missing; `none`: they are not kept",
+        derived="`ringserve/compile` in the user's cache (`$XDG_CACHE_HOME`, by default `~/.cache`)",
+    )
+    warm_up: str = setting(
+        choice("early", "all"),
+        "early",
+        "`early`: ready when the two smallest buckets are compiled that serve every kind of step; the others follow "
+        "while it serves, between two steps. `all`: ready when all are compiled, so that no stream ever stands still",
     )
     threads: int | None = setting(
         integer(1, 4096), None, "CPU threads of a step", derived="one per CPU the process may use"
@@ -73,6 +83,9 @@ class RunnerConfig:
     seed: int | None = setting(integer(0), None, "emulated: seed of the answers' text")
     spin_us: float | None = setting(
         number(0, 1000), None, "emulated: the last part of a step, in microseconds, that spins instead of sleeping"
+    )
+    compile_s: float | None = setting(
+        number(0), None, "emulated: seconds before the first step of each bucket; null: nothing is compiled"
     )
     fault_token: int | None = setting(
         integer(0), None, "emulated, for tests of supervision: a step with this input token makes the process fail"

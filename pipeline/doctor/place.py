@@ -80,7 +80,7 @@ def check_compile_cache(_: Host, plan: Plan) -> Iterator[Finding]:
     cache = plan.config.pipeline.runner.compile_cache
     if plan.config.pipeline.runner.kind == "emulated":
         return
-    if cache is None:
+    if not isinstance(cache, Path):
         text = "compiled graphs are not cached: every start, and every restart of inference, compiles again"
         yield warn("files", text, "pipeline.runner.compile_cache: a directory that outlives the server")
         return

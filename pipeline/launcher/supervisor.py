@@ -33,7 +33,7 @@ from pipeline.runtime.control_channel import ChannelError, Message
 from pipeline.runtime.engines import make_runner, shapes_of
 from pipeline.runtime.generations import HUNG, STOPPED
 from pipeline.runtime.logs import configure_logging
-from pipeline.stats import StageState, StatsPage, Supervision
+from pipeline.stats import StageState, StatsPage, StatsReader, Supervision
 from pipeline.wire.step import Shapes
 from pipeline.wire.topology import StageSpec, Topology
 
@@ -167,6 +167,9 @@ class Supervisor:
     def _announce(self) -> None:
         listeners, took_s = self._listeners, time.monotonic() - self._began
         announce(self._config, listeners, locked=bool(self._processes.api_keys), took_s=took_s)
+        compiled, buckets = StatsReader(self._page).compiled()
+        if compiled < buckets:
+            report(f"compiled {compiled} of {buckets} buckets; the others follow while it serves")
         self._readiness.ready([*map(address, listeners.api)], [*map(address, listeners.metrics)])
 
     # ---- hangs and deaths -----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import ipc
 from model.runner import RunnerFacts
@@ -19,7 +20,7 @@ from pipeline.runtime import background
 from pipeline.runtime.generations import Generation, culprit
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tokenizer import end_ids, open_tokenizer
-from pipeline.stats import Counters, RingEnds
+from pipeline.stats import Counters, RingEnds, StatsReader
 from pipeline.wire.rings import StageRings
 from pipeline.wire.step import Shapes
 from pipeline.wire.topology import INFERENCE, SAMPLING
@@ -74,6 +75,7 @@ class _Service:
                 intake,
                 depth=OVERLAPPED if stage.config.pipeline.overlap else PLAIN,
                 gauges=Gauges(counters, RingEnds(stage.stats, stage.name, rings.every)),
+                step_tokens=partial(StatsReader(stage.stats).step_tokens, stage.replica),
             )
 
             def set_limits() -> None:

@@ -109,6 +109,10 @@ class Scheduler:
         self._finish(sequence)
         return sequence
 
+    def limit_step(self, tokens: int) -> None:
+        """Steps have at most so many new tokens from now on; every row can decode all the same."""
+        self._budget = tokens
+
     # ---- a step ---------------------------------------------------------------------------------------------
 
     def plan(self) -> Plan | None:

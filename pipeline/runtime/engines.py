@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from model.layout import make_buckets
@@ -80,7 +81,7 @@ def _settings(config: Configuration, kind: type[Settings]) -> Settings:
         token_budget=config.pipeline.token_budget,
         max_length=config.max_length,
         threads=runner.threads,
-        compile_cache_dir=runner.compile_cache,
+        compile_cache_dir=runner.compile_cache if isinstance(runner.compile_cache, Path) else None,
         greedy_on_device=config.pipeline.greedy_on_device,
     )
 

@@ -28,6 +28,7 @@ from pipeline.runtime.control_channel import Channel, ChannelError
 from pipeline.runtime.gc_policy import freeze_gc
 from pipeline.runtime.generations import END, Control, Generation
 from pipeline.runtime.logs import configure_logging
+from pipeline.runtime.malloc_policy import give_back_freed
 from pipeline.runtime.nonblocking_stderr import STDERR
 from pipeline.stats import READY, Counters, PauseMeter, StatsHandle, open_stats
 from pipeline.wire.rings import StageRings
@@ -110,6 +111,7 @@ class Stage:
     def serve(self, run: Callable[[Generation, StageRings], None]) -> Never:
         """Call `run` for each generation; it works until a ring closes, and keeps no reference to its rings."""
         freeze_gc(self.spec.role)
+        give_back_freed()
         end_as_usual()
         self.control.watch()
         while True:

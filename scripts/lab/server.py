@@ -17,6 +17,8 @@ from pathlib import Path
 from scripts.lab.processes import Running, children, end, running
 
 START_S = 120.0
+WARM = "pipeline.runner.warm_up=all"
+"""For measurements: nothing is compiled while they run."""
 UNDER_WAY = ("requests_in_flight", "num_requests_running", "num_requests_waiting", "kv_blocks_used")
 """Gauges that are 0 while no request is under way."""
 

@@ -89,7 +89,7 @@ class Server:
         self.pool.clear()
         runner = EmulatedRunner(self.settings)
         runner.load()
-        facts = runner.facts
+        facts, compilation = runner.facts, self.begin_compilation(runner)
         abilities = Abilities.of(facts, argmax=self.greedy_on_device, save_logits=False)
         shapes = Shapes(
             max(b.tokens for b in facts.buckets), self.rows, facts.block_table_width, VOCABULARY,
@@ -133,11 +133,13 @@ class Server:
             self.scheduler,
             intake,
             depth=self.ahead,
+            step_tokens=compilation and (lambda: compilation.ready[-1].tokens),
         )
         self.inference = StepExecutor(
             runner,
             InferenceRings(rings["steps"].consumer(), rings["tokens"].consumer(), rings["logits"].producer()),
             shapes,
+            compilation=compilation,
         )
         ends = len(self.limits.end_ids)
         chooser = Chooser(shapes, self.limits.max_length, ends, None)
@@ -156,6 +158,9 @@ class Server:
             self.row_table,
             chooser,
         )
+
+    def begin_compilation(self, runner):
+        """Of its buckets, before it serves; None: all are compiled."""
 
     def submit(self, request, prompt, params):
         prompt = prompt if isinstance(prompt, str) else array("i", prompt)

@@ -55,7 +55,9 @@ class InfoRoutes:
             raise retry_later(503, SHUTTING_DOWN, UNAVAILABLE)
         if not self._backend.ready:
             raise retry_later(503, self._backend.why_not_ready, UNAVAILABLE)
-        await answer_json(exchange, {"status": "ready"})
+        compiled, buckets = self._stats.compiled()
+        progress = {"progress": f"compiled {compiled} of {buckets}"} if compiled < buckets else {}
+        await answer_json(exchange, {"status": "ready", **progress})
 
     async def load(self, exchange: Exchange) -> None:
         """As in vLLM: requests that run or wait."""

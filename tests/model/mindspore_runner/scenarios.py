@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from model.errors import ModelError
+from model.layout import padding
 from model.mindspore_runner import MindSporeRunner, MindSporeSettings
 from model.runner import Bucket
 from tests.model.driver import Driver
@@ -72,3 +73,17 @@ def feed(runner, tokens):
                 logits, rest[name] = logits[len(ids) :], rest[name][len(ids) :]
     runner.close()
     return [np.concatenate(found[name]) for name in ("first", "second")]
+
+
+def compiled_in_order(folder, sizes, **changes):
+    """Logits behind one token in each of these buckets, by its size; compiled in this order, as they are missed."""
+    runner, found = loaded(folder, max_rows=4, token_budget=8, buckets=None, **changes), {}
+    for size in sizes:
+        runner.compile(Bucket(*size))
+        inputs = padding(Bucket(*size), runner.facts)
+        inputs.input_ids[0], inputs.slot_mapping[0] = 7, 16
+        inputs.valid_length[0] = inputs.q_seq_lens[0] = inputs.block_tables[0, 0] = 1
+        found[size] = np.empty((1, runner.facts.vocab_size), np.float32)
+        runner.step(runner.bind(inputs), found[size])
+    runner.close()
+    return found

@@ -107,3 +107,21 @@ def test_cached_graphs_take_other_weights(tmp_path):
         written.append({file: file.stat().st_mtime_ns for file in cache.rglob("*.mindir")})
     assert written[0]
     assert written[0] == written[1]
+
+
+@pytest.mark.serial  # as above
+def test_graphs_are_found_in_whatever_order_they_are_compiled(tmp_path):
+    """By processes that compile them in other orders; the last one has a bucket first that is not there."""
+    it, cache = CHECKPOINTS["qwen2-tied"], tmp_path / "cache"
+    folder, times, first = it.save(tmp_path / "model"), [], {}
+    for order in (((1, 1), (4, 4), (8, 4)), ((8, 4), (4, 4), (1, 1)), ((2, 2), (8, 4), (1, 1))):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            run = pool.submit(scenarios.compiled_in_order, folder, order, compile_cache_dir=cache)
+            for size, logits in run.result(timeout=280).items():
+                np.testing.assert_array_equal(logits, first.setdefault(size, logits))
+        times.append({file.name: file.stat().st_mtime_ns for file in cache.rglob("*.mindir")})
+    assert sorted(times[0]) == ["1x1.mindir", "4x4.mindir", "8x4.mindir"]
+    assert times[0] == times[1]
+    assert times[2].keys() - times[1].keys() == {"2x2.mindir"}
+    np.testing.assert_allclose([*first.values()], [first[1, 1]] * 4, atol=1e-5)
+    assert not list(cache.rglob(".scratch-*"))
