@@ -118,15 +118,15 @@ def _widen(raw: bytes, dtype: str) -> np.ndarray:
     return np.frombuffer(raw, {"F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float64)
 
 
-def write_safetensors(file, tensors: dict[str, np.ndarray], bfloat16: bool = False) -> None:
-    """In float32, or in bfloat16, rounded towards zero."""
+def write_safetensors(file, tensors: dict[str, np.ndarray], dtype: str = "F32") -> None:
+    """In F32, F16, or BF16, which is rounded towards zero."""
     header, data = {}, b""
     for name, array in tensors.items():
-        raw = array.astype("<f4").tobytes()
-        if bfloat16:
+        raw = array.astype("<f2" if dtype == "F16" else "<f4").tobytes()
+        if dtype == "BF16":
             raw = (np.frombuffer(raw, "<u4") >> 16).astype("<u2").tobytes()
         header[name] = {
-            "dtype": "BF16" if bfloat16 else "F32",
+            "dtype": dtype,
             "shape": array.shape,
             "data_offsets": [len(data), len(data) + len(raw)],
         }

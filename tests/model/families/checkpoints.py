@@ -18,6 +18,7 @@ from scripts.tools.family_weights import make_tensor
 from tests.model.numpy_llama import write_safetensors
 
 FOLDER = Path(__file__).parent
+_ANSWERS = ("tokens", "logits", "logprobs")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Checkpoint:
     shapes: dict[str, list[int]]
     tokens: NDArray[np.int32]  # [PROMPT + ANSWER] the latter greedy
     logits: NDArray[np.float32]  # [len(POSITIONS), vocab]
+    logprobs: NDArray[np.float32]  # [ANSWER] of the answer's tokens
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         return {name: make_tensor(self.name, name, tuple(shape)) for name, shape in self.shapes.items()}
@@ -34,7 +36,7 @@ class Checkpoint:
     def save(self, folder: Path, bfloat16: bool = False) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(self.config))
-        write_safetensors(folder / "model.safetensors", self.tensors(), bfloat16)
+        write_safetensors(folder / "model.safetensors", self.tensors(), "BF16" if bfloat16 else "F32")
         return folder
 
     def error(self, logits: NDArray[Any]) -> float:
@@ -47,6 +49,20 @@ def load() -> dict[str, Checkpoint]:
     arrays = np.load(FOLDER / "references.npz")
     described = json.loads((FOLDER / "families.json").read_text())
     return {
-        name: Checkpoint(name, it["config"], it["tensors"], arrays[f"{name}.tokens"], arrays[f"{name}.logits"])
+        name: Checkpoint(name, it["config"], it["tensors"], *(arrays[f"{name}.{what}"] for what in _ANSWERS))
         for name, it in described.items()
     }
+
+
+def older(config: dict[str, Any]) -> dict[str, Any]:
+    """A config.json as transformers 4 wrote it."""
+    old = {key: value for key, value in config.items() if key not in {"rope_parameters", "dtype", "layer_types"}}
+    rope = dict(config.get("rope_parameters") or {})
+    if "full_attention" in rope:  # Gemma 3
+        full, local = rope["full_attention"], rope["sliding_attention"]
+        return {**old, "rope_theta": full["rope_theta"], "rope_local_base_freq": local["rope_theta"]}
+    part = rope.pop("partial_rotary_factor", None)
+    theta, kind = rope.pop("rope_theta", 10000.0), rope.pop("rope_type", "default")
+    scaling = None if kind == "default" else {"type": kind, **rope}
+    part_there = {} if part is None else {"partial_rotary_factor": part}
+    return {**old, "rope_theta": theta, "rope_scaling": scaling, "torch_dtype": config["dtype"], **part_there}

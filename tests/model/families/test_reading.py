@@ -10,23 +10,9 @@ from model.errors import ConfigurationError
 from model.families import Rope, read_spec, read_spec_file
 from model.families.features import FAMILIES
 from scripts.lab.paths import ROOT
-from tests.model.families.checkpoints import load
+from tests.model.families.checkpoints import load, older
 
 CONFIGS = {name: it.config for name, it in load().items()}
-
-
-def older(config: dict) -> dict:
-    """As transformers 4 wrote it."""
-    old = {key: value for key, value in config.items() if key not in {"rope_parameters", "dtype", "layer_types"}}
-    rope = dict(config.get("rope_parameters") or {})
-    if "full_attention" in rope:  # Gemma 3
-        full, local = rope["full_attention"], rope["sliding_attention"]
-        return {**old, "rope_theta": full["rope_theta"], "rope_local_base_freq": local["rope_theta"]}
-    part = rope.pop("partial_rotary_factor", None)
-    theta, kind = rope.pop("rope_theta", 10000.0), rope.pop("rope_type", "default")
-    scaling = None if kind == "default" else {"type": kind, **rope}
-    part_there = {} if part is None else {"partial_rotary_factor": part}
-    return {**old, "rope_theta": theta, "rope_scaling": scaling, "torch_dtype": "float32", **part_there}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
