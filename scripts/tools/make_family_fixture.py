@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from scripts.lab.paths import ROOT
+from scripts.tools.family_checkpoints import FOLDER
 from scripts.tools.family_weights import ANSWER, POSITIONS, PROMPT, make_tensor
-
-FOLDER = ROOT / "tests" / "model" / "families"
 
 Arrays = dict[str, NDArray[Any]]
 Shapes = dict[str, tuple[int, ...]]

@@ -27,10 +27,10 @@ from scripts.lab.errors import ServerError
 from scripts.lab.processes import end, exit_when_told, running
 from scripts.lab.server import ReadyPipe
 from scripts.lab.table import columns, markdown
+from scripts.tools.family_checkpoints import Checkpoint, load
 from scripts.tools.family_weights import ANSWER
 from scripts.verify.folders.answers import Judge, Outcome
 from scripts.verify.folders.ways import WAYS, Way
-from tests.model.families.checkpoints import Checkpoint, load
 
 _START_S = 300.0
 _FEW = ("pipeline.max_rows=2", "pipeline.token_budget=16")  # graphs to compile, and prompts come in chunks
@@ -121,7 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             outcome = visit(way, checkpoints[way.family], place, options)
             say(f"{number + 1}/{len(todo)} {way.name}: {outcome.refused or '; '.join(outcome.wrong) or 'ok'}")
             outcomes.append(outcome)
-    print(markdown(_HEAD, list(lines(outcomes))) if options.markdown else columns(_HEAD, list(lines(outcomes)), left=3))
+    table = list(lines(outcomes))
+    print(markdown(_HEAD, table) if options.markdown else columns(_HEAD, table, left=3))
     write_json(options.json, [asdict(it) for it in outcomes])
     bad = [it for it in outcomes if failed(it, options.engine)]
     for it in bad:

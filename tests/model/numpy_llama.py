@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from scripts.tools.family_checkpoints import write_safetensors  # noqa: F401 - tests take it from here
+
 
 class NumpyLlama:
     """Logits of a whole sequence at once, without a cache."""
@@ -116,20 +118,3 @@ def _widen(raw: bytes, dtype: str) -> np.ndarray:
     if dtype == "BF16":
         return (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4").astype(np.float64)
     return np.frombuffer(raw, {"F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float64)
-
-
-def write_safetensors(file, tensors: dict[str, np.ndarray], dtype: str = "F32") -> None:
-    """In F32, F16, or BF16, which is rounded towards zero."""
-    header, data = {}, b""
-    for name, array in tensors.items():
-        raw = array.astype("<f2" if dtype == "F16" else "<f4").tobytes()
-        if dtype == "BF16":
-            raw = (np.frombuffer(raw, "<u4") >> 16).astype("<u2").tobytes()
-        header[name] = {
-            "dtype": dtype,
-            "shape": array.shape,
-            "data_offsets": [len(data), len(data) + len(raw)],
-        }
-        data += raw
-    text = json.dumps(header).encode()
-    file.write_bytes(struct.pack("<Q", len(text)) + text + data)

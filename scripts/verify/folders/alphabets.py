@@ -14,10 +14,10 @@ from typing import Any
 import sentencepiece
 
 _NAMED = ("<unk>", "<s>", "</s>")
-_PAIRS = tuple(f"{one}{chr(ord(one) + 1)}" for start in "aA" for one in map(chr, range(ord(start), ord(start) + 26, 2)))
+_LETTERS = ("abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+_PAIRS = tuple(letters[at : at + 2] for letters in _LETTERS for at in range(0, 26, 2))
 """Two letters that the alphabet of bytes has as one token: "ab", "cd", … "YZ"."""
-_BYTES = 320  # tokens of that alphabet: bytes, pairs, others that no text has, begin and end
-_BEGIN, _END = 318, 319
+_BEGIN, _END = 318, 319  # the last of its tokens: bytes, pairs, others that no text has, these two
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def _write_sentence_piece(folder: Path) -> None:
     _write_config(folder, {"add_bos_token": False})
 
 
-# ---- bytes ----------------------------------------------------------------------------------------------------------
+# ---- bytes -----------------------------------------------------------------------------------------------------
 
 
 def ranks(place: str = "tokenizer.model") -> Alphabet:
@@ -124,7 +124,7 @@ def _write_vocabulary(folder: Path) -> None:
     shown = [_shown(byte) for byte in range(256)]
     vocab = {text: at for at, text in enumerate([*shown, *_PAIRS])}
     (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
-    merges = "".join(f"{one} {other}\n" for one, other in _PAIRS)
+    merges = "".join(f"{pair[0]} {pair[1]}\n" for pair in _PAIRS)
     (folder / "merges.txt").write_text(f"#version: 0.2\n{merges}")
     _write_config(folder, {"tokenizer_class": "GPT2Tokenizer", **_added()})
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from scripts.tools.family_checkpoints import Checkpoint
 from scripts.tools.family_weights import ANSWER, POSITIONS, PROMPT
 from scripts.verify.folders.alphabets import Alphabet, pairs_encoded
-from tests.model.families.checkpoints import Checkpoint
 
 LIMIT = 1e-3
 """Of a log-probability's difference."""

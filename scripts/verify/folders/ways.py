@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from scripts.tools.family_checkpoints import Checkpoint, older, write_safetensors
 from scripts.verify.folders.alphabets import Alphabet, ranks, sentence_piece, signs, vocabulary
-from tests.model.families.checkpoints import Checkpoint, older
-from tests.model.numpy_llama import write_safetensors
 
 Change = Callable[[Path, Checkpoint], Path | None]
 """What is done to a folder that is complete; where it lies then, if elsewhere."""
@@ -61,7 +60,8 @@ def _sharded(index: bool) -> Change:
 
     def change(folder: Path, checkpoint: Checkpoint) -> None:
         (folder / _WHOLE).unlink()
-        tensors, places = checkpoint.tensors(), {}
+        tensors = checkpoint.tensors()
+        places: dict[str, str] = {}
         for number, names in enumerate(np.array_split(np.array(list(tensors)), 3), 1):
             file = f"model-{number:05}-of-00003.safetensors"
             write_safetensors(folder / file, {str(name): tensors[str(name)] for name in names})
