@@ -62,14 +62,17 @@ def matmul(x: NDArray[np.float32], weights: Sequence[NDArray[np.float32]]) -> Ru
     product = mindspore.ops.MatMul(transpose_b=True)
     inputs, first = tuple(mindspore.Tensor(weight) for weight in weights), mindspore.Tensor(x)
 
-    @mindspore.jit
+    @mindspore.jit  # type: ignore[untyped-decorator]
     def graph(left: Any, rights: Any) -> Any:
-        products = ()
+        products: tuple[Any, ...] = ()
         for right in rights:
             products += (product(left, right),)
         return products
 
-    return lambda: graph(first, inputs)[-1].asnumpy()
+    def run() -> None:
+        graph(first, inputs)[-1].asnumpy()
+
+    return run
 
 
 def measure(shape: tuple[int, int], tokens: int, steps: int) -> dict[str, float]:
