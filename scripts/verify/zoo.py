@@ -59,7 +59,7 @@ def visit(way: Way, checkpoint: Checkpoint, place: Path, options: argparse.Names
     """Write the folder, serve it, ask, stop."""
     outcome = Outcome(way.name, way.family)
     folder = way.write(checkpoint, place)
-    sets = [word for override in (*_FEW, *options.set) for word in ("--set", override)]
+    sets = [word for override in (*_FEW, *way.settings, *options.set) for word in ("--set", override)]
     engine = ["--engine", options.engine] if options.engine else []
     with ReadyPipe() as pipe:
         program = str(Path(sys.executable).with_name("ringserve"))

@@ -29,6 +29,12 @@ class Way:
     change: Change = lambda _folder, _checkpoint: None
     alphabet: Callable[[], Alphabet] = signs
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """LongRoPE has other factors for short contexts than for long ones; those of the longest that is served are
+        taken."""
+        return ("model_config.max_generate_length=64",) if self.family == "phi4-mini" else ()
+
     def write(self, checkpoint: Checkpoint, place: Path) -> Path:
         """The folder to be served."""
         folder = checkpoint.save(place / "model")
