@@ -47,7 +47,9 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(read_content(path))
     except json.JSONDecodeError as error:
-        raise Unreadable(Problem(str(path), error.lineno, f"is not JSON: {error.msg}")) from error
+        raise Unreadable(
+            Problem(str(path), error.lineno, f"is not JSON: {error.msg}; if it is truncated, download it again")
+        ) from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits; thousands of levels
         raise Unreadable(Problem(str(path), 0, f"is not usable JSON: {error}")) from error
 
