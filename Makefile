@@ -10,7 +10,7 @@ CONFIG  ?= configs/demo.yaml
 MODEL   ?= model/demo
 
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
-.PHONY: bench-front bench-waiting bench-model bench-emulated bench-sampling bench-grammar
+.PHONY: bench-front bench-waiting bench-model bench-linear bench-emulated bench-sampling bench-grammar
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
 .PHONY: zoo test-clients train-demo fixtures fixtures-families fixtures-response dashboard docs-page dist test-dist
 
@@ -85,6 +85,10 @@ bench-waiting: $(VENV)/.stamp-serve
 # The model's bare step: no server, no sampling
 bench-model: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.model --json bench-model.json $(BENCH_FLAGS)
+
+# One linear layer by the C++ operator, bfloat16 and float32, and by MatMul
+bench-linear: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.linear --json bench-linear.json $(BENCH_FLAGS)
 
 # How punctual the emulated device is, and what it costs the host
 bench-emulated: $(VENV)/.stamp-serve

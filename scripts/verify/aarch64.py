@@ -1,5 +1,5 @@
-"""C and C++ on aarch64, emulated: cross-compile the rings' stress harness and the operators' check, and run them under
-qemu-aarch64.
+"""C and C++ on aarch64, emulated: cross-compile the rings' stress harness and the operators' check, and run them
+under qemu-aarch64.
 
 `make test-aarch64`; needs Debian's g++-aarch64-linux-gnu and qemu-user. It shows that the core compiles for aarch64
 without a warning and that its layout, atomics and futex calls work there, and likewise the operators of model/csrc,

@@ -1,5 +1,5 @@
-"""The C++ operators (model/csrc) without Python: built by each compiler at hand, with sanitizers, and for aarch64, and
-compared with plain loops in double precision (tests/model/csrc/attention_check.cc).
+"""The C++ operators (model/csrc) without Python: built by each compiler at hand, with sanitizers, and for aarch64,
+and compared with plain loops in double precision (tests/model/csrc/attention_check.cc).
 
 `make sanitize` and `make test-aarch64` run their parts of it, and the tests all of it. A warning is an error.
 """
