@@ -1,7 +1,7 @@
 """The C++ operators (model/csrc) without Python: built by each compiler at hand, with sanitizers, and for aarch64,
 and compared with plain loops in double precision (tests/model/csrc/attention_check.cc).
 
-`make sanitize` and `make test-aarch64` run their parts of it, and tests/model/csrc what is quick. A warning is an error.
+`make sanitize` and `make test-aarch64` run their parts of it, tests/model/csrc what is quick. A warning is an error.
 """
 
 from __future__ import annotations
