@@ -10,10 +10,10 @@ CONFIG  ?= configs/demo.yaml
 MODEL   ?= model/demo
 
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
-.PHONY: bench-front bench-waiting bench-model bench-emulated bench-sampling bench-grammar
+.PHONY: bench-front bench-waiting bench-model bench-linear bench-emulated bench-sampling bench-grammar
 .PHONY: bench-startup bench-memory
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
-.PHONY: test-clients train-demo fixtures fixtures-families fixtures-response dashboard docs-page dist test-dist
+.PHONY: zoo test-clients train-demo fixtures fixtures-families fixtures-response dashboard docs-page dist test-dist
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -88,6 +88,10 @@ bench-waiting: $(VENV)/.stamp-serve
 bench-model: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.model --json bench-model.json $(BENCH_FLAGS)
 
+# One linear layer by the C++ operator, bfloat16 and float32, and by MatMul
+bench-linear: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.linear --json bench-linear.json $(BENCH_FLAGS)
+
 # How long the first start of a model takes, and the next one
 bench-startup: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.startup --json bench-startup.json $(BENCH_FLAGS)
@@ -142,6 +146,10 @@ fuzz: $(VENV)/.stamp-serve
 # The packages that people have, in environments of their own (.cache/clients), against a real server
 test-clients: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.verify.clients $(CLIENTS_FLAGS)
+
+# Random checkpoints of all families, in all the ways they are stored, served and compared with transformers
+zoo: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.verify.zoo $(ZOO_FLAGS)
 
 lint: $(VENV)/.stamp-test
 	$(BIN)/ruff check .

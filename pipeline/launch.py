@@ -67,7 +67,7 @@ def _shared_memory(config: Configuration) -> str:
     try:
         return plan_shared_memory(config, shapes_of(config, make_runner(config))).text
     except (ModelError, OSError) as error:
-        return f"how much shared memory is needed is not known: {error}"
+        return f"warning: {error} (so how much shared memory is needed is not known)"
 
 
 def _tokenizer_remarks(config: Configuration) -> list[str]:

@@ -19,13 +19,13 @@ struct TileScratch {
   float *sum;     // [queries] sum of weights so far
 };
 
-// out[m][r] = tokens[m] . weight[r]
+// out[m][first_row + r] = tokens[m] . weight[r]
 struct Product {
   const float *const *tokens;  // [count] of `columns` floats each
-  float *const *out;           // [count] of `rows` floats each
+  float *const *out;           // [count]
   int64_t count;
   const void *weight;          // [rows, columns]
-  int64_t rows, columns;
+  int64_t rows, columns, first_row;
   bool bfloat16;               // the weight, else float32
 };
 

@@ -37,18 +37,14 @@ struct Linear {
   int64_t rows, columns;
   bool bfloat16;
   std::vector<const float *> tokens;
-  float *out;
+  std::vector<float *> out;
 
   static void task(void *self, int64_t i) { static_cast<const Linear *>(self)->run(i * kTaskRows); }
 
   void run(int64_t first) const {
-    float *part[64];  // no allocation in a task
-    const int64_t some = std::min(kTaskRows, rows - first);
-    for (size_t at = 0; at < tokens.size(); at += 64) {
-      const int64_t count = std::min<int64_t>(64, static_cast<int64_t>(tokens.size() - at));
-      for (int64_t m = 0; m < count; ++m) part[m] = out + (static_cast<int64_t>(at) + m) * rows + first;
-      kernel.multiply({tokens.data() + at, part, count, row_of(weight, bfloat16, first, columns), some, columns, bfloat16});
-    }
+    kernel.multiply({tokens.data(), out.data(), static_cast<int64_t>(tokens.size()),
+                     row_of(weight, bfloat16, first, columns), std::min(kTaskRows, rows - first), columns, first,
+                     bfloat16});
   }
 };
 
@@ -98,13 +94,9 @@ struct Mixture {
   void multiply(const Run &run, const void *weight, bool bfloat16, int64_t rows, int64_t columns, int64_t first,
                 const std::vector<const float *> &in, const std::vector<float *> &to) const {
     const int64_t expert = choices[static_cast<size_t>(run.first)].expert;
-    float *part[64];
-    for (int64_t at = 0; at < run.count; at += 64) {
-      const int64_t count = std::min<int64_t>(64, run.count - at);
-      for (int64_t m = 0; m < count; ++m) part[m] = to[static_cast<size_t>(run.first + at + m)] + first;
-      kernel.multiply({in.data() + run.first + at, part, count, row_of(weight, bfloat16, expert * rows + first, columns),
-                       std::min(kTaskRows, rows - first), columns, bfloat16});
-    }
+    kernel.multiply({in.data() + run.first, to.data() + run.first, run.count,
+                     row_of(weight, bfloat16, expert * rows + first, columns), std::min(kTaskRows, rows - first),
+                     columns, first, bfloat16});
   }
 
   static void inner_task(void *self, int64_t i) {
@@ -150,7 +142,8 @@ int run_linear(void **p, int64_t **shape, bool bfloat16) {
   Operator &op = the_operator();
   const int64_t tokens = shape[0][0], columns = shape[0][1], rows = shape[1][0];
   Linear linear{*op.kernel.load(), p[1], rows, columns, bfloat16,
-                rows_of(static_cast<const float *>(p[0]), tokens, columns), static_cast<float *>(p[2])};
+                rows_of(static_cast<const float *>(p[0]), tokens, columns),
+                rows_of(static_cast<float *>(p[2]), tokens, rows)};
   op.pool.run(op.threads_for(tokens * rows * columns), tasks_of(rows), Linear::task, &linear);
   return 0;
 }

@@ -52,8 +52,9 @@ def _require_configuration(folder: Path) -> None:
     from model.errors import CheckpointError
     from model.folder import require_content, weight_files
 
-    if (folder / "config.json").exists():
-        require_content(folder / "config.json")
+    file = folder / "config.json"
+    if file.exists() or file.is_symlink():
+        require_content(file)
         return
     weight_files(folder)
     raise CheckpointError(f"{folder} holds weights, but no config.json, which describes the model; download it, too")

@@ -91,11 +91,11 @@ def load(
 ) -> Configuration:
     """The configuration that these options ask for. ``known``: what ``auto`` came to before. Raises
     ConfigurationError."""
-    if (options.folder is None) == (options.config is None):
-        what = "nothing to serve: give" if options.folder is None else "a folder and --config: give either"
+    if bool(options.folder) == bool(options.config):
+        what = "a folder and --config: give either" if options.folder else "nothing to serve: give"
         raise ConfigurationError([Problem("serve", 0, f"{what} a model's folder, or --config FILE")])
     overrides = overrides_of(options)
-    if options.config is not None:
+    if options.config:
         return load_configuration(options.config, overrides, other_host=other_host, known=known)
     return load_folder(Path(options.folder), overrides, other_host=other_host, known=known)
 

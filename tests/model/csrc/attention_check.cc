@@ -11,6 +11,7 @@
 
 extern "C" int ringserve_paged_attention(int, void **, int *, int64_t **, const char **, void *, void *);
 extern "C" int ringserve_linear(int, void **, int *, int64_t **, const char **, void *, void *);
+extern "C" int ringserve_embedding(int, void **, int *, int64_t **, const char **, void *, void *);
 extern "C" int ringserve_experts(int, void **, int *, int64_t **, const char **, void *, void *);
 extern "C" const char *ringserve_attention_kernel_name(int);
 extern "C" int ringserve_attention_use_kernel(const char *);
@@ -174,6 +175,26 @@ double linear_error(int64_t tokens, int64_t columns, int64_t rows) {
   return ringserve_linear(3, params, ndims, pointers, dtypes, nullptr, nullptr) ? NAN : worst_of(out, expected);
 }
 
+bool embedding_is_exact() {
+  constexpr int64_t kWide = 13;
+  Halves table(5 * kWide);
+  std::vector<int32_t> ids = {4, 0, 4};
+  Floats out(static_cast<size_t>(ids.size() * kWide), NAN);
+  void *params[] = {ids.data(), table.bits.data(), out.data()};
+  int64_t shapes[3][2] = {{3}, {5, kWide}, {3, kWide}};
+  int64_t *pointers[] = {shapes[0], shapes[1], shapes[2]};
+  int ndims[] = {1, 2, 2};
+  const char *dtypes[] = {"int32", "uint16", "float32"};
+  const auto run = [&] { return ringserve_embedding(3, params, ndims, pointers, dtypes, nullptr, nullptr); };
+  bool exact = run() == 0;
+  for (size_t i = 0; i < out.size(); ++i) exact = exact && out[i] == table.values[ids[i / kWide] * kWide + i % kWide];
+  for (int32_t bad : {-1, 5, INT32_MAX}) {
+    ids[1] = bad;
+    exact = exact && run() == 1;
+  }
+  return exact;
+}
+
 // Every token chooses two experts; the last one is padding.
 double experts_error(int64_t tokens) {
   constexpr int64_t kHidden = 19, kWide = 37, kExperts = 5;
@@ -222,10 +243,12 @@ int main() {
                     call.traits[1], worst);
         if (code != 0 || !(worst < 1e-5)) status = 1;
       }
-      const double linear = std::max(linear_error(70, 19, 67), linear_error(3, 64, 5));
+      // few tokens and many, of whole tiles and of parts of them
+      double linear = std::max(linear_error(70, 19, 67), linear_error(3, 64, 5));
+      linear = std::max({linear, linear_error(17, 1043, 6), linear_error(2, 2048, 9), linear_error(65, 1024, 4)});
       const double experts = std::max(experts_error(2), experts_error(70));
       std::printf("%s, %d threads: worst error of linear %.1e, of experts %.1e\n", name, threads, linear, experts);
-      if (!(linear < 1e-4) || !(experts < 1e-2) || !corrupt_calls_fail()) status = 1;
+      if (!(linear < 1e-4) || !(experts < 1e-2) || !corrupt_calls_fail() || !embedding_is_exact()) status = 1;
     }
   }
   return status;
