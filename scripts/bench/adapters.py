@@ -4,8 +4,8 @@
     python -m scripts.bench.adapters --preset 18m --rank 64 --json bench-adapters.json
 
 For each shape a step in turns: without adapters, with some loaded that no row has, with one that all rows have, and
-with two by half. All linear layers have them. Ratios are of medians and of minima, against no adapters. Weights are
-random; close other programs first.
+with two by half. All linear layers have them. Ratios are against no adapters: of the time, and of the
+CPU time of all threads, which others disturb less. Weights are random; close other programs first.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import argparse
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,11 @@ from model.runner import Bucket
 from scripts.bench.model import PRESETS, show_progress
 from scripts.lab.arguments import count, counts, parser, write_json
 from scripts.lab.machine import describe_machine
-from scripts.lab.steps import greedy_step, step_inputs, timed_ms
+from scripts.lab.steps import greedy_step, step_inputs
 from scripts.lab.table import markdown
 
 USES: dict[str, tuple[int, ...]] = {"none loaded": (0,), "unused": (0,), "one, by all": (1,), "two, by half": (1, 2)}
 """By name: the rows' adapters, in turns."""
-STEPS_PER_TURN = 5
 
 Timing = dict[str, Any]
 Step = Callable[[], None]
@@ -45,7 +44,7 @@ Step = Callable[[], None]
 def main() -> None:
     options = parse_arguments()
     with tempfile.TemporaryDirectory() as directory, runners(options, Path(directory)) as (plain, adapted):
-        timings = [timing for bucket in plain.facts.buckets for timing in measure(plain, adapted, bucket, options)]
+        timings = [timing for bucket in shapes(options) for timing in measure(plain, adapted, bucket, options)]
     print(table(timings))
     machine = describe_machine() | {"operator_threads": options.threads}
     write_json(options.json, {"machine": machine, "model": options.preset, "rank": options.rank, "timings": timings})
@@ -97,9 +96,15 @@ def write_adapter(folder: Path, number: int, rank: int) -> Path:
     return adapter
 
 
+def shapes(options: argparse.Namespace) -> tuple[Bucket, ...]:
+    """Decode rows, and chunks of two prompts."""
+    buckets = {Bucket(n, n) for n in options.rows} | {Bucket(n, min(n, 2)) for n in options.chunks}
+    return tuple(sorted(buckets))
+
+
 def loaded(options: argparse.Namespace, folder: Path, adapters: tuple[Path, ...]) -> MindSporeRunner:
     rows = max(options.rows)
-    buckets = {Bucket(n, n) for n in options.rows} | {Bucket(n, min(n, 2)) for n in options.chunks}
+    buckets = shapes(options)
     budget = max(bucket.tokens for bucket in buckets)
     settings = MindSporeSettings(
         config_path=folder,
@@ -108,7 +113,7 @@ def loaded(options: argparse.Namespace, folder: Path, adapters: tuple[Path, ...]
         max_rows=rows,
         token_budget=budget,
         max_length=options.context,
-        buckets=tuple(buckets | {Bucket(budget, rows)}),
+        buckets=(*buckets, Bucket(budget, rows)),
         threads=options.threads,
     )
     runner = MindSporeRunner(settings)
@@ -122,21 +127,31 @@ def measure(
 ) -> Iterator[Timing]:
     """The uses take turns, so that whatever else the machine does falls on all."""
     steps = {use: step_of(plain if use == "none loaded" else adapted, bucket, use, options.context) for use in USES}
-    times: dict[str, list[float]] = {use: [] for use in USES}
-    for _ in range(-(-options.steps // STEPS_PER_TURN)):
+    times: dict[str, list[tuple[float, float]]] = {use: [] for use in USES}
+    for step in steps.values():
+        step()
+    for _ in range(options.steps):
         for use, step in steps.items():
-            times[use] += timed_ms(step, STEPS_PER_TURN)
-    least, median = (partial(np.percentile, q=q) for q in (0, 50))
+            times[use].append(timed(step))
+    base = spread(times["none loaded"])
     for use, those in times.items():
-        yield {
-            "tokens": bucket.tokens,
-            "rows": bucket.rows,
-            "adapters": use,
-            "median_ms": float(median(those)),
-            "min_ms": float(least(those)),
-            "median_ratio": float(median(those) / median(times["none loaded"])),
-            "min_ratio": float(least(those) / least(times["none loaded"])),
-        }
+        of_use = spread(those)
+        ratios = {f"{name}_ratio": of_use[name] / base[name] for name in base}
+        yield {"tokens": bucket.tokens, "rows": bucket.rows, "adapters": use, **of_use, **ratios}
+
+
+def timed(step: Step) -> tuple[float, float]:
+    """Milliseconds, and milliseconds of CPU time of all threads."""
+    began, used = time.perf_counter_ns(), time.process_time_ns()
+    step()
+    return (time.perf_counter_ns() - began) / 1e6, (time.process_time_ns() - used) / 1e6
+
+
+def spread(times: list[tuple[float, float]]) -> dict[str, float]:
+    median = np.median(times, axis=0)
+    least = np.min(times, axis=0)
+    values = {"median": median[0], "min": least[0], "cpu_median": median[1], "cpu_min": least[1]}
+    return {name: float(value) for name, value in values.items()}
 
 
 def step_of(runner: MindSporeRunner, bucket: Bucket, use: str, context: int) -> Step:
@@ -146,13 +161,15 @@ def step_of(runner: MindSporeRunner, bucket: Bucket, use: str, context: int) -> 
 
 
 def table(timings: list[Timing]) -> str:
-    head = ("tokens x rows", "adapters", "median ms", "min ms", "of median", "of min")
+    """Milliseconds, and ratios to none loaded."""
+    columns = ("median", "min", "cpu_median", "cpu_min")
+    head = ("tokens x rows", "adapters", *columns[:3:2], *(f"of {name}" for name in columns))
     lines = [
         [
             f"{timing['tokens']} x {timing['rows']}",
             timing["adapters"],
-            *(f"{timing[name]:.2f}" for name in ("median_ms", "min_ms")),
-            *(f"{timing[name]:.3f}" for name in ("median_ratio", "min_ratio")),
+            *(f"{timing[name]:.2f}" for name in columns[:3:2]),
+            *(f"{timing[f'{name}_ratio']:.3f}" for name in columns),
         ]
         for timing in timings
     ]
