@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from numpy.typing import NDArray
 
 from model.adapters.configuration import MAX_RANK
 from model.families import read_spec_file
@@ -47,13 +48,23 @@ def main() -> None:
         timings = [timing for bucket in shapes(options) for timing in measure(plain, adapted, bucket, options)]
     print(table(timings))
     machine = describe_machine() | {"operator_threads": options.threads}
-    write_json(options.json, {"machine": machine, "model": options.preset, "rank": options.rank, "timings": timings})
+    write_json(
+        options.json,
+        {
+            "machine": machine,
+            "model": options.preset,
+            "dtype": options.dtype,
+            "rank": options.rank,
+            "timings": timings,
+        },
+    )
 
 
 def parse_arguments() -> argparse.Namespace:
     line = parser(__doc__)
     add, cpus = line.add_argument, len(os.sched_getaffinity(0))
     add("--preset", choices=PRESETS, default="125m", help="a model of random weights (default: 125m)")
+    add("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of its weights (default: bfloat16)")
     add("--rank", type=count, default=16, help=f"of the adapters, up to {MAX_RANK} (default: 16)")
     add("--rows", type=counts(4096), default=(1, 8, 32), metavar="N,N", help="decode shapes (default: 1,8,32)")
     add("--chunks", type=counts(1 << 20), default=(256,), metavar="N,N", help="prefill shapes, tokens (default: 256)")
@@ -69,6 +80,8 @@ def runners(options: argparse.Namespace, folder: Path) -> Iterator[tuple[MindSpo
     """One without adapters, and one with two."""
     config = {"model_type": "llama", "max_position_embeddings": options.context, **PRESETS[options.preset]}
     (folder / "config.json").write_text(json.dumps(config))
+    if options.dtype == "bfloat16":
+        write_base(folder)
     adapters = tuple(write_adapter(folder, number, options.rank) for number in (1, 2))
     both = loaded(options, folder, ()), loaded(options, folder, adapters)
     try:
@@ -78,9 +91,21 @@ def runners(options: argparse.Namespace, folder: Path) -> Iterator[tuple[MindSpo
             runner.close()
 
 
+def write_base(folder: Path) -> None:
+    """Random weights of bfloat16; of float32 the engine makes some itself."""
+    generator = np.random.default_rng(0)
+    tensors: dict[str, NDArray[Any]] = {}
+    for recipe in recipes(read_spec_file(folder)).values():
+        for part in recipe:
+            values = generator.standard_normal(part.shape, np.float32) * np.float32(0.02)
+            tensors[part.source] = (values.view(np.uint32) >> 16).astype(np.uint16)
+    save(tensors, folder / "model.safetensors", "BF16")
+
+
 def write_adapter(folder: Path, number: int, rank: int) -> Path:
     """Of all linear layers."""
-    generator, tensors = np.random.default_rng(number), {}
+    generator = np.random.default_rng(number)
+    tensors: dict[str, NDArray[Any]] = {}
     for name, recipe in recipes(read_spec_file(folder)).items():
         for part in recipe if name.startswith("layers.") else ():
             if len(part.shape) > 1:
@@ -92,8 +117,20 @@ def write_adapter(folder: Path, number: int, rank: int) -> Path:
     adapter.mkdir()
     settings = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": "all-linear"}
     (adapter / "adapter_config.json").write_text(json.dumps(settings))
-    save_file(tensors, adapter / "adapter_model.safetensors")
+    save(tensors, adapter / "adapter_model.safetensors", "F32")
     return adapter
+
+
+def save(tensors: dict[str, NDArray[Any]], file: Path, dtype: str) -> None:
+    """As safetensors; numpy's own writer has no bfloat16."""
+    header, end = {}, 0
+    for name, array in tensors.items():
+        offsets = [end, end := end + array.nbytes]
+        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": offsets}
+    text = json.dumps(header).encode()
+    with file.open("wb") as stream:
+        stream.write(struct.pack("<Q", len(text)) + text)
+        stream.writelines(array.tobytes() for array in tensors.values())
 
 
 def shapes(options: argparse.Namespace) -> tuple[Bucket, ...]:
@@ -108,6 +145,7 @@ def loaded(options: argparse.Namespace, folder: Path, adapters: tuple[Path, ...]
     budget = max(bucket.tokens for bucket in buckets)
     settings = MindSporeSettings(
         config_path=folder,
+        checkpoint_path=folder if options.dtype == "bfloat16" else None,
         adapters=adapters,
         num_blocks=rows * -(-options.context // 16),
         max_rows=rows,
