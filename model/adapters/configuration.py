@@ -31,7 +31,7 @@ _REMEDIES = {
     "bias": f"it comes with biases of the model itself: {MERGE_IT}",
     "modules_to_save": f"it comes with whole layers of its own: {MERGE_IT}",
     "init_lora_weights": "it changed the model's own weights: save it with save_pretrained's "
-    "path_initial_model_for_weight_conversion, which makes a plain adapter of it",
+    "path_initial_model_for_weight_conversion, which makes a plain adapter of it, or merge it with PEFT",
 }
 _UNKNOWN = f"it is not known here, or not supported: {MERGE_IT}"
 _PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
