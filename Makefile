@@ -10,10 +10,11 @@ CONFIG  ?= configs/demo.yaml
 MODEL   ?= model/demo
 
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
-.PHONY: bench-front bench-waiting bench-model bench-linear bench-emulated bench-sampling bench-grammar
+.PHONY: bench-front bench-waiting bench-model bench-linear bench-adapters bench-emulated bench-sampling bench-grammar
 .PHONY: bench-startup bench-memory
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
-.PHONY: zoo test-clients train-demo fixtures fixtures-families fixtures-response dashboard docs-page dist test-dist
+.PHONY: zoo test-clients train-demo fixtures fixtures-families fixtures-adapters fixtures-response
+.PHONY: dashboard docs-page dist test-dist
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -99,6 +100,10 @@ bench-startup: $(VENV)/.stamp-serve
 # Memory of all processes but the model's, with 128,000 tokens
 bench-memory: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.memory --json bench-memory.json $(BENCH_FLAGS)
+
+# What LoRA adapters add to a step
+bench-adapters: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.adapters --json bench-adapters.json $(BENCH_FLAGS)
 
 # How punctual the emulated device is, and what it costs the host
 bench-emulated: $(VENV)/.stamp-serve
@@ -197,6 +202,11 @@ fixtures-families: | $(BIN)/python
 	$(PYTHON) -m venv $(VENV)-families
 	$(VENV)-families/bin/pip install --quiet torch 'transformers>=5.13,<6' safetensors
 	$(VENV)-families/bin/python -m scripts.tools.make_family_fixture
+
+# Adapters as PEFT saves them, and its answers with them
+fixtures-adapters: fixtures-families
+	$(VENV)-families/bin/pip install --quiet 'peft>=0.21,<1'
+	$(VENV)-families/bin/python -m scripts.tools.make_adapter_fixture
 
 $(VENV)/.stamp-dist: $(SOURCES) | $(BIN)/python
 	$(PIP) 'build>=1.2,<2'
