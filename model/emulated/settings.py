@@ -48,7 +48,9 @@ class CostModel:
 
 _KINDS: Mapping[str, Any] = MappingProxyType(
     {
-        **dict.fromkeys(("vocab_size", "max_length", "num_blocks", "block_size", "eos_token_id", "seed"), int),
+        **dict.fromkeys(
+            ("vocab_size", "max_length", "num_blocks", "block_size", "eos_token_id", "adapters", "seed"), int
+        ),
         **dict.fromkeys(("emit_eos", "greedy_on_device"), bool),
         **dict.fromkeys(("eos_probability", "spin_us"), int | float),
         **dict.fromkeys(("name", "fault"), str),
@@ -73,6 +75,7 @@ class EmulatedSettings:
     emit_eos: bool = False  # off: EOS has a logit that no temperature reaches
     eos_probability: float = 0.01  # chance of EOS at each token, if emit_eos
     greedy_on_device: bool = True
+    adapters: int = 0  # so many there are; each gives another text
     seed: int = 0  # another seed, another text
     spin_us: float = 100.0  # the end of each step that is waited for awake, to be on time
     fault_token: int | None = None  # a step that brings this token makes the process fail
@@ -85,6 +88,8 @@ class EmulatedSettings:
         for name in ("vocab_size", "max_length", "num_blocks", "block_size"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.adapters < 0:
+            raise ConfigurationError(f"adapters is {self.adapters}, expected at least 0")
         if not self.buckets or list(self.buckets) != sorted(set(self.buckets)):
             raise ConfigurationError("buckets must be given, ascending and without duplicates")
         low, high = self.chosen_range
@@ -121,7 +126,7 @@ class EmulatedSettings:
         """From the ``pipeline.runner`` section of a configuration file.
 
         ``capacity`` are the settings that other sections decide: vocab_size, max_length, num_blocks,
-        block_size, buckets, eos_token_id. Raises ConfigurationError for an unknown or missing key.
+        block_size, buckets, eos_token_id, adapters. Raises ConfigurationError for an unknown or missing key.
         """
         own = {field.name for field in fields(cls)} - {"cost", *capacity}
         _refuse_unknown(section, own | {"kind", "cost_model"}, "pipeline.runner")

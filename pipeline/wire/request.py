@@ -68,6 +68,7 @@ class Request(Record, frozen=True):
     open_ended: bool = False  # the client named no limit: max_tokens may be cut to what fits
     raw_logit: bool = False  # `logprob` is the token's logit, as in llm-serving
     shown_ids: tuple[int, ...] = ()  # special tokens that are a part of the text in spite of `skip_special`
+    adapter: str = ""  # its name; empty: the base model's own weights
 
 
 def unpack_request(packed: bytes) -> Request:
