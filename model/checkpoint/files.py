@@ -45,8 +45,16 @@ def require_fit(
     stored: Mapping[str, StoredTensor],
     spelled: Callable[[str], str] = str,
 ) -> None:
-    """Raises CheckpointError that names, in one message, all missing, surplus and wrongly shaped tensors, as the file
-    does. `spelled`: a missing one as the file would."""
+    """Raises CheckpointError that says what `misfits` does."""
+    if problems := misfits(expected, stored, spelled):
+        raise CheckpointError(f"checkpoint {path} does not fit the model configuration: {problems}")
+
+
+def misfits(
+    expected: Mapping[str, Shape], stored: Mapping[str, StoredTensor], spelled: Callable[[str], str] = str
+) -> str:
+    """All missing, surplus and wrongly shaped tensors, as the file names them; empty where there are none. `spelled`:
+    a missing one as the file would."""
     missing = [f"{spelled(name)} {shape}" for name, shape in expected.items() if name not in stored]
     surplus = [f"{tensor.name} {tensor.shape}" for name, tensor in stored.items() if name not in expected]
     wrong = [
@@ -54,9 +62,7 @@ def require_fit(
         for name, shape in expected.items()
         if name in stored and stored[name].shape != shape
     ]
-    problems = list(_problems(missing=missing, surplus=surplus, **{"wrongly shaped": wrong}))
-    if problems:
-        raise CheckpointError(f"checkpoint {path} does not fit the model configuration: {'; '.join(problems)}")
+    return "; ".join(_problems(missing=missing, surplus=surplus, **{"wrongly shaped": wrong}))
 
 
 def is_derived(name: str) -> bool:

@@ -1,0 +1,9 @@
+"""LoRA adapters as PEFT saves them, for the decoder that a `Spec` describes. Knows no engine.
+
+`read_adapter` reads a folder's configuration and headers: what does not fit is known before any weight is read.
+"""
+
+from model.adapters.adapter import Adapter, Change
+from model.adapters.reading import read_adapter
+
+__all__ = ["Adapter", "Change", "read_adapter"]
