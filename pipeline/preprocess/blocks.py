@@ -1,8 +1,9 @@
 """The block manager: which physical KV blocks a sequence owns, and which full blocks can be shared.
 
 A full block is identified by a hash chain: the hash of its tokens and of the block before it. Prompts that share a
-prefix share its blocks, unless adapters make other keys and values of it: a chain begins at its adapter's root. A block without references keeps its content until it is needed for another; the least
-recently used goes first. Block 0 is never allocated: padding rows point to it.
+prefix share its blocks, unless they have different adapters: each adapter's chains begin at a root of its own. A
+block without references keeps its content until it is needed for another; the least recently used goes first. Block 0
+is never allocated: padding rows point to it.
 
 The hash is BLAKE2b, keyed per process: no client can craft a prompt that collides with another client's.
 """

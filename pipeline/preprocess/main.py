@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 
 import ipc
 from model.runner import RunnerFacts
 from model.tokenizer import Tokenizer
 from pipeline.config import Configuration
+from pipeline.preprocess.adapters import Adapter, adapters_of
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.prompts import PreprocessLimits, PromptPool, PromptReader
@@ -49,7 +51,7 @@ class _Service:
         self._pool.clear()
         stage, tokenizer, facts = self._stage, self._tokenizer, self._facts
         slots, records, lane, options = rings.slots, rings.records, rings.lanes[0], stage.end_options
-        ends = end_ids(stage.config, tokenizer)
+        ends, adapters = end_ids(stage.config, tokenizer), adapters_of(stage.fingerprints)
         with (
             lane["requests"].consumer(**options) as requests,
             slots["results"].consumer(**options) as results,
@@ -77,7 +79,8 @@ class _Service:
             )
 
             def set_limits() -> None:
-                intake.reader = PromptReader(tokenizer, limits_of(stage.config, facts, ends), scheduler.blocks)
+                limits = limits_of(stage.config, facts, ends, adapters)
+                intake.reader = PromptReader(tokenizer, limits, scheduler.blocks)
 
             set_limits()
             stage.on_reload = set_limits
@@ -116,7 +119,9 @@ def make_scheduler(
     )
 
 
-def limits_of(config: Configuration, facts: RunnerFacts, ends: frozenset[int]) -> PreprocessLimits:
+def limits_of(
+    config: Configuration, facts: RunnerFacts, ends: frozenset[int], adapters: Mapping[str, Adapter]
+) -> PreprocessLimits:
     pipeline = config.pipeline
     return PreprocessLimits(
         max_length=facts.max_length,
@@ -127,4 +132,5 @@ def limits_of(config: Configuration, facts: RunnerFacts, ends: frozenset[int]) -
         abilities=Abilities.of(
             facts, argmax=pipeline.greedy_on_device, save_logits=pipeline.save_logits_dir is not None
         ),
+        adapters=adapters,
     )
