@@ -58,6 +58,12 @@ class Adapter:
     fingerprint: bytes  # SHA-256 of the folder's two files
     changes: Mapping[str, tuple[Change, ...]]  # by the name of a linear layer, such as "layers.3.gate_up"
 
+    @property
+    def size_bytes(self) -> int:
+        """In float32, as it is kept beside a model's weights."""
+        every = (change for some in self.changes.values() for change in some)
+        return sum(4 * change.rank * (change.inputs + change.rows) for change in every)
+
     def merged_into(self, weights: Sequence[Weight]) -> tuple[Weight, ...]:
         """The weights of a model that has learnt what the adapter has.
 
@@ -84,9 +90,3 @@ class Adapter:
                 "does the adapter belong to this model?",
             )
         return values
-
-
-def size_bytes(adapters: Sequence[Adapter]) -> int:
-    """In float32, as they are kept beside a model's weights."""
-    changes = (change for adapter in adapters for some in adapter.changes.values() for change in some)
-    return sum(4 * change.rank * (change.inputs + change.rows) for change in changes)

@@ -77,3 +77,25 @@ KERNEL_TARGET void gate(const float *gate, const float *up, int64_t count, float
   }
   for (; i < count; ++i) out[i] = gate[i] / (1.0f + std::exp(-gate[i])) * up[i];
 }
+
+template <int V>
+KERNEL_INLINE void add_block(const float *factors, int64_t rows, const float *matrix, int64_t stride, float *out) {
+  Vector sum[V];
+  for (int v = 0; v < V; ++v) sum[v] = load(out + v * kLanes);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int v = 0; v < V; ++v) sum[v] += factors[r] * load(matrix + r * stride + v * kLanes);
+  }
+  for (int v = 0; v < V; ++v) store(out + v * kLanes, sum[v]);
+}
+
+KERNEL_TARGET void add_rows(const Sum &s) {
+  constexpr int kBlock = 8;  // vectors that stay in registers
+  int64_t i = 0;
+  for (; i + kBlock * kLanes <= s.count; i += kBlock * kLanes) {
+    add_block<kBlock>(s.factors, s.rows, s.matrix + i, s.stride, s.out + i);
+  }
+  for (; i + kLanes <= s.count; i += kLanes) add_block<1>(s.factors, s.rows, s.matrix + i, s.stride, s.out + i);
+  for (; i < s.count; ++i) {
+    for (int64_t r = 0; r < s.rows; ++r) s.out[i] += s.factors[r] * s.matrix[r * s.stride + i];
+  }
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from model.errors import ConfigurationError
 from model.mindspore_common.settings import GraphSettings, require_choice
 
 
@@ -17,4 +18,10 @@ class MindFormersSettings(GraphSettings):
 
     def __post_init__(self) -> None:
         GraphSettings.__post_init__(self)  # slots=True makes another class, which super() does not know
+        if self.adapters or self.merged_adapter is not None:
+            key = "adapters" if self.adapters else "merged_adapter"
+            raise ConfigurationError(
+                f"{key}: the mindformers engine has no adapters; use pipeline.runner.kind: mindspore, on CPU, or "
+                "merge one with PEFT (merge_and_unload), and serve the result"
+            )
         require_choice("attention", self.attention, ("custom", "plain"))

@@ -106,13 +106,7 @@ class GraphRunner(Runner):
     def bind(self, inputs: StepInputs) -> Binding:
         """Tensors over the arrays; on CPU every later step reads the arrays' memory as it is then."""
         bucket = require_layout(inputs, self.facts)
-        check = StepCheck(
-            inputs,
-            num_blocks=self.facts.num_blocks,
-            block_size=self.facts.block_size,
-            vocab_size=self.facts.vocab_size,
-            max_length=self.facts.max_length,
-        )
+        check = StepCheck(inputs, self.facts)
         return Binding(bucket, self._running().prepare(inputs), check)
 
     def launch(self, binding: Binding) -> None:
@@ -243,4 +237,5 @@ def _facts(vocab_size: int, max_length: int, name: str, settings: GraphSettings)
         buckets=settings.effective_buckets(),
         candidates=min(MOST_CANDIDATES, vocab_size) if settings.greedy_on_device else 0,
         scores=settings.greedy_on_device,
+        adapters=len(settings.adapters),
     )
