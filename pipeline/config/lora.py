@@ -39,7 +39,7 @@ def _check_adapters(draft: Draft, kind: str, adapters: Mapping[str, Path]) -> No
     if adapters and kind not in _TAKE_ADAPTERS:
         message = (
             f"{ADAPTERS} has {', '.join(adapters)}, but {_KIND} is {kind}, which takes none; "
-            f"mindspore takes several, on CPU, and one alone can be merged into the weights ({MERGED}, --lora DIR)"
+            "mindspore takes several, on CPU; or merge one with PEFT (merge_and_unload), and serve the result"
         )
         draft.reject((ADAPTERS, _KIND), message)
     else:

@@ -11,21 +11,22 @@ from pipeline.config import Configuration
 
 def adapter_fingerprints(config: Configuration) -> dict[str, bytes]:
     """By name, in the order of their slots. Reads headers and hashes the files, so that what does not fit is known
-    before anything is started: raises the `ModelError` that an adapter is refused with, and names it."""
-    lora = config.pipeline.lora
-    if config.pipeline.runner.kind == "emulated":  # which has no weights, and tells adapters by their slots
+    before anything is started: raises ModelError, which names the adapter."""
+    lora, kind, model = config.pipeline.lora, config.pipeline.runner.kind, config.model_config.model_cfg_path
+    if kind == "emulated":  # it has no weights, and tells adapters by their slots
         return {name: hashlib.sha256(b"slot %d" % slot).digest() for slot, name in enumerate(lora.adapters, 1)}
+    if kind != "mindspore" or model is None:
+        return {}  # the engine says that it takes none
     if lora.merged is not None:
-        _fingerprint(config, "that is to be merged", lora.merged)
-    return {name: _fingerprint(config, name, folder) for name, folder in lora.adapters.items()}
+        _fingerprint(model, "that is to be merged", lora.merged)
+    return {name: _fingerprint(model, name, folder) for name, folder in lora.adapters.items()}
 
 
-def _fingerprint(config: Configuration, name: str, folder: Path) -> bytes:
+def _fingerprint(model: Path, name: str, folder: Path) -> bytes:
     from model.adapters import read_adapter
     from model.families import read_spec_file
 
-    assert config.model_config.model_cfg_path is not None  # the configuration was checked
     try:
-        return read_adapter(folder, read_spec_file(config.model_config.model_cfg_path)).fingerprint
+        return read_adapter(folder, read_spec_file(model)).fingerprint
     except ModelError as error:
-        raise type(error)(f"the adapter {name}: {error}") from error
+        raise ModelError(f"the adapter {name}: {error}") from error
