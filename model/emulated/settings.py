@@ -85,11 +85,10 @@ class EmulatedSettings:
         for name, kind in _KINDS.items():
             if not isinstance(getattr(self, name), kind):
                 raise ConfigurationError(f"{name} is {getattr(self, name)!r}, expected {_name_of(kind)}")
-        for name in ("vocab_size", "max_length", "num_blocks", "block_size"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if self.adapters < 0:
-            raise ConfigurationError(f"adapters is {self.adapters}, expected at least 0")
+        for name in ("vocab_size", "max_length", "num_blocks", "block_size", "adapters"):
+            least = int(name != "adapters")
+            if getattr(self, name) < least:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}, expected at least {least}")
         if not self.buckets or list(self.buckets) != sorted(set(self.buckets)):
             raise ConfigurationError("buckets must be given, ascending and without duplicates")
         low, high = self.chosen_range
