@@ -15,10 +15,17 @@ def test_emulated(check):
     conformance.run("emulated", check)
 
 
-@pytest.mark.parametrize("check", conformance.CHECKS)
+@pytest.mark.parametrize(
+    "check", [check.__name__ for check in (*conformance.EVERYWHERE, *conformance.WHERE_SOMETHING_COMPUTES)]
+)
 @pytest.mark.parametrize("engine", ["static", "dynamic", "decoder"])
 def test_in_mindspore(in_mindspore, engine, check):
     in_mindspore(conformance.run, engine, check)
+
+
+@pytest.mark.parametrize("check", [check.__name__ for check in conformance.WITH_ADAPTERS])
+def test_in_mindspore_with_adapters(in_mindspore, check):
+    in_mindspore(conformance.run, "decoder with adapters", check)
 
 
 def test_facts_say_what_an_engine_leaves_to_the_host():

@@ -49,22 +49,23 @@ def refusal(folder, **changes) -> str | None:
     return None
 
 
-def mixed(folder, tokens, **changes):
-    """Logits behind every token of two sequences, in steps that mix chunks and single tokens of both, over scattered
-    blocks and with padding; the second is dropped half way and computed again."""
+def mixed(folder, tokens, slots=(0, 0, 0), **changes):
+    """Logits behind every token of two or three sequences, in steps that mix chunks and single tokens of all, over
+    scattered blocks and with padding; the second is dropped half way and computed again. ``slots``: adapters."""
     runner = loaded(folder, **changes)
-    driver, found = Driver(runner, seed=3), {"first": [], "second": []}
-    rest = {"first": list(tokens[0]), "second": list(tokens[1])}
-    for number, size in enumerate((*CHUNKS, *[10] * 12)):
+    driver, found, rest = Driver(runner, seed=3), [[] for _ in tokens], [list(ids) for ids in tokens]
+    driver.adapters = dict(enumerate(slots))
+    most = STEP.tokens // len(tokens)
+    for number, size in enumerate((*CHUNKS, *[10] * 24)):
         if number == len(CHUNKS):
-            driver.release("second")
-            rest["second"], found["second"] = list(tokens[1]), []
-        sizes = {"first": size, "second": CHUNKS[-1 - number % len(CHUNKS)]}
-        chunks = {name: ids[: min(sizes[name], 10)] for name, ids in rest.items() if ids}
+            driver.release(1)
+            rest[1], found[1] = list(tokens[1]), []
+        sizes = (size, CHUNKS[-1 - number % len(CHUNKS)], CHUNKS[number % len(CHUNKS)])
+        chunks = {name: ids[: min(sizes[name], most)] for name, ids in enumerate(rest) if ids}
         if chunks:
             logits = driver.step(chunks, range(sum(map(len, chunks.values()))), bucket=STEP)
             for name, ids in chunks.items():
                 found[name].append(logits[: len(ids)])
                 logits, rest[name] = logits[len(ids) :], rest[name][len(ids) :]
     runner.close()
-    return [np.concatenate(found[name]) for name in ("first", "second")]
+    return [np.concatenate(logits) for logits in found]
