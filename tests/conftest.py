@@ -32,6 +32,7 @@ SERIAL = (
 SERVER = (
     "scripts/tools/test_count_path.py",
     "server/test_access.py",
+    "server/test_adapters.py",
     "server/test_api.py",
     "server/test_clients.py",
     "server/test_demo_server.py",

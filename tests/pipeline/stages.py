@@ -40,9 +40,9 @@ EOS = 256
 ADAPTERS = ("first", "second")
 
 
-def write_byte_tokenizer(directory):
-    """Every byte is a token, and 256 ends a text."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+def write_byte_tokenizer(directory, count=EOS):
+    """Every byte is a token, or the first so many are, and the id behind them ends a text."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[:count]
     library = Library(models.BPE(vocab={character: i for i, character in enumerate(alphabet)}, merges=[]))
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     library.decoder = decoders.ByteLevel()
