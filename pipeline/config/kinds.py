@@ -166,7 +166,7 @@ def list_of(kind: Kind, minimum: int = 1, maximum: int = 1024) -> Kind:
 
 def named(kind: Kind, name: re.Pattern[str], of_names: str, maximum: int) -> Kind:
     """A mapping of names to values of this kind; ``of_names`` describes the names."""
-    expected = f"a mapping of names ({of_names}) to values that are each {kind.expected}"
+    expected = f"a mapping of names ({of_names}), each to {kind.expected}"
 
     def parse(found: Located) -> dict[str, Any]:
         if not isinstance(found.value, dict):

@@ -1,4 +1,4 @@
-"""`ringserve serve DIR --lora …` with the decoder: adapters beside a model answer as the model into which each is merged.
+"""`ringserve serve DIR --lora …` with the decoder: an adapter beside a model answers as the model it is merged into.
 Emulated devices are in test_supervision.py, logits in tests/model/adapters."""
 
 from __future__ import annotations

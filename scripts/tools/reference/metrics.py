@@ -29,7 +29,8 @@ def exposed() -> dict[str, list[Metric]]:
     page.unlink()
     for stage in page.topology.stages:
         Counters(page, stage.key).set_ready()
-    settings = FrontSettings(model_name="…", vocab_size=1, max_length=1, max_prompt=1, max_rows=1, max_queue=1)
+    sizes = dict.fromkeys(("vocab_size", "max_length", "max_prompt", "max_rows", "max_queue"), 1)
+    settings = FrontSettings(model_name="…", adapters=("…",), **sizes)
     collector = StatsCollector(StatsReader(page), settings)
     found = {section: list(families) for section, families in collector.sections()}
     page.close()
