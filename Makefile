@@ -10,9 +10,9 @@ CONFIG  ?= configs/demo.yaml
 MODEL   ?= model/demo
 
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
-.PHONY: bench-front bench-waiting bench-model bench-emulated bench-sampling bench-grammar
+.PHONY: bench-front bench-waiting bench-model bench-adapters bench-emulated bench-sampling bench-grammar
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
-.PHONY: test-clients train-demo fixtures fixtures-families fixtures-response dashboard docs-page dist test-dist
+.PHONY: test-clients train-demo fixtures fixtures-families fixtures-adapters fixtures-response dashboard docs-page dist test-dist
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -85,6 +85,10 @@ bench-waiting: $(VENV)/.stamp-serve
 # The model's bare step: no server, no sampling
 bench-model: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.model --json bench-model.json $(BENCH_FLAGS)
+
+# What LoRA adapters add to a step
+bench-adapters: $(VENV)/.stamp-bench
+	$(BIN)/python -m scripts.bench.adapters --json bench-adapters.json $(BENCH_FLAGS)
 
 # How punctual the emulated device is, and what it costs the host
 bench-emulated: $(VENV)/.stamp-serve
@@ -179,6 +183,11 @@ fixtures-families: | $(BIN)/python
 	$(PYTHON) -m venv $(VENV)-families
 	$(VENV)-families/bin/pip install --quiet torch 'transformers>=5.13,<6' safetensors
 	$(VENV)-families/bin/python -m scripts.tools.make_family_fixture
+
+# Adapters as PEFT saves them, and its answers with them
+fixtures-adapters: fixtures-families
+	$(VENV)-families/bin/pip install --quiet 'peft>=0.21,<1'
+	$(VENV)-families/bin/python -m scripts.tools.make_adapter_fixture
 
 $(VENV)/.stamp-dist: $(SOURCES) | $(BIN)/python
 	$(PIP) 'build>=1.2,<2'

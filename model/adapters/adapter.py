@@ -46,7 +46,15 @@ class Change:
     def b(self) -> NDArray[np.float32]:
         """``[rows, rank]``, with all scales, and its rows in the decoder's order. Raises what `a` does."""
         part = replace(self.part, shape=self.stored_b.shape, scale=self.part.scale * self.scale)
-        return part.read({part.source: self.stored_b}, np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = part.read({part.source: self.stored_b}, np.float32)
+        if not all_finite(values, "float32"):
+            raise UnusableWeightError(
+                f"{self.stored_b.file}: tensor {self.stored_b.name} times its scale, {part.scale:g}, does not fit "
+                "into float32",
+                "is lora_alpha right?",
+            )
+        return values
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def read_adapter(folder: Path, spec: Spec) -> Adapter:
     config = read_configuration(folder)
     file = _weights_file(folder)
     try:
-        stored = {_canonical_name(name): tensor for name, tensor in index_safetensors(file).items()}
+        stored = _by_canonical_name(index_safetensors(file))
         fingerprint = _fingerprint(folder / CONFIG_FILE, file)
     except OSError as error:
         raise CheckpointError(f"cannot read adapter {folder}: {error}") from error
@@ -77,6 +77,15 @@ def _fingerprint(*files: Path) -> bytes:
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.digest()
+
+
+def _by_canonical_name(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    stored: dict[str, StoredTensor] = {}
+    for name, tensor in tensors.items():
+        other = stored.setdefault(_canonical_name(name), tensor)
+        if other is not tensor:
+            raise CheckpointError(f"{tensor.file}: {other.name} and {name} are the same tensor; which one is right?")
+    return stored
 
 
 def _canonical_name(name: str) -> str:

@@ -192,12 +192,13 @@ ONE = np.ones((4, 64), np.float32)
         ({"base_model.model.lm_head.lora_A.weight": ONE}, r"lm_head\.lora_A\.weight: adapters of the head"),
         ({"base_model.model.model.embed_tokens.lora_embedding_A": ONE}, "adapters of embeddings are not supported"),
         ({"base_model.model.model.layers.0.mlp.experts.3.up_proj.lora_A.weight": ONE}, "adapters of experts are not"),
+        ({f"{Q}.lora_A.default.weight": ONE}, r"lora_A\.weight and .*lora_A\.default\.weight are the same tensor"),
         ({f"{Q}.lora_A.other.weight": ONE}, r"surplus: .*lora_A\.other\.weight"),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(changes, message, tmp_path):
     folder = with_tensor(tmp_path / "adapter", SOME, changes)
-    with pytest.raises(CheckpointError, match=f"adapter {folder}.*{message}"):
+    with pytest.raises(CheckpointError, match=f"{folder}.*{message}"):
         read_adapter(folder, spec_of(SOME))
 
 
@@ -216,6 +217,14 @@ def test_values_that_are_not_numbers_are_refused_when_they_are_read(tmp_path):
     (change,) = adapter.changes["layers.1.q"]
     with pytest.raises(UnusableWeightError, match=rf"tensor {name}: 1 of 256 values are NaN or infinite"):
         change.b()
+
+
+@pytest.mark.parametrize("alpha", [1e300, math.nan, -math.inf])
+def test_a_scale_beyond_all_numbers_is_refused_when_it_is_read(alpha, tmp_path):
+    lora = replace(SOME, config={"lora_alpha": alpha})
+    adapter = read_adapter(lora.save(tmp_path / "adapter"), spec_of(SOME))
+    with pytest.raises(UnusableWeightError, match=r"q_proj\.lora_B\.weight times its scale, .*; is lora_alpha right"):
+        adapter.changes["layers.0.q"][0].b()
 
 
 def test_folders_that_are_no_adapters(tmp_path):

@@ -37,7 +37,7 @@ def test_every_step_has_a_bucket(rows, budget):
         ({"attention": "flash"}, "attention is 'flash'; it must be one of custom, plain"),
         (
             {"adapters": (Path("a"),)},
-            "adapters: the mindformers engine has no adapters; use .*kind: mindspore.* merge_and",
+            "adapters: the mindformers engine has no adapters; use .*kind: mindspore.*merge_and",
         ),
         ({"merged_adapter": Path("a")}, "merged_adapter: the mindformers engine has no adapters"),
         ({"max_rows": 8, "token_budget": 4}, "raise token_budget to 8 or lower max_rows"),
