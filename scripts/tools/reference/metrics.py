@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from prometheus_client.core import Metric
 
@@ -29,8 +30,8 @@ def exposed() -> dict[str, list[Metric]]:
     page.unlink()
     for stage in page.topology.stages:
         Counters(page, stage.key).set_ready()
-    sizes = dict.fromkeys(("vocab_size", "max_length", "max_prompt", "max_rows", "max_queue"), 1)
-    settings = FrontSettings(model_name="…", adapters=("…",), **sizes)
+    names: dict[str, Any] = {"model_name": "…", "adapters": ("…",)}
+    settings = FrontSettings(**names, vocab_size=1, max_length=1, max_prompt=1, max_rows=1, max_queue=1)
     collector = StatsCollector(StatsReader(page), settings)
     found = {section: list(families) for section, families in collector.sections()}
     page.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from openapi_spec_validator import validate
 
 from pipeline.front.api.openapi.document import openapi_document
 from pipeline.front.settings import FrontSettings
@@ -107,6 +108,7 @@ def test_a_line_of_text_names_it(serve):
 
 def test_the_document_describes_their_paths():
     document = openapi_document(FrontSettings(**DEFAULTS, adapters=tuple(NAMES)), keys_needed=False)
+    validate(document)
     posts = [document["paths"][f"/models/{{adapter}}{way}"]["post"] for way in ("", "/generate", "/generate_stream")]
     for post in posts:
         (parameter,) = [one for one in post["parameters"] if one["in"] == "path"]
