@@ -107,7 +107,8 @@ class LoraConfig:
             MOST_ADAPTERS,
         ),
         {},
-        "adapters beside the model, by the names with which requests choose one as their `model`; `mindspore` only",
+        "adapters beside the model, by the names with which requests choose one as their `model`; for the engine "
+        "`mindspore`, and for `emulated`, which reads none of them",
     )
 
 

@@ -90,7 +90,8 @@ class Supervisor:
         shapes = shapes_of(self._config, runner)
         facts = runner.facts
         cache = f"{facts.num_blocks} KV cache blocks of {facts.block_size} tokens"
-        report(f"{facts.name} on {facts.device}: {shapes.max_rows} rows, {cache}")
+        beside = f", {facts.adapters} adapters" if facts.adapters else ""
+        report(f"{facts.name} on {facts.device}: {shapes.max_rows} rows, {cache}{beside}")
         page = StatsPage.create(self._topology)
         page.unlink()
         stack.callback(page.close)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.config import MOST_ADAPTERS, Override, live_keys, load_configuration
+from model.adapters import read_adapter
+from model.families import read_spec_file
+from pipeline.config import MOST_ADAPTERS, Override, live_keys, load_configuration, load_folder, values_of
+from pipeline.config.room import find_room
+from tests.model.adapters.folders import Lora
+from tests.model.families.checkpoints import load
 from tests.pipeline.config.helpers import EMULATED, problems_of, the_problem
 
 MERGED, ADAPTERS = "pipeline.lora.merged", "pipeline.lora.adapters"
@@ -102,3 +107,17 @@ def test_engines_that_take_none_say_which_does(write, folders):
     emulated = load_configuration(write(EMULATED), [f"{ADAPTERS}={{a: nowhere}}"])  # which reads nothing of them
     assert list(emulated.pipeline.lora.adapters) == ["a"]
     assert "an emulated device has no weights" in the_problem(write(EMULATED), [f"{MERGED}=one"]).message
+
+
+def test_they_are_counted_where_memory_decides(tmp_path):
+    checkpoint = load()["qwen2"]
+    base = checkpoint.save(tmp_path / "base", bfloat16=True)
+    (base / "tokenizer.json").write_text("{}")
+    adapters = {name: Lora(checkpoint, seed).save(tmp_path / name) for seed, name in enumerate("ab")}
+    values = values_of(load_folder(base))
+    taken = find_room(values, 4).taken
+    sizes = sum(read_adapter(folder, read_spec_file(base)).size_bytes for folder in adapters.values())
+    assert find_room(values | {ADAPTERS: adapters}, 4).taken == taken + sizes
+    changed = sum(2 * outputs * inputs for outputs, inputs in Lora(checkpoint).modules().values())
+    assert find_room(values | {MERGED: adapters["a"]}, 4).taken == taken + changed  # stays float32
+    assert find_room(values | {ADAPTERS: {"a": tmp_path}}, 4).taken > taken  # the launcher says what is wrong
