@@ -76,8 +76,9 @@ def request_metrics(stats: StatsReader, adapters: Sequence[str]) -> Iterator[Met
         "`cancelled`: the client disconnected or did not read; `refused`: 4xx; `rejected`: 429, queue full",
         ends,
     )
-    named = zip(({"adapter": name} for name in adapters), stats.adapter_requests(), strict=False)
-    yield counter("adapter_requests", "Requests for each adapter", named)
+    if adapters:
+        named = zip(({"adapter": name} for name in adapters), stats.adapter_requests(), strict=False)
+        yield counter("adapter_requests", "Requests for each adapter", named)
     yield counter("prompt_tokens", "Prompt tokens of requests that ended", front["prompt_tokens"])
     yield counter("generation_tokens", "Generated tokens written to clients", front["generated_tokens"])
     yield counter("dropped_tokens", "Tokens generated for requests that had been cancelled", front["dropped_deltas"])
