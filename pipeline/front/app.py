@@ -73,8 +73,6 @@ class Front:
             "/openapi.json": ("GET", OpenApiRoute(settings, keys).describe),
             **page.routes(),
         }
-        own = {f"/models/{settings.model_name}"} - self._routes.keys()
-        self._described = own | {f"/models/{name}" for name in settings.adapters}
 
     async def __call__(self, exchange: Exchange) -> None:
         exchange.path = self._canonical(exchange)
@@ -102,8 +100,8 @@ class Front:
         path = exchange.path
         path = "/" + path.lstrip("/") if path.startswith("//") else path
         name = path.rstrip("/")
-        described = exchange.method in ("GET", "HEAD") and name in self._described
-        return f"/v1{name}" if name in _OPENAI or described else path
+        described = exchange.method in ("GET", "HEAD") and name == f"/models/{self._settings.model_name}"
+        return f"/v1{name}" if name in _OPENAI or (described and name not in self._routes) else path
 
     def _find(self, exchange: Exchange) -> Handler:
         path = exchange.path if exchange.path in self._routes else exchange.path.rstrip("/")

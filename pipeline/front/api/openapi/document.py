@@ -127,17 +127,11 @@ def _generate(base: str, suffix: str, adapters: Sequence[str] = ()) -> Paths:
         ),
         f"{base}/generate_stream": generating(f"generateStream{suffix}", stream, request, event=event, errors=errors),
     }
-    paths = {path: {"post": operation} for path, operation in operations.items()}
     if adapters:
         schema = {"type": "string", "enum": list(adapters)}
-        name = {"name": "adapter", "in": "path", "required": True, "schema": schema}
         for operation in operations.values():
-            operation["parameters"].append(name)
-        described = get(
-            "adapter", "Describe the adapter, as /v1/models/ does.", "Model", errors=(404,), parameters=[name]
-        )
-        paths[base]["get"] = described
-    return paths
+            operation["parameters"].append({"name": "adapter", "in": "path", "required": True, "schema": schema})
+    return {path: {"post": operation} for path, operation in operations.items()}
 
 
 def _openai() -> Paths:

@@ -81,7 +81,7 @@ def test_models_are_listed_as_in_vllm(fine):
     assert [(one["id"], one["root"], one["parent"]) for one in listed] == told
     for name in NAMES:
         shown = fine.http.get(f"/v1/models/{name}").json()
-        assert shown == fine.http.get(f"/models/{name}").json()
+        assert fine.http.get(f"/models/{name}").status_code == 405  # llm-serving's path
         assert (shown["id"], shown["parent"], shown["max_model_len"]) == (name, "tiny", DEFAULTS["max_length"])
     assert fine.http.get("/v1/models/llama2").json()["id"] == "tiny"
     assert fine.http.get("/v1/models/plainer").status_code == 404
