@@ -87,7 +87,7 @@ bench-model: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.model --json bench-model.json $(BENCH_FLAGS)
 
 # What LoRA adapters add to a step
-bench-adapters: $(VENV)/.stamp-bench
+bench-adapters: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.adapters --json bench-adapters.json $(BENCH_FLAGS)
 
 # How punctual the emulated device is, and what it costs the host

@@ -1,11 +1,12 @@
-// Several LoRA adapters beside one linear layer, as a custom operator (see paged_attention.cc): rows of a step that
-// have one get y + B (A x) of theirs. Adapters keep their own ranks, one behind the other.
+// Several LoRA adapters beside one linear layer, as custom operators (see paged_attention.cc): rows of a step that have
+// one get y + B (A x) of theirs. Adapters keep their own ranks, one behind the other.
 #include <algorithm>
 #include <cstring>
 #include <new>
 #include <vector>
 
 #include "kernels.h"
+#include "linear.h"
 #include "operator.h"
 
 namespace ringserve {
@@ -14,7 +15,8 @@ namespace {
 constexpr int64_t kTaskTokens = 8;  // that one thread takes at a time: they share the reading of A and B
 constexpr int64_t kTaskColumns = 512;  // of B that its tokens use while they are in the cache
 
-enum Input { kY, kX, kA, kB, kPieces, kAdapter, kFresh, kOutput, kCount };
+// The first is y, or the layer's weight.
+enum Input { kFirst, kX, kA, kB, kPieces, kAdapter, kFresh, kOutput, kCount };
 
 // A line of the table: some rows of the layer's output, changed by one adapter.
 struct Piece {
@@ -109,8 +111,9 @@ bool lay_out(Adapted &adapted, void **p, int64_t **shape) {
 }
 
 bool shapes_agree(const int *ndims, int64_t **s) {
-  return ndims[kY] == 2 && ndims[kX] == 2 && ndims[kA] == 2 && ndims[kB] == 1 && ndims[kPieces] == 2 &&
-         s[kX][0] == s[kY][0] && s[kA][1] == s[kX][1] && s[kPieces][1] == 4 && s[kAdapter][0] == s[kFresh][0];
+  return ndims[kFirst] == 2 && ndims[kX] == 2 && ndims[kA] == 2 && ndims[kB] == 1 && ndims[kPieces] == 2 &&
+         ndims[kOutput] == 2 && s[kX][0] == s[kOutput][0] && s[kA][1] == s[kX][1] && s[kPieces][1] == 4 &&
+         s[kAdapter][0] == s[kFresh][0];
 }
 
 bool tokens_in_range(const int32_t *fresh, int64_t rows, int64_t tokens) {
@@ -129,15 +132,14 @@ bool any_adapter(const int32_t *slots, const int32_t *fresh, int64_t rows) {
   return false;
 }
 
-int run(void **p, int64_t **shape) {
-  Operator &op = the_operator();
+// To the output, which is y so far.
+int add(Operator &op, void **p, int64_t **shape) {
   const auto *slots = static_cast<const int32_t *>(p[kAdapter]), *fresh = static_cast<const int32_t *>(p[kFresh]);
-  const int64_t tokens = shape[kY][0], width = shape[kY][1], rows = shape[kFresh][0];
-  auto *out = static_cast<float *>(p[kOutput]);
-  std::memcpy(out, p[kY], static_cast<size_t>(tokens * width) * sizeof(float));
+  const int64_t tokens = shape[kOutput][0], width = shape[kOutput][1], rows = shape[kFresh][0];
   if (!any_adapter(slots, fresh, rows)) return 0;
   if (!tokens_in_range(fresh, rows, tokens)) return fail("q_seq_lens does not fit the tokens of the step");
-  Adapted adapted{*op.kernel.load(), static_cast<const float *>(p[kX]), out, shape[kX][1], width, {}, {}, {}, {}};
+  Adapted adapted{*op.kernel.load(), static_cast<const float *>(p[kX]), static_cast<float *>(p[kOutput]), shape[kX][1],
+                  width, {}, {}, {}, {}};
   if (!lay_out(adapted, p, shape)) return fail("the adapters' table does not fit their matrices");
   for (size_t i = 0; i < adapted.pieces.size(); ++i) {
     const int32_t adapter = adapted.pieces[i].piece.adapter;
@@ -146,6 +148,26 @@ int run(void **p, int64_t **shape) {
   adapted.inner.resize(adapted.tokens.size() * static_cast<size_t>(adapted.most_rank));
   op.pool.run(op.threads_for(adapted.work), static_cast<int64_t>(adapted.tasks.size()), Adapted::task, &adapted);
   return 0;
+}
+
+int run(void **p, int64_t **shape) {
+  std::memcpy(p[kOutput], p[kFirst], static_cast<size_t>(shape[kOutput][0] * shape[kOutput][1]) * sizeof(float));
+  return add(the_operator(), p, shape);
+}
+
+int run_linear(void **p, int64_t **shape) {
+  Operator &op = the_operator();
+  multiply_all(op, static_cast<const float *>(p[kX]), p[kFirst], true, shape[kX][0], shape[kFirst][0], shape[kX][1],
+               static_cast<float *>(p[kOutput]));
+  return add(op, p, shape);
+}
+
+int guarded(int (*run)(void **, int64_t **), void **params, int64_t **shapes) {
+  try {
+    return run(params, shapes);
+  } catch (const std::bad_alloc &) {
+    return fail("out of memory");
+  }
 }
 
 }  // namespace
@@ -157,10 +179,20 @@ int run(void **p, int64_t **shape) {
 RINGSERVE_EXPORT int ringserve_adapters(int count, void **params, int *ndims, int64_t **shapes, const char **, void *,
                                         void *) {
   using namespace ringserve;
-  if (count != kCount || !shapes_agree(ndims, shapes)) return fail("the inputs of the adapters do not fit one another");
-  try {
-    return run(params, shapes);
-  } catch (const std::bad_alloc &) {
-    return fail("out of memory");
+  if (count != kCount || !shapes_agree(ndims, shapes) || shapes[kFirst][0] != shapes[kOutput][0] ||
+      shapes[kFirst][1] != shapes[kOutput][1]) {
+    return fail("the inputs of the adapters do not fit one another");
   }
+  return guarded(run, params, shapes);
+}
+
+// The same with the layer's weight [N, K] bfloat16 in the place of y, which is computed here.
+RINGSERVE_EXPORT int ringserve_adapted_linear(int count, void **params, int *ndims, int64_t **shapes,
+                                              const char **dtypes, void *, void *) {
+  using namespace ringserve;
+  if (count != kCount || !shapes_agree(ndims, shapes) || shapes[kFirst][0] != shapes[kOutput][1] ||
+      shapes[kFirst][1] != shapes[kX][1] || std::strcmp(dtypes[kFirst], "uint16") != 0) {
+    return fail("the inputs of the adapters do not fit one another");
+  }
+  return guarded(run_linear, params, shapes);
 }

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "linear.h"
 #include "operator.h"
 
 namespace ringserve {
@@ -146,15 +147,6 @@ struct Mixture {
   }
 };
 
-int run_linear(void **p, int64_t **shape, bool bfloat16) {
-  Operator &op = the_operator();
-  const int64_t tokens = shape[0][0], columns = shape[0][1], rows = shape[1][0];
-  Linear linear{*op.kernel.load(), p[1], rows, columns, bfloat16,
-                rows_of(static_cast<const float *>(p[0]), tokens, columns), static_cast<float *>(p[2])};
-  op.pool.run(op.threads_for(tokens * rows * columns), tasks_of(rows), Linear::task, &linear);
-  return 0;
-}
-
 enum ExpertsInput { kTokensIn, kShare, kIndex, kSlots, kGateUp, kDown, kExpertsOut, kExpertsCount };
 
 bool experts_agree(int64_t **s) {
@@ -181,6 +173,13 @@ int run_experts(void **p, int64_t **shape, bool gate_up_bfloat16, bool down_bflo
 }
 
 }  // namespace
+
+void multiply_all(Operator &op, const float *x, const void *weight, bool bfloat16, int64_t tokens, int64_t rows,
+                  int64_t columns, float *out) {
+  Linear linear{*op.kernel.load(), weight, rows, columns, bfloat16, rows_of(x, tokens, columns), out};
+  op.pool.run(op.threads_for(tokens * rows * columns), tasks_of(rows), Linear::task, &linear);
+}
+
 }  // namespace ringserve
 
 // x [T, K] float32, weight [N, K] -> [T, N]
@@ -191,7 +190,9 @@ RINGSERVE_EXPORT int ringserve_linear(int count, void **params, int *ndims, int6
     return fail("the inputs of the linear layer do not fit one another");
   }
   try {
-    return run_linear(params, shapes, is(dtypes[1], "uint16"));
+    multiply_all(the_operator(), static_cast<const float *>(params[0]), params[1], is(dtypes[1], "uint16"), shapes[0][0],
+                 shapes[1][0], shapes[0][1], static_cast<float *>(params[2]));
+    return 0;
   } catch (const std::bad_alloc &) {
     return fail("out of memory");
   }

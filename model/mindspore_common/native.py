@@ -11,7 +11,7 @@ from model.runner import RunnerFacts, StepInputs
 LIBRARY = Path(__file__).parent.parent / "libringserve_attention.so"
 OPERATOR = "ringserve_paged_attention"
 LINEAR, EMBEDDING, EXPERTS = "ringserve_linear", "ringserve_embedding", "ringserve_experts"
-ADAPTERS = "ringserve_adapters"
+ADAPTERS, ADAPTED_LINEAR = "ringserve_adapters", "ringserve_adapted_linear"
 
 _MESSAGE_BYTES = 256
 

@@ -10,7 +10,7 @@ import mindspore as ms
 from mindspore import Parameter, nn, ops
 
 from model.families import Experts as ExpertsSpec
-from model.mindspore_common.native import ADAPTERS, EMBEDDING, EXPERTS, LIBRARY, LINEAR
+from model.mindspore_common.native import ADAPTED_LINEAR, ADAPTERS, EMBEDDING, EXPERTS, LIBRARY, LINEAR
 
 Take = Callable[[str], Parameter | None]
 """A weight by its name within a layer, once; None where there is none."""
@@ -47,14 +47,20 @@ class Linear(nn.Cell):
         self.weight, self.bias = take(f"{name}.weight"), take(f"{name}.bias")
         self.product = product_with(self.weight)
         self.a, self.b, self.pieces = (take(f"{name}.adapters_{part}") for part in ("a", "b", "pieces"))
-        self.adapt = None if self.a is None else custom(ADAPTERS, lambda y, *_: y)
+        self.adapted, self.in_float32 = self.a is not None, in_float32(self.weight)
+        if self.adapted:
+            self.add = custom(ADAPTERS, lambda y, *_: y)
+            self.adapted_product = custom(ADAPTED_LINEAR, lambda weight, x, *_: [x[0], weight[0]])
 
     def construct(self, x, adapter=None, fresh=None):
         """``adapter``, ``fresh`` ``[B]``: see `StepInputs.adapter` and `StepInputs.q_seq_lens`."""
-        out = self.product(x, self.weight)
-        if self.bias is not None:
-            out = out + self.bias
-        return out if self.adapt is None else self.adapt(out, x, self.a, self.b, self.pieces, adapter, fresh)
+        if self.adapted and not self.in_float32:
+            out = self.adapted_product(self.weight, x, self.a, self.b, self.pieces, adapter, fresh)
+        else:
+            out = self.product(x, self.weight)
+            if self.adapted:
+                out = self.add(out, x, self.a, self.b, self.pieces, adapter, fresh)
+        return out if self.bias is None else out + self.bias
 
 
 class Embedding(nn.Cell):

@@ -147,6 +147,14 @@ class Adapted:
         arrays = (self.y, self.x, self.a, self.b, self.pieces, self.slots, self.fresh, self.out)
         return call(native.ADAPTERS, *arrays)
 
+    def linear(self) -> np.ndarray:
+        """As `run`, but `y` is what the weight returned here makes of `x`."""
+        weight, values = as_stored(normal(self.y.shape[1], self.x.shape[1], seed=2), bfloat16=True)
+        arrays = (weight, self.x, self.a, self.b, self.pieces, self.slots, self.fresh, self.out)
+        assert call(native.ADAPTED_LINEAR, *arrays) == 0
+        self.y = (self.x @ values.T).astype(np.float32)
+        return weight
+
     def expected(self) -> np.ndarray:
         of_token = np.zeros(len(self.x), int)
         of_token[: self.fresh.sum()] = np.repeat(self.slots, self.fresh)
@@ -164,6 +172,16 @@ def test_adapters(kernel):
     plain = np.r_[4:7, 8:10, 19:21]  # without one, with one that has nothing here, padding
     np.testing.assert_array_equal(adapted.out[plain], adapted.y[plain])
     assert np.abs(adapted.out - adapted.y)[np.r_[0:4, 7, 10:19]].max(1).min() > 1
+
+
+def test_a_linear_layer_with_adapters(kernel):
+    adapted = Adapted()
+    weight = adapted.linear()
+    np.testing.assert_allclose(adapted.out, adapted.expected(), atol=1e-3)
+    plain = np.r_[4:7, 8:10, 19:21]
+    alone = np.empty_like(adapted.out)
+    assert call(native.LINEAR, adapted.x, weight, alone) == 0
+    np.testing.assert_array_equal(adapted.out[plain], alone[plain])
 
 
 def test_a_token_with_an_adapter_does_not_depend_on_the_others(kernel):
@@ -217,3 +235,8 @@ def test_arrays_that_do_not_fit_are_an_error():
     adapted.a = adapted.a[:, :-1].copy()
     assert adapted.run() == 1
     assert native.last_error() == "the inputs of the adapters do not fit one another"
+    adapted = Adapted()
+    for weight in (normal(70, 40), np.zeros((70, 39), np.uint16), np.zeros((69, 40), np.uint16)):
+        arrays = (weight, adapted.x, adapted.a, adapted.b, adapted.pieces, adapted.slots, adapted.fresh, adapted.out)
+        assert call(native.ADAPTED_LINEAR, *arrays) == 1
+        assert native.last_error() == "the inputs of the adapters do not fit one another"
