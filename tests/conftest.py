@@ -51,6 +51,7 @@ through beside other work, too."""
 SERVER = (
     "scripts/tools/test_count_path.py",
     "server/test_access.py",
+    "server/test_adapters.py",
     "server/test_api.py",
     "server/test_clients.py",
     "server/test_demo_server.py",

@@ -60,6 +60,7 @@ class EmulatedRunner(Runner):
             buckets=settings.buckets,
             candidates=min(MOST_CANDIDATES, settings.vocab_size) if settings.greedy_on_device else 0,
             scores=settings.greedy_on_device,
+            adapters=settings.adapters,
         )
         self._choice = settings.choice
         self._spin_ns = int(settings.spin_us * 1e3)
@@ -189,6 +190,7 @@ class EmulatedRunner(Runner):
             x.block_tables,
             binding.hashes,
             self.facts.block_size,
+            self.facts.adapters,
             self.settings.seed,
         )
         settings = self.settings

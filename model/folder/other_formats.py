@@ -81,8 +81,9 @@ def _adapter(folder: Path, file: Path) -> str:
     base = _json(folder / "adapter_config.json").get("base_model_name_or_path")
     of = f" of {base}" if isinstance(base, str) else ""
     return (
-        f"{file.name} is an adapter (LoRA){of}, not a model; merge the two once, where torch, transformers and peft "
-        f'are installed: python -c "from peft import AutoPeftModelForCausalLM as M; '
+        f"{file.name} is an adapter (LoRA){of}, not a model; serve it with that model: ringserve serve MODEL "
+        f"--lora {folder}, or --lora NAME={folder} to have both; or merge the two once, where torch, transformers "
+        f'and peft are installed: python -c "from peft import AutoPeftModelForCausalLM as M; '
         f'M.from_pretrained({str(folder)!r}).merge_and_unload().save_pretrained({str(_converted(folder))!r})"'
     )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .kinds import BOOLEAN, MAPPING, ORIGIN, PATH, TEXT, auto_or, choice, integer, list_of, number, word_or
+from .kinds import BOOLEAN, MAPPING, ORIGIN, PATH, TEXT, auto_or, choice, integer, list_of, named, number, word_or
 from .setting import section, setting
 
 _CPUS = word_or("device", list_of(integer(0, 4095)))
@@ -102,6 +103,29 @@ class RunnerConfig:
         return {"kind": self.kind, **{key: value for key, value in values.items() if value is not None}}
 
 
+_ADAPTER_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:@+/-]{0,253}[A-Za-z0-9._@+-])?")
+MOST_ADAPTERS: Final = 128
+"""The statistics page has a counter for each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraConfig:
+    """LoRA adapters, folders as PEFT writes them: see docs/models.md."""
+
+    merged: Path | None = setting(PATH, None, "an adapter that is merged into the weights when they are loaded")
+    adapters: Mapping[str, Path] = setting(
+        named(
+            PATH,
+            _ADAPTER_NAME,
+            "letters, digits, and . _ : @ + / - between them, 255 characters at most",
+            MOST_ADAPTERS,
+        ),
+        {},
+        "adapters beside the model, by the names with which requests choose one as their `model`; for the engine "
+        "`mindspore`, and for `emulated`, which reads none of them",
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogConfig:
     """One line per request at `info`; nothing per token at any level."""
@@ -175,6 +199,7 @@ class PipelineConfig:
         "auto",
         "how the model writes what it thinks before it answers; `none`: that is a part of the answer",
     )
+    lora: LoraConfig = section(LoraConfig)
     runner: RunnerConfig = section(RunnerConfig)
     overlap: bool = setting(BOOLEAN, True, "schedule the next step while the device computes this one")
     max_rows: int = setting(

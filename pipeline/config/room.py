@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from model.families import Spec
     from model.mindspore_common.memory import Sizes
 
 _STAGES_BYTES = 400 << 20  # launcher, front, preprocess and sampling with a large vocabulary
-_KIND, _BLOCKS = "pipeline.runner.kind", "pa_config.num_blocks"
+_KIND, _BLOCKS, _ADAPTERS = "pipeline.runner.kind", "pa_config.num_blocks", "pipeline.lora.adapters"
 
 
 class RoomUnknown(Exception):  # noqa: N818 - becomes a Problem
@@ -77,20 +80,30 @@ def _engine_sizes(values: Mapping[str, Any]) -> tuple[Sizes, int | None]:
     """Of the model, and the bytes of its weights, where these are not all of one type."""
     path, weights = values["model_config.model_cfg_path"], values["model_config.checkpoint_path"]
     if values[_KIND] == "mindspore":
-        from model.checkpoint.weight import size_bytes
-        from model.errors import CheckpointError
-        from model.families import canonical_weights, read_spec_file
+        from model.errors import ModelError
+        from model.families import read_spec_file
 
         spec = read_spec_file(path)
         if weights is None or values["pipeline.runner.random_weights"]:
             return spec, None
         try:
-            return spec, size_bytes(canonical_weights(spec, weights))
-        except CheckpointError:  # the engine will say so
+            return spec, _weight_bytes(spec, weights, values["pipeline.lora.merged"], values[_ADAPTERS] or {})
+        except ModelError:  # the launcher's checks and the engine will say so
             return spec, None
     from model.mindformers_runner.configuration import read_model
 
     return read_model(path)[0], None
+
+
+def _weight_bytes(spec: Spec, path: Path, merged: Path | None, adapters: Mapping[str, Path]) -> int:
+    """Raises ModelError."""
+    from model.adapters import read_adapter
+    from model.checkpoint.weight import size_bytes
+    from model.families import canonical_weights
+
+    weights = canonical_weights(spec, path, None if merged is None else read_adapter(merged, spec))
+    beside = (read_adapter(folder, spec).size_bytes for folder in adapters.values())
+    return size_bytes(weights) + sum(beside)
 
 
 def _gib(size: int) -> str:

@@ -54,6 +54,7 @@ def settings_of(
     own: dict[str, Any] = {
         "model_route": config.serving_config.model_route,
         "vocab_size": stage.shapes.vocab_size,
+        "adapters": tuple(pipeline.lora.adapters),
         "max_length": config.max_length,
         "max_prompt": config.max_prompt,
         "max_rows": stage.shapes.max_rows,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from functools import partial
 
 import ipc
 from model.runner import RunnerFacts
 from model.tokenizer import Tokenizer
 from pipeline.config import Configuration
+from pipeline.preprocess.adapters import Adapter, adapters_of
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.prompts import PreprocessLimits, PromptPool, PromptReader
@@ -50,7 +52,7 @@ class _Service:
         self._pool.clear()
         stage, tokenizer, facts = self._stage, self._tokenizer, self._facts
         slots, records, lane, options = rings.slots, rings.records, rings.lanes[0], stage.end_options
-        ends = end_ids(stage.config, tokenizer)
+        ends, adapters = end_ids(stage.config, tokenizer), adapters_of(stage.fingerprints)
         with (
             lane["requests"].consumer(**options) as requests,
             slots["results"].consumer(**options) as results,
@@ -79,7 +81,8 @@ class _Service:
             )
 
             def set_limits() -> None:
-                intake.reader = PromptReader(tokenizer, limits_of(stage.config, facts, ends), scheduler.blocks)
+                limits = limits_of(stage.config, facts, ends, adapters)
+                intake.reader = PromptReader(tokenizer, limits, scheduler.blocks)
 
             set_limits()
             stage.on_reload = set_limits
@@ -118,7 +121,9 @@ def make_scheduler(
     )
 
 
-def limits_of(config: Configuration, facts: RunnerFacts, ends: frozenset[int]) -> PreprocessLimits:
+def limits_of(
+    config: Configuration, facts: RunnerFacts, ends: frozenset[int], adapters: Mapping[str, Adapter]
+) -> PreprocessLimits:
     pipeline = config.pipeline
     return PreprocessLimits(
         max_length=facts.max_length,
@@ -129,4 +134,5 @@ def limits_of(config: Configuration, facts: RunnerFacts, ends: frozenset[int]) -
         abilities=Abilities.of(
             facts, argmax=pipeline.greedy_on_device, save_logits=pipeline.save_logits_dir is not None
         ),
+        adapters=adapters,
     )

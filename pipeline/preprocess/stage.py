@@ -218,4 +218,5 @@ def _assign(sequence: Sequence, step: int) -> Assign:
         params=sequence.params,
         prompt=sequence.tokens[: sequence.prompt].tobytes(),
         output=sequence.tokens[sequence.prompt : sequence.known].tobytes(),
+        adapter=sequence.adapter.slot,
     )

@@ -46,6 +46,7 @@ def _emulated(config: Configuration) -> Runner:
         buckets=emulated_buckets(config.pipeline.max_rows, config.pipeline.token_budget),
         eos_token_id=config.model_config.end_token,
         greedy_on_device=config.pipeline.greedy_on_device,
+        adapters=len(config.pipeline.lora.adapters),
     )
     return EmulatedRunner(settings)
 
@@ -83,6 +84,8 @@ def _settings(config: Configuration, kind: type[Settings]) -> Settings:
         threads=runner.threads,
         compile_cache_dir=runner.compile_cache if isinstance(runner.compile_cache, Path) else None,
         greedy_on_device=config.pipeline.greedy_on_device,
+        adapters=tuple(config.pipeline.lora.adapters.values()),
+        merged_adapter=config.pipeline.lora.merged,
     )
 
 

@@ -54,6 +54,7 @@ class Specification:
     listen_fds: tuple[int, ...]
     shapes: dict[str, int]
     facts: dict[str, Any]
+    fingerprints: dict[str, str]  # of adapters by name, in hexadecimal
     metrics_fds: tuple[int, ...] = ()
     api_keys: tuple[str, ...] = ()  # digests
 
@@ -83,6 +84,7 @@ class Stage:
         self.name = self.spec.key
         self.replica = self.spec.replica or 0  # of a stage that is not a front
         self.shapes, self.facts = Shapes(**specification.shapes), _facts(specification.facts)
+        self.fingerprints = {name: bytes.fromhex(text) for name, text in specification.fingerprints.items()}
         self.stats_handle = StatsHandle(specification.stats_fd, self.topology)
         self.stats = open_stats(self.stats_handle)
         self.listen_fds, self.metrics_fds = specification.listen_fds, specification.metrics_fds

@@ -109,6 +109,11 @@ class StatsReader:
         upper = edges(histogram)
         return HistogramSnapshot(upper, tuple(words[: len(upper) + 1]), words[SUM_WORD] / scale(histogram))
 
+    def adapter_requests(self) -> list[int]:
+        """Requests of each adapter, in the order of the configuration; of all fronts together."""
+        counted: list[int] = self._views.adapters.sum(axis=0).tolist()
+        return counted
+
     def rings(self) -> list[RingReading]:
         return [
             RingReading(spec, _end(*producer), tuple(_end(*consumer) for consumer in consumers))

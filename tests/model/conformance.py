@@ -37,9 +37,10 @@ class Engine:
         return Driver(self.runner, seed)
 
 
-def emulated() -> Engine:
+def emulated(adapters: int = 0) -> Engine:
+    sizes = {"num_blocks": 40, "block_size": 16, "adapters": adapters}
     settings = EmulatedSettings(
-        CostModel(0.0), 256, 256, num_blocks=40, block_size=16, buckets=BUCKETS, token_range=(1, 40), eos_token_id=7
+        CostModel(0.0), 256, 256, buckets=BUCKETS, token_range=(1, 40), eos_token_id=7, **sizes
     )
     runner = EmulatedRunner(settings)
     runner.load()
@@ -104,6 +105,7 @@ def _poisoned(weight):
 
 ENGINES = {
     "emulated": emulated,
+    "emulated with adapters": functools.partial(emulated, 2),
     "static": static,
     "dynamic": dynamic,
     "decoder": decoder,

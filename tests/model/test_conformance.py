@@ -24,6 +24,11 @@ def test_in_mindspore(in_mindspore, engine, check):
 
 
 @pytest.mark.parametrize("check", [check.__name__ for check in conformance.WITH_ADAPTERS])
+def test_emulated_with_adapters(check):
+    conformance.run("emulated with adapters", check)
+
+
+@pytest.mark.parametrize("check", [check.__name__ for check in conformance.WITH_ADAPTERS])
 def test_in_mindspore_with_adapters(in_mindspore, check):
     in_mindspore(conformance.run, "decoder with adapters", check)
 

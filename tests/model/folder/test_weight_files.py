@@ -62,7 +62,7 @@ def test_what_is_read(folder, names, contents, read):
         (["model-Q4_K_M.gguf"], {}, r"is GGUF, llama.cpp's format.*gguf_file='model-Q4_K_M.gguf'"),
         (["consolidated.safetensors", "tekken.json"], {}, r"Mistral's own format.*hf download ORG/NAME --local-dir"),
         (["adapter_model.safetensors"], {"adapter_config.json": '{"base_model_name_or_path": "meta/L"}'},
-         r"an adapter \(LoRA\) of meta/L, not a model.*merge_and_unload"),
+         r"an adapter \(LoRA\) of meta/L, not a model.* MODEL --lora .*/model, or --lora NAME=.*merge_and_unload"),
         (["adapter_model.safetensors"], {"adapter_config.json": "["}, r"an adapter \(LoRA\), not a model"),
         (["tf_model.h5"], {}, "of another framework"),
         (["config.json"], {}, r"expected \*\.safetensors or \*\.ckpt files; complete it: hf download"),

@@ -137,7 +137,7 @@ ANSWERS: Final[dict[str, Schema]] = {
         created=COUNT,
         owned_by=one_of("ringserve"),
         root=TEXT,
-        parent=NULL,
+        parent={**or_null(TEXT), "description": "Of an adapter: its model."},
         max_model_len={**_SOME, "description": "Tokens of prompt and answer together."},
         permission=list_of({}, maxItems=0),
     ),
