@@ -66,7 +66,7 @@ struct Adapted {
       in[m] = x + tokens[static_cast<size_t>(task.first + m)] * columns;
       low[m] = const_cast<float *>(inner.data()) + (task.first + m) * most_rank;  // each token's own
     }
-    kernel.multiply({in, low, task.count, matrices.a, piece.rank, columns, false});
+    kernel.multiply({in, low, task.count, matrices.a, piece.rank, columns, 0, false});
     for (int64_t at = 0; at < piece.rows; at += kTaskColumns) {
       for (int64_t m = 0; m < task.count; ++m) {
         float *to = out + tokens[static_cast<size_t>(task.first + m)] * width + piece.first + at;
