@@ -5,5 +5,6 @@
 
 from model.adapters.adapter import Adapter, Change
 from model.adapters.reading import read_adapter
+from model.adapters.weights import model_weights
 
-__all__ = ["Adapter", "Change", "read_adapter"]
+__all__ = ["Adapter", "Change", "model_weights", "read_adapter"]

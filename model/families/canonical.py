@@ -8,11 +8,11 @@ tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -72,21 +72,14 @@ class Part:
 Recipe = tuple[Part, ...]
 
 
-class Merged(Protocol):
-    """What is added to weights when they are read: an adapter (model/adapters)."""
-
-    def merged_into(self, weights: Sequence[Weight]) -> tuple[Weight, ...]: ...
-
-
-def canonical_weights(spec: Spec, path: Path, merged: Merged | None = None) -> tuple[Weight, ...]:
+def canonical_weights(spec: Spec, path: Path) -> tuple[Weight, ...]:
     """The decoder's weights in a checkpoint, ready to be read; see `Spec.tensors` and `index_files`.
 
     Raises:
         CheckpointError: nothing found, unreadable or truncated files, and, in one message, all missing, surplus and
             wrongly shaped tensors.
     """
-    weights = canonical(spec, index_files(path), path)
-    return weights if merged is None else merged.merged_into(weights)
+    return canonical(spec, index_files(path), path)
 
 
 def canonical(spec: Spec, stored: Mapping[str, StoredTensor], path: Path) -> tuple[Weight, ...]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.checkpoint.weight import random_weights
-from model.families import canonical_weights
+from model.adapters import model_weights
 from model.mindformers_runner.configuration import read_model
 from model.mindformers_runner.names import network_weights
 from model.mindformers_runner.networks import choose_network, compute_dtype
@@ -34,13 +33,11 @@ class MindFormersRunner(GraphRunner):
     def __init__(self, settings: MindFormersSettings) -> None:
         self.settings = settings
         self.spec, self.fused = read_model(settings.config_path)
-        spec, path = self.spec, settings.checkpoint_path
+        spec = self.spec
         length = longest(settings, spec)
         self.network = choose_network(spec, length)
         self._arithmetic = compute_dtype(spec, settings.device)
-        canonical = (
-            canonical_weights(spec, path) if path is not None else random_weights(spec.tensors(), settings.seed)
-        )
+        canonical = model_weights(spec, settings.checkpoint_path, settings.merged_adapter, settings.seed)
         self._weights = network_weights(spec, self.network, canonical, fused=self.fused, on_cpu=self._on_cpu)
         name = f"mindformers {self.network} {spec.hidden_size} x {spec.num_layers}"
         super().__init__(name, spec, settings, table_bytes=2 * 4 * length * spec.head_dim)

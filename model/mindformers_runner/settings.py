@@ -18,10 +18,9 @@ class MindFormersSettings(GraphSettings):
 
     def __post_init__(self) -> None:
         GraphSettings.__post_init__(self)  # slots=True makes another class, which super() does not know
-        if self.adapters or self.merged_adapter is not None:
-            key = "adapters" if self.adapters else "merged_adapter"
+        if self.adapters:
             raise ConfigurationError(
-                f"{key}: the mindformers engine has no adapters; use pipeline.runner.kind: mindspore, on CPU, or "
-                "merge one with PEFT (merge_and_unload), and serve the result"
+                "adapters: the mindformers engine has none beside a model; use pipeline.runner.kind: mindspore, on "
+                "CPU, or merge one (merged_adapter)"
             )
         require_choice("attention", self.attention, ("custom", "plain"))

@@ -6,16 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.adapters import read_adapter
-from model.checkpoint.weight import random_weights, size_bytes
-from model.families import canonical_weights, read_spec_file
+from model.adapters import model_weights, read_adapter
+from model.checkpoint.weight import size_bytes
+from model.families import read_spec_file
 from model.mindspore_common.runner import GraphRunner, longest
 from model.mindspore_runner.adapters import stack
 from model.mindspore_runner.settings import MindSporeSettings
 from model.runner import Progress
 
 if TYPE_CHECKING:
-    from model.checkpoint.weight import Weight
     from model.mindspore_common.compile_cache import CompileCache
     from model.mindspore_common.execution import Execution
 
@@ -36,19 +35,11 @@ class MindSporeRunner(GraphRunner):
         self.settings = settings
         self.spec = spec = read_spec_file(settings.config_path)
         self._adapters = tuple(read_adapter(folder, spec) for folder in settings.adapters)
-        self._weights = self._all_weights()
+        self._weights = model_weights(spec, settings.checkpoint_path, settings.merged_adapter, settings.seed)
         tables = 4 * len(spec.ropes) * longest(settings, spec) * spec.head_dim
         name = f"mindspore {spec.family} {spec.hidden_size} x {spec.num_layers}"
         weights = size_bytes(self._weights) + sum(adapter.size_bytes for adapter in self._adapters)
         super().__init__(name, spec, settings, tables, weights)
-
-    def _all_weights(self) -> tuple[Weight, ...]:
-        path, folder = self.settings.checkpoint_path, self.settings.merged_adapter
-        merged = None if folder is None else read_adapter(folder, self.spec)
-        if path is not None:
-            return canonical_weights(self.spec, path, merged)
-        weights = random_weights(self.spec.tensors(), self.settings.seed)
-        return weights if merged is None else merged.merged_into(weights)
 
     def _build(self, progress: Progress | None) -> tuple[Any, Execution]:
         from model.mindspore_common.import_quietly import import_mindspore

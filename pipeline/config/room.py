@@ -97,11 +97,10 @@ def _engine_sizes(values: Mapping[str, Any]) -> tuple[Sizes, int | None]:
 
 def _weight_bytes(spec: Spec, path: Path, merged: Path | None, adapters: Mapping[str, Path]) -> int:
     """Raises ModelError."""
-    from model.adapters import read_adapter
+    from model.adapters import model_weights, read_adapter
     from model.checkpoint.weight import size_bytes
-    from model.families import canonical_weights
 
-    weights = canonical_weights(spec, path, None if merged is None else read_adapter(merged, spec))
+    weights = model_weights(spec, path, merged)
     beside = (read_adapter(folder, spec).size_bytes for folder in adapters.values())
     return size_bytes(weights) + sum(beside)
 

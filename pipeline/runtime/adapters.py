@@ -15,8 +15,8 @@ def adapter_fingerprints(config: Configuration) -> dict[str, bytes]:
     lora, kind, model = config.pipeline.lora, config.pipeline.runner.kind, config.model_config.model_cfg_path
     if kind == "emulated":  # it has no weights, and tells adapters by their slots
         return {name: hashlib.sha256(b"slot %d" % slot).digest() for slot, name in enumerate(lora.adapters, 1)}
-    if kind != "mindspore" or model is None:
-        return {}  # the engine says that it takes none
+    if model is None:
+        return {}
     if lora.merged is not None:
         _fingerprint(model, "that is to be merged", lora.merged)
     return {name: _fingerprint(model, name, folder) for name, folder in lora.adapters.items()}
@@ -24,9 +24,9 @@ def adapter_fingerprints(config: Configuration) -> dict[str, bytes]:
 
 def _fingerprint(model: Path, name: str, folder: Path) -> bytes:
     from model.adapters import read_adapter
-    from model.families import read_spec_file
+    from model.mindformers_runner.configuration import read_model
 
     try:
-        return read_adapter(folder, read_spec_file(model)).fingerprint
+        return read_adapter(folder, read_model(model)[0]).fingerprint
     except ModelError as error:
         raise ModelError(f"the adapter {name}: {error}") from error

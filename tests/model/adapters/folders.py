@@ -87,7 +87,7 @@ class Lora:
     def save(self, folder: Path, bfloat16: bool = False) -> Path:
         folder.mkdir(parents=True)
         (folder / "adapter_config.json").write_text(json.dumps(self.configuration()))
-        write_safetensors(folder / "adapter_model.safetensors", self.tensors(), bfloat16)
+        write_safetensors(folder / "adapter_model.safetensors", self.tensors(), "BF16" if bfloat16 else "F32")
         return folder
 
     def merged(self, stored: Tensors | None = None) -> Tensors:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.adapters import read_adapter
+from model.adapters import model_weights
 from model.families import canonical_weights, read_spec
 from tests.model.adapters.folders import Lora, Tensors
 from tests.model.families.checkpoints import Checkpoint, load
@@ -37,7 +37,7 @@ def logits_of(
 ) -> np.ndarray:
     """Of a checkpoint with these tensors."""
     folder.mkdir()
-    write_safetensors(folder / "model.safetensors", stored, bfloat16)
+    write_safetensors(folder / "model.safetensors", stored, "BF16" if bfloat16 else "F32")
     spec = read_spec(it.config)
     weights = {weight.name: weight.read(np.float32) for weight in canonical_weights(spec, folder)}
     return NumpyDecoder(spec, weights).logits(tokens)
@@ -47,7 +47,7 @@ def logits_of(
 def test_merged_as_peft_computes(name, tmp_path):
     it, folder = CHECKPOINTS[name], PEFT / name
     spec, reference = read_spec(it.config), np.load(folder / "reference.npz")
-    merged = canonical_weights(spec, it.save(tmp_path / "base"), read_adapter(folder, spec))
+    merged = model_weights(spec, it.save(tmp_path / "base"), folder)
     weights = {weight.name: weight.read(np.float32) for weight in merged}
     require_parity(NumpyDecoder(spec, weights).logits(reference["tokens"]), reference["logits"])
     assert off(logits_of(it, it.tensors(), tmp_path / "plain", reference["tokens"]), reference["logits"]) > MISSED

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.adapters import read_adapter
+from model.adapters import model_weights, read_adapter
 from model.checkpoint.weight import Weight
 from model.errors import CheckpointError, ConfigurationError, UnusableWeightError
 from model.families import Spec, canonical_weights, read_spec
@@ -30,7 +30,7 @@ def require_merged(lora: Lora, folder: Path, tmp_path: Path) -> None:
     """What is added to the decoder's weights makes them those of the changed checkpoint."""
     spec, base = spec_of(lora), lora.checkpoint.save(tmp_path / "base")
     write_safetensors(tmp_path / "changed.safetensors", lora.merged())
-    merged = canonical_weights(spec, base, read_adapter(folder, spec))
+    merged = model_weights(spec, base, folder)
     expected = canonical_weights(spec, tmp_path / "changed.safetensors")
     plain = canonical_weights(spec, base)
     different = 0
@@ -107,7 +107,7 @@ def test_weights_of_bfloat16_become_float32_where_they_change(tmp_path):
     """And are added up exactly: bfloat16 would round most of a small change away."""
     lora, base = replace(SOME, targets=("down_proj",)), QWEN2.save(tmp_path / "base", bfloat16=True)
     spec = spec_of(lora)
-    merged = canonical_weights(spec, base, read_adapter(lora.save(tmp_path / "adapter"), spec))
+    merged = model_weights(spec, base, lora.save(tmp_path / "adapter"))
     plain = {weight.name: weight for weight in canonical_weights(spec, base)}
     changed = [weight for weight in merged if not weight.keeps_bfloat16 and plain[weight.name].keeps_bfloat16]
     assert [weight.name for weight in changed] == [f"layers.{layer}.down.weight" for layer in (0, 1)]
@@ -119,9 +119,8 @@ def test_weights_of_bfloat16_become_float32_where_they_change(tmp_path):
 
 def test_what_does_not_fit_into_float16_when_it_is_added_is_refused(tmp_path):
     lora = replace(SOME, config={"lora_alpha": 1e6})
-    adapter = read_adapter(lora.save(tmp_path / "adapter"), spec_of(lora))
-    base = canonical_weights(spec_of(lora), QWEN2.save(tmp_path / "base"), adapter)
-    named = {weight.name: weight for weight in base}
+    weights = model_weights(spec_of(lora), QWEN2.save(tmp_path / "base"), lora.save(tmp_path / "adapter"))
+    named = {weight.name: weight for weight in weights}
     with pytest.raises(UnusableWeightError, match=r"layers\.0\.q\.weight and what .*/adapter adds to it do not fit"):
         named["layers.0.q.weight"].read(np.float16)
 
@@ -219,9 +218,15 @@ def test_values_that_are_not_numbers_are_refused_when_they_are_read(tmp_path):
         change.b()
 
 
-@pytest.mark.parametrize("alpha", [1e300, math.nan, -math.inf])
-def test_a_scale_beyond_all_numbers_is_refused_when_it_is_read(alpha, tmp_path):
-    lora = replace(SOME, config={"lora_alpha": alpha})
+@pytest.mark.parametrize("alpha", [math.nan, -math.inf])
+def test_a_scale_that_is_no_number_is_refused(alpha, tmp_path):
+    folder = replace(SOME, config={"lora_alpha": alpha}).save(tmp_path / "adapter")
+    with pytest.raises(ConfigurationError, match=f"lora_alpha is {alpha}; it must be a number"):
+        read_adapter(folder, spec_of(SOME))
+
+
+def test_a_scale_beyond_all_numbers_is_refused_when_it_is_read(tmp_path):
+    lora = replace(SOME, config={"lora_alpha": 1e300})
     adapter = read_adapter(lora.save(tmp_path / "adapter"), spec_of(SOME))
     with pytest.raises(UnusableWeightError, match=r"q_proj\.lora_B\.weight times its scale, .*; is lora_alpha right"):
         adapter.changes["layers.0.q"][0].b()

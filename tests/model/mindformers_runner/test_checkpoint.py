@@ -8,10 +8,13 @@ import pytest
 from model.checkpoint.weight import Weight
 from model.errors import CheckpointError
 from model.families import Spec, canonical_weights
+from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 from model.mindformers_runner.configuration import read_model
 from model.mindformers_runner.names import network_weights
 from tests.model import scenarios
+from tests.model.adapters.folders import Lora
 from tests.model.conftest import DATA
+from tests.model.families.checkpoints import load
 from tests.model.numpy_llama import read_safetensors, write_safetensors
 
 GROUPED, _ = read_model(DATA / "grouped")
@@ -55,6 +58,21 @@ def test_files_of_mindspore(in_mindspore, tmp_path, file_format, fused):
     for form in (False, True):
         ours, theirs = (open_checkpoint(path, GROUPED, fused=form) for path in (DATA / "grouped", file))
         require_the_same(ours, theirs)
+
+
+def test_a_merged_adapter_is_in_the_weights(tmp_path):
+    """The network's parameters are those of a checkpoint that was changed."""
+    it = load()["qwen2"]
+    lora, base = Lora(it), it.save(tmp_path / "base")
+    changed = tmp_path / "changed.safetensors"
+    write_safetensors(changed, lora.merged())
+    length = {"config_path": base, "max_length": 64}
+    runner = MindFormersRunner(
+        MindFormersSettings(**length, checkpoint_path=base, merged_adapter=lora.save(tmp_path / "adapter"))
+    )
+    expected = MindFormersRunner(MindFormersSettings(**length, checkpoint_path=changed))
+    for one, other in zip(runner._weights, expected._weights, strict=True):
+        np.testing.assert_allclose(one.read(np.float32), other.read(np.float32), atol=1e-5, err_msg=one.name)
 
 
 def require_the_same(ours, theirs):
