@@ -107,7 +107,7 @@ def test_mindformers_features():
     ("changes", "message"),
     [
         ({"hidden_act": "relu"}, "hidden_act 'relu' is not supported; it must be one of silu"),
-        ({"quantization_config": {"bits": 4}}, "quantization_config.* are not supported"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config.* is not supported"),
         ({"num_key_value_heads": 5}, "32 heads cannot share 5 key/value heads evenly"),
         ({"num_attention_heads": 31, "head_dim": None}, "cannot be split into 31 heads"),
         ({"hidden_size": None}, "hidden_size is missing; it must be a positive whole number"),
