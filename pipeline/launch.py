@@ -9,6 +9,7 @@ is left behind: names in /dev/shm are gone as soon as segments are made, and no 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from pipeline.launcher.options import add_options, load
 from pipeline.launcher.readiness import Readiness
 from pipeline.launcher.tokenizer_check import TokenizerCheck
 from pipeline.runtime.engines import make_runner, shapes_of
+from pipeline.runtime.vocabulary import VocabularyFile
 
 
 def run(options: argparse.Namespace) -> int:
@@ -83,15 +85,17 @@ def _serve(config: Configuration, options: argparse.Namespace) -> int:
         report(f"warning: {warning}")
     chosen = {choice.key: choice.value for choice in config.choices}
     config = fit_to_host(config)
-    with TokenizerCheck(config) as check:
-        for remark in prepare_host(config, shapes_of(config, make_runner(config))):
-            report(remark)
-        for remark in check.require():
-            report(remark)
-    for choice in config.choices:
-        report(str(choice))
-    reread = lambda: fit_to_host(load(options, known=chosen))  # noqa: E731
-    return Supervisor(config, reread, Readiness.from_environment(options.ready_fd, os.environ)).run()
+    with contextlib.closing(VocabularyFile()) as vocabulary:
+        with TokenizerCheck(config, vocabulary) as check:
+            for remark in prepare_host(config, shapes_of(config, make_runner(config))):
+                report(remark)
+            for remark in check.require():
+                report(remark)
+        for choice in config.choices:
+            report(str(choice))
+        reread = lambda: fit_to_host(load(options, known=chosen))  # noqa: E731
+        readiness = Readiness.from_environment(options.ready_fd, os.environ)
+        return Supervisor(config, reread, readiness, vocabulary=vocabulary).run()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,6 +10,8 @@ from model.tokenizer.incremental import (
     end_with_bytes,
 )
 from model.tokenizer.loading import load_tokenizer
+from model.tokenizer.table import TokenTable, pack_vocabulary
+from model.tokenizer.vocabulary import Vocabulary
 
 __all__ = [
     "LONGEST_CHARACTER",
@@ -19,7 +21,10 @@ __all__ = [
     "Message",
     "ShowingSpecial",
     "StopStrings",
+    "TokenTable",
     "Tokenizer",
+    "Vocabulary",
     "end_with_bytes",
     "load_tokenizer",
+    "pack_vocabulary",
 ]

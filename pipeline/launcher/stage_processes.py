@@ -19,6 +19,7 @@ from pipeline.launcher.signals import Signals
 from pipeline.runtime.control_channel import Channel, Message
 from pipeline.runtime.generations import END
 from pipeline.runtime.stage import Specification
+from pipeline.runtime.vocabulary import VocabularyFile
 from pipeline.stats import StatsPage
 from pipeline.wire.step import Shapes
 from pipeline.wire.topology import StageSpec
@@ -44,10 +45,11 @@ class StageProcesses:
         api_keys: tuple[str, ...],
         signals: Signals,
         command: Callable[[StageSpec], Sequence[str]] = stage_command,
+        vocabulary: VocabularyFile | None = None,
     ) -> None:
         self.children: dict[str, Child] = {}
         self.api_keys = api_keys  # digests; for fronts alone
-        self._topology, self._command = page.topology, command
+        self._topology, self._command, self._vocabulary = page.topology, command, vocabulary
         self._page, self._shapes, self._facts, self._listeners = page, shapes, facts, listeners
         self._signals = signals
         self._death_read, self._death_write = os.pipe()  # breaks when the launcher dies
@@ -70,6 +72,7 @@ class StageProcesses:
                 stats_fd=self._page.segment.fd,
                 listen_fds=_fds(listeners.api),
                 metrics_fds=_fds(listeners.metrics),
+                vocabulary_fd=self._vocabulary.fd if stage.is_front and self._vocabulary else None,
                 api_keys=self.api_keys if stage.is_front else (),
                 shapes={key: getattr(self._shapes, key) for key in self._shapes.__slots__},
                 facts=asdict(self._facts),

@@ -33,6 +33,7 @@ from pipeline.runtime.control_channel import ChannelError, Message
 from pipeline.runtime.engines import make_runner, shapes_of
 from pipeline.runtime.generations import HUNG, STOPPED
 from pipeline.runtime.logs import configure_logging
+from pipeline.runtime.vocabulary import VocabularyFile
 from pipeline.stats import StageState, StatsPage, StatsReader, Supervision
 from pipeline.wire.step import Shapes
 from pipeline.wire.topology import StageSpec, Topology
@@ -45,7 +46,7 @@ DRAIN_MARGIN_S = 3.0  # for the front to tell its clients, and to end
 class Supervisor:
     """One server, from start to end. `reread` reads its configuration again; raises ConfigurationError, HostError.
     `readiness` is told when it is ready, and when it reloads and stops. `topology`: what runs, if not what the
-    configuration says; `command` starts a stage."""
+    configuration says; `command` starts a stage; `vocabulary` is what its fronts are given."""
 
     def __init__(
         self,
@@ -54,9 +55,10 @@ class Supervisor:
         readiness: Readiness | None = None,
         topology: Topology | None = None,
         command: Callable[[StageSpec], Sequence[str]] = stage_command,
+        vocabulary: VocabularyFile | None = None,
     ) -> None:
         self._config, self._reread = config, reread
-        self._topology, self._command = topology or Topology.of(config), command
+        self._topology, self._command, self._vocabulary = topology or Topology.of(config), command, vocabulary
         self._readiness = readiness or Readiness()
         self._began = time.monotonic()
         self._status: int | None = None  # the exit status, once it is decided
@@ -95,7 +97,9 @@ class Supervisor:
         self._page, self._supervision = page, Supervision(page)
         self._hang_detector = HangDetector(page, self._config.pipeline.hang_timeout_s)
         rings = [self._make_rings(stack, number, shapes) for number in range(self._topology.replicas)]
-        self._processes = StageProcesses(page, shapes, facts, self._listeners, api_keys, self._signals, self._command)
+        self._processes = StageProcesses(
+            page, shapes, facts, self._listeners, api_keys, self._signals, self._command, self._vocabulary
+        )
         stack.callback(self._processes.close)
         common = self._processes.children, self._hang_detector, self._supervision
         self._replicas = [Replica(self._topology, number, each, *common) for number, each in enumerate(rings)]

@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from model.tokenizer import InvalidTextError, Tokenizer
+from model.tokenizer import InvalidTextError, Tokenizer, Vocabulary
 from pipeline.front.api.body import Body, Reading
 from pipeline.front.api.chat.prompt import Prompted, prompt_for
 from pipeline.front.api.fields import TextPrompt, also, given, token_ids
@@ -62,12 +62,20 @@ class _Text:
 
 
 class TokenizeRoutes:
-    """The tokenizer runs in a thread of low priority: the longest prompt takes it seconds. Python code runs in the
-    parser's thread instead: at low priority it could lose its CPU while it holds the GIL, and so block the event
-    loop."""
+    """`encoder` loads a tokenizer, once a client wants a text encoded. It runs in a thread of low priority: the
+    longest prompt takes it seconds. Python code runs in the parser's thread instead: at low priority it could lose its
+    CPU while it holds the GIL, and so block the event loop."""
 
-    def __init__(self, settings: FrontSettings, tokenizer: Tokenizer | None, parser: Worker) -> None:
+    def __init__(
+        self,
+        settings: FrontSettings,
+        tokenizer: Vocabulary | None,
+        parser: Worker,
+        encoder: Callable[[], Tokenizer] | None = None,
+    ) -> None:
         self._settings, self._tokenizer, self._parser = settings, tokenizer, parser
+        self._encoder: Tokenizer | None = None
+        self._load_encoder = encoder
         self._unknown = UnknownParameters()
         self._worker = Worker("tokenizer", background.lower_priority)
 
@@ -96,7 +104,7 @@ class TokenizeRoutes:
         answer: Callable[[_Text, T], bytes],
     ) -> None:
         content, reading = await exchange.read_body(), Reading(self._settings)
-        if len(content) <= _SMALL_BODY:
+        if self._encoder is not None and len(content) <= _SMALL_BODY:
             asked = parse(parse_object(content), reading)
             self._unknown.tell(exchange, reading)
             await exchange.respond(200, answer(asked, encode(asked)))
@@ -154,9 +162,11 @@ class TokenizeRoutes:
         return count, ids
 
     def _ids(self, asked: _Text, most: int) -> tuple[int, NDArray[np.int32]]:
-        """As `Tokenizer.encode_up_to`."""
+        """As `Vocabulary.encode_up_to`."""
         try:
-            return self._needed().encode_up_to(asked.prompt, most, add_special=asked.add_special, plain=asked.plain)
+            return self._needed_encoder().encode_up_to(
+                asked.prompt, most, add_special=asked.add_special, plain=asked.plain
+            )
         except InvalidTextError as error:
             raise ApiError(INVALID_STATUS, str(error), parameter="prompt") from None
 
@@ -170,7 +180,19 @@ class TokenizeRoutes:
         ids = read_openai(DetokenizeRequest, body, reading).tokens
         return orjson.dumps({"prompt": self._needed().decode(ids, skip_special=False)})
 
-    def _needed(self) -> Tokenizer:
+    def _needed_encoder(self) -> Tokenizer:
+        """Loaded by the first text, in the tokenizer's thread."""
+        if self._encoder is None:
+            if self._load_encoder is None:
+                raise no_tokenizer()
+            self._encoder = self._load_encoder()
+        return self._encoder
+
+    def _needed(self) -> Vocabulary:
         if self._tokenizer is None:
-            raise ApiError(404, "this server has no tokenizer", kind="not_found_error")
+            raise no_tokenizer()
         return self._tokenizer
+
+
+def no_tokenizer() -> ApiError:
+    return ApiError(404, "this server has no tokenizer", kind="not_found_error")
