@@ -1,6 +1,6 @@
 """Text to token ids and back, whole or as a stream, for SentencePiece and Hugging Face files."""
 
-from model.tokenizer.base import InvalidTextError, Tokenizer
+from model.tokenizer.base import InvalidTextError, Tokenizer, require_utf8
 from model.tokenizer.chat import ChatTemplateError, Message
 from model.tokenizer.incremental import (
     LONGEST_CHARACTER,
@@ -27,4 +27,5 @@ __all__ = [
     "end_with_bytes",
     "load_tokenizer",
     "pack_vocabulary",
+    "require_utf8",
 ]

@@ -28,7 +28,7 @@ class Tokenizer(Vocabulary):
 
         Raises InvalidTextError for a text that has no UTF-8 form.
         """
-        _require_utf8(text)
+        require_utf8(text)
         return self._encode_with_plain(text, add_special, plain) if plain else self._encode(text, add_special)
 
     def encode_up_to(
@@ -42,7 +42,7 @@ class Tokenizer(Vocabulary):
         """
         if plain:
             return _counted(self.encode(text, add_special=add_special, plain=plain), most)
-        _require_utf8(text)
+        require_utf8(text)
         return self._encode_up_to(text, most, add_special)
 
     def _encode_up_to(self, text: str, most: int, add_special: bool) -> tuple[int, NDArray[np.int32]]:
@@ -61,7 +61,8 @@ def _counted(ids: list[int], most: int) -> tuple[int, NDArray[np.int32]]:
     return len(ids), np.array(ids if len(ids) <= most else (), np.int32)
 
 
-def _require_utf8(text: str) -> None:
+def require_utf8(text: str) -> None:
+    """Raises InvalidTextError."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import socket
 import sys
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from pipeline.runtime import background
 from pipeline.runtime.gc_policy import freeze_gc
 from pipeline.runtime.malloc_policy import give_back_freed, share_one_heap
 from pipeline.runtime.stage import Stage, end_as_usual
-from pipeline.runtime.tokenizer import open_tokenizer, response_format, sampling_defaults
+from pipeline.runtime.tokenizer import response_format, sampling_defaults
 from pipeline.runtime.vocabulary import map_vocabulary
 
 
@@ -46,8 +45,7 @@ def run_front_stage(stage: Stage) -> None:
     freeze_gc(stage.spec.role)
     give_back_freed()
     stage.pauses.start()
-    encoder = functools.partial(open_tokenizer, stage.config, stage.shapes.vocab_size)
-    run_front(settings, stage.control, stage.stats_handle, listeners, vocabulary, keys, encoder, stage.spec.rank)
+    run_front(settings, stage.control, stage.stats_handle, listeners, vocabulary, keys, front=stage.spec.rank)
 
 
 def settings_of(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import uvloop
 
-from model.tokenizer import Tokenizer, Vocabulary
+from model.tokenizer import Vocabulary
 from pipeline.front.api.anthropic.routes import AnthropicRoutes
 from pipeline.front.api.generate_routes import GenerateRoutes
 from pipeline.front.api.info_routes import InfoRoutes
@@ -59,14 +59,13 @@ def run_front(
     listeners: Sequence[socket.socket],
     tokenizer: Vocabulary | None = None,
     keys: ApiKeys | None = None,
-    encoder: Callable[[], Tokenizer] | None = None,
     front: int = 0,
 ) -> None:
     """Serve on sockets that listen, until the launcher's signal or the end of a drain, which it asks for.
 
     `control` brings the rings of one generation after the other. `tokenizer` names tokens where log-probabilities are
-    asked for; `encoder` loads one that encodes texts, once a client wants that. `keys` may be replaced while the
-    front runs; without any, every client that can connect is served. `front` is its number among several.
+    asked for. `keys` may be replaced while the front runs; without any, every client that can connect is served.
+    `front` is its number among several.
     """
     with (
         contextlib.closing(StatsPage.from_handle(stats)) as page,
@@ -74,7 +73,7 @@ def run_front(
     ):
         spec = page.topology.find(FRONT, rank=front)
         configure_logging(spec.key, level=settings.log_level, form=settings.log_format)
-        runner.run(_serve(spec, settings, control, page, listeners, tokenizer, keys or ApiKeys(), encoder))
+        runner.run(_serve(spec, settings, control, page, listeners, tokenizer, keys or ApiKeys()))
 
 
 async def _serve(
@@ -85,7 +84,6 @@ async def _serve(
     listeners: Sequence[socket.socket],
     tokenizer: Vocabulary | None,
     keys: ApiKeys,
-    encoder: Callable[[], Tokenizer] | None,
 ) -> None:
     counters, stats, spans = Counters(page, spec.key), StatsReader(page), Spans()
     times, ends = Histograms(page, RequestHistogram, spec.rank), RingEnds(page, spec.key)
@@ -95,7 +93,7 @@ async def _serve(
     generate = GenerateRoutes(delivery, tokenizer, parser)
     info = InfoRoutes(settings, backend, admission, stats, spans, ends)
     shown = PageRoutes(settings, stats, ends)
-    tokenize = TokenizeRoutes(settings, tokenizer, parser, encoder)
+    tokenize = TokenizeRoutes(settings, tokenizer, parser, backend)
     ollama = OllamaRoutes(settings, backend, tokenizer, generate)
     anthropic = AnthropicRoutes(settings, tokenizer, generate, tokenize)
     app = Front(settings, generate, tokenize, info, shown, keys, ollama, anthropic)
@@ -110,7 +108,6 @@ async def _serve(
     finally:
         counters.set(FrontCounter.READY, 0)
         parser.close()
-        tokenize.close()
         following.cancel()
         await backend.close()
         await server.close_connections()

@@ -15,6 +15,7 @@ from tests.model.tokenizer.conftest import ALL_KINDS, SCRIPTS
 
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{% if tools %}{{ tools }}{% endif %}{{ m.content }}{% endfor %}"
 ADDED = {"added_tokens_decoder": {"505": {"content": "<later>", "special": True}, "507": {"content": "two words"}}}
+RESPONSES = {"response_template": {"a": [1, None]}}
 CLASSES = {"ranks": "PreTrainedTokenizerFast", "vocabulary": "GPT2Tokenizer"}
 MESSAGES = [{"role": "user", "content": "a </s> \udcff b"}, {"role": "developer", "content": "c"}]
 
@@ -33,7 +34,7 @@ def write(kind, tokenizer_files, folder):
     config = {
         "tokenizer_class": CLASSES.get(kind, "Kind"),
         "chat_template": TEMPLATE,
-        "response_template": {"a": [1, None]},
+        **RESPONSES,
     }
     if kind in ALL_KINDS:
         source = tokenizer_files[kind]

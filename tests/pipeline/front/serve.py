@@ -49,5 +49,4 @@ def main() -> None:
         listeners,
         TokenTable(memoryview(pack_vocabulary(tokenizer))),
         keys,
-        lambda: tokenizer,
     )
