@@ -65,11 +65,12 @@ class Encodings:
         try:
             self._submit(text)
             return await text.answer
+        except BaseException:
+            self._send(Cancel(asked.request).pack())
+            raise
         finally:
             connection.on_lost.discard(text.disconnect)
             del self._texts[asked.request]
-            if text.answer.cancelled() or text.answer.exception() is not None:
-                self._send(Cancel(asked.request).pack())
 
     # ---- rings ----------------------------------------------------------------------------------------------
 

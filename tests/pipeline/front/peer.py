@@ -1,10 +1,10 @@
 """The other end of the front's rings in these tests: does with each request what its prompt says.
 
 Arguments: handles as JSON, the tokenizer that encodes texts, and the descriptor of the statistics. A prompt is words,
-which are echoed as tokens, round and round, and directives that begin with @. A request that is resumed goes on behind
-its output. What arrives is printed, one JSON line per message; with @report each token, too. Lines on standard input:
-``ready``/``unready`` (the stages' state), ``numbers`` (set the counters), ``steps N`` (write N records to the log of
-steps), ``close`` (leave the rings).
+which are echoed as tokens, round and round, and directives that begin with @. A request that is resumed goes on
+behind its output. What arrives is printed, one JSON line per message; with @report each token, too. Lines on standard
+input: ``ready``/``unready`` (the stages' state), ``numbers`` (set the counters), ``steps N`` (write N records to the
+log of steps), ``close`` (leave the rings).
 """
 
 from __future__ import annotations
