@@ -84,7 +84,7 @@ FLOWS = (
         "requests",
         FRONT.name,
         PREPROCESS.name,
-        "prompts with their parameters, texts to encode",
+        "prompts with their parameters, texts to encode, cancellations",
         _request_bytes,
     ),
     Flow("replies", PREPROCESS.name, FRONT.name, "accepted, refused, started, encoded", _reply_bytes),
