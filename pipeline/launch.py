@@ -9,6 +9,7 @@ is left behind: names in /dev/shm are gone as soon as segments are made, and no 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from pipeline.launcher.readiness import Readiness
 from pipeline.launcher.tokenizer_check import TokenizerCheck
 from pipeline.runtime.adapters import adapter_fingerprints
 from pipeline.runtime.engines import make_runner, shapes_of
+from pipeline.runtime.vocabulary import VocabularyFile
 
 
 def run(options: argparse.Namespace) -> int:
@@ -93,17 +95,18 @@ def _serve(config: Configuration, options: argparse.Namespace) -> int:
         report(f"warning: {warning}")
     chosen = {choice.key: choice.value for choice in config.choices}
     config = fit_to_host(config)
-    with TokenizerCheck(config) as check:
-        fingerprints = adapter_fingerprints(config)
-        for remark in prepare_host(config, shapes_of(config, make_runner(config))):
-            report(remark)
-        for remark in check.require():
-            report(remark)
-    for choice in config.choices:
-        report(str(choice))
-    reread = lambda: fit_to_host(load(options, known=chosen))  # noqa: E731
-    readiness = Readiness.from_environment(options.ready_fd, os.environ)
-    return Supervisor(config, reread, readiness, fingerprints=fingerprints).run()
+    with contextlib.closing(VocabularyFile()) as vocabulary:
+        with TokenizerCheck(config, vocabulary) as check:
+            fingerprints = adapter_fingerprints(config)
+            for remark in prepare_host(config, shapes_of(config, make_runner(config))):
+                report(remark)
+            for remark in check.require():
+                report(remark)
+        for choice in config.choices:
+            report(str(choice))
+        reread = lambda: fit_to_host(load(options, known=chosen))  # noqa: E731
+        readiness = Readiness.from_environment(options.ready_fd, os.environ)
+        return Supervisor(config, reread, readiness, fingerprints=fingerprints, vocabulary=vocabulary).run()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """Text to token ids and back, whole or as a stream, for SentencePiece and Hugging Face files."""
 
-from model.tokenizer.base import InvalidTextError, Tokenizer
+from model.tokenizer.base import InvalidTextError, Tokenizer, require_utf8
 from model.tokenizer.chat import ChatTemplateError, Message
 from model.tokenizer.incremental import (
     LONGEST_CHARACTER,
@@ -10,6 +10,8 @@ from model.tokenizer.incremental import (
     end_with_bytes,
 )
 from model.tokenizer.loading import load_tokenizer
+from model.tokenizer.table import TokenTable, pack_vocabulary
+from model.tokenizer.vocabulary import Vocabulary
 
 __all__ = [
     "LONGEST_CHARACTER",
@@ -19,7 +21,11 @@ __all__ = [
     "Message",
     "ShowingSpecial",
     "StopStrings",
+    "TokenTable",
     "Tokenizer",
+    "Vocabulary",
     "end_with_bytes",
     "load_tokenizer",
+    "pack_vocabulary",
+    "require_utf8",
 ]

@@ -53,7 +53,7 @@ class ChatTemplate:
         """``special_tokens`` are what templates use by name (``bos_token`` …); ``origin`` names the file.
         ``tool_use`` is rendered in place of this one where there are tools."""
         self._special_tokens = dict(special_tokens)
-        self._origin, self.source, self._tool_use = origin, source, tool_use
+        self.origin, self.source, self.tool_use = origin, source, tool_use
         self._wants_parts = False
         self._knows_developer = "developer" in source
         environment = _make_environment()
@@ -69,13 +69,18 @@ class ChatTemplate:
     def name_tokens(self, tokens: Mapping[str, str]) -> None:
         """Special tokens that no file names, though the tokenizer has them."""
         self._special_tokens = {**tokens, **self._special_tokens}
-        if self._tool_use is not None:
-            self._tool_use.name_tokens(tokens)
+        if self.tool_use is not None:
+            self.tool_use.name_tokens(tokens)
+
+    @property
+    def special_tokens(self) -> Mapping[str, str]:
+        """By the names that templates use."""
+        return self._special_tokens
 
     @property
     def sources(self) -> str:
         """The text of all templates."""
-        return self.source if self._tool_use is None else self.source + self._tool_use.source
+        return self.source if self.tool_use is None else self.source + self.tool_use.source
 
     def find_form(self) -> None:
         """Whether the template takes contents as strings or as lists of parts: one loops over the other and shows
@@ -83,12 +88,12 @@ class ChatTemplate:
         shown = [form for form in (False, True) if self._shows_text(parts=form) is not False]
         if not shown:
             raise TokenizerError(
-                f"the chat template in {self._origin} loses what users say: it shows a message's text neither as a "
+                f"the chat template in {self.origin} loses what users say: it shows a message's text neither as a "
                 "string nor as a list of parts; expected one that writes message.content of the role user"
             )
         self._wants_parts = shown[0]
-        if self._tool_use is not None:
-            self._tool_use.find_form()
+        if self.tool_use is not None:
+            self.tool_use.find_form()
 
     def _shows_text(self, *, parts: bool) -> bool | None:
         """None: it refuses short conversations, and nothing is known."""
@@ -130,8 +135,8 @@ class ChatTemplate:
 
         Raises ChatTemplateError for messages that the template refuses or cannot render.
         """
-        if tools and self._tool_use is not None:
-            return self._tool_use.render(
+        if tools and self.tool_use is not None:
+            return self.tool_use.render(
                 messages,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,

@@ -6,6 +6,7 @@ one character in several tokens. `IncrementalDetokenizer` does these two; here i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 
 from model.errors import TokenizerError
 from model.tokenizer.alphabet import byte_level_alphabet
-from model.tokenizer.base import SpecialTokens, Tokenizer
+from model.tokenizer.base import Tokenizer
 from model.tokenizer.incremental import NOTHING, DecodingRules, InvalidBytes, Piece
 from model.tokenizer.plain_text import Spans, Within
 from model.tokenizer.settings import TokenizerSettings, added_ids, no_such_token, read_json
+from model.tokenizer.vocabulary import SpecialTokens
 
 # The library's own threads would take CPUs from the model; a batch of one has no use for them.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -44,8 +46,9 @@ class HuggingFaceTokenizer(Tokenizer):
         self._mark_special(settings)
         self._decoder = read_decoder(document, self.name)
         self._added = self._library.get_added_tokens_decoder()
-        self._added_ids = {token.content: token_id for token_id, token in self._added.items()}
+        self.added_ids = {token.content: token_id for token_id, token in self._added.items()}
         self.rules = self._decoder.rules
+        self.place_matters = self._decoder.leading_space is not None
         self.vocab_size = max(self._library.get_vocab().values(), default=-1) + 1
         self.special = self._special_tokens(settings)
         # As in transformers' Llama tokenizer, explicit settings go before tokenizer.json's post-processor.
@@ -53,9 +56,6 @@ class HuggingFaceTokenizer(Tokenizer):
         self._before = added_ids(settings.add_bos, "bos_token", self.bos_id, default=False)
         self._after = added_ids(settings.add_eos, "eos_token", self.eos_id, default=False)
         self._spelled = self._spell_special()
-
-    def added_token_id(self, text: str) -> int | None:
-        return self._added_ids.get(text)
 
     def _encode(self, text: str, add_special: bool) -> list[int]:
         ids: list[int] = self._encoding(text, add_special).ids
@@ -153,20 +153,32 @@ def _load_library_tokenizer(path: Path, content: Mapping[str, Any] | None) -> to
     return library
 
 
+class _Bytes(dict[int, int]):
+    """For `str.translate`: characters to those of Latin-1, which are bytes."""
+
+    @classmethod
+    def of_byte_level(cls) -> _Bytes:
+        return cls({ord(sign): byte for sign, byte in byte_level_alphabet().items()})
+
+    def __missing__(self, sign: int) -> int:
+        return 0x100  # no byte
+
+
 @dataclass(frozen=True, slots=True)
 class TokenDecoder:
     """How the text of a token in the vocabulary becomes bytes of the text it stands for."""
 
     rules: DecodingRules
-    alphabet: Mapping[str, int] | None = None  # byte-level: a character of the token → a byte
+    alphabet: Mapping[int, int] | None = None  # byte-level: a character of the token → a byte, others → none
     replacements: tuple[tuple[str, str], ...] = ()
     byte_fallback: bool = False
     leading_space: str | None = None  # Metaspace drops this sign from the first token
 
     def decode(self, token: str, *, at_start: bool, added: bool) -> bytes:
         """``added`` tokens stand outside the byte-level alphabet and are meant as they are written."""
-        if self.alphabet is not None and not added and all(sign in self.alphabet for sign in token):
-            return bytes([self.alphabet[sign] for sign in token])
+        if self.alphabet is not None and not added:
+            with contextlib.suppress(UnicodeEncodeError):  # a sign that is none of the alphabet
+                return token.translate(self.alphabet).encode("latin-1")
         if self.byte_fallback and (match := BYTE_TOKEN.fullmatch(token)):
             return bytes.fromhex(match[1])
         if at_start and self.leading_space:
@@ -181,7 +193,7 @@ def read_decoder(tokenizer_json: Mapping[str, Any], name: str) -> TokenDecoder:
     steps = list(_flatten(tokenizer_json.get("decoder")))
     if any(step.get("type") == "ByteLevel" for step in steps):
         _refuse_others(steps, {"ByteLevel", "Fuse"}, name)
-        return TokenDecoder(DecodingRules(InvalidBytes.ONE_PER_SEQUENCE), alphabet=byte_level_alphabet())
+        return TokenDecoder(DecodingRules(InvalidBytes.ONE_PER_SEQUENCE), alphabet=_Bytes.of_byte_level())
     _refuse_others(steps, {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"}, name)
     metaspaces = [step for step in steps if step["type"] == "Metaspace"]
     replacements = [_replacement(step, name) for step in steps if step["type"] == "Replace"]

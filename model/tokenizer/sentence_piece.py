@@ -9,10 +9,11 @@ from pathlib import Path
 import sentencepiece
 
 from model.errors import TokenizerError
-from model.tokenizer.base import SpecialTokens, Tokenizer
+from model.tokenizer.base import Tokenizer
 from model.tokenizer.incremental import NOTHING, DecodingRules, InvalidBytes, Piece
 from model.tokenizer.plain_text import Spans, Within
 from model.tokenizer.settings import TokenizerSettings, added_ids, no_such_token
+from model.tokenizer.vocabulary import SpecialTokens
 
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # SentencePiece's visible blank
 
@@ -45,18 +46,16 @@ class SentencePieceTokenizer(Tokenizer):
         self.vocab_size = max([size - 1, *added]) + 1
         self._texts = {token_id: token.content for token_id, token in added.items()}
         self._texts |= {token_id: self._library.id_to_piece(token_id) for token_id in controls}
-        self._ids = {text: token_id for token_id, text in self._texts.items()}
-        self._splitter = _make_splitter(self._ids)
+        self.added_ids = {text: token_id for token_id, text in self._texts.items()}
+        self._splitter = _make_splitter(self.added_ids)
         hidden = controls | {token_id for token_id, token in added.items() if token.special}
         self.special = self._special_tokens(settings, frozenset(hidden))
         # Llama's convention where no file says anything: BOS, but no EOS.
         self._before = added_ids(settings.add_bos, "bos_token", self.bos_id, default=True)
         self._after = added_ids(settings.add_eos, "eos_token", self.eos_id, default=False)
         self._leading_space = _probe_leading_space(self._library)
+        self.place_matters = self._leading_space is not LeadingSpace.KEPT
         self._unknown: str = self._library.decode([self._library.unk_id()])
-
-    def added_token_id(self, text: str) -> int | None:
-        return self._ids.get(text)
 
     def _encode(self, text: str, add_special: bool) -> list[int]:
         return self._encode_with_plain(text, add_special, ())
@@ -66,7 +65,7 @@ class SentencePieceTokenizer(Tokenizer):
         within, at = Within(plain), 0
         for found in self._splitter.finditer(text) if self._splitter else ():
             if not within(*found.span()):
-                ids += [*self._encode_part(text[at : found.start()]), self._ids[found[0]]]
+                ids += [*self._encode_part(text[at : found.start()]), self.added_ids[found[0]]]
                 at = found.end()
         ids += self._encode_part(text[at:])
         return [*self._before, *ids, *self._after] if add_special else ids
@@ -112,8 +111,8 @@ class SentencePieceTokenizer(Tokenizer):
         content = settings.named_tokens.get(name)
         if content is None:
             return own_id if own_id >= 0 else None
-        if content in self._ids:
-            return self._ids[content]
+        if content in self.added_ids:
+            return self.added_ids[content]
         token_id: int = self._library.piece_to_id(content)
         if self._library.id_to_piece(token_id) != content:
             raise no_such_token(name, content, self.name)

@@ -17,7 +17,8 @@ from pipeline.runtime import background
 from pipeline.runtime.gc_policy import freeze_gc
 from pipeline.runtime.malloc_policy import give_back_freed, share_one_heap
 from pipeline.runtime.stage import Stage, end_as_usual
-from pipeline.runtime.tokenizer import open_tokenizer, response_format, sampling_defaults
+from pipeline.runtime.tokenizer import response_format, sampling_defaults
+from pipeline.runtime.vocabulary import map_vocabulary
 
 
 def run_front_stage(stage: Stage) -> None:
@@ -28,8 +29,9 @@ def run_front_stage(stage: Stage) -> None:
     metrics_port = listeners[-1].getsockname()[1] if stage.metrics_fds else None
 
     share_one_heap()
-    tokenizer = open_tokenizer(stage.config, stage.shapes.vocab_size)
-    defaults, form = sampling_defaults(stage.config), response_format(stage.config, tokenizer)
+    assert stage.vocabulary_fd is not None  # the launcher gives one to every front
+    vocabulary = map_vocabulary(stage.vocabulary_fd)
+    defaults, form = sampling_defaults(stage.config), response_format(stage.config, vocabulary)
     settings, keys = settings_of(stage, metrics_port, defaults, form), ApiKeys(stage.api_keys)
 
     def reload() -> None:
@@ -43,7 +45,7 @@ def run_front_stage(stage: Stage) -> None:
     freeze_gc(stage.spec.role)
     give_back_freed()
     stage.pauses.start()
-    run_front(settings, stage.control, stage.stats_handle, listeners, tokenizer, keys, front=stage.spec.rank)
+    run_front(settings, stage.control, stage.stats_handle, listeners, vocabulary, keys, front=stage.spec.rank)
 
 
 def settings_of(

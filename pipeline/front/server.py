@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import uvloop
 
-from model.tokenizer import Tokenizer
+from model.tokenizer import Vocabulary
 from pipeline.front.api.anthropic.routes import AnthropicRoutes
 from pipeline.front.api.generate_routes import GenerateRoutes
 from pipeline.front.api.info_routes import InfoRoutes
@@ -58,7 +58,7 @@ def run_front(
     control: Control,
     stats: StatsHandle,
     listeners: Sequence[socket.socket],
-    tokenizer: Tokenizer | None = None,
+    tokenizer: Vocabulary | None = None,
     keys: ApiKeys | None = None,
     front: int = 0,
 ) -> None:
@@ -83,7 +83,7 @@ async def _serve(
     control: Control,
     page: StatsPage,
     listeners: Sequence[socket.socket],
-    tokenizer: Tokenizer | None,
+    tokenizer: Vocabulary | None,
     keys: ApiKeys,
 ) -> None:
     counters, stats, spans = Counters(page, spec.key), StatsReader(page), Spans()
@@ -95,7 +95,7 @@ async def _serve(
     generate = GenerateRoutes(delivery, tokenizer, parser)
     info = InfoRoutes(settings, backend, admission, stats, spans, ends)
     shown = PageRoutes(settings, stats, ends)
-    tokenize = TokenizeRoutes(settings, tokenizer, parser)
+    tokenize = TokenizeRoutes(settings, tokenizer, parser, backend)
     ollama = OllamaRoutes(settings, backend, tokenizer, generate)
     anthropic = AnthropicRoutes(settings, tokenizer, generate, tokenize)
     app = Front(settings, generate, tokenize, info, shown, keys, ollama, anthropic)
@@ -110,7 +110,6 @@ async def _serve(
     finally:
         counters.set(FrontCounter.READY, 0)
         parser.close()
-        tokenize.close()
         following.cancel()
         await backend.close()
         await server.close_connections()

@@ -15,7 +15,7 @@ from pipeline.launcher.child import Attachment, Child, Phase
 from pipeline.launcher.generation_progress import GenerationProgress, front_beat
 from pipeline.launcher.process_stat import ProcessStat, process_stat
 from pipeline.launcher.stage_progress import RingGauges, Snapshot, StallTimer
-from pipeline.stats import IN_HAND, PreprocessCounter, StatsPage, StatsReader
+from pipeline.stats import IN_HAND, LANES, StatsPage, StatsReader
 from pipeline.wire.rings import RingSet
 from pipeline.wire.topology import INFERENCE, PREPROCESS
 
@@ -154,7 +154,7 @@ class HangDetector:
     def _check_prompts(self, child: Child, elapsed: float) -> Hang | None:
         """Its threads tokenize the same text for too long; they run at low priority, and no ring index shows it."""
         words = self._page.counters(child.name)
-        for lane in (PreprocessCounter.TOKENIZING, PreprocessCounter.TOKENIZING_LONG):
+        for lane in LANES:
             request = int(words[lane])
             if stalled := self._stalled((child.pid, lane), request or None, elapsed, PROMPT_PATIENCE):
                 return _hang(child, stalled, f"it does not finish tokenizing the prompt of request {request:016x}")

@@ -20,6 +20,7 @@ from pipeline.launcher.signals import Signals
 from pipeline.runtime.control_channel import Channel, Message
 from pipeline.runtime.generations import END
 from pipeline.runtime.stage import Specification
+from pipeline.runtime.vocabulary import VocabularyFile
 from pipeline.stats import StatsPage
 from pipeline.wire.step import Shapes
 from pipeline.wire.topology import StageSpec
@@ -35,7 +36,7 @@ def stage_command(stage: StageSpec) -> list[str]:
 class StageProcesses:
     """`children`, by the keys of their stages, holds those that are alive, or whose death `wait` has not returned.
     `command` starts a stage; the descriptor of its specification is appended. `fingerprints` are those of adapters,
-    by name."""
+    by name; `vocabulary` is what fronts are given."""
 
     def __init__(
         self,
@@ -47,10 +48,11 @@ class StageProcesses:
         signals: Signals,
         command: Callable[[StageSpec], Sequence[str]] = stage_command,
         fingerprints: Mapping[str, bytes] = MappingProxyType({}),
+        vocabulary: VocabularyFile | None = None,
     ) -> None:
         self.children: dict[str, Child] = {}
         self.api_keys = api_keys  # digests; for fronts alone
-        self._topology, self._command = page.topology, command
+        self._topology, self._command, self._vocabulary = page.topology, command, vocabulary
         self._page, self._shapes, self._facts, self._listeners = page, shapes, facts, listeners
         self._fingerprints = {name: fingerprint.hex() for name, fingerprint in fingerprints.items()}
         self._signals = signals
@@ -74,6 +76,7 @@ class StageProcesses:
                 stats_fd=self._page.segment.fd,
                 listen_fds=_fds(listeners.api),
                 metrics_fds=_fds(listeners.metrics),
+                vocabulary_fd=self._vocabulary.fd if stage.is_front and self._vocabulary else None,
                 api_keys=self.api_keys if stage.is_front else (),
                 shapes={key: getattr(self._shapes, key) for key in self._shapes.__slots__},
                 facts=asdict(self._facts),

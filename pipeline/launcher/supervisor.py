@@ -34,6 +34,7 @@ from pipeline.runtime.control_channel import ChannelError, Message
 from pipeline.runtime.engines import make_runner, shapes_of
 from pipeline.runtime.generations import HUNG, STOPPED
 from pipeline.runtime.logs import configure_logging
+from pipeline.runtime.vocabulary import VocabularyFile
 from pipeline.stats import StageState, StatsPage, StatsReader, Supervision
 from pipeline.wire.step import Shapes
 from pipeline.wire.topology import StageSpec, Topology
@@ -46,7 +47,8 @@ DRAIN_MARGIN_S = 3.0  # for the front to tell its clients, and to end
 class Supervisor:
     """One server, from start to end. `reread` reads its configuration again; raises ConfigurationError, HostError.
     `readiness` is told when it is ready, and when it reloads and stops. `topology`: what runs, if not what the
-    configuration says; `command` starts a stage; `fingerprints` are those of adapters, by name."""
+    configuration says; `command` starts a stage; `fingerprints` are those of adapters, by name; `vocabulary` is what
+    its fronts are given."""
 
     def __init__(
         self,
@@ -56,9 +58,11 @@ class Supervisor:
         topology: Topology | None = None,
         command: Callable[[StageSpec], Sequence[str]] = stage_command,
         fingerprints: Mapping[str, bytes] = MappingProxyType({}),
+        vocabulary: VocabularyFile | None = None,
     ) -> None:
-        self._config, self._reread, self._fingerprints = config, reread, fingerprints
+        self._config, self._reread = config, reread
         self._topology, self._command = topology or Topology.of(config), command
+        self._fingerprints, self._vocabulary = fingerprints, vocabulary
         self._readiness = readiness or Readiness()
         self._began = time.monotonic()
         self._status: int | None = None  # the exit status, once it is decided
@@ -99,7 +103,15 @@ class Supervisor:
         self._hang_detector = HangDetector(page, self._config.pipeline.hang_timeout_s)
         rings = [self._make_rings(stack, number, shapes) for number in range(self._topology.replicas)]
         self._processes = StageProcesses(
-            page, shapes, facts, self._listeners, api_keys, self._signals, self._command, self._fingerprints
+            page,
+            shapes,
+            facts,
+            self._listeners,
+            api_keys,
+            self._signals,
+            self._command,
+            self._fingerprints,
+            self._vocabulary,
         )
         stack.callback(self._processes.close)
         common = self._processes.children, self._hang_detector, self._supervision

@@ -1,6 +1,7 @@
 """Whether the tokenizer, its chat template and the defaults of sampling can be read, before any stage is started.
 
-In a process of its own: the launcher lives as long as the server and must not keep a large vocabulary in memory.
+In a process of its own: the launcher lives as long as the server and must not keep a large vocabulary in memory. What
+fronts need of the tokenizer is packed there, too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Never, Self
 from model.errors import ModelError, TokenizerError
 from pipeline.config import Configuration
 from pipeline.runtime.tokenizer import open_tokenizer, sampling_defaults
+from pipeline.runtime.vocabulary import VocabularyFile
 
 _NO_TEMPLATE = "the model has no chat template, so chats are refused; pipeline.chat_template: a file with one"
 
@@ -21,11 +23,12 @@ _NO_TEMPLATE = "the model has no chat template, so chats are refused; pipeline.c
 class TokenizerCheck:
     """Runs while other things are prepared; `require` waits for it. A context manager: its process ends with it."""
 
-    def __init__(self, config: Configuration) -> None:
+    def __init__(self, config: Configuration, vocabulary: VocabularyFile | None = None) -> None:
+        """``vocabulary`` is full when `require` has returned."""
         self._read, write = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            _look(config, write)
+            _look(config, vocabulary, write)
         os.close(write)
 
     def require(self) -> list[str]:
@@ -50,7 +53,7 @@ class TokenizerCheck:
         os.waitpid(self.pid, 0)
 
 
-def _look(config: Configuration, write: int) -> Never:
+def _look(config: Configuration, vocabulary: VocabularyFile | None, write: int) -> Never:
     """Ctrl-C reaches this process, too, and ends it without a word."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
@@ -58,6 +61,8 @@ def _look(config: Configuration, write: int) -> Never:
     try:
         tokenizer = open_tokenizer(config, config.model_config.vocab_size)
         sampling_defaults(config)
+        if vocabulary is not None:
+            vocabulary.fill(tokenizer)
         found["remarks"] = [] if tokenizer.has_chat_template else [_NO_TEMPLATE]
     except ModelError as error:
         found["problem"] = str(error)

@@ -9,7 +9,7 @@ from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import Counters, PreprocessCounter
-from pipeline.wire.request import Accepted, Cancel, Drop, Refused, Submit, count_ids, unpack_message
+from pipeline.wire.request import Accepted, Drop, Encode, GoOn, Refused, Submit, count_ids, unpack_message
 
 AT_ONCE = 2048  # characters or token ids that are tokenized in the loop: a millisecond at most, and no thread to wake
 _CHOICE = 16  # cost of each choice, in such characters
@@ -37,20 +37,41 @@ class Intake:
         """Handle one message of the front."""
         message = unpack_message(record)
         self._publish(message.request)  # if this process fails meanwhile, this request is to blame
-        if isinstance(message, Cancel):
-            self._cancel(message.request)
-        else:
+        if isinstance(message, Submit):
             self._take(message)
+        elif isinstance(message, Encode):
+            self._encode(message)
+        elif isinstance(message, GoOn):
+            self._reply(self._pool.encodings.go_on(message.request))
+        else:
+            self._cancel(message.request)
         self._publish(0)
 
     def finish(self) -> bool:
-        """Queue a prompt that was tokenized in the meantime; False if there is none."""
+        """Queue a prompt that was tokenized in the meantime, and reply to whom a text was encoded; False if there is
+        neither."""
+        encoded = self._reply(self._pool.encodings.take())
+        return self._finish_prompt() or encoded
+
+    def _finish_prompt(self) -> bool:
         job = self._pool.take()
         if job is None:
             return False
         for result in job.results():
             self._queue(result)
         return True
+
+    def _encode(self, asked: Encode) -> None:
+        encodings = self._pool.encodings
+        if asked.size <= AT_ONCE:
+            self._reply(encodings.at_once(asked, self.reader))
+        else:
+            encodings.add(asked, self.reader)
+
+    def _reply(self, reply: bytes | None) -> bool:
+        if reply is not None:
+            self.replies.append(reply)
+        return reply is not None
 
     def _take(self, submit: Submit) -> None:
         refusal = self._refusal(submit)
@@ -84,7 +105,9 @@ class Intake:
             self.replies.append(Accepted(result.request, result.attempt, result.prompt).pack())
 
     def _cancel(self, request: int) -> None:
-        if not self._pool.cancel(request) and self._scheduler.cancel(request) is not None:
+        if self._pool.encodings.cancel(request) or self._pool.cancel(request):
+            return
+        if self._scheduler.cancel(request) is not None:
             self._drop(Drop(request))
 
     def _publish(self, request: int) -> None:

@@ -16,23 +16,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from functools import partial
 
 import numpy as np
 
 from model.tokenizer import InvalidTextError, Tokenizer
 from pipeline.preprocess.adapters import Adapter, adapters_of
 from pipeline.preprocess.blocks import BlockManager, Digest
+from pipeline.preprocess.encodings import Encodings, Tokenized
 from pipeline.preprocess.sequence import ARGMAX_ON_DEVICE, Abilities, Sequence, Wants
+from pipeline.preprocess.work_thread import WorkThread
 from pipeline.runtime import background
 from pipeline.stats import Counters, PreprocessCounter
 from pipeline.wire.request import (
     TOO_LONG,
     Choice,
+    Encode,
     Refused,
     Request,
     Submit,
@@ -61,15 +63,6 @@ class PreprocessLimits:
     adapters: Mapping[str, Adapter] = field(default_factory=lambda: adapters_of({}))  # by name
 
 
-@dataclass(frozen=True, slots=True)
-class Tokenized:
-    """A prompt: the number of token ids, and the ids unless they are too many; or status and reason of a refusal."""
-
-    count: int = 0
-    ids: Int32 = field(default_factory=lambda: np.zeros(0, np.int32))
-    refusal: tuple[int, str] | None = None
-
-
 class PromptReader:
     """Uses no rings and no queue, and may be called by any thread."""
 
@@ -81,14 +74,22 @@ class PromptReader:
 
     def tokenize(self, submit: Submit) -> Tokenized:
         """The part that takes long, and that releases the GIL."""
+        return self._tokenized(submit.request, partial(self._token_ids, submit))
+
+    def encode(self, asked: Encode) -> Tokenized:
+        """As `tokenize`, for a text of which nothing is generated."""
+        encode = partial(self._tokenizer.encode_up_to, asked.text, asked.most)
+        return self._tokenized(asked.request, partial(encode, add_special=asked.add_special, plain=asked.plain))
+
+    def _tokenized(self, request: int, encode: Callable[[], tuple[int, Int32]]) -> Tokenized:
         try:
-            return Tokenized(*self._token_ids(submit))
+            return Tokenized(*encode())
         except InvalidTextError as error:
             return Tokenized(refusal=(400, str(error)))
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException:  # a panic of a library in Rust is no Exception; it must affect this request only
-            log.exception("request %016x: the tokenizer failed on its prompt", submit.request)
+            log.exception("request %016x: the tokenizer failed on its prompt", request)
             return Tokenized(refusal=(500, "the tokenizer failed on this prompt"))
 
     def read(self, submit: Submit, tokenized: Tokenized | None = None) -> list[Sequence | Refused]:
@@ -225,25 +226,31 @@ class PromptPool:
 
     def __init__(self, counters: Counters | None = None) -> None:
         self._counters = counters
-        self._reading = _Thread("reading", self._read)
+        self._reading: WorkThread[Job] = WorkThread("reading", self._read)
         self._lanes = (self._lane(PreprocessCounter.TOKENIZING), self._lane(PreprocessCounter.TOKENIZING_LONG))
+        self.encodings = Encodings(self._publisher(PreprocessCounter.ENCODING), self._wake)
         self._jobs: dict[int, Job] = {}  # by request
         self._done: deque[Job] = deque()
         self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.characters = 0  # of all prompts; a token id counts as one
 
-    def _lane(self, word: PreprocessCounter) -> _Thread:
+    def _publisher(self, word: PreprocessCounter) -> Callable[[int], None]:
         counters = self._counters
 
         def publish(request: int) -> None:
             if counters is not None:
                 counters.set(word, request)
 
+        return publish
+
+    def _lane(self, word: PreprocessCounter) -> WorkThread[Job]:
+        publish = self._publisher(word)
+
         def tokenize(job: Job) -> None:
             job.tokenize(publish)
             self._reading.put(job)
 
-        return _Thread(word.name.lower(), tokenize, background.lower_priority)
+        return WorkThread(word.name.lower(), tokenize, background.lower_priority)
 
     @property
     def requests(self) -> int:
@@ -283,12 +290,14 @@ class PromptPool:
         for request in list(self._jobs):
             self.cancel(request)
         self._done.clear()
+        self.encodings.clear()
 
     def close(self) -> None:
         """Wait for running jobs, and end the threads."""
         self.clear()
         for thread in (*self._lanes, self._reading):
             thread.end()
+        self.encodings.close()
         os.close(self._eventfd)
 
     def _forget(self, job: Job) -> None:
@@ -299,31 +308,8 @@ class PromptPool:
     def _read(self, job: Job) -> None:
         job.read()
         self._done.append(job)
+        self._wake()
+
+    def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_write(self._eventfd, 1)
-
-
-class _Thread:
-    """Runs jobs that are `put`, one after the other; started by the first one."""
-
-    def __init__(self, name: str, work: Callable[[Job], None], begin: Callable[[], None] | None = None) -> None:
-        self._name, self._work, self._begin = name, work, begin
-        self._queue: SimpleQueue[Job | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
-
-    def put(self, job: Job) -> None:
-        self._queue.put(job)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=background.PREFIX + self._name, daemon=True)
-            self._thread.start()
-
-    def end(self) -> None:
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join()
-
-    def _run(self) -> None:
-        if self._begin is not None:
-            self._begin()
-        while (job := self._queue.get()) is not None:
-            self._work(job)

@@ -7,7 +7,7 @@ import logging
 from model.errors import TokenizerError
 from model.generation_config import read_sampling_defaults
 from model.response import ResponseFormat, choose_format
-from model.tokenizer import Tokenizer, load_tokenizer
+from model.tokenizer import Tokenizer, Vocabulary, load_tokenizer
 from pipeline.config import Configuration
 
 log = logging.getLogger("ringserve.front")
@@ -26,7 +26,7 @@ def end_ids(config: Configuration, tokenizer: Tokenizer) -> frozenset[int]:
     return tokenizer.eos_ids | {config.model_config.end_token}
 
 
-def response_format(config: Configuration, tokenizer: Tokenizer) -> ResponseFormat | None:
+def response_format(config: Configuration, tokenizer: Vocabulary) -> ResponseFormat | None:
     """How the model writes reasoning and calls; None: not known. A checkpoint's `response_template` that can't be
     executed is told to the operator, and left aside: answers can do without."""
     names = config.pipeline.tool_format, config.pipeline.reasoning_format

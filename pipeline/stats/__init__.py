@@ -8,6 +8,7 @@ a log of the last steps with their time stamps, written by sampling, which sees 
 from pipeline.stats.buckets import Histogram, edges, scale
 from pipeline.stats.counters import (
     IN_HAND,
+    LANES,
     READY,
     STAGE_COUNTERS,
     FrontCounter,
@@ -26,6 +27,7 @@ from pipeline.stats.writers import AdapterCounters, Counters, Histograms, PauseM
 
 __all__ = [
     "IN_HAND",
+    "LANES",
     "READY",
     "STAGE_COUNTERS",
     "STEP_RECORDS",

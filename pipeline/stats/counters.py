@@ -31,9 +31,11 @@ class PreprocessCounter(IntEnum):
     IN_HAND = 14  # in the loop
     TOKENIZING = 15  # in the pool's thread for prompts of usual length
     TOKENIZING_LONG = 16  # in its thread for long ones
+    ENCODING = 17  # in the thread for texts of which nothing is generated
 
 
-IN_HAND = (PreprocessCounter.IN_HAND, PreprocessCounter.TOKENIZING, PreprocessCounter.TOKENIZING_LONG)
+LANES = (PreprocessCounter.TOKENIZING, PreprocessCounter.TOKENIZING_LONG, PreprocessCounter.ENCODING)
+IN_HAND = (PreprocessCounter.IN_HAND, *LANES)
 """Where preprocess publishes the requests that it works on."""
 
 

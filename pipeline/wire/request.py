@@ -141,7 +141,33 @@ class Cancel(Record, frozen=True, tag=1):
     request: int
 
 
-def unpack_message(record: bytes) -> Submit | Cancel:
+class Encode(Record, frozen=True, tag=2):
+    """A text whose tokens a client wants to know: nothing is generated. With more than `most` ids, only their number
+    is told."""
+
+    request: int
+    attempt: int
+    text: str
+    most: int
+    add_special: bool = True
+    plain: tuple[int, ...] = ()  # as in `Submit`
+
+    @property
+    def size(self) -> int:
+        """In characters."""
+        return len(self.text)
+
+
+class GoOn(Record, frozen=True, tag=3):
+    """The front has room for the next token ids of a text."""
+
+    request: int
+
+
+Message: TypeAlias = Submit | Cancel | Encode | GoOn
+
+
+def unpack_message(record: bytes) -> Message:
     return _MESSAGES.decode(record)
 
 
@@ -188,7 +214,18 @@ class Started(Record, frozen=True, tag=2):
     cached_tokens: int = 0
 
 
-Reply: TypeAlias = Accepted | Refused | Started
+class Encoded(Record, frozen=True, tag=3):
+    """Some of the token ids of a text, of which there are `count` in all; more follow a `GoOn`, unless these are the
+    last. So no answer takes more of the ring than a piece."""
+
+    request: int
+    attempt: int
+    count: int
+    ids: bytes
+    last: bool
+
+
+Reply: TypeAlias = Accepted | Refused | Started | Encoded
 
 
 def unpack_reply(record: bytes) -> Reply:
@@ -255,6 +292,6 @@ def longest_admit(max_length: int) -> int:
 
 
 _REQUESTS = msgspec.msgpack.Decoder(Request)
-_MESSAGES: msgspec.msgpack.Decoder[Submit | Cancel] = msgspec.msgpack.Decoder(Submit | Cancel)
+_MESSAGES: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 _REPLIES: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 _CHANGES: msgspec.msgpack.Decoder[RowChange] = msgspec.msgpack.Decoder(RowChange)

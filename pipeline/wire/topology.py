@@ -80,8 +80,14 @@ def _logits_slots(config: Configuration) -> int:
 
 
 FLOWS = (
-    Flow("requests", FRONT.name, PREPROCESS.name, "prompts with their parameters, cancellations", _request_bytes),
-    Flow("replies", PREPROCESS.name, FRONT.name, "accepted, refused, started", _reply_bytes),
+    Flow(
+        "requests",
+        FRONT.name,
+        PREPROCESS.name,
+        "prompts with their parameters, texts to encode, cancellations",
+        _request_bytes,
+    ),
+    Flow("replies", PREPROCESS.name, FRONT.name, "accepted, refused, started, encoded", _reply_bytes),
     Flow("steps", PREPROCESS.name, INFERENCE.name, "step descriptors", _step_slots, step_layout),
     Flow(
         "logits",

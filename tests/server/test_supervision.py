@@ -57,6 +57,17 @@ def test_several_at_once(shared, stages):
     shared.serves()
 
 
+def test_preprocess_has_a_tokenizer_and_no_front_has(shared):
+    """Neither at first, nor started anew, nor when texts are encoded."""
+    for _ in range(2):
+        shared.kill("front")
+        shared.serves()
+        assert shared.client.post("/tokenize", json={"prompt": "a ring " * 400}).json()["count"] > 800
+        assert shared.client.post("/tokenize", json={"prompt": "a"}).json()["token_strs"] is None
+        loaded = {name: "/tokenizers/" in Path(f"/proc/{shared.stages()[name]}/maps").read_text() for name in STAGES}
+        assert (loaded["front"], loaded["preprocess"]) == (False, True)
+
+
 def test_death_in_the_middle_of_work(shared):
     load = Load(shared)
     for stage in STAGES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from model.tokenizer import Tokenizer
+from model.tokenizer import Vocabulary
 from pipeline.front.api.body import Reading
 from pipeline.front.api.json_body import is_small, parse_object
 from pipeline.front.api.llm_serving.request import GenerateRequest, parse_llm_serving
@@ -27,7 +27,7 @@ class GenerateRoutes:
     """`tokenizer` renders chats, and gives the text of tokens for clients that want log-probabilities; `parser` is
     where large bodies are parsed."""
 
-    def __init__(self, delivery: Delivery, tokenizer: Tokenizer | None, parser: Worker) -> None:
+    def __init__(self, delivery: Delivery, tokenizer: Vocabulary | None, parser: Worker) -> None:
         self._delivery, self._tokenizer, self._parser = delivery, tokenizer, parser
         self._unknown, self._grammars = UnknownParameters(), GrammarTexts(parser, delivery.counters)
         self._settings = delivery.settings

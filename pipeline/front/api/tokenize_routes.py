@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from model.tokenizer import InvalidTextError, Tokenizer
+from model.tokenizer import InvalidTextError, Vocabulary, require_utf8
 from pipeline.front.api.body import Body, Reading
 from pipeline.front.api.chat.prompt import Prompted, prompt_for
 from pipeline.front.api.fields import TextPrompt, also, given, token_ids
@@ -19,14 +19,14 @@ from pipeline.front.api.openai.body import INVALID_STATUS, ModelName, read_opena
 from pipeline.front.api.openai.conversation import Conversation
 from pipeline.front.api.sampling import longest
 from pipeline.front.api.unknown import UnknownParameters
+from pipeline.front.delivery.backend import Backend
 from pipeline.front.http.errors import ApiError
 from pipeline.front.http.exchange import Exchange, answer_json
 from pipeline.front.http.worker import Worker
 from pipeline.front.settings import FrontSettings
-from pipeline.runtime import background
-from pipeline.wire.request import TOO_LONG
+from pipeline.wire.request import TOO_LONG, Encode, ids_of
 
-_SMALL_BODY = 2048  # bytes; up to there a thread would take longer than the tokenizer
+_SMALL_BODY = 2048  # bytes; up to there a thread would take longer than the work
 _MOST_IDS = 1 << 18  # that are returned, unless a sequence can be longer; many more would delay other clients
 
 
@@ -62,20 +62,17 @@ class _Text:
 
 
 class TokenizeRoutes:
-    """The tokenizer runs in a thread of low priority: the longest prompt takes it seconds. Python code runs in the
-    parser's thread instead: at low priority it could lose its CPU while it holds the GIL, and so block the event
-    loop."""
+    """The front has a vocabulary, but no tokenizer: preprocess encodes. Large bodies are read, and large answers
+    written, in the parser's thread."""
 
-    def __init__(self, settings: FrontSettings, tokenizer: Tokenizer | None, parser: Worker) -> None:
-        self._settings, self._tokenizer, self._parser = settings, tokenizer, parser
+    def __init__(
+        self, settings: FrontSettings, tokenizer: Vocabulary | None, parser: Worker, backend: Backend
+    ) -> None:
+        self._settings, self._tokenizer, self._parser, self._backend = settings, tokenizer, parser, backend
         self._unknown = UnknownParameters()
-        self._worker = Worker("tokenizer", background.lower_priority)
-
-    def close(self) -> None:
-        self._worker.close()
 
     async def tokenize(self, exchange: Exchange) -> None:
-        await self._serve(exchange, self._parse, self._encode, self._answer)
+        await self._serve(exchange, self._parse, max(_MOST_IDS, self._settings.max_length), self._answer)
 
     async def count(
         self, exchange: Exchange, parse: Callable[[dict[str, Any], Reading], Prompted], answer: Callable[[int], bytes]
@@ -86,25 +83,31 @@ class TokenizeRoutes:
             prompt = parse(body, reading)
             return _Text(prompt.text, add_special=False, plain=prompt.plain)
 
-        await self._serve(exchange, read, lambda asked: self._ids(asked, 0)[0], lambda _, count: answer(count))
+        await self._serve(exchange, read, 0, lambda _, count, __: answer(count))
 
     async def _serve(
         self,
         exchange: Exchange,
         parse: Callable[[dict[str, Any], Reading], _Text],
-        encode: Callable[[_Text], T],
-        answer: Callable[[_Text, T], bytes],
+        most: int,
+        answer: Callable[[_Text, int, NDArray[np.int32]], bytes],
     ) -> None:
         content, reading = await exchange.read_body(), Reading(self._settings)
-        if len(content) <= _SMALL_BODY:
+
+        def read() -> tuple[_Text, Encode]:
             asked = parse(parse_object(content), reading)
-            self._unknown.tell(exchange, reading)
-            await exchange.respond(200, answer(asked, encode(asked)))
-            return
-        asked = await self._parser.run(exchange, lambda: parse(parse_object(content), reading))
+            return asked, self._message(asked, most)
+
+        asked, message = await self._run(exchange, read)
         self._unknown.tell(exchange, reading)
-        encoded = await self._worker.run(exchange, lambda: encode(asked))
-        await exchange.respond(200, await self._parser.run(exchange, lambda: answer(asked, encoded)))
+        count, packed = await self._backend.encode(message, exchange)
+        if 0 < most < count:
+            told = f"the prompt has {count} tokens; at most {most} can be returned here"
+            raise ApiError(INVALID_STATUS, told, parameter="prompt", code=TOO_LONG)
+        await exchange.respond(200, await self._run(exchange, lambda: answer(asked, count, ids_of(packed))))
+
+    async def _run(self, exchange: Exchange, work: Callable[[], T]) -> T:
+        return work() if exchange.body_bytes <= _SMALL_BODY else await self._parser.run(exchange, work)
 
     async def info(self, exchange: Exchange) -> None:
         """What a client needs to render chats itself, named as in tokenizer_config.json."""
@@ -124,10 +127,7 @@ class TokenizeRoutes:
 
     async def detokenize(self, exchange: Exchange) -> None:
         content, reading = await exchange.read_body(), Reading(self._settings)
-        if len(content) <= _SMALL_BODY:
-            text = self._detokenize(parse_object(content), reading)
-        else:
-            text = await self._parser.run(exchange, lambda: self._detokenize(parse_object(content), reading))
+        text = await self._run(exchange, lambda: self._detokenize(parse_object(content), reading))
         self._unknown.tell(exchange, reading)
         await exchange.respond(200, text)
 
@@ -144,24 +144,15 @@ class TokenizeRoutes:
         add_special = prompt.needs_bos(tokenizer, wanted=chat.add_special_tokens)
         return _Text(prompt.text, add_special, chat.return_token_strs, prompt.plain)
 
-    def _encode(self, asked: _Text) -> tuple[int, NDArray[np.int32]]:
-        """The number of token ids, and the ids."""
-        most = max(_MOST_IDS, self._settings.max_length)
-        count, ids = self._ids(asked, most)
-        if count > most:
-            message = f"the prompt has {count} tokens; at most {most} can be returned here"
-            raise ApiError(INVALID_STATUS, message, parameter="prompt", code=TOO_LONG)
-        return count, ids
-
-    def _ids(self, asked: _Text, most: int) -> tuple[int, NDArray[np.int32]]:
-        """As `Tokenizer.encode_up_to`."""
+    def _message(self, asked: _Text, most: int) -> Encode:
+        """Raises ApiError for a text that has no UTF-8 form."""
         try:
-            return self._needed().encode_up_to(asked.prompt, most, add_special=asked.add_special, plain=asked.plain)
+            require_utf8(asked.prompt)
         except InvalidTextError as error:
             raise ApiError(INVALID_STATUS, str(error), parameter="prompt") from None
+        return Encode(self._backend.new_id(), 0, asked.prompt, most, asked.add_special, asked.plain)
 
-    def _answer(self, asked: _Text, encoded: tuple[int, NDArray[np.int32]]) -> bytes:
-        count, ids = encoded
+    def _answer(self, asked: _Text, count: int, ids: NDArray[np.int32]) -> bytes:
         names = list(map(self._needed().token_text, ids.tolist())) if asked.with_names else None
         answer = {"count": count, "max_model_len": self._settings.max_length, "tokens": ids, "token_strs": names}
         return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -170,7 +161,7 @@ class TokenizeRoutes:
         ids = read_openai(DetokenizeRequest, body, reading).tokens
         return orjson.dumps({"prompt": self._needed().decode(ids, skip_special=False)})
 
-    def _needed(self) -> Tokenizer:
+    def _needed(self) -> Vocabulary:
         if self._tokenizer is None:
             raise ApiError(404, "this server has no tokenizer", kind="not_found_error")
         return self._tokenizer

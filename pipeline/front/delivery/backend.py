@@ -12,14 +12,27 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import ipc
+from pipeline.front.delivery.encodings import Encodings
 from pipeline.front.delivery.ring_client import RingClient
 from pipeline.front.delivery.stream import TokenStream
 from pipeline.front.http.errors import INVALID, OVERLOADED, SERVER, UNAVAILABLE, ApiError, retry_later
+from pipeline.front.http.exchange import Exchange
 from pipeline.front.http.responses import Outbox
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.stats import Counters, FrontCounter, RingEnds, StatsReader
 from pipeline.wire.delta import delta_head
-from pipeline.wire.request import TOO_LONG, Accepted, Cancel, Refused, Reply, Submit, too_long, unpack_reply
+from pipeline.wire.request import (
+    TOO_LONG,
+    Accepted,
+    Cancel,
+    Encode,
+    Encoded,
+    Refused,
+    Started,
+    Submit,
+    too_long,
+    unpack_reply,
+)
 
 log = logging.getLogger("ringserve.front")
 
@@ -47,6 +60,7 @@ class Backend:
         self._reading: asyncio.Task[None] | None = None
         self._longest_record: int | None = None  # known once there have been rings
         self.closed = asyncio.Event()  # nothing more comes from these rings: `detach`
+        self._encodings = Encodings()
 
     def attach(self, rings: FrontRings) -> None:
         """To the rings of a generation, whose descriptors this takes over. The last generation must be detached."""
@@ -61,10 +75,12 @@ class Backend:
         if live:
             self._counters.add(FrontCounter.RESUMED, len(live))
             log.warning("resuming %d requests", len(live))
+        self._encodings.attach(client)
 
     def blame(self, requests: Sequence[int]) -> None:
         """One of these made preprocess fail by itself. Requests that share its prompt are to blame with it. To be
         called before `attach`."""
+        self._encodings.blame(requests)
         prompts = {id(stream.submit) for stream in self._streams.values() if _shares(stream, requests)}
         for stream in list(self._streams.values()):
             if stream.live and id(stream.submit) in prompts:
@@ -81,6 +97,7 @@ class Backend:
         client, self._client = self._client, None
         if client is None or self._reading is None:
             return
+        self._encodings.detach()
         self._ends.follow({})
         try:
             await client.close()
@@ -120,8 +137,7 @@ class Backend:
         Raises ApiError: 503 before the model was ready for the first time, 429 when there is no room, 413 for a
         prompt that is larger than any record."""
         settings = self._settings
-        if not self._was_ready:
-            raise retry_later(503, self.why_not_ready, UNAVAILABLE)
+        self._require_was_ready()
         if len(self._streams) + sum(len(submit.choices) for submit in submits) > settings.max_in_flight:
             raise retry_later(429, "the queue is full; try again later", OVERLOADED)
         for submit in submits:
@@ -135,7 +151,20 @@ class Backend:
         self._counters.set(FrontCounter.IN_FLIGHT, len(self._streams))
         return made
 
-    def _require_fits(self, submit: Submit) -> None:
+    async def encode(self, asked: Encode, exchange: Exchange) -> tuple[int, bytes]:
+        """How many token ids the text has, and the ids unless they are too many.
+
+        Raises ApiError: 503 before the model was ready for the first time, 429 when too many texts wait, 413 for one
+        that is larger than any record; what preprocess has refused. ClientGone."""
+        self._require_was_ready()
+        self._require_fits(asked)
+        return await self._encodings.encode(asked, exchange)
+
+    def _require_was_ready(self) -> None:
+        if not self._was_ready:
+            raise retry_later(503, self.why_not_ready, UNAVAILABLE)
+
+    def _require_fits(self, submit: Submit | Encode) -> None:
         longest = self._longest_record
         if longest is None or _MOST_BYTES * submit.size + _PARAMETERS <= longest:
             return  # certainly fits: it is packed only when it is sent
@@ -213,6 +242,7 @@ class Backend:
         error = retry_later(503, f"the request was lost: {why}", UNAVAILABLE)
         for stream in list(self._streams.values()):
             stream.fail(error)
+        self._encodings.fail_all(error)
 
     def _on_deltas(self, records: Sequence[bytes]) -> None:
         """Pass each stream all of its records at once: usually one token, under load several."""
@@ -239,15 +269,20 @@ class Backend:
 
     def _on_reply(self, record: bytes) -> None:
         reply = unpack_reply(record)
+        if isinstance(reply, Encoded):
+            self._encodings.on_encoded(reply)
+            return
         stream = self._streams.get(reply.request)
         if stream is None:
+            if isinstance(reply, Refused):
+                self._encodings.on_refused(reply.request, reply.attempt, self._refusal(reply))
             return
         if reply.attempt == stream.attempt:
             self._reply(stream, reply)
         else:
             self._counters.add(FrontCounter.DROPPED_DELTAS)
 
-    def _reply(self, stream: TokenStream, reply: Reply) -> None:
+    def _reply(self, stream: TokenStream, reply: Accepted | Refused | Started) -> None:
         if isinstance(reply, Accepted):
             stream.accept(reply.prompt_tokens)
         elif isinstance(reply, Refused):

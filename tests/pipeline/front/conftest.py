@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 import ipc
+from model.demo import DEMO_DIR
 from pipeline.runtime.control_channel import Channel
 from pipeline.runtime.generations import END, Ended, Generation
 from pipeline.stats import StatsPage
@@ -103,7 +104,7 @@ class Served:
     """A front, its peer, and ways to talk to both. The test is its launcher; `wired`: it gives rings at once."""
 
     def __init__(self, ring_bytes: int, *, wired: bool = True, **settings: Any) -> None:
-        self._ring_bytes = ring_bytes
+        self._ring_bytes, self._tokenizer = ring_bytes, str(settings.get("tokenizer", DEMO_DIR))
         self.rings: dict[str, ipc.ByteRing] = {}
         self.stats = StatsPage.create()
         self.channel, self._theirs = Channel.pair()
@@ -141,7 +142,7 @@ class Served:
         self._fds = [fd for handle in self.handles.values() for fd in handle.fds]
 
     def start_peer(self) -> None:
-        self.peer = self._start("peer", json.dumps(self._texts), fds=self._fds)
+        self.peer = self._start("peer", json.dumps(self._texts), self._tokenizer, fds=self._fds)
         self.peer.expect("attached")
         self.obey("ready")
 

@@ -1,10 +1,10 @@
 """The other end of the front's rings in these tests: does with each request what its prompt says.
 
-Arguments: handles as JSON, and the descriptor of the statistics. A prompt is words, which are echoed as tokens, round
-and round, and directives that begin with @. A request that is resumed goes on behind its output. What arrives is
-printed, one JSON line per message; with @report each token, too. Lines on standard input: ``ready``/``unready`` (the
-stages' state), ``numbers`` (set the counters), ``steps N`` (write N records to the log of steps), ``close`` (leave
-the rings).
+Arguments: handles as JSON, the tokenizer that encodes texts, and the descriptor of the statistics. A prompt is words,
+which are echoed as tokens, round and round, and directives that begin with @. A request that is resumed goes on
+behind its output. What arrives is printed, one JSON line per message; with @report each token, too. Lines on standard
+input: ``ready``/``unready`` (the stages' state), ``numbers`` (set the counters), ``steps N`` (write N records to the
+log of steps), ``close`` (leave the rings).
 """
 
 from __future__ import annotations
@@ -16,16 +16,22 @@ import signal
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 import ipc
+from model.tokenizer import Tokenizer, load_tokenizer
+from pipeline.preprocess.encodings import Encodings, Tokenized
+from pipeline.preprocess.intake import AT_ONCE
 from pipeline.stats import Counters, InferenceCounter, PreprocessCounter, StatsHandle, StatsPage, StepLog
 from pipeline.wire.delta import Delta, FinishReason
 from pipeline.wire.request import (
     Accepted,
     Cancel,
     Choice,
+    Encode,
+    GoOn,
     Refused,
     Request,
     Started,
@@ -62,8 +68,19 @@ def parse(message: Submit, choice: Choice) -> Running:
     return Running(message, params, choice.request, choice.attempt, words, options, index=index)
 
 
+@dataclass
+class Reader:
+    tokenizer: Tokenizer
+
+    def encode(self, asked: Encode) -> Tokenized:
+        options = {"add_special": asked.add_special, "plain": asked.plain}
+        return Tokenized(*self.tokenizer.encode_up_to(asked.text, asked.most, **options))
+
+
 class Peer:
-    def __init__(self, handles: dict[str, str], stats_fd: int) -> None:
+    def __init__(self, handles: dict[str, str], folder: str, stats_fd: int) -> None:
+        self.folder = folder
+        self.encodings = Encodings(lambda _: None, lambda: None)
         rings = {name: ipc.ByteRing.from_handle(ipc.RingHandle.from_text(text)) for name, text in handles.items()}
         self.requests = rings["requests"].consumer(label="preprocess")
         self.replies = rings["replies"].producer(label="preprocess")
@@ -78,6 +95,7 @@ class Peer:
         say({"attached": os.getpid()})
         while self.open:
             busy = self.take() | self.advance()
+            self.reply(self.encodings.take())
             if select.select([sys.stdin], [], [], 0 if busy else 0.002)[0]:
                 self.obey(sys.stdin.readline().strip())
 
@@ -86,13 +104,35 @@ class Peer:
             return False
         with record:
             message = unpack_message(bytes(record))
-        if isinstance(message, Cancel):
+        if isinstance(message, Encode | GoOn):
+            self.encode(message)
+        elif isinstance(message, Cancel):
+            self.encodings.cancel(message.request)
             self.running.pop(message.request, None)
             say({"cancel": message.request})
         else:
             for choice in message.choices:
                 self.submit(message, choice)
         return True
+
+    def encode(self, message: Encode | GoOn) -> None:
+        """As preprocess does it."""
+        if isinstance(message, GoOn):
+            self.reply(self.encodings.go_on(message.request))
+            return
+        say({"encode": message.request, "attempt": message.attempt})
+        if message.size <= AT_ONCE:
+            self.reply(self.encodings.at_once(message, Reader(self.tokenizer)))
+        else:
+            self.encodings.add(message, Reader(self.tokenizer))
+
+    def reply(self, reply: bytes | None) -> None:
+        if reply is not None:
+            self.replies.write(reply)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return load_tokenizer(self.folder)
 
     def submit(self, message: Submit, choice: Choice) -> None:
         running, request = parse(message, choice), choice.request
@@ -187,7 +227,7 @@ def say(message: dict[str, object]) -> None:
 
 
 def main() -> None:
-    peer = Peer(json.loads(sys.argv[1]), int(sys.argv[2]))
+    peer = Peer(json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
     peer.run()
     for end in (peer.requests, peer.replies, peer.deltas):
         end.close()

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from model.demo import DEMO_DIR
 from model.response import choose_format
-from model.tokenizer import load_tokenizer
+from model.tokenizer import TokenTable, load_tokenizer, pack_vocabulary
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.server import run_front
 from pipeline.front.settings import FrontSettings
@@ -47,6 +47,6 @@ def main() -> None:
         Control(Channel.inherited(control)),
         StatsHandle(stats),
         listeners,
-        tokenizer,
+        TokenTable(memoryview(pack_vocabulary(tokenizer))),
         keys,
     )

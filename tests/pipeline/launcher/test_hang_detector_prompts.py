@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.launcher.child import Attachment, Phase
 from pipeline.launcher.hang_detector import PROMPT_PATIENCE, HangDetector
-from pipeline.stats import Counters, PreprocessCounter
+from pipeline.stats import LANES, Counters, PreprocessCounter
 from pipeline.wire.topology import ONE_OF_EACH
 from tests.pipeline.launcher.test_stage_progress import Rings
 
@@ -47,7 +47,7 @@ def hangs_within(detector, children, seconds):
     return []
 
 
-@pytest.mark.parametrize("lane", [PreprocessCounter.TOKENIZING, PreprocessCounter.TOKENIZING_LONG])
+@pytest.mark.parametrize("lane", LANES)
 def test_a_prompt_that_takes_too_long_is_a_hang_that_names_it(detector, page, lane):
     Counters(page, "preprocess").set(lane, REQUEST)
     (hang,) = hangs_within(detector, [child("preprocess")], 30)

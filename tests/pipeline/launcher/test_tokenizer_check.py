@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
@@ -10,6 +11,7 @@ import pytest
 from model.errors import TokenizerError
 from pipeline.config import load_configuration
 from pipeline.launcher.tokenizer_check import TokenizerCheck
+from pipeline.runtime.vocabulary import VocabularyFile, map_vocabulary
 from tests.server.launched import write_config
 
 
@@ -31,9 +33,10 @@ def test_what_is_found(change, expected, tokenizer_file, tmp_path):
     (folder / "tokenizer.json").write_bytes(tokenizer_file.read_bytes())
     change(folder)
     config = load_configuration(write_config(tmp_path, tokenizer=folder))
-    with TokenizerCheck(config) as check:
+    with contextlib.closing(VocabularyFile()) as vocabulary, TokenizerCheck(config, vocabulary) as check:
         if expected is None:
             check.require()
+            assert map_vocabulary(vocabulary.fd).name == str(folder / "tokenizer.json")
         else:
             with pytest.raises(TokenizerError, match=expected):
                 check.require()

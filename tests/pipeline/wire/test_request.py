@@ -12,6 +12,9 @@ from pipeline.wire.request import (
     Accepted,
     Cancel,
     Choice,
+    Encode,
+    Encoded,
+    GoOn,
     Refused,
     Request,
     Started,
@@ -62,12 +65,20 @@ def test_a_client_that_is_gone():
 
 
 @pytest.mark.parametrize(
+    "message", [Encode(2**63, 3, "Hé 🦙", 5, plain=(1, 2)), Encode(1, 0, "", 0, add_special=False), GoOn(2**63)]
+)
+def test_a_text_to_encode(message):
+    assert unpack_message(message.pack()) == message
+
+
+@pytest.mark.parametrize(
     "reply",
     [
         Accepted(1, 0, 5),
         Refused(2, 3, 400, "too long", "prompt", "code"),
         Refused(2, 0, 500, "x"),
         Started(3, 1, 9, 4),
+        Encoded(4, 2, 7, b"\0" * 8, last=False),
     ],
 )
 def test_replies(reply):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Final, TypeVar
 
 from pydantic import ConfigDict, FailFast, Field
 
-from model.tokenizer import Tokenizer
+from model.tokenizer import Vocabulary
 from pipeline.front.api.anthropic.answer import Asked, MessagesWriter
 from pipeline.front.api.anthropic.blocks import Texts, Turn, messages_of
 from pipeline.front.api.anthropic.errors import NO_THREADS
@@ -119,7 +119,7 @@ class MessagesInput(Body):
             both = "output_format and output_config.format are both given; send only one of them"
             yield "output_format", both
 
-    def prompt(self, tokenizer: Tokenizer | None, settings: FrontSettings) -> Prompted:
+    def prompt(self, tokenizer: Vocabulary | None, settings: FrontSettings) -> Prompted:
         """Raises ApiError 400."""
         messages = messages_of(self.messages, self.system)
         continues = messages[-1]["role"] == "assistant"
@@ -170,7 +170,7 @@ def _read(kind: type[B], body: dict[str, Any], reading: Reading) -> B:
     return read_openai(kind, body, reading)
 
 
-def parse_messages(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, reading: Reading) -> Job:
+def parse_messages(body: dict[str, Any], identity: Identity, tokenizer: Vocabulary | None, reading: Reading) -> Job:
     """Raises ApiError 400; 404 for an unknown model."""
     asked, settings = _read(MessagesRequest, body, reading), reading.settings
     prompt = asked.prompt(tokenizer, settings)
@@ -179,6 +179,6 @@ def parse_messages(body: dict[str, Any], identity: Identity, tokenizer: Tokenize
     return Job((part,), asked.stream, MessagesWriter(identity, shown), prompt.form, reader=prompt.reader)
 
 
-def parse_count(body: dict[str, Any], tokenizer: Tokenizer | None, reading: Reading) -> Prompted:
+def parse_count(body: dict[str, Any], tokenizer: Vocabulary | None, reading: Reading) -> Prompted:
     """Raises ApiError 400; 404 for an unknown model."""
     return _read(CountRequest, body, reading).prompt(tokenizer, reading.settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from model.tokenizer import Tokenizer
+from model.tokenizer import Vocabulary
 from pipeline.front.api.anthropic.request import CountRequest, MessagesRequest, parse_count, parse_messages
 from pipeline.front.api.generate_routes import GenerateRoutes
 from pipeline.front.api.schema import schema_at
@@ -22,7 +22,7 @@ class AnthropicRoutes:
     def __init__(
         self,
         settings: FrontSettings,
-        tokenizer: Tokenizer | None,
+        tokenizer: Vocabulary | None,
         generate: GenerateRoutes,
         tokenize: TokenizeRoutes,
     ) -> None:

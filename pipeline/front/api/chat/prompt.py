@@ -11,7 +11,7 @@ import msgspec
 from model.errors import TokenizerError
 from model.grammar import AnswerShape
 from model.response import Opened, ResponseFormat, ResponseReader, initial_state
-from model.tokenizer import ChatTemplateError, Message, Tokenizer
+from model.tokenizer import ChatTemplateError, Message, Vocabulary
 from pipeline.front.api.body import shown
 from pipeline.front.api.chat.messages import with_ids, with_names
 from pipeline.front.api.chat.tools import NO_TOOLS, ToolUse
@@ -51,7 +51,7 @@ class Prompted:
     reader: Callable[[int], AnswerReader] | None = None
     shown: tuple[int, ...] = ()
 
-    def needs_bos(self, tokenizer: Tokenizer | None, *, wanted: bool) -> bool:
+    def needs_bos(self, tokenizer: Vocabulary | None, *, wanted: bool) -> bool:
         """A template's BOS is enough."""
         bos = None if tokenizer is None or tokenizer.bos_id is None else tokenizer.token_text(tokenizer.bos_id)
         return wanted and not (bos and self.text.startswith(bos))
@@ -63,7 +63,7 @@ class Prompted:
 
 
 def prompt_for(
-    chat: Chat, tokenizer: Tokenizer | None, settings: FrontSettings, *, every_token: bool = False
+    chat: Chat, tokenizer: Vocabulary | None, settings: FrontSettings, *, every_token: bool = False
 ) -> Prompted:
     """Rendered by the model's chat template. `every_token`: log-probabilities are wanted, so no token may be without
     an event. Raises ApiError 400 for what the template refuses, and for tools that the model can't be given. Takes
@@ -94,7 +94,7 @@ def prompt_for(
     return Prompted(text, plain, _form(chat, form, opened), reader, shown_ids)
 
 
-def _require_tools(use: ToolUse, tokenizer: Tokenizer, settings: FrontSettings) -> None:
+def _require_tools(use: ToolUse, tokenizer: Vocabulary, settings: FrontSettings) -> None:
     """Raise ApiError 400 where calls could not be read, or could never come."""
     if not settings.calls_tools:
         advice = "set pipeline.tool_format in the server's configuration to the form in which it calls tools"
@@ -123,13 +123,13 @@ def _require_short(chat: Chat, problem: str) -> None:
         raise ApiError(400, problem, parameter=chat.parameter, code=TOO_LONG)
 
 
-def _variables(chat: Chat, tokenizer: Tokenizer) -> Mapping[str, Any]:
+def _variables(chat: Chat, tokenizer: Vocabulary) -> Mapping[str, Any]:
     told = {"reasoning_effort": chat.effort, "enable_thinking": chat.thinks}
     known = {name: one for name, one in told.items() if one is not None and tokenizer.template_asks_for(name)}
     return {**known, **chat.variables}
 
 
-def _render(chat: Chat, tokenizer: Tokenizer, settings: FrontSettings) -> tuple[str, tuple[int, ...]]:
+def _render(chat: Chat, tokenizer: Vocabulary, settings: FrontSettings) -> tuple[str, tuple[int, ...]]:
     """The prompt, special tokens included, and where its text spells special tokens that are none."""
     form, messages = settings.response_format, with_names(chat.messages)
     if form is not None and form.id_length:

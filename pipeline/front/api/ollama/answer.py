@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 
 import orjson
 
-from model.tokenizer import Tokenizer
+from model.tokenizer import Vocabulary
 from pipeline.front.api.openai.chat_answer import named_tokens
 from pipeline.front.delivery.job import (
     Begin,
@@ -91,7 +91,7 @@ class OllamaWriter:
     content_type = b"application/x-ndjson"
     PING: ClassVar[bytes] = b""
 
-    def __init__(self, identity: Identity, model: str, place: Place, names: Tokenizer | None) -> None:
+    def __init__(self, identity: Identity, model: str, place: Place, names: Vocabulary | None) -> None:
         heading = orjson.dumps({"model": model, "created_at": timestamp(identity.created)})[:-1] + b","
         self._heading, self._place, self._names = heading, place, names
         self._plain = heading.replace(b"%", b"%%") + place.before + b"%b" + place.after + b',"done":false}\n'

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Final, TypeVar
 
 from pydantic import ConfigDict, FailFast, Field
 
-from model.tokenizer import Message, Tokenizer
+from model.tokenizer import Message, Vocabulary
 from pipeline.front.api.body import Body, Problem, Reading, cut, read, shown
 from pipeline.front.api.chat.messages import numbered
 from pipeline.front.api.chat.prompt import Chat, Prompted, prompt_for
@@ -186,7 +186,7 @@ class _Generating(OllamaBody):
         prompt: Prompted | None,
         place: Place,
         identity: Identity,
-        tokenizer: Tokenizer | None,
+        tokenizer: Vocabulary | None,
         settings: FrontSettings,
         *,
         add_special: bool = False,
@@ -202,7 +202,7 @@ class _Generating(OllamaBody):
         return Job(parts, self.stream, writer, prompt.form, writer.measured, prompt.reader)
 
     def prompted(
-        self, messages: Sequence[Message], use: ToolUse, tokenizer: Tokenizer | None, settings: FrontSettings
+        self, messages: Sequence[Message], use: ToolUse, tokenizer: Vocabulary | None, settings: FrontSettings
     ) -> Prompted:
         """Raises ApiError 400."""
         effort = self.think if isinstance(self.think, str) else None
@@ -242,7 +242,9 @@ class OllamaChat(_Generating):
         return ToolUse(tuple(tool.tool() for tool in self.tools))
 
 
-def parse_ollama_chat(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, reading: Reading) -> Job:
+def parse_ollama_chat(
+    body: dict[str, Any], identity: Identity, tokenizer: Vocabulary | None, reading: Reading
+) -> Job:
     """Raises ApiError 400; 404 for an unknown model."""
     asked, settings = read_ollama(OllamaChat, body, reading), reading.settings
     messages = numbered([message.for_template() for message in asked.messages])
@@ -266,7 +268,7 @@ class OllamaGenerate(_Generating):
 
 
 def parse_ollama_generate(
-    body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, reading: Reading
+    body: dict[str, Any], identity: Identity, tokenizer: Vocabulary | None, reading: Reading
 ) -> Job:
     """Raises ApiError 400; 404 for an unknown model."""
     asked, settings = read_ollama(OllamaGenerate, body, reading), reading.settings

@@ -6,7 +6,7 @@ import hashlib
 import time
 from typing import Any, Final
 
-from model.tokenizer import Tokenizer
+from model.tokenizer import Vocabulary
 from pipeline.front.api.body import Body, Reading
 from pipeline.front.api.fields import also, given
 from pipeline.front.api.generate_routes import GenerateRoutes
@@ -46,7 +46,7 @@ class OllamaRoutes:
     """`generate` serves what generates."""
 
     def __init__(
-        self, settings: FrontSettings, backend: Backend, tokenizer: Tokenizer | None, generate: GenerateRoutes
+        self, settings: FrontSettings, backend: Backend, tokenizer: Vocabulary | None, generate: GenerateRoutes
     ) -> None:
         self._settings, self._backend, self._tokenizer, self._generate = settings, backend, tokenizer, generate
         self._started = timestamp(int(time.time()))

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import orjson
 
-from model.tokenizer import Tokenizer
+from model.tokenizer import Vocabulary
 from pipeline.front.delivery.job import Begin, End, Event, Identity, Text, TokenEvent, unwritable
 from pipeline.front.http.errors import ApiError
 from pipeline.wire.delta import Delta, FinishReason
@@ -37,7 +37,7 @@ class OpenAIChoice(ABC):
     PLAIN: ClassVar[bytes]
     """Of an event that holds nothing but a text, for which there is a placeholder."""
 
-    def __init__(self, index: int, heading: bytes, options: StreamOptions, names: Tokenizer | None) -> None:
+    def __init__(self, index: int, heading: bytes, options: StreamOptions, names: Vocabulary | None) -> None:
         self.index, self.prompt = index, Begin(index, 0, 0)
         self.last: End | None = None
         self._options, self._names = options, names
@@ -88,7 +88,7 @@ class OpenAIChoice(ABC):
         return b""
 
     @abstractmethod
-    def _logprobs(self, names: Tokenizer, tokens: Sequence[Delta]) -> dict[str, Any]:
+    def _logprobs(self, names: Vocabulary, tokens: Sequence[Delta]) -> dict[str, Any]:
         """Log-probabilities of these tokens, which follow those of the call before."""
 
     def _new(self, event: TokenEvent) -> list[Delta]:

@@ -9,7 +9,7 @@ from pydantic import Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
 from model.sampling import SamplingLimits
-from model.tokenizer import Tokenizer
+from model.tokenizer import Vocabulary
 from pipeline.front.api.body import Body, Problem, Reading, cut, read, shown
 from pipeline.front.api.fields import Kind, given, integer, max_biased, only, wrong
 from pipeline.front.api.openai.answer import StreamOptions
@@ -82,7 +82,7 @@ def read_openai(kind: type[B], values: dict[str, Any], reading: Reading) -> B:
     return read(kind, values, reading, status=INVALID_STATUS)
 
 
-def needed_tokenizer(tokenizer: Tokenizer | None, parameter: str) -> Tokenizer:
+def needed_tokenizer(tokenizer: Vocabulary | None, parameter: str) -> Vocabulary:
     """Raises ApiError 400 for a parameter that needs one where there is none."""
     if tokenizer is None:
         message = f"{parameter} is not supported here: the front has no tokenizer, which it needs"

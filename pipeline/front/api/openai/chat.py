@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
 
-from model.tokenizer import Tokenizer
+from model.tokenizer import Vocabulary
 from pipeline.front.api.body import Problem, Reading
 from pipeline.front.api.chat.prompt import prompt_for
 from pipeline.front.api.fields import also, given, integer, only
@@ -72,7 +72,7 @@ class ChatRequest(Conversation, OpenAIBody):
             yield "top_logprobs", f"top_logprobs is {self.top_logprobs}, expected 0 unless logprobs is true"
 
 
-def parse_chat(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, reading: Reading) -> Job:
+def parse_chat(body: dict[str, Any], identity: Identity, tokenizer: Vocabulary | None, reading: Reading) -> Job:
     """Raises ApiError 400; 404 for an unknown model."""
     asked, settings = read_openai(ChatRequest, body, reading), reading.settings
     prompt = prompt_for(asked.chat(asked.form), tokenizer, settings, every_token=asked.logprobs)

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from model.tokenizer import Tokenizer
+from model.tokenizer import Vocabulary
 from pipeline.front.api.chat.messages import call_id
 from pipeline.front.api.chat.text_input import TextInput
 from pipeline.front.api.openai.answer import REASONS, OpenAIChoice, OpenAIWriter, StreamOptions, finite
@@ -50,7 +50,7 @@ class ChatWriter(OpenAIWriter):
         *,
         n: int,
         renamed: Mapping[str, str],
-        names: Tokenizer | None = None,
+        names: Vocabulary | None = None,
         shown: Shown | None = None,
     ) -> None:
         super().__init__(identity, model, options, n, renamed)
@@ -92,7 +92,7 @@ class ChatChoice(OpenAIChoice):
     PLAIN = b'"delta":{"content":%b},"logprobs":null,"finish_reason":null'
 
     def __init__(
-        self, index: int, heading: bytes, options: StreamOptions, names: Tokenizer | None, seed: str, shown: Shown
+        self, index: int, heading: bytes, options: StreamOptions, names: Vocabulary | None, seed: str, shown: Shown
     ) -> None:
         super().__init__(index, heading, options, names)
         self._seed, self._shown = seed, shown
@@ -176,11 +176,11 @@ class ChatChoice(OpenAIChoice):
         reason = self._reason(self.last.reason)
         return form % (self.index, orjson.dumps(message), self._logprobs_json(self._tokens), reason)
 
-    def _logprobs(self, names: Tokenizer, tokens: Sequence[Delta]) -> dict[str, Any]:
+    def _logprobs(self, names: Vocabulary, tokens: Sequence[Delta]) -> dict[str, Any]:
         return {"content": named_tokens(names, tokens), "refusal": None}
 
 
-def named_tokens(names: Tokenizer, tokens: Sequence[Delta]) -> list[dict[str, Any]]:
+def named_tokens(names: Vocabulary, tokens: Sequence[Delta]) -> list[dict[str, Any]]:
     """Log-probabilities, one object per token. `bytes` identifies tokens that are parts of a character."""
 
     def named(token_id: int, logprob: float) -> dict[str, Any]:

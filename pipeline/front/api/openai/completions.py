@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from model.tokenizer import Tokenizer
+from model.tokenizer import Vocabulary
 from pipeline.front.api.body import Problem, Reading
 from pipeline.front.api.fields import Kind, also, as_token_ids, given, integer, only, read_text, refuse, token_id
 from pipeline.front.api.openai.body import (
@@ -81,7 +81,7 @@ class CompletionRequest(OpenAIBody):
             yield "echo", "echo with logprobs is not supported: log-probabilities of the prompt are not computed"
 
 
-def parse_completion(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, reading: Reading) -> Job:
+def parse_completion(body: dict[str, Any], identity: Identity, tokenizer: Vocabulary | None, reading: Reading) -> Job:
     """`tokenizer` None: requests that need one are refused. Raises ApiError 400; 404 for an unknown model."""
     asked, settings = read_openai(CompletionRequest, body, reading), reading.settings
     names = None if asked.logprobs is None else needed_tokenizer(tokenizer, "logprobs")
@@ -102,7 +102,7 @@ def parse_completion(body: dict[str, Any], identity: Identity, tokenizer: Tokeni
     return Job(parts, asked.stream, writer, asked.form)
 
 
-def _text(prompt: Prompt, asked: CompletionRequest, tokenizer: Tokenizer | None, settings: FrontSettings) -> str:
+def _text(prompt: Prompt, asked: CompletionRequest, tokenizer: Vocabulary | None, settings: FrontSettings) -> str:
     """For `echo`. A prompt that is too long will be refused by preprocess; until then it must not block the loop."""
     if isinstance(prompt, str):
         return prompt

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from model.tokenizer import Tokenizer
+from model.tokenizer import Vocabulary
 from pipeline.front.api.openai.answer import REASONS, OpenAIChoice, OpenAIWriter, StreamOptions, finite
 from pipeline.front.delivery.job import End, Event, Identity, Text
 from pipeline.wire.delta import Delta, FinishReason
@@ -28,7 +28,7 @@ class CompletionWriter(OpenAIWriter):
         *,
         n: int,
         echoes: Sequence[str],
-        names: Tokenizer | None = None,
+        names: Vocabulary | None = None,
         top: int = 0,
         kind: type[CompletionChoice] | None = None,
     ) -> None:
@@ -41,7 +41,7 @@ class CompletionChoice(OpenAIChoice):
     PLAIN = b'"text":%b,"logprobs":null,"finish_reason":null'
 
     def __init__(
-        self, index: int, heading: bytes, options: StreamOptions, names: Tokenizer | None, top: int, echo: str
+        self, index: int, heading: bytes, options: StreamOptions, names: Vocabulary | None, top: int, echo: str
     ) -> None:
         super().__init__(index, heading, options, names)
         self._top, self._echo, self._offset = top, echo, 0
@@ -56,7 +56,7 @@ class CompletionChoice(OpenAIChoice):
         form = b'{"index":%d,"text":%b,"logprobs":%b,"finish_reason":%b}'
         return form % (self.index, *self._everything(self._echo))
 
-    def _logprobs(self, names: Tokenizer, tokens: Sequence[Delta]) -> dict[str, Any]:
+    def _logprobs(self, names: Vocabulary, tokens: Sequence[Delta]) -> dict[str, Any]:
         """Columns."""
         offsets = []
         for token in tokens:
@@ -70,7 +70,7 @@ class CompletionChoice(OpenAIChoice):
         }
 
     @staticmethod
-    def _best(names: Tokenizer, token: Delta) -> dict[str, float]:
+    def _best(names: Vocabulary, token: Delta) -> dict[str, float]:
         """The most probable tokens, and the chosen one if it is not among them. Of two with the same text, the more
         probable one."""
         best: dict[str, float] = {}

@@ -8,7 +8,7 @@ from typing import ClassVar, Final, TypeVar
 
 import orjson
 
-from model.tokenizer import Tokenizer
+from model.tokenizer import Vocabulary
 from pipeline.front.api.chat.messages import call_id
 from pipeline.front.api.openai.answer import named_by_client
 from pipeline.front.api.openai.chat_answer import named_tokens
@@ -64,7 +64,7 @@ class ResponsesWriter:
         asked: bytes,
         *,
         tools: Mapping[str, CalledTool] | None = None,
-        names: Tokenizer | None = None,
+        names: Vocabulary | None = None,
         renamed: Mapping[str, str] | None = None,
     ) -> None:
         self._seed, self._tools, self._names, self._renamed = identity.seed, tools or {}, names, renamed or {}

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import orjson
 from pydantic import FailFast, Field
 
-from model.tokenizer import Tokenizer
+from model.tokenizer import Vocabulary
 from pipeline.front.api.body import Body, Problem, Reading
 from pipeline.front.api.chat.prompt import Chat, prompt_for
 from pipeline.front.api.chat.tools import ToolUse, problems
@@ -182,7 +182,7 @@ def _writable(value: Any) -> bool:
     return False
 
 
-def parse_responses(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | None, reading: Reading) -> Job:
+def parse_responses(body: dict[str, Any], identity: Identity, tokenizer: Vocabulary | None, reading: Reading) -> Job:
     """Raises ApiError 400; 404 for an unknown model."""
     asked, settings = read_openai(ResponsesRequest, body, reading), reading.settings
     names = needed_tokenizer(tokenizer, "include") if asked.logprobs_wanted else None

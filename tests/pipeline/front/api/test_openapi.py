@@ -53,7 +53,7 @@ SETTINGS = FrontSettings(
 EVENTS = ("GenerateEvent", "CompletionEvent", "ChatEvent")  # of which a stream's description speaks in words
 DOCUMENT = orjson.loads(orjson.dumps(openapi_document(SETTINGS, keys_needed=False)))
 SCHEMAS = DOCUMENT["components"]["schemas"]
-TOKENIZE = TokenizeRoutes(SETTINGS, TOKENIZER, Mock())
+TOKENIZE = TokenizeRoutes(SETTINGS, TOKENIZER, Mock(), Mock())
 
 
 def validator(name):
@@ -84,9 +84,9 @@ REQUESTS = {
         lambda body: parse_count(body, TOKENIZER, Reading(SETTINGS)),
         {"messages": [{"role": "user", "content": "x"}], "tools": [INPUT_TOOL]},
     ),
-    "TokenizeText": (lambda body: TOKENIZE._encode(TOKENIZE._parse(body, Reading(SETTINGS))), {"prompt": "x"}),
+    "TokenizeText": (lambda body: TOKENIZE._message(TOKENIZE._parse(body, Reading(SETTINGS)), 9), {"prompt": "x"}),
     "TokenizeChat": (
-        lambda body: TOKENIZE._encode(TOKENIZE._parse(body, Reading(SETTINGS))),
+        lambda body: TOKENIZE._message(TOKENIZE._parse(body, Reading(SETTINGS)), 9),
         {"messages": [{"role": "user", "content": "x"}], "tools": [TOOL]},
     ),
     "DetokenizeRequest": (lambda body: TOKENIZE._detokenize(body, Reading(SETTINGS)), {"tokens": [1]}),

@@ -8,6 +8,7 @@ import pytest
 
 from model.demo import DEMO_DIR
 from model.tokenizer import load_tokenizer
+from pipeline.preprocess.encodings import PIECE
 from tests.pipeline.front.conftest import post, read_until
 
 TOKENIZER = load_tokenizer(DEMO_DIR)
@@ -78,6 +79,22 @@ def test_a_long_text_does_not_stop_the_streams(serve):
         long.setblocking(True)
         assert b'"count":' in read_until(long, b'"count":')
     assert tokens > 20
+
+
+def test_a_text_waits_for_a_pipeline_that_is_restarted(serve):
+    served = serve()
+    text = "a ring buffer " * 3000
+    expected = tokenize(served, prompt=text).json()
+    assert len(expected["tokens"]) > 2 * PIECE
+    served.end_generation()
+    with served.connect() as waiting:
+        waiting.sendall(post({"prompt": text}, "/tokenize"))
+        waiting.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            waiting.recv(1)
+        waiting.settimeout(20)
+        served.wire()
+        assert f'"count":{expected["count"]}'.encode() in read_until(waiting, b'"count":%d' % expected["count"])
 
 
 def _readable(connection):
