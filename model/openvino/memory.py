@@ -1,0 +1,40 @@
+"""How much memory the openvino engine takes, known before it allocates any."""
+
+from __future__ import annotations
+
+import math
+
+from model.families import Spec
+from model.mindspore_common.memory import MemoryNeed
+from model.openvino.settings import OpenVinoSettings
+
+_RUNTIME_BYTES = 300 << 20  # Python, OpenVINO, its threads and scratch memory: 150 to 250 MB measured
+_KV_BITS = {"f32": 32, "f16": 16, "bf16": 16, "u8": 8}
+_U8_FACTORS = 8  # bytes of scale and zero point beside each 8-bit vector
+
+
+def kv_block_bytes(spec: Spec, settings: OpenVinoSettings) -> int:
+    """Keys and values of one block over all layers."""
+    dtype = settings.kv_dtype or settings.inference_dtype
+    vectors = 2 * spec.num_layers * spec.num_kv_heads * settings.block_size
+    factors = _U8_FACTORS if dtype == "u8" else 0
+    return vectors * (spec.head_dim * _KV_BITS[dtype] // 8 + factors)
+
+
+def memory_need(spec: Spec, settings: OpenVinoSettings, weight_bytes: int, max_length: int) -> MemoryNeed:
+    """``weight_bytes``: as they are stored for the engine."""
+    largest = settings.effective_buckets()[-1]
+    activations = 4 * (largest.tokens * spec.intermediate_size * 4 + largest.samples * spec.vocab_size)
+    tables = 4 * len(spec.ropes) * max_length * spec.head_dim
+    return MemoryNeed(
+        weights=weight_bytes,
+        kv_cache=kv_block_bytes(spec, settings) * (settings.num_blocks + 1),
+        runtime=_RUNTIME_BYTES + activations + tables,
+    )
+
+
+def weight_bytes(spec: Spec, settings: OpenVinoSettings, stored: int) -> int:
+    """Of all weights, and of the plugin's own copy of matrices. ``stored``: what the checkpoint's own types take."""
+    matrices = sum(math.prod(shape) for shape in spec.tensors().values() if len(shape) > 1)
+    item = {None: 0, "f32": 4, "bf16": 2, "int8": 1}[settings.weight_dtype]
+    return 2 * (matrices * item if item else stored)

@@ -1,0 +1,82 @@
+"""`OpenVinoRunner`: the decoder that a `Spec` describes, on OpenVINO's kernels for CPUs, behind the runner interface."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from model.checkpoint.weight import random_weights, size_bytes
+from model.families import canonical_weights, read_spec_file
+from model.layout import padding
+from model.mindspore_common.memory import MemoryNeed
+from model.mindspore_common.runner import GraphRunner
+from model.openvino.memory import kv_block_bytes, memory_need, weight_bytes
+from model.openvino.requirements import require_openvino
+from model.openvino.settings import OpenVinoSettings
+from model.runner import Progress
+
+if TYPE_CHECKING:
+    from model.mindspore_common.execution import Execution
+
+
+class OpenVinoRunner(GraphRunner):
+    """Any family that `read_spec` knows but mixtures of experts and softcaps of scores, on x86 with AVX2.
+
+    Constructing it reads the configuration and the checkpoint's headers, so that everything that does not fit is known
+    before anything is allocated, and before OpenVINO is imported.
+
+    Raises:
+        ConfigurationError, CheckpointError, CapacityError: from the constructor.
+    """
+
+    settings: OpenVinoSettings
+
+    def __init__(self, settings: OpenVinoSettings) -> None:
+        self.settings = settings
+        self.spec = spec = read_spec_file(settings.config_path)
+        require_openvino(spec)
+        path = settings.checkpoint_path
+        self._weights = (
+            canonical_weights(spec, path) if path is not None else random_weights(spec.tensors(), settings.seed)
+        )
+        kind = f"{settings.weight_dtype} " if settings.weight_dtype else ""
+        super().__init__(f"openvino {kind}{spec.family} {spec.hidden_size} x {spec.num_layers}", spec, settings)
+
+    def memory_need(self) -> MemoryNeed:
+        """Bytes that this runner will take."""
+        stored = weight_bytes(self.spec, self.settings, size_bytes(self._weights))
+        return memory_need(self.spec, self.settings, stored, self.facts.max_length)
+
+    def warm_up(self, progress: Progress | None = None) -> None:
+        """Run what occurs most: a shape that is met for the first time costs some milliseconds. Raises ModelError for
+        logits not finite."""
+        from model.mindspore_common.first_step import try_one_token
+
+        buckets, nothing = self.facts.buckets, np.zeros((0, self.facts.vocab_size), np.float32)
+        usual = [bucket for bucket in buckets if bucket.tokens == bucket.rows or bucket == buckets[-1]]
+        for done, bucket in enumerate(usual, start=1):
+            self.step(self.bind(padding(bucket, self.facts)), nothing)
+            if done == 1:
+                try_one_token(self, bucket)
+            if progress is not None:
+                progress("warming up", done, len(usual))
+
+    def _block_bytes(self) -> int:
+        return kv_block_bytes(self.spec, self.settings)
+
+    def _kernel_name(self) -> str:
+        return f"OpenVINO's, in {self.settings.inference_dtype}"
+
+    def _build(self, progress: Progress | None) -> tuple[Any, Execution]:
+        from model.openvino.import_openvino import import_openvino
+
+        import_openvino()
+        from model.openvino.compiling import compile_decoder
+        from model.openvino.execution import OpenVinoExecution
+        from model.openvino.weights import load_weights
+
+        weights = load_weights(self._weights, self.settings, progress)
+        return weights, OpenVinoExecution(
+            compile_decoder(self.spec, self.settings, self.facts.max_length, weights), self.facts
+        )
