@@ -161,14 +161,14 @@ class GraphRunner(Runner):
 
     def abandon(self) -> None:
         """A device that has begun must be done with the arrays first."""
-        output, fetched = self._output, self._fetched
-        self._launched = self._output = None
-        if output is not None and not fetched:
+        if self._output is not None and not self._fetched:
             with contextlib.suppress(RuntimeError):  # its result is not needed
-                output.asnumpy()
+                self._output.asnumpy()
+        self._launched = self._output = None
 
     def close(self) -> None:
         """Free the network, the KV cache and the weights."""
+        self.abandon()
         self._execution = self._network = self._output = self._launched = None
         self._weights = ()
         self._compiled.clear()

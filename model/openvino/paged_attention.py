@@ -55,7 +55,9 @@ class Paging:
 
     @classmethod
     def of_step(cls, valid_length: Node, q_seq_lens: Node, block_tables: Node) -> Paging:
-        """Block tables go in as they are: each row has ``W`` blocks, and those past its context are not looked at."""
+        """Block tables go in as they are: each row has ``W`` blocks, and those past its context are not looked at. A row
+        without new tokens is padding, whose context would be."""
+        valid_length = op.select(op.greater(q_seq_lens, scalar(0)), valid_length, scalar(0))
         shape = op.shape_of(block_tables, "i32")
         rows, width = (op.gather(shape, scalar(axis), scalar(0)) for axis in (0, 1))
         counted = op.range(scalar(0), op.add(rows, scalar(1)), scalar(1), "i32")
