@@ -12,8 +12,8 @@ from model.openvino.settings import OpenVinoSettings
 from model.openvino.weights import Weights
 
 _DYNAMIC_QUANTIZATION_GROUP = 64
-"""Columns of activations that share a factor where they meet int8 weights: with 32 one row takes 10 % longer, with 256
-the logits' error is 15 % larger."""
+"""Columns of activations that share a factor where they meet int8 weights: with 32 one row takes 10 % longer, with
+256 the logits' error is 15 % larger."""
 
 
 def compile_decoder(spec: Spec, settings: OpenVinoSettings, max_length: int, weights: Weights) -> CompiledModel:

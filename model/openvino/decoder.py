@@ -5,8 +5,6 @@ There is one graph for all shapes. What is on in a spec is decided when it is ma
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 from openvino import Model, Node, Output, Type
@@ -65,7 +63,7 @@ class _Decoder:
         return self._linear(attend(heads, self._paging, q, k, v, *caches), f"{prefix}o")
 
     def _rotate(self, layer: int, x: Value, heads: int, norm: str) -> Value:
-        """Turns pairs (i, i + D / 2) of each head: as ``[T, heads, 1, D]``, for which the plugin has one operation."""
+        """Turns pairs (i, i + D / 2) of each head: as ``[T, heads, 1, D]``, which the plugin fuses."""
         spec, half = self._spec, self._spec.head_dim // 2
         if spec.qk_norm == "all":
             x = self._norm(x, norm)
@@ -92,7 +90,7 @@ class _Decoder:
         return y if bias is None else op.add(y, bias)
 
     def _norm(self, x: Value, name: str) -> Value:
-        """RMSNorm in the form that the plugin has one operation for."""
+        """RMSNorm in the form that the plugin fuses."""
         weight = self._weights.vector(f"{name}.weight")
         if weight is None:
             return x

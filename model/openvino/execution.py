@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from openvino import CompiledModel, InferRequest, Shape, Tensor
+from openvino import CompiledModel, InferRequest, Shape, Tensor, Type
 
 from model.layout import padding
 from model.mindspore_common.host_results import HostResults
@@ -20,12 +20,12 @@ _CACHES = len(INPUTS)
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Tensors over the arrays of one binding."""
+    """Tensors over the arrays of one binding; they do not keep them."""
 
     bucket: Bucket
     fresh: Int32  # [B] new tokens of each row
-    of_tokens: tuple[Int32, ...]  # arrays [T], which a step uses the beginning of
-    tensors: tuple[Tensor, ...]  # all inputs, of all tokens
+    arrays: tuple[Int32, ...]  # `INPUTS`
+    tensors: tuple[Tensor, ...]  # of the same, for a step that has as many tokens as the bucket
 
 
 class Output:
@@ -47,9 +47,9 @@ class Output:
 class OpenVinoExecution:
     """One graph and one request serve all shapes.
 
-    Attention takes the number of tokens from its arrays' length and writes all of them to the cache, and it must be
-    the sum of ``q_seq_lens``: else it reads and writes out of bounds. So a step without a single token, which warms up
-    or measures, computes its bucket's tokens as a row of a block that nobody else has.
+    Attention takes the number of tokens from its arrays' length, which must be the sum of ``q_seq_lens``: else it
+    reads and writes out of bounds. So padding is cut off, and a step of padding alone, which warms up or measures,
+    computes its bucket's tokens as a row of a block that nobody else has.
     """
 
     computes_by_itself = True
@@ -65,8 +65,7 @@ class OpenVinoExecution:
 
     def prepare(self, inputs: StepInputs) -> Prepared:
         arrays = tuple(getattr(inputs, name) for name in INPUTS)
-        tensors = tuple(Tensor(array, shared_memory=True) for array in arrays)
-        return Prepared(inputs.bucket, inputs.q_seq_lens, arrays[:_OF_TOKENS], tensors)
+        return Prepared(inputs.bucket, inputs.q_seq_lens, arrays, tuple(map(_tensor, arrays)))
 
     def run(self, prepared: Prepared) -> Output:
         tokens = int(prepared.fresh.sum())
@@ -76,8 +75,8 @@ class OpenVinoExecution:
         for at, tensor in enumerate(prepared.tensors):
             request.set_input_tensor(at, tensor)
         if 0 < tokens < prepared.bucket.tokens:
-            for at, array in enumerate(prepared.of_tokens):
-                request.set_input_tensor(at, Tensor(array[:tokens], shared_memory=True))
+            for at, array in enumerate(prepared.arrays[:_OF_TOKENS]):
+                request.set_input_tensor(at, _tensor(array[:tokens]))
         request.start_async()
         return Output(request)
 
@@ -85,6 +84,11 @@ class OpenVinoExecution:
         if bucket not in self._rehearsals:
             self._rehearsals[bucket] = self.prepare(_one_row(bucket, self._facts))
         return self._rehearsals[bucket]
+
+
+def _tensor(array: Int32) -> Tensor:
+    """Over the array's memory, which may be read-only."""
+    return Tensor(array, Shape(array.shape), Type.i32)
 
 
 def _one_row(bucket: Bucket, facts: RunnerFacts) -> StepInputs:

@@ -33,8 +33,10 @@ def memory_need(spec: Spec, settings: OpenVinoSettings, weight_bytes: int, max_l
     )
 
 
-def weight_bytes(spec: Spec, settings: OpenVinoSettings, stored: int) -> int:
-    """Of all weights, and of the plugin's own copy of matrices. ``stored``: what the checkpoint's own types take."""
-    matrices = sum(math.prod(shape) for shape in spec.tensors().values() if len(shape) > 1)
-    item = {None: 0, "f32": 4, "bf16": 2, "int8": 1}[settings.weight_dtype]
-    return 2 * (matrices * item if item else stored)
+def weight_bytes(spec: Spec, settings: OpenVinoSettings, stored: int | None) -> int:
+    """Of all weights, and of the plugin's own copy. ``stored``: what they take as the checkpoint has them; None:
+    float32."""
+    item = {"f32": 4, "bf16": 2, "int8": 1, None: 4}[settings.weight_dtype]
+    if settings.weight_dtype is None and stored is not None:
+        return 2 * stored
+    return 2 * item * sum(map(math.prod, spec.tensors().values()))

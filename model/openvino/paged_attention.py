@@ -1,7 +1,7 @@
 """OpenVINO's paged attention, as the Python package has it: privately, without documentation.
 
-Of its 28 inputs a decoder needs 13; the others switch features off by being empty. ``tests/model/openvino`` fails when
-another release changes them: until it passes, pyproject.toml excludes that release.
+Of its 28 inputs a decoder needs 13; the others switch features off by being empty. ``tests/model/openvino`` fails
+when another release changes them: until it passes, pyproject.toml excludes that release.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from openvino import opset16 as op
 from openvino.op import _PagedAttentionExtension as PagedAttention
 
 from model.openvino.requirements import BLOCK_SIZE
-
 
 INPUTS = (
     "query", "key", "value",  # [T, heads * D], [T, kv_heads * D] twice
@@ -55,8 +54,8 @@ class Paging:
 
     @classmethod
     def of_step(cls, valid_length: Node, q_seq_lens: Node, block_tables: Node) -> Paging:
-        """Block tables go in as they are: each row has ``W`` blocks, and those past its context are not looked at. A row
-        without new tokens is padding, whose context would be."""
+        """Block tables go in as they are: each row has ``W`` blocks, and those past its context are not looked at. A
+        row without new tokens is padding; with a context it would read what that says."""
         valid_length = op.select(op.greater(q_seq_lens, scalar(0)), valid_length, scalar(0))
         shape = op.shape_of(block_tables, "i32")
         rows, width = (op.gather(shape, scalar(axis), scalar(0)) for axis in (0, 1))

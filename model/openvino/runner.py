@@ -1,4 +1,4 @@
-"""`OpenVinoRunner`: the decoder that a `Spec` describes, on OpenVINO's kernels for CPUs, behind the runner interface."""
+"""`OpenVinoRunner`: the decoder that a `Spec` describes, on OpenVINO's CPU kernels, behind the runner interface."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class OpenVinoRunner(GraphRunner):
     """Any family that `read_spec` knows but mixtures of experts and softcaps of scores, on x86 with AVX2.
 
-    Constructing it reads the configuration and the checkpoint's headers, so that everything that does not fit is known
-    before anything is allocated, and before OpenVINO is imported.
+    Constructing it reads the configuration and the checkpoint's headers, so that everything that does not fit is
+    known before anything is allocated, and before OpenVINO is imported.
 
     Raises:
         ConfigurationError, CheckpointError, CapacityError: from the constructor.

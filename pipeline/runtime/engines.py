@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from model.layout import make_buckets
@@ -60,6 +61,14 @@ def _mindspore(config: Configuration) -> Runner:
     return MindSporeRunner(_settings(config, MindSporeSettings))
 
 
+def _openvino(config: Configuration) -> Runner:
+    from model.openvino import OpenVinoRunner, OpenVinoSettings
+
+    runner = config.pipeline.runner
+    settings = _settings(config, OpenVinoSettings)
+    return OpenVinoRunner(replace(settings, weight_dtype=runner.weight_dtype, kv_dtype=runner.kv_dtype))
+
+
 def _mindformers(config: Configuration) -> Runner:
     from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 
@@ -89,4 +98,5 @@ _ENGINES: dict[str, Callable[[Configuration], Runner]] = {
     "emulated": _emulated,
     "mindformers": _mindformers,
     "mindspore": _mindspore,
+    "openvino": _openvino,
 }
