@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from openvino import Model, Node, Output, Type
+from openvino import Model, Node, Type
 from openvino import opset16 as op
 
 from model.families import Spec
 from model.families.rope import rotary_table
 from model.openvino.paged_attention import Heads, Paging, attend, cache_parameter, integers, scalar
-from model.openvino.weights import Weights
+from model.openvino.weights import Value, Weights
 
 INPUTS = ("input_ids", "positions", "valid_length", "q_seq_lens", "sample_index", "block_tables")
 """Arrays of `StepInputs` that the graph reads, in the order of its inputs; the caches follow, two a layer."""
-
-Value = Node | Output
 
 
 def build_decoder(spec: Spec, max_length: int, weights: Weights) -> Model:

@@ -34,14 +34,16 @@ class Output:
     __slots__ = ("_logits", "_request")
 
     def __init__(self, request: InferRequest) -> None:
-        self._request, self._logits = request, None
+        self._request = request
+        self._logits: Float32 | None = None
 
     def asnumpy(self) -> Float32:
         """Waits for them: ``[S, vocab]``, in OpenVINO's memory until the next step. Raises RuntimeError."""
         if self._logits is None:
             self._request.wait()
             self._logits = self._request.get_output_tensor(0).data
-        return self._logits
+        logits: Float32 = self._logits
+        return logits
 
 
 class OpenVinoExecution:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from model.checkpoint.weight import Weight, read_weights
 from model.openvino.settings import OpenVinoSettings, WeightDtype
 from model.runner import Progress
 
-Value = Node | Output
+Value: TypeAlias = Node | Output
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ def replace_block_size(draft: Draft) -> None:
     if values[KIND] != "openvino" or size in {None, AUTO, OPENVINO_BLOCK}:
         return
     values[BLOCK_SIZE] = OPENVINO_BLOCK
-    why = f"openvino's attention works in these; {size} was asked for"
+    why = f"openvino's attention works in these, not in {size}"
     if isinstance(blocks, int):
         rows = values["pipeline.max_rows"] or values[BATCH]
         values[BLOCKS] = max(-(-blocks * size // OPENVINO_BLOCK), rows if isinstance(rows, int) else 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from model.layout import make_buckets
 from model.mindspore_common.settings import GraphSettings
@@ -65,8 +65,8 @@ def _openvino(config: Configuration) -> Runner:
     from model.openvino import OpenVinoRunner, OpenVinoSettings
 
     runner = config.pipeline.runner
-    settings = _settings(config, OpenVinoSettings)
-    return OpenVinoRunner(replace(settings, weight_dtype=runner.weight_dtype, kv_dtype=runner.kv_dtype))
+    dtypes: dict[str, Any] = {"weight_dtype": runner.weight_dtype, "kv_dtype": runner.kv_dtype}
+    return OpenVinoRunner(replace(_settings(config, OpenVinoSettings), **dtypes))
 
 
 def _mindformers(config: Configuration) -> Runner:
