@@ -9,6 +9,7 @@ from openvino import CompiledModel, Core
 from model.families import Spec
 from model.openvino.decoder import build_decoder
 from model.openvino.settings import OpenVinoSettings
+from model.openvino.weight_file import WeightFile
 from model.openvino.weights import Weights
 
 _DYNAMIC_QUANTIZATION_GROUP = 64
@@ -16,8 +17,9 @@ _DYNAMIC_QUANTIZATION_GROUP = 64
 256 the logits' error is 15 % larger."""
 
 
-def compile_decoder(spec: Spec, settings: OpenVinoSettings, max_length: int, weights: Weights) -> CompiledModel:
-    """For all shapes. ``weights`` must outlive it."""
+def compile_decoder(spec: Spec, settings: OpenVinoSettings, max_length: int, file: WeightFile) -> CompiledModel:
+    """For all shapes. ``file`` must outlive it."""
+    weights = Weights(file.arrays, narrow=settings.inference_dtype == "bf16")
     return Core().compile_model(build_decoder(spec, max_length, weights), "CPU", properties(settings))
 
 

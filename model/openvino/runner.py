@@ -61,6 +61,7 @@ class OpenVinoRunner(GraphRunner):
                 try_one_token(self, bucket)
             if progress is not None:
                 progress("warming up", done, len(usual))
+        self._network.release()  # the plugin has its own copy of most
 
     def _block_bytes(self) -> int:
         return kv_block_bytes(self.spec, self.settings)
@@ -74,9 +75,8 @@ class OpenVinoRunner(GraphRunner):
         import_openvino()
         from model.openvino.compiling import compile_decoder
         from model.openvino.execution import OpenVinoExecution
-        from model.openvino.weights import load_weights
+        from model.openvino.loading import load_weights
 
-        weights = load_weights(self._weights, self.settings, progress)
-        return weights, OpenVinoExecution(
-            compile_decoder(self.spec, self.settings, self.facts.max_length, weights), self.facts
-        )
+        file = load_weights(self._weights, self.settings, progress)
+        compiled = compile_decoder(self.spec, self.settings, self.facts.max_length, file)
+        return file, OpenVinoExecution(compiled, self.facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from model.errors import ConfigurationError
 from model.layout import make_buckets
@@ -34,8 +34,9 @@ class OpenVinoSettings(GraphSettings):
             raise ConfigurationError(f"device is {self.device!r}; the openvino engine computes on CPU only")
         if self.block_size != BLOCK_SIZE:
             raise ConfigurationError(f"block_size is {self.block_size}; the openvino engine knows {BLOCK_SIZE} only")
-        require_choice("weight_dtype", self.weight_dtype, (None, "f32", "bf16", "int8"))
-        require_choice("kv_dtype", self.kv_dtype, (None, "f32", "f16", "bf16", "u8"))
+        for name, choices in (("weight_dtype", get_args(WeightDtype)), ("kv_dtype", get_args(KvDtype))):
+            if getattr(self, name) is not None:
+                require_choice(name, getattr(self, name), choices)
 
     def effective_buckets(self) -> tuple[Bucket, ...]:
         """Nothing is compiled for a bucket, and a step computes its own tokens only, so they differ in rows, which is
