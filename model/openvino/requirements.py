@@ -18,6 +18,7 @@ BLOCK_SIZE = 32
 _FIRST, _END = (2026, 4), (2026, 5)  # as in pyproject.toml, where the reason stands
 _INSTALL = "pip install 'ringserve[openvino]'"
 _INSTEAD = "pipeline.runner.kind: mindspore"
+_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 _FLAGS = {"x86_64": "avx2", "aarch64": "sve"}
 
 
@@ -26,9 +27,18 @@ def missing_flag(root: Path = Path("/")) -> str | None:
     flag = _FLAGS.get(platform.machine())
     if flag is None:
         return "x86-64"
+    return None if flag in _flags(root) else flag.upper()
+
+
+def computes_bfloat16(root: Path = Path("/")) -> bool:
+    """Else it would be converted back and forth."""
+    return not _BFLOAT16.isdisjoint(_flags(root))
+
+
+def _flags(root: Path) -> set[str]:
+    """Of the processor, as the kernel names them."""
     lines = (root / "proc/cpuinfo").read_text().splitlines()
-    found = {word for line in lines if line.lower().startswith(("flags", "features")) for word in line.split()}
-    return None if flag in found else flag.upper()
+    return {word for line in lines if line.lower().startswith(("flags", "features")) for word in line.split()}
 
 
 def missing_package() -> str | None:
@@ -52,8 +62,8 @@ def unsupported_feature(spec: Spec) -> str | None:
     return None
 
 
-def require_openvino(spec: Spec) -> None:
-    """Raises ConfigurationError that names what would work."""
+def require_openvino(spec: Spec, *, bfloat16: bool = False) -> None:
+    """Raises ConfigurationError that names what would work. ``bfloat16``: it is computed in."""
     if (flag := missing_flag()) is not None:
         raise ConfigurationError(f"the openvino engine needs {flag}, which this processor lacks; use {_INSTEAD}")
     if (package := missing_package()) is not None:
@@ -61,4 +71,9 @@ def require_openvino(spec: Spec) -> None:
     if (feature := unsupported_feature(spec)) is not None:
         raise ConfigurationError(
             f"model_type {spec.family!r} has {feature}, which the openvino engine can't compute; use {_INSTEAD}"
+        )
+    if bfloat16 and not computes_bfloat16():
+        raise ConfigurationError(
+            "weight_dtype is 'bf16', but this processor has no arithmetic in bfloat16 (AVX512_BF16 or AMX); "
+            "use f32 or int8, or leave it out"
         )

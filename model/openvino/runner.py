@@ -35,7 +35,7 @@ class OpenVinoRunner(GraphRunner):
     def __init__(self, settings: OpenVinoSettings) -> None:
         self.settings = settings
         self.spec = spec = read_spec_file(settings.config_path)
-        require_openvino(spec)
+        require_openvino(spec, bfloat16=settings.inference_dtype == "bf16")
         path = settings.checkpoint_path
         self._weights = (
             canonical_weights(spec, path) if path is not None else random_weights(spec.tensors(), settings.seed)

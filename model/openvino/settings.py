@@ -13,6 +13,8 @@ from model.runner import Bucket
 
 WeightDtype = Literal["f32", "bf16", "int8"]
 KvDtype = Literal["f32", "f16", "bf16", "u8"]
+_CACHES: dict[str, tuple[KvDtype, ...]] = {"f32": ("f32", "f16", "u8"), "bf16": ("bf16", "u8")}
+"""By what is computed in, which caches attention can read."""
 _EXACT_ROWS = 64
 """Up to here there is a bucket for every number of decode rows."""
 
@@ -34,9 +36,13 @@ class OpenVinoSettings(GraphSettings):
             raise ConfigurationError(f"device is {self.device!r}; the openvino engine computes on CPU only")
         if self.block_size != BLOCK_SIZE:
             raise ConfigurationError(f"block_size is {self.block_size}; the openvino engine knows {BLOCK_SIZE} only")
-        for name, choices in (("weight_dtype", get_args(WeightDtype)), ("kv_dtype", get_args(KvDtype))):
-            if getattr(self, name) is not None:
-                require_choice(name, getattr(self, name), choices)
+        if self.weight_dtype is not None:
+            require_choice("weight_dtype", self.weight_dtype, get_args(WeightDtype))
+        if self.kv_dtype is not None and self.kv_dtype not in (choices := _CACHES[self.inference_dtype]):
+            raise ConfigurationError(
+                f"kv_dtype is {self.kv_dtype!r}; with weight_dtype {self.weight_dtype or 'left out'} it must be one "
+                f"of {', '.join(choices)}"
+            )
 
     def effective_buckets(self) -> tuple[Bucket, ...]:
         """Nothing is compiled for a bucket, and a step computes its own tokens only, so they differ in rows, which is

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from model.errors import ModelError
 from model.mindspore_runner import MindSporeRunner, MindSporeSettings
 from model.runner import Bucket
-from tests.model.driver import Driver
+from tests.model.mixed_steps import feed
 
 STEP = Bucket(20, 3, 20)
-CHUNKS = (9, 1, 1, 13, 1, 7, 8)  # of each of two rows, in turns; never both whole
 LENGTH = 64  # of every sequence
 
 
@@ -50,21 +47,8 @@ def refusal(folder, **changes) -> str | None:
 
 
 def mixed(folder, tokens, **changes):
-    """Logits behind every token of two sequences, in steps that mix chunks and single tokens of both, over scattered
-    blocks and with padding; the second is dropped half way and computed again."""
+    """Logits behind every token of two sequences; see `tests.model.mixed_steps`."""
     runner = loaded(folder, **changes)
-    driver, found = Driver(runner, seed=3), {"first": [], "second": []}
-    rest = {"first": list(tokens[0]), "second": list(tokens[1])}
-    for number, size in enumerate((*CHUNKS, *[10] * 12)):
-        if number == len(CHUNKS):
-            driver.release("second")
-            rest["second"], found["second"] = list(tokens[1]), []
-        sizes = {"first": size, "second": CHUNKS[-1 - number % len(CHUNKS)]}
-        chunks = {name: ids[: min(sizes[name], 10)] for name, ids in rest.items() if ids}
-        if chunks:
-            logits = driver.step(chunks, range(sum(map(len, chunks.values()))), bucket=STEP)
-            for name, ids in chunks.items():
-                found[name].append(logits[: len(ids)])
-                logits, rest[name] = logits[len(ids) :], rest[name][len(ids) :]
+    found = feed(runner, tokens, STEP)
     runner.close()
-    return [np.concatenate(found[name]) for name in ("first", "second")]
+    return found

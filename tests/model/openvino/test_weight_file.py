@@ -1,0 +1,127 @@
+"""Weights as the engine keeps them: exact where they should be, quantized once, gone where they are not kept."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.checkpoint.weight import size_bytes
+from model.errors import CheckpointError
+from model.families import canonical_weights, read_spec
+from model.openvino import loading, weight_file
+from model.openvino.loading import bfloat16, int8, load_weights
+from tests.model.families.checkpoints import load
+from tests.model.numpy_llama import write_safetensors
+from tests.model.openvino.scenarios import settings
+
+CHECKPOINTS = load()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return CHECKPOINTS["llama-tied"].save(tmp_path / "model", bfloat16=True)
+
+
+def weights_of(folder):
+    return canonical_weights(read_spec(CHECKPOINTS["llama-tied"].config), folder)
+
+
+def load_with(folder, progress=None, **changes):
+    return load_weights(weights_of(folder), settings(folder, **changes), progress)
+
+
+def widened(array):
+    values = array.values
+    if values.dtype == np.uint16:
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    return values if array.scale is None else values * array.scale
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+@pytest.mark.parametrize(("dtype", "atol"), [(None, 0), ("f32", 0), ("bf16", 0), ("int8", 0.02)])
+def test_values_are_the_checkpoints(folder, tmp_path, dtype, atol, in_file):
+    """It is stored in bfloat16, which bf16 keeps as it is."""
+    cache = tmp_path / "cache" if in_file else None
+    file = load_with(folder, weight_dtype=dtype, compile_cache_dir=cache)
+    file.release()
+    for weight in weights_of(folder):
+        np.testing.assert_allclose(widened(file.arrays[weight.name]), weight.read(np.float32), rtol=0, atol=atol)
+    head = widened(file.arrays.get("head.weight", file.arrays["embed.weight"]))
+    np.testing.assert_allclose(head, weights_of(folder)[0].read(np.float32), rtol=0, atol=atol)
+    assert {array.values.ctypes.data % 64 for array in file.arrays.values()} == {0}
+    if dtype is None:
+        assert sum(array.values.nbytes for array in file.arrays.values()) == size_bytes(weights_of(folder))
+
+
+def test_int8_is_made_once_and_anew_when_the_checkpoint_changes(folder, tmp_path):
+    cache, seen = tmp_path / "cache", []
+    for _ in range(2):
+        load_with(folder, lambda *event: seen.append(event), weight_dtype="int8", compile_cache_dir=cache)
+    count = len(weights_of(folder))
+    assert seen == [("quantizing weights", done, count) for done in range(1, count + 1)]
+    (kept,) = cache.iterdir()
+    assert (cache.stat().st_mode & 0o777, kept.stat().st_mode & 0o777) == (0o700, 0o600)
+    os.truncate(kept, 100)  # a disk that lost its end
+    load_with(folder, lambda *event: seen.append(event), weight_dtype="int8", compile_cache_dir=cache)
+    assert len(seen) == 2 * count
+    os.utime(folder / "model.safetensors", ns=(1, 1))
+    load_with(folder, weight_dtype="int8", compile_cache_dir=cache)
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_other_weights_leave_no_file(folder, tmp_path):
+    file = load_with(folder, weight_dtype="f32", compile_cache_dir=tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert np.isfinite(file.arrays["embed.weight"].values).all()
+
+
+def test_an_unusable_checkpoint_and_a_killed_process_leave_nothing(tmp_path, folder):
+    cache, tensors = tmp_path / "cache", CHECKPOINTS["llama-tied"].tensors()
+    cache.mkdir()
+    (cache / "killed.partial").write_bytes(b"x")
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = np.nan
+    write_safetensors(folder / "model.safetensors", tensors)
+    with pytest.raises(CheckpointError, match=r"up_proj\.weight: 1 of .* values are NaN"):
+        load_with(folder, weight_dtype="int8", compile_cache_dir=cache)
+    assert list(cache.iterdir()) == []
+
+
+def test_without_room_they_stay_in_memory_and_that_is_said(folder, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    file = load_with(folder, weight_dtype="int8", compile_cache_dir=tmp_path / "file")
+    assert "converted weights stay in memory: no file of them in" in caplog.text
+    assert file.arrays["layers.0.q.weight"].values.any()
+
+
+def test_rounding():
+    values = np.array([[1.0, -2.0, 0.5, 127 / 64], [0, 0, 0, 0]], np.float32)
+    whole, scale = int8(values)
+    np.testing.assert_array_equal(whole, [[64, -127, 32, 126], [0, 0, 0, 0]])
+    assert scale[0, 0] == np.float32(2) / np.float32(127)
+    bits = bfloat16(np.array([1.0, 1 + 2**-8, 1 + 3 * 2**-8, -3.0], np.float32))
+    np.testing.assert_array_equal((bits.astype(np.uint32) << 16).view(np.float32), [1, 1, 1 + 2**-6, -3])
+
+
+def test_rows_are_converted_in_pieces(monkeypatch, folder):
+    whole = load_with(folder, weight_dtype="int8")
+    monkeypatch.setattr(loading, "_ROWS", 7)
+    for name, array in load_with(folder, weight_dtype="int8").arrays.items():
+        np.testing.assert_array_equal(widened(array), widened(whole.arrays[name]))
+
+
+def test_a_file_gives_its_memory_back(tmp_path):
+    slots = {"it": weight_file.Slot("float32", (1 << 20,), 0)}
+    with weight_file.new_file(slots, tmp_path, None) as file:
+        file.arrays["it"].values[...] = 1.5
+    before = resident()
+    file.release()
+    assert before - resident() >= (3 << 20) // mmap.PAGESIZE
+    assert (file.arrays["it"].values == 1.5).all()
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1])
