@@ -65,7 +65,7 @@ class Slot:
 
 
 def plan(weights: Sequence[Weight], dtype: WeightDtype | None) -> dict[str, Slot]:
-    """Only matrices become narrower. An embedding is read by rows, for which bfloat16 is narrow enough; a head that is
+    """Only matrices become narrower. An embedding is read by rows, for which bfloat16 will do; a head that is
     tied to it is read whole, and becomes a matrix of its own."""
     slots: dict[str, Slot] = {}
     end = 0
