@@ -34,9 +34,10 @@ def memory_need(spec: Spec, settings: OpenVinoSettings, weight_bytes: int, max_l
 
 
 def weight_bytes(spec: Spec, settings: OpenVinoSettings, stored: int | None) -> int:
-    """Of all weights, and of the plugin's own copy. ``stored``: what they take as the checkpoint has them; None:
-    float32."""
-    item = {"f32": 4, "bf16": 2, "int8": 1, None: 4}[settings.weight_dtype]
-    if settings.weight_dtype is None and stored is not None:
-        return 2 * stored
-    return 2 * item * sum(map(math.prod, spec.tensors().values()))
+    """What the plugin has packed, for weights that stay bfloat16 once for few rows and once for many; and what it has
+    packed from, unless that is a file. ``stored``: bytes of the weights as the checkpoint has them; None: float32."""
+    full = 4 * sum(map(math.prod, spec.tensors().values()))
+    unpacked = 0 if settings.compile_cache_dir else 1
+    if settings.weight_dtype is None and stored is not None and stored < full:
+        return (2 + unpacked) * stored
+    return (1 + unpacked) * full // {"f32": 1, "bf16": 2, "int8": 4, None: 1}[settings.weight_dtype]

@@ -75,8 +75,8 @@ def _openvino_sizes(values: Mapping[str, Any], rows: int) -> tuple[int, int]:
     from model.openvino.memory import kv_block_bytes, memory_need, weight_bytes
     from model.openvino.settings import OpenVinoSettings
 
-    own = {name: values[f"pipeline.runner.{name}"] for name in ("weight_dtype", "kv_dtype")}
-    settings = OpenVinoSettings(**_settings(values, rows), **own)
+    runner = {name: values[f"pipeline.runner.{name}"] for name in ("weight_dtype", "kv_dtype", "compile_cache")}
+    settings = OpenVinoSettings(**_settings(values, rows), compile_cache_dir=runner.pop("compile_cache"), **runner)
     spec = read_spec_file(settings.config_path)
     block = kv_block_bytes(spec, settings)
     longest = values["model_config.max_generate_length"]
