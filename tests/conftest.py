@@ -49,7 +49,7 @@ ENGINE = (
     "model/sampling/test_portability.py",
     "scripts/train",
 )
-"""A compiler or torch; and with them all that takes the fixture `in_mindspore`."""
+"""A compiler or torch; and with them all that takes the fixtures `in_mindspore` and `in_openvino`."""
 
 # On a fresh clone nothing may fail that did not fail elsewhere. `make explore` looks for more: what it finds becomes
 # an explicit example. An example may take as long as it does: who else is at work on the machine is not its fault.
@@ -63,10 +63,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a file share what it sets up: they run in one place (`--dist loadfile`)."""
     for item in items:
         file = item.path.relative_to(ROOT).as_posix()
-        in_mindspore = "in_mindspore" in getattr(item, "fixturenames", ())
+        in_engine = not {"in_mindspore", "in_openvino"}.isdisjoint(getattr(item, "fixturenames", ()))
         if file.startswith(SERVER):
             item.add_marker(pytest.mark.server)
         elif file.startswith(SERIAL):
             item.add_marker(pytest.mark.serial)
-        elif in_mindspore or file.startswith(ENGINE):
+        elif in_engine or file.startswith(ENGINE):
             item.add_marker(pytest.mark.engine)
