@@ -114,8 +114,10 @@ def new_file(slots: dict[str, Slot], folder: Path, name: str | None) -> Iterator
     _remove_partial(folder)
     with _temporary(folder, name) as file:
         os.posix_fallocate(file.fileno(), 0, _size(slots))  # a full disk would be a SIGBUS later
-        yield WeightFile(mmap.mmap(file.fileno(), _size(slots)), slots, is_file=True)
+        memory = mmap.mmap(file.fileno(), _size(slots))
+        yield WeightFile(memory, slots, is_file=True)
         if name is not None:
+            memory.flush()  # else it could be zeros under that name after a power cut
             Path(file.name).rename(folder / name)
 
 

@@ -52,7 +52,9 @@ class RunnerConfig:
         derived="`context.device_target` of the mindformers YAML, else CPU",
     )
     compile_cache: Path | None = setting(
-        PATH, None, "directory that caches compiled graphs between starts; created if missing"
+        PATH,
+        None,
+        "directory that keeps compiled graphs, and openvino's int8 weights, between starts; created if missing",
     )
     weight_dtype: str | None = setting(
         choice("f32", "bf16", "int8"),
