@@ -51,8 +51,8 @@ class OpenVinoExecution:
 
     Attention takes the number of tokens from its arrays' length, which must be the sum of ``q_seq_lens``: else it
     reads and writes out of bounds. So padding is cut off, and a step of padding alone, which warms up or measures,
-    computes its bucket's tokens as a row of a block that nobody else has. Slots follow from block tables and positions
-    in a row: `StepInputs.slot_mapping` is only checked.
+    computes its bucket's tokens as a row of a block that nobody else has. Slots follow from block tables and lengths:
+    `StepInputs.slot_mapping` is only checked.
     """
 
     computes_by_itself = True

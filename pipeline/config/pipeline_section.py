@@ -54,7 +54,7 @@ class RunnerConfig:
     compile_cache: Path | None = setting(
         PATH,
         None,
-        "directory that keeps compiled graphs, and openvino's int8 weights, between starts; created if missing",
+        "directory that keeps compiled graphs and int8 weights between starts; created if missing",
     )
     weight_dtype: str | None = setting(
         choice("f32", "bf16", "int8"),
