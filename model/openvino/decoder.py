@@ -55,7 +55,8 @@ class _Decoder:
         heads = Heads(spec.num_kv_heads, spec.head_dim, spec.window(layer))
         caches = [cache_parameter(f"{name}_cache.{layer}", heads) for name in ("key", "value")]
         self._caches += caches
-        q, k, v = (self._linear(x, prefix + name) for name in "qkv")
+        widths = integers([spec.query_width, spec.kv_width, spec.kv_width])
+        q, k, v = op.variadic_split(self._linear(x, f"{prefix}qkv"), scalar(1), widths).outputs()
         q = self._rotate(layer, q, spec.num_heads, f"{prefix}q_norm")
         k = self._rotate(layer, k, spec.num_kv_heads, f"{prefix}k_norm")
         return self._linear(attend(heads, self._paging, q, k, v, *caches), f"{prefix}o")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from model.checkpoint.weight import Weight, read_weights
 from model.openvino.settings import OpenVinoSettings, WeightDtype
+from model.openvino.stacking import stack_attention
 from model.openvino.weight_file import Array, WeightFile, in_memory, kept_file, name_of, new_file, plan
 from model.runner import Progress
 
@@ -22,6 +23,7 @@ _log = logging.getLogger(__name__)
 def load_weights(weights: Sequence[Weight], settings: OpenVinoSettings, progress: Progress | None) -> WeightFile:
     """Converts them, or finds what an earlier process has made of them. Raises what `read_weights` does."""
     dtype, folder, checkpoint = settings.weight_dtype, settings.compile_cache_dir, settings.checkpoint_path
+    weights = tuple(stack_attention(weights))
     slots = plan(weights, dtype)
     if folder is not None:
         name = name_of(slots, checkpoint) if dtype == "int8" and checkpoint is not None else None

@@ -52,7 +52,7 @@ class Matrix:
 
 
 class Weights:
-    """By the names of `Spec.tensors`."""
+    """By the names of `Spec.tensors`, stacked by `stack_attention`."""
 
     def __init__(self, arrays: Mapping[str, Array], *, narrow: bool) -> None:
         self._arrays, self._narrow = arrays, narrow

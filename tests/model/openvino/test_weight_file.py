@@ -14,6 +14,7 @@ from model.errors import CheckpointError
 from model.families import canonical_weights, read_spec
 from model.openvino import loading, weight_file
 from model.openvino.loading import bfloat16, int8, load_weights
+from model.openvino.stacking import stack_attention
 from tests.model.families.checkpoints import load
 from tests.model.numpy_llama import write_safetensors
 from tests.model.openvino.scenarios import settings
@@ -27,11 +28,12 @@ def folder(tmp_path):
 
 
 def weights_of(folder):
-    return canonical_weights(read_spec(CHECKPOINTS["llama-tied"].config), folder)
+    return tuple(stack_attention(canonical_weights(read_spec(CHECKPOINTS["llama-tied"].config), folder)))
 
 
 def load_with(folder, progress=None, **changes):
-    return load_weights(weights_of(folder), settings(folder, **changes), progress)
+    weights = canonical_weights(read_spec(CHECKPOINTS["llama-tied"].config), folder)
+    return load_weights(weights, settings(folder, **changes), progress)
 
 
 def widened(array):
@@ -94,7 +96,28 @@ def test_without_room_they_stay_in_memory_and_that_is_said(folder, tmp_path, cap
     (tmp_path / "file").write_text("")
     file = load_with(folder, weight_dtype="int8", compile_cache_dir=tmp_path / "file")
     assert "converted weights stay in memory: no file of them in" in caplog.text
-    assert file.arrays["layers.0.q.weight"].values.any()
+    assert file.arrays["layers.0.qkv.weight"].values.any()
+
+
+def test_queries_keys_and_values_are_one_matrix(tmp_path):
+    """Of which bfloat16 is kept only if nothing was folded into any of them."""
+    for name, exact in (("qwen2", True), ("granite", False)):
+        it = CHECKPOINTS[name]
+        plain = {
+            it.name: it for it in canonical_weights(read_spec(it.config), it.save(tmp_path / name, bfloat16=True))
+        }
+        stacked = {it.name: it for it in stack_attention(tuple(plain.values()))}
+        assert not any(f".{which}." in found for which in "qkv" for found in stacked)
+        for what in ("weight", "bias")[: 1 + (name == "qwen2")]:
+            found = stacked[f"layers.1.qkv.{what}"]
+            parts = [plain[f"layers.1.{which}.{what}"] for which in "qkv"]
+            assert found.shape == (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+            np.testing.assert_array_equal(
+                found.read(np.float32), np.concatenate([it.read(np.float32) for it in parts])
+            )
+            assert (found.read_bits is not None) == exact
+            if exact:
+                np.testing.assert_array_equal(found.read_bits(), np.concatenate([it.read_bits() for it in parts]))
 
 
 def test_rounding():
