@@ -10,9 +10,11 @@ CONFIG  ?= configs/demo.yaml
 MODEL   ?= model/demo
 
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
-.PHONY: bench-front bench-waiting bench-model bench-emulated bench-sampling bench-grammar
+.PHONY: bench-front bench-waiting bench-model bench-linear bench-adapters bench-emulated bench-sampling bench-grammar
+.PHONY: bench-startup bench-memory
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
-.PHONY: test-clients train-demo fixtures fixtures-families fixtures-response dashboard docs-page dist test-dist
+.PHONY: zoo test-clients train-demo fixtures fixtures-families fixtures-adapters fixtures-response
+.PHONY: dashboard docs-page dist test-dist
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -32,17 +34,18 @@ serve: $(VENV)/.stamp-serve
 doctor: $(VENV)/.stamp-serve
 	$(BIN)/python -m pipeline.doctor --config $(CONFIG) $(DOCTOR_FLAGS)
 
-PARALLEL := -n 2 --dist loadfile
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-# First what may run in parallel, and whether it reaches 80 % of each module's lines; then what may not. Status 5: there
-# was nothing of the one kind.
+# First what may run in parallel, and whether it reaches 80 % of each module's lines; then whole servers that mostly wait;
+# then what must run alone. Status 5: there was nothing of the one kind.
 test: $(VENV)/.stamp-test
-	$(BIN)/python -m pytest -m 'not serial' $(PARALLEL) --cov --cov-report=json:.coverage.json $(PYTEST_FLAGS) || test $$? -eq 5
+	$(BIN)/python -m pytest -m 'not serial and not survival' $(PARALLEL) --cov --cov-report=json:.coverage.json $(PYTEST_FLAGS) || test $$? -eq 5
 	$(if $(PYTEST_FLAGS),: only a part was run,$(BIN)/python -m scripts.verify.coverage_floor .coverage.json)
+	$(BIN)/python -m pytest -m survival $(PARALLEL) $(PYTEST_FLAGS) || test $$? -eq 5
 	$(BIN)/python -m pytest -m serial $(PYTEST_FLAGS) || test $$? -eq 5
 
 test-fast: $(VENV)/.stamp-test
-	$(BIN)/python -m pytest -m 'not serial and not engine and not server' $(PARALLEL) $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m 'not serial and not survival and not engine and not server' $(PARALLEL) $(PYTEST_FLAGS)
 
 # Random tests with other values than in `make test`
 explore: $(VENV)/.stamp-test
@@ -85,6 +88,22 @@ bench-waiting: $(VENV)/.stamp-serve
 # The model's bare step: no server, no sampling
 bench-model: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.model --json bench-model.json $(BENCH_FLAGS)
+
+# One linear layer by the C++ operator, bfloat16 and float32, and by MatMul
+bench-linear: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.linear --json bench-linear.json $(BENCH_FLAGS)
+
+# How long the first start of a model takes, and the next one
+bench-startup: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.startup --json bench-startup.json $(BENCH_FLAGS)
+
+# Memory of all processes but the model's, with 128,000 tokens
+bench-memory: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.memory --json bench-memory.json $(BENCH_FLAGS)
+
+# What LoRA adapters add to a step
+bench-adapters: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.adapters --json bench-adapters.json $(BENCH_FLAGS)
 
 # How punctual the emulated device is, and what it costs the host
 bench-emulated: $(VENV)/.stamp-serve
@@ -133,6 +152,10 @@ fuzz: $(VENV)/.stamp-serve
 test-clients: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.verify.clients $(CLIENTS_FLAGS)
 
+# Random checkpoints of all families, in all the ways they are stored, served and compared with transformers
+zoo: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.verify.zoo $(ZOO_FLAGS)
+
 lint: $(VENV)/.stamp-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -179,6 +202,11 @@ fixtures-families: | $(BIN)/python
 	$(PYTHON) -m venv $(VENV)-families
 	$(VENV)-families/bin/pip install --quiet torch 'transformers>=5.13,<6' safetensors
 	$(VENV)-families/bin/python -m scripts.tools.make_family_fixture
+
+# Adapters as PEFT saves them, and its answers with them
+fixtures-adapters: fixtures-families
+	$(VENV)-families/bin/pip install --quiet 'peft>=0.21,<1'
+	$(VENV)-families/bin/python -m scripts.tools.make_adapter_fixture
 
 $(VENV)/.stamp-dist: $(SOURCES) | $(BIN)/python
 	$(PIP) 'build>=1.2,<2'

@@ -3,6 +3,8 @@ have it, and whether the runner can do what is asked."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -31,6 +33,28 @@ def _grow(first: int, factor: int, last: int) -> list[int]:
     return [*sizes, last]
 
 
+def first_buckets(buckets: Sequence[Bucket]) -> tuple[Bucket, ...]:
+    """The two smallest that serve every kind of step: one for a row that decodes alone, and one with as many rows and
+    sampled positions as any has, to which all other steps can be padded."""
+    rows, samples = max(bucket.rows for bucket in buckets), max(bucket.samples for bucket in buckets)
+    whole = [bucket for bucket in buckets if (bucket.rows, bucket.samples) == (rows, samples)]
+    return tuple(sorted({min(buckets), min(whole)})) if whole else tuple(sorted(buckets))
+
+
+def compile_order(buckets: Sequence[Bucket]) -> tuple[Bucket, ...]:
+    """All of them, the ones first that are worth most: those above; then those for prompts, which are computed in
+    pieces as small as the largest bucket that is there; last those that save a few decode rows their padding."""
+    first = first_buckets(buckets)
+    most = max(bucket.rows for bucket in buckets)
+    return (*first, *sorted(set(buckets) - {*first}, key=lambda bucket: (bucket.rows < most, bucket)))
+
+
+def smallest_bucket(buckets: Sequence[Bucket], tokens: int, rows: int, samples: int) -> Bucket | None:
+    """That holds such a step, of ``buckets`` in ascending order."""
+    fits = (it for it in buckets if it.tokens >= tokens and it.rows >= rows and it.samples >= samples)
+    return next(fits, None)
+
+
 def padding(bucket: Bucket, facts: RunnerFacts) -> StepInputs:
     """A step of this bucket without a single row: it computes, but writes nothing to the KV cache."""
 
@@ -54,7 +78,7 @@ def require_layout(inputs: StepInputs, facts: RunnerFacts) -> Bucket:
     tokens, rows, samples = (np.size(getattr(inputs, name)) for name in _SIZED)
     bucket = Bucket(tokens, rows, samples)
     if bucket not in facts.buckets:
-        raise ValueError(f"no bucket of {_describe(bucket)}; there are {', '.join(map(_shape, facts.buckets))}")
+        raise ValueError(f"no bucket of {_describe(bucket)}; there are {', '.join(map(shape_name, facts.buckets))}")
     for name, shape in {
         **dict.fromkeys(("input_ids", "positions", "slot_mapping"), (tokens,)),
         **dict.fromkeys(("valid_length", "q_seq_lens", "adapter"), (rows,)),
@@ -125,7 +149,7 @@ def require_array(array: object, name: str, shape: tuple[int, ...], dtype: DType
         )
 
 
-def _shape(bucket: Bucket) -> str:
+def shape_name(bucket: Bucket) -> str:
     return f"{bucket.tokens}x{bucket.rows}" + (f"x{bucket.samples}" if bucket.samples != bucket.rows else "")
 
 

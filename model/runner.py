@@ -10,7 +10,7 @@ and padding in ``sample_index`` is 0.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,9 +98,19 @@ class Runner(ABC):
     def load(self, progress: Progress | None = None) -> None:
         """Allocate the KV cache and load the weights. Raises a `model.errors.ModelError`."""
 
+    @property
+    def compiles(self) -> bool:
+        """A bucket takes time before its first step."""
+        return True
+
     @abstractmethod
-    def warm_up(self, progress: Progress | None = None) -> None:
-        """Compile every bucket, smallest first, so that no later step compiles."""
+    def warm_up(self, progress: Progress | None = None, buckets: Sequence[Bucket] | None = None) -> None:
+        """Compile these buckets, else every one in the order of `model.layout.compile_order`, so that no later step
+        of theirs compiles. The KV cache is empty before and after it."""
+
+    @abstractmethod
+    def compile(self, bucket: Bucket) -> None:
+        """One more, between two steps, none of which may be under way. The KV cache stays as it is."""
 
     @abstractmethod
     def bind(self, inputs: StepInputs) -> Any:

@@ -26,6 +26,7 @@ from pipeline.launcher.listening import PortInUseError
 from pipeline.launcher.options import add_options, load
 from pipeline.launcher.readiness import Readiness
 from pipeline.launcher.tokenizer_check import TokenizerCheck
+from pipeline.runtime.adapters import adapter_fingerprints
 from pipeline.runtime.engines import make_runner, shapes_of
 
 
@@ -58,7 +59,8 @@ def _show(config: Configuration, options: argparse.Namespace) -> None:
     if options.print_config:
         print(*[f"# {choice}" for choice in config.choices], config.to_yaml(), sep="\n", end="")
         return
-    print(*config.choices, _shared_memory(config), *_tokenizer_remarks(config), sep="\n", file=sys.stderr)
+    remarks = (*_tokenizer_remarks(config), *_adapter_remarks(config))
+    print(*config.choices, _shared_memory(config), *remarks, sep="\n", file=sys.stderr)
     print(config.to_yaml(), end="")
 
 
@@ -67,7 +69,7 @@ def _shared_memory(config: Configuration) -> str:
     try:
         return plan_shared_memory(config, shapes_of(config, make_runner(config))).text
     except (ModelError, OSError) as error:
-        return f"how much shared memory is needed is not known: {error}"
+        return f"warning: {error} (so how much shared memory is needed is not known)"
 
 
 def _tokenizer_remarks(config: Configuration) -> list[str]:
@@ -78,12 +80,21 @@ def _tokenizer_remarks(config: Configuration) -> list[str]:
         return [f"warning: {error}"]
 
 
+def _adapter_remarks(config: Configuration) -> list[str]:
+    try:
+        adapter_fingerprints(config)
+    except (ModelError, OSError) as error:
+        return [f"warning: {error}"]
+    return []
+
+
 def _serve(config: Configuration, options: argparse.Namespace) -> int:
     if (warning := key_file_warning(config.pipeline.api_keys_file)) is not None:
         report(f"warning: {warning}")
     chosen = {choice.key: choice.value for choice in config.choices}
     config = fit_to_host(config)
     with TokenizerCheck(config) as check:
+        fingerprints = adapter_fingerprints(config)
         for remark in prepare_host(config, shapes_of(config, make_runner(config))):
             report(remark)
         for remark in check.require():
@@ -91,7 +102,8 @@ def _serve(config: Configuration, options: argparse.Namespace) -> int:
     for choice in config.choices:
         report(str(choice))
     reread = lambda: fit_to_host(load(options, known=chosen))  # noqa: E731
-    return Supervisor(config, reread, Readiness.from_environment(options.ready_fd, os.environ)).run()
+    readiness = Readiness.from_environment(options.ready_fd, os.environ)
+    return Supervisor(config, reread, readiness, fingerprints=fingerprints).run()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

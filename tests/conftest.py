@@ -1,7 +1,8 @@
 """What holds for all tests: random ones are the same every time, and which may run beside which.
 
-`make test` runs those that look at no clock and can spare a CPU in parallel, then the others one by one.
-`make test-fast` runs those of the former that start no server and need neither MindSpore nor a compiler.
+`make test` runs those that look at no clock and can spare a CPU in parallel, then servers that must survive
+something, two at a time, then the others one by one. `make test-fast` runs those of the first that start no server
+and need neither MindSpore nor a compiler.
 """
 
 from __future__ import annotations
@@ -18,20 +19,39 @@ SERIAL = (
     "ipc/test_cost.py",
     "ipc/test_peers.py",
     "scripts/bench/isolation/test_isolation.py",
-    "scripts/bench/serving/test_bench_serving.py",
     "scripts/lab/test_http.py",
     "scripts/lab/test_processes.py",
-    "scripts/lab/test_server.py",
     "scripts/bench/test_",
     "scripts/verify",
     "server",
+)
+"""Clocks, or all CPUs."""
+
+SURVIVAL = (
+    "scripts/bench/serving/test_bench_serving.py",
+    "scripts/bench/test_overhead.py",
+    "scripts/bench/test_peers.py",
+    "scripts/lab/test_server.py",
+    "scripts/verify/test_chaos.py",
+    "scripts/verify/test_fuzz.py",
+    "scripts/verify/test_soak.py",
+    "server/test_bounded.py",
+    "server/test_end.py",
+    "server/test_operations.py",
+    "server/test_poison.py",
+    "server/test_readiness.py",
+    "server/test_server.py",
+    "server/test_starvation.py",
+    "server/test_supervision.py",
     "test_readme.py",
 )
-"""Whole servers, clocks, or all CPUs."""
+"""Whole servers that are killed, starved, drained or measured: they wait more than they compute, and must come
+through beside other work, too."""
 
 SERVER = (
     "scripts/tools/test_count_path.py",
     "server/test_access.py",
+    "server/test_adapters.py",
     "server/test_api.py",
     "server/test_clients.py",
     "server/test_demo_server.py",
@@ -51,6 +71,9 @@ ENGINE = (
 )
 """A compiler or torch; and with them all that takes the fixtures `in_mindspore` and `in_openvino`."""
 
+# What tests compile is kept between them, and not in the user's own cache.
+os.environ["XDG_CACHE_HOME"] = str(ROOT.parent / ".cache" / "tests")
+
 # On a fresh clone nothing may fail that did not fail elsewhere. `make explore` looks for more: what it finds becomes
 # an explicit example. An example may take as long as it does: who else is at work on the machine is not its fault.
 settings.register_profile("same", derandomize=True, database=None, deadline=None)
@@ -60,13 +83,17 @@ settings.load_profile("explore" if "RINGSERVE_EXPLORE" in os.environ else "same"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file share what it sets up: they run in one place (`--dist loadfile`)."""
+    """Tests of a file share what it sets up: they run in one place (`--dist loadfile`). What takes long begins."""
     for item in items:
         file = item.path.relative_to(ROOT).as_posix()
         in_engine = not {"in_mindspore", "in_openvino"}.isdisjoint(getattr(item, "fixturenames", ()))
         if file.startswith(SERVER):
             item.add_marker(pytest.mark.server)
+        elif file.startswith(SURVIVAL):
+            item.add_marker(pytest.mark.survival)
         elif file.startswith(SERIAL):
             item.add_marker(pytest.mark.serial)
         elif in_engine or file.startswith(ENGINE):
             item.add_marker(pytest.mark.engine)
+    long = {item.path for item in items if any(map(item.get_closest_marker, ("server", "engine")))}
+    items.sort(key=lambda item: item.path not in long)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -9,12 +10,14 @@ from model.checkpoint.mindspore_file import index_mindspore
 from model.checkpoint.safetensors_file import index_safetensors
 from model.checkpoint.stored_tensor import StoredTensor
 from model.errors import CheckpointError
-from model.folder import weight_files
+from model.folder import ORIGINAL_WEIGHTS, weight_files
 from model.folder.other_formats import explain_file
 
 Shape = tuple[int, ...]
 
-_LISTED = 20  # problems of one kind that an error spells out
+_QUANTIZED = re.compile(r"\.(qweight|qzeros|g_idx|scales|absmax|SCB|(weight|input|output)_(scale\w*|packed|shape))$")
+"""How tensors are called that GPTQ, AWQ, bitsandbytes, compressed-tensors and others put beside, or for, a weight."""
+_LISTED = 8  # problems of one kind that an error spells out
 
 
 def index_files(path: Path) -> dict[str, StoredTensor]:
@@ -45,8 +48,16 @@ def require_fit(
     stored: Mapping[str, StoredTensor],
     spelled: Callable[[str], str] = str,
 ) -> None:
-    """Raises CheckpointError that names, in one message, all missing, surplus and wrongly shaped tensors, as the file
-    does. `spelled`: a missing one as the file would."""
+    """Raises CheckpointError that says what `misfits` does."""
+    if problems := misfits(expected, stored, spelled):
+        raise CheckpointError(f"checkpoint {path} does not fit the model configuration: {problems}")
+
+
+def misfits(
+    expected: Mapping[str, Shape], stored: Mapping[str, StoredTensor], spelled: Callable[[str], str] = str
+) -> str:
+    """All missing, surplus and wrongly shaped tensors, as the file names them; empty where there are none. `spelled`:
+    a missing one as the file would."""
     missing = [f"{spelled(name)} {shape}" for name, shape in expected.items() if name not in stored]
     surplus = [f"{tensor.name} {tensor.shape}" for name, tensor in stored.items() if name not in expected]
     wrong = [
@@ -55,8 +66,9 @@ def require_fit(
         if name in stored and stored[name].shape != shape
     ]
     problems = list(_problems(missing=missing, surplus=surplus, **{"wrongly shaped": wrong}))
-    if problems:
-        raise CheckpointError(f"checkpoint {path} does not fit the model configuration: {'; '.join(problems)}")
+    if any(_QUANTIZED.search(tensor.name) for tensor in stored.values()):
+        problems.insert(0, f"its weights are quantized, which is not supported; {ORIGINAL_WEIGHTS}")
+    return "; ".join(problems)
 
 
 def is_derived(name: str) -> bool:

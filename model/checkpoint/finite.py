@@ -35,14 +35,20 @@ def describe_not_finite(values: NDArray[np.floating[Any]]) -> str:
     return f"{bad.size} of {values.size} values are NaN or infinite (the first at {place})"
 
 
-def require_finite_logits(logits: NDArray[np.float32], device: str) -> None:
-    """``[vocab]``. Raises ModelError; each weight alone is known to be finite, so the arithmetic is not."""
+def require_finite_logits(logits: NDArray[np.float32], arithmetic: str) -> None:
+    """``[vocab]``, computed in ``arithmetic``: float32, float16 or bfloat16. Raises ModelError; each weight alone is
+    known to be finite, so the arithmetic is not."""
     bad = np.count_nonzero(~np.isfinite(logits))
     if bad == 0:
         return
     what = f"{bad} of {logits.size} of the model's first logits are not finite, though all weights are"
-    if device == "CPU":
-        remedy = "the weights are so large that float32 overflows: does the checkpoint belong to this configuration?"
+    if arithmetic == "float16":
+        remedy = (
+            "float16, in which Ascend computes what does not ask for bfloat16, overflows: try "
+            "pipeline.runner.device: CPU, which has float32"
+        )
     else:
-        remedy = "float16, in which Ascend computes, overflows: try pipeline.runner.device: CPU, which has float32"
+        remedy = (
+            f"the weights are so large that {arithmetic} overflows: does the checkpoint belong to this configuration?"
+        )
     raise ModelError(f"{what}; {remedy}")

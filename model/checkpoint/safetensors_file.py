@@ -26,7 +26,9 @@ def index_safetensors(file: Path) -> dict[str, StoredTensor]:
     tensors = {name: _tensor(file, name, entry, start) for name, entry in header.items() if name != "__metadata__"}
     end = max((offset + length for tensor in tensors.values() for offset, length in tensor.pieces), default=0)
     if end > size:
-        raise CheckpointError(f"{file} is truncated: its header describes {end} bytes, the file has {size}")
+        raise CheckpointError(
+            f"{file} is truncated: its header describes {end} bytes, the file has {size}; download it again"
+        )
     return tensors
 
 
@@ -35,7 +37,9 @@ def _read_header(file: Path, size: int) -> tuple[Mapping[str, Any], int]:
         prefix = stream.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
         if not 2 <= length <= min(_MAX_HEADER, size - 8):
-            raise CheckpointError(f"{file} is truncated or not a safetensors file: its header does not fit into it")
+            raise CheckpointError(
+                f"{file} is truncated or not a safetensors file: its header does not fit into it; download it again"
+            )
         text = stream.read(length)
     try:
         header = json.loads(text)

@@ -21,7 +21,9 @@ Dtype = type[np.floating[Any]]
 
 _DAMAGED = "the file is damaged, or its training diverged: download or export it again"
 _TOO_LARGE = (
-    "Ascend computes in float16: use a checkpoint that fits, or pipeline.runner.device: CPU, which has float32"
+    "Ascend computes in float16 what does not ask for bfloat16: use a checkpoint that fits; where it was trained in "
+    "bfloat16, say so (dtype in config.json, compute_dtype in a mindformers YAML); or use "
+    "pipeline.runner.device: CPU, which has float32"
 )
 
 ITEM_SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}

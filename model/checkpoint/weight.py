@@ -41,8 +41,8 @@ def size_bytes(weights: Sequence[Weight]) -> int:
 def read_weights(
     weights: Sequence[Weight], dtype: Dtype, *, keep_bfloat16: bool = False
 ) -> Iterator[tuple[Weight, Float | Bits]]:
-    """Each with its values in ``dtype``; norms stay float32, as in mindformers. With ``keep_bfloat16``, matrices that
-    are stored so come as their bits: exact, in half the memory.
+    """Each with its values in ``dtype``; norms and routers stay float32, as in mindformers. With ``keep_bfloat16``,
+    matrices that are stored so come as their bits: exact, in half the memory.
 
     Raises UnusableWeightError, for the first few tensors at once, and CheckpointError.
     """
@@ -56,7 +56,7 @@ def read_weights(
 
 
 def _dtype_of(weight: Weight, dtype: Dtype) -> Dtype:
-    return np.float32 if is_norm(weight.name) else dtype
+    return np.float32 if is_norm(weight.name) or "router" in weight.name else dtype
 
 
 def _with_others(first: UnusableWeightError, rest: Sequence[Weight], dtype: Dtype) -> UnusableWeightError:

@@ -3,7 +3,8 @@
 namespace ringserve {
 namespace {
 
-#define RINGSERVE_KERNEL(label, name) Kernel{label, name::attend_tile, name::write_token, name::multiply, name::gate}
+#define RINGSERVE_KERNEL(label, name) \
+  Kernel{label, name::attend_tile, name::write_token, name::multiply, name::gate, name::add_rows}
 
 #if defined(__x86_64__)
 constexpr Kernel kX86Kernels[] = {RINGSERVE_KERNEL("avx512", avx512), RINGSERVE_KERNEL("avx2", avx2),

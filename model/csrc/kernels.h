@@ -19,14 +19,22 @@ struct TileScratch {
   float *sum;     // [queries] sum of weights so far
 };
 
-// out[m][r] = tokens[m] . weight[r]
+// out[m][first_row + r] = tokens[m] . weight[r]
 struct Product {
   const float *const *tokens;  // [count] of `columns` floats each
-  float *const *out;           // [count] of `rows` floats each
+  float *const *out;           // [count]
   int64_t count;
   const void *weight;          // [rows, columns]
-  int64_t rows, columns;
+  int64_t rows, columns, first_row;
   bool bfloat16;               // the weight, else float32
+};
+
+// out[i] += the sum over r of factors[r] * matrix[r][i]
+struct Sum {
+  const float *factors;  // [rows]
+  const float *matrix;   // [rows] of them, `stride` floats apart
+  int64_t rows, stride, count;
+  float *out;            // [count]
 };
 
 struct Kernel {
@@ -35,6 +43,7 @@ struct Kernel {
   void (*write_token)(const Step &, int64_t token, float *rotated);  // rotated: scratch of head_dim floats
   void (*multiply)(const Product &);
   void (*gate)(const float *gate, const float *up, int64_t count, float *out);
+  void (*add_rows)(const Sum &);
 };
 
 // Kernels that this processor can run, the fastest first. Returns how many.
@@ -46,6 +55,7 @@ int supported_kernels(const Kernel **list);
   void write_token(const Step &, int64_t token, float *rotated);             \
   void multiply(const Product &);                                            \
   void gate(const float *gate, const float *up, int64_t count, float *out);  \
+  void add_rows(const Sum &);                                                \
   }
 RINGSERVE_DECLARE_KERNEL(portable)
 RINGSERVE_DECLARE_KERNEL(avx2)

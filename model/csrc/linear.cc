@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "linear.h"
 #include "operator.h"
 
 namespace ringserve {
@@ -37,18 +38,14 @@ struct Linear {
   int64_t rows, columns;
   bool bfloat16;
   std::vector<const float *> tokens;
-  float *out;
+  std::vector<float *> out;
 
   static void task(void *self, int64_t i) { static_cast<const Linear *>(self)->run(i * kTaskRows); }
 
   void run(int64_t first) const {
-    float *part[64];  // no allocation in a task
-    const int64_t some = std::min(kTaskRows, rows - first);
-    for (size_t at = 0; at < tokens.size(); at += 64) {
-      const int64_t count = std::min<int64_t>(64, static_cast<int64_t>(tokens.size() - at));
-      for (int64_t m = 0; m < count; ++m) part[m] = out + (static_cast<int64_t>(at) + m) * rows + first;
-      kernel.multiply({tokens.data() + at, part, count, row_of(weight, bfloat16, first, columns), some, columns, bfloat16});
-    }
+    kernel.multiply({tokens.data(), out.data(), static_cast<int64_t>(tokens.size()),
+                     row_of(weight, bfloat16, first, columns), std::min(kTaskRows, rows - first), columns, first,
+                     bfloat16});
   }
 };
 
@@ -98,13 +95,9 @@ struct Mixture {
   void multiply(const Run &run, const void *weight, bool bfloat16, int64_t rows, int64_t columns, int64_t first,
                 const std::vector<const float *> &in, const std::vector<float *> &to) const {
     const int64_t expert = choices[static_cast<size_t>(run.first)].expert;
-    float *part[64];
-    for (int64_t at = 0; at < run.count; at += 64) {
-      const int64_t count = std::min<int64_t>(64, run.count - at);
-      for (int64_t m = 0; m < count; ++m) part[m] = to[static_cast<size_t>(run.first + at + m)] + first;
-      kernel.multiply({in.data() + run.first + at, part, count, row_of(weight, bfloat16, expert * rows + first, columns),
-                       std::min(kTaskRows, rows - first), columns, bfloat16});
-    }
+    kernel.multiply({in.data() + run.first, to.data() + run.first, run.count,
+                     row_of(weight, bfloat16, expert * rows + first, columns), std::min(kTaskRows, rows - first),
+                     columns, first, bfloat16});
   }
 
   static void inner_task(void *self, int64_t i) {
@@ -146,15 +139,6 @@ struct Mixture {
   }
 };
 
-int run_linear(void **p, int64_t **shape, bool bfloat16) {
-  Operator &op = the_operator();
-  const int64_t tokens = shape[0][0], columns = shape[0][1], rows = shape[1][0];
-  Linear linear{*op.kernel.load(), p[1], rows, columns, bfloat16,
-                rows_of(static_cast<const float *>(p[0]), tokens, columns), static_cast<float *>(p[2])};
-  op.pool.run(op.threads_for(tokens * rows * columns), tasks_of(rows), Linear::task, &linear);
-  return 0;
-}
-
 enum ExpertsInput { kTokensIn, kShare, kIndex, kSlots, kGateUp, kDown, kExpertsOut, kExpertsCount };
 
 bool experts_agree(int64_t **s) {
@@ -181,6 +165,14 @@ int run_experts(void **p, int64_t **shape, bool gate_up_bfloat16, bool down_bflo
 }
 
 }  // namespace
+
+void multiply_all(Operator &op, const float *x, const void *weight, bool bfloat16, int64_t tokens, int64_t rows,
+                  int64_t columns, float *out) {
+  Linear linear{*op.kernel.load(), weight, rows, columns, bfloat16, rows_of(x, tokens, columns),
+                rows_of(out, tokens, rows)};
+  op.pool.run(op.threads_for(tokens * rows * columns), tasks_of(rows), Linear::task, &linear);
+}
+
 }  // namespace ringserve
 
 // x [T, K] float32, weight [N, K] -> [T, N]
@@ -191,7 +183,9 @@ RINGSERVE_EXPORT int ringserve_linear(int count, void **params, int *ndims, int6
     return fail("the inputs of the linear layer do not fit one another");
   }
   try {
-    return run_linear(params, shapes, is(dtypes[1], "uint16"));
+    multiply_all(the_operator(), static_cast<const float *>(params[0]), params[1], is(dtypes[1], "uint16"), shapes[0][0],
+                 shapes[1][0], shapes[0][1], static_cast<float *>(params[2]));
+    return 0;
   } catch (const std::bad_alloc &) {
     return fail("out of memory");
   }

@@ -141,7 +141,7 @@ int run(const Step &step) {
 bool indices_in_range(const Step &step, char *message, size_t size) {
   const Geometry &g = step.geometry;
   const StepIndices indices{nullptr,     nullptr, step.slot_mapping, step.valid_length, step.q_seq_lens, nullptr, nullptr,
-                            step.block_tables, g.tokens, g.rows, 0, g.table_width, g.num_blocks, g.block_size, 0, 0};
+                            step.block_tables, g.tokens, g.rows, 0, g.table_width, g.num_blocks, g.block_size, 0, 0, 0};
   return check_cache_indices(indices, message, size);
 }
 

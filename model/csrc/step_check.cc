@@ -36,12 +36,13 @@ bool check_block_table(const StepIndices &step, int64_t row, const Report &repor
   return true;
 }
 
-// No engine here has any.
 bool check_adapters(const StepIndices &step, const Report &report) {
   for (int64_t row = 0; row < step.rows; ++row) {
-    if (step.q_seq_lens[row] == 0 || step.adapter[row] == 0) continue;
+    const int32_t adapter = step.adapter[row];
+    if (step.q_seq_lens[row] == 0 || (adapter >= 0 && adapter <= step.adapters)) continue;
+    if (step.adapters > 0) return report.out_of_range("adapter", row, adapter, 0, step.adapters);
     std::snprintf(report.message, report.size, "adapter[%" PRId64 "] is %" PRId32 ", but no adapter is loaded: expected 0",
-                  row, step.adapter[row]);
+                  row, adapter);
     return false;
   }
   return true;

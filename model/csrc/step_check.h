@@ -20,7 +20,7 @@ struct StepIndices {
   const int32_t *adapter;       // [B]
   const int32_t *block_tables;  // [B, W]
   int64_t tokens, rows, samples, table_width;
-  int64_t num_blocks, block_size, vocab_size, max_length;
+  int64_t num_blocks, block_size, vocab_size, max_length, adapters;
 };
 
 // Each returns true, or false with what is wrong in message.

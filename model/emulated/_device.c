@@ -89,10 +89,11 @@ static PyObject *run_step(const struct step *s)
 static PyObject *advance(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     (void)module;
-    if (count != STEP_ARRAYS + 2)
-        return PyErr_Format(PyExc_TypeError, "advance takes %d arguments, got %zd", STEP_ARRAYS + 2, count);
+    if (count != STEP_ARRAYS + 3)
+        return PyErr_Format(PyExc_TypeError, "advance takes %d arguments, got %zd", STEP_ARRAYS + 3, count);
     long long block_size = PyLong_AsLongLong(args[STEP_ARRAYS]);
-    uint64_t seed = PyLong_AsUnsignedLongLong(args[STEP_ARRAYS + 1]);
+    long long loaded = PyLong_AsLongLong(args[STEP_ARRAYS + 1]);
+    uint64_t seed = PyLong_AsUnsignedLongLong(args[STEP_ARRAYS + 2]);
     Py_buffer v[STEP_ARRAYS];
     if (PyErr_Occurred() || get_arrays(args, STEP, STEP_ARRAYS, v))
         return NULL;
@@ -101,6 +102,7 @@ static PyObject *advance(PyObject *module, PyObject *const *args, Py_ssize_t cou
         .positions = v[POSITIONS].buf, .slots = v[SLOTS].buf, .lengths = v[LENGTHS].buf, .new = v[NEW].buf,
         .adapters = v[ADAPTERS].buf, .tables = v[TABLES].buf, .slots_total = v[CACHE].shape[0],
         .tokens = v[IDS].shape[0], .rows = v[LENGTHS].shape[0], .width = v[TABLES].shape[1], .block_size = block_size,
+        .loaded = loaded,
     };
     PyObject *result = check_sizes(&s, v) ? NULL : run_step(&s);
     release_arrays(v, STEP_ARRAYS);
@@ -312,7 +314,7 @@ static PyObject *wait_until(PyObject *module, PyObject *args)
 #define FAST(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL
 static PyMethodDef METHODS[] = {
     {"advance", FAST(advance),
-     "advance(cache, *seven step arrays, hashes, block_size, seed) -> (tokens, rows, cached)"},
+     "advance(cache, *seven step arrays, hashes, block_size, adapters, seed) -> (tokens, rows, cached)"},
     {"write_logits", FAST(write_logits), "write_logits(hashes, sample_index, rows, base, logits, choice)"},
     {"write_tokens", FAST(write_tokens), "write_tokens(hashes, sample_index, ids, choice): the argmax alone"},
     {"write_best", FAST(write_best),

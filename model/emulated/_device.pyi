@@ -15,6 +15,7 @@ def advance(
     block_tables: NDArray[Any],
     hashes: NDArray[Any],
     block_size: int,
+    adapters: int,
     seed: int,
     /,
 ) -> tuple[int, int, int]: ...

@@ -9,7 +9,7 @@
 struct step {
     uint64_t *cache, *hashes, seed; /* hashes [T]: of each new token at first, in the end of its whole context */
     const int32_t *ids, *positions, *slots, *lengths, *new, *adapters, *tables;
-    long long slots_total, tokens, rows, width, block_size; /* long long: what PyErr_Format prints with %lld */
+    long long slots_total, tokens, rows, width, block_size, loaded; /* loaded: adapters; %lld is for long long */
 };
 
 /* Where position p of row b lies, by the block table; -1 with an exception if nowhere. */
@@ -29,7 +29,8 @@ static long long slot_of(const struct step *s, long long b, long long p)
     return block * s->block_size + p % s->block_size;
 }
 
-/* The running hash: of the token, its position, and the hash that the cache holds for the position before. */
+/* The running hash: of the token, its position, the row's adapter, and the hash that the cache holds for the position
+ * before. */
 static int hash_token(const struct step *s, long long b, long long t)
 {
     uint64_t before = s->seed;
@@ -39,8 +40,9 @@ static int hash_token(const struct step *s, long long b, long long t)
             return -1;
         before = s->cache[slot];
     }
-    uint64_t token = (uint32_t)s->ids[t], position = (uint32_t)s->positions[t];
-    s->hashes[t] = mix(before + token * 0x9E3779B97F4A7C15u + position * 0xD1B54A32D192ED03u + 1);
+    uint64_t token = (uint32_t)s->ids[t], position = (uint32_t)s->positions[t], adapter = (uint32_t)s->adapters[b];
+    s->hashes[t] = mix(before + token * 0x9E3779B97F4A7C15u + position * 0xD1B54A32D192ED03u +
+                       adapter * 0x8CB92BA72F3D8DD7u + 1);
     if (s->slots[t] < -1 || s->slots[t] >= s->slots_total) {
         PyErr_Format(PyExc_ValueError, "slot_mapping[%lld] is %d, expected -1 to %lld", t, (int)s->slots[t],
                      s->slots_total - 1);
@@ -77,9 +79,13 @@ static int run_row(const struct step *s, long long b, long long first)
                      (int)s->new[b], (int)s->lengths[b], s->tokens);
         return -1;
     }
-    if (s->adapters[b] != 0) {
-        PyErr_Format(PyExc_ValueError, "adapter[%lld] is %d, but no adapter is loaded: expected 0", b,
-                     (int)s->adapters[b]);
+    if (s->adapters[b] < 0 || s->adapters[b] > s->loaded) {
+        if (s->loaded)
+            PyErr_Format(PyExc_ValueError, "adapter[%lld] is %d, expected 0 to %lld", b, (int)s->adapters[b],
+                         s->loaded);
+        else
+            PyErr_Format(PyExc_ValueError, "adapter[%lld] is %d, but no adapter is loaded: expected 0", b,
+                         (int)s->adapters[b]);
         return -1;
     }
     for (long long t = first; t < first + s->new[b]; t++)

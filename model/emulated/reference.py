@@ -17,14 +17,14 @@ REST, NEVER = -30.0, -1e9  # the other tokens of the range; those that must not 
 _64 = 2**64 - 1
 
 
-def expected_next_token(sequence: Sequence[int], settings: EmulatedSettings) -> int:
-    """The greedy token after ``sequence`` (prompt and output so far, not empty)."""
-    return _Context(settings, sequence).next_token()
+def expected_next_token(sequence: Sequence[int], settings: EmulatedSettings, adapter: int = 0) -> int:
+    """The greedy token after ``sequence`` (prompt and output so far, not empty), with this adapter."""
+    return _Context(settings, sequence, adapter).next_token()
 
 
-def expected_tokens(prompt: Sequence[int], count: int, settings: EmulatedSettings) -> list[int]:
+def expected_tokens(prompt: Sequence[int], count: int, settings: EmulatedSettings, adapter: int = 0) -> list[int]:
     """The first ``count`` greedy tokens after ``prompt``; fewer if EOS, which is the last one then, comes."""
-    context = _Context(settings, prompt)
+    context = _Context(settings, prompt, adapter)
     output: list[int] = []
     while len(output) < count and output[-1:] != [settings.eos_token_id]:
         output.append(context.next_token())
@@ -32,10 +32,10 @@ def expected_tokens(prompt: Sequence[int], count: int, settings: EmulatedSetting
     return output
 
 
-def expected_logits(sequence: Sequence[int], settings: EmulatedSettings) -> NDArray[np.float32]:
+def expected_logits(sequence: Sequence[int], settings: EmulatedSettings, adapter: int = 0) -> NDArray[np.float32]:
     """The logits ``[vocab]`` after ``sequence``."""
     row = base_logits(settings)
-    for logit, token in _Context(settings, sequence).spikes():
+    for logit, token in _Context(settings, sequence, adapter).spikes():
         row[token] = logit
     return row
 
@@ -51,7 +51,8 @@ def base_logits(settings: EmulatedSettings) -> NDArray[np.float32]:
 
 
 class _Context:
-    def __init__(self, settings: EmulatedSettings, sequence: Sequence[int]) -> None:
+    def __init__(self, settings: EmulatedSettings, sequence: Sequence[int], adapter: int) -> None:
+        self._adapter = adapter
         self._low, self._span, self._eos, self._eos_threshold = settings.choice
         self._running = settings.seed
         self._sum = 0
@@ -61,7 +62,7 @@ class _Context:
 
     def append(self, token: int) -> None:
         salted = token * 0x9E3779B97F4A7C15 + self._length * 0xD1B54A32D192ED03 + 1
-        self._running = _mix(self._running + salted)
+        self._running = _mix(self._running + salted + self._adapter * 0x8CB92BA72F3D8DD7)
         self._sum += self._running * (2 * self._length + 1)
         self._length += 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
-from ..layout import MOST_CANDIDATES, is_argmax_alone, require_best, require_fetch, require_layout
+from ..layout import (
+    MOST_CANDIDATES,
+    compile_order,
+    is_argmax_alone,
+    require_best,
+    require_fetch,
+    require_layout,
+    shape_name,
+)
 from ..runner import Best, Bucket, Float32, Float64, Int32, Progress, Runner, RunnerFacts, StepInputs
 from . import _device
 from .fault import fail_at
@@ -51,6 +60,7 @@ class EmulatedRunner(Runner):
             buckets=settings.buckets,
             candidates=min(MOST_CANDIDATES, settings.vocab_size) if settings.greedy_on_device else 0,
             scores=settings.greedy_on_device,
+            adapters=settings.adapters,
         )
         self._choice = settings.choice
         self._spin_ns = int(settings.spin_us * 1e3)
@@ -58,6 +68,7 @@ class EmulatedRunner(Runner):
         self._cache: UInt64 | None = None
         self._base: Float32 | None = None  # a row without its spikes
         self._sums: Float64 | None = None  # over its chunks
+        self._compiled: set[Bucket] = set()
         self._launched: Binding | None = None
         self._launched_ns = 0
         self._done_ns = _NOT_COMPUTED  # when the device is done with the step and what was fetched
@@ -70,14 +81,28 @@ class EmulatedRunner(Runner):
         if progress is not None:
             progress("loading (emulated device, no weights)", 1, 1)
 
-    def warm_up(self, progress: Progress | None = None) -> None:
-        for done, _ in enumerate(self.facts.buckets, start=1):
+    @property
+    def compiles(self) -> bool:
+        return self.settings.compile_s > 0
+
+    def warm_up(self, progress: Progress | None = None, buckets: Sequence[Bucket] | None = None) -> None:
+        wanted = compile_order(self.facts.buckets) if buckets is None else buckets
+        for done, bucket in enumerate(wanted, start=1):
+            self.compile(bucket)
             if progress is not None:
-                progress("warming up (emulated)", done, len(self.facts.buckets))
+                progress("warming up (emulated)", done, len(wanted))
+
+    def compile(self, bucket: Bucket) -> None:
+        if bucket not in self._compiled:
+            time.sleep(self.settings.compile_s)
+            self._compiled.add(bucket)
 
     def bind(self, inputs: StepInputs) -> Binding:
-        """See `Runner.bind`; also raises ValueError for a shape that is none of the buckets."""
+        """See `Runner.bind`; also raises ValueError for a shape that is none of the buckets. Where compiling takes
+        time, raises ModelError for one that is not compiled: a step must not take that time unexpectedly."""
         bucket = require_layout(inputs, self.facts)
+        if self.compiles and bucket not in self._compiled:
+            raise ModelError(f"the bucket of {shape_name(bucket)} is not compiled: call compile() before bind()")
         return Binding(inputs, bucket, np.zeros(bucket.tokens, np.uint64))
 
     def launch(self, binding: Binding) -> None:
@@ -165,6 +190,7 @@ class EmulatedRunner(Runner):
             x.block_tables,
             binding.hashes,
             self.facts.block_size,
+            self.facts.adapters,
             self.settings.seed,
         )
         settings = self.settings

@@ -48,9 +48,11 @@ class CostModel:
 
 _KINDS: Mapping[str, Any] = MappingProxyType(
     {
-        **dict.fromkeys(("vocab_size", "max_length", "num_blocks", "block_size", "eos_token_id", "seed"), int),
+        **dict.fromkeys(
+            ("vocab_size", "max_length", "num_blocks", "block_size", "eos_token_id", "adapters", "seed"), int
+        ),
         **dict.fromkeys(("emit_eos", "greedy_on_device"), bool),
-        **dict.fromkeys(("eos_probability", "spin_us"), int | float),
+        **dict.fromkeys(("eos_probability", "spin_us", "compile_s"), int | float),
         **dict.fromkeys(("name", "fault"), str),
         "fault_token": int | None,
     }
@@ -73,8 +75,10 @@ class EmulatedSettings:
     emit_eos: bool = False  # off: EOS has a logit that no temperature reaches
     eos_probability: float = 0.01  # chance of EOS at each token, if emit_eos
     greedy_on_device: bool = True
+    adapters: int = 0  # so many there are; each gives another text
     seed: int = 0  # another seed, another text
     spin_us: float = 100.0  # the end of each step that is waited for awake, to be on time
+    compile_s: float = 0.0  # seconds before the first step of each bucket; 0: nothing is compiled
     fault_token: int | None = None  # a step that brings this token makes the process fail
     fault: str = "segfault"  # how; one of FAULTS
 
@@ -82,9 +86,10 @@ class EmulatedSettings:
         for name, kind in _KINDS.items():
             if not isinstance(getattr(self, name), kind):
                 raise ConfigurationError(f"{name} is {getattr(self, name)!r}, expected {_name_of(kind)}")
-        for name in ("vocab_size", "max_length", "num_blocks", "block_size"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}, expected at least 1")
+        for name in ("vocab_size", "max_length", "num_blocks", "block_size", "adapters"):
+            least = int(name != "adapters")
+            if getattr(self, name) < least:
+                raise ConfigurationError(f"{name} is {getattr(self, name)}, expected at least {least}")
         if not self.buckets or list(self.buckets) != sorted(set(self.buckets)):
             raise ConfigurationError("buckets must be given, ascending and without duplicates")
         low, high = self.chosen_range
@@ -94,8 +99,8 @@ class EmulatedSettings:
             raise ConfigurationError("token_range holds nothing but eos_token_id")
         if self.emit_eos and not 0 <= self.eos_token_id < self.vocab_size:
             raise ConfigurationError(f"eos_token_id is {self.eos_token_id}, outside the vocabulary")
-        if not 0 <= self.eos_probability <= 1 or not 0 <= self.spin_us <= 1000:
-            raise ConfigurationError("eos_probability must be in [0, 1] and spin_us in [0, 1000]")
+        if not 0 <= self.eos_probability <= 1 or not 0 <= self.spin_us <= 1000 or not 0 <= self.compile_s < math.inf:
+            raise ConfigurationError("eos_probability must be in [0, 1], spin_us in [0, 1000], compile_s at least 0")
         if self.fault not in FAULTS:
             raise ConfigurationError(f"fault is {self.fault!r}, expected one of {', '.join(FAULTS)}")
         if self.fault_token is not None and not 0 <= self.fault_token < self.vocab_size:
@@ -121,7 +126,7 @@ class EmulatedSettings:
         """From the ``pipeline.runner`` section of a configuration file.
 
         ``capacity`` are the settings that other sections decide: vocab_size, max_length, num_blocks,
-        block_size, buckets, eos_token_id. Raises ConfigurationError for an unknown or missing key.
+        block_size, buckets, eos_token_id, adapters. Raises ConfigurationError for an unknown or missing key.
         """
         own = {field.name for field in fields(cls)} - {"cost", *capacity}
         _refuse_unknown(section, own | {"kind", "cost_model"}, "pipeline.runner")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from model.checkpoint.arrays import aligned_zeros
 from model.checkpoint.files import index_files, is_derived, require_fit
 from model.checkpoint.stored_tensor import Bits, Dtype, Float, StoredTensor
 from model.checkpoint.weight import Weight
-from model.families.names import Names, from_mindformers, names_of
+from model.families.names import Names, from_mindformers, names_of, to_mindformers
 from model.families.rope import head_order
 from model.families.spec import Shape, Spec
 
@@ -88,10 +88,13 @@ def canonical(spec: Spec, stored: Mapping[str, StoredTensor], path: Path) -> tup
     Raises CheckpointError for what is missing, surplus or wrongly shaped; nothing is read.
     """
     stored = {_name(spec, name): tensor for name, tensor in stored.items() if not is_derived(name)}
+    names = names_of(spec.family, stored)
     if spec.tied_embeddings:
-        stored.pop(f"{names_of(spec.family).head}.weight", None)  # some tools store the shared matrix twice
-    made = recipes(spec)
-    require_fit(path, {part.source: part.shape for recipe in made.values() for part in recipe}, stored)
+        stored.pop(f"{names.head}.weight", None)  # some tools store the shared matrix twice
+    made = recipes(spec, names)
+    by_mindformers = any(name != tensor.name for name, tensor in stored.items())
+    expected = {part.source: part.shape for name in spec.tensors() for part in made[name]}
+    require_fit(path, expected, stored, to_mindformers if by_mindformers else str)
     return tuple(_weight(name, shape, made[name], stored) for name, shape in spec.tensors().items())
 
 
@@ -124,9 +127,9 @@ def _stack(recipe: Recipe, shape: Shape, dtype: DTypeLike, read: Callable[[Part]
     return rows.reshape(shape)
 
 
-def recipes(spec: Spec) -> dict[str, Recipe]:
-    """What each weight of the decoder is made of."""
-    names, hidden, vocab = names_of(spec.family), spec.hidden_size, spec.vocab_size
+def recipes(spec: Spec, names: Names | None = None) -> dict[str, Recipe]:
+    """What each weight of the decoder is made of. ``names``: other ones than the family's."""
+    names, hidden, vocab = names or names_of(spec.family), spec.hidden_size, spec.vocab_size
     made: dict[str, Recipe] = {
         "embed.weight": (Part(f"{names.embed}.weight", (vocab, hidden)),),
         "norm.weight": (Part(f"{names.norm}.weight", (hidden,), offset=spec.norm_offset, scale=spec.logits_scale),),
@@ -207,7 +210,9 @@ class _Layer:
         spec, names, wide = self.spec, self.names, self.spec.intermediate_size
         for what, columns in _weight_and_bias(spec.hidden_size, spec.mlp_bias):
             if names.gate_up:
-                yield f"gate_up.{what}", (Part(self._source(f"{names.gate_up}.{what}"), (2 * wide, *columns)),)
+                order = _halves(wide) if names.gate_up_alternate else ()
+                fused = Part(self._source(f"{names.gate_up}.{what}"), (2 * wide, *columns), order=order)
+                yield f"gate_up.{what}", (fused,)
             else:
                 sources = (self._source(f"{name}.{what}") for name in (names.gate, names.up))
                 yield f"gate_up.{what}", tuple(Part(source, (wide, *columns)) for source in sources)
@@ -249,6 +254,12 @@ class _Layer:
 def _order(spec: Spec) -> tuple[int, ...]:
     order = head_order(spec.rotary_dim, spec.head_dim, spec.interleaved)
     return () if order is None else tuple(map(int, np.asarray(order)))
+
+
+@cache
+def _halves(wide: int) -> tuple[int, ...]:
+    """Rows that alternate, those of each kind together."""
+    return (*range(0, 2 * wide, 2), *range(1, 2 * wide, 2))
 
 
 def _weight_and_bias(inputs: int, bias: bool) -> tuple[tuple[str, Shape], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,7 @@ class Fields:
 
     def number(self, key: str, default: float | None = None) -> float:
         value = default if self.get(key) is None else self.get(key)
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
             raise self.error(key, "it must be a number")
         return float(value)
 
@@ -55,7 +56,9 @@ class Fields:
 
     def numbers(self, key: str, length: int) -> tuple[float, ...]:
         values = self.items(key, length) or ()
-        if not values or any(not isinstance(value, int | float) or value == 0 for value in values):
+        if not values or not all(
+            isinstance(value, int | float) and value and math.isfinite(value) for value in values
+        ):
             raise self.error(key, f"it must be a list of {length} numbers")
         return tuple(map(float, values))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 
 
@@ -28,6 +29,7 @@ class Names:
     gate: str = "mlp.gate_proj"
     up: str = "mlp.up_proj"
     gate_up: str = ""
+    gate_up_alternate: bool = False  # a row of the one, a row of the other
     down: str = "mlp.down_proj"
     router: str = "mlp.gate"
     expert: str = "mlp.experts.{}."
@@ -69,6 +71,8 @@ _MINDFORMERS = {
     ".attention.wk.": ".self_attn.k_proj.",
     ".attention.wv.": ".self_attn.v_proj.",
     ".attention.wo.": ".self_attn.o_proj.",
+    ".attention.w_qkv.": ".self_attn.qkv_proj.",
+    ".feed_forward.w_gate_hidden.": ".mlp.gate_up_proj.",
     ".feed_forward.w1.": ".mlp.gate_proj.",
     ".feed_forward.w2.": ".mlp.down_proj.",
     ".feed_forward.w3.": ".mlp.up_proj.",
@@ -77,14 +81,30 @@ _MINDFORMERS = {
 }
 
 
-def names_of(family: str) -> Names:
-    """By ``model_type``."""
+_FUSED_BY_MINDFORMERS = replace(
+    _PLAIN, qkv="self_attn.qkv_proj", qkv_by_group=True, gate_up="mlp.gate_up_proj", gate_up_alternate=True
+)
+
+
+def names_of(family: str, stored: Container[str] = ()) -> Names:
+    """By ``model_type``. ``stored``: a checkpoint's names, translated: mindformers stores Llama's fused, too."""
+    if family == "llama" and "model.layers.0.self_attn.qkv_proj.weight" in stored:
+        return _FUSED_BY_MINDFORMERS
     return _FAMILIES.get(family, _PLAIN)
 
 
 def from_mindformers(name: str) -> str:
     """Llama's names in mindformers' checkpoints, as Hugging Face has them; those stay what they are."""
-    for theirs, ours in _MINDFORMERS.items():
-        if theirs in name:
-            return name.replace(theirs, ours)
+    return _translated(name, _MINDFORMERS.items())
+
+
+def to_mindformers(name: str) -> str:
+    """The other way."""
+    return _translated(name, ((ours, theirs) for theirs, ours in _MINDFORMERS.items()))
+
+
+def _translated(name: str, parts: Iterable[tuple[str, str]]) -> str:
+    for part, translated in parts:
+        if part in name:
+            return name.replace(part, translated)
     return name

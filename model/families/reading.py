@@ -15,6 +15,7 @@ from model.families.features import FAMILIES, Features
 from model.families.fields import Fields
 from model.families.refusals import refuse_family, refuse_features
 from model.families.spec import Spec
+from model.folder import refuse_quantized
 
 _DTYPES = ("float32", "float16", "bfloat16")
 _ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
@@ -24,11 +25,13 @@ def read_spec_file(path: Path) -> Spec:
     """From a ``config.json``, or a directory with one. Raises ConfigurationError, which names the file."""
     file = path / "config.json" if path.is_dir() else path
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"cannot read the model configuration {file}: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"model configuration {file}: {error}") from error
+        raise ConfigurationError(
+            f"model configuration {file}: it is not valid JSON ({error}); if it is truncated, download it again"
+        ) from error
     if not isinstance(config, dict):
         raise ConfigurationError(f"model configuration {file}: the file must hold an object")
     try:
@@ -49,6 +52,7 @@ def read_spec(config: Mapping[str, Any]) -> Spec:
     assert isinstance(family, str)
     c = Fields(config)
     sizes = _sizes(c, family)
+    refuse_quantized(config)
     features = {**_common(c, sizes, family), **FAMILIES[family](c, sizes)}
     refuse_features(c, family)
     return Spec(family=family, **{**sizes, **features})
@@ -74,8 +78,8 @@ def _sizes(c: Fields, family: str) -> Features:
 
 def _common(c: Fields, sizes: Features, family: str) -> Features:
     """What most families have in the same way; a family's own features win."""
-    dtype = c.text("dtype", c.text("torch_dtype", "float32"))
-    if dtype not in _DTYPES:
+    dtype = c.text("dtype", c.text("torch_dtype", "float32")).removeprefix("torch.")
+    if dtype not in ("auto", *_DTYPES):
         raise ConfigurationError(f"dtype {dtype!r} is not supported; it must be one of {', '.join(_DTYPES)}")
     activation = c.text("hidden_act", "silu")
     if activation not in _ACTIVATIONS and not family.startswith("gemma"):
@@ -83,7 +87,7 @@ def _common(c: Fields, sizes: Features, family: str) -> Features:
             f"hidden_act {activation!r} is not supported; it must be one of {', '.join(_ACTIVATIONS)}"
         )
     return {
-        "dtype": dtype,
+        "dtype": "float32" if dtype == "auto" else dtype,
         "activation": _ACTIVATIONS.get(activation, "silu"),
         "tied_embeddings": c.flag("tie_word_embeddings"),
     }

@@ -30,7 +30,6 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "q_lora_rank": (),
     "qk_layernorm": (False,),
     "qkv_bias": (False,),
-    "quantization_config": (),
     "query_pre_attn_scalar": (),
     "residual_multiplier": (1,),
     "use_bidirectional_attention": (False,),
@@ -65,14 +64,5 @@ def refuse_features(c: Fields, family: str) -> None:
         value = c.get(key)
         if value is not None and not any(value == neutral for neutral in _NEUTRAL[key]):
             raise ConfigurationError(
-                _quantized(value) if key == "quantization_config" else _foreign(key, value, family)
+                f"{key} {value!r} is not supported for model_type {family!r}; leave it out if it means nothing there"
             )
-
-
-def _quantized(value: object) -> str:
-    method = value.get("quant_method") if isinstance(value, Mapping) else value
-    return f"quantization_config: weights quantized by {method!r} are not supported; use the model's original weights"
-
-
-def _foreign(key: str, value: object, family: str) -> str:
-    return f"{key} {value!r} is not supported for model_type {family!r}; leave it out if it means nothing there"

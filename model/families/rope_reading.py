@@ -61,20 +61,20 @@ def _factor(r: Fields) -> float:
 def _yarn(r: Fields, c: Fields, theta: float) -> Rope:
     factor = _factor(r)
     part, whole = r.number("mscale", 0.0), r.number("mscale_all_dim", 0.0)
-    magnitude = _yarn_magnitude(factor, part) / _yarn_magnitude(factor, whole) if part and whole else None
+    magnitude = yarn_magnitude(factor, part) / yarn_magnitude(factor, whole) if part and whole else None
     return Rope(
         theta,
         "yarn",
         factor,
         _original_length(r, c),
-        magnitude=r.number("attention_factor", magnitude or _yarn_magnitude(factor)),
+        magnitude=r.number("attention_factor", magnitude or yarn_magnitude(factor)),
         low_turns=r.number("beta_slow", 1.0),
         high_turns=r.number("beta_fast", 32.0),
         truncate=r.flag("truncate", True),
     )
 
 
-def _yarn_magnitude(factor: float, scale: float = 1.0) -> float:
+def yarn_magnitude(factor: float, scale: float = 1.0) -> float:
     return 0.1 * scale * math.log(factor) + 1
 
 

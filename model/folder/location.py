@@ -69,6 +69,8 @@ def _newest_snapshot(repository: Path, name: str) -> Path:
 def _no_folder(path: Path) -> str:
     if path.suffix in {".yaml", ".yml"} and path.exists():
         return f"{path} is a configuration, not a model's folder; start it with --config {path}"
+    if path.is_symlink() and not path.exists():
+        return f"{path} is a link to {path.readlink()}, where nothing is; give a model's folder"
     if path.exists():
         return f"{path} is a file; give the folder that holds config.json, the weights and the tokenizer"
     return (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from model.folder.location import download_command, unfinished_downloads
 
+_LISTED = 4  # folders that may be meant
 _PICKLE = "is a pickle, and reading one can run any code; convert it once, where torch and transformers are installed"
 _LOAD = "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T"
 
@@ -20,9 +21,12 @@ def explain_missing(folder: Path) -> str:
             return f"{folder} holds no weights that can be read: {explain(folder, files[0])}"
     if begun := unfinished_downloads(folder):
         return f"{folder} holds no weights: a download is unfinished ({begun[0]}); run it again"
-    inner = sorted(place.parent for place in folder.glob("*/config.json"))
-    if len(inner) == 1:
-        return f"{folder} holds no checkpoint; did you mean {inner[0]}?"
+    if (folder / "model_index.json").exists():
+        return f"{folder} is a pipeline that makes images (model_index.json); only models of text are served"
+    inner = sorted({*(place.parent for place in folder.glob("*/config.json")), *folder.glob("models--*")})
+    if inner:
+        more = f" ({len(inner) - _LISTED} more)" if len(inner) > _LISTED else ""
+        return f"{folder} holds no checkpoint; did you mean {' or '.join(map(str, inner[:_LISTED]))}{more}?"
     complete = download_command(folder)
     return f"{folder} holds no checkpoint: expected *.safetensors or *.ckpt files; complete it: {complete}"
 
@@ -77,8 +81,9 @@ def _adapter(folder: Path, file: Path) -> str:
     base = _json(folder / "adapter_config.json").get("base_model_name_or_path")
     of = f" of {base}" if isinstance(base, str) else ""
     return (
-        f"{file.name} is an adapter (LoRA){of}, not a model; merge the two once, where torch, transformers and peft "
-        f'are installed: python -c "from peft import AutoPeftModelForCausalLM as M; '
+        f"{file.name} is an adapter (LoRA){of}, not a model; serve it with that model: ringserve serve MODEL "
+        f"--lora {folder}, or --lora NAME={folder} to have both; or merge the two once, where torch, transformers "
+        f'and peft are installed: python -c "from peft import AutoPeftModelForCausalLM as M; '
         f'M.from_pretrained({str(folder)!r}).merge_and_unload().save_pretrained({str(_converted(folder))!r})"'
     )
 
@@ -92,6 +97,13 @@ def _consolidated(folder: Path, file: Path) -> str:
 
 def _elsewhere(folder: Path, file: Path) -> str:
     return f"{file.name} is of another framework; take the repository's *.safetensors: {download_command(folder)}"
+
+
+def _sharded_states(folder: Path, file: Path) -> str:
+    return (
+        f"{file.relative_to(folder)} is a state of DeepSpeed's training; gather the weights once, where it is "
+        f"installed: python {folder}/zero_to_fp32.py --safe_serialization {folder} {folder}"
+    )
 
 
 def _json(path: Path) -> dict[str, object]:
@@ -113,5 +125,7 @@ _FORMATS: tuple[tuple[str, Callable[[Path, Path], str]], ...] = (
     ("tf_model*.h5", _elsewhere),
     ("flax_model*.msgpack", _elsewhere),
     ("*.onnx", _elsewhere),
+    ("onnx/*.onnx", _elsewhere),
+    ("global_step*/*.pt", _sharded_states),
 )
 """The first that a folder has is the reason."""

@@ -7,6 +7,12 @@ from typing import Any
 
 from model.errors import ConfigurationError
 
+ORIGINAL_WEIGHTS = (
+    "take the repository with the original weights (bfloat16, float16 or float32), from which this one was made"
+)
+_UNNAMED = "an unnamed method"
+_QUANTIZED = {"quantization_config": _UNNAMED, "compression_config": _UNNAMED, "quantization": "MLX"}
+"""Keys of a config.json, and who writes them without the name of a method."""
 _INNER = ("text_config", "vision_config", "audio_config", "thinker_config", "language_config")
 
 
@@ -26,11 +32,9 @@ def refuse_multimodal(config: Mapping[str, Any]) -> None:
 
 def refuse_quantized(config: Mapping[str, Any]) -> None:
     """Raises ConfigurationError that names the method."""
-    quantization = config.get("quantization_config") or config.get("compression_config")
-    if not quantization:
-        return
-    method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
-    raise ConfigurationError(
-        f"quantization_config (weights quantized by {method or 'an unnamed method'}) is not supported; take the "
-        "repository with the original weights (bfloat16, float16 or float32), from which this one was made"
-    )
+    for key, usual in _QUANTIZED.items():
+        if quantization := config.get(key):
+            method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
+            raise ConfigurationError(
+                f"{key} (weights quantized by {method or usual}) is not supported; {ORIGINAL_WEIGHTS}"
+            )

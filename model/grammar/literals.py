@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from model.grammar.errors import GrammarError
 from model.grammar.pattern import literal
-from model.grammar.rules import Parts, either, impossible, members, quoted, repeated, sequence
+from model.grammar.rules import Parts, either, impossible, members, quoted, repeated, sequence, types_of
 
 _KINDS: Final = ("null", "boolean", "number", "string", "array", "object")
 
@@ -134,8 +134,7 @@ class Literals:
             return any(map(self._is_value_apart, _values(schema)))
         inside = [*schema.get("anyOf", ()), *schema.get("allOf", ())]
         implied = "type" not in schema and bool({"anyOf", "$ref"} & schema.keys())
-        kinds = () if implied else schema.get("type", _KINDS)
-        kinds = {kinds} if isinstance(kinds, str) else set(kinds)
+        kinds = set() if implied else types_of(schema, _KINDS)
         if "array" in kinds:
             inside += [*schema.get("prefixItems", ()), schema.get("items", True)]
         if "object" in kinds:
@@ -178,8 +177,8 @@ def _kinds(schema: Mapping[str, Any]) -> list[str]:
 
 def _values(schema: Mapping[str, Any]) -> list[Any]:
     """Of a constant, or of those that are listed, what has the type."""
-    values, kinds = schema["enum"] if "enum" in schema else [schema["const"]], schema.get("type", _KINDS)
-    wanted = {kinds} if isinstance(kinds, str) else set(kinds)
+    values = schema["enum"] if "enum" in schema else [schema["const"]]
+    wanted = types_of(schema, _KINDS)
     fitting = [value for value in values if not wanted.isdisjoint(_types(value))]
     if not fitting:
         raise GrammarError("enum", "no value that is listed has the type")

@@ -57,7 +57,7 @@ class _Source:
         )  # the longest tokens first, once there is a library
         self.eos_token_id = ends[0]
         self.special_token_ids = sorted(self._special)
-        self.tokens = [tokenizer.token_bytes(at) for at in range(vocab_size)]
+        self.tokens = tokenizer.every_token_bytes(vocab_size)
 
     def __call__(self, text: str) -> list[int]:
         """Where only one text can follow, the library allows the first of these tokens alone: they must be its bytes.

@@ -19,6 +19,12 @@ Bounds = tuple[int, int]
 """The least and the most calls."""
 
 
+def types_of(schema: Mapping[str, Any], otherwise: str | Sequence[str]) -> set[str]:
+    """Those that it names; `otherwise` where it names none."""
+    types = schema.get("type", otherwise)
+    return {types} if isinstance(types, str) else set(types)
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
     """`schema`: of the arguments, canonical. `declared`: as the client has it, whose types say how texts are read.

@@ -21,6 +21,7 @@ from model.grammar.rules import (
     plain_name,
     properties,
     quoted,
+    types_of,
 )
 from model.response.format import Calls
 from model.response.xml_calls import declared_types
@@ -112,10 +113,9 @@ class _Value:
         if not isinstance(schema, Mapping):
             yield from [_FREE] if schema else []
             return
-        kinds = schema.get("type", "string")
         bounds = schema.keys() & {"minLength", "maxLength", "pattern"}
         several = schema.keys() & {"enum", "const", "anyOf", "allOf", "$ref"}
-        if "string" not in ([kinds] if isinstance(kinds, str) else kinds):
+        if "string" not in types_of(schema, "string"):
             return
         if several & {"allOf", "$ref"} or len(several) > 1 or (several and bounds):
             raise impossible(min(several - {"anyOf", "enum"} or bounds or several))
@@ -155,8 +155,7 @@ def _whole(pattern: str) -> str:
 def _allows_null(schema: Any) -> bool:
     if not isinstance(schema, Mapping):
         return bool(schema)
-    kinds = schema.get("type", "null")
-    if "null" not in ([kinds] if isinstance(kinds, str) else kinds) or schema.keys() & {"allOf", "$ref"}:
+    if "null" not in types_of(schema, "null") or schema.keys() & {"allOf", "$ref"}:
         return False
     if schema.keys() & {"enum", "const"}:
         return None in schema.get("enum", [schema.get("const", 0)])

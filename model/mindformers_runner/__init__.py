@@ -1,4 +1,4 @@
-"""mindformers' Llama as a step executor. Importing this does not import MindSpore; loading a runner does."""
+"""mindformers' networks as step executors. Importing this does not import MindSpore; loading a runner does."""
 
 from model.mindformers_runner.runner import MindFormersRunner
 from model.mindformers_runner.settings import MindFormersSettings

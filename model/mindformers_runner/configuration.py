@@ -1,11 +1,10 @@
-"""Reads a model configuration: a mindformers YAML or a Hugging Face ``config.json``.
+"""Reads a model's configuration: a Hugging Face ``config.json``, or a mindformers YAML of a Llama.
 
 Whatever the runner could not compute faithfully is refused here, by name, before anything is allocated.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,102 +12,121 @@ from typing import Any
 import yaml
 
 from model.errors import ConfigurationError
-from model.folder import refuse_quantized
-from model.mindformers_runner.architecture import Architecture
-from model.mindformers_runner.rope import rope_from_hugging_face, rope_from_mindformers
+from model.families import Rope, Spec, read_spec_file
+from model.families.fields import Fields
+from model.families.rope_reading import yarn_magnitude
+
+_DTYPES = ("float16", "bfloat16", "float32")
 
 
-def read_architecture(path: Path) -> Architecture:
-    """The architecture described by a YAML, a ``config.json``, or a directory that holds a ``config.json``.
+def read_model(path: Path) -> tuple[Spec, bool]:
+    """What a YAML, a ``config.json``, or a directory that holds a ``config.json`` describes, and whether mindformers'
+    Llama is to have fused matrices (``qkv_concat`` of the YAML).
 
     Raises:
         ConfigurationError: the file is missing or unreadable, or describes something that is not supported.
     """
     file = path / "config.json" if path.is_dir() else path
+    if file.suffix == ".json":
+        return read_spec_file(file), False
+    if file.suffix not in {".yaml", ".yml"}:
+        raise ConfigurationError(f"model configuration {file}: expected .json (Hugging Face) or .yaml (mindformers)")
     try:
-        text = file.read_text(encoding="utf-8")
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"cannot read the model configuration {file}: {error}") from error
-    try:
-        if file.suffix == ".json":
-            return from_hugging_face(_mapping(json.loads(text), "the file"))
-        if file.suffix in {".yaml", ".yml"}:
-            return from_mindformers(_mapping(yaml.safe_load(text), "the file"))
-    except (ConfigurationError, ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigurationError(f"model configuration {file}: {error}") from error
-    raise ConfigurationError(f"model configuration {file}: expected .json (Hugging Face) or .yaml (mindformers)")
+    try:
+        return from_mindformers(_mapping(document, "the file"))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"model configuration {file}: {error}") from error
 
 
-def from_hugging_face(config: Mapping[str, Any]) -> Architecture:
-    """From the content of a Hugging Face ``config.json`` of model type "llama"."""
-    if config.get("model_type") != "llama":
-        raise ConfigurationError(
-            f'model_type {config.get("model_type")!r} is not supported; this runner drives Llama ("llama")'
-        )
-    _refuse(config, "hidden_act", allowed=("silu",), default="silu")
-    _refuse(config, "mlp_bias", allowed=(False,), default=False)
-    refuse_quantized(config)
-    hidden, heads = _count(config, "hidden_size"), _count(config, "num_attention_heads")
-    _refuse(config, "head_dim", allowed=(None, hidden // heads), default=None)
-    bias = bool(config.get("attention_bias", False))
-    max_position = _count(config, "max_position_embeddings", 2048)
-    return Architecture(
-        hidden_size=hidden,
-        num_layers=_count(config, "num_hidden_layers"),
-        num_heads=heads,
-        num_kv_heads=_count(config, "num_key_value_heads", heads),
-        intermediate_size=_count(config, "intermediate_size"),
-        vocab_size=_count(config, "vocab_size"),
-        max_position=max_position,
-        norm_eps=float(config.get("rms_norm_eps", 1e-6)),
-        rope=rope_from_hugging_face(config, max_position),
-        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-        qkv_bias=bias,
-        output_bias=bias,
-        pad_token_id=_pad_token(config.get("pad_token_id")),
-    )
-
-
-def from_mindformers(document: Mapping[str, Any]) -> Architecture:
-    """From the content of a mindformers YAML such as ``predict_llama2_7b.yaml``."""
+def from_mindformers(document: Mapping[str, Any]) -> tuple[Spec, bool]:
+    """From the content of a mindformers YAML such as ``predict_llama2_7b.yaml``; as `read_model`."""
     model = _mapping(document.get("model"), "model")
     config = _mapping(model.get("model_config"), "model.model_config")
     arch = _mapping(model.get("arch", {"type": "LlamaForCausalLM"}), "model.arch")
-    _refuse(arch, "type", allowed=("LlamaForCausalLM",), default="LlamaForCausalLM")
-    _refuse(config, "type", allowed=("LlamaConfig",), default="LlamaConfig")
-    _refuse(config, "quant_config", allowed=(None, {}), default=None)
+    _refuse(arch, "type", allowed=("LlamaForCausalLM",))
+    _refuse(config, "type", allowed=("LlamaConfig",))
+    _refuse(config, "quant_config", allowed=(None, {}))
+    _refuse(config, "compute_dtype", allowed=_DTYPES)
     _refuse_parallel(document)
     _refuse_experts(config)
-    heads = _count(config, "num_heads", 32)
-    seq_length = _count(config, "seq_length", 2048)
-    return Architecture(
-        hidden_size=_count(config, "hidden_size", 4096),
-        num_layers=_count(config, "num_layers", 32),
+    c = Fields(config)
+    return _llama(c), c.flag("qkv_concat")
+
+
+def _llama(c: Fields) -> Spec:
+    """With the defaults of mindformers' `LlamaConfig`."""
+    hidden, heads, length = c.count("hidden_size", 4096), c.count("num_heads", 32), c.count("seq_length", 2048)
+    if hidden % heads:
+        raise ConfigurationError(f"hidden_size {hidden} cannot be split into {heads} heads")
+    return Spec(
+        family="llama",
+        hidden_size=hidden,
+        num_layers=c.count("num_layers", 32),
         num_heads=heads,
-        num_kv_heads=_count(config, "n_kv_heads", heads),
-        intermediate_size=_intermediate_size(config),
-        vocab_size=_count(config, "vocab_size", 32000),
-        max_position=max(_count(config, "max_position_embedding", seq_length), seq_length),
-        norm_eps=float(config.get("rms_norm_eps", 1e-5)),
-        rope=rope_from_mindformers(config),
-        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-        qkv_bias=bool(config.get("qkv_has_bias", False)),
-        output_bias=bool(config.get("attn_proj_has_bias", False)),
-        qkv_concat=bool(config.get("qkv_concat", False)),
-        pad_token_id=_pad_token(config.get("pad_token_id")),
+        num_kv_heads=c.count("n_kv_heads", heads),
+        head_dim=hidden // heads,
+        intermediate_size=_intermediate_size(c, hidden),
+        vocab_size=c.count("vocab_size", 32000),
+        max_position=max(c.count("max_position_embedding", length), length),
+        norm_eps=c.number("rms_norm_eps", 1e-5),
+        dtype=c.text("compute_dtype", "float16"),
+        ropes=(_rope(c),),
+        tied_embeddings=c.flag("tie_word_embeddings"),
+        qkv_bias=c.flag("qkv_has_bias"),
+        output_bias=c.flag("attn_proj_has_bias"),
     )
 
 
-def _intermediate_size(config: Mapping[str, Any]) -> int:
+def _intermediate_size(c: Fields, hidden: int) -> int:
     """As mindformers' `LlamaFeedForward` computes it when ``intermediate_size`` is not given."""
-    if config.get("intermediate_size") is not None:
-        return _count(config, "intermediate_size")
-    wide = 4 * _count(config, "hidden_size", 4096)
-    if config.get("ffn_dim_multiplier") is not None:
-        wide = int((float(config["ffn_dim_multiplier"]) + 0.01) * wide)
+    if c.get("intermediate_size") is not None:
+        return c.count("intermediate_size")
+    wide = 4 * hidden
+    if c.get("ffn_dim_multiplier") is not None:
+        wide = int((c.number("ffn_dim_multiplier") + 0.01) * wide)
     wide = int(2 * wide / 3)
-    multiple = _count(config, "multiple_of", 256)
+    multiple = c.count("multiple_of", 256)
     return multiple * ((wide + multiple - 1) // multiple)
+
+
+def _rope(c: Fields) -> Rope:
+    """As mindformers' `FreqsMgr` computes it from ``theta``, ``extend_method`` and ``scaling_factor``."""
+    theta, method = c.number("theta", 10000.0), c.get("extend_method") or "None"
+    if method == "None":
+        return Rope(theta)
+    if method == "PI":
+        return Rope(theta, "linear", _factor(c, "scaling_factor", 1.0))
+    if method == "NTK":
+        return Rope(theta * _factor(c, "scaling_factor", 1.0))
+    if method not in {"LLAMA3", "YARN"}:
+        raise c.error("extend_method", "supported are None, PI, NTK, LLAMA3 and YARN")
+    scaling = c.section("scaling_factor") if isinstance(c.get("scaling_factor"), Mapping) else None
+    if scaling is None:
+        keys = "factor, original_max_position_embeddings and the others of its kind"
+        raise c.error("scaling_factor", f"for extend_method {method} it must have the keys {keys}")
+    return _extended(theta, method, scaling)
+
+
+def _extended(theta: float, method: str, scaling: Fields) -> Rope:
+    factor, trained = _factor(scaling, "factor"), scaling.count("original_max_position_embeddings")
+    if method == "LLAMA3":
+        low, high = scaling.number("low_freq_factor"), scaling.number("high_freq_factor")
+        return Rope(theta, "llama3", factor, trained, low_turns=low, high_turns=high)
+    part, whole = (yarn_magnitude(factor, scaling.number(key)) for key in ("mscale", "mscale_all_dim"))
+    low, high = scaling.number("beta_slow"), scaling.number("beta_fast")
+    return Rope(theta, "yarn", factor, trained, part / whole, low_turns=low, high_turns=high)
+
+
+def _factor(c: Fields, key: str, default: float | None = None) -> float:
+    factor = c.number(key, default)
+    if factor < 1:
+        raise c.error(key, "it must be at least 1")
+    return factor
 
 
 def _refuse_parallel(document: Mapping[str, Any]) -> None:
@@ -123,24 +141,12 @@ def _refuse_experts(config: Mapping[str, Any]) -> None:
         raise ConfigurationError(f"moe_config.expert_num is {experts}; mixtures of experts are not supported")
 
 
-def _refuse(config: Mapping[str, Any], key: str, *, allowed: tuple[object, ...], default: object) -> None:
-    value = config.get(key, default)
+def _refuse(config: Mapping[str, Any], key: str, *, allowed: tuple[object, ...]) -> None:
+    """The first of those that are allowed is the default."""
+    value = config.get(key, allowed[0])
     if value not in allowed:
         names = " or ".join(repr(choice) for choice in allowed)
         raise ConfigurationError(f"{key} {value!r} is not supported; it must be {names}")
-
-
-def _count(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    value = config.get(key)
-    value = default if value is None else value
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        problem = "is missing" if value is None else f"is {value!r}"
-        raise ConfigurationError(f"{key} {problem}; it must be a positive whole number")
-    return value
-
-
-def _pad_token(value: object) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0
 
 
 def _mapping(value: object, where: str) -> Mapping[str, Any]:

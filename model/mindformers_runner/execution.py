@@ -1,13 +1,16 @@
-"""A step's arguments of mindformers' Llama, and dynamic shapes as on Ascend."""
+"""A step's arguments of mindformers' networks, and dynamic shapes as on Ascend."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from mindspore import Tensor
 from mindspore import dtype as mstype
 
+from model.mindformers_runner.networks import Network
 from model.mindspore_common.device_results import DeviceResults
 from model.runner import RunnerFacts, StepInputs
 
@@ -19,39 +22,51 @@ _INPUTS = 19
 Arguments = list[Tensor | None]
 
 
-def arrange_on_cpu(inputs: StepInputs) -> Arguments:
-    """Every positional input."""
-    arguments = _arguments(inputs)
-    # a mask that is there keeps mindformers from gathering one of [T, max_length]
-    arguments[_ATTENTION_MASK] = Tensor.from_numpy(np.zeros((1, 1), np.int32))
-    return arguments
+@dataclass(frozen=True, slots=True)
+class NetworkArguments:
+    """A network's positional arguments of a step; tensors share the arrays' memory where that is possible."""
+
+    on_cpu: Callable[[StepInputs], Arguments]
+    on_ascend: Callable[[StepInputs], Arguments]
+    dynamic: Callable[[], Arguments]
+    """Of any step: shapes unknown."""
 
 
 class DynamicExecution:
     """Ascend: one graph for every shape; a new tensor per step makes the device copy straight from the array.
 
-    Not run on a device so far: it is tested on CPU, with an attention cell for CPU.
+    Not run on a device so far: it is tested on CPU, with attention cells for CPU.
     """
 
     computes_by_itself = True
 
-    def __init__(self, network: Any, facts: RunnerFacts) -> None:
+    def __init__(self, network: Any, facts: RunnerFacts, arguments: NetworkArguments) -> None:
         self.results = DeviceResults(facts)
-        self._network = network
-        network.set_inputs(*_dynamic_arguments())
+        self._network, self._arguments = network, arguments
+        network.set_inputs(*arguments.dynamic())
 
     def prepare(self, inputs: StepInputs) -> StepInputs:
         return inputs
 
     def run(self, prepared: StepInputs) -> Tensor:
-        arguments = _arguments(prepared)
-        # mindformers takes one past each token that is sampled
-        arguments[_GATHER_INDEX] = Tensor.from_numpy(prepared.sample_index + np.int32(1))
-        return self._network(*arguments)
+        return self._network(*self._arguments.on_ascend(prepared))
 
 
-def _arguments(inputs: StepInputs) -> Arguments:
-    """Every positional input; tensors share the arrays' memory."""
+def _llama_on_cpu(inputs: StepInputs) -> Arguments:
+    arguments = _llama(inputs)
+    # a mask that is there keeps mindformers from gathering one of [T, max_length]
+    arguments[_ATTENTION_MASK] = Tensor.from_numpy(np.zeros((1, 1), np.int32))
+    return arguments
+
+
+def _llama_on_ascend(inputs: StepInputs) -> Arguments:
+    arguments = _llama(inputs)
+    # mindformers takes one past each token that is sampled
+    arguments[_GATHER_INDEX] = Tensor.from_numpy(inputs.sample_index + np.int32(1))
+    return arguments
+
+
+def _llama(inputs: StepInputs) -> Arguments:
     arguments: Arguments = [None] * _INPUTS
     arguments[_INPUT_IDS] = Tensor.from_numpy(inputs.input_ids.reshape(1, -1))
     arguments[_VALID_LENGTH] = Tensor.from_numpy(inputs.valid_length)
@@ -63,10 +78,38 @@ def _arguments(inputs: StepInputs) -> Arguments:
     return arguments
 
 
-def _dynamic_arguments() -> Arguments:
+def _llama_dynamic() -> Arguments:
     arguments: Arguments = [None] * _INPUTS
     for index in (_VALID_LENGTH, _SLOT_MAPPING, _Q_SEQ_LENS, _GATHER_INDEX, _SEQ_RANGE):
-        arguments[index] = Tensor(shape=[None], dtype=mstype.int32)
+        arguments[index] = _unknown(1)
     arguments[_INPUT_IDS] = Tensor(shape=[1, None], dtype=mstype.int32)
-    arguments[_BLOCK_TABLES] = Tensor(shape=[None, None], dtype=mstype.int32)
+    arguments[_BLOCK_TABLES] = _unknown(2)
     return arguments
+
+
+def _gpt(inputs: StepInputs) -> Arguments:
+    """Of `gpt.GptNetwork.construct`."""
+    arrays = (
+        inputs.input_ids,
+        inputs.positions,
+        inputs.slot_mapping,
+        inputs.valid_length,
+        inputs.q_seq_lens,
+        inputs.sample_index,
+        inputs.block_tables,
+    )
+    return [Tensor.from_numpy(array) for array in arrays]
+
+
+def _gpt_dynamic() -> Arguments:
+    return [*(_unknown(1) for _ in range(6)), _unknown(2)]
+
+
+def _unknown(dimensions: int) -> Tensor:
+    return Tensor(shape=[None] * dimensions, dtype=mstype.int32)
+
+
+ARGUMENTS: dict[Network, NetworkArguments] = {
+    "Llama": NetworkArguments(_llama_on_cpu, _llama_on_ascend, _llama_dynamic),
+    "GPTModel": NetworkArguments(_gpt, _gpt, _gpt_dynamic),
+}

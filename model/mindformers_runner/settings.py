@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from model.errors import ConfigurationError
 from model.mindspore_common.settings import GraphSettings, require_choice
 
 
@@ -17,4 +18,9 @@ class MindFormersSettings(GraphSettings):
 
     def __post_init__(self) -> None:
         GraphSettings.__post_init__(self)  # slots=True makes another class, which super() does not know
+        if self.adapters:
+            raise ConfigurationError(
+                "adapters: the mindformers engine has none beside a model; use pipeline.runner.kind: mindspore, on "
+                "CPU, or merge one (merged_adapter)"
+            )
         require_choice("attention", self.attention, ("custom", "plain"))

@@ -7,6 +7,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from model.checkpoint.arrays import aligned_zeros
 from model.mindspore_common.native import LIBRARY, OPERATOR
+from model.mindspore_common.parameters import parameter_over
 from model.mindspore_common.settings import KEY_GROUP
 
 
@@ -40,4 +41,4 @@ class PagedOperator(nn.Cell):
 
 
 def _cache(name: str, shape: tuple[int, ...]) -> Parameter:
-    return Parameter(Tensor.from_numpy(aligned_zeros(shape)), name=name, requires_grad=False)
+    return parameter_over(aligned_zeros(shape), name)

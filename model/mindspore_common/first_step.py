@@ -9,15 +9,16 @@ from model.layout import padding
 from model.runner import Best, Bucket, Runner, RunnerFacts, StepInputs
 
 
-def try_one_token(runner: Runner, bucket: Bucket) -> None:
+def try_one_token(runner: Runner, bucket: Bucket, arithmetic: str) -> None:
     """Raises ModelError when the logits behind one token are not finite: then every answer would be an error.
 
-    Padding alone would not do. What attention makes of it need not be finite.
+    ``arithmetic``: what the runner computes in. Padding alone would not do. What attention makes of it need not be
+    finite.
     """
     facts = runner.facts
     logits = np.empty((1, facts.vocab_size), np.float32)
     runner.step(runner.bind(_one_token(bucket, facts)), logits)
-    require_finite_logits(logits[0], facts.device)
+    require_finite_logits(logits[0], arithmetic)
     if facts.candidates:  # what a device does for them is compiled now, too
         ids = np.empty((1, 1), np.int32)
         runner.fetch_best(Best(ids))

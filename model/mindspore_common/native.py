@@ -6,11 +6,12 @@ import ctypes
 from pathlib import Path
 
 from model.errors import ConfigurationError, StepError
-from model.runner import StepInputs
+from model.runner import RunnerFacts, StepInputs
 
 LIBRARY = Path(__file__).parent.parent / "libringserve_attention.so"
 OPERATOR = "ringserve_paged_attention"
 LINEAR, EMBEDDING, EXPERTS = "ringserve_linear", "ringserve_embedding", "ringserve_experts"
+ADAPTERS, ADAPTED_LINEAR = "ringserve_adapters", "ringserve_adapted_linear"
 
 _MESSAGE_BYTES = 256
 
@@ -25,7 +26,10 @@ _ARRAYS = (
     "adapter",
     "block_tables",
 )
-_SIZES = ("tokens", "rows", "samples", "table_width", "num_blocks", "block_size", "vocab_size", "max_length")
+_SIZES = (
+    *("tokens", "rows", "samples", "table_width"),
+    *("num_blocks", "block_size", "vocab_size", "max_length", "adapters"),
+)
 
 
 class _StepIndices(ctypes.Structure):
@@ -86,9 +90,7 @@ class StepCheck:
     It runs before each step because MindSpore cannot run a graph again after an operator in it has failed.
     """
 
-    def __init__(
-        self, inputs: StepInputs, *, num_blocks: int, block_size: int, vocab_size: int, max_length: int
-    ) -> None:
+    def __init__(self, inputs: StepInputs, facts: RunnerFacts) -> None:
         library = load_library()
         self._check = library.ringserve_check_step
         self._inputs = inputs  # keeps the memory mapped
@@ -99,10 +101,11 @@ class StepCheck:
             inputs.bucket.rows,
             inputs.bucket.samples,
             inputs.block_tables.shape[1],
-            num_blocks,
-            block_size,
-            vocab_size,
-            max_length,
+            facts.num_blocks,
+            facts.block_size,
+            facts.vocab_size,
+            facts.max_length,
+            facts.adapters,
         )
         self._reference = ctypes.byref(self._indices)
 

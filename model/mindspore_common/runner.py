@@ -6,13 +6,21 @@ import contextlib
 import gc
 import logging
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from model.errors import ConfigurationError, ModelError, StepError
-from model.layout import MOST_CANDIDATES, padding, require_best, require_fetch, require_layout, require_range
+from model.layout import (
+    MOST_CANDIDATES,
+    compile_order,
+    padding,
+    require_best,
+    require_fetch,
+    require_layout,
+    require_range,
+)
 from model.mindspore_common.memory import (
     MemoryNeed,
     Sizes,
@@ -43,7 +51,8 @@ class Binding:
 
 
 class GraphRunner(Runner):
-    """What engines on MindSpore share. An engine says what it builds: `_weights`, `_build`, `_compile_cache`.
+    """What engines on MindSpore share. An engine says what it builds: `_weights`, `_build`, `_compile_cache`; and in
+    which numbers it computes, unless that is float32: `_arithmetic`.
 
     Constructing one allocates nothing; MindSpore itself is only imported by `load`.
 
@@ -53,6 +62,7 @@ class GraphRunner(Runner):
 
     settings: GraphSettings
     _weights: tuple[Weight, ...]
+    _arithmetic: str = "float32"
 
     def __init__(
         self, name: str, sizes: Sizes, settings: GraphSettings, table_bytes: int = 0, weight_bytes: int | None = None
@@ -100,29 +110,28 @@ class GraphRunner(Runner):
         """Bytes that this runner will take. On Ascend weights and KV cache lie in device memory."""
         return memory_need(self._sizes, self.settings, *self._own_bytes)
 
-    def warm_up(self, progress: Progress | None = None) -> None:
-        """Compile every bucket, before the KV cache holds anything. Raises ModelError for logits not finite."""
+    def warm_up(self, progress: Progress | None = None, buckets: Sequence[Bucket] | None = None) -> None:
+        """See `Runner.warm_up`. Raises ModelError for logits not finite."""
         from model.mindspore_common.first_step import try_one_token
 
+        wanted = compile_order(self.facts.buckets) if buckets is None else buckets
         with _old_objects_left_alone():
-            for done, bucket in enumerate(self.facts.buckets, start=1):
-                if bucket not in self._compiled:
-                    self._compile(self.bind(padding(bucket, self.facts)))
+            for done, bucket in enumerate(wanted, start=1):
+                self.compile(bucket)
                 if done == 1:
-                    try_one_token(self, bucket)
+                    try_one_token(self, bucket, self._arithmetic)
                 if progress is not None:
-                    progress("compiling", done, len(self.facts.buckets))
+                    progress("compiling", done, len(wanted))
+
+    def compile(self, bucket: Bucket) -> None:
+        """See `Runner.compile`. Raises RuntimeError."""
+        if bucket not in self._compiled:
+            self._compile(self.bind(padding(bucket, self.facts)))
 
     def bind(self, inputs: StepInputs) -> Binding:
         """Tensors over the arrays; on CPU every later step reads the arrays' memory as it is then."""
         bucket = require_layout(inputs, self.facts)
-        check = StepCheck(
-            inputs,
-            num_blocks=self.facts.num_blocks,
-            block_size=self.facts.block_size,
-            vocab_size=self.facts.vocab_size,
-            max_length=self.facts.max_length,
-        )
+        check = StepCheck(inputs, self.facts)
         return Binding(bucket, self._running().prepare(inputs), check)
 
     def launch(self, binding: Binding) -> None:
@@ -172,6 +181,8 @@ class GraphRunner(Runner):
         self._execution = self._network = self._output = self._launched = None
         self._weights = ()
         self._compiled.clear()
+        if self._cache is not None:
+            self._cache.close()
 
     def _kernel_name(self) -> str:
         return kernel_name()
@@ -203,7 +214,7 @@ class GraphRunner(Runner):
         """The first run of a bucket compiles it."""
         if self._cache is None:
             raise ModelError("load the runner before it compiles")
-        with self._cache.compiling():
+        with self._cache.compiling(binding.bucket):
             self._running().run(binding.prepared).asnumpy()
         self._compiled.add(binding.bucket)
 
@@ -260,4 +271,5 @@ def _facts(vocab_size: int, max_length: int, name: str, settings: GraphSettings)
         buckets=settings.effective_buckets(),
         candidates=min(MOST_CANDIDATES, vocab_size) if settings.greedy_on_device else 0,
         scores=settings.greedy_on_device,
+        adapters=len(settings.adapters),
     )

@@ -29,6 +29,10 @@ class GraphSettings:
     """A mindformers YAML (``model.model_config``), a Hugging Face ``config.json``, or its directory."""
     checkpoint_path: Path | None = None
     """A checkpoint file or directory; None: random weights made from ``seed``, for benchmarks and tests."""
+    adapters: tuple[Path, ...] = ()
+    """LoRA adapters (PEFT folders) beside the model; a step's row n has the n-th, from 1."""
+    merged_adapter: Path | None = None
+    """One that is added to the weights when they are loaded; all rows have it."""
     device: Literal["CPU", "Ascend"] = "CPU"
     device_id: int = 0
     num_blocks: int = 512

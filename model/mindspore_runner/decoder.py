@@ -12,13 +12,16 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from numpy.typing import NDArray
 
+from model.adapters import Adapter
 from model.checkpoint.arrays import aligned
 from model.checkpoint.stored_tensor import Bits, Float
 from model.checkpoint.weight import Weight, read_weights
 from model.families import Spec
 from model.families.rope import rotary_table
 from model.mindspore_common.attention import KvCache, PagedOperator
+from model.mindspore_common.parameters import parameter_over
 from model.mindspore_common.settings import GraphSettings
+from model.mindspore_runner.adapters import PREFIX, stack
 from model.mindspore_runner.parts import Embedding, Experts, Linear, Mlp, Norm, Take, product_with
 from model.runner import Progress, StepInputs
 
@@ -42,12 +45,12 @@ class Layer(nn.Cell):
         self.cache = KvCache(spec.num_kv_heads, spec.head_dim, settings.block_size, settings.num_blocks)
         self.attend = PagedOperator(spec.window(number), spec.score_softcap)
 
-    def construct(self, x, cos, sin, tables, slots, valid, fresh):
+    def construct(self, x, cos, sin, tables, slots, valid, fresh, adapter):
         y = self.before_attention(x)
         y = self.attend(
-            self.q_norm(self.q(y)),
-            self.k_norm(self.k(y)),
-            self.v(y),
+            self.q_norm(self.q(y, adapter, fresh)),
+            self.k_norm(self.k(y, adapter, fresh)),
+            self.v(y, adapter, fresh),
             cos,
             sin,
             self.cache.keys,
@@ -57,8 +60,8 @@ class Layer(nn.Cell):
             valid,
             fresh,
         )
-        x = x + self.after_attention(self.o(y))
-        return x + self.after_mlp(self.mlp(self.before_mlp(x), slots))
+        x = x + self.after_attention(self.o(y, adapter, fresh))
+        return x + self.after_mlp(self.mlp(self.before_mlp(x), slots, adapter, fresh))
 
 
 class RotaryTables(nn.Cell):
@@ -83,7 +86,7 @@ class RotaryTables(nn.Cell):
 
 
 class Decoder(nn.Cell):
-    """Token ids ``[T]`` and where they belong, to logits ``[S, vocab]``."""
+    """Token ids ``[T]`` and where they belong, to logits ``[S, vocab]``. ``adapter`` is given where there are any."""
 
     def __init__(self, spec: Spec, settings: GraphSettings, max_length: int, weights: Weights) -> None:
         super().__init__()
@@ -98,14 +101,14 @@ class Decoder(nn.Cell):
         self.head: Any = None if spec.tied_embeddings else Linear(weights.take, "head")
         self.product = product_with(self.embed.weight)
 
-    def construct(self, ids, positions, slots, valid, fresh, sample_index, tables):
+    def construct(self, ids, positions, slots, valid, fresh, sample_index, tables, adapter=None):
         x = self.embed(ids)
         if self.embedding_scale != 1:
             x = x * self.embedding_scale
         cos, sin = self.rotary(positions)
         for number, layer in enumerate(self.layers):
             rope = self.layer_ropes[number]
-            x = layer(x, cos[rope], sin[rope], tables, slots, valid, fresh)
+            x = layer(x, cos[rope], sin[rope], tables, slots, valid, fresh, adapter)
         x = self.norm(ops.gather(x, sample_index, 0))
         logits = self.product(x, self.embed.weight) if self.head is None else self.head(x)
         if self.softcap != 0:  # cap * tanh(x / cap), more exact than MindSpore's tanh on CPU
@@ -114,15 +117,21 @@ class Decoder(nn.Cell):
 
 
 class Weights:
-    """Hands out each weight as a parameter, reading it only then: they are asked for in the order of the spec."""
+    """Hands out each weight as a parameter, reading it only then: they are asked for in the order of the spec. And
+    what adapters add to it, as ``….adapters_a`` and so on."""
 
-    def __init__(self, weights: Sequence[Weight], progress: Progress | None) -> None:
+    def __init__(self, weights: Sequence[Weight], adapters: Sequence[Adapter], progress: Progress | None) -> None:
         self._read: Iterator[tuple[Weight, Float | Bits]] = read_weights(weights, np.float32, keep_bfloat16=True)
         self._names = {weight.name for weight in weights}
+        self._stacked = stack(adapters)
         self._progress, self._total, self._done = progress, len(weights), 0
 
     def take(self, name: str) -> Parameter | None:
         """None where there is none of this name."""
+        layer, _, part = name.rpartition(".")  # cells put their own names before it
+        if part.startswith(PREFIX):
+            stacked = self._stacked.get(layer)
+            return None if stacked is None else _parameter(part, getattr(stacked, part.removeprefix(PREFIX))())
         if name not in self._names:
             return None
         weight, values = next(self._read)
@@ -130,23 +139,21 @@ class Weights:
         self._done += 1
         if self._progress is not None:
             self._progress("loading weights", self._done, self._total)
-        return _parameter(name.rpartition(".")[2], values)  # cells put their own names before it
+        return _parameter(part, values)
 
     def of_layer(self, number: int) -> Take:
         return lambda name: self.take(f"layers.{number}.{name}")
 
 
-def build_decoder(
-    spec: Spec, settings: GraphSettings, max_length: int, weights: Sequence[Weight], progress: Progress | None
-) -> Decoder:
+def build_decoder(spec: Spec, settings: GraphSettings, max_length: int, weights: Weights) -> Decoder:
     """The network with its weights and an empty KV cache. Raises what `read_weights` does."""
-    network = Decoder(spec, settings, max_length, Weights(weights, progress))
+    network = Decoder(spec, settings, max_length, weights)
     network.set_train(False)
     return network
 
 
-def arrange(inputs: StepInputs) -> list[Tensor]:
-    """The arguments of `Decoder.construct`."""
+def arrange(inputs: StepInputs, adapters: bool) -> list[Tensor]:
+    """The arguments of `Decoder.construct`. ``adapters``: whether there are any."""
     arrays = (
         inputs.input_ids,
         inputs.positions,
@@ -155,13 +162,14 @@ def arrange(inputs: StepInputs) -> list[Tensor]:
         inputs.q_seq_lens,
         inputs.sample_index,
         inputs.block_tables,
+        *((inputs.adapter,) if adapters else ()),
     )
     return [Tensor.from_numpy(array) for array in arrays]
 
 
 def _parameter(name: str, values: NDArray[Any]) -> Parameter:
     """In the array's own memory."""
-    return Parameter(Tensor.from_numpy(aligned(values)), name=name, requires_grad=False)
+    return parameter_over(aligned(values), name)
 
 
 def _parameters(name: str, arrays: Sequence[NDArray[Any]]) -> ParameterTuple:

@@ -10,10 +10,10 @@ import mindspore as ms
 from mindspore import Parameter, nn, ops
 
 from model.families import Experts as ExpertsSpec
-from model.mindspore_common.native import EMBEDDING, EXPERTS, LIBRARY, LINEAR
+from model.mindspore_common.native import ADAPTED_LINEAR, ADAPTERS, EMBEDDING, EXPERTS, LIBRARY, LINEAR
 
 Take = Callable[[str], Parameter | None]
-"""A weight by its name within a layer, once; None where the spec has none."""
+"""A weight by its name within a layer, once; None where there is none."""
 
 
 def in_float32(weight: Parameter) -> bool:
@@ -40,15 +40,26 @@ def _embedding_shape(ids: Sequence[int], table: Sequence[int]) -> list[int]:
 
 
 class Linear(nn.Cell):
-    """``[T, inputs]`` to ``[T, outputs]``."""
+    """``[T, inputs]`` to ``[T, outputs]``, and adapters of it where there are any."""
 
     def __init__(self, take: Take, name: str) -> None:
         super().__init__()
         self.weight, self.bias = take(f"{name}.weight"), take(f"{name}.bias")
         self.product = product_with(self.weight)
+        self.a, self.b, self.pieces = (take(f"{name}.adapters_{part}") for part in ("a", "b", "pieces"))
+        self.adapted, self.in_float32 = self.a is not None, in_float32(self.weight)
+        if self.adapted:
+            self.add = custom(ADAPTERS, lambda y, *_: y)
+            self.adapted_product = custom(ADAPTED_LINEAR, lambda weight, x, *_: [x[0], weight[0]])
 
-    def construct(self, x):
-        out = self.product(x, self.weight)
+    def construct(self, x, adapter=None, fresh=None):
+        """``adapter``, ``fresh`` ``[B]``: see `StepInputs.adapter` and `StepInputs.q_seq_lens`."""
+        if self.adapted and not self.in_float32:
+            out = self.adapted_product(self.weight, x, self.a, self.b, self.pieces, adapter, fresh)
+        else:
+            out = self.product(x, self.weight)
+            if self.adapted:
+                out = self.add(out, x, self.a, self.b, self.pieces, adapter, fresh)
         return out if self.bias is None else out + self.bias
 
 
@@ -104,8 +115,8 @@ class Mlp(nn.Cell):
         self.gate_up, self.down = Linear(take, f"{prefix}gate_up"), Linear(take, f"{prefix}down")
         self.gate = Gate(wide, activation)
 
-    def construct(self, x, slots):
-        return self.down(self.gate(self.gate_up(x)))
+    def construct(self, x, slots, adapter, fresh):
+        return self.down(self.gate(self.gate_up(x, adapter, fresh)), adapter, fresh)
 
 
 class Experts(nn.Cell):
@@ -122,12 +133,13 @@ class Experts(nn.Cell):
             self.shared = Mlp(take, spec.shared_size, activation, "shared_")
             self.shared_gate = Linear(take, "shared_gate")
 
-    def construct(self, x, slots):
+    def construct(self, x, slots, adapter, fresh):
         """``slots``: -1 for padding, for which no expert is read."""
-        share, index = self.best(ops.softmax(self.router(x), -1), self.chosen)
+        share, index = self.best(ops.softmax(self.router(x, adapter, fresh), -1), self.chosen)
         if self.renormalize:
             share = share / share.sum(-1, keepdims=True)
         out = self.mix(x, share, index, slots, self.gate_up, self.down)
         if self.has_shared:
-            out = out + self.shared(x, slots) * ops.sigmoid(self.shared_gate(x))
+            share = ops.sigmoid(self.shared_gate(x, adapter, fresh))
+            out = out + self.shared(x, slots, adapter, fresh) * share
         return out

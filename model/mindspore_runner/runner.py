@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from model.checkpoint.weight import random_weights, size_bytes
-from model.families import canonical_weights, read_spec_file
+from model.adapters import model_weights, read_adapter
+from model.checkpoint.weight import size_bytes
+from model.families import read_spec_file
 from model.mindspore_common.runner import GraphRunner, longest
+from model.mindspore_runner.adapters import stack
 from model.mindspore_runner.settings import MindSporeSettings
 from model.runner import Progress
 
@@ -31,13 +34,12 @@ class MindSporeRunner(GraphRunner):
     def __init__(self, settings: MindSporeSettings) -> None:
         self.settings = settings
         self.spec = spec = read_spec_file(settings.config_path)
-        path = settings.checkpoint_path
-        self._weights = (
-            canonical_weights(spec, path) if path is not None else random_weights(spec.tensors(), settings.seed)
-        )
+        self._adapters = tuple(read_adapter(folder, spec) for folder in settings.adapters)
+        self._weights = model_weights(spec, settings.checkpoint_path, settings.merged_adapter, settings.seed)
         tables = 4 * len(spec.ropes) * longest(settings, spec) * spec.head_dim
         name = f"mindspore {spec.family} {spec.hidden_size} x {spec.num_layers}"
-        super().__init__(name, spec, settings, tables, size_bytes(self._weights))
+        weights = size_bytes(self._weights) + sum(adapter.size_bytes for adapter in self._adapters)
+        super().__init__(name, spec, settings, tables, weights)
 
     def _build(self, progress: Progress | None) -> tuple[Any, Execution]:
         from model.mindspore_common.import_quietly import import_mindspore
@@ -45,14 +47,17 @@ class MindSporeRunner(GraphRunner):
         import_mindspore()
         from model.mindspore_common.device import use_device
         from model.mindspore_common.execution import StaticExecution
-        from model.mindspore_runner.decoder import arrange, build_decoder
+        from model.mindspore_runner.decoder import Weights, arrange, build_decoder
 
         use_device(self.settings)
-        network = build_decoder(self.spec, self.settings, self.facts.max_length, self._weights, progress)
-        return network, StaticExecution(network, self.facts, arrange)
+        weights = Weights(self._weights, self._adapters, progress)
+        network = build_decoder(self.spec, self.settings, self.facts.max_length, weights)
+        return network, StaticExecution(network, self.facts, partial(arrange, adapters=bool(self._adapters)))
 
     def _compile_cache(self) -> CompileCache:
         from model.mindspore_common.compile_cache import CompileCache
 
         kept = [weight.name for weight in self._weights if weight.keeps_bfloat16]
-        return CompileCache(self.settings.compile_cache_dir, self.facts, Path(__file__).parent, self.spec, kept)
+        adapted = [(name, stacked.shapes) for name, stacked in stack(self._adapters).items()]
+        parts = (self.spec, kept, adapted)
+        return CompileCache(self.settings.compile_cache_dir, self.facts, Path(__file__).parent, *parts)

@@ -26,7 +26,9 @@ def load_weights(weights: Sequence[Weight], settings: OpenVinoSettings, progress
     weights = tuple(stack_attention(weights))
     slots = plan(weights, dtype)
     if folder is not None:
-        name = name_of(slots, checkpoint) if dtype == "int8" and checkpoint is not None else None
+        name = None
+        if dtype == "int8" and checkpoint is not None:
+            name = name_of(slots, checkpoint, settings.merged_adapter)
         if name is not None and (found := kept_file(slots, folder, name)) is not None:
             return found
         try:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from model.checkpoint.weight import random_weights, size_bytes
-from model.families import canonical_weights, read_spec_file
+from model.adapters import model_weights
+from model.checkpoint.weight import size_bytes
+from model.families import read_spec_file
 from model.layout import padding
 from model.mindspore_common.memory import MemoryNeed
 from model.mindspore_common.runner import GraphRunner
 from model.openvino.memory import kv_block_bytes, memory_need, weight_bytes
 from model.openvino.requirements import require_openvino
 from model.openvino.settings import OpenVinoSettings
-from model.runner import Progress
+from model.runner import Bucket, Progress
 
 if TYPE_CHECKING:
     from model.mindspore_common.execution import Execution
@@ -36,10 +38,8 @@ class OpenVinoRunner(GraphRunner):
         self.settings = settings
         self.spec = spec = read_spec_file(settings.config_path)
         require_openvino(spec, bfloat16=settings.inference_dtype == "bf16")
-        path = settings.checkpoint_path
-        self._weights = (
-            canonical_weights(spec, path) if path is not None else random_weights(spec.tensors(), settings.seed)
-        )
+        self._weights = model_weights(spec, settings.checkpoint_path, settings.merged_adapter, settings.seed)
+        self._arithmetic = "bfloat16" if settings.inference_dtype == "bf16" else "float32"
         kind = f"{settings.weight_dtype} " if settings.weight_dtype else ""
         super().__init__(f"openvino {kind}{spec.family} {spec.hidden_size} x {spec.num_layers}", spec, settings)
 
@@ -48,17 +48,23 @@ class OpenVinoRunner(GraphRunner):
         stored = weight_bytes(self.spec, self.settings, size_bytes(self._weights))
         return memory_need(self.spec, self.settings, stored, self.facts.max_length)
 
-    def warm_up(self, progress: Progress | None = None) -> None:
-        """Run what occurs most: a shape that is met for the first time costs some milliseconds. Raises ModelError for
-        logits not finite."""
+    @property
+    def compiles(self) -> bool:
+        """One graph serves all buckets."""
+        return False
+
+    def warm_up(self, progress: Progress | None = None, buckets: Sequence[Bucket] | None = None) -> None:
+        """Run what occurs most of these buckets: a shape that is met for the first time costs some milliseconds.
+        Raises ModelError for logits not finite."""
         from model.mindspore_common.first_step import try_one_token
 
-        buckets, nothing = self.facts.buckets, np.zeros((0, self.facts.vocab_size), np.float32)
-        usual = [bucket for bucket in buckets if bucket.tokens == bucket.rows or bucket == buckets[-1]]
+        every, nothing = self.facts.buckets, np.zeros((0, self.facts.vocab_size), np.float32)
+        wanted = every if buckets is None else buckets
+        usual = [bucket for bucket in wanted if bucket.tokens == bucket.rows or bucket == every[-1]] or wanted
         for done, bucket in enumerate(usual, start=1):
             self.step(self.bind(padding(bucket, self.facts)), nothing)
             if done == 1:
-                try_one_token(self, bucket)
+                try_one_token(self, bucket, self._arithmetic)
             if progress is not None:
                 progress("warming up", done, len(usual))
         self._network.release()  # the plugin has its own copy of most

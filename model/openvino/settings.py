@@ -36,6 +36,11 @@ class OpenVinoSettings(GraphSettings):
             raise ConfigurationError(f"device is {self.device!r}; the openvino engine computes on CPU only")
         if self.block_size != BLOCK_SIZE:
             raise ConfigurationError(f"block_size is {self.block_size}; the openvino engine knows {BLOCK_SIZE} only")
+        if self.adapters:
+            raise ConfigurationError(
+                "adapters: the openvino engine has none beside a model; use pipeline.runner.kind: mindspore, or "
+                "merge one (merged_adapter)"
+            )
         if self.weight_dtype is not None:
             require_choice("weight_dtype", self.weight_dtype, get_args(WeightDtype))
         if self.kv_dtype is not None and self.kv_dtype not in (choices := _CACHES[self.inference_dtype]):

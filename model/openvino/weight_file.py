@@ -22,6 +22,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.adapters import adapter_files
 from model.checkpoint.weight import Weight
 from model.folder import weight_files
 from model.openvino.settings import WeightDtype
@@ -129,10 +130,11 @@ def kept_file(slots: dict[str, Slot], folder: Path, name: str) -> WeightFile | N
     return None
 
 
-def name_of(slots: dict[str, Slot], checkpoint: Path) -> str:
-    """By all that the weights depend on, files by their sizes and times."""
-    files = [(file.resolve(), file.stat()) for file in weight_files(checkpoint)]
-    identity = [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in files]
+def name_of(slots: dict[str, Slot], checkpoint: Path, merged: Path | None = None) -> str:
+    """By all that the weights depend on, files by their sizes and times. ``merged``: the folder of an adapter."""
+    files = [*weight_files(checkpoint), *(() if merged is None else adapter_files(merged))]
+    stats = [(file.resolve(), file.stat()) for file in files]
+    identity = [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
     return "openvino-" + hashlib.sha256(repr((_VERSION, slots, identity)).encode()).hexdigest()[:24]
 
 

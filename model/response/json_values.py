@@ -12,21 +12,21 @@ from model.response.tape import Search, Steps, Tape
 
 Sink = Callable[[str], object]
 
-_IN_STRING = re.compile(r'[^"\\]*')
+_IN_STRING = {quote: re.compile(rf"[^{quote}\\]*") for quote in "'\""}
 _SCALAR = re.compile(r"[\w.+\-]*")
 
 
-def read_string(tape: Tape, sink: Sink) -> Steps[None]:
+def read_string(tape: Tape, sink: Sink, quote: str = '"') -> Steps[None]:
     """With its quotes and escapes. Raises NotACallError where the answer ends inside."""
     sink(tape.take(1))
     while True:
-        sink((yield from tape.run(_IN_STRING)))
+        sink((yield from tape.run(_IN_STRING[quote])))
         sign = yield from tape.peek()
         if sign == "\\":
             sink(tape.take(1))
             yield from tape.peek()
         sink(tape.take(1))
-        if sign == '"':
+        if sign == quote:
             return
         if not sign:
             raise NotACallError

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 
-from model.response.json_values import dumped
+from model.response.json_values import dumped, read_string
 from model.response.named_calls import read_tool
 from model.response.output import CallOutput, NotACallError
 from model.response.tape import Steps, Tape
 
-_PARTS = {quote: re.compile(rf"[^{quote}\\]*") for quote in "\"'"}
 _OUTSIDE = re.compile(r"[^\"'()\[\]{}]*")
 _BLANKS = re.compile(r"\s*")
 _KEYWORD = re.compile(r"([^\W\d]\w*)\s*=\s*")
@@ -58,29 +57,14 @@ def _read_body(tape: Tape) -> Steps[str]:
         sign = yield from tape.peek()
         if not sign:
             raise NotACallError
-        if sign in _PARTS:
-            yield from _read_quoted(tape, parts, sign)
+        if sign in ('"', "'"):
+            yield from read_string(tape, parts.append, sign)
             continue
         depth += (sign in "([{") - (sign in ")]}")
         if depth == 0:
             tape.take(1)
             return "".join(parts)
         parts.append(tape.take(1))
-
-
-def _read_quoted(tape: Tape, parts: list[str], quote: str) -> Steps[None]:
-    parts.append(tape.take(1))
-    while True:
-        parts.append((yield from tape.run(_PARTS[quote])))
-        sign = yield from tape.peek()
-        if sign == "\\":
-            parts.append(tape.take(1))
-            yield from tape.peek()
-        parts.append(tape.take(1))
-        if sign == quote:
-            return
-        if not sign:
-            raise NotACallError
 
 
 class _Literals:

@@ -146,6 +146,11 @@ class Tokenizer(ABC):
         """The bytes that one token adds in the middle of a text; special tokens are shown."""
         return self.piece(token_id, at_start=False, skip_special=False).data
 
+    def every_token_bytes(self, size: int) -> list[bytes]:
+        """`token_bytes` of all ids below ``size``; they are not remembered, which takes more memory than a list."""
+        known = min(size, self.vocab_size)
+        return [self._piece(at, False, False).data for at in range(known)] + [b""] * (size - known)
+
     def token_text(self, token_id: int) -> str:
         """`token_bytes` as text; a token that holds a part of a character only has U+FFFD there."""
         return self.token_bytes(token_id).decode(errors="replace")

@@ -25,6 +25,7 @@ KEYS: Final = (LONGEST, BATCH, DTYPE, BLOCKS, BLOCK_SIZE, BUDGET)
 USUAL_LENGTH: Final = 32768
 """Tokens of the longest sequence unless more is asked for: each costs memory in every stage."""
 
+_MODEL_KEYS = ("pipeline.model_dir", "model_config.model_cfg_path")
 _ROWS = {"CPU": 16, "Ascend": 64}
 _BUDGETS = {"CPU": 256, "Ascend": 2048}
 BLOCK_SIZES: Final = {"CPU": 16, "Ascend": 128, "openvino": 32}
@@ -71,12 +72,12 @@ class _Resolution:
         rows = self._values["pipeline.max_rows"] or self._values[BATCH]
         most = _ROWS[self._device] if rows == AUTO else rows
         self._choose(BUDGET, max(_BUDGETS[self._device], most), f"usual on {self._device}")
-        if not self._draft.bad.isdisjoint((*KEYS, "pipeline.max_rows")):
+        if not self._draft.bad.isdisjoint((*KEYS, "pipeline.max_rows", *_MODEL_KEYS)):
             return self._give_up()
         try:
             tokens, bound = self._room(most)
         except RoomUnknown as error:
-            self._draft.reject((error.key, "pipeline.model_dir", "model_config.model_cfg_path"), str(error))
+            self._draft.reject((error.key, *_MODEL_KEYS), str(error))
             return self._give_up()
         self._choose_rows(tokens, bound, most)
         self._choose_length(tokens, bound)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from .draft import Draft
 from .files import is_there
 from .host import check_host
+from .lora import check_lora
 from .model_files import ModelFacts
 from .pipeline_section import EMULATED_KEYS, CpuConfig, RingConfig
 from .setting import fields_of
@@ -52,7 +53,9 @@ def check(draft: Draft, facts: ModelFacts, *, other_host: bool) -> None:
     _check_given(checker, other_host)
     for part in (_check_lengths, _check_ids, _check_batch, _check_runner, _check_cpus, _check_network, _check_rings):
         part(checker)
-    check_host(draft, facts, draft.warnings if other_host else draft.problems)
+    missing = draft.warnings if other_host else draft.problems
+    check_host(draft, facts, missing)
+    check_lora(draft, missing)
 
 
 def _check_given(checker: _Checker, other_host: bool) -> None:

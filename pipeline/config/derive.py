@@ -10,7 +10,7 @@ from typing import Any
 from .auto import resolve
 from .draft import Draft
 from .engine_choice import choose_engine, replace_block_size
-from .files import is_folder, is_there
+from .files import default_compile_cache, is_folder, is_there
 from .model_files import ModelFacts, read_model_facts
 from .source import Unreadable
 
@@ -32,6 +32,8 @@ def derive(draft: Draft, known: Mapping[str, Any] = MappingProxyType({})) -> Mod
     _default(draft, "pipeline.runner.device", facts.device or "CPU")
     choose_engine(draft, known)
     replace_block_size(draft)
+    if values["pipeline.runner.kind"] != "emulated":
+        _default(draft, "pipeline.runner.compile_cache", default_compile_cache() or "none")
     draft.choices += resolve(draft, facts, known)
     lengths = [length for length in (values["pa_config.decode_seq_length"], facts.max_positions) if length]
     _default(draft, _MODEL + "max_generate_length", min(lengths, default=None))

@@ -10,6 +10,7 @@ from typing import Any
 from .auto import AUTO, BATCH, BLOCK_SIZE, BLOCK_SIZES, BLOCKS, Choice
 from .draft import Draft
 from .files import is_there
+from .lora import ADAPTERS
 
 KIND = "pipeline.runner.kind"
 OPENVINO_BLOCK = BLOCK_SIZES["openvino"]
@@ -22,11 +23,19 @@ def choose_engine(draft: Draft, known: Mapping[str, Any]) -> None:
         return
     if values["pipeline.runner.device"] != "CPU" or path is None or path.suffix != ".json":
         values[KIND] = "mindformers"
-    elif known.get(KIND, "openvino") == "openvino" and (KIND in known or _openvino_computes(path)):
-        values[KIND] = "openvino"
-        draft.choices.append(Choice(KIND, "openvino", "it is installed, and this processor has AVX2"))
+    elif known[KIND] == "openvino" if KIND in known else _openvino_computes(path):
+        _take_openvino(draft, known)
     else:
         values[KIND] = "mindspore"
+
+
+def _take_openvino(draft: Draft, known: Mapping[str, Any]) -> None:
+    """Unless adapters are to lie beside the model, which only another engine can."""
+    kind, why = "openvino", "it is installed, and this processor has AVX2"
+    if draft.values[ADAPTERS] and KIND not in known:
+        kind, why = "mindspore", f"openvino takes no adapters beside the model ({ADAPTERS})"
+    draft.values[KIND] = kind
+    draft.choices.append(Choice(KIND, kind, why))
 
 
 def _openvino_computes(path: Path) -> bool:

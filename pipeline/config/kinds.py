@@ -12,6 +12,8 @@ from typing import Any
 
 from .source import Located
 
+_SHOWN = 60  # characters of a name in a message
+
 
 class Unsuitable(ValueError):  # noqa: N818 - its text is a part of a Problem's message
     """A value is not of its setting's kind; the text says what is expected."""
@@ -158,6 +160,28 @@ def list_of(kind: Kind, minimum: int = 1, maximum: int = 1024) -> Kind:
             return tuple(kind.parse(item) for item in items)
         except Unsuitable:
             raise Unsuitable(f"expected {expected}") from None
+
+    return Kind(expected, parse)
+
+
+def named(kind: Kind, name: re.Pattern[str], of_names: str, maximum: int) -> Kind:
+    """A mapping of names to values of this kind; ``of_names`` describes the names."""
+    expected = f"a mapping of names ({of_names}), each to {kind.expected}"
+
+    def parse(found: Located) -> dict[str, Any]:
+        if not isinstance(found.value, dict):
+            raise Unsuitable(f"expected {expected}")
+        if len(found.value) > maximum:
+            raise Unsuitable(f"expected at most {maximum} names, not {len(found.value)}")
+        if (wrong := next((key for key in found.value if not name.fullmatch(key)), None)) is not None:
+            raise Unsuitable(f"{wrong[:_SHOWN]!r} is no name that fits: expected {of_names}")
+        values: dict[str, Any] = {}
+        for key, item in found.value.items():
+            try:
+                values[key] = kind.parse(item)
+            except Unsuitable as error:
+                raise Unsuitable(f"of {key} it has {item.shown()}: {error}") from None
+        return values
 
     return Kind(expected, parse)
 

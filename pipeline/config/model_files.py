@@ -12,6 +12,7 @@ from .errors import Problem
 from .files import is_folder, is_there
 from .source import Unreadable, read_content, read_file
 
+_USUAL_POSITIONS = 2048  # of engines, and of transformers, where a config.json has none
 _NO_LENGTH = 10**9  # transformers writes 10**30 where nothing bounds a tokenizer
 
 
@@ -46,7 +47,9 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(read_content(path))
     except json.JSONDecodeError as error:
-        raise Unreadable(Problem(str(path), error.lineno, f"is not JSON: {error.msg}")) from error
+        raise Unreadable(
+            Problem(str(path), error.lineno, f"is not JSON: {error.msg}; if it is truncated, download it again")
+        ) from error
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits; thousands of levels
         raise Unreadable(Problem(str(path), 0, f"is not usable JSON: {error}")) from error
 
@@ -61,7 +64,7 @@ def _hugging_face(document: Mapping[str, Any], path: Path) -> ModelFacts:
         raise Unreadable(Problem(str(path), 0, str(error))) from error
     return ModelFacts(
         vocab_size=_count(document, "vocab_size"),
-        max_positions=_count(document, "max_position_embeddings"),
+        max_positions=_count(document, "max_position_embeddings") or _USUAL_POSITIONS,
         end_token=_id(document.get("eos_token_id")),
         dtype=_dtype(document.get("dtype") or document.get("torch_dtype")),
         checkpoint=path.parent,
@@ -92,7 +95,8 @@ def _existing(named: object, folder: Path) -> Path | None:
 
 
 def _dtype(value: object) -> str | None:
-    return value if value in ("float16", "float32", "bfloat16") and isinstance(value, str) else None
+    name = value.removeprefix("torch.") if isinstance(value, str) else None
+    return name if name in ("float16", "float32", "bfloat16") else None
 
 
 def read_tokenizer_length(tokenizer: Path | None) -> int | None:

@@ -13,7 +13,8 @@ from .source import Located, Unreadable, read_text
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """What an option such as ``--port 80`` sets. ``value`` is not YAML: a text as it stands, a number, or a list."""
+    """What an option such as ``--port 80`` sets. ``value`` is not YAML: a text as it stands, a number, a list, or a
+    mapping."""
 
     key: str
     value: Any
@@ -22,7 +23,12 @@ class Override:
     def located(self) -> Located:
         value = self.value
         if isinstance(value, list):
-            value = [Located(item, self.option, 0, Path.cwd()) for item in value]
+            value = [self._located(item) for item in value]
+        if isinstance(value, dict):
+            value = {key: self._located(item) for key, item in value.items()}
+        return self._located(value)
+
+    def _located(self, value: Any) -> Located:
         return Located(value, self.option, 0, Path.cwd())
 
 

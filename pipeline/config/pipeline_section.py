@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .kinds import BOOLEAN, MAPPING, ORIGIN, PATH, TEXT, auto_or, choice, integer, list_of, number, word_or
+from .kinds import BOOLEAN, MAPPING, ORIGIN, PATH, TEXT, auto_or, choice, integer, list_of, named, number, word_or
 from .setting import section, setting
 
 _CPUS = word_or("device", list_of(integer(0, 4095)))
@@ -26,6 +27,7 @@ EMULATED_KEYS: Final = (
     "eos_probability",
     "seed",
     "spin_us",
+    "compile_s",
     "fault_token",
     "fault",
 )
@@ -40,10 +42,10 @@ class RunnerConfig:
         choice("auto", "openvino", "mindspore", "mindformers", "emulated"),
         "auto",
         "the engine. `openvino`: a decoder for most families of docs/models.md, on x86 CPUs with AVX2 "
-        "(`ringserve[openvino]`); `mindspore`: one for all of them, on CPU; `mindformers`: its Llama, on CPU or "
-        "Ascend; `auto`: on CPU, where the model has a `config.json`, `openvino` if it is installed and can compute "
-        "the model, else `mindspore`; otherwise `mindformers`; `emulated`: takes as long as a device would, and "
-        "computes nothing",
+        "(`ringserve[openvino]`); `mindspore`: one for all of them, on CPU; `mindformers`: its own networks for "
+        "those that they know, on CPU or Ascend; `auto`: on CPU, where the model has a `config.json`, `openvino` if "
+        "it is installed and can compute the model, and `pipeline.lora.adapters` names none, else `mindspore`; "
+        "otherwise `mindformers`; `emulated`: takes as long as a device would, and computes nothing",
     )
     device: str = setting(
         choice("CPU", "Ascend"),
@@ -51,10 +53,18 @@ class RunnerConfig:
         "where the model computes; `openvino` and `mindspore` know CPU only",
         derived="`context.device_target` of the mindformers YAML, else CPU",
     )
-    compile_cache: Path | None = setting(
-        PATH,
+    compile_cache: Path | str | None = setting(
+        word_or("none", PATH),
         None,
-        "directory that keeps compiled graphs and int8 weights between starts; created if missing",
+        "directory that keeps compiled graphs and int8 weights between starts, created if missing; `none`: they are "
+        "not kept",
+        derived="`ringserve/compile` in the user's cache (`$XDG_CACHE_HOME`, by default `~/.cache`)",
+    )
+    warm_up: str = setting(
+        choice("early", "all"),
+        "early",
+        "`early`: ready when the two smallest buckets are compiled that serve every kind of step; the others follow "
+        "while it serves, between two steps. `all`: ready when all are compiled, so that no stream ever stands still",
     )
     weight_dtype: str | None = setting(
         choice("f32", "bf16", "int8"),
@@ -88,6 +98,9 @@ class RunnerConfig:
     spin_us: float | None = setting(
         number(0, 1000), None, "emulated: the last part of a step, in microseconds, that spins instead of sleeping"
     )
+    compile_s: float | None = setting(
+        number(0), None, "emulated: seconds before the first step of each bucket; null: nothing is compiled"
+    )
     fault_token: int | None = setting(
         integer(0), None, "emulated, for tests of supervision: a step with this input token makes the process fail"
     )
@@ -101,6 +114,29 @@ class RunnerConfig:
         """What `EmulatedSettings.from_mapping` takes: the keys that are set."""
         values = {key: getattr(self, key) for key in EMULATED_KEYS}
         return {"kind": self.kind, **{key: value for key, value in values.items() if value is not None}}
+
+
+_ADAPTER_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._:@+/-]{0,253}[A-Za-z0-9._@+-])?")
+MOST_ADAPTERS: Final = 128
+"""The statistics page has a counter for each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraConfig:
+    """LoRA adapters, folders as PEFT writes them: see docs/models.md."""
+
+    merged: Path | None = setting(PATH, None, "an adapter that is merged into the weights when they are loaded")
+    adapters: Mapping[str, Path] = setting(
+        named(
+            PATH,
+            _ADAPTER_NAME,
+            "letters, digits, and . _ : @ + / - between them, 255 characters at most",
+            MOST_ADAPTERS,
+        ),
+        {},
+        "adapters beside the model, by the names with which requests choose one as their `model`; for the engine "
+        "`mindspore`, and for `emulated`, which reads none of them",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +212,7 @@ class PipelineConfig:
         "auto",
         "how the model writes what it thinks before it answers; `none`: that is a part of the answer",
     )
+    lora: LoraConfig = section(LoraConfig)
     runner: RunnerConfig = section(RunnerConfig)
     overlap: bool = setting(BOOLEAN, True, "schedule the next step while the device computes this one")
     max_rows: int = setting(

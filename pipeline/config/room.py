@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from model.mindspore_common.memory import Sizes
 
 _STAGES_BYTES = 400 << 20  # launcher, front, preprocess and sampling with a large vocabulary
-_KIND, _BLOCKS = "pipeline.runner.kind", "pa_config.num_blocks"
+_KIND, _BLOCKS, _ADAPTERS = "pipeline.runner.kind", "pa_config.num_blocks", "pipeline.lora.adapters"
 
 
 class RoomUnknown(Exception):  # noqa: N818 - becomes a Problem
@@ -75,8 +76,12 @@ def _openvino_sizes(values: Mapping[str, Any], rows: int) -> tuple[int, int]:
     from model.openvino.memory import kv_block_bytes, memory_need, weight_bytes
     from model.openvino.settings import OpenVinoSettings
 
-    runner = {name: values[f"pipeline.runner.{name}"] for name in ("weight_dtype", "kv_dtype", "compile_cache")}
-    settings = OpenVinoSettings(**_settings(values, rows), compile_cache_dir=runner.pop("compile_cache"), **runner)
+    settings = OpenVinoSettings(
+        **_settings(values, rows),
+        compile_cache_dir=kept if isinstance(kept := values["pipeline.runner.compile_cache"], Path) else None,
+        weight_dtype=values["pipeline.runner.weight_dtype"],
+        kv_dtype=values["pipeline.runner.kv_dtype"],
+    )
     spec = read_spec_file(settings.config_path)
     block = kv_block_bytes(spec, settings)
     longest = values["model_config.max_generate_length"]
@@ -108,23 +113,24 @@ def _engine_sizes(values: Mapping[str, Any]) -> tuple[Sizes, int | None]:
 
         spec = read_spec_file(path)
         return spec, _stored_bytes(values, spec)
-    from model.mindformers_runner.configuration import read_architecture
+    from model.mindformers_runner.configuration import read_model
 
-    return read_architecture(path), None
+    return read_model(path)[0], None
 
 
 def _stored_bytes(values: Mapping[str, Any], spec: Spec) -> int | None:
-    """Of the weights, as far as they stay as the checkpoint has them; None: they become float32."""
+    """Of the weights, as far as they stay as the checkpoint has them, and of adapters; None: they become float32."""
+    from model.adapters import model_weights, read_adapter
     from model.checkpoint.weight import size_bytes
-    from model.errors import CheckpointError
-    from model.families import canonical_weights
+    from model.errors import ModelError
 
-    weights = values["model_config.checkpoint_path"]
-    if weights is None or values["pipeline.runner.random_weights"]:
+    path, merged = values["model_config.checkpoint_path"], values["pipeline.lora.merged"]
+    if path is None or values["pipeline.runner.random_weights"]:
         return None
     try:
-        return size_bytes(canonical_weights(spec, weights))
-    except CheckpointError:  # the engine will say so
+        beside = (read_adapter(folder, spec).size_bytes for folder in (values[_ADAPTERS] or {}).values())
+        return size_bytes(model_weights(spec, path, merged)) + sum(beside)
+    except ModelError:  # the launcher's checks and the engine will say so
         return None
 
 

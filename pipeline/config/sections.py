@@ -34,8 +34,8 @@ class ModelConfig:
     model_dtype: str = setting(
         auto_or(dtype("float16", "float32", "bfloat16")),
         "float16",
-        "reported by llm-serving's `/serving/get_serverd_model_info`; the device decides the arithmetic (float16 on "
-        "Ascend, float32 on CPU)",
+        "reported by llm-serving's `/serving/get_serverd_model_info`; device and checkpoint decide the arithmetic "
+        "(docs/models.md)",
     )
     vocab_size: int = setting(integer(1), None, "tokens in the vocabulary", derived="the model's configuration")
     pad_token_id: int = setting(integer(0), 0, "id that fills unused input")

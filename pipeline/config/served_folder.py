@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +30,6 @@ def describe_folder(folder: Path) -> Located:
 
 
 def _document(model: ModelFolder) -> dict[str, Any]:
-    cache = default_compile_cache()
     return {
         "model_config": {
             "model_name": model.short_name,
@@ -46,20 +43,8 @@ def _document(model: ModelFolder) -> dict[str, Any]:
             "model_name": model.name,
             "model_aliases": [model.short_name] if model.short_name != model.name else [],
             "token_budget": AUTO,
-            "runner": {} if cache is None else {"compile_cache": str(cache)},
         },
     }
-
-
-def default_compile_cache(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """In the user's cache (XDG base directories); None without a home."""
-    named = environment.get("XDG_CACHE_HOME", "")
-    try:
-        base = Path(named) if named.startswith("/") else Path.home() / ".cache"
-    except RuntimeError:
-        return None
-    place = next(place for place in (base, *base.parents) if place.exists())
-    return base / "ringserve" / "compile" if os.access(place, os.W_OK | os.X_OK) else None
 
 
 def _require_configuration(folder: Path) -> None:
@@ -67,8 +52,9 @@ def _require_configuration(folder: Path) -> None:
     from model.errors import CheckpointError
     from model.folder import require_content, weight_files
 
-    if (folder / "config.json").exists():
-        require_content(folder / "config.json")
+    file = folder / "config.json"
+    if file.exists() or file.is_symlink():
+        require_content(file)
         return
     weight_files(folder)
     raise CheckpointError(f"{folder} holds weights, but no config.json, which describes the model; download it, too")

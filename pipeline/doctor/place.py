@@ -80,7 +80,7 @@ def check_compile_cache(_: Host, plan: Plan) -> Iterator[Finding]:
     cache, kind = plan.config.pipeline.runner.compile_cache, plan.config.pipeline.runner.kind
     if kind == "emulated":
         return
-    if cache is None:
+    if not isinstance(cache, Path):
         text = "compiled graphs are not cached: every start, and every restart of inference, compiles again"
         if kind == "openvino":
             text = "converted weights have no file: they are in memory twice, and every start converts them again"

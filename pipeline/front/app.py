@@ -43,11 +43,8 @@ class Front:
     ) -> None:
         self._settings, self._keys, self._cors = settings, keys, Cors(settings)
         self._model = info.model
-        base = f"/models/{settings.model_route}"
         self._routes: dict[str, tuple[str, Handler]] = {
-            base: ("POST", generate.llm_serving),
-            f"{base}/generate": ("POST", generate.llm_serving_whole),
-            f"{base}/generate_stream": ("POST", generate.llm_serving_streamed),
+            **_llm_serving(generate, settings),
             "/v1/completions": ("POST", generate.completions),
             "/v1/chat/completions": ("POST", generate.chat),
             "/v1/responses": ("POST", generate.responses),
@@ -143,3 +140,14 @@ class Front:
         else:
             forms = (form for begin, form in _ERROR_FORMS.items() if exchange.path.startswith(begin))
             await exchange.refuse(error, next(forms, openai_refusal))
+
+
+def _llm_serving(generate: GenerateRoutes, settings: FrontSettings) -> dict[str, tuple[str, Handler]]:
+    """The paths of the model, and of each adapter."""
+    ways: dict[str, bool | None] = {"": None, "/generate": False, "/generate_stream": True}
+    models = [*zip(settings.adapters, settings.adapters, strict=True), (settings.model_route, "")]
+    return {
+        f"/models/{name}{way}": ("POST", generate.llm_serving(adapter, streamed=streamed))
+        for name, adapter in models
+        for way, streamed in ways.items()
+    }

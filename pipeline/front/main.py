@@ -15,7 +15,7 @@ from pipeline.front.settings import FrontSettings
 from pipeline.host.facts import raise_descriptor_limit
 from pipeline.runtime import background
 from pipeline.runtime.gc_policy import freeze_gc
-from pipeline.runtime.malloc_policy import share_one_heap
+from pipeline.runtime.malloc_policy import give_back_freed, share_one_heap
 from pipeline.runtime.stage import Stage, end_as_usual
 from pipeline.runtime.tokenizer import open_tokenizer, response_format, sampling_defaults
 
@@ -41,6 +41,7 @@ def run_front_stage(stage: Stage) -> None:
     end_as_usual()
     sys.setswitchinterval(background.SWITCH_S)
     freeze_gc(stage.spec.role)
+    give_back_freed()
     stage.pauses.start()
     run_front(settings, stage.control, stage.stats_handle, listeners, tokenizer, keys, front=stage.spec.rank)
 
@@ -53,6 +54,7 @@ def settings_of(
     own: dict[str, Any] = {
         "model_route": config.serving_config.model_route,
         "vocab_size": stage.shapes.vocab_size,
+        "adapters": tuple(pipeline.lora.adapters),
         "max_length": config.max_length,
         "max_prompt": config.max_prompt,
         "max_rows": stage.shapes.max_rows,

@@ -33,6 +33,7 @@ from pipeline.front.settings import FrontSettings
 from pipeline.runtime.generations import END, Control
 from pipeline.runtime.logs import configure_logging
 from pipeline.stats import (
+    AdapterCounters,
     Counters,
     FrontCounter,
     Histograms,
@@ -89,7 +90,8 @@ async def _serve(
     times, ends = Histograms(page, RequestHistogram, spec.rank), RingEnds(page, spec.key)
     backend, admission = Backend(settings, counters, stats, Outbox(times, spans), ends), Admission()
     parser = Worker("parser")
-    delivery = Delivery(settings, backend, admission, counters, times, stats)
+    adapters = AdapterCounters(page, spec.rank, settings.adapters)
+    delivery = Delivery(settings, backend, admission, counters, adapters, times, stats)
     generate = GenerateRoutes(delivery, tokenizer, parser)
     info = InfoRoutes(settings, backend, admission, stats, spans, ends)
     shown = PageRoutes(settings, stats, ends)

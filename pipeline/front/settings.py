@@ -28,6 +28,7 @@ class FrontSettings:
     model_name: str  # in OpenAI's API
     model_aliases: tuple[str, ...] = ()  # which clients may use instead
     model_route: str = "llama2"  # in llm-serving's paths
+    adapters: tuple[str, ...] = ()  # by these names a request has one instead of the model's own weights
     vocab_size: int
     max_length: int  # prompt and output tokens together
     max_prompt: int
@@ -78,8 +79,16 @@ class FrontSettings:
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """All that a client may call the model, the own one first."""
-        return tuple(dict.fromkeys((self.model_name, *self.model_aliases, self.model_route)))
+        """All that a client may call the model, the own one first; and adapters."""
+        return tuple(dict.fromkeys((self.model_name, *self.model_aliases, self.model_route, *self.adapters)))
+
+    def adapter(self, name: str | None) -> str:
+        """That a request with this model has, as in `Request.adapter`."""
+        return name if name is not None and name in self.adapters else ""
+
+    def shown_model(self, name: str | None) -> str:
+        """What the answer to such a request calls the model."""
+        return self.adapter(name) or self.model_name
 
     @property
     def max_in_flight(self) -> int:

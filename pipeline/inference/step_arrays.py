@@ -8,12 +8,13 @@ bytes a token.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ipc import Field, Layout
-from model.runner import Best, Bucket, RunnerFacts, StepInputs
+from model.runner import Best, Bucket, StepInputs
 from pipeline.inference._step import SampleColumns, StepArrays, TokenBoard
 from pipeline.wire.step import Int32, LogitsColumns, Scores, Shapes, StepColumns
 
@@ -30,19 +31,22 @@ def make_board(shapes: Shapes) -> TokenBoard:
 
 
 class StepInputArrays:
-    """Of one slot of the step ring: a device may still read those of the slot before."""
+    """Of one slot of the step ring: a device may still read those of the slot before. `buckets`: those that are
+    compiled."""
 
-    def __init__(self, views: StepColumns, board: TokenBoard, shapes: Shapes, facts: RunnerFacts) -> None:
+    def __init__(
+        self, views: StepColumns, board: TokenBoard, shapes: Shapes, block_size: int, buckets: Sequence[Bucket]
+    ) -> None:
         own = _allocate(shapes)
         self._views, self._own = views, own
         self.fetched: Int32 = own.fetched  # [L] sampled positions whose logits are wanted, the first `describe()`
-        buckets = tuple((bucket.tokens, bucket.rows, bucket.samples) for bucket in facts.buckets)
+        sizes = tuple((bucket.tokens, bucket.rows, bucket.samples) for bucket in buckets)
         slot = (
             views.rows, views.epochs, views.kinds, views.new_tokens, views.most_drafts, views.limits,
             views.wants_logits, views.input_ids, views.positions, views.slot_mapping, views.targets,
             views.block_tables,
         )  # fmt: skip
-        self.filled = StepArrays(board, facts.block_size, buckets, views.head, *slot, *own)
+        self.filled = StepArrays(board, block_size, sizes, views.head, *slot, *own)
 
     def inputs(self, bucket: Bucket) -> StepInputs:
         """The leading part of the arrays that a bucket uses."""

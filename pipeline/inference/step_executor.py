@@ -15,6 +15,7 @@ published.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Never
 
@@ -22,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ipc
-from model.runner import Runner
+from model.runner import Bucket, Runner
 from pipeline.inference._step import StepArrays, TokenRecord
+from pipeline.inference.compilation import IDLE_S, Compilation
 from pipeline.inference.step_arrays import Outcome, StepInputArrays, make_board
 from pipeline.stats import Counters, InferenceCounter, RingEnds
 from pipeline.wire.step import (
@@ -78,15 +80,18 @@ class StepExecutor:
         shapes: Shapes,
         counters: Counters | None = None,
         ends: RingEnds | None = None,
+        compilation: Compilation | None = None,
     ) -> None:
+        """``compilation``: of the runner's buckets; None: all are compiled."""
         self.runner = runner
+        self._shapes, self._compilation = shapes, compilation
         self.steps_done = 0
         self._counters, self._ends, self._rings = counters, ends, rings
         self._board = make_board(shapes)
         self._try_read_step = rings.steps.try_read
         self._board_step = 0  # every token up to this step's is on the board
         self._chosen_by_sampling = 0  # why it must choose tokens of the last step: see Choice
-        self._steps = [self._step_of(views, shapes) for views in step_layout(shapes).resident_views(rings.steps)]
+        self._open_buckets()
         self._token_views: list[TokensColumns] = tokens_layout(shapes).resident_views(rings.tokens)
         self._records = [
             TokenRecord(views.rows, views.lengths, views.counts, views.ids) for views in self._token_views
@@ -96,17 +101,49 @@ class StepExecutor:
         self._next: Step | None = None  # taken from the ring, but not begun
         self._running: Step | None = None  # on the device
 
-    def _step_of(self, views: StepColumns, shapes: Shapes) -> Step:
-        arrays = StepInputArrays(views, self._board, shapes, self.runner.facts)
-        bindings = [self.runner.bind(arrays.inputs(bucket)) for bucket in self.runner.facts.buckets]
+    def _open_buckets(self) -> None:
+        """Steps for the buckets that are compiled now; none may be under way."""
+        facts, compilation, ring = self.runner.facts, self._compilation, self._rings.steps
+        buckets = facts.buckets if compilation is None else compilation.ready
+        views = step_layout(self._shapes).resident_views(ring)
+        self._steps = [self._step_of(each, facts.block_size, buckets) for each in views]
+
+    def _step_of(self, views: StepColumns, block_size: int, buckets: Sequence[Bucket]) -> Step:
+        arrays = StepInputArrays(views, self._board, self._shapes, block_size, buckets)
+        bindings = [self.runner.bind(arrays.inputs(bucket)) for bucket in buckets]
         return Step(views, views.head.data, arrays.filled, arrays.fetched, bindings)
 
     def run(self) -> Never:
         """Until a ring closes; see `run_step`."""
+        if self._compilation is not None:
+            while self._compilation.remaining:
+                self.step_or_compile(self._compilation)
         while True:
             self.run_step()
 
-    def run_step(self) -> None:
+    def step_or_compile(self, compilation: Compilation) -> None:
+        """A step; and a compilation, if none comes, or if one is due behind it."""
+        idle, due = not self._has_step(IDLE_S), compilation.is_due
+        if not idle:
+            self._try_read_step = (lambda: None) if due else self._rings.steps.try_read  # that is begun no other
+            step = self.run_step()
+            filled, head = step.filled, step.head
+            prompts = head[Head.CHUNK_TOKENS] > 0
+            compilation.note(filled.tokens, head[Head.ROWS], filled.samples, prompts=prompts)
+        if idle or due:
+            compilation.compile_next()
+            self._open_buckets()
+        self._try_read_step = self._rings.steps.try_read
+
+    def _has_step(self, patience_s: float) -> bool:
+        if self._running is None and self._next is None:
+            try:
+                self._next = self._take(self._rings.steps.read(patience_s))
+            except ipc.RingTimeout:
+                return False
+        return True
+
+    def run_step(self) -> Step:
         """Bring the next step to its end, and begin the one after it, if that is there and its ids are known.
 
         Raises PeerDied, RingClosed, and what the runner raises.
@@ -129,6 +166,7 @@ class StepExecutor:
             outcome.views.stamps[Stamp.TAKEN : Stamp.COMPUTED + 1] = step.taken_ns, step.launched_ns, computed_ns
             slot.publish()
         self._done(step, greedy=bool(candidates and samples) and not (chosen_by_sampling or logit_rows))
+        return step
 
     # ---- the beginning of a step ----------------------------------------------------------------------------
 

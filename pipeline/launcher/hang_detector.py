@@ -17,7 +17,7 @@ from pipeline.launcher.process_stat import ProcessStat, process_stat
 from pipeline.launcher.stage_progress import RingGauges, Snapshot, StallTimer
 from pipeline.stats import IN_HAND, PreprocessCounter, StatsPage, StatsReader
 from pipeline.wire.rings import RingSet
-from pipeline.wire.topology import PREPROCESS
+from pipeline.wire.topology import INFERENCE, PREPROCESS
 
 BUSY_CHECK_S, IDLE_CHECK_S = 0.2, 1.0
 SLOW_STEPS = 10  # no progress is expected within this many times the slowest step known
@@ -94,6 +94,10 @@ class HangDetector:
         if child.loading:
             return self._check_loading(child, elapsed)
         stat = process_stat(child.pid)
+        if self.is_compiling(child):
+            return self._check_progress(
+                child, "compile", self._stats.compiled(), "compiling makes no progress", elapsed
+            )
         working = elapsed  # time in which it could have worked
         if child.spec.is_front:
             beat = front_beat(self._page, child.name)
@@ -164,13 +168,22 @@ class HangDetector:
         return tuple(dict.fromkeys(int(words[word]) for word in IN_HAND if words[word]))
 
     def _check_loading(self, child: Child, elapsed: float) -> Hang | None:
-        stat = process_stat(child.pid)
-        evidence = (child.heard, stat.cpu_ticks if stat else 0)
-        patience = 1 if stat and stat.stopped else LOADING_PATIENCE
-        if stalled := self._stalled((child.pid, "load"), evidence, elapsed, patience):
-            return _hang(child, stalled, "loading makes no progress")
+        if hang := self._check_progress(child, "load", child.heard, "loading makes no progress", elapsed):
+            return hang
         age = time.monotonic() - child.began
         return _hang(child, age, "it is still loading") if age > LONGEST_LOADING_S else None
+
+    def _check_progress(self, child: Child, key: str, done: Hashable, what: str, elapsed: float) -> Hang | None:
+        """It uses the CPU, or gets something done."""
+        stat = process_stat(child.pid)
+        evidence = (done, stat.cpu_ticks if stat else 0)
+        patience = 1 if stat and stat.stopped else LOADING_PATIENCE
+        stalled = self._stalled((child.pid, key), evidence, elapsed, patience)
+        return _hang(child, stalled, what) if stalled else None
+
+    def is_compiling(self, child: Child) -> bool:
+        """Between two steps; or it was when it died, and then no request is to blame."""
+        return child.spec.name == INFERENCE.name and self._stats.is_compiling(child.name)
 
     def _stalled(self, key: Hashable, evidence: Hashable, elapsed: float, patience: int = 1) -> float:
         """Seconds without progress if they are too many, else 0."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -13,6 +13,8 @@ from typing import Any, Final
 from pipeline.config import Configuration, ConfigurationError, Override, Problem, load_configuration, load_folder
 
 _FIRST_FREE_FD = 3  # those below are stdin, stdout and stderr
+
+_PATHS = ("/", "./", "../", "~")  # how a folder begins that is no name
 
 _SETTINGS: Final = (
     (
@@ -50,6 +52,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME",
         help="name of the model in the APIs; repeated: more names of it",
+    )
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="[NAME=]DIR",
+        help="a LoRA adapter, a folder as PEFT writes it: with a NAME, which requests give as their model, beside "
+        "the model, and repeatable; a DIR alone is merged into the weights. One with = in it is written ./DIR",
     )
     parser.add_argument(
         "--api-key",
@@ -91,11 +101,11 @@ def load(
 ) -> Configuration:
     """The configuration that these options ask for. ``known``: what ``auto`` came to before. Raises
     ConfigurationError."""
-    if (options.folder is None) == (options.config is None):
-        what = "nothing to serve: give" if options.folder is None else "a folder and --config: give either"
+    if bool(options.folder) == bool(options.config):
+        what = "a folder and --config: give either" if options.folder else "nothing to serve: give"
         raise ConfigurationError([Problem("serve", 0, f"{what} a model's folder, or --config FILE")])
     overrides = overrides_of(options)
-    if options.config is not None:
+    if options.config:
         return load_configuration(options.config, overrides, other_host=other_host, known=known)
     return load_folder(Path(options.folder), overrides, other_host=other_host, known=known)
 
@@ -114,6 +124,34 @@ def _own(options: argparse.Namespace) -> Iterator[Override]:
         option = f"--served-model-name {names[0]}"
         yield Override("pipeline.model_name", names[0], option)
         yield Override("pipeline.model_aliases", names[1:], option)
+    yield from _adapters(options.lora)
+
+
+def _adapters(given: Sequence[str]) -> Iterator[Override]:
+    """Raises ConfigurationError for one that is given twice."""
+    named: dict[str, str] = {}
+    merged: list[str] = []
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not equals or text.startswith(_PATHS):
+            merged.append(text)
+        elif name in named:
+            raise _refused(text, f"{name} is {named[name]} already; choose another name")
+        else:
+            named[name] = folder
+    if len(merged) > 1:
+        raise _refused(
+            merged[1], f"{merged[0]} is merged already; give both a name, NAME=DIR, to have them beside the model"
+        )
+    if merged:
+        yield Override("pipeline.lora.merged", merged[0], f"--lora {merged[0]}")
+    if named:
+        option = " ".join(f"--lora {name}={folder}" for name, folder in named.items())
+        yield Override("pipeline.lora.adapters", named, option)
+
+
+def _refused(adapter: str, why: str) -> ConfigurationError:
+    return ConfigurationError([Problem(f"--lora {adapter}", 0, why)])
 
 
 def _open_descriptor(text: str) -> int:

@@ -12,7 +12,7 @@ from pipeline.launcher.child import Attachment, Child, Phase
 from pipeline.launcher.hang_detector import HangDetector
 from pipeline.launcher.rings import Rings
 from pipeline.runtime.control_channel import ChannelError
-from pipeline.runtime.generations import Ended
+from pipeline.runtime.generations import KILLED, Ended
 from pipeline.stats import StageState, Supervision
 from pipeline.wire.topology import Topology
 
@@ -84,6 +84,8 @@ class Replica:
         attachment = child.attachments[self.number]
         if attachment.phase in (*_ATTACHED, Phase.LEAVING):
             in_hand = self._detector.in_hand(child)
+            if self._detector.is_compiling(child):
+                how = KILLED
             self._ended.append(Ended(child.spec.name, how, attachment.generation, in_hand))
         self.end_generation()
 

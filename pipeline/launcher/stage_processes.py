@@ -7,9 +7,10 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from types import MappingProxyType
 
 from model.runner import RunnerFacts
 from pipeline.config import Configuration
@@ -33,7 +34,8 @@ def stage_command(stage: StageSpec) -> list[str]:
 
 class StageProcesses:
     """`children`, by the keys of their stages, holds those that are alive, or whose death `wait` has not returned.
-    `command` starts a stage; the descriptor of its specification is appended."""
+    `command` starts a stage; the descriptor of its specification is appended. `fingerprints` are those of adapters,
+    by name."""
 
     def __init__(
         self,
@@ -44,11 +46,13 @@ class StageProcesses:
         api_keys: tuple[str, ...],
         signals: Signals,
         command: Callable[[StageSpec], Sequence[str]] = stage_command,
+        fingerprints: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
         self.children: dict[str, Child] = {}
         self.api_keys = api_keys  # digests; for fronts alone
         self._topology, self._command = page.topology, command
         self._page, self._shapes, self._facts, self._listeners = page, shapes, facts, listeners
+        self._fingerprints = {name: fingerprint.hex() for name, fingerprint in fingerprints.items()}
         self._signals = signals
         self._death_read, self._death_write = os.pipe()  # breaks when the launcher dies
         self._selector = selectors.DefaultSelector()
@@ -73,6 +77,7 @@ class StageProcesses:
                 api_keys=self.api_keys if stage.is_front else (),
                 shapes={key: getattr(self._shapes, key) for key in self._shapes.__slots__},
                 facts=asdict(self._facts),
+                fingerprints=self._fingerprints,
             )
             fd = stack.enter_context(_anonymous_file("specification", specification.to_json()))
             try:

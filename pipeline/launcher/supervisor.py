@@ -11,8 +11,9 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from types import MappingProxyType
 
 import ipc
 from pipeline.config import Configuration, ConfigurationError
@@ -33,7 +34,7 @@ from pipeline.runtime.control_channel import ChannelError, Message
 from pipeline.runtime.engines import make_runner, shapes_of
 from pipeline.runtime.generations import HUNG, STOPPED
 from pipeline.runtime.logs import configure_logging
-from pipeline.stats import StageState, StatsPage, Supervision
+from pipeline.stats import StageState, StatsPage, StatsReader, Supervision
 from pipeline.wire.step import Shapes
 from pipeline.wire.topology import StageSpec, Topology
 
@@ -45,7 +46,7 @@ DRAIN_MARGIN_S = 3.0  # for the front to tell its clients, and to end
 class Supervisor:
     """One server, from start to end. `reread` reads its configuration again; raises ConfigurationError, HostError.
     `readiness` is told when it is ready, and when it reloads and stops. `topology`: what runs, if not what the
-    configuration says; `command` starts a stage."""
+    configuration says; `command` starts a stage; `fingerprints` are those of adapters, by name."""
 
     def __init__(
         self,
@@ -54,8 +55,9 @@ class Supervisor:
         readiness: Readiness | None = None,
         topology: Topology | None = None,
         command: Callable[[StageSpec], Sequence[str]] = stage_command,
+        fingerprints: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
-        self._config, self._reread = config, reread
+        self._config, self._reread, self._fingerprints = config, reread, fingerprints
         self._topology, self._command = topology or Topology.of(config), command
         self._readiness = readiness or Readiness()
         self._began = time.monotonic()
@@ -88,14 +90,17 @@ class Supervisor:
         shapes = shapes_of(self._config, runner)
         facts = runner.facts
         cache = f"{facts.num_blocks} KV cache blocks of {facts.block_size} tokens"
-        report(f"{facts.name} on {facts.device}: {shapes.max_rows} rows, {cache}")
+        beside = f", {facts.adapters} adapters" if facts.adapters else ""
+        report(f"{facts.name} on {facts.device}: {shapes.max_rows} rows, {cache}{beside}")
         page = StatsPage.create(self._topology)
         page.unlink()
         stack.callback(page.close)
         self._page, self._supervision = page, Supervision(page)
         self._hang_detector = HangDetector(page, self._config.pipeline.hang_timeout_s)
         rings = [self._make_rings(stack, number, shapes) for number in range(self._topology.replicas)]
-        self._processes = StageProcesses(page, shapes, facts, self._listeners, api_keys, self._signals, self._command)
+        self._processes = StageProcesses(
+            page, shapes, facts, self._listeners, api_keys, self._signals, self._command, self._fingerprints
+        )
         stack.callback(self._processes.close)
         common = self._processes.children, self._hang_detector, self._supervision
         self._replicas = [Replica(self._topology, number, each, *common) for number, each in enumerate(rings)]
@@ -167,6 +172,9 @@ class Supervisor:
     def _announce(self) -> None:
         listeners, took_s = self._listeners, time.monotonic() - self._began
         announce(self._config, listeners, locked=bool(self._processes.api_keys), took_s=took_s)
+        compiled, buckets = StatsReader(self._page).compiled()
+        if compiled < buckets:
+            report(f"compiled {compiled} of {buckets} buckets; the others follow while it serves")
         self._readiness.ready([*map(address, listeners.api)], [*map(address, listeners.metrics)])
 
     # ---- hangs and deaths -----------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """The block manager: which physical KV blocks a sequence owns, and which full blocks can be shared.
 
 A full block is identified by a hash chain: the hash of its tokens and of the block before it. Prompts that share a
-prefix share its blocks. A block without references keeps its content until it is needed for another; the least
-recently used goes first. Block 0 is never allocated: padding rows point to it.
+prefix share its blocks, unless they have different adapters: each adapter's chains begin at a root of its own. A
+block without references keeps its content until it is needed for another; the least recently used goes first. Block 0
+is never allocated: padding rows point to it.
 
 The hash is BLAKE2b, keyed per process: no client can craft a prompt that collides with another client's.
 """
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 Digest = bytes
 ROOT: Digest = b""
+"""Where chains of the base model's own weights begin."""
 
 
 @dataclass(slots=True)
@@ -92,13 +94,13 @@ class BlockManager:
             else:
                 self._idle[block] = None
 
-    def name(self, tokens: NDArray[np.int32], digests: list[Digest]) -> None:
+    def name(self, tokens: NDArray[np.int32], digests: list[Digest], root: Digest = ROOT) -> None:
         """Extend `digests`, the hashes of the first full blocks of `tokens`, to all of them. A block's hash depends
-        on its tokens and all before them. A long prompt takes milliseconds: any thread may do it.
+        on its tokens, all before them, and `root`. A long prompt takes milliseconds: any thread may do it.
         """
         if not self._prefix_cache:
             return
-        size, previous = self.block_size, digests[-1] if digests else ROOT
+        size, previous = self.block_size, digests[-1] if digests else root
         for start in range(len(digests) * size, len(tokens) - size + 1, size):
             block = tokens[start : start + size].tobytes()
             previous = blake2b(previous + block, key=self._key, digest_size=16).digest()

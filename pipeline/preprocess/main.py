@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from functools import partial
 
 import ipc
 from model.runner import RunnerFacts
 from model.tokenizer import Tokenizer
 from pipeline.config import Configuration
+from pipeline.preprocess.adapters import Adapter, adapters_of
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.prompts import PreprocessLimits, PromptPool, PromptReader
@@ -19,7 +22,7 @@ from pipeline.runtime import background
 from pipeline.runtime.generations import Generation, culprit
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tokenizer import end_ids, open_tokenizer
-from pipeline.stats import Counters, RingEnds
+from pipeline.stats import Counters, RingEnds, StatsReader
 from pipeline.wire.rings import StageRings
 from pipeline.wire.step import Shapes
 from pipeline.wire.topology import INFERENCE, SAMPLING
@@ -49,7 +52,7 @@ class _Service:
         self._pool.clear()
         stage, tokenizer, facts = self._stage, self._tokenizer, self._facts
         slots, records, lane, options = rings.slots, rings.records, rings.lanes[0], stage.end_options
-        ends = end_ids(stage.config, tokenizer)
+        ends, adapters = end_ids(stage.config, tokenizer), adapters_of(stage.fingerprints)
         with (
             lane["requests"].consumer(**options) as requests,
             slots["results"].consumer(**options) as results,
@@ -74,10 +77,12 @@ class _Service:
                 intake,
                 depth=OVERLAPPED if stage.config.pipeline.overlap else PLAIN,
                 gauges=Gauges(counters, RingEnds(stage.stats, stage.name, rings.every)),
+                step_tokens=partial(StatsReader(stage.stats).step_tokens, stage.replica),
             )
 
             def set_limits() -> None:
-                intake.reader = PromptReader(tokenizer, limits_of(stage.config, facts, ends), scheduler.blocks)
+                limits = limits_of(stage.config, facts, ends, adapters)
+                intake.reader = PromptReader(tokenizer, limits, scheduler.blocks)
 
             set_limits()
             stage.on_reload = set_limits
@@ -116,7 +121,9 @@ def make_scheduler(
     )
 
 
-def limits_of(config: Configuration, facts: RunnerFacts, ends: frozenset[int]) -> PreprocessLimits:
+def limits_of(
+    config: Configuration, facts: RunnerFacts, ends: frozenset[int], adapters: Mapping[str, Adapter]
+) -> PreprocessLimits:
     pipeline = config.pipeline
     return PreprocessLimits(
         max_length=facts.max_length,
@@ -127,4 +134,5 @@ def limits_of(config: Configuration, facts: RunnerFacts, ends: frozenset[int]) -
         abilities=Abilities.of(
             facts, argmax=pipeline.greedy_on_device, save_logits=pipeline.save_logits_dir is not None
         ),
+        adapters=adapters,
     )

@@ -78,7 +78,8 @@ class DecodeColumns:
         b = len(self.sequences)
         self.sequences.append(sequence)
         self.wants.add(sequence.wants)
-        scalars = (sequence.computed, sequence.row, sequence.epoch, sequence.limit, 0, sequence.wants.logits, 0)
+        wants_logits, adapter = sequence.wants.logits, sequence.adapter.slot
+        scalars = (sequence.computed, sequence.row, sequence.epoch, sequence.limit, 0, wants_logits, adapter)
         for column, value in zip(self._columns, scalars, strict=False):
             column[b] = value
         self.block_tables[b, : len(sequence.blocks)] = sequence.blocks
@@ -199,7 +200,7 @@ class Plan:
             views.rows[b], views.epochs[b] = sequence.row, sequence.epoch
             views.kinds[b] = RowKind.PROMPT_END if chunk.ends_prompt else RowKind.CHUNK
             views.new_tokens[b], views.wants_logits[b] = chunk.count, sequence.wants.logits
-            views.adapter[b] = 0
+            views.adapter[b] = sequence.adapter.slot
             views.block_tables[b, : len(sequence.blocks)] = sequence.blocks
             at += chunk.count
         if self.chunks:

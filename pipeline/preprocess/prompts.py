@@ -18,13 +18,14 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 import numpy as np
 
 from model.tokenizer import InvalidTextError, Tokenizer
+from pipeline.preprocess.adapters import Adapter, adapters_of
 from pipeline.preprocess.blocks import BlockManager, Digest
 from pipeline.preprocess.sequence import ARGMAX_ON_DEVICE, Abilities, Sequence, Wants
 from pipeline.runtime import background
@@ -57,6 +58,7 @@ class PreprocessLimits:
     end_ids: frozenset[int]
     max_queue_chars: int = 1 << 23  # of the texts that wait to be tokenized
     abilities: Abilities = ARGMAX_ON_DEVICE
+    adapters: Mapping[str, Adapter] = field(default_factory=lambda: adapters_of({}))  # by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +105,14 @@ class PromptReader:
 
     def _sequences(self, submit: Submit, prompt: Tokenized) -> list[Sequence | Refused]:
         digests: list[Digest] = []
-        if prompt.count <= self.limits.max_prompt:
-            self._name(prompt.ids, digests)
         request = unpack_request(submit.params)
-        return [self._read_choice(submit, request, choice, prompt, digests) for choice in submit.choices]
+        adapter = self.limits.adapters.get(request.adapter)
+        if adapter is None:
+            why = f"the adapter {request.adapter} is not loaded here"
+            return [_refuse(choice, 404, why, "model") for choice in submit.choices]
+        if prompt.count <= self.limits.max_prompt:
+            self._name(prompt.ids, digests, adapter.root)
+        return [self._read_choice(submit, request, choice, prompt, digests, adapter) for choice in submit.choices]
 
     def _token_ids(self, submit: Submit) -> tuple[int, Int32]:
         """Their number, and the ids unless they are too many."""
@@ -116,7 +122,13 @@ class PromptReader:
         return submit.size, ids_of(submit.token_ids)
 
     def _read_choice(
-        self, submit: Submit, request: Request, choice: Choice, prompt: Tokenized, digests: list[Digest]
+        self,
+        submit: Submit,
+        request: Request,
+        choice: Choice,
+        prompt: Tokenized,
+        digests: list[Digest],
+        adapter: Adapter,
     ) -> Sequence | Refused:
         count, output = prompt.count, ids_of(choice.output)
         most = self._most_tokens(request, count)
@@ -129,7 +141,7 @@ class PromptReader:
         if output.size:
             tokens[count:known] = output
             digests = digests.copy()
-            self._name(tokens[:known], digests)
+            self._name(tokens[:known], digests, adapter.root)
         elif len(submit.choices) > 1:
             digests = digests.copy()  # sequences extend them
         ends = () if request.ignore_eos else self._end_ids
@@ -142,6 +154,7 @@ class PromptReader:
             digests=digests,
             arrival_ns=submit.arrival_ns,
             wants=Wants.of(request, ends, self.limits.abilities),
+            adapter=adapter,
             attempt=choice.attempt,
             seed=choice.seed,
             end_ids=ends,

@@ -109,6 +109,10 @@ class Scheduler:
         self._finish(sequence)
         return sequence
 
+    def limit_step(self, tokens: int) -> None:
+        """Steps have at most so many new tokens from now on; every row can decode all the same."""
+        self._budget = tokens
+
     # ---- a step ---------------------------------------------------------------------------------------------
 
     def plan(self) -> Plan | None:
@@ -219,7 +223,7 @@ class Scheduler:
     def _admit(self, sequence: Sequence) -> bool:
         """Give a waiting sequence a row and the cached blocks of its prompt, if blocks for the rest are free."""
         size = self.blocks.block_size
-        self.blocks.name(sequence.tokens[: sequence.known], sequence.digests)
+        self.blocks.name(sequence.tokens[: sequence.known], sequence.digests, sequence.adapter.root)
         if not self._has_changed(sequence):
             return False
         # At least one token is left over, so that there is a step that yields the next one.
@@ -257,7 +261,7 @@ class Scheduler:
         """Add the blocks whose tokens are all known and computed to the prefix cache."""
         size, sealed = self.blocks.block_size, sequence.sealed
         full = min(sequence.known, sequence.computed) // size
-        self.blocks.name(sequence.tokens[: full * size], sequence.digests)
+        self.blocks.name(sequence.tokens[: full * size], sequence.digests, sequence.adapter.root)
         for block, digest in zip(sequence.blocks[sealed:full], sequence.digests[sealed:full], strict=False):
             self.blocks.seal(block, digest)
         sequence.sealed = full

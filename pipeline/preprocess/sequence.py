@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.runner import RunnerFacts
+from pipeline.preprocess.adapters import BASE, Adapter
 from pipeline.preprocess.blocks import Digest
 from pipeline.wire.request import Request
 from pipeline.wire.step import MAX_CANDIDATES, Choice
@@ -94,6 +95,7 @@ class Sequence:
     preemptions: int = 0
     arrival_ns: int = 0
     wants: Wants = ARGMAX
+    adapter: Adapter = BASE
     finished: bool = False
     # For sampling, not used here:
     attempt: int = 0

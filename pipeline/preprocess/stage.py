@@ -7,6 +7,7 @@ step *k + 1* is planned while step *k* runs; with one, when the results of step 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Never
 
@@ -76,9 +77,12 @@ class PreprocessStage:
         *,
         depth: int,
         gauges: Gauges | None = None,
+        step_tokens: Callable[[], int] | None = None,
     ) -> None:
+        """``step_tokens``: most tokens of a step that inference has compiled a bucket for, 0: not known; None: any
+        step's."""
         self._rings, self.scheduler, self._intake, self._gauges = rings, scheduler, intake, gauges
-        self._depth = depth
+        self._depth, self._step_tokens, self._most_tokens = depth, step_tokens, shapes.token_budget
         self._step_views: list[StepColumns] = step_layout(shapes).resident_views(rings.steps)
         self._result_views: list[ResultsColumns] = results_layout(shapes).resident_views(rings.results)
         self._unsent: list[bytes] = intake.replies  # a step waits for those of the requests that it begins only
@@ -161,6 +165,8 @@ class PreprocessStage:
         if not self.scheduler.has_work:
             return False
         slot = self._rings.steps.reserve()
+        if self._step_tokens is not None:
+            self._heed_compilation(self._step_tokens)
         begun_ns = time.clock_gettime_ns(_NS)
         plan = self.scheduler.plan()
         if plan is None:
@@ -175,6 +181,14 @@ class PreprocessStage:
         slot.publish()
         self.steps_planned = number
         return True
+
+    def _heed_compilation(self, step_tokens: Callable[[], int]) -> None:
+        """Until the largest bucket is compiled. What was read may be old: it only ever grows, but when inference is
+        restarted, and then this stage gets other rings."""
+        tokens = step_tokens() or self._most_tokens
+        self.scheduler.limit_step(tokens)
+        if tokens >= self._most_tokens:
+            self._step_tokens = None
 
     def _publish_admissions(self, step: int) -> None:
         """To sampling: which request has which row from this step on, before it can see the step. To the front: what
@@ -204,4 +218,5 @@ def _assign(sequence: Sequence, step: int) -> Assign:
         params=sequence.params,
         prompt=sequence.tokens[: sequence.prompt].tobytes(),
         output=sequence.tokens[sequence.prompt : sequence.known].tobytes(),
+        adapter=sequence.adapter.slot,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from model.layout import make_buckets
@@ -46,6 +47,7 @@ def _emulated(config: Configuration) -> Runner:
         buckets=emulated_buckets(config.pipeline.max_rows, config.pipeline.token_budget),
         eos_token_id=config.model_config.end_token,
         greedy_on_device=config.pipeline.greedy_on_device,
+        adapters=len(config.pipeline.lora.adapters),
     )
     return EmulatedRunner(settings)
 
@@ -89,8 +91,10 @@ def _settings(config: Configuration, kind: type[Settings]) -> Settings:
         token_budget=config.pipeline.token_budget,
         max_length=config.max_length,
         threads=runner.threads,
-        compile_cache_dir=runner.compile_cache,
+        compile_cache_dir=runner.compile_cache if isinstance(runner.compile_cache, Path) else None,
         greedy_on_device=config.pipeline.greedy_on_device,
+        adapters=tuple(config.pipeline.lora.adapters.values()),
+        merged_adapter=config.pipeline.lora.merged,
     )
 
 

@@ -1,4 +1,4 @@
-"""Settings of the C library's allocator, for the front."""
+"""What the C library's allocator keeps."""
 
 from __future__ import annotations
 
@@ -14,3 +14,11 @@ def share_one_heap() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
+
+
+def give_back_freed() -> None:
+    """Call it when everything is loaded. A large vocabulary's file is parsed into several times the memory that the
+    vocabulary takes, and most of it would stay with the process. No effect where the C library can't (musl)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -28,6 +28,7 @@ from pipeline.runtime.control_channel import Channel, ChannelError
 from pipeline.runtime.gc_policy import freeze_gc
 from pipeline.runtime.generations import END, Control, Generation
 from pipeline.runtime.logs import configure_logging
+from pipeline.runtime.malloc_policy import give_back_freed
 from pipeline.runtime.nonblocking_stderr import STDERR
 from pipeline.stats import READY, Counters, PauseMeter, StatsHandle, open_stats
 from pipeline.wire.rings import StageRings
@@ -53,6 +54,7 @@ class Specification:
     listen_fds: tuple[int, ...]
     shapes: dict[str, int]
     facts: dict[str, Any]
+    fingerprints: dict[str, str]  # of adapters by name, in hexadecimal
     metrics_fds: tuple[int, ...] = ()
     api_keys: tuple[str, ...] = ()  # digests
 
@@ -82,6 +84,7 @@ class Stage:
         self.name = self.spec.key
         self.replica = self.spec.replica or 0  # of a stage that is not a front
         self.shapes, self.facts = Shapes(**specification.shapes), _facts(specification.facts)
+        self.fingerprints = {name: bytes.fromhex(text) for name, text in specification.fingerprints.items()}
         self.stats_handle = StatsHandle(specification.stats_fd, self.topology)
         self.stats = open_stats(self.stats_handle)
         self.listen_fds, self.metrics_fds = specification.listen_fds, specification.metrics_fds
@@ -110,6 +113,7 @@ class Stage:
     def serve(self, run: Callable[[Generation, StageRings], None]) -> Never:
         """Call `run` for each generation; it works until a ring closes, and keeps no reference to its rings."""
         freeze_gc(self.spec.role)
+        give_back_freed()
         end_as_usual()
         self.control.watch()
         while True:

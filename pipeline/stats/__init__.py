@@ -22,13 +22,14 @@ from pipeline.stats.counters import (
 )
 from pipeline.stats.page import STEP_RECORDS, EndWord, StatsHandle, StatsPage, StepColumn, open_stats, stats_layout
 from pipeline.stats.reader import EndReading, HistogramSnapshot, RingReading, StatsReader
-from pipeline.stats.writers import Counters, Histograms, PauseMeter, RingEnds, StepLog, Supervision
+from pipeline.stats.writers import AdapterCounters, Counters, Histograms, PauseMeter, RingEnds, StepLog, Supervision
 
 __all__ = [
     "IN_HAND",
     "READY",
     "STAGE_COUNTERS",
     "STEP_RECORDS",
+    "AdapterCounters",
     "Counters",
     "EndReading",
     "EndWord",

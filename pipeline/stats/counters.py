@@ -45,6 +45,11 @@ class InferenceCounter(IntEnum):
     # Steps that waited until sampling had chosen the tokens of the one before, and for what: perhaps for both.
     WAITED_FOR_DRAW = 4  # a row's token is drawn at a temperature
     WAITED_FOR_EDIT = 5  # a row's logits are changed by a penalty, a bias or a ban
+    # Compilation, on a cache line that no step writes: preprocess reads it before each step until all is compiled.
+    BUCKETS = 16  # in total
+    COMPILED = 17  # of them
+    STEP_TOKENS = 18  # most tokens of a step that a compiled one holds
+    COMPILING = 19  # 1: right now, between two steps
 
 
 class SamplingCounter(IntEnum):
@@ -131,6 +136,12 @@ _GAUGES: Mapping[type[IntEnum], tuple[int, ...]] = MappingProxyType(
             PreprocessCounter.WAITING_FOR_PROMPT,
             PreprocessCounter.WAITING_CHARS,
             *IN_HAND,
+        ),
+        InferenceCounter: (
+            InferenceCounter.BUCKETS,
+            InferenceCounter.COMPILED,
+            InferenceCounter.STEP_TOKENS,
+            InferenceCounter.COMPILING,
         ),
         FrontCounter: (FrontCounter.IN_FLIGHT,),
     }

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from ipc import CorruptRingError, Field, Layout, Segment
+from pipeline.config import MOST_ADAPTERS
 from pipeline.stats.counters import STAGE_COUNTERS, RequestHistogram, StepHistogram, gauges_of
 from pipeline.wire.topology import ONE_OF_EACH, StageSpec, Topology
 
@@ -47,6 +48,7 @@ def _fields(topology: Topology) -> Iterator[Field]:
     yield Field("step", "int64", (topology.replicas, *step), "histograms; sampling writes them")
     yield Field("request", "int64", (topology.fronts, *request), "histograms; the front writes them")
     yield Field("steps", "int64", (topology.replicas, *records), "the last steps; see StepColumn")
+    yield Field("adapters", "int64", (topology.fronts, MOST_ADAPTERS), "requests of each; the front counts them")
 
 
 def _field_name(stage: StageSpec) -> str:
@@ -122,6 +124,10 @@ class StatsPage:
     def counters(self, stage: str) -> Any:
         """Of the stage with this key."""
         return getattr(self.views, _field_name(self.topology.stage(stage)))
+
+    def adapters(self, front: int) -> Any:
+        """Counters of the front with this number."""
+        return self.views.adapters[front]
 
     def ends(self, stage: str) -> Any:
         """One row per ring, in the order of its specification."""

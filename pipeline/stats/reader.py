@@ -109,6 +109,11 @@ class StatsReader:
         upper = edges(histogram)
         return HistogramSnapshot(upper, tuple(words[: len(upper) + 1]), words[SUM_WORD] / scale(histogram))
 
+    def adapter_requests(self) -> list[int]:
+        """Requests of each adapter, in the order of the configuration; of all fronts together."""
+        counted: list[int] = self._views.adapters.sum(axis=0).tolist()
+        return counted
+
     def rings(self) -> list[RingReading]:
         return [
             RingReading(spec, _end(*producer), tuple(_end(*consumer) for consumer in consumers))
@@ -166,6 +171,20 @@ class StatsReader:
         inference = self.topology.every(INFERENCE)
         rehearsed = (int(self._page.counters(each.key)[InferenceCounter.REHEARSAL_NS]) for each in inference)
         return max(seen, *rehearsed) / 1e9
+
+    def compiled(self) -> tuple[int, int]:
+        """Buckets that are compiled, and buckets in total, of all that run a model."""
+        numbers = self.counters(InferenceCounter)
+        return numbers["compiled"], numbers["buckets"]
+
+    def step_tokens(self, replica: int) -> int:
+        """Most tokens of a step that every rank has compiled a bucket for; 0: not known."""
+        ranks = [stage for stage in self.topology.every(INFERENCE) if stage.replica == replica]
+        return min(int(self._page.counters(each.key)[InferenceCounter.STEP_TOKENS]) for each in ranks)
+
+    def is_compiling(self, stage: str) -> bool:
+        """This stage, which runs a model, compiles between two steps: it takes none meanwhile."""
+        return bool(self._page.counters(stage)[InferenceCounter.COMPILING])
 
     def last_step(self, replica: int = 0) -> Int64:
         """The record of the step that sampling finished last; see StepColumn. Zeros before the first step."""

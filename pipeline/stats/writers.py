@@ -49,6 +49,18 @@ class Counters:
         self._words[READY] = 1
 
 
+class AdapterCounters:
+    """Requests of each adapter, of the front with this number. `names`: in the order of the configuration."""
+
+    def __init__(self, page: StatsPage, front: int, names: Sequence[str]) -> None:
+        self._words, self._places = memoryview(page.adapters(front)), {name: at for at, name in enumerate(names)}
+
+    def add(self, name: str, count: int) -> None:
+        """Nothing for the base model's own weights, whose name is empty."""
+        if name:
+            self._words[self._places[name]] += count
+
+
 class PauseMeter:
     """Records the longest garbage collection on the statistics page. It runs inside the collector: no allocation."""
 

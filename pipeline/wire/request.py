@@ -68,6 +68,7 @@ class Request(Record, frozen=True):
     open_ended: bool = False  # the client named no limit: max_tokens may be cut to what fits
     raw_logit: bool = False  # `logprob` is the token's logit, as in llm-serving
     shown_ids: tuple[int, ...] = ()  # special tokens that are a part of the text in spite of `skip_special`
+    adapter: str = ""  # its name; empty: the base model's own weights
 
 
 def unpack_request(packed: bytes) -> Request:
@@ -243,13 +244,14 @@ _NUMBER = 9  # bytes that a number takes at most
 _NUMBERS = 32  # that a record holds beside those below
 _BIAS = 5 + _NUMBER  # a token id and what is added to its logit
 _ENDS = 4096  # of the model itself
+_NAME = 258  # of an adapter, at most
 
 
 def longest_admit(max_length: int) -> int:
     """Bytes of the largest `Assign`, for sequences of `max_length` tokens; a character takes at most four."""
     biased = SamplingLimits(0, max_length).max_biased_tokens
     stops = MAX_STOPS * (4 * MAX_STOP_LENGTH + 5)
-    return _NUMBER * _NUMBERS + 4 * max_length + _BIAS * biased + stops + _ENDS + MAX_GRAMMAR_BYTES
+    return _NUMBER * _NUMBERS + 4 * max_length + _BIAS * biased + stops + _ENDS + _NAME + MAX_GRAMMAR_BYTES
 
 
 _REQUESTS = msgspec.msgpack.Decoder(Request)

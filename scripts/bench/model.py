@@ -162,10 +162,10 @@ def make_settings(options: argparse.Namespace, engine: str, scratch: Path) -> di
 def read_bytes(engine: str, runner: GraphRunner) -> int:
     """Bytes of the weights that a step reads whole: all but the embedding, of which it picks rows."""
     assert isinstance(runner, MindFormersRunner | MindSporeRunner | OpenVinoRunner)
-    spec = runner.architecture if isinstance(runner, MindFormersRunner) else runner.spec
+    spec = runner.spec
     shapes = dict(spec.tensors())
     if not spec.tied_embeddings:
-        shapes = {name: shape for name, shape in shapes.items() if "embed" not in name}
+        shapes.pop("embed.weight")
     return sum(WEIGHT_BYTES.get(engine, 4) * int(np.prod(shape)) for shape in shapes.values())
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from scripts.lab.processes import Running, children, end, running
 
 START_S = 120.0
+WARM = "pipeline.runner.warm_up=all"
+"""For measurements: nothing is compiled while they run."""
 UNDER_WAY = ("requests_in_flight", "num_requests_running", "num_requests_waiting", "kv_blocks_used")
 """Gauges that are 0 while no request is under way."""
 
@@ -72,10 +74,12 @@ class Server(Running):
 
 
 @contextlib.contextmanager
-def launched(config: Path, overrides: Sequence[str], log: Path, *, timeout_s: float = START_S) -> Iterator[Server]:
+def launched(
+    config: Path, overrides: Sequence[str], log: Path, *, timeout_s: float = START_S, options: Sequence[str] = ()
+) -> Iterator[Server]:
     """On any free port, until the context ends. Raises ServerError with its last words if it does not come up."""
     with ReadyPipe() as pipe:
-        command = [*launch_command(config, ("serving_config.server_port=0", *overrides)), *pipe.options]
+        command = [*launch_command(config, ("serving_config.server_port=0", *overrides)), *options, *pipe.options]
         with running(command, log, pipe.wait, timeout_s=timeout_s, pass_fds=pipe.fds) as server:
             yield Server(server.pid, server.base_url, server.ready_s, log, server.process)
 

@@ -25,4 +25,11 @@ def make_tensor(family: str, name: str, shape: tuple[int, ...]) -> NDArray[np.fl
         scaled = (0.1 if gemma else 0.4) * values
     else:
         scaled = values * (1.5 / shape[-1] ** 0.5)
-    return scaled.astype(np.float32)
+    return _as_stored(family, scaled.astype(np.float32))
+
+
+def _as_stored(family: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What is left in the type that the family's name ends with, if it ends with one."""
+    if family.endswith("-bfloat16"):
+        return (values.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    return values.astype(np.float16).astype(np.float32) if family.endswith("-float16") else values

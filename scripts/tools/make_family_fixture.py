@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from scripts.lab.paths import ROOT
+from scripts.tools.family_checkpoints import FOLDER
 from scripts.tools.family_weights import ANSWER, POSITIONS, PROMPT, make_tensor
-
-FOLDER = ROOT / "tests" / "model" / "families"
 
 Arrays = dict[str, NDArray[Any]]
 Shapes = dict[str, tuple[int, ...]]
@@ -72,6 +70,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-dynamic": ("Llama", rope(rope_type="dynamic", factor=4.0)),
     "llama-llama3": ("Llama", rope(500000.0, **LLAMA3, original_max_position_embeddings=32)),
     "llama-yarn": ("Llama", rope(**YARN)),
+    "llama-bfloat16": ("Llama", {"dtype": "bfloat16"}),
+    "llama-float16": ("Llama", {"dtype": "float16"}),
+    "llama-bytes": ("Llama", {"vocab_size": 320, "bos_token_id": 318, "eos_token_id": 319, "pad_token_id": None}),
     "mistral": ("Mistral", {"sliding_window": None, "head_dim": 32}),
     "mistral-window": ("Mistral", {"sliding_window": 12, "head_dim": 16}),
     "qwen2": ("Qwen2", {}),
@@ -212,15 +213,21 @@ def read(folder: Path) -> dict[str, Any]:
     return config
 
 
-def answers(model: Any) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Prompt and greedy answer, and logits of some positions, computed without a cache."""
+def answers(model: Any) -> Arrays:
+    """Prompt and greedy answer, its tokens' log-probabilities, and logits of some positions, computed without a
+    cache."""
     ids = torch.from_numpy(np.random.default_rng(0).integers(3, COMMON["vocab_size"], (1, PROMPT)))
     with torch.no_grad():
         for _ in range(ANSWER):
             best = model(ids, use_cache=False).logits[:, -1:].argmax(-1)
             ids = torch.cat([ids, best], 1)
-        logits = model(ids, use_cache=False).logits[0, list(POSITIONS)]
-    return ids[0].numpy().astype(np.int32), logits.float().numpy()
+        logits = model(ids, use_cache=False).logits[0].float()
+    logprobs = logits[PROMPT - 1 : -1].log_softmax(-1).gather(1, ids[0, PROMPT:, None])[:, 0]
+    return {
+        "tokens": ids[0].numpy().astype(np.int32),
+        "logits": logits[list(POSITIONS)].numpy(),
+        "logprobs": logprobs.numpy(),
+    }
 
 
 def main() -> None:
@@ -231,7 +238,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
             make = random_model if name in FAMILIES else twin
             model, config, shapes = make(name, Path(directory))
-        arrays[f"{name}.tokens"], arrays[f"{name}.logits"] = answers(model)
+        arrays |= {f"{name}.{what}": array for what, array in answers(model).items()}
         described[name] = {"config": config, "tensors": shapes}
         print(f"{name:22} standard deviation of logits {arrays[f'{name}.logits'].std():.2f}")
     lines = (f"{json.dumps(name)}: {json.dumps(it)}" for name, it in described.items())

@@ -1,4 +1,5 @@
-"""Run tests of `ipc` on an extension built with AddressSanitizer and UndefinedBehaviorSanitizer.
+"""Run tests of `ipc` on an extension built with AddressSanitizer and UndefinedBehaviorSanitizer, and before them the
+operators of `model/csrc` in the same way, and with ThreadSanitizer (operators.py).
 
 `python -m scripts.verify.sanitize [pytest arguments]`; without arguments all of tests/ipc but the tests of cost,
 which measure, and those that start sanitizers themselves. The sanitized build lies in a directory of its own, with a
@@ -16,6 +17,7 @@ import sysconfig
 from pathlib import Path
 
 from scripts.lab.paths import ROOT
+from scripts.verify import operators
 
 BUILD = ROOT / "build" / "sanitize"
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1"]
@@ -78,9 +80,10 @@ def main() -> int:
     if not available():
         print("not run: gcc's libasan and libubsan were not found", file=sys.stderr)
         return 2
+    good = bool(sys.argv[1:]) or operators.run_all(operators.SANITIZED)
     build()
     ignored = [f"--ignore=tests/ipc/{name}" for name in NOT_HERE]
-    return run(sys.argv[1:] or ["tests/ipc", *ignored])
+    return run(sys.argv[1:] or ["tests/ipc", *ignored]) or (0 if good else 1)
 
 
 if __name__ == "__main__":

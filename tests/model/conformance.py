@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ from model.emulated import CostModel, EmulatedRunner, EmulatedSettings
 from model.errors import ModelError
 from model.runner import Best, Bucket, Runner, StepInputs
 from model.sampling import SampleOutputs, Sampler, SamplingLimits, SamplingParams
+from tests.model.adapters.folders import Lora
 from tests.model.conftest import DATA
 from tests.model.driver import GARBAGE_BLOCK, Driver
+from tests.model.families.checkpoints import load
 
 BUCKETS = (Bucket(4, 4), Bucket(16, 4), Bucket(16, 4, 9))
 PROMPT, OTHER = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5], [2, 7, 1, 8, 2, 8]
@@ -33,9 +37,10 @@ class Engine:
         return Driver(self.runner, seed)
 
 
-def emulated() -> Engine:
+def emulated(adapters: int = 0) -> Engine:
+    sizes = {"num_blocks": 40, "block_size": 16, "adapters": adapters}
     settings = EmulatedSettings(
-        CostModel(0.0), 256, 256, num_blocks=40, block_size=16, buckets=BUCKETS, token_range=(1, 40), eos_token_id=7
+        CostModel(0.0), 256, 256, buckets=BUCKETS, token_range=(1, 40), eos_token_id=7, **sizes
     )
     runner = EmulatedRunner(settings)
     runner.load()
@@ -71,6 +76,18 @@ def openvino() -> Engine:
     return Engine(loaded(DATA / "grouped", spoil, **sizes), logits_atol=1e-4, scores_atol=0.0)
 
 
+def adapted() -> Engine:
+    """With two adapters."""
+    from tests.model.mindspore_runner.scenarios import loaded
+
+    it = load()["qwen2"]
+    with tempfile.TemporaryDirectory() as directory:
+        folders = tuple(Lora(it, seed, rank).save(Path(directory, str(seed))) for seed, rank in ((1, 4), (2, 9)))
+        base = it.save(Path(directory, "base"))
+        runner = loaded(base, buckets=BUCKETS, num_blocks=40, max_rows=4, token_budget=16, adapters=folders)
+    return Engine(runner, logits_atol=1e-4, scores_atol=0.0)
+
+
 def prepared(
     runner: Runner, head: str = "lm_head.weight", embedding: str = "model.tok_embeddings.embedding_weight"
 ) -> Runner:
@@ -94,7 +111,15 @@ def _poisoned(weight):
     weight[POISON] = np.nan
 
 
-ENGINES = {"emulated": emulated, "static": static, "dynamic": dynamic, "decoder": decoder, "openvino": openvino}
+ENGINES = {
+    "emulated": emulated,
+    "emulated with adapters": functools.partial(emulated, 2),
+    "static": static,
+    "dynamic": dynamic,
+    "decoder": decoder,
+    "decoder with adapters": adapted,
+    "openvino": openvino,
+}
 
 
 @functools.cache
@@ -381,6 +406,46 @@ def an_abandoned_step_leaves_the_runner_usable(engine: Engine) -> None:
     close(engine, d.step({"a": PROMPT[10:]}), one_by_one(d, "alone", PROMPT)[-1:])
 
 
+# ---- adapters ----------------------------------------------------------------------------------------------------
+
+
+def rows_with_other_adapters_are_those_of_separate_steps(engine: Engine) -> None:
+    """Decode rows and chunks, resumed, and the same text with another adapter is another answer."""
+    expected = [with_adapter(engine, number) for number in range(engine.runner.facts.adapters + 1)]
+    for number, logits in enumerate(expected):
+        assert np.abs(logits - expected[number - 1]).max() > 1000 * engine.logits_atol
+    d = engine.driver(seed=18)
+    d.adapters = {"none": 0, "first": 1, "second": 2, "again": 1}
+    close(
+        engine,
+        d.step({"second": PROMPT[:5], "none": PROMPT[:4], "first": PROMPT[:7]}),
+        rows(expected, (2, 4), (0, 3), (1, 6)),
+    )
+    one_each = {name: [PROMPT[d.lengths[name]]] for name in ("first", "none", "second")}
+    close(engine, d.step(one_each), rows(expected, (1, 7), (0, 4), (2, 5)))
+    d.release("first")
+    close(engine, d.step({"first": PROMPT, "second": PROMPT[6:9]}), rows(expected, (1, 10), (2, 8)))
+    close(engine, d.step({"second": PROMPT[9:], "again": PROMPT[:1]}), rows(expected, (2, 10), (1, 0)))
+
+
+def with_adapter(engine: Engine, number: int) -> np.ndarray:
+    d = engine.driver()
+    d.adapters["it"] = number
+    return one_by_one(d, "it", PROMPT)
+
+
+def rows(expected: list[np.ndarray], *places: tuple[int, int]) -> list[np.ndarray]:
+    """Of adapters, and tokens of their texts."""
+    return [expected[number][token] for number, token in places]
+
+
+def an_adapter_that_is_not_loaded_is_refused(engine: Engine) -> None:
+    d = engine.driver(seed=19)
+    for number in (3, -1):
+        with pytest.raises((ModelError, ValueError), match=rf"adapter\[0\] is {number}, .* 0( to |\.\.)2$"):
+            d.step({str(number): PROMPT}, spoil=lambda x, number=number: x.adapter.fill(number))
+
+
 EVERYWHERE = (
     chunks_and_decode_rows_mix,
     several_positions_of_a_row_are_those_of_separate_steps,
@@ -400,4 +465,5 @@ EVERYWHERE = (
     an_abandoned_step_leaves_the_runner_usable,
 )
 WHERE_SOMETHING_COMPUTES = (not_finite_logits_are_said_row_by_row,)
-CHECKS = {check.__name__: check for check in (*EVERYWHERE, *WHERE_SOMETHING_COMPUTES)}
+WITH_ADAPTERS = (rows_with_other_adapters_are_those_of_separate_steps, an_adapter_that_is_not_loaded_is_refused)
+CHECKS = {check.__name__: check for check in (*EVERYWHERE, *WHERE_SOMETHING_COMPUTES, *WITH_ADAPTERS)}

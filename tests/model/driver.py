@@ -22,6 +22,7 @@ class Driver:
         self.free = self.rng.permutation(self.facts.num_blocks).tolist()
         self.tables: dict[str, list[int]] = {}
         self.lengths: dict[str, int] = {}
+        self.adapters: dict[str, int] = {}  # of the sequences that have one
 
     def inputs(self, chunks: Chunks, bucket: Bucket, samples: Sequence[int] | None = None) -> StepInputs:
         """``samples``: indices into the chunks' tokens, one behind the other; None: the last of each chunk."""
@@ -46,6 +47,7 @@ class Driver:
             x.input_ids[here], x.positions[here] = tokens, positions
             x.slot_mapping[here] = np.array(table)[positions // size] * size + positions % size
             x.valid_length[row], x.q_seq_lens[row] = start + len(tokens), len(tokens)
+            x.adapter[row] = self.adapters.get(name, 0)
             x.block_tables[row, : len(table)] = table
             at += len(tokens)
             ends.append(at - 1)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from scripts.tools.family_checkpoints import write_safetensors  # noqa: F401 - tests take it from here
+
 
 class NumpyLlama:
     """Logits of a whole sequence at once, without a cache."""
@@ -116,20 +118,3 @@ def _widen(raw: bytes, dtype: str) -> np.ndarray:
     if dtype == "BF16":
         return (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4").astype(np.float64)
     return np.frombuffer(raw, {"F32": "<f4", "F16": "<f2"}[dtype]).astype(np.float64)
-
-
-def write_safetensors(file, tensors: dict[str, np.ndarray], bfloat16: bool = False) -> None:
-    """In float32, or in bfloat16, rounded towards zero."""
-    header, data = {}, b""
-    for name, array in tensors.items():
-        raw = array.astype("<f4").tobytes()
-        if bfloat16:
-            raw = (np.frombuffer(raw, "<u4") >> 16).astype("<u2").tobytes()
-        header[name] = {
-            "dtype": "BF16" if bfloat16 else "F32",
-            "shape": array.shape,
-            "data_offsets": [len(data), len(data) + len(raw)],
-        }
-        data += raw
-    text = json.dumps(header).encode()
-    file.write_bytes(struct.pack("<Q", len(text)) + text + data)

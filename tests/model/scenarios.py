@@ -9,7 +9,10 @@ import numpy as np
 
 import ipc
 from model.errors import ModelError
+from model.families import canonical_weights
 from model.mindformers_runner import MindFormersRunner, MindFormersSettings
+from model.mindformers_runner.configuration import read_model
+from model.mindformers_runner.names import network_weights
 from model.runner import Best, Bucket, StepInputs
 from tests.model.step_plan import plan_steps
 
@@ -64,26 +67,29 @@ def refusal(directory, **changes):
 
 
 def uncached_logits(directory, tokens):
-    """Logits of whole sequences from mindformers' own model without a cache, and with nothing replaced."""
+    """Logits of whole sequences from mindformers' own model without a cache, and with nothing replaced but the rotary
+    tables, as on Ascend."""
     from model.mindspore_common.import_quietly import import_mindformers
 
     import_mindformers()
     from mindformers import LlamaForCausalLM
     from mindspore import Tensor
 
-    from model.mindformers_runner.network import llama_config
+    from model.mindformers_runner.llama import llama_config, set_rotary_tables
     from model.mindformers_runner.weights import load_weights
     from model.mindspore_common.device import use_device
 
     runner = MindFormersRunner(settings(directory))
     use_device(runner.settings)
-    config = llama_config(runner.architecture, runner.settings, runner.facts.max_length)
+    length = runner.facts.max_length
+    config = llama_config(runner.spec, runner.settings, length, "float32", fused=False)
     config.use_past = config.chunk_prefill = False
-    config.seq_length = runner.facts.max_length
+    config.seq_length = length
     config.pad_token_id = -1  # without a cache mindformers hides this token from attention; the texts have 0
     network = LlamaForCausalLM(config)
     network.set_train(False)
-    load_weights(network, runner._weights, np.float32, None)
+    set_rotary_tables(network, runner.spec, length)
+    load_weights(network, runner._weights, "float32", None)
     results = []
     for ids in tokens:
         padded = np.full((1, config.seq_length), 1, np.int32)
@@ -222,15 +228,15 @@ def compilations(directory):
 def as_on_ascend(directory, **changes) -> MindFormersRunner:
     """One graph with dynamic shapes, a tensor per step, logits that stay on the device; but with a cell for CPU."""
     runner = loaded(directory, attention="plain", **changes)  # MindSpore's custom operators want static shapes
-    from model.mindformers_runner import network  # which imports mindformers: not before it has been made quiet
-    from model.mindformers_runner.execution import DynamicExecution
+    from model.mindformers_runner import llama  # which imports mindformers: not before it has been made quiet
+    from model.mindformers_runner.execution import ARGUMENTS, DynamicExecution
 
-    class OneBased(network.CpuLlama):
+    class OneBased(llama.CpuLlama):
         def pre_gather_func(self, pre_gather, output, batch_valid_length, gather_index=None):
             return super().pre_gather_func(pre_gather, output, batch_valid_length, gather_index - 1)
 
     runner._network.__class__ = OneBased
-    runner._execution = DynamicExecution(runner._network, runner.facts)
+    runner._execution = DynamicExecution(runner._network, runner.facts, ARGUMENTS["Llama"])
     return runner
 
 
@@ -257,15 +263,19 @@ def logits_of_one_token(directory, **changes):
     return logits[0]
 
 
-def save_in_mindspore_format(directory, target, file_format):
+def save_in_mindspore_format(directory, target, file_format, *, fused=False):
     """The same weights as MindSpore writes them, in mindformers' names; from our own reader."""
     from model.mindspore_common.import_quietly import import_mindformers
 
     import_mindformers()
     import mindspore as ms
 
-    runner = MindFormersRunner(settings(directory))
-    tensors = [{"name": w.name, "data": ms.Tensor(w.read(np.float32))} for w in runner._weights]
+    spec, _ = read_model(Path(directory))
+    tensors = []
+    for weight in network_weights(spec, "Llama", canonical_weights(spec, Path(directory)), fused=fused):
+        names = weight.name.split()
+        parts = np.split(weight.read(np.float32), len(names))
+        tensors += [{"name": name, "data": ms.Tensor(part)} for name, part in zip(names, parts, strict=True)]
     ms.save_checkpoint(tensors, str(target), format=file_format)
 
 

@@ -15,16 +15,30 @@ def test_emulated(check):
     conformance.run("emulated", check)
 
 
-@pytest.mark.parametrize("check", conformance.CHECKS)
+@pytest.mark.parametrize(
+    "check", [check.__name__ for check in (*conformance.EVERYWHERE, *conformance.WHERE_SOMETHING_COMPUTES)]
+)
 @pytest.mark.parametrize("engine", ["static", "dynamic", "decoder"])
 def test_in_mindspore(in_mindspore, engine, check):
     in_mindspore(conformance.run, engine, check)
 
 
 @needs_openvino
-@pytest.mark.parametrize("check", conformance.CHECKS)
+@pytest.mark.parametrize(
+    "check", [check.__name__ for check in (*conformance.EVERYWHERE, *conformance.WHERE_SOMETHING_COMPUTES)]
+)
 def test_in_openvino(in_openvino, check):
     in_openvino(conformance.run, "openvino", check)
+
+
+@pytest.mark.parametrize("check", [check.__name__ for check in conformance.WITH_ADAPTERS])
+def test_emulated_with_adapters(check):
+    conformance.run("emulated with adapters", check)
+
+
+@pytest.mark.parametrize("check", [check.__name__ for check in conformance.WITH_ADAPTERS])
+def test_in_mindspore_with_adapters(in_mindspore, check):
+    in_mindspore(conformance.run, "decoder with adapters", check)
 
 
 def test_facts_say_what_an_engine_leaves_to_the_host():

@@ -18,6 +18,7 @@ from model.emulated import CostModel, EmulatedRunner, EmulatedSettings
 from model.grammar import Vocabulary
 from model.tokenizer import load_tokenizer
 from pipeline.inference.step_executor import InferenceRings, StepExecutor
+from pipeline.preprocess.adapters import adapters_of
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.prompts import PreprocessLimits, PromptPool, PromptReader
@@ -36,11 +37,12 @@ from pipeline.wire.step import Shapes, logits_layout, results_layout, step_layou
 
 VOCABULARY = 257
 EOS = 256
+ADAPTERS = ("first", "second")
 
 
-def write_byte_tokenizer(directory):
-    """Every byte is a token, and 256 ends a text."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+def write_byte_tokenizer(directory, count=EOS):
+    """Every byte is a token, or the first so many are, and the id behind them ends a text."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[:count]
     library = Library(models.BPE(vocab={character: i for i, character in enumerate(alphabet)}, merges=[]))
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     library.decoder = decoders.ByteLevel()
@@ -69,10 +71,17 @@ class Server:
             eos_probability=0.05,
             greedy_on_device=greedy_on_device,
             spin_us=0,
+            adapters=len(ADAPTERS),
             **device,
         )
         self.tokenizer = load_tokenizer(tokenizer_file)
-        self.limits = PreprocessLimits(max_length, max_length - 1, max_queue, frozenset({EOS}))
+        self.limits = PreprocessLimits(
+            max_length,
+            max_length - 1,
+            max_queue,
+            frozenset({EOS}),
+            adapters=adapters_of({name: name.encode() for name in ADAPTERS}),
+        )
         self.greedy_on_device, self.prefix_cache = greedy_on_device, prefix_cache
         self.rows, self.logit_rows = rows, logit_rows
         self.ahead = ahead
@@ -89,7 +98,7 @@ class Server:
         self.pool.clear()
         runner = EmulatedRunner(self.settings)
         runner.load()
-        facts = runner.facts
+        facts, compilation = runner.facts, self.begin_compilation(runner)
         abilities = Abilities.of(facts, argmax=self.greedy_on_device, save_logits=False)
         shapes = Shapes(
             max(b.tokens for b in facts.buckets), self.rows, facts.block_table_width, VOCABULARY,
@@ -133,11 +142,13 @@ class Server:
             self.scheduler,
             intake,
             depth=self.ahead,
+            step_tokens=compilation and (lambda: compilation.ready[-1].tokens),
         )
         self.inference = StepExecutor(
             runner,
             InferenceRings(rings["steps"].consumer(), rings["tokens"].consumer(), rings["logits"].producer()),
             shapes,
+            compilation=compilation,
         )
         ends = len(self.limits.end_ids)
         chooser = Chooser(shapes, self.limits.max_length, ends, None)
@@ -156,6 +167,9 @@ class Server:
             self.row_table,
             chooser,
         )
+
+    def begin_compilation(self, runner):
+        """Of its buckets, before it serves; None: all are compiled."""
 
     def submit(self, request, prompt, params):
         prompt = prompt if isinstance(prompt, str) else array("i", prompt)
@@ -266,4 +280,4 @@ def ids(text):
     return np.frombuffer(text.encode(), np.uint8).tolist()
 
 
-__all__ = ["EOS", "OVERLAPPED", "PLAIN", "Server", "ids", "write_byte_tokenizer"]
+__all__ = ["ADAPTERS", "EOS", "OVERLAPPED", "PLAIN", "Server", "ids", "write_byte_tokenizer"]

@@ -8,12 +8,15 @@ import shutil
 from importlib.metadata import entry_points, version
 
 import pytest
+import yaml
 
 import ipc
 from model.demo import DEMO_DIR
 from pipeline import launch
 from pipeline.launcher.api_keys import digest, load_api_keys
 from scripts.lab.paths import ROOT
+from tests.model.adapters.folders import Lora
+from tests.model.families import checkpoints as families
 
 DEMO = str(ROOT / "configs" / "demo.yaml")
 
@@ -112,6 +115,63 @@ def test_a_tokenizer_that_is_broken_is_one_line_before_any_stage_starts(tmp_path
     assert "warning: " + line.partition("start: ")[2] in capfd.readouterr().err
     assert "RingServe can't start: " in line
     assert "is not a tokenizer.json that tokenizers" in line
+
+
+@pytest.mark.parametrize(
+    ("given", "merged", "adapters"),
+    [
+        (["adapter"], "adapter", {}),
+        (["./a=b"], "a=b", {}),
+        (["a=adapter", "adapter", "org/b=./a=b"], "adapter", {"a": "adapter", "org/b": "a=b"}),
+        ([], None, {}),
+    ],
+)
+def test_adapters_of_the_command_line(given, merged, adapters, tmp_path, monkeypatch, capsys):
+    for name in ("adapter", "a=b"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    lora = [word for text in given for word in ("--lora", text)]
+    assert launch.ringserve(["serve", str(DEMO_DIR), *lora, "--print-config"]) == 0
+    found = yaml.safe_load(capsys.readouterr().out)["pipeline"]["lora"]
+    assert found["merged"] == (merged and str(tmp_path / merged))
+    assert found["adapters"] == {name: str(tmp_path / folder) for name, folder in adapters.items()}
+    assert list(found["adapters"]) == list(adapters)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["a=.", "a=.."], "--lora a=..: a is . already; choose another name"),
+        ([".", ".."], "--lora ..: . is merged already; give both a name"),
+        (["=."], "'' is no name that fits"),
+        (["a="], "expected a path"),
+        (["gone"], "/gone, which is not a folder; give one as PEFT writes it"),
+        (["a=gone"], "pipeline.lora.adapters: a is /"),
+    ],
+)
+def test_adapters_that_are_refused(given, message, capsys):
+    lora = [word for text in given for word in ("--lora", text)]
+    assert launch.main([str(DEMO_DIR), *lora]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "--lora" in error
+
+
+def test_an_adapter_that_does_not_fit_is_one_line_before_any_stage_starts(tmp_path, capfd):
+    """The check tells it, too."""
+    base = families.load()["qwen2"].save(tmp_path / "base")
+    for file in DEMO_DIR.glob("tokenizer*"):
+        shutil.copy(file, base)
+    Lora(families.load()["qwen2"]).save(tmp_path / "good")
+    Lora(families.load()["gemma2"]).save(tmp_path / "other")
+    given = ["--lora", f"a={tmp_path}/good", "--lora", f"b={tmp_path}/other", "--port", "0"]
+    assert launch.main([str(base), *given]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert f"RingServe can't start: the adapter b: adapter {tmp_path}/other does not fit the model" in line
+    assert launch.main([str(base), *given, "--check"]) == 0
+    assert f"warning: the adapter b: adapter {tmp_path}/other does not fit" in capfd.readouterr().err
+    assert launch.main([str(base), "--lora", str(tmp_path / "other")]) == 1
+    assert "can't start: the adapter that is to be merged: adapter " in capfd.readouterr().err
 
 
 def test_a_key_of_the_command_line_is_one_of_the_environment(monkeypatch):

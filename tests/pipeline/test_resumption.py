@@ -17,7 +17,7 @@ from pipeline.runtime.generations import Ended, culprit
 from pipeline.sampling import chooser
 from pipeline.wire.delta import FinishReason
 from pipeline.wire.request import Accepted, Refused, Request
-from tests.pipeline.stages import OVERLAPPED, PLAIN, Server
+from tests.pipeline.stages import ADAPTERS, OVERLAPPED, PLAIN, Server
 
 TWO_BYTE_CHARACTERS = (106, 156)  # tokens of bytes that continue a character, and of such that begin one
 FEW_BLOCKS = 20
@@ -95,6 +95,7 @@ requests = st.builds(
     include_stop=st.booleans(),
     ignore_eos=st.booleans(),
     raw_logit=st.just(False),
+    adapter=st.sampled_from(["", *ADAPTERS]),
 )
 jobs = st.lists(st.tuples(prompts, requests), min_size=1, max_size=7).map(lambda drawn: dict(enumerate(drawn, 1)))
 

@@ -9,15 +9,15 @@ from model.emulated import expected_logits, expected_tokens
 from model.sampling import SamplingLimits, SamplingParams
 from pipeline.wire.delta import FinishReason
 from pipeline.wire.request import Accepted, Refused, Request, Started, unpack_reply
-from tests.pipeline.stages import EOS, OVERLAPPED, PLAIN, VOCABULARY
+from tests.pipeline.stages import ADAPTERS, EOS, OVERLAPPED, PLAIN, VOCABULARY
 
 
 def greedy(count, **options):
     return Request(SamplingParams(temperature=0), count, **options)
 
 
-def expected(server, request, prompt_ids, count):
-    return expected_tokens(prompt_ids, count, server.settings)
+def expected(server, request, prompt_ids, count, adapter=0):
+    return expected_tokens(prompt_ids, count, server.settings, adapter)
 
 
 @pytest.mark.parametrize("ahead", [OVERLAPPED, PLAIN])
@@ -60,7 +60,8 @@ def test_what_became_of_a_request_is_said_before_its_first_step_can_be_seen(serv
 @pytest.mark.parametrize("prefix_cache", [True, False])
 @pytest.mark.parametrize("emit_eos", [True, False])
 def test_a_crowd_that_comes_and_goes(serve, ahead, blocks, prefix_cache, emit_eos):
-    """Mixed lengths, split prompts, shared prefixes, and with 20 blocks preemption: every text as if alone."""
+    """Mixed lengths, split prompts, shared prefixes, adapters, and with 20 blocks preemption: every text as if
+    alone."""
     server = serve(rows=5, budget=12, blocks=blocks, ahead=ahead, prefix_cache=prefix_cache, emit_eos=emit_eos)
     rng = random.Random(7)
     wanted = {}
@@ -69,8 +70,9 @@ def test_a_crowd_that_comes_and_goes(serve, ahead, blocks, prefix_cache, emit_eo
             rng.randrange(200) for _ in range(rng.randrange(1, 20))
         ]
         count = rng.randrange(1, 30)
-        wanted[request] = expected(server, request, prompt, count)
-        server.submit(request, prompt, greedy(count))
+        adapter = rng.randrange(3)
+        wanted[request] = expected(server, request, prompt, count, adapter)
+        server.submit(request, prompt, greedy(count, adapter=("", *ADAPTERS)[adapter]))
         for _ in range(rng.randrange(6)):
             server.turn()
     server.run()
@@ -82,6 +84,24 @@ def test_a_crowd_that_comes_and_goes(serve, ahead, blocks, prefix_cache, emit_eo
     assert not len(server.row_table)
     if blocks == 20:
         assert server.scheduler.stats.preemptions > 0
+
+
+def test_only_prompts_with_the_same_adapter_share_blocks(serve):
+    server, prompt = serve(), [7] * 20
+    for request, adapter in enumerate(("first", "second", "", "second", "first", ""), 1):
+        server.submit(request, prompt, greedy(4, adapter=adapter))
+        server.run()
+    assert [server.started[request].cached_tokens for request in range(1, 7)] == [0, 0, 0, 16, 16, 16]
+    texts = [server.tokens(request) for request in range(1, 7)]
+    assert texts[:3] == [expected(server, 0, prompt, 4, adapter) for adapter in (1, 2, 0)]
+    assert texts[3:] == [texts[1], texts[0], texts[2]]
+
+
+def test_an_adapter_that_is_not_there(serve):
+    server = serve()
+    server.submit(1, [5, 6, 7], greedy(4, adapter="third"))
+    server.run()
+    assert (server.answers[1].status, server.answers[1].parameter) == (404, "model")
 
 
 def sampled(seed, count=15):

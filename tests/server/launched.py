@@ -99,12 +99,12 @@ class Attempt:
         """Pids of the stages, by name."""
         return stages_of(self.launcher)
 
-    def generate(self, prompt, count, **parameters):
+    def generate(self, prompt, count, model="llama2", **parameters):
         """Over a connection of its own: threads that share a pool of them can close each other's."""
         body = json.dumps({"inputs": prompt, "parameters": {"max_new_tokens": count, **parameters}})
         connection = http.client.HTTPConnection(self.base.removeprefix("http://"), timeout=60)
         with contextlib.closing(connection):
-            connection.request("POST", "/models/llama2/generate", body, {"content-type": "application/json"})
+            connection.request("POST", f"/models/{model}/generate", body, {"content-type": "application/json"})
             response = connection.getresponse()
             return httpx.Response(response.status, headers=response.getheaders(), content=response.read())
 
@@ -143,12 +143,12 @@ class Launched(Attempt):
         assert self.outcome() == "ready", self.text_said
         self.client = httpx.Client(base_url=self.base, timeout=60)
 
-    def expected(self, prompt, count):
+    def expected(self, prompt, count, adapter=0):
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        return expected_tokens(ids, count, self.runner.settings)
+        return expected_tokens(ids, count, self.runner.settings, adapter)
 
-    def text(self, prompt, count):
-        return self.tokenizer.decode(self.expected(prompt, count))
+    def text(self, prompt, count, adapter=0):
+        return self.tokenizer.decode(self.expected(prompt, count, adapter))
 
     def metric(self, name, **labels):
         """The sum over all with these values of labels."""

@@ -173,13 +173,15 @@ def test_a_prompt_at_the_limit_and_one_beyond(client):
 
 
 def test_schemathesis(server, tmp_path):
-    """What is allowed and what is forbidden, on every path but the two that take their time."""
+    """What is allowed and what is forbidden, on every path but the two that take their time, and of an adapter's only
+    the first."""
     command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"http://127.0.0.1:{server.port}/openapi.json",
                *CASES, "--exclude-path", "/live", "--exclude-path", "/debug/trace",
+               "--exclude-path-regex", "^/models/.adapter./",
                "--exclude-checks", "positive_data_acceptance", "--no-color"]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
-    assert "Tested: 29" in done.stdout
+    assert "Tested: 30" in done.stdout
     before = at_rest(server)
     assert before.descriptors < 100
     assert not complaints(server)

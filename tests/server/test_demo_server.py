@@ -142,7 +142,7 @@ def test_interrupted_while_it_compiles_it_leaves_no_file(tmp_path):
     left_behind.mkdir(parents=True)
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.launch", "--config", str(ROOT / "configs" / "demo.yaml"),
-         "--set", "serving_config.server_port=0", "--set", "pipeline.runner.compile_cache="],
+         "--set", "serving_config.server_port=0", "--set", "pipeline.runner.compile_cache=none"],
         stderr=subprocess.PIPE, text=True, cwd=here, start_new_session=True,
         env={**os.environ, "TMPDIR": str(temporary)},
     )  # fmt: skip

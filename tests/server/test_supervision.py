@@ -6,6 +6,7 @@ or with an error.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import os
 import signal
@@ -20,12 +21,15 @@ from tests.server.launched import pid_is_gone, run_launcher, wait_until, write_c
 from tests.server.supervised import Load, Supervised
 
 IMPATIENT = ("pipeline.hang_timeout_s=1.5",)
+MODELS = ("llama2", "first", "second")  # the base model, and adapters by their slots
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     """One server that survives every test of this module that takes it."""
-    server = Supervised(tmp_path_factory.mktemp("shared"), (*IMPATIENT, "pipeline.runner.cost_model.fixed_ms=5"))
+    adapters = "pipeline.lora.adapters={first: emulated, second: emulated}"
+    slow = "pipeline.runner.cost_model.fixed_ms=5"
+    server = Supervised(tmp_path_factory.mktemp("shared"), (*IMPATIENT, slow, adapters))
     yield server
     server.stop()
 
@@ -62,6 +66,32 @@ def test_death_in_the_middle_of_work(shared):
     shared.serves()
     wait_until(lambda: shared.metric("ringserve_num_requests_running") == 0, "rows are not given back")
     assert shared.metric("ringserve_kv_blocks_used") == 0
+
+
+def test_adapters_in_one_batch_go_on_as_each_alone(shared):
+    """The same prompt with each, twice: what it has computed is found again by the same adapter alone."""
+    prompt, count = "The same words stand before all of them, and blocks of them could be shared. " * 2, 300
+    resumed = shared.metric("ringserve_requests_resumed_total")
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        answers = [pool.submit(shared.generate, prompt, count, model) for model in MODELS * 2]
+        for stage in ("inference", "preprocess", "sampling"):
+            wait_until(
+                lambda: shared.metric("ringserve_num_requests_running") == 6 or any(one.done() for one in answers),
+                "they do not run",
+            )
+            shared.kill(stage)
+        texts = [answer.result().json()["generated_text"] for answer in answers]
+    assert texts == [shared.text(prompt, count, adapter) for adapter in (0, 1, 2)] * 2
+    assert shared.metric("ringserve_requests_resumed_total") > resumed
+    for adapter, model in enumerate(MODELS):
+        hits = []
+        for _ in range(2):
+            before = shared.metric("ringserve_prefix_cache_hits_total")
+            answer = shared.generate("Only here: " + prompt, 9, model)
+            assert answer.json()["generated_text"] == shared.text("Only here: " + prompt, 9, adapter)
+            hits.append(shared.metric("ringserve_prefix_cache_hits_total") - before)
+        assert hits[0] == 0 < hits[1]
+    assert shared.metric("ringserve_adapter_requests_total", adapter="second") == 4
 
 
 def test_no_counter_ever_goes_back(shared):

@@ -17,7 +17,7 @@ from pipeline.front.api.structured import GrammarTexts
 from pipeline.front.api.unknown import UnknownParameters
 from pipeline.front.delivery.generation import Delivery, Generation
 from pipeline.front.delivery.job import Identity, Job
-from pipeline.front.http.exchange import Exchange
+from pipeline.front.http.exchange import Exchange, Handler
 from pipeline.front.http.worker import Worker
 
 Parser = Callable[[dict[str, Any], Identity, Reading], Job]
@@ -34,17 +34,14 @@ class GenerateRoutes:
         for kind in (CompletionRequest, ChatRequest, ResponsesRequest, GenerateRequest):
             schema_at(kind, (), self._settings)  # errors need it; the first time it takes milliseconds
 
-    async def llm_serving(self, exchange: Exchange) -> None:
-        await self._serve_llm_serving(exchange, None)
+    def llm_serving(self, adapter: str, *, streamed: bool | None) -> Handler:
+        """Of a path that says which adapter is wanted, and whether the answer is streamed, or leaves that to the
+        body."""
 
-    async def llm_serving_whole(self, exchange: Exchange) -> None:
-        await self._serve_llm_serving(exchange, streamed=False)
+        async def handle(exchange: Exchange) -> None:
+            await self.serve(exchange, lambda body, _, reading: parse_llm_serving(body, streamed, reading, adapter))
 
-    async def llm_serving_streamed(self, exchange: Exchange) -> None:
-        await self._serve_llm_serving(exchange, streamed=True)
-
-    async def _serve_llm_serving(self, exchange: Exchange, streamed: bool | None) -> None:
-        await self.serve(exchange, lambda body, _, reading: parse_llm_serving(body, streamed, reading))
+        return handle
 
     async def completions(self, exchange: Exchange) -> None:
         await self.serve(

@@ -55,7 +55,9 @@ class InfoRoutes:
             raise retry_later(503, SHUTTING_DOWN, UNAVAILABLE)
         if not self._backend.ready:
             raise retry_later(503, self._backend.why_not_ready, UNAVAILABLE)
-        await answer_json(exchange, {"status": "ready"})
+        compiled, buckets = self._stats.compiled()
+        progress = {"progress": f"compiled {compiled} of {buckets}"} if compiled < buckets else {}
+        await answer_json(exchange, {"status": "ready", **progress})
 
     async def load(self, exchange: Exchange) -> None:
         """As in vLLM: requests that run or wait."""
@@ -71,25 +73,30 @@ class InfoRoutes:
     # ---- OpenAI's -------------------------------------------------------------------------------------------
 
     async def models(self, exchange: Exchange) -> None:
-        models = [self._model(name) for name in (None, *self._settings.model_aliases)]
+        settings = self._settings
+        models = [self._model(name) for name in (None, *settings.model_aliases, *settings.adapters)]
         await answer_json(exchange, {"object": "list", "data": models})
 
     async def model(self, exchange: Exchange) -> None:
         """`/v1/models/…`, whose name may have slashes in it."""
         name = exchange.path.removeprefix(MODELS).rstrip("/")
-        check_model(name, self._settings)
-        await answer_json(exchange, self._model(name if name in self._settings.model_aliases else None))
+        settings = self._settings
+        check_model(name, settings)
+        other = name in (*settings.model_aliases, *settings.adapters)
+        await answer_json(exchange, self._model(name if other else None))
 
     def _model(self, name: str | None) -> dict[str, Any]:
-        """`root` and what follows is vLLM's; its clients take `root` for the tokenizer's name."""
+        """`root` and what follows is vLLM's; its clients take the model's `root` for the tokenizer's name, and find
+        adapters by `parent`. Names stand for the paths that vLLM shows."""
         settings = self._settings
+        adapter = settings.adapter(name)
         return {
             "id": name or settings.model_name,
             "object": "model",
             "created": self._started,
             "owned_by": "ringserve",
-            "root": settings.model_name,
-            "parent": None,
+            "root": adapter or settings.model_name,
+            "parent": settings.model_name if adapter else None,
             "max_model_len": settings.max_length,
             "permission": [],
         }

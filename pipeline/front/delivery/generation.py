@@ -16,7 +16,7 @@ from pipeline.front.delivery.stream import PassOn, TokenStream
 from pipeline.front.http.errors import SERVER, TIMED_OUT, UNAVAILABLE, ApiError, ClientGone
 from pipeline.front.http.exchange import Exchange, Header
 from pipeline.front.settings import FrontSettings
-from pipeline.stats import Counters, Histograms, RequestHistogram, StatsReader
+from pipeline.stats import AdapterCounters, Counters, Histograms, RequestHistogram, StatsReader
 from pipeline.wire.delta import FinishReason, unpack_delta
 from pipeline.wire.request import Choice, Submit, choose_seeds
 
@@ -36,6 +36,7 @@ class Delivery:
     backend: Backend
     admission: Admission
     counters: Counters
+    adapters: AdapterCounters
     times: Histograms
     stats: StatsReader
 
@@ -122,6 +123,8 @@ class Generation:
         self._delivery.times.observe(RequestHistogram.TEXTS, job.texts)
         progresses += [replace(progresses[0], request=backend.new_id()) for _ in range(job.texts - 1)]
         left = iter(progresses)
+        for part in job.parts:
+            self._delivery.adapters.add(part.params.adapter, part.choices)
         streams = backend.submit([_message(part, list(islice(left, part.choices))) for part in job.parts])
         for stream in streams:
             stream.on_overrun = self._exchange.connection.abort
@@ -280,7 +283,7 @@ def _written(taken: _Taken) -> bytes:
 
 def _message(part: Part, progresses: Sequence[Progress]) -> Submit:
     for progress in progresses:
-        progress.max_tokens = part.params.max_tokens
+        progress.max_tokens, progress.adapter = part.params.max_tokens, part.params.adapter
     seeds = choose_seeds(part.params, part.choices)
     choices = [Choice(progress.request, seed) for progress, seed in zip(progresses, seeds, strict=True)]
     arrival = progresses[0].arrival

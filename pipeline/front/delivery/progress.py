@@ -38,6 +38,7 @@ class Progress:
     prompt: int = 0
     tokens: int = 0
     max_tokens: int = 0
+    adapter: str = ""
     _closed: bool = False
 
     def __post_init__(self) -> None:
@@ -110,6 +111,7 @@ class Progress:
             "id": self.exchange.seed,
             "number": f"{self.request:016x}",  # by which other stages name it
             **({"client_id": client_id} if client_id else {}),
+            **({"adapter": self.adapter} if self.adapter else {}),
             "reason": reason,
             "prompt_tokens": self.prompt,
             "tokens": self.tokens,
@@ -152,8 +154,10 @@ def _line(fields: dict[str, Any]) -> str:
         return "-" if fields[name] is None else f"{fields[name]:.1f} ms"
 
     client = f" ({fields['client_id']})" if "client_id" in fields else ""
+    adapter = f" with {fields['adapter']}" if "adapter" in fields else ""
     return (
-        f"{fields['number']} {fields['id']}{client}: {fields['prompt_tokens']} prompt + {fields['tokens']} tokens, "
+        f"{fields['number']} {fields['id']}{client}{adapter}: "
+        f"{fields['prompt_tokens']} prompt + {fields['tokens']} tokens, "
         f"TTFT {ms('ttft_ms')}, ITL {ms('itl_ms')}, total {ms('e2e_ms')}, {fields['reason']}"
     )
 

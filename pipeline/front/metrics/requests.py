@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client.core import Metric
 
@@ -67,7 +67,7 @@ _COUNTERS = (
 )
 
 
-def request_metrics(stats: StatsReader) -> Iterator[Metric]:
+def request_metrics(stats: StatsReader, adapters: Sequence[str]) -> Iterator[Metric]:
     front = stats.counters(FrontCounter)
     ends = (({"outcome": outcome}, front[outcome]) for outcome in _OUTCOMES)
     yield counter(
@@ -76,6 +76,9 @@ def request_metrics(stats: StatsReader) -> Iterator[Metric]:
         "`cancelled`: the client disconnected or did not read; `refused`: 4xx; `rejected`: 429, queue full",
         ends,
     )
+    if adapters:
+        named = zip(({"adapter": name} for name in adapters), stats.adapter_requests(), strict=False)
+        yield counter("adapter_requests", "Requests for each adapter", named)
     yield counter("prompt_tokens", "Prompt tokens of requests that ended", front["prompt_tokens"])
     yield counter("generation_tokens", "Generated tokens written to clients", front["generated_tokens"])
     yield counter("dropped_tokens", "Tokens generated for requests that had been cancelled", front["dropped_deltas"])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from prometheus_client.core import Metric
 
-from pipeline.front.metrics.families import Labelled, Labels, counter, histogram
+from pipeline.front.metrics.families import Labelled, Labels, counter, gauge, histogram
 from pipeline.stats import STAGE_COUNTERS, HistogramSnapshot, RequestHistogram, StatsReader, StepHistogram
 from pipeline.wire.topology import BEHIND_FRONT, FRONT, INFERENCE, SAMPLING, Role
 
@@ -38,6 +38,9 @@ def step_metrics(stats: StatsReader) -> Iterator[Metric]:
         "temperature, or its logits are edited by a penalty, a bias or a ban. A step may count for both",
         waited,
     )
+    yield gauge("buckets", "Sizes of steps that are compiled for, in total", each(INFERENCE, "buckets"))
+    compiled = "Of them, those that are compiled; steps are padded to these"
+    yield gauge("buckets_compiled", compiled, each(INFERENCE, "compiled"))
     yield counter("sampled_tokens", "Tokens published by sampling", each(SAMPLING, "tokens"))
     yield counter("failed_rows", "Rows that failed because their logits gave no token", each(SAMPLING, "failed_rows"))
     yield from _grammars(each)

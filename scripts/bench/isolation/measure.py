@@ -23,7 +23,7 @@ from scripts.bench.isolation.sink import serve_sink
 from scripts.bench.isolation.stands import Stand
 from scripts.lab.arguments import say
 from scripts.lab.errors import ServerError
-from scripts.lab.server import Server, launched
+from scripts.lab.server import WARM, Server, launched
 from scripts.lab.workers import ask, worker
 
 PROMPT = "Question: What is a ring buffer?\nAnswer:"
@@ -59,7 +59,7 @@ class Target:
         if self._server is None or not at_rest(self._server):
             self._life.close()
             log = self._directory / f"{self.stand.name.replace(' ', '-')}.log"
-            self._server = self._life.enter_context(launched(self.stand.file, self.stand.overrides, log))
+            self._server = self._life.enter_context(launched(self.stand.file, (WARM, *self.stand.overrides), log))
         return self._server
 
 

@@ -48,7 +48,7 @@ _EMULATED_PIPELINE = """runner:
     token_range: [300, 2048]
 tokenizer: {{type: LlamaTokenizer, vocab_file: {tokenizer}}}"""
 _DEMO_PIPELINE = """token_budget: 64
-  runner: {{kind: mindformers, device: CPU, compile_cache: {cache}}}"""
+  runner: {{kind: mindformers, device: CPU, compile_cache: {cache}, warm_up: all}}"""
 _CACHE = ROOT / ".cache" / "compile"  # that of configs/demo.yaml
 
 

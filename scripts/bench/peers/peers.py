@@ -73,7 +73,7 @@ pipeline:
   token_budget: 64
   prefix_cache: false
   log: {{level: warning}}
-  runner: {{kind: mindformers, device: CPU, threads: {threads}, compile_cache: {cache}}}
+  runner: {{kind: mindformers, device: CPU, threads: {threads}, compile_cache: {cache}, warm_up: all}}
 """
 
 

@@ -22,7 +22,7 @@ from pipeline.config import Configuration, ConfigurationError, load_configuratio
 from scripts.bench.serving.workload import Encode
 from scripts.lab.errors import BenchError
 from scripts.lab.processes import Running
-from scripts.lab.server import launched, read_metrics
+from scripts.lab.server import WARM, launched, read_metrics
 
 _TIMEOUT_S = 300.0  # a busy machine, a large model
 _START_S = 600.0  # its graphs are compiled first
@@ -103,7 +103,7 @@ class OwnServer:
     @classmethod
     def prepare(cls, file: Path, overrides: Sequence[str], time_scale: float) -> OwnServer:
         """Any free port; with a time scale, a device that is so many times as fast. Raises BenchError."""
-        every = (*overrides, "serving_config.server_port=0")
+        every = (WARM, *overrides, "serving_config.server_port=0")
         runner = _load(file, every).pipeline.runner
         if time_scale != 1.0:
             if runner.kind != "emulated":

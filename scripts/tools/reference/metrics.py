@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from prometheus_client.core import Metric
 
@@ -29,7 +30,8 @@ def exposed() -> dict[str, list[Metric]]:
     page.unlink()
     for stage in page.topology.stages:
         Counters(page, stage.key).set_ready()
-    settings = FrontSettings(model_name="…", vocab_size=1, max_length=1, max_prompt=1, max_rows=1, max_queue=1)
+    names: dict[str, Any] = {"model_name": "…", "adapters": ("…",)}
+    settings = FrontSettings(**names, vocab_size=1, max_length=1, max_prompt=1, max_rows=1, max_queue=1)
     collector = StatsCollector(StatsReader(page), settings)
     found = {section: list(families) for section, families in collector.sections()}
     page.close()

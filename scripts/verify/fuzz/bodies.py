@@ -118,12 +118,16 @@ def _detokenize(random: Random) -> Fields:
     return {"tokens": encoded([300, 301, random.randrange(4000)])}
 
 
+MODELS = ("emulated", "fine", "org/fine-1.5:v2", "fine:latest", "fin")
+"""Names that may be a request's model; the last is none that there is."""
+
 Maker = tuple[Callable[[Random], Fields], tuple[str, ...]]
 
 MAKERS: Mapping[str, Maker] = {
     "/models/llama2/generate": (_generate, tuple(GenerateRequest.model_fields)),
     "/models/llama2/generate_stream": (_generate, tuple(GenerateRequest.model_fields)),
     "/models/llama2": (_generate, tuple(GenerateRequest.model_fields)),
+    "/models/org/fine-1.5:v2/generate": (_generate, tuple(GenerateRequest.model_fields)),
     "/v1/completions": (_completion, tuple(CompletionRequest.model_fields)),
     "/v1/chat/completions": (_chat, tuple(ChatRequest.model_fields)),
     "/v1/responses": (_responses, tuple(ResponsesRequest.model_fields)),
@@ -149,6 +153,8 @@ def valid(path: str, random: Random) -> bytes:
     if "options" in fields:
         fields["options"] = encoded({"num_predict": random.randrange(1, 6)})
         fields["stream"] = encoded(random.random() < 0.5)
+    if not path.startswith("/models") and random.random() < 0.5:
+        fields["model"] = encoded(random.choice(MODELS[:3]))
     if path == "/models/llama2" or (path.startswith("/v1") and random.random() < 0.5):
         fields["stream"] = b"true"
     return _object(fields)
@@ -158,6 +164,8 @@ def spoilt(path: str, random: Random) -> bytes:
     """A body with one to three things wrong with it, some of which may happen to be right."""
     make, keys = MAKERS[path]
     fields = make(random)
+    if random.random() < 0.3:
+        fields["model"] = encoded(random.choice(MODELS))
     _spoil(fields, keys, random)
     body = _object(fields)
     for _ in range(random.choice((0, 0, 0, 1, 2))):

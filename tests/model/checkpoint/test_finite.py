@@ -107,8 +107,11 @@ def test_any_bits_of_float32_as_numpy_judges_them(bits):
     assert all_finite(values, "float32") == bool(np.isfinite(values).all())
 
 
-@pytest.mark.parametrize(("device", "remedy"), [("CPU", "float32 overflows"), ("Ascend", "device: CPU")])
-def test_logits_that_are_not_finite_name_the_other_cause(device, remedy):
-    require_finite_logits(np.ones(8, np.float32), device)
+@pytest.mark.parametrize(
+    ("arithmetic", "remedy"),
+    [("float32", "float32 overflows"), ("float16", "device: CPU"), ("bfloat16", "bfloat16 overflows")],
+)
+def test_logits_that_are_not_finite_name_the_other_cause(arithmetic, remedy):
+    require_finite_logits(np.ones(8, np.float32), arithmetic)
     with pytest.raises(ModelError, match=rf"^2 of 8 of the model's first logits are not finite.*{remedy}"):
-        require_finite_logits(np.array([1, np.nan, 2, np.inf, 0, 0, 0, 0], np.float32), device)
+        require_finite_logits(np.array([1, np.nan, 2, np.inf, 0, 0, 0, 0], np.float32), arithmetic)

@@ -11,7 +11,9 @@
 
 extern "C" int ringserve_paged_attention(int, void **, int *, int64_t **, const char **, void *, void *);
 extern "C" int ringserve_linear(int, void **, int *, int64_t **, const char **, void *, void *);
+extern "C" int ringserve_embedding(int, void **, int *, int64_t **, const char **, void *, void *);
 extern "C" int ringserve_experts(int, void **, int *, int64_t **, const char **, void *, void *);
+extern "C" int ringserve_adapters(int, void **, int *, int64_t **, const char **, void *, void *);
 extern "C" const char *ringserve_attention_kernel_name(int);
 extern "C" int ringserve_attention_use_kernel(const char *);
 extern "C" void ringserve_attention_threads(int);
@@ -174,6 +176,26 @@ double linear_error(int64_t tokens, int64_t columns, int64_t rows) {
   return ringserve_linear(3, params, ndims, pointers, dtypes, nullptr, nullptr) ? NAN : worst_of(out, expected);
 }
 
+bool embedding_is_exact() {
+  constexpr int64_t kWide = 13;
+  Halves table(5 * kWide);
+  std::vector<int32_t> ids = {4, 0, 4};
+  Floats out(static_cast<size_t>(ids.size() * kWide), NAN);
+  void *params[] = {ids.data(), table.bits.data(), out.data()};
+  int64_t shapes[3][2] = {{3}, {5, kWide}, {3, kWide}};
+  int64_t *pointers[] = {shapes[0], shapes[1], shapes[2]};
+  int ndims[] = {1, 2, 2};
+  const char *dtypes[] = {"int32", "uint16", "float32"};
+  const auto run = [&] { return ringserve_embedding(3, params, ndims, pointers, dtypes, nullptr, nullptr); };
+  bool exact = run() == 0;
+  for (size_t i = 0; i < out.size(); ++i) exact = exact && out[i] == table.values[ids[i / kWide] * kWide + i % kWide];
+  for (int32_t bad : {-1, 5, INT32_MAX}) {
+    ids[1] = bad;
+    exact = exact && run() == 1;
+  }
+  return exact;
+}
+
 // Every token chooses two experts; the last one is padding.
 double experts_error(int64_t tokens) {
   constexpr int64_t kHidden = 19, kWide = 37, kExperts = 5;
@@ -207,6 +229,38 @@ double experts_error(int64_t tokens) {
   return ringserve_experts(7, params, ndims, pointers, dtypes, nullptr, nullptr) ? NAN : worst_of(out, expected);
 }
 
+// Rows of 1, `tokens`, 2 and no tokens with adapters 2, 1, none and 1; the second adapter has two pieces.
+double adapters_error(int64_t tokens) {
+  constexpr int64_t kColumns = 37, kRows = 83, kTokens = 4;  // the last token is padding
+  const int32_t pieces[3][4] = {{1, 5, 0, kRows}, {2, 19, 3, 40}, {2, 1, 43, 40}};
+  const std::vector<int32_t> slots = {2, 1, 0, 1}, fresh = {1, static_cast<int32_t>(tokens), 2, 0};
+  const int64_t all = tokens + kTokens;
+  Floats x = normal(all * kColumns), y = normal(all * kRows), a = normal(25 * kColumns), b = normal(5 * kRows + 800);
+  Floats out(static_cast<size_t>(all * kRows), NAN);
+  std::vector<double> expected(y.begin(), y.end());
+  const float *from_a = a.data(), *from_b = b.data();
+  for (const auto &[adapter, rank, first, rows] : pieces) {
+    for (int64_t t = 0; t <= tokens; ++t) {
+      if (adapter != (t == 0 ? 2 : 1)) continue;
+      for (int64_t r = 0; r < rank; ++r) {
+        double low = 0;
+        for (int64_t c = 0; c < kColumns; ++c) low += double(x[t * kColumns + c]) * from_a[r * kColumns + c];
+        for (int64_t n = 0; n < rows; ++n) expected[t * kRows + first + n] += low * from_b[r * rows + n];
+      }
+    }
+    from_a += rank * kColumns;
+    from_b += rank * rows;
+  }
+  void *params[] = {y.data(), x.data(), a.data(), b.data(), const_cast<int32_t (*)[4]>(pieces),
+                    const_cast<int32_t *>(slots.data()), const_cast<int32_t *>(fresh.data()), out.data()};
+  int64_t shapes[8][2] = {{all, kRows}, {all, kColumns}, {25, kColumns}, {static_cast<int64_t>(b.size())},
+                          {3, 4}, {4}, {4}, {all, kRows}};
+  int64_t *pointers[8];
+  for (int i = 0; i < 8; ++i) pointers[i] = shapes[i];
+  int ndims[] = {2, 2, 2, 1, 2, 1, 1, 2};
+  return ringserve_adapters(8, params, ndims, pointers, nullptr, nullptr, nullptr) ? NAN : worst_of(out, expected);
+}
+
 }  // namespace
 
 int main() {
@@ -222,10 +276,15 @@ int main() {
                     call.traits[1], worst);
         if (code != 0 || !(worst < 1e-5)) status = 1;
       }
-      const double linear = std::max(linear_error(70, 19, 67), linear_error(3, 64, 5));
+      // few tokens and many, of whole tiles and of parts of them
+      double linear = std::max(linear_error(70, 19, 67), linear_error(3, 64, 5));
+      linear = std::max({linear, linear_error(17, 1043, 6), linear_error(2, 2048, 9), linear_error(65, 1024, 4)});
       const double experts = std::max(experts_error(2), experts_error(70));
-      std::printf("%s, %d threads: worst error of linear %.1e, of experts %.1e\n", name, threads, linear, experts);
-      if (!(linear < 1e-4) || !(experts < 1e-2) || !corrupt_calls_fail()) status = 1;
+      const double adapters = std::max(adapters_error(1), adapters_error(70));
+      std::printf("%s, %d threads: worst error of linear %.1e, of experts %.1e, of adapters %.1e\n", name, threads, linear,
+                  experts, adapters);
+      if (!(linear < 1e-4) || !(experts < 1e-2) || !(adapters < 1e-3) || !corrupt_calls_fail() ||
+          !embedding_is_exact()) status = 1;
     }
   }
   return status;

@@ -26,6 +26,27 @@ def test_greedy_text_is_the_expected_one(driver, settings):
     assert generate(driver(settings()), PROMPT, 30) == expected_tokens(PROMPT, 30, settings())
 
 
+def test_each_adapter_gives_another_text(driver, settings):
+    """In one batch, and as it is expected of each. What it computed is no prefix of another's."""
+    chosen, prompt = settings(adapters=2), PROMPT[:8]
+    d = driver(chosen)
+    d.adapters = {"second": 2, "first": 1, "switched": 1}
+    texts = {name: list(prompt) for name in ("first", "none", "second")}
+    chunks = dict(texts)
+    for _ in range(9):
+        logits = d.step(chunks)
+        for row, name in enumerate(chunks):
+            np.testing.assert_array_equal(logits[row], expected_logits(texts[name], chosen, d.adapters.get(name, 0)))
+            texts[name].append(int(logits[row].argmax()))
+        chunks = {name: text[-1:] for name, text in texts.items()}
+    assert texts["second"][len(prompt) :] == expected_tokens(prompt, 9, chosen, adapter=2)
+    assert texts["none"][len(prompt) :] == expected_tokens(prompt, 9, settings())
+    assert len({tuple(text) for text in texts.values()}) == 3
+    d.step({"switched": prompt[:-1]})
+    d.adapters["switched"] = 2
+    assert int(d.step({"switched": prompt[-1:]})[0].argmax()) != expected_next_token(prompt, chosen, 2)
+
+
 def test_expected_text_is_a_fixed_one(settings):
     """Changes only on purpose: recorded texts of servers depend on it."""
     assert expected_tokens(PROMPT, 6, settings()) == EXPECTED
@@ -369,6 +390,7 @@ def set_to(name, at, value):
         (set_to("sample_index", 0, 1), r"sample_index\[0\] is 1, expected 0 to 0"),
         (set_to("sample_index", 0, -1), r"sample_index\[0\] is -1"),
         (set_to("adapter", 0, 1), r"adapter\[0\] is 1, but no adapter is loaded"),
+        (set_to("adapter", 0, -1), r"adapter\[0\] is -1, but no adapter is loaded"),
     ],
 )
 def test_inputs_that_would_leave_the_cache_are_refused(driver, settings, spoil, message):

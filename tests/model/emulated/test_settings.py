@@ -92,6 +92,12 @@ def test_capacity_must_be_positive(name):
         EmulatedSettings(cost=CostModel(1.0), **{**CAPACITY, name: 0})
 
 
+def test_there_may_be_no_adapters_but_not_less():
+    assert EmulatedSettings(cost=CostModel(1.0), **CAPACITY, adapters=2).adapters == 2
+    with pytest.raises(ConfigurationError, match="adapters is -1, expected at least 0"):
+        EmulatedSettings(cost=CostModel(1.0), **CAPACITY, adapters=-1)
+
+
 @pytest.mark.parametrize(
     "buckets", [(), (Bucket(2, 2), Bucket(1, 1)), (Bucket(1, 1), Bucket(1, 1)), (Bucket(4, 1, 2), Bucket(4, 1))]
 )

@@ -10,23 +10,9 @@ from model.errors import ConfigurationError
 from model.families import Rope, read_spec, read_spec_file
 from model.families.features import FAMILIES
 from scripts.lab.paths import ROOT
-from tests.model.families.checkpoints import load
+from tests.model.families.checkpoints import load, older
 
 CONFIGS = {name: it.config for name, it in load().items()}
-
-
-def older(config: dict) -> dict:
-    """As transformers 4 wrote it."""
-    old = {key: value for key, value in config.items() if key not in {"rope_parameters", "dtype", "layer_types"}}
-    rope = dict(config.get("rope_parameters") or {})
-    if "full_attention" in rope:  # Gemma 3
-        full, local = rope["full_attention"], rope["sliding_attention"]
-        return {**old, "rope_theta": full["rope_theta"], "rope_local_base_freq": local["rope_theta"]}
-    part = rope.pop("partial_rotary_factor", None)
-    theta, kind = rope.pop("rope_theta", 10000.0), rope.pop("rope_type", "default")
-    scaling = None if kind == "default" else {"type": kind, **rope}
-    part_there = {} if part is None else {"partial_rotary_factor": part}
-    return {**old, "rope_theta": theta, "rope_scaling": scaling, "torch_dtype": "float32", **part_there}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -98,6 +84,26 @@ def test_yarn(rope, magnitude):
     assert found.truncate == rope.get("truncate", True)
 
 
+@pytest.mark.parametrize(("dtype", "expected"), [("torch.bfloat16", "bfloat16"), ("auto", "float32")])
+def test_dtypes_as_other_tools_write_them(dtype, expected):
+    assert read_spec({**CONFIGS["llama-mha"], "dtype": dtype}).dtype == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"model_type": "lla', "it is not valid JSON .*; if it is truncated, download it again"),
+        (b"[]", "the file must hold an object"),
+        ("{}".encode("utf-16"), "cannot read the model configuration"),
+        (b"\xef\xbb\xbf{}", "model_type is missing"),
+    ],
+)
+def test_files_that_are_no_configuration(content, message, tmp_path):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=message):
+        read_spec_file(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -107,7 +113,9 @@ def test_yarn(rope, magnitude):
         ({"model_type": "new", "kv_lora_rank": 512}, "multi-head latent attention"),
         ({"model_type": "gemma3", "text_config": {}}, "'gemma3' is multi-modal, which is out of scope"),
         ({"hidden_act": "relu2"}, "hidden_act 'relu2' is not supported; it must be one of silu"),
-        ({"quantization_config": {"quant_method": "awq"}}, "weights quantized by 'awq' are not supported"),
+        ({"quantization_config": {"quant_method": "awq"}}, r"weights quantized by awq\) is not supported"),
+        ({"quantization": {"group_size": 64, "bits": 4}}, r"quantization \(weights quantized by MLX\)"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan; it must be a number"),
         ({"num_experts": 8}, "num_experts 8 is not supported for model_type 'llama'"),
         ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping 50.0 is not supported"),
         ({"use_qk_norm": True}, "use_qk_norm True is not supported"),

@@ -41,9 +41,11 @@ def test_what_is_no_folder(tmp_path):
     for name in ("server.yaml", "x.gguf"):
         (tmp_path / name).write_text("x")
     (tmp_path / "models--a--b").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
     for name, expected in (
         ("server.yaml", "is a configuration, not a model's folder; start it with --config"),
         ("x.gguf", "is a file; give the folder"),
+        ("loop", "is a link to loop, where nothing is"),
         ("Qwen/Qwen3-8B", "does not exist.*hf download ORG/NAME --local-dir"),
         ("models--a--b", "holds no snapshot of a/b; complete it: hf download a/b"),
     ):

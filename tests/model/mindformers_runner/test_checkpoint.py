@@ -1,19 +1,27 @@
 """Checkpoints of every kind, whole and broken. Nothing here needs MindSpore but the files that it writes."""
 
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from model.checkpoint.weight import Weight
 from model.errors import CheckpointError
-from model.mindformers_runner.checkpoint import open_checkpoint
-from model.mindformers_runner.configuration import read_architecture
+from model.families import Spec, canonical_weights
+from model.mindformers_runner import MindFormersRunner, MindFormersSettings
+from model.mindformers_runner.configuration import read_model
+from model.mindformers_runner.names import network_weights
 from tests.model import scenarios
+from tests.model.adapters.folders import Lora
 from tests.model.conftest import DATA
+from tests.model.families.checkpoints import load
 from tests.model.numpy_llama import read_safetensors, write_safetensors
 
-GROUPED = read_architecture(DATA / "grouped")
+GROUPED, _ = read_model(DATA / "grouped")
+
+
+def open_checkpoint(path, spec: Spec, *, fused: bool = False) -> tuple[Weight, ...]:
+    return network_weights(spec, "Llama", canonical_weights(spec, path), fused=fused)
 
 
 def stored(name: str) -> dict[str, np.ndarray]:
@@ -28,7 +36,7 @@ def stored(name: str) -> dict[str, np.ndarray]:
 def test_reads_and_converts(name, dtype):
     """float32, float16 and, in shards, bfloat16."""
     expected = stored(name)
-    weights = {weight.name: weight for weight in open_checkpoint(DATA / name, read_architecture(DATA / name))}
+    weights = {weight.name: weight for weight in open_checkpoint(DATA / name, read_model(DATA / name)[0])}
     for ours, theirs in (
         ("model.tok_embeddings.embedding_weight", "model.embed_tokens.weight"),
         ("model.layers.1.attention.wk.weight", "model.layers.1.self_attn.k_proj.weight"),
@@ -42,11 +50,33 @@ def test_reads_and_converts(name, dtype):
 
 
 @pytest.mark.parametrize("file_format", ["ckpt", "safetensors"])
-def test_files_of_mindspore(in_mindspore, tmp_path, file_format):
+@pytest.mark.parametrize("fused", [False, True])
+def test_files_of_mindspore(in_mindspore, tmp_path, file_format, fused):
+    """With mindformers' names, of either form, for the network of either form."""
     file = tmp_path / f"model.{file_format}"
-    in_mindspore(scenarios.save_in_mindspore_format, DATA / "grouped", file, file_format)
-    ours = {weight.name: weight.read(np.float32) for weight in open_checkpoint(DATA / "grouped", GROUPED)}
-    theirs = {weight.name: weight.read(np.float32) for weight in open_checkpoint(file, GROUPED)}
+    in_mindspore(scenarios.save_in_mindspore_format, DATA / "grouped", file, file_format, fused=fused)
+    for form in (False, True):
+        ours, theirs = (open_checkpoint(path, GROUPED, fused=form) for path in (DATA / "grouped", file))
+        require_the_same(ours, theirs)
+
+
+def test_a_merged_adapter_is_in_the_weights(tmp_path):
+    """The network's parameters are those of a checkpoint that was changed."""
+    it = load()["qwen2"]
+    lora, base = Lora(it), it.save(tmp_path / "base")
+    changed = tmp_path / "changed.safetensors"
+    write_safetensors(changed, lora.merged())
+    length = {"config_path": base, "max_length": 64}
+    runner = MindFormersRunner(
+        MindFormersSettings(**length, checkpoint_path=base, merged_adapter=lora.save(tmp_path / "adapter"))
+    )
+    expected = MindFormersRunner(MindFormersSettings(**length, checkpoint_path=changed))
+    for one, other in zip(runner._weights, expected._weights, strict=True):
+        np.testing.assert_allclose(one.read(np.float32), other.read(np.float32), atol=1e-5, err_msg=one.name)
+
+
+def require_the_same(ours, theirs):
+    ours, theirs = ({weight.name: weight.read(np.float32) for weight in weights} for weights in (ours, theirs))
     assert ours.keys() == theirs.keys()
     for name, array in ours.items():
         np.testing.assert_array_equal(array, theirs[name])
@@ -81,14 +111,15 @@ def test_derived_and_doubled_tensors_are_no_surplus(tmp_path):
     tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.zeros(8)
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
     write_safetensors(tmp_path / "model.safetensors", tensors)
-    names = {weight.name for weight in open_checkpoint(tmp_path, read_architecture(DATA / "tied"))}
+    names = {weight.name for weight in open_checkpoint(tmp_path, read_model(DATA / "tied")[0])}
     assert "lm_head.weight" not in names
 
 
 def test_fused_model_from_parts(tmp_path):
     """mindformers' layout: per key/value head its queries, key and value; gate and up rows alternate."""
-    fused = replace(GROUPED, qkv_concat=True)
-    weights = {weight.name: weight.read(np.float32) for weight in open_checkpoint(DATA / "grouped", fused)}
+    opened = open_checkpoint(DATA / "grouped", GROUPED, fused=True)
+    weights = {weight.name: weight.read(np.float32) for weight in opened}
+    assert {weight.name: weight.shape for weight in opened} == {name: it.shape for name, it in weights.items()}
     tensors = stored("grouped")
     query, key, value = (tensors[f"model.layers.0.self_attn.{kind}_proj.weight"] for kind in "qkv")
     qkv = weights["model.layers.0.attention.w_qkv.weight"]
@@ -115,6 +146,16 @@ model:
         config.write_text(document % fused)
         logits.append(in_mindspore(scenarios.logits_of_one_token, DATA / "grouped", config_path=config))
     np.testing.assert_allclose(*logits, atol=1e-5)
+
+
+def test_a_missing_tensor_is_spelled_as_the_file_spells_its_others(in_mindspore, tmp_path):
+    file = tmp_path / "model.safetensors"
+    in_mindspore(scenarios.save_in_mindspore_format, DATA / "grouped", file, "safetensors")
+    tensors = read_safetensors(file)
+    del tensors["model.layers.1.ffn_norm.weight"]
+    write_safetensors(file, tensors)
+    with pytest.raises(CheckpointError, match=r"1 missing: model\.layers\.1\.ffn_norm\.weight \(64,\)"):
+        open_checkpoint(file, GROUPED)
 
 
 @pytest.mark.parametrize(
@@ -151,10 +192,10 @@ def test_missing_shard_and_missing_files(tmp_path):
     shutil.copytree(DATA / "llama3", shards)
     (shards / "model-00002-of-00003.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"missing beside it: model-00002-of-00003\.safetensors"):
-        open_checkpoint(shards, read_architecture(shards))
+        open_checkpoint(shards, read_model(shards)[0])
     (shards / "model.safetensors.index.json").write_text("[]")
     with pytest.raises(CheckpointError, match="is not a safetensors index"):
-        open_checkpoint(shards, read_architecture(shards))
+        open_checkpoint(shards, read_model(shards)[0])
 
 
 def test_tensor_in_two_files(tmp_path):

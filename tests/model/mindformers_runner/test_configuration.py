@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from model.errors import ConfigurationError
-from model.mindformers_runner.configuration import from_hugging_face, from_mindformers, read_architecture
-from model.mindformers_runner.rope import Rope
+from model.families import Rope, read_spec
+from model.mindformers_runner.configuration import from_mindformers, read_model
 
 HUGGING_FACE = {
     "model_type": "llama",
@@ -68,21 +68,21 @@ def mindformers(**changes):
 
 
 def test_hugging_face():
-    shape = from_hugging_face({**HUGGING_FACE, "rope_scaling": {"rope_type": "llama3", **LLAMA3}})
+    shape = read_spec({**HUGGING_FACE, "rope_scaling": {"rope_type": "llama3", **LLAMA3}})
     assert (shape.hidden_size, shape.num_layers, shape.num_heads, shape.num_kv_heads) == (2048, 16, 32, 8)
     assert (shape.head_dim, shape.kv_width, shape.tied_embeddings) == (64, 512, True)
-    assert shape.rope == Rope(500000.0, "LLAMA3", LLAMA3)
-    assert "lm_head.weight" not in shape.tensors()
-    assert shape.tensors()["model.layers.15.attention.wk.weight"] == (512, 2048)
+    assert shape.ropes == (Rope(500000.0, "llama3", 32.0, 8192, low_turns=1.0, high_turns=4.0),)
+    assert "head.weight" not in shape.tensors()
+    assert shape.tensors()["layers.15.k.weight"] == (512, 2048)
 
 
 def test_mindformers_yaml(tmp_path):
     file = tmp_path / "predict_llama2_7b.yaml"
     file.write_text(PREDICT_LLAMA2_7B)
-    shape = read_architecture(file)
+    shape, fused = read_model(file)
     assert (shape.intermediate_size, shape.num_kv_heads, shape.max_position) == (11008, 32, 4096)
     assert shape.norm_eps == 1e-5
-    assert shape.rope == Rope()
+    assert (shape.ropes, shape.family, shape.dtype, fused) == ((Rope(10000.0),), "llama", "float16", False)
     assert sum(a * (b[0] if (b := rest) else 1) for a, *rest in shape.tensors().values()) == 6738415616
 
 
@@ -92,44 +92,47 @@ def test_mindformers_yaml(tmp_path):
 )
 def test_mindformers_feed_forward_width(changes, width):
     """The sizes of Llama-2's feed-forward layers, as in its paper's code."""
-    assert from_mindformers(mindformers(**changes)).intermediate_size == width
+    assert from_mindformers(mindformers(**changes))[0].intermediate_size == width
+
+
+def test_mindformers_features():
+    named = {"qkv_concat": True, "qkv_has_bias": True, "attn_proj_has_bias": True, "tie_word_embeddings": True}
+    shape, fused = from_mindformers(mindformers(**named, compute_dtype="bfloat16", n_kv_heads=8))
+    assert fused
+    assert (shape.qkv_bias, shape.output_bias, shape.tied_embeddings) == (True, True, True)
+    assert (shape.dtype, shape.num_kv_heads) == ("bfloat16", 8)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "mixtral"}, "model_type 'mixtral' is not supported; this runner drives Llama"),
-        ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported; it must be 'silu'"),
-        ({"mlp_bias": True}, "mlp_bias True is not supported"),
-        ({"head_dim": 128}, "head_dim 128 is not supported; it must be None or 64"),
-        ({"quantization_config": {"bits": 4}}, "quantization_config .* is not supported"),
+        ({"hidden_act": "relu"}, "hidden_act 'relu' is not supported; it must be one of silu"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config.* is not supported"),
         ({"num_key_value_heads": 5}, "32 heads cannot share 5 key/value heads evenly"),
         ({"num_attention_heads": 31, "head_dim": None}, "cannot be split into 31 heads"),
         ({"hidden_size": None}, "hidden_size is missing; it must be a positive whole number"),
         ({"vocab_size": "many"}, "vocab_size is 'many'; it must be a positive whole number"),
-        (
-            {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
-            "rope_scaling type 'dynamic' is not supported",
-        ),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "lacks low_freq_factor, high_freq_factor"),
-        ({"rope_scaling": {"rope_type": "linear", "factor": 0.5}}, "factor .* is 0.5; it must be at least 1"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "original_max_position_embeddings is missing"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 0.5}}, "factor is 0.5; it must be at least 1"),
         ({"rope_scaling": "linear"}, "rope_scaling is 'linear'; it must be an object or null"),
         ({"rope_theta": "big"}, "rope_theta is 'big'; it must be a number"),
     ],
 )
-def test_refused_by_hugging_face(changes, message):
-    with pytest.raises(ConfigurationError, match=message):
-        from_hugging_face({**HUGGING_FACE, **changes})
+def test_refused_by_hugging_face(tmp_path, changes, message):
+    (tmp_path / "config.json").write_text(json.dumps({**HUGGING_FACE, **changes}))
+    with pytest.raises(ConfigurationError, match=f"config.json: .*{message}"):
+        read_model(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"extend_method": "DYNAMIC_NTK"}, "extend_method 'DYNAMIC_NTK' is not supported"),
-        (
-            {"extend_method": "YARN"},
-            "scaling_factor of extend_method YARN is 1.0; it must have the keys factor",
-        ),
+        ({"extend_method": "DYNAMIC_NTK"}, "extend_method is 'DYNAMIC_NTK'; supported are None, PI, NTK"),
+        ({"extend_method": "YARN"}, "scaling_factor is 1.0; for extend_method YARN it must have the keys factor"),
+        ({"extend_method": "LLAMA3", "scaling_factor": {"factor": 8.0}}, "scaling_factor.original_max_.* is missing"),
+        ({"extend_method": "PI", "scaling_factor": 0.5}, "scaling_factor is 0.5; it must be at least 1"),
+        ({"compute_dtype": "int8"}, "compute_dtype 'int8' is not supported; it must be 'float16' or 'bfloat16'"),
+        ({"num_heads": 31}, "hidden_size 4096 cannot be split into 31 heads"),
         ({"moe_config": {"expert_num": 8}}, "mixtures of experts are not supported"),
         ({"quant_config": {"quant_method": "ptq"}}, "quant_config .* is not supported"),
         ({"type": "BaichuanConfig"}, "type 'BaichuanConfig' is not supported"),
@@ -151,7 +154,8 @@ def test_several_devices_are_refused():
     ("name", "text", "message"),
     [
         ("config.json", "{", "Expecting property name"),
-        ("config.json", "[]", "the file must be a mapping, but is list"),
+        ("config.json", "[]", "the file must hold an object"),
+        ("model.yaml", "[]", "the file must be a mapping, but is list"),
         ("model.yaml", "a: [", "while parsing"),
         ("model.yaml", "model: 3", "model must be a mapping, but is int"),
         ("model.yaml", "!!python/object/apply:os.getcwd []", "could not determine a constructor"),
@@ -161,14 +165,14 @@ def test_several_devices_are_refused():
 def test_unreadable_files(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(ConfigurationError, match=message):
-        read_architecture(tmp_path / name)
+        read_model(tmp_path / name)
 
 
 def test_missing_file(tmp_path):
     with pytest.raises(ConfigurationError, match=r"cannot read the model configuration .*config\.json"):
-        read_architecture(tmp_path)
+        read_model(tmp_path)
 
 
 def test_directory_stands_for_its_config(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(HUGGING_FACE))
-    assert read_architecture(tmp_path) == from_hugging_face(HUGGING_FACE)
+    assert read_model(tmp_path) == (read_spec(HUGGING_FACE), False)

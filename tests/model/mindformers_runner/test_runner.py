@@ -15,9 +15,11 @@ from model.mindformers_runner import MindFormersRunner
 from model.runner import Bucket, StepInputs
 from tests.model import scenarios
 from tests.model.conftest import DATA
+from tests.model.families.checkpoints import load
 from tests.model.numpy_llama import read_safetensors, write_safetensors
 
 MODEL = DATA / "grouped"
+CHECKPOINTS = load()
 
 
 def test_change_in_the_arrays_is_seen_without_a_new_binding(in_mindspore, reference):
@@ -131,6 +133,9 @@ def test_random_weights_follow_the_seed(in_mindspore):
 
 @pytest.mark.engine
 def test_terminal_and_directory_stay_clean(tmp_path):
+    """With either network: mindformers would list its configuration."""
+    other, work = CHECKPOINTS["qwen3"].save(tmp_path / "other"), tmp_path / "work"
+    work.mkdir()
     code = f"""
 import sys, warnings
 from pathlib import Path
@@ -139,19 +144,19 @@ import model
 from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 assert not {{"mindspore", "mindformers", "yaml"}} & set(sys.modules) - {{"yaml"}}
 show = warnings.showwarning
-directory = Path({str(MODEL)!r})
-settings = MindFormersSettings(directory, directory, num_blocks=4, max_rows=1, token_budget=1)
-runner = MindFormersRunner(settings)
-runner.load()
-runner.warm_up()
+for directory in (Path({str(MODEL)!r}), Path({str(other)!r})):
+    settings = MindFormersSettings(directory, directory, num_blocks=4, max_rows=1, token_budget=1, max_length=64)
+    runner = MindFormersRunner(settings)
+    runner.load()
+    runner.warm_up()
 assert warnings.showwarning is show
 print("done")
 """
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=240, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=work, timeout=240, check=False
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "done\n", "")
-    assert list(tmp_path.iterdir()) == []
+    assert list(work.iterdir()) == []
 
 
 @pytest.fixture

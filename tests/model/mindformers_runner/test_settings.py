@@ -35,6 +35,7 @@ def test_every_step_has_a_bucket(rows, budget):
         ({"block_size": 24}, "block_size is 24; on CPU it must be a multiple of 16"),
         ({"device": "TPU"}, "device is 'TPU'; it must be one of CPU, Ascend"),
         ({"attention": "flash"}, "attention is 'flash'; it must be one of custom, plain"),
+        ({"adapters": (Path("a"),)}, "adapters: the mindformers engine has none.*kind: mindspore.*merged_adapter"),
         ({"max_rows": 8, "token_budget": 4}, "raise token_budget to 8 or lower max_rows"),
         ({"buckets": (Bucket(2, 4),)}, "bucket of 2 tokens x 4 rows"),
         ({"buckets": (Bucket(512, 4),)}, "tokens between rows and 256"),

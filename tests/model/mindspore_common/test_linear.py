@@ -1,4 +1,4 @@
-"""Linear layers and experts of the C++ library called directly, against numpy."""
+"""Linear layers, their adapters and experts of the C++ library called directly, against numpy."""
 
 from __future__ import annotations
 
@@ -130,6 +130,98 @@ def test_an_expert_that_is_not_there_is_an_error():
         assert native.last_error() == "there is no such expert"
 
 
+class Adapted:
+    """Random adapters of a layer, and rows that have them: of 4, 3, 1, 2 and 9 tokens, and padding."""
+
+    def __init__(self, columns: int = 40, width: int = 70) -> None:
+        self.pieces = np.array([(1, 3, 0, width), (2, 17, 5, 20), (2, 1, 25, width - 25), (4, 8, 0, 9)], np.int32)
+        self.matrices = [(normal(rank, columns), normal(rows, rank)) for _, rank, _, rows in self.pieces]
+        self.a = np.concatenate([a for a, _ in self.matrices])
+        self.b = np.concatenate([b.T.reshape(-1) for _, b in self.matrices])
+        self.fresh = np.array([4, 3, 0, 1, 2, 9, 0], np.int32)
+        self.slots = np.array([2, 0, 1, 1, 3, 2, 77], np.int32)
+        self.x, self.y = normal(21, columns), normal(21, width)
+        self.out = np.full(self.y.shape, np.nan, np.float32)
+
+    def run(self) -> int:
+        arrays = (self.y, self.x, self.a, self.b, self.pieces, self.slots, self.fresh, self.out)
+        return call(native.ADAPTERS, *arrays)
+
+    def linear(self) -> np.ndarray:
+        """As `run`, but `y` is what the weight returned here makes of `x`."""
+        weight, values = as_stored(normal(self.y.shape[1], self.x.shape[1], seed=2), bfloat16=True)
+        arrays = (weight, self.x, self.a, self.b, self.pieces, self.slots, self.fresh, self.out)
+        assert call(native.ADAPTED_LINEAR, *arrays) == 0
+        self.y = (self.x @ values.T).astype(np.float32)
+        return weight
+
+    def expected(self) -> np.ndarray:
+        of_token = np.zeros(len(self.x), int)
+        of_token[: self.fresh.sum()] = np.repeat(self.slots, self.fresh)
+        out = self.y.astype(np.float64)
+        for (adapter, _, first, rows), (a, b) in zip(self.pieces, self.matrices, strict=True):
+            its = of_token == adapter
+            out[its, first : first + rows] += self.x[its].astype(np.float64) @ a.T @ b.T
+        return out
+
+
+def test_adapters(kernel):
+    adapted = Adapted()
+    assert adapted.run() == 0
+    np.testing.assert_allclose(adapted.out, adapted.expected(), atol=1e-3)
+    plain = np.r_[4:7, 8:10, 19:21]  # without one, with one that has nothing here, padding
+    np.testing.assert_array_equal(adapted.out[plain], adapted.y[plain])
+    assert np.abs(adapted.out - adapted.y)[np.r_[0:4, 7, 10:19]].max(1).min() > 1
+
+
+def test_a_linear_layer_with_adapters(kernel):
+    adapted = Adapted()
+    weight = adapted.linear()
+    np.testing.assert_allclose(adapted.out, adapted.expected(), atol=1e-3)
+    plain = np.r_[4:7, 8:10, 19:21]
+    alone = np.empty_like(adapted.out)
+    assert call(native.LINEAR, adapted.x, weight, alone) == 0
+    np.testing.assert_array_equal(adapted.out[plain], alone[plain])
+
+
+def test_a_token_with_an_adapter_does_not_depend_on_the_others(kernel):
+    adapted, alone = Adapted(), Adapted()
+    alone.x, alone.y, alone.out = adapted.x[3:4].copy(), adapted.y[3:4].copy(), adapted.out[3:4].copy()
+    alone.slots, alone.fresh = np.array([2], np.int32), np.array([1], np.int32)
+    assert adapted.run() == alone.run() == 0
+    np.testing.assert_array_equal(alone.out[0], adapted.out[3])
+
+
+def test_threads_share_adapters():
+    adapted = Adapted(2000, 3000)
+    native.set_threads(3)
+    try:
+        assert adapted.run() == 0
+    finally:
+        native.set_threads(1)
+    np.testing.assert_allclose(adapted.out, adapted.expected(), atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("array", "index", "value"),
+    [
+        *[("pieces", (1, 1), rank) for rank in (0, -1, 16, 18, 2**31 - 1)],
+        *[("pieces", (2, 2), first) for first in (-1, 26, 2**31 - 1)],
+        *[("pieces", (3, 3), rows) for rows in (0, -1, 8, 10, 2**31 - 1)],
+        ("pieces", (3, 0), 1),
+        *[("fresh", 5, tokens) for tokens in (-1, 12, 2**31 - 1)],
+    ],
+)
+def test_adapters_that_do_not_fit_their_arrays_are_an_error(array, index, value):
+    adapted = Adapted()
+    getattr(adapted, array)[index] = value
+    assert adapted.run() == 1
+    assert native.last_error() in {
+        "the adapters' table does not fit their matrices",
+        "q_seq_lens does not fit the tokens of the step",
+    }
+
+
 def test_arrays_that_do_not_fit_are_an_error():
     x, out = normal(2, 8), np.empty((2, 3), np.float32)
     assert call(native.LINEAR, x, normal(3, 9), out) == 1
@@ -139,3 +231,12 @@ def test_arrays_that_do_not_fit_are_an_error():
     mixture.down = mixture.down[:, :, :-1].copy()
     assert mixture.run() == 1
     assert native.last_error() == "the inputs of the experts do not fit one another"
+    adapted = Adapted()
+    adapted.a = adapted.a[:, :-1].copy()
+    assert adapted.run() == 1
+    assert native.last_error() == "the inputs of the adapters do not fit one another"
+    adapted = Adapted()
+    for weight in (normal(70, 40), np.zeros((70, 39), np.uint16), np.zeros((69, 40), np.uint16)):
+        arrays = (weight, adapted.x, adapted.a, adapted.b, adapted.pieces, adapted.slots, adapted.fresh, adapted.out)
+        assert call(native.ADAPTED_LINEAR, *arrays) == 1
+        assert native.last_error() == "the inputs of the adapters do not fit one another"

@@ -5,38 +5,38 @@ from dataclasses import replace
 import pytest
 
 from model.errors import CapacityError, ConfigurationError
+from model.families import read_spec_file
 from model.mindformers_runner import MindFormersRunner
-from model.mindformers_runner.configuration import read_architecture
 from model.mindspore_common.memory import available_memory, kv_block_bytes, memory_need, require_memory
 from tests.model import scenarios
 from tests.model.conftest import DATA
 
 GIB = 1 << 30
-ARCHITECTURE = read_architecture(DATA / "grouped")
+SPEC = read_spec_file(DATA / "grouped")
 SETTINGS = scenarios.settings(DATA / "grouped")
 
 
 def test_need_counts_weights_and_cache():
     # 2 layers x 2 heads x 16 tokens x (16 + 16) x 4 bytes
-    assert kv_block_bytes(ARCHITECTURE, SETTINGS) == 8192
-    need = memory_need(ARCHITECTURE, SETTINGS)
+    assert kv_block_bytes(SPEC, SETTINGS) == 8192
+    need = memory_need(SPEC, SETTINGS)
     assert need.kv_cache == 40 * 8192
-    assert need.weights == 4 * sum(_size(shape) for shape in ARCHITECTURE.tensors().values())
+    assert need.weights == 4 * sum(_size(shape) for shape in SPEC.tensors().values())
 
 
 def test_half_precision_without_padding_on_ascend():
-    narrow = replace(ARCHITECTURE, num_heads=8, num_kv_heads=4)  # heads of 8, padded to 16 on CPU
+    narrow = replace(SPEC, num_heads=8, num_kv_heads=4, head_dim=8)  # heads of 8, padded to 16 on CPU
     assert kv_block_bytes(narrow, SETTINGS) == 2 * 4 * 16 * (8 + 16) * 4
     assert kv_block_bytes(narrow, replace(SETTINGS, device="Ascend")) == 2 * 4 * 16 * 16 * 2
 
 
 def test_error_says_what_to_change():
-    need = memory_need(ARCHITECTURE, SETTINGS)
-    require_memory(need, kv_block_bytes(ARCHITECTURE, SETTINGS), SETTINGS, need.total)
+    need = memory_need(SPEC, SETTINGS)
+    require_memory(need, kv_block_bytes(SPEC, SETTINGS), SETTINGS, need.total)
     with pytest.raises(CapacityError, match="lower num_blocks from 40 to at most 39, or give the process more"):
-        require_memory(need, kv_block_bytes(ARCHITECTURE, SETTINGS), SETTINGS, need.total - 1)
+        require_memory(need, kv_block_bytes(SPEC, SETTINGS), SETTINGS, need.total - 1)
     with pytest.raises(CapacityError, match="use a smaller model, or give the process more memory"):
-        require_memory(need, kv_block_bytes(ARCHITECTURE, SETTINGS), SETTINGS, 1000)
+        require_memory(need, kv_block_bytes(SPEC, SETTINGS), SETTINGS, 1000)
 
 
 def test_runner_refuses_before_it_allocates():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from model.errors import ModelError
+from model.layout import padding
 from model.mindspore_runner import MindSporeRunner, MindSporeSettings
 from model.runner import Bucket
-from tests.model.mixed_steps import feed
-
-STEP = Bucket(20, 3, 20)
-LENGTH = 64  # of every sequence
+from tests.model.mixed_steps import LENGTH, STEP, feed
 
 
 def settings(folder, **changes) -> MindSporeSettings:
@@ -46,9 +46,20 @@ def refusal(folder, **changes) -> str | None:
     return None
 
 
-def mixed(folder, tokens, **changes):
-    """Logits behind every token of two sequences; see `tests.model.mixed_steps`."""
-    runner = loaded(folder, **changes)
-    found = feed(runner, tokens, STEP)
+def mixed(folder, tokens, slots=(0, 0, 0), **changes):
+    """See `feed`."""
+    return feed(loaded(folder, **changes), tokens, slots)
+
+
+def compiled_in_order(folder, sizes, **changes):
+    """Logits behind one token in each of these buckets, by its size; compiled in this order, as they are missed."""
+    runner, found = loaded(folder, max_rows=4, token_budget=8, buckets=None, **changes), {}
+    for size in sizes:
+        runner.compile(Bucket(*size))
+        inputs = padding(Bucket(*size), runner.facts)
+        inputs.input_ids[0], inputs.slot_mapping[0] = 7, 16
+        inputs.valid_length[0] = inputs.q_seq_lens[0] = inputs.block_tables[0, 0] = 1
+        found[size] = np.empty((1, runner.facts.vocab_size), np.float32)
+        runner.step(runner.bind(inputs), found[size])
     runner.close()
     return found

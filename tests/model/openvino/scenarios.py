@@ -15,10 +15,7 @@ from model.layout import padding
 from model.openvino import OpenVinoRunner, OpenVinoSettings
 from model.runner import Bucket
 from tests.model.driver import Driver
-from tests.model.mixed_steps import feed
-
-STEP = Bucket(20, 3, 20)
-LENGTH = 64  # of every sequence
+from tests.model.mixed_steps import LENGTH, STEP, feed
 
 Spoil = Mapping[str, Callable[[np.ndarray], None]]
 """What becomes of weights after they were read, by name."""
@@ -55,13 +52,11 @@ def _spoiled(weight: Weight, change: Callable[[np.ndarray], None]) -> Weight:
 
 
 def mixed(folder, tokens, **changes):
-    """Logits behind every token of two sequences, over caches that hold NaN; see `tests.model.mixed_steps`."""
+    """See `feed`; over caches that hold NaN."""
     runner = loaded(folder, **changes)
     for cache in runner._execution._caches:
         cache.data.view(np.uint8)[...] = 255
-    found = feed(runner, tokens, STEP)
-    runner.close()
-    return found
+    return feed(runner, tokens)
 
 
 def texts(folder, sequences, **changes):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from pipeline.config import ConfigurationError, Override, load_configuration, load_folder
-from pipeline.config.served_folder import default_compile_cache
+from pipeline.config.files import default_compile_cache
 
 GIB = 1 << 30
 LLAMA = {

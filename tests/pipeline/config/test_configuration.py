@@ -86,10 +86,12 @@ def test_an_emulated_device_whose_sizes_nothing_tells(write):
     assert problem.message.endswith("does not exist; set it")
 
 
-def test_the_effective_configuration(write, model_dir):
+def test_the_effective_configuration(write, model_dir, monkeypatch, tmp_path):
     """tests/pipeline/data/effective.yaml shows what a short file comes to."""
     path = write("pipeline: {model_dir: model, token_budget: 64}\npa_config: {num_blocks: 128}\n")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     effective = load_configuration(path).to_yaml().replace(str(model_dir), "/model")
+    effective = effective.replace(str(tmp_path / "cache"), "/cache")
     assert effective == (DATA / "effective.yaml").read_text()
 
 

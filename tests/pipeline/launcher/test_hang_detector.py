@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
 from pipeline.launcher import hang_detector
 from pipeline.launcher.child import Attachment, Phase
 from pipeline.launcher.generation_progress import USEFUL_BEATS
-from pipeline.launcher.hang_detector import BUSY_PATIENCE, HangDetector
+from pipeline.launcher.hang_detector import BUSY_PATIENCE, LOADING_PATIENCE, HangDetector
 from pipeline.launcher.process_stat import ProcessStat
-from pipeline.stats import FrontCounter, StatsPage
+from pipeline.launcher.replica import Replica
+from pipeline.runtime.generations import CRASHED, culprit
+from pipeline.stats import FrontCounter, InferenceCounter, StatsPage, Supervision
 from pipeline.wire.topology import ONE_OF_EACH, STAGES, Topology
 
 PATIENCE_S = 5.0
@@ -181,6 +184,50 @@ def test_other_stages_are_judged_by_their_rings_alone(world, stage):
     hang, after = world.until_hang(world.compute)
     assert hang.what == "it has work and makes no progress"
     assert after <= PATIENCE_S + 2
+
+
+@pytest.fixture
+def compiling(world):
+    """Inference, with steps in its ring, which it does not take meanwhile."""
+    world.detector.begin(0, None)
+    world.front = Process("inference", attachment=Attachment(Phase.SERVING, 1))
+    world.rings.due = frozenset({"inference"})
+    world.page.views.inference[InferenceCounter.COMPILING] = 1
+    return world
+
+
+@pytest.mark.parametrize("phase", [Phase.SERVING, Phase.LEAVING])
+def test_one_that_compiles_does_not_hang(compiling, phase):
+    compiling.front.attachment.phase = phase
+    assert compiling.until_hang(compiling.compute, most_s=300)[0] is None
+
+
+def test_a_compilation_that_does_nothing_hangs_late_and_a_stopped_one_soon(compiling):
+    hang, after = compiling.until_hang(nothing)
+    assert hang.what == "compiling makes no progress"
+    assert LOADING_PATIENCE * PATIENCE_S <= after <= LOADING_PATIENCE * PATIENCE_S + 2
+    compiling.page.views.inference[InferenceCounter.COMPILED] += 1
+    compiling.front.stat = ProcessStat(stopped=True, cpu_ticks=1)
+    hang, after = compiling.until_hang(nothing)
+    assert hang.stopped
+    assert after <= PATIENCE_S + 2
+
+
+def test_behind_a_compilation_all_is_as_before(compiling):
+    compiling.until_hang(compiling.compute, most_s=100)
+    compiling.page.views.inference[InferenceCounter.COMPILING] = 0
+    hang, after = compiling.until_hang(compiling.compute)
+    assert hang.what == "it has work and makes no progress"
+    assert after <= PATIENCE_S + 2
+
+
+@pytest.mark.parametrize(("at_it", "blamed"), [(1, None), (0, "inference")])
+def test_no_request_is_to_blame_for_a_death_in_a_compilation(compiling, at_it, blamed):
+    compiling.page.views.inference[InferenceCounter.COMPILING] = at_it
+    rings = SimpleNamespace(current=None)
+    replica = Replica(ONE_OF_EACH, 0, rings, {}, compiling.detector, Supervision(compiling.page))
+    replica.on_death(compiling.front, CRASHED)
+    assert culprit(replica._ended, 1, "inference") == blamed
 
 
 @pytest.mark.parametrize(("beats", "useful"), [(USEFUL_BEATS - 1, set()), (USEFUL_BEATS, {"front"})])

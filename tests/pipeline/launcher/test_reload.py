@@ -36,3 +36,13 @@ def test_what_can_change_must_fit_to_what_can_not():
     larger = configured("pipeline.body_limit_bytes=16777216", "pipeline.rings.request_bytes=33554432")
     with pytest.raises(ConfigurationError, match="request_bytes"):
         Reload.of(configured(), larger)
+
+
+def test_adapters_wait_for_a_restart_and_their_names_stay_taken():
+    current = configured("pipeline.lora.adapters={a: x}")
+    reload = Reload.of(current, configured("pipeline.lora.adapters={b: x}", "pipeline.max_queue=7"))
+    assert (reload.changed, reload.waiting) == (("pipeline.max_queue",), ("pipeline.lora.adapters",))
+    assert list(reload.config.pipeline.lora.adapters) == ["a"]
+    assert reload.describe().endswith("; needs a restart: pipeline.lora.adapters")
+    with pytest.raises(ConfigurationError, match=r"a, which is the model's own name \(pipeline.model_aliases"):
+        Reload.of(current, configured("pipeline.model_aliases=[a]"))

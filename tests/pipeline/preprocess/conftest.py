@@ -78,7 +78,7 @@ def pool(counters, tokenizer):
     pool.close()
 
 
-def submit(prompt, *requests, resumed=False, **sampling):
+def submit(prompt, *requests, resumed=False, adapter="", **sampling):
     prompt = prompt if isinstance(prompt, str) else array("i", prompt)
-    params = Request(SamplingParams(**sampling), max_tokens=4)
+    params = Request(SamplingParams(**sampling), max_tokens=4, adapter=adapter)
     return Submit.of([Choice(request, 5, int(resumed)) for request in requests], prompt, params)

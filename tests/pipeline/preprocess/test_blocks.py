@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.preprocess.blocks import BlockManager
+from pipeline.preprocess.blocks import ROOT, BlockManager
 
 SIZE = 4
 
@@ -55,6 +55,17 @@ def test_a_name_follows_from_the_tokens_and_all_before_them():
     other = name(manager, np.concatenate([tokens(4, 50), tokens(4, 4)]))
     assert other[1] != whole[1]
     assert name(BlockManager(5, SIZE), tokens(11)) != whole  # nobody can know names beforehand
+
+
+def test_names_of_different_roots_have_nothing_in_common():
+    manager, named = BlockManager(9, SIZE), {}
+    for root in (ROOT, b"1" * 32, b"2" * 32):
+        manager.name(tokens(11), digests := [], root)
+        named[root] = digests
+    assert len({digest for digests in named.values() for digest in digests}) == 6
+    assert named[ROOT] == name(manager, tokens(11))
+    manager.name(tokens(11), extended := named[b"1" * 32][:1], b"1" * 32)
+    assert extended == named[b"1" * 32]
 
 
 def test_what_is_shared_is_free_when_the_last_one_lets_go():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.preprocess.adapters import Adapter
 from pipeline.preprocess.plan import Chunk, DecodeColumns, Plan, Together
 from pipeline.preprocess.sequence import NOTHING, Sequence, Wants
 from pipeline.wire.step import Choice, Head, RowKind, Shapes, step_layout
@@ -29,6 +30,18 @@ def slots():
 @pytest.fixture
 def columns():
     return DecodeColumns(SHAPES.max_rows, SHAPES.block_table_width, 2)
+
+
+def test_each_row_has_its_adapter_wherever_it_moves(columns, slots):
+    made = [sequence(row, 5, [7, 8]) for row in range(3)]
+    for number, one in enumerate(made):
+        one.adapter = Adapter(number, b"")
+        columns.add(one)
+    prompt = Sequence(4, np.zeros(16, np.int32), prompt=8, limit=16, known=8, blocks=[1, 2], adapter=Adapter(9, b""))
+    columns.remove(made[0])
+    Plan(columns, (Chunk(prompt, 4),)).write(slots[0], 0, 1, BLOCK)
+    assert slots[0].rows[:2].tolist() == slots[0].adapter[:2].tolist() == [2, 1]
+    assert slots[0].adapter[2] == 9
 
 
 def test_a_step_has_a_token_of_each_row(columns, slots):

@@ -8,6 +8,7 @@ import threading
 
 from msgspec.structs import replace
 
+from pipeline.preprocess.adapters import BASE, Adapter, adapters_of
 from pipeline.preprocess.prompts import LONG, Job, PreprocessLimits, PromptReader
 from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import PreprocessCounter
@@ -122,3 +123,18 @@ def test_too_many_tokens_are_counted_and_not_listed(tokenizer, blocks):
     assert isinstance(reader.read(submit("x" * 32, 1))[0], Sequence)
     assert isinstance(reader.read(submit([7] * 32, 1))[0], Sequence)
     assert reader.read(submit([7] * 33, 1)) == refusals[:1]
+
+
+def test_a_name_becomes_a_slot_and_blocks_of_its_own(tokenizer, blocks):
+    limits = PreprocessLimits(1 << 20, 1 << 19, 100, frozenset({256}), adapters=adapters_of({"a": b"A", "b": b"B"}))
+    reader, text = PromptReader(tokenizer, limits, blocks), "a prompt of more than sixteen bytes"
+    read = {name: reader.read(submit(text, 1, 2, adapter=name)) for name in ("", "a", "b")}
+    assert {name: {one.adapter for one in both} for name, both in read.items()} == {
+        "": {BASE},
+        "a": {Adapter(1, b"A")},
+        "b": {Adapter(2, b"B")},
+    }
+    assert len({one.digests[0] for both in read.values() for one in both}) == 3
+    answers = reader.read(submit(text, 1, 2, adapter="c"))
+    assert [(one.request, one.status, one.parameter) for one in answers] == [(1, 404, "model"), (2, 404, "model")]
+    assert "the adapter c is not loaded here" in answers[0].message

@@ -57,7 +57,7 @@ class Device:
 
     def run(self, views):
         """What its sampled positions yield: row, epoch, token, context."""
-        arrays = StepInputArrays(views, self.board, self.shapes, self.facts)
+        arrays = StepInputArrays(views, self.board, self.shapes, self.facts.block_size, self.facts.buckets)
         bucket = arrays.filled.fill()
         live, samples = arrays.filled.tokens, arrays.filled.samples
         step = arrays.inputs(self.facts.buckets[bucket])

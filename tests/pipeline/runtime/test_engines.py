@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from model.emulated import EmulatedRunner
+from model.errors import ConfigurationError
 from model.mindformers_runner import MindFormersRunner
 from model.mindspore_runner import MindSporeRunner
 from model.openvino import OpenVinoRunner
@@ -14,6 +15,9 @@ from pipeline.config import load_configuration
 from pipeline.runtime.engines import emulated_buckets, make_runner, shapes_of
 from scripts.lab.paths import ROOT
 from tests.model.conftest import needs_openvino
+from tests.model.families.checkpoints import load
+
+CHECKPOINTS = load()
 
 
 @pytest.mark.parametrize(("name", "kind"), [("emulated_910b", EmulatedRunner), ("demo", MindFormersRunner)])
@@ -48,6 +52,20 @@ def test_a_folder_on_cpu_has_openvino_where_it_is_installed():
     shapes = shapes_of(config, runner)
     assert (shapes.token_budget, shapes.max_rows, shapes.samples) == (64, 8, 8)
     assert "openvino" not in sys.modules
+
+
+@pytest.mark.parametrize(("name", "message"), [("qwen3-moe", ""), ("gemma2", "'gemma2': mindformers' networks lack")])
+def test_a_family_on_ascend_is_served_or_refused_before_anything_starts(tmp_path, name, message):
+    """The launcher makes a runner first: `auto` is mindformers there."""
+    folder, file = CHECKPOINTS[name].save(tmp_path / name), tmp_path / "config.yaml"
+    file.write_text(f"pipeline: {{model_dir: {folder}, runner: {{device: Ascend}}}}\n")
+    config = load_configuration(file, ["pa_config.num_blocks=64"], other_host=True)
+    if message:
+        with pytest.raises(ConfigurationError, match=message):
+            make_runner(config)
+    else:
+        assert make_runner(config).facts.name == "mindformers GPTModel 64 x 2"
+    assert "mindspore" not in sys.modules
 
 
 @pytest.mark.parametrize(("rows", "budget"), [(1, 16), (3, 100), (16, 16), (40, 8)])

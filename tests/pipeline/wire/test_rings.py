@@ -50,10 +50,11 @@ def test_the_largest_request_fits_into_the_rows_ring(max_length):
         ),
         max_tokens=max_length,
         stop=("\U0001f642" * MAX_STOP_LENGTH,) * MAX_STOPS,
+        adapter="a" * 255,
     )
     prompt, output = (part.tobytes() for part in np.array_split(tokens, 2))
     ends = tuple(range(200_000, 200_500))
-    record = Assign(2**64 - 1, 9, 1, 0, 1, max_length, 2**64 - 1, ends, params.pack(), prompt, output).pack()
+    record = Assign(2**64 - 1, 9, 1, 0, 1, max_length, 2**64 - 1, ends, params.pack(), prompt, output, 128).pack()
     assert len(record) <= longest_admit(max_length) < 2 * len(record)
     assert unpack_request(unpack_row(record).params) == params
     overrides = (f"model_config.max_generate_length={max_length}",

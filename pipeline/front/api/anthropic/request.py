@@ -148,7 +148,13 @@ class MessagesRequest(MessagesInput):
     def request(self, settings: FrontSettings) -> Request:
         values = {name: getattr(self, name) for name in _SAMPLED} | left_out(self, settings)
         most = min(self.max_tokens, settings.max_length)
-        return Request(sampling_of(values, settings), max_tokens=most, open_ended=True, stop=self.stop_sequences)
+        return Request(
+            sampling_of(values, settings),
+            max_tokens=most,
+            open_ended=True,
+            stop=self.stop_sequences,
+            adapter=settings.adapter(self.model),
+        )
 
 
 @also({}, labels=_OF_ANSWERS)
@@ -168,7 +174,7 @@ def parse_messages(body: dict[str, Any], identity: Identity, tokenizer: Tokenize
     """Raises ApiError 400; 404 for an unknown model."""
     asked, settings = _read(MessagesRequest, body, reading), reading.settings
     prompt = asked.prompt(tokenizer, settings)
-    shown = Asked(settings.model_name, asked.max_tokens, asked.stop_sequences, asked.thinks)
+    shown = Asked(settings.shown_model(asked.model), asked.max_tokens, asked.stop_sequences, asked.thinks)
     part = prompt.part(asked.request(settings))
     return Job((part,), asked.stream, MessagesWriter(identity, shown), prompt.form, reader=prompt.reader)
 

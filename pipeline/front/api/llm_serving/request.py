@@ -56,7 +56,7 @@ class GenerateParameters(SamplingBody):
         most = limit(self.max_new_tokens, DEFAULT_NEW_TOKENS, settings)
         yield from least_above_most(("min_new_tokens", "max_new_tokens"), self.min_new_tokens, most)
 
-    def request(self, settings: FrontSettings) -> Request:
+    def request(self, settings: FrontSettings, adapter: str) -> Request:
         given = [k for k in (self.top_k, self.topk_k) if k is not None]
         sampling = self.sampling(
             settings,
@@ -71,6 +71,7 @@ class GenerateParameters(SamplingBody):
             ignore_eos=self.ignore_eos,
             open_ended=open_ended(self.max_new_tokens),
             raw_logit=settings.llm_serving_raw_logit,
+            adapter=adapter,
         )
 
 
@@ -83,7 +84,7 @@ class GenerateRequest(Body):
         yield from self.parameters.conflicts(settings)
 
 
-def parse_llm_serving(body: dict[str, Any], streamed: bool | None, reading: Reading) -> Job:
+def parse_llm_serving(body: dict[str, Any], streamed: bool | None, reading: Reading, adapter: str = "") -> Job:
     """`streamed` None: as the body's "stream" says. Raises ApiError 422."""
     asked = read(GenerateRequest, body, reading, status=_INVALID)
     parameters = asked.parameters
@@ -92,7 +93,7 @@ def parse_llm_serving(body: dict[str, Any], streamed: bool | None, reading: Read
         whole_at_end=parameters.return_full_text,
         seed=parameters.seed or 0,
     )
-    part = Part(asked.inputs, parameters.request(reading.settings))
+    part = Part(asked.inputs, parameters.request(reading.settings, adapter))
     return Job((part,), asked.stream if streamed is None else streamed, writer, parameters.grammar)
 
 

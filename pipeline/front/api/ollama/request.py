@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Final, TypeVar
 from pydantic import ConfigDict, FailFast, Field
 
 from model.tokenizer import Message, Tokenizer
-from pipeline.front.api.body import Body, Problem, Reading, read, shown
+from pipeline.front.api.body import Body, Problem, Reading, cut, read, shown
 from pipeline.front.api.chat.messages import numbered
 from pipeline.front.api.chat.prompt import Chat, Prompted, prompt_for
 from pipeline.front.api.chat.tools import NO_TOOLS, ToolUse, problems
@@ -53,12 +53,18 @@ def tagged(name: str) -> str:
 def check_name(name: str, settings: FrontSettings) -> None:
     """Raises ApiError 404 for a model that is not served."""
     if name not in _names(settings):
-        message = f"model {shown(name)} not found; this server has {tagged(settings.model_name)}"
+        served = ", ".join(map(tagged, (settings.model_name, *settings.adapters)))
+        message = f"model {shown(name)} not found; this server has {cut(served)}"
         raise ApiError(404, message, kind=NOT_FOUND, parameter="model", code="model_not_found")
 
 
 def _names(settings: FrontSettings) -> list[str]:
     return list(dict.fromkeys([*settings.model_names, *map(tagged, settings.model_names)]))
+
+
+def adapter_of(name: str | None, settings: FrontSettings) -> str:
+    """As `FrontSettings.adapter`, for a name with or without a tag."""
+    return next((adapter for adapter in settings.adapters if name in (adapter, tagged(adapter))), "")
 
 
 _NAME = model_name(_names, lambda settings: tagged(settings.model_name))
@@ -129,7 +135,7 @@ class OllamaOptions(Body):
             name = "options.repeat_last_n"
             yield name, f"{name} is {last}, expected -1: penalties are for all tokens, whatever their distance"
 
-    def request(self, settings: FrontSettings, logprobs: int | None) -> Request:
+    def request(self, settings: FrontSettings, logprobs: int | None, adapter: str) -> Request:
         values = {name: getattr(self, option) for name, option in _OPTIONS.items()}
         values |= left_out(self, settings, _OPTIONS)
         if self.repeat_last_n == 0:
@@ -137,7 +143,7 @@ class OllamaOptions(Body):
         sampling = sampling_of(values, settings, logprobs=logprobs)
         limited = self.num_predict > 0
         most = self.num_predict if limited else settings.max_length
-        return Request(sampling, max_tokens=most, open_ended=not limited, stop=self.stop)
+        return Request(sampling, max_tokens=most, open_ended=not limited, stop=self.stop, adapter=adapter)
 
 
 # ---- both paths ----------------------------------------------------------------------------------------------------
@@ -187,7 +193,8 @@ class _Generating(OllamaBody):
     ) -> Job:
         """Without a prompt it has no parts: a client asks that the model be loaded, which it is."""
         names = needed_tokenizer(tokenizer, "logprobs") if self.logprobs else None
-        params = self.options.request(settings, self.top_logprobs if self.logprobs else None)
+        logprobs = self.top_logprobs if self.logprobs else None
+        params = self.options.request(settings, logprobs, adapter_of(self.model, settings))
         writer = OllamaWriter(identity, self.model or tagged(settings.model_name), place, names)
         if prompt is None:
             return Job((), self.stream, writer, measured=writer.measured)

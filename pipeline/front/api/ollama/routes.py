@@ -16,6 +16,7 @@ from pipeline.front.api.ollama.request import (
     OllamaBody,
     OllamaChat,
     OllamaGenerate,
+    adapter_of,
     check_name,
     parse_ollama_chat,
     parse_ollama_generate,
@@ -67,20 +68,23 @@ class OllamaRoutes:
         await answer_json(exchange, {"version": VERSION})
 
     async def tags(self, exchange: Exchange) -> None:
-        await answer_json(exchange, {"models": [self._listed() | {"modified_at": self._started}]})
+        more = {"modified_at": self._started}
+        await answer_json(exchange, {"models": [model | more for model in self._listed()]})
 
     async def running(self, exchange: Exchange) -> None:
-        """The model, once it is loaded."""
+        """The model and its adapters, once they are loaded."""
         more = {"expires_at": _FOREVER, "size_vram": 0, "context_length": self._settings.max_length}
-        await answer_json(exchange, {"models": [self._listed() | more] if self._backend.ready else []})
+        listed = self._listed() if self._backend.ready else []
+        await answer_json(exchange, {"models": [model | more for model in listed]})
 
     async def show(self, exchange: Exchange) -> None:
         asked = read_ollama(OllamaShow, parse_object(await exchange.read_body()), Reading(self._settings))
         if asked.name is not None:
             check_name(asked.name, self._settings)
-        await answer_json(exchange, self._shown())
+        adapter = adapter_of(asked.model or asked.name, self._settings)
+        await answer_json(exchange, self._shown(adapter))
 
-    def _shown(self) -> dict[str, Any]:
+    def _shown(self, adapter: str) -> dict[str, Any]:
         settings, tokenizer = self._settings, self._tokenizer
         info = {
             "general.architecture": _ARCHITECTURE,
@@ -92,7 +96,7 @@ class OllamaRoutes:
             "modelfile": "",
             "parameters": "",
             "template": "" if tokenizer is None else tokenizer.chat_template or "",
-            "details": self._details(),
+            "details": self._details(adapter),
             "model_info": info,
             "capabilities": self._capabilities,
             "modified_at": self._started,
@@ -105,16 +109,24 @@ class OllamaRoutes:
         more = {"tools": settings.calls_tools and shows_tools, "thinking": settings.reasons}
         return ["completion", *(name for name, there in more.items() if there)]
 
-    def _listed(self) -> dict[str, Any]:
+    def _listed(self) -> list[dict[str, Any]]:
         """Sizes are not known here, and 0; the digest is of the name, which stands for the model."""
-        name = tagged(self._settings.model_name)
-        digest = hashlib.sha256(name.encode()).hexdigest()
-        return {"name": name, "model": name, "size": 0, "digest": digest, "details": self._details()}
+        names = {tagged(name): name for name in (self._settings.model_name, *self._settings.adapters)}
+        return [
+            {
+                "name": name,
+                "model": name,
+                "size": 0,
+                "digest": hashlib.sha256(name.encode()).hexdigest(),
+                "details": self._details(adapter_of(own, self._settings)),
+            }
+            for name, own in names.items()
+        ]
 
-    def _details(self) -> dict[str, Any]:
+    def _details(self, adapter: str) -> dict[str, Any]:
         dtype = self._settings.dtype
         return {
-            "parent_model": "",
+            "parent_model": tagged(self._settings.model_name) if adapter else "",
             "format": "",
             "family": _ARCHITECTURE,
             "families": [_ARCHITECTURE],

@@ -10,7 +10,7 @@ from pydantic_core import CoreSchema
 
 from model.sampling import SamplingLimits
 from model.tokenizer import Tokenizer
-from pipeline.front.api.body import Body, Problem, Reading, read, shown
+from pipeline.front.api.body import Body, Problem, Reading, cut, read, shown
 from pipeline.front.api.fields import Kind, given, integer, max_biased, only, wrong
 from pipeline.front.api.openai.answer import StreamOptions
 from pipeline.front.api.sampling import DEFAULTED, FewestTokens, SamplingBody, TopK, left_out, limit, open_ended
@@ -69,7 +69,8 @@ B = TypeVar("B", bound=Body)
 def check_model(name: str, settings: FrontSettings) -> None:
     """Raises ApiError 404 for a model that is not served."""
     if name not in settings.model_names:
-        message = f"the model {shown(name)} does not exist here; this server has {settings.model_name}"
+        served = ", ".join((settings.model_name, *settings.adapters))
+        message = f"the model {shown(name)} does not exist here; this server has {cut(served)}"
         raise ApiError(404, message, kind=NOT_FOUND, parameter="model", code="model_not_found")
 
 
@@ -210,4 +211,5 @@ class OpenAIBody(StructuredBody, SamplingBody):
             include_stop=self.include_stop_str_in_output,
             skip_special=self.skip_special_tokens,
             ignore_eos=self.ignore_eos,
+            adapter=settings.adapter(self.model),
         )

@@ -80,7 +80,7 @@ def parse_chat(body: dict[str, Any], identity: Identity, tokenizer: Tokenizer | 
     params = asked.request(settings, asked.wanted, settings.max_length, logprobs)
     writer = ChatWriter(
         identity,
-        settings.model_name,
+        settings.shown_model(asked.model),
         asked.options,
         n=asked.n,
         renamed={"prompt": "messages", "max_tokens": asked.limit_name},

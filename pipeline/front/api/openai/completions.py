@@ -90,7 +90,7 @@ def parse_completion(body: dict[str, Any], identity: Identity, tokenizer: Tokeni
     options, top = asked.options, asked.logprobs or 0
     writer = CompletionWriter(
         identity,
-        settings.model_name,
+        settings.shown_model(asked.model),
         options,
         n=asked.n,
         echoes=echoes,

@@ -27,6 +27,7 @@ def _event(prefix: str, kind: str, choice: Schema) -> Schema:
 
 
 _NS: Final[Schema] = {**COUNT, "description": "In ns."}
+_PROGRESS = "Where sizes of steps are still being compiled for, between two steps."
 
 
 def _ollama(**text: Schema) -> Schema:
@@ -136,7 +137,7 @@ ANSWERS: Final[dict[str, Schema]] = {
         created=COUNT,
         owned_by=one_of("ringserve"),
         root=TEXT,
-        parent=NULL,
+        parent={**or_null(TEXT), "description": "Of an adapter: its model."},
         max_model_len={**_SOME, "description": "Tokens of prompt and answer together."},
         permission=list_of({}, maxItems=0),
     ),
@@ -205,5 +206,5 @@ ANSWERS: Final[dict[str, Schema]] = {
     "ModelInfo": record(**_INFO, model_pipeline_tag=one_of("text-generation")),
     "Version": record(version=TEXT),
     "Alive": record(status=one_of("alive")),
-    "Ready": record(status=one_of("ready")),
+    "Ready": record({"progress": {**TEXT, "description": _PROGRESS}}, status=one_of("ready")),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -48,6 +49,7 @@ _REQUESTS: Final = (
     OllamaShow,
 )
 _ERRORS: Final = {"/api/": "OllamaError", "/v1/messages": "AnthropicError"}
+_MODELS: Final = "List the models: this server has one, and adapters of it."
 _KEYS: Final = {
     "apiKey": {"type": "http", "scheme": "bearer", "description": "An API key."},
     **{name: {"type": "apiKey", "in": "header", "name": name} for name in (key.decode() for key in KEY_HEADERS)},
@@ -104,21 +106,32 @@ def _paths(settings: FrontSettings) -> Paths:
 
 
 def _llm_serving(settings: FrontSettings) -> Paths:
-    base, request, errors = f"/models/{settings.model_route}", "GenerateRequest", (404, 422)
-    whole, event, api = "GenerateAnswer", "GenerateEvent", "Generate text (llm-serving's API)"
-    either, stream = f"{api}, streamed if `stream` is true.", f"{api} and stream it."
     return {
-        base: {"post": generating("llmServing", either, request, whole=whole, event=event, errors=errors)},
-        f"{base}/generate": {
-            "post": generating("generate", f"{api} and return it as a whole.", request, whole=whole, errors=errors)
-        },
-        f"{base}/generate_stream": {
-            "post": generating("generateStream", stream, request, event=event, errors=errors)
-        },
+        **_generate(f"/models/{settings.model_route}", ""),
+        **(_generate("/models/{adapter}", "WithAdapter", settings.adapters) if settings.adapters else {}),
         "/serving/get_bs": {"get": get("batchSize", "Number of running requests.", "Number")},
         "/serving/get_request_numbers": {"get": get("requestNumbers", "Number of waiting requests.", "Number")},
         "/serving/get_serverd_model_info": {"get": get("modelInfo", "The model and its limits.", "ModelInfo")},
     }
+
+
+def _generate(base: str, suffix: str, adapters: Sequence[str] = ()) -> Paths:
+    """`adapters`: names that may stand in the path; `suffix` tells its operations from others."""
+    request, errors = "GenerateRequest", (404, 422)
+    whole, event, api = "GenerateAnswer", "GenerateEvent", "Generate text (llm-serving's API)"
+    either, stream = f"{api}, streamed if `stream` is true.", f"{api} and stream it."
+    operations = {
+        base: generating(f"llmServing{suffix}", either, request, whole=whole, event=event, errors=errors),
+        f"{base}/generate": generating(
+            f"generate{suffix}", f"{api} and return it as a whole.", request, whole=whole, errors=errors
+        ),
+        f"{base}/generate_stream": generating(f"generateStream{suffix}", stream, request, event=event, errors=errors),
+    }
+    if adapters:
+        schema = {"type": "string", "enum": list(adapters)}
+        for operation in operations.values():
+            operation["parameters"].append({"name": "adapter", "in": "path", "required": True, "schema": schema})
+    return {path: {"post": operation} for path, operation in operations.items()}
 
 
 def _openai() -> Paths:
@@ -141,7 +154,7 @@ def _openai() -> Paths:
             "post": generating("responses", respond, "ResponsesRequest", whole="Response", event="ResponseEvent")
         },
         **_anthropic(),
-        "/v1/models": {"get": get("models", "List the models: this server has one.", "Models")},
+        "/v1/models": {"get": get("models", _MODELS, "Models")},
         "/v1/models/{model}": {"get": get("model", "Describe the model.", "Model", errors=(404,), parameters=[name])},
         "/tokenize": {"post": post("tokenize", "Token ids of a text or chat.", tokenize, reference("Tokens"))},
         "/detokenize": {"post": post("detokenize", "Text of token ids.", detokenize, reference("Text"))},
@@ -166,7 +179,7 @@ def _ollama() -> Paths:
     return {
         "/api/chat": {"post": _ollama_generating("OllamaChat", "Answer a conversation (Ollama's API)")},
         "/api/generate": {"post": _ollama_generating("OllamaGenerate", "Complete a prompt (Ollama's API)")},
-        "/api/tags": {"get": get("ollamaModels", "List the models: this server has one.", "OllamaModels")},
+        "/api/tags": {"get": get("ollamaModels", _MODELS, "OllamaModels")},
         "/api/show": {
             "post": post("ollamaModel", "Describe the model.", reference("OllamaShow"), reference("OllamaModel"))
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pipeline.front.api.schema import REFERENCE, Schema
@@ -16,9 +17,10 @@ def reference(name: str) -> Schema:
     return {"$ref": REFERENCE + name}
 
 
-def record(**members: Schema) -> Schema:
-    """An object of which nothing is left out."""
-    return {"type": "object", "properties": members, "required": list(members), "additionalProperties": False}
+def record(optional: Mapping[str, Schema] | None = None, **members: Schema) -> Schema:
+    """An object of which nothing is left out but what is `optional`."""
+    properties = {**members, **(optional or {})}
+    return {"type": "object", "properties": properties, "required": list(members), "additionalProperties": False}
 
 
 def list_of(items: Schema, **more: Any) -> Schema:

@@ -191,7 +191,7 @@ def parse_responses(body: dict[str, Any], identity: Identity, tokenizer: Tokeniz
     params = asked.request(settings, asked.max_output_tokens, settings.max_length, logprobs)
     writer = ResponsesWriter(
         identity,
-        _written(asked.repeated(body, params, settings.model_name)),
+        _written(asked.repeated(body, params, settings.shown_model(asked.model))),
         tools={tool.name: called for tool, called in offered(asked.tools)},
         names=names,
         renamed={"prompt": "input", "max_tokens": "max_output_tokens"},

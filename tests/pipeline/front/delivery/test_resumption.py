@@ -41,15 +41,16 @@ def words(count: int) -> str:
 
 
 def test_streams_go_on_where_they_stood(serve):
-    """Both APIs, streamed and whole, with three generations of rings."""
-    served = serve()
+    """Both APIs, streamed and whole, one with an adapter, with three generations of rings."""
+    served = serve(adapters=["fine"])
     head = "Connection: close\r\n"
     with served.connect() as llm, served.connect() as openai, served.connect() as whole:
         llm.sendall(post({"inputs": ENDLESS, "parameters": {"max_new_tokens": 300}}, STREAM, head))
-        counted = {"stream": True, "stream_options": {"include_usage": True}}
+        counted = {"stream": True, "stream_options": {"include_usage": True}, "model": "fine"}
         openai.sendall(post({"prompt": ENDLESS, "max_tokens": 300, **counted}, COMPLETIONS, head))
         whole.sendall(post({"inputs": ENDLESS, "parameters": {"max_new_tokens": 300}}, headers=head))
         first = {(seen := served.peer.expect("submit"))["submit"]: seen for _ in range(3)}
+        assert sorted(seen["adapter"] for seen in first.values()) == ["", "", "fine"]
         for attempt in (1, 2):
             time.sleep(0.2)
             served.end_generation()

@@ -1,7 +1,8 @@
 """Builds mindformers' `LlamaForCausalLM` for one device.
 
 On CPU it is the same class with two things replaced: the attention cell, and the choice of the rows whose
-logits are wanted, for which mindformers uses an operator that CPUs lack. On Ascend nothing is replaced.
+logits are wanted, for which mindformers uses an operator that CPUs lack. On Ascend nothing is replaced but the rotary
+tables, as on CPU.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import Any
 
 from mindformers import LlamaConfig, LlamaForCausalLM
 from mindformers.models.llama import llama_transformer
-from mindspore import nn, ops
+from mindspore import Tensor, nn, ops
 from mindspore.nn.utils import no_init_parameters
 
-from model.mindformers_runner.architecture import Architecture
+from model.families import Spec
+from model.mindformers_runner.rope import full_tables
 from model.mindformers_runner.settings import MindFormersSettings
 
 
@@ -27,51 +29,56 @@ class CpuLlama(LlamaForCausalLM):
         return ops.gather(output.reshape(-1, output.shape[-1]), gather_index, 0)
 
 
-def build_network(architecture: Architecture, settings: MindFormersSettings, max_length: int) -> Any:
+def build_llama(spec: Spec, settings: MindFormersSettings, max_length: int, dtype: str, *, fused: bool) -> Any:
     """The network without weights (they are not even initialised) and, on CPU, with an empty KV cache."""
-    config = llama_config(architecture, settings, max_length)
+    config = llama_config(spec, settings, max_length, dtype, fused=fused)
     if settings.device == "Ascend":
         with no_init_parameters():
             network = LlamaForCausalLM(config)
     else:
-        with no_init_parameters(), _attention_cell(_cpu_attention(settings)):
+        with no_init_parameters(), _attention_cell(cpu_attention(settings)):
             network = CpuLlama(config)
     network.set_train(False)
     network.predict_run_mode = True  # logits alone, flattened to [S, vocab]
     network.add_flags_custom(is_first_iteration=True)
+    set_rotary_tables(network, spec, max_length)
     return network
 
 
-def llama_config(architecture: Architecture, settings: MindFormersSettings, max_length: int) -> LlamaConfig:
+def set_rotary_tables(network: LlamaForCausalLM, spec: Spec, max_length: int) -> None:
+    """Ours in the place of mindformers'."""
+    manager = network.model.freqs_mgr
+    dtype = manager.freqs_cos.dtype
+    manager.freqs_cos, manager.freqs_sin = (Tensor(table, dtype) for table in full_tables(spec, max_length))
+
+
+def llama_config(
+    spec: Spec, settings: MindFormersSettings, max_length: int, dtype: str, *, fused: bool
+) -> LlamaConfig:
     """mindformers' configuration for paged attention in ``chunk_prefill`` mode."""
     on_cpu = settings.device == "CPU"
-    number = "float32" if on_cpu else "float16"
-    original = architecture.rope.original_length()
     return LlamaConfig(
         batch_size=1,
         # only sizes the [seq_length, seq_length] mask, which the CPU's attention does not need
         seq_length=1 if on_cpu else max_length,
-        max_position_embedding=max(max_length, original),
-        hidden_size=architecture.hidden_size,
-        num_layers=architecture.num_layers,
-        num_heads=architecture.num_heads,
-        n_kv_heads=architecture.num_kv_heads,
-        intermediate_size=architecture.intermediate_size,
-        vocab_size=architecture.vocab_size,
-        rms_norm_eps=architecture.norm_eps,
-        theta=architecture.rope.theta,
-        extend_method=architecture.rope.extend_method,
-        scaling_factor=architecture.rope.scaling_factor,
-        tie_word_embeddings=architecture.tied_embeddings,
-        qkv_has_bias=architecture.qkv_bias,
-        attn_proj_has_bias=architecture.output_bias,
-        qkv_concat=architecture.qkv_concat,
-        pad_token_id=architecture.pad_token_id,
-        compute_dtype=number,
-        param_init_type=number,
+        max_position_embedding=max_length,
+        hidden_size=spec.hidden_size,
+        num_layers=spec.num_layers,
+        num_heads=spec.num_heads,
+        n_kv_heads=spec.num_kv_heads,
+        intermediate_size=spec.intermediate_size,
+        vocab_size=spec.vocab_size,
+        rms_norm_eps=spec.norm_eps,
+        tie_word_embeddings=spec.tied_embeddings,
+        qkv_has_bias=spec.qkv_bias,
+        attn_proj_has_bias=spec.output_bias,
+        qkv_concat=fused,
+        pad_token_id=0,
+        compute_dtype=dtype,
+        param_init_type=dtype,
         layernorm_compute_type="float32",
         softmax_compute_type="float32",
-        rotary_dtype="float32" if on_cpu else "float16",
+        rotary_dtype=dtype,
         use_past=True,
         chunk_prefill=True,
         block_size=settings.block_size,
@@ -84,7 +91,8 @@ def llama_config(architecture: Architecture, settings: MindFormersSettings, max_
     )
 
 
-def _cpu_attention(settings: MindFormersSettings) -> type[nn.Cell]:
+def cpu_attention(settings: MindFormersSettings) -> type[nn.Cell]:
+    """The cell that rotates, writes the KV cache and attends."""
     if settings.attention == "plain":
         from model.mindformers_runner.plain_attention import PlainPagedAttention
 

@@ -1,0 +1,36 @@
+"""Which buckets there are, which come first, and which one a step is padded to."""
+
+import pytest
+
+from model.layout import compile_order, first_buckets, make_buckets, smallest_bucket
+from model.runner import Bucket
+
+MADE = make_buckets(16, 256, 4)
+
+
+def test_what_serves_every_step_is_first_then_prompts_then_what_saves_padding():
+    assert first_buckets(MADE) == (Bucket(1, 1), Bucket(16, 16))
+    assert compile_order(MADE) == tuple(
+        Bucket(*size) for size in [(1, 1), (16, 16), (64, 16), (256, 16), (2, 2), (4, 4), (8, 8)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("buckets", "first"),
+    [
+        ([Bucket(4, 4)], [Bucket(4, 4)]),
+        ([Bucket(1, 1), Bucket(3, 3), Bucket(40, 3)], [Bucket(1, 1), Bucket(3, 3)]),
+        ([Bucket(4, 4), Bucket(8, 4, 8), Bucket(16, 4, 8)], [Bucket(4, 4), Bucket(8, 4, 8)]),
+        # a step of many rows and one of many sampled positions: no bucket holds both
+        ([Bucket(8, 2, 8), Bucket(8, 8, 1)], [Bucket(8, 2, 8), Bucket(8, 8, 1)]),
+    ],
+)
+def test_first_buckets(buckets, first):
+    assert list(first_buckets(buckets)) == first
+    assert sorted(compile_order(buckets)) == sorted(buckets)
+
+
+def test_smallest_bucket():
+    assert smallest_bucket(MADE, 3, 3, 3) == Bucket(4, 4)
+    assert smallest_bucket(MADE, 17, 2, 1) == Bucket(64, 16)
+    assert smallest_bucket(MADE, 257, 1, 1) is None
