@@ -105,6 +105,14 @@ def caches(folder, **changes):
     return found
 
 
+def warm_up(folder, buckets):
+    """What it says of its progress."""
+    runner, said = loaded(folder, buckets=None), []
+    runner.warm_up(lambda *event: said.append(event), buckets)
+    runner.close()
+    return said
+
+
 def warmed_up(folder):
     """Warm-up and steps of padding alone leave all blocks but the last one, which is nobody's, as they are."""
     runner = loaded(folder, buckets=None)

@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.adapters import model_weights
 from model.demo import DEMO_DIR
 from model.families import Spec, canonical_weights, read_spec, read_spec_file
 from model.openvino.requirements import computes_bfloat16, unsupported_feature
+from scripts.lab.paths import ROOT
 from scripts.tools.family_weights import POSITIONS, PROMPT
+from tests.model.adapters.folders import Lora
 from tests.model.conftest import needs_openvino
 from tests.model.families.checkpoints import load
 from tests.model.numpy_decoder import NumpyDecoder
@@ -45,6 +48,28 @@ def test_most_families_are_computed():
         "qwen3",
     }
     assert all("moe" in name for name in CHECKPOINTS.keys() - set(COMPUTED) if name.startswith("qwen"))
+
+
+def test_docs_say_which_families_are_computed():
+    rows = [row.split("|") for row in (ROOT / "docs" / "models.md").read_text().splitlines() if row.startswith("| ")]
+    told = {row[2].strip(" `"): row[4].strip() for row in rows if len(row) > 6}
+    for it in CHECKPOINTS.values():
+        spec = read_spec(it.config)
+        assert told[spec.family].startswith("no" if unsupported_feature(spec) else "yes")
+
+
+@pytest.mark.parametrize(("name", "bfloat16"), [("qwen2", False), ("phi3", True), ("granite", True)])
+def test_a_merged_adapter(in_openvino, name, bfloat16, tmp_path):
+    """What it changes becomes float32, and so does a stack of which it changes a part."""
+    it = CHECKPOINTS[name]
+    lora = Lora(it, targets=() if name != "granite" else ("q_proj", "down_proj"))
+    spec, base = read_spec(it.config), it.save(tmp_path / "base", bfloat16=bfloat16)
+    adapter = lora.save(tmp_path / "adapter")
+    found, _ = in_openvino(scenarios.mixed, base, [OTHER.tolist()] * 2, merged_adapter=adapter)
+    weights = {weight.name: weight.read(np.float32) for weight in model_weights(spec, base, adapter)}
+    require_parity(found, NumpyDecoder(spec, weights).logits(OTHER))
+    plain = in_numpy(spec, base, OTHER)
+    assert (np.abs(found - plain).max(1) / plain.std(1)).max() > 0.5
 
 
 @pytest.mark.parametrize("name", ["llama-tied", "granite"])

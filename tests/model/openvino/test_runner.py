@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.errors import CapacityError, ConfigurationError
+from model.errors import CapacityError, CheckpointError, ConfigurationError
 from model.families import read_spec
 from model.openvino import OpenVinoRunner, requirements
 from model.openvino.memory import kv_block_bytes
 from model.runner import Bucket
+from tests.model.adapters.folders import Lora
 from tests.model.conftest import needs_openvino
 from tests.model.families.checkpoints import load
 from tests.model.openvino import scenarios
@@ -36,6 +37,16 @@ def test_facts_and_memory_are_known_without_openvino(gemma3):
     assert need.kv_cache == 9 * 2 * 2 * 2 * 32 * 32 * 4
     assert need.weights == 2 * 4 * sum(int(np.prod(shape)) for shape in runner.spec.tensors().values())
     assert "openvino" not in sys.modules
+
+
+@needs_openvino
+def test_a_bucket_takes_no_time_before_its_first_step(in_openvino, gemma3):
+    """So the server is ready when all are; some alone can be run, too."""
+    assert not OpenVinoRunner(scenarios.settings(gemma3)).compiles
+    buckets = (Bucket(2, 2), Bucket(20, 2))
+    assert in_openvino(scenarios.warm_up, gemma3, buckets) == [("warming up", 1, 1)]
+    assert in_openvino(scenarios.warm_up, gemma3, buckets[1:]) == [("warming up", 1, 1)]
+    assert in_openvino(scenarios.warm_up, gemma3, None)[-1] == ("warming up", 4, 4)
 
 
 @needs_openvino
@@ -61,6 +72,12 @@ def test_caches_are_what_is_counted(in_openvino, gemma3, weight_dtype, kv_dtype,
         ("gemma3", {"block_size": 16}, ConfigurationError, "block_size is 16; the openvino engine knows 32 only"),
         ("gemma3", {"weight_dtype": "int4"}, ConfigurationError, "'int4'; it must be one of f32, bf16, int8"),
         ("gemma3", {"kv_dtype": "bf16"}, ConfigurationError, "weight_dtype left out it must be one of f32, f16, u8"),
+        (
+            "gemma3",
+            {"adapters": (Path("a"),)},
+            ConfigurationError,
+            "adapters: the openvino engine has none.*kind: mindspore.*merged_adapter",
+        ),
         ("gemma2", {}, ConfigurationError, "'gemma2' has a softcap of attention's scores, which .*kind: mindspore"),
         ("mixtral", {}, ConfigurationError, "'mixtral' has a mixture of experts, which the openvino engine can't"),
     ],
@@ -69,6 +86,14 @@ def test_refused(tmp_path, name, changes, error, message):
     folder = CHECKPOINTS[name].save(tmp_path)
     with pytest.raises(error, match=message):
         OpenVinoRunner(scenarios.settings(folder, **changes))
+
+
+@needs_openvino
+def test_an_adapter_that_does_not_fit_is_refused_before_openvino_is_loaded(gemma3):
+    folder = Lora(CHECKPOINTS["qwen2"]).save(gemma3 / "adapter")
+    with pytest.raises(CheckpointError, match=f"adapter {folder} does not fit the model: .* wrongly shaped"):
+        OpenVinoRunner(scenarios.settings(gemma3, merged_adapter=folder))
+    assert "openvino" not in sys.modules
 
 
 @pytest.mark.parametrize(

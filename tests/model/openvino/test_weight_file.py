@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.adapters import model_weights
 from model.checkpoint.weight import size_bytes
 from model.errors import CheckpointError
 from model.families import canonical_weights, read_spec
 from model.openvino import loading, weight_file
 from model.openvino.loading import bfloat16, int8, load_weights
 from model.openvino.stacking import stack_attention
+from tests.model.adapters.folders import Lora
 from tests.model.families.checkpoints import load
 from tests.model.numpy_llama import write_safetensors
 from tests.model.openvino.scenarios import settings
@@ -73,6 +75,22 @@ def test_int8_is_made_once_and_anew_when_the_checkpoint_changes(folder, tmp_path
     os.utime(folder / "model.safetensors", ns=(1, 1))
     load_with(folder, weight_dtype="int8", compile_cache_dir=cache)
     assert len(list(cache.iterdir())) == 2
+
+
+def test_int8_is_another_with_each_adapter_that_is_merged(folder, tmp_path):
+    it, cache, found = CHECKPOINTS["llama-tied"], tmp_path / "cache", []
+    adapters = [Lora(it, seed).save(tmp_path / str(seed)) for seed in (1, 2)]
+    for merged in (None, *adapters, adapters[0]):
+        weights = model_weights(read_spec(it.config), folder, merged)
+        changes = {"weight_dtype": "int8", "compile_cache_dir": cache, "merged_adapter": merged}
+        found.append(widened(load_weights(weights, settings(folder, **changes), None).arrays["layers.0.qkv.weight"]))
+    assert len(list(cache.iterdir())) == 3
+    np.testing.assert_array_equal(found[3], found[1])
+    assert np.abs(found[1] - found[0]).max() > 0.1
+    assert np.abs(found[1] - found[2]).max() > 0.1
+    os.utime(adapters[0] / "adapter_config.json", ns=(1, 1))  # another scale, perhaps
+    load_weights(weights, settings(folder, **changes), None)
+    assert len(list(cache.iterdir())) == 4
 
 
 def test_other_weights_leave_no_file(folder, tmp_path):

@@ -213,6 +213,23 @@ def test_openvino_is_left_where_it_can_not_compute(model, changes, options, kind
 
 
 @pytest.mark.usefixtures("openvino")
+def test_openvino_is_left_where_adapters_are_to_lie_beside_the_model(model, tmp_path, monkeypatch):
+    (tmp_path / "lora").mkdir()
+    beside = load_folder(model(), [f"pipeline.lora.adapters={{a: {tmp_path}/lora}}"])
+    assert beside.pipeline.runner.kind == "mindspore"
+    assert chosen(beside)["kind"] == (
+        "mindspore",
+        "openvino takes no adapters beside the model (pipeline.lora.adapters)",
+    )
+    known = {choice.key: choice.value for choice in beside.choices}
+    assert load_folder(model(), known=known).pipeline.runner.kind == "mindspore"
+    merged = load_folder(model(), [f"pipeline.lora.merged={tmp_path}/lora"])
+    assert merged.pipeline.runner.kind == "openvino"
+    monkeypatch.setattr("model.openvino.requirements.missing_package", lambda: "openvino is not installed")
+    assert "kind" not in chosen(load_folder(model(), [f"pipeline.lora.adapters={{a: {tmp_path}/lora}}"]))
+
+
+@pytest.mark.usefixtures("openvino")
 @pytest.mark.parametrize(
     ("pages", "blocks", "why"),
     [
