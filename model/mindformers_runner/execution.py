@@ -12,14 +12,13 @@ from mindspore import dtype as mstype
 
 from model.mindformers_runner.networks import Network
 from model.mindspore_common.device_results import DeviceResults
+from model.mindspore_common.execution import Arguments, step_tensors
 from model.runner import RunnerFacts, StepInputs
 
 # positions in LlamaForCausalLM.construct
 _INPUT_IDS, _ATTENTION_MASK, _VALID_LENGTH, _BLOCK_TABLES = 0, 4, 7, 10
 _SLOT_MAPPING, _Q_SEQ_LENS, _GATHER_INDEX, _SEQ_RANGE = 11, 14, 16, 17
 _INPUTS = 19
-
-Arguments = list[Tensor | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +51,22 @@ class DynamicExecution:
         return self._network(*self._arguments.on_ascend(prepared))
 
 
-def _llama_on_cpu(inputs: StepInputs) -> Arguments:
+def _llama_on_cpu(inputs: StepInputs) -> list[Tensor | None]:
     arguments = _llama(inputs)
     # a mask that is there keeps mindformers from gathering one of [T, max_length]
     arguments[_ATTENTION_MASK] = Tensor.from_numpy(np.zeros((1, 1), np.int32))
     return arguments
 
 
-def _llama_on_ascend(inputs: StepInputs) -> Arguments:
+def _llama_on_ascend(inputs: StepInputs) -> list[Tensor | None]:
     arguments = _llama(inputs)
     # mindformers takes one past each token that is sampled
     arguments[_GATHER_INDEX] = Tensor.from_numpy(inputs.sample_index + np.int32(1))
     return arguments
 
 
-def _llama(inputs: StepInputs) -> Arguments:
-    arguments: Arguments = [None] * _INPUTS
+def _llama(inputs: StepInputs) -> list[Tensor | None]:
+    arguments: list[Tensor | None] = [None] * _INPUTS
     arguments[_INPUT_IDS] = Tensor.from_numpy(inputs.input_ids.reshape(1, -1))
     arguments[_VALID_LENGTH] = Tensor.from_numpy(inputs.valid_length)
     arguments[_BLOCK_TABLES] = Tensor.from_numpy(inputs.block_tables)
@@ -78,8 +77,8 @@ def _llama(inputs: StepInputs) -> Arguments:
     return arguments
 
 
-def _llama_dynamic() -> Arguments:
-    arguments: Arguments = [None] * _INPUTS
+def _llama_dynamic() -> list[Tensor | None]:
+    arguments: list[Tensor | None] = [None] * _INPUTS
     for index in (_VALID_LENGTH, _SLOT_MAPPING, _Q_SEQ_LENS, _GATHER_INDEX, _SEQ_RANGE):
         arguments[index] = _unknown(1)
     arguments[_INPUT_IDS] = Tensor(shape=[1, None], dtype=mstype.int32)
@@ -87,21 +86,8 @@ def _llama_dynamic() -> Arguments:
     return arguments
 
 
-def _gpt(inputs: StepInputs) -> Arguments:
+def _gpt_dynamic() -> list[Tensor | None]:
     """Of `gpt.GptNetwork.construct`."""
-    arrays = (
-        inputs.input_ids,
-        inputs.positions,
-        inputs.slot_mapping,
-        inputs.valid_length,
-        inputs.q_seq_lens,
-        inputs.sample_index,
-        inputs.block_tables,
-    )
-    return [Tensor.from_numpy(array) for array in arrays]
-
-
-def _gpt_dynamic() -> Arguments:
     return [*(_unknown(1) for _ in range(6)), _unknown(2)]
 
 
@@ -111,5 +97,5 @@ def _unknown(dimensions: int) -> Tensor:
 
 ARGUMENTS: dict[Network, NetworkArguments] = {
     "Llama": NetworkArguments(_llama_on_cpu, _llama_on_ascend, _llama_dynamic),
-    "GPTModel": NetworkArguments(_gpt, _gpt, _gpt_dynamic),
+    "GPTModel": NetworkArguments(step_tensors, step_tensors, _gpt_dynamic),
 }

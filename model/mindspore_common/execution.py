@@ -15,6 +15,20 @@ from model.runner import Best, Float32, Int32, RunnerFacts, StepInputs
 Arguments = Sequence[Tensor | None]
 
 
+def step_tensors(inputs: StepInputs) -> list[Tensor]:
+    """All arrays of a step but `adapter`, as our networks take them; the tensors share their memory."""
+    arrays = (
+        inputs.input_ids,
+        inputs.positions,
+        inputs.slot_mapping,
+        inputs.valid_length,
+        inputs.q_seq_lens,
+        inputs.sample_index,
+        inputs.block_tables,
+    )
+    return [Tensor.from_numpy(array) for array in arrays]
+
+
 class Execution(Protocol):
     """Prepares inputs over arrays, and runs the network on them."""
 

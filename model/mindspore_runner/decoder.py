@@ -19,6 +19,7 @@ from model.checkpoint.weight import Weight, read_weights
 from model.families import Spec
 from model.families.rope import rotary_table
 from model.mindspore_common.attention import KvCache, PagedOperator
+from model.mindspore_common.execution import step_tensors
 from model.mindspore_common.parameters import parameter_over
 from model.mindspore_common.settings import GraphSettings
 from model.mindspore_runner.adapters import PREFIX, stack
@@ -154,17 +155,7 @@ def build_decoder(spec: Spec, settings: GraphSettings, max_length: int, weights:
 
 def arrange(inputs: StepInputs, adapters: bool) -> list[Tensor]:
     """The arguments of `Decoder.construct`. ``adapters``: whether there are any."""
-    arrays = (
-        inputs.input_ids,
-        inputs.positions,
-        inputs.slot_mapping,
-        inputs.valid_length,
-        inputs.q_seq_lens,
-        inputs.sample_index,
-        inputs.block_tables,
-        *((inputs.adapter,) if adapters else ()),
-    )
-    return [Tensor.from_numpy(array) for array in arrays]
+    return [*step_tensors(inputs), *([Tensor.from_numpy(inputs.adapter)] if adapters else ())]
 
 
 def _parameter(name: str, values: NDArray[Any]) -> Parameter:

@@ -179,7 +179,7 @@ def test_schemathesis(server, tmp_path):
                *CASES, "--exclude-path", "/live", "--exclude-path", "/debug/trace",
                "--exclude-path-regex", "^/models/.adapter./",
                "--exclude-checks", "positive_data_acceptance", "--no-color"]  # fmt: skip
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
     assert "Tested: 30" in done.stdout
     before = at_rest(server)
