@@ -69,7 +69,7 @@ ENGINE = (
     "model/sampling/test_portability.py",
     "scripts/train",
 )
-"""A compiler or torch; and with them all that takes the fixture `in_mindspore`."""
+"""A compiler or torch; and with them all that takes the fixtures `in_mindspore` and `in_openvino`."""
 
 # What tests compile is kept between them, and not in the user's own cache.
 os.environ["XDG_CACHE_HOME"] = str(ROOT.parent / ".cache" / "tests")
@@ -86,14 +86,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a file share what it sets up: they run in one place (`--dist loadfile`). What takes long begins."""
     for item in items:
         file = item.path.relative_to(ROOT).as_posix()
-        in_mindspore = "in_mindspore" in getattr(item, "fixturenames", ())
+        in_engine = not {"in_mindspore", "in_openvino"}.isdisjoint(getattr(item, "fixturenames", ()))
         if file.startswith(SERVER):
             item.add_marker(pytest.mark.server)
         elif file.startswith(SURVIVAL):
             item.add_marker(pytest.mark.survival)
         elif file.startswith(SERIAL):
             item.add_marker(pytest.mark.serial)
-        elif in_mindspore or file.startswith(ENGINE):
+        elif in_engine or file.startswith(ENGINE):
             item.add_marker(pytest.mark.engine)
     long = {item.path for item in items if any(map(item.get_closest_marker, ("server", "engine")))}
     items.sort(key=lambda item: item.path not in long)

@@ -4,7 +4,7 @@
 """
 
 from model.adapters.adapter import Adapter, Change
-from model.adapters.reading import read_adapter
+from model.adapters.reading import adapter_files, read_adapter
 from model.adapters.weights import model_weights
 
-__all__ = ["Adapter", "Change", "model_weights", "read_adapter"]
+__all__ = ["Adapter", "Change", "adapter_files", "model_weights", "read_adapter"]

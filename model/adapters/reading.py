@@ -57,6 +57,11 @@ def read_adapter(folder: Path, spec: Spec) -> Adapter:
     return Adapter(folder, rank, fingerprint, changes)
 
 
+def adapter_files(folder: Path) -> tuple[Path, Path]:
+    """The configuration and the tensors, if they are there."""
+    return folder / CONFIG_FILE, folder / WEIGHTS_FILE
+
+
 def _weights_file(folder: Path) -> Path:
     file = folder / WEIGHTS_FILE
     if file.exists():

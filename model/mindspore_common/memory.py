@@ -70,15 +70,13 @@ def memory_need(
     )
 
 
-def require_memory(
-    sizes: Sizes, settings: GraphSettings, available: int, table_bytes: int = 0, weight_bytes: int | None = None
-) -> None:
-    """Raises CapacityError, with what to change, when the need exceeds ``available`` bytes."""
-    need = memory_need(sizes, settings, table_bytes, weight_bytes)
+def require_memory(need: MemoryNeed, block_bytes: int, settings: GraphSettings, available: int) -> None:
+    """Raises CapacityError, with what to change, when the need exceeds ``available`` bytes. ``block_bytes``: of keys
+    and values of one block over all layers."""
     if need.total <= available:
         return
     left = available - need.weights - need.runtime
-    blocks = left // kv_block_bytes(sizes, settings)
+    blocks = left // block_bytes
     advice = (
         f"lower num_blocks from {settings.num_blocks} to at most {blocks}" if blocks > 0 else "use a smaller model"
     )

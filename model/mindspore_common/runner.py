@@ -21,7 +21,14 @@ from model.layout import (
     require_layout,
     require_range,
 )
-from model.mindspore_common.memory import MemoryNeed, Sizes, available_memory, memory_need, require_memory
+from model.mindspore_common.memory import (
+    MemoryNeed,
+    Sizes,
+    available_memory,
+    kv_block_bytes,
+    memory_need,
+    require_memory,
+)
 from model.mindspore_common.native import StepCheck, kernel_name, last_error, load_library, set_threads
 from model.mindspore_common.settings import GraphSettings
 from model.runner import Best, Bucket, Float32, Int32, Progress, Runner, RunnerFacts, StepInputs
@@ -81,8 +88,9 @@ class GraphRunner(Runner):
     def _build(self, progress: Progress | None) -> tuple[Any, Execution]:
         """The network with its weights and an empty KV cache, and how to run it."""
 
-    @abstractmethod
-    def _compile_cache(self) -> CompileCache: ...
+    def _compile_cache(self) -> CompileCache | None:
+        """None: one graph serves all buckets, and needs none."""
+        return None
 
     def load(self, progress: Progress | None = None) -> None:
         """Build the network, allocate the KV cache, load the weights.
@@ -94,7 +102,9 @@ class GraphRunner(Runner):
         network, execution = self._build(progress)
         set_threads(self.settings.thread_count())
         self._cache, self._execution, self._network = self._compile_cache(), execution, network
-        _log.info("loaded %s; attention kernel: %s", self.facts.name, kernel_name())
+        if self._cache is None:
+            self._compiled = set(self.facts.buckets)
+        _log.info("loaded %s; attention kernel: %s", self.facts.name, self._kernel_name())
 
     def memory_need(self) -> MemoryNeed:
         """Bytes that this runner will take. On Ascend weights and KV cache lie in device memory."""
@@ -160,19 +170,22 @@ class GraphRunner(Runner):
 
     def abandon(self) -> None:
         """A device that has begun must be done with the arrays first."""
-        output, fetched = self._output, self._fetched
-        self._launched = self._output = None
-        if output is not None and not fetched:
+        if self._output is not None and not self._fetched:
             with contextlib.suppress(RuntimeError):  # its result is not needed
-                output.asnumpy()
+                self._output.asnumpy()
+        self._launched = self._output = None
 
     def close(self) -> None:
         """Free the network, the KV cache and the weights."""
+        self.abandon()
         self._execution = self._network = self._output = self._launched = None
         self._weights = ()
         self._compiled.clear()
         if self._cache is not None:
             self._cache.close()
+
+    def _kernel_name(self) -> str:
+        return kernel_name()
 
     def _under_way(self) -> Binding:
         if self._launched is None:
@@ -216,7 +229,11 @@ class GraphRunner(Runner):
 
     def _require_memory(self) -> None:
         if self._on_cpu:
-            require_memory(self._sizes, self.settings, available_memory(), *self._own_bytes)
+            require_memory(self.memory_need(), self._block_bytes(), self.settings, available_memory())
+
+    def _block_bytes(self) -> int:
+        """Of keys and values of one block over all layers."""
+        return kv_block_bytes(self._sizes, self.settings)
 
 
 def longest(settings: GraphSettings, sizes: Sizes) -> int:

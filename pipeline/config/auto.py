@@ -28,7 +28,7 @@ USUAL_LENGTH: Final = 32768
 _MODEL_KEYS = ("pipeline.model_dir", "model_config.model_cfg_path")
 _ROWS = {"CPU": 16, "Ascend": 64}
 _BUDGETS = {"CPU": 256, "Ascend": 2048}
-_BLOCK_SIZES = {"CPU": 16, "Ascend": 128}
+BLOCK_SIZES: Final = {"CPU": 16, "Ascend": 128, "openvino": 32}
 _TOKENS_A_ROW = 512  # of the KV cache, at least
 
 
@@ -65,7 +65,8 @@ class _Resolution:
         self._choices: list[Choice] = []
 
     def run(self) -> list[Choice]:
-        self._choose(BLOCK_SIZE, _BLOCK_SIZES[self._device], f"what attention on {self._device} works in")
+        where = "openvino" if self._values["pipeline.runner.kind"] == "openvino" else self._device
+        self._choose(BLOCK_SIZE, BLOCK_SIZES[where], f"what attention on {where} works in")
         dtype = self._facts.dtype
         self._choose(DTYPE, dtype or "float16", "of the checkpoint" if dtype else "config.json names none")
         rows = self._values["pipeline.max_rows"] or self._values[BATCH]

@@ -19,6 +19,7 @@ _MODEL_FILE = "model_config.model_cfg_path"
 _MODEL_DIR = "pipeline.model_dir"
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _CPU_BLOCK = 16  # keys of one group in the key cache of the CPU's attention
+_READ_JSON = ("openvino", "mindspore")
 _RINGS = tuple(f"pipeline.rings.{name}" for name, _ in fields_of(RingConfig))
 
 LONGEST: Final = "model_config.max_generate_length"
@@ -143,16 +144,23 @@ def _check_runner(checker: _Checker) -> None:
         _check_cost_model(checker)
         return
     checker.require(
-        lambda kind, device: kind != "mindspore" or device == "CPU",
+        lambda kind, device: kind not in _READ_JSON or device == "CPU",
         (RUNNER + "kind", RUNNER + "device"),
         f"{RUNNER}kind is {{0}}, which computes on CPU, but {RUNNER}device is {{1}}; leave one of them out",
     )
     checker.require(
-        lambda kind, path: kind != "mindspore" or path.suffix == ".json",
+        lambda kind, path: kind not in _READ_JSON or path.suffix == ".json",
         (RUNNER + "kind", _MODEL_FILE),
         f"{RUNNER}kind is {{0}}, which reads a Hugging Face config.json, but {_MODEL_FILE} is {{1}}; "
         f"give a config.json, or leave {RUNNER}kind out",
     )
+    for name in ("weight_dtype", "kv_dtype"):
+        checker.require(
+            lambda value, kind: kind == "openvino",
+            (RUNNER + name, RUNNER + "kind"),
+            f"{RUNNER}{name} is {{0}}, which only the openvino engine knows, not {{1}}; leave it out, or set "
+            f"{RUNNER}kind to openvino (pip install 'ringserve[openvino]')",
+        )
     for name in EMULATED_KEYS:
         checker.require(
             lambda value, kind: False,

@@ -9,6 +9,7 @@ from typing import Any
 
 from .auto import resolve
 from .draft import Draft
+from .engine_choice import choose_engine, replace_block_size
 from .files import default_compile_cache, is_folder, is_there
 from .model_files import ModelFacts, read_model_facts
 from .source import Unreadable
@@ -29,7 +30,8 @@ def derive(draft: Draft, known: Mapping[str, Any] = MappingProxyType({})) -> Mod
     _default(draft, _MODEL + "vocab_size", facts.vocab_size)
     _default(draft, _MODEL + "end_token", facts.end_token if facts.end_token is not None else 2)
     _default(draft, "pipeline.runner.device", facts.device or "CPU")
-    _choose_engine(draft)
+    choose_engine(draft, known)
+    replace_block_size(draft)
     if values["pipeline.runner.kind"] != "emulated":
         _default(draft, "pipeline.runner.compile_cache", default_compile_cache() or "none")
     draft.choices += resolve(draft, facts, known)
@@ -52,13 +54,6 @@ def derive(draft: Draft, known: Mapping[str, Any] = MappingProxyType({})) -> Mod
 def _default(draft: Draft, key: str, value: Any) -> None:
     if draft.values[key] is None and key not in draft.bad:
         draft.values[key] = value
-
-
-def _choose_engine(draft: Draft) -> None:
-    values, path = draft.values, draft.values[_MODEL + "model_cfg_path"]
-    if values["pipeline.runner.kind"] == "auto":
-        own = values["pipeline.runner.device"] == "CPU" and path is not None and path.suffix == ".json"
-        values["pipeline.runner.kind"] = "mindspore" if own else "mindformers"
 
 
 def _reply_bytes(longest: int | None) -> int:

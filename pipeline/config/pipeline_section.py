@@ -39,23 +39,25 @@ class RunnerConfig:
     """The engine that runs the model."""
 
     kind: str = setting(
-        choice("auto", "mindspore", "mindformers", "emulated"),
+        choice("auto", "openvino", "mindspore", "mindformers", "emulated"),
         "auto",
-        "the engine. `mindspore`: a decoder for all families of docs/models.md, on CPU; `mindformers`: its own "
-        "networks for those that they know, on CPU or Ascend; `auto`: the former on CPU where the model has a "
-        "`config.json`, else the latter; "
-        "`emulated`: takes as long as a device would, and computes nothing",
+        "the engine. `openvino`: a decoder for most families of docs/models.md, on x86 CPUs with AVX2 "
+        "(`ringserve[openvino]`); `mindspore`: one for all of them, on CPU; `mindformers`: its own networks for "
+        "those that they know, on CPU or Ascend; `auto`: on CPU, where the model has a `config.json`, `openvino` if "
+        "it is installed and can compute the model, and `pipeline.lora.adapters` names none, else `mindspore`; "
+        "otherwise `mindformers`; `emulated`: takes as long as a device would, and computes nothing",
     )
     device: str = setting(
         choice("CPU", "Ascend"),
         None,
-        "where the model computes; `mindspore` knows CPU only",
+        "where the model computes; `openvino` and `mindspore` know CPU only",
         derived="`context.device_target` of the mindformers YAML, else CPU",
     )
     compile_cache: Path | str | None = setting(
         word_or("none", PATH),
         None,
-        "directory that caches compiled graphs between starts, created if missing; `none`: they are not kept",
+        "directory that keeps compiled graphs and int8 weights between starts, created if missing; `none`: they are "
+        "not kept",
         derived="`ringserve/compile` in the user's cache (`$XDG_CACHE_HOME`, by default `~/.cache`)",
     )
     warm_up: str = setting(
@@ -63,6 +65,17 @@ class RunnerConfig:
         "early",
         "`early`: ready when the two smallest buckets are compiled that serve every kind of step; the others follow "
         "while it serves, between two steps. `all`: ready when all are compiled, so that no stream ever stands still",
+    )
+    weight_dtype: str | None = setting(
+        choice("f32", "bf16", "int8"),
+        None,
+        "openvino: what weights become: `f32`, or, faster and less exact, `bf16`, in which all is computed then, or "
+        "`int8` (docs/models.md has the errors); null: they stay as the checkpoint has them, computed in f32",
+    )
+    kv_dtype: str | None = setting(
+        choice("f32", "f16", "bf16", "u8"),
+        None,
+        "openvino: of the KV cache; null: `bf16` with weights in `bf16`, else `f32`",
     )
     threads: int | None = setting(
         integer(1, 4096), None, "CPU threads of a step", derived="one per CPU the process may use"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from model.families import Spec
     from model.mindspore_common.memory import Sizes
 
@@ -61,48 +60,78 @@ def find_room(values: Mapping[str, Any], rows: int) -> Room:
 
 def _sizes(values: Mapping[str, Any], rows: int) -> tuple[int, int]:
     """Bytes of the model without its KV cache, and of a block of that. Raises ModelError."""
+    if values[_KIND] == "openvino":
+        return _openvino_sizes(values, rows)
     from model.mindspore_common.memory import kv_block_bytes, memory_need
     from model.mindspore_common.settings import GraphSettings
 
     sizes, weights = _engine_sizes(values)
-    settings = GraphSettings(
-        values["model_config.model_cfg_path"],
-        num_blocks=1,
-        block_size=values["pa_config.block_size"],
-        max_rows=rows,
-        token_budget=max(rows, values["pipeline.token_budget"]),
-    )
+    settings = GraphSettings(**_settings(values, rows))
     need = memory_need(sizes, settings, weight_bytes=weights)
     return need.weights + need.runtime, kv_block_bytes(sizes, settings)
 
 
+def _openvino_sizes(values: Mapping[str, Any], rows: int) -> tuple[int, int]:
+    from model.families import read_spec_file
+    from model.openvino.memory import kv_block_bytes, memory_need, weight_bytes
+    from model.openvino.settings import OpenVinoSettings
+
+    settings = OpenVinoSettings(
+        **_settings(values, rows),
+        compile_cache_dir=kept if isinstance(kept := values["pipeline.runner.compile_cache"], Path) else None,
+        weight_dtype=values["pipeline.runner.weight_dtype"],
+        kv_dtype=values["pipeline.runner.kv_dtype"],
+    )
+    spec = read_spec_file(settings.config_path)
+    block = kv_block_bytes(spec, settings)
+    longest = values["model_config.max_generate_length"]
+    need = memory_need(
+        spec,
+        settings,
+        weight_bytes(spec, settings, _stored_bytes(values, spec)),
+        longest if isinstance(longest, int) else spec.max_position,
+    )
+    return need.total - block, block
+
+
+def _settings(values: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """Of either engine, with a single block."""
+    return {
+        "config_path": values["model_config.model_cfg_path"],
+        "num_blocks": 1,
+        "block_size": values["pa_config.block_size"],
+        "max_rows": rows,
+        "token_budget": max(rows, values["pipeline.token_budget"]),
+    }
+
+
 def _engine_sizes(values: Mapping[str, Any]) -> tuple[Sizes, int | None]:
     """Of the model, and the bytes of its weights, where these are not all of one type."""
-    path, weights = values["model_config.model_cfg_path"], values["model_config.checkpoint_path"]
+    path = values["model_config.model_cfg_path"]
     if values[_KIND] == "mindspore":
-        from model.errors import ModelError
         from model.families import read_spec_file
 
         spec = read_spec_file(path)
-        if weights is None or values["pipeline.runner.random_weights"]:
-            return spec, None
-        try:
-            return spec, _weight_bytes(spec, weights, values["pipeline.lora.merged"], values[_ADAPTERS] or {})
-        except ModelError:  # the launcher's checks and the engine will say so
-            return spec, None
+        return spec, _stored_bytes(values, spec)
     from model.mindformers_runner.configuration import read_model
 
     return read_model(path)[0], None
 
 
-def _weight_bytes(spec: Spec, path: Path, merged: Path | None, adapters: Mapping[str, Path]) -> int:
-    """Raises ModelError."""
+def _stored_bytes(values: Mapping[str, Any], spec: Spec) -> int | None:
+    """Of the weights, as far as they stay as the checkpoint has them, and of adapters; None: they become float32."""
     from model.adapters import model_weights, read_adapter
     from model.checkpoint.weight import size_bytes
+    from model.errors import ModelError
 
-    weights = model_weights(spec, path, merged)
-    beside = (read_adapter(folder, spec).size_bytes for folder in adapters.values())
-    return size_bytes(weights) + sum(beside)
+    path, merged = values["model_config.checkpoint_path"], values["pipeline.lora.merged"]
+    if path is None or values["pipeline.runner.random_weights"]:
+        return None
+    try:
+        beside = (read_adapter(folder, spec).size_bytes for folder in (values[_ADAPTERS] or {}).values())
+        return size_bytes(model_weights(spec, path, merged)) + sum(beside)
+    except ModelError:  # the launcher's checks and the engine will say so
+        return None
 
 
 def _gib(size: int) -> str:

@@ -76,12 +76,14 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def check_compile_cache(_: Host, plan: Plan) -> Iterator[Finding]:
-    """The first start compiles, and writes there."""
-    cache = plan.config.pipeline.runner.compile_cache
-    if plan.config.pipeline.runner.kind == "emulated":
+    """The first start compiles, or quantizes, and writes there."""
+    cache, kind = plan.config.pipeline.runner.compile_cache, plan.config.pipeline.runner.kind
+    if kind == "emulated":
         return
     if not isinstance(cache, Path):
         text = "compiled graphs are not cached: every start, and every restart of inference, compiles again"
+        if kind == "openvino":
+            text = "converted weights have no file: they are in memory twice, and every start converts them again"
         yield warn("files", text, "pipeline.runner.compile_cache: a directory that outlives the server")
         return
     directory = next(path for path in (cache, *cache.absolute().parents) if path.exists())

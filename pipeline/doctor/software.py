@@ -16,7 +16,7 @@ from pipeline.doctor.subject import Host, Plan
 TOPIC = "software"
 _LEAST_PYTHON = (3, 11)
 _FOR_THE_MODEL = ("mindspore", "mindformers")
-_NEEDED_BY = {"mindformers": _FOR_THE_MODEL, "mindspore": ("mindspore",), "emulated": ()}
+_NEEDED_BY = {"mindformers": _FOR_THE_MODEL, "mindspore": ("mindspore",), "openvino": ("openvino",), "emulated": ()}
 _EXTENSIONS = ("ipc._core", "model.sampling._kernels", "model.emulated._device", "pipeline.inference._step")
 _REBUILD = "rebuild: pip install -e . (a C and a C++ compiler are needed)"
 
@@ -40,13 +40,13 @@ def check_packages(_: Host, plan: Plan | None) -> Iterator[Finding]:
     fine = []
     for requirement in required:
         name, ranges = split_requirement(requirement)
-        if "extra ==" in requirement or (name in _FOR_THE_MODEL and name not in needed):
+        if name not in needed and ("extra ==" in requirement or name in _FOR_THE_MODEL):
             continue
         version = _version(name)
         if version is None or not fits(version, ranges):
             found = "is missing" if version is None else f"is {version}"
             yield fail(TOPIC, f"{name} {found}; {ranges} is needed", f"pip install '{name}{ranges}'")
-        elif name in ("numpy", *_FOR_THE_MODEL):
+        elif name in ("numpy", *needed):
             fine.append(f"{name} {version}")
     yield ok(TOPIC, ", ".join(fine))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from model.layout import make_buckets
 from model.mindspore_common.settings import GraphSettings
@@ -62,6 +63,14 @@ def _mindspore(config: Configuration) -> Runner:
     return MindSporeRunner(_settings(config, MindSporeSettings))
 
 
+def _openvino(config: Configuration) -> Runner:
+    from model.openvino import OpenVinoRunner, OpenVinoSettings
+
+    runner = config.pipeline.runner
+    dtypes: dict[str, Any] = {"weight_dtype": runner.weight_dtype, "kv_dtype": runner.kv_dtype}
+    return OpenVinoRunner(replace(_settings(config, OpenVinoSettings), **dtypes))
+
+
 def _mindformers(config: Configuration) -> Runner:
     from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 
@@ -93,4 +102,5 @@ _ENGINES: dict[str, Callable[[Configuration], Runner]] = {
     "emulated": _emulated,
     "mindformers": _mindformers,
     "mindspore": _mindspore,
+    "openvino": _openvino,
 }

@@ -3,10 +3,12 @@
     python -m scripts.bench.model
     python -m scripts.bench.model --preset 125m
     python -m scripts.bench.model --config model/demo --checkpoint model/demo --json bench-model.json
+    python -m scripts.bench.model --preset 134m --engines mindspore openvino openvino-int8 --rows 1,2,8,32
 
 For each shape: median, minimum and 99th percentile of a step, and how fast weights are read against what the
-memory gives. Everything is measured twice, with the C++ attention operator and with MindSpore's own operators,
-in turns. Close other programs first; the figures are of this machine at this moment.
+memory gives. Engines take turns: mindformers' Llama with the C++ attention operator (custom) and with MindSpore's
+own operators (plain), and the decoders for all families on MindSpore and on OpenVINO, whose weights may be narrower.
+Close other programs first; the figures are of this machine at this moment.
 """
 
 from __future__ import annotations
@@ -17,14 +19,19 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from model.mindformers_runner import MindFormersRunner, MindFormersSettings
+from model.mindspore_common.runner import GraphRunner
+from model.mindspore_runner import MindSporeRunner, MindSporeSettings
+from model.openvino import OpenVinoRunner, OpenVinoSettings
+from model.openvino.requirements import BLOCK_SIZE
 from model.runner import Bucket
 from scripts.lab.arguments import count, counts, parser, write_json
 from scripts.lab.machine import describe_machine
@@ -32,6 +39,8 @@ from scripts.lab.steps import step_inputs, timed_ms
 from scripts.lab.table import markdown
 
 PRESETS: dict[str, dict[str, int]] = {
+    "134m": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 12,
+             "intermediate_size": 2048, "vocab_size": 32000},
     "125m": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4,
              "intermediate_size": 2048, "vocab_size": 32000},
     "18m": {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 4,
@@ -40,16 +49,26 @@ PRESETS: dict[str, dict[str, int]] = {
              "intermediate_size": 704, "vocab_size": 4096},
 }  # fmt: skip
 
-Attention = Literal["custom", "plain"]
+ENGINES: dict[str, tuple[Callable[[Any], GraphRunner], Callable[..., Any], dict[str, Any]]] = {
+    "custom": (MindFormersRunner, MindFormersSettings, {"attention": "custom"}),
+    "plain": (MindFormersRunner, MindFormersSettings, {"attention": "plain"}),
+    "mindspore": (MindSporeRunner, MindSporeSettings, {}),
+    "openvino": (OpenVinoRunner, OpenVinoSettings, {}),
+    "openvino-bf16": (OpenVinoRunner, OpenVinoSettings, {"weight_dtype": "bf16"}),
+    "openvino-int8": (OpenVinoRunner, OpenVinoSettings, {"weight_dtype": "int8"}),
+}
+"""A runner, its settings, and which of them are this engine's."""
+WEIGHT_BYTES = {"openvino-bf16": 2, "openvino-int8": 1}
+
 Timing = dict[str, Any]
-"""One shape with one attention."""
+"""One shape with one engine."""
 STEPS_PER_TURN = 10
 
 
 def main() -> None:
     options = parse_arguments()
     bandwidth = memory_bandwidth(options.threads)
-    runners = {attention: load_runner(options, attention) for attention in options.attention}
+    runners = {engine: load_runner(options, engine) for engine in options.engines}
     timings = measure(runners, options)
     print(table(timings, bandwidth))
     report = {
@@ -73,7 +92,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--context", type=count, default=256, help="keys per row (default: 256)")
     add("--steps", type=count, default=60, help="steps measured per shape (default: 60)")
     add("--threads", type=count, default=cpus, help="of the operator (default: the number of CPUs)")
-    add("--attention", nargs="+", choices=["custom", "plain"], default=["custom", "plain"])
+    add("--engines", nargs="+", choices=ENGINES, default=["custom", "plain"], help="default: custom plain")
     add("--json", type=Path, metavar="FILE", help="write everything there")
     options = line.parse_args()
     if options.config is None and options.preset is None:
@@ -85,66 +104,69 @@ def chunks(text: str) -> tuple[int, ...]:
     return counts(1 << 20)(text) if text else ()
 
 
-def load_runner(options: argparse.Namespace, attention: Attention) -> MindFormersRunner:
+def load_runner(options: argparse.Namespace, engine: str) -> GraphRunner:
+    make, settings, own = ENGINES[engine]
     with tempfile.TemporaryDirectory() as directory:
-        runner = MindFormersRunner(make_settings(options, attention, Path(directory)))
+        runner = make(settings(**make_settings(options, engine, Path(directory)), **own))
         runner.load(show_progress)
         runner.warm_up(show_progress)
     return runner
 
 
-def measure(runners: dict[Attention, MindFormersRunner], options: argparse.Namespace) -> list[Timing]:
+def measure(runners: dict[str, GraphRunner], options: argparse.Namespace) -> list[Timing]:
     """The runners take turns, so that whatever else the machine does falls on both."""
     timings: list[Timing] = []
     for bucket in next(iter(runners.values())).facts.buckets:
-        times: dict[Attention, list[float]] = {attention: [] for attention in runners}
+        times: dict[str, list[float]] = {engine: [] for engine in runners}
         steps = {}
-        for attention, runner in runners.items():
+        for engine, runner in runners.items():
             binding = runner.bind(step_inputs(runner.facts, bucket, options.context))
             logits = np.empty((bucket.rows, runner.facts.vocab_size), np.float32)
-            steps[attention] = partial(runner.step, binding, logits)
+            steps[engine] = partial(runner.step, binding, logits)
         for _ in range(-(-options.steps // STEPS_PER_TURN)):
-            for attention, step in steps.items():
-                times[attention] += timed_ms(step, STEPS_PER_TURN)
-        for attention, runner in runners.items():
+            for engine, step in steps.items():
+                times[engine] += timed_ms(step, STEPS_PER_TURN)
+        for engine, runner in runners.items():
             shape = {"tokens": bucket.tokens, "rows": bucket.rows, "context": options.context}
-            least, median, p99 = np.percentile(times[attention], [0, 50, 99]).tolist()
-            rate = read_bytes(runner) / median / 1e6
+            least, median, p99 = np.percentile(times[engine], [0, 50, 99]).tolist()
+            rate = read_bytes(engine, runner) / median / 1e6
             spread = {"median_ms": median, "min_ms": least, "p99_ms": p99}
-            timings.append({"attention": attention, **shape, **spread, "weights_gb_per_s": rate})
+            timings.append({"engine": engine, **shape, **spread, "weights_gb_per_s": rate})
     return timings
 
 
-def make_settings(options: argparse.Namespace, attention: Attention, scratch: Path) -> MindFormersSettings:
+def make_settings(options: argparse.Namespace, engine: str, scratch: Path) -> dict[str, Any]:
     config = options.config
     if options.preset:
         config = scratch / "config.json"
         preset = {"model_type": "llama", "max_position_embeddings": options.context, **PRESETS[options.preset]}
         config.write_text(json.dumps(preset))
     rows = max(options.rows)
-    blocks = -(-options.context // 16)
+    size = BLOCK_SIZE if engine.startswith("openvino") else 16
+    blocks = -(-options.context // size)
     buckets = {Bucket(count, count) for count in options.rows} | {Bucket(count, rows) for count in options.chunks}
     budget = max(bucket.tokens for bucket in buckets)
-    return MindFormersSettings(
-        config_path=config,
-        checkpoint_path=options.checkpoint,
-        num_blocks=rows * blocks,
-        max_rows=rows,
-        token_budget=budget,
-        max_length=options.context,
-        buckets=tuple(buckets | {Bucket(budget, rows)}),
-        attention=attention,
-        threads=options.threads,
-    )
+    return {
+        "config_path": config,
+        "checkpoint_path": options.checkpoint,
+        "num_blocks": rows * blocks,
+        "block_size": size,
+        "max_rows": rows,
+        "token_budget": budget,
+        "max_length": options.context,
+        "buckets": tuple(buckets | {Bucket(budget, rows)}),
+        "threads": options.threads,
+    }
 
 
-def read_bytes(runner: MindFormersRunner) -> int:
+def read_bytes(engine: str, runner: GraphRunner) -> int:
     """Bytes of the weights that a step reads whole: all but the embedding, of which it picks rows."""
+    assert isinstance(runner, MindFormersRunner | MindSporeRunner | OpenVinoRunner)
     spec = runner.spec
-    shapes = spec.tensors()
+    shapes = dict(spec.tensors())
     if not spec.tied_embeddings:
         shapes.pop("embed.weight")
-    return sum(4 * int(np.prod(shape)) for shape in shapes.values())
+    return sum(WEIGHT_BYTES.get(engine, 4) * int(np.prod(shape)) for shape in shapes.values())
 
 
 def memory_bandwidth(threads: int) -> float:
@@ -162,16 +184,16 @@ def memory_bandwidth(threads: int) -> float:
 
 
 def table(timings: list[Timing], bandwidth: float) -> str:
-    head = ("tokens x rows", "attention", "median ms", "min ms", "p99 ms", "weights GB/s", "of memory")
+    head = ("tokens x rows", "engine", "median ms", "min ms", "p99 ms", "weights GB/s", "of memory")
     lines = [
         [
             f"{timing['tokens']} x {timing['rows']}",
-            timing["attention"],
+            timing["engine"],
             *(f"{timing[name]:.2f}" for name in ("median_ms", "min_ms", "p99_ms")),
             f"{timing['weights_gb_per_s']:.1f}",
             f"{timing['weights_gb_per_s'] / bandwidth:.0%}",
         ]
-        for timing in sorted(timings, key=lambda timing: (timing["tokens"], timing["rows"], timing["attention"]))
+        for timing in sorted(timings, key=lambda timing: (timing["tokens"], timing["rows"], timing["engine"]))
     ]
     return f"memory reads {bandwidth:.1f} GB/s\n{markdown(head, lines)}"
 

@@ -7,8 +7,9 @@
 Every folder has a small random checkpoint; its references are transformers' answers (tests/model/families, made by
 `make fixtures-families`). The whole server is started, and asked over HTTP: 24 greedy tokens with log-probabilities,
 the prompt as ids and as text, longer than a step and than the families' windows, and several at once. It takes 10 to
-20 minutes. Exit status 1 if a folder was not served, or was answered otherwise. With --engine, an engine may refuse
-a folder, but not compute it wrongly.
+20 minutes. The table says which engine served a folder: without --engine that is what the server chooses, OpenVINO
+where it is installed and can. Exit status 1 if a folder was not served, or was answered otherwise. With --engine, an
+engine may refuse a folder, but not compute it wrongly.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from scripts.verify.folders.ways import WAYS, Way
 
 _START_S = 300.0
 _FEW = ("pipeline.max_rows=2", "pipeline.token_budget=16")  # graphs to compile, and prompts come in chunks
-_ENGINE = re.compile(r"\b(mindspore|mindformers) \w+ \d+ x \d+")
+_ENGINE = re.compile(r"\b((?:mindspore|mindformers|openvino)(?: (?:f32|bf16|int8))?) \w+ \d+ x \d+")
 _HEAD = ("folder", "checkpoint", "engine", "tokens", "largest |Δlogprob|", "start, s")
 
 

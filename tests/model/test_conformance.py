@@ -1,5 +1,5 @@
 """Every runner keeps the one contract (model/runner.py): emulated, mindformers with static and dynamic shapes,
-and the decoder for all families."""
+and the decoder for all families, on MindSpore and on OpenVINO."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from model.emulated import CostModel, EmulatedRunner, EmulatedSettings
 from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 from model.runner import Bucket
 from tests.model import conformance
-from tests.model.conftest import DATA
+from tests.model.conftest import DATA, needs_openvino
 
 
 @pytest.mark.parametrize("check", [check.__name__ for check in conformance.EVERYWHERE])
@@ -21,6 +21,14 @@ def test_emulated(check):
 @pytest.mark.parametrize("engine", ["static", "dynamic", "decoder"])
 def test_in_mindspore(in_mindspore, engine, check):
     in_mindspore(conformance.run, engine, check)
+
+
+@needs_openvino
+@pytest.mark.parametrize(
+    "check", [check.__name__ for check in (*conformance.EVERYWHERE, *conformance.WHERE_SOMETHING_COMPUTES)]
+)
+def test_in_openvino(in_openvino, check):
+    in_openvino(conformance.run, "openvino", check)
 
 
 @pytest.mark.parametrize("check", [check.__name__ for check in conformance.WITH_ADAPTERS])

@@ -93,14 +93,14 @@ def test_a_descriptor_for_reading(capsys):
 
 
 def test_a_folder_is_shown_as_the_file_that_starts_the_same(tmp_path, capsys):
-    assert launch.ringserve(["serve", str(DEMO_DIR), "--port", "0", "--print-config"]) == 0
+    assert launch.ringserve(["serve", str(DEMO_DIR), "--engine", "mindspore", "--port", "0", "--print-config"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     assert "# pa_config.num_blocks = 1024: room for 16 x 1024 tokens" in printed.out
     (tmp_path / "kept.yaml").write_text(printed.out)
     assert launch.main(["--config", str(tmp_path / "kept.yaml"), "--check"]) == 0
     kept = capsys.readouterr().out
-    assert launch.main([str(DEMO_DIR), "--port", "0", "--check"]) == 0
+    assert launch.main([str(DEMO_DIR), "--engine", "mindspore", "--port", "0", "--check"]) == 0
     checked = capsys.readouterr()
     assert checked.out == kept
     assert "\npa_config.num_blocks = 1024: room for 16 x 1024" in checked.err

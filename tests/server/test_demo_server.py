@@ -19,6 +19,7 @@ import pytest
 
 from model.demo import DEMO_DIR
 from scripts.lab.server import launched
+from tests.model.conftest import needs_openvino
 from tests.server.launched import run_launcher
 
 ROOT = Path(__file__).parents[2]
@@ -79,10 +80,18 @@ def test_a_chat_gets_the_answers_that_were_taught(server):
     assert begun + rest == answer
 
 
-def test_a_folder_is_enough(tmp_path, monkeypatch):
-    """`serve DIR`: its name, what it says at start, and that it answers; compiled graphs stay for the next start."""
+@pytest.mark.parametrize(
+    ("engine", "blocks", "kept"),
+    [
+        pytest.param(["pipeline.runner.kind=mindspore"], 64, "*", id="mindspore"),
+        pytest.param(["pipeline.runner.weight_dtype=int8"], 32, "openvino-*", id="openvino", marks=needs_openvino),
+    ],
+)
+def test_a_folder_is_enough(tmp_path, monkeypatch, engine, blocks, kept):
+    """`serve DIR`: its name, what it says at start, and that it answers; what was compiled, or quantized, stays for
+    the next start."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    few = ["pipeline.max_rows=1", "pipeline.token_budget=16"]  # few graphs to compile
+    few = ["pipeline.max_rows=1", "pipeline.token_budget=16", *engine]  # few graphs to compile
     with launched(Path(DEMO_DIR), few, tmp_path / "log") as running:
         with httpx.Client(base_url=running.base_url, timeout=120) as client:
             assert client.get("/v1/models").json()["data"][0]["id"] == "demo"
@@ -93,9 +102,10 @@ def test_a_folder_is_enough(tmp_path, monkeypatch):
             }
             answer = client.post("/v1/chat/completions", json=body).json()
         assert "fixed size" in answer["choices"][0]["message"]["content"]
-        assert "pa_config.num_blocks = 64: room for 1 x 1024 tokens" in running.log_text()
+        assert f"pa_config.num_blocks = {blocks}: room for 1 x 1024 tokens" in running.log_text()
+        assert ("pipeline.runner.kind = openvino: it is installed" in running.log_text()) == (blocks == 32)
         assert running.stop() == 0
-    assert list((tmp_path / "cache/ringserve/compile").iterdir())
+    assert list((tmp_path / "cache/ringserve/compile").glob(kept))
 
 
 EXAMPLE = re.compile(r"^```(sh|python)\n(.*?)^```\n(?:\s*```(?:json|text)\n(.*?)^```)?", re.MULTILINE | re.DOTALL)

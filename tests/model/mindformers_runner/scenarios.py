@@ -10,7 +10,7 @@ from model.errors import ModelError
 from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 from model.mindspore_common.import_quietly import import_mindformers
 from model.runner import Bucket
-from tests.model.mindspore_runner.scenarios import LENGTH, STEP, feed
+from tests.model.mixed_steps import LENGTH, STEP, feed
 
 
 def settings(folder, **changes) -> MindFormersSettings:

@@ -31,12 +31,12 @@ def test_half_precision_without_padding_on_ascend():
 
 
 def test_error_says_what_to_change():
-    need = memory_need(SPEC, SETTINGS).total
-    require_memory(SPEC, SETTINGS, need)
+    need = memory_need(SPEC, SETTINGS)
+    require_memory(need, kv_block_bytes(SPEC, SETTINGS), SETTINGS, need.total)
     with pytest.raises(CapacityError, match="lower num_blocks from 40 to at most 39, or give the process more"):
-        require_memory(SPEC, SETTINGS, need - 1)
+        require_memory(need, kv_block_bytes(SPEC, SETTINGS), SETTINGS, need.total - 1)
     with pytest.raises(CapacityError, match="use a smaller model, or give the process more memory"):
-        require_memory(SPEC, SETTINGS, 1000)
+        require_memory(need, kv_block_bytes(SPEC, SETTINGS), SETTINGS, 1000)
 
 
 def test_runner_refuses_before_it_allocates():

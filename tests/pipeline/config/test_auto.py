@@ -28,7 +28,8 @@ LLAMA = {
 
 @pytest.fixture
 def model(tmp_path, monkeypatch):
-    """Makes a folder with that model, on a host with so much memory."""
+    """Makes a folder with that model, on a host with so much memory, and without OpenVINO."""
+    monkeypatch.setattr("model.openvino.requirements.missing_package", lambda: "openvino is not installed")
 
     def make(gib=1000.0, tokenizer_length=None, **changes):
         folder = tmp_path / "Llama-3.2-1B"
@@ -175,3 +176,97 @@ def test_compiled_graphs_go_into_the_user_s_cache(tmp_path, monkeypatch):
     assert default_compile_cache({"XDG_CACHE_HOME": f"{tmp_path}/x"}) == tmp_path / "x/ringserve/compile"
     assert default_compile_cache({"XDG_CACHE_HOME": "relative"}) == tmp_path / ".cache/ringserve/compile"
     assert default_compile_cache({"XDG_CACHE_HOME": "/dev/null/x"}) is None
+
+
+@pytest.fixture
+def openvino(model, monkeypatch):
+    """It is installed, on a processor that it can use."""
+    for name in ("missing_package", "missing_flag"):
+        monkeypatch.setattr(f"model.openvino.requirements.{name}", lambda: None)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+
+
+@pytest.mark.usefixtures("openvino")
+def test_openvino_is_taken_where_it_is_installed(model):
+    first = load_folder(model())
+    assert first.pipeline.runner.kind == "openvino"
+    assert chosen(first)["kind"] == ("openvino", "it is installed, and this processor has AVX2")
+    assert chosen(first)["block_size"] == (32, "what attention on openvino works in")
+    assert first.pipeline.runner.weight_dtype is first.pipeline.runner.kv_dtype is None  # nothing is quantized
+    assert chosen(first)["num_blocks"][0] == 16 * 1024
+
+
+@pytest.mark.usefixtures("openvino")
+@pytest.mark.parametrize(
+    ("changes", "options", "kind"),
+    [
+        ({}, ["pipeline.runner.kind=mindspore"], "mindspore"),
+        ({}, ["pipeline.runner.device=Ascend", "pa_config.num_blocks=64"], "mindformers"),
+        ({"model_type": "gemma2", "attn_logit_softcapping": 50.0}, [], "mindspore"),
+        ({"model_type": "mixtral", "num_local_experts": 4}, [], "mindspore"),
+    ],
+)
+def test_openvino_is_left_where_it_can_not_compute(model, changes, options, kind):
+    config = load_folder(model(**changes), [*options, "model_config.max_generate_length=512"])
+    assert config.pipeline.runner.kind == kind
+    assert "kind" not in chosen(config)
+
+
+@pytest.mark.usefixtures("openvino")
+def test_openvino_is_left_where_adapters_are_to_lie_beside_the_model(model, tmp_path, monkeypatch):
+    (tmp_path / "lora").mkdir()
+    beside = load_folder(model(), [f"pipeline.lora.adapters={{a: {tmp_path}/lora}}"])
+    assert beside.pipeline.runner.kind == "mindspore"
+    assert chosen(beside)["kind"] == (
+        "mindspore",
+        "openvino takes no adapters beside the model (pipeline.lora.adapters)",
+    )
+    known = {choice.key: choice.value for choice in beside.choices}
+    assert load_folder(model(), known=known).pipeline.runner.kind == "mindspore"
+    merged = load_folder(model(), [f"pipeline.lora.merged={tmp_path}/lora"])
+    assert merged.pipeline.runner.kind == "openvino"
+    monkeypatch.setattr("model.openvino.requirements.missing_package", lambda: "openvino is not installed")
+    assert "kind" not in chosen(load_folder(model(), [f"pipeline.lora.adapters={{a: {tmp_path}/lora}}"]))
+
+
+@pytest.mark.usefixtures("openvino")
+@pytest.mark.parametrize(
+    ("pages", "blocks", "why"),
+    [
+        ("num_blocks: 100", 50, "not in 16; pa_config.num_blocks 100 becomes 50"),
+        ("num_blocks: 99, block_size: 16", 50, "not in 16; pa_config.num_blocks 99 becomes 50"),
+        ("num_blocks: 40, block_size: 128", 160, "not in 128; pa_config.num_blocks 40 becomes 160"),
+        ("num_blocks: 32", 32, "pa_config.num_blocks 32 becomes 32"),  # one for each row
+        ("num_blocks: auto, block_size: 16", 16 * 32, "openvino's attention works in these, not in 16"),
+        ("num_blocks: 100, block_size: 32", 100, None),
+    ],
+)
+def test_another_block_size_is_replaced_and_said(model, tmp_path, pages, blocks, why):
+    model()
+    rows = 32 if blocks == 32 else 16
+    (tmp_path / "server.yaml").write_text(
+        f"model_config: {{max_generate_length: 1024, decode_batch_size: {rows}}}\npa_config: {{{pages}}}\n"
+        "pipeline: {model_dir: Llama-3.2-1B}"
+    )
+    config = load_configuration(tmp_path / "server.yaml")
+    assert (config.pa_config.num_blocks, config.pa_config.block_size) == (blocks, 32)
+    said = chosen(config).get("block_size", (32, ""))[1]
+    assert why in said if why else not said
+
+
+@pytest.mark.usefixtures("openvino")
+def test_what_was_chosen_stays_when_openvino_comes_or_goes(model, monkeypatch):
+    first = load_folder(model())
+    known = {choice.key: choice.value for choice in first.choices}
+    monkeypatch.setattr("model.openvino.requirements.missing_package", lambda: "openvino is not installed")
+    assert load_folder(model(), known=known).to_yaml() == first.to_yaml()
+    assert load_folder(model()).pipeline.runner.kind == "mindspore"
+
+
+@pytest.mark.usefixtures("openvino")
+def test_narrow_weights_make_room(model):
+    plain = load_folder(model(gib=12.0), ["pipeline.runner.weight_dtype=f32"])
+    narrow = load_folder(model(gib=12.0), ["pipeline.runner={weight_dtype: int8, kv_dtype: u8}"])
+    assert narrow.pa_config.num_blocks > 4 * plain.pa_config.num_blocks
+    with pytest.raises(ConfigurationError, match="is int8, which only the openvino engine knows, not mindspore"):
+        load_folder(model(), ["pipeline.runner={kind: mindspore, weight_dtype: int8}"])

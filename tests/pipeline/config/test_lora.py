@@ -102,8 +102,9 @@ def test_folders_that_are_not_there_are_named_each_in_its_line(write, folders):
 
 def test_engines_that_take_none_say_which_does(write, folders):
     path = write(file("{adapters: {a: one, b: two}}"))
-    message = the_problem(path, ["pipeline.runner.kind=mindformers"]).message
-    assert "a, b, but pipeline.runner.kind is mindformers, which takes none; mindspore takes several" in message
+    for kind in ("mindformers", "openvino"):
+        message = the_problem(path, [f"pipeline.runner.kind={kind}"]).message
+        assert f"a, b, but pipeline.runner.kind is {kind}, which takes none; mindspore takes several" in message
     emulated = load_configuration(write(EMULATED), [f"{ADAPTERS}={{a: nowhere}}"])  # which reads nothing of them
     assert list(emulated.pipeline.lora.adapters) == ["a"]
     assert "an emulated device has no weights" in the_problem(write(EMULATED), [f"{MERGED}=one"]).message
@@ -114,7 +115,7 @@ def test_they_are_counted_where_memory_decides(tmp_path):
     base = checkpoint.save(tmp_path / "base", bfloat16=True)
     (base / "tokenizer.json").write_text("{}")
     adapters = {name: Lora(checkpoint, seed).save(tmp_path / name) for seed, name in enumerate("ab")}
-    values = values_of(load_folder(base))
+    values = values_of(load_folder(base, ["pipeline.runner.kind=mindspore"]))
     taken = find_room(values, 4).taken
     sizes = sum(read_adapter(folder, read_spec_file(base)).size_bytes for folder in adapters.values())
     assert find_room(values | {ADAPTERS: adapters}, 4).taken == taken + sizes

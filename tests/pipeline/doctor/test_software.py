@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.doctor import Level, software
 from pipeline.doctor.subject import Host
-from tests.pipeline.doctor.helpers import plan_of
+from tests.model.conftest import needs_openvino
+from tests.pipeline.doctor.helpers import DEMO, plan_of
 
 
 def test_packages_out_of_range(monkeypatch):
@@ -18,6 +19,16 @@ def test_packages_out_of_range(monkeypatch):
     assert any(text.startswith("orjson is missing") for text in texts)
     assert not any("mindspore" in text for text in texts)  # an emulated device does without
     assert any("mindspore is missing" in finding.text for finding in software.check_packages(Host(), None))
+
+
+@needs_openvino
+def test_openvino_is_looked_at_where_it_computes(monkeypatch):
+    plan = plan_of("pipeline.runner.kind=openvino", path=DEMO)
+    (finding,) = software.check_packages(Host(), plan)
+    assert (finding.level, "openvino 2026.4" in finding.text) == (Level.OK, True)
+    monkeypatch.setattr(software, "_version", {"openvino": "2026.5.0"}.get)
+    texts = {finding.text for finding in software.check_packages(Host(), plan)}
+    assert "openvino is 2026.5.0; <2026.5,>=2026.4 is needed" in texts
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ def test_each_option_is_a_setting():
 
 
 def test_they_go_before_a_file(tmp_path):
-    text = f"pipeline: {{model_dir: {DEMO}, hosts: ['::1', 127.0.0.1]}}\nserving_config: {{server_port: 9}}"
+    pipeline = f"{{model_dir: {DEMO}, hosts: ['::1', 127.0.0.1], runner: {{kind: mindspore}}}}"
+    text = f"pipeline: {pipeline}\nserving_config: {{server_port: 9}}"
     (tmp_path / "server.yaml").write_text(text)
     config = loaded("--config", str(tmp_path / "server.yaml"), "--host", "::1", "--port", "10", "--set",
                     "serving_config.server_port=11")  # fmt: skip

@@ -10,9 +10,11 @@ from model.emulated import EmulatedRunner
 from model.errors import ConfigurationError
 from model.mindformers_runner import MindFormersRunner
 from model.mindspore_runner import MindSporeRunner
+from model.openvino import OpenVinoRunner
 from pipeline.config import load_configuration
 from pipeline.runtime.engines import emulated_buckets, make_runner, shapes_of
 from scripts.lab.paths import ROOT
+from tests.model.conftest import needs_openvino
 from tests.model.families.checkpoints import load
 
 CHECKPOINTS = load()
@@ -30,12 +32,26 @@ def test_each_configuration_has_its_runner(name, kind):
     assert "mindspore" not in sys.modules
 
 
-def test_a_folder_on_cpu_has_the_decoder_for_all_families():
+def test_a_folder_on_cpu_has_the_decoder_for_all_families(monkeypatch):
+    monkeypatch.setattr("model.openvino.requirements.missing_package", lambda: "openvino is not installed")
     options = ["pipeline.runner.kind=auto", "pa_config.num_blocks=64"]
     runner = make_runner(load_configuration(ROOT / "configs" / "demo.yaml", options, other_host=True))
     assert isinstance(runner, MindSporeRunner)
     assert runner.facts.name == "mindspore llama 256 x 4"
     assert "mindspore" not in sys.modules
+
+
+@needs_openvino
+def test_a_folder_on_cpu_has_openvino_where_it_is_installed():
+    options = ["pipeline.runner={kind: auto, weight_dtype: int8, kv_dtype: u8}", "pa_config.num_blocks=64"]
+    config = load_configuration(ROOT / "configs" / "demo.yaml", options, other_host=True)
+    runner = make_runner(config)
+    assert isinstance(runner, OpenVinoRunner)
+    assert runner.facts.name == "openvino int8 llama 256 x 4"
+    assert (runner.facts.num_blocks, runner.facts.block_size, runner.settings.kv_dtype) == (32, 32, "u8")
+    shapes = shapes_of(config, runner)
+    assert (shapes.token_budget, shapes.max_rows, shapes.samples) == (64, 8, 8)
+    assert "openvino" not in sys.modules
 
 
 @pytest.mark.parametrize(("name", "message"), [("qwen3-moe", ""), ("gemma2", "'gemma2': mindformers' networks lack")])

@@ -1,0 +1,43 @@
+"""How much memory the openvino engine takes, known before it allocates any."""
+
+from __future__ import annotations
+
+import math
+
+from model.families import Spec
+from model.mindspore_common.memory import MemoryNeed
+from model.openvino.settings import OpenVinoSettings
+
+_RUNTIME_BYTES = 400 << 20  # Python, OpenVINO, scratch memory, and kernels made for shapes: 120 to 330 MB measured
+_KV_BITS = {"f32": 32, "f16": 16, "bf16": 16, "u8": 8}
+_U8_FACTORS = 8  # bytes of scale and zero point beside each 8-bit vector
+
+
+def kv_block_bytes(spec: Spec, settings: OpenVinoSettings) -> int:
+    """Keys and values of one block over all layers."""
+    dtype = settings.kv_dtype or settings.inference_dtype
+    vectors = 2 * spec.num_layers * spec.num_kv_heads * settings.block_size
+    factors = _U8_FACTORS if dtype == "u8" else 0
+    return vectors * (spec.head_dim * _KV_BITS[dtype] // 8 + factors)
+
+
+def memory_need(spec: Spec, settings: OpenVinoSettings, weight_bytes: int, max_length: int) -> MemoryNeed:
+    """``weight_bytes``: as they are stored for the engine."""
+    largest = settings.effective_buckets()[-1]
+    activations = 4 * (largest.tokens * spec.intermediate_size * 4 + largest.samples * spec.vocab_size)
+    tables = 4 * len(spec.ropes) * max_length * spec.head_dim
+    return MemoryNeed(
+        weights=weight_bytes,
+        kv_cache=kv_block_bytes(spec, settings) * (settings.num_blocks + 1),
+        runtime=_RUNTIME_BYTES + activations + tables,
+    )
+
+
+def weight_bytes(spec: Spec, settings: OpenVinoSettings, stored: int | None) -> int:
+    """What the plugin has packed, for weights that stay bfloat16 once for few rows and once for many; and what it has
+    packed from, unless that is a file. ``stored``: bytes of the weights as the checkpoint has them; None: float32."""
+    full = 4 * sum(map(math.prod, spec.tensors().values()))
+    unpacked = 0 if settings.compile_cache_dir else 1
+    if settings.weight_dtype is None and stored is not None and stored < full:
+        return (2 + unpacked) * stored
+    return (1 + unpacked) * full // {"f32": 1, "bf16": 2, "int8": 4, None: 1}[settings.weight_dtype]

@@ -1,0 +1,169 @@
+"""Where a decoder's weights lie, converted: in a mapped file, or in memory where no folder is given for it.
+
+The plugin packs matrices into its own layout and keeps the constants it packed from. Of a file these need no memory:
+pages go when they are not used, and come back should they be. int8 weights are made once and their file is kept,
+named by all that they depend on; other weights have one that is gone with the process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import math
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.adapters import adapter_files
+from model.checkpoint.weight import Weight
+from model.folder import weight_files
+from model.openvino.settings import WeightDtype
+
+_ALIGNMENT = 64
+_VERSION = 1  # of the layout, and of how values are made
+_PARTIAL = ".partial"
+_ITEM_SIZES = {"float32": 4, "uint16": 2, "int8": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """Values of a weight, and of an int8 matrix the factor of each row ``[N, 1]``."""
+
+    values: NDArray[Any]  # float32, uint16 (the bits of bfloat16) or int8
+    scale: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where a weight lies in the file; the factors of an int8 matrix lie before it."""
+
+    kind: str  # a key of _ITEM_SIZES
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def end(self) -> int:
+        return self._values + math.prod(self.shape) * _ITEM_SIZES[self.kind]
+
+    @property
+    def _values(self) -> int:
+        return self.offset + (_aligned(4 * self.shape[0]) if self.kind == "int8" else 0)
+
+    def view(self, memory: mmap.mmap) -> Array:
+        """Over the mapping, which it keeps."""
+        values = np.frombuffer(memory, self.kind, math.prod(self.shape), self._values).reshape(self.shape)
+        if self.kind != "int8":
+            return Array(values)
+        return Array(values, np.frombuffer(memory, np.float32, self.shape[0], self.offset)[:, None])
+
+
+def plan(weights: Sequence[Weight], dtype: WeightDtype | None) -> dict[str, Slot]:
+    """Only matrices become narrower. An embedding is read by rows, for which bfloat16 will do; a head that is
+    tied to it is read whole, and becomes a matrix of its own."""
+    slots: dict[str, Slot] = {}
+    end = 0
+    for weight in weights:
+        slots[weight.name] = slot = Slot(_kind(weight, dtype), weight.shape, _aligned(end))
+        end = slot.end
+    if dtype == "int8" and "head.weight" not in slots:
+        slots["head.weight"] = Slot("int8", slots["embed.weight"].shape, _aligned(end))
+    return slots
+
+
+def _kind(weight: Weight, dtype: WeightDtype | None) -> str:
+    if len(weight.shape) == 1 or dtype == "f32":
+        return "float32"
+    if dtype is None:
+        return "uint16" if weight.keeps_bfloat16 else "float32"
+    return "int8" if dtype == "int8" and weight.name != "embed.weight" else "uint16"
+
+
+class WeightFile:
+    """Mapped memory with the slots of a plan."""
+
+    def __init__(self, memory: mmap.mmap, slots: dict[str, Slot], *, is_file: bool) -> None:
+        self.arrays = {name: slot.view(memory) for name, slot in slots.items()}
+        self._memory, self._slots, self._is_file = memory, slots, is_file
+
+    def release(self, name: str | None = None) -> None:
+        """Give the memory back, of all weights or of one. They stay readable."""
+        if not self._is_file:
+            return
+        first, end = 0, len(self._memory)
+        if name is not None:
+            first, end = self._slots[name].offset // mmap.PAGESIZE * mmap.PAGESIZE, self._slots[name].end
+        self._memory.madvise(mmap.MADV_DONTNEED, first, end - first)
+
+
+def in_memory(slots: dict[str, Slot]) -> WeightFile:
+    """Zeros, to be filled."""
+    return WeightFile(mmap.mmap(-1, _size(slots), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), slots, is_file=False)
+
+
+@contextmanager
+def new_file(slots: dict[str, Slot], folder: Path, name: str | None) -> Iterator[WeightFile]:
+    """Zeros, to be filled by the end of the context; then it has its name, if it is to be kept. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _remove_partial(folder)
+    with _temporary(folder, name) as file:
+        os.posix_fallocate(file.fileno(), 0, _size(slots))  # a full disk would be a SIGBUS later
+        memory = mmap.mmap(file.fileno(), _size(slots))
+        yield WeightFile(memory, slots, is_file=True)
+        if name is not None:
+            memory.flush()  # else it could be zeros under that name after a power cut
+            Path(file.name).rename(folder / name)
+
+
+def kept_file(slots: dict[str, Slot], folder: Path, name: str) -> WeightFile | None:
+    """What an earlier process left."""
+    with suppress(OSError), (folder / name).open("rb") as file:
+        if os.fstat(file.fileno()).st_size == _size(slots):
+            return WeightFile(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), slots, is_file=True)
+    return None
+
+
+def name_of(slots: dict[str, Slot], checkpoint: Path, merged: Path | None = None) -> str:
+    """By all that the weights depend on, files by their sizes and times. ``merged``: the folder of an adapter."""
+    files = [*weight_files(checkpoint), *(() if merged is None else adapter_files(merged))]
+    stats = [(file.resolve(), file.stat()) for file in files]
+    identity = [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    return "openvino-" + hashlib.sha256(repr((_VERSION, slots, identity)).encode()).hexdigest()[:24]
+
+
+@contextmanager
+def _temporary(folder: Path, name: str | None) -> Iterator[IO[bytes]]:
+    """Locked as long as somebody writes to it, if it has a name at all."""
+    if name is None:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            yield file
+        return
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=_PARTIAL, delete=False) as named:
+        fcntl.flock(named, fcntl.LOCK_EX)
+        try:
+            yield named
+        finally:
+            Path(named.name).unlink(missing_ok=True)
+
+
+def _remove_partial(folder: Path) -> None:
+    """Of processes that were killed."""
+    for path in folder.glob(f"*{_PARTIAL}"):
+        with suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+def _size(slots: dict[str, Slot]) -> int:
+    return max(slot.end for slot in slots.values())
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // _ALIGNMENT) * _ALIGNMENT
