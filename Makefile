@@ -34,14 +34,15 @@ serve: $(VENV)/.stamp-serve
 doctor: $(VENV)/.stamp-serve
 	$(BIN)/python -m pipeline.doctor --config $(CONFIG) $(DOCTOR_FLAGS)
 
-PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+BY_FILE  := --dist loadfile --no-loadscope-reorder
+PARALLEL := -n 2 $(BY_FILE)
 
 # First what may run in parallel, and whether it reaches 80 % of each module's lines; then whole servers that mostly wait;
 # then what must run alone. Status 5: there was nothing of the one kind.
 test: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest -m 'not serial and not survival' $(PARALLEL) --cov --cov-report=json:.coverage.json $(PYTEST_FLAGS) || test $$? -eq 5
 	$(if $(PYTEST_FLAGS),: only a part was run,$(BIN)/python -m scripts.verify.coverage_floor .coverage.json)
-	$(BIN)/python -m pytest -m survival $(PARALLEL) $(PYTEST_FLAGS) || test $$? -eq 5
+	$(BIN)/python -m pytest -m survival -n 3 $(BY_FILE) $(PYTEST_FLAGS) || test $$? -eq 5
 	$(BIN)/python -m pytest -m serial $(PYTEST_FLAGS) || test $$? -eq 5
 
 test-fast: $(VENV)/.stamp-test

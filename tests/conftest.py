@@ -1,7 +1,7 @@
 """What holds for all tests: random ones are the same every time, and which may run beside which.
 
 `make test` runs those that look at no clock and can spare a CPU in parallel, then servers that must survive
-something, two at a time, then the others one by one. `make test-fast` runs those of the first that start no server
+something, three at a time, then the others one by one. `make test-fast` runs those of the first that start no server
 and need neither MindSpore nor a compiler.
 """
 
