@@ -1,20 +1,23 @@
 """How long `ringserve DIR` takes until it is ready, with an empty compile cache and with a full one, in turns.
 
-    python -m scripts.bench.startup [--model DIR] [--rounds 3] [--warm-up early|all] [--json FILE]
+    python -m scripts.bench.startup [--model DIR] [--rounds 3] [--warm-up early|all] [--engine KIND] [--json FILE]
 
 Without --model: a random Llama of 134 million parameters, made once. Times from the command on: `checks` until the
-launcher has read everything, `imports` until inference reads its first weight, `weights` until it has compiled its
-first graph, `ready` until the server is, `all` until every bucket is compiled. `cpu` is the CPU time of all processes
-until ready: on a machine where others are at work, that is the figure to compare.
+launcher has read everything, `imports` until inference reads its first weight, `weights` until it compiles its first
+graph or, where an engine has none to compile, computes its first step, `ready` until the server is, `all` until every
+bucket is compiled. `cpu` is the CPU time of all processes until ready: on a machine where others are at work, that is
+the figure to compare.
 """
 
 from __future__ import annotations
 
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.bench.peers.checkpoint import Size, make_checkpoint
@@ -30,7 +33,7 @@ GOALS_S = {"cold": 20.0, "warm": 10.0}
 MARKS = {
     "checks": "KV cache blocks of",
     "imports": "loading weights",
-    "weights": "compiling",
+    "weights": "compiling|warming up",
     "ready": "listening on",
 }
 _LOOK_S = 0.02
@@ -43,10 +46,12 @@ def main() -> int:
     line.add_argument("--model", type=Path, metavar="DIR", help="a folder as it comes from the Hub")
     line.add_argument("--rounds", type=count, default=3, help="starts of each kind (default: 3)")
     line.add_argument("--warm-up", choices=("early", "all"), default="early")
+    line.add_argument("--engine", default="auto", help="pipeline.runner.kind (default: auto)")
     line.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
     given = line.parse_args()
     model = given.model or make_checkpoint(ROOT / ".cache" / "startup-134m", Size())
-    found = measure(model, given.rounds, given.warm_up)
+    settings = (f"pipeline.runner.warm_up={given.warm_up}", f"pipeline.runner.kind={given.engine}")
+    found = measure(model, given.rounds, settings)
     medians = {kind: {at: statistics.median(it[at] for it in each) for at in each[0]} for kind, each in found.items()}
     head = ["cache", *next(iter(medians.values()))]
     print(f"{model}, medians of {given.rounds}, seconds")
@@ -57,21 +62,21 @@ def main() -> int:
     return int(not all(goal.met for goal in goals))
 
 
-def measure(model: Path, rounds: int, warm_up: str) -> dict[str, list[Phases]]:
+def measure(model: Path, rounds: int, settings: Sequence[str]) -> dict[str, list[Phases]]:
     """Each round empties the cache; the second start of it finds what the first one has left."""
     found: dict[str, list[Phases]] = {"cold": [], "warm": []}
     for number in range(rounds):
         with tempfile.TemporaryDirectory() as name:
             for kind, each in found.items():
-                each.append(start(model, Path(name), warm_up))
+                each.append(start(model, Path(name), settings))
                 say(f"{number + 1} {kind}: " + ", ".join(f"{at} {value:.1f}" for at, value in each[-1].items()))
     return found
 
 
-def start(model: Path, folder: Path, warm_up: str) -> Phases:
+def start(model: Path, folder: Path, settings: Sequence[str]) -> Phases:
     """One start, until all is compiled. Raises ServerError."""
     cache = f"pipeline.runner.compile_cache={folder / 'compile'}"
-    overrides = ("serving_config.server_port=0", cache, f"pipeline.runner.warm_up={warm_up}")
+    overrides = ("serving_config.server_port=0", cache, *settings)
     watch = Watch(folder / "log")
     with running(launch_command(model, overrides), watch.log, watch.wait, timeout_s=START_S) as server:
         cpu_s = server.cpu_s()
@@ -96,7 +101,7 @@ class Watch:
         while process.poll() is None and time.monotonic() < deadline:
             text = self.log.read_text(errors="replace")
             for mark, words in MARKS.items():
-                if mark not in self.seen and words in text:
+                if mark not in self.seen and re.search(words, text):
                     self.seen[mark] = time.monotonic() - self.began
             if "ready" in self.seen:
                 if self.seen.keys() != MARKS.keys():
