@@ -1,4 +1,5 @@
-/* The Python face of the sampling kernels: Kernel, over the columns of a row table, and BestOfRows (best.h).
+/* The Python face of the sampling kernels: Kernel, over the columns of a row table, BestOfRows (best.h) and Drawer
+ * (drawer.h).
  *
  * The columns are pinned once, in the constructor; a call only looks at the step's own arrays, checks their
  * shapes, releases the GIL and works. Nothing is allocated per call.
@@ -8,6 +9,7 @@
 
 #include "arguments.h"
 #include "best.h"
+#include "drawer.h"
 #include "object.h"
 
 enum shape { ROW, BIAS, SEEN, INDEX, MASK, SHAPE_COUNT };
@@ -270,12 +272,12 @@ static int add(PyObject *module, const char *name, PyObject *value)
     return failed;
 }
 
-/* (name, ...) */
-static PyObject *describe_parameters(void)
+/* (name, ...) of the first list, or of both */
+static PyObject *describe_parameters(int count)
 {
     const char *const *lists[] = {draw_parameters, edit_parameters};
     PyObject *all = PyList_New(0);
-    for (int list = 0; all && list < 2; list++) {
+    for (int list = 0; all && list < count; list++) {
         for (const char *const *name = lists[list]; all && *name; name++) {
             PyObject *one = PyUnicode_FromString(*name);
             if (!one || PyList_Append(all, one))
@@ -290,9 +292,11 @@ static PyObject *describe_parameters(void)
 
 static int module_exec(PyObject *module)
 {
-    return add(module, "COLUMNS", describe_columns()) || add(module, "PARAMETERS", describe_parameters()) ||
+    return add(module, "COLUMNS", describe_columns()) || add(module, "PARAMETERS", describe_parameters(2)) ||
+                   add(module, "DRAW", describe_parameters(1)) ||
                    add(module, "Kernel", PyType_FromSpec(&KERNEL_SPEC)) ||
-                   add(module, "BestOfRows", PyType_FromSpec(&BEST_SPEC))
+                   add(module, "BestOfRows", PyType_FromSpec(&BEST_SPEC)) ||
+                   add(module, "Drawer", PyType_FromSpec(&DRAWER_SPEC))
                ? -1
                : 0;
 }

@@ -8,6 +8,9 @@ COLUMNS: tuple[tuple[str, str, str], ...]
 PARAMETERS: tuple[str, ...]
 """Columns of float64, one number a row: the scalar parameters that the kernels act on."""
 
+DRAW: tuple[str, ...]
+"""Those of them that a draw obeys."""
+
 class Kernel:
     def __new__(cls, vocab_size: int, columns: dict[str, NDArray[Any]], width: int = 0) -> Kernel: ...
     def sample(
@@ -65,3 +68,26 @@ class BestOfRows:
         """Of the first ``n`` rows of ``logits`` ``[any, vocab]``: ``ids`` and ``best_logits`` ``[n, k]``,
         ``log_sum_exp`` ``[n]`` float64, ``target_logit`` ``[n]`` of ``targets`` ``[n]``. A row that is not finite has
         ids -1, and NaN for the rest. Raises ValueError for arrays that do not fit."""
+
+class Drawer:
+    """Draws tokens from candidates, the largest logits of each position. Not for two threads at once."""
+
+    def __new__(cls, vocab_size: int, width: int = 0) -> Drawer: ...
+    def draw(
+        self,
+        ids: NDArray[Any],
+        logits: NDArray[Any],
+        log_sum_exp: NDArray[Any],
+        positions: NDArray[Any],
+        seeds: NDArray[Any],
+        parameters: NDArray[Any],
+        tokens: NDArray[Any],
+        /,
+    ) -> int:
+        """Fill ``tokens`` ``[n]`` with what `Sampler` would draw at ``positions`` ``[n]`` from all logits, edited by
+        nothing: from ``ids`` and ``logits`` ``[n, k]``, largest first, equal ones by id (first id -1: not finite),
+        and ``log_sum_exp`` ``[n]`` float64 (NaN: unknown). ``seeds`` ``[n]`` uint64; ``parameters`` ``[n, 4]``
+        float64, in the order of `DRAW`. At temperature 0 it is the first candidate.
+
+        -1 where the candidates do not tell, and where logits are not finite; returns how many those of the first kind
+        are. Raises ValueError for arrays that do not fit."""
