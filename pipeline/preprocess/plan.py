@@ -163,7 +163,6 @@ class Chunk:
             return RowKind.SCORE
         return RowKind.PROMPT_END if self.ends_prompt else RowKind.CHUNK
 
-
     @property
     def targets(self) -> Int32:
         """The token behind each; -1 behind the last one of the prompt, which is sampled."""

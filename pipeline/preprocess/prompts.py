@@ -48,8 +48,8 @@ from pipeline.wire.step import Int32
 log = logging.getLogger("ringserve.preprocess")
 
 _NO_SCORES = (
-    "log-probabilities of prompts are not computed here: the device brings no sums of logits, or must not choose tokens "
-    "(pipeline.greedy_on_device)"
+    "log-probabilities of prompts are not computed here: the engine brings logits only, or has to "
+    "(pipeline.greedy_on_device: false)"
 )
 LONG = 1 << 16  # characters from which a prompt goes to the second lane; the tokenizer takes some 40 ms for as many
 

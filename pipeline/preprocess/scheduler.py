@@ -34,9 +34,9 @@ class Scheduler:
 
     `ring_slots` is the number of slots of the step ring: block tables are remembered per slot. `logit_rows`: so many
     sequences with a row may need logits. `admission_bytes`: so long may the records be of the sequences that get a
-    row in one step, unless there is only one. `samples`: so many positions of a step may be sampled or scored, 0: as many
-    as there are rows. Sequences that have got a row are in `admissions`; the caller takes
-    them from there before it publishes the step.
+    row in one step, unless there is only one. `samples`: so many positions of a step may be sampled or scored; 0: as
+    many as there are rows. Sequences that have got a row are in `admissions`; the caller takes them from there before
+    it publishes the step.
     """
 
     def __init__(
@@ -229,8 +229,8 @@ class Scheduler:
         return budget - count
 
     def _most_to_score(self, sequence: Sequence, chunks: list[Chunk]) -> int:
-        """Tokens of the next chunk of a prompt that is scored. Each row has a sampled position of its own, so that nobody
-        waits for one; scores get those that no row can need in this step."""
+        """Tokens of the next chunk of a prompt that is scored. Each row has a sampled position of its own, so that
+        none waits for one; scores get those that no row can need in this step."""
         if not sequence.scores_next:
             return sequence.scored - sequence.computed
         spare = self._samples - len(self._columns) - len(self.prefilling)

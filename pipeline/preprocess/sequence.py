@@ -144,13 +144,13 @@ class Sequence:
 
     @property
     def scores_next(self) -> bool:
-        """Its next chunk is scored; after a preemption, positions that were scored before are computed again first."""
+        """Its next chunk is scored. After a preemption, what was scored before is computed again first, without."""
         return self.scored <= self.computed < self.to_score
 
     @property
     def reusable(self) -> int:
-        """Tokens that it may find in cached blocks. At least one is left over, so that there is a step that yields the
-        next one, and so are all that are to be scored: their logits are nowhere."""
+        """Tokens that it may find in cached blocks. At least one is left over, so that there is a step that yields
+        the next one, and so are all that are to be scored: their logits are nowhere."""
         return self.scored if self.scoring else self.known - 1
 
     def append(self, token: int) -> None:

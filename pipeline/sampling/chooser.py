@@ -81,7 +81,7 @@ class Chooser:
             self._files.write(row_ids, self._out.token_ids[:logit_rows])
 
     def _read_scores(self, positions: int, candidates: int, views: LogitsColumns) -> None:
-        """What the device says of all positions that are sampled; log-probabilities are rounded as the sampler rounds them."""
+        """What the device says of all that are sampled; log-probabilities are rounded as the sampler rounds them."""
         count, shape = positions * candidates, (positions, candidates)
         logprobs = views.best_logits[:count].reshape(shape) - views.log_sum_exp[:positions, None]
         self._scores = logprobs.astype(np.float32).tolist()

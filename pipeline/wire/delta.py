@@ -1,7 +1,7 @@
 """sampling → front: what a step brought a request, packed: a fixed header, then text and arrays.
 
-A record is a token of a request (`Delta`), or scores of a piece of its prompt (`PromptScores`), all of which come before
-its first token.
+A record is a token of a request (`Delta`), or scores of a piece of its prompt (`PromptScores`), all of which come
+before its first token.
 """
 
 from __future__ import annotations
@@ -95,12 +95,10 @@ class PromptScores(msgspec.Struct, gc=False):
 def unpack_scores(record: bytes) -> PromptScores:
     """Views of the record."""
     request, attempt, _, _, _, position, n, k = _SCORES.unpack_from(record)
-    at, arrays = _SCORES.size, []
-    for dtype, shape in ((np.int32, (n,)), (np.float32, (n,)), (np.int32, (n, k)), (np.float32, (n, k))):
-        count = shape[0] * (k if len(shape) > 1 else 1)
-        arrays.append(np.frombuffer(record, dtype, count, at).reshape(shape))
-        at += 4 * count
-    return PromptScores(request, attempt, position, *arrays)
+    words = np.frombuffer(record, np.int32, 2 * n * (1 + k), _SCORES.size)
+    ids, logprobs, top_ids, top_logprobs = np.split(words, np.cumsum((n, n, n * k)))
+    of_best = top_ids.reshape(n, k), top_logprobs.view(np.float32).reshape(n, k)
+    return PromptScores(request, attempt, position, ids, logprobs.view(np.float32), *of_best)
 
 
 def scored_span(record: bytes) -> tuple[int, int]:

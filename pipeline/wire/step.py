@@ -185,8 +185,8 @@ def step_layout(shapes: Shapes) -> Layout:
 
 
 def logits_layout(shapes: Shapes) -> Layout:
-    """inference → sampling: what a step yielded, by sampled position; those of a row follow each other. Positions that
-    are scored stand behind all others."""
+    """inference → sampling: what a step yielded, by sampled position; those of a row follow each other, and those
+    that are scored stand behind all others."""
     s, k = shapes.samples, shapes.candidates
     return Layout(
         "logits",

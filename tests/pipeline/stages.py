@@ -110,7 +110,7 @@ class Server:
         abilities = Abilities.of(facts, argmax=self.greedy_on_device, save_logits=False)
         shapes = Shapes(
             max(b.tokens for b in facts.buckets), self.rows, facts.block_table_width, VOCABULARY,
-            max(b.samples for b in facts.buckets), logit_rows=self.logit_rows, candidates=max(1, abilities.candidates),
+            max(b.samples for b in facts.buckets), self.logit_rows, max(1, abilities.candidates),
         )  # fmt: skip
         make, records = ipc.SlotRing.create, ipc.ByteRing.create
         self.rings = rings = {
@@ -257,7 +257,10 @@ class Server:
         own = self.scores.setdefault(heard.request, [])
         assert heard.position == len(own), "scores are missing, or came twice"
         assert heard.request not in self.told, "a prompt's scores come before its first token"
-        best = [list(zip(*pair, strict=True)) for pair in zip(heard.top_ids.tolist(), heard.top_logprobs.tolist(), strict=True)]
+        best = [
+            list(zip(*pair, strict=True))
+            for pair in zip(heard.top_ids.tolist(), heard.top_logprobs.tolist(), strict=True)
+        ]
         own += zip(heard.ids.tolist(), heard.logprobs.tolist(), best, strict=True)
 
     @property

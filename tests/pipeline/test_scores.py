@@ -1,5 +1,5 @@
-"""Scores of prompts, from the plan to the record for the front, against the emulated device's own definition: in pieces,
-in company, across preemptions and restarts."""
+"""Scores of prompts, from the plan to the record for the front, against the emulated device's own definition: in
+pieces, in company, across preemptions and restarts."""
 
 import random
 

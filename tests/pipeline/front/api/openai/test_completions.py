@@ -10,7 +10,7 @@ import pytest
 from model.demo import DEMO_DIR
 from model.tokenizer import load_tokenizer
 from pipeline.front.api.openai.answer import StreamOptions
-from pipeline.front.api.openai.completions_answer import CompletionWriter
+from pipeline.front.api.openai.completions_answer import CompletionWriter, ShownPrompt
 from pipeline.front.delivery.job import Identity, events_of
 from pipeline.wire.delta import Delta, FinishReason, unpack_delta
 
@@ -38,7 +38,7 @@ def test_finish_reasons(shared, reason, said):
 @pytest.mark.parametrize("names", [None, TOKENIZER])
 def test_of_a_token_of_an_answer_in_one_piece_little_is_kept(names):
     """An object that the garbage collector looks at, per token of long answers, would stop the loop for long."""
-    writer = CompletionWriter(Identity("0", 0), "m", StreamOptions(), n=1, echoes=[""], names=names)
+    writer = CompletionWriter(Identity("0", 0), "m", StreamOptions(), n=1, prompts=[ShownPrompt()], names=names)
     records = [Delta(1, 0, i, i, -1.0, FinishReason.NONE, f"{i:06d}") for i in range(1, 1001)]
     packed = [record.pack() for record in records]
     tracemalloc.start()
