@@ -116,6 +116,7 @@ def make_scheduler(
         block_table_width=shapes.block_table_width,
         ring_slots=ring_slots,
         logit_rows=shapes.logit_rows,
+        samples=shapes.samples,
         admission_bytes=admission_bytes,
         quarantine=quarantine,
     )

@@ -70,6 +70,7 @@ class SamplingCounter(IntEnum):
     MASKS = 9
     MASK_NS = 10
     SAT_OUT = 11  # steps whose token a row did not get, because its mask was not there
+    SCORED_TOKENS = 12  # of prompts
 
 
 class FrontCounter(IntEnum):

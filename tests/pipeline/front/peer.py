@@ -25,7 +25,7 @@ from model.tokenizer import Tokenizer, load_tokenizer
 from pipeline.preprocess.encodings import Encodings, Tokenized
 from pipeline.preprocess.intake import AT_ONCE
 from pipeline.stats import Counters, InferenceCounter, PreprocessCounter, StatsHandle, StatsPage, StepLog
-from pipeline.wire.delta import Delta, FinishReason
+from pipeline.wire.delta import Delta, FinishReason, PromptScores
 from pipeline.wire.request import (
     Accepted,
     Cancel,
@@ -146,7 +146,8 @@ class Peer:
              "include_stop": params.include_stop, "skip_special": params.skip_special,
              "stop_token_ids": sampling.stop_token_ids, "logit_bias": sampling.logit_bias,
              "resumed": message.resumed, "output": ids_of(choice.output).tolist(), "attempt": choice.attempt,
-             "adapter": params.adapter, "arrival_ns": message.arrival_ns})  # fmt: skip
+             "adapter": params.adapter, "arrival_ns": message.arrival_ns, "scored": choice.scored,
+             "prompt_logprobs": params.prompt_logprobs})  # fmt: skip
         if "refuse" in running.options or (message.resumed and "poison" in running.options):
             running.options.setdefault("refuse", "500")
             status, parameter = (running.options["refuse"] + ":").split(":")[:2]
@@ -155,10 +156,32 @@ class Peer:
             return
         if "mute" in running.options:
             return
-        self.replies.write(Accepted(request, choice.attempt, 5).pack())
+        first = -1 if params.prompt_logprobs is None else 9
+        self.replies.write(Accepted(request, choice.attempt, 5, first).pack())
         self.replies.write(Started(request, choice.attempt, 2_000_000, 2).pack())
+        if params.prompt_logprobs is not None:
+            self.score(running, choice.scored)
         running.due = time.monotonic() + float(running.options.get("wait", 0))
         self.running[request] = running
+
+    def score(self, running: Running, scored: int) -> None:
+        """Tokens 10 to 13 of the prompt, in two pieces; the most probable one is the token itself at every other place."""
+        k = running.params.prompt_logprobs or 0
+        for position in range(scored, 4, 2):
+            places = np.arange(position, min(position + 2, 4))
+            logprobs = (-0.5 * (places + 1)).astype(np.float32)
+            top_ids = (np.where(places % 2, places + 20, places + 10)[:, None] + 40 * np.arange(k)).astype(np.int32)
+            tops = np.stack([np.where(places % 2, -0.125, logprobs) - 0.25 * n for n in range(k)] or [places], 1)[
+                :, :k
+            ]
+            scores = PromptScores(
+                running.request, running.attempt, position + int(running.options.get("shift", 0)),
+                (10 + places).astype(np.int32), np.full_like(logprobs, np.nan) if "nan" in running.options else logprobs,
+                top_ids, tops.astype(np.float32),
+            )  # fmt: skip
+            self.deltas.write(scores.pack())
+            if "half" in running.options and not running.message.resumed:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def advance(self) -> bool:
         moved = False

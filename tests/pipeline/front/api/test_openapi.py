@@ -62,7 +62,10 @@ def validator(name):
 
 # Of each request: its parser, what is right about it, and what makes other parameters sensible.
 REQUESTS = {
-    "GenerateRequest": (lambda body: parse_llm_serving(body, None, Reading(SETTINGS)), {"inputs": "x"}),
+    "GenerateRequest": (
+        lambda body: parse_llm_serving(body, None, Reading(SETTINGS), tokenizer=TOKENIZER),
+        {"inputs": "x"},
+    ),
     "CompletionRequest": (
         lambda body: parse_completion(body, IDENTITY, TOKENIZER, Reading(SETTINGS)),
         {"prompt": "x", "max_tokens": 60, "stream": True},
@@ -204,6 +207,8 @@ def demands_another(name, parameter, value):
         return isinstance(value, int) and value > 60
     if parameter == "logprobs" and name in ("ChatRequest", "OllamaChat", "OllamaGenerate"):
         return value is False
+    if parameter == "prompt_logprobs":  # that nothing is streamed
+        return type(value) is int
     if (parameter, value) == ("tool_choice", "required") or (parameter, name) == ("name", "OllamaShow"):
         return True
     return (

@@ -142,11 +142,11 @@ def test_parameters_arrive(shared):
         ({"stop": [1]}, "stop"), ({"seed": 1 << 70}, "seed"), ({"seed": 1.5}, "seed"), ({"min_new_tokens": -1},
         "min_new_tokens"),
         ({"repetition_penalty": 0}, "repetition_penalty"), ({"presence_penalty": 3}, "presence_penalty"),
-        ({"return_protocol": "xml"}, "return_protocol"), ({"details": True}, "details"), ({"truncate": 5},
+        ({"return_protocol": "xml"}, "return_protocol"), ({"details": 1}, "details"), ({"truncate": 5},
         "truncate"),
         ({"typical_p": 0.5}, "typical_p"), ({"watermark": True}, "watermark"), ({"top_n_tokens": 2},
         "top_n_tokens"),
-        ({"decoder_input_details": True}, "decoder_input_details"), ({"stop_token_ids": [1000]}, "stop_token_ids"),
+        ({"decoder_input_details": "no"}, "decoder_input_details"), ({"stop_token_ids": [1000]}, "stop_token_ids"),
         ({"temprature": 1}, "temprature"), ({"top_k": 4, "topk_k": 5}, "topk_k"),
     ],
 )  # fmt: skip
