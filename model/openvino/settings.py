@@ -16,7 +16,7 @@ KvDtype = Literal["f32", "f16", "bf16", "u8"]
 _CACHES: dict[str, tuple[KvDtype, ...]] = {"f32": ("f32", "f16", "u8"), "bf16": ("bf16", "u8")}
 """By what is computed in, which caches attention can read."""
 _EXACT_ROWS = 64
-"""Up to here there is a bucket for every number of decode rows."""
+"""Up to here there is a bucket for every number of decode rows; and one for every number of their tokens, with drafts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class OpenVinoSettings(GraphSettings):
         if self.buckets is not None:
             return GraphSettings.effective_buckets(self)
         exact = {Bucket(rows, rows) for rows in range(1, min(self.max_rows, _EXACT_ROWS) + 1)}
+        exact |= {Bucket(tokens, self.max_rows, tokens) for tokens in range(self.max_rows + 1, self.samples + 1)}
         decode = {Bucket(it.rows, it.rows) for it in make_buckets(self.max_rows, self.max_rows, 2)}
         mixed = {Bucket(self.token_budget, it.rows) for it in decode}
         return tuple(sorted(exact | decode | mixed))

@@ -9,6 +9,7 @@
 
 #include "arguments.h"
 #include "best.h"
+#include "drafter.h"
 #include "drawer.h"
 #include "object.h"
 
@@ -133,6 +134,16 @@ static void kernel_dealloc(PyObject *object)
 
 enum part { CHOOSE = 1, TELL = 2 };
 
+/* Nothing is chosen behind a draft that is not what was chosen before it. */
+static bool skips(const Py_buffer *view, size_t b)
+{
+    const int32_t *rows = view[ROWS].buf, *drafts = view[DRAFTS].buf, *tokens = view[TOKEN_IDS].buf,
+                  *status = view[STATUS].buf;
+    if (rows[b] < 0 || !drafts || !b || drafts[b - 1] < 0)
+        return rows[b] < 0;
+    return status[b - 1] != OK || tokens[b - 1] != drafts[b - 1];
+}
+
 static void run(struct sampler *s, const Py_buffer *view, int parts)
 {
     const int32_t *rows = view[ROWS].buf, *positions = view[POSITIONS].buf;
@@ -144,9 +155,10 @@ static void run(struct sampler *s, const Py_buffer *view, int parts)
                              (int32_t *)view[TOP_IDS].buf + b * top, (float *)view[TOP_LOGPROBS].buf + b * top, top};
         const float *row = logits + b * s->vocab;
         if (parts & CHOOSE) {
-            if (rows[b] < 0)
+            const bool skipped = skips(view, b);
+            if (skipped)
                 clear_output(out);
-            status[b] = rows[b] < 0 ? SKIPPED : (int32_t)choose_row(s, row, (size_t)rows[b], positions[b], out);
+            status[b] = skipped ? SKIPPED : (int32_t)choose_row(s, row, (size_t)rows[b], positions[b], out);
         }
         if (parts & TELL && rows[b] >= 0 && status[b] == OK)
             row_logprobs(s, row, (size_t)rows[b], out);
@@ -156,17 +168,18 @@ static void run(struct sampler *s, const Py_buffer *view, int parts)
 static PyObject *call(PyObject *object, PyObject *const *args, Py_ssize_t count, int parts)
 {
     Kernel *self = (Kernel *)object;
-    if (count != ARGUMENT_COUNT)
-        return PyErr_Format(PyExc_TypeError, "%d arrays expected, got %zd", ARGUMENT_COUNT, count);
+    if (count != REQUIRED_COUNT && count != ARGUMENT_COUNT)
+        return PyErr_Format(PyExc_TypeError, "%d arrays expected, got %zd", REQUIRED_COUNT, count);
     if (self->base.busy) {
         PyErr_SetString(PyExc_RuntimeError, "another thread is sampling with this sampler");
         return NULL;
     }
-    Py_buffer view[ARGUMENT_COUNT];
+    Py_buffer view[ARGUMENT_COUNT] = {0};
     int got = 0, failed = 0;
-    for (; got < ARGUMENT_COUNT && !failed; got += !failed)
-        failed = PyObject_GetBuffer(args[got], &view[got],
-                                    PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (got >= TOKEN_IDS ? PyBUF_WRITABLE : 0));
+    for (; got < count && !failed; got += !failed) {
+        const int writable = TOKEN_IDS <= got && got < DRAFTS ? PyBUF_WRITABLE : 0;
+        failed = PyObject_GetBuffer(args[got], &view[got], PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | writable);
+    }
     if (!failed)
         failed = check_arguments(&self->base.sampler, view) || (!(parts & CHOOSE) && check_tokens(&self->base.sampler, view));
     if (!failed) {
@@ -233,7 +246,7 @@ static PyObject *kernel_observe(PyObject *object, PyObject *args)
 }
 
 #define FAST(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL
-#define ARRAYS "(logits, rows, positions, token_ids, status, logprobs, top_ids, top_logprobs)"
+#define ARRAYS "(logits, rows, positions, token_ids, status, logprobs, top_ids, top_logprobs[, drafts])"
 static PyMethodDef KERNEL_METHODS[] = {
     {"sample", FAST(kernel_sample), "sample" ARRAYS ": choose tokens, compute log-probabilities"},
     {"choose", FAST(kernel_choose), "choose" ARRAYS ": tokens"},
@@ -296,7 +309,8 @@ static int module_exec(PyObject *module)
                    add(module, "DRAW", describe_parameters(1)) ||
                    add(module, "Kernel", PyType_FromSpec(&KERNEL_SPEC)) ||
                    add(module, "BestOfRows", PyType_FromSpec(&BEST_SPEC)) ||
-                   add(module, "Drawer", PyType_FromSpec(&DRAWER_SPEC))
+                   add(module, "Drawer", PyType_FromSpec(&DRAWER_SPEC)) ||
+                   add(module, "Drafter", PyType_FromSpec(&DRAFTER_SPEC))
                ? -1
                : 0;
 }

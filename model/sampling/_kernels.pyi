@@ -35,6 +35,7 @@ class Kernel:
         logprobs: NDArray[Any],
         top_ids: NDArray[Any],
         top_logprobs: NDArray[Any],
+        drafts: NDArray[Any] = ...,
         /,
     ) -> None: ...
     def compute_logprobs(
@@ -50,6 +51,38 @@ class Kernel:
         /,
     ) -> None: ...
     def observe(self, row: int, ids: NDArray[Any], is_output: bool, /) -> None: ...
+
+class Drafter:
+    """Guesses what follows in up to ``rows`` sequences from what followed earlier in the same sequence: see history.c.
+    Takes up to 16 bytes per row and token of ``max_length``, of rows that have drafts. Not for two threads at once."""
+
+    def __new__(cls, rows: int, max_length: int, most: int) -> Drafter: ...
+    def begin(self, row: int, most: int, /) -> None:
+        """A new sequence, which may have so many drafts; 0: none. Raises ValueError for a row out of range."""
+
+    def read(self, row: int, limit: int, prompt: bytes, output: bytes, /) -> None:
+        """The sequence's tokens, int32, as they were at `begin`; it will have ``limit`` at most. The row has no drafts
+        before that; tokens of one step that came since `begin` are remembered."""
+
+    def follow(
+        self,
+        rows: NDArray[Any],
+        token_ids: NDArray[Any],
+        drafts: NDArray[Any],
+        starts: NDArray[Any],
+        taken: NDArray[Any],
+        counts: NDArray[Any],
+        ids: NDArray[Any],
+        wishes: NDArray[Any],
+        /,
+    ) -> tuple[int, bool]:
+        """A step's tokens, and drafts for the next one. ``rows`` ``[S]``: of each position, -1: skip; ``token_ids``: the
+        one that was chosen there, -1: none; ``drafts``: the one that stands at the row's next position, -1: none does.
+
+        Written for each row that has positions: in ``starts`` its first one, in ``taken`` how many tokens hold, in
+        ``ids`` ``[S, 1 + most]`` the newest and drafts behind it, in ``counts`` how many these are, in ``wishes`` the
+        drafts that it is likely to have in the steps to come. Returns the number of rows, and whether one wishes.
+        Raises ValueError for arrays that do not fit, or a row out of range."""
 
 class BestOfRows:
     """The largest logits of rows, equal ones by id, and what log-probabilities need. Not for two threads at once."""

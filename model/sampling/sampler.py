@@ -131,9 +131,16 @@ class Sampler:
         """
         self._kernel.sample(logits, rows, positions, *_arrays(out))
 
-    def choose(self, logits: Float32, rows: Int32, positions: Int32, out: SampleOutputs) -> None:
-        """As `sample`, without log-probabilities, since tokens may be waited for: `compute_logprobs` adds them."""
-        self._kernel.choose(logits, rows, positions, *_arrays(out))
+    def choose(
+        self, logits: Float32, rows: Int32, positions: Int32, out: SampleOutputs, drafts: Int32 | None = None
+    ) -> None:
+        """As `sample`, without log-probabilities, since tokens may be waited for: `compute_logprobs` adds them.
+
+        ``drafts`` ``[B]``: the token that the next row of logits supposes was chosen here, -1: none. Behind one that
+        was not chosen, rows are skipped up to the last that supposes anything.
+        """
+        extra = () if drafts is None else (drafts,)
+        self._kernel.choose(logits, rows, positions, *_arrays(out), *extra)
 
     def compute_logprobs(self, logits: Float32, rows: Int32, positions: Int32, out: SampleOutputs) -> None:
         """The log-probabilities of the tokens that `choose` has put into ``out``, where rows want them."""

@@ -97,6 +97,7 @@ static PyGetSetDef ARRAYS_NUMBERS[] = {
     {"tokens", arrays_tokens, NULL, "new tokens of the step that was filled last", NULL},
     {"samples", arrays_samples, NULL, "its sampled positions, scored ones included", NULL},
     {"scored", arrays_scored, NULL, "those of prompts that are scored; they are the last", NULL},
+    {"drafts", arrays_drafts, NULL, "drafts that its decode rows carry", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyGetSetDef NO_NUMBERS[] = {{NULL, NULL, NULL, NULL, NULL}};
@@ -111,7 +112,7 @@ TYPE(TokenBoard, Board, "TokenBoard(lengths [rows], counts [rows], ids [rows, 1 
      pinned_dealloc, BOARD_METHODS, NO_NUMBERS);
 TYPE(TokenRecord, Pinned, "TokenRecord(rows, lengths, counts, ids): columns of a slot of the tokens ring.", record_new,
      pinned_dealloc, NO_METHODS, NO_NUMBERS);
-TYPE(SampleColumns, Pinned, "SampleColumns(rows, epochs, lengths, targets, logit_rows, ids): columns of a slot of the logits ring.",
+TYPE(SampleColumns, Pinned, "SampleColumns(rows, epochs, lengths, targets, drafts, logit_rows, ids): columns of a slot of the logits ring.",
      samples_new, pinned_dealloc, NO_METHODS, NO_NUMBERS);
 TYPE(StepArrays, StepArrays, "StepArrays(board, block_size, buckets, head, *columns of a step slot, *the device's inputs, logit_rows)",
      arrays_new, arrays_dealloc, ARRAYS_METHODS, ARRAYS_NUMBERS);

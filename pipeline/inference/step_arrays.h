@@ -36,7 +36,7 @@ typedef struct {
     struct bucket *buckets; /* ascending */
     int32_t *sample_row;    /* of each sampled position: its row in the step */
     Py_ssize_t bucket_count, block_size;
-    Py_ssize_t rows, decode_tokens, tokens, samples, scored; /* of the step that was filled last */
+    Py_ssize_t rows, decode_rows, decode_tokens, tokens, samples, scored; /* of the step that was filled last */
 } StepArrays;
 
 static int32_t *column(const StepArrays *self, int at) { return values(&self->pinned, at); }
@@ -185,6 +185,7 @@ static PyObject *arrays_fill(PyObject *object, PyObject *unused)
         return NULL;
     self->tokens = self->samples = 0;
     self->rows = rows;
+    self->decode_rows = decode;
     for (Py_ssize_t b = 0; b < decode; b++)
         if (fill_decode(self, b))
             return NULL;
@@ -211,6 +212,21 @@ static PyObject *arrays_scored(PyObject *object, void *unused)
     return PyLong_FromSsize_t(((StepArrays *)object)->scored);
 }
 
+static PyObject *arrays_drafts(PyObject *object, void *unused)
+{
+    (void)unused;
+    const StepArrays *self = (StepArrays *)object;
+    return PyLong_FromSsize_t(self->decode_tokens - self->decode_rows);
+}
+
+/* The draft at the next position of the row that is sampled at s; -1 if it has none. */
+static int32_t draft_behind(const StepArrays *self, Py_ssize_t s)
+{
+    const int32_t token = column(self, SAMPLE_INDEX)[s];
+    const int drafted = token + 1 < self->decode_tokens && self->sample_row[s + 1] == self->sample_row[s];
+    return drafted ? column(self, STEP_IDS)[token + 1] : -1;
+}
+
 static PyObject *arrays_describe(PyObject *object, PyObject *other)
 {
     const StepArrays *self = (StepArrays *)object;
@@ -230,6 +246,7 @@ static PyObject *arrays_describe(PyObject *object, PyObject *other)
         values(out, SAMPLE_EPOCHS)[s] = column(self, SLOT_EPOCHS)[b];
         values(out, SAMPLE_LENGTHS)[s] = column(self, POSITIONS)[token] + 1;
         values(out, SAMPLE_TARGETS)[s] = target;
+        values(out, SAMPLE_DRAFTS)[s] = draft_behind(self, s);
         values(out, SAMPLE_LOGITS)[s] = logits ? (int32_t)wanted : -1;
         if (logits)
             column(self, LOGIT_ROWS)[wanted++] = (int32_t)s;

@@ -91,7 +91,7 @@ class Outcome:
     def __init__(self, views: LogitsColumns) -> None:
         self.views = views
         self.columns = SampleColumns(
-            views.rows, views.epochs, views.lengths, views.targets, views.logit_rows, views.ids
+            views.rows, views.epochs, views.lengths, views.targets, views.drafts, views.logit_rows, views.ids
         )
         self._best: dict[tuple[int, int, int], Best] = {}
         self._targets: Int32 = np.zeros(len(views.targets), np.int32)

@@ -8,6 +8,9 @@ starts the next step. Sampling still decides what is sent: a row that it ends, o
 computed once more for nothing, as with any row that ends. Rows whose token sampling must choose make the step wait
 for it, and nothing else: the others' logits stay on the device.
 
+A step whose rows may carry drafts waits for sampling's record of the step before, which has them; how many tokens a
+step with drafts yields, sampling's record of that step says.
+
 The device is not kept waiting: a step whose ids are known is started before the results of the one before it are even
 published.
 """
@@ -44,6 +47,7 @@ from pipeline.wire.step import (
 
 _NS = time.CLOCK_MONOTONIC
 _DEPENDS_ON_STEP = int(Head.DEPENDS_ON_STEP)  # of an enumeration it would be looked up where every lookup counts
+_DRAFTS = int(Head.DRAFTS)
 
 
 @dataclass(slots=True)
@@ -90,6 +94,7 @@ class StepExecutor:
         self._board = make_board(shapes)
         self._try_read_step = rings.steps.try_read
         self._board_step = 0  # every token up to this step's is on the board
+        self._record_step = 0  # and every draft of sampling's up to this one's
         self._chosen_by_sampling = 0  # why it must choose tokens of the last step: see Choice
         self._open_buckets()
         self._token_views: list[TokensColumns] = tokens_layout(shapes).resident_views(rings.tokens)
@@ -157,7 +162,7 @@ class StepExecutor:
         _write_head(outcome.views, step, samples, logit_rows)
         self._fetch(step, outcome, samples, logit_rows)
         computed_ns = time.clock_gettime_ns(_NS)  # until the next launch the device waits: no detour from here
-        if not chosen_by_sampling:
+        if not (chosen_by_sampling or step.filled.drafts):
             foresee(columns, samples, candidates or 1)
             self._board_step = number
         try:
@@ -175,7 +180,7 @@ class StepExecutor:
         self._running = None
         slot = self._try_read_step()
         self._next = step = None if slot is None else self._take(slot)
-        if step is not None and step.words[_DEPENDS_ON_STEP] <= self._board_step:
+        if step is not None and not self._must_wait(step.words):
             self._running = self._begin(step)
 
     def _take(self, slot: ipc.ReadSlot) -> Step:
@@ -187,38 +192,44 @@ class StepExecutor:
     def _begin(self, step: Step) -> Step:
         """Fill in the inputs and start the device."""
         self._next = None
-        if step.words[_DEPENDS_ON_STEP] > self._board_step:
-            self._await_tokens(step.words[_DEPENDS_ON_STEP])
+        if self._must_wait(step.words):
+            self._await_tokens(step.words)
         bucket = step.filled.fill()
         step.launched_ns = time.clock_gettime_ns(_NS)
         self.runner.launch(step.bindings[bucket])
         step.head = step.words.tolist()
         return step
 
-    def _await_tokens(self, needs: int) -> None:
-        """Decode rows bring the token that was sampled last; where it is known here, the board may lag behind."""
+    def _must_wait(self, words: memoryview) -> bool:
+        """Decode rows bring the token that was sampled last, and the drafts behind it, if they may carry any."""
+        return words[_DEPENDS_ON_STEP] > (self._record_step if words[_DRAFTS] else self._board_step)
+
+    def _await_tokens(self, words: memoryview) -> None:
         self._drain_tokens()
-        if self._board_step < needs:
-            self._count_wait()
-        while self._board_step < needs:
+        if self._must_wait(words):
+            self._count_wait(words)
+        while self._must_wait(words):
             self._read_board(self._rings.tokens.read())
 
     def _drain_tokens(self) -> None:
         while (slot := self._rings.tokens.try_read()) is not None:
             self._read_board(slot)
 
-    def _count_wait(self) -> None:
+    def _count_wait(self, words: memoryview) -> None:
         if self._counters is not None:
             for reason, counter in _WAITS:
                 if self._chosen_by_sampling & reason:
                     self._counters.add(counter)
+            if words[_DRAFTS] or not self._chosen_by_sampling:
+                self._counters.add(InferenceCounter.WAITED_FOR_DRAFTS)
 
     def _read_board(self, slot: ipc.ReadSlot) -> None:
         views = self._token_views[slot.index]
         step = int(views.head[Head.STEP])
-        if step > self._board_step:  # else no step since has had one of those tokens before
+        if step >= self._board_step:  # else a step since has had the tokens behind those
             self._board.apply(self._records[slot.index], int(views.head[Head.ROWS]))
             self._board_step = step
+        self._record_step = step
         slot.release()
 
     # ---- its end --------------------------------------------------------------------------------------------

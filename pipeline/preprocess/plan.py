@@ -47,13 +47,16 @@ class DecodeColumns:
     """`sequences[b]` decodes at batch index `b`; `position[b]` is where its next token goes, if none of the drafts
     before it is accepted."""
 
-    def __init__(self, max_rows: int, width: int, slots: int) -> None:
+    def __init__(self, max_rows: int, width: int, slots: int, block_size: int) -> None:
         self.sequences: list[Sequence] = []
         self.wants = Together()
+        self.drafts = 0  # of all rows, in the next step
         self.position: Int32 = np.zeros(max_rows, np.int32)
         self.row: Int32 = np.zeros(max_rows, np.int32)
         self.epoch: Int32 = np.zeros(max_rows, np.int32)
         self.limit: Int32 = np.zeros(max_rows, np.int32)
+        self.under_way: Int32 = np.zeros(max_rows, np.int32)  # drafts of steps that are not done
+        self.capacity: Int32 = np.zeros(max_rows, np.int32)  # tokens that its blocks hold
         self.most_drafts: Int32 = np.zeros(max_rows, np.int32)
         self.wants_logits: Int32 = np.zeros(max_rows, np.int32)
         self.adapter: Int32 = np.zeros(max_rows, np.int32)
@@ -61,6 +64,7 @@ class DecodeColumns:
         self._changed = np.zeros(max_rows, np.int64)  # when each block table last changed
         self._written = np.zeros(slots, np.int64)  # when each ring slot last got them
         self._now = 1
+        self._block_size = block_size
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -69,8 +73,8 @@ class DecodeColumns:
     def _columns(self) -> tuple[Int32, ...]:
         """Of each row; `position` first."""
         return (
-            self.position, self.row, self.epoch, self.limit, self.most_drafts, self.wants_logits, self.adapter,
-            self.block_tables,
+            self.position, self.row, self.epoch, self.limit, self.under_way, self.capacity, self.most_drafts,
+            self.wants_logits, self.adapter, self.block_tables,
         )  # fmt: skip
 
     def add(self, sequence: Sequence) -> None:
@@ -78,8 +82,10 @@ class DecodeColumns:
         b = len(self.sequences)
         self.sequences.append(sequence)
         self.wants.add(sequence.wants)
-        wants_logits, adapter = sequence.wants.logits, sequence.adapter.slot
-        scalars = (sequence.computed, sequence.row, sequence.epoch, sequence.limit, 0, wants_logits, adapter)
+        scalars = (
+            sequence.computed, sequence.row, sequence.epoch, sequence.limit, sum(sequence.carried),
+            len(sequence.blocks) * self._block_size, 0, sequence.wants.logits, sequence.adapter.slot,
+        )  # fmt: skip
         for column, value in zip(self._columns, scalars, strict=False):
             column[b] = value
         self.block_tables[b, : len(sequence.blocks)] = sequence.blocks
@@ -88,6 +94,7 @@ class DecodeColumns:
     def extend(self, b: int, block: int) -> None:
         """Row `b` has got another block."""
         self.block_tables[b, len(self.sequences[b].blocks) - 1] = block
+        self.capacity[b] += self._block_size
         self._touch(b)
 
     def remove(self, sequence: Sequence) -> None:
@@ -102,10 +109,20 @@ class DecodeColumns:
             column[b] = column[n]
         self._touch(b)
 
-    def at_block_start(self, block_size: int) -> list[int]:
-        """Batch indices whose next token needs a new block."""
+    def lacking_blocks(self) -> list[int]:
+        """Batch indices whose next token may need a new block."""
         n = len(self.sequences)
-        return np.flatnonzero(self.position[:n] % block_size == 0).tolist() if n else []
+        reach = np.minimum(self.position[:n] + self.under_way[:n], self.limit[:n] - 1)
+        return np.flatnonzero(reach >= self.capacity[:n]).tolist() if n else []
+
+    def carry(self, sequence: Sequence, drafts: int) -> None:
+        """The row may have so many in the next step; of others nothing is said."""
+        self.most_drafts[self.sequences.index(sequence)] = drafts
+        self.drafts += drafts
+
+    def carry_none(self) -> None:
+        if self.drafts:
+            self.most_drafts[:], self.drafts = 0, 0
 
     def write(self, views: StepColumns, slot: int) -> None:
         """Into batch indices 0 to n - 1."""
@@ -128,14 +145,19 @@ class DecodeColumns:
 
     def advance(self) -> None:
         """Every row has had a token scheduled."""
-        self.position[: len(self.sequences)] += 1
-        for sequence in self.sequences:
+        n = len(self.sequences)
+        self.position[:n] += 1
+        self.under_way[:n] += self.most_drafts[:n]
+        for sequence, drafts in zip(self.sequences, self.most_drafts[:n].tolist(), strict=True):
             sequence.computed += 1
-            sequence.pending += 1
+            sequence.schedule(drafts)
 
-    def step_back(self, sequence: Sequence) -> None:
-        """The token that was scheduled last did not come."""
-        self.position[self.sequences.index(sequence)] -= 1
+    def settle(self, sequence: Sequence, drafts: int, more: int) -> None:
+        """A step with so many drafts is done: it brought so many tokens more than the one that was scheduled, or -1
+        if not even that."""
+        b = self.sequences.index(sequence)
+        self.under_way[b] -= drafts
+        self.position[b] += more
 
     def _touch(self, b: int) -> None:
         self._changed[b] = self._now
@@ -203,6 +225,7 @@ class Plan:
         head[Head.CHOSEN_BY_SAMPLING] = wants.choice
         head[Head.CANDIDATES] = wants.candidates
         head[Head.SCORES] = wants.scores
+        head[Head.DRAFTS] = self.decode.drafts
 
     def _write_chunks(self, views: StepColumns, first: int, block_size: int) -> None:
         at = 0

@@ -83,8 +83,9 @@ ARGMAX, ARGMAX_ON_DEVICE, NOTHING = Wants(), Abilities(), Wants(candidates=0)
 class Sequence:
     """The scheduler's view of a request.
 
-    `tokens[:known]` are prompt and output tokens that have reached preprocess. `pending` more are being sampled in
-    steps that are under way. The KV cache holds, or will hold once those steps have run, the first `computed` tokens.
+    `tokens[:known]` are prompt and output tokens that have reached preprocess. `pending` more at least are being
+    sampled in steps that are under way, one in each, and one for each of its drafts that is right. The KV cache holds,
+    or will hold once those steps have run, the first `computed` tokens at least.
     A sequence decodes when only its newest, perhaps still unknown, token is missing from the cache.
     """
 
@@ -95,6 +96,7 @@ class Sequence:
     known: int = 0
     pending: int = 0
     computed: int = 0
+    carried: list[int] = field(default_factory=list)  # by those steps, the oldest first: drafts at most
     row: int = -1  # its index in the batch for as long as it runs; -1: waiting
     epoch: int = 0  # which use of that row
     blocks: list[int] = field(default_factory=list)
@@ -129,7 +131,7 @@ class Sequence:
 
     @property
     def length(self) -> int:
-        """Tokens, those being sampled included."""
+        """Tokens at least, those being sampled included."""
         return self.known + self.pending
 
     @property
@@ -153,8 +155,24 @@ class Sequence:
         the next one, and so are all that are to be scored: their logits are nowhere."""
         return self.scored if self.scoring else self.known - 1
 
-    def append(self, token: int) -> None:
-        """A token of this sequence has become known."""
-        self.tokens[self.known] = token
-        self.known += 1
+    @property
+    def reach(self) -> int:
+        """The last position that the next step may compute without drafts of its own: if all drafts under way are
+        right, and at most the one behind which the sequence is over."""
+        return min(self.computed + sum(self.carried), self.limit - 1)
+
+    def schedule(self, drafts: int = 0) -> None:
+        """A step that samples it, with so many drafts at most, is on its way."""
+        self.pending += 1
+        self.carried.append(drafts)
+
+    def append(self, tokens: list[int]) -> int:
+        """Tokens of this sequence that one step has brought; returns how many drafts that was planned with."""
+        self.tokens[self.known : self.known + len(tokens)] = tokens
+        self.known += len(tokens)
+        return self.sit_out()
+
+    def sit_out(self) -> int:
+        """A step is done; if it brought tokens, `append` takes them."""
         self.pending -= 1
+        return self.carried.pop(0)

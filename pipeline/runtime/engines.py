@@ -13,6 +13,10 @@ from model.runner import Bucket, Runner
 from pipeline.config import Configuration
 from pipeline.wire.step import MAX_CANDIDATES, Shapes
 
+_MOST_DRAFTED = 64
+"""Sampled positions of a step, drafts included: a larger one would compute rather than wait for the weights. With more
+rows, as many as rows."""
+
 Settings = TypeVar("Settings", bound=GraphSettings)
 
 
@@ -23,16 +27,25 @@ def make_runner(config: Configuration) -> Runner:
 
 def shapes_of(config: Configuration, runner: Runner) -> Shapes:
     """Capacities that every process derives from the same configuration."""
-    facts = runner.facts
+    facts, drafts = runner.facts, config.pipeline.speculation.drafts
+    samples = max(bucket.samples for bucket in facts.buckets)
     return Shapes(
         token_budget=max(bucket.tokens for bucket in facts.buckets),
         max_rows=config.pipeline.max_rows,
         block_table_width=facts.block_table_width,
         vocab_size=facts.vocab_size,
-        samples=max(bucket.samples for bucket in facts.buckets),
-        logit_rows=config.pipeline.logit_rows,
+        samples=samples,
+        logit_rows=max(config.pipeline.logit_rows, min(1 + drafts, samples)),
         candidates=max(1, min(facts.candidates, MAX_CANDIDATES)),
+        drafts=drafts,
     )
+
+
+def sampled_positions(config: Configuration) -> int:
+    """Of a step whose rows carry drafts; 0: none does."""
+    pipeline, drafts = config.pipeline, config.pipeline.speculation.drafts
+    wanted = max(pipeline.max_rows, min(_MOST_DRAFTED, pipeline.max_rows * (1 + drafts)))
+    return min(wanted, pipeline.token_budget) if drafts else 0
 
 
 def _emulated(config: Configuration) -> Runner:
@@ -44,7 +57,7 @@ def _emulated(config: Configuration) -> Runner:
         max_length=config.max_length,
         num_blocks=config.pa_config.num_blocks,
         block_size=config.pa_config.block_size,
-        buckets=emulated_buckets(config.pipeline.max_rows, config.pipeline.token_budget),
+        buckets=emulated_buckets(config.pipeline.max_rows, config.pipeline.token_budget, sampled_positions(config)),
         eos_token_id=config.model_config.end_token,
         greedy_on_device=config.pipeline.greedy_on_device,
         adapters=len(config.pipeline.lora.adapters),
@@ -52,9 +65,9 @@ def _emulated(config: Configuration) -> Runner:
     return EmulatedRunner(settings)
 
 
-def emulated_buckets(max_rows: int, token_budget: int) -> tuple[Bucket, ...]:
+def emulated_buckets(max_rows: int, token_budget: int, samples: int = 0) -> tuple[Bucket, ...]:
     """Powers of two: nothing is compiled for an emulated device, so it can have many buckets."""
-    return make_buckets(max_rows, token_budget, 2)
+    return make_buckets(max_rows, token_budget, 2, samples)
 
 
 def _mindspore(config: Configuration) -> Runner:
@@ -89,6 +102,7 @@ def _settings(config: Configuration, kind: type[Settings]) -> Settings:
         block_size=config.pa_config.block_size,
         max_rows=config.pipeline.max_rows,
         token_budget=config.pipeline.token_budget,
+        samples=sampled_positions(config),
         max_length=config.max_length,
         threads=runner.threads,
         compile_cache_dir=runner.compile_cache if isinstance(runner.compile_cache, Path) else None,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from model import grammar
 from model.sampling import SampleOutputs, Sampler, SamplingLimits, SamplingParams, explain
 from pipeline.sampling.logits_files import LogitsFiles
+from pipeline.sampling.verifier import Verifier
 from pipeline.wire.request import Assign, count_ids
 from pipeline.wire.step import MAX_CANDIDATES, Float32, Head, Int32, LogitsColumns, Shapes
 
@@ -30,17 +31,20 @@ Best = tuple[tuple[int, float], ...]
 class Chooser:
     """`token_ids` are the last step's, one per sampled position; -1: none could be chosen."""
 
-    def __init__(self, shapes: Shapes, max_length: int, end_ids: int, files: LogitsFiles | None) -> None:
+    def __init__(
+        self, shapes: Shapes, max_length: int, end_ids: int, files: LogitsFiles | None, verifier: Verifier
+    ) -> None:
         """`end_ids`: how many end tokens the model has, which a request may forbid besides its own bias."""
         limits, most = SamplingLimits(shapes.vocab_size, max_length, MAX_CANDIDATES), shapes.logit_rows
         limits = dataclasses.replace(limits, max_biased_tokens=limits.max_biased_tokens + end_ids)
         self._sampler = Sampler(limits, shapes.max_rows, masks=grammar.available())
         self._files = files
-        self.pending = PendingAdmits(self._sampler, files)
+        self.pending = PendingAdmits(self._sampler, files, verifier)
         self._out = SampleOutputs.allocate(most, MAX_CANDIDATES)  # by row of logits
         self._outs = [_leading(self._out, rows) for rows in range(most + 1)]
         self._row_ids: Int32 = np.full(most, -1, np.int32)  # of rows of logits; -1: skip
         self._lengths: Int32 = np.zeros(most, np.int32)
+        self._drafts: Int32 = np.zeros(most, np.int32)
         self.token_ids: Int32 = np.full(shapes.samples, -1, np.int32)
         self._logit_rows: list[int] = []  # of each position of the step: where its logits are; -1: nowhere
         self._candidates = 0
@@ -59,10 +63,11 @@ class Chooser:
         where = [b for b, at in enumerate(self._logit_rows) if at >= 0]
         self._row_ids[:logit_rows] = chosen if logit_rows == positions else [chosen[b] for b in where]
         np.take(views.lengths, where, out=self._lengths[:logit_rows])
+        np.take(views.drafts, where, out=self._drafts[:logit_rows])
         row_ids, lengths, logits = self._of_logits(views, logit_rows)
         if self._files is not None:
             self._files.keep(row_ids, lengths, logits)
-        self._sampler.choose(logits, row_ids, lengths, self._outs[logit_rows])
+        self._sampler.choose(logits, row_ids, lengths, self._outs[logit_rows], self._drafts[:logit_rows])
         if head[Head.CHOSEN_BY_SAMPLING] or not self._candidates:  # else inference goes on with the device's
             self.token_ids[where] = self._out.token_ids[:logit_rows]
 
@@ -112,13 +117,14 @@ class Chooser:
 class PendingAdmits:
     """Rows whose new sequence is not admitted to the sampler yet."""
 
-    def __init__(self, sampler: Sampler, files: LogitsFiles | None) -> None:
-        self._sampler, self._files = sampler, files
+    def __init__(self, sampler: Sampler, files: LogitsFiles | None, verifier: Verifier) -> None:
+        self._sampler, self._files, self._verifier = sampler, files, verifier
         self._by_row: dict[int, tuple[Assign, SamplingParams]] = {}
 
-    def add(self, assign: Assign, params: SamplingParams) -> None:
+    def add(self, assign: Assign, params: SamplingParams, most_drafts: int) -> None:
         """A row has a new sequence, whose tokens are to be chosen by these parameters."""
         self._by_row[assign.row] = assign, params
+        self._verifier.begin(assign.row, most_drafts)
 
     def mask(self, row: int) -> UInt32:
         """What the sampler may choose for a row that is admitted; to be filled."""
@@ -140,12 +146,14 @@ class PendingAdmits:
         while self._by_row and cost < AT_ONCE:
             assign, params = self._by_row.pop(next(iter(self._by_row)))
             self._admit_to_sampler(assign, params)
-            read = count_ids(assign.prompt) + count_ids(assign.output) if params.penalised else 0
+            reads = params.penalised or self._verifier.drafter is not None
+            read = count_ids(assign.prompt) + count_ids(assign.output) if reads else 0
             cost += ROW_COST + read
 
     def _admit_to_sampler(self, assign: Assign, params: SamplingParams) -> None:
         prompt, output = assign.prompt_ids, assign.output_ids
         self._sampler.admit(assign.row, params, prompt, output, seed=assign.seed, end_ids=assign.end_ids)
+        self._verifier.read(assign)
         if self._files is not None:
             self._files.admit(assign.row, prompt, output)
 

@@ -55,7 +55,7 @@ class Rows:
         state = self._by_request.get(assign.request)
         if state is None:
             state = self._by_request[assign.request] = TextState.of(assign, self._tokenizer)
-        self._pending.add(assign, state.sampling)
+        self._pending.add(assign, state.sampling, 0 if state.sampling.grammar else state.most_drafts)
         self.grammars.assign(assign, state.sampling.grammar)
         self._states[assign.row] = state
         self._epochs[assign.row] = assign.epoch
@@ -107,6 +107,7 @@ class TextState:
     top_logprobs: int  # number of most probable tokens to report beside the chosen one; -1: no log-probabilities
     include_stop: bool
     raw_logit: bool
+    most_drafts: int
     sampling: SamplingParams
     prompt_logprobs: int  # number of most probable tokens to report beside each of its prompt, if that is scored
     text: IncrementalDetokenizer
@@ -131,6 +132,7 @@ class TextState:
             top_logprobs=-1 if params.sampling.logprobs is None else params.sampling.logprobs,
             include_stop=params.include_stop,
             raw_logit=params.raw_logit,
+            most_drafts=params.most_drafts,
             sampling=params.sampling,
             prompt_logprobs=params.prompt_logprobs or 0,
             text=_text_so_far(assign, params, tokenizer, stops),

@@ -1,7 +1,7 @@
 """Logits in, tokens out, text after: the order in which a step leaves the critical path.
 
-1. Choose the tokens, in one call over the views of the logits slot.
-2. Publish them to inference, which may be waiting for nothing else; not where it knows them itself.
+1. Choose the tokens, in one call over the views of the logits slot; those behind a draft that is wrong do not hold.
+2. Publish them to inference, with drafts, which may be waiting for nothing else; not where it knows them itself.
 3. Then detokenize, look for ends, and publish the results to the front and to preprocess.
 """
 
@@ -19,6 +19,7 @@ from pipeline.sampling.chooser import Chooser
 from pipeline.sampling.grammars import RowGrammar
 from pipeline.sampling.rows import Rows
 from pipeline.sampling.scores import score_records
+from pipeline.sampling.verifier import Verifier
 from pipeline.stats import Counters, RingEnds, SamplingCounter, StatsPage, StepLog
 from pipeline.wire.delta import Delta, FinishReason
 from pipeline.wire.request import unpack_row
@@ -84,9 +85,11 @@ class SamplingStage:
         shapes: Shapes,
         rows: Rows,
         chooser: Chooser,
+        verifier: Verifier,
         measurements: Measurements | None = None,
     ) -> None:
         self._rings, self._rows, self._chooser, self._measurements = rings, rows, chooser, measurements
+        self._verifier = verifier
         self._grammars = rows.grammars
         self._logits_views: list[LogitsColumns] = logits_layout(shapes).resident_views(rings.logits)
         self._token_views: list[TokensColumns] = tokens_layout(shapes).resident_views(rings.tokens)
@@ -110,8 +113,9 @@ class SamplingStage:
         chosen = self._rows.select(views.rows[:samples].tolist(), views.epochs[:samples].tolist())
         held = self._grammars.hold_back(chosen) if self._grammars else _NOBODY
         self._chooser.choose(head, views, chosen)
-        if head[Head.CHOSEN_BY_SAMPLING]:
-            self._publish_tokens(views, samples, held)
+        self._verifier.verify(chosen, self._chooser.token_ids, views)
+        if self._verifier.is_awaited(head):
+            self._publish_tokens(views, held)
         sampled_ns = time.clock_gettime_ns(_NS)
         self._chooser.finish(head, views)
         if head[Head.SCORED]:  # all that is said of a prompt comes before its first token
@@ -137,45 +141,50 @@ class SamplingStage:
             self._rows.change(change)
         self._rows.begin_step(step)
 
-    def _publish_tokens(self, views: LogitsColumns, rows: int, held: Held) -> None:
-        """One of each row. Of a row that failed it is -1; inference takes it for any token. A row that sits out has
-        its last one once more, at the same position."""
-        slot = self._rings.tokens.reserve()
+    def _publish_tokens(self, views: LogitsColumns, held: Held) -> None:
+        """The newest of each row, and drafts. Of a row that failed it is -1; inference takes it for any token. A row
+        that sits out has its last one once more, at the same position."""
+        verified, slot = self._verifier, self._rings.tokens.reserve()
+        rows, at = verified.count, verified.at
         board = self._token_views[slot.index]
         board.head[:] = views.head
         board.head[Head.ROWS] = rows
-        board.rows[:rows] = views.rows[:rows]
-        np.add(views.lengths[:rows], 1, out=board.lengths[:rows])
-        board.counts[:rows] = 1
-        board.ids[:rows, 0] = self._chooser.token_ids[:rows]
+        board.rows[:rows] = views.rows[at]
+        np.add(views.lengths[at], verified.taken[:rows], out=board.lengths[:rows])
+        board.counts[:rows] = verified.counts[:rows]
+        board.ids[:rows] = verified.ids[:rows]
         for b, grammar in held.items():
-            board.lengths[b], board.ids[b, 0] = views.lengths[b], grammar.last
+            row = verified.row_at(b)
+            board.lengths[row], board.ids[row, 0] = views.lengths[b], grammar.last
         slot.publish()
 
     # ---- off the critical path ------------------------------------------------------------------------------
 
     def _publish_results(self, views: LogitsColumns, chosen: list[int], held: Held) -> list[int]:
         """What became of the rows, to preprocess and to the front; their tokens."""
-        rows = len(chosen)
-        slot = self._rings.results.reserve()
+        verified, slot = self._verifier, self._rings.results.reserve()
+        rows, at, token_ids = verified.count, verified.at, self._chooser.token_ids[: len(chosen)]
         results = self._result_views[slot.index]
         results.head[:] = views.head
         results.head[Head.ROWS] = rows
-        results.rows[:rows] = views.rows[:rows]
-        results.epochs[:rows] = views.epochs[:rows]
+        results.rows[:rows] = views.rows[at]
+        results.epochs[:rows] = views.epochs[at]
         results.counts[:rows] = 1
-        token_ids = self._chooser.token_ids[:rows]
-        results.ids[:rows, 0] = token_ids
+        results.ids[:rows, 0] = token_ids[at]
         results.finished[:rows] = 0
-        records, tokens = [], []
-        for b, (row, token) in enumerate(zip(chosen, token_ids.tolist(), strict=True)):
-            if row >= 0:
-                delta = self._take(b, row, token, views)
-                if delta.reason is not FinishReason.NONE:
-                    results.finished[b] = 1
-                records.append(delta.pack())
-                tokens.append(token)
-        for b, grammar in held.items():
+        results.wishes[:rows] = verified.wishes[:rows]
+        records: list[bytes] = []
+        tokens: list[int] = []
+        every = token_ids.tolist()
+        for b, (start, taken) in enumerate(verified.spans()):
+            if chosen[start] >= 0:
+                given, finished = self._take_all(start, chosen[start], every[start : start + taken], views, records)
+                tokens += given
+                results.finished[b] = finished
+                if len(given) > 1:
+                    results.counts[b], results.ids[b, : len(given)] = len(given), given
+        for at_, grammar in held.items():
+            b = verified.row_at(at_)
             results.counts[b] = 0
             if grammar.error:
                 results.counts[b], results.ids[b, 0], results.finished[b] = 1, -1, 1
@@ -184,6 +193,17 @@ class SamplingStage:
         slot.publish()
         self._rings.deltas.write_many(records)
         return tokens
+
+    def _take_all(
+        self, b: int, row: int, tokens: list[int], views: LogitsColumns, records: list[bytes]
+    ) -> tuple[list[int], bool]:
+        """A row's tokens, from position `b` on; those that it got before it ended, and whether it did."""
+        for number, token in enumerate(tokens):
+            delta = self._take(b + number, row, token, views)
+            records.append(delta.pack())
+            if delta.reason is not FinishReason.NONE:
+                return tokens[: number + 1], True
+        return tokens, False
 
     def _take(self, b: int, row: int, token: int, views: LogitsColumns) -> Delta:
         state, grammar = self._rows.state(row), self._grammars.of(row) if self._grammars else None

@@ -44,6 +44,8 @@ class Head(IntEnum):
     SAMPLES = 9  # sampled positions
     LOGIT_ROWS = 10  # of which so many have their logits in the slot
     SCORED = 11  # of which so many, the last ones, are scored: nothing is sampled there
+    # preprocess, again
+    DRAFTS = 12  # that the rows may carry in all; not 0: sampling's record of the step before must be there first
 
 
 class Choice(IntFlag):
@@ -134,6 +136,7 @@ class LogitsColumns(RowColumns, Protocol):
     epochs: Int32
     lengths: Int32
     targets: Int32
+    drafts: Int32
     logit_rows: Int32
     ids: Int32
     best_logits: Float32
@@ -157,6 +160,7 @@ class ResultsColumns(RowColumns, Protocol):
     counts: Int32
     ids: Int32
     finished: Int32
+    wishes: Int32
 
 
 def step_layout(shapes: Shapes) -> Layout:
@@ -197,6 +201,9 @@ def logits_layout(shapes: Shapes) -> Layout:
             Field("epochs", "int32", (s,), "as in the step"),
             Field("lengths", "int32", (s,), "context length: the position of the token to be sampled"),
             Field("targets", "int32", (s,), "the token to be scored; -1: one is to be sampled"),
+            Field(
+                "drafts", "int32", (s,), "the token that stands at the row's next position, a draft; -1: none does"
+            ),
             Field("logit_rows", "int32", (s,), "where in `logits` its logits are; -1: nowhere"),
             Field("ids", "int32", (s * k,), "the best tokens, head's CANDIDATES per position; -1: no finite logits"),
             Field("best_logits", "float32", (s * k,), "their logits, where head's SCORES says so"),
@@ -234,5 +241,6 @@ def results_layout(shapes: Shapes) -> Layout:
             Field("counts", "int32", (b,), "tokens that were chosen"),
             Field("ids", "int32", (b, 1 + shapes.drafts), "those tokens"),
             Field("finished", "int32", (b,), "1: the sequence is over"),
+            Field("wishes", "int32", (b,), "drafts that the row is likely to have for the step after the next"),
         ],
     )

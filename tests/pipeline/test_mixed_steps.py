@@ -65,9 +65,9 @@ def test_inference_waits_only_where_sampling_must_choose(serve):
     server, seen = serve(rows=2, budget=8), []
     publish = server.sampling._publish_tokens
 
-    def watch(views, rows, held):
+    def watch(views, held):
         seen.append(views.head[Head.CHOSEN_BY_SAMPLING])
-        publish(views, rows, held)
+        publish(views, held)
 
     server.sampling._publish_tokens = watch
     server.submit(1, [4, 4], params(30))

@@ -43,8 +43,9 @@ class Desk:
             slot.input_ids, slot.positions, slot.slot_mapping, slot.targets, slot.block_tables, *self.own,
         )  # fmt: skip
         self.samples = SampleColumns(
-            self.out.rows, self.out.epochs, self.out.lengths, self.out.targets, self.out.logit_rows, self.out.ids
-        )
+            self.out.rows, self.out.epochs, self.out.lengths, self.out.targets, self.out.drafts,
+            self.out.logit_rows, self.out.ids,
+        )  # fmt: skip
 
     def fill(self, *counts):
         """Of so many rows, decode rows, and tokens of chunks; bucket, tokens, sampled positions."""

@@ -29,7 +29,7 @@ def slots():
 
 @pytest.fixture
 def columns():
-    return DecodeColumns(SHAPES.max_rows, SHAPES.block_table_width, 2)
+    return DecodeColumns(SHAPES.max_rows, SHAPES.block_table_width, 2, BLOCK)
 
 
 def test_each_row_has_its_adapter_wherever_it_moves(columns, slots):
@@ -79,7 +79,7 @@ def test_another_block_reaches_every_slot(columns, slots):
     columns.add(one)
     for slot in (0, 1):
         columns.write(slots[slot], slot)
-    assert columns.at_block_start(BLOCK) == [0]
+    assert columns.lacking_blocks() == [0]
     one.blocks.append(6)
     columns.extend(0, 6)
     for slot in (0, 1):

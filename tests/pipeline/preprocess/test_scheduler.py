@@ -138,7 +138,7 @@ class World:
             over = False
             if sequence is not None and not sequence.finished:
                 over = token == EOS or len(context) + 1 == sequence.limit
-            self.scheduler.on_token(row, epoch, token, finished=over)
+            self.scheduler.on_tokens(row, epoch, [token], finished=over)
             if over:
                 self.done[sequence.request] = sequence.tokens[: sequence.known].tolist()
         return True
