@@ -32,9 +32,9 @@ class TokenBoard:
 @final
 class StepArrays:
     """`fill` writes a step's inputs: decode rows from the board, the slot's chunks, and padding to the smallest of
-    ``buckets`` (tokens, rows, samples) that holds them, whose number it returns; `tokens`, `samples` and `drafts` are how many.
-    `describe` writes what sampling must know of the positions that are sampled, and into ``fetched`` the positions
-    whose logits are wanted.
+    ``buckets`` (tokens, rows, samples) that holds them, whose number it returns; `tokens`, `samples` and `drafts` are
+    how many. `describe` writes what sampling must know of the positions that are sampled, and into ``fetched`` the
+    positions whose logits are wanted.
 
     Both raise ValueError for what does not fit; sizes in a slot are not trusted.
     """

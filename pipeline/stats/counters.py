@@ -71,6 +71,24 @@ class SamplingCounter(IntEnum):
     MASKS = 9
     MASK_NS = 10
     SAT_OUT = 11  # steps whose token a row did not get, because its mask was not there
+    # Speculation
+    ROWS = 12  # sampled in steps: TOKENS by these are the tokens of a row and step
+    DRAFTED = 13
+    ACCEPTED_1 = 14  # of these, the first of a row that were right; by position from here on
+    ACCEPTED_2 = 15
+    ACCEPTED_3 = 16
+    ACCEPTED_4 = 17
+    ACCEPTED_5 = 18
+    ACCEPTED_6 = 19
+    ACCEPTED_7 = 20
+    ACCEPTED_8 = 21
+    ACCEPTED_9 = 22
+    ACCEPTED_10 = 23
+    ACCEPTED_11 = 24
+    ACCEPTED_12 = 25
+    ACCEPTED_13 = 26
+    ACCEPTED_14 = 27
+    ACCEPTED_15 = 28
 
 
 class FrontCounter(IntEnum):

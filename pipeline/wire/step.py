@@ -199,7 +199,9 @@ def logits_layout(shapes: Shapes) -> Layout:
             Field("epochs", "int32", (s,), "as in the step"),
             Field("lengths", "int32", (s,), "context length: the position of the token to be sampled"),
             Field("targets", "int32", (s,), "the token to be scored; -1: one is to be sampled"),
-            Field("drafts", "int32", (s,), "the token that stands at the row's next position, a draft; -1: none does"),
+            Field(
+                "drafts", "int32", (s,), "the token that stands at the row's next position, a draft; -1: none does"
+            ),
             Field("logit_rows", "int32", (s,), "where in `logits` its logits are; -1: nowhere"),
             Field("ids", "int32", (s * k,), "the best tokens, head's CANDIDATES per position; -1: no finite logits"),
             Field("best_logits", "float32", (s * k,), "their logits, where head's SCORES says so"),

@@ -1,4 +1,4 @@
-"""Drafts, right and wrong, in the stages as they are: every token, text and log-probability is the one without them."""
+"""Drafts, right and wrong, in the stages as they are: tokens, texts and log-probabilities are those without."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 
 from model.emulated import expected_tokens
 from model.sampling import SamplingParams
-from pipeline.wire.delta import FinishReason
 from pipeline.wire.request import Request
 from tests.pipeline.stages import ADAPTERS, OVERLAPPED, PLAIN, Server
 
@@ -95,7 +94,9 @@ CASES = [
     params(1),
     params(2, temperature=1.0, seed=1),
 ]
-PROMPTS = [[1, 2, 3, 4, 5, 6, 7, 8][: request % 9] + [request] * (1 + request * 3 % 7) for request in range(len(CASES))]
+PROMPTS = [
+    [1, 2, 3, 4, 5, 6, 7, 8][: request % 9] + [request] * (1 + request * 3 % 7) for request in range(len(CASES))
+]
 
 
 def said(server, request):
@@ -139,7 +140,13 @@ def told_by(answers):
 @pytest.mark.parametrize("ahead", [OVERLAPPED, PLAIN])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"emit_eos": True}, {"greedy_on_device": False}, {"blocks": 26}, {"rows": 11, "budget": 64, "logit_rows": 3}],
+    [
+        {},
+        {"emit_eos": True},
+        {"greedy_on_device": False},
+        {"blocks": 26},
+        {"rows": 11, "budget": 64, "logit_rows": 3},
+    ],
     ids=["plain", "ends", "no argmax", "preempted", "crowd"],
 )
 def test_the_answers_are_those_without_drafts(serve, plain, right, ahead, options):
@@ -206,7 +213,7 @@ def test_steps_are_foreseen_where_no_row_has_drafts(serve):
     """Texts that do not repeat: sampling publishes nothing, and inference waits for nothing."""
     server = serve(drafts=7, rows=4, budget=64)
     waited = []
-    server.inference._count_wait = lambda words: waited.append(words)
+    server.inference._count_wait = waited.append
     for request in range(1, 5):
         server.submit(request, list(range(10 * request, 10 * request + 9)), params(60))
     server.run()

@@ -72,6 +72,7 @@ class GenerateParameters(SamplingBody):
             open_ended=open_ended(self.max_new_tokens),
             raw_logit=settings.llm_serving_raw_logit,
             adapter=adapter,
+            most_drafts=self.most_drafts,
         )
 
 

@@ -212,4 +212,5 @@ class OpenAIBody(StructuredBody, SamplingBody):
             skip_special=self.skip_special_tokens,
             ignore_eos=self.ignore_eos,
             adapter=settings.adapter(self.model),
+            most_drafts=self.most_drafts,
         )
