@@ -18,7 +18,8 @@ _SIZED = ("input_ids", "valid_length", "sample_index")  # by tokens, rows and sa
 
 def make_buckets(max_rows: int, token_budget: int, factor: int, samples: int = 0) -> tuple[Bucket, ...]:
     """Decode steps of 1, 2, 4, … rows, and mixed steps of 16 tokens and so many times more; those always have
-    ``max_rows`` rows. ``samples``: decode steps may have up to so many tokens, drafts included, all of them sampled."""
+    ``max_rows`` rows. ``samples``: decode steps may have up to so many tokens, drafts included, all of them sampled.
+    """
     decode, mixed = _grow(1, 2, max_rows), _grow(16, factor, max(token_budget, max_rows))
     buckets = {Bucket(rows, rows) for rows in decode} | {Bucket(n, max_rows) for n in mixed if n >= max_rows}
     drafted = {Bucket(n, max_rows, n) for n in _grow(1, 2, samples) if n > max_rows} if samples else set()

@@ -16,7 +16,7 @@ KvDtype = Literal["f32", "f16", "bf16", "u8"]
 _CACHES: dict[str, tuple[KvDtype, ...]] = {"f32": ("f32", "f16", "u8"), "bf16": ("bf16", "u8")}
 """By what is computed in, which caches attention can read."""
 _EXACT_ROWS = 64
-"""Up to here there is a bucket for every number of decode rows; and one for every number of their tokens, with drafts."""
+"""Up to here there is a bucket for every number of decode rows; with drafts, for every number of tokens."""
 
 
 @dataclass(frozen=True, slots=True)

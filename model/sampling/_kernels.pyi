@@ -53,16 +53,16 @@ class Kernel:
     def observe(self, row: int, ids: NDArray[Any], is_output: bool, /) -> None: ...
 
 class Drafter:
-    """Guesses what follows in up to ``rows`` sequences from what followed earlier in the same sequence: see history.c.
-    Takes up to 16 bytes per row and token of ``max_length``, of rows that have drafts. Not for two threads at once."""
+    """Guesses what follows in sequences from what followed earlier in the same one: see history.c. Takes up to 16 bytes
+    per row and token of ``max_length``, of rows with drafts. Not for two threads at once."""
 
     def __new__(cls, rows: int, max_length: int, most: int) -> Drafter: ...
     def begin(self, row: int, most: int, /) -> None:
         """A new sequence, which may have so many drafts; 0: none. Raises ValueError for a row out of range."""
 
     def read(self, row: int, limit: int, prompt: bytes, output: bytes, /) -> None:
-        """The sequence's tokens, int32, as they were at `begin`; it will have ``limit`` at most. The row has no drafts
-        before that; tokens of one step that came since `begin` are remembered."""
+        """The sequence's tokens, int32, as they were at `begin`; it will have ``limit`` at most. The row has no
+        drafts before that; a token that came since `begin` is remembered."""
 
     def follow(
         self,
@@ -76,13 +76,13 @@ class Drafter:
         wishes: NDArray[Any],
         /,
     ) -> tuple[int, bool]:
-        """A step's tokens, and drafts for the next one. ``rows`` ``[S]``: of each position, -1: skip; ``token_ids``: the
-        one that was chosen there, -1: none; ``drafts``: the one that stands at the row's next position, -1: none does.
+        """A step's tokens, and drafts for the next one. ``rows`` ``[S]``: of each position, -1: skip; ``token_ids``:
+        the one that was chosen there, -1: none; ``drafts``: the one that stands at the row's next position, -1: none.
 
         Written for each row that has positions: in ``starts`` its first one, in ``taken`` how many tokens hold, in
         ``ids`` ``[S, 1 + most]`` the newest and drafts behind it, in ``counts`` how many these are, in ``wishes`` the
-        drafts that it is likely to have in the steps to come. Returns the number of rows, and whether one wishes.
-        Raises ValueError for arrays that do not fit, or a row out of range."""
+        drafts that it is likely to have in steps to come. Returns the number of rows, and whether one wishes. Raises
+        ValueError for arrays that do not fit, or a row out of range."""
 
 class BestOfRows:
     """The largest logits of rows, equal ones by id, and what log-probabilities need. Not for two threads at once."""

@@ -12,6 +12,7 @@ from model.tokenizer import Tokenizer
 from pipeline.config import Configuration
 from pipeline.preprocess.adapters import Adapter, adapters_of
 from pipeline.preprocess.blocks import BlockManager
+from pipeline.preprocess.drafts import DraftLimits
 from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.prompts import PreprocessLimits, PromptPool, PromptReader
 from pipeline.preprocess.quarantine import Quarantine
@@ -119,6 +120,13 @@ def make_scheduler(
         samples=shapes.samples,
         admission_bytes=admission_bytes,
         quarantine=quarantine,
+        drafts=DraftLimits(
+            most=shapes.drafts,
+            max_rows=config.pipeline.speculation.max_rows,
+            samples=shapes.samples,
+            beside_prompts=shapes.max_rows,
+            logit_rows=shapes.logit_rows,
+        ),
     )
 
 

@@ -14,8 +14,8 @@ from pipeline.config import Configuration
 from pipeline.wire.step import MAX_CANDIDATES, Shapes
 
 _MOST_DRAFTED = 64
-"""Sampled positions of a step, drafts included: a larger one would compute rather than wait for the weights. With more
-rows, as many as rows."""
+"""Sampled positions of a step, drafts included, unless it has more rows: a larger one would compute rather than wait
+for the weights."""
 
 Settings = TypeVar("Settings", bound=GraphSettings)
 
@@ -27,7 +27,7 @@ def make_runner(config: Configuration) -> Runner:
 
 def shapes_of(config: Configuration, runner: Runner) -> Shapes:
     """Capacities that every process derives from the same configuration."""
-    facts, drafts = runner.facts, config.pipeline.speculation.drafts
+    facts, drafts = runner.facts, config.pipeline.drafts
     samples = max(bucket.samples for bucket in facts.buckets)
     return Shapes(
         token_budget=max(bucket.tokens for bucket in facts.buckets),
@@ -43,7 +43,7 @@ def shapes_of(config: Configuration, runner: Runner) -> Shapes:
 
 def sampled_positions(config: Configuration) -> int:
     """Of a step whose rows carry drafts; 0: none does."""
-    pipeline, drafts = config.pipeline, config.pipeline.speculation.drafts
+    pipeline, drafts = config.pipeline, config.pipeline.drafts
     wanted = max(pipeline.max_rows, min(_MOST_DRAFTED, pipeline.max_rows * (1 + drafts)))
     return min(wanted, pipeline.token_budget) if drafts else 0
 

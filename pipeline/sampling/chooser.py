@@ -121,7 +121,7 @@ class PendingAdmits:
         self._sampler, self._files, self._verifier = sampler, files, verifier
         self._by_row: dict[int, tuple[Assign, SamplingParams]] = {}
 
-    def add(self, assign: Assign, params: SamplingParams, most_drafts: int) -> None:
+    def add(self, assign: Assign, params: SamplingParams, most_drafts: int = 0) -> None:
         """A row has a new sequence, whose tokens are to be chosen by these parameters."""
         self._by_row[assign.row] = assign, params
         self._verifier.begin(assign.row, most_drafts)

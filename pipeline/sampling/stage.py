@@ -67,13 +67,23 @@ class Measurements:
     def record(self, head: list[int], stamps: Int64) -> None:
         self._log.record(head, stamps)
 
-    def count(self, tokens: list[int], scored: int) -> None:
+    def count(self, tokens: list[int], verified: Verifier, scored: int) -> None:
         failed = sum(token < 0 for token in tokens)
         self._counters.add(SamplingCounter.STEPS)
+        self._counters.add(SamplingCounter.ROWS, verified.count)
+        if verified.drafted:
+            self._count_drafts(verified)
         self._counters.add(SamplingCounter.TOKENS, len(tokens) - failed)
         self._counters.add(SamplingCounter.FAILED_ROWS, failed)
-        self._counters.add(SamplingCounter.SCORED_TOKENS, scored)
+        if scored:
+            self._counters.add(SamplingCounter.SCORED_TOKENS, scored)
         self._ends.copy()
+
+    def _count_drafts(self, verified: Verifier) -> None:
+        self._counters.add(SamplingCounter.DRAFTED, verified.drafted)
+        for _, taken in verified.spans():
+            for right in range(taken - 1):
+                self._counters.add(SamplingCounter.ACCEPTED_1 + right)
 
 
 class SamplingStage:
@@ -132,7 +142,7 @@ class SamplingStage:
         if self._grammars:
             self._grammars.make_masks(lambda: self._rings.logits.occupancy > 0)
         if self._measurements is not None:
-            self._measurements.count(tokens, head[Head.SCORED])
+            self._measurements.count(tokens, self._verifier, head[Head.SCORED])
 
     def _change_rows(self, step: int) -> None:
         while (record := self._rings.rows.try_read()) is not None:

@@ -16,12 +16,13 @@ from pipeline.wire.step import Head, Int32, LogitsColumns, Shapes
 
 
 class Verifier:
-    """What the last step came to, by row instead of by position: ``[S]`` each, of which the first `count` are there."""
+    """What the last step came to, by row instead of by position: ``[S]`` each, of which the first `count` count."""
 
     def __init__(self, shapes: Shapes, max_length: int) -> None:
         samples, drafts = shapes.samples, shapes.drafts
         self.drafter = Drafter(shapes.max_rows, max_length, drafts) if drafts else None
         self.count = 0
+        self.drafted = 0  # drafts that its rows brought
         self.at: slice | Int32 = slice(0)  # each one's first position
         self.starts: Int32 = np.arange(samples, dtype=np.int32)  # the same
         self.taken: Int32 = np.ones(samples, np.int32)  # tokens that hold
@@ -44,7 +45,8 @@ class Verifier:
         self.count, self._wished = self.drafter.follow(
             rows, token_ids[:positions], drafts, self.starts, self.taken, self.counts, self.ids, self.wishes
         )
-        if self.count != positions:
+        self.drafted = positions - self.count
+        if self.drafted:
             self.at = self.starts[: self.count]
 
     def row_at(self, position: int) -> int:
@@ -56,8 +58,8 @@ class Verifier:
         return zip(self.starts[: self.count].tolist(), self.taken[: self.count].tolist(), strict=True)
 
     def is_awaited(self, head: list[int]) -> bool:
-        """Inference may wait for this step's tokens: it does not know them, or the next step has room for drafts, as it
-        may have whenever preprocess knew of a wish in this step's results or in those before."""
+        """Inference may wait for this step's tokens: it does not know them, or the next step has room for drafts.
+        That it may have if preprocess knew of a wish, in this step's results or in those before."""
         return bool(head[Head.CHOSEN_BY_SAMPLING] or head[Head.DRAFTS] or self._wished or self._promised)
 
     def begin(self, row: int, most: int) -> None:

@@ -113,8 +113,9 @@ class Server:
         abilities = Abilities.of(facts, argmax=self.greedy_on_device, save_logits=False)
         shapes = Shapes(
             max(b.tokens for b in facts.buckets), self.rows, facts.block_table_width, VOCABULARY,
-            samples=max(b.samples for b in facts.buckets), logit_rows=max(self.logit_rows or self.rows, 1 + self.drafts),
-            candidates=max(1, abilities.candidates), drafts=self.drafts,
+            samples=max(b.samples for b in facts.buckets),
+            logit_rows=max(self.logit_rows or self.rows, 1 + self.drafts), candidates=max(1, abilities.candidates),
+            drafts=self.drafts,
         )  # fmt: skip
         make, records = ipc.SlotRing.create, ipc.ByteRing.create
         self.rings = rings = {

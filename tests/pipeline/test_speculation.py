@@ -1,4 +1,4 @@
-"""Drafts, right and wrong, in the stages as they are: every token, text and log-probability is the one without them."""
+"""Drafts, right and wrong, in the stages as they are: tokens, texts and log-probabilities are those without."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 
 from model.emulated import expected_tokens
 from model.sampling import SamplingParams
-from pipeline.wire.delta import FinishReason
 from pipeline.wire.request import Request
 from tests.pipeline.stages import ADAPTERS, OVERLAPPED, PLAIN, Server
 
@@ -214,7 +213,7 @@ def test_steps_are_foreseen_where_no_row_has_drafts(serve):
     """Texts that do not repeat: sampling publishes nothing, and inference waits for nothing."""
     server = serve(drafts=7, rows=4, budget=64)
     waited = []
-    server.inference._count_wait = lambda words: waited.append(words)
+    server.inference._count_wait = waited.append
     for request in range(1, 5):
         server.submit(request, list(range(10 * request, 10 * request + 9)), params(60))
     server.run()

@@ -8,10 +8,11 @@ from prometheus_client.core import Metric
 
 from pipeline.front.metrics.families import Labelled, Labels, counter, gauge, histogram
 from pipeline.stats import STAGE_COUNTERS, HistogramSnapshot, RequestHistogram, StatsReader, StepHistogram
+from pipeline.wire.request import MANY_DRAFTS
 from pipeline.wire.topology import BEHIND_FRONT, FRONT, INFERENCE, SAMPLING, Role
 
 _PARTS = [part for part in StepHistogram if part not in (StepHistogram.OVERHEAD, StepHistogram.TOKENS)]
-_WAITS = (("draw", "waited_for_draw"), ("edit", "waited_for_edit"))
+_WAITS = (("draw", "waited_for_draw"), ("edit", "waited_for_edit"), ("drafts", "waited_for_drafts"))
 
 
 def step_metrics(stats: StatsReader) -> Iterator[Metric]:
@@ -35,7 +36,8 @@ def step_metrics(stats: StatsReader) -> Iterator[Metric]:
     yield counter(
         "waited_steps",
         "Steps that waited until sampling had chosen the tokens of the step before, and why: a token is drawn at a "
-        "temperature, or its logits are edited by a penalty, a bias or a ban. A step may count for both",
+        "temperature, its logits are edited by a penalty, a bias or a ban, or there may be drafts. A step may count "
+        "for several",
         waited,
     )
     yield gauge("buckets", "Sizes of steps that are compiled for, in total", each(INFERENCE, "buckets"))
@@ -46,6 +48,7 @@ def step_metrics(stats: StatsReader) -> Iterator[Metric]:
         "scored_tokens", "Tokens of prompts whose log-probability was computed", each(SAMPLING, "scored_tokens")
     )
     yield counter("failed_rows", "Rows that failed because their logits gave no token", each(SAMPLING, "failed_rows"))
+    yield from _drafts(each)
     yield from _grammars(each)
     tokens = observed(StepHistogram.TOKENS)
     yield histogram("iteration_tokens", "New tokens per step, of prompts and answers", tokens)
@@ -69,6 +72,24 @@ def step_metrics(stats: StatsReader) -> Iterator[Metric]:
         "step_part_seconds",
         "Parts of a step's time; `front`: from reading tokens off the ring to writing them to the socket",
         [*parts, ({"part": FRONT.name}, stats.histogram(RequestHistogram.FRONT))],
+    )
+
+
+def _drafts(each: Callable[[Role, str], Labelled]) -> Iterator[Metric]:
+    yield counter("draft_tokens", "Tokens that were guessed, and verified in a step", each(SAMPLING, "drafted"))
+    accepted = (
+        ({**labels, "position": str(position)}, count)
+        for position in range(1, MANY_DRAFTS + 1)
+        for labels, count in each(SAMPLING, f"accepted_{position}")
+        if position == 1 or count
+    )
+    yield counter(
+        "accepted_draft_tokens", "Guesses that were right, by their position behind the row's newest token", accepted
+    )
+    yield counter(
+        "row_steps",
+        "Rows that a step sampled: tokens per step of a row are sampled_tokens by these",
+        each(SAMPLING, "rows"),
     )
 
 
