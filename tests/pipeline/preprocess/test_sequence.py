@@ -16,9 +16,10 @@ ALL, ARGMAX_ALONE, NONE = Abilities(20), Abilities(1, scores=False), Abilities(0
 def test_tokens_that_are_sampled_count_before_they_are_known():
     sequence = Sequence(1, np.zeros(5, np.int32), prompt=3, limit=5, known=3)
     assert sequence.fresh
-    sequence.pending = 2
+    sequence.schedule()
+    sequence.schedule()
     assert (sequence.length, sequence.complete) == (5, True)
-    sequence.append(70)
+    sequence.append([70])
     assert (sequence.known, sequence.pending, sequence.tokens[3]) == (4, 1, 70)
     assert not sequence.fresh
     assert sequence.complete
