@@ -12,11 +12,13 @@ import functools
 import operator
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.preprocess.sequence import NOTHING, Sequence, Wants
-from pipeline.wire.step import Head, Int32, RowKind, StepColumns
+from pipeline.wire.step import DRAW_NUMBERS, Float64, Head, Int32, RowKind, StepColumns, UInt64
 
 
 class Together:
@@ -60,6 +62,8 @@ class DecodeColumns:
         self.most_drafts: Int32 = np.zeros(max_rows, np.int32)
         self.wants_logits: Int32 = np.zeros(max_rows, np.int32)
         self.adapter: Int32 = np.zeros(max_rows, np.int32)
+        self.seeds: UInt64 = np.zeros(max_rows, np.uint64)
+        self.draws: Float64 = np.zeros((max_rows, DRAW_NUMBERS))
         self.block_tables: Int32 = np.zeros((max_rows, width), np.int32)
         self._changed = np.zeros(max_rows, np.int64)  # when each block table last changed
         self._written = np.zeros(slots, np.int64)  # when each ring slot last got them
@@ -70,11 +74,11 @@ class DecodeColumns:
         return len(self.sequences)
 
     @property
-    def _columns(self) -> tuple[Int32, ...]:
+    def _columns(self) -> tuple[NDArray[Any], ...]:
         """Of each row; `position` first."""
         return (
             self.position, self.row, self.epoch, self.limit, self.under_way, self.capacity, self.most_drafts,
-            self.wants_logits, self.adapter, self.block_tables,
+            self.wants_logits, self.adapter, self.seeds, self.draws, self.block_tables,
         )  # fmt: skip
 
     def add(self, sequence: Sequence) -> None:
@@ -82,11 +86,12 @@ class DecodeColumns:
         b = len(self.sequences)
         self.sequences.append(sequence)
         self.wants.add(sequence.wants)
-        scalars = (
+        values = (
             sequence.computed, sequence.row, sequence.epoch, sequence.limit, sum(sequence.carried),
-            len(sequence.blocks) * self._block_size, 0, sequence.wants.logits, sequence.adapter.slot,
+            len(sequence.blocks) * self._block_size, 0, sequence.wants.logits_wanted, sequence.adapter.slot,
+            sequence.draw_seed, sequence.draw,
         )  # fmt: skip
-        for column, value in zip(self._columns, scalars, strict=False):
+        for column, value in zip(self._columns, values, strict=False):
             column[b] = value
         self.block_tables[b, : len(sequence.blocks)] = sequence.blocks
         self._touch(b)
@@ -124,8 +129,8 @@ class DecodeColumns:
         if self.drafts:
             self.most_drafts[:], self.drafts = 0, 0
 
-    def write(self, views: StepColumns, slot: int) -> None:
-        """Into batch indices 0 to n - 1."""
+    def write(self, views: StepColumns, slot: int, *, draws: bool = False) -> None:
+        """Into batch indices 0 to n - 1. `draws`: a row of the step has some."""
         n = len(self.sequences)
         views.rows[:n] = self.row[:n]
         views.epochs[:n] = self.epoch[:n]
@@ -134,6 +139,9 @@ class DecodeColumns:
         views.limits[:n] = self.limit[:n]
         views.wants_logits[:n] = self.wants_logits[:n]
         views.adapter[:n] = self.adapter[:n]
+        if draws:
+            views.seeds[:n] = self.seeds[:n]
+            views.draws[:n] = self.draws[:n]
         for b in np.flatnonzero(self._changed[:n] > self._written[slot]):
             views.block_tables[b] = self.block_tables[b]
         self._written[slot] = self._now
@@ -215,7 +223,7 @@ class Plan:
     def write(self, views: StepColumns, slot: int, number: int, block_size: int) -> None:
         """All of a slot but its stamps."""
         decode_rows, wants, head = len(self.decode), self.wants, views.head
-        self.decode.write(views, slot)
+        self.decode.write(views, slot, draws=wants.draws)
         self._write_chunks(views, decode_rows, block_size)
         head[Head.STEP] = number
         head[Head.ROWS] = decode_rows + len(self.chunks)
@@ -226,6 +234,7 @@ class Plan:
         head[Head.CANDIDATES] = wants.candidates
         head[Head.SCORES] = wants.scores
         head[Head.DRAFTS] = self.decode.drafts
+        head[Head.DRAWS] = wants.draws
 
     def _write_chunks(self, views: StepColumns, first: int, block_size: int) -> None:
         at = 0
@@ -240,8 +249,9 @@ class Plan:
             views.kinds[b] = kind = chunk.kind
             if kind is RowKind.SCORE:
                 views.targets[tokens] = chunk.targets
-            views.new_tokens[b], views.wants_logits[b] = chunk.count, sequence.wants.logits
+            views.new_tokens[b], views.wants_logits[b] = chunk.count, sequence.wants.logits_wanted
             views.adapter[b] = sequence.adapter.slot
+            views.seeds[b], views.draws[b] = sequence.draw_seed, sequence.draw
             views.block_tables[b, : len(sequence.blocks)] = sequence.blocks
             at += chunk.count
         if self.chunks:

@@ -11,7 +11,7 @@ from model.layout import make_buckets
 from model.mindspore_common.settings import GraphSettings
 from model.runner import Bucket, Runner
 from pipeline.config import Configuration
-from pipeline.wire.step import MAX_CANDIDATES, Shapes
+from pipeline.wire.step import MOST_CANDIDATES, Shapes
 
 _MOST_DRAFTED = 64
 """Sampled positions of a step, drafts included, unless it has more rows: a larger one would compute rather than wait
@@ -36,7 +36,7 @@ def shapes_of(config: Configuration, runner: Runner) -> Shapes:
         vocab_size=facts.vocab_size,
         samples=samples,
         logit_rows=max(config.pipeline.logit_rows, min(1 + drafts, samples)),
-        candidates=max(1, min(facts.candidates, MAX_CANDIDATES)),
+        candidates=max(1, min(facts.candidates, MOST_CANDIDATES)),
         drafts=drafts,
     )
 

@@ -48,20 +48,25 @@ class Chooser:
         self.token_ids: Int32 = np.full(shapes.samples, -1, np.int32)
         self._logit_rows: list[int] = []  # of each position of the step: where its logits are; -1: nowhere
         self._candidates = 0
+        self._scored: tuple[int, LogitsColumns] | None = None  # positions of the step, and its slot
         self._scores: list[list[float]] = []  # of each position: log-probabilities of the device's candidates
         self._score_ids: list[list[int]] = []  # which these are
 
     def choose(self, head: list[int], views: LogitsColumns, chosen: list[int]) -> None:
         """Fill `token_ids`; `chosen` are the rows to sample at each position, -1: skip."""
         positions, logit_rows, self._candidates = len(chosen), head[Head.LOGIT_ROWS], head[Head.CANDIDATES]
-        if self._candidates:  # -1: the position's logits were not finite
+        if head[Head.DRAWS]:
+            self.token_ids[:positions] = views.tokens[:positions]
+        elif self._candidates:  # -1: the position's logits were not finite
             self.token_ids[:positions] = views.ids[: positions * self._candidates : self._candidates]
         self._logit_rows = views.logit_rows[:positions].tolist()
         if not logit_rows:
             return
         self.pending.apply(chosen)
         where = [b for b, at in enumerate(self._logit_rows) if at >= 0]
-        self._row_ids[:logit_rows] = chosen if logit_rows == positions else [chosen[b] for b in where]
+        if head[Head.DRAWS]:  # those that could not be drawn are the last
+            where.sort(key=self._logit_rows.__getitem__)
+        self._row_ids[:logit_rows] = [chosen[b] for b in where]
         np.take(views.lengths, where, out=self._lengths[:logit_rows])
         np.take(views.drafts, where, out=self._drafts[:logit_rows])
         row_ids, lengths, logits = self._of_logits(views, logit_rows)
@@ -76,8 +81,7 @@ class Chooser:
 
     def finish(self, head: list[int], views: LogitsColumns) -> None:
         """What can wait until the tokens are published: their log-probabilities, and files of logits."""
-        if head[Head.SCORES]:
-            self._read_scores(head[Head.SAMPLES] - head[Head.SCORED], head[Head.CANDIDATES], views)
+        self._scores, self._scored = [], (head[Head.SAMPLES] - head[Head.SCORED], views)
         if not (logit_rows := head[Head.LOGIT_ROWS]):
             return
         row_ids, lengths, logits = self._of_logits(views, logit_rows)
@@ -85,9 +89,11 @@ class Chooser:
         if self._files is not None:  # before its client has the answer
             self._files.write(row_ids, self._out.token_ids[:logit_rows])
 
-    def _read_scores(self, positions: int, candidates: int, views: LogitsColumns) -> None:
+    def _read_scores(self) -> None:
         """What the device says of all that are sampled; log-probabilities are rounded as the sampler rounds them."""
-        count, shape = positions * candidates, (positions, candidates)
+        assert self._scored is not None
+        positions, views = self._scored
+        count, shape = positions * self._candidates, (positions, self._candidates)
         logprobs = views.best_logits[:count].reshape(shape) - views.log_sum_exp[:positions, None]
         self._scores = logprobs.astype(np.float32).tolist()
         self._score_ids = views.ids[:count].reshape(shape).tolist()
@@ -105,13 +111,18 @@ class Chooser:
         if at >= 0:
             ids, values = self._out.top_ids[at, :count].tolist(), self._out.top_logprobs[at, :count].tolist()
             return float(self._out.logprobs[at]), tuple(zip(ids, values, strict=True))
-        scores = self._scores[b]
-        return scores[0], tuple(zip(self._score_ids[b][:count], scores[:count], strict=True)) if count else ()
+        if not self._scores:  # of the first row that wants to know
+            self._read_scores()
+        scores, chosen = self._scores[b], self._score_ids[b].index(int(self.token_ids[b]))
+        return scores[chosen], tuple(zip(self._score_ids[b][:count], scores[:count], strict=True)) if count else ()
 
     def raw_logit(self, b: int, views: LogitsColumns) -> float:
         """Of the token at position `b`."""
-        at = self._logit_rows[b]
-        return float(views.logits[at, self.token_ids[b]] if at >= 0 else views.best_logits[b * self._candidates])
+        at, token = self._logit_rows[b], self.token_ids[b]
+        if at >= 0:
+            return float(views.logits[at, token])
+        candidates = slice(b * self._candidates, (b + 1) * self._candidates)
+        return float(views.best_logits[candidates][views.ids[candidates] == token][0])
 
 
 class PendingAdmits:

@@ -48,6 +48,9 @@ class InferenceCounter(IntEnum):
     WAITED_FOR_DRAW = 4  # a row's token is drawn at a temperature
     WAITED_FOR_EDIT = 5  # a row's logits are changed by a penalty, a bias or a ban
     WAITED_FOR_DRAFTS = 6  # a row may carry drafts, or carried some: sampling says which, and how many were right
+    # Tokens of steps in which rows draw
+    DRAWN = 7  # here
+    NOT_DRAWN = 8  # the candidates did not tell: sampling drew
     # Compilation, on a cache line that no step writes: preprocess reads it before each step until all is compiled.
     BUCKETS = 16  # in total
     COMPILED = 17  # of them

@@ -14,15 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipc import Field, Layout
+from model.sampling import DRAW
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+UInt64 = NDArray[np.uint64]
 
 HEADER_WORDS = 16
 STAMP_WORDS = 8
 MAX_CANDIDATES = 20  # OpenAI's limit of the most probable tokens that are reported
+MOST_CANDIDATES = 64  # of a position: those that inference draws from
+DRAW_NUMBERS = len(DRAW)
 
 
 class Head(IntEnum):
@@ -45,6 +49,7 @@ class Head(IntEnum):
     LOGIT_ROWS = 10  # of which so many have their logits in the slot
     SCORED = 11  # of which so many, the last ones, are scored: nothing is sampled there
     # preprocess, again
+    DRAWS = 13  # not 0: rows have `draws`; what inference chose at each position is in `tokens`
     DRAFTS = 12  # that the rows may carry in all; not 0: sampling's record of the step before must be there first
 
 
@@ -52,7 +57,7 @@ class Choice(IntFlag):
     """Why sampling must choose a token: inference waits for it before it starts the next step."""
 
     NONE = 0  # it is the argmax
-    DRAWN = 1  # at a temperature
+    DRAWN = 1  # at a temperature, and not from the candidates
     EDITED = 2  # after a penalty, a bias or a ban
 
 
@@ -60,8 +65,17 @@ class Scores(IntEnum):
     """What the device reports of each sampled position beside the candidates."""
 
     NONE = 0
-    CANDIDATES = 1  # their logits, and the log-sum-exp
-    TARGETS = 2  # the logits of `targets`, too
+    LOGITS = 1  # theirs
+    CANDIDATES = 2  # and the log-sum-exp
+    TARGETS = 3  # and the logits of `targets`
+
+
+class LogitsWanted(IntEnum):
+    """Whether the host needs the logits of a row's sampled positions."""
+
+    NO = 0
+    YES = 1
+    TO_DRAW = 2  # only where its token can't be drawn from the candidates
 
 
 class RowKind(IntEnum):
@@ -126,6 +140,8 @@ class StepColumns(RowColumns, Protocol):
     limits: Int32
     wants_logits: Int32
     adapter: Int32
+    seeds: UInt64
+    draws: Float64
     block_tables: Int32
 
 
@@ -139,6 +155,7 @@ class LogitsColumns(RowColumns, Protocol):
     drafts: Int32
     logit_rows: Int32
     ids: Int32
+    tokens: Int32
     best_logits: Float32
     log_sum_exp: Float64
     target_logits: Float32
@@ -181,8 +198,10 @@ def step_layout(shapes: Shapes) -> Layout:
             Field("new_tokens", "int32", (b,), "tokens of the row's chunk; inference counts those of decode rows"),
             Field("most_drafts", "int32", (b,), "drafts that a decode row may carry at most"),
             Field("limits", "int32", (b,), "tokens of the sequence at most"),
-            Field("wants_logits", "int32", (b,), "1: the host needs the logits of its sampled positions"),
+            Field("wants_logits", "int32", (b,), "see LogitsWanted"),
             Field("adapter", "int32", (b,), "which adapter its weights get, from 1; 0: none"),
+            Field("seeds", "uint64", (b,), "of its draws, where head's DRAWS says so"),
+            Field("draws", "float64", (b, DRAW_NUMBERS), "what its draws obey, likewise: see model.sampling.DRAW"),
             Field("block_tables", "int32", (b, w), "physical KV blocks of each row"),
         ],
     )
@@ -206,7 +225,8 @@ def logits_layout(shapes: Shapes) -> Layout:
             ),
             Field("logit_rows", "int32", (s,), "where in `logits` its logits are; -1: nowhere"),
             Field("ids", "int32", (s * k,), "the best tokens, head's CANDIDATES per position; -1: no finite logits"),
-            Field("best_logits", "float32", (s * k,), "their logits, where head's SCORES says so"),
+            Field("tokens", "int32", (s,), "those that inference chose, where head's DRAWS says so; -1: none"),
+            Field("best_logits", "float32", (s * k,), "the candidates' logits, where head's SCORES says so"),
             Field("log_sum_exp", "float64", (s,), "of all logits, likewise"),
             Field("target_logits", "float32", (s,), "of `targets`, likewise"),
             Field("logits", "float32", (shapes.logit_rows, shapes.vocab_size), "of positions that need them"),

@@ -17,7 +17,7 @@ OWN = Layout(
     [
         *(Field(name, "int32", (16,), "") for name in ("input_ids", "positions", "slot_mapping")),
         *(Field(name, "int32", (4,), "") for name in ("valid_length", "q_seq_lens")),
-        Field("sample_index", "int32", (8,), ""),
+        *(Field(name, "int32", (8,), "") for name in ("sample_index", "sample_row")),
         Field("fetched", "int32", (2,), ""),
     ],
 )

@@ -8,9 +8,10 @@ import pytest
 from model.sampling import SamplingParams
 from pipeline.preprocess.sequence import Abilities, Sequence, Wants
 from pipeline.wire.request import Request
-from pipeline.wire.step import Choice
+from pipeline.wire.step import Choice, LogitsWanted, Scores
 
 ALL, ARGMAX_ALONE, NONE = Abilities(20), Abilities(1, scores=False), Abilities(0, scores=False)
+MANY = Abilities(64)
 
 
 def test_tokens_that_are_sampled_count_before_they_are_known():
@@ -58,11 +59,48 @@ def test_why_sampling_must_choose(sampling, choice):
 
 
 @pytest.mark.parametrize(
+    ("abilities", "asked", "candidates", "scores"),
+    [
+        (MANY, {"top_k": 40, "top_p": 0.9}, 41, Scores.LOGITS),
+        (MANY, {"top_k": 63}, 64, Scores.LOGITS),
+        (Abilities(64, scores=False), {"top_k": 5}, 6, Scores.LOGITS),
+        (MANY, {"top_k": 5, "logprobs": 20}, 20, Scores.CANDIDATES),
+        (MANY, {"top_p": 0.9}, 64, Scores.CANDIDATES),
+        (MANY, {"min_p": 0.1, "temperature": 2.0}, 64, Scores.CANDIDATES),
+        (MANY, {"top_k": 64, "top_p": 0.9}, 64, Scores.CANDIDATES),
+    ],
+)
+def test_draws_from_candidates_need_room_for_logits_only(abilities, asked, candidates, scores):
+    found = wants(abilities, **{"temperature": 1.0, **asked})
+    assert found == Wants(logits=True, candidates=candidates, scores=scores, draws=True)
+    assert found.logits_wanted is LogitsWanted.TO_DRAW
+
+
+@pytest.mark.parametrize(
+    ("abilities", "asked"),
+    [
+        (MANY, {}),
+        (MANY, {"top_k": 64}),
+        (MANY, {"top_p": 0.9, "temperature": 1.5}),  # what is not a candidate may weigh anything
+        (Abilities(64, scores=False), {"top_p": 0.9}),
+        (Abilities(64, logits=True), {"top_k": 5}),
+        (ARGMAX_ALONE, {"top_p": 0.9}),
+        (ARGMAX_ALONE, {"top_k": 1}),
+        (NONE, {"top_k": 5}),
+    ],
+)
+def test_other_draws_are_sampling_s(abilities, asked):
+    found = wants(abilities, **{"temperature": 1.0, **asked})
+    assert found == Wants(Choice.DRAWN, logits=True, candidates=min(abilities.candidates, 1))
+    assert found.logits_wanted is LogitsWanted.YES
+
+
+@pytest.mark.parametrize(
     ("abilities", "asked", "expected"),
     [
-        (ALL, {"logprobs": 0}, Wants(scores=True)),
-        (ALL, {"logprobs": 5}, Wants(candidates=5, scores=True)),
-        (ALL, {"raw_logit": True}, Wants(scores=True)),
+        (ALL, {"logprobs": 0}, Wants(scores=Scores.CANDIDATES)),
+        (ALL, {"logprobs": 5}, Wants(candidates=5, scores=Scores.CANDIDATES)),
+        (ALL, {"raw_logit": True}, Wants(scores=Scores.CANDIDATES)),
         (ARGMAX_ALONE, {}, Wants()),
         (ARGMAX_ALONE, {"logprobs": 0}, Wants(logits=True)),
         (Abilities(4), {"logprobs": 5}, Wants(logits=True)),
