@@ -23,7 +23,7 @@ static void sort_by_id(struct sampler *s, const struct candidates *c, size_t n)
     }
 }
 
-/* How many a draw from the k largest has to do with: all that equal the k-th. 0: perhaps more than are known. */
+/* How many a draw from the k largest is among: all that equal the k-th, too. 0: perhaps more than are known. */
 static size_t count_top_k(const struct sampler *s, const struct candidates *c, size_t k)
 {
     size_t n = k;
@@ -63,10 +63,7 @@ static struct bounds rest_of_draw(const struct sampler *s, const struct candidat
     if (c->count == s->vocab || last < (float)by->min_p || last == 0)
         return (struct bounds){0, 0};
     struct bounds rest = rest_by_sum(s, c, 1 / by->temperature);
-    const bool some = by->top_k >= 1 && by->top_k < (double)s->vocab;
-    if (some)
-        rest.high = fmin(rest.high, (by->top_k - (double)c->count) * (double)last);
-    if (some || by->min_p > 0)
+    if (by->top_k >= 1 || by->min_p > 0) /* not all of them take part; but any number may equal the k-th */
         rest.low = 0;
     return rest;
 }
@@ -129,11 +126,10 @@ int32_t draw_from_candidates(struct sampler *s, const struct candidates *c, cons
 {
     if (c->ids[0] < 0 || by->temperature <= 0)
         return c->ids[0];
-    if (by->top_k < 1 || by->top_k > (double)c->count)
-        return draw_among(s, c, by);
-    const size_t n = count_top_k(s, c, (size_t)by->top_k);
+    const bool shortened = by->top_k >= 1 && by->top_k <= (double)c->count;
+    const size_t n = shortened ? count_top_k(s, c, (size_t)by->top_k) : 0;
     if (n == 0)
-        return -1;
+        return draw_among(s, c, by);
     sort_by_id(s, c, n);
     return s->ids[draw_weighted(s, s->values, n, c->logits[0], by)];
 }

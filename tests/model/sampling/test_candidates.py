@@ -60,13 +60,14 @@ def draw(drawer=None, **changes):
     ("top_k", "top_p", "min_p", "unknown"),
     [
         (1, 1, 0, 0),
-        (2, 1, 0, 1),  # others may equal the second
+        (2, 1, 0, 1),  # others may equal the second and third
         (3, 1, 0, 1),
+        (3, 0.02, 0, 0),  # even then the first is enough
         (0, 1, 0.5, 0),  # the first alone
         (0, 1, 0.3, 1),  # all three, and perhaps more
         (0, 0.5, 0, 1),  # the sum of all is not known
-        (50, 0.1, 0, 1),  # 47 others may be as large as the third: then that is what the first may weigh
-        (4, 0.1, 0, 0),  # one other may
+        (50, 0.1, 0, 1),  # 97 others may be as large as the third
+        (50, 0.02, 0, 0),
     ],
 )
 def test_what_is_known_without_the_sum_of_all(top_k, top_p, min_p, unknown):
