@@ -13,6 +13,7 @@ from pipeline.wire.topology import BEHIND_FRONT, FRONT, INFERENCE, SAMPLING, Rol
 
 _PARTS = [part for part in StepHistogram if part not in (StepHistogram.OVERHEAD, StepHistogram.TOKENS)]
 _WAITS = (("draw", "waited_for_draw"), ("edit", "waited_for_edit"), ("drafts", "waited_for_drafts"))
+_DRAWS = (("known", "drawn"), ("unknown", "not_drawn"))
 
 
 def step_metrics(stats: StatsReader) -> Iterator[Metric]:
@@ -29,7 +30,17 @@ def step_metrics(stats: StatsReader) -> Iterator[Metric]:
 
     yield counter("steps", "Steps done, by stage", _steps(stats))
     greedy = each(INFERENCE, "greedy_steps")
-    yield counter("greedy_steps", "Steps whose tokens are the argmax taken on the device", greedy)
+    known = "Steps whose tokens inference knows: each is the argmax taken on the device, or drawn from its candidates"
+    yield counter("greedy_steps", known, greedy)
+    draws = (
+        ({**labels, "result": result}, count) for result, key in _DRAWS for labels, count in each(INFERENCE, key)
+    )
+    yield counter(
+        "candidate_draws",
+        "Tokens of steps in which rows draw from the device's candidates; unknown: these did not tell, and sampling "
+        "drew from all logits",
+        draws,
+    )
     waited = (
         ({**labels, "reason": reason}, count) for reason, key in _WAITS for labels, count in each(INFERENCE, key)
     )
