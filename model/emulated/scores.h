@@ -26,8 +26,7 @@ static double sum_chunk(const struct vector_ops *ops, const float *chunk, size_t
 {
     float weights[CHUNK];
     double sum;
-    ops->weights(chunk, n, max, 1.0f, 0.0f, weights);
-    ops->chunk_sums(weights, n, &sum);
+    ops->weights(chunk, n, max, 1.0f, 0.0f, weights, &sum);
     return sum;
 }
 

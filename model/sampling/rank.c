@@ -13,23 +13,26 @@ size_t argmax(const struct sampler *s, const float *x, float max)
     return start + first_index_of(x + start, s->vocab - start, max);
 }
 
-/* The k-th largest logit. The k-th largest of the maxima of disjoint sets is a bound that at least k logits reach,
- * and few more: among those the search is short. */
-static float kth_logit(struct sampler *s, const float *x, size_t k)
+/* A bound that at least k logits reach, and few more: the k-th largest of the maxima of disjoint sets, if they are
+ * as many. */
+static float bound_of_best(struct sampler *s, const float *x, size_t k)
 {
-    size_t n = s->vocab, sets = maxima_count(n);
-    if (k <= sets) {
-        float bound = kth_largest(s->ops, s->maxima, sets, k, s->lists);
-        n = s->ops->collect(x, n, bound, INFINITY, s->values, NULL);
-        x = s->values;
-    }
-    return kth_largest(s->ops, x, n, k, s->lists);
+    const size_t sets = maxima_count(s->vocab);
+    return kth_largest(s->ops, k <= sets ? s->maxima : x, k <= sets ? sets : s->vocab, k, s->lists);
 }
 
 /* The k largest logits and all that equal the k-th, in order of their ids, into s->values and s->ids. */
 size_t keep_top_k(struct sampler *s, const float *x, size_t k)
 {
-    return s->ops->collect(x, s->vocab, kth_logit(s, x, k), INFINITY, s->values, s->ids);
+    const size_t found = s->ops->collect(x, s->vocab, bound_of_best(s, x, k), INFINITY, s->values, s->ids);
+    const float least = kth_largest(s->ops, s->values, found, k, s->lists);
+    size_t kept = 0;
+    for (size_t i = 0; i < found; i++) {
+        s->values[kept] = s->values[i];
+        s->ids[kept] = s->ids[i];
+        kept += s->values[i] >= least;
+    }
+    return kept;
 }
 
 /* The n largest logits in s->values and s->ids, best first, equal ones by id. n is small: insertion. */
@@ -53,6 +56,5 @@ void sort_best(struct sampler *s, const float *x, size_t n)
 
 double log_sum_exp(struct sampler *s, const float *logits, float max)
 {
-    s->ops->weights(logits, s->vocab, max, 1.0f, 0.0f, s->weights);
-    return max + log(s->ops->chunk_sums(s->weights, s->vocab, s->sums));
+    return max + log(s->ops->weights(logits, s->vocab, max, 1.0f, 0.0f, s->weights, s->sums));
 }

@@ -26,11 +26,14 @@ static int32_t draw_token(struct sampler *s, const float *x, float max, size_t r
         n = keep_top_k(s, x, (size_t)k);
         x = s->values;
     }
-    float *w = s->weights;
-    s->ops->weights(x, n, max, (float)(1 / s->draw[temperature][row]), (float)s->draw[min_p][row], w);
-    if (s->draw[top_p][row] < 1)
-        keep_nucleus(s->ops, w, n, s->ops->chunk_sums(w, n, s->sums), s->draw[top_p][row], s->lists);
-    size_t chosen = draw(s->ops, w, n, philox_uniform(s->seed[row], (uint64_t)position), s->sums);
+    float *w = s->weights, least = 0;
+    double total = s->ops->weights(x, n, max, (float)(1 / s->draw[temperature][row]), (float)s->draw[min_p][row], w,
+                                   s->sums);
+    if (s->draw[top_p][row] < 1) {
+        least = keep_nucleus(s->ops, w, n, total, s->draw[top_p][row], s->lists);
+        total = s->ops->chunk_sums(w, n, least, s->sums);
+    }
+    size_t chosen = draw(w, n, least, philox_uniform(s->seed[row], (uint64_t)position) * total, s->sums);
     return shortened ? s->ids[chosen] : (int32_t)chosen;
 }
 

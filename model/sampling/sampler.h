@@ -83,12 +83,14 @@ float kth_largest(const struct vector_ops *ops, const float *x, size_t n, size_t
 /* n when the value is absent. */
 size_t first_index_of(const float *x, size_t n, float value);
 
-/* Sets to 0 all weights but the smallest set of largest ones whose sum is at least top_p * total; of equal ones
- * those of lowest index stay. Weights are in [0, 1], the largest is 1. lists: two scratch arrays of n + 1. */
-void keep_nucleus(const struct vector_ops *ops, float *w, size_t n, double total, double top_p, float *lists[2]);
+/* The least weight of the smallest set of largest ones whose sum is at least top_p * total. Of those that equal it
+ * the ones of lowest index belong to the set; the others become 0. Weights are in [0, 1], the largest is 1, total is
+ * the sum of all. lists: two scratch arrays of n + 1. */
+float keep_nucleus(const struct vector_ops *ops, float *w, size_t n, double total, double top_p, float *lists[2]);
 
-/* The i at which the cumulative weight passes uniform * (sum of all), which must be positive. */
-size_t draw(const struct vector_ops *ops, const float *w, size_t n, double uniform, double *sums);
+/* The i at which the cumulative sum of the weights that are >= least passes `rest`, which is below that of them all.
+ * sums: what chunk_sums has for them. */
+size_t draw(const float *w, size_t n, float least, double rest, const double *sums);
 
 /* edit.c: bias, mask and penalties */
 

@@ -13,8 +13,8 @@
 
 enum {
     LANES = 16,
-    GROUP = 512, /* floats behind one set of lane maxima; also the span of a float partial sum in mass_at_least */
-    CHUNK = 128, /* floats per entry of chunk_sums */
+    GROUP = 512, /* floats behind one set of lane maxima */
+    CHUNK = 128, /* floats per entry of chunk_sums, and behind a sum in single precision */
 };
 
 struct vector_ops {
@@ -25,20 +25,18 @@ struct vector_ops {
     /* Largest of n >= 0 floats; -inf when there is none. NaN is never the answer. */
     float (*largest)(const float *x, size_t n);
 
-    /* w[i] = exp((x[i] - max) * scale), 0 where that is below `least` or below exp(-87). max >= x[i]. */
-    void (*weights)(const float *x, size_t n, float max, float scale, float least, float *w);
+    /* w[i] = exp((x[i] - max) * scale), 0 where that is below `least` or below exp(-87). max >= x[i].
+     * And what chunk_sums says of them all. */
+    double (*weights)(const float *x, size_t n, float max, float scale, float least, float *w, double *sums);
 
-    /* sums[c] = sum of w[c * CHUNK ...]; returns the sum of all of them. */
-    double (*chunk_sums)(const float *w, size_t n, double *sums);
+    /* sums[c] = sum of those of w[c * CHUNK ...] that are >= least; returns the sum of all of them. */
+    double (*chunk_sums)(const float *w, size_t n, float least, double *sums);
 
     /* How many x[i] are >= threshold. n < 2^31. */
     double (*count_at_least)(const float *x, size_t n, float threshold);
 
     /* Sum of the w[i] that are >= threshold. */
     double (*mass_at_least)(const float *w, size_t n, float threshold);
-
-    /* Sets every w[i] < threshold to 0. */
-    void (*drop_below)(float *w, size_t n, float threshold);
 
     /* Values with low <= x[i] < high in order of i, and their indices unless ids is NULL; returns how many.
      * Both outputs need room for n + 1. x and values may not overlap. */

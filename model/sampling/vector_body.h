@@ -4,7 +4,6 @@
  */
 typedef float NAME(vec) __attribute__((vector_size(4 * WIDTH)));
 typedef int32_t NAME(mask) __attribute__((vector_size(4 * WIDTH)));
-typedef uint64_t NAME(wide) __attribute__((vector_size(4 * WIDTH)));
 #define VEC NAME(vec)
 #define MASK NAME(mask)
 #define PARTS (LANES / WIDTH)
@@ -21,13 +20,17 @@ TARGET static inline VEC NAME(select)(MASK where, VEC yes, VEC no)
     return (VEC)((where & (MASK)yes) | (~where & (MASK)no));
 }
 
-TARGET static inline int NAME(any)(MASK m)
+/* A bit for each lane that is set, the first lane's lowest. */
+TARGET static inline uint32_t NAME(bits)(MASK m)
 {
-    NAME(wide) w = (NAME(wide))m;
-    uint64_t bits = 0;
-    for (size_t i = 0; i < WIDTH / 2; i++)
-        bits |= w[i];
-    return bits != 0;
+#ifdef BITS
+    return BITS(m);
+#else
+    uint32_t bits = 0;
+    for (size_t lane = 0; lane < WIDTH; lane++)
+        bits |= (uint32_t)m[lane] & 1u << lane;
+    return bits;
+#endif
 }
 
 /* Part by part: a copy of the whole array would keep it in memory, out of the registers, from the start. */
@@ -57,7 +60,7 @@ TARGET static int NAME(lane_maxima)(const float *x, size_t n, float *maxima)
     }
     int found = 0;
     for (int p = 0; p < PARTS; p++)
-        found |= NAME(any)(bad[p]);
+        found |= NAME(bits)(bad[p]) != 0;
     for (size_t i = whole; i < n; i++) {
         found |= (float_bits(x[i]) & 0x7f800000) == 0x7f800000;
         *maxima++ = x[i];
@@ -112,19 +115,6 @@ TARGET static inline VEC NAME(weight)(VEC x, float max, float scale, float least
     return (VEC)((MASK)e & inside & (e >= least));
 }
 
-TARGET static void NAME(weights)(const float *x, size_t n, float max, float scale, float least, float *w)
-{
-    size_t whole = n / WIDTH * WIDTH;
-    for (size_t i = 0; i < whole; i += WIDTH) {
-        VEC e = NAME(weight)(NAME(load)(x + i), max, scale, least);
-        memcpy(w + i, &e, sizeof e);
-    }
-    VEC tail = {0};
-    memcpy(&tail, x + whole, (n - whole) * sizeof *x);
-    tail = NAME(weight)(tail, max, scale, least);
-    memcpy(w + whole, &tail, (n - whole) * sizeof *w);
-}
-
 TARGET static double NAME(count_at_least)(const float *x, size_t n, float threshold)
 {
     MASK minus[PARTS] = {{0}};
@@ -143,14 +133,18 @@ TARGET static double NAME(count_at_least)(const float *x, size_t n, float thresh
 TARGET static inline double NAME(fold)(const VEC *sum)
 {
     float lanes[LANES];
-    double half[LANES / 2];
     NAME(spill)(sum, lanes);
-    for (int i = 0; i < 8; i++)
-        half[i] = (double)lanes[i] + (double)lanes[i + 8];
-    return ((half[0] + half[4]) + (half[2] + half[6])) + ((half[1] + half[5]) + (half[3] + half[7]));
+    eight_floats low, high;
+    memcpy(&low, lanes, sizeof low);
+    memcpy(&high, lanes + LANES / 2, sizeof high);
+    eight_doubles half = __builtin_convertvector(low, eight_doubles) + __builtin_convertvector(high, eight_doubles);
+    four_doubles parts[2];
+    memcpy(parts, &half, sizeof parts);
+    four_doubles quarter = parts[0] + parts[1];
+    return (quarter[0] + quarter[2]) + (quarter[1] + quarter[3]);
 }
 
-/* Sum of the w[i] >= threshold over at most GROUP floats, in 16 float lanes. */
+/* Sum of the w[i] >= threshold over at most CHUNK floats, in 16 float lanes. */
 TARGET static inline double NAME(span_mass)(const float *w, size_t n, float threshold)
 {
     VEC sum[PARTS] = {{0}};
@@ -167,65 +161,89 @@ TARGET static inline double NAME(span_mass)(const float *w, size_t n, float thre
     return NAME(fold)(sum) + rest;
 }
 
-TARGET static double NAME(chunk_sums)(const float *w, size_t n, double *sums)
+TARGET static double NAME(chunk_sums)(const float *w, size_t n, float least, double *sums)
 {
     double total = 0;
     for (size_t i = 0; i < n; i += CHUNK) {
-        *sums = NAME(span_mass)(w + i, n - i < CHUNK ? n - i : CHUNK, 0.0f);
+        *sums = NAME(span_mass)(w + i, n - i < CHUNK ? n - i : CHUNK, least);
         total += *sums++;
     }
     return total;
 }
 
-TARGET static double NAME(mass_at_least)(const float *w, size_t n, float threshold)
+/* Of whole chunks. */
+TARGET static double NAME(chunk_weights)(const float *x, size_t n, float max, float scale, float least, float *w,
+                                         double *sums)
 {
     double total = 0;
-    for (size_t i = 0; i < n; i += GROUP)
-        total += NAME(span_mass)(w + i, n - i < GROUP ? n - i : GROUP, threshold);
+    for (size_t base = 0; base < n; base += CHUNK) {
+        VEC sum[PARTS] = {{0}};
+        for (size_t i = base; i < base + CHUNK; i += LANES) {
+            for (int p = 0; p < PARTS; p++) {
+                VEC e = NAME(weight)(NAME(load)(x + i + p * WIDTH), max, scale, least);
+                memcpy(w + i + p * WIDTH, &e, sizeof e);
+                sum[p] += e;
+            }
+        }
+        *sums = NAME(fold)(sum);
+        total += *sums++;
+    }
     return total;
 }
 
-TARGET static void NAME(drop_below)(float *w, size_t n, float threshold)
+TARGET static double NAME(weights)(const float *x, size_t n, float max, float scale, float least, float *w,
+                                   double *sums)
 {
-    size_t whole = n / WIDTH * WIDTH;
-    for (size_t i = 0; i < whole; i += WIDTH) {
-        VEC v = NAME(load)(w + i);
-        v = (VEC)((MASK)v & (v >= threshold));
-        memcpy(w + i, &v, sizeof v);
+    size_t whole = n / CHUNK * CHUNK, i = whole;
+    double total = NAME(chunk_weights)(x, whole, max, scale, least, w, sums);
+    for (; i + WIDTH <= n; i += WIDTH) {
+        VEC e = NAME(weight)(NAME(load)(x + i), max, scale, least);
+        memcpy(w + i, &e, sizeof e);
     }
-    for (size_t i = whole; i < n; i++)
-        w[i] = w[i] >= threshold ? w[i] : 0.0f;
+    VEC tail = {0};
+    memcpy(&tail, x + i, (n - i) * sizeof *x);
+    tail = NAME(weight)(tail, max, scale, least);
+    memcpy(w + i, &tail, (n - i) * sizeof *w);
+    return whole == n ? total : total + NAME(chunk_sums)(w + whole, n - whole, 0.0f, sums + whole / CHUNK);
 }
 
-/* Appends x[i] and i for every set lane of m: stores always, advances on a hit, so no branch to mispredict. */
-TARGET static inline size_t NAME(append)(const float *x, size_t i, MASK m, float *values, int32_t *ids,
+TARGET static double NAME(mass_at_least)(const float *w, size_t n, float threshold)
+{
+    double total = 0;
+    for (size_t i = 0; i < n; i += CHUNK)
+        total += NAME(span_mass)(w + i, n - i < CHUNK ? n - i : CHUNK, threshold);
+    return total;
+}
+
+/* Appends x[i + lane] and i + lane for every bit of `lanes`. */
+TARGET static inline size_t NAME(append)(const float *x, size_t i, uint32_t lanes, float *values, int32_t *ids,
                                          size_t count)
 {
-    for (size_t lane = 0; lane < WIDTH; lane++) {
-        values[count] = x[i + lane];
+    for (; lanes; lanes &= lanes - 1, count++) {
+        size_t at = i + (size_t)__builtin_ctz(lanes);
+        values[count] = x[at];
         if (ids)
-            ids[count] = (int32_t)(i + lane);
-        count -= (size_t)(ptrdiff_t)m[lane];
+            ids[count] = (int32_t)at;
     }
     return count;
 }
 
 TARGET static size_t NAME(collect)(const float *x, size_t n, float low, float high, float *values, int32_t *ids)
 {
-    enum { PER_TEST = 32 / WIDTH };
-    size_t count = 0, whole = n / 32 * 32;
-    for (size_t base = 0; base < whole; base += 32) {
-        MASK hit[PER_TEST], some = {0};
-        for (size_t part = 0; part < PER_TEST; part++) {
-            VEC v = NAME(load)(x + base + part * WIDTH);
-            hit[part] = (v >= low) & (v < high);
-            some |= hit[part];
+    enum { PER_TEST = 128 };
+    size_t count = 0, whole = n / PER_TEST * PER_TEST;
+    for (size_t base = 0; base < whole; base += PER_TEST) {
+        MASK some = {0};
+        for (size_t i = base; i < base + PER_TEST; i += WIDTH) {
+            VEC v = NAME(load)(x + i);
+            some |= (v >= low) & (v < high);
         }
-        if (!NAME(any)(some))
+        if (!NAME(bits)(some))
             continue;
-        for (size_t part = 0; part < PER_TEST; part++)
-            if (NAME(any)(hit[part]))
-                count = NAME(append)(x, base + part * WIDTH, hit[part], values, ids, count);
+        for (size_t i = base; i < base + PER_TEST; i += WIDTH) {
+            VEC v = NAME(load)(x + i);
+            count = NAME(append)(x, i, NAME(bits)((v >= low) & (v < high)), values, ids, count);
+        }
     }
     for (size_t i = whole; i < n; i++) {
         values[count] = x[i];
@@ -257,8 +275,7 @@ TARGET static void NAME(keep_allowed)(float *x, size_t n, const uint32_t *bits)
 
 static const struct vector_ops NAME(ops) = {
     NAME(lane_maxima),    NAME(largest),       NAME(weights),    NAME(chunk_sums),
-    NAME(count_at_least), NAME(mass_at_least), NAME(drop_below), NAME(collect),
-    NAME(keep_allowed),
+    NAME(count_at_least), NAME(mass_at_least), NAME(collect),    NAME(keep_allowed),
 };
 
 #undef VEC
@@ -267,3 +284,4 @@ static const struct vector_ops NAME(ops) = {
 #undef NAME
 #undef TARGET
 #undef WIDTH
+#undef BITS

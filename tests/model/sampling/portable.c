@@ -4,7 +4,7 @@
 
 #include "sampler.h"
 
-enum { VOCAB = 5003, ROWS = 12, STEPS = 4, SEEN_WIDTH = 64, INDEX_WIDTH = 128, MASK_WIDTH = (VOCAB + 31) / 32 };
+enum { VOCAB = 20011, ROWS = 12, STEPS = 4, SEEN_WIDTH = 64, INDEX_WIDTH = 128, MASK_WIDTH = (VOCAB + 31) / 32 };
 enum shape { ROW, BIAS, SEEN, INDEX, MASK };
 
 static uint64_t state = 42;

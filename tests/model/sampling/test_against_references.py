@@ -100,7 +100,7 @@ def test_any_mix_of_settings_in_one_batch_agrees_with_the_reference(reference, b
 
 @settings(max_examples=60, deadline=None)
 @given(
-    vocab=st.sampled_from([1, 2, 15, 16, 17, 127, 129, 511, 512, 513, 1040, 5000]),
+    vocab=st.sampled_from([1, 2, 15, 16, 17, 127, 129, 511, 512, 513, 1040, 5000, 16385, 40000]),
     scale=st.sampled_from([0.0, 0.5, 2.0, 8.0]),
     kept=st.tuples(st.sampled_from([0, 1, 3, 40, 300, 2000]), st.sampled_from([0.2, 0.9, 0.99, 1.0])),
     seed=st.integers(0, 2**32 - 1),
@@ -120,6 +120,25 @@ def test_every_vocabulary_size_agrees_with_the_reference(reference, bench, *, vo
         assert np.array_equal(b.out.top_ids[row], best)
         np.testing.assert_allclose(b.out.top_logprobs[row], expected[best], atol=2e-6, rtol=2e-6)
         np.testing.assert_allclose(b.out.logprobs[row], expected[tokens[row]], atol=2e-6, rtol=2e-6)
+
+
+@pytest.mark.parametrize("top_p", [0.001, 0.5, 0.9, 0.9999])
+@pytest.mark.parametrize("misleading", ["large", "small", "equal", "few are not equal"])
+def test_a_nucleus_does_not_depend_on_what_a_sample_of_the_weights_makes_of_it(reference, bench, misleading, top_p):
+    """It is first looked for where 16 weights of each 512 say."""
+    vocab = 20_001
+    logits = np.random.default_rng(5).normal(0, 2, vocab).astype(np.float32)
+    looked_at = np.arange(vocab) % 512 < 16
+    logits[looked_at] = {"large": 9, "small": -9, "equal": 0, "few are not equal": 0}[misleading]
+    if misleading == "few are not equal":
+        logits[:] = 0
+        logits[[17, 600, 601]] = [3, -3, 2]
+    b = bench(vocab, 8, top=0)
+    all_params = [SamplingParams(top_p=top_p, seed=seed) for seed in range(8)]
+    for row, params in enumerate(all_params):
+        b.admit(row, params)
+    for token, params in zip(b.sample(np.tile(logits, (8, 1))), all_params, strict=True):
+        assert token in reference.acceptable(logits, params, 1)
 
 
 @pytest.mark.parametrize("vocab", [40, 5000])
