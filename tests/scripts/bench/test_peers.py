@@ -14,9 +14,9 @@ from argparse import ArgumentTypeError
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from scripts.bench.peers.measure import Plan, brief, compare, summary, table, tell
 
 from scripts.bench.peers.checkpoint import Size, make_checkpoint
-from scripts.bench.peers.measure import Plan, brief, compare, summary, table, tell
 from scripts.bench.peers.peers import PEERS, Place, choose
 from scripts.bench.serving.servers import local_encoder
 
