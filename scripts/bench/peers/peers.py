@@ -21,7 +21,7 @@ BUDGET = 256
 """New tokens of a step, RingServe's own choice on CPU and openvino_genai's default. llama.cpp takes 512 at once
 (`--ubatch-size`), vLLM 2,048: their defaults."""
 WIDTHS = ("int8", "bf16", "f32")
-"""Of weights. llama.cpp's Q8_0 is 8 bits and a factor for each 32 weights of a row, the others' int8 one for a row."""
+"""Of weights. llama.cpp's Q8_0 has a factor for each 32 of them, the others' int8 one for a row."""
 
 
 @dataclass(frozen=True, slots=True)

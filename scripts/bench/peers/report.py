@@ -81,8 +81,8 @@ def _head(told: Told) -> str:
     busy = "" if others is None else f"; others used up to {others:.0f} % of one core meanwhile"
     return (
         f"Random Llama of {told['parameters'] / 1e6:,.0f} million parameters, stored in {told['model']['dtype']}; "
-        f"{load['prompt_tokens']} prompt and {load['output_tokens']} output tokens, greedy, with so many streams; TTFT "
-        f"of {told['loads'][-1]['prompt_tokens']} tokens, one at a time; {told['threads']} threads; "
+        f"{load['prompt_tokens']} prompt and {load['output_tokens']} output tokens, greedy, with so many streams; "
+        f"TTFT of {told['loads'][-1]['prompt_tokens']} tokens, one at a time; {told['threads']} threads; "
         f"medians of {told['rounds']} rounds in which servers took turns. {machine['cpu']}, "
         f"{machine['usable_cores']} usable cores{busy}."
     )

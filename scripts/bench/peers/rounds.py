@@ -1,4 +1,4 @@
-"""Servers of a width take turns, load by load: a noisy machine is noisy for all, and a round's ratios are what counts."""
+"""Servers of a width take turns, load by load: a noisy machine is noisy for all, and ratios of a round count."""
 
 from __future__ import annotations
 
@@ -168,14 +168,11 @@ class _TimeLeft:
 
     def _of(self, peers: Sequence[Peer], rounds: int) -> float:
         names = [peer.name for peer in peers]
-        missing = rounds - self._journal.rounds_of(names)
-        if missing <= 0:
+        if (missing := rounds - self._journal.rounds_of(names)) <= 0:
             return 0.0
         done = self._journal.of("round")
-        mine = [record["seconds"] for record in done if record["set"] == names]
-        each = [record["seconds"] / len(record["set"]) for record in done]
-        a_round = (
-            statistics.mean(mine) if mine else len(names) * (statistics.mean(each) if each else _GUESS_S["round"])
-        )
-        starts = 0.0 if mine else len(names) * _GUESS_S["start"]
-        return missing * a_round + starts
+        mine: list[float] = [record["seconds"] for record in done if record["set"] == names]
+        if mine:
+            return missing * statistics.mean(mine)
+        each: list[float] = [record["seconds"] / len(record["set"]) for record in done] or [_GUESS_S["round"]]
+        return len(names) * (missing * statistics.mean(each) + _GUESS_S["start"])

@@ -13,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-_DTYPES = {"float32": ("F32", np.dtype("<f4")), "bfloat16": ("BF16", np.dtype("<u2"))}
+_DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
+    "float32": ("F32", np.dtype("<f4")),
+    "bfloat16": ("BF16", np.dtype("<u2")),
+}
 _NUMPY = dict(_DTYPES.values())
 
 

@@ -2,9 +2,9 @@
 
 python serve_genai.py FOLDER TOKENIZER.json PORT SEQUENCES CONTEXT BUDGET PROPERTIES
 
-FOLDER is what `to_openvino` wrote; PROPERTIES, for OpenVINO's CPU plugin, are in JSON. It has as much of OpenAI's API as
-the benchmark's client uses: `/v1/models`, and `/v1/completions` of token ids, greedy, as a whole or streamed. One thread
-runs steps and nothing else; what a step yields is written to all clients at once, a line a token.
+FOLDER is what `to_openvino` wrote; PROPERTIES, for OpenVINO's CPU plugin, are in JSON. It has as much of OpenAI's API
+as the benchmark's client uses: `/v1/models`, and `/v1/completions` of token ids, greedy, as a whole or streamed. One
+thread runs steps and nothing else; what a step yields is written to all clients at once, an event a token.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Stream:
 class Engine(threading.Thread):
     """Steps as long as there are requests, and sleeps otherwise. `deliver` is called in its thread."""
 
-    def __init__(self, pipeline: Any, deliver: Callable[[Pieces], None]) -> None:
+    def __init__(self, pipeline: Any, deliver: Callable[[Pieces], object]) -> None:
         super().__init__(daemon=True)
         self.submitted: queue.SimpleQueue[Stream] = queue.SimpleQueue()
         self._pipeline, self._deliver = pipeline, deliver

@@ -25,7 +25,7 @@ import_openvino()
 import openvino as ov  # noqa: E402
 from openvino import Node, Type  # noqa: E402
 from openvino import opset16 as op  # noqa: E402
-from openvino.op.util import VariableInfo  # noqa: E402
+from openvino.op.util import Variable, VariableInfo  # noqa: E402
 
 from model.openvino.loading import load_weights  # noqa: E402
 from model.openvino.paged_attention import integers, scalar  # noqa: E402
@@ -113,7 +113,7 @@ class Graph:
         spec, info = self._spec, VariableInfo()
         info.data_shape = ov.PartialShape([-1, spec.num_kv_heads, -1, spec.head_dim])
         info.data_type, info.variable_id = Type.f32, name
-        variable = op.util.Variable(info) if hasattr(op, "util") else ov.op.util.Variable(info)
+        variable = Variable(info)
         shape = op.concat([self._batch, *(op.constant([n]) for n in (spec.num_kv_heads, 0, spec.head_dim))], 0)
         state = op.read_value(op.broadcast(scalar(0.0), shape), variable)
         both = op.concat([op.gather(state, self._beams, scalar(0)), fresh], 2)
