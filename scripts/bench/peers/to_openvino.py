@@ -125,7 +125,7 @@ class Graph:
         spec = self._spec
         if (share := spec.num_heads // spec.num_kv_heads) == 1:
             return x
-        wide = op.broadcast(op.unsqueeze(x, scalar(2)), op.constant([1, 1, share, 1, 1]), "bidirectional")
+        wide = op.broadcast(op.unsqueeze(x, scalar(2)), op.constant([1, 1, share, 1, 1]), None, "BIDIRECTIONAL")
         return op.reshape(wide, op.constant([0, spec.num_heads, -1, spec.head_dim]), True)
 
     def _linear(self, x: Value, name: str) -> Node:
