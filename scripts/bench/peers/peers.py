@@ -123,9 +123,9 @@ def _vllm(width: str, place: Place) -> list[str]:
 
 
 def _vllm_peer(width: str, memory: tuple[float, float]) -> Peer:
-    cpus = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+    cpus, space = ",".join(map(str, sorted(os.sched_getaffinity(0)))), {"f32": "3", "bf16": "2"}[width]
     variables = {
-        "VLLM_CPU_KVCACHE_SPACE": "3",  # GiB: all rows at their longest
+        "VLLM_CPU_KVCACHE_SPACE": space,  # GiB: all rows at their longest, with 134 million parameters
         "VLLM_CPU_OMP_THREADS_BIND": cpus,  # by itself it leaves one of them to its scheduler
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
@@ -136,7 +136,7 @@ def _vllm_peer(width: str, memory: tuple[float, float]) -> Peer:
         f"vllm-{width}",
         width,
         partial(_vllm, width),
-        f"VLLM_CPU_OMP_THREADS_BIND {cpus}, VLLM_CPU_KVCACHE_SPACE 3",
+        f"VLLM_CPU_OMP_THREADS_BIND {cpus}, VLLM_CPU_KVCACHE_SPACE {space}",
         memory,
         VLLM,
         ("vllm-cpu", "torch"),
@@ -230,18 +230,18 @@ def _genai_peer(width: str, memory: tuple[float, float]) -> Peer:
 
 
 PEERS = (
-    _ringserve_peer("openvino", "int8", (2.5, 900)),
-    _ringserve_peer("openvino", "bf16", (4.5, 900)),
-    _ringserve_peer("openvino", "f32", (4.5, 900)),
-    _ringserve_peer("mindspore", "f32", (8.5, 1500)),
+    _ringserve_peer("openvino", "int8", (2.5, 700)),
+    _ringserve_peer("openvino", "bf16", (4.5, 700)),
+    _ringserve_peer("openvino", "f32", (4.5, 700)),
+    _ringserve_peer("mindspore", "f32", (8.5, 1200)),
     _llama_peer("q8_0", "int8", (2.5, 1500)),
     _llama_peer("bf16", "bf16", (2.5, 1500)),
     _llama_peer("f32", "f32", (4.5, 1500)),
-    _genai_peer("int8", (3.5, 900)),
-    _genai_peer("bf16", (6.5, 900)),
-    _genai_peer("f32", (8.5, 900)),
-    _vllm_peer("bf16", (4.5, 2500)),
-    _vllm_peer("f32", (8.5, 2500)),
+    _genai_peer("int8", (3.5, 700)),
+    _genai_peer("bf16", (6.5, 700)),
+    _genai_peer("f32", (8.5, 700)),
+    _vllm_peer("bf16", (4.5, 4000)),
+    _vllm_peer("f32", (6.5, 5000)),
 )
 
 

@@ -24,7 +24,7 @@ def draw(told: dict[str, Any], file: Path) -> None:
             _draw_latency(axes[1, at], rows, told["streams"])
             _draw_first_token(axes[2, at], rows, told["loads"][-1]["prompt_tokens"])
         size = f"random Llama of {told['parameters'] / 1e6:,.0f} million parameters"
-        figure.suptitle(f"{size}, {told['machine']['usable_cores']} CPUs, medians of {told['rounds']} rounds")
+        figure.suptitle(f"{size}, {told['machine']['usable_cores']} CPUs, rounds: {told['rounds']}")
         figure.tight_layout(rect=(0, 0, 1, 0.98))
 
 
@@ -45,7 +45,7 @@ def _draw_latency(axis: Any, rows: Sequence[dict[str, Any]], streams: Sequence[i
         for figure, style in (("itl_p50_ms", "-"), ("itl_p99_ms", ":")):
             values = [row["loads"][str(number)][figure] for number in streams]
             axis.plot(streams, values, style, marker=".", color=_colour(row["name"]))
-    _scales(axis, "ms between two tokens: p50, and p99 dotted", streams)
+    _scales(axis, "ms between tokens: p50, p99 dotted", streams)
 
 
 def _draw_first_token(axis: Any, rows: Sequence[dict[str, Any]], tokens: int) -> None:
@@ -59,10 +59,14 @@ def _draw_first_token(axis: Any, rows: Sequence[dict[str, Any]], tokens: int) ->
 
 
 def _scales(axis: Any, title: str, streams: Sequence[int]) -> None:
+    from matplotlib.ticker import LogLocator
+
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
     axis.set_xticks(streams, [str(number) for number in streams])
     axis.minorticks_off()
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
     axis.set_xlabel("streams", fontsize=8)
     axis.set_title(title, fontsize=10)
     axis.grid(visible=True, alpha=0.3)

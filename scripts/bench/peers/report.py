@@ -83,7 +83,7 @@ def _head(told: Told) -> str:
         f"Random Llama of {told['parameters'] / 1e6:,.0f} million parameters, stored in {told['model']['dtype']}; "
         f"{load['prompt_tokens']} prompt and {load['output_tokens']} output tokens, greedy, with so many streams; "
         f"TTFT of {told['loads'][-1]['prompt_tokens']} tokens, one at a time; {told['threads']} threads; "
-        f"medians of {told['rounds']} rounds in which servers took turns. {machine['cpu']}, "
+        f"medians over rounds in which servers took turns: {told['rounds']}. {machine['cpu']}, "
         f"{machine['usable_cores']} usable cores{busy}."
     )
 
