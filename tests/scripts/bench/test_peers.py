@@ -333,8 +333,9 @@ def test_a_long_reason_is_cut_to_its_beginning_and_end():
 # ---- the whole of it ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.survival
-def test_ringserve_is_measured_and_what_is_missing_is_told(checkpoint, folder):
+def test_ringserve_is_measured_and_what_is_missing_is_told(checkpoint, folder, monkeypatch):
+    monkeypatch.setattr("scripts.bench.peers.servers._IDLE_S", 0.5)
+    monkeypatch.setattr("scripts.bench.peers.servers._SETTLE_S", 0.1)
     plan = Plan(
         model=Model(TINY),
         peers=choose("ringserve-mindspore,vllm-f32"),
