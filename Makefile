@@ -134,8 +134,12 @@ bench-task2: $(VENV)/.stamp-serve
 	$(BIN)/python $(TASK2) --save-logits .cache/task2/new --base-logits .cache/task2/base \
 	    --set model_config.decode_batch_size=5 --set pipeline.overlap=false --set pipeline.prefix_cache=false
 
+# Both models; the second one also where goals were missed with the first
 compare-peers: $(VENV)/.stamp-bench
-	$(BIN)/python -m scripts.bench.peers --install --json bench-peers.json $(BENCH_FLAGS)
+	status=0; for size in 134m 1.1b; do \
+	    $(BIN)/python -m scripts.bench.peers --install --model-size $$size --json bench-peers-$$size.json \
+	        --markdown bench-peers-$$size.md --plot bench-peers-$$size.png $(BENCH_FLAGS) || status=1; \
+	done; exit $$status
 
 stress-ipc: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.verify.stress --messages 100000000 --ring slot,byte,broadcast,evict,end
