@@ -184,6 +184,17 @@ def test_the_check_refuses_truncated_weights_and_says_what_it_did_not_read(tmp_p
     assert f"RingServe can't start: {weights} is truncated: its header describes" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("options", [[], ["--check"], ["--print-config"]])
+def test_names_that_are_not_utf8_are_refused_in_plain_words(options, tmp_path, capsys):
+    folder = tmp_path / "mod\udcff"  # the byte FF
+    folder.mkdir()
+    for given in ([str(folder)], [str(DEMO_DIR), "--lora", f"a={folder}"], [str(DEMO_DIR), "--lora", str(folder)]):
+        assert launch.main([*given, *options]) == 2
+        printed = capsys.readouterr()
+        assert "is not UTF-8; rename the file or folder" in printed.err
+        assert printed.out == ""
+
+
 def test_a_key_of_the_command_line_is_one_of_the_environment(monkeypatch):
     monkeypatch.setenv("RINGSERVE_API_KEY", "another")
     seen = []
