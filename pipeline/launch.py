@@ -63,7 +63,7 @@ def _show(config: Configuration, options: argparse.Namespace) -> int:
         print(*[f"# {choice}" for choice in config.choices], config.to_yaml(), sep="\n", end="")
         return 0
     remarks = [*_tokenizer_remarks(config), *_adapter_remarks(config)]
-    status = _check_weights(config, remarks) if not remarks else 0
+    status = _check_weights(config, remarks)
     print(*config.choices, _shared_memory(config), *remarks, sep="\n", file=sys.stderr)
     print(config.to_yaml(), end="")
     return status

@@ -20,5 +20,5 @@ def describe_weights(config: Configuration) -> str | None:
     if path is not None and not path.exists():  # perhaps it is on another host
         return f"warning: {path} does not exist here, so weights were not looked at"
     assert model.model_cfg_path is not None
-    weights = model_weights(read_model(model.model_cfg_path)[0], path, config.pipeline.lora.merged)
+    weights = model_weights(read_model(model.model_cfg_path)[0], path)
     return f"weights: names, shapes and sizes of {len(weights)} fit the model; their values were not read"
