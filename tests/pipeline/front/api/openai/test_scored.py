@@ -1,4 +1,4 @@
-"""Answers with scores of prompts; their forms are in golden/. Each part of such an answer is there once, whatever dies."""
+"""Answers with scores of prompts; their forms are in golden/. All of such an answer is there once, whatever dies."""
 
 from __future__ import annotations
 
