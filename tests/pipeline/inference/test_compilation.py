@@ -248,3 +248,24 @@ def test_steps_are_no_larger_than_what_is_compiled(tmp_path, page):
     server.run()
     assert server.tokens(1) == server.expected("a" * 60, 1)
     server.close()
+
+
+def test_prompts_are_scored_with_what_is_compiled(tmp_path, page, monkeypatch):
+    """A step of many scored positions has a bucket of its own, the last one."""
+    monkeypatch.setattr("pipeline.inference.step_executor.IDLE_S", 0.0)
+    server = Compiling(
+        write_byte_tokenizer(tmp_path), page=page, draw=random.Random(0), rows=8, budget=64, samples=32
+    )
+    scored, seen = Request(SamplingParams(temperature=0), 2, prompt_logprobs=1), []
+    for request, left in ((1, 1), (2, 0)):
+        while len(server.compilation.remaining) > left:
+            server.inference.step_or_compile(server.compilation)
+        server.submit(request, "ab" * 30, scored)
+        steps = server.inference.steps_done
+        server.run()
+        seen.append(server.inference.steps_done - steps)
+    assert seen[0] >= 8  # of as many positions as there are rows
+    assert seen[1] <= 5
+    assert len(server.scores[1]) == 59
+    assert server.scores[1] == server.scores[2]
+    server.close()
