@@ -11,7 +11,7 @@ MODEL   ?= model/demo
 
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
 .PHONY: bench-front bench-waiting bench-model bench-linear bench-adapters bench-emulated bench-sampling bench-grammar
-.PHONY: bench-startup bench-memory
+.PHONY: bench-startup bench-memory bench-scoring
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
 .PHONY: zoo test-clients train-demo fixtures fixtures-families fixtures-adapters fixtures-response
 .PHONY: dashboard docs-page dist test-dist
@@ -97,6 +97,10 @@ bench-linear: $(VENV)/.stamp-serve
 # How long the first start of a model takes, and the next one
 bench-startup: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.startup --json bench-startup.json $(BENCH_FLAGS)
+
+# What the scores of a prompt cost beside the prompt alone
+bench-scoring: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.scoring $(BENCH_FLAGS)
 
 # Memory of all processes but the model's, with 128,000 tokens
 bench-memory: $(VENV)/.stamp-serve

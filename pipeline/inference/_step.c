@@ -95,7 +95,8 @@ static PyMethodDef ARRAYS_METHODS[] = {
 
 static PyGetSetDef ARRAYS_NUMBERS[] = {
     {"tokens", arrays_tokens, NULL, "new tokens of the step that was filled last", NULL},
-    {"samples", arrays_samples, NULL, "its sampled positions", NULL},
+    {"samples", arrays_samples, NULL, "its sampled positions, scored ones included", NULL},
+    {"scored", arrays_scored, NULL, "those of prompts that are scored; they are the last", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyGetSetDef NO_NUMBERS[] = {{NULL, NULL, NULL, NULL, NULL}};

@@ -31,7 +31,8 @@ class TokenBoard:
 @final
 class StepArrays:
     """`fill` writes a step's inputs: decode rows from the board, the slot's chunks, and padding to the smallest of
-    ``buckets`` (tokens, rows, samples) that holds them, whose number it returns; `tokens` and `samples` are how many.
+    ``buckets`` (tokens, rows, samples) that holds them, whose number it returns; `tokens` and `samples` are how many,
+    and the last `scored` of the samples are positions of prompts that are scored.
     `describe` writes what sampling must know of the positions that are sampled, and into ``fetched`` the positions
     whose logits are wanted.
 
@@ -49,5 +50,7 @@ class StepArrays:
     def tokens(self) -> int: ...
     @property
     def samples(self) -> int: ...
+    @property
+    def scored(self) -> int: ...
     def fill(self) -> int: ...
     def describe(self, samples: SampleColumns, /) -> int: ...

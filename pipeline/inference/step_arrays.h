@@ -36,7 +36,7 @@ typedef struct {
     struct bucket *buckets; /* ascending */
     int32_t *sample_row;    /* of each sampled position: its row in the step */
     Py_ssize_t bucket_count, block_size;
-    Py_ssize_t rows, decode_tokens, tokens, samples; /* of the step that was filled last */
+    Py_ssize_t rows, decode_tokens, tokens, samples, scored; /* of the step that was filled last */
 } StepArrays;
 
 static int32_t *column(const StepArrays *self, int at) { return values(&self->pinned, at); }
@@ -93,17 +93,33 @@ static int fill_decode(StepArrays *self, Py_ssize_t b)
     return 0;
 }
 
+/* The token that follows one of a chunk, where it is to be scored; -1: it is to be sampled, if anything is. */
+static int32_t target_of(const StepArrays *self, Py_ssize_t b, Py_ssize_t token)
+{
+    return column(self, KINDS)[b] == SCORE ? column(self, CHUNK_TARGETS)[token - self->decode_tokens] : -1;
+}
+
 /* A piece of a prompt, whose tokens were copied already. */
 static int fill_chunk(StepArrays *self, Py_ssize_t b, Py_ssize_t end)
 {
-    const Py_ssize_t first = self->tokens, count = column(self, NEW_TOKENS)[b];
+    const Py_ssize_t first = self->tokens, count = column(self, NEW_TOKENS)[b], last = first + count - 1;
     if (count < 1 || first + count > end)
         return fail_row(b, "its chunk is longer than the step's");
-    const int32_t kind = column(self, KINDS)[b];
-    for (Py_ssize_t t = kind == SCORE ? first : first + count - 1; t < first + count && kind != CHUNK; t++)
-        if (add_sample(self, b, t))
-            return -1;
-    set_row(self, b, column(self, POSITIONS)[first + count - 1] + 1, count);
+    if (column(self, KINDS)[b] != CHUNK && target_of(self, b, last) < 0 && add_sample(self, b, last))
+        return -1;
+    set_row(self, b, column(self, POSITIONS)[last] + 1, count);
+    return 0;
+}
+
+/* Positions that are scored come behind all that are sampled: sampling looks at these only. */
+static int add_scored(StepArrays *self, Py_ssize_t first)
+{
+    const Py_ssize_t sampled = self->samples;
+    for (Py_ssize_t b = first, t = self->decode_tokens; b < self->rows; t += column(self, NEW_TOKENS)[b++])
+        for (Py_ssize_t i = t; column(self, KINDS)[b] == SCORE && i < t + column(self, NEW_TOKENS)[b]; i++)
+            if (target_of(self, b, i) >= 0 && add_sample(self, b, i))
+                return -1;
+    self->scored = self->samples - sampled;
     return 0;
 }
 
@@ -117,7 +133,9 @@ static int fill_chunks(StepArrays *self, Py_ssize_t first, Py_ssize_t count)
     for (Py_ssize_t b = first; b < self->rows; b++)
         if (fill_chunk(self, b, end))
             return -1;
-    return self->tokens == end ? 0 : fail_row(self->rows, "the chunks have more tokens than their rows");
+    if (self->tokens != end)
+        return fail_row(self->rows, "the chunks have more tokens than their rows");
+    return add_scored(self, first);
 }
 
 static void pad(const StepArrays *self, int at, Py_ssize_t from, Py_ssize_t to, int32_t value)
@@ -187,6 +205,12 @@ static PyObject *arrays_samples(PyObject *object, void *unused)
     return PyLong_FromSsize_t(((StepArrays *)object)->samples);
 }
 
+static PyObject *arrays_scored(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyLong_FromSsize_t(((StepArrays *)object)->scored);
+}
+
 static PyObject *arrays_describe(PyObject *object, PyObject *other)
 {
     const StepArrays *self = (StepArrays *)object;
@@ -196,8 +220,7 @@ static PyObject *arrays_describe(PyObject *object, PyObject *other)
     Py_ssize_t wanted = 0;
     for (Py_ssize_t s = 0; s < self->samples; s++) {
         const int32_t b = self->sample_row[s], token = column(self, SAMPLE_INDEX)[s];
-        const int32_t target =
-            column(self, KINDS)[b] == SCORE ? column(self, CHUNK_TARGETS)[token - self->decode_tokens] : -1;
+        const int32_t target = target_of(self, b, token);
         const int logits = target < 0 && column(self, WANTS_LOGITS)[b];
         if (logits && wanted >= size(&self->pinned, LOGIT_ROWS, 0)) {
             fail_row(b, "more rows need logits than there is room for");

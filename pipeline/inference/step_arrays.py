@@ -86,7 +86,7 @@ class Outcome:
     """Of one slot of the logits ring; it serves every step that comes by. Views are made once for each size that
     occurs."""
 
-    __slots__ = ("_best", "columns", "views")
+    __slots__ = ("_best", "_targets", "columns", "views")
 
     def __init__(self, views: LogitsColumns) -> None:
         self.views = views
@@ -94,6 +94,7 @@ class Outcome:
             views.rows, views.epochs, views.lengths, views.targets, views.logit_rows, views.ids
         )
         self._best: dict[tuple[int, int, int], Best] = {}
+        self._targets: Int32 = np.zeros(len(views.targets), np.int32)
 
     def best(self, samples: int, candidates: int, scores: int) -> Best:
         """Where the device's best go."""
@@ -111,4 +112,7 @@ class Outcome:
         return Best(ids, logits, log_sum_exp, views.target_logits[:samples] if scores == Scores.TARGETS else None)
 
     def targets(self, samples: int, scores: int) -> Int32 | None:
-        return self.views.targets[:samples] if scores == Scores.TARGETS else None
+        """A token for every position: for those that are sampled it is any."""
+        if scores != Scores.TARGETS:
+            return None
+        return np.maximum(self.views.targets[:samples], 0, out=self._targets[:samples])

@@ -261,4 +261,5 @@ def _write_head(out: LogitsColumns, step: Step, samples: int, logit_rows: int) -
     head[Head.TOKENS] = step.filled.tokens
     head[Head.SAMPLES] = samples
     head[Head.LOGIT_ROWS] = logit_rows
+    head[Head.SCORED] = step.filled.scored
     out.stamps[:] = step.views.stamps

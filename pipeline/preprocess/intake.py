@@ -102,7 +102,8 @@ class Intake:
             self.replies.append(result.pack())
         else:
             self._scheduler.submit(result)
-            self.replies.append(Accepted(result.request, result.attempt, result.prompt).pack())
+            first = int(result.tokens[0]) if result.prompt_wants.scores else -1
+            self.replies.append(Accepted(result.request, result.attempt, result.prompt, first).pack())
 
     def _cancel(self, request: int) -> None:
         if self._pool.encodings.cancel(request) or self._pool.cancel(request):

@@ -77,7 +77,7 @@ class _Service:
                 intake,
                 depth=OVERLAPPED if stage.config.pipeline.overlap else PLAIN,
                 gauges=Gauges(counters, RingEnds(stage.stats, stage.name, rings.every)),
-                step_tokens=partial(StatsReader(stage.stats).step_tokens, stage.replica),
+                step_limits=partial(StatsReader(stage.stats).step_limits, stage.replica),
             )
 
             def set_limits() -> None:
@@ -116,6 +116,7 @@ def make_scheduler(
         block_table_width=shapes.block_table_width,
         ring_slots=ring_slots,
         logit_rows=shapes.logit_rows,
+        samples=shapes.samples,
         admission_bytes=admission_bytes,
         quarantine=quarantine,
     )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.preprocess.sequence import NOTHING, Sequence, Wants
-from pipeline.wire.step import Head, Int32, RowKind, Scores, StepColumns
+from pipeline.wire.step import Head, Int32, RowKind, StepColumns
 
 
 class Together:
@@ -157,6 +157,20 @@ class Chunk:
         """Its last position is sampled."""
         return self.stop == self.sequence.known
 
+    @property
+    def kind(self) -> RowKind:
+        if self.sequence.scores_next:
+            return RowKind.SCORE
+        return RowKind.PROMPT_END if self.ends_prompt else RowKind.CHUNK
+
+    @property
+    def targets(self) -> Int32:
+        """The token behind each; -1 behind the last one of the prompt, which is sampled."""
+        targets = np.full(self.count, -1, np.int32)
+        following = self.sequence.tokens[self.sequence.computed + 1 : min(self.stop + 1, self.sequence.known)]
+        targets[: len(following)] = following
+        return targets
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -172,6 +186,8 @@ class Plan:
         for chunk in self.chunks:
             if chunk.ends_prompt:
                 wants |= chunk.sequence.wants
+            if chunk.kind is RowKind.SCORE:
+                wants |= chunk.sequence.prompt_wants
         return wants
 
     def write(self, views: StepColumns, slot: int, number: int, block_size: int) -> None:
@@ -186,7 +202,7 @@ class Plan:
         head[Head.DEPENDS_ON_STEP] = number - 1 if decode_rows else 0
         head[Head.CHOSEN_BY_SAMPLING] = wants.choice
         head[Head.CANDIDATES] = wants.candidates
-        head[Head.SCORES] = Scores.CANDIDATES if wants.scores else Scores.NONE
+        head[Head.SCORES] = wants.scores
 
     def _write_chunks(self, views: StepColumns, first: int, block_size: int) -> None:
         at = 0
@@ -198,7 +214,9 @@ class Plan:
             block, offset = np.divmod(positions, block_size)
             views.slot_mapping[tokens] = np.array(sequence.blocks, np.int32)[block] * block_size + offset
             views.rows[b], views.epochs[b] = sequence.row, sequence.epoch
-            views.kinds[b] = RowKind.PROMPT_END if chunk.ends_prompt else RowKind.CHUNK
+            views.kinds[b] = kind = chunk.kind
+            if kind is RowKind.SCORE:
+                views.targets[tokens] = chunk.targets
             views.new_tokens[b], views.wants_logits[b] = chunk.count, sequence.wants.logits
             views.adapter[b] = sequence.adapter.slot
             views.block_tables[b, : len(sequence.blocks)] = sequence.blocks

@@ -47,6 +47,10 @@ from pipeline.wire.step import Int32
 
 log = logging.getLogger("ringserve.preprocess")
 
+_NO_SCORES = (
+    "log-probabilities of prompts are not computed here: the engine brings logits only, or has to "
+    "(pipeline.greedy_on_device: false)"
+)
 LONG = 1 << 16  # characters from which a prompt goes to the second lane; the tokenizer takes some 40 ms for as many
 
 
@@ -111,6 +115,8 @@ class PromptReader:
         if adapter is None:
             why = f"the adapter {request.adapter} is not loaded here"
             return [_refuse(choice, 404, why, "model") for choice in submit.choices]
+        if not self.limits.abilities.can_score(request):
+            return [_refuse(choice, 400, _NO_SCORES, "prompt_logprobs") for choice in submit.choices]
         if prompt.count <= self.limits.max_prompt:
             self._name(prompt.ids, digests, adapter.root)
         return [self._read_choice(submit, request, choice, prompt, digests, adapter) for choice in submit.choices]
@@ -155,6 +161,9 @@ class PromptReader:
             digests=digests,
             arrival_ns=submit.arrival_ns,
             wants=Wants.of(request, ends, self.limits.abilities),
+            prompt_wants=Wants.of_prompt(request),
+            to_score=0 if request.prompt_logprobs is None else count - 1,
+            scored=choice.scored,
             adapter=adapter,
             attempt=choice.attempt,
             seed=choice.seed,

@@ -17,6 +17,7 @@ from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.plan import Chunk, DecodeColumns, Plan
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.sequence import Sequence
+from pipeline.wire.step import RowKind
 
 
 @dataclass(slots=True)
@@ -33,8 +34,9 @@ class Scheduler:
 
     `ring_slots` is the number of slots of the step ring: block tables are remembered per slot. `logit_rows`: so many
     sequences with a row may need logits. `admission_bytes`: so long may the records be of the sequences that get a
-    row in one step, unless there is only one. Sequences that have got a row are in `admissions`; the caller takes
-    them from there before it publishes the step.
+    row in one step, unless there is only one. `samples`: so many positions of a step may be sampled or scored; 0: as
+    many as there are rows. Sequences that have got a row are in `admissions`; the caller takes them from there before
+    it publishes the step.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Scheduler:
         block_table_width: int,
         ring_slots: int,
         logit_rows: int = 0,
+        samples: int = 0,
         admission_bytes: int = 1 << 30,
         quarantine: Quarantine | None = None,
     ) -> None:
@@ -57,6 +60,7 @@ class Scheduler:
         self._columns = DecodeColumns(max_rows, block_table_width, ring_slots)
         self._draining: list[Sequence] = []  # their last step is being computed
         self._budget = token_budget
+        self._samples = samples or max_rows
         self._free_rows = list(range(max_rows - 1, -1, -1))
         self._epochs = [0] * max_rows
         self._by_row_epoch: dict[tuple[int, int], Sequence] = {}  # row and epoch → sequence with steps under way
@@ -109,9 +113,10 @@ class Scheduler:
         self._finish(sequence)
         return sequence
 
-    def limit_step(self, tokens: int) -> None:
-        """Steps have at most so many new tokens from now on; every row can decode all the same."""
-        self._budget = tokens
+    def limit_step(self, tokens: int, samples: int) -> None:
+        """Steps have at most so many new tokens and sampled positions from now on; every row can decode all the
+        same."""
+        self._budget, self._samples = tokens, samples
 
     # ---- a step ---------------------------------------------------------------------------------------------
 
@@ -128,6 +133,8 @@ class Scheduler:
         self._columns.advance()
         for chunk in plan.chunks:
             sequence, ends = chunk.sequence, chunk.ends_prompt
+            if sequence.scores_next:
+                sequence.scored = min(chunk.stop, sequence.to_score)
             sequence.computed += chunk.count
             self._seal(sequence)
             if ends:
@@ -207,6 +214,8 @@ class Scheduler:
         if sequence.row < 0 or budget <= 0:
             return budget
         count = min(budget, sequence.known - sequence.computed)
+        if sequence.scoring:
+            count = min(count, self._most_to_score(sequence, chunks))
         while len(sequence.blocks) * self.blocks.block_size < sequence.computed + count:
             block = self.blocks.allocate()
             if block is None:  # the chunk is cut to its blocks; decode rows will end and give theirs back
@@ -220,14 +229,24 @@ class Scheduler:
         chunks.append(Chunk(sequence, count))
         return budget - count
 
+    def _most_to_score(self, sequence: Sequence, chunks: list[Chunk]) -> int:
+        """Tokens of the next chunk of a prompt that is scored. Each row has a sampled position of its own, so that
+        none waits for one; scores get those that no row can need in this step."""
+        if not sequence.scores_next:
+            return sequence.scored - sequence.computed
+        spare = self._samples - len(self._columns) - len(self.prefilling)
+        spare -= min(len(self.waiting), len(self._free_rows))
+        spare -= sum(chunk.count - 1 for chunk in chunks if chunk.kind is RowKind.SCORE)
+        ends = sequence.to_score + (sequence.known == sequence.prompt)
+        return min(1 + max(spare, 0), ends - sequence.computed)
+
     def _admit(self, sequence: Sequence) -> bool:
         """Give a waiting sequence a row and the cached blocks of its prompt, if blocks for the rest are free."""
         size = self.blocks.block_size
         self.blocks.name(sequence.tokens[: sequence.known], sequence.digests, sequence.adapter.root)
         if not self._has_changed(sequence):
             return False
-        # At least one token is left over, so that there is a step that yields the next one.
-        blocks = self.blocks.match(sequence.digests, (sequence.known - 1) // size)
+        blocks = self.blocks.match(sequence.digests, sequence.reusable // size)
         if -(-(sequence.known + 1) // size) - len(blocks) > self.blocks.free:
             self.blocks.release(blocks)
             sequence.cached_blocks, sequence.releases = len(blocks), self.blocks.releases
@@ -254,7 +273,7 @@ class Scheduler:
         blocks, next_block = self.blocks, sequence.cached_blocks
         if blocks.releases != sequence.releases:
             return True
-        more = next_block < min(len(sequence.digests), (sequence.known - 1) // blocks.block_size)
+        more = next_block < min(len(sequence.digests), sequence.reusable // blocks.block_size)
         return more and blocks.is_cached(sequence.digests[next_block])
 
     def _seal(self, sequence: Sequence) -> None:

@@ -13,7 +13,7 @@ from model.runner import RunnerFacts
 from pipeline.preprocess.adapters import BASE, Adapter
 from pipeline.preprocess.blocks import Digest
 from pipeline.wire.request import Request
-from pipeline.wire.step import MAX_CANDIDATES, Choice
+from pipeline.wire.step import MAX_CANDIDATES, Choice, Scores
 
 _RECORD_BYTES = 8192  # beside the request's parameters and token ids: numbers, the model's end tokens
 
@@ -31,6 +31,11 @@ class Abilities:
         """`argmax`: whether it may choose tokens."""
         return cls(min(facts.candidates, MAX_CANDIDATES) if argmax else 0, facts.scores, save_logits)
 
+    def can_score(self, request: Request) -> bool:
+        """Whether the prompt's scores, if they are wanted, can be had."""
+        wanted = request.prompt_logprobs
+        return wanted is None or (self.scores and max(wanted, 1) <= self.candidates)
+
 
 @dataclass(frozen=True, slots=True)
 class Wants:
@@ -39,7 +44,7 @@ class Wants:
     choice: Choice = Choice.NONE  # why sampling must choose the token
     logits: bool = False  # on the host
     candidates: int = 1  # from the device, per position; 0: none, where it can't
-    scores: bool = False  # the candidates' logits, and the log-sum-exp
+    scores: Scores = Scores.NONE
 
     @classmethod
     def of(cls, request: Request, end_ids: Collection[int], abilities: Abilities) -> Wants:
@@ -54,14 +59,20 @@ class Wants:
         logits = abilities.logits or bool(choice) or not by_device
         if logits:
             return cls(choice, logits, min(abilities.candidates, 1))
-        return cls(choice, logits, candidates, reported)
+        return cls(choice, logits, candidates, Scores.CANDIDATES if reported else Scores.NONE)
+
+    @classmethod
+    def of_prompt(cls, request: Request) -> Wants:
+        """Of positions of its prompt that are scored."""
+        wanted = request.prompt_logprobs
+        return NOTHING if wanted is None else cls(candidates=max(wanted, 1), scores=Scores.TARGETS)
 
     def __or__(self, other: Wants) -> Wants:
         return Wants(
             self.choice | other.choice,
             self.logits or other.logits,
             max(self.candidates, other.candidates),
-            self.scores or other.scores,
+            max(self.scores, other.scores),
         )
 
 
@@ -95,6 +106,9 @@ class Sequence:
     preemptions: int = 0
     arrival_ns: int = 0
     wants: Wants = ARGMAX
+    prompt_wants: Wants = NOTHING  # of positions of its prompt that are scored
+    to_score: int = 0  # so many: all but the last, behind which a token is sampled
+    scored: int = 0  # of them, the first ones, in steps that are done or under way
     adapter: Adapter = BASE
     finished: bool = False
     # For sampling, not used here:
@@ -122,6 +136,22 @@ class Sequence:
     def complete(self) -> bool:
         """Nothing more is to be scheduled: the tokens being sampled reach the length limit."""
         return self.length >= self.limit
+
+    @property
+    def scoring(self) -> bool:
+        """Positions of its prompt are still to be scored."""
+        return self.scored < self.to_score
+
+    @property
+    def scores_next(self) -> bool:
+        """Its next chunk is scored. After a preemption, what was scored before is computed again first, without."""
+        return self.scored <= self.computed < self.to_score
+
+    @property
+    def reusable(self) -> int:
+        """Tokens that it may find in cached blocks. At least one is left over, so that there is a step that yields
+        the next one, and so are all that are to be scored: their logits are nowhere."""
+        return self.scored if self.scoring else self.known - 1
 
     def append(self, token: int) -> None:
         """A token of this sequence has become known."""

@@ -72,7 +72,7 @@ class Chooser:
     def finish(self, head: list[int], views: LogitsColumns) -> None:
         """What can wait until the tokens are published: their log-probabilities, and files of logits."""
         if head[Head.SCORES]:
-            self._read_scores(head[Head.SAMPLES], head[Head.CANDIDATES], views)
+            self._read_scores(head[Head.SAMPLES] - head[Head.SCORED], head[Head.CANDIDATES], views)
         if not (logit_rows := head[Head.LOGIT_ROWS]):
             return
         row_ids, lengths, logits = self._of_logits(views, logit_rows)
@@ -81,7 +81,7 @@ class Chooser:
             self._files.write(row_ids, self._out.token_ids[:logit_rows])
 
     def _read_scores(self, positions: int, candidates: int, views: LogitsColumns) -> None:
-        """What the device says of all positions; log-probabilities are rounded as the sampler rounds them."""
+        """What the device says of all that are sampled; log-probabilities are rounded as the sampler rounds them."""
         count, shape = positions * candidates, (positions, candidates)
         logprobs = views.best_logits[:count].reshape(shape) - views.log_sum_exp[:positions, None]
         self._scores = logprobs.astype(np.float32).tolist()

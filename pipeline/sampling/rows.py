@@ -108,6 +108,7 @@ class TextState:
     include_stop: bool
     raw_logit: bool
     sampling: SamplingParams
+    prompt_logprobs: int  # number of most probable tokens to report beside each of its prompt, if that is scored
     text: IncrementalDetokenizer
     stops: StopStrings
     finished: bool = False
@@ -131,6 +132,7 @@ class TextState:
             include_stop=params.include_stop,
             raw_logit=params.raw_logit,
             sampling=params.sampling,
+            prompt_logprobs=params.prompt_logprobs or 0,
             text=_text_so_far(assign, params, tokenizer, stops),
             stops=stops,
         )

@@ -18,6 +18,7 @@ import ipc
 from pipeline.sampling.chooser import Chooser
 from pipeline.sampling.grammars import RowGrammar
 from pipeline.sampling.rows import Rows
+from pipeline.sampling.scores import score_records
 from pipeline.stats import Counters, RingEnds, SamplingCounter, StatsPage, StepLog
 from pipeline.wire.delta import Delta, FinishReason
 from pipeline.wire.request import unpack_row
@@ -65,11 +66,12 @@ class Measurements:
     def record(self, head: list[int], stamps: Int64) -> None:
         self._log.record(head, stamps)
 
-    def count(self, tokens: list[int]) -> None:
+    def count(self, tokens: list[int], scored: int) -> None:
         failed = sum(token < 0 for token in tokens)
         self._counters.add(SamplingCounter.STEPS)
         self._counters.add(SamplingCounter.TOKENS, len(tokens) - failed)
         self._counters.add(SamplingCounter.FAILED_ROWS, failed)
+        self._counters.add(SamplingCounter.SCORED_TOKENS, scored)
         self._ends.copy()
 
 
@@ -103,7 +105,7 @@ class SamplingStage:
         received_ns = time.clock_gettime_ns(_NS)
         views, stamps = self._logits_views[slot.index], self._stamps
         head: list[int] = views.head.tolist()
-        samples = head[Head.SAMPLES]
+        samples = head[Head.SAMPLES] - head[Head.SCORED]
         self._change_rows(head[Head.STEP])
         chosen = self._rows.select(views.rows[:samples].tolist(), views.epochs[:samples].tolist())
         held = self._grammars.hold_back(chosen) if self._grammars else _NOBODY
@@ -112,6 +114,8 @@ class SamplingStage:
             self._publish_tokens(views, samples, held)
         sampled_ns = time.clock_gettime_ns(_NS)
         self._chooser.finish(head, views)
+        if head[Head.SCORED]:  # all that is said of a prompt comes before its first token
+            self._rings.deltas.write_many(score_records(head, views, self._rows))
         tokens = self._publish_results(views, chosen, held)
         stamps[:] = views.stamps
         stamps[Stamp.RECEIVED : Stamp.SENT + 1] = received_ns, sampled_ns, time.clock_gettime_ns(_NS)
@@ -124,7 +128,7 @@ class SamplingStage:
         if self._grammars:
             self._grammars.make_masks(lambda: self._rings.logits.occupancy > 0)
         if self._measurements is not None:
-            self._measurements.count(tokens)
+            self._measurements.count(tokens, head[Head.SCORED])
 
     def _change_rows(self, step: int) -> None:
         while (record := self._rings.rows.try_read()) is not None:

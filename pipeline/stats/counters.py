@@ -52,6 +52,7 @@ class InferenceCounter(IntEnum):
     COMPILED = 17  # of them
     STEP_TOKENS = 18  # most tokens of a step that a compiled one holds
     COMPILING = 19  # 1: right now, between two steps
+    STEP_SAMPLES = 20  # most sampled positions of a step that the largest compiled one holds
 
 
 class SamplingCounter(IntEnum):
@@ -70,6 +71,7 @@ class SamplingCounter(IntEnum):
     MASKS = 9
     MASK_NS = 10
     SAT_OUT = 11  # steps whose token a row did not get, because its mask was not there
+    SCORED_TOKENS = 12  # of prompts
 
 
 class FrontCounter(IntEnum):
@@ -144,6 +146,7 @@ _GAUGES: Mapping[type[IntEnum], tuple[int, ...]] = MappingProxyType(
             InferenceCounter.COMPILED,
             InferenceCounter.STEP_TOKENS,
             InferenceCounter.COMPILING,
+            InferenceCounter.STEP_SAMPLES,
         ),
         FrontCounter: (FrontCounter.IN_FLIGHT,),
     }

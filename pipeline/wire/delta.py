@@ -1,4 +1,8 @@
-"""sampling → front: what a step brought a request, packed: a fixed header, then text and arrays."""
+"""sampling → front: what a step brought a request, packed: a fixed header, then text and arrays.
+
+A record is a token of a request (`Delta`), or scores of a piece of its prompt (`PromptScores`), all of which come
+before its first token.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,17 @@ from enum import IntEnum
 from typing import Any
 
 import msgspec
+import numpy as np
+
+from pipeline.wire.step import Float32, Int32
 
 _HEAD = struct.Struct("<QIIiB")  # request, attempt, index, token, reason
 _DELTA = struct.Struct(_HEAD.format + "bBfI")  # and stop, number of best tokens, log-probability, bytes of text
 _TOP = struct.Struct("<if")
+_SCORES = struct.Struct(_HEAD.format + "IIB")  # and position, number of tokens, number of best tokens
+
+SCORES = 255
+"""In place of the reason: the record holds scores. Index and token are 0, which no delta of a token has."""
 
 
 class FinishReason(IntEnum):
@@ -61,3 +72,36 @@ def unpack_delta(record: Any) -> Delta:
 
 delta_head = _HEAD.unpack_from
 """Request, attempt, index, token and reason of a packed delta: what there is to be looked at for each token."""
+
+
+class PromptScores(msgspec.Struct, gc=False):
+    """Log-probabilities of `n` tokens of a request's prompt, which follow the one at `position`, and of the `k` most
+    probable ones in the place of each, best first. All are NaN where the logits were not finite."""
+
+    request: int
+    attempt: int
+    position: int
+    ids: Int32  # [n]
+    logprobs: Float32  # [n]
+    top_ids: Int32  # [n, k]
+    top_logprobs: Float32  # [n, k]
+
+    def pack(self) -> bytes:
+        n, k = self.top_ids.shape
+        head = _SCORES.pack(self.request, self.attempt, 0, 0, SCORES, self.position, n, k)
+        return b"".join((head, *(a.tobytes() for a in (self.ids, self.logprobs, self.top_ids, self.top_logprobs))))
+
+
+def unpack_scores(record: bytes) -> PromptScores:
+    """Views of the record."""
+    request, attempt, _, _, _, position, n, k = _SCORES.unpack_from(record)
+    words = np.frombuffer(record, np.int32, 2 * n * (1 + k), _SCORES.size)
+    ids, logprobs, top_ids, top_logprobs = np.split(words, np.cumsum((n, n, n * k)))
+    of_best = top_ids.reshape(n, k), top_logprobs.view(np.float32).reshape(n, k)
+    return PromptScores(request, attempt, position, ids, logprobs.view(np.float32), *of_best)
+
+
+def scored_span(record: bytes) -> tuple[int, int]:
+    """Position and number of tokens of packed scores."""
+    position, count = _SCORES.unpack_from(record)[-3:-1]
+    return position, count

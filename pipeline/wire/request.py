@@ -69,6 +69,7 @@ class Request(Record, frozen=True):
     raw_logit: bool = False  # `logprob` is the token's logit, as in llm-serving
     shown_ids: tuple[int, ...] = ()  # special tokens that are a part of the text in spite of `skip_special`
     adapter: str = ""  # its name; empty: the base model's own weights
+    prompt_logprobs: int | None = None  # most probable tokens beside each of the prompt; None: it is not scored
 
 
 def unpack_request(packed: bytes) -> Request:
@@ -80,6 +81,9 @@ def unpack_request(packed: bytes) -> Request:
 Prompt: TypeAlias = "str | array[int]"
 """Text to be tokenized, or token ids as array("i")."""
 
+ALL_SCORED = 2**31 - 1
+"""As `Choice.scored`: another choice of the same prompt has its scores."""
+
 
 class Choice(Record, frozen=True):
     """One text that is wanted of a prompt. It goes on behind `output`, the tokens that its client has got already."""
@@ -88,6 +92,7 @@ class Choice(Record, frozen=True):
     seed: int | None = None
     attempt: int = 0
     output: bytes = b""  # token ids
+    scored: int = 0  # positions of the prompt whose scores its client has, if they are wanted
 
 
 class Submit(Record, frozen=True, tag=0):
@@ -191,6 +196,7 @@ class Accepted(Record, frozen=True, tag=0):
     request: int
     attempt: int
     prompt_tokens: int
+    first_id: int = -1  # of a prompt that is scored: its first token, which has no score
 
 
 class Refused(Record, frozen=True, tag=1):

@@ -43,6 +43,7 @@ class Head(IntEnum):
     TOKENS = 8  # new tokens, drafts included
     SAMPLES = 9  # sampled positions
     LOGIT_ROWS = 10  # of which so many have their logits in the slot
+    SCORED = 11  # of which so many, the last ones, are scored: nothing is sampled there
 
 
 class Choice(IntFlag):
@@ -184,7 +185,8 @@ def step_layout(shapes: Shapes) -> Layout:
 
 
 def logits_layout(shapes: Shapes) -> Layout:
-    """inference → sampling: what a step yielded, by sampled position; those of a row follow each other."""
+    """inference → sampling: what a step yielded, by sampled position; those of a row follow each other, and those
+    that are scored stand behind all others."""
     s, k = shapes.samples, shapes.candidates
     return Layout(
         "logits",

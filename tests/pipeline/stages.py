@@ -16,6 +16,7 @@ from tokenizers import decoders, models, pre_tokenizers
 import ipc
 from model.emulated import CostModel, EmulatedRunner, EmulatedSettings
 from model.grammar import Vocabulary
+from model.runner import Bucket
 from model.tokenizer import load_tokenizer
 from pipeline.inference.step_executor import InferenceRings, StepExecutor
 from pipeline.preprocess.adapters import adapters_of
@@ -31,7 +32,7 @@ from pipeline.sampling.chooser import Chooser
 from pipeline.sampling.grammars import RowGrammars
 from pipeline.sampling.rows import Rows
 from pipeline.sampling.stage import SamplingRings, SamplingStage
-from pipeline.wire.delta import FinishReason, unpack_delta
+from pipeline.wire.delta import SCORES, FinishReason, delta_head, unpack_delta, unpack_scores
 from pipeline.wire.request import Cancel, Choice, Refused, Started, Submit, choose_seeds, unpack_reply
 from pipeline.wire.step import Shapes, logits_layout, results_layout, step_layout, tokens_layout
 
@@ -52,12 +53,18 @@ def write_byte_tokenizer(directory, count=EOS):
     return directory / "tokenizer.json"
 
 
+def with_samples(buckets, samples):
+    """And those in which so many positions are sampled."""
+    more = {Bucket(b.tokens, b.rows, samples) for b in buckets if b.rows < samples <= b.tokens}
+    return tuple(sorted({*buckets, *more}))
+
+
 class Server:
     """`ahead` is how many steps may be under way: OVERLAPPED or PLAIN."""
 
     def __init__(
         self, tokenizer_file, *, rows=4, budget=16, blocks=64, block_size=4, max_length=128, ahead=OVERLAPPED,
-        prefix_cache=True, greedy_on_device=True, emit_eos=False, max_queue=100, logit_rows=0, **device,
+        prefix_cache=True, greedy_on_device=True, emit_eos=False, max_queue=100, logit_rows=0, samples=0, **device,
     ):  # fmt: skip
         self.settings = EmulatedSettings(
             cost=CostModel(fixed_ms=0.0),
@@ -65,7 +72,7 @@ class Server:
             max_length=max_length,
             num_blocks=blocks,
             block_size=block_size,
-            buckets=emulated_buckets(rows, budget),
+            buckets=with_samples(emulated_buckets(rows, budget), samples),
             eos_token_id=EOS,
             emit_eos=emit_eos,
             eos_probability=0.05,
@@ -88,6 +95,7 @@ class Server:
         self.quarantine = Quarantine()
         self.submitted = {}  # request → Submit
         self.told = {}  # request → deltas
+        self.scores = {}  # request → token, log-probability and best ones of each token of the prompt but the first
         self.answers = {}  # request → Accepted or Refused
         self.started = {}  # request → Started
         self.pool = PromptPool()
@@ -102,7 +110,7 @@ class Server:
         abilities = Abilities.of(facts, argmax=self.greedy_on_device, save_logits=False)
         shapes = Shapes(
             max(b.tokens for b in facts.buckets), self.rows, facts.block_table_width, VOCABULARY,
-            logit_rows=self.logit_rows, candidates=max(1, abilities.candidates),
+            max(b.samples for b in facts.buckets), self.logit_rows, max(1, abilities.candidates),
         )  # fmt: skip
         make, records = ipc.SlotRing.create, ipc.ByteRing.create
         self.rings = rings = {
@@ -123,6 +131,7 @@ class Server:
             block_table_width=shapes.block_table_width,
             ring_slots=4,
             logit_rows=self.logit_rows,
+            samples=shapes.samples,
             quarantine=self.quarantine,
         )
         rows = rings["rows"].producer()
@@ -142,7 +151,7 @@ class Server:
             self.scheduler,
             intake,
             depth=self.ahead,
-            step_tokens=compilation and (lambda: compilation.ready[-1].tokens),
+            step_limits=compilation and (lambda: (compilation.ready[-1].tokens, compilation.ready[-1].samples)),
         )
         self.inference = StepExecutor(
             runner,
@@ -189,7 +198,8 @@ class Server:
         """To go on behind this output."""
         message = self.submitted[request]
         last = message.choices[0]
-        choice = Choice(request, last.seed, last.attempt + 1, array("i", output).tobytes())
+        scored = len(self.scores.get(request, ()))
+        choice = Choice(request, last.seed, last.attempt + 1, array("i", output).tobytes(), scored)
         self.submitted[request] = message.with_choices([choice])
         self.requests.write(self.submitted[request].pack())
 
@@ -234,10 +244,24 @@ class Server:
             (self.started if isinstance(reply, Started) else self.answers)[reply.request] = reply
             heard = True
         while (record := self.deltas.try_read()) is not None:
-            delta = unpack_delta(bytes(record))
-            self.told.setdefault(delta.request, []).append(delta)
-            heard = True
+            heard, told = True, bytes(record)
+            if delta_head(told)[4] == SCORES:
+                self.note_scores(told)
+            else:
+                delta = unpack_delta(told)
+                self.told.setdefault(delta.request, []).append(delta)
         return heard
+
+    def note_scores(self, record):
+        heard = unpack_scores(record)
+        own = self.scores.setdefault(heard.request, [])
+        assert heard.position == len(own), "scores are missing, or came twice"
+        assert heard.request not in self.told, "a prompt's scores come before its first token"
+        best = [
+            list(zip(*pair, strict=True))
+            for pair in zip(heard.top_ids.tolist(), heard.top_logprobs.tolist(), strict=True)
+        ]
+        own += zip(heard.ids.tolist(), heard.logprobs.tolist(), best, strict=True)
 
     @property
     def moves(self):

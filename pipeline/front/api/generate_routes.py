@@ -39,7 +39,10 @@ class GenerateRoutes:
         body."""
 
         async def handle(exchange: Exchange) -> None:
-            await self.serve(exchange, lambda body, _, reading: parse_llm_serving(body, streamed, reading, adapter))
+            await self.serve(
+                exchange,
+                lambda body, _, reading: parse_llm_serving(body, streamed, reading, adapter, self._tokenizer),
+            )
 
         return handle
 

@@ -20,7 +20,7 @@ from pipeline.front.http.exchange import Exchange
 from pipeline.front.http.responses import Outbox
 from pipeline.front.settings import FrontRings, FrontSettings
 from pipeline.stats import Counters, FrontCounter, RingEnds, StatsReader
-from pipeline.wire.delta import delta_head
+from pipeline.wire.delta import SCORES, delta_head, scored_span
 from pipeline.wire.request import (
     TOO_LONG,
     Accepted,
@@ -255,15 +255,25 @@ class Backend:
             elif index == len(stream.tokens) + 1 or token < 0:  # a failure is not a token, and has no index
                 stream.note(token, reason)
                 came[stream].append(record)
+            elif reason == SCORES:
+                self._on_scores(stream, record)
             else:
                 self._break(stream, index)
         for stream, own in came.items():
             stream.push(own, now)
         self.outbox.flush(now)
 
+    def _on_scores(self, stream: TokenStream, record: bytes) -> None:
+        position, count = scored_span(record)
+        if position == stream.scored:
+            stream.note_scores(record, count)
+        else:
+            self._break(stream, position)
+
     def _break(self, stream: TokenStream, index: int) -> None:
         """A token is missing or came twice. This must not happen; the client gets an error, not a wrong text."""
-        log.error("request %016x: received token %d after token %d", stream.request, index, len(stream.tokens))
+        has = len(stream.tokens), stream.scored
+        log.error("request %016x: received token %d after token %d, scores %d", stream.request, index, *has)
         stream.fail(ApiError(500, "a part of the answer was lost in the server", kind=SERVER))
         self._forget(stream, cancel=True)
 
@@ -284,7 +294,7 @@ class Backend:
 
     def _reply(self, stream: TokenStream, reply: Accepted | Refused | Started) -> None:
         if isinstance(reply, Accepted):
-            stream.accept(reply.prompt_tokens)
+            stream.accept(reply.prompt_tokens, reply.first_id)
         elif isinstance(reply, Refused):
             stream.fail(self._refusal(reply))
         else:

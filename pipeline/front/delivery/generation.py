@@ -8,17 +8,30 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+import numpy as np
+
 from pipeline.front.delivery.admission import Admission
 from pipeline.front.delivery.backend import Backend
-from pipeline.front.delivery.job import Begin, ChoiceWriter, Event, Identity, Job, Part, Reader, Text, events_of
+from pipeline.front.delivery.job import (
+    Begin,
+    ChoiceWriter,
+    Event,
+    Identity,
+    Job,
+    Part,
+    Reader,
+    ScoreReader,
+    Text,
+    events_of,
+)
 from pipeline.front.delivery.progress import Progress
 from pipeline.front.delivery.stream import PassOn, TokenStream
 from pipeline.front.http.errors import SERVER, TIMED_OUT, UNAVAILABLE, ApiError, ClientGone
 from pipeline.front.http.exchange import Exchange, Header
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import AdapterCounters, Counters, Histograms, RequestHistogram, StatsReader
-from pipeline.wire.delta import FinishReason, unpack_delta
-from pipeline.wire.request import Choice, Submit, choose_seeds
+from pipeline.wire.delta import FinishReason, PromptScores, unpack_delta, unpack_scores
+from pipeline.wire.request import ALL_SCORED, Choice, Submit, choose_seeds
 
 TIMINGS = b"x-ringserve-timings"  # "1": return the headers x-…-ms
 
@@ -95,6 +108,8 @@ class Generation:
         connection.on_lost.add(self._disconnect)
         try:
             async with asyncio.timeout(seconds):
+                if any(part.scores for part in job.parts):
+                    await self._read_scores()
                 await (self._stream() if job.streamed else self._collect())
         except TimeoutError:
             await self._break_off(ApiError(504, f"the request took longer than {seconds:g} s", kind=TIMED_OUT))
@@ -144,6 +159,30 @@ class Generation:
                 if text.stream.failure is not None:
                     raise text.stream.failure
             await self._woken()
+
+    async def _read_scores(self) -> None:
+        """Those of all prompts that are asked for: they come before the first token. Other requests have their
+        turn between two pieces."""
+        texts = iter(self._live)
+        for part in self._job.parts:
+            first, *_ = islice(texts, part.choices)
+            if part.scores:
+                await self._read_prompt(first.stream, part.scores)
+
+    async def _read_prompt(self, stream: TokenStream, readers: Sequence[ScoreReader]) -> None:
+        begun = complete = False
+        while not complete:
+            complete = bool(stream.tokens)
+            records = stream.take_scores()
+            if not begun and (records or complete):
+                begun = True
+                for reader in readers:
+                    reader.begin(stream.first_id)
+            for record in records:
+                _pass_scores(unpack_scores(record), readers)
+                await asyncio.sleep(0)
+            if not records and not complete:
+                await self._woken()
 
     async def _take(self) -> _Taken:
         """Events of tokens that have arrived and were not passed on, at least one. Raises ApiError, ClientGone."""
@@ -277,6 +316,13 @@ class Generation:
             progress.fail(error.status, error.message)
 
 
+def _pass_scores(scores: PromptScores, readers: Sequence[ScoreReader]) -> None:
+    if np.isnan(scores.logprobs).any():
+        raise ApiError(500, "the prompt could not be scored: the model's logits are not finite", kind=SERVER)
+    for reader in readers:
+        reader.add(scores)
+
+
 def _written(taken: _Taken) -> bytes:
     return b"".join([text.writer.write(event) for text, events in taken for event in events])
 
@@ -285,7 +331,9 @@ def _message(part: Part, progresses: Sequence[Progress]) -> Submit:
     for progress in progresses:
         progress.max_tokens, progress.adapter = part.params.max_tokens, part.params.adapter
     seeds = choose_seeds(part.params, part.choices)
-    choices = [Choice(progress.request, seed) for progress, seed in zip(progresses, seeds, strict=True)]
+    scored = (0, *(ALL_SCORED for _ in seeds[1:]))  # once for all of them, if at all
+    each = zip(progresses, seeds, scored, strict=True)
+    choices = [Choice(progress.request, seed, scored=done) for progress, seed, done in each]
     arrival = progresses[0].arrival
     return Submit.of(
         choices, part.prompt, part.params, add_special=part.add_special, arrival_ns=arrival, plain=part.plain

@@ -1,8 +1,9 @@
 """A parsed request of any API, the events of its answer, and what writes them.
 
-An answer is a pure function of the request, its `Identity`, and the deltas of its texts: what writes it reads no
-clock and draws nothing. So a stream can be made again from its tokens, byte for byte. An event is identified by its
-choice, the index of the token that brought it, and its number among the events of that token (`part`).
+An answer is a pure function of the request, its `Identity`, the deltas of its texts, and the scores of its prompts,
+where they are asked for: what writes it reads no clock and draws nothing. So a stream can be made again from its
+tokens, byte for byte. An event is identified by its choice, the index of the token that brought it, and its number
+among the events of that token (`part`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from pipeline.front.http.errors import ApiError
-from pipeline.wire.delta import Delta, FinishReason
+from pipeline.wire.delta import Delta, FinishReason, PromptScores
 from pipeline.wire.request import Prompt, Request
 
 
@@ -177,15 +178,27 @@ class Form:
     value: Any = None
 
 
+class ScoreReader(Protocol):
+    """Takes the scores of a prompt for the writer: in pieces, in order, before the first event."""
+
+    def begin(self, first_id: int) -> None:
+        """The prompt's first token, which has no score."""
+        ...
+
+    def add(self, scores: PromptScores) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A prompt and its parameters; each choice becomes a sequence of the batch."""
+    """A prompt and its parameters; each choice becomes a sequence of the batch. `scores`: who reads the prompt's, for
+    which the parameters ask then."""
 
     prompt: Prompt
     params: Request
     add_special: bool = True  # let the tokenizer add BOS
     choices: int = 1
     plain: tuple[int, ...] = ()  # see `Submit`
+    scores: tuple[ScoreReader, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,15 +32,18 @@ class TokenStream:
         "_pass_on",
         "_pushed_ns",
         "_records",
+        "_scores",
         "_waiter",
         "accepted",
         "attempt",
         "cached_tokens",
         "choice",
+        "first_id",
         "on_overrun",
         "prompt_tokens",
         "reports_acceptance",
         "request",
+        "scored",
         "strikes",
         "submit",
         "taken_ns",
@@ -55,6 +58,9 @@ class TokenStream:
         self.tokens = array("i")
         self.prompt_tokens = 0  # known, as is the next, before the first token arrives
         self.cached_tokens = 0  # of the prompt, at the first admission
+        self.first_id = -1  # of a prompt that is scored
+        self.scored = choice.scored  # positions of the prompt, all before the first token arrives
+        self._scores: list[bytes] = []
         self.taken_ns = 0  # when the oldest of the records that were taken last was read off the ring
         self.waited_ns: int | None = None  # in the queue
         self.accepted = False  # it is in the queue, or past it
@@ -77,13 +83,26 @@ class TokenStream:
     def resumption(self) -> Choice:
         """Asks for the tokens that are missing: another attempt, and what the last one still says does not count."""
         self.attempt += 1
-        return Choice(self.request, self.choice.seed, self.attempt, self.tokens.tobytes())
+        return Choice(self.request, self.choice.seed, self.attempt, self.tokens.tobytes(), self.scored)
 
     def note(self, token: int, last: int) -> None:
         """A delta with this token has arrived; `push` follows."""
         self.tokens.append(token)
         if last:
             self._over = True
+
+    def note_scores(self, record: bytes, count: int) -> None:
+        """Of so many more positions of the prompt."""
+        self.scored += count
+        self._scores.append(record)
+        self._wake()
+
+    def take_scores(self) -> list[bytes]:
+        """Records of scores that have arrived. Raises ApiError, ClientGone instead of none."""
+        if not self._scores and self._failure is not None:
+            raise self._failure
+        records, self._scores = self._scores, []
+        return records
 
     def push(self, records: list[bytes], now_ns: int) -> None:
         """Deltas that were read off the ring together. Beyond the limit the client, which does not read, is
@@ -109,9 +128,9 @@ class TokenStream:
             self._records = []
         return passed_on
 
-    def accept(self, prompt_tokens: int) -> None:
+    def accept(self, prompt_tokens: int, first_id: int) -> None:
         self.accepted = True
-        self.prompt_tokens = prompt_tokens
+        self.prompt_tokens, self.first_id = prompt_tokens, first_id
         if self.reports_acceptance:
             self._wake()
 

@@ -42,6 +42,9 @@ def step_metrics(stats: StatsReader) -> Iterator[Metric]:
     compiled = "Of them, those that are compiled; steps are padded to these"
     yield gauge("buckets_compiled", compiled, each(INFERENCE, "compiled"))
     yield counter("sampled_tokens", "Tokens published by sampling", each(SAMPLING, "tokens"))
+    yield counter(
+        "scored_tokens", "Tokens of prompts whose log-probability was computed", each(SAMPLING, "scored_tokens")
+    )
     yield counter("failed_rows", "Rows that failed because their logits gave no token", each(SAMPLING, "failed_rows"))
     yield from _grammars(each)
     tokens = observed(StepHistogram.TOKENS)

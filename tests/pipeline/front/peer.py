@@ -25,7 +25,7 @@ from model.tokenizer import Tokenizer, load_tokenizer
 from pipeline.preprocess.encodings import Encodings, Tokenized
 from pipeline.preprocess.intake import AT_ONCE
 from pipeline.stats import Counters, InferenceCounter, PreprocessCounter, StatsHandle, StatsPage, StepLog
-from pipeline.wire.delta import Delta, FinishReason
+from pipeline.wire.delta import Delta, FinishReason, PromptScores
 from pipeline.wire.request import (
     Accepted,
     Cancel,
@@ -146,7 +146,8 @@ class Peer:
              "include_stop": params.include_stop, "skip_special": params.skip_special,
              "stop_token_ids": sampling.stop_token_ids, "logit_bias": sampling.logit_bias,
              "resumed": message.resumed, "output": ids_of(choice.output).tolist(), "attempt": choice.attempt,
-             "adapter": params.adapter, "arrival_ns": message.arrival_ns})  # fmt: skip
+             "adapter": params.adapter, "arrival_ns": message.arrival_ns, "scored": choice.scored,
+             "prompt_logprobs": params.prompt_logprobs})  # fmt: skip
         if "refuse" in running.options or (message.resumed and "poison" in running.options):
             running.options.setdefault("refuse", "500")
             status, parameter = (running.options["refuse"] + ":").split(":")[:2]
@@ -155,10 +156,29 @@ class Peer:
             return
         if "mute" in running.options:
             return
-        self.replies.write(Accepted(request, choice.attempt, 5).pack())
+        first = -1 if params.prompt_logprobs is None else 9
+        self.replies.write(Accepted(request, choice.attempt, 5, first).pack())
         self.replies.write(Started(request, choice.attempt, 2_000_000, 2).pack())
+        if params.prompt_logprobs is not None:
+            self.score(running, choice.scored)
         running.due = time.monotonic() + float(running.options.get("wait", 0))
         self.running[request] = running
+
+    def score(self, running: Running, scored: int) -> None:
+        """Tokens 10 to 13 of the prompt, in two pieces. At every other place another token is more probable."""
+        k, options = running.params.prompt_logprobs or 0, running.options
+        for position in range(scored, 4, 2):
+            at = np.arange(position, position + 2, dtype=np.int32)
+            logprobs = (-0.5 * (at + 1)).astype(np.float32)
+            best = np.where(at % 2, -0.125, logprobs)[:, None] - 0.25 * np.arange(k)
+            best_ids = (at + np.where(at % 2, 20, 10))[:, None] + 40 * np.arange(k)
+            if "nan" in options:
+                logprobs[:] = np.nan
+            arrays = 10 + at, logprobs, best_ids.astype(np.int32), best.astype(np.float32)
+            first = position + int(options.get("shift", 0))
+            self.deltas.write(PromptScores(running.request, running.attempt, first, *arrays).pack())
+            if "half" in options and not running.message.resumed:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def advance(self) -> bool:
         moved = False

@@ -95,12 +95,12 @@ def test_what_sampling_must_know_of_each_position(desk):
     desk.chunk(2, 0, RowKind.PROMPT_END, 0, [4, 5], logits=True)
     desk.chunk(3, 2, RowKind.SCORE, 2, [0, 1, 2], targets=[5, 6, -1])
     desk.fill(4, 2, 5)
-    assert desk.arrays.describe(desk.samples) == 2
+    assert (desk.arrays.describe(desk.samples), desk.arrays.scored) == (2, 2)
     out = desk.out
     assert out.rows[:6].tolist() == [3, 1, 0, 2, 2, 2]
     assert out.epochs[:6].tolist() == [13, 11, 10, 12, 12, 12]
-    assert out.lengths[:6].tolist() == [6, 1, 6, 1, 2, 3]
-    assert out.targets[:6].tolist() == [-1, -1, -1, 5, 6, -1]
+    assert out.lengths[:6].tolist() == [6, 1, 6, 3, 1, 2]
+    assert out.targets[:6].tolist() == [-1, -1, -1, -1, 5, 6]
     assert out.logit_rows[:6].tolist() == [-1, 0, 1, -1, -1, -1]
     assert desk.own.fetched.tolist() == [1, 2]
 
@@ -109,7 +109,18 @@ def test_logits_are_wanted_of_positions_that_are_sampled_not_of_those_that_are_s
     desk.chunk(0, 2, RowKind.SCORE, 0, [0, 1, 2], logits=True, targets=[5, 6, -1])
     desk.fill(1, 0, 3)
     assert desk.arrays.describe(desk.samples) == 1
-    assert desk.out.logit_rows[:3].tolist() == [-1, -1, 0]
+    assert desk.out.logit_rows[:3].tolist() == [0, -1, -1]
+
+
+def test_scored_positions_stand_behind_those_of_all_rows(desk):
+    desk.chunk(0, 2, RowKind.SCORE, 0, [4, 5], targets=[6, 7])
+    desk.chunk(1, 0, RowKind.SCORE, 2, [0, 1], targets=[5, -1])
+    desk.chunk(2, 1, RowKind.PROMPT_END, 4, [2])
+    assert desk.fill(3, 0, 5) == (1, 5, 5)
+    assert (desk.arrays.describe(desk.samples), desk.arrays.scored) == (0, 3)
+    assert desk.own.sample_index[:5].tolist() == [3, 4, 0, 1, 2]
+    assert desk.out.rows[:5].tolist() == [0, 1, 2, 2, 0]
+    assert desk.out.targets[:5].tolist() == [-1, -1, 6, 7, 5]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pipeline.front.api.body import shown
 from pipeline.front.api.chat.messages import with_ids, with_names
 from pipeline.front.api.chat.tools import NO_TOOLS, ToolUse
 from pipeline.front.api.fields import why_too_long
-from pipeline.front.delivery.job import Form, Part
+from pipeline.front.delivery.job import Form, Part, ScoreReader
 from pipeline.front.delivery.reading import AnswerReader
 from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
@@ -56,10 +56,12 @@ class Prompted:
         bos = None if tokenizer is None or tokenizer.bos_id is None else tokenizer.token_text(tokenizer.bos_id)
         return wanted and not (bos and self.text.startswith(bos))
 
-    def part(self, params: Request, *, add_special: bool = False, choices: int = 1) -> Part:
+    def part(
+        self, params: Request, *, add_special: bool = False, choices: int = 1, scores: tuple[ScoreReader, ...] = ()
+    ) -> Part:
         if self.shown:
             params = msgspec.structs.replace(params, shown_ids=self.shown)
-        return Part(self.text, params, add_special, choices, self.plain)
+        return Part(self.text, params, add_special, choices, self.plain, scores)
 
 
 def prompt_for(

@@ -9,38 +9,66 @@ from typing import ClassVar
 
 import orjson
 
+from model.tokenizer import Vocabulary
 from pipeline.front.delivery.job import Begin, End, Event, Text, unwritable
 from pipeline.front.http.errors import ApiError
-from pipeline.wire.delta import FinishReason
+from pipeline.wire.delta import FinishReason, PromptScores
 
 _TOKEN = b'{"id": %d, "logprob": %b, "special": %b, "text": %b}'
 _DATA = b'{"details": null, "generated_text": %b, "tokens": %b, "top_tokens": [%b]}'
 _SSE = b'{"event": "message", "retry": 30000, "data": %b}\n'
 _RAW = b"data:%b\n"
 _LAST = (
-    b'{"details": null, "generated_text": %b, "finish_reason": %b, "generated_tokens": %d, "prefill": [%b], '
+    b'{"details": %b, "generated_text": %b, "finish_reason": %b, "generated_tokens": %d, "prefill": [%b], '
     b'"seed": %d, "tokens": [%b], "top_tokens": [[%b]]}'
 )
 _WHOLE = (
     b'{"generated_text": %b, "finish_reason": %b, "generated_tokens": %d, "prefill": [%b], "seed": %d, '
-    b'"tokens": [%b], "top_tokens": [[%b]], "details": null}\n'
+    b'"tokens": [%b], "top_tokens": [[%b]], "details": %b}\n'
 )
+_DETAILS = b'{"finish_reason": %b, "generated_tokens": %d, "seed": %d, "prefill": [%b], "tokens": [%b]}'
 _FAILED = b'{"details": null, "generated_text": "", "finish_reason": "predict_failed", "error": %b}'
 _REASONS = {FinishReason.LENGTH: b'"length"', FinishReason.EOS: b'"eos"', FinishReason.STOP: b'"stop"'}
-_NAMES = {"prompt": "inputs", "max_tokens": "max_new_tokens"}
+_TGI_REASONS = {b'"eos"': b'"eos_token"', b'"stop"': b'"stop_sequence"'}
+_NAMES = {"prompt": "inputs", "max_tokens": "max_new_tokens", "prompt_logprobs": "decoder_input_details"}
+
+
+class Prefill:
+    """The prompt's tokens with their log-probabilities; the first has none."""
+
+    def __init__(self, names: Vocabulary) -> None:
+        self._names, self._tokens = names, list[bytes]()
+
+    def begin(self, first_id: int) -> None:
+        self._add(first_id, b"null")
+
+    def add(self, scores: PromptScores) -> None:
+        for token_id, logprob in zip(scores.ids.tolist(), scores.logprobs.tolist(), strict=True):
+            self._add(token_id, number(logprob))
+
+    def _add(self, token_id: int, logprob: bytes) -> None:
+        special = b"true" if token_id in self._names.special_ids else b"false"
+        self._tokens.append(_TOKEN % (token_id, logprob, special, orjson.dumps(self._names.token_text(token_id))))
+
+    def json(self) -> bytes:
+        """The elements of a list."""
+        return b", ".join(self._tokens)
 
 
 class LlmServingWriter:
     """`raw`: lines `data:{…}` without the object that protocol "sse" puts around. `whole_at_end`: a last line with
-    the whole text."""
+    the whole text. `details`: as text-generation-inference has them. `prefill`: the prompt's tokens."""
 
     content_type = b"text/event-stream"
     PING: ClassVar[bytes] = b""  # lines of JSON are no server-sent events
 
-    def __init__(self, *, raw: bool, whole_at_end: bool, seed: int) -> None:
+    def __init__(
+        self, *, raw: bool, whole_at_end: bool, seed: int, details: bool = False, prefill: Prefill | None = None
+    ) -> None:
         self._line = _RAW if raw else _SSE
         self._text = self._line % _DATA
         self._whole_at_end, self._seed = whole_at_end, seed
+        self._details, self._prefill = details, prefill
         self._tokens: list[bytes] = []
         self._texts: list[str] = []
         self._reason = b"null"
@@ -77,15 +105,23 @@ class LlmServingWriter:
             raise unwritable(self, event)
 
     def tail(self) -> bytes:
-        return self._line % (_LAST % self._everything()) if self._whole_at_end else b""
+        return self._line % (_LAST % (self._detailed(), *self._everything())) if self._whole_at_end else b""
 
     def whole(self) -> bytes:
-        return _WHOLE % self._everything()
+        return _WHOLE % (*self._everything(), self._detailed())
 
     def _everything(self) -> tuple[bytes, bytes, int, bytes, int, bytes, bytes]:
-        """`prefill` and `top_tokens` hold the first token, as llm-serving has it."""
+        """`prefill`, unless it is the prompt, and `top_tokens` hold the first token, as llm-serving has it."""
         text, first = orjson.dumps("".join(self._texts)), self._tokens[0]
-        return text, self._reason, len(self._tokens), first, self._seed, b", ".join(self._tokens), first
+        prefill = first if self._prefill is None else self._prefill.json()
+        return text, self._reason, len(self._tokens), prefill, self._seed, b", ".join(self._tokens), first
+
+    def _detailed(self) -> bytes:
+        if not self._details:
+            return b"null"
+        reason, count = _TGI_REASONS.get(self._reason, self._reason), len(self._tokens)
+        prefill = b"" if self._prefill is None else self._prefill.json()
+        return _DETAILS % (reason, count, self._seed, prefill, b", ".join(self._tokens))
 
     def failure(self, error: ApiError) -> bytes:
         return self._line % (_FAILED % orjson.dumps(orjson.loads(error.body())["error"]))

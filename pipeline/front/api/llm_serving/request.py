@@ -9,9 +9,10 @@ import msgspec
 from pydantic import Field
 
 from model.sampling import SamplingParams
+from model.tokenizer import Vocabulary
 from pipeline.front.api.body import Body, Problem, Reading, read
 from pipeline.front.api.fields import Switch, TextPrompt, also, given, integer
-from pipeline.front.api.llm_serving.answer import LlmServingWriter
+from pipeline.front.api.llm_serving.answer import LlmServingWriter, Prefill
 from pipeline.front.api.sampling import (
     FewestTokens,
     SamplingBody,
@@ -23,6 +24,7 @@ from pipeline.front.api.sampling import (
 )
 from pipeline.front.api.structured import TgiGrammar
 from pipeline.front.delivery.job import Job, Part
+from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import Request
 
@@ -33,7 +35,7 @@ DEFAULT_TOP_K = 3
 
 @also(
     {
-        "details decoder_input_details watermark": (False, "False", "false"),
+        "watermark": (False, "False", "false"),
         "top_n_tokens": (0,),
         "truncate": (),
         "typical_p best_of": (1,),
@@ -46,6 +48,10 @@ class GenerateParameters(SamplingBody):
     top_k: TopK | None = Field(None, json_schema_extra={"default": DEFAULT_TOP_K})
     topk_k: Annotated[int, integer(-1)] | None = given(None, "Other name of top_k; both must be equal if given.")
     ignore_eos: Switch = given(False, "Do not stop at the model's end tokens.")
+    details: Switch = given(False, "Write details as text-generation-inference does, with the whole answer.")
+    decoder_input_details: Switch = given(
+        False, "Let prefill be the prompt's tokens with their log-probabilities; of a stream with return_full_text."
+    )
     return_full_text: Switch = given(False, "End a stream with a line that holds the whole answer.")
     grammar: TgiGrammar = None
     return_protocol: Literal["sse", "raw"] = given("sse", "Format of a stream's lines.")
@@ -72,6 +78,7 @@ class GenerateParameters(SamplingBody):
             open_ended=open_ended(self.max_new_tokens),
             raw_logit=settings.llm_serving_raw_logit,
             adapter=adapter,
+            prompt_logprobs=0 if self.decoder_input_details else None,
         )
 
 
@@ -84,17 +91,38 @@ class GenerateRequest(Body):
         yield from self.parameters.conflicts(settings)
 
 
-def parse_llm_serving(body: dict[str, Any], streamed: bool | None, reading: Reading, adapter: str = "") -> Job:
+def parse_llm_serving(
+    body: dict[str, Any],
+    streamed: bool | None,
+    reading: Reading,
+    adapter: str = "",
+    tokenizer: Vocabulary | None = None,
+) -> Job:
     """`streamed` None: as the body's "stream" says. Raises ApiError 422."""
     asked = read(GenerateRequest, body, reading, status=_INVALID)
-    parameters = asked.parameters
+    parameters, streams = asked.parameters, asked.stream if streamed is None else streamed
+    prefill = _prefill(parameters, tokenizer, shown=parameters.return_full_text or not streams)
     writer = LlmServingWriter(
         raw=parameters.return_protocol == "raw",
         whole_at_end=parameters.return_full_text,
         seed=parameters.seed or 0,
+        details=parameters.details,
+        prefill=prefill,
     )
-    part = Part(asked.inputs, parameters.request(reading.settings, adapter))
-    return Job((part,), asked.stream if streamed is None else streamed, writer, parameters.grammar)
+    scores = () if prefill is None else (prefill,)
+    part = Part(asked.inputs, parameters.request(reading.settings, adapter), scores=scores)
+    return Job((part,), streams, writer, parameters.grammar)
+
+
+def _prefill(parameters: GenerateParameters, tokenizer: Vocabulary | None, *, shown: bool) -> Prefill | None:
+    """`shown`: the answer has a place for it."""
+    if not parameters.decoder_input_details:
+        return None
+    name = "decoder_input_details"
+    if tokenizer is None or not shown:
+        why = "the front has no tokenizer" if shown else "a stream has it in its last line: set return_full_text"
+        raise ApiError(_INVALID, f"{name} is not available: {why}", parameter=name)
+    return Prefill(tokenizer)
 
 
 def _greedy(sampling: SamplingParams) -> SamplingParams:

@@ -27,8 +27,7 @@ ONLY_DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "use_beam_search return_token_ids return_tokens_as_token_ids return_token_offsets watermarking "
     "return_weight_versions return_prompt_text": (False,),
     "spaces_between_special_tokens detokenize": (True,),
-    "truncate_prompt_tokens prompt_logprobs prompt_embeds guided_whitespace_pattern cache_salt "
-    "repetition_detection": (),
+    "truncate_prompt_tokens prompt_embeds guided_whitespace_pattern cache_salt repetition_detection": (),
     "allowed_token_ids bad_words logprob_token_ids": ([],),
     "kv_transfer_params ec_transfer_params vllm_xargs": ({},),
     "length_penalty": (1,),
@@ -193,7 +192,14 @@ class OpenAIBody(StructuredBody, SamplingBody):
     def options(self) -> StreamOptions:
         return _USUAL if self.stream_options is None else self.stream_options.options()
 
-    def request(self, settings: FrontSettings, wanted: int | None, default: int, logprobs: int | None) -> Request:
+    def request(
+        self,
+        settings: FrontSettings,
+        wanted: int | None,
+        default: int,
+        logprobs: int | None,
+        prompt_logprobs: int | None = None,
+    ) -> Request:
         """`wanted`: the most tokens; without it the default, or as many as fit. For none, one is computed."""
         bias, least = self.logit_bias, self.min_tokens
         return Request(
@@ -212,4 +218,5 @@ class OpenAIBody(StructuredBody, SamplingBody):
             skip_special=self.skip_special_tokens,
             ignore_eos=self.ignore_eos,
             adapter=settings.adapter(self.model),
+            prompt_logprobs=prompt_logprobs,
         )

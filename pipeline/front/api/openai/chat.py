@@ -9,9 +9,10 @@ from model.tokenizer import Vocabulary
 from pipeline.front.api.body import Problem, Reading
 from pipeline.front.api.chat.prompt import prompt_for
 from pipeline.front.api.fields import also, given, integer, only
-from pipeline.front.api.openai.body import INSTEAD, LABELS, ONLY_DEFAULTS, OpenAIBody, read_openai
+from pipeline.front.api.openai.body import INSTEAD, LABELS, ONLY_DEFAULTS, needed_tokenizer, read_openai
 from pipeline.front.api.openai.chat_answer import ChatWriter, Shown
 from pipeline.front.api.openai.conversation import Conversation
+from pipeline.front.api.openai.scored import PromptLogprobs, ScoredBody
 from pipeline.front.api.sampling import least_above_most, limit, most_tokens
 from pipeline.front.delivery.job import Identity, Job
 from pipeline.front.settings import FrontSettings
@@ -37,7 +38,7 @@ _NO_FUNCTIONS = only([], reason="use tools")
 
 
 @also({**ONLY_DEFAULTS, **TEXT_ONLY}, labels=f"{LABELS} {_LABELS}", instead=INSTEAD)
-class ChatRequest(Conversation, OpenAIBody):
+class ChatRequest(Conversation, ScoredBody):
     max_completion_tokens: Annotated[int | None, most_tokens()] = given(
         None, "Most tokens to generate; by default as many as fit."
     )
@@ -77,7 +78,10 @@ def parse_chat(body: dict[str, Any], identity: Identity, tokenizer: Vocabulary |
     asked, settings = read_openai(ChatRequest, body, reading), reading.settings
     prompt = prompt_for(asked.chat(asked.form), tokenizer, settings, every_token=asked.logprobs)
     logprobs = asked.top_logprobs if asked.logprobs else None
-    params = asked.request(settings, asked.wanted, settings.max_length, logprobs)
+    params = asked.request(settings, asked.wanted, settings.max_length, logprobs, asked.prompt_logprobs)
+    listed = None
+    if asked.prompt_logprobs is not None:
+        listed = PromptLogprobs(needed_tokenizer(tokenizer, "prompt_logprobs"), asked.prompt_logprobs)
     writer = ChatWriter(
         identity,
         settings.shown_model(asked.model),
@@ -86,7 +90,9 @@ def parse_chat(body: dict[str, Any], identity: Identity, tokenizer: Vocabulary |
         renamed={"prompt": "messages", "max_tokens": asked.limit_name},
         names=tokenizer if asked.logprobs else None,
         shown=Shown(asked.include_reasoning, asked.tool_use.custom),
+        listed=listed,
     )
     add_special = prompt.needs_bos(tokenizer, wanted=asked.add_special_tokens)
-    parts = (prompt.part(params, add_special=add_special, choices=asked.n),)
+    scores = () if listed is None else (listed,)
+    parts = (prompt.part(params, add_special=add_special, choices=asked.n, scores=scores),)
     return Job(parts, asked.stream, writer, prompt.form, reader=prompt.reader)

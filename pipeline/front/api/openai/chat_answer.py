@@ -12,6 +12,7 @@ from model.tokenizer import Vocabulary
 from pipeline.front.api.chat.messages import call_id
 from pipeline.front.api.chat.text_input import TextInput
 from pipeline.front.api.openai.answer import REASONS, OpenAIChoice, OpenAIWriter, StreamOptions, finite
+from pipeline.front.api.openai.scored import PromptLogprobs
 from pipeline.front.delivery.job import (
     CallArguments,
     CallBegin,
@@ -38,7 +39,7 @@ class Shown:
 
 
 class ChatWriter(OpenAIWriter):
-    """`names`: also write the log-probabilities of the tokens."""
+    """`names`: also write the log-probabilities of the tokens. `listed`: those of the prompt."""
 
     PREFIX, CHUNK, WHOLE = "chatcmpl", "chat.completion.chunk", "chat.completion"
 
@@ -52,10 +53,16 @@ class ChatWriter(OpenAIWriter):
         renamed: Mapping[str, str],
         names: Vocabulary | None = None,
         shown: Shown | None = None,
+        listed: PromptLogprobs | None = None,
     ) -> None:
         super().__init__(identity, model, options, n, renamed)
+        self._listed = listed
         shows = shown or Shown()
         self.choices = [ChatChoice(index, self._event, options, names, identity.seed, shows) for index in range(n)]
+
+    def whole(self) -> bytes:
+        answer = super().whole()
+        return answer if self._listed is None else answer[:-1] + self._listed.member() + b"}"
 
 
 @dataclass(slots=True)

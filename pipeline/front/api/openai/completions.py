@@ -13,12 +13,12 @@ from pipeline.front.api.openai.body import (
     LABELS,
     MAX_CHOICES,
     ONLY_DEFAULTS,
-    OpenAIBody,
     most_logprobs,
     needed_tokenizer,
     read_openai,
 )
-from pipeline.front.api.openai.completions_answer import CompletionChoice, CompletionWriter, PromptAlone
+from pipeline.front.api.openai.completions_answer import CompletionChoice, CompletionWriter, PromptAlone, ShownPrompt
+from pipeline.front.api.openai.scored import EchoScores, PromptLogprobs, ScoredBody, too_many_scores
 from pipeline.front.api.sampling import least_above_most, limit, most_tokens
 from pipeline.front.api.schema import WORDS, Schema
 from pipeline.front.delivery.job import Identity, Job, Part
@@ -53,15 +53,15 @@ def _prompts_schema(settings: FrontSettings) -> Schema:
 
 
 @also({**ONLY_DEFAULTS, "messages tools functions": ([],)}, labels=LABELS, instead=INSTEAD)
-class CompletionRequest(OpenAIBody):
+class CompletionRequest(ScoredBody):
     prompt: Annotated[list[Any], Kind(_prompts, _prompts_schema)]
     max_tokens: Annotated[int | None, most_tokens(DEFAULT_TOKENS, least=0)] = given(
-        None, "Most tokens to generate; 0, with echo: the prompt alone."
+        None, "Most tokens to generate; 0, with echo or prompt_logprobs: the prompt alone."
     )
     logprobs: Annotated[int, integer(0, most_logprobs)] | None = given(
         None, "Return log-probabilities of the chosen token and of this many most probable ones."
     )
-    echo: bool = given(False, "Begin the text with the prompt; not together with logprobs.")
+    echo: bool = given(False, "Begin the text with the prompt, and log-probabilities with its tokens.")
     best_of: Annotated[int, integer(1, MAX_CHOICES)] | None = given(None, "Must equal n: answers are not ranked.")
     suffix: Annotated[Any, only("", reason="text can't be inserted before a suffix")] = None
     add_special_tokens: bool = given(True, "Add BOS before a text prompt.")
@@ -75,31 +75,59 @@ class CompletionRequest(OpenAIBody):
             yield "prompt", f"{told}; the queue has room for {settings.max_queue}"
         if self.best_of not in (None, self.n):
             yield "best_of", f"best_of is {self.best_of}, expected {self.n}, the same as n: answers are not ranked"
-        if most == 0 and not self.echo:
-            yield "max_tokens", "max_tokens is 0, expected at least 1 unless echo is true"
-        if self.echo and self.logprobs is not None:
-            yield "echo", "echo with logprobs is not supported: log-probabilities of the prompt are not computed"
+        if most == 0 and not self.echo and self.prompt_logprobs is None:
+            yield "max_tokens", "max_tokens is 0, expected at least 1 unless echo is true or prompt_logprobs is given"
+        if self.scored is not None:
+            name = "echo" if self.prompt_logprobs is None else "prompt_logprobs"
+            yield from too_many_scores(name, self.prompt, self.scored, self.n, settings)
+
+    @property
+    def echoed(self) -> int | None:
+        """Most probable tokens beside each of the prompt that is echoed."""
+        return self.logprobs if self.echo else None
+
+    @property
+    def scored(self) -> int | None:
+        """Most probable tokens beside each of the prompt, whoever wants them."""
+        return max((k for k in (self.echoed, self.prompt_logprobs) if k is not None), default=None)
 
 
 def parse_completion(body: dict[str, Any], identity: Identity, tokenizer: Vocabulary | None, reading: Reading) -> Job:
     """`tokenizer` None: requests that need one are refused. Raises ApiError 400; 404 for an unknown model."""
     asked, settings = read_openai(CompletionRequest, body, reading), reading.settings
     names = None if asked.logprobs is None else needed_tokenizer(tokenizer, "logprobs")
-    params = asked.request(settings, asked.max_tokens, DEFAULT_TOKENS, asked.logprobs)
-    echoes = [_text(prompt, asked, tokenizer, settings) if asked.echo else "" for prompt in asked.prompt]
+    params = asked.request(settings, asked.max_tokens, DEFAULT_TOKENS, asked.logprobs, asked.scored)
+    shown = [_shown(prompt, asked, tokenizer, settings) for prompt in asked.prompt]
     options, top = asked.options, asked.logprobs or 0
     writer = CompletionWriter(
         identity,
         settings.shown_model(asked.model),
         options,
         n=asked.n,
-        echoes=echoes,
+        prompts=shown,
+        renamed={} if asked.echoed is None else {"prompt_logprobs": "echo"},
         names=names,
         top=top,
         kind=PromptAlone if asked.max_tokens == 0 else CompletionChoice,
     )
-    parts = tuple(Part(prompt, params, asked.add_special_tokens, asked.n) for prompt in asked.prompt)
+    parts = tuple(
+        Part(prompt, params, asked.add_special_tokens, asked.n, scores=shows.scores)
+        for prompt, shows in zip(asked.prompt, shown, strict=True)
+    )
     return Job(parts, asked.stream, writer, asked.form)
+
+
+def _shown(
+    prompt: Prompt, asked: CompletionRequest, tokenizer: Vocabulary | None, settings: FrontSettings
+) -> ShownPrompt:
+    text = _text(prompt, asked, tokenizer, settings) if asked.echo else ""
+    echo = listed = None
+    if asked.echoed is not None:
+        names, skip = needed_tokenizer(tokenizer, "echo"), asked.skip_special_tokens
+        echo = EchoScores(names, asked.echoed, len(text), skip_special=skip)
+    if asked.prompt_logprobs is not None:
+        listed = PromptLogprobs(needed_tokenizer(tokenizer, "prompt_logprobs"), asked.prompt_logprobs)
+    return ShownPrompt(text, echo, listed)
 
 
 def _text(prompt: Prompt, asked: CompletionRequest, tokenizer: Vocabulary | None, settings: FrontSettings) -> str:

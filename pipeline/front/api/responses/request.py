@@ -41,7 +41,7 @@ _ONLY: Final[Mapping[str, tuple[Any, ...]]] = {
     **ONLY_DEFAULTS,
     "n": (1,),
     "context_management": ([],),
-    "image previous_input_messages": (),
+    "image previous_input_messages prompt_logprobs": (),
     "media_io_kwargs mm_processor_kwargs": ({},),
     "enable_response_messages": (False,),
 }

@@ -44,7 +44,8 @@ def completion(**body):
          "the completion. Please reduce the length of the completion."),
         ({"max_tokens": 5.5}, "max_tokens is 5.5, expected an integer in [0, 64], or -1 for no limit"),
         ({"max_tokens": "5"}, "max_tokens is '5', expected an integer in [0, 64], or -1 for no limit"),
-        ({"max_tokens": 0}, "max_tokens is 0, expected at least 1 unless echo is true"),
+        ({"max_tokens": 0}, "max_tokens is 0, expected at least 1 unless echo is true or "
+         "prompt_logprobs is given"),
         ({"top_k": True}, "top_k is True, expected an integer of at least -1"),
         ({"seed": 1 << 70}, "seed is 1180591620717411303424, expected an integer"),
         ({"temperature": "hot"}, "temperature is 'hot', expected a number of at least 0"),
@@ -127,8 +128,8 @@ def test_parts_are_read_as_by_their_model_and_their_faults_told():
 
 
 def test_all_that_parameters_demand_of_one_another_is_told_at_once():
-    error = completion(min_tokens=20, best_of=2, echo=True, logprobs=1)
-    assert [part.split(" ")[0] for part in error.message.split("; ")] == ["min_tokens", "best_of", "echo"]
+    error = completion(min_tokens=20, best_of=2, prompt_logprobs=1, stream=True)
+    assert [part.split(" ")[0] for part in error.message.split("; ")] == ["prompt_logprobs", "min_tokens", "best_of"]
 
 
 def test_of_many_problems_some_are_told():

@@ -62,7 +62,10 @@ def validator(name):
 
 # Of each request: its parser, what is right about it, and what makes other parameters sensible.
 REQUESTS = {
-    "GenerateRequest": (lambda body: parse_llm_serving(body, None, Reading(SETTINGS)), {"inputs": "x"}),
+    "GenerateRequest": (
+        lambda body: parse_llm_serving(body, None, Reading(SETTINGS), tokenizer=TOKENIZER),
+        {"inputs": "x"},
+    ),
     "CompletionRequest": (
         lambda body: parse_completion(body, IDENTITY, TOKENIZER, Reading(SETTINGS)),
         {"prompt": "x", "max_tokens": 60, "stream": True},
@@ -198,13 +201,14 @@ def demands_another(name, parameter, value):
         "ChatRequest",
     ):
         return parameter == "best_of" or name == "ChatRequest" or value == 0
-    if parameter in ("topk_k", "max_new_tokens", "continue_final_message", "chat_template_kwargs"):
-        return parameter != "max_new_tokens"
+    if parameter in ("topk_k", "continue_final_message", "chat_template_kwargs"):
+        return True
     if parameter in ("min_tokens", "min_new_tokens"):
         return isinstance(value, int) and value > 60
     if parameter == "logprobs" and name in ("ChatRequest", "OllamaChat", "OllamaGenerate"):
         return value is False
-    if (parameter, value) == ("tool_choice", "required") or (parameter, name) == ("name", "OllamaShow"):
+    streamed = parameter == "prompt_logprobs" and type(value) is int
+    if streamed or (parameter, value) == ("tool_choice", "required") or (parameter, name) == ("name", "OllamaShow"):
         return True
     return (
         parameter == "logit_bias"

@@ -10,7 +10,7 @@ import pytest
 from model.demo import DEMO_DIR
 from model.tokenizer import load_tokenizer
 from pipeline.front.api.openai.answer import StreamOptions
-from pipeline.front.api.openai.completions_answer import CompletionWriter
+from pipeline.front.api.openai.completions_answer import CompletionWriter, ShownPrompt
 from pipeline.front.delivery.job import Identity, events_of
 from pipeline.wire.delta import Delta, FinishReason, unpack_delta
 
@@ -38,7 +38,7 @@ def test_finish_reasons(shared, reason, said):
 @pytest.mark.parametrize("names", [None, TOKENIZER])
 def test_of_a_token_of_an_answer_in_one_piece_little_is_kept(names):
     """An object that the garbage collector looks at, per token of long answers, would stop the loop for long."""
-    writer = CompletionWriter(Identity("0", 0), "m", StreamOptions(), n=1, echoes=[""], names=names)
+    writer = CompletionWriter(Identity("0", 0), "m", StreamOptions(), n=1, prompts=[ShownPrompt()], names=names)
     records = [Delta(1, 0, i, i, -1.0, FinishReason.NONE, f"{i:06d}") for i in range(1, 1001)]
     packed = [record.pack() for record in records]
     tracemalloc.start()
@@ -127,7 +127,7 @@ def test_parameters_arrive(shared):
         "logit_bias[1]"),
         ({"logit_bias": {"1000": 1}}, "logit_bias"), ({"stop": [""]}, "stop"), ({"stop": 5}, "stop"), ({"echo": 1},
         "echo"),
-        ({"echo": True, "logprobs": 1}, "echo"), ({"stream": "True"}, "stream"), ({"stream_options": {},
+        ({"echo": True, "logprobs": 21}, "logprobs"), ({"stream": "True"}, "stream"), ({"stream_options": {},
         "stream": True, "x": 1}, "x"),
         ({"stream_options": {"include_usage": True}}, "stream_options"), ({"prompt": None}, "prompt"),
         ({"prompt": []}, "prompt"),
@@ -136,7 +136,8 @@ def test_parameters_arrive(shared):
         ({"prompt": 5}, "prompt"), ({"seed": "x"}, "seed"), ({"tools": [{}]}, "tools"),
         ({"use_beam_search": True}, "use_beam_search"), ({"response_format": {"type": "xml"}},
         "response_format"), ({"priority": 1}, "priority"), ({"truncate_prompt_tokens": 5}, "truncate_prompt_tokens"),
-        ({"prompt_logprobs": 1}, "prompt_logprobs"), ({"return_token_ids": True}, "return_token_ids"),
+        ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"), ({"prompt_logprobs": -1}, "prompt_logprobs"),
+        ({"return_token_ids": True}, "return_token_ids"),
         ({"spaces_between_special_tokens": False}, "spaces_between_special_tokens"), ({"bad_words": ["x"]},
         "bad_words"),
         ({"stream": True, "stream_options": {"include_usage": 1}}, "include_usage"),
