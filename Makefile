@@ -11,7 +11,7 @@ MODEL   ?= model/demo
 
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
 .PHONY: bench-front bench-waiting bench-model bench-linear bench-adapters bench-emulated bench-sampling bench-grammar
-.PHONY: bench-startup bench-memory
+.PHONY: bench-startup bench-memory bench-scoring
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
 .PHONY: zoo test-clients train-demo fixtures fixtures-families fixtures-adapters fixtures-response
 .PHONY: dashboard docs-page dist test-dist
@@ -98,6 +98,10 @@ bench-linear: $(VENV)/.stamp-serve
 bench-startup: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.startup --json bench-startup.json $(BENCH_FLAGS)
 
+# What the scores of a prompt cost beside the prompt alone
+bench-scoring: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.scoring $(BENCH_FLAGS)
+
 # Memory of all processes but the model's, with 128,000 tokens
 bench-memory: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.memory --json bench-memory.json $(BENCH_FLAGS)
@@ -134,8 +138,12 @@ bench-task2: $(VENV)/.stamp-serve
 	$(BIN)/python $(TASK2) --save-logits .cache/task2/new --base-logits .cache/task2/base \
 	    --set model_config.decode_batch_size=5 --set pipeline.overlap=false --set pipeline.prefix_cache=false
 
+# Both models; the second one also where goals were missed with the first
 compare-peers: $(VENV)/.stamp-bench
-	$(BIN)/python -m scripts.bench.peers --install --json bench-peers.json $(BENCH_FLAGS)
+	status=0; for size in 134m 1.1b; do \
+	    $(BIN)/python -m scripts.bench.peers --install --model-size $$size --json bench-peers-$$size.json \
+	        --markdown bench-peers-$$size.md --plot bench-peers-$$size.png $(BENCH_FLAGS) || status=1; \
+	done; exit $$status
 
 stress-ipc: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.verify.stress --messages 100000000 --ring slot,byte,broadcast,evict,end

@@ -13,6 +13,8 @@ from model.runner import Best, Bucket, Float32, Int32, RunnerFacts, StepInputs
 MOST_CANDIDATES = 64
 """Per position, of the engines here: three times what any API lets a client ask for."""
 
+_MOST_SCORED = 256
+_SCORED_LOGITS = 1 << 23  # 32 MB: of a large vocabulary fewer positions are scored in a step
 _SIZED = ("input_ids", "valid_length", "sample_index")  # by tokens, rows and samples
 
 
@@ -26,6 +28,18 @@ def make_buckets(max_rows: int, token_budget: int, factor: int, samples: int = 0
     return tuple(sorted(buckets | drafted))
 
 
+def scored_samples(token_budget: int, max_rows: int, vocab_size: int) -> int:
+    """How many positions of prompts a step may score, so that their logits take little memory; at least one a row."""
+    return max(max_rows, min(token_budget, _MOST_SCORED, _SCORED_LOGITS // vocab_size))
+
+
+def with_samples(buckets: Sequence[Bucket], samples: int) -> tuple[Bucket, ...]:
+    """And one that has as many tokens and rows as any, in which so many positions are sampled."""
+    largest = max(buckets)
+    more = Bucket(largest.tokens, largest.rows, samples)
+    return (*buckets, more) if more > largest else tuple(buckets)
+
+
 def _grow(first: int, factor: int, last: int) -> list[int]:
     """Powers from ``first`` up to ``last``, which is always the final one."""
     sizes = []
@@ -36,19 +50,21 @@ def _grow(first: int, factor: int, last: int) -> list[int]:
 
 
 def first_buckets(buckets: Sequence[Bucket]) -> tuple[Bucket, ...]:
-    """The two smallest that serve every kind of step: one for a row that decodes alone, and one with as many rows and
-    sampled positions as any has, to which all other steps can be padded."""
-    rows, samples = max(bucket.rows for bucket in buckets), max(bucket.samples for bucket in buckets)
-    whole = [bucket for bucket in buckets if (bucket.rows, bucket.samples) == (rows, samples)]
+    """The two smallest that serve every kind of step: one for a row that decodes alone, and one with as many rows as
+    any has, each of them sampled, to which all other steps can be padded. Meanwhile steps score few positions."""
+    rows = max(bucket.rows for bucket in buckets)
+    whole = [bucket for bucket in buckets if bucket.rows == rows <= bucket.samples]
     return tuple(sorted({min(buckets), min(whole)})) if whole else tuple(sorted(buckets))
 
 
 def compile_order(buckets: Sequence[Bucket]) -> tuple[Bucket, ...]:
     """All of them, the ones first that are worth most: those above; then those for prompts, which are computed in
-    pieces as small as the largest bucket that is there; last those that save a few decode rows their padding."""
+    pieces as small as the largest bucket that is there; then those that save a few decode rows their padding; last
+    those in which more positions are sampled than there are rows."""
     first = first_buckets(buckets)
     most = max(bucket.rows for bucket in buckets)
-    return (*first, *sorted(set(buckets) - {*first}, key=lambda bucket: (bucket.rows < most, bucket)))
+    others = set(buckets) - {*first}
+    return (*first, *sorted(others, key=lambda it: (it.samples > it.rows, it.rows < most, it)))
 
 
 def smallest_bucket(buckets: Sequence[Bucket], tokens: int, rows: int, samples: int) -> Bucket | None:

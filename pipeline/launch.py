@@ -30,6 +30,7 @@ from pipeline.launcher.tokenizer_check import TokenizerCheck
 from pipeline.runtime.adapters import adapter_fingerprints
 from pipeline.runtime.engines import make_runner, shapes_of
 from pipeline.runtime.vocabulary import VocabularyFile
+from pipeline.runtime.weights import describe_weights
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,8 +43,7 @@ def run(options: argparse.Namespace) -> int:
     for line in config_command.warnings_of(config):
         print(line, file=sys.stderr)
     if options.check or options.print_config:
-        _show(config, options)
-        return 0
+        return _show(config, options)
     if options.api_key is not None:
         os.environ[API_KEY] = options.api_key  # of this process: stages do not get it
     try:
@@ -56,14 +56,27 @@ def run(options: argparse.Namespace) -> int:
         return 1
 
 
-def _show(config: Configuration, options: argparse.Namespace) -> None:
-    """The configuration alone on stdout, to be kept; what it was made of on stderr, or in comments."""
+def _show(config: Configuration, options: argparse.Namespace) -> int:
+    """The configuration alone on stdout, to be kept; what it was made of on stderr, or in comments. Returns 1 for
+    weights that can't be loaded."""
     if options.print_config:
         print(*[f"# {choice}" for choice in config.choices], config.to_yaml(), sep="\n", end="")
-        return
-    remarks = (*_tokenizer_remarks(config), *_adapter_remarks(config))
+        return 0
+    remarks = [*_tokenizer_remarks(config), *_adapter_remarks(config)]
+    status = _check_weights(config, remarks)
     print(*config.choices, _shared_memory(config), *remarks, sep="\n", file=sys.stderr)
     print(config.to_yaml(), end="")
+    return status
+
+
+def _check_weights(config: Configuration, remarks: list[str]) -> int:
+    try:
+        if (line := describe_weights(config)) is not None:
+            remarks.append(line)
+    except (ModelError, OSError) as error:
+        remarks.append(f"RingServe can't start: {error}")
+        return 1
+    return 0
 
 
 def _shared_memory(config: Configuration) -> str:

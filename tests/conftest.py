@@ -81,19 +81,29 @@ settings.register_profile("explore", print_blob=True, deadline=None)
 settings.load_profile("explore" if "RINGSERVE_EXPLORE" in os.environ else "same")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With `-m survival` and `-m serial` only files that have such tests are imported: the others take longer to
+    import than many of these to run."""
+    wanted = config.option.markexpr
+    if wanted not in ("survival", "serial") or not collection_path.match("test_*.py"):
+        return None
+    has_some = _marker(collection_path) == wanted or f"mark.{wanted}" in collection_path.read_text(encoding="utf-8")
+    return None if has_some else True
+
+
+def _marker(path: Path) -> str | None:
+    """That all tests of a file have because of where it lies."""
+    file = path.relative_to(ROOT).as_posix()
+    places = {"server": SERVER, "survival": SURVIVAL, "serial": SERIAL, "engine": ENGINE}
+    return next((marker for marker, starts in places.items() if file.startswith(starts)), None)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of a file share what it sets up: they run in one place (`--dist loadfile`). What takes long begins."""
     for item in items:
-        file = item.path.relative_to(ROOT).as_posix()
         in_engine = not {"in_mindspore", "in_openvino"}.isdisjoint(getattr(item, "fixturenames", ()))
-        if file.startswith(SERVER):
-            item.add_marker(pytest.mark.server)
-        elif file.startswith(SURVIVAL):
-            item.add_marker(pytest.mark.survival)
-        elif file.startswith(SERIAL):
-            item.add_marker(pytest.mark.serial)
-        elif in_engine or file.startswith(ENGINE):
-            item.add_marker(pytest.mark.engine)
+        if marker := _marker(item.path) or ("engine" if in_engine else None):
+            item.add_marker(marker)
     long = {item.path for item in items if any(map(item.get_closest_marker, ("server", "engine")))}
     items.sort(key=lambda item: item.path not in long)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,11 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model.adapters.configuration import CONFIG_FILE
 from model.checkpoint.finite import all_finite
 from model.checkpoint.stored_tensor import Dtype, Float, StoredTensor
 from model.checkpoint.weight import Weight
-from model.errors import UnusableWeightError
+from model.errors import CheckpointError, UnusableWeightError
 from model.families.canonical import Part
+
+WEIGHTS_FILE = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,18 @@ class Adapter:
 
     folder: Path
     rank: int  # the largest
-    fingerprint: bytes  # SHA-256 of the folder's two files
     changes: Mapping[str, tuple[Change, ...]]  # by the name of a linear layer, such as "layers.3.gate_up"
+
+    def fingerprint(self) -> bytes:
+        """SHA-256 of the folder's two files, which are read for it. Raises CheckpointError."""
+        digest = hashlib.sha256()
+        try:
+            for file in adapter_files(self.folder):
+                with file.open("rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise CheckpointError(f"cannot read adapter {self.folder}: {error}") from error
+        return digest.digest()
 
     @property
     def size_bytes(self) -> int:
@@ -98,3 +112,8 @@ class Adapter:
                 "does the adapter belong to this model?",
             )
         return values
+
+
+def adapter_files(folder: Path) -> tuple[Path, Path]:
+    """The configuration and the tensors, if they are there."""
+    return folder / CONFIG_FILE, folder / WEIGHTS_FILE

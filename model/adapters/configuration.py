@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from model.adapters.patterns import Matches, match_all, require_pattern
 from model.errors import ConfigurationError
 from model.families.fields import Fields
 
@@ -35,7 +35,8 @@ _REMEDIES = {
 }
 _UNKNOWN = f"it is not known here, or not supported: {MERGE_IT}"
 _PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
-_LAYER = r".*?\.[^.]*\.(\d+)\."
+_LAYER = r".*?\.[^.]*\.(\d+)\..*"
+_ALL = "all-linear"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +52,59 @@ class AdapterConfig:
     excluded: str | tuple[str, ...]
     layers: tuple[int, ...] | None  # None: all
     layer_patterns: tuple[str, ...]
+    matches: Matches  # of its patterns, with the base model's modules
 
     def rank_of(self, module: str) -> int:
-        return int(_by_pattern(self.ranks, module, self.rank))
+        return int(self._by_pattern(self.ranks, module, self.rank))
 
     def scale_of(self, module: str) -> float:
         rank = self.rank_of(module)
-        return _by_pattern(self.alphas, module, self.alpha) / (math.sqrt(rank) if self.rank_stabilized else rank)
+        alpha = self._by_pattern(self.alphas, module, self.alpha)
+        return alpha / (math.sqrt(rank) if self.rank_stabilized else rank)
 
     def has(self, module: str) -> bool:
         """Whether the module is one of the adapter's targets."""
-        if self.targets is None or any(_names(self.excluded, name) for name in _spellings(module)):
+        if self.targets is None or any(self._names(self.excluded, name) for name in _spellings(module)):
             return False
         if isinstance(self.targets, str):
-            return any(_names(self.targets, name) for name in _spellings(module))
+            return any(self._names(self.targets, name) for name in _spellings(module))
         if module in self.targets:
             return True
-        return _names(self.targets, module) and self._has_layer(module)
+        return self._names(self.targets, module) and self._has_layer(module)
+
+    def _by_pattern(self, values: Mapping[str, float], module: str, default: float) -> float:
+        """The first whose pattern matches, as PEFT looks for it."""
+        for pattern, value in values.items():
+            if any(name in self.matches[_ending(pattern)] for name in _spellings(module)):
+                return value
+        return default
+
+    def _names(self, modules: str | tuple[str, ...], module: str) -> bool:
+        """A regular expression, or a list of names or ends of names."""
+        if isinstance(modules, str):
+            return modules == _ALL or module in self.matches[modules]
+        return any(module == name or module.endswith(f".{name}") for name in modules)
 
     def _has_layer(self, module: str) -> bool:
         if self.layers is None:
             return True
-        patterns = [rf"(?:^|.*?\.){pattern}\.(\d+)\." for pattern in self.layer_patterns] or [_LAYER]
-        found = next((found for pattern in patterns if (found := re.match(pattern, module))), None)
-        return found is not None and int(found[1]) in self.layers
+        patterns = [_of_layers(pattern) for pattern in self.layer_patterns] or [_LAYER]
+        found = next((found for pattern in patterns if (found := self.matches[pattern].get(module))), None)
+        return found is not None and found[-1] is not None and int(found[-1]) in self.layers
+
+    def patterns(self) -> Iterator[tuple[str, str]]:
+        """What is matched, and the part of it that the adapter has."""
+        yield from ((_ending(pattern), pattern) for pattern in (*self.ranks, *self.alphas))
+        yield from ((_of_layers(pattern), pattern) for pattern in self.layer_patterns)
+        yield from ((it, it) for it in (self.targets, self.excluded) if isinstance(it, str) and it != _ALL)
+        yield _LAYER, ""
 
 
-def read_configuration(folder: Path) -> AdapterConfig:
-    """Raises ConfigurationError, which names the file, for what is missing, wrong or not supported."""
+def read_configuration(folder: Path, modules: Iterable[str]) -> AdapterConfig:
+    """``modules``: of the base model.
+
+    Raises ConfigurationError, which names the file, for what is missing, wrong or not supported.
+    """
     file = folder / CONFIG_FILE
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -91,7 +117,9 @@ def read_configuration(folder: Path) -> AdapterConfig:
     if not isinstance(content, dict):
         raise ConfigurationError(f"the adapter's configuration {file} must hold an object")
     try:
-        return _configuration(Fields(content), content)
+        config = _configuration(Fields(content), content)
+        names = (name for module in modules for name in _spellings(module))
+        return replace(config, matches=match_all(config.patterns(), names))
     except ConfigurationError as error:
         raise ConfigurationError(f"the adapter's configuration {file}: {error}") from error
 
@@ -110,6 +138,7 @@ def _configuration(c: Fields, content: Mapping[str, Any]) -> AdapterConfig:
         excluded=_modules(c, "exclude_modules") or (),
         layers=(layers,) if isinstance(layers, int) else (c.items("layers_to_transform") or None),
         layer_patterns=_listed(_modules(c, "layers_pattern") or ()),
+        matches={},
     )
     _refuse_features(c, content)
     return config
@@ -159,26 +188,20 @@ def _listed(modules: str | tuple[str, ...]) -> tuple[str, ...]:
 def _require_patterns(c: Fields, key: str, patterns: tuple[str, ...]) -> None:
     for pattern in patterns:
         try:
-            re.compile(pattern)
-        except re.error as error:
-            raise c.error(key, f"{pattern!r} is not a regular expression ({error})") from error
+            require_pattern(pattern, pattern)
+        except ConfigurationError as error:
+            raise c.error(key, str(error)) from error
 
 
-def _by_pattern(values: Mapping[str, float], module: str, default: float) -> float:
-    """The first whose pattern matches, as PEFT looks for it."""
-    for pattern, value in values.items():
-        if any(re.match(rf"(.*\.)?({pattern})$", name) for name in _spellings(module)):
-            return value
-    return default
+def _ending(pattern: str) -> str:
+    """As PEFT looks for the keys of rank_pattern and alpha_pattern."""
+    return rf"(.*\.)?({pattern})$"
+
+
+def _of_layers(pattern: str) -> str:
+    return rf"(?:^|.*?\.){pattern}\.(\d+)\..*"
 
 
 def _spellings(module: str) -> tuple[str, str]:
     """PEFT has no ``model.`` before its modules' names where the base was loaded without its head."""
     return module, module.removeprefix("model.")
-
-
-def _names(modules: str | tuple[str, ...], module: str) -> bool:
-    """A regular expression, or a list of names or ends of names."""
-    if isinstance(modules, str):
-        return modules == "all-linear" or re.fullmatch(modules, module) is not None
-    return any(module == name or module.endswith(f".{name}") for name in modules)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from model.adapters.adapter import Adapter, Change
-from model.adapters.configuration import CONFIG_FILE, MERGE_IT, AdapterConfig, read_configuration
+from model.adapters.adapter import WEIGHTS_FILE, Adapter, Change
+from model.adapters.configuration import MERGE_IT, AdapterConfig, read_configuration
 from model.checkpoint.files import Shape, misfits
 from model.checkpoint.safetensors_file import index_safetensors
 from model.checkpoint.stored_tensor import StoredTensor
 from model.errors import CheckpointError
 from model.families.canonical import Part, recipes
 from model.families.spec import Spec
-
-WEIGHTS_FILE = "adapter_model.safetensors"
 
 _PREFIX = re.compile(r"(?:base_model\.)?(?:model\.)*")
 _TENSOR = re.compile(r"(?P<module>.+)\.lora_(?P<letter>[AB])(?:\.default)?\.weight")
@@ -32,21 +29,20 @@ _REFUSED = {
 
 
 def read_adapter(folder: Path, spec: Spec) -> Adapter:
-    """An adapter of the model that ``spec`` describes. Its tensors are not read yet, only hashed.
+    """An adapter of the model that ``spec`` describes. Its tensors are not read yet.
 
     Raises:
         ConfigurationError: no adapter, or one with a feature that is not supported.
         CheckpointError: files that can't be read; tensors that are missing, surplus or wrongly shaped, all in one
             message.
     """
-    config = read_configuration(folder)
+    parts = dict(_parts(spec))
+    config = read_configuration(folder, parts)
     file = _weights_file(folder)
     try:
         stored = _by_canonical_name(index_safetensors(file))
-        fingerprint = _fingerprint(folder / CONFIG_FILE, file)
     except OSError as error:
         raise CheckpointError(f"cannot read adapter {folder}: {error}") from error
-    parts = dict(_parts(spec))
     _refuse_targets(folder, config, stored, parts)
     modules = _modules(config, stored, parts)
     _require_fit(folder, config, stored, modules)
@@ -54,12 +50,7 @@ def read_adapter(folder: Path, spec: Spec) -> Adapter:
         name: found for name, recipe in _linear(spec) if (found := tuple(_changes(recipe, config, stored, modules)))
     }
     rank = max(config.rank_of(module) for module in modules)
-    return Adapter(folder, rank, fingerprint, changes)
-
-
-def adapter_files(folder: Path) -> tuple[Path, Path]:
-    """The configuration and the tensors, if they are there."""
-    return folder / CONFIG_FILE, folder / WEIGHTS_FILE
+    return Adapter(folder, rank, changes)
 
 
 def _weights_file(folder: Path) -> Path:
@@ -74,14 +65,6 @@ def _weights_file(folder: Path) -> Path:
         f'python -c "import torch, safetensors.torch; safetensors.torch.save_file(torch.load({str(pickle)!r}, '
         f'weights_only=True), {str(file)!r})"'
     )
-
-
-def _fingerprint(*files: Path) -> bytes:
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.digest()
 
 
 def _by_canonical_name(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:

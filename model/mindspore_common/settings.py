@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from model.errors import ConfigurationError
-from model.layout import make_buckets
+from model.layout import make_buckets, with_samples
 from model.runner import Bucket
 
 KEY_GROUP = 16
@@ -46,6 +46,8 @@ class GraphSettings:
     """Most tokens of one sequence, prompt and output together; None: as many as the model knows positions."""
     buckets: tuple[Bucket, ...] | None = None
     """Buckets on CPU; None: `default_buckets`."""
+    scored_samples: int = 0
+    """Positions of prompts that a step may score, in a bucket of their own; 0: as many as there are rows."""
     threads: int | None = None
     """CPU: threads of the C++ operator; None: as many as the process may use."""
     compile_cache_dir: Path | None = None
@@ -85,7 +87,8 @@ class GraphSettings:
     def effective_buckets(self) -> tuple[Bucket, ...]:
         """Shapes to compile, smallest first."""
         if self.buckets is None:
-            return default_buckets(self.max_rows, self.token_budget, self.samples)
+            buckets = default_buckets(self.max_rows, self.token_budget, self.samples)
+            return with_samples(buckets, self.scored_samples)
         largest = Bucket(self.token_budget, self.max_rows)
         if largest not in self.buckets:
             raise ConfigurationError(

@@ -60,7 +60,8 @@ class OpenVinoRunner(GraphRunner):
 
         every, nothing = self.facts.buckets, np.zeros((0, self.facts.vocab_size), np.float32)
         wanted = every if buckets is None else buckets
-        usual = [bucket for bucket in wanted if bucket.tokens == bucket.rows or bucket == every[-1]] or wanted
+        largest = Bucket(every[-1].tokens, every[-1].rows)
+        usual = [bucket for bucket in wanted if bucket.tokens == bucket.rows or bucket == largest] or wanted
         for done, bucket in enumerate(usual, start=1):
             self.step(self.bind(padding(bucket, self.facts)), nothing)
             if done == 1:

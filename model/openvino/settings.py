@@ -58,7 +58,9 @@ class OpenVinoSettings(GraphSettings):
         exact |= {Bucket(tokens, self.max_rows, tokens) for tokens in range(self.max_rows + 1, self.samples + 1)}
         decode = {Bucket(it.rows, it.rows) for it in make_buckets(self.max_rows, self.max_rows, 2)}
         mixed = {Bucket(self.token_budget, it.rows) for it in decode}
-        return tuple(sorted(exact | decode | mixed))
+        sizes = {it.samples for it in make_buckets(max(self.scored_samples, 1), 1, 2) if it.samples > self.max_rows}
+        scored = {Bucket(self.token_budget, self.max_rows, samples) for samples in sizes}
+        return tuple(sorted(exact | decode | mixed | scored))
 
     @property
     def inference_dtype(self) -> Literal["f32", "bf16"]:

@@ -22,7 +22,8 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.source}:{self.line}" if self.line else self.source
-        return f"{place}: {self.message}"
+        # a path may have any bytes, and what is wrong with it must be printable
+        return f"{place}: {self.message}".encode(errors="backslashreplace").decode()
 
 
 class ConfigurationError(Exception):

@@ -79,6 +79,15 @@ def _text(found: Located) -> str:
     return found.value
 
 
+def not_utf8(path: str) -> str | None:
+    """What is wrong with a path that has other bytes: it can't be written into any answer, file or metric."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        return f"the path's character {error.start + 1} is not UTF-8; rename the file or folder, or set a link to it"
+    return None
+
+
 def _path(found: Located) -> Path:
     if not isinstance(found.value, str) or not found.value.strip() or "\0" in found.value:
         raise Unsuitable("expected a path")
@@ -86,6 +95,8 @@ def _path(found: Located) -> Path:
         path = found.base / Path(found.value).expanduser()
     except RuntimeError as error:
         raise Unsuitable("expected a path, but there is no such user's home directory") from error
+    if (reason := not_utf8(str(path))) is not None:
+        raise Unsuitable(reason)
     return Path(os.path.abspath(path))  # noqa: PTH100 - links are kept: files beside the link belong to it
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .auto import AUTO
 from .errors import ConfigurationError, Problem
+from .kinds import not_utf8
 from .source import Located
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ def describe_folder(folder: Path) -> Located:
     from model.errors import ModelError
     from model.folder import locate_model
 
+    if (reason := not_utf8(str(folder.absolute()))) is not None:
+        raise ConfigurationError([Problem(f"serve {folder}", 0, reason)])
     try:
         model = locate_model(folder)
         _require_configuration(model.path)

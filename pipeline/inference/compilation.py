@@ -109,6 +109,7 @@ class Compilation:
         self.ready = tuple(sorted({*self.ready, bucket}))
         self._counters.set(InferenceCounter.COMPILED, len(self.ready))
         self._counters.set(InferenceCounter.STEP_TOKENS, self.ready[-1].tokens)
+        self._counters.set(InferenceCounter.STEP_SAMPLES, self.ready[-1].samples)
 
     def _rehearse(self, bucket: Bucket) -> None:
         """How long the largest step takes, padding alone: until there are others, what supervision goes by. A slow

@@ -78,7 +78,7 @@ class _Service:
                 intake,
                 depth=OVERLAPPED if stage.config.pipeline.overlap else PLAIN,
                 gauges=Gauges(counters, RingEnds(stage.stats, stage.name, rings.every)),
-                step_tokens=partial(StatsReader(stage.stats).step_tokens, stage.replica),
+                step_limits=partial(StatsReader(stage.stats).step_limits, stage.replica),
             )
 
             def set_limits() -> None:

@@ -117,9 +117,10 @@ class Scheduler:
         self._finish(sequence)
         return sequence
 
-    def limit_step(self, tokens: int) -> None:
-        """Steps have at most so many new tokens from now on; every row can decode all the same."""
-        self._budget = tokens
+    def limit_step(self, tokens: int, samples: int) -> None:
+        """Steps have at most so many new tokens and sampled positions from now on; every row can decode all the
+        same."""
+        self._budget, self._samples = tokens, samples
 
     # ---- a step ---------------------------------------------------------------------------------------------
 

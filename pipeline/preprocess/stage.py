@@ -77,12 +77,12 @@ class PreprocessStage:
         *,
         depth: int,
         gauges: Gauges | None = None,
-        step_tokens: Callable[[], int] | None = None,
+        step_limits: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
-        """``step_tokens``: most tokens of a step that inference has compiled a bucket for, 0: not known; None: any
-        step's."""
+        """``step_limits``: most tokens and most sampled positions of a step that inference has compiled a bucket for,
+        0: not known; None: any step's."""
         self._rings, self.scheduler, self._intake, self._gauges = rings, scheduler, intake, gauges
-        self._depth, self._step_tokens, self._most_tokens = depth, step_tokens, shapes.token_budget
+        self._depth, self._step_limits, self._shapes = depth, step_limits, shapes
         self._step_views: list[StepColumns] = step_layout(shapes).resident_views(rings.steps)
         self._result_views: list[ResultsColumns] = results_layout(shapes).resident_views(rings.results)
         self._unsent: list[bytes] = intake.replies  # a step waits for those of the requests that it begins only
@@ -166,8 +166,8 @@ class PreprocessStage:
         if not self.scheduler.has_work:
             return False
         slot = self._rings.steps.reserve()
-        if self._step_tokens is not None:
-            self._heed_compilation(self._step_tokens)
+        if self._step_limits is not None:
+            self._heed_compilation(self._step_limits)
         begun_ns = time.clock_gettime_ns(_NS)
         plan = self.scheduler.plan()
         if plan is None:
@@ -183,13 +183,14 @@ class PreprocessStage:
         self.steps_planned = number
         return True
 
-    def _heed_compilation(self, step_tokens: Callable[[], int]) -> None:
+    def _heed_compilation(self, step_limits: Callable[[], tuple[int, int]]) -> None:
         """Until the largest bucket is compiled. What was read may be old: it only ever grows, but when inference is
         restarted, and then this stage gets other rings."""
-        tokens = step_tokens() or self._most_tokens
-        self.scheduler.limit_step(tokens)
-        if tokens >= self._most_tokens:
-            self._step_tokens = None
+        (tokens, samples), shapes = step_limits(), self._shapes
+        tokens, samples = tokens or shapes.token_budget, samples or shapes.samples
+        self.scheduler.limit_step(tokens, samples)
+        if tokens >= shapes.token_budget and samples >= shapes.samples:
+            self._step_limits = None
 
     def _publish_admissions(self, step: int) -> None:
         """To sampling: which request has which row from this step on, before it can see the step. To the front: what

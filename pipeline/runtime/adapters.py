@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from model.errors import ModelError
 from pipeline.config import Configuration
+
+if TYPE_CHECKING:
+    from model.adapters import Adapter
 
 
 def adapter_fingerprints(config: Configuration) -> dict[str, bytes]:
@@ -18,15 +22,16 @@ def adapter_fingerprints(config: Configuration) -> dict[str, bytes]:
     if model is None:
         return {}
     if lora.merged is not None:
-        _fingerprint(model, "that is to be merged", lora.merged)
-    return {name: _fingerprint(model, name, folder) for name, folder in lora.adapters.items()}
+        _read(model, "that is to be merged", lora.merged)
+    return {name: _read(model, name, folder).fingerprint() for name, folder in lora.adapters.items()}
 
 
-def _fingerprint(model: Path, name: str, folder: Path) -> bytes:
+def _read(model: Path, name: str, folder: Path) -> Adapter:
+    """Headers alone."""
     from model.adapters import read_adapter
     from model.mindformers_runner.configuration import read_model
 
     try:
-        return read_adapter(folder, read_model(model)[0]).fingerprint
+        return read_adapter(folder, read_model(model)[0])
     except ModelError as error:
         raise ModelError(f"the adapter {name}: {error}") from error

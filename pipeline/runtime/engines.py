@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from model.layout import make_buckets
+from model.layout import make_buckets, scored_samples, with_samples
 from model.mindspore_common.settings import GraphSettings
 from model.runner import Bucket, Runner
 from pipeline.config import Configuration
@@ -57,12 +57,22 @@ def _emulated(config: Configuration) -> Runner:
         max_length=config.max_length,
         num_blocks=config.pa_config.num_blocks,
         block_size=config.pa_config.block_size,
-        buckets=emulated_buckets(config.pipeline.max_rows, config.pipeline.token_budget, sampled_positions(config)),
+        buckets=with_samples(
+            emulated_buckets(config.pipeline.max_rows, config.pipeline.token_budget, sampled_positions(config)),
+            _scored_samples(config),
+        ),
         eos_token_id=config.model_config.end_token,
         greedy_on_device=config.pipeline.greedy_on_device,
         adapters=len(config.pipeline.lora.adapters),
     )
     return EmulatedRunner(settings)
+
+
+def _scored_samples(config: Configuration) -> int:
+    pipeline, vocab_size = config.pipeline, config.model_config.vocab_size
+    if not pipeline.greedy_on_device or vocab_size is None:
+        return 0  # no prompt is scored
+    return scored_samples(pipeline.token_budget, pipeline.max_rows, vocab_size)
 
 
 def emulated_buckets(max_rows: int, token_budget: int, samples: int = 0) -> tuple[Bucket, ...]:
@@ -104,6 +114,7 @@ def _settings(config: Configuration, kind: type[Settings]) -> Settings:
         token_budget=config.pipeline.token_budget,
         samples=sampled_positions(config),
         max_length=config.max_length,
+        scored_samples=_scored_samples(config),
         threads=runner.threads,
         compile_cache_dir=runner.compile_cache if isinstance(runner.compile_cache, Path) else None,
         greedy_on_device=config.pipeline.greedy_on_device,

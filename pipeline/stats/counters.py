@@ -56,6 +56,7 @@ class InferenceCounter(IntEnum):
     COMPILED = 17  # of them
     STEP_TOKENS = 18  # most tokens of a step that a compiled one holds
     COMPILING = 19  # 1: right now, between two steps
+    STEP_SAMPLES = 20  # most sampled positions of a step that the largest compiled one holds
 
 
 class SamplingCounter(IntEnum):
@@ -167,6 +168,7 @@ _GAUGES: Mapping[type[IntEnum], tuple[int, ...]] = MappingProxyType(
             InferenceCounter.COMPILED,
             InferenceCounter.STEP_TOKENS,
             InferenceCounter.COMPILING,
+            InferenceCounter.STEP_SAMPLES,
         ),
         FrontCounter: (FrontCounter.IN_FLIGHT,),
     }

@@ -177,10 +177,13 @@ class StatsReader:
         numbers = self.counters(InferenceCounter)
         return numbers["compiled"], numbers["buckets"]
 
-    def step_tokens(self, replica: int) -> int:
-        """Most tokens of a step that every rank has compiled a bucket for; 0: not known."""
+    def step_limits(self, replica: int) -> tuple[int, int]:
+        """Most tokens, and most sampled positions, of a step that every rank has compiled a bucket for; 0: not
+        known."""
         ranks = [stage for stage in self.topology.every(INFERENCE) if stage.replica == replica]
-        return min(int(self._page.counters(each.key)[InferenceCounter.STEP_TOKENS]) for each in ranks)
+        words = [self._page.counters(each.key) for each in ranks]
+        tokens, samples = InferenceCounter.STEP_TOKENS, InferenceCounter.STEP_SAMPLES
+        return min(int(one[tokens]) for one in words), min(int(one[samples]) for one in words)
 
     def is_compiling(self, stage: str) -> bool:
         """This stage, which runs a model, compiles between two steps: it takes none meanwhile."""

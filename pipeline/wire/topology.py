@@ -115,7 +115,7 @@ FLOWS = (
         _row_bytes,
         is_work=False,
     ),
-    Flow("deltas", SAMPLING.name, FRONT.name, "text, finish reasons", _reply_bytes),
+    Flow("deltas", SAMPLING.name, FRONT.name, "text, finish reasons, scores of prompts", _reply_bytes),
 )
 
 

@@ -19,7 +19,7 @@ from scripts.lab.paths import ROOT
 
 CHECK = ROOT / "tests" / "model" / "csrc" / "attention_check.cc"
 FLAGS = ["-std=c++17", "-ffp-contract=fast", "-Wall", "-Wextra", "-Werror", "-pthread"]
-_RECOVER = ["-g", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+_RECOVER = ["-g1", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 _TIMEOUT_S = 600.0
 
 

@@ -72,7 +72,7 @@ class NumpyLlama:
     def _frequencies(self, dim: int) -> tuple[np.ndarray, float]:
         base = self.config["rope_theta"]
         frequencies = base ** (-np.arange(0, dim, 2) / dim)
-        scaling = self.config["rope_scaling"] or {"rope_type": "default"}
+        scaling = self.config.get("rope_scaling") or {"rope_type": "default"}
         if scaling["rope_type"] == "linear":
             return frequencies / scaling["factor"], 1.0
         if scaling["rope_type"] == "llama3":

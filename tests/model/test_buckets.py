@@ -2,7 +2,14 @@
 
 import pytest
 
-from model.layout import compile_order, first_buckets, make_buckets, smallest_bucket
+from model.layout import (
+    compile_order,
+    first_buckets,
+    make_buckets,
+    scored_samples,
+    smallest_bucket,
+    with_samples,
+)
 from model.runner import Bucket
 
 MADE = make_buckets(16, 256, 4)
@@ -20,7 +27,7 @@ def test_what_serves_every_step_is_first_then_prompts_then_what_saves_padding():
     [
         ([Bucket(4, 4)], [Bucket(4, 4)]),
         ([Bucket(1, 1), Bucket(3, 3), Bucket(40, 3)], [Bucket(1, 1), Bucket(3, 3)]),
-        ([Bucket(4, 4), Bucket(8, 4, 8), Bucket(16, 4, 8)], [Bucket(4, 4), Bucket(8, 4, 8)]),
+        ([Bucket(4, 4), Bucket(8, 4, 8), Bucket(16, 4, 8)], [Bucket(4, 4)]),
         # a step of many rows and one of many sampled positions: no bucket holds both
         ([Bucket(8, 2, 8), Bucket(8, 8, 1)], [Bucket(8, 2, 8), Bucket(8, 8, 1)]),
     ],
@@ -28,6 +35,22 @@ def test_what_serves_every_step_is_first_then_prompts_then_what_saves_padding():
 def test_first_buckets(buckets, first):
     assert list(first_buckets(buckets)) == first
     assert sorted(compile_order(buckets)) == sorted(buckets)
+
+
+def test_prompts_are_scored_in_a_bucket_of_their_own_which_comes_last():
+    buckets = with_samples(MADE, 64)
+    assert buckets == (*MADE, Bucket(256, 16, 64))
+    assert buckets == tuple(sorted(buckets))
+    assert first_buckets(buckets) == first_buckets(MADE)
+    assert compile_order(buckets) == (*compile_order(MADE), Bucket(256, 16, 64))
+    assert with_samples(MADE, 16) == MADE
+
+
+@pytest.mark.parametrize(("budget", "rows", "vocabulary", "samples"), [
+    (64, 8, 2048, 64), (512, 8, 32_000, 256), (512, 8, 128_256, 65), (512, 128, 128_256, 128), (64, 64, 32_000, 64),
+])  # fmt: skip
+def test_how_many_positions_are_scored_in_a_step(budget, rows, vocabulary, samples):
+    assert scored_samples(budget, rows, vocabulary) == samples
 
 
 def test_smallest_bucket():

@@ -157,7 +157,7 @@ class Server:
             self.scheduler,
             intake,
             depth=self.ahead,
-            step_tokens=compilation and (lambda: compilation.ready[-1].tokens),
+            step_limits=compilation and (lambda: (compilation.ready[-1].tokens, compilation.ready[-1].samples)),
         )
         self.inference = StepExecutor(
             runner,

@@ -174,6 +174,28 @@ def test_an_adapter_that_does_not_fit_is_one_line_before_any_stage_starts(tmp_pa
     assert "can't start: the adapter that is to be merged: adapter " in capfd.readouterr().err
 
 
+def test_the_check_refuses_truncated_weights_and_says_what_it_did_not_read(tmp_path, capsys):
+    shutil.copytree(DEMO_DIR, tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    assert launch.main([str(tmp_path / "model"), "--check"]) == 0
+    assert "fit the model; their values were not read" in capsys.readouterr().err
+    weights.write_bytes(weights.read_bytes()[:-1])
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")  # a warning, which does not hide it
+    assert launch.main([str(tmp_path / "model"), "--check"]) == 1
+    assert f"RingServe can't start: {weights} is truncated: its header describes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--check"], ["--print-config"]])
+def test_names_that_are_not_utf8_are_refused_in_plain_words(options, tmp_path, capsys):
+    folder = tmp_path / "mod\udcff"  # the byte FF
+    folder.mkdir()
+    for given in ([str(folder)], [str(DEMO_DIR), "--lora", f"a={folder}"], [str(DEMO_DIR), "--lora", str(folder)]):
+        assert launch.main([*given, *options]) == 2
+        printed = capsys.readouterr()
+        assert "is not UTF-8; rename the file or folder" in printed.err
+        assert printed.out == ""
+
+
 def test_a_key_of_the_command_line_is_one_of_the_environment(monkeypatch):
     monkeypatch.setenv("RINGSERVE_API_KEY", "another")
     seen = []

@@ -15,11 +15,13 @@ import time
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from model.demo import DEMO_DIR
 from scripts.lab.server import launched
 from tests.model.conftest import needs_openvino
+from tests.model.numpy_llama import NumpyLlama
 from tests.server.launched import run_launcher
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +57,23 @@ def test_in_company_they_are_the_same(server):
     with concurrent.futures.ThreadPoolExecutor(len(crowd)) as pool:
         answers = list(pool.map(lambda entry: complete(server, entry), crowd))
     assert answers == [(entry["answer"].strip(), "stop") for entry in crowd]
+
+
+@pytest.mark.parametrize("length", [5, 150])
+def test_scores_of_a_prompt_are_those_of_another_decoder(server, length):
+    """In double precision, from the papers; a prompt of one piece, and one of several."""
+    ids = (GOLDEN[0]["prompt_ids"] + GOLDEN[1]["prompt_ids"][1:] * 20)[:length]
+    body = {"prompt": ids, "max_tokens": 0, "echo": True, "logprobs": 1, "prompt_logprobs": 5}
+    (choice,) = server.post("/v1/completions", json=body).json()["choices"]
+    logits = NumpyLlama(Path(DEMO_DIR)).logits(np.array(ids)).astype(np.float64)
+    exact = logits - np.logaddexp.reduce(logits, axis=1)[:, None]
+    found, best = choice["logprobs"]["token_logprobs"], choice["logprobs"]["top_logprobs"]
+    np.testing.assert_allclose(found[1:], exact[np.arange(length - 1), ids[1:]], atol=1e-3)
+    greedy = [one == max(top.values()) for one, top in zip(found[1:], best[1:], strict=True)]
+    assert greedy == (exact[:-1].argmax(1) == ids[1:]).tolist()
+    for listed, row in zip(choice["prompt_logprobs"][1:], exact, strict=False):
+        ranked = sorted((one["rank"], int(token)) for token, one in listed.items() if one["rank"])
+        assert [token for _, token in ranked] == np.argsort(-row, kind="stable")[:5].tolist()
 
 
 def test_the_readmes_curl_answers_sensibly(server):

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tests.server.launched import Launched, wait_until
 
-BUCKETS = 7  # of 8 rows and 64 tokens
+BUCKETS = 8  # of 8 rows and 64 tokens, one of them for scores
 PROMPT, COUNT = "one two three four five six seven eight nine ten " * 8, 150
 
 

@@ -108,7 +108,8 @@ class Generation:
         connection.on_lost.add(self._disconnect)
         try:
             async with asyncio.timeout(seconds):
-                await self._read_scores()
+                if any(part.scores for part in job.parts):
+                    await self._read_scores()
                 await (self._stream() if job.streamed else self._collect())
         except TimeoutError:
             await self._break_off(ApiError(504, f"the request took longer than {seconds:g} s", kind=TIMED_OUT))
@@ -160,7 +161,7 @@ class Generation:
             await self._woken()
 
     async def _read_scores(self) -> None:
-        """Those of all prompts, if they are asked for: they come before the first token. Other requests have their
+        """Those of all prompts that are asked for: they come before the first token. Other requests have their
         turn between two pieces."""
         texts = iter(self._live)
         for part in self._job.parts:

@@ -14,6 +14,7 @@ Maker = Callable[[Facts], tuple[bytes, ...]]
 
 MANY_PROMPTS, CHOICES, MESSAGES, SCHEMAS = 1000, 128, 10_000, 64
 BIASED, STOPS, STOP_CHARS, LEVELS = 1024, 64, 1024, 1024
+_SCORED_TOKENS = 10_000
 _FIRST_ID, _IDS = 1000, 1000  # four digits each: so many bytes in JSON
 _COMPLETIONS, _CHAT = "/v1/completions", "/v1/chat/completions"
 _WORDS = "lorem ipsum dolor "
@@ -88,6 +89,12 @@ def full_context(facts: Facts) -> tuple[bytes, ...]:
     """Different ones, of which none has the beginning of another: nothing is cached."""
     count = min(facts.prompt_tokens, facts.max_length - 1, facts.body_room // 5)
     return tuple(completion(ids(count, 100 * i)) for i in range(10))
+
+
+def scored_prompts(facts: Facts) -> tuple[bytes, ...]:
+    """Their answers have some megabytes."""
+    count = min(facts.prompt_tokens, facts.max_length - 1, _SCORED_TOKENS)
+    return tuple(completion(ids(count, 100 * i), echo=True, logprobs=20) for i in range(10))
 
 
 def streams(count: int, prompt_tokens: int, tokens: int) -> Maker:

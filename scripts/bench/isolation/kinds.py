@@ -38,6 +38,7 @@ KINDS = (
     Kind("texts-1000", "1,000 texts in one request", bodies.many_texts),
     Kind("lists-1000", "1,000 lists of token ids in one request", bodies.many_lists),
     Kind("context", "token ids that fill the context", bodies.full_context),
+    Kind("scores", "10,000 token ids, scored, with 20 most probable ones each", bodies.scored_prompts),
     Kind("million-ids", "a million token ids", bodies.million_ids, Repeat(2)),
     Kind("chat-10000", "chat of 10,000 messages", bodies.many_messages, Repeat(2)),
     Kind("ollama-10000", "/api/chat of 10,000 messages", bodies.ollama_messages, Repeat(2)),

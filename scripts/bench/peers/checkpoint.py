@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.demo import DEMO_DIR
+from model.openvino.loading import bfloat16
+from scripts.bench.peers.safetensors_file import Array, write_tensors
 
-Float32 = NDArray[np.float32]
 _SPREAD = 0.02  # standard deviation of the weights, as Hugging Face initializes them
+_ROWS = 1024  # that are made at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +36,53 @@ class Size:
     def head_dim(self) -> int:
         return self.hidden_size // self.num_attention_heads
 
+    @property
+    def parameters(self) -> int:
+        return sum(math.prod(shape) for _, shape in _shapes(self))
 
-def make_checkpoint(folder: Path, size: Size, seed: int = 0) -> Path:
-    """config.json, model.safetensors in float32, and a tokenizer; as it is if it is there already."""
-    config = _config(size)
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """`dtype`: of the stored weights. Bfloat16 takes half of the disk, and becomes any other width all the same."""
+
+    size: Size
+    dtype: str = "float32"  # or bfloat16
+
+    def with_layers(self, layers: int | None) -> Model:
+        return self if layers is None else replace(self, size=replace(self.size, num_hidden_layers=layers))
+
+
+MODELS = {
+    "134m": Model(Size()),
+    "1.1b": Model(  # TinyLlama's shape
+        Size(
+            hidden_size=2048,
+            intermediate_size=5632,
+            num_hidden_layers=22,
+            num_attention_heads=32,
+            num_key_value_heads=4,
+        ),
+        "bfloat16",
+    ),
+}
+
+
+def make_checkpoint(folder: Path, size: Size, dtype: str = "float32", seed: int = 0) -> Path:
+    """config.json, model.safetensors, and a tokenizer; as it is if it is there already."""
+    config = _config(size, dtype)
     file = folder / "config.json"
     if file.exists() and json.loads(file.read_text(encoding="utf-8")) == config:
         return folder
-    from safetensors.numpy import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(_weights(size, np.random.default_rng(seed)), folder / "model.safetensors", {"format": "pt"})
+    file.unlink(missing_ok=True)
+    shapes = dict(_shapes(size))
+    write_tensors(folder / "model.safetensors", shapes, dtype, _weights(shapes, dtype, np.random.default_rng(seed)))
     _write_tokenizer(folder, size.vocab_size)
     file.write_text(json.dumps(config, indent=1), encoding="utf-8")  # last: says that all is there
     return folder
 
 
-def _config(size: Size) -> dict[str, Any]:
+def _config(size: Size, dtype: str) -> dict[str, Any]:
     return asdict(size) | {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -62,13 +96,13 @@ def _config(size: Size) -> dict[str, Any]:
         "bos_token_id": 1,
         "eos_token_id": 2,
         "pad_token_id": 0,
-        "torch_dtype": "float32",
+        "torch_dtype": dtype,
     }
 
 
-def _weights(size: Size, rng: np.random.Generator) -> dict[str, Float32]:
+def _shapes(size: Size) -> Iterator[tuple[str, tuple[int, ...]]]:
     hidden, key_value = size.hidden_size, size.num_key_value_heads * size.head_dim
-    shapes = {
+    layer = {
         "self_attn.q_proj": (hidden, hidden),
         "self_attn.k_proj": (key_value, hidden),
         "self_attn.v_proj": (key_value, hidden),
@@ -76,20 +110,27 @@ def _weights(size: Size, rng: np.random.Generator) -> dict[str, Float32]:
         "mlp.gate_proj": (size.intermediate_size, hidden),
         "mlp.up_proj": (size.intermediate_size, hidden),
         "mlp.down_proj": (hidden, size.intermediate_size),
+        "input_layernorm": (hidden,),
+        "post_attention_layernorm": (hidden,),
     }
-    table = (size.vocab_size, hidden)
-    weights = {"model.embed_tokens.weight": _random(rng, table), "lm_head.weight": _random(rng, table)}
-    for layer in range(size.num_hidden_layers):
-        name = f"model.layers.{layer}."
-        weights |= {f"{name}{part}.weight": _random(rng, shape) for part, shape in shapes.items()}
-        weights |= {f"{name}{part}.weight": np.ones(hidden, np.float32) for part in _NORMS}
-    return weights | {"model.norm.weight": np.ones(hidden, np.float32)}
+    yield "model.embed_tokens.weight", (size.vocab_size, hidden)
+    yield "lm_head.weight", (size.vocab_size, hidden)
+    for number in range(size.num_hidden_layers):
+        for part, shape in layer.items():
+            yield f"model.layers.{number}.{part}.weight", shape
+    yield "model.norm.weight", (hidden,)
 
 
-_NORMS = ("input_layernorm", "post_attention_layernorm")
+def _weights(shapes: dict[str, tuple[int, ...]], dtype: str, rng: np.random.Generator) -> Iterator[Array]:
+    """In the order of `shapes`, some rows at a time."""
+    for shape in shapes.values():
+        for first in range(0, shape[0], _ROWS):
+            part = (min(_ROWS, shape[0] - first), *shape[1:])
+            values = np.ones(part, np.float32) if len(part) == 1 else _random(rng, part)
+            yield values if dtype == "float32" else bfloat16(values)
 
 
-def _random(rng: np.random.Generator, shape: tuple[int, ...]) -> Float32:
+def _random(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float32]:
     return rng.standard_normal(shape, np.float32) * np.float32(_SPREAD)
 
 

@@ -1,6 +1,8 @@
 """The random checkpoint as GGUF, for llama.cpp. Runs in its environment:
 
-python to_gguf.py CHECKPOINT_FOLDER FILE.gguf
+python -m scripts.bench.peers.to_gguf CHECKPOINT_FOLDER f32|bf16|q8_0 FILE.gguf
+
+As llama.cpp's own tools do it, all matrices get the type, the embedding among them, and norms stay float32.
 """
 
 from __future__ import annotations
@@ -11,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGUFWriter, TokenType
+from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType, quants
 from numpy.typing import NDArray
 
+from scripts.bench.peers.safetensors_file import read_tensors, widened
+
+_FILE_TYPES = {"f32": "ALL_F32", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
 _NAMES = {
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
@@ -28,13 +33,16 @@ _NAMES = {
 _TOP = {"model.embed_tokens": "token_embd", "lm_head": "output", "model.norm": "output_norm"}
 
 
-def convert(folder: Path, file: Path) -> None:
+def convert(folder: Path, dtype: str, file: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     writer = GGUFWriter(file, "llama")
     _add_settings(writer, config)
+    writer.add_file_type(LlamaFileType[_FILE_TYPES[dtype]])
     _add_tokenizer(writer, json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")), config)
-    for name, array in read_safetensors(folder / "model.safetensors").items():
-        writer.add_tensor(*_renamed(name, array, config))
+    for name, array in read_tensors(folder / "model.safetensors").items():
+        renamed, values = _renamed(name, array, config)
+        kind = GGMLQuantizationType[dtype.upper() if values.ndim > 1 else "F32"]
+        writer.add_tensor(renamed, quants.quantize(widened(values), kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -53,7 +61,6 @@ def _add_settings(writer: GGUFWriter, config: dict[str, Any]) -> None:
     writer.add_head_count(config["num_attention_heads"])
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_file_type(0)  # all float32
 
 
 def _add_tokenizer(writer: GGUFWriter, tokenizer: dict[str, Any], config: dict[str, Any]) -> None:
@@ -88,18 +95,5 @@ def interleaved(array: NDArray[Any], heads: int) -> NDArray[Any]:
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(rows, columns))
 
 
-def read_safetensors(file: Path) -> dict[str, NDArray[Any]]:
-    """Float32 tensors by name. The format: length of the header, header in JSON, data."""
-    data = np.memmap(file, np.uint8, "r")
-    length = int(data[:8].view("<u8")[0])
-    header = json.loads(bytes(data[8 : 8 + length]))
-    tensors = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            begin, end = (8 + length + offset for offset in entry["data_offsets"])
-            tensors[name] = data[begin:end].view("<f4").reshape(entry["shape"])
-    return tensors
-
-
 if __name__ == "__main__":
-    convert(Path(sys.argv[1]), Path(sys.argv[2]))
+    convert(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))

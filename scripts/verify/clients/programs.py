@@ -48,7 +48,7 @@ def _install(what: str, *commands: list[str], directory: Path) -> None:
             raise MissingError(f"{what} can't be installed within {_INSTALL_S} s") from None
 
 
-def _python(program: str, environment: str = "python") -> Client:
+def _python(program: str, environment: str = "python", server: str = "server.yaml") -> Client:
     def command() -> list[str]:
         home, lock = CACHE / environment, HERE / "python" / LOCKS[environment]
         if not _done(home / "installed", lock):
@@ -59,7 +59,7 @@ def _python(program: str, environment: str = "python") -> Client:
             (home / "installed").write_bytes(lock.read_bytes())
         return [str(home / "bin" / "python"), str(HERE / "python" / f"{program}_client.py")]
 
-    return Client(program.replace("_", "-"), command)
+    return Client(program.replace("_", "-"), command, server)
 
 
 def _npm(what: str, environment: str) -> Path:
@@ -100,17 +100,21 @@ def _there(name: str, tool: str, *command: str) -> Client:
     return Client(name, checked)
 
 
-LOCKS = {"python": "requirements.txt", "agents": "agents.txt"}
-"""Of the environments: the Agents SDK needs a newer openai than litellm allows."""
+LOCKS = {"python": "requirements.txt", "agents": "agents.txt", "lm_eval": "lm_eval.txt"}
+"""Of the environments: the Agents SDK needs a newer openai than litellm allows, lm-eval brings torch."""
 PYTHON = (
     "openai", "anthropic", "litellm", "langchain_openai", "langchain_ollama", "llama_index", "huggingface", "ollama",
 )  # fmt: skip
 AGENTS = ("openai_agents",)
+EVALUATION = ("lm_eval",)
+DEMO = "../../../configs/demo.yaml"
+"""Whose scores can be compared with those of another engine."""
 NODE = ("openai", "ai", "langchain", "ollama")
 CODING = ("codex", "claude")
 CLIENTS = (
     *map(_python, PYTHON),
     *(_python(program, "agents") for program in AGENTS),
+    *(_python(program, "lm_eval", DEMO) for program in EVALUATION),
     *map(_node, NODE),
     *map(_coding, CODING),
     _there("curl --http2", "curl", sys.executable, str(HERE / "curl.py")),

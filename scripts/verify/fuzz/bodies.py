@@ -143,6 +143,13 @@ MAKERS: Mapping[str, Maker] = {
 
 PATHS = tuple(MAKERS)
 
+_SCORED: Mapping[str, Fields] = {
+    "/v1/completions": {"echo": b"true", "logprobs": b"3"},
+    "/v1/chat/completions": {"prompt_logprobs": b"2", "stream": b"false"},
+    "/models/llama2/generate": {"parameters": b'{"max_new_tokens":2,"decoder_input_details":true,"details":true}'},
+}
+"""What makes a prompt be scored."""
+
 
 def valid(path: str, random: Random) -> bytes:
     """A body that is answered with 200 where the path exists."""
@@ -157,6 +164,8 @@ def valid(path: str, random: Random) -> bytes:
         fields["model"] = encoded(random.choice(MODELS[:3]))
     if path == "/models/llama2" or (path.startswith("/v1") and random.random() < 0.5):
         fields["stream"] = b"true"
+    if path in _SCORED and random.random() < 0.3:
+        fields |= _SCORED[path]
     return _object(fields)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import replace
@@ -92,15 +93,15 @@ def test_settings(lora, tmp_path):
 def test_facts_of_a_folder(tmp_path):
     lora = replace(SOME, config={"rank_pattern": {"v_proj": 8}}, ranks={"v_proj": 8})
     adapter = read_adapter(lora.save(tmp_path / "one"), spec_of(lora))
-    assert (adapter.folder, adapter.rank, len(adapter.fingerprint)) == (tmp_path / "one", 8, 32)
+    assert (adapter.folder, adapter.rank, len(adapter.fingerprint())) == (tmp_path / "one", 8, 32)
     assert set(adapter.changes) == {f"layers.{layer}.{name}" for layer in (0, 1) for name in ("q", "v", "down")}
     assert adapter.size_bytes == sum(array.nbytes for array in lora.tensors().values())
-    assert read_adapter(lora.save(tmp_path / "same"), spec_of(lora)).fingerprint == adapter.fingerprint
+    assert read_adapter(lora.save(tmp_path / "same"), spec_of(lora)).fingerprint() == adapter.fingerprint()
     for name, other in {
         "scaled": replace(lora, config={**lora.config, "lora_alpha": 5}),
         "retrained": replace(lora, seed=1),
     }.items():
-        assert read_adapter(other.save(tmp_path / name), spec_of(other)).fingerprint != adapter.fingerprint
+        assert read_adapter(other.save(tmp_path / name), spec_of(other)).fingerprint() != adapter.fingerprint()
 
 
 def test_weights_of_bfloat16_become_float32_where_they_change(tmp_path):
@@ -151,11 +152,47 @@ def refused(lora: Lora, tmp_path: Path, error: type[Exception], message: str) ->
         ({"alpha_pattern": {"(": 2}}, r"alpha_pattern is .*'\(' is not a regular expression"),
         ({"lora_alpha": "16"}, "lora_alpha is '16'; it must be a number"),
         ({"target_modules": "["}, "target_modules is '\\['; '\\[' is not a regular expression"),
+        ({"rank_pattern": {"(?i)q": 2}}, r"'\(\?i\)q' is not a regular expression \(global flags not at the start"),
         ({"target_modules": [3]}, r"target_modules is \[3\]; it must be a list of modules' names"),
     ],
 )
 def test_settings_that_are_refused(config, message, tmp_path):
     refused(replace(SOME, config=config), tmp_path, ConfigurationError, rf"adapter_config\.json: .*{message}")
+
+
+SLOW = r"(?:(?:[a-z0-9_.]*)*)*[A-Z]"
+
+
+@pytest.mark.parametrize("key", ["target_modules", "exclude_modules", "rank_pattern", "layers_pattern"])
+def test_a_pattern_that_takes_too_long_is_refused(key, tmp_path, monkeypatch):
+    monkeypatch.setattr("model.adapters.patterns.LIMIT_S", 1)
+    value = {SLOW: 8} if key == "rank_pattern" else SLOW
+    refused(
+        replace(SOME, config={key: value}),
+        tmp_path,
+        ConfigurationError,
+        r"adapter_config\.json: matching its patterns .*takes more than 1 s; list the names",
+    )
+
+
+def test_a_usual_pattern_may_have_alternatives_and_repeats(tmp_path):
+    """As fine-tuning tools write them."""
+    pattern = r"(?:.*?(?:language|text|layers).*?(?:self_attn|attention).*?(?:q_proj|v_proj).*?)|(?:\bmodel\.none)"
+    lora = replace(
+        SOME, targets=("q_proj", "v_proj"), config={"target_modules": pattern, "rank_pattern": {"(q|v)_.+": 4}}
+    )
+    require_merged(lora, lora.save(tmp_path / "adapter"), tmp_path)
+
+
+def test_files_are_hashed_for_the_fingerprint_alone(tmp_path, monkeypatch):
+    """They may have gigabytes, and several processes read an adapter."""
+    hashed = []
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *args: hashed.append(args) or digest(*args))
+    adapter = read_adapter(SOME.save(tmp_path / "adapter"), spec_of(SOME))
+    assert not hashed
+    adapter.fingerprint()
+    assert len(hashed) == 2
 
 
 def with_tensor(folder: Path, lora: Lora, changes: dict[str, np.ndarray | None]) -> Path:

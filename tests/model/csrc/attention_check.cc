@@ -96,8 +96,9 @@ struct Call {
     double worst = 0;
     for_each_token([&](int64_t token, int64_t row, int64_t position) {
       for (int64_t head = 0; head < kHeads; ++head) {
+        const std::vector<double> values = expected(token, row, position, head);
         for (int64_t d = 0; d < kDim; ++d) {
-          const double error = std::abs(expected(token, row, position, head, d) - out[(token * kHeads + head) * kDim + d]);
+          const double error = std::abs(values[d] - out[(token * kHeads + head) * kDim + d]);
           worst = error > worst || std::isnan(error) ? error : worst;
         }
       }
@@ -105,21 +106,22 @@ struct Call {
     return worst;
   }
 
-  double expected(int64_t token, int64_t row, int64_t position, int64_t head, int64_t d) const {
-    const int64_t shared = head / (kHeads / kKvHeads);
-    double total = 0, sum = 0;
-    const int64_t window = static_cast<int64_t>(traits[0]);
+  std::vector<double> expected(int64_t token, int64_t row, int64_t position, int64_t head) const {
+    const int64_t shared = head / (kHeads / kKvHeads), window = static_cast<int64_t>(traits[0]);
+    std::vector<double> turned, total(kDim);
+    for (int64_t i = 0; i < kDim; ++i) turned.push_back(rotated(query, kHeads * kDim, token, head, i));
+    double sum = 0;
     for (int64_t n = window ? std::max<int64_t>(0, position + 1 - window) : 0; n <= position; ++n) {
+      const int32_t at = slot(row, n);
       double score = 0;
-      for (int64_t i = 0; i < kDim; ++i) {
-        score += rotated(query, kHeads * kDim, token, head, i) * keys[key_at(slot(row, n), shared, i)];
-      }
+      for (int64_t i = 0; i < kDim; ++i) score += turned[i] * keys[key_at(at, shared, i)];
       score /= std::sqrt(double(kDim));
       const double weight = std::exp(traits[1] > 0 ? traits[1] * std::tanh(score / traits[1]) : score);
       sum += weight;
-      total += weight * values[value_at(slot(row, n), shared, d)];
+      for (int64_t d = 0; d < kDim; ++d) total[d] += weight * values[value_at(at, shared, d)];
     }
-    return total / sum;
+    for (double &value : total) value /= sum;
+    return total;
   }
 };
 

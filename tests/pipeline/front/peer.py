@@ -165,22 +165,19 @@ class Peer:
         self.running[request] = running
 
     def score(self, running: Running, scored: int) -> None:
-        """Tokens 10 to 13 of the prompt, in two pieces; the most probable one is the token itself at every other place."""
-        k = running.params.prompt_logprobs or 0
+        """Tokens 10 to 13 of the prompt, in two pieces. At every other place another token is more probable."""
+        k, options = running.params.prompt_logprobs or 0, running.options
         for position in range(scored, 4, 2):
-            places = np.arange(position, min(position + 2, 4))
-            logprobs = (-0.5 * (places + 1)).astype(np.float32)
-            top_ids = (np.where(places % 2, places + 20, places + 10)[:, None] + 40 * np.arange(k)).astype(np.int32)
-            tops = np.stack([np.where(places % 2, -0.125, logprobs) - 0.25 * n for n in range(k)] or [places], 1)[
-                :, :k
-            ]
-            scores = PromptScores(
-                running.request, running.attempt, position + int(running.options.get("shift", 0)),
-                (10 + places).astype(np.int32), np.full_like(logprobs, np.nan) if "nan" in running.options else logprobs,
-                top_ids, tops.astype(np.float32),
-            )  # fmt: skip
-            self.deltas.write(scores.pack())
-            if "half" in running.options and not running.message.resumed:
+            at = np.arange(position, position + 2, dtype=np.int32)
+            logprobs = (-0.5 * (at + 1)).astype(np.float32)
+            best = np.where(at % 2, -0.125, logprobs)[:, None] - 0.25 * np.arange(k)
+            best_ids = (at + np.where(at % 2, 20, 10))[:, None] + 40 * np.arange(k)
+            if "nan" in options:
+                logprobs[:] = np.nan
+            arrays = 10 + at, logprobs, best_ids.astype(np.int32), best.astype(np.float32)
+            first = position + int(options.get("shift", 0))
+            self.deltas.write(PromptScores(running.request, running.attempt, first, *arrays).pack())
+            if "half" in options and not running.message.resumed:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def advance(self) -> bool:

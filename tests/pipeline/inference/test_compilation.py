@@ -64,12 +64,12 @@ def test_early_begins_with_two_and_all_with_all(runner, page):
     assert (sizes(early.ready), len(early.remaining)) == ([(1, 1), (8, 8)], 5)
     assert seen == [(1, 2), (2, 2)]
     assert StatsReader(page).compiled() == (2, 7)
-    assert StatsReader(page).step_tokens(0) == 8
+    assert StatsReader(page).step_limits(0) == (8, 8)
     assert counters.get(InferenceCounter.REHEARSAL_NS) > 0
     everything = Compilation(runner, counters)
     everything.begin(lambda *_: None, early=False)
     assert (everything.ready, everything.remaining) == (BUCKETS, [])
-    assert StatsReader(page).step_tokens(0) == 64
+    assert StatsReader(page).step_limits(0) == (64, 8)
 
 
 def test_what_is_not_compiled_is_no_bucket_to_bind(runner, begun):
@@ -100,7 +100,7 @@ def test_the_one_that_was_missed_most_else_the_one_that_is_worth_most(begun, pag
         begun.compile_next()
     assert begun.ready == BUCKETS
     assert StatsReader(page).compiled() == (7, 7)
-    assert StatsReader(page).step_tokens(0) == 64
+    assert StatsReader(page).step_limits(0) == (64, 8)
 
 
 def test_prompts_that_were_cut_miss_the_next_larger_bucket(begun):
@@ -170,7 +170,7 @@ def test_a_bucket_that_cannot_be_compiled_is_left_out(runner, begun, page, caplo
 
 def test_a_process_that_died_has_nothing_compiled(begun, page):
     page.reset("inference")
-    assert (StatsReader(page).compiled(), StatsReader(page).step_tokens(0)) == ((0, 0), 0)
+    assert (StatsReader(page).compiled(), StatsReader(page).step_limits(0)) == ((0, 0), (0, 0))
 
 
 # ---- the step path ------------------------------------------------------------------------------------------------
@@ -247,4 +247,25 @@ def test_steps_are_no_larger_than_what_is_compiled(tmp_path, page):
     assert server.preprocess._step_views[0].head.tolist()[3] == 8  # tokens of the chunk
     server.run()
     assert server.tokens(1) == server.expected("a" * 60, 1)
+    server.close()
+
+
+def test_prompts_are_scored_with_what_is_compiled(tmp_path, page, monkeypatch):
+    """A step of many scored positions has a bucket of its own, the last one."""
+    monkeypatch.setattr("pipeline.inference.step_executor.IDLE_S", 0.0)
+    server = Compiling(
+        write_byte_tokenizer(tmp_path), page=page, draw=random.Random(0), rows=8, budget=64, samples=32
+    )
+    scored, seen = Request(SamplingParams(temperature=0), 2, prompt_logprobs=1), []
+    for request, left in ((1, 1), (2, 0)):
+        while len(server.compilation.remaining) > left:
+            server.inference.step_or_compile(server.compilation)
+        server.submit(request, "ab" * 30, scored)
+        steps = server.inference.steps_done
+        server.run()
+        seen.append(server.inference.steps_done - steps)
+    assert seen[0] >= 8  # of as many positions as there are rows
+    assert seen[1] <= 5
+    assert len(server.scores[1]) == 59
+    assert server.scores[1] == server.scores[2]
     server.close()

@@ -50,7 +50,7 @@ def test_a_folder_on_cpu_has_openvino_where_it_is_installed():
     assert runner.facts.name == "openvino int8 llama 256 x 4"
     assert (runner.facts.num_blocks, runner.facts.block_size, runner.settings.kv_dtype) == (32, 32, "u8")
     shapes = shapes_of(config, runner)
-    assert (shapes.token_budget, shapes.max_rows, shapes.samples) == (64, 8, 8)
+    assert (shapes.token_budget, shapes.max_rows, shapes.samples) == (64, 8, 64)
     assert "openvino" not in sys.modules
 
 

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
-from pipeline.wire.delta import Delta, FinishReason, delta_head, unpack_delta
+from pipeline.wire.delta import (
+    SCORES,
+    Delta,
+    FinishReason,
+    PromptScores,
+    delta_head,
+    scored_span,
+    unpack_delta,
+    unpack_scores,
+)
 from pipeline.wire.request import MAX_STOPS
 
 
@@ -25,3 +35,20 @@ def test_a_log_probability_that_was_not_asked_for():
     delta = unpack_delta(Delta(1, 0, 1, -1, math.nan, FinishReason.FAILED, "why").pack())
     assert math.isnan(delta.logprob)
     assert (delta.token_id, delta.text) == (-1, "why")
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 0), (3, 2), (32, 20)])
+def test_scores_of_a_prompt(n, k):
+    at = np.arange(n, dtype=np.int32)
+    best = at[:, None] * np.ones(k, np.int32)
+    scores = PromptScores(
+        2**64 - 1, 7, 2**31, at + 5, -at.astype(np.float32), best, -best.astype(np.float32)
+    )  # fmt: skip
+    record = scores.pack()
+    found = unpack_scores(record)
+    assert (found.request, found.attempt, found.position) == (2**64 - 1, 7, 2**31)
+    for name in ("ids", "logprobs", "top_ids", "top_logprobs"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(scores, name), strict=True)
+    assert scored_span(record) == (2**31, n)
+    assert delta_head(record) == (2**64 - 1, 7, 0, 0, SCORES)
+    assert SCORES not in list(FinishReason)

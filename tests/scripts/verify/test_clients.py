@@ -11,7 +11,17 @@ import pytest
 from scripts.lab.server import Server
 from scripts.verify.clients import __main__ as clients
 from scripts.verify.clients.__main__ import LATER, Outcome, main, try_client
-from scripts.verify.clients.programs import AGENTS, CLIENTS, HERE, LOCKS, NODE, PYTHON, Client, MissingError
+from scripts.verify.clients.programs import (
+    AGENTS,
+    CLIENTS,
+    EVALUATION,
+    HERE,
+    LOCKS,
+    NODE,
+    PYTHON,
+    Client,
+    MissingError,
+)
 
 
 class Counting(Server):
@@ -74,12 +84,13 @@ def test_what_is_known_not_to_work_is_no_failure(monkeypatch):
 
 
 def test_every_client_has_its_program_and_its_version_in_a_lock():
-    assert all((HERE / "python" / f"{name}_client.py").exists() for name in PYTHON + AGENTS)
+    assert all((HERE / "python" / f"{name}_client.py").exists() for name in PYTHON + AGENTS + EVALUATION)
     assert all((HERE / "node" / f"{name}.mjs").exists() for name in NODE)
     for file in LOCKS.values():
         lock = HERE / "python" / file
-        wanted = [line for line in lock.with_suffix(".in").read_text().splitlines() if line[0] != "#"]
-        locked = dict(line.split("==") for line in lock.read_text().splitlines())
+        lines = lock.with_suffix(".in").read_text().splitlines()
+        wanted = [line.partition("[")[0] for line in lines if line[0] != "#"]
+        locked = dict(line.split("==") for line in lock.read_text().splitlines() if line[0] != "-")
         assert {name.replace("_", "-") for name in wanted} <= {name.replace("_", "-") for name in locked}
     package, lock = (json.loads((HERE / "node" / name).read_text()) for name in ("package.json", "package-lock.json"))
     assert lock["packages"][""]["dependencies"] == package["dependencies"]

@@ -21,7 +21,7 @@ from pipeline.wire.delta import PromptScores
 from pipeline.wire.request import Prompt
 
 COLUMNS: Final = ("text_offset", "token_logprobs", "tokens", "top_logprobs")
-_MOST_SCORES = 1 << 22  # that an answer may hold: some 120 MB of JSON
+_MOST_SCORES = 1 << 20  # that an answer may hold: 30 to 60 MB of JSON, which are sent at once
 
 
 class ScoredBody(OpenAIBody):

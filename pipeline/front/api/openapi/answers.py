@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from pipeline.front.api.openapi.anthropic import ANTHROPIC
@@ -12,10 +13,11 @@ from pipeline.front.api.schema import Schema
 _SOME: Final[Schema] = {"type": "integer", "minimum": 1}
 
 
-def _openai(prefix: str, kind: str, choice: Schema) -> Schema:
+def _openai(prefix: str, kind: str, choice: Schema, optional: Mapping[str, Schema] | None = None) -> Schema:
     heading = {"id": {**TEXT, "pattern": f"^{prefix}-[0-9a-f]{{32}}$"}, "object": one_of(kind)}
     created = {**COUNT, "description": "Unix time in seconds."}
-    return record(**heading, created=created, model=TEXT, choices=list_of(choice), usage=reference("Usage"))
+    members = {**heading, "created": created, "model": TEXT, "choices": list_of(choice), "usage": reference("Usage")}
+    return record(optional, **members)
 
 
 def _event(prefix: str, kind: str, choice: Schema) -> Schema:
@@ -50,6 +52,8 @@ _TIME: Final[Schema] = {**TEXT, "format": "date-time"}
 _OLLAMA_MODEL = {"name": TEXT, "model": TEXT, "size": COUNT, "digest": {**TEXT, "pattern": "^[0-9a-f]{64}$"}}
 _OLLAMA_MODEL = {**_OLLAMA_MODEL, "details": reference("OllamaDetails")}
 _REASON = one_of("stop", "length")
+_SCORES = or_null({"type": "object", "additionalProperties": reference("ScoredToken")})
+_SCORED = {"prompt_logprobs": {**list_of(_SCORES, minItems=1), "description": "By token id; null: the first token."}}
 _PIECE = {"index": COUNT, "text": TEXT, "logprobs": or_null(reference("CompletionLogprobs"))}
 _CHOICE = {"index": COUNT, "logprobs": or_null(reference("ChatLogprobs"))}
 _CHAT_REASON = one_of("stop", "length", "tool_calls")
@@ -83,11 +87,11 @@ _GENERATION = record(
     generated_text=TEXT,
     finish_reason=one_of("length", "eos", "stop"),
     generated_tokens=_SOME,
-    prefill=_ONE_TOKEN,
+    prefill=list_of(_GENERATED, minItems=1),
     seed={"type": "integer", "description": "The request's seed; 0 if it had none."},
     tokens=list_of(_GENERATED, minItems=1),
     top_tokens=list_of(_ONE_TOKEN, minItems=1, maxItems=1),
-    details=NULL,
+    details=or_null(reference("GenerateDetails")),
 )
 _LINE = {"event": one_of("message"), "retry": one_of(30000)}
 _INFO = dict.fromkeys(
@@ -107,11 +111,11 @@ ANSWERS: Final[dict[str, Schema]] = {
             cached_tokens={**COUNT, "description": "Prompt tokens found in the prefix cache."}
         ),
     ),
-    "Completion": _openai("cmpl", "text_completion", record(**_PIECE, finish_reason=_REASON)),
+    "Completion": _openai("cmpl", "text_completion", record(_SCORED, **_PIECE, finish_reason=_REASON)),
     "CompletionEvent": _event("cmpl", "text_completion", record(**_PIECE, finish_reason=or_null(_REASON))),
     "CompletionLogprobs": record(
         text_offset=list_of(COUNT),
-        token_logprobs=list_of(LOGPROB),
+        token_logprobs=list_of({**or_null(LOGPROB), "description": "null: the first token of a prompt."}),
         tokens=list_of(TEXT),
         top_logprobs=list_of(or_null({"type": "object", "additionalProperties": LOGPROB})),
     ),
@@ -123,10 +127,12 @@ ANSWERS: Final[dict[str, Schema]] = {
             message=_MESSAGE,
             finish_reason=_CHAT_REASON,
         ),
+        _SCORED,
     ),
     "ChatEvent": _event(
         "chatcmpl", "chat.completion.chunk", record(**_CHOICE, delta=_DELTA, finish_reason=or_null(_CHAT_REASON))
     ),
+    "ScoredToken": record(logprob=LOGPROB, rank=or_null(_SOME), decoded_token=TEXT),
     "ChatLogprobs": record(content=list_of(record(**_TOKEN, top_logprobs=list_of(record(**_TOKEN)))), refusal=NULL),
     **RESPONSES,
     **ANTHROPIC,
@@ -162,6 +168,13 @@ ANSWERS: Final[dict[str, Schema]] = {
         "description": "One token.",
     },
     "GenerateEnd": {**_GENERATION, "description": "The last line, with return_full_text."},
+    "GenerateDetails": record(
+        finish_reason=one_of("length", "eos_token", "stop_sequence"),
+        generated_tokens=_SOME,
+        seed={"type": "integer"},
+        prefill=list_of(_GENERATED),
+        tokens=list_of(_GENERATED, minItems=1),
+    ),
     "GenerateFailure": {
         **record(
             details=NULL,

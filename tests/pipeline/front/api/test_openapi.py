@@ -201,15 +201,14 @@ def demands_another(name, parameter, value):
         "ChatRequest",
     ):
         return parameter == "best_of" or name == "ChatRequest" or value == 0
-    if parameter in ("topk_k", "max_new_tokens", "continue_final_message", "chat_template_kwargs"):
-        return parameter != "max_new_tokens"
+    if parameter in ("topk_k", "continue_final_message", "chat_template_kwargs"):
+        return True
     if parameter in ("min_tokens", "min_new_tokens"):
         return isinstance(value, int) and value > 60
     if parameter == "logprobs" and name in ("ChatRequest", "OllamaChat", "OllamaGenerate"):
         return value is False
-    if parameter == "prompt_logprobs":  # that nothing is streamed
-        return type(value) is int
-    if (parameter, value) == ("tool_choice", "required") or (parameter, name) == ("name", "OllamaShow"):
+    streamed = parameter == "prompt_logprobs" and type(value) is int
+    if streamed or (parameter, value) == ("tool_choice", "required") or (parameter, name) == ("name", "OllamaShow"):
         return True
     return (
         parameter == "logit_bias"

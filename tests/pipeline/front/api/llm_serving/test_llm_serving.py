@@ -241,3 +241,25 @@ def test_without_logprobs(serve):
     served = serve(llm_serving_logprobs=False)
     assert [token["logprob"] for token in served.generate("a b", max_new_tokens=2).json()["tokens"]] == [None, None]
     assert served.peer.expect("submit")["logprobs"] is None
+
+
+def test_the_prompt_s_tokens_are_in_the_answer_or_in_a_stream_s_last_line(shared):
+    asked = {"max_new_tokens": 2, "decoder_input_details": "True"}
+    whole = shared.generate("x", **asked).json()
+    assert [token["id"] for token in whole["prefill"]] == [9, 10, 11, 12, 13]
+    assert [token["logprob"] for token in whole["prefill"]] == [None, -0.5, -1, -1.5, -2]
+    assert whole["details"] is None
+    lines = shared.generate("x", stream=True, return_full_text=True, details=True, **asked).text.splitlines()
+    last = json.loads(lines[-1])["data"]
+    assert last["prefill"] == last["details"]["prefill"] == whole["prefill"]
+    assert json.loads(lines[0])["data"]["details"] is None
+    refused = shared.generate("x", stream=True, **asked)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "decoder_input_details")
+    assert "return_full_text" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(("reason", "said"), [("length", "length"), ("eos", "eos_token"), ("stop", "stop_sequence")])
+def test_details_have_the_names_of_text_generation_inference(shared, reason, said):
+    details = shared.generate(f"x @after=2 @reason={reason}", details=True).json()["details"]
+    assert (details["finish_reason"], details["generated_tokens"], details["prefill"]) == (said, 2, [])
+    assert len(details["tokens"]) == 2
