@@ -35,7 +35,9 @@ def read_texts(file: Path) -> Texts:
             ids = np.array([*record["prompt"], *record["answer"]], np.int32)
             start = ids[:START].tobytes()
             if len(record["prompt"]) < START or start in texts:
-                raise ConfigurationError(f"{file.name}, line {number}: no prompt of its own of {START} tokens or more")
+                raise ConfigurationError(
+                    f"{file.name}, line {number}: no prompt of its own of {START} tokens or more"
+                )
             texts[start] = ids
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(f"{file.name} holds no texts to be replayed: {error}") from error

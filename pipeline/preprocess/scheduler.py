@@ -208,7 +208,7 @@ class Scheduler:
     def _hold_blocks(self, sequence: Sequence, drafts: int) -> int:
         """For so many drafts, or for as many as free blocks hold: nobody is preempted for a guess."""
         columns, size = self._columns, self.blocks.block_size
-        wanted = min(drafts, sequence.limit - 1 - sequence.reach)
+        wanted = max(0, min(drafts, sequence.limit - 2 - sequence.reach))  # behind the last token nothing is drafted
         while len(sequence.blocks) * size <= sequence.reach + wanted:
             if (block := self.blocks.allocate()) is None:
                 return len(sequence.blocks) * size - 1 - sequence.reach

@@ -98,7 +98,7 @@ class Server:
     def wire(self):
         """New rings, and stages at them that know nothing of those before."""
         self.pool.clear()
-        runner = EmulatedRunner(self.settings)
+        runner = self.make_runner()
         runner.load()
         facts, compilation = runner.facts, self.begin_compilation(runner)
         abilities = Abilities.of(facts, argmax=self.greedy_on_device, save_logits=False)
@@ -174,6 +174,9 @@ class Server:
             chooser,
             self.verifier,
         )
+
+    def make_runner(self):
+        return EmulatedRunner(self.settings)
 
     def begin_compilation(self, runner):
         """Of its buckets, before it serves; None: all are compiled."""

@@ -51,5 +51,7 @@ async def ask_all(base_url: str, texts: Sequence[Replayed]) -> Answers:
 def _text(reply: Reply) -> str:
     if reply.status != 200:
         raise BenchError(f"status {reply.status}: {reply.body[:200]!r}")
-    events = [json.loads(line[5:]) for line in reply.lines if line.startswith(b"data:") and line[5:].strip() != b"[DONE]"]
+    events = [
+        json.loads(line[5:]) for line in reply.lines if line.startswith(b"data:") and line[5:].strip() != b"[DONE]"
+    ]
     return "".join(choice["text"] for event in events for choice in event["choices"])
