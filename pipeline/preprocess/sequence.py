@@ -73,8 +73,8 @@ class Sequence:
     """The scheduler's view of a request.
 
     `tokens[:known]` are prompt and output tokens that have reached preprocess. `pending` more at least are being
-    sampled in steps that are under way: one in each, and one for each draft that is right. The KV cache holds, or will
-    hold once those steps have run, the first `computed` tokens at least.
+    sampled in steps that are under way: one in each, and one for each draft that is right. The KV cache holds, or
+    will hold once those steps have run, the first `computed` tokens at least.
     A sequence decodes when only its newest, perhaps still unknown, token is missing from the cache.
     """
 

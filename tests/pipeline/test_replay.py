@@ -1,4 +1,4 @@
-"""Texts that are replayed: what the server says is the file's, wherever a sequence's beginning is one of its prompts."""
+"""Texts that are replayed: the answer to one of the file's prompts is the file's, to others the engine's."""
 
 import functools
 import json

@@ -3,9 +3,9 @@
     python -m scripts.bench.speculation [--model DIR_OR_CONFIG] [--kinds edits,tables,code,prose] [--rows 1,16]
         [--tokens 200] [--rounds 1] [--set KEY=VALUE]... [--json FILE]
 
-Texts are replayed: the engine computes, and what it answers is moved to the text (`model/replay.py`). Without a model:
-a random Llama of 134 million parameters on the default engine, made once; configs/emulated_910b.yaml is an emulated
-device whose steps cost what their positions do. A pair is one text, or as many at once as there are rows, from each
+Texts are replayed: the engine computes, and what it answers is moved to the text (`model/replay.py`). Without a
+model: a random Llama of 134 million parameters on the default engine, made once; configs/emulated_910b.yaml is an
+emulated device whose steps cost what their positions do. A pair is one text, or as many at once as there are rows, from each
 server, the order of the two changing with every pair. A time is that from a pair's first tokens to its last ones, a
 gain the median of all pairs' ratios. Answers must be the same. Exit status 1 if one is not, or a goal is missed.
 """
@@ -93,6 +93,7 @@ def encode(model: Path, kind: str, tokens: int, overrides: Sequence[str]) -> lis
     """As token ids of the model's vocabulary; each prompt begins like no other."""
     load = load_folder if model.is_dir() else load_configuration
     config: Configuration = load(model, overrides, other_host=True)
+    assert config.tokenizer.vocab_file is not None  # the configuration was checked
     tokenizer = load_tokenizer(config.tokenizer.vocab_file)
     found = []
     for number, text in enumerate(texts(kind)):

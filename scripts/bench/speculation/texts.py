@@ -1,7 +1,7 @@
 """Texts to be replayed: prompts and answers of four kinds, twenty each, the same for a given checkout.
 
-Edits are commits of this project (`edits.json`): a file before, what to do, and the file after. Tables are made up, and
-their answers are the same rows as JSON. Code and prose are halves of the project's own modules and pages.
+Edits are commits of this project (`edits.json`): a file before, what to do, and the file after. Tables are made up,
+and their answers are the same rows as JSON. Code and prose are halves of the project's own modules and pages.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import NamedTuple
 COUNT = 20
 _ROOT = Path(__file__).parents[3]
 _SHORTEST, _LONGEST = 3000, 6000  # characters of a text that is halved
-_FIRST = "Ada Bob Cleo Dan Eve Finn Gus Hana".split()
-_LAST = "Smith Jones Kay Lund Meyer Novak".split()
+_FIRST = ["Ada", "Bob", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana"]
+_LAST = ["Smith", "Jones", "Kay", "Lund", "Meyer", "Novak"]
 
 
 class Text(NamedTuple):
@@ -33,7 +33,7 @@ def _edits() -> Iterator[Text]:
 
 
 def _tables() -> Iterator[Text]:
-    draw = random.Random(3)
+    draw = random.Random(3)  # noqa: S311
     while True:
         rows = [
             {
