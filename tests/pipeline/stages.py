@@ -160,7 +160,7 @@ class Server:
         chooser = Chooser(shapes, self.limits.max_length, ends, None, self.verifier)
         vocabulary = functools.partial(Vocabulary, self.tokenizer, shapes.vocab_size, self.limits.end_ids)
         self.grammars = RowGrammars(chooser.pending, vocabulary, None)
-        self.row_table = Rows(self.rows, self.tokenizer, chooser.pending, self.grammars)
+        self.row_table = Rows(self.rows, self.tokenizer, chooser.pending, self.grammars, self.drafts)
         self.sampling = SamplingStage(
             SamplingRings(
                 rings["logits"].consumer(),
