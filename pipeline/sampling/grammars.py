@@ -30,11 +30,12 @@ class RowGrammar:
     """Of one row."""
 
     __slots__ = ("_before", "begun_anew", "compiling", "cost_ns", "drafts", "error", "matcher", "most_drafts",
-                 "output", "ready", "row", "sat_out", "text")  # fmt: skip
+                 "output", "ready", "row", "sat_out", "taken", "text")  # fmt: skip
 
     def __init__(self, row: int, text: str, prompt: bytes, output: bytes, most_drafts: int) -> None:
         self.row, self.text, self.most_drafts = row, text, most_drafts
         self.drafts: list[int] = []  # what must follow its newest token
+        self.taken = 0  # tokens of the last step, up to the one that completes it
         self.output = array("i", output)
         self._before = int.from_bytes(prompt[-4:], sys.byteorder)  # the last token of the prompt
         self.compiling: Future[tuple[Matcher, int]] = Future()
@@ -159,12 +160,14 @@ class RowGrammars:
     def take(self, grammar: RowGrammar, tokens: list[int]) -> None:
         """A row's next tokens, up to one that is none; it has an `error` if its grammar does not allow them."""
         assert grammar.matcher is not None
-        grammar.ready, grammar.sat_out = False, 0
+        grammar.ready, grammar.sat_out, grammar.taken = False, 0, 0
         for token in tokens:
-            if token >= 0:
+            if token >= 0 and not grammar.complete:
                 grammar.output.append(token)
                 grammar.matcher.take(token)
-        grammar.drafts = grammar.matcher.forced(grammar.most_drafts) if grammar.most_drafts else []
+                grammar.taken += 1
+        drafting = grammar.most_drafts and not grammar.complete
+        grammar.drafts = grammar.matcher.forced(grammar.most_drafts) if drafting else []
         self._note_fault(grammar)
         if grammar.matcher is not None:
             self._unmasked.append(grammar)
@@ -197,7 +200,6 @@ class RowGrammars:
         if self._counters is not None:
             self._counters.add(SamplingCounter.MASKS)
             self._counters.add(SamplingCounter.MASK_NS, grammar.cost_ns)
-
 
     def _mask_drafts(self, row: int, ahead: Matcher, drafts: list[int]) -> None:
         for depth, draft in enumerate(drafts, 1):

@@ -217,20 +217,21 @@ class SamplingStage:
     ) -> tuple[list[int], bool]:
         """A row's tokens, from position `b` on; those that it got before it ended, and whether it did."""
         for number, token in enumerate(tokens):
-            delta = self._take(b + number, row, token, views, last=number == len(tokens) - 1)
+            delta = self._take(b + number, row, token, views, number=number + 1)
             records.append(delta.pack())
             if delta.reason is not FinishReason.NONE:
                 return tokens[: number + 1], True
         return tokens, False
 
-    def _take(self, b: int, row: int, token: int, views: LogitsColumns, *, last: bool) -> Delta:
+    def _take(self, b: int, row: int, token: int, views: LogitsColumns, *, number: int) -> Delta:
+        """`number`: of the row's tokens in this step."""
         state, grammar = self._rows.state(row), self._grammars.of(row) if self._grammars else None
         if token < 0:
             why = self._chooser.explain(b, views, masked=grammar is not None)
             return self._fail(row, f"no token could be chosen: {why}")
         if grammar is not None and grammar.error:
             return self._fail(row, f"the grammar failed: {grammar.error}")
-        delta = state.take(token, complete=last and grammar is not None and grammar.complete)
+        delta = state.take(token, complete=grammar is not None and number == grammar.taken and grammar.complete)
         if state.top_logprobs >= 0:
             delta.logprob, delta.top = self._chooser.logprobs(b, state.top_logprobs)
         if state.raw_logit:
