@@ -1,6 +1,7 @@
-"""Whether a server that speculates answers as one that does not: token by token, greedy and sampled, alone and together.
+"""Whether a server that speculates answers as one that does not: token by token, greedy and sampled.
 
-    python -m scripts.verify.same_text [--model DIR_OR_CONFIG] [--texts 24] [--tokens 100] [--rows 4] [--set KEY=VALUE]...
+    python -m scripts.verify.same_text [--model DIR_OR_CONFIG] [--texts 24] [--tokens 100] [--rows 4]
+        [--set KEY=VALUE]...
 
 Without a model: the demo model, on its default engine. Questions are asked whose answer stands in the prompt, so that
 there is something to guess. A wider matrix product may be rounded otherwise, and a near tie may be decided otherwise

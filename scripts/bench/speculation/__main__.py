@@ -5,9 +5,10 @@
 
 Texts are replayed: the engine computes, and what it answers is moved to the text (`model/replay.py`). Without a
 model: a random Llama of 134 million parameters on the default engine, made once; configs/emulated_910b.yaml is an
-emulated device whose steps cost what their positions do. A pair is one text, or as many at once as there are rows, from each
-server, the order of the two changing with every pair. A time is that from a pair's first tokens to its last ones, a
-gain the median of all pairs' ratios. Answers must be the same. Exit status 1 if one is not, or a goal is missed.
+emulated device whose steps cost what their positions do. A pair is one text, or as many at once as there are rows,
+from each server, the order of the two changing with every pair. A time is that from a pair's first tokens to its last
+ones, a gain the median of all pairs' ratios. Answers must be the same. Exit status 1 if one is not, or a goal is
+missed.
 """
 
 from __future__ import annotations
