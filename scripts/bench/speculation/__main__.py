@@ -1,7 +1,7 @@
 """What speculation gains: the same texts from a server with and from one without, in turns.
 
     python -m scripts.bench.speculation [--model DIR_OR_CONFIG] [--kinds edits,tables,code,prose] [--rows 1,16]
-        [--tokens 200] [--rounds 1] [--set KEY=VALUE]... [--json FILE]
+        [--tokens 400] [--rounds 1] [--set KEY=VALUE]... [--json FILE]
 
 Texts are replayed: the engine computes, and what it answers is moved to the text (`model/replay.py`). Without a
 model: a random Llama of 134 million parameters on the default engine, made once; configs/emulated_910b.yaml is an
@@ -66,7 +66,9 @@ def main() -> int:
     line.add_argument("--model", type=Path, help="a model's folder, or a configuration file")
     line.add_argument("--kinds", type=words("kind", KINDS), default=KINDS)
     line.add_argument("--rows", type=counts(256), default=(1, 16))
-    line.add_argument("--tokens", type=count, default=200, help="of an answer, at most")
+    line.add_argument(
+        "--tokens", type=count, default=400, help="of an answer, at most: what is behind the first ones repeats more"
+    )
     line.add_argument("--rounds", type=count, default=1, help="how often each text is asked for")
     line.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of both servers")
     line.add_argument("--json", type=Path, metavar="FILE")
