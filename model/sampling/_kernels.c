@@ -134,12 +134,19 @@ static void kernel_dealloc(PyObject *object)
 
 enum part { CHOOSE = 1, TELL = 2 };
 
+/* Whether b is the position behind b - 1, with a draft between them. */
+static bool follows(const Py_buffer *view, size_t b)
+{
+    const int32_t *drafts = view[DRAFTS].buf;
+    return drafts && b && drafts[b - 1] >= 0;
+}
+
 /* Nothing is chosen behind a draft that is not what was chosen before it. */
 static bool skips(const Py_buffer *view, size_t b)
 {
     const int32_t *rows = view[ROWS].buf, *drafts = view[DRAFTS].buf, *tokens = view[TOKEN_IDS].buf,
                   *status = view[STATUS].buf;
-    if (rows[b] < 0 || !drafts || !b || drafts[b - 1] < 0)
+    if (rows[b] < 0 || !follows(view, b))
         return rows[b] < 0;
     return status[b - 1] != OK || tokens[b - 1] != drafts[b - 1];
 }
@@ -154,6 +161,7 @@ static void run(struct sampler *s, const Py_buffer *view, int parts)
         struct output out = {(int32_t *)view[TOKEN_IDS].buf + b, (float *)view[LOGPROBS].buf + b,
                              (int32_t *)view[TOP_IDS].buf + b * top, (float *)view[TOP_LOGPROBS].buf + b * top, top};
         const float *row = logits + b * s->vocab;
+        s->depth = follows(view, b) ? s->depth + 1 : 0;
         if (parts & CHOOSE) {
             const bool skipped = skips(view, b);
             if (skipped)

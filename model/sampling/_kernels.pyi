@@ -53,8 +53,8 @@ class Kernel:
     def observe(self, row: int, ids: NDArray[Any], is_output: bool, /) -> None: ...
 
 class Drafter:
-    """Guesses what follows in sequences from what followed earlier in the same one: see history.c. Takes up to 16 bytes
-    per row and token of ``max_length``, of rows with drafts. Not for two threads at once."""
+    """Guesses what follows in a sequence from what followed earlier in it: see history.c. Takes up to 16 bytes per
+    row and token of ``max_length``, of rows with drafts. Not for two threads at once."""
 
     def __new__(cls, rows: int, max_length: int, most: int) -> Drafter: ...
     def begin(self, row: int, most: int, /) -> None:

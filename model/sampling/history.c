@@ -12,9 +12,9 @@ enum {
     MOST_TRIED = 16,   /* earlier places that are compared */
     HELD = 8,          /* tokens after a guess that was right */
     ONE = 4096,        /* a score of 1 */
-    LEAST = ONE * 35 / 100,
+    LEAST = ONE * 15 / 100,
 };
-static const int32_t FIRST_SCORE[MATCH_CLASSES] = {ONE * 20 / 100, ONE * 30 / 100, ONE * 60 / 100};
+static const int32_t FIRST_SCORE[MATCH_CLASSES] = {ONE * 12 / 100, ONE * 20 / 100, ONE * 60 / 100};
 
 static int32_t hash(const struct history *h, int32_t position)
 {

@@ -42,6 +42,7 @@ struct sampler {
 #define X(type, name, format, shape) type *name;
     SAMPLING_COLUMNS(X)
 #undef X
+    size_t depth; /* of the position that is chosen: how many of its row are before it in the step */
     /* Workspace, made once: each holds vocab + 1 entries or more. */
     float *maxima, *edited, *values, *weights, *lists[2];
     int32_t *ids;

@@ -97,6 +97,12 @@ class RunnerConfig:
     random_weights: bool = setting(
         BOOLEAN, False, "for measurements without a checkpoint: random weights, so the answers are meaningless"
     )
+    replay: Path | None = setting(
+        PATH,
+        None,
+        "for measurements: file of token ids (see `model/replay.py`); the engine computes, but prompts in it are "
+        "answered as it says",
+    )
     cost_model: Mapping[str, Any] | None = setting(
         MAPPING, None, "emulated: milliseconds of a step and its results; see `configs/emulated_910b.yaml`"
     )

@@ -33,9 +33,17 @@ class DraftRoom:
     """What a step that has so many rows, tokens and rows with logits has left."""
 
     def __init__(
-        self, limits: DraftLimits, budget: int, *, decoding: int, prompts: int, tokens: int, logit_rows: int
+        self,
+        limits: DraftLimits,
+        budget: int,
+        samples: int,
+        *,
+        decoding: int,
+        prompts: int,
+        tokens: int,
+        logit_rows: int,
     ) -> None:
-        samples = limits.beside_prompts if prompts else limits.samples
+        samples = min(samples, limits.beside_prompts if prompts else limits.samples)
         self._positions = max(0, min(budget - tokens, samples - decoding - prompts))
         self._logits = max(0, limits.logit_rows - logit_rows)
 

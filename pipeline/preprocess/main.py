@@ -20,6 +20,7 @@ from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Abilities
 from pipeline.preprocess.stage import OVERLAPPED, PLAIN, Gauges, PreprocessRings, PreprocessStage
 from pipeline.runtime import background
+from pipeline.runtime.engines import sampled_positions
 from pipeline.runtime.generations import Generation, culprit
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tokenizer import end_ids, open_tokenizer
@@ -123,7 +124,7 @@ def make_scheduler(
         drafts=DraftLimits(
             most=shapes.drafts,
             max_rows=config.pipeline.speculation.max_rows,
-            samples=shapes.samples,
+            samples=sampled_positions(config),
             beside_prompts=shapes.max_rows,
             logit_rows=shapes.logit_rows,
         ),

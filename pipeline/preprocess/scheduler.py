@@ -199,6 +199,7 @@ class Scheduler:
         room = DraftRoom(
             self._drafts,
             self._budget,
+            self._samples,
             decoding=len(columns),
             prompts=sum(chunk.count if chunk.kind is RowKind.SCORE else 1 for chunk in chunks),
             tokens=len(columns) + sum(chunk.count for chunk in chunks),
@@ -215,7 +216,7 @@ class Scheduler:
     def _hold_blocks(self, sequence: Sequence, drafts: int) -> int:
         """For so many drafts, or for as many as free blocks hold: nobody is preempted for a guess."""
         columns, size = self._columns, self.blocks.block_size
-        wanted = min(drafts, sequence.limit - 1 - sequence.reach)
+        wanted = max(0, min(drafts, sequence.limit - 2 - sequence.reach))  # behind the last token nothing is drafted
         while len(sequence.blocks) * size <= sequence.reach + wanted:
             if (block := self.blocks.allocate()) is None:
                 return len(sequence.blocks) * size - 1 - sequence.reach

@@ -22,7 +22,12 @@ Settings = TypeVar("Settings", bound=GraphSettings)
 
 def make_runner(config: Configuration) -> Runner:
     """Raises a `model.errors.ModelError` for settings that contradict each other."""
-    return _ENGINES[config.pipeline.runner.kind](config)
+    runner = _ENGINES[config.pipeline.runner.kind](config)
+    if (replayed := config.pipeline.runner.replay) is None:
+        return runner
+    from model.replay import ReplayRunner, read_texts
+
+    return ReplayRunner(runner, read_texts(replayed))
 
 
 def shapes_of(config: Configuration, runner: Runner) -> Shapes:

@@ -37,7 +37,7 @@ class Chooser:
         """`end_ids`: how many end tokens the model has, which a request may forbid besides its own bias."""
         limits, most = SamplingLimits(shapes.vocab_size, max_length, MAX_CANDIDATES), shapes.logit_rows
         limits = dataclasses.replace(limits, max_biased_tokens=limits.max_biased_tokens + end_ids)
-        self._sampler = Sampler(limits, shapes.max_rows, masks=grammar.available())
+        self._sampler = Sampler(limits, shapes.max_rows, masks=grammar.available(), drafts=shapes.drafts)
         self._files = files
         self.pending = PendingAdmits(self._sampler, files, verifier)
         self._out = SampleOutputs.allocate(most, MAX_CANDIDATES)  # by row of logits
@@ -137,9 +137,9 @@ class PendingAdmits:
         self._by_row[assign.row] = assign, params
         self._verifier.begin(assign.row, most_drafts)
 
-    def mask(self, row: int) -> UInt32:
-        """What the sampler may choose for a row that is admitted; to be filled."""
-        return self._sampler.mask(row)
+    def mask(self, row: int, depth: int = 0) -> UInt32:
+        """What the sampler may choose for a row that is admitted, behind so many drafts; to be filled."""
+        return self._sampler.mask(row, depth)
 
     def discard(self, row: int) -> None:
         """The row is free again."""

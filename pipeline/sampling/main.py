@@ -44,7 +44,7 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, tokenizer: Tok
         sampling = SamplingStage(
             SamplingRings(logits, rows, tokens, results, deltas),
             shapes,
-            Rows(shapes.max_rows, tokenizer, chooser.pending, grammars),
+            Rows(shapes.max_rows, tokenizer, chooser.pending, grammars, shapes.drafts),
             chooser,
             verifier,
             Measurements(stage.stats, RingEnds(stage.stats, stage.name, rings.every), stage.replica),

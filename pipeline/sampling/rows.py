@@ -26,10 +26,19 @@ _NO_EPOCH = -1
 
 
 class Rows:
-    """`pending`: what the sampler has yet to be told of. `grammars`: of rows that have one."""
+    """`pending`: what the sampler has yet to be told of. `grammars`: of rows that have one. `most_drafts`: of a
+    row."""
 
-    def __init__(self, max_rows: int, tokenizer: Tokenizer, pending: PendingAdmits, grammars: RowGrammars) -> None:
+    def __init__(
+        self,
+        max_rows: int,
+        tokenizer: Tokenizer,
+        pending: PendingAdmits,
+        grammars: RowGrammars,
+        most_drafts: int = 0,
+    ) -> None:
         self._tokenizer, self._pending, self.grammars = tokenizer, pending, grammars
+        self._most_drafts = most_drafts
         self._epochs = [_NO_EPOCH] * max_rows
         self._states: list[TextState | None] = [None] * max_rows
         self._by_request: dict[int, TextState] = {}
@@ -56,7 +65,7 @@ class Rows:
         if state is None:
             state = self._by_request[assign.request] = TextState.of(assign, self._tokenizer)
         self._pending.add(assign, state.sampling, 0 if state.sampling.grammar else state.most_drafts)
-        self.grammars.assign(assign, state.sampling.grammar)
+        self.grammars.assign(assign, state.sampling.grammar, min(state.most_drafts, self._most_drafts))
         self._states[assign.row] = state
         self._epochs[assign.row] = assign.epoch
 

@@ -124,12 +124,16 @@ class SamplingStage:
         held = self._grammars.hold_back(chosen) if self._grammars else _NOBODY
         self._chooser.choose(head, views, chosen)
         self._verifier.verify(chosen, self._chooser.token_ids, views)
+        if self._grammars and self._verifier.drafter is not None:
+            self._take_by_grammars(chosen)
         if self._verifier.is_awaited(head):
             self._publish_tokens(views, held)
         sampled_ns = time.clock_gettime_ns(_NS)
         self._chooser.finish(head, views)
         if head[Head.SCORED]:  # all that is said of a prompt comes before its first token
             self._rings.deltas.write_many(score_records(head, views, self._rows))
+        if self._grammars and self._verifier.drafter is None:  # there are no drafts to be published with the tokens
+            self._take_by_grammars(chosen)
         tokens = self._publish_results(views, chosen, held)
         stamps[:] = views.stamps
         stamps[Stamp.RECEIVED : Stamp.SENT + 1] = received_ns, sampled_ns, time.clock_gettime_ns(_NS)
@@ -150,6 +154,15 @@ class SamplingStage:
                 change = unpack_row(bytes(record))
             self._rows.change(change)
         self._rows.begin_step(step)
+
+    def _take_by_grammars(self, chosen: list[int]) -> None:
+        """Rows' tokens that hold; what must follow them are drafts."""
+        ids = self._chooser.token_ids
+        for row, (start, taken) in enumerate(self._verifier.spans()):
+            if chosen[start] >= 0 and (grammar := self._grammars.of(chosen[start])) is not None:
+                self._grammars.take(grammar, ids[start : start + taken].tolist())
+                if grammar.most_drafts:
+                    self._verifier.draft(row, grammar.drafts, grammar.most_drafts)
 
     def _publish_tokens(self, views: LogitsColumns, held: Held) -> None:
         """The newest of each row, and drafts. Of a row that failed it is -1; inference takes it for any token. A row
@@ -209,20 +222,21 @@ class SamplingStage:
     ) -> tuple[list[int], bool]:
         """A row's tokens, from position `b` on; those that it got before it ended, and whether it did."""
         for number, token in enumerate(tokens):
-            delta = self._take(b + number, row, token, views)
+            delta = self._take(b + number, row, token, views, number=number + 1)
             records.append(delta.pack())
             if delta.reason is not FinishReason.NONE:
                 return tokens[: number + 1], True
         return tokens, False
 
-    def _take(self, b: int, row: int, token: int, views: LogitsColumns) -> Delta:
+    def _take(self, b: int, row: int, token: int, views: LogitsColumns, *, number: int) -> Delta:
+        """`number`: of the row's tokens in this step."""
         state, grammar = self._rows.state(row), self._grammars.of(row) if self._grammars else None
         if token < 0:
             why = self._chooser.explain(b, views, masked=grammar is not None)
             return self._fail(row, f"no token could be chosen: {why}")
-        if grammar is not None and not self._grammars.take(grammar, token):
+        if grammar is not None and grammar.error:
             return self._fail(row, f"the grammar failed: {grammar.error}")
-        delta = state.take(token, complete=grammar is not None and grammar.complete)
+        delta = state.take(token, complete=grammar is not None and number == grammar.taken and grammar.complete)
         if state.top_logprobs >= 0:
             delta.logprob, delta.top = self._chooser.logprobs(b, state.top_logprobs)
         if state.raw_logit:

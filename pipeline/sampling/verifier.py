@@ -49,6 +49,13 @@ class Verifier:
         if self.drafted:
             self.at = self.starts[: self.count]
 
+    def draft(self, row: int, drafts: list[int], wish: int) -> None:
+        """Behind the newest token of a row that the drafter has none for."""
+        self.counts[row] = 1 + len(drafts)
+        self.ids[row, 1 : 1 + len(drafts)] = drafts
+        self.wishes[row] = wish
+        self._wished |= wish > 0
+
     def row_at(self, position: int) -> int:
         """Which row has its first position there."""
         return position if isinstance(self.at, slice) else self.at.tolist().index(position)

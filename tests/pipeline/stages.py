@@ -107,7 +107,7 @@ class Server:
     def wire(self):
         """New rings, and stages at them that know nothing of those before."""
         self.pool.clear()
-        runner = EmulatedRunner(self.settings)
+        runner = self.make_runner()
         runner.load()
         facts, compilation = runner.facts, self.begin_compilation(runner)
         abilities = Abilities.of(facts, argmax=self.greedy_on_device, save_logits=False)
@@ -170,7 +170,7 @@ class Server:
         chooser = Chooser(shapes, self.limits.max_length, ends, None, self.verifier)
         vocabulary = functools.partial(Vocabulary, self.tokenizer, shapes.vocab_size, self.limits.end_ids)
         self.grammars = RowGrammars(chooser.pending, vocabulary, None)
-        self.row_table = Rows(self.rows, self.tokenizer, chooser.pending, self.grammars)
+        self.row_table = Rows(self.rows, self.tokenizer, chooser.pending, self.grammars, self.drafts)
         self.sampling = SamplingStage(
             SamplingRings(
                 rings["logits"].consumer(),
@@ -184,6 +184,9 @@ class Server:
             chooser,
             self.verifier,
         )
+
+    def make_runner(self):
+        return EmulatedRunner(self.settings)
 
     def begin_compilation(self, runner):
         """Of its buckets, before it serves; None: all are compiled."""

@@ -26,6 +26,20 @@ def test_tokens_that_are_sampled_count_before_they_are_known():
     assert sequence.complete
 
 
+def test_a_step_with_drafts_may_bring_several_tokens_and_reach_further():
+    sequence = Sequence(1, np.zeros(20, np.int32), prompt=3, limit=20, known=4, computed=3)
+    assert sequence.reach == 3
+    sequence.schedule(4)
+    sequence.schedule(9)
+    sequence.computed += 2
+    assert (sequence.length, sequence.reach) == (6, 5 + 4 + 9)
+    assert sequence.append([7, 8, 9]) == 4
+    assert (sequence.known, sequence.pending, sequence.carried) == (7, 1, [9])
+    assert sequence.sit_out() == 9
+    sequence.schedule(99)
+    assert sequence.reach == 19  # behind its limit there is nothing
+
+
 def test_one_that_was_preempted_is_not_fresh():
     sequence = Sequence(1, np.zeros(5, np.int32), prompt=3, limit=5, known=3, preemptions=1)
     assert not sequence.fresh
