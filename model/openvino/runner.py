@@ -85,4 +85,4 @@ class OpenVinoRunner(GraphRunner):
 
         file = load_weights(self._weights, self.settings, progress)
         compiled = compile_decoder(self.spec, self.settings, self.facts.max_length, file)
-        return file, OpenVinoExecution(compiled, self.facts)
+        return file, OpenVinoExecution(compiled, self.facts, exact_replay=self.settings.rounds)

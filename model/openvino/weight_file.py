@@ -105,7 +105,7 @@ class WeightFile:
 
 def in_memory(slots: dict[str, Slot]) -> WeightFile:
     """Zeros, to be filled."""
-    return WeightFile(mmap.mmap(-1, _size(slots), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), slots, is_file=False)
+    return WeightFile(mmap.mmap(-1, size_of(slots), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), slots, is_file=False)
 
 
 @contextmanager
@@ -114,8 +114,8 @@ def new_file(slots: dict[str, Slot], folder: Path, name: str | None) -> Iterator
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     _remove_partial(folder)
     with _temporary(folder, name) as file:
-        os.posix_fallocate(file.fileno(), 0, _size(slots))  # a full disk would be a SIGBUS later
-        memory = mmap.mmap(file.fileno(), _size(slots))
+        os.posix_fallocate(file.fileno(), 0, size_of(slots))  # a full disk would be a SIGBUS later
+        memory = mmap.mmap(file.fileno(), size_of(slots))
         yield WeightFile(memory, slots, is_file=True)
         if name is not None:
             memory.flush()  # else it could be zeros under that name after a power cut
@@ -125,7 +125,7 @@ def new_file(slots: dict[str, Slot], folder: Path, name: str | None) -> Iterator
 def kept_file(slots: dict[str, Slot], folder: Path, name: str) -> WeightFile | None:
     """What an earlier process left."""
     with suppress(OSError), (folder / name).open("rb") as file:
-        if os.fstat(file.fileno()).st_size == _size(slots):
+        if os.fstat(file.fileno()).st_size == size_of(slots):
             return WeightFile(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), slots, is_file=True)
     return None
 
@@ -161,7 +161,8 @@ def _remove_partial(folder: Path) -> None:
             path.unlink()
 
 
-def _size(slots: dict[str, Slot]) -> int:
+def size_of(slots: dict[str, Slot]) -> int:
+    """Bytes of a file with them."""
     return max(slot.end for slot in slots.values())
 
 

@@ -117,6 +117,7 @@ class DecodeColumns:
         views.limits[:n] = self.limit[:n]
         views.wants_logits[:n] = self.wants_logits[:n]
         views.adapter[:n] = self.adapter[:n]
+        views.sampled[:n] = 1
         for b in np.flatnonzero(self._changed[:n] > self._written[slot]):
             views.block_tables[b] = self.block_tables[b]
         self._written[slot] = self._now
@@ -200,7 +201,7 @@ class Plan:
             views.rows[b], views.epochs[b] = sequence.row, sequence.epoch
             views.kinds[b] = RowKind.PROMPT_END if chunk.ends_prompt else RowKind.CHUNK
             views.new_tokens[b], views.wants_logits[b] = chunk.count, sequence.wants.logits
-            views.adapter[b] = sequence.adapter.slot
+            views.adapter[b], views.sampled[b] = sequence.adapter.slot, start >= sequence.prompt
             views.block_tables[b, : len(sequence.blocks)] = sequence.blocks
             at += chunk.count
         if self.chunks:

@@ -109,6 +109,12 @@ class Sequence:
         return not self.preemptions and self.known == self.prompt
 
     @property
+    def left_of_kind(self) -> int:
+        """Known tokens to be computed next: of the prompt, and only then those that were sampled once."""
+        end = self.prompt if self.computed < self.prompt else self.known
+        return end - self.computed
+
+    @property
     def record_bytes(self) -> int:
         """Of the record that tells sampling of its row, at most."""
         return len(self.params) + 4 * self.known + _RECORD_BYTES

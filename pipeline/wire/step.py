@@ -123,6 +123,7 @@ class StepColumns(RowColumns, Protocol):
     limits: Int32
     wants_logits: Int32
     adapter: Int32
+    sampled: Int32
     block_tables: Int32
 
 
@@ -178,6 +179,7 @@ def step_layout(shapes: Shapes) -> Layout:
             Field("limits", "int32", (b,), "tokens of the sequence at most"),
             Field("wants_logits", "int32", (b,), "1: the host needs the logits of its sampled positions"),
             Field("adapter", "int32", (b,), "which adapter its weights get, from 1; 0: none"),
+            Field("sampled", "int32", (b,), "1: its new tokens were sampled; 0: they are of its prompt"),
             Field("block_tables", "int32", (b, w), "physical KV blocks of each row"),
         ],
     )
