@@ -88,7 +88,7 @@ class OpenVinoExecution:
         if 0 < tokens < prepared.bucket.tokens:
             for at, array in enumerate(prepared.arrays[:_OF_TOKENS]):
                 request.set_input_tensor(at, _tensor(array[:tokens]))
-        if self._exact_replay and prepared.sampled is not None:
+        if self._exact_replay and prepared.sampled is not None and tokens > np.count_nonzero(prepared.fresh):
             self._replay(prepared, prepared.sampled)
         request.start_async()
         return Output(request)
