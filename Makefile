@@ -11,7 +11,7 @@ MODEL   ?= model/demo
 
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
 .PHONY: bench-front bench-waiting bench-model bench-linear bench-adapters bench-emulated bench-sampling bench-grammar
-.PHONY: bench-startup bench-memory bench-scoring bench-speculation
+.PHONY: bench-startup bench-memory bench-engine-memory bench-scoring bench-speculation
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
 .PHONY: zoo test-clients train-demo fixtures fixtures-families fixtures-adapters fixtures-response
 .PHONY: dashboard docs-page dist test-dist
@@ -105,6 +105,10 @@ bench-scoring: $(VENV)/.stamp-serve
 # Memory of all processes but the model's, with 128,000 tokens
 bench-memory: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.memory --json bench-memory.json $(BENCH_FLAGS)
+
+# Memory of a process with the openvino engine, against its weights and KV cache
+bench-engine-memory: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.engine_memory --json bench-engine-memory.json $(BENCH_FLAGS)
 
 # What LoRA adapters add to a step
 bench-adapters: $(VENV)/.stamp-serve

@@ -104,6 +104,8 @@ def require_layout(inputs: StepInputs, facts: RunnerFacts) -> Bucket:
         "block_tables": (rows, facts.block_table_width),
     }.items():
         require_array(getattr(inputs, name), name, shape, np.int32)
+    if inputs.sampled is not None:
+        require_array(inputs.sampled, "sampled", (rows,), np.int32)
     return bucket
 
 

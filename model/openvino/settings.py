@@ -66,3 +66,8 @@ class OpenVinoSettings(GraphSettings):
     def inference_dtype(self) -> Literal["f32", "bf16"]:
         """What is computed in. int8 weights with bfloat16 would be widened first, at half of the speed of one row."""
         return "bf16" if self.weight_dtype == "bf16" else "f32"
+
+    @property
+    def rounds(self) -> bool:
+        """Something is rounded on the way, so that what differs by a bit may differ by much more behind."""
+        return self.weight_dtype in {"bf16", "int8"} or self.kv_dtype not in {None, "f32"}

@@ -61,6 +61,7 @@ class StepInputArrays:
             sample_index=own.sample_index[: bucket.samples],
             adapter=self._views.adapter[:b],
             block_tables=self._views.block_tables[:b],
+            sampled=self._views.sampled[:b],
         )
 
 

@@ -139,6 +139,7 @@ class DecodeColumns:
         views.limits[:n] = self.limit[:n]
         views.wants_logits[:n] = self.wants_logits[:n]
         views.adapter[:n] = self.adapter[:n]
+        views.sampled[:n] = 1
         if draws:
             views.seeds[:n] = self.seeds[:n]
             views.draws[:n] = self.draws[:n]
@@ -250,7 +251,7 @@ class Plan:
             if kind is RowKind.SCORE:
                 views.targets[tokens] = chunk.targets
             views.new_tokens[b], views.wants_logits[b] = chunk.count, sequence.wants.logits_wanted
-            views.adapter[b] = sequence.adapter.slot
+            views.adapter[b], views.sampled[b] = sequence.adapter.slot, start >= sequence.prompt
             views.seeds[b], views.draws[b] = sequence.draw_seed, sequence.draw
             views.block_tables[b, : len(sequence.blocks)] = sequence.blocks
             at += chunk.count

@@ -253,7 +253,9 @@ class Scheduler:
         """Schedule as many of the sequence's known tokens as the budget allows. Returns the budget that is left."""
         if sequence.row < 0 or budget <= 0:
             return budget
-        count = min(budget, sequence.known - sequence.computed)
+        count = sequence.next_chunk(budget)
+        if count == 1 < sequence.left_of_kind and chunks:
+            return 0  # a token alone: it waits for a step with more room
         if sequence.scoring:
             count = min(count, self._most_to_score(sequence, chunks))
         while len(sequence.blocks) * self.blocks.block_size < sequence.computed + count:

@@ -149,6 +149,19 @@ class Sequence:
         return not self.preemptions and self.known == self.prompt
 
     @property
+    def left_of_kind(self) -> int:
+        """Known tokens to be computed next: of the prompt, and only then those that were sampled once."""
+        end = self.prompt if self.computed < self.prompt else self.known
+        return end - self.computed
+
+    def next_chunk(self, most: int) -> int:
+        """Tokens of the next one. It leaves no single token of a prompt: attention may sum in another order for one
+        alone, and where a prompt is cut depends on who else is in the step."""
+        left = self.left_of_kind
+        leaves_one = self.computed < self.prompt and left == most + 1
+        return most - 1 if leaves_one and most > 2 else min(most, left)
+
+    @property
     def record_bytes(self) -> int:
         """Of the record that tells sampling of its row, at most."""
         return len(self.params) + 4 * self.known + _RECORD_BYTES

@@ -140,6 +140,7 @@ class StepColumns(RowColumns, Protocol):
     limits: Int32
     wants_logits: Int32
     adapter: Int32
+    sampled: Int32
     seeds: UInt64
     draws: Float64
     block_tables: Int32
@@ -200,6 +201,7 @@ def step_layout(shapes: Shapes) -> Layout:
             Field("limits", "int32", (b,), "tokens of the sequence at most"),
             Field("wants_logits", "int32", (b,), "see LogitsWanted"),
             Field("adapter", "int32", (b,), "which adapter its weights get, from 1; 0: none"),
+            Field("sampled", "int32", (b,), "1: its new tokens were sampled; 0: they are of its prompt"),
             Field("seeds", "uint64", (b,), "of its draws, where head's DRAWS says so"),
             Field("draws", "float64", (b, DRAW_NUMBERS), "what its draws obey, likewise: see model.sampling.DRAW"),
             Field("block_tables", "int32", (b, w), "physical KV blocks of each row"),

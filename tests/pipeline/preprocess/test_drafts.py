@@ -20,7 +20,7 @@ def test_the_more_rows_the_fewer(rows, most):
 
 
 def test_what_is_left_is_shared():
-    room = DraftRoom(LIMITS, 64, decoding=4, prompts=0, tokens=4, logit_rows=0)
+    room = DraftRoom(LIMITS, 64, 64, decoding=4, prompts=0, tokens=4, logit_rows=0)
     assert [room.offer(9, sharing, logits=False) for sharing in (1, 4, 28)] == [9, 7, 1]
     room.take(28, logits=False)
     assert room.offer(3, 1, logits=False) == 0
@@ -32,7 +32,7 @@ def test_what_is_left_is_shared():
     ids=["positions", "beside prompts", "budget", "rows of logits", "more than there are"],
 )
 def test_what_is_left_of_a_step(prompts, tokens, logit_rows, logits, left):
-    room = DraftRoom(LIMITS, 64, decoding=4, prompts=prompts, tokens=tokens, logit_rows=logit_rows)
+    room = DraftRoom(LIMITS, 64, 64, decoding=4, prompts=prompts, tokens=tokens, logit_rows=logit_rows)
     assert room.offer(99, 1, logits=logits) == left
 
 
@@ -42,7 +42,7 @@ class Rows:
     def __init__(self, *, blocks=64, limit=60, wants=(ARGMAX, ARGMAX), limits=LIMITS):
         self.blocks = BlockManager(blocks, BLOCK)
         self.scheduler = Scheduler(
-            self.blocks, max_rows=8, token_budget=64, block_table_width=20, ring_slots=2, drafts=limits
+            self.blocks, max_rows=8, token_budget=64, block_table_width=20, ring_slots=2, samples=32, drafts=limits
         )
         for request, want in enumerate(wants, 1):
             tokens = np.full(limit, request, np.int32)
