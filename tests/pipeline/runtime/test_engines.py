@@ -14,7 +14,7 @@ from model.mindspore_runner import MindSporeRunner
 from model.openvino import OpenVinoRunner
 from model.replay import ReplayRunner
 from pipeline.config import load_configuration
-from pipeline.runtime.engines import emulated_buckets, make_runner, shapes_of
+from pipeline.runtime.engines import emulated_buckets, make_runner, sampled_positions, shapes_of
 from scripts.lab.paths import ROOT
 from tests.model.conftest import needs_openvino
 from tests.model.families.checkpoints import load
@@ -88,7 +88,8 @@ def test_with_drafts_a_step_may_have_more_positions_than_rows(kind, rows, sample
     config = load_configuration(ROOT / "configs" / f"{name}.yaml", options, other_host=True)
     runner = make_runner(config)
     shapes = shapes_of(config, runner)
-    assert (shapes.samples, shapes.drafts) == (samples, 7)
+    assert (sampled_positions(config), shapes.drafts) == (samples, 7)
+    assert shapes.samples == 128  # those that may be scored
     assert shapes.logit_rows == max(rows, 8)
     buckets = runner.facts.buckets
     assert list(buckets) == sorted(set(buckets))
