@@ -11,7 +11,7 @@ MODEL   ?= model/demo
 
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
 .PHONY: bench-front bench-waiting bench-model bench-linear bench-adapters bench-emulated bench-sampling bench-grammar
-.PHONY: bench-startup bench-memory bench-scoring
+.PHONY: bench-startup bench-memory bench-engine-memory bench-scoring bench-speculation
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
 .PHONY: zoo test-clients train-demo fixtures fixtures-families fixtures-adapters fixtures-response
 .PHONY: dashboard docs-page dist test-dist
@@ -106,6 +106,10 @@ bench-scoring: $(VENV)/.stamp-serve
 bench-memory: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.memory --json bench-memory.json $(BENCH_FLAGS)
 
+# Memory of a process with the openvino engine, against its weights and KV cache
+bench-engine-memory: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.engine_memory --json bench-engine-memory.json $(BENCH_FLAGS)
+
 # What LoRA adapters add to a step
 bench-adapters: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.adapters --json bench-adapters.json $(BENCH_FLAGS)
@@ -117,6 +121,10 @@ bench-emulated: $(VENV)/.stamp-serve
 # One sampling call for a batch, on one core
 bench-sampling: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.sampling --json bench-sampling.json $(BENCH_FLAGS)
+
+# What guessed tokens gain, on replayed texts
+bench-speculation: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.speculation --json bench-speculation.json $(BENCH_FLAGS)
 
 # Compiling grammars, masks and tokens, for vocabularies of three sizes
 bench-grammar: $(VENV)/.stamp-serve

@@ -18,12 +18,14 @@ _SCORED_LOGITS = 1 << 23  # 32 MB: of a large vocabulary fewer positions are sco
 _SIZED = ("input_ids", "valid_length", "sample_index")  # by tokens, rows and samples
 
 
-def make_buckets(max_rows: int, token_budget: int, factor: int) -> tuple[Bucket, ...]:
+def make_buckets(max_rows: int, token_budget: int, factor: int, samples: int = 0) -> tuple[Bucket, ...]:
     """Decode steps of 1, 2, 4, … rows, and mixed steps of 16 tokens and so many times more; those always have
-    ``max_rows`` rows."""
+    ``max_rows`` rows. ``samples``: decode steps may have up to so many tokens, drafts included, all of them sampled.
+    """
     decode, mixed = _grow(1, 2, max_rows), _grow(16, factor, max(token_budget, max_rows))
     buckets = {Bucket(rows, rows) for rows in decode} | {Bucket(n, max_rows) for n in mixed if n >= max_rows}
-    return tuple(sorted(buckets))
+    drafted = {Bucket(n, max_rows, n) for n in _grow(1, 2, samples) if n > max_rows} if samples else set()
+    return tuple(sorted(buckets | drafted))
 
 
 def scored_samples(token_budget: int, max_rows: int, vocab_size: int) -> int:
@@ -102,6 +104,8 @@ def require_layout(inputs: StepInputs, facts: RunnerFacts) -> Bucket:
         "block_tables": (rows, facts.block_table_width),
     }.items():
         require_array(getattr(inputs, name), name, shape, np.int32)
+    if inputs.sampled is not None:
+        require_array(inputs.sampled, "sampled", (rows,), np.int32)
     return bucket
 
 

@@ -41,6 +41,9 @@ class StepInputs:
     sample_index: Int32  # [S] indices in T of the positions that are sampled; a row may have none, or several
     adapter: Int32  # [B] which adapter the row's weights get, from 1; 0: none
     block_tables: Int32  # [B, W] physical KV blocks of each row; entries past the context are ignored
+    sampled: Int32 | None = None
+    """[B] 1: the row's new tokens were sampled, and at first each was computed in a step of its own; an engine whose
+    numbers depend on that computes them so again. 0: they are of its prompt. None: as if all were."""
 
     @property
     def bucket(self) -> Bucket:

@@ -157,6 +157,10 @@ class Matcher:
             self._library.consume_token(token)
         return self._sound()
 
+    def forced(self, most: int) -> list[int]:
+        """The next tokens, up to ``most``, where only one text can follow; they are not taken."""
+        return self._library.compute_ff_tokens()[:most] if self._sound() else []
+
     def replay(self, tokens: Iterable[int]) -> bool:
         """`take` for each; what a resumed answer has already."""
         if self._sound():

@@ -15,10 +15,10 @@ KEY_GROUP = 16
 """Keys that lie side by side in the CPU's key cache (`kKeyGroup` in csrc/step.h)."""
 
 
-def default_buckets(max_rows: int, token_budget: int) -> tuple[Bucket, ...]:
+def default_buckets(max_rows: int, token_budget: int, samples: int = 0) -> tuple[Bucket, ...]:
     """Few shapes for mixed steps, because each costs seconds of compilation: a prefill chunk is worth waiting for,
     and most steps decode."""
-    return make_buckets(max_rows, token_budget, 4)
+    return make_buckets(max_rows, token_budget, 4, samples)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ class GraphSettings:
     max_rows: int = 16
     token_budget: int = 256
     """Most new tokens of one step."""
+    samples: int = 0
+    """Most sampled positions of one step, if there may be more of them than rows: rows have drafts."""
     max_length: int | None = None
     """Most tokens of one sequence, prompt and output together; None: as many as the model knows positions."""
     buckets: tuple[Bucket, ...] | None = None
@@ -85,7 +87,8 @@ class GraphSettings:
     def effective_buckets(self) -> tuple[Bucket, ...]:
         """Shapes to compile, smallest first."""
         if self.buckets is None:
-            return with_samples(default_buckets(self.max_rows, self.token_budget), self.scored_samples)
+            buckets = default_buckets(self.max_rows, self.token_budget, self.samples)
+            return with_samples(buckets, self.scored_samples)
         largest = Bucket(self.token_budget, self.max_rows)
         if largest not in self.buckets:
             raise ConfigurationError(

@@ -11,10 +11,12 @@ from openvino import CompiledModel, InferRequest, Shape, Tensor, Type
 from model.layout import padding
 from model.mindspore_common.host_results import HostResults
 from model.openvino.decoder import INPUTS
+from model.openvino.replay import Rows, one_by_one
 from model.openvino.requirements import BLOCK_SIZE
 from model.runner import Bucket, Float32, Int32, RunnerFacts, StepInputs
 
 _OF_TOKENS = 2  # the first inputs are as long as the step has tokens
+_OF_ROWS = tuple(INPUTS.index(name) for name in Rows.__slots__)
 _CACHES = len(INPUTS)
 
 
@@ -26,6 +28,7 @@ class Prepared:
     fresh: Int32  # [B] new tokens of each row
     arrays: tuple[Int32, ...]  # `INPUTS`
     tensors: tuple[Tensor, ...]  # of the same, for a step that has as many tokens as the bucket
+    sampled: Int32 | None
 
 
 class Output:
@@ -53,11 +56,13 @@ class OpenVinoExecution:
     reads and writes out of bounds. So padding is cut off, and a step of padding alone, which warms up or measures,
     computes its bucket's tokens as a row of a block that nobody else has. Slots follow from block tables and lengths:
     `StepInputs.slot_mapping` is only checked.
+
+    ``exact_replay``: see `model.openvino.replay`.
     """
 
     computes_by_itself = True
 
-    def __init__(self, compiled: CompiledModel, facts: RunnerFacts) -> None:
+    def __init__(self, compiled: CompiledModel, facts: RunnerFacts, *, exact_replay: bool) -> None:
         self.results = HostResults(facts.vocab_size)
         self._facts = facts
         self._request = compiled.create_infer_request()
@@ -65,10 +70,13 @@ class OpenVinoExecution:
         for at, cache in enumerate(self._caches, start=_CACHES):
             self._request.set_input_tensor(at, cache)
         self._rehearsals: dict[Bucket, Prepared] = {}
+        self._exact_replay = exact_replay
+        self._replayed: Rows | None = None  # of the step that computes: tensors do not keep arrays
 
     def prepare(self, inputs: StepInputs) -> Prepared:
         arrays = tuple(getattr(inputs, name) for name in INPUTS)
-        return Prepared(inputs.bucket, inputs.q_seq_lens, arrays, tuple(map(_tensor, arrays)))
+        tensors = tuple(map(_tensor, arrays))
+        return Prepared(inputs.bucket, inputs.q_seq_lens, arrays, tensors, inputs.sampled)
 
     def run(self, prepared: Prepared) -> Output:
         tokens = int(prepared.fresh.sum())
@@ -80,8 +88,17 @@ class OpenVinoExecution:
         if 0 < tokens < prepared.bucket.tokens:
             for at, array in enumerate(prepared.arrays[:_OF_TOKENS]):
                 request.set_input_tensor(at, _tensor(array[:tokens]))
+        if self._exact_replay and prepared.sampled is not None and tokens > np.count_nonzero(prepared.fresh):
+            self._replay(prepared, prepared.sampled)
         request.start_async()
         return Output(request)
+
+    def _replay(self, prepared: Prepared, sampled: Int32) -> None:
+        rows = Rows(*(prepared.arrays[at] for at in _OF_ROWS))
+        self._replayed = one_by_one(rows, sampled)
+        if self._replayed is not None:
+            for at, name in zip(_OF_ROWS, Rows.__slots__, strict=True):
+                self._request.set_input_tensor(at, _tensor(getattr(self._replayed, name)))
 
     def _rehearsal(self, bucket: Bucket) -> Prepared:
         if bucket not in self._rehearsals:

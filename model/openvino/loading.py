@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.checkpoint.weight import Weight, read_weights
+from model.openvino.kept import Kept, remove_outdated
 from model.openvino.settings import OpenVinoSettings, WeightDtype
 from model.openvino.stacking import stack_attention
-from model.openvino.weight_file import Array, WeightFile, in_memory, kept_file, name_of, new_file, plan
+from model.openvino.weight_file import Array, WeightFile, in_memory, kept_file, new_file, plan
 from model.runner import Progress
 
 _ROWS = 1024  # that are converted at once
@@ -26,13 +27,14 @@ def load_weights(weights: Sequence[Weight], settings: OpenVinoSettings, progress
     weights = tuple(stack_attention(weights))
     slots = plan(weights, dtype)
     if folder is not None:
-        name = None
+        remove_outdated(folder)
+        kept = None
         if dtype == "int8" and checkpoint is not None:
-            name = name_of(slots, checkpoint, settings.merged_adapter)
-        if name is not None and (found := kept_file(slots, folder, name)) is not None:
+            kept = Kept.of(repr(slots), checkpoint, settings.merged_adapter)
+        if kept is not None and (found := kept_file(slots, folder, kept)) is not None:
             return found
         try:
-            with new_file(slots, folder, name) as file:
+            with new_file(slots, folder, kept) as file:
                 _fill(file, weights, dtype, progress)
         except OSError as error:
             _log.warning("converted weights stay in memory: no file of them in %s (%s)", folder, error.strerror)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 
 from model.families import Spec
@@ -31,6 +32,12 @@ def memory_need(spec: Spec, settings: OpenVinoSettings, weight_bytes: int, max_l
         kv_cache=kv_block_bytes(spec, settings) * (settings.num_blocks + 1),
         runtime=_RUNTIME_BYTES + activations + tables,
     )
+
+
+def trim_heap() -> None:
+    """Give back what malloc holds free, 20 MB after warm-up; glibc alone can."""
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
 
 
 def weight_bytes(spec: Spec, settings: OpenVinoSettings, stored: int | None) -> int:

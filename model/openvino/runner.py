@@ -13,7 +13,7 @@ from model.families import read_spec_file
 from model.layout import padding
 from model.mindspore_common.memory import MemoryNeed
 from model.mindspore_common.runner import GraphRunner
-from model.openvino.memory import kv_block_bytes, memory_need, weight_bytes
+from model.openvino.memory import kv_block_bytes, memory_need, trim_heap, weight_bytes
 from model.openvino.requirements import require_openvino
 from model.openvino.settings import OpenVinoSettings
 from model.runner import Bucket, Progress
@@ -69,6 +69,7 @@ class OpenVinoRunner(GraphRunner):
             if progress is not None:
                 progress("warming up", done, len(usual))
         self._network.release()  # the plugin has its own copy of most
+        trim_heap()
 
     def _block_bytes(self) -> int:
         return kv_block_bytes(self.spec, self.settings)
@@ -86,4 +87,4 @@ class OpenVinoRunner(GraphRunner):
 
         file = load_weights(self._weights, self.settings, progress)
         compiled = compile_decoder(self.spec, self.settings, self.facts.max_length, file)
-        return file, OpenVinoExecution(compiled, self.facts)
+        return file, OpenVinoExecution(compiled, self.facts, exact_replay=self.settings.rounds)

@@ -16,7 +16,7 @@ KvDtype = Literal["f32", "f16", "bf16", "u8"]
 _CACHES: dict[str, tuple[KvDtype, ...]] = {"f32": ("f32", "f16", "u8"), "bf16": ("bf16", "u8")}
 """By what is computed in, which caches attention can read."""
 _EXACT_ROWS = 64
-"""Up to here there is a bucket for every number of decode rows."""
+"""Up to here there is a bucket for every number of decode rows; with drafts, for every number of tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class OpenVinoSettings(GraphSettings):
         if self.buckets is not None:
             return GraphSettings.effective_buckets(self)
         exact = {Bucket(rows, rows) for rows in range(1, min(self.max_rows, _EXACT_ROWS) + 1)}
+        exact |= {Bucket(tokens, self.max_rows, tokens) for tokens in range(self.max_rows + 1, self.samples + 1)}
         decode = {Bucket(it.rows, it.rows) for it in make_buckets(self.max_rows, self.max_rows, 2)}
         mixed = {Bucket(self.token_budget, it.rows) for it in decode}
         sizes = {it.samples for it in make_buckets(max(self.scored_samples, 1), 1, 2) if it.samples > self.max_rows}
@@ -65,3 +66,8 @@ class OpenVinoSettings(GraphSettings):
     def inference_dtype(self) -> Literal["f32", "bf16"]:
         """What is computed in. int8 weights with bfloat16 would be widened first, at half of the speed of one row."""
         return "bf16" if self.weight_dtype == "bf16" else "f32"
+
+    @property
+    def rounds(self) -> bool:
+        """Something is rounded on the way, so that what differs by a bit may differ by much more behind."""
+        return self.weight_dtype in {"bf16", "int8"} or self.kv_dtype not in {None, "f32"}

@@ -8,11 +8,11 @@ named by all that they depend on; other weights have one that is gone with the p
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import math
 import mmap
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,14 +22,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.adapters import adapter_files
 from model.checkpoint.weight import Weight
-from model.folder import weight_files
+from model.openvino.kept import PARTIAL, Kept, open_shared
 from model.openvino.settings import WeightDtype
 
 _ALIGNMENT = 64
-_VERSION = 1  # of the layout, and of how values are made
-_PARTIAL = ".partial"
 _ITEM_SIZES = {"float32": 4, "uint16": 2, "int8": 1}
 
 
@@ -93,6 +90,14 @@ class WeightFile:
         self.arrays = {name: slot.view(memory) for name, slot in slots.items()}
         self._memory, self._slots, self._is_file = memory, slots, is_file
 
+    def hold(self, file: IO[bytes]) -> None:
+        """Keep it open, with its lock, as long as this lives."""
+        weakref.finalize(self, file.close)
+
+    def flush(self) -> None:
+        """To the disk."""
+        self._memory.flush()
+
     def release(self, name: str | None = None) -> None:
         """Give the memory back, of all weights or of one. They stay readable."""
         if not self._is_file:
@@ -105,63 +110,58 @@ class WeightFile:
 
 def in_memory(slots: dict[str, Slot]) -> WeightFile:
     """Zeros, to be filled."""
-    return WeightFile(mmap.mmap(-1, _size(slots), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), slots, is_file=False)
+    return WeightFile(mmap.mmap(-1, size_of(slots), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), slots, is_file=False)
 
 
 @contextmanager
-def new_file(slots: dict[str, Slot], folder: Path, name: str | None) -> Iterator[WeightFile]:
+def new_file(slots: dict[str, Slot], folder: Path, kept: Kept | None) -> Iterator[WeightFile]:
     """Zeros, to be filled by the end of the context; then it has its name, if it is to be kept. Raises OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _remove_partial(folder)
-    with _temporary(folder, name) as file:
-        os.posix_fallocate(file.fileno(), 0, _size(slots))  # a full disk would be a SIGBUS later
-        memory = mmap.mmap(file.fileno(), _size(slots))
-        yield WeightFile(memory, slots, is_file=True)
-        if name is not None:
-            memory.flush()  # else it could be zeros under that name after a power cut
-            Path(file.name).rename(folder / name)
+    with _temporary(folder, named=kept is not None) as file:
+        size = size_of(slots)
+        os.posix_fallocate(file.fileno(), 0, size)  # a full disk would be a SIGBUS later
+        weights = WeightFile(mmap.mmap(file.fileno(), size), slots, is_file=True)
+        yield weights
+        if kept is not None:
+            weights.flush()  # else it could be zeros under that name after a power cut
+            os.pwrite(file.fileno(), kept.note, size)
+            os.fsync(file.fileno())
+            fcntl.flock(file, fcntl.LOCK_SH)  # it is complete, and still in use
+            Path(file.name).rename(folder / kept.name)
+            weights.hold(open_shared(folder / kept.name))
 
 
-def kept_file(slots: dict[str, Slot], folder: Path, name: str) -> WeightFile | None:
+def kept_file(slots: dict[str, Slot], folder: Path, kept: Kept) -> WeightFile | None:
     """What an earlier process left."""
-    with suppress(OSError), (folder / name).open("rb") as file:
-        if os.fstat(file.fileno()).st_size == _size(slots):
-            return WeightFile(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), slots, is_file=True)
+    size = size_of(slots)
+    with suppress(OSError):
+        file = open_shared(folder / kept.name)
+        if os.fstat(file.fileno()).st_size != size + len(kept.note):
+            file.close()
+            return None
+        weights = WeightFile(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), slots, is_file=True)
+        weights.hold(file)
+        return weights
     return None
 
 
-def name_of(slots: dict[str, Slot], checkpoint: Path, merged: Path | None = None) -> str:
-    """By all that the weights depend on, files by their sizes and times. ``merged``: the folder of an adapter."""
-    files = [*weight_files(checkpoint), *(() if merged is None else adapter_files(merged))]
-    stats = [(file.resolve(), file.stat()) for file in files]
-    identity = [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
-    return "openvino-" + hashlib.sha256(repr((_VERSION, slots, identity)).encode()).hexdigest()[:24]
-
-
 @contextmanager
-def _temporary(folder: Path, name: str | None) -> Iterator[IO[bytes]]:
+def _temporary(folder: Path, *, named: bool) -> Iterator[IO[bytes]]:
     """Locked as long as somebody writes to it, if it has a name at all."""
-    if name is None:
+    if not named:
         with tempfile.TemporaryFile(dir=folder) as file:
             yield file
         return
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=_PARTIAL, delete=False) as named:
-        fcntl.flock(named, fcntl.LOCK_EX)
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=PARTIAL, delete=False) as it:
+        fcntl.flock(it, fcntl.LOCK_EX)
         try:
-            yield named
+            yield it
         finally:
-            Path(named.name).unlink(missing_ok=True)
+            Path(it.name).unlink(missing_ok=True)
 
 
-def _remove_partial(folder: Path) -> None:
-    """Of processes that were killed."""
-    for path in folder.glob(f"*{_PARTIAL}"):
-        with suppress(OSError), path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-
-
-def _size(slots: dict[str, Slot]) -> int:
+def size_of(slots: dict[str, Slot]) -> int:
+    """Bytes of a file with them."""
     return max(slot.end for slot in slots.values())
 
 

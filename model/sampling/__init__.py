@@ -17,15 +17,18 @@ The draw depends on logits, parameters, seed and position alone: not on the batc
 that a sequence can be resumed anywhere. The logits are never written.
 """
 
-from ._kernels import BestOfRows
+from ._kernels import DRAW, BestOfRows, Drafter, Drawer
 from .params import MAX_GRAMMAR_BYTES, MAX_REPETITION_PENALTY, RANGES, ParameterError, SamplingLimits, SamplingParams
 from .sampler import RowStatus, SampleOutputs, Sampler, explain
 
 __all__ = [
+    "DRAW",
     "MAX_GRAMMAR_BYTES",
     "MAX_REPETITION_PENALTY",
     "RANGES",
     "BestOfRows",
+    "Drafter",
+    "Drawer",
     "ParameterError",
     "RowStatus",
     "SampleOutputs",

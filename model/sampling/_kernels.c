@@ -1,4 +1,5 @@
-/* The Python face of the sampling kernels: Kernel, over the columns of a row table, and BestOfRows (best.h).
+/* The Python face of the sampling kernels: Kernel, over the columns of a row table, BestOfRows (best.h) and Drawer
+ * (drawer.h).
  *
  * The columns are pinned once, in the constructor; a call only looks at the step's own arrays, checks their
  * shapes, releases the GIL and works. Nothing is allocated per call.
@@ -8,6 +9,8 @@
 
 #include "arguments.h"
 #include "best.h"
+#include "drafter.h"
+#include "drawer.h"
 #include "object.h"
 
 enum shape { ROW, BIAS, SEEN, INDEX, MASK, SHAPE_COUNT };
@@ -131,6 +134,23 @@ static void kernel_dealloc(PyObject *object)
 
 enum part { CHOOSE = 1, TELL = 2 };
 
+/* Whether b is the position behind b - 1, with a draft between them. */
+static bool follows(const Py_buffer *view, size_t b)
+{
+    const int32_t *drafts = view[DRAFTS].buf;
+    return drafts && b && drafts[b - 1] >= 0;
+}
+
+/* Nothing is chosen behind a draft that is not what was chosen before it. */
+static bool skips(const Py_buffer *view, size_t b)
+{
+    const int32_t *rows = view[ROWS].buf, *drafts = view[DRAFTS].buf, *tokens = view[TOKEN_IDS].buf,
+                  *status = view[STATUS].buf;
+    if (rows[b] < 0 || !follows(view, b))
+        return rows[b] < 0;
+    return status[b - 1] != OK || tokens[b - 1] != drafts[b - 1];
+}
+
 static void run(struct sampler *s, const Py_buffer *view, int parts)
 {
     const int32_t *rows = view[ROWS].buf, *positions = view[POSITIONS].buf;
@@ -141,10 +161,12 @@ static void run(struct sampler *s, const Py_buffer *view, int parts)
         struct output out = {(int32_t *)view[TOKEN_IDS].buf + b, (float *)view[LOGPROBS].buf + b,
                              (int32_t *)view[TOP_IDS].buf + b * top, (float *)view[TOP_LOGPROBS].buf + b * top, top};
         const float *row = logits + b * s->vocab;
+        s->depth = follows(view, b) ? s->depth + 1 : 0;
         if (parts & CHOOSE) {
-            if (rows[b] < 0)
+            const bool skipped = skips(view, b);
+            if (skipped)
                 clear_output(out);
-            status[b] = rows[b] < 0 ? SKIPPED : (int32_t)choose_row(s, row, (size_t)rows[b], positions[b], out);
+            status[b] = skipped ? SKIPPED : (int32_t)choose_row(s, row, (size_t)rows[b], positions[b], out);
         }
         if (parts & TELL && rows[b] >= 0 && status[b] == OK)
             row_logprobs(s, row, (size_t)rows[b], out);
@@ -154,17 +176,18 @@ static void run(struct sampler *s, const Py_buffer *view, int parts)
 static PyObject *call(PyObject *object, PyObject *const *args, Py_ssize_t count, int parts)
 {
     Kernel *self = (Kernel *)object;
-    if (count != ARGUMENT_COUNT)
-        return PyErr_Format(PyExc_TypeError, "%d arrays expected, got %zd", ARGUMENT_COUNT, count);
+    if (count != REQUIRED_COUNT && count != ARGUMENT_COUNT)
+        return PyErr_Format(PyExc_TypeError, "%d arrays expected, got %zd", REQUIRED_COUNT, count);
     if (self->base.busy) {
         PyErr_SetString(PyExc_RuntimeError, "another thread is sampling with this sampler");
         return NULL;
     }
-    Py_buffer view[ARGUMENT_COUNT];
+    Py_buffer view[ARGUMENT_COUNT] = {0};
     int got = 0, failed = 0;
-    for (; got < ARGUMENT_COUNT && !failed; got += !failed)
-        failed = PyObject_GetBuffer(args[got], &view[got],
-                                    PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (got >= TOKEN_IDS ? PyBUF_WRITABLE : 0));
+    for (; got < count && !failed; got += !failed) {
+        const int writable = TOKEN_IDS <= got && got < DRAFTS ? PyBUF_WRITABLE : 0;
+        failed = PyObject_GetBuffer(args[got], &view[got], PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | writable);
+    }
     if (!failed)
         failed = check_arguments(&self->base.sampler, view) || (!(parts & CHOOSE) && check_tokens(&self->base.sampler, view));
     if (!failed) {
@@ -231,7 +254,7 @@ static PyObject *kernel_observe(PyObject *object, PyObject *args)
 }
 
 #define FAST(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL
-#define ARRAYS "(logits, rows, positions, token_ids, status, logprobs, top_ids, top_logprobs)"
+#define ARRAYS "(logits, rows, positions, token_ids, status, logprobs, top_ids, top_logprobs[, drafts])"
 static PyMethodDef KERNEL_METHODS[] = {
     {"sample", FAST(kernel_sample), "sample" ARRAYS ": choose tokens, compute log-probabilities"},
     {"choose", FAST(kernel_choose), "choose" ARRAYS ": tokens"},
@@ -270,12 +293,12 @@ static int add(PyObject *module, const char *name, PyObject *value)
     return failed;
 }
 
-/* (name, ...) */
-static PyObject *describe_parameters(void)
+/* (name, ...) of the first list, or of both */
+static PyObject *describe_parameters(int count)
 {
     const char *const *lists[] = {draw_parameters, edit_parameters};
     PyObject *all = PyList_New(0);
-    for (int list = 0; all && list < 2; list++) {
+    for (int list = 0; all && list < count; list++) {
         for (const char *const *name = lists[list]; all && *name; name++) {
             PyObject *one = PyUnicode_FromString(*name);
             if (!one || PyList_Append(all, one))
@@ -290,9 +313,12 @@ static PyObject *describe_parameters(void)
 
 static int module_exec(PyObject *module)
 {
-    return add(module, "COLUMNS", describe_columns()) || add(module, "PARAMETERS", describe_parameters()) ||
+    return add(module, "COLUMNS", describe_columns()) || add(module, "PARAMETERS", describe_parameters(2)) ||
+                   add(module, "DRAW", describe_parameters(1)) ||
                    add(module, "Kernel", PyType_FromSpec(&KERNEL_SPEC)) ||
-                   add(module, "BestOfRows", PyType_FromSpec(&BEST_SPEC))
+                   add(module, "BestOfRows", PyType_FromSpec(&BEST_SPEC)) ||
+                   add(module, "Drawer", PyType_FromSpec(&DRAWER_SPEC)) ||
+                   add(module, "Drafter", PyType_FromSpec(&DRAFTER_SPEC))
                ? -1
                : 0;
 }

@@ -7,7 +7,8 @@
 #include "sampler.h"
 
 /* The arrays of one call, in the order of the arguments. */
-enum argument { LOGITS, ROWS, POSITIONS, TOKEN_IDS, STATUS, LOGPROBS, TOP_IDS, TOP_LOGPROBS, ARGUMENT_COUNT };
+enum argument { LOGITS, ROWS, POSITIONS, TOKEN_IDS, STATUS, LOGPROBS, TOP_IDS, TOP_LOGPROBS, DRAFTS, ARGUMENT_COUNT };
+enum { REQUIRED_COUNT = DRAFTS }; /* the rest may be left out; its view is zeros then */
 static const struct {
     const char *name;
     char format; /* f: float32, i: int32 */
@@ -15,7 +16,7 @@ static const struct {
 } ARGUMENTS[] = {
     [LOGITS] = {"logits", 'f', 2},       [ROWS] = {"rows", 'i', 1},       [POSITIONS] = {"positions", 'i', 1},
     [TOKEN_IDS] = {"token_ids", 'i', 1}, [STATUS] = {"status", 'i', 1},   [LOGPROBS] = {"logprobs", 'f', 1},
-    [TOP_IDS] = {"top_ids", 'i', 2},     [TOP_LOGPROBS] = {"top_logprobs", 'f', 2},
+    [TOP_IDS] = {"top_ids", 'i', 2},     [TOP_LOGPROBS] = {"top_logprobs", 'f', 2}, [DRAFTS] = {"drafts", 'i', 1},
 };
 
 static int check_shape(const Py_buffer *view, enum argument at, Py_ssize_t batch, Py_ssize_t width)
@@ -37,7 +38,7 @@ static int check_shape(const Py_buffer *view, enum argument at, Py_ssize_t batch
 static int check_arguments(const struct sampler *s, const Py_buffer *view)
 {
     const Py_ssize_t batch = view[ROWS].ndim > 0 ? view[ROWS].shape[0] : 0;
-    for (int at = 0; at < ARGUMENT_COUNT; at++) {
+    for (int at = 0; at < REQUIRED_COUNT + (view[DRAFTS].obj != NULL); at++) {
         Py_ssize_t width = at == LOGITS ? (Py_ssize_t)s->vocab : at == TOP_LOGPROBS ? view[TOP_IDS].shape[1] : -1;
         if (check_shape(&view[at], (enum argument)at, batch, width))
             return -1;

@@ -33,11 +33,15 @@ static void add_bias(struct sampler *s, size_t row, int32_t position)
             s->edited[s->bias_ids[base + i]] += s->bias_values[base + i];
 }
 
-/* Tokens that the mask has no bit for are not allowed, so a mask of any width is safe. */
+/* Each of the row's positions has a mask. Tokens that it has no bit for are not allowed, so a mask of any width is safe,
+ * and so is one that is not there. */
 static void apply_mask(struct sampler *s, size_t row)
 {
-    const size_t bits = s->mask_width * 32, covered = bits < s->vocab ? bits : s->vocab;
-    s->ops->keep_allowed(s->edited, covered, s->mask + row * s->mask_width);
+    const size_t words = (s->vocab + 31) / 32, start = s->depth * words;
+    const size_t there = start < s->mask_width ? s->mask_width - start : 0, bits = (there < words ? there : words) * 32;
+    const size_t covered = bits < s->vocab ? bits : s->vocab;
+    if (covered)
+        s->ops->keep_allowed(s->edited, covered, s->mask + row * s->mask_width + start);
     for (size_t i = covered; i < s->vocab; i++)
         s->edited[i] = -INFINITY;
 }

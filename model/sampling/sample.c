@@ -17,24 +17,25 @@ static enum status name_the_fault(const float *x, size_t n)
     return INFINITE;
 }
 
-static int32_t draw_token(struct sampler *s, const float *x, float max, size_t row, int32_t position)
+size_t draw_weighted(struct sampler *s, const float *x, size_t n, float max, const struct draw *by)
 {
-    size_t n = s->vocab;
-    const double k = s->draw[top_k][row];
-    const bool shortened = k >= 1 && k < (double)n;
-    if (shortened) {
-        n = keep_top_k(s, x, (size_t)k);
-        x = s->values;
-    }
     float *w = s->weights, least = 0;
-    double total = s->ops->weights(x, n, max, (float)(1 / s->draw[temperature][row]), (float)s->draw[min_p][row], w,
-                                   s->sums);
-    if (s->draw[top_p][row] < 1) {
-        least = keep_nucleus(s->ops, w, n, total, s->draw[top_p][row], s->lists);
+    double total = s->ops->weights(x, n, max, (float)(1 / by->temperature), (float)by->min_p, w, s->sums);
+    if (by->top_p < 1) {
+        least = keep_nucleus(s->ops, w, n, total, by->top_p, s->lists);
         total = s->ops->chunk_sums(w, n, least, s->sums);
     }
-    size_t chosen = draw(w, n, least, philox_uniform(s->seed[row], (uint64_t)position) * total, s->sums);
-    return shortened ? s->ids[chosen] : (int32_t)chosen;
+    return draw(w, n, least, philox_uniform(by->seed, (uint64_t)by->position) * total, s->sums);
+}
+
+static int32_t draw_token(struct sampler *s, const float *x, float max, size_t row, int32_t position)
+{
+    const struct draw by = {s->draw[temperature][row], s->draw[top_k][row], s->draw[top_p][row], s->draw[min_p][row],
+                            s->seed[row], position};
+    if (by.top_k < 1 || by.top_k >= (double)s->vocab)
+        return (int32_t)draw_weighted(s, x, s->vocab, max, &by);
+    const size_t n = keep_top_k(s, x, (size_t)by.top_k);
+    return s->ids[draw_weighted(s, s->values, n, max, &by)];
 }
 
 void clear_output(struct output out)

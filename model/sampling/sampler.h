@@ -42,6 +42,7 @@ struct sampler {
 #define X(type, name, format, shape) type *name;
     SAMPLING_COLUMNS(X)
 #undef X
+    size_t depth; /* of the position that is chosen: how many of its row are before it in the step */
     /* Workspace, made once: each holds vocab + 1 entries or more. */
     float *maxima, *edited, *values, *weights, *lists[2];
     int32_t *ids;
@@ -62,6 +63,28 @@ struct output { /* one row of the caller's arrays */
 /* Chooses the token at `position` of the sequence in `row` from vocab raw logits, which are only read. */
 enum status choose_row(struct sampler *s, const float *logits, size_t row, int32_t position, struct output out);
 void row_logprobs(struct sampler *s, const float *logits, size_t row, struct output out);
+
+/* What a draw obeys: as the columns of these names. */
+struct draw {
+    double temperature, top_k, top_p, min_p;
+    uint64_t seed;
+    int32_t position;
+};
+
+/* The index of one of n values x, of which max is not less than any. Uses s->weights. */
+size_t draw_weighted(struct sampler *s, const float *x, size_t n, float max, const struct draw *by);
+
+/* candidates.c. Of a row: its largest logits, largest first, equal ones by id; the first id is -1 if the row is not
+ * finite. */
+struct candidates {
+    const int32_t *ids;
+    const float *logits;
+    size_t count;
+    double log_sum_exp; /* of all logits */
+};
+
+/* The token that choose_row would draw from the whole row, edited by nothing; -1 if the candidates do not tell. */
+int32_t draw_from_candidates(struct sampler *s, const struct candidates *c, const struct draw *by);
 
 /* Token -1, everything else NaN or -1: what a row without a token shows. */
 void clear_output(struct output out);

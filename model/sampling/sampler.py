@@ -62,10 +62,13 @@ class Sampler:
     Python object stands for a row. A row admitted anew forgets everything about its predecessor.
     """
 
-    def __init__(self, limits: SamplingLimits, rows: int, *, masks: bool = False, width: int = 0) -> None:
+    def __init__(
+        self, limits: SamplingLimits, rows: int, *, masks: bool = False, drafts: int = 0, width: int = 0
+    ) -> None:
         """Raises ValueError for a size below 1. Memory: up to 24 bytes per row and token of max_length.
 
-        ``masks``: rows may have grammars; costs a bit per row and token of the vocabulary.
+        ``masks``: rows may have grammars; costs a bit per row and token of the vocabulary, and as much again for each
+        of ``drafts`` that a row may have.
 
         ``width`` forces kernels of 4, 8 or 16 floats per register (tests); 0 is the widest this CPU has.
         """
@@ -73,7 +76,8 @@ class Sampler:
             raise ValueError(f"rows ({rows}), vocab_size and max_length ({limits}) must be at least 1")
         self.limits = limits
         self.rows = rows
-        columns = _allocate(limits, rows, masks=masks)
+        self._words = -(-limits.vocab_size // 32) if masks else 0
+        columns = _allocate(limits, rows, self._words * (1 + drafts))
         self.columns: Mapping[str, NDArray[Any]] = MappingProxyType(columns)
         self._kernel = _kernels.Kernel(limits.vocab_size, columns, width)
 
@@ -112,12 +116,12 @@ class Sampler:
             if output_ids is not None:
                 self._kernel.observe(row, np.ascontiguousarray(output_ids, np.int32), True)
 
-    def mask(self, row: int) -> UInt32:
+    def mask(self, row: int, depth: int = 0) -> UInt32:
         """What ``row`` may choose, ``[ceil(vocab / 32)]``, to be written: bit ``i % 32`` of word ``i // 32``.
 
-        Empty in a sampler without masks.
+        ``depth``: behind so many drafts. Empty in a sampler without masks.
         """
-        mask: UInt32 = self.columns["mask"][row]
+        mask: UInt32 = self.columns["mask"][row, depth * self._words : (depth + 1) * self._words]
         return mask
 
     def sample(self, logits: Float32, rows: Int32, positions: Int32, out: SampleOutputs) -> None:
@@ -131,19 +135,25 @@ class Sampler:
         """
         self._kernel.sample(logits, rows, positions, *_arrays(out))
 
-    def choose(self, logits: Float32, rows: Int32, positions: Int32, out: SampleOutputs) -> None:
-        """As `sample`, without log-probabilities, since tokens may be waited for: `compute_logprobs` adds them."""
-        self._kernel.choose(logits, rows, positions, *_arrays(out))
+    def choose(
+        self, logits: Float32, rows: Int32, positions: Int32, out: SampleOutputs, drafts: Int32 | None = None
+    ) -> None:
+        """As `sample`, without log-probabilities, since tokens may be waited for: `compute_logprobs` adds them.
+
+        ``drafts`` ``[B]``: the token that the next row of logits supposes was chosen here, -1: none. Behind one that
+        was not chosen, rows are skipped up to the last that supposes anything.
+        """
+        extra = () if drafts is None else (drafts,)
+        self._kernel.choose(logits, rows, positions, *_arrays(out), *extra)
 
     def compute_logprobs(self, logits: Float32, rows: Int32, positions: Int32, out: SampleOutputs) -> None:
         """The log-probabilities of the tokens that `choose` has put into ``out``, where rows want them."""
         self._kernel.compute_logprobs(logits, rows, positions, *_arrays(out))
 
     def _set_mask(self, row: int, masked: bool) -> None:
-        mask = self.mask(row)
-        if masked and not mask.size:
+        if masked and not self._words:
             raise ValueError("the request has a grammar, and this sampler was made without masks")
-        mask[:] = 0
+        self.columns["mask"][row] = 0
         self.columns["masked"][row] = masked
 
     def _set_scalars(self, row: int, params: SamplingParams, seed: int | None) -> None:
@@ -212,11 +222,10 @@ def _bans(token_ids: Iterable[int], until: int) -> Iterator[_Bias]:
         yield token, -np.inf, until
 
 
-def _allocate(limits: SamplingLimits, rows: int, *, masks: bool) -> dict[str, NDArray[Any]]:
+def _allocate(limits: SamplingLimits, rows: int, words: int) -> dict[str, NDArray[Any]]:
     """Zeroed columns; pages of the wide ones are touched only by rows that use them."""
     seen = min(limits.max_length, limits.vocab_size)
     index = 1 << (seen * 3 // 2).bit_length()  # a hash table at most two thirds full
-    words = -(-limits.vocab_size // 32) if masks else 0
     widths = {"BIAS": limits.max_biased_tokens, "SEEN": seen, "INDEX": index, "MASK": words}
     return {name: np.zeros(rows) for name in _kernels.PARAMETERS} | {
         name: np.zeros(rows if shape == "ROW" else (rows, widths[shape]), np.dtype(dtype))

@@ -131,6 +131,16 @@ def choice(*names: str) -> Kind:
     return Kind(expected, parse)
 
 
+def off_or(*names: str) -> Kind:
+    """One of these names, or off, which YAML reads as false."""
+    named = choice("off", *names)
+
+    def parse(found: Located) -> str:
+        return "off" if found.value is False else str(named.parse(found))
+
+    return Kind(named.expected, parse)
+
+
 def only(value: object, shown: str, reason: str) -> Kind:
     """The one supported value of a setting that has others in llm-serving."""
 

@@ -8,7 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .kinds import BOOLEAN, MAPPING, ORIGIN, PATH, TEXT, auto_or, choice, integer, list_of, named, number, word_or
+from .kinds import (
+    BOOLEAN,
+    MAPPING,
+    ORIGIN,
+    PATH,
+    TEXT,
+    auto_or,
+    choice,
+    integer,
+    list_of,
+    named,
+    number,
+    off_or,
+    word_or,
+)
 from .setting import section, setting
 
 _CPUS = word_or("device", list_of(integer(0, 4095)))
@@ -83,6 +97,12 @@ class RunnerConfig:
     random_weights: bool = setting(
         BOOLEAN, False, "for measurements without a checkpoint: random weights, so the answers are meaningless"
     )
+    replay: Path | None = setting(
+        PATH,
+        None,
+        "for measurements: file of token ids (see `model/replay.py`); the engine computes, but prompts in it are "
+        "answered as it says",
+    )
     cost_model: Mapping[str, Any] | None = setting(
         MAPPING, None, "emulated: milliseconds of a step and its results; see `configs/emulated_910b.yaml`"
     )
@@ -137,6 +157,22 @@ class LoraConfig:
         "adapters beside the model, by the names with which requests choose one as their `model`; for the engine "
         "`mindspore`, and for `emulated`, which reads none of them",
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeculationConfig:
+    """Tokens that are guessed from the sequence's own text, and verified together: the same text in fewer steps (see
+    docs/speculation.md)."""
+
+    method: str = setting(
+        off_or("ngram"),
+        "off",
+        "`ngram`: what followed when the text went as it does now before; `off`: a step brings one token of each row",
+    )
+    max_drafts: int = setting(
+        integer(1, 15), 7, "guesses of a row in a step, at most; fewer where they prove wrong, or many rows decode"
+    )
+    max_rows: int = setting(integer(1, 4096), 32, "steps in which more rows decode have none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +269,7 @@ class PipelineConfig:
     memory_fraction: float = setting(
         number(0, 1, above=True), 0.9, "part of the available memory that `pa_config.num_blocks: auto` counts on"
     )
+    speculation: SpeculationConfig = section(SpeculationConfig)
     prefix_cache: bool = setting(BOOLEAN, True, "prompts with the same beginning share its KV blocks")
     greedy_on_device: bool = setting(
         BOOLEAN, True, "the device chooses tokens that are the argmax, and reports their log-probabilities"
@@ -369,3 +406,9 @@ class PipelineConfig:
     spin_us: SpinConfig = section(SpinConfig)
     cpus: CpuConfig = section(CpuConfig)
     rings: RingConfig = section(RingConfig)
+
+    @property
+    def drafts(self) -> int:
+        """Of a row in a step, at most. Files of logits are of tokens that hold: with these there are no guesses."""
+        on = self.speculation.method != "off" and self.save_logits_dir is None
+        return self.speculation.max_drafts if on else 0

@@ -27,7 +27,7 @@ static int check_sizes(const StepArrays *self)
     const Pinned *p = &self->pinned;
     for (int at = 0; at < STEP_ARRAYS; at++) {
         const int of_rows = at < CHUNK_IDS || at == TABLES, of_chunk = CHUNK_IDS <= at && at < TABLES;
-        const int like = of_rows ? SLOT_ROWS : of_chunk ? CHUNK_IDS : at <= SLOTS ? STEP_IDS : at <= NEW ? VALID_LENGTH : at;
+        const int like = of_rows ? SLOT_ROWS : of_chunk ? CHUNK_IDS : at <= SLOTS ? STEP_IDS : at <= NEW ? VALID_LENGTH : at == SAMPLE_ROW ? SAMPLE_INDEX : at;
         if (size(p, at, 0) != size(p, like, 0)) {
             PyErr_Format(PyExc_ValueError, "%s has %zd elements, %s has %zd", STEP[at].name, size(p, at, 0),
                          STEP[like].name, size(p, like, 0));
@@ -61,8 +61,7 @@ static PyObject *arrays_new(PyTypeObject *type, PyObject *args, PyObject *keywor
             PyErr_SetString(PyExc_ValueError, "block_size must be at least 1");
         goto failed;
     }
-    self->sample_row = PyMem_Calloc((size_t)size(&self->pinned, SAMPLE_INDEX, 0) + 1, sizeof *self->sample_row);
-    if (self->sample_row && !read_buckets(self, PyTuple_GetItem(args, 2)))
+    if (!read_buckets(self, PyTuple_GetItem(args, 2)))
         return (PyObject *)self;
 failed:
     Py_DECREF((PyObject *)self);
@@ -76,7 +75,6 @@ static void arrays_dealloc(PyObject *object)
     if (self->head.obj)
         PyBuffer_Release(&self->head);
     PyMem_Free(self->buckets);
-    PyMem_Free(self->sample_row);
     pinned_dealloc(object);
 }
 
@@ -97,6 +95,7 @@ static PyGetSetDef ARRAYS_NUMBERS[] = {
     {"tokens", arrays_tokens, NULL, "new tokens of the step that was filled last", NULL},
     {"samples", arrays_samples, NULL, "its sampled positions, scored ones included", NULL},
     {"scored", arrays_scored, NULL, "those of prompts that are scored; they are the last", NULL},
+    {"drafts", arrays_drafts, NULL, "drafts that its decode rows carry", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 static PyGetSetDef NO_NUMBERS[] = {{NULL, NULL, NULL, NULL, NULL}};
@@ -111,7 +110,7 @@ TYPE(TokenBoard, Board, "TokenBoard(lengths [rows], counts [rows], ids [rows, 1 
      pinned_dealloc, BOARD_METHODS, NO_NUMBERS);
 TYPE(TokenRecord, Pinned, "TokenRecord(rows, lengths, counts, ids): columns of a slot of the tokens ring.", record_new,
      pinned_dealloc, NO_METHODS, NO_NUMBERS);
-TYPE(SampleColumns, Pinned, "SampleColumns(rows, epochs, lengths, targets, logit_rows, ids): columns of a slot of the logits ring.",
+TYPE(SampleColumns, Pinned, "SampleColumns(rows, epochs, lengths, targets, drafts, logit_rows, ids): columns of a slot of the logits ring.",
      samples_new, pinned_dealloc, NO_METHODS, NO_NUMBERS);
 TYPE(StepArrays, StepArrays, "StepArrays(board, block_size, buckets, head, *columns of a step slot, *the device's inputs, logit_rows)",
      arrays_new, arrays_dealloc, ARRAYS_METHODS, ARRAYS_NUMBERS);

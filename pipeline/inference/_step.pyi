@@ -13,8 +13,9 @@ class SampleColumns:
     """Columns of a slot of the logits ring, all ``[S]`` but ``ids`` ``[S * K]``."""
 
     def __init__(
-        self, rows: Int32, epochs: Int32, lengths: Int32, targets: Int32, logit_rows: Int32, ids: Int32, /
-    ) -> None: ...
+        self, rows: Int32, epochs: Int32, lengths: Int32, targets: Int32, drafts: Int32, logit_rows: Int32,
+        ids: Int32, /,
+    ) -> None: ...  # fmt: skip
 
 @final
 class TokenBoard:
@@ -32,7 +33,7 @@ class TokenBoard:
 class StepArrays:
     """`fill` writes a step's inputs: decode rows from the board, the slot's chunks, and padding to the smallest of
     ``buckets`` (tokens, rows, samples) that holds them, whose number it returns; `tokens` and `samples` are how many,
-    and the last `scored` of the samples are positions of prompts that are scored.
+    and the last `scored` of the samples are positions of prompts that are scored; `drafts` are those of decode rows.
     `describe` writes what sampling must know of the positions that are sampled, and into ``fetched`` the positions
     whose logits are wanted.
 
@@ -52,5 +53,7 @@ class StepArrays:
     def samples(self) -> int: ...
     @property
     def scored(self) -> int: ...
+    @property
+    def drafts(self) -> int: ...
     def fill(self) -> int: ...
     def describe(self, samples: SampleColumns, /) -> int: ...

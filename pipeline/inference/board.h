@@ -11,9 +11,9 @@ static const struct array BOARD[] = {{"lengths", 1, 1}, {"counts", 1, 1}, {"ids"
 enum { RECORD_ROWS, RECORD_LENGTHS, RECORD_COUNTS, RECORD_IDS, RECORD_ARRAYS };
 static const struct array RECORD[] = {{"rows", 1, 0}, {"lengths", 1, 0}, {"counts", 1, 0}, {"ids", 2, 0}};
 
-enum { SAMPLE_ROWS, SAMPLE_EPOCHS, SAMPLE_LENGTHS, SAMPLE_TARGETS, SAMPLE_LOGITS, SAMPLE_IDS, SAMPLE_ARRAYS };
-static const struct array SAMPLES[] = {{"rows", 1, 1},    {"epochs", 1, 1},     {"lengths", 1, 1},
-                                       {"targets", 1, 1}, {"logit_rows", 1, 1}, {"ids", 1, 1}};
+enum { SAMPLE_ROWS, SAMPLE_EPOCHS, SAMPLE_LENGTHS, SAMPLE_TARGETS, SAMPLE_DRAFTS, SAMPLE_LOGITS, SAMPLE_IDS, SAMPLE_ARRAYS };
+static const struct array SAMPLES[] = {{"rows", 1, 1},   {"epochs", 1, 1},     {"lengths", 1, 1}, {"targets", 1, 1},
+                                       {"drafts", 1, 1}, {"logit_rows", 1, 1}, {"ids", 1, 1}};
 
 typedef struct {
     Pinned pinned;

@@ -7,6 +7,7 @@
 #include "board.h"
 
 enum head_word { HEAD_ROWS = 1, HEAD_DECODE_ROWS, HEAD_CHUNK_TOKENS, HEAD_WORDS }; /* as pipeline.wire.step.Head */
+enum { LOGITS_WANTED = 1 };                         /* as pipeline.wire.step.LogitsWanted.YES */
 enum row_kind { DECODE, CHUNK, PROMPT_END, SCORE }; /* as pipeline.wire.step.RowKind */
 
 enum {
@@ -14,7 +15,7 @@ enum {
     SLOT_ROWS, SLOT_EPOCHS, KINDS, NEW_TOKENS, MOST_DRAFTS, LIMITS, WANTS_LOGITS,
     CHUNK_IDS, CHUNK_POSITIONS, CHUNK_SLOTS, CHUNK_TARGETS, TABLES,
     /* inference's own, filled for the device */
-    STEP_IDS, POSITIONS, SLOTS, VALID_LENGTH, NEW, SAMPLE_INDEX, LOGIT_ROWS,
+    STEP_IDS, POSITIONS, SLOTS, VALID_LENGTH, NEW, SAMPLE_INDEX, SAMPLE_ROW, LOGIT_ROWS,
     STEP_ARRAYS
 };
 static const struct array STEP[] = {
@@ -22,7 +23,7 @@ static const struct array STEP[] = {
     {"most_drafts", 1, 0},  {"limits", 1, 0},       {"wants_logits", 1, 0}, {"input_ids", 1, 0},
     {"positions", 1, 0},    {"slot_mapping", 1, 0}, {"targets", 1, 0},      {"block_tables", 2, 0},
     {"input_ids", 1, 1},    {"positions", 1, 1},    {"slot_mapping", 1, 1}, {"valid_length", 1, 1},
-    {"q_seq_lens", 1, 1},   {"sample_index", 1, 1}, {"logit_rows", 1, 1},
+    {"q_seq_lens", 1, 1},   {"sample_index", 1, 1}, {"sample_row", 1, 1},   {"logit_rows", 1, 1},
 };
 
 struct bucket {
@@ -34,9 +35,8 @@ typedef struct {
     Py_buffer head;
     Board *board;
     struct bucket *buckets; /* ascending */
-    int32_t *sample_row;    /* of each sampled position: its row in the step */
     Py_ssize_t bucket_count, block_size;
-    Py_ssize_t rows, decode_tokens, tokens, samples, scored; /* of the step that was filled last */
+    Py_ssize_t rows, decode_rows, decode_tokens, tokens, samples, scored; /* of the step that was filled last */
 } StepArrays;
 
 static int32_t *column(const StepArrays *self, int at) { return values(&self->pinned, at); }
@@ -52,7 +52,7 @@ static int add_sample(StepArrays *self, Py_ssize_t b, Py_ssize_t token)
     if (self->samples >= size(&self->pinned, SAMPLE_INDEX, 0))
         return fail_row(b, "more positions are sampled than there is room for");
     column(self, SAMPLE_INDEX)[self->samples] = (int32_t)token;
-    self->sample_row[self->samples++] = (int32_t)b;
+    column(self, SAMPLE_ROW)[self->samples++] = (int32_t)b;
     return 0;
 }
 
@@ -185,6 +185,7 @@ static PyObject *arrays_fill(PyObject *object, PyObject *unused)
         return NULL;
     self->tokens = self->samples = 0;
     self->rows = rows;
+    self->decode_rows = decode;
     for (Py_ssize_t b = 0; b < decode; b++)
         if (fill_decode(self, b))
             return NULL;
@@ -211,6 +212,21 @@ static PyObject *arrays_scored(PyObject *object, void *unused)
     return PyLong_FromSsize_t(((StepArrays *)object)->scored);
 }
 
+static PyObject *arrays_drafts(PyObject *object, void *unused)
+{
+    (void)unused;
+    const StepArrays *self = (StepArrays *)object;
+    return PyLong_FromSsize_t(self->decode_tokens - self->decode_rows);
+}
+
+/* The draft at the next position of the row that is sampled at s; -1 if it has none. */
+static int32_t draft_behind(const StepArrays *self, Py_ssize_t s)
+{
+    const int32_t token = column(self, SAMPLE_INDEX)[s];
+    const int drafted = token + 1 < self->decode_tokens && column(self, SAMPLE_ROW)[s + 1] == column(self, SAMPLE_ROW)[s];
+    return drafted ? column(self, STEP_IDS)[token + 1] : -1;
+}
+
 static PyObject *arrays_describe(PyObject *object, PyObject *other)
 {
     const StepArrays *self = (StepArrays *)object;
@@ -219,9 +235,9 @@ static PyObject *arrays_describe(PyObject *object, PyObject *other)
     const Pinned *out = (Pinned *)other;
     Py_ssize_t wanted = 0;
     for (Py_ssize_t s = 0; s < self->samples; s++) {
-        const int32_t b = self->sample_row[s], token = column(self, SAMPLE_INDEX)[s];
+        const int32_t b = column(self, SAMPLE_ROW)[s], token = column(self, SAMPLE_INDEX)[s];
         const int32_t target = target_of(self, b, token);
-        const int logits = target < 0 && column(self, WANTS_LOGITS)[b];
+        const int logits = target < 0 && column(self, WANTS_LOGITS)[b] == LOGITS_WANTED;
         if (logits && wanted >= size(&self->pinned, LOGIT_ROWS, 0)) {
             fail_row(b, "more rows need logits than there is room for");
             return NULL;
@@ -230,6 +246,7 @@ static PyObject *arrays_describe(PyObject *object, PyObject *other)
         values(out, SAMPLE_EPOCHS)[s] = column(self, SLOT_EPOCHS)[b];
         values(out, SAMPLE_LENGTHS)[s] = column(self, POSITIONS)[token] + 1;
         values(out, SAMPLE_TARGETS)[s] = target;
+        values(out, SAMPLE_DRAFTS)[s] = draft_behind(self, s);
         values(out, SAMPLE_LOGITS)[s] = logits ? (int32_t)wanted : -1;
         if (logits)
             column(self, LOGIT_ROWS)[wanted++] = (int32_t)s;

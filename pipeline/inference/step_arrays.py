@@ -39,6 +39,7 @@ class StepInputArrays:
     ) -> None:
         own = _allocate(shapes)
         self._views, self._own = views, own
+        self.sample_row: Int32 = own.sample_row  # [S] of each sampled position: its row in the step
         self.fetched: Int32 = own.fetched  # [L] sampled positions whose logits are wanted, the first `describe()`
         sizes = tuple((bucket.tokens, bucket.rows, bucket.samples) for bucket in buckets)
         slot = (
@@ -60,6 +61,7 @@ class StepInputArrays:
             sample_index=own.sample_index[: bucket.samples],
             adapter=self._views.adapter[:b],
             block_tables=self._views.block_tables[:b],
+            sampled=self._views.sampled[:b],
         )
 
 
@@ -75,6 +77,7 @@ def _allocate(shapes: Shapes) -> Any:
             Field("valid_length", "int32", (b,), "context length, new tokens included"),
             Field("q_seq_lens", "int32", (b,), "new tokens of the row; 0: padding"),
             Field("sample_index", "int32", (shapes.samples,), "index in T of each sampled position"),
+            Field("sample_row", "int32", (shapes.samples,), "its row in the step"),
             Field("fetched", "int32", (shapes.logit_rows,), "sampled positions whose logits are wanted"),
         ],
     )
@@ -86,12 +89,15 @@ class Outcome:
     """Of one slot of the logits ring; it serves every step that comes by. Views are made once for each size that
     occurs."""
 
-    __slots__ = ("_best", "_targets", "columns", "views")
+    __slots__ = ("_best", "_targets", "columns", "drawn", "views")
 
     def __init__(self, views: LogitsColumns) -> None:
         self.views = views
-        self.columns = SampleColumns(
-            views.rows, views.epochs, views.lengths, views.targets, views.logit_rows, views.ids
+        self.columns, self.drawn = (
+            SampleColumns(
+                views.rows, views.epochs, views.lengths, views.targets, views.drafts, views.logit_rows, tokens
+            )
+            for tokens in (views.ids, views.tokens)
         )
         self._best: dict[tuple[int, int, int], Best] = {}
         self._targets: Int32 = np.zeros(len(views.targets), np.int32)
@@ -108,8 +114,11 @@ class Outcome:
         ids = views.ids[:count].reshape(shape)
         if not scores:
             return Best(ids)
-        logits, log_sum_exp = views.best_logits[:count].reshape(shape), views.log_sum_exp[:samples]
-        return Best(ids, logits, log_sum_exp, views.target_logits[:samples] if scores == Scores.TARGETS else None)
+        logits = views.best_logits[:count].reshape(shape)
+        if scores == Scores.LOGITS:
+            return Best(ids, logits)
+        targets = views.target_logits[:samples] if scores == Scores.TARGETS else None
+        return Best(ids, logits, views.log_sum_exp[:samples], targets)
 
     def targets(self, samples: int, scores: int) -> Int32 | None:
         """A token for every position: for those that are sampled it is any."""

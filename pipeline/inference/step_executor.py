@@ -3,10 +3,13 @@
 Everything is prepared before the first step: arrays over every slot of every ring, and the runner's inputs for each
 step slot in each bucket. A step then creates no object per row.
 
-Where every row of a step takes the argmax, inference knows the tokens itself and does not wait for sampling before it
-starts the next step. Sampling still decides what is sent: a row that it ends, or that has no token, is at most
-computed once more for nothing, as with any row that ends. Rows whose token sampling must choose make the step wait
-for it, and nothing else: the others' logits stay on the device.
+Where every row of a step takes the argmax, or draws from the device's candidates, inference knows the tokens itself
+and does not wait for sampling before it starts the next step. Sampling still decides what is sent: a row that it
+ends, or that has no token, is at most computed once more for nothing, as with any row that ends. Rows whose token
+sampling must choose make the step wait for it, and nothing else: the others' logits stay on the device.
+
+A step whose rows may carry drafts waits for sampling's record of the step before, which has them; how many tokens a
+step with drafts yields, sampling's record of that step says.
 
 The device is not kept waiting: a step whose ids are known is started before the results of the one before it are even
 published.
@@ -26,6 +29,7 @@ import ipc
 from model.runner import Bucket, Runner
 from pipeline.inference._step import StepArrays, TokenRecord
 from pipeline.inference.compilation import IDLE_S, Compilation
+from pipeline.inference.draws import Draws
 from pipeline.inference.step_arrays import Outcome, StepInputArrays, make_board
 from pipeline.stats import Counters, InferenceCounter, RingEnds
 from pipeline.wire.step import (
@@ -44,6 +48,7 @@ from pipeline.wire.step import (
 
 _NS = time.CLOCK_MONOTONIC
 _DEPENDS_ON_STEP = int(Head.DEPENDS_ON_STEP)  # of an enumeration it would be looked up where every lookup counts
+_DRAFTS = int(Head.DRAFTS)
 
 
 @dataclass(slots=True)
@@ -53,6 +58,7 @@ class Step:
     views: StepColumns
     words: memoryview  # the header's
     filled: StepArrays
+    sample_row: Int32  # of each sampled position: its row in the step
     fetched: Int32  # sampled positions whose logits are wanted, once they are described
     bindings: list[Any]  # the runner's, by bucket
     slot: ipc.ReadSlot | None = None  # while it is held
@@ -90,6 +96,7 @@ class StepExecutor:
         self._board = make_board(shapes)
         self._try_read_step = rings.steps.try_read
         self._board_step = 0  # every token up to this step's is on the board
+        self._record_step = 0  # and every draft of sampling's up to this one's
         self._chosen_by_sampling = 0  # why it must choose tokens of the last step: see Choice
         self._open_buckets()
         self._token_views: list[TokensColumns] = tokens_layout(shapes).resident_views(rings.tokens)
@@ -97,6 +104,7 @@ class StepExecutor:
             TokenRecord(views.rows, views.lengths, views.counts, views.ids) for views in self._token_views
         ]
         self._outcomes = [Outcome(views) for views in logits_layout(shapes).resident_views(rings.logits)]
+        self._draws = Draws(shapes, counters)
         self._argmax: NDArray[np.intp] = np.zeros(shapes.logit_rows, np.intp)
         self._next: Step | None = None  # taken from the ring, but not begun
         self._running: Step | None = None  # on the device
@@ -111,7 +119,7 @@ class StepExecutor:
     def _step_of(self, views: StepColumns, block_size: int, buckets: Sequence[Bucket]) -> Step:
         arrays = StepInputArrays(views, self._board, self._shapes, block_size, buckets)
         bindings = [self.runner.bind(arrays.inputs(bucket)) for bucket in buckets]
-        return Step(views, views.head.data, arrays.filled, arrays.fetched, bindings)
+        return Step(views, views.head.data, arrays.filled, arrays.sample_row, arrays.fetched, bindings)
 
     def run(self) -> Never:
         """Until a ring closes; see `run_step`."""
@@ -153,13 +161,17 @@ class StepExecutor:
         outcome, head, foresee = self._outcomes[slot.index], step.head, self._board.foresee
         samples, logit_rows = step.filled.samples, step.filled.describe(outcome.columns)
         columns, candidates, number = outcome.columns, head[Head.CANDIDATES], head[Head.STEP]
-        self._chosen_by_sampling = chosen_by_sampling = head[Head.CHOSEN_BY_SAMPLING]
+        chosen_by_sampling = head[Head.CHOSEN_BY_SAMPLING]
         _write_head(outcome.views, step, samples, logit_rows)
         self._fetch(step, outcome, samples, logit_rows)
         computed_ns = time.clock_gettime_ns(_NS)  # until the next launch the device waits: no detour from here
-        if not chosen_by_sampling:
+        if head[Head.DRAWS]:
+            columns, candidates = outcome.drawn, 1
+            chosen_by_sampling |= self._draw(step, outcome, samples, logit_rows)
+        if not (chosen_by_sampling or step.filled.drafts):
             foresee(columns, samples, candidates or 1)
             self._board_step = number
+        self._chosen_by_sampling = chosen_by_sampling
         try:
             self._begin_early()
         finally:  # the next step may be what the device can't bear: this one's results are there all the same
@@ -175,7 +187,7 @@ class StepExecutor:
         self._running = None
         slot = self._try_read_step()
         self._next = step = None if slot is None else self._take(slot)
-        if step is not None and step.words[_DEPENDS_ON_STEP] <= self._board_step:
+        if step is not None and not self._must_wait(step.words):
             self._running = self._begin(step)
 
     def _take(self, slot: ipc.ReadSlot) -> Step:
@@ -187,38 +199,44 @@ class StepExecutor:
     def _begin(self, step: Step) -> Step:
         """Fill in the inputs and start the device."""
         self._next = None
-        if step.words[_DEPENDS_ON_STEP] > self._board_step:
-            self._await_tokens(step.words[_DEPENDS_ON_STEP])
+        if self._must_wait(step.words):
+            self._await_tokens(step.words)
         bucket = step.filled.fill()
         step.launched_ns = time.clock_gettime_ns(_NS)
         self.runner.launch(step.bindings[bucket])
         step.head = step.words.tolist()
         return step
 
-    def _await_tokens(self, needs: int) -> None:
-        """Decode rows bring the token that was sampled last; where it is known here, the board may lag behind."""
+    def _must_wait(self, words: memoryview) -> bool:
+        """Decode rows bring the token that was sampled last, and the drafts behind it, if they may carry any."""
+        return words[_DEPENDS_ON_STEP] > (self._record_step if words[_DRAFTS] else self._board_step)
+
+    def _await_tokens(self, words: memoryview) -> None:
         self._drain_tokens()
-        if self._board_step < needs:
-            self._count_wait()
-        while self._board_step < needs:
+        if self._must_wait(words):
+            self._count_wait(words)
+        while self._must_wait(words):
             self._read_board(self._rings.tokens.read())
 
     def _drain_tokens(self) -> None:
         while (slot := self._rings.tokens.try_read()) is not None:
             self._read_board(slot)
 
-    def _count_wait(self) -> None:
+    def _count_wait(self, words: memoryview) -> None:
         if self._counters is not None:
             for reason, counter in _WAITS:
                 if self._chosen_by_sampling & reason:
                     self._counters.add(counter)
+            if words[_DRAFTS] or not self._chosen_by_sampling:
+                self._counters.add(InferenceCounter.WAITED_FOR_DRAFTS)
 
     def _read_board(self, slot: ipc.ReadSlot) -> None:
         views = self._token_views[slot.index]
         step = int(views.head[Head.STEP])
-        if step > self._board_step:  # else no step since has had one of those tokens before
+        if step >= self._board_step:  # else a step since has had the tokens behind those
             self._board.apply(self._records[slot.index], int(views.head[Head.ROWS]))
             self._board_step = step
+        self._record_step = step
         slot.release()
 
     # ---- its end --------------------------------------------------------------------------------------------
@@ -233,6 +251,20 @@ class StepExecutor:
             self.runner.fetch_best(outcome.best(samples, candidates, scores), outcome.targets(samples, scores))
         elif samples and not step.head[Head.CHOSEN_BY_SAMPLING]:  # the host has all logits
             views.ids[:samples] = np.argmax(views.logits[:samples], axis=1, out=self._argmax[:samples])
+
+    def _draw(self, step: Step, outcome: Outcome, samples: int, logit_rows: int) -> Choice:
+        """Why sampling must choose tokens, if it must: then their logits are fetched, too."""
+        views, head, first = outcome.views, step.head, logit_rows
+        best = outcome.best(samples, head[Head.CANDIDATES], head[Head.SCORES])
+        if not self._draws.draw(step.views, step.sample_row[: samples - step.filled.scored], best, views):
+            return Choice.NONE
+        unknown = self._draws.unknown
+        end = first + len(unknown)
+        views.logit_rows[unknown] = np.arange(first, end, dtype=np.int32)
+        self.runner.fetch(unknown, views.logits[first:end])
+        views.head[Head.LOGIT_ROWS] = end
+        views.head[Head.CHOSEN_BY_SAMPLING] |= Choice.DRAWN
+        return Choice.DRAWN
 
     def _done(self, step: Step, *, greedy: bool) -> None:
         assert step.slot is not None

@@ -12,6 +12,7 @@ from model.tokenizer import Tokenizer
 from pipeline.config import Configuration
 from pipeline.preprocess.adapters import Adapter, adapters_of
 from pipeline.preprocess.blocks import BlockManager
+from pipeline.preprocess.drafts import DraftLimits
 from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.prompts import PreprocessLimits, PromptPool, PromptReader
 from pipeline.preprocess.quarantine import Quarantine
@@ -19,6 +20,7 @@ from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Abilities
 from pipeline.preprocess.stage import OVERLAPPED, PLAIN, Gauges, PreprocessRings, PreprocessStage
 from pipeline.runtime import background
+from pipeline.runtime.engines import sampled_positions
 from pipeline.runtime.generations import Generation, culprit
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tokenizer import end_ids, open_tokenizer
@@ -119,6 +121,13 @@ def make_scheduler(
         samples=shapes.samples,
         admission_bytes=admission_bytes,
         quarantine=quarantine,
+        drafts=DraftLimits(
+            most=shapes.drafts,
+            max_rows=config.pipeline.speculation.max_rows,
+            samples=sampled_positions(config),
+            beside_prompts=shapes.max_rows,
+            logit_rows=shapes.logit_rows,
+        ),
     )
 
 

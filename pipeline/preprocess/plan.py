@@ -12,11 +12,13 @@ import functools
 import operator
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.preprocess.sequence import NOTHING, Sequence, Wants
-from pipeline.wire.step import Head, Int32, RowKind, StepColumns
+from pipeline.wire.step import DRAW_NUMBERS, Float64, Head, Int32, RowKind, StepColumns, UInt64
 
 
 class Together:
@@ -47,30 +49,36 @@ class DecodeColumns:
     """`sequences[b]` decodes at batch index `b`; `position[b]` is where its next token goes, if none of the drafts
     before it is accepted."""
 
-    def __init__(self, max_rows: int, width: int, slots: int) -> None:
+    def __init__(self, max_rows: int, width: int, slots: int, block_size: int) -> None:
         self.sequences: list[Sequence] = []
         self.wants = Together()
+        self.drafts = 0  # of all rows, in the next step
         self.position: Int32 = np.zeros(max_rows, np.int32)
         self.row: Int32 = np.zeros(max_rows, np.int32)
         self.epoch: Int32 = np.zeros(max_rows, np.int32)
         self.limit: Int32 = np.zeros(max_rows, np.int32)
+        self.under_way: Int32 = np.zeros(max_rows, np.int32)  # drafts of steps that are not done
+        self.capacity: Int32 = np.zeros(max_rows, np.int32)  # tokens that its blocks hold
         self.most_drafts: Int32 = np.zeros(max_rows, np.int32)
         self.wants_logits: Int32 = np.zeros(max_rows, np.int32)
         self.adapter: Int32 = np.zeros(max_rows, np.int32)
+        self.seeds: UInt64 = np.zeros(max_rows, np.uint64)
+        self.draws: Float64 = np.zeros((max_rows, DRAW_NUMBERS))
         self.block_tables: Int32 = np.zeros((max_rows, width), np.int32)
         self._changed = np.zeros(max_rows, np.int64)  # when each block table last changed
         self._written = np.zeros(slots, np.int64)  # when each ring slot last got them
         self._now = 1
+        self._block_size = block_size
 
     def __len__(self) -> int:
         return len(self.sequences)
 
     @property
-    def _columns(self) -> tuple[Int32, ...]:
+    def _columns(self) -> tuple[NDArray[Any], ...]:
         """Of each row; `position` first."""
         return (
-            self.position, self.row, self.epoch, self.limit, self.most_drafts, self.wants_logits, self.adapter,
-            self.block_tables,
+            self.position, self.row, self.epoch, self.limit, self.under_way, self.capacity, self.most_drafts,
+            self.wants_logits, self.adapter, self.seeds, self.draws, self.block_tables,
         )  # fmt: skip
 
     def add(self, sequence: Sequence) -> None:
@@ -78,9 +86,12 @@ class DecodeColumns:
         b = len(self.sequences)
         self.sequences.append(sequence)
         self.wants.add(sequence.wants)
-        wants_logits, adapter = sequence.wants.logits, sequence.adapter.slot
-        scalars = (sequence.computed, sequence.row, sequence.epoch, sequence.limit, 0, wants_logits, adapter)
-        for column, value in zip(self._columns, scalars, strict=False):
+        values = (
+            sequence.computed, sequence.row, sequence.epoch, sequence.limit, sum(sequence.carried),
+            len(sequence.blocks) * self._block_size, 0, sequence.wants.logits_wanted, sequence.adapter.slot,
+            sequence.draw_seed, sequence.draw,
+        )  # fmt: skip
+        for column, value in zip(self._columns, values, strict=False):
             column[b] = value
         self.block_tables[b, : len(sequence.blocks)] = sequence.blocks
         self._touch(b)
@@ -88,6 +99,7 @@ class DecodeColumns:
     def extend(self, b: int, block: int) -> None:
         """Row `b` has got another block."""
         self.block_tables[b, len(self.sequences[b].blocks) - 1] = block
+        self.capacity[b] += self._block_size
         self._touch(b)
 
     def remove(self, sequence: Sequence) -> None:
@@ -102,13 +114,23 @@ class DecodeColumns:
             column[b] = column[n]
         self._touch(b)
 
-    def at_block_start(self, block_size: int) -> list[int]:
-        """Batch indices whose next token needs a new block."""
+    def lacking_blocks(self) -> list[int]:
+        """Batch indices whose next token may need a new block."""
         n = len(self.sequences)
-        return np.flatnonzero(self.position[:n] % block_size == 0).tolist() if n else []
+        reach = np.minimum(self.position[:n] + self.under_way[:n], self.limit[:n] - 1)
+        return np.flatnonzero(reach >= self.capacity[:n]).tolist() if n else []
 
-    def write(self, views: StepColumns, slot: int) -> None:
-        """Into batch indices 0 to n - 1."""
+    def carry(self, sequence: Sequence, drafts: int) -> None:
+        """The row may have so many in the next step; of others nothing is said."""
+        self.most_drafts[self.sequences.index(sequence)] = drafts
+        self.drafts += drafts
+
+    def carry_none(self) -> None:
+        if self.drafts:
+            self.most_drafts[:], self.drafts = 0, 0
+
+    def write(self, views: StepColumns, slot: int, *, draws: bool = False) -> None:
+        """Into batch indices 0 to n - 1. `draws`: a row of the step has some."""
         n = len(self.sequences)
         views.rows[:n] = self.row[:n]
         views.epochs[:n] = self.epoch[:n]
@@ -117,6 +139,10 @@ class DecodeColumns:
         views.limits[:n] = self.limit[:n]
         views.wants_logits[:n] = self.wants_logits[:n]
         views.adapter[:n] = self.adapter[:n]
+        views.sampled[:n] = 1
+        if draws:
+            views.seeds[:n] = self.seeds[:n]
+            views.draws[:n] = self.draws[:n]
         for b in np.flatnonzero(self._changed[:n] > self._written[slot]):
             views.block_tables[b] = self.block_tables[b]
         self._written[slot] = self._now
@@ -128,14 +154,19 @@ class DecodeColumns:
 
     def advance(self) -> None:
         """Every row has had a token scheduled."""
-        self.position[: len(self.sequences)] += 1
-        for sequence in self.sequences:
+        n = len(self.sequences)
+        self.position[:n] += 1
+        self.under_way[:n] += self.most_drafts[:n]
+        for sequence, drafts in zip(self.sequences, self.most_drafts[:n].tolist(), strict=True):
             sequence.computed += 1
-            sequence.pending += 1
+            sequence.schedule(drafts)
 
-    def step_back(self, sequence: Sequence) -> None:
-        """The token that was scheduled last did not come."""
-        self.position[self.sequences.index(sequence)] -= 1
+    def settle(self, sequence: Sequence, drafts: int, more: int) -> None:
+        """A step with so many drafts is done: it brought so many tokens more than the one that was scheduled, or -1
+        if not even that."""
+        b = self.sequences.index(sequence)
+        self.under_way[b] -= drafts
+        self.position[b] += more
 
     def _touch(self, b: int) -> None:
         self._changed[b] = self._now
@@ -193,7 +224,7 @@ class Plan:
     def write(self, views: StepColumns, slot: int, number: int, block_size: int) -> None:
         """All of a slot but its stamps."""
         decode_rows, wants, head = len(self.decode), self.wants, views.head
-        self.decode.write(views, slot)
+        self.decode.write(views, slot, draws=wants.draws)
         self._write_chunks(views, decode_rows, block_size)
         head[Head.STEP] = number
         head[Head.ROWS] = decode_rows + len(self.chunks)
@@ -203,6 +234,8 @@ class Plan:
         head[Head.CHOSEN_BY_SAMPLING] = wants.choice
         head[Head.CANDIDATES] = wants.candidates
         head[Head.SCORES] = wants.scores
+        head[Head.DRAFTS] = self.decode.drafts
+        head[Head.DRAWS] = wants.draws
 
     def _write_chunks(self, views: StepColumns, first: int, block_size: int) -> None:
         at = 0
@@ -217,8 +250,9 @@ class Plan:
             views.kinds[b] = kind = chunk.kind
             if kind is RowKind.SCORE:
                 views.targets[tokens] = chunk.targets
-            views.new_tokens[b], views.wants_logits[b] = chunk.count, sequence.wants.logits
-            views.adapter[b] = sequence.adapter.slot
+            views.new_tokens[b], views.wants_logits[b] = chunk.count, sequence.wants.logits_wanted
+            views.adapter[b], views.sampled[b] = sequence.adapter.slot, start >= sequence.prompt
+            views.seeds[b], views.draws[b] = sequence.draw_seed, sequence.draw
             views.block_tables[b, : len(sequence.blocks)] = sequence.blocks
             at += chunk.count
         if self.chunks:

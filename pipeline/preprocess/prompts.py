@@ -27,7 +27,7 @@ from model.tokenizer import InvalidTextError, Tokenizer
 from pipeline.preprocess.adapters import Adapter, adapters_of
 from pipeline.preprocess.blocks import BlockManager, Digest
 from pipeline.preprocess.encodings import Encodings, Tokenized
-from pipeline.preprocess.sequence import ARGMAX_ON_DEVICE, Abilities, Sequence, Wants
+from pipeline.preprocess.sequence import ARGMAX_ON_DEVICE, NO_DRAW, Abilities, Sequence, Wants, draw_of
 from pipeline.preprocess.work_thread import WorkThread
 from pipeline.runtime import background
 from pipeline.stats import Counters, PreprocessCounter
@@ -152,6 +152,7 @@ class PromptReader:
         elif len(submit.choices) > 1:
             digests = digests.copy()  # sequences extend them
         ends = () if request.ignore_eos else self._end_ids
+        wants = Wants.of(request, ends, self.limits.abilities)
         return Sequence(
             choice.request,
             tokens,
@@ -160,13 +161,14 @@ class PromptReader:
             known=known,
             digests=digests,
             arrival_ns=submit.arrival_ns,
-            wants=Wants.of(request, ends, self.limits.abilities),
+            wants=wants,
             prompt_wants=Wants.of_prompt(request),
             to_score=0 if request.prompt_logprobs is None else count - 1,
             scored=choice.scored,
             adapter=adapter,
-            attempt=choice.attempt,
+            draw=draw_of(request.sampling) if wants.draws else NO_DRAW,
             seed=choice.seed,
+            attempt=choice.attempt,
             end_ids=ends,
             params=submit.params,
         )

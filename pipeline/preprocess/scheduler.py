@@ -14,6 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from pipeline.preprocess.blocks import BlockManager
+from pipeline.preprocess.drafts import DraftLimits, DraftRoom
 from pipeline.preprocess.plan import Chunk, DecodeColumns, Plan
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.sequence import Sequence
@@ -51,13 +52,16 @@ class Scheduler:
         samples: int = 0,
         admission_bytes: int = 1 << 30,
         quarantine: Quarantine | None = None,
+        drafts: DraftLimits | None = None,
     ) -> None:
         self.blocks = blocks
         self.stats = SchedulerStats()
         self.waiting: deque[Sequence] = deque()
         self.prefilling: list[Sequence] = []
         self.admissions: list[Sequence] = []
-        self._columns = DecodeColumns(max_rows, block_table_width, ring_slots)
+        self._columns = DecodeColumns(max_rows, block_table_width, ring_slots, blocks.block_size)
+        self._drafts = drafts or DraftLimits()
+        self._wishes: dict[Sequence, int] = {}  # drafts that rows are likely to have
         self._draining: list[Sequence] = []  # their last step is being computed
         self._budget = token_budget
         self._samples = samples or max_rows
@@ -125,6 +129,9 @@ class Scheduler:
         self._isolate()
         self._provide_blocks()
         chunks = self._choose_chunks(self._budget - len(self._columns))
+        self._columns.carry_none()
+        if self._wishes:
+            self._choose_drafts(chunks)
         return Plan(self._columns, chunks) if chunks or len(self._columns) else None
 
     def commit(self, plan: Plan) -> None:
@@ -138,7 +145,7 @@ class Scheduler:
             sequence.computed += chunk.count
             self._seal(sequence)
             if ends:
-                sequence.pending += 1
+                sequence.schedule()
                 self.prefilling.remove(sequence)
                 self._columns.add(sequence)
         for sequence in [s for s in self._columns.sequences if s.complete]:
@@ -165,17 +172,16 @@ class Scheduler:
         return not self._suspects or sequence is self._suspects[0]
 
     def _provide_blocks(self) -> None:
-        """Every decode row whose next token begins a block gets one; if need be, the youngest are preempted."""
+        """Every decode row whose next token may lie behind its blocks gets one; if need be, the youngest are
+        preempted."""
         columns, size = self._columns, self.blocks.block_size
-        needing = [columns.sequences[b] for b in columns.at_block_start(size)]
+        needing = [columns.sequences[b] for b in columns.lacking_blocks()]
         for sequence in sorted(needing, key=lambda s: s.arrival_ns):
-            if sequence.row >= 0 and self._take_block(sequence):
+            while sequence.row >= 0 and len(sequence.blocks) * size <= sequence.reach and self._take_block(sequence):
                 columns.extend(columns.sequences.index(sequence), sequence.blocks[-1])
 
     def _take_block(self, sequence: Sequence) -> bool:
         """One more block for this sequence; False if it was itself preempted for it."""
-        if len(sequence.blocks) * self.blocks.block_size > sequence.computed:
-            return True  # it has one already
         while (block := self.blocks.allocate()) is None:
             victim = self._youngest()
             self._preempt(victim)
@@ -183,6 +189,40 @@ class Scheduler:
                 return False
         sequence.blocks.append(block)
         return True
+
+    def _choose_drafts(self, chunks: tuple[Chunk, ...]) -> None:
+        """What the step has left, shared by the rows that wish for it."""
+        columns, wishes = self._columns, self._wishes
+        if not (per_row := self._drafts.per_row(len(columns))):
+            return
+        rows = (*columns.sequences, *(chunk.sequence for chunk in chunks))
+        room = DraftRoom(
+            self._drafts,
+            self._budget,
+            self._samples,
+            decoding=len(columns),
+            prompts=sum(chunk.count if chunk.kind is RowKind.SCORE else 1 for chunk in chunks),
+            tokens=len(columns) + sum(chunk.count for chunk in chunks),
+            logit_rows=sum(sequence.wants.logits for sequence in rows),
+        )
+        asking = [sequence for sequence in columns.sequences if sequence in wishes]
+        for place, sequence in enumerate(asking):
+            wish, logits = min(wishes[sequence], per_row), sequence.wants.logits
+            offered = room.offer(wish, len(asking) - place, logits=logits)
+            if drafts := self._hold_blocks(sequence, offered):
+                room.take(drafts, logits=logits)
+                columns.carry(sequence, drafts)
+
+    def _hold_blocks(self, sequence: Sequence, drafts: int) -> int:
+        """For so many drafts, or for as many as free blocks hold: nobody is preempted for a guess."""
+        columns, size = self._columns, self.blocks.block_size
+        wanted = max(0, min(drafts, sequence.limit - 2 - sequence.reach))  # behind the last token nothing is drafted
+        while len(sequence.blocks) * size <= sequence.reach + wanted:
+            if (block := self.blocks.allocate()) is None:
+                return len(sequence.blocks) * size - 1 - sequence.reach
+            sequence.blocks.append(block)
+            columns.extend(columns.sequences.index(sequence), block)
+        return wanted
 
     def _youngest(self) -> Sequence:
         return max((*self._columns.sequences, *self.prefilling), key=lambda s: s.arrival_ns)
@@ -213,7 +253,9 @@ class Scheduler:
         """Schedule as many of the sequence's known tokens as the budget allows. Returns the budget that is left."""
         if sequence.row < 0 or budget <= 0:
             return budget
-        count = min(budget, sequence.known - sequence.computed)
+        count = sequence.next_chunk(budget)
+        if count == 1 < sequence.left_of_kind and chunks:
+            return 0  # a token alone: it waits for a step with more room
         if sequence.scoring:
             count = min(count, self._most_to_score(sequence, chunks))
         while len(sequence.blocks) * self.blocks.block_size < sequence.computed + count:
@@ -287,18 +329,23 @@ class Scheduler:
 
     # ---- results --------------------------------------------------------------------------------------------
 
-    def on_token(self, row: int, epoch: int, token: int, *, finished: bool) -> None:
-        """A token has been sampled. Tokens of sequences that are gone are ignored."""
+    def on_tokens(self, row: int, epoch: int, tokens: list[int], *, finished: bool, wish: int = 0) -> None:
+        """A step has brought these. Tokens of sequences that are gone are ignored. `wish`: drafts that the row would
+        like to carry."""
         sequence = self._by_row_epoch.get((row, epoch))
         if sequence is None or sequence.finished:
             return
-        sequence.append(token)
+        drafts, more = sequence.append(tokens), len(tokens) - 1
         if finished:
             self._finish(sequence)
             return
         if sequence.row == row and sequence.epoch == epoch:
-            if sequence.known % self.blocks.block_size == 0:
+            sequence.computed += more
+            if (drafts or more) and sequence in self._columns.sequences:
+                self._columns.settle(sequence, drafts, more)
+            if sequence.known % self.blocks.block_size <= more:
                 self._seal(sequence)
+            self._note_wish(sequence, wish)
         elif not sequence.pending:
             del self._by_row_epoch[row, epoch]  # it was preempted, and nothing of that epoch is under way any more
 
@@ -307,16 +354,22 @@ class Scheduler:
         sequence = self._by_row_epoch.get((row, epoch))
         if sequence is None or sequence.finished:
             return
-        sequence.pending -= 1
+        drafts = sequence.sit_out()
         if sequence.row == row and sequence.epoch == epoch:
             sequence.computed -= 1
             if sequence in self._draining:
                 self._draining.remove(sequence)
                 self._columns.add(sequence)
             else:
-                self._columns.step_back(sequence)
+                self._columns.settle(sequence, drafts, -1)
         elif not sequence.pending:
             del self._by_row_epoch[row, epoch]
+
+    def _note_wish(self, sequence: Sequence, wish: int) -> None:
+        if wish:
+            self._wishes[sequence] = wish
+        elif self._wishes:
+            self._wishes.pop(sequence, None)
 
     def _finish(self, sequence: Sequence) -> None:
         sequence.finished = True
@@ -340,6 +393,7 @@ class Scheduler:
             self.prefilling.remove(sequence)
         else:
             self._draining.remove(sequence)
+        self._wishes.pop(sequence, None)
         if not sequence.pending:
             self._by_row_epoch.pop((sequence.row, sequence.epoch), None)
         self._free_rows.append(sequence.row)

@@ -129,12 +129,13 @@ class PreprocessStage:
         return moved
 
     def _apply(self, views: ResultsColumns, rows: int) -> None:
-        columns = (views.rows, views.epochs, views.counts, views.ids, views.finished)
-        for row, epoch, count, ids, finished in zip(*(column[:rows].tolist() for column in columns), strict=True):
-            if not count:
-                self.scheduler.on_no_token(row, epoch)
-            for number, token in enumerate(ids[:count], 1):
-                self.scheduler.on_token(row, epoch, token, finished=bool(finished) and number == count)
+        columns = (views.rows, views.epochs, views.counts, views.ids, views.finished, views.wishes)
+        scheduler = self.scheduler
+        for row, epoch, count, ids, finished, wish in zip(*(each[:rows].tolist() for each in columns), strict=True):
+            if count:
+                scheduler.on_tokens(row, epoch, ids[:count], finished=bool(finished), wish=wish)
+            else:
+                scheduler.on_no_token(row, epoch)
 
     def take_request(self) -> bool:
         """Queue one prompt that was tokenized, and handle one message of the front; False if there is neither. One at

@@ -11,28 +11,46 @@ from model.layout import make_buckets, scored_samples, with_samples
 from model.mindspore_common.settings import GraphSettings
 from model.runner import Bucket, Runner
 from pipeline.config import Configuration
-from pipeline.wire.step import MAX_CANDIDATES, Shapes
+from pipeline.wire.step import MOST_CANDIDATES, Shapes
+
+_MOST_DRAFTED = 64
+"""Sampled positions of a step, drafts included, unless it has more rows: a larger one would compute rather than wait
+for the weights."""
 
 Settings = TypeVar("Settings", bound=GraphSettings)
 
 
 def make_runner(config: Configuration) -> Runner:
     """Raises a `model.errors.ModelError` for settings that contradict each other."""
-    return _ENGINES[config.pipeline.runner.kind](config)
+    runner = _ENGINES[config.pipeline.runner.kind](config)
+    if (replayed := config.pipeline.runner.replay) is None:
+        return runner
+    from model.replay import ReplayRunner, read_texts
+
+    return ReplayRunner(runner, read_texts(replayed))
 
 
 def shapes_of(config: Configuration, runner: Runner) -> Shapes:
     """Capacities that every process derives from the same configuration."""
-    facts = runner.facts
+    facts, drafts = runner.facts, config.pipeline.drafts
+    samples = max(bucket.samples for bucket in facts.buckets)
     return Shapes(
         token_budget=max(bucket.tokens for bucket in facts.buckets),
         max_rows=config.pipeline.max_rows,
         block_table_width=facts.block_table_width,
         vocab_size=facts.vocab_size,
-        samples=max(bucket.samples for bucket in facts.buckets),
-        logit_rows=config.pipeline.logit_rows,
-        candidates=max(1, min(facts.candidates, MAX_CANDIDATES)),
+        samples=samples,
+        logit_rows=max(config.pipeline.logit_rows, min(1 + drafts, samples)),
+        candidates=max(1, min(facts.candidates, MOST_CANDIDATES)),
+        drafts=drafts,
     )
+
+
+def sampled_positions(config: Configuration) -> int:
+    """Of a step whose rows carry drafts; 0: none does."""
+    pipeline, drafts = config.pipeline, config.pipeline.drafts
+    wanted = max(pipeline.max_rows, min(_MOST_DRAFTED, pipeline.max_rows * (1 + drafts)))
+    return min(wanted, pipeline.token_budget) if drafts else 0
 
 
 def _emulated(config: Configuration) -> Runner:
@@ -45,7 +63,8 @@ def _emulated(config: Configuration) -> Runner:
         num_blocks=config.pa_config.num_blocks,
         block_size=config.pa_config.block_size,
         buckets=with_samples(
-            emulated_buckets(config.pipeline.max_rows, config.pipeline.token_budget), _scored_samples(config)
+            emulated_buckets(config.pipeline.max_rows, config.pipeline.token_budget, sampled_positions(config)),
+            _scored_samples(config),
         ),
         eos_token_id=config.model_config.end_token,
         greedy_on_device=config.pipeline.greedy_on_device,
@@ -61,9 +80,9 @@ def _scored_samples(config: Configuration) -> int:
     return scored_samples(pipeline.token_budget, pipeline.max_rows, vocab_size)
 
 
-def emulated_buckets(max_rows: int, token_budget: int) -> tuple[Bucket, ...]:
+def emulated_buckets(max_rows: int, token_budget: int, samples: int = 0) -> tuple[Bucket, ...]:
     """Powers of two: nothing is compiled for an emulated device, so it can have many buckets."""
-    return make_buckets(max_rows, token_budget, 2)
+    return make_buckets(max_rows, token_budget, 2, samples)
 
 
 def _mindspore(config: Configuration) -> Runner:
@@ -98,6 +117,7 @@ def _settings(config: Configuration, kind: type[Settings]) -> Settings:
         block_size=config.pa_config.block_size,
         max_rows=config.pipeline.max_rows,
         token_budget=config.pipeline.token_budget,
+        samples=sampled_positions(config),
         max_length=config.max_length,
         scored_samples=_scored_samples(config),
         threads=runner.threads,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from model import grammar
 from model.sampling import SampleOutputs, Sampler, SamplingLimits, SamplingParams, explain
 from pipeline.sampling.logits_files import LogitsFiles
+from pipeline.sampling.verifier import Verifier
 from pipeline.wire.request import Assign, count_ids
 from pipeline.wire.step import MAX_CANDIDATES, Float32, Head, Int32, LogitsColumns, Shapes
 
@@ -30,39 +31,48 @@ Best = tuple[tuple[int, float], ...]
 class Chooser:
     """`token_ids` are the last step's, one per sampled position; -1: none could be chosen."""
 
-    def __init__(self, shapes: Shapes, max_length: int, end_ids: int, files: LogitsFiles | None) -> None:
+    def __init__(
+        self, shapes: Shapes, max_length: int, end_ids: int, files: LogitsFiles | None, verifier: Verifier
+    ) -> None:
         """`end_ids`: how many end tokens the model has, which a request may forbid besides its own bias."""
         limits, most = SamplingLimits(shapes.vocab_size, max_length, MAX_CANDIDATES), shapes.logit_rows
         limits = dataclasses.replace(limits, max_biased_tokens=limits.max_biased_tokens + end_ids)
-        self._sampler = Sampler(limits, shapes.max_rows, masks=grammar.available())
+        self._sampler = Sampler(limits, shapes.max_rows, masks=grammar.available(), drafts=shapes.drafts)
         self._files = files
-        self.pending = PendingAdmits(self._sampler, files)
+        self.pending = PendingAdmits(self._sampler, files, verifier)
         self._out = SampleOutputs.allocate(most, MAX_CANDIDATES)  # by row of logits
         self._outs = [_leading(self._out, rows) for rows in range(most + 1)]
         self._row_ids: Int32 = np.full(most, -1, np.int32)  # of rows of logits; -1: skip
         self._lengths: Int32 = np.zeros(most, np.int32)
+        self._drafts: Int32 = np.zeros(most, np.int32)
         self.token_ids: Int32 = np.full(shapes.samples, -1, np.int32)
         self._logit_rows: list[int] = []  # of each position of the step: where its logits are; -1: nowhere
         self._candidates = 0
+        self._scored: tuple[int, LogitsColumns] | None = None  # positions of the step, and its slot
         self._scores: list[list[float]] = []  # of each position: log-probabilities of the device's candidates
         self._score_ids: list[list[int]] = []  # which these are
 
     def choose(self, head: list[int], views: LogitsColumns, chosen: list[int]) -> None:
         """Fill `token_ids`; `chosen` are the rows to sample at each position, -1: skip."""
         positions, logit_rows, self._candidates = len(chosen), head[Head.LOGIT_ROWS], head[Head.CANDIDATES]
-        if self._candidates:  # -1: the position's logits were not finite
+        if head[Head.DRAWS]:
+            self.token_ids[:positions] = views.tokens[:positions]
+        elif self._candidates:  # -1: the position's logits were not finite
             self.token_ids[:positions] = views.ids[: positions * self._candidates : self._candidates]
         self._logit_rows = views.logit_rows[:positions].tolist()
         if not logit_rows:
             return
         self.pending.apply(chosen)
         where = [b for b, at in enumerate(self._logit_rows) if at >= 0]
-        self._row_ids[:logit_rows] = chosen if logit_rows == positions else [chosen[b] for b in where]
+        if head[Head.DRAWS]:  # those that could not be drawn are the last
+            where.sort(key=self._logit_rows.__getitem__)
+        self._row_ids[:logit_rows] = [chosen[b] for b in where]
         np.take(views.lengths, where, out=self._lengths[:logit_rows])
+        np.take(views.drafts, where, out=self._drafts[:logit_rows])
         row_ids, lengths, logits = self._of_logits(views, logit_rows)
         if self._files is not None:
             self._files.keep(row_ids, lengths, logits)
-        self._sampler.choose(logits, row_ids, lengths, self._outs[logit_rows])
+        self._sampler.choose(logits, row_ids, lengths, self._outs[logit_rows], self._drafts[:logit_rows])
         if head[Head.CHOSEN_BY_SAMPLING] or not self._candidates:  # else inference goes on with the device's
             self.token_ids[where] = self._out.token_ids[:logit_rows]
 
@@ -71,8 +81,7 @@ class Chooser:
 
     def finish(self, head: list[int], views: LogitsColumns) -> None:
         """What can wait until the tokens are published: their log-probabilities, and files of logits."""
-        if head[Head.SCORES]:
-            self._read_scores(head[Head.SAMPLES] - head[Head.SCORED], head[Head.CANDIDATES], views)
+        self._scores, self._scored = [], (head[Head.SAMPLES] - head[Head.SCORED], views)
         if not (logit_rows := head[Head.LOGIT_ROWS]):
             return
         row_ids, lengths, logits = self._of_logits(views, logit_rows)
@@ -80,9 +89,11 @@ class Chooser:
         if self._files is not None:  # before its client has the answer
             self._files.write(row_ids, self._out.token_ids[:logit_rows])
 
-    def _read_scores(self, positions: int, candidates: int, views: LogitsColumns) -> None:
+    def _read_scores(self) -> None:
         """What the device says of all that are sampled; log-probabilities are rounded as the sampler rounds them."""
-        count, shape = positions * candidates, (positions, candidates)
+        assert self._scored is not None
+        positions, views = self._scored
+        count, shape = positions * self._candidates, (positions, self._candidates)
         logprobs = views.best_logits[:count].reshape(shape) - views.log_sum_exp[:positions, None]
         self._scores = logprobs.astype(np.float32).tolist()
         self._score_ids = views.ids[:count].reshape(shape).tolist()
@@ -100,29 +111,35 @@ class Chooser:
         if at >= 0:
             ids, values = self._out.top_ids[at, :count].tolist(), self._out.top_logprobs[at, :count].tolist()
             return float(self._out.logprobs[at]), tuple(zip(ids, values, strict=True))
-        scores = self._scores[b]
-        return scores[0], tuple(zip(self._score_ids[b][:count], scores[:count], strict=True)) if count else ()
+        if not self._scores:  # of the first row that wants to know
+            self._read_scores()
+        scores, chosen = self._scores[b], self._score_ids[b].index(int(self.token_ids[b]))
+        return scores[chosen], tuple(zip(self._score_ids[b][:count], scores[:count], strict=True)) if count else ()
 
     def raw_logit(self, b: int, views: LogitsColumns) -> float:
         """Of the token at position `b`."""
-        at = self._logit_rows[b]
-        return float(views.logits[at, self.token_ids[b]] if at >= 0 else views.best_logits[b * self._candidates])
+        at, token = self._logit_rows[b], self.token_ids[b]
+        if at >= 0:
+            return float(views.logits[at, token])
+        candidates = slice(b * self._candidates, (b + 1) * self._candidates)
+        return float(views.best_logits[candidates][views.ids[candidates] == token][0])
 
 
 class PendingAdmits:
     """Rows whose new sequence is not admitted to the sampler yet."""
 
-    def __init__(self, sampler: Sampler, files: LogitsFiles | None) -> None:
-        self._sampler, self._files = sampler, files
+    def __init__(self, sampler: Sampler, files: LogitsFiles | None, verifier: Verifier) -> None:
+        self._sampler, self._files, self._verifier = sampler, files, verifier
         self._by_row: dict[int, tuple[Assign, SamplingParams]] = {}
 
-    def add(self, assign: Assign, params: SamplingParams) -> None:
+    def add(self, assign: Assign, params: SamplingParams, most_drafts: int = 0) -> None:
         """A row has a new sequence, whose tokens are to be chosen by these parameters."""
         self._by_row[assign.row] = assign, params
+        self._verifier.begin(assign.row, most_drafts)
 
-    def mask(self, row: int) -> UInt32:
-        """What the sampler may choose for a row that is admitted; to be filled."""
-        return self._sampler.mask(row)
+    def mask(self, row: int, depth: int = 0) -> UInt32:
+        """What the sampler may choose for a row that is admitted, behind so many drafts; to be filled."""
+        return self._sampler.mask(row, depth)
 
     def discard(self, row: int) -> None:
         """The row is free again."""
@@ -140,12 +157,14 @@ class PendingAdmits:
         while self._by_row and cost < AT_ONCE:
             assign, params = self._by_row.pop(next(iter(self._by_row)))
             self._admit_to_sampler(assign, params)
-            read = count_ids(assign.prompt) + count_ids(assign.output) if params.penalised else 0
+            reads = params.penalised or self._verifier.drafter is not None
+            read = count_ids(assign.prompt) + count_ids(assign.output) if reads else 0
             cost += ROW_COST + read
 
     def _admit_to_sampler(self, assign: Assign, params: SamplingParams) -> None:
         prompt, output = assign.prompt_ids, assign.output_ids
         self._sampler.admit(assign.row, params, prompt, output, seed=assign.seed, end_ids=assign.end_ids)
+        self._verifier.read(assign)
         if self._files is not None:
             self._files.admit(assign.row, prompt, output)
 

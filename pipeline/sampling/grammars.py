@@ -3,6 +3,8 @@
 Grammars are compiled in a thread. Masks are made while the device computes the next step, after everything else is
 sent, the cheapest first. A row whose mask is not there when its logits are sits out the step: it gets no token, its
 position is computed again, and no other row waits for it. So which tokens are chosen depends on no clock.
+
+Where only one text can follow, its tokens are drafts, and there is a mask for the position behind each of them.
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ _NS = time.CLOCK_MONOTONIC
 class RowGrammar:
     """Of one row."""
 
-    __slots__ = ("_before", "begun_anew", "compiling", "cost_ns", "error", "matcher", "output", "ready", "row",
-                 "sat_out", "text")  # fmt: skip
+    __slots__ = ("_before", "begun_anew", "compiling", "cost_ns", "drafts", "error", "matcher", "most_drafts",
+                 "output", "ready", "row", "sat_out", "taken", "text")  # fmt: skip
 
-    def __init__(self, row: int, text: str, prompt: bytes, output: bytes) -> None:
-        self.row, self.text = row, text
+    def __init__(self, row: int, text: str, prompt: bytes, output: bytes, most_drafts: int) -> None:
+        self.row, self.text, self.most_drafts = row, text, most_drafts
+        self.drafts: list[int] = []  # what must follow its newest token
+        self.taken = 0  # tokens of the last step, up to the one that completes it
         self.output = array("i", output)
         self._before = int.from_bytes(prompt[-4:], sys.byteorder)  # the last token of the prompt
         self.compiling: Future[tuple[Matcher, int]] = Future()
@@ -76,11 +80,12 @@ class RowGrammars:
     def of(self, row: int) -> RowGrammar | None:
         return self._rows.get(row)
 
-    def assign(self, assign: Assign, text: str) -> None:
+    def assign(self, assign: Assign, text: str, most_drafts: int = 0) -> None:
         """A row has a new sequence, with this grammar or none ("")."""
         self.vacate(assign.row)
         if text:
-            grammar = self._rows[assign.row] = RowGrammar(assign.row, text, assign.prompt, assign.output)
+            about = assign.row, text, assign.prompt, assign.output
+            grammar = self._rows[assign.row] = RowGrammar(*about, most_drafts)
             self._compile(grammar)
 
     def vacate(self, row: int) -> None:
@@ -117,8 +122,9 @@ class RowGrammars:
             self.make_masks(lambda: True)  # a first mask in time saves a step; not longer than usual
         late = [grammar for grammar in self._rows.values() if not grammar.ready and grammar.row in chosen]
         held = {chosen.index(grammar.row): grammar for grammar in late}
-        for b, grammar in held.items():
-            chosen[b] = -1
+        for grammar in held.values():
+            while grammar.row in chosen:
+                chosen[chosen.index(grammar.row)] = -1
             grammar.sat_out += 1
         if held and self._counters is not None:
             self._counters.add(SamplingCounter.SAT_OUT, len(held))
@@ -151,16 +157,20 @@ class RowGrammars:
             grammar.begun_anew, grammar.error, grammar.matcher = True, "", None
             self._compile(grammar)
 
-    def take(self, grammar: RowGrammar, token: int) -> bool:
-        """A row's next token; false if its grammar does not allow it (see `error`)."""
+    def take(self, grammar: RowGrammar, tokens: list[int]) -> None:
+        """A row's next tokens, up to one that is none; it has an `error` if its grammar does not allow them."""
         assert grammar.matcher is not None
-        grammar.ready, grammar.sat_out = False, 0
-        grammar.output.append(token)
-        grammar.matcher.take(token)
+        grammar.ready, grammar.sat_out, grammar.taken = False, 0, 0
+        for token in tokens:
+            if token >= 0 and not grammar.complete:
+                grammar.output.append(token)
+                grammar.matcher.take(token)
+                grammar.taken += 1
+        drafting = grammar.most_drafts and not grammar.complete
+        grammar.drafts = grammar.matcher.forced(grammar.most_drafts) if drafting else []
         self._note_fault(grammar)
         if grammar.matcher is not None:
             self._unmasked.append(grammar)
-        return not grammar.error
 
     def make_masks(self, waiting: Callable[[], bool]) -> None:
         """Until all are made, or a step has been `waiting` for longer than a few of them take. To be called when all
@@ -182,12 +192,19 @@ class RowGrammars:
         assert grammar.matcher is not None
         begun_ns = time.clock_gettime_ns(_NS)
         grammar.matcher.fill(self._pending.mask(grammar.row))
+        if grammar.drafts:
+            self._mask_drafts(grammar.row, grammar.matcher.copy(), grammar.drafts)
         grammar.cost_ns = time.clock_gettime_ns(_NS) - begun_ns
         grammar.ready = not grammar.matcher.error
         self._note_fault(grammar)
         if self._counters is not None:
             self._counters.add(SamplingCounter.MASKS)
             self._counters.add(SamplingCounter.MASK_NS, grammar.cost_ns)
+
+    def _mask_drafts(self, row: int, ahead: Matcher, drafts: list[int]) -> None:
+        for depth, draft in enumerate(drafts, 1):
+            ahead.take(draft)
+            ahead.fill(self._pending.mask(row, depth))
 
 
 def _urgency(grammar: RowGrammar) -> int:

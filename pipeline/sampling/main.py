@@ -15,6 +15,7 @@ from pipeline.sampling.grammars import RowGrammars
 from pipeline.sampling.logits_files import LogitsFiles
 from pipeline.sampling.rows import Rows
 from pipeline.sampling.stage import Measurements, SamplingRings, SamplingStage
+from pipeline.sampling.verifier import Verifier
 from pipeline.stats import Counters, RingEnds
 from pipeline.wire.rings import StageRings
 
@@ -29,7 +30,8 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, tokenizer: Tok
     """Sample, stop and detokenize until the rings close."""
     slots, records, lane, options = rings.slots, rings.records, rings.lanes[0], stage.end_options
     ends, shapes = end_ids(stage.config, tokenizer), stage.shapes
-    chooser = Chooser(shapes, stage.config.max_length, len(ends), _logits_files(stage))
+    verifier = Verifier(shapes, stage.config.max_length)
+    chooser = Chooser(shapes, stage.config.max_length, len(ends), _logits_files(stage), verifier)
     vocabulary = functools.partial(Vocabulary, tokenizer, shapes.vocab_size, ends)
     with (
         contextlib.closing(RowGrammars(chooser.pending, vocabulary, Counters(stage.stats, stage.name))) as grammars,
@@ -42,8 +44,9 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, tokenizer: Tok
         sampling = SamplingStage(
             SamplingRings(logits, rows, tokens, results, deltas),
             shapes,
-            Rows(shapes.max_rows, tokenizer, chooser.pending, grammars),
+            Rows(shapes.max_rows, tokenizer, chooser.pending, grammars, shapes.drafts),
             chooser,
+            verifier,
             Measurements(stage.stats, RingEnds(stage.stats, stage.name, rings.every), stage.replica),
         )
         stage.begin(generation)

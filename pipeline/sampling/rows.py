@@ -26,10 +26,19 @@ _NO_EPOCH = -1
 
 
 class Rows:
-    """`pending`: what the sampler has yet to be told of. `grammars`: of rows that have one."""
+    """`pending`: what the sampler has yet to be told of. `grammars`: of rows that have one. `most_drafts`: of a
+    row."""
 
-    def __init__(self, max_rows: int, tokenizer: Tokenizer, pending: PendingAdmits, grammars: RowGrammars) -> None:
+    def __init__(
+        self,
+        max_rows: int,
+        tokenizer: Tokenizer,
+        pending: PendingAdmits,
+        grammars: RowGrammars,
+        most_drafts: int = 0,
+    ) -> None:
         self._tokenizer, self._pending, self.grammars = tokenizer, pending, grammars
+        self._most_drafts = most_drafts
         self._epochs = [_NO_EPOCH] * max_rows
         self._states: list[TextState | None] = [None] * max_rows
         self._by_request: dict[int, TextState] = {}
@@ -55,8 +64,8 @@ class Rows:
         state = self._by_request.get(assign.request)
         if state is None:
             state = self._by_request[assign.request] = TextState.of(assign, self._tokenizer)
-        self._pending.add(assign, state.sampling)
-        self.grammars.assign(assign, state.sampling.grammar)
+        self._pending.add(assign, state.sampling, 0 if state.sampling.grammar else state.most_drafts)
+        self.grammars.assign(assign, state.sampling.grammar, min(state.most_drafts, self._most_drafts))
         self._states[assign.row] = state
         self._epochs[assign.row] = assign.epoch
 
@@ -107,6 +116,7 @@ class TextState:
     top_logprobs: int  # number of most probable tokens to report beside the chosen one; -1: no log-probabilities
     include_stop: bool
     raw_logit: bool
+    most_drafts: int
     sampling: SamplingParams
     prompt_logprobs: int  # number of most probable tokens to report beside each of its prompt, if that is scored
     text: IncrementalDetokenizer
@@ -131,6 +141,7 @@ class TextState:
             top_logprobs=-1 if params.sampling.logprobs is None else params.sampling.logprobs,
             include_stop=params.include_stop,
             raw_logit=params.raw_logit,
+            most_drafts=params.most_drafts,
             sampling=params.sampling,
             prompt_logprobs=params.prompt_logprobs or 0,
             text=_text_so_far(assign, params, tokenizer, stops),

@@ -1,7 +1,7 @@
 """Logits in, tokens out, text after: the order in which a step leaves the critical path.
 
-1. Choose the tokens, in one call over the views of the logits slot.
-2. Publish them to inference, which may be waiting for nothing else; not where it knows them itself.
+1. Choose the tokens, in one call over the views of the logits slot; those behind a draft that is wrong do not hold.
+2. Publish them to inference, with drafts, which may be waiting for nothing else; not where it knows them itself.
 3. Then detokenize, look for ends, and publish the results to the front and to preprocess.
 """
 
@@ -19,6 +19,7 @@ from pipeline.sampling.chooser import Chooser
 from pipeline.sampling.grammars import RowGrammar
 from pipeline.sampling.rows import Rows
 from pipeline.sampling.scores import score_records
+from pipeline.sampling.verifier import Verifier
 from pipeline.stats import Counters, RingEnds, SamplingCounter, StatsPage, StepLog
 from pipeline.wire.delta import Delta, FinishReason
 from pipeline.wire.request import unpack_row
@@ -66,13 +67,23 @@ class Measurements:
     def record(self, head: list[int], stamps: Int64) -> None:
         self._log.record(head, stamps)
 
-    def count(self, tokens: list[int], scored: int) -> None:
+    def count(self, tokens: list[int], verified: Verifier, scored: int) -> None:
         failed = sum(token < 0 for token in tokens)
         self._counters.add(SamplingCounter.STEPS)
+        self._counters.add(SamplingCounter.ROWS, verified.count)
+        if verified.drafted:
+            self._count_drafts(verified)
         self._counters.add(SamplingCounter.TOKENS, len(tokens) - failed)
         self._counters.add(SamplingCounter.FAILED_ROWS, failed)
-        self._counters.add(SamplingCounter.SCORED_TOKENS, scored)
+        if scored:
+            self._counters.add(SamplingCounter.SCORED_TOKENS, scored)
         self._ends.copy()
+
+    def _count_drafts(self, verified: Verifier) -> None:
+        self._counters.add(SamplingCounter.DRAFTED, verified.drafted)
+        for _, taken in verified.spans():
+            for right in range(taken - 1):
+                self._counters.add(SamplingCounter.ACCEPTED_1 + right)
 
 
 class SamplingStage:
@@ -84,9 +95,11 @@ class SamplingStage:
         shapes: Shapes,
         rows: Rows,
         chooser: Chooser,
+        verifier: Verifier,
         measurements: Measurements | None = None,
     ) -> None:
         self._rings, self._rows, self._chooser, self._measurements = rings, rows, chooser, measurements
+        self._verifier = verifier
         self._grammars = rows.grammars
         self._logits_views: list[LogitsColumns] = logits_layout(shapes).resident_views(rings.logits)
         self._token_views: list[TokensColumns] = tokens_layout(shapes).resident_views(rings.tokens)
@@ -110,12 +123,17 @@ class SamplingStage:
         chosen = self._rows.select(views.rows[:samples].tolist(), views.epochs[:samples].tolist())
         held = self._grammars.hold_back(chosen) if self._grammars else _NOBODY
         self._chooser.choose(head, views, chosen)
-        if head[Head.CHOSEN_BY_SAMPLING]:
-            self._publish_tokens(views, samples, held)
+        self._verifier.verify(chosen, self._chooser.token_ids, views)
+        if self._grammars and self._verifier.drafter is not None:
+            self._take_by_grammars(chosen)
+        if self._verifier.is_awaited(head):
+            self._publish_tokens(views, held)
         sampled_ns = time.clock_gettime_ns(_NS)
         self._chooser.finish(head, views)
         if head[Head.SCORED]:  # all that is said of a prompt comes before its first token
             self._rings.deltas.write_many(score_records(head, views, self._rows))
+        if self._grammars and self._verifier.drafter is None:  # there are no drafts to be published with the tokens
+            self._take_by_grammars(chosen)
         tokens = self._publish_results(views, chosen, held)
         stamps[:] = views.stamps
         stamps[Stamp.RECEIVED : Stamp.SENT + 1] = received_ns, sampled_ns, time.clock_gettime_ns(_NS)
@@ -128,7 +146,7 @@ class SamplingStage:
         if self._grammars:
             self._grammars.make_masks(lambda: self._rings.logits.occupancy > 0)
         if self._measurements is not None:
-            self._measurements.count(tokens, head[Head.SCORED])
+            self._measurements.count(tokens, self._verifier, head[Head.SCORED])
 
     def _change_rows(self, step: int) -> None:
         while (record := self._rings.rows.try_read()) is not None:
@@ -137,45 +155,59 @@ class SamplingStage:
             self._rows.change(change)
         self._rows.begin_step(step)
 
-    def _publish_tokens(self, views: LogitsColumns, rows: int, held: Held) -> None:
-        """One of each row. Of a row that failed it is -1; inference takes it for any token. A row that sits out has
-        its last one once more, at the same position."""
-        slot = self._rings.tokens.reserve()
+    def _take_by_grammars(self, chosen: list[int]) -> None:
+        """Rows' tokens that hold; what must follow them are drafts."""
+        ids = self._chooser.token_ids
+        for row, (start, taken) in enumerate(self._verifier.spans()):
+            if chosen[start] >= 0 and (grammar := self._grammars.of(chosen[start])) is not None:
+                self._grammars.take(grammar, ids[start : start + taken].tolist())
+                if grammar.most_drafts:
+                    self._verifier.draft(row, grammar.drafts, grammar.most_drafts)
+
+    def _publish_tokens(self, views: LogitsColumns, held: Held) -> None:
+        """The newest of each row, and drafts. Of a row that failed it is -1; inference takes it for any token. A row
+        that sits out has its last one once more, at the same position."""
+        verified, slot = self._verifier, self._rings.tokens.reserve()
+        rows, at = verified.count, verified.at
         board = self._token_views[slot.index]
         board.head[:] = views.head
         board.head[Head.ROWS] = rows
-        board.rows[:rows] = views.rows[:rows]
-        np.add(views.lengths[:rows], 1, out=board.lengths[:rows])
-        board.counts[:rows] = 1
-        board.ids[:rows, 0] = self._chooser.token_ids[:rows]
+        board.rows[:rows] = views.rows[at]
+        np.add(views.lengths[at], verified.taken[:rows], out=board.lengths[:rows])
+        board.counts[:rows] = verified.counts[:rows]
+        board.ids[:rows] = verified.ids[:rows]
         for b, grammar in held.items():
-            board.lengths[b], board.ids[b, 0] = views.lengths[b], grammar.last
+            row = verified.row_at(b)
+            board.lengths[row], board.ids[row, 0] = views.lengths[b], grammar.last
         slot.publish()
 
     # ---- off the critical path ------------------------------------------------------------------------------
 
     def _publish_results(self, views: LogitsColumns, chosen: list[int], held: Held) -> list[int]:
         """What became of the rows, to preprocess and to the front; their tokens."""
-        rows = len(chosen)
-        slot = self._rings.results.reserve()
+        verified, slot = self._verifier, self._rings.results.reserve()
+        rows, at, token_ids = verified.count, verified.at, self._chooser.token_ids[: len(chosen)]
         results = self._result_views[slot.index]
         results.head[:] = views.head
         results.head[Head.ROWS] = rows
-        results.rows[:rows] = views.rows[:rows]
-        results.epochs[:rows] = views.epochs[:rows]
+        results.rows[:rows] = views.rows[at]
+        results.epochs[:rows] = views.epochs[at]
         results.counts[:rows] = 1
-        token_ids = self._chooser.token_ids[:rows]
-        results.ids[:rows, 0] = token_ids
+        results.ids[:rows, 0] = token_ids[at]
         results.finished[:rows] = 0
-        records, tokens = [], []
-        for b, (row, token) in enumerate(zip(chosen, token_ids.tolist(), strict=True)):
-            if row >= 0:
-                delta = self._take(b, row, token, views)
-                if delta.reason is not FinishReason.NONE:
-                    results.finished[b] = 1
-                records.append(delta.pack())
-                tokens.append(token)
-        for b, grammar in held.items():
+        results.wishes[:rows] = verified.wishes[:rows]
+        records: list[bytes] = []
+        tokens: list[int] = []
+        every = token_ids.tolist()
+        for b, (start, taken) in enumerate(verified.spans()):
+            if chosen[start] >= 0:
+                given, finished = self._take_all(start, chosen[start], every[start : start + taken], views, records)
+                tokens += given
+                results.finished[b] = finished
+                if len(given) > 1:
+                    results.counts[b], results.ids[b, : len(given)] = len(given), given
+        for at_, grammar in held.items():
+            b = verified.row_at(at_)
             results.counts[b] = 0
             if grammar.error:
                 results.counts[b], results.ids[b, 0], results.finished[b] = 1, -1, 1
@@ -185,14 +217,26 @@ class SamplingStage:
         self._rings.deltas.write_many(records)
         return tokens
 
-    def _take(self, b: int, row: int, token: int, views: LogitsColumns) -> Delta:
+    def _take_all(
+        self, b: int, row: int, tokens: list[int], views: LogitsColumns, records: list[bytes]
+    ) -> tuple[list[int], bool]:
+        """A row's tokens, from position `b` on; those that it got before it ended, and whether it did."""
+        for number, token in enumerate(tokens):
+            delta = self._take(b + number, row, token, views, number=number + 1)
+            records.append(delta.pack())
+            if delta.reason is not FinishReason.NONE:
+                return tokens[: number + 1], True
+        return tokens, False
+
+    def _take(self, b: int, row: int, token: int, views: LogitsColumns, *, number: int) -> Delta:
+        """`number`: of the row's tokens in this step."""
         state, grammar = self._rows.state(row), self._grammars.of(row) if self._grammars else None
         if token < 0:
             why = self._chooser.explain(b, views, masked=grammar is not None)
             return self._fail(row, f"no token could be chosen: {why}")
-        if grammar is not None and not self._grammars.take(grammar, token):
+        if grammar is not None and grammar.error:
             return self._fail(row, f"the grammar failed: {grammar.error}")
-        delta = state.take(token, complete=grammar is not None and grammar.complete)
+        delta = state.take(token, complete=grammar is not None and number == grammar.taken and grammar.complete)
         if state.top_logprobs >= 0:
             delta.logprob, delta.top = self._chooser.logprobs(b, state.top_logprobs)
         if state.raw_logit:

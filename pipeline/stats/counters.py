@@ -47,6 +47,10 @@ class InferenceCounter(IntEnum):
     # Steps that waited until sampling had chosen the tokens of the one before, and for what: perhaps for both.
     WAITED_FOR_DRAW = 4  # a row's token is drawn at a temperature
     WAITED_FOR_EDIT = 5  # a row's logits are changed by a penalty, a bias or a ban
+    WAITED_FOR_DRAFTS = 6  # a row may carry drafts, or carried some: sampling says which, and how many were right
+    # Tokens of steps in which rows draw
+    DRAWN = 7  # here
+    NOT_DRAWN = 8  # the candidates did not tell: sampling drew
     # Compilation, on a cache line that no step writes: preprocess reads it before each step until all is compiled.
     BUCKETS = 16  # in total
     COMPILED = 17  # of them
@@ -72,6 +76,24 @@ class SamplingCounter(IntEnum):
     MASK_NS = 10
     SAT_OUT = 11  # steps whose token a row did not get, because its mask was not there
     SCORED_TOKENS = 12  # of prompts
+    # Speculation
+    ROWS = 13  # sampled in steps: TOKENS by these are the tokens of a row and step
+    DRAFTED = 14
+    ACCEPTED_1 = 15  # of these, the first of a row that were right; by position from here on
+    ACCEPTED_2 = 16
+    ACCEPTED_3 = 17
+    ACCEPTED_4 = 18
+    ACCEPTED_5 = 19
+    ACCEPTED_6 = 20
+    ACCEPTED_7 = 21
+    ACCEPTED_8 = 22
+    ACCEPTED_9 = 23
+    ACCEPTED_10 = 24
+    ACCEPTED_11 = 25
+    ACCEPTED_12 = 26
+    ACCEPTED_13 = 27
+    ACCEPTED_14 = 28
+    ACCEPTED_15 = 29
 
 
 class FrontCounter(IntEnum):

@@ -29,6 +29,9 @@ MAX_STOPS = 64
 MAX_STOP_LENGTH = 1024
 """Stop strings of a request, and characters of each."""
 
+MANY_DRAFTS = 15
+"""No server has more drafts at a time."""
+
 TOO_LONG = "context_length_exceeded"
 """OpenAI's code of an error, by which clients know that they may shorten the prompt."""
 
@@ -70,6 +73,7 @@ class Request(Record, frozen=True):
     shown_ids: tuple[int, ...] = ()  # special tokens that are a part of the text in spite of `skip_special`
     adapter: str = ""  # its name; empty: the base model's own weights
     prompt_logprobs: int | None = None  # most probable tokens beside each of the prompt; None: it is not scored
+    most_drafts: int = MANY_DRAFTS  # at a time, if the server has any
 
 
 def unpack_request(packed: bytes) -> Request:

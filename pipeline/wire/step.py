@@ -14,15 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ipc import Field, Layout
+from model.sampling import DRAW
 
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+UInt64 = NDArray[np.uint64]
 
 HEADER_WORDS = 16
 STAMP_WORDS = 8
 MAX_CANDIDATES = 20  # OpenAI's limit of the most probable tokens that are reported
+MOST_CANDIDATES = 64  # of a position: those that inference draws from
+DRAW_NUMBERS = len(DRAW)
 
 
 class Head(IntEnum):
@@ -44,13 +48,16 @@ class Head(IntEnum):
     SAMPLES = 9  # sampled positions
     LOGIT_ROWS = 10  # of which so many have their logits in the slot
     SCORED = 11  # of which so many, the last ones, are scored: nothing is sampled there
+    # preprocess, again
+    DRAWS = 13  # not 0: rows have `draws`; what inference chose at each position is in `tokens`
+    DRAFTS = 12  # that the rows may carry in all; not 0: sampling's record of the step before must be there first
 
 
 class Choice(IntFlag):
     """Why sampling must choose a token: inference waits for it before it starts the next step."""
 
     NONE = 0  # it is the argmax
-    DRAWN = 1  # at a temperature
+    DRAWN = 1  # at a temperature, and not from the candidates
     EDITED = 2  # after a penalty, a bias or a ban
 
 
@@ -58,8 +65,17 @@ class Scores(IntEnum):
     """What the device reports of each sampled position beside the candidates."""
 
     NONE = 0
-    CANDIDATES = 1  # their logits, and the log-sum-exp
-    TARGETS = 2  # the logits of `targets`, too
+    LOGITS = 1  # theirs
+    CANDIDATES = 2  # and the log-sum-exp
+    TARGETS = 3  # and the logits of `targets`
+
+
+class LogitsWanted(IntEnum):
+    """Whether the host needs the logits of a row's sampled positions."""
+
+    NO = 0
+    YES = 1
+    TO_DRAW = 2  # only where its token can't be drawn from the candidates
 
 
 class RowKind(IntEnum):
@@ -124,6 +140,9 @@ class StepColumns(RowColumns, Protocol):
     limits: Int32
     wants_logits: Int32
     adapter: Int32
+    sampled: Int32
+    seeds: UInt64
+    draws: Float64
     block_tables: Int32
 
 
@@ -134,8 +153,10 @@ class LogitsColumns(RowColumns, Protocol):
     epochs: Int32
     lengths: Int32
     targets: Int32
+    drafts: Int32
     logit_rows: Int32
     ids: Int32
+    tokens: Int32
     best_logits: Float32
     log_sum_exp: Float64
     target_logits: Float32
@@ -157,6 +178,7 @@ class ResultsColumns(RowColumns, Protocol):
     counts: Int32
     ids: Int32
     finished: Int32
+    wishes: Int32
 
 
 def step_layout(shapes: Shapes) -> Layout:
@@ -177,8 +199,11 @@ def step_layout(shapes: Shapes) -> Layout:
             Field("new_tokens", "int32", (b,), "tokens of the row's chunk; inference counts those of decode rows"),
             Field("most_drafts", "int32", (b,), "drafts that a decode row may carry at most"),
             Field("limits", "int32", (b,), "tokens of the sequence at most"),
-            Field("wants_logits", "int32", (b,), "1: the host needs the logits of its sampled positions"),
+            Field("wants_logits", "int32", (b,), "see LogitsWanted"),
             Field("adapter", "int32", (b,), "which adapter its weights get, from 1; 0: none"),
+            Field("sampled", "int32", (b,), "1: its new tokens were sampled; 0: they are of its prompt"),
+            Field("seeds", "uint64", (b,), "of its draws, where head's DRAWS says so"),
+            Field("draws", "float64", (b, DRAW_NUMBERS), "what its draws obey, likewise: see model.sampling.DRAW"),
             Field("block_tables", "int32", (b, w), "physical KV blocks of each row"),
         ],
     )
@@ -197,9 +222,13 @@ def logits_layout(shapes: Shapes) -> Layout:
             Field("epochs", "int32", (s,), "as in the step"),
             Field("lengths", "int32", (s,), "context length: the position of the token to be sampled"),
             Field("targets", "int32", (s,), "the token to be scored; -1: one is to be sampled"),
+            Field(
+                "drafts", "int32", (s,), "the token that stands at the row's next position, a draft; -1: none does"
+            ),
             Field("logit_rows", "int32", (s,), "where in `logits` its logits are; -1: nowhere"),
             Field("ids", "int32", (s * k,), "the best tokens, head's CANDIDATES per position; -1: no finite logits"),
-            Field("best_logits", "float32", (s * k,), "their logits, where head's SCORES says so"),
+            Field("tokens", "int32", (s,), "those that inference chose, where head's DRAWS says so; -1: none"),
+            Field("best_logits", "float32", (s * k,), "the candidates' logits, where head's SCORES says so"),
             Field("log_sum_exp", "float64", (s,), "of all logits, likewise"),
             Field("target_logits", "float32", (s,), "of `targets`, likewise"),
             Field("logits", "float32", (shapes.logit_rows, shapes.vocab_size), "of positions that need them"),
@@ -234,5 +263,6 @@ def results_layout(shapes: Shapes) -> Layout:
             Field("counts", "int32", (b,), "tokens that were chosen"),
             Field("ids", "int32", (b, 1 + shapes.drafts), "those tokens"),
             Field("finished", "int32", (b,), "1: the sequence is over"),
+            Field("wishes", "int32", (b,), "drafts that the row is likely to have for the step after the next"),
         ],
     )

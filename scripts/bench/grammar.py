@@ -7,6 +7,8 @@ installed packages: its bytes, then the most frequent pieces of words, so they a
 real. The grammars are ordinary ones and the largest that the limits let through; ``--schemas`` adds those of a
 directory (of `scripts.verify.schemas`). Tokens are drawn at random from the masks. Exit status 1 if a compile took
 more than 250 ms or a mask more than 10 ms, by its CPU time.
+
+With speculation, tokens that must follow are drafts: how many tokens a step brings then is the last table.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from scripts.lab.vocabulary import write_tokenizer
 
 DEMO = 2048
 STEPS = 150  # tokens a walk
+MOST_DRAFTS = 7
 WORST_COMPILE_MS, WORST_MASK_MS = 250, 10
 
 
@@ -164,12 +167,13 @@ def measure(size: int, grammars: dict[str, str], walks: int) -> dict[str, Any]:
         "setup_mib": memory,
         "slowest": slowest[:8],
         "faults": faults,
+        "tokens_per_step": {name: len(line["take"]) / line["steps"] for name, line in lines.items() if line["steps"]},
         **report,
     }
 
 
 class Bench:
-    KINDS = ("check", "compile", "copy", "mask", "take")
+    KINDS = ("check", "compile", "copy", "mask", "take", "forced")
 
     def __init__(self, vocabulary: Vocabulary, tokenizer: Tokenizer) -> None:
         self._vocabulary, self._ends = vocabulary, tokenizer.eos_ids
@@ -183,15 +187,16 @@ class Bench:
         self._random.seed(1)
         second = self.run(text, walks)
         smaller = {kind: list(map(min, first[kind], second[kind])) for kind in self.KINDS}
-        return {**smaller, "error": first["error"]}
+        return {**smaller, "error": first["error"], "steps": first["steps"]}
 
     def run(self, text: str, walks: int) -> dict[str, Any]:
-        times: dict[str, Any] = {kind: [] for kind in self.KINDS} | {"error": ""}
+        times: dict[str, Any] = {kind: [] for kind in self.KINDS} | {"error": "", "steps": 0}
         grammars = Grammars(self._vocabulary, most=1)
         with_time(times["check"], lambda: check(text))
         with_time(times["compile"], lambda: grammars.compile(text))
         for _ in range(walks):
             matcher = with_time(times["copy"], lambda: grammars.matcher(text))
+            drafts: list[int] = []
             for _ in range(STEPS):
                 with_time(times["mask"], lambda: matcher.fill(self._mask))  # noqa: B023
                 allowed = np.flatnonzero(np.unpackbits(self._mask.view(np.uint8), bitorder="little"))
@@ -199,6 +204,9 @@ class Bench:
                 if token < 0 or token in self._ends:
                     break
                 with_time(times["take"], lambda: matcher.take(token))  # noqa: B023
+                times["steps"] += drafts[:1] != [token]
+                forced = with_time(times["forced"], lambda: matcher.forced(MOST_DRAFTS))  # noqa: B023
+                drafts = drafts[1:] if drafts[:1] == [token] else forced
             times["error"] = times["error"] or matcher.error
         return times
 
@@ -224,6 +232,7 @@ def show(report: dict[str, Any]) -> None:
     print(f"\n{report['vocab']} tokens: set-up {report['setup_s']:.2f} s, {report['setup_mib']:.0f} MiB")
     print(columns(("ms", "p50", "p99", "max"), [(kind, *report[kind]) for kind in Bench.KINDS]))
     print(columns(("slowest", "mask", "compile"), [(name, mask, made) for mask, made, name in report["slowest"]]))
+    print(columns(("grammar", "tokens a step"), list(report["tokens_per_step"].items())))
     for name, fault in report["faults"].items():
         print(f"{name}: {fault}")
 

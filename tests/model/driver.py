@@ -23,6 +23,7 @@ class Driver:
         self.tables: dict[str, list[int]] = {}
         self.lengths: dict[str, int] = {}
         self.adapters: dict[str, int] = {}  # of the sequences that have one
+        self.prompts: dict[str, int] = {}  # how many tokens are of the prompt, unless all are
 
     def inputs(self, chunks: Chunks, bucket: Bucket, samples: Sequence[int] | None = None) -> StepInputs:
         """``samples``: indices into the chunks' tokens, one behind the other; None: the last of each chunk."""
@@ -36,6 +37,7 @@ class Driver:
             sample_index=np.zeros(bucket.samples, np.int32),
             adapter=np.zeros(bucket.rows, np.int32),
             block_tables=np.full((bucket.rows, facts.block_table_width), GARBAGE_BLOCK, np.int32),
+            sampled=np.zeros(bucket.rows, np.int32),
         )
         at, ends = 0, []
         for row, (name, tokens) in enumerate(chunks.items()):
@@ -48,6 +50,7 @@ class Driver:
             x.slot_mapping[here] = np.array(table)[positions // size] * size + positions % size
             x.valid_length[row], x.q_seq_lens[row] = start + len(tokens), len(tokens)
             x.adapter[row] = self.adapters.get(name, 0)
+            x.sampled[row] = start >= self.prompts.get(name, self.facts.max_length)
             x.block_tables[row, : len(table)] = table
             at += len(tokens)
             ends.append(at - 1)

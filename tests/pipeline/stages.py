@@ -21,6 +21,7 @@ from model.tokenizer import load_tokenizer
 from pipeline.inference.step_executor import InferenceRings, StepExecutor
 from pipeline.preprocess.adapters import adapters_of
 from pipeline.preprocess.blocks import BlockManager
+from pipeline.preprocess.drafts import DraftLimits
 from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.prompts import PreprocessLimits, PromptPool, PromptReader
 from pipeline.preprocess.quarantine import Quarantine
@@ -32,6 +33,7 @@ from pipeline.sampling.chooser import Chooser
 from pipeline.sampling.grammars import RowGrammars
 from pipeline.sampling.rows import Rows
 from pipeline.sampling.stage import SamplingRings, SamplingStage
+from pipeline.sampling.verifier import Verifier
 from pipeline.wire.delta import SCORES, FinishReason, delta_head, unpack_delta, unpack_scores
 from pipeline.wire.request import Cancel, Choice, Refused, Started, Submit, choose_seeds, unpack_reply
 from pipeline.wire.step import Shapes, logits_layout, results_layout, step_layout, tokens_layout
@@ -64,7 +66,8 @@ class Server:
 
     def __init__(
         self, tokenizer_file, *, rows=4, budget=16, blocks=64, block_size=4, max_length=128, ahead=OVERLAPPED,
-        prefix_cache=True, greedy_on_device=True, emit_eos=False, max_queue=100, logit_rows=0, samples=0, **device,
+        prefix_cache=True, greedy_on_device=True, emit_eos=False, max_queue=100, logit_rows=0, samples=0, drafts=0,
+        **device,
     ):  # fmt: skip
         self.settings = EmulatedSettings(
             cost=CostModel(fixed_ms=0.0),
@@ -72,7 +75,7 @@ class Server:
             max_length=max_length,
             num_blocks=blocks,
             block_size=block_size,
-            buckets=with_samples(emulated_buckets(rows, budget), samples),
+            buckets=with_samples(emulated_buckets(rows, budget, rows * (1 + drafts) if drafts else 0), samples),
             eos_token_id=EOS,
             emit_eos=emit_eos,
             eos_probability=0.05,
@@ -90,7 +93,7 @@ class Server:
             adapters=adapters_of({name: name.encode() for name in ADAPTERS}),
         )
         self.greedy_on_device, self.prefix_cache = greedy_on_device, prefix_cache
-        self.rows, self.logit_rows = rows, logit_rows
+        self.rows, self.logit_rows, self.drafts = rows, logit_rows, drafts
         self.ahead = ahead
         self.quarantine = Quarantine()
         self.submitted = {}  # request → Submit
@@ -104,13 +107,15 @@ class Server:
     def wire(self):
         """New rings, and stages at them that know nothing of those before."""
         self.pool.clear()
-        runner = EmulatedRunner(self.settings)
+        runner = self.make_runner()
         runner.load()
         facts, compilation = runner.facts, self.begin_compilation(runner)
         abilities = Abilities.of(facts, argmax=self.greedy_on_device, save_logits=False)
         shapes = Shapes(
             max(b.tokens for b in facts.buckets), self.rows, facts.block_table_width, VOCABULARY,
-            max(b.samples for b in facts.buckets), self.logit_rows, max(1, abilities.candidates),
+            samples=max(b.samples for b in facts.buckets),
+            logit_rows=max(self.logit_rows or self.rows, 1 + self.drafts), candidates=max(1, abilities.candidates),
+            drafts=self.drafts,
         )  # fmt: skip
         make, records = ipc.SlotRing.create, ipc.ByteRing.create
         self.rings = rings = {
@@ -133,6 +138,7 @@ class Server:
             logit_rows=self.logit_rows,
             samples=shapes.samples,
             quarantine=self.quarantine,
+            drafts=DraftLimits(shapes.drafts, self.rows, shapes.samples, self.rows, shapes.logit_rows),
         )
         rows = rings["rows"].producer()
         intake = Intake(self.scheduler, self.pool, self.quarantine, lambda drop: rows.write(drop.pack()))
@@ -160,10 +166,11 @@ class Server:
             compilation=compilation,
         )
         ends = len(self.limits.end_ids)
-        chooser = Chooser(shapes, self.limits.max_length, ends, None)
+        self.verifier = Verifier(shapes, self.limits.max_length)
+        chooser = Chooser(shapes, self.limits.max_length, ends, None, self.verifier)
         vocabulary = functools.partial(Vocabulary, self.tokenizer, shapes.vocab_size, self.limits.end_ids)
         self.grammars = RowGrammars(chooser.pending, vocabulary, None)
-        self.row_table = Rows(self.rows, self.tokenizer, chooser.pending, self.grammars)
+        self.row_table = Rows(self.rows, self.tokenizer, chooser.pending, self.grammars, self.drafts)
         self.sampling = SamplingStage(
             SamplingRings(
                 rings["logits"].consumer(),
@@ -175,7 +182,11 @@ class Server:
             shapes,
             self.row_table,
             chooser,
+            self.verifier,
         )
+
+    def make_runner(self):
+        return EmulatedRunner(self.settings)
 
     def begin_compilation(self, runner):
         """Of its buckets, before it serves; None: all are compiled."""

@@ -8,6 +8,7 @@ import threading
 import time
 
 import jsonschema
+import msgspec
 import numpy as np
 import pytest
 
@@ -150,18 +151,48 @@ def alone(serve):
 def test_a_row_that_sits_out_steps_gets_the_same_tokens_and_holds_up_nobody(serve, alone, seed):
     ahead, cache = (OVERLAPPED, PLAIN)[seed % 2], seed % 3 > 0
     kind = type("Late", (Late,), {"seed": seed})
-    server = serve(kind, rows=5, budget=24, max_length=256, blocks=200, ahead=ahead, prefix_cache=cache)
+    drafts = (0, 0, 5, 2)[seed % 4]
+    server = serve(
+        kind, rows=5, budget=24, max_length=256, blocks=200, ahead=ahead, prefix_cache=cache, drafts=drafts
+    )
     assert answers(server) == alone
-    assert server.late > 20
+    assert server.late > 10
     assert (server.scheduler.blocks.used, server.scheduler.running) == (0, 0)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_preempted_and_resumed_rows_go_on_as_if_nothing_had_happened(serve, alone, seed):
     kind = type("Late", (Late,), {"seed": seed}) if seed % 2 else Server
-    server = serve(kind, rows=5, budget=24, max_length=256, blocks=60)
+    server = serve(kind, rows=5, budget=24, max_length=256, blocks=60, drafts=(0, 3, 5)[seed % 3])
     chance = random.Random(seed)
     assert answers(server, restart_at={chance.randrange(20, 200) for _ in range(3)}) == alone
+
+
+class Counting(Server):
+    """Remembers how many tokens each step brought."""
+
+    def wire(self):
+        super().wire()
+        self.brought, take = [], self.sampling._take_all
+        self.sampling._take_all = lambda b, row, tokens, *more: (
+            self.brought.append(len(tokens)) or take(b, row, tokens, *more)
+        )
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": 1.0, "seed": 3}])
+def test_what_must_follow_is_drafted(serve, options):
+    """Names of members: the same answer in fewer steps, unless the request wants none of it."""
+    seen = []
+    for drafts, most in ((0, 5), (5, 5), (5, 0)):
+        server = serve(Counting, max_length=256, drafts=drafts, budget=32)
+        asked = params(200, PERSON, logprobs=2, **options)
+        server.submit(1, [4, 4], msgspec.structs.replace(asked, most_drafts=most))
+        server.run()
+        assert valid(server.text(1))
+        seen.append([(d.token_id, d.logprob, d.text, d.top) for d in server.told[1]])
+        assert seen[-1] == seen[0]
+        steps, tokens = len(server.brought), len(seen[0])
+        assert steps < tokens - 6 if drafts and most else steps == tokens
 
 
 def test_few_blocks_preempt_and_change_nothing(serve):

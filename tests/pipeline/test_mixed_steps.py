@@ -38,14 +38,14 @@ def test_one_row_that_needs_logits_does_not_make_the_others_send_theirs(serve):
     server = serve(rows=4, budget=32)
     for request in (1, 2, 3):
         server.submit(request, [4, request], params(20))
-    server.submit(4, [4, 4], params(20, temperature=1.0, seed=5, top_k=50))
+    server.submit(4, [4, 4], params(20, temperature=1.0, seed=5))
     server.run()
     assert set(server.brought) == {1}
     assert len(server.brought) == 20  # one for each token of request 4
     for request in (1, 2, 3):
         assert server.tokens(request) == expected_tokens([4, request], 20, server.settings)
     alone = serve()
-    alone.submit(4, [4, 4], params(20, temperature=1.0, seed=5, top_k=50))
+    alone.submit(4, [4, 4], params(20, temperature=1.0, seed=5))
     alone.run()
     assert server.tokens(4) == alone.tokens(4)
 
@@ -65,9 +65,9 @@ def test_inference_waits_only_where_sampling_must_choose(serve):
     server, seen = serve(rows=2, budget=8), []
     publish = server.sampling._publish_tokens
 
-    def watch(views, rows, held):
+    def watch(views, held):
         seen.append(views.head[Head.CHOSEN_BY_SAMPLING])
-        publish(views, rows, held)
+        publish(views, held)
 
     server.sampling._publish_tokens = watch
     server.submit(1, [4, 4], params(30))

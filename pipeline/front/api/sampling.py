@@ -11,11 +11,11 @@ import msgspec
 from pydantic import Field
 
 from model.sampling import RANGES, SamplingParams
-from pipeline.front.api.body import Body, Problem
-from pipeline.front.api.fields import Kind, StopStrings, given, integer, max_biased, refuse, token_ids
+from pipeline.front.api.body import Body, Problem, shown
+from pipeline.front.api.fields import Kind, StopStrings, given, integer, max_biased, refuse, token_ids, wrong
 from pipeline.front.api.schema import LARGEST, WORDS, Schema, in_words
 from pipeline.front.settings import FrontSettings
-from pipeline.wire.request import TOO_LONG, too_long
+from pipeline.wire.request import MANY_DRAFTS, TOO_LONG, too_long
 
 NO_LIMIT: Final = -1
 """As a number of tokens: llama.cpp's way to ask for as many as fit."""
@@ -81,6 +81,32 @@ def open_ended(wanted: int | None) -> bool:
     return wanted in (None, NO_LIMIT)
 
 
+def _drafts(value: Any, settings: FrontSettings) -> int:
+    """As `Request.most_drafts`."""
+    if type(value) is bool:
+        return MANY_DRAFTS * value
+    if not isinstance(value, dict):
+        raise ValueError  # noqa: TRY004 - pydantic's errors are made from these alone
+    if unknown := [key for key in value if key != "max_drafts"]:
+        wrong(f"has an unknown member {shown(unknown[0])}, expected max_drafts alone")
+    drafts = value.get("max_drafts", MANY_DRAFTS)
+    if type(drafts) is not int or not 0 <= drafts <= MANY_DRAFTS:
+        wrong(f"is {shown(drafts)}, expected an integer in [0, {MANY_DRAFTS}]", ".max_drafts")
+    return drafts
+
+
+def _drafts_schema(settings: FrontSettings) -> Schema:
+    most = {"type": "integer", "minimum": 0, "maximum": MANY_DRAFTS}
+    details = {"type": "object", "properties": {"max_drafts": most}, "additionalProperties": False}
+    return {
+        "anyOf": [{"type": "boolean"}, details],
+        "description": "Whether tokens may be guessed and verified together, or how many at a time; never more than "
+        "the server does, as by default. It changes the speed alone.",
+        WORDS: "true, false, or an object with max_drafts",
+    }
+
+
+Speculation = Annotated[int, Kind(_drafts, _drafts_schema)]
 FewestTokens = Annotated[int, integer(0, longest)]
 TopK = Annotated[int, integer(-1), Field(description="Choose from so many most probable tokens; -1, 0: off.")]
 
@@ -119,6 +145,12 @@ class SamplingBody(Body):
     seed: Annotated[int, integer()] | None = given(None, "The same seed gives the same text. Left out or -1: random.")
     stop: StopStrings = given((), "Stop strings, which end the answer.")
     stop_token_ids: Annotated[Sequence[int], token_ids(max_biased)] = given((), "Token ids that end the answer.")
+    speculation: Speculation | None = None
+
+    @property
+    def most_drafts(self) -> int:
+        """As in `Request`."""
+        return MANY_DRAFTS if self.speculation is None else self.speculation
 
     def sampling(
         self,

@@ -8,10 +8,12 @@ from prometheus_client.core import Metric
 
 from pipeline.front.metrics.families import Labelled, Labels, counter, gauge, histogram
 from pipeline.stats import STAGE_COUNTERS, HistogramSnapshot, RequestHistogram, StatsReader, StepHistogram
+from pipeline.wire.request import MANY_DRAFTS
 from pipeline.wire.topology import BEHIND_FRONT, FRONT, INFERENCE, SAMPLING, Role
 
 _PARTS = [part for part in StepHistogram if part not in (StepHistogram.OVERHEAD, StepHistogram.TOKENS)]
-_WAITS = (("draw", "waited_for_draw"), ("edit", "waited_for_edit"))
+_WAITS = (("draw", "waited_for_draw"), ("edit", "waited_for_edit"), ("drafts", "waited_for_drafts"))
+_DRAWS = (("known", "drawn"), ("unknown", "not_drawn"))
 
 
 def step_metrics(stats: StatsReader) -> Iterator[Metric]:
@@ -28,14 +30,25 @@ def step_metrics(stats: StatsReader) -> Iterator[Metric]:
 
     yield counter("steps", "Steps done, by stage", _steps(stats))
     greedy = each(INFERENCE, "greedy_steps")
-    yield counter("greedy_steps", "Steps whose tokens are the argmax taken on the device", greedy)
+    known = "Steps whose tokens inference knows: each is the argmax taken on the device, or drawn from its candidates"
+    yield counter("greedy_steps", known, greedy)
+    draws = (
+        ({**labels, "result": result}, count) for result, key in _DRAWS for labels, count in each(INFERENCE, key)
+    )
+    yield counter(
+        "candidate_draws",
+        "Tokens of steps in which rows draw from the device's candidates; unknown: these did not tell, and sampling "
+        "drew from all logits",
+        draws,
+    )
     waited = (
         ({**labels, "reason": reason}, count) for reason, key in _WAITS for labels, count in each(INFERENCE, key)
     )
     yield counter(
         "waited_steps",
         "Steps that waited until sampling had chosen the tokens of the step before, and why: a token is drawn at a "
-        "temperature, or its logits are edited by a penalty, a bias or a ban. A step may count for both",
+        "temperature, its logits are edited by a penalty, a bias or a ban, or there may be drafts. A step may count "
+        "for several",
         waited,
     )
     yield gauge("buckets", "Sizes of steps that are compiled for, in total", each(INFERENCE, "buckets"))
@@ -46,6 +59,7 @@ def step_metrics(stats: StatsReader) -> Iterator[Metric]:
         "scored_tokens", "Tokens of prompts whose log-probability was computed", each(SAMPLING, "scored_tokens")
     )
     yield counter("failed_rows", "Rows that failed because their logits gave no token", each(SAMPLING, "failed_rows"))
+    yield from _drafts(each)
     yield from _grammars(each)
     tokens = observed(StepHistogram.TOKENS)
     yield histogram("iteration_tokens", "New tokens per step, of prompts and answers", tokens)
@@ -69,6 +83,24 @@ def step_metrics(stats: StatsReader) -> Iterator[Metric]:
         "step_part_seconds",
         "Parts of a step's time; `front`: from reading tokens off the ring to writing them to the socket",
         [*parts, ({"part": FRONT.name}, stats.histogram(RequestHistogram.FRONT))],
+    )
+
+
+def _drafts(each: Callable[[Role, str], Labelled]) -> Iterator[Metric]:
+    yield counter("draft_tokens", "Tokens that were guessed, and verified in a step", each(SAMPLING, "drafted"))
+    accepted = (
+        ({**labels, "position": str(position)}, count)
+        for position in range(1, MANY_DRAFTS + 1)
+        for labels, count in each(SAMPLING, f"accepted_{position}")
+        if position == 1 or count
+    )
+    yield counter(
+        "accepted_draft_tokens", "Guesses that were right, by their position behind the row's newest token", accepted
+    )
+    yield counter(
+        "row_steps",
+        "Rows that a step sampled: tokens per step of a row are sampled_tokens by these",
+        each(SAMPLING, "rows"),
     )
 
 

@@ -82,6 +82,7 @@ def figures(samples: Sequence[Sample]) -> dict[str, Any]:
         "itl_p99_below_s": latest.below(RequestHistogram.ITL, 0.99),
         "step": _step(recent),
         "batch": _batch(new, recent),
+        "tokens_per_row": _tokens_per_row(recent),
         "kv": {name: preprocess[f"kv_blocks_{name}"] for name in ("used", "total")}
         | {"cached": preprocess["cached_blocks"]},
         "requests": {
@@ -165,6 +166,12 @@ def _batch(new: Sample, recent: Change) -> dict[str, int]:
         "prefill_rows": step[StepColumn.ROWS] - step[StepColumn.DECODE_ROWS],
         "tokens": step[StepColumn.TOKENS],
     }
+
+
+def _tokens_per_row(recent: Change) -> float | None:
+    """That a step brings, of each row that it samples: more than one, where drafts are right."""
+    rows = recent.rate(SAMPLING, "rows")
+    return recent.rate(SAMPLING, "tokens") / rows if rows else None
 
 
 def _rings(recent: Change) -> dict[str, dict[str, Any]]:

@@ -127,3 +127,19 @@ def warmed_up(folder):
     runner.warm_up()
     assert any((view[0] != 7).any() for view in views)  # by the first token, which is a real one
     runner.close()
+
+
+def replayed(folder, tokens, prompt, *, told=True, **changes):
+    """Logits behind the last token: decoded beside another row, and computed again in few steps, beside a new row.
+    ``told``: which tokens were sampled."""
+    sizes = {"num_blocks": 20, "max_rows": 2, "token_budget": 64, "max_length": 128}
+    runner = loaded(folder, **sizes, **changes, buckets=(Bucket(2, 2), Bucket(64, 2)))
+    d = Driver(runner, seed=5)
+    d.prompts = {"it": prompt, "again": prompt} if told else {}
+    d.step({"it": tokens[:prompt], "other": tokens[:3]})
+    first = [d.step({"it": [token], "other": [token]})[0] for token in tokens[prompt:]][-1]
+    d.release("other")
+    for begin, end in ((0, 7), (7, prompt), (prompt, prompt + 25), (prompt + 25, len(tokens))):
+        again = d.step({"new": tokens[2:4], "again": tokens[begin:end]})[1]
+    runner.close()
+    return first, again

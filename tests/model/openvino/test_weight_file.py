@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +17,10 @@ from model.checkpoint.weight import size_bytes
 from model.errors import CheckpointError
 from model.families import canonical_weights, read_spec
 from model.openvino import loading, weight_file
+from model.openvino.kept import open_shared, remove_outdated
 from model.openvino.loading import bfloat16, int8, load_weights
 from model.openvino.stacking import stack_attention
+from scripts.lab.paths import ROOT
 from tests.model.adapters.folders import Lora
 from tests.model.families.checkpoints import load
 from tests.model.numpy_llama import write_safetensors
@@ -74,7 +79,57 @@ def test_int8_is_made_once_and_anew_when_the_checkpoint_changes(folder, tmp_path
     assert len(seen) == 2 * count
     os.utime(folder / "model.safetensors", ns=(1, 1))
     load_with(folder, weight_dtype="int8", compile_cache_dir=cache)
-    assert len(list(cache.iterdir())) == 2
+    assert len(seen) == 2 * count
+    assert [path.name != kept.name for path in cache.iterdir()] == [True]
+
+
+def test_what_is_outdated_goes_unless_it_is_in_use(folder, tmp_path):
+    """Of checkpoints and of adapters that are gone; never what others than this engine left."""
+    cache, it = tmp_path / "cache", CHECKPOINTS["llama-tied"]
+    other = it.save(tmp_path / "other", bfloat16=True)
+    adapter = Lora(it, 1).save(tmp_path / "adapter")
+    held = load_with(folder, weight_dtype="int8", compile_cache_dir=cache)
+    (first,) = cache.iterdir()
+    load_with(other, weight_dtype="int8", compile_cache_dir=cache)
+    load_with(other, weight_dtype="int8", compile_cache_dir=cache, merged_adapter=adapter)
+    assert len(list(cache.iterdir())) == 3
+    (cache / "graph").write_text("of another engine")
+    (cache / "openvino-damaged").write_bytes(b"x" * 20)
+    shutil.rmtree(folder)
+    shutil.rmtree(adapter)
+    load_with(other, weight_dtype="f32", compile_cache_dir=cache)
+    left = {path.name for path in cache.iterdir()}
+    assert len(left) == 3
+    assert {first.name, "graph"} < left
+    assert held.arrays["layers.0.qkv.weight"].values.any()
+    del held
+    load_with(other, weight_dtype="int8", compile_cache_dir=cache)
+    assert {path.name for path in cache.iterdir()} == left - {first.name}
+
+
+def test_a_file_that_another_process_has_open_stays(folder, tmp_path):
+    cache = tmp_path / "cache"
+    load_with(folder, weight_dtype="int8", compile_cache_dir=cache)
+    (kept,) = cache.iterdir()
+    code = """
+import sys, pathlib
+from model.openvino.kept import open_shared
+file = open_shared(pathlib.Path(sys.argv[1]))
+print("open", flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", code, str(kept)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as other:
+        assert other.stdout.readline() == b"open\n"
+        shutil.rmtree(folder)
+        remove_outdated(cache)
+        assert kept.exists()
+        other.stdin.close()
+        assert other.wait(60) == 0
+    remove_outdated(cache)
+    assert not kept.exists()
+    with pytest.raises(FileNotFoundError):
+        open_shared(kept)
 
 
 def test_int8_is_another_with_each_adapter_that_is_merged(folder, tmp_path):
@@ -89,8 +144,10 @@ def test_int8_is_another_with_each_adapter_that_is_merged(folder, tmp_path):
     assert np.abs(found[1] - found[0]).max() > 0.1
     assert np.abs(found[1] - found[2]).max() > 0.1
     os.utime(adapters[0] / "adapter_config.json", ns=(1, 1))  # another scale, perhaps
+    names = {path.name for path in cache.iterdir()}
     load_weights(weights, settings(folder, **changes), None)
-    assert len(list(cache.iterdir())) == 4
+    assert len({path.name for path in cache.iterdir()} & names) == 2
+    assert len(list(cache.iterdir())) == 3
 
 
 def test_other_weights_leave_no_file(folder, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 SOURCES = Path(__file__).parents[3] / "model" / "sampling"
 HARNESS = Path(__file__).parent / "portable.c"
-KERNELS = [SOURCES / f"{name}.c" for name in ("sample", "select", "rank", "edit", "vector")]
+KERNELS = [SOURCES / f"{name}.c" for name in ("sample", "select", "rank", "edit", "candidates", "vector")]
 FLAGS = ["-std=c11", "-O3", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-static", f"-I{SOURCES}"]
 
 

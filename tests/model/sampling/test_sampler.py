@@ -294,6 +294,34 @@ def test_skipped_rows_are_marked_and_keep_their_state(bench, logits):
     assert b.sampler.columns["seen_count"][1] == 1
 
 
+@pytest.mark.parametrize("right", range(4))
+def test_nothing_is_chosen_behind_a_draft_that_is_wrong(bench, logits, right):
+    """Of a row's four positions: those whose drafts were right, and one more; and its history has these alone."""
+    params = SamplingParams(temperature=0, repetition_penalty=1.5, logprobs=1)
+    alone, together = bench(VOCAB, 2), bench(VOCAB, 2)
+    for b in (alone, together):
+        for row in (0, 1):
+            b.admit(row, params)
+    wanted = [int(alone.sample(logits[at : at + 1], [1])[0]) for at in range(right + 1)]
+    drafts = np.array([*[*wanted[:right], VOCAB - 1, 5, 5][:3], -1, -1], np.int32)
+    rows, positions = np.array([1, 1, 1, 1, 0], np.int32), np.arange(5, dtype=np.int32)
+    out, x = SampleOutputs.allocate(5, 1), np.ascontiguousarray(logits[[0, 1, 2, 3, 0]])
+    together.sampler.choose(x, rows, positions, out, drafts)
+    together.sampler.compute_logprobs(x, rows, positions, out)
+    held = min(right + 1, 4)
+    assert out.token_ids.tolist() == [*wanted[:held], *[-1] * (4 - held), int(logits[0].argmax())]
+    assert out.status.tolist() == [RowStatus.OK] * held + [RowStatus.SKIPPED] * (4 - held) + [RowStatus.OK]
+    assert np.isfinite(out.logprobs).tolist() == [token >= 0 for token in out.token_ids]
+    assert together.sampler.columns["seen_count"][1] == alone.sampler.columns["seen_count"][1]
+
+
+def test_drafts_must_fit_the_rows(bench, logits):
+    b, out = bench(VOCAB, 1), SampleOutputs.allocate(1)
+    one = np.zeros(1, np.int32)
+    with pytest.raises(ValueError, match=r"drafts must be int32 \[1\]"):
+        b.sampler.choose(logits[:1], one, one, out, np.zeros(2, np.int32))
+
+
 def test_logits_are_read_in_place_from_shared_memory_and_never_written(bench, logits):
     segment = shared_memory.SharedMemory(create=True, size=logits.nbytes)
     try:

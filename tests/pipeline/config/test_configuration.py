@@ -153,3 +153,22 @@ def test_a_chat_template_of_one_s_own(write, model_dir):
         ConfigurationError, match=r"pipeline.chat_template is .*, which does not exist .* a Jinja file"
     ):
         load_configuration(write(base + "nowhere.jinja}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "drafts"),
+    [
+        ("", 0), ("speculation: {method: off}", 0), ("speculation: {method: 'off', max_drafts: 3}", 0),
+        ("speculation: {method: ngram}", 7), ("speculation: {method: ngram, max_drafts: 3}", 3),
+        ("speculation: {method: ngram}, save_logits_dir: here", 0),
+    ],
+)  # fmt: skip
+def test_how_many_drafts_a_row_may_have(write, text, drafts):
+    path = write(f"pipeline: {{model_dir: model, {text}}}\npa_config: {{num_blocks: 128}}\n")
+    assert load_configuration(path).pipeline.drafts == drafts
+
+
+@pytest.mark.parametrize("method", ["on", "true", "draft_model"])
+def test_another_way_to_speculate(write, method):
+    path = write(f"pipeline: {{model_dir: model, speculation: {{method: {method}}}}}\n")
+    assert "expected one of off, ngram" in the_problem(path).message

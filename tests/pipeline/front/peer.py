@@ -146,7 +146,8 @@ class Peer:
              "include_stop": params.include_stop, "skip_special": params.skip_special,
              "stop_token_ids": sampling.stop_token_ids, "logit_bias": sampling.logit_bias,
              "resumed": message.resumed, "output": ids_of(choice.output).tolist(), "attempt": choice.attempt,
-             "adapter": params.adapter, "arrival_ns": message.arrival_ns, "scored": choice.scored,
+             "adapter": params.adapter, "most_drafts": params.most_drafts,
+             "arrival_ns": message.arrival_ns, "scored": choice.scored,
              "prompt_logprobs": params.prompt_logprobs})  # fmt: skip
         if "refuse" in running.options or (message.resumed and "poison" in running.options):
             running.options.setdefault("refuse", "500")

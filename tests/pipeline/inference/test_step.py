@@ -17,7 +17,7 @@ OWN = Layout(
     [
         *(Field(name, "int32", (16,), "") for name in ("input_ids", "positions", "slot_mapping")),
         *(Field(name, "int32", (4,), "") for name in ("valid_length", "q_seq_lens")),
-        Field("sample_index", "int32", (8,), ""),
+        *(Field(name, "int32", (8,), "") for name in ("sample_index", "sample_row")),
         Field("fetched", "int32", (2,), ""),
     ],
 )
@@ -43,8 +43,9 @@ class Desk:
             slot.input_ids, slot.positions, slot.slot_mapping, slot.targets, slot.block_tables, *self.own,
         )  # fmt: skip
         self.samples = SampleColumns(
-            self.out.rows, self.out.epochs, self.out.lengths, self.out.targets, self.out.logit_rows, self.out.ids
-        )
+            self.out.rows, self.out.epochs, self.out.lengths, self.out.targets, self.out.drafts,
+            self.out.logit_rows, self.out.ids,
+        )  # fmt: skip
 
     def fill(self, *counts):
         """Of so many rows, decode rows, and tokens of chunks; bucket, tokens, sampled positions."""

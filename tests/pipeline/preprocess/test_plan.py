@@ -29,7 +29,7 @@ def slots():
 
 @pytest.fixture
 def columns():
-    return DecodeColumns(SHAPES.max_rows, SHAPES.block_table_width, 2)
+    return DecodeColumns(SHAPES.max_rows, SHAPES.block_table_width, 2, BLOCK)
 
 
 def test_each_row_has_its_adapter_wherever_it_moves(columns, slots):
@@ -42,6 +42,33 @@ def test_each_row_has_its_adapter_wherever_it_moves(columns, slots):
     Plan(columns, (Chunk(prompt, 4),)).write(slots[0], 0, 1, BLOCK)
     assert slots[0].rows[:2].tolist() == slots[0].adapter[:2].tolist() == [2, 1]
     assert slots[0].adapter[2] == 9
+
+
+@pytest.mark.parametrize(
+    ("computed", "known", "most", "expected"),
+    [
+        (0, 5, 9, 5),  # the whole prompt
+        (0, 5, 4, 3),  # not all but one
+        (3, 5, 1, 1),
+        (0, 3, 2, 2),  # then one of two tokens is alone anyway
+        (0, 9, 9, 5),  # of a prompt, and then of what was sampled
+        (5, 9, 9, 4),
+        (5, 9, 3, 3),
+    ],
+)
+def test_a_chunk_is_of_one_kind_and_leaves_no_token_alone(computed, known, most, expected):
+    one = Sequence(0, np.zeros(16, np.int32), prompt=5, limit=16, known=known, computed=computed)
+    if known == 3:
+        one.prompt = 3
+    assert one.next_chunk(most) == expected
+
+
+def test_a_chunk_says_whether_its_tokens_were_sampled(columns, slots):
+    columns.add(sequence(2, 5, [7, 8]))
+    prompt, answer = (Sequence(row, np.zeros(16, np.int32), prompt=4, limit=16, known=9) for row in (0, 1))
+    prompt.blocks, answer.blocks, answer.computed = [1, 2], [3, 4], 4
+    Plan(columns, (Chunk(prompt, 4), Chunk(answer, 3))).write(slots[0], 0, 1, BLOCK)
+    assert slots[0].sampled[:3].tolist() == [1, 0, 1]
 
 
 def test_a_step_has_a_token_of_each_row(columns, slots):
@@ -79,7 +106,7 @@ def test_another_block_reaches_every_slot(columns, slots):
     columns.add(one)
     for slot in (0, 1):
         columns.write(slots[slot], slot)
-    assert columns.at_block_start(BLOCK) == [0]
+    assert columns.lacking_blocks() == [0]
     one.blocks.append(6)
     columns.extend(0, 6)
     for slot in (0, 1):

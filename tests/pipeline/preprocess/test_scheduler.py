@@ -51,6 +51,7 @@ class Device:
         self.facts = SimpleNamespace(block_size=block_size, buckets=buckets)
         self.block_size, self.shapes = block_size, shapes
         self.memory = {}
+        self.prompts = {}  # lengths, by row and epoch
         self.board = make_board(shapes)
         layout = logits_layout(shapes)
         self.outcome = Outcome(layout.views(bytearray(layout.size)))
@@ -64,6 +65,7 @@ class Device:
         used = step.slot_mapping[:live]
         assert len(set(used.tolist())) == live, "two tokens share a KV slot"
         assert (step.slot_mapping[live:] == -1).all()
+        self.check_kinds(step, views)
         for t in range(live):
             self.memory[int(used[t])] = (int(step.positions[t]), int(step.input_ids[t]))
         assert arrays.filled.describe(self.outcome.columns) == 0  # all rows are greedy
@@ -76,6 +78,15 @@ class Device:
             self.outcome.views.ids[s] = next_token(context)
             yield int(views.rows[b]), int(views.epochs[b]), int(self.outcome.views.ids[s]), context
         self.board.foresee(self.outcome.columns, samples, 1)
+
+    def check_kinds(self, step, views):
+        """The new tokens of a row are of its prompt, or sampled ones: never both, and it says which."""
+        for b in range(int(views.head[Head.ROWS])):
+            prompt = self.prompts[int(views.rows[b]), int(views.epochs[b])]
+            end = int(step.valid_length[b])
+            first = end - int(step.q_seq_lens[b])
+            assert step.sampled[b] == (first >= prompt)
+            assert first >= prompt or end <= prompt
 
     def context(self, step, b):
         context = []
@@ -125,6 +136,7 @@ class World:
         if plan is None:
             return False
         self.sent += 1
+        self.device.prompts |= {(one.row, one.epoch): one.prompt for one in self.scheduler.admissions}
         plan.write(self.views[slot], slot, self.sent, self.manager.block_size)
         self.scheduler.commit(plan)
         self.pending.append(self.layout.views(bytes(self.slots[slot])))
@@ -138,7 +150,7 @@ class World:
             over = False
             if sequence is not None and not sequence.finished:
                 over = token == EOS or len(context) + 1 == sequence.limit
-            self.scheduler.on_token(row, epoch, token, finished=over)
+            self.scheduler.on_tokens(row, epoch, [token], finished=over)
             if over:
                 self.done[sequence.request] = sequence.tokens[: sequence.known].tolist()
         return True

@@ -8,11 +8,13 @@ import pytest
 
 from model.emulated import EmulatedRunner
 from model.errors import ConfigurationError
+from model.layout import smallest_bucket
 from model.mindformers_runner import MindFormersRunner
 from model.mindspore_runner import MindSporeRunner
 from model.openvino import OpenVinoRunner
+from model.replay import ReplayRunner
 from pipeline.config import load_configuration
-from pipeline.runtime.engines import emulated_buckets, make_runner, shapes_of
+from pipeline.runtime.engines import emulated_buckets, make_runner, sampled_positions, shapes_of
 from scripts.lab.paths import ROOT
 from tests.model.conftest import needs_openvino
 from tests.model.families.checkpoints import load
@@ -75,3 +77,32 @@ def test_every_step_has_a_bucket(rows, budget):
     for live in range(1, rows + 1):
         for tokens in {live, max(live, budget)}:
             assert any(bucket.tokens >= tokens and bucket.rows >= live for bucket in buckets)
+
+
+@pytest.mark.parametrize(("rows", "samples"), [(1, 8), (4, 32), (8, 64), (64, 64), (100, 100)])
+@pytest.mark.parametrize("kind", ["emulated", "mindspore", pytest.param("openvino", marks=needs_openvino)])
+def test_with_drafts_a_step_may_have_more_positions_than_rows(kind, rows, samples):
+    name = "emulated_910b" if kind == "emulated" else "demo"
+    options = [f"pipeline.runner.kind={kind}", "pipeline.speculation.method=ngram", f"pipeline.max_rows={rows}",
+               "pipeline.token_budget=128", "pa_config.num_blocks=256"]  # fmt: skip
+    config = load_configuration(ROOT / "configs" / f"{name}.yaml", options, other_host=True)
+    runner = make_runner(config)
+    shapes = shapes_of(config, runner)
+    assert (sampled_positions(config), shapes.drafts) == (samples, 7)
+    assert shapes.samples == 128  # those that may be scored
+    assert shapes.logit_rows == max(rows, 8)
+    buckets = runner.facts.buckets
+    assert list(buckets) == sorted(set(buckets))
+    for tokens in range(1, samples + 1):  # of one row, or of as many as there are
+        for live in (1, min(rows, tokens)):
+            assert smallest_bucket(buckets, tokens, live, tokens) is not None
+    assert smallest_bucket(buckets, 128, rows, rows) is not None
+
+
+def test_texts_may_be_replayed(tmp_path):
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"prompt": [1, 2, 3, 4, 5, 6, 7, 8], "answer": [9]}')
+    config = load_configuration(ROOT / "configs" / "emulated_910b.yaml", [f"pipeline.runner.replay={file}"])
+    runner = make_runner(config)
+    assert isinstance(runner, ReplayRunner)
+    assert runner.facts == make_runner(load_configuration(ROOT / "configs" / "emulated_910b.yaml")).facts

@@ -6,7 +6,7 @@ import pytest
 
 from model.sampling import SamplingParams
 from pipeline.sampling.chooser import AT_ONCE, ROW_COST, PendingAdmits
-from tests.pipeline.sampling.test_rows import Sampler, assign
+from tests.pipeline.sampling.test_rows import VERIFIER, Sampler, assign
 
 PLAIN = SamplingParams()
 
@@ -17,7 +17,7 @@ def sampler():
 
 
 def test_first_those_that_are_due(sampler):
-    pending = PendingAdmits(sampler, None)
+    pending = PendingAdmits(sampler, None, VERIFIER)
     for row in range(4):
         pending.add(assign(row, row), PLAIN)
     pending.discard(3)
@@ -28,7 +28,7 @@ def test_first_those_that_are_due(sampler):
 
 
 def test_the_last_sequence_of_a_row_counts(sampler):
-    pending = PendingAdmits(sampler, None)
+    pending = PendingAdmits(sampler, None, VERIFIER)
     pending.add(assign(1, 0, prompt=(1,)), PLAIN)
     pending.add(assign(2, 0, prompt=(2,)), PLAIN)
     pending.apply_others()
@@ -38,7 +38,7 @@ def test_the_last_sequence_of_a_row_counts(sampler):
 @pytest.mark.parametrize(("penalty", "rows"), [(1.0, AT_ONCE // ROW_COST), (1.1, 1)])
 def test_no_more_at_once_than_a_step_may_wait_for(sampler, penalty, rows):
     """Tokens cost where they are read: where they are penalised."""
-    pending = PendingAdmits(sampler, None)
+    pending = PendingAdmits(sampler, None, VERIFIER)
     for row in range(rows + 5):
         pending.add(assign(row, row, prompt=(7,) * AT_ONCE), SamplingParams(repetition_penalty=penalty))
     pending.apply_others()

@@ -18,11 +18,14 @@ from model.tokenizer import load_tokenizer
 from pipeline.sampling.chooser import PendingAdmits
 from pipeline.sampling.grammars import RowGrammars
 from pipeline.sampling.rows import Rows, TextState
+from pipeline.sampling.verifier import Verifier
 from pipeline.wire.delta import FinishReason
 from pipeline.wire.request import MAX_STOP_LENGTH, Assign, Drop, Request
+from pipeline.wire.step import Shapes
 from tests.pipeline.stages import write_byte_tokenizer
 
 END_IDS = (2,)
+VERIFIER = Verifier(Shapes(token_budget=8, max_rows=4, block_table_width=2, vocab_size=16), max_length=8)
 
 
 @pytest.fixture(scope="module", params=["bytes", "demo"])
@@ -49,7 +52,7 @@ def sampler():
 
 @pytest.fixture
 def pending(sampler):
-    return PendingAdmits(sampler, None)
+    return PendingAdmits(sampler, None, VERIFIER)
 
 
 @pytest.fixture

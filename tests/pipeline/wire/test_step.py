@@ -23,6 +23,7 @@ COLUMNS = {
 @pytest.mark.parametrize("layout", COLUMNS, ids=lambda layout: layout.__name__)
 def test_every_column_has_its_name_and_type(layout):
     kinds = {step.Int32: np.int32, step.Int64: np.int64, step.Float32: np.float32, step.Float64: np.float64}
+    kinds[step.UInt64] = np.uint64
     named = {name: np.dtype(kinds[kind]) for name, kind in get_type_hints(COLUMNS[layout]).items()}
     assert named == {field.name: np.dtype(field.dtype) for field in layout(SHAPES).fields}
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import signal
+from pathlib import Path
 
 import pytest
 
+from model.demo import DEMO_DIR
 from pipeline.wire.topology import STAGES
 from scripts.verify import chaos
 from scripts.verify.survival.faults import deal
@@ -14,6 +16,7 @@ from scripts.verify.survival.load import Tally, jobs
 from scripts.verify.survival.ordeal import Ordeal, run
 from scripts.verify.survival.session import EMULATED
 from scripts.verify.survival.streams import Job, Stream
+from tests.model.conftest import needs_openvino
 
 KINDS = 2 * len(STAGES) + 3
 
@@ -31,6 +34,20 @@ def test_every_kind_of_fault_under_thirty_two_streams(capsys):
     assert report.fronts_s
     assert report.restarts >= KINDS
     assert len(report.resumed_s) >= 6
+
+
+@needs_openvino
+@pytest.mark.timeout(300)
+def test_a_model_whose_numbers_depend_on_how_a_token_is_computed(capsys):
+    """int8 on OpenVINO rounds activations: texts that are resumed, or preempted for want of blocks, stay the same."""
+    sets = ("kind=openvino", "weight_dtype=int8")
+    few = ("pa_config.num_blocks=24", "pipeline.max_rows=8", "pipeline.hang_timeout_s=3")
+    overrides = (*few, *(f"pipeline.runner.{one}" for one in sets))
+    report = run(Ordeal(Path(DEMO_DIR), overrides, rounds=2, tokens=110, stages=("inference",), streams=8))
+    chaos.show(report)
+    assert not report.tally.wrong, capsys.readouterr().out
+    assert report.restarts >= 2
+    assert report.tally.streams >= 8
 
 
 def test_faults_are_dealt_fairly():

@@ -79,6 +79,7 @@ class GenerateParameters(SamplingBody):
             raw_logit=settings.llm_serving_raw_logit,
             adapter=adapter,
             prompt_logprobs=0 if self.decoder_input_details else None,
+            most_drafts=self.most_drafts,
         )
 
 

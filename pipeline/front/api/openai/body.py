@@ -219,4 +219,5 @@ class OpenAIBody(StructuredBody, SamplingBody):
             ignore_eos=self.ignore_eos,
             adapter=settings.adapter(self.model),
             prompt_logprobs=prompt_logprobs,
+            most_drafts=self.most_drafts,
         )

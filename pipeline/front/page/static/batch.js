@@ -11,6 +11,7 @@ const MARKUP = `
     <li class="prefill">prefill <b id="batch-prefill">–</b></li>
     <li>free <b id="batch-free">–</b></li>
     <li class="plain">new tokens <b id="batch-tokens">–</b></li>
+    <li class="plain" title="More than 1 where guesses are right">tokens per row <b id="batch-per-row">–</b></li>
   </ul>
   <p class="caption"><span>KV cache</span><b id="batch-kv">–</b></p>
   <div class="bar"><span class="inference" id="batch-used"></span><span id="batch-unused"></span></div>
@@ -26,7 +27,7 @@ export function drawBatch(element, maxRows) {
   const part = (name) => element.querySelector(`#batch-${name}`);
   const cells = Array.from({ length: Math.min(maxRows, MOST_CELLS) }, () => document.createElement("span"));
   element.querySelector(".rows").replaceChildren(...cells);
-  return ({ batch, kv, requests }) => {
+  return ({ batch, kv, requests, tokens_per_row: perRow }) => {
     const scale = cells.length / maxRows;
     const decode = batch.decode_rows, busy = decode + batch.prefill_rows;
     cells.forEach((cell, i) => {
@@ -35,6 +36,7 @@ export function drawBatch(element, maxRows) {
     });
     write(part("rows"), `${busy} of ${maxRows}`);
     write(part("tokens"), String(batch.tokens));
+    write(part("per-row"), perRow === null ? "–" : perRow.toFixed(2));
     write(part("decode"), String(decode));
     write(part("prefill"), String(batch.prefill_rows));
     write(part("free"), String(maxRows - busy));

@@ -147,6 +147,7 @@ def test_rows_of_a_batch_that_stands_still_are_not_shown(page):
     page.counters("preprocess").set(PreprocessCounter.RUNNING, 8)
     page.look(1)
     assert page.figures()["batch"] == {"running": 8, "decode_rows": 6, "prefill_rows": 2, "tokens": 72}
+    assert page.figures()["tokens_per_row"] is None
 
 
 # ---- the stream --------------------------------------------------------------------------------------------------

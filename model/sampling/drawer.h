@@ -1,0 +1,119 @@
+/* The Python face of candidates.c: one type, Drawer. Included by _kernels.c alone. */
+#ifndef RINGSERVE_SAMPLING_DRAWER_H
+#define RINGSERVE_SAMPLING_DRAWER_H
+
+#include <Python.h>
+
+#include "object.h"
+
+typedef Workplace Drawer; /* its sampler has no rows: only primitives and workspace are used */
+
+enum drawer_argument { C_IDS, C_LOGITS, C_LOG_SUM_EXP, C_POSITIONS, SEEDS, DRAWS, DRAWN, DRAWER_COUNT };
+enum { DRAW_WIDTH = 4 }; /* numbers of struct draw that are parameters */
+static const struct {
+    const char *name, *type;
+    const char *formats; /* any of them */
+    Py_ssize_t itemsize;
+    int ndim;
+} DRAWER_ARGUMENTS[] = {
+    [C_IDS] = {"ids", "int32", "i", 4, 2},
+    [C_LOGITS] = {"logits", "float32", "f", 4, 2},
+    [C_LOG_SUM_EXP] = {"log_sum_exp", "float64", "d", 8, 1},
+    [C_POSITIONS] = {"positions", "int32", "i", 4, 1},
+    [SEEDS] = {"seeds", "uint64", "LQ", 8, 1},
+    [DRAWS] = {"parameters", "float64", "d", 8, 2},
+    [DRAWN] = {"tokens", "int32", "i", 4, 1},
+};
+
+static int get_drawer_array(PyObject *object, int at, Py_buffer *view)
+{
+    const int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (at == DRAWN ? PyBUF_WRITABLE : 0);
+    if (PyObject_GetBuffer(object, view, flags))
+        return -1;
+    if (view->format && strchr(DRAWER_ARGUMENTS[at].formats, view->format[0]) && view->ndim == DRAWER_ARGUMENTS[at].ndim &&
+        view->itemsize == DRAWER_ARGUMENTS[at].itemsize)
+        return 0;
+    PyErr_Format(PyExc_ValueError, "%s must be %s with %d axes", DRAWER_ARGUMENTS[at].name, DRAWER_ARGUMENTS[at].type,
+                 DRAWER_ARGUMENTS[at].ndim);
+    PyBuffer_Release(view);
+    return -1;
+}
+
+static int check_candidates(const struct sampler *s, const Py_buffer *view)
+{
+    const Py_ssize_t n = view[DRAWN].shape[0], k = view[C_IDS].shape[1];
+    for (int at = 0; at < DRAWN; at++) {
+        const Py_ssize_t width = at == DRAWS ? DRAW_WIDTH : k;
+        if (view[at].shape[0] == n && (view[at].ndim == 1 || view[at].shape[1] == width))
+            continue;
+        PyErr_Format(PyExc_ValueError, "%s does not fit: %zd tokens of %zd candidates each", DRAWER_ARGUMENTS[at].name,
+                     n, k);
+        return -1;
+    }
+    if (k < 1 || k > (Py_ssize_t)s->vocab) {
+        PyErr_Format(PyExc_ValueError, "%zd candidates per token; a vocabulary of %zu has 1 to as many", k, s->vocab);
+        return -1;
+    }
+    return 0;
+}
+
+static Py_ssize_t draw_all(struct sampler *s, const Py_buffer *view)
+{
+    const size_t n = (size_t)view[DRAWN].shape[0], k = (size_t)view[C_IDS].shape[1];
+    int32_t *tokens = view[DRAWN].buf;
+    Py_ssize_t unknown = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double *by = (const double *)view[DRAWS].buf + i * DRAW_WIDTH;
+        const struct candidates c = {(const int32_t *)view[C_IDS].buf + i * k, (const float *)view[C_LOGITS].buf + i * k,
+                                     k, ((const double *)view[C_LOG_SUM_EXP].buf)[i]};
+        const struct draw draw = {by[0], by[1], by[2], by[3], ((const uint64_t *)view[SEEDS].buf)[i],
+                                  ((const int32_t *)view[C_POSITIONS].buf)[i]};
+        tokens[i] = draw_from_candidates(s, &c, &draw);
+        unknown += tokens[i] < 0 && c.ids[0] >= 0;
+    }
+    return unknown;
+}
+
+static PyObject *drawer_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"vocab_size", "width", NULL};
+    Py_ssize_t vocab;
+    int width = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "n|i", names, &vocab, &width))
+        return NULL;
+    return workplace_new(type, vocab, width);
+}
+
+/* The GIL is kept: a draw takes a microsecond or two. */
+static PyObject *drawer_draw(PyObject *object, PyObject *const *args, Py_ssize_t count)
+{
+    struct sampler *s = &((Drawer *)object)->sampler;
+    if (count != DRAWER_COUNT)
+        return PyErr_Format(PyExc_TypeError, "%d arrays expected, got %zd", DRAWER_COUNT, count);
+    Py_buffer view[DRAWER_COUNT];
+    int got = 0, failed = 0;
+    for (; got < DRAWER_COUNT && !failed; got += !failed)
+        failed = get_drawer_array(args[got], got, &view[got]);
+    Py_ssize_t unknown = failed || check_candidates(s, view) ? -1 : draw_all(s, view);
+    while (got > 0)
+        PyBuffer_Release(&view[--got]);
+    return unknown < 0 ? NULL : PyLong_FromSsize_t(unknown);
+}
+
+static PyMethodDef DRAWER_METHODS[] = {
+    {"draw", (PyCFunction)(void (*)(void))drawer_draw, METH_FASTCALL,
+     "draw(ids, logits, log_sum_exp, positions, seeds, parameters, tokens): fills tokens, returns how many it could not"},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot DRAWER_SLOTS[] = {
+    {Py_tp_doc, "Drawer(vocab_size, width=0): tokens drawn from candidates."},
+    {Py_tp_new, drawer_new},
+    {Py_tp_dealloc, workplace_dealloc},
+    {Py_tp_methods, DRAWER_METHODS},
+    {0, NULL},
+};
+
+static PyType_Spec DRAWER_SPEC = {"model.sampling._kernels.Drawer", sizeof(Drawer), 0, Py_TPFLAGS_DEFAULT, DRAWER_SLOTS};
+
+#endif
