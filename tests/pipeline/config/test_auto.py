@@ -59,6 +59,8 @@ def test_blocks_do_not_follow_every_change_of_the_free_memory(model):
 @pytest.mark.parametrize("blocks", [1, 7, 15, 16, 17, 1000, 1179, 1 << 20])
 def test_rounding_blocks_loses_an_eighth_at_most(blocks):
     assert blocks * 7 / 8 < steady(blocks) <= blocks
+    assert steady(blocks, blocks) == steady(blocks, blocks + 9) == blocks  # a length that was asked for
+    assert steady(blocks, 1) == steady(blocks)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_the_lengths_of_real_models_start(model):
 @pytest.mark.parametrize(
     ("gib", "overrides", "expected"),
     [
-        (8.0, ["model_config.max_generate_length=20000"], r"holds 18432 tokens at most \(memory: .*-model-len 18432"),
+        (8.0, ["model_config.max_generate_length=20000"], r"holds 18864 tokens at most \(memory: .*-model-len 18864"),
         (6.0, [], r"the model does not fit into memory: 5\.4 GiB may be used .* and stages take 6\.0 GiB"),
         (99.0, ["pipeline.runner.device=Ascend"], "memory of an Ascend device is not known here; set it"),
         (99.0, ["pa_config.num_blocks=3", "model_config.max_generate_length=64"], "3 x 16, less than one sequence"),
