@@ -10,6 +10,8 @@ import fcntl
 import hashlib
 import json
 import os
+import re
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,8 @@ from model.adapters import adapter_files
 from model.folder import weight_files
 
 PARTIAL = ".partial"
-_PREFIX = "openvino-"
+PREFIX = "openvino-"
+_NAME = re.compile(rf"{PREFIX}([0-9a-f]{{24}}|.*{re.escape(PARTIAL)})")  # the folder may hold files of others, too
 _VERSION = 2  # of the layout, and of how values are made
 _LENGTH_BYTES = 8  # of a note, at the very end of its file
 
@@ -37,7 +40,7 @@ class Kept:
         files = [*weight_files(checkpoint), *(() if merged is None else adapter_files(merged))]
         text = json.dumps([_identity(file.resolve()) for file in files]).encode()
         digest = hashlib.sha256(repr((_VERSION, layout)).encode() + text).hexdigest()
-        return cls(f"{_PREFIX}{digest[:24]}", text + len(text).to_bytes(_LENGTH_BYTES, "little"))
+        return cls(f"{PREFIX}{digest[:24]}", text + len(text).to_bytes(_LENGTH_BYTES, "little"))
 
 
 def _identity(file: Path) -> list[str | int]:
@@ -58,7 +61,9 @@ def open_shared(path: Path) -> IO[bytes]:
 def remove_outdated(folder: Path) -> None:
     """Files of checkpoints that are gone or have changed, and those of processes that were killed while they wrote;
     but none that another process has open."""
-    for path in [*folder.glob(f"*{PARTIAL}"), *folder.glob(f"{_PREFIX}*")]:
+    for path in folder.glob(f"{PREFIX}*"):
+        if not _NAME.fullmatch(path.name) or not stat.S_ISREG(path.lstat().st_mode):
+            continue
         with suppress(OSError), path.open("rb") as file:
             if path.suffix == PARTIAL or not _is_current(file):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.checkpoint.weight import Weight
-from model.openvino.kept import PARTIAL, Kept, open_shared
+from model.openvino.kept import PARTIAL, PREFIX, Kept, open_shared
 from model.openvino.settings import WeightDtype
 
 _ALIGNMENT = 64
@@ -152,7 +152,7 @@ def _temporary(folder: Path, *, named: bool) -> Iterator[IO[bytes]]:
         with tempfile.TemporaryFile(dir=folder) as file:
             yield file
         return
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=PARTIAL, delete=False) as it:
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=PREFIX, suffix=PARTIAL, delete=False) as it:
         fcntl.flock(it, fcntl.LOCK_EX)
         try:
             yield it

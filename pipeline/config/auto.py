@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from .draft import Draft
 from .model_files import ModelFacts, read_tokenizer_length
-from .room import Room, RoomUnknown, find_room
+from .room import Room, RoomUnknown, find_room, steady
 
 AUTO: Final = "auto"
 LONGEST, BATCH, DTYPE = (
@@ -107,6 +107,12 @@ class _Resolution:
         room: Room = find_room(self._values, rows)
         return room.blocks * size, f"memory: {room}"
 
+    def _steady(self, tokens: int) -> int:
+        """Of a KV cache that memory bounds: see `steady`. Nothing is compiled for a number of blocks by openvino."""
+        size = self._values[BLOCK_SIZE]
+        given = self._values[BLOCKS] != AUTO or self._values["pipeline.runner.kind"] == "openvino"
+        return tokens if given else steady(tokens // size) * size
+
     def _choose_rows(self, tokens: int | None, bound: str, most: int) -> None:
         if self._values["pipeline.max_rows"]:
             self._choose(BATCH, most, "pipeline.max_rows")
@@ -126,8 +132,10 @@ class _Resolution:
             ),
             (table, "pa_config.decode_seq_length"),
             (USUAL_LENGTH, f"the model has {self._facts.max_positions} positions; --max-model-len asks for more"),
-            (tokens, bound),
         ]
+        if tokens is not None:  # rounded only where memory is what bounds it
+            least = min((length for length, _ in bounds if length), default=tokens)
+            bounds.append((tokens if tokens >= least else self._steady(tokens), bound))
         length, why = min(((length, why) for length, why in bounds if length), key=lambda each: each[0])
         self._choose(LONGEST, length, why)
 
@@ -142,6 +150,6 @@ class _Resolution:
             )
             self._draft.reject((LONGEST,), message)
         if tokens is not None and tokens < rows * needed * size:
-            self._choose(BLOCKS, max(tokens // size, 1), bound)
+            self._choose(BLOCKS, max(self._steady(tokens) // size, min(needed, tokens // size), 1), bound)
         else:
             self._choose(BLOCKS, rows * needed, f"room for {rows} x {longest} tokens, all rows at their longest")

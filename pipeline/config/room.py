@@ -55,16 +55,14 @@ def find_room(values: Mapping[str, Any], rows: int) -> Room:
             f"the model does not fit into memory: {_gib(usable)} may be used (pipeline.memory_fraction of what is "
             f"available), and weights, runtime and stages take {_gib(taken)}; use a smaller model or a larger host",
         )
-    longest = values["model_config.max_generate_length"]
-    needed = -(-longest // values["pa_config.block_size"]) if isinstance(longest, int) else 0
-    return Room(blocks if values[_KIND] == "openvino" else steady(blocks, needed), usable, taken)
+    return Room(blocks, usable, taken)
 
 
-def steady(blocks: int, needed: int = 0) -> int:
-    """Rounded down to four significant bits, but not below what is needed. Compiled graphs have the number of blocks
-    in them: were it that of the free memory of the moment, no start would find those of the last one."""
+def steady(blocks: int) -> int:
+    """Rounded down to four significant bits. Compiled graphs have the number of blocks in them: were it that of the
+    free memory of the moment, no start would find those of the last one."""
     step = 1 << max(0, blocks.bit_length() - 4)
-    return max(blocks // step * step, min(blocks, needed))
+    return blocks // step * step
 
 
 def _sizes(values: Mapping[str, Any], rows: int) -> tuple[int, int]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_BY_ROWS = ((4, 7), (16, 3), (32, 1))  # up to so many rows, so many drafts each
+_FEW_ROWS = 4  # with up to so many, as many drafts as the server has
+_BY_ROWS = ((16, 3), (32, 1))  # up to so many rows, so many drafts each
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class DraftLimits:
         """In a step with so many rows that decode."""
         if rows > self.max_rows:
             return 0
+        if rows <= _FEW_ROWS:
+            return self.most
         return min(self.most, next((most for up_to, most in _BY_ROWS if rows <= up_to), 1))
 
 

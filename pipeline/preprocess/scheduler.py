@@ -64,7 +64,7 @@ class Scheduler:
         self._wishes: dict[Sequence, int] = {}  # drafts that rows are likely to have
         self._draining: list[Sequence] = []  # their last step is being computed
         self._budget = token_budget
-        self._samples = samples or max_rows
+        self._samples = self._drafted = samples or max_rows
         self._free_rows = list(range(max_rows - 1, -1, -1))
         self._epochs = [0] * max_rows
         self._by_row_epoch: dict[tuple[int, int], Sequence] = {}  # row and epoch → sequence with steps under way
@@ -117,10 +117,10 @@ class Scheduler:
         self._finish(sequence)
         return sequence
 
-    def limit_step(self, tokens: int, samples: int) -> None:
-        """Steps have at most so many new tokens and sampled positions from now on; every row can decode all the
-        same."""
-        self._budget, self._samples = tokens, samples
+    def limit_step(self, tokens: int, samples: int, drafted: int) -> None:
+        """Steps have at most so many new tokens and sampled positions from now on, those without prompts so many that
+        are both; every row can decode all the same."""
+        self._budget, self._samples, self._drafted = tokens, samples, drafted
 
     # ---- a step ---------------------------------------------------------------------------------------------
 
@@ -199,7 +199,7 @@ class Scheduler:
         room = DraftRoom(
             self._drafts,
             self._budget,
-            self._samples,
+            self._samples if chunks else self._drafted,
             decoding=len(columns),
             prompts=sum(chunk.count if chunk.kind is RowKind.SCORE else 1 for chunk in chunks),
             tokens=len(columns) + sum(chunk.count for chunk in chunks),
@@ -253,11 +253,10 @@ class Scheduler:
         """Schedule as many of the sequence's known tokens as the budget allows. Returns the budget that is left."""
         if sequence.row < 0 or budget <= 0:
             return budget
-        count = sequence.next_chunk(budget)
+        most = min(budget, self._most_to_score(sequence, chunks)) if sequence.scoring else budget
+        count = sequence.next_chunk(most)
         if count == 1 < sequence.left_of_kind and chunks:
             return 0  # a token alone: it waits for a step with more room
-        if sequence.scoring:
-            count = min(count, self._most_to_score(sequence, chunks))
         while len(sequence.blocks) * self.blocks.block_size < sequence.computed + count:
             block = self.blocks.allocate()
             if block is None:  # the chunk is cut to its blocks; decode rows will end and give theirs back

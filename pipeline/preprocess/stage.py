@@ -15,7 +15,7 @@ import ipc
 from pipeline.preprocess.intake import Intake
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
-from pipeline.stats import Counters, PreprocessCounter, RingEnds
+from pipeline.stats import Counters, PreprocessCounter, RingEnds, StepLimits
 from pipeline.wire.request import Assign, Started
 from pipeline.wire.step import Head, ResultsColumns, Shapes, Stamp, StepColumns, results_layout, step_layout
 
@@ -77,10 +77,10 @@ class PreprocessStage:
         *,
         depth: int,
         gauges: Gauges | None = None,
-        step_limits: Callable[[], tuple[int, int]] | None = None,
+        step_limits: Callable[[], StepLimits] | None = None,
     ) -> None:
-        """``step_limits``: most tokens and most sampled positions of a step that inference has compiled a bucket for,
-        0: not known; None: any step's."""
+        """``step_limits``: what inference has compiled buckets for: see `StatsReader.step_limits`; None: for any
+        step."""
         self._rings, self.scheduler, self._intake, self._gauges = rings, scheduler, intake, gauges
         self._depth, self._step_limits, self._shapes = depth, step_limits, shapes
         self._step_views: list[StepColumns] = step_layout(shapes).resident_views(rings.steps)
@@ -183,13 +183,12 @@ class PreprocessStage:
         self.steps_planned = number
         return True
 
-    def _heed_compilation(self, step_limits: Callable[[], tuple[int, int]]) -> None:
-        """Until the largest bucket is compiled. What was read may be old: it only ever grows, but when inference is
-        restarted, and then this stage gets other rings."""
-        (tokens, samples), shapes = step_limits(), self._shapes
-        tokens, samples = tokens or shapes.token_budget, samples or shapes.samples
-        self.scheduler.limit_step(tokens, samples)
-        if tokens >= shapes.token_budget and samples >= shapes.samples:
+    def _heed_compilation(self, step_limits: Callable[[], StepLimits]) -> None:
+        """Until all buckets are compiled. What was read may be old, but buckets only become more, unless
+        inference is restarted, and then this stage gets other rings."""
+        (tokens, samples, drafted, final), shapes = step_limits(), self._shapes
+        self.scheduler.limit_step(tokens or shapes.token_budget, samples or shapes.samples, drafted or shapes.samples)
+        if final:
             self._step_limits = None
 
     def _publish_admissions(self, step: int) -> None:

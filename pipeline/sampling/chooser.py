@@ -69,6 +69,8 @@ class Chooser:
         self._row_ids[:logit_rows] = [chosen[b] for b in where]
         np.take(views.lengths, where, out=self._lengths[:logit_rows])
         np.take(views.drafts, where, out=self._drafts[:logit_rows])
+        if head[Head.DRAWS]:  # a draft stands at the next position, of which logits may not have been brought
+            self._drafts[: logit_rows - 1][np.diff(where) != 1] = -1
         row_ids, lengths, logits = self._of_logits(views, logit_rows)
         if self._files is not None:
             self._files.keep(row_ids, lengths, logits)

@@ -22,7 +22,7 @@ from pipeline.stats.counters import (
     SupervisionCounter,
 )
 from pipeline.stats.page import STEP_RECORDS, EndWord, StatsHandle, StatsPage, StepColumn, open_stats, stats_layout
-from pipeline.stats.reader import EndReading, HistogramSnapshot, RingReading, StatsReader
+from pipeline.stats.reader import EndReading, HistogramSnapshot, RingReading, StatsReader, StepLimits
 from pipeline.stats.writers import AdapterCounters, Counters, Histograms, PauseMeter, RingEnds, StepLog, Supervision
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "StatsReader",
     "StepColumn",
     "StepHistogram",
+    "StepLimits",
     "StepLog",
     "Supervision",
     "SupervisionCounter",

@@ -57,6 +57,7 @@ class InferenceCounter(IntEnum):
     STEP_TOKENS = 18  # most tokens of a step that a compiled one holds
     COMPILING = 19  # 1: right now, between two steps
     STEP_SAMPLES = 20  # most sampled positions of a step that the largest compiled one holds
+    STEP_DRAFTED = 21  # most tokens of a step, all of them sampled, that any compiled one holds
 
 
 class SamplingCounter(IntEnum):
@@ -169,6 +170,7 @@ _GAUGES: Mapping[type[IntEnum], tuple[int, ...]] = MappingProxyType(
             InferenceCounter.STEP_TOKENS,
             InferenceCounter.COMPILING,
             InferenceCounter.STEP_SAMPLES,
+            InferenceCounter.STEP_DRAFTED,
         ),
         FrontCounter: (FrontCounter.IN_FLIGHT,),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -75,6 +76,15 @@ class RingReading:
     def used(self) -> int:
         """Published and not yet given back."""
         return min(max(self.producer.done - self.consumer.done, 0), self.capacity)
+
+
+class StepLimits(NamedTuple):
+    """Of a step; 0: not known."""
+
+    tokens: int  # at most
+    samples: int  # sampled positions at most
+    drafted: int  # tokens at most where all are sampled
+    final: bool  # all buckets are compiled
 
 
 class StatsReader:
@@ -177,13 +187,15 @@ class StatsReader:
         numbers = self.counters(InferenceCounter)
         return numbers["compiled"], numbers["buckets"]
 
-    def step_limits(self, replica: int) -> tuple[int, int]:
-        """Most tokens, and most sampled positions, of a step that every rank has compiled a bucket for; 0: not
-        known."""
+    def step_limits(self, replica: int) -> StepLimits:
+        """What every rank has compiled buckets for."""
         ranks = [stage for stage in self.topology.every(INFERENCE) if stage.replica == replica]
         words = [self._page.counters(each.key) for each in ranks]
-        tokens, samples = InferenceCounter.STEP_TOKENS, InferenceCounter.STEP_SAMPLES
-        return min(int(one[tokens]) for one in words), min(int(one[samples]) for one in words)
+        tokens = min(int(one[InferenceCounter.STEP_TOKENS]) for one in words)  # read first: see Compilation
+        samples = min(int(one[InferenceCounter.STEP_SAMPLES]) for one in words)
+        drafted = min(int(one[InferenceCounter.STEP_DRAFTED]) for one in words)
+        final = all(one[InferenceCounter.COMPILED] == one[InferenceCounter.BUCKETS] > 0 for one in words)
+        return StepLimits(tokens, samples, drafted, final)
 
     def is_compiling(self, stage: str) -> bool:
         """This stage, which runs a model, compiles between two steps: it takes none meanwhile."""

@@ -34,6 +34,7 @@ from pipeline.sampling.grammars import RowGrammars
 from pipeline.sampling.rows import Rows
 from pipeline.sampling.stage import SamplingRings, SamplingStage
 from pipeline.sampling.verifier import Verifier
+from pipeline.stats import StepLimits
 from pipeline.wire.delta import SCORES, FinishReason, delta_head, unpack_delta, unpack_scores
 from pipeline.wire.request import Cancel, Choice, Refused, Started, Submit, choose_seeds, unpack_reply
 from pipeline.wire.step import Shapes, logits_layout, results_layout, step_layout, tokens_layout
@@ -59,6 +60,13 @@ def with_samples(buckets, samples):
     """And those in which so many positions are sampled."""
     more = {Bucket(b.tokens, b.rows, samples) for b in buckets if b.rows < samples <= b.tokens}
     return tuple(sorted({*buckets, *more}))
+
+
+def limits_of(compilation):
+    """As on the statistics page."""
+    largest = compilation.ready[-1]
+    drafted = max(bucket.samples for bucket in compilation.ready)
+    return StepLimits(largest.tokens, largest.samples, drafted, not compilation.remaining)
 
 
 class Server:
@@ -157,7 +165,7 @@ class Server:
             self.scheduler,
             intake,
             depth=self.ahead,
-            step_limits=compilation and (lambda: (compilation.ready[-1].tokens, compilation.ready[-1].samples)),
+            step_limits=compilation and functools.partial(limits_of, compilation),
         )
         self.inference = StepExecutor(
             runner,

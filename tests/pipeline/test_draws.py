@@ -12,6 +12,7 @@ from pipeline.preprocess.sequence import Abilities
 from pipeline.wire.request import Request
 from pipeline.wire.step import LogitsWanted
 from tests.pipeline.stages import OVERLAPPED, PLAIN, Server
+from tests.pipeline.test_speculation import MOST, Told
 
 
 def drawn(count, **options):
@@ -155,3 +156,19 @@ def test_of_a_row_that_is_not_finite_nothing_is_drawn(serve):
     ends = [server.told[request][-1] for request in (1, 2)]
     assert sorted(len(server.told[request]) for request in (1, 2))[1] == 20
     assert "not finite" in next(end.text for end in ends if end.index < 19)
+
+
+@pytest.mark.parametrize("right", [1.0, 0.5])
+def test_rows_whose_drafts_are_verified_by_both(serve, by_sampling, right):
+    """Of a row's positions some are drawn in inference, and of some logits are brought."""
+
+    class Both(Forgetful, Told):
+        pass
+
+    every = zip(PROMPTS, by_sampling, strict=True)
+    Both.known = {tuple(prompt): [delta[1] for delta in deltas] for prompt, (deltas, _) in every}
+    Both.right = right
+    server = serve(Both, drafts=MOST, rows=6, budget=64)
+    assert ask(server, chance=random.Random(6)) == by_sampling
+    assert server.drafter.drafted > 50
+    assert server.unknown > 10

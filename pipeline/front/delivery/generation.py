@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
@@ -52,6 +52,7 @@ class Delivery:
     adapters: AdapterCounters
     times: Histograms
     stats: StatsReader
+    scores_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(slots=True)
@@ -164,10 +165,14 @@ class Generation:
         """Those of all prompts that are asked for: they come before the first token. Other requests have their
         turn between two pieces."""
         texts = iter(self._live)
+        for text in self._live:
+            text.stream.held = True
         for part in self._job.parts:
             first, *_ = islice(texts, part.choices)
             if part.scores:
                 await self._read_prompt(first.stream, part.scores)
+        for text in self._live:
+            text.stream.held = False
 
     async def _read_prompt(self, stream: TokenStream, readers: Sequence[ScoreReader]) -> None:
         begun = complete = False
@@ -179,10 +184,15 @@ class Generation:
                 for reader in readers:
                     reader.begin(stream.first_id)
             for record in records:
-                _pass_scores(unpack_scores(record), readers)
-                await asyncio.sleep(0)
+                if stream.failure is not None:
+                    raise stream.failure
+                async with self._delivery.scores_turn:  # one record between two looks at the rings, whoever's it is
+                    _pass_scores(unpack_scores(record), readers)
+                    await asyncio.sleep(0)
             if not records and not complete:
                 await self._woken()
+        if stream.tokens[0] >= 0 and stream.scored < stream.prompt_tokens - 1:  # this must not happen, either
+            raise ApiError(500, "a part of the answer was lost in the server", kind=SERVER)
 
     async def _take(self) -> _Taken:
         """Events of tokens that have arrived and were not passed on, at least one. Raises ApiError, ClientGone."""

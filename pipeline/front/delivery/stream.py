@@ -39,6 +39,7 @@ class TokenStream:
         "cached_tokens",
         "choice",
         "first_id",
+        "held",
         "on_overrun",
         "prompt_tokens",
         "reports_acceptance",
@@ -64,6 +65,7 @@ class TokenStream:
         self.taken_ns = 0  # when the oldest of the records that were taken last was read off the ring
         self.waited_ns: int | None = None  # in the queue
         self.accepted = False  # it is in the queue, or past it
+        self.held = False  # its reader waits for something else before it reads: that is not the client's fault
         self.strikes = 0  # how often it made preprocess fail
         self.on_overrun: Callable[[], None] | None = None
         self._limit = limit
@@ -113,7 +115,7 @@ class TokenStream:
         if self._waiter is not None:
             if not self._passed_on(now_ns):
                 self._wake()
-        elif len(self._records) > self._limit:
+        elif len(self._records) > self._limit and not self.held:
             self._overrun()
 
     def _passed_on(self, now_ns: int) -> bool:
@@ -146,6 +148,7 @@ class TokenStream:
 
     def disconnect(self, why: str) -> None:
         self._records.clear()
+        self._scores.clear()
         self.fail(ClientGone(why))
 
     @property

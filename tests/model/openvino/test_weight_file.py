@@ -93,14 +93,17 @@ def test_what_is_outdated_goes_unless_it_is_in_use(folder, tmp_path):
     load_with(other, weight_dtype="int8", compile_cache_dir=cache)
     load_with(other, weight_dtype="int8", compile_cache_dir=cache, merged_adapter=adapter)
     assert len(list(cache.iterdir())) == 3
-    (cache / "graph").write_text("of another engine")
-    (cache / "openvino-damaged").write_bytes(b"x" * 20)
+    (cache / f"openvino-{'0' * 24}").write_bytes(b"x" * 20)  # damaged
+    others = {"graph", "openvino-2026.4.tar.gz", "film.partial"}
+    for name in others:
+        (cache / name).write_bytes(b"x" * 20)
+    os.mkfifo(cache / f"openvino-{'1' * 24}")
     shutil.rmtree(folder)
     shutil.rmtree(adapter)
     load_with(other, weight_dtype="f32", compile_cache_dir=cache)
     left = {path.name for path in cache.iterdir()}
-    assert len(left) == 3
-    assert {first.name, "graph"} < left
+    assert len(left) == 6
+    assert {first.name, *others} < left
     assert held.arrays["layers.0.qkv.weight"].values.any()
     del held
     load_with(other, weight_dtype="int8", compile_cache_dir=cache)
@@ -159,7 +162,7 @@ def test_other_weights_leave_no_file(folder, tmp_path):
 def test_an_unusable_checkpoint_and_a_killed_process_leave_nothing(tmp_path, folder):
     cache, tensors = tmp_path / "cache", CHECKPOINTS["llama-tied"].tensors()
     cache.mkdir()
-    (cache / "killed.partial").write_bytes(b"x")
+    (cache / "openvino-killed.partial").write_bytes(b"x")
     tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = np.nan
     write_safetensors(folder / "model.safetensors", tensors)
     with pytest.raises(CheckpointError, match=r"up_proj\.weight: 1 of .* values are NaN"):

@@ -64,12 +64,12 @@ def test_early_begins_with_two_and_all_with_all(runner, page):
     assert (sizes(early.ready), len(early.remaining)) == ([(1, 1), (8, 8)], 5)
     assert seen == [(1, 2), (2, 2)]
     assert StatsReader(page).compiled() == (2, 7)
-    assert StatsReader(page).step_limits(0) == (8, 8)
+    assert StatsReader(page).step_limits(0)[:3] == (8, 8, 8)
     assert counters.get(InferenceCounter.REHEARSAL_NS) > 0
     everything = Compilation(runner, counters)
     everything.begin(lambda *_: None, early=False)
     assert (everything.ready, everything.remaining) == (BUCKETS, [])
-    assert StatsReader(page).step_limits(0) == (64, 8)
+    assert StatsReader(page).step_limits(0)[:3] == (64, 8, 8)
 
 
 def test_what_is_not_compiled_is_no_bucket_to_bind(runner, begun):
@@ -100,7 +100,7 @@ def test_the_one_that_was_missed_most_else_the_one_that_is_worth_most(begun, pag
         begun.compile_next()
     assert begun.ready == BUCKETS
     assert StatsReader(page).compiled() == (7, 7)
-    assert StatsReader(page).step_limits(0) == (64, 8)
+    assert StatsReader(page).step_limits(0)[:3] == (64, 8, 8)
 
 
 def test_prompts_that_were_cut_miss_the_next_larger_bucket(begun):
@@ -170,7 +170,7 @@ def test_a_bucket_that_cannot_be_compiled_is_left_out(runner, begun, page, caplo
 
 def test_a_process_that_died_has_nothing_compiled(begun, page):
     page.reset("inference")
-    assert (StatsReader(page).compiled(), StatsReader(page).step_limits(0)) == ((0, 0), (0, 0))
+    assert (StatsReader(page).compiled(), StatsReader(page).step_limits(0)) == ((0, 0), (0, 0, 0, False))
 
 
 # ---- the step path ------------------------------------------------------------------------------------------------

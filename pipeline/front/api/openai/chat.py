@@ -12,9 +12,10 @@ from pipeline.front.api.fields import also, given, integer, only
 from pipeline.front.api.openai.body import INSTEAD, LABELS, ONLY_DEFAULTS, needed_tokenizer, read_openai
 from pipeline.front.api.openai.chat_answer import ChatWriter, Shown
 from pipeline.front.api.openai.conversation import Conversation
-from pipeline.front.api.openai.scored import PromptLogprobs, ScoredBody
+from pipeline.front.api.openai.scored import PromptLogprobs, ScoredBody, too_many_scores
 from pipeline.front.api.sampling import least_above_most, limit, most_tokens
 from pipeline.front.delivery.job import Identity, Job
+from pipeline.front.http.errors import ApiError
 from pipeline.front.settings import FrontSettings
 
 MAX_TOP_LOGPROBS = 20
@@ -81,6 +82,8 @@ def parse_chat(body: dict[str, Any], identity: Identity, tokenizer: Vocabulary |
     params = asked.request(settings, asked.wanted, settings.max_length, logprobs, asked.prompt_logprobs)
     listed = None
     if asked.prompt_logprobs is not None:
+        for name, told in too_many_scores("prompt_logprobs", [prompt.text], asked.prompt_logprobs, asked.n, settings):
+            raise ApiError(400, told, parameter=name)
         listed = PromptLogprobs(needed_tokenizer(tokenizer, "prompt_logprobs"), asked.prompt_logprobs)
     writer = ChatWriter(
         identity,

@@ -207,7 +207,7 @@ def demands_another(name, parameter, value):
         return isinstance(value, int) and value > 60
     if parameter == "logprobs" and name in ("ChatRequest", "OllamaChat", "OllamaGenerate"):
         return value is False
-    streamed = parameter == "prompt_logprobs" and type(value) is int
+    streamed = parameter == "prompt_logprobs" and type(value) in (int, float)  # 0.0 is an integer, too
     if streamed or (parameter, value) == ("tool_choice", "required") or (parameter, name) == ("name", "OllamaShow"):
         return True
     return (
