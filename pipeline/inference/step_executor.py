@@ -161,17 +161,18 @@ class StepExecutor:
         outcome, head, foresee = self._outcomes[slot.index], step.head, self._board.foresee
         samples, logit_rows = step.filled.samples, step.filled.describe(outcome.columns)
         columns, candidates, number = outcome.columns, head[Head.CANDIDATES], head[Head.STEP]
-        chosen_by_sampling = head[Head.CHOSEN_BY_SAMPLING]
+        self._chosen_by_sampling = chosen_by_sampling = head[Head.CHOSEN_BY_SAMPLING]
+        draws, drafted = head[Head.DRAWS], step.filled.drafts
         _write_head(outcome.views, step, samples, logit_rows)
         self._fetch(step, outcome, samples, logit_rows)
         computed_ns = time.clock_gettime_ns(_NS)  # until the next launch the device waits: no detour from here
-        if head[Head.DRAWS]:
+        if draws:
             columns, candidates = outcome.drawn, 1
             chosen_by_sampling |= self._draw(step, outcome, samples, logit_rows)
-        if not (chosen_by_sampling or step.filled.drafts):
+            self._chosen_by_sampling = chosen_by_sampling
+        if not (chosen_by_sampling or drafted):
             foresee(columns, samples, candidates or 1)
             self._board_step = number
-        self._chosen_by_sampling = chosen_by_sampling
         try:
             self._begin_early()
         finally:  # the next step may be what the device can't bear: this one's results are there all the same
@@ -188,7 +189,7 @@ class StepExecutor:
         slot = self._try_read_step()
         self._next = step = None if slot is None else self._take(slot)
         if step is not None and not self._must_wait(step.words):
-            self._running = self._begin(step)
+            self._next, self._running = None, self._launch(step)
 
     def _take(self, slot: ipc.ReadSlot) -> Step:
         step = self._steps[slot.index]
@@ -197,10 +198,13 @@ class StepExecutor:
         return step
 
     def _begin(self, step: Step) -> Step:
-        """Fill in the inputs and start the device."""
         self._next = None
         if self._must_wait(step.words):
             self._await_tokens(step.words)
+        return self._launch(step)
+
+    def _launch(self, step: Step) -> Step:
+        """Fill in the inputs and start the device."""
         bucket = step.filled.fill()
         step.launched_ns = time.clock_gettime_ns(_NS)
         self.runner.launch(step.bindings[bucket])
