@@ -25,7 +25,14 @@ def server(tmp_path_factory):
     try:
         with concurrent.futures.ThreadPoolExecutor(REQUESTS) as pool:
             answers = [
-                pool.submit(server.generate, f"client {i}", TOKENS, ignore_eos=True, do_sample=i % 2 == 0, repetition_penalty=1.1)
+                pool.submit(
+                    server.generate,
+                    f"client {i}",
+                    TOKENS,
+                    ignore_eos=True,
+                    do_sample=i % 2 == 0,
+                    repetition_penalty=1.1,
+                )
                 for i in range(REQUESTS)
             ]
         assert {answer.result().status_code for answer in answers} == {200}
