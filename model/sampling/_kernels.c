@@ -183,13 +183,10 @@ static PyObject *call(PyObject *object, PyObject *const *args, Py_ssize_t count,
         return NULL;
     }
     Py_buffer view[ARGUMENT_COUNT] = {0};
-    int got = 0, failed = 0;
-    for (; got < count && !failed; got += !failed) {
-        const int writable = TOKEN_IDS <= got && got < DRAFTS ? PyBUF_WRITABLE : 0;
-        failed = PyObject_GetBuffer(args[got], &view[got], PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | writable);
-    }
-    if (!failed)
-        failed = check_arguments(&self->base.sampler, view) || (!(parts & CHOOSE) && check_tokens(&self->base.sampler, view));
+    if (get_views(args, ARGUMENTS, (int)count, view))
+        return NULL;
+    const struct sampler *s = &self->base.sampler;
+    const int failed = check_arguments(s, view) || (!(parts & CHOOSE) && check_tokens(s, view));
     if (!failed) {
         self->base.busy = 1;
         Py_BEGIN_ALLOW_THREADS
@@ -197,8 +194,7 @@ static PyObject *call(PyObject *object, PyObject *const *args, Py_ssize_t count,
         Py_END_ALLOW_THREADS
         self->base.busy = 0;
     }
-    while (got > 0)
-        PyBuffer_Release(&view[--got]);
+    release_views(view, (int)count);
     if (failed)
         return NULL;
     Py_RETURN_NONE;

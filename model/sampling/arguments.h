@@ -5,27 +5,30 @@
 #include <Python.h>
 
 #include "sampler.h"
+#include "views.h"
 
 /* The arrays of one call, in the order of the arguments. */
 enum argument { LOGITS, ROWS, POSITIONS, TOKEN_IDS, STATUS, LOGPROBS, TOP_IDS, TOP_LOGPROBS, DRAFTS, ARGUMENT_COUNT };
 enum { REQUIRED_COUNT = DRAFTS }; /* the rest may be left out; its view is zeros then */
-static const struct {
-    const char *name;
-    char format; /* f: float32, i: int32 */
-    int ndim;
-} ARGUMENTS[] = {
-    [LOGITS] = {"logits", 'f', 2},       [ROWS] = {"rows", 'i', 1},       [POSITIONS] = {"positions", 'i', 1},
-    [TOKEN_IDS] = {"token_ids", 'i', 1}, [STATUS] = {"status", 'i', 1},   [LOGPROBS] = {"logprobs", 'f', 1},
-    [TOP_IDS] = {"top_ids", 'i', 2},     [TOP_LOGPROBS] = {"top_logprobs", 'f', 2}, [DRAFTS] = {"drafts", 'i', 1},
+static const struct array ARGUMENTS[] = {
+    [LOGITS] = {"logits", "float32", "f", 4, 2, 0, 0},
+    [ROWS] = {"rows", "int32", "i", 4, 1, 0, 0},
+    [POSITIONS] = {"positions", "int32", "i", 4, 1, 0, 0},
+    [TOKEN_IDS] = {"token_ids", "int32", "i", 4, 1, 1, 0},
+    [STATUS] = {"status", "int32", "i", 4, 1, 1, 0},
+    [LOGPROBS] = {"logprobs", "float32", "f", 4, 1, 1, 0},
+    [TOP_IDS] = {"top_ids", "int32", "i", 4, 2, 1, 0},
+    [TOP_LOGPROBS] = {"top_logprobs", "float32", "f", 4, 2, 1, 0},
+    [DRAFTS] = {"drafts", "int32", "i", 4, 1, 0, 0},
 };
 
 static int check_shape(const Py_buffer *view, enum argument at, Py_ssize_t batch, Py_ssize_t width)
 {
     const int ndim = ARGUMENTS[at].ndim;
-    if (view->itemsize == 4 && view->format && view->format[0] == ARGUMENTS[at].format && view->ndim == ndim &&
+    if (view->itemsize == 4 && view->format && view->format[0] == ARGUMENTS[at].formats[0] && view->ndim == ndim &&
         view->shape[0] == batch && (ndim == 1 || width < 0 || view->shape[1] == width))
         return 0;
-    const char *type = ARGUMENTS[at].format == 'f' ? "float32" : "int32";
+    const char *type = ARGUMENTS[at].type;
     if (ndim == 1)
         PyErr_Format(PyExc_ValueError, "%s must be %s [%zd]", ARGUMENTS[at].name, type, batch);
     else if (width < 0)

@@ -7,49 +7,19 @@
 #include <math.h>
 
 #include "object.h"
+#include "views.h"
 
 typedef Workplace BestOfRows; /* its sampler has no rows: only primitives and workspace are used */
 
 enum best_argument { ALL_LOGITS, IDS, BEST_LOGITS, LOG_SUM_EXP, TARGETS, TARGET_LOGIT, BEST_COUNT };
-static const struct {
-    const char *name, *type;
-    char format;
-    int ndim, writable, optional;
-} BEST_ARGUMENTS[] = {
-    [ALL_LOGITS] = {"logits", "float32", 'f', 2, 0, 0},
-    [IDS] = {"ids", "int32", 'i', 2, 1, 0},
-    [BEST_LOGITS] = {"best_logits", "float32", 'f', 2, 1, 1},
-    [LOG_SUM_EXP] = {"log_sum_exp", "float64", 'd', 1, 1, 1},
-    [TARGETS] = {"targets", "int32", 'i', 1, 0, 1},
-    [TARGET_LOGIT] = {"target_logit", "float32", 'f', 1, 1, 1},
+static const struct array BEST_ARGUMENTS[] = {
+    [ALL_LOGITS] = {"logits", "float32", "f", 4, 2, 0, 0},
+    [IDS] = {"ids", "int32", "i", 4, 2, 1, 0},
+    [BEST_LOGITS] = {"best_logits", "float32", "f", 4, 2, 1, 1},
+    [LOG_SUM_EXP] = {"log_sum_exp", "float64", "d", 8, 1, 1, 1},
+    [TARGETS] = {"targets", "int32", "i", 4, 1, 0, 1},
+    [TARGET_LOGIT] = {"target_logit", "float32", "f", 4, 1, 1, 1},
 };
-
-static PyObject *best_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
-{
-    static char *names[] = {"vocab_size", "width", NULL};
-    Py_ssize_t vocab;
-    int width = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "n|i", names, &vocab, &width))
-        return NULL;
-    return workplace_new(type, vocab, width);
-}
-
-/* An array that is None has a view of zeros. */
-static int get_best_array(PyObject *object, int at, Py_buffer *view)
-{
-    memset(view, 0, sizeof *view);
-    if (BEST_ARGUMENTS[at].optional && object == Py_None)
-        return 0;
-    if (PyObject_GetBuffer(object, view,
-                           PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (BEST_ARGUMENTS[at].writable ? PyBUF_WRITABLE : 0)))
-        return -1;
-    if (view->format && view->format[0] == BEST_ARGUMENTS[at].format && view->ndim == BEST_ARGUMENTS[at].ndim)
-        return 0;
-    PyErr_Format(PyExc_ValueError, "%s must be %s with %d axes", BEST_ARGUMENTS[at].name, BEST_ARGUMENTS[at].type,
-                 BEST_ARGUMENTS[at].ndim);
-    PyBuffer_Release(view);
-    return -1;
-}
 
 static int check_best(const struct sampler *s, const Py_buffer *view)
 {
@@ -164,12 +134,10 @@ static PyObject *best_find(PyObject *object, PyObject *const *args, Py_ssize_t c
     if (count != BEST_COUNT)
         return PyErr_Format(PyExc_TypeError, "%d arrays expected, got %zd", BEST_COUNT, count);
     Py_buffer view[BEST_COUNT];
-    int got = 0, failed = 0;
-    for (; got < BEST_COUNT && !failed; got += !failed)
-        failed = get_best_array(args[got], got, &view[got]);
-    failed = failed || run_best((BestOfRows *)object, view);
-    while (got > 0)
-        PyBuffer_Release(&view[--got]);
+    if (get_views(args, BEST_ARGUMENTS, BEST_COUNT, view))
+        return NULL;
+    const int failed = check_types(BEST_ARGUMENTS, BEST_COUNT, view) || run_best((BestOfRows *)object, view);
+    release_views(view, BEST_COUNT);
     if (failed)
         return NULL;
     Py_RETURN_NONE;
@@ -184,7 +152,7 @@ static PyMethodDef BEST_METHODS[] = {
 
 static PyType_Slot BEST_SLOTS[] = {
     {Py_tp_doc, "BestOfRows(vocab_size, width=0): the largest logits of rows, and what log-probabilities need."},
-    {Py_tp_new, best_new},
+    {Py_tp_new, primitives_new},
     {Py_tp_dealloc, workplace_dealloc},
     {Py_tp_methods, BEST_METHODS},
     {0, NULL},

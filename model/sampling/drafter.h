@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "history.h"
+#include "views.h"
 
 enum { NOTHING_YET = -1 };
 
@@ -115,11 +116,11 @@ static PyObject *drafter_read(PyObject *object, PyObject *args)
 
 /* The arrays of one call, in the order of the arguments. */
 enum follow_argument { FOLLOWED, CHOSEN, DRAFTED, STARTS, TAKEN, COUNTS, RECORD, WISHES, FOLLOW_COUNT };
-static const struct {
-    const char *name;
-    int ndim;
-} FOLLOW[] = {{"rows", 1},  {"token_ids", 1}, {"drafts", 1}, {"starts", 1},
-              {"taken", 1}, {"counts", 1},    {"ids", 2},    {"wishes", 1}};
+static const struct array FOLLOW[] = {
+    {"rows", "int32", "i", 4, 1, 0, 0},  {"token_ids", "int32", "i", 4, 1, 0, 0}, {"drafts", "int32", "i", 4, 1, 0, 0},
+    {"starts", "int32", "i", 4, 1, 1, 0}, {"taken", "int32", "i", 4, 1, 1, 0},     {"counts", "int32", "i", 4, 1, 1, 0},
+    {"ids", "int32", "i", 4, 2, 1, 0},   {"wishes", "int32", "i", 4, 1, 1, 0},
+};
 
 static int check_follow(const Drafter *self, const Py_buffer *view)
 {
@@ -194,17 +195,12 @@ static PyObject *drafter_follow(PyObject *object, PyObject *const *args, Py_ssiz
     if (count != FOLLOW_COUNT)
         return PyErr_Format(PyExc_TypeError, "%d arrays expected, got %zd", FOLLOW_COUNT, count);
     Py_buffer view[FOLLOW_COUNT];
-    int got = 0, failed = 0, wished = 0;
-    Py_ssize_t runs = 0;
-    for (; got < FOLLOW_COUNT && !failed; got += !failed)
-        failed = PyObject_GetBuffer(args[got], &view[got],
-                                    PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (got >= STARTS ? PyBUF_WRITABLE : 0));
-    if (!failed)
-        failed = check_follow((Drafter *)object, view);
-    if (!failed)
-        runs = follow((Drafter *)object, view, &wished);
-    while (got > 0)
-        PyBuffer_Release(&view[--got]);
+    if (get_views(args, FOLLOW, FOLLOW_COUNT, view))
+        return NULL;
+    int wished = 0;
+    const int failed = check_follow((Drafter *)object, view);
+    const Py_ssize_t runs = failed ? 0 : follow((Drafter *)object, view, &wished);
+    release_views(view, FOLLOW_COUNT);
     return failed ? NULL : Py_BuildValue("nO", runs, wished ? Py_True : Py_False);
 }
 

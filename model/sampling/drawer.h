@@ -5,39 +5,21 @@
 #include <Python.h>
 
 #include "object.h"
+#include "views.h"
 
 typedef Workplace Drawer; /* its sampler has no rows: only primitives and workspace are used */
 
 enum drawer_argument { C_IDS, C_LOGITS, C_LOG_SUM_EXP, C_POSITIONS, SEEDS, DRAWS, DRAWN, DRAWER_COUNT };
 enum { DRAW_WIDTH = 4 }; /* numbers of struct draw that are parameters */
-static const struct {
-    const char *name, *type;
-    const char *formats; /* any of them */
-    Py_ssize_t itemsize;
-    int ndim;
-} DRAWER_ARGUMENTS[] = {
-    [C_IDS] = {"ids", "int32", "i", 4, 2},
-    [C_LOGITS] = {"logits", "float32", "f", 4, 2},
-    [C_LOG_SUM_EXP] = {"log_sum_exp", "float64", "d", 8, 1},
-    [C_POSITIONS] = {"positions", "int32", "i", 4, 1},
-    [SEEDS] = {"seeds", "uint64", "LQ", 8, 1},
-    [DRAWS] = {"parameters", "float64", "d", 8, 2},
-    [DRAWN] = {"tokens", "int32", "i", 4, 1},
+static const struct array DRAWER_ARGUMENTS[] = {
+    [C_IDS] = {"ids", "int32", "i", 4, 2, 0, 0},
+    [C_LOGITS] = {"logits", "float32", "f", 4, 2, 0, 0},
+    [C_LOG_SUM_EXP] = {"log_sum_exp", "float64", "d", 8, 1, 0, 0},
+    [C_POSITIONS] = {"positions", "int32", "i", 4, 1, 0, 0},
+    [SEEDS] = {"seeds", "uint64", "LQ", 8, 1, 0, 0},
+    [DRAWS] = {"parameters", "float64", "d", 8, 2, 0, 0},
+    [DRAWN] = {"tokens", "int32", "i", 4, 1, 1, 0},
 };
-
-static int get_drawer_array(PyObject *object, int at, Py_buffer *view)
-{
-    const int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (at == DRAWN ? PyBUF_WRITABLE : 0);
-    if (PyObject_GetBuffer(object, view, flags))
-        return -1;
-    if (view->format && strchr(DRAWER_ARGUMENTS[at].formats, view->format[0]) && view->ndim == DRAWER_ARGUMENTS[at].ndim &&
-        view->itemsize == DRAWER_ARGUMENTS[at].itemsize)
-        return 0;
-    PyErr_Format(PyExc_ValueError, "%s must be %s with %d axes", DRAWER_ARGUMENTS[at].name, DRAWER_ARGUMENTS[at].type,
-                 DRAWER_ARGUMENTS[at].ndim);
-    PyBuffer_Release(view);
-    return -1;
-}
 
 static int check_candidates(const struct sampler *s, const Py_buffer *view)
 {
@@ -74,16 +56,6 @@ static Py_ssize_t draw_all(struct sampler *s, const Py_buffer *view)
     return unknown;
 }
 
-static PyObject *drawer_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
-{
-    static char *names[] = {"vocab_size", "width", NULL};
-    Py_ssize_t vocab;
-    int width = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "n|i", names, &vocab, &width))
-        return NULL;
-    return workplace_new(type, vocab, width);
-}
-
 /* The GIL is kept: a draw takes a microsecond or two. */
 static PyObject *drawer_draw(PyObject *object, PyObject *const *args, Py_ssize_t count)
 {
@@ -91,12 +63,11 @@ static PyObject *drawer_draw(PyObject *object, PyObject *const *args, Py_ssize_t
     if (count != DRAWER_COUNT)
         return PyErr_Format(PyExc_TypeError, "%d arrays expected, got %zd", DRAWER_COUNT, count);
     Py_buffer view[DRAWER_COUNT];
-    int got = 0, failed = 0;
-    for (; got < DRAWER_COUNT && !failed; got += !failed)
-        failed = get_drawer_array(args[got], got, &view[got]);
-    Py_ssize_t unknown = failed || check_candidates(s, view) ? -1 : draw_all(s, view);
-    while (got > 0)
-        PyBuffer_Release(&view[--got]);
+    if (get_views(args, DRAWER_ARGUMENTS, DRAWER_COUNT, view))
+        return NULL;
+    const int failed = check_types(DRAWER_ARGUMENTS, DRAWER_COUNT, view) || check_candidates(s, view);
+    const Py_ssize_t unknown = failed ? -1 : draw_all(s, view);
+    release_views(view, DRAWER_COUNT);
     return unknown < 0 ? NULL : PyLong_FromSsize_t(unknown);
 }
 
@@ -108,7 +79,7 @@ static PyMethodDef DRAWER_METHODS[] = {
 
 static PyType_Slot DRAWER_SLOTS[] = {
     {Py_tp_doc, "Drawer(vocab_size, width=0): tokens drawn from candidates."},
-    {Py_tp_new, drawer_new},
+    {Py_tp_new, primitives_new},
     {Py_tp_dealloc, workplace_dealloc},
     {Py_tp_methods, DRAWER_METHODS},
     {0, NULL},

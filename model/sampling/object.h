@@ -35,6 +35,17 @@ static PyObject *workplace_new(PyTypeObject *type, Py_ssize_t vocab, int width)
     return (PyObject *)self;
 }
 
+/* The constructor of a type whose sampler has no rows: Type(vocab_size, width=0). */
+static PyObject *primitives_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"vocab_size", "width", NULL};
+    Py_ssize_t vocab;
+    int width = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "n|i", names, &vocab, &width))
+        return NULL;
+    return workplace_new(type, vocab, width);
+}
+
 static void workplace_dealloc(PyObject *object)
 {
     PyTypeObject *type = Py_TYPE(object);
