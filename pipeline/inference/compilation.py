@@ -42,7 +42,6 @@ class Compilation:
         self._counters, self._pauses = counters, pauses
         self._missed: Counter[Bucket] = Counter()  # steps by the bucket that they would have fitted into
         self._took_s = self._ended = 0.0  # the last one
-        self._samples = 0  # of the largest that is ready
         counters.set(InferenceCounter.BUCKETS, len(runner.facts.buckets))
         counters.set(InferenceCounter.COMPILING, 0)
 
@@ -105,6 +104,7 @@ class Compilation:
 
     def _open(self, bucket: Bucket) -> None:
         """Steps may be padded to it from now on."""
+        before = self.ready[-1].samples if self.ready else 0
         if not self.ready or bucket > self.ready[-1]:
             self._rehearse(bucket)
         self.ready = tuple(sorted({*self.ready, bucket}))
@@ -112,10 +112,9 @@ class Compilation:
         largest = self.ready[-1]
         self._counters.set(InferenceCounter.STEP_DRAFTED, max(bucket.samples for bucket in self.ready))
         # A larger bucket may sample fewer positions: who reads in between must not plan for more than either has.
-        self._counters.set(InferenceCounter.STEP_SAMPLES, min(largest.samples, self._samples))
+        self._counters.set(InferenceCounter.STEP_SAMPLES, min(largest.samples, before))
         self._counters.set(InferenceCounter.STEP_TOKENS, largest.tokens)
         self._counters.set(InferenceCounter.STEP_SAMPLES, largest.samples)
-        self._samples = largest.samples
 
     def _rehearse(self, bucket: Bucket) -> None:
         """How long the largest step takes, padding alone: until there are others, what supervision goes by. A slow

@@ -15,18 +15,16 @@ from pipeline.wire.step import DRAW_NUMBERS, Float64, Int32, LogitsColumns, Shap
 
 
 class Draws:
-    """`unknown` are the positions of the last step whose candidates do not tell."""
-
     def __init__(self, shapes: Shapes, counters: Counters | None) -> None:
         self._drawer, self._counters = Drawer(shapes.vocab_size), counters
         self._seeds: UInt64 = np.zeros(shapes.samples, np.uint64)
         self._by: Float64 = np.zeros((shapes.samples, DRAW_NUMBERS))
         self._no_sums: Float64 = np.full(shapes.samples, np.nan)
-        self.unknown: Int32 = np.zeros(0, np.int32)
+        self._none: Int32 = np.zeros(0, np.int32)
 
-    def draw(self, step: StepColumns, rows: Int32, best: Best, out: LogitsColumns) -> int:
+    def draw(self, step: StepColumns, rows: Int32, best: Best, out: LogitsColumns) -> Int32:
         """Fill ``out.tokens``, for positions in these ``rows`` ``[n]`` of the step: the argmax where nothing is to be
-        drawn. Returns how many are unknown."""
+        drawn. Returns the positions whose candidates do not tell."""
         n = len(rows)
         seeds, by, tokens = self._seeds[:n], self._by[:n], out.tokens[:n]
         ids, logits, sums = best.ids[:n], best.logits, self._no_sums if best.log_sum_exp is None else best.log_sum_exp
@@ -34,9 +32,7 @@ class Draws:
         step.draws.take(rows, axis=0, out=by, mode="clip")
         assert logits is not None
         unknown = self._drawer.draw(ids, logits[:n], sums[:n], out.lengths[:n], seeds, by, tokens)
-        if unknown:
-            self.unknown = np.flatnonzero((tokens < 0) & (ids[:, 0] >= 0)).astype(np.int32)
         if self._counters is not None:
             self._counters.add(InferenceCounter.DRAWN, n - unknown)
             self._counters.add(InferenceCounter.NOT_DRAWN, unknown)
-        return unknown
+        return np.flatnonzero((tokens < 0) & (ids[:, 0] >= 0)).astype(np.int32) if unknown else self._none

@@ -260,9 +260,9 @@ class StepExecutor:
         """Why sampling must choose tokens, if it must: then their logits are fetched, too."""
         views, head, first = outcome.views, step.head, logit_rows
         best = outcome.best(samples, head[Head.CANDIDATES], head[Head.SCORES])
-        if not self._draws.draw(step.views, step.sample_row[: samples - step.filled.scored], best, views):
+        unknown = self._draws.draw(step.views, step.sample_row[: samples - step.filled.scored], best, views)
+        if not len(unknown):
             return Choice.NONE
-        unknown = self._draws.unknown
         end = first + len(unknown)
         views.logit_rows[unknown] = np.arange(first, end, dtype=np.int32)
         self.runner.fetch(unknown, views.logits[first:end])

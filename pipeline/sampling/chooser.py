@@ -68,15 +68,22 @@ class Chooser:
             where.sort(key=self._logit_rows.__getitem__)
         self._row_ids[:logit_rows] = [chosen[b] for b in where]
         np.take(views.lengths, where, out=self._lengths[:logit_rows])
-        np.take(views.drafts, where, out=self._drafts[:logit_rows])
-        if head[Head.DRAWS]:  # a draft stands at the next position, of which logits may not have been brought
-            self._drafts[: logit_rows - 1][np.diff(where) != 1] = -1
+        drafts = self._drafts_behind(head, views, where)
         row_ids, lengths, logits = self._of_logits(views, logit_rows)
         if self._files is not None:
             self._files.keep(row_ids, lengths, logits)
-        self._sampler.choose(logits, row_ids, lengths, self._outs[logit_rows], self._drafts[:logit_rows])
+        self._sampler.choose(logits, row_ids, lengths, self._outs[logit_rows], drafts)
         if head[Head.CHOSEN_BY_SAMPLING] or not self._candidates:  # else inference goes on with the device's
             self.token_ids[where] = self._out.token_ids[:logit_rows]
+
+    def _drafts_behind(self, head: list[int], views: LogitsColumns, where: list[int]) -> Int32 | None:
+        """Of these positions, in the order of their logits; None: the step has none."""
+        if not head[Head.DRAFTS]:
+            return None
+        drafts = np.take(views.drafts, where, out=self._drafts[: len(where)])
+        if head[Head.DRAWS]:  # a draft stands at the next position, of which logits may not have been brought
+            drafts[:-1][np.diff(where) != 1] = -1
+        return drafts
 
     def _of_logits(self, views: LogitsColumns, logit_rows: int) -> tuple[Int32, Int32, Float32]:
         return self._row_ids[:logit_rows], self._lengths[:logit_rows], views.logits[:logit_rows]

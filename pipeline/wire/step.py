@@ -49,8 +49,8 @@ class Head(IntEnum):
     LOGIT_ROWS = 10  # of which so many have their logits in the slot
     SCORED = 11  # of which so many, the last ones, are scored: nothing is sampled there
     # preprocess, again
-    DRAWS = 13  # not 0: rows have `draws`; what inference chose at each position is in `tokens`
     DRAFTS = 12  # that the rows may carry in all; not 0: sampling's record of the step before must be there first
+    DRAWS = 13  # not 0: rows have `draws`; what inference chose at each position is in `tokens`
 
 
 class Choice(IntFlag):
