@@ -16,7 +16,7 @@ from tokenizers import decoders, models, pre_tokenizers
 import ipc
 from model.emulated import CostModel, EmulatedRunner, EmulatedSettings
 from model.grammar import Vocabulary
-from model.runner import Bucket
+from model.layout import with_samples
 from model.tokenizer import load_tokenizer
 from pipeline.inference.step_executor import InferenceRings, StepExecutor
 from pipeline.preprocess.adapters import adapters_of
@@ -54,12 +54,6 @@ def write_byte_tokenizer(directory, count=EOS):
     library.save(str(directory / "tokenizer.json"))
     (directory / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
     return directory / "tokenizer.json"
-
-
-def with_samples(buckets, samples):
-    """And those in which so many positions are sampled."""
-    more = {Bucket(b.tokens, b.rows, samples) for b in buckets if b.rows < samples <= b.tokens}
-    return tuple(sorted({*buckets, *more}))
 
 
 def limits_of(compilation):
@@ -319,8 +313,31 @@ class Server:
             ring.__exit__()
 
 
+def said(server, request):
+    """Everything but times."""
+    return [
+        (d.index, d.token_id, repr(d.logprob), d.reason, d.text, d.top, d.stop) for d in server.told.get(request, [])
+    ]
+
+
+def answer_all(server, cases, prompts, *, chance=None, upset=None):
+    """Requests 1, 2, … that come together, or after some turns; `upset` is called now and then."""
+    for request, (prompt, case) in enumerate(zip(prompts, cases, strict=True), 1):
+        server.submit(request, prompt, case)
+        for _ in range(chance.randrange(5) if chance else 0):
+            server.turn()
+    for turn in range(100_000):
+        if not server.turn() and not server.pool.requests:
+            break
+        if upset and turn % 9 == 5 and turn < 100:
+            upset(server)
+    assert not server.unfinished()
+    assert server.scheduler.blocks.used == 0
+    return [said(server, request) for request in range(1, len(cases) + 1)]
+
+
 def ids(text):
     return np.frombuffer(text.encode(), np.uint8).tolist()
 
 
-__all__ = ["ADAPTERS", "EOS", "OVERLAPPED", "PLAIN", "Server", "ids", "write_byte_tokenizer"]
+__all__ = ["ADAPTERS", "EOS", "OVERLAPPED", "PLAIN", "Server", "answer_all", "ids", "said", "write_byte_tokenizer"]

@@ -11,7 +11,7 @@ from model.sampling import SamplingParams
 from pipeline.preprocess.sequence import Abilities
 from pipeline.wire.request import Request
 from pipeline.wire.step import LogitsWanted
-from tests.pipeline.stages import OVERLAPPED, PLAIN, Server
+from tests.pipeline.stages import OVERLAPPED, PLAIN, Server, answer_all
 from tests.pipeline.test_speculation import MOST, Told
 
 
@@ -52,13 +52,13 @@ class Counting(Server):
         draws, draw, chance = self.inference._draws, self.inference._draws.draw, np.random.default_rng(3)
 
         def count(step, rows, best, out):
-            assert draw(step, rows, best, out) == 0
+            assert len(draw(step, rows, best, out)) == 0
             forgotten = (step.wants_logits[rows] == LogitsWanted.TO_DRAW) & (chance.random(len(rows)) < self.forget)
             out.tokens[: len(rows)][forgotten] = -1
-            draws.unknown = np.flatnonzero(forgotten).astype(np.int32)
-            self.unknown += len(draws.unknown)
-            self.drawn += len(rows) - len(draws.unknown)
-            return len(draws.unknown)
+            unknown = np.flatnonzero(forgotten).astype(np.int32)
+            self.unknown += len(unknown)
+            self.drawn += len(rows) - len(unknown)
+            return unknown
 
         draws.draw = count
 
@@ -67,24 +67,9 @@ class Forgetful(Counting):
     forget = 0.2
 
 
-def said(server, request):
-    deltas = [(d.index, d.token_id, repr(d.logprob), d.reason, d.text, d.top) for d in server.told.get(request, [])]
-    return deltas, repr(server.scores.get(request))
-
-
-def ask(server, *, chance=None, upset=None):
-    for request, case in enumerate(CASES, 1):
-        server.submit(request, PROMPTS[request - 1], case)
-        for _ in range(chance.randrange(5) if chance else 0):
-            server.turn()
-    for turn in range(100_000):
-        if not server.turn() and not server.pool.requests:
-            break
-        if upset and turn % 11 == 7 and turn < 90:
-            upset(server)
-    assert not server.unfinished()
-    assert server.scheduler.blocks.used == 0
-    return [said(server, request) for request in range(1, len(CASES) + 1)]
+def ask(server, **how):
+    answers = answer_all(server, CASES, PROMPTS, **how)
+    return [(deltas, repr(server.scores.get(request))) for request, deltas in enumerate(answers, 1)]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from model.emulated import expected_tokens
 from model.sampling import SamplingParams
 from pipeline.wire.request import Request
-from tests.pipeline.stages import ADAPTERS, OVERLAPPED, PLAIN, Server
+from tests.pipeline.stages import ADAPTERS, OVERLAPPED, PLAIN, Server, answer_all
 
 MOST = 5
 
@@ -99,26 +99,8 @@ PROMPTS = [
 ]
 
 
-def said(server, request):
-    """Everything but times."""
-    return [
-        (d.index, d.token_id, repr(d.logprob), d.reason, d.text, d.top, d.stop) for d in server.told.get(request, [])
-    ]
-
-
-def ask(server, cases=CASES, prompts=PROMPTS, chance=None, upset=None):
-    for request, case in enumerate(cases, 1):
-        server.submit(request, prompts[request - 1], case)
-        for _ in range(chance.randrange(5) if chance else 0):
-            server.turn()
-    for turn in range(100_000):
-        if not server.turn() and not server.pool.requests:
-            break
-        if upset and turn % 9 == 5 and turn < 100:
-            upset(server)
-    assert not server.unfinished()
-    assert server.scheduler.blocks.used == 0
-    return [said(server, request) for request in range(1, len(cases) + 1)]
+def ask(server, **how):
+    return answer_all(server, CASES, PROMPTS, **how)
 
 
 @pytest.fixture(scope="module")
