@@ -104,7 +104,7 @@ static PyObject *drafter_read(PyObject *object, PyObject *args)
         if (output.len)
             history_read(&row->history, output.buf, output.len / 4);
         if (row->first != NOTHING_YET)
-            history_push(&row->history, row->first);
+            history_push(&row->history, row->first, history_least(1));
         row->read = 1;
     }
     PyBuffer_Release(&prompt);
@@ -153,7 +153,8 @@ static int32_t count_taken(const int32_t *tokens, const int32_t *drafts, int32_t
     return taken;
 }
 
-static int32_t draft(struct draft_row *row, const int32_t *tokens, int32_t taken, int32_t *ids, int32_t *wish)
+static int32_t draft(struct draft_row *row, const int32_t *tokens, int32_t taken, int32_t least, int32_t *ids,
+                     int32_t *wish)
 {
     if (!row->most || tokens[taken - 1] < 0)
         return 0;
@@ -162,17 +163,26 @@ static int32_t draft(struct draft_row *row, const int32_t *tokens, int32_t taken
         return 0;
     }
     for (int32_t i = 0; i < taken; i++)
-        history_push(&row->history, tokens[i]);
-    *wish = history_is_hopeful(&row->history) ? row->most : 0;
-    return history_guess(&row->history, row->most, ids);
+        history_push(&row->history, tokens[i], least);
+    *wish = history_is_hopeful(&row->history, least) ? row->most : 0;
+    return history_guess(&row->history, row->most, least, ids);
 }
 
-/* Returns how many rows there are, -1 with an exception; *wished: one of them is hopeful. */
+static Py_ssize_t count_rows(const int32_t *drafts, Py_ssize_t samples)
+{
+    Py_ssize_t rows = samples;
+    for (Py_ssize_t s = 0; s + 1 < samples; s++)
+        rows -= drafts[s] >= 0;
+    return rows;
+}
+
+/* Returns how many rows there are; *wished: one of them is hopeful. */
 static Py_ssize_t follow(Drafter *self, const Py_buffer *view, int *wished)
 {
     const int32_t *rows = view[FOLLOWED].buf, *tokens = view[CHOSEN].buf, *drafts = view[DRAFTED].buf;
     int32_t *starts = view[STARTS].buf, *taken = view[TAKEN].buf, *counts = view[COUNTS].buf, *wishes = view[WISHES].buf;
     const Py_ssize_t samples = view[FOLLOWED].shape[0];
+    const int32_t least = history_least(count_rows(drafts, samples));
     Py_ssize_t run = 0;
     for (Py_ssize_t s = 0, end; s < samples; s = end, run++) {
         for (end = s + 1; end < samples && drafts[end - 1] >= 0;)
@@ -184,7 +194,7 @@ static Py_ssize_t follow(Drafter *self, const Py_buffer *view, int *wished)
         wishes[run] = 0;
         counts[run] = 1;
         if (rows[s] >= 0)
-            counts[run] += draft(&self->rows[rows[s]], tokens + s, taken[run], ids + 1, &wishes[run]);
+            counts[run] += draft(&self->rows[rows[s]], tokens + s, taken[run], least, ids + 1, &wishes[run]);
         *wished |= wishes[run] > 0;
     }
     return run;

@@ -12,9 +12,11 @@ enum {
     MOST_TRIED = 16,   /* earlier places that are compared */
     HELD = 8,          /* tokens after a guess that was right */
     ONE = 4096,        /* a score of 1 */
-    LEAST = ONE * 15 / 100,
 };
 static const int32_t FIRST_SCORE[MATCH_CLASSES] = {ONE * 12 / 100, ONE * 20 / 100, ONE * 60 / 100};
+
+/* A step of few rows waits for the weights, and a position more is nearly free; one of many computes. */
+int32_t history_least(int64_t rows) { return ONE * (rows <= 4 ? 15 : rows <= 16 ? 50 : 65) / 100; }
 
 static int32_t hash(const struct history *h, int32_t position)
 {
@@ -56,10 +58,10 @@ static void find(struct history *h, int32_t at)
     }
 }
 
-static void judge(struct history *h, int right)
+static void judge(struct history *h, int right, int32_t least)
 {
     int32_t *score = &h->score[match_class(h->matched)];
-    if (right && *score >= LEAST)
+    if (right && *score >= least)
         h->hold = HELD;
     *score += ((right ? ONE : 0) - *score) / 8;
 }
@@ -85,14 +87,14 @@ void history_read(struct history *h, const int32_t *tokens, int64_t count)
     find(h, before);
 }
 
-void history_push(struct history *h, int32_t token)
+void history_push(struct history *h, int32_t token, int32_t least)
 {
     if (h->length >= h->capacity)
         return;
     const int right = h->matched && h->tokens[h->source] == token;
     h->hold -= h->hold > 0;
     if (h->matched)
-        judge(h, right);
+        judge(h, right, least);
     const int32_t before = append(h, token);
     if (right) { /* no other place matches longer than this one now does */
         h->source++;
@@ -102,21 +104,21 @@ void history_push(struct history *h, int32_t token)
     }
 }
 
-int32_t history_guess(const struct history *h, int32_t most, int32_t *ids)
+int32_t history_guess(const struct history *h, int32_t most, int32_t least, int32_t *ids)
 {
     if (!h->matched)
         return 0;
     const int32_t score = h->score[match_class(h->matched)], period = h->length - h->source;
     int32_t count = 0, chance = score;
     most = most < h->matched ? most : h->matched;
-    for (; count < most && chance >= LEAST; count++) {
+    for (; count < most && chance >= least; count++) {
         ids[count] = count < period ? h->tokens[h->source + count] : ids[count - period];
         chance = (int32_t)((int64_t)chance * score / ONE);
     }
     return count;
 }
 
-int history_is_hopeful(const struct history *h)
+int history_is_hopeful(const struct history *h, int32_t least)
 {
-    return h->hold > 0 || (h->matched && h->score[match_class(h->matched)] >= LEAST);
+    return h->hold > 0 || (h->matched && h->score[match_class(h->matched)] >= least);
 }

@@ -21,13 +21,16 @@ void history_begin(struct history *h, int32_t limit);
 /* Tokens that are there already. Beyond the capacity they are ignored. */
 void history_read(struct history *h, const int32_t *tokens, int64_t count);
 
+/* Of 4096: how likely a guess must be in a step of so many rows. */
+int32_t history_least(int64_t rows);
+
 /* One more token, with which the last guess is compared. */
-void history_push(struct history *h, int32_t token);
+void history_push(struct history *h, int32_t token, int32_t least);
 
 /* What may follow, up to `most` tokens, as many as are likely; returns how many. */
-int32_t history_guess(const struct history *h, int32_t most, int32_t *ids);
+int32_t history_guess(const struct history *h, int32_t most, int32_t least, int32_t *ids);
 
 /* Whether the next guesses are worth waiting for. */
-int history_is_hopeful(const struct history *h);
+int history_is_hopeful(const struct history *h, int32_t least);
 
 #endif

@@ -71,6 +71,17 @@ def test_chance_matches_are_watched_before_they_are_used(desk):
         assert (len(ids), wish) == (1, 0)
 
 
+def test_the_more_rows_the_surer_a_guess_must_be(desk):
+    """Four tokens that occurred before are worth a guess beside few rows, and none beside many, until it was right."""
+    others = [(-1, 1, -1)] * 4
+    for step, more in (([], 1), (others, 0)):
+        desk.read(0, [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3])
+        assert len(desk.follow((0, 4, -1), *step)[0][2]) == 1 + more
+    for token in (5, 6, 7):
+        row = desk.follow((0, token, -1), *others)[0]
+    assert row[2:] == ([7, 8], MOST)
+
+
 def test_guesses_that_prove_wrong_are_given_up(desk):
     """Behind each pair that was there before comes something else."""
     desk = Desk(3000)
