@@ -31,6 +31,7 @@ from scripts.bench.peers.checkpoint import Size, make_checkpoint
 from scripts.bench.speculation.replayed import Replayed, ask_all, write_replay
 from scripts.bench.speculation.texts import KINDS, texts
 from scripts.lab.arguments import count, counts, parser, say, words, write_json
+from scripts.lab.errors import BenchError
 from scripts.lab.goals import Goal
 from scripts.lab.machine import describe_machine
 from scripts.lab.paths import ROOT
@@ -101,7 +102,10 @@ def encode(model: Path, kind: str, tokens: int, overrides: Sequence[str]) -> lis
     found = []
     for number, text in enumerate(texts(kind)):
         prompt, answer = tokenizer.encode(f"{number} {kind}: {text.prompt}"), tokenizer.encode(text.answer)[1:]
-        found.append(Replayed(list(prompt), list(answer[:tokens])))
+        room = config.max_length - len(prompt)
+        if room < 1:
+            raise BenchError(f"{kind}: a prompt has {len(prompt)} tokens, the model takes {config.max_length}")
+        found.append(Replayed(list(prompt), list(answer[: min(tokens, room)])))
         assert len(prompt) >= START
     return found
 
@@ -156,4 +160,7 @@ def _plain(gain: Gain) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BenchError as error:
+        sys.exit(f"speculation: {error}")
