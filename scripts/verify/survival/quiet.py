@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from scripts.lab.processes import lives
 from scripts.lab.server import Server
 
 _PATIENCE_S, _LOOK_S = 10.0, 0.1
+_PIDFD = "anon_inode:[pidfd]"
 _RINGS = max(len(stage.rings) for stage in Topology().stages)
 
 
@@ -23,14 +26,14 @@ _RINGS = max(len(stage.rings) for stage in Topology().stages)
 class Quiet:
     """As it was at the beginning."""
 
-    descriptors: dict[str, int]
+    descriptors: dict[str, Counter[str]]  # of each process, by what they are
     segments: int
     kv_blocks: float
 
     @classmethod
     def of(cls, server: Server) -> Self:
         """Descriptors are counted before the connection that asks for metrics."""
-        descriptors = {name: count_descriptors(pid) for name, pid in server.processes().items()}
+        descriptors = {name: kinds_of_descriptors(pid) for name, pid in server.processes().items()}
         return cls(descriptors, len(segments(server)), server.metrics().total("kv_blocks"))
 
     def differences(self, server: Server) -> list[str]:
@@ -43,11 +46,11 @@ class Quiet:
     def _look(self, server: Server) -> list[str]:
         now, busy = Quiet.of(server), server.under_way(0)
         found = [f"{name} is {value:g}" for name, value in busy.items()]
-        found += [
-            f"{name} holds {now.descriptors.get(name, 0)} descriptors, {held} at first"
-            for name, held in self.descriptors.items()
-            if now.descriptors.get(name, 0) > held
-        ]
+        for name, held in self.descriptors.items():
+            holds = now.descriptors.get(name, Counter())
+            if holds.total() > held.total():
+                more = ", ".join((holds - held).elements())
+                found.append(f"{name} holds {holds.total()} descriptors, {held.total()} at first; more are: {more}")
         if now.segments != self.segments:
             found.append(f"{now.segments} segments are held, {self.segments} at first")
         if now.kv_blocks != self.kv_blocks:
@@ -55,15 +58,15 @@ class Quiet:
         return found
 
 
-def count_descriptors(pid: int) -> int:
-    """Open ones. A pidfd is opened when a wait lasts for the first time, and may or may not be there; one per ring is
-    allowed for, whatever the number."""
-    targets = []
+def kinds_of_descriptors(pid: int) -> Counter[str]:
+    """Open ones, by what they are. A pidfd is opened when a wait lasts for the first time, and may or may not be
+    there; one per ring is allowed for, whatever the number."""
+    kinds = Counter[str]()
     for path in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            targets.append(str(path.readlink()))
-    pidfds = targets.count("anon_inode:[pidfd]")
-    return len(targets) - pidfds + max(pidfds, _RINGS)
+            kinds[re.sub(r"\d+", "#", str(path.readlink()))] += 1
+    kinds[_PIDFD] = max(kinds[_PIDFD], _RINGS)
+    return kinds
 
 
 def segments(server: Server) -> list[FoundSegment]:
