@@ -244,6 +244,12 @@ class PipelineConfig:
         "copies of the model behind one front, each with a batch, a KV cache and processes of its own: on Ascend one "
         "per device, from `start_device_id` on; on CPU they divide CPUs and memory",
     )
+    routing: str = setting(
+        choice("cost", "least_requests", "round_robin"),
+        "cost",
+        "which of several replicas gets a request: by `cost` the one that is likely to give its first token soonest, "
+        "with what is cached there; the others are there to be compared with",
+    )
     model_name: str = setting(TEXT, None, "name of the model in OpenAI's API", derived="`model_config.model_name`")
     chat_template: Path | None = setting(
         PATH, None, "Jinja file for `/v1/chat/completions`, used instead of the tokenizer's own template"

@@ -117,8 +117,8 @@ class InfoRoutes:
         settings = self._settings
         info = {
             "docker_label": "",
-            "max_batch_total_tokens": settings.max_rows * settings.max_length,
-            "max_concurrent_requests": settings.max_queue + settings.max_rows,
+            "max_batch_total_tokens": settings.replicas * settings.max_rows * settings.max_length,
+            "max_concurrent_requests": settings.max_queue + settings.replicas * settings.max_rows,
             "max_input_length": settings.max_prompt,
             "max_total_tokens": settings.max_length,
             "model_device_type": settings.device,

@@ -19,9 +19,10 @@ Late = Callable[[], bytes | None]
 
 
 class RingClient:
-    """Made inside a running loop. `on_deltas` gets what has arrived at once, of tokens; it takes the replies, too, with
-    `take_replies`. `on_reply` gets replies that have come alone. `run` returns when no more can arrive. What preprocess
-    has said of a request before its first token was in its ring first: whoever has the one finds the other.
+    """Made inside a running loop. `on_deltas` gets tokens that have arrived together; before it looks at them, it is
+    to take the replies that are there (`take_replies`). `on_reply` gets replies that come alone. `run` returns when
+    no more can arrive. What preprocess has said of a request before its first token was in its ring first: whoever
+    has the one finds the other.
 
     Records that do not fit into the ring of requests at once wait in an outbox, in order.
     """
@@ -122,7 +123,7 @@ class RingClient:
                 await asyncio.sleep(0)  # let the transports write, and other tasks run
 
     def take_deltas(self) -> list[bytes]:
-        """Those that are there; whoever waits for them finds none. Raises PeerDied, RingClosed where none can come."""
+        """Those that are there; whoever waits for them finds none. Raises PeerDied, RingClosed."""
         end = self._deltas.end
         return end.read_many(_BATCH, 0) if end.occupancy else []
 
