@@ -64,7 +64,7 @@ class Verdict:
 
     replica: int
     generation: int
-    stage: str = ""  # that failed by itself; empty: none did, and nobody is to blame
+    culprit: str = ""  # the stage that failed by itself; empty: none did, and nobody is to blame
     suspects: tuple[int, ...] | None = ()  # requests; None: all that were there
 
     def to_fields(self) -> dict[str, Any]:
@@ -73,7 +73,9 @@ class Verdict:
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
         named = fields["suspects"]
-        return cls(fields["replica"], fields["generation"], fields["stage"], None if named is None else tuple(named))
+        return cls(
+            fields["replica"], fields["generation"], fields["culprit"], None if named is None else tuple(named)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ class Recovery:
         mine = [stream for stream in self._streams.values() if stream.live and stream.home == lane.replica]
         suspects = None if verdict.suspects is None else frozenset(verdict.suspects)
         named = [stream for stream in mine if suspects is None or shares(stream, suspects)]
-        for stream in self._suspects.name(named, alone=verdict.stage != PREPROCESS.name):
+        for stream in self._suspects.name(named, alone=verdict.culprit != PREPROCESS.name):
             log.error("request %016x made a replica fail twice: it is refused", stream.request)
             stream.fail(ApiError(500, "the request made a process of the server fail twice", kind=SERVER))
         moving = [stream for stream in mine if stream.live and stream not in self._suspects]
