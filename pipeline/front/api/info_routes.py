@@ -59,8 +59,16 @@ class InfoRoutes:
         if topology.replicas == 1:
             return {}
         each = ([self._stats.state(stage.key) for stage in topology.replica(i)] for i in range(topology.replicas))
-        worst = [max(states, key=_WORST.index) for states in each]
-        return {"replicas": [{"replica": i, "state": state.name.lower()} for i, state in enumerate(worst)]}
+        return {
+            "replicas": [
+                {
+                    "replica": i,
+                    "state": max(states, key=_WORST.index).name.lower(),
+                    "generation": self._stats.generation(i),
+                }
+                for i, states in enumerate(each)
+            ]
+        }
 
     async def ready(self, exchange: Exchange) -> None:
         if self._admission.draining:
@@ -77,7 +85,11 @@ class InfoRoutes:
         await answer_json(exchange, {"server_load": numbers["running"] + numbers["waiting"]})
 
     async def metrics(self, exchange: Exchange) -> None:
-        await exchange.respond(200, self._collector.text(), CONTENT_TYPE)
+        pieces: list[bytes] = []
+        for piece in self._collector.pieces():
+            pieces.append(piece)
+            await asyncio.sleep(0)  # tokens that have come meanwhile do not wait for the rest
+        await exchange.respond(200, b"".join(pieces), CONTENT_TYPE)
 
     async def version(self, exchange: Exchange) -> None:
         await answer_json(exchange, {"version": version("ringserve")})
