@@ -99,10 +99,11 @@ class _Run:
             report.fronts_s.setdefault(fault.kind, []).append(back)
             result, load.front_hit = f"front back after {back:.2f} s", False
         else:
-            silences = await self._silences(live, began, time.monotonic())
+            streams = await self._back(live, time.monotonic())
             names = {str(replica) for replica in hit}
-            resumed = [silence for stream, silence in silences if stream.replica in names]
-            beside = [silence for stream, silence in silences if stream.replica not in names | {""}]
+            resumed = [_silence(stream, began)[1] - began for stream in streams if stream.replica in names]
+            others = [stream for stream in streams if stream.replica not in names | {""}]
+            beside = [end - begin for begin, end in (_silence(stream, began) for stream in others)]
             for stream in live.values():
                 if stream.replica in names:
                     stream.replica = ""  # it is elsewhere, and does not say where
@@ -123,13 +124,13 @@ class _Run:
             await asyncio.sleep(_LOOK_S)
         raise NoRecovery(f"{what}: not all are at work within {RECOVERY_S:.0f} s")
 
-    async def _silences(self, before: dict[int, Stream], began: float, back: float) -> list[tuple[Stream, float]]:
-        """Of each stream that was under way before and still is: from then to the end of its longest silence."""
+    async def _back(self, before: dict[int, Stream], back: float) -> list[Stream]:
+        """Those that were under way before and still are, when each has had a token again."""
         deadline = time.monotonic() + RECOVERY_S
         while time.monotonic() < deadline:
             streams = [stream for i, stream in before.items() if self._load.live.get(i) is stream]
             if all(stream.times_s and stream.times_s[-1] > back for stream in streams):
-                return [(stream, _silence(stream, began)) for stream in streams]
+                return streams
             await asyncio.sleep(_LOOK_S)
         raise NoRecovery(f"some streams have had no token for {RECOVERY_S:.0f} s")
 
@@ -162,6 +163,7 @@ class _Run:
         raise NoRecovery(f"no token from a new front within {RECOVERY_S:.0f} s")
 
 
-def _silence(stream: Stream, since: float) -> float:
+def _silence(stream: Stream, since: float) -> tuple[float, float]:
+    """Begin and end of its longest one."""
     times = [since, *(time for time in stream.times_s if time > since)]
-    return max(itertools.pairwise(times), key=lambda pair: pair[1] - pair[0])[1] - since
+    return max(itertools.pairwise(times), key=lambda pair: pair[1] - pair[0])
