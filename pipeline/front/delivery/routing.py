@@ -1,7 +1,7 @@
 """Which replica gets a request: the one where it is likely to have its first token soonest.
 
 Everything is in one currency, tokens of prefill: what is missing there of the request's prompt, what waits there to
-be computed before it, a share for each request that is there, and more for each that has to wait for a row. Backlog
+be computed before it, something for each request that is there, and more for each that has to wait for a row. Backlog
 and cache are weighed against each other: a warm cache attracts requests until its queue costs more than a cold one.
 Where nothing is shared, it is the replica with the fewest requests.
 
@@ -29,11 +29,11 @@ MOST_BLOCKS = 1 << 17
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What delays a request, in tokens of prefill. The defaults are an Ascend 910B4's with a 7B model; those of a
-    device in use follow from its steps (`StepCost.weights`)."""
+    """What delays a request, in tokens of prefill for each token of an answer. The defaults are an Ascend 910B4's
+    with a 7B model; those of a device in use follow from its steps (`StepCost.weights`)."""
 
-    request: float = 3.0  # each request that is there
-    turn: float = 8.0  # each beyond the rows, for each token of an answer: until a row is free
+    row: float = 0.7  # each request that is there
+    turn: float = 8.0  # each that waits for a row
     rows: int = 32  # of a replica
 
 
@@ -107,8 +107,8 @@ class _Replica:
 
     def backlog(self, weights: Weights, answer: float) -> float:
         """What delays one more request, if answers have so many tokens."""
-        backlog, queued = self.waiting + weights.request * self.requests, self.requests + 1 - weights.rows
-        return backlog if queued <= 0 else backlog + weights.turn * answer * queued
+        queued = max(0, self.requests + 1 - weights.rows)
+        return self.waiting + answer * (weights.row * self.requests + weights.turn * queued)
 
     def add(self, sent: _Sent) -> None:
         self.requests += 1

@@ -158,7 +158,7 @@ Make = Callable[[int, Device], Policy]
 
 
 def cost(weights: Weights | None = None) -> Make:
-    """With these weights, else those that follow from the device."""
+    """With these weights, else those that a server has before it has measured its own."""
 
     def make(replicas: int, device: Device) -> Policy:
         return Cost(replicas, weights or Weights(rows=device.rows), device.blocks * device.block_size)
