@@ -176,3 +176,12 @@ POLICIES: dict[str, Make] = {
     "the same, 8 in place of 64": lambda n, _: CacheAware(n, 8),
     "cost": cost(),
 }
+
+WEIGHTS: dict[str, Make] = {
+    "cost": cost(),
+    "cost, a CPU's weights": cost(Weights(row=0.3, turn=1.8)),
+    "cost, a quarter of the weights": cost(Weights(row=0.7 / 4, turn=8 / 4)),
+    "cost, four times the weights": cost(Weights(row=0.7 * 4, turn=8 * 4)),
+    "cost, backlog of prompts alone": cost(Weights(row=0, turn=0)),
+}
+"""How much depends on them."""

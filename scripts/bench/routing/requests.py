@@ -29,7 +29,8 @@ _SPELLINGS = _spellings()
 
 @dataclass(eq=False, slots=True)
 class Asked:
-    """A request, and what became of it. Times in ms. `then`: what its client asks next, if this one ends so late."""
+    """A request, and what became of it. Times in ms. `then`: what its client asks next, if this one ends
+    then; None: nothing."""
 
     number: int
     arrival: float
@@ -37,7 +38,7 @@ class Asked:
     prompt: Int32
     output: Int32  # what will be generated
     text: str
-    then: Callable[[float], Asked] | None = None
+    then: Callable[[float], Asked | None] | None = None
     made: int = 0  # tokens so far
     cached: int = 0  # of the prompt, when it was first computed
     first: float = -1.0
@@ -78,13 +79,16 @@ class Closed:
         left = [_asked(n, 0.0, n, _words(rng, a), _words(rng, b)) for n, (a, b) in enumerate(lengths)]
         left.reverse()
 
-        def following(end: float) -> Asked:
+        def following(end: float) -> Asked | None:
+            if not left:
+                return None
             asked = left.pop()
-            asked.arrival, asked.then = end, following if left else None
+            asked.arrival, asked.then = end, following
             return asked
 
         for _ in range(self.clients or len(left)):
-            yield following(0.0)
+            if (asked := following(0.0)) is not None:
+                yield asked
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,8 +110,9 @@ class Simulation:
     def on_end(self, asked: Asked) -> None:
         self.policy.on_end(asked, self._where.pop(asked.number))
         self.done.append(asked)
-        if asked.then is not None:
-            self._arrive_later(asked.then(self.now))
+        following = asked.then(self.now) if asked.then else None
+        if following is not None:
+            self._arrive_later(following)
 
 
 @dataclass(frozen=True, slots=True)
