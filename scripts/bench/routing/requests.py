@@ -149,7 +149,7 @@ def _asked(number: int, at: float, session: int, prompt: Int32, output: Int32) -
 
 def _arrivals(rng: Random, rate: float, seconds: float) -> list[float]:
     """A Poisson process, in ms."""
-    times: list[float] = np.cumsum(rng.exponential(1e3 / rate, int(rate * seconds))).tolist()
+    times: list[float] = np.cumsum(rng.exponential(1e3 / rate, max(1, int(rate * seconds)))).tolist()
     return times
 
 

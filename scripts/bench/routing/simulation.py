@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -142,6 +143,8 @@ class Figures:
 
 
 def _middle_and_end(values: Sequence[float]) -> tuple[float, float]:
+    if not values:
+        return math.nan, math.nan
     return float(np.percentile(values, 50)), float(np.percentile(values, 99))
 
 
