@@ -61,7 +61,7 @@ def check_room(host: Host, plan: Plan) -> Iterator[Finding]:
 
 
 def _model_bytes(plan: Plan) -> int:
-    """Of one replica. On Ascend weights and KV cache are on the device; how much the host needs beside is not known."""
+    """Of a replica. On Ascend weights and KV cache are on the device; how much the host needs beside is not known."""
     runner = make_runner(plan.config)
     if not isinstance(runner, GraphRunner):
         return PROCESS_BYTES + 8 * plan.facts.num_blocks * plan.facts.block_size

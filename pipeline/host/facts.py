@@ -19,7 +19,7 @@ OWN_DESCRIPTORS = 512
 that are being refused or closed."""
 
 LANE_DESCRIPTORS = 32
-"""Of the front for each further replica: rings, pidfds (23 measured; 39 in the launcher, which has no connections)."""
+"""Of the front for each further replica (23 measured; 39 in the launcher, which has no connections)."""
 
 STAGE_ADDRESSES = 160 << 20
 """Of a stage beside the rings: 100 to 140 MiB measured."""
