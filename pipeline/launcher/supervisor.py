@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 import ipc
 from pipeline.config import Configuration, ConfigurationError
+from pipeline.host.cpu_placement import fit_as
 from pipeline.host.facts import HostError, raise_descriptor_limit
 from pipeline.launcher.announce import announce, report
 from pipeline.launcher.api_keys import KeysError, load_api_keys
@@ -26,7 +27,7 @@ from pipeline.launcher.listening import Listeners, address
 from pipeline.launcher.readiness import Readiness
 from pipeline.launcher.reload import Reload
 from pipeline.launcher.replica import Replica
-from pipeline.launcher.restarts import Restarts
+from pipeline.launcher.restarts import LONGEST_DELAY_S, Restarts
 from pipeline.launcher.rings import Rings
 from pipeline.launcher.signals import caught_signals
 from pipeline.launcher.stage_processes import StageProcesses, stage_command
@@ -47,8 +48,8 @@ DRAIN_MARGIN_S = 3.0  # for the front to tell its clients, and to end
 class Supervisor:
     """One server, from start to end. `reread` reads its configuration again; raises ConfigurationError, HostError.
     `readiness` is told when it is ready, and when it reloads and stops. `topology`: what runs, if not what the
-    configuration says; `command` starts a stage; `fingerprints` are those of adapters, by name; `vocabulary` is what
-    its fronts are given."""
+    configuration says; `command` starts a stage; `fitted` is the configuration as it is for each replica's part of
+    the host, if they differ; `fingerprints` are those of adapters, by name; `vocabulary` is what fronts are given."""
 
     def __init__(
         self,
@@ -57,12 +58,13 @@ class Supervisor:
         readiness: Readiness | None = None,
         topology: Topology | None = None,
         command: Callable[[StageSpec], Sequence[str]] = stage_command,
+        fitted: Sequence[Configuration] = (),
         fingerprints: Mapping[str, bytes] = MappingProxyType({}),
         vocabulary: VocabularyFile | None = None,
     ) -> None:
         self._config, self._reread = config, reread
         self._topology, self._command = topology or Topology.of(config), command
-        self._fingerprints, self._vocabulary = fingerprints, vocabulary
+        self._fitted, self._fingerprints, self._vocabulary = fitted, fingerprints, vocabulary
         self._readiness = readiness or Readiness()
         self._began = time.monotonic()
         self._status: int | None = None  # the exit status, once it is decided
@@ -83,7 +85,7 @@ class Supervisor:
             self._listeners = stack.enter_context(contextlib.closing(Listeners.open(self._config)))
             self._prepare(stack, api_keys)
             for stage in self._topology.stages:
-                self._processes.start(stage, self._config)
+                self._start(stage)
             while self._status is None:
                 self._turn()
             return self._status
@@ -117,6 +119,11 @@ class Supervisor:
         common = self._processes.children, self._hang_detector, self._supervision
         self._replicas = [Replica(self._topology, number, each, *common) for number, each in enumerate(rings)]
 
+    def _start(self, stage: StageSpec) -> None:
+        """Raises OSError."""
+        config = fit_as(self._config, self._fitted[stage.replica or 0]) if self._fitted else self._config
+        self._processes.start(stage, config)
+
     def _make_rings(self, stack: ExitStack, replica: int, shapes: Shapes) -> Rings:
         rings = Rings(self._topology, replica, self._config, shapes)
         stack.callback(rings.close)
@@ -132,6 +139,7 @@ class Supervisor:
         if self._status is None:
             self._look()
             self._start_due()
+            self._tell_fronts()
             self._hand_over()
 
     def _next_due(self) -> float:
@@ -159,7 +167,7 @@ class Supervisor:
         elif message.event in ("waiting", "ready"):
             replica = self._replicas[message.fields["replica"]]
             if message.event == "waiting":
-                if replica.on_waiting(child):
+                if replica.on_waiting(child, message.fields["aboard"]):
                     self._on_departure(child, replica)
             elif replica.on_ready(child):
                 self._on_complete(replica)
@@ -247,6 +255,8 @@ class Supervisor:
         """Start it again, if it may be: a unit, or a replica with other rings."""
         useful = any(name in replica.useful for replica in self._replicas)
         delay, limit = self._restarts.on_death(name, what, useful=useful), self._restarts.limit
+        if delay is None and any(replica.complete and not replica.needs(name) for replica in self._replicas):
+            delay = LONGEST_DELAY_S  # the server goes on without it
         for replica in self._replicas:
             replica.useful.discard(name)
         if delay is None:
@@ -270,10 +280,25 @@ class Supervisor:
             missing = [stage for stage in self._topology.unit(name) if stage.key not in self._processes.children]
             try:
                 for stage in missing:
-                    self._processes.start(stage, self._config)
+                    self._start(stage)
                     self._supervision.add_restart(stage.key)
             except OSError as error:
                 self._schedule(name, f"{name} could not be started: {error}")
+
+    def _tell_fronts(self) -> None:
+        """Of several replicas: whose requests may go on elsewhere, and which replica is not back for long."""
+        if len(self._replicas) == 1:
+            return
+        for replica in self._replicas:
+            if (verdict := replica.verdict()) is not None:
+                self._to_fronts("verdict", verdict.to_fields())
+            if replica.stays_away():
+                self._to_fronts("away", {"replica": replica.number})
+
+    def _to_fronts(self, event: str, fields: Mapping[str, object]) -> None:
+        for front in self._fronts():
+            with contextlib.suppress(ChannelError):  # it is about to be noticed
+                front.send(event, (), **fields)
 
     def _hand_over(self) -> None:
         for replica in self._replicas:
