@@ -9,6 +9,7 @@ from typing import Literal
 
 from model.errors import ConfigurationError
 from model.layout import make_buckets, with_samples
+from model.mindspore_common.ranks import Ranks
 from model.runner import Bucket
 
 KEY_GROUP = 16
@@ -56,6 +57,8 @@ class GraphSettings:
     """Of random weights."""
     greedy_on_device: bool = True
     """False: the runner brings logits only, no candidates and no scores."""
+    ranks: Ranks = Ranks()
+    """Of how many processes that compute each step together this is which."""
 
     def __post_init__(self) -> None:
         for name in ("num_blocks", "block_size", "max_rows", "token_budget"):
@@ -98,7 +101,7 @@ class GraphSettings:
         return tuple(sorted(set(self.buckets)))
 
     def thread_count(self) -> int:
-        return self.threads or len(os.sched_getaffinity(0))
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.ranks.count)
 
 
 def _require_positive(name: str, value: object) -> None:
