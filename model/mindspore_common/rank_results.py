@@ -69,7 +69,7 @@ def _record(k: int) -> np.dtype[Any]:
 def _write_candidates(every: NDArray[Any], best: Best, finite: NDArray[np.bool_]) -> None:
     """The ranks' candidates lie in the order of their ids, equal ones among them: a stable order keeps that."""
     n, k = best.ids.shape
-    ids, logits = (every[name].transpose(1, 0, 2).reshape(n, -1) for name in ("ids", "logits"))
+    ids, logits = (every[name].transpose(1, 0, 2).reshape(n, len(every) * k) for name in ("ids", "logits"))
     order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
     best.ids[:] = np.where(finite[:, None], np.take_along_axis(ids, order, 1), -1)
     if best.logits is not None:
