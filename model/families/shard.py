@@ -1,8 +1,8 @@
 """A decoder divided among ranks: which part of each canonical weight a rank has, and the `Spec` of that part.
 
-Query heads, key/value heads and the MLP's width are divided: rows of what makes them, columns of what they are made
-into the hidden state by, where the ranks' parts are then added up. The head is divided by rows, as evenly as that goes.
-Everything else every rank has whole: norms, routers, the embedding.
+Query heads, key/value heads and the MLP's width are divided: rows of the matrices that make them, columns of those
+behind them, whose results are then added up over the ranks. The head is divided by rows, as evenly as that goes. All
+else every rank has whole: norms, routers, the embedding.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_RANKS = 16
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One rank of so many, of a decoder. Raises ConfigurationError, with what would work, for what can't be divided."""
+    """One rank's part of a decoder. Raises ConfigurationError, with what would work, for what can't be divided."""
 
     whole: Spec
     rank: int
@@ -46,7 +46,9 @@ class Shard:
                 f"{self.ranks} ranks; use 1"
             )
         if not _divides(self.whole, self.ranks):
-            raise ConfigurationError(f"{_sizes(self.whole)} can't be divided among {self.ranks} ranks; {_advice(self)}")
+            raise ConfigurationError(
+                f"{_sizes(self.whole)} can't be divided among {self.ranks} ranks; {_advice(self)}"
+            )
 
     @property
     def spec(self) -> Spec:
@@ -88,31 +90,28 @@ class Shard:
         shape = cut(np.broadcast_to(np.zeros(1, np.int8), weight.shape)).shape  # takes no memory
 
         def read(dtype: Dtype) -> Float:
-            return aligned_copy(cut(weight.read(dtype)))
+            part: Float = aligned_copy(cut(weight.read(dtype)))
+            return part
 
         def read_bits() -> Bits:
             assert weight.read_bits is not None
-            return aligned_copy(cut(weight.read_bits()))
+            part: Bits = aligned_copy(cut(weight.read_bits()))
+            return part
 
         return Weight(weight.name, shape, read, weight.read_bits and read_bits)
 
     def _cut_of(self, name: str) -> Cut | None:
         """None: every rank has it whole. A bias of what is added up is added once, behind that."""
-        spec = self.whole
-        match name.split("."):
-            case ["q", _]:
-                return self._rows(spec.num_heads)
-            case ["k" | "v", _]:
-                return self._rows(spec.num_kv_heads)
-            case ["gate_up" | "shared_gate_up", _]:
-                return lambda whole: self._halves(whole, 0)
-            case ["experts_gate_up", _]:
-                return lambda whole: self._halves(whole, 1)
-            case ["o" | "down" | "shared_down" | "experts_down", "weight"]:
-                return self._columns
-            case ["head", _]:
-                first, end = self.vocabulary
-                return lambda whole: whole[first:end]
+        of, _, what = name.rpartition(".")
+        if of in {"q", "k", "v"}:
+            return self._rows(self.whole.num_heads if of == "q" else self.whole.num_kv_heads)
+        if of.endswith("gate_up"):
+            return lambda whole: self._halves(whole, 1 if of == "experts_gate_up" else 0)
+        if what == "weight" and (of == "o" or of.endswith("down")):
+            return self._columns
+        if of == "head":
+            first, end = self.vocabulary
+            return lambda whole: whole[first:end]
         return None
 
     def _rows(self, heads: int) -> Cut:
@@ -124,8 +123,8 @@ class Shard:
     def _halves(self, whole: Array, axis: int) -> Array:
         """Its part of the gate's rows, and of those behind them."""
         both = whole.reshape(*whole.shape[:axis], 2, self.ranks, -1, *whole.shape[axis + 1 :])
-        own = both.take(self.rank, axis + 1)
-        return own.reshape(*whole.shape[:axis], -1, *whole.shape[axis + 1 :])
+        own: Array = both.take(self.rank, axis + 1).reshape(*whole.shape[:axis], -1, *whole.shape[axis + 1 :])
+        return own
 
     def _columns(self, whole: Array) -> Array:
         size = whole.shape[-1] // self.ranks

@@ -1,4 +1,4 @@
-"""What is wanted of logits of which each rank has a part: the ranks bring together rows, or what is best of each part.
+"""What is wanted of logits of which each rank has a part: they bring together rows, or what is best of each part.
 
 Every rank gets the same numbers, so that all know the tokens, and go on without hearing of each other.
 """

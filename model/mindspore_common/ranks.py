@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ class Ranks:
     reduce: Literal["shared memory", "mindspore"] = "shared memory"
     """What adds up in the graph: our operator, or `ops.AllReduce` through MindSpore's own backend."""
     patience_s: float = PATIENCE_S
+
+
+ALONE = Ranks()
 
 
 def segment_bytes(count: int) -> int:
@@ -55,7 +58,7 @@ class Gather:
     def __init__(self, count: int) -> None:
         self._count, self._call = count, _library().ringserve_all_gather
 
-    def __call__(self, own: NDArray[np.generic]) -> NDArray[np.generic]:
+    def __call__(self, own: NDArray[Any]) -> NDArray[Any]:
         """``[...]`` of each, C-contiguous, to ``[ranks, ...]``. Raises StepError when a rank is dead, or at another
         step."""
         every = np.empty((self._count, *own.shape), own.dtype)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from model.errors import ConfigurationError
 from model.layout import make_buckets, with_samples
-from model.mindspore_common.ranks import Ranks
+from model.mindspore_common.ranks import ALONE, Ranks
 from model.runner import Bucket
 
 KEY_GROUP = 16
@@ -57,7 +57,7 @@ class GraphSettings:
     """Of random weights."""
     greedy_on_device: bool = True
     """False: the runner brings logits only, no candidates and no scores."""
-    ranks: Ranks = Ranks()
+    ranks: Ranks = ALONE
     """Of how many processes that compute each step together this is which."""
 
     def __post_init__(self) -> None:

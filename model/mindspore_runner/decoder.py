@@ -107,7 +107,8 @@ class Decoder(nn.Cell):
         first, end = shard.vocabulary
         self.own_rows: Any = None  # of a head that is the embedding
         if spec.tied_embeddings and end - first < spec.vocab_size:
-            self.own_rows = _parameter("own_rows", self.embed.weight.asnumpy()[first:end])  # in the same memory
+            table: Any = self.embed.weight
+            self.own_rows = _parameter("own_rows", table.asnumpy()[first:end])  # in the same memory
         self.product = product_with(self.embed.weight)
 
     def construct(self, ids, positions, slots, valid, fresh, sample_index, tables, adapter=None):

@@ -117,9 +117,7 @@ class Gate(nn.Cell):
 class Mlp(nn.Cell):
     """A gated MLP."""
 
-    def __init__(
-        self, take: Take, wide: int, activation: str, prefix: str = "", reduce: Reduce = None
-    ) -> None:
+    def __init__(self, take: Take, wide: int, activation: str, prefix: str = "", reduce: Reduce = None) -> None:
         super().__init__()
         self.gate_up, self.down = Linear(take, f"{prefix}gate_up"), Linear(take, f"{prefix}down", reduce)
         self.gate = Gate(wide, activation)

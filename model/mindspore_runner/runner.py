@@ -41,7 +41,9 @@ class MindSporeRunner(GraphRunner):
         ranks = settings.ranks
         self._shard = Shard(spec, ranks.rank, ranks.count)
         if ranks.count > 1 and settings.adapters:
-            raise ConfigurationError(f"adapters beside the model are not divided among {ranks.count} ranks; merge one")
+            raise ConfigurationError(
+                f"adapters beside the model are not divided among {ranks.count} ranks; merge one"
+            )
         self._adapters = tuple(read_adapter(folder, spec) for folder in settings.adapters)
         whole = model_weights(spec, settings.checkpoint_path, settings.merged_adapter, settings.seed)
         self._weights = self._shard.weights(whole)

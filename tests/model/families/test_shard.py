@@ -109,7 +109,11 @@ def test_bits_are_cut_as_numbers_are(tmp_path):
     [
         ({"num_heads": 6, "num_kv_heads": 3}, 4, r"num_heads 6, .* can't be divided among 4 ranks; use 1, 3 or 6"),
         ({"intermediate_size": 130}, 4, "intermediate_size 130 and num_kv_heads .*; use 1 or 2"),
-        ({"num_heads": 12, "num_kv_heads": 6}, 4, "num_kv_heads 6 can't be divided among 4 ranks; use 1, 2, 3, 6 or 12"),
+        (
+            {"num_heads": 12, "num_kv_heads": 6},
+            4,
+            "num_kv_heads 6 can't be divided among 4 ranks; use 1, 2, 3, 6 or 12",
+        ),
         ({"qk_norm": "all"}, 2, "normalizes the queries of all heads together"),
     ],
 )

@@ -1,11 +1,10 @@
-"""The ranks' collectives: sums and gathers between processes, and what becomes of one whose peer is gone. No MindSpore."""
+"""The ranks' collectives without MindSpore: sums and gathers between processes, some of which die."""
 
 from __future__ import annotations
 
 import ctypes
 import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -20,30 +19,38 @@ LARGE = 300_000  # float32: several buffers
 @pytest.fixture
 def group():
     """Runs a function of its rank, in as many processes as ranks, that meet in one segment; their results."""
-    fd, pools = os.memfd_create("ranks"), []
+    fd = os.memfd_create("ranks")
 
     def run(count, function, *args, patience_s=60.0):
         os.ftruncate(fd, segment_bytes(count))
-        context = multiprocessing.get_context("fork")
-        pools[:] = [ProcessPoolExecutor(1, mp_context=context) for _ in range(count)]
-        calls = [
-            pool.submit(_as_rank, Ranks(rank, count, fd, patience_s=patience_s), function, *args)
-            for rank, pool in enumerate(pools)
-        ]
-        return [call.exception(120) or call.result() for call in calls]
+        return [*_in_processes(count, lambda rank: Ranks(rank, count, fd, patience_s=patience_s), function, args)]
 
     yield run
-    for pool in pools:
-        pool.shutdown()
     os.close(fd)
 
 
-def _as_rank(ranks, function, *args):
+def _in_processes(count, ranks, function, args):
+    context, children = multiprocessing.get_context("fork"), []
+    for rank in range(count):
+        ours, theirs = context.Pipe(duplex=False)
+        child = context.Process(target=_as_rank, args=(theirs, ranks(rank), function, args))
+        child.start()
+        theirs.close()
+        children.append((child, ours))
+    for child, ours in children:
+        try:
+            yield ours.recv()
+        except EOFError:
+            yield None
+        child.join()
+
+
+def _as_rank(pipe, ranks, function, args):
     join(ranks)
     try:
-        return function(ranks, *args)
-    finally:
-        leave()
+        pipe.send(function(ranks, *args))
+    except StepError as error:
+        pipe.send(error)
 
 
 def reduced(values):

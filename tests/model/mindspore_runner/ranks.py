@@ -65,7 +65,9 @@ def two_processes(initializer: Callable[[int], None] | None = None) -> Iterator[
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
         pools = [
-            ProcessPoolExecutor(1, mp_context=context, initializer=initializer, initargs=(rank,) if initializer else ())
+            ProcessPoolExecutor(
+                1, mp_context=context, initializer=initializer, initargs=(rank,) if initializer else ()
+            )
             for rank in range(COUNT)
         ]
         yield Pair([stack.enter_context(pool) for pool in pools])
@@ -103,14 +105,22 @@ def _set_node(rank: int) -> None:
 
 def mixed(ranks, folder, tokens, **changes):
     """See `feed`: by all ranks together, and in this process alone."""
-    alone = feed(scenarios.loaded(folder, threads=1, **changes), tokens)  # first: MindSpore's collectives fix its device
+    alone = feed(
+        scenarios.loaded(folder, threads=1, **changes), tokens
+    )  # first: MindSpore's collectives fix its device
     return feed(scenarios.loaded(folder, ranks=ranks, threads=1, **changes), tokens), alone
 
 
 def conforms(ranks) -> list[str]:
     """The checks that held."""
     with tempfile.TemporaryDirectory() as directory:
-        sizes = {"buckets": conformance.BUCKETS, "num_blocks": 40, "max_rows": 4, "token_budget": 16, "max_length": 256}
+        sizes = {
+            "buckets": conformance.BUCKETS,
+            "num_blocks": 40,
+            "max_rows": 4,
+            "token_budget": 16,
+            "max_length": 256,
+        }
         runner = scenarios.loaded(_spoiled(Path(directory)), ranks=ranks, threads=1, **sizes)
     engine, held = conformance.Engine(_poisoned(runner), logits_atol=1e-4, scores_atol=1e-6), []
     for check in (*conformance.EVERYWHERE, *conformance.WHERE_SOMETHING_COMPUTES):
