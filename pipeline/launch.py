@@ -107,7 +107,8 @@ def _serve(config: Configuration, options: argparse.Namespace) -> int:
     if (warning := key_file_warning(config.pipeline.api_keys_file)) is not None:
         report(f"warning: {warning}")
     chosen = {choice.key: choice.value for choice in config.choices}
-    config = fit_to_host(config)
+    fitted = [fit_to_host(config, replica) for replica in range(config.pipeline.replicas)]
+    config = fitted[0]
     with contextlib.closing(VocabularyFile()) as vocabulary:
         with TokenizerCheck(config, vocabulary) as check:
             fingerprints = adapter_fingerprints(config)
@@ -119,7 +120,10 @@ def _serve(config: Configuration, options: argparse.Namespace) -> int:
             report(str(choice))
         reread = lambda: fit_to_host(load(options, known=chosen))  # noqa: E731
         readiness = Readiness.from_environment(options.ready_fd, os.environ)
-        return Supervisor(config, reread, readiness, fingerprints=fingerprints, vocabulary=vocabulary).run()
+        server = Supervisor(
+            config, reread, readiness, fitted=fitted, fingerprints=fingerprints, vocabulary=vocabulary
+        )
+        return server.run()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -92,7 +92,10 @@ class RunnerConfig:
         "openvino: of the KV cache; null: `bf16` with weights in `bf16`, else `f32`",
     )
     threads: int | None = setting(
-        integer(1, 4096), None, "CPU threads of a step", derived="one per CPU the process may use"
+        integer(1, 4096),
+        None,
+        "CPU threads of a step",
+        derived="one per CPU the process may use, divided by `pipeline.replicas`",
     )
     random_weights: bool = setting(
         BOOLEAN, False, "for measurements without a checkpoint: random weights, so the answers are meaningless"
@@ -185,6 +188,8 @@ class LogConfig:
     format: str = setting(choice("text", "json"), "text", "lines for people, or one JSON object per line", live=True)
 
 
+MOST_REPLICAS: Final = 64
+
 _BY_CPUS = "depends on the number of CPUs"
 
 
@@ -201,7 +206,7 @@ class SpinConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuConfig:
     """CPU numbers that a stage is pinned to; null: not pinned; `device`: those of the NUMA node that the Ascend
-    device is attached to (not run on a device so far)."""
+    device is attached to (not run on a device so far); each replica's own, and for the front the first one's."""
 
     front: tuple[int, ...] | str | None = setting(_CPUS, None, "the HTTP process")
     preprocess: tuple[int, ...] | str | None = setting(_CPUS, None, "tokenizing and scheduling")
@@ -232,6 +237,12 @@ class PipelineConfig:
 
     model_dir: Path | None = setting(
         PATH, None, "a Hugging Face directory: its configuration, weights and tokenizer are the defaults"
+    )
+    replicas: int = setting(
+        integer(1, MOST_REPLICAS),
+        1,
+        "copies of the model behind one front, each with a batch, a KV cache and processes of its own: on Ascend one "
+        "per device, from `start_device_id` on; on CPU they divide CPUs and memory",
     )
     model_name: str = setting(TEXT, None, "name of the model in OpenAI's API", derived="`model_config.model_name`")
     chat_template: Path | None = setting(
@@ -274,7 +285,9 @@ class PipelineConfig:
     greedy_on_device: bool = setting(
         BOOLEAN, True, "the device chooses tokens that are the argmax, and reports their log-probabilities"
     )
-    max_queue: int = setting(integer(1, 1 << 20), 1024, "requests in the queue; beyond it clients get 429", live=True)
+    max_queue: int = setting(
+        integer(1, 1 << 20), 1024, "requests in the queue of all replicas; beyond it 429", live=True
+    )
     request_timeout_s: float | None = setting(
         number(0, above=True), None, "longest time of a request, queue included; null: no limit", live=True
     )

@@ -25,7 +25,7 @@ class RoomUnknown(Exception):  # noqa: N818 - becomes a Problem
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """``blocks`` fit into what is left of ``usable`` bytes beside ``taken`` ones."""
+    """``blocks`` of a replica fit into what is left of its ``usable`` bytes beside ``taken`` ones."""
 
     blocks: int
     usable: int
@@ -44,7 +44,7 @@ def find_room(values: Mapping[str, Any], rows: int) -> Room:
 
     try:
         fixed, block = _sizes(values, rows)
-        usable = int(available_memory() * values["pipeline.memory_fraction"])
+        usable = int(available_memory() * values["pipeline.memory_fraction"]) // (values["pipeline.replicas"] or 1)
     except ModelError as error:
         raise RoomUnknown("model_config.model_cfg_path", str(error)) from error
     ring = values["pipeline.rings.logits_slots"] * rows * (values["model_config.vocab_size"] or 0) * 4

@@ -13,7 +13,7 @@ from pipeline.wire.rings import StageRings
 
 def run_inference(stage: Stage) -> None:
     """Load and compile once; device, weights and compiled graphs stay from generation to generation."""
-    runner = make_runner(stage.config)
+    runner = make_runner(stage.config, stage.replica)
     try:
         runner.load(stage.control.progress)
         compilation = Compilation(runner, Counters(stage.stats, stage.name), stage.pauses)

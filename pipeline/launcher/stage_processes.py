@@ -29,8 +29,9 @@ _STOP_GRACE_S = 1.5
 
 
 def stage_command(stage: StageSpec) -> list[str]:
-    """Not with the working directory in the path: a model's folder may hold a module with the name of one of ours."""
-    return [sys.executable, "-P", "-m", f"pipeline.{stage.name}"]
+    """Not with the working directory in the path: a model's folder may hold a module with the name of one of ours.
+    Numbers in the stage's key, where there are several, are for people who look at processes."""
+    return [sys.executable, "-P", "-m", f"pipeline.{stage.name}", *stage.key.split()[1:]]
 
 
 class StageProcesses:

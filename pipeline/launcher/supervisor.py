@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 import ipc
 from pipeline.config import Configuration, ConfigurationError
+from pipeline.host.cpu_placement import fit_as
 from pipeline.host.facts import HostError, raise_descriptor_limit
 from pipeline.launcher.announce import announce, report
 from pipeline.launcher.api_keys import KeysError, load_api_keys
@@ -47,8 +48,8 @@ DRAIN_MARGIN_S = 3.0  # for the front to tell its clients, and to end
 class Supervisor:
     """One server, from start to end. `reread` reads its configuration again; raises ConfigurationError, HostError.
     `readiness` is told when it is ready, and when it reloads and stops. `topology`: what runs, if not what the
-    configuration says; `command` starts a stage; `fingerprints` are those of adapters, by name; `vocabulary` is what
-    its fronts are given."""
+    configuration says; `command` starts a stage; `fitted` is the configuration as it is for each replica's part of
+    the host, if they differ; `fingerprints` are those of adapters, by name; `vocabulary` is what its fronts are given."""
 
     def __init__(
         self,
@@ -57,12 +58,13 @@ class Supervisor:
         readiness: Readiness | None = None,
         topology: Topology | None = None,
         command: Callable[[StageSpec], Sequence[str]] = stage_command,
+        fitted: Sequence[Configuration] = (),
         fingerprints: Mapping[str, bytes] = MappingProxyType({}),
         vocabulary: VocabularyFile | None = None,
     ) -> None:
         self._config, self._reread = config, reread
         self._topology, self._command = topology or Topology.of(config), command
-        self._fingerprints, self._vocabulary = fingerprints, vocabulary
+        self._fitted, self._fingerprints, self._vocabulary = fitted, fingerprints, vocabulary
         self._readiness = readiness or Readiness()
         self._began = time.monotonic()
         self._status: int | None = None  # the exit status, once it is decided
@@ -83,7 +85,7 @@ class Supervisor:
             self._listeners = stack.enter_context(contextlib.closing(Listeners.open(self._config)))
             self._prepare(stack, api_keys)
             for stage in self._topology.stages:
-                self._processes.start(stage, self._config)
+                self._start(stage)
             while self._status is None:
                 self._turn()
             return self._status
@@ -116,6 +118,11 @@ class Supervisor:
         stack.callback(self._processes.close)
         common = self._processes.children, self._hang_detector, self._supervision
         self._replicas = [Replica(self._topology, number, each, *common) for number, each in enumerate(rings)]
+
+    def _start(self, stage: StageSpec) -> None:
+        """Raises OSError."""
+        config = fit_as(self._config, self._fitted[stage.replica or 0]) if self._fitted else self._config
+        self._processes.start(stage, config)
 
     def _make_rings(self, stack: ExitStack, replica: int, shapes: Shapes) -> Rings:
         rings = Rings(self._topology, replica, self._config, shapes)
@@ -270,7 +277,7 @@ class Supervisor:
             missing = [stage for stage in self._topology.unit(name) if stage.key not in self._processes.children]
             try:
                 for stage in missing:
-                    self._processes.start(stage, self._config)
+                    self._start(stage)
                     self._supervision.add_restart(stage.key)
             except OSError as error:
                 self._schedule(name, f"{name} could not be started: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from model.mindspore_common.settings import GraphSettings
 from model.runner import Bucket, Runner
 from pipeline.config import Configuration
 from pipeline.wire.step import MOST_CANDIDATES, Shapes
+from pipeline.wire.topology import device_of
 
 _MOST_DRAFTED = 64
 """Sampled positions of a step, drafts included, unless it has more rows: a larger one would compute rather than wait
@@ -20,9 +22,9 @@ for the weights."""
 Settings = TypeVar("Settings", bound=GraphSettings)
 
 
-def make_runner(config: Configuration) -> Runner:
-    """Raises a `model.errors.ModelError` for settings that contradict each other."""
-    runner = _ENGINES[config.pipeline.runner.kind](config)
+def make_runner(config: Configuration, replica: int = 0) -> Runner:
+    """This replica's. Raises a `model.errors.ModelError` for settings that contradict each other."""
+    runner = _ENGINES[config.pipeline.runner.kind](config, replica)
     if (replayed := config.pipeline.runner.replay) is None:
         return runner
     from model.replay import ReplayRunner, read_texts
@@ -53,7 +55,7 @@ def sampled_positions(config: Configuration) -> int:
     return min(wanted, pipeline.token_budget) if drafts else 0
 
 
-def _emulated(config: Configuration) -> Runner:
+def _emulated(config: Configuration, _replica: int) -> Runner:
     from model.emulated import EmulatedRunner, EmulatedSettings
 
     settings = EmulatedSettings.from_mapping(
@@ -85,34 +87,34 @@ def emulated_buckets(max_rows: int, token_budget: int, samples: int = 0) -> tupl
     return make_buckets(max_rows, token_budget, 2, samples)
 
 
-def _mindspore(config: Configuration) -> Runner:
+def _mindspore(config: Configuration, replica: int) -> Runner:
     from model.mindspore_runner import MindSporeRunner, MindSporeSettings
 
-    return MindSporeRunner(_settings(config, MindSporeSettings))
+    return MindSporeRunner(_settings(config, MindSporeSettings, replica))
 
 
-def _openvino(config: Configuration) -> Runner:
+def _openvino(config: Configuration, replica: int) -> Runner:
     from model.openvino import OpenVinoRunner, OpenVinoSettings
 
     runner = config.pipeline.runner
     dtypes: dict[str, Any] = {"weight_dtype": runner.weight_dtype, "kv_dtype": runner.kv_dtype}
-    return OpenVinoRunner(replace(_settings(config, OpenVinoSettings), **dtypes))
+    return OpenVinoRunner(replace(_settings(config, OpenVinoSettings, replica), **dtypes))
 
 
-def _mindformers(config: Configuration) -> Runner:
+def _mindformers(config: Configuration, replica: int) -> Runner:
     from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 
-    return MindFormersRunner(_settings(config, MindFormersSettings))
+    return MindFormersRunner(_settings(config, MindFormersSettings, replica))
 
 
-def _settings(config: Configuration, kind: type[Settings]) -> Settings:
+def _settings(config: Configuration, kind: type[Settings], replica: int) -> Settings:
     runner, model = config.pipeline.runner, config.model_config
     assert model.model_cfg_path is not None  # the configuration was checked
     return kind(
         config_path=model.model_cfg_path,
         checkpoint_path=None if runner.random_weights else model.checkpoint_path,
         device="Ascend" if runner.device == "Ascend" else "CPU",
-        device_id=config.serving_config.start_device_id,
+        device_id=device_of(config, replica),
         num_blocks=config.pa_config.num_blocks,
         block_size=config.pa_config.block_size,
         max_rows=config.pipeline.max_rows,
@@ -120,7 +122,7 @@ def _settings(config: Configuration, kind: type[Settings]) -> Settings:
         samples=sampled_positions(config),
         max_length=config.max_length,
         scored_samples=_scored_samples(config),
-        threads=runner.threads,
+        threads=_threads(config),
         compile_cache_dir=runner.compile_cache if isinstance(runner.compile_cache, Path) else None,
         greedy_on_device=config.pipeline.greedy_on_device,
         adapters=tuple(config.pipeline.lora.adapters.values()),
@@ -128,7 +130,13 @@ def _settings(config: Configuration, kind: type[Settings]) -> Settings:
     )
 
 
-_ENGINES: dict[str, Callable[[Configuration], Runner]] = {
+def _threads(config: Configuration) -> int | None:
+    """Of one replica: as configured, else an equal share of the CPUs; one alone has all that it finds."""
+    threads, replicas = config.pipeline.runner.threads, config.pipeline.replicas
+    return max(1, len(os.sched_getaffinity(0)) // replicas) if threads is None and replicas > 1 else threads
+
+
+_ENGINES: dict[str, Callable[[Configuration, int], Runner]] = {
     "emulated": _emulated,
     "mindformers": _mindformers,
     "mindspore": _mindspore,

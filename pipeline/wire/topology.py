@@ -166,9 +166,9 @@ class Topology:
     ranks: int = 1
 
     @classmethod
-    def of(cls, _config: Configuration) -> Self:
-        """One of each is what a configuration can ask for so far."""
-        return cls()
+    def of(cls, config: Configuration) -> Self:
+        """One front, and replicas of one rank each, is what a configuration can ask for so far."""
+        return cls(replicas=config.pipeline.replicas)
 
     @property
     def stages(self) -> tuple[StageSpec, ...]:
@@ -235,6 +235,12 @@ class Topology:
 
 
 ONE_OF_EACH = Topology()
+
+
+def device_of(config: Configuration, replica: int) -> int:
+    """The number of a replica's device, as the engine counts them."""
+    return config.serving_config.start_device_id + replica
+
 
 BEHIND_FRONT = tuple(role for role in ROLES if role is not FRONT)
 """Those that a replica is made of."""

@@ -121,12 +121,13 @@ class ReadyPipe:
 
 
 def stages_of(launcher: int) -> dict[str, int]:
-    """Pids by name, of those that live."""
+    """Pids by the keys of stages, of those that live."""
     found = {}
     for pid in children(launcher):
         with contextlib.suppress(OSError, ValueError, IndexError):  # it is gone, or not yet what it will be
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            found[words[words.index(b"-m") + 1].decode().removeprefix("pipeline.")] = pid
+            module, *numbers, _descriptor = words[words.index(b"-m") + 1 : -1]
+            found[" ".join([module.decode().removeprefix("pipeline."), *(part.decode() for part in numbers)])] = pid
     return found
 
 

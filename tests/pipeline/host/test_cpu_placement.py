@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import ConfigurationError, load_configuration
-from pipeline.host.cpu_placement import fit_to_host, spin_us, usable_cpus
+from pipeline.host.cpu_placement import fit_as, fit_to_host, spin_us, usable_cpus
 from pipeline.host.facts import HostError
 
 ROOT = Path(__file__).parents[3]
@@ -118,3 +118,34 @@ def test_without_a_device_there_is_nothing_to_be_near(name):
         ConfigurationError, match=r"pipeline\.cpus\.sampling is device, but no Ascend device computes"
     ):
         configured("pipeline.cpus.sampling=device", name=name)
+
+
+# ---- several replicas ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cpus", "inference", "others"),
+    [(2, ASLEEP, ASLEEP), (7, ASLEEP, ASLEEP), (8, AWAKE, ASLEEP), (13, AWAKE, AWAKE)],
+)
+def test_four_replicas_spin_only_where_there_are_cpus_for_all_of_them(cpus, inference, others):
+    """A front, and three processes each."""
+    config = configured("pipeline.replicas=4")
+    assert spin_us("inference", config, cpus) == inference
+    assert {spin_us(stage, config, cpus) for stage in ("preprocess", "sampling")} == {others}
+
+
+def test_each_replica_is_pinned_next_to_its_own_device(monkeypatch):
+    near = {3: 0, 4: 1}
+    monkeypatch.setattr("pipeline.host.cpu_placement.device_cpus", lambda device: (near[device],))
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    config = configured(
+        "pipeline.runner.device=Ascend",
+        "pipeline.cpus={inference: device, sampling: device, front: device, preprocess: [0]}",
+        "serving_config.start_device_id=3",
+        "pipeline.replicas=2",
+        name="demo",
+    )
+    first, second = (fit_to_host(config, replica).pipeline.cpus for replica in (0, 1))
+    assert (first.inference, first.sampling, first.front, first.preprocess) == ((0,), (0,), (0,), (0,))
+    assert (second.inference, second.sampling, second.preprocess) == ((1,), (1,), (0,))
+    assert fit_as(config, fit_to_host(config, 1)).pipeline.cpus == second

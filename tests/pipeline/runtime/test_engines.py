@@ -106,3 +106,18 @@ def test_texts_may_be_replayed(tmp_path):
     runner = make_runner(config)
     assert isinstance(runner, ReplayRunner)
     assert runner.facts == make_runner(load_configuration(ROOT / "configs" / "emulated_910b.yaml")).facts
+
+
+def test_replicas_have_devices_of_their_own_and_share_the_cpus(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {*range(10)})
+    options = ["pipeline.runner.kind=mindspore", "serving_config.start_device_id=2"]
+    made = [
+        [make_runner(configured, replica).settings for replica in range(configured.pipeline.replicas)]
+        for more in ([], ["pipeline.replicas=3"], ["pipeline.replicas=2", "pipeline.runner.threads=7"])
+        for configured in [load_configuration(ROOT / "configs" / "demo.yaml", [*options, *more], other_host=True)]
+    ]
+    assert [[(one.device_id, one.threads) for one in runners] for runners in made] == [
+        [(2, None)],
+        [(2, 3), (3, 3), (4, 3)],
+        [(2, 7), (3, 7)],
+    ]

@@ -10,7 +10,7 @@ from itertools import chain
 import pytest
 
 import ipc
-from pipeline.config import Configuration, CpuConfig, SpinConfig
+from pipeline.config import CpuConfig, SpinConfig, load_configuration
 from pipeline.stats import STAGE_COUNTERS
 from pipeline.wire.topology import (
     BEHIND_FRONT,
@@ -23,6 +23,7 @@ from pipeline.wire.topology import (
     SAMPLING,
     STAGES,
     Topology,
+    device_of,
 )
 from scripts.lab.paths import ROOT
 
@@ -53,8 +54,12 @@ def test_who_has_which_ends():
     assert {flow.name for flow in FLOWS if not flow.is_work} == {"tokens", "rows"}
 
 
-def test_a_configuration_asks_for_one_of_each(monkeypatch):
-    assert Topology.of(Configuration) == ONE_OF_EACH
+def test_a_configuration_asks_for_one_of_each_or_for_replicas():
+    path = ROOT / "configs" / "emulated_910b.yaml"
+    assert Topology.of(load_configuration(path)) == ONE_OF_EACH
+    config = load_configuration(path, ["pipeline.replicas=4", "serving_config.start_device_id=2"])
+    assert Topology.of(config) == Topology(replicas=4)
+    assert [device_of(config, replica) for replica in range(4)] == [2, 3, 4, 5]
 
 
 # ---- many -------------------------------------------------------------------------------------------------------
