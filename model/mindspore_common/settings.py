@@ -101,7 +101,7 @@ class GraphSettings:
         return tuple(sorted(set(self.buckets)))
 
     def thread_count(self) -> int:
-        return self.threads or max(1, len(os.sched_getaffinity(0)) // self.ranks.count)
+        return self.threads or len(os.sched_getaffinity(0))
 
 
 def _require_positive(name: str, value: object) -> None:
