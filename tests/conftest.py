@@ -39,6 +39,7 @@ SURVIVAL = (
     "server/test_end.py",
     "server/test_operations.py",
     "server/test_poison.py",
+    "server/test_ranks.py",
     "server/test_readiness.py",
     "server/test_server.py",
     "server/test_starvation.py",

@@ -133,7 +133,7 @@ def _ranks(values: Mapping[str, Any]) -> int:
 
 
 def _stored_bytes(values: Mapping[str, Any], shard: Shard) -> int | None:
-    """Of a rank's weights, as far as they stay as the checkpoint has them, and of adapters; None: they become float32."""
+    """Of a rank's weights, as far as they stay as they are stored, and of adapters; None: they become float32."""
     from model.adapters import model_weights, read_adapter
     from model.checkpoint.weight import size_bytes
     from model.errors import ModelError

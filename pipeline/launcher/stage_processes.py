@@ -101,7 +101,7 @@ class StageProcesses:
         return child
 
     def _meeting_of(self, stage: StageSpec) -> int | None:
-        """Where its ranks meet: a new segment when they are started anew, since the old one holds what the dead said."""
+        """Where its ranks meet: a new segment when they are started anew; the old one holds what the dead said."""
         unit = self._topology.unit(stage.unit)
         if len(unit) == 1:
             return None
