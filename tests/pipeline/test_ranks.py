@@ -12,7 +12,7 @@ from model.emulated import EmulatedRunner
 from pipeline.inference.step_executor import InferenceRings, StepExecutor
 from pipeline.inference.unread import Unread
 from tests.pipeline.stages import OVERLAPPED, PLAIN, Server
-from tests.pipeline.test_speculation import CASES, PROMPTS, ask
+from tests.pipeline.test_speculation import CASES, MOST, PROMPTS, Told, ask, told_by
 
 
 class Recorder(EmulatedRunner):
@@ -74,11 +74,13 @@ class TwoRanks(Server):
         super().unwire()
 
 
-@pytest.mark.parametrize(
-    "how",
-    [{}, {"ahead": PLAIN}, {"emit_eos": True, "budget": 9}, {"drafts": 5, "emit_eos": True}, {"drafts": 3, "blocks": 40}],
-    ids=str,
-)
+class WithDrafts(TwoRanks, Told):
+    """Some of which are wrong."""
+
+    right = 0.7
+
+
+@pytest.mark.parametrize("how", [{}, {"ahead": PLAIN}, {"emit_eos": True, "budget": 9}, {"blocks": 40}], ids=str)
 def test_all_ranks_ask_the_same_of_their_engines(tokenizer_file, how):
     alone = Server(tokenizer_file, **{"ahead": OVERLAPPED, **how})
     expected = ask(alone)
@@ -88,6 +90,18 @@ def test_all_ranks_ask_the_same_of_their_engines(tokenizer_file, how):
     assert ask(server, chance=random.Random(4)) == expected
     server.close()
     assert TwoRanks.steps - before > max(len(prompt) for prompt in PROMPTS) + len(CASES)
+
+
+@pytest.mark.parametrize("how", [{}, {"ahead": PLAIN}, {"rows": 3, "blocks": 30}], ids=str)
+def test_drafts_are_the_same_for_all_ranks(tokenizer_file, how):
+    alone = Server(tokenizer_file)
+    expected = ask(alone)
+    alone.close()
+    WithDrafts.known = told_by(expected)
+    server = WithDrafts(tokenizer_file, drafts=MOST, **how)
+    assert ask(server, chance=random.Random(6)) == expected
+    assert server.drafter.accepted > 20
+    server.close()
 
 
 def test_ranks_that_are_started_anew_begin_together(tokenizer_file):
