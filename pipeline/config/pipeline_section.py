@@ -253,6 +253,12 @@ class PipelineConfig:
         "engine `mindspore`): with more than one the server is ready when all buckets are compiled",
         derived="as many as `serving_config.agent_ports` lists",
     )
+    routing: str = setting(
+        choice("cost", "least_requests", "round_robin"),
+        "cost",
+        "which of several replicas gets a request: by `cost` the one that is likely to give its first token soonest, "
+        "with what is cached there; the others are there to be compared with",
+    )
     model_name: str = setting(TEXT, None, "name of the model in OpenAI's API", derived="`model_config.model_name`")
     chat_template: Path | None = setting(
         PATH, None, "Jinja file for `/v1/chat/completions`, used instead of the tokenizer's own template"

@@ -21,6 +21,7 @@ from pipeline.front.delivery.admission import Admission
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.follow import follow
 from pipeline.front.delivery.generation import Delivery
+from pipeline.front.delivery.policies import make_router
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.http.connection import Connection, Serving
 from pipeline.front.http.exchange import BodyMemory
@@ -88,7 +89,8 @@ async def _serve(
 ) -> None:
     counters, stats, spans = Counters(page, spec.key), StatsReader(page), Spans()
     times, ends = Histograms(page, RequestHistogram, spec.rank), RingEnds(page, spec.key)
-    backend, admission = Backend(settings, counters, stats, Outbox(times, spans), ends), Admission()
+    backend = Backend(settings, counters, stats, Outbox(times, spans), ends, make_router(settings))
+    admission = Admission()
     parser = Worker("parser")
     adapters = AdapterCounters(page, spec.rank, settings.adapters)
     delivery = Delivery(settings, backend, admission, counters, adapters, times, stats)

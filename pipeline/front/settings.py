@@ -33,7 +33,10 @@ class FrontSettings:
     max_length: int  # prompt and output tokens together
     max_prompt: int
     prompt_limit_chars: int = 1 << 20  # of a prompt that is text
-    max_rows: int
+    max_rows: int  # of a replica
+    replicas: int = 1
+    routing: str = "cost"  # which replica gets a request: or "least_requests", "round_robin"
+    cached_tokens: int = 1 << 20  # that the KV cache of a replica holds at most
     max_queue: int
     device: str = "CPU"  # as llm-serving names it
     runner: str = ""  # the engine: model and device, with the word "emulated" for an emulated device
@@ -93,4 +96,4 @@ class FrontSettings:
     @property
     def max_in_flight(self) -> int:
         """Requests that the front accepts; preprocess refuses those beyond its queue."""
-        return self.max_queue + self.max_rows + 64
+        return self.max_queue + self.replicas * self.max_rows + 64

@@ -6,17 +6,18 @@ The fronts use the rings of every replica. What ends a generation of one replica
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.launcher.child import Attachment, Child, Phase
 from pipeline.launcher.hang_detector import HangDetector
 from pipeline.launcher.rings import Rings
 from pipeline.runtime.control_channel import ChannelError
-from pipeline.runtime.generations import KILLED, Ended
+from pipeline.runtime.generations import BY_ITSELF, KILLED, Ended, Verdict
 from pipeline.stats import StageState, Supervision
-from pipeline.wire.topology import Topology
+from pipeline.wire.topology import PREPROCESS, Topology
 
 _ATTACHED = (Phase.ATTACHING, Phase.SERVING)
+AWAY_S = 30.0  # a replica that is not back then is not waited for by those that may go on elsewhere
 
 
 class Replica:
@@ -40,6 +41,9 @@ class Replica:
         self._rings, self._children, self._detector, self._supervision = rings, children, detector, supervision
         self._users = topology.users(number)
         self._ended: list[Ended] = []  # deaths since a generation was complete
+        self._undecided = False  # who may be to blame for the end of the last one
+        self._aboard: Sequence[int] | None = ()  # of its requests, those that had a row; None: not known
+        self._died_again = self._is_away = False
 
     @property
     def members(self) -> list[Child]:
@@ -55,8 +59,10 @@ class Replica:
 
     # ---- what stages say --------------------------------------------------------------------------------------
 
-    def on_waiting(self, child: Child) -> bool:
-        """Whether it left before its rings were revoked."""
+    def on_waiting(self, child: Child, aboard: Sequence[int] | None) -> bool:
+        """Whether it left before its rings were revoked. `aboard`: see `Control.waiting`."""
+        if child.spec.name == PREPROCESS.name:
+            self._aboard = aboard
         attachment = child.attachments[self.number]
         left, attachment.phase = attachment.phase in _ATTACHED, Phase.WAITING
         return left
@@ -74,6 +80,7 @@ class Replica:
 
     def _on_complete(self) -> None:
         self.complete = self.was_complete = True
+        self._died_again = self._is_away = False
         self._detector.complete(self.number)
         self._ended.clear()
         for stage in self._users:
@@ -81,6 +88,7 @@ class Replica:
 
     def on_death(self, child: Child, how: str) -> None:
         """It ends the generation, and those who get the next one are told how."""
+        self._died_again |= self.was_complete and not self.complete
         attachment = child.attachments[self.number]
         if attachment.phase in (*_ATTACHED, Phase.LEAVING):
             in_hand = self._detector.in_hand(child)
@@ -99,12 +107,47 @@ class Replica:
         if self.useful:
             self.useful.add(self.rings_title)
         self._rings.end()
+        self._undecided = True
         if self.complete:
             self.down_since = time.monotonic()
         self.complete = False
         for attachment in self._attachments():
             if attachment.phase in _ATTACHED:
                 attachment.phase = Phase.LEAVING
+
+    # ---- what fronts of several replicas are told ---------------------------------------------------------------
+
+    def needs(self, unit: str) -> bool:
+        """It does not serve without this unit, or these rings."""
+        return unit == self.rings_title or any(stage.unit == unit for stage in self._users)
+
+    def verdict(self) -> Verdict | None:
+        """Who may be to blame for the end of the last generation; once, and as soon as it is known."""
+        if not self._undecided or any(child.dead for child in self.members):
+            return None  # a death that is not reported yet may be what has ended it
+        number = self._rings.number
+        ended = [one for one in self._ended if one.generation == number]
+        failed = next((one for one in ended if one.how in BY_ITSELF), None)
+        verdict = Verdict(self.number, number)
+        if failed is not None:
+            suspects: Sequence[int] | None = failed.in_hand
+            if failed.stage != PREPROCESS.name:
+                leaving = [child for child in self.members if child.attachments[self.number].phase is Phase.LEAVING]
+                if any(child.spec.name == PREPROCESS.name for child in leaving):
+                    return None  # it is about to say who was aboard
+                suspects = None if any(one.stage == PREPROCESS.name for one in ended) else self._aboard
+            verdict = Verdict(self.number, number, failed.stage, None if suspects is None else tuple(suspects))
+        self._undecided = False
+        return verdict
+
+    def stays_away(self) -> bool:
+        """It has failed once more, or is down for long; true once."""
+        if self.complete or not self.was_complete or self._is_away:
+            return False
+        self._is_away = self._died_again or time.monotonic() - self.down_since > AWAY_S
+        return self._is_away
+
+    # ---- the next generation ------------------------------------------------------------------------------------
 
     def waits_for_rings(self, being_restarted: Mapping[str, float]) -> bool:
         """Everybody is there and has let go of the old ones, whose memory is free then. `being_restarted`: units, or

@@ -27,7 +27,7 @@ from pipeline.launcher.listening import Listeners, address
 from pipeline.launcher.readiness import Readiness
 from pipeline.launcher.reload import Reload
 from pipeline.launcher.replica import Replica
-from pipeline.launcher.restarts import Restarts
+from pipeline.launcher.restarts import LONGEST_DELAY_S, Restarts
 from pipeline.launcher.rings import Rings
 from pipeline.launcher.signals import caught_signals
 from pipeline.launcher.stage_processes import StageProcesses, stage_command
@@ -49,7 +49,7 @@ class Supervisor:
     """One server, from start to end. `reread` reads its configuration again; raises ConfigurationError, HostError.
     `readiness` is told when it is ready, and when it reloads and stops. `topology`: what runs, if not what the
     configuration says; `command` starts a stage; `fitted` is the configuration as it is for each replica's part of
-    the host, if they differ; `fingerprints` are those of adapters, by name; `vocabulary` is what its fronts are given."""
+    the host, if they differ; `fingerprints` are those of adapters, by name; `vocabulary` is what fronts are given."""
 
     def __init__(
         self,
@@ -139,6 +139,7 @@ class Supervisor:
         if self._status is None:
             self._look()
             self._start_due()
+            self._tell_fronts()
             self._hand_over()
 
     def _next_due(self) -> float:
@@ -166,7 +167,7 @@ class Supervisor:
         elif message.event in ("waiting", "ready"):
             replica = self._replicas[message.fields["replica"]]
             if message.event == "waiting":
-                if replica.on_waiting(child):
+                if replica.on_waiting(child, message.fields["aboard"]):
                     self._on_departure(child, replica)
             elif replica.on_ready(child):
                 self._on_complete(replica)
@@ -254,6 +255,8 @@ class Supervisor:
         """Start it again, if it may be: a unit, or a replica with other rings."""
         useful = any(name in replica.useful for replica in self._replicas)
         delay, limit = self._restarts.on_death(name, what, useful=useful), self._restarts.limit
+        if delay is None and any(replica.complete and not replica.needs(name) for replica in self._replicas):
+            delay = LONGEST_DELAY_S  # the server goes on without it
         for replica in self._replicas:
             replica.useful.discard(name)
         if delay is None:
@@ -281,6 +284,21 @@ class Supervisor:
                     self._supervision.add_restart(stage.key)
             except (OSError, ipc.IpcError) as error:
                 self._schedule(name, f"{name} could not be started: {error}")
+
+    def _tell_fronts(self) -> None:
+        """Of several replicas: whose requests may go on elsewhere, and which replica is not back for long."""
+        if len(self._replicas) == 1:
+            return
+        for replica in self._replicas:
+            if (verdict := replica.verdict()) is not None:
+                self._to_fronts("verdict", verdict.to_fields())
+            if replica.stays_away():
+                self._to_fronts("away", {"replica": replica.number})
+
+    def _to_fronts(self, event: str, fields: Mapping[str, object]) -> None:
+        for front in self._fronts():
+            with contextlib.suppress(ChannelError):  # it is about to be noticed
+                front.send(event, (), **fields)
 
     def _hand_over(self) -> None:
         for replica in self._replicas:

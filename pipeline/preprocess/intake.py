@@ -101,6 +101,8 @@ class Intake:
         if isinstance(result, Refused):
             self.replies.append(result.pack())
         else:
+            if result.suspect:
+                self._quarantine.suspect(result)
             self._scheduler.submit(result)
             first = int(result.tokens[0]) if result.prompt_wants.scores else -1
             self.replies.append(Accepted(result.request, result.attempt, result.prompt, first).pack())

@@ -29,6 +29,7 @@ from pipeline.wire.rings import StageRings
 from pipeline.wire.step import Shapes
 from pipeline.wire.topology import INFERENCE, SAMPLING
 
+_MOST_NAMED = 2048  # requests in a message of the control channel
 _WAITING_BODIES = 4  # the texts that wait to be tokenized may be as long as so many of the longest requests
 
 
@@ -36,7 +37,9 @@ def run_preprocess(stage: Stage) -> None:
     """The tokenizer and what is held against requests stay from generation to generation; rows and blocks do not."""
     sys.setswitchinterval(background.SWITCH_S)
     tokenizer = open_tokenizer(stage.config, stage.shapes.vocab_size)
-    stage.serve(_Service(stage, stage.facts, tokenizer).run)
+    service = _Service(stage, stage.facts, tokenizer)
+    stage.aboard = service.aboard
+    stage.serve(service.run)
 
 
 class _Service:
@@ -90,6 +93,11 @@ class _Service:
             stage.on_reload = set_limits
             stage.begin(generation)
             preprocess.run()
+
+    def aboard(self) -> tuple[int, ...] | None:
+        """Requests that had a row in the last generation; None: too many for a message."""
+        requests = [] if self._last is None else [sequence.request for sequence in self._last[1].aboard]
+        return tuple(requests) if len(requests) <= _MOST_NAMED else None
 
     def _look_back(self, generation: Generation) -> None:
         """Whether requests are to blame for the end of the generation before this one."""

@@ -42,6 +42,10 @@ class Quarantine:
             names = ", ".join(f"{request:016x}" for request in suspects)
             log.warning("%s failed; each of these requests may be the cause and runs alone first: %s", stage, names)
 
+    def suspect(self, sequence: Sequence) -> None:
+        """It may have made another replica fail, or this one, in a process of preprocess before this one."""
+        self._until.setdefault(sequence.request, sequence.length + _BEYOND)
+
     def acquit(self, request: int) -> None:
         self._until.pop(request, None)
 

@@ -145,6 +145,7 @@ class Scheduler:
             sequence.computed += chunk.count
             self._seal(sequence)
             if ends:
+                sequence.moved = False
                 sequence.schedule()
                 self.prefilling.remove(sequence)
                 self._columns.add(sequence)
@@ -241,19 +242,33 @@ class Scheduler:
         for sequence in list(self.prefilling):
             budget = self._choose_chunk(sequence, budget, chunks)
         room = self._admission_bytes
-        while budget > 0 and self.waiting and self._free_rows and self._may_enter(self.waiting[0]):
-            size = self.waiting[0].record_bytes
-            if (self.admissions and size > room) or not self._admit(self.waiting[0]):
+        while budget > 0 and self._free_rows and (first := self._first_waiting(chunks)) and self._may_enter(first):
+            size = first.record_bytes
+            if (self.admissions and size > room) or not self._admit(first):
                 break
             room -= size
-            budget = self._choose_chunk(self.waiting.popleft(), budget, chunks)
+            self.waiting.remove(first)
+            budget = self._choose_chunk(first, budget, chunks)
         return tuple(chunk for chunk in chunks if chunk.sequence.row >= 0)
+
+    def _first_waiting(self, chunks: list[Chunk]) -> Sequence | None:
+        """Those that come from another replica are passed when this step has no room left for them."""
+        if self.waiting and self.waiting[0].moved and self._room_for_moved(chunks) <= 0:
+            return next((sequence for sequence in self.waiting if not sequence.moved), None)
+        return self.waiting[0] if self.waiting else None
+
+    def _room_for_moved(self, chunks: list[Chunk]) -> int:
+        """Tokens of a step for those that come from another replica: half of its budget, unless there is nobody whom
+        they could hold up."""
+        taken = sum(chunk.count for chunk in chunks if chunk.sequence.moved)
+        return (self._budget // 2 if len(self._columns) else self._budget) - taken
 
     def _choose_chunk(self, sequence: Sequence, budget: int, chunks: list[Chunk]) -> int:
         """Schedule as many of the sequence's known tokens as the budget allows. Returns the budget that is left."""
-        if sequence.row < 0 or budget <= 0:
+        most = min(budget, self._room_for_moved(chunks)) if sequence.moved else budget
+        if sequence.row < 0 or most <= 0:
             return budget
-        most = min(budget, self._most_to_score(sequence, chunks)) if sequence.scoring else budget
+        most = min(most, self._most_to_score(sequence, chunks)) if sequence.scoring else most
         count = sequence.next_chunk(most)
         if count == 1 < sequence.left_of_kind and chunks:
             return 0  # a token alone: it waits for a step with more room

@@ -135,6 +135,8 @@ class Sequence:
     to_score: int = 0  # so many: all but the last, behind which a token is sampled
     scored: int = 0  # of them, the first ones, in steps that are done or under way
     adapter: Adapter = BASE
+    moved: bool = False  # from another replica, and its tokens so far are not computed here yet
+    suspect: bool = False  # it may have made that one fail
     finished: bool = False
     draw: tuple[float, ...] = NO_DRAW  # what its draws obey, in the order of DRAW
     seed: int | None = None  # of them

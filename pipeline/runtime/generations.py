@@ -14,7 +14,7 @@ import os
 import select
 import signal
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -55,6 +55,27 @@ def blamed(ended: Iterable[Ended], generation: int, stage: str) -> tuple[int, ..
 
 def _failed(ended: Iterable[Ended], generation: int) -> Iterator[Ended]:
     return (one for one in ended if one.generation == generation and one.how in BY_ITSELF)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Who may be to blame for the end of a replica's generation. Fronts of several replicas are told, before anything
+    that was there goes on elsewhere."""
+
+    replica: int
+    generation: int
+    culprit: str = ""  # the stage that failed by itself; empty: none did, and nobody is to blame
+    suspects: tuple[int, ...] | None = ()  # requests; None: all that were there
+
+    def to_fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        named = fields["suspects"]
+        return cls(
+            fields["replica"], fields["generation"], fields["culprit"], None if named is None else tuple(named)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +140,10 @@ class Control:
     def progress(self, what: str, done: int, total: int) -> None:
         self._channel.send("progress", what=what, done=done, total=total)
 
-    def waiting(self, replica: int = 0) -> None:
-        """This stage has loaded what it needs, has no rings of this replica, and needs some."""
-        self._channel.send("waiting", replica=replica)
+    def waiting(self, replica: int = 0, aboard: Collection[int] | None = ()) -> None:
+        """This stage has loaded what it needs, has no rings of this replica, and needs some. `aboard`: requests that
+        had a row when it lost its last rings, where it knows; None: too many to say."""
+        self._channel.send("waiting", replica=replica, aboard=None if aboard is None else [*aboard])
 
     def ready(self, generation: Generation) -> None:
         """This stage serves in this generation."""

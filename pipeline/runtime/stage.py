@@ -15,7 +15,7 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Never
@@ -94,6 +94,7 @@ class Stage:
         self.vocabulary_fd, self.api_keys = specification.vocabulary_fd, specification.api_keys
         self.ranks_fd = specification.ranks_fd
         self.on_reload: Callable[[], None] | None = None
+        self.aboard: Callable[[], Collection[int] | None] = tuple  # see `Control.waiting`
         self._configure_logging()
         control.on("reload", self._reload)
         self.pauses = PauseMeter(self.stats, self.name)
@@ -121,7 +122,7 @@ class Stage:
         end_as_usual()
         self.control.watch()
         while True:
-            self.control.waiting(self.replica)
+            self.control.waiting(self.replica, self.aboard())
             self._serve_one(self.control.next_generation(self.replica), run)
             gc.collect()  # no reference to the old rings may stay; no step waits here
 

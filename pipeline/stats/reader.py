@@ -211,9 +211,10 @@ class StatsReader:
     @property
     def ready(self) -> bool:
         """All stages of some replica accept work."""
-        return any(map(self._is_ready, range(self.topology.replicas)))
+        return any(map(self.is_ready, range(self.topology.replicas)))
 
-    def _is_ready(self, replica: int) -> bool:
+    def is_ready(self, replica: int) -> bool:
+        """All its stages accept work."""
         stages = self.topology.replica(replica)
         return all(int(self._page.counters(stage.key)[READY]) == 1 for stage in stages)
 

@@ -109,6 +109,8 @@ class Submit(Record, frozen=True, tag=0):
     add_special: bool = True  # let the tokenizer add BOS
     arrival_ns: int = 0
     plain: tuple[int, ...] = ()  # where the text spells special tokens that are none, as in `Tokenizer.render_chat`
+    moved: bool = False  # it comes from another replica, and is not to hold up who is here
+    suspect: bool = False  # it may have made a replica fail: it runs alone first
 
     @classmethod
     def of(
@@ -124,9 +126,9 @@ class Submit(Record, frozen=True, tag=0):
         text, ids = (prompt, b"") if isinstance(prompt, str) else (None, prompt.tobytes())
         return cls(tuple(choices), request.pack(), text, ids, add_special, arrival_ns, plain)
 
-    def with_choices(self, choices: Sequence[Choice]) -> Submit:
+    def with_choices(self, choices: Sequence[Choice], *, moved: bool = False, suspect: bool = False) -> Submit:
         """The same prompt for these choices."""
-        return msgspec.structs.replace(self, choices=tuple(choices))
+        return msgspec.structs.replace(self, choices=tuple(choices), moved=moved, suspect=suspect)
 
     @property
     def request(self) -> int:

@@ -1,5 +1,5 @@
-"""The ranks of a replica need not tell each other anything: from the same steps and tokens each finds the same inputs,
-and asks the same of its engine, however far it is ahead or behind. Else their parts of a model would not fit."""
+"""The ranks of a replica need not tell each other anything: from the same steps and tokens each finds the same
+inputs, and asks the same of its engine, however far it is ahead or behind. Else their parts would not fit."""
 
 from __future__ import annotations
 

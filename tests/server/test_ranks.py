@@ -16,7 +16,12 @@ from tests.server.supervised import Load, Supervised
 
 RANKS = ("inference 0.0", "inference 0.1")
 GOLDEN = [json.loads(line) for line in (Path(DEMO_DIR) / "golden.jsonl").read_text().splitlines()]
-SMALL = ("model_config.decode_batch_size=1", "pipeline.token_budget=8", "pa_config.num_blocks=64")
+SMALL = (
+    "pipeline.model_name=ringserve-demo",
+    "model_config.decode_batch_size=1",
+    "pipeline.token_budget=8",
+    "pa_config.num_blocks=64",
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +65,7 @@ def test_a_model_in_two_parts_goes_on_where_it_was(tmp_path):
     killed in the middle of a stream."""
     entry, other = sorted(GOLDEN, key=lambda entry: len(entry["answer"]))[-2:]
     kept = f"pipeline.runner.compile_cache={tmp_path / 'compiled'}"
-    overrides = (
-        "pipeline.model_name=ringserve-demo",
-        "pipeline.ranks=2",
-        "pipeline.runner.kind=mindspore",
-        kept,
-        *SMALL,
-    )
+    overrides = ("pipeline.ranks=2", "pipeline.runner.kind=mindspore", kept, *SMALL)
     with launched(Path(DEMO_DIR), overrides, tmp_path / "log") as server:
         assert set(RANKS) < set(server.stages())
         assert "on 2 ranks" in server.log_text()
@@ -88,11 +87,9 @@ def test_a_model_in_two_parts_goes_on_where_it_was(tmp_path):
 
 def complete(server, entry, each=lambda number: None):
     """The text of a stream; `each` is called with the number of every event."""
-    body = {"model": "ringserve-demo", "prompt": entry["prompt_ids"], "max_tokens": 120, "temperature": 0}
-    texts = []
-    with httpx.stream(
-        "POST", f"{server.base_url}/v1/completions", json={**body, "stream": True}, timeout=120
-    ) as answer:
+    options = {"max_tokens": 120, "temperature": 0, "stream": True}
+    body, texts = {"model": "ringserve-demo", "prompt": entry["prompt_ids"], **options}, []
+    with httpx.stream("POST", f"{server.base_url}/v1/completions", json=body, timeout=120) as answer:
         for line in answer.iter_lines():
             if line.startswith("data: {"):
                 texts.append(json.loads(line.removeprefix("data: "))["choices"][0]["text"])

@@ -22,6 +22,7 @@ from pipeline.stats import PreprocessCounter, RingEnds, StageState, StatsReader
 MODELS = "/v1/models/"
 LONGEST_TRACE_S = 60.0
 _DOWN = (StageState.HUNG, StageState.RESTARTING)
+_WORST = (StageState.OK, StageState.STARTING, *_DOWN)
 
 
 class InfoRoutes:
@@ -42,13 +43,24 @@ class InfoRoutes:
         self._started = int(time.time())
 
     async def health(self, exchange: Exchange) -> None:
-        """200 while every stage makes progress or is idle; 503 names those that hang or restart. Loading a model
-        counts as progress."""
-        states = {stage: self._stats.state(stage) for stage in _keys(self._stats)}
-        down = [f"{stage} is {state.name.lower()}" for stage, state in states.items() if state in _DOWN]
-        if down:
-            raise retry_later(503, "; ".join(down), UNAVAILABLE)
-        await answer_json(exchange, {"status": "alive"})
+        """200 while every stage makes progress or is idle, of one replica at least; 503 names those that hang or
+        restart. Loading a model counts as progress."""
+        topology = self._stats.topology
+        states = {stage: self._stats.state(stage.key) for stage in topology.stages}
+        down = {stage: f"{stage.key} is {state.name.lower()}" for stage, state in states.items() if state in _DOWN}
+        lost = {replica for stage in down for replica in topology.replicas_of(stage)}
+        if len(lost) == topology.replicas:
+            raise retry_later(503, "; ".join(down.values()), UNAVAILABLE)
+        await answer_json(exchange, {"status": "degraded" if lost else "alive", **self._replicas()})
+
+    def _replicas(self) -> dict[str, Any]:
+        """The state of each, where there are several."""
+        topology = self._stats.topology
+        if topology.replicas == 1:
+            return {}
+        each = ([self._stats.state(stage.key) for stage in topology.replica(i)] for i in range(topology.replicas))
+        worst = [max(states, key=_WORST.index) for states in each]
+        return {"replicas": [{"replica": i, "state": state.name.lower()} for i, state in enumerate(worst)]}
 
     async def ready(self, exchange: Exchange) -> None:
         if self._admission.draining:
@@ -57,7 +69,7 @@ class InfoRoutes:
             raise retry_later(503, self._backend.why_not_ready, UNAVAILABLE)
         compiled, buckets = self._stats.compiled()
         progress = {"progress": f"compiled {compiled} of {buckets}"} if compiled < buckets else {}
-        await answer_json(exchange, {"status": "ready", **progress})
+        await answer_json(exchange, {"status": "ready", **progress, **self._replicas()})
 
     async def load(self, exchange: Exchange) -> None:
         """As in vLLM: requests that run or wait."""
@@ -117,8 +129,8 @@ class InfoRoutes:
         settings = self._settings
         info = {
             "docker_label": "",
-            "max_batch_total_tokens": settings.max_rows * settings.max_length,
-            "max_concurrent_requests": settings.max_queue + settings.max_rows,
+            "max_batch_total_tokens": settings.replicas * settings.max_rows * settings.max_length,
+            "max_concurrent_requests": settings.max_queue + settings.replicas * settings.max_rows,
             "max_input_length": settings.max_prompt,
             "max_total_tokens": settings.max_length,
             "model_device_type": settings.device,
@@ -141,10 +153,6 @@ class InfoRoutes:
             await asyncio.sleep(seconds)
             mine = [span for span in spans if span[0] >= since]
         await exchange.respond(200, trace(self._stats, since, mine))
-
-
-def _keys(stats: StatsReader) -> list[str]:
-    return [stage.key for stage in stats.topology.stages]
 
 
 def _is_loopback(client: str) -> bool:

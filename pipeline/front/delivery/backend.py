@@ -9,16 +9,20 @@ import logging
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import ipc
 from pipeline.front.delivery.encodings import Encodings
+from pipeline.front.delivery.lane import NOWHERE, Lane, Lanes
+from pipeline.front.delivery.recovery import Recovery, shares
 from pipeline.front.delivery.ring_client import RingClient
+from pipeline.front.delivery.routing import Router
 from pipeline.front.delivery.stream import TokenStream
 from pipeline.front.http.errors import INVALID, OVERLOADED, SERVER, UNAVAILABLE, ApiError, retry_later
 from pipeline.front.http.exchange import Exchange
 from pipeline.front.http.responses import Outbox
 from pipeline.front.settings import FrontRings, FrontSettings
+from pipeline.runtime.generations import Verdict
 from pipeline.stats import Counters, FrontCounter, RingEnds, StatsReader
 from pipeline.wire.delta import SCORES, delta_head, scored_span
 from pipeline.wire.request import (
@@ -44,44 +48,69 @@ _UNREADABLE = "a record from the pipeline could not be parsed"
 class Backend:
     """Made inside a running loop. `submit` returns streams; `finish` must follow for each, however it ends.
 
-    It has no rings until `attach`, and none between two generations. When they close, because a stage died, requests
-    wait for the next ones; then each is sent again, in order of arrival, with the tokens received so far, and its
-    stream continues after them. A request that arrives meanwhile waits with the others.
+    It has no rings of a replica until `attach`, and none between two generations. When they close, because a stage
+    died, requests wait for the next ones, or go on elsewhere (see `recovery`): each is sent again, in order of
+    arrival, with the tokens received so far, and its stream continues after them. A request that arrives while no
+    replica is there waits with the others.
     """
 
     def __init__(
-        self, settings: FrontSettings, counters: Counters, stats: StatsReader, outbox: Outbox, ends: RingEnds
+        self,
+        settings: FrontSettings,
+        counters: Counters,
+        stats: StatsReader,
+        outbox: Outbox,
+        ends: RingEnds,
+        router: Router,
     ) -> None:
         self._settings, self._counters, self._stats, self._ends = settings, counters, stats, ends
         self.outbox = outbox
         self._streams: dict[int, TokenStream] = {}  # in order of arrival
         self._next = secrets.randbits(31) << 32  # another front, or the next one, must not reuse a number
-        self._client: RingClient | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self.lanes = Lanes(settings.replicas, router, adapters=bool(settings.adapters))
+        self._recovery = Recovery(self.lanes, self._streams, counters)
         self._longest_record: int | None = None  # known once there have been rings
-        self.closed = asyncio.Event()  # nothing more comes from these rings: `detach`
-        self._encodings = Encodings()
+        self._encodings = Encodings(self.lanes)
 
-    def attach(self, rings: FrontRings) -> None:
+    def attach(self, rings: FrontRings, replica: int = 0, generation: int = 0) -> None:
         """To the rings of a generation, whose descriptors this takes over. The last generation must be detached."""
-        self._client = client = RingClient(rings, self._on_deltas, self._on_reply)
+        lane = self.lanes[replica]
+        client = RingClient(rings, lambda records: self._sweep(lane, records), self._on_reply)
         self._longest_record = client.max_record
-        self._ends.follow(client.rings)
-        self.closed.clear()
-        self._reading = asyncio.create_task(self._read(client))
-        live = [stream for stream in self._streams.values() if stream.live]
-        for streams in _by_prompt(live):
-            self._resume(streams, client)
-        if live:
-            self._counters.add(FrontCounter.RESUMED, len(live))
-            log.warning("resuming %d requests", len(live))
-        self._encodings.attach(client)
+        lane.attach(client, generation)
+        self._follow_rings()
+        lane.reading = asyncio.create_task(self._read(lane, client))
+        self.lanes.up_again(lane)
+        self._recovery.on_attached(lane)
+        self._encodings.on_attached(lane)
+
+    def _follow_rings(self) -> None:
+        clients = [lane.client for lane in self.lanes if lane.client is not None]
+        self._ends.follow({name: ring for client in clients for name, ring in client.rings.items()})
+
+    def on_verdict(self, verdict: Verdict) -> None:
+        """Why a replica's rings have ended; it may come before this front has read them to their end."""
+        lane = self.lanes[verdict.replica]
+        if self.lanes.several and verdict.generation == lane.generation:
+            lane.verdict = verdict
+            self._heed(lane)
+
+    def _heed(self, lane: Lane) -> None:
+        if lane.verdict is not None and lane.detached:
+            verdict, lane.verdict = lane.verdict, None
+            self._recovery.on_verdict(lane, verdict)
+            self._encodings.on_verdict(verdict)
+
+    def on_away(self, replica: int) -> None:
+        """It does not come back soon."""
+        self._recovery.on_away(replica)
+        self._encodings.on_away(replica)
 
     def blame(self, requests: Sequence[int]) -> None:
         """One of these made preprocess fail by itself. Requests that share its prompt are to blame with it. To be
-        called before `attach`."""
+        called before `attach`, of the only replica: with several there is a verdict."""
         self._encodings.blame(requests)
-        prompts = {id(stream.submit) for stream in self._streams.values() if _shares(stream, requests)}
+        prompts = {id(stream.submit) for stream in self._streams.values() if shares(stream, requests)}
         for stream in list(self._streams.values()):
             if stream.live and id(stream.submit) in prompts:
                 self._strike(stream)
@@ -92,28 +121,32 @@ class Backend:
             log.error("request %016x made preprocess fail twice: it is refused", stream.request)
             stream.fail(ApiError(500, "the request made a process of the server fail twice", kind=SERVER))
 
-    async def detach(self) -> None:
+    async def detach(self, replica: int = 0) -> None:
         """Read what the rings still hold, and detach from them. Twice is harmless."""
-        client, self._client = self._client, None
-        if client is None or self._reading is None:
+        lane = self.lanes[replica]
+        client, lane.client = lane.client, None
+        if client is None or lane.reading is None:
             return
-        self._encodings.detach()
-        self._ends.follow({})
+        self.lanes.down(lane)
+        self._follow_rings()
         try:
             await client.close()
         except Exception:
             log.exception(_UNREADABLE)
             self._fail_all(_UNREADABLE)
-        await self._reading
+        await lane.reading
+        lane.detached = True
+        self._heed(lane)
 
     async def close(self) -> None:
         """Fail requests in flight, and detach from the rings."""
         self._fail_all("the server is shutting down")
-        await self.detach()
+        for lane in self.lanes:
+            await self.detach(lane.replica)
 
     @property
     def ready(self) -> bool:
-        return self._client is not None and not self.closed.is_set() and self._stats.ready
+        return self.lanes.any_up and self._stats.ready
 
     @property
     def why_not_ready(self) -> str:
@@ -173,38 +206,34 @@ class Backend:
             raise ApiError(413, why, kind=INVALID, parameter="prompt", code=TOO_LONG)
 
     def _send(self, streams: Sequence[TokenStream], *, wait: bool) -> None:
-        """Streams of one prompt."""
-        client = self._client
-        if client is None or self.closed.is_set():
-            return  # `attach` sends them with the others
-        if client.resuming:
-            self._resume(streams, client)
+        """Streams of one prompt; to another replica if one has no room. Raises ApiError 429."""
+        submit, replicas = streams[0].submit, self._recovery.open
+        if not replicas:
+            for stream in streams:
+                stream.home = NOWHERE  # `attach` sends them with the others
             return
-        with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):  # then, too
-            if client.try_send(streams[0].submit.pack()):
+        while replicas and (choice := self.lanes.choose(submit, replicas)) is not None:
+            if self._send_to(self.lanes.settle(streams, choice), streams, wait=wait):
                 return
+            replicas.remove(choice.replica)
+        for stream in streams:
+            self.lanes.on_end(stream)
+        raise retry_later(429, "too many requests at once; try again later", OVERLOADED)
+
+    def _send_to(self, lane: Lane, streams: Sequence[TokenStream], *, wait: bool) -> bool:
+        """False: there is no room now."""
+        client = lane.client
+        assert client is not None
+        if client.resuming:
+            self._recovery.resume(streams, lane)
+            return True
+        with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):  # then they are sent again with the others
+            if client.try_send(streams[0].submit.pack()):
+                return True
             if not wait:
-                raise retry_later(429, "too many requests at once; try again later", OVERLOADED)
+                return False
             client.send_later(functools.partial(_first_time, streams))
-
-    def _resume(self, streams: Sequence[TokenStream], client: RingClient) -> None:
-        """Streams of one prompt, as soon as there is room, after those that arrived before."""
-
-        def late() -> bytes | None:
-            live = [stream for stream in streams if stream.live]
-            if not live:
-                return None
-            record = live[0].submit.with_choices([stream.resumption() for stream in live]).pack()
-            if len(record) <= client.max_record:
-                return record
-            if len(live) == 1:
-                live[0].fail(ApiError(500, "the request is too large to be resumed after a restart", kind=SERVER))
-            else:
-                for stream in live:
-                    self._resume([stream], client)
-            return None
-
-        client.send_later(late, resumes=True)
+        return True
 
     def finish(self, stream: TokenStream, *, cancel: bool) -> None:
         """Forget a request. With `cancel` the pipeline stops it; tokens that still arrive are dropped."""
@@ -214,12 +243,14 @@ class Backend:
     def _forget(self, stream: TokenStream, *, cancel: bool) -> None:
         self._streams.pop(stream.request, None)
         self._counters.set(FrontCounter.IN_FLIGHT, len(self._streams))
-        if cancel:
-            self._cancel(stream.request)
+        self.lanes.on_end(stream)
+        if cancel and stream.home != NOWHERE:
+            self._cancel(stream.request, self.lanes[stream.home])
+        self._recovery.look_after()
 
-    def _cancel(self, request: int) -> None:
+    def _cancel(self, request: int, lane: Lane) -> None:
         """A cancellation may have to wait for room, but is never lost."""
-        client, record = self._client, Cancel(request).pack()
+        client, record = lane.client, Cancel(request).pack()
         if client is not None:
             with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):  # then the request is gone, too
                 if not client.try_send(record):
@@ -227,15 +258,15 @@ class Backend:
 
     # ---- answers --------------------------------------------------------------------------------------------
 
-    async def _read(self, client: RingClient) -> None:
+    async def _read(self, lane: Lane, client: RingClient) -> None:
         """Until the rings close, or a record can't be parsed."""
         try:
             await client.run()
         except Exception:
             log.exception(_UNREADABLE)
             self._fail_all(_UNREADABLE)
-        self.closed.set()
-        if self._streams:
+        lane.closed.set()
+        if self._streams and not self.lanes.several:
             log.warning("a stage ended: %d requests wait until the pipeline is complete again", len(self._streams))
 
     def _fail_all(self, why: str) -> None:
@@ -243,6 +274,19 @@ class Backend:
         for stream in list(self._streams.values()):
             stream.fail(error)
         self._encodings.fail_all(error)
+
+    def _sweep(self, woken: Lane, records: list[bytes]) -> None:
+        """What has come through the lane that was woken, and what has come through others meanwhile: tokens of all
+        replicas are written to their clients in one pass."""
+        for lane in self.lanes:
+            if lane is not woken and lane.up and lane.client is not None:
+                with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):  # its own reader sees that, too
+                    records += lane.client.take_deltas()
+        for lane in self.lanes:
+            if lane.client is not None:
+                for record in lane.client.take_replies():
+                    self._on_reply(record)
+        self._on_deltas(records)
 
     def _on_deltas(self, records: Sequence[bytes]) -> None:
         """Pass each stream all of its records at once: usually one token, under load several."""
@@ -255,6 +299,8 @@ class Backend:
             elif index == len(stream.tokens) + 1 or token < 0:  # a failure is not a token, and has no index
                 stream.note(token, reason)
                 came[stream].append(record)
+                if stream.prefilling:
+                    self.lanes.on_first_token(stream)
             elif reason == SCORES:
                 self._on_scores(stream, record)
             else:
@@ -262,6 +308,7 @@ class Backend:
         for stream, own in came.items():
             stream.push(own, now)
         self.outbox.flush(now)
+        self._recovery.look_after()
 
     def _on_scores(self, stream: TokenStream, record: bytes) -> None:
         position, count = scored_span(record)
@@ -295,12 +342,14 @@ class Backend:
     def _reply(self, stream: TokenStream, reply: Accepted | Refused | Started) -> None:
         if isinstance(reply, Accepted):
             stream.accept(reply.prompt_tokens, reply.first_id)
+            self.lanes.on_accepted(stream)
         elif isinstance(reply, Refused):
             stream.fail(self._refusal(reply))
         else:
             stream.cached_tokens = reply.cached_tokens
             if stream.waited_ns is None:
                 stream.waited_ns = reply.waited_ns
+            self.lanes.on_started(stream)
 
     def _refusal(self, reply: Refused) -> ApiError:
         if reply.status in (429, 503):
@@ -313,16 +362,3 @@ class Backend:
 def _first_time(streams: Sequence[TokenStream]) -> bytes | None:
     live = [stream.choice for stream in streams if stream.live]
     return streams[0].submit.with_choices(live).pack() if live else None
-
-
-def _by_prompt(streams: Iterable[TokenStream]) -> Iterable[list[TokenStream]]:
-    """Groups that share a prompt, in the order of their first streams."""
-    groups = defaultdict[int, list[TokenStream]](list)
-    for stream in streams:
-        groups[id(stream.submit)].append(stream)
-    return groups.values()
-
-
-def _shares(stream: TokenStream, requests: Sequence[int]) -> bool:
-    """One of these requests is the stream's own, or the first of those that were sent with its prompt."""
-    return stream.request in requests or stream.submit.request in requests

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import msgspec
 
 import ipc
-from pipeline.front.delivery.ring_client import RingClient
+from pipeline.front.delivery.lane import NOWHERE, Lane, Lanes
 from pipeline.front.http.errors import OVERLOADED, SERVER, ApiError, ClientGone, retry_later
 from pipeline.front.http.exchange import Exchange
 from pipeline.front.http.worker import MOST_BYTES
+from pipeline.runtime.generations import Verdict
 from pipeline.wire.request import Cancel, Encode, Encoded, GoOn
 
 _SHORT = 2048  # characters; longer texts are sent one after the other, lest they fill the ring
@@ -25,6 +26,7 @@ class _Text:
     answer: asyncio.Future[tuple[int, bytes]]
     pieces: list[bytes] = field(default_factory=list)
     strikes: int = 0
+    home: int = NOWHERE  # the replica that it was sent to
 
     def fail(self, error: Exception) -> None:
         if not self.answer.done():
@@ -36,10 +38,10 @@ class _Text:
 
 class Encodings:
     """Made inside a running loop. Like requests, texts wait while there are no rings, and are sent again after a
-    restart."""
+    restart. Any replica will do: they take turns."""
 
-    def __init__(self) -> None:
-        self._client: RingClient | None = None
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes, self._turn_of = lanes, 0
         self._texts: dict[int, _Text] = {}
         self._turn = asyncio.Semaphore()
         self._bytes = 0  # of the bodies that wait, and of those that are worked on
@@ -66,7 +68,7 @@ class Encodings:
             self._submit(text)
             return await text.answer
         except BaseException:
-            self._send(Cancel(asked.request).pack())
+            self._send(text, Cancel(asked.request).pack())
             raise
         finally:
             connection.on_lost.discard(text.disconnect)
@@ -74,16 +76,26 @@ class Encodings:
 
     # ---- rings ----------------------------------------------------------------------------------------------
 
-    def attach(self, client: RingClient) -> None:
-        """Texts that have no answer are sent again."""
-        self._client = client
-        for text in self._texts.values():
+    def on_attached(self, lane: Lane) -> None:
+        """Texts that have waited for this replica, or for any, are sent again."""
+        self._again([text for text in self._texts.values() if text.home in (lane.replica, NOWHERE)])
+
+    def on_verdict(self, verdict: Verdict) -> None:
+        """Texts at that replica are sent to others, unless they may be to blame, or there is no other."""
+        mine = [text for text in self._texts.values() if text.home == verdict.replica]
+        named = [text for text in mine if verdict.suspects is None or text.asked.request in verdict.suspects]
+        self.blame([text.asked.request for text in named])
+        self._again([text for text in mine if text not in named])
+
+    def on_away(self, replica: int) -> None:
+        """Texts that wait for that replica are sent to others."""
+        self._again([text for text in self._texts.values() if text.home == replica])
+
+    def _again(self, texts: Sequence[_Text]) -> None:
+        for text in texts:
             text.asked = msgspec.structs.replace(text.asked, attempt=text.asked.attempt + 1)
             text.pieces.clear()
             self._submit(text)
-
-    def detach(self) -> None:
-        self._client = None
 
     def blame(self, requests: Sequence[int]) -> None:
         """One of these made preprocess fail by itself."""
@@ -98,14 +110,18 @@ class Encodings:
 
     def _submit(self, text: _Text) -> None:
         if not text.answer.done():
-            self._send(text.asked.pack())
+            able = [lane.replica for lane in self._lanes if lane.up]
+            self._turn_of += 1
+            text.home = able[self._turn_of % len(able)] if able else NOWHERE
+            self._send(text, text.asked.pack())
 
-    def _send(self, record: bytes) -> None:
+    def _send(self, text: _Text, record: bytes) -> None:
         """As soon as there is room; not at all if the rings close before."""
-        if self._client is not None:
+        client = None if text.home == NOWHERE else self._lanes[text.home].client
+        if client is not None:
             with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):
-                if not self._client.try_send(record):
-                    self._client.send_later(lambda: record)
+                if not client.try_send(record):
+                    client.send_later(lambda: record)
 
     # ---- answers --------------------------------------------------------------------------------------------
 
@@ -118,7 +134,7 @@ class Encodings:
         if reply.last:
             text.answer.set_result((reply.count, b"".join(text.pieces)))
         else:
-            self._send(GoOn(reply.request).pack())
+            self._send(text, GoOn(reply.request).pack())
 
     def on_refused(self, request: int, attempt: int, error: ApiError) -> None:
         text = self._texts.get(request)

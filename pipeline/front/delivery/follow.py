@@ -7,42 +7,59 @@ import asyncio
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.settings import FrontRings
 from pipeline.runtime.control_channel import ChannelError
-from pipeline.runtime.generations import Control, Generation, blamed
+from pipeline.runtime.generations import Control, Generation, Verdict, blamed
 from pipeline.wire.topology import PREPROCESS, StageSpec
 
 
-async def follow(control: Control, backend: Backend, front: StageSpec, replica: int = 0) -> None:
-    """Serve one generation of this front's lane to a replica after the other, until cancelled. Raises IpcError when
-    rings can't be attached to."""
-    lane = {ring.key: ring.flow.name for ring in front.rings if ring.replica == replica}
-    came = asyncio.Event()
-    generation: Generation | None = None
+async def follow(control: Control, backend: Backend, front: StageSpec) -> None:
+    """Serve all replicas, each one generation of this front's lane after the other, until cancelled. Raises IpcError
+    when rings can't be attached to."""
+    control.on("verdict", lambda fields: backend.on_verdict(Verdict.from_fields(fields)))
+    control.on("away", lambda fields: backend.on_away(fields["replica"]))
+    came = asyncio.Condition()
+
+    async def tell() -> None:
+        async with came:
+            came.notify_all()
 
     def take() -> None:
         try:
             control.take()
         except ChannelError:
             loop.remove_reader(control.fileno())  # the launcher is gone, and this process dies with it
-        came.set()
+        telling.add(task := loop.create_task(tell()))
+        task.add_done_callback(telling.discard)
 
+    telling: set[asyncio.Task[None]] = set()
     loop = asyncio.get_running_loop()
     loop.add_reader(control.fileno(), take)
     try:
-        while True:
-            control.waiting(replica)
-            last, generation = generation, await _next(control, came, replica)
-            if last is not None:
-                backend.blame(blamed(generation.ended, last.number, PREPROCESS.name))
-            backend.attach(FrontRings(**{lane[key]: handle for key, handle in generation.handles.items()}))
-            control.ready(generation)
-            await backend.closed.wait()
-            await backend.detach()
+        async with asyncio.TaskGroup() as group:
+            for lane in backend.lanes:
+                group.create_task(_follow_one(control, backend, front, lane.replica, came))
     finally:
         loop.remove_reader(control.fileno())
 
 
-async def _next(control: Control, came: asyncio.Event, replica: int) -> Generation:
-    while (generation := control.newest(replica)) is None:
-        came.clear()
-        await came.wait()
+async def _follow_one(
+    control: Control, backend: Backend, front: StageSpec, replica: int, came: asyncio.Condition
+) -> None:
+    flows = {ring.key: ring.flow.name for ring in front.rings if ring.replica == replica}
+    generation: Generation | None = None
+    while True:
+        control.waiting(replica)
+        last, generation = generation, await _next(control, came, replica)
+        if last is not None and not backend.lanes.several:
+            backend.blame(blamed(generation.ended, last.number, PREPROCESS.name))
+        rings = FrontRings(**{flows[key]: handle for key, handle in generation.handles.items()})
+        backend.attach(rings, replica, generation.number)
+        control.ready(generation)
+        await backend.lanes[replica].closed.wait()
+        await backend.detach(replica)
+
+
+async def _next(control: Control, came: asyncio.Condition, replica: int) -> Generation:
+    async with came:
+        while (generation := control.newest(replica)) is None:
+            await came.wait()
     return generation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import count
 
 import ipc
@@ -19,15 +19,16 @@ Late = Callable[[], bytes | None]
 
 
 class RingClient:
-    """Made inside a running loop. `on_deltas` and `on_reply` get every record; `run` returns when no more can arrive.
-    What preprocess has said of a request before its first token is with `on_reply` before that token is with
-    `on_deltas`: it was in its ring first, so whoever has the one finds the other.
+    """Made inside a running loop. `on_deltas` gets tokens that have arrived together; before it looks at them, it is
+    to take the replies that are there (`take_replies`). `on_reply` gets replies that come alone. `run` returns when
+    no more can arrive. What preprocess has said of a request before its first token was in its ring first: whoever
+    has the one finds the other.
 
     Records that do not fit into the ring of requests at once wait in an outbox, in order.
     """
 
     def __init__(
-        self, rings: FrontRings, on_deltas: Callable[[Sequence[bytes]], None], on_reply: Callable[[bytes], None]
+        self, rings: FrontRings, on_deltas: Callable[[list[bytes]], None], on_reply: Callable[[bytes], None]
     ) -> None:
         self._on_deltas, self._on_reply = on_deltas, on_reply
         self._rings = [ipc.ByteRing.from_handle(handle) for handle in (rings.requests, rings.replies, rings.deltas)]
@@ -63,7 +64,10 @@ class RingClient:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         try:
-            self._dispatch(_left(self._deltas.end))
+            deltas = _left(self._deltas.end)
+            for record in self.take_replies():
+                self._on_reply(record)
+            self._on_deltas(deltas)
         finally:
             for end in (self._requests, self._replies, self._deltas):
                 end.close()
@@ -107,22 +111,24 @@ class RingClient:
     # ---- answers --------------------------------------------------------------------------------------------
 
     async def _read_deltas(self) -> None:
-        deltas, end = self._deltas, self._deltas.end
+        deltas = self._deltas
         with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):
             while True:
                 with await deltas.read() as slot:
                     records = [bytes(slot)]
                 try:
-                    if end.occupancy:
-                        records += end.read_many(_BATCH, 0)
+                    records += self.take_deltas()
                 finally:
-                    self._dispatch(records)
+                    self._on_deltas(records)
                 await asyncio.sleep(0)  # let the transports write, and other tasks run
 
-    def _dispatch(self, deltas: Sequence[bytes]) -> None:
-        for record in _left(self._replies.end):
-            self._on_reply(record)
-        self._on_deltas(deltas)
+    def take_deltas(self) -> list[bytes]:
+        """Those that are there; whoever waits for them finds none. Raises PeerDied, RingClosed."""
+        end = self._deltas.end
+        return end.read_many(_BATCH, 0) if end.occupancy else []
+
+    def take_replies(self) -> list[bytes]:
+        return _left(self._replies.end)
 
     async def _read_replies(self) -> None:
         with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):

@@ -40,7 +40,9 @@ class TokenStream:
         "choice",
         "first_id",
         "held",
+        "home",
         "on_overrun",
+        "prefilling",
         "prompt_tokens",
         "reports_acceptance",
         "request",
@@ -67,6 +69,8 @@ class TokenStream:
         self.accepted = False  # it is in the queue, or past it
         self.held = False  # its reader waits for something else before it reads: that is not the client's fault
         self.strikes = 0  # how often it made preprocess fail
+        self.home = 0  # the replica that it was sent to; NOWHERE: it waits for any
+        self.prefilling = False  # its replica has not yet said anything since; known where there are several
         self.on_overrun: Callable[[], None] | None = None
         self._limit = limit
         self._pushed_ns = 0

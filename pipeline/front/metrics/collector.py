@@ -53,6 +53,9 @@ class StatsCollector(Collector):
         meaning = "Always 1; its labels are the server's version, model and engine"
         yield gauge("info", meaning, [(labels, 1)])
         yield gauge("ready", "1 while requests are accepted, else 0", int(self._stats.ready))
+        replicas = range(self._stats.topology.replicas)
+        each = [({"replica": str(replica)}, int(self._stats.is_ready(replica))) for replica in replicas]
+        yield gauge("replica_ready", "1 while the replica computes requests, else 0", each)
         yield gauge(
             "max_rows", "Rows of a replica's batch: sequences that can run at the same time", settings.max_rows
         )

@@ -48,6 +48,7 @@ class Stream:
     reason: str | None = None
     error: str = ""
     broken: bool = False
+    replica: str = ""  # that its first token came from, where there are several
 
     _taken: int = 0  # lines
 
@@ -64,6 +65,7 @@ class Stream:
         """The lines that have come since."""
         lines, times_ns = reply.lines[self._taken :], reply.times_ns[self._taken :]
         self._taken = len(reply.lines)
+        self.replica = reply.headers.get(b"x-ringserve-replica", b"").decode()
         for line, time_ns in zip(lines, times_ns, strict=True):
             if line != b"data: [DONE]":
                 self._event(json.loads(line.removeprefix(b"data: ")), time_ns / 1e9)
@@ -88,7 +90,7 @@ class Stream:
 
 async def read(port: int, job: Job, stream: Stream, *, most: int | None = None) -> None:
     """Ask, and read to the end into `stream`; after `most` tokens the client goes away."""
-    client = Client(f"http://127.0.0.1:{port}", keep_alive=False)
+    client = Client(f"http://127.0.0.1:{port}", headers=(("x-ringserve-timings", "1"),), keep_alive=False)
     enough = False
 
     def watch(reply: Reply) -> bool:

@@ -17,12 +17,16 @@ import ipc
 from pipeline.runtime.stage import Stage, run_stage
 from pipeline.stats import Counters, FrontCounter
 from pipeline.wire.rings import StageRings
+from pipeline.wire.topology import PREPROCESS
 
 _LOOK_S = 0.005
 
 
 def say(stage: Stage, event: str, replica: int, generation: int) -> None:
-    line = {"stage": stage.name, "event": event, "replica": replica, "generation": generation, "pid": os.getpid()}
+    write({"stage": stage.name, "event": event, "replica": replica, "generation": generation, "pid": os.getpid()})
+
+
+def write(line: dict) -> None:
     with Path(os.environ["RINGSERVE_TEST_EVENTS"]).open("a") as file:
         file.write(json.dumps(line) + "\n")
 
@@ -51,6 +55,8 @@ def serve(stage: Stage) -> None:
             finally:
                 say(stage, "detached", stage.replica, generation.number)
 
+    if stage.spec.name == PREPROCESS.name:
+        stage.aboard = lambda: (10 * stage.replica, 7)
     stage.serve(run)
 
 
@@ -59,6 +65,8 @@ def serve_front(stage: Stage) -> None:
     counters, lanes = Counters(stage.stats, stage.name), {}
     over = threading.Event()
     stage.control.on("drain", lambda _: over.set())
+    for event in ("verdict", "away"):
+        stage.control.on(event, lambda fields, event=event: write({"stage": stage.name, "event": event, **fields}))
     for replica in range(stage.topology.replicas):
         stage.control.waiting(replica)
     while not over.is_set():

@@ -14,7 +14,7 @@ import pytest
 from pipeline.config import load_configuration
 from pipeline.launcher import Supervisor
 from pipeline.stats import StageState, StatsReader
-from pipeline.wire.topology import Topology
+from pipeline.wire.topology import FRONT, Topology
 from tests.server.launched import wait_until, write_config
 
 WAIT_S = 60
@@ -100,6 +100,14 @@ def detached(events):
     }
 
 
+def verdicts(events):
+    return {
+        (event["stage"], event["replica"], event["generation"]): (event["culprit"], tuple(event["suspects"]))
+        for event in events
+        if event["event"] == "verdict"
+    }
+
+
 def test_a_death_revokes_the_rings_of_its_replica_only(server, capfd):
     seen = {}
 
@@ -119,9 +127,21 @@ def test_a_death_revokes_the_rings_of_its_replica_only(server, capfd):
         assert set(restarts.values()) == {0, 1}
         assert [server.stats.generation(replica) for replica in (0, 1)] == [1, 2]
 
-        os.kill(after["front 1"], signal.SIGKILL)  # it had a part in both
-        end = server.serves(replica_0=2, replica_1=3)
-        assert {key for key in after if after[key] != end[key]} == {"front 1"}
+        fronts = [front.key for front in TOPOLOGY.every(FRONT)]
+        assert verdicts(server.events()) == {(front, 1, 1): ("", ()) for front in fronts}
+
+        os.kill(after["sampling 1"], signal.SIGSEGV)  # by itself, as far as anybody can see
+        then = server.serves(replica_0=1, replica_1=3)
+        assert {key for key in after if after[key] != then[key]} == {"sampling 1"}
+        told = verdicts(server.events())
+        assert {told[front, 1, 2] for front in fronts} == {("sampling", (10, 7))}  # who was aboard, preprocess says
+
+        os.kill(then["front 1"], signal.SIGKILL)  # it had a part in both
+        end = server.serves(replica_0=2, replica_1=4)
+        assert {key for key in then if then[key] != end[key]} == {"front 1"}
+        told = verdicts(server.events())
+        assert [told["front 0", replica, number] for replica, number in ((0, 1), (1, 3))] == [("", ()), ("", ())]
+        assert not [event for event in server.events() if event["event"] == "away"]
         seen.update(end)
 
     assert server.run(work) == 0
@@ -131,7 +151,8 @@ def test_a_death_revokes_the_rings_of_its_replica_only(server, capfd):
     assert "1.0 (pid" not in text  # that it was ended, too, is no news
     assert not any(alive(pid) for pid in seen.values())
     for pair in PAIRS:  # one generation after the other, each left before the next
-        numbers = [event["generation"] for event in server.events() if (event["stage"], event["replica"]) == pair]
+        events = [event for event in server.events() if event["event"] in ("attached", "detached")]
+        numbers = [event["generation"] for event in events if (event["stage"], event["replica"]) == pair]
         assert all(old <= new for old, new in pairwise(numbers)), pair
 
 

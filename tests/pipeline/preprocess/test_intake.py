@@ -117,3 +117,12 @@ def test_the_gauges_tell_of_the_pool(desk, tokenizer, counters):
     assert counters.get(PreprocessCounter.WAITING) == 5
     assert counters.get(PreprocessCounter.WAITING_FOR_PROMPT) == 2
     assert counters.get(PreprocessCounter.WAITING_CHARS) == 4 + AT_ONCE
+
+
+@pytest.mark.parametrize("suspect", [False, True])
+def test_what_comes_from_another_replica_is_known_to_the_scheduler(desk, suspect):
+    message = submit("short", 7)
+    desk.take(message.with_choices(message.choices, moved=True, suspect=suspect))
+    (sequence,) = desk.scheduler.waiting
+    assert sequence.moved
+    assert desk.quarantine.is_suspect(7) == suspect

@@ -52,3 +52,13 @@ def test_what_is_never_heard_of_again_does_not_pile_up(monkeypatch):
     for request in range(6):
         quarantine.accuse("inference", [sequence(request)], None)
     assert [quarantine.is_suspect(request) for request in range(6)] == [False] * 3 + [True] * 3
+
+
+def test_a_suspect_of_another_replica_is_one_here(quarantine):
+    quarantine.suspect(one := sequence(1, known=8))
+    assert quarantine.is_suspect(1)
+    one.known = 9
+    quarantine.suspect(one)  # said again, it counts from where it was
+    assert not quarantine.clears(one)
+    one.known = 10
+    assert quarantine.clears(one)

@@ -336,3 +336,35 @@ def test_what_one_step_admits_has_room_in_the_ring_of_rows():
         admitted.append([sequence.request for sequence in scheduler.admissions])
         scheduler.admissions.clear()
     assert admitted == [[0], [1, 2], [3]]  # one that is larger than that comes alone
+
+
+def test_what_comes_from_another_replica_takes_half_of_a_step_from_those_that_decode():
+    """It is passed by others, and takes whole steps where nobody decodes. Once it decodes, it is like all."""
+    scheduler = Scheduler(BlockManager(200, 4), max_rows=4, token_budget=16, block_table_width=64, ring_slots=SLOTS)
+
+    def add(request, count, *, moved=False):
+        tokens = np.arange(2 + request, 102 + request, dtype=np.int32)
+        scheduler.submit(
+            one := Sequence(request, tokens, prompt=count, limit=100, known=count, arrival_ns=request, moved=moved)
+        )
+        return one
+
+    def step():
+        plan = scheduler.plan()
+        planned = {chunk.sequence.request: chunk.count for chunk in plan.chunks}
+        scheduler.commit(plan)
+        for one in [*scheduler._columns.sequences]:
+            scheduler.on_tokens(one.row, one.epoch, [5], finished=False)
+        return planned
+
+    first = add(1, 20, moved=True)
+    assert [step(), step()] == [{1: 16}, {1: 4}]  # there is nobody to hold up
+    assert not first.moved
+    add(2, 18, moved=True)
+    add(3, 30, moved=True)
+    assert step() == {2: 8}
+    add(4, 10)
+    assert step() == {2: 8, 4: 7}
+    assert step() == {2: 2, 3: 6, 4: 3}
+    assert [step(), step(), step()] == [{3: 8}, {3: 8}, {3: 8}]
+    assert step() == {}

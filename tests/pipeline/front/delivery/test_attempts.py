@@ -12,6 +12,7 @@ import pytest
 import ipc
 from model.sampling import SamplingParams
 from pipeline.front.delivery.backend import Backend
+from pipeline.front.delivery.policies import make_router
 from pipeline.front.http.responses import Outbox
 from pipeline.front.metrics.trace import Spans
 from pipeline.front.settings import FrontRings, FrontSettings
@@ -76,7 +77,9 @@ def run(page, counters):
 
         async def main():
             outbox = Outbox(Histograms(page, RequestHistogram), Spans())
-            backend = Backend(SETTINGS, counters, StatsReader(page), outbox, RingEnds(page, "front"))
+            backend = Backend(
+                SETTINGS, counters, StatsReader(page), outbox, RingEnds(page, "front"), make_router(SETTINGS)
+            )
             try:
                 async with asyncio.timeout(20):
                     await talk(backend, *far)
@@ -116,7 +119,7 @@ def test_what_is_said_of_an_earlier_attempt_does_not_reach_the_stream(run, count
         first.bring(0, 1, 41)
         assert [unpack_delta(record).token_id for record in await taken(stream)] == [41]
         first.end()
-        await backend.closed.wait()
+        await backend.lanes[0].closed.wait()
         await backend.detach()
         backend.attach(second.handles)
         again = await second.request()

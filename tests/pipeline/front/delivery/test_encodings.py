@@ -65,7 +65,7 @@ def test_after_a_restart_it_is_sent_again_and_nothing_of_the_first_attempt_count
         first.say(Encoded(1, 0, 3, ids(1), last=False))
         assert await first.request() == GoOn(1)
         first.end()
-        await backend.closed.wait()
+        await backend.lanes[0].closed.wait()
         await backend.detach()
         late = ask(backend, 2)  # meanwhile there are no rings
         await asyncio.sleep(0)
@@ -144,7 +144,7 @@ def test_a_text_that_made_preprocess_fail_twice_is_given_up(run):
         for _ in range(2):
             await first.request()
         first.end()
-        await backend.closed.wait()
+        await backend.lanes[0].closed.wait()
         await backend.detach()
         backend.blame([1, 77])
         assert not answer.done()

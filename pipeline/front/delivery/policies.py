@@ -1,0 +1,36 @@
+"""The router that a configuration asks for: the one by cost, or one that it can be compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.front.delivery.routing import Choice, Prompt, Router, Weights
+from pipeline.front.settings import FrontSettings
+
+
+class LeastRequests(Router):
+    """The replica with the fewest requests."""
+
+    def _cheapest(self, able: Sequence[int], prompt: Prompt) -> Choice:
+        count = len(self._replicas)
+        number = min(able, key=lambda each: (self._replicas[each].requests, (each - self._turn) % count))
+        self._turn = number + 1
+        return Choice(number, prompt=prompt)
+
+
+class RoundRobin(Router):
+    """One after the other."""
+
+    def _cheapest(self, able: Sequence[int], prompt: Prompt) -> Choice:
+        count = len(self._replicas)
+        number = min(able, key=lambda each: (each - self._turn) % count)
+        self._turn = number + 1
+        return Choice(number, prompt=prompt)
+
+
+_ROUTERS: dict[str, type[Router]] = {"cost": Router, "least_requests": LeastRequests, "round_robin": RoundRobin}
+
+
+def make_router(settings: FrontSettings) -> Router:
+    weights = Weights(rows=settings.max_rows)
+    return _ROUTERS[settings.routing](settings.replicas, weights, cached_tokens=settings.cached_tokens)

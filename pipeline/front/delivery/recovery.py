@@ -1,0 +1,139 @@
+"""What becomes of requests whose replica has lost its rings, because one of its stages died or hangs.
+
+With one replica they wait for it. With several, those that nobody blames go on elsewhere at once, behind the tokens
+that their clients have; suspects wait (see `suspects`). Nothing moves before the launcher has said who they are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from pipeline.front.delivery.lane import NOWHERE, Lane, Lanes
+from pipeline.front.delivery.stream import TokenStream
+from pipeline.front.delivery.suspects import Suspects
+from pipeline.front.http.errors import SERVER, ApiError
+from pipeline.runtime.generations import Verdict
+from pipeline.stats import Counters, FrontCounter
+from pipeline.wire.topology import PREPROCESS
+
+log = logging.getLogger("ringserve.front")
+
+
+class Recovery:
+    """`streams`: all requests by their numbers, in order of arrival; the backend's."""
+
+    def __init__(self, lanes: Lanes, streams: Mapping[int, TokenStream], counters: Counters) -> None:
+        self._lanes, self._streams, self._counters = lanes, streams, counters
+        self._suspects = Suspects()
+
+    # ---- what happens to replicas -----------------------------------------------------------------------------
+
+    def on_attached(self, lane: Lane) -> None:
+        """Those that waited for this replica, or for any, are sent again."""
+        waiting = [stream for stream in self._streams.values() if stream.live]
+        mine = [stream for stream in waiting if stream.home in (lane.replica, NOWHERE)]
+        for streams in self._groups(mine):
+            self._resume_among(self.open if streams[0].home == NOWHERE else [lane.replica], streams)
+        if mine:
+            self._counters.add(FrontCounter.RESUMED, len(mine))
+            log.warning("resuming %d requests", len(mine))
+        self._invite()
+
+    def on_away(self, replica: int) -> None:
+        """It does not come back soon: its suspects go on elsewhere, one at a time."""
+        self._lanes[replica].away = True
+        self._invite()
+
+    @property
+    def open(self) -> list[int]:
+        """Replicas that are up. While there are others, none with a suspect, which runs alone there."""
+        up = [lane.replica for lane in self._lanes if lane.up]
+        trials = self._suspects.homes() if self._suspects else ()
+        return [replica for replica in up if replica not in trials] or up
+
+    def on_verdict(self, lane: Lane, verdict: Verdict) -> None:
+        """After all that its rings held has been read."""
+        mine = [stream for stream in self._streams.values() if stream.live and stream.home == lane.replica]
+        suspects = None if verdict.suspects is None else frozenset(verdict.suspects)
+        named = [stream for stream in mine if suspects is None or shares(stream, suspects)]
+        for stream in self._suspects.name(named, alone=verdict.culprit != PREPROCESS.name):
+            log.error("request %016x made a replica fail twice: it is refused", stream.request)
+            stream.fail(ApiError(500, "the request made a process of the server fail twice", kind=SERVER))
+        moving = [stream for stream in mine if stream.live and stream not in self._suspects]
+        for stream in moving:
+            stream.home = NOWHERE
+        for streams in self._groups(moving):
+            self._resume_among(self.open, streams, moved=True)
+        if mine:
+            kept = sum(stream.live and stream in self._suspects for stream in mine)
+            self._counters.add(FrontCounter.RESUMED, len(moving))
+            text = "replica %d: %d requests go on elsewhere, %d that may have made it fail wait for it"
+            log.warning(text, lane.replica, len(moving), kept)
+        self._invite()
+
+    # ---- suspects ---------------------------------------------------------------------------------------------
+
+    def look_after(self) -> None:
+        """Tokens have come, or a request has ended: perhaps of the suspect that is a guest elsewhere."""
+        if self._suspects:
+            self._invite()
+
+    def _invite(self) -> None:
+        """The next suspect whose replica stays away goes to the replica that has the least to do, and runs alone
+        there: rows of others are given back until it is cleared."""
+        away = {lane.replica for lane in self._lanes if lane.away and not lane.up}
+        if not away or not (able := self.open) or (guest := self._suspects.next_guest(away)) is None:
+            return
+        loads = Counter(stream.home for stream in self._streams.values())
+        host = min(able, key=lambda replica: loads[replica])
+        self._suspects.invite(guest)
+        log.warning("request %016x goes on at replica %d, alone first", guest.request, host)
+        self._counters.add(FrontCounter.RESUMED)
+        self._resume_among([host], [guest], moved=True)
+
+    # ---- sending again ----------------------------------------------------------------------------------------
+
+    def _groups(self, streams: Iterable[TokenStream]) -> Iterable[list[TokenStream]]:
+        """That can be sent as one: they share a prompt, a home, and being suspect; in the order of their firsts."""
+        groups = defaultdict[tuple[int, int, bool], list[TokenStream]](list)
+        for stream in streams:
+            groups[id(stream.submit), stream.home, stream in self._suspects].append(stream)
+        return groups.values()
+
+    def _resume_among(
+        self, replicas: Collection[int], streams: Sequence[TokenStream], *, moved: bool = False
+    ) -> None:
+        """Wherever the router says; if none of these is up, they wait."""
+        choice = self._lanes.choose(streams[0].submit, replicas, max(len(stream.tokens) for stream in streams))
+        if choice is not None:
+            self.resume(streams, self._lanes.settle(streams, choice), moved=moved)
+
+    def resume(self, streams: Sequence[TokenStream], lane: Lane, *, moved: bool = False) -> None:
+        """Streams of one prompt, as soon as there is room, after those that arrived before."""
+        client = lane.client
+        if client is None:
+            return  # `on_attached` sends them
+
+        def late() -> bytes | None:
+            live = [stream for stream in streams if stream.live]
+            if not live:
+                return None
+            choices, suspect = [stream.resumption() for stream in live], live[0] in self._suspects
+            record = live[0].submit.with_choices(choices, moved=moved, suspect=suspect).pack()
+            if len(record) <= client.max_record:
+                return record
+            if len(live) == 1:
+                live[0].fail(ApiError(500, "the request is too large to be resumed after a restart", kind=SERVER))
+            else:
+                for stream in live:
+                    self.resume([stream], lane, moved=moved)
+            return None
+
+        client.send_later(late, resumes=True)
+
+
+def shares(stream: TokenStream, requests: Collection[int]) -> bool:
+    """One of these requests is the stream's own, or the first of those that were sent with its prompt."""
+    return stream.request in requests or stream.submit.request in requests

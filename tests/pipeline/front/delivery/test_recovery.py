@@ -1,0 +1,379 @@
+"""Requests whose replica is lost, over real rings: two or three replicas, whose far ends are the test's."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+from array import array
+
+import pytest
+
+import ipc
+from model.sampling import SamplingParams
+from pipeline.front.delivery.backend import Backend
+from pipeline.front.delivery.lane import NOWHERE
+from pipeline.front.delivery.policies import make_router
+from pipeline.front.http.errors import ApiError
+from pipeline.front.http.responses import Outbox
+from pipeline.front.metrics.trace import Spans
+from pipeline.front.settings import FrontRings, FrontSettings
+from pipeline.runtime.generations import Verdict
+from pipeline.stats import Counters, FrontCounter, Histograms, RequestHistogram, RingEnds, StatsPage, StatsReader
+from pipeline.wire.delta import Delta, FinishReason, unpack_delta
+from pipeline.wire.request import Accepted, Cancel, Choice, Encode, Request, Submit, unpack_message
+from pipeline.wire.topology import Topology
+
+REPLICAS = 3
+FIELDS = {"vocab_size": 100, "max_length": 64, "max_prompt": 60, "max_rows": 4, "max_queue": 40}
+
+
+class Far:
+    """The rings of one replica's generation, and what preprocess and sampling have of them."""
+
+    def __init__(self, replica, capacity=1 << 16):
+        names = ("requests", "replies", "deltas")
+        self.rings = {name: ipc.ByteRing.create(f"{name}_{replica}", capacity=capacity) for name in names}
+        self.requests = self.rings["requests"].consumer()
+        self.replies = self.rings["replies"].producer()
+        self.deltas = self.rings["deltas"].producer()
+
+    @property
+    def handles(self):
+        """Of descriptors that the front can take over: it is this process, too."""
+        texts = {name: ",".join(str(os.dup(fd)) for fd in ring.handle.fds) for name, ring in self.rings.items()}
+        return FrontRings(**{name: ipc.RingHandle.from_text(text) for name, text in texts.items()})
+
+    def came(self):
+        """The next message; None: there is none."""
+        record = self.requests.try_read()
+        if record is None:
+            return None
+        with record:
+            return unpack_message(bytes(record))
+
+    def bring(self, request, attempt, index, token=7, reason=FinishReason.NONE):
+        self.deltas.write(Delta(request, attempt, index, token, math.nan, reason, "x").pack())
+
+    def close(self):
+        for ring in self.rings.values():
+            ring.__exit__()
+
+
+class Front:
+    """A backend with rings of all replicas, whose launcher is the test."""
+
+    def __init__(self, backend):
+        self.backend, self.far, self.numbers = backend, {}, dict.fromkeys(range(REPLICAS), 0)
+        for replica in range(REPLICAS):
+            self.attach(replica)
+
+    def attach(self, replica):
+        self.numbers[replica] += 1
+        self.far[replica] = far = Far(replica)
+        self.backend.attach(far.handles, replica, self.numbers[replica])
+
+    async def end(self, replica, verdict=True, stage="", suspects=()):
+        """Its rings end, and the front leaves them. The verdict may come before that."""
+        if verdict:
+            self.verdict(replica, stage, suspects)
+        for ring in self.far[replica].rings.values():
+            ring.revoke()
+        await self.backend.lanes[replica].closed.wait()
+        await self.backend.detach(replica)
+        self.far.pop(replica).close()
+
+    def verdict(self, replica, stage="", suspects=()):
+        self.backend.on_verdict(Verdict(replica, self.numbers[replica], stage, suspects))
+
+    def submit(self, *prompts):
+        """A stream for each prompt."""
+        messages = [
+            Submit.of([Choice(self.backend.new_id(), 7)], prompt, Request(SamplingParams(), 20)) for prompt in prompts
+        ]
+        return self.backend.submit(messages)
+
+    async def came(self):
+        """Everything that has been sent, by replica."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+        found = {replica: [*iter(far.came, None)] for replica, far in self.far.items()}
+        return {replica: messages for replica, messages in found.items() if messages}
+
+    async def sent(self):
+        """Requests that have been sent, by replica: (request, attempt, tokens, moved, suspect)."""
+        return {
+            replica: [
+                (choice.request, choice.attempt, len(choice.output) // 4, message.moved, message.suspect)
+                for message in messages
+                for choice in message.choices
+            ]
+            for replica, messages in (await self.came()).items()
+        }
+
+    async def tokens(self, stream, count):
+        """Let its replica say so many."""
+        known = len(stream.tokens)
+        for index in range(known + 1, known + count + 1):
+            self.far[stream.home].bring(stream.request, stream.attempt, index, 10 + index)
+        while len(stream.tokens) < known + count:
+            await asyncio.sleep(0)
+
+    def close(self):
+        for far in self.far.values():
+            far.close()
+
+
+@pytest.fixture
+def page():
+    page = StatsPage.create(Topology(replicas=REPLICAS))
+    page.unlink()
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def run(page):
+    def run(talk, **settings):
+        async def main():
+            chosen = FrontSettings(model_name="tiny", replicas=REPLICAS, **(FIELDS | settings))
+            outbox = Outbox(Histograms(page, RequestHistogram), Spans())
+            counters = Counters(page, "front")
+            ends = RingEnds(page, "front")
+            backend = Backend(chosen, counters, StatsReader(page), outbox, ends, make_router(chosen))
+            front = Front(backend)
+            try:
+                async with asyncio.timeout(30):
+                    await talk(front)
+            finally:
+                await backend.close()
+                front.close()
+
+        asyncio.run(main())
+
+    return run
+
+
+def test_requests_are_spread_and_their_tokens_come_from_all(run):
+    async def talk(front):
+        streams = front.submit(*"abcdef")
+        assert {replica: len(sent) for replica, sent in (await front.sent()).items()} == {0: 2, 1: 2, 2: 2}
+        for far in front.far.values():
+            far.replies.write(Accepted(streams[0].request, 0, 5).pack())
+        for stream in streams:
+            await front.tokens(stream, 2)
+            assert [unpack_delta(record).token_id for record in stream.take()] == [11, 12]
+        assert streams[0].prompt_tokens == 5
+
+    run(talk)
+
+
+def test_what_was_aboard_a_killed_replica_goes_on_elsewhere_at_once(run, page):
+    """Behind the tokens that have come, those included that were still in the ring."""
+
+    async def talk(front):
+        streams = front.submit(*"abcdef")
+        await front.sent()
+        lost = [stream for stream in streams if stream.home == 1]
+        for stream in streams:
+            await front.tokens(stream, 2)
+        front.far[1].bring(lost[0].request, 0, 3)
+        await front.end(1)
+        moved = await front.sent()
+        assert 1 not in moved
+        assert sorted(one for sent in moved.values() for one in sent) == [
+            (lost[0].request, 1, 3, True, False),
+            (lost[1].request, 1, 2, True, False),
+        ]
+        assert {len(sent) for sent in moved.values()} == {1}  # one each
+        await front.tokens(lost[0], 1)
+        assert array("i", [11, 12, 7, 14]) == lost[0].tokens
+        front.attach(1)
+        assert await front.sent() == {}
+        (late,) = front.submit("g")
+        assert {*await front.sent()} == {1}  # it has the least to do
+        assert late.home == 1
+
+    run(talk)
+    assert Counters(page, "front").get(FrontCounter.RESUMED) == 2
+
+
+def test_nothing_moves_before_it_is_known_who_is_to_blame(run):
+    async def talk(front):
+        streams = front.submit(*"abc")
+        await front.sent()
+        (lost,) = (stream for stream in streams if stream.home == 2)
+        await front.end(2, verdict=False)
+        assert await front.sent() == {}
+        front.backend.on_verdict(Verdict(2, 7))  # of another generation
+        assert await front.sent() == {}
+        front.verdict(2)
+        assert [sent[0][0] for sent in (await front.sent()).values()] == [lost.request]
+
+    run(talk)
+
+
+def test_suspects_wait_for_their_replica_and_others_do_not(run):
+    async def talk(front):
+        streams = front.submit(*"abcdef")
+        await front.sent()
+        suspect, other = (stream for stream in streams if stream.home == 0)
+        await front.tokens(suspect, 4)
+        await front.end(0, stage="inference", suspects=(suspect.request, 12345))
+        assert [sent[0][0] for sent in (await front.sent()).values()] == [other.request]
+        front.attach(0)
+        assert await front.sent() == {0: [(suspect.request, 1, 4, False, True)]}
+        front.submit("g", "h", "i")
+        assert 0 not in await front.sent()  # a suspect runs alone there
+        await front.tokens(suspect, 3)
+        front.submit("j", "k")
+        assert 0 in await front.sent()
+
+    run(talk)
+
+
+def test_if_their_replica_stays_away_suspects_go_on_elsewhere_one_at_a_time(run):
+    async def talk(front):
+        streams = front.submit(*"abcdef")
+        await front.sent()
+        first, second = (stream for stream in streams if stream.home == 0)
+        await front.end(0, stage="sampling", suspects=None)  # preprocess is gone, too: it may be any of them
+        assert await front.sent() == {}
+        front.backend.on_away(0)
+        ((host, sent),) = (await front.sent()).items()
+        assert sent == [(first.request, 1, 0, True, True)]
+        await front.tokens(first, 2)
+        assert await front.sent() == {}
+        await front.tokens(first, 1)
+        ((other, sent),) = (await front.sent()).items()
+        assert sent == [(second.request, 1, 0, True, True)]
+        assert 0 not in (host, other)
+        front.backend.finish(second, cancel=True)
+        assert await front.came() == {other: [Cancel(second.request)]}
+        front.attach(0)
+        assert await front.sent() == {}
+
+    run(talk)
+
+
+def test_a_suspect_that_makes_a_second_replica_fail_is_refused(run):
+    async def talk(front):
+        streams = front.submit(*"abcdef")
+        await front.sent()
+        poison, beside = (stream for stream in streams if stream.home == 0)
+        await front.end(0, stage="inference", suspects=(poison.request, beside.request))
+        front.backend.on_away(0)
+        ((host, _),) = (await front.sent()).items()
+        guests = [stream for stream in streams if stream.home == host and stream is not poison]
+        assert poison.home == host
+        await front.end(host, stage="inference", suspects=(poison.request,))
+        with pytest.raises(ApiError, match="made a process of the server fail twice") as refused:
+            poison.take()
+        assert refused.value.status == 500
+        sent = await front.sent()
+        assert len(sent) == 1  # the last replica
+        assert {one[0] for one in next(iter(sent.values()))} == {beside.request, *(one.request for one in guests)}
+        assert [one[4] for one in next(iter(sent.values())) if one[0] == beside.request] == [True]
+        assert all(stream.live for stream in streams if stream is not poison)
+
+    run(talk)
+
+
+def test_a_request_that_kills_preprocess_costs_two_replicas_at_most(run):
+    """There is no quarantine for what it does with a prompt: whoever is in hand twice is refused."""
+
+    async def talk(front):
+        streams = front.submit(*"abc")
+        await front.sent()
+        (poison,) = (stream for stream in streams if stream.home == 1)
+        await front.end(1, stage="preprocess", suspects=(poison.request,))
+        front.attach(1)
+        assert await front.sent() == {1: [(poison.request, 1, 0, False, True)]}
+        await front.end(1, stage="preprocess", suspects=(poison.request, streams[0].request))
+        assert not poison.live
+        assert streams[0].live  # it has been elsewhere
+
+    run(talk)
+
+
+def test_while_no_replica_is_there_requests_wait_for_any(run):
+    async def talk(front):
+        (stream,) = front.submit("a")
+        await front.sent()
+        for replica in range(REPLICAS):
+            await front.end(replica)
+        (late,) = front.submit("b")
+        assert late.home == stream.home == NOWHERE
+        front.attach(2)
+        ((home, sent),) = (await front.sent()).items()
+        assert (home, [one[0] for one in sent]) == (2, [stream.request, late.request])
+        assert not any(moved for *_, moved, _ in sent)  # there is nobody whom they could hold up
+
+    run(talk)
+
+
+def test_a_cancellation_goes_where_the_request_is(run):
+    async def talk(front):
+        streams = front.submit(*"abc")
+        await front.sent()
+        (moved,) = (stream for stream in streams if stream.home == 0)
+        await front.end(0)
+        await front.sent()
+        for stream in streams:
+            front.backend.finish(stream, cancel=True)
+        came = await front.came()
+        assert {message.request: home for home, messages in came.items() for message in messages} == {
+            stream.request: stream.home for stream in streams
+        }
+        assert moved.home != 0
+
+    run(talk)
+
+
+def test_a_replica_without_room_is_passed(run):
+    async def talk(front):
+        for _ in range(6):  # alike: the cost sends them to the same replica for as long as it can
+            front.submit("x" * 30000)
+        with pytest.raises(ApiError) as refused:
+            front.submit("x" * 30000)
+        assert refused.value.status == 429
+        assert {home: len(sent) for home, sent in (await front.sent()).items()} == {0: 2, 1: 2, 2: 2}
+
+    run(talk, max_prompt=60000)
+
+
+class Asked:
+    """An exchange, as far as `encode` looks at it."""
+
+    body_bytes = 10
+
+    class connection:  # noqa: N801
+        lost = False
+        on_lost = set()  # noqa: RUF012
+
+
+def test_texts_are_encoded_by_any_replica_and_by_another_if_it_dies(run):
+    async def talk(front):
+        asking = [
+            asyncio.create_task(front.backend.encode(Encode(number, 0, "text", 9), Asked()))
+            for number in (91, 92, 93)
+        ]
+        came = await front.came()
+        assert {home: len(sent) for home, sent in came.items()} == {0: 1, 1: 1, 2: 1}
+        here, there = came[0][0].request, came[1][0].request
+        await front.end(0)
+        ((home, (again,)),) = (await front.came()).items()
+        assert (again.request, again.attempt) == (here, 1)
+        assert home != 0
+        await front.end(1, stage="preprocess", suspects=(there,))
+        front.attach(1)
+        back = await front.came()
+        assert (there, 1) in [(one.request, one.attempt) for one in back[1]]
+        await front.end(1, stage="preprocess", suspects=(there,))
+        with pytest.raises(ApiError, match="made a process of the server fail twice"):
+            await asking[there - 91]
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+    run(talk)
