@@ -7,7 +7,6 @@ import ctypes
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import ConfigurationError, StepError
@@ -56,15 +55,13 @@ class Gather:
     """Brings together what every rank has of the same shape."""
 
     def __init__(self, count: int) -> None:
-        self._count, self._call = count, _library().ringserve_all_gather
+        self.count, self._call = count, _library().ringserve_all_gather
 
-    def __call__(self, own: NDArray[Any]) -> NDArray[Any]:
-        """``[...]`` of each, C-contiguous, to ``[ranks, ...]``. Raises StepError when a rank is dead, or at another
+    def __call__(self, own: NDArray[Any], every: NDArray[Any]) -> None:
+        """``[...]`` of each to ``[ranks, ...]``, C-contiguous. Raises StepError when a rank is dead, or at another
         step."""
-        every = np.empty((self._count, *own.shape), own.dtype)
         if self._call(own.ctypes.data, own.nbytes, every.ctypes.data):
             raise StepError(f"the ranks are apart: {last_error()}")
-        return every
 
 
 def _library() -> ctypes.CDLL:

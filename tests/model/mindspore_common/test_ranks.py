@@ -85,9 +85,14 @@ def test_sums_are_in_the_order_of_ranks_and_the_same_bits_everywhere(group, coun
             np.testing.assert_array_equal(found[turn], expected)
 
 
+def gathered(own, count=2):
+    every = np.empty((count, *own.shape), own.dtype)
+    Gather(count)(own, every)
+    return every
+
+
 def gathers(ranks):
-    gather = Gather(ranks.count)
-    return [gather(random(ranks.rank, turn, size)) for turn, size in enumerate((3, LARGE, 0, 5))]
+    return [gathered(random(ranks.rank, turn, size), ranks.count) for turn, size in enumerate((3, LARGE, 0, 5))]
 
 
 def test_gathers_bring_together_what_each_rank_has(group):
@@ -100,7 +105,7 @@ def dies(ranks):
     many_sums(ranks, [8] * 20)
     if ranks.rank == 1:
         os._exit(1)
-    return Gather(ranks.count)(np.zeros(4, np.float32))
+    return gathered(np.zeros(4, np.float32), ranks.count)
 
 
 def test_a_death_ends_the_waits_of_the_others(group):
@@ -112,7 +117,7 @@ def test_a_death_ends_the_waits_of_the_others(group):
 
 
 def at_another_step(ranks):
-    return Gather(2)(np.zeros(4 + ranks.rank, np.float32))
+    return gathered(np.zeros(4 + ranks.rank, np.float32))
 
 
 def test_ranks_at_different_steps_do_not_go_on(group):
@@ -121,7 +126,7 @@ def test_ranks_at_different_steps_do_not_go_on(group):
 
 
 def sum_and_gather(ranks):
-    return Gather(2)(np.zeros((1, 4), np.float32)) if ranks.rank else reduced(np.zeros((1, 4), np.float32))
+    return gathered(np.zeros((1, 4), np.float32)) if ranks.rank else reduced(np.zeros((1, 4), np.float32))
 
 
 def test_a_sum_is_no_gather(group):
@@ -130,7 +135,7 @@ def test_a_sum_is_no_gather(group):
 
 
 def only_the_first(ranks):
-    return Gather(2)(np.zeros(4, np.float32)) if ranks.rank == 0 else os.getpid()
+    return gathered(np.zeros(4, np.float32)) if ranks.rank == 0 else os.getpid()
 
 
 def test_one_that_does_not_come_is_not_waited_for_for_ever(group):
@@ -171,4 +176,4 @@ def test_no_place_twice():
 
 def test_who_has_not_joined_takes_part_in_nothing():
     with pytest.raises(StepError, match="this process is no rank: join first"):
-        Gather(2)(np.zeros(1, np.float32))
+        gathered(np.zeros(1, np.float32))
