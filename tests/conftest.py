@@ -39,6 +39,7 @@ SURVIVAL = (
     "server/test_end.py",
     "server/test_operations.py",
     "server/test_poison.py",
+    "server/test_ranks.py",
     "server/test_readiness.py",
     "server/test_server.py",
     "server/test_starvation.py",
@@ -99,11 +100,13 @@ def _marker(path: Path) -> str | None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests of a file share what it sets up: they run in one place (`--dist loadfile`). What takes long begins."""
     for item in items:
         in_engine = not {"in_mindspore", "in_openvino"}.isdisjoint(getattr(item, "fixturenames", ()))
         if marker := _marker(item.path) or ("engine" if in_engine else None):
             item.add_marker(marker)
+    if "mccl" not in config.option.markexpr:
+        items[:] = [item for item in items if not item.get_closest_marker("mccl")]
     long = {item.path for item in items if any(map(item.get_closest_marker, ("server", "engine")))}
     items.sort(key=lambda item: item.path not in long)

@@ -19,7 +19,7 @@ def aligned_zeros(shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> NDAr
     return raw[first : first + elements * item].view(dtype).reshape(shape)
 
 
-def aligned_copy(array: NDArray[np.generic]) -> NDArray[np.generic]:
+def aligned_copy(array: NDArray[Any]) -> NDArray[Any]:
     """A C-contiguous copy on a cache line."""
     copy = aligned_zeros(array.shape, array.dtype)
     copy[...] = array

@@ -43,7 +43,7 @@ class Execution(Protocol):
     def prepare(self, inputs: StepInputs) -> Any: ...
 
     def run(self, prepared: Any) -> Tensor:
-        """Logits ``[S, vocab]``, float32."""
+        """Logits ``[S, vocab]``, float32, or this rank's part of them."""
 
 
 class Results(Protocol):
@@ -73,9 +73,16 @@ class StaticExecution:
 
     computes_by_itself = False
 
-    def __init__(self, network: Any, facts: RunnerFacts, arrange: Callable[[StepInputs], Arguments]) -> None:
-        """``arrange``: a step's positional arguments of the network, tensors that share the arrays' memory."""
-        self.results = HostResults(facts.vocab_size)
+    def __init__(
+        self,
+        network: Any,
+        facts: RunnerFacts,
+        arrange: Callable[[StepInputs], Arguments],
+        results: Results | None = None,
+    ) -> None:
+        """``arrange``: a step's positional arguments of the network, tensors that share the arrays' memory;
+        ``results``: where the network's output is not all logits."""
+        self.results = results or HostResults(facts.vocab_size)
         self._network, self._arrange = network, arrange
         self._run_graph = _cell_graph_executor._graph_executor
         self._graphs: dict[str, str] = {}  # MindSpore's full name of the graph by phase

@@ -229,7 +229,9 @@ class GraphRunner(Runner):
 
     def _require_memory(self) -> None:
         if self._on_cpu:
-            require_memory(self.memory_need(), self._block_bytes(), self.settings, available_memory())
+            ranks = self.settings.ranks  # each asks for itself; before they are there, one asks for all
+            share = available_memory() // (ranks.count if ranks.segment_fd is None else 1)
+            require_memory(self.memory_need(), self._block_bytes(), self.settings, share)
 
     def _block_bytes(self) -> int:
         """Of keys and values of one block over all layers."""
@@ -269,7 +271,16 @@ def _facts(vocab_size: int, max_length: int, name: str, settings: GraphSettings)
         block_size=settings.block_size,
         block_table_width=-(-max_length // settings.block_size),
         buckets=settings.effective_buckets(),
-        candidates=min(MOST_CANDIDATES, vocab_size) if settings.greedy_on_device else 0,
+        candidates=min(MOST_CANDIDATES, _least_part(vocab_size, settings)) if settings.greedy_on_device else 0,
         scores=settings.greedy_on_device,
         adapters=len(settings.adapters),
     )
+
+
+def _least_part(vocab_size: int, settings: GraphSettings) -> int:
+    """Of the vocabulary that a rank has. Raises ConfigurationError where one would have none."""
+    count = settings.ranks.count
+    least = vocab_size - (count - 1) * -(-vocab_size // count)
+    if least < 1:
+        raise ConfigurationError(f"a vocabulary of {vocab_size} is not enough for {count} ranks; use fewer")
+    return least

@@ -9,6 +9,7 @@ from typing import Literal
 
 from model.errors import ConfigurationError
 from model.layout import make_buckets, with_samples
+from model.mindspore_common.ranks import ALONE, Ranks
 from model.runner import Bucket
 
 KEY_GROUP = 16
@@ -56,6 +57,8 @@ class GraphSettings:
     """Of random weights."""
     greedy_on_device: bool = True
     """False: the runner brings logits only, no candidates and no scores."""
+    ranks: Ranks = ALONE
+    """Of how many processes that compute each step together this is which."""
 
     def __post_init__(self) -> None:
         for name in ("num_blocks", "block_size", "max_rows", "token_budget"):

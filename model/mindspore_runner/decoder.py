@@ -18,30 +18,32 @@ from model.checkpoint.stored_tensor import Bits, Float
 from model.checkpoint.weight import Weight, read_weights
 from model.families import Spec
 from model.families.rope import rotary_table
+from model.families.shard import Shard
 from model.mindspore_common.attention import KvCache, PagedOperator
 from model.mindspore_common.execution import step_tensors
 from model.mindspore_common.parameters import parameter_over
+from model.mindspore_common.ranks import ALL_REDUCE, Ranks
 from model.mindspore_common.settings import GraphSettings
 from model.mindspore_runner.adapters import PREFIX, stack
-from model.mindspore_runner.parts import Embedding, Experts, Linear, Mlp, Norm, Take, product_with
+from model.mindspore_runner.parts import Embedding, Experts, Linear, Mlp, Norm, Reduce, Take, custom, product_with
 from model.runner import Progress, StepInputs
 
 
 class Layer(nn.Cell):
     """Attention and MLP, each with its norms and added to what came in."""
 
-    def __init__(self, spec: Spec, number: int, take: Take, settings: GraphSettings) -> None:
+    def __init__(self, spec: Spec, number: int, take: Take, settings: GraphSettings, reduce: Reduce) -> None:
         super().__init__()
         self.before_attention = Norm(take, "attention_norm", spec.norm_eps)
         self.q, self.k, self.v = (Linear(take, name) for name in "qkv")
         self.q_norm, self.k_norm = (Norm(take, f"{name}_norm", spec.norm_eps) for name in "qk")
-        self.o = Linear(take, "o")
+        self.o = Linear(take, "o", reduce)
         self.after_attention = Norm(take, "attention_post_norm", spec.norm_eps)
         self.before_mlp = Norm(take, "mlp_norm", spec.norm_eps)
         if spec.experts is not None and spec.has_experts(number):
-            self.mlp = Experts(take, spec.experts, spec.activation)
+            self.mlp = Experts(take, spec.experts, spec.activation, reduce)
         else:
-            self.mlp = Mlp(take, spec.intermediate_size, spec.activation)
+            self.mlp = Mlp(take, spec.intermediate_size, spec.activation, reduce=reduce)
         self.after_mlp = Norm(take, "mlp_post_norm", spec.norm_eps)
         self.cache = KvCache(spec.num_kv_heads, spec.head_dim, settings.block_size, settings.num_blocks)
         self.attend = PagedOperator(spec.window(number), spec.score_softcap)
@@ -87,19 +89,26 @@ class RotaryTables(nn.Cell):
 
 
 class Decoder(nn.Cell):
-    """Token ids ``[T]`` and where they belong, to logits ``[S, vocab]``. ``adapter`` is given where there are any."""
+    """Token ids ``[T]`` and where they belong, to logits ``[S, vocab]``, or this rank's part of them. ``adapter`` is
+    given where there are any."""
 
-    def __init__(self, spec: Spec, settings: GraphSettings, max_length: int, weights: Weights) -> None:
+    def __init__(self, shard: Shard, settings: GraphSettings, max_length: int, weights: Weights) -> None:
         super().__init__()
+        spec, reduce = shard.spec, all_reduce(settings.ranks)
         self.embedding_scale, self.softcap = spec.embedding_scale, spec.logits_softcap
         self.embed = Embedding(weights.take, "embed")
         self.rotary = RotaryTables(spec, max_length)
         self.layer_ropes = tuple(spec.rope(number) for number in range(spec.num_layers))
         self.layers = nn.CellList(
-            [Layer(spec, number, weights.of_layer(number), settings) for number in range(spec.num_layers)]
+            [Layer(spec, number, weights.of_layer(number), settings, reduce) for number in range(spec.num_layers)]
         )
         self.norm = Norm(weights.take, "norm", spec.norm_eps)
         self.head: Any = None if spec.tied_embeddings else Linear(weights.take, "head")
+        first, end = shard.vocabulary
+        self.own_rows: Any = None  # of a head that is the embedding
+        if spec.tied_embeddings and end - first < spec.vocab_size:
+            table: Any = self.embed.weight
+            self.own_rows = _parameter("own_rows", table.asnumpy()[first:end])  # in the same memory
         self.product = product_with(self.embed.weight)
 
     def construct(self, ids, positions, slots, valid, fresh, sample_index, tables, adapter=None):
@@ -111,10 +120,15 @@ class Decoder(nn.Cell):
             rope = self.layer_ropes[number]
             x = layer(x, cos[rope], sin[rope], tables, slots, valid, fresh, adapter)
         x = self.norm(ops.gather(x, sample_index, 0))
-        logits = self.product(x, self.embed.weight) if self.head is None else self.head(x)
+        logits = self.of_head(x)
         if self.softcap != 0:  # cap * tanh(x / cap), more exact than MindSpore's tanh on CPU
             logits = (2 * ops.sigmoid(logits * (2 / self.softcap)) - 1) * self.softcap
         return logits
+
+    def of_head(self, x):
+        if self.head is not None:
+            return self.head(x)
+        return self.product(x, self.embed.weight if self.own_rows is None else self.own_rows)
 
 
 class Weights:
@@ -146,9 +160,9 @@ class Weights:
         return lambda name: self.take(f"layers.{number}.{name}")
 
 
-def build_decoder(spec: Spec, settings: GraphSettings, max_length: int, weights: Weights) -> Decoder:
+def build_decoder(shard: Shard, settings: GraphSettings, max_length: int, weights: Weights) -> Decoder:
     """The network with its weights and an empty KV cache. Raises what `read_weights` does."""
-    network = Decoder(spec, settings, max_length, weights)
+    network = Decoder(shard, settings, max_length, weights)
     network.set_train(False)
     return network
 
@@ -156,6 +170,13 @@ def build_decoder(spec: Spec, settings: GraphSettings, max_length: int, weights:
 def arrange(inputs: StepInputs, adapters: bool) -> list[Tensor]:
     """The arguments of `Decoder.construct`. ``adapters``: whether there are any."""
     return [*step_tensors(inputs), *([Tensor.from_numpy(inputs.adapter)] if adapters else ())]
+
+
+def all_reduce(ranks: Ranks) -> Reduce:
+    """On CPU, MindSpore's own is for comparison: it takes a hundred times as long."""
+    if ranks.count == 1:
+        return None
+    return ops.AllReduce() if ranks.reduce == "mindspore" else custom(ALL_REDUCE, lambda x: x)
 
 
 def _parameter(name: str, values: NDArray[Any]) -> Parameter:

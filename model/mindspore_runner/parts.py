@@ -15,6 +15,9 @@ from model.mindspore_common.native import ADAPTED_LINEAR, ADAPTERS, EMBEDDING, E
 Take = Callable[[str], Parameter | None]
 """A weight by its name within a layer, once; None where there is none."""
 
+Reduce = Any
+"""The one seam between ranks: an operator that makes the sum of all ranks' tensors of a tensor; None: one rank."""
+
 
 def in_float32(weight: Parameter) -> bool:
     """Else it has the bits of bfloat16."""
@@ -40,10 +43,12 @@ def _embedding_shape(ids: Sequence[int], table: Sequence[int]) -> list[int]:
 
 
 class Linear(nn.Cell):
-    """``[T, inputs]`` to ``[T, outputs]``, and adapters of it where there are any."""
+    """``[T, inputs]`` to ``[T, outputs]``, and adapters of it where there are any. ``reduce``: adds up what the ranks
+    have of it, if each has some of the inputs."""
 
-    def __init__(self, take: Take, name: str) -> None:
+    def __init__(self, take: Take, name: str, reduce: Reduce = None) -> None:
         super().__init__()
+        self.reduce = reduce
         self.weight, self.bias = take(f"{name}.weight"), take(f"{name}.bias")
         self.product = product_with(self.weight)
         self.a, self.b, self.pieces = (take(f"{name}.adapters_{part}") for part in ("a", "b", "pieces"))
@@ -60,6 +65,8 @@ class Linear(nn.Cell):
             out = self.product(x, self.weight)
             if self.adapted:
                 out = self.add(out, x, self.a, self.b, self.pieces, adapter, fresh)
+        if self.reduce is not None:
+            out = self.reduce(out)
         return out if self.bias is None else out + self.bias
 
 
@@ -110,9 +117,9 @@ class Gate(nn.Cell):
 class Mlp(nn.Cell):
     """A gated MLP."""
 
-    def __init__(self, take: Take, wide: int, activation: str, prefix: str = "") -> None:
+    def __init__(self, take: Take, wide: int, activation: str, prefix: str = "", reduce: Reduce = None) -> None:
         super().__init__()
-        self.gate_up, self.down = Linear(take, f"{prefix}gate_up"), Linear(take, f"{prefix}down")
+        self.gate_up, self.down = Linear(take, f"{prefix}gate_up"), Linear(take, f"{prefix}down", reduce)
         self.gate = Gate(wide, activation)
 
     def construct(self, x, slots, adapter, fresh):
@@ -122,8 +129,9 @@ class Mlp(nn.Cell):
 class Experts(nn.Cell):
     """A mixture of experts, and perhaps one that all tokens share."""
 
-    def __init__(self, take: Take, spec: ExpertsSpec, activation: str) -> None:
+    def __init__(self, take: Take, spec: ExpertsSpec, activation: str, reduce: Reduce = None) -> None:
         super().__init__()
+        self.reduce = reduce
         self.chosen, self.renormalize = spec.chosen, spec.renormalize
         self.router = Linear(take, "router")
         self.gate_up, self.down = take("experts_gate_up.weight"), take("experts_down.weight")
@@ -142,4 +150,4 @@ class Experts(nn.Cell):
         if self.has_shared:
             share = ops.sigmoid(self.shared_gate(x, adapter, fresh))
             out = out + self.shared(x, slots, adapter, fresh) * share
-        return out
+        return out if self.reduce is None else self.reduce(out)

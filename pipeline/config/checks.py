@@ -12,7 +12,7 @@ from .files import is_there
 from .host import check_host
 from .lora import check_lora
 from .model_files import ModelFacts
-from .pipeline_section import EMULATED_KEYS, CpuConfig, RingConfig
+from .pipeline_section import EMULATED_KEYS, MOST_RANKS, CpuConfig, RingConfig
 from .setting import fields_of
 
 _MODEL_FILE = "model_config.model_cfg_path"
@@ -28,6 +28,9 @@ BLOCKS: Final = "pa_config.num_blocks"
 BLOCK_SIZE: Final = "pa_config.block_size"
 ROWS: Final = "pipeline.max_rows"
 RUNNER: Final = "pipeline.runner."
+RANKS: Final = "pipeline.ranks"
+REPLICAS: Final = "pipeline.replicas"
+PORTS: Final = "serving_config.agent_ports"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,9 @@ def check(draft: Draft, facts: ModelFacts, *, other_host: bool) -> None:
     """Everything that can be wrong about settings that are fine one by one."""
     checker = _Checker(draft, facts)
     _check_given(checker, other_host)
-    for part in (_check_lengths, _check_ids, _check_batch, _check_runner, _check_cpus, _check_network, _check_rings):
+    for part in (_check_lengths, _check_ids, _check_batch, _check_ranks, _check_runner):
+        part(checker)
+    for part in (_check_cpus, _check_network, _check_rings):
         part(checker)
     missing = draft.warnings if other_host else draft.problems
     check_host(draft, facts, missing)
@@ -139,6 +144,17 @@ def _check_batch(checker: _Checker) -> None:
     )
 
 
+def _check_ranks(checker: _Checker) -> None:
+    checker.require(
+        lambda ranks, ports: len(ports) in {1, ranks},
+        (RANKS, PORTS),
+        f"{RANKS} is {{0}}, but {PORTS} lists {{1}}, one per rank; leave one of them out",
+    )
+    checker.require(
+        lambda ranks, _: ranks <= MOST_RANKS, (RANKS, PORTS), f"{RANKS} is {{0}}; at most {MOST_RANKS} are possible"
+    )
+
+
 def _check_runner(checker: _Checker) -> None:
     if checker.value(RUNNER + "kind") == "emulated":
         _check_cost_model(checker)
@@ -168,9 +184,10 @@ def _check_runner(checker: _Checker) -> None:
             f"{RUNNER}{name} is for an emulated device; set {RUNNER}kind to emulated or leave it out",
         )
     checker.require(
-        lambda ranks, kind: len(ranks) == 1,
-        ("serving_config.agent_ports", RUNNER + "kind"),
-        "serving_config.agent_ports lists {0} (one per device rank), but one device is driven; list one port",
+        lambda ranks, kind, _: ranks == 1 or kind == "mindspore",
+        (RANKS, RUNNER + "kind", PORTS),
+        f"{RANKS} is {{0}}, by default one per port of {PORTS}, but the {{1}} engine computes on one device; make it "
+        f"1 ({REPLICAS} are several copies of the model), or use {RUNNER}kind mindspore, on CPU",
     )
     checker.require(
         lambda size, device: device != "CPU" or size % _CPU_BLOCK == 0,

@@ -54,11 +54,6 @@ class Configuration:
         """KV blocks of the longest sequence."""
         return -(-self.max_length // self.pa_config.block_size)
 
-    @property
-    def ranks(self) -> int:
-        """Devices that compute one step together."""
-        return len(self.serving_config.agent_ports)
-
     def to_yaml(self) -> str:
         """The effective configuration as a file that gives the same configuration when it is loaded."""
         sections = [field.name for field in fields(self) if field.metadata]

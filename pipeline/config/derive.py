@@ -30,6 +30,8 @@ def derive(draft: Draft, known: Mapping[str, Any] = MappingProxyType({})) -> Mod
     _default(draft, _MODEL + "vocab_size", facts.vocab_size)
     _default(draft, _MODEL + "end_token", facts.end_token if facts.end_token is not None else 2)
     _default(draft, "pipeline.runner.device", facts.device or "CPU")
+    ports = values["serving_config.agent_ports"]
+    _default(draft, "pipeline.ranks", len(ports) if ports else None)
     choose_engine(draft, known)
     replace_block_size(draft)
     if values["pipeline.runner.kind"] != "emulated":

@@ -13,6 +13,7 @@ from .files import is_there
 from .lora import ADAPTERS
 
 KIND = "pipeline.runner.kind"
+RANKS = "pipeline.ranks"
 OPENVINO_BLOCK = BLOCK_SIZES["openvino"]
 
 
@@ -30,9 +31,11 @@ def choose_engine(draft: Draft, known: Mapping[str, Any]) -> None:
 
 
 def _take_openvino(draft: Draft, known: Mapping[str, Any]) -> None:
-    """Unless adapters are to lie beside the model, which only another engine can."""
+    """Unless adapters are to lie beside the model, or ranks to divide it, which only another engine can."""
     kind, why = "openvino", "it is installed, and this processor has AVX2"
-    if draft.values[ADAPTERS] and KIND not in known:
+    if (draft.values[RANKS] or 1) > 1 and KIND not in known:
+        kind, why = "mindspore", f"openvino divides no model among ranks ({RANKS})"
+    elif draft.values[ADAPTERS] and KIND not in known:
         kind, why = "mindspore", f"openvino takes no adapters beside the model ({ADAPTERS})"
     draft.values[KIND] = kind
     draft.choices.append(Choice(KIND, kind, why))

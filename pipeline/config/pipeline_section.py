@@ -95,7 +95,7 @@ class RunnerConfig:
         integer(1, 4096),
         None,
         "CPU threads of a step",
-        derived="one per CPU the process may use, divided by `pipeline.replicas`",
+        derived="one per CPU the process may use, divided by `pipeline.replicas` x `ranks`",
     )
     random_weights: bool = setting(
         BOOLEAN, False, "for measurements without a checkpoint: random weights, so the answers are meaningless"
@@ -189,6 +189,8 @@ class LogConfig:
 
 
 MOST_REPLICAS: Final = 64
+MOST_RANKS: Final = 16
+"""As many cursors as a ring has."""
 
 _BY_CPUS = "depends on the number of CPUs"
 
@@ -243,6 +245,13 @@ class PipelineConfig:
         1,
         "copies of the model behind one front, each with a batch, a KV cache and processes of its own: on Ascend one "
         "per device, from `start_device_id` on; on CPU they divide CPUs and memory",
+    )
+    ranks: int = setting(
+        integer(1, MOST_RANKS),
+        None,
+        "processes of a replica that compute each step together, every one a part of the model (tensor parallel; the "
+        "engine `mindspore`): with more than one the server is ready when all buckets are compiled",
+        derived="as many as `serving_config.agent_ports` lists",
     )
     routing: str = setting(
         choice("cost", "least_requests", "round_robin"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from model.families import Spec
+    from model.families.shard import Shard
     from model.mindspore_common.memory import Sizes
 
 _STAGES_BYTES = 400 << 20  # launcher, front, preprocess and sampling with a large vocabulary
@@ -25,7 +25,7 @@ class RoomUnknown(Exception):  # noqa: N818 - becomes a Problem
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """``blocks`` of a replica fit into what is left of its ``usable`` bytes beside ``taken`` ones."""
+    """``blocks`` of a replica fit into what is left of a rank's ``usable`` bytes beside ``taken`` ones."""
 
     blocks: int
     usable: int
@@ -44,7 +44,8 @@ def find_room(values: Mapping[str, Any], rows: int) -> Room:
 
     try:
         fixed, block = _sizes(values, rows)
-        usable = int(available_memory() * values["pipeline.memory_fraction"]) // (values["pipeline.replicas"] or 1)
+        sharing = (values["pipeline.replicas"] or 1) * _ranks(values)
+        usable = int(available_memory() * values["pipeline.memory_fraction"]) // sharing
     except ModelError as error:
         raise RoomUnknown("model_config.model_cfg_path", str(error)) from error
     ring = values["pipeline.rings.logits_slots"] * rows * (values["model_config.vocab_size"] or 0) * 4
@@ -80,6 +81,7 @@ def _sizes(values: Mapping[str, Any], rows: int) -> tuple[int, int]:
 
 def _openvino_sizes(values: Mapping[str, Any], rows: int) -> tuple[int, int]:
     from model.families import read_spec_file
+    from model.families.shard import Shard
     from model.openvino.memory import kv_block_bytes, memory_need, weight_bytes
     from model.openvino.settings import OpenVinoSettings
 
@@ -95,7 +97,7 @@ def _openvino_sizes(values: Mapping[str, Any], rows: int) -> tuple[int, int]:
     need = memory_need(
         spec,
         settings,
-        weight_bytes(spec, settings, _stored_bytes(values, spec)),
+        weight_bytes(spec, settings, _stored_bytes(values, Shard(spec, 0, 1))),
         longest if isinstance(longest, int) else spec.max_position,
     )
     return need.total - block, block
@@ -117,26 +119,32 @@ def _engine_sizes(values: Mapping[str, Any]) -> tuple[Sizes, int | None]:
     path = values["model_config.model_cfg_path"]
     if values[_KIND] == "mindspore":
         from model.families import read_spec_file
+        from model.families.shard import Shard
 
-        spec = read_spec_file(path)
-        return spec, _stored_bytes(values, spec)
+        shard = Shard(read_spec_file(path), 0, _ranks(values))
+        return shard.spec, _stored_bytes(values, shard)
     from model.mindformers_runner.configuration import read_model
 
     return read_model(path)[0], None
 
 
-def _stored_bytes(values: Mapping[str, Any], spec: Spec) -> int | None:
-    """Of the weights, as far as they stay as the checkpoint has them, and of adapters; None: they become float32."""
+def _ranks(values: Mapping[str, Any]) -> int:
+    return values["pipeline.ranks"] or 1
+
+
+def _stored_bytes(values: Mapping[str, Any], shard: Shard) -> int | None:
+    """Of a rank's weights, as far as they stay as they are stored, and of adapters; None: they become float32."""
     from model.adapters import model_weights, read_adapter
     from model.checkpoint.weight import size_bytes
     from model.errors import ModelError
 
+    spec = shard.whole
     path, merged = values["model_config.checkpoint_path"], values["pipeline.lora.merged"]
     if path is None or values["pipeline.runner.random_weights"]:
         return None
     try:
         beside = (read_adapter(folder, spec).size_bytes for folder in (values[_ADAPTERS] or {}).values())
-        return size_bytes(model_weights(spec, path, merged)) + sum(beside)
+        return size_bytes(shard.weights(model_weights(spec, path, merged))) + sum(beside)
     except ModelError:  # the launcher's checks and the engine will say so
         return None
 

@@ -73,7 +73,9 @@ class ServingConfig:
     """Address and devices."""
 
     agent_ports: tuple[int, ...] = setting(
-        list_of(integer(0, 65535), maximum=64), (16002,), "only its length counts: the number of device ranks"
+        list_of(integer(0, 65535), maximum=64),
+        (16002,),
+        "only its length counts: ranks of a replica, unless `pipeline.ranks` says it",
     )
     start_device_id: int = setting(integer(0, 1023), 0, "first device")
     server_ip: str = setting(TEXT, "127.0.0.1", "address to listen on, unless `pipeline.hosts` is set")

@@ -2,7 +2,7 @@
 
 A wait may spin where a CPU has nothing else to do; it must never take CPU time from the model. So a stage other than
 inference spins only if there are CPUs for all beside those that the models compute on. Inference does not compute
-while it waits, and spins unless there is only one CPU, or less than two for each replica.
+while it waits, and spins unless there is only one CPU, or less than two for each process that computes.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def spin_us(stage: str, config: Configuration, cpus: float) -> float:
     asked: float | None = getattr(config.pipeline.spin_us, stage)
     if asked is not None:
         return asked
-    replicas = config.pipeline.replicas
+    processes = config.pipeline.replicas * config.pipeline.ranks
     if stage == INFERENCE.name:
-        return DEFAULT_SPIN_US if cpus >= 2 * replicas else 0.0  # on one, the process that it waits for could not run
+        return DEFAULT_SPIN_US if cpus >= 2 * processes else 0.0  # on one, what it waits for could not run
     apart = _apart_from_inference(stage, config.pipeline.cpus)
     beside = sum(stage.name != INFERENCE.name for stage in Topology.of(config).stages)
     return DEFAULT_SPIN_US if apart or cpus - model_cpus(config, cpus) >= beside else 0.0
@@ -89,10 +89,10 @@ def spin_us(stage: str, config: Configuration, cpus: float) -> float:
 def model_cpus(config: Configuration, cpus: float) -> float:
     """CPUs that compute during a step of every replica: on CPU the model's threads, else the processes that wait for
     their devices."""
-    runner, replicas = config.pipeline.runner, config.pipeline.replicas
+    runner, processes = config.pipeline.runner, config.pipeline.replicas * config.pipeline.ranks
     if runner.kind == "emulated" or runner.device != "CPU":
-        return float(replicas)
-    return float(runner.threads * replicas if runner.threads else cpus)
+        return float(processes)
+    return float(runner.threads * processes if runner.threads else cpus)
 
 
 def _apart_from_inference(stage: str, cpus: CpuConfig) -> bool:

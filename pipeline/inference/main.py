@@ -1,9 +1,15 @@
-"""The inference process."""
+"""The inference process: of a replica, or of one of its ranks."""
 
 from __future__ import annotations
 
+import os
+from contextlib import AbstractContextManager, nullcontext
+
+import ipc
+from model.mindspore_common.ranks import Ranks
 from pipeline.inference.compilation import Compilation
 from pipeline.inference.step_executor import InferenceRings, StepExecutor
+from pipeline.inference.unread import Unread
 from pipeline.runtime.engines import make_runner
 from pipeline.runtime.generations import Generation
 from pipeline.runtime.stage import Stage
@@ -12,12 +18,17 @@ from pipeline.wire.rings import StageRings
 
 
 def run_inference(stage: Stage) -> None:
-    """Load and compile once; device, weights and compiled graphs stay from generation to generation."""
-    runner = make_runner(stage.config, stage.replica)
+    """Load and compile once; device, weights and compiled graphs stay from generation to generation. Ranks compile
+    everything before they serve: between two steps each would have its own idea of when."""
+    ranks = Ranks(stage.spec.rank, stage.topology.ranks, stage.ranks_fd)
+    if ranks.count > 1:
+        os.environ.update(RANK_ID=str(ranks.rank), RANK_SIZE=str(ranks.count))  # for MindSpore's files
+    runner = make_runner(stage.config, stage.replica, ranks)
+    early = stage.config.pipeline.runner.warm_up == "early" and ranks.count == 1
     try:
         runner.load(stage.control.progress)
         compilation = Compilation(runner, Counters(stage.stats, stage.name), stage.pauses)
-        compilation.begin(stage.control.progress, early=stage.config.pipeline.runner.warm_up == "early")
+        compilation.begin(stage.control.progress, early=early)
         stage.serve(lambda generation, rings: _run(stage, generation, rings, compilation))
     finally:
         runner.close()
@@ -29,7 +40,7 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, compilation: C
     with (
         slots["steps"].consumer(rank, **options) as steps,
         slots["tokens"].consumer(rank, **options) as tokens,
-        slots["logits"].producer(**options) as logits,
+        _results(stage, rings) as logits,
     ):
         counters = Counters(stage.stats, stage.name)
         ends = RingEnds(stage.stats, stage.name, rings.every)
@@ -40,3 +51,10 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, compilation: C
             executor.run()
         finally:
             compilation.runner.abandon()  # it may have begun a step on arrays of these rings
+
+
+def _results(stage: Stage, rings: StageRings) -> AbstractContextManager[ipc.SlotProducer | Unread]:
+    """The first rank's alone are read."""
+    if stage.spec.rank == 0:
+        return rings.slots["logits"].producer(**stage.end_options)
+    return nullcontext(Unread())

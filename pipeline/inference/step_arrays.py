@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ipc import Field, Layout
 from model.runner import Best, Bucket, StepInputs
@@ -81,8 +82,13 @@ def _allocate(shapes: Shapes) -> Any:
             Field("fetched", "int32", (shapes.logit_rows,), "sampled positions whose logits are wanted"),
         ],
     )
+    return layout.views(own_memory(layout))
+
+
+def own_memory(layout: Layout) -> NDArray[np.uint8]:
+    """Zeros for the arrays of a slot, taken from the system when they are touched."""
     raw = np.zeros(layout.size + _CACHE_LINE, np.uint8)
-    return layout.views(raw[-raw.ctypes.data % _CACHE_LINE :])
+    return raw[-raw.ctypes.data % _CACHE_LINE :]
 
 
 class Outcome:

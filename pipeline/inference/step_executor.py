@@ -30,7 +30,8 @@ from model.runner import Bucket, Runner
 from pipeline.inference._step import StepArrays, TokenRecord
 from pipeline.inference.compilation import IDLE_S, Compilation
 from pipeline.inference.draws import Draws
-from pipeline.inference.step_arrays import Outcome, StepInputArrays, make_board
+from pipeline.inference.step_arrays import Outcome, StepInputArrays, make_board, own_memory
+from pipeline.inference.unread import Unread
 from pipeline.stats import Counters, InferenceCounter, RingEnds
 from pipeline.wire.step import (
     Choice,
@@ -69,11 +70,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class InferenceRings:
-    """The ends of the rings around inference; they belong to the caller."""
+    """The ends of the rings around inference; they belong to the caller. ``logits``: of ranks but the first one,
+    whose results nobody reads, a place of their own."""
 
     steps: ipc.SlotConsumer
     tokens: ipc.SlotConsumer  # which token sampling chose for which row
-    logits: ipc.SlotProducer
+    logits: ipc.SlotProducer | Unread
 
 
 class StepExecutor:
@@ -103,7 +105,7 @@ class StepExecutor:
         self._records = [
             TokenRecord(views.rows, views.lengths, views.counts, views.ids) for views in self._token_views
         ]
-        self._outcomes = [Outcome(views) for views in logits_layout(shapes).resident_views(rings.logits)]
+        self._outcomes = [Outcome(views) for views in _outcome_views(rings.logits, shapes)]
         self._draws = Draws(shapes, counters)
         self._argmax: NDArray[np.intp] = np.zeros(shapes.logit_rows, np.intp)
         self._next: Step | None = None  # taken from the ring, but not begun
@@ -288,6 +290,14 @@ _WAITS = (
     (Choice.DRAWN, InferenceCounter.WAITED_FOR_DRAW),
     (Choice.EDITED, InferenceCounter.WAITED_FOR_EDIT),
 )
+
+
+def _outcome_views(logits: ipc.SlotProducer | Unread, shapes: Shapes) -> list[LogitsColumns]:
+    """By the index of a slot."""
+    layout = logits_layout(shapes)
+    if isinstance(logits, Unread):
+        return [layout.views(own_memory(layout))]
+    return layout.resident_views(logits)
 
 
 def _write_head(out: LogitsColumns, step: Step, samples: int, logit_rows: int) -> None:

@@ -282,7 +282,7 @@ class Supervisor:
                 for stage in missing:
                     self._start(stage)
                     self._supervision.add_restart(stage.key)
-            except OSError as error:
+            except (OSError, ipc.IpcError) as error:
                 self._schedule(name, f"{name} could not be started: {error}")
 
     def _tell_fronts(self) -> None:

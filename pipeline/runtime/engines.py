@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from model.layout import make_buckets, scored_samples, with_samples
+from model.mindspore_common.ranks import Ranks
 from model.mindspore_common.settings import GraphSettings
 from model.runner import Bucket, Runner
 from pipeline.config import Configuration
@@ -22,9 +23,11 @@ for the weights."""
 Settings = TypeVar("Settings", bound=GraphSettings)
 
 
-def make_runner(config: Configuration, replica: int = 0) -> Runner:
-    """This replica's. Raises a `model.errors.ModelError` for settings that contradict each other."""
-    runner = _ENGINES[config.pipeline.runner.kind](config, replica)
+def make_runner(config: Configuration, replica: int = 0, ranks: Ranks | None = None) -> Runner:
+    """This replica's, or one of its ranks'; without ``ranks`` it is for its facts. Raises a `model.errors.ModelError`
+    for settings that contradict each other."""
+    ranks = ranks or Ranks(count=config.pipeline.ranks)
+    runner = _ENGINES[config.pipeline.runner.kind](config, replica, ranks)
     if (replayed := config.pipeline.runner.replay) is None:
         return runner
     from model.replay import ReplayRunner, read_texts
@@ -55,7 +58,8 @@ def sampled_positions(config: Configuration) -> int:
     return min(wanted, pipeline.token_budget) if drafts else 0
 
 
-def _emulated(config: Configuration, _replica: int) -> Runner:
+def _emulated(config: Configuration, _replica: int, _ranks: Ranks) -> Runner:
+    """A rank of it is the whole device: all answer the same."""
     from model.emulated import EmulatedRunner, EmulatedSettings
 
     settings = EmulatedSettings.from_mapping(
@@ -87,34 +91,35 @@ def emulated_buckets(max_rows: int, token_budget: int, samples: int = 0) -> tupl
     return make_buckets(max_rows, token_budget, 2, samples)
 
 
-def _mindspore(config: Configuration, replica: int) -> Runner:
+def _mindspore(config: Configuration, replica: int, ranks: Ranks) -> Runner:
     from model.mindspore_runner import MindSporeRunner, MindSporeSettings
 
-    return MindSporeRunner(_settings(config, MindSporeSettings, replica))
+    return MindSporeRunner(_settings(config, MindSporeSettings, replica, ranks))
 
 
-def _openvino(config: Configuration, replica: int) -> Runner:
+def _openvino(config: Configuration, replica: int, ranks: Ranks) -> Runner:
     from model.openvino import OpenVinoRunner, OpenVinoSettings
 
     runner = config.pipeline.runner
     dtypes: dict[str, Any] = {"weight_dtype": runner.weight_dtype, "kv_dtype": runner.kv_dtype}
-    return OpenVinoRunner(replace(_settings(config, OpenVinoSettings, replica), **dtypes))
+    return OpenVinoRunner(replace(_settings(config, OpenVinoSettings, replica, ranks), **dtypes))
 
 
-def _mindformers(config: Configuration, replica: int) -> Runner:
+def _mindformers(config: Configuration, replica: int, ranks: Ranks) -> Runner:
     from model.mindformers_runner import MindFormersRunner, MindFormersSettings
 
-    return MindFormersRunner(_settings(config, MindFormersSettings, replica))
+    return MindFormersRunner(_settings(config, MindFormersSettings, replica, ranks))
 
 
-def _settings(config: Configuration, kind: type[Settings], replica: int) -> Settings:
+def _settings(config: Configuration, kind: type[Settings], replica: int, ranks: Ranks) -> Settings:
     runner, model = config.pipeline.runner, config.model_config
     assert model.model_cfg_path is not None  # the configuration was checked
     return kind(
         config_path=model.model_cfg_path,
         checkpoint_path=None if runner.random_weights else model.checkpoint_path,
         device="Ascend" if runner.device == "Ascend" else "CPU",
-        device_id=device_of(config, replica),
+        device_id=device_of(config, replica, ranks.rank),
+        ranks=ranks,
         num_blocks=config.pa_config.num_blocks,
         block_size=config.pa_config.block_size,
         max_rows=config.pipeline.max_rows,
@@ -131,12 +136,12 @@ def _settings(config: Configuration, kind: type[Settings], replica: int) -> Sett
 
 
 def _threads(config: Configuration) -> int | None:
-    """Of one replica: as configured, else an equal share of the CPUs; one alone has all that it finds."""
-    threads, replicas = config.pipeline.runner.threads, config.pipeline.replicas
-    return max(1, len(os.sched_getaffinity(0)) // replicas) if threads is None and replicas > 1 else threads
+    """Of one process: as configured, else an equal share of the CPUs; one alone has all that it finds."""
+    threads, sharing = config.pipeline.runner.threads, config.pipeline.replicas * config.pipeline.ranks
+    return max(1, len(os.sched_getaffinity(0)) // sharing) if threads is None and sharing > 1 else threads
 
 
-_ENGINES: dict[str, Callable[[Configuration, int], Runner]] = {
+_ENGINES: dict[str, Callable[[Configuration, int, Ranks], Runner]] = {
     "emulated": _emulated,
     "mindformers": _mindformers,
     "mindspore": _mindspore,

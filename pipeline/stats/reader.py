@@ -107,8 +107,13 @@ class StatsReader:
         return stage, self._page.ends(stage.key)[stage.rings.index(spec)]
 
     def counters(self, kind: type[IntEnum], stage: str | None = None) -> dict[str, int]:
-        """Values by name in lower case: of the stage with this key, else the sums over all stages that have them."""
-        stages = [each.key for each in self.topology.stages if STAGE_COUNTERS[each.name] is kind]
+        """Values by name in lower case: of the stage with this key, else the sums over all stages that have them, of
+        ranks the first one's, since all count the same."""
+        stages = [
+            each.key
+            for each in self.topology.stages
+            if STAGE_COUNTERS[each.name] is kind and (each.is_front or each.rank == 0)
+        ]
         words = [self._page.counters(key).tolist() for key in ([stage] if stage else stages)]
         return {counter.name.lower(): sum(of[counter] for of in words) for counter in kind}
 
@@ -183,7 +188,7 @@ class StatsReader:
         return max(seen, *rehearsed) / 1e9
 
     def compiled(self) -> tuple[int, int]:
-        """Buckets that are compiled, and buckets in total, of all that run a model."""
+        """Buckets that are compiled, and buckets in total, of all replicas."""
         numbers = self.counters(InferenceCounter)
         return numbers["compiled"], numbers["buckets"]
 

@@ -167,8 +167,8 @@ class Topology:
 
     @classmethod
     def of(cls, config: Configuration) -> Self:
-        """One front, and replicas of one rank each, is what a configuration can ask for so far."""
-        return cls(replicas=config.pipeline.replicas)
+        """One front, and replicas, is what a configuration can ask for so far."""
+        return cls(replicas=config.pipeline.replicas, ranks=config.pipeline.ranks)
 
     @property
     def stages(self) -> tuple[StageSpec, ...]:
@@ -237,9 +237,9 @@ class Topology:
 ONE_OF_EACH = Topology()
 
 
-def device_of(config: Configuration, replica: int) -> int:
-    """The number of a replica's device, as the engine counts them."""
-    return config.serving_config.start_device_id + replica
+def device_of(config: Configuration, replica: int, rank: int = 0) -> int:
+    """The number of a rank's device, as the engine counts them: those of a replica follow each other."""
+    return config.serving_config.start_device_id + replica * config.pipeline.ranks + rank
 
 
 BEHIND_FRONT = tuple(role for role in ROLES if role is not FRONT)

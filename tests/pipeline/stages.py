@@ -64,7 +64,9 @@ def limits_of(compilation):
 
 
 class Server:
-    """`ahead` is how many steps may be under way: OVERLAPPED or PLAIN."""
+    """`ahead` is how many steps may be under way: OVERLAPPED or PLAIN. `ranks`: of which the first is driven here."""
+
+    ranks = 1
 
     def __init__(
         self, tokenizer_file, *, rows=4, budget=16, blocks=64, block_size=4, max_length=128, ahead=OVERLAPPED,
@@ -121,9 +123,9 @@ class Server:
         )  # fmt: skip
         make, records = ipc.SlotRing.create, ipc.ByteRing.create
         self.rings = rings = {
-            "steps": make("steps", slots=4, layout=step_layout(shapes)),
+            "steps": make("steps", slots=4, layout=step_layout(shapes), consumers=self.ranks),
             "logits": make("logits", slots=2, layout=logits_layout(shapes)),
-            "tokens": make("tokens", slots=4, layout=tokens_layout(shapes)),
+            "tokens": make("tokens", slots=4, layout=tokens_layout(shapes), consumers=self.ranks),
             "results": make("results", slots=4, layout=results_layout(shapes)),
             **{name: records(name, capacity=1 << 18) for name in ("requests", "replies", "rows", "deltas")},
         }

@@ -85,6 +85,16 @@ def test_a_host_with_much_memory_gets_all_it_can_use(model):
     assert config.model_config.model_dtype == "bfloat16"
 
 
+def test_ranks_share_the_memory_and_have_a_part_of_the_model_each(model):
+    options = ["pipeline.runner.kind=mindspore", "model_config.max_generate_length=131072", "pipeline.max_rows=1"]
+    one = load_folder(model(gib=40.0), [*options, "pipeline.token_budget=64"])
+    two = load_folder(model(gib=40.0), [*options, "pipeline.token_budget=64", "serving_config.agent_ports=[1, 2]"])
+    assert (one.pipeline.ranks, two.pipeline.ranks) == (1, 2)
+    assert chosen(two)["num_blocks"] == chosen(one)["num_blocks"]
+    with pytest.raises(ConfigurationError, match=r"can't be divided among 3 ranks; use "):
+        load_folder(model(gib=40.0), [*options, "pipeline.ranks=3"])
+
+
 def test_a_host_with_little_memory_gets_fewer_rows(model):
     config = load_folder(model(gib=7.0))
     assert config.pa_config.num_blocks * 16 // 512 == config.model_config.decode_batch_size == 8
@@ -223,6 +233,12 @@ def test_openvino_is_left_where_it_can_not_compute(model, changes, options, kind
     config = load_folder(model(**changes), [*options, "model_config.max_generate_length=512"])
     assert config.pipeline.runner.kind == kind
     assert "kind" not in chosen(config)
+
+
+@pytest.mark.usefixtures("openvino")
+def test_openvino_is_left_where_ranks_are_to_divide_the_model(model):
+    config = load_folder(model(), ["pipeline.ranks=2", "model_config.max_generate_length=512"])
+    assert chosen(config)["kind"] == ("mindspore", "openvino divides no model among ranks (pipeline.ranks)")
 
 
 @pytest.mark.usefixtures("openvino")

@@ -66,7 +66,17 @@ from tests.pipeline.config.helpers import MODEL, problems_of, the_problem
             3,
             "65 rows",
         ),
-        ("serving_config: {agent_ports: [1, 2]}", 1, "one device is driven"),
+        (
+            "pipeline: {runner: {kind: mindformers}}\nserving_config: {agent_ports: [1, 2]}",
+            1,
+            "pipeline.ranks is 2, by default one per port of serving_config.agent_ports, but the mindformers engine",
+        ),
+        (
+            "serving_config: {agent_ports: [1, 2, 3]}\npipeline: {ranks: 2}",
+            2,
+            "pipeline.ranks is 2, but serving_config.agent_ports lists (1, 2, 3)",
+        ),
+        (f"serving_config: {{agent_ports: {[*range(17)]}}}", 1, "pipeline.ranks is 17; at most 16 are possible"),
     ],
 )
 def test_a_mistake(write, model_dir, text, line, expected):

@@ -27,7 +27,8 @@ def test_one_line_is_enough(write, model_dir):
     assert (model.model_cfg_path, model.checkpoint_path) == (model_dir / "config.json", model_dir)
     assert configuration.tokenizer.vocab_file == model_dir
     assert configuration.pipeline.hosts == ("127.0.0.1",)
-    assert (configuration.pipeline.max_rows, configuration.block_table_width, configuration.ranks) == (16, 64, 1)
+    assert (configuration.pipeline.max_rows, configuration.pipeline.ranks) == (16, 1)
+    assert configuration.block_table_width == 64
     assert (configuration.ignored_keys, configuration.warnings) == ((), ())
 
 

@@ -10,6 +10,7 @@ from model.emulated import EmulatedRunner
 from model.errors import ConfigurationError
 from model.layout import smallest_bucket
 from model.mindformers_runner import MindFormersRunner
+from model.mindspore_common.ranks import Ranks
 from model.mindspore_runner import MindSporeRunner
 from model.openvino import OpenVinoRunner
 from model.replay import ReplayRunner
@@ -121,3 +122,13 @@ def test_replicas_have_devices_of_their_own_and_share_the_cpus(monkeypatch):
         [(2, 3), (3, 3), (4, 3)],
         [(2, 7), (3, 7)],
     ]
+
+
+def test_ranks_have_devices_of_their_own_and_share_the_cpus(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {*range(10)})
+    options = ["pipeline.runner.kind=mindspore", "serving_config.start_device_id=2", "pipeline.ranks=2"]
+    config = load_configuration(ROOT / "configs" / "demo.yaml", [*options, "pipeline.replicas=2"], other_host=True)
+    made = [make_runner(config, replica, Ranks(rank, 2)) for replica in range(2) for rank in range(2)]
+    assert [one.settings.device_id for one in made] == [2, 3, 4, 5]
+    assert {one.settings.threads for one in made} == {2}
+    assert {one.facts for one in made} == {make_runner(config).facts}

@@ -11,6 +11,7 @@ from pipeline.stats import (
     Counters,
     FrontCounter,
     Histograms,
+    InferenceCounter,
     PreprocessCounter,
     RequestHistogram,
     RingEnds,
@@ -47,6 +48,9 @@ def test_counters_of_one_stage_and_of_all_together(page):
     assert reader.counters(PreprocessCounter, "preprocess 1")["waiting"] == 10
     assert reader.counters(PreprocessCounter)["waiting"] == 111
     assert reader.counters(FrontCounter)["requests"] == 3
+    for replica, rank in ((0, 0), (0, 1), (2, 1)):
+        Counters(page, MANY.find(INFERENCE, replica, rank).key).set(InferenceCounter.STEPS, 7)
+    assert reader.counters(InferenceCounter)["steps"] == 7  # ranks do the same: of each replica the first
     page.reset("preprocess 1")
     assert reader.counters(PreprocessCounter)["waiting"] == 101
 

@@ -1,0 +1,42 @@
+// What the ranks of a model say to each other on one machine: sums and gathers over a segment of shared memory.
+//
+// Each rank has a line {calls, asleep, pid} and two buffers, used in turn. Call k: a rank copies its part into buffer
+// k % 2 and publishes calls = k (release), waits until every rank has published k (acquire), and reads all buffers in the
+// order of ranks, so that all hold the same bits. Two buffers suffice: who publishes k + 1 has read all of k, and
+// everybody waits for that before it writes k + 2. What is larger than a buffer goes in several calls.
+//
+// Waiting: spin for a moment, then announce, look, and park on a futex, against publish, then look; with a fence on each
+// side, as in docs/protocol.md. Between slices of sleep the peers' pidfds are looked at.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace ringserve {
+
+constexpr int kMostRanks = 16;  // as many cursors as a ring has
+constexpr int64_t kRankBuffer = 256 * 1024;
+
+struct RankLine {
+  alignas(128) std::atomic<uint32_t> calls;  // published; the futex word
+  std::atomic<int32_t> pid;                  // 0: it has not joined
+  alignas(64) std::atomic<uint32_t> asleep;  // how many wait for `calls`, or are about to
+};
+static_assert(sizeof(RankLine) == 128, "a rank's words share no line with another's");
+static_assert(std::atomic<uint32_t>::is_always_lock_free, "in shared memory nothing may hide a lock");
+
+struct RankBuffer {
+  alignas(64) uint64_t what;  // operation and bytes: ranks that are not at the same one must not go on
+  alignas(64) unsigned char data[kRankBuffer];
+};
+
+// A part of a rank's own, and what is made of all parts.
+struct RankCall {
+  const unsigned char *own;
+  unsigned char *out;
+  int64_t bytes;
+  int64_t stride;  // bytes from one rank's part to the next one's in `out`; 0: parts are added up, float32
+};
+
+}  // namespace ringserve

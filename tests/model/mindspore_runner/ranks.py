@@ -1,0 +1,176 @@
+"""Two processes that are the ranks of one model, each with MindSpore; and what the tests do in them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from model.errors import StepError
+from model.mindspore_common.ranks import Ranks, segment_bytes
+from model.runner import Best
+from tests.model import conformance
+from tests.model.conftest import DATA
+from tests.model.driver import Driver
+from tests.model.mindspore_runner import scenarios
+from tests.model.mixed_steps import feed
+from tests.model.numpy_llama import read_safetensors, write_safetensors
+
+COUNT = 2
+PATIENCE_S = 60.0  # a rank whose check failed is not waited for longer
+
+
+class Pair:
+    """Both processes."""
+
+    def __init__(self, pools: list[ProcessPoolExecutor]) -> None:
+        self._pools = pools
+
+    def begin(
+        self, function: Callable, *args, reduce="shared memory", patience_s=PATIENCE_S, **kwargs
+    ) -> list[Future]:
+        """A function of `Ranks` and these arguments, in both, which meet in a new segment."""
+        fd = os.memfd_create("ranks")
+        os.ftruncate(fd, segment_bytes(COUNT))
+        path = f"/proc/{os.getpid()}/fd/{fd}"
+        opened = [pool.submit(os.open, path, os.O_RDWR).result(60) for pool in self._pools]
+        os.close(fd)
+        return [
+            pool.submit(_run, Ranks(rank, COUNT, theirs, reduce, patience_s), function, args, kwargs)
+            for rank, (pool, theirs) in enumerate(zip(self._pools, opened, strict=True))
+        ]
+
+    def call(self, function: Callable, *args, **kwargs) -> list:
+        return [call.result(timeout=280) for call in self.begin(function, *args, **kwargs)]
+
+
+def _run(ranks, function, args, kwargs):
+    try:
+        return function(ranks, *args, **kwargs)
+    finally:
+        os.close(ranks.segment_fd)
+
+
+@contextmanager
+def two_processes(initializer: Callable[[int], None] | None = None) -> Iterator[Pair]:
+    """``initializer`` is called with the rank in each."""
+    context = multiprocessing.get_context("spawn")
+    with ExitStack() as stack:
+        pools = [
+            ProcessPoolExecutor(
+                1, mp_context=context, initializer=initializer, initargs=(rank,) if initializer else ()
+            )
+            for rank in range(COUNT)
+        ]
+        yield Pair([stack.enter_context(pool) for pool in pools])
+
+
+# ---- MindSpore's own collectives -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def with_mindspore_collectives(port: int) -> Iterator[Pair]:
+    """Two processes and a scheduler, as `msrun` starts them."""
+    common = {"MS_WORKER_NUM": str(COUNT), "MS_SCHED_HOST": "127.0.0.1", "MS_SCHED_PORT": str(port), "GLOG_v": "3"}
+    code = "import mindspore as ms; from mindspore.communication import init; ms.set_device('CPU'); init()"
+    scheduler = subprocess.Popen(
+        [sys.executable, "-c", code], env=os.environ | common | {"MS_ROLE": "MS_SCHED", "MS_NODE_ID": "0"}
+    )
+    before = dict(os.environ)
+    os.environ.update(common | {"MS_ROLE": "MS_WORKER"})
+    try:
+        with two_processes(_set_node) as pair:
+            yield pair
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        scheduler.kill()
+        scheduler.wait()
+
+
+def _set_node(rank: int) -> None:
+    os.environ["MS_NODE_ID"] = str(rank)
+
+
+# ---- in both processes ---------------------------------------------------------------------------------------------
+
+
+def mixed(ranks, folder, tokens, **changes):
+    """See `feed`: by all ranks together, and in this process alone."""
+    alone = feed(
+        scenarios.loaded(folder, threads=1, **changes), tokens
+    )  # first: MindSpore's collectives fix its device
+    return feed(scenarios.loaded(folder, ranks=ranks, threads=1, **changes), tokens), alone
+
+
+def conforms(ranks) -> list[str]:
+    """The checks that held."""
+    with tempfile.TemporaryDirectory() as directory:
+        sizes = {
+            "buckets": conformance.BUCKETS,
+            "num_blocks": 40,
+            "max_rows": 4,
+            "token_budget": 16,
+            "max_length": 256,
+        }
+        runner = scenarios.loaded(_spoiled(Path(directory)), ranks=ranks, threads=1, **sizes)
+    engine, held = conformance.Engine(_poisoned(runner), logits_atol=1e-4, scores_atol=1e-6), []
+    for check in (*conformance.EVERYWHERE, *conformance.WHERE_SOMETHING_COMPUTES):
+        check(engine)
+        held.append(check.__name__)
+    runner.close()
+    return held
+
+
+def _spoiled(folder: Path) -> Path:
+    """With equal logits on both sides of the border between the ranks."""
+    tensors = read_safetensors(DATA / "grouped" / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["lm_head.weight"].copy()
+    conformance._equal(tensors["lm_head.weight"])
+    write_safetensors(folder / "model.safetensors", tensors)
+    (folder / "config.json").write_bytes((DATA / "grouped" / "config.json").read_bytes())
+    return folder
+
+
+def _poisoned(runner):
+    from mindspore import Tensor
+
+    weight = next(it for it in runner._network.get_parameters() if it.name == "embed.weight")
+    values = weight.asnumpy().copy()
+    conformance._poisoned(values)
+    weight.set_data(Tensor(values))
+    return runner
+
+
+def warmed_up(ranks, folder, cache):
+    """Starts as an inference process does; the graphs that were kept, and what a step says."""
+    runner = scenarios.loaded(folder, ranks=ranks, threads=1, compile_cache_dir=cache)
+    runner.warm_up()
+    driver, best = Driver(runner), Best(np.zeros((1, 2), np.int32))
+    driver.launch({"a": [7, 8]})
+    runner.fetch_best(best)
+    runner.close()
+    return best.ids.tolist(), len(runner.facts.buckets)
+
+
+def one_stays_away(ranks, folder) -> str:
+    """Rank 1 makes a step less, if they do not part before; what a rank says then."""
+    runner = scenarios.loaded(folder, ranks=ranks, threads=1)
+    driver = Driver(runner)
+    try:
+        driver.step({"a": [5, 6]})
+        if ranks.rank == 0:
+            driver.step({"a": [7]})
+    except StepError as error:
+        return str(error)
+    finally:
+        runner.close()
+    return ""
