@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,6 +103,17 @@ def draw_of(sampling: SamplingParams) -> tuple[float, ...]:
     return tuple(float(getattr(sampling, name)) for name in DRAW)
 
 
+class Owner(NamedTuple):
+    """Whose a request is, and how urgent: see `FairQueue`."""
+
+    key: int = 0  # a number of its API key; 0: none is needed
+    weight: float = 1.0
+    priority: int = 0  # class; the lowest is first
+
+
+NOBODY = Owner()
+
+
 @dataclass(slots=True, eq=False)
 class Sequence:
     """The scheduler's view of a request.
@@ -135,6 +147,8 @@ class Sequence:
     to_score: int = 0  # so many: all but the last, behind which a token is sampled
     scored: int = 0  # of them, the first ones, in steps that are done or under way
     adapter: Adapter = BASE
+    owner: Owner = NOBODY
+    charged: int = 0  # of its tokens, the first ones, for which its owner's share was charged
     finished: bool = False
     draw: tuple[float, ...] = NO_DRAW  # what its draws obey, in the order of DRAW
     seed: int | None = None  # of them
