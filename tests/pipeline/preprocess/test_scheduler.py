@@ -284,23 +284,25 @@ def test_a_newcomer_of_another_key_gets_a_row_at_once_and_no_text_suffers():
     check(world, greedy | {number: (lasting[number], 37) for number in (6, 7, 8)})
 
 
-def test_a_key_that_lacks_blocks_gets_them_from_the_one_that_has_more():
-    world = World(blocks=33, block_size=4, rows=8, budget=32, ahead=1)
-    lasting = [
-        prompt for i in range(2, 999) if len(expected(prompt := [i % 37 + 2, i % 11 + 2, *[5] * 38], 60)) == 60
-    ]
+@pytest.mark.parametrize("key", [1, 2])
+def test_a_key_that_lacks_blocks_gets_them_from_the_one_that_has_more(key):
+    world = World(blocks=33, block_size=4, rows=8, budget=64, ahead=1)
+    every = ([i % 37 + 2, i % 11 + 2, *[5] * 38] for i in range(400))
+    lasting = [prompt for prompt in every if len(expected(prompt, 60)) == 60]
     texts = {number: (lasting[number], 20) for number in range(4)}
     for number in range(3):
         world.submit(number, *texts[number], Owner(1))
     for _ in range(8):
         world.plan()
         world.finish_step()
-    world.submit(3, *texts[3], Owner(2))
+    before = [world.sequences[number].row >= 0 for number in range(3)]
+    assert before == [True, True, False]
+    world.submit(3, *texts[3], Owner(key))
     for _ in range(3):
         world.plan()
         world.finish_step()
-    assert world.sequences[3].row >= 0
-    assert [world.sequences[number].preemptions for number in range(4)] == [0, 1, 0, 0]
+    after = [world.sequences[number].row >= 0 for number in range(4)]
+    assert after == ([True, True, False, False] if key == 1 else [True, False, False, True])
     world.drain()
     check(world, texts)
 
