@@ -109,7 +109,7 @@ class Front:
             return self._cors.preflight
         if not is_open(path):
             headers = exchange.headers
-            self._keys.check(headers.get(b"authorization"), map(headers.get, KEY_HEADERS))
+            exchange.account = self._keys.check(headers.get(b"authorization"), map(headers.get, KEY_HEADERS))
         found = self._routes.get(path)
         if found is None and path.startswith(MODELS):
             found = ("GET", self._model)

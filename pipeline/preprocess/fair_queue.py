@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
-from pipeline.preprocess.sequence import Owner, Sequence
+from pipeline.preprocess.sequence import Sequence
+from pipeline.wire.request import Owner
 
 _REMEMBERED = 4096  # shares; keys are fewer, but may be replaced again and again
 

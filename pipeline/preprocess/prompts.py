@@ -166,6 +166,7 @@ class PromptReader:
             to_score=0 if request.prompt_logprobs is None else count - 1,
             scored=choice.scored,
             adapter=adapter,
+            owner=submit.owner,
             draw=draw_of(request.sampling) if wants.draws else NO_DRAW,
             seed=choice.seed,
             attempt=choice.attempt,

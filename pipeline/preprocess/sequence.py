@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from model.runner import RunnerFacts
 from model.sampling import DRAW, SamplingParams
 from pipeline.preprocess.adapters import BASE, Adapter
 from pipeline.preprocess.blocks import Digest
-from pipeline.wire.request import Request
+from pipeline.wire.request import NOBODY, Owner, Request
 from pipeline.wire.step import MOST_CANDIDATES, Choice, LogitsWanted, Scores
 
 _RECORD_BYTES = 8192  # beside the request's parameters and token ids: numbers, the model's end tokens
@@ -101,17 +100,6 @@ NO_DRAW = (0.0,) * len(DRAW)  # temperature 0: the argmax
 
 def draw_of(sampling: SamplingParams) -> tuple[float, ...]:
     return tuple(float(getattr(sampling, name)) for name in DRAW)
-
-
-class Owner(NamedTuple):
-    """Whose a request is, and how urgent: see `FairQueue`."""
-
-    key: int = 0  # a number of its API key; 0: none is needed
-    weight: float = 1.0
-    priority: int = 0  # class; the lowest is first
-
-
-NOBODY = Owner()
 
 
 @dataclass(slots=True, eq=False)

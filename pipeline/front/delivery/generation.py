@@ -26,13 +26,15 @@ from pipeline.front.delivery.job import (
 )
 from pipeline.front.delivery.progress import Progress
 from pipeline.front.delivery.stream import PassOn, TokenStream
+from pipeline.front.http.account import Account
 from pipeline.front.http.errors import SERVER, TIMED_OUT, UNAVAILABLE, ApiError, ClientGone
 from pipeline.front.http.exchange import Exchange, Header
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import AdapterCounters, Counters, Histograms, RequestHistogram, StatsReader
 from pipeline.wire.delta import FinishReason, PromptScores, unpack_delta, unpack_scores
-from pipeline.wire.request import ALL_SCORED, Choice, Submit, choose_seeds
+from pipeline.wire.request import ALL_SCORED, NOBODY, Choice, Owner, Submit, choose_seeds
 
+_CHARACTERS = 4  # of a token, in the mean: for a guess
 TIMINGS = b"x-ringserve-timings"  # "1": return the headers x-…-ms
 
 _UNBUFFERED = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))  # the latter is for nginx
@@ -85,6 +87,8 @@ class Generation:
         self._exchange, self._delivery = exchange, delivery
         self._progresses = [Progress(delivery.backend.new_id(), exchange, delivery.counters, delivery.times)]
         self._live: list[_Text] = []  # texts that have not ended
+        self._reserved = 0  # tokens, of the key's
+        self._settling: Account | None = None  # there is something to settle
         self._written_ns = 0  # when something was written to the client last; a token need not bring anything
 
     async def serve(self, parse: Parse) -> None:
@@ -99,6 +103,8 @@ class Generation:
             for progress in self._progresses:
                 progress.cancel(str(gone))
             raise
+        finally:
+            self._settle()
 
     async def _run(self) -> None:
         job, connection, seconds = self._job, self._exchange.connection, self._delivery.settings.request_timeout_s
@@ -138,16 +144,38 @@ class Generation:
         job, backend, progresses = self._job, self._delivery.backend, self._progresses
         self._delivery.times.observe(RequestHistogram.TEXTS, job.texts)
         progresses += [replace(progresses[0], request=backend.new_id()) for _ in range(job.texts - 1)]
-        left = iter(progresses)
+        left, account = iter(progresses), self._exchange.account
+        self._reserve()
         for part in job.parts:
             self._delivery.adapters.add(part.params.adapter, part.choices)
-        streams = backend.submit([_message(part, list(islice(left, part.choices))) for part in job.parts])
+        streams = backend.submit([_message(part, list(islice(left, part.choices)), account) for part in job.parts])
         for stream in streams:
             stream.on_overrun = self._exchange.connection.abort
             stream.reports_acceptance = len(streams) > 1
         reads = [None if job.reader is None else job.reader(choice) for choice in range(job.texts)]
         every = zip(range(job.texts), job.writer.choices, streams, progresses, reads, strict=True)
         self._live = [_Text(*one) for one in every]
+
+    def _reserve(self) -> None:
+        """Of the tokens that the API key may have. Raises ApiError 429."""
+        account = self._exchange.account
+        if account is not None:
+            self._reserved = reserved = sum(map(_expected, self._job.parts))
+            account.reserve(reserved)
+            self._settling = account
+
+    def _settle(self) -> None:
+        """Count what it has come to instead."""
+        if self._settling is not None:
+            self._settling.settle(self._reserved, self._used())
+
+    def _used(self) -> int:
+        """Tokens of prompts and answers."""
+        progresses, used = iter(self._progresses), 0
+        for part in self._job.parts:
+            own = list(islice(progresses, part.choices))
+            used += max(progress.prompt for progress in own) + sum(progress.tokens for progress in own)
+        return used
 
     def _disconnect(self, why: str) -> None:
         for text in self._live:
@@ -333,11 +361,30 @@ def _pass_scores(scores: PromptScores, readers: Sequence[ScoreReader]) -> None:
         reader.add(scores)
 
 
+def _expected(part: Part) -> int:
+    """Tokens of a prompt and its answers. Of a text that is not tokenized yet it is a guess; of an answer without a
+    limit of its own it is nothing."""
+    prompt = len(part.prompt)
+    output = 0 if part.params.open_ended else part.params.max_tokens * part.choices
+    return (prompt // _CHARACTERS if isinstance(part.prompt, str) else prompt) + output
+
+
 def _written(taken: _Taken) -> bytes:
     return b"".join([text.writer.write(event) for text, events in taken for event in events])
 
 
-def _message(part: Part, progresses: Sequence[Progress]) -> Submit:
+def _owner(account: Account | None, priority: int) -> Owner:
+    """Raises ApiError 400 for a class before that of the key."""
+    if account is None:
+        return NOBODY if priority == 0 else Owner(priority=priority)
+    key = account.key
+    if priority < 0 and not key.operator:
+        told = f"priority is {priority}, expected at least 0: it is added to the API key's own"
+        raise ApiError(400, told, parameter="priority")
+    return Owner(key.number, key.weight, key.priority + priority)
+
+
+def _message(part: Part, progresses: Sequence[Progress], account: Account | None) -> Submit:
     for progress in progresses:
         progress.max_tokens, progress.adapter = part.params.max_tokens, part.params.adapter
     seeds = choose_seeds(part.params, part.choices)
@@ -346,5 +393,11 @@ def _message(part: Part, progresses: Sequence[Progress]) -> Submit:
     choices = [Choice(progress.request, seed, scored=done) for progress, seed, done in each]
     arrival = progresses[0].arrival
     return Submit.of(
-        choices, part.prompt, part.params, add_special=part.add_special, arrival_ns=arrival, plain=part.plain
+        choices,
+        part.prompt,
+        part.params,
+        add_special=part.add_special,
+        arrival_ns=arrival,
+        plain=part.plain,
+        owner=_owner(account, part.params.priority),
     )

@@ -15,7 +15,8 @@ import numpy as np
 
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.scheduler import Scheduler
-from pipeline.preprocess.sequence import Owner, Sequence
+from pipeline.preprocess.sequence import Sequence
+from pipeline.wire.request import Owner
 
 TOKEN = 5
 _UNDER_WAY = 2  # steps

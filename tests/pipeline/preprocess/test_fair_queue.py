@@ -3,7 +3,8 @@
 import numpy as np
 
 from pipeline.preprocess.fair_queue import FairQueue
-from pipeline.preprocess.sequence import Owner, Sequence
+from pipeline.preprocess.sequence import Sequence
+from pipeline.wire.request import Owner
 
 
 def sequence(number, key=0, weight=1.0, priority=0, prompt=4):

@@ -18,7 +18,8 @@ from pipeline.inference.step_arrays import Outcome, StepInputArrays, make_board
 from pipeline.preprocess import blocks
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.scheduler import Scheduler
-from pipeline.preprocess.sequence import NOBODY, Owner, Sequence, Wants
+from pipeline.preprocess.sequence import Sequence, Wants
+from pipeline.wire.request import NOBODY, Owner
 from pipeline.wire.step import Head, Shapes, logits_layout, step_layout
 
 EOS = 1
