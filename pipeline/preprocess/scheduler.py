@@ -21,7 +21,7 @@ from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.sequence import Sequence
 from pipeline.wire.step import RowKind
 
-_LONG_PART = 2  # a prompt gets at most this part of a step's budget: one half, while there are other keys' requests
+_LONG_PART = 2  # long prompts get at most this part of a step's budget, a half, while there are other keys' requests
 
 
 @dataclass(slots=True)
@@ -186,9 +186,11 @@ class Scheduler:
         return newcomer
 
     def _missing_blocks(self, sequence: Sequence) -> int:
-        """That a newcomer would hold, if it was refused for want of them; 0: it may try."""
-        wanted = -(-(sequence.known + 1) // self.blocks.block_size)
-        return wanted if sequence.releases >= 0 and wanted - sequence.cached_blocks > self.blocks.free else 0
+        """That a newcomer would hold, if there are not as many; 0: there may be."""
+        wanted, cached = -(-(sequence.known + 1) // self.blocks.block_size), sequence.cached_blocks
+        if sequence.releases < 0 and sequence.digests and self.blocks.is_cached(sequence.digests[0]):
+            return 0  # how many are cached is not known yet
+        return wanted if wanted - cached > self.blocks.free else 0
 
     def _may_enter(self, sequence: Sequence) -> bool:
         if sequence.pending or (sequence.wants.logits and not self._free_logit_rows):
@@ -271,11 +273,15 @@ class Scheduler:
             return ()
         turns, room = self.waiting.turns(self.prefilling, first), self._admission_bytes
         while budget > 0 and (sequence := turns.next()) is not None:
+            most = self._longest_chunk(sequence, budget, chunks)
             if sequence.row < 0:
+                if not most:
+                    turns.close(sequence)
+                    continue
                 if not (size := self._enter(sequence, turns, room)):
                     continue
                 room -= size
-            budget = self._choose_chunk(sequence, budget, chunks)
+            budget = self._choose_chunk(sequence, budget, most, chunks)
         return tuple(chunk for chunk in chunks if chunk.sequence.row >= 0)
 
     def _enter(self, sequence: Sequence, turns: Turns, room: int) -> int:
@@ -294,11 +300,8 @@ class Scheduler:
             turns.close_all()
         return 0
 
-    def _choose_chunk(self, sequence: Sequence, budget: int, chunks: list[Chunk]) -> int:
-        """Schedule as many of the sequence's known tokens as the budget allows. Returns the budget that is left."""
-        if sequence.row < 0 or budget <= 0:
-            return budget
-        most = self._longest_chunk(sequence, budget)
+    def _choose_chunk(self, sequence: Sequence, budget: int, most: int, chunks: list[Chunk]) -> int:
+        """Schedule at most so many of the sequence's known tokens. Returns what is left of the step's budget."""
         if sequence.scoring:
             most = min(most, self._most_to_score(sequence, chunks))
         count = sequence.next_chunk(most)
@@ -312,19 +315,20 @@ class Scheduler:
             sequence.blocks.append(block)
         if count <= 0:
             if not chunks and not len(self._columns) and not self._draining:
-                self._preempt(
-                    self.waiting.largest(self._held_blocks)
-                )  # prompts hold every block: a deadlock otherwise
+                self._preempt(self.waiting.largest(self._held_blocks))  # prompts hold all blocks: else a deadlock
             return budget
         chunks.append(Chunk(sequence, count))
         self.waiting.charge(sequence, sequence.computed, sequence.computed + count)
         return budget - count
 
-    def _longest_chunk(self, sequence: Sequence, budget: int) -> int:
-        """Of a prompt that needs more than a step, where other keys' requests would wait for it."""
-        if self.waiting.several and sequence.left_of_kind > self._budget:
-            return min(budget, max(1, self._budget // _LONG_PART))
-        return budget
+    def _longest_chunk(self, sequence: Sequence, budget: int, chunks: list[Chunk]) -> int:
+        """Of this prompt. Prompts that need more than a step share a part of each, where other keys' requests would
+        wait for them."""
+        if not self.waiting.several or sequence.known <= self._budget:
+            return budget
+        taken = sum(chunk.count for chunk in chunks if chunk.sequence.known > self._budget)
+        room = max(2, self._budget // _LONG_PART) - taken
+        return min(budget, room) if room > 1 else 0
 
     def _most_to_score(self, sequence: Sequence, chunks: list[Chunk]) -> int:
         """Tokens of the next chunk of a prompt that is scored. Each row has a sampled position of its own, so that
