@@ -41,7 +41,7 @@ class Scenario:
 
         every = np.arange(_BEGIN_S, until_s - 1, 0.5)
         times = [_BEGIN_S] * 300 if self.heavy else (every + draw.uniform(0, 0.4, len(every))).tolist()
-        modest = [ask(at_s, MODEST, self.modest, (64, 257) if self.heavy else (16, 33)) for at_s in times]
+        modest = [ask(at_s, MODEST, self.modest, (64, 257) if self.heavy else (32, 97)) for at_s in times]
         greedy = [ask(0.0, GREEDY, self.greedy, (64, 257)) for _ in range(self.greedy_requests)]
         return modest if order == ALONE else [*greedy, *modest]
 
