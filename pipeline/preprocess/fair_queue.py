@@ -129,6 +129,15 @@ class FairQueue:
             share.counter += (stop - begin) / share.weight
             sequence.charged = stop
 
+    def before(self, owner: Owner) -> float:
+        """How many of those that wait get a row before a new request of this owner, about."""
+        own = self._shares.get(_place(owner))
+        turn = (1 + (len(own.waiting) if own else 0)) / owner.weight
+        equals = [share for share in self._live if share is not own and share.priority == owner.priority]
+        first = sum(len(share.waiting) for share in self._live if share.priority < owner.priority)
+        others = sum(min(len(share.waiting), turn * share.weight) for share in equals)
+        return first + others + (len(own.waiting) if own else 0)
+
     def turns(self, prefilling: Iterable[Sequence], first: Sequence | None) -> Turns:
         """Who gets a chunk in the next step; `prefilling` have rows, and prompts that are partly computed. `first`,
         of those that wait, precedes all."""

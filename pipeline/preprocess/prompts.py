@@ -167,6 +167,7 @@ class PromptReader:
             scored=choice.scored,
             adapter=adapter,
             owner=submit.owner,
+            deadline_ns=submit.deadline_ns,
             draw=draw_of(request.sampling) if wants.draws else NO_DRAW,
             seed=choice.seed,
             attempt=choice.attempt,

@@ -136,6 +136,7 @@ class Sequence:
     scored: int = 0  # of them, the first ones, in steps that are done or under way
     adapter: Adapter = BASE
     owner: Owner = NOBODY
+    deadline_ns: int = 0  # by which it must be over; 0: whenever
     charged: int = 0  # of its tokens, the first ones, for which its owner's share was charged
     finished: bool = False
     draw: tuple[float, ...] = NO_DRAW  # what its draws obey, in the order of DRAW

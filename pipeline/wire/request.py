@@ -36,6 +36,10 @@ TOO_LONG = "context_length_exceeded"
 """OpenAI's code of an error, by which clients know that they may shorten the prompt."""
 
 
+UNREACHABLE = "deadline_unreachable"
+"""Code of an error: the queue is too long for the request's deadline."""
+
+
 def too_long(longest: int, told: str, shorten: str = "prompt") -> str:
     """OpenAI's words for that error: some clients know it by these alone."""
     context = f"This model's maximum context length is {longest} tokens"
@@ -74,6 +78,7 @@ class Request(Record, frozen=True):
     adapter: str = ""  # its name; empty: the base model's own weights
     prompt_logprobs: int | None = None  # most probable tokens beside each of the prompt; None: it is not scored
     most_drafts: int = MANY_DRAFTS  # at a time, if the server has any
+    timeout_ms: int | None = None  # from its arrival to the end of its answer
     priority: int = 0  # behind that of its API key; the lowest is first
 
 
@@ -122,6 +127,7 @@ class Submit(Record, frozen=True, tag=0):
     arrival_ns: int = 0
     plain: tuple[int, ...] = ()  # where the text spells special tokens that are none, as in `Tokenizer.render_chat`
     owner: Owner = NOBODY
+    deadline_ns: int = 0  # of the monotonic clock, by which its answer must be complete; 0: none
 
     @classmethod
     def of(
@@ -134,9 +140,10 @@ class Submit(Record, frozen=True, tag=0):
         arrival_ns: int = 0,
         plain: tuple[int, ...] = (),
         owner: Owner = NOBODY,
+        deadline_ns: int = 0,
     ) -> Submit:
         text, ids = (prompt, b"") if isinstance(prompt, str) else (None, prompt.tobytes())
-        return cls(tuple(choices), request.pack(), text, ids, add_special, arrival_ns, plain, owner)
+        return cls(tuple(choices), request.pack(), text, ids, add_special, arrival_ns, plain, owner, deadline_ns)
 
     def with_choices(self, choices: Sequence[Choice]) -> Submit:
         """The same prompt for these choices."""

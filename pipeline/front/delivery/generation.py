@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -12,32 +12,37 @@ import numpy as np
 
 from pipeline.front.delivery.admission import Admission
 from pipeline.front.delivery.backend import Backend
+from pipeline.front.delivery.deadline import MISSED, Deadline
 from pipeline.front.delivery.job import (
     Begin,
     ChoiceWriter,
     Event,
     Identity,
     Job,
-    Part,
     Reader,
     ScoreReader,
     Text,
     events_of,
 )
+from pipeline.front.delivery.live import CANCELLED, LiveRequests
 from pipeline.front.delivery.progress import Progress
 from pipeline.front.delivery.stream import PassOn, TokenStream
-from pipeline.front.http.account import Account
-from pipeline.front.http.errors import SERVER, TIMED_OUT, UNAVAILABLE, ApiError, ClientGone
+from pipeline.front.delivery.submission import Reservation, messages
+from pipeline.front.http.errors import SERVER, UNAVAILABLE, ApiError, ClientGone
 from pipeline.front.http.exchange import Exchange, Header
 from pipeline.front.settings import FrontSettings
-from pipeline.stats import AdapterCounters, Counters, Histograms, RequestHistogram, StatsReader
+from pipeline.stats import AdapterCounters, Counters, FrontCounter, Histograms, RequestHistogram, StatsReader
 from pipeline.wire.delta import FinishReason, PromptScores, unpack_delta, unpack_scores
-from pipeline.wire.request import ALL_SCORED, NOBODY, Choice, Owner, Submit, choose_seeds
+from pipeline.wire.request import UNREACHABLE
 
-_CHARACTERS = 4  # of a token, in the mean: for a guess
 TIMINGS = b"x-ringserve-timings"  # "1": return the headers x-…-ms
 
 _UNBUFFERED = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))  # the latter is for nginx
+
+_DEADLINES: Mapping[str | None, FrontCounter] = {
+    MISSED: FrontCounter.DEADLINES_MISSED,
+    UNREACHABLE: FrontCounter.DEADLINES_REFUSED,
+}
 
 Parse = Callable[[Identity], Awaitable[Job]]
 """Reads and parses the body. Raises ApiError, ClientGone."""
@@ -54,6 +59,7 @@ class Delivery:
     adapters: AdapterCounters
     times: Histograms
     stats: StatsReader
+    live: LiveRequests = field(default_factory=LiveRequests)
     scores_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -82,18 +88,20 @@ class Generation:
     """
 
     _job: Job
+    _deadline: Deadline
 
     def __init__(self, exchange: Exchange, delivery: Delivery) -> None:
         self._exchange, self._delivery = exchange, delivery
         self._progresses = [Progress(delivery.backend.new_id(), exchange, delivery.counters, delivery.times)]
         self._live: list[_Text] = []  # texts that have not ended
-        self._reserved = 0  # tokens, of the key's
-        self._settling: Account | None = None  # there is something to settle
+        self._reservation: Reservation | None = None
+        self._cancelled: ApiError | None = None  # by its id
         self._written_ns = 0  # when something was written to the client last; a token need not bring anything
 
     async def serve(self, parse: Parse) -> None:
         try:
-            with self._delivery.admission.request(self._exchange) as identity:
+            admission, live = self._delivery.admission, self._delivery.live
+            with admission.request(self._exchange) as identity, live.known(self._exchange, self):
                 self._job = await parse(identity)
                 await (self._run() if self._job.parts else self._answer_at_once())
         except ApiError as error:
@@ -104,22 +112,33 @@ class Generation:
                 progress.cancel(str(gone))
             raise
         finally:
-            self._settle()
+            if self._reservation is not None:
+                self._reservation.settle(self._progresses)
+
+    def cancel(self, error: ApiError) -> None:
+        """From outside. Before its texts are queued it is noticed when they would be."""
+        self._cancelled = error
+        for text in self._live:
+            text.stream.fail(error)
 
     async def _run(self) -> None:
-        job, connection, seconds = self._job, self._exchange.connection, self._delivery.settings.request_timeout_s
+        job, connection = self._job, self._exchange.connection
         try:
+            if self._cancelled is not None:
+                raise self._cancelled
+            limit = self._delivery.settings.request_timeout_s
+            self._deadline = Deadline(self._exchange, job, self._progresses[0].arrival, limit)
             self._submit()
         except ApiError as error:
             raise job.writer.translate(error) from None
         connection.on_lost.add(self._disconnect)
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(self._deadline.left_s):
                 if any(part.scores for part in job.parts):
                     await self._read_scores()
                 await (self._stream() if job.streamed else self._collect())
         except TimeoutError:
-            await self._break_off(ApiError(504, f"the request took longer than {seconds:g} s", kind=TIMED_OUT))
+            await self._break_off(job.writer.translate(self._deadline.error()))
         except asyncio.CancelledError:  # the grace period of a shutdown is over
             await self._break_off(ApiError(503, "the server is shutting down", kind=UNAVAILABLE))
         except ApiError as error:
@@ -144,38 +163,19 @@ class Generation:
         job, backend, progresses = self._job, self._delivery.backend, self._progresses
         self._delivery.times.observe(RequestHistogram.TEXTS, job.texts)
         progresses += [replace(progresses[0], request=backend.new_id()) for _ in range(job.texts - 1)]
-        left, account = iter(progresses), self._exchange.account
-        self._reserve()
+        account = self._exchange.account
+        sent = messages(job.parts, progresses, account, self._deadline.ns)
+        if account is not None:
+            self._reservation = Reservation(account, job.parts)
         for part in job.parts:
             self._delivery.adapters.add(part.params.adapter, part.choices)
-        streams = backend.submit([_message(part, list(islice(left, part.choices)), account) for part in job.parts])
+        streams = backend.submit(sent)
         for stream in streams:
             stream.on_overrun = self._exchange.connection.abort
             stream.reports_acceptance = len(streams) > 1
         reads = [None if job.reader is None else job.reader(choice) for choice in range(job.texts)]
         every = zip(range(job.texts), job.writer.choices, streams, progresses, reads, strict=True)
         self._live = [_Text(*one) for one in every]
-
-    def _reserve(self) -> None:
-        """Of the tokens that the API key may have. Raises ApiError 429."""
-        account = self._exchange.account
-        if account is not None:
-            self._reserved = reserved = sum(map(_expected, self._job.parts))
-            account.reserve(reserved)
-            self._settling = account
-
-    def _settle(self) -> None:
-        """Count what it has come to instead."""
-        if self._settling is not None:
-            self._settling.settle(self._reserved, self._used())
-
-    def _used(self) -> int:
-        """Tokens of prompts and answers."""
-        progresses, used = iter(self._progresses), 0
-        for part in self._job.parts:
-            own = list(islice(progresses, part.choices))
-            used += max(progress.prompt for progress in own) + sum(progress.tokens for progress in own)
-        return used
 
     def _disconnect(self, why: str) -> None:
         for text in self._live:
@@ -350,8 +350,13 @@ class Generation:
         await self._exchange.end(self._job.writer.failure(error))
 
     def _fail(self, error: ApiError) -> None:
+        if (counter := _DEADLINES.get(error.code)) is not None:
+            self._delivery.counters.add(counter)
         for progress in self._progresses:
-            progress.fail(error.status, error.message)
+            if error.code == CANCELLED:
+                progress.cancel("by its id")
+            else:
+                progress.fail(error.status, error.message)
 
 
 def _pass_scores(scores: PromptScores, readers: Sequence[ScoreReader]) -> None:
@@ -361,43 +366,5 @@ def _pass_scores(scores: PromptScores, readers: Sequence[ScoreReader]) -> None:
         reader.add(scores)
 
 
-def _expected(part: Part) -> int:
-    """Tokens of a prompt and its answers. Of a text that is not tokenized yet it is a guess; of an answer without a
-    limit of its own it is nothing."""
-    prompt = len(part.prompt)
-    output = 0 if part.params.open_ended else part.params.max_tokens * part.choices
-    return (prompt // _CHARACTERS if isinstance(part.prompt, str) else prompt) + output
-
-
 def _written(taken: _Taken) -> bytes:
     return b"".join([text.writer.write(event) for text, events in taken for event in events])
-
-
-def _owner(account: Account | None, priority: int) -> Owner:
-    """Raises ApiError 400 for a class before that of the key."""
-    if account is None:
-        return NOBODY if priority == 0 else Owner(priority=priority)
-    key = account.key
-    if priority < 0 and not key.operator:
-        told = f"priority is {priority}, expected at least 0: it is added to the API key's own"
-        raise ApiError(400, told, parameter="priority")
-    return Owner(key.number, key.weight, key.priority + priority)
-
-
-def _message(part: Part, progresses: Sequence[Progress], account: Account | None) -> Submit:
-    for progress in progresses:
-        progress.max_tokens, progress.adapter = part.params.max_tokens, part.params.adapter
-    seeds = choose_seeds(part.params, part.choices)
-    scored = (0, *(ALL_SCORED for _ in seeds[1:]))  # once for all of them, if at all
-    each = zip(progresses, seeds, scored, strict=True)
-    choices = [Choice(progress.request, seed, scored=done) for progress, seed, done in each]
-    arrival = progresses[0].arrival
-    return Submit.of(
-        choices,
-        part.prompt,
-        part.params,
-        add_special=part.add_special,
-        arrival_ns=arrival,
-        plain=part.plain,
-        owner=_owner(account, part.params.priority),
-    )

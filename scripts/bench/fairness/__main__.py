@@ -4,10 +4,11 @@
     python -m scripts.bench.fairness --server       a real server with an emulated device as well; four minutes
     python -m scripts.bench.fairness --plot bench-fairness.png --json bench-fairness.json
 
-A greedy key sends a thousand requests at once. A modest one sends one every half a second, or, where both are greedy,
-three hundred at once. It is measured how long the modest one waits for first tokens, and how many tokens it gets:
-alone; beside the greedy one, with a key of its own; and in order of arrival, as with the greedy one's key. Steps take
-what configs/emulated_910b.yaml says: Llama-2-7B on an Ascend 910B4, emulated.
+A greedy key sends a thousand requests at once. A modest one sends one every half a second, so that mostly some of its
+own are under way, or, where both are greedy, three hundred at once. It is measured how long the modest one waits for
+first tokens, and how many tokens it gets: alone; beside the greedy one, with a key of its own; and in order of
+arrival, as with the greedy one's key. Steps take what configs/emulated_910b.yaml says: Llama-2-7B on an Ascend 910B4,
+emulated.
 """
 
 from __future__ import annotations

@@ -69,13 +69,16 @@ def run(running: Server, scenario: Scenario, order: str, until_s: float) -> Live
 
 
 async def _run(running: Server, asked: list[Asked], until_s: float, *, fair: bool) -> LiveSeen:
-    seen, begin = LiveSeen(), time.monotonic()
+    seen = LiveSeen()
     before = running.metrics().total("num_preemptions_total")
     keys = _KEYS if fair else dict.fromkeys(_KEYS, _KEYS[GREEDY])
     clients = {
         key: Client(running.base_url, headers=(("authorization", f"Bearer {text}"),)) for key, text in keys.items()
     }
-    tasks = [asyncio.create_task(_ask(clients[one.key], one, begin, seen)) for one in asked]
+    requests = [_request(clients[one.key], one) for one in asked]
+    begin = time.monotonic()
+    every = zip(asked, requests, strict=True)
+    tasks = [asyncio.create_task(_ask(clients[one.key], request, one, begin, seen)) for one, request in every]
     while (now := time.monotonic() - begin) < until_s + _LOOK_S:
         metrics = await asyncio.to_thread(running.metrics)
         seen.at_s.append(now)
@@ -90,11 +93,13 @@ async def _run(running: Server, asked: list[Asked], until_s: float, *, fair: boo
     return seen
 
 
-async def _ask(client: Client, asked: Asked, begin: float, seen: LiveSeen) -> None:
+def _request(client: Client, asked: Asked) -> bytes:
     ids = np.random.default_rng(asked.prompt * 7919 + asked.output).integers(*_IDS, asked.prompt).tolist()
-    streamed = asked.key == MODEST
-    body = {"prompt": ids, "max_tokens": asked.output, "ignore_eos": True, "stream": streamed}
-    request = client.request("POST", "/v1/completions", json.dumps(body).encode())
+    body = {"prompt": ids, "max_tokens": asked.output, "ignore_eos": True, "stream": asked.key == MODEST}
+    return client.request("POST", "/v1/completions", json.dumps(body).encode())
+
+
+async def _ask(client: Client, request: bytes, asked: Asked, begin: float, seen: LiveSeen) -> None:
     await asyncio.sleep(max(0.0, begin + asked.at_s - time.monotonic()))
     sent = time.monotonic()
 
@@ -109,6 +114,6 @@ async def _ask(client: Client, asked: Asked, begin: float, seen: LiveSeen) -> No
         return False
 
     noted: list[bool] = []
-    reply = await client.send(request, watch if streamed else None)
+    reply = await client.send(request, watch if asked.key == MODEST else None)
     if reply.status != 200:
         raise BenchError(f"the server answered {reply.status}: {reply.body[:200]!r}")

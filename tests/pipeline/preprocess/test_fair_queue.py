@@ -144,6 +144,17 @@ def test_blocks_are_given_up_by_the_key_that_has_most():
     assert not queue.exceeds(small[0], {small[0]: 2, large[0]: 10}, 12)
 
 
+def test_how_many_come_before_a_new_one():
+    queue = queue_of(*(sequence(n, key=1) for n in range(100)), *(sequence(200 + n, key=2) for n in range(3)))
+    assert queue.before(Owner(1)) == 100 + 3
+    assert queue.before(Owner(2)) == 3 + 4
+    assert queue.before(Owner(3)) == 1 + 1
+    assert queue.before(Owner(3, weight=0.1)) == 10 + 3
+    assert queue.before(Owner(3, priority=1)) == 103
+    assert queue.before(Owner(3, priority=-1)) == 0
+    assert FairQueue(4).before(Owner(1)) == 0
+
+
 def test_a_closed_share_holds_up_nobody_else():
     first, second, other = sequence(0, key=1), sequence(1, key=1), sequence(2, key=2)
     queue = queue_of(first, second, other)

@@ -22,6 +22,7 @@ from pipeline.wire.request import Request
 
 INVALID_STATUS = 400
 MAX_PRIORITY = 1000
+MOST_TIMEOUT_MS = 1000 * 86400
 MAX_CHOICES = 128  # of one prompt, as at OpenAI
 ONLY_DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     # vLLM's
@@ -170,6 +171,9 @@ class OpenAIBody(StructuredBody, SamplingBody):
     include_stop_str_in_output: bool = given(False, "Keep the stop string at the end of the text.")
     skip_special_tokens: bool = given(True, "Leave special tokens out of the text.")
     ignore_eos: bool = given(False, "Do not stop at the model's end tokens.")
+    timeout_ms: Annotated[int | None, integer(1, MOST_TIMEOUT_MS)] = given(
+        None, "Milliseconds in which the answer must be complete; it is refused or broken off otherwise."
+    )
     priority: Annotated[int, integer(-MAX_PRIORITY, MAX_PRIORITY)] = given(
         0,
         "Requests with a lower number come first. Where keys are needed, it is added to the key's, and at least 0.",
@@ -226,4 +230,5 @@ class OpenAIBody(StructuredBody, SamplingBody):
             prompt_logprobs=prompt_logprobs,
             most_drafts=self.most_drafts,
             priority=self.priority,
+            timeout_ms=self.timeout_ms,
         )
