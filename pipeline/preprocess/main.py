@@ -36,6 +36,7 @@ def run_preprocess(stage: Stage) -> None:
     """The tokenizer and what is held against requests stay from generation to generation; rows and blocks do not."""
     sys.setswitchinterval(background.SWITCH_S)
     tokenizer = open_tokenizer(stage.config, stage.shapes.vocab_size)
+    tokenizer.remember(stage.config.pipeline.tokenized_cache_bytes)
     stage.serve(_Service(stage, stage.facts, tokenizer).run)
 
 
