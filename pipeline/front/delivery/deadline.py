@@ -24,19 +24,19 @@ class Deadline:
         header = exchange.headers.get(HEADER)
         asked = [part.params.timeout_ms for part in job.parts if part.params.timeout_ms is not None]
         self._ms = min([*asked, *([] if header is None else [_milliseconds(header)])], default=None)
-        self._server_s = server_s
+        self._server_s, self._is_own = server_s, False
         self.ns = 0 if self._ms is None else arrival_ns + self._ms * 1_000_000
         """The client's own; 0: it has none."""
 
-    @property
-    def left_s(self) -> float | None:
-        """None: as long as it takes."""
-        own = None if not self.ns else max(0.0, (self.ns - time.monotonic_ns()) / 1e9)
-        return min((one for one in (own, self._server_s) if one is not None), default=None)
+    def begin(self) -> float | None:
+        """Seconds that are left; None: as long as it takes."""
+        own = max(0.0, (self.ns - time.monotonic_ns()) / 1e9) if self.ns else None
+        self._is_own = own is not None and (self._server_s is None or own <= self._server_s)
+        return own if self._is_own else self._server_s
 
     def error(self) -> ApiError:
-        """One of them has passed."""
-        if self.ns and time.monotonic_ns() >= self.ns:
+        """They have passed."""
+        if self._is_own:
             told = f"the answer was not complete within the {self._ms} ms that the request allows"
             return ApiError(504, told, kind=TIMED_OUT, code=MISSED)
         return ApiError(504, f"the request took longer than {self._server_s:g} s", kind=TIMED_OUT)

@@ -133,7 +133,7 @@ class Generation:
             raise job.writer.translate(error) from None
         connection.on_lost.add(self._disconnect)
         try:
-            async with asyncio.timeout(self._deadline.left_s):
+            async with asyncio.timeout(self._deadline.begin()):
                 if any(part.scores for part in job.parts):
                     await self._read_scores()
                 await (self._stream() if job.streamed else self._collect())
