@@ -12,6 +12,7 @@ MODEL   ?= model/demo
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
 .PHONY: bench-front bench-waiting bench-model bench-linear bench-adapters bench-emulated bench-sampling bench-grammar
 .PHONY: bench-startup bench-memory bench-engine-memory bench-scoring bench-speculation bench-routing
+.PHONY: bench-shared-prompt bench-fairness
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
 .PHONY: zoo test-clients train-demo fixtures fixtures-families fixtures-adapters fixtures-response
 .PHONY: dashboard docs-page dist test-dist
@@ -101,6 +102,14 @@ bench-startup: $(VENV)/.stamp-serve
 # What the scores of a prompt cost beside the prompt alone
 bench-scoring: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.scoring $(BENCH_FLAGS)
+
+# The first token behind a long system prompt that all share
+bench-shared-prompt: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.shared_prompt --json bench-shared-prompt.json $(BENCH_FLAGS)
+
+# What a greedy API key costs a modest one; BENCH_FLAGS=--server: a real server, too
+bench-fairness: $(VENV)/.stamp-plot
+	$(BIN)/python -m scripts.bench.fairness --json bench-fairness.json --plot bench-fairness.png $(BENCH_FLAGS)
 
 # Memory of all processes but the model's, with 128,000 tokens
 bench-memory: $(VENV)/.stamp-serve

@@ -48,6 +48,10 @@ class Tokenizer(Vocabulary):
     def _encode_up_to(self, text: str, most: int, add_special: bool) -> tuple[int, NDArray[np.int32]]:
         return _counted(self._encode(text, add_special), most)
 
+    def remember(self, capacity: int) -> None:
+        """Keep the ids of long texts, or of parts of them, in so many bytes; where the tokenizer can't, nothing
+        changes. To be called before other threads encode."""
+
     @abstractmethod
     def _encode(self, text: str, add_special: bool) -> list[int]:
         """`encode` of a text that is known to be valid."""

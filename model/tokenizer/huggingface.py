@@ -24,6 +24,7 @@ from model.tokenizer.alphabet import byte_level_alphabet
 from model.tokenizer.base import Tokenizer
 from model.tokenizer.incremental import NOTHING, DecodingRules, InvalidBytes, Piece
 from model.tokenizer.plain_text import Spans, Within
+from model.tokenizer.segments import LEAST, SegmentCache, marks_of
 from model.tokenizer.settings import TokenizerSettings, added_ids, no_such_token, read_json
 from model.tokenizer.vocabulary import SpecialTokens
 
@@ -56,6 +57,22 @@ class HuggingFaceTokenizer(Tokenizer):
         self._before = added_ids(settings.add_bos, "bos_token", self.bos_id, default=False)
         self._after = added_ids(settings.add_eos, "eos_token", self.eos_id, default=False)
         self._spelled = self._spell_special()
+        self._segments: SegmentCache | None = None
+        self._wraps = wrapping(document.get("post_processor"), self._plain_and_wrapped())
+
+    def remember(self, capacity: int) -> None:
+        marks = marks_of(self._added.values())
+        if capacity and marks is not None and (self._explicit or self._wraps is not None):
+            self._segments = SegmentCache(marks, self._encode_all, capacity)
+
+    def _encode_all(self, texts: list[str]) -> list[NDArray[np.int32]]:
+        encodings = self._library.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
+    def _plain_and_wrapped(self) -> tuple[list[int], list[int]]:
+        """Ids of a text, without what the post-processor puts around it and with that."""
+        plain, wrapped = (self._library.encode("a", add_special_tokens=special).ids for special in (False, True))
+        return plain, wrapped
 
     def _encode(self, text: str, add_special: bool) -> list[int]:
         ids: list[int] = self._encoding(text, add_special).ids
@@ -90,10 +107,24 @@ class HuggingFaceTokenizer(Tokenizer):
         return ids
 
     def _encode_up_to(self, text: str, most: int, add_special: bool) -> tuple[int, NDArray[np.int32]]:
+        if self._segments is not None and len(text) >= LEAST:
+            return self._encode_segments(self._segments, text, most, add_special)
         encoding, explicit = self._encoding(text, add_special), add_special and self._explicit
         before, after = (self._before, self._after) if explicit else ([], [])
         count = len(encoding) + len(before) + len(after)  # a list of the ids would take longer than to count them
         return count, np.array([*before, *encoding.ids, *after] if count <= most else (), np.int32)
+
+    def _encode_segments(
+        self, segments: SegmentCache, text: str, most: int, add_special: bool
+    ) -> tuple[int, NDArray[np.int32]]:
+        around = (self._before, self._after) if self._explicit else self._wraps
+        before, after = around if add_special and around is not None else ([], [])
+        ids = segments.ids(text)
+        count = len(ids) + len(before) + len(after)
+        if count > most:
+            return count, np.zeros(0, np.int32)
+        whole = [np.array(before, np.int32), ids, np.array(after, np.int32)]
+        return count, np.concatenate(whole) if before or after else ids
 
     def _encoding(self, text: str, add_special: bool) -> tokenizers.Encoding:
         """Unlike `encode`, this one lets other threads run, and leaves out offsets, which take most of the time."""
@@ -137,6 +168,20 @@ class HuggingFaceTokenizer(Tokenizer):
         if token_id is None:
             raise no_such_token(name, content, self.name)
         return token_id
+
+
+_WRAPPING = ("ByteLevel", "TemplateProcessing", "BertProcessing", "RobertaProcessing")
+
+
+def wrapping(processor: object, encoded: tuple[list[int], list[int]]) -> tuple[list[int], list[int]] | None:
+    """Ids that a post-processor puts before and behind every text; None: it is not known to do nothing else.
+    `encoded`: ids of a text without them and with them."""
+    steps = processor.get("processors", [processor]) if isinstance(processor, Mapping) else []
+    plain, wrapped = encoded
+    places = [begin for begin in range(len(wrapped)) if wrapped[begin : begin + len(plain)] == plain]
+    if len(places) != 1 or any(step.get("type") not in _WRAPPING for step in steps):
+        return None
+    return wrapped[: places[0]], wrapped[places[0] + len(plain) :]
 
 
 def _load_library_tokenizer(path: Path, content: Mapping[str, Any] | None) -> tokenizers.Tokenizer:

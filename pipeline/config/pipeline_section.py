@@ -296,6 +296,11 @@ class PipelineConfig:
         number(0, 1, above=True), 0.9, "part of the available memory that `pa_config.num_blocks: auto` counts on"
     )
     speculation: SpeculationConfig = section(SpeculationConfig)
+    tokenized_cache_bytes: int = setting(
+        integer(0, 1 << 34),
+        16 << 20,
+        "memory for long texts whose token ids are kept, such as system prompts; 0: each is tokenized anew",
+    )
     prefix_cache: bool = setting(BOOLEAN, True, "prompts with the same beginning share its KV blocks")
     greedy_on_device: bool = setting(
         BOOLEAN, True, "the device chooses tokens that are the argmax, and reports their log-probabilities"

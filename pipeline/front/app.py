@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from pipeline.front.api.anthropic.errors import anthropic_refusal
 from pipeline.front.api.anthropic.routes import AnthropicRoutes
+from pipeline.front.api.cancel_routes import CANCEL, CancelRoutes
 from pipeline.front.api.generate_routes import GenerateRoutes
 from pipeline.front.api.info_routes import MODELS, InfoRoutes
 from pipeline.front.api.ollama.answer import ollama_refusal
@@ -40,9 +41,10 @@ class Front:
         keys: ApiKeys,
         ollama: OllamaRoutes,
         anthropic: AnthropicRoutes,
+        cancel: CancelRoutes,
     ) -> None:
         self._settings, self._keys, self._cors = settings, keys, Cors(settings)
-        self._model = info.model
+        self._model, self._cancel = info.model, cancel.cancel
         self._routes: dict[str, tuple[str, Handler]] = {
             **_llm_serving(generate, settings),
             "/v1/completions": ("POST", generate.completions),
@@ -92,7 +94,7 @@ class Front:
 
     @property
     def routes(self) -> dict[str, str]:
-        """Path and method of everything but `/v1/models/…`."""
+        """Path and method of everything but what has names or ids in its path."""
         return {path: method for path, (method, _) in self._routes.items()}
 
     def _canonical(self, exchange: Exchange) -> str:
@@ -109,10 +111,12 @@ class Front:
             return self._cors.preflight
         if not is_open(path):
             headers = exchange.headers
-            self._keys.check(headers.get(b"authorization"), map(headers.get, KEY_HEADERS))
+            exchange.account = self._keys.check(headers.get(b"authorization"), map(headers.get, KEY_HEADERS))
         found = self._routes.get(path)
         if found is None and path.startswith(MODELS):
             found = ("GET", self._model)
+        if found is None and CANCEL.match(path):
+            found = ("POST", self._cancel)
         if found is None or not self._is_here(exchange.port, path):
             raise self._not_found(exchange.path)
         method, handler = found

@@ -12,6 +12,7 @@ import uvloop
 
 from model.tokenizer import Vocabulary
 from pipeline.front.api.anthropic.routes import AnthropicRoutes
+from pipeline.front.api.cancel_routes import CancelRoutes
 from pipeline.front.api.generate_routes import GenerateRoutes
 from pipeline.front.api.info_routes import InfoRoutes
 from pipeline.front.api.ollama.routes import OllamaRoutes
@@ -101,7 +102,7 @@ async def _serve(
     tokenize = TokenizeRoutes(settings, tokenizer, parser, backend)
     ollama = OllamaRoutes(settings, backend, tokenizer, generate)
     anthropic = AnthropicRoutes(settings, tokenizer, generate, tokenize)
-    app = Front(settings, generate, tokenize, info, shown, keys, ollama, anthropic)
+    app = Front(settings, generate, tokenize, info, shown, keys, ollama, anthropic, CancelRoutes(delivery.live))
     server = Server(app, settings, admission, counters, shown.feed.close)
     control.on("drain", lambda _: server.drain())
     following = asyncio.create_task(follow(control, backend, spec))

@@ -24,6 +24,7 @@ from pipeline.runtime.generations import END
 from pipeline.runtime.stage import Specification
 from pipeline.runtime.vocabulary import VocabularyFile
 from pipeline.stats import StatsPage
+from pipeline.wire.api_key import ApiKey
 from pipeline.wire.step import Shapes
 from pipeline.wire.topology import StageSpec
 
@@ -47,14 +48,14 @@ class StageProcesses:
         shapes: Shapes,
         facts: RunnerFacts,
         listeners: Listeners,
-        api_keys: tuple[str, ...],
+        api_keys: tuple[ApiKey, ...],
         signals: Signals,
         command: Callable[[StageSpec], Sequence[str]] = stage_command,
         fingerprints: Mapping[str, bytes] = MappingProxyType({}),
         vocabulary: VocabularyFile | None = None,
     ) -> None:
         self.children: dict[str, Child] = {}
-        self.api_keys = api_keys  # digests; for fronts alone
+        self.api_keys = api_keys  # for fronts alone
         self._topology, self._command, self._vocabulary = page.topology, command, vocabulary
         self._page, self._shapes, self._facts, self._listeners = page, shapes, facts, listeners
         self._fingerprints = {name: fingerprint.hex() for name, fingerprint in fingerprints.items()}

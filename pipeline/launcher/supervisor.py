@@ -37,6 +37,7 @@ from pipeline.runtime.generations import HUNG, STOPPED
 from pipeline.runtime.logs import configure_logging
 from pipeline.runtime.vocabulary import VocabularyFile
 from pipeline.stats import StageState, StatsPage, StatsReader, Supervision
+from pipeline.wire.api_key import ApiKey
 from pipeline.wire.step import Shapes
 from pipeline.wire.topology import StageSpec, Topology
 
@@ -90,7 +91,7 @@ class Supervisor:
                 self._turn()
             return self._status
 
-    def _prepare(self, stack: ExitStack, api_keys: tuple[str, ...]) -> None:
+    def _prepare(self, stack: ExitStack, api_keys: tuple[ApiKey, ...]) -> None:
         """Everything that may not fit is made before anything is loaded."""
         runner = make_runner(self._config)
         shapes = shapes_of(self._config, runner)

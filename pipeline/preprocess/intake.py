@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
+from pipeline.preprocess.pace import Pace
 from pipeline.preprocess.prompts import Job, PromptPool, PromptReader
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import Counters, PreprocessCounter
-from pipeline.wire.request import Accepted, Drop, Encode, GoOn, Refused, Submit, count_ids, unpack_message
+from pipeline.wire.request import (
+    UNREACHABLE,
+    Accepted,
+    Drop,
+    Encode,
+    GoOn,
+    Refused,
+    Submit,
+    count_ids,
+    unpack_message,
+)
 
 AT_ONCE = 2048  # characters or token ids that are tokenized in the loop: a millisecond at most, and no thread to wake
 _CHOICE = 16  # cost of each choice, in such characters
@@ -31,7 +43,12 @@ class Intake:
     ) -> None:
         self.replies: list[bytes] = []
         self._scheduler, self._pool, self._quarantine, self._drop = scheduler, pool, quarantine, drop
-        self._counters = counters
+        self._counters, self._pace = counters, Pace()
+
+    def note_pace(self, now_ns: int) -> None:
+        """Before each step: `now_ns` of the monotonic clock."""
+        scheduler = self._scheduler
+        self._pace.note(now_ns, scheduler.stats.admitted, waiting=bool(scheduler.waiting))
 
     def take(self, record: bytes) -> None:
         """Handle one message of the front."""
@@ -98,6 +115,8 @@ class Intake:
         return None
 
     def _queue(self, result: Sequence | Refused) -> None:
+        if not isinstance(result, Refused):
+            result = self._in_time(result)
         if isinstance(result, Refused):
             self.replies.append(result.pack())
         else:
@@ -106,6 +125,16 @@ class Intake:
             self._scheduler.submit(result)
             first = int(result.tokens[0]) if result.prompt_wants.scores else -1
             self.replies.append(Accepted(result.request, result.attempt, result.prompt, first).pack())
+
+    def _in_time(self, sequence: Sequence) -> Sequence | Refused:
+        """Refuses one that the queue can't serve by its deadline; what was resumed has been let in before."""
+        if not sequence.deadline_ns or sequence.attempt:
+            return sequence
+        wait_s = self._pace.wait_s(self._scheduler.waiting.before(sequence.owner))
+        if time.monotonic_ns() + wait_s * 1e9 < sequence.deadline_ns:
+            return sequence
+        why = f"the deadline can't be met: requests wait for about {wait_s:.1f} s; try again later"
+        return Refused(sequence.request, sequence.attempt, 429, why, None, UNREACHABLE)
 
     def _cancel(self, request: int) -> None:
         if self._pool.encodings.cancel(request) or self._pool.cancel(request):

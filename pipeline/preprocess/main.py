@@ -37,6 +37,7 @@ def run_preprocess(stage: Stage) -> None:
     """The tokenizer and what is held against requests stay from generation to generation; rows and blocks do not."""
     sys.setswitchinterval(background.SWITCH_S)
     tokenizer = open_tokenizer(stage.config, stage.shapes.vocab_size)
+    tokenizer.remember(stage.config.pipeline.tokenized_cache_bytes)
     service = _Service(stage, stage.facts, tokenizer)
     stage.aboard = service.aboard
     stage.serve(service.run)

@@ -168,6 +168,8 @@ class PromptReader:
             adapter=adapter,
             moved=submit.moved,
             suspect=submit.suspect,
+            owner=submit.owner,
+            deadline_ns=submit.deadline_ns,
             draw=draw_of(request.sampling) if wants.draws else NO_DRAW,
             seed=choice.seed,
             attempt=choice.attempt,

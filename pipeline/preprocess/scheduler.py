@@ -1,8 +1,9 @@
 """Continuous batching with a token budget per step.
 
-Decode rows come first, with one token each; the rest of the budget goes to chunks of prompts, in order of arrival. No
-prompt is padded to another's length, and no long prompt delays decoding. Blocks are allocated as sequences grow; when
-they run out, the youngest sequence is preempted: it gives its blocks back and is recomputed later.
+Decode rows come first, with one token each; the rest of the budget goes to chunks of prompts, in order of arrival,
+and fairly where they are of several API keys (`FairQueue`). No prompt is padded to another's length, and no long
+prompt delays decoding. Blocks are allocated as sequences grow; when they run out, the youngest sequence is preempted:
+it gives its blocks back and is recomputed later.
 
 The scheduler runs ahead of the device: a step may be planned while the tokens of the one before are still being
 sampled, so a sequence is known to have a next token before the token itself is known (`Sequence.pending`).
@@ -10,15 +11,17 @@ sampled, so a sequence is known to have a next token before the token itself is 
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.drafts import DraftLimits, DraftRoom
+from pipeline.preprocess.fair_queue import FairQueue, Turns
 from pipeline.preprocess.plan import Chunk, DecodeColumns, Plan
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.sequence import Sequence
 from pipeline.wire.step import RowKind
+
+_LONG_PART = 2  # long prompts get at most this part of a step's budget, a half, while there are other keys' requests
 
 
 @dataclass(slots=True)
@@ -56,7 +59,7 @@ class Scheduler:
     ) -> None:
         self.blocks = blocks
         self.stats = SchedulerStats()
-        self.waiting: deque[Sequence] = deque()
+        self.waiting = FairQueue(max_rows)
         self.prefilling: list[Sequence] = []
         self.admissions: list[Sequence] = []
         self._columns = DecodeColumns(max_rows, block_table_width, ring_slots, blocks.block_size)
@@ -104,7 +107,7 @@ class Scheduler:
     def submit(self, sequence: Sequence) -> None:
         """Queue a sequence. The caller has checked that it fits."""
         self._by_request[sequence.request] = sequence
-        self.waiting.append(sequence)
+        self.waiting.add(sequence)
         if self._quarantine.is_suspect(sequence.request):
             self._suspects.append(sequence)
 
@@ -127,8 +130,9 @@ class Scheduler:
     def plan(self) -> Plan | None:
         """The next step; None when there is nothing to compute now."""
         self._isolate()
+        first = self._claim_row()
         self._provide_blocks()
-        chunks = self._choose_chunks(self._budget - len(self._columns))
+        chunks = self._choose_chunks(self._budget - len(self._columns), first)
         self._columns.carry_none()
         if self._wishes:
             self._choose_drafts(chunks)
@@ -165,7 +169,29 @@ class Scheduler:
             self._preempt(sequence)
         if first.row < 0:
             self.waiting.remove(first)
-            self.waiting.appendleft(first)
+            self.waiting.put_back(first)
+
+    def _claim_row(self) -> Sequence | None:
+        """At most one row changes hands in a step: for a newcomer that lacks one, or blocks, that its key is owed."""
+        queue, blocks = self.waiting, self.blocks
+        if not queue or not queue.several or self._suspects:
+            return None
+        if not self._free_rows:
+            claim = queue.claim(dict.fromkeys(self._preemptible, 1), len(self._epochs), lambda _: 1)
+        else:
+            claim = queue.claim(self._held_blocks, blocks.num_blocks - 1, self._missing_blocks)
+        if claim is None:
+            return None
+        newcomer, holder = claim
+        self._preempt(holder)
+        return newcomer
+
+    def _missing_blocks(self, sequence: Sequence) -> int:
+        """That a newcomer would hold, if there are not as many; 0: there may be."""
+        wanted, cached = -(-(sequence.known + 1) // self.blocks.block_size), sequence.cached_blocks
+        if sequence.releases < 0 and sequence.digests and self.blocks.is_cached(sequence.digests[0]):
+            return 0  # how many are cached is not known yet
+        return wanted if wanted - cached > self.blocks.free else 0
 
     def _may_enter(self, sequence: Sequence) -> bool:
         if sequence.pending or (sequence.wants.logits and not self._free_logit_rows):
@@ -184,7 +210,7 @@ class Scheduler:
     def _take_block(self, sequence: Sequence) -> bool:
         """One more block for this sequence; False if it was itself preempted for it."""
         while (block := self.blocks.allocate()) is None:
-            victim = self._youngest()
+            victim = self.waiting.largest(self._held_blocks)
             self._preempt(victim)
             if victim is sequence:
                 return False
@@ -225,50 +251,60 @@ class Scheduler:
             columns.extend(columns.sequences.index(sequence), block)
         return wanted
 
-    def _youngest(self) -> Sequence:
-        return max((*self._columns.sequences, *self.prefilling), key=lambda s: s.arrival_ns)
+    @property
+    def _preemptible(self) -> tuple[Sequence, ...]:
+        return *self._columns.sequences, *self.prefilling
+
+    @property
+    def _held_blocks(self) -> dict[Sequence, int]:
+        return {sequence: len(sequence.blocks) for sequence in self._preemptible}
 
     def _preempt(self, sequence: Sequence) -> None:
-        """Give up row and blocks, and wait again, before all that never ran."""
+        """Give up row and blocks, and wait again, before all of its key that never ran."""
         self.stats.preemptions += 1
         sequence.preemptions += 1
         self._leave(sequence)
         sequence.computed = 0
-        self.waiting.appendleft(sequence)
+        self.waiting.put_back(sequence)
 
-    def _choose_chunks(self, budget: int) -> tuple[Chunk, ...]:
-        """Prompts that are partly computed first, then new ones while rows, blocks and budget last."""
+    def _choose_chunks(self, budget: int, first: Sequence | None) -> tuple[Chunk, ...]:
+        """Of each key prompts that are partly computed first, then new ones while rows, blocks and budget last."""
         chunks: list[Chunk] = []
-        for sequence in list(self.prefilling):
-            budget = self._choose_chunk(sequence, budget, chunks)
-        room = self._admission_bytes
-        while budget > 0 and self._free_rows and (first := self._first_waiting(chunks)) and self._may_enter(first):
-            size = first.record_bytes
-            if (self.admissions and size > room) or not self._admit(first):
-                break
-            room -= size
-            self.waiting.remove(first)
-            budget = self._choose_chunk(first, budget, chunks)
+        if not self.prefilling and not self.waiting:
+            return ()
+        turns, room = self.waiting.turns(self.prefilling, first), self._admission_bytes
+        while budget > 0 and (sequence := turns.next()) is not None:
+            most = self._longest_chunk(sequence, budget, chunks)
+            if sequence.row < 0:
+                if not most:
+                    turns.pass_over(sequence)
+                    continue
+                if not (size := self._enter(sequence, turns, room)):
+                    continue
+                room -= size
+            budget = self._choose_chunk(sequence, budget, most, chunks)
         return tuple(chunk for chunk in chunks if chunk.sequence.row >= 0)
 
-    def _first_waiting(self, chunks: list[Chunk]) -> Sequence | None:
-        """Those that come from another replica are passed when this step has no room left for them."""
-        if self.waiting and self.waiting[0].moved and self._room_for_moved(chunks) <= 0:
-            return next((sequence for sequence in self.waiting if not sequence.moved), None)
-        return self.waiting[0] if self.waiting else None
+    def _enter(self, sequence: Sequence, turns: Turns, room: int) -> int:
+        """Give a waiting sequence a row; returns the size of its record, at most `room` unless it is the only one. 0:
+        it gets none in this step, and neither do those that must not overtake it."""
+        size = sequence.record_bytes
+        if not self._may_enter(sequence):
+            turns.close(sequence)
+        elif not self._free_rows or (self.admissions and size > room):
+            turns.close_all()
+        elif self._admit(sequence):
+            return size
+        elif self.waiting.several and self.waiting.exceeds(sequence, self._held_blocks, self.blocks.num_blocks - 1):
+            turns.close(sequence)
+        else:
+            turns.close_all()
+        return 0
 
-    def _room_for_moved(self, chunks: list[Chunk]) -> int:
-        """Tokens of a step for those that come from another replica: half of its budget, unless there is nobody whom
-        they could hold up."""
-        taken = sum(chunk.count for chunk in chunks if chunk.sequence.moved)
-        return (self._budget // 2 if len(self._columns) else self._budget) - taken
-
-    def _choose_chunk(self, sequence: Sequence, budget: int, chunks: list[Chunk]) -> int:
-        """Schedule as many of the sequence's known tokens as the budget allows. Returns the budget that is left."""
-        most = min(budget, self._room_for_moved(chunks)) if sequence.moved else budget
-        if sequence.row < 0 or most <= 0:
-            return budget
-        most = min(most, self._most_to_score(sequence, chunks)) if sequence.scoring else most
+    def _choose_chunk(self, sequence: Sequence, budget: int, most: int, chunks: list[Chunk]) -> int:
+        """Schedule at most so many of the sequence's known tokens. Returns what is left of the step's budget."""
+        if sequence.scoring:
+            most = min(most, self._most_to_score(sequence, chunks))
         count = sequence.next_chunk(most)
         if count == 1 < sequence.left_of_kind and chunks:
             return 0  # a token alone: it waits for a step with more room
@@ -280,10 +316,23 @@ class Scheduler:
             sequence.blocks.append(block)
         if count <= 0:
             if not chunks and not len(self._columns) and not self._draining:
-                self._preempt(self._youngest())  # prompts hold every block: a deadlock otherwise
+                self._preempt(self.waiting.largest(self._held_blocks))  # prompts hold all blocks: else a deadlock
             return budget
         chunks.append(Chunk(sequence, count))
+        self.waiting.charge(sequence, sequence.computed, sequence.computed + count)
         return budget - count
+
+    def _longest_chunk(self, sequence: Sequence, budget: int, chunks: list[Chunk]) -> int:
+        """Of this prompt. Prompts that need more than a step share a part of each, where other keys' requests would
+        wait for them; so do those that come from another replica, where somebody decodes."""
+        if sequence.moved and len(self._columns):
+            taken = sum(chunk.count for chunk in chunks if chunk.sequence.moved)
+            budget = max(0, min(budget, self._budget // 2 - taken))
+        if not self.waiting.several or sequence.known <= self._budget:
+            return budget
+        taken = sum(chunk.count for chunk in chunks if chunk.sequence.known > self._budget)
+        room = max(2, self._budget // _LONG_PART) - taken
+        return min(budget, room) if room > 1 else 0
 
     def _most_to_score(self, sequence: Sequence, chunks: list[Chunk]) -> int:
         """Tokens of the next chunk of a prompt that is scored. Each row has a sampled position of its own, so that
@@ -313,6 +362,8 @@ class Scheduler:
         self.blocks.stats.hits += sequence.computed
         if sequence.fresh:
             sequence.cached = sequence.computed
+        self.waiting.remove(sequence)
+        self.waiting.take_row(sequence)
         sequence.row = self._free_rows.pop()
         self._free_logit_rows -= sequence.wants.logits
         self._epochs[sequence.row] += 1
@@ -350,6 +401,8 @@ class Scheduler:
         if sequence is None or sequence.finished:
             return
         drafts, more = sequence.append(tokens), len(tokens) - 1
+        if self.waiting.several:
+            self.waiting.charge(sequence, sequence.known - len(tokens), sequence.known)
         if finished:
             self._finish(sequence)
             return
@@ -395,6 +448,7 @@ class Scheduler:
             self._leave(sequence)
         else:
             self.waiting.remove(sequence)
+        self.waiting.end(sequence)
         for key in [key for key, held in self._by_row_epoch.items() if held is sequence]:
             del self._by_row_epoch[key]
 
@@ -411,6 +465,7 @@ class Scheduler:
         if not sequence.pending:
             self._by_row_epoch.pop((sequence.row, sequence.epoch), None)
         self._free_rows.append(sequence.row)
+        self.waiting.give_row(sequence)
         self._free_logit_rows += sequence.wants.logits
         self.blocks.release(sequence.blocks)
         sequence.row = -1

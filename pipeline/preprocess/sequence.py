@@ -13,7 +13,7 @@ from model.runner import RunnerFacts
 from model.sampling import DRAW, SamplingParams
 from pipeline.preprocess.adapters import BASE, Adapter
 from pipeline.preprocess.blocks import Digest
-from pipeline.wire.request import Request
+from pipeline.wire.request import NOBODY, Owner, Request
 from pipeline.wire.step import MOST_CANDIDATES, Choice, LogitsWanted, Scores
 
 _RECORD_BYTES = 8192  # beside the request's parameters and token ids: numbers, the model's end tokens
@@ -137,6 +137,9 @@ class Sequence:
     adapter: Adapter = BASE
     moved: bool = False  # from another replica, and its tokens so far are not computed here yet
     suspect: bool = False  # it may have made that one fail
+    owner: Owner = NOBODY
+    deadline_ns: int = 0  # by which it must be over; 0: whenever
+    charged: int = 0  # of its tokens, the first ones, for which its owner's share was charged
     finished: bool = False
     draw: tuple[float, ...] = NO_DRAW  # what its draws obey, in the order of DRAW
     seed: int | None = None  # of them

@@ -169,6 +169,7 @@ class PreprocessStage:
         if self._step_limits is not None:
             self._heed_compilation(self._step_limits)
         begun_ns = time.clock_gettime_ns(_NS)
+        self._intake.note_pace(begun_ns)
         plan = self.scheduler.plan()
         if plan is None:
             slot.abandon()

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_MAX_BYTES = 1 << 16
+_MAX_BYTES = 1 << 18  # a reload brings up to 1024 API keys
 _MAX_FDS = 253  # as many as one message can carry on Linux
 _FD_BYTES = array.array("i").itemsize
 

@@ -15,7 +15,7 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Never
@@ -31,6 +31,7 @@ from pipeline.runtime.logs import configure_logging
 from pipeline.runtime.malloc_policy import give_back_freed
 from pipeline.runtime.nonblocking_stderr import STDERR
 from pipeline.stats import READY, Counters, PauseMeter, StatsHandle, open_stats
+from pipeline.wire.api_key import ApiKey
 from pipeline.wire.rings import StageRings
 from pipeline.wire.step import Shapes
 from pipeline.wire.topology import INFERENCE, Topology
@@ -58,7 +59,7 @@ class Specification:
     metrics_fds: tuple[int, ...] = ()
     vocabulary_fd: int | None = None  # for fronts
     ranks_fd: int | None = None  # of the segment in which the ranks of a stage meet, where there are several
-    api_keys: tuple[str, ...] = ()  # digests
+    api_keys: tuple[ApiKey, ...] = ()
 
     @property
     def fds(self) -> tuple[int, ...]:
@@ -91,8 +92,8 @@ class Stage:
         self.stats_handle = StatsHandle(specification.stats_fd, self.topology)
         self.stats = open_stats(self.stats_handle)
         self.listen_fds, self.metrics_fds = specification.listen_fds, specification.metrics_fds
-        self.vocabulary_fd, self.api_keys = specification.vocabulary_fd, specification.api_keys
-        self.ranks_fd = specification.ranks_fd
+        self.vocabulary_fd, self.ranks_fd = specification.vocabulary_fd, specification.ranks_fd
+        self.api_keys = _api_keys(specification.api_keys)
         self.on_reload: Callable[[], None] | None = None
         self.aboard: Callable[[], Collection[int] | None] = tuple  # see `Control.waiting`
         self._configure_logging()
@@ -101,7 +102,7 @@ class Stage:
 
     def _reload(self, fields: Mapping[str, Any]) -> None:
         self.config = with_values(self.config, fields["values"])
-        self.api_keys = tuple(fields["api_keys"])
+        self.api_keys = _api_keys(fields["api_keys"])
         self._configure_logging()
         if self.on_reload is not None:
             self.on_reload()
@@ -143,6 +144,10 @@ class Stage:
         self.pauses.start()
         Counters(self.stats, self.name).set_ready()
         self.control.ready(generation)
+
+
+def _api_keys(values: Iterable[Iterable[Any]]) -> tuple[ApiKey, ...]:
+    return tuple(ApiKey(*one) for one in values)
 
 
 def _facts(values: Mapping[str, Any]) -> RunnerFacts:

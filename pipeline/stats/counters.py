@@ -118,6 +118,8 @@ class FrontCounter(IntEnum):
     GRAMMARS = 15  # requests with structured output
     GRAMMARS_REFUSED = 16  # of these, because it can't be enforced in full
     CALLS = 17  # of tools, in answers
+    DEADLINES_MISSED = 18  # requests that were broken off at their own deadline
+    DEADLINES_REFUSED = 19  # and that were refused at once, since the queue was too long for it
 
 
 class StageState(IntEnum):

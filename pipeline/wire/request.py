@@ -14,7 +14,7 @@ from __future__ import annotations
 import secrets
 from array import array
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -34,6 +34,10 @@ MANY_DRAFTS = 15
 
 TOO_LONG = "context_length_exceeded"
 """OpenAI's code of an error, by which clients know that they may shorten the prompt."""
+
+
+UNREACHABLE = "deadline_unreachable"
+"""Code of an error: the queue is too long for the request's deadline."""
 
 
 def too_long(longest: int, told: str, shorten: str = "prompt") -> str:
@@ -74,6 +78,8 @@ class Request(Record, frozen=True):
     adapter: str = ""  # its name; empty: the base model's own weights
     prompt_logprobs: int | None = None  # most probable tokens beside each of the prompt; None: it is not scored
     most_drafts: int = MANY_DRAFTS  # at a time, if the server has any
+    timeout_ms: int | None = None  # from its arrival to the end of its answer
+    priority: int = 0  # behind that of its API key; the lowest is first
 
 
 def unpack_request(packed: bytes) -> Request:
@@ -84,6 +90,17 @@ def unpack_request(packed: bytes) -> Request:
 
 Prompt: TypeAlias = "str | array[int]"
 """Text to be tokenized, or token ids as array("i")."""
+
+
+class Owner(NamedTuple):
+    """Whose a request is, and how urgent. Tokens and rows are shared between keys, by weight, inside a class."""
+
+    key: int = 0  # `ApiKey.number`; 0: no key is needed
+    weight: float = 1.0
+    priority: int = 0  # class; the lowest is first
+
+
+NOBODY = Owner()
 
 ALL_SCORED = 2**31 - 1
 """As `Choice.scored`: another choice of the same prompt has its scores."""
@@ -111,6 +128,8 @@ class Submit(Record, frozen=True, tag=0):
     plain: tuple[int, ...] = ()  # where the text spells special tokens that are none, as in `Tokenizer.render_chat`
     moved: bool = False  # it comes from another replica, and is not to hold up who is here
     suspect: bool = False  # it may have made a replica fail: it runs alone first
+    owner: Owner = NOBODY
+    deadline_ns: int = 0  # of the monotonic clock, by which its answer must be complete; 0: none
 
     @classmethod
     def of(
@@ -122,9 +141,11 @@ class Submit(Record, frozen=True, tag=0):
         add_special: bool = True,
         arrival_ns: int = 0,
         plain: tuple[int, ...] = (),
+        owner: Owner = NOBODY,
+        deadline_ns: int = 0,
     ) -> Submit:
         text, ids = (prompt, b"") if isinstance(prompt, str) else (None, prompt.tobytes())
-        return cls(tuple(choices), request.pack(), text, ids, add_special, arrival_ns, plain)
+        return cls(tuple(choices), request.pack(), text, ids, add_special, arrival_ns, plain, owner, deadline_ns)
 
     def with_choices(self, choices: Sequence[Choice], *, moved: bool = False, suspect: bool = False) -> Submit:
         """The same prompt for these choices."""

@@ -201,4 +201,4 @@ def test_a_key_of_the_command_line_is_one_of_the_environment(monkeypatch):
     seen = []
     monkeypatch.setattr(launch, "_serve", lambda config, options: seen.append(load_api_keys(config)) or 0)
     assert launch.main([str(DEMO_DIR), "--api-key", "sk-1"]) == 0
-    assert seen == [(digest(b"sk-1"),)]
+    assert [[key.digest for key in keys] for keys in seen] == [[digest(b"sk-1")]]

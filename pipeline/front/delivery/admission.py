@@ -26,15 +26,21 @@ class Admission:
     @contextlib.contextmanager
     def request(self, exchange: Exchange) -> Iterator[Identity]:
         """Held while the request is served. Raises ApiError 503 once the server drains: connections are still
-        answered then, since a client could not distinguish a closed one from a broken network."""
+        answered then, since a client could not distinguish a closed one from a broken network; 429 where its key has
+        as many requests as it may."""
         if self.draining:
             raise retry_later(503, SHUTTING_DOWN, UNAVAILABLE)
+        account, exchange.metered = exchange.account, True
+        if account is not None:
+            account.begin()
         self._under_way += 1
         self._idle.clear()
         try:
             yield Identity(exchange.seed, int(time.time()))
         finally:
             self._under_way -= 1
+            if account is not None:
+                account.end()
             if not self._under_way:
                 self._idle.set()
 

@@ -354,7 +354,7 @@ class Backend:
     def _refusal(self, reply: Refused) -> ApiError:
         if reply.status in (429, 503):
             kind = OVERLOADED if reply.status == 429 else UNAVAILABLE
-            return retry_later(reply.status, reply.message, kind)
+            return retry_later(reply.status, reply.message, kind, code=reply.code)
         kind = INVALID if reply.status < 500 else SERVER
         return ApiError(reply.status, reply.message, kind=kind, parameter=reply.parameter, code=reply.code)
 

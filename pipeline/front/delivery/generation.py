@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -12,31 +12,38 @@ import numpy as np
 
 from pipeline.front.delivery.admission import Admission
 from pipeline.front.delivery.backend import Backend
+from pipeline.front.delivery.deadline import MISSED, Deadline
 from pipeline.front.delivery.job import (
     Begin,
     ChoiceWriter,
     Event,
     Identity,
     Job,
-    Part,
     Reader,
     ScoreReader,
     Text,
     events_of,
 )
+from pipeline.front.delivery.live import CANCELLED, LiveRequests
 from pipeline.front.delivery.progress import Progress
 from pipeline.front.delivery.stream import PassOn, TokenStream
-from pipeline.front.http.errors import SERVER, TIMED_OUT, UNAVAILABLE, ApiError, ClientGone
+from pipeline.front.delivery.submission import Reservation, messages
+from pipeline.front.http.errors import SERVER, UNAVAILABLE, ApiError, ClientGone
 from pipeline.front.http.exchange import Exchange, Header
 from pipeline.front.settings import FrontSettings
-from pipeline.stats import AdapterCounters, Counters, Histograms, RequestHistogram, StatsReader
+from pipeline.stats import AdapterCounters, Counters, FrontCounter, Histograms, RequestHistogram, StatsReader
 from pipeline.wire.delta import FinishReason, PromptScores, unpack_delta, unpack_scores
-from pipeline.wire.request import ALL_SCORED, Choice, Submit, choose_seeds
+from pipeline.wire.request import UNREACHABLE
 
 TIMINGS = b"x-ringserve-timings"  # "1": return the headers x-…-ms
 REPLICA = b"x-ringserve-replica"  # with these, where there are several: the one that the first token comes from
 
 _UNBUFFERED = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))  # the latter is for nginx
+
+_DEADLINES: Mapping[str | None, FrontCounter] = {
+    MISSED: FrontCounter.DEADLINES_MISSED,
+    UNREACHABLE: FrontCounter.DEADLINES_REFUSED,
+}
 
 Parse = Callable[[Identity], Awaitable[Job]]
 """Reads and parses the body. Raises ApiError, ClientGone."""
@@ -53,6 +60,7 @@ class Delivery:
     adapters: AdapterCounters
     times: Histograms
     stats: StatsReader
+    live: LiveRequests = field(default_factory=LiveRequests)
     scores_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -86,16 +94,20 @@ class Generation:
     """
 
     _job: Job
+    _deadline: Deadline
 
     def __init__(self, exchange: Exchange, delivery: Delivery) -> None:
         self._exchange, self._delivery = exchange, delivery
         self._progresses = [Progress(delivery.backend.new_id(), exchange, delivery.counters, delivery.times)]
         self._live: list[_Text] = []  # texts that have not ended
+        self._reservation: Reservation | None = None
+        self._cancelled: ApiError | None = None  # by its id
         self._written_ns = 0  # when something was written to the client last; a token need not bring anything
 
     async def serve(self, parse: Parse) -> None:
         try:
-            with self._delivery.admission.request(self._exchange) as identity:
+            admission, live = self._delivery.admission, self._delivery.live
+            with admission.request(self._exchange) as identity, live.known(self._exchange, self):
                 self._job = await parse(identity)
                 await (self._run() if self._job.parts else self._answer_at_once())
         except ApiError as error:
@@ -105,21 +117,34 @@ class Generation:
             for progress in self._progresses:
                 progress.cancel(str(gone))
             raise
+        finally:
+            if self._reservation is not None:
+                self._reservation.settle(self._progresses)
+
+    def cancel(self, error: ApiError) -> None:
+        """From outside. Before its texts are queued it is noticed when they would be."""
+        self._cancelled = error
+        for text in self._live:
+            text.stream.fail(error)
 
     async def _run(self) -> None:
-        job, connection, seconds = self._job, self._exchange.connection, self._delivery.settings.request_timeout_s
+        job, connection = self._job, self._exchange.connection
         try:
+            if self._cancelled is not None:
+                raise self._cancelled
+            limit = self._delivery.settings.request_timeout_s
+            self._deadline = Deadline(self._exchange, job, self._progresses[0].arrival, limit)
             self._submit()
         except ApiError as error:
             raise job.writer.translate(error) from None
         connection.on_lost.add(self._disconnect)
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(self._deadline.begin()):
                 if any(part.scores for part in job.parts):
                     await self._read_scores()
                 await (self._stream() if job.streamed else self._collect())
         except TimeoutError:
-            await self._break_off(ApiError(504, f"the request took longer than {seconds:g} s", kind=TIMED_OUT))
+            await self._break_off(job.writer.translate(self._deadline.error()))
         except asyncio.CancelledError:  # the grace period of a shutdown is over
             await self._break_off(ApiError(503, "the server is shutting down", kind=UNAVAILABLE))
         except ApiError as error:
@@ -144,10 +169,13 @@ class Generation:
         job, backend, progresses = self._job, self._delivery.backend, self._progresses
         self._delivery.times.observe(RequestHistogram.TEXTS, job.texts)
         progresses += [replace(progresses[0], request=backend.new_id()) for _ in range(job.texts - 1)]
-        left = iter(progresses)
+        account = self._exchange.account
+        sent = messages(job.parts, progresses, account, self._deadline.ns)
+        if account is not None:
+            self._reservation = Reservation(account, job.parts)
         for part in job.parts:
             self._delivery.adapters.add(part.params.adapter, part.choices)
-        streams = backend.submit([_message(part, list(islice(left, part.choices))) for part in job.parts])
+        streams = backend.submit(sent)
         for stream in streams:
             stream.on_overrun = self._exchange.connection.abort
             stream.reports_acceptance = len(streams) > 1
@@ -330,8 +358,13 @@ class Generation:
         await self._exchange.end(self._job.writer.failure(error))
 
     def _fail(self, error: ApiError) -> None:
+        if (counter := _DEADLINES.get(error.code)) is not None:
+            self._delivery.counters.add(counter)
         for progress in self._progresses:
-            progress.fail(error.status, error.message)
+            if error.code == CANCELLED:
+                progress.cancel("by its id")
+            else:
+                progress.fail(error.status, error.message)
 
 
 def _pass_scores(scores: PromptScores, readers: Sequence[ScoreReader]) -> None:
@@ -343,16 +376,3 @@ def _pass_scores(scores: PromptScores, readers: Sequence[ScoreReader]) -> None:
 
 def _written(taken: _Taken) -> bytes:
     return b"".join([text.writer.write(event) for text, events in taken for event in events])
-
-
-def _message(part: Part, progresses: Sequence[Progress]) -> Submit:
-    for progress in progresses:
-        progress.max_tokens, progress.adapter = part.params.max_tokens, part.params.adapter
-    seeds = choose_seeds(part.params, part.choices)
-    scored = (0, *(ALL_SCORED for _ in seeds[1:]))  # once for all of them, if at all
-    each = zip(progresses, seeds, scored, strict=True)
-    choices = [Choice(progress.request, seed, scored=done) for progress, seed, done in each]
-    arrival = progresses[0].arrival
-    return Submit.of(
-        choices, part.prompt, part.params, add_special=part.add_special, arrival_ns=arrival, plain=part.plain
-    )

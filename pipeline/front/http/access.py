@@ -8,9 +8,11 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from pipeline.front.http.account import Account
 from pipeline.front.http.errors import ApiError
 from pipeline.front.http.exchange import Exchange, Header
 from pipeline.front.settings import FrontSettings
+from pipeline.wire.api_key import ApiKey
 
 PROBES: Final = frozenset({"/health", "/ready", "/ping"})
 
@@ -39,43 +41,52 @@ def is_operators(path: str) -> bool:
 
 
 class ApiKeys:
-    """The keys that are valid now. `replace` takes effect with the next request."""
+    """The keys that are valid now, and their accounts. `replace` takes effect with the next request."""
 
-    __slots__ = ("_digests",)
+    __slots__ = ("_accounts",)
 
-    def __init__(self, digests: Iterable[str] = ()) -> None:
-        self.replace(digests)
+    def __init__(self, keys: Iterable[ApiKey] = ()) -> None:
+        self._accounts: dict[bytes, Account] = {}
+        self.replace(keys)
 
     def __repr__(self) -> str:
-        return f"ApiKeys({len(self._digests)})"
+        return f"ApiKeys({len(self._accounts)})"
 
-    def replace(self, digests: Iterable[str]) -> None:
-        """`digests` as `load_api_keys` returns them; none: no key is needed."""
-        self._digests = tuple(bytes.fromhex(text) for text in digests)
+    def replace(self, keys: Iterable[ApiKey]) -> None:
+        """`keys` as `load_api_keys` returns them; none: no key is needed. What keys that stay have used is kept."""
+        before, self._accounts = self._accounts, {}
+        for key in keys:
+            digest = bytes.fromhex(key.digest)
+            account = self._accounts[digest] = before.get(digest) or Account(key)
+            account.change(key)
 
     @property
     def needed(self) -> bool:
-        return bool(self._digests)
+        return bool(self._accounts)
 
-    def check(self, authorization: bytes | None, bare: Iterable[bytes | None] = ()) -> None:
-        """Raises ApiError 401 unless the header, or one of those that hold nothing else, has a key, or none is
-        needed."""
+    def check(self, authorization: bytes | None, bare: Iterable[bytes | None] = ()) -> Account | None:
+        """The account of the key in the header, or in one of those that hold nothing else; None where no key is
+        needed. Raises ApiError 401 where one is."""
         others = [key.strip() for key in bare if key is not None]
-        if not self._digests or any(map(self._knows, others)):
-            return
+        if not self._accounts:
+            return None
+        if (account := next(filter(None, map(self._find, others)), None)) is not None:
+            return account
         if authorization is None and not others:
             raise _unauthorized("an API key is needed; send the header Authorization: Bearer <key>", b"")
         if authorization is not None and authorization[: len(_SCHEME)].lower() != _SCHEME:
             raise _unauthorized("the Authorization header must be: Bearer <key>", b"")
-        if authorization is None or not self._knows(authorization[len(_SCHEME) :].strip()):
+        account = None if authorization is None else self._find(authorization[len(_SCHEME) :].strip())
+        if account is None:
             raise _unauthorized("the API key is not valid", b', error="invalid_token"')
+        return account
 
-    def _knows(self, key: bytes) -> bool:
+    def _find(self, key: bytes) -> Account | None:
         """Takes the same time whichever key matches, or none, and however much of one does."""
-        offered, known = hashlib.sha256(key).digest(), 0
-        for digest in self._digests:
-            known |= hmac.compare_digest(offered, digest)
-        return bool(known)
+        offered, found = hashlib.sha256(key).digest(), -1
+        for index, digest in enumerate(self._accounts):
+            found += (index - found) * hmac.compare_digest(offered, digest)
+        return None if found < 0 else list(self._accounts.values())[found]
 
 
 def _unauthorized(message: str, detail: bytes) -> ApiError:

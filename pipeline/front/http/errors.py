@@ -51,5 +51,5 @@ class ClientGone(Exception):  # noqa: N818 - no error: there is no client to ans
     """The client closed the connection, or was disconnected because it did not read."""
 
 
-def retry_later(status: int, message: str, kind: str, seconds: int = 1) -> ApiError:
-    return ApiError(status, message, kind=kind, headers=((b"retry-after", b"%d" % seconds),))
+def retry_later(status: int, message: str, kind: str, seconds: int = 1, code: str | None = None) -> ApiError:
+    return ApiError(status, message, kind=kind, code=code, headers=((b"retry-after", b"%d" % seconds),))

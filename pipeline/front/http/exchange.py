@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from pipeline.front.http.account import Account
 from pipeline.front.http.errors import OVERLOADED, ApiError, ClientGone, ErrorForm, openai_refusal, retry_later
 from pipeline.front.http.line import Line
 from pipeline.front.http.request_parser import Head
@@ -90,6 +91,8 @@ class Exchange(Response):
         self.method, self.path, self.query, self.headers = head.method, head.path, head.query, head.headers
         self.client, self.port = connection.client, connection.port
         self.common: Sequence[Header] = ()  # headers of the answer, whatever it is
+        self.account: Account | None = None  # of its API key, where one is needed
+        self.metered = False  # it counts against the key's limits, and its answer says so
         self.seed = secrets.token_hex(_ID_BYTES)  # of all ids that the server gives this request and its answer
         self.client_id = _client_id(self.headers.get(REQUEST_ID, b""))
         self.request_id = self.client_id or self.seed.encode()  # of the answer, whatever it is
@@ -150,6 +153,8 @@ class Exchange(Response):
 
     async def start(self, status: int, content_type: bytes | None, headers: Sequence[Header] = ()) -> None:
         every = [(REQUEST_ID, self.request_id), *self.common, *headers]
+        if self.metered and self.account is not None:
+            every += self.account.headers
         if content_type is not None:
             every.append((b"content-type", content_type))
         await self.begin(status, every)

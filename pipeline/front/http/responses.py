@@ -21,8 +21,9 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _PHRASES: Final = {
     **{status.value: status.phrase for status in HTTPStatus},
-    529: "Overloaded",
-}  # the last is Anthropic's
+    499: "Client Closed Request",  # nginx's: a client has cancelled it; none tries again
+    529: "Overloaded",  # Anthropic's
+}
 _STATUS: Final = {status: b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode()) for status, phrase in _PHRASES.items()}
 _BODILESS: Final = (204, 304)
 _UNFIT: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # in the value of a header

@@ -87,6 +87,9 @@ def request_metrics(stats: StatsReader, adapters: Sequence[str]) -> Iterator[Met
     refused = "Requests for structured output that were refused, since it can't be enforced in full"
     yield counter("refused_grammars", refused, front["grammars_refused"])
     yield counter("tool_calls", "Calls of tools in answers", front["calls"])
+    deadlines = "Requests that were not served by their own deadline: broken off (`missed`), or refused at once"
+    ends = (({"outcome": outcome}, front[f"deadlines_{outcome}"]) for outcome in ("missed", "refused"))
+    yield counter("deadlines", deadlines, ends)
     for which, name, meaning in _HISTOGRAMS:
         yield histogram(name, meaning, [({}, stats.histogram(which))])
 

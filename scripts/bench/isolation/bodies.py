@@ -29,6 +29,11 @@ def get(path: str) -> Maker:
     return one(lambda _: message("GET", path))
 
 
+def cancel(facts: Facts) -> tuple[bytes, ...]:
+    """Of requests that are not there."""
+    return tuple(message("POST", f"/v1/requests/{number:032x}/cancel") for number in range(64))
+
+
 def post(path: str, body: bytes | dict[str, Any]) -> bytes:
     return message("POST", path, body if isinstance(body, bytes) else orjson.dumps(body))
 

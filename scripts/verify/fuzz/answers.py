@@ -11,7 +11,8 @@ from scripts.verify.fuzz.framing import SMUGGLED_ID
 
 _STREAMS = (b"text/event-stream", b"application/x-ndjson")
 _LEAKS = (b"Traceback", b"site-packages", b"/pipeline/", b'File "', b".py", b"0x7f")
-_FINE_5XX = (501, 505, 529)  # not implemented, version not supported; a full queue, in Anthropic's API
+_FINE_5XX = (501, 504, 505, 529)
+"""Not implemented, the client's own deadline, version not supported; a full queue, in Anthropic's API."""
 
 
 class BadAnswerError(Exception):

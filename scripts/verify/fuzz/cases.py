@@ -70,6 +70,8 @@ def _good(number: int, random: Random) -> Case:
         target = random.choice(messages.GET_PATHS).encode()
         head = random.random() < 0.3
         return Case(number, (messages.request(b"HEAD" if head else b"GET", target) + LAST,), bodiless=head)
+    if random.random() < 0.1:
+        return Case(number, (messages.request(b"POST", random.choice(messages.CANCEL_PATHS), b"{}") + LAST,))
     return Case(number, (_post(random, bodies.valid) + LAST,))
 
 
@@ -114,7 +116,9 @@ def _impatient(number: int, random: Random) -> Case:
     parts = []
     for _ in range(random.choice((1, 1, 3))):
         body = b'{"inputs":"What is a ring?","parameters":{"max_new_tokens":%d}}' % random.randrange(20, 100)
-        parts.append(messages.request(b"POST", b"/models/llama2/generate_stream", body))
+        named = (b"X-Request-Id: named",) if random.random() < 0.3 else ()
+        late = (b"X-Request-Timeout-Ms: %d" % random.randrange(1, 20),) if random.random() < 0.3 else ()
+        parts.append(messages.request(b"POST", b"/models/llama2/generate_stream", body, (*named, *late)))
     return Case(number, (b"".join(parts),), ending)
 
 

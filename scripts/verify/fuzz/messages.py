@@ -13,6 +13,13 @@ GET_PATHS = (
     "/v1/models/org/fine-1.5:v2", "/models/fine",
 )  # fmt: skip
 
+CANCEL_PATHS = (
+    b"/v1/requests/named/cancel",
+    b"/v1/requests/%6eamed/cancel",
+    b"/v1/responses/resp_" + b"0" * 32 + b"/cancel",
+)
+"""The first two are of requests that `cases.py` names."""
+
 _METHODS = (
     b"GET", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH", b"PROPFIND", b"CONNECT", b"PRI", b"get",
     b"PoSt", b"G\x00ET", b"", b" GET", b"GET\t", b"X" * 300, b"\xff\xfe", b"M-SEARCH", b"SOURCE",
@@ -24,7 +31,8 @@ _TARGETS = (
     b"/models/%2e%2e", b"/models/other/generate", b"/debug/trace?seconds=0", b"/debug/trace?seconds=nan",
     b"/debug/trace?seconds=-1", b"/debug/trace?seconds=1e9", b"/debug/trace?seconds=", b"/metrics?name[]=x",
     b"//", b"///health", b"//api/tags", b"//models//emulated", b"/models/emulated/", b"/api/", b"/api/nowhere",
-    b"/v1/responses/resp_1", b"/v1/messages/batches",
+    b"/v1/responses/resp_1", b"/v1/messages/batches", b"/v1/responses/resp_1/cancel", b"/v1/requests//cancel",
+    b"/v1/requests/%00%ff/cancel", b"/v1/requests/" + b"x" * 900 + b"/cancel", b"/v1/requests/a/b/cancel",
     b"?", b"", b"/v1/models/" + b"x" * 900, b"/v1/models/%f0%9f%98%80", b"http://[::1", b"http:///", b"\\health",
 )  # fmt: skip
 _VERSIONS = (b"HTTP/0.9", b"HTTP/1.0", b"HTTP/1.2", b"HTTP/2.0", b"HTTP/9.9", b"HTTP/1", b"HTTP/1.1.1", b"HTTP/-1.1",
@@ -46,7 +54,8 @@ _HEADERS = (
     b"Host: a\r\nHost: b", b"Authorization: Bearer " + b"x" * 5000, b"Authorization: Bearer \xff",
     b"Authorization: ", b"X-Api-Key: x", b"api-key: \xff",
     b"Cookie: " + b"a=b;" * 900, b"X-Ringserve-Timings: 1", b"X-Request-Id: \x01\x02",
-    b"X-Request-Id: " + b"x" * 2000, b"Origin: null",
+    b"X-Request-Id: " + b"x" * 2000, b"Origin: null", b"X-Request-Timeout-Ms: 1", b"X-Request-Timeout-Ms: -1",
+    b"X-Request-Timeout-Ms: " + b"9" * 400, b"X-Request-Timeout-Ms: \xb2", b"X-Request-Timeout-Ms:",
     b"Origin: https://example.org\r\nAccess-Control-Request-Method: POST", b"Range: bytes=0-",
     b"Accept: text/html", b"Content-Type: text/plain", b"Content-Type: multipart/form-data; boundary=x",
     b"TE: trailers", b"Trailer: X", b"Proxy-Connection: x", b"X-Forwarded-For: 127.0.0.1",

@@ -148,12 +148,14 @@ class Peer:
              "resumed": message.resumed, "output": ids_of(choice.output).tolist(), "attempt": choice.attempt,
              "adapter": params.adapter, "most_drafts": params.most_drafts,
              "arrival_ns": message.arrival_ns, "scored": choice.scored,
-             "prompt_logprobs": params.prompt_logprobs})  # fmt: skip
+             "prompt_logprobs": params.prompt_logprobs, "owner": message.owner,
+             "deadline_ns": message.deadline_ns})  # fmt: skip
         if "refuse" in running.options or (message.resumed and "poison" in running.options):
             running.options.setdefault("refuse", "500")
             status, parameter = (running.options["refuse"] + ":").split(":")[:2]
             text = "the prompt has no tokens" if "empty" in running.options else "refused as asked"
-            self.replies.write(Refused(request, choice.attempt, int(status), text, parameter or None).pack())
+            code = running.options.get("code")
+            self.replies.write(Refused(request, choice.attempt, int(status), text, parameter or None, code).pack())
             return
         if "mute" in running.options:
             return

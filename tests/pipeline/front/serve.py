@@ -13,7 +13,7 @@ from model.tokenizer import TokenTable, load_tokenizer, pack_vocabulary
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.server import run_front
 from pipeline.front.settings import FrontSettings
-from pipeline.launcher.api_keys import digest
+from pipeline.launcher.api_keys import _checked
 from pipeline.runtime.control_channel import Channel
 from pipeline.runtime.generations import Control
 from pipeline.runtime.malloc_policy import share_one_heap
@@ -31,7 +31,9 @@ def main() -> None:
     tokenizer = load_tokenizer(values.pop("tokenizer", DEMO_DIR))
     if formats := values.pop("formats", None):
         values["response_format"] = choose_format(tokenizer, *formats)
-    keys = ApiKeys(digest(key.encode()) for key in values.pop("api_keys", []))
+    keys = ApiKeys(
+        _checked(((line.partition(" ")[::2]) for line in values.pop("api_keys")), "") if "api_keys" in values else ()
+    )
     if "without" in values:
         sys.modules[values.pop("without")] = None  # type: ignore[assignment]  # as if it were not installed
     settings = FrontSettings(**values)

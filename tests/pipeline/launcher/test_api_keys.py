@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.config import load_configuration
 from pipeline.launcher.api_keys import MAX_KEYS, KeysError, key_file_warning, load_api_keys, without_keys
+from pipeline.wire.api_key import ApiKey
 
 KEY = "sk-secret-0123456789abcdef"
 
@@ -29,7 +30,7 @@ def keys(write, tmp_path):
 
 
 def digests(*names):
-    return tuple(hashlib.sha256(name.encode()).hexdigest() for name in names)
+    return tuple(ApiKey(hashlib.sha256(name.encode()).hexdigest()) for name in names)
 
 
 def test_without_keys_none_is_needed(keys):
@@ -50,7 +51,14 @@ def test_from_a_file_and_the_environment(keys):
 @pytest.mark.parametrize(
     ("content", "place"),
     [
-        (f"# a comment\n{KEY} and more\n", "keys:2: an API key has characters"),
+        (f"# a comment\n{KEY} and more\n", "keys:2: behind an API key may stand, once each: weight=N, priority=N"),
+        (f"{KEY} weight=1 weight=2", "keys:1: behind"),
+        (f"{KEY} weight=", "keys:1: weight is wrong; expected a number from 0.01 to 100"),
+        (f"{KEY} weight=nan", "keys:1: weight is wrong"),
+        (f"{KEY} weight=0", "keys:1: weight is wrong"),
+        (f"{KEY} concurrent=0", "keys:1: concurrent is wrong; expected an integer from 1 to"),
+        (f"{KEY} priority=1.5", "keys:1: priority is wrong; expected an integer from -1000 to 1000"),
+        (f"x\n{KEY} {KEY}", "keys:2: behind"),
         (f"{KEY}é", "keys:1: an API key has characters"),
         (KEY.encode() + b"\xff", "keys:1"),
         (f"{KEY}\0", "keys:1"),
@@ -65,6 +73,17 @@ def test_a_file_that_cannot_be_used(keys, content, place):
     with pytest.raises(KeysError, match=place) as caught:
         keys(content)
     assert "secret" not in str(caught.value)
+
+
+def test_what_a_key_may_do(keys):
+    content = (
+        f"{KEY}\tweight=2.5  priority=-3 concurrent=8 requests_per_minute=60 tokens_per_minute=90000 # alice\n"
+        "two operator\nthree#weight=2\n"
+    )
+    alice, two, three = (one.digest for one in digests(KEY, "two", "three#weight=2"))
+    loaded = keys(content, RINGSERVE_API_KEY=KEY)
+    assert loaded == (ApiKey(alice, 2.5, -3, 8, 60, 90000), ApiKey(two, operator=True), ApiKey(three))
+    assert [key.number for key in loaded] == [int(key.digest[:12], 16) for key in loaded]
 
 
 def test_as_many_keys_as_there_may_be(keys):

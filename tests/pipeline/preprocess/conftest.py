@@ -12,7 +12,7 @@ from model.tokenizer import load_tokenizer
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.prompts import PreprocessLimits, PromptPool, PromptReader
 from pipeline.stats import Counters
-from pipeline.wire.request import Choice, Request, Submit
+from pipeline.wire.request import NOBODY, Choice, Request, Submit
 from tests.pipeline.stages import write_byte_tokenizer
 
 WAIT_S = 20
@@ -78,7 +78,8 @@ def pool(counters, tokenizer):
     pool.close()
 
 
-def submit(prompt, *requests, resumed=False, adapter="", **sampling):
+def submit(prompt, *requests, resumed=False, adapter="", owner=NOBODY, deadline_ns=0, **sampling):
     prompt = prompt if isinstance(prompt, str) else array("i", prompt)
     params = Request(SamplingParams(**sampling), max_tokens=4, adapter=adapter)
-    return Submit.of([Choice(request, 5, int(resumed)) for request in requests], prompt, params)
+    choices = [Choice(request, 5, int(resumed)) for request in requests]
+    return Submit.of(choices, prompt, params, owner=owner, deadline_ns=deadline_ns)

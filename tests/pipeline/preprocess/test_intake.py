@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from pipeline.preprocess.prompts import PromptReader
 from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.stats import PreprocessCounter
-from pipeline.wire.request import Accepted, Cancel, Drop, Refused, unpack_reply
+from pipeline.wire.request import Accepted, Cancel, Drop, Owner, Refused, unpack_reply
 from tests.pipeline.preprocess.conftest import LIMITS, submit
 from tests.pipeline.preprocess.test_prompts import wait_for_word
 
@@ -109,6 +110,26 @@ def test_one_that_failed_twice_is_refused_with_whatever_shares_its_prompt(desk):
     desk.quarantine._convicted.append(5)
     refusals = desk.take(submit("short", 4, 5, resumed=True))
     assert [(one.request, one.status) for one in refusals] == [(4, 500), (5, 500)]
+
+
+def test_what_the_queue_cannot_serve_in_time_is_refused_at_once(desk):
+    now = time.monotonic_ns()
+    soon, late = now + 2_000_000_000, now + 60_000_000_000
+    for number in range(1, 21):
+        desk.take(submit("short", number))
+    assert desk.take(submit("short", 30, deadline_ns=soon)) == [Accepted(30, 0, 5)]  # nothing is known of the queue
+    desk.take(Cancel(30))
+    for second in range(3):  # one row a second
+        desk.scheduler.stats.admitted = second
+        desk.intake.note_pace(now + second * 1_000_000_000)
+    (refused,) = desk.take(submit("short", 31, deadline_ns=soon))
+    assert (refused.status, refused.code) == (429, "deadline_unreachable")
+    assert "requests wait for about 20.0 s" in refused.message
+    assert desk.take(submit("short", 32, deadline_ns=late)) == [Accepted(32, 0, 5)]
+    assert desk.take(submit("short", 33)) == [Accepted(33, 0, 5)]
+    assert desk.take(submit("short", 34, resumed=True, deadline_ns=soon)) == [Accepted(34, 1, 5)]
+    owner = Owner(priority=-1)
+    assert desk.take(submit("short", 35, deadline_ns=soon, owner=owner)) == [Accepted(35, 0, 5)]
 
 
 def test_the_gauges_tell_of_the_pool(desk, tokenizer, counters):

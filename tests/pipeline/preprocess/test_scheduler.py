@@ -19,6 +19,7 @@ from pipeline.preprocess import blocks
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence, Wants
+from pipeline.wire.request import NOBODY, Owner
 from pipeline.wire.step import Head, Shapes, logits_layout, step_layout
 
 EOS = 1
@@ -116,11 +117,11 @@ class World:
         self.done = {}
         self.sequences = {}
 
-    def submit(self, request, prompt, new):
+    def submit(self, request, prompt, new, owner=NOBODY):
         limit = len(prompt) + new
         tokens = np.zeros(limit, np.int32)
         tokens[: len(prompt)] = prompt
-        sequence = Sequence(request, tokens, len(prompt), limit, known=len(prompt), arrival_ns=request)
+        sequence = Sequence(request, tokens, len(prompt), limit, known=len(prompt), arrival_ns=request, owner=owner)
         if limit > (self.scheduler.blocks.num_blocks - 1) * self.scheduler.blocks.block_size:
             return False
         self.sequences[request] = sequence
@@ -235,6 +236,86 @@ def test_every_text_is_right_whatever_happens(requests, blocks, block_size, rows
                 world.finish_step()
     world.drain()
     check(world, accepted)
+
+
+owners = st.builds(Owner, st.integers(1, 3), st.sampled_from([0.5, 1.0, 3.0]), st.sampled_from([0, 0, 0, 1]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(prompts, st.integers(1, 25), st.integers(0, 3), owners), min_size=1, max_size=14),
+    st.integers(12, 30),
+    st.sampled_from([1, 2, 4]),
+    st.integers(1, 6),
+    st.integers(4, 16),
+    st.sampled_from([1, 2, 3]),
+)
+def test_every_text_is_right_whoever_gives_up_rows(requests, blocks, block_size, rows, budget, ahead):
+    world = World(blocks=blocks, block_size=block_size, rows=rows, budget=max(rows + 1, budget), ahead=ahead)
+    accepted = {}
+    for number, (prompt, new, pause, owner) in enumerate(requests):
+        if world.submit(number, prompt, new, owner):
+            accepted[number] = (prompt, new)
+        for _ in range(pause):
+            world.plan()
+            if number % 2:
+                world.finish_step()
+    world.drain()
+    check(world, accepted)
+    assert not world.scheduler.waiting._live
+
+
+def test_a_newcomer_of_another_key_gets_a_row_at_once_and_no_text_suffers():
+    world = World(blocks=64, block_size=4, rows=4, budget=32, ahead=1)
+    lasting = [prompt for i in range(2, 99) if len(expected(prompt := [i] * 3, 40)) == 40]
+    greedy = {number: (lasting[number], 37) for number in range(6)}
+    for number, (prompt, new) in greedy.items():
+        world.submit(number, prompt, new, Owner(1))
+    for _ in range(5):
+        world.plan()
+        world.finish_step()
+    for number in (6, 7, 8):
+        world.submit(number, lasting[number], 37, Owner(2))
+    for rows in (1, 2, 2):  # one row a step, up to the half
+        world.plan()
+        world.finish_step()
+        assert sum(world.sequences[number].row >= 0 for number in (6, 7, 8)) == rows
+    assert [world.sequences[number].preemptions for number in range(6)] == [0, 0, 1, 1, 0, 0]
+    world.drain()
+    check(world, greedy | {number: (lasting[number], 37) for number in (6, 7, 8)})
+
+
+@pytest.mark.parametrize("key", [1, 2])
+def test_a_key_that_lacks_blocks_gets_them_from_the_one_that_has_more(key):
+    world = World(blocks=33, block_size=4, rows=8, budget=64, ahead=1)
+    every = ([i % 37 + 2, i % 11 + 2, *[5] * 38] for i in range(400))
+    lasting = [prompt for prompt in every if len(expected(prompt, 60)) == 60]
+    texts = {number: (lasting[number], 20) for number in range(4)}
+    for number in range(3):
+        world.submit(number, *texts[number], Owner(1))
+    for _ in range(8):
+        world.plan()
+        world.finish_step()
+    before = [world.sequences[number].row >= 0 for number in range(3)]
+    assert before == [True, True, False]
+    world.submit(3, *texts[3], Owner(key))
+    for _ in range(3):
+        world.plan()
+        world.finish_step()
+    after = [world.sequences[number].row >= 0 for number in range(4)]
+    assert after == ([True, True, False, False] if key == 1 else [True, False, False, True])
+    world.drain()
+    check(world, texts)
+
+
+def test_a_long_prompt_of_one_key_leaves_room_for_another_ones():
+    world = World(blocks=64, block_size=4, rows=4, budget=16, ahead=1)
+    world.submit(1, [4] * 100, 2, Owner(1))
+    world.submit(2, [5] * 6, 2, Owner(2))
+    world.plan()
+    assert [int(n) for n in world.pending[-1].new_tokens[:2]] == [8, 6]
+    world.drain()
+    check(world, {1: ([4] * 100, 2), 2: ([5] * 6, 2)})
 
 
 @settings(max_examples=150, deadline=None)

@@ -21,6 +21,8 @@ from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import Request
 
 INVALID_STATUS = 400
+MAX_PRIORITY = 1000
+MOST_TIMEOUT_MS = 1000 * 86400
 MAX_CHOICES = 128  # of one prompt, as at OpenAI
 ONLY_DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     # vLLM's
@@ -31,7 +33,7 @@ ONLY_DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "allowed_token_ids bad_words logprob_token_ids": ([],),
     "kv_transfer_params ec_transfer_params vllm_xargs": ({},),
     "length_penalty": (1,),
-    "priority routed_experts_prompt_start": (0,),
+    "routed_experts_prompt_start": (0,),
     "thinking_token_budget": (-1,),
     "moderation": (),
     # llama.cpp's; what one of these needs besides is a label
@@ -169,6 +171,13 @@ class OpenAIBody(StructuredBody, SamplingBody):
     include_stop_str_in_output: bool = given(False, "Keep the stop string at the end of the text.")
     skip_special_tokens: bool = given(True, "Leave special tokens out of the text.")
     ignore_eos: bool = given(False, "Do not stop at the model's end tokens.")
+    timeout_ms: Annotated[int | None, integer(1, MOST_TIMEOUT_MS)] = given(
+        None, "Milliseconds in which the answer must be complete; it is refused or broken off otherwise."
+    )
+    priority: Annotated[int, integer(-MAX_PRIORITY, MAX_PRIORITY)] = given(
+        0,
+        "Requests with a lower number come first. Where keys are needed, it is added to the key's, and at least 0.",
+    )
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
@@ -220,4 +229,6 @@ class OpenAIBody(StructuredBody, SamplingBody):
             adapter=settings.adapter(self.model),
             prompt_logprobs=prompt_logprobs,
             most_drafts=self.most_drafts,
+            priority=self.priority,
+            timeout_ms=self.timeout_ms,
         )

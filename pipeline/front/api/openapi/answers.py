@@ -223,6 +223,8 @@ ANSWERS: Final[dict[str, Schema]] = {
         chat_template={**or_null(TEXT), "description": "In Jinja."},
     ),
     "Load": record(server_load=COUNT),
+    "CancelledRequest": record(id=TEXT, object=one_of("request"), cancelled=_SOME),
+    "CancelledResponse": record(id=TEXT, object=one_of("response"), status=one_of("cancelled")),
     "Number": record(**_LINE, data=COUNT),
     "ModelInfo": record(**_INFO, model_pipeline_tag=one_of("text-generation")),
     "Version": record(version=TEXT),

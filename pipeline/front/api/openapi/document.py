@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from pipeline.front.api.anthropic.request import CountRequest, MessagesRequest
+from pipeline.front.api.cancel_routes import CANCEL_PATHS
 from pipeline.front.api.info_routes import LONGEST_TRACE_S
 from pipeline.front.api.llm_serving.request import GenerateRequest
 from pipeline.front.api.ollama.request import OllamaChat, OllamaGenerate
@@ -153,6 +154,7 @@ def _openai() -> Paths:
         "/v1/responses": {
             "post": generating("responses", respond, "ResponsesRequest", whole="Response", event="ResponseEvent")
         },
+        **_cancelling(),
         **_anthropic(),
         "/v1/models": {"get": get("models", _MODELS, "Models")},
         "/v1/models/{model}": {"get": get("model", "Describe the model.", "Model", errors=(404,), parameters=[name])},
@@ -162,6 +164,17 @@ def _openai() -> Paths:
             "get": get("tokenizerInfo", "What it takes to render chats.", "TokenizerInfo", errors=(404,))
         },
         "/version": {"get": get("version", "RingServe's version.", "Version")},
+    }
+
+
+def _cancelling() -> Paths:
+    schema = {"type": "string", "minLength": 1, "maxLength": 128}
+    name = {"name": "id", "in": "path", "required": True, "schema": schema}
+    told = "Cancel a request that waits or runs, by its x-request-id or its answer's id; only with the same API key."
+    kinds = {"Request": "CancelledRequest", "Response": "CancelledResponse"}
+    return {
+        path: {"post": {**get(f"cancel{kind}", told, answer, errors=(404, 413, 415)), "parameters": [name]}}
+        for path, (kind, answer) in zip(CANCEL_PATHS, kinds.items(), strict=True)
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pipeline.front.api.openapi.parts import COUNT, TEXT, reference
 from pipeline.front.api.schema import Schema
+from pipeline.front.delivery.deadline import HEADER, MOST_MS
 from pipeline.front.delivery.generation import TIMINGS
 from pipeline.front.http.exchange import REQUEST_ID
 
@@ -27,11 +28,13 @@ _MEANINGS: Final = {
     413: "The body is too large.",
     415: "The body is compressed, which is not supported.",
     422: "A parameter is invalid; `param` names it.",
-    429: "The queue is full; try again later.",
+    429: "The queue is full, or too long for the request's deadline, or the API key has no more of what it may; try "
+    "again later.",
     431: "The headers are too large or too many.",
     500: "The server failed.",
     503: "Not ready, restarting, shutting down, or too many connections; try again later.",
-    504: "The request took longer than the server's `request_timeout_s`.",
+    499: "The request was cancelled by its id.",
+    504: "The request took longer than it allows itself, or than the server's `request_timeout_s`.",
     529: "The queue is full, or too many large requests came at once; try again later.",
 }
 _IN_FORM: Final = (529,)  # only in an API whose errors have a form of their own
@@ -98,7 +101,7 @@ def generating(
 ) -> Operation:
     """`whole` and `event` are the answer in one piece and the events of a stream, whose media type is `streams`;
     `full` is the status when the queue is."""
-    operation = post(name, meaning, reference(request), {}, errors=[*errors, full, 504])
+    operation = post(name, meaning, reference(request), {}, errors=[*errors, 429, full, 499, 504])
     content: dict[str, Any] = _json(reference(whole))["content"] if whole else {}
     if event:
         content[streams] = {"schema": _stream(event, streams), "x-ringserve-event": reference(event)}
@@ -107,6 +110,7 @@ def generating(
     operation["responses"]["200"]["headers"]["x-ttft-ms"] = {"description": timings, "schema": TEXT}
     operation["parameters"] = [
         _header(TIMINGS, "1: return timings in the answer's headers x-…-ms."),
+        _header(HEADER, f"Milliseconds in which the answer must be complete, 1 to {MOST_MS}."),
         _header(REQUEST_ID, "The request's id in logs and in the answer: up to 128 visible ASCII characters."),
     ]
     return operation

@@ -22,6 +22,7 @@ from model.response import choose_format
 from model.tokenizer import load_tokenizer
 from pipeline.front.api.anthropic.request import parse_count, parse_messages
 from pipeline.front.api.body import Reading
+from pipeline.front.api.cancel_routes import CANCEL_PATHS
 from pipeline.front.api.llm_serving.request import parse_llm_serving
 from pipeline.front.api.ollama.request import parse_ollama_chat, parse_ollama_generate, read_ollama
 from pipeline.front.api.ollama.routes import OllamaShow
@@ -290,7 +291,7 @@ def test_a_document_of_a_real_front(shared):
 @pytest.mark.parametrize(("path", "item"), DOCUMENT["paths"].items())
 def test_every_path_of_the_document_is_served(shared, path, item):
     """With another method, so that nothing happens."""
-    answer = shared.http.request("DELETE", path.replace("{model}", "tiny"))
+    answer = shared.http.request("DELETE", path.replace("{model}", "tiny").replace("{id}", "x"))
     assert answer.status_code == 405
     (method,) = item
     assert answer.headers["allow"] == {"get": "GET, HEAD", "post": "POST"}[method]
@@ -299,6 +300,7 @@ def test_every_path_of_the_document_is_served(shared, path, item):
 def test_every_path_that_is_served_is_in_the_document():
     """The router's table, which says nothing yet of what the handlers are."""
     page = Mock(routes=lambda: {"/": ("GET", None), "/live": ("GET", None)})
-    routes = Front(SETTINGS, Mock(), Mock(), Mock(), page, ApiKeys(), Mock(), Mock()).routes
+    routes = Front(SETTINGS, Mock(), Mock(), Mock(), page, ApiKeys(), Mock(), Mock(), Mock()).routes
     documented = {path: method.upper() for path, item in DOCUMENT["paths"].items() for method in item}
-    assert routes | {"/v1/models/{model}": "GET"} == documented
+    named = {"/v1/models/{model}": "GET"} | dict.fromkeys(CANCEL_PATHS, "POST")
+    assert routes | named == documented

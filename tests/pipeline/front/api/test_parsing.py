@@ -47,7 +47,7 @@ LLM_SERVING = [
 OPENAI = [
     *COMMON, "model", "max_tokens", "min_tokens", "n", "suffix", "logprobs", "logit_bias", "user", "stream",
     "stream_options", "skip_special_tokens", "include_stop_str_in_output", "add_special_tokens", "response_format",
-    "metadata", "bad_words", "use_beam_search", "priority", "truncate_prompt_tokens",
+    "metadata", "bad_words", "use_beam_search", "truncate_prompt_tokens",
 ]  # fmt: skip
 COMPLETIONS = [*OPENAI, "best_of", "echo"]
 CHAT = [

@@ -8,6 +8,7 @@ import pytest
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.http.errors import ApiError
 from pipeline.launcher.api_keys import digest
+from pipeline.wire.api_key import ApiKey
 from tests.pipeline.front.conftest import Served, read_all
 
 KEY, OTHER = "sk-alice-0123456789", "sk-bob-0123456789"
@@ -108,17 +109,18 @@ def test_keys_are_in_no_log(serve):
 
 
 def test_keys_can_be_replaced():
-    keys = ApiKeys([digest(b"old")])
+    keys = ApiKeys([ApiKey(digest(b"old"))])
     keys.check(b"Bearer old")
-    keys.replace([digest(b"new"), digest(b"newer")])
-    keys.check(b"Bearer newer")
+    keys.replace([ApiKey(digest(b"new")), ApiKey(digest(b"newer"))])
+    assert keys.check(b"Bearer newer").key.digest == digest(b"newer")
+    assert keys.check(None, [b"no", b"new"]).key.digest == digest(b"new")
     for header in (b"Bearer old", None):
         with pytest.raises(ApiError) as caught:
             keys.check(header)
         assert caught.value.status == 401
     assert repr(keys) == "ApiKeys(2)"
     assert not ApiKeys().needed
-    ApiKeys().check(None)
+    assert ApiKeys().check(None) is None
 
 
 # ---- the port for operators --------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ def test_parameters_arrive(shared):
         ({"prompt": [[1000], [1]]}, "prompt"), ({"prompt": [1, 1000]}, "prompt"), ({"prompt": [1, True]}, "prompt"),
         ({"prompt": 5}, "prompt"), ({"seed": "x"}, "seed"), ({"tools": [{}]}, "tools"),
         ({"use_beam_search": True}, "use_beam_search"), ({"response_format": {"type": "xml"}},
-        "response_format"), ({"priority": 1}, "priority"), ({"truncate_prompt_tokens": 5}, "truncate_prompt_tokens"),
+        "response_format"), ({"truncate_prompt_tokens": 5}, "truncate_prompt_tokens"),
         ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"), ({"prompt_logprobs": -1}, "prompt_logprobs"),
         ({"return_token_ids": True}, "return_token_ids"),
         ({"spaces_between_special_tokens": False}, "spaces_between_special_tokens"), ({"bad_words": ["x"]},

@@ -1,0 +1,1 @@
+"""What a greedy key costs a modest one: see `__main__`."""
