@@ -20,7 +20,7 @@ from pipeline.config import Configuration, ConfigurationError
 from pipeline.host.facts import HostError, raise_descriptor_limit
 from pipeline.launcher.announce import announce, report
 from pipeline.launcher.api_keys import KeysError, load_api_keys
-from pipeline.launcher.child import WITH_OTHERS, Child
+from pipeline.launcher.child import WITH_OTHERS, Child, in_plain_words
 from pipeline.launcher.hang_detector import Hang, HangDetector
 from pipeline.launcher.listening import Listeners, address
 from pipeline.launcher.readiness import Readiness
@@ -225,7 +225,7 @@ class Supervisor:
         elif child.ended_as == WITH_OTHERS:
             self._page.reset(child.name)  # its unit is being started anew already
         elif not self._was_complete and status >= 0:
-            report(f"{child.name} could not start: {child.why or what}")
+            report(f"{child.name} could not start: {in_plain_words(child.why) or what}")
             self._status = 1
         else:
             for replica in self._replicas_of(child):
