@@ -10,6 +10,7 @@ from collections import Counter
 
 from model.errors import ModelError
 from pipeline.config import ConfigurationError, load_configuration
+from pipeline.doctor.accuracy import check_accuracy
 from pipeline.doctor.examine import examine
 from pipeline.doctor.finding import Finding, Level, fail
 from pipeline.doctor.subject import Host, Plan
@@ -33,6 +34,8 @@ def run(options: argparse.Namespace) -> int:
         return _explain(sys.stdin.read() if options.explain == "-" else options.explain)
     plan, mistakes = _plan(options.config, options.set)
     found = mistakes + examine(Host(), plan)
+    if options.accuracy:
+        found += check_accuracy(plan) if plan is not None else [_no_plan()]
     print(as_json(found, options.config) if options.json else as_text(found, options.config))
     return 1 if any(finding.level is Level.FAIL for finding in found) else 0
 
@@ -45,11 +48,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key; may be repeated"
     )
     parser.add_argument(
+        "--accuracy",
+        action="store_true",
+        help="run golden prompts on the configured engine and on the CPU's reference, and compare logits",
+    )
+    parser.add_argument(
         "--explain",
         metavar="TEXT",
         help="what Ascend's error codes in a text mean (-: standard input); checks nothing",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def _no_plan() -> Finding:
+    return fail("accuracy", "accuracy needs a configuration that is right", "--config FILE")
 
 
 def _explain(text: str) -> int:
