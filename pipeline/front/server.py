@@ -37,6 +37,7 @@ from pipeline.stats import (
     Counters,
     FrontCounter,
     Histograms,
+    KeyCounters,
     RequestHistogram,
     RingEnds,
     StatsHandle,
@@ -91,7 +92,7 @@ async def _serve(
     backend, admission = Backend(settings, counters, stats, Outbox(times, spans), ends), Admission()
     parser = Worker("parser")
     adapters = AdapterCounters(page, spec.rank, settings.adapters)
-    delivery = Delivery(settings, backend, admission, counters, adapters, times, stats)
+    delivery = Delivery(settings, backend, admission, counters, adapters, times, stats, KeyCounters(page, spec.rank))
     generate = GenerateRoutes(delivery, tokenizer, parser)
     info = InfoRoutes(settings, backend, admission, stats, spans, ends)
     shown = PageRoutes(settings, stats, ends)

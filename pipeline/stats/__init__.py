@@ -13,6 +13,7 @@ from pipeline.stats.counters import (
     STAGE_COUNTERS,
     FrontCounter,
     InferenceCounter,
+    KeyCounter,
     PreprocessCounter,
     ReplicaCounter,
     RequestHistogram,
@@ -22,11 +23,22 @@ from pipeline.stats.counters import (
     SupervisionCounter,
 )
 from pipeline.stats.page import STEP_RECORDS, EndWord, StatsHandle, StatsPage, StepColumn, open_stats, stats_layout
-from pipeline.stats.reader import EndReading, HistogramSnapshot, RingReading, StatsReader, StepLimits
-from pipeline.stats.writers import AdapterCounters, Counters, Histograms, PauseMeter, RingEnds, StepLog, Supervision
+from pipeline.stats.reader import EndReading, HistogramSnapshot, RingReading, StatsReader, StepLimits, Work
+from pipeline.stats.writers import (
+    KEY_NAME,
+    AdapterCounters,
+    Counters,
+    Histograms,
+    KeyCounters,
+    PauseMeter,
+    RingEnds,
+    StepLog,
+    Supervision,
+)
 
 __all__ = [
     "IN_HAND",
+    "KEY_NAME",
     "LANES",
     "READY",
     "STAGE_COUNTERS",
@@ -40,6 +52,8 @@ __all__ = [
     "HistogramSnapshot",
     "Histograms",
     "InferenceCounter",
+    "KeyCounter",
+    "KeyCounters",
     "PauseMeter",
     "PreprocessCounter",
     "ReplicaCounter",
@@ -57,6 +71,7 @@ __all__ = [
     "StepLog",
     "Supervision",
     "SupervisionCounter",
+    "Work",
     "edges",
     "open_stats",
     "scale",

@@ -142,6 +142,22 @@ class ReplicaCounter(IntEnum):
     GENERATION = 0  # the current set of rings; 0: none yet
 
 
+class KeyCounter(IntEnum):
+    """Of requests with one API key, of one front. Row 0 of the table is of requests without a key, and of keys for
+    which there is no row left."""
+
+    IDENTITY = 0  # the first 8 bytes of the key's digest; 0: the row is free
+    REQUESTS = 1  # texts, however they ended
+    PROMPT_TOKENS = 2
+    CACHED_TOKENS = 3  # of these
+    GENERATED_TOKENS = 4
+    DEVICE_NS = 5  # its share of the devices' time: see `Progress`
+
+
+KEY_ROWS = 2048
+"""Rows of a front: keys that are valid, and those that were since the start."""
+
+
 GC_PAUSE_NS = 30
 """In the region of every stage, behind its own counters: its longest garbage collection, in ns."""
 

@@ -14,12 +14,13 @@ from pipeline.stats.counters import (
     READY,
     STAGE_COUNTERS,
     InferenceCounter,
+    KeyCounter,
     ReplicaCounter,
     StageState,
     StepHistogram,
     SupervisionCounter,
 )
-from pipeline.stats.page import PID_WORD, SUM_WORD, EndWord, StatsPage, StepColumn
+from pipeline.stats.page import HISTOGRAM_WORDS, PID_WORD, SUM_WORD, EndWord, StatsPage, StepColumn
 from pipeline.wire.step import Int64, Stamp
 from pipeline.wire.topology import INFERENCE, RingSpec, StageSpec
 
@@ -87,12 +88,28 @@ class StepLimits(NamedTuple):
     final: bool  # all buckets are compiled
 
 
+_OF_KEYS = tuple(counter for counter in KeyCounter if counter is not KeyCounter.IDENTITY)
+
+
+class Work(NamedTuple):
+    """What the devices have done since the start."""
+
+    device_ns: int
+    tokens: int
+
+    def share(self, later: Work, tokens: int) -> int:
+        """Of the devices' time until then, in ns, that of so many of the tokens that were computed meanwhile."""
+        computed = later.tokens - self.tokens
+        return (later.device_ns - self.device_ns) * min(tokens, computed) // computed if computed > 0 else 0
+
+
 class StatsReader:
     """Copies and conversions; nothing here is synchronised with the writers."""
 
     def __init__(self, page: StatsPage) -> None:
         self._page, self._views = page, page.views
         self.topology = topology = page.topology
+        self._steps = [memoryview(table.reshape(-1)) for table in self._views.step]
         self._rings = [
             (
                 spec,
@@ -118,6 +135,24 @@ class StatsReader:
         words = (table[:, histogram].sum(axis=0) if number is None else table[number, histogram]).tolist()
         upper = edges(histogram)
         return HistogramSnapshot(upper, tuple(words[: len(upper) + 1]), words[SUM_WORD] / scale(histogram))
+
+    def work(self) -> Work:
+        """Of all replicas; two loads for each."""
+        device, tokens = (at * HISTOGRAM_WORDS + SUM_WORD for at in (StepHistogram.DEVICE, StepHistogram.TOKENS))
+        return Work(sum(words[device] for words in self._steps), sum(words[tokens] for words in self._steps))
+
+    def keys(self) -> dict[str, dict[str, int]]:
+        """What each API key has used, of all fronts together: counters by name in lower case, by the key's name. "":
+        requests without a key."""
+        found: dict[str, dict[str, int]] = {}
+        table = self._views.keys.reshape(-1, self._views.keys.shape[-1])
+        for row in table[table[:, KeyCounter.REQUESTS] > 0].tolist():
+            identity = row[KeyCounter.IDENTITY]
+            name = identity.to_bytes(8, "little", signed=True).hex() if identity else ""
+            counts = found.setdefault(name, {counter.name.lower(): 0 for counter in _OF_KEYS})
+            for counter in _OF_KEYS:
+                counts[counter.name.lower()] += row[counter]
+        return found
 
     def adapter_requests(self) -> list[int]:
         """Requests of each adapter, in the order of the configuration; of all fronts together."""

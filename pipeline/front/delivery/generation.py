@@ -29,7 +29,7 @@ from pipeline.front.delivery.stream import PassOn, TokenStream
 from pipeline.front.http.errors import SERVER, TIMED_OUT, UNAVAILABLE, ApiError, ClientGone
 from pipeline.front.http.exchange import Exchange, Header
 from pipeline.front.settings import FrontSettings
-from pipeline.stats import AdapterCounters, Counters, Histograms, RequestHistogram, StatsReader
+from pipeline.stats import AdapterCounters, Counters, Histograms, KeyCounters, RequestHistogram, StatsReader
 from pipeline.wire.delta import FinishReason, PromptScores, unpack_delta, unpack_scores
 from pipeline.wire.request import ALL_SCORED, Choice, Submit, choose_seeds
 
@@ -52,6 +52,7 @@ class Delivery:
     adapters: AdapterCounters
     times: Histograms
     stats: StatsReader
+    keys: KeyCounters
     scores_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -83,7 +84,8 @@ class Generation:
 
     def __init__(self, exchange: Exchange, delivery: Delivery) -> None:
         self._exchange, self._delivery = exchange, delivery
-        self._progresses = [Progress(delivery.backend.new_id(), exchange, delivery.counters, delivery.times)]
+        made = delivery.counters, delivery.times, delivery.stats, delivery.keys
+        self._progresses = [Progress(delivery.backend.new_id(), exchange, *made)]
         self._live: list[_Text] = []  # texts that have not ended
         self._written_ns = 0  # when something was written to the client last; a token need not bring anything
 
@@ -210,7 +212,7 @@ class Generation:
         if not deltas:
             return []
         first = self._begin(text)
-        progress.waited = stream.waited_ns
+        progress.waited, progress.begun = stream.waited_ns, stream.work
         if deltas[-1].reason is FinishReason.FAILED:
             stream.fail(ApiError(500, deltas.pop().text or "the model failed", kind=SERVER))
             if not deltas:
@@ -225,7 +227,7 @@ class Generation:
         if text.begun:
             return []
         stream = text.stream
-        text.begun, text.progress.prompt = True, stream.prompt_tokens
+        text.begun, text.progress.prompt, text.progress.cached = True, stream.prompt_tokens, stream.cached_tokens
         if self._job.streamed:
             text.pass_on = self._passing_on(text)
         return [Begin(text.choice, stream.prompt_tokens, stream.cached_tokens)]
@@ -313,7 +315,7 @@ class Generation:
 
     def _headers(self) -> list[Header]:
         wanted = self._exchange.headers.get(TIMINGS) == b"1"
-        return self._progresses[0].headers(self._delivery.stats) if wanted else []
+        return self._progresses[0].headers() if wanted else []
 
     async def _break_off(self, error: ApiError) -> None:
         if not self._exchange.started:
@@ -340,6 +342,7 @@ def _written(taken: _Taken) -> bytes:
 def _message(part: Part, progresses: Sequence[Progress]) -> Submit:
     for progress in progresses:
         progress.max_tokens, progress.adapter = part.params.max_tokens, part.params.adapter
+        progress.repeats = progress is not progresses[0]
     seeds = choose_seeds(part.params, part.choices)
     scored = (0, *(ALL_SCORED for _ in seeds[1:]))  # once for all of them, if at all
     each = zip(progresses, seeds, scored, strict=True)

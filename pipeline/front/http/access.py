@@ -57,25 +57,31 @@ class ApiKeys:
     def needed(self) -> bool:
         return bool(self._digests)
 
-    def check(self, authorization: bytes | None, bare: Iterable[bytes | None] = ()) -> None:
-        """Raises ApiError 401 unless the header, or one of those that hold nothing else, has a key, or none is
-        needed."""
+    def check(self, authorization: bytes | None, bare: Iterable[bytes | None] = ()) -> str:
+        """The digest of the key, "" where none is needed. Raises ApiError 401 unless the header, or one of those that
+        hold nothing else, has a key."""
         others = [key.strip() for key in bare if key is not None]
-        if not self._digests or any(map(self._knows, others)):
-            return
+        if not self._digests:
+            return ""
+        known = next(filter(None, map(self._known, others)), "")
+        if known:
+            return known
         if authorization is None and not others:
             raise _unauthorized("an API key is needed; send the header Authorization: Bearer <key>", b"")
         if authorization is not None and authorization[: len(_SCHEME)].lower() != _SCHEME:
             raise _unauthorized("the Authorization header must be: Bearer <key>", b"")
-        if authorization is None or not self._knows(authorization[len(_SCHEME) :].strip()):
+        known = "" if authorization is None else self._known(authorization[len(_SCHEME) :].strip())
+        if not known:
             raise _unauthorized("the API key is not valid", b', error="invalid_token"')
+        return known
 
-    def _knows(self, key: bytes) -> bool:
-        """Takes the same time whichever key matches, or none, and however much of one does."""
+    def _known(self, key: bytes) -> str:
+        """The key's digest in hexadecimal, "" if it is not known. Takes the same time whichever key matches, or none,
+        and however much of one does."""
         offered, known = hashlib.sha256(key).digest(), 0
         for digest in self._digests:
             known |= hmac.compare_digest(offered, digest)
-        return bool(known)
+        return offered.hex() if known else ""
 
 
 def _unauthorized(message: str, detail: bytes) -> ApiError:

@@ -89,6 +89,7 @@ class Exchange(Response):
         super().__init__(connection, head)
         self.method, self.path, self.query, self.headers = head.method, head.path, head.query, head.headers
         self.client, self.port = connection.client, connection.port
+        self.key = ""  # digest of the client's API key
         self.common: Sequence[Header] = ()  # headers of the answer, whatever it is
         self.seed = secrets.token_hex(_ID_BYTES)  # of all ids that the server gives this request and its answer
         self.client_id = _client_id(self.headers.get(REQUEST_ID, b""))
