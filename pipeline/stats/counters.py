@@ -51,6 +51,7 @@ class InferenceCounter(IntEnum):
     # Tokens of steps in which rows draw
     DRAWN = 7  # here
     NOT_DRAWN = 8  # the candidates did not tell: sampling drew
+    UNCOMPILED_STEPS = 9  # padded to a larger bucket, since the one that they fit into is not compiled
     # Compilation, on a cache line that no step writes: preprocess reads it before each step until all is compiled.
     BUCKETS = 16  # in total
     COMPILED = 17  # of them

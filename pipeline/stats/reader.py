@@ -21,7 +21,7 @@ from pipeline.stats.counters import (
     SupervisionCounter,
 )
 from pipeline.stats.page import HISTOGRAM_WORDS, PID_WORD, SUM_WORD, EndWord, StatsPage, StepColumn
-from pipeline.wire.step import Int64, Stamp
+from pipeline.wire.step import Float64, Int64, Stamp
 from pipeline.wire.topology import INFERENCE, RingSpec, StageSpec
 
 
@@ -184,6 +184,18 @@ class StatsReader:
         whole = (before != 0) & (before == after) & (before == records[:, StepColumn.STEP])
         chosen: Int64 = records[whole & (sent >= since_ns) & (sent <= until_ns)]
         return chosen[np.argsort(chosen[:, StepColumn.STAMPS + Stamp.SENT])]
+
+    def idle_shares(self, since_ns: int, replica: int = 0) -> Float64:
+        """Of each step since then that followed another one and continued its rows: the part of the time from token
+        to token in which the device stood still, 0 to 1."""
+        steps = self.steps(since_ns, replica=replica)
+        stamps = steps[:, StepColumn.STAMPS :]
+        follows = steps[1:, StepColumn.STEP] == steps[:-1, StepColumn.STEP] + 1
+        follows &= steps[1:, StepColumn.DECODE_ROWS] > 0
+        began, done = stamps[1:, Stamp.LAUNCHED][follows], stamps[1:, Stamp.COMPUTED][follows]
+        before = stamps[:-1, Stamp.COMPUTED][follows]
+        share: Float64 = (began - before).clip(min=0) / np.maximum(done - before, 1)
+        return share
 
     def generation(self, replica: int) -> int:
         """Sets of rings that the launcher has handed out to this replica; 0: it has never served."""
