@@ -58,12 +58,13 @@ class Specification:
     metrics_fds: tuple[int, ...] = ()
     vocabulary_fd: int | None = None  # for fronts
     api_keys: tuple[str, ...] = ()  # digests
+    spans_fd: int | None = None  # for fronts, where there is an exporter
 
     @property
     def fds(self) -> tuple[int, ...]:
         """All descriptors that the stage inherits."""
         own = (self.config_fd, self.control_fd, self.death_fd, self.stats_fd, *self.listen_fds, *self.metrics_fds)
-        return own if self.vocabulary_fd is None else (*own, self.vocabulary_fd)
+        return (*own, *(fd for fd in (self.vocabulary_fd, self.spans_fd) if fd is not None))
 
     def to_json(self) -> bytes:
         return json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
@@ -91,6 +92,7 @@ class Stage:
         self.stats = open_stats(self.stats_handle)
         self.listen_fds, self.metrics_fds = specification.listen_fds, specification.metrics_fds
         self.vocabulary_fd, self.api_keys = specification.vocabulary_fd, specification.api_keys
+        self.spans_fd = specification.spans_fd
         self.on_reload: Callable[[], None] | None = None
         self._configure_logging()
         control.on("reload", self._reload)

@@ -119,6 +119,8 @@ class FrontCounter(IntEnum):
     GRAMMARS = 15  # requests with structured output
     GRAMMARS_REFUSED = 16  # of these, because it can't be enforced in full
     CALLS = 17  # of tools, in answers
+    SPANS = 18  # of requests, given to the exporter
+    SPANS_DROPPED = 19  # for lack of room: the exporter, or its collector, does not keep up
 
 
 class StageState(IntEnum):
@@ -153,6 +155,13 @@ class KeyCounter(IntEnum):
     CACHED_TOKENS = 3  # of these
     GENERATED_TOKENS = 4
     DEVICE_NS = 5  # its share of the devices' time: see `Progress`
+
+
+class ExporterCounter(IntEnum):
+    """The exporter's, of requests whose spans it got."""
+
+    EXPORTED = 0  # taken by the collector
+    FAILED = 1  # lost: the collector did not take them, or they could not be read
 
 
 KEY_ROWS = 2048

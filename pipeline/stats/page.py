@@ -50,6 +50,7 @@ def _fields(topology: Topology) -> Iterator[Field]:
     yield Field("request", "int64", (topology.fronts, *request), "histograms; the front writes them")
     yield Field("steps", "int64", (topology.replicas, *records), "the last steps; see StepColumn")
     yield Field("keys", "int64", (topology.fronts, KEY_ROWS, _KEY_WORDS), "see KeyCounter; the front counts")
+    yield Field("exporter", "int64", (_END_WORDS,), "the exporter's; see ExporterCounter")
     yield Field("adapters", "int64", (topology.fronts, MOST_ADAPTERS), "requests of each; the front counts them")
 
 

@@ -13,6 +13,7 @@ from pipeline.stats.counters import (
     GC_PAUSE_NS,
     READY,
     STAGE_COUNTERS,
+    ExporterCounter,
     InferenceCounter,
     KeyCounter,
     ReplicaCounter,
@@ -153,6 +154,10 @@ class StatsReader:
             for counter in _OF_KEYS:
                 counts[counter.name.lower()] += row[counter]
         return found
+
+    def exporter(self) -> dict[str, int]:
+        """Counters of the exporter by name in lower case."""
+        return {counter.name.lower(): int(self._views.exporter[counter]) for counter in ExporterCounter}
 
     def adapter_requests(self) -> list[int]:
         """Requests of each adapter, in the order of the configuration; of all fronts together."""

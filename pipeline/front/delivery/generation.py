@@ -26,12 +26,14 @@ from pipeline.front.delivery.job import (
 )
 from pipeline.front.delivery.progress import Progress
 from pipeline.front.delivery.stream import PassOn, TokenStream
+from pipeline.front.delivery.tracing import TraceContext, Tracing, operation_of
 from pipeline.front.http.errors import SERVER, TIMED_OUT, UNAVAILABLE, ApiError, ClientGone
 from pipeline.front.http.exchange import Exchange, Header
 from pipeline.front.settings import FrontSettings
-from pipeline.stats import AdapterCounters, Counters, Histograms, KeyCounters, RequestHistogram, StatsReader
+from pipeline.stats import KEY_NAME, AdapterCounters, Counters, Histograms, KeyCounters, RequestHistogram, StatsReader
 from pipeline.wire.delta import FinishReason, PromptScores, unpack_delta, unpack_scores
 from pipeline.wire.request import ALL_SCORED, Choice, Submit, choose_seeds
+from pipeline.wire.span import RequestSpan
 
 TIMINGS = b"x-ringserve-timings"  # "1": return the headers x-…-ms
 
@@ -53,6 +55,7 @@ class Delivery:
     times: Histograms
     stats: StatsReader
     keys: KeyCounters
+    tracing: Tracing | None  # None: there is no exporter
     scores_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -86,6 +89,9 @@ class Generation:
         self._exchange, self._delivery = exchange, delivery
         made = delivery.counters, delivery.times, delivery.stats, delivery.keys
         self._progresses = [Progress(delivery.backend.new_id(), exchange, *made)]
+        self._trace = None if delivery.tracing is None else TraceContext.of(exchange)
+        if self._trace is not None:
+            exchange.common = [*exchange.common, self._trace.header()]
         self._live: list[_Text] = []  # texts that have not ended
         self._written_ns = 0  # when something was written to the client last; a token need not bring anything
 
@@ -101,6 +107,10 @@ class Generation:
             for progress in self._progresses:
                 progress.cancel(str(gone))
             raise
+        finally:
+            if self._delivery.tracing is not None and self._trace is not None:
+                parts = self._job.parts if hasattr(self, "_job") else ()
+                self._delivery.tracing.send(self._span(self._trace, parts))
 
     async def _run(self) -> None:
         job, connection, seconds = self._job, self._exchange.connection, self._delivery.settings.request_timeout_s
@@ -326,6 +336,38 @@ class Generation:
     def _fail(self, error: ApiError) -> None:
         for progress in self._progresses:
             progress.fail(error.status, error.message)
+
+    def _span(self, trace: TraceContext, parts: Sequence[Part]) -> RequestSpan:
+        first, every, settings = self._progresses[0], self._progresses, self._delivery.settings
+        params = parts[0].params if parts else None
+        return RequestSpan(
+            trace_id=trace.trace_id,
+            span_id=trace.span_id,
+            parent=trace.parent,
+            operation=operation_of(self._exchange.path),
+            model=settings.shown_model(params.adapter or None if params else None),
+            response_id=self._exchange.seed,
+            client_id=self._exchange.client_id.decode(),
+            path=self._exchange.path,
+            key=self._exchange.key[:KEY_NAME],
+            stream=bool(parts) and self._job.streamed,
+            texts=len(every),
+            max_tokens=first.max_tokens,
+            temperature=params.sampling.temperature if params else 0.0,
+            top_p=params.sampling.top_p if params else 1.0,
+            top_k=params.sampling.top_k if params else 0,
+            began_ns=first.arrival,
+            row_ns=0 if first.waited is None else first.arrival + first.waited,
+            first_ns=first.first,
+            last_ns=first.last,
+            ended_ns=time.monotonic_ns(),
+            input_tokens=sum(each.prompt for each in every if not each.repeats),
+            cached_tokens=sum(each.cached for each in every if not each.repeats),
+            output_tokens=sum(each.tokens for each in every),
+            device_ns=sum(each.device_ns for each in every),
+            outcomes=["failed" if each.outcome is None else each.outcome.name.lower() for each in every],
+            message=next((each.message for each in every if each.message), ""),
+        )
 
 
 def _pass_scores(scores: PromptScores, readers: Sequence[ScoreReader]) -> None:

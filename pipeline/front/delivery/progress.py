@@ -31,6 +31,7 @@ _OUTCOMES = {
     FinishReason.EOS: FrontCounter.EOS,
     FinishReason.STOP: FrontCounter.STOP,
 }
+_ANSWERS = tuple(_OUTCOMES.values())
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +59,8 @@ class Progress:
     tokens: int = 0
     max_tokens: int = 0
     adapter: str = ""
-    _closed: bool = False
+    outcome: FrontCounter | None = None  # how it ended
+    message: str = ""  # why, if not with an answer
 
     def __post_init__(self) -> None:
         self.counters.add(FrontCounter.REQUESTS)
@@ -113,9 +115,9 @@ class Progress:
 
     def _close(self, outcome: FrontCounter, reason: str, *, refused: bool = False) -> None:
         """Only the first call counts: of a request with several parts, one may have ended before another fails."""
-        if self._closed:
+        if self.outcome is not None:
             return
-        self._closed = True
+        self.outcome, self.message = outcome, reason if outcome not in _ANSWERS else ""
         self.counters.add(outcome)
         self.counters.add(FrontCounter.PROMPT_TOKENS, self.prompt)
         if self.waited is not None:

@@ -102,8 +102,18 @@ def request_metrics(stats: StatsReader, adapters: Sequence[str]) -> Iterator[Met
     refused = "Requests for structured output that were refused, since it can't be enforced in full"
     yield counter("refused_grammars", refused, front["grammars_refused"])
     yield counter("tool_calls", "Calls of tools in answers", front["calls"])
+    yield from _span_metrics(front, stats.exporter())
     for which, name, meaning in _HISTOGRAMS:
         yield histogram(name, meaning, [({}, stats.histogram(which))])
+
+
+def _span_metrics(front: Mapping[str, int], exporter: Mapping[str, int]) -> Iterator[Metric]:
+    meaning = (
+        "Requests whose spans were given to the exporter (`sent`), or dropped for lack of room; and by the exporter "
+        "to the collector, or lost there (`failed`)"
+    )
+    counts = {"sent": front["spans"], "dropped": front["spans_dropped"], **exporter}
+    yield counter("spans", meaning, (({"result": result}, count) for result, count in counts.items()))
 
 
 def _key_metrics(stats: StatsReader) -> Iterator[Metric]:
