@@ -12,7 +12,7 @@ MODEL   ?= model/demo
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
 .PHONY: bench-front bench-waiting bench-model bench-linear bench-adapters bench-emulated bench-sampling bench-grammar
 .PHONY: bench-startup bench-memory bench-engine-memory bench-scoring bench-speculation bench-routing
-.PHONY: bench-shared-prompt bench-fairness
+.PHONY: bench-shared-prompt bench-fairness bench-accounting
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
 .PHONY: zoo test-clients train-demo fixtures fixtures-families fixtures-adapters fixtures-response
 .PHONY: dashboard docs-page dist test-dist
@@ -82,6 +82,10 @@ bench-isolation: $(VENV)/.stamp-serve
 # What the front costs per token, without any other stage
 bench-front: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.front $(BENCH_FLAGS)
+
+# What it costs to know where a request's time and money went
+bench-accounting: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.accounting $(BENCH_FLAGS)
 
 # Whether stages that wait take time from a model on the same CPUs
 bench-waiting: $(VENV)/.stamp-serve

@@ -113,10 +113,20 @@ def _origin(found: Located) -> str:
     return found.value
 
 
+def _collector(found: Located) -> str:
+    """OTLP's own path stands in for none, as in OpenTelemetry's variables."""
+    form = r"(https?://[^\s/?#@]+)(/[^\s?#]*)?"
+    parts = re.fullmatch(form, found.value) if isinstance(found.value, str) else None
+    if parts is None:
+        raise Unsuitable("expected a URL such as http://127.0.0.1:4318")
+    return parts[1] + (parts[2] if parts[2] not in (None, "/") else "/v1/traces")
+
+
 BOOLEAN = Kind("true or false", _boolean)
 TEXT = Kind("a string", _text)
 PATH = Kind("a path", _path)
 ORIGIN = Kind('an origin such as `https://example.org`, or "*"', _origin)
+COLLECTOR = Kind("a URL such as `http://127.0.0.1:4318`", _collector)
 MAPPING = Kind("a mapping", _mapping)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from .kinds import (
     BOOLEAN,
+    COLLECTOR,
     MAPPING,
     ORIGIN,
     PATH,
@@ -386,6 +387,11 @@ class PipelineConfig:
         integer(0, 65535),
         None,
         "separate port for `/metrics`, `/debug` and the live page, 0: any free one; null: `server_port`",
+    )
+    otlp_endpoint: str | None = setting(
+        COLLECTOR,
+        None,
+        "OpenTelemetry collector for a trace of each request, as OTLP over HTTP; needs the extra `otel`; null: none",
     )
     vllm_metrics: bool = setting(
         BOOLEAN,

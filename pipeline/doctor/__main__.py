@@ -10,9 +10,11 @@ from collections import Counter
 
 from model.errors import ModelError
 from pipeline.config import ConfigurationError, load_configuration
+from pipeline.doctor.accuracy import check_accuracy
 from pipeline.doctor.examine import examine
 from pipeline.doctor.finding import Finding, Level, fail
 from pipeline.doctor.subject import Host, Plan
+from pipeline.host.npu_errors import explain
 
 _WIDTH = 10
 
@@ -28,8 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0, or 1 when something can't work."""
+    if options.explain is not None:
+        return _explain(sys.stdin.read() if options.explain == "-" else options.explain)
     plan, mistakes = _plan(options.config, options.set)
     found = mistakes + examine(Host(), plan)
+    if options.accuracy:
+        found += check_accuracy(plan) if plan is not None else [_no_plan()]
     print(as_json(found, options.config) if options.json else as_text(found, options.config))
     return 1 if any(finding.level is Level.FAIL for finding in found) else 0
 
@@ -41,7 +47,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key; may be repeated"
     )
+    parser.add_argument(
+        "--accuracy",
+        action="store_true",
+        help="run golden prompts on the configured engine and on the CPU's reference, and compare logits",
+    )
+    parser.add_argument(
+        "--explain",
+        metavar="TEXT",
+        help="what Ascend's error codes in a text mean (-: standard input); checks nothing",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+
+
+def _no_plan() -> Finding:
+    return fail("accuracy", "accuracy needs a configuration that is right", "--config FILE")
+
+
+def _explain(text: str) -> int:
+    lines = explain(text)
+    print("\n".join(lines) or "no error code that is known is in this text")
+    return 0 if lines else 1
 
 
 def _plan(path: str | None, overrides: list[str]) -> tuple[Plan | None, list[Finding]]:

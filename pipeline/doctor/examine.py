@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from pipeline.doctor import ascend, cpus, kernel, limits, memory, place, software
+from pipeline.doctor import ascend, ascend_tuning, ascend_versions, cpus, kernel, limits, memory, place, software
 from pipeline.doctor.finding import Finding, fail
 from pipeline.doctor.subject import Host, Plan
 
@@ -39,6 +39,8 @@ _PLAN_CHECKS: tuple[Callable[[Host, Plan], Iterator[Finding]], ...] = (
     place.check_keys,
     place.check_compile_cache,
     ascend.check_ascend,
+    ascend_versions.check_versions,
+    ascend_tuning.check_tuning,
 )
 
 

@@ -9,7 +9,7 @@ from pipeline.front.api.anthropic.errors import anthropic_refusal
 from pipeline.front.api.anthropic.routes import AnthropicRoutes
 from pipeline.front.api.cancel_routes import CANCEL, CancelRoutes
 from pipeline.front.api.generate_routes import GenerateRoutes
-from pipeline.front.api.info_routes import MODELS, InfoRoutes
+from pipeline.front.api.info_routes import MODELS, USAGE, InfoRoutes
 from pipeline.front.api.ollama.answer import ollama_refusal
 from pipeline.front.api.ollama.routes import OllamaRoutes
 from pipeline.front.api.openapi import OpenApiRoute
@@ -63,6 +63,7 @@ class Front:
             "/detokenize": ("POST", tokenize.detokenize),
             "/tokenizer_info": ("GET", tokenize.info),
             "/load": ("GET", info.load),
+            USAGE: ("GET", info.usage),
             "/version": ("GET", info.version),
             "/serving/get_bs": ("GET", info.batch_size),
             "/serving/get_request_numbers": ("GET", info.request_numbers),
@@ -126,9 +127,10 @@ class Front:
         return handler
 
     def _is_here(self, port: int, path: str) -> bool:
-        """The operators' paths may have a port of their own, which serves nothing else but the probes."""
+        """The operators' paths may have a port of their own, which serves nothing else but the probes and usage."""
         metrics_port = self._settings.metrics_port
-        return metrics_port is None or path in PROBES or is_operators(path) == (port == metrics_port)
+        everywhere = metrics_port is None or path in PROBES or path == USAGE
+        return everywhere or is_operators(path) == (port == metrics_port)
 
     def _not_found(self, path: str) -> ApiError:
         if path.startswith("/models/"):

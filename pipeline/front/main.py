@@ -45,7 +45,9 @@ def run_front_stage(stage: Stage) -> None:
     freeze_gc(stage.spec.role)
     give_back_freed()
     stage.pauses.start()
-    run_front(settings, stage.control, stage.stats_handle, listeners, vocabulary, keys, front=stage.spec.rank)
+    run_front(
+        settings, stage.control, stage.stats_handle, listeners, vocabulary, keys, stage.spec.rank, stage.spans_fd
+    )
 
 
 def settings_of(

@@ -23,6 +23,7 @@ from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.follow import follow
 from pipeline.front.delivery.generation import Delivery
 from pipeline.front.delivery.policies import keep_weighing, make_router
+from pipeline.front.delivery.tracing import Tracing
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.http.connection import Connection, Serving
 from pipeline.front.http.exchange import BodyMemory
@@ -39,6 +40,7 @@ from pipeline.stats import (
     Counters,
     FrontCounter,
     Histograms,
+    KeyCounters,
     RequestHistogram,
     RingEnds,
     StatsHandle,
@@ -63,12 +65,13 @@ def run_front(
     tokenizer: Vocabulary | None = None,
     keys: ApiKeys | None = None,
     front: int = 0,
+    spans_fd: int | None = None,
 ) -> None:
     """Serve on sockets that listen, until the launcher's signal or the end of a drain, which it asks for.
 
     `control` brings the rings of one generation after the other. `tokenizer` names tokens where log-probabilities are
     asked for. `keys` may be replaced while the front runs; without any, every client that can connect is served.
-    `front` is its number among several.
+    `front` is its number among several. `spans_fd`: where spans of requests go, if there is an exporter.
     """
     with (
         contextlib.closing(StatsPage.from_handle(stats)) as page,
@@ -76,7 +79,7 @@ def run_front(
     ):
         spec = page.topology.find(FRONT, rank=front)
         configure_logging(spec.key, level=settings.log_level, form=settings.log_format)
-        runner.run(_serve(spec, settings, control, page, listeners, tokenizer, keys or ApiKeys()))
+        runner.run(_serve(spec, settings, control, page, listeners, tokenizer, keys or ApiKeys(), spans_fd))
 
 
 async def _serve(
@@ -87,6 +90,7 @@ async def _serve(
     listeners: Sequence[socket.socket],
     tokenizer: Vocabulary | None,
     keys: ApiKeys,
+    spans_fd: int | None,
 ) -> None:
     counters, stats, spans = Counters(page, spec.key), StatsReader(page), Spans()
     times, ends = Histograms(page, RequestHistogram, spec.rank), RingEnds(page, spec.key)
@@ -95,7 +99,9 @@ async def _serve(
     admission = Admission()
     parser = Worker("parser")
     adapters = AdapterCounters(page, spec.rank, settings.adapters)
-    delivery = Delivery(settings, backend, admission, counters, adapters, times, stats)
+    tracing = None if spans_fd is None else Tracing(spans_fd, counters)
+    made = adapters, times, stats, KeyCounters(page, spec.rank), tracing
+    delivery = Delivery(settings, backend, admission, counters, *made)
     generate = GenerateRoutes(delivery, tokenizer, parser)
     info = InfoRoutes(settings, backend, admission, stats, spans, ends)
     shown = PageRoutes(settings, stats, ends)
@@ -122,6 +128,8 @@ async def _serve(
         await server.close_connections()
         with contextlib.suppress(asyncio.CancelledError):
             await following
+        if tracing is not None:
+            tracing.close()
 
 
 class Server:

@@ -18,6 +18,8 @@ _TIMEOUT_S = 30
 _CARD = re.compile(r"\| (\d+)\s+\S+\s+\| (\w+)\s+\|")  # | 0     910B3               | OK            | …
 _CHIP = re.compile(r"\| (\d+)(?:\s+(\d+))?\s+\| ([0-9A-Fa-f:.]+)\s+\|")  # | 0     [Phy-ID]   | 0000:C1:00.0  | …
 
+_PROCESS = re.compile(r"\| (\d+)\s+(\d+)\s+\| (\d+)\s+\| (\S+)\s+\|")  # | 0       0    | 632268   | python | …
+
 
 def device_cpus(device: int, root: Path = Path("/"), table: str | None = None) -> tuple[int, ...]:
     """CPUs of the NUMA node that the device is attached to, those that this process may not use included.
@@ -70,6 +72,23 @@ def devices_in(table: str) -> dict[int, tuple[str, str]]:
             card = -1
         elif head := _CARD.match(line):
             card, health = int(head[1]), head[2]
+    return found
+
+
+def processes_in(table: str) -> list[tuple[int, int, str]]:
+    """Device, process id and name of all that run on devices."""
+    chips: dict[tuple[int, int], int] = {}
+    found, card = [], -1
+    for line in table.splitlines():
+        chip = _CHIP.match(line)
+        if chip and card >= 0 and ":" in chip[3]:
+            chips[card, int(chip[1])] = int(chip[2] or card)
+            card = -1
+        elif process := _PROCESS.match(line):
+            device = chips.get((int(process[1]), int(process[2])), int(process[1]))
+            found.append((device, int(process[3]), process[4]))
+        elif head := _CARD.match(line):
+            card = int(head[1])
     return found
 
 

@@ -33,12 +33,13 @@ log = logging.getLogger("ringserve.inference")
 
 class Compilation:
     """`ready`: the buckets that are compiled, in ascending order; `remaining`: those that are not yet, the ones first
-    that are worth most."""
+    that are worth most; `left_out`: those that can't be."""
 
     def __init__(self, runner: Runner, counters: Counters, pauses: PauseMeter | None = None) -> None:
         self.runner = runner
         self.ready: tuple[Bucket, ...] = ()
         self.remaining = list(compile_order(runner.facts.buckets))
+        self.left_out: list[Bucket] = []
         self._counters, self._pauses = counters, pauses
         self._missed: Counter[Bucket] = Counter()  # steps by the bucket that they would have fitted into
         self._took_s = self._ended = 0.0  # the last one
@@ -60,8 +61,10 @@ class Compilation:
         bucket been there: they were cut."""
         tokens += prompts and tokens == self.ready[-1].tokens
         fitting = smallest_bucket(self.runner.facts.buckets, tokens, rows, samples)
-        if fitting is not None and fitting in self.remaining:
-            self._missed[fitting] += 1
+        if fitting is not None and fitting not in self.ready:
+            self._counters.add(InferenceCounter.UNCOMPILED_STEPS)
+            if fitting in self.remaining:
+                self._missed[fitting] += 1
 
     @property
     def is_due(self) -> bool:
@@ -79,6 +82,7 @@ class Compilation:
                 self.runner.compile(bucket)
                 self._open(bucket)
             except Exception:
+                self.left_out.append(bucket)
                 log.exception("the bucket %s can't be compiled: steps are padded to others", shape_name(bucket))
         self._ended = time.monotonic()
         self._took_s = self._ended - began

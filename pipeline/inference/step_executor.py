@@ -128,6 +128,8 @@ class StepExecutor:
         if self._compilation is not None:
             while self._compilation.remaining:
                 self.step_or_compile(self._compilation)
+            while self._compilation.left_out:
+                self._note(self.run_step(), self._compilation)
         while True:
             self.run_step()
 
@@ -136,14 +138,16 @@ class StepExecutor:
         idle, due = not self._has_step(IDLE_S), compilation.is_due
         if not idle:
             self._try_read_step = (lambda: None) if due else self._rings.steps.try_read  # that is begun no other
-            step = self.run_step()
-            filled, head = step.filled, step.head
-            prompts = head[Head.CHUNK_TOKENS] > 0
-            compilation.note(filled.tokens, head[Head.ROWS], filled.samples, prompts=prompts)
+            self._note(self.run_step(), compilation)
         if idle or due:
             compilation.compile_next()
             self._open_buckets()
         self._try_read_step = self._rings.steps.try_read
+
+    @staticmethod
+    def _note(step: Step, compilation: Compilation) -> None:
+        filled, head = step.filled, step.head
+        compilation.note(filled.tokens, head[Head.ROWS], filled.samples, prompts=head[Head.CHUNK_TOKENS] > 0)
 
     def _has_step(self, patience_s: float) -> bool:
         if self._running is None and self._next is None:

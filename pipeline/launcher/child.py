@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Self
 
+from pipeline.host.npu_errors import explain
 from pipeline.launcher.api_keys import without_keys
 from pipeline.launcher.readiness import NOTIFY_SOCKET
 from pipeline.runtime.control_channel import Channel, ChannelError, Message
@@ -171,7 +172,12 @@ class Child:
             return "was killed because it hung"
         if status < 0:
             return f"was killed by {_signal_name(-status)}"
-        return f"exited with status {status}" + (f": {self.why}" if self.why else "")
+        return f"exited with status {status}" + (f": {in_plain_words(self.why)}" if self.why else "")
+
+
+def in_plain_words(why: str) -> str:
+    """A stage's reason, and what the error codes in it mean."""
+    return "\n  ".join([why, *explain(why)])
 
 
 def _signal_name(number: int) -> str:

@@ -21,7 +21,8 @@ from pipeline.host.cpu_placement import fit_as
 from pipeline.host.facts import HostError, raise_descriptor_limit
 from pipeline.launcher.announce import announce, report
 from pipeline.launcher.api_keys import KeysError, load_api_keys
-from pipeline.launcher.child import WITH_OTHERS, Child
+from pipeline.launcher.child import WITH_OTHERS, Child, in_plain_words
+from pipeline.launcher.exporter import ExporterProcess
 from pipeline.launcher.hang_detector import Hang, HangDetector
 from pipeline.launcher.listening import Listeners, address
 from pipeline.launcher.readiness import Readiness
@@ -76,7 +77,8 @@ class Supervisor:
         self._drained_with = 0  # the exit status after a drain
 
     def run(self) -> int:
-        """Exit status. Raises ModelError, IpcError, OSError, KeysError, PortInUseError for what can't be started."""
+        """Exit status. For what can't be started it raises ModelError, IpcError, OSError, KeysError, HostError,
+        PortInUseError."""
         self._configure_logging()
         with ExitStack() as stack:
             self._signals = stack.enter_context(caught_signals())
@@ -104,6 +106,9 @@ class Supervisor:
         stack.callback(page.close)
         self._page, self._supervision = page, Supervision(page)
         self._hang_detector = HangDetector(page, self._config.pipeline.hang_timeout_s)
+        self._exporter = ExporterProcess(self._config, page) if self._config.pipeline.otlp_endpoint else None
+        if self._exporter is not None:
+            stack.callback(self._exporter.close)
         rings = [self._make_rings(stack, number, shapes) for number in range(self._topology.replicas)]
         self._processes = StageProcesses(
             page,
@@ -115,6 +120,7 @@ class Supervisor:
             self._command,
             self._fingerprints,
             self._vocabulary,
+            None if self._exporter is None else self._exporter.fd,
         )
         stack.callback(self._processes.close)
         common = self._processes.children, self._hang_detector, self._supervision
@@ -137,6 +143,8 @@ class Supervisor:
             else:
                 self._on_message(child, message)
         self._heed_signals()
+        if self._exporter is not None:
+            self._exporter.look()
         if self._status is None:
             self._look()
             self._start_due()
@@ -146,7 +154,8 @@ class Supervisor:
     def _next_due(self) -> float:
         drain = [] if self._drain_until is None else [self._drain_until]
         restarts = [at for name, at in self._restart_at.items() if not self._is_ending(name)]
-        return min([self._hang_detector.due, *restarts, *drain])
+        exporter = [] if self._exporter is None else [self._exporter.due]
+        return min([self._hang_detector.due, *restarts, *drain, *exporter])
 
     def _is_ending(self, unit: str) -> bool:
         """Some of its processes are still about to die with another one."""
@@ -234,7 +243,7 @@ class Supervisor:
         elif child.ended_as == WITH_OTHERS:
             self._page.reset(child.name)  # its unit is being started anew already
         elif not self._was_complete and status >= 0:
-            report(f"{child.name} could not start: {child.why or what}")
+            report(f"{child.name} could not start: {in_plain_words(child.why) or what}")
             self._status = 1
         else:
             for replica in self._replicas_of(child):

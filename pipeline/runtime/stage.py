@@ -59,13 +59,15 @@ class Specification:
     metrics_fds: tuple[int, ...] = ()
     vocabulary_fd: int | None = None  # for fronts
     ranks_fd: int | None = None  # of the segment in which the ranks of a stage meet, where there are several
+    spans_fd: int | None = None  # for fronts, where there is an exporter
     api_keys: tuple[ApiKey, ...] = ()
 
     @property
     def fds(self) -> tuple[int, ...]:
         """All descriptors that the stage inherits."""
         own = (self.config_fd, self.control_fd, self.death_fd, self.stats_fd, *self.listen_fds, *self.metrics_fds)
-        return (*own, *(fd for fd in (self.vocabulary_fd, self.ranks_fd) if fd is not None))
+        some = (self.vocabulary_fd, self.ranks_fd, self.spans_fd)
+        return (*own, *(fd for fd in some if fd is not None))
 
     def to_json(self) -> bytes:
         return json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
@@ -93,7 +95,7 @@ class Stage:
         self.stats = open_stats(self.stats_handle)
         self.listen_fds, self.metrics_fds = specification.listen_fds, specification.metrics_fds
         self.vocabulary_fd, self.ranks_fd = specification.vocabulary_fd, specification.ranks_fd
-        self.api_keys = _api_keys(specification.api_keys)
+        self.spans_fd, self.api_keys = specification.spans_fd, _api_keys(specification.api_keys)
         self.on_reload: Callable[[], None] | None = None
         self.aboard: Callable[[], Collection[int] | None] = tuple  # see `Control.waiting`
         self._configure_logging()

@@ -11,8 +11,10 @@ from pipeline.stats.counters import (
     LANES,
     READY,
     STAGE_COUNTERS,
+    ExporterCounter,
     FrontCounter,
     InferenceCounter,
+    KeyCounter,
     PreprocessCounter,
     ReplicaCounter,
     RequestHistogram,
@@ -22,11 +24,22 @@ from pipeline.stats.counters import (
     SupervisionCounter,
 )
 from pipeline.stats.page import STEP_RECORDS, EndWord, StatsHandle, StatsPage, StepColumn, open_stats, stats_layout
-from pipeline.stats.reader import EndReading, HistogramSnapshot, RingReading, StatsReader, StepLimits
-from pipeline.stats.writers import AdapterCounters, Counters, Histograms, PauseMeter, RingEnds, StepLog, Supervision
+from pipeline.stats.reader import EndReading, HistogramSnapshot, RingReading, StatsReader, StepLimits, Work
+from pipeline.stats.writers import (
+    KEY_NAME,
+    AdapterCounters,
+    Counters,
+    Histograms,
+    KeyCounters,
+    PauseMeter,
+    RingEnds,
+    StepLog,
+    Supervision,
+)
 
 __all__ = [
     "IN_HAND",
+    "KEY_NAME",
     "LANES",
     "READY",
     "STAGE_COUNTERS",
@@ -35,11 +48,14 @@ __all__ = [
     "Counters",
     "EndReading",
     "EndWord",
+    "ExporterCounter",
     "FrontCounter",
     "Histogram",
     "HistogramSnapshot",
     "Histograms",
     "InferenceCounter",
+    "KeyCounter",
+    "KeyCounters",
     "PauseMeter",
     "PreprocessCounter",
     "ReplicaCounter",
@@ -57,6 +73,7 @@ __all__ = [
     "StepLog",
     "Supervision",
     "SupervisionCounter",
+    "Work",
     "edges",
     "open_stats",
     "scale",

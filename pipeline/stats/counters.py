@@ -51,6 +51,7 @@ class InferenceCounter(IntEnum):
     # Tokens of steps in which rows draw
     DRAWN = 7  # here
     NOT_DRAWN = 8  # the candidates did not tell: sampling drew
+    UNCOMPILED_STEPS = 9  # padded to a larger bucket, since the one that they fit into is not compiled
     # Compilation, on a cache line that no step writes: preprocess reads it before each step until all is compiled.
     BUCKETS = 16  # in total
     COMPILED = 17  # of them
@@ -120,6 +121,8 @@ class FrontCounter(IntEnum):
     CALLS = 17  # of tools, in answers
     DEADLINES_MISSED = 18  # requests that were broken off at their own deadline
     DEADLINES_REFUSED = 19  # and that were refused at once, since the queue was too long for it
+    SPANS = 20  # of requests, given to the exporter
+    SPANS_DROPPED = 21  # for lack of room: the exporter, or its collector, does not keep up
 
 
 class StageState(IntEnum):
@@ -142,6 +145,29 @@ class ReplicaCounter(IntEnum):
     """The launcher's, of each replica."""
 
     GENERATION = 0  # the current set of rings; 0: none yet
+
+
+class KeyCounter(IntEnum):
+    """Of requests with one API key, of one front. Row 0 of the table is of requests without a key, and of keys for
+    which there is no row left."""
+
+    IDENTITY = 0  # the first 8 bytes of the key's digest; 0: the row is free
+    REQUESTS = 1  # texts, however they ended
+    PROMPT_TOKENS = 2
+    CACHED_TOKENS = 3  # of these
+    GENERATED_TOKENS = 4
+    DEVICE_NS = 5  # its share of the devices' time: see `Progress`
+
+
+class ExporterCounter(IntEnum):
+    """The exporter's, of requests whose spans it got."""
+
+    EXPORTED = 0  # taken by the collector
+    FAILED = 1  # lost: the collector did not take them, or they could not be read
+
+
+KEY_ROWS = 2048
+"""Rows of a front: keys that are valid, and those that were since the start."""
 
 
 GC_PAUSE_NS = 30

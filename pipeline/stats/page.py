@@ -14,7 +14,7 @@ import numpy as np
 
 from ipc import CorruptRingError, Field, Layout, Segment
 from pipeline.config import MOST_ADAPTERS
-from pipeline.stats.counters import STAGE_COUNTERS, RequestHistogram, StepHistogram, gauges_of
+from pipeline.stats.counters import KEY_ROWS, STAGE_COUNTERS, RequestHistogram, StepHistogram, gauges_of
 from pipeline.wire.topology import ONE_OF_EACH, StageSpec, Topology
 
 STEP_RECORDS = 4096
@@ -28,6 +28,7 @@ PID_WORD = 31
 _COUNTER_WORDS = 32
 _END_WORDS = 16
 _RECORD_WORDS = 16
+_KEY_WORDS = 8
 
 
 @cache
@@ -48,6 +49,8 @@ def _fields(topology: Topology) -> Iterator[Field]:
     yield Field("step", "int64", (topology.replicas, *step), "histograms; sampling writes them")
     yield Field("request", "int64", (topology.fronts, *request), "histograms; the front writes them")
     yield Field("steps", "int64", (topology.replicas, *records), "the last steps; see StepColumn")
+    yield Field("keys", "int64", (topology.fronts, KEY_ROWS, _KEY_WORDS), "see KeyCounter; the front counts")
+    yield Field("exporter", "int64", (_END_WORDS,), "the exporter's; see ExporterCounter")
     yield Field("adapters", "int64", (topology.fronts, MOST_ADAPTERS), "requests of each; the front counts them")
 
 
@@ -128,6 +131,10 @@ class StatsPage:
     def adapters(self, front: int) -> Any:
         """Counters of the front with this number."""
         return self.views.adapters[front]
+
+    def keys(self, front: int) -> Any:
+        """Counters of API keys, of the front with this number."""
+        return self.views.keys[front]
 
     def ends(self, stage: str) -> Any:
         """One row per ring, in the order of its specification."""

@@ -13,14 +13,16 @@ from pipeline.stats.counters import (
     GC_PAUSE_NS,
     READY,
     STAGE_COUNTERS,
+    ExporterCounter,
     InferenceCounter,
+    KeyCounter,
     ReplicaCounter,
     StageState,
     StepHistogram,
     SupervisionCounter,
 )
-from pipeline.stats.page import PID_WORD, SUM_WORD, EndWord, StatsPage, StepColumn
-from pipeline.wire.step import Int64, Stamp
+from pipeline.stats.page import HISTOGRAM_WORDS, PID_WORD, SUM_WORD, EndWord, StatsPage, StepColumn
+from pipeline.wire.step import Float64, Int64, Stamp
 from pipeline.wire.topology import INFERENCE, RingSpec, StageSpec
 
 
@@ -87,12 +89,28 @@ class StepLimits(NamedTuple):
     final: bool  # all buckets are compiled
 
 
+_OF_KEYS = tuple(counter for counter in KeyCounter if counter is not KeyCounter.IDENTITY)
+
+
+class Work(NamedTuple):
+    """What the devices have done since the start."""
+
+    device_ns: int
+    tokens: int
+
+    def share(self, later: Work, tokens: int) -> int:
+        """Of the devices' time until then, in ns, that of so many of the tokens that were computed meanwhile."""
+        computed = later.tokens - self.tokens
+        return (later.device_ns - self.device_ns) * min(tokens, computed) // computed if computed > 0 else 0
+
+
 class StatsReader:
     """Copies and conversions; nothing here is synchronised with the writers."""
 
     def __init__(self, page: StatsPage) -> None:
         self._page, self._views = page, page.views
         self.topology = topology = page.topology
+        self._steps = [memoryview(table.reshape(-1)) for table in self._views.step]
         self._rings = [
             (
                 spec,
@@ -124,6 +142,28 @@ class StatsReader:
         upper = edges(histogram)
         return HistogramSnapshot(upper, tuple(words[: len(upper) + 1]), words[SUM_WORD] / scale(histogram))
 
+    def work(self) -> Work:
+        """Of all replicas; two loads for each."""
+        device, tokens = (at * HISTOGRAM_WORDS + SUM_WORD for at in (StepHistogram.DEVICE, StepHistogram.TOKENS))
+        return Work(sum(words[device] for words in self._steps), sum(words[tokens] for words in self._steps))
+
+    def keys(self) -> dict[str, dict[str, int]]:
+        """What each API key has used, of all fronts together: counters by name in lower case, by the key's name. "":
+        requests without a key."""
+        found: dict[str, dict[str, int]] = {}
+        table = self._views.keys.reshape(-1, self._views.keys.shape[-1])
+        for row in table[table[:, KeyCounter.REQUESTS] > 0].tolist():
+            identity = row[KeyCounter.IDENTITY]
+            name = identity.to_bytes(8, "little", signed=True).hex() if identity else ""
+            counts = found.setdefault(name, {counter.name.lower(): 0 for counter in _OF_KEYS})
+            for counter in _OF_KEYS:
+                counts[counter.name.lower()] += row[counter]
+        return found
+
+    def exporter(self) -> dict[str, int]:
+        """Counters of the exporter by name in lower case."""
+        return {counter.name.lower(): int(self._views.exporter[counter]) for counter in ExporterCounter}
+
     def adapter_requests(self) -> list[int]:
         """Requests of each adapter, in the order of the configuration; of all fronts together."""
         counted: list[int] = self._views.adapters.sum(axis=0).tolist()
@@ -154,6 +194,18 @@ class StatsReader:
         whole = (before != 0) & (before == after) & (before == records[:, StepColumn.STEP])
         chosen: Int64 = records[whole & (sent >= since_ns) & (sent <= until_ns)]
         return chosen[np.argsort(chosen[:, StepColumn.STAMPS + Stamp.SENT])]
+
+    def idle_shares(self, since_ns: int, replica: int = 0) -> Float64:
+        """Of each step since then that followed another one and continued its rows: the part of the time from token
+        to token in which the device stood still, 0 to 1."""
+        steps = self.steps(since_ns, replica=replica)
+        stamps = steps[:, StepColumn.STAMPS :]
+        follows = steps[1:, StepColumn.STEP] == steps[:-1, StepColumn.STEP] + 1
+        follows &= steps[1:, StepColumn.DECODE_ROWS] > 0
+        began, done = stamps[1:, Stamp.LAUNCHED][follows], stamps[1:, Stamp.COMPUTED][follows]
+        before = stamps[:-1, Stamp.COMPUTED][follows]
+        share: Float64 = (began - before).clip(min=0) / np.maximum(done - before, 1)
+        return share
 
     def generation(self, replica: int) -> int:
         """Sets of rings that the launcher has handed out to this replica; 0: it has never served."""

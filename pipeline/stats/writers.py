@@ -12,7 +12,9 @@ import ipc
 from pipeline.stats.buckets import edges, scale
 from pipeline.stats.counters import (
     GC_PAUSE_NS,
+    KEY_ROWS,
     READY,
+    KeyCounter,
     ReplicaCounter,
     RequestHistogram,
     SamplingCounter,
@@ -24,6 +26,9 @@ from pipeline.stats.page import HISTOGRAM_WORDS, PID_WORD, STEP_RECORDS, SUM_WOR
 from pipeline.wire.rings import Ring
 from pipeline.wire.step import STAMP_WORDS, Head, Int64, Stamp
 from pipeline.wire.topology import SAMPLING
+
+KEY_NAME = 16
+"""Characters of a key's digest by which it is named: nobody can find the key from them."""
 
 
 class Counters:
@@ -59,6 +64,35 @@ class AdapterCounters:
         """Nothing for the base model's own weights, whose name is empty."""
         if name:
             self._words[self._places[name]] += count
+
+
+class KeyCounters:
+    """What each API key has used, of the front with this number. A front that is started again goes on counting."""
+
+    def __init__(self, page: StatsPage, front: int) -> None:
+        table = page.keys(front)
+        self._words, self._width = memoryview(table.reshape(-1)), table.shape[1]
+        found = enumerate(table[:, KeyCounter.IDENTITY].tolist())
+        self._rows = {identity: row for row, identity in found if identity}
+
+    def add(self, key: str, counts: Mapping[KeyCounter, int]) -> None:
+        """`key`: the digest of which the table has the beginning; "": there is none."""
+        first = self._row(key) * self._width
+        for counter, count in counts.items():
+            self._words[first + counter] += count
+
+    def _row(self, key: str) -> int:
+        if not key:
+            return 0
+        identity = int.from_bytes(bytes.fromhex(key[:KEY_NAME]), "little", signed=True)
+        row = self._rows.get(identity)
+        if row is None:
+            row = len(self._rows) + 1
+            if row == KEY_ROWS:
+                return 0
+            self._rows[identity] = row
+            self._words[row * self._width + KeyCounter.IDENTITY] = identity
+        return row
 
 
 class PauseMeter:

@@ -96,7 +96,7 @@ ANSWERS = [
     ("POST", "/tokenize", {"prompt": PROMPT, "pad": "x" * 200_000}, 413),
     *(("GET", path, None, 200) for path in ("/v1/models", "/version", "/health", "/ready", "/openapi.json")),
     *(("GET", f"/api/{what}", None, 200) for what in ("tags", "ps", "version")),
-    *(("GET", path, None, 200) for path in ("/ping", "/load", "/tokenizer_info")),
+    *(("GET", path, None, 200) for path in ("/ping", "/load", "/tokenizer_info", "/v1/usage")),
     *(("GET", f"/serving/get_{what}", None, 200) for what in ("bs", "request_numbers", "serverd_model_info")),
 ]  # fmt: skip
 

@@ -37,9 +37,11 @@ Problem = tuple[str, str]
 
 @dataclass(slots=True)
 class Reading:
-    """Of one request. `unknown`: parameters that were ignored, and the nearest known one of each, or nothing."""
+    """Of one request. `unknown`: parameters that were ignored, and the nearest known one of each, or nothing.
+    `timed`: times are wanted in the answer's usage."""
 
     settings: FrontSettings
+    timed: bool = False
     unknown: dict[str, str] = field(default_factory=dict)
 
 

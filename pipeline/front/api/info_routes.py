@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import parse_qs
@@ -17,9 +18,10 @@ from pipeline.front.http.exchange import Exchange, answer_json
 from pipeline.front.metrics import CONTENT_TYPE, StatsCollector
 from pipeline.front.metrics.trace import Spans, trace
 from pipeline.front.settings import FrontSettings
-from pipeline.stats import PreprocessCounter, RingEnds, StageState, StatsReader
+from pipeline.stats import KEY_NAME, KeyCounter, PreprocessCounter, RingEnds, StageState, StatsReader
 
 MODELS = "/v1/models/"
+USAGE = "/v1/usage"
 LONGEST_TRACE_S = 60.0
 _DOWN = (StageState.HUNG, StageState.RESTARTING)
 _WORST = (StageState.OK, StageState.STARTING, *_DOWN)
@@ -90,6 +92,14 @@ class InfoRoutes:
             pieces.append(piece)
             await asyncio.sleep(0)  # tokens that have come meanwhile do not wait for the rest
         await exchange.respond(200, b"".join(pieces), CONTENT_TYPE)
+
+    async def usage(self, exchange: Exchange) -> None:
+        """What the client's own key has used since the server's start; on the operators' port, every key."""
+        used = self._stats.keys()
+        if exchange.port != self._settings.metrics_port:
+            own = exchange.key[:KEY_NAME]
+            used = {own: used.get(own, dict.fromkeys([counter.name.lower() for counter in KeyCounter], 0))}
+        await answer_json(exchange, {"object": "list", "data": [_usage(*each) for each in sorted(used.items())]})
 
     async def version(self, exchange: Exchange) -> None:
         await answer_json(exchange, {"version": version("ringserve")})
@@ -165,6 +175,18 @@ class InfoRoutes:
             await asyncio.sleep(seconds)
             mine = [span for span in spans if span[0] >= since]
         await exchange.respond(200, trace(self._stats, since, mine))
+
+
+def _usage(key: str, used: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "object": "usage",
+        "key": key or None,
+        "requests": used["requests"],
+        "prompt_tokens": used["prompt_tokens"],
+        "cached_tokens": used["cached_tokens"],
+        "completion_tokens": used["generated_tokens"],
+        "device_seconds": used["device_ns"] / 1e9,
+    }
 
 
 def _is_loopback(client: str) -> bool:

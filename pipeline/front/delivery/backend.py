@@ -348,7 +348,7 @@ class Backend:
         else:
             stream.cached_tokens = reply.cached_tokens
             if stream.waited_ns is None:
-                stream.waited_ns = reply.waited_ns
+                stream.waited_ns, stream.work = reply.waited_ns, self._stats.work()
             self.lanes.on_started(stream)
 
     def _refusal(self, reply: Refused) -> ApiError:

@@ -28,12 +28,23 @@ from pipeline.front.delivery.live import CANCELLED, LiveRequests
 from pipeline.front.delivery.progress import Progress
 from pipeline.front.delivery.stream import PassOn, TokenStream
 from pipeline.front.delivery.submission import Reservation, messages
+from pipeline.front.delivery.tracing import TraceContext, Tracing, operation_of
 from pipeline.front.http.errors import SERVER, UNAVAILABLE, ApiError, ClientGone
 from pipeline.front.http.exchange import Exchange, Header
 from pipeline.front.settings import FrontSettings
-from pipeline.stats import AdapterCounters, Counters, FrontCounter, Histograms, RequestHistogram, StatsReader
+from pipeline.stats import (
+    KEY_NAME,
+    AdapterCounters,
+    Counters,
+    FrontCounter,
+    Histograms,
+    KeyCounters,
+    RequestHistogram,
+    StatsReader,
+)
 from pipeline.wire.delta import FinishReason, PromptScores, unpack_delta, unpack_scores
 from pipeline.wire.request import UNREACHABLE
+from pipeline.wire.span import RequestSpan
 
 TIMINGS = b"x-ringserve-timings"  # "1": return the headers x-…-ms
 REPLICA = b"x-ringserve-replica"  # with these, where there are several: the one that the first token comes from
@@ -60,6 +71,8 @@ class Delivery:
     adapters: AdapterCounters
     times: Histograms
     stats: StatsReader
+    keys: KeyCounters
+    tracing: Tracing | None  # None: there is no exporter
     live: LiveRequests = field(default_factory=LiveRequests)
     scores_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -98,7 +111,11 @@ class Generation:
 
     def __init__(self, exchange: Exchange, delivery: Delivery) -> None:
         self._exchange, self._delivery = exchange, delivery
-        self._progresses = [Progress(delivery.backend.new_id(), exchange, delivery.counters, delivery.times)]
+        made = delivery.counters, delivery.times, delivery.stats, delivery.keys
+        self._progresses = [Progress(delivery.backend.new_id(), exchange, *made)]
+        self._trace = None if delivery.tracing is None else TraceContext.of(exchange)
+        if self._trace is not None:
+            exchange.common = [*exchange.common, self._trace.header()]
         self._live: list[_Text] = []  # texts that have not ended
         self._reservation: Reservation | None = None
         self._cancelled: ApiError | None = None  # by its id
@@ -120,6 +137,9 @@ class Generation:
         finally:
             if self._reservation is not None:
                 self._reservation.settle(self._progresses)
+            if self._delivery.tracing is not None and self._trace is not None:
+                parts = self._job.parts if hasattr(self, "_job") else ()
+                self._delivery.tracing.send(self._span(self._trace, parts))
 
     def cancel(self, error: ApiError) -> None:
         """From outside. Before its texts are queued it is noticed when they would be."""
@@ -244,7 +264,7 @@ class Generation:
         if not deltas:
             return []
         first = self._begin(text)
-        progress.waited = stream.waited_ns
+        progress.waited, progress.begun = stream.waited_ns, stream.work
         if deltas[-1].reason is FinishReason.FAILED:
             stream.fail(ApiError(500, deltas.pop().text or "the model failed", kind=SERVER))
             if not deltas:
@@ -259,7 +279,7 @@ class Generation:
         if text.begun:
             return []
         stream = text.stream
-        text.begun, text.progress.prompt = True, stream.prompt_tokens
+        text.begun, text.progress.prompt, text.progress.cached = True, stream.prompt_tokens, stream.cached_tokens
         if self._job.streamed:
             text.pass_on = self._passing_on(text)
         return [Begin(text.choice, stream.prompt_tokens, stream.cached_tokens)]
@@ -349,7 +369,7 @@ class Generation:
         if self._exchange.headers.get(TIMINGS) != b"1":
             return []
         replica = [(REPLICA, b"%d" % self._live[0].stream.home)] if self._live and self._delivery.several else []
-        return [*self._progresses[0].headers(self._delivery.stats), *replica]
+        return [*self._progresses[0].headers(), *replica]
 
     async def _break_off(self, error: ApiError) -> None:
         if not self._exchange.started:
@@ -365,6 +385,38 @@ class Generation:
                 progress.cancel("by its id")
             else:
                 progress.fail(error.status, error.message)
+
+    def _span(self, trace: TraceContext, parts: Sequence[Part]) -> RequestSpan:
+        first, every, settings = self._progresses[0], self._progresses, self._delivery.settings
+        params = parts[0].params if parts else None
+        return RequestSpan(
+            trace_id=trace.trace_id,
+            span_id=trace.span_id,
+            parent=trace.parent,
+            operation=operation_of(self._exchange.path),
+            model=settings.shown_model(params.adapter or None if params else None),
+            response_id=self._exchange.seed,
+            client_id=self._exchange.client_id.decode(),
+            path=self._exchange.path,
+            key=self._exchange.key[:KEY_NAME],
+            stream=bool(parts) and self._job.streamed,
+            texts=len(every),
+            max_tokens=first.max_tokens,
+            temperature=params.sampling.temperature if params else 0.0,
+            top_p=params.sampling.top_p if params else 1.0,
+            top_k=params.sampling.top_k if params else 0,
+            began_ns=first.arrival,
+            row_ns=0 if first.waited is None else first.arrival + first.waited,
+            first_ns=first.first,
+            last_ns=first.last,
+            ended_ns=time.monotonic_ns(),
+            input_tokens=sum(each.prompt for each in every if not each.repeats),
+            cached_tokens=sum(each.cached for each in every if not each.repeats),
+            output_tokens=sum(each.tokens for each in every),
+            device_ns=sum(each.device_ns for each in every),
+            outcomes=["failed" if each.outcome is None else each.outcome.name.lower() for each in every],
+            message=next((each.message for each in every if each.message), ""),
+        )
 
 
 def _pass_scores(scores: PromptScores, readers: Sequence[ScoreReader]) -> None:

@@ -29,11 +29,19 @@ class Identity:
 @dataclass(frozen=True, slots=True)
 class Times:
     """What serving a request took, in ns: from its arrival to the end, its prompt from its first step to its first
-    token, and the tokens behind that."""
+    token, and the tokens behind that; in the queue; and how long the device computed from its first step on, for this
+    request or for others in the same steps."""
 
     total_ns: int
     prompt_ns: int
     output_ns: int
+    queue_ns: int = 0
+    device_ns: int = 0
+
+    @property
+    def host_ns(self) -> int:
+        """From its first step on the device stood still so long."""
+        return max(0, self.prompt_ns + self.output_ns - self.device_ns)
 
 
 # ---- events: not frozen, since one is made per token, and a frozen one takes twice as long ------------------------

@@ -10,7 +10,17 @@ from typing import Any
 from pipeline.front.delivery.job import Times
 from pipeline.front.http.exchange import Exchange, Header
 from pipeline.front.http.throttle import REFUSED
-from pipeline.stats import Counters, FrontCounter, Histograms, RequestHistogram, StatsReader, StepColumn
+from pipeline.stats import (
+    Counters,
+    FrontCounter,
+    Histograms,
+    KeyCounter,
+    KeyCounters,
+    RequestHistogram,
+    StatsReader,
+    StepColumn,
+    Work,
+)
 from pipeline.wire.delta import FinishReason
 from pipeline.wire.step import Stamp
 
@@ -21,25 +31,36 @@ _OUTCOMES = {
     FinishReason.EOS: FrontCounter.EOS,
     FinishReason.STOP: FrontCounter.STOP,
 }
+_ANSWERS = tuple(_OUTCOMES.values())
 
 
 @dataclass(slots=True, eq=False)
 class Progress:
-    """Of one text. Times in nanoseconds of the monotonic clock. The cost per token is a few additions."""
+    """Of one text. Times in nanoseconds of the monotonic clock. The cost per token is a few additions.
+
+    Its share of the devices' time: of what they computed until its first token, by its prompt's tokens among all that
+    were computed meanwhile; from there on, by its own tokens. So the shares of all texts add up to the whole."""
 
     request: int  # its number in the pipeline
     exchange: Exchange
     counters: Counters
     times: Histograms
+    stats: StatsReader
+    keys: KeyCounters
     arrival: int = field(default_factory=time.monotonic_ns)
     first: int = 0
     last: int = 0
     waited: int | None = None  # in the queue
     prompt: int = 0
+    cached: int = 0  # of the prompt
+    repeats: bool = False  # another text has the same prompt, which counts once
+    begun: Work | None = None  # when it got a row
+    answering: Work | None = None  # at its first token
     tokens: int = 0
     max_tokens: int = 0
     adapter: str = ""
-    _closed: bool = False
+    outcome: FrontCounter | None = None  # how it ended
+    message: str = ""  # why, if not with an answer
 
     def __post_init__(self) -> None:
         self.counters.add(FrontCounter.REQUESTS)
@@ -49,7 +70,7 @@ class Progress:
         if self.tokens:
             self.times.observe(RequestHistogram.ITL, (now - self.last) // count, count)
         else:
-            self.first = now
+            self.first, self.answering = now, self.stats.work()
             self.times.observe(RequestHistogram.TTFT, now - self.arrival)
             if count > 1:
                 self.times.observe(RequestHistogram.ITL, 0, count - 1)
@@ -94,16 +115,37 @@ class Progress:
 
     def _close(self, outcome: FrontCounter, reason: str, *, refused: bool = False) -> None:
         """Only the first call counts: of a request with several parts, one may have ended before another fails."""
-        if self._closed:
+        if self.outcome is not None:
             return
-        self._closed = True
+        self.outcome, self.message = outcome, reason if outcome not in _ANSWERS else ""
         self.counters.add(outcome)
         self.counters.add(FrontCounter.PROMPT_TOKENS, self.prompt)
         if self.waited is not None:
             self.times.observe(RequestHistogram.QUEUE, self.waited)
+        self.keys.add(self.exchange.key, self._used())
         if log.isEnabledFor(logging.INFO):
             fields = self._fields(reason)
             log.info("request %s", _line(fields), extra={"fields": fields, REFUSED: refused})
+
+    def _used(self) -> dict[KeyCounter, int]:
+        """By the client's key."""
+        prompt, cached = (0, 0) if self.repeats else (self.prompt, self.cached)
+        return {
+            KeyCounter.REQUESTS: 1,
+            KeyCounter.PROMPT_TOKENS: prompt,
+            KeyCounter.CACHED_TOKENS: cached,
+            KeyCounter.GENERATED_TOKENS: self.tokens,
+            KeyCounter.DEVICE_NS: self.device_ns,
+        }
+
+    @property
+    def device_ns(self) -> int:
+        """Its share of the devices' time so far."""
+        if self.begun is None:
+            return 0
+        now = self.stats.work()
+        answering, computed = self.answering or now, max(0, self.prompt - self.cached)
+        return self.begun.share(answering, computed) + answering.share(now, max(0, self.tokens - 1))
 
     def _fields(self, reason: str) -> dict[str, Any]:
         client_id = self.exchange.client_id.decode()
@@ -132,21 +174,41 @@ class Progress:
     @property
     def taken(self) -> Times:
         """So far. What waited in the queue is in the total only."""
-        started = self.arrival + (self.waited or 0)
-        return Times(time.monotonic_ns() - self.arrival, max(0, self.first - started), self.last - self.first)
+        queued, busy = self.waited or 0, 0
+        if self.begun is not None:
+            busy = (self.stats.work().device_ns - self.begun.device_ns) // self.stats.topology.replicas
+        total, prompt = time.monotonic_ns() - self.arrival, max(0, self.first - self.arrival - queued)
+        return Times(total, prompt, self.last - self.first, queued, busy)
 
     # ---- timing headers ---------------------------------------------------------------------------------------
 
-    def headers(self, stats: StatsReader) -> list[Header]:
-        """`x-…-ms`: of the request, and of its steps the mean part of each stage."""
+    def headers(self) -> list[Header]:
+        """`x-…-ms`: of the request, and of its steps the mean part of each stage; and `Server-Timing`, which browsers
+        and proxies read. Of a stream they say what is known when it begins."""
         own = {
             "queue": None if self.waited is None else _ms(self.waited),
             "ttft": self.ttft_ms,
             "itl": self.itl_ms,
             "e2e": _ms(time.monotonic_ns() - self.arrival),
         }
-        every = {**own, **_step_parts(stats, self.arrival)}
-        return [(b"x-%b-ms" % name.encode(), b"%.3f" % value) for name, value in every.items() if value is not None]
+        every = {**own, **_step_parts(self.stats, self.arrival)}
+        headers = [
+            (b"x-%b-ms" % name.encode(), b"%.3f" % value) for name, value in every.items() if value is not None
+        ]
+        return [*headers, (b"server-timing", _server_timing(self.taken))]
+
+
+def _server_timing(taken: Times) -> bytes:
+    """https://www.w3.org/TR/server-timing/"""
+    parts = {
+        "queue": taken.queue_ns,
+        "prefill": taken.prompt_ns,
+        "decode": taken.output_ns,
+        "device": taken.device_ns,
+        "host": taken.host_ns,
+        "total": taken.total_ns,
+    }
+    return ", ".join(f"{name};dur={ns / 1e6:.3f}" for name, ns in parts.items()).encode()
 
 
 def _line(fields: dict[str, Any]) -> str:

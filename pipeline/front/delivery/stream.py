@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Callable
 
 from pipeline.front.http.errors import ClientGone
+from pipeline.stats import Work
 from pipeline.wire.request import Choice, Submit
 
 PassOn = Callable[[list[bytes], int], bool]
@@ -52,6 +53,7 @@ class TokenStream:
         "taken_ns",
         "tokens",
         "waited_ns",
+        "work",
     )
 
     def __init__(self, submit: Submit, choice: Choice, limit: int) -> None:
@@ -66,6 +68,7 @@ class TokenStream:
         self._scores: list[bytes] = []
         self.taken_ns = 0  # when the oldest of the records that were taken last was read off the ring
         self.waited_ns: int | None = None  # in the queue
+        self.work: Work | None = None  # what the devices had done when it got a row
         self.accepted = False  # it is in the queue, or past it
         self.held = False  # its reader waits for something else before it reads: that is not the client's fault
         self.strikes = 0  # how often it made preprocess fail

@@ -26,6 +26,7 @@ def messages(
 def _message(part: Part, progresses: Sequence[Progress], account: Account | None, deadline_ns: int) -> Submit:
     for progress in progresses:
         progress.max_tokens, progress.adapter = part.params.max_tokens, part.params.adapter
+        progress.repeats = progress is not progresses[0]
     seeds = choose_seeds(part.params, part.choices)
     scored = (0, *(ALL_SCORED for _ in seeds[1:]))  # once for all of them, if at all
     each = zip(progresses, seeds, scored, strict=True)

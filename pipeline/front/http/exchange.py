@@ -102,6 +102,11 @@ class Exchange(Response):
         self._settings, self._bodies = connection.settings, bodies
 
     @property
+    def key(self) -> str:
+        """Digest of the client's API key; "" where none is needed."""
+        return "" if self.account is None else self.account.key.digest
+
+    @property
     def over(self) -> bool:
         """The answer is complete, or the client is gone."""
         return self.complete or self.gone

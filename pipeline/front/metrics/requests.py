@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from prometheus_client.core import Metric
 
@@ -66,6 +67,19 @@ _COUNTERS = (
     ("cancelled_requests", "cancelled", "Cancellations received by preprocess"),
 )
 
+_OF_KEYS: Mapping[str, tuple[str, float]] = MappingProxyType(
+    {
+        "requests": ("Texts that clients with this API key asked for, however they ended; `key`: its name", 1),
+        "prompt_tokens": ("Prompt tokens of these requests; a prompt counts once, whatever its `n`", 1),
+        "cached_tokens": ("Of these, the ones found in the prefix cache", 1),
+        "generated_tokens": ("Tokens generated for these requests", 1),
+        "device_ns": (
+            "Their share of the devices' time, by their tokens among all of the same steps",
+            1e9,
+        ),
+    }
+)
+
 
 def request_metrics(stats: StatsReader, adapters: Sequence[str]) -> Iterator[Metric]:
     front = stats.counters(FrontCounter)
@@ -79,6 +93,7 @@ def request_metrics(stats: StatsReader, adapters: Sequence[str]) -> Iterator[Met
     if adapters:
         named = zip(({"adapter": name} for name in adapters), stats.adapter_requests(), strict=False)
         yield counter("adapter_requests", "Requests for each adapter", named)
+    yield from _key_metrics(stats)
     yield counter("prompt_tokens", "Prompt tokens of requests that ended", front["prompt_tokens"])
     yield counter("generation_tokens", "Generated tokens written to clients", front["generated_tokens"])
     yield counter("dropped_tokens", "Tokens generated for requests that had been cancelled", front["dropped_deltas"])
@@ -90,8 +105,26 @@ def request_metrics(stats: StatsReader, adapters: Sequence[str]) -> Iterator[Met
     deadlines = "Requests that were not served by their own deadline: broken off (`missed`), or refused at once"
     ends = (({"outcome": outcome}, front[f"deadlines_{outcome}"]) for outcome in ("missed", "refused"))
     yield counter("deadlines", deadlines, ends)
+    yield from _span_metrics(front, stats.exporter())
     for which, name, meaning in _HISTOGRAMS:
         yield histogram(name, meaning, [({}, stats.histogram(which))])
+
+
+def _span_metrics(front: Mapping[str, int], exporter: Mapping[str, int]) -> Iterator[Metric]:
+    meaning = (
+        "Requests whose spans were given to the exporter (`sent`), or dropped for lack of room; and by the exporter "
+        "to the collector, or lost there (`failed`)"
+    )
+    counts = {"sent": front["spans"], "dropped": front["spans_dropped"], **exporter}
+    yield counter("spans", meaning, (({"result": result}, count) for result, count in counts.items()))
+
+
+def _key_metrics(stats: StatsReader) -> Iterator[Metric]:
+    """By the key's name, never by the key. Requests that need none have an empty one."""
+    used = stats.keys()
+    for name, (meaning, scale) in _OF_KEYS.items():
+        each = (({"key": key}, counts[name] / scale) for key, counts in sorted(used.items()))
+        yield counter(f"key_{name.replace('device_ns', 'device_seconds')}", meaning, each)
 
 
 def scheduling_metrics(stats: StatsReader) -> Iterator[Metric]:

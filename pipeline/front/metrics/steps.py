@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
 from prometheus_client.core import Metric
 
 from pipeline.front.metrics.families import Labelled, Labels, counter, gauge, histogram
@@ -12,6 +14,7 @@ from pipeline.wire.request import MANY_DRAFTS
 from pipeline.wire.topology import BEHIND_FRONT, FRONT, INFERENCE, SAMPLING, Role
 
 _PARTS = [part for part in StepHistogram if part not in (StepHistogram.OVERHEAD, StepHistogram.TOKENS)]
+_IDLE_NS = 60 * 10**9
 _WAITS = (("draw", "waited_for_draw"), ("edit", "waited_for_edit"), ("drafts", "waited_for_drafts"))
 _DRAWS = (("known", "drawn"), ("unknown", "not_drawn"))
 
@@ -54,6 +57,14 @@ def step_metrics(stats: StatsReader) -> Iterator[Metric]:
     yield gauge("buckets", "Sizes of steps that are compiled for, in total", each(INFERENCE, "buckets"))
     compiled = "Of them, those that are compiled; steps are padded to these"
     yield gauge("buckets_compiled", compiled, each(INFERENCE, "compiled"))
+    padded = "Steps padded to a larger size, because the one that they fit into is not compiled yet, or can't be"
+    yield counter("uncompiled_steps", padded, each(INFERENCE, "uncompiled_steps"))
+    yield gauge(
+        "device_idle_share",
+        "Share of the time between two tokens in which the device stood still, 0 to 1, over the steps of the last "
+        "minute that followed one another",
+        _idle(stats, replicas),
+    )
     yield counter("sampled_tokens", "Tokens published by sampling", each(SAMPLING, "tokens"))
     yield counter(
         "scored_tokens", "Tokens of prompts whose log-probability was computed", each(SAMPLING, "scored_tokens")
@@ -84,6 +95,15 @@ def step_metrics(stats: StatsReader) -> Iterator[Metric]:
         "Parts of a step's time; `front`: from reading tokens off the ring to writing them to the socket",
         [*parts, ({"part": FRONT.name}, stats.histogram(RequestHistogram.FRONT))],
     )
+
+
+def _idle(stats: StatsReader, replicas: list[dict[str, str]]) -> Iterator[tuple[Labels, float]]:
+    """The mean, and what 99 % of the steps are below."""
+    since = time.monotonic_ns() - _IDLE_NS
+    for i, replica in enumerate(replicas):
+        shares = stats.idle_shares(since, i)
+        yield {**replica, "steps": "mean"}, float(shares.mean()) if len(shares) else 0.0
+        yield {**replica, "steps": "p99"}, float(np.quantile(shares, 0.99)) if len(shares) else 0.0
 
 
 def _drafts(each: Callable[[Role, str], Labelled]) -> Iterator[Metric]:

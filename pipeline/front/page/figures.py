@@ -18,7 +18,7 @@ from pipeline.stats import (
     StepColumn,
     StepHistogram,
 )
-from pipeline.wire.topology import BEHIND_FRONT, FRONT, PREPROCESS, SAMPLING, Role
+from pipeline.wire.topology import BEHIND_FRONT, FRONT, INFERENCE, PREPROCESS, SAMPLING, Role
 
 RATE_S = 2.0
 """Span of rates and of the split of a step."""
@@ -146,12 +146,14 @@ def _since(samples: Sequence[Sample], seconds: float) -> Sample:
 
 def _step(recent: Change) -> dict[str, Any]:
     """Means over consecutive steps: the device's part, and the host's by stage."""
-    overhead = recent.mean(StepHistogram.OVERHEAD)
+    overhead, device = recent.mean(StepHistogram.OVERHEAD), recent.mean(StepHistogram.DEVICE)
     parts = {role.name: recent.rate(SAMPLING, f"overhead_{role.name}_ns") for role in BEHIND_FRONT}
     total = sum(parts.values())
     return {
-        "device_s": recent.mean(StepHistogram.DEVICE),
+        "device_s": device,
         "overhead_s": overhead,
+        "idle_share": overhead / (overhead + device) if overhead is not None and device else None,
+        "uncompiled_per_s": recent.rate(INFERENCE, "uncompiled_steps"),
         "overhead_p99_below_s": recent.below(StepHistogram.OVERHEAD, 0.99),
         "split_s": {stage: overhead * part / total for stage, part in parts.items()} if overhead and total else None,
     }

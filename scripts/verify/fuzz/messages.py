@@ -10,7 +10,7 @@ GET_PATHS = (
     "/health", "/ready", "/metrics", "/v1/models", "/v1/models/emulated", "/serving/get_bs", "/version",
     "/serving/get_request_numbers", "/serving/get_serverd_model_info", "/openapi.json", "/nowhere",
     "/api/tags", "/api/ps", "/api/version", "/ping", "/load", "/tokenizer_info", "/models", "/models/emulated",
-    "/v1/models/org/fine-1.5:v2", "/models/fine",
+    "/v1/models/org/fine-1.5:v2", "/models/fine", "/v1/usage",
 )  # fmt: skip
 
 CANCEL_PATHS = (

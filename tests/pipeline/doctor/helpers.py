@@ -40,3 +40,27 @@ def host_of(tmp_path, **files):
 def only(findings) -> Finding:
     (finding,) = findings
     return finding
+
+
+TABLE = """\
+| npu-smi 24.1.rc2                 Version: 24.1.rc2                                             |
+| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
+| Chip                      | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
++===========================+===============+====================================================+
+| 0     910B4               | HEALTH             | 99.1        37                0    / 0             |
+| 0                         | 0000:C1:00.0  | 0           0    / 0          3342 / 32768         |
+"""
+
+
+def npu_smi(directory, health, processes=""):
+    """A program of this name that prints what Huawei's does."""
+    directory.mkdir(exist_ok=True)
+    program = directory / "npu-smi"
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{TABLE.replace('HEALTH', health)}{processes}END\n")
+    program.chmod(0o755)
+
+
+def ascend_plan_of(tmp_path, *overrides):
+    path = tmp_path / "ascend.yaml"
+    path.write_text(f"pipeline: {{model_dir: {ROOT / 'model/demo'}, runner: {{device: Ascend}}}}\n")
+    return Plan.of(load_configuration(path, overrides))

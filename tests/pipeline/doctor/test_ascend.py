@@ -6,35 +6,15 @@ import os
 
 import pytest
 
-from pipeline.config import load_configuration
 from pipeline.doctor import Level
 from pipeline.doctor.ascend import check_ascend
-from pipeline.doctor.subject import Host, Plan
-from tests.pipeline.doctor.helpers import ROOT, host_of, only, plan_of
-
-TABLE = """\
-| npu-smi 24.1.rc2                 Version: 24.1.rc2                                             |
-| NPU   Name                | Health        | Power(W)    Temp(C)           Hugepages-Usage(page)|
-| Chip                      | Bus-Id        | AICore(%)   Memory-Usage(MB)  HBM-Usage(MB)        |
-+===========================+===============+====================================================+
-| 0     910B4               | HEALTH             | 99.1        37                0    / 0             |
-| 0                         | 0000:C1:00.0  | 0           0    / 0          3342 / 32768         |
-"""
+from pipeline.doctor.subject import Host
+from tests.pipeline.doctor.helpers import ascend_plan_of, host_of, npu_smi, only, plan_of
 
 
 @pytest.fixture
 def ascend_plan(tmp_path):
-    path = tmp_path / "ascend.yaml"
-    path.write_text(f"pipeline: {{model_dir: {ROOT / 'model/demo'}, runner: {{device: Ascend}}}}\n")
-    return Plan.of(load_configuration(path))
-
-
-def npu_smi(directory, health):
-    """A program of this name that prints what Huawei's does."""
-    directory.mkdir(exist_ok=True)
-    program = directory / "npu-smi"
-    program.write_text(f"#!/bin/sh\ncat <<'END'\n{TABLE.replace('HEALTH', health)}END\n")
-    program.chmod(0o755)
+    return ascend_plan_of(tmp_path)
 
 
 def test_a_host_without_a_device(tmp_path, ascend_plan, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import sys
 import pytest
 
 from pipeline.doctor import Level, examine
+from pipeline.doctor.__main__ import main
 from pipeline.doctor.subject import Host
 from tests.pipeline.doctor.helpers import DEMO, EMULATED, ROOT, doctor
 
@@ -58,3 +60,12 @@ def test_a_configuration_with_a_mistake(tmp_path):
     assert done.returncode == 1
     assert "vocab_size is -1" in done.stdout
     assert " ok  rings" in done.stdout  # the host is checked all the same
+
+
+def test_error_codes_are_explained(capsys, monkeypatch):
+    assert main(["--explain", "ErrCode=207008"]) == 0
+    assert "the device has no stream left" in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.StringIO("EI0002: timeout"))
+    assert main(["--explain", "-"]) == 0
+    assert "find the device that stopped first" in capsys.readouterr().out
+    assert main(["--explain", "nothing"]) == 1

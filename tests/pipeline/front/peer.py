@@ -189,6 +189,8 @@ class Peer:
             if "hang" in running.options or time.monotonic() < running.due:
                 continue
             count = running.total if "burst" in running.options else 1
+            if "work" in running.options:
+                self.write_steps(1)
             self.deltas.write_many([self.delta(running) for _ in range(count)], 10)
             running.due = time.monotonic() + float(running.options.get("pace", 0))
             if running.index >= running.total:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.host.facts import HostError
-from pipeline.host.npu import bus_of, device_cpus, devices_in, parse_cpu_list, physical_device
+from pipeline.host.npu import bus_of, device_cpus, devices_in, parse_cpu_list, physical_device, processes_in
 
 ONE_CHIP = """\
 +------------------------------------------------------------------------------------------------+
@@ -74,3 +74,11 @@ def test_cpu_lists_of_the_kernel():
     assert parse_cpu_list("\n") == ()
     with pytest.raises(ValueError, match="invalid literal"):
         parse_cpu_list("0-x")
+
+
+def test_processes_and_their_devices():
+    assert processes_in(ONE_CHIP) == [(0, 6277, "python")]
+    mine = "| 4       1                 | 632268        | python3.1 | 197     | NA |"
+    idle = "| No running processes found in NPU 5 |"
+    assert processes_in("\n".join([TWO_CHIPS, idle, mine])) == [(9, 632268, "python3.1")]
+    assert processes_in(TWO_CHIPS) == []

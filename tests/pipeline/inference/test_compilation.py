@@ -94,6 +94,7 @@ def test_the_one_that_was_missed_most_else_the_one_that_is_worth_most(begun, pag
     for steps, shape in ((2, (4, 4, 4)), (3, (2, 2, 2)), (9, (1, 1, 1)), (9, (8, 8, 8))):
         for _ in range(steps):
             begun.note(*shape, prompts=False)
+    assert StatsReader(page).counters(InferenceCounter)["uncompiled_steps"] == 5
     begun.compile_next()
     assert sizes(begun.ready) == [(1, 1), (2, 2), (8, 8)]
     while begun.remaining:
@@ -164,6 +165,11 @@ def test_a_bucket_that_cannot_be_compiled_is_left_out(runner, begun, page, caplo
     while begun.remaining:
         begun.compile_next()
     assert Bucket(16, 8) not in begun.ready
+    assert begun.left_out == [Bucket(16, 8)]
+    before = StatsReader(page).counters(InferenceCounter)["uncompiled_steps"]
+    begun.note(16, 8, 8, prompts=True)
+    begun.note(8, 8, 8, prompts=False)
+    assert StatsReader(page).counters(InferenceCounter)["uncompiled_steps"] == before + 1
     assert StatsReader(page).compiled() == (6, 7)
     assert not StatsReader(page).is_compiling("inference")
 

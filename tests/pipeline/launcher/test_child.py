@@ -68,6 +68,17 @@ def test_how_it_ended(start, code, status, how, text):
     assert child.describe(status).startswith(text)
 
 
+def test_error_codes_of_the_device_are_explained(start):
+    child, theirs = start("raise SystemExit(1)")
+    theirs.close()
+    child.why = "RuntimeError: launch failed, error code is 507015"
+    child.wait(time.monotonic() + 60)
+    what = child.describe(child.reap())
+    assert what.startswith(
+        "exited with status 1: RuntimeError: launch failed, error code is 507015\n  507015: an AI core"
+    )
+
+
 def test_one_that_does_not_end_in_time_is_killed(start):
     child, theirs = start("import time; time.sleep(100)")
     theirs.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from hypothesis import strategies as st
 
 import ipc
 from pipeline.stats import (
+    KEY_NAME,
     STEP_RECORDS,
+    KeyCounter,
+    KeyCounters,
     PauseMeter,
     RingEnds,
     SamplingCounter,
@@ -20,7 +24,9 @@ from pipeline.stats import (
     StepColumn,
     StepHistogram,
     StepLog,
+    Work,
 )
+from pipeline.stats.counters import KEY_ROWS
 from pipeline.wire.step import HEADER_WORDS, STAMP_WORDS, Choice, Head
 from pipeline.wire.topology import FLOWS, ONE_OF_EACH
 from pipeline.wire.topology import STAGES as ALL
@@ -197,3 +203,40 @@ def test_the_longest_pause_is_noted(page):
         assert StatsReader(page).gc_pause_s("inference") == 0
     finally:
         meter.stop()
+
+
+def key(number):
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def test_what_keys_have_used_is_counted_on_by_the_next_front(page):
+    one, used = KeyCounters(page, 0), {KeyCounter.REQUESTS: 1, KeyCounter.GENERATED_TOKENS: 7}
+    for name in (key(1), key(2), key(1), ""):
+        one.add(name, used)
+    KeyCounters(page, 0).add(key(2), used)  # a front that was started again
+    KeyCounters(page, 0).add(key(3), used)
+    found = StatsReader(page).keys()
+    assert {name: (counts["requests"], counts["generated_tokens"]) for name, counts in found.items()} == {
+        key(1)[:KEY_NAME]: (2, 14), key(2)[:KEY_NAME]: (2, 14), key(3)[:KEY_NAME]: (1, 7), "": (1, 7),
+    }  # fmt: skip
+
+
+def test_more_keys_than_rows_are_counted_together(page):
+    counters = KeyCounters(page, 0)
+    for number in range(KEY_ROWS + 3):
+        counters.add(key(number), {KeyCounter.REQUESTS: 1})
+    found = StatsReader(page).keys()
+    assert len(found) == KEY_ROWS
+    assert found[""]["requests"] == 4
+
+
+def test_shares_of_the_devices_time_add_up(page):
+    stats, log = StatsReader(page), StepLog(page)
+    before = stats.work()
+    for number, tokens in enumerate((40, 4, 4), 1):
+        log.record(*step(number, number * 100_000, tokens=tokens))
+    after = stats.work()
+    assert (after.device_ns - before.device_ns, after.tokens - before.tokens) == (60_000, 48)
+    assert before.share(after, 36) + before.share(after, 12) == 60_000
+    assert before.share(after, 100) == 60_000
+    assert after.share(after, 5) == Work(0, 0).share(Work(7, 0), 1) == 0

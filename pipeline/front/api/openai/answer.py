@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import orjson
 
 from model.tokenizer import Vocabulary
-from pipeline.front.delivery.job import Begin, End, Event, Identity, Text, TokenEvent, unwritable
+from pipeline.front.delivery.job import Begin, End, Event, Identity, Text, Times, TokenEvent, unwritable
 from pipeline.front.http.errors import ApiError
 from pipeline.wire.delta import Delta, FinishReason
 
@@ -131,6 +131,11 @@ class OpenAIWriter:
         self._identity, self._model, self._options = identity, model, options
         self._n, self._renamed = n, renamed or {}
         self._event = b"data: " + self._heading(self.CHUNK)
+        self._times: Times | None = None
+
+    def measured(self, times: Times) -> None:
+        """To be shown in the usage."""
+        self._times = times
 
     def _heading(self, kind: str) -> bytes:
         """Up to the choices."""
@@ -154,7 +159,8 @@ class OpenAIWriter:
     def _usage(self) -> bytes:
         """A prompt counts once, however many choices are made of it."""
         prompts = [choice.prompt for choice in self.choices[:: self._n]]
-        return usage(prompts, sum(choice.last.token.index for choice in self.choices if choice.last is not None))
+        tokens = sum(choice.last.token.index for choice in self.choices if choice.last is not None)
+        return usage(prompts, tokens, b"" if self._times is None else seconds(self._times))
 
     def translate(self, error: ApiError) -> ApiError:
         return named_by_client(error, self._renamed)
@@ -166,12 +172,22 @@ def named_by_client(error: ApiError, names: Mapping[str, str]) -> ApiError:
     return error if name is None else replace(error, parameter=name)
 
 
-def usage(prompts: Sequence[Begin], completion: int) -> bytes:
+def seconds(times: Times) -> bytes:
+    """Members of a usage; the first four as other servers name them."""
+    every = (times.queue_ns, times.prompt_ns, times.output_ns, times.total_ns, times.device_ns, times.host_ns)
+    form = (
+        b',"queue_time":%.6f,"prompt_time":%.6f,"completion_time":%.6f,"total_time":%.6f,"device_time":%.6f,'
+        b'"host_time":%.6f'
+    )
+    return form % tuple(ns / 1e9 for ns in every)
+
+
+def usage(prompts: Sequence[Begin], completion: int, more: bytes = b"") -> bytes:
     prompt = sum(one.prompt_tokens for one in prompts)
     cached = sum(one.cached_tokens for one in prompts)
     return (
-        b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"prompt_tokens_details":{"cached_tokens":%d}}'
-        % (prompt, completion, prompt + completion, cached)
+        b'{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,"prompt_tokens_details":{"cached_tokens":%d}%b}'
+        % (prompt, completion, prompt + completion, cached, more)
     )
 
 

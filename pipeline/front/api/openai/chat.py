@@ -98,4 +98,5 @@ def parse_chat(body: dict[str, Any], identity: Identity, tokenizer: Vocabulary |
     add_special = prompt.needs_bos(tokenizer, wanted=asked.add_special_tokens)
     scores = () if listed is None else (listed,)
     parts = (prompt.part(params, add_special=add_special, choices=asked.n, scores=scores),)
-    return Job(parts, asked.stream, writer, prompt.form, reader=prompt.reader)
+    measured = writer.measured if reading.timed else None
+    return Job(parts, asked.stream, writer, prompt.form, measured, prompt.reader)

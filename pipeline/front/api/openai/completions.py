@@ -114,7 +114,7 @@ def parse_completion(body: dict[str, Any], identity: Identity, tokenizer: Vocabu
         Part(prompt, params, asked.add_special_tokens, asked.n, scores=shows.scores)
         for prompt, shows in zip(asked.prompt, shown, strict=True)
     )
-    return Job(parts, asked.stream, writer, asked.form)
+    return Job(parts, asked.stream, writer, asked.form, writer.measured if reading.timed else None)
 
 
 def _shown(

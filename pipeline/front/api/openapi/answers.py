@@ -28,6 +28,8 @@ def _event(prefix: str, kind: str, choice: Schema) -> Schema:
     return schema
 
 
+_SECONDS: Final[Schema] = {"type": "number", "minimum": 0, "description": "In s; if the request asked for timings."}
+_TIMES = {f"{name}_time": _SECONDS for name in ("queue", "prompt", "completion", "total", "device", "host")}
 _NS: Final[Schema] = {**COUNT, "description": "In ns."}
 _PROGRESS = "Where sizes of steps are still being compiled for, between two steps."
 _REPLICAS = list_of(
@@ -112,12 +114,23 @@ ANSWERS: Final[dict[str, Schema]] = {
     "Error": record(error=reference("ErrorDetail")),
     "ErrorDetail": record(message=TEXT, type=TEXT, param=or_null(TEXT), code=or_null(TEXT)),
     "Usage": record(
+        _TIMES,
         prompt_tokens=COUNT,
         completion_tokens=COUNT,
         total_tokens=COUNT,
         prompt_tokens_details=record(
             cached_tokens={**COUNT, "description": "Prompt tokens found in the prefix cache."}
         ),
+    ),
+    "KeysUsage": record(object=one_of("list"), data=list_of(reference("KeyUsage"))),
+    "KeyUsage": record(
+        object=one_of("usage"),
+        key={**or_null(TEXT), "description": "The key's name: the beginning of its SHA-256; null: no key is needed."},
+        requests=COUNT,
+        prompt_tokens=COUNT,
+        cached_tokens=COUNT,
+        completion_tokens=COUNT,
+        device_seconds={"type": "number", "minimum": 0},
     ),
     "Completion": _openai("cmpl", "text_completion", record(_SCORED, **_PIECE, finish_reason=_REASON)),
     "CompletionEvent": _event("cmpl", "text_completion", record(**_PIECE, finish_reason=or_null(_REASON))),

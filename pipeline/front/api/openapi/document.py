@@ -214,6 +214,7 @@ def _about_the_server() -> Paths:
     return {
         "/health": {"get": get("health", _LIVENESS, "Alive")},
         "/ping": {"get": get("ping", "As /health, for SageMaker.", "Alive")},
+        "/v1/usage": {"get": get("usage", "Tokens and device time of the client's API key.", "KeysUsage")},
         "/load": {"get": get("load", "Number of requests that run or wait.", "Load")},
         "/ready": {"get": get("ready", "Readiness: requests that generate are accepted.", "Ready")},
         "/openapi.json": {"get": get("openapi", "This document.")},

@@ -107,9 +107,13 @@ def generating(
         content[streams] = {"schema": _stream(event, streams), "x-ringserve-event": reference(event)}
     operation["responses"]["200"]["content"] = content
     timings = f"Timings of the request in ms, if it had the header {TIMINGS.decode()}: 1."
-    operation["responses"]["200"]["headers"]["x-ttft-ms"] = {"description": timings, "schema": TEXT}
+    headers = operation["responses"]["200"]["headers"]
+    headers["x-ttft-ms"] = headers["server-timing"] = {"description": timings, "schema": TEXT}
     operation["parameters"] = [
-        _header(TIMINGS, "1: return timings in the answer's headers x-…-ms."),
+        _header(
+            TIMINGS,
+            "1: return timings in the answer's headers x-…-ms and Server-Timing, and, in OpenAI's API, in its usage.",
+        ),
         _header(HEADER, f"Milliseconds in which the answer must be complete, 1 to {MOST_MS}."),
         _header(REQUEST_ID, "The request's id in logs and in the answer: up to 128 visible ASCII characters."),
     ]

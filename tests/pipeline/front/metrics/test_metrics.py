@@ -80,6 +80,9 @@ def test_histograms(serve):
     }
     assert set(parts) == {part.replace("-", "_") for part in STEP_PARTS} | {"front"}
     assert (parts["device"], parts["feedback"], parts["front"]) == (20, 19, 1)
+    idle = {s.labels["steps"]: s.value for s in found["ringserve_device_idle_share"].samples}
+    assert idle == pytest.approx({"mean": 0.5, "p99": 0.5})
+    assert served.metric("ringserve_uncompiled_steps_total") == 0
 
 
 def test_timing_headers_on_request(serve):

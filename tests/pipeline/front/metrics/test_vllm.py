@@ -13,7 +13,7 @@ def test_they_are_there_as_a_setting(serve):
     served = serve(vllm_metrics=True)
     for prompt in ("a b", "a @reason=eos", "a @reason=stop", "a @refuse=400"):
         served.complete(prompt, max_tokens=2)
-    served.peer.tell("numbers")
+    served.obey("numbers")
     found = families(served)
     successes = {sample.labels["finished_reason"]: sample.value for sample in found["vllm:request_success"].samples}
     assert successes == {"length": 1, "stop": 2}  # what was refused is no success

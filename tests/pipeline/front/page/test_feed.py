@@ -18,6 +18,7 @@ from pipeline.stats import (
     Counters,
     FrontCounter,
     Histograms,
+    InferenceCounter,
     PreprocessCounter,
     RequestHistogram,
     SamplingCounter,
@@ -105,7 +106,8 @@ def test_what_lies_above_all_buckets_has_no_bound(page):
 def test_the_split_of_a_step(page):
     page.look(0)
     assert page.figures()["step"] == {
-        "device_s": None, "overhead_s": None, "overhead_p99_below_s": None, "split_s": None,
+        "device_s": None, "overhead_s": None, "overhead_p99_below_s": None, "split_s": None, "idle_share": None,
+        "uncompiled_per_s": 0,
     }  # fmt: skip
     sampling = page.counters("sampling")
     page.steps.observe(StepHistogram.DEVICE, 22_500_000, 10)
@@ -115,10 +117,13 @@ def test_the_split_of_a_step(page):
         (SamplingCounter.OVERHEAD_SAMPLING_NS, 600_000),
     ):  # fmt: skip
         sampling.add(counter, ns)
+    page.counters("inference").add(InferenceCounter.UNCOMPILED_STEPS, 4)
     page.look(1)
     step = page.figures()["step"]
     assert (step["device_s"], step["overhead_s"]) == (pytest.approx(0.0225), pytest.approx(0.00018))
     assert step["overhead_p99_below_s"] == 0.0002
+    assert step["idle_share"] == pytest.approx(0.18 / 22.68)
+    assert step["uncompiled_per_s"] == pytest.approx(4)
     assert step["split_s"] == pytest.approx({"preprocess": 0, "inference": 0.00012, "sampling": 0.00006})
 
 

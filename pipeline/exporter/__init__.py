@@ -1,0 +1,1 @@
+"""Sends spans of requests to an OpenTelemetry collector: a process of its own, which no stage waits for or misses."""

@@ -1,0 +1,81 @@
+"""A collector: takes OTLP over HTTP, and keeps the spans of what it could decode."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+
+WAIT_S = 30
+
+
+class Collector:
+    """`url` for `pipeline.otlp_endpoint`; `status`: what it answers."""
+
+    def __init__(self):
+        self.spans, self.resources, self.headers = [], [], []
+        self.status = 200
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if self.headers.get("content-encoding") == "gzip":
+                    body = gzip.decompress(body)
+                assert self.path == "/v1/traces"
+                if collector.status == 200:
+                    collector.take(ExportTraceServiceRequest.FromString(body), self.headers)
+                answer = ExportTraceServiceResponse().SerializeToString()
+                self.send_response(collector.status)
+                self.send_header("content-type", "application/x-protobuf")
+                self.send_header("content-length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def take(self, request, headers):
+        self.headers.append(dict(headers))
+        for resource in request.resource_spans:
+            self.resources.append({each.key: value_of(each.value) for each in resource.resource.attributes})
+            for scope in resource.scope_spans:
+                self.spans += scope.spans
+
+    def requests(self, count):
+        """The spans of so many requests, once they are there, each with its parts by name."""
+        end = time.monotonic() + WAIT_S
+        while len(found := [span for span in self.spans if span.kind == span.SPAN_KIND_SERVER]) < count:
+            assert time.monotonic() < end, f"{len(found)} of {count} spans"
+            time.sleep(0.02)
+        return [(span, self._parts(span)) for span in found]
+
+    def _parts(self, span):
+        return {part.name: part for part in self.spans if part.parent_span_id == span.span_id}
+
+    def close(self):
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def value_of(value):
+    if value.WhichOneof("value") == "array_value":
+        return [value_of(each) for each in value.array_value.values]
+    return getattr(value, value.WhichOneof("value"))
+
+
+def attributes_of(span):
+    return {each.key: value_of(each.value) for each in span.attributes}
