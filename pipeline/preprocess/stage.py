@@ -6,6 +6,7 @@ step *k + 1* is planned while step *k* runs; with one, when the results of step 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class PreprocessRings:
     rows: ipc.ByteProducer
     steps: ipc.SlotProducer
     selector: ipc.RingSelector
+    rows_fd: int  # the eventfd of the ring of rows: wakes sampling where it has none
 
 
 class Gauges:
@@ -86,6 +88,7 @@ class PreprocessStage:
         self._step_views: list[StepColumns] = step_layout(shapes).resident_views(rings.steps)
         self._result_views: list[ResultsColumns] = results_layout(shapes).resident_views(rings.results)
         self._unsent: list[bytes] = intake.replies  # a step waits for those of the requests that it begins only
+        self._unannounced = False
         self.steps_planned = 0
         self.steps_done = 0
 
@@ -98,7 +101,14 @@ class PreprocessStage:
             self._publish_gauges()
             self.send_replies()
             if not moved:
+                self._wake_sampling()
                 self._rings.selector.wait(timeout=1.0)
+
+    def _wake_sampling(self) -> None:
+        """For a request that finds nobody else: now that the device is at work, sampling can prepare for it."""
+        if self._unannounced:
+            self._unannounced = False
+            os.eventfd_write(self._rings.rows_fd, 1)
 
     def _publish_gauges(self) -> None:
         if self._gauges is not None:
@@ -196,6 +206,7 @@ class PreprocessStage:
         it must know of a request before its first token."""
         if not self.scheduler.admissions:
             return
+        self._unannounced = not self.under_way
         for sequence in self.scheduler.admissions:
             if sequence.row >= 0:
                 self._rings.rows.write(_assign(sequence, step).pack())

@@ -55,6 +55,7 @@ class SamplingRings:
     tokens: ipc.SlotProducer
     results: ipc.SlotProducer
     deltas: ipc.ByteProducer
+    selector: ipc.RingSelector  # of logits, woken by preprocess, too
 
 
 class Measurements:
@@ -110,7 +111,15 @@ class SamplingStage:
     def run(self) -> Never:
         """Until a ring closes. Raises PeerDied, RingClosed."""
         while True:
+            if not self._rows:
+                self._await_request()
             self.run_step()
+
+    def _await_request(self) -> None:
+        """The state of one that finds nobody is made while the device computes its prompt."""
+        while not (self._rows or self._rings.logits.occupancy):
+            self._rings.selector.wait()
+            self._read_changes()
 
     def run_step(self) -> None:
         """Wait for logits and work them off. Raises PeerDied, RingClosed."""
@@ -119,7 +128,8 @@ class SamplingStage:
         views, stamps = self._logits_views[slot.index], self._stamps
         head: list[int] = views.head.tolist()
         samples = head[Head.SAMPLES] - head[Head.SCORED]
-        self._change_rows(head[Head.STEP])
+        self._read_changes()
+        self._rows.begin_step(head[Head.STEP])
         chosen = self._rows.select(views.rows[:samples].tolist(), views.epochs[:samples].tolist())
         held = self._grammars.hold_back(chosen) if self._grammars else _NOBODY
         self._chooser.choose(head, views, chosen)
@@ -148,12 +158,11 @@ class SamplingStage:
         if self._measurements is not None:
             self._measurements.count(tokens, self._verifier, head[Head.SCORED])
 
-    def _change_rows(self, step: int) -> None:
+    def _read_changes(self) -> None:
         while (record := self._rings.rows.try_read()) is not None:
             with record:
                 change = unpack_row(bytes(record))
             self._rows.change(change)
-        self._rows.begin_step(step)
 
     def _take_by_grammars(self, chosen: list[int]) -> None:
         """Rows' tokens that hold; what must follow them are drafts."""
@@ -213,8 +222,8 @@ class SamplingStage:
                 results.counts[b], results.ids[b, 0], results.finished[b] = 1, -1, 1
                 records.append(self._fail(grammar.row, f"the grammar failed: {grammar.error}").pack())
                 tokens.append(-1)
+        self._rings.deltas.write_many(records)  # clients wait for these, preprocess is a step ahead
         slot.publish()
-        self._rings.deltas.write_many(records)
         return tokens
 
     def _take_all(
