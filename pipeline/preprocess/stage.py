@@ -23,6 +23,7 @@ from pipeline.wire.step import Head, ResultsColumns, Shapes, Stamp, StepColumns,
 _NS = time.CLOCK_MONOTONIC
 OVERLAPPED = 2  # steps under way: one computes, one waits with all but its token ids
 PLAIN = 1
+_PATIENCE_NS = 300_000  # for a request that is announced
 
 _COUNTED = (
     PreprocessCounter.STEPS,
@@ -102,7 +103,21 @@ class PreprocessStage:
             self.send_replies()
             if not moved:
                 self._wake_sampling()
-                self._rings.selector.wait(timeout=1.0)
+                if self._rings.selector.wait(timeout=1.0) and self.idle:
+                    self.expect_request()
+
+    def expect_request(self) -> None:
+        """The front reads one: be warm by then, and awake for a moment more."""
+        self._intake.rehearse()
+        patience_ns = time.clock_gettime_ns(_NS) + _PATIENCE_NS
+        while not self._rings.requests.occupancy and time.clock_gettime_ns(_NS) < patience_ns:
+            os.sched_yield()
+
+    @property
+    def idle(self) -> bool:
+        """There is nothing to do, and nothing is under way."""
+        busy = self.under_way or self.scheduler.has_work or self._rings.requests.occupancy
+        return not busy and self._intake.idle
 
     def _wake_sampling(self) -> None:
         """For a request that finds nobody else: now that the device is at work, sampling can prepare for it."""

@@ -54,7 +54,7 @@ PARTS = (
 )
 DEVICE = PARTS.index("the device")
 STEP = ("schedule", "launch", "device", "publish", "detokenize and send")
-Q=float(os.environ.get("Q","0.5"))
+Q = float(os.environ.get("Q", "0.5"))
 _TIMEOUT_S, _WARM_UP, _TOKENS, _END = 60.0, 5, 2, b"\r\n0\r\n\r\n"
 
 
@@ -119,7 +119,10 @@ def serving(name: str, checkout: Path, file: Path, overrides: Sequence[str]) -> 
     """A server of the code in `checkout`."""
     with ReadyPipe() as pipe:
         command = [*launch_command(file, overrides), *pipe.options]
-        log, found = file.with_suffix(f".{name}.log"), {"cwd": checkout, "environment": os.environ | {"PYTHONPATH": str(checkout)}}
+        log, found = (
+            file.with_suffix(f".{name}.log"),
+            {"cwd": checkout, "environment": os.environ | {"PYTHONPATH": str(checkout)}},
+        )
         with running(command, log, pipe.wait, timeout_s=_TIMEOUT_S, pass_fds=pipe.fds, **found) as server:
             port = int(server.base_url.rsplit(":", 1)[1])
             with socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S) as connection:
@@ -164,7 +167,7 @@ def report(sides: Sequence[Side], step_ms: float) -> dict[str, Any]:
     for side in sides:
         every = parts(side)
         own = every.sum(axis=1) - every[:, DEVICE]
-        column = [*np.quantile(every, Q, axis=0), np.quantile(own,Q), np.percentile(own, 10)]
+        column = [*np.quantile(every, Q, axis=0), np.quantile(own, Q), np.percentile(own, 10)]
         for line, value in zip(lines, column, strict=True):
             line.append(round(float(value)))
         cpu = {f"CPU of {stage}": round(1e6 * used) for stage, used in side.cpu_s.items()}
@@ -181,7 +184,9 @@ def main() -> int:
     line.add_argument("--requests", type=count, default=60, help="of each; default 60")
     line.add_argument("--idle-ms", type=within(0), default=100.0, help="before each request; default 100")
     line.add_argument("--step-ms", type=positive, default=22.5, help="of the device; default 22.5")
-    line.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="of the servers")
+    line.add_argument(
+        "--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="of the servers"
+    )
     line.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
     given = line.parse_args()
     checkouts = {"here": ROOT, **({"there": given.against} if given.against else {})}

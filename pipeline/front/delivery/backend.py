@@ -130,6 +130,11 @@ class Backend:
         self._next += 1
         return self._next
 
+    def announce(self) -> None:
+        """A request is about to come: where there is no other, preprocess sleeps, and had better wake up."""
+        if self._client is not None and not self._streams:
+            self._client.wake()
+
     def submit(self, submits: Sequence[Submit]) -> list[TokenStream]:
         """All of them, or none; one stream for each choice. If there is room in the ring for the first one, the
         others may wait for room: a long list can be written faster than it is read.
