@@ -175,8 +175,8 @@ class RingSelector:
     """Waits for data on any of some consumers, like a blocking read, but for whichever ring has something first.
 
     `ends` are pairs of a consumer and its eventfd (`ring.data_fd()`); `wakers` are eventfds by which others, such as
-    threads, may end the wait, too. Whoever has an end's eventfd may write it before there is data, so that it is awake
-    by then. A peer that dies is noticed within a fifth of a second.
+    threads, may end the wait, too. An end's own eventfd may be written before there is data, by somebody who knows
+    that there soon will be. A peer that dies is noticed within a fifth of a second.
     """
 
     def __init__(self, ends: Sequence[tuple[_core.End, int]], wakers: Sequence[int] = ()) -> None:

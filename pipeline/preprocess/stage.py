@@ -102,7 +102,7 @@ class PreprocessStage:
             self._publish_gauges()
             self.send_replies()
             if not moved:
-                self._wake_sampling()
+                self.wake_sampling()
                 if self._rings.selector.wait(timeout=1.0) and self.idle:
                     self.expect_request()
 
@@ -119,7 +119,7 @@ class PreprocessStage:
         busy = self.under_way or self.scheduler.has_work or self._rings.requests.occupancy
         return not busy and self._intake.idle
 
-    def _wake_sampling(self) -> None:
+    def wake_sampling(self) -> None:
         """For a request that finds nobody else: now that the device is at work, sampling can prepare for it."""
         if self._unannounced:
             self._unannounced = False

@@ -112,10 +112,10 @@ class SamplingStage:
         """Until a ring closes. Raises PeerDied, RingClosed."""
         while True:
             if not self._rows:
-                self._await_request()
+                self.await_request()
             self.run_step()
 
-    def _await_request(self) -> None:
+    def await_request(self) -> None:
         """The state of one that finds nobody is made while the device computes its prompt."""
         while not (self._rows or self._rings.logits.occupancy):
             self._rings.selector.wait()

@@ -35,7 +35,7 @@ from scripts.lab.arguments import count, parser, positive, say, within, write_js
 from scripts.lab.clock import cpu_seconds
 from scripts.lab.errors import BenchError
 from scripts.lab.paths import ROOT
-from scripts.lab.processes import Running, running
+from scripts.lab.processes import running
 from scripts.lab.server import ReadyPipe, launch_command, stages_of
 from scripts.lab.table import markdown
 
@@ -54,7 +54,6 @@ PARTS = (
 )
 DEVICE = PARTS.index("the device")
 STEP = ("schedule", "launch", "device", "publish", "detokenize and send")
-Q = float(os.environ.get("Q", "0.5"))
 _TIMEOUT_S, _WARM_UP, _TOKENS, _END = 60.0, 5, 2, b"\r\n0\r\n\r\n"
 
 
@@ -71,7 +70,8 @@ class Side:
     """A server and what was seen of it."""
 
     name: str
-    server: Running
+    pid: int  # of its launcher
+    port: int
     connection: socket.socket
     asked: list[Asked] = field(default_factory=list)
     cpu_s: dict[str, float] = field(default_factory=dict)
@@ -93,10 +93,10 @@ class Side:
         return Asked(sent, first)
 
     def used(self) -> dict[str, float]:
-        return {stage: cpu_seconds(pid) for stage, pid in stages_of(self.server.pid).items()}
+        return {stage: cpu_seconds(pid) for stage, pid in stages_of(self.pid).items()}
 
     def trace(self, seconds: float) -> None:
-        url = f"{self.server.base_url}/debug/trace?seconds={seconds:.1f}"
+        url = f"http://127.0.0.1:{self.port}/debug/trace?seconds={seconds:.1f}"
         with urllib.request.urlopen(url, timeout=seconds + _TIMEOUT_S) as answer:
             self.events += json.load(answer)["traceEvents"]
 
@@ -119,14 +119,19 @@ def serving(name: str, checkout: Path, file: Path, overrides: Sequence[str]) -> 
     """A server of the code in `checkout`."""
     with ReadyPipe() as pipe:
         command = [*launch_command(file, overrides), *pipe.options]
-        log, found = (
-            file.with_suffix(f".{name}.log"),
-            {"cwd": checkout, "environment": os.environ | {"PYTHONPATH": str(checkout)}},
-        )
-        with running(command, log, pipe.wait, timeout_s=_TIMEOUT_S, pass_fds=pipe.fds, **found) as server:
+        log, environment = file.with_suffix(f".{name}.log"), os.environ | {"PYTHONPATH": str(checkout)}
+        with running(
+            command,
+            log,
+            pipe.wait,
+            timeout_s=_TIMEOUT_S,
+            environment=environment,
+            pass_fds=pipe.fds,
+            cwd=checkout,
+        ) as server:
             port = int(server.base_url.rsplit(":", 1)[1])
             with socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT_S) as connection:
-                yield Side(name, server, connection)
+                yield Side(name, server.pid, port, connection)
 
 
 def measure(sides: Sequence[Side], requests: int, idle_s: float, step_ms: float) -> None:
@@ -167,7 +172,7 @@ def report(sides: Sequence[Side], step_ms: float) -> dict[str, Any]:
     for side in sides:
         every = parts(side)
         own = every.sum(axis=1) - every[:, DEVICE]
-        column = [*np.quantile(every, Q, axis=0), np.quantile(own, Q), np.percentile(own, 10)]
+        column = [*np.median(every, axis=0), np.median(own), np.percentile(own, 10)]
         for line, value in zip(lines, column, strict=True):
             line.append(round(float(value)))
         cpu = {f"CPU of {stage}": round(1e6 * used) for stage, used in side.cpu_s.items()}
