@@ -212,7 +212,8 @@ class SamplingStage:
             if chosen[start] >= 0:
                 given, finished = self._take_all(start, chosen[start], every[start : start + taken], views, records)
                 tokens += given
-                results.finished[b] = finished
+                if finished:
+                    results.finished[b] = 1
                 if len(given) > 1:
                     results.counts[b], results.ids[b, : len(given)] = len(given), given
         for at_, grammar in held.items():
@@ -222,8 +223,11 @@ class SamplingStage:
                 results.counts[b], results.ids[b, 0], results.finished[b] = 1, -1, 1
                 records.append(self._fail(grammar.row, f"the grammar failed: {grammar.error}").pack())
                 tokens.append(-1)
-        self._rings.deltas.write_many(records)  # clients wait for these, preprocess is a step ahead
+        if rows == 1:  # of several rows the next step is what all wait for
+            self._rings.deltas.write_many(records)
         slot.publish()
+        if rows != 1:
+            self._rings.deltas.write_many(records)
         return tokens
 
     def _take_all(
@@ -239,7 +243,7 @@ class SamplingStage:
 
     def _take(self, b: int, row: int, token: int, views: LogitsColumns, *, number: int) -> Delta:
         """`number`: of the row's tokens in this step."""
-        state, grammar = self._rows.state(row), self._grammars.of(row) if self._grammars else None
+        state, grammar = self._rows.state(row), self._grammars.of(row)
         if token < 0:
             why = self._chooser.explain(b, views, masked=grammar is not None)
             return self._fail(row, f"no token could be chosen: {why}")

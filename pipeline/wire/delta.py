@@ -53,8 +53,10 @@ class Delta(msgspec.Struct, gc=False):
 
     def pack(self) -> bytes:
         text = self.text.encode()
-        about = (self.request, self.attempt, self.index, self.token_id, self.reason, self.stop)
-        head = _DELTA.pack(*about, len(self.top), self.logprob, len(text))
+        head = _DELTA.pack(
+            self.request, self.attempt, self.index, self.token_id, self.reason, self.stop,
+            len(self.top), self.logprob, len(text),
+        )  # fmt: skip
         return b"".join((head, text, *(_TOP.pack(*pair) for pair in self.top))) if self.top else head + text
 
 
