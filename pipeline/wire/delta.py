@@ -61,13 +61,14 @@ class Delta(msgspec.Struct, gc=False):
 
 
 _REASONS = tuple(FinishReason)  # by value; calling the class costs more than the rest of a delta
+_TEXT, _unpack = _DELTA.size, _DELTA.unpack_from
 
 
 def unpack_delta(record: Any) -> Delta:
     """`record` is bytes or a memoryview."""
-    request, attempt, index, token, reason, stop, tops, logprob, length = _DELTA.unpack_from(record)
-    end = _DELTA.size + length
-    text = str(record[_DELTA.size : end], "utf-8")
+    request, attempt, index, token, reason, stop, tops, logprob, length = _unpack(record)
+    end = _TEXT + length
+    text = str(record[_TEXT:end], "utf-8")
     top = tuple(_TOP.unpack_from(record, end + i * _TOP.size) for i in range(tops)) if tops else ()
     return Delta(request, attempt, index, token, logprob, _REASONS[reason], text, top, stop)
 

@@ -15,10 +15,12 @@ from pipeline.config import load_configuration
 from pipeline.wire.topology import INFERENCE, STAGES
 from scripts.bench.overhead.client import Question, Streams, prompt, serve_client
 from scripts.bench.overhead.device import Device, serve_bare_steps
+from scripts.bench.overhead.exposed import exposed
 from scripts.bench.overhead.figures import Row, figures, goals, medians
 from scripts.bench.overhead.measure import Cell, Plan, measure, run_cell
 from scripts.bench.overhead.replaced.server import serve_bare_http
 from scripts.bench.overhead.servers import VARIANTS, Server, choose, ringserve, started
+from scripts.bench.overhead.tail import tail
 from scripts.lab.arguments import Say
 from scripts.lab.goals import Goal
 from scripts.lab.paths import ROOT
@@ -254,6 +256,8 @@ SECTIONS: Mapping[str, Section] = MappingProxyType(
         "demo": _cells("demo"),
         "context": _context,
         "ttft": _ttft,
+        "exposed": exposed,
+        "tail": tail,
         "null": _null,
         "footprint": _footprint,
     }
