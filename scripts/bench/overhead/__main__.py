@@ -13,7 +13,8 @@ Sections:
     ttft       the first token of an idle server (its parts: scripts.bench.first_token)
     exposed    exposed host time over devices of 0.5 to 22.5 ms per step
     tail       late tokens, and which part of their way was slow
-    null       a device that takes no time: tokens per second over 64 streams
+    draws      128 rows that are sampled, with vocabularies of 32,000 and 128,256 tokens
+    null       a device that takes no time: tokens per second over 64, 128 and 256 streams
     footprint  memory, idle CPU and start of the demo model's server
 
 Devices are emulated but for the demo's: they take their time, whatever the batch, and compute nothing, so that what
@@ -44,11 +45,13 @@ from scripts.lab.others import Others
 MAX_BATCH = 256
 _FULL = {
     "batches": (1, 8, 32), "step_ms": 22.5, "seconds": 2.0, "rounds": 5, "ttft_requests": 40, "null_tokens": 500,
+    "null_streams": (64, 128, 256), "draws_vocabularies": (32_000, 128_256),
     "idle_s": 10.0, "steps_ms": STEPS_MS, "fast_variants": "ringserve,replaced",
     "slow_variants": "ringserve,plain,host,plain-host,sampled,mixed,replaced",
 }  # fmt: skip
 _QUICK = {
     "batches": (1, 4), "step_ms": 3.0, "seconds": 0.4, "rounds": 1, "ttft_requests": 3, "null_tokens": 40,
+    "null_streams": (64,), "draws_vocabularies": (4_000,),
     "idle_s": 1.0, "steps_ms": (1.0,), "fast_variants": "ringserve", "slow_variants": ",".join(VARIANTS),
 }  # fmt: skip
 

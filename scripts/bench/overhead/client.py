@@ -40,7 +40,7 @@ class _Way:
 _LLM_SERVING = Ask("", 1, "bench", 0.0, True, {"return_full_text": False})
 _OPENAI = Ask("", 1, "bench", 0.0, True, {"stream_options": {"include_usage": False}})
 _SAMPLED = {"top_k": 40, "top_p": 0.95, "seed": 1, "return_full_text": False}
-_DRAWN = Ask("", 1, "bench", 0.8, True, _SAMPLED)
+_DRAWN = Ask("", 1, "bench", 0.7, True, _SAMPLED)
 _PERSON = {
     "type": "object",
     "properties": {"name": {"type": "string", "maxLength": 16}, "age": {"type": "integer"}},

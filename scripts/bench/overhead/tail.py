@@ -97,7 +97,7 @@ def tail(options: argparse.Namespace, directory: Path, say: Say) -> Row:
     with worker(serve_watcher) as watcher, ringserve(file) as server:
         for number in range(-1, options.rounds):  # the first one warms up
             say(f"late tokens: round {number + 1} of {options.rounds}")
-            found = _round(server, watcher, min(_MOST_TOKENS, int(1e3 * options.seconds * 4 / STEP_MS)))
+            found = _round(server, watcher, min(_MOST_TOKENS, int(1e3 * options.seconds * 2 / STEP_MS)))
             every += found if number >= 0 else []
     return _judged(every)
 
@@ -118,7 +118,7 @@ def tokens_of(watched: Watched, events: list[dict[str, Any]], names: list[str]) 
     begins = [begin for begin, _ in writes]
     rows = []
     for token in range(_SETTLING, len(watched.times_ns)):
-        now_us = watched.times_ns[token] / 1e3
+        now_us = float(watched.times_ns[token]) / 1e3
         place, write = bisect.bisect_right(ends, now_us) - 1, bisect.bisect_right(begins, now_us) - 1
         if place < 1 or write < 0:
             continue
@@ -176,8 +176,16 @@ def _judged(every: list[Row]) -> Row:
     title = (
         f"Late tokens of one stream on a device of {STEP_MS:g} ms: {len(late)} of {len(every)} were later than "
         f"{LATE_MS:g} ms.\nIn the time of {share:.1f} % of all a thread waited more than {WAITED_MS:g} ms for a CPU; "
-        f"these are left out below. Late ones among them, by that thread: {about}.\nOf the others: median "
-        f"{np.median(kept):.3f}, p99 {np.percentile(kept, 99):.3f}, latest {max(kept):.3f} ms; by the part that was slow:"
+        f"these are left out below. Late ones among them, by that thread: {about}.\nOf the {len(kept)} others: "
+        f"{_spread(kept)}; by the slow part:"
     )
-    goal = Goal("latest token while no thread waited for a CPU", round(max(kept), 3), LATE_MS, "ms")
+    latest = round(max(kept), 3) if kept else None
+    goal = Goal("latest token while no thread waited for a CPU", latest, LATE_MS, "ms")
     return {"title": title, "results": rows, "goals": [goal.told()], "excluded_percent": round(share, 2)}
+
+
+def _spread(lateness: list[float]) -> str:
+    if not lateness:
+        return "there is none"
+    p50, p99 = np.percentile(lateness, [50, 99])
+    return f"median {p50:.3f}, p99 {p99:.3f}, latest {max(lateness):.3f} ms"
