@@ -175,29 +175,26 @@ class RingSelector:
     """Waits for data on any of some consumers, like a blocking read, but for whichever ring has something first.
 
     `ends` are pairs of a consumer and its eventfd (`ring.data_fd()`); `wakers` are eventfds by which others, such as
-    threads, may end the wait, too. A peer that dies is noticed within a fifth of a second.
+    threads, may end the wait, too. An end's own eventfd may be written before there is data, by somebody who knows
+    that there soon will be. A peer that dies is noticed within a fifth of a second.
     """
 
     def __init__(self, ends: Sequence[tuple[_core.End, int]], wakers: Sequence[int] = ()) -> None:
         self._ends = [end for end, _ in ends]
-        self._wakers = frozenset(wakers)
         self._poll = select.poll()
         for fd in (*(fd for _, fd in ends), *wakers):
             self._poll.register(fd, select.POLLIN)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """True as soon as an end has data or a waker is set; False when the timeout is over. Raises RingClosed,
+        """True as soon as an end has data or an eventfd is set; False when the timeout is over. Raises RingClosed,
         PeerDied."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline, woken = None if timeout is None else time.monotonic() + timeout, False
         try:
-            while all([end.arm() for end in self._ends]):  # noqa: C419 - every end must be armed
+            while all([end.arm() for end in self._ends]) and not woken:  # noqa: C419 - every end must be armed
                 left = _SLICE_S if deadline is None else min(_SLICE_S, deadline - time.monotonic())
                 if left <= 0:
                     return False
-                woken = self._sleep(left)
-                if not self._wakers.isdisjoint(woken):
-                    break
-                if not woken:
+                if not (woken := self._sleep(left)):
                     for end in self._ends:
                         end.check_peer()
         finally:
@@ -205,10 +202,10 @@ class RingSelector:
                 end.disarm()
         return True
 
-    def _sleep(self, seconds: float) -> list[int]:
-        """The eventfds that were set."""
-        woken = [fd for fd, _ in self._poll.poll(seconds * 1000)]
-        for fd in woken:
+    def _sleep(self, seconds: float) -> bool:
+        """Whether an eventfd was set."""
+        woken = self._poll.poll(seconds * 1000)
+        for fd, _ in woken:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(fd)
-        return woken
+        return bool(woken)

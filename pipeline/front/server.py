@@ -109,7 +109,7 @@ async def _serve(
     ollama = OllamaRoutes(settings, backend, tokenizer, generate)
     anthropic = AnthropicRoutes(settings, tokenizer, generate, tokenize)
     app = Front(settings, generate, tokenize, info, shown, keys, ollama, anthropic, CancelRoutes(delivery.live))
-    server = Server(app, settings, admission, counters, shown.feed.close)
+    server = Server(app, settings, admission, counters, backend.announce, shown.feed.close)
     control.on("drain", lambda _: server.drain())
     following = asyncio.create_task(follow(control, backend, spec))
     following.add_done_callback(lambda _: server.end())
@@ -143,9 +143,10 @@ class Server:
         settings: FrontSettings,
         admission: Admission,
         counters: Counters,
+        announce: Callable[[], None],
         on_shutdown: Callable[[], None],
     ) -> None:
-        self._serving = Serving(settings, app, BodyMemory(settings))
+        self._serving = Serving(settings, app, BodyMemory(settings), announce)
         self._settings, self._admission, self._counters = settings, admission, counters
         self._on_shutdown = on_shutdown
         self._draining: asyncio.Task[None] | None = None

@@ -72,6 +72,11 @@ class Encodings:
         self._live: dict[int, _Encoding] = {}
         self._done: deque[_Encoding] = deque()
 
+    @property
+    def live(self) -> int:
+        """Texts of whose ids some have not been asked for yet."""
+        return len(self._live)
+
     def at_once(self, asked: Encode, reader: Reader) -> bytes:
         """The reply for a short text."""
         encoding = self._live[asked.request] = _Encoding(asked, reader)

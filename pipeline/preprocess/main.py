@@ -77,7 +77,7 @@ class _Service:
                 [self._pool.fileno()],
             )
             preprocess = PreprocessStage(
-                PreprocessRings(requests, results, replies, rows, steps, selector),
+                PreprocessRings(requests, results, replies, rows, steps, selector, records["rows"].data_fd()),
                 stage.shapes,
                 scheduler,
                 intake,

@@ -6,6 +6,7 @@ step *k + 1* is planned while step *k* runs; with one, when the results of step 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from pipeline.wire.step import Head, ResultsColumns, Shapes, Stamp, StepColumns,
 _NS = time.CLOCK_MONOTONIC
 OVERLAPPED = 2  # steps under way: one computes, one waits with all but its token ids
 PLAIN = 1
+_PATIENCE_NS = 300_000  # for a request that is announced
 
 _COUNTED = (
     PreprocessCounter.STEPS,
@@ -43,6 +45,7 @@ class PreprocessRings:
     rows: ipc.ByteProducer
     steps: ipc.SlotProducer
     selector: ipc.RingSelector
+    rows_fd: int  # the eventfd of the ring of rows: wakes sampling where it has none
 
 
 class Gauges:
@@ -86,6 +89,7 @@ class PreprocessStage:
         self._step_views: list[StepColumns] = step_layout(shapes).resident_views(rings.steps)
         self._result_views: list[ResultsColumns] = results_layout(shapes).resident_views(rings.results)
         self._unsent: list[bytes] = intake.replies  # a step waits for those of the requests that it begins only
+        self._unannounced = False
         self.steps_planned = 0
         self.steps_done = 0
 
@@ -98,7 +102,28 @@ class PreprocessStage:
             self._publish_gauges()
             self.send_replies()
             if not moved:
-                self._rings.selector.wait(timeout=1.0)
+                self.wake_sampling()
+                if self._rings.selector.wait(timeout=1.0) and self.idle:
+                    self.expect_request()
+
+    def expect_request(self) -> None:
+        """The front reads one: be warm by then, and awake for a moment more."""
+        self._intake.rehearse()
+        patience_ns = time.clock_gettime_ns(_NS) + _PATIENCE_NS
+        while not self._rings.requests.occupancy and time.clock_gettime_ns(_NS) < patience_ns:
+            os.sched_yield()
+
+    @property
+    def idle(self) -> bool:
+        """There is nothing to do, and nothing is under way."""
+        busy = self.under_way or self.scheduler.has_work or self._rings.requests.occupancy
+        return not busy and self._intake.idle
+
+    def wake_sampling(self) -> None:
+        """For a request that finds nobody else: now that the device is at work, sampling can prepare for it."""
+        if self._unannounced:
+            self._unannounced = False
+            os.eventfd_write(self._rings.rows_fd, 1)
 
     def _publish_gauges(self) -> None:
         if self._gauges is not None:
@@ -197,6 +222,7 @@ class PreprocessStage:
         it must know of a request before its first token."""
         if not self.scheduler.admissions:
             return
+        self._unannounced = not self.under_way
         for sequence in self.scheduler.admissions:
             if sequence.row >= 0:
                 self._rings.rows.write(_assign(sequence, step).pack())

@@ -49,8 +49,9 @@ class Chooser:
         self._logit_rows: list[int] = []  # of each position of the step: where its logits are; -1: nowhere
         self._candidates = 0
         self._scored: tuple[int, LogitsColumns] | None = None  # positions of the step, and its slot
-        self._scores: list[list[float]] = []  # of each position: log-probabilities of the device's candidates
-        self._score_ids: list[list[int]] = []  # which these are
+        self._scores: list[float] = []  # of each position's token, where the device has chosen
+        self._best: Float32 = np.zeros((0, 0), np.float32)  # of all candidates
+        self._best_ids: Int32 = np.zeros((0, 0), np.int32)  # which these are
 
     def choose(self, head: list[int], views: LogitsColumns, chosen: list[int]) -> None:
         """Fill `token_ids`; `chosen` are the rows to sample at each position, -1: skip."""
@@ -104,8 +105,9 @@ class Chooser:
         positions, views = self._scored
         count, shape = positions * self._candidates, (positions, self._candidates)
         logprobs = views.best_logits[:count].reshape(shape) - views.log_sum_exp[:positions, None]
-        self._scores = logprobs.astype(np.float32).tolist()
-        self._score_ids = views.ids[:count].reshape(shape).tolist()
+        self._best, self._best_ids = logprobs.astype(np.float32), views.ids[:count].reshape(shape)
+        chosen = np.argmax(self._best_ids == self.token_ids[:positions, None], axis=1)
+        self._scores = self._best[np.arange(positions), chosen].tolist()
 
     def explain(self, b: int, views: LogitsColumns, *, masked: bool = False) -> str:
         """Why position `b` of the batch has no token. `masked`: it has a grammar."""
@@ -122,8 +124,10 @@ class Chooser:
             return float(self._out.logprobs[at]), tuple(zip(ids, values, strict=True))
         if not self._scores:  # of the first row that wants to know
             self._read_scores()
-        scores, chosen = self._scores[b], self._score_ids[b].index(int(self.token_ids[b]))
-        return scores[chosen], tuple(zip(self._score_ids[b][:count], scores[:count], strict=True)) if count else ()
+        if not count:
+            return self._scores[b], ()
+        ids, values = self._best_ids[b, :count].tolist(), self._best[b, :count].tolist()
+        return self._scores[b], tuple(zip(ids, values, strict=True))
 
     def raw_logit(self, b: int, views: LogitsColumns) -> float:
         """Of the token at position `b`."""

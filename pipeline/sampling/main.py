@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 
+import ipc
 from model.grammar import Vocabulary
 from model.tokenizer import Tokenizer
 from pipeline.runtime.generations import Generation
@@ -41,8 +42,9 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, tokenizer: Tok
         slots["results"].producer(**options) as results,
         lane["deltas"].producer(**options) as deltas,
     ):
+        selector = ipc.RingSelector([(logits, slots["logits"].data_fd())], [records["rows"].data_fd()])
         sampling = SamplingStage(
-            SamplingRings(logits, rows, tokens, results, deltas),
+            SamplingRings(logits, rows, tokens, results, deltas, selector),
             shapes,
             Rows(shapes.max_rows, tokenizer, chooser.pending, grammars, shapes.drafts),
             chooser,

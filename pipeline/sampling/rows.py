@@ -53,6 +53,8 @@ class Rows:
         if isinstance(change, Drop):
             self._drop(change.request)
         else:
+            if change.request not in self._by_request:
+                self._by_request[change.request] = TextState.of(change, self._tokenizer)
             self._coming.append(change)
 
     def begin_step(self, step: int) -> None:
@@ -61,9 +63,7 @@ class Rows:
             self._install(self._coming.popleft())
 
     def _install(self, assign: Assign) -> None:
-        state = self._by_request.get(assign.request)
-        if state is None:
-            state = self._by_request[assign.request] = TextState.of(assign, self._tokenizer)
+        state = self._by_request[assign.request]
         self._pending.add(assign, state.sampling, 0 if state.sampling.grammar else state.most_drafts)
         self.grammars.assign(assign, state.sampling.grammar, min(state.most_drafts, self._most_drafts))
         self._states[assign.row] = state

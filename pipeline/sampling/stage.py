@@ -55,6 +55,7 @@ class SamplingRings:
     tokens: ipc.SlotProducer
     results: ipc.SlotProducer
     deltas: ipc.ByteProducer
+    selector: ipc.RingSelector  # of logits, woken by preprocess, too
 
 
 class Measurements:
@@ -110,7 +111,15 @@ class SamplingStage:
     def run(self) -> Never:
         """Until a ring closes. Raises PeerDied, RingClosed."""
         while True:
+            if not self._rows:
+                self.await_request()
             self.run_step()
+
+    def await_request(self) -> None:
+        """The state of one that finds nobody is made while the device computes its prompt."""
+        while not (self._rows or self._rings.logits.occupancy):
+            self._rings.selector.wait()
+            self._read_changes()
 
     def run_step(self) -> None:
         """Wait for logits and work them off. Raises PeerDied, RingClosed."""
@@ -119,7 +128,8 @@ class SamplingStage:
         views, stamps = self._logits_views[slot.index], self._stamps
         head: list[int] = views.head.tolist()
         samples = head[Head.SAMPLES] - head[Head.SCORED]
-        self._change_rows(head[Head.STEP])
+        self._read_changes()
+        self._rows.begin_step(head[Head.STEP])
         chosen = self._rows.select(views.rows[:samples].tolist(), views.epochs[:samples].tolist())
         held = self._grammars.hold_back(chosen) if self._grammars else _NOBODY
         self._chooser.choose(head, views, chosen)
@@ -148,12 +158,11 @@ class SamplingStage:
         if self._measurements is not None:
             self._measurements.count(tokens, self._verifier, head[Head.SCORED])
 
-    def _change_rows(self, step: int) -> None:
+    def _read_changes(self) -> None:
         while (record := self._rings.rows.try_read()) is not None:
             with record:
                 change = unpack_row(bytes(record))
             self._rows.change(change)
-        self._rows.begin_step(step)
 
     def _take_by_grammars(self, chosen: list[int]) -> None:
         """Rows' tokens that hold; what must follow them are drafts."""
@@ -203,7 +212,8 @@ class SamplingStage:
             if chosen[start] >= 0:
                 given, finished = self._take_all(start, chosen[start], every[start : start + taken], views, records)
                 tokens += given
-                results.finished[b] = finished
+                if finished:
+                    results.finished[b] = 1
                 if len(given) > 1:
                     results.counts[b], results.ids[b, : len(given)] = len(given), given
         for at_, grammar in held.items():
@@ -213,8 +223,11 @@ class SamplingStage:
                 results.counts[b], results.ids[b, 0], results.finished[b] = 1, -1, 1
                 records.append(self._fail(grammar.row, f"the grammar failed: {grammar.error}").pack())
                 tokens.append(-1)
+        if rows == 1:  # of several rows the next step is what all wait for
+            self._rings.deltas.write_many(records)
         slot.publish()
-        self._rings.deltas.write_many(records)
+        if rows != 1:
+            self._rings.deltas.write_many(records)
         return tokens
 
     def _take_all(
@@ -230,7 +243,7 @@ class SamplingStage:
 
     def _take(self, b: int, row: int, token: int, views: LogitsColumns, *, number: int) -> Delta:
         """`number`: of the row's tokens in this step."""
-        state, grammar = self._rows.state(row), self._grammars.of(row) if self._grammars else None
+        state, grammar = self._rows.state(row), self._grammars.of(row)
         if token < 0:
             why = self._chooser.explain(b, views, masked=grammar is not None)
             return self._fail(row, f"no token could be chosen: {why}")

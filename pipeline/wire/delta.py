@@ -53,19 +53,22 @@ class Delta(msgspec.Struct, gc=False):
 
     def pack(self) -> bytes:
         text = self.text.encode()
-        about = (self.request, self.attempt, self.index, self.token_id, self.reason, self.stop)
-        head = _DELTA.pack(*about, len(self.top), self.logprob, len(text))
+        head = _DELTA.pack(
+            self.request, self.attempt, self.index, self.token_id, self.reason, self.stop,
+            len(self.top), self.logprob, len(text),
+        )  # fmt: skip
         return b"".join((head, text, *(_TOP.pack(*pair) for pair in self.top))) if self.top else head + text
 
 
 _REASONS = tuple(FinishReason)  # by value; calling the class costs more than the rest of a delta
+_TEXT, _unpack = _DELTA.size, _DELTA.unpack_from
 
 
 def unpack_delta(record: Any) -> Delta:
     """`record` is bytes or a memoryview."""
-    request, attempt, index, token, reason, stop, tops, logprob, length = _DELTA.unpack_from(record)
-    end = _DELTA.size + length
-    text = str(record[_DELTA.size : end], "utf-8")
+    request, attempt, index, token, reason, stop, tops, logprob, length = _unpack(record)
+    end = _TEXT + length
+    text = str(record[_TEXT:end], "utf-8")
     top = tuple(_TOP.unpack_from(record, end + i * _TOP.size) for i in range(tops)) if tops else ()
     return Delta(request, attempt, index, token, logprob, _REASONS[reason], text, top, stop)
 

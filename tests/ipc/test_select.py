@@ -61,6 +61,16 @@ def test_a_waker_ends_the_wait(rings):
         close(*producers, *consumers)
 
 
+def test_an_end_can_be_woken_before_it_has_something(rings):
+    producers = [ring.producer() for ring in rings]
+    consumers, pairs = ends(rings)
+    selector = ipc.RingSelector(pairs)
+    os.eventfd_write(rings[1].data_fd(), 1)
+    assert selector.wait(60) is True
+    assert selector.wait(0) is False
+    close(*producers, *consumers)
+
+
 def test_a_peer_that_died_ends_it(slot_ring, spawn):
     ring = slot_ring()
     child = spawn("hold_until_told", {"ring": ring}, kind="producer")

@@ -156,6 +156,7 @@ class Server:
                 rows,
                 rings["steps"].producer(),
                 ipc.RingSelector([(requests, rings["requests"].data_fd())]),
+                rings["rows"].data_fd(),
             ),
             shapes,
             self.scheduler,
@@ -177,11 +178,12 @@ class Server:
         self.row_table = Rows(self.rows, self.tokenizer, chooser.pending, self.grammars, self.drafts)
         self.sampling = SamplingStage(
             SamplingRings(
-                rings["logits"].consumer(),
+                logits := rings["logits"].consumer(),
                 rings["rows"].consumer(),
                 rings["tokens"].producer(),
                 rings["results"].producer(),
                 rings["deltas"].producer(),
+                ipc.RingSelector([(logits, rings["logits"].data_fd())], [rings["rows"].data_fd()]),
             ),
             shapes,
             self.row_table,

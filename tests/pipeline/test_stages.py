@@ -55,6 +55,35 @@ def test_what_became_of_a_request_is_said_before_its_first_step_can_be_seen(serv
     assert said == [(Accepted, 0), (Started, 0)]
 
 
+def test_a_request_that_is_announced_and_does_not_come_leaves_nothing_behind(serve):
+    server = serve()
+    assert server.preprocess.idle
+    server.preprocess.expect_request()
+    assert server.preprocess.idle
+    assert not server.listen()
+    assert (server.scheduler.blocks.used, server.scheduler.blocks.cached) == (0, 0)
+    server.submit(1, [5, 6, 7], greedy(20))
+    assert not server.preprocess.idle
+    server.preprocess.expect_request()  # it is there already, and not waited for
+    server.run()
+    assert server.tokens(1) == expected(server, 1, [5, 6, 7], 20)
+
+
+def test_sampling_prepares_for_a_request_that_finds_nobody_before_its_step_is_computed(serve):
+    server = serve()
+    for request in (1, 2):
+        server.submit(request, [5, 6, 7], greedy(20))
+        assert server.preprocess.take_request()
+        assert server.plan()
+        server.preprocess.wake_sampling()
+        server.sampling.await_request()
+        assert len(server.row_table) == 1
+        assert server.inference.steps_done == server.sampling.steps_done
+        server.run()
+        assert server.tokens(request) == expected(server, request, [5, 6, 7], 20)
+        assert len(server.row_table) == 0
+
+
 @pytest.mark.parametrize("ahead", [OVERLAPPED, PLAIN])
 @pytest.mark.parametrize("blocks", [64, 20])
 @pytest.mark.parametrize("prefix_cache", [True, False])

@@ -163,6 +163,11 @@ class Backend:
         self._next += 1
         return self._next
 
+    def announce(self) -> None:
+        """A request is about to come: where there is no other, preprocess sleeps, and had better wake up."""
+        if not (self._streams or self.lanes.several) and (client := self.lanes[0].client) is not None:
+            client.wake()
+
     def submit(self, submits: Sequence[Submit]) -> list[TokenStream]:
         """All of them, or none; one stream for each choice. If there is room in the ring for the first one, the
         others may wait for room: a long list can be written faster than it is read.

@@ -119,6 +119,7 @@ class Generation:
         self._live: list[_Text] = []  # texts that have not ended
         self._reservation: Reservation | None = None
         self._cancelled: ApiError | None = None  # by its id
+        self._head = b""  # of the stream, if it was made beforehand
         self._written_ns = 0  # when something was written to the client last; a token need not bring anything
 
     async def serve(self, parse: Parse) -> None:
@@ -157,6 +158,7 @@ class Generation:
             self._submit()
         except ApiError as error:
             raise job.writer.translate(error) from None
+        self._delivery.backend.outbox.note_request(self._progresses[0].arrival)
         connection.on_lost.add(self._disconnect)
         try:
             async with asyncio.timeout(self._deadline.begin()):
@@ -327,6 +329,8 @@ class Generation:
     async def _stream(self) -> None:
         exchange, writer = self._exchange, self._job.writer
         await self._accepted()
+        if not self._timed:  # while there is time
+            self._head = self._make_head()
         taken = await self._take()
         await self._start()
         while self._live:
@@ -342,7 +346,10 @@ class Generation:
 
     async def _start(self) -> None:
         if not self._exchange.started:
-            await self._exchange.start(200, self._job.writer.content_type, [*_UNBUFFERED, *self._headers()])
+            await self._exchange.begin(self._head or self._make_head())
+
+    def _make_head(self) -> bytes:
+        return self._exchange.head(200, self._job.writer.content_type, [*_UNBUFFERED, *self._headers()])
 
     async def _collect(self) -> None:
         every, writer = self._live, self._job.writer
@@ -366,10 +373,14 @@ class Generation:
                 text.progress.finish(text.reason, 0 if text.read is None else text.read.calls)
 
     def _headers(self) -> list[Header]:
-        if self._exchange.headers.get(TIMINGS) != b"1":
+        if not self._timed:
             return []
         replica = [(REPLICA, b"%d" % self._live[0].stream.home)] if self._live and self._delivery.several else []
         return [*self._progresses[0].headers(), *replica]
+
+    @property
+    def _timed(self) -> bool:
+        return self._exchange.headers.get(TIMINGS) == b"1"
 
     async def _break_off(self, error: ApiError) -> None:
         if not self._exchange.started:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections import deque
 from collections.abc import Callable
 from itertools import count
@@ -84,6 +85,10 @@ class RingClient:
         slot.write(record)
         slot.publish()
         return True
+
+    def wake(self) -> None:
+        """Whoever reads the requests, before there is one."""
+        os.eventfd_write(self._rings[0].data_fd(), 1)
 
     def send_later(self, late: Late, *, resumes: bool = False) -> None:
         """As soon as there is room; not at all if the rings close before."""

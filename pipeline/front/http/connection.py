@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -36,6 +37,7 @@ class Serving:
     settings: FrontSettings
     application: Handler
     bodies: BodyMemory
+    announce: Callable[[], None]  # a request that may generate text begins to come in
     resets: Resets = field(default_factory=Resets)
     connections: set[Connection] = field(default_factory=set)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -152,6 +154,8 @@ class Connection(Line):
         self._in_headers = False
         self._limit_request(self.settings.body_timeout_s)
         self._newest = Exchange(head, self, self._serving.bodies)
+        if head.method == "POST":
+            self._serving.announce()
         if self._active is None:
             self._start(self._newest)
         else:

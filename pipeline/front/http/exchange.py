@@ -157,12 +157,16 @@ class Exchange(Response):
     # ---- the answer -----------------------------------------------------------------------------------------
 
     async def start(self, status: int, content_type: bytes | None, headers: Sequence[Header] = ()) -> None:
+        await self.begin(self.head(status, content_type, headers))
+
+    def head(self, status: int, content_type: bytes | None, headers: Sequence[Header] = ()) -> bytes:
+        """For `begin`; another one may still be made instead."""
         every = [(REQUEST_ID, self.request_id), *self.common, *headers]
         if self.metered and self.account is not None:
             every += self.account.headers
         if content_type is not None:
             every.append((b"content-type", content_type))
-        await self.begin(status, every)
+        return self.make_head(status, every)
 
     @property
     def keeps_up(self) -> bool:

@@ -50,16 +50,20 @@ class Response:
     def __init__(self, connection: Line, head: Head) -> None:
         self.connection = connection
         self.started = self.complete = self.gone = False
-        self.keep_alive, self.modern, self._bodiless = head.keep_alive, head.modern, head.method == "HEAD"
-        self._chunked = False
+        self.keep_alive, self.modern, self._asks_for_head = head.keep_alive, head.modern, head.method == "HEAD"
+        self._bodiless = self._chunked = False
         self._left: int | None = None  # bytes that were announced and not written
 
-    async def begin(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    async def begin(self, head: bytes) -> None:
+        """`head`: as `make_head` has made it last."""
+        if await self._ready():
+            self.started = True
+            self.connection.transport.write(head)
+
+    def make_head(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
         """A body whose `content-length` is not among the headers is sent in chunks, or ends with the connection where
         the client does not support chunks."""
-        if not await self._ready():
-            return
-        self.started = True
+        self._left = None
         lines = [_STATUS[status], _date(int(time.time()))]
         for name, value in headers:
             if _UNFIT.search(value):
@@ -67,12 +71,12 @@ class Response:
             if name == b"content-length":
                 self._left = int(value)
             lines.append(b"%b: %b\r\n" % (name, value))
-        self._bodiless = self._bodiless or status in _BODILESS
+        self._bodiless = self._asks_for_head or status in _BODILESS
         self._chunked = self.modern and self._left is None and not self._bodiless
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         lines.append(b"transfer-encoding: chunked\r\n\r\n" if self._chunked else b"\r\n")
-        self.connection.transport.write(b"".join(lines))
+        return b"".join(lines)
 
     async def write(self, body: bytes) -> None:
         """A part; waits while the client does not keep up."""
@@ -131,4 +135,9 @@ class Outbox:
         now = time.monotonic_ns()
         self._times.observe(RequestHistogram.FRONT, now - since_ns, count)
         if self._spans.wanted:
-            self._spans.add(since_ns, now)
+            self._spans.add(since_ns, now, "write")
+
+    def note_request(self, arrival_ns: int) -> None:
+        """One that arrived then has been read, and sent on."""
+        if self._spans.wanted:
+            self._spans.add(arrival_ns, time.monotonic_ns(), "read")

@@ -16,7 +16,7 @@ from pipeline.stats import StatsReader, StepColumn
 from pipeline.wire.step import Int64, Stamp
 from pipeline.wire.topology import BEHIND_FRONT, FRONT, INFERENCE, PREPROCESS, SAMPLING, Role, Topology
 
-Span = tuple[int, int]  # begin, end in ns of the monotonic clock
+Span = tuple[int, int, str]  # begin, end in ns of the monotonic clock; what was done
 
 _KEPT = 100_000
 _PARTS = (
@@ -30,14 +30,14 @@ _PARTS = (
 
 
 class Spans:
-    """Times of the front's own work, kept only while a trace is recorded: `wanted` is read once per write."""
+    """Times of the front's own work, kept only while a trace is recorded: `wanted` is read before `add`."""
 
     def __init__(self) -> None:
         self.wanted = 0
         self._spans: deque[Span] = deque(maxlen=_KEPT)
 
-    def add(self, begin: int, end: int) -> None:
-        self._spans.append((begin, end))
+    def add(self, begin: int, end: int, name: str) -> None:
+        self._spans.append((begin, end, name))
 
     @contextmanager
     def recording(self) -> Iterator[deque[Span]]:
@@ -51,12 +51,12 @@ class Spans:
 
 
 def trace(stats: StatsReader, since_ns: int, spans: Iterable[Span]) -> bytes:
-    """JSON of the events: of the steps that were sent since then, and of `spans`, the front's writes. A replica is
+    """JSON of the events: of the steps that were sent since then, and of `spans`, what the front did. A replica is
     shown as a process, its stages as threads."""
     events = [*_names(stats.topology)]
     for replica in range(stats.topology.replicas):
         events += _step_events(replica, stats.steps(since_ns, replica=replica))
-    events += (_event("write", 0, FRONT, begin, end) for begin, end in spans)
+    events += (_event(name, 0, FRONT, begin, end) for begin, end, name in spans)
     return orjson.dumps({"traceEvents": events, "displayTimeUnit": "ms"})
 
 

@@ -10,8 +10,11 @@ Sections:
     fast       5 ms per step, a fast accelerator: the default, and the data path that is replaced
     demo       the demo model on CPU, whose compute shares the CPUs with the hosts' work
     context    contexts of 64 and of 4096 tokens
-    ttft       the first token of an idle server
-    null       a device that takes no time: tokens per second over 64 streams
+    ttft       the first token of an idle server (its parts: scripts.bench.first_token)
+    exposed    exposed host time over devices of 0.5 to 22.5 ms per step
+    tail       late tokens, and which part of their way was slow
+    draws      128 rows that are sampled, with vocabularies of 32,000 and 128,256 tokens
+    null       a device that takes no time: tokens per second over 64, 128 and 256 streams
     footprint  memory, idle CPU and start of the demo model's server
 
 Devices are emulated but for the demo's: they take their time, whatever the batch, and compute nothing, so that what
@@ -29,6 +32,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from scripts.bench.overhead.exposed import STEPS_MS
 from scripts.bench.overhead.report import draw, header, table
 from scripts.bench.overhead.sections import SECTIONS, plan_of
 from scripts.bench.overhead.servers import VARIANTS, choose
@@ -41,13 +45,19 @@ from scripts.lab.others import Others
 MAX_BATCH = 256
 _FULL = {
     "batches": (1, 8, 32), "step_ms": 22.5, "seconds": 2.0, "rounds": 5, "ttft_requests": 40, "null_tokens": 500,
-    "idle_s": 10.0, "fast_variants": "ringserve,replaced",
+    "null_streams": (64, 128, 256), "draws_vocabularies": (32_000, 128_256),
+    "idle_s": 10.0, "steps_ms": STEPS_MS, "fast_variants": "ringserve,replaced",
     "slow_variants": "ringserve,plain,host,plain-host,sampled,mixed,replaced",
 }  # fmt: skip
 _QUICK = {
     "batches": (1, 4), "step_ms": 3.0, "seconds": 0.4, "rounds": 1, "ttft_requests": 3, "null_tokens": 40,
-    "idle_s": 1.0, "fast_variants": "ringserve", "slow_variants": ",".join(VARIANTS),
+    "null_streams": (64,), "draws_vocabularies": (4_000,),
+    "idle_s": 1.0, "steps_ms": (1.0,), "fast_variants": "ringserve", "slow_variants": ",".join(VARIANTS),
 }  # fmt: skip
+
+
+def _times(text: str) -> tuple[float, ...]:
+    return tuple(map(positive, text.split(",")))
 
 
 def parse() -> argparse.Namespace:
@@ -60,6 +70,7 @@ def parse() -> argparse.Namespace:
     add("--rounds", type=count, help="default 5")
     add("--only", type=choose, metavar="NAMES", help="some variants, of steps and fast")
     add("--step-ms", type=float, help="of the device of steps; default 22.5")
+    add("--steps-ms", type=_times, metavar="MS,MS", help="of the devices of exposed; default 0.5,1,2,5,22.5")
     add(
         "--vocab",
         type=count,

@@ -40,7 +40,7 @@ class _Way:
 _LLM_SERVING = Ask("", 1, "bench", 0.0, True, {"return_full_text": False})
 _OPENAI = Ask("", 1, "bench", 0.0, True, {"stream_options": {"include_usage": False}})
 _SAMPLED = {"top_k": 40, "top_p": 0.95, "seed": 1, "return_full_text": False}
-_DRAWN = Ask("", 1, "bench", 0.8, True, _SAMPLED)
+_DRAWN = Ask("", 1, "bench", 0.7, True, _SAMPLED)
 _PERSON = {
     "type": "object",
     "properties": {"name": {"type": "string", "maxLength": 16}, "age": {"type": "integer"}},
@@ -83,7 +83,7 @@ class Streams:
 
 
 @dataclass(slots=True)
-class _Stream:
+class Stream:
     connection: socket.socket
     mark: bytes
     sent_ns: int
@@ -115,7 +115,7 @@ def read_streams(question: Question) -> Streams:
     way = WAYS[question.way]
     gc.collect()
     gc.disable()
-    opened: list[_Stream] = []
+    opened: list[Stream] = []
     try:
         opened.extend(_open(question, way, number) for number in range(question.streams))
         _read(opened)
@@ -134,7 +134,7 @@ def read_streams(question: Question) -> Streams:
     )
 
 
-def _read(opened: list[_Stream]) -> None:
+def _read(opened: list[Stream]) -> None:
     by_fd = {stream.connection.fileno(): stream for stream in opened}
     poll = select.epoll()
     for fd in by_fd:
@@ -153,7 +153,7 @@ def _read(opened: list[_Stream]) -> None:
                     del by_fd[fd]
 
 
-def _open(question: Question, way: _Way, number: int) -> _Stream:
+def _open(question: Question, way: _Way, number: int) -> Stream:
     asked = way.first if way.first is not None and number == 0 else way.ask
     api, ask = APIS[way.api], dataclasses.replace(asked, prompt=prompt(number), max_tokens=question.tokens)
     if question.prompt_tokens is not None:
@@ -164,7 +164,12 @@ def _open(question: Question, way: _Way, number: int) -> _Stream:
     time.sleep(question.settle_s)
     sent_ns = time.monotonic_ns()
     connection.sendall(head.encode() + body)
-    return _Stream(connection, way.mark, sent_ns, [], [])
+    return Stream(connection, way.mark, sent_ns, [], [])
+
+
+def open_stream(port: int, way: str, tokens: int) -> Stream:
+    """One, which the caller reads and closes. Raises OSError."""
+    return _open(Question(port, way, 1, tokens), WAYS[way], 0)
 
 
 def prompt(number: int) -> str:

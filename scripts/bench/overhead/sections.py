@@ -15,10 +15,12 @@ from pipeline.config import load_configuration
 from pipeline.wire.topology import INFERENCE, STAGES
 from scripts.bench.overhead.client import Question, Streams, prompt, serve_client
 from scripts.bench.overhead.device import Device, serve_bare_steps
+from scripts.bench.overhead.exposed import exposed
 from scripts.bench.overhead.figures import Row, figures, goals, medians
 from scripts.bench.overhead.measure import Cell, Plan, measure, run_cell
 from scripts.bench.overhead.replaced.server import serve_bare_http
 from scripts.bench.overhead.servers import VARIANTS, Server, choose, ringserve, started
+from scripts.bench.overhead.tail import tail
 from scripts.lab.arguments import Say
 from scripts.lab.goals import Goal
 from scripts.lab.paths import ROOT
@@ -169,34 +171,70 @@ def _ttft(options: Options, directory: Path, say: Say) -> Row:
     return _told(title, [rounded], [Goal(what, rounded["overhead_p50_ms"], _TTFT_GOAL_MS, "ms")])
 
 
+# ---- many rows that draw, from candidates that the device brings ---------------------------------------------------
+
+_DRAWS_BATCH = 128
+_DRAWS_GOAL_MS = 1.5
+_PER_CANDIDATE_MS = 4e-6  # 8 bytes at 2 GB/s
+
+
+def _draws(options: Options, directory: Path, say: Say) -> Row:
+    """The bare step is the argmax: what candidates take on their way to the host is in the overhead."""
+    charged = f"pipeline.runner.cost_model.per_candidate_ms={_PER_CANDIDATE_MS:f}"
+    rows: list[Row] = []
+    for vocabulary in options.draws_vocabularies:
+        device, overrides = Device(_TTFT_STEP_MS, vocab=vocabulary), (charged, *options.overrides)
+        plan = Plan(device, (_DRAWS_BATCH,), options.seconds, options.rounds, choose("sampled"), overrides)
+        (row,) = figures(measure(plan, directory, say), plan)
+        parts = {f"{name}_us": row["parts"][name]["p50_us"] for name in ("wait", "launch", "publish", "sample")}
+        rows.append(
+            {"vocabulary": vocabulary, **{k: row[k] for k in ("overhead_p50_ms", "overhead_p99_ms")}, **parts}
+        )
+    judged = [
+        Goal(
+            f"{_DRAWS_BATCH} rows that draw from {row['vocabulary']} tokens",
+            row["overhead_p50_ms"],
+            _DRAWS_GOAL_MS,
+            "ms",
+        )
+        for row in rows
+    ]
+    return _told(
+        f"Batch {_DRAWS_BATCH}, top-k 40, top-p 0.95, temperature 0.7; {_TTFT_STEP_MS:g} ms per step", rows, judged
+    )
+
+
 # ---- a device that takes no time: how many tokens per second the server itself can bring to its clients -----------
 
-_NULL_STREAMS = 64
-_RATE_GOAL = 25_000.0
+_RATE_GOAL = 60_000.0
 _FRONT_GOAL_US = 20.0
 _NULL_WAYS = ("llm-serving", "completions")
 
 
 def _null(options: Options, directory: Path, say: Say) -> Row:
-    file = Device(0.0).write(directory / "null.yaml", _NULL_STREAMS)
-    rounds: dict[str, list[Row]] = {way: [] for way in _NULL_WAYS}
+    most = max(options.null_streams)
+    file = Device(0.0).write(directory / "null.yaml", most)
+    cells = [(way, streams) for way in _NULL_WAYS for streams in options.null_streams]
+    rounds: dict[tuple[str, int], list[Row]] = {cell: [] for cell in cells}
     with worker(serve_client) as client, ringserve(file) as server:
         for way in _NULL_WAYS:
-            ask(client, Question(server.port, way, _NULL_STREAMS, 20))
+            ask(client, Question(server.port, way, most, 20))
         for number in range(options.rounds):
-            say(f"null device, {_NULL_STREAMS} streams: round {number + 1} of {options.rounds}")
-            for way in _NULL_WAYS:
+            say(f"null device, up to {most} streams: round {number + 1} of {options.rounds}")
+            for way, count in cells:
                 before = server.cpu_s()
-                streams = ask(client, Question(server.port, way, _NULL_STREAMS, options.null_tokens))
-                rounds[way].append(_null_row(streams, before, server))
-    rows: list[Row] = [{"api": way, "rounds": len(every)} | medians(every, 1) for way, every in rounds.items()]
+                streams = ask(client, Question(server.port, way, count, options.null_tokens))
+                rounds[way, count].append(_null_row(streams, before, server))
+    rows: list[Row] = [
+        {"api": way, "streams": count, "rounds": len(every)} | medians(every, 1)
+        for (way, count), every in rounds.items()
+    ]
     judged = []
     for row in rows:
-        judged += [
-            Goal(f"null device, {row['api']}", row["tokens_per_s"], _RATE_GOAL, "tokens/s", at_least=True),
-            Goal(f"CPU of the front per token, {row['api']}", row["front_us"], _FRONT_GOAL_US, "us"),
-        ]
-    size = f"{_NULL_STREAMS} streams of {options.null_tokens} tokens over HTTP, client on the same CPUs"
+        name, rate = f"{row['api']}, {row['streams']} streams", row["tokens_per_s"]
+        judged.append(Goal(f"null device, {name}", rate, _RATE_GOAL, "tokens/s", at_least=True))
+        judged.append(Goal(f"CPU of the front per token, {name}", row["front_us"], _FRONT_GOAL_US, "us"))
+    size = f"streams of {options.null_tokens} tokens over HTTP, client on the same CPUs"
     return _told(f"A device that takes no time: {size}; CPU in microseconds per token", rows, judged)
 
 
@@ -254,6 +292,9 @@ SECTIONS: Mapping[str, Section] = MappingProxyType(
         "demo": _cells("demo"),
         "context": _context,
         "ttft": _ttft,
+        "exposed": exposed,
+        "tail": tail,
+        "draws": _draws,
         "null": _null,
         "footprint": _footprint,
     }

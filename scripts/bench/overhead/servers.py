@@ -40,7 +40,7 @@ _ALL = (
     Variant("plain-host", "all logits to the host, without overlap", overrides=(_PLAIN, _LOGITS)),
     Variant("completions", "OpenAI's API, greedy", "completions", token_ids=True),
     Variant("ngram", "with speculation", overrides=("pipeline.speculation.method=ngram",), token_ids=True),
-    Variant("sampled", "temperature 0.8, top_k 40, top_p 0.95", "sampled", greedy=False),
+    Variant("sampled", "temperature 0.7, top_k 40, top_p 0.95", "sampled", greedy=False, token_ids=True),
     Variant("mixed", "one stream is sampled as above, all others are greedy", "mixed", greedy=False, token_ids=True),
     Variant("grammar", "OpenAI's API, every answer has a grammar", "grammar", greedy=False),
     Variant(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import os
+import select
 import signal
 import time
 
@@ -41,6 +43,29 @@ def test_many_at_once_each_gets_its_own(shared):
 def test_request_ids_are_unique(shared):
     ids = [shared.complete("a", max_tokens=1).headers["x-request-id"] for _ in range(20)]
     assert len(set(ids)) == 20
+
+
+def test_preprocess_is_woken_as_soon_as_a_post_begins(serve):
+    """If there is no other request; before the body is there."""
+    served = serve()
+    served.end_generation()
+    served.wire(stopped=True)
+    woken = served.rings["requests"].data_fd()
+    with served.connect() as connection, served.connect() as other:
+        connection.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+        read_until(connection, b"}")
+        with pytest.raises(BlockingIOError):
+            os.eventfd_read(woken)
+        connection.sendall(post({"inputs": "a b"})[:-4])
+        assert select.select([woken], [], [], 20)[0]
+        os.eventfd_read(woken)
+        connection.sendall(post({"inputs": "a b"})[-4:])
+        while not served.rings["requests"].snapshot().producer.index:
+            time.sleep(0.01)
+        if select.select([woken], [], [], 0)[0]:
+            os.eventfd_read(woken)
+        other.sendall(post({"inputs": "c d"})[:-4] + b"x")
+        assert not select.select([woken], [], [], 0.1)[0]
 
 
 # ---- no room -----------------------------------------------------------------------------------------------
