@@ -145,7 +145,8 @@ class Submit(Record, frozen=True, tag=0):
         deadline_ns: int = 0,
     ) -> Submit:
         text, ids = (prompt, b"") if isinstance(prompt, str) else (None, prompt.tobytes())
-        return cls(tuple(choices), request.pack(), text, ids, add_special, arrival_ns, plain, owner, deadline_ns)
+        about = (add_special, arrival_ns, plain)
+        return cls(tuple(choices), request.pack(), text, ids, *about, owner=owner, deadline_ns=deadline_ns)
 
     def with_choices(self, choices: Sequence[Choice], *, moved: bool = False, suspect: bool = False) -> Submit:
         """The same prompt for these choices."""

@@ -19,6 +19,7 @@ from pipeline.front.delivery.job import (
     Event,
     Identity,
     Job,
+    Part,
     Reader,
     ScoreReader,
     Text,

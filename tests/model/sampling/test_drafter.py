@@ -72,7 +72,7 @@ def test_chance_matches_are_watched_before_they_are_used(desk):
 
 
 def test_the_more_rows_the_surer_a_guess_must_be(desk):
-    """Four tokens that occurred before are worth a guess beside few rows, and none beside many, until it was right."""
+    """Four tokens that occurred before are worth a guess beside few rows; beside many only once one was right."""
     others = [(-1, 1, -1)] * 4
     for step, more in (([], 1), (others, 0)):
         desk.read(0, [1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 2, 3])
