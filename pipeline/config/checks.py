@@ -144,7 +144,7 @@ def _check_replicas(checker: _Checker) -> None:
     checker.require(
         lambda directory, replicas: replicas == 1,
         ("pipeline.save_logits_dir", "pipeline.replicas"),
-        "pipeline.save_logits_dir is set, whose files are those of one batch, but pipeline.replicas is {1}; make it 1",
+        "pipeline.save_logits_dir is set, which is for one batch, but pipeline.replicas is {1}; make it 1",
     )
 
 
