@@ -23,8 +23,8 @@ from pipeline.stats import KEY_NAME, KeyCounter, PreprocessCounter, RingEnds, St
 MODELS = "/v1/models/"
 USAGE = "/v1/usage"
 LONGEST_TRACE_S = 60.0
+_SLICE_S = 0.005
 _DOWN = (StageState.HUNG, StageState.RESTARTING)
-_WORST = (StageState.OK, StageState.STARTING, *_DOWN)
 
 
 class InfoRoutes:
@@ -60,15 +60,14 @@ class InfoRoutes:
         topology = self._stats.topology
         if topology.replicas == 1:
             return {}
-        each = ([self._stats.state(stage.key) for stage in topology.replica(i)] for i in range(topology.replicas))
         return {
             "replicas": [
                 {
-                    "replica": i,
-                    "state": max(states, key=_WORST.index).name.lower(),
-                    "generation": self._stats.generation(i),
+                    "replica": replica,
+                    "state": self._stats.replica_state(replica).name.lower(),
+                    "generation": self._stats.generation(replica),
                 }
-                for i, states in enumerate(each)
+                for replica in range(topology.replicas)
             ]
         }
 
@@ -87,10 +86,12 @@ class InfoRoutes:
         await answer_json(exchange, {"server_load": numbers["running"] + numbers["waiting"]})
 
     async def metrics(self, exchange: Exchange) -> None:
-        pieces: list[bytes] = []
+        pieces, began = list[bytes](), time.monotonic()
         for piece in self._collector.pieces():
             pieces.append(piece)
-            await asyncio.sleep(0)  # tokens that have come meanwhile do not wait for the rest
+            if time.monotonic() - began > _SLICE_S:  # tokens that have come meanwhile do not wait for the rest
+                await asyncio.sleep(0)
+                began = time.monotonic()
         await exchange.respond(200, b"".join(pieces), CONTENT_TYPE)
 
     async def usage(self, exchange: Exchange) -> None:
