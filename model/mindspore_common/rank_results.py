@@ -21,7 +21,7 @@ _MOST_SIZES = 4096  # for which arrays are kept
 
 
 class RankResults:
-    """``local``: of this rank's logits, which are those of the ids from ``first`` on; ``widest``: most of any rank."""
+    """``local``: of this rank's logits, which are as many as ``widest``; the last rank may have fewer."""
 
     def __init__(self, local: Results, gather: Gather, vocab_size: int, rank: int, widest: int) -> None:
         self._local, self._gather, self._first = local, gather, rank * widest
