@@ -21,7 +21,7 @@ from pipeline.front.delivery.admission import Admission
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.follow import follow
 from pipeline.front.delivery.generation import Delivery
-from pipeline.front.delivery.policies import make_router
+from pipeline.front.delivery.policies import keep_weighing, make_router
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.http.connection import Connection, Serving
 from pipeline.front.http.exchange import BodyMemory
@@ -89,7 +89,8 @@ async def _serve(
 ) -> None:
     counters, stats, spans = Counters(page, spec.key), StatsReader(page), Spans()
     times, ends = Histograms(page, RequestHistogram, spec.rank), RingEnds(page, spec.key)
-    backend = Backend(settings, counters, stats, Outbox(times, spans), ends, make_router(settings))
+    router = make_router(settings)
+    backend = Backend(settings, counters, stats, Outbox(times, spans), ends, router)
     admission = Admission()
     parser = Worker("parser")
     adapters = AdapterCounters(page, spec.rank, settings.adapters)
@@ -105,6 +106,7 @@ async def _serve(
     control.on("drain", lambda _: server.drain())
     following = asyncio.create_task(follow(control, backend, spec))
     following.add_done_callback(lambda _: server.end())
+    weighing = asyncio.create_task(keep_weighing(router, stats, settings)) if settings.replicas > 1 else None
     counters.set_ready()
     try:
         with throttled(logging.getLogger("ringserve.front")):
@@ -113,6 +115,8 @@ async def _serve(
         counters.set(FrontCounter.READY, 0)
         parser.close()
         following.cancel()
+        if weighing is not None:
+            weighing.cancel()
         await backend.close()
         await server.close_connections()
         with contextlib.suppress(asyncio.CancelledError):

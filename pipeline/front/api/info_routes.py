@@ -21,8 +21,8 @@ from pipeline.stats import PreprocessCounter, RingEnds, StageState, StatsReader
 
 MODELS = "/v1/models/"
 LONGEST_TRACE_S = 60.0
+_SLICE_S = 0.005
 _DOWN = (StageState.HUNG, StageState.RESTARTING)
-_WORST = (StageState.OK, StageState.STARTING, *_DOWN)
 
 
 class InfoRoutes:
@@ -58,9 +58,16 @@ class InfoRoutes:
         topology = self._stats.topology
         if topology.replicas == 1:
             return {}
-        each = ([self._stats.state(stage.key) for stage in topology.replica(i)] for i in range(topology.replicas))
-        worst = [max(states, key=_WORST.index) for states in each]
-        return {"replicas": [{"replica": i, "state": state.name.lower()} for i, state in enumerate(worst)]}
+        return {
+            "replicas": [
+                {
+                    "replica": replica,
+                    "state": self._stats.replica_state(replica).name.lower(),
+                    "generation": self._stats.generation(replica),
+                }
+                for replica in range(topology.replicas)
+            ]
+        }
 
     async def ready(self, exchange: Exchange) -> None:
         if self._admission.draining:
@@ -77,7 +84,13 @@ class InfoRoutes:
         await answer_json(exchange, {"server_load": numbers["running"] + numbers["waiting"]})
 
     async def metrics(self, exchange: Exchange) -> None:
-        await exchange.respond(200, self._collector.text(), CONTENT_TYPE)
+        pieces, began = list[bytes](), time.monotonic()
+        for piece in self._collector.pieces():
+            pieces.append(piece)
+            if time.monotonic() - began > _SLICE_S:  # tokens that have come meanwhile do not wait for the rest
+                await asyncio.sleep(0)
+                began = time.monotonic()
+        await exchange.respond(200, b"".join(pieces), CONTENT_TYPE)
 
     async def version(self, exchange: Exchange) -> None:
         await answer_json(exchange, {"version": version("ringserve")})

@@ -21,6 +21,14 @@ from pipeline.stats import RingEnds, StatsReader
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 
 
+class _One(Collector):
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._family
+
+
 class StatsCollector(Collector):
     """Keeps nothing between two scrapes. `ends` are the front's, which are copied here: it has no steps."""
 
@@ -28,13 +36,21 @@ class StatsCollector(Collector):
         self._stats, self._settings, self._ends = stats, settings, ends
 
     def text(self) -> bytes:
-        return generate_latest(self)
+        return b"".join(self.pieces())
+
+    def pieces(self) -> Iterator[bytes]:
+        """Of the text, a family each: with many replicas all of them take longer than tokens should wait."""
+        for family in self.collect():
+            yield generate_latest(_One(family))
 
     def collect(self) -> Iterator[Metric]:
         if self._ends is not None:
             self._ends.copy()
-        families = [family for _, section in self.sections() for family in section]
-        yield from families
+        families: list[Metric] = []
+        for _, section in self.sections():
+            for family in section:
+                families.append(family)
+                yield family
         if self._settings.vllm_metrics:
             yield from renamed(families, self._settings.model_name)
 

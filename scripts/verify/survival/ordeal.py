@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pipeline.wire.topology import Topology
+from scripts.lab.http import Client
 from scripts.lab.server import Server
 from scripts.verify.survival.faults import Fault, deal, inflict
 from scripts.verify.survival.load import Load, jobs, undisturbed
@@ -38,8 +40,8 @@ class Ordeal(Plan):
 @dataclass(slots=True)
 class Outcome(Report):
     """By kind of fault. `resumed_s`: how long each stream of replicas that were hit stood still. `fronts_s`: where
-    the front was hit, from then to the first token of a connection made afterwards. `beside_s`: the longest gap of each
-    stream at another replica."""
+    the front was hit, from then to the first token of a connection made afterwards. `beside_s`: the longest gap of
+    each stream at another replica."""
 
     rounds: int = 0
     resumed_s: dict[str, list[float]] = field(default_factory=dict)
@@ -97,10 +99,14 @@ class _Run:
             report.fronts_s.setdefault(fault.kind, []).append(back)
             result, load.front_hit = f"front back after {back:.2f} s", False
         else:
-            silences = await self._silences(live, began, time.monotonic())
-            names = {str(replica) for replica in hit} | {""}
-            resumed = [silence for stream, silence in silences if stream.replica in names]
-            beside = [silence for stream, silence in silences if stream.replica not in names]
+            streams = await self._back(live, time.monotonic())
+            names = {str(replica) for replica in hit}
+            resumed = [_silence(stream, began)[1] - began for stream in streams if stream.replica in names]
+            others = [stream for stream in streams if stream.replica not in names | {""}]
+            beside = [end - begin for begin, end in (_silence(stream, began) for stream in others)]
+            for stream in live.values():
+                if stream.replica in names:
+                    stream.replica = ""  # it is elsewhere, and does not say where
             kind = fault.kind
             report.resumed_s.setdefault(kind, []).extend(resumed)
             report.beside_s.setdefault(kind, []).extend(beside)
@@ -118,25 +124,33 @@ class _Run:
             await asyncio.sleep(_LOOK_S)
         raise NoRecovery(f"{what}: not all are at work within {RECOVERY_S:.0f} s")
 
-    async def _silences(self, before: dict[int, Stream], began: float, back: float) -> list[tuple[Stream, float]]:
-        """Of each stream that was under way before and still is: from then to the end of its longest silence."""
+    async def _back(self, before: dict[int, Stream], back: float) -> list[Stream]:
+        """Those that were under way before and still are, when each has had a token again."""
         deadline = time.monotonic() + RECOVERY_S
         while time.monotonic() < deadline:
             streams = [stream for i, stream in before.items() if self._load.live.get(i) is stream]
             if all(stream.times_s and stream.times_s[-1] > back for stream in streams):
-                return [(stream, _silence(stream, began)) for stream in streams]
+                return streams
             await asyncio.sleep(_LOOK_S)
         raise NoRecovery(f"some streams have had no token for {RECOVERY_S:.0f} s")
 
     async def _generations(self) -> list[int]:
         """Of complete sets of rings, by replica; none while some stage is not at work."""
-        replicas = range(self._plan.replicas)
         try:
+            if self._plan.replicas > 1:
+                return await self._generations_of_many()
             metrics = await asyncio.to_thread(self._server.metrics)
         except OSError:
             return []
-        ready = metrics.total("ready") and metrics.total("replica_ready") == len(replicas)
-        return [int(metrics.total("generation", replica=str(replica))) for replica in replicas] if ready else []
+        return [int(metrics.total("generation"))] if metrics.total("ready") else []
+
+    async def _generations_of_many(self) -> list[int]:
+        """Asked of what costs the front least, since gaps between tokens are measured meanwhile. Raises OSError."""
+        client = Client(self._server.base_url, keep_alive=False)
+        reply = await client.send(client.request("GET", "/ready"))
+        replicas = json.loads(reply.body)["replicas"] if reply.status == 200 else []
+        done = all(replica["state"] == "ok" for replica in replicas)
+        return [int(replica["generation"]) for replica in replicas] if done else []
 
     async def _first_token(self, since: float) -> float:
         while time.monotonic() < since + RECOVERY_S:
@@ -149,6 +163,7 @@ class _Run:
         raise NoRecovery(f"no token from a new front within {RECOVERY_S:.0f} s")
 
 
-def _silence(stream: Stream, since: float) -> float:
+def _silence(stream: Stream, since: float) -> tuple[float, float]:
+    """Begin and end of its longest one."""
     times = [since, *(time for time in stream.times_s if time > since)]
-    return max(itertools.pairwise(times), key=lambda pair: pair[1] - pair[0])[1] - since
+    return max(itertools.pairwise(times), key=lambda pair: pair[1] - pair[0])

@@ -48,7 +48,7 @@ class Stream:
     reason: str | None = None
     error: str = ""
     broken: bool = False
-    replica: str = ""  # that its first token came from, where there are several
+    replica: str = ""  # that its first token came from
 
     _taken: int = 0  # lines
 
@@ -64,8 +64,9 @@ class Stream:
     def take(self, reply: Reply) -> None:
         """The lines that have come since."""
         lines, times_ns = reply.lines[self._taken :], reply.times_ns[self._taken :]
+        if not self._taken:
+            self.replica = reply.headers.get(b"x-ringserve-replica", b"0").decode()
         self._taken = len(reply.lines)
-        self.replica = reply.headers.get(b"x-ringserve-replica", b"").decode()
         for line, time_ns in zip(lines, times_ns, strict=True):
             if line != b"data: [DONE]":
                 self._event(json.loads(line.removeprefix(b"data: ")), time_ns / 1e9)

@@ -31,7 +31,11 @@ def _event(prefix: str, kind: str, choice: Schema) -> Schema:
 _NS: Final[Schema] = {**COUNT, "description": "In ns."}
 _PROGRESS = "Where sizes of steps are still being compiled for, between two steps."
 _REPLICAS = list_of(
-    record(replica=COUNT, state=one_of("ok", "starting", "hung", "restarting")),
+    record(
+        replica=COUNT,
+        state=one_of("ok", "starting", "hung", "restarting"),
+        generation={**COUNT, "description": "Sets of rings that it has been given."},
+    ),
     description="Where there are several.",
 )
 
