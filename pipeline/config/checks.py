@@ -54,7 +54,7 @@ def check(draft: Draft, facts: ModelFacts, *, other_host: bool) -> None:
     """Everything that can be wrong about settings that are fine one by one."""
     checker = _Checker(draft, facts)
     _check_given(checker, other_host)
-    for part in (_check_lengths, _check_ids, _check_batch, _check_ranks, _check_runner):
+    for part in (_check_lengths, _check_ids, _check_batch, _check_ranks, _check_replicas, _check_runner):
         part(checker)
     for part in (_check_cpus, _check_network, _check_rings):
         part(checker)
@@ -152,6 +152,14 @@ def _check_ranks(checker: _Checker) -> None:
     )
     checker.require(
         lambda ranks, _: ranks <= MOST_RANKS, (RANKS, PORTS), f"{RANKS} is {{0}}; at most {MOST_RANKS} are possible"
+    )
+
+
+def _check_replicas(checker: _Checker) -> None:
+    checker.require(
+        lambda directory, replicas: replicas == 1,
+        ("pipeline.save_logits_dir", "pipeline.replicas"),
+        "pipeline.save_logits_dir is set, which is for one batch, but pipeline.replicas is {1}; make it 1",
     )
 
 
