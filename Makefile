@@ -9,7 +9,7 @@ SOURCES := pyproject.toml setup.py $(wildcard ipc/core/*.[ch] model/*/*.[ch] pip
 CONFIG  ?= configs/demo.yaml
 MODEL   ?= model/demo
 
-.PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
+.PHONY: serve doctor test test-fast test-mccl explore lint format bench-ipc bench-overhead bench-serving bench-isolation
 .PHONY: bench-front bench-waiting bench-model bench-linear bench-adapters bench-emulated bench-sampling bench-grammar
 .PHONY: bench-startup bench-memory bench-engine-memory bench-scoring bench-speculation bench-routing bench-replicas
 .PHONY: bench-shared-prompt bench-fairness bench-accounting
@@ -48,6 +48,10 @@ test: $(VENV)/.stamp-test
 
 test-fast: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest -m 'not serial and not survival and not engine and not server' $(PARALLEL) $(PYTEST_FLAGS)
+
+# A model on two ranks by MindSpore's own collectives, which take half a minute to start
+test-mccl: $(VENV)/.stamp-test
+	$(BIN)/python -m pytest -m mccl tests/model/mindspore_runner $(PYTEST_FLAGS)
 
 # Random tests with other values than in `make test`
 explore: $(VENV)/.stamp-test

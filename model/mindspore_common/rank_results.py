@@ -5,36 +5,43 @@ Every rank gets the same numbers, so that all know the tokens, and go on without
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.checkpoint.arrays import aligned_zeros
-from model.mindspore_common.host_results import HostResults
 from model.mindspore_common.ranks import Gather
 from model.runner import Best, Float32, Float64, Int32
+
+if TYPE_CHECKING:
+    from model.mindspore_common.execution import Results
 
 _MOST_SIZES = 4096  # for which arrays are kept
 
 
 class RankResults:
-    """``first``, ``end``: the ids whose logits this rank has; ``widest``: most of any rank."""
+    """``local``: of this rank's logits, which are as many as ``widest``; the last rank may have fewer."""
 
-    def __init__(self, gather: Gather, first: int, end: int, widest: int) -> None:
-        self._gather, self._first, self._size, self._widest = gather, first, end - first, widest
-        self._host = HostResults(self._size)
+    def __init__(self, local: Results, gather: Gather, vocab_size: int, rank: int, widest: int) -> None:
+        self._local, self._gather, self._first = local, gather, rank * widest
+        starts = range(0, gather.count * widest, widest)
+        self._parts = [(start, min(start + widest, vocab_size)) for start in starts]
+        self._size, self._widest = self._parts[rank][1] - self._first, widest
         self._shares: dict[tuple[int, int, bool, bool], _Shares] = {}
+        self._sent, self._received = _rows_of_logits(gather.count, 0)
 
     def fetch(self, output: Any, rows: Int32, logits: Float32) -> None:
         """Rows must be in range. All ranks get all of them."""
-        own = np.zeros((len(rows), self._widest), np.float32)
-        own[:, : self._size] = output.asnumpy()[rows]
-        every = np.empty((self._gather.count, *own.shape), np.float32)
-        self._gather(own, every)
-        for number, part in enumerate(every):
-            there = logits[:, number * self._widest : (number + 1) * self._widest]
-            there[:] = part[:, : there.shape[1]]
+        n = len(rows)
+        if n * self._widest > len(self._sent):
+            self._sent, self._received = _rows_of_logits(self._gather.count, n * self._widest)
+        own = self._sent[: n * self._size]
+        self._local.fetch(output, rows, own.reshape(n, self._size))
+        every = self._received[: self._gather.count * n * self._widest].reshape(self._gather.count, -1)
+        self._gather(self._sent[: n * self._widest], every)
+        for (first, end), part in zip(self._parts, every, strict=True):
+            logits[:, first:end] = part[: n * (end - first)].reshape(n, end - first)
 
     def fetch_best(self, output: Any, best: Best, targets: Int32 | None) -> None:
         n, k = best.ids.shape
@@ -45,22 +52,27 @@ class RankResults:
         if len(self._shares) > _MOST_SIZES:
             self._shares.clear()
         shares = self._shares.get(key) or self._shares.setdefault(key, _Shares(self._gather.count, *key))
-        self._find(output.asnumpy(), shares.own, targets)
+        self._find(output, shares.own, targets)
         self._gather(shares.sent, shares.received)
         shares.write(best)
 
-    def _find(self, logits: Float32, own: Best, targets: Int32 | None) -> None:
+    def _find(self, output: Any, own: Best, targets: Int32 | None) -> None:
         """The best of this rank's part, by ids of the whole vocabulary; a target of another rank's is -inf."""
         if targets is None:
-            self._host.find(logits, own)
+            self._local.fetch_best(output, own, None)
         else:
             local = targets - self._first
             elsewhere = (local < 0) | (local >= self._size)
-            self._host.find(logits, own, np.where(elsewhere, 0, local).astype(np.int32))
+            self._local.fetch_best(output, own, np.where(elsewhere, 0, local).astype(np.int32))
             assert own.target_logit is not None
             own.target_logit[elsewhere] = -np.inf
         if self._first:
             np.add(own.ids, self._first, out=own.ids, where=own.ids >= 0)
+
+
+def _rows_of_logits(ranks: int, length: int) -> tuple[Float32, Float32]:
+    """What a rank sends, and what it gets from all."""
+    return np.zeros(length, np.float32), np.zeros(ranks * length, np.float32)
 
 
 class _Shares:

@@ -73,9 +73,13 @@ class MindSporeRunner(GraphRunner):
         """None: all logits are here."""
         if self._shard.ranks == 1:
             return None
+        from model.mindspore_common.host_results import HostResults
         from model.mindspore_common.rank_results import RankResults
 
-        return RankResults(Gather(self._shard.ranks), *self._shard.vocabulary, self._shard.widest)
+        shard = self._shard
+        first, end = shard.vocabulary
+        local = HostResults(end - first)
+        return RankResults(local, Gather(shard.ranks), shard.whole.vocab_size, shard.rank, shard.widest)
 
     def _compile_cache(self) -> CompileCache:
         from model.mindspore_common.compile_cache import CompileCache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pipeline.launcher.child import Attachment, Child, Phase
@@ -52,6 +52,7 @@ class HangDetector:
         self._timer = StallTimer()
         self._generations: dict[int, GenerationProgress] = {}  # by replica
         self._beats: dict[str, Hashable] = {}  # of each front: its pid and beat at the last check
+        self._loading: list[Child] = []  # as of the last check
         self._warned_of: dict[str, Hashable] = {}  # pid and beat at which a front was reported as busy
 
     # ---- generations ----------------------------------------------------------------------------------------
@@ -73,7 +74,7 @@ class HangDetector:
 
     # ---- checks ---------------------------------------------------------------------------------------------
 
-    def check(self, children: Iterable[Child]) -> list[Hang]:
+    def check(self, children: Collection[Child]) -> list[Hang]:
         """The processes that hang now."""
         now, planned = time.monotonic(), self.due - self._checked
         elapsed = min(now - self._checked, 2 * planned)  # if this process was stopped, so perhaps were the others
@@ -81,6 +82,7 @@ class HangDetector:
         seen = {replica: generation.look() for replica, generation in self._generations.items()}
         busy = any(generation.busy for generation in self._generations.values())
         self.due = now + (BUSY_CHECK_S if busy else IDLE_CHECK_S)
+        self._loading = [child for child in children if child.loading]
         hangs = [hang for child in children if (hang := self._check_stage(child, seen, elapsed))]
         return hangs or [*self._deadlocks(elapsed)]
 
@@ -168,7 +170,10 @@ class HangDetector:
         return tuple(dict.fromkeys(int(words[word]) for word in IN_HAND if words[word]))
 
     def _check_loading(self, child: Child, elapsed: float) -> Hang | None:
-        if hang := self._check_progress(child, "load", child.heard, "loading makes no progress", elapsed):
+        """A rank may wait for one that takes longer to load."""
+        others = [each for each in self._loading if each.spec.unit == child.spec.unit and each is not child]
+        done = (child.heard, *((each.heard, process_stat(each.pid)) for each in others))
+        if hang := self._check_progress(child, "load", done, "loading makes no progress", elapsed):
             return hang
         age = time.monotonic() - child.began
         return _hang(child, age, "it is still loading") if age > LONGEST_LOADING_S else None

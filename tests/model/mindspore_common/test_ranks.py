@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from model.errors import ConfigurationError, StepError
+from model.mindspore_common.host_results import HostResults
 from model.mindspore_common.native import last_error, load_library
+from model.mindspore_common.rank_results import RankResults
 from model.mindspore_common.ranks import ALL_REDUCE, Gather, Ranks, join, leave, segment_bytes
+from model.runner import Best
 
 LARGE = 300_000  # float32: several buffers
 
@@ -177,3 +180,67 @@ def test_no_place_twice():
 def test_who_has_not_joined_takes_part_in_nothing():
     with pytest.raises(StepError, match="this process is no rank: join first"):
         gathered(np.zeros(1, np.float32))
+
+
+# ---- results -------------------------------------------------------------------------------------------------------
+
+VOCABULARY, POSITIONS = 251, 5  # which four ranks can't divide evenly
+
+
+class Output:
+    """A tensor on CPU."""
+
+    def __init__(self, logits):
+        self.logits = logits
+
+    def asnumpy(self):
+        return self.logits
+
+
+def some_logits():
+    """With equal ones on both sides of borders, and a row that is not finite in one rank alone."""
+    logits = np.random.default_rng(8).standard_normal((POSITIONS, VOCABULARY)).astype(np.float32)
+    logits[1, [3, 62, 63, 130, 250]] = 9.0
+    logits[2, 189:] = logits[2].max() + 1
+    logits[3, 70] = np.inf
+    return logits
+
+
+TARGETS = np.array([0, 62, 63, 5, 250], np.int32)
+FORMS = [(1, False, False), (1, True, False), (5, True, True), (62, True, True), (40, False, True)]
+
+
+def best_of(results, output, k, sums, targets):
+    best = Best(
+        np.zeros((POSITIONS, k), np.int32),
+        np.zeros((POSITIONS, k), np.float32),
+        np.zeros(POSITIONS) if sums else None,
+        np.zeros(POSITIONS, np.float32) if targets else None,
+    )
+    results.fetch_best(output, best, TARGETS if targets else None)
+    return [best.ids, best.logits, best.log_sum_exp, best.target_logit]
+
+
+def results_of_a_part(ranks):
+    widest = -(-VOCABULARY // ranks.count)
+    part = np.ascontiguousarray(some_logits()[:, ranks.rank * widest :][:, :widest])
+    results = RankResults(HostResults(part.shape[1]), Gather(ranks.count), VOCABULARY, ranks.rank, widest)
+    rows = np.array([4, 0, 4], np.int32)
+    fetched = np.zeros((3, VOCABULARY), np.float32)
+    results.fetch(Output(part), rows[:0], fetched[:0])
+    results.fetch(Output(part), rows, fetched)
+    return fetched, [best_of(results, Output(part), *form) for form in FORMS]
+
+
+def test_all_ranks_get_what_one_would_find_in_all_logits(group):
+    output, whole = Output(some_logits()), HostResults(VOCABULARY)
+    expected = [best_of(whole, output, *form) for form in FORMS]
+    for fetched, found in group(4, results_of_a_part):
+        np.testing.assert_array_equal(fetched, some_logits()[[4, 0, 4]])
+        for ours, theirs in zip(found, expected, strict=True):
+            finite = theirs[0][:, 0] >= 0
+            assert finite.tolist() == [True, True, True, False, True]
+            np.testing.assert_array_equal(ours[0][:, 0], theirs[0][:, 0])
+            for one, other in zip(ours, theirs, strict=True):
+                if other is not None:
+                    np.testing.assert_allclose(one[finite], other[finite], rtol=1e-8)  # sums of parts

@@ -33,8 +33,7 @@ class Process:
     heard: int = 0
     began: float = 0.0
     stat: ProcessStat = field(default_factory=lambda: ProcessStat(stopped=False, cpu_ticks=0))
-
-    loading = False
+    loading: bool = False
 
     @property
     def spec(self):
@@ -280,3 +279,21 @@ def test_ranks_get_on_as_long_as_one_of_them_does(ranks):
 def test_a_rank_that_waits_for_another_stage_does_not_hang(ranks):
     ranks.rings.due = frozenset({"inference 0.0"})
     assert ranks.until_hang(nothing, most_s=5 * PATIENCE_S)[0] is None
+
+
+def test_a_rank_that_waits_for_another_one_that_loads_does_not_hang(ranks, monkeypatch):
+    """Until that one hangs, too."""
+    waits, loads = (Process(f"inference 0.{rank}", rank + 1, RANKS, loading=True) for rank in range(2))
+    monkeypatch.setattr(hang_detector, "process_stat", lambda pid: (waits, loads)[pid - 1].stat)
+
+    def hangs(ticks):
+        end = ranks.now + 3 * LOADING_PATIENCE * PATIENCE_S
+        while ranks.now < end:
+            ranks.now = ranks.detector.due
+            loads.stat = ProcessStat(stopped=False, cpu_ticks=loads.stat.cpu_ticks + ticks)
+            if found := ranks.detector.check([waits, loads]):
+                return [hang.child for hang in found]
+        return []
+
+    assert hangs(ticks=1) == []
+    assert hangs(ticks=0) == [waits, loads]
