@@ -21,7 +21,7 @@ from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.sequence import Sequence
 from pipeline.wire.step import RowKind
 
-_LONG_PART = 2  # long prompts get at most this part of a step's budget, a half, while there are other keys' requests
+_LONG_PART = 4  # long prompts get at most a quarter of a step's budget while there are other keys' requests
 
 
 @dataclass(slots=True)
