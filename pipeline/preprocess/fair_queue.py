@@ -48,6 +48,7 @@ class FairQueue:
         self._shares: dict[tuple[int, int], Share] = {}  # by class and key
         self._live: list[Share] = []
         self._size = 0
+        self.several = False  # there is more than one share: somebody has to be fair
 
     def __len__(self) -> int:
         return self._size
@@ -55,11 +56,6 @@ class FairQueue:
     def __iter__(self) -> Iterator[Sequence]:
         """In no order across shares."""
         return chain.from_iterable(share.waiting for share in self._live)
-
-    @property
-    def several(self) -> bool:
-        """There is more than one share: somebody has to be fair."""
-        return len(self._live) > 1
 
     def share_of(self, sequence: Sequence) -> Share:
         return self._shares[_place(sequence.owner)]
@@ -91,6 +87,7 @@ class FairQueue:
         share.live -= 1
         if not share.live:
             self._live.remove(share)
+            self.several = len(self._live) > 1
 
     def _open(self, owner: Owner) -> Share:
         place = _place(owner)
@@ -100,6 +97,7 @@ class FairQueue:
             self._forget_some()
         if not share.live:
             self._live.append(share)
+            self.several = len(self._live) > 1
         share.weight = owner.weight  # it may have been changed
         return share
 

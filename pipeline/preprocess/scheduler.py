@@ -21,7 +21,7 @@ from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.sequence import Sequence
 from pipeline.wire.step import RowKind
 
-_LONG_PART = 2  # long prompts get at most this part of a step's budget, a half, while there are other keys' requests
+_LONG_PART = 4  # long prompts get at most a quarter of a step's budget while there are other keys' requests
 
 
 @dataclass(slots=True)
@@ -174,7 +174,7 @@ class Scheduler:
     def _claim_row(self) -> Sequence | None:
         """At most one row changes hands in a step: for a newcomer that lacks one, or blocks, that its key is owed."""
         queue, blocks = self.waiting, self.blocks
-        if not queue or not queue.several or self._suspects:
+        if not queue.several or not queue or self._suspects:
             return None
         if not self._free_rows:
             claim = queue.claim(dict.fromkeys(self._preemptible, 1), len(self._epochs), lambda _: 1)
@@ -270,7 +270,7 @@ class Scheduler:
     def _choose_chunks(self, budget: int, first: Sequence | None) -> tuple[Chunk, ...]:
         """Of each key prompts that are partly computed first, then new ones while rows, blocks and budget last."""
         chunks: list[Chunk] = []
-        if not self.prefilling and not self.waiting:
+        if not self.prefilling and not (self._free_rows and self.waiting):
             return ()
         turns, room = self.waiting.turns(self.prefilling, first), self._admission_bytes
         while budget > 0 and (sequence := turns.next()) is not None:

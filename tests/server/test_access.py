@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.server.launched import run_launcher, write_config
+from pipeline.launcher.api_keys import MAX_KEYS
+from tests.server.launched import run_launcher, wait_until, write_config
 
 KEY, FILED = "sk-environment-0123456789", "sk-filed-0123456789"
 
@@ -35,6 +37,35 @@ def test_keys_and_metrics_of_a_real_server(own, tmp_path, monkeypatch):
         assert KEY.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes(), stage
     server.end()
     assert not any(key in "".join(server.said) for key in (KEY, FILED, "another"))
+
+
+def test_rules_of_keys_are_read_again_and_what_they_have_used_is_kept(own, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text(f"{FILED} tokens_per_minute=200\n")
+    keys.chmod(0o600)
+    server = own(f"pipeline.api_keys_file={keys}", "pipeline.runner.cost_model.fixed_ms=5")
+
+    def ask(key, count, **headers):
+        body = {"inputs": "two words", "parameters": {"max_new_tokens": count}}
+        headers = {"authorization": f"Bearer {key}", **headers}
+        return server.client.post("/models/llama2/generate", json=body, headers=headers)
+
+    assert [ask(FILED, 90).status_code for _ in range(2)] == [200, 200]
+    rules = "weight=2.5 priority=-1 concurrent=100000 requests_per_minute=100000 tokens_per_minute=100000"
+    others = "\n".join(f"sk-{number:06d} {rules}" for number in range(MAX_KEYS - 2))  # as many as there may be
+    keys.write_text(f"{FILED} tokens_per_minute=150\n{KEY} operator\n{others}\n")
+    server.process.send_signal(signal.SIGHUP)
+    server.log("configuration reloaded")
+    wait_until(lambda: ask("sk-000007", 1).status_code == 200, "the new keys are not valid")
+    refused = ask(FILED, 99)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert refused.headers["x-ratelimit-limit-tokens"] == "150"
+    assert int(refused.headers["x-ratelimit-remaining-tokens"]) < 99
+
+    late = ask(KEY, 100, **{"x-request-timeout-ms": "100"})
+    assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
+    wait_until(lambda: server.metric("ringserve_num_requests_running") == 0, "it runs though it was cancelled")
+    assert server.metric("ringserve_deadlines_total", outcome="missed") == 1
 
 
 def test_another_address_than_loopback_and_a_metrics_port_in_use(own, monkeypatch):
@@ -66,7 +97,7 @@ def test_keys_that_cannot_be_used_are_told_before_anything_starts(path, tmp_path
     (tmp_path / "keys").write_text(f"{FILED} twice\n")
     done = run_launcher(path, f"pipeline.api_keys_file={tmp_path / 'keys'}")
     assert done.returncode == 2
-    assert "keys:1: an API key has characters" in done.stderr
+    assert "keys:1: behind an API key may stand" in done.stderr
     assert FILED not in done.stderr
 
 

@@ -87,7 +87,8 @@ def request_metrics(stats: StatsReader, adapters: Sequence[str]) -> Iterator[Met
     yield counter(
         "requests",
         "Requests by how they ended: `length`, `eos`, `stop` were answered; `failed`: an error of the server (5xx); "
-        "`cancelled`: the client disconnected or did not read; `refused`: 4xx; `rejected`: 429, queue full",
+        "`cancelled`: by its id, or the client disconnected or did not read; `refused`: 4xx; `rejected`: 429, queue "
+        "full or a limit of the API key",
         ends,
     )
     if adapters:

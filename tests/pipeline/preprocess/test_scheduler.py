@@ -313,7 +313,7 @@ def test_a_long_prompt_of_one_key_leaves_room_for_another_ones():
     world.submit(1, [4] * 100, 2, Owner(1))
     world.submit(2, [5] * 6, 2, Owner(2))
     world.plan()
-    assert [int(n) for n in world.pending[-1].new_tokens[:2]] == [8, 6]
+    assert [int(n) for n in world.pending[-1].new_tokens[:2]] == [4, 6]
     world.drain()
     check(world, {1: ([4] * 100, 2), 2: ([5] * 6, 2)})
 
