@@ -46,6 +46,7 @@ _HEADERS = (
     b"Host: a\r\nHost: b", b"Authorization: Bearer " + b"x" * 5000, b"Authorization: Bearer \xff",
     b"Authorization: ", b"X-Api-Key: x", b"api-key: \xff",
     b"Cookie: " + b"a=b;" * 900, b"X-Ringserve-Timings: 1", b"X-Request-Id: \x01\x02",
+    b"Traceparent: 00-" + b"0" * 32 + b"-" + b"1" * 16 + b"-01", b"Traceparent: \xff-1-1-1",
     b"X-Request-Id: " + b"x" * 2000, b"Origin: null",
     b"Origin: https://example.org\r\nAccess-Control-Request-Method: POST", b"Range: bytes=0-",
     b"Accept: text/html", b"Content-Type: text/plain", b"Content-Type: multipart/form-data; boundary=x",
