@@ -119,8 +119,8 @@ class FrontCounter(IntEnum):
     GRAMMARS = 15  # requests with structured output
     GRAMMARS_REFUSED = 16  # of these, because it can't be enforced in full
     CALLS = 17  # of tools, in answers
-    SPANS = 18  # of requests, given to the exporter
-    SPANS_DROPPED = 19  # for lack of room: the exporter, or its collector, does not keep up
+    SPANS = 26  # of requests, given to the exporter
+    SPANS_DROPPED = 27  # for lack of room: the exporter, or its collector, does not keep up
 
 
 class StageState(IntEnum):
