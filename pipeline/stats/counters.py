@@ -121,8 +121,8 @@ class FrontCounter(IntEnum):
     CALLS = 17  # of tools, in answers
     DEADLINES_MISSED = 18  # requests that were broken off at their own deadline
     DEADLINES_REFUSED = 19  # and that were refused at once, since the queue was too long for it
-    SPANS = 20  # of requests, given to the exporter
-    SPANS_DROPPED = 21  # for lack of room: the exporter, or its collector, does not keep up
+    SPANS = 26  # of requests, given to the exporter
+    SPANS_DROPPED = 27  # for lack of room: the exporter, or its collector, does not keep up
 
 
 class StageState(IntEnum):

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from tests.pipeline.exporter.collector import Collector, attributes_of
-from tests.server.launched import Launched, wait_until
+from tests.server.launched import Launched
 
 pytestmark = pytest.mark.server
 
@@ -34,15 +34,9 @@ def span_for(collector, answer):
     """The span that the answer's header names, and its parts."""
     _, trace, span, flags = answer.headers["traceparent"].split("-")
     assert flags == "01"
-    found = {}
-
-    def look():
-        found.update({one.span_id.hex(): (one, parts) for one, parts in collector.requests(0)})
-        return span in found
-
-    wait_until(look, f"no span {span}", 30)
-    assert found[span][0].trace_id.hex() == trace
-    return found[span]
+    found = collector.request(bytes.fromhex(span))
+    assert found[0].trace_id.hex() == trace
+    return found
 
 
 def test_what_a_client_began_goes_on_here(server, collector):

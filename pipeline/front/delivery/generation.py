@@ -133,6 +133,7 @@ class Generation:
             self._fail(error)
             raise
         except ClientGone as gone:
+            self._note_rows()
             for progress in self._progresses:
                 progress.cancel(str(gone))
             raise
@@ -267,7 +268,6 @@ class Generation:
         if not deltas:
             return []
         first = self._begin(text)
-        progress.waited, progress.begun = stream.waited_ns, stream.work
         if deltas[-1].reason is FinishReason.FAILED:
             stream.fail(ApiError(500, deltas.pop().text or "the model failed", kind=SERVER))
             if not deltas:
@@ -281,8 +281,8 @@ class Generation:
         """The event before all others, if this is the first delta that is looked at."""
         if text.begun:
             return []
-        stream = text.stream
-        text.begun, text.progress.prompt, text.progress.cached = True, stream.prompt_tokens, stream.cached_tokens
+        stream, text.begun = text.stream, True
+        text.progress.on_row(stream)
         if self._job.streamed:
             text.pass_on = self._passing_on(text)
         return [Begin(text.choice, stream.prompt_tokens, stream.cached_tokens)]
@@ -392,11 +392,17 @@ class Generation:
     def _fail(self, error: ApiError) -> None:
         if (counter := _DEADLINES.get(error.code)) is not None:
             self._delivery.counters.add(counter)
+        self._note_rows()
         for progress in self._progresses:
             if error.code == CANCELLED:
                 progress.cancel("by its id")
             else:
                 progress.fail(error.status, error.message)
+
+    def _note_rows(self) -> None:
+        """Of texts that end without a token: their prompts have been computed, in part at least."""
+        for text in self._live:
+            text.progress.on_row(text.stream)
 
     def _span(self, trace: TraceContext, parts: Sequence[Part]) -> RequestSpan:
         first, every, settings = self._progresses[0], self._progresses, self._delivery.settings

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.front.delivery.job import Times
+from pipeline.front.delivery.stream import TokenStream
 from pipeline.front.http.exchange import Exchange, Header
 from pipeline.front.http.throttle import REFUSED
 from pipeline.stats import (
@@ -64,6 +65,11 @@ class Progress:
 
     def __post_init__(self) -> None:
         self.counters.add(FrontCounter.REQUESTS)
+
+    def on_row(self, stream: TokenStream) -> None:
+        """What is known since it got a row, if it has; several times are harmless."""
+        self.waited, self.begun = stream.waited_ns, stream.work
+        self.prompt, self.cached = stream.prompt_tokens, stream.cached_tokens
 
     def on_tokens(self, count: int, now: int) -> None:
         """This many tokens are about to be written."""

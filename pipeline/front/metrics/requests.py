@@ -122,7 +122,7 @@ def _span_metrics(front: Mapping[str, int], exporter: Mapping[str, int]) -> Iter
 
 def _key_metrics(stats: StatsReader) -> Iterator[Metric]:
     """By the key's name, never by the key. Requests that need none have an empty one."""
-    used = stats.keys()
+    used = stats.keys() or {"": dict.fromkeys(_OF_KEYS, 0)}
     for name, (meaning, scale) in _OF_KEYS.items():
         each = (({"key": key}, counts[name] / scale) for key, counts in sorted(used.items()))
         yield counter(f"key_{name.replace('device_ns', 'device_seconds')}", meaning, each)

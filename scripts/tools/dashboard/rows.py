@@ -80,13 +80,28 @@ def _tokens() -> list[Panel]:
         Panel("Tokens per second", _PER_SECOND, per_second, when),
         Panel("Tokens per step", _NUMBER, spread("iteration_tokens"), new),
         Panel("Tokens per request", _NUMBER, per_request, "Of requests that were answered"),
+        Panel(
+            "Tokens by API key", _PER_SECOND, each(rate, "key_generated_tokens_total", "key"), "Generated, per second"
+        ),
+        Panel(
+            "Devices by API key",
+            _SHARE,
+            each(rate, "key_device_seconds_total", "key"),
+            "Device-seconds per second",
+            stacked=True,
+        ),
     ]
 
 
 def _steps() -> list[Panel]:
     share = f"({mean(_OVERHEAD)}) / ({mean(_OVERHEAD)} + {mean(_PARTS, part='device')})"
     by_stage = f"{rate('host_overhead_stage_seconds_total', 'stage')} / scalar({rate(f'{_OVERHEAD}_count')})"
-    steps = [*each(rate, "steps_total", "stage"), (rate("greedy_steps_total"), "argmax on the device")]
+    idle = [(share, "host overhead"), (highest("device_idle_share", "steps"), "device idle, {{steps}} of a minute")]
+    steps = [
+        *each(rate, "steps_total", "stage"),
+        (rate("greedy_steps_total"), "argmax on the device"),
+        (rate("uncompiled_steps_total"), "padded: their size is not compiled"),
+    ]
     return [
         Panel("Host overhead per step", _SECONDS, spread(_OVERHEAD),
               "From token to token, less the device's time; steps in a row only"),
@@ -94,7 +109,7 @@ def _steps() -> list[Panel]:
               "The stage that the device waited for; per step", stacked=True),
         Panel("Host overhead, all steps", _SECONDS, each(rate, f"{_OVERHEAD}_bucket", "le"),
               "How many steps per second had how much of it", kind="heatmap"),
-        Panel("Share of the host", _SHARE, [(share, "host overhead")], "Of the time from token to token", highest=1),
+        Panel("Share of the host", _SHARE, idle, "Of the time from token to token", highest=1),
         Panel("Parts of a step", _SECONDS, each(mean, _PARTS, "part"),
               "Means; some of them overlap, see docs/metrics.md"),
         Panel("Steps per second", _PER_SECOND, steps, "All stages do the same steps"),

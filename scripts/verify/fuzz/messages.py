@@ -54,6 +54,7 @@ _HEADERS = (
     b"Host: a\r\nHost: b", b"Authorization: Bearer " + b"x" * 5000, b"Authorization: Bearer \xff",
     b"Authorization: ", b"X-Api-Key: x", b"api-key: \xff",
     b"Cookie: " + b"a=b;" * 900, b"X-Ringserve-Timings: 1", b"X-Request-Id: \x01\x02",
+    b"Traceparent: 00-" + b"0" * 32 + b"-" + b"1" * 16 + b"-01", b"Traceparent: \xff-1-1-1",
     b"X-Request-Id: " + b"x" * 2000, b"Origin: null", b"X-Request-Timeout-Ms: 1", b"X-Request-Timeout-Ms: -1",
     b"X-Request-Timeout-Ms: " + b"9" * 400, b"X-Request-Timeout-Ms: \xb2", b"X-Request-Timeout-Ms:",
     b"Origin: https://example.org\r\nAccess-Control-Request-Method: POST", b"Range: bytes=0-",

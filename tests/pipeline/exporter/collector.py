@@ -54,13 +54,18 @@ class Collector:
             for scope in resource.scope_spans:
                 self.spans += scope.spans
 
-    def requests(self, count):
-        """The spans of so many requests, once they are there, each with its parts by name."""
+    def requests(self):
+        """The spans of requests by their ids, each with its parts by name."""
+        found = [span for span in self.spans if span.kind == span.SPAN_KIND_SERVER]
+        return {span.span_id: (span, self._parts(span)) for span in found}
+
+    def request(self, span_id):
+        """Once it is there."""
         end = time.monotonic() + WAIT_S
-        while len(found := [span for span in self.spans if span.kind == span.SPAN_KIND_SERVER]) < count:
-            assert time.monotonic() < end, f"{len(found)} of {count} spans"
+        while span_id not in (found := self.requests()):
+            assert time.monotonic() < end, f"no span {span_id.hex()} among {len(found)}"
             time.sleep(0.02)
-        return [(span, self._parts(span)) for span in found]
+        return found[span_id]
 
     def _parts(self, span):
         return {part.name: part for part in self.spans if part.parent_span_id == span.span_id}

@@ -21,13 +21,13 @@ from tests.pipeline.doctor.helpers import EMULATED
 from tests.pipeline.exporter.collector import WAIT_S, Collector, attributes_of
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def collector():
     with contextlib.closing(Collector()) as made:
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page():
     page = StatsPage.create()
     page.unlink()
@@ -35,14 +35,14 @@ def page():
     page.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def exporter(collector, page):
     config = load_configuration(EMULATED, ["serving_config.server_port=0", f"pipeline.otlp_endpoint={collector.url}"])
     with contextlib.closing(ExporterProcess(config, page)) as made:
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tracing(exporter, page):
     with contextlib.closing(Tracing(os.dup(exporter.fd), Counters(page, "front"))) as made:
         yield made
@@ -51,7 +51,7 @@ def tracing(exporter, page):
 def span_of(number, **changes):
     now = time.monotonic_ns()
     values = {
-        "trace_id": number.to_bytes(16), "span_id": number.to_bytes(8), "parent": b"", "operation": "chat",
+        "trace_id": number.to_bytes(16), "span_id": id_of(number), "parent": b"", "operation": "chat",
         "model": "tiny", "response_id": f"{number:032x}", "client_id": "", "path": "/v1/chat/completions", "key": "",
         "stream": True, "texts": 1, "max_tokens": 16, "temperature": 0.5, "top_p": 1.0, "top_k": 0,
         "began_ns": now - 40_000_000, "row_ns": now - 30_000_000, "first_ns": now - 20_000_000,
@@ -59,6 +59,10 @@ def span_of(number, **changes):
         "device_ns": 7_000_000, "outcomes": ["eos"], "message": "",
     }  # fmt: skip
     return RequestSpan(**{**values, **changes})
+
+
+def id_of(number):
+    return number.to_bytes(8)
 
 
 def settled(look, wanted):
@@ -69,9 +73,10 @@ def settled(look, wanted):
 
 
 def test_a_request_with_its_parts(tracing, collector, page):
+    before = StatsReader(page).exporter()
     tracing.send(span_of(7, parent=b"\x01" * 8, key="abc"))
-    ((span, parts),) = collector.requests(1)
-    assert (span.name, span.trace_id, span.span_id) == ("chat tiny", (7).to_bytes(16), (7).to_bytes(8))
+    span, parts = collector.request(id_of(7))
+    assert (span.name, span.trace_id, span.span_id) == ("chat tiny", (7).to_bytes(16), id_of(7))
     assert span.parent_span_id == b"\x01" * 8
     assert abs(span.end_time_unix_nano - time.time_ns()) < 60e9
     assert span.end_time_unix_nano - span.start_time_unix_nano == pytest.approx(40e6, abs=1)
@@ -89,14 +94,14 @@ def test_a_request_with_its_parts(tracing, collector, page):
     assert found["gen_ai.response.time_to_first_chunk"] == 0.02
     assert span.status.code == span.status.STATUS_CODE_UNSET
     assert collector.resources[0]["service.name"] == "ringserve"
-    settled(lambda: StatsReader(page).exporter(), {"exported": 1, "failed": 0})
+    settled(lambda: StatsReader(page).exporter(), {**before, "exported": before["exported"] + 1})
 
 
 def test_one_that_was_broken_off_in_its_prompt(tracing, collector):
     tracing.send(
         span_of(8, first_ns=0, last_ns=0, outcomes=["cancelled"], message="cancelled: gone", output_tokens=0)
     )
-    ((span, parts),) = collector.requests(1)
+    span, parts = collector.request(id_of(8))
     assert set(parts) == {"queue", "prefill"}
     assert parts["prefill"].end_time_unix_nano == span.end_time_unix_nano
     assert (span.status.code, span.status.message) == (span.status.STATUS_CODE_ERROR, "cancelled: gone")
@@ -105,50 +110,54 @@ def test_one_that_was_broken_off_in_its_prompt(tracing, collector):
     assert "gen_ai.response.time_to_first_chunk" not in found
 
 
+def test_a_collector_that_refuses(tracing, collector, page):
+    before = StatsReader(page).exporter()
+    collector.status = 400
+    tracing.send(span_of(20))
+    settled(lambda: StatsReader(page).exporter(), {**before, "failed": before["failed"] + 1})
+    collector.status = 200
+    tracing.send(span_of(21))
+    collector.request(id_of(21))
+
+
+def test_what_there_is_no_room_for_is_dropped_and_counted(exporter, tracing, page, collector):
+    os.kill(exporter.pid, signal.SIGSTOP)
+    counters = Counters(page, "front")
+    before, sent = counters.get(FrontCounter.SPANS), 0
+    while not counters.get(FrontCounter.SPANS_DROPPED):
+        sent += 1
+        tracing.send(span_of(1000 + sent))
+        assert sent < 100_000, "it is not bounded"
+    assert counters.get(FrontCounter.SPANS) - before == sent - 1
+    os.kill(exporter.pid, signal.SIGCONT)
+    collector.request(id_of(1000 + sent - 1))
+    assert {id_of(1000 + number) for number in range(1, sent)} <= collector.requests().keys()
+    assert id_of(1000 + sent) not in collector.requests()
+
+
 def test_it_dies_and_comes_back_and_what_waited_is_sent(exporter, tracing, collector):
-    tracing.send(span_of(1))
-    collector.requests(1)
+    tracing.send(span_of(30))
+    collector.request(id_of(30))
     killed = exporter.pid
     os.kill(killed, signal.SIGKILL)
-    for number in (2, 3):
+    for number in (31, 32):
         tracing.send(span_of(number))
     end = time.monotonic() + WAIT_S
     while exporter.pid in (killed, None):
         assert time.monotonic() < end
         exporter.due = 0.0  # as if the time had passed
         exporter.look()
-    spans = collector.requests(3)
-    assert sorted(span.trace_id[-1] for span, _ in spans) == [1, 2, 3]
-
-
-def test_what_there_is_no_room_for_is_dropped_and_counted(exporter, tracing, page, collector):
-    os.kill(exporter.pid, signal.SIGSTOP)
-    counters, sent = Counters(page, "front"), 0
-    while not counters.get(FrontCounter.SPANS_DROPPED):
-        tracing.send(span_of(sent + 1))
-        sent += 1
-        assert sent < 100_000, "it is not bounded"
-    kept = counters.get(FrontCounter.SPANS)
-    assert kept == sent - 1
-    os.kill(exporter.pid, signal.SIGCONT)
-    assert len(collector.requests(kept)) == kept
-
-
-def test_a_collector_that_refuses(exporter, tracing, collector, page):
-    collector.status = 400
-    tracing.send(span_of(1))
-    settled(lambda: StatsReader(page).exporter(), {"exported": 0, "failed": 1})
-    collector.status = 200
-    tracing.send(span_of(2))
-    collector.requests(1)
+    for number in (31, 32):
+        collector.request(id_of(number))
 
 
 def test_at_the_end_it_sends_what_is_left(exporter, tracing, collector):
-    tracing.send(span_of(1))
-    collector.requests(1)  # it is up
-    tracing.send(span_of(2))
+    """The last one here: the exporter is gone then."""
+    tracing.send(span_of(40))
+    collector.request(id_of(40))  # it is up
+    tracing.send(span_of(41))
     exporter.close()
-    assert len(collector.requests(2)) == 2
+    assert id_of(41) in collector.requests()
 
 
 def test_without_the_packages_it_is_said_what_to_install(page, monkeypatch):

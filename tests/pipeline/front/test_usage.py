@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.launcher.api_keys import digest
 from pipeline.stats import KEY_NAME
+from tests.pipeline.front.conftest import post
 
 ASK = {"x-ringserve-timings": "1"}
 TIMES = ["queue_time", "prompt_time", "completion_time", "total_time", "device_time", "host_time"]
@@ -111,3 +112,18 @@ def test_requests_that_end_otherwise_are_counted_too(serve):
     served.http.post("/v1/completions", json={"prompt": "x", "temperature": -1})
     (used,) = served.http.get("/v1/usage").json()["data"]
     assert (used["key"], used["requests"], used["completion_tokens"]) == (None, 3, 1)
+
+
+def test_who_goes_away_while_the_prompt_is_computed_pays_for_that(serve):
+    served = serve()
+    with served.connect() as connection:
+        connection.sendall(post({"inputs": "@hang"}))
+        served.peer.expect("submit")
+        served.generate("a", max_new_tokens=1)  # the other has its row when this one is answered
+        (before,) = served.http.get("/v1/usage").json()["data"]
+        served.obey("steps 10")  # 40 tokens
+    served.peer.expect("cancel")
+    (after,) = served.http.get("/v1/usage").json()["data"]
+    used = {name: after[name] - before[name] for name in after if name not in ("object", "key")}
+    assert used.pop("device_seconds") == pytest.approx(3 * 5e-6)
+    assert used == {"requests": 1, "prompt_tokens": 5, "cached_tokens": 2, "completion_tokens": 0}
