@@ -29,7 +29,7 @@ from pipeline.wire.request import (
 AT_ONCE = 2048  # characters or token ids that are tokenized in the loop: a millisecond at most, and no thread to wake
 _CHOICE = 16  # cost of each choice, in such characters
 _REHEARSED = Submit.of(
-    (Choice(0),), "What a ring holds, and who may write to it. " * 4, Request(SamplingParams(), 1)
+    (Choice(0),), "What a ring holds, and who may write to it. " * 2, Request(SamplingParams(), 1)
 ).pack()
 
 

@@ -106,8 +106,11 @@ class Chooser:
         count, shape = positions * self._candidates, (positions, self._candidates)
         logprobs = views.best_logits[:count].reshape(shape) - views.log_sum_exp[:positions, None]
         self._best, self._best_ids = logprobs.astype(np.float32), views.ids[:count].reshape(shape)
-        chosen = np.argmax(self._best_ids == self.token_ids[:positions, None], axis=1)
-        self._scores = self._best[np.arange(positions), chosen].tolist()
+        if self._candidates == 1:
+            self._scores = self._best[:, 0].tolist()
+        else:
+            chosen = np.argmax(self._best_ids == self.token_ids[:positions, None], axis=1)
+            self._scores = self._best[np.arange(positions), chosen].tolist()
 
     def explain(self, b: int, views: LogitsColumns, *, masked: bool = False) -> str:
         """Why position `b` of the batch has no token. `masked`: it has a grammar."""

@@ -53,7 +53,7 @@ PARTS = (
     "→ the client has it",
 )
 DEVICE = PARTS.index("the device")
-STEP = ("schedule", "launch", "device", "publish", "detokenize and send")
+EVENTS = ("read", "schedule", "launch", "device", "publish", "detokenize and send", "write")
 _TIMEOUT_S, _WARM_UP, _TOKENS, _END = 60.0, 5, 2, b"\r\n0\r\n\r\n"
 
 
@@ -100,18 +100,20 @@ class Side:
         with urllib.request.urlopen(url, timeout=seconds + _TIMEOUT_S) as answer:
             self.events += json.load(answer)["traceEvents"]
 
-    def points(self, asked: Asked) -> list[float]:
-        """Where its parts begin, and the end of the last one, in ns."""
-        spans = [self._first(name, asked) for name in ("read", *STEP, "write")]
+    def points(self, asked: Asked) -> list[float] | None:
+        """Where its parts begin, and the end of the last one, in ns; None: the trace has not seen all of it."""
+        spans = [span for name in EVENTS if (span := self._first(name, asked)) is not None]
+        if len(spans) < len(EVENTS):
+            return None
         read, schedule, *step, write = spans
         return [asked.sent, *read, *schedule, *(end for _, end in step), *write, asked.first]
 
-    def _first(self, name: str, asked: Asked) -> tuple[float, float]:
+    def _first(self, name: str, asked: Asked) -> tuple[float, float] | None:
         """Begin and end of the first such event of a request: one comes after the other."""
         for event in self.events:
             if event["name"] == name and asked.sent <= (begin := 1e3 * event["ts"]) <= asked.first:
                 return begin, begin + 1e3 * event["dur"]
-        raise BenchError(f"the trace of {self.name} lacks a part of a request: {name}")
+        return None
 
 
 @contextlib.contextmanager
@@ -161,8 +163,11 @@ def _prompt(number: int) -> str:
 
 
 def parts(side: Side) -> NDArray[np.float64]:
-    """``[requests, PARTS]`` in µs. Raises BenchError where the trace does not hold a request."""
-    return np.diff([side.points(asked) for asked in side.asked], axis=1) / 1e3
+    """``[requests, PARTS]`` in µs, of those that are in the trace. Raises BenchError where none is."""
+    seen = [points for asked in side.asked if (points := side.points(asked)) is not None]
+    if not seen:
+        raise BenchError(f"the trace of {side.name} holds no request")
+    return np.diff(seen, axis=1) / 1e3
 
 
 def report(sides: Sequence[Side], step_ms: float) -> dict[str, Any]:

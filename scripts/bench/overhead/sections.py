@@ -186,7 +186,8 @@ def _draws(options: Options, directory: Path, say: Say) -> Row:
         device, overrides = Device(_TTFT_STEP_MS, vocab=vocabulary), (charged, *options.overrides)
         plan = Plan(device, (_DRAWS_BATCH,), options.seconds, options.rounds, choose("sampled"), overrides)
         (row,) = figures(measure(plan, directory, say), plan)
-        parts = {f"{name}_us": row["parts"][name]["p50_us"] for name in ("wait", "launch", "publish", "sample")}
+        names = ("wait", "launch", "publish", "sample")
+        parts = {f"{name}_us": row["parts"][name]["p50_us"] if name in row["parts"] else None for name in names}
         rows.append(
             {"vocabulary": vocabulary, **{k: row[k] for k in ("overhead_p50_ms", "overhead_p99_ms")}, **parts}
         )
