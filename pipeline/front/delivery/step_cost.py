@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.front.delivery.routing import Weights
-from pipeline.stats import StepColumn
+from pipeline.stats import StatsReader, StepColumn
 from pipeline.wire.step import Int64, Stamp
 
-LEAST_STEPS = 64
-"""That are looked at; and a quarter of as many with prompts."""
+LEAST_STEPS, MOST_STEPS = 64, 1024
+"""That are looked at: the last ones. A quarter of the least must have prompts."""
 
 _OUTLIER = 5.0  # times the usual error: a step that was compiled, a process that had no CPU
 _SHARE = 0.25
@@ -31,6 +31,7 @@ class StepCost:
     @classmethod
     def measured(cls, steps: Int64) -> StepCost | None:
         """Of records as `StatsReader.steps` returns them, `[n, 16]`; None if they are too few to tell."""
+        steps = steps[-MOST_STEPS:]
         stamps = steps[:, StepColumn.STAMPS :]
         rows = steps[:, StepColumn.DECODE_ROWS].astype(np.float64)
         prompts = steps[:, StepColumn.TOKENS] - rows
@@ -54,6 +55,13 @@ class StepCost:
             return Weights(rows=rows)
         row = _SHARE * self.per_row_ms / token_ms
         return Weights(row, (self.fixed_ms / rows + self.per_row_ms) / token_ms, rows)
+
+
+def measured_weights(stats: StatsReader, replica: int, rows: int, token_budget: int) -> Weights | None:
+    """By the last steps of this replica; None if they are too few to tell. It takes about a millisecond: once in a
+    while, for another replica each time, is enough."""
+    cost = StepCost.measured(stats.steps(replica=replica))
+    return None if cost is None else cost.weights(rows, token_budget)
 
 
 def _fit(causes: NDArray[np.float64], ms: NDArray[np.float64]) -> NDArray[np.float64]:
