@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.front.delivery.routing import Weights
-from pipeline.stats import StatsReader, StepColumn
+from pipeline.stats import StepColumn
 from pipeline.wire.step import Int64, Stamp
 
 LEAST_STEPS, MOST_STEPS = 64, 1024
@@ -55,13 +55,6 @@ class StepCost:
             return Weights(rows=rows)
         row = _SHARE * self.per_row_ms / token_ms
         return Weights(row, (self.fixed_ms / rows + self.per_row_ms) / token_ms, rows)
-
-
-def measured_weights(stats: StatsReader, replica: int, rows: int, token_budget: int) -> Weights | None:
-    """By the last steps of this replica; None if they are too few to tell. It takes about a millisecond: once in a
-    while, for another replica each time, is enough."""
-    cost = StepCost.measured(stats.steps(replica=replica))
-    return None if cost is None else cost.weights(rows, token_budget)
 
 
 def _fit(causes: NDArray[np.float64], ms: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import numpy as np
 import pytest
 
 from pipeline.front.delivery.routing import Weights
-from pipeline.front.delivery.step_cost import LEAST_STEPS, StepCost, measured_weights
-from pipeline.stats import StatsPage, StatsReader, StepColumn
+from pipeline.front.delivery.step_cost import LEAST_STEPS, StepCost
+from pipeline.stats import StepColumn
 from pipeline.wire.step import Int64, Stamp
-from pipeline.wire.topology import Topology
 
 RNG = np.random.default_rng(3)
 ASCEND = StepCost(22.0, 0.09, 0.3)
@@ -75,15 +72,3 @@ def test_weights_of_the_devices() -> None:
     slow = StepCost(5.0, 1.0, 1.3).weights(8, 64)  # a CPU, where arithmetic counts
     assert (slow.row, slow.turn, slow.rows) == (pytest.approx(0.3, rel=0.1), pytest.approx(1.8, rel=0.1), 8)
     assert StepCost(0.0, 0.0, 0.0).weights(8, 64) == Weights(rows=8)
-
-
-def test_weights_are_measured_on_the_replica_that_is_named() -> None:
-    with contextlib.closing(StatsPage.create(Topology(replicas=2))) as page:
-        page.views.steps[1, :400] = records(ASCEND, *mixed(400))
-        page.views.steps[1, :400, StepColumn.STEP] = range(1, 401)
-        page.views.steps[1, :400, StepColumn.STAMPS + Stamp.SENT] = range(1, 401)
-        stats = StatsReader(page)
-        assert measured_weights(stats, 0, 32, 512) is None
-        found, right = measured_weights(stats, 1, 32, 512), ASCEND.weights(32, 512)
-    assert found is not None
-    assert (found.row, found.turn) == (pytest.approx(right.row, rel=0.01), pytest.approx(right.turn, rel=0.01))
