@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -141,13 +141,14 @@ class Router:
         self._answer = _Mean(_ANSWER)  # tokens
 
     def pick(
-        self, prompt: str | bytes, allowed: Container[int] | None = None, *, root: str = "", output: int = 0
+        self, prompt: str | bytes, allowed: Iterable[int] | None = None, *, root: str = "", output: int = 0
     ) -> Choice | None:
         """One of the allowed replicas (None: all) that are up; None if there is none. `prompt`: a text, or token ids
         as int32; `root`: the adapter; `output`: tokens that it has got already, if it is resumed."""
         replicas = self._replicas
         in_turn = chain(range(self._turn, len(replicas)), range(self._turn))
-        able = [number for number in in_turn if replicas[number].up and (allowed is None or number in allowed)]
+        wanted = None if allowed is None else frozenset(allowed)
+        able = [number for number in in_turn if replicas[number].up and (wanted is None or number in wanted)]
         if len(replicas) == 1 or not able:
             return Choice(0) if able else None
         is_text = isinstance(prompt, str)
@@ -171,14 +172,15 @@ class Router:
 
     # ---- what became of it ------------------------------------------------------------------------------------
 
-    def sent(self, choice: Choice, requests: Iterable[int]) -> None:
+    def sent(self, choice: Choice, requests: Sequence[int]) -> None:
         """These, of one prompt, are on their way to the chosen replica."""
         prompt, replica = choice.prompt, self._replicas[choice.replica]
         if prompt is None:
             return
+        for request in requests:
+            self.finished(request)  # an earlier attempt
         self._time += 1
         for number, request in enumerate(requests):
-            self.finished(request)  # of an earlier attempt
             self._sent[request] = sent = _Sent(choice, prompt, replica, self._time, first=not number)
             replica.add(sent)
         replica.prefixes.use(prompt.chain, self._time)

@@ -13,8 +13,8 @@ from pipeline.front.delivery.routing import Weights
 from pipeline.stats import StepColumn
 from pipeline.wire.step import Int64, Stamp
 
-LEAST_STEPS = 64
-"""That are looked at; and a quarter of as many with prompts."""
+LEAST_STEPS, MOST_STEPS = 64, 1024
+"""That are looked at: the last ones. A quarter of the least must have prompts."""
 
 _OUTLIER = 5.0  # times the usual error: a step that was compiled, a process that had no CPU
 _SHARE = 0.25
@@ -31,6 +31,7 @@ class StepCost:
     @classmethod
     def measured(cls, steps: Int64) -> StepCost | None:
         """Of records as `StatsReader.steps` returns them, `[n, 16]`; None if they are too few to tell."""
+        steps = steps[-MOST_STEPS:]
         stamps = steps[:, StepColumn.STAMPS :]
         rows = steps[:, StepColumn.DECODE_ROWS].astype(np.float64)
         prompts = steps[:, StepColumn.TOKENS] - rows

@@ -2,7 +2,7 @@
 rules, before replicas in simulated time, whose scheduler and prefix cache are the server's own, too.
 
     python -m scripts.bench.routing                           all of it: some 15 minutes
-    python -m scripts.bench.routing --parts weights,pick --seeds 1,2,3 --seconds 30
+    python -m scripts.bench.routing --parts usual --only chats --replicas 16 --seeds 1,2,3 --seconds 15
 
 The device is the emulated 910B4 of configs/emulated_910b.yaml: times are simulated, but for `pick`. Loads: prompts
 with the lengths of llm-serving's task 1, and chats that share system prompts and whose turns resend all before them.
@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report: dict[str, object] = {"seeds": options.seeds, "seconds": options.seconds}
     with ProcessPoolExecutor(options.processes) as pool:
         for case in _chosen(options):
+            if options.only not in case.name:
+                continue
             report[case.name] = _compare(pool, case, options.seeds)
     if "pick" in options.parts:
         report["pick"] = _time_picks()
@@ -43,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     made = parser(__doc__)
     made.add_argument("--parts", type=words("part", PARTS), default=PARTS, help=f"of {', '.join(PARTS)}")
+    made.add_argument("--only", default="", metavar="TEXT", help="cases whose names contain it")
     made.add_argument("--replicas", type=counts(256), default=(4, 16), help="of the usual loads")
     made.add_argument("--seeds", type=counts(1 << 30), default=(11, 12, 13))
     made.add_argument("--seconds", type=positive, default=50.0, help="in which requests arrive")

@@ -54,9 +54,8 @@ def other_weights(seconds: float) -> list[Case]:
 
 def task1() -> list[Case]:
     """The load of `make bench-task1`, on so many devices."""
-    return [
-        Case(f"task 1 at once, {n} replicas", Fleet(n, _TASK1), Closed(), ("cost", "round robin")) for n in (1, 4)
-    ]
+    policies = ("cost", "least requests", "round robin")
+    return [Case(f"task 1 at once, replicas: {n}", Fleet(n, _TASK1), Closed(), policies) for n in (1, 2, 4, 8)]
 
 
 def run(case: Case, policy: str, seed: int) -> Figures:
