@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import uvloop
 
@@ -28,6 +29,7 @@ from pipeline.front.http.exchange import BodyMemory
 from pipeline.front.http.responses import Outbox
 from pipeline.front.http.throttle import throttled
 from pipeline.front.http.worker import Worker
+from pipeline.front.links.links import Links
 from pipeline.front.metrics.trace import Spans
 from pipeline.front.page.routes import PageRoutes
 from pipeline.front.settings import FrontSettings
@@ -62,12 +64,13 @@ def run_front(
     tokenizer: Vocabulary | None = None,
     keys: ApiKeys | None = None,
     front: int = 0,
+    link_listeners: Sequence[socket.socket] = (),
 ) -> None:
     """Serve on sockets that listen, until the launcher's signal or the end of a drain, which it asks for.
 
     `control` brings the rings of one generation after the other. `tokenizer` names tokens where log-probabilities are
     asked for. `keys` may be replaced while the front runs; without any, every client that can connect is served.
-    `front` is its number among several.
+    `front` is its number among several. Routers link to `link_listeners`, where it is a node's.
     """
     with (
         contextlib.closing(StatsPage.from_handle(stats)) as page,
@@ -75,7 +78,7 @@ def run_front(
     ):
         spec = page.topology.find(FRONT, rank=front)
         configure_logging(spec.key, level=settings.log_level, form=settings.log_format)
-        runner.run(_serve(spec, settings, control, page, listeners, tokenizer, keys or ApiKeys()))
+        runner.run(_serve(spec, settings, control, page, listeners, tokenizer, keys or ApiKeys(), link_listeners))
 
 
 async def _serve(
@@ -86,25 +89,32 @@ async def _serve(
     listeners: Sequence[socket.socket],
     tokenizer: Vocabulary | None,
     keys: ApiKeys,
+    link_listeners: Sequence[socket.socket],
 ) -> None:
     counters, stats, spans = Counters(page, spec.key), StatsReader(page), Spans()
     times, ends = Histograms(page, RequestHistogram, spec.rank), RingEnds(page, spec.key)
     backend = Backend(settings, counters, stats, Outbox(times, spans), ends, make_router(settings))
-    admission = Admission()
+    admission, links = Admission(), Links(settings.link, backend, control, link_listeners)
     parser = Worker("parser")
     adapters = AdapterCounters(page, spec.rank, settings.adapters)
     delivery = Delivery(settings, backend, admission, counters, adapters, times, stats)
     generate = GenerateRoutes(delivery, tokenizer, parser)
-    info = InfoRoutes(settings, backend, admission, stats, spans, ends)
+    info = InfoRoutes(settings, backend, admission, stats, spans, ends, links.metrics)
     shown = PageRoutes(settings, stats, ends)
     tokenize = TokenizeRoutes(settings, tokenizer, parser, backend)
     ollama = OllamaRoutes(settings, backend, tokenizer, generate)
     anthropic = AnthropicRoutes(settings, tokenizer, generate, tokenize)
     app = Front(settings, generate, tokenize, info, shown, keys, ollama, anthropic)
     server = Server(app, settings, admission, counters, shown.feed.close)
-    control.on("drain", lambda _: server.drain())
-    following = asyncio.create_task(follow(control, backend, spec))
-    following.add_done_callback(lambda _: server.end())
+
+    def drain(_: Mapping[str, Any]) -> None:
+        links.drain()
+        server.drain()
+
+    control.on("drain", drain)
+    following = [asyncio.create_task(each) for each in (follow(control, backend, spec), links.run())]
+    for task in following:
+        task.add_done_callback(lambda _: server.end())
     counters.set_ready()
     try:
         with throttled(logging.getLogger("ringserve.front")):
@@ -112,11 +122,14 @@ async def _serve(
     finally:
         counters.set(FrontCounter.READY, 0)
         parser.close()
-        following.cancel()
+        links.drain()
+        for task in following:
+            task.cancel()
         await backend.close()
         await server.close_connections()
-        with contextlib.suppress(asyncio.CancelledError):
-            await following
+        for task in following:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
 
 class Server:

@@ -77,6 +77,7 @@ class StageProcesses:
                 stats_fd=self._page.segment.fd,
                 listen_fds=_fds(listeners.api),
                 metrics_fds=_fds(listeners.metrics),
+                link_fds=_fds(listeners.links),
                 vocabulary_fd=self._vocabulary.fd if stage.is_front and self._vocabulary else None,
                 api_keys=self.api_keys if stage.is_front else (),
                 shapes={key: getattr(self._shapes, key) for key in self._shapes.__slots__},

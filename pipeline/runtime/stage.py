@@ -56,14 +56,19 @@ class Specification:
     facts: dict[str, Any]
     fingerprints: dict[str, str]  # of adapters by name, in hexadecimal
     metrics_fds: tuple[int, ...] = ()
+    link_fds: tuple[int, ...] = ()  # of a node
     vocabulary_fd: int | None = None  # for fronts
     api_keys: tuple[str, ...] = ()  # digests
 
     @property
     def fds(self) -> tuple[int, ...]:
         """All descriptors that the stage inherits."""
-        own = (self.config_fd, self.control_fd, self.death_fd, self.stats_fd, *self.listen_fds, *self.metrics_fds)
+        own = (self.config_fd, self.control_fd, self.death_fd, self.stats_fd, *self._sockets)
         return own if self.vocabulary_fd is None else (*own, self.vocabulary_fd)
+
+    @property
+    def _sockets(self) -> tuple[int, ...]:
+        return (*self.listen_fds, *self.metrics_fds, *self.link_fds)
 
     def to_json(self) -> bytes:
         return json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
@@ -90,6 +95,7 @@ class Stage:
         self.stats_handle = StatsHandle(specification.stats_fd, self.topology)
         self.stats = open_stats(self.stats_handle)
         self.listen_fds, self.metrics_fds = specification.listen_fds, specification.metrics_fds
+        self.link_fds = specification.link_fds
         self.vocabulary_fd, self.api_keys = specification.vocabulary_fd, specification.api_keys
         self.on_reload: Callable[[], None] | None = None
         self.aboard: Callable[[], Collection[int] | None] = tuple  # see `Control.waiting`

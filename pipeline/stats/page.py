@@ -40,14 +40,15 @@ def _fields(topology: Topology) -> Iterator[Field]:
     for stage in topology.stages:
         counters, name = STAGE_COUNTERS[stage.name].__name__, _field_name(stage)
         yield Field(name, "int64", (_COUNTER_WORDS,), f"see {counters}")
-        yield Field(f"{name}_ends", "int64", (len(stage.rings), _END_WORDS), "ends of its rings; see EndWord")
+        yield Field(f"{name}_ends", "int64", (max(len(stage.rings), 1), _END_WORDS), "ends of its rings; see EndWord")
     yield Field("stages", "int64", (len(topology.stages), _END_WORDS), "the launcher's; see SupervisionCounter")
-    yield Field("replicas", "int64", (topology.replicas, _END_WORDS), "the launcher's; see ReplicaCounter")
+    replicas = max(topology.replicas, 1)  # a router has none: zeros
+    yield Field("replicas", "int64", (replicas, _END_WORDS), "the launcher's; see ReplicaCounter")
     step, request = (len(StepHistogram), HISTOGRAM_WORDS), (len(RequestHistogram), HISTOGRAM_WORDS)
     records = (STEP_RECORDS, _RECORD_WORDS)
-    yield Field("step", "int64", (topology.replicas, *step), "histograms; sampling writes them")
+    yield Field("step", "int64", (replicas, *step), "histograms; sampling writes them")
     yield Field("request", "int64", (topology.fronts, *request), "histograms; the front writes them")
-    yield Field("steps", "int64", (topology.replicas, *records), "the last steps; see StepColumn")
+    yield Field("steps", "int64", (replicas, *records), "the last steps; see StepColumn")
     yield Field("adapters", "int64", (topology.fronts, MOST_ADAPTERS), "requests of each; the front counts them")
 
 

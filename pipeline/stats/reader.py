@@ -180,7 +180,7 @@ class StatsReader:
         seen = int(taken[-1 - taken.size // 100]) if taken.size else 0
         inference = self.topology.every(INFERENCE)
         rehearsed = (int(self._page.counters(each.key)[InferenceCounter.REHEARSAL_NS]) for each in inference)
-        return max(seen, *rehearsed) / 1e9
+        return max([seen, *rehearsed]) / 1e9
 
     def compiled(self) -> tuple[int, int]:
         """Buckets that are compiled, and buckets in total, of all that run a model."""
@@ -210,8 +210,8 @@ class StatsReader:
 
     @property
     def ready(self) -> bool:
-        """All stages of some replica accept work."""
-        return any(map(self._is_ready, range(self.topology.replicas)))
+        """All stages of some replica accept work; a router has none, and says by itself whether its nodes do."""
+        return not self.topology.replicas or any(map(self._is_ready, range(self.topology.replicas)))
 
     def _is_ready(self, replica: int) -> bool:
         stages = self.topology.replica(replica)

@@ -167,8 +167,9 @@ class Topology:
 
     @classmethod
     def of(cls, config: Configuration) -> Self:
-        """One front, and replicas of one rank each, is what a configuration can ask for so far."""
-        return cls(replicas=config.pipeline.replicas)
+        """One front, and replicas of one rank each, is what a configuration can ask for so far. A router's replicas
+        are its nodes'."""
+        return cls(replicas=0 if config.pipeline.nodes else config.pipeline.replicas)
 
     @property
     def stages(self) -> tuple[StageSpec, ...]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import time
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import parse_qs
+
+from prometheus_client.core import Metric
 
 from pipeline.front.api.openai.body import check_model
 from pipeline.front.delivery.admission import SHUTTING_DOWN, Admission
@@ -35,10 +38,11 @@ class InfoRoutes:
         stats: StatsReader,
         spans: Spans,
         ends: RingEnds,
+        more_metrics: Callable[[], Iterable[Metric]] = tuple,
     ) -> None:
         self._settings, self._backend, self._admission = settings, backend, admission
         self._stats, self._spans = stats, spans
-        self._collector = StatsCollector(stats, settings, ends)
+        self._collector = StatsCollector(stats, settings, ends, more_metrics)
         self._started = int(time.time())
 
     async def health(self, exchange: Exchange) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 
 from prometheus_client.core import Metric
@@ -22,10 +22,17 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 
 
 class StatsCollector(Collector):
-    """Keeps nothing between two scrapes. `ends` are the front's, which are copied here: it has no steps."""
+    """Keeps nothing between two scrapes. `ends` are the front's, which are copied here: it has no steps. `more`: what
+    is not on the statistics page."""
 
-    def __init__(self, stats: StatsReader, settings: FrontSettings, ends: RingEnds | None = None) -> None:
-        self._stats, self._settings, self._ends = stats, settings, ends
+    def __init__(
+        self,
+        stats: StatsReader,
+        settings: FrontSettings,
+        ends: RingEnds | None = None,
+        more: Callable[[], Iterable[Metric]] = tuple,
+    ) -> None:
+        self._stats, self._settings, self._ends, self._more = stats, settings, ends, more
 
     def text(self) -> bytes:
         return generate_latest(self)
@@ -46,6 +53,7 @@ class StatsCollector(Collector):
         yield "rings", ring_metrics(self._stats)
         yield "processes", process_metrics(self._stats)
         yield "supervision", supervision_metrics(self._stats)
+        yield "links", self._more()
 
     def _server(self) -> Iterator[Metric]:
         settings = self._settings
