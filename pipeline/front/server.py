@@ -94,7 +94,7 @@ async def _serve(
     counters, stats, spans = Counters(page, spec.key), StatsReader(page), Spans()
     times, ends = Histograms(page, RequestHistogram, spec.rank), RingEnds(page, spec.key)
     backend = Backend(settings, counters, stats, Outbox(times, spans), ends, make_router(settings))
-    admission, links = Admission(), Links(settings.link, backend, control, link_listeners)
+    admission, links = Admission(), Links(settings.link, backend, control, counters, link_listeners)
     parser = Worker("parser")
     adapters = AdapterCounters(page, spec.rank, settings.adapters)
     delivery = Delivery(settings, backend, admission, counters, adapters, times, stats)

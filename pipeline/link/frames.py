@@ -131,13 +131,11 @@ def batches(records: Iterable[bytes]) -> Iterator[bytes]:
 def records_of(payload: bytes) -> list[bytes]:
     """Raises LinkError unless they fill it."""
     records, at, end, unpack = [], 0, len(payload), _LENGTH.unpack_from
-    while end - at >= _LENGTH.size:
-        (length,) = unpack(payload, at)
+    while at < end:
         begin = at + _LENGTH.size
+        length = unpack(payload, at)[0] if begin <= end else 0
         at = begin + length
         if not length or at > end:
-            break
+            raise LinkError("the records of a frame do not fill it")
         records.append(payload[begin:at])
-    if at != end:
-        raise LinkError("the records of a frame do not fill it")
     return records

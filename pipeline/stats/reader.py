@@ -13,6 +13,7 @@ from pipeline.stats.counters import (
     GC_PAUSE_NS,
     READY,
     STAGE_COUNTERS,
+    FrontCounter,
     InferenceCounter,
     ReplicaCounter,
     StageState,
@@ -210,8 +211,9 @@ class StatsReader:
 
     @property
     def ready(self) -> bool:
-        """All stages of some replica accept work; a router has none, and says by itself whether its nodes do."""
-        return not self.topology.replicas or any(map(self._is_ready, range(self.topology.replicas)))
+        """All stages of some replica accept work; a router has none, and its front knows whether a node's do."""
+        replicas = self.topology.replicas
+        return any(map(self._is_ready, range(replicas))) if replicas else self.counters(FrontCounter)["ready"] > 0
 
     def _is_ready(self, replica: int) -> bool:
         stages = self.topology.replica(replica)

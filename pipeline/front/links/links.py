@@ -16,6 +16,7 @@ from pipeline.front.metrics.families import counter, gauge
 from pipeline.front.settings import LinkSettings
 from pipeline.link.hello import NODE, ROUTER, hello
 from pipeline.runtime.generations import Control
+from pipeline.stats import Counters, FrontCounter
 
 
 class Links:
@@ -23,16 +24,21 @@ class Links:
     CertificateError."""
 
     def __init__(
-        self, settings: LinkSettings | None, backend: Backend, control: Control, listeners: Sequence[socket.socket]
+        self,
+        settings: LinkSettings | None,
+        backend: Backend,
+        control: Control,
+        counters: Counters,
+        listeners: Sequence[socket.socket],
     ) -> None:
-        self._listeners = listeners
+        self._listeners, self._control, self._counters = listeners, control, counters
         self._to_nodes: NodeLinks | None = None
         self._to_routers: RouterLinks | None = None
         if settings is None:
             return
         mine = hello(ROUTER if settings.nodes else NODE, version("ringserve"), backend.number, settings.facts)
         if settings.nodes:
-            self._to_nodes = NodeLinks(backend, mine, settings, control.linked)
+            self._to_nodes = NodeLinks(backend, mine, settings, self._on_change)
         else:
             backend.guests = self._to_routers = RouterLinks(backend, mine, settings)
 
@@ -43,6 +49,11 @@ class Links:
         elif self._to_routers is not None:
             await self._to_routers.serve(self._listeners)
         await asyncio.Event().wait()
+
+    def _on_change(self, lanes: int) -> None:
+        """A router accepts requests while so many replicas of its nodes do."""
+        self._counters.set(FrontCounter.READY, int(lanes > 0))
+        self._control.linked(lanes)
 
     def drain(self) -> None:
         """What routers have here goes on elsewhere."""

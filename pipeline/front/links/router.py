@@ -257,13 +257,13 @@ class NodeLinks:
         for at, address in enumerate(settings.nodes):
             own = self.lanes[at * each : (at + 1) * each]
             self.links.append(NodeLink(address, own, backend, mine, settings, context))
-        self._changed()
 
     def _changed(self) -> None:
         self._on_change(sum(link.lanes_up for link in self.links))
 
     async def run(self) -> None:
         """Until cancelled."""
+        self._changed()
         with contextlib.suppress(asyncio.CancelledError):
             async with asyncio.TaskGroup() as group:
                 for each in (*map(RemoteLane.follow, self.lanes), *map(NodeLink.run, self.links)):
