@@ -41,6 +41,8 @@ class Connection(asyncio.Protocol):
         self._unsent: list[bytes] = []
         self._heard = self._loop.time()
         self._beat: asyncio.TimerHandle | None = None
+        self._beat_due = 0.0
+        self._paused = False
         self._why = ""
         self.lost = False
         self.received = self.sent = 0  # bytes
@@ -50,7 +52,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._heard = self._loop.time()
-        self._beat = self._loop.call_later(self._heartbeat_s, self._on_beat)
+        self._beat_later()
 
     def data_received(self, data: bytes) -> None:
         if self.lost or self._why:
@@ -68,14 +70,27 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._lose(self._why or (f"the connection broke: {error}" if error else "the other side closed it"))
 
+    def _beat_later(self) -> None:
+        self._beat_due = self._loop.time() + self._heartbeat_s
+        self._beat = self._loop.call_at(self._beat_due, self._on_beat)
+
     def _on_beat(self) -> None:
-        silent = self._loop.time() - self._heard
+        """Time in which this side did not listen is no silence of the other."""
+        now = self._loop.time()
+        self._heard = now if self._paused else self._heard + max(0.0, now - self._beat_due)
+        silent = now - self._heard
         if silent > MISSED * self._heartbeat_s:
             self.abort(f"nothing was heard for {silent:.1f} s")
             return
         if self.reader.greeted:
             self.send(Kind.BEAT)
-        self._beat = self._loop.call_later(self._heartbeat_s, self._on_beat)
+        self._beat_later()
+
+    def pause(self, paused: bool) -> None:
+        """Read nothing for now, or go on."""
+        if self._transport is not None and paused != self._paused and not self.lost:
+            self._paused = paused
+            (self._transport.pause_reading if paused else self._transport.resume_reading)()
 
     # ---- sending ----------------------------------------------------------------------------------------------
 
