@@ -11,7 +11,7 @@ MODEL   ?= model/demo
 
 .PHONY: serve doctor test test-fast explore lint format bench-ipc bench-overhead bench-serving bench-isolation
 .PHONY: bench-front bench-waiting bench-model bench-linear bench-adapters bench-emulated bench-sampling bench-grammar
-.PHONY: bench-startup bench-memory bench-engine-memory bench-scoring bench-speculation
+.PHONY: bench-startup bench-memory bench-engine-memory bench-scoring bench-speculation bench-routing bench-replicas
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
 .PHONY: zoo test-clients train-demo fixtures fixtures-families fixtures-adapters fixtures-response
 .PHONY: dashboard docs-page dist test-dist
@@ -125,6 +125,14 @@ bench-sampling: $(VENV)/.stamp-serve
 # What guessed tokens gain, on replayed texts
 bench-speculation: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.speculation --json bench-speculation.json $(BENCH_FLAGS)
+
+# Several replicas behind one front: throughput, routing, and what a further one costs
+bench-replicas: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.replicas --json bench-replicas.json $(BENCH_FLAGS)
+
+# Which replica should get a request: the router beside other rules, in simulated time
+bench-routing: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.routing --json bench-routing.json $(BENCH_FLAGS)
 
 # Compiling grammars, masks and tokens, for vocabularies of three sizes
 bench-grammar: $(VENV)/.stamp-serve

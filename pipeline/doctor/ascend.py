@@ -13,6 +13,7 @@ from pipeline.doctor.finding import Finding, fail, ok, warn
 from pipeline.doctor.subject import Host, Plan
 from pipeline.host.facts import HostError
 from pipeline.host.npu import devices_in, npu_table, physical_device
+from pipeline.wire.topology import device_of
 
 TOPIC = "ascend"
 _SHARED = ("davinci_manager", "devmm_svm", "hisi_hdc")
@@ -23,15 +24,18 @@ def check_ascend(host: Host, plan: Plan) -> Iterator[Finding]:
     if not plan.on_ascend:
         yield ok(TOPIC, "the configuration needs no Ascend device")
         return
+    replicas = range(plan.config.pipeline.replicas)
     try:
-        device = physical_device(plan.config.serving_config.start_device_id)
+        devices = [physical_device(device_of(plan.config, replica)) for replica in replicas]
     except HostError as error:
-        fix = "correct serving_config.start_device_id or ASCEND_RT_VISIBLE_DEVICES"
+        fix = "correct serving_config.start_device_id, pipeline.replicas or ASCEND_RT_VISIBLE_DEVICES"
         yield fail(TOPIC, f"{error} {_UNTRIED}", fix)
         return
-    yield from _check_nodes(host, device)
+    for device in devices:
+        yield from _check_nodes(host, device)
     yield from _check_runtime(host)
-    yield from _check_device(device)
+    for device in devices:
+        yield from _check_device(device)
 
 
 def _check_nodes(host: Host, device: int) -> Iterator[Finding]:
@@ -81,4 +85,4 @@ def _check_device(device: int) -> Iterator[Finding]:
     else:
         known = ", ".join(map(str, devices)) or "none"
         text = f"npu-smi shows no device {device}; it shows {known} {_UNTRIED}"
-        yield fail(TOPIC, text, "correct serving_config.start_device_id")
+        yield fail(TOPIC, text, "correct serving_config.start_device_id, or lower pipeline.replicas")

@@ -12,19 +12,22 @@ from pipeline.host.cgroups import cpu_quota
 from pipeline.host.cpu_placement import fit_to_host, usable_cpus
 from pipeline.host.facts import HostError
 from pipeline.host.npu import parse_cpu_list
-from pipeline.wire.topology import STAGES
+from pipeline.wire.topology import ONE_OF_EACH, STAGES, Topology
 
 TOPIC = "cpus"
 
 
-def check_count(host: Host) -> Iterator[Finding]:
+def check_count(host: Host, plan: Plan | None = None) -> Iterator[Finding]:
+    """`plan`: None, if it is not known how many stages there will be: those of one replica."""
     cpus, allowed, quota = usable_cpus(host.root), len(os.sched_getaffinity(0)), cpu_quota(host.root)
+    topology = ONE_OF_EACH if plan is None else Topology.of(plan.config)
+    stages = len(topology.stages)
     text = f"{allowed} CPUs" if quota is None else f"{allowed} CPUs with a quota of {quota:g}"
-    text += f" for {len(STAGES)} stages"
-    more = f"allow {len(STAGES)} CPUs or more: taskset, AllowedCPUs= of the unit, --cpuset-cpus of the container"
-    if cpus < 2:
+    text += f" for {stages} stages"
+    more = f"allow {stages} CPUs or more: taskset, AllowedCPUs= of the unit, --cpuset-cpus of the container"
+    if cpus < 2 * topology.replicas:
         yield warn(TOPIC, f"{text}: they take turns, and none of them spins", more)
-    elif cpus < len(STAGES):
+    elif cpus < stages:
         yield warn(TOPIC, f"{text}: only inference spins; others would take CPU time from it", more)
     else:
         yield ok(TOPIC, f"{text}")
@@ -40,11 +43,11 @@ def check_quota(host: Host) -> Iterator[Finding]:
 
 def check_pinning(_: Host, plan: Plan) -> Iterator[Finding]:
     try:
-        pins = fit_to_host(plan.config).pipeline.cpus
+        every = [fit_to_host(plan.config, replica).pipeline.cpus for replica in range(plan.config.pipeline.replicas)]
     except HostError as error:
         yield fail(TOPIC, str(error), "name the CPUs of the device's NUMA node, as lscpu shows them")
         return
-    pinned = {stage: cpus for stage in STAGES if (cpus := getattr(pins, stage))}
+    pinned = {stage: cpus for stage in STAGES if (cpus := getattr(every[0], stage))}
     stages_on = Counter(cpus[0] for cpus in pinned.values() if len(cpus) == 1)
     crowded = [cpu for cpu, stages in stages_on.items() if stages > 1]
     if crowded:

@@ -16,7 +16,6 @@ _HOST_CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
     kernel.check_clock,
     software.check_python,
     software.check_compiler,
-    cpus.check_count,
     cpus.check_quota,
     cpus.check_governor,
     memory.check_swap,
@@ -26,6 +25,7 @@ _HOST_CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
 _EITHER_CHECKS: tuple[Callable[[Host, Plan | None], Iterator[Finding]], ...] = (
     software.check_packages,
     software.check_extensions,
+    cpus.check_count,
 )
 _PLAN_CHECKS: tuple[Callable[[Host, Plan], Iterator[Finding]], ...] = (
     memory.check_shared_memory,

@@ -28,7 +28,7 @@ def check_descriptors(_: Host, plan: Plan) -> Iterator[Finding]:
 
 
 def check_tasks(host: Host, plan: Plan) -> Iterator[Finding]:
-    needed = _TASKS + 2 * (plan.config.pipeline.runner.threads or 0)
+    needed = plan.config.pipeline.replicas * (_TASKS + 2 * (plan.config.pipeline.runner.threads or 0))
     left = tasks_left(host.root)
     if left is None or left >= needed:
         yield ok(TOPIC, "processes and threads: " + ("no limit" if left is None else f"{left} more are allowed"))

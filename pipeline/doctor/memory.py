@@ -48,7 +48,8 @@ def check_locked_memory(_: Host, plan: Plan) -> Iterator[Finding]:
 def check_room(host: Host, plan: Plan) -> Iterator[Finding]:
     """Whether all processes together fit."""
     light = [stage for stage in Topology.of(plan.config).stages if stage.name != INFERENCE.name]
-    need = (1 + len(light)) * PROCESS_BYTES + shared_memory_needed(plan.config, plan.shapes) + _model_bytes(plan)
+    models = plan.config.pipeline.replicas * _model_bytes(plan)
+    need = (1 + len(light)) * PROCESS_BYTES + shared_memory_needed(plan.config, plan.shapes) + models
     room, limit = available_memory(host.root), memory_limit(host.root)
     bound = "" if limit is None else f", within the control group's limit of {mib(limit)}"
     text = f"about {mib(need)} are needed in total, {mib(room)} are available{bound}"
@@ -60,7 +61,7 @@ def check_room(host: Host, plan: Plan) -> Iterator[Finding]:
 
 
 def _model_bytes(plan: Plan) -> int:
-    """On Ascend weights and KV cache are on the device; how much the host needs beside is not known."""
+    """Of a replica. On Ascend weights and KV cache are on the device; how much the host needs beside is not known."""
     runner = make_runner(plan.config)
     if not isinstance(runner, GraphRunner):
         return PROCESS_BYTES + 8 * plan.facts.num_blocks * plan.facts.block_size

@@ -22,7 +22,7 @@ from pipeline.front.delivery.admission import Admission
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.follow import follow
 from pipeline.front.delivery.generation import Delivery
-from pipeline.front.delivery.policies import make_router
+from pipeline.front.delivery.policies import keep_weighing, make_router
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.http.connection import Connection, Serving
 from pipeline.front.http.exchange import BodyMemory
@@ -93,7 +93,8 @@ async def _serve(
 ) -> None:
     counters, stats, spans = Counters(page, spec.key), StatsReader(page), Spans()
     times, ends = Histograms(page, RequestHistogram, spec.rank), RingEnds(page, spec.key)
-    backend = Backend(settings, counters, stats, Outbox(times, spans), ends, make_router(settings))
+    router = make_router(settings)
+    backend = Backend(settings, counters, stats, Outbox(times, spans), ends, router)
     admission, links = Admission(), Links(settings.link, backend, control, counters, link_listeners)
     parser = Worker("parser")
     adapters = AdapterCounters(page, spec.rank, settings.adapters)
@@ -115,6 +116,7 @@ async def _serve(
     following = [asyncio.create_task(each) for each in (follow(control, backend, spec), links.run())]
     for task in following:
         task.add_done_callback(lambda _: server.end())
+    weighing = asyncio.create_task(keep_weighing(router, stats, settings)) if page.topology.replicas > 1 else None
     counters.set_ready()
     try:
         with throttled(logging.getLogger("ringserve.front")):
@@ -123,7 +125,7 @@ async def _serve(
         counters.set(FrontCounter.READY, 0)
         parser.close()
         links.drain()
-        for task in following:
+        for task in (*following, *filter(None, [weighing])):
             task.cancel()
         await backend.close()
         await server.close_connections()

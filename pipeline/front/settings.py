@@ -52,6 +52,7 @@ class FrontSettings:
     replicas: int = 1
     routing: str = "cost"  # which replica gets a request: or "least_requests", "round_robin"
     cached_tokens: int = 1 << 20  # that the KV cache of a replica holds at most
+    token_budget: int = 256  # of a step
     max_queue: int
     device: str = "CPU"  # as llm-serving names it
     runner: str = ""  # the engine: model and device, with the word "emulated" for an emulated device

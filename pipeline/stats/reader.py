@@ -213,9 +213,10 @@ class StatsReader:
     def ready(self) -> bool:
         """All stages of some replica accept work; a router has none, and its front knows whether a node's do."""
         replicas = self.topology.replicas
-        return any(map(self._is_ready, range(replicas))) if replicas else self.counters(FrontCounter)["ready"] > 0
+        return any(map(self.is_ready, range(replicas))) if replicas else self.counters(FrontCounter)["ready"] > 0
 
-    def _is_ready(self, replica: int) -> bool:
+    def is_ready(self, replica: int) -> bool:
+        """All its stages accept work."""
         stages = self.topology.replica(replica)
         return all(int(self._page.counters(stage.key)[READY]) == 1 for stage in stages)
 

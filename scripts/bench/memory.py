@@ -59,14 +59,20 @@ def main() -> int:
 
 
 def measure(folder: Path, vocab: int, requests: int) -> dict[str, dict[str, float]]:
-    write_tokenizer(folder, vocab)
-    config = folder / "server.yaml"
-    config.write_text(_CONFIG.format(vocab=vocab + SPECIAL, folder=folder))
+    config = write_memory_config(folder, vocab)
     with launched(config, (), folder / "log") as server:
         ready = of_processes(server)
         for _ in range(requests):
             use(server.base_url)
         return {"ready": ready, "used": of_processes(server)}
+
+
+def write_memory_config(folder: Path, vocab: int) -> Path:
+    """Of a server with such a vocabulary, beside its tokenizer."""
+    write_tokenizer(folder, vocab)
+    config = folder / "server.yaml"
+    config.write_text(_CONFIG.format(vocab=vocab + SPECIAL, folder=folder))
+    return config
 
 
 def write_tokenizer(folder: Path, size: int) -> None:
@@ -99,7 +105,7 @@ def use(base_url: str) -> None:
 def of_processes(server: Server) -> dict[str, float]:
     """MB by process."""
     sizes = server.memory().by_process
-    return {name: size / 1e6 for name, size in sizes.items() if name != "rs-inference"}
+    return {name: size / 1e6 for name, size in sizes.items() if not name.startswith("rs-inference")}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -27,6 +27,7 @@ class Reply:
     status: int
     times_ns: list[int]
     lines: list[bytes]
+    headers: dict[bytes, bytes] = field(default_factory=dict)  # names in lower case
 
     @property
     def body(self) -> bytes:
@@ -92,7 +93,8 @@ class Connection(asyncio.Protocol):
 
     # ---- httptools ------------------------------------------------------------------------------------------
 
-    def on_header(self, name: bytes, _value: bytes) -> None:
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._reply.headers[name.lower()] = value
         self._delimited |= name.lower() in (b"content-length", b"transfer-encoding")
 
     def on_headers_complete(self) -> None:

@@ -4,11 +4,13 @@
     python -m scripts.verify.chaos --rounds 500            for a night
     python -m scripts.verify.chaos --stages inference      only this one is hit
     python -m scripts.verify.chaos --config configs/demo.yaml --streams 8 --tokens 80
+    python -m scripts.verify.chaos --replicas 4            each stage of each replica is hit
 
 A round is one fault at a random time: kill -9, or SIGSTOP for ten seconds, of one stage or of several at once.
 Streams come from both APIs, a third of them sampled with a seed; each must be, token by token, what it was before
 anything happened. One whose front was killed loses its connection, and must be the beginning of that. At the end
-nothing may be in use, held or left that was not at the beginning. Exit status 1 if anything was wrong.
+nothing may be in use, held or left that was not at the beginning. With several replicas it prints the longest gap of
+streams at those that were not hit, too. Exit status 1 if anything was wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.wire.topology import STAGES
+from pipeline.wire.topology import STAGES, Topology
 from scripts.lab.arguments import count, words
 from scripts.verify.survival.ordeal import Ordeal, Outcome, run
 from scripts.verify.survival.session import EMULATED, conclude, parser_of
@@ -29,14 +31,16 @@ DEFAULTS = ("pipeline.hang_timeout_s=2", "pipeline.runner.cost_model.fixed_ms=10
 def parse() -> Ordeal:
     parser = parser_of(__doc__, tokens=300)
     parser.add_argument("--rounds", type=count, default=22)
+    parser.add_argument("--replicas", type=count, default=1)
     parser.add_argument("--stages", type=words("stage", STAGES), default=STAGES, metavar="NAMES",
-                        help="those that are hit, separated by commas")  # fmt: skip
+                        help="roles of those that are hit, separated by commas")  # fmt: skip
     parser.add_argument("--config", type=Path, help=f"default: {EMULATED.name} with steps of 10 ms")
     parser.add_argument("--streams", type=count, default=32)
     given = parser.parse_args()
-    overrides = (*(() if given.config else DEFAULTS), *given.set)
-    config = given.config or EMULATED
-    return Ordeal(config, overrides, given.tokens, given.seed, given.rounds, given.stages, given.streams)
+    overrides = (*(() if given.config else DEFAULTS), f"pipeline.replicas={given.replicas}", *given.set)
+    config, topology = given.config or EMULATED, Topology(replicas=given.replicas)
+    hit = tuple(stage.key for stage in topology.stages if stage.name in given.stages)
+    return Ordeal(config, overrides, given.tokens, given.seed, given.rounds, hit, given.streams, given.replicas)
 
 
 def main() -> int:
@@ -49,6 +53,8 @@ def show(report: Outcome) -> None:
     tally = report.tally
     print(f"\n{report.rounds} rounds, {report.restarts} restarts")
     _table("seconds for which streams stood still", report.resumed_s)
+    if any(report.beside_s.values()):
+        _table("longest gap of a stream at another replica, seconds", report.beside_s)
     _table("front hit: seconds to the first token of a new connection", report.fronts_s)
     cut_off = f"{tally.cut_off} that were cut off with their front"
     print(f"{tally.streams} whole streams and {cut_off}, {tally.tokens} tokens")

@@ -24,7 +24,9 @@ from pipeline.stats import PreprocessCounter, RingEnds, StageState, StatsReader
 
 MODELS = "/v1/models/"
 LONGEST_TRACE_S = 60.0
+_SLICE_S = 0.005
 _DOWN = (StageState.HUNG, StageState.RESTARTING)
+_WORST = (StageState.OK, StageState.STARTING, *_DOWN)
 
 
 class InfoRoutes:
@@ -46,13 +48,32 @@ class InfoRoutes:
         self._started = int(time.time())
 
     async def health(self, exchange: Exchange) -> None:
-        """200 while every stage makes progress or is idle; 503 names those that hang or restart. Loading a model
-        counts as progress."""
-        states = {stage: self._stats.state(stage) for stage in _keys(self._stats)}
-        down = [f"{stage} is {state.name.lower()}" for stage, state in states.items() if state in _DOWN]
-        if down:
-            raise retry_later(503, "; ".join(down), UNAVAILABLE)
-        await answer_json(exchange, {"status": "alive"})
+        """200 while every stage makes progress or is idle, of one replica at least; 503 names those that hang or
+        restart. Loading a model counts as progress."""
+        topology = self._stats.topology
+        states = {stage: self._stats.state(stage.key) for stage in topology.stages}
+        down = {stage: f"{stage.key} is {state.name.lower()}" for stage, state in states.items() if state in _DOWN}
+        lost = {replica for stage in down for replica in topology.replicas_of(stage)}
+        if down and len(lost) == topology.replicas:
+            raise retry_later(503, "; ".join(down.values()), UNAVAILABLE)
+        await answer_json(exchange, {"status": "degraded" if lost else "alive", **self._replicas()})
+
+    def _replicas(self) -> dict[str, Any]:
+        """The state of each, where there are several."""
+        topology = self._stats.topology
+        if topology.replicas < 2:  # a router has none of its own
+            return {}
+        each = ([self._stats.state(stage.key) for stage in topology.replica(i)] for i in range(topology.replicas))
+        return {
+            "replicas": [
+                {
+                    "replica": i,
+                    "state": max(states, key=_WORST.index).name.lower(),
+                    "generation": self._stats.generation(i),
+                }
+                for i, states in enumerate(each)
+            ]
+        }
 
     async def ready(self, exchange: Exchange) -> None:
         if self._admission.draining:
@@ -61,7 +82,7 @@ class InfoRoutes:
             raise retry_later(503, self._backend.why_not_ready, UNAVAILABLE)
         compiled, buckets = self._stats.compiled()
         progress = {"progress": f"compiled {compiled} of {buckets}"} if compiled < buckets else {}
-        await answer_json(exchange, {"status": "ready", **progress})
+        await answer_json(exchange, {"status": "ready", **progress, **self._replicas()})
 
     async def load(self, exchange: Exchange) -> None:
         """As in vLLM: requests that run or wait."""
@@ -69,7 +90,13 @@ class InfoRoutes:
         await answer_json(exchange, {"server_load": numbers["running"] + numbers["waiting"]})
 
     async def metrics(self, exchange: Exchange) -> None:
-        await exchange.respond(200, self._collector.text(), CONTENT_TYPE)
+        pieces, began = list[bytes](), time.monotonic()
+        for piece in self._collector.pieces():
+            pieces.append(piece)
+            if time.monotonic() - began > _SLICE_S:  # tokens that have come meanwhile do not wait for the rest
+                await asyncio.sleep(0)
+                began = time.monotonic()
+        await exchange.respond(200, b"".join(pieces), CONTENT_TYPE)
 
     async def version(self, exchange: Exchange) -> None:
         await answer_json(exchange, {"version": version("ringserve")})
@@ -145,10 +172,6 @@ class InfoRoutes:
             await asyncio.sleep(seconds)
             mine = [span for span in spans if span[0] >= since]
         await exchange.respond(200, trace(self._stats, since, mine))
-
-
-def _keys(stats: StatsReader) -> list[str]:
-    return [stage.key for stage in stats.topology.stages]
 
 
 def _is_loopback(client: str) -> bool:

@@ -34,6 +34,7 @@ from pipeline.wire.delta import FinishReason, PromptScores, unpack_delta, unpack
 from pipeline.wire.request import ALL_SCORED, Choice, Submit, choose_seeds
 
 TIMINGS = b"x-ringserve-timings"  # "1": return the headers x-…-ms
+REPLICA = b"x-ringserve-replica"  # with these, where there are several: the one that the first token comes from
 
 _UNBUFFERED = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))  # the latter is for nginx
 
@@ -53,6 +54,11 @@ class Delivery:
     times: Histograms
     stats: StatsReader
     scores_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def several(self) -> bool:
+        """Replicas."""
+        return self.backend.lanes.several
 
 
 @dataclass(slots=True)
@@ -312,8 +318,10 @@ class Generation:
                 text.progress.finish(text.reason, 0 if text.read is None else text.read.calls)
 
     def _headers(self) -> list[Header]:
-        wanted = self._exchange.headers.get(TIMINGS) == b"1"
-        return self._progresses[0].headers(self._delivery.stats) if wanted else []
+        if self._exchange.headers.get(TIMINGS) != b"1":
+            return []
+        replica = [(REPLICA, b"%d" % self._live[0].stream.home)] if self._live and self._delivery.several else []
+        return [*self._progresses[0].headers(self._delivery.stats), *replica]
 
     async def _break_off(self, error: ApiError) -> None:
         if not self._exchange.started:

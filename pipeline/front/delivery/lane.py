@@ -127,4 +127,4 @@ class Lanes:
 
     def on_end(self, stream: TokenStream) -> None:
         if self.several:
-            self._router.finished(stream.request)
+            self._router.finished(stream.request, len(stream.tokens))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 from collections.abc import Sequence
 
 from pipeline.front.delivery.routing import Choice, Prompt, Router, Weights
+from pipeline.front.delivery.step_cost import StepCost
 from pipeline.front.settings import FrontSettings
+from pipeline.stats import StatsReader
+
+_WEIGH_S = 5.0
 
 
 class LeastRequests(Router):
@@ -29,6 +35,15 @@ class RoundRobin(Router):
 
 
 _ROUTERS: dict[str, type[Router]] = {"cost": Router, "least_requests": LeastRequests, "round_robin": RoundRobin}
+
+
+async def keep_weighing(router: Router, stats: StatsReader, settings: FrontSettings) -> None:
+    """Until cancelled: what the router weighs with follows from the steps of the replicas, which are alike; one of
+    them is looked at each time."""
+    for replica in itertools.cycle(range(settings.replicas)):
+        await asyncio.sleep(_WEIGH_S)
+        if (cost := StepCost.measured(stats.steps(replica=replica))) is not None:
+            router.weights = cost.weights(settings.max_rows, settings.token_budget)
 
 
 def make_router(settings: FrontSettings) -> Router:

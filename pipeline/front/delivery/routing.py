@@ -1,7 +1,7 @@
 """Which replica gets a request: the one where it is likely to have its first token soonest.
 
 Everything is in one currency, tokens of prefill: what is missing there of the request's prompt, what waits there to
-be computed before it, a share for each request that is there, and more for each that has to wait for a row. Backlog
+be computed before it, something for each request that is there, and more for each that has to wait for a row. Backlog
 and cache are weighed against each other: a warm cache attracts requests until its queue costs more than a cold one.
 Where nothing is shared, it is the replica with the fewest requests.
 
@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from pipeline.front.delivery.prefixes import BLOCK_BYTES, Chain, Prefixes, chain_of
 
 _ID_BYTES = 4
-_SLOWEST = 1 / 32  # share of a new prompt in the mean of bytes per token, at least
+_ANSWER = 128.0  # tokens, before there were any
+_SLOWEST = 1 / 32  # share of a new value in a mean, at least
 _KV_BLOCK = 16  # tokens: an engine caches full blocks only, so it may have so many less than was sent
 MOST_BLOCKS = 1 << 17
 """That are remembered of all replicas: at most some 24 MB, see `ENTRY_BYTES`."""
@@ -27,10 +29,11 @@ MOST_BLOCKS = 1 << 17
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What delays a request, in tokens of prefill. The defaults are an Ascend 910B4's with a 7B model."""
+    """What delays a request, in tokens of prefill for each token of an answer. The defaults are an Ascend 910B4's
+    with a 7B model; those of a device in use follow from its steps (`StepCost.weights`)."""
 
-    request: float = 4.0  # each request that is there
-    queued: float = 150.0  # each beyond the rows
+    row: float = 0.7  # each request that is there
+    turn: float = 8.0  # each that waits for a row
     rows: int = 32  # of a replica
 
 
@@ -75,6 +78,19 @@ class _Sent:
         return max(self.tokens - self.cached, 1) if self.first else 0
 
 
+class _Mean:
+    """Of values that came, the newer ones more. `first` counts as one of them."""
+
+    __slots__ = ("count", "value")
+
+    def __init__(self, first: float) -> None:
+        self.value, self.count = first, 1
+
+    def add(self, value: float) -> None:
+        self.count += 1
+        self.value += max(_SLOWEST, 1 / self.count) * (value - self.value)
+
+
 class _Replica:
     __slots__ = ("prefixes", "requests", "up", "waiting", "waiting_times")
 
@@ -89,10 +105,10 @@ class _Replica:
         self.waiting = 0  # tokens of prefill
         self.waiting_times = Counter[int]()  # uses of prompts that are not computed → requests
 
-    def backlog(self, weights: Weights) -> float:
-        """What delays one more request."""
+    def backlog(self, weights: Weights, answer: float) -> float:
+        """What delays one more request, if answers have so many tokens."""
         queued = max(0, self.requests + 1 - weights.rows)
-        return self.waiting + weights.request * self.requests + weights.queued * queued
+        return self.waiting + answer * (weights.row * self.requests + weights.turn * queued)
 
     def add(self, sent: _Sent) -> None:
         self.requests += 1
@@ -121,36 +137,37 @@ class Router:
         self._sent: dict[int, _Sent] = {}
         self._time = 0  # counts uses of prompts
         self._turn = 0  # who is first among equals
-        self._bytes_per_token = 4.0  # of text
-        self._texts = 0  # whose length in tokens is known
+        self._bytes_per_token = _Mean(4.0)  # of text
+        self._answer = _Mean(_ANSWER)  # tokens
 
     def pick(
-        self, prompt: str | bytes, allowed: Collection[int] | None = None, *, root: str = "", output: int = 0
+        self, prompt: str | bytes, allowed: Container[int] | None = None, *, root: str = "", output: int = 0
     ) -> Choice | None:
         """One of the allowed replicas (None: all) that are up; None if there is none. `prompt`: a text, or token ids
         as int32; `root`: the adapter; `output`: tokens that it has got already, if it is resumed."""
-        numbers = range(len(self._replicas)) if allowed is None else allowed
-        able = [number for number in numbers if self._replicas[number].up]
-        if len(self._replicas) == 1 or not able:
+        replicas = self._replicas
+        in_turn = chain(range(self._turn, len(replicas)), range(self._turn))
+        able = [number for number in in_turn if replicas[number].up and (allowed is None or number in allowed)]
+        if len(replicas) == 1 or not able:
             return Choice(0) if able else None
         is_text = isinstance(prompt, str)
         octets = prompt.encode(errors="surrogatepass") if isinstance(prompt, str) else prompt
         return self._cheapest(able, Prompt(len(octets), chain_of(octets, root), is_text, output))
 
     def _cheapest(self, able: Sequence[int], prompt: Prompt) -> Choice:
-        per_token = self._bytes_per_token if prompt.is_text else _ID_BYTES
-        tokens, least, choice = int(prompt.octets / per_token) + prompt.output, (math.inf, 0), (0, 0)
+        """Of equals the first."""
+        tokens = prompt.output + int(prompt.octets / (self._bytes_per_token.value if prompt.is_text else _ID_BYTES))
+        weights, answer, blocks = self.weights, self._answer.value, prompt.chain
+        least, best, most = math.inf, able[0], 0
         for number in able:
             replica = self._replicas[number]
-            matched = replica.prefixes.match(prompt.chain)
-            missing = tokens - prompt.cached_tokens(matched, tokens)
-            rank = replica.backlog(self.weights) + missing, (number - self._turn) % len(self._replicas)
-            if rank < least:
-                least, choice = rank, (number, matched)
-        number, matched = choice
-        self._turn = number + 1
-        time = self._replicas[number].prefixes.last_use(prompt.chain[matched - 1]) if matched else 0
-        return Choice(number, tokens, prompt.cached_tokens(matched, tokens), prompt, matched, time)
+            matched = replica.prefixes.match(blocks) if blocks else 0
+            price = replica.backlog(weights, answer) - (prompt.cached_tokens(matched, tokens) if matched else 0)
+            if price < least:
+                least, best, most = price, number, matched
+        self._turn = (best + 1) % len(self._replicas)
+        time = self._replicas[best].prefixes.last_use(blocks[most - 1]) if most else 0
+        return Choice(best, tokens, prompt.cached_tokens(most, tokens), prompt, most, time)
 
     # ---- what became of it ------------------------------------------------------------------------------------
 
@@ -173,9 +190,7 @@ class Router:
             return
         prompt = sent.prompt
         if prompt.is_text and prompt_tokens:
-            self._texts += 1
-            share = max(_SLOWEST, 1 / self._texts)
-            self._bytes_per_token += share * (max(prompt.octets, 1) / prompt_tokens - self._bytes_per_token)
+            self._bytes_per_token.add(max(prompt.octets, 1) / prompt_tokens)
         tokens = prompt_tokens + prompt.output
         self._correct(sent, tokens, prompt.cached_tokens(sent.choice.matched, tokens))
 
@@ -201,21 +216,23 @@ class Router:
         if sent is not None and sent.waits:
             sent.replica.no_longer_waits(sent)
 
-    def finished(self, request: int) -> None:
-        """It has ended, in whatever way. Its blocks are the last that its replica would evict; if there was no token,
-        they may never have been computed."""
+    def finished(self, request: int, output_tokens: int = 0) -> None:
+        """It has ended, in whatever way, with so many tokens. Its blocks are the last that its replica would evict;
+        if there was no token, they may never have been computed."""
         sent = self._sent.pop(request, None)
         if sent is None:
             return
-        chain, replica = sent.prompt.chain, sent.replica
+        if output_tokens:
+            self._answer.add(output_tokens)
+        blocks, replica = sent.prompt.chain, sent.replica
         replica.requests -= 1
         if not sent.waits:
             self._time += 1
-            replica.prefixes.use(chain, self._time)
+            replica.prefixes.use(blocks, self._time)
             return
         replica.no_longer_waits(sent)
         if sent.time not in replica.waiting_times:
-            replica.prefixes.forget_unused(chain[sent.choice.matched :], sent.time)
+            replica.prefixes.forget_unused(blocks[sent.choice.matched :], sent.time)
 
     # ---- replicas ---------------------------------------------------------------------------------------------
 

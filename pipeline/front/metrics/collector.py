@@ -21,6 +21,14 @@ from pipeline.stats import RingEnds, StatsReader
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 
 
+class _One(Collector):
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._family
+
+
 class StatsCollector(Collector):
     """Keeps nothing between two scrapes. `ends` are the front's, which are copied here: it has no steps. `more`: what
     is not on the statistics page."""
@@ -35,13 +43,21 @@ class StatsCollector(Collector):
         self._stats, self._settings, self._ends, self._more = stats, settings, ends, more
 
     def text(self) -> bytes:
-        return generate_latest(self)
+        return b"".join(self.pieces())
+
+    def pieces(self) -> Iterator[bytes]:
+        """Of the text, a family each: with many replicas all of them take longer than tokens should wait."""
+        for family in self.collect():
+            yield generate_latest(_One(family))
 
     def collect(self) -> Iterator[Metric]:
         if self._ends is not None:
             self._ends.copy()
-        families = [family for _, section in self.sections() for family in section]
-        yield from families
+        families: list[Metric] = []
+        for _, section in self.sections():
+            for family in section:
+                families.append(family)
+                yield family
         if self._settings.vllm_metrics:
             yield from renamed(families, self._settings.model_name)
 
@@ -61,6 +77,9 @@ class StatsCollector(Collector):
         meaning = "Always 1; its labels are the server's version, model and engine"
         yield gauge("info", meaning, [(labels, 1)])
         yield gauge("ready", "1 while requests are accepted, else 0", int(self._stats.ready))
+        replicas = range(self._stats.topology.replicas)
+        each = [({"replica": str(replica)}, int(self._stats.is_ready(replica))) for replica in replicas]
+        yield gauge("replica_ready", "1 while the replica computes requests, else 0", each)
         yield gauge(
             "max_rows", "Rows of a replica's batch: sequences that can run at the same time", settings.max_rows
         )

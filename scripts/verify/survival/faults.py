@@ -1,4 +1,7 @@
-"""What is done to processes: kill -9, and SIGSTOP for ten seconds, of one stage or of several at once."""
+"""What is done to processes: kill -9, and SIGSTOP for ten seconds, of one stage or of several at once.
+
+Stages are named by their keys: where there are several replicas, with their numbers.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,17 @@ class Fault:
     @property
     def hits_front(self) -> bool:
         return "front" in self.signals
+
+    @property
+    def kind(self) -> str:
+        """Its name, whichever replica it hits."""
+        return " ".join(word for word in self.name.split() if not word.isdecimal())
+
+    def replicas(self, count: int) -> set[int]:
+        """Whose rings end, of so many."""
+        if self.hits_front or count == 1:
+            return set(range(count))
+        return {int(stage.split()[1]) for stage in self.signals}
 
 
 def deal(stages: Sequence[str], rng: random.Random) -> Iterator[Fault]:

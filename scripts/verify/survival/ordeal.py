@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pipeline.wire.topology import STAGES
+from pipeline.wire.topology import Topology
+from scripts.lab.http import Client
 from scripts.lab.server import Server
 from scripts.verify.survival.faults import Fault, deal, inflict
 from scripts.verify.survival.load import Load, jobs, undisturbed
@@ -23,21 +25,28 @@ _LOOK_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Ordeal(Plan):
-    """What is to be done to the server."""
+    """What is to be done to the server. `stages`: keys of those that are hit."""
 
     rounds: int = 22
-    stages: tuple[str, ...] = STAGES
+    stages: tuple[str, ...] = tuple(stage.key for stage in Topology().stages)
     streams: int = 32
+    replicas: int = 1
+
+    @property
+    def topology(self) -> Topology:
+        return Topology(replicas=self.replicas)
 
 
 @dataclass(slots=True)
 class Outcome(Report):
-    """By kind of fault. `resumed_s`: how long each stream stood still. `fronts_s`: where the front was hit, from then
-    to the first token of a connection made afterwards."""
+    """By kind of fault. `resumed_s`: how long each stream of replicas that were hit stood still. `fronts_s`: where
+    the front was hit, from then to the first token of a connection made afterwards. `beside_s`: the longest gap of
+    each stream at another replica."""
 
     rounds: int = 0
     resumed_s: dict[str, list[float]] = field(default_factory=dict)
     fronts_s: dict[str, list[float]] = field(default_factory=dict)
+    beside_s: dict[str, list[float]] = field(default_factory=dict)
     restarts: int = 0
 
 
@@ -77,51 +86,71 @@ class _Run:
     async def _round(self, fault: Fault) -> None:
         load, report = self._load, self._report
         await asyncio.sleep(self._rng.uniform(0.2, 1.0))
-        generation = await self._until(lambda number: number > 0, "the next round")
+        before = await self._until(lambda numbers: True, "the next round")
         live, pids = dict(load.live), self._server.stages()
         began = time.monotonic()
         load.front_hit = fault.hits_front
         await inflict(fault, pids, self._rng)
-        await self._until(lambda number: number > generation, fault.name)
+        hit = fault.replicas(self._plan.replicas)
+        await self._until(lambda numbers: all(numbers[i] > before[i] for i in hit), fault.name)
         report.rounds += 1
         if fault.hits_front:
             back = await self._first_token(began)
-            report.fronts_s.setdefault(fault.name, []).append(back)
+            report.fronts_s.setdefault(fault.kind, []).append(back)
             result, load.front_hit = f"front back after {back:.2f} s", False
         else:
-            silences = await self._silences(live, began, time.monotonic())
-            report.resumed_s.setdefault(fault.name, []).extend(silences)
-            result = f"{max(silences, default=0):.2f} s"
+            streams = await self._back(live, time.monotonic())
+            names = {str(replica) for replica in hit}
+            resumed = [_silence(stream, began)[1] - began for stream in streams if stream.replica in names]
+            others = [stream for stream in streams if stream.replica not in names | {""}]
+            beside = [end - begin for begin, end in (_silence(stream, began) for stream in others)]
+            for stream in live.values():
+                if stream.replica in names:
+                    stream.replica = ""  # it is elsewhere, and does not say where
+            kind = fault.kind
+            report.resumed_s.setdefault(kind, []).extend(resumed)
+            report.beside_s.setdefault(kind, []).extend(beside)
+            result = f"{max(resumed, default=0):.2f} s" + (f", beside it {max(beside):.3f} s" if beside else "")
         wrong = f"; {len(load.tally.wrong)} streams are wrong" if load.tally.wrong else ""
         print(f"{report.rounds:4} {fault.name:24} {result}{wrong}", flush=True)
 
-    async def _until(self, enough: Callable[[int], bool], what: str) -> int:
-        """Until every stage is at work, with rings of such a number."""
-        deadline = time.monotonic() + RECOVERY_S
+    async def _until(self, enough: Callable[[list[int]], bool], what: str) -> list[int]:
+        """Until every stage is at work, with rings of such numbers, by replica."""
+        deadline, keys = time.monotonic() + RECOVERY_S, {stage.key for stage in self._plan.topology.stages}
         while time.monotonic() < deadline:
-            number = await self._generation()
-            if enough(number) and set(self._server.stages()) == set(STAGES):
-                return number
+            numbers = await self._generations()
+            if numbers and enough(numbers) and set(self._server.stages()) == keys:
+                return numbers
             await asyncio.sleep(_LOOK_S)
         raise NoRecovery(f"{what}: not all are at work within {RECOVERY_S:.0f} s")
 
-    async def _silences(self, before: dict[int, Stream], began: float, back: float) -> list[float]:
-        """Of each stream that was under way before and still is: from then to the end of its longest silence."""
+    async def _back(self, before: dict[int, Stream], back: float) -> list[Stream]:
+        """Those that were under way before and still are, when each has had a token again."""
         deadline = time.monotonic() + RECOVERY_S
         while time.monotonic() < deadline:
             streams = [stream for i, stream in before.items() if self._load.live.get(i) is stream]
             if all(stream.times_s and stream.times_s[-1] > back for stream in streams):
-                return [_silence(stream, began) for stream in streams]
+                return streams
             await asyncio.sleep(_LOOK_S)
         raise NoRecovery(f"some streams have had no token for {RECOVERY_S:.0f} s")
 
-    async def _generation(self) -> int:
-        """Of complete sets of rings; 0 while some stage is not at work."""
+    async def _generations(self) -> list[int]:
+        """Of complete sets of rings, by replica; none while some stage is not at work."""
         try:
+            if self._plan.replicas > 1:
+                return await self._generations_of_many()
             metrics = await asyncio.to_thread(self._server.metrics)
         except OSError:
-            return 0
-        return int(metrics.total("generation")) if metrics.total("ready") else 0
+            return []
+        return [int(metrics.total("generation"))] if metrics.total("ready") else []
+
+    async def _generations_of_many(self) -> list[int]:
+        """Asked of what costs the front least, since gaps between tokens are measured meanwhile. Raises OSError."""
+        client = Client(self._server.base_url, keep_alive=False)
+        reply = await client.send(client.request("GET", "/ready"))
+        replicas = json.loads(reply.body)["replicas"] if reply.status == 200 else []
+        done = all(replica["state"] == "ok" for replica in replicas)
+        return [int(replica["generation"]) for replica in replicas] if done else []
 
     async def _first_token(self, since: float) -> float:
         while time.monotonic() < since + RECOVERY_S:
@@ -134,6 +163,7 @@ class _Run:
         raise NoRecovery(f"no token from a new front within {RECOVERY_S:.0f} s")
 
 
-def _silence(stream: Stream, since: float) -> float:
+def _silence(stream: Stream, since: float) -> tuple[float, float]:
+    """Begin and end of its longest one."""
     times = [since, *(time for time in stream.times_s if time > since)]
-    return max(itertools.pairwise(times), key=lambda pair: pair[1] - pair[0])[1] - since
+    return max(itertools.pairwise(times), key=lambda pair: pair[1] - pair[0])

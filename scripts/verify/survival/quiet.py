@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Self
 
 from ipc.inspect import FoundSegment, find_segments
+from pipeline.config.pipeline_section import MOST_REPLICAS
 from pipeline.wire.topology import Topology
 from scripts.lab.errors import ServerError
 from scripts.lab.processes import lives
 from scripts.lab.server import Server
 
 _PATIENCE_S, _LOOK_S = 10.0, 0.1
-_RINGS = max(len(stage.rings) for stage in Topology().stages)
+_RINGS = max(len(stage.rings) for stage in Topology(replicas=MOST_REPLICAS).stages)
 
 
 @dataclass(frozen=True, slots=True)

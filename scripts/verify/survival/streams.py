@@ -48,6 +48,7 @@ class Stream:
     reason: str | None = None
     error: str = ""
     broken: bool = False
+    replica: str = ""  # that its first token came from
 
     _taken: int = 0  # lines
 
@@ -63,6 +64,8 @@ class Stream:
     def take(self, reply: Reply) -> None:
         """The lines that have come since."""
         lines, times_ns = reply.lines[self._taken :], reply.times_ns[self._taken :]
+        if not self._taken:
+            self.replica = reply.headers.get(b"x-ringserve-replica", b"0").decode()
         self._taken = len(reply.lines)
         for line, time_ns in zip(lines, times_ns, strict=True):
             if line != b"data: [DONE]":
@@ -88,7 +91,7 @@ class Stream:
 
 async def read(port: int, job: Job, stream: Stream, *, most: int | None = None) -> None:
     """Ask, and read to the end into `stream`; after `most` tokens the client goes away."""
-    client = Client(f"http://127.0.0.1:{port}", keep_alive=False)
+    client = Client(f"http://127.0.0.1:{port}", headers=(("x-ringserve-timings", "1"),), keep_alive=False)
     enough = False
 
     def watch(reply: Reply) -> bool:

@@ -30,6 +30,14 @@ def _event(prefix: str, kind: str, choice: Schema) -> Schema:
 
 _NS: Final[Schema] = {**COUNT, "description": "In ns."}
 _PROGRESS = "Where sizes of steps are still being compiled for, between two steps."
+_REPLICAS = list_of(
+    record(
+        replica=COUNT,
+        state=one_of("ok", "starting", "hung", "restarting"),
+        generation={**COUNT, "description": "Sets of rings that it has been given."},
+    ),
+    description="Where there are several.",
+)
 
 
 def _ollama(**text: Schema) -> Schema:
@@ -218,6 +226,6 @@ ANSWERS: Final[dict[str, Schema]] = {
     "Number": record(**_LINE, data=COUNT),
     "ModelInfo": record(**_INFO, model_pipeline_tag=one_of("text-generation")),
     "Version": record(version=TEXT),
-    "Alive": record(status=one_of("alive")),
-    "Ready": record({"progress": {**TEXT, "description": _PROGRESS}}, status=one_of("ready")),
+    "Alive": record({"replicas": _REPLICAS}, status=one_of("alive", "degraded")),
+    "Ready": record({"progress": {**TEXT, "description": _PROGRESS}, "replicas": _REPLICAS}, status=one_of("ready")),
 }

@@ -194,9 +194,12 @@ def _ollama_generating(request: str, meaning: str) -> Operation:
     return generating(name, told, request, whole=line, event=line, streams=NDJSON)
 
 
+_LIVENESS = "Liveness: some replica has no stage that hangs or is being restarted; `degraded` if another one has."
+
+
 def _about_the_server() -> Paths:
     return {
-        "/health": {"get": get("health", "Liveness: no stage hangs or is being restarted.", "Alive")},
+        "/health": {"get": get("health", _LIVENESS, "Alive")},
         "/ping": {"get": get("ping", "As /health, for SageMaker.", "Alive")},
         "/load": {"get": get("load", "Number of requests that run or wait.", "Load")},
         "/ready": {"get": get("ready", "Readiness: requests that generate are accepted.", "Ready")},
