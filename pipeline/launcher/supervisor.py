@@ -181,6 +181,9 @@ class Supervisor:
         self._supervision.set_state(child.name, StageState.OK)
         if not lanes:
             return
+        if self._was_complete and child.spec.unit not in self._linked_usefully:
+            log.warning("%s: serving again", child.title)
+            self._readiness.status("serving again")
         self._linked_usefully.add(child.spec.unit)
         if not self._was_complete:
             self._was_complete = True

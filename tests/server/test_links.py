@@ -189,7 +189,7 @@ def refused(cluster, why, count=1):
 def test_a_stranger_is_refused_by_name_and_disturbs_nobody(cluster, tmp_path):
     make_certificates(tmp_path, ["127.0.0.1"])
     facts, ours = facts_of(cluster), version("ringserve")
-    links = cluster.node_metric(0, "ringserve_links_made_total")
+    links = cluster.node_metric(0, "ringserve_router_links_made_total")
     with concurrent.futures.ThreadPoolExecutor() as pool:
         streams = [pool.submit(stream, cluster, number) for number in range(4)]
         for wrong in (lambda: Stranger(cluster, certificates=tmp_path), lambda: Stranger(cluster, role=NODE)):
@@ -212,7 +212,7 @@ def test_a_stranger_is_refused_by_name_and_disturbs_nobody(cluster, tmp_path):
         with Stranger(cluster) as stranger:
             stranger.send(Kind.REQUESTS, b"records before a hello")
             assert "the first frame is no hello" in stranger.hear(Kind.CLOSED)
-        assert cluster.node_metric(0, "ringserve_links_made_total") == links
+        assert cluster.node_metric(0, "ringserve_router_links_made_total") == links
         for sent, why in HOSTILE:
             with Stranger(cluster) as stranger:
                 stranger.greet(hello(ROUTER, ours, OWN, facts))
@@ -228,3 +228,22 @@ def test_a_stranger_is_refused_by_name_and_disturbs_nobody(cluster, tmp_path):
         assert [one.result(60) for one in streams] == [(due, due) for _, due in (one.result() for one in streams)]
     assert cluster.linked(0) == cluster.linked(1) == 1
     assert "no link" not in cluster.router.text_said.rpartition("linked")[2]
+
+
+def test_a_front_and_a_whole_node_may_die(cluster):
+    """The router's front takes its clients along, and serves again; a node takes nothing along."""
+    cluster.router.kill("front")
+    cluster.wait_linked(0, 1)
+    resumed = cluster.router.metric("ringserve_requests_resumed_total")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        streams = [pool.submit(stream, cluster, number, 120) for number in range(8)]
+        wait_until(lambda: cluster.router.metric("ringserve_requests_in_flight") == 8, "they do not run", 30)
+        cluster.nodes[0].process.kill()
+        texts = [one.result(60) for one in streams]
+    assert [text for text, _ in texts] == [due for _, due in texts]
+    assert cluster.router.metric("ringserve_requests_resumed_total") > resumed
+    assert cluster.router.client.get("/ready").status_code == 200
+    cluster.nodes[1].end()  # it drains: its requests have gone elsewhere, and there is no other
+    wait_until(lambda: cluster.router.client.get("/ready").status_code == 503, "it is still ready", 20)
+    assert "the node says: the node is shutting down" in cluster.router.text_said
+    assert cluster.router.client.get("/health").status_code == 200

@@ -12,7 +12,7 @@ from prometheus_client.core import Metric
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.links.node import RouterLinks
 from pipeline.front.links.router import NodeLinks
-from pipeline.front.metrics.families import counter, gauge
+from pipeline.front.metrics.links import node_metrics, router_metrics
 from pipeline.front.settings import LinkSettings
 from pipeline.link.hello import NODE, ROUTER, hello
 from pipeline.runtime.generations import Control
@@ -62,35 +62,6 @@ class Links:
 
     def metrics(self) -> Iterator[Metric]:
         if self._to_nodes is not None:
-            yield from _of_nodes(self._to_nodes)
+            yield from node_metrics([link.figures for link in self._to_nodes.links])
         if self._to_routers is not None:
-            yield from _of_routers(self._to_routers)
-
-
-def _of_nodes(links: NodeLinks) -> Iterator[Metric]:
-    each = [({"node": link.address}, link) for link in links.links]
-    yield gauge(
-        "link_up", "1 while there is a link to the node, else 0", [(at, int(link.linked)) for at, link in each]
-    )
-    yield gauge("link_lanes_up", "Replicas of the node that serve", [(at, link.lanes_up) for at, link in each])
-    yield counter(
-        "links_made",
-        "Links to the node so far: one, and one more whenever it broke",
-        [(at, link.links) for at, link in each],
-    )
-    octets = [
-        ({**at, "direction": direction}, getattr(link, direction))
-        for at, link in each
-        for direction in ("received", "sent")
-    ]
-    yield counter("link_bytes", "Bytes of frames, before they are encrypted", octets)
-
-
-def _of_routers(links: RouterLinks) -> Iterator[Metric]:
-    received, sent = links.traffic
-    yield gauge("router_links", "Links from routers", links.count)
-    yield gauge("router_requests", "Requests of routers that are here", links.requests)
-    yield counter("links_made", "Links from routers so far", links.made)
-    yield counter("links_refused", "Connections and links that were refused; the log says why", links.refused)
-    both = [({"direction": "received"}, received), ({"direction": "sent"}, sent)]
-    yield counter("link_bytes", "Bytes of frames, before they are encrypted", both)
+            yield from router_metrics(self._to_routers.figures)

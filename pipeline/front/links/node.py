@@ -19,6 +19,7 @@ import msgspec
 import ipc
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.lane import Lane
+from pipeline.front.metrics.links import RouterFigures
 from pipeline.front.settings import LinkSettings
 from pipeline.link.connection import MISSED, Connection
 from pipeline.link.frames import Frame, Kind, LinkError, batches, records_of
@@ -226,8 +227,8 @@ class RouterLinks:
         self._unknown = set[RouterLink]()  # have not said yet who they are
         self._handshakes = set[asyncio.Task[None]]()
         self._closing = False
-        self.made = self.refused = 0  # links so far
-        self._bytes = [0, 0]  # of links that are gone, received and sent
+        self._made = self._refused = 0  # links so far
+        self._bytes = 0, 0  # of links that are gone, received and sent
         self._said: defaultdict[str, float] = defaultdict(float)
 
     def lane(self, replica: int) -> Lane:
@@ -238,20 +239,12 @@ class RouterLinks:
         return lanes[replica]
 
     @property
-    def count(self) -> int:
-        return len(self._links)
-
-    @property
-    def requests(self) -> int:
-        """Of routers, that are here."""
-        return sum(len(link.live) for link in self._links.values())
-
-    @property
-    def traffic(self) -> tuple[int, int]:
-        """Bytes received and sent so far."""
-        links = [link.connection for link in self._links.values()]
-        received = self._bytes[0] + sum(link.received for link in links)
-        return received, self._bytes[1] + sum(link.sent for link in links)
+    def figures(self) -> RouterFigures:
+        links = list(self._links.values())
+        received = self._bytes[0] + sum(link.connection.received for link in links)
+        sent = self._bytes[1] + sum(link.connection.sent for link in links)
+        requests = sum(len(link.live) for link in links)
+        return RouterFigures(len(links), requests, self._made, self._refused, received, sent)
 
     # ---- connections ----------------------------------------------------------------------------------------
 
@@ -297,7 +290,7 @@ class RouterLinks:
 
     def _refuse(self, peer: str, why: str) -> None:
         """Once a second for each reason: whoever floods a node does not flood its log."""
-        self.refused += 1
+        self._refused += 1
         now = time.monotonic()
         if len(self._said) > MOST_LINKS:
             self._said.clear()
@@ -320,7 +313,7 @@ class RouterLinks:
             old.connection.abort("the router has made another link")
         link.number = theirs.number
         self._links[theirs.number] = link
-        self.made += 1
+        self._made += 1
         log.info("link from %s: router %08x", link.peer, theirs.number)
         link.connection.send(Kind.HELLO, self._mine.pack())
         for lane in self._backend.lanes:
@@ -335,7 +328,7 @@ class RouterLinks:
                 self._refuse(link.peer, why)
             return
         del self._links[link.number]
-        self._bytes = [self._bytes[0] + link.connection.received, self._bytes[1] + link.connection.sent]
+        self._bytes = self._bytes[0] + link.connection.received, self._bytes[1] + link.connection.sent
         log.warning("link from %s is gone: %s; %d requests are cancelled", link.peer, why, len(link.live))
         for request, (_, replica) in link.live.items():
             self._backend.cancel(request, replica)

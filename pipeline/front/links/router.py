@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.links.remote_client import RemoteClient
+from pipeline.front.metrics.links import NodeFigures
 from pipeline.front.settings import LinkSettings
 from pipeline.link.connection import MISSED, Connection
 from pipeline.link.frames import RECORDS, Frame, Kind, LinkError, records_of
@@ -100,19 +101,18 @@ class NodeLink:
         self._told = ""  # the last line of the log about it
         self.linked = False
         self.links = 0  # so far
-        self._before = [0, 0]  # bytes received and sent over earlier ones
+        self._before = 0, 0  # bytes received and sent over earlier ones
 
     @property
     def lanes_up(self) -> int:
         return sum(self._backend.lanes[lane.replica].up for lane in self._lanes)
 
     @property
-    def received(self) -> int:
-        return self._before[0] + (self._connection.received if self._connection else 0)
-
-    @property
-    def sent(self) -> int:
-        return self._before[1] + (self._connection.sent if self._connection else 0)
+    def figures(self) -> NodeFigures:
+        received, sent = self._before
+        if (now := self._connection) is not None:
+            received, sent = received + now.received, sent + now.sent
+        return NodeFigures(self.address, self.linked, self.lanes_up, self.links, received, sent)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -149,7 +149,7 @@ class NodeLink:
             return await over
         finally:
             self._connection = None
-            self._before = [self._before[0] + connection.received, self._before[1] + connection.sent]
+            self._before = self._before[0] + connection.received, self._before[1] + connection.sent
             self._lose()
             connection.abort("the router ends")
 
