@@ -108,7 +108,7 @@ class ReadyPipe:
                 return None
         if line := os.read(self._read, 1 << 16):
             told = json.loads(line)
-            return str([*told["api"], *told["links"]][0])
+            return str([*told["api"], *told.get("links", ())][0])
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, deadline - time.monotonic()))
         return None
