@@ -190,7 +190,7 @@ def test_a_stranger_is_refused_by_name_and_disturbs_nobody(cluster, tmp_path):
     make_certificates(tmp_path, ["127.0.0.1"])
     facts, ours = facts_of(cluster), version("ringserve")
     links = cluster.node_metric(0, "ringserve_router_links_made_total")
-    with concurrent.futures.ThreadPoolExecutor() as pool:
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
         streams = [pool.submit(stream, cluster, number) for number in range(4)]
         for wrong in (lambda: Stranger(cluster, certificates=tmp_path), lambda: Stranger(cluster, role=NODE)):
             with pytest.raises((OSError, AssertionError)), wrong() as stranger:  # TLS 1.3: the first read says it
@@ -235,8 +235,8 @@ def test_a_front_and_a_whole_node_may_die(cluster):
     cluster.router.kill("front")
     cluster.wait_linked(0, 1)
     resumed = cluster.router.metric("ringserve_requests_resumed_total")
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        streams = [pool.submit(stream, cluster, number, 120) for number in range(8)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        streams = [pool.submit(stream, cluster, number, 200) for number in range(8)]
         wait_until(lambda: cluster.router.metric("ringserve_requests_in_flight") == 8, "they do not run", 30)
         cluster.nodes[0].process.kill()
         texts = [one.result(60) for one in streams]
