@@ -29,7 +29,7 @@ from pipeline.launcher.readiness import Readiness
 from pipeline.launcher.tokenizer_check import TokenizerCheck
 from pipeline.link.tls import CertificateError, context_of
 from pipeline.runtime.adapters import adapter_fingerprints
-from pipeline.runtime.engines import make_runner, shapes_of
+from pipeline.runtime.engines import facts_of, shapes_with
 from pipeline.runtime.vocabulary import VocabularyFile
 from pipeline.runtime.weights import describe_weights
 
@@ -84,7 +84,7 @@ def _check_weights(config: Configuration, remarks: list[str]) -> int:
 def _shared_memory(config: Configuration) -> str:
     """How much the server would need, and where it would be. Model files may be on another host."""
     try:
-        return plan_shared_memory(config, shapes_of(config, make_runner(config))).text
+        return plan_shared_memory(config, shapes_with(config, facts_of(config))).text
     except (ModelError, OSError) as error:
         return f"warning: {error} (so how much shared memory is needed is not known)"
 
@@ -121,7 +121,7 @@ def _serve(config: Configuration, options: argparse.Namespace) -> int:
     with contextlib.closing(VocabularyFile()) as vocabulary:
         with TokenizerCheck(config, vocabulary) as check:
             fingerprints = adapter_fingerprints(config)
-            for remark in prepare_host(config, shapes_of(config, make_runner(config))):
+            for remark in prepare_host(config, shapes_with(config, facts_of(config))):
                 report(remark)
             for remark in check.require():
                 report(remark)

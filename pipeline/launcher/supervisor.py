@@ -32,7 +32,7 @@ from pipeline.launcher.rings import Rings
 from pipeline.launcher.signals import caught_signals
 from pipeline.launcher.stage_processes import StageProcesses, stage_command
 from pipeline.runtime.control_channel import ChannelError, Message
-from pipeline.runtime.engines import make_runner, shapes_of
+from pipeline.runtime.engines import facts_of, shapes_with
 from pipeline.runtime.generations import HUNG, STOPPED
 from pipeline.runtime.logs import configure_logging
 from pipeline.runtime.vocabulary import VocabularyFile
@@ -93,12 +93,12 @@ class Supervisor:
 
     def _prepare(self, stack: ExitStack, api_keys: tuple[str, ...]) -> None:
         """Everything that may not fit is made before anything is loaded."""
-        runner = make_runner(self._config)
-        shapes = shapes_of(self._config, runner)
-        facts = runner.facts
+        facts = facts_of(self._config)
+        shapes = shapes_with(self._config, facts)
         cache = f"{facts.num_blocks} KV cache blocks of {facts.block_size} tokens"
         beside = f", {facts.adapters} adapters" if facts.adapters else ""
-        report(f"{facts.name} on {facts.device}: {shapes.max_rows} rows, {cache}{beside}")
+        there = f"{facts.name} on {facts.device}: {shapes.max_rows} rows, {cache}{beside}"
+        report(there if self._topology.replicas else facts.name)
         page = StatsPage.create(self._topology)
         page.unlink()
         stack.callback(page.close)
