@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any
 
 from model.response import ResponseFormat
@@ -32,7 +33,9 @@ def run_front_stage(stage: Stage) -> None:
     assert stage.vocabulary_fd is not None  # the launcher gives one to every front
     vocabulary = map_vocabulary(stage.vocabulary_fd)
     defaults, form = sampling_defaults(stage.config), response_format(stage.config, vocabulary)
-    link = link_settings(stage.config, stage.shapes.vocab_size, vocabulary_hash(stage.vocabulary_fd))
+    link = link_settings(
+        stage.config, stage.shapes.vocab_size, vocabulary_hash(stage.vocabulary_fd), stage.fingerprints
+    )
     make = functools.partial(settings_of, stage, metrics_port, defaults, form, link)
     settings, keys = make(), ApiKeys(stage.api_keys)
 
@@ -57,8 +60,10 @@ def _sockets(*fds: int) -> list[socket.socket]:
     return sockets
 
 
-def link_settings(config: Configuration, vocab_size: int, vocabulary: str) -> LinkSettings | None:
-    """Of a node or a router; `vocabulary` is a fingerprint of its tokenizer."""
+def link_settings(
+    config: Configuration, vocab_size: int, vocabulary: str, adapters: Mapping[str, bytes] = MappingProxyType({})
+) -> LinkSettings | None:
+    """Of a node or a router; `vocabulary` is a fingerprint of its tokenizer, `adapters` those of adapters."""
     pipeline, link = config.pipeline, config.pipeline.link
     if not pipeline.nodes and link.listen is None:
         return None
@@ -77,7 +82,7 @@ def link_settings(config: Configuration, vocab_size: int, vocabulary: str) -> Li
             "model_config.max_generate_length": config.max_length,
             "model_config.seq_length": config.max_prompt,
             "pipeline.replicas": pipeline.replicas,
-            "pipeline.lora.adapters": ", ".join(pipeline.lora.adapters),
+            "pipeline.lora.adapters": ", ".join(f"{name} {made.hex()[:16]}" for name, made in adapters.items()),
             "the tokenizer's fingerprint": vocabulary,
         },
         longest_request=pipeline.rings.request_bytes // 2,

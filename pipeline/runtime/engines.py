@@ -40,7 +40,7 @@ def facts_of(config: Configuration) -> RunnerFacts:
     pipeline, vocab_size = config.pipeline, config.model_config.vocab_size
     assert vocab_size is not None  # the configuration was checked
     return RunnerFacts(
-        name=f"router of {len(pipeline.nodes)} nodes",
+        name="router of " + ", ".join(pipeline.nodes),
         device=pipeline.runner.device,
         vocab_size=vocab_size,
         max_length=config.max_length,

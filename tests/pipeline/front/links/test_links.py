@@ -72,35 +72,41 @@ class Node:
     """Its launcher is the test."""
 
     def __init__(self, backend, settings):
-        self.backend, self.generation, self.far = backend, 0, None
+        self.backend, self.generation, self.fars = backend, 0, {}
         backend.guests = self.links = RouterLinks(backend, hello(NODE, "1", backend.number, FACTS), settings)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
         self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
         self.serving = asyncio.create_task(self.links.serve([self.listener]))
-        self.attach()
+        for lane in backend.lanes:
+            self.attach(lane.replica)
 
-    def attach(self):
+    @property
+    def far(self):
+        """Of the first replica."""
+        return self.fars[0]
+
+    def attach(self, replica=0):
         self.generation += 1
-        self.far = Far()
-        self.backend.attach(self.far.handles, 0, self.generation)
+        self.fars[replica] = far = Far()
+        self.backend.attach(far.handles, replica, self.generation)
 
-    async def end(self, stage="", suspects=()):
+    async def end(self, stage="", suspects=(), replica=0):
         """Its rings end, and the front leaves them; then there is a verdict."""
-        for ring in self.far.rings.values():
+        lane = self.backend.lanes[replica]
+        for ring in self.fars[replica].rings.values():
             ring.revoke()
-        await self.backend.lanes[0].closed.wait()
-        await self.backend.detach(0)
-        self.far.close()
-        self.far = None
-        self.backend.on_verdict(Verdict(0, self.generation, stage, suspects))
+        await lane.closed.wait()
+        await self.backend.detach(replica)
+        self.fars.pop(replica).close()
+        self.backend.on_verdict(Verdict(replica, lane.generation, stage, suspects))
 
     async def close(self):
         self.links.close("the test is over")
         self.serving.cancel()
         await self.backend.close()
-        if self.far is not None:
-            self.far.close()
+        for far in self.fars.values():
+            far.close()
         self.listener.close()
 
 
@@ -146,7 +152,7 @@ def certificates(tmp_path_factory):
 
 @pytest.fixture
 def run(certificates):
-    def run(talk, nodes=NODES, **link):
+    def run(talk, nodes=NODES, replicas=1, **link):
         pages = []
 
         def backend(replicas):
@@ -163,11 +169,11 @@ def run(certificates):
             return LinkSettings(**{"heartbeat_s": 5.0, "longest_request": 1 << 15, **paths, **link, **more})
 
         async def main():
-            far = [Node(backend(1), settings("node")) for _ in range(nodes)]
-            router = Router(backend(nodes), settings("router", nodes=tuple(node.address for node in far)))
+            far = [Node(backend(replicas), settings("node")) for _ in range(nodes)]
+            router = Router(backend(nodes * replicas), settings("router", nodes=tuple(node.address for node in far)))
             try:
                 async with asyncio.timeout(30):
-                    await router.wait_up(nodes)
+                    await router.wait_up(nodes * replicas)
                     await talk(router, *far)
             finally:
                 await router.close()
@@ -343,3 +349,27 @@ def test_a_record_that_can_not_be_read_breaks_the_link_and_no_answer(run):
         assert stream.live
 
     run(talk, nodes=1)
+
+
+def test_nodes_with_several_replicas(run):
+    """Each is a lane of its own: one that ends leaves the others of its node alone."""
+
+    async def talk(router, *nodes):
+        streams = router.submit(*"abcd")
+        assert sorted(stream.home for stream in streams) == [0, 1, 2, 3]
+        fars = [far for node in nodes for _, far in sorted(node.fars.items())]
+        for stream in streams:
+            (choice,) = (await fars[stream.home].came()).choices
+            assert choice.request == stream.request
+            fars[stream.home].bring(choice, 1)
+        await until(lambda: all(len(stream.tokens) == 1 for stream in streams))
+        lost = next(stream for stream in streams if stream.home == 3)
+        await nodes[1].end(replica=1)
+        await until(lambda: lost.home != 3)
+        assert (await fars[lost.home].came()).choices[0].request == lost.request
+        assert sorted(stream.home for stream in streams if stream is not lost) == [0, 1, 2]
+        await router.wait_up(3)
+        nodes[1].attach(1)
+        await router.wait_up(4)
+
+    run(talk, replicas=2)
