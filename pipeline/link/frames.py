@@ -25,6 +25,7 @@ MOST_LANES = 256
 
 _HEAD = struct.Struct("<IBBHII")  # bytes that follow, kind, lane, 0, number of the frame, generation of the lane
 _LENGTH = struct.Struct("<I")
+_SHOWN = 500  # characters
 _SPAN = 1 << 32  # numbers of frames begin anew behind it
 
 
@@ -112,6 +113,12 @@ class FrameReader:
         if count != self._number:
             raise LinkError(f"frame {count} came where frame {self._number} was due")
         return length, kind, lane, generation
+
+
+def legible(text: str) -> str:
+    """What another machine says, for one line of a log."""
+    shown = "".join(character if character.isprintable() else "?" for character in text[:_SHOWN])
+    return shown + ("…" if len(text) > _SHOWN else "")
 
 
 def batches(records: Iterable[bytes]) -> Iterator[bytes]:

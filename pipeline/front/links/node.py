@@ -18,11 +18,11 @@ import msgspec
 
 import ipc
 from pipeline.front.delivery.backend import Backend
-from pipeline.front.delivery.lane import Lane
+from pipeline.front.delivery.lane import Lane, LaneClient
 from pipeline.front.metrics.links import RouterFigures
 from pipeline.front.settings import LinkSettings
 from pipeline.link.connection import MISSED, Connection
-from pipeline.link.frames import Frame, Kind, LinkError, batches, records_of
+from pipeline.link.frames import Frame, Kind, LinkError, batches, legible, records_of
 from pipeline.link.hello import Blame, Hello, Room, Taken, difference, tell, unpack_hello
 from pipeline.link.tls import node_context, why_refused
 from pipeline.runtime.generations import Verdict
@@ -37,6 +37,7 @@ MOST_HANDSHAKES = 16
 _AT_A_TIME = 64  # requests of a router, half a millisecond: then others have their turn
 
 _NUMBER_BITS = 32  # of a request: those above are its front's
+_TIME_BYTES = 16
 _NOT_THE_END = (0, 255)  # reasons of a delta: see `pipeline.wire.delta`
 
 
@@ -54,7 +55,7 @@ class RouterLink:
         self._waiting = deque[tuple[Lane, int, bytes]]()
         self._out = defaultdict[tuple[int, Kind], list[bytes]](list)
         self._writing = self._working = False
-        self.refused = False
+        self.refused = self.gone = False
         self._loop = asyncio.get_running_loop()
 
     # ---- what the router says -------------------------------------------------------------------------------
@@ -79,23 +80,25 @@ class RouterLink:
         lane = self._hub.lane(frame.lane)
         if not lane.up or lane.generation != frame.generation or lane.client is None:
             return  # the router is about to hear that the lane is down, and sends them again
-        longest, window = lane.client.max_record, 2 * lane.client.max_record
+        room = _room(lane.client)
         for record in records_of(frame.payload):
             self._received[lane.replica] += len(record)
-            if len(record) > longest:
-                raise LinkError(f"a request of {len(record)} bytes came; {longest} are the most")
-            if self._received[lane.replica] - self._taken[lane.replica] > window:
-                raise LinkError(f"more than {window} bytes of requests are under way: that was the room told")
+            if len(record) > room.longest:
+                raise LinkError(f"a request of {len(record)} bytes came; {room.longest} are the most")
+            if self._received[lane.replica] - self._taken[lane.replica] > room.window:
+                raise LinkError(f"more than {room.window} bytes of requests are under way: that was the room told")
             self._waiting.append((lane, lane.generation, record))
 
     def _work(self) -> None:
         """A few at a time: tokens of others do not wait for a flood of records."""
         waiting = self._waiting
+        if self.gone:
+            waiting.clear()
         for _ in range(min(_AT_A_TIME, len(waiting))):
             lane, generation, record = waiting.popleft()
             if lane.up and lane.generation == generation:
                 self._on_request(lane, record)
-        self._working = bool(waiting) and not self.connection.lost
+        self._working = bool(waiting)
         self.connection.pause(self._working)
         if self._working:
             self._loop.call_soon(self._go_on)
@@ -139,7 +142,7 @@ class RouterLink:
         def late() -> bytes | None:
             if lane.generation == generation:
                 self._take(replica, size)
-            return None if self.connection.lost else record
+            return None if self.gone else record
 
         with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):  # the router is about to hear it
             if client.try_send(record):
@@ -198,8 +201,7 @@ class RouterLink:
         if lane.client is not None:
             for counted in (self._received, self._taken, self._told):
                 counted[lane.replica] = 0
-            most = lane.client.max_record
-            self.connection.send(Kind.UP, tell(Room(most, 2 * most)), lane.replica, lane.generation)
+            self.connection.send(Kind.UP, tell(_room(lane.client)), lane.replica, lane.generation)
 
     def lane_down(self, lane: Lane) -> None:
         """All that its rings held has been read."""
@@ -215,6 +217,12 @@ class RouterLink:
 
     def _on_lost(self, why: str) -> None:
         self._hub.lose(self, why)
+
+
+def _room(client: LaneClient) -> Room:
+    """A record becomes a little longer here, by the time that is written into it."""
+    longest = client.max_record - _TIME_BYTES
+    return Room(longest, 2 * longest)
 
 
 class RouterLinks:
@@ -296,7 +304,7 @@ class RouterLinks:
             self._said.clear()
         if now - self._said[why] >= 1.0:
             self._said[why] = now
-            log.warning("link from %s refused: %s", peer, why)
+            log.warning("link from %s refused: %s", peer, legible(why))
 
     def greet(self, link: RouterLink, theirs: Hello) -> None:
         """The router has said who it is."""
@@ -323,13 +331,15 @@ class RouterLinks:
     def lose(self, link: RouterLink, why: str) -> None:
         """What it has here is cancelled."""
         self._unknown.discard(link)
+        link.gone = True
         if link.number is None or self._links.get(link.number) is not link:
             if link.number is None and not link.refused and not self._closing:
                 self._refuse(link.peer, why)
             return
         del self._links[link.number]
         self._bytes = self._bytes[0] + link.connection.received, self._bytes[1] + link.connection.sent
-        log.warning("link from %s is gone: %s; %d requests are cancelled", link.peer, why, len(link.live))
+        text = "link from %s is gone: %s; %d requests are cancelled"
+        log.warning(text, link.peer, legible(why), len(link.live))
         for request, (_, replica) in link.live.items():
             self._backend.cancel(request, replica)
         link.live.clear()

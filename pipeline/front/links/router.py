@@ -17,7 +17,7 @@ from pipeline.front.links.remote_client import RemoteClient
 from pipeline.front.metrics.links import NodeFigures
 from pipeline.front.settings import LinkSettings
 from pipeline.link.connection import MISSED, Connection
-from pipeline.link.frames import RECORDS, Frame, Kind, LinkError, records_of
+from pipeline.link.frames import RECORDS, Frame, Kind, LinkError, legible, records_of
 from pipeline.link.hello import Blame, Hello, Room, Taken, difference, told, unpack_hello
 from pipeline.link.tls import router_context, why_refused
 from pipeline.runtime.generations import Verdict
@@ -176,7 +176,7 @@ class NodeLink:
         """Once, until something else is to be said."""
         if text != self._told:
             self._told = text
-            log.warning("%s", text)
+            log.warning("%s", legible(text))
 
     # ---- what the node says ---------------------------------------------------------------------------------
 

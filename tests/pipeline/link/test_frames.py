@@ -17,6 +17,7 @@ from pipeline.link.frames import (
     Kind,
     LinkError,
     batches,
+    legible,
     records_of,
 )
 
@@ -91,3 +92,8 @@ def test_payloads_of_any_bytes_are_records_or_refused(payload):
 def test_lengths_are_not_believed(payload):
     with pytest.raises(LinkError, match="do not fill it"):
         records_of(payload)
+
+
+def test_what_others_say_is_one_short_line():
+    assert legible("a\nb\x1b[2Jc é") == "a?b?[2Jc é"
+    assert legible("x" * 600) == "x" * 500 + "…"

@@ -21,7 +21,7 @@ from pipeline.front.links.router import NodeLinks
 from pipeline.front.metrics.trace import Spans
 from pipeline.front.settings import FrontRings, FrontSettings, LinkSettings
 from pipeline.launcher.certificates import make_certificates
-from pipeline.link.frames import Kind
+from pipeline.link.frames import Kind, batches
 from pipeline.link.hello import NODE, ROUTER, hello
 from pipeline.runtime.generations import Verdict
 from pipeline.stats import Counters, Histograms, RequestHistogram, RingEnds, StatsPage, StatsReader
@@ -373,3 +373,31 @@ def test_nodes_with_several_replicas(run):
         await router.wait_up(4)
 
     run(talk, replicas=2)
+
+
+def test_a_flood_that_ends_with_its_link_leaves_nothing_behind(run):
+    """What was not looked at yet is not sent behind the cancellations."""
+
+    async def talk(router, node):
+        (link,) = node.links._links.values()
+        number = router.backend.number << 32
+        flood = [
+            Submit.of([Choice(number + 1000 + n, 7)], "x", Request(SamplingParams(), 20)).pack() for n in range(500)
+        ]
+        for payload in batches(flood):
+            router.links.links[0]._connection.send(Kind.REQUESTS, payload, 0, node.generation)
+        await until(lambda: link.live)
+        assert link._waiting
+        link.connection.abort("the network is gone")
+        await router.wait_up(0)
+        await router.wait_up(1)
+        begun, ended = set(), set()
+        while (record := node.far.requests.try_read()) is not None:
+            with record:
+                message = unpack_message(bytes(record))
+            (begun if isinstance(message, Submit) else ended).add(message.request)
+        assert begun == ended
+        assert 0 < len(begun) < 500
+        assert node.links.figures.requests == 0
+
+    run(talk, nodes=1)
