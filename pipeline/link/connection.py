@@ -99,10 +99,11 @@ class Connection(asyncio.Protocol):
         if self.lost or self._why:
             return
         if not self._unsent:
-            self._loop.call_soon(self._write)
+            self._loop.call_soon(self.flush)
         self._unsent.append(self._writer.frame(kind, payload, lane, generation))
 
-    def _write(self) -> None:
+    def flush(self) -> None:
+        """Write what was sent in this pass, now."""
         transport, unsent = self._transport, self._unsent
         if transport is None or self.lost or not unsent:
             return
@@ -120,7 +121,7 @@ class Connection(asyncio.Protocol):
         if self.lost or self._why:
             return
         self.send(kind, why.encode()[:_REASON_BYTES])
-        self._write()
+        self.flush()
         self._why = why
         if self._transport is not None:
             self._transport.close()

@@ -196,6 +196,7 @@ class RouterLink:
             if octets != self._told[replica]:
                 self._told[replica] = octets
                 self.connection.send(Kind.TAKEN, tell(Taken(octets)), replica, self._hub.lane(replica).generation)
+        self.connection.flush()
 
     def lane_up(self, lane: Lane) -> None:
         if lane.client is not None:

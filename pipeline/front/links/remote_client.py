@@ -24,7 +24,6 @@ class RemoteClient:
         self._loop = asyncio.get_running_loop()
         self._outbox: deque[tuple[Late, bool]] = deque()
         self._flushing = False
-        self._unsent: list[bytes] = []
         self._sent = self._taken = 0  # bytes
         self._ended = asyncio.Event()
         self._on_deltas: Callable[[list[bytes]], None] | None = None  # until then nothing was sent that they answer
@@ -60,7 +59,6 @@ class RemoteClient:
         """Nothing more comes or goes."""
         self._ended.set()
         self._outbox.clear()
-        self._unsent.clear()
 
     # ---- requests -------------------------------------------------------------------------------------------
 
@@ -106,16 +104,9 @@ class RemoteClient:
         self._flush_soon()
 
     def _send(self, record: bytes) -> None:
-        """With all others of this pass."""
-        if not self._unsent:
-            self._loop.call_soon(self._write)
-        self._unsent.append(record)
-        self._sent += len(record)
-
-    def _write(self) -> None:
-        for payload in batches(self._unsent):
+        for payload in batches([record]):
             self._connection.send(Kind.REQUESTS, payload, self._lane, self.generation)
-        self._unsent.clear()
+        self._sent += len(record)
 
     # ---- what the node says ---------------------------------------------------------------------------------
 
