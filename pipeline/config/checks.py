@@ -51,16 +51,8 @@ def check(draft: Draft, facts: ModelFacts, *, other_host: bool) -> None:
     """Everything that can be wrong about settings that are fine one by one."""
     checker = _Checker(draft, facts)
     _check_given(checker, other_host)
-    for part in (
-        _check_lengths,
-        _check_ids,
-        _check_batch,
-        _check_runner,
-        _check_cpus,
-        _check_network,
-        _check_links,
-        _check_rings,
-    ):
+    parts = (_check_lengths, _check_ids, _check_batch, _check_replicas, _check_runner, _check_cpus, _check_network)
+    for part in (*parts, _check_links, _check_rings):
         part(checker)
     missing = draft.warnings if other_host else draft.problems
     check_host(draft, facts, missing)
@@ -145,6 +137,14 @@ def _check_batch(checker: _Checker) -> None:
         lambda logits, rows: logits <= rows,
         ("pipeline.logit_rows", ROWS),
         "pipeline.logit_rows is {0}, but there are {1} rows (pipeline.max_rows); leave it out or lower it to {1}",
+    )
+
+
+def _check_replicas(checker: _Checker) -> None:
+    checker.require(
+        lambda directory, replicas: replicas == 1,
+        ("pipeline.save_logits_dir", "pipeline.replicas"),
+        "pipeline.save_logits_dir is set, which is for one batch, but pipeline.replicas is {1}; make it 1",
     )
 
 

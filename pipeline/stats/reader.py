@@ -24,6 +24,8 @@ from pipeline.stats.page import PID_WORD, SUM_WORD, EndWord, StatsPage, StepColu
 from pipeline.wire.step import Int64, Stamp
 from pipeline.wire.topology import INFERENCE, RingSpec, StageSpec
 
+_WORST = (StageState.OK, StageState.STARTING, StageState.HUNG, StageState.RESTARTING)
+
 
 @dataclass(frozen=True, slots=True)
 class HistogramSnapshot:
@@ -163,6 +165,10 @@ class StatsReader:
     def state(self, stage: str) -> StageState:
         """This stage's state, as the launcher sees it."""
         return StageState(int(self._page.supervision(stage)[SupervisionCounter.STATE]))
+
+    def replica_state(self, replica: int) -> StageState:
+        """The worst of its stages'."""
+        return max((self.state(stage.key) for stage in self.topology.replica(replica)), key=_WORST.index)
 
     def restarts(self, stage: str) -> int:
         return int(self._page.supervision(stage)[SupervisionCounter.RESTARTS])

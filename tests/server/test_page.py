@@ -277,3 +277,24 @@ def test_nobody_watches_a_page_that_is_not_seen(server, visit):
     assert ended == [f"{server.base}/live"]
     with page.expect_request("**/live"):
         page.evaluate("window.away = false; document.dispatchEvent(new Event('visibilitychange'))")
+
+
+def test_of_several_replicas_one_is_shown(tmp_path, visit):
+    server = Launched(tmp_path, ("pipeline.replicas=2", "pipeline.runner.cost_model.fixed_ms=5"))
+    try:
+        page = visit(server)
+        first, second = page.locator("#replicas button").all()
+        expect(first).to_have_attribute("aria-pressed", "true")
+        with load(port_of(server), 4, sampled=0):
+            for button in (first, second):
+                expect(button).to_contain_text(re.compile(r"serving2 running, [1-9]"))
+            second.click()
+            expect(second).to_have_attribute("aria-pressed", "true")
+            expect(first).to_have_attribute("aria-pressed", "false")
+            page.get_by_text("The rings as a table").click()
+            expect(page.locator("#rings tr")).to_have_count(8)
+            expect(page.locator("#pipeline .stage")).to_have_count(4)
+        expect(page.locator("#running")).to_contain_text("of 16 rows")
+        page.close()  # it would complain of a server that stops
+    finally:
+        server.stop()

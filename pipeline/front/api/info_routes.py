@@ -26,7 +26,6 @@ MODELS = "/v1/models/"
 LONGEST_TRACE_S = 60.0
 _SLICE_S = 0.005
 _DOWN = (StageState.HUNG, StageState.RESTARTING)
-_WORST = (StageState.OK, StageState.STARTING, *_DOWN)
 
 
 class InfoRoutes:
@@ -63,15 +62,14 @@ class InfoRoutes:
         topology = self._stats.topology
         if topology.replicas < 2:  # a router has none of its own
             return {}
-        each = ([self._stats.state(stage.key) for stage in topology.replica(i)] for i in range(topology.replicas))
         return {
             "replicas": [
                 {
-                    "replica": i,
-                    "state": max(states, key=_WORST.index).name.lower(),
-                    "generation": self._stats.generation(i),
+                    "replica": replica,
+                    "state": self._stats.replica_state(replica).name.lower(),
+                    "generation": self._stats.generation(replica),
                 }
-                for i, states in enumerate(each)
+                for replica in range(topology.replicas)
             ]
         }
 

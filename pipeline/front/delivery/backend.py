@@ -97,16 +97,17 @@ class Backend:
         self._ends.follow({name: ring for client in clients for name, ring in client.rings.items()})
 
     def on_verdict(self, verdict: Verdict) -> None:
-        """Why a replica's rings have ended; it may come before this front has read them to their end."""
+        """Why a replica's rings have ended; it may come before this front has read them to their end, or begun."""
         lane = self.lanes[verdict.replica]
         self.guests.on_verdict(verdict)
-        if self.lanes.several and verdict.generation == lane.generation:
+        if self.lanes.several and verdict.generation >= lane.generation:
             lane.verdict = verdict
             self._heed(lane)
 
     def _heed(self, lane: Lane) -> None:
-        if lane.verdict is not None and lane.detached:
-            verdict, lane.verdict = lane.verdict, None
+        verdict = lane.verdict
+        if verdict is not None and lane.detached and verdict.generation == lane.generation:
+            lane.verdict = None
             self._recovery.on_verdict(lane, verdict)
             self._encodings.on_verdict(verdict)
 
@@ -143,7 +144,7 @@ class Backend:
             await client.close()
         except Exception:
             log.exception(_UNREADABLE)
-            self._fail_all(_UNREADABLE)
+            self._fail_all(_UNREADABLE, lane)
         await lane.reading
         lane.detached = True
         self.guests.on_detached(lane)
@@ -161,6 +162,8 @@ class Backend:
 
     @property
     def why_not_ready(self) -> str:
+        if self._settings.link is not None and self._settings.link.nodes:
+            return "not ready: no node can be reached whose model is loaded"
         return "not ready: " + ("a stage is being restarted" if self._was_ready else "the model is being loaded")
 
     @property
@@ -279,16 +282,18 @@ class Backend:
             await client.run()
         except Exception:
             log.exception(_UNREADABLE)
-            self._fail_all(_UNREADABLE)
+            self._fail_all(_UNREADABLE, lane)
         lane.closed.set()
         if self._streams and not self.lanes.several:
             log.warning("a stage ended: %d requests wait until the pipeline is complete again", len(self._streams))
 
-    def _fail_all(self, why: str) -> None:
+    def _fail_all(self, why: str, lane: Lane | None = None) -> None:
+        """Of one lane, or of all."""
         error = retry_later(503, f"the request was lost: {why}", UNAVAILABLE)
         for stream in list(self._streams.values()):
-            stream.fail(error)
-        self._encodings.fail_all(error)
+            if lane is None or stream.home == lane.replica:
+                stream.fail(error)
+        self._encodings.fail_all(error, lane)
 
     def _sweep(self, woken: Lane, records: list[bytes]) -> None:
         """What has come through the lane that was woken, and what has come through others meanwhile: tokens of all

@@ -104,9 +104,11 @@ class Encodings:
             if text.strikes > 1:
                 text.fail(ApiError(500, "the request made a process of the server fail twice", kind=SERVER))
 
-    def fail_all(self, error: ApiError) -> None:
+    def fail_all(self, error: ApiError, lane: Lane | None = None) -> None:
+        """Of one lane, or of all."""
         for text in self._texts.values():
-            text.fail(error)
+            if lane is None or text.home == lane.replica:
+                text.fail(error)
 
     def _submit(self, text: _Text) -> None:
         if not text.answer.done():

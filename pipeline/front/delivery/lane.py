@@ -60,7 +60,9 @@ class Lane:
 
     def attach(self, client: LaneClient, generation: int) -> None:
         self.client, self.generation = client, generation
-        self.detached, self.verdict, self.away = False, None, False
+        self.detached, self.away = False, False
+        if self.verdict is not None and self.verdict.generation < generation:
+            self.verdict = None
         self.closed.clear()
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -12,8 +12,11 @@ from pipeline.stats import (
     STAGE_COUNTERS,
     Histogram,
     HistogramSnapshot,
+    PreprocessCounter,
     RequestHistogram,
     RingReading,
+    SamplingCounter,
+    StageState,
     StatsReader,
     StepColumn,
     StepHistogram,
@@ -43,6 +46,7 @@ class Sample:
     step: Sequence[int]  # the last one of each replica, as a sum, by StepColumn
     cpu_s: Mapping[str, float]  # by stage
     states: Mapping[str, str]  # of the stages, as the launcher sees them
+    replicas: tuple[Mapping[str, int], ...]  # counters of each, where there are several
     restarts: int
 
     @classmethod
@@ -61,8 +65,18 @@ class Sample:
             step=step.tolist(),
             cpu_s=cpu,
             states={stage: stats.state(stage).name.lower() for stage in stages},
+            replicas=tuple(_counters(stats, replica) for replica in range(topology.replicas))
+            if topology.replicas > 1
+            else (),
             restarts=sum(map(stats.restarts, stages)),
         )
+
+
+def _counters(stats: StatsReader, replica: int) -> Mapping[str, int]:
+    preprocess = stats.counters(PreprocessCounter, stats.topology.find(PREPROCESS, replica).key)
+    tokens = stats.counters(SamplingCounter, stats.topology.find(SAMPLING, replica).key)["tokens"]
+    state = stats.replica_state(replica)
+    return {"running": preprocess["running"], "waiting": preprocess["waiting"], "tokens": tokens, "state": state}
 
 
 def figures(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -94,6 +108,7 @@ def figures(samples: Sequence[Sample]) -> dict[str, Any]:
         "rings": _rings(recent),
         "cpu": recent.cpu(),
         "states": new.states,
+        **({"replicas": [*_replicas(recent)]} if new.replicas else {}),
         "restarts": new.restarts,
     }
 
@@ -166,6 +181,16 @@ def _batch(new: Sample, recent: Change) -> dict[str, int]:
         "prefill_rows": step[StepColumn.ROWS] - step[StepColumn.DECODE_ROWS],
         "tokens": step[StepColumn.TOKENS],
     }
+
+
+def _replicas(recent: Change) -> Iterator[dict[str, Any]]:
+    for old, new in zip(recent.old.replicas, recent.new.replicas, strict=True):
+        yield {
+            "state": StageState(new["state"]).name.lower(),
+            "running": new["running"],
+            "waiting": new["waiting"],
+            "tokens_per_s": recent.per_second(old["tokens"], new["tokens"]),
+        }
 
 
 def _tokens_per_row(recent: Change) -> float | None:

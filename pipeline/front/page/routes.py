@@ -84,16 +84,23 @@ def _about(settings: FrontSettings, topology: Topology) -> dict[str, Any]:
         "max_rows": settings.max_rows * settings.replicas,
         "max_length": settings.max_length,
         "serves": settings.metrics_port is None,  # else the page is on another port than the API
-        **_picture(topology),
+        **_picture(topology, 0),
+        **(
+            {"replicas": [_picture(topology, each) for each in range(topology.replicas)]}
+            if topology.replicas > 1
+            else {}
+        ),
     }
 
 
-def _picture(topology: Topology) -> dict[str, list[dict[str, str]]]:
-    """The stages of the first replica with the first front, in the order of a request's way, and the rings between
-    them."""
-    stages = [stage for stage in topology.users(0) if stage.rank == 0]
+def _picture(topology: Topology, replica: int) -> dict[str, list[dict[str, str]]]:
+    """The stages of a replica with the first front, in the order of a request's way, and the rings between them."""
+    stages = [stage for stage in topology.users(replica) if stage.rank == 0]
     rings = [
-        (ring.key, ring.flow) for stage in stages for ring in stage.writes if ring.replica == 0 and not ring.front
+        (ring.key, ring.flow)
+        for stage in stages
+        for ring in stage.writes
+        if ring.replica == replica and not ring.front
     ]
     return {
         "stages": [{"key": stage.key, "name": stage.name, "does": stage.role.does} for stage in stages],

@@ -55,6 +55,8 @@ from tests.pipeline.config.helpers import EMULATED, MODEL, problems_of, the_prob
             4,
             "make it at least 512",
         ),
+        ("pipeline:\n  replicas: 2\n  save_logits_dir: there", 3, "but pipeline.replicas is 2; make it 1"),
+        ("pipeline: {replicas: 65}", 1, "expected a whole number from 1 to 64"),
         ("pa_config: {num_blocks: 63}", 1, "63 x 16, less than one sequence of 1024 tokens"),
         ("pa_config: {block_size: 24}", 1, "on CPU it must be a multiple of 16"),
         ("model_config: {vocab_size: 2047}", 1, "the model's configuration says 2048"),

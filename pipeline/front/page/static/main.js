@@ -4,6 +4,7 @@ import { drawBatch } from "./batch.js";
 import { joined, perSecond, seconds, show, write } from "./format.js";
 import { drawPipeline } from "./pipeline.js";
 import { preparePrompt } from "./prompt.js";
+import { drawReplicas } from "./replicas.js";
 import { drawSpark } from "./spark.js";
 import { events } from "./sse.js";
 import { drawStep } from "./step.js";
@@ -20,7 +21,10 @@ function showAbout(about) {
   document.title = `RingServe · ${about.model}`;
   if (prepared) return;
   prepared = true;
-  drawn.push(drawPipeline(get("pipeline"), get("rings"), about));
+  const pipeline = drawPipeline(get("pipeline"), get("rings"), about);
+  drawn.push(pipeline.update);
+  const { replicas } = about;
+  if (replicas) drawn.push(drawReplicas(get("replicas"), replicas.length, (number) => pipeline.take(replicas[number])));
   drawn.push(drawStep(get("step"), about.stages.slice(1).map(({ name }) => name))); // all but the front
   drawn.push(drawBatch(get("batch"), about.max_rows));
   get("running").dataset.rows = about.max_rows;

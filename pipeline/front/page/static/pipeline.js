@@ -7,10 +7,16 @@ const RADIUS = 22;
 const MOST_SLOTS = 32; // beyond that, and for bytes, a ring is one arc
 const narrow = matchMedia("(max-width: 44rem)");
 
-/** Draws the stages and rings of `about`, and returns a function that shows metrics in the picture and the table. */
+/** Draws the stages and rings of `about`. Returns `update`, which shows metrics in the picture and the table, and `take`,
+ * which draws other stages and rings. */
 export function drawPipeline(svg, body, about) {
-  let parts = {}, last = null;
-  const picture = layOut(about), rows = fillTable(body, picture.rings);
+  let parts = {}, last = null, picture = null, rows = {};
+  const take = (shown) => {
+    picture = layOut(shown);
+    body.replaceChildren();
+    rows = fillTable(body, picture.rings);
+    draw();
+  };
   const draw = () => {
     parts = drawAll(svg, picture, narrow.matches ? "tall" : "wide");
     if (last) update(last);
@@ -24,8 +30,8 @@ export function drawPipeline(svg, body, about) {
     for (const { key } of picture.stages) showStage(parts[key], figures.cpu[key], figures.states[key]);
   };
   narrow.addEventListener("change", draw);
-  draw();
-  return update;
+  take(about);
+  return { update, take };
 }
 
 function drawAll(svg, { stages, rings, size }, form) {

@@ -213,6 +213,24 @@ def test_nothing_moves_before_it_is_known_who_is_to_blame(run):
     run(talk)
 
 
+def test_a_verdict_may_come_before_the_rings_that_it_is_of(run):
+    """They have ended before the front has begun with them."""
+
+    async def talk(front):
+        (stream, *_) = front.submit(*"abc")
+        await front.sent()
+        home = stream.home
+        await front.end(home, stage="inference", suspects=(stream.request,))
+        front.backend.on_verdict(Verdict(home, 2))
+        front.attach(home)
+        await front.end(home, verdict=False)
+        assert stream.home == home  # nobody blames it again, but it is still a suspect: it waits
+        front.attach(home)
+        assert await front.sent() == {home: [(stream.request, stream.attempt, 0, False, True)]}
+
+    run(talk)
+
+
 def test_suspects_wait_for_their_replica_and_others_do_not(run):
     async def talk(front):
         streams = front.submit(*"abcdef")

@@ -21,12 +21,15 @@ from pipeline.stats import (
     PreprocessCounter,
     RequestHistogram,
     SamplingCounter,
+    StageState,
     StatsPage,
     StatsReader,
     StepColumn,
     StepHistogram,
+    Supervision,
 )
 from pipeline.wire.step import Stamp
+from pipeline.wire.topology import Topology
 from tests.pipeline.front.conftest import read_until
 
 # ---- figures -----------------------------------------------------------------------------------------------------
@@ -386,3 +389,20 @@ def test_the_page_needs_no_key_and_stays_with_the_metrics(serve):
         with operators.stream("GET", "/live") as stream:
             about = next(line for line in stream.iter_lines() if line.startswith("data: "))
             assert json.loads(about.removeprefix("data: "))["serves"] is False
+
+
+def test_each_of_several_replicas_has_figures_of_its_own():
+    page = StatsPage.create(Topology(replicas=2))
+    page.unlink()
+    try:
+        reader, samples = StatsReader(page), []
+        for tokens in (0, 30):
+            Counters(page, "sampling 1").set(SamplingCounter.TOKENS, tokens)
+            Counters(page, "preprocess 1").set(PreprocessCounter.RUNNING, 3)
+            Supervision(page).set_state("inference 0", StageState.RESTARTING)
+            samples.append(dataclasses.replace(Sample.take(reader), at_s=1.5 * len(samples)))
+        first, second = figures(samples)["replicas"]
+        assert (first["state"], first["tokens_per_s"], first["running"]) == ("restarting", 0, 0)
+        assert (second["state"], second["tokens_per_s"], second["running"]) == ("starting", 20, 3)
+    finally:
+        page.close()
