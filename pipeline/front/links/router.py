@@ -26,6 +26,7 @@ from pipeline.wire.topology import PREPROCESS
 log = logging.getLogger("ringserve.front")
 
 _SOON_S, _LATEST_S = 0.1, 3.0  # between two attempts: it doubles
+_LASTING_S = 1.0  # a link that breaks sooner is not made again at once
 _AWAY_S = 30.0  # what waits for a node then does so no longer, as in the launcher
 
 
@@ -84,7 +85,7 @@ class RemoteLane:
 
 
 class NodeLink:
-    """To one node, `address` is its host and port. `first`: the number here of its first replica."""
+    """To one node; `address` is its host and port, `lanes` are those to its replicas, in order."""
 
     def __init__(
         self,
@@ -119,10 +120,11 @@ class NodeLink:
         delay, loop = _SOON_S, asyncio.get_running_loop()
         down_since, reported = loop.time(), True
         while True:
-            links = self.links
+            links, began = self.links, loop.time()
             why = await self._link()
             if self.links > links:
-                delay, down_since, reported = _SOON_S, loop.time(), False
+                down_since, reported = loop.time(), False
+                delay = _SOON_S if loop.time() - began > _LASTING_S else delay
             self._say(f"node {self.address}: no link: {why}")
             if not reported and loop.time() - down_since > _AWAY_S:
                 reported = True
@@ -141,7 +143,7 @@ class NodeLink:
 
         try:
             connection = await self._connect(lost)
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, ValueError) as error:  # ValueError: of a host that can't be one
             return why_refused(error)
         self._connection = connection
         connection.send(Kind.HELLO, self._mine.pack())
