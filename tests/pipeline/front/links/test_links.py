@@ -401,3 +401,39 @@ def test_a_flood_that_ends_with_its_link_leaves_nothing_behind(run):
         assert node.links.figures.requests == 0
 
     run(talk, nodes=1)
+
+
+def test_a_router_that_sends_more_than_there_is_room_for(run, caplog):
+    """It is told why, its link ends, and what it had there is cancelled."""
+
+    async def talk(router, node):
+        number = (router.backend.number << 32) + 1000
+        record = Submit.of([Choice(number, 7)], "x" * 20_000, Request(SamplingParams(), 20)).pack()
+        for _ in range(12):  # nobody reads them: the ring is full with the third
+            router.links.links[0]._connection.send(Kind.REQUESTS, next(batches([record])), 0, node.generation)
+        await router.wait_up(0)
+        for _ in range(3):
+            assert (await node.far.came()).request == number
+        while await node.far.came((Submit, Cancel)) != Cancel(number):
+            pass
+        await router.wait_up(1)
+
+    run(talk, nodes=1)
+    assert "the node says: more than" in caplog.text
+    assert "bytes of requests are under way: that was the room told; 1 requests are cancelled" in caplog.text
+
+
+@pytest.mark.parametrize("address", ["a..b:1", "127.0.0.1:1", "no-such-host.invalid:1"])
+def test_a_node_that_is_not_there_is_looked_for(run, caplog, address):
+    async def talk(router, *nodes):
+        (stream,) = router.submit("a")
+        await nodes[0].far.came()
+        router.links.links[0].address = address
+        router.links.links[0]._connection.abort("the network is gone")
+        await router.wait_up(0)
+        await until(lambda: caplog.text.count(address) == 1)
+        assert stream.live
+        router.links.links[0].address = nodes[0].address
+        await router.wait_up(1)
+
+    run(talk, nodes=1)
