@@ -12,7 +12,7 @@ MODEL   ?= model/demo
 .PHONY: serve doctor test test-fast test-mccl explore lint format bench-ipc bench-overhead bench-serving bench-isolation
 .PHONY: bench-front bench-waiting bench-model bench-linear bench-adapters bench-emulated bench-sampling bench-grammar
 .PHONY: bench-startup bench-memory bench-engine-memory bench-scoring bench-speculation bench-routing bench-replicas
-.PHONY: bench-shared-prompt bench-fairness bench-accounting
+.PHONY: bench-shared-prompt bench-fairness bench-accounting bench-router
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
 .PHONY: zoo test-clients train-demo fixtures fixtures-families fixtures-adapters fixtures-response
 .PHONY: dashboard docs-page dist test-dist
@@ -144,6 +144,9 @@ bench-speculation: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.speculation --json bench-speculation.json $(BENCH_FLAGS)
 
 # Several replicas behind one front: throughput, routing, and what a further one costs
+bench-router: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.router --json bench-router.json $(BENCH_FLAGS)
+
 bench-replicas: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.replicas --json bench-replicas.json $(BENCH_FLAGS)
 

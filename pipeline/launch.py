@@ -21,14 +21,15 @@ from pipeline.config import Configuration, ConfigurationError
 from pipeline.config import __main__ as config_command
 from pipeline.host.cpu_placement import fit_to_host
 from pipeline.host.facts import HostError, plan_shared_memory, prepare_host
-from pipeline.launcher import Supervisor, report
+from pipeline.launcher import Supervisor, certificates, report
 from pipeline.launcher.api_keys import API_KEY, KeysError, key_file_warning
 from pipeline.launcher.listening import PortInUseError
-from pipeline.launcher.options import add_options, load
+from pipeline.launcher.options import add_node_options, add_options, add_router_options, load
 from pipeline.launcher.readiness import Readiness
 from pipeline.launcher.tokenizer_check import TokenizerCheck
+from pipeline.link.tls import CertificateError, context_of
 from pipeline.runtime.adapters import adapter_fingerprints
-from pipeline.runtime.engines import make_runner, shapes_of
+from pipeline.runtime.engines import facts_of, shapes_with
 from pipeline.runtime.vocabulary import VocabularyFile
 from pipeline.runtime.weights import describe_weights
 
@@ -47,8 +48,9 @@ def run(options: argparse.Namespace) -> int:
     if options.api_key is not None:
         os.environ[API_KEY] = options.api_key  # of this process: stages do not get it
     try:
+        _check_certificates(config)
         return _serve(config, options)
-    except KeysError as error:
+    except (KeysError, CertificateError) as error:
         print(f"RingServe can't start: {error}", file=sys.stderr)
         return ConfigurationError.exit_code
     except (ModelError, ipc.IpcError, HostError, PortInUseError, OSError) as error:
@@ -82,7 +84,7 @@ def _check_weights(config: Configuration, remarks: list[str]) -> int:
 def _shared_memory(config: Configuration) -> str:
     """How much the server would need, and where it would be. Model files may be on another host."""
     try:
-        return plan_shared_memory(config, shapes_of(config, make_runner(config))).text
+        return plan_shared_memory(config, shapes_with(config, facts_of(config))).text
     except (ModelError, OSError) as error:
         return f"warning: {error} (so how much shared memory is needed is not known)"
 
@@ -103,6 +105,13 @@ def _adapter_remarks(config: Configuration) -> list[str]:
     return []
 
 
+def _check_certificates(config: Configuration) -> None:
+    """Of a node or a router. Raises CertificateError."""
+    link, nodes = config.pipeline.link, config.pipeline.nodes
+    if (nodes or link.listen) and link.ca and link.certificate and link.key:
+        context_of(link.ca, link.certificate, link.key, routes=bool(nodes))
+
+
 def _serve(config: Configuration, options: argparse.Namespace) -> int:
     if (warning := key_file_warning(config.pipeline.api_keys_file)) is not None:
         report(f"warning: {warning}")
@@ -112,7 +121,7 @@ def _serve(config: Configuration, options: argparse.Namespace) -> int:
     with contextlib.closing(VocabularyFile()) as vocabulary:
         with TokenizerCheck(config, vocabulary) as check:
             fingerprints = adapter_fingerprints(config)
-            for remark in prepare_host(config, shapes_of(config, make_runner(config))):
+            for remark in prepare_host(config, shapes_with(config, facts_of(config))):
                 report(remark)
             for remark in check.require():
                 report(remark)
@@ -143,14 +152,18 @@ def ringserve(arguments: Sequence[str] | None = None) -> int:
     from pipeline.doctor import __main__ as doctor_command  # a server does without it
 
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, module, what in (
-        ("serve", sys.modules[__name__], "serve a model's folder, or what a configuration describes"),
-        ("doctor", doctor_command, "report what this host lacks, for a configuration or in general"),
-        ("config", config_command, "check a configuration and print it as it takes effect"),
+    doctor, config = doctor_command, config_command
+    for name, add, start, what in (
+        ("serve", add_options, run, "serve a model's folder, or what a configuration describes"),
+        ("node", add_node_options, run, "the same, for routers on other machines in place of clients"),
+        ("router", add_router_options, run, "serve what nodes on other machines compute"),
+        ("certificates", certificates.add_options, certificates.run, "make certificates of nodes and a router"),
+        ("doctor", doctor.add_options, doctor.run, "report what this host lacks, for a configuration or in general"),
+        ("config", config.add_options, config.run, "check a configuration and print it as it takes effect"),
     ):
         command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
-        module.add_options(command)
-        command.set_defaults(run=module.run)
+        add(command)
+        command.set_defaults(run=start)
     options = parser.parse_args(arguments)
     status: int = options.run(options)
     return status

@@ -12,7 +12,7 @@ from .files import is_there
 from .host import check_host
 from .lora import check_lora
 from .model_files import ModelFacts
-from .pipeline_section import EMULATED_KEYS, MOST_RANKS, CpuConfig, RingConfig
+from .pipeline_section import EMULATED_KEYS, MOST_RANKS, MOST_REPLICAS, CpuConfig, RingConfig
 from .setting import fields_of
 
 _MODEL_FILE = "model_config.model_cfg_path"
@@ -56,7 +56,7 @@ def check(draft: Draft, facts: ModelFacts, *, other_host: bool) -> None:
     _check_given(checker, other_host)
     for part in (_check_lengths, _check_ids, _check_batch, _check_ranks, _check_replicas, _check_runner):
         part(checker)
-    for part in (_check_cpus, _check_network, _check_rings):
+    for part in (_check_cpus, _check_network, _check_links, _check_rings):
         part(checker)
     missing = draft.warnings if other_host else draft.problems
     check_host(draft, facts, missing)
@@ -234,6 +234,28 @@ def _check_network(checker: _Checker) -> None:
         "pipeline.metrics_port is {0}, the same as serving_config.server_port; choose another, or leave it out to "
         "have /metrics there",
     )
+
+
+def _check_links(checker: _Checker) -> None:
+    nodes, listen = checker.value("pipeline.nodes"), checker.value("pipeline.link.listen")
+    checker.require(
+        lambda nodes, listen: not nodes,
+        ("pipeline.nodes", "pipeline.link.listen"),
+        "pipeline.nodes is set, and so is pipeline.link.listen; a server is a router or a node: leave one out",
+    )
+    checker.require(
+        lambda nodes, replicas: len(nodes) * replicas <= MOST_REPLICAS and len(set(nodes)) == len(nodes),
+        ("pipeline.nodes", "pipeline.replicas"),
+        f"pipeline.nodes is {{0}}, with {{1}} replicas each; at most {MOST_REPLICAS} in all, and each node once",
+    )
+    for name in ("ca", "certificate", "key") if nodes or listen else ():
+        key = f"pipeline.link.{name}"
+        if checker.value(key) is None and key not in checker.draft.bad:
+            advice = "ringserve certificates makes some for a try"
+            keys = (key, "pipeline.nodes", "pipeline.link.listen")
+            checker.draft.problems.append(
+                checker.draft.problem_at(keys, f"{key} is missing, which a link needs; set it ({advice})")
+            )
 
 
 def _check_rings(checker: _Checker) -> None:

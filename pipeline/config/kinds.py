@@ -12,6 +12,7 @@ from typing import Any
 
 from .source import Located
 
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9]{1,16})?")
 _SHOWN = 60  # characters of a name in a message
 
 
@@ -107,6 +108,17 @@ def _mapping(found: Located) -> dict[str, Any]:
     return plain
 
 
+def _host_and_port(found: Located) -> str:
+    text = found.value if isinstance(found.value, str) else ""
+    host, _, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not _HOST.fullmatch(bare) or (":" in bare) != (bare != host) or not port.isascii() or not port.isdigit():
+        raise Unsuitable("expected a host and a port such as 10.0.0.7:8836, or [::1]:8836")
+    if len(port) > 5 or int(port) > 65535:
+        raise Unsuitable("expected a host and a port, of which the port is 65535 at most")
+    return text
+
+
 def _origin(found: Located) -> str:
     if not isinstance(found.value, str) or not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^\s/?#@]+", found.value):
         raise Unsuitable("expected an origin such as https://example.org:8443, or *")
@@ -125,6 +137,7 @@ def _collector(found: Located) -> str:
 BOOLEAN = Kind("true or false", _boolean)
 TEXT = Kind("a string", _text)
 PATH = Kind("a path", _path)
+HOST_AND_PORT = Kind("a host and a port such as `10.0.0.7:8836`", _host_and_port)
 ORIGIN = Kind('an origin such as `https://example.org`, or "*"', _origin)
 COLLECTOR = Kind("a URL such as `http://127.0.0.1:4318`", _collector)
 MAPPING = Kind("a mapping", _mapping)

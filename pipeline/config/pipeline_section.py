@@ -11,6 +11,7 @@ from typing import Any, Final
 from .kinds import (
     BOOLEAN,
     COLLECTOR,
+    HOST_AND_PORT,
     MAPPING,
     ORIGIN,
     PATH,
@@ -235,6 +236,23 @@ class RingConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LinkConfig:
+    """Links between a router and its nodes, see docs/scaling.md: TLS 1.3, with a certificate on both sides."""
+
+    listen: str | None = setting(
+        HOST_AND_PORT,
+        None,
+        "where routers link to: this server is a node then, without an HTTP API of its own; port 0: any free one",
+    )
+    ca: Path | None = setting(PATH, None, "certificate of the authority that has signed those of nodes and routers")
+    certificate: Path | None = setting(PATH, None, "this side's certificate; a node's names its hosts")
+    key: Path | None = setting(PATH, None, "its key")
+    heartbeat_s: float = setting(
+        number(0.1, 60), 1.0, "time between two signs of life; after three without one the other side is away"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineConfig:
     """RingServe's own settings."""
 
@@ -260,6 +278,13 @@ class PipelineConfig:
         "which of several replicas gets a request: by `cost` the one that is likely to give its first token soonest, "
         "with what is cached there; the others are there to be compared with",
     )
+    nodes: tuple[str, ...] = setting(
+        list_of(HOST_AND_PORT, minimum=0, maximum=MOST_REPLICAS),
+        (),
+        "servers on other machines (`pipeline.link.listen`): this one is a router then, which has no model of its "
+        "own and sends requests to their replicas",
+    )
+    link: LinkConfig = section(LinkConfig)
     model_name: str = setting(TEXT, None, "name of the model in OpenAI's API", derived="`model_config.model_name`")
     chat_template: Path | None = setting(
         PATH, None, "Jinja file for `/v1/chat/completions`, used instead of the tokenizer's own template"

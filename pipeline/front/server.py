@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import uvloop
 
@@ -30,6 +31,7 @@ from pipeline.front.http.exchange import BodyMemory
 from pipeline.front.http.responses import Outbox
 from pipeline.front.http.throttle import throttled
 from pipeline.front.http.worker import Worker
+from pipeline.front.links.links import Links
 from pipeline.front.metrics.trace import Spans
 from pipeline.front.page.routes import PageRoutes
 from pipeline.front.settings import FrontSettings
@@ -66,12 +68,14 @@ def run_front(
     keys: ApiKeys | None = None,
     front: int = 0,
     spans_fd: int | None = None,
+    link_listeners: Sequence[socket.socket] = (),
 ) -> None:
     """Serve on sockets that listen, until the launcher's signal or the end of a drain, which it asks for.
 
     `control` brings the rings of one generation after the other. `tokenizer` names tokens where log-probabilities are
     asked for. `keys` may be replaced while the front runs; without any, every client that can connect is served.
-    `front` is its number among several. `spans_fd`: where spans of requests go, if there is an exporter.
+    `front` is its number among several. `spans_fd`: where spans of requests go, if there is an exporter. Routers link
+    to `link_listeners`, where it is a node's.
     """
     with (
         contextlib.closing(StatsPage.from_handle(stats)) as page,
@@ -79,7 +83,8 @@ def run_front(
     ):
         spec = page.topology.find(FRONT, rank=front)
         configure_logging(spec.key, level=settings.log_level, form=settings.log_format)
-        runner.run(_serve(spec, settings, control, page, listeners, tokenizer, keys or ApiKeys(), spans_fd))
+        made = tokenizer, keys or ApiKeys(), spans_fd, link_listeners
+        runner.run(_serve(spec, settings, control, page, listeners, *made))
 
 
 async def _serve(
@@ -91,29 +96,36 @@ async def _serve(
     tokenizer: Vocabulary | None,
     keys: ApiKeys,
     spans_fd: int | None,
+    link_listeners: Sequence[socket.socket],
 ) -> None:
     counters, stats, spans = Counters(page, spec.key), StatsReader(page), Spans()
     times, ends = Histograms(page, RequestHistogram, spec.rank), RingEnds(page, spec.key)
     router = make_router(settings)
     backend = Backend(settings, counters, stats, Outbox(times, spans), ends, router)
-    admission = Admission()
+    admission, links = Admission(), Links(settings.link, backend, control, counters, link_listeners)
     parser = Worker("parser")
     adapters = AdapterCounters(page, spec.rank, settings.adapters)
     tracing = None if spans_fd is None else Tracing(spans_fd, counters)
     made = adapters, times, stats, KeyCounters(page, spec.rank), tracing
     delivery = Delivery(settings, backend, admission, counters, *made)
     generate = GenerateRoutes(delivery, tokenizer, parser)
-    info = InfoRoutes(settings, backend, admission, stats, spans, ends)
+    info = InfoRoutes(settings, backend, admission, stats, spans, ends, links.metrics)
     shown = PageRoutes(settings, stats, ends)
     tokenize = TokenizeRoutes(settings, tokenizer, parser, backend)
     ollama = OllamaRoutes(settings, backend, tokenizer, generate)
     anthropic = AnthropicRoutes(settings, tokenizer, generate, tokenize)
     app = Front(settings, generate, tokenize, info, shown, keys, ollama, anthropic, CancelRoutes(delivery.live))
     server = Server(app, settings, admission, counters, backend.announce, shown.feed.close)
-    control.on("drain", lambda _: server.drain())
-    following = asyncio.create_task(follow(control, backend, spec))
-    following.add_done_callback(lambda _: server.end())
-    weighing = asyncio.create_task(keep_weighing(router, stats, settings)) if settings.replicas > 1 else None
+
+    def drain(_: Mapping[str, Any]) -> None:
+        links.drain()
+        server.drain()
+
+    control.on("drain", drain)
+    following = [asyncio.create_task(each) for each in (follow(control, backend, spec), links.run())]
+    for task in following:
+        task.add_done_callback(lambda _: server.end())
+    weighing = asyncio.create_task(keep_weighing(router, stats, settings)) if page.topology.replicas > 1 else None
     counters.set_ready()
     try:
         with throttled(logging.getLogger("ringserve.front")):
@@ -121,13 +133,14 @@ async def _serve(
     finally:
         counters.set(FrontCounter.READY, 0)
         parser.close()
-        following.cancel()
-        if weighing is not None:
-            weighing.cancel()
+        links.drain()
+        for task in (*following, *filter(None, [weighing])):
+            task.cancel()
         await backend.close()
         await server.close_connections()
-        with contextlib.suppress(asyncio.CancelledError):
-            await following
+        for task in following:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         if tracing is not None:
             tracing.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from ipc import RingHandle
 from model.response import ResponseFormat
@@ -16,6 +17,20 @@ class FrontRings:
     requests: RingHandle
     replies: RingHandle
     deltas: RingHandle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkSettings:
+    """Of a node's links, or a router's: then `nodes` has hosts and ports. Sizes in bytes."""
+
+    nodes: tuple[str, ...] = ()
+    ca: Path
+    certificate: Path
+    key: Path
+    heartbeat_s: float = 1.0
+    facts: Mapping[str, int | str] = field(default_factory=dict)  # in which both sides have to agree
+    longest_request: int = 4 << 20
+    longest_answer: int = 4 << 20
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,6 +80,7 @@ class FrontSettings:
     llm_serving_raw_logit: bool = False  # true: it is the token's logit, as llm-serving has it
     log_level: str = "info"
     log_format: str = "text"  # or "json"
+    link: LinkSettings | None = None  # of a node or a router
 
     @property
     def calls_tools(self) -> bool:

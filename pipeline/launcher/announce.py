@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.config import Configuration
-from pipeline.launcher.listening import Listeners, address, exposed
+from pipeline.launcher.listening import Listeners, address, exposed, host_and_port
 from pipeline.runtime.nonblocking_stderr import write_stderr
 
 OPEN_TO_ALL = (
@@ -24,6 +24,10 @@ def announce(config: Configuration, listeners: Listeners, *, locked: bool, took_
         report(OPEN_TO_ALL)
     for listener in listeners.metrics:
         report(f"metrics at {address(listener)}/metrics")
+    for listener in listeners.links:
+        report(f"routers may link to {host_and_port(listener)}")
+    if not listeners.api:
+        return
     for listener in listeners.api:
         report(f"listening on {address(listener)}")
     report(f"live page: {address((listeners.metrics or listeners.api)[-1])}/")

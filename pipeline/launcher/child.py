@@ -57,6 +57,7 @@ class Child:
         self.began = time.monotonic()
         self.heard = 0  # messages received
         self.why = ""  # why it failed, as it reported
+        self.linked = False  # a router's front, which has no rings, runs
         self.ended_as: str | None = None  # HUNG, STOPPED or WITH_OTHERS, when the launcher killed it
         self.channel: Channel | None = channel  # None: closed
         self.pidfd = os.pidfd_open(process.pid)
@@ -95,7 +96,7 @@ class Child:
     @property
     def loading(self) -> bool:
         """It has not asked for rings yet."""
-        return all(attachment.phase is Phase.LOADING for attachment in self.attachments.values())
+        return not self.linked and all(attachment.phase is Phase.LOADING for attachment in self.attachments.values())
 
     @property
     def dead(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from pipeline.config import Configuration
@@ -25,20 +25,25 @@ class Listeners:
 
     api: list[socket.socket]
     metrics: list[socket.socket]
+    links: list[socket.socket] = field(default_factory=list)
 
     @classmethod
     def open(cls, config: Configuration) -> Self:
-        """Raises PortInUseError."""
-        api = listen(config)
+        """A node has links in place of an API. Raises PortInUseError."""
+        listeners = cls([], [])
         try:
-            return cls(api, listen_for_metrics(config))
+            if config.pipeline.link.listen is None:
+                listeners.api.extend(listen(config))
+            else:
+                listeners.links.append(listen_for_links(config.pipeline.link.listen))
+            listeners.metrics.extend(listen_for_metrics(config))
         except PortInUseError:
-            for listener in api:
-                listener.close()
+            listeners.close()
             raise
+        return listeners
 
     def close(self) -> None:
-        for listener in (*self.api, *self.metrics):
+        for listener in (*self.api, *self.metrics, *self.links):
             listener.close()
 
 
@@ -65,6 +70,20 @@ def listen_for_metrics(config: Configuration) -> list[socket.socket]:
         return [_bound(host, port, backlog=64)]
     except OSError as error:
         raise _in_use(host, port, "pipeline.metrics_port", error) from error
+
+
+def listen_for_links(place: str) -> socket.socket:
+    """Of a node. Raises PortInUseError."""
+    host, _, port = place.rpartition(":")
+    try:
+        return _bound(host.removeprefix("[").removesuffix("]"), int(port), backlog=64)
+    except OSError as error:
+        raise _in_use(host, int(port), "pipeline.link.listen", error) from error
+
+
+def host_and_port(listener: socket.socket) -> str:
+    """As `pipeline.nodes` has it."""
+    return address(listener).removeprefix("http://")
 
 
 def address(listener: socket.socket) -> str:

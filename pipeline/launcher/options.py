@@ -96,6 +96,40 @@ def _add_other_modes(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_node_options(parser: argparse.ArgumentParser) -> None:
+    """Of ``ringserve node``: those of ``serve``, and its own."""
+    add_options(parser)
+    parser.add_argument(
+        "--listen",
+        default="0.0.0.0:8836",
+        metavar="HOST:PORT",
+        help="where routers link to (default: %(default)s); the same as --set pipeline.link.listen=HOST:PORT",
+    )
+    _add_certificates(parser, "node")
+
+
+def add_router_options(parser: argparse.ArgumentParser) -> None:
+    """Of ``ringserve router``: those of ``serve``, and its own."""
+    add_options(parser)
+    parser.add_argument(
+        "--nodes",
+        required=True,
+        metavar="HOST:PORT,…",
+        help="where nodes listen; the same as --set pipeline.nodes=[HOST:PORT,…]",
+    )
+    _add_certificates(parser, "router")
+
+
+def _add_certificates(parser: argparse.ArgumentParser, role: str) -> None:
+    parser.add_argument(
+        "--certificates",
+        metavar="DIR",
+        type=Path,
+        help=f"a folder with ca.pem, {role}.pem and {role}.key, as ringserve certificates makes them",
+    )
+    parser.set_defaults(role=role)
+
+
 def load(
     options: argparse.Namespace, *, other_host: bool = False, known: Mapping[str, Any] = MappingProxyType({})
 ) -> Configuration:
@@ -125,6 +159,20 @@ def _own(options: argparse.Namespace) -> Iterator[Override]:
         yield Override("pipeline.model_name", names[0], option)
         yield Override("pipeline.model_aliases", names[1:], option)
     yield from _adapters(options.lora)
+    yield from _links(options)
+
+
+def _links(options: argparse.Namespace) -> Iterator[Override]:
+    """Of a node or a router."""
+    if listen := getattr(options, "listen", None):
+        yield Override("pipeline.link.listen", listen, f"--listen {listen}")
+    if nodes := getattr(options, "nodes", None):
+        yield Override("pipeline.nodes", nodes.split(","), f"--nodes {nodes}")
+    folder: Path | None = getattr(options, "certificates", None)
+    if folder is not None:
+        role, option = options.role, f"--certificates {folder}"
+        for key, name in (("ca", "ca.pem"), ("certificate", f"{role}.pem"), ("key", f"{role}.key")):
+            yield Override(f"pipeline.link.{key}", str(folder.absolute() / name), option)
 
 
 def _adapters(given: Sequence[str]) -> Iterator[Override]:

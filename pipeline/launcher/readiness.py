@@ -17,8 +17,9 @@ NOTIFY_SOCKET = "NOTIFY_SOCKET"  # set by systemd for units of Type=notify
 
 
 class Readiness:
-    """`fd`: gets one line of JSON, ``{"api": [url, …], "metrics": [url, …]}``, and is closed; when the server ends
-    before it is ready, it is closed without a line. `notify_address`: of systemd's socket."""
+    """`fd`: gets one line of JSON, ``{"api": [url, …], "metrics": [url, …]}``, of a node ``"links": [address, …]``
+    with them, and is closed; when the server ends before it is ready, it is closed without a line. `notify_address`:
+    of systemd's socket."""
 
     def __init__(self, fd: int | None = None, notify_address: str | None = None) -> None:
         self._fd, self._address = fd, notify_address
@@ -29,13 +30,14 @@ class Readiness:
     def from_environment(cls, fd: int | None, environment: Mapping[str, str]) -> Self:
         return cls(fd, environment.get(NOTIFY_SOCKET))
 
-    def ready(self, api: Sequence[str], metrics: Sequence[str]) -> None:
-        """Every stage serves. `api` and `metrics`: base URLs."""
+    def ready(self, api: Sequence[str], metrics: Sequence[str], links: Sequence[str] = ()) -> None:
+        """Every stage serves. `api` and `metrics`: base URLs; `links`: a node's hosts and ports."""
         if self._fd is not None:
+            told = {"api": [*api], "metrics": [*metrics]} | ({"links": [*links]} if links else {})
             with contextlib.suppress(OSError):
-                os.write(self._fd, json.dumps({"api": [*api], "metrics": [*metrics]}).encode() + b"\n")
+                os.write(self._fd, json.dumps(told).encode() + b"\n")
         self.close()
-        self._notify("READY=1", f"STATUS=listening on {', '.join(api)}")
+        self._notify("READY=1", f"STATUS=listening on {', '.join([*api, *links])}")
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`."""

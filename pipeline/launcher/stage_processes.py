@@ -83,6 +83,7 @@ class StageProcesses:
                 stats_fd=self._page.segment.fd,
                 listen_fds=_fds(listeners.api),
                 metrics_fds=_fds(listeners.metrics),
+                link_fds=_fds(listeners.links),
                 vocabulary_fd=self._vocabulary.fd if stage.is_front and self._vocabulary else None,
                 ranks_fd=ranks_fd,
                 api_keys=self.api_keys if stage.is_front else (),

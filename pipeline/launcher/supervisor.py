@@ -24,7 +24,7 @@ from pipeline.launcher.api_keys import KeysError, load_api_keys
 from pipeline.launcher.child import WITH_OTHERS, Child, in_plain_words
 from pipeline.launcher.exporter import ExporterProcess
 from pipeline.launcher.hang_detector import Hang, HangDetector
-from pipeline.launcher.listening import Listeners, address
+from pipeline.launcher.listening import Listeners, address, host_and_port
 from pipeline.launcher.readiness import Readiness
 from pipeline.launcher.reload import Reload
 from pipeline.launcher.replica import Replica
@@ -33,7 +33,7 @@ from pipeline.launcher.rings import Rings
 from pipeline.launcher.signals import caught_signals
 from pipeline.launcher.stage_processes import StageProcesses, stage_command
 from pipeline.runtime.control_channel import ChannelError, Message
-from pipeline.runtime.engines import make_runner, shapes_of
+from pipeline.runtime.engines import facts_of, shapes_with
 from pipeline.runtime.generations import HUNG, STOPPED
 from pipeline.runtime.logs import configure_logging
 from pipeline.runtime.vocabulary import VocabularyFile
@@ -73,6 +73,7 @@ class Supervisor:
         self._restarts = Restarts(config.pipeline.max_restarts)
         self._restart_at: dict[str, float] = {}  # units, and rings of replicas
         self._was_complete = False  # every replica has served
+        self._linked_usefully: set[str] = set()  # a router's front that has reached a node
         self._drain_until: float | None = None
         self._drained_with = 0  # the exit status after a drain
 
@@ -95,12 +96,12 @@ class Supervisor:
 
     def _prepare(self, stack: ExitStack, api_keys: tuple[ApiKey, ...]) -> None:
         """Everything that may not fit is made before anything is loaded."""
-        runner = make_runner(self._config)
-        shapes = shapes_of(self._config, runner)
-        facts = runner.facts
+        facts = facts_of(self._config)
+        shapes = shapes_with(self._config, facts)
         cache = f"{facts.num_blocks} KV cache blocks of {facts.block_size} tokens"
         beside = f", {facts.adapters} adapters" if facts.adapters else ""
-        report(f"{facts.name} on {facts.device}: {shapes.max_rows} rows, {cache}{beside}")
+        there = f"{facts.name} on {facts.device}: {shapes.max_rows} rows, {cache}{beside}"
+        report(there if self._topology.replicas else facts.name)
         page = StatsPage.create(self._topology)
         page.unlink()
         stack.callback(page.close)
@@ -174,6 +175,8 @@ class Supervisor:
             child.show(**message.fields)
         elif message.event == "failed":
             child.why = message.fields["why"]
+        elif message.event == "linked":
+            self._on_linked(child, message.fields["lanes"])
         elif message.event in ("waiting", "ready"):
             replica = self._replicas[message.fields["replica"]]
             if message.event == "waiting":
@@ -181,6 +184,20 @@ class Supervisor:
                     self._on_departure(child, replica)
             elif replica.on_ready(child):
                 self._on_complete(replica)
+
+    def _on_linked(self, child: Child, lanes: int) -> None:
+        """A router is ready with the first replica of a node; later ones come and go."""
+        child.linked = True
+        self._supervision.set_state(child.name, StageState.OK)
+        if not lanes:
+            return
+        if self._was_complete and child.spec.unit not in self._linked_usefully:
+            log.warning("%s: serving again", child.title)
+            self._readiness.status("serving again")
+        self._linked_usefully.add(child.spec.unit)
+        if not self._was_complete:
+            self._was_complete = True
+            self._announce()
 
     def _on_departure(self, child: Child, replica: Replica) -> None:
         """It left before its rings were revoked: its peer has just died, else something is wrong with them."""
@@ -205,7 +222,8 @@ class Supervisor:
         compiled, buckets = StatsReader(self._page).compiled()
         if compiled < buckets:
             report(f"compiled {compiled} of {buckets} buckets; the others follow while it serves")
-        self._readiness.ready([*map(address, listeners.api)], [*map(address, listeners.metrics)])
+        urls = [*map(address, listeners.api)], [*map(address, listeners.metrics)]
+        self._readiness.ready(*urls, [*map(host_and_port, listeners.links)])
 
     # ---- hangs and deaths -----------------------------------------------------------------------------------
 
@@ -263,7 +281,8 @@ class Supervisor:
 
     def _schedule(self, name: str, what: str) -> None:
         """Start it again, if it may be: a unit, or a replica with other rings."""
-        useful = any(name in replica.useful for replica in self._replicas)
+        useful = name in self._linked_usefully or any(name in replica.useful for replica in self._replicas)
+        self._linked_usefully.discard(name)
         delay, limit = self._restarts.on_death(name, what, useful=useful), self._restarts.limit
         if delay is None and any(replica.complete and not replica.needs(name) for replica in self._replicas):
             delay = LONGEST_DELAY_S  # the server goes on without it
@@ -296,8 +315,9 @@ class Supervisor:
                 self._schedule(name, f"{name} could not be started: {error}")
 
     def _tell_fronts(self) -> None:
-        """Of several replicas: whose requests may go on elsewhere, and which replica is not back for long."""
-        if len(self._replicas) == 1:
+        """Where there are several replicas, or may be on other nodes: whose requests may go on elsewhere, and which
+        replica is not back for long."""
+        if len(self._replicas) == 1 and not self._listeners.links:
             return
         for replica in self._replicas:
             if (verdict := replica.verdict()) is not None:

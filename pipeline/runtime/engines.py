@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from model.layout import make_buckets, scored_samples, with_samples
 from model.mindspore_common.ranks import Ranks
 from model.mindspore_common.settings import GraphSettings
-from model.runner import Bucket, Runner
+from model.runner import Bucket, Runner, RunnerFacts
 from pipeline.config import Configuration
 from pipeline.wire.step import MOST_CANDIDATES, Shapes
 from pipeline.wire.topology import device_of
@@ -35,9 +35,35 @@ def make_runner(config: Configuration, replica: int = 0, ranks: Ranks | None = N
     return ReplayRunner(runner, read_texts(replayed))
 
 
+def facts_of(config: Configuration) -> RunnerFacts:
+    """Of a replica's engine. A router has none, and needs no weights: what it does not know has no effect there.
+    Raises ModelError as `make_runner` does."""
+    if not config.pipeline.nodes:
+        return make_runner(config).facts
+    pipeline, vocab_size = config.pipeline, config.model_config.vocab_size
+    assert vocab_size is not None  # the configuration was checked
+    return RunnerFacts(
+        name="router of " + ", ".join(pipeline.nodes),
+        device=pipeline.runner.device,
+        vocab_size=vocab_size,
+        max_length=config.max_length,
+        num_blocks=config.pa_config.num_blocks,
+        block_size=config.pa_config.block_size,
+        block_table_width=config.block_table_width,
+        buckets=emulated_buckets(pipeline.max_rows, pipeline.token_budget),
+        candidates=1,
+        scores=False,
+    )
+
+
 def shapes_of(config: Configuration, runner: Runner) -> Shapes:
     """Capacities that every process derives from the same configuration."""
-    facts, drafts = runner.facts, config.pipeline.drafts
+    return shapes_with(config, runner.facts)
+
+
+def shapes_with(config: Configuration, facts: RunnerFacts) -> Shapes:
+    """The same, of an engine with these facts."""
+    drafts = config.pipeline.drafts
     samples = max(bucket.samples for bucket in facts.buckets)
     return Shapes(
         token_budget=max(bucket.tokens for bucket in facts.buckets),

@@ -149,6 +149,10 @@ class Control:
         """This stage serves in this generation."""
         self._channel.send("ready", number=generation.number, replica=generation.replica)
 
+    def linked(self, lanes: int) -> None:
+        """This stage, a router's front, runs, and has so many replicas of its nodes."""
+        self._channel.send("linked", lanes=lanes)
+
     def failed(self, why: str) -> None:
         self._channel.send("failed", why=why)
 

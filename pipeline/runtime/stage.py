@@ -57,6 +57,7 @@ class Specification:
     facts: dict[str, Any]
     fingerprints: dict[str, str]  # of adapters by name, in hexadecimal
     metrics_fds: tuple[int, ...] = ()
+    link_fds: tuple[int, ...] = ()  # of a node
     vocabulary_fd: int | None = None  # for fronts
     ranks_fd: int | None = None  # of the segment in which the ranks of a stage meet, where there are several
     spans_fd: int | None = None  # for fronts, where there is an exporter
@@ -65,9 +66,13 @@ class Specification:
     @property
     def fds(self) -> tuple[int, ...]:
         """All descriptors that the stage inherits."""
-        own = (self.config_fd, self.control_fd, self.death_fd, self.stats_fd, *self.listen_fds, *self.metrics_fds)
+        own = (self.config_fd, self.control_fd, self.death_fd, self.stats_fd, *self._sockets)
         some = (self.vocabulary_fd, self.ranks_fd, self.spans_fd)
         return (*own, *(fd for fd in some if fd is not None))
+
+    @property
+    def _sockets(self) -> tuple[int, ...]:
+        return (*self.listen_fds, *self.metrics_fds, *self.link_fds)
 
     def to_json(self) -> bytes:
         return json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
@@ -94,6 +99,7 @@ class Stage:
         self.stats_handle = StatsHandle(specification.stats_fd, self.topology)
         self.stats = open_stats(self.stats_handle)
         self.listen_fds, self.metrics_fds = specification.listen_fds, specification.metrics_fds
+        self.link_fds = specification.link_fds
         self.vocabulary_fd, self.ranks_fd = specification.vocabulary_fd, specification.ranks_fd
         self.spans_fd, self.api_keys = specification.spans_fd, _api_keys(specification.api_keys)
         self.on_reload: Callable[[], None] | None = None

@@ -4,6 +4,7 @@ descriptor of anonymous memory. So no front loads a tokenizer, and neither does 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import mmap
 import os
 
@@ -29,6 +30,13 @@ class VocabularyFile:
 
     def close(self) -> None:
         os.close(self.fd)
+
+
+def vocabulary_hash(fd: int) -> str:
+    """Of all that fronts know of the tokenizer."""
+    with os.fdopen(os.dup(fd), "rb") as file:
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
 def map_vocabulary(fd: int) -> TokenTable:

@@ -11,6 +11,8 @@ def describe_weights(config: Configuration) -> str | None:
     Raises ModelError for what a start would refuse by them.
     """
     runner, model = config.pipeline.runner, config.model_config
+    if config.pipeline.nodes:  # a router's are its nodes'
+        return None
     if runner.kind == "emulated" or runner.random_weights or None in (model.model_cfg_path, model.checkpoint_path):
         return None
     from model.adapters import model_weights

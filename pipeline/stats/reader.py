@@ -14,6 +14,7 @@ from pipeline.stats.counters import (
     READY,
     STAGE_COUNTERS,
     ExporterCounter,
+    FrontCounter,
     InferenceCounter,
     KeyCounter,
     ReplicaCounter,
@@ -243,7 +244,7 @@ class StatsReader:
         seen = int(taken[-1 - taken.size // 100]) if taken.size else 0
         inference = self.topology.every(INFERENCE)
         rehearsed = (int(self._page.counters(each.key)[InferenceCounter.REHEARSAL_NS]) for each in inference)
-        return max(seen, *rehearsed) / 1e9
+        return max([seen, *rehearsed]) / 1e9
 
     def compiled(self) -> tuple[int, int]:
         """Buckets that are compiled, and buckets in total, of all replicas."""
@@ -273,8 +274,9 @@ class StatsReader:
 
     @property
     def ready(self) -> bool:
-        """All stages of some replica accept work."""
-        return any(map(self.is_ready, range(self.topology.replicas)))
+        """All stages of some replica accept work; a router has none, and its front knows whether a node's do."""
+        replicas = self.topology.replicas
+        return any(map(self.is_ready, range(replicas))) if replicas else self.counters(FrontCounter)["ready"] > 0
 
     def is_ready(self, replica: int) -> bool:
         """All its stages accept work."""

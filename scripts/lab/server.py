@@ -98,7 +98,8 @@ class ReadyPipe:
         self.options, self.fds = ("--ready-fd", str(self._write)), (self._write,)
 
     def wait(self, process: subprocess.Popen[bytes], deadline: float) -> str | None:
-        """The base URL; None for a launcher that has ended, or is not ready at the deadline. Only once."""
+        """The base URL, or where a node takes links; None for a launcher that has ended, or is not ready at the
+        deadline. Only once."""
         os.close(self._write)
         self._write = -1
         with selectors.DefaultSelector() as selector:
@@ -106,7 +107,8 @@ class ReadyPipe:
             if not selector.select(max(0.0, deadline - time.monotonic())):
                 return None
         if line := os.read(self._read, 1 << 16):
-            return str(json.loads(line)["api"][0])
+            told = json.loads(line)
+            return str([*told["api"], *told.get("links", ())][0])
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, deadline - time.monotonic()))
         return None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import parse_qs
+
+from prometheus_client.core import Metric
 
 from pipeline.front.api.openai.body import check_model
 from pipeline.front.delivery.admission import SHUTTING_DOWN, Admission
@@ -38,10 +40,11 @@ class InfoRoutes:
         stats: StatsReader,
         spans: Spans,
         ends: RingEnds,
+        more_metrics: Callable[[], Iterable[Metric]] = tuple,
     ) -> None:
         self._settings, self._backend, self._admission = settings, backend, admission
         self._stats, self._spans = stats, spans
-        self._collector = StatsCollector(stats, settings, ends)
+        self._collector = StatsCollector(stats, settings, ends, more_metrics)
         self._started = int(time.time())
 
     async def health(self, exchange: Exchange) -> None:
@@ -51,14 +54,14 @@ class InfoRoutes:
         states = {stage: self._stats.state(stage.key) for stage in topology.stages}
         down = {stage: f"{stage.key} is {state.name.lower()}" for stage, state in states.items() if state in _DOWN}
         lost = {replica for stage in down for replica in topology.replicas_of(stage)}
-        if len(lost) == topology.replicas:
+        if down and len(lost) == topology.replicas:
             raise retry_later(503, "; ".join(down.values()), UNAVAILABLE)
         await answer_json(exchange, {"status": "degraded" if lost else "alive", **self._replicas()})
 
     def _replicas(self) -> dict[str, Any]:
         """The state of each, where there are several."""
         topology = self._stats.topology
-        if topology.replicas == 1:
+        if topology.replicas < 2:  # a router has none of its own
             return {}
         return {
             "replicas": [

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import ipc
 from pipeline.front.delivery.encodings import Encodings
-from pipeline.front.delivery.lane import NOWHERE, Lane, Lanes
+from pipeline.front.delivery.guests import Guests, NoGuests
+from pipeline.front.delivery.lane import NOWHERE, Connect, Lane, LaneClient, Lanes
 from pipeline.front.delivery.recovery import Recovery, shares
 from pipeline.front.delivery.ring_client import RingClient
 from pipeline.front.delivery.routing import Router
@@ -66,7 +67,9 @@ class Backend:
         self._settings, self._counters, self._stats, self._ends = settings, counters, stats, ends
         self.outbox = outbox
         self._streams: dict[int, TokenStream] = {}  # in order of arrival
-        self._next = secrets.randbits(31) << 32  # another front, or the next one, must not reuse a number
+        self.number = secrets.randbits(31)  # another front, or the next one, must not reuse a request's
+        self._next = self.number << 32
+        self.guests: Guests = NoGuests()
         self.lanes = Lanes(settings.replicas, router, adapters=bool(settings.adapters))
         self._recovery = Recovery(self.lanes, self._streams, counters)
         self._longest_record: int | None = None  # known once there have been rings
@@ -74,8 +77,12 @@ class Backend:
 
     def attach(self, rings: FrontRings, replica: int = 0, generation: int = 0) -> None:
         """To the rings of a generation, whose descriptors this takes over. The last generation must be detached."""
+        self.attach_client(functools.partial(RingClient, rings), replica, generation)
+
+    def attach_client(self, connect: Connect, replica: int, generation: int) -> None:
+        """To whatever is there in place of rings."""
         lane = self.lanes[replica]
-        client = RingClient(rings, lambda records: self._sweep(lane, records), self._on_reply)
+        client = connect(lambda records: self._sweep(lane, records), self._on_reply)
         self._longest_record = client.max_record
         lane.attach(client, generation)
         self._follow_rings()
@@ -83,6 +90,7 @@ class Backend:
         self.lanes.up_again(lane)
         self._recovery.on_attached(lane)
         self._encodings.on_attached(lane)
+        self.guests.on_attached(lane)
 
     def _follow_rings(self) -> None:
         clients = [lane.client for lane in self.lanes if lane.client is not None]
@@ -91,6 +99,7 @@ class Backend:
     def on_verdict(self, verdict: Verdict) -> None:
         """Why a replica's rings have ended; it may come before this front has read them to their end, or begun."""
         lane = self.lanes[verdict.replica]
+        self.guests.on_verdict(verdict)
         if self.lanes.several and verdict.generation >= lane.generation:
             lane.verdict = verdict
             self._heed(lane)
@@ -106,6 +115,7 @@ class Backend:
         """It does not come back soon."""
         self._recovery.on_away(replica)
         self._encodings.on_away(replica)
+        self.guests.on_away(replica)
 
     def blame(self, requests: Sequence[int]) -> None:
         """One of these made preprocess fail by itself. Requests that share its prompt are to blame with it. To be
@@ -137,6 +147,7 @@ class Backend:
             self._fail_all(_UNREADABLE, lane)
         await lane.reading
         lane.detached = True
+        self.guests.on_detached(lane)
         self._heed(lane)
 
     async def close(self) -> None:
@@ -151,6 +162,8 @@ class Backend:
 
     @property
     def why_not_ready(self) -> str:
+        if self._settings.link is not None and self._settings.link.nodes:
+            return "not ready: no node can be reached whose model is loaded"
         return "not ready: " + ("a stage is being restarted" if self._was_ready else "the model is being loaded")
 
     @property
@@ -254,6 +267,10 @@ class Backend:
             self._cancel(stream.request, self.lanes[stream.home])
         self._recovery.look_after()
 
+    def cancel(self, request: int, replica: int) -> None:
+        """Of a guest that is gone."""
+        self._cancel(request, self.lanes[replica])
+
     def _cancel(self, request: int, lane: Lane) -> None:
         """A cancellation may have to wait for room, but is never lost."""
         client, record = lane.client, Cancel(request).pack()
@@ -264,7 +281,7 @@ class Backend:
 
     # ---- answers --------------------------------------------------------------------------------------------
 
-    async def _read(self, lane: Lane, client: RingClient) -> None:
+    async def _read(self, lane: Lane, client: LaneClient) -> None:
         """Until the rings close, or a record can't be parsed."""
         try:
             await client.run()
@@ -303,7 +320,8 @@ class Backend:
             request, attempt, index, token, reason = delta_head(record)
             stream = streams.get(request)
             if stream is None or attempt != stream.attempt:
-                self._counters.add(FrontCounter.DROPPED_DELTAS)
+                if stream is not None or not self.guests.on_delta(request, attempt, reason, record):
+                    self._counters.add(FrontCounter.DROPPED_DELTAS)
             elif index == len(stream.tokens) + 1 or token < 0:  # a failure is not a token, and has no index
                 stream.note(token, reason)
                 came[stream].append(record)
@@ -334,6 +352,8 @@ class Backend:
 
     def _on_reply(self, record: bytes) -> None:
         reply = unpack_reply(record)
+        if self.guests.on_reply(reply, record):
+            return
         if isinstance(reply, Encoded):
             self._encodings.on_encoded(reply)
             return

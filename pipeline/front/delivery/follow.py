@@ -12,8 +12,8 @@ from pipeline.wire.topology import PREPROCESS, StageSpec
 
 
 async def follow(control: Control, backend: Backend, front: StageSpec) -> None:
-    """Serve all replicas, each one generation of this front's lane after the other, until cancelled. Raises IpcError
-    when rings can't be attached to."""
+    """Serve all replicas of this launcher, each one generation of this front's lane after the other, until cancelled.
+    Raises IpcError when rings can't be attached to."""
     control.on("verdict", lambda fields: backend.on_verdict(Verdict.from_fields(fields)))
     control.on("away", lambda fields: backend.on_away(fields["replica"]))
     came = asyncio.Condition()
@@ -35,8 +35,9 @@ async def follow(control: Control, backend: Backend, front: StageSpec) -> None:
     loop.add_reader(control.fileno(), take)
     try:
         async with asyncio.TaskGroup() as group:
-            for lane in backend.lanes:
-                group.create_task(_follow_one(control, backend, front, lane.replica, came))
+            group.create_task(asyncio.Event().wait())  # a router has none
+            for replica in sorted({ring.replica for ring in front.rings}):
+                group.create_task(_follow_one(control, backend, front, replica, came))
     finally:
         loop.remove_reader(control.fileno())
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Protocol, TypeAlias
 
-from pipeline.front.delivery.ring_client import RingClient
+import ipc
+from pipeline.front.delivery.ring_client import Late
 from pipeline.front.delivery.routing import Choice, Router
 from pipeline.front.delivery.stream import TokenStream
 from pipeline.runtime.generations import Verdict
@@ -15,20 +17,50 @@ NOWHERE = -1
 """The home of a request that waits for whichever replica comes first."""
 
 
+class LaneClient(Protocol):
+    """What there is to a replica while it serves: `RingClient`, or a link to another machine."""
+
+    resuming: int  # requests in the outbox that were sent in an earlier generation, too
+
+    @property
+    def rings(self) -> dict[str, ipc.ByteRing]: ...
+
+    @property
+    def max_record(self) -> int: ...
+
+    async def run(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def wake(self) -> None: ...
+
+    def try_send(self, record: bytes) -> bool: ...
+
+    def send_later(self, late: Late, *, resumes: bool = False) -> None: ...
+
+    def take_deltas(self) -> list[bytes]: ...
+
+    def take_replies(self) -> list[bytes]: ...
+
+
+Connect: TypeAlias = Callable[[Callable[[list[bytes]], None], Callable[[bytes], None]], LaneClient]
+"""Makes one that calls these with deltas and replies, as `RingClient` does."""
+
+
 class Lane:
     """To one replica. `attach` and `detach` are the backend's. Made inside a running loop."""
 
     def __init__(self, replica: int) -> None:
         self.replica = replica
         self.generation = 0  # that it has rings of, or had last
-        self.client: RingClient | None = None
+        self.client: LaneClient | None = None
         self.closed = asyncio.Event()  # nothing more comes from these rings
         self.reading: asyncio.Task[None] | None = None
         self.detached = True  # all that its rings held has been read, and nothing of them is left
         self.verdict: Verdict | None = None  # who may be to blame for the end of this generation
         self.away = False  # it does not come back soon
 
-    def attach(self, client: RingClient, generation: int) -> None:
+    def attach(self, client: LaneClient, generation: int) -> None:
         self.client, self.generation = client, generation
         self.detached, self.away = False, False
         if self.verdict is not None and self.verdict.generation < generation:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 
 from prometheus_client.core import Metric
@@ -30,10 +30,17 @@ class _One(Collector):
 
 
 class StatsCollector(Collector):
-    """Keeps nothing between two scrapes. `ends` are the front's, which are copied here: it has no steps."""
+    """Keeps nothing between two scrapes. `ends` are the front's, which are copied here: it has no steps. `more`: what
+    is not on the statistics page."""
 
-    def __init__(self, stats: StatsReader, settings: FrontSettings, ends: RingEnds | None = None) -> None:
-        self._stats, self._settings, self._ends = stats, settings, ends
+    def __init__(
+        self,
+        stats: StatsReader,
+        settings: FrontSettings,
+        ends: RingEnds | None = None,
+        more: Callable[[], Iterable[Metric]] = tuple,
+    ) -> None:
+        self._stats, self._settings, self._ends, self._more = stats, settings, ends, more
 
     def text(self) -> bytes:
         return b"".join(self.pieces())
@@ -62,6 +69,7 @@ class StatsCollector(Collector):
         yield "rings", ring_metrics(self._stats)
         yield "processes", process_metrics(self._stats)
         yield "supervision", supervision_metrics(self._stats)
+        yield "links", self._more()
 
     def _server(self) -> Iterator[Metric]:
         settings = self._settings

@@ -81,7 +81,7 @@ def _about(settings: FrontSettings, topology: Topology) -> dict[str, Any]:
         "version": version("ringserve"),
         "model": settings.model_name,
         "runner": settings.runner,
-        "max_rows": settings.max_rows * topology.replicas,
+        "max_rows": settings.max_rows * settings.replicas,
         "max_length": settings.max_length,
         "serves": settings.metrics_port is None,  # else the page is on another port than the API
         **_picture(topology, 0),

@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from pipeline.front.metrics.collector import StatsCollector
+from pipeline.front.metrics.links import NodeFigures, RouterFigures, node_metrics, router_metrics
 from pipeline.front.metrics.vllm import in_vllm
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import Counters, StatsPage, StatsReader
@@ -32,10 +33,16 @@ def exposed() -> dict[str, list[Metric]]:
         Counters(page, stage.key).set_ready()
     names: dict[str, Any] = {"model_name": "…", "adapters": ("…",)}
     settings = FrontSettings(**names, vocab_size=1, max_length=1, max_prompt=1, max_rows=1, max_queue=1)
-    collector = StatsCollector(StatsReader(page), settings)
+    collector = StatsCollector(StatsReader(page), settings, more=_of_links)
     found = {section: list(families) for section, families in collector.sections()}
     page.close()
     return found
+
+
+def _of_links() -> Iterable[Metric]:
+    """Of a router and of a node: no server has both."""
+    yield from node_metrics([NodeFigures("…", linked=True, lanes_up=1, links=1, received=0, sent=0)])
+    yield from router_metrics(RouterFigures(links=0, requests=0, made=0, refused=0, received=0, sent=0))
 
 
 def _table(families: Iterable[Metric]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.config import load_configuration
-from tests.pipeline.config.helpers import MODEL, problems_of, the_problem
+from tests.pipeline.config.helpers import EMULATED, MODEL, problems_of, the_problem
 
 
 @pytest.mark.parametrize(
@@ -111,3 +111,20 @@ def test_missing_files_and_cpus_depend_on_the_host(write):
         (6, "pipeline.cpus.sampling"),
     ]
     assert load_configuration(path, other_host=True).warnings == found
+
+
+def test_a_server_is_a_router_or_a_node_and_has_certificates(write):
+    path = write(EMULATED)
+    node, router = "pipeline.link.listen=127.0.0.1:8836", "pipeline.nodes=[10.0.0.7:8836]"
+    files = [f"pipeline.link.{key}=model/x.pem" for key in ("ca", "certificate", "key")]
+    for role in (node, router):
+        found = [problem.message for problem in problems_of(path, [role])]
+        assert [text.split(" is missing")[0] for text in found] == [each.split("=")[0] for each in files]
+        load_configuration(path, [role, *files])
+    assert "a server is a router or a node" in the_problem(path, [node, router, *files]).message
+    twice = the_problem(path, ["pipeline.nodes=[a:1, a:1]", *files]).message
+    assert "and each node once" in twice
+    assert (
+        "at most 64 in all"
+        in the_problem(path, ["pipeline.nodes=[a:1, b:1]", "pipeline.replicas=33", *files]).message
+    )

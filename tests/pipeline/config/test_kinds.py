@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pipeline.config import Configuration, load_configuration
+from pipeline.config.kinds import HOST_AND_PORT, Unsuitable
 from pipeline.config.setting import settings_of
+from pipeline.config.source import Located
 from tests.pipeline.config.helpers import MODEL, ROOT
 
 
@@ -35,10 +39,26 @@ def test_numbers_that_yaml_takes_for_texts(write):
 
 def test_every_default_is_of_its_own_kind():
     """A default that its own setting would refuse could not be written into a file."""
-    from pipeline.config.source import Located
-
     for key, setting in settings_of(Configuration, ""):
         if setting.default is not None:
             plain = list(setting.default) if isinstance(setting.default, tuple) else setting.default
             plain = [Located(item, "", 0, ROOT) for item in plain] if isinstance(plain, list) else plain
             assert setting.kind.parse(Located(plain, "", 0, ROOT)) == setting.default, key
+
+
+def _located(value):
+    return Located(value, "test", 1, Path())
+
+
+@pytest.mark.parametrize("text", ["10.0.0.7:8836", "node-1.example:0", "[::1]:8836", "[fe80::1%eth0]:65535"])
+def test_hosts_and_ports(text):
+    assert HOST_AND_PORT.parse(_located(text)) == text
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "8836", ":8836", "node", "node:", "node:x", "node:65536", "::1:8836", "[node]x:1", "a b:1", 8836, None],
+)
+def test_what_is_no_host_with_a_port(value):
+    with pytest.raises(Unsuitable, match="expected a host and a port"):
+        HOST_AND_PORT.parse(_located(value))

@@ -8,14 +8,14 @@ import pytest
 
 from model.demo import DEMO_DIR
 from pipeline.config import ConfigurationError
-from pipeline.launcher.options import add_options, load
+from pipeline.launcher.options import add_node_options, add_options, add_router_options, load
 
 DEMO = str(DEMO_DIR)
 
 
-def loaded(*words):
+def loaded(*words, add=add_options):
     parser = argparse.ArgumentParser()
-    add_options(parser)
+    add(parser)
     return load(parser.parse_args(words))
 
 
@@ -27,6 +27,19 @@ def test_each_option_is_a_setting():
     assert (config.max_length, config.pipeline.hosts, config.serving_config.server_port) == (512, ("0.0.0.0",), 0)
     assert (config.pipeline.model_name, config.pipeline.model_aliases) == ("first", ("007",))
     assert (config.pipeline.tool_format, config.pipeline.max_rows) == ("hermes", 2)
+
+
+def test_a_node_and_a_router(tmp_path):
+    folder = ("--certificates", str(tmp_path))
+    node = loaded(DEMO, *folder, add=add_node_options).pipeline
+    assert (node.link.listen, node.nodes) == ("0.0.0.0:8836", ())
+    assert loaded(DEMO, "--listen", "[::1]:9", *folder, add=add_node_options).pipeline.link.listen == "[::1]:9"
+    router = loaded(DEMO, "--nodes", "a:1,b:2", *folder, add=add_router_options).pipeline
+    assert (router.link.listen, router.nodes) == (None, ("a:1", "b:2"))
+    assert (router.link.ca, router.link.key) == (tmp_path / "ca.pem", tmp_path / "router.key")
+    assert node.link.certificate == tmp_path / "node.pem"
+    with pytest.raises(ConfigurationError, match=r"--nodes a,b:2: .* expected a host and a port"):
+        loaded(DEMO, "--nodes", "a,b:2", *folder, add=add_router_options)
 
 
 def test_they_go_before_a_file(tmp_path):

@@ -50,6 +50,12 @@ def test_a_starter_gets_one_line_and_the_end(pipe):
     assert [json.loads(line) for line in lines] == [{"api": API, "metrics": METRICS}]
 
 
+def test_a_node_says_where_routers_link_to(pipe):
+    read, write = pipe
+    Readiness(write).ready([], METRICS, ["127.0.0.1:8836"])
+    assert json.loads(os.read(read, 1000)) == {"api": [], "metrics": METRICS, "links": ["127.0.0.1:8836"]}
+
+
 def test_a_server_that_is_never_ready_ends_the_line_without_one(pipe):
     read, write = pipe
     Readiness(write).close()

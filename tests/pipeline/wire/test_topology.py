@@ -172,6 +172,7 @@ def test_no_other_table_names_stages_or_rings():
 OWN_ENDS = {
     "PreprocessRings", "InferenceRings", "SamplingRings",  # what a stage holds, open
     "FrontRings",  # a lane
+    "Kind",  # of frames of a link, in place of a lane
     "CpuConfig", "SpinConfig",  # keys of the configuration; compared with the roles above
     "RequestHistogram",  # "inference" is a phase of a request there
 }  # fmt: skip

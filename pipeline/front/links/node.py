@@ -1,0 +1,379 @@
+"""A node's links: routers connect, and their requests go through this front into its replicas' rings.
+
+A router has a certificate, but what it sends is checked like what any other machine sends: it speaks of its own
+requests only, and has no more under way than the ring takes. Whatever ends its link cancels what it has here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections import defaultdict, deque
+from collections.abc import Sequence
+
+import msgspec
+
+import ipc
+from pipeline.front.delivery.backend import Backend
+from pipeline.front.delivery.lane import Lane, LaneClient
+from pipeline.front.metrics.links import RouterFigures
+from pipeline.front.settings import LinkSettings
+from pipeline.link.connection import MISSED, Connection
+from pipeline.link.frames import Frame, Kind, LinkError, batches, legible, records_of
+from pipeline.link.hello import Blame, Hello, Room, Taken, difference, tell, unpack_hello
+from pipeline.link.tls import node_context, why_refused
+from pipeline.runtime.generations import Verdict
+from pipeline.wire.request import Cancel, Encode, Encoded, Message, Refused, Reply, Submit, unpack_message
+
+log = logging.getLogger("ringserve.front")
+
+MOST_LINKS = 64
+MOST_HANDSHAKES = 16
+"""Connections of which it is not known yet who they are."""
+
+_AT_A_TIME = 64  # requests of a router, half a millisecond: then others have their turn
+
+_NUMBER_BITS = 32  # of a request: those above are its front's
+_TIME_BYTES = 16
+_NOT_THE_END = (0, 255)  # reasons of a delta: see `pipeline.wire.delta`
+
+
+class RouterLink:
+    """One router's."""
+
+    def __init__(self, hub: RouterLinks, peer: str, longest: int, heartbeat_s: float) -> None:
+        self._hub, self.peer = hub, peer
+        self.connection = Connection(longest, heartbeat_s, self._on_frames, self._on_lost)
+        self.number: int | None = None  # upper bits of its requests, once it has said who it is
+        self.live: dict[int, tuple[int, int]] = {}  # its requests: attempt, replica
+        self._received = defaultdict[int, int](int)  # bytes of requests by replica, in its generation
+        self._taken = defaultdict[int, int](int)
+        self._told = defaultdict[int, int](int)
+        self._waiting = deque[tuple[Lane, int, bytes]]()
+        self._out = defaultdict[tuple[int, Kind], list[bytes]](list)
+        self._writing = self._working = False
+        self.refused = self.gone = False
+        self._loop = asyncio.get_running_loop()
+
+    # ---- what the router says -------------------------------------------------------------------------------
+
+    def _on_frames(self, frames: list[Frame]) -> None:
+        """Raises LinkError."""
+        for frame in frames:
+            if frame.kind is Kind.HELLO and self.number is None:
+                self._hub.greet(self, unpack_hello(frame.payload))
+                if self.number is None:
+                    return
+            elif frame.kind is Kind.REQUESTS:
+                self._on_requests(frame)
+            elif frame.kind is Kind.CLOSED:
+                self.connection.abort(f"the router says: {frame.payload.decode(errors='replace')}")
+            elif frame.kind is not Kind.BEAT:
+                raise LinkError(f"a router does not send {frame.kind.name}")
+        if not self._working:
+            self._work()
+
+    def _on_requests(self, frame: Frame) -> None:
+        lane = self._hub.lane(frame.lane)
+        if not lane.up or lane.generation != frame.generation or lane.client is None:
+            return  # the router is about to hear that the lane is down, and sends them again
+        room = _room(lane.client)
+        for record in records_of(frame.payload):
+            self._received[lane.replica] += len(record)
+            if len(record) > room.longest:
+                raise LinkError(f"a request of {len(record)} bytes came; {room.longest} are the most")
+            if self._received[lane.replica] - self._taken[lane.replica] > room.window:
+                raise LinkError(f"more than {room.window} bytes of requests are under way: that was the room told")
+            self._waiting.append((lane, lane.generation, record))
+
+    def _work(self) -> None:
+        """A few at a time: tokens of others do not wait for a flood of records."""
+        waiting = self._waiting
+        if self.gone:
+            waiting.clear()
+        for _ in range(min(_AT_A_TIME, len(waiting))):
+            lane, generation, record = waiting.popleft()
+            if lane.up and lane.generation == generation:
+                self._on_request(lane, record)
+        self._working = bool(waiting)
+        self.connection.pause(self._working)
+        if self._working:
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        try:
+            self._work()
+        except LinkError as error:
+            self._waiting.clear()
+            self.connection.close(str(error))
+
+    def _on_request(self, lane: Lane, record: bytes) -> None:
+        try:
+            message = unpack_message(record)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise LinkError(f"a request can't be read: {error}") from error
+        self._note(message, lane.replica)
+        if isinstance(message, Submit):  # its clock is another machine's
+            record, size = msgspec.structs.replace(message, arrival_ns=time.monotonic_ns()).pack(), len(record)
+        else:
+            size = len(record)
+        self._pass_on(lane, record, size)
+
+    def _note(self, message: Message, replica: int) -> None:
+        """Which of its requests are here. Raises LinkError for another's."""
+        texts = message.choices if isinstance(message, Submit) else (message,)
+        if not texts or any(text.request >> _NUMBER_BITS != self.number for text in texts):
+            raise LinkError("a request has the number of another front")
+        if isinstance(message, Submit):
+            self.live |= {choice.request: (choice.attempt, replica) for choice in message.choices}
+        elif isinstance(message, Encode):
+            self.live[message.request] = message.attempt, replica
+        elif isinstance(message, Cancel):
+            self.live.pop(message.request, None)
+
+    def _pass_on(self, lane: Lane, record: bytes, size: int) -> None:
+        client = lane.client
+        assert client is not None
+        replica, generation = lane.replica, lane.generation
+
+        def late() -> bytes | None:
+            if lane.generation == generation:
+                self._take(replica, size)
+            return None if self.gone else record
+
+        with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):  # the router is about to hear it
+            if client.try_send(record):
+                self._take(replica, size)
+            else:
+                client.send_later(late)
+
+    def _take(self, replica: int, size: int) -> None:
+        self._taken[replica] += size
+        self._write_soon()
+
+    # ---- what it is told ------------------------------------------------------------------------------------
+
+    def on_delta(self, request: int, attempt: int, reason: int, record: bytes) -> bool:
+        known = self.live.get(request)
+        if known is None or known[0] != attempt:
+            return False
+        if reason not in _NOT_THE_END:
+            del self.live[request]
+        self._put(known[1], Kind.DELTAS, record)
+        return True
+
+    def on_reply(self, reply: Reply, record: bytes) -> bool:
+        known = self.live.get(reply.request)
+        if known is None or known[0] != reply.attempt:
+            return False
+        if isinstance(reply, Refused) or (isinstance(reply, Encoded) and reply.last):
+            del self.live[reply.request]
+        self._put(known[1], Kind.REPLIES, record)
+        return True
+
+    def _put(self, replica: int, kind: Kind, record: bytes) -> None:
+        """With all others of this pass."""
+        self._write_soon()
+        self._out[replica, kind].append(record)
+
+    def _write_soon(self) -> None:
+        if not self._writing:
+            self._writing = True
+            self._loop.call_soon(self._write)
+
+    def _write(self) -> None:
+        """What a request's reply says was known before its first token: replies go first."""
+        self._writing = False
+        for (replica, kind), records in sorted(self._out.items()):
+            generation = self._hub.lane(replica).generation
+            for payload in batches(records):
+                self.connection.send(kind, payload, replica, generation)
+        self._out.clear()
+        for replica, octets in self._taken.items():
+            if octets != self._told[replica]:
+                self._told[replica] = octets
+                self.connection.send(Kind.TAKEN, tell(Taken(octets)), replica, self._hub.lane(replica).generation)
+        self.connection.flush()
+
+    def lane_up(self, lane: Lane) -> None:
+        if lane.client is not None:
+            for counted in (self._received, self._taken, self._told):
+                counted[lane.replica] = 0
+            self.connection.send(Kind.UP, tell(_room(lane.client)), lane.replica, lane.generation)
+
+    def lane_down(self, lane: Lane) -> None:
+        """All that its rings held has been read."""
+        self._write()
+        self.live = {request: known for request, known in self.live.items() if known[1] != lane.replica}
+        self.connection.send(Kind.DOWN, b"", lane.replica, lane.generation)
+
+    def tell_verdict(self, verdict: Verdict) -> None:
+        named = verdict.suspects
+        mine = None if named is None else tuple(one for one in named if one >> _NUMBER_BITS == self.number)
+        blame = tell(Blame(verdict.culprit, mine))
+        self.connection.send(Kind.VERDICT, blame, verdict.replica, verdict.generation)
+
+    def _on_lost(self, why: str) -> None:
+        self._hub.lose(self, why)
+
+
+def _room(client: LaneClient) -> Room:
+    """A record becomes a little longer here, by the time that is written into it."""
+    longest = client.max_record - _TIME_BYTES
+    return Room(longest, 2 * longest)
+
+
+class RouterLinks:
+    """All of them; `Guests` of the backend. Made inside a running loop. Raises CertificateError."""
+
+    def __init__(self, backend: Backend, mine: Hello, settings: LinkSettings) -> None:
+        self._backend, self._mine, self._settings = backend, mine, settings
+        self._context = node_context(settings.ca, settings.certificate, settings.key)
+        self._links: dict[int, RouterLink] = {}
+        self._unknown = set[RouterLink]()  # have not said yet who they are
+        self._handshakes = set[asyncio.Task[None]]()
+        self._closing = False
+        self._made = self._refused = 0  # links so far
+        self._bytes = 0, 0  # of links that are gone, received and sent
+        self._said: defaultdict[str, float] = defaultdict(float)
+
+    def lane(self, replica: int) -> Lane:
+        """Raises LinkError."""
+        lanes = list[Lane](self._backend.lanes)
+        if replica >= len(lanes):
+            raise LinkError(f"this node has no lane {replica}")
+        return lanes[replica]
+
+    @property
+    def figures(self) -> RouterFigures:
+        links = list(self._links.values())
+        received = self._bytes[0] + sum(link.connection.received for link in links)
+        sent = self._bytes[1] + sum(link.connection.sent for link in links)
+        requests = sum(len(link.live) for link in links)
+        return RouterFigures(len(links), requests, self._made, self._refused, received, sent)
+
+    # ---- connections ----------------------------------------------------------------------------------------
+
+    async def serve(self, listeners: Sequence[socket.socket]) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for listener in listeners:
+                group.create_task(self._accept(listener))
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connected, address = await loop.sock_accept(listener)
+            except OSError as error:  # the peer is gone already, or there are no descriptors
+                self._refuse("a connection", str(error))
+                await asyncio.sleep(0.1)
+                continue
+            peer = f"{address[0]}:{address[1]}"
+            if len(self._handshakes) >= MOST_HANDSHAKES or len(self._links) + len(self._unknown) >= MOST_LINKS:
+                connected.close()
+                self._refuse(peer, f"there are {len(self._links)} links, and too many that say nothing")
+            else:
+                self._handshakes.add(task := loop.create_task(self._handshake(connected, peer)))
+                task.add_done_callback(self._handshakes.discard)
+
+    async def _handshake(self, connected: socket.socket, peer: str) -> None:
+        loop, heartbeat = asyncio.get_running_loop(), self._settings.heartbeat_s
+        link = RouterLink(self, peer, self._settings.longest_request, heartbeat)
+        connected.setblocking(False)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            async with asyncio.timeout(MISSED * heartbeat):
+                await loop.connect_accepted_socket(lambda: link.connection, connected, ssl=self._context)
+        except (OSError, TimeoutError) as error:
+            connected.close()
+            self._refuse(peer, why_refused(error))
+            return
+        if self._closing or link.connection.lost:
+            link.connection.abort("this node is shutting down")
+        elif link.number is None and not link.refused:
+            self._unknown.add(link)
+
+    def _refuse(self, peer: str, why: str) -> None:
+        """Once a second for each reason: whoever floods a node does not flood its log."""
+        self._refused += 1
+        now = time.monotonic()
+        if len(self._said) > MOST_LINKS:
+            self._said.clear()
+        if now - self._said[why] >= 1.0:
+            self._said[why] = now
+            log.warning("link from %s refused: %s", peer, legible(why))
+
+    def greet(self, link: RouterLink, theirs: Hello) -> None:
+        """The router has said who it is."""
+        self._unknown.discard(link)
+        why = difference(self._mine, theirs)
+        if not why and theirs.number == self._mine.number:
+            why = "its number is this node's own: start the router again"
+        if why:
+            self._refuse(link.peer, why)
+            link.refused = True
+            link.connection.close(why, Kind.REFUSED)
+            return
+        if (old := self._links.get(theirs.number)) is not None:
+            old.connection.abort("the router has made another link")
+        link.number = theirs.number
+        self._links[theirs.number] = link
+        self._made += 1
+        log.info("link from %s: router %08x", link.peer, theirs.number)
+        link.connection.send(Kind.HELLO, self._mine.pack())
+        for lane in self._backend.lanes:
+            if lane.up:
+                link.lane_up(lane)
+
+    def lose(self, link: RouterLink, why: str) -> None:
+        """What it has here is cancelled."""
+        self._unknown.discard(link)
+        link.gone = True
+        if link.number is None or self._links.get(link.number) is not link:
+            if link.number is None and not link.refused and not self._closing:
+                self._refuse(link.peer, why)
+            return
+        del self._links[link.number]
+        self._bytes = self._bytes[0] + link.connection.received, self._bytes[1] + link.connection.sent
+        text = "link from %s is gone: %s; %d requests are cancelled"
+        log.warning(text, link.peer, legible(why), len(link.live))
+        for request, (_, replica) in link.live.items():
+            self._backend.cancel(request, replica)
+        link.live.clear()
+
+    def close(self, why: str) -> None:
+        """Their requests go on elsewhere. No more links are taken."""
+        self._closing = True
+        for link in [*self._links.values(), *self._unknown]:
+            link.connection.close(why)
+            self.lose(link, why)
+
+    # ---- of the backend -------------------------------------------------------------------------------------
+
+    def on_attached(self, lane: Lane) -> None:
+        for link in self._links.values():
+            link.lane_up(lane)
+
+    def on_detached(self, lane: Lane) -> None:
+        for link in self._links.values():
+            link.lane_down(lane)
+
+    def on_verdict(self, verdict: Verdict) -> None:
+        for link in self._links.values():
+            link.tell_verdict(verdict)
+
+    def on_away(self, replica: int) -> None:
+        for link in self._links.values():
+            link.connection.send(Kind.AWAY, b"", replica, self.lane(replica).generation)
+
+    def on_delta(self, request: int, attempt: int, reason: int, record: bytes) -> bool:
+        link = self._links.get(request >> _NUMBER_BITS)
+        return link is not None and link.on_delta(request, attempt, reason, record)
+
+    def on_reply(self, reply: Reply, record: bytes) -> bool:
+        link = self._links.get(reply.request >> _NUMBER_BITS)
+        return link is not None and link.on_reply(reply, record)

@@ -1,0 +1,278 @@
+"""A router's links: one to each node, made again whenever it breaks.
+
+The lanes of a node whose link is gone are down, and what was there goes on elsewhere, behind the tokens that its
+clients have. Nobody is to blame for that, unless the node has said so before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import Callable, Sequence
+
+from pipeline.front.delivery.backend import Backend
+from pipeline.front.links.remote_client import RemoteClient
+from pipeline.front.metrics.links import NodeFigures
+from pipeline.front.settings import LinkSettings
+from pipeline.link.connection import MISSED, Connection
+from pipeline.link.frames import RECORDS, Frame, Kind, LinkError, legible, records_of
+from pipeline.link.hello import Blame, Hello, Room, Taken, difference, told, unpack_hello
+from pipeline.link.tls import router_context, why_refused
+from pipeline.runtime.generations import Verdict
+from pipeline.wire.topology import PREPROCESS
+
+log = logging.getLogger("ringserve.front")
+
+_SOON_S, _LATEST_S = 0.1, 3.0  # between two attempts: it doubles
+_LASTING_S = 1.0  # a link that breaks sooner is not made again at once
+_AWAY_S = 30.0  # what waits for a node then does so no longer, as in the launcher
+
+
+class RemoteLane:
+    """To one replica of a node, which has one generation after the other. `replica`: its number here."""
+
+    def __init__(self, backend: Backend, replica: int, on_change: Callable[[], None]) -> None:
+        self._backend, self.replica, self._on_change = backend, replica, on_change
+        self._coming = asyncio.Queue[RemoteClient]()
+        self._generations = 0
+        self.client: RemoteClient | None = None  # the last one
+
+    async def follow(self) -> None:
+        """Until cancelled."""
+        lane = self._backend.lanes[self.replica]
+        while True:
+            client = await self._coming.get()
+            if client.ended:
+                continue
+            self._generations += 1
+            client.number = self._generations
+            self._backend.attach_client(client.bind, self.replica, client.number)
+            self._on_change()
+            await lane.closed.wait()
+            await self._backend.detach(self.replica)
+            self._on_change()
+
+    def on_up(self, client: RemoteClient) -> None:
+        self.end()
+        self.client = client
+        self._coming.put_nowait(client)
+
+    def on_verdict(self, culprit: str, suspects: tuple[int, ...] | None) -> None:
+        """About the last generation."""
+        client = self.client
+        if client is None or client.judged or not client.number:
+            return
+        client.judged = True
+        self._backend.on_verdict(Verdict(self.replica, client.number, culprit, suspects))
+        if not self._backend.lanes.several and culprit == PREPROCESS.name:
+            self._backend.blame(suspects or ())
+
+    def end(self) -> None:
+        """The replica has no rings any more, or nobody knows."""
+        if self.client is not None:
+            self.client.end()
+
+    def lost(self) -> None:
+        """The link is gone."""
+        self.on_verdict("", ())
+        self.end()
+
+    def of(self, frame: Frame) -> RemoteClient | None:
+        """Whom the frame is for; what is said of an earlier generation is nobody's."""
+        return self.client if self.client is not None and self.client.generation == frame.generation else None
+
+
+class NodeLink:
+    """To one node; `address` is its host and port, `lanes` are those to its replicas, in order."""
+
+    def __init__(
+        self,
+        address: str,
+        lanes: Sequence[RemoteLane],
+        backend: Backend,
+        mine: Hello,
+        settings: LinkSettings,
+        context: ssl.SSLContext,
+    ) -> None:
+        self.address, self._lanes, self._backend, self._mine = address, lanes, backend, mine
+        self._settings, self._context = settings, context
+        self._connection: Connection | None = None
+        self._told = ""  # the last line of the log about it
+        self.linked = False
+        self.links = 0  # so far
+        self._before = 0, 0  # bytes received and sent over earlier ones
+
+    @property
+    def lanes_up(self) -> int:
+        return sum(self._backend.lanes[lane.replica].up for lane in self._lanes)
+
+    @property
+    def figures(self) -> NodeFigures:
+        received, sent = self._before
+        if (now := self._connection) is not None:
+            received, sent = received + now.received, sent + now.sent
+        return NodeFigures(self.address, self.linked, self.lanes_up, self.links, received, sent)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        delay, loop = _SOON_S, asyncio.get_running_loop()
+        down_since, reported = loop.time(), True
+        while True:
+            links, began = self.links, loop.time()
+            why = await self._link()
+            if self.links > links:
+                down_since, reported = loop.time(), False
+                delay = _SOON_S if loop.time() - began > _LASTING_S else delay
+            self._say(f"node {self.address}: no link: {why}")
+            if not reported and loop.time() - down_since > _AWAY_S:
+                reported = True
+                for lane in self._lanes:
+                    self._backend.on_away(lane.replica)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _LATEST_S)
+
+    async def _link(self) -> str:
+        """Why there is none any more."""
+        over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def lost(why: str) -> None:
+            if not over.done():
+                over.set_result(why)
+
+        try:
+            connection = await self._connect(lost)
+        except (OSError, TimeoutError, ValueError) as error:  # ValueError: of a host that can't be one
+            return why_refused(error)
+        self._connection = connection
+        connection.send(Kind.HELLO, self._mine.pack())
+        try:
+            return await over
+        finally:
+            self._connection = None
+            self._before = self._before[0] + connection.received, self._before[1] + connection.sent
+            self._lose()
+            connection.abort("the router ends")
+
+    async def _connect(self, lost: Callable[[str], None]) -> Connection:
+        """Raises OSError, TimeoutError."""
+        host, port = host_and_port(self.address)
+        timeout = max(1.0, MISSED * self._settings.heartbeat_s)
+        async with asyncio.timeout(timeout):
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: Connection(self._settings.longest_answer, self._settings.heartbeat_s, self._on_frames, lost),
+                host,
+                port,
+                ssl=self._context,
+                server_hostname=host,
+            )
+        return connection
+
+    def _lose(self) -> None:
+        self.linked = False
+        for lane in self._lanes:
+            lane.lost()
+
+    def _say(self, text: str) -> None:
+        """Once, until something else is to be said."""
+        if text != self._told:
+            self._told = text
+            log.warning("%s", legible(text))
+
+    # ---- what the node says ---------------------------------------------------------------------------------
+
+    def _on_frames(self, frames: list[Frame]) -> None:
+        """Raises LinkError."""
+        for frame in frames:
+            if frame.kind in (Kind.REFUSED, Kind.CLOSED):
+                self._end(frame.payload.decode(errors="replace"))
+                return
+            if frame.kind is Kind.HELLO:
+                self._on_hello(unpack_hello(frame.payload))
+            elif frame.kind is not Kind.BEAT:
+                self._on_lane(frame)
+
+    def _end(self, why: str) -> None:
+        if self._connection is not None:
+            self._connection.abort(f"the node says: {why}")
+
+    def _on_hello(self, theirs: Hello) -> None:
+        if why := difference(self._mine, theirs):
+            raise LinkError(why)
+        self.linked = True
+        self.links += 1
+        self._say(f"node {self.address}: linked")
+
+    def _on_lane(self, frame: Frame) -> None:
+        if frame.lane >= len(self._lanes):
+            raise LinkError(f"the node has no lane {frame.lane}")
+        lane = self._lanes[frame.lane]
+        if frame.kind is Kind.UP:
+            assert self._connection is not None  # frames come through it
+            room = told(frame.payload, Room)
+            lane.on_up(RemoteClient(self._connection, frame.lane, frame.generation, room))
+        elif (client := lane.of(frame)) is not None:
+            self._on_client(frame, lane, client)
+
+    def _on_client(self, frame: Frame, lane: RemoteLane, client: RemoteClient) -> None:
+        kind = frame.kind
+        if kind in RECORDS:
+            self._on_records(frame, client)
+        elif kind is Kind.TAKEN:
+            client.on_taken(told(frame.payload, Taken).octets)
+        elif kind is Kind.DOWN:
+            lane.end()
+        elif kind is Kind.VERDICT:
+            blame = told(frame.payload, Blame)
+            lane.on_verdict(blame.culprit, blame.suspects)
+        elif kind is Kind.AWAY:
+            self._backend.on_away(lane.replica)
+
+    def _on_records(self, frame: Frame, client: RemoteClient) -> None:
+        """A record that can't be read breaks the link: nothing behind it is to be believed."""
+        records = records_of(frame.payload)
+        try:
+            if frame.kind is Kind.DELTAS:
+                client.on_deltas(records)
+            else:
+                client.on_replies(records)
+        except LinkError:
+            raise
+        except Exception as error:
+            log.exception("a record of node %s could not be parsed", self.address)
+            raise LinkError("a record could not be parsed") from error
+
+
+class NodeLinks:
+    """All of them. Made inside a running loop. Raises CertificateError. `on_change` is called with the number of
+    lanes that are up."""
+
+    def __init__(
+        self, backend: Backend, mine: Hello, settings: LinkSettings, on_change: Callable[[int], None]
+    ) -> None:
+        self._on_change = on_change
+        self.links: list[NodeLink] = []
+        self.lanes = [RemoteLane(backend, lane.replica, self._changed) for lane in backend.lanes]
+        context, each = router_context(settings.ca, settings.certificate, settings.key), len(self.lanes)
+        each //= len(settings.nodes)
+        for at, address in enumerate(settings.nodes):
+            own = self.lanes[at * each : (at + 1) * each]
+            self.links.append(NodeLink(address, own, backend, mine, settings, context))
+
+    def _changed(self) -> None:
+        self._on_change(sum(link.lanes_up for link in self.links))
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        self._changed()
+        with contextlib.suppress(asyncio.CancelledError):
+            async with asyncio.TaskGroup() as group:
+                for each in (*map(RemoteLane.follow, self.lanes), *map(NodeLink.run, self.links)):
+                    group.create_task(each)
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """`address` was checked: see `pipeline.config`."""
+    host, _, port = address.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)

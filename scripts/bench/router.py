@@ -1,0 +1,141 @@
+"""What a router and a link cost: the same node asked directly, and through both, in turns.
+
+    python -m scripts.bench.router                          64 streams of 500 tokens, five rounds
+    python -m scripts.bench.router --rounds 2 --tokens 200
+
+On a device that takes no time: CPU time of all processes, the client included, over the tokens that came, and the
+time to the first token of a lone request. Router and node share this machine's CPUs with the direct server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pipeline.launcher.certificates import NODE, ROUTER, OpensslError, make_certificates
+from scripts.bench.overhead.client import Question, read_streams
+from scripts.bench.overhead.device import Device
+from scripts.lab.arguments import count, parser, say, write_json
+from scripts.lab.clock import cpu_seconds
+from scripts.lab.errors import BenchError
+from scripts.lab.goals import Goal
+from scripts.lab.processes import exit_when_told
+from scripts.lab.server import Server, launched
+from scripts.lab.table import columns
+
+DIRECT: Final = "direct"
+THROUGH: Final = "through a router"
+CPU_RATIO, FIRST_MS = 1.15, 1.0
+
+
+@dataclass(slots=True)
+class Measured:
+    """Of one way, a value a round."""
+
+    cpu_us: list[float] = field(default_factory=list)  # per token, of all processes
+    rates: list[float] = field(default_factory=list)  # tokens per second
+    first_ms: list[float] = field(default_factory=list)  # median of the round's lone requests
+
+    def line(self, name: str) -> Sequence[object]:
+        return name, *map(statistics.median, (self.cpu_us, self.rates, self.first_ms))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 1 where a goal was missed or nothing could be measured."""
+    options = _parser().parse_args(arguments)
+    exit_when_told()
+    found = {DIRECT: Measured(), THROUGH: Measured()}
+    try:
+        with tempfile.TemporaryDirectory() as folder, _servers(Path(folder), options.streams) as servers:
+            _warm_up(servers)
+            for number in range(options.rounds):
+                say(f"round {number + 1} of {options.rounds}")
+                for way in (DIRECT, THROUGH) if number % 2 else (THROUGH, DIRECT):
+                    _measure(servers[way], options, found[way])
+    except (BenchError, OpensslError, OSError) as error:
+        print(f"router: {error}", file=sys.stderr)
+        return 1
+    goals = _goals(found)
+    head = ("way", "CPU µs per token", "tokens/s", "first token, ms")
+    print(columns(head, [measured.line(way) for way, measured in found.items()]))
+    print(*(goal.text for goal in goals), sep="\n")
+    write_json(options.json, {"goals": [goal.told() for goal in goals]})
+    return int(not all(goal.met for goal in goals))
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = parser(__doc__)
+    made.add_argument("--streams", type=count, default=64)
+    made.add_argument("--tokens", type=count, default=500, help="of each stream")
+    made.add_argument("--requests", type=count, default=40, help="lone ones, for the first token")
+    made.add_argument("--rounds", type=count, default=5)
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the goals there, too")
+    return made
+
+
+@contextlib.contextmanager
+def _servers(folder: Path, streams: int) -> Iterator[Mapping[str, Sequence[Server]]]:
+    """Of each way those that take part, the one that is asked first. Raises BenchError, OpensslError."""
+    config = Device(0.0).write(folder / "null.yaml", streams)
+    make_certificates(folder, ["127.0.0.1"])
+
+    def link(role: str) -> list[str]:
+        names = {"ca": "ca.pem", "certificate": f"{role}.pem", "key": f"{role}.key"}
+        return [f"pipeline.link.{key}={folder / name}" for key, name in names.items()]
+
+    listen = "pipeline.link.listen=127.0.0.1:0"
+    with contextlib.ExitStack() as stack:
+        direct = stack.enter_context(launched(config, (), folder / "direct.log"))
+        node = stack.enter_context(launched(config, (listen, *link(NODE)), folder / "node.log"))
+        nodes = f"pipeline.nodes={node.base_url}"
+        router = stack.enter_context(launched(config, (nodes, *link(ROUTER)), folder / "router.log"))
+        yield {DIRECT: (direct,), THROUGH: (router, node)}
+
+
+def _warm_up(servers: Mapping[str, Sequence[Server]]) -> None:
+    for asked, *_ in servers.values():
+        read_streams(Question(asked.port, "completions", 4, 40))
+
+
+def _measure(servers: Sequence[Server], options: argparse.Namespace, into: Measured) -> None:
+    """Raises BenchError, OSError."""
+    pids = [pid for server in servers for pid in server.processes().values()]
+    port, tokens = servers[0].port, options.streams * options.tokens
+    before = _cpu_s(pids)
+    came = read_streams(Question(port, "completions", options.streams, options.tokens))
+    into.cpu_us.append(1e6 * (_cpu_s(pids) - before) / tokens)
+    into.rates.append(1e9 * tokens / float(came.times_ns.max() - came.sent_ns.min()))
+    lone = [read_streams(Question(port, "completions", 1, 1)) for _ in range(options.requests)]
+    into.first_ms.append(statistics.median(float(one.times_ns[0, 0] - one.sent_ns[0]) / 1e6 for one in lone))
+
+
+def _cpu_s(pids: Sequence[int]) -> float:
+    """Of these, and of this process, the client."""
+    return sum(map(cpu_seconds, pids)) + cpu_seconds(0)
+
+
+def _goals(found: Mapping[str, Measured]) -> list[Goal]:
+    """Each round by itself: whatever else the machine does then, it does to both."""
+    direct, through = found[DIRECT], found[THROUGH]
+    ratios = [far / near for near, far in zip(direct.cpu_us, through.cpu_us, strict=True)]
+    later = [far - near for near, far in zip(direct.first_ms, through.first_ms, strict=True)]
+    return [
+        Goal(
+            "CPU time of all processes per token, by that of the direct server",
+            statistics.median(ratios),
+            CPU_RATIO,
+            "x",
+        ),
+        Goal("first token of a lone request, later by", statistics.median(later), FIRST_MS, "ms"),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
