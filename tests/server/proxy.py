@@ -56,6 +56,9 @@ class Proxy:
             thread.join()
 
     def _connect(self, number, near):
+        if self.upstreams[number] is None:
+            near.close()
+            return
         host, _, port = self.upstreams[number].rpartition(":")
         with near, contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=5) as far:
             self._pass_on(number, near, far)

@@ -47,12 +47,18 @@ class Cluster:
             (folder / name).mkdir()
             listen = ("pipeline.link.listen=127.0.0.1:0", "pipeline.metrics_port=0")
             self.nodes.append(Attempt(folder / name, *SERVER, *listen, *link(self.certificates, NODE)))
+        nodes = ", ".join(f'"127.0.0.1:{port}"' for port in self.proxy.ports)
+        overrides = (*SERVER, f"pipeline.nodes=[{nodes}]", *link(self.certificates, ROUTER))
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            ready = pool.submit(self._await_nodes)
+            self.router = Launched(folder, overrides)  # it may come first, and looks for nodes
+            ready.result()
+        self.wait_linked(0, 1)
+
+    def _await_nodes(self):
         for number, node in enumerate(self.nodes):
             assert node.outcome() == "ready", node.text_said
             self.proxy.upstreams[number] = node.base
-        nodes = ", ".join(f'"127.0.0.1:{port}"' for port in self.proxy.ports)
-        self.router = Launched(folder, (*SERVER, f"pipeline.nodes=[{nodes}]", *link(self.certificates, ROUTER)))
-        self.wait_linked(0, 1)
 
     def wait_linked(self, *nodes, up=1):
         for node in nodes:
