@@ -106,7 +106,9 @@ def generating(
     timings = f"Timings of the request in ms, if it had the header {TIMINGS.decode()}: 1."
     operation["responses"]["200"]["headers"]["x-ttft-ms"] = {"description": timings, "schema": TEXT}
     operation["parameters"] = [
-        _header(TIMINGS, "1: return timings in the answer's headers x-…-ms."),
+        _header(
+            TIMINGS, "1: return timings in the answer's headers x-…-ms, and in x-ringserve-replica who computed it."
+        ),
         _header(REQUEST_ID, "The request's id in logs and in the answer: up to 128 visible ASCII characters."),
     ]
     return operation
