@@ -112,7 +112,8 @@ def generating(
     operation["parameters"] = [
         _header(
             TIMINGS,
-            "1: return timings in the answer's headers x-…-ms and Server-Timing, and, in OpenAI's API, in its usage.",
+            "1: return timings in the answer's headers x-…-ms and Server-Timing, in OpenAI's API in its usage, too, and "
+            "in x-ringserve-replica who computed it.",
         ),
         _header(HEADER, f"Milliseconds in which the answer must be complete, 1 to {MOST_MS}."),
         _header(REQUEST_ID, "The request's id in logs and in the answer: up to 128 visible ASCII characters."),
