@@ -154,41 +154,39 @@ class FairQueue:
 
         A key may claim as many as its weight says, from a key that has more than that: so nothing goes to and fro. A
         class takes from those behind it."""
-        if not self.several:
-            return None
         sums = self._sums(held)
+        if not self.several or not sums:
+            return None
+        giver = self._largest(sums)
+        by_weight = self._by_weight(giver.priority, sums, total)
+        gives = sums[giver] > giver.weight * by_weight
         for share in sorted((share for share in self._live if share.waiting), key=lambda share: share.order):
             first = share.waiting[0]
-            want = 0 if first.pending else wanted(first)
-            if want and (giver := self._giver(share, want, sums, total)) is not None:
+            if share is giver or share.priority > giver.priority or first.pending or not (want := wanted(first)):
+                continue
+            owed = gives and sums.get(share, 0) + want <= share.weight * by_weight
+            if owed or share.priority < giver.priority:
                 return first, _newest(one for one in held if self.share_of(one) is giver)
         return None
 
-    def _giver(self, claimant: Share, wanted: int, held: Mapping[Share, int], total: int) -> Share | None:
-        last = max(held, key=lambda share: (share.priority, held[share] / share.weight), default=claimant)
-        if last.priority > claimant.priority:
-            return last
-        if last.priority < claimant.priority or last is claimant:
-            return None
-        owed = self._owed(claimant, held, total)
-        return last if held.get(claimant, 0) + wanted <= owed and held[last] > self._owed(last, held, total) else None
-
-    def _owed(self, share: Share, held: Mapping[Share, int], total: int) -> float:
-        """By weight, of what the classes before it leave."""
-        left = total - sum(number for one, number in held.items() if one.priority < share.priority)
-        return left * share.weight / sum(one.weight for one in self._live if one.priority == share.priority)
+    def _by_weight(self, priority: int, held: Mapping[Share, int], total: int) -> float:
+        """What a key of weight 1 in this class is owed of what the classes before it leave."""
+        left = total - sum(number for share, number in held.items() if share.priority < priority)
+        return left / sum(share.weight for share in self._live if share.priority == priority)
 
     def exceeds(self, sequence: Sequence, held: Mapping[Sequence, int], total: int) -> bool:
         """Its key holds more of these than it is owed: others need not wait until it has yet more."""
         sums, share = self._sums(held), self.share_of(sequence)
-        return sums.get(share, 0) > self._owed(share, sums, total)
+        return sums.get(share, 0) > share.weight * self._by_weight(share.priority, sums, total)
 
     def largest(self, held: Mapping[Sequence, int]) -> Sequence:
         """Of those that hold so much, at least one, the one that gives it up when there is no more: the newest of the
         last class, and of the share in it that has most."""
-        sums = self._sums(held)
-        largest = max(sums, key=lambda share: (share.priority, sums[share] / share.weight))
+        largest = self._largest(self._sums(held))
         return _newest(sequence for sequence in held if self.share_of(sequence) is largest)
+
+    def _largest(self, held: Mapping[Share, int]) -> Share:
+        return max(held, key=lambda share: (share.priority, held[share] / share.weight))
 
     def _sums(self, held: Mapping[Sequence, int]) -> dict[Share, int]:
         sums: defaultdict[Share, int] = defaultdict(int)

@@ -183,6 +183,8 @@ class Scheduler:
         if claim is None:
             return None
         newcomer, holder = claim
+        if newcomer.wants.logits and not self._free_logit_rows and not holder.wants.logits:
+            return None  # the row would be of no use to it
         self._preempt(holder)
         return newcomer
 

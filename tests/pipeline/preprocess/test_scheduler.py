@@ -308,6 +308,27 @@ def test_a_key_that_lacks_blocks_gets_them_from_the_one_that_has_more(key):
     check(world, texts)
 
 
+@pytest.mark.parametrize(("logit_rows", "changes"), [(1, 0), (0, 1)])
+def test_no_row_changes_hands_for_a_newcomer_that_lacks_a_row_of_logits(logit_rows, changes):
+    scheduler = Scheduler(
+        BlockManager(64, 4), max_rows=2, token_budget=8, block_table_width=64, ring_slots=SLOTS, logit_rows=logit_rows
+    )
+    every = []
+    for number, key, logits in ((0, 1, True), (1, 1, not logit_rows), (2, 1, False), (3, 2, True)):
+        tokens, wants = np.full(40, 3 + number, np.int32), Wants(logits=logits)
+        every.append(Sequence(number, tokens, 2, 40, known=2, arrival_ns=number, wants=wants, owner=Owner(key)))
+    for step in range(4):
+        for sequence in every[step * 3 : step * 3 + 3]:
+            scheduler.submit(sequence)
+        plan = scheduler.plan()
+        rows = [(one.row, one.epoch) for one in plan.decode.sequences]
+        rows += [(chunk.sequence.row, chunk.sequence.epoch) for chunk in plan.chunks]
+        scheduler.commit(plan)
+        for row, epoch in rows:
+            scheduler.on_tokens(row, epoch, [5], finished=False)
+    assert scheduler.stats.preemptions == changes
+
+
 def test_a_long_prompt_of_one_key_leaves_room_for_another_ones():
     world = World(blocks=64, block_size=4, rows=4, budget=16, ahead=1)
     world.submit(1, [4] * 100, 2, Owner(1))
