@@ -53,9 +53,14 @@ class Rows:
         if isinstance(change, Drop):
             self._drop(change.request)
         else:
-            if change.request not in self._by_request:
-                self._by_request[change.request] = TextState.of(change, self._tokenizer)
+            self._state_of(change)  # now, since a step may be awaited meanwhile
             self._coming.append(change)
+
+    def _state_of(self, assign: Assign) -> TextState:
+        """Of its request; made if there is none."""
+        if (state := self._by_request.get(assign.request)) is None:
+            state = self._by_request[assign.request] = TextState.of(assign, self._tokenizer)
+        return state
 
     def begin_step(self, step: int) -> None:
         """A row's sequence changes with the step that first serves the new one."""
@@ -63,7 +68,7 @@ class Rows:
             self._install(self._coming.popleft())
 
     def _install(self, assign: Assign) -> None:
-        state = self._by_request[assign.request]
+        state = self._state_of(assign)
         self._pending.add(assign, state.sampling, 0 if state.sampling.grammar else state.most_drafts)
         self.grammars.assign(assign, state.sampling.grammar, min(state.most_drafts, self._most_drafts))
         self._states[assign.row] = state

@@ -68,7 +68,7 @@ def test_labels_of_one_of_each_are_a_part_of_those_of_many(page):
 def test_a_trace_has_a_process_for_each_replica(page):
     for replica in (0, 2):
         StepLog(page, replica).record(*step(1, 0))
-    events = json.loads(trace(StatsReader(page), 0, [(5, 9)]))["traceEvents"]
+    events = json.loads(trace(StatsReader(page), 0, [(5, 9, "write")]))["traceEvents"]
     names = {event["pid"]: event["args"]["name"] for event in events if event["name"] == "process_name"}
     assert names == {1: "ringserve replica 0", 2: "ringserve replica 1", 3: "ringserve replica 2"}
     spans = [event for event in events if event["ph"] == "X"]

@@ -135,8 +135,9 @@ def test_the_trace(serve):
         seen.setdefault(names[event["tid"]], []).append(event["name"])
         assert event["dur"] >= 0
     assert {stage: len(spans) for stage, spans in seen.items()} == {
-        "preprocess": 7, "inference": 14, "sampling": 21, "front": 1,
+        "preprocess": 7, "inference": 14, "sampling": 21, "front": 2,
     }  # fmt: skip
+    assert seen["front"] == ["read", "write"]
     device = [event for event in spans if event["name"] == "device"]
     assert [event["args"]["step"] for event in device] == list(range(1, 8))
     assert device[0]["dur"] == pytest.approx(20)
