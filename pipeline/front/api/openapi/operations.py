@@ -113,7 +113,7 @@ def generating(
     operation["parameters"] = [
         _header(
             TIMINGS,
-            "1: return timings in the answer's headers x-…-ms and Server-Timing, in OpenAI's API in its usage, too, and "
+            "1: return timings in the headers x-…-ms and Server-Timing, in OpenAI's API in its usage, too, and "
             "in x-ringserve-replica who computed it.",
         ),
         _header(HEADER, "Milliseconds in which the answer must be complete.", _TIMEOUT),
