@@ -185,6 +185,8 @@ def test_schemathesis(server, tmp_path):
                *CASES, "--exclude-path", "/live", "--exclude-path", "/debug/trace",
                "--exclude-path-regex", "^/models/.adapter./",
                "--exclude-checks", "positive_data_acceptance", "--no-color"]  # fmt: skip
+    fine = 'expected-statuses = ["2xx", "3xx", "4xx", "504"]'  # a request may allow itself a millisecond
+    (tmp_path / "schemathesis.toml").write_text(f"[checks.not_a_server_error]\n{fine}\n")
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
     assert "Tested: 32" in done.stdout

@@ -128,6 +128,8 @@ class Generation:
             admission, live = self._delivery.admission, self._delivery.live
             with admission.request(self._exchange) as identity, live.known(self._exchange, self):
                 self._job = await parse(identity)
+                limit = self._delivery.settings.request_timeout_s
+                self._deadline = Deadline(self._exchange, self._job, self._progresses[0].arrival, limit)
                 await (self._run() if self._job.parts else self._answer_at_once())
         except ApiError as error:
             self._fail(error)
@@ -155,8 +157,6 @@ class Generation:
         try:
             if self._cancelled is not None:
                 raise self._cancelled
-            limit = self._delivery.settings.request_timeout_s
-            self._deadline = Deadline(self._exchange, job, self._progresses[0].arrival, limit)
             self._submit()
         except ApiError as error:
             raise job.writer.translate(error) from None

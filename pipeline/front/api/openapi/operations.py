@@ -37,7 +37,6 @@ _MEANINGS: Final = {
     504: "The request took longer than it allows itself, or than the server's `request_timeout_s`.",
     529: "The queue is full, or too many large requests came at once; try again later.",
 }
-_TIMEOUT: Final[Schema] = {"type": "integer", "minimum": 1, "maximum": MOST_MS}
 _IN_FORM: Final = (529,)  # only in an API whose errors have a form of their own
 _EVERYWHERE: Final = (400, 405, 408, 431, 500, 503)
 _WITH_BODY: Final = (413, 415)
@@ -116,7 +115,7 @@ def generating(
             "1: return timings in the headers x-…-ms and Server-Timing, in OpenAI's API in its usage, too, and "
             "in x-ringserve-replica who computed it.",
         ),
-        _header(HEADER, "Milliseconds in which the answer must be complete.", _TIMEOUT),
+        _header(HEADER, f"Milliseconds in which the answer must be complete, 1 to {MOST_MS}."),
         _header(REQUEST_ID, "The request's id in logs and in the answer: up to 128 visible ASCII characters."),
     ]
     return operation
@@ -144,8 +143,8 @@ def _named_stream(event: str) -> Schema:
     return {"type": "object", "properties": members, "required": list(members), "description": meaning}
 
 
-def _header(name: bytes, meaning: str, schema: Schema = TEXT) -> dict[str, Any]:
-    return {"name": name.decode(), "in": "header", "required": False, "description": meaning, "schema": schema}
+def _header(name: bytes, meaning: str) -> dict[str, Any]:
+    return {"name": name.decode(), "in": "header", "required": False, "description": meaning, "schema": TEXT}
 
 
 def _success(answer: Schema) -> dict[str, Any]:
