@@ -152,6 +152,11 @@ class Submit(Record, frozen=True, tag=0):
         """The same prompt for these choices."""
         return msgspec.structs.replace(self, choices=tuple(choices), moved=moved, suspect=suspect)
 
+    def arrived(self, now_ns: int) -> Submit:
+        """The same, by the clock of the machine that it has come to."""
+        deadline_ns = now_ns + self.deadline_ns - self.arrival_ns if self.deadline_ns else 0
+        return msgspec.structs.replace(self, arrival_ns=now_ns, deadline_ns=deadline_ns)
+
     @property
     def request(self) -> int:
         """The first of its choices: what is said of all of them in short."""

@@ -117,7 +117,7 @@ class RouterLink:
             raise LinkError(f"a request can't be read: {error}") from error
         self._note(message, lane.replica)
         if isinstance(message, Submit):  # its clock is another machine's
-            record, size = msgspec.structs.replace(message, arrival_ns=time.monotonic_ns()).pack(), len(record)
+            record, size = message.arrived(time.monotonic_ns()).pack(), len(record)
         else:
             size = len(record)
         self._pass_on(lane, record, size)

@@ -55,6 +55,12 @@ def test_a_request_with_several_choices(prompt):
     assert again.params is submit.params  # encoded once
 
 
+@pytest.mark.parametrize(("deadline_ns", "then"), [(0, 0), (170, 9_070)])
+def test_the_clock_of_another_machine(deadline_ns, then):
+    submit = Submit.of((Choice(1),), "Hi", Request(SAMPLING, 5), arrival_ns=100, deadline_ns=deadline_ns)
+    assert (submit.arrived(9_000).arrival_ns, submit.arrived(9_000).deadline_ns) == (9_000, then)
+
+
 def test_a_text_without_utf_8_form():
     with pytest.raises(UnicodeEncodeError):
         Submit.of((Choice(1),), "\ud800", REQUEST).pack()
