@@ -135,6 +135,17 @@ def test_streams_go_on_whatever_the_network_does(cluster):
         assert not cluster.node_metric(node, "ringserve_kv_blocks_used")
 
 
+def test_a_router_tells_times_like_any_server(cluster):
+    http = cluster.router.client
+    body = {"prompt": "who has the time", "max_tokens": 3}
+    answer = http.post("/v1/completions", json=body, headers={"x-ringserve-timings": "1"})
+    assert answer.json()["usage"]["total_time"] > 0
+    assert "total;dur=" in answer.headers["server-timing"]
+    model = http.get("/api/tags").json()["models"][0]["name"]
+    lines = http.post("/api/generate", json={"model": model, "prompt": "who", "options": {"num_predict": 3}}).text
+    assert json.loads(lines.splitlines()[-1])["done"]
+
+
 # ---- who is no router ----------------------------------------------------------------------------------------------
 
 
@@ -253,3 +264,4 @@ def test_a_front_and_a_whole_node_may_die(cluster):
     wait_until(lambda: cluster.router.client.get("/ready").status_code == 503, "it is still ready", 20)
     assert "the node says: the node is shutting down" in cluster.router.text_said
     assert cluster.router.client.get("/health").status_code == 200
+    assert cluster.router.end() == 0

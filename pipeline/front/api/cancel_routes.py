@@ -21,7 +21,7 @@ class CancelRoutes:
 
     async def cancel(self, exchange: Exchange) -> None:
         """In OpenAI's words where the path is OpenAI's. The body, if there is one, says nothing."""
-        found = CANCEL.match(exchange.path)
+        found = CANCEL.match(exchange.path.rstrip("/"))
         assert found is not None
         kind, name = found[1], unquote(found[2])
         await exchange.read_body()

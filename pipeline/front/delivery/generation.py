@@ -400,9 +400,10 @@ class Generation:
                 progress.fail(error.status, error.message)
 
     def _note_rows(self) -> None:
-        """Of texts that end without a token: their prompts have been computed, in part at least."""
+        """Of texts that end without a token, but had a row: their prompts have been computed, in part at least."""
         for text in self._live:
-            text.progress.on_row(text.stream)
+            if text.stream.waited_ns is not None:
+                text.progress.on_row(text.stream)
 
     def _span(self, trace: TraceContext, parts: Sequence[Part]) -> RequestSpan:
         first, every, settings = self._progresses[0], self._progresses, self._delivery.settings

@@ -182,7 +182,7 @@ class Progress:
         """So far. What waited in the queue is in the total only."""
         queued, busy = self.waited or 0, 0
         if self.begun is not None:
-            busy = (self.stats.work().device_ns - self.begun.device_ns) // self.stats.topology.replicas
+            busy = (self.stats.work().device_ns - self.begun.device_ns) // max(1, self.stats.topology.replicas)
         total, prompt = time.monotonic_ns() - self.arrival, max(0, self.first - self.arrival - queued)
         return Times(total, prompt, self.last - self.first, queued, busy)
 

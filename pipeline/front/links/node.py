@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import socket
 import time
 from collections import defaultdict, deque
@@ -26,7 +27,17 @@ from pipeline.link.frames import Frame, Kind, LinkError, batches, legible, recor
 from pipeline.link.hello import Blame, Hello, Room, Taken, difference, tell, unpack_hello
 from pipeline.link.tls import node_context, why_refused
 from pipeline.runtime.generations import Verdict
-from pipeline.wire.request import Cancel, Encode, Encoded, Message, Refused, Reply, Submit, unpack_message
+from pipeline.wire.request import (
+    Cancel,
+    Encode,
+    Encoded,
+    Message,
+    Refused,
+    Reply,
+    Submit,
+    unpack_message,
+    unpack_request,
+)
 
 log = logging.getLogger("ringserve.front")
 
@@ -38,6 +49,7 @@ _AT_A_TIME = 64  # requests of a router, half a millisecond: then others have th
 
 _NUMBER_BITS = 32  # of a request: those above are its front's
 _TIME_BYTES = 16
+_ID_BYTES = 4
 _NOT_THE_END = (0, 255)  # reasons of a delta: see `pipeline.wire.delta`
 
 
@@ -117,6 +129,7 @@ class RouterLink:
             raise LinkError(f"a request can't be read: {error}") from error
         self._note(message, lane.replica)
         if isinstance(message, Submit):  # its clock is another machine's
+            _check(message)
             record, size = message.arrived(time.monotonic_ns()).pack(), len(record)
         else:
             size = len(record)
@@ -218,6 +231,18 @@ class RouterLink:
 
     def _on_lost(self, why: str) -> None:
         self._hub.lose(self, why)
+
+
+def _check(submit: Submit) -> None:
+    """What a front of this machine would not have sent. Raises LinkError."""
+    try:
+        unpack_request(submit.params)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise LinkError(f"a request's parameters can't be read: {error}") from error
+    if len(submit.token_ids) % _ID_BYTES:
+        raise LinkError(f"a prompt's token ids are {len(submit.token_ids)} bytes, no multiple of {_ID_BYTES}")
+    if not (math.isfinite(submit.owner.weight) and submit.owner.weight > 0):
+        raise LinkError(f"a request's weight is {submit.owner.weight}; it must be above 0")
 
 
 def _room(client: LaneClient) -> Room:
@@ -328,6 +353,8 @@ class RouterLinks:
         for lane in self._backend.lanes:
             if lane.up:
                 link.lane_up(lane)
+            elif lane.away:
+                link.connection.send(Kind.AWAY, b"", lane.replica, lane.generation)
 
     def lose(self, link: RouterLink, why: str) -> None:
         """What it has here is cancelled."""
@@ -354,20 +381,25 @@ class RouterLinks:
 
     # ---- of the backend -------------------------------------------------------------------------------------
 
+    @property
+    def _every(self) -> list[RouterLink]:
+        """As they are now: what is sent may end one."""
+        return [*self._links.values()]
+
     def on_attached(self, lane: Lane) -> None:
-        for link in self._links.values():
+        for link in self._every:
             link.lane_up(lane)
 
     def on_detached(self, lane: Lane) -> None:
-        for link in self._links.values():
+        for link in self._every:
             link.lane_down(lane)
 
     def on_verdict(self, verdict: Verdict) -> None:
-        for link in self._links.values():
+        for link in self._every:
             link.tell_verdict(verdict)
 
     def on_away(self, replica: int) -> None:
-        for link in self._links.values():
+        for link in self._every:
             link.connection.send(Kind.AWAY, b"", replica, self.lane(replica).generation)
 
     def on_delta(self, request: int, attempt: int, reason: int, record: bytes) -> bool:

@@ -7,7 +7,6 @@ clients have. Nobody is to blame for that, unless the node has said so before.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import ssl
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from pipeline.front.delivery.backend import Backend
 from pipeline.front.links.remote_client import RemoteClient
 from pipeline.front.metrics.links import NodeFigures
 from pipeline.front.settings import LinkSettings
-from pipeline.link.connection import MISSED, Connection
+from pipeline.link.connection import MISSED, MOST_UNREAD, Connection
 from pipeline.link.frames import RECORDS, Frame, Kind, LinkError, legible, records_of
 from pipeline.link.hello import Blame, Hello, Room, Taken, difference, told, unpack_hello
 from pipeline.link.tls import router_context, why_refused
@@ -158,10 +157,14 @@ class NodeLink:
     async def _connect(self, lost: Callable[[str], None]) -> Connection:
         """Raises OSError, TimeoutError."""
         host, port = host_and_port(self.address)
-        timeout = max(1.0, MISSED * self._settings.heartbeat_s)
+        settings = self._settings
+        timeout = max(1.0, MISSED * settings.heartbeat_s)
+        rooms = 2 * settings.longest_request * len(self._lanes)  # may wait for a node that reads slowly
         async with asyncio.timeout(timeout):
             _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: Connection(self._settings.longest_answer, self._settings.heartbeat_s, self._on_frames, lost),
+                lambda: Connection(
+                    settings.longest_answer, settings.heartbeat_s, self._on_frames, lost, MOST_UNREAD + rooms
+                ),
                 host,
                 port,
                 ssl=self._context,
@@ -266,10 +269,9 @@ class NodeLinks:
     async def run(self) -> None:
         """Until cancelled."""
         self._changed()
-        with contextlib.suppress(asyncio.CancelledError):
-            async with asyncio.TaskGroup() as group:
-                for each in (*map(RemoteLane.follow, self.lanes), *map(NodeLink.run, self.links)):
-                    group.create_task(each)
+        async with asyncio.TaskGroup() as group:
+            for each in (*map(RemoteLane.follow, self.lanes), *map(NodeLink.run, self.links)):
+                group.create_task(each)
 
 
 def host_and_port(address: str) -> tuple[str, int]:

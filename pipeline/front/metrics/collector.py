@@ -63,7 +63,10 @@ class StatsCollector(Collector):
 
     def sections(self) -> Iterator[tuple[str, Iterable[Metric]]]:
         yield "server", self._server()
-        yield "requests", request_metrics(self._stats, self._settings.adapters)
+        yield (
+            "requests",
+            request_metrics(self._stats, self._settings.adapters, by_key=self._settings.metrics_port is not None),
+        )
         yield "scheduling", scheduling_metrics(self._stats)
         yield "steps", step_metrics(self._stats)
         yield "rings", ring_metrics(self._stats)

@@ -81,7 +81,7 @@ _OF_KEYS: Mapping[str, tuple[str, float]] = MappingProxyType(
 )
 
 
-def request_metrics(stats: StatsReader, adapters: Sequence[str]) -> Iterator[Metric]:
+def request_metrics(stats: StatsReader, adapters: Sequence[str], *, by_key: bool) -> Iterator[Metric]:
     front = stats.counters(FrontCounter)
     ends = (({"outcome": outcome}, front[outcome]) for outcome in _OUTCOMES)
     yield counter(
@@ -94,7 +94,7 @@ def request_metrics(stats: StatsReader, adapters: Sequence[str]) -> Iterator[Met
     if adapters:
         named = zip(({"adapter": name} for name in adapters), stats.adapter_requests(), strict=False)
         yield counter("adapter_requests", "Requests for each adapter", named)
-    yield from _key_metrics(stats)
+    yield from _key_metrics(stats, by_key=by_key)
     yield counter("prompt_tokens", "Prompt tokens of requests that ended", front["prompt_tokens"])
     yield counter("generation_tokens", "Generated tokens written to clients", front["generated_tokens"])
     yield counter("dropped_tokens", "Tokens generated for requests that had been cancelled", front["dropped_deltas"])
@@ -120,9 +120,13 @@ def _span_metrics(front: Mapping[str, int], exporter: Mapping[str, int]) -> Iter
     yield counter("spans", meaning, (({"result": result}, count) for result, count in counts.items()))
 
 
-def _key_metrics(stats: StatsReader) -> Iterator[Metric]:
-    """By the key's name, never by the key. Requests that need none have an empty one."""
-    used = stats.keys() or {"": dict.fromkeys(_OF_KEYS, 0)}
+def _key_metrics(stats: StatsReader, *, by_key: bool) -> Iterator[Metric]:
+    """By the key's name, never by the key. Requests that need none have an empty one, and all have where everybody
+    may read this."""
+    every = stats.keys()
+    if not by_key:
+        every = {"": {name: sum(used[name] for used in every.values()) for name in _OF_KEYS}}
+    used = every or {"": dict.fromkeys(_OF_KEYS, 0)}
     for name, (meaning, scale) in _OF_KEYS.items():
         each = (({"key": key}, counts[name] / scale) for key, counts in sorted(used.items()))
         yield counter(f"key_{name.replace('device_ns', 'device_seconds')}", meaning, each)

@@ -104,6 +104,17 @@ def test_a_key_sees_what_it_has_used_and_operators_see_all(serve):
         assert served.http.get(url).status_code == 401
 
 
+def test_who_needs_no_key_to_see_metrics_sees_no_keys(serve):
+    served = serve(api_keys=[ONE, OTHER])
+    for key in (ONE, OTHER):
+        body = {"prompt": WORDS, "max_tokens": 5}
+        assert served.http.post("/v1/completions", json=body, headers=bearer(key)).status_code == 200
+    text = served.http.get("/metrics").text
+    assert 'ringserve_key_generated_tokens_total{key=""} 10.0' in text
+    assert named(ONE) not in text
+    assert named(OTHER) not in text
+
+
 def test_requests_that_end_otherwise_are_counted_too(serve):
     served = serve()
     assert served.http.get("/v1/usage").json()["data"][0]["requests"] == 0

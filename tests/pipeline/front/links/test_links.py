@@ -7,6 +7,7 @@ import math
 import os
 import socket
 
+import msgspec
 import pytest
 
 import ipc
@@ -26,7 +27,7 @@ from pipeline.link.hello import NODE, ROUTER, hello
 from pipeline.runtime.generations import Verdict
 from pipeline.stats import Counters, Histograms, RequestHistogram, RingEnds, StatsPage, StatsReader
 from pipeline.wire.delta import Delta, FinishReason, unpack_delta
-from pipeline.wire.request import Accepted, Cancel, Choice, Encode, Request, Started, Submit, unpack_message
+from pipeline.wire.request import Accepted, Cancel, Choice, Encode, Owner, Request, Started, Submit, unpack_message
 from pipeline.wire.topology import Topology
 
 FIELDS = {"vocab_size": 100, "max_length": 64, "max_prompt": 60, "max_rows": 4, "max_queue": 4000}
@@ -421,6 +422,29 @@ def test_a_router_that_sends_more_than_there_is_room_for(run, caplog):
     run(talk, nodes=1)
     assert "the node says: more than" in caplog.text
     assert "bytes of requests are under way: that was the room told; 1 requests are cancelled" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"params": b"\xc1"}, "a request's parameters can't be read"),
+        ({"text": None, "token_ids": b"12345"}, "a prompt's token ids are 5 bytes, no multiple of 4"),
+        ({"owner": Owner(1, 0.0)}, "a request's weight is 0.0; it must be above 0"),
+        ({"owner": Owner(1, math.nan)}, "a request's weight is nan; it must be above 0"),
+    ],
+)
+def test_what_no_front_sends_does_not_get_into_a_ring(run, caplog, change, why):
+    async def talk(router, node):
+        number = (router.backend.number << 32) + 1000
+        submit = Submit.of([Choice(number, 7)], "x", Request(SamplingParams(), 20))
+        record = msgspec.structs.replace(submit, **change).pack()
+        router.links.links[0]._connection.send(Kind.REQUESTS, next(batches([record])), 0, node.generation)
+        await router.wait_up(0)
+        await router.wait_up(1)
+        assert await node.far.came(Cancel) == Cancel(number)
+
+    run(talk, nodes=1)
+    assert f"the node says: {why}" in caplog.text
 
 
 @pytest.mark.parametrize("address", ["a..b:1", "127.0.0.1:1", "no-such-host.invalid:1"])
