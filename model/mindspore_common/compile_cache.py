@@ -1,7 +1,9 @@
 """Compiled graphs kept between runs: a directory per model and engine, a file per bucket.
 
 MindSpore itself names the files of its cache by the order of compilation in the process, checks only the sources of a
-graph and not its shapes when it reads one, and keeps to the first directory that a process names. Buckets are
+graph and not its shapes when it reads one, and keeps to the first directory that a process names. By sources it means
+what the program that was started imports, and fails where that is no Python: it is shown a file that imports nothing,
+since the directory is named by what counts. Buckets are
 compiled in the order in which they are missed, so it gets a directory of the process's own, in which there is only
 ever the one file that the next compilation is to find, under the number that MindSpore will look for. Behind a graph
 that was not there it compiles all others anew, in that process.
@@ -92,6 +94,7 @@ class CompileCache:
             self._scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=self._kept))
             _lock(self._scratch)  # for as long as this process lives
             ms.set_context(compile_cache_path=str(self._scratch))
+            ms.graph.api.entry_script_path = str(Path(__file__).with_name("__init__.py"))
         place = self._scratch / f"rank_{os.environ.get('RANK_ID', '0')}" / "graph_cache"
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         return place

@@ -52,12 +52,12 @@ def test_both_ways_print_the_same_configuration(arguments, capsys):
 def test_the_check_tells_the_shared_memory(capsys, monkeypatch):
     assert launch.main(["--config", DEMO, "--check"]) == 0
     assert re.match(
-        r"12\.8 MiB of shared memory are taken from /dev/shm, where [0-9.]+ MiB are", capsys.readouterr().err
+        r"12\.9 MiB of shared memory are taken from /dev/shm, where [0-9.]+ MiB are", capsys.readouterr().err
     )
     shm = ipc.MemoryLeft(1 << 20, "/dev/shm has 1 MiB in all", "enlarge it")
     monkeypatch.setattr(ipc.segment, "shared_memory_left", lambda _: shm)
     assert launch.main(["--config", DEMO, "--check"]) == 0
-    assert "12.8 MiB of shared memory will be memfds: /dev/shm is too small, 1.0 MiB are" in capsys.readouterr().err
+    assert "12.9 MiB of shared memory will be memfds: /dev/shm is too small, 1.0 MiB are" in capsys.readouterr().err
 
 
 def test_a_wrong_configuration_is_status_2(capsys):

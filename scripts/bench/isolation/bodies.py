@@ -31,7 +31,7 @@ def get(path: str) -> Maker:
 
 def cancel(facts: Facts) -> tuple[bytes, ...]:
     """Of requests that are not there."""
-    return tuple(message("POST", f"/v1/requests/{number:032x}/cancel") for number in range(64))
+    return tuple(post(f"/v1/requests/{number:032x}/cancel", {}) for number in range(64))
 
 
 def post(path: str, body: bytes | dict[str, Any]) -> bytes:
