@@ -3,8 +3,9 @@
 Requests of one API key have a share in each priority class. Classes are strict, the lowest number first. In a class,
 tokens are shared by a virtual token counter (Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024):
 what is computed for a key is added to its counter, divided by its weight, and the key with the least counter is next.
-A key that had nothing waiting begins at the least counter of those that have, so nobody saves up credit. What is
-computed again after a preemption is not counted again.
+A key that had nothing waiting begins at the least counter of those that have, or else at that of the key that was there
+last: so nobody saves up credit, and nobody owes for having been alone. What is computed again after a preemption is not
+counted again.
 
 Rows are shared, too, or those that have them would keep them for as long as their answers take. Where all requests
 are of one key, this is a queue: first come, first served, and the youngest row is given up.
@@ -47,6 +48,7 @@ class FairQueue:
         self._max_rows = max_rows
         self._shares: dict[tuple[int, int], Share] = {}  # by class and key
         self._live: list[Share] = []
+        self._left: dict[int, float] = {}  # by class: the counter of the share that was the last to end
         self._size = 0
         self.several = False  # there is more than one share: somebody has to be fair
 
@@ -87,6 +89,7 @@ class FairQueue:
         share.live -= 1
         if not share.live:
             self._live.remove(share)
+            self._left[share.priority] = share.counter
             self.several = len(self._live) > 1
 
     def _open(self, owner: Owner) -> Share:
@@ -104,7 +107,7 @@ class FairQueue:
     def _lift(self, share: Share) -> None:
         others = [one for one in self._live if one is not share and one.priority == share.priority]
         counters = [one.counter for one in others if one.waiting] or [one.counter for one in others]
-        share.counter = max(share.counter, min(counters, default=0.0))
+        share.counter = max(share.counter, min(counters, default=self._left.get(share.priority, 0.0)))
 
     def _forget_some(self) -> None:
         if len(self._shares) > _REMEMBERED:

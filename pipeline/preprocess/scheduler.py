@@ -176,9 +176,11 @@ class Scheduler:
         queue, blocks = self.waiting, self.blocks
         if not queue.several or not queue or self._suspects:
             return None
-        if not self._free_rows:
-            claim = queue.claim(dict.fromkeys(self._preemptible, 1), len(self._epochs), lambda _: 1)
-        else:
+        claim = None
+        if not self._free_rows:  # a row alone is of no use to one that lacks blocks
+            rows = dict.fromkeys(self._preemptible, 1)
+            claim = queue.claim(rows, len(self._epochs), lambda sequence: not self._missing_blocks(sequence))
+        if claim is None:
             claim = queue.claim(self._held_blocks, blocks.num_blocks - 1, self._missing_blocks)
         if claim is None:
             return None
@@ -308,8 +310,8 @@ class Scheduler:
         if sequence.scoring:
             most = min(most, self._most_to_score(sequence, chunks))
         count = sequence.next_chunk(most)
-        if count == 1 < sequence.left_of_kind and chunks:
-            return 0  # a token alone: it waits for a step with more room
+        if count == 1 < sequence.left_of_kind and chunks:  # a token alone: it waits for a step with more room
+            return budget if sequence.moved else 0
         while len(sequence.blocks) * self.blocks.block_size < sequence.computed + count:
             block = self.blocks.allocate()
             if block is None:  # the chunk is cut to its blocks; decode rows will end and give theirs back

@@ -63,6 +63,18 @@ def test_nobody_saves_up_credit():
     assert order(queue) == [8, 4, 9, 5, 10, 6, 7]  # in turns, though the greedy one has had 160 tokens more
 
 
+def test_nobody_owes_for_having_been_alone():
+    alone = sequence(0, key=1)
+    queue = queue_of(alone)
+    admit(queue, alone)
+    queue.charge(alone, 0, 4000)
+    queue.give_row(alone)
+    queue.end(alone)
+    for number, key in ((1, 2), (2, 2), (3, 1), (4, 1)):
+        queue.add(sequence(number, key))
+    assert order(queue) == [1, 3, 2, 4]
+
+
 def test_what_is_computed_again_is_not_charged_again():
     one = sequence(0, key=1, prompt=40)
     queue = queue_of(one)

@@ -308,6 +308,24 @@ def test_a_key_that_lacks_blocks_gets_them_from_the_one_that_has_more(key):
     check(world, texts)
 
 
+def test_no_row_changes_hands_for_a_newcomer_that_lacks_more_blocks_than_it_is_owed():
+    world = World(blocks=41, block_size=4, rows=4, budget=60, ahead=1)
+    every = ([i % 37 + 2, i % 11 + 2, *[5] * 22] for i in range(400))
+    lasting = [prompt for prompt in every if len(expected(prompt, 40)) == 40]
+    for number in range(4):
+        world.submit(number, lasting[number], 12, Owner(1))
+    for _ in range(2):
+        world.plan()
+        world.finish_step()
+    world.submit(4, [9] * 100, 2, Owner(2))
+    for _ in range(8):
+        world.plan()
+        world.finish_step()
+    assert world.scheduler.stats.preemptions == 0
+    world.drain()
+    check(world, {number: (lasting[number], 12) for number in range(4)} | {4: ([9] * 100, 2)})
+
+
 @pytest.mark.parametrize(("logit_rows", "changes"), [(1, 0), (0, 1)])
 def test_no_row_changes_hands_for_a_newcomer_that_lacks_a_row_of_logits(logit_rows, changes):
     scheduler = Scheduler(
