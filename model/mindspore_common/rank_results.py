@@ -17,7 +17,7 @@ from model.runner import Best, Float32, Float64, Int32
 if TYPE_CHECKING:
     from model.mindspore_common.execution import Results
 
-_MOST_SIZES = 4096  # for which arrays are kept
+_MOST_SIZES = 32  # for which arrays are kept: the largest have some megabytes
 
 
 class RankResults:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import select
 import signal
 import socket
 import time
@@ -23,6 +22,7 @@ from pipeline.exporter.spans import SpanMaker
 from pipeline.exporter.specification import ExporterSpecification
 from pipeline.runtime.generations import END
 from pipeline.runtime.logs import configure_logging
+from pipeline.runtime.readable import readable
 from pipeline.runtime.stage import die_with_launcher, name_process
 from pipeline.stats import ExporterCounter, StatsHandle, open_stats
 from pipeline.wire.span import unpack_span
@@ -59,7 +59,7 @@ class Exporter:
         end = None
         for _ in range(_BATCH):
             left = None if end is None else max(0.0, end - time.monotonic())
-            ready = select.select([self._source.fileno(), self._ending], [], [], left)[0]
+            ready = readable([self._source.fileno(), self._ending], left)
             if self._ending in ready:
                 self._drain()
                 return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import time
@@ -18,6 +17,7 @@ from pipeline.launcher.readiness import NOTIFY_SOCKET
 from pipeline.runtime.control_channel import Channel, ChannelError, Message
 from pipeline.runtime.generations import CRASHED, KILLED
 from pipeline.runtime.nonblocking_stderr import STDERR, write_stderr
+from pipeline.runtime.readable import readable
 from pipeline.wire.topology import StageSpec
 
 WITH_OTHERS = "with others"  # another rank of its replica died, and none can go on without it
@@ -100,7 +100,7 @@ class Child:
 
     @property
     def dead(self) -> bool:
-        return bool(select.select([self.pidfd], [], [], 0)[0])
+        return bool(readable([self.pidfd], 0))
 
     # ---- messages -------------------------------------------------------------------------------------------
 

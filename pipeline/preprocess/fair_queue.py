@@ -3,9 +3,9 @@
 Requests of one API key have a share in each priority class. Classes are strict, the lowest number first. In a class,
 tokens are shared by a virtual token counter (Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024):
 what is computed for a key is added to its counter, divided by its weight, and the key with the least counter is next.
-A key that had nothing waiting begins at the least counter of those that have, or else at that of the key that was there
-last: so nobody saves up credit, and nobody owes for having been alone. What is computed again after a preemption is not
-counted again.
+A key that had nothing waiting begins at the least counter of those that have, or else at that of the key that was
+there last: so nobody saves up credit, and nobody owes for having been alone. What is computed again after a
+preemption is not counted again.
 
 Rows are shared, too, or those that have them would keep them for as long as their answers take. Where all requests
 are of one key, this is a queue: first come, first served, and the youngest row is given up.

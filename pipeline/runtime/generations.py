@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import select
 import signal
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any, Self
 
 import ipc
 from pipeline.runtime.control_channel import Channel, ChannelError, Message
+from pipeline.runtime.readable import readable
 
 END = signal.SIGUSR1
 """The launcher's signal to stop a stage. Signals that reach all processes of a server at once (SIGINT and SIGHUP from
@@ -196,7 +196,7 @@ class Control:
         try:
             self.take()
             while not self._generations[replica]:
-                select.select([self.fileno()], [], [])
+                readable([self.fileno()])
                 self.take()
         finally:
             self._asleep = False
