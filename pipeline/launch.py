@@ -30,12 +30,21 @@ from pipeline.launcher.tokenizer_check import TokenizerCheck
 from pipeline.link.tls import CertificateError, context_of
 from pipeline.runtime.adapters import adapter_fingerprints
 from pipeline.runtime.engines import facts_of, shapes_with
+from pipeline.runtime.stage import describe_failure
 from pipeline.runtime.vocabulary import VocabularyFile
 from pipeline.runtime.weights import describe_weights
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit status: 0 after a drain, 1 when a stage failed, 2 for a configuration that is wrong."""
+    try:
+        return _run(options)
+    except MemoryError as error:
+        print(f"RingServe can't start: {describe_failure(error)}", file=sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         config = load(options, other_host=options.check or options.print_config)
     except ConfigurationError as error:

@@ -188,7 +188,7 @@ def _run(fd: int, load: Callable[[], Callable[[Stage], None]]) -> int:
         return 0
     except Exception as error:  # noqa: BLE001 - the last place where it can be reported
         with contextlib.suppress(ChannelError):
-            control.failed(_describe(error))
+            control.failed(describe_failure(error))
         if not _is_expected(error):
             traceback.print_exc()
         return 1
@@ -210,7 +210,7 @@ def _is_expected(error: Exception) -> bool:
     return isinstance(error, ModelError | ipc.IpcError | ChannelError | OSError)
 
 
-def _describe(error: Exception) -> str:
+def describe_failure(error: Exception) -> str:
     """For the launcher's log. Errors for lack of memory seldom have a message of their own."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -64,7 +64,7 @@ def test_a_small_shared_memory_is_not_used(tmp_path):
     with Attempt(tmp_path, command=with_shared_memory("size=11m")) as attempt:
         assert attempt.outcome() == "ready"
         assert (
-            "12.7 MiB of shared memory will be memfds: /dev/shm is too small, 11.0 MiB are free" in attempt.text_said
+            "12.9 MiB of shared memory will be memfds: /dev/shm is too small, 11.0 MiB are free" in attempt.text_said
         )
         assert "/dev/shm has 11 MiB in all" in attempt.text_said
         for stage in ("inference", "sampling"):
