@@ -42,9 +42,11 @@ SURVIVAL = (
     "server/test_poison.py",
     "server/test_ranks.py",
     "server/test_readiness.py",
+    "server/test_replicas.py",
     "server/test_server.py",
     "server/test_starvation.py",
     "server/test_supervision.py",
+    "server/test_tracing.py",
     "test_readme.py",
 )
 """Whole servers that are killed, starved, drained or measured: they wait more than they compute, and must come

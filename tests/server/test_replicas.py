@@ -19,8 +19,6 @@ from scripts.verify.survival.load import jobs, undisturbed
 from scripts.verify.survival.session import EMULATED
 from scripts.verify.survival.streams import Job, Stream, read
 
-pytestmark = pytest.mark.survival
-
 REPLICAS = 3
 OUTSIDE = 299  # below the range of tokens that the device chooses from
 WAIT_S = 60  # nothing is asserted to be fast: this only ends a hang
