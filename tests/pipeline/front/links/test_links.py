@@ -17,15 +17,13 @@ from pipeline.front.delivery.lane import NOWHERE
 from pipeline.front.delivery.policies import make_router
 from pipeline.front.http.errors import ApiError
 from pipeline.front.http.responses import Outbox
-from pipeline.front.links.node import RouterLinks
-from pipeline.front.links.router import NodeLinks
+from pipeline.front.links.links import Links
 from pipeline.front.metrics.trace import Spans
 from pipeline.front.settings import FrontRings, FrontSettings, LinkSettings
 from pipeline.launcher.certificates import make_certificates
 from pipeline.link.frames import Kind, batches
-from pipeline.link.hello import NODE, ROUTER, hello
 from pipeline.runtime.generations import Verdict
-from pipeline.stats import Counters, Histograms, RequestHistogram, RingEnds, StatsPage, StatsReader
+from pipeline.stats import Counters, FrontCounter, Histograms, RequestHistogram, RingEnds, StatsPage, StatsReader
 from pipeline.wire.delta import Delta, FinishReason, unpack_delta
 from pipeline.wire.request import Accepted, Cancel, Choice, Encode, Owner, Request, Started, Submit, unpack_message
 from pipeline.wire.topology import Topology
@@ -74,11 +72,12 @@ class Node:
 
     def __init__(self, backend, settings):
         self.backend, self.generation, self.fars = backend, 0, {}
-        backend.guests = self.links = RouterLinks(backend, hello(NODE, "1", backend.number, FACTS), settings)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
         self.address = f"127.0.0.1:{self.listener.getsockname()[1]}"
-        self.serving = asyncio.create_task(self.links.serve([self.listener]))
+        self.every = Links(settings, backend, self, backend._counters, [self.listener])
+        self.links = self.every._to_routers
+        self.serving = asyncio.create_task(self.every.run())
         for lane in backend.lanes:
             self.attach(lane.replica)
 
@@ -103,7 +102,7 @@ class Node:
         self.backend.on_verdict(Verdict(replica, lane.generation, stage, suspects))
 
     async def close(self):
-        self.links.close("the test is over")
+        self.every.drain()
         self.serving.cancel()
         await self.backend.close()
         for far in self.fars.values():
@@ -112,12 +111,15 @@ class Node:
 
 
 class Router:
+    """Its launcher is the test, too."""
+
     def __init__(self, backend, settings):
         self.backend, self.ups = backend, 0
-        self.links = NodeLinks(backend, hello(ROUTER, "1", backend.number, FACTS), settings, self._changed)
-        self.running = asyncio.create_task(self.links.run())
+        self.every = Links(settings, backend, self, backend._counters, [])
+        self.links = self.every._to_nodes
+        self.running = asyncio.create_task(self.every.run())
 
-    def _changed(self, lanes):
+    def linked(self, lanes):
         self.ups = lanes
 
     async def wait_up(self, lanes):
@@ -167,7 +169,9 @@ def run(certificates):
         def settings(role, **more):
             files = {"ca": "ca.pem", "certificate": f"{role}.pem", "key": f"{role}.key"}
             paths = {key: certificates / name for key, name in files.items()}
-            return LinkSettings(**{"heartbeat_s": 5.0, "longest_request": 1 << 15, **paths, **link, **more})
+            return LinkSettings(
+                **{"facts": FACTS, "heartbeat_s": 5.0, "longest_request": 1 << 15, **paths, **link, **more}
+            )
 
         async def main():
             far = [Node(backend(replicas), settings("node")) for _ in range(nodes)]
@@ -208,6 +212,15 @@ def test_a_request_and_its_tokens(run):
         router.backend.finish(stream, cancel=False)
 
     run(talk, nodes=1)
+
+
+def test_both_sides_are_in_metrics(run):
+    async def talk(router, *nodes):
+        assert router.backend._counters.get(FrontCounter.READY) == 1
+        names = {family.name for each in (router, *nodes) for family in each.every.metrics()}
+        assert {"ringserve_link_lanes_up", "ringserve_router_links"} <= names
+
+    run(talk)
 
 
 def test_a_client_that_is_gone_is_cancelled_there(run):
