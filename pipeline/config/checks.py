@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from .draft import Draft
+from .engine_choice import RANKS
 from .files import is_there
 from .host import check_host
 from .lora import check_lora
@@ -28,7 +29,6 @@ BLOCKS: Final = "pa_config.num_blocks"
 BLOCK_SIZE: Final = "pa_config.block_size"
 ROWS: Final = "pipeline.max_rows"
 RUNNER: Final = "pipeline.runner."
-RANKS: Final = "pipeline.ranks"
 REPLICAS: Final = "pipeline.replicas"
 PORTS: Final = "serving_config.agent_ports"
 

@@ -472,6 +472,11 @@ class PipelineConfig:
     rings: RingConfig = section(RingConfig)
 
     @property
+    def engine_processes(self) -> int:
+        """That run a model, or a part of it."""
+        return self.replicas * self.ranks
+
+    @property
     def drafts(self) -> int:
         """Of a row in a step, at most. Files of logits are of tokens that hold: with these there are no guesses."""
         on = self.speculation.method != "off" and self.save_logits_dir is None

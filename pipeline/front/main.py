@@ -50,8 +50,17 @@ def run_front_stage(stage: Stage) -> None:
     freeze_gc(stage.spec.role)
     give_back_freed()
     stage.pauses.start()
-    made = stage.spec.rank, stage.spans_fd, links
-    run_front(settings, stage.control, stage.stats_handle, listeners, vocabulary, keys, *made)
+    run_front(
+        settings,
+        stage.control,
+        stage.stats_handle,
+        listeners,
+        vocabulary,
+        keys,
+        front=stage.spec.rank,
+        spans_fd=stage.spans_fd,
+        link_listeners=links,
+    )
 
 
 def _sockets(*fds: int) -> list[socket.socket]:

@@ -83,8 +83,9 @@ def run_front(
     ):
         spec = page.topology.find(FRONT, rank=front)
         configure_logging(spec.key, level=settings.log_level, form=settings.log_format)
-        made = tokenizer, keys or ApiKeys(), spans_fd, link_listeners
-        runner.run(_serve(spec, settings, control, page, listeners, *made))
+        runner.run(
+            _serve(spec, settings, control, page, listeners, tokenizer, keys or ApiKeys(), spans_fd, link_listeners)
+        )
 
 
 async def _serve(
@@ -106,8 +107,8 @@ async def _serve(
     parser = Worker("parser")
     adapters = AdapterCounters(page, spec.rank, settings.adapters)
     tracing = None if spans_fd is None else Tracing(spans_fd, counters)
-    made = adapters, times, stats, KeyCounters(page, spec.rank), tracing
-    delivery = Delivery(settings, backend, admission, counters, *made)
+    keys_used = KeyCounters(page, spec.rank)
+    delivery = Delivery(settings, backend, admission, counters, adapters, times, stats, keys_used, tracing)
     generate = GenerateRoutes(delivery, tokenizer, parser)
     info = InfoRoutes(settings, backend, admission, stats, spans, ends, links.metrics)
     shown = PageRoutes(settings, stats, ends)

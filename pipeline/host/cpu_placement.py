@@ -78,9 +78,9 @@ def spin_us(stage: str, config: Configuration, cpus: float) -> float:
     asked: float | None = getattr(config.pipeline.spin_us, stage)
     if asked is not None:
         return asked
-    processes = config.pipeline.replicas * config.pipeline.ranks
     if stage == INFERENCE.name:
-        return DEFAULT_SPIN_US if cpus >= 2 * processes else 0.0  # on one, what it waits for could not run
+        # on one CPU, what it waits for could not run
+        return DEFAULT_SPIN_US if cpus >= 2 * config.pipeline.engine_processes else 0.0
     apart = _apart_from_inference(stage, config.pipeline.cpus)
     beside = sum(stage.name != INFERENCE.name for stage in Topology.of(config).stages)
     return DEFAULT_SPIN_US if apart or cpus - model_cpus(config, cpus) >= beside else 0.0
@@ -89,7 +89,7 @@ def spin_us(stage: str, config: Configuration, cpus: float) -> float:
 def model_cpus(config: Configuration, cpus: float) -> float:
     """CPUs that compute during a step of every replica: on CPU the model's threads, else the processes that wait for
     their devices."""
-    runner, processes = config.pipeline.runner, config.pipeline.replicas * config.pipeline.ranks
+    runner, processes = config.pipeline.runner, config.pipeline.engine_processes
     if runner.kind == "emulated" or runner.device != "CPU":
         return float(processes)
     return float(runner.threads * processes if runner.threads else cpus)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.host.facts import HostError
 
@@ -60,36 +62,37 @@ def npu_table() -> str:
     return done.stdout
 
 
-def devices_in(table: str) -> dict[int, tuple[str, str]]:
-    """Health and PCI address by device. Each has two lines; where cards have two chips, the second line has its
-    number (Phy-ID), else the first line does."""
-    found: dict[int, tuple[str, str]] = {}
+class _Chip(NamedTuple):
+    device: int
+    card: int
+    number: int  # on its card
+    health: str
+    bus: str
+
+
+def _chips(table: str) -> Iterator[_Chip]:
+    """Each has two lines; where cards have two chips, the second line has the device's number (Phy-ID), else the
+    first line does."""
     card, health = -1, ""
     for line in table.splitlines():
         chip = _CHIP.match(line)
         if chip and card >= 0 and ":" in chip[3]:
-            found[int(chip[2] or card)] = health, chip[3].lower()
+            yield _Chip(int(chip[2] or card), card, int(chip[1]), health, chip[3].lower())
             card = -1
         elif head := _CARD.match(line):
             card, health = int(head[1]), head[2]
-    return found
+
+
+def devices_in(table: str) -> dict[int, tuple[str, str]]:
+    """Health and PCI address by device."""
+    return {chip.device: (chip.health, chip.bus) for chip in _chips(table)}
 
 
 def processes_in(table: str) -> list[tuple[int, int, str]]:
     """Device, process id and name of all that run on devices."""
-    chips: dict[tuple[int, int], int] = {}
-    found, card = [], -1
-    for line in table.splitlines():
-        chip = _CHIP.match(line)
-        if chip and card >= 0 and ":" in chip[3]:
-            chips[card, int(chip[1])] = int(chip[2] or card)
-            card = -1
-        elif process := _PROCESS.match(line):
-            device = chips.get((int(process[1]), int(process[2])), int(process[1]))
-            found.append((device, int(process[3]), process[4]))
-        elif head := _CARD.match(line):
-            card = int(head[1])
-    return found
+    devices = {(chip.card, chip.number): chip.device for chip in _chips(table)}
+    found = filter(None, map(_PROCESS.match, table.splitlines()))
+    return [(devices.get((int(at[1]), int(at[2])), int(at[1])), int(at[3]), at[4]) for at in found]
 
 
 def bus_of(device: int, table: str) -> str:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Self
@@ -75,15 +76,7 @@ class Child:
         channel: Channel,
     ) -> Self:
         """`command` is given the descriptor as its last word. Raises OSError when no process can be made."""
-        environment = without_keys(os.environ)
-        environment.pop(NOTIFY_SOCKET, None)  # only the launcher speaks for the server
-        process = subprocess.Popen(
-            [*command, str(specification_fd)],
-            pass_fds=[specification_fd, *fds],
-            stdin=subprocess.DEVNULL,
-            env=environment,
-        )
-        return cls(spec, replicas, process, channel)
+        return cls(spec, replicas, start_process(command, specification_fd, fds), channel)
 
     @property
     def pid(self) -> int:
@@ -174,6 +167,29 @@ class Child:
         if status < 0:
             return f"was killed by {_signal_name(-status)}"
         return f"exited with status {status}" + (f": {in_plain_words(self.why)}" if self.why else "")
+
+
+def start_process(command: Sequence[str], specification_fd: int, fds: Sequence[int]) -> subprocess.Popen[bytes]:
+    """`command` is given the descriptor as its last word. Raises OSError when no process can be made."""
+    environment = without_keys(os.environ)
+    environment.pop(NOTIFY_SOCKET, None)  # only the launcher speaks for the server
+    return subprocess.Popen(
+        [*command, str(specification_fd)],
+        pass_fds=[specification_fd, *fds],
+        stdin=subprocess.DEVNULL,
+        env=environment,
+    )
+
+
+@contextmanager
+def anonymous_file(name: str, content: bytes) -> Iterator[int]:
+    """What a process is told when it is started."""
+    fd = os.memfd_create(f"ringserve-{name}", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, content)
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def in_plain_words(why: str) -> str:

@@ -20,8 +20,7 @@ from dataclasses import asdict
 from pipeline.config import Configuration
 from pipeline.exporter.specification import ExporterSpecification
 from pipeline.host.facts import HostError
-from pipeline.launcher.api_keys import without_keys
-from pipeline.launcher.readiness import NOTIFY_SOCKET
+from pipeline.launcher.child import anonymous_file, start_process
 from pipeline.runtime.generations import END
 from pipeline.stats import StatsPage
 
@@ -75,22 +74,12 @@ class ExporterProcess:
     def _start(self) -> None:
         self._began = time.monotonic()
         self.due = self._began + LOOK_S
-        fd = os.memfd_create("ringserve-exporter", os.MFD_CLOEXEC)
+        asked, command = self._specification(), [sys.executable, "-P", "-m", "pipeline.exporter"]
         try:
-            asked = self._specification()
-            os.write(fd, asked.to_json())
-            environment = without_keys(os.environ)
-            environment.pop(NOTIFY_SOCKET, None)
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "pipeline.exporter", str(fd)],
-                pass_fds=[fd, asked.socket_fd, asked.death_fd, asked.stats_fd],
-                stdin=subprocess.DEVNULL,
-                env=environment,
-            )
+            with anonymous_file("exporter", asked.to_json()) as fd:
+                self._process = start_process(command, fd, [asked.socket_fd, asked.death_fd, asked.stats_fd])
         except OSError as error:
             log.warning("the exporter of spans could not be started: %s", error)
-        finally:
-            os.close(fd)
 
     def _specification(self) -> ExporterSpecification:
         pipeline = self._config.pipeline

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from pipeline.config import Configuration
+from pipeline.link.connection import split_place
 
 SEND_BUFFER_BYTES = 128 << 10
 """What the kernel takes of an answer that its client does not read (it doubles that for its own needs). Left to
@@ -74,11 +75,11 @@ def listen_for_metrics(config: Configuration) -> list[socket.socket]:
 
 def listen_for_links(place: str) -> socket.socket:
     """Of a node. Raises PortInUseError."""
-    host, _, port = place.rpartition(":")
+    host, port = split_place(place)
     try:
-        return _bound(host.removeprefix("[").removesuffix("]"), int(port), backlog=64)
+        return _bound(host, port, backlog=64)
     except OSError as error:
-        raise _in_use(host, int(port), "pipeline.link.listen", error) from error
+        raise _in_use(place.rpartition(":")[0], port, "pipeline.link.listen", error) from error
 
 
 def host_and_port(listener: socket.socket) -> str:

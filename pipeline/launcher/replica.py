@@ -12,12 +12,11 @@ from pipeline.launcher.child import Attachment, Child, Phase
 from pipeline.launcher.hang_detector import HangDetector
 from pipeline.launcher.rings import Rings
 from pipeline.runtime.control_channel import ChannelError
-from pipeline.runtime.generations import BY_ITSELF, KILLED, Ended, Verdict
+from pipeline.runtime.generations import AWAY_S, BY_ITSELF, KILLED, Ended, Verdict
 from pipeline.stats import StageState, Supervision
 from pipeline.wire.topology import PREPROCESS, Topology
 
 _ATTACHED = (Phase.ATTACHING, Phase.SERVING)
-AWAY_S = 30.0  # a replica that is not back then is not waited for by those that may go on elsewhere
 
 
 class Replica:

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from types import MappingProxyType
 
@@ -16,7 +16,7 @@ import ipc
 from model.mindspore_common.ranks import segment_bytes
 from model.runner import RunnerFacts
 from pipeline.config import Configuration
-from pipeline.launcher.child import Child
+from pipeline.launcher.child import Child, anonymous_file
 from pipeline.launcher.listening import Listeners
 from pipeline.launcher.signals import Signals
 from pipeline.runtime.control_channel import Channel, Message
@@ -71,7 +71,7 @@ class StageProcesses:
         with ExitStack() as stack:
             channel, theirs = Channel.pair()
             stack.callback(theirs.close)
-            config_fd = stack.enter_context(_anonymous_file("configuration", config.to_yaml().encode()))
+            config_fd = stack.enter_context(anonymous_file("configuration", config.to_yaml().encode()))
             ranks_fd = self._meeting_of(stage)
             listeners = self._listeners if stage.is_front else Listeners([], [])
             specification = Specification(
@@ -92,7 +92,7 @@ class StageProcesses:
                 facts=asdict(self._facts),
                 fingerprints=self._fingerprints,
             )
-            fd = stack.enter_context(_anonymous_file("specification", specification.to_json()))
+            fd = stack.enter_context(anonymous_file("specification", specification.to_json()))
             try:
                 replicas, command = self._topology.replicas_of(stage), self._command(stage)
                 child = Child.start(stage, replicas, command, fd, specification.fds, channel)
@@ -154,13 +154,3 @@ class StageProcesses:
 
 def _fds(listeners: Sequence[socket.socket]) -> tuple[int, ...]:
     return tuple(listener.fileno() for listener in listeners)
-
-
-@contextmanager
-def _anonymous_file(name: str, content: bytes) -> Iterator[int]:
-    fd = os.memfd_create(f"ringserve-{name}", os.MFD_CLOEXEC)
-    try:
-        os.write(fd, content)
-        yield fd
-    finally:
-        os.close(fd)

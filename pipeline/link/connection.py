@@ -21,6 +21,12 @@ MOST_UNREAD = 8 << 20
 _REASON_BYTES = 1000
 
 
+def split_place(place: str) -> tuple[str, int]:
+    """Host and port, as `pipeline.config` has checked them."""
+    host, _, port = place.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 class Connection(asyncio.Protocol):
     """`on_frames` gets those that came together, and may raise LinkError; `on_lost` is called once, with the reason.
     Made inside a running loop."""

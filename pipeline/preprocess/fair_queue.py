@@ -42,10 +42,9 @@ class Share:
 
 
 class FairQueue:
-    """Sequences that wait, and the shares of those that have a row. `max_rows`: rows in total."""
+    """Sequences that wait, and the shares of those that have a row."""
 
-    def __init__(self, max_rows: int) -> None:
-        self._max_rows = max_rows
+    def __init__(self) -> None:
         self._shares: dict[tuple[int, int], Share] = {}  # by class and key
         self._live: list[Share] = []
         self._left: dict[int, float] = {}  # by class: the counter of the share that was the last to end

@@ -13,6 +13,7 @@ from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import Counters, PreprocessCounter
 from pipeline.wire.request import (
+    FAILS_TWICE,
     UNREACHABLE,
     Accepted,
     Choice,
@@ -122,7 +123,7 @@ class Intake:
         """Status and reason. A resumed request was accepted before, perhaps under other limits."""
         limits, pool = self.reader.limits, self._pool
         if any(self._quarantine.is_convicted(choice.request) for choice in submit.choices):
-            return 500, "the request made a process of the server fail twice"
+            return 500, FAILS_TWICE
         if submit.resumed:
             return None
         if len(self._scheduler.waiting) + pool.requests + len(submit.choices) > limits.max_queue:

@@ -59,7 +59,7 @@ class Scheduler:
     ) -> None:
         self.blocks = blocks
         self.stats = SchedulerStats()
-        self.waiting = FairQueue(max_rows)
+        self.waiting = FairQueue()
         self.prefilling: list[Sequence] = []
         self.admissions: list[Sequence] = []
         self._columns = DecodeColumns(max_rows, block_table_width, ring_slots, blocks.block_size)

@@ -163,7 +163,7 @@ def _settings(config: Configuration, kind: type[Settings], replica: int, ranks: 
 
 def _threads(config: Configuration) -> int | None:
     """Of one process: as configured, else an equal share of the CPUs; one alone has all that it finds."""
-    threads, sharing = config.pipeline.runner.threads, config.pipeline.replicas * config.pipeline.ranks
+    threads, sharing = config.pipeline.runner.threads, config.pipeline.engine_processes
     return max(1, len(os.sched_getaffinity(0)) // sharing) if threads is None and sharing > 1 else threads
 
 

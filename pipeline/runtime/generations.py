@@ -57,6 +57,10 @@ def _failed(ended: Iterable[Ended], generation: int) -> Iterator[Ended]:
     return (one for one in ended if one.generation == generation and one.how in BY_ITSELF)
 
 
+AWAY_S = 30.0
+"""A replica, or a node, that is not back then is not waited for by those that may go on elsewhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Who may be to blame for the end of a replica's generation. Fronts of several replicas are told, before anything

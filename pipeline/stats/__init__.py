@@ -24,7 +24,7 @@ from pipeline.stats.counters import (
     SupervisionCounter,
 )
 from pipeline.stats.page import STEP_RECORDS, EndWord, StatsHandle, StatsPage, StepColumn, open_stats, stats_layout
-from pipeline.stats.reader import EndReading, HistogramSnapshot, RingReading, StatsReader, StepLimits, Work
+from pipeline.stats.reader import NO_USE, EndReading, HistogramSnapshot, RingReading, StatsReader, StepLimits, Work
 from pipeline.stats.writers import (
     KEY_NAME,
     AdapterCounters,
@@ -41,6 +41,7 @@ __all__ = [
     "IN_HAND",
     "KEY_NAME",
     "LANES",
+    "NO_USE",
     "READY",
     "STAGE_COUNTERS",
     "STEP_RECORDS",

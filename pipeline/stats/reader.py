@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -93,6 +95,8 @@ class StepLimits(NamedTuple):
 
 
 _OF_KEYS = tuple(counter for counter in KeyCounter if counter is not KeyCounter.IDENTITY)
+NO_USE: Mapping[str, int] = MappingProxyType({counter.name.lower(): 0 for counter in _OF_KEYS})
+"""What an API key has used that has not been used."""
 
 
 class Work(NamedTuple):
@@ -158,7 +162,7 @@ class StatsReader:
         for row in table[table[:, KeyCounter.REQUESTS] > 0].tolist():
             identity = row[KeyCounter.IDENTITY]
             name = identity.to_bytes(8, "little", signed=True).hex() if identity else ""
-            counts = found.setdefault(name, {counter.name.lower(): 0 for counter in _OF_KEYS})
+            counts = found.setdefault(name, {**NO_USE})
             for counter in _OF_KEYS:
                 counts[counter.name.lower()] += row[counter]
         return found

@@ -40,6 +40,10 @@ UNREACHABLE = "deadline_unreachable"
 """Code of an error: the queue is too long for the request's deadline."""
 
 
+FAILS_TWICE = "the request made a process of the server fail twice"
+"""Why one is refused that was found to be poison."""
+
+
 def too_long(longest: int, told: str, shorten: str = "prompt") -> str:
     """OpenAI's words for that error: some clients know it by these alone."""
     context = f"This model's maximum context length is {longest} tokens"

@@ -167,7 +167,7 @@ class Topology:
 
     @classmethod
     def of(cls, config: Configuration) -> Self:
-        """One front, and replicas, is what a configuration can ask for so far. A router's replicas are its nodes'."""
+        """One front is what a configuration can ask for so far. A router's replicas are its nodes'."""
         pipeline = config.pipeline
         return cls(replicas=0 if pipeline.nodes else pipeline.replicas, ranks=pipeline.ranks)
 

@@ -7,11 +7,12 @@ came. What they say is looked at when all is over.
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 from urllib.parse import SplitResult, urlsplit
 
 import httptools
@@ -194,3 +195,11 @@ def _checked(base_url: str) -> SplitResult:
     if url.scheme not in ("http", "https") or not url.hostname:
         raise BenchError(f"{base_url!r} is no base URL; expected http://HOST:PORT")
     return url
+
+
+async def post_json(client: Client, target: str, body: object) -> Any:
+    """The answer's JSON. Raises BenchError unless it is 200."""
+    reply = await client.send(client.request("POST", target, json.dumps(body).encode()))
+    if reply.status != 200:
+        raise BenchError(f"status {reply.status}: {reply.body[:200]!r}")
+    return json.loads(reply.body)

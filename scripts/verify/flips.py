@@ -22,7 +22,6 @@ repeat.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -37,9 +36,9 @@ import uvloop
 
 from model.demo import DEMO_DIR
 from scripts.lab.arguments import count, parser, say, words
-from scripts.lab.errors import BenchError
-from scripts.lab.http import Client
+from scripts.lab.http import Client, post_json
 from scripts.lab.machine import describe_machine
+from scripts.lab.questions import demo_questions
 from scripts.lab.server import Server, launched
 from scripts.lab.table import markdown
 
@@ -110,9 +109,7 @@ def main() -> int:
 
 def make_bodies(streams: int, tokens: int) -> list[dict[str, Any]]:
     """No two have the same prompt; each repeats something, so that there is something to guess."""
-    lines = [json.loads(line) for line in (DEMO_DIR / "questions.jsonl").read_text(encoding="utf-8").splitlines()]
-    asked = [(line["questions"][0], line["answer"]) for line in lines]
-    found = []
+    asked, found = demo_questions(), list[dict[str, Any]]()
     for number in range(streams):
         question, answer = asked[number % len(asked)]
         other, _ = asked[(number * 7 + number // len(asked) + 1) % len(asked)]
@@ -134,10 +131,8 @@ async def _ask(server: Server, condition: Condition, bodies: Sequence[dict[str, 
     async def one(body: dict[str, Any]) -> str:
         async with room:
             for _ in range(1 + condition.twice):
-                reply = await client.send(client.request("POST", "/v1/completions", json.dumps(body).encode()))
-                if reply.status != 200:
-                    raise BenchError(f"status {reply.status}: {reply.body[:200]!r}")
-        text: str = json.loads(reply.body)["choices"][0]["text"]
+                answer = await post_json(client, "/v1/completions", body)
+        text: str = answer["choices"][0]["text"]
         return text
 
     killing = asyncio.create_task(_kill(server)) if condition.killing else None

@@ -13,7 +13,6 @@ those of the two tokens, are more than 1e-4 apart.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import sys
 import tempfile
@@ -27,9 +26,9 @@ import uvloop
 
 from model.demo import DEMO_DIR
 from scripts.lab.arguments import count, parser
-from scripts.lab.errors import BenchError
-from scripts.lab.http import Client
+from scripts.lab.http import Client, post_json
 from scripts.lab.machine import describe_machine
+from scripts.lab.questions import demo_questions
 from scripts.lab.server import WARM, launched
 
 TEMPERATURES = (0.0, 0.7, 1.2)
@@ -91,8 +90,7 @@ def main() -> int:
 
 
 def make_requests(texts: int, tokens: int) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (DEMO_DIR / "questions.jsonl").read_text().splitlines()]
-    asked = [(line["questions"][0], line["answer"]) for line in lines]
+    asked = demo_questions()
     wanted = {"max_tokens": tokens, "logprobs": 5, "ignore_eos": True}
     found = []
     for number in range(texts):
@@ -108,10 +106,8 @@ async def ask(base_url: str, requests: Sequence[dict[str, Any]], rows: int) -> l
 
     async def one(body: dict[str, Any]) -> Answer:
         async with room:
-            reply = await client.send(client.request("POST", "/v1/completions", json.dumps(body).encode()))
-        if reply.status != 200:
-            raise BenchError(f"status {reply.status}: {reply.body[:200]!r}")
-        logprobs = json.loads(reply.body)["choices"][0]["logprobs"]
+            answer = await post_json(client, "/v1/completions", body)
+        logprobs = answer["choices"][0]["logprobs"]
         return Answer(logprobs["tokens"], logprobs["top_logprobs"])
 
     return list(await asyncio.gather(*(one(request) for request in requests)))

@@ -15,7 +15,7 @@ from pipeline.front.api.responses.request import ResponsesRequest, parse_respons
 from pipeline.front.api.schema import schema_at
 from pipeline.front.api.structured import GrammarTexts
 from pipeline.front.api.unknown import UnknownParameters
-from pipeline.front.delivery.generation import TIMINGS, Delivery, Generation
+from pipeline.front.delivery.generation import Delivery, Generation, wants_times
 from pipeline.front.delivery.job import Identity, Job
 from pipeline.front.http.exchange import Exchange, Handler
 from pipeline.front.http.worker import Worker
@@ -64,7 +64,7 @@ class GenerateRoutes:
     async def serve(self, exchange: Exchange, parse: Parser) -> None:
         async def read(identity: Identity) -> Job:
             """A large body is parsed in a thread, so that other clients' tokens need not wait for it."""
-            reading = Reading(self._settings, timed=exchange.headers.get(TIMINGS) == b"1")
+            reading = Reading(self._settings, timed=wants_times(exchange))
             content = await exchange.read_body()
             try:
                 if is_small(content):

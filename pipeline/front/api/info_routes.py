@@ -20,7 +20,7 @@ from pipeline.front.http.exchange import Exchange, answer_json
 from pipeline.front.metrics import CONTENT_TYPE, StatsCollector
 from pipeline.front.metrics.trace import Spans, trace
 from pipeline.front.settings import FrontSettings
-from pipeline.stats import KEY_NAME, KeyCounter, PreprocessCounter, RingEnds, StageState, StatsReader
+from pipeline.stats import KEY_NAME, NO_USE, PreprocessCounter, RingEnds, StageState, StatsReader
 
 MODELS = "/v1/models/"
 USAGE = "/v1/usage"
@@ -99,10 +99,10 @@ class InfoRoutes:
 
     async def usage(self, exchange: Exchange) -> None:
         """What the client's own key has used since the server's start; on the operators' port, every key."""
-        used = self._stats.keys()
+        used: Mapping[str, Mapping[str, int]] = self._stats.keys()
         if exchange.port != self._settings.metrics_port:
             own = exchange.key[:KEY_NAME]
-            used = {own: used.get(own, dict.fromkeys([counter.name.lower() for counter in KeyCounter], 0))}
+            used = {own: used.get(own, NO_USE)}
         await answer_json(exchange, {"object": "list", "data": [_usage(*each) for each in sorted(used.items())]})
 
     async def version(self, exchange: Exchange) -> None:

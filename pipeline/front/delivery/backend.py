@@ -19,6 +19,7 @@ from pipeline.front.delivery.recovery import Recovery, shares
 from pipeline.front.delivery.ring_client import RingClient
 from pipeline.front.delivery.routing import Router
 from pipeline.front.delivery.stream import TokenStream
+from pipeline.front.delivery.suspects import conviction
 from pipeline.front.http.errors import INVALID, OVERLOADED, SERVER, UNAVAILABLE, ApiError, retry_later
 from pipeline.front.http.exchange import Exchange
 from pipeline.front.http.responses import Outbox
@@ -46,6 +47,10 @@ _PARAMETERS = 1 << 20  # bytes that are more than any request's parameters take
 _UNREADABLE = "a record from the pipeline could not be parsed"
 
 
+NUMBER_BITS = 32
+"""Of a request: those above are its front's."""
+
+
 class Backend:
     """Made inside a running loop. `submit` returns streams; `finish` must follow for each, however it ends.
 
@@ -68,7 +73,7 @@ class Backend:
         self.outbox = outbox
         self._streams: dict[int, TokenStream] = {}  # in order of arrival
         self.number = secrets.randbits(31)  # another front, or the next one, must not reuse a request's
-        self._next = self.number << 32
+        self._next = self.number << NUMBER_BITS
         self.guests: Guests = NoGuests()
         self.lanes = Lanes(settings.replicas, router, adapters=bool(settings.adapters))
         self._recovery = Recovery(self.lanes, self._streams, counters)
@@ -130,7 +135,7 @@ class Backend:
         stream.strikes += 1
         if stream.strikes > 1:
             log.error("request %016x made preprocess fail twice: it is refused", stream.request)
-            stream.fail(ApiError(500, "the request made a process of the server fail twice", kind=SERVER))
+            stream.fail(conviction())
 
     async def detach(self, replica: int = 0) -> None:
         """Read what the rings still hold, and detach from them. Twice is harmless."""

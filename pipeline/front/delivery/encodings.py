@@ -11,7 +11,8 @@ import msgspec
 
 import ipc
 from pipeline.front.delivery.lane import NOWHERE, Lane, Lanes
-from pipeline.front.http.errors import OVERLOADED, SERVER, ApiError, ClientGone, retry_later
+from pipeline.front.delivery.suspects import conviction
+from pipeline.front.http.errors import OVERLOADED, ApiError, ClientGone, retry_later
 from pipeline.front.http.exchange import Exchange
 from pipeline.front.http.worker import MOST_BYTES
 from pipeline.runtime.generations import Verdict
@@ -102,7 +103,7 @@ class Encodings:
         for text in [self._texts[request] for request in requests if request in self._texts]:
             text.strikes += 1
             if text.strikes > 1:
-                text.fail(ApiError(500, "the request made a process of the server fail twice", kind=SERVER))
+                text.fail(conviction())
 
     def fail_all(self, error: ApiError, lane: Lane | None = None) -> None:
         """Of one lane, or of all."""

@@ -16,34 +16,29 @@ async def follow(control: Control, backend: Backend, front: StageSpec) -> None:
     Raises IpcError when rings can't be attached to."""
     control.on("verdict", lambda fields: backend.on_verdict(Verdict.from_fields(fields)))
     control.on("away", lambda fields: backend.on_away(fields["replica"]))
-    came = asyncio.Condition()
-
-    async def tell() -> None:
-        async with came:
-            came.notify_all()
+    came = {replica: asyncio.Event() for replica in sorted({ring.replica for ring in front.rings})}
 
     def take() -> None:
         try:
             control.take()
         except ChannelError:
             loop.remove_reader(control.fileno())  # the launcher is gone, and this process dies with it
-        telling.add(task := loop.create_task(tell()))
-        task.add_done_callback(telling.discard)
+        for event in came.values():
+            event.set()
 
-    telling: set[asyncio.Task[None]] = set()
     loop = asyncio.get_running_loop()
     loop.add_reader(control.fileno(), take)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(asyncio.Event().wait())  # a router has none
-            for replica in sorted({ring.replica for ring in front.rings}):
-                group.create_task(_follow_one(control, backend, front, replica, came))
+            for replica, event in came.items():
+                group.create_task(_follow_one(control, backend, front, replica, event))
     finally:
         loop.remove_reader(control.fileno())
 
 
 async def _follow_one(
-    control: Control, backend: Backend, front: StageSpec, replica: int, came: asyncio.Condition
+    control: Control, backend: Backend, front: StageSpec, replica: int, came: asyncio.Event
 ) -> None:
     flows = {ring.key: ring.flow.name for ring in front.rings if ring.replica == replica}
     generation: Generation | None = None
@@ -59,8 +54,8 @@ async def _follow_one(
         await backend.detach(replica)
 
 
-async def _next(control: Control, came: asyncio.Condition, replica: int) -> Generation:
-    async with came:
-        while (generation := control.newest(replica)) is None:
-            await came.wait()
+async def _next(control: Control, came: asyncio.Event, replica: int) -> Generation:
+    while (generation := control.newest(replica)) is None:
+        came.clear()
+        await came.wait()
     return generation

@@ -83,6 +83,11 @@ class Delivery:
         return self.backend.lanes.several
 
 
+def wants_times(exchange: Exchange) -> bool:
+    """Its client has asked for timings."""
+    return exchange.headers.get(TIMINGS) == b"1"
+
+
 @dataclass(slots=True)
 class _Text:
     """A text that is being generated."""
@@ -112,8 +117,11 @@ class Generation:
 
     def __init__(self, exchange: Exchange, delivery: Delivery) -> None:
         self._exchange, self._delivery = exchange, delivery
-        made = delivery.counters, delivery.times, delivery.stats, delivery.keys
-        self._progresses = [Progress(delivery.backend.new_id(), exchange, *made)]
+        self._progresses = [
+            Progress(
+                delivery.backend.new_id(), exchange, delivery.counters, delivery.times, delivery.stats, delivery.keys
+            )
+        ]
         self._trace = None if delivery.tracing is None else TraceContext.of(exchange)
         if self._trace is not None:
             exchange.common = [*exchange.common, self._trace.header()]
@@ -330,7 +338,7 @@ class Generation:
     async def _stream(self) -> None:
         exchange, writer = self._exchange, self._job.writer
         await self._accepted()
-        if not self._timed:  # while there is time
+        if not wants_times(exchange):  # while there is time
             self._head = self._make_head()
         taken = await self._take()
         await self._start()
@@ -374,14 +382,10 @@ class Generation:
                 text.progress.finish(text.reason, 0 if text.read is None else text.read.calls)
 
     def _headers(self) -> list[Header]:
-        if not self._timed:
+        if not wants_times(self._exchange):
             return []
         replica = [(REPLICA, b"%d" % self._live[0].stream.home)] if self._live and self._delivery.several else []
         return [*self._progresses[0].headers(), *replica]
-
-    @property
-    def _timed(self) -> bool:
-        return self._exchange.headers.get(TIMINGS) == b"1"
 
     async def _break_off(self, error: ApiError) -> None:
         if not self._exchange.started:

@@ -85,6 +85,9 @@ class Lanes:
     def __getitem__(self, replica: int) -> Lane:
         return self._lanes[replica]
 
+    def __len__(self) -> int:
+        return len(self._lanes)
+
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._lanes)
 

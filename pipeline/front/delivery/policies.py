@@ -14,24 +14,26 @@ from pipeline.stats import StatsReader
 _WEIGH_S = 5.0
 
 
-class LeastRequests(Router):
+class _Simple(Router):
+    """Of equals the next one in turn, as `able` has them."""
+
+    def _take(self, number: int, prompt: Prompt) -> Choice:
+        self._turn = (number + 1) % len(self._replicas)
+        return Choice(number, prompt=prompt)
+
+
+class LeastRequests(_Simple):
     """The replica with the fewest requests."""
 
     def _cheapest(self, able: Sequence[int], prompt: Prompt) -> Choice:
-        count = len(self._replicas)
-        number = min(able, key=lambda each: (self._replicas[each].requests, (each - self._turn) % count))
-        self._turn = number + 1
-        return Choice(number, prompt=prompt)
+        return self._take(min(able, key=lambda each: self._replicas[each].requests), prompt)
 
 
-class RoundRobin(Router):
+class RoundRobin(_Simple):
     """One after the other."""
 
     def _cheapest(self, able: Sequence[int], prompt: Prompt) -> Choice:
-        count = len(self._replicas)
-        number = min(able, key=lambda each: (each - self._turn) % count)
-        self._turn = number + 1
-        return Choice(number, prompt=prompt)
+        return self._take(able[0], prompt)
 
 
 _ROUTERS: dict[str, type[Router]] = {"cost": Router, "least_requests": LeastRequests, "round_robin": RoundRobin}

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from pipeline.front.delivery.lane import NOWHERE, Lane, Lanes
 from pipeline.front.delivery.stream import TokenStream
-from pipeline.front.delivery.suspects import Suspects
+from pipeline.front.delivery.suspects import Suspects, conviction
 from pipeline.front.http.errors import SERVER, ApiError
 from pipeline.runtime.generations import Verdict
 from pipeline.stats import Counters, FrontCounter
@@ -60,7 +60,7 @@ class Recovery:
         named = [stream for stream in mine if suspects is None or shares(stream, suspects)]
         for stream in self._suspects.name(named, alone=verdict.culprit != PREPROCESS.name):
             log.error("request %016x made a replica fail twice: it is refused", stream.request)
-            stream.fail(ApiError(500, "the request made a process of the server fail twice", kind=SERVER))
+            stream.fail(conviction())
         moving = [stream for stream in mine if stream.live and stream not in self._suspects]
         for stream in moving:
             stream.home = NOWHERE

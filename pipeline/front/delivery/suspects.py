@@ -9,8 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pipeline.front.delivery.stream import TokenStream
+from pipeline.front.http.errors import SERVER, ApiError
+from pipeline.wire.request import FAILS_TWICE
 
 _BEYOND = 3  # tokens that a suspect must yield after it was named: more than were being computed then
+
+
+def conviction() -> ApiError:
+    """The answer to a request that made a process fail, and did so again."""
+    return ApiError(500, FAILS_TWICE, kind=SERVER)
 
 
 class Suspects:

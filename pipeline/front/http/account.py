@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
-from pipeline.front.http.errors import ApiError
+from pipeline.front.http.errors import ApiError, retry_later
 from pipeline.wire.api_key import ApiKey
 
 LIMITED = "rate_limit_exceeded"
@@ -130,5 +130,4 @@ def duration(seconds: float) -> str:
 
 def _limited(what: str, message: str, seconds: float = 1.0) -> ApiError:
     wait = max(1, math.ceil(seconds))
-    headers = ((b"retry-after", b"%d" % wait),)
-    return ApiError(429, f"{message}; try again in {wait} s", kind=what, code=LIMITED, headers=headers)
+    return retry_later(429, f"{message}; try again in {wait} s", what, wait, LIMITED)

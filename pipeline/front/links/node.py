@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import msgspec
 
 import ipc
-from pipeline.front.delivery.backend import Backend
+from pipeline.front.delivery.backend import NUMBER_BITS, Backend
 from pipeline.front.delivery.lane import Lane, LaneClient
 from pipeline.front.metrics.links import RouterFigures
 from pipeline.front.settings import LinkSettings
@@ -27,6 +27,7 @@ from pipeline.link.frames import Frame, Kind, LinkError, batches, legible, recor
 from pipeline.link.hello import Blame, Hello, Room, Taken, difference, tell, unpack_hello
 from pipeline.link.tls import node_context, why_refused
 from pipeline.runtime.generations import Verdict
+from pipeline.wire.delta import SCORES, FinishReason
 from pipeline.wire.request import (
     Cancel,
     Encode,
@@ -47,10 +48,9 @@ MOST_HANDSHAKES = 16
 
 _AT_A_TIME = 64  # requests of a router, half a millisecond: then others have their turn
 
-_NUMBER_BITS = 32  # of a request: those above are its front's
 _TIME_BYTES = 16
 _ID_BYTES = 4
-_NOT_THE_END = (0, 255)  # reasons of a delta: see `pipeline.wire.delta`
+_NOT_THE_END = (int(FinishReason.NONE), SCORES)  # reasons of a delta
 
 
 class RouterLink:
@@ -138,7 +138,7 @@ class RouterLink:
     def _note(self, message: Message, replica: int) -> None:
         """Which of its requests are here. Raises LinkError for another's."""
         texts = message.choices if isinstance(message, Submit) else (message,)
-        if not texts or any(text.request >> _NUMBER_BITS != self.number for text in texts):
+        if not texts or any(text.request >> NUMBER_BITS != self.number for text in texts):
             raise LinkError("a request has the number of another front")
         if isinstance(message, Submit):
             self.live |= {choice.request: (choice.attempt, replica) for choice in message.choices}
@@ -225,7 +225,7 @@ class RouterLink:
 
     def tell_verdict(self, verdict: Verdict) -> None:
         named = verdict.suspects
-        mine = None if named is None else tuple(one for one in named if one >> _NUMBER_BITS == self.number)
+        mine = None if named is None else tuple(one for one in named if one >> NUMBER_BITS == self.number)
         blame = tell(Blame(verdict.culprit, mine))
         self.connection.send(Kind.VERDICT, blame, verdict.replica, verdict.generation)
 
@@ -267,7 +267,7 @@ class RouterLinks:
 
     def lane(self, replica: int) -> Lane:
         """Raises LinkError."""
-        lanes = list[Lane](self._backend.lanes)
+        lanes = self._backend.lanes
         if replica >= len(lanes):
             raise LinkError(f"this node has no lane {replica}")
         return lanes[replica]
@@ -403,9 +403,9 @@ class RouterLinks:
             link.connection.send(Kind.AWAY, b"", replica, self.lane(replica).generation)
 
     def on_delta(self, request: int, attempt: int, reason: int, record: bytes) -> bool:
-        link = self._links.get(request >> _NUMBER_BITS)
+        link = self._links.get(request >> NUMBER_BITS)
         return link is not None and link.on_delta(request, attempt, reason, record)
 
     def on_reply(self, reply: Reply, record: bytes) -> bool:
-        link = self._links.get(reply.request >> _NUMBER_BITS)
+        link = self._links.get(reply.request >> NUMBER_BITS)
         return link is not None and link.on_reply(reply, record)

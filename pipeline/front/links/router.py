@@ -15,18 +15,17 @@ from pipeline.front.delivery.backend import Backend
 from pipeline.front.links.remote_client import RemoteClient
 from pipeline.front.metrics.links import NodeFigures
 from pipeline.front.settings import LinkSettings
-from pipeline.link.connection import MISSED, MOST_UNREAD, Connection
+from pipeline.link.connection import MISSED, MOST_UNREAD, Connection, split_place
 from pipeline.link.frames import RECORDS, Frame, Kind, LinkError, legible, records_of
 from pipeline.link.hello import Blame, Hello, Room, Taken, difference, told, unpack_hello
 from pipeline.link.tls import router_context, why_refused
-from pipeline.runtime.generations import Verdict
+from pipeline.runtime.generations import AWAY_S, Verdict
 from pipeline.wire.topology import PREPROCESS
 
 log = logging.getLogger("ringserve.front")
 
 _SOON_S, _LATEST_S = 0.1, 3.0  # between two attempts: it doubles
 _LASTING_S = 1.0  # a link that breaks sooner is not made again at once
-_AWAY_S = 30.0  # what waits for a node then does so no longer, as in the launcher
 
 
 class RemoteLane:
@@ -125,7 +124,7 @@ class NodeLink:
                 down_since, reported = loop.time(), False
                 delay = _SOON_S if loop.time() - began > _LASTING_S else delay
             self._say(f"node {self.address}: no link: {why}")
-            if not reported and loop.time() - down_since > _AWAY_S:
+            if not reported and loop.time() - down_since > AWAY_S:
                 reported = True
                 for lane in self._lanes:
                     self._backend.on_away(lane.replica)
@@ -156,7 +155,7 @@ class NodeLink:
 
     async def _connect(self, lost: Callable[[str], None]) -> Connection:
         """Raises OSError, TimeoutError."""
-        host, port = host_and_port(self.address)
+        host, port = split_place(self.address)
         settings = self._settings
         timeout = max(1.0, MISSED * settings.heartbeat_s)
         rooms = 2 * settings.longest_request * len(self._lanes)  # may wait for a node that reads slowly
@@ -272,9 +271,3 @@ class NodeLinks:
         async with asyncio.TaskGroup() as group:
             for each in (*map(RemoteLane.follow, self.lanes), *map(NodeLink.run, self.links)):
                 group.create_task(each)
-
-
-def host_and_port(address: str) -> tuple[str, int]:
-    """`address` was checked: see `pipeline.config`."""
-    host, _, port = address.rpartition(":")
-    return host.removeprefix("[").removesuffix("]"), int(port)

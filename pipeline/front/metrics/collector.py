@@ -42,9 +42,6 @@ class StatsCollector(Collector):
     ) -> None:
         self._stats, self._settings, self._ends, self._more = stats, settings, ends, more
 
-    def text(self) -> bytes:
-        return b"".join(self.pieces())
-
     def pieces(self) -> Iterator[bytes]:
         """Of the text, a family each: with many replicas all of them take longer than tokens should wait."""
         for family in self.collect():

@@ -9,7 +9,7 @@ from prometheus_client.core import Metric
 
 from pipeline.front.metrics.families import counter, gauge
 
-_BYTES = "Bytes of frames, before they are encrypted"
+_BYTES = "bytes of frames, before they are encrypted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def node_metrics(nodes: Sequence[NodeFigures]) -> Iterator[Metric]:
         for node, figures in each
         for direction, count in (("received", figures.received), ("sent", figures.sent))
     ]
-    yield counter("link_bytes", f"Router: {_BYTES[0].lower()}{_BYTES[1:]}", both)
+    yield counter("link_bytes", f"Router: {_BYTES}", both)
 
 
 def router_metrics(routers: RouterFigures) -> Iterator[Metric]:
@@ -59,4 +59,4 @@ def router_metrics(routers: RouterFigures) -> Iterator[Metric]:
     refused = "Node: connections and links that were refused; the log says why"
     yield counter("router_links_refused", refused, routers.refused)
     both = [({"direction": "received"}, routers.received), ({"direction": "sent"}, routers.sent)]
-    yield counter("router_bytes", f"Node: {_BYTES[0].lower()}{_BYTES[1:]}", both)
+    yield counter("router_bytes", f"Node: {_BYTES}", both)

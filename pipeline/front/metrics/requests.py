@@ -8,7 +8,7 @@ from types import MappingProxyType
 from prometheus_client.core import Metric
 
 from pipeline.front.metrics.families import Labelled, counter, gauge, histogram
-from pipeline.stats import FrontCounter, PreprocessCounter, RequestHistogram, StatsReader
+from pipeline.stats import NO_USE, FrontCounter, PreprocessCounter, RequestHistogram, StatsReader
 from pipeline.wire.topology import PREPROCESS
 
 _OUTCOMES = ("length", "eos", "stop", "failed", "cancelled", "refused", "rejected")
@@ -123,10 +123,9 @@ def _span_metrics(front: Mapping[str, int], exporter: Mapping[str, int]) -> Iter
 def _key_metrics(stats: StatsReader, *, by_key: bool) -> Iterator[Metric]:
     """By the key's name, never by the key. Requests that need none have an empty one, and all have where everybody
     may read this."""
-    every = stats.keys()
+    used: Mapping[str, Mapping[str, int]] = stats.keys() or {"": NO_USE}
     if not by_key:
-        every = {"": {name: sum(used[name] for used in every.values()) for name in _OF_KEYS}}
-    used = every or {"": dict.fromkeys(_OF_KEYS, 0)}
+        used = {"": {name: sum(each[name] for each in used.values()) for name in _OF_KEYS}}
     for name, (meaning, scale) in _OF_KEYS.items():
         each = (({"key": key}, counts[name] / scale) for key, counts in sorted(used.items()))
         yield counter(f"key_{name.replace('device_ns', 'device_seconds')}", meaning, each)

@@ -13,10 +13,12 @@ from itertools import count
 
 import numpy as np
 
+from model.emulated import CostModel
 from pipeline.preprocess.blocks import BlockManager
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Sequence
 from pipeline.wire.request import Owner
+from scripts.bench.routing.replica import ASCEND
 
 TOKEN = 5
 _UNDER_WAY = 2  # steps
@@ -24,17 +26,14 @@ _UNDER_WAY = 2  # steps
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """configs/emulated_910b.yaml: Llama-2-7B on an Ascend 910B4. Times in ms, as `pipeline.runner.cost_model`."""
+    """configs/emulated_910b.yaml: Llama-2-7B on an Ascend 910B4."""
 
     rows: int = 32
     blocks: int = 1024
     block_size: int = 16
     token_budget: int = 256
     width: int = 256
-    fixed_ms: float = 22.353
-    per_token_ms: float = 0.0926
-    per_row_ms: float = 0.0019
-    per_cached_token_ms: float = 0.00089
+    cost: CostModel = ASCEND.cost
 
     def scheduler(self) -> Scheduler:
         blocks = BlockManager(self.blocks, self.block_size, prefix_cache=False)
@@ -141,9 +140,8 @@ class Simulation:
         tokens = len(rows) + sum(chunk.count for chunk in plan.chunks)
         cached = sum(one.computed for one in rows) + sum(chunk.sequence.computed for chunk in plan.chunks)
         sampled = [*rows, *(chunk.sequence for chunk in plan.chunks if chunk.ends_prompt)]
-        cost = machine.fixed_ms + machine.per_token_ms * tokens + machine.per_row_ms * (len(rows) + len(plan.chunks))
-        cost += machine.per_cached_token_ms * cached
-        self._under_way.append(_Step(cost / 1e3, [(one, one.row, one.epoch) for one in sampled]))
+        ms = machine.cost.step_ms(tokens, len(rows) + len(plan.chunks), cached)
+        self._under_way.append(_Step(ms / 1e3, [(one, one.row, one.epoch) for one in sampled]))
         self._scheduler.commit(plan)
         self._scheduler.admissions.clear()
         self.seen.steps += 1

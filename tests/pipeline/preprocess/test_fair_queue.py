@@ -12,8 +12,8 @@ def sequence(number, key=0, weight=1.0, priority=0, prompt=4):
     return Sequence(number, np.zeros(64, np.int32), prompt, 64, known=prompt, arrival_ns=number, owner=owner)
 
 
-def queue_of(*sequences, rows=4):
-    queue = FairQueue(rows)
+def queue_of(*sequences):
+    queue = FairQueue()
     for one in sequences:
         queue.add(one)
     return queue
@@ -106,7 +106,7 @@ def test_a_key_claims_the_newest_row_of_the_one_that_has_most():
 
 def test_no_row_goes_to_and_fro_between_more_keys_than_rows():
     one, two, three = (sequence(n, key=n) for n in (1, 2, 3))
-    queue = queue_of(one, two, three, rows=2)
+    queue = queue_of(one, two, three)
     admit(queue, one)
     admit(queue, two)
     assert queue.claim(held(one, two), 2, lambda _: 1) is None
@@ -125,11 +125,11 @@ def test_a_weight_counts_in_rows():
 
 def test_a_class_claims_from_those_behind_it_and_never_the_other_way():
     urgent, late = [sequence(n, priority=-1) for n in (5, 6)], [sequence(n) for n in (0, 1)]
-    queue = queue_of(*late, *urgent, rows=2)
+    queue = queue_of(*late, *urgent)
     for one in late:
         admit(queue, one)
     assert queue.claim(held(*late), 2, lambda _: 1) == (urgent[0], late[1])
-    queue = queue_of(*late, *urgent, rows=2)
+    queue = queue_of(*late, *urgent)
     for one in urgent:
         admit(queue, one)
     assert queue.claim(held(*urgent), 2, lambda _: 1) is None
@@ -164,7 +164,7 @@ def test_how_many_come_before_a_new_one():
     assert queue.before(Owner(3, weight=0.1)) == 10 + 3
     assert queue.before(Owner(3, priority=1)) == 103
     assert queue.before(Owner(3, priority=-1)) == 0
-    assert FairQueue(4).before(Owner(1)) == 0
+    assert FairQueue().before(Owner(1)) == 0
 
 
 def test_a_closed_share_holds_up_nobody_else():
@@ -184,7 +184,7 @@ def test_a_closed_share_holds_up_nobody_else():
 
 def test_what_keys_leave_behind_is_bounded(monkeypatch):
     monkeypatch.setattr("pipeline.preprocess.fair_queue._REMEMBERED", 8)
-    queue = FairQueue(4)
+    queue = FairQueue()
     staying = sequence(0, key=1)
     queue.add(staying)
     for key in range(2, 200):

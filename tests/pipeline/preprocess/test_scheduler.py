@@ -168,6 +168,20 @@ class World:
         assert not self.scheduler._by_row_epoch
 
 
+def serve(world, requests):
+    """Prompts, new tokens, steps before the next one, and perhaps whose each is: all texts must be right."""
+    accepted = {}
+    for number, (prompt, new, pause, *owner) in enumerate(requests):
+        if world.submit(number, prompt, new, *owner):
+            accepted[number] = (prompt, new)
+        for _ in range(pause):
+            world.plan()
+            if number % 2:
+                world.finish_step()
+    world.drain()
+    check(world, accepted)
+
+
 def check(world, requests):
     for request, (prompt, new) in requests.items():
         assert world.done[request] == expected(prompt, len(prompt) + new), f"request {request}"
@@ -226,16 +240,7 @@ def test_every_text_is_right_whatever_happens(requests, blocks, block_size, rows
     world = World(
         blocks=blocks, block_size=block_size, rows=rows, budget=budget, ahead=ahead, prefix_cache=prefix_cache
     )
-    accepted = {}
-    for number, (prompt, new, pause) in enumerate(requests):
-        if world.submit(number, prompt, new):
-            accepted[number] = (prompt, new)
-        for _ in range(pause):
-            world.plan()
-            if number % 2:
-                world.finish_step()
-    world.drain()
-    check(world, accepted)
+    serve(world, requests)
 
 
 owners = st.builds(Owner, st.integers(1, 3), st.sampled_from([0.5, 1.0, 3.0]), st.sampled_from([0, 0, 0, 1]))
@@ -252,16 +257,7 @@ owners = st.builds(Owner, st.integers(1, 3), st.sampled_from([0.5, 1.0, 3.0]), s
 )
 def test_every_text_is_right_whoever_gives_up_rows(requests, blocks, block_size, rows, budget, ahead):
     world = World(blocks=blocks, block_size=block_size, rows=rows, budget=max(rows + 1, budget), ahead=ahead)
-    accepted = {}
-    for number, (prompt, new, pause, owner) in enumerate(requests):
-        if world.submit(number, prompt, new, owner):
-            accepted[number] = (prompt, new)
-        for _ in range(pause):
-            world.plan()
-            if number % 2:
-                world.finish_step()
-    world.drain()
-    check(world, accepted)
+    serve(world, requests)
     assert not world.scheduler.waiting._live
 
 

@@ -16,13 +16,13 @@ from pipeline.front.api.openai.answer import StreamOptions
 from pipeline.front.api.sampling import DEFAULTED, FewestTokens, SamplingBody, TopK, left_out, limit, open_ended
 from pipeline.front.api.schema import MADE, WORDS, Schema
 from pipeline.front.api.structured import StructuredBody
+from pipeline.front.delivery.deadline import MOST_MS
 from pipeline.front.http.errors import NOT_FOUND, ApiError
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import Request
 
 INVALID_STATUS = 400
 MAX_PRIORITY = 1000
-MOST_TIMEOUT_MS = 1000 * 86400
 MAX_CHOICES = 128  # of one prompt, as at OpenAI
 ONLY_DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     # vLLM's
@@ -171,7 +171,7 @@ class OpenAIBody(StructuredBody, SamplingBody):
     include_stop_str_in_output: bool = given(False, "Keep the stop string at the end of the text.")
     skip_special_tokens: bool = given(True, "Leave special tokens out of the text.")
     ignore_eos: bool = given(False, "Do not stop at the model's end tokens.")
-    timeout_ms: Annotated[int | None, integer(1, MOST_TIMEOUT_MS)] = given(
+    timeout_ms: Annotated[int | None, integer(1, MOST_MS)] = given(
         None, "Milliseconds in which the answer must be complete; it is refused or broken off otherwise."
     )
     priority: Annotated[int, integer(-MAX_PRIORITY, MAX_PRIORITY)] = given(

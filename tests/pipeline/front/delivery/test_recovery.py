@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 from array import array
 
 import pytest
 
-import ipc
 from model.sampling import SamplingParams
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.lane import NOWHERE
@@ -17,47 +15,21 @@ from pipeline.front.delivery.policies import make_router
 from pipeline.front.http.errors import ApiError
 from pipeline.front.http.responses import Outbox
 from pipeline.front.metrics.trace import Spans
-from pipeline.front.settings import FrontRings, FrontSettings
+from pipeline.front.settings import FrontSettings
 from pipeline.runtime.generations import Verdict
 from pipeline.stats import Counters, FrontCounter, Histograms, RequestHistogram, RingEnds, StatsPage, StatsReader
 from pipeline.wire.delta import Delta, FinishReason, unpack_delta
-from pipeline.wire.request import Accepted, Cancel, Choice, Encode, Request, Submit, unpack_message
+from pipeline.wire.request import Accepted, Cancel, Choice, Encode, Request, Submit
 from pipeline.wire.topology import Topology
+from tests.pipeline.front.far import FarRings
 
 REPLICAS = 3
 FIELDS = {"vocab_size": 100, "max_length": 64, "max_prompt": 60, "max_rows": 4, "max_queue": 40}
 
 
-class Far:
-    """The rings of one replica's generation, and what preprocess and sampling have of them."""
-
-    def __init__(self, replica, capacity=1 << 16):
-        names = ("requests", "replies", "deltas")
-        self.rings = {name: ipc.ByteRing.create(f"{name}_{replica}", capacity=capacity) for name in names}
-        self.requests = self.rings["requests"].consumer()
-        self.replies = self.rings["replies"].producer()
-        self.deltas = self.rings["deltas"].producer()
-
-    @property
-    def handles(self):
-        """Of descriptors that the front can take over: it is this process, too."""
-        texts = {name: ",".join(str(os.dup(fd)) for fd in ring.handle.fds) for name, ring in self.rings.items()}
-        return FrontRings(**{name: ipc.RingHandle.from_text(text) for name, text in texts.items()})
-
-    def came(self):
-        """The next message; None: there is none."""
-        record = self.requests.try_read()
-        if record is None:
-            return None
-        with record:
-            return unpack_message(bytes(record))
-
+class Far(FarRings):
     def bring(self, request, attempt, index, token=7, reason=FinishReason.NONE):
         self.deltas.write(Delta(request, attempt, index, token, math.nan, reason, "x").pack())
-
-    def close(self):
-        for ring in self.rings.values():
-            ring.__exit__()
 
 
 class Front:
@@ -97,7 +69,7 @@ class Front:
         """Everything that has been sent, by replica."""
         for _ in range(20):
             await asyncio.sleep(0)
-        found = {replica: [*iter(far.came, None)] for replica, far in self.far.items()}
+        found = {replica: [*iter(far.next_message, None)] for replica, far in self.far.items()}
         return {replica: messages for replica, messages in found.items() if messages}
 
     async def sent(self):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import socket
 
 import msgspec
 import pytest
 
-import ipc
 from model.sampling import SamplingParams
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.lane import NOWHERE
@@ -19,7 +17,7 @@ from pipeline.front.http.errors import ApiError
 from pipeline.front.http.responses import Outbox
 from pipeline.front.links.links import Links
 from pipeline.front.metrics.trace import Spans
-from pipeline.front.settings import FrontRings, FrontSettings, LinkSettings
+from pipeline.front.settings import FrontSettings, LinkSettings
 from pipeline.launcher.certificates import make_certificates
 from pipeline.link.frames import Kind, batches
 from pipeline.runtime.generations import Verdict
@@ -27,44 +25,24 @@ from pipeline.stats import Counters, FrontCounter, Histograms, RequestHistogram,
 from pipeline.wire.delta import Delta, FinishReason, unpack_delta
 from pipeline.wire.request import Accepted, Cancel, Choice, Encode, Owner, Request, Started, Submit, unpack_message
 from pipeline.wire.topology import Topology
+from tests.pipeline.front.far import FarRings
 
 FIELDS = {"vocab_size": 100, "max_length": 64, "max_prompt": 60, "max_rows": 4, "max_queue": 4000}
 FACTS = {"pipeline.model_name": "tiny"}
 NODES = 2
 
 
-class Far:
-    """The rings of a node's replica, and what preprocess and sampling have of them."""
-
-    def __init__(self, capacity=1 << 16):
-        names = ("requests", "replies", "deltas")
-        self.rings = {name: ipc.ByteRing.create(name, capacity=capacity) for name in names}
-        self.requests = self.rings["requests"].consumer()
-        self.replies = self.rings["replies"].producer()
-        self.deltas = self.rings["deltas"].producer()
-
-    @property
-    def handles(self):
-        """Of descriptors that the front can take over: it is this process, too."""
-        texts = {name: ",".join(str(os.dup(fd)) for fd in ring.handle.fds) for name, ring in self.rings.items()}
-        return FrontRings(**{name: ipc.RingHandle.from_text(text) for name, text in texts.items()})
-
+class Far(FarRings):
     async def came(self, kind=Submit):
         """The next message, of this kind."""
         async with asyncio.timeout(10):
-            while (record := self.requests.try_read()) is None:
+            while (message := self.next_message()) is None:
                 await asyncio.sleep(0.001)
-        with record:
-            message = unpack_message(bytes(record))
         assert isinstance(message, kind), message
         return message
 
     def bring(self, choice, index, reason=FinishReason.NONE):
         self.deltas.write(Delta(choice.request, choice.attempt, index, 10 + index, math.nan, reason, "x").pack())
-
-    def close(self):
-        for ring in self.rings.values():
-            ring.__exit__()
 
 
 class Node:

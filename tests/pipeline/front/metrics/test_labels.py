@@ -29,7 +29,7 @@ def page():
 
 
 def samples(page):
-    text = StatsCollector(StatsReader(page), SETTINGS).text().decode()
+    text = b"".join(StatsCollector(StatsReader(page), SETTINGS).pieces()).decode()
     lines = [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")]
     assert len(lines) == len(set(lines))
     return {
