@@ -170,11 +170,14 @@ class StepExecutor:
         self._chosen_by_sampling = chosen_by_sampling = head[Head.CHOSEN_BY_SAMPLING]
         draws, drafted = head[Head.DRAWS], step.filled.drafts
         _write_head(outcome.views, step, samples, logit_rows)
+        if draws:
+            best = outcome.best(samples, candidates, head[Head.SCORES])
+            self._draws.prepare(step.views, step.sample_row[: samples - step.filled.scored], best, outcome.views)
         self._fetch(step, outcome, samples, logit_rows)
         computed_ns = time.clock_gettime_ns(_NS)  # until the next launch the device waits: no detour from here
         if draws:
             columns, candidates = outcome.drawn, 1
-            chosen_by_sampling |= self._draw(step, outcome, samples, logit_rows)
+            chosen_by_sampling |= self._draw(outcome, logit_rows)
             self._chosen_by_sampling = chosen_by_sampling
         if not (chosen_by_sampling or drafted):
             foresee(columns, samples, candidates or 1)
@@ -262,16 +265,14 @@ class StepExecutor:
         elif samples and not step.head[Head.CHOSEN_BY_SAMPLING]:  # the host has all logits
             views.ids[:samples] = np.argmax(views.logits[:samples], axis=1, out=self._argmax[:samples])
 
-    def _draw(self, step: Step, outcome: Outcome, samples: int, logit_rows: int) -> Choice:
+    def _draw(self, outcome: Outcome, logit_rows: int) -> Choice:
         """Why sampling must choose tokens, if it must: then their logits are fetched, too."""
-        views, head, first = outcome.views, step.head, logit_rows
-        best = outcome.best(samples, head[Head.CANDIDATES], head[Head.SCORES])
-        unknown = self._draws.draw(step.views, step.sample_row[: samples - step.filled.scored], best, views)
+        unknown = self._draws.draw()
         if not len(unknown):
             return Choice.NONE
-        end = first + len(unknown)
-        views.logit_rows[unknown] = np.arange(first, end, dtype=np.int32)
-        self.runner.fetch(unknown, views.logits[first:end])
+        views, end = outcome.views, logit_rows + len(unknown)
+        views.logit_rows[unknown] = np.arange(logit_rows, end, dtype=np.int32)
+        self.runner.fetch(unknown, views.logits[logit_rows:end])
         views.head[Head.LOGIT_ROWS] = end
         views.head[Head.CHOSEN_BY_SAMPLING] |= Choice.DRAWN
         return Choice.DRAWN
