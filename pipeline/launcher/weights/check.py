@@ -106,8 +106,8 @@ def _differences(config: Configuration, made: Configuration) -> Iterator[str]:
         yield _differs("vocab_size", found, wanted)
     if config.tokenizer.vocab_file != made.tokenizer.vocab_file:
         yield from _tokenizer_differences(config, made)
-    if (wanted := sampling_defaults(config)) != (found := sampling_defaults(made)):
-        yield _differs("generation_config.json", found, wanted)
+    if (before := sampling_defaults(config)) != (after := sampling_defaults(made)):
+        yield _differs("generation_config.json", after, before)
 
 
 def _vocabulary(made: Configuration) -> int | None:

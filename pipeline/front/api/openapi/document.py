@@ -242,8 +242,8 @@ def _weights() -> dict[str, Operation]:
         "Load other weights, one replica after the other; only for an operator's API key, or on the same machine."
     )
     changed = post("changeWeights", change, reference("WeightsRequest"), reference("Weights"), errors=(403, 409))
-    under_way = {"description": "The folder fits; replicas are being started anew.", **changed["responses"]["200"]}
-    changed["responses"]["202"] = {**changed["responses"]["200"], "description": under_way["description"]}
+    under_way = {"description": "The folder fits; replicas are being started anew with it."}
+    changed["responses"]["202"] = changed["responses"]["200"] | under_way
     changed["responses"]["200"]["description"] = "All replicas have them; only with `wait`."
     shown = get("weights", "Which weights each replica has, and how far a change is.", "Weights", errors=(403,))
     return {"get": shown, "post": changed}
