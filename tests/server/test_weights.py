@@ -1,5 +1,5 @@
-"""Other weights under load: two replicas on emulated devices, whose weights are a seed. No stream ends, and each of its
-tokens is what the weights that it names come to, so nothing was taken from a cache of other ones."""
+"""Other weights under load: two replicas on emulated devices, whose weights are a seed. No stream ends, and each of
+its tokens is what the weights that it names come to, so nothing was taken from a cache of other ones."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ SETS = (*chaos.DEFAULTS, "pipeline.replicas=2")
 TIMED = {"x-ringserve-timings": "1"}
 WAIT_S = 60  # nothing is asserted to be fast: this only ends a hang
 TOKENS = 60
+FITS = {"vocab_size": 32000, "max_position_embeddings": 4096}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def folder(tmp_path, seeds):
     """Another one each time."""
     place = tmp_path / "new"
     place.mkdir()
-    (place / "config.json").write_text(json.dumps({"vocab_size": 32000, "made for": str(tmp_path)}))
+    (place / "config.json").write_text(json.dumps({**FITS, "made for": str(tmp_path)}))
     found = examine(load_configuration(EMULATED), str(place))
     seeds[found.id] = found.values[SEED]
     return place
@@ -154,7 +155,7 @@ def test_while_one_change_is_under_way_another_is_refused(server, folder):
 
 def test_what_does_not_fit_is_refused_and_disturbs_nobody(server, tmp_path):
     before, generations = shown(server)["replicas"], server.metrics().total("generation")
-    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 31999}))
+    (tmp_path / "config.json").write_text(json.dumps({**FITS, "vocab_size": 31999}))
     for place, words in ((tmp_path, "vocab_size is 31999, expected 32000"), (tmp_path / "none", "does not exist")):
         answer = change(server, place)
         assert answer.status_code == 400

@@ -86,7 +86,7 @@ def _values(config: Configuration, place: Path) -> Weights:
         if config.pipeline.runner.random_weights:
             raise RefusedError("pipeline.runner.random_weights is set: no weights are loaded at all")
         return Weights("", values)
-    made = {SEED: int(identify_folder(place), 16) >> 1}  # fits into 63 bits
+    made = {SEED: int(identify_folder(place), 16) >> 33}  # 31 bits: what the setting takes
     return Weights(identify_weights(with_values(config, made)), {**values, **made})
 
 

@@ -21,6 +21,7 @@ from tests.pipeline.stages import write_byte_tokenizer
 from tests.server.launched import wait_until
 
 QWEN = load()["qwen2"]
+FITS = {"vocab_size": 32000, "max_position_embeddings": 4096}  # configs/emulated_910b.yaml
 FEW = [Override("pipeline.runner.kind", "mindspore", "test"), "pa_config.num_blocks=64", "pipeline.max_rows=2"]
 
 
@@ -128,11 +129,11 @@ def test_an_emulated_device_has_another_seed(tmp_path):
     config, made = load_configuration(ROOT / "configs" / "emulated_910b.yaml"), {}
     for name in "ab":
         (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text(json.dumps({"vocab_size": 32000, "name": name}))
+        (tmp_path / name / "config.json").write_text(json.dumps({**FITS, "name": name}))
         made[name] = examine(config, str(tmp_path / name))
     assert made["a"].id != made["b"].id
     assert made["a"].in_place_of(config).pipeline.runner.seed == made["a"].values[SEED]
-    (tmp_path / "a" / "config.json").write_text(json.dumps({"vocab_size": 9}))
+    (tmp_path / "a" / "config.json").write_text(json.dumps({**FITS, "vocab_size": 9}))
     with pytest.raises(RefusedError, match="vocab_size is 9, expected 32000"):
         examine(config, str(tmp_path / "a"))
 

@@ -44,7 +44,8 @@ def test_one_after_the_other_each_when_the_one_before_has_answered(rollout):
     report = rollout.report()
     assert (report["state"], report["replicas"]) == ("idle", ["new"] * 3)
     assert report["change"] == {
-        "call": 7, "folder": "/new", "weights": "new", "replica": None, "done": [0, 1, 2], "outcome": "done", "error": "",
+        "call": 7, "folder": "/new", "weights": "new", "replica": None, "done": [0, 1, 2], "outcome": "done",
+        "error": "",
     }  # fmt: skip
 
 
@@ -70,12 +71,8 @@ def test_one_that_fails_gets_back_what_it_had_and_the_others_stay(rollout):
     rollout.on_failed(1, "no memory")
     assert ids(rollout) == ["new", "old", "old"]
     change = rollout.report()["change"]
-    assert (change["outcome"], change["error"], change["replica"], change["done"]) == (
-        "rolled back",
-        "no memory",
-        1,
-        [0],
-    )
+    assert (change["outcome"], change["error"]) == ("rolled back", "no memory")
+    assert (change["replica"], change["done"]) == (1, [0])
     assert not rollout.under_way
     assert rollout.begin(8, "/newer")  # and it may be tried again
 
