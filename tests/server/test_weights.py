@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import os
 import threading
 from dataclasses import replace
 
 import httpx
+import numpy as np
 import pytest
 
 from model.checkpoint.identity import weights_id
@@ -19,8 +21,11 @@ from pipeline.config import load_configuration
 from pipeline.launcher.weights.check import SEED, examine
 from pipeline.runtime.engines import make_runner
 from scripts.lab.server import launched
+from scripts.tools.family_weights import PROMPT
 from scripts.verify import chaos
 from scripts.verify.survival.session import EMULATED
+from tests.model.families.checkpoints import load
+from tests.pipeline.stages import write_byte_tokenizer
 
 SETS = (*chaos.DEFAULTS, "pipeline.replicas=2")
 TIMED = {"x-ringserve-timings": "1"}
@@ -163,3 +168,49 @@ def test_what_does_not_fit_is_refused_and_disturbs_nobody(server, tmp_path):
         assert answer.json()["error"]["param"] == "folder"
     assert shown(server)["replicas"] == before
     assert server.metrics().total("generation") == generations
+
+
+# ---- a model ---------------------------------------------------------------------------------------------------
+
+
+def test_weights_that_can_not_be_loaded_are_rolled_back(tmp_path):
+    """A decoder on one replica, whose stream waits meanwhile; then with weights of which transformers' answer is
+    known."""
+    known = load()["qwen2"]
+    base, spoilt, new = (tmp_path / name for name in ("base", "spoilt", "new"))
+    for place, name in ((base, "others"), (spoilt, "spoilt"), (new, known.name)):
+        replace(known, name=name).save(place)
+        write_byte_tokenizer(place, known.config["vocab_size"] - 1)
+    with (spoilt / "model.safetensors").open("r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(np.float32("nan").tobytes())
+    few = ("pipeline.token_budget=16", "pipeline.max_rows=2", f"pipeline.runner.compile_cache={tmp_path}/graphs")
+    prompt, answer = known.tokens[:PROMPT].tolist(), known.tokens[PROMPT:].tolist()
+    with launched(base, few, tmp_path / "log") as server:
+        before = complete(server, prompt, len(answer))
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            refused = pool.submit(change, server, spoilt, wait=True)
+            while not refused.done():
+                assert complete(server, prompt, len(answer)) == before
+        error = refused.result().json()["error"]["message"]
+        assert refused.result().status_code == 500
+        assert "the old ones do again" in error
+        assert "the file is damaged" in error
+        report = shown(server)
+        assert (report["state"], report["change"]["outcome"]) == ("idle", "rolled back")
+        assert report["change"]["error"] in error
+        assert complete(server, prompt, len(answer)) == before
+        assert change(server, new, wait=True).status_code == 200
+        (ids,) = [one["weights"] for one in shown(server)["replicas"]]
+        names = load_tokenizer(base)
+        wanted = [names.token_text(one) for one in answer]
+        assert complete(server, prompt, len(answer)) == (wanted, [{"from": 0, "id": ids}]) != before
+        assert server.stop() == 0
+
+
+def complete(server, prompt, count):
+    """Tokens, and which weights they have."""
+    body = {"prompt": prompt, "max_tokens": count, "temperature": 0, "ignore_eos": True, "logprobs": 0}
+    url = f"{server.base_url}/v1/completions"
+    answer = httpx.post(url, json=body, headers=TIMED, timeout=WAIT_S).json()
+    return answer["choices"][0]["logprobs"]["tokens"], answer["usage"]["weights"][0]
