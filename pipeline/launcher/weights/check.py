@@ -10,13 +10,15 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from model.errors import ModelError, TokenizerError
 from model.folder import locate_model
 from model.folder.tokenizer_files import find_tokenizer
 from pipeline.config import Configuration, ConfigurationError, with_values
+from pipeline.config.model_files import read_model_facts
+from pipeline.config.source import Unreadable
 from pipeline.launcher.reload import require_loadable
 from pipeline.runtime.adapters import adapter_fingerprints
 from pipeline.runtime.engines import facts_of
@@ -26,7 +28,8 @@ from pipeline.runtime.weights import describe_weights, identify_folder, identify
 _SIZES = ("family", "hidden_size", "num_layers", "num_heads", "num_kv_heads", "head_dim", "intermediate_size",
           "vocab_size", "dtype", "experts")  # fmt: skip
 _LEFT_OVER = ("truncation", "padding")  # in a tokenizer.json; no engine here heeds them
-_PATH = re.compile(r"(?<![\w/.])/[^\s:;,'\")]*/([^\s:;,'\")/]+)")
+_IN_PATH = r"""[^\s:;,'")]"""
+_PATH = re.compile(rf"(?<![\w/.])/{_IN_PATH}*?([^\s:;,'\")/]+)(?!{_IN_PATH})")
 PATHS = ("pipeline.model_dir", "model_config.model_cfg_path", "model_config.checkpoint_path", "tokenizer.vocab_file")
 SEED = "pipeline.runner.seed"
 
@@ -54,6 +57,8 @@ def examine(config: Configuration, folder: str) -> Weights:
         return _examine(config, folder)
     except ConfigurationError as error:
         raise RefusedError("; ".join(without_paths(one.message, folder) for one in error.problems)) from None
+    except Unreadable as error:
+        raise RefusedError(without_paths(error.problem.message, folder)) from None
     except (ModelError, OSError) as error:
         raise RefusedError(without_paths(str(error), folder)) from None
 
@@ -66,12 +71,17 @@ def _examine(config: Configuration, folder: str) -> Weights:
         raise RefusedError(f"{folder} has no config.json, which describes the model")
     weights = _values(config, place)
     made = weights.in_place_of(config)
+    _refuse(_model_differences(config, made))
     require_loadable(made)
-    if differences := [*_differences(config, made)]:
-        raise RefusedError("it is another model: " + "; ".join(differences))
+    _refuse(_differences(config, made))
     describe_weights(made)
     adapter_fingerprints(made)
     return weights if config.pipeline.runner.kind == "emulated" else Weights(identify_weights(made), weights.values)
+
+
+def _refuse(differences: Iterable[str]) -> None:
+    if named := "; ".join(differences):
+        raise RefusedError(f"it is another model: {named}")
 
 
 def _values(config: Configuration, place: Path) -> Weights:
@@ -100,28 +110,24 @@ def _has_tokenizer(place: Path) -> bool:
 def _differences(config: Configuration, made: Configuration) -> Iterator[str]:
     """Raises ModelError, OSError."""
     if config.pipeline.runner.kind != "emulated":
-        yield from _model_differences(config, made)
         yield from _engine_differences(config, made)
-    elif (wanted := config.model_config.vocab_size) != (found := _vocabulary(made)):
-        yield _differs("vocab_size", found, wanted)
     if config.tokenizer.vocab_file != made.tokenizer.vocab_file:
         yield from _tokenizer_differences(config, made)
     if (before := sampling_defaults(config)) != (after := sampling_defaults(made)):
         yield _differs("generation_config.json", after, before)
 
 
-def _vocabulary(made: Configuration) -> int | None:
-    from pipeline.config.model_files import read_model_facts
-
-    assert made.model_config.model_cfg_path is not None
-    return read_model_facts(made.model_config.model_cfg_path).vocab_size
-
-
 def _model_differences(config: Configuration, made: Configuration) -> Iterator[str]:
+    """Of the two `config.json`; an emulated device has none of its own. Raises ModelError, Unreadable."""
     from model.mindformers_runner.configuration import read_model
 
-    assert config.model_config.model_cfg_path is not None
     assert made.model_config.model_cfg_path is not None
+    if config.pipeline.runner.kind == "emulated":
+        found, wanted = read_model_facts(made.model_config.model_cfg_path).vocab_size, config.model_config.vocab_size
+        if found != wanted:
+            yield _differs("vocab_size", found, wanted)
+        return
+    assert config.model_config.model_cfg_path is not None
     before, after = read_model(config.model_config.model_cfg_path)[0], read_model(made.model_config.model_cfg_path)[0]
     for name in _SIZES:
         if (found := getattr(after, name)) != (wanted := getattr(before, name)):
@@ -165,8 +171,6 @@ def _differs(name: str, found: object, wanted: object) -> str:
 
 def without_paths(text: str, folder: str) -> str:
     """An error for whoever gave this folder: other paths are cut to their names."""
-    kept = re.escape(folder.rstrip("/"))
-    return "".join(
-        piece if re.match(kept, piece) else _PATH.sub(r"\1", piece)
-        for piece in re.split(f"({kept}[^\\s:;,'\")]*)", text)
-    )
+    given = re.compile(rf"({re.escape(folder.rstrip('/'))}(?:/{_IN_PATH}*)?)(?!{_IN_PATH})")
+    pieces = given.split(text)  # those that were matched in every other place
+    return "".join(piece if number % 2 else _PATH.sub(r"\1", piece) for number, piece in enumerate(pieces))

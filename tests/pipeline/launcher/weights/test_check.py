@@ -22,6 +22,7 @@ from tests.server.launched import wait_until
 
 QWEN = load()["qwen2"]
 FITS = {"vocab_size": 32000, "max_position_embeddings": 4096}  # configs/emulated_910b.yaml
+TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 FEW = [Override("pipeline.runner.kind", "mindspore", "test"), "pa_config.num_blocks=64", "pipeline.max_rows=2"]
 
 
@@ -79,7 +80,7 @@ def test_what_training_leaves_in_a_tokenizer_is_no_difference(config, other):
         ("config.json", {"dtype": "bfloat16"}, "dtype is bfloat16, expected float32"),
         ("config.json", {"max_position_embeddings": 2}, "max_position_embeddings is 2, expected at least "),
         ("config.json", {"model_type": "llama"}, "family is llama, expected qwen2"),
-        ("tokenizer_config.json", {"chat_template": "{{ 1 }}"}, "its tokenizer or its chat template is another one"),
+        ("tokenizer_config.json", {"chat_template": TEMPLATE}, "its tokenizer or its chat template is another one"),
         (
             "generation_config.json",
             {"temperature": 0.5},
@@ -120,7 +121,7 @@ def test_an_adapter_that_can_not_be_read_any_more_is_named_without_its_path(base
     config = load_folder(base, [*FEW, Override("pipeline.lora.adapters", {"a": str(adapter)}, "test")])
     assert examine(config, str(other)).id
     (adapter / "adapter_config.json").unlink()
-    with pytest.raises(RefusedError, match="the adapter a") as refused:
+    with pytest.raises(RefusedError, match="a is not an adapter") as refused:
         examine(config, str(other))
     assert "secret" not in str(refused.value)
 
