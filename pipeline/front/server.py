@@ -7,7 +7,6 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import uvloop
@@ -114,8 +113,7 @@ async def _serve(
     delivery = Delivery(settings, backend, admission, counters, adapters, times, stats, keys_used, tracing)
     generate = GenerateRoutes(delivery, tokenizer, parser)
     weights = WeightsControl(control, backend)
-    more_metrics = lambda: chain(links.metrics(), weights.metrics())  # noqa: E731
-    info = InfoRoutes(settings, backend, admission, stats, spans, ends, more_metrics)
+    info = InfoRoutes(settings, backend, admission, stats, spans, ends, links.metrics)
     shown = PageRoutes(settings, stats, ends)
     tokenize = TokenizeRoutes(settings, tokenizer, parser, backend)
     ollama = OllamaRoutes(settings, backend, tokenizer, generate)

@@ -13,7 +13,7 @@ from pipeline.front.api.json_body import parse_object
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.weights import WeightsControl
 from pipeline.front.http.access import is_loopback
-from pipeline.front.http.errors import SERVER, ApiError
+from pipeline.front.http.errors import ApiError
 from pipeline.front.http.exchange import Exchange, answer_json
 from pipeline.front.settings import FrontSettings
 
@@ -49,13 +49,8 @@ class AdminRoutes:
         asked = read(WeightsRequest, parse_object(content), Reading(self._settings), status=400)
         if self._is_router:
             raise ApiError(400, _ROUTER)
-        call = await self._weights.change(asked.folder)
-        if not asked.wait:
-            await exchange.respond(202, orjson.dumps(self._report()))
-            return
-        if why := await self._weights.outcome(call):
-            raise ApiError(500, f"the new weights do not serve, the old ones do again: {why}", kind=SERVER)
-        await answer_json(exchange, self._report())
+        await self._weights.change(asked.folder, wait=asked.wait)
+        await exchange.respond(200 if asked.wait else 202, orjson.dumps(self._report()))
 
     @property
     def _is_router(self) -> bool:

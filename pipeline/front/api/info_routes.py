@@ -44,7 +44,7 @@ class InfoRoutes:
     ) -> None:
         self._settings, self._backend, self._admission = settings, backend, admission
         self._stats, self._spans = stats, spans
-        self._collector = StatsCollector(stats, settings, ends, more_metrics)
+        self._collector = StatsCollector(stats, settings, ends, more_metrics, backend.lanes.weights)
         self._started = int(time.time())
 
     async def health(self, exchange: Exchange) -> None:

@@ -103,6 +103,10 @@ class Lanes:
         any does. So a text changes weights once."""
         return [replica for replica in replicas if self._lanes[replica].weights == self._newest] or replicas
 
+    def weights(self) -> list[tuple[int, str]]:
+        """The id of those that each replica that is up computes with, where it is known."""
+        return [(lane.replica, lane.weights) for lane in self._lanes if lane.up and lane.weights]
+
     @property
     def any_up(self) -> bool:
         return any(lane.up for lane in self._lanes)

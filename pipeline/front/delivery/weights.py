@@ -4,23 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
-
-from prometheus_client.core import Metric
 
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.probe import probe
-from pipeline.front.http.errors import UNAVAILABLE, ApiError, retry_later
-from pipeline.front.metrics.families import gauge
+from pipeline.front.http.errors import SERVER, UNAVAILABLE, ApiError, retry_later
 from pipeline.runtime.control_channel import ChannelError
 from pipeline.runtime.generations import Control
 
 Report = Mapping[str, Any]
-"""`state`; `replicas`: the id of each one's weights; `change`: the last one, or None (`launcher.weights.rollout`)."""
+"""`state`; `change`: the last one, or None; `busy`: which call is refused, and why (`launcher.weights.rollout`)."""
 
-CHECKING: Final = "checking"
-UNDER_WAY: Final = "under way"
+_OVER: Final = ("done", "refused", "rolled back")
+
+
+class _Call:
+    """One request for other weights, and what has become of it."""
+
+    def __init__(self) -> None:
+        self.number = secrets.randbits(53)
+        self.busy = self.outcome = self.error = ""
+        self.begun = False  # the folder has been looked at
+        self._changed = asyncio.Event()
+
+    def take(self, report: Report) -> None:
+        change, busy = report["change"], report.get("busy", {})
+        if busy.get("call") == self.number:
+            self.busy = busy["why"]
+        elif change is None or change["call"] != self.number:
+            return
+        else:
+            self.begun = report["state"] != "checking"
+            self.outcome, self.error = change["outcome"], change["error"]
+        self._changed.set()
+
+    @property
+    def over(self) -> bool:
+        return bool(self.busy) or self.outcome in _OVER
+
+    async def wait(self, *, to_the_end: bool) -> None:
+        while not (self.over or (self.begun and not to_the_end)):
+            self._changed.clear()
+            await self._changed.wait()
 
 
 class WeightsControl:
@@ -28,41 +54,36 @@ class WeightsControl:
 
     def __init__(self, control: Control, backend: Backend) -> None:
         self._control, self._backend = control, backend
-        self.report: Report = {"state": "idle", "replicas": [], "change": None}
-        self._changed = asyncio.Event()
+        self.report: Report = {"state": "idle", "change": None}
+        self._calls = set[_Call]()
         self._probes = set[asyncio.Task[None]]()
         control.on("weights", self._on_report)
         control.on("probe", self._on_probe)
 
-    async def change(self, folder: str) -> int:
-        """Have the weights of this folder loaded: a number by which `outcome` knows it. The folder has been looked
-        at. Raises ApiError: 400 for one that does not fit, 409 while others are being loaded, 503."""
-        call = secrets.randbits(53)
+    async def change(self, folder: str, *, wait: bool) -> None:
+        """Have the weights of this folder loaded. Returns when that has begun, or with `wait` when all replicas have
+        them. Raises ApiError: 400 for a folder that does not fit, 409 while others are being loaded, 500 where the
+        old ones had to be loaded again, 503."""
+        call = _Call()
+        self._calls.add(call)
         try:
-            self._control.change_weights(folder, call)
+            self._control.change_weights(folder, call.number)
+            await call.wait(to_the_end=wait)
         except ChannelError:
             raise retry_later(503, "the launcher does not take it now", UNAVAILABLE) from None
-        report = await self._until(lambda report: _is_busy(report, call) or _is_known(report, call))
-        if _is_busy(report, call):
-            raise ApiError(409, report["busy"]["why"], kind=UNAVAILABLE)
-        if report["change"]["outcome"] == "refused":
-            raise ApiError(400, report["change"]["error"], parameter="folder")
-        return call
+        finally:
+            self._calls.discard(call)
+        if call.busy:
+            raise ApiError(409, call.busy, kind=UNAVAILABLE)
+        if call.outcome == "refused":
+            raise ApiError(400, call.error, parameter="folder")
+        if call.outcome == "rolled back":
+            raise ApiError(500, f"the new weights do not serve, the old ones do again: {call.error}", kind=SERVER)
 
-    async def outcome(self, call: int) -> str:
-        """Why this change has failed, when it is over; empty if it has not."""
-        report = await self._until(lambda report: not _has(report, call) or report["change"]["outcome"] != UNDER_WAY)
-        return str(report["change"]["error"]) if _has(report, call) else ""
-
-    async def _until(self, holds: Callable[[Report], bool]) -> Report:
-        while not holds(self.report):
-            await self._changed.wait()
-        return self.report
-
-    def _on_report(self, fields: Report) -> None:
-        self.report = fields
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+    def _on_report(self, report: Report) -> None:
+        self.report = report
+        for call in self._calls:
+            call.take(report)
 
     def _on_probe(self, fields: Mapping[str, Any]) -> None:
         task = asyncio.create_task(self._probe(fields["replica"], fields["generation"]))
@@ -71,23 +92,3 @@ class WeightsControl:
 
     async def _probe(self, replica: int, generation: int) -> None:
         self._control.answered(replica, generation, await probe(self._backend, replica))
-
-    def metrics(self) -> Iterator[Metric]:
-        """Of the lanes: a router has them, too."""
-        each = [
-            ({"replica": str(lane.replica), "weights": lane.weights}, 1) for lane in self._backend.lanes if lane.up
-        ]
-        yield gauge("weights_info", "1 for the weights that each replica computes with, by their id", each)
-
-
-def _has(report: Report, call: int) -> bool:
-    change = report["change"]
-    return change is not None and bool(change["call"] == call)
-
-
-def _is_known(report: Report, call: int) -> bool:
-    return _has(report, call) and report["state"] != CHECKING
-
-
-def _is_busy(report: Report, call: int) -> bool:
-    return bool(report.get("busy", {}).get("call") == call)
