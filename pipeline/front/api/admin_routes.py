@@ -76,11 +76,12 @@ class AdminRoutes:
 
 
 def _require_operator(exchange: Exchange) -> None:
-    """Raises ApiError 403."""
+    """Raises ApiError 403. Where no keys are needed, a page that a browser on this machine shows could ask, too."""
     account = exchange.account
     if account is not None and account.key.operator:
         return
     if account is not None:
         raise ApiError(403, "only an operator's API key may do that", kind="permission_error")
-    if not is_loopback(exchange.client):
-        raise ApiError(403, "without API keys this is for clients on this machine only", kind="permission_error")
+    if not is_loopback(exchange.client) or b"origin" in exchange.headers:
+        told = "without API keys this is for clients on this machine only, and for no browser's pages"
+        raise ApiError(403, told, kind="permission_error")

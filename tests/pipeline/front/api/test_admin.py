@@ -99,6 +99,11 @@ def test_only_operators_may(serve):
     assert served.http.post(operators, json={"folder": FOLDER}, headers=bearer(CLIENT)).status_code == 403
 
 
+def test_a_page_in_a_browser_may_not(served):
+    answer = served.http.post("/admin/weights", json={"folder": FOLDER}, headers={"origin": "http://127.0.0.1"})
+    assert answer.status_code == 403
+
+
 def test_a_replica_is_asked_and_answers(served):
     served.channel.send("probe", replica=0, generation=7)
     assert served.submitted("0")["max_tokens"] == 1
