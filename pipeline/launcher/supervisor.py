@@ -210,7 +210,7 @@ class Supervisor:
         """None can be loaded now; empty if they can."""
         if self._drain_until is not None:
             return "the server is shutting down"
-        return "" if self._was_complete else "the server is not ready yet"
+        return "" if self._was_complete and self._replicas else "no model is loaded here yet"
 
     def _on_linked(self, child: Child, lanes: int) -> None:
         """A router is ready with the first replica of a node; later ones come and go."""

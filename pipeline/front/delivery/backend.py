@@ -213,6 +213,7 @@ class Backend:
         """One text, of the server's own, at this replica. If that is down, it may go on elsewhere."""
         stream = TokenStream(submit, submit.choices[0], self._settings.stream_buffer_tokens)
         self._streams[stream.request], lane = stream, self.lanes[replica]
+        self._counters.set(FrontCounter.IN_FLIGHT, len(self._streams))
         stream.home = replica
         stream.computed_with(lane.weights)
         if lane.client is not None:

@@ -9,7 +9,7 @@ from array import array
 from model.sampling import SamplingParams
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.stream import TokenStream
-from pipeline.front.http.errors import ApiError, ClientGone
+from pipeline.front.http.errors import ApiError
 from pipeline.wire.delta import unpack_delta
 from pipeline.wire.request import Choice, Owner, Request, Submit
 
@@ -23,7 +23,7 @@ _GREEDY = Request(sampling=SamplingParams(temperature=0.0), max_tokens=1, ignore
 async def probe(backend: Backend, replica: int) -> str:
     """Why it does not answer; empty if it does. While it is busy, it is asked again."""
     while True:
-        choice = Choice(backend.new_id(), 0)
+        choice = Choice(backend.new_id(), 0, attempt=1)  # as if resumed: no full queue turns it away
         asked = Submit.of([choice], _PROMPT, _GREEDY, arrival_ns=time.monotonic_ns(), owner=_FIRST)
         stream = backend.submit_to(replica, asked)
         try:
@@ -38,14 +38,9 @@ async def probe(backend: Backend, replica: int) -> str:
 
 async def _answer(stream: TokenStream) -> str:
     """Raises ApiError."""
-    while True:
-        try:
-            records = stream.take()
-        except ClientGone as gone:  # pragma: no cover - it has no client
-            return str(gone)
-        if records:
-            last = unpack_delta(records[-1])
-            return (last.text or "the model failed") if last.token_id < 0 else ""
+    while not (records := stream.take()):
         waiter = asyncio.get_running_loop().create_future()
         stream.wake(waiter)
         await waiter
+    last = unpack_delta(records[-1])
+    return (last.text or "the model failed") if last.token_id < 0 else ""
