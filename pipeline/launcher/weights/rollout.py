@@ -89,7 +89,10 @@ class Rollout:
         return True
 
     def on_checked(self, weights: Weights) -> None:
-        self._now().weights = weights
+        """What already has them stays, unless all do: then they are to be loaded again."""
+        change = self._now()
+        change.weights = weights
+        change.left = [replica for replica in change.left if self.weights[replica] != weights] or change.left
 
     def on_refused(self, why: str) -> None:
         self._end(Outcome.REFUSED, why)

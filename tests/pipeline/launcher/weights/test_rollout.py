@@ -77,6 +77,22 @@ def test_one_that_fails_gets_back_what_it_had_and_the_others_stay(rollout):
     assert rollout.begin(8, "/newer")  # and it may be tried again
 
 
+def test_another_try_is_for_those_that_do_not_have_them_yet(rollout):
+    begun(rollout)
+    rollout.next(everyone)
+    rollout.on_answered(0)
+    rollout.next(everyone)
+    rollout.on_failed(1, "no memory")
+    begun(rollout)
+    assert rollout.next(everyone) == 1
+    rollout.on_answered(1)
+    assert rollout.next(everyone) == 2
+    rollout.on_answered(2)
+    assert not rollout.under_way
+    begun(rollout)  # once more the same ones: all of them
+    assert rollout.next(everyone) == 0
+
+
 def test_what_is_refused_changes_nothing(rollout):
     assert rollout.begin(7, "/new")
     assert not rollout.begin(8, "/other")
