@@ -78,7 +78,7 @@ class Changes:
             why = refused or "other weights are being loaded already"
             _send(front, "weights", {**self._rollout.report(), "busy": {"call": call, "why": why}})
             return
-        log.warning("weights: looking at %s", folder)
+        log.info("weights: looking at %s", folder)
         try:
             self._check = CheckProcess(self._rollout.weights[0].in_place_of(config), folder)
         except OSError as error:
@@ -140,7 +140,7 @@ class Changes:
 
     def _on_checked(self, found: Weights | RefusedError) -> None:
         if isinstance(found, RefusedError):
-            log.error("weights: refused: %s", found)
+            log.info("weights: refused: %s", found)
             self._rollout.on_refused(str(found))
         else:
             self._rollout.on_checked(found)
