@@ -78,7 +78,7 @@ class Changes:
             why = refused or "other weights are being loaded already"
             _send(front, "weights", {**self._rollout.report(), "busy": {"call": call, "why": why}})
             return
-        log.info("weights: looking at %s", folder)
+        log.info("weights: looking at %r", folder)
         try:
             self._check = CheckProcess(self._rollout.weights[0].in_place_of(config), folder)
         except OSError as error:
