@@ -32,7 +32,7 @@ from pipeline.runtime.adapters import adapter_fingerprints
 from pipeline.runtime.engines import facts_of, shapes_with
 from pipeline.runtime.stage import describe_failure
 from pipeline.runtime.vocabulary import VocabularyFile
-from pipeline.runtime.weights import describe_weights
+from pipeline.runtime.weights import describe_weights, identify_weights
 
 
 def run(options: argparse.Namespace) -> int:
@@ -139,9 +139,22 @@ def _serve(config: Configuration, options: argparse.Namespace) -> int:
         reread = lambda: fit_to_host(load(options, known=chosen))  # noqa: E731
         readiness = Readiness.from_environment(options.ready_fd, os.environ)
         server = Supervisor(
-            config, reread, readiness, fitted=fitted, fingerprints=fingerprints, vocabulary=vocabulary
+            config,
+            reread,
+            readiness,
+            fitted=fitted,
+            fingerprints=fingerprints,
+            vocabulary=vocabulary,
+            weights=_weights_id(config),
         )
         return server.run()
+
+
+def _weights_id(config: Configuration) -> str:
+    """Empty for what can't be read: inference says why, when it loads them."""
+    with contextlib.suppress(ModelError, OSError):
+        return identify_weights(config)
+    return ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -47,6 +47,7 @@ SURVIVAL = (
     "server/test_starvation.py",
     "server/test_supervision.py",
     "server/test_tracing.py",
+    "server/test_weights.py",
     "test_readme.py",
 )
 """Whole servers that are killed, starved, drained or measured: they wait more than they compute, and must come

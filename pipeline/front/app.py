@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from pipeline.front.api.admin_routes import WEIGHTS, AdminRoutes
 from pipeline.front.api.anthropic.errors import anthropic_refusal
 from pipeline.front.api.anthropic.routes import AnthropicRoutes
 from pipeline.front.api.cancel_routes import CANCEL, CancelRoutes
@@ -42,6 +43,7 @@ class Front:
         ollama: OllamaRoutes,
         anthropic: AnthropicRoutes,
         cancel: CancelRoutes,
+        admin: AdminRoutes,
     ) -> None:
         self._settings, self._keys, self._cors = settings, keys, Cors(settings)
         self._model, self._cancel = info.model, cancel.cancel
@@ -74,8 +76,10 @@ class Front:
             "/metrics": ("GET", info.metrics),
             "/debug/trace": ("GET", info.trace),
             "/openapi.json": ("GET", OpenApiRoute(settings, keys).describe),
+            WEIGHTS: ("GET", admin.weights),
             **page.routes(),
         }
+        self._changed: dict[str, Handler] = {WEIGHTS: admin.change}  # by POST, what is shown by GET
 
     async def __call__(self, exchange: Exchange) -> None:
         exchange.path = self._canonical(exchange)
@@ -121,9 +125,13 @@ class Front:
         if found is None or not self._is_here(exchange.port, path):
             raise self._not_found(exchange.path)
         method, handler = found
+        if exchange.method == "POST" and path in self._changed:
+            return self._changed[path]
         if exchange.method != method and (exchange.method, method) != ("HEAD", "GET"):
-            allow = b"GET, HEAD" if method == "GET" else method.encode()
-            raise ApiError(405, f"{exchange.method} is not allowed here; use {method}", headers=((b"allow", allow),))
+            either = ", POST" if path in self._changed else ""
+            allow = f"GET, HEAD{either}" if method == "GET" else method
+            told = f"{exchange.method} is not allowed here; use {method}"
+            raise ApiError(405, told, headers=((b"allow", allow.encode()),))
         return handler
 
     def _is_here(self, port: int, path: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import uvloop
 
 from model.tokenizer import Vocabulary
+from pipeline.front.api.admin_routes import AdminRoutes
 from pipeline.front.api.anthropic.routes import AnthropicRoutes
 from pipeline.front.api.cancel_routes import CancelRoutes
 from pipeline.front.api.generate_routes import GenerateRoutes
@@ -25,6 +26,7 @@ from pipeline.front.delivery.follow import follow
 from pipeline.front.delivery.generation import Delivery
 from pipeline.front.delivery.policies import keep_weighing, make_router
 from pipeline.front.delivery.tracing import Tracing
+from pipeline.front.delivery.weights import WeightsControl
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.http.connection import Connection, Serving
 from pipeline.front.http.exchange import BodyMemory
@@ -110,12 +112,14 @@ async def _serve(
     keys_used = KeyCounters(page, spec.rank)
     delivery = Delivery(settings, backend, admission, counters, adapters, times, stats, keys_used, tracing)
     generate = GenerateRoutes(delivery, tokenizer, parser)
+    weights = WeightsControl(control, backend)
     info = InfoRoutes(settings, backend, admission, stats, spans, ends, links.metrics)
     shown = PageRoutes(settings, stats, ends)
     tokenize = TokenizeRoutes(settings, tokenizer, parser, backend)
     ollama = OllamaRoutes(settings, backend, tokenizer, generate)
     anthropic = AnthropicRoutes(settings, tokenizer, generate, tokenize)
-    app = Front(settings, generate, tokenize, info, shown, keys, ollama, anthropic, CancelRoutes(delivery.live))
+    cancel, admin = CancelRoutes(delivery.live), AdminRoutes(settings, weights, backend)
+    app = Front(settings, generate, tokenize, info, shown, keys, ollama, anthropic, cancel, admin)
     server = Server(app, settings, admission, counters, backend.announce, shown.feed.close)
 
     def drain(_: Mapping[str, Any]) -> None:

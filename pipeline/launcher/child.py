@@ -22,6 +22,7 @@ from pipeline.runtime.readable import readable
 from pipeline.wire.topology import StageSpec
 
 WITH_OTHERS = "with others"  # another rank of its replica died, and none can go on without it
+REPLACED = "replaced"  # by one with other weights
 
 _BAR = 24  # characters of a progress bar
 
@@ -59,7 +60,7 @@ class Child:
         self.heard = 0  # messages received
         self.why = ""  # why it failed, as it reported
         self.linked = False  # a router's front, which has no rings, runs
-        self.ended_as: str | None = None  # HUNG, STOPPED or WITH_OTHERS, when the launcher killed it
+        self.ended_as: str | None = None  # HUNG, STOPPED, WITH_OTHERS or REPLACED, when the launcher killed it
         self.channel: Channel | None = channel  # None: closed
         self.pidfd = os.pidfd_open(process.pid)
         self._process = process
@@ -153,7 +154,7 @@ class Child:
         return status
 
     def how(self, status: int) -> str:
-        """CRASHED, KILLED, HUNG or STOPPED."""
+        """CRASHED, KILLED, HUNG, STOPPED or REPLACED."""
         if self.ended_as is not None:
             return self.ended_as
         return KILLED if status == 0 or (status < 0 and -status not in _FAULTS) else CRASHED
@@ -162,6 +163,8 @@ class Child:
         """How it ended, for the log."""
         if self.ended_as == WITH_OTHERS:
             return "was ended, because its replica has lost another rank"
+        if self.ended_as == REPLACED:
+            return "was ended, to load other weights"
         if self.ended_as is not None:
             return "was killed because it hung"
         if status < 0:

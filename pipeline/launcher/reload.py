@@ -25,7 +25,7 @@ class Reload:
         old, wanted, keys = values_of(current), values_of(new), live_keys()
         different = [key for key in old if old[key] != wanted[key]]
         config = with_values(current, {key: wanted[key] for key in keys})
-        _check(config)
+        require_loadable(config)
         return cls(
             config,
             {key: wanted[key] for key in keys},
@@ -40,7 +40,7 @@ class Reload:
         return text + (f"; needs a restart: {', '.join(self.waiting)}" if self.waiting else "")
 
 
-def _check(config: Configuration) -> None:
+def require_loadable(config: Configuration) -> None:
     """Raises ConfigurationError. The configuration is loaded as the next stage that starts will load it."""
     fd = os.memfd_create("ringserve-reload", os.MFD_CLOEXEC)
     try:

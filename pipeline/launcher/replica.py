@@ -45,6 +45,20 @@ class Replica:
         self._died_again = self._is_away = False
 
     @property
+    def generation(self) -> int:
+        """The current one, or the last."""
+        return self._rings.number
+
+    @property
+    def weights(self) -> str:
+        """Id of those that the next generation is computed with."""
+        return self._rings.weights
+
+    @weights.setter
+    def weights(self, weights: str) -> None:
+        self._rings.weights = weights
+
+    @property
     def members(self) -> list[Child]:
         """Processes that use its rings, of those there are."""
         return [self._children[stage.key] for stage in self._users if stage.key in self._children]

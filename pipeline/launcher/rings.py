@@ -19,6 +19,7 @@ class Rings:
         self._spare: RingSet | None = self._make()
         self.current: RingSet | None = None
         self.number = 0
+        self.weights = ""  # id of those that the next generation is computed with
 
     def begin(self) -> RingSet:
         """A new set. Raises IpcError; then there is none."""
@@ -30,7 +31,7 @@ class Rings:
         """Raises ChannelError for a stage that does not take them."""
         assert self.current is not None
         child.attachments[self._replica].generation = self.number
-        generation = Generation(self.number, self.current.handles(child.spec), ended, self._replica)
+        generation = Generation(self.number, self.current.handles(child.spec), ended, self._replica, self.weights)
         fields, fds = generation.to_message()
         child.send("generation", fds, **fields)
 

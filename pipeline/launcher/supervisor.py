@@ -21,7 +21,7 @@ from pipeline.host.cpu_placement import fit_as
 from pipeline.host.facts import HostError, raise_descriptor_limit
 from pipeline.launcher.announce import announce, report
 from pipeline.launcher.api_keys import KeysError, load_api_keys
-from pipeline.launcher.child import WITH_OTHERS, Child, in_plain_words
+from pipeline.launcher.child import REPLACED, WITH_OTHERS, Child, in_plain_words
 from pipeline.launcher.exporter import ExporterProcess
 from pipeline.launcher.hang_detector import Hang, HangDetector
 from pipeline.launcher.listening import Listeners, address, host_and_port
@@ -32,6 +32,7 @@ from pipeline.launcher.restarts import LONGEST_DELAY_S, Restarts
 from pipeline.launcher.rings import Rings
 from pipeline.launcher.signals import caught_signals
 from pipeline.launcher.stage_processes import StageProcesses, stage_command
+from pipeline.launcher.weights import Changes
 from pipeline.runtime.control_channel import ChannelError, Message
 from pipeline.runtime.engines import facts_of, shapes_with
 from pipeline.runtime.generations import HUNG, STOPPED
@@ -51,7 +52,8 @@ class Supervisor:
     """One server, from start to end. `reread` reads its configuration again; raises ConfigurationError, HostError.
     `readiness` is told when it is ready, and when it reloads and stops. `topology`: what runs, if not what the
     configuration says; `command` starts a stage; `fitted` is the configuration as it is for each replica's part of
-    the host, if they differ; `fingerprints` are those of adapters, by name; `vocabulary` is what fronts are given."""
+    the host, if they differ; `fingerprints` are those of adapters, by name; `vocabulary` is what fronts are given;
+    `weights` is the id of those that the configuration names."""
 
     def __init__(
         self,
@@ -63,10 +65,12 @@ class Supervisor:
         fitted: Sequence[Configuration] = (),
         fingerprints: Mapping[str, bytes] = MappingProxyType({}),
         vocabulary: VocabularyFile | None = None,
+        weights: str = "",
     ) -> None:
         self._config, self._reread = config, reread
         self._topology, self._command = topology or Topology.of(config), command
         self._fitted, self._fingerprints, self._vocabulary = fitted, fingerprints, vocabulary
+        self._weights = weights
         self._readiness = readiness or Readiness()
         self._began = time.monotonic()
         self._status: int | None = None  # the exit status, once it is decided
@@ -126,11 +130,20 @@ class Supervisor:
         stack.callback(self._processes.close)
         common = self._processes.children, self._hang_detector, self._supervision
         self._replicas = [Replica(self._topology, number, each, *common) for number, each in enumerate(rings)]
+        self._changes = Changes(
+            self._weights,
+            self._topology,
+            self._replicas,
+            self._processes.children,
+            self._supervision,
+            lambda unit: self._restart_at.update({unit: time.monotonic()}),
+        )
+        stack.callback(self._changes.close)
 
     def _start(self, stage: StageSpec) -> None:
         """Raises OSError."""
         config = fit_as(self._config, self._fitted[stage.replica or 0]) if self._fitted else self._config
-        self._processes.start(stage, config)
+        self._processes.start(stage, self._changes.of(config, stage))
 
     def _make_rings(self, stack: ExitStack, replica: int, shapes: Shapes) -> Rings:
         rings = Rings(self._topology, replica, self._config, shapes)
@@ -148,6 +161,8 @@ class Supervisor:
             self._exporter.look()
         if self._status is None:
             self._look()
+            if self._drain_until is None:
+                self._changes.look()
             self._start_due()
             self._tell_fronts()
             self._hand_over()
@@ -156,13 +171,13 @@ class Supervisor:
         drain = [] if self._drain_until is None else [self._drain_until]
         restarts = [at for name, at in self._restart_at.items() if not self._is_ending(name)]
         exporter = [] if self._exporter is None else [self._exporter.due]
-        return min([self._hang_detector.due, *restarts, *drain, *exporter])
+        return min([self._hang_detector.due, self._changes.due, *restarts, *drain, *exporter])
 
     def _is_ending(self, unit: str) -> bool:
         """Some of its processes are still about to die with another one."""
         children = self._processes.children
         stages = (children.get(stage.key) for stage in self._topology.unit(unit))
-        return any(child.ended_as == WITH_OTHERS for child in stages if child)
+        return any(child.ended_as in (WITH_OTHERS, REPLACED) for child in stages if child)
 
     def _replicas_of(self, child: Child) -> list[Replica]:
         return [self._replicas[number] for number in child.attachments]
@@ -177,13 +192,25 @@ class Supervisor:
             child.why = message.fields["why"]
         elif message.event == "linked":
             self._on_linked(child, message.fields["lanes"])
+        elif message.event == "weights":
+            self._changes.begin(self._config, child, message.fields, self._why_no_weights())
+        elif message.event == "answered":
+            self._changes.on_answered(message.fields)
         elif message.event in ("waiting", "ready"):
             replica = self._replicas[message.fields["replica"]]
             if message.event == "waiting":
+                if child.loading and child.spec.is_front:
+                    self._changes.tell(child)
                 if replica.on_waiting(child, message.fields["aboard"]):
                     self._on_departure(child, replica)
             elif replica.on_ready(child):
                 self._on_complete(replica)
+
+    def _why_no_weights(self) -> str:
+        """None can be loaded now; empty if they can."""
+        if self._drain_until is not None:
+            return "the server is shutting down"
+        return "" if self._was_complete and self._replicas else "no model is loaded here yet"
 
     def _on_linked(self, child: Child, lanes: int) -> None:
         """A router is ready with the first replica of a node; later ones come and go."""
@@ -212,6 +239,7 @@ class Supervisor:
         if replica.down_since:
             log.warning("%sserving again after %.1f s", replica.title, time.monotonic() - replica.down_since)
             self._readiness.status(f"{replica.title}serving again")
+        self._changes.on_complete(replica)
         if not self._was_complete and all(each.was_complete for each in self._replicas):
             self._was_complete = True
             self._announce()
@@ -268,6 +296,8 @@ class Supervisor:
                 replica.on_death(child, child.how(status))
             self._page.reset(child.name)
             self._end_others(child)
+            if self._changes.on_death(child, what):
+                return
             for stage in self._topology.unit(child.spec.unit):
                 self._supervision.set_state(stage.key, StageState.RESTARTING)
             self._schedule(child.spec.unit, what)
@@ -310,7 +340,8 @@ class Supervisor:
             try:
                 for stage in missing:
                     self._start(stage)
-                    self._supervision.add_restart(stage.key)
+                    if not self._changes.is_planned(stage):
+                        self._supervision.add_restart(stage.key)
             except (OSError, ipc.IpcError) as error:
                 self._schedule(name, f"{name} could not be started: {error}")
 

@@ -62,10 +62,12 @@ def difference(mine: Hello, theirs: Hello) -> str:
 
 
 class Room(msgspec.Struct, frozen=True, array_like=True):
-    """Of a lane that is up, in bytes: its longest request, and how many may be under way to its ring."""
+    """Of a lane that is up, in bytes: its longest request, and how many may be under way to its ring; and the id of
+    the weights that this generation is computed with."""
 
     longest: int
     window: int
+    weights: str = ""
 
 
 class Blame(msgspec.Struct, frozen=True, array_like=True):

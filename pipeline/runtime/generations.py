@@ -87,13 +87,15 @@ class Generation:
     """One set of a replica's rings, by their keys, as a stage gets it. The receiver owns the handles' descriptors.
 
     `ended` is about the generations before: how stages died in the last one that was complete, and in those after it
-    that never were. The same death may therefore be listed twice; its generation's number identifies it.
+    that never were. The same death may therefore be listed twice; its generation's number identifies it. `weights`:
+    the id of those with which every token of this generation is computed.
     """
 
     number: int
     handles: Mapping[str, ipc.RingHandle]
     ended: tuple[Ended, ...] = ()
     replica: int = 0
+    weights: str = ""
 
     def to_message(self) -> tuple[dict[str, Any], tuple[int, ...]]:
         """Fields and descriptors; rings refer to descriptors by index."""
@@ -103,8 +105,8 @@ class Generation:
             rings[name] = [len(fds), len(handle.fds)]
             fds += handle.fds
         ended = [[one.stage, one.how, one.generation, one.in_hand] for one in self.ended]
-        fields = {"number": self.number, "rings": rings, "ended": ended, "replica": self.replica}
-        return fields, tuple(fds)
+        about = {"number": self.number, "replica": self.replica, "weights": self.weights}
+        return {**about, "rings": rings, "ended": ended}, tuple(fds)
 
     @classmethod
     def from_message(cls, message: Message) -> Self:
@@ -115,7 +117,8 @@ class Generation:
         ended = (
             Ended(stage, how, died_in, tuple(in_hand)) for stage, how, died_in, in_hand in message.fields["ended"]
         )
-        return cls(message.fields["number"], handles, tuple(ended), message.fields["replica"])
+        fields = message.fields
+        return cls(fields["number"], handles, tuple(ended), fields["replica"], fields["weights"])
 
 
 def _split(fds: Sequence[int]) -> tuple[int, int, tuple[int, ...]]:
@@ -159,6 +162,14 @@ class Control:
 
     def failed(self, why: str) -> None:
         self._channel.send("failed", why=why)
+
+    def change_weights(self, folder: str, call: int) -> None:
+        """This stage, a front, asks for other weights; the report that has this call in it is the answer."""
+        self._channel.send("weights", folder=folder, call=call)
+
+    def answered(self, replica: int, generation: int, why: str) -> None:
+        """This replica has answered what it was asked, or why it has not."""
+        self._channel.send("answered", replica=replica, generation=generation, why=why)
 
     # ---- from the launcher ----------------------------------------------------------------------------------
 

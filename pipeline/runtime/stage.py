@@ -256,10 +256,14 @@ def apply_cpu_policy(name: str, cpus: tuple[int, ...] | None) -> None:
                     os.sched_setscheduler(thread, os.SCHED_BATCH, os.sched_param(0))
 
 
+def die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
 def die_with_launcher(death_fd: int) -> None:
     """Two ways, since either may be missing: the kernel's signal at the parent's death, and a pipe that only the
     launcher holds the other end of, which sends a signal when it breaks."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    die_with_parent()
     fcntl.fcntl(death_fd, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(death_fd, _F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(death_fd, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)

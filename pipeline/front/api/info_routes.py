@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
@@ -15,6 +14,7 @@ from prometheus_client.core import Metric
 from pipeline.front.api.openai.body import check_model
 from pipeline.front.delivery.admission import SHUTTING_DOWN, Admission
 from pipeline.front.delivery.backend import Backend
+from pipeline.front.http.access import is_loopback
 from pipeline.front.http.errors import UNAVAILABLE, ApiError, retry_later
 from pipeline.front.http.exchange import Exchange, answer_json
 from pipeline.front.metrics import CONTENT_TYPE, StatsCollector
@@ -44,7 +44,7 @@ class InfoRoutes:
     ) -> None:
         self._settings, self._backend, self._admission = settings, backend, admission
         self._stats, self._spans = stats, spans
-        self._collector = StatsCollector(stats, settings, ends, more_metrics)
+        self._collector = StatsCollector(stats, settings, ends, more_metrics, backend.lanes.weights)
         self._started = int(time.time())
 
     async def health(self, exchange: Exchange) -> None:
@@ -69,6 +69,7 @@ class InfoRoutes:
                     "replica": replica,
                     "state": self._stats.replica_state(replica).name.lower(),
                     "generation": self._stats.generation(replica),
+                    "weights": self._backend.lanes[replica].weights,
                 }
                 for replica in range(topology.replicas)
             ]
@@ -171,7 +172,7 @@ class InfoRoutes:
 
     async def trace(self, exchange: Exchange) -> None:
         """What all stages do during the next `seconds`. To this machine only: it shows other clients' requests."""
-        if not _is_loopback(exchange.client):
+        if not is_loopback(exchange.client):
             raise ApiError(403, "/debug is for clients on this machine only", kind="permission_error")
         seconds = _seconds(exchange.query)
         since = time.monotonic_ns()
@@ -191,13 +192,6 @@ def _usage(key: str, used: Mapping[str, int]) -> dict[str, Any]:
         "completion_tokens": used["generated_tokens"],
         "device_seconds": used["device_ns"] / 1e9,
     }
-
-
-def _is_loopback(client: str) -> bool:
-    try:
-        return ipaddress.ip_address(client).is_loopback
-    except ValueError:
-        return False
 
 
 def _seconds(query: bytes) -> float:

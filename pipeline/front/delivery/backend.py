@@ -80,16 +80,17 @@ class Backend:
         self._longest_record: int | None = None  # known once there have been rings
         self._encodings = Encodings(self.lanes)
 
-    def attach(self, rings: FrontRings, replica: int = 0, generation: int = 0) -> None:
-        """To the rings of a generation, whose descriptors this takes over. The last generation must be detached."""
-        self.attach_client(functools.partial(RingClient, rings), replica, generation)
+    def attach(self, rings: FrontRings, replica: int = 0, generation: int = 0, weights: str = "") -> None:
+        """To the rings of a generation, whose descriptors this takes over. The last generation must be detached.
+        `weights`: the id of those that it is computed with."""
+        self.attach_client(functools.partial(RingClient, rings), replica, generation, weights)
 
-    def attach_client(self, connect: Connect, replica: int, generation: int) -> None:
+    def attach_client(self, connect: Connect, replica: int, generation: int, weights: str = "") -> None:
         """To whatever is there in place of rings."""
         lane = self.lanes[replica]
         client = connect(lambda records: self._sweep(lane, records), self._on_reply)
         self._longest_record = client.max_record
-        lane.attach(client, generation)
+        self.lanes.attach(lane, client, generation, weights)
         self._follow_rings()
         lane.reading = asyncio.create_task(self._read(lane, client))
         self.lanes.up_again(lane)
@@ -207,6 +208,17 @@ class Backend:
             made += streams
         self._counters.set(FrontCounter.IN_FLIGHT, len(self._streams))
         return made
+
+    def submit_to(self, replica: int, submit: Submit) -> TokenStream:
+        """One text, of the server's own, at this replica. If that is down, it may go on elsewhere."""
+        stream = TokenStream(submit, submit.choices[0], self._settings.stream_buffer_tokens)
+        self._streams[stream.request], lane = stream, self.lanes[replica]
+        self._counters.set(FrontCounter.IN_FLIGHT, len(self._streams))
+        stream.home = replica
+        stream.computed_with(lane.weights)
+        if lane.client is not None:
+            self._send_to(lane, [stream], wait=True)
+        return stream
 
     async def encode(self, asked: Encode, exchange: Exchange) -> tuple[int, bytes]:
         """How many token ids the text has, and the ids unless they are too many.

@@ -48,7 +48,7 @@ async def _follow_one(
         if last is not None and not backend.lanes.several:
             backend.blame(blamed(generation.ended, last.number, PREPROCESS.name))
         rings = FrontRings(**{flows[key]: handle for key, handle in generation.handles.items()})
-        backend.attach(rings, replica, generation.number)
+        backend.attach(rings, replica, generation.number, generation.weights)
         control.ready(generation)
         await backend.lanes[replica].closed.wait()
         await backend.detach(replica)

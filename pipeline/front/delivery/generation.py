@@ -49,6 +49,7 @@ from pipeline.wire.span import RequestSpan
 
 TIMINGS = b"x-ringserve-timings"  # "1": return the headers x-…-ms
 REPLICA = b"x-ringserve-replica"  # with these, where there are several: the one that the first token comes from
+WEIGHTS = b"x-ringserve-weights"  # with these: of each text FIRST=ID, and FIRST=ID;FIRST=ID… where they were changed
 
 _UNBUFFERED = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))  # the latter is for nginx
 
@@ -126,6 +127,7 @@ class Generation:
         if self._trace is not None:
             exchange.common = [*exchange.common, self._trace.header()]
         self._live: list[_Text] = []  # texts that have not ended
+        self._streams: Sequence[TokenStream] = ()  # of all its texts
         self._reservation: Reservation | None = None
         self._cancelled: ApiError | None = None  # by its id
         self._head = b""  # of the stream, if it was made beforehand
@@ -207,7 +209,7 @@ class Generation:
             self._reservation = Reservation(account, job.parts)
         for part in job.parts:
             self._delivery.adapters.add(part.params.adapter, part.choices)
-        streams = backend.submit(sent)
+        self._streams = streams = backend.submit(sent)
         for stream in streams:
             stream.on_overrun = self._exchange.connection.abort
             stream.reports_acceptance = len(streams) > 1
@@ -372,7 +374,8 @@ class Generation:
 
     def _measure(self) -> None:
         if self._job.measured is not None:
-            self._job.measured(self._progresses[0].taken)
+            origins = [stream.weights for stream in self._streams]
+            self._job.measured(replace(self._progresses[0].taken, origins=origins))
 
     def _account(self, taken: _Taken) -> None:
         """These events have been written to the socket."""
@@ -385,7 +388,7 @@ class Generation:
         if not wants_times(self._exchange):
             return []
         replica = [(REPLICA, b"%d" % self._live[0].stream.home)] if self._live and self._delivery.several else []
-        return [*self._progresses[0].headers(), *replica]
+        return [*self._progresses[0].headers(), *replica, *_origins(self._streams)]
 
     async def _break_off(self, error: ApiError) -> None:
         if not self._exchange.started:
@@ -440,6 +443,11 @@ class Generation:
             outcomes=["failed" if each.outcome is None else each.outcome.name.lower() for each in every],
             message=next((each.message for each in every if each.message), ""),
         )
+
+
+def _origins(streams: Sequence[TokenStream]) -> list[Header]:
+    texts = [";".join([f"{first}={one}" for first, one in stream.weights if one]) for stream in streams]
+    return [(WEIGHTS, ", ".join(texts).encode())] if any(texts) else []
 
 
 def _pass_scores(scores: PromptScores, readers: Sequence[ScoreReader]) -> None:

@@ -26,17 +26,22 @@ class Identity:
     created: int
 
 
+Origin: TypeAlias = "Sequence[tuple[int, str]]"
+"""Of the tokens of a text: from this one on, from 0, each was computed with the weights of this id."""
+
+
 @dataclass(frozen=True, slots=True)
 class Times:
     """What serving a request took, in ns: from its arrival to the end, its prompt from its first step to its first
     token, and the tokens behind that; in the queue; and how long the device computed from its first step on, for this
-    request or for others in the same steps."""
+    request or for others in the same steps. `origins`: which weights have computed its texts."""
 
     total_ns: int
     prompt_ns: int
     output_ns: int
     queue_ns: int = 0
     device_ns: int = 0
+    origins: Sequence[Origin] = ()
 
     @property
     def host_ns(self) -> int:

@@ -59,9 +59,10 @@ class Lane:
         self.detached = True  # all that its rings held has been read, and nothing of them is left
         self.verdict: Verdict | None = None  # who may be to blame for the end of this generation
         self.away = False  # it does not come back soon
+        self.weights = ""  # id of those that this generation is computed with
 
-    def attach(self, client: LaneClient, generation: int) -> None:
-        self.client, self.generation = client, generation
+    def attach(self, client: LaneClient, generation: int, weights: str) -> None:
+        self.client, self.generation, self.weights = client, generation, weights
         self.detached, self.away = False, False
         if self.verdict is not None and self.verdict.generation < generation:
             self.verdict = None
@@ -81,6 +82,7 @@ class Lanes:
         self._lanes = [Lane(replica) for replica in range(replicas)]
         self._router, self._adapters = router, adapters
         self.several = replicas > 1
+        self._newest = ""  # weights to which a replica was changed last
 
     def __getitem__(self, replica: int) -> Lane:
         return self._lanes[replica]
@@ -90,6 +92,20 @@ class Lanes:
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._lanes)
+
+    def attach(self, lane: Lane, client: LaneClient, generation: int, weights: str) -> None:
+        if lane.weights and lane.weights != weights:
+            self._newest = weights
+        lane.attach(client, generation, weights)
+
+    def preferred(self, replicas: Sequence[int]) -> Sequence[int]:
+        """Of these, for a text that has begun: while weights are being changed, those that have the new ones, if
+        any does. So a text changes weights once."""
+        return [replica for replica in replicas if self._lanes[replica].weights == self._newest] or replicas
+
+    def weights(self) -> list[tuple[int, str]]:
+        """The id of those that each replica that is up computes with, where it is known."""
+        return [(lane.replica, lane.weights) for lane in self._lanes if lane.up and lane.weights]
 
     @property
     def any_up(self) -> bool:
@@ -106,11 +122,13 @@ class Lanes:
 
     def settle(self, streams: Sequence[TokenStream], choice: Choice) -> Lane:
         """These, of one prompt, go where the choice says."""
+        lane = self._lanes[choice.replica]
         for stream in streams:
             stream.home, stream.prefilling = choice.replica, self.several
+            stream.computed_with(lane.weights)
         if self.several:
             self._router.sent(choice, [stream.request for stream in streams])
-        return self._lanes[choice.replica]
+        return lane
 
     # ---- for the router ---------------------------------------------------------------------------------------
 

@@ -35,7 +35,8 @@ class Recovery:
         waiting = [stream for stream in self._streams.values() if stream.live]
         mine = [stream for stream in waiting if stream.home in (lane.replica, NOWHERE)]
         for streams in self._groups(mine):
-            self._resume_among(self.open if streams[0].home == NOWHERE else [lane.replica], streams)
+            nowhere = streams[0].home == NOWHERE
+            self._resume_among(self._lanes.preferred(self.open) if nowhere else [lane.replica], streams)
         if mine:
             self._counters.add(FrontCounter.RESUMED, len(mine))
             log.warning("resuming %d requests", len(mine))
@@ -65,7 +66,7 @@ class Recovery:
         for stream in moving:
             stream.home = NOWHERE
         for streams in self._groups(moving):
-            self._resume_among(self.open, streams, moved=True)
+            self._resume_among(self._lanes.preferred(self.open), streams, moved=True)
         if mine:
             kept = sum(stream.live and stream in self._suspects for stream in mine)
             self._counters.add(FrontCounter.RESUMED, len(moving))

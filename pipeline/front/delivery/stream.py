@@ -53,6 +53,7 @@ class TokenStream:
         "taken_ns",
         "tokens",
         "waited_ns",
+        "weights",
         "work",
     )
 
@@ -73,6 +74,7 @@ class TokenStream:
         self.held = False  # its reader waits for something else before it reads: that is not the client's fault
         self.strikes = 0  # how often it made preprocess fail
         self.home = 0  # the replica that it was sent to; NOWHERE: it waits for any
+        self.weights: list[tuple[int, str]] = []  # from this token on, from 0, it is computed with these
         self.prefilling = False  # its replica has not yet said anything since; known where there are several
         self.on_overrun: Callable[[], None] | None = None
         self._limit = limit
@@ -93,6 +95,13 @@ class TokenStream:
         """Asks for the tokens that are missing: another attempt, and what the last one still says does not count."""
         self.attempt += 1
         return Choice(self.request, self.choice.seed, self.attempt, self.tokens.tobytes(), self.scored)
+
+    def computed_with(self, weights: str) -> None:
+        """From its next token on."""
+        if self.weights and self.weights[-1][0] == len(self.tokens):
+            del self.weights[-1]
+        if not self.weights or self.weights[-1][1] != weights:
+            self.weights.append((len(self.tokens), weights))
 
     def note(self, token: int, last: int) -> None:
         """A delta with this token has arrived; `push` follows."""

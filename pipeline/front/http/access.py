@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import re
 from collections.abc import Iterable
 from typing import Final
@@ -37,7 +38,15 @@ KEY_HEADERS: Final = (b"x-api-key", b"api-key")
 
 def is_operators(path: str) -> bool:
     """Paths that `pipeline.metrics_port` moves to a port of their own."""
-    return path in _METRICS or path.startswith((_PAGE, "/debug/"))
+    return path in _METRICS or path.startswith((_PAGE, "/debug/", "/admin/"))
+
+
+def is_loopback(client: str) -> bool:
+    """The client's address is one of this machine."""
+    try:
+        return ipaddress.ip_address(client).is_loopback
+    except ValueError:
+        return False
 
 
 class ApiKeys:

@@ -215,7 +215,8 @@ class RouterLink:
         if lane.client is not None:
             for counted in (self._received, self._taken, self._told):
                 counted[lane.replica] = 0
-            self.connection.send(Kind.UP, tell(_room(lane.client)), lane.replica, lane.generation)
+            room = tell(_room(lane.client, lane.weights))
+            self.connection.send(Kind.UP, room, lane.replica, lane.generation)
 
     def lane_down(self, lane: Lane) -> None:
         """All that its rings held has been read."""
@@ -245,10 +246,10 @@ def _check(submit: Submit) -> None:
         raise LinkError(f"a request's weight is {submit.owner.weight}; it must be above 0")
 
 
-def _room(client: LaneClient) -> Room:
+def _room(client: LaneClient, weights: str = "") -> Room:
     """A record becomes a little longer here, by the time that is written into it."""
     longest = client.max_record - _TIME_BYTES
-    return Room(longest, 2 * longest)
+    return Room(longest, 2 * longest, weights)
 
 
 class RouterLinks:

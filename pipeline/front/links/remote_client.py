@@ -45,6 +45,11 @@ class RemoteClient:
         return self._room.longest
 
     @property
+    def weights(self) -> str:
+        """Id of those that its generation is computed with."""
+        return self._room.weights
+
+    @property
     def ended(self) -> bool:
         return self._ended.is_set()
 

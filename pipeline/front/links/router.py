@@ -46,7 +46,7 @@ class RemoteLane:
                 continue
             self._generations += 1
             client.number = self._generations
-            self._backend.attach_client(client.bind, self.replica, client.number)
+            self._backend.attach_client(client.bind, self.replica, client.number, client.weights)
             self._on_change()
             await lane.closed.wait()
             await self._backend.detach(self.replica)

@@ -31,7 +31,7 @@ class _One(Collector):
 
 class StatsCollector(Collector):
     """Keeps nothing between two scrapes. `ends` are the front's, which are copied here: it has no steps. `more`: what
-    is not on the statistics page."""
+    is not on the statistics page; `weights`: replicas with the ids of those that they compute with."""
 
     def __init__(
         self,
@@ -39,8 +39,10 @@ class StatsCollector(Collector):
         settings: FrontSettings,
         ends: RingEnds | None = None,
         more: Callable[[], Iterable[Metric]] = tuple,
+        weights: Callable[[], Iterable[tuple[int, str]]] = tuple,
     ) -> None:
         self._stats, self._settings, self._ends, self._more = stats, settings, ends, more
+        self._weights = weights
 
     def pieces(self) -> Iterator[bytes]:
         """Of the text, a family each: with many replicas all of them take longer than tokens should wait."""
@@ -80,6 +82,8 @@ class StatsCollector(Collector):
         replicas = range(self._stats.topology.replicas)
         each = [({"replica": str(replica)}, int(self._stats.is_ready(replica))) for replica in replicas]
         yield gauge("replica_ready", "1 while the replica computes requests, else 0", each)
+        weights = [({"replica": str(replica), "weights": one}, 1) for replica, one in self._weights()]
+        yield gauge("weights_info", "Always 1; its label is the id of the weights that the replica has", weights)
         yield gauge(
             "max_rows", "Rows of a replica's batch: sequences that can run at the same time", settings.max_rows
         )

@@ -29,6 +29,11 @@ def get(path: str) -> Maker:
     return one(lambda _: message("GET", path))
 
 
+def weights(facts: Facts) -> tuple[bytes, ...]:
+    """Of folders that are no model's: one is looked at beside the server at a time."""
+    return (post("/admin/weights", {"folder": "/"}),)
+
+
 def cancel(facts: Facts) -> tuple[bytes, ...]:
     """Of requests that are not there."""
     return tuple(post(f"/v1/requests/{number:032x}/cancel", {}) for number in range(64))

@@ -62,6 +62,7 @@ KINDS = (
     Kind("cancel", "cancelling what is not there, 4 clients", bodies.cancel, Repeat(4)),
     Kind("tokenizer-info", "/tokenizer_info, 4 readers", bodies.get("/tokenizer_info"), Repeat(4)),
     Kind("usage", "/v1/usage, 4 readers", bodies.get("/v1/usage"), Repeat(4)),
+    Kind("weights", "/admin/weights, folders that are refused, 2 clients", bodies.weights, Repeat(2)),
     Kind("page", "the live page, 4 readers", bodies.get("/"), Repeat(4)),
     Kind("live", "the live page's feed, 100 readers", bodies.get("/live"), Stay(100)),
     Kind(

@@ -33,7 +33,7 @@ def exposed() -> dict[str, list[Metric]]:
         Counters(page, stage.key).set_ready()
     names: dict[str, Any] = {"model_name": "…", "adapters": ("…",)}
     settings = FrontSettings(**names, vocab_size=1, max_length=1, max_prompt=1, max_rows=1, max_queue=1)
-    collector = StatsCollector(StatsReader(page), settings, more=_of_links)
+    collector = StatsCollector(StatsReader(page), settings, more=_of_links, weights=lambda: [(0, "…")])
     found = {section: list(families) for section, families in collector.sections()}
     page.close()
     return found

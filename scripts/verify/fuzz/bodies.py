@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from random import Random
 
+from pipeline.front.api.admin_routes import WeightsRequest
 from pipeline.front.api.anthropic.blocks import KINDS as BLOCKS
 from pipeline.front.api.anthropic.request import CountRequest, MessagesRequest
 from pipeline.front.api.llm_serving.request import GenerateParameters, GenerateRequest
@@ -118,6 +119,11 @@ def _detokenize(random: Random) -> Fields:
     return {"tokens": encoded([300, 301, random.randrange(4000)])}
 
 
+def _weights(random: Random) -> Fields:
+    """Of a folder that is refused; while one is looked at, others are refused at once."""
+    return {"folder": encoded(random.choice(("/nowhere", "/", "/dev", "relative", "/\0")))}
+
+
 MODELS = ("emulated", "fine", "org/fine-1.5:v2", "fine:latest", "fin")
 """Names that may be a request's model; the last is none that there is."""
 
@@ -138,10 +144,12 @@ MAKERS: Mapping[str, Maker] = {
     "/api/show": (_ollama_show, tuple(OllamaShow.model_fields)),
     "/tokenize": (_tokenize, tuple({**TokenizeText.model_fields, **TokenizeChat.model_fields})),
     "/detokenize": (_detokenize, tuple(DetokenizeRequest.model_fields)),
+    "/admin/weights": (_weights, tuple(WeightsRequest.model_fields)),
 }
 """Paths that take a body, with what makes one and the keys that it may have."""
 
-PATHS = tuple(MAKERS)
+PATHS = tuple(path for path in MAKERS for _ in range(1 if path == "/admin/weights" else 8))
+"""To choose from: a folder is looked at by a process of its own, which takes a second of a CPU."""
 
 _SCORED: Mapping[str, Fields] = {
     "/v1/completions": {"echo": b"true", "logprobs": b"3"},

@@ -10,7 +10,7 @@ GET_PATHS = (
     "/health", "/ready", "/metrics", "/v1/models", "/v1/models/emulated", "/serving/get_bs", "/version",
     "/serving/get_request_numbers", "/serving/get_serverd_model_info", "/openapi.json", "/nowhere",
     "/api/tags", "/api/ps", "/api/version", "/ping", "/load", "/tokenizer_info", "/models", "/models/emulated",
-    "/v1/models/org/fine-1.5:v2", "/models/fine", "/v1/usage",
+    "/v1/models/org/fine-1.5:v2", "/models/fine", "/v1/usage", "/admin/weights",
 )  # fmt: skip
 
 CANCEL_PATHS = (
@@ -32,6 +32,7 @@ _TARGETS = (
     b"/debug/trace?seconds=-1", b"/debug/trace?seconds=1e9", b"/debug/trace?seconds=", b"/metrics?name[]=x",
     b"//", b"///health", b"//api/tags", b"//models//emulated", b"/models/emulated/", b"/api/", b"/api/nowhere",
     b"/v1/responses/resp_1", b"/v1/messages/batches", b"/v1/responses/resp_1/cancel", b"/v1/requests//cancel",
+    b"/admin", b"/admin/", b"/admin/weights/x", b"/admin/weights?folder=/", b"/admin/%2e%2e/health",
     b"/v1/requests/%00%ff/cancel", b"/v1/requests/" + b"x" * 900 + b"/cancel", b"/v1/requests/a/b/cancel",
     b"?", b"", b"/v1/models/" + b"x" * 900, b"/v1/models/%f0%9f%98%80", b"http://[::1", b"http:///", b"\\health",
 )  # fmt: skip

@@ -146,7 +146,7 @@ class Served:
         self.peer.expect("attached")
         self.obey("ready")
 
-    def wire(self, *, stopped: bool = False, ended: str = "", over: Sequence[int] = ()) -> None:
+    def wire(self, *, stopped: bool = False, ended: str = "", over: Sequence[int] = (), weights: str = "") -> None:
         """Fresh rings for the front, and a peer at them, which may be `stopped` by a signal. `ended`: how preprocess
         ended in the generation before, and `over` which requests."""
         self.make_rings()
@@ -155,17 +155,17 @@ class Served:
             self.peer.process.send_signal(signal.SIGSTOP)
         deaths = (Ended("preprocess", ended, self.generation, tuple(over)),) if ended else ()
         self.generation += 1
-        fields, fds = Generation(self.generation, self.handles, deaths).to_message()
+        fields, fds = Generation(self.generation, self.handles, deaths, weights=weights).to_message()
         self.channel.send("generation", fds, **fields)
         self.hear("ready")
 
-    def hear(self, event: str, timeout: float = 20) -> None:
-        """Until the front has said this to its launcher."""
+    def hear(self, event: str, timeout: float = 20) -> Any:
+        """What the front says to its launcher, when it says this."""
         deadline = time.monotonic() + timeout
         while select.select([self.channel.fileno()], [], [], max(0, deadline - time.monotonic()))[0]:
             message = self.channel.receive()
             if message is not None and message.event == event:
-                return
+                return message.fields
         raise AssertionError(f"the front did not say {event!r} within {timeout} s")
 
     def end_generation(self) -> None:

@@ -1,7 +1,9 @@
 """A stage that only attaches to its rings, and says so: ``python -m tests.pipeline.launcher.small_stage <fd>``.
 
 Each line of the file RINGSERVE_TEST_EVENTS is an event, as JSON: the stage attached to the rings of a replica's
-generation, or detached from them because they were revoked. A front serves every replica.
+generation, or detached from them because they were revoked. A front serves every replica. The first one asks for the
+weights of a folder that a file beside it names, and all say what they are told of weights; one with a file `broken`
+can't be loaded, and with those of one with a file `mute` nobody answers.
 """
 
 from __future__ import annotations
@@ -14,16 +16,18 @@ import time
 from pathlib import Path
 
 import ipc
+from model.errors import ModelError
 from pipeline.runtime.stage import Stage, run_stage
 from pipeline.stats import Counters, FrontCounter
 from pipeline.wire.rings import StageRings
-from pipeline.wire.topology import PREPROCESS
+from pipeline.wire.topology import INFERENCE, PREPROCESS
 
 _LOOK_S = 0.005
 
 
-def say(stage: Stage, event: str, replica: int, generation: int) -> None:
-    write({"stage": stage.name, "event": event, "replica": replica, "generation": generation, "pid": os.getpid()})
+def say(stage: Stage, event: str, replica: int, generation: int, **more: object) -> None:
+    about = {"stage": stage.name, "event": event, "replica": replica, "generation": generation, "pid": os.getpid()}
+    write({**about, **more})
 
 
 def write(line: dict) -> None:
@@ -47,7 +51,7 @@ def serve(stage: Stage) -> None:
     def run(generation, rings):
         with contextlib.ExitStack() as stack:
             (first, *_) = attach(stage, rings, stage.replica, stack)
-            say(stage, "attached", stage.replica, generation.number)
+            say(stage, "attached", stage.replica, generation.number, weights=generation.weights)
             stage.begin(generation)
             try:
                 while True:
@@ -55,9 +59,25 @@ def serve(stage: Stage) -> None:
             finally:
                 say(stage, "detached", stage.replica, generation.number)
 
+    if stage.spec.name == INFERENCE.name and has(stage, "broken"):
+        raise ModelError(f"{stage.config.pipeline.model_dir} is broken, and so is /nowhere/else")
     if stage.spec.name == PREPROCESS.name:
         stage.aboard = lambda: (10 * stage.replica, 7)
     stage.serve(run)
+
+
+def has(stage: Stage, mark: str, folder: Path | None = None) -> bool:
+    folder = folder or stage.config.pipeline.model_dir
+    return folder is not None and (folder / mark).exists()
+
+
+def ask(stage: Stage) -> None:
+    """For the weights that the test wants."""
+    file = Path(os.environ["RINGSERVE_TEST_EVENTS"] + ".ask")
+    if stage.spec.rank == 0 and file.exists():
+        call, folder = file.read_text().split(" ", 1)
+        file.unlink()
+        stage.control.change_weights(folder, int(call))
 
 
 def serve_front(stage: Stage) -> None:
@@ -67,9 +87,22 @@ def serve_front(stage: Stage) -> None:
     stage.control.on("drain", lambda _: over.set())
     for event in ("verdict", "away"):
         stage.control.on(event, lambda fields, event=event: write({"stage": stage.name, "event": event, **fields}))
+    reports: list[dict] = []
+
+    def on_report(fields):
+        reports.append(fields)
+        write({"stage": stage.name, "event": "weights", **fields})
+
+    def on_probe(fields):
+        why = "it has nothing to say" if has(stage, "mute", Path(reports[-1]["change"]["folder"])) else ""
+        stage.control.answered(fields["replica"], fields["generation"], why)
+
+    stage.control.on("weights", on_report)
+    stage.control.on("probe", on_probe)
     for replica in range(stage.topology.replicas):
         stage.control.waiting(replica)
     while not over.is_set():
+        ask(stage)
         counters.add(FrontCounter.BEAT)
         stage.control.take()
         for replica in range(stage.topology.replicas):

@@ -51,7 +51,7 @@ class Watched:
         self._file.touch()
         monkeypatch.setenv("RINGSERVE_TEST_EVENTS", str(self._file))
         config = load_configuration(write_config(directory), ["serving_config.server_port=0"])
-        self._supervisor = Supervisor(config, lambda: config, topology=topology, command=command)
+        self._supervisor = Supervisor(config, lambda: config, topology=topology, command=command, weights="first")
 
     def run(self, work):
         """Exit status."""
@@ -92,6 +92,88 @@ class Watched:
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     return Watched(tmp_path, monkeypatch, TOPOLOGY)
+
+
+# ---- other weights -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Of an emulated device."""
+    made = {}
+    for name in ("good", "broken", "mute"):
+        made[name] = tmp_path / name
+        made[name].mkdir()
+        facts = {"vocab_size": 2048, "max_position_embeddings": 512, "name": name}
+        (made[name] / "config.json").write_text(json.dumps(facts))
+        (made[name] / name).touch()
+    return made
+
+
+def ask(server, folder, call):
+    """The last report, when the change that was asked for is over, or refused."""
+    draft = server._file.with_suffix(".draft")
+    draft.write_text(f"{call} {folder}")
+    draft.rename(f"{server._file}.ask")
+    found = []
+
+    def over():
+        told = [event for event in server.events() if event["event"] == "weights" and event["stage"] == "front 0"]
+        found[:] = [one for one in told if one.get("busy", {}).get("call") == call] or [
+            one
+            for one in told
+            if one["change"] and one["change"]["call"] == call and one["change"]["outcome"] != "under way"
+        ]
+        return bool(found)
+
+    wait_until(over, lambda: f"{folder} is never loaded: {server.events()[-9:]}", WAIT_S)
+    return found[-1]
+
+
+def latest(server):
+    """Of each stage but fronts: pid, generation and weights."""
+    attached = [event for event in server.events() if event["event"] == "attached" and "weights" in event]
+    return {event["stage"]: (event["pid"], event["generation"], event["weights"]) for event in attached}
+
+
+def test_other_weights_come_to_one_replica_after_the_other(server, folders, capfd):
+    def work():
+        server.serves(replica_0=1, replica_1=1)
+        before = latest(server)
+        assert {weights for *_, weights in before.values()} == {"first"}
+        report = ask(server, folders["good"], 1)
+        server.serves(replica_0=2, replica_1=2)
+        (good,) = set(report["replicas"])
+        assert (report["change"]["outcome"], report["change"]["done"]) == ("done", [0, 1])
+        after = latest(server)
+        assert {weights for *_, weights in after.values()} == {good}
+        inference = {stage.key for stage in TOPOLOGY.stages if stage.name == "inference"}
+        assert {key for key in before if before[key][0] != after[key][0]} == inference  # others keep all they have
+        assert not any(server.stats.restarts(stage.key) for stage in TOPOLOGY.stages)
+        events = [(e["event"], e.get("replica"), e.get("generation")) for e in server.events()]
+        last = max(at for at, event in enumerate(events) if event == ("attached", 0, 2))
+        assert events.index(("detached", 1, 1)) > last  # never two at once
+
+        report = ask(server, folders["broken"], 2)
+        assert report["change"]["outcome"] == "rolled back"
+        assert f"{folders['broken']} is broken, and so is else" in report["change"]["error"]
+        assert (report["change"]["replica"], report["change"]["done"]) == (0, [])
+        assert set(report["replicas"]) == {good}
+        server.serves(replica_0=3, replica_1=2)
+
+        report = ask(server, folders["mute"], 3)
+        assert "it does not answer: it has nothing to say" in report["change"]["error"]
+        server.serves(replica_0=5, replica_1=2)  # the fourth was with the mute ones
+        assert {weights for *_, weights in latest(server).values()} == {good}
+
+        os.kill(latest(server)["inference 0.0"][0], signal.SIGKILL)
+        server.serves(replica_0=6, replica_1=2)
+        assert {weights for *_, weights in latest(server).values()} == {good}  # a restart has them, too
+
+    assert server.run(work) == 0
+    text = capfd.readouterr().err
+    for words in ("looking at", "replica 0: loading the weights", "the new weights do not serve, the old ones"):
+        assert words in text, words
 
 
 def detached(events):

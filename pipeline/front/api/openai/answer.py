@@ -160,7 +160,7 @@ class OpenAIWriter:
         """A prompt counts once, however many choices are made of it."""
         prompts = [choice.prompt for choice in self.choices[:: self._n]]
         tokens = sum(choice.last.token.index for choice in self.choices if choice.last is not None)
-        return usage(prompts, tokens, b"" if self._times is None else seconds(self._times))
+        return usage(prompts, tokens, b"" if self._times is None else seconds(self._times) + weights(self._times))
 
     def translate(self, error: ApiError) -> ApiError:
         return named_by_client(error, self._renamed)
@@ -180,6 +180,12 @@ def seconds(times: Times) -> bytes:
         b'"host_time":%.6f'
     )
     return form % tuple(ns / 1e9 for ns in every)
+
+
+def weights(times: Times) -> bytes:
+    """A member of a usage: of each choice the ids of weights, and the first token that each has computed."""
+    origins = [[{"from": first, "id": one} for first, one in origin if one] for origin in times.origins]
+    return b',"weights":' + orjson.dumps(origins) if any(origins) else b""
 
 
 def usage(prompts: Sequence[Begin], completion: int, more: bytes = b"") -> bytes:

@@ -29,14 +29,18 @@ def _event(prefix: str, kind: str, choice: Schema) -> Schema:
 
 
 _SECONDS: Final[Schema] = {"type": "number", "minimum": 0, "description": "In s; if the request asked for timings."}
+_ORIGIN = list_of(record(**{"from": COUNT}, id=TEXT), description="From which token on it has which weights.")
 _TIMES = {f"{name}_time": _SECONDS for name in ("queue", "prompt", "completion", "total", "device", "host")}
+_TIMES["weights"] = list_of(_ORIGIN, description="Of each choice; if the request asked for timings.")
 _NS: Final[Schema] = {**COUNT, "description": "In ns."}
 _PROGRESS = "Where sizes of steps are still being compiled for, between two steps."
+_WEIGHTS_ID = {**TEXT, "description": "Id of the weights that it computes with, or did last."}
 _REPLICAS = list_of(
     record(
         replica=COUNT,
         state=one_of("ok", "starting", "hung", "restarting"),
         generation={**COUNT, "description": "Sets of rings that it has been given."},
+        weights=_WEIGHTS_ID,
     ),
     description="Where there are several.",
 )
@@ -121,6 +125,26 @@ ANSWERS: Final[dict[str, Schema]] = {
         prompt_tokens_details=record(
             cached_tokens={**COUNT, "description": "Prompt tokens found in the prefix cache."}
         ),
+    ),
+    "Weights": record(
+        state=one_of("idle", "checking", "replacing"),
+        replicas=list_of(
+            record(
+                {"node": {**TEXT, "description": "Of a router: where it is."}},
+                replica=COUNT,
+                weights=_WEIGHTS_ID,
+                serves={"type": "boolean"},
+            )
+        ),
+        change=or_null(reference("WeightsChange")),
+    ),
+    "WeightsChange": record(
+        folder={**TEXT, "description": "As it was given."},
+        weights={**TEXT, "description": "Their id; empty until the folder has been looked at."},
+        replica={**or_null(COUNT), "description": "Whose turn it is, or was when it failed."},
+        done={**list_of(COUNT), "description": "Replicas that serve with them."},
+        outcome=one_of("under way", "done", "refused", "rolled back"),
+        error={**TEXT, "description": "Why it was refused, or rolled back."},
     ),
     "KeysUsage": record(object=one_of("list"), data=list_of(reference("KeyUsage"))),
     "KeyUsage": record(

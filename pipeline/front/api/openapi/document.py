@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
+from pipeline.front.api.admin_routes import WEIGHTS, WeightsRequest
 from pipeline.front.api.anthropic.request import CountRequest, MessagesRequest
 from pipeline.front.api.cancel_routes import CANCEL_PATHS
 from pipeline.front.api.info_routes import LONGEST_TRACE_S
@@ -48,6 +49,7 @@ _REQUESTS: Final = (
     OllamaChat,
     OllamaGenerate,
     OllamaShow,
+    WeightsRequest,
 )
 _ERRORS: Final = {"/api/": "OllamaError", "/v1/messages": "AnthropicError"}
 _MODELS: Final = "List the models: this server has one, and adapters of it."
@@ -231,4 +233,17 @@ def _for_operators() -> Paths:
         "/live": {"get": get_other("live", stream, "text/event-stream")},
         "/": {"get": get_other("page", "The live page, for browsers.", "text/html", unchanged=True)},
         "/debug/trace": {"get": get("trace", record, errors=(403,), parameters=[parameter])},
+        WEIGHTS: _weights(),
     }
+
+
+def _weights() -> dict[str, Operation]:
+    change = (
+        "Load other weights, one replica after the other; only for an operator's API key, or on the same machine."
+    )
+    changed = post("changeWeights", change, reference("WeightsRequest"), reference("Weights"), errors=(403, 409))
+    under_way = {"description": "The folder fits; replicas are being started anew with it."}
+    changed["responses"]["202"] = changed["responses"]["200"] | under_way
+    changed["responses"]["200"]["description"] = "All replicas have them; only with `wait`."
+    shown = get("weights", "Which weights each replica has, and how far a change is.", "Weights", errors=(403,))
+    return {"get": shown, "post": changed}

@@ -25,6 +25,7 @@ _MEANINGS: Final = {
     404: "Unknown path or model.",
     405: "Wrong method; the header Allow lists the right ones.",
     408: "The request took too long to arrive.",
+    409: "Other weights are being loaded already.",
     413: "The body is too large.",
     415: "The body is compressed, which is not supported.",
     422: "A parameter is invalid; `param` names it.",
@@ -113,7 +114,7 @@ def generating(
         _header(
             TIMINGS,
             "1: return timings in the headers x-…-ms and Server-Timing, in OpenAI's API in its usage, too, and "
-            "in x-ringserve-replica who computed it.",
+            "in x-ringserve-replica who computed it, in x-ringserve-weights with which weights.",
         ),
         _header(HEADER, f"Milliseconds in which the answer must be complete, 1 to {MOST_MS}."),
         _header(REQUEST_ID, "The request's id in logs and in the answer: up to 128 visible ASCII characters."),

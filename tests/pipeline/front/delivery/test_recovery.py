@@ -40,10 +40,10 @@ class Front:
         for replica in range(REPLICAS):
             self.attach(replica)
 
-    def attach(self, replica):
+    def attach(self, replica, weights="old"):
         self.numbers[replica] += 1
         self.far[replica] = far = Far(replica)
-        self.backend.attach(far.handles, replica, self.numbers[replica])
+        self.backend.attach(far.handles, replica, self.numbers[replica], weights)
 
     async def end(self, replica, verdict=True, stage="", suspects=()):
         """Its rings end, and the front leaves them. The verdict may come before that."""
@@ -168,6 +168,36 @@ def test_what_was_aboard_a_killed_replica_goes_on_elsewhere_at_once(run, page):
 
     run(talk)
     assert Counters(page, "front").get(FrontCounter.RESUMED) == 2
+
+
+def test_while_weights_are_changed_what_moves_prefers_the_new_ones(run):
+    """So each text changes once, except what was where the change began; and nothing waits for them."""
+
+    async def talk(front):
+        streams = front.submit(*"abcdef")
+        await front.sent()
+        for stream in streams:
+            await front.tokens(stream, 2)
+        homes = {stream: stream.home for stream in streams}
+        await front.end(0)
+        assert {*await front.sent()} == {1, 2}  # nobody has other ones
+        front.attach(0, "new")
+        await front.end(1)
+        assert {*await front.sent()} == {0}
+        front.attach(1, "new")
+        await front.end(2)
+        assert {*await front.sent()} == {1}  # which has nothing to do yet
+        for stream in streams:
+            await front.tokens(stream, 1)
+            twice = [(0, "old"), (2, "new")]
+            assert stream.weights == twice, homes[stream]
+        (late,) = front.submit("g")
+        assert late.weights == [(0, "new")]
+        await front.end(1)
+        front.attach(1, "old")  # the new ones have failed there
+        assert front.backend.lanes.preferred([0, 1]) == [1]
+
+    run(talk)
 
 
 def test_nothing_moves_before_it_is_known_who_is_to_blame(run):

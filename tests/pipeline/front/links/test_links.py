@@ -64,10 +64,10 @@ class Node:
         """Of the first replica."""
         return self.fars[0]
 
-    def attach(self, replica=0):
+    def attach(self, replica=0, weights=""):
         self.generation += 1
         self.fars[replica] = far = Far()
-        self.backend.attach(far.handles, replica, self.generation)
+        self.backend.attach(far.handles, replica, self.generation, weights)
 
     async def end(self, stage="", suspects=(), replica=0):
         """Its rings end, and the front leaves them; then there is a verdict."""
@@ -168,6 +168,18 @@ def run(certificates):
             page.close()
 
     return run
+
+
+def test_a_router_knows_the_weights_of_each_generation(run):
+    async def talk(router, node):
+        for weights in ("old", "new"):
+            await node.end()
+            node.attach(weights=weights)
+            await until(lambda: router.backend.lanes.weights() == [(0, weights)])  # noqa: B023
+        (stream,) = router.submit("a")
+        assert stream.weights == [(0, "new")]
+
+    run(talk, nodes=1)
 
 
 def test_a_request_and_its_tokens(run):

@@ -1,0 +1,55 @@
+"""The process that looks at a folder of weights: the launcher asks now and then whether it is done."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+from pipeline.config import Configuration
+from pipeline.launcher.api_keys import without_keys
+from pipeline.launcher.child import anonymous_file
+from pipeline.launcher.weights.check import RefusedError, Weights
+
+MOST_S = 300.0
+"""For a folder on a file system that answers slowly."""
+
+
+class CheckProcess:
+    """`result` is None until it is done."""
+
+    def __init__(self, config: Configuration, folder: str) -> None:
+        """Raises OSError when no process can be made."""
+        asked = json.dumps({"configuration": config.to_yaml(), "folder": folder}).encode()
+        self._deadline = time.monotonic() + MOST_S
+        with anonymous_file("check", asked) as fd:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "pipeline.launcher.weights", str(fd)],
+                pass_fds=[fd],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                env=without_keys(os.environ),
+            )
+
+    def result(self) -> Weights | RefusedError | None:
+        """Once; then it is over. What it says fits into a pipe."""
+        if self._process.poll() is None:
+            if time.monotonic() < self._deadline:
+                return None
+            self.close()
+            return RefusedError(f"the folder could not be looked at within {MOST_S:g} s")
+        assert self._process.stdout is not None
+        with self._process.stdout as pipe:
+            said = pipe.read()
+        if self._process.returncode:
+            return RefusedError("the folder could not be looked at; the log says why")
+        found = json.loads(said)
+        return RefusedError(found["refused"]) if "refused" in found else Weights(**found)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
