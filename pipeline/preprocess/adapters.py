@@ -9,12 +9,19 @@ from typing import Final
 from pipeline.preprocess.blocks import ROOT, Digest
 
 
+_DETERMINISTIC: Final = b"deterministic"
+
+
 @dataclass(frozen=True, slots=True)
 class Adapter:
     """`root`: where its hash chains begin, so that prompts of different adapters share no block."""
 
     slot: int  # in the engine, from 1; 0: none
     root: Digest
+
+    def root_of(self, *, deterministic: bool) -> Digest:
+        """Requests that are deterministic share blocks with each other alone: others' were computed in any shape."""
+        return self.root + _DETERMINISTIC if deterministic else self.root
 
 
 BASE: Final = Adapter(0, ROOT)

@@ -20,7 +20,7 @@ from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Abilities
 from pipeline.preprocess.stage import OVERLAPPED, PLAIN, Gauges, PreprocessRings, PreprocessStage
 from pipeline.runtime import background
-from pipeline.runtime.engines import sampled_positions
+from pipeline.runtime.engines import fixed_tokens, sampled_positions, why_not_deterministic
 from pipeline.runtime.generations import Generation, culprit
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tokenizer import end_ids, open_tokenizer
@@ -137,6 +137,7 @@ def make_scheduler(
             beside_prompts=shapes.max_rows,
             logit_rows=shapes.logit_rows,
         ),
+        fixed_tokens=fixed_tokens(facts),
     )
 
 
@@ -154,4 +155,5 @@ def limits_of(
             facts, argmax=pipeline.greedy_on_device, save_logits=pipeline.save_logits_dir is not None
         ),
         adapters=adapters,
+        not_deterministic=why_not_deterministic(facts),
     )

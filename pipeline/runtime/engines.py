@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from model.layout import make_buckets, scored_samples, with_samples
+from model.errors import ConfigurationError
+from model.layout import fixed_bucket, make_buckets, scored_samples, with_samples
 from model.mindspore_common.ranks import Ranks
 from model.mindspore_common.settings import GraphSettings
 from model.runner import Bucket, Runner, RunnerFacts
@@ -28,6 +29,8 @@ def make_runner(config: Configuration, replica: int = 0, ranks: Ranks | None = N
     for settings that contradict each other."""
     ranks = ranks or Ranks(count=config.pipeline.ranks)
     runner = _ENGINES[config.pipeline.runner.kind](config, replica, ranks)
+    if config.pipeline.deterministic and (why := why_not_deterministic(runner.facts)):
+        raise ConfigurationError(f"pipeline.deterministic is true, but {why}")
     if (replayed := config.pipeline.runner.replay) is None:
         return runner
     from model.replay import ReplayRunner, read_texts
@@ -74,6 +77,22 @@ def shapes_with(config: Configuration, facts: RunnerFacts) -> Shapes:
         logit_rows=max(config.pipeline.logit_rows, min(1 + drafts, samples)),
         candidates=max(1, min(facts.candidates, MOST_CANDIDATES)),
         drafts=drafts,
+    )
+
+
+def fixed_tokens(facts: RunnerFacts) -> int:
+    """Of the steps of deterministic requests; 0: there are none."""
+    bucket = fixed_bucket(facts.buckets) if facts.deterministic else None
+    return 0 if bucket is None else bucket.tokens
+
+
+def why_not_deterministic(facts: RunnerFacts) -> str:
+    """Why no request can be; empty: all can."""
+    if fixed_tokens(facts):
+        return ""
+    return (
+        f"deterministic is not available with this engine, {facts.name}: it has not been shown that it gives the same "
+        "text whatever else it computes; it has for the engine mindspore on one CPU process"
     )
 
 
