@@ -80,9 +80,9 @@ class RunnerFacts:
     scores: bool  # `fetch_best` brings log-sum-exps and logits of targets
     adapters: int = 0  # that are loaded
     deterministic: bool = False
-    """In steps of `model.layout.fixed_bucket` a token's logits depend, to the bit, on nothing but the tokens up to it,
-    as long as these were computed in such steps, too: neither on who else is in a step, nor on the row's place in it,
-    nor on which of its tokens come together. Only what has been measured says so."""
+    """In steps of `model.layout.fixed_bucket` a token's logits depend, to the bit, on nothing but the tokens up to
+    it, as long as these were computed in such steps, too: neither on who else is in a step, nor on the row's place in
+    it, nor on which of its tokens come together. Only an engine of which that has been measured says so."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -451,8 +451,8 @@ class PipelineConfig:
     deterministic: bool = setting(
         BOOLEAN,
         False,
-        "requests are deterministic unless they say something else: the same text whoever else is served, and whatever "
-        "happens; it costs speed (docs/deterministic.md), and not every engine can",
+        "requests are deterministic unless they say something else: the same text whoever else is served, and "
+        "whatever happens; it costs speed (docs/deterministic.md), and not every engine can",
     )
     llm_serving_logprobs: bool = setting(
         BOOLEAN,

@@ -9,9 +9,6 @@ from typing import Final
 from pipeline.preprocess.blocks import ROOT, Digest
 
 
-_DETERMINISTIC: Final = b"deterministic"
-
-
 @dataclass(frozen=True, slots=True)
 class Adapter:
     """`root`: where its hash chains begin, so that prompts of different adapters share no block."""
@@ -24,6 +21,7 @@ class Adapter:
         return self.root + _DETERMINISTIC if deterministic else self.root
 
 
+_DETERMINISTIC: Final = b"deterministic"
 BASE: Final = Adapter(0, ROOT)
 """The base model's own weights."""
 

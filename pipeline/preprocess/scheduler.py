@@ -40,8 +40,8 @@ class Scheduler:
     sequences with a row may need logits. `admission_bytes`: so long may the records be of the sequences that get a
     row in one step, unless there is only one. `samples`: so many positions of a step may be sampled or scored; 0: as
     many as there are rows. `fixed_tokens`: so many tokens has a step with a deterministic row at most, and as many
-    sampled positions as there are rows. Sequences that have got a row are in `admissions`; the caller takes them from there before
-    it publishes the step.
+    sampled positions as there are rows. Sequences that have got a row are in `admissions`; the caller takes them from
+    there before it publishes the step.
     """
 
     def __init__(

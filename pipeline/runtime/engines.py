@@ -91,8 +91,8 @@ def why_not_deterministic(facts: RunnerFacts) -> str:
     if fixed_tokens(facts):
         return ""
     return (
-        f"deterministic is not available with this engine, {facts.name}: it has not been shown that it gives the same "
-        "text whatever else it computes; it has for the engine mindspore on one CPU process"
+        f"deterministic is not available with this engine, {facts.name}: its numbers may depend on what else it "
+        "computes; it is with the engine mindspore, without ranks"
     )
 
 

@@ -23,8 +23,8 @@ WAYS = {
 
 
 def differences(runner: Runner, count: int = 48) -> dict[str, int]:
-    """Of `count` positions of a sequence, those whose logits are others than when it is computed alone, token by token;
-    by way. All steps have the shape `STEP`."""
+    """Of `count` positions of a sequence, those whose logits are others than when it is computed alone, token by
+    token; by way. All steps have the shape `STEP`."""
     ids = np.random.default_rng(5).integers(0, runner.facts.vocab_size, count).tolist()
     alone = _logits(runner, ids, *WAYS["alone"])
     assert len(np.unique(alone, axis=0)) == count

@@ -138,8 +138,8 @@ def left_out(
 class DeterministicBody(Body):
     deterministic: bool | None = given(
         None,
-        "The same text, to the last bit of the numbers it comes from, whoever else is served and whatever happens; with "
-        "a seed, or greedy. It costs speed. Left out: as the server has it.",
+        "The same text whoever else is served and whatever happens, if it is greedy or has a seed. It costs speed, "
+        "and not every engine can. Left out: as the server has it.",
     )
 
     def is_deterministic(self, settings: FrontSettings) -> bool:
