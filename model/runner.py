@@ -110,6 +110,11 @@ class Runner(ABC):
         """A bucket takes time before its first step."""
         return True
 
+    @property
+    def deterministic(self) -> bool:
+        """What the facts say of it, if it has proved true on this host, once the runner is warm."""
+        return self.facts.deterministic
+
     @abstractmethod
     def warm_up(self, progress: Progress | None = None, buckets: Sequence[Bucket] | None = None) -> None:
         """Compile these buckets, else every one in the order of `model.layout.compile_order`, so that no later step

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import ipc
@@ -86,8 +86,11 @@ class _Service:
                 step_limits=partial(StatsReader(stage.stats).step_limits, stage.replica),
             )
 
+            def not_deterministic() -> str:  # inference has found out by the time a request comes
+                return why_not_deterministic(facts, here=StatsReader(stage.stats).is_deterministic(stage.replica))
+
             def set_limits() -> None:
-                limits = limits_of(stage.config, facts, ends, adapters)
+                limits = limits_of(stage.config, facts, ends, adapters, not_deterministic)
                 intake.reader = PromptReader(tokenizer, limits, scheduler.blocks)
 
             set_limits()
@@ -142,7 +145,11 @@ def make_scheduler(
 
 
 def limits_of(
-    config: Configuration, facts: RunnerFacts, ends: frozenset[int], adapters: Mapping[str, Adapter]
+    config: Configuration,
+    facts: RunnerFacts,
+    ends: frozenset[int],
+    adapters: Mapping[str, Adapter],
+    not_deterministic: Callable[[], str],
 ) -> PreprocessLimits:
     pipeline = config.pipeline
     return PreprocessLimits(
@@ -155,5 +162,5 @@ def limits_of(
             facts, argmax=pipeline.greedy_on_device, save_logits=pipeline.save_logits_dir is not None
         ),
         adapters=adapters,
-        not_deterministic=why_not_deterministic(facts),
+        not_deterministic=not_deterministic,
     )

@@ -64,7 +64,7 @@ class PreprocessLimits:
     end_ids: frozenset[int]
     max_queue_chars: int = 1 << 23  # of the texts that wait to be tokenized
     abilities: Abilities = ARGMAX_ON_DEVICE
-    not_deterministic: str = ""  # why no request can be
+    not_deterministic: Callable[[], str] = str  # why no request can be, or nothing
     adapters: Mapping[str, Adapter] = field(default_factory=lambda: adapters_of({}))  # by name
 
 
@@ -118,8 +118,7 @@ class PromptReader:
             return [_refuse(choice, 404, why, "model") for choice in submit.choices]
         if not self.limits.abilities.can_score(request):
             return [_refuse(choice, 400, _NO_SCORES, "prompt_logprobs") for choice in submit.choices]
-        if request.deterministic and self.limits.not_deterministic:
-            why = self.limits.not_deterministic
+        if request.deterministic and (why := self.limits.not_deterministic()):
             return [_refuse(choice, 400, why, "deterministic") for choice in submit.choices]
         if prompt.count <= self.limits.max_prompt:
             self._name(prompt.ids, digests, adapter.root_of(deterministic=request.deterministic))

@@ -21,6 +21,11 @@ _MOST_DRAFTED = 64
 """Sampled positions of a step, drafts included, unless it has more rows: a larger one would compute rather than wait
 for the weights."""
 
+_NOT_HERE = (
+    "deterministic is not available on this host: with these threads a row's numbers depend on its place in a step; "
+    "it may be with another number (pipeline.runner.threads), or with weights in bfloat16"
+)
+
 Settings = TypeVar("Settings", bound=GraphSettings)
 
 
@@ -86,10 +91,10 @@ def fixed_tokens(facts: RunnerFacts) -> int:
     return 0 if bucket is None else bucket.tokens
 
 
-def why_not_deterministic(facts: RunnerFacts) -> str:
-    """Why no request can be; empty: all can."""
+def why_not_deterministic(facts: RunnerFacts, *, here: bool = True) -> str:
+    """Why no request can be; empty: all can. `here`: it has proved true on this host, or has not been looked at."""
     if fixed_tokens(facts):
-        return ""
+        return "" if here else _NOT_HERE
     return (
         f"deterministic is not available with this engine, {facts.name}: its numbers may depend on what else it "
         "computes; it is with the engine mindspore, without ranks"

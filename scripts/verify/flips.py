@@ -43,7 +43,7 @@ from scripts.lab.errors import BenchError
 from scripts.lab.http import Client, post_json
 from scripts.lab.machine import describe_machine
 from scripts.lab.questions import demo_questions
-from scripts.lab.server import Server, launched
+from scripts.lab.server import WARM, Server, launched
 from scripts.lab.table import markdown
 
 MANY, FEW = 16, 4
@@ -51,7 +51,7 @@ ORDINARY, DETERMINISTIC = "ordinary", "deterministic"
 MODES = (ORDINARY, DETERMINISTIC)
 _KILL_EVERY_S = 4.0
 _BLOCKS_OF_A_STREAM = 12
-WHOLE = ("pipeline.token_budget=256", f"pipeline.max_rows={MANY}", "pipeline.prefix_cache=false")
+WHOLE = (WARM, "pipeline.token_budget=256", f"pipeline.max_rows={MANY}", "pipeline.prefix_cache=false")
 
 Bodies = Sequence[dict[str, Any]]
 Texts = list[str]

@@ -149,6 +149,6 @@ def test_one_that_is_deterministic_has_blocks_of_its_own_or_is_refused(tokenizer
     assert len(one.digests) == 2
     assert one.digests == other.digests
     assert set(one.digests).isdisjoint(plain.digests)
-    reader = PromptReader(tokenizer, replace_limits(LIMITS, not_deterministic="it can't"), blocks)
+    reader = PromptReader(tokenizer, replace_limits(LIMITS, not_deterministic=lambda: "it can't"), blocks)
     assert isinstance(reader.read(submit(text, 1))[0], Sequence)
     assert reader.read(submit(text, 1, deterministic=True)) == [Refused(1, 0, 400, "it can't", "deterministic")]
