@@ -50,7 +50,7 @@ MANY, FEW = 16, 4
 ORDINARY, DETERMINISTIC = "ordinary", "deterministic"
 MODES = (ORDINARY, DETERMINISTIC)
 _KILL_EVERY_S = 4.0
-_BLOCKS_OF_A_STREAM = 12
+_BLOCKS_OF_A_STREAM = 8
 WHOLE = (WARM, "pipeline.token_budget=256", f"pipeline.max_rows={MANY}", "pipeline.prefix_cache=false")
 
 Bodies = Sequence[dict[str, Any]]
@@ -138,8 +138,7 @@ def make_bodies(streams: int, tokens: int, mode: str = ORDINARY) -> list[dict[st
     asked, found = demo_questions(), list[dict[str, Any]]()
     for number in range(streams):
         question, answer = asked[number % len(asked)]
-        other, _ = asked[(number * 7 + number // len(asked) + 1) % len(asked)]
-        prompt = f"{number}. Question: {question}\nAnswer: {answer}\nQuestion: {other}\nQuestion: {question}\nAnswer:"
+        prompt = f"{number}. Question: {question}\nAnswer: {answer}\nQuestion: {question}\nAnswer:"
         heat = {"temperature": 0.8, "top_p": 0.95, "seed": number} if number % 2 else {"temperature": 0}
         body = {"prompt": prompt, "max_tokens": tokens, "ignore_eos": True, "deterministic": mode == DETERMINISTIC}
         found.append({**body, **heat})
