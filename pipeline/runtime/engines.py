@@ -34,8 +34,7 @@ def make_runner(config: Configuration, replica: int = 0, ranks: Ranks | None = N
     for settings that contradict each other."""
     ranks = ranks or Ranks(count=config.pipeline.ranks)
     runner = _ENGINES[config.pipeline.runner.kind](config, replica, ranks)
-    if config.pipeline.deterministic and (why := why_not_deterministic(runner.facts)):
-        raise ConfigurationError(f"pipeline.deterministic is true, but {why}")
+    require_deterministic(config, runner)
     if (replayed := config.pipeline.runner.replay) is None:
         return runner
     from model.replay import ReplayRunner, read_texts
@@ -89,6 +88,12 @@ def fixed_tokens(facts: RunnerFacts) -> int:
     """Of the steps of deterministic requests; 0: there are none."""
     bucket = fixed_bucket(facts.buckets) if facts.deterministic else None
     return 0 if bucket is None else bucket.tokens
+
+
+def require_deterministic(config: Configuration, runner: Runner) -> None:
+    """Raises ConfigurationError if all requests are to be, and none can."""
+    if config.pipeline.deterministic and (why := why_not_deterministic(runner.facts, here=runner.deterministic)):
+        raise ConfigurationError(f"pipeline.deterministic is true, but {why}")
 
 
 def why_not_deterministic(facts: RunnerFacts, *, here: bool = True) -> str:

@@ -15,7 +15,14 @@ from model.mindspore_runner import MindSporeRunner
 from model.openvino import OpenVinoRunner
 from model.replay import ReplayRunner
 from pipeline.config import load_configuration
-from pipeline.runtime.engines import emulated_buckets, fixed_tokens, make_runner, sampled_positions, shapes_of
+from pipeline.runtime.engines import (
+    emulated_buckets,
+    fixed_tokens,
+    make_runner,
+    require_deterministic,
+    sampled_positions,
+    shapes_of,
+)
 from scripts.lab.paths import ROOT
 from tests.model.conftest import needs_openvino
 from tests.model.families.checkpoints import load
@@ -135,7 +142,7 @@ def test_ranks_have_devices_of_their_own_and_share_the_cpus(monkeypatch):
 
 
 @pytest.mark.parametrize(("kind", "tokens"), [("emulated", 8), ("mindspore", 8), ("mindformers", 0)])
-def test_an_engine_is_deterministic_or_says_so_before_anything_starts(kind, tokens):
+def test_an_engine_is_deterministic_or_says_so_before_anything_starts(monkeypatch, kind, tokens):
     options = [f"pipeline.runner={{kind: {kind}}}", "pa_config.num_blocks=64", "pipeline.max_rows=8"]
     options += ["pipeline.runner.cost_model.fixed_ms=1"] if kind == "emulated" else []
     config = load_configuration(ROOT / "configs" / "demo.yaml", options, other_host=True)
@@ -144,7 +151,10 @@ def test_an_engine_is_deterministic_or_says_so_before_anything_starts(kind, toke
         ROOT / "configs" / "demo.yaml", [*options, "pipeline.deterministic=true"], other_host=True
     )
     if tokens:
-        make_runner(config)
+        runner = make_runner(config)
+        monkeypatch.setattr(type(runner), "deterministic", False)
+        with pytest.raises(ConfigurationError, match="deterministic is not available on this host"):
+            require_deterministic(config, runner)
     else:
         with pytest.raises(ConfigurationError, match="deterministic is not available with this engine, mindformers"):
             make_runner(config)
