@@ -24,6 +24,7 @@ something all the same, or if "alone" did: then the engine itself does not repea
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
@@ -148,7 +149,7 @@ def make_bodies(streams: int, tokens: int, mode: str = ORDINARY) -> list[dict[st
 async def _serves(server: Server, body: dict[str, Any]) -> bool:
     """Whether the engine takes requests of this mode."""
     try:
-        await post_json(Client(server.base_url), "/v1/completions", {**body, "max_tokens": 1})
+        await _answers(server, 1, [{**body, "max_tokens": 1}])
     except BenchError as error:
         if "deterministic" not in str(error):
             raise
@@ -177,7 +178,8 @@ async def _answers(server: Server, at_once: int, bodies: Bodies) -> Texts:
         text: str = answer["choices"][0]["text"]
         return text
 
-    return list(await asyncio.gather(*(one(body) for body in bodies)))
+    with contextlib.closing(client):
+        return list(await asyncio.gather(*(one(body) for body in bodies)))
 
 
 async def _kill(server: Server) -> None:
