@@ -3,8 +3,8 @@
     python -m scripts.bench.deterministic [--model DIR_OR_CONFIG] [--rows 1,4,16] [--tokens 64] [--prompt 512]
         [--rounds 5] [--set KEY=VALUE]... [--json FILE]
 
-Measured are tokens per second of so many streams together, and the time of a prompt alone; and what ordinary streams
-still have while one beside them is deterministic. Medians of rounds, and their ratios to ordinary ones of the same
+Measured are tokens per second of each of so many streams together, and the time of a prompt alone; and what ordinary
+streams still have while one beside them is deterministic. Medians of rounds, and their ratios to ordinary ones of the same
 round. Without a model: the demo model. The prefix cache is off; all buckets are compiled first.
 """
 
@@ -70,13 +70,13 @@ async def measure(base_url: str, rows: Sequence[int], tokens: int, prompt: int, 
             note(f"prompt of {prompt} tokens, ms", mode, taken * 1e3)
             for n in rows:
                 taken = await _time(client, [_body(drawn, _SHORT, tokens, deterministic=asked) for _ in range(n)])
-                note(f"{n} streams, tokens/s", mode, n * tokens / taken)
+                note(f"{n} streams, tokens/s each", mode, tokens / taken)
         for n in (n for n in rows if n > 1):
             beside = asyncio.ensure_future(
                 post_json(client, "/v1/completions", _body(drawn, _SHORT, 4 * tokens, deterministic=True))
             )
             taken = await _time(client, [_body(drawn, _SHORT, tokens, deterministic=False) for _ in range(n - 1)])
-            note(f"{n} streams, tokens/s", BESIDE, (n - 1) * tokens / taken)
+            note(f"{n} streams, tokens/s each", BESIDE, tokens / taken)
             await beside
         say(f"round {number} of {rounds}")
     return {load: {mode: figures[1:] for mode, figures in modes.items()} for load, modes in found.items()}
