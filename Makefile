@@ -12,7 +12,7 @@ MODEL   ?= model/demo
 .PHONY: serve doctor test test-fast test-mccl explore lint format bench-ipc bench-overhead bench-serving bench-isolation
 .PHONY: bench-front bench-waiting bench-model bench-linear bench-adapters bench-emulated bench-sampling bench-grammar
 .PHONY: bench-startup bench-memory bench-engine-memory bench-scoring bench-speculation bench-routing bench-replicas
-.PHONY: bench-shared-prompt bench-fairness bench-accounting bench-router
+.PHONY: bench-shared-prompt bench-fairness bench-accounting bench-router bench-deterministic flips
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
 .PHONY: zoo test-clients train-demo fixtures fixtures-families fixtures-adapters fixtures-response
 .PHONY: dashboard docs-page dist test-dist
@@ -90,6 +90,14 @@ bench-front: $(VENV)/.stamp-serve
 # What it costs to know where a request's time and money went
 bench-accounting: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.accounting $(BENCH_FLAGS)
+
+# What deterministic requests cost
+bench-deterministic: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.deterministic --json bench-deterministic.json $(BENCH_FLAGS)
+
+# How many texts change when something happens that should not change them, by engine
+flips: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.verify.flips $(FLIPS_FLAGS)
 
 # Whether stages that wait take time from a model on the same CPUs
 bench-waiting: $(VENV)/.stamp-serve

@@ -52,9 +52,15 @@ def _grow(first: int, factor: int, last: int) -> list[int]:
 def first_buckets(buckets: Sequence[Bucket]) -> tuple[Bucket, ...]:
     """The two smallest that serve every kind of step: one for a row that decodes alone, and one with as many rows as
     any has, each of them sampled, to which all other steps can be padded. Meanwhile steps score few positions."""
+    whole = fixed_bucket(buckets)
+    return tuple(sorted(buckets if whole is None else {min(buckets), whole}))
+
+
+def fixed_bucket(buckets: Sequence[Bucket]) -> Bucket | None:
+    """The smallest with as many rows as any has, each of them sampled: the one shape of all steps with rows that are
+    deterministic. It is always compiled."""
     rows = max(bucket.rows for bucket in buckets)
-    whole = [bucket for bucket in buckets if bucket.rows == rows <= bucket.samples]
-    return tuple(sorted({min(buckets), min(whole)})) if whole else tuple(sorted(buckets))
+    return min((bucket for bucket in buckets if bucket.rows == rows <= bucket.samples), default=None)
 
 
 def compile_order(buckets: Sequence[Bucket]) -> tuple[Bucket, ...]:

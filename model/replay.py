@@ -63,6 +63,10 @@ class ReplayRunner(Runner):
     def compiles(self) -> bool:
         return self._inner.compiles
 
+    @property
+    def deterministic(self) -> bool:
+        return self._inner.deterministic
+
     def load(self, progress: Progress | None = None) -> None:
         self._inner.load(progress)
 

@@ -79,6 +79,10 @@ class RunnerFacts:
     candidates: int  # most candidates per position that `fetch_best` brings; 1: the argmax; 0: none, use `fetch`
     scores: bool  # `fetch_best` brings log-sum-exps and logits of targets
     adapters: int = 0  # that are loaded
+    deterministic: bool = False
+    """In steps of `model.layout.fixed_bucket` a token's logits depend, to the bit, on nothing but the tokens up to
+    it, as long as these were computed in such steps, too: neither on who else is in a step, nor on the row's place in
+    it, nor on which of its tokens come together. Only an engine of which that has been measured says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,11 @@ class Runner(ABC):
     def compiles(self) -> bool:
         """A bucket takes time before its first step."""
         return True
+
+    @property
+    def deterministic(self) -> bool:
+        """What the facts say of it, if it has proved true on this host, once the runner is warm."""
+        return self.facts.deterministic
 
     @abstractmethod
     def warm_up(self, progress: Progress | None = None, buckets: Sequence[Bucket] | None = None) -> None:

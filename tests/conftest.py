@@ -36,6 +36,7 @@ SURVIVAL = (
     "scripts/verify/test_fuzz.py",
     "scripts/verify/test_soak.py",
     "server/test_bounded.py",
+    "server/test_deterministic.py",
     "server/test_end.py",
     "server/test_links.py",
     "server/test_operations.py",

@@ -217,8 +217,11 @@ KERNEL_TARGET void attend_tile(const Step &step, const Tile &tile, const TileScr
   std::fill(s.top, s.top + s.queries, -INFINITY);
   std::fill(s.sum, s.sum + s.queries, 0.0f);
   const int64_t end = tile.first_context + tile.tokens - 1;
-  for (int64_t first = g.oldest(tile.first_context) / kKeyGroup * kKeyGroup; first < end; first += kChunk) {
-    const int64_t keys = std::min(kChunk, (end - first + kKeyGroup - 1) / kKeyGroup * kKeyGroup);
+  // Rounds end at the same keys whatever the window and the tile begin with: else a token's sums would depend on who
+  // shares its tile.
+  for (int64_t first = g.oldest(tile.first_context) / kKeyGroup * kKeyGroup, next; first < end; first = next) {
+    next = (first / kChunk + 1) * kChunk;
+    const int64_t keys = std::min(next - first, (end - first + kKeyGroup - 1) / kKeyGroup * kKeyGroup);
     score_chunk(context, s, first, keys);
     for (int64_t m = 0; m < s.queries; ++m) {
       const int64_t context = tile.first_context + m / g.group();

@@ -61,6 +61,7 @@ class EmulatedRunner(Runner):
             candidates=min(MOST_CANDIDATES, settings.vocab_size) if settings.greedy_on_device else 0,
             scores=settings.greedy_on_device,
             adapters=settings.adapters,
+            deterministic=True,
         )
         self._choice = settings.choice
         self._spin_ns = int(settings.spin_us * 1e3)

@@ -1,4 +1,4 @@
-"""The first step: are the model's logits finite?"""
+"""The first steps: are the model's logits finite, and does a row's place in a step not matter?"""
 
 from __future__ import annotations
 
@@ -24,6 +24,24 @@ def try_one_token(runner: Runner, bucket: Bucket, arithmetic: str) -> None:
         runner.fetch_best(Best(ids))
         runner.fetch_best(Best(ids, log_sum_exp=np.empty(1)))
     runner.abandon()
+
+
+def places_agree(runner: Runner, bucket: Bucket) -> bool:
+    """Whether rows with the same tokens, as many as fill the step, have the same logits to the bit. How a matrix
+    product is divided among threads could make a difference."""
+    facts = runner.facts
+    rows = min(bucket.rows, facts.num_blocks)
+    count = min(bucket.tokens // rows, facts.block_size)
+    inputs, ids, real = padding(bucket, facts), np.arange(1, count + 1) % facts.vocab_size, rows * count
+    inputs.input_ids[:real], inputs.positions[:real] = np.tile(ids, rows), np.tile(np.arange(count), rows)
+    inputs.slot_mapping[:real] = (np.arange(rows)[:, None] * facts.block_size + np.arange(count)).ravel()
+    inputs.valid_length[:rows] = inputs.q_seq_lens[:rows] = count
+    inputs.block_tables[:rows, 0] = np.arange(rows)
+    inputs.sample_index[:rows] = np.arange(1, rows + 1) * count - 1
+    logits = np.empty((rows, facts.vocab_size), np.float32)
+    runner.step(runner.bind(inputs), logits)
+    runner.abandon()
+    return bool((logits == logits[0]).all())
 
 
 def _one_token(bucket: Bucket, facts: RunnerFacts) -> StepInputs:

@@ -15,6 +15,7 @@ from model.errors import ConfigurationError, ModelError, StepError
 from model.layout import (
     MOST_CANDIDATES,
     compile_order,
+    fixed_bucket,
     padding,
     require_best,
     require_fetch,
@@ -83,6 +84,11 @@ class GraphRunner(Runner):
         self._launched: Binding | None = None
         self._output: Any = None  # logits of the step under way, once it computes
         self._fetched = False  # at least once
+        self._deterministic = True  # as far as is known
+
+    @property
+    def deterministic(self) -> bool:
+        return self._deterministic and self.facts.deterministic
 
     @abstractmethod
     def _build(self, progress: Progress | None) -> tuple[Any, Execution]:
@@ -112,14 +118,20 @@ class GraphRunner(Runner):
 
     def warm_up(self, progress: Progress | None = None, buckets: Sequence[Bucket] | None = None) -> None:
         """See `Runner.warm_up`. Raises ModelError for logits not finite."""
-        from model.mindspore_common.first_step import try_one_token
+        from model.mindspore_common.first_step import places_agree, try_one_token
 
         wanted = compile_order(self.facts.buckets) if buckets is None else buckets
+        fixed = fixed_bucket(self.facts.buckets) if self.facts.deterministic else None
         with _old_objects_left_alone():
             for done, bucket in enumerate(wanted, start=1):
                 self.compile(bucket)
                 if done == 1:
                     try_one_token(self, bucket, self._arithmetic)
+                if bucket == fixed and not places_agree(self, bucket):
+                    self._deterministic = False
+                    _log.warning(
+                        "not deterministic: with these threads a row's numbers depend on its place in a step"
+                    )
                 if progress is not None:
                     progress("compiling", done, len(wanted))
 

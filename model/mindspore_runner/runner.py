@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,7 @@ class MindSporeRunner(GraphRunner):
         name = f"mindspore {spec.family} {spec.hidden_size} x {spec.num_layers}{together}"
         weights = size_bytes(self._weights) + sum(adapter.size_bytes for adapter in self._adapters)
         super().__init__(name, self._shard.spec, settings, tables, weights)
+        self.facts = replace(self.facts, deterministic=self._on_cpu and ranks.count == 1)
 
     def _build(self, progress: Progress | None) -> tuple[Any, Execution]:
         from model.mindspore_common.import_quietly import import_mindspore

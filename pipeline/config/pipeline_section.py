@@ -448,6 +448,12 @@ class PipelineConfig:
         "`x-ringserve-ignored` and once in the log; `refuse` answers 400 (422 in llm-serving's API)",
         live=True,
     )
+    deterministic: bool = setting(
+        BOOLEAN,
+        False,
+        "requests are deterministic unless they say something else: the same text whoever else is served, and "
+        "whatever happens; it costs speed (docs/deterministic.md), and not every engine can",
+    )
     llm_serving_logprobs: bool = setting(
         BOOLEAN,
         True,

@@ -74,6 +74,7 @@ class FrontSettings:
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)  # the model's own
     user_control_tokens: str = "text"  # or "control"
     response_format: ResponseFormat | None = None  # how the model writes reasoning and calls, as far as known
+    deterministic: bool = False  # requests are, unless they say something else
     unknown_parameters: str = "warn"  # or "refuse"
     vllm_metrics: bool = False  # metrics have vLLM's names, too
     llm_serving_logprobs: bool = True  # false: `logprob` is null there

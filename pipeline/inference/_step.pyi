@@ -32,10 +32,10 @@ class TokenBoard:
 @final
 class StepArrays:
     """`fill` writes a step's inputs: decode rows from the board, the slot's chunks, and padding to the smallest of
-    ``buckets`` (tokens, rows, samples) that holds them, whose number it returns; `tokens` and `samples` are how many,
-    and the last `scored` of the samples are positions of prompts that are scored; `drafts` are those of decode rows.
-    `describe` writes what sampling must know of the positions that are sampled, and into ``fetched`` the positions
-    whose logits are wanted.
+    ``buckets`` (tokens, rows, samples) that holds them, or to the one that `Head.FIXED` wants. It returns that
+    bucket's number. `tokens` and `samples` are how many there are, and the last `scored` of the samples are positions
+    of prompts that are scored; `drafts` are those of decode rows. `describe` writes what sampling must know of the
+    positions that are sampled, and into ``fetched`` the positions whose logits are wanted.
 
     Both raise ValueError for what does not fit; sizes in a slot are not trusted.
     """

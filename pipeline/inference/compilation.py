@@ -51,6 +51,7 @@ class Compilation:
         first = first_buckets(self.remaining) if early and self.runner.compiles else tuple(self.remaining)
         began = time.monotonic()
         self.runner.warm_up(progress, first)
+        self._counters.set(InferenceCounter.NOT_DETERMINISTIC, not self.runner.deterministic)
         for bucket in first:
             self.remaining.remove(bucket)
             self._open(bucket)

@@ -10,7 +10,7 @@ from model.mindspore_common.ranks import Ranks
 from pipeline.inference.compilation import Compilation
 from pipeline.inference.step_executor import InferenceRings, StepExecutor
 from pipeline.inference.unread import Unread
-from pipeline.runtime.engines import make_runner
+from pipeline.runtime.engines import make_runner, require_deterministic
 from pipeline.runtime.generations import Generation
 from pipeline.runtime.stage import Stage
 from pipeline.stats import Counters, RingEnds
@@ -29,6 +29,7 @@ def run_inference(stage: Stage) -> None:
         runner.load(stage.control.progress)
         compilation = Compilation(runner, Counters(stage.stats, stage.name), stage.pauses)
         compilation.begin(stage.control.progress, early=early)
+        require_deterministic(stage.config, runner)
         stage.serve(lambda generation, rings: _run(stage, generation, rings, compilation))
     finally:
         runner.close()

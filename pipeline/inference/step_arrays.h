@@ -6,7 +6,7 @@
 
 #include "board.h"
 
-enum head_word { HEAD_ROWS = 1, HEAD_DECODE_ROWS, HEAD_CHUNK_TOKENS, HEAD_WORDS }; /* as pipeline.wire.step.Head */
+enum head_word { HEAD_ROWS = 1, HEAD_DECODE_ROWS, HEAD_CHUNK_TOKENS, HEAD_FIXED = 14, HEAD_WORDS }; /* as pipeline.wire.step.Head */
 enum { LOGITS_WANTED = 1 };                         /* as pipeline.wire.step.LogitsWanted.YES */
 enum row_kind { DECODE, CHUNK, PROMPT_END, SCORE }; /* as pipeline.wire.step.RowKind */
 
@@ -144,12 +144,28 @@ static void pad(const StepArrays *self, int at, Py_ssize_t from, Py_ssize_t to, 
         column(self, at)[i] = value;
 }
 
-/* The smallest bucket that holds the step, which is padded to it; -1 with an exception if there is none. */
-static Py_ssize_t pad_to_bucket(const StepArrays *self)
+/* What a bucket must hold. Of a step whose shape is fixed, to so many tokens: the same of every one, or nothing. */
+static int need(const StepArrays *self, int64_t fixed, struct bucket *least)
 {
+    *least = (struct bucket){self->tokens, self->rows, self->samples};
+    if (!fixed)
+        return 0;
+    const Py_ssize_t rows = size(&self->pinned, SLOT_ROWS, 0);
+    if (self->tokens > fixed || self->samples > rows)
+        return fail_row(self->rows, "the step does not fit into the shape that is fixed");
+    *least = (struct bucket){(Py_ssize_t)fixed, rows, rows};
+    return 0;
+}
+
+/* The smallest bucket that holds the step, which is padded to it; -1 with an exception if there is none. */
+static Py_ssize_t pad_to_bucket(const StepArrays *self, int64_t fixed)
+{
+    struct bucket least;
+    if (need(self, fixed, &least))
+        return -1;
     for (Py_ssize_t i = 0; i < self->bucket_count; i++) {
         const struct bucket *b = &self->buckets[i];
-        if (b->tokens < self->tokens || b->rows < self->rows || b->samples < self->samples)
+        if (b->tokens < least.tokens || b->rows < least.rows || b->samples < least.samples)
             continue;
         pad(self, STEP_IDS, self->tokens, b->tokens, 0);
         pad(self, POSITIONS, self->tokens, b->tokens, 0);
@@ -159,8 +175,8 @@ static Py_ssize_t pad_to_bucket(const StepArrays *self)
         pad(self, SAMPLE_INDEX, self->samples, b->samples, 0);
         return i;
     }
-    PyErr_Format(PyExc_ValueError, "no bucket holds %zd tokens, %zd rows and %zd sampled positions", self->tokens,
-                 self->rows, self->samples);
+    PyErr_Format(PyExc_ValueError, "no bucket holds %zd tokens, %zd rows and %zd sampled positions", least.tokens,
+                 least.rows, least.samples);
     return -1;
 }
 
@@ -190,7 +206,7 @@ static PyObject *arrays_fill(PyObject *object, PyObject *unused)
         if (fill_decode(self, b))
             return NULL;
     self->decode_tokens = self->tokens;
-    const Py_ssize_t bucket = fill_chunks(self, decode, chunk_tokens) ? -1 : pad_to_bucket(self);
+    const Py_ssize_t bucket = fill_chunks(self, decode, chunk_tokens) ? -1 : pad_to_bucket(self, head[HEAD_FIXED]);
     return bucket < 0 ? NULL : PyLong_FromSsize_t(bucket);
 }
 

@@ -147,6 +147,8 @@ class StepExecutor:
     @staticmethod
     def _note(step: Step, compilation: Compilation) -> None:
         filled, head = step.filled, step.head
+        if head[Head.FIXED]:  # it would have this shape all the same
+            return
         compilation.note(filled.tokens, head[Head.ROWS], filled.samples, prompts=head[Head.CHUNK_TOKENS] > 0)
 
     def _has_step(self, patience_s: float) -> bool:

@@ -16,7 +16,12 @@ class Adapter:
     slot: int  # in the engine, from 1; 0: none
     root: Digest
 
+    def root_of(self, *, deterministic: bool) -> Digest:
+        """Requests that are deterministic share blocks with each other alone: others' were computed in any shape."""
+        return self.root + _DETERMINISTIC if deterministic else self.root
 
+
+_DETERMINISTIC: Final = b"deterministic"
 BASE: Final = Adapter(0, ROOT)
 """The base model's own weights."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import ipc
@@ -20,7 +20,7 @@ from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Abilities
 from pipeline.preprocess.stage import OVERLAPPED, PLAIN, Gauges, PreprocessRings, PreprocessStage
 from pipeline.runtime import background
-from pipeline.runtime.engines import sampled_positions
+from pipeline.runtime.engines import fixed_tokens, sampled_positions, why_not_deterministic
 from pipeline.runtime.generations import Generation, culprit
 from pipeline.runtime.stage import Stage
 from pipeline.runtime.tokenizer import end_ids, open_tokenizer
@@ -86,8 +86,11 @@ class _Service:
                 step_limits=partial(StatsReader(stage.stats).step_limits, stage.replica),
             )
 
+            def not_deterministic() -> str:  # inference has found out by the time a request comes
+                return why_not_deterministic(facts, here=StatsReader(stage.stats).is_deterministic(stage.replica))
+
             def set_limits() -> None:
-                limits = limits_of(stage.config, facts, ends, adapters)
+                limits = limits_of(stage.config, facts, ends, adapters, not_deterministic)
                 intake.reader = PromptReader(tokenizer, limits, scheduler.blocks)
 
             set_limits()
@@ -137,11 +140,16 @@ def make_scheduler(
             beside_prompts=shapes.max_rows,
             logit_rows=shapes.logit_rows,
         ),
+        fixed_tokens=fixed_tokens(facts),
     )
 
 
 def limits_of(
-    config: Configuration, facts: RunnerFacts, ends: frozenset[int], adapters: Mapping[str, Adapter]
+    config: Configuration,
+    facts: RunnerFacts,
+    ends: frozenset[int],
+    adapters: Mapping[str, Adapter],
+    not_deterministic: Callable[[], str],
 ) -> PreprocessLimits:
     pipeline = config.pipeline
     return PreprocessLimits(
@@ -154,4 +162,5 @@ def limits_of(
             facts, argmax=pipeline.greedy_on_device, save_logits=pipeline.save_logits_dir is not None
         ),
         adapters=adapters,
+        not_deterministic=not_deterministic,
     )

@@ -209,6 +209,7 @@ class Plan:
 
     decode: DecodeColumns
     chunks: tuple[Chunk, ...]
+    fixed: int = 0  # as `Head.FIXED`
 
     @property
     def wants(self) -> Wants:
@@ -236,6 +237,7 @@ class Plan:
         head[Head.SCORES] = wants.scores
         head[Head.DRAFTS] = self.decode.drafts
         head[Head.DRAWS] = wants.draws
+        head[Head.FIXED] = self.fixed
 
     def _write_chunks(self, views: StepColumns, first: int, block_size: int) -> None:
         at = 0

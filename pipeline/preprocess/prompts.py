@@ -64,6 +64,7 @@ class PreprocessLimits:
     end_ids: frozenset[int]
     max_queue_chars: int = 1 << 23  # of the texts that wait to be tokenized
     abilities: Abilities = ARGMAX_ON_DEVICE
+    not_deterministic: Callable[[], str] = str  # why no request can be, or nothing
     adapters: Mapping[str, Adapter] = field(default_factory=lambda: adapters_of({}))  # by name
 
 
@@ -117,8 +118,10 @@ class PromptReader:
             return [_refuse(choice, 404, why, "model") for choice in submit.choices]
         if not self.limits.abilities.can_score(request):
             return [_refuse(choice, 400, _NO_SCORES, "prompt_logprobs") for choice in submit.choices]
+        if request.deterministic and (why := self.limits.not_deterministic()):
+            return [_refuse(choice, 400, why, "deterministic") for choice in submit.choices]
         if prompt.count <= self.limits.max_prompt:
-            self._name(prompt.ids, digests, adapter.root)
+            self._name(prompt.ids, digests, adapter.root_of(deterministic=request.deterministic))
         return [self._read_choice(submit, request, choice, prompt, digests, adapter) for choice in submit.choices]
 
     def _token_ids(self, submit: Submit) -> tuple[int, Int32]:
@@ -148,7 +151,7 @@ class PromptReader:
         if output.size:
             tokens[count:known] = output
             digests = digests.copy()
-            self._name(tokens[:known], digests, adapter.root)
+            self._name(tokens[:known], digests, adapter.root_of(deterministic=request.deterministic))
         elif len(submit.choices) > 1:
             digests = digests.copy()  # sequences extend them
         ends = () if request.ignore_eos else self._end_ids
@@ -168,6 +171,7 @@ class PromptReader:
             adapter=adapter,
             moved=submit.moved,
             suspect=submit.suspect,
+            deterministic=request.deterministic,
             owner=submit.owner,
             deadline_ns=submit.deadline_ns,
             draw=draw_of(request.sampling) if wants.draws else NO_DRAW,

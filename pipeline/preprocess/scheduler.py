@@ -39,8 +39,9 @@ class Scheduler:
     `ring_slots` is the number of slots of the step ring: block tables are remembered per slot. `logit_rows`: so many
     sequences with a row may need logits. `admission_bytes`: so long may the records be of the sequences that get a
     row in one step, unless there is only one. `samples`: so many positions of a step may be sampled or scored; 0: as
-    many as there are rows. Sequences that have got a row are in `admissions`; the caller takes them from there before
-    it publishes the step.
+    many as there are rows. `fixed_tokens`: so many tokens has a step with a deterministic row at most, and as many
+    sampled positions as there are rows. Sequences that have got a row are in `admissions`; the caller takes them from
+    there before it publishes the step.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Scheduler:
         admission_bytes: int = 1 << 30,
         quarantine: Quarantine | None = None,
         drafts: DraftLimits | None = None,
+        fixed_tokens: int = 0,
     ) -> None:
         self.blocks = blocks
         self.stats = SchedulerStats()
@@ -68,6 +70,8 @@ class Scheduler:
         self._draining: list[Sequence] = []  # their last step is being computed
         self._budget = token_budget
         self._samples = self._drafted = samples or max_rows
+        self._fixed_tokens = fixed_tokens
+        self._deterministic = 0  # so many rows are
         self._free_rows = list(range(max_rows - 1, -1, -1))
         self._epochs = [0] * max_rows
         self._by_row_epoch: dict[tuple[int, int], Sequence] = {}  # row and epoch → sequence with steps under way
@@ -127,16 +131,27 @@ class Scheduler:
 
     # ---- a step ---------------------------------------------------------------------------------------------
 
+    @property
+    def _step_tokens(self) -> int:
+        """Of the next step, at most."""
+        return self._fixed_tokens if self._deterministic else self._budget
+
+    @property
+    def _step_samples(self) -> int:
+        return len(self._epochs) if self._deterministic else self._samples
+
     def plan(self) -> Plan | None:
         """The next step; None when there is nothing to compute now."""
         self._isolate()
         first = self._claim_row()
         self._provide_blocks()
-        chunks = self._choose_chunks(self._budget - len(self._columns), first)
+        chunks = self._choose_chunks(self._step_tokens - len(self._columns), first)
         self._columns.carry_none()
         if self._wishes:
             self._choose_drafts(chunks)
-        return Plan(self._columns, chunks) if chunks or len(self._columns) else None
+        if not chunks and not len(self._columns):
+            return None
+        return Plan(self._columns, chunks, self._fixed_tokens if self._deterministic else 0)
 
     def commit(self, plan: Plan) -> None:
         """The step is on its way. Prompts that are complete decode from now on; full blocks can be shared by the next
@@ -229,14 +244,14 @@ class Scheduler:
         rows = (*columns.sequences, *(chunk.sequence for chunk in chunks))
         room = DraftRoom(
             self._drafts,
-            self._budget,
-            self._samples if chunks else self._drafted,
+            self._step_tokens,
+            self._step_samples if chunks or self._deterministic else self._drafted,
             decoding=len(columns),
             prompts=sum(chunk.count if chunk.kind is RowKind.SCORE else 1 for chunk in chunks),
             tokens=len(columns) + sum(chunk.count for chunk in chunks),
             logit_rows=sum(sequence.wants.logits for sequence in rows),
         )
-        asking = [sequence for sequence in columns.sequences if sequence in wishes]
+        asking = [one for one in columns.sequences if one in wishes and not one.deterministic]
         for place, sequence in enumerate(asking):
             wish, logits = min(wishes[sequence], per_row), sequence.wants.logits
             offered = room.offer(wish, len(asking) - place, logits=logits)
@@ -283,19 +298,23 @@ class Scheduler:
                 if not most:
                     turns.pass_over(sequence)
                     continue
-                if not (size := self._enter(sequence, turns, room)):
+                too_late = bool(chunks) and sequence.deterministic and not self._deterministic
+                if not (size := self._enter(sequence, turns, room, too_late=too_late)):
                     continue
                 room -= size
+                budget = min(budget, self._step_tokens - len(self._columns))  # the first that is deterministic
+                most = min(most, budget)
             budget = self._choose_chunk(sequence, budget, most, chunks)
         return tuple(chunk for chunk in chunks if chunk.sequence.row >= 0)
 
-    def _enter(self, sequence: Sequence, turns: Turns, room: int) -> int:
+    def _enter(self, sequence: Sequence, turns: Turns, room: int, *, too_late: bool) -> int:
         """Give a waiting sequence a row; returns the size of its record, at most `room` unless it is the only one. 0:
-        it gets none in this step, and neither do those that must not overtake it."""
+        it gets none in this step, and neither do those that must not overtake it. `too_late`: the step has another
+        shape than it must have."""
         size = sequence.record_bytes
         if not self._may_enter(sequence):
             turns.close(sequence)
-        elif not self._free_rows or (self.admissions and size > room):
+        elif not self._free_rows or (self.admissions and size > room) or too_late:
             turns.close_all()
         elif self._admit(sequence):
             return size
@@ -331,11 +350,11 @@ class Scheduler:
         wait for them; so do those that come from another replica, where somebody decodes."""
         if sequence.moved and len(self._columns):
             taken = sum(chunk.count for chunk in chunks if chunk.sequence.moved)
-            budget = max(0, min(budget, self._budget // 2 - taken))
-        if not self.waiting.several or sequence.known <= self._budget:
+            budget = max(0, min(budget, self._step_tokens // 2 - taken))
+        if not self.waiting.several or sequence.known <= self._step_tokens:
             return budget
-        taken = sum(chunk.count for chunk in chunks if chunk.sequence.known > self._budget)
-        room = max(2, self._budget // _LONG_PART) - taken
+        taken = sum(chunk.count for chunk in chunks if chunk.sequence.known > self._step_tokens)
+        room = max(2, self._step_tokens // _LONG_PART) - taken
         return min(budget, room) if room > 1 else 0
 
     def _most_to_score(self, sequence: Sequence, chunks: list[Chunk]) -> int:
@@ -343,7 +362,7 @@ class Scheduler:
         none waits for one; scores get those that no row can need in this step."""
         if not sequence.scores_next:
             return sequence.scored - sequence.computed
-        spare = self._samples - len(self._columns) - len(self.prefilling)
+        spare = self._step_samples - len(self._columns) - len(self.prefilling)
         spare -= min(len(self.waiting), len(self._free_rows))
         spare -= sum(chunk.count - 1 for chunk in chunks if chunk.kind is RowKind.SCORE)
         ends = sequence.to_score + (sequence.known == sequence.prompt)
@@ -352,7 +371,7 @@ class Scheduler:
     def _admit(self, sequence: Sequence) -> bool:
         """Give a waiting sequence a row and the cached blocks of its prompt, if blocks for the rest are free."""
         size = self.blocks.block_size
-        self.blocks.name(sequence.tokens[: sequence.known], sequence.digests, sequence.adapter.root)
+        self.blocks.name(sequence.tokens[: sequence.known], sequence.digests, sequence.root)
         if not self._has_changed(sequence):
             return False
         blocks = self.blocks.match(sequence.digests, sequence.reusable // size)
@@ -370,6 +389,7 @@ class Scheduler:
         self.waiting.take_row(sequence)
         sequence.row = self._free_rows.pop()
         self._free_logit_rows -= sequence.wants.logits
+        self._deterministic += sequence.deterministic
         self._epochs[sequence.row] += 1
         sequence.epoch = self._epochs[sequence.row]
         self._by_row_epoch[sequence.row, sequence.epoch] = sequence
@@ -391,7 +411,7 @@ class Scheduler:
         """Add the blocks whose tokens are all known and computed to the prefix cache."""
         size, sealed = self.blocks.block_size, sequence.sealed
         full = min(sequence.known, sequence.computed) // size
-        self.blocks.name(sequence.tokens[: full * size], sequence.digests, sequence.adapter.root)
+        self.blocks.name(sequence.tokens[: full * size], sequence.digests, sequence.root)
         for block, digest in zip(sequence.blocks[sealed:full], sequence.digests[sealed:full], strict=False):
             self.blocks.seal(block, digest)
         sequence.sealed = full
@@ -471,6 +491,7 @@ class Scheduler:
         self._free_rows.append(sequence.row)
         self.waiting.give_row(sequence)
         self._free_logit_rows += sequence.wants.logits
+        self._deterministic -= sequence.deterministic
         self.blocks.release(sequence.blocks)
         sequence.row = -1
         sequence.blocks, sequence.sealed, sequence.releases = [], 0, -1

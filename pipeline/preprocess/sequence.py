@@ -137,6 +137,7 @@ class Sequence:
     adapter: Adapter = BASE
     moved: bool = False  # from another replica, and its tokens so far are not computed here yet
     suspect: bool = False  # it may have made that one fail
+    deterministic: bool = False  # it is computed in steps of one shape
     owner: Owner = NOBODY
     deadline_ns: int = 0  # by which it must be over; 0: whenever
     charged: int = 0  # of its tokens, the first ones, for which its owner's share was charged
@@ -165,6 +166,11 @@ class Sequence:
         left = self.left_of_kind
         leaves_one = self.computed < self.prompt and left == most + 1
         return most - 1 if leaves_one and most > 2 else min(most, left)
+
+    @property
+    def root(self) -> Digest:
+        """Where hashes of its blocks begin."""
+        return self.adapter.root_of(deterministic=self.deterministic)
 
     @property
     def record_bytes(self) -> int:

@@ -59,6 +59,7 @@ class InferenceCounter(IntEnum):
     COMPILING = 19  # 1: right now, between two steps
     STEP_SAMPLES = 20  # most sampled positions of a step that the largest compiled one holds
     STEP_DRAFTED = 21  # most tokens of a step, all of them sampled, that any compiled one holds
+    NOT_DETERMINISTIC = 22  # 1: on this host a row's numbers depend on its place in a step after all
 
 
 class SamplingCounter(IntEnum):
@@ -199,6 +200,7 @@ _GAUGES: Mapping[type[IntEnum], tuple[int, ...]] = MappingProxyType(
             InferenceCounter.COMPILING,
             InferenceCounter.STEP_SAMPLES,
             InferenceCounter.STEP_DRAFTED,
+            InferenceCounter.NOT_DETERMINISTIC,
         ),
         FrontCounter: (FrontCounter.IN_FLIGHT,),
     }

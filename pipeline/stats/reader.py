@@ -265,6 +265,11 @@ class StatsReader:
         final = all(one[InferenceCounter.COMPILED] == one[InferenceCounter.BUCKETS] > 0 for one in words)
         return StepLimits(tokens, samples, drafted, final)
 
+    def is_deterministic(self, replica: int) -> bool:
+        """No rank has found otherwise while it started: see `Runner.deterministic`."""
+        ranks = [stage for stage in self.topology.every(INFERENCE) if stage.replica == replica]
+        return not any(self._page.counters(each.key)[InferenceCounter.NOT_DETERMINISTIC] for each in ranks)
+
     def is_compiling(self, stage: str) -> bool:
         """This stage, which runs a model, compiles between two steps: it takes none meanwhile."""
         return bool(self._page.counters(stage)[InferenceCounter.COMPILING])

@@ -82,6 +82,7 @@ class Request(Record, frozen=True):
     adapter: str = ""  # its name; empty: the base model's own weights
     prompt_logprobs: int | None = None  # most probable tokens beside each of the prompt; None: it is not scored
     most_drafts: int = MANY_DRAFTS  # at a time, if the server has any
+    deterministic: bool = False  # the same text whatever happens around it
     timeout_ms: int | None = None  # from its arrival to the end of its answer
     priority: int = 0  # behind that of its API key; the lowest is first
 

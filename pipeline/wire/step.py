@@ -51,6 +51,7 @@ class Head(IntEnum):
     # preprocess, again
     DRAFTS = 12  # that the rows may carry in all; not 0: sampling's record of the step before must be there first
     DRAWS = 13  # not 0: rows have `draws`; what inference chose at each position is in `tokens`
+    FIXED = 14  # not 0: a row is deterministic, and the step is padded to the bucket with all rows and so many tokens
 
 
 class Choice(IntFlag):

@@ -5,6 +5,7 @@ import pytest
 from model.layout import (
     compile_order,
     first_buckets,
+    fixed_bucket,
     make_buckets,
     scored_samples,
     smallest_bucket,
@@ -35,6 +36,19 @@ def test_what_serves_every_step_is_first_then_prompts_then_what_saves_padding():
 def test_first_buckets(buckets, first):
     assert list(first_buckets(buckets)) == first
     assert sorted(compile_order(buckets)) == sorted(buckets)
+
+
+@pytest.mark.parametrize(
+    ("buckets", "fixed"),
+    [
+        (MADE, Bucket(16, 16)),
+        (with_samples(make_buckets(3, 40, 4, 12), 20), Bucket(3, 3)),
+        ([Bucket(8, 2, 8), Bucket(8, 8, 1)], None),
+    ],
+)
+def test_the_fixed_one_is_always_compiled(buckets, fixed):
+    assert fixed_bucket(buckets) == fixed
+    assert fixed is None or fixed in first_buckets(buckets)
 
 
 def test_prompts_are_scored_in_a_bucket_of_their_own_which_comes_last():

@@ -28,7 +28,7 @@ from pipeline.preprocess.quarantine import Quarantine
 from pipeline.preprocess.scheduler import Scheduler
 from pipeline.preprocess.sequence import Abilities
 from pipeline.preprocess.stage import OVERLAPPED, PLAIN, PreprocessRings, PreprocessStage
-from pipeline.runtime.engines import emulated_buckets
+from pipeline.runtime.engines import emulated_buckets, fixed_tokens
 from pipeline.sampling.chooser import Chooser
 from pipeline.sampling.grammars import RowGrammars
 from pipeline.sampling.rows import Rows
@@ -143,6 +143,7 @@ class Server:
             samples=shapes.samples,
             quarantine=self.quarantine,
             drafts=DraftLimits(shapes.drafts, self.rows, shapes.samples, self.rows, shapes.logit_rows),
+            fixed_tokens=fixed_tokens(facts),
         )
         rows = rings["rows"].producer()
         intake = Intake(self.scheduler, self.pool, self.quarantine, lambda drop: rows.write(drop.pack()))

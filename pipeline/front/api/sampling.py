@@ -135,7 +135,19 @@ def left_out(
     return {name: one for name, one in defaults.items() if options.get(name, name) not in body.model_fields_set}
 
 
-class SamplingBody(Body):
+class DeterministicBody(Body):
+    deterministic: bool | None = given(
+        None,
+        "The same text whoever else is served and whatever happens, if it is greedy or has a seed. It costs speed, "
+        "and not every engine can. Left out: as the server has it.",
+    )
+
+    def is_deterministic(self, settings: FrontSettings) -> bool:
+        """As in `Request`."""
+        return settings.deterministic if self.deterministic is None else self.deterministic
+
+
+class SamplingBody(DeterministicBody):
     temperature: float = sampled("temperature", "Randomness of sampling; 0: greedy.")
     top_p: float = top_p()
     min_p: float = sampled("min_p", "Least probability, relative to the most probable token's; 0: off.")

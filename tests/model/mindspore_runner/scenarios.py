@@ -11,6 +11,7 @@ from model.layout import padding
 from model.mindspore_runner import MindSporeRunner, MindSporeSettings
 from model.runner import Bucket
 from tests.model.mixed_steps import LENGTH, STEP, feed
+from tests.model.one_shape import differences
 
 
 def settings(folder, **changes) -> MindSporeSettings:
@@ -49,6 +50,14 @@ def refusal(folder, **changes) -> str | None:
 def mixed(folder, tokens, slots=(0, 0, 0), **changes):
     """See `feed`."""
     return feed(loaded(folder, **changes), tokens, slots)
+
+
+def differences_in_one_shape(folder, count, **changes) -> dict[str, int]:
+    """See `differences`."""
+    runner = loaded(folder, max_length=256, num_blocks=64, **changes)
+    found = differences(runner, count)
+    runner.close()
+    return found
 
 
 def compiled_in_order(folder, sizes, **changes):

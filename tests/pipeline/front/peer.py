@@ -146,7 +146,7 @@ class Peer:
              "include_stop": params.include_stop, "skip_special": params.skip_special,
              "stop_token_ids": sampling.stop_token_ids, "logit_bias": sampling.logit_bias,
              "resumed": message.resumed, "output": ids_of(choice.output).tolist(), "attempt": choice.attempt,
-             "adapter": params.adapter, "most_drafts": params.most_drafts,
+             "adapter": params.adapter, "most_drafts": params.most_drafts, "deterministic": params.deterministic,
              "arrival_ns": message.arrival_ns, "scored": choice.scored,
              "prompt_logprobs": params.prompt_logprobs, "owner": message.owner,
              "deadline_ns": message.deadline_ns})  # fmt: skip

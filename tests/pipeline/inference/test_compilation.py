@@ -275,3 +275,10 @@ def test_prompts_are_scored_with_what_is_compiled(tmp_path, page, monkeypatch):
     assert len(server.scores[1]) == 59
     assert server.scores[1] == server.scores[2]
     server.close()
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_whether_the_promise_of_the_facts_holds_here_is_known_to_all(runner, page, monkeypatch, deterministic):
+    monkeypatch.setattr(EmulatedRunner, "deterministic", deterministic)
+    Compilation(runner, Counters(page, "inference")).begin(lambda *_: None, early=True)
+    assert StatsReader(page).is_deterministic(0) is deterministic

@@ -268,3 +268,16 @@ def test_a_board_needs_as_many_rows_everywhere_and_arrays_that_it_may_write():
 def test_the_numbers_that_the_c_knows_are_those_of_the_layouts():
     assert [Head.ROWS, Head.DECODE_ROWS, Head.CHUNK_TOKENS] == [1, 2, 3]
     assert [RowKind.DECODE, RowKind.CHUNK, RowKind.PROMPT_END, RowKind.SCORE] == [0, 1, 2, 3]
+
+
+def test_a_step_of_fixed_shape_is_padded_to_it_or_refused():
+    """The bucket with all rows, each of them sampled, and as many tokens as it says."""
+    desk = Desk((Bucket(1, 1), Bucket(4, 4), Bucket(8, 3), Bucket(8, 4), Bucket(16, 4)))
+    desk.decode(0, 3, 6, 77)
+    assert desk.fill(1, 1, 0)[0] == 0
+    desk.slot.head[Head.FIXED] = 8
+    assert desk.fill(1, 1, 0) == (3, 1, 1)
+    assert desk.own.slot_mapping[:8].tolist() == [41 * BLOCK + 1, *[-1] * 7]
+    desk.chunk(1, 2, RowKind.CHUNK, 0, list(range(8)))
+    with pytest.raises(ValueError, match="does not fit into the shape that is fixed"):
+        desk.fill(2, 1, 8)

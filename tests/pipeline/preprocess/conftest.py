@@ -78,8 +78,10 @@ def pool(counters, tokenizer):
     pool.close()
 
 
-def submit(prompt, *requests, resumed=False, adapter="", owner=NOBODY, deadline_ns=0, **sampling):
+def submit(
+    prompt, *requests, resumed=False, adapter="", owner=NOBODY, deadline_ns=0, deterministic=False, **sampling
+):
     prompt = prompt if isinstance(prompt, str) else array("i", prompt)
-    params = Request(SamplingParams(**sampling), max_tokens=4, adapter=adapter)
+    params = Request(SamplingParams(**sampling), max_tokens=4, adapter=adapter, deterministic=deterministic)
     choices = [Choice(request, 5, int(resumed)) for request in requests]
     return Submit.of(choices, prompt, params, owner=owner, deadline_ns=deadline_ns)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+from dataclasses import replace as replace_limits
 
 from msgspec.structs import replace
 
@@ -13,7 +14,7 @@ from pipeline.preprocess.prompts import LONG, Job, PreprocessLimits, PromptReade
 from pipeline.preprocess.sequence import Sequence
 from pipeline.stats import PreprocessCounter
 from pipeline.wire.request import Refused, too_long
-from tests.pipeline.preprocess.conftest import WAIT_S, submit
+from tests.pipeline.preprocess.conftest import LIMITS, WAIT_S, submit
 
 GIANT = "held " + "x" * LONG
 
@@ -138,3 +139,16 @@ def test_a_name_becomes_a_slot_and_blocks_of_its_own(tokenizer, blocks):
     answers = reader.read(submit(text, 1, 2, adapter="c"))
     assert [(one.request, one.status, one.parameter) for one in answers] == [(1, 404, "model"), (2, 404, "model")]
     assert "the adapter c is not loaded here" in answers[0].message
+
+
+def test_one_that_is_deterministic_has_blocks_of_its_own_or_is_refused(tokenizer, blocks):
+    text = "a prompt of more than sixteen bytes"
+    reader = PromptReader(tokenizer, LIMITS, blocks)
+    plain, one, other = (reader.read(submit(text, 1, deterministic=it))[0] for it in (False, True, True))
+    assert (plain.deterministic, one.deterministic) == (False, True)
+    assert len(one.digests) == 2
+    assert one.digests == other.digests
+    assert set(one.digests).isdisjoint(plain.digests)
+    reader = PromptReader(tokenizer, replace_limits(LIMITS, not_deterministic=lambda: "it can't"), blocks)
+    assert isinstance(reader.read(submit(text, 1))[0], Sequence)
+    assert reader.read(submit(text, 1, deterministic=True)) == [Refused(1, 0, 400, "it can't", "deterministic")]

@@ -15,7 +15,14 @@ from model.mindspore_runner import MindSporeRunner
 from model.openvino import OpenVinoRunner
 from model.replay import ReplayRunner
 from pipeline.config import load_configuration
-from pipeline.runtime.engines import emulated_buckets, make_runner, sampled_positions, shapes_of
+from pipeline.runtime.engines import (
+    emulated_buckets,
+    fixed_tokens,
+    make_runner,
+    require_deterministic,
+    sampled_positions,
+    shapes_of,
+)
 from scripts.lab.paths import ROOT
 from tests.model.conftest import needs_openvino
 from tests.model.families.checkpoints import load
@@ -132,3 +139,22 @@ def test_ranks_have_devices_of_their_own_and_share_the_cpus(monkeypatch):
     assert [one.settings.device_id for one in made] == [2, 3, 4, 5]
     assert {one.settings.threads for one in made} == {2}
     assert {one.facts for one in made} == {make_runner(config).facts}
+
+
+@pytest.mark.parametrize(("kind", "tokens"), [("emulated", 8), ("mindspore", 8), ("mindformers", 0)])
+def test_an_engine_is_deterministic_or_says_so_before_anything_starts(monkeypatch, kind, tokens):
+    options = [f"pipeline.runner={{kind: {kind}}}", "pa_config.num_blocks=64", "pipeline.max_rows=8"]
+    options += ["pipeline.runner.cost_model.fixed_ms=1"] if kind == "emulated" else []
+    config = load_configuration(ROOT / "configs" / "demo.yaml", options, other_host=True)
+    assert fixed_tokens(make_runner(config).facts) == tokens
+    config = load_configuration(
+        ROOT / "configs" / "demo.yaml", [*options, "pipeline.deterministic=true"], other_host=True
+    )
+    if tokens:
+        runner = make_runner(config)
+        monkeypatch.setattr(type(runner), "deterministic", False)
+        with pytest.raises(ConfigurationError, match="deterministic is not available on this host"):
+            require_deterministic(config, runner)
+    else:
+        with pytest.raises(ConfigurationError, match="deterministic is not available with this engine, mindformers"):
+            make_runner(config)

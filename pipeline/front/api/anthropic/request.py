@@ -22,7 +22,7 @@ from pipeline.front.api.chat.tools import ToolUse, problems
 from pipeline.front.api.fields import StopStrings, also, given, integer, only
 from pipeline.front.api.openai.body import INVALID_STATUS, ModelName, read_openai
 from pipeline.front.api.openai.conversation import NoMoreThanTokens
-from pipeline.front.api.sampling import TopK, left_out, sampled, sampling_of, top_p
+from pipeline.front.api.sampling import DeterministicBody, TopK, left_out, sampled, sampling_of, top_p
 from pipeline.front.api.structured import OutputConfigFormat, OutputFormat
 from pipeline.front.delivery.job import Form, Identity, Job
 from pipeline.front.http.errors import ApiError
@@ -135,7 +135,7 @@ class MessagesInput(Body):
         return prompt_for(chat, tokenizer, settings)
 
 
-class MessagesRequest(MessagesInput):
+class MessagesRequest(DeterministicBody, MessagesInput):
     max_tokens: Annotated[int, integer(1)] = Field(
         description="Most tokens to generate; where fewer fit, the answer may end with the model's context."
     )
@@ -154,6 +154,7 @@ class MessagesRequest(MessagesInput):
             open_ended=True,
             stop=self.stop_sequences,
             adapter=settings.adapter(self.model),
+            deterministic=self.is_deterministic(settings),
         )
 
 

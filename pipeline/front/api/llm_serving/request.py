@@ -80,6 +80,7 @@ class GenerateParameters(SamplingBody):
             adapter=adapter,
             prompt_logprobs=0 if self.decoder_input_details else None,
             most_drafts=self.most_drafts,
+            deterministic=self.is_deterministic(settings),
         )
 
 

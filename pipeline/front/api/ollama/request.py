@@ -22,7 +22,7 @@ from pipeline.front.api.openai.body import model_name, needed_tokenizer
 from pipeline.front.api.openai.chat import MAX_TOP_LOGPROBS
 from pipeline.front.api.openai.conversation import ChatMessage, NoMoreThanTokens
 from pipeline.front.api.openai.tools import ChatTools
-from pipeline.front.api.sampling import TopK, left_out, most_tokens, sampled, sampling_of, top_p
+from pipeline.front.api.sampling import DeterministicBody, TopK, left_out, most_tokens, sampled, sampling_of, top_p
 from pipeline.front.api.schema import WORDS, Schema
 from pipeline.front.api.structured import OllamaFormat
 from pipeline.front.delivery.job import Identity, Job
@@ -100,7 +100,7 @@ def read_ollama(kind: type[B], values: dict[str, Any], reading: Reading) -> B:
         "embedding_only logits_all vocab_only": (False,),
     }
 )
-class OllamaOptions(Body):
+class OllamaOptions(DeterministicBody):
     temperature: float = sampled("temperature", "Randomness of sampling; 0: greedy.", 0.8)
     top_k: TopK = 40
     top_p: float = top_p(0.9)
@@ -143,7 +143,14 @@ class OllamaOptions(Body):
         sampling = sampling_of(values, settings, logprobs=logprobs)
         limited = self.num_predict > 0
         most = self.num_predict if limited else settings.max_length
-        return Request(sampling, max_tokens=most, open_ended=not limited, stop=self.stop, adapter=adapter)
+        return Request(
+            sampling,
+            max_tokens=most,
+            open_ended=not limited,
+            stop=self.stop,
+            adapter=adapter,
+            deterministic=self.is_deterministic(settings),
+        )
 
 
 # ---- both paths ----------------------------------------------------------------------------------------------------

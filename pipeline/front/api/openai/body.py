@@ -229,6 +229,7 @@ class OpenAIBody(StructuredBody, SamplingBody):
             adapter=settings.adapter(self.model),
             prompt_logprobs=prompt_logprobs,
             most_drafts=self.most_drafts,
+            deterministic=self.is_deterministic(settings),
             priority=self.priority,
             timeout_ms=self.timeout_ms,
         )

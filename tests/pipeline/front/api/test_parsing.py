@@ -38,7 +38,7 @@ VALUES = st.recursive(
 )
 COMMON = [
     "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "seed",
-    "stop", "stop_token_ids", "ignore_eos", "speculation", "nonsense",
+    "stop", "stop_token_ids", "ignore_eos", "speculation", "deterministic", "nonsense",
 ]  # fmt: skip
 LLM_SERVING = [
     *COMMON, "do_sample", "max_new_tokens", "min_new_tokens", "topk_k", "return_full_text", "return_protocol",
