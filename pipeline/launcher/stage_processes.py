@@ -13,7 +13,7 @@ from dataclasses import asdict
 from types import MappingProxyType
 
 import ipc
-from model.mindspore_common.ranks import segment_bytes
+from model.mindspore_common.ranks import behind, end, segment_bytes
 from model.runner import RunnerFacts
 from pipeline.config import Configuration
 from pipeline.launcher.child import Child, anonymous_file
@@ -114,6 +114,18 @@ class StageProcesses:
                 old.close()
             self._meetings[stage.unit] = ipc.Segment.create("ranks", segment_bytes(len(unit)), ipc.Backing.MEMFD)
         return self._meetings[stage.unit].fd
+
+    def end_generation(self, replica: int, number: int) -> None:
+        """No rank of it waits for another any more: they may have parted where its rings ended."""
+        for unit, meeting in self._meetings.items():
+            stages = self._topology.unit(unit)
+            if stages[0].replica == replica:
+                end(meeting.map, len(stages), number)
+
+    def is_waited_for(self, stage: StageSpec) -> bool:
+        """By other ranks of its unit, which can't go on before it does."""
+        meeting = self._meetings.get(stage.unit)
+        return meeting is not None and stage.rank in behind(meeting.map, len(self._topology.unit(stage.unit)))
 
     def wait(self, timeout: float) -> Iterator[tuple[Child, Message | None]]:
         """Messages of the stages, and None for a stage that died, which is then no longer in `children`; deaths come

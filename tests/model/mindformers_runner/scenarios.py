@@ -38,9 +38,7 @@ def mixed_with_dynamic_shapes(folder, tokens):
     """The same as on Ascend: one graph, a tensor per step, logits that stay on the device; with a cell for CPU."""
     runner = MindFormersRunner(settings(folder, attention="plain"))  # custom operators want static shapes
     runner.load()
-    from model.mindformers_runner.execution import ARGUMENTS, DynamicExecution
-
-    runner._execution = DynamicExecution(runner._network, runner.facts, ARGUMENTS[runner.network])
+    runner._execution = runner._dynamic_execution(runner._network)
     return feed(runner, tokens)
 
 
