@@ -129,9 +129,8 @@ def _engine_sizes(values: Mapping[str, Any]) -> tuple[Sizes, int | None]:
     spec, ranks = read_model(path)[0], _ranks(values)
     if ranks == 1:
         return spec, None
-    return Shard(
-        replace(spec, tied_embeddings=False), 0, ranks
-    ).spec, None  # its part of the head beside the embedding
+    own_head = replace(spec, tied_embeddings=False)  # a rank has a part of it, and the whole embedding
+    return Shard(own_head, 0, ranks).spec, None
 
 
 def _ranks(values: Mapping[str, Any]) -> int:

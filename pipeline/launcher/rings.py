@@ -13,8 +13,8 @@ from pipeline.wire.topology import Topology
 
 
 class Rings:
-    """`current` is None between two generations, `number` that of the current or last one. `on_end` is called with the
-    number of one that has ended."""
+    """`current` is None between two generations, `number` that of the current or last one. `on_end` is called with
+    the number of one that has ended."""
 
     on_end: Callable[[int], None] | None = None
 

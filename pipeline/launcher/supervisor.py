@@ -128,7 +128,7 @@ class Supervisor:
         common = self._processes.children, self._hang_detector, self._supervision
         self._replicas = [Replica(self._topology, number, each, *common) for number, each in enumerate(rings)]
         for number, each in enumerate(rings):
-            each.on_end = partial(self._processes.end_generation, number)
+            each.on_end = partial(self._processes.meetings.end_generation, number)
 
     def _start(self, stage: StageSpec) -> None:
         """Raises OSError."""
@@ -244,7 +244,7 @@ class Supervisor:
 
     def _may_be_to_blame(self, hang: Hang) -> tuple[bool, bool]:
         """Ranks hang together: the cause is the one that is stopped, or that the others wait for."""
-        return hang.stopped, hang.child is not None and self._processes.is_waited_for(hang.child.spec)
+        return hang.stopped, hang.child is not None and self._processes.meetings.is_waited_for(hang.child.spec)
 
     def _on_hang(self, hang: Hang, child: Child) -> None:
         if child.ended_as is not None:
