@@ -124,8 +124,10 @@ void Group::leave() {
   base = nullptr;
 }
 
-// All ranks have left the last one. Who sees the number sees the base that belongs to it.
+// All ranks have left the last one. Who sees the number sees the base that belongs to it. Of an engine whose ranks have
+// nothing to say to each other none has joined.
 void Group::begin(uint32_t number) {
+  if (!base) return;
   RankLine &own = line(rank);
   base_calls = own.calls.load(std::memory_order_relaxed), calls = 0, generation = number, over[0] = 0;
   own.base.store(base_calls, std::memory_order_relaxed);

@@ -66,7 +66,8 @@ def require_rank_table(path: Path, ranks: Ranks, device_id: int) -> None:
             f"{RANK_TABLE} names {path}, which lists {len(devices)} devices, but there are {ranks.count} ranks "
             f"(pipeline.ranks) to a replica; {remedy}"
         )
-    if devices.get(ranks.rank) != device_id:
+    renamed = "ASCEND_RT_VISIBLE_DEVICES" in os.environ  # then the table has other numbers
+    if not renamed and devices.get(ranks.rank) != device_id:
         raise ConfigurationError(
             f"{RANK_TABLE} names {path}, where rank {ranks.rank} has device {devices.get(ranks.rank)}, but it is "
             f"{device_id} here (serving_config.start_device_id and the rank); {remedy}"
