@@ -31,3 +31,8 @@ class CapacityError(ModelError):
 
 class StepError(ModelError):
     """The arrays of a step contradict each other or the model's limits; the runner stays usable."""
+
+
+class PartedError(ModelError):
+    """A step that was given up, because its ranks do not go on together: a generation has ended, or a rank is dead.
+    Nothing is wrong with the step or with the runner."""

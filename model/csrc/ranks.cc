@@ -29,8 +29,16 @@ constexpr int64_t kSecond = 1'000'000'000, kSlice = 40'000'000, kSpin = 50'000; 
 constexpr int kLooks = 32;  // between two readings of the clock, which cost more than a look
 constexpr uint64_t kSum = 1, kGather = 2;
 
+enum Outcome { kDone, kFailed, kOver };  // over: what the ranks do together has ended, which is nobody's fault
+
 int64_t segment_bytes(int ranks) {
-  return ranks * static_cast<int64_t>(sizeof(RankLine) + 2 * sizeof(RankBuffer));
+  return static_cast<int64_t>(sizeof(RanksHeader)) + ranks * static_cast<int64_t>(sizeof(RankLine) + 2 * sizeof(RankBuffer));
+}
+
+RanksHeader &header_of(unsigned char *base) { return *reinterpret_cast<RanksHeader *>(base); }
+
+RankLine &line_of(unsigned char *base, int rank) {
+  return reinterpret_cast<RankLine *>(base + sizeof(RanksHeader))[rank];
 }
 
 int64_t now() {
@@ -53,29 +61,33 @@ uint32_t *word(std::atomic<uint32_t> &value) { return reinterpret_cast<uint32_t 
 struct Group {
   unsigned char *base = nullptr;
   int rank = 0, ranks = 0;
-  uint32_t calls = 0;
+  uint32_t calls = 0, base_calls = 0, generation = 0;  // calls: of this generation
+  char over[200] = "";                                 // why there is nothing to wait for in it any more
   int64_t patience = 0, spin = 0;
   int pidfds[kMostRanks];
 
-  RankLine &line(int of) const { return reinterpret_cast<RankLine *>(base)[of]; }
+  RankLine &line(int of) const { return line_of(base, of); }
 
   RankBuffer &buffer(int of, uint32_t call) const {
-    RankBuffer *first = reinterpret_cast<RankBuffer *>(base + ranks * sizeof(RankLine));
+    RankBuffer *first = reinterpret_cast<RankBuffer *>(&line(ranks));
     return first[2 * of + static_cast<int>(call & 1)];
   }
 
   int join(int fd, int number, int count, double patience_s);
   void leave();
-  int run(const RankCall &call);
+  void begin(uint32_t number);
+  Outcome run(const RankCall &call);
 
  private:
-  int exchange(const RankCall &call, int64_t at, int64_t bytes);
+  Outcome exchange(const RankCall &call, int64_t at, int64_t bytes);
   void publish();
   bool has_published(int of) const;
   bool spin_for(int of) const;
-  int await(int of);
+  Outcome await(int of);
   bool is_dead(int of);
-  int give_up(int of, const char *why) const;
+  bool has_ended() const;
+  Outcome give_up(int of, const char *why, Outcome outcome);
+  Outcome end(const char *why);
 };
 
 Group &the_group() {
@@ -91,7 +103,7 @@ int Group::join(int fd, int number, int count, double patience_s) {
   void *map = mmap(nullptr, static_cast<size_t>(segment_bytes(count)), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (map == MAP_FAILED) return fail("the ranks' segment can't be mapped");
   base = static_cast<unsigned char *>(map);
-  rank = number, ranks = count, calls = 0;
+  rank = number, ranks = count, calls = base_calls = generation = 0, over[0] = 0;
   patience = static_cast<int64_t>(patience_s * static_cast<double>(kSecond));
   cpu_set_t cpus;
   spin = sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) == 1 ? 0 : kSpin;
@@ -112,16 +124,36 @@ void Group::leave() {
   base = nullptr;
 }
 
-void Group::publish() {
+// All ranks have left the last one. Who sees the number sees the base that belongs to it. Of an engine whose ranks have
+// nothing to say to each other none has joined.
+void Group::begin(uint32_t number) {
+  if (!base) return;
   RankLine &own = line(rank);
-  own.calls.store(calls, std::memory_order_release);
+  base_calls = own.calls.load(std::memory_order_relaxed), calls = 0, generation = number, over[0] = 0;
+  own.base.store(base_calls, std::memory_order_relaxed);
+  own.generation.store(number, std::memory_order_release);
+}
+
+void wake(RankLine &line) {
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (own.asleep.load(std::memory_order_relaxed))
-    syscall(SYS_futex, word(own.calls), FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+  if (line.asleep.load(std::memory_order_relaxed))
+    syscall(SYS_futex, word(line.calls), FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
+}
+
+void Group::publish() {
+  line(rank).calls.store(base_calls + calls, std::memory_order_release);
+  wake(line(rank));
 }
 
 bool Group::has_published(int of) const {
-  return static_cast<int32_t>(line(of).calls.load(std::memory_order_acquire) - calls) >= 0;
+  const RankLine &other = line(of);
+  if (other.generation.load(std::memory_order_acquire) != generation) return false;
+  const uint32_t base = other.base.load(std::memory_order_relaxed);
+  return static_cast<int32_t>(other.calls.load(std::memory_order_acquire) - base - calls) >= 0;
+}
+
+bool Group::has_ended() const {
+  return generation && header_of(base).ended.load(std::memory_order_acquire) >= generation;
 }
 
 bool Group::spin_for(int of) const {
@@ -143,15 +175,23 @@ bool Group::is_dead(int of) {
   return poll(&watched, 1, 0) > 0;
 }
 
-int Group::give_up(int of, const char *why) const {
-  char message[200];
+Outcome Group::give_up(int of, const char *why, Outcome outcome) {
+  char message[sizeof over];
   std::snprintf(message, sizeof message, "rank %d waits for rank %d (pid %d), which %s", rank, of,
                 static_cast<int>(line(of).pid.load()), why);
-  return fail(message);
+  if (outcome == kOver) return end(message);
+  fail(message);
+  return outcome;
 }
 
-int Group::await(int of) {
-  if (spin_for(of)) return 0;
+Outcome Group::end(const char *why) {
+  std::snprintf(over, sizeof over, "%s", why);
+  return kOver;
+}
+
+// Of a death the launcher hears as well, and knows whose it is: it is not this rank that has failed.
+Outcome Group::await(int of) {
+  if (spin_for(of)) return kDone;
   RankLine &other = line(of);
   const int64_t until = now() + patience;
   const timespec slice = {0, kSlice};
@@ -159,25 +199,26 @@ int Group::await(int of) {
     other.asleep.fetch_add(1, std::memory_order_relaxed);
     std::atomic_thread_fence(std::memory_order_seq_cst);
     const uint32_t seen = other.calls.load(std::memory_order_acquire);
-    bool there = static_cast<int32_t>(seen - calls) >= 0;
-    if (!there) syscall(SYS_futex, word(other.calls), FUTEX_WAIT, seen, &slice, nullptr, 0);
+    const bool there = has_published(of);
+    if (!there && !has_ended()) syscall(SYS_futex, word(other.calls), FUTEX_WAIT, seen, &slice, nullptr, 0);
     other.asleep.fetch_sub(1, std::memory_order_relaxed);
-    if (there || has_published(of)) return 0;
-    if (is_dead(of)) return has_published(of) ? 0 : give_up(of, "is dead");
-    if (now() > until) return give_up(of, "does not come");
+    if (there || has_published(of)) return kDone;
+    if (has_ended()) return end("the generation has ended");
+    if (is_dead(of)) return has_published(of) ? kDone : give_up(of, "is dead", kOver);
+    if (now() > until) return give_up(of, "does not come", kFailed);
   }
 }
 
-int Group::exchange(const RankCall &call, int64_t at, int64_t bytes) {
+Outcome Group::exchange(const RankCall &call, int64_t at, int64_t bytes) {
   const uint64_t what = (call.stride ? kGather : kSum) << 48 | static_cast<uint64_t>(bytes);
   RankBuffer &own = buffer(rank, ++calls);
   own.what = what;
   std::memcpy(own.data, call.own + at, static_cast<size_t>(bytes));
   publish();
   for (int of = 0; of < ranks; ++of) {
-    if (of != rank && await(of)) return 1;
+    if (const Outcome outcome = of == rank ? kDone : await(of)) return outcome;
     const RankBuffer &theirs = buffer(of, calls);
-    if (theirs.what != what) return give_up(of, "computes another step");
+    if (theirs.what != what) return give_up(of, "computes another step", kFailed);
     unsigned char *out = call.out + at + of * call.stride;
     if (call.stride || of == 0) {
       std::memcpy(out, theirs.data, static_cast<size_t>(bytes));
@@ -187,14 +228,17 @@ int Group::exchange(const RankCall &call, int64_t at, int64_t bytes) {
     const float *__restrict more = reinterpret_cast<const float *>(theirs.data);
     for (int64_t i = 0; i < bytes / 4; ++i) sum[i] += more[i];
   }
-  return 0;
+  return kDone;
 }
 
-int Group::run(const RankCall &call) {
-  if (!base) return fail("this process is no rank: join first");
-  for (int64_t at = 0; at < call.bytes; at += kRankBuffer)
-    if (exchange(call, at, std::min(kRankBuffer, call.bytes - at))) return 1;
-  return 0;
+Outcome Group::run(const RankCall &call) {
+  if (!base) return fail("this process is no rank: join first"), kFailed;
+  if (!over[0] && has_ended()) end("the generation has ended");
+  for (int64_t at = 0; at < call.bytes && !over[0]; at += kRankBuffer) {
+    const Outcome outcome = exchange(call, at, std::min(kRankBuffer, call.bytes - at));
+    if (outcome == kFailed) return outcome;
+  }
+  return over[0] ? fail(over), kOver : kDone;
 }
 
 }  // namespace
@@ -212,17 +256,46 @@ RINGSERVE_EXPORT int ringserve_ranks_join(int fd, int rank, int ranks, double pa
 
 RINGSERVE_EXPORT void ringserve_ranks_leave() { the_group().leave(); }
 
-// Every rank's part of `bytes`, one behind the other, into `out`.
+// A generation begins, in this rank; they count from 1.
+RINGSERVE_EXPORT void ringserve_ranks_begin(uint32_t generation) { the_group().begin(generation); }
+
+// For whoever ends it, who is no rank: nobody waits in a collective of it any more.
+RINGSERVE_EXPORT void ringserve_ranks_end(unsigned char *segment, int ranks, uint32_t generation) {
+  ringserve::header_of(segment).ended.store(generation, std::memory_order_release);
+  for (int rank = 0; rank < ranks; ++rank) ringserve::wake(ringserve::line_of(segment, rank));
+}
+
+// A bit for each rank that has published less than another one in the latest generation: those that others wait for.
+RINGSERVE_EXPORT uint32_t ringserve_ranks_behind(unsigned char *segment, int ranks) {
+  uint64_t count[ringserve::kMostRanks], most = 0;
+  for (int rank = 0; rank < ranks; ++rank) {
+    const ringserve::RankLine &line = ringserve::line_of(segment, rank);
+    const uint64_t generation = line.generation.load(std::memory_order_acquire);
+    const uint32_t base = line.base.load(std::memory_order_relaxed);
+    count[rank] = generation << 32 | (line.calls.load(std::memory_order_acquire) - base);
+    most = std::max(most, count[rank]);
+  }
+  uint32_t behind = 0;
+  for (int rank = 0; rank < ranks; ++rank) behind |= static_cast<uint32_t>(count[rank] < most) << rank;
+  return behind;
+}
+
+// Every rank's part of `bytes`, one behind the other, into `out`. 0; 1 with an error; 2, with why, if the ranks do not
+// go on together.
 RINGSERVE_EXPORT int ringserve_all_gather(const void *own, int64_t bytes, void *out) {
   return the_group().run(
       {static_cast<const unsigned char *>(own), static_cast<unsigned char *>(out), bytes, bytes});
 }
 
-// MindSpore's custom operator: one float32 input; the output is the sum of all ranks' inputs.
+// MindSpore's custom operator: one float32 input; the output is the sum of all ranks' inputs. Where the ranks do not go
+// on together it is this rank's input: a number, like all that its step will come to.
 RINGSERVE_EXPORT int ringserve_all_reduce(int nparam, void **params, int *ndims, int64_t **shapes, const char **dtypes,
                                           void *, void *) {
   if (nparam != 2 || std::strcmp(dtypes[0], "float32") != 0) return ringserve::fail("all_reduce adds up float32");
   int64_t bytes = sizeof(float);
   for (int i = 0; i < ndims[0]; ++i) bytes *= shapes[0][i];
-  return the_group().run({static_cast<const unsigned char *>(params[0]), static_cast<unsigned char *>(params[1]), bytes, 0});
+  const ringserve::Outcome outcome =
+      the_group().run({static_cast<const unsigned char *>(params[0]), static_cast<unsigned char *>(params[1]), bytes, 0});
+  if (outcome == ringserve::kOver) std::memcpy(params[1], params[0], static_cast<size_t>(bytes));
+  return outcome == ringserve::kFailed;
 }

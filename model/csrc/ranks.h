@@ -7,6 +7,11 @@
 //
 // Waiting: spin for a moment, then announce, look, and park on a futex, against publish, then look; with a fence on each
 // side, as in docs/protocol.md. Between slices of sleep the peers' pidfds are looked at.
+//
+// Generations: ranks may part where one ends, one in the midst of a step that the others do not begin. Whoever ends it
+// says so in `ended`; then nobody waits any more, and sums are not sums until the next one begins. The operator does not
+// fail, since a graph can't be run again after that: the next gather says it. All have left a generation before the
+// first begins another; there calls are counted from 1 again, with what has been published so far as the base.
 #pragma once
 
 #include <atomic>
@@ -18,8 +23,14 @@ namespace ringserve {
 constexpr int kMostRanks = 16;  // as many cursors as a ring has
 constexpr int64_t kRankBuffer = 256 * 1024;
 
+struct RanksHeader {
+  alignas(128) std::atomic<uint32_t> ended;  // the last generation that is over; they count from 1
+};
+
 struct RankLine {
-  alignas(128) std::atomic<uint32_t> calls;  // published; the futex word
+  alignas(128) std::atomic<uint32_t> calls;  // published; the futex word, so it only grows
+  std::atomic<uint32_t> base;                // of them, before this generation
+  std::atomic<uint32_t> generation;          // 0: before the first
   std::atomic<int32_t> pid;                  // 0: it has not joined
   alignas(64) std::atomic<uint32_t> asleep;  // how many wait for `calls`, or are about to
 };

@@ -19,9 +19,10 @@ from model.families.rope_reading import yarn_magnitude
 _DTYPES = ("float16", "bfloat16", "float32")
 
 
-def read_model(path: Path) -> tuple[Spec, bool]:
+def read_model(path: Path, ranks: int | None = None) -> tuple[Spec, bool]:
     """What a YAML, a ``config.json``, or a directory that holds a ``config.json`` describes, and whether mindformers'
-    Llama is to have fused matrices (``qkv_concat`` of the YAML).
+    Llama is to have fused matrices (``qkv_concat`` of the YAML). ``ranks``: among how many the model is divided,
+    which a YAML may say, too; None: does not matter.
 
     Raises:
         ConfigurationError: the file is missing or unreadable, or describes something that is not supported.
@@ -38,12 +39,12 @@ def read_model(path: Path) -> tuple[Spec, bool]:
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigurationError(f"model configuration {file}: {error}") from error
     try:
-        return from_mindformers(_mapping(document, "the file"))
+        return from_mindformers(_mapping(document, "the file"), ranks)
     except ConfigurationError as error:
         raise ConfigurationError(f"model configuration {file}: {error}") from error
 
 
-def from_mindformers(document: Mapping[str, Any]) -> tuple[Spec, bool]:
+def from_mindformers(document: Mapping[str, Any], ranks: int | None = 1) -> tuple[Spec, bool]:
     """From the content of a mindformers YAML such as ``predict_llama2_7b.yaml``; as `read_model`."""
     model = _mapping(document.get("model"), "model")
     config = _mapping(model.get("model_config"), "model.model_config")
@@ -52,7 +53,7 @@ def from_mindformers(document: Mapping[str, Any]) -> tuple[Spec, bool]:
     _refuse(config, "type", allowed=("LlamaConfig",))
     _refuse(config, "quant_config", allowed=(None, {}))
     _refuse(config, "compute_dtype", allowed=_DTYPES)
-    _refuse_parallel(document)
+    _refuse_parallel(document, ranks)
     _refuse_experts(config)
     c = Fields(config)
     return _llama(c), c.flag("qkv_concat")
@@ -129,10 +130,13 @@ def _factor(c: Fields, key: str, default: float | None = None) -> float:
     return factor
 
 
-def _refuse_parallel(document: Mapping[str, Any]) -> None:
-    ranks = _mapping(document.get("parallel_config") or {}, "parallel_config").get("model_parallel", 1)
-    if document.get("use_parallel") and ranks != 1:
-        raise ConfigurationError(f"model_parallel is {ranks}; this runner drives one device (use_parallel: False)")
+def _refuse_parallel(document: Mapping[str, Any], ranks: int | None) -> None:
+    parts = _mapping(document.get("parallel_config") or {}, "parallel_config").get("model_parallel", 1)
+    if ranks is not None and document.get("use_parallel") and parts != ranks:
+        raise ConfigurationError(
+            f"model_parallel is {parts}, but the model is divided among {ranks} (pipeline.ranks, by default one per "
+            "port of serving_config.agent_ports); make them agree, or set use_parallel: False"
+        )
 
 
 def _refuse_experts(config: Mapping[str, Any]) -> None:

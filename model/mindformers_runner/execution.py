@@ -11,9 +11,8 @@ from mindspore import Tensor
 from mindspore import dtype as mstype
 
 from model.mindformers_runner.networks import Network
-from model.mindspore_common.device_results import DeviceResults
-from model.mindspore_common.execution import Arguments, step_tensors
-from model.runner import RunnerFacts, StepInputs
+from model.mindspore_common.execution import Arguments, Results, step_tensors
+from model.runner import StepInputs
 
 # positions in LlamaForCausalLM.construct
 _INPUT_IDS, _ATTENTION_MASK, _VALID_LENGTH, _BLOCK_TABLES = 0, 4, 7, 10
@@ -39,8 +38,9 @@ class DynamicExecution:
 
     computes_by_itself = True
 
-    def __init__(self, network: Any, facts: RunnerFacts, arguments: NetworkArguments) -> None:
-        self.results = DeviceResults(facts)
+    def __init__(self, network: Any, arguments: NetworkArguments, results: Results) -> None:
+        """``results``: of logits that stay on the device."""
+        self.results = results
         self._network, self._arguments = network, arguments
         network.set_inputs(*arguments.dynamic())
 

@@ -1,5 +1,5 @@
-"""Builds mindformers' `GPTModel` for one device: the network of its newer classes (``parallel_core``), which all
-families share.
+"""Builds mindformers' `GPTModel` for one device, or for a rank's part of a model: the network of its newer classes
+(``parallel_core``), which all families share.
 
 Other than these classes it is built from a `Spec`, takes rotary tables of ours, and computes logits of the positions
 that are sampled. On CPU layers get other parts besides (gpt_on_cpu.py). Never run on an Ascend device so far.
@@ -13,6 +13,7 @@ import numpy as np
 from mindformers.parallel_core.inference.base_models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
 from mindformers.parallel_core.inference.base_models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from mindformers.parallel_core.inference.base_models.gpt.gpt_model import GPTModel
+from mindformers.parallel_core.inference.tensor_parallel.layers import ColumnParallelLinear
 from mindformers.parallel_core.inference.transformer.norm import get_norm_cls
 from mindformers.parallel_core.inference.transformer.transformer_block import TransformerBlockSubmodules
 from mindformers.parallel_core.transformer_config import TransformerConfig
@@ -20,8 +21,11 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.nn.utils import no_init_parameters
 
 from model.families import Spec
+from model.families.shard import Shard
 from model.mindformers_runner.rope import full_tables
 from model.mindformers_runner.settings import MindFormersSettings
+from model.mindformers_runner.summed import summed_layer
+from model.mindspore_common.reduce import all_reduce
 
 _NORM = "RMSNorm"
 _HIDDEN = -10000.0  # what mindformers adds to scores of keys that a token must not see
@@ -37,13 +41,13 @@ class SampledGpt(GPTModel):
 class GptNetwork(nn.Cell):
     """A mixed step of `GPTModel` as the runner gives it.
 
-    ``mask``: what attention gets as a mask; ``caches``: keys and values of each layer, where attention does not own
-    them.
+    ``width``: logits of a position; ``mask``: what attention gets as a mask; ``caches``: keys and values of each
+    layer, where attention does not own them.
     """
 
-    def __init__(self, model: SampledGpt, mask: nn.Cell, caches: tuple[ParameterTuple, ...] = ()) -> None:
+    def __init__(self, model: SampledGpt, width: int, mask: nn.Cell, caches: tuple[ParameterTuple, ...] = ()) -> None:
         super().__init__(auto_prefix=False)
-        self.model, self.mask, self.vocab_size = model, mask, model.vocab_size
+        self.model, self.mask, self.width = model, mask, width
         self.has_caches = bool(caches)
         if caches:
             self.keys, self.values = caches
@@ -68,7 +72,7 @@ class GptNetwork(nn.Cell):
             keys,
             values,
         )
-        return logits.reshape(-1, self.vocab_size)  # of a single one it makes [vocab]
+        return logits.reshape(-1, self.width)  # of a single one it makes [vocab]
 
 
 class LaterKeys(nn.Cell):
@@ -82,21 +86,25 @@ class LaterKeys(nn.Cell):
         return (self.range > positions.expand_dims(1)).astype(self.dtype) * _HIDDEN
 
 
-def build_gpt(spec: Spec, settings: MindFormersSettings, max_length: int, dtype: str) -> GptNetwork:
-    """The network without weights and with an empty KV cache."""
-    config = gpt_config(spec, dtype)
+def build_gpt(shard: Shard, settings: MindFormersSettings, max_length: int, dtype: str) -> GptNetwork:
+    """The network without weights and with an empty KV cache. Of a rank's part mindformers knows no ranks: it is a
+    smaller model, whose halves of a layer are added up over the ranks."""
+    spec, reduce = shard.spec, all_reduce(settings)
+    config, width = gpt_config(spec, dtype), shard.vocabulary[1] - shard.vocabulary[0]
+    layers = [summed_layer(layer, reduce) if reduce else layer for layer in _layers(spec)]
     if settings.device == "Ascend":
-        model = _model(spec, config, _layers(spec), get_norm_cls(_NORM))
+        model = _model(spec, config, layers, get_norm_cls(_NORM), width)
         set_rotation(model, _rotation(spec, config, max_length))
-        network = GptNetwork(model, LaterKeys(max_length, config.compute_dtype), _caches(spec, settings, config))
+        mask = LaterKeys(max_length, config.compute_dtype)
+        network = GptNetwork(model, width, mask, _caches(spec, settings, config))
     else:
         from model.mindformers_runner.gpt_on_cpu import CpuNorm, NoRotation, RotaryTables, cpu_layer, use_cpu_silu
 
-        layers = [cpu_layer(layer, spec, number, settings) for number, layer in enumerate(_layers(spec))]
-        model = _model(spec, config, layers, CpuNorm)
+        layers = [cpu_layer(layer, spec, number, settings, reduce) for number, layer in enumerate(layers)]
+        model = _model(spec, config, layers, CpuNorm, width)
         use_cpu_silu(model)
         set_rotation(model, NoRotation())
-        network = GptNetwork(model, RotaryTables(spec, max_length))
+        network = GptNetwork(model, width, RotaryTables(spec, max_length))
     network.set_train(False)
     return network
 
@@ -147,7 +155,8 @@ def set_rotation(model: GPTModel, rotation: nn.Cell) -> None:
         layer.self_attention.rotary_emb = rotation
 
 
-def _model(spec: Spec, config: TransformerConfig, layers: list[Any], norm: type[nn.Cell]) -> SampledGpt:
+def _model(spec: Spec, config: TransformerConfig, layers: list[Any], norm: type[nn.Cell], width: int) -> SampledGpt:
+    """``width``: logits of a position, which are a part of the vocabulary where others have the rest."""
     with no_init_parameters():
         model = SampledGpt(
             config=config,
@@ -157,6 +166,11 @@ def _model(spec: Spec, config: TransformerConfig, layers: list[Any], norm: type[
             position_embedding_type="rope",
             share_embeddings_and_output_weights=spec.tied_embeddings,
         )
+        if width < spec.vocab_size:
+            dtype = config.compute_dtype
+            model.output_layer = ColumnParallelLinear(
+                spec.hidden_size, width, config=config, bias=False, compute_dtype=dtype
+            )
     # steps are mixed: all attention is paged, and rotary tables are looked up by position
     model.add_flags(is_prefill=False, move_lens_to_cpu=False)
     for layer in model.decoder.layers:

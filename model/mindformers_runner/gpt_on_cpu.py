@@ -21,6 +21,7 @@ from model.mindformers_runner.llama import cpu_attention
 from model.mindformers_runner.rope import full_tables
 from model.mindformers_runner.settings import MindFormersSettings
 from model.mindspore_common.native import EXPERTS, LIBRARY
+from model.mindspore_common.reduce import Reduce
 
 
 class RotaryTables(nn.Cell):
@@ -125,8 +126,9 @@ class CpuRouter(nn.Cell):
 class CpuExperts(nn.Cell):
     """As mindformers' `MoELayer`, by our operator, which reads the experts that some token chose."""
 
-    def __init__(self, experts: Experts, config: Any, **_: Any) -> None:
+    def __init__(self, experts: Experts, reduce: Reduce, config: Any, **_: Any) -> None:
         super().__init__()
+        self.reduce = reduce
         hidden, wide = config.hidden_size, experts.intermediate_size
         self.router = CpuRouter(hidden, experts)
         self.gate_up = _parameter("gate_up", experts.count, 2 * wide, hidden)
@@ -137,10 +139,13 @@ class CpuExperts(nn.Cell):
 
     def construct(self, x):
         share, index = self.router(x)
-        return self.mix(x, share, index, ops.zeros_like(index[:, 0]), self.gate_up, self.down)
+        out = self.mix(x, share, index, ops.zeros_like(index[:, 0]), self.gate_up, self.down)
+        return out if self.reduce is None else self.reduce(out)
 
 
-def cpu_layer(layer: ModuleSpec, spec: Spec, number: int, settings: MindFormersSettings) -> ModuleSpec:
+def cpu_layer(
+    layer: ModuleSpec, spec: Spec, number: int, settings: MindFormersSettings, reduce: Reduce
+) -> ModuleSpec:
     """A layer's description with parts for CPU."""
     parts, attention = layer.submodules, layer.submodules.self_attention.submodules
     for owner in (parts, attention):
@@ -154,7 +159,7 @@ def cpu_layer(layer: ModuleSpec, spec: Spec, number: int, settings: MindFormersS
     }
     attention.core_attention = ModuleSpec(module=CpuAttention, params=cell)
     if spec.has_experts(number):
-        parts.mlp = ModuleSpec(module=CpuExperts, params={"experts": spec.experts})
+        parts.mlp = ModuleSpec(module=CpuExperts, params={"experts": spec.experts, "reduce": reduce})
     return layer
 
 

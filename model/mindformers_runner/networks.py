@@ -12,8 +12,9 @@ Network = Literal["Llama", "GPTModel"]
 """`LlamaForCausalLM`, which llm-serving drives, or the newer classes' `GPTModel` (``parallel_core``)."""
 
 
-def choose_network(spec: Spec, max_length: int) -> Network:
-    """The Llama where it has all that the model needs, else `GPTModel`.
+def choose_network(spec: Spec, max_length: int, ranks: int = 1) -> Network:
+    """The Llama where it has all that the model needs, and there is one rank, else `GPTModel`: a rank's heads are not
+    as wide together as the model, which the Llama can't be told.
 
     Raises ConfigurationError, with all features that neither has.
     """
@@ -23,7 +24,7 @@ def choose_network(spec: Spec, max_length: int) -> Network:
             f"model_type {spec.family!r}: mindformers' networks lack {'; '.join(lacking)}; "
             "serve it on CPU with pipeline.runner: {kind: mindspore, device: CPU}"
         )
-    return "GPTModel" if _needs_gpt(spec) else "Llama"
+    return "GPTModel" if ranks > 1 or _needs_gpt(spec) else "Llama"
 
 
 def compute_dtype(spec: Spec, device: str) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from model.layout import is_argmax_alone
 from model.mindspore_common.host_results import HostResults
-from model.runner import Best, Float32, Int32, RunnerFacts
+from model.runner import Best, Float32, Int32
 
 
 class GatherRows(nn.Cell):
@@ -37,6 +37,19 @@ class Argmax(nn.Cell):
         return ops.select(ops.isfinite(logits).all(-1), ids, ops.full_like(ids, -1))
 
 
+class Largest(nn.Cell):
+    """Logits ``[S, vocab]`` to the largest one's id and it itself, ``[S]`` both; -1 and NaN where they are not
+    finite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.argmax = Argmax()
+
+    def construct(self, logits):
+        ids, largest = self.argmax(logits), logits.max(axis=-1)
+        return ids, ops.select(ids >= 0, largest, ops.full_like(largest, float("nan")))
+
+
 class Scores(nn.Cell):
     """Logits ``[S, vocab]`` and targets ``[S, 1]`` to: the ``k`` largest, and their ids, ``[S, k]``; whether all are
     finite ``[S]``; the logarithm of the sum of ``exp(logit - largest)`` ``[S]``; the targets' logits ``[S, 1]``."""
@@ -55,14 +68,17 @@ class Scores(nn.Cell):
 class DeviceResults:
     """Over a tensor ``[S, vocab]``, float32, on the device; ``S`` may be another one in each step."""
 
-    def __init__(self, facts: RunnerFacts) -> None:
-        self._vocab_size = facts.vocab_size
-        self._brought = min(facts.candidates + 1, facts.vocab_size)
-        self._host = HostResults(facts.vocab_size)
+    def __init__(self, vocab_size: int, candidates: int) -> None:
+        """``candidates``: as many as may be asked for."""
+        self._vocab_size = vocab_size
+        self._brought = min(candidates + 1, vocab_size)
+        self._host = HostResults(vocab_size)
         logits = Tensor(shape=[None, None], dtype=mstype.float32)
-        self._rows, self._argmax, self._scores = GatherRows(), Argmax(), Scores(self._brought)
+        self._rows, self._argmax, self._largest = GatherRows(), Argmax(), Largest()
+        self._scores = Scores(self._brought)
         self._rows.set_inputs(logits, Tensor(shape=[None], dtype=mstype.int32))
         self._argmax.set_inputs(logits)
+        self._largest.set_inputs(logits)
         self._scores.set_inputs(logits, Tensor(shape=[None, 1], dtype=mstype.int32))
 
     def fetch(self, output: Tensor, rows: Int32, logits: Float32) -> None:
@@ -76,6 +92,10 @@ class DeviceResults:
         n = len(best.ids)
         if is_argmax_alone(best, targets):
             best.ids[:, 0] = self._argmax(output).asnumpy()[:n]
+            return
+        if best.ids.shape[1] == 1 and targets is None and best.log_sum_exp is None and best.logits is not None:
+            ids, largest = self._largest(output)  # as each rank says it
+            best.ids[:, 0], best.logits[:, 0] = ids.asnumpy()[:n], largest.asnumpy()[:n]
             return
         wanted = np.zeros((output.shape[0], 1), np.int32)
         if targets is not None:

@@ -5,12 +5,14 @@ Every rank gets the same numbers, so that all know the tokens, and go on without
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.checkpoint.arrays import aligned_zeros
+from model.families.shard import Shard
 from model.mindspore_common.ranks import Gather
 from model.runner import Best, Float32, Float64, Int32
 
@@ -30,6 +32,7 @@ class RankResults:
         self._size, self._widest = self._parts[rank][1] - self._first, widest
         self._shares: dict[tuple[int, int, bool, bool], _Shares] = {}
         self._sent, self._received = _rows_of_logits(gather.count, 0)
+        self._nothing = np.zeros(0, np.int32), np.zeros((0, self._size), np.float32)
 
     def fetch(self, output: Any, rows: Int32, logits: Float32) -> None:
         """Rows must be in range. All ranks get all of them."""
@@ -46,7 +49,7 @@ class RankResults:
     def fetch_best(self, output: Any, best: Best, targets: Int32 | None) -> None:
         n, k = best.ids.shape
         if not n:
-            output.asnumpy()  # waits for the step
+            self._local.fetch(output, *self._nothing)  # waits for the step
             return
         key = n, k, best.log_sum_exp is not None, targets is not None
         if len(self._shares) > _MOST_SIZES:
@@ -68,6 +71,15 @@ class RankResults:
             own.target_logit[elsewhere] = -np.inf
         if self._first:
             np.add(own.ids, self._first, out=own.ids, where=own.ids >= 0)
+
+
+def results_of(shard: Shard, local: Callable[[int], Results]) -> Results:
+    """Of a shard's logits. ``local``: how those of so many ids are looked at where they are."""
+    first, end = shard.vocabulary
+    own = local(end - first)
+    if shard.ranks == 1:
+        return own
+    return RankResults(own, Gather(shard.ranks), shard.whole.vocab_size, shard.rank, shard.widest)
 
 
 def _rows_of_logits(ranks: int, length: int) -> tuple[Float32, Float32]:

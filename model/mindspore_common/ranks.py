@@ -5,16 +5,21 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from mmap import mmap
 from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from model.errors import ConfigurationError, StepError
+from model.errors import ConfigurationError, PartedError, StepError
 from model.mindspore_common.native import last_error, load_library
 
 ALL_REDUCE = "ringserve_all_reduce"
+_OVER = 2  # what a gather returns
 PATIENCE_S = 600.0
 """For a rank that lives and does not come: one loads from a slow disk, another waits. Supervision is faster."""
+
+
+Collectives = Literal["shared memory", "mindspore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +30,9 @@ class Ranks:
     count: int = 1
     segment_fd: int | None = None
     """Of `segment_bytes` zeroed bytes, which all ranks map and nobody else; None: known only to be one of so many."""
-    reduce: Literal["shared memory", "mindspore"] = "shared memory"
-    """What adds up in the graph: our operator, or `ops.AllReduce` through MindSpore's own backend."""
+    reduce: Collectives = "shared memory"
+    """What adds up in the graph on CPU: our operator, or `ops.AllReduce` through MindSpore's own backend, as on
+    Ascend."""
     patience_s: float = PATIENCE_S
 
 
@@ -51,6 +57,22 @@ def leave() -> None:
     _library().ringserve_ranks_leave()
 
 
+def begin(generation: int) -> None:
+    """For this rank, when all have left the one before; generations count from 1."""
+    _library().ringserve_ranks_begin(generation)
+
+
+def end(segment: mmap, ranks: int, generation: int) -> None:
+    """By whoever ends it: no rank waits for another in it any more."""
+    _library().ringserve_ranks_end(_bytes(segment), ranks, generation)
+
+
+def behind(segment: mmap, ranks: int) -> frozenset[int]:
+    """The ranks that others wait for."""
+    bits = _library().ringserve_ranks_behind(_bytes(segment), ranks)
+    return frozenset(rank for rank in range(ranks) if bits >> rank & 1)
+
+
 class Gather:
     """Brings together what every rank has of the same shape."""
 
@@ -58,15 +80,25 @@ class Gather:
         self.count, self._call = count, _library().ringserve_all_gather
 
     def __call__(self, own: NDArray[Any], every: NDArray[Any]) -> None:
-        """``[...]`` of each to ``[ranks, ...]``, C-contiguous. Raises StepError when a rank is dead, or at another
-        step."""
-        if self._call(own.ctypes.data, own.nbytes, every.ctypes.data):
-            raise StepError(f"the ranks are apart: {last_error()}")
+        """``[...]`` of each to ``[ranks, ...]``, C-contiguous. Raises PartedError when the generation has ended or a
+        rank is dead, StepError when one is at another step."""
+        outcome = self._call(own.ctypes.data, own.nbytes, every.ctypes.data)
+        if outcome:
+            kind = PartedError if outcome == _OVER else StepError
+            raise kind(f"the ranks are apart: {last_error()}")
+
+
+def _bytes(segment: mmap) -> ctypes.Array[ctypes.c_char]:
+    return (ctypes.c_char * len(segment)).from_buffer(segment)
 
 
 def _library() -> ctypes.CDLL:
     library = load_library()
     library.ringserve_ranks_bytes.restype = ctypes.c_int64
     library.ringserve_ranks_join.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_double]
+    library.ringserve_ranks_begin.argtypes = [ctypes.c_uint32]
+    library.ringserve_ranks_end.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32]
+    library.ringserve_ranks_behind.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    library.ringserve_ranks_behind.restype = ctypes.c_uint32
     library.ringserve_all_gather.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
     return library

@@ -31,6 +31,7 @@ from model.mindspore_common.memory import (
     require_memory,
 )
 from model.mindspore_common.native import StepCheck, kernel_name, last_error, load_library, set_threads
+from model.mindspore_common.ranks import leave
 from model.mindspore_common.settings import GraphSettings
 from model.runner import Best, Bucket, Float32, Int32, Progress, Runner, RunnerFacts, StepInputs
 
@@ -188,13 +189,15 @@ class GraphRunner(Runner):
         self._launched = self._output = None
 
     def close(self) -> None:
-        """Free the network, the KV cache and the weights."""
+        """Free the network, the KV cache and the weights; the other ranks will not see this one again."""
         self.abandon()
         self._execution = self._network = self._output = self._launched = None
         self._weights = ()
         self._compiled.clear()
         if self._cache is not None:
             self._cache.close()
+        if self.settings.ranks.count > 1:
+            leave()
 
     def _kernel_name(self) -> str:
         return kernel_name()

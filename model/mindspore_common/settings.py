@@ -9,7 +9,7 @@ from typing import Literal
 
 from model.errors import ConfigurationError
 from model.layout import make_buckets, with_samples
-from model.mindspore_common.ranks import ALONE, Ranks
+from model.mindspore_common.ranks import ALONE, Collectives, Ranks
 from model.runner import Bucket
 
 KEY_GROUP = 16
@@ -99,6 +99,11 @@ class GraphSettings:
                 "which every step fits into"
             )
         return tuple(sorted(set(self.buckets)))
+
+    @property
+    def collectives(self) -> Collectives:
+        """How ranks add up: shared memory is the host's alone."""
+        return self.ranks.reduce if self.device == "CPU" else "mindspore"
 
     def thread_count(self) -> int:
         return self.threads or len(os.sched_getaffinity(0))

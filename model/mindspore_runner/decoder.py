@@ -22,10 +22,10 @@ from model.families.shard import Shard
 from model.mindspore_common.attention import KvCache, PagedOperator
 from model.mindspore_common.execution import step_tensors
 from model.mindspore_common.parameters import parameter_over
-from model.mindspore_common.ranks import ALL_REDUCE, Ranks
+from model.mindspore_common.reduce import Reduce, all_reduce
 from model.mindspore_common.settings import GraphSettings
 from model.mindspore_runner.adapters import PREFIX, stack
-from model.mindspore_runner.parts import Embedding, Experts, Linear, Mlp, Norm, Reduce, Take, custom, product_with
+from model.mindspore_runner.parts import Embedding, Experts, Linear, Mlp, Norm, Take, product_with
 from model.runner import Progress, StepInputs
 
 
@@ -94,7 +94,7 @@ class Decoder(nn.Cell):
 
     def __init__(self, shard: Shard, settings: GraphSettings, max_length: int, weights: Weights) -> None:
         super().__init__()
-        spec, reduce = shard.spec, all_reduce(settings.ranks)
+        spec, reduce = shard.spec, all_reduce(settings)
         self.embedding_scale, self.softcap = spec.embedding_scale, spec.logits_softcap
         self.embed = Embedding(weights.take, "embed")
         self.rotary = RotaryTables(spec, max_length)
@@ -170,13 +170,6 @@ def build_decoder(shard: Shard, settings: GraphSettings, max_length: int, weight
 def arrange(inputs: StepInputs, adapters: bool) -> list[Tensor]:
     """The arguments of `Decoder.construct`. ``adapters``: whether there are any."""
     return [*step_tensors(inputs), *([Tensor.from_numpy(inputs.adapter)] if adapters else ())]
-
-
-def all_reduce(ranks: Ranks) -> Reduce:
-    """On CPU, MindSpore's own is for comparison: it takes a hundred times as long."""
-    if ranks.count == 1:
-        return None
-    return ops.AllReduce() if ranks.reduce == "mindspore" else custom(ALL_REDUCE, lambda x: x)
 
 
 def _parameter(name: str, values: NDArray[Any]) -> Parameter:

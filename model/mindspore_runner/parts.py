@@ -11,12 +11,10 @@ from mindspore import Parameter, nn, ops
 
 from model.families import Experts as ExpertsSpec
 from model.mindspore_common.native import ADAPTED_LINEAR, ADAPTERS, EMBEDDING, EXPERTS, LIBRARY, LINEAR
+from model.mindspore_common.reduce import Reduce
 
 Take = Callable[[str], Parameter | None]
 """A weight by its name within a layer, once; None where there is none."""
-
-Reduce = Any
-"""The one seam between ranks: an operator that makes the sum of all ranks' tensors of a tensor; None: one rank."""
 
 
 def in_float32(weight: Parameter) -> bool:

@@ -12,7 +12,6 @@ from model.checkpoint.weight import size_bytes
 from model.errors import ConfigurationError
 from model.families import read_spec_file
 from model.families.shard import Shard
-from model.mindspore_common.ranks import Gather, join, leave
 from model.mindspore_common.runner import GraphRunner, longest
 from model.mindspore_runner.adapters import stack
 from model.mindspore_runner.settings import MindSporeSettings
@@ -21,7 +20,6 @@ from model.runner import Progress
 if TYPE_CHECKING:
     from model.mindspore_common.compile_cache import CompileCache
     from model.mindspore_common.execution import Execution
-    from model.mindspore_common.rank_results import RankResults
 
 
 class MindSporeRunner(GraphRunner):
@@ -61,27 +59,15 @@ class MindSporeRunner(GraphRunner):
         import_mindspore()
         from model.mindspore_common.device import use_device
         from model.mindspore_common.execution import StaticExecution
+        from model.mindspore_common.host_results import HostResults
+        from model.mindspore_common.rank_results import results_of
         from model.mindspore_runner.decoder import Weights, arrange, build_decoder
 
         use_device(self.settings)
-        if self._shard.ranks > 1:
-            join(self.settings.ranks)
         weights = Weights(self._weights, self._adapters, progress)
         network = build_decoder(self._shard, self.settings, self.facts.max_length, weights)
         arguments = partial(arrange, adapters=bool(self._adapters))
-        return network, StaticExecution(network, self.facts, arguments, self._results())
-
-    def _results(self) -> RankResults | None:
-        """None: all logits are here."""
-        if self._shard.ranks == 1:
-            return None
-        from model.mindspore_common.host_results import HostResults
-        from model.mindspore_common.rank_results import RankResults
-
-        shard = self._shard
-        first, end = shard.vocabulary
-        local = HostResults(end - first)
-        return RankResults(local, Gather(shard.ranks), shard.whole.vocab_size, shard.rank, shard.widest)
+        return network, StaticExecution(network, self.facts, arguments, results_of(self._shard, HostResults))
 
     def _compile_cache(self) -> CompileCache:
         from model.mindspore_common.compile_cache import CompileCache
@@ -90,9 +76,3 @@ class MindSporeRunner(GraphRunner):
         adapted = [(name, stacked.shapes) for name, stacked in stack(self._adapters).items()]
         parts = (self.spec, kept, adapted, self._shard.rank, self._shard.ranks, self.settings.ranks.reduce)
         return CompileCache(self.settings.compile_cache_dir, self.facts, Path(__file__).parent, *parts)
-
-    def close(self) -> None:
-        """See `GraphRunner.close`; the other ranks will not see this one again."""
-        super().close()
-        if self._shard.ranks > 1:
-            leave()

@@ -192,10 +192,10 @@ def _check_runner(checker: _Checker) -> None:
             f"{RUNNER}{name} is for an emulated device; set {RUNNER}kind to emulated or leave it out",
         )
     checker.require(
-        lambda ranks, kind, _: ranks == 1 or kind == "mindspore",
+        lambda ranks, kind, _: ranks == 1 or kind != "openvino",
         (RANKS, RUNNER + "kind", PORTS),
         f"{RANKS} is {{0}}, by default one per port of {PORTS}, but the {{1}} engine computes on one device; make it "
-        f"1 ({REPLICAS} are several copies of the model), or use {RUNNER}kind mindspore, on CPU",
+        f"1 ({REPLICAS} are several copies of the model), or use {RUNNER}kind mindspore or mindformers",
     )
     checker.require(
         lambda size, device: device != "CPU" or size % _CPU_BLOCK == 0,

@@ -269,7 +269,8 @@ class PipelineConfig:
         integer(1, MOST_RANKS),
         None,
         "processes of a replica that compute each step together, every one a part of the model (tensor parallel; the "
-        "engine `mindspore`): with more than one the server is ready when all buckets are compiled",
+        "engines `mindspore` and `mindformers`): with more than one the server is ready when all buckets are "
+        "compiled",
         derived="as many as `serving_config.agent_ports` lists",
     )
     routing: str = setting(

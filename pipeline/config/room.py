@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,15 +117,20 @@ def _settings(values: Mapping[str, Any], rows: int) -> dict[str, Any]:
 def _engine_sizes(values: Mapping[str, Any]) -> tuple[Sizes, int | None]:
     """Of the model, and the bytes of its weights, where these are not all of one type."""
     path = values["model_config.model_cfg_path"]
+    from model.families.shard import Shard
+
     if values[_KIND] == "mindspore":
         from model.families import read_spec_file
-        from model.families.shard import Shard
 
         shard = Shard(read_spec_file(path), 0, _ranks(values))
         return shard.spec, _stored_bytes(values, shard)
     from model.mindformers_runner.configuration import read_model
 
-    return read_model(path)[0], None
+    spec, ranks = read_model(path)[0], _ranks(values)
+    if ranks == 1:
+        return spec, None
+    own_head = replace(spec, tied_embeddings=False)  # a rank has a part of it, and the whole embedding
+    return Shard(own_head, 0, ranks).spec, None
 
 
 def _ranks(values: Mapping[str, Any]) -> int:

@@ -6,9 +6,12 @@ Not run on a device so far: paths and formats are those of Huawei's documents.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from model.errors import ConfigurationError
+from model.mindspore_common.cluster import RANK_TABLE, require_rank_table
+from model.mindspore_common.ranks import Ranks
 from pipeline.doctor.finding import Finding, fail, ok, warn
 from pipeline.doctor.subject import Host, Plan
 from pipeline.host.facts import HostError
@@ -24,11 +27,12 @@ def check_ascend(host: Host, plan: Plan) -> Iterator[Finding]:
     if not plan.on_ascend:
         yield ok(TOPIC, "the configuration needs no Ascend device")
         return
-    replicas = range(plan.config.pipeline.replicas)
+    pipeline = plan.config.pipeline
+    places = [(replica, rank) for replica in range(pipeline.replicas) for rank in range(pipeline.ranks)]
     try:
-        devices = [physical_device(device_of(plan.config, replica)) for replica in replicas]
+        devices = [physical_device(device_of(plan.config, *place)) for place in places]
     except HostError as error:
-        fix = "correct serving_config.start_device_id, pipeline.replicas or ASCEND_RT_VISIBLE_DEVICES"
+        fix = "correct serving_config.start_device_id, pipeline.replicas, .ranks or ASCEND_RT_VISIBLE_DEVICES"
         yield fail(TOPIC, f"{error} {_UNTRIED}", fix)
         return
     for device in devices:
@@ -36,6 +40,23 @@ def check_ascend(host: Host, plan: Plan) -> Iterator[Finding]:
     yield from _check_runtime(host)
     for device in devices:
         yield from _check_device(device)
+    if pipeline.ranks > 1:
+        yield from _check_rank_table(plan, places)
+
+
+def _check_rank_table(plan: Plan, places: Sequence[tuple[int, int]]) -> Iterator[Finding]:
+    """Where one is set. Ranks find each other without."""
+    table = os.environ.get(RANK_TABLE)
+    if not table:
+        return
+    try:
+        for replica, rank in places:
+            ranks = Ranks(rank, plan.config.pipeline.ranks)
+            require_rank_table(Path(table), ranks, device_of(plan.config, replica, rank))
+    except ConfigurationError as error:
+        yield fail(TOPIC, f"{error} {_UNTRIED}", f"unset {RANK_TABLE}")
+        return
+    yield ok(TOPIC, f"{RANK_TABLE} lists the devices of the replica's ranks {_UNTRIED}")
 
 
 def _check_nodes(host: Host, device: int) -> Iterator[Finding]:

@@ -6,7 +6,8 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 
 import ipc
-from model.mindspore_common.ranks import Ranks
+from model.errors import PartedError
+from model.mindspore_common.ranks import Ranks, begin
 from pipeline.inference.compilation import Compilation
 from pipeline.inference.step_executor import InferenceRings, StepExecutor
 from pipeline.inference.unread import Unread
@@ -38,6 +39,8 @@ def run_inference(stage: Stage) -> None:
 def _run(stage: Stage, generation: Generation, rings: StageRings, compilation: Compilation) -> None:
     """Execute steps until the rings close."""
     slots, rank, options = rings.slots, stage.spec.rank, stage.end_options
+    if stage.topology.ranks > 1:
+        begin(generation.number)
     with (
         slots["steps"].consumer(rank, **options) as steps,
         slots["tokens"].consumer(rank, **options) as tokens,
@@ -50,6 +53,8 @@ def _run(stage: Stage, generation: Generation, rings: StageRings, compilation: C
         stage.begin(generation)
         try:
             executor.run()
+        except PartedError as error:  # the launcher knows which one it was
+            raise ipc.RingClosed(str(error)) from error
         finally:
             compilation.runner.abandon()  # it may have begun a step on arrays of these rings
 

@@ -12,7 +12,7 @@ from pipeline.launcher.child import Attachment, Child, Phase
 from pipeline.launcher.hang_detector import HangDetector
 from pipeline.launcher.rings import Rings
 from pipeline.runtime.control_channel import ChannelError
-from pipeline.runtime.generations import AWAY_S, BY_ITSELF, KILLED, Ended, Verdict
+from pipeline.runtime.generations import AWAY_S, BY_ITSELF, HUNG, KILLED, Ended, Verdict
 from pipeline.stats import StageState, Supervision
 from pipeline.wire.topology import PREPROCESS, Topology
 
@@ -105,10 +105,16 @@ class Replica:
         attachment = child.attachments[self.number]
         if attachment.phase in (*_ATTACHED, Phase.LEAVING):
             in_hand = self._detector.in_hand(child)
-            if self._detector.is_compiling(child):
+            if self._detector.is_compiling(child) or (how == HUNG and self._may_be_left_alone(child)):
                 how = KILLED
             self._ended.append(Ended(child.spec.name, how, attachment.generation, in_hand))
         self.end_generation()
+
+    def _may_be_left_alone(self, child: Child) -> bool:
+        """In a step that its other ranks do not begin any more, since the generation has ended: where a device's own
+        collectives wait, nothing but a time-out ends that, and no request is to blame."""
+        ranks = [stage for stage in self._users if stage.unit == child.spec.unit]
+        return len(ranks) > 1 and child.attachments[self.number].phase is Phase.LEAVING
 
     # ---- rings ------------------------------------------------------------------------------------------------
 

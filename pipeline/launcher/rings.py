@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pipeline.config import Configuration
 from pipeline.launcher.child import Child
 from pipeline.runtime.generations import Ended, Generation
@@ -11,7 +13,10 @@ from pipeline.wire.topology import Topology
 
 
 class Rings:
-    """`current` is None between two generations, `number` that of the current or last one."""
+    """`current` is None between two generations, `number` that of the current or last one. `on_end` is called with
+    the number of one that has ended."""
+
+    on_end: Callable[[int], None] | None = None
 
     def __init__(self, topology: Topology, replica: int, config: Configuration, shapes: Shapes) -> None:
         """Makes the first set: rings that don't fit are reported before anything is loaded. Raises IpcError."""
@@ -41,6 +46,8 @@ class Rings:
             self.current.revoke()
             self.current.close()
             self.current = None
+            if self.on_end is not None:
+                self.on_end(self.number)
 
     def close(self) -> None:
         self.end()

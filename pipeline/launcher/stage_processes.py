@@ -12,12 +12,11 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from types import MappingProxyType
 
-import ipc
-from model.mindspore_common.ranks import segment_bytes
 from model.runner import RunnerFacts
 from pipeline.config import Configuration
 from pipeline.launcher.child import Child, anonymous_file
 from pipeline.launcher.listening import Listeners
+from pipeline.launcher.meetings import Meetings
 from pipeline.launcher.signals import Signals
 from pipeline.runtime.control_channel import Channel, Message
 from pipeline.runtime.generations import END
@@ -61,7 +60,7 @@ class StageProcesses:
         self._page, self._shapes, self._facts, self._listeners = page, shapes, facts, listeners
         self._fingerprints = {name: fingerprint.hex() for name, fingerprint in fingerprints.items()}
         self._signals, self._spans_fd = signals, spans_fd
-        self._meetings: dict[str, ipc.Segment] = {}  # by units
+        self.meetings = Meetings(page.topology)
         self._death_read, self._death_write = os.pipe()  # breaks when the launcher dies
         self._selector = selectors.DefaultSelector()
         self._selector.register(signals, selectors.EVENT_READ)
@@ -72,7 +71,7 @@ class StageProcesses:
             channel, theirs = Channel.pair()
             stack.callback(theirs.close)
             config_fd = stack.enter_context(anonymous_file("configuration", config.to_yaml().encode()))
-            ranks_fd = self._meeting_of(stage)
+            ranks_fd = self.meetings.fd_of(stage, self.children)
             listeners = self._listeners if stage.is_front else Listeners([], [])
             specification = Specification(
                 stage=stage.key,
@@ -103,17 +102,6 @@ class StageProcesses:
         self._selector.register(child.pidfd, selectors.EVENT_READ, child)
         self._selector.register(channel, selectors.EVENT_READ, child)
         return child
-
-    def _meeting_of(self, stage: StageSpec) -> int | None:
-        """Where its ranks meet: a new segment when they are started anew; the old one holds what the dead said."""
-        unit = self._topology.unit(stage.unit)
-        if len(unit) == 1:
-            return None
-        if not any(other.key in self.children for other in unit):
-            if (old := self._meetings.pop(stage.unit, None)) is not None:
-                old.close()
-            self._meetings[stage.unit] = ipc.Segment.create("ranks", segment_bytes(len(unit)), ipc.Backing.MEMFD)
-        return self._meetings[stage.unit].fd
 
     def wait(self, timeout: float) -> Iterator[tuple[Child, Message | None]]:
         """Messages of the stages, and None for a stage that died, which is then no longer in `children`; deaths come
@@ -146,8 +134,7 @@ class StageProcesses:
     def close(self) -> None:
         self.stop()
         self._selector.close()
-        for meeting in self._meetings.values():
-            meeting.close()
+        self.meetings.close()
         os.close(self._death_read)
         os.close(self._death_write)
 

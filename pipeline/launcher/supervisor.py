@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from types import MappingProxyType
 
 import ipc
@@ -139,6 +140,8 @@ class Supervisor:
             lambda unit: self._restart_at.update({unit: time.monotonic()}),
         )
         stack.callback(self._changes.close)
+        for number, each in enumerate(rings):
+            each.on_end = partial(self._processes.meetings.end_generation, number)
 
     def _start(self, stage: StageSpec) -> None:
         """Raises OSError."""
@@ -259,13 +262,17 @@ class Supervisor:
         if time.monotonic() < self._hang_detector.due:
             return
         hangs = self._hang_detector.check(self._processes.children.values())
-        for hang in sorted(hangs, key=lambda hang: not hang.stopped):  # other ranks may wait for one that is stopped
+        for hang in sorted(hangs, key=self._may_be_to_blame, reverse=True):
             if hang.child is not None:
                 self._on_hang(hang, hang.child)
             else:
                 replica = self._replicas[hang.replica]
                 replica.end_generation()
                 self._schedule(replica.rings_title, f"{replica.title}{hang.what}, for {hang.still_s:.1f} s now")
+
+    def _may_be_to_blame(self, hang: Hang) -> tuple[bool, bool]:
+        """Ranks hang together: the cause is the one that is stopped, or that the others wait for."""
+        return hang.stopped, hang.child is not None and self._processes.meetings.is_waited_for(hang.child.spec)
 
     def _on_hang(self, hang: Hang, child: Child) -> None:
         if child.ended_as is not None:

@@ -5,12 +5,15 @@
     python -m scripts.verify.chaos --stages inference      only this one is hit
     python -m scripts.verify.chaos --config configs/demo.yaml --streams 8 --tokens 80
     python -m scripts.verify.chaos --replicas 4            each stage of each replica is hit
+    python -m scripts.verify.chaos --config configs/demo.yaml --ranks 2 --streams 8 --tokens 80
+                                                           each rank of a model in two parts, too
 
 A round is one fault at a random time: kill -9, or SIGSTOP for ten seconds, of one stage or of several at once.
 Streams come from both APIs, a third of them sampled with a seed; each must be, token by token, what it was before
-anything happened. One whose front was killed loses its connection, and must be the beginning of that. At the end
-nothing may be in use, held or left that was not at the beginning. With several replicas it prints the longest gap of
-streams at those that were not hit, too. Exit status 1 if anything was wrong.
+anything happened. One whose front was killed loses its connection, and must be the beginning of that. No stage may be
+started anew but those that were hit, and other ranks of theirs. At the end nothing may be in use, held or left that
+was not at the beginning. With several replicas it prints the longest gap of streams at those that were not hit, too.
+Exit status 1 if anything was wrong.
 """
 
 from __future__ import annotations
@@ -32,15 +35,17 @@ def parse() -> Ordeal:
     parser = parser_of(__doc__, tokens=300)
     parser.add_argument("--rounds", type=count, default=22)
     parser.add_argument("--replicas", type=count, default=1)
+    parser.add_argument("--ranks", type=count, default=1)
     parser.add_argument("--stages", type=words("stage", STAGES), default=STAGES, metavar="NAMES",
                         help="roles of those that are hit, separated by commas")  # fmt: skip
     parser.add_argument("--config", type=Path, help=f"default: {EMULATED.name} with steps of 10 ms")
     parser.add_argument("--streams", type=count, default=32)
     given = parser.parse_args()
-    overrides = (*(() if given.config else DEFAULTS), f"pipeline.replicas={given.replicas}", *given.set)
-    config, topology = given.config or EMULATED, Topology(replicas=given.replicas)
+    config, topology = given.config or EMULATED, Topology(replicas=given.replicas, ranks=given.ranks)
+    processes = f"pipeline.replicas={given.replicas}", f"pipeline.ranks={given.ranks}"
+    overrides = (*(() if given.config else DEFAULTS), *processes, *given.set)
     hit = tuple(stage.key for stage in topology.stages if stage.name in given.stages)
-    return Ordeal(config, overrides, given.tokens, given.seed, given.rounds, hit, given.streams, given.replicas)
+    return Ordeal(config, overrides, given.tokens, given.seed, given.rounds, hit, given.streams, topology)
 
 
 def main() -> int:

@@ -229,14 +229,13 @@ def as_on_ascend(directory, **changes) -> MindFormersRunner:
     """One graph with dynamic shapes, a tensor per step, logits that stay on the device; but with a cell for CPU."""
     runner = loaded(directory, attention="plain", **changes)  # MindSpore's custom operators want static shapes
     from model.mindformers_runner import llama  # which imports mindformers: not before it has been made quiet
-    from model.mindformers_runner.execution import ARGUMENTS, DynamicExecution
 
     class OneBased(llama.CpuLlama):
         def pre_gather_func(self, pre_gather, output, batch_valid_length, gather_index=None):
             return super().pre_gather_func(pre_gather, output, batch_valid_length, gather_index - 1)
 
     runner._network.__class__ = OneBased
-    runner._execution = DynamicExecution(runner._network, runner.facts, ARGUMENTS["Llama"])
+    runner._execution = runner._dynamic_execution(runner._network)
     return runner
 
 

@@ -37,7 +37,7 @@ class Fault:
         """Whose rings end, of so many."""
         if self.hits_front or count == 1:
             return set(range(count))
-        return {int(stage.split()[1]) for stage in self.signals}
+        return {int(stage.split()[1].partition(".")[0]) for stage in self.signals}
 
 
 def deal(stages: Sequence[str], rng: random.Random) -> Iterator[Fault]:

@@ -7,7 +7,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pipeline.wire.topology import Topology
@@ -30,11 +30,11 @@ class Ordeal(Plan):
     rounds: int = 22
     stages: tuple[str, ...] = tuple(stage.key for stage in Topology().stages)
     streams: int = 32
-    replicas: int = 1
+    topology: Topology = Topology()  # noqa: RUF009 - it can't be changed
 
     @property
-    def topology(self) -> Topology:
-        return Topology(replicas=self.replicas)
+    def replicas(self) -> int:
+        return self.topology.replicas
 
 
 @dataclass(slots=True)
@@ -94,6 +94,7 @@ class _Run:
         hit = fault.replicas(self._plan.replicas)
         await self._until(lambda numbers: all(numbers[i] > before[i] for i in hit), fault.name)
         report.rounds += 1
+        report.wrong += self._others(fault, pids)
         if fault.hits_front:
             back = await self._first_token(began)
             report.fronts_s.setdefault(fault.kind, []).append(back)
@@ -113,6 +114,13 @@ class _Run:
             result = f"{max(resumed, default=0):.2f} s" + (f", beside it {max(beside):.3f} s" if beside else "")
         wrong = f"; {len(load.tally.wrong)} streams are wrong" if load.tally.wrong else ""
         print(f"{report.rounds:4} {fault.name:24} {result}{wrong}", flush=True)
+
+    def _others(self, fault: Fault, before: Mapping[str, int]) -> list[str]:
+        """Stages that were started anew though nothing was done to them, nor to another rank of theirs."""
+        now, stages = self._server.stages(), self._plan.topology.stages
+        hit = {stage.unit for stage in stages if stage.key in fault.signals}
+        others = (stage.key for stage in stages if stage.unit not in hit)
+        return [f"{fault.name}: {key} was started anew, too" for key in others if now.get(key) != before[key]]
 
     async def _until(self, enough: Callable[[list[int]], bool], what: str) -> list[int]:
         """Until every stage is at work, with rings of such numbers, by replica."""

@@ -38,13 +38,11 @@ def mixed_with_dynamic_shapes(folder, tokens):
     """The same as on Ascend: one graph, a tensor per step, logits that stay on the device; with a cell for CPU."""
     runner = MindFormersRunner(settings(folder, attention="plain"))  # custom operators want static shapes
     runner.load()
-    from model.mindformers_runner.execution import ARGUMENTS, DynamicExecution
-
-    runner._execution = DynamicExecution(runner._network, runner.facts, ARGUMENTS[runner.network])
+    runner._execution = runner._dynamic_execution(runner._network)
     return feed(runner, tokens)
 
 
-def as_built_for_ascend(folder):
+def as_built_for_ascend(folder, **changes):
     """The network that an Ascend device would get, with its weights: it can be made here, but not run.
 
     Returns what it computes in; types and values of the parameters that were loaded, the latter in float32; types and
@@ -55,7 +53,7 @@ def as_built_for_ascend(folder):
     from model.mindspore_common.device import use_device
 
     use_device(settings(folder))
-    runner = MindFormersRunner(settings(folder, device="Ascend"))
+    runner = MindFormersRunner(settings(folder, device="Ascend", **changes))
     network = runner._build_network()
     load_weights(network, runner._weights, runner._arithmetic, None)
     parameters = {parameter.name: parameter for parameter in network.get_parameters()}

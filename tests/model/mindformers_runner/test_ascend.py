@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from model.families import canonical_weights, read_spec_file
+from model.families.shard import Shard
 from model.mindformers_runner.names import network_weights
 from model.mindformers_runner.networks import choose_network
 from model.mindformers_runner.rope import full_tables
+from model.mindformers_runner.runner import with_own_head
+from model.mindspore_common.ranks import Ranks
 from tests.model.families.checkpoints import load
 from tests.model.mindformers_runner import scenarios
 from tests.model.numpy_llama import write_safetensors
@@ -38,6 +41,22 @@ def test_numbers_follow_the_checkpoint(in_mindspore, tmp_path, name, dtype):
         loaded = np.concatenate([values[one] for one in weight.name.split()])
         rounded = np.float16 if dtype == "float16" and weight.name not in wide else np.float32
         np.testing.assert_array_equal(loaded, weight.read(rounded).astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["qwen3-tied", "qwen3-moe"])
+def test_a_ranks_part(in_mindspore, tmp_path, name):
+    folder, ranks = CHECKPOINTS[name].save(tmp_path), Ranks(1, 2)
+    _, _, values, caches, _ = in_mindspore(scenarios.as_built_for_ascend, folder, ranks=ranks)
+    spec, canonical = with_own_head(read_spec_file(folder), canonical_weights(read_spec_file(folder), folder))
+    shard = Shard(spec, ranks.rank, ranks.count)
+    assert {shape for _, shape in caches} == {(16, 16, spec.num_kv_heads // 2, spec.head_dim)}
+    parts = network_weights(shard.spec, "GPTModel", shard.weights(canonical), on_cpu=False)
+    assert values.keys() == {weight.name for weight in parts}
+    for weight in parts:
+        np.testing.assert_allclose(values[weight.name], weight.read(np.float32), rtol=2**-8, atol=1e-6)
+    head = canonical[-1]
+    assert head.name == "head.weight"
+    np.testing.assert_allclose(values["output_layer.weight"], head.read(np.float32)[128:], rtol=2**-8, atol=1e-6)
 
 
 def test_large_weights_want_bfloat16(in_mindspore, tmp_path):

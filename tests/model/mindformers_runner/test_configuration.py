@@ -144,10 +144,13 @@ def test_refused_by_mindformers(changes, message):
         from_mindformers(mindformers(**changes))
 
 
-def test_several_devices_are_refused():
+def test_as_many_devices_as_there_are_ranks():
     document = {**mindformers(), "use_parallel": True, "parallel_config": {"model_parallel": 4}}
-    with pytest.raises(ConfigurationError, match="model_parallel is 4; this runner drives one device"):
+    with pytest.raises(ConfigurationError, match="model_parallel is 4, but the model is divided among 1 "):
         from_mindformers(document)
+    assert from_mindformers(document, 4) == from_mindformers(mindformers())
+    with pytest.raises(ConfigurationError, match="model_parallel is 1, but the model is divided among 2 "):
+        from_mindformers({**document, "parallel_config": {}}, 2)
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import multiprocessing
 import os
+import time
 
 import numpy as np
 import pytest
 
-from model.errors import ConfigurationError, StepError
+from model.errors import ConfigurationError, ModelError, PartedError, StepError
 from model.mindspore_common.host_results import HostResults
 from model.mindspore_common.native import last_error, load_library
 from model.mindspore_common.rank_results import RankResults
-from model.mindspore_common.ranks import ALL_REDUCE, Gather, Ranks, join, leave, segment_bytes
+from model.mindspore_common.ranks import ALL_REDUCE, Gather, Ranks, begin, behind, end, join, leave, segment_bytes
 from model.runner import Best
 
 LARGE = 300_000  # float32: several buffers
@@ -52,7 +54,7 @@ def _as_rank(pipe, ranks, function, args):
     join(ranks)
     try:
         pipe.send(function(ranks, *args))
-    except StepError as error:
+    except ModelError as error:
         pipe.send(error)
 
 
@@ -114,9 +116,76 @@ def dies(ranks):
 def test_a_death_ends_the_waits_of_the_others(group):
     first, _, last = group(3, dies)
     for number, error in ((0, first), (2, last)):
-        assert isinstance(error, StepError)
+        assert isinstance(error, PartedError)  # it has not failed itself
         assert str(error).startswith(f"the ranks are apart: rank {number} waits for rank ")
         assert str(error).endswith("is dead")
+
+
+def sums_beside_a_dead_one(ranks):
+    many_sums(ranks, [8] * 20)
+    if ranks.rank == 1:
+        os._exit(1)
+    return random(ranks.rank, 0, 8), *many_sums(ranks, [8])
+
+
+def test_a_sum_without_one_that_is_dead_is_a_number_all_the_same(group):
+    """A graph whose operator fails can't be run again."""
+    own, found = group(2, sums_beside_a_dead_one)[0]
+    np.testing.assert_array_equal(own, found)
+
+
+# ---- generations ---------------------------------------------------------------------------------------------------
+
+
+def part_and_begin_again(ranks, barrier, generations):
+    """Rank 0 ends each, wherever the others are; what came out of the first sums of each."""
+    segment, found = mmap.mmap(ranks.segment_fd, 0), []
+    for generation in range(1, generations + 1):
+        begin(generation)
+        found.append(many_sums(ranks, [64, 3]))
+        if ranks.rank == 0:
+            many_sums(ranks, [16] * (generation % 4))
+            time.sleep(generation % 3 / 1000)
+            end(segment, ranks.count, generation)
+        else:  # until it gets its own back
+            while not np.array_equal(reduced(random(ranks.rank, 1, 16)), random(ranks.rank, 1, 16)):
+                pass
+        with pytest.raises(PartedError, match="the ranks are apart: the generation has ended"):
+            gathered(np.zeros(4, np.int8), ranks.count)
+        barrier.wait(60)  # as the launcher has all leave before the next one
+    return found
+
+
+def test_ranks_that_part_where_a_generation_ends_are_together_in_the_next(group):
+    count, generations = 3, 40
+    barrier = multiprocessing.get_context("fork").Barrier(count)
+    every = group(count, part_and_begin_again, barrier, generations)
+    for turn, size in enumerate([64, 3]):
+        expected = random(0, turn, size) + random(1, turn, size) + random(2, turn, size)
+        for found in every:
+            for sums in found:
+                np.testing.assert_array_equal(sums[turn], expected)
+
+
+def one_is_late(ranks):
+    """Who is waited for, as the first rank's neighbour sees it."""
+    segment = mmap.mmap(ranks.segment_fd, 0)
+    begin(1)
+    many_sums(ranks, [8])
+    if ranks.rank != 1:
+        return gathered(np.zeros(4, np.int8), ranks.count)
+    while behind(segment, ranks.count) != {1}:
+        time.sleep(0.001)
+    gathered(np.zeros(4, np.int8), ranks.count)
+    return behind(segment, ranks.count)
+
+
+def test_who_is_waited_for_can_be_seen(group):
+    _, seen, _ = group(3, one_is_late)
+    assert seen == set()
+
+
+# ---- what does not fit ---------------------------------------------------------------------------------------------
 
 
 def at_another_step(ranks):
@@ -178,6 +247,7 @@ def test_no_place_twice():
 
 
 def test_who_has_not_joined_takes_part_in_nothing():
+    begin(1)  # harmless: not every engine's ranks meet
     with pytest.raises(StepError, match="this process is no rank: join first"):
         gathered(np.zeros(1, np.float32))
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -15,11 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from model.errors import StepError
+from model.mindformers_runner import MindFormersRunner
 from model.mindspore_common.ranks import Ranks, segment_bytes
 from model.runner import Best
 from tests.model import conformance
 from tests.model.conftest import DATA
 from tests.model.driver import Driver
+from tests.model.mindformers_runner import scenarios as of_mindformers
 from tests.model.mindspore_runner import scenarios
 from tests.model.mixed_steps import feed
 from tests.model.numpy_llama import read_safetensors, write_safetensors
@@ -60,55 +60,34 @@ def _run(ranks, function, args, kwargs):
 
 
 @contextmanager
-def two_processes(initializer: Callable[[int], None] | None = None) -> Iterator[Pair]:
-    """``initializer`` is called with the rank in each."""
+def two_processes() -> Iterator[Pair]:
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
-        pools = [
-            ProcessPoolExecutor(
-                1, mp_context=context, initializer=initializer, initargs=(rank,) if initializer else ()
-            )
-            for rank in range(COUNT)
-        ]
-        yield Pair([stack.enter_context(pool) for pool in pools])
-
-
-# ---- MindSpore's own collectives -----------------------------------------------------------------------------------
-
-
-@contextmanager
-def with_mindspore_collectives(port: int) -> Iterator[Pair]:
-    """Two processes and a scheduler, as `msrun` starts them."""
-    common = {"MS_WORKER_NUM": str(COUNT), "MS_SCHED_HOST": "127.0.0.1", "MS_SCHED_PORT": str(port), "GLOG_v": "3"}
-    code = "import mindspore as ms; from mindspore.communication import init; ms.set_device('CPU'); init()"
-    scheduler = subprocess.Popen(
-        [sys.executable, "-c", code], env=os.environ | common | {"MS_ROLE": "MS_SCHED", "MS_NODE_ID": "0"}
-    )
-    before = dict(os.environ)
-    os.environ.update(common | {"MS_ROLE": "MS_WORKER"})
-    try:
-        with two_processes(_set_node) as pair:
-            yield pair
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-        scheduler.kill()
-        scheduler.wait()
-
-
-def _set_node(rank: int) -> None:
-    os.environ["MS_NODE_ID"] = str(rank)
+        yield Pair([stack.enter_context(ProcessPoolExecutor(1, context)) for _ in range(COUNT)])
 
 
 # ---- in both processes ---------------------------------------------------------------------------------------------
 
 
-def mixed(ranks, folder, tokens, **changes):
+def mixed(ranks, folder, tokens, load=scenarios.loaded, **changes):
     """See `feed`: by all ranks together, and in this process alone."""
-    alone = feed(
-        scenarios.loaded(folder, threads=1, **changes), tokens
-    )  # first: MindSpore's collectives fix its device
-    return feed(scenarios.loaded(folder, ranks=ranks, threads=1, **changes), tokens), alone
+    alone = feed(load(folder, threads=1, **changes), tokens)  # first: MindSpore's collectives fix its device
+    return feed(load(folder, ranks=ranks, threads=1, **changes), tokens), alone
+
+
+def mindformers(folder, **changes):
+    """A runner of mindformers' networks, as `scenarios.loaded` is one of ours."""
+    runner = MindFormersRunner(of_mindformers.settings(folder, **changes))
+    runner.load()
+    return runner
+
+
+def mindformers_as_on_ascend(folder, **changes):
+    """One graph for all shapes, and logits that stay on the device."""
+    runner = mindformers(folder, attention="plain", **changes)  # custom operators want static shapes
+    if runner.settings.ranks.count > 1:
+        runner._execution = runner._dynamic_execution(runner._network)
+    return runner
 
 
 def conforms(ranks) -> list[str]:

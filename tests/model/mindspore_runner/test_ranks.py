@@ -48,6 +48,15 @@ def test_fewer_key_value_heads_than_ranks(pair, tmp_path):
 
 
 @pytest.mark.engine
+@pytest.mark.parametrize("name", ["qwen3-tied", "qwen3-moe"])
+def test_mindformers_networks_in_two_parts(pair, name, tmp_path):
+    """Biases of what is added up, a head that is the embedding, norms of heads; experts. It is what Ascend runs, but
+    for attention, norms and the collectives."""
+    it = CHECKPOINTS[name]
+    require_parity(pair, it.save(tmp_path), it.tokens, load=ranks.mindformers)
+
+
+@pytest.mark.engine
 def test_every_rank_keeps_the_runners_contract(pair):
     held = [check.__name__ for check in (*conformance.EVERYWHERE, *conformance.WHERE_SOMETHING_COMPUTES)]
     assert pair.call(ranks.conforms) == [held, held]
@@ -70,10 +79,15 @@ def test_a_rank_that_is_left_alone_says_so(pair, tmp_path):
 
 @pytest.mark.mccl
 def test_mindspores_own_all_reduce_gives_the_same(tmp_path):
-    """The primitive that is HCCL on Ascend. `make test-mccl`: it takes half a minute to start."""
+    """The primitive that is HCCL on Ascend, and how ranks find each other there. `make test-mccl`: it takes half a
+    minute to start."""
     it = CHECKPOINTS["qwen2"]
-    with ranks.with_mindspore_collectives(port=8931) as both:
-        require_parity(both, it.save(tmp_path), it.tokens, reduce="mindspore")
+    with ranks.two_processes() as both:
+        require_parity(both, it.save(tmp_path / "ours"), it.tokens, reduce="mindspore")
+    it = CHECKPOINTS["glm4"]
+    with ranks.two_processes() as both:
+        how = {"load": ranks.mindformers_as_on_ascend, "reduce": "mindspore"}
+        require_parity(both, it.save(tmp_path / "mindformers"), it.tokens, **how)
 
 
 # ---- without MindSpore ---------------------------------------------------------------------------------------------

@@ -69,9 +69,9 @@ from tests.pipeline.config.helpers import EMULATED, MODEL, problems_of, the_prob
             "65 rows",
         ),
         (
-            "pipeline: {runner: {kind: mindformers}}\nserving_config: {agent_ports: [1, 2]}",
+            "pipeline: {runner: {kind: openvino}}\nserving_config: {agent_ports: [1, 2]}",
             1,
-            "pipeline.ranks is 2, by default one per port of serving_config.agent_ports, but the mindformers engine",
+            "pipeline.ranks is 2, by default one per port of serving_config.agent_ports, but the openvino engine",
         ),
         (
             "serving_config: {agent_ports: [1, 2, 3]}\npipeline: {ranks: 2}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -45,6 +46,19 @@ def test_a_host_with_a_device(tmp_path, ascend_plan, monkeypatch, health, level)
     assert [finding.level for finding in found] == [Level.OK, Level.OK, Level.OK, level]
     assert "Version=24.1.rc2" in found[1].text
     assert "0000:c1:00.0" in found[3].text
+
+
+@pytest.mark.parametrize(("devices", "level"), [((0, 1), Level.OK), ((0, 1, 2), Level.FAIL)])
+def test_every_ranks_device_and_their_table(tmp_path, monkeypatch, devices, level):
+    listed = [{"device_id": str(device), "rank_id": str(rank)} for rank, device in enumerate(devices)]
+    table = tmp_path / "hccl.json"
+    table.write_text(json.dumps({"server_list": [{"device": listed}]}))
+    monkeypatch.setenv("RANK_TABLE_FILE", str(table))
+    found = list(check_ascend(Host(tmp_path), ascend_plan_of(tmp_path, "pipeline.ranks=2")))
+    assert [f"davinci{device}" in one.text for device, one in enumerate(found[:2])] == [True, True]
+    assert found[-1].level is level
+    assert "RANK_TABLE_FILE" in found[-1].text
+    assert ("lists 3 devices, but there are 2 ranks" in found[-1].text) == (level is Level.FAIL)
 
 
 def test_no_device_is_asked_for():

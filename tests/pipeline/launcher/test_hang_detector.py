@@ -14,9 +14,9 @@ from pipeline.launcher.generation_progress import USEFUL_BEATS
 from pipeline.launcher.hang_detector import BUSY_PATIENCE, LOADING_PATIENCE, HangDetector
 from pipeline.launcher.process_stat import ProcessStat
 from pipeline.launcher.replica import Replica
-from pipeline.runtime.generations import CRASHED, culprit
+from pipeline.runtime.generations import CRASHED, HUNG, culprit
 from pipeline.stats import FrontCounter, InferenceCounter, StatsPage, Supervision
-from pipeline.wire.topology import ONE_OF_EACH, STAGES, Topology
+from pipeline.wire.topology import INFERENCE, ONE_OF_EACH, STAGES, Topology
 
 PATIENCE_S = 5.0
 RANKS = Topology(ranks=2)
@@ -227,6 +227,25 @@ def test_no_request_is_to_blame_for_a_death_in_a_compilation(compiling, at_it, b
     replica = Replica(ONE_OF_EACH, 0, rings, {}, compiling.detector, Supervision(compiling.page))
     replica.on_death(compiling.front, CRASHED)
     assert culprit(replica._ended, 1, "inference") == blamed
+
+
+@pytest.mark.parametrize(
+    ("topology", "how", "phase", "blamed"),
+    [
+        (RANKS, HUNG, Phase.LEAVING, None),
+        (RANKS, CRASHED, Phase.LEAVING, "inference"),
+        (RANKS, HUNG, Phase.SERVING, "inference"),
+        (ONE_OF_EACH, HUNG, Phase.LEAVING, "inference"),
+    ],
+)
+def test_no_request_is_to_blame_where_a_rank_waits_for_one_that_has_left(world, topology, how, phase, blamed):
+    page = StatsPage.create(topology)
+    page.unlink()
+    inference = topology.every(INFERENCE)[0].key
+    replica = Replica(topology, 0, SimpleNamespace(current=None), {}, HangDetector(page, 1), Supervision(page))
+    replica.on_death(Process(inference, topology=topology, attachment=Attachment(phase, 1)), how)
+    assert culprit(replica._ended, 1, "inference") == blamed
+    page.close()
 
 
 @pytest.mark.parametrize(("beats", "useful"), [(USEFUL_BEATS - 1, set()), (USEFUL_BEATS, {"front"})])

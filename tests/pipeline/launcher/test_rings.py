@@ -38,6 +38,16 @@ def test_each_generation_has_rings_of_its_own_and_the_last_ones_end(rings):
     assert rings.number == 2
 
 
+def test_an_end_is_told_once(rings):
+    told = []
+    rings.on_end = told.append
+    rings.end()
+    rings.begin()
+    rings.end()
+    rings.end()
+    assert told == [1]
+
+
 def test_none_has_a_name_that_others_could_open(rings):
     rings.begin()
     assert not [path for path in ipc.SHM_DIRECTORY.iterdir() if f"-{os.getpid()}-" in path.name]
