@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
 
-from pipeline.front.delivery.routing import Choice, Prompt, Router, Weights
+from pipeline.front.delivery.routing import Choice, Float64, Prompt, Router, Weights
 from pipeline.front.delivery.step_cost import StepCost
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import StatsReader
@@ -14,26 +13,20 @@ from pipeline.stats import StatsReader
 _WEIGH_S = 5.0
 
 
-class _Simple(Router):
-    """Of equals the next one in turn, as `able` has them."""
-
-    def _take(self, number: int, prompt: Prompt) -> Choice:
-        self._turn = (number + 1) % len(self._replicas)
-        return Choice(number, prompt=prompt)
-
-
-class LeastRequests(_Simple):
+class LeastRequests(Router):
     """The replica with the fewest requests."""
 
-    def _cheapest(self, able: Sequence[int], prompt: Prompt) -> Choice:
-        return self._take(min(able, key=lambda each: self._replicas[each].requests), prompt)
+    def _choose(self, barred: Float64, prompt: Prompt) -> Choice | None:
+        best = self._first_of_least(self._loads.requests + barred)
+        return None if best is None else Choice(best, prompt=prompt)
 
 
-class RoundRobin(_Simple):
+class RoundRobin(Router):
     """One after the other."""
 
-    def _cheapest(self, able: Sequence[int], prompt: Prompt) -> Choice:
-        return self._take(able[0], prompt)
+    def _choose(self, barred: Float64, prompt: Prompt) -> Choice | None:
+        best = self._first_of_least(barred)
+        return None if best is None else Choice(best, prompt=prompt)
 
 
 _ROUTERS: dict[str, type[Router]] = {"cost": Router, "least_requests": LeastRequests, "round_robin": RoundRobin}

@@ -14,7 +14,7 @@ BLOCK_BYTES = 64
 LONGEST_CHAIN = 4096
 """Blocks of a prompt that are hashed, in a millisecond: what follows is taken to be nowhere."""
 
-ENTRY_BYTES = 180
+ENTRY_BYTES = 200
 """That a remembered block takes, about."""
 
 Chain = Sequence[int]
@@ -31,50 +31,73 @@ def chain_of(prompt: bytes, root: str = "") -> Chain:
     return chain
 
 
+class Holders:
+    """Which replicas remember a block: a bit each. So a prompt is looked up once, and not once per replica."""
+
+    def __init__(self) -> None:
+        self._bits: dict[int, int] = {}
+
+    def add(self, block: int, bit: int) -> None:
+        bits = self._bits.get(block)
+        self._bits[block] = bit if bits is None else bits | bit
+
+    def remove(self, block: int, bit: int) -> None:
+        if left := self._bits[block] ^ bit:
+            self._bits[block] = left
+        else:
+            del self._bits[block]
+
+    def matches(self, chain: Chain) -> list[tuple[int, int]]:
+        """So many of the first blocks are remembered by these replicas, and perhaps more. The fewest blocks first, so
+        each time some of the replicas before: of every prompt a beginning is remembered. Searched by halves."""
+        found, begin = list[tuple[int, int]](), 0
+        get, end = self._bits.get, len(chain)
+        while begin < end and (bits := get(chain[begin], 0)):
+            low, high = begin, end - 1
+            while low < high:
+                middle = (low + high + 1) // 2
+                if get(chain[middle], 0) == bits:
+                    low = middle
+                else:
+                    high = middle - 1
+            begin = low + 1
+            found.append((begin, bits))
+        return found
+
+
 class Prefixes:
     """Of one replica, at most `most` blocks; the least recently used are forgotten first.
 
     A block is never used later than the ones before it in its prompt, so of every prompt a beginning is remembered:
-    `match` may search by halves. `time` counts up; each use of a prompt has its own.
+    `match` may search by halves. `time` counts up; each use of a prompt has its own. `holders` are told, of `bit`.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, holders: Holders, bit: int = 1) -> None:
+        self._most, self._holders, self._bit = most, holders, bit
         self._used: OrderedDict[int, int] = OrderedDict()  # hash → time, in this order
 
     def __len__(self) -> int:
         return len(self._used)
-
-    def match(self, chain: Chain) -> int:
-        """How many of the first blocks are remembered."""
-        used, low, high = self._used, 0, len(chain)
-        if not high or chain[0] not in used:
-            return 0
-        while low < high:
-            middle = (low + high + 1) // 2
-            if chain[middle - 1] in used:
-                low = middle
-            else:
-                high = middle - 1
-        return low
 
     def last_use(self, block: int) -> int:
         return self._used[block]
 
     def use(self, chain: Chain, time: int) -> None:
         """The prompt is computed there, or its cached blocks are held or given back."""
-        used = self._used
+        used, most = self._used, self._most
         for block in reversed(chain):
+            if block not in used:
+                self._holders.add(block, self._bit)
             used[block] = time
             used.move_to_end(block)
-        while len(used) > self._most:
-            used.popitem(last=False)
+        while len(used) > most:
+            self._forget_first()
 
     def forget_evicted(self, time: int) -> None:
         """A block that was last used then is gone from the cache, and so is all that was used before it."""
         used = self._used
         while used and next(iter(used.values())) <= time:
-            used.popitem(last=False)
+            self._forget_first()
 
     def forget_unused(self, chain: Chain, time: int) -> None:
         """A prompt that was used then will not be computed: of its last blocks, which were unknown before, those stay
@@ -82,6 +105,12 @@ class Prefixes:
         for block in reversed(chain):
             if self._used.get(block) == time:
                 del self._used[block]
+                self._holders.remove(block, self._bit)
 
     def clear(self) -> None:
-        self._used.clear()
+        while self._used:
+            self._forget_first()
+
+    def _forget_first(self) -> None:
+        block, _ = self._used.popitem(last=False)
+        self._holders.remove(block, self._bit)
