@@ -127,6 +127,10 @@ class Lanes:
         """Nothing can be sent there any more. Twice is harmless."""
         self._router.replica_down(lane.replica)
 
+    def on_load(self, replica: int, others: int) -> None:
+        """So many requests of other fronts are there."""
+        self._router.elsewhere(replica, others)
+
     def on_accepted(self, stream: TokenStream) -> None:
         if self.several:
             self._router.accepted(stream.request, stream.prompt_tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 
 from pipeline.front.delivery.routing import Choice, Float64, Prompt, Router, Weights
 from pipeline.front.delivery.step_cost import StepCost
@@ -17,7 +18,7 @@ class LeastRequests(Router):
     """The replica with the fewest requests."""
 
     def _choose(self, barred: Float64, prompt: Prompt) -> Choice | None:
-        best = self._first_of_least(self._loads.requests + barred)
+        best = self._first_of_least(self._loads.requests + self._loads.others + barred)
         return None if best is None else Choice(best, prompt=prompt)
 
 
@@ -42,5 +43,8 @@ async def keep_weighing(router: Router, stats: StatsReader, settings: FrontSetti
 
 
 def make_router(settings: FrontSettings) -> Router:
-    weights = Weights(rows=settings.max_rows)
-    return _ROUTERS[settings.routing](settings.replicas, weights, cached_tokens=settings.cached_tokens)
+    """One before nodes, where others may be as well, begins anywhere."""
+    weights, cached = Weights(rows=settings.max_rows), settings.cached_tokens
+    several = settings.link is not None and settings.link.nodes
+    first = secrets.randbelow(settings.replicas) if several else 0
+    return _ROUTERS[settings.routing](settings.replicas, weights, cached_tokens=cached, first=first)

@@ -5,8 +5,8 @@ be computed before it, something for each request that is there, and more for ea
 and cache are weighed against each other: a warm cache attracts requests until its queue costs more than a cold one.
 Where nothing is shared, it is the replica with the fewest requests.
 
-The router knows what its front knows: what was sent where and what came back; not what other fronts send. It has no
-clock, does no I/O, and draws nothing: the same calls give the same choices.
+The router knows what its front knows: what was sent where and what came back, and how many requests of other routers
+a node says that it has. It has no clock, does no I/O, and draws nothing: the same calls give the same choices.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class _Loads:
         self._waiting_times = [Counter[int]() for _ in range(replicas)]  # uses of prompts not computed → requests
 
     def clear(self, replica: int) -> None:
-        self.requests[replica] = self._waiting[replica] = 0
+        self.requests[replica] = self.others[replica] = self._waiting[replica] = 0
         self._waiting_times[replica].clear()
 
     def backlog(self, weights: Weights, answer: float) -> Float64:
@@ -143,9 +143,10 @@ class Router:
     `accepted`, `started`, `prefilled`; and `finished` in any case, unless its replica goes down before. What is said
     of requests that are not known is ignored. With one replica nothing is hashed or remembered.
 
-    `cached_tokens`: what the prefix cache of a replica holds at most."""
+    `cached_tokens`: what the prefix cache of a replica holds at most. `first`: among equals, at first; routers before
+    the same nodes had better begin at different ones."""
 
-    def __init__(self, replicas: int, weights: Weights, *, cached_tokens: int = 1 << 20) -> None:
+    def __init__(self, replicas: int, weights: Weights, *, cached_tokens: int = 1 << 20, first: int = 0) -> None:
         most = min(max(MOST_BLOCKS // replicas, LEAST_BLOCKS), max(1, cached_tokens * _ID_BYTES // BLOCK_BYTES))
         self.weights = weights
         self._replicas = replicas
@@ -155,7 +156,7 @@ class Router:
         self._down = np.zeros(replicas)  # infinite where it is
         self._sent: dict[int, _Sent] = {}
         self._time = 0  # counts uses of prompts
-        self._turn = 0  # who is first among equals
+        self._turn = first  # among equals
         self._bytes_per_token = _Mean(4.0)  # of text
         self._answer = _Mean(_ANSWER)  # tokens
 
@@ -285,6 +286,10 @@ class Router:
         self._loads.no_longer_waits(sent)
         if not self._loads.waits(replica, sent.time):
             self._prefixes[replica].forget_unused(blocks[sent.choice.matched :], sent.time)
+
+    def elsewhere(self, replica: int, requests: int) -> None:
+        """So many requests that other routers have sent are there."""
+        self._loads.others[replica] = requests
 
     # ---- replicas ---------------------------------------------------------------------------------------------
 

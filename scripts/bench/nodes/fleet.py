@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +11,7 @@ from zlib import crc32
 
 import numpy as np
 
+from pipeline.front.links.node import LOADS_S
 from pipeline.link.connection import MISSED
 from pipeline.runtime.generations import AWAY_S
 from pipeline.wire.request import Submit
@@ -60,14 +61,20 @@ class _Node(Listener):
         self.number, self._simulation, self._clock = number, simulation, simulation.clock
         self.replica = Replica(simulation.fleet.device, self)
         self.up = True
+        self.requests = 0
+        self.own, self.told = (Counter[int]() for _ in range(2))  # of each router; of the others, as it was told
 
     def submit(self, asked: Asked, submit: Submit) -> None:
         if self.up:  # else it is lost with the node, and sent again when that is noticed
+            self.own[self._simulation.router_of(asked)] += 1
+            self.requests += 1
             self.replica.submit(asked, self._clock.now, moved=submit.moved, suspect=submit.suspect)
             self._advance()
 
     def die(self) -> None:
-        self.up = False
+        self.up, self.requests = False, 0
+        self.own.clear()
+        self.told.clear()
 
     def come_back(self) -> None:
         self.replica, self.up = Replica(self._simulation.fleet.device, self), True
@@ -90,6 +97,10 @@ class _Node(Listener):
         if self._clock.now >= self._simulation.seen.since:
             self._simulation.seen.again += missing
 
+    def on_end(self, asked: Asked) -> None:
+        self.requests -= 1
+        self.own[self._simulation.router_of(asked)] -= 1
+
     def on_step(self, got: list[Asked]) -> None:
         self._simulation.on_tokens(got)
 
@@ -104,11 +115,13 @@ class Simulation:
         self._front: dict[int, int] = {}  # request → router
         self._nodes = [_Node(number, self) for number in range(fleet.nodes)]
         few = fleet.nodes, fleet.device, fleet.costs, self.clock, self.seen, self._submit
-        self._fronts = [Front(*few) for _ in range(fleet.routers)]
+        self._fronts = [Front(*few, self._random.randrange(fleet.nodes)) for _ in range(fleet.routers)]
 
     def run(self, load: Load, seed: int, until: float = 1e9) -> Figures:
         """To this time in s, or until all is answered."""
         self._arrive_next(load(self.fleet.nodes, seed))
+        if self.fleet.routers > 1:
+            self._tell_loads()
         for loss in self.fleet.losses:
             self._lose_later(loss)
         self.clock.run(1e3 * until)
@@ -118,6 +131,9 @@ class Simulation:
                 self.seen.first.append(end - asked.arrival)  # it waits still
         busy = max(front.busy_ms for front in self._fronts) / max(end - self.seen.since, 1)
         return Figures.of(self.seen, end, busy)
+
+    def router_of(self, asked: Asked) -> int:
+        return self._front[asked.number]
 
     def front_of(self, asked: Asked) -> Front:
         return self._fronts[self._front[asked.number]]
@@ -157,6 +173,16 @@ class Simulation:
         following = asked.then(end) if asked.then else None
         if following is not None:
             self.clock.at(following.arrival, lambda: self._arrive(following))
+
+    def _tell_loads(self) -> None:
+        """Each router hears of the others' requests, as long as there are any to come."""
+        for node in self._nodes:
+            for number, front in enumerate(self._fronts):
+                if (others := node.requests - node.own[number]) != node.told[number]:
+                    node.told[number] = others
+                    front.on_load(node.number, others, alone=not node.own[number])
+        if self.clock.more:
+            self.clock.at(self.clock.now + 1e3 * LOADS_S, self._tell_loads)
 
     # ---- losses -----------------------------------------------------------------------------------------------
 

@@ -83,11 +83,11 @@ class _Live:
 
 class Front:
     def __init__(
-        self, nodes: int, device: Device, costs: RouterCosts, clock: Clock, seen: Seen, send: SendTo
+        self, nodes: int, device: Device, costs: RouterCosts, clock: Clock, seen: Seen, send: SendTo, first: int
     ) -> None:
         weights, cached = Weights(rows=device.rows), device.blocks * device.block_size
         self._clock, self._costs, self._seen, self._send_to = clock, costs, seen, send
-        self.lanes = Lanes(nodes, Router(nodes, weights, cached_tokens=cached))
+        self.lanes = Lanes(nodes, Router(nodes, weights, cached_tokens=cached, first=first))
         self._streams: dict[int, TokenStream] = {}
         self._live: dict[int, _Live] = {}
         self._recovery = Recovery(self.lanes, self._streams, _Counts())
@@ -180,6 +180,12 @@ class Front:
         culprit = "" if suspects is None else INFERENCE.name
         self._seen.moved += sum(stream.home == node for stream in self._streams.values())
         self._recovery.on_verdict(lane, Verdict(node, lane.generation, culprit, tuple(suspects or ())))
+
+    def on_load(self, node: int, others: int, *, alone: bool) -> None:
+        """`alone`: no tokens came with it."""
+        self.lanes.on_load(node, others)
+        if alone:
+            self._work(self._costs.tokens_ms(0))
 
     def on_away(self, node: int) -> None:
         self._recovery.on_away(node)

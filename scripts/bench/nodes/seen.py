@@ -73,9 +73,9 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one run. Times in ms, rates of all nodes together. `busy`: part of its time in which the busiest router's
-    CPU has work. `moved`: streams whose node was lost; `again`: tokens of theirs that were computed again; `wait`: for
-    their next one."""
+    """Of one run. Times in ms, rates of all nodes together. `busy`: part of its time in which the busiest router has
+    work. `moved`: streams whose node was lost; `again`: tokens of theirs that were computed again; `wait`: for their
+    next one."""
 
     ttft_p50: float
     ttft_p99: float

@@ -19,6 +19,11 @@ class Clock:
     def at(self, time: float, what: Callable[[], None]) -> None:
         heapq.heappush(self._events, (time, next(self._order), what))
 
+    @property
+    def more(self) -> bool:
+        """There are events."""
+        return bool(self._events)
+
     def run(self, until: float = math.inf) -> None:
         """To the last event before then."""
         events = self._events

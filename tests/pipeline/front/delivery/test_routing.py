@@ -204,6 +204,21 @@ def test_a_request_that_ended_before_its_first_token_leaves_nothing_behind() -> 
     assert {send(router, "?")[1].replica for _ in range(2)} == {0, 1}  # and no load
 
 
+def test_requests_of_other_routers_count() -> None:
+    router = Router(3, priced(4))
+    router.elsewhere(0, 2)
+    router.elsewhere(2, 90)
+    assert [send(router)[1].replica for _ in range(4)] == [1, 1, 0, 1]
+    router.replica_down(2)
+    router.replica_up(2)  # of the new one nothing was said yet
+    assert send(router)[1].replica == 2
+
+
+def test_routers_may_begin_at_different_replicas() -> None:
+    router = Router(3, Weights(), first=2)
+    assert [send(router)[1].replica for _ in range(4)] == [2, 0, 1, 2]
+
+
 def test_choices_of_one_prompt_are_requests_of_their_own() -> None:
     router = Router(2, priced(4))
     choice = picked(router, "?" * 40)
