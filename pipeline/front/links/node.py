@@ -224,6 +224,11 @@ class RouterLink:
         for lane in self._hub.lanes:
             self._untold[lane.replica] = every[lane.replica] - own[lane.replica]
 
+    @property
+    def knows_of_others(self) -> bool:
+        """It was told of some, or is about to be."""
+        return bool(self._untold) or any(self._others.values())
+
     def _tell_others(self) -> None:
         """What has changed."""
         for replica, others in self._untold.items():
@@ -318,11 +323,9 @@ class RouterLinks:
 
     async def _tell_loads(self) -> None:
         """Until cancelled. A router alone need not know: its own requests are all there are."""
-        several = False
         while True:
             await asyncio.sleep(LOADS_S)
-            before, several = several, len(self._links) > 1
-            if before or several:
+            if len(self._links) > 1 or any(link.knows_of_others for link in self._links.values()):
                 every = Counter(replica for link in self._links.values() for _, replica in link.live.values())
                 for link in self._every:
                     link.tell_loads(every)

@@ -22,7 +22,7 @@ from scripts.bench.routing.clock import Clock
 from scripts.bench.routing.replica import ASCEND, Device, Listener, Replica
 from scripts.bench.routing.requests import Asked, Load
 
-_HEARTBEAT_S = 1.0  # `pipeline.link.heartbeat_s`
+_HEARTBEAT_S = 1.0  # `pipeline.link.heartbeat_s`; a router looks as often whether three are missing
 _NOTICE_S = 0.1  # of a process that died, by its launcher
 
 
@@ -39,7 +39,7 @@ class Loss:
 
     @property
     def noticed(self) -> float:
-        return self.at + (_NOTICE_S if self.crashed else MISSED * _HEARTBEAT_S)
+        return self.at + (_NOTICE_S if self.crashed else (MISSED + 0.5) * _HEARTBEAT_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +142,14 @@ class Simulation:
 
     def _arrive_next(self, coming: Iterator[Asked]) -> None:
         asked = next(coming, None)
-        if asked is not None:
-            self.clock.at(asked.arrival, lambda: (self._arrive(asked), self._arrive_next(coming))[0])
+        if asked is None:
+            return
+
+        def arrive() -> None:
+            self._arrive(asked)
+            self._arrive_next(coming)
+
+        self.clock.at(asked.arrival, arrive)
 
     def _arrive(self, asked: Asked) -> None:
         self.seen.requests += asked.arrival >= self.seen.since

@@ -95,17 +95,21 @@ class Figures:
     def of(cls, seen: Seen, until: float, busy: float) -> Figures:
         seconds = (until - seen.since) / 1e3
         return cls(
-            *_percentiles(seen.first, (50, 99)),
-            *(seen.gaps.percentile(part) for part in (50, 99, 99.9)),
-            seen.cached_tokens / max(seen.prompt_tokens, 1),
-            seen.requests / seconds,
-            seen.tokens / seconds,
-            busy,
-            seen.moved,
-            seen.again,
-            *_percentiles(seen.waits, (50, 99)),
+            ttft_p50=_percentile(seen.first, 50),
+            ttft_p99=_percentile(seen.first, 99),
+            gap_p50=seen.gaps.percentile(50),
+            gap_p99=seen.gaps.percentile(99),
+            gap_p999=seen.gaps.percentile(99.9),
+            hits=seen.cached_tokens / max(seen.prompt_tokens, 1),
+            requests_s=seen.requests / seconds,
+            tokens_s=seen.tokens / seconds,
+            busy=busy,
+            moved=seen.moved,
+            again=seen.again,
+            wait_p50=_percentile(seen.waits, 50),
+            wait_p99=_percentile(seen.waits, 99),
         )
 
 
-def _percentiles(values: Sequence[float], parts: Sequence[float]) -> list[float]:
-    return [float(np.percentile(values, part)) if values else math.nan for part in parts]
+def _percentile(values: Sequence[float], part: float) -> float:
+    return float(np.percentile(values, part)) if values else math.nan
