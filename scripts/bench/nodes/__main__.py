@@ -31,18 +31,9 @@ PARTS = ("nodes", "router", "routers", "losses")
 Found = list[tuple[Case, Figures]]
 
 _HEAD = (
-    "",
-    "nodes",
-    "routers",
-    "TTFT p50, ms",
-    "p99",
-    "gap p50, ms",
-    "p99",
-    "hits, %",
-    "requests/s",
-    "tokens/s",
-    "busy, %",
-)
+    "", "nodes", "routers", "TTFT p50, ms", "p99", "gap p50, ms", "p99", "hits, %", "requests/s", "tokens/s",
+    "busiest router's CPU, %", "CPUs of all",
+)  # fmt: skip
 _PER_HOUR = 0.01  # of all nodes
 
 
@@ -71,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--parts", type=words("part", PARTS), default=PARTS, help=f"of {', '.join(PARTS)}")
     made.add_argument("--nodes", type=counts(1000), default=(16, 64, 256, 1000), help="of the first part")
     made.add_argument(
-        "--one-router", type=counts(1000), default=(16, 32, 64, 96, 128), help="nodes before one router"
+        "--one-router", type=counts(1000), default=(16, 32, 48, 64, 128, 192), help="nodes before one router"
     )
     made.add_argument("--routers", type=counts(64), default=(1, 2, 4, 8, 16), help="of the third part")
     made.add_argument("--few", type=count, default=64, help="nodes of the last two parts")
@@ -99,7 +90,7 @@ def _run(case: Case, seed: int) -> Figures:
 
 def _told(case: Case, figures: Figures) -> dict[str, object]:
     fleet = case.fleet
-    about = {"load": case.load, "nodes": fleet.nodes, "routers": fleet.routers, "by_key": fleet.by_key}
+    about = {"load": case.load, "nodes": fleet.nodes, "routers": fleet.routers, "division": fleet.division.value}
     return {"part": case.part, **about, "losses": len(fleet.losses), **asdict(figures)}
 
 
@@ -110,7 +101,7 @@ def _table(found: Found) -> str:
 def _line(case: Case, figures: Figures) -> Sequence[object]:
     fleet = case.fleet
     return (
-        case.load if fleet.by_key else f"{case.load}, each request to any router",
+        case.load if fleet.routers == 1 else f"{case.load}, {fleet.division.value}",
         fleet.nodes,
         fleet.routers,
         round(figures.ttft_p50),
@@ -121,6 +112,7 @@ def _line(case: Case, figures: Figures) -> Sequence[object]:
         round(figures.requests_s),
         f"{figures.tokens_s:,.0f}",
         round(100 * figures.busy),
+        round(figures.cpus, 1),
     )
 
 

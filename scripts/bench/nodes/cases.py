@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scripts.bench.nodes.costs import MEASURED
-from scripts.bench.nodes.fleet import Fleet, Loss, Simulation
+from scripts.bench.nodes.fleet import Division, Fleet, Loss, Simulation
 from scripts.bench.nodes.seen import Figures
 from scripts.bench.routing.requests import Chats, Independent, Load
 
 CHATS, PROMPTS = "chats", "prompts"
-LOADS: dict[str, tuple[float, float, float]] = {CHATS: (0.7, 20.0, 8.0), PROMPTS: (12.0, 10.0, 4.0)}
+LOADS: dict[str, tuple[float, float, float]] = {CHATS: (0.7, 20.0, 8.0), PROMPTS: (12.0, 8.0, 3.0)}
 """New conversations, or requests, per node and second; for so many seconds, of which the first are not counted."""
 
-PER_ROUTER = {CHATS: 64, PROMPTS: 48}
-"""Nodes, with half of its CPU to spare."""
+PER_ROUTER = {CHATS: 100, PROMPTS: 32}
+"""Nodes that leave a third of its CPU to spare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Case:
     @property
     def name(self) -> str:
         fleet = self.fleet
-        division = "" if fleet.routers == 1 else " by key" if fleet.by_key else " at random"
+        division = "" if fleet.routers == 1 else f", {fleet.division.value}"
         return f"{self.part}: {fleet.nodes} nodes, {self.load}, routers: {fleet.routers}{division}"
 
 
@@ -39,9 +39,9 @@ def made(part: str, load: str, fleet: Fleet, times: float = 1.0) -> Case:
 
 
 def by_nodes(nodes: Sequence[int]) -> list[Case]:
-    """As many routers as they need, a conversation at one of them."""
+    """As many routers as they need, each with nodes of its own."""
     return [
-        made("nodes", load, Fleet(number, -(-number // PER_ROUTER[load]), costs=MEASURED))
+        made("nodes", load, Fleet(number, -(-number // PER_ROUTER[load]), Division.CELLS, MEASURED))
         for load in LOADS
         for number in nodes
     ]
@@ -53,11 +53,9 @@ def of_one_router(nodes: Sequence[int]) -> list[Case]:
 
 
 def by_routers(routers: Sequence[int], nodes: int) -> list[Case]:
-    """What each does not see of the others: its CPU costs nothing here."""
-    fleets = [
-        Fleet(nodes, number, by_key=key) for number in routers for key in ((True, False) if number > 1 else (True,))
-    ]
-    return [made("routers", CHATS, fleet) for fleet in fleets]
+    """More than these nodes need."""
+    divisions = [(number, each) for number in routers for each in Division if number > 1 or each is Division.BY_KEY]
+    return [made("routers", CHATS, Fleet(nodes, *one, MEASURED)) for one in divisions]
 
 
 def with_losses(nodes: int, losses: int) -> list[Case]:

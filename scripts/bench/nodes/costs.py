@@ -23,4 +23,4 @@ class RouterCosts:
 
 
 FREE = RouterCosts()
-MEASURED = RouterCosts(request=600.0, lane=0.05, frame=60.0, token=16.0)
+MEASURED = RouterCosts(request=736.0, lane=0.017, frame=152.0, token=7.8)

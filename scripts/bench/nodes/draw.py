@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.bench.nodes.cases import CHATS, PROMPTS, Case
+from scripts.bench.nodes.fleet import Division
 from scripts.bench.nodes.seen import Figures
 from scripts.lab.plot import BLUE, GREY, ORANGE, picture
 
@@ -35,16 +36,16 @@ def _line(axis: Any, runs: Runs, x: Callable[[Case], int], y: Callable[[Figures]
         axis.plot(*zip(*points, strict=True), marker="o", markersize=4, **style)
 
 
-def _of(runs: Runs, part: str, load: str, *, by_key: bool | None = None) -> list[tuple[Case, Figures]]:
-    return [
-        (case, figures)
-        for case, figures in runs
-        if (case.part, case.load) == (part, load) and by_key in (None, case.fleet.by_key)
-    ]
+def _of(runs: Runs, part: str, load: str) -> list[tuple[Case, Figures]]:
+    return [(case, figures) for case, figures in runs if (case.part, case.load) == (part, load)]
 
 
 def _nodes(case: Case) -> int:
     return case.fleet.nodes
+
+
+def _routers(case: Case) -> int:
+    return case.fleet.routers
 
 
 def _draw_busy(axis: Any, runs: Runs) -> None:
@@ -70,17 +71,10 @@ def _draw_first(axis: Any, runs: Runs) -> None:
 
 
 def _draw_hits(axis: Any, runs: Runs) -> None:
-    alone = [one for one in _of(runs, "routers", CHATS) if one[0].fleet.routers == 1]
-    for by_key, colour, label in ((True, BLUE, "a conversation at one of them"), (False, ORANGE, "requests at any")):
-        several = [one for one in _of(runs, "routers", CHATS, by_key=by_key) if one[0].fleet.routers > 1]
-        _line(
-            axis,
-            alone + several,
-            lambda case: case.fleet.routers,
-            lambda one: 100 * one.hits,
-            color=colour,
-            label=label,
-        )
+    every = _of(runs, "routers", CHATS)
+    for division, colour in zip(Division, (BLUE, ORANGE, GREY), strict=True):
+        own = [one for one in every if one[0].fleet.routers == 1 or one[0].fleet.division is division]
+        _line(axis, own, _routers, lambda one: 100 * one.hits, color=colour, label=division.value)
     axis.set(xlabel="routers", ylim=(50, 100))
     axis.set_title("chats: % of prompts' tokens that were cached", loc="left", fontsize=10)
 

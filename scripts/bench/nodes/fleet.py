@@ -6,6 +6,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from zlib import crc32
 
@@ -42,13 +43,19 @@ class Loss:
         return self.at + (_NOTICE_S if self.crashed else (MISSED + 0.5) * _HEARTBEAT_S)
 
 
+class Division(Enum):
+    BY_KEY = "a conversation at one router"
+    AT_RANDOM = "each request at any router"
+    CELLS = "a conversation at one router, which has nodes of its own"
+
+
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """`by_key`: all requests of a conversation come to one router; else each to any."""
+    """`division`: of requests among the routers."""
 
     nodes: int
     routers: int = 1
-    by_key: bool = True
+    division: Division = Division.BY_KEY
     costs: RouterCosts = FREE
     device: Device = ASCEND
     losses: tuple[Loss, ...] = ()
@@ -114,13 +121,16 @@ class Simulation:
         self._asked: dict[int, Asked] = {}
         self._front: dict[int, int] = {}  # request → router
         self._nodes = [_Node(number, self) for number in range(fleet.nodes)]
-        few = fleet.nodes, fleet.device, fleet.costs, self.clock, self.seen, self._submit
-        self._fronts = [Front(*few, self._random.randrange(fleet.nodes)) for _ in range(fleet.routers)]
+        few = fleet.device, fleet.costs, self.clock, self.seen, self._submit
+        self._fronts = [
+            Front(nodes, *few, self._random.randrange(fleet.nodes))
+            for nodes in map(self._nodes_of, range(fleet.routers))
+        ]
 
     def run(self, load: Load, seed: int, until: float = 1e9) -> Figures:
         """To this time in s, or until all is answered."""
         self._arrive_next(load(self.fleet.nodes, seed))
-        if self.fleet.routers > 1:
+        if self.fleet.routers > 1 and self.fleet.division is not Division.CELLS:
             self._tell_loads()
         for loss in self.fleet.losses:
             self._lose_later(loss)
@@ -129,8 +139,15 @@ class Simulation:
         for asked in self._asked.values():
             if asked.made == 0 and asked.arrival >= self.seen.since and end - asked.arrival > 1e3:
                 self.seen.first.append(end - asked.arrival)  # it waits still
-        busy = max(front.busy_ms for front in self._fronts) / max(end - self.seen.since, 1)
+        busy = [front.busy_ms / max(end - self.seen.since, 1) for front in self._fronts]
         return Figures.of(self.seen, end, busy)
+
+    def _nodes_of(self, router: int) -> range:
+        nodes, routers = self.fleet.nodes, self.fleet.routers
+        return range(router, nodes, routers) if self.fleet.division is Division.CELLS else range(nodes)
+
+    def _fronts_of(self, node: int) -> list[Front]:
+        return [front for front in self._fronts if node in front.nodes]
 
     def router_of(self, asked: Asked) -> int:
         return self._front[asked.number]
@@ -155,7 +172,8 @@ class Simulation:
         self.seen.requests += asked.arrival >= self.seen.since
         self._asked[asked.number] = asked
         key, routers = crc32(asked.session.to_bytes(8, "little")), self.fleet.routers
-        self._front[asked.number] = key % routers if self.fleet.by_key else self._random.randrange(routers)
+        at_random = self.fleet.division is Division.AT_RANDOM
+        self._front[asked.number] = self._random.randrange(routers) if at_random else key % routers
         self.front_of(asked).on_request(asked)
 
     def _submit(self, node: int, submit: Submit) -> None:
@@ -201,18 +219,18 @@ class Simulation:
             self.clock.at(1e3 * loss.noticed, lambda: notice(with_rows))
 
         def notice(suspects: list[int] | None) -> None:
-            for number, front in enumerate(self._fronts):
-                own = None if suspects is None else [one for one in suspects if self._front.get(one) == number]
+            for front in self._fronts_of(loss.node):
+                own = None if suspects is None else [one for one in suspects if front.has(one)]
                 front.on_lost(loss.node, own)
 
         def away() -> None:
             if not node.up:
-                for front in self._fronts:
+                for front in self._fronts_of(loss.node):
                     front.on_away(loss.node)
 
         def come_back() -> None:
             node.come_back()
-            for front in self._fronts:
+            for front in self._fronts_of(loss.node):
                 front.on_up(loss.node)
 
         self.clock.at(1e3 * loss.at, go)

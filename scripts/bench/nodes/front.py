@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import ipc
-from pipeline.front.delivery.lane import Lanes
+from pipeline.front.delivery.lane import Lane, Lanes
 from pipeline.front.delivery.recovery import Recovery
 from pipeline.front.delivery.ring_client import Late
 from pipeline.front.delivery.routing import Router, Weights
@@ -82,12 +82,15 @@ class _Live:
 
 
 class Front:
+    """`nodes`: those that it has links to."""
+
     def __init__(
-        self, nodes: int, device: Device, costs: RouterCosts, clock: Clock, seen: Seen, send: SendTo, first: int
+        self, nodes: range, device: Device, costs: RouterCosts, clock: Clock, seen: Seen, send: SendTo, first: int
     ) -> None:
         weights, cached = Weights(rows=device.rows), device.blocks * device.block_size
+        self.nodes = nodes
         self._clock, self._costs, self._seen, self._send_to = clock, costs, seen, send
-        self.lanes = Lanes(nodes, Router(nodes, weights, cached_tokens=cached, first=first))
+        self.lanes = Lanes(len(nodes), Router(len(nodes), weights, cached_tokens=cached, first=first % len(nodes)))
         self._streams: dict[int, TokenStream] = {}
         self._live: dict[int, _Live] = {}
         self._recovery = Recovery(self.lanes, self._streams, _Counts())
@@ -104,6 +107,9 @@ class Front:
             self.busy_ms += ms
         return self._free_at
 
+    def has(self, request: int) -> bool:
+        return request in self._streams
+
     # ---- requests ---------------------------------------------------------------------------------------------
 
     def on_request(self, asked: Asked) -> None:
@@ -117,7 +123,7 @@ class Front:
         picked = self.lanes.choose(submit, without=self._recovery.reserved)
         assert picked is not None, "no node is left"
         self.lanes.settle([stream], picked)
-        self._send_to(picked.replica, submit)
+        self._send_to(self.nodes[picked.replica], submit)
         stream.accept(len(asked.prompt), -1)
         self.lanes.on_accepted(stream)
 
@@ -159,8 +165,11 @@ class Front:
 
     # ---- what becomes of nodes --------------------------------------------------------------------------------
 
+    def _lane(self, node: int) -> Lane:
+        return self.lanes[self.nodes.index(node)]
+
     def on_up(self, node: int) -> None:
-        lane = self.lanes[node]
+        lane = self._lane(node)
         client = _NodeClient(self._clock, lambda record: self._pass_on(node, record))
         lane.attach(client, lane.generation + 1)
         self.lanes.up_again(lane)
@@ -174,18 +183,18 @@ class Front:
 
     def on_lost(self, node: int, suspects: Sequence[int] | None) -> None:
         """`suspects`: of a node whose inference failed by itself; None: nobody is to blame."""
-        lane = self.lanes[node]
+        lane = self._lane(node)
         lane.client, lane.detached = None, True
         self.lanes.down(lane)
         culprit = "" if suspects is None else INFERENCE.name
-        self._seen.moved += sum(stream.home == node for stream in self._streams.values())
-        self._recovery.on_verdict(lane, Verdict(node, lane.generation, culprit, tuple(suspects or ())))
+        self._seen.moved += sum(stream.home == lane.replica for stream in self._streams.values())
+        self._recovery.on_verdict(lane, Verdict(lane.replica, lane.generation, culprit, tuple(suspects or ())))
 
     def on_load(self, node: int, others: int, *, alone: bool) -> None:
         """`alone`: no tokens came with it."""
-        self.lanes.on_load(node, others)
+        self.lanes.on_load(self.nodes.index(node), others)
         if alone:
             self._work(self._costs.tokens_ms(0))
 
     def on_away(self, node: int) -> None:
-        self._recovery.on_away(node)
+        self._recovery.on_away(self.nodes.index(node))

@@ -73,9 +73,9 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one run. Times in ms, rates of all nodes together. `busy`: part of its time in which the busiest router has
-    work. `moved`: streams whose node was lost; `again`: tokens of theirs that were computed again; `wait`: for their
-    next one."""
+    """Of one run. Times in ms, rates of all nodes together. `busy`: CPUs that the busiest router's work takes, where
+    one is there; `cpus`: of all routers. `moved`: streams whose node was lost; `again`: tokens of theirs that were
+    computed again; `wait`: for their next one."""
 
     ttft_p50: float
     ttft_p99: float
@@ -86,13 +86,14 @@ class Figures:
     requests_s: float
     tokens_s: float
     busy: float
+    cpus: float
     moved: int
     again: int
     wait_p50: float
     wait_p99: float
 
     @classmethod
-    def of(cls, seen: Seen, until: float, busy: float) -> Figures:
+    def of(cls, seen: Seen, until: float, busy: Sequence[float]) -> Figures:
         seconds = (until - seen.since) / 1e3
         return cls(
             ttft_p50=_percentile(seen.first, 50),
@@ -103,7 +104,8 @@ class Figures:
             hits=seen.cached_tokens / max(seen.prompt_tokens, 1),
             requests_s=seen.requests / seconds,
             tokens_s=seen.tokens / seconds,
-            busy=busy,
+            busy=max(busy),
+            cpus=sum(busy),
             moved=seen.moved,
             again=seen.again,
             wait_p50=_percentile(seen.waits, 50),

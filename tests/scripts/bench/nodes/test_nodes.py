@@ -17,7 +17,7 @@ from model.emulated import CostModel
 from scripts.bench.nodes import __main__ as command
 from scripts.bench.nodes import cases, measure
 from scripts.bench.nodes.costs import FREE, MEASURED, RouterCosts
-from scripts.bench.nodes.fleet import Fleet, Loss, Simulation
+from scripts.bench.nodes.fleet import Division, Fleet, Loss, Simulation
 from scripts.bench.nodes.seen import Gaps
 from scripts.bench.routing.policies import POLICIES
 from scripts.bench.routing.replica import Device
@@ -60,9 +60,10 @@ def whole(simulation: Simulation) -> dict[int, int]:
 
 
 @pytest.mark.parametrize("load", [CHATS, Independent(5.0, 2.0, spelled=False)], ids=["chats", "prompts"])
-def test_no_token_is_lost_and_none_comes_twice_whatever_is_lost(load: Load) -> None:
+@pytest.mark.parametrize("division", [Division.AT_RANDOM, Division.BY_KEY])
+def test_no_token_is_lost_and_none_comes_twice_whatever_is_lost(load: Load, division: Division) -> None:
     undisturbed = ran(Fleet(5), load)
-    hit = ran(Fleet(5, 3, by_key=False, costs=MEASURED, losses=LOSSES), load)
+    hit = ran(Fleet(5, 3, division, MEASURED, losses=LOSSES), load)
     assert whole(undisturbed) == whole(hit)
     assert undisturbed.seen.moved == undisturbed.seen.again == len(undisturbed.seen.waits) == 0
     assert hit.seen.moved > 0 < hit.seen.again
@@ -128,10 +129,18 @@ def test_requests_of_a_conversation_come_to_one_router() -> None:
     assert set.union(*seen.values()) == {0, 1, 2, 3}
 
 
+def test_cells_share_nothing() -> None:
+    simulation = ran(Fleet(6, 3, Division.CELLS, losses=(Loss(4, 2.0),)), CHATS)
+    whole(simulation)
+    assert [list(front.nodes) for front in simulation._fronts] == [[0, 3], [1, 4], [2, 5]]
+    assert all(len(front.lanes) == 2 for front in simulation._fronts)
+    assert simulation.seen.moved > 0
+
+
 def test_routers_that_see_only_their_own_requests_find_less() -> None:
     fleet, load = Fleet(8), Chats(0.5, 12.0, spelled=False)
     one = Simulation(fleet, 1).run(load, 1)
-    any_router = Simulation(replace(fleet, routers=8, by_key=False), 1).run(load, 1)
+    any_router = Simulation(replace(fleet, routers=8, division=Division.AT_RANDOM), 1).run(load, 1)
     assert any_router.hits < one.hits
 
 
@@ -183,7 +192,7 @@ def test_every_part_is_reported_and_drawn(
     out = capsys.readouterr().out
     assert all(f"\n{part}\n" in out for part in command.PARTS)
     assert "machines are gone" in out
-    assert len(json.loads(told.read_text())["runs"]) == 2 * 2 + 2 + 3 + 3
+    assert len(json.loads(told.read_text())["runs"]) == 2 * 2 + 2 + 4 + 3
     assert drawn.exists() == has_plots
 
 
