@@ -85,8 +85,10 @@ class Recovery:
         """The next suspect whose replica stays away goes to the replica that has the least to do, and runs alone
         there: rows of others are given back until it is cleared."""
         away = {lane.replica for lane in self._lanes if lane.away and not lane.up}
+        if not away:
+            return
         reserved = self.reserved
-        able = [lane.replica for lane in self._lanes if lane.up and lane.replica not in reserved] if away else ()
+        able = [lane.replica for lane in self._lanes if lane.up and lane.replica not in reserved]
         if not able or (guest := self._suspects.next_guest(away)) is None:
             return
         loads = Counter(stream.home for stream in self._streams.values())

@@ -62,13 +62,13 @@ class Simulation(Listener):
         return self.seen
 
     def _arrive(self, together: Sequence[tuple[int, Asked]]) -> None:
-        """They may all be in the next step."""
+        """They may all be in the next step; each is a nanosecond younger than the one before."""
+        now = self._clock.now
         for number, one in together:
             tokens = np.zeros(one.prompt, np.int32), np.zeros(one.output, np.int32)
             owner = Owner(one.key, one.weight, one.priority) if self._fair else NOBODY
-            self._replica.submit(
-                Simulated(number, self._clock.now, one.key, *tokens, ""), self._clock.now, owner=owner
-            )
+            asked = Simulated(number, now, one.key, *tokens, "")
+            self._replica.submit(asked, now + 1e-6 * (number + 0.5), owner=owner)
         self._advance()
 
     def _advance(self) -> None:

@@ -96,7 +96,7 @@ class Front:
         self._recovery = Recovery(self.lanes, self._streams, _Counts())
         self._free_at = 0.0  # its CPU
         self.busy_ms = 0.0  # since then
-        for node in range(nodes):
+        for node in nodes:
             self.on_up(node)
 
     def _work(self, ms: float) -> float:
