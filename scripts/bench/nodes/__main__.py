@@ -16,6 +16,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 from scripts.bench.nodes import cases
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for part in options.parts:
         own = [(case, _run(case, options.seed)) for case in _cases(part, options)]
         print(f"\n{part}\n\n{_losses(own) if part == 'losses' else _table(own)}", flush=True)
+        if part == "router":
+            print("", *(line for load in cases.LOADS if (line := full(own, load))), sep="\n", flush=True)
         found += own
     report = {"costs_us": asdict(MEASURED), "seed": options.seed, "runs": [_told(*one) for one in found]}
     write_json(options.json, report)
@@ -61,12 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     made = parser(__doc__)
     made.add_argument("--parts", type=words("part", PARTS), default=PARTS, help=f"of {', '.join(PARTS)}")
     made.add_argument("--nodes", type=counts(1000), default=(16, 64, 256, 1000), help="of the first part")
-    made.add_argument(
-        "--one-router", type=counts(1000), default=(16, 32, 48, 64, 128, 192), help="nodes before one router"
-    )
     made.add_argument("--routers", type=counts(64), default=(1, 2, 4, 8, 16), help="of the third part")
-    made.add_argument("--few", type=count, default=64, help="nodes of the last two parts")
-    made.add_argument("--losses", type=count, default=8, help="nodes that are lost in a minute of the last part")
+    made.add_argument("--few", type=count, default=48, help="nodes of the last two parts")
+    made.add_argument("--losses", type=count, default=6, help="nodes that are lost in the last part")
     made.add_argument("--seed", type=count, default=1)
     made.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     made.add_argument("--plot", type=Path, metavar="FILE", help="draw them, too (PNG)")
@@ -77,7 +77,7 @@ def _cases(part: str, options: argparse.Namespace) -> list[Case]:
     if part == "nodes":
         return cases.by_nodes(options.nodes)
     if part == "router":
-        return cases.of_one_router(options.one_router)
+        return cases.of_one_router()
     if part == "routers":
         return cases.by_routers(options.routers, options.few)
     return cases.with_losses(options.few, options.losses)
@@ -114,6 +114,18 @@ def _line(case: Case, figures: Figures) -> Sequence[object]:
         round(100 * figures.busy),
         round(figures.cpus, 1),
     )
+
+
+def full(found: Found, load: str) -> str:
+    """Where one router's CPU is, between two runs; empty where no two are on either side of it."""
+    own = [(case.fleet.nodes, figures) for case, figures in found if case.load == load]
+    for (few, below), (many, above) in pairwise(own):
+        if below.busy < 1 <= above.busy:
+            nodes = few + (many - few) * (1 - below.busy) / (above.busy - below.busy)
+            requests, tokens = (nodes / few * rate for rate in (below.requests_s, below.tokens_s))
+            text = f"{load}: one router's CPU is full before {nodes:.0f} nodes"
+            return f"{text}, with {requests:,.0f} requests and {tokens:,.0f} tokens a second"
+    return ""
 
 
 def _losses(found: Found) -> str:

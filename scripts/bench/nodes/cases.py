@@ -11,11 +11,14 @@ from scripts.bench.nodes.seen import Figures
 from scripts.bench.routing.requests import Chats, Independent, Load
 
 CHATS, PROMPTS = "chats", "prompts"
-LOADS: dict[str, tuple[float, float, float]] = {CHATS: (0.7, 20.0, 8.0), PROMPTS: (12.0, 8.0, 3.0)}
+LOADS: dict[str, tuple[float, float, float]] = {CHATS: (0.7, 30.0, 20.0), PROMPTS: (12.0, 8.0, 3.0)}
 """New conversations, or requests, per node and second; for so many seconds, of which the first are not counted."""
 
-PER_ROUTER = {CHATS: 100, PROMPTS: 32}
+PER_ROUTER = {CHATS: 180, PROMPTS: 32}
 """Nodes that leave a third of its CPU to spare."""
+
+ONE_ROUTER = {CHATS: (64, 192, 320), PROMPTS: (16, 32, 48, 64)}
+"""Nodes before one router."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Case:
 
 def made(part: str, load: str, fleet: Fleet, times: float = 1.0) -> Case:
     _, seconds, since = LOADS[load]
-    return Case(part, load, fleet, times * seconds, since)
+    return Case(part, load, fleet, times * seconds, min(1.0, times) * since)
 
 
 def by_nodes(nodes: Sequence[int]) -> list[Case]:
@@ -47,9 +50,9 @@ def by_nodes(nodes: Sequence[int]) -> list[Case]:
     ]
 
 
-def of_one_router(nodes: Sequence[int]) -> list[Case]:
+def of_one_router() -> list[Case]:
     """Until its CPU has no more time."""
-    return [made("router", load, Fleet(number, costs=MEASURED)) for load in LOADS for number in nodes]
+    return [made("router", load, Fleet(number, costs=MEASURED), 0.5) for load in LOADS for number in ONE_ROUTER[load]]
 
 
 def by_routers(routers: Sequence[int], nodes: int) -> list[Case]:
@@ -59,9 +62,10 @@ def by_routers(routers: Sequence[int], nodes: int) -> list[Case]:
 
 
 def with_losses(nodes: int, losses: int) -> list[Case]:
-    """None; machines that are gone; inference that fails by itself: one after the other, each back after a minute."""
+    """None; machines that are gone; inference that fails by itself: one after the other, each back after a minute. In
+    the time that is left after the last, all that waits for a node that stays away goes on elsewhere."""
     _, seconds, since = LOADS[CHATS]
-    times = [since + (number + 0.5) * seconds / losses for number in range(losses)]
+    times = [since + 0.8 * seconds * (number + 0.5) / losses for number in range(losses)]
 
     def fleet(crashed: bool) -> Fleet:
         lost = tuple(Loss(number, at, crashed) for number, at in enumerate(times))

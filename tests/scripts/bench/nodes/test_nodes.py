@@ -174,10 +174,11 @@ def test_a_decision_can_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # ---- the command --------------------------------------------------------------------------------------------------
 
-SHORT = ("--nodes", "2,3", "--one-router", "2", "--routers", "1,2", "--few", "3", "--losses", "2")
+SHORT = ("--nodes", "2,3", "--routers", "1,2", "--few", "3", "--losses", "2")
 
 
 def shorten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cases, "ONE_ROUTER", {cases.CHATS: (2,), cases.PROMPTS: (3,)})
     monkeypatch.setattr(cases, "LOADS", {cases.CHATS: (0.5, 3.0, 0.5), cases.PROMPTS: (4.0, 1.5, 0.5)})
 
 
@@ -194,6 +195,19 @@ def test_every_part_is_reported_and_drawn(
     assert "machines are gone" in out
     assert len(json.loads(told.read_text())["runs"]) == 2 * 2 + 2 + 4 + 3
     assert drawn.exists() == has_plots
+
+
+def test_where_a_routers_cpu_is_full_is_between_two_runs() -> None:
+    few = Simulation(Fleet(2), 1).run(fixed(asked(0, 0.0, 20, 3)), 1)
+    runs = [
+        (
+            cases.made("router", cases.CHATS, Fleet(nodes)),
+            replace(few, busy=busy, requests_s=10.0 * nodes, tokens_s=1e3 * nodes),
+        )
+        for nodes, busy in ((16, 0.4), (32, 0.8), (64, 1.6))
+    ]
+    assert "before 40 nodes, with 400 requests and 40,000 tokens a second" in command.full(runs, cases.CHATS)
+    assert command.full(runs, cases.PROMPTS) == command.full(runs[:2], cases.CHATS) == ""
 
 
 def test_the_same_seed_gives_the_same_figures_in_every_process() -> None:
