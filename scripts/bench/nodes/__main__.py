@@ -133,13 +133,12 @@ def _losses(found: Found) -> str:
     whole = found[0][1]
     lines, hours = [], []
     for case, figures in found:
-        lost, crashed = len(case.fleet.losses), any(loss.crashed for loss in case.fleet.losses)
-        name = "no loss" if not lost else f"{lost} fail by themselves" if crashed else f"{lost} machines are gone"
+        lost, name = len(case.fleet.losses), case.losses
         waits = (f"{figures.wait_p50:,.0f}", f"{figures.wait_p99:,.0f}") if lost else (None, None)
         gaps = (f"{figures.ttft_p99:,.0f}", round(figures.gap_p99, 1), round(figures.gap_p999, 1))
-        lines.append((name, *gaps, figures.moved, figures.again, *waits))
+        lines.append((f"{lost} {name}" if lost else name, *gaps, figures.moved, figures.again, *waits))
         if lost:
-            hours.append((name.split(" ", 1)[1], *_per_hour(case, figures, whole)))
+            hours.append((name, *_per_hour(case, figures, whole)))
     hour = ("1 % an hour", "streams hit, of a million", "tokens again, of a million")
     return f"{markdown(head, lines)}\n\n{markdown(hour, hours)}"
 

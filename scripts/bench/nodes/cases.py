@@ -21,6 +21,9 @@ ONE_ROUTER = {CHATS: (64, 192, 320), PROMPTS: (16, 32, 48, 64)}
 """Nodes before one router."""
 
 
+_SOON_S, _MACHINE_S = 20.0, 60.0  # until an inference process, and a machine, has its model again
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     part: str
@@ -34,6 +37,14 @@ class Case:
         fleet = self.fleet
         division = "" if fleet.routers == 1 else f", {fleet.division.value}"
         return f"{self.part}: {fleet.nodes} nodes, {self.load}, routers: {fleet.routers}{division}"
+
+    @property
+    def losses(self) -> str:
+        """In words."""
+        if not self.fleet.losses:
+            return "no loss"
+        loss = self.fleet.losses[0]
+        return f"fail by themselves, back after {loss.back:g} s" if loss.crashed else "machines are gone"
 
 
 def made(part: str, load: str, fleet: Fleet, times: float = 1.0) -> Case:
@@ -62,17 +73,18 @@ def by_routers(routers: Sequence[int], nodes: int) -> list[Case]:
 
 
 def with_losses(nodes: int, losses: int) -> list[Case]:
-    """None; machines that are gone; inference that fails by itself: one after the other, each back after a minute. In
-    the time that is left after the last, all that waits for a node that stays away goes on elsewhere."""
+    """None; machines that are gone; inference that fails by itself, and is back before others take what may have made
+    it fail, or later. In the time that is left after the last loss, all that waits goes on."""
     _, seconds, since = LOADS[CHATS]
     times = [since + 0.8 * seconds * (number + 0.5) / losses for number in range(losses)]
 
-    def fleet(crashed: bool) -> Fleet:
-        lost = tuple(Loss(number, at, crashed) for number, at in enumerate(times))
+    def fleet(crashed: bool, back: float) -> Fleet:
+        lost = tuple(Loss(number, at, crashed, back) for number, at in enumerate(times))
         return Fleet(nodes, costs=MEASURED, losses=lost)
 
     whole = Fleet(nodes, costs=MEASURED)
-    return [made("losses", CHATS, one, 3.0) for one in (whole, fleet(False), fleet(True))]
+    every = (whole, fleet(False, _MACHINE_S), fleet(True, _SOON_S), fleet(True, _MACHINE_S))
+    return [made("losses", CHATS, one, 3.0) for one in every]
 
 
 def run(case: Case, seed: int) -> Figures:

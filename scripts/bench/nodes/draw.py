@@ -11,6 +11,7 @@ from scripts.bench.nodes.fleet import Division
 from scripts.bench.nodes.seen import Figures
 from scripts.lab.plot import BLUE, GREY, ORANGE, picture
 
+_LIGHT = "#ecd0af"
 _COLOURS = {CHATS: BLUE, PROMPTS: ORANGE}
 Runs = Iterable[tuple[Case, Figures]]
 
@@ -82,14 +83,12 @@ def _draw_hits(axis: Any, runs: Runs) -> None:
 def _draw_waits(axis: Any, runs: Runs) -> None:
     names = ("gap p99", "gap p99.9", "moved, p50", "moved, p99")
     own = [one for one in runs if one[0].part == "losses"]
-    for place, ((case, figures), colour) in enumerate(zip(own, (GREY, BLUE, ORANGE), strict=False)):
-        lost = case.fleet.losses
-        label = "no loss" if not lost else "fail by themselves" if lost[0].crashed else "machines are gone"
-        values = (figures.gap_p99, figures.gap_p999, figures.wait_p50, figures.wait_p99)[: 4 if lost else 2]
-        at = [number + 0.27 * (place - 1) for number in range(len(values))]
-        axis.bar(at, values, 0.25, color=colour, label=label)
+    for place, ((case, figures), colour) in enumerate(zip(own, (GREY, BLUE, _LIGHT, ORANGE), strict=False)):
+        values = (figures.gap_p99, figures.gap_p999, figures.wait_p50, figures.wait_p99)[: 4 if place else 2]
+        at = [number + 0.2 * (place - 1.5) for number in range(len(values))]
+        axis.bar(at, values, 0.19, color=colour, label=case.losses)
         for x, value in zip(at, values, strict=True):
-            axis.text(x, value, f"{value:,.0f}", ha="center", va="bottom", fontsize=7)
+            axis.text(x, value, f"{value:,.0f}", ha="center", va="bottom", fontsize=6)
     axis.set_yscale("log")
     axis.set_xticks(range(len(names)), names, fontsize=8)
     axis.set_title("ms between two tokens, when nodes are lost", loc="left", fontsize=10)

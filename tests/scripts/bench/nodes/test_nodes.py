@@ -193,7 +193,7 @@ def test_every_part_is_reported_and_drawn(
     out = capsys.readouterr().out
     assert all(f"\n{part}\n" in out for part in command.PARTS)
     assert "machines are gone" in out
-    assert len(json.loads(told.read_text())["runs"]) == 2 * 2 + 2 + 4 + 3
+    assert len(json.loads(told.read_text())["runs"]) == 2 * 2 + 2 + 4 + 4
     assert drawn.exists() == has_plots
 
 
