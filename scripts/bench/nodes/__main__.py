@@ -41,7 +41,6 @@ _PER_HOUR = 0.01  # of all nodes
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 1 where no picture can be drawn."""
     options = _parser().parse_args(arguments)
-    logging.getLogger("ringserve").setLevel(logging.CRITICAL)  # recovery reports each lost node
     found: Found = []
     for part in options.parts:
         own = [(case, _run(case, options.seed)) for case in _cases(part, options)]
@@ -104,7 +103,7 @@ def _line(case: Case, figures: Figures) -> Sequence[object]:
         case.load if fleet.routers == 1 else f"{case.load}, {fleet.division.value}",
         fleet.nodes,
         fleet.routers,
-        round(figures.ttft_p50),
+        f"{figures.ttft_p50:,.0f}",
         f"{figures.ttft_p99:,.0f}",
         round(figures.gap_p50, 1),
         round(figures.gap_p99, 1),
@@ -151,4 +150,5 @@ def _per_hour(case: Case, figures: Figures, whole: Figures) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
+    logging.getLogger("ringserve").setLevel(logging.CRITICAL)  # recovery reports each lost node
     sys.exit(main())
