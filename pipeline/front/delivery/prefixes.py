@@ -7,8 +7,9 @@ hash is Python's own, keyed per process, so no client can craft prompts that col
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 BLOCK_BYTES = 64
 LONGEST_CHAIN = 4096
@@ -37,15 +38,19 @@ class Holders:
     def __init__(self) -> None:
         self._bits: dict[int, int] = {}
 
-    def add(self, block: int, bit: int) -> None:
-        bits = self._bits.get(block)
-        self._bits[block] = bit if bits is None else bits | bit
+    def add(self, blocks: Iterable[int], bit: int) -> None:
+        """That it did not remember."""
+        every, get = self._bits, self._bits.get
+        for block in blocks:
+            bits = get(block)
+            every[block] = bit if bits is None else bits | bit
 
-    def remove(self, block: int, bit: int) -> None:
-        if left := self._bits[block] ^ bit:
-            self._bits[block] = left
-        else:
-            del self._bits[block]
+    def remove(self, blocks: Iterable[int], bit: int) -> None:
+        """That it remembered."""
+        every, pop = self._bits, self._bits.pop
+        for block in blocks:
+            if left := pop(block) ^ bit:
+                every[block] = left
 
     def matches(self, chain: Chain) -> list[tuple[int, int]]:
         """So many of the first blocks are remembered by these replicas, and perhaps more. The fewest blocks first, so
@@ -68,8 +73,8 @@ class Holders:
 class Prefixes:
     """Of one replica, at most `most` blocks; the least recently used are forgotten first.
 
-    A block is never used later than the ones before it in its prompt, so of every prompt a beginning is remembered:
-    `match` may search by halves. `time` counts up; each use of a prompt has its own. `holders` are told, of `bit`.
+    A block is never used later than the ones before it in its prompt, so of every prompt a beginning is remembered,
+    and may be searched for by halves. `time` counts up; each use of a prompt has its own. `holders` are told, of `bit`.
     """
 
     def __init__(self, most: int, holders: Holders, bit: int = 1) -> None:
@@ -84,33 +89,29 @@ class Prefixes:
 
     def use(self, chain: Chain, time: int) -> None:
         """The prompt is computed there, or its cached blocks are held or given back."""
-        used, most = self._used, self._most
+        used = self._used
+        self._holders.add(chain[bisect_left(chain, True, key=lambda block: block not in used) :], self._bit)
         for block in reversed(chain):
-            if block not in used:
-                self._holders.add(block, self._bit)
             used[block] = time
             used.move_to_end(block)
-        while len(used) > most:
-            self._forget_first()
+        self._forget_first(len(used) - self._most)
 
     def forget_evicted(self, time: int) -> None:
         """A block that was last used then is gone from the cache, and so is all that was used before it."""
-        used = self._used
-        while used and next(iter(used.values())) <= time:
-            self._forget_first()
+        later = (place for place, last in enumerate(self._used.values()) if last > time)
+        self._forget_first(next(later, len(self._used)))
 
     def forget_unused(self, chain: Chain, time: int) -> None:
         """A prompt that was used then will not be computed: of its last blocks, which were unknown before, those stay
         that others have used since."""
-        for block in reversed(chain):
-            if self._used.get(block) == time:
-                del self._used[block]
-                self._holders.remove(block, self._bit)
+        unused = [block for block in chain if self._used.get(block) == time]
+        for block in unused:
+            del self._used[block]
+        self._holders.remove(unused, self._bit)
 
     def clear(self) -> None:
-        while self._used:
-            self._forget_first()
+        self._holders.remove(self._used, self._bit)
+        self._used.clear()
 
-    def _forget_first(self) -> None:
-        block, _ = self._used.popitem(last=False)
-        self._holders.remove(block, self._bit)
+    def _forget_first(self, count: int) -> None:
+        self._holders.remove([self._used.popitem(last=False)[0] for _ in range(count)], self._bit)
