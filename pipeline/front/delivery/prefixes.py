@@ -74,7 +74,8 @@ class Prefixes:
     """Of one replica, at most `most` blocks; the least recently used are forgotten first.
 
     A block is never used later than the ones before it in its prompt, so of every prompt a beginning is remembered,
-    and may be searched for by halves. `time` counts up; each use of a prompt has its own. `holders` are told, of `bit`.
+    and may be searched for by halves. `time` counts up; each use of a prompt has its own. `holders` are told of it,
+    by `bit`.
     """
 
     def __init__(self, most: int, holders: Holders, bit: int = 1) -> None:
