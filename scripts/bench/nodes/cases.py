@@ -14,7 +14,7 @@ CHATS, PROMPTS = "chats", "prompts"
 LOADS: dict[str, tuple[float, float, float]] = {CHATS: (0.7, 30.0, 20.0), PROMPTS: (12.0, 8.0, 3.0)}
 """New conversations, or requests, per node and second; for so many seconds, of which the first are not counted."""
 
-PER_ROUTER = {CHATS: 180, PROMPTS: 32}
+PER_ROUTER = {CHATS: 100, PROMPTS: 32}
 """Nodes that leave a third of its CPU to spare."""
 
 ONE_ROUTER = {CHATS: (64, 192, 320), PROMPTS: (16, 32, 48, 64)}
