@@ -1,6 +1,7 @@
 """From 16 nodes to 1,000: where a router's CPU ends, how hits and first tokens scale, what is lost with nodes.
 
-    python -m scripts.bench.nodes                                  all of it: five minutes of one core
+    python -m scripts.bench.nodes                                  five minutes of one core
+    python -m scripts.bench.nodes --parts nodes --nodes 1000       six more
     python -m scripts.bench.nodes --parts losses --json nodes.json --plot nodes.png
 
 Time is simulated. The server's own are the routing, the recovery, the scheduler and its prefix cache; a node's steps
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     made = parser(__doc__)
     made.add_argument("--parts", type=words("part", PARTS), default=PARTS, help=f"of {', '.join(PARTS)}")
-    made.add_argument("--nodes", type=counts(1000), default=(16, 64, 256, 1000), help="of the first part")
+    made.add_argument("--nodes", type=counts(1000), default=(16, 64, 256), help="of the first part")
     made.add_argument("--routers", type=counts(64), default=(1, 2, 4, 8, 16), help="of the third part")
     made.add_argument("--few", type=count, default=48, help="nodes of the last two parts")
     made.add_argument("--losses", type=count, default=6, help="nodes that are lost in the last part")
