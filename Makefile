@@ -12,7 +12,7 @@ MODEL   ?= model/demo
 .PHONY: serve doctor test test-fast test-mccl explore lint format bench-ipc bench-overhead bench-serving bench-isolation
 .PHONY: bench-front bench-waiting bench-model bench-linear bench-adapters bench-emulated bench-sampling bench-grammar
 .PHONY: bench-startup bench-memory bench-engine-memory bench-scoring bench-speculation bench-routing bench-replicas
-.PHONY: bench-shared-prompt bench-fairness bench-accounting bench-router bench-deterministic flips
+.PHONY: bench-shared-prompt bench-fairness bench-accounting bench-router bench-deterministic flips bench-nodes
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
 .PHONY: zoo test-clients train-demo fixtures fixtures-families fixtures-adapters fixtures-response
 .PHONY: dashboard docs-page dist test-dist
@@ -161,6 +161,10 @@ bench-replicas: $(VENV)/.stamp-serve
 # Which replica should get a request: the router beside other rules, in simulated time
 bench-routing: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.routing --json bench-routing.json $(BENCH_FLAGS)
+
+# From 16 nodes to 1,000 behind one router or several, in simulated time
+bench-nodes: $(VENV)/.stamp-plot
+	$(BIN)/python -m scripts.bench.nodes --json bench-nodes.json --plot bench-nodes.png $(BENCH_FLAGS)
 
 # Compiling grammars, masks and tokens, for vocabularies of three sizes
 bench-grammar: $(VENV)/.stamp-serve

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of all that is described here but the first frame, `Kind.HELLO`, which says it."""
 
 MOST_BYTES = 1 << 20
@@ -48,6 +48,7 @@ class Kind(IntEnum):
     REQUESTS = 10  # router: records of the ring `requests`
     REPLIES = 11  # node: records of the ring `replies`
     DELTAS = 12  # node: records of the ring `deltas`
+    LOAD = 13  # node: requests of other routers at the lane
 
 
 _FIRST = frozenset({Kind.HELLO, Kind.REFUSED, Kind.CLOSED})

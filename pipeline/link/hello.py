@@ -8,7 +8,7 @@ refuse each other by name.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -81,7 +81,13 @@ class Taken(msgspec.Struct, frozen=True, array_like=True):
     octets: int
 
 
-def tell(message: Room | Blame | Taken) -> bytes:
+class Load(msgspec.Struct, frozen=True, array_like=True):
+    """Requests of other routers."""
+
+    others: Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
+
+
+def tell(message: Room | Blame | Taken | Load) -> bytes:
     return msgspec.msgpack.encode(message)
 
 

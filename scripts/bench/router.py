@@ -84,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
 def _servers(folder: Path, streams: int) -> Iterator[Mapping[str, Sequence[Server]]]:
     """Of each way those that take part, the one that is asked first. Raises BenchError, OpensslError."""
     config = Device(0.0).write(folder / "null.yaml", streams)
+    with launched(config, (), folder / "direct.log") as direct, linked(config, folder) as through:
+        yield {DIRECT: (direct,), THROUGH: through}
+
+
+@contextlib.contextmanager
+def linked(config: Path, folder: Path) -> Iterator[tuple[Server, Server]]:
+    """A router, and its node. Raises BenchError, OpensslError."""
     make_certificates(folder, ["127.0.0.1"])
 
     def link(role: str) -> list[str]:
@@ -91,12 +98,10 @@ def _servers(folder: Path, streams: int) -> Iterator[Mapping[str, Sequence[Serve
         return [f"pipeline.link.{key}={folder / name}" for key, name in names.items()]
 
     listen = "pipeline.link.listen=127.0.0.1:0"
-    with contextlib.ExitStack() as stack:
-        direct = stack.enter_context(launched(config, (), folder / "direct.log"))
-        node = stack.enter_context(launched(config, (listen, *link(NODE)), folder / "node.log"))
+    with launched(config, (listen, *link(NODE)), folder / "node.log") as node:
         nodes = f"pipeline.nodes={node.base_url}"
-        router = stack.enter_context(launched(config, (nodes, *link(ROUTER)), folder / "router.log"))
-        yield {DIRECT: (direct,), THROUGH: (router, node)}
+        with launched(config, (nodes, *link(ROUTER)), folder / "router.log") as router:
+            yield router, node
 
 
 def _warm_up(servers: Mapping[str, Sequence[Server]]) -> None:

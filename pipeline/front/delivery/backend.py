@@ -99,8 +99,9 @@ class Backend:
         self.guests.on_attached(lane)
 
     def _follow_rings(self) -> None:
-        clients = [lane.client for lane in self.lanes if lane.client is not None]
-        self._ends.follow({name: ring for client in clients for name, ring in client.rings.items()})
+        lanes = [lane for lane in self.lanes if lane.client is not None and lane.client.rings]
+        self.lanes.ringed = lanes
+        self._ends.follow({name: ring for lane in lanes if lane.client for name, ring in lane.client.rings.items()})
 
     def on_verdict(self, verdict: Verdict) -> None:
         """Why a replica's rings have ended; it may come before this front has read them to their end, or begun."""
@@ -243,15 +244,15 @@ class Backend:
 
     def _send(self, streams: Sequence[TokenStream], *, wait: bool) -> None:
         """Streams of one prompt; to another replica if one has no room. Raises ApiError 429."""
-        submit, replicas = streams[0].submit, self._recovery.open
-        if not replicas:
+        submit, full = streams[0].submit, set(self._recovery.reserved)
+        if not self.lanes.any_up:
             for stream in streams:
                 stream.home = NOWHERE  # `attach` sends them with the others
             return
-        while replicas and (choice := self.lanes.choose(submit, replicas)) is not None:
+        while (choice := self.lanes.choose(submit, without=full)) is not None:
             if self._send_to(self.lanes.settle(streams, choice), streams, wait=wait):
                 return
-            replicas.remove(choice.replica)
+            full.add(choice.replica)
         for stream in streams:
             self.lanes.on_end(stream)
         raise retry_later(429, "too many requests at once; try again later", OVERLOADED)
@@ -306,6 +307,7 @@ class Backend:
             log.exception(_UNREADABLE)
             self._fail_all(_UNREADABLE, lane)
         lane.closed.set()
+        self.lanes.down(lane)
         if self._streams and not self.lanes.several:
             log.warning("a stage ended: %d requests wait until the pipeline is complete again", len(self._streams))
 
@@ -320,11 +322,11 @@ class Backend:
     def _sweep(self, woken: Lane, records: list[bytes]) -> None:
         """What has come through the lane that was woken, and what has come through others meanwhile: tokens of all
         replicas are written to their clients in one pass."""
-        for lane in self.lanes:
+        for lane in self.lanes.ringed:
             if lane is not woken and lane.up and lane.client is not None:
                 with contextlib.suppress(ipc.PeerDied, ipc.RingClosed):  # its own reader sees that, too
                     records += lane.client.take_deltas()
-        for lane in self.lanes:
+        for lane in self.lanes.ringed:
             if lane.client is not None:
                 for record in lane.client.take_replies():
                     self._on_reply(record)

@@ -83,6 +83,9 @@ class Lanes:
         self._router, self._adapters = router, adapters
         self.several = replicas > 1
         self._newest = ""  # weights to which a replica was changed last
+        self.ringed: list[Lane] = []  # those with rings; of links nothing waits to be taken
+        for replica in range(replicas):
+            router.replica_down(replica)
 
     def __getitem__(self, replica: int) -> Lane:
         return self._lanes[replica]
@@ -98,10 +101,13 @@ class Lanes:
             self._newest = weights
         lane.attach(client, generation, weights)
 
-    def preferred(self, replicas: Sequence[int]) -> Sequence[int]:
-        """Of these, for a text that has begun: while weights are being changed, those that have the new ones, if
-        any does. So a text changes weights once."""
-        return [replica for replica in replicas if self._lanes[replica].weights == self._newest] or replicas
+    def preferred(self, without: Collection[int]) -> list[int] | None:
+        """For a text that has begun: while weights are being changed, replicas that have the new ones and are none of
+        these (None: there are none, or nothing is changed). So a text changes weights once."""
+        if not self._newest:
+            return None
+        open_ = (lane for lane in self._lanes if lane.up and lane.replica not in without)
+        return [lane.replica for lane in open_ if lane.weights == self._newest] or None
 
     def weights(self) -> list[tuple[int, str]]:
         """The id of those that each replica that is up computes with, where it is known."""
@@ -111,14 +117,16 @@ class Lanes:
     def any_up(self) -> bool:
         return any(lane.up for lane in self._lanes)
 
-    def choose(self, submit: Submit, among: Collection[int], output: int = 0) -> Choice | None:
-        """One of these replicas that is up; None if there is none. `output`: tokens that are there already."""
-        able = [replica for replica in among if self._lanes[replica].up]
-        if not able or not self.several:
-            return Choice(0) if able else None
+    def choose(
+        self, submit: Submit, among: Collection[int] | None = None, *, without: Collection[int] = (), output: int = 0
+    ) -> Choice | None:
+        """One of these replicas (None: of all), but none of the others, that is up; None if there is none. `output`:
+        tokens that are there already."""
+        if not self.several:
+            return None if 0 in without or not self._lanes[0].up else Choice(0)
         prompt = submit.token_ids if submit.text is None else submit.text
         root = unpack_request(submit.params).adapter if self._adapters else ""
-        return self._router.pick(prompt, able, root=root, output=output)
+        return self._router.pick(prompt, among, without=without, root=root, output=output)
 
     def settle(self, streams: Sequence[TokenStream], choice: Choice) -> Lane:
         """These, of one prompt, go where the choice says."""
@@ -133,10 +141,16 @@ class Lanes:
     # ---- for the router ---------------------------------------------------------------------------------------
 
     def up_again(self, lane: Lane) -> None:
+        """Its client is attached."""
         self._router.replica_up(lane.replica)
 
     def down(self, lane: Lane) -> None:
+        """Nothing can be sent there any more. Twice is harmless."""
         self._router.replica_down(lane.replica)
+
+    def on_load(self, replica: int, others: int) -> None:
+        """So many requests of other fronts are there."""
+        self._router.elsewhere(replica, others)
 
     def on_accepted(self, stream: TokenStream) -> None:
         if self.several:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+import secrets
 
-from pipeline.front.delivery.routing import Choice, Prompt, Router, Weights
+from pipeline.front.delivery.routing import Choice, Float64, Prompt, Router, Weights
 from pipeline.front.delivery.step_cost import StepCost
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import StatsReader
@@ -14,26 +14,20 @@ from pipeline.stats import StatsReader
 _WEIGH_S = 5.0
 
 
-class _Simple(Router):
-    """Of equals the next one in turn, as `able` has them."""
-
-    def _take(self, number: int, prompt: Prompt) -> Choice:
-        self._turn = (number + 1) % len(self._replicas)
-        return Choice(number, prompt=prompt)
-
-
-class LeastRequests(_Simple):
+class LeastRequests(Router):
     """The replica with the fewest requests."""
 
-    def _cheapest(self, able: Sequence[int], prompt: Prompt) -> Choice:
-        return self._take(min(able, key=lambda each: self._replicas[each].requests), prompt)
+    def _choose(self, barred: Float64, prompt: Prompt) -> Choice | None:
+        best = self._first_of_least(self._loads.requests + self._loads.others + barred)
+        return None if best is None else Choice(best, prompt=prompt)
 
 
-class RoundRobin(_Simple):
+class RoundRobin(Router):
     """One after the other."""
 
-    def _cheapest(self, able: Sequence[int], prompt: Prompt) -> Choice:
-        return self._take(able[0], prompt)
+    def _choose(self, barred: Float64, prompt: Prompt) -> Choice | None:
+        best = self._first_of_least(barred)
+        return None if best is None else Choice(best, prompt=prompt)
 
 
 _ROUTERS: dict[str, type[Router]] = {"cost": Router, "least_requests": LeastRequests, "round_robin": RoundRobin}
@@ -49,5 +43,8 @@ async def keep_weighing(router: Router, stats: StatsReader, settings: FrontSetti
 
 
 def make_router(settings: FrontSettings) -> Router:
-    weights = Weights(rows=settings.max_rows)
-    return _ROUTERS[settings.routing](settings.replicas, weights, cached_tokens=settings.cached_tokens)
+    """One before nodes, where others may be as well, begins anywhere."""
+    weights, cached = Weights(rows=settings.max_rows), settings.cached_tokens
+    several = settings.link is not None and settings.link.nodes
+    first = secrets.randbelow(settings.replicas) if several else 0
+    return _ROUTERS[settings.routing](settings.replicas, weights, cached_tokens=cached, first=first)

@@ -7,14 +7,15 @@ hash is Python's own, keyed per process, so no client can craft prompts that col
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 BLOCK_BYTES = 64
 LONGEST_CHAIN = 4096
 """Blocks of a prompt that are hashed, in a millisecond: what follows is taken to be nowhere."""
 
-ENTRY_BYTES = 180
+ENTRY_BYTES = 200
 """That a remembered block takes, about."""
 
 Chain = Sequence[int]
@@ -31,32 +32,58 @@ def chain_of(prompt: bytes, root: str = "") -> Chain:
     return chain
 
 
+class Holders:
+    """Which replicas remember a block: a bit each. So a prompt is looked up once, and not once per replica."""
+
+    def __init__(self) -> None:
+        self._bits: dict[int, int] = {}
+
+    def add(self, blocks: Iterable[int], bit: int) -> None:
+        """That it did not remember."""
+        every, get = self._bits, self._bits.get
+        for block in blocks:
+            bits = get(block)
+            every[block] = bit if bits is None else bits | bit
+
+    def remove(self, blocks: Iterable[int], bit: int) -> None:
+        """That it remembered."""
+        every, pop = self._bits, self._bits.pop
+        for block in blocks:
+            if left := pop(block) ^ bit:
+                every[block] = left
+
+    def matches(self, chain: Chain) -> list[tuple[int, int]]:
+        """So many of the first blocks are remembered by these replicas, and perhaps more. The fewest blocks first, so
+        each time some of the replicas before: of every prompt a beginning is remembered. Searched by halves."""
+        found, begin = list[tuple[int, int]](), 0
+        get, end = self._bits.get, len(chain)
+        while begin < end and (bits := get(chain[begin], 0)):
+            low, high = begin, end - 1
+            while low < high:
+                middle = (low + high + 1) // 2
+                if get(chain[middle], 0) == bits:
+                    low = middle
+                else:
+                    high = middle - 1
+            begin = low + 1
+            found.append((begin, bits))
+        return found
+
+
 class Prefixes:
     """Of one replica, at most `most` blocks; the least recently used are forgotten first.
 
-    A block is never used later than the ones before it in its prompt, so of every prompt a beginning is remembered:
-    `match` may search by halves. `time` counts up; each use of a prompt has its own.
+    A block is never used later than the ones before it in its prompt, so of every prompt a beginning is remembered,
+    and may be searched for by halves. `time` counts up; each use of a prompt has its own. `holders` are told of it,
+    by `bit`.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, holders: Holders, bit: int = 1) -> None:
+        self._most, self._holders, self._bit = most, holders, bit
         self._used: OrderedDict[int, int] = OrderedDict()  # hash → time, in this order
 
     def __len__(self) -> int:
         return len(self._used)
-
-    def match(self, chain: Chain) -> int:
-        """How many of the first blocks are remembered."""
-        used, low, high = self._used, 0, len(chain)
-        if not high or chain[0] not in used:
-            return 0
-        while low < high:
-            middle = (low + high + 1) // 2
-            if chain[middle - 1] in used:
-                low = middle
-            else:
-                high = middle - 1
-        return low
 
     def last_use(self, block: int) -> int:
         return self._used[block]
@@ -64,24 +91,28 @@ class Prefixes:
     def use(self, chain: Chain, time: int) -> None:
         """The prompt is computed there, or its cached blocks are held or given back."""
         used = self._used
+        self._holders.add(chain[bisect_left(chain, True, key=lambda block: block not in used) :], self._bit)
         for block in reversed(chain):
             used[block] = time
             used.move_to_end(block)
-        while len(used) > self._most:
-            used.popitem(last=False)
+        self._forget_first(len(used) - self._most)
 
     def forget_evicted(self, time: int) -> None:
         """A block that was last used then is gone from the cache, and so is all that was used before it."""
-        used = self._used
-        while used and next(iter(used.values())) <= time:
-            used.popitem(last=False)
+        later = (place for place, last in enumerate(self._used.values()) if last > time)
+        self._forget_first(next(later, len(self._used)))
 
     def forget_unused(self, chain: Chain, time: int) -> None:
         """A prompt that was used then will not be computed: of its last blocks, which were unknown before, those stay
         that others have used since."""
-        for block in reversed(chain):
-            if self._used.get(block) == time:
-                del self._used[block]
+        unused = [block for block in chain if self._used.get(block) == time]
+        for block in unused:
+            del self._used[block]
+        self._holders.remove(unused, self._bit)
 
     def clear(self) -> None:
+        self._holders.remove(self._used, self._bit)
         self._used.clear()
+
+    def _forget_first(self, count: int) -> None:
+        self._holders.remove([self._used.popitem(last=False)[0] for _ in range(count)], self._bit)

@@ -35,8 +35,7 @@ class Recovery:
         waiting = [stream for stream in self._streams.values() if stream.live]
         mine = [stream for stream in waiting if stream.home in (lane.replica, NOWHERE)]
         for streams in self._groups(mine):
-            nowhere = streams[0].home == NOWHERE
-            self._resume_among(self._lanes.preferred(self.open) if nowhere else [lane.replica], streams)
+            self._resume_among(None if streams[0].home == NOWHERE else [lane.replica], streams)
         if mine:
             self._counters.add(FrontCounter.RESUMED, len(mine))
             log.warning("resuming %d requests", len(mine))
@@ -48,11 +47,12 @@ class Recovery:
         self._invite()
 
     @property
-    def open(self) -> list[int]:
-        """Replicas that are up. While there are others, none with a suspect, which runs alone there."""
-        up = [lane.replica for lane in self._lanes if lane.up]
-        trials = self._suspects.homes() if self._suspects else ()
-        return [replica for replica in up if replica not in trials] or up
+    def reserved(self) -> Collection[int]:
+        """Replicas with a suspect, which runs alone there: nobody else is sent there while there are others."""
+        if not self._suspects:
+            return ()
+        trials = self._suspects.homes()
+        return trials if any(lane.up and lane.replica not in trials for lane in self._lanes) else ()
 
     def on_verdict(self, lane: Lane, verdict: Verdict) -> None:
         """After all that its rings held has been read."""
@@ -66,7 +66,7 @@ class Recovery:
         for stream in moving:
             stream.home = NOWHERE
         for streams in self._groups(moving):
-            self._resume_among(self._lanes.preferred(self.open), streams, moved=True)
+            self._resume_among(None, streams, moved=True)
         if mine:
             kept = sum(stream.live and stream in self._suspects for stream in mine)
             self._counters.add(FrontCounter.RESUMED, len(moving))
@@ -85,7 +85,11 @@ class Recovery:
         """The next suspect whose replica stays away goes to the replica that has the least to do, and runs alone
         there: rows of others are given back until it is cleared."""
         away = {lane.replica for lane in self._lanes if lane.away and not lane.up}
-        if not away or not (able := self.open) or (guest := self._suspects.next_guest(away)) is None:
+        if not away:
+            return
+        reserved = self.reserved
+        able = [lane.replica for lane in self._lanes if lane.up and lane.replica not in reserved]
+        if not able or (guest := self._suspects.next_guest(away)) is None:
             return
         loads = Counter(stream.home for stream in self._streams.values())
         host = min(able, key=lambda replica: loads[replica])
@@ -104,10 +108,15 @@ class Recovery:
         return groups.values()
 
     def _resume_among(
-        self, replicas: Collection[int], streams: Sequence[TokenStream], *, moved: bool = False
+        self, replicas: Collection[int] | None, streams: Sequence[TokenStream], *, moved: bool = False
     ) -> None:
-        """Wherever the router says; if none of these is up, they wait."""
-        choice = self._lanes.choose(streams[0].submit, replicas, max(len(stream.tokens) for stream in streams))
+        """Wherever the router says (None: that is open to all); if none of these is up, they wait."""
+        without: Collection[int] = ()
+        if replicas is None:
+            without = self.reserved
+            replicas = self._lanes.preferred(without)
+        output = max(len(stream.tokens) for stream in streams)
+        choice = self._lanes.choose(streams[0].submit, replicas, without=without, output=output)
         if choice is not None:
             self.resume(streams, self._lanes.settle(streams, choice), moved=moved)
 

@@ -12,19 +12,19 @@ import logging
 import math
 import socket
 import time
-from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 import ipc
 from pipeline.front.delivery.backend import NUMBER_BITS, Backend
-from pipeline.front.delivery.lane import Lane, LaneClient
+from pipeline.front.delivery.lane import Lane, LaneClient, Lanes
 from pipeline.front.metrics.links import RouterFigures
 from pipeline.front.settings import LinkSettings
 from pipeline.link.connection import MISSED, Connection
 from pipeline.link.frames import Frame, Kind, LinkError, batches, legible, records_of
-from pipeline.link.hello import Blame, Hello, Room, Taken, difference, tell, unpack_hello
+from pipeline.link.hello import Blame, Hello, Load, Room, Taken, difference, tell, unpack_hello
 from pipeline.link.tls import node_context, why_refused
 from pipeline.runtime.generations import Verdict
 from pipeline.wire.delta import SCORES, FinishReason
@@ -48,6 +48,9 @@ MOST_HANDSHAKES = 16
 
 _AT_A_TIME = 64  # requests of a router, half a millisecond: then others have their turn
 
+LOADS_S = 0.25
+"""After so long a router is told how many requests others have, with its own next tokens, or after as long again."""
+
 _TIME_BYTES = 16
 _ID_BYTES = 4
 _NOT_THE_END = (int(FinishReason.NONE), SCORES)  # reasons of a delta
@@ -64,6 +67,8 @@ class RouterLink:
         self._received = defaultdict[int, int](int)  # bytes of requests by replica, in its generation
         self._taken = defaultdict[int, int](int)
         self._told = defaultdict[int, int](int)
+        self._others = Counter[int]()  # requests of other routers by replica, as this one was told
+        self._untold = Counter[int]()  # as they are now
         self._waiting = deque[tuple[Lane, int, bytes]]()
         self._out = defaultdict[tuple[int, Kind], list[bytes]](list)
         self._writing = self._working = False
@@ -209,12 +214,35 @@ class RouterLink:
             if octets != self._told[replica]:
                 self._told[replica] = octets
                 self.connection.send(Kind.TAKEN, tell(Taken(octets)), replica, self._hub.lane(replica).generation)
+        self._tell_others()
         self.connection.flush()
+
+    def tell_loads(self, every: Mapping[int, int]) -> None:
+        """Of all routers' requests, by replica: with the next tokens; a frame by itself costs the router more."""
+        self._tell_others()
+        own = Counter(replica for _, replica in self.live.values())
+        for lane in self._hub.lanes:
+            self._untold[lane.replica] = every[lane.replica] - own[lane.replica]
+
+    @property
+    def knows_of_others(self) -> bool:
+        """It was told of some, or is about to be."""
+        return bool(self._untold) or any(self._others.values())
+
+    def _tell_others(self) -> None:
+        """What has changed."""
+        for replica, others in self._untold.items():
+            lane = self._hub.lane(replica)
+            if lane.up and others != self._others[replica]:
+                self._others[replica] = others
+                self.connection.send(Kind.LOAD, tell(Load(others)), replica, lane.generation)
+        self._untold.clear()
 
     def lane_up(self, lane: Lane) -> None:
         if lane.client is not None:
             for counted in (self._received, self._taken, self._told):
                 counted[lane.replica] = 0
+            del self._others[lane.replica]
             room = tell(_room(lane.client, lane.weights))
             self.connection.send(Kind.UP, room, lane.replica, lane.generation)
 
@@ -274,6 +302,10 @@ class RouterLinks:
         return lanes[replica]
 
     @property
+    def lanes(self) -> Lanes:
+        return self._backend.lanes
+
+    @property
     def figures(self) -> RouterFigures:
         links = list(self._links.values())
         received = self._bytes[0] + sum(link.connection.received for link in links)
@@ -286,8 +318,18 @@ class RouterLinks:
     async def serve(self, listeners: Sequence[socket.socket]) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell_loads())
             for listener in listeners:
                 group.create_task(self._accept(listener))
+
+    async def _tell_loads(self) -> None:
+        """Until cancelled. A router alone need not know: its own requests are all there are."""
+        while True:
+            await asyncio.sleep(LOADS_S)
+            if len(self._links) > 1 or any(link.knows_of_others for link in self._links.values()):
+                every = Counter(replica for link in self._links.values() for _, replica in link.live.values())
+                for link in self._every:
+                    link.tell_loads(every)
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()

@@ -17,7 +17,7 @@ from pipeline.front.metrics.links import NodeFigures
 from pipeline.front.settings import LinkSettings
 from pipeline.link.connection import MISSED, MOST_UNREAD, Connection, split_place
 from pipeline.link.frames import RECORDS, Frame, Kind, LinkError, legible, records_of
-from pipeline.link.hello import Blame, Hello, Room, Taken, difference, told, unpack_hello
+from pipeline.link.hello import Blame, Hello, Load, Room, Taken, difference, told, unpack_hello
 from pipeline.link.tls import router_context, why_refused
 from pipeline.runtime.generations import AWAY_S, Verdict
 from pipeline.wire.topology import PREPROCESS
@@ -223,6 +223,8 @@ class NodeLink:
             self._on_records(frame, client)
         elif kind is Kind.TAKEN:
             client.on_taken(told(frame.payload, Taken).octets)
+        elif kind is Kind.LOAD:
+            self._backend.lanes.on_load(lane.replica, told(frame.payload, Load).others)
         elif kind is Kind.DOWN:
             lane.end()
         elif kind is Kind.VERDICT:

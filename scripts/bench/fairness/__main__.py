@@ -18,7 +18,7 @@ from pathlib import Path
 
 from scripts.bench.fairness import live
 from scripts.bench.fairness.scenarios import FIFO, ORDERS, SCENARIOS, Row, Scenario, goals, measure
-from scripts.bench.fairness.simulation import Machine, Seen, Simulation
+from scripts.bench.fairness.simulation import Seen, Simulation
 from scripts.lab.arguments import parser, positive, write_json
 from scripts.lab.plot import BLUE, GREY, ORANGE, picture
 from scripts.lab.table import columns
@@ -27,7 +27,7 @@ _HEAD = ("", "", "first token p50, ms", "p95", "tokens/s", "the greedy one's", "
 
 
 def simulate(scenario: Scenario, order: str, until_s: float) -> Seen:
-    return Simulation(Machine(), scenario.asked(order, until_s), fair=order != FIFO).run(until_s)
+    return Simulation(scenario.asked(order, until_s), fair=order != FIFO).run(until_s)
 
 
 def main() -> int:

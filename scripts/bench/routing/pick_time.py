@@ -12,7 +12,7 @@ from itertools import count
 from pipeline.front.delivery.routing import Router, Weights
 
 SIZES = (200, 48_000)
-REPLICAS = (1, 4, 16, 64)
+REPLICAS = (1, 4, 16, 64, 1000)
 _PROMPTS, _LIVE, _TURNS, _REPEATS = 64, 128, 200, 7
 
 

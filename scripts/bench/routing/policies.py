@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
-from pipeline.front.delivery.prefixes import Chain, Prefixes, chain_of
+from pipeline.front.delivery.prefixes import Chain, Holders, Prefixes, chain_of
 from pipeline.front.delivery.routing import Router, Weights
 from scripts.bench.routing.replica import Device
 from scripts.bench.routing.requests import Asked
@@ -98,7 +98,8 @@ class CacheAware(Policy):
     def __init__(self, replicas: int, absolute: int) -> None:
         super().__init__(replicas)
         self._absolute, self._time = absolute, 0
-        self._trees = [Prefixes(1 << 30) for _ in range(replicas)]
+        self._holders = Holders()
+        self._trees = [Prefixes(1 << 30, self._holders, 1 << number) for number in range(replicas)]
 
     def choose(self, asked: Asked, up: Sequence[int]) -> int:
         chain = chain_of(asked.text.encode())
@@ -111,11 +112,10 @@ class CacheAware(Policy):
         loads = [self.requests[number] for number in up]
         if max(loads) - min(loads) > self._absolute and max(loads) > 1.5 * min(loads):
             return self.least(up)
-        matched = {number: self._trees[number].match(chain) for number in up}
-        longest = max(matched.values())
-        if longest <= 0.3 * len(chain):
-            return self.least(up)
-        return next(number for number in up if matched[number] == longest)
+        for blocks, bits in reversed(self._holders.matches(chain)):
+            if (having := [number for number in up if bits >> number & 1]) and blocks > 0.3 * len(chain):
+                return having[0]
+        return self.least(up)
 
     def on_down(self, replica: int) -> None:
         super().on_down(replica)

@@ -55,17 +55,20 @@ Load = Callable[[int, int], Iterator[Asked]]
 
 @dataclass(frozen=True, slots=True)
 class Independent:
-    """Prompts that share nothing, with the lengths of llm-serving's task 1. `rate`: for each replica, in 1/s."""
+    """Prompts that share nothing, with the lengths of llm-serving's task 1. `rate`: for each replica, in 1/s.
+    `spelled`: as texts, too."""
 
     rate: float
     seconds: float
+    spelled: bool = True
 
     def __call__(self, replicas: int, seed: int) -> Iterator[Asked]:
         rng, lengths = np.random.default_rng([seed, 1]), recorded_lengths("task1")
         chosen = rng.permutation(len(lengths))
         for number, at in enumerate(_arrivals(rng, self.rate * replicas, self.seconds)):
             prompt, output = lengths[chosen[number % len(chosen)]]
-            yield _asked(number, at, number, _words(rng, prompt), _words(rng, output))
+            words = _words(rng, prompt), _words(rng, output)
+            yield _asked(number, at, number, *words, self.spelled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,7 @@ class Chats:
     asked: int = 170  # mean of an exponential distribution, as are the next two
     answered: int = 130
     pause: float = 5.0
+    spelled: bool = True
 
     def __call__(self, replicas: int, seed: int) -> Iterator[Asked]:
         rng = np.random.default_rng([seed, 3])
@@ -119,7 +123,8 @@ class Chats:
         shares = 1 / np.arange(1, self.systems + 1)
         for session, at in enumerate(_arrivals(rng, self.rate * replicas, self.seconds)):
             system = systems[int(rng.choice(self.systems, p=shares / shares.sum()))]
-            yield _conversation(session, at, system, self._turns(np.random.default_rng([seed, 5, session])), 0)
+            turns = self._turns(np.random.default_rng([seed, 5, session]))
+            yield _conversation(session, at, system, turns, 0, self.spelled)
 
     def _turns(self, rng: Random) -> list[_Turn]:
         def length(mean: float) -> int:
@@ -133,18 +138,19 @@ class Chats:
         ]
 
 
-def _conversation(session: int, at: float, before: Int32, turns: list[_Turn], number: int) -> Asked:
+def _conversation(session: int, at: float, before: Int32, turns: list[_Turn], number: int, spelled: bool) -> Asked:
     turn = turns[number]
     prompt = np.concatenate([before, turn.asked])
-    asked = _asked(session * _MOST_TURNS + number, at, session, prompt, turn.answered)
+    asked = _asked(session * _MOST_TURNS + number, at, session, prompt, turn.answered, spelled)
     if number + 1 < len(turns):
         said = np.concatenate([prompt, turn.answered])
-        asked.then = lambda end: _conversation(session, end + turn.pause, said, turns, number + 1)
+        asked.then = lambda end: _conversation(session, end + turn.pause, said, turns, number + 1, spelled)
     return asked
 
 
-def _asked(number: int, at: float, session: int, prompt: Int32, output: Int32) -> Asked:
-    return Asked(number, at, session, prompt, output, "".join([_SPELLINGS[i] for i in prompt.tolist()]))
+def _asked(number: int, at: float, session: int, prompt: Int32, output: Int32, spelled: bool = True) -> Asked:
+    text = "".join([_SPELLINGS[i] for i in prompt.tolist()]) if spelled else ""
+    return Asked(number, at, session, prompt, output, text)
 
 
 def _arrivals(rng: Random, rate: float, seconds: float) -> list[float]:

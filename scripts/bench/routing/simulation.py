@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 
 import numpy as np
 
+from scripts.bench.routing.clock import Clock
 from scripts.bench.routing.policies import Make
-from scripts.bench.routing.replica import ASCEND, Device, Replica
+from scripts.bench.routing.replica import ASCEND, Device, Listener, Replica
 from scripts.bench.routing.requests import Asked, Load
 
 
@@ -35,15 +34,14 @@ class Fleet:
     deaths: tuple[Death, ...] = ()
 
 
-class Simulation:
+class Simulation(Listener):
     """One run. It hears what the front would hear, and tells the policy."""
 
     def __init__(self, fleet: Fleet, make: Make) -> None:
         self._fleet, self.policy = fleet, make(fleet.replicas, fleet.device)
         self._replicas = [self._new(number) for number in range(fleet.replicas)]
         self._up = list(range(fleet.replicas))
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._order, self.now = count(), 0.0
+        self._clock = Clock()
         self._where: dict[int, int] = {}  # request → replica
         self.done: list[Asked] = []
         self.sent = [0] * fleet.replicas
@@ -53,37 +51,32 @@ class Simulation:
         for asked in load(self._fleet.replicas, seed):
             self._arrive_later(asked)
         for death in self._fleet.deaths:
-            self._at(death.at * 1e3, partial(self._die, death.replica))
-            self._at(death.back * 1e3, partial(self._come_back, death.replica))
-        while self._events:
-            self.now, _, what = heapq.heappop(self._events)
-            what()
+            self._clock.at(death.at * 1e3, partial(self._die, death.replica))
+            self._clock.at(death.back * 1e3, partial(self._come_back, death.replica))
+        self._clock.run()
         return self.done
 
     def _new(self, number: int) -> Replica:
         return Replica(self._fleet.device, self, self._fleet.slowness[number] if self._fleet.slowness else 1.0)
 
-    def _at(self, time: float, what: Callable[[], None]) -> None:
-        heapq.heappush(self._events, (time, next(self._order), what))
-
     def _arrive_later(self, asked: Asked) -> None:
-        self._at(asked.arrival, lambda: self._send(asked))
+        self._clock.at(asked.arrival, lambda: self._send(asked))
 
     def _send(self, asked: Asked) -> None:
         number = self.policy.send(asked, self._up)
         self._where[asked.number] = number
         self.sent[number] += 1
-        self._replicas[number].submit(asked, self.now)
+        self._replicas[number].submit(asked, self._clock.now)
         self._advance(number)
 
     def _advance(self, number: int) -> None:
         replica = self._replicas[number]
         if (ms := replica.advance()) is not None:
-            self._at(self.now + ms, lambda: self._finish_step(number, replica))
+            self._clock.at(self._clock.now + ms, lambda: self._finish_step(number, replica))
 
     def _finish_step(self, number: int, replica: Replica) -> None:
         if self._replicas[number] is replica and number in self._up:
-            replica.finish_step(self.now)
+            replica.finish_step(self._clock.now)
             self._advance(number)
 
     # ---- deaths -----------------------------------------------------------------------------------------------
@@ -111,7 +104,7 @@ class Simulation:
     def on_end(self, asked: Asked) -> None:
         self.policy.on_end(asked, self._where.pop(asked.number))
         self.done.append(asked)
-        following = asked.then(self.now) if asked.then else None
+        following = asked.then(self._clock.now) if asked.then else None
         if following is not None:
             self._arrive_later(following)
 

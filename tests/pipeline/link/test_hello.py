@@ -6,7 +6,20 @@ import msgspec
 import pytest
 
 from pipeline.link.frames import LinkError
-from pipeline.link.hello import NODE, ROUTER, Blame, Hello, Room, Taken, difference, hello, tell, told, unpack_hello
+from pipeline.link.hello import (
+    NODE,
+    ROUTER,
+    Blame,
+    Hello,
+    Load,
+    Room,
+    Taken,
+    difference,
+    hello,
+    tell,
+    told,
+    unpack_hello,
+)
 
 FACTS = {"model_config.vocab_size": 32000, "pipeline.model_name": "tiny"}
 OURS = hello(NODE, "1.0", 7, FACTS)
@@ -23,7 +36,7 @@ def test_a_hello_is_read_again():
     [
         ({"role": NODE}, "both sides are a node"),
         ({"version": "0.9"}, "the node's version is 1.0, the router's 0.9: both must be the same"),
-        ({"protocol": 99}, "the node's protocol is 1, the router's 99"),
+        ({"protocol": 99}, "the node's protocol is 2, the router's 99"),
         ({"facts": FACTS | {"model_config.vocab_size": 8}}, "vocab_size is 32000 for the node and 8 for the router"),
         ({"facts": {"pipeline.model_name": "tiny"}}, "vocab_size is 32000 for the node and None for the router"),
         ({"facts": FACTS | {"new": 1}}, "new is None for the node and 1 for the router"),
@@ -48,10 +61,12 @@ def test_a_later_version_may_say_more():
         more: str = "news"
 
     later = Later(99, "9.0", ROUTER, 9, FACTS)
-    assert "protocol is 1, the router's 99" in difference(hello(NODE, "9.0", 7, FACTS), unpack_hello(later.pack()))
+    assert "protocol is 2, the router's 99" in difference(hello(NODE, "9.0", 7, FACTS), unpack_hello(later.pack()))
 
 
-@pytest.mark.parametrize("message", [Room(4, 8), Blame("inference", None), Blame("", (1, 2)), Taken(1 << 40)])
+@pytest.mark.parametrize(
+    "message", [Room(4, 8), Blame("inference", None), Blame("", (1, 2)), Taken(1 << 40), Load(9)]
+)
 def test_what_is_said_of_lanes(message):
     assert told(tell(message), type(message)) == message
     with pytest.raises(LinkError):

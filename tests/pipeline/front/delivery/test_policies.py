@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pipeline.front.delivery.policies import make_router
-from pipeline.front.settings import FrontSettings
+from pipeline.front.settings import FrontSettings, LinkSettings
 
 FIELDS = {"model_name": "x", "vocab_size": 9, "max_length": 9, "max_prompt": 8, "max_rows": 4, "max_queue": 4}
 
@@ -36,6 +38,13 @@ def test_only_the_cost_looks_at_what_is_cached():
     prompts = ["x" * 8000, "y" * 8000, "z" * 8000, "z" * 8000, "x" * 8000]
     assert homes("cost", prompts, ended=range(5)) == [0, 1, 2, 2, 0]
     assert homes("least_requests", prompts, ended=range(5)) == [0, 1, 2, 0, 1]
+
+
+def test_routers_before_the_same_nodes_begin_anywhere():
+    nodes = tuple(f"10.0.0.{number}:8836" for number in range(250))
+    link = LinkSettings(nodes=nodes, ca=Path(), certificate=Path(), key=Path())
+    settings = FrontSettings(**FIELDS, replicas=250, routing="cost", link=link)
+    assert len({make_router(settings).pick("?").replica for _ in range(20)}) > 1
 
 
 def test_a_replica_that_is_down_is_not_picked():

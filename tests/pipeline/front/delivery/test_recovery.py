@@ -195,7 +195,7 @@ def test_while_weights_are_changed_what_moves_prefers_the_new_ones(run):
         assert late.weights == [(0, "new")]
         await front.end(1)
         front.attach(1, "old")  # the new ones have failed there
-        assert front.backend.lanes.preferred([0, 1]) == [1]
+        assert front.backend.lanes.preferred(()) == [1]
 
     run(talk)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import count
 
 import pytest
@@ -21,8 +21,14 @@ def priced(request: float, queued: float = 0, rows: int = 32) -> Weights:
     return Weights(request / 128, queued / 128, rows)
 
 
-def picked(router: Router, prompt: str | bytes, allowed: Sequence[int] | None = None, root: str = "") -> Choice:
-    choice = router.pick(prompt, allowed, root=root)
+def picked(
+    router: Router,
+    prompt: str | bytes,
+    allowed: Sequence[int] | None = None,
+    root: str = "",
+    without: Collection[int] = (),
+) -> Choice:
+    choice = router.pick(prompt, allowed, root=root, without=without)
     assert choice is not None
     return choice
 
@@ -198,6 +204,21 @@ def test_a_request_that_ended_before_its_first_token_leaves_nothing_behind() -> 
     assert {send(router, "?")[1].replica for _ in range(2)} == {0, 1}  # and no load
 
 
+def test_requests_of_other_routers_count() -> None:
+    router = Router(3, priced(4))
+    router.elsewhere(0, 2)
+    router.elsewhere(2, 90)
+    assert [send(router)[1].replica for _ in range(4)] == [1, 1, 0, 1]
+    router.replica_down(2)
+    router.replica_up(2)  # of the new one nothing was said yet
+    assert send(router)[1].replica == 2
+
+
+def test_routers_may_begin_at_different_replicas() -> None:
+    router = Router(3, Weights(), first=2)
+    assert [send(router)[1].replica for _ in range(4)] == [2, 0, 1, 2]
+
+
 def test_choices_of_one_prompt_are_requests_of_their_own() -> None:
     router = Router(2, priced(4))
     choice = picked(router, "?" * 40)
@@ -236,6 +257,36 @@ def test_only_replicas_that_are_up_and_allowed_are_picked() -> None:
     assert router.pick("?", allowed=[]) is None
     router.replica_up(2)
     assert serve(router, "?", allowed=[0, 2]).replica == 2
+
+
+def test_none_of_those_that_are_left_out_is_picked() -> None:
+    router = Router(3, Weights())
+    serve(router, LONG, allowed=[1])
+    choice = router.pick(LONG, without={1})
+    assert choice is not None
+    assert choice.replica != 1
+    assert choice.expected_cached == 0
+    router.replica_down(0)
+    assert {picked(router, LONG, without={1}).replica for _ in range(3)} == {2}
+    assert router.pick(LONG, without=[1, 2]) is None
+    assert router.pick(LONG, allowed=[1, 2], without=[1, 2]) is None
+    alone = Router(1, Weights())
+    assert alone.pick(LONG, without=[0]) is None
+
+
+@pytest.mark.parametrize("replicas", [2, 9, 64, 1000])
+def test_of_many_replicas_the_one_that_knows_most_of_a_prompt_is_found(replicas: int) -> None:
+    """All know its beginning, some more of it, one the most."""
+    router = Router(replicas, priced(0))
+    for number in range(replicas):
+        serve(router, LONG, allowed=[number])
+    for number in range(0, replicas, 3):
+        serve(router, LONG + "1" * 640, allowed=[number])
+    serve(router, LONG + "1" * 1280, allowed=[replicas - 1])
+    choice = picked(router, LONG + "1" * 1280 + "2" * 64)
+    assert (choice.replica, choice.matched) == (replicas - 1, (len(LONG) + 1280) // 64)
+    others = picked(router, LONG + "1" * 640, without=[replicas - 1])
+    assert (others.replica % 3, others.matched) == (0, (len(LONG) + 640) // 64)
 
 
 def test_a_replica_that_went_down_comes_back_empty() -> None:

@@ -133,7 +133,7 @@ def certificates(tmp_path_factory):
 
 @pytest.fixture
 def run(certificates):
-    def run(talk, nodes=NODES, replicas=1, **link):
+    def run(talk, nodes=NODES, replicas=1, routers=1, **link):
         pages = []
 
         def backend(replicas):
@@ -153,13 +153,16 @@ def run(certificates):
 
         async def main():
             far = [Node(backend(replicas), settings("node")) for _ in range(nodes)]
-            router = Router(backend(nodes * replicas), settings("router", nodes=tuple(node.address for node in far)))
+            told = settings("router", nodes=tuple(node.address for node in far))
+            near = [Router(backend(nodes * replicas), told) for _ in range(routers)]
             try:
                 async with asyncio.timeout(30):
-                    await router.wait_up(nodes * replicas)
-                    await talk(router, *far)
+                    for router in near:
+                        await router.wait_up(nodes * replicas)
+                    await talk(*near, *far)
             finally:
-                await router.close()
+                for router in near:
+                    await router.close()
                 for node in far:
                     await node.close()
 
@@ -200,6 +203,36 @@ def test_a_request_and_its_tokens(run):
         await until(lambda: len(stream.tokens) == 3)
         assert node.links.figures.requests == 0
         router.backend.finish(stream, cancel=False)
+
+    run(talk, nodes=1)
+
+
+def test_routers_hear_of_each_others_requests(run):
+    def others(router):
+        return router.backend.lanes._router._loads.others.tolist()
+
+    async def talk(first, second, *nodes):
+        streams = first.submit("a", "b", "c")
+        assert [stream.home for stream in streams] == [0, 1, 0]
+        await until(lambda: others(second) == [2, 1])
+        (late,) = second.submit("d")
+        assert late.home == 1  # where fewer are; of its own there are none
+        await until(lambda: others(first) == [0, 1])
+        for stream in streams:
+            first.backend.finish(stream, cancel=True)
+        await until(lambda: others(second) == [0, 0])
+        await second.close()
+        await until(lambda: others(first) == [0, 0])
+
+    run(talk, routers=2)
+
+
+def test_a_load_that_can_not_be_breaks_the_link(run):
+    async def talk(router, node):
+        (link,) = node.links._every
+        link.connection.send(Kind.LOAD, msgspec.msgpack.encode([-1]), 0, node.backend.lanes[0].generation)
+        await router.wait_up(0)
+        await router.wait_up(1)
 
     run(talk, nodes=1)
 

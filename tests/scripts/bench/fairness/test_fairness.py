@@ -5,7 +5,7 @@ import pytest
 
 from scripts.bench.fairness.__main__ import simulate
 from scripts.bench.fairness.scenarios import ALONE, FAIR, FIFO, MODEST, SCENARIOS, goals, measure
-from scripts.bench.fairness.simulation import Asked, Machine, Simulation
+from scripts.bench.fairness.simulation import Asked, Simulation
 
 SECONDS = 12.0
 
@@ -26,7 +26,7 @@ def asked(count, key, weight=1.0, priority=0, at_s=0.0, prompt=100, output=100):
 
 
 def rates(*requests, seconds=20.0):
-    seen = Simulation(Machine(), [one for many in requests for one in many], fair=True).run(seconds)
+    seen = Simulation([one for many in requests for one in many], fair=True).run(seconds)
     return [seen.rate(key, 2.0, seconds) for key in range(1, len(requests) + 1)]
 
 
@@ -46,6 +46,6 @@ def test_a_class_behind_another_gets_what_that_leaves():
 def test_what_a_key_did_before_is_no_credit_and_no_debt():
     """It had nothing for ten seconds; then both get the half."""
     requests = [*asked(1000, 1), *asked(400, MODEST, at_s=10.0)]
-    seen = Simulation(Machine(), requests, fair=True).run(20.0)
+    seen = Simulation(requests, fair=True).run(20.0)
     both = np.array([[seen.rate(key, at, at + 2.0) for key in (1, MODEST)] for at in (12.0, 14.0, 16.0, 18.0)])
     assert both[:, 0] == pytest.approx(both[:, 1], rel=0.15)
