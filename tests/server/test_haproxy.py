@@ -1,5 +1,5 @@
-"""The HAProxy configuration that is shipped, before two routers and their node: nothing is held back, a router that is
-lost, drains or comes back costs no request that had not reached it, and what is for operators stays inside."""
+"""The HAProxy configuration that is shipped, before two routers and their node: nothing is held back, a router that
+is lost, drains or comes back costs no request that had not reached it, and what is for operators stays inside."""
 
 from __future__ import annotations
 

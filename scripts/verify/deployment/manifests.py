@@ -1,10 +1,8 @@
-"""The Kubernetes manifests against the schemas that Kubernetes publishes, as the package kubernetes-validate has them.
+"""The Kubernetes manifests against the schemas that Kubernetes publishes, as the package kubernetes-validate has
+them: strictly, so that a key that does not exist is a mistake, of the oldest and the newest version in service.
 
-    python -m scripts.verify.manifests                  of the newest version, and of the oldest that is in service
-    python -m scripts.verify.manifests --schemas FILE   a wheel of that package, in place of a download
-
-Strictly: a key that does not exist is a mistake. With `kubectl` each folder is checked as it is applied; without, each
-file by itself. What is no part of Kubernetes itself (Prometheus' operator, gateways) is named, and not checked.
+With `kubectl` each folder is checked as it is applied; without, each file by itself. What is no part of Kubernetes
+itself (Prometheus' operator, gateways) is named, and not checked.
 """
 
 from __future__ import annotations
@@ -14,37 +12,29 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from scripts.lab.arguments import parser
 from scripts.lab.errors import BenchError
 
-FOLDER: Final = Path(__file__).parents[2] / "configs/kubernetes"
+ROOT: Final = Path(__file__).parents[3]
+FOLDER: Final = ROOT / "configs/kubernetes"
 PACKAGE: Final = "kubernetes-validate==1.37.*"
 VERSIONS: Final = ("1.30.0", "1.37.0")
-_CACHE: Final = Path(__file__).parents[2] / ".cache/deployment"
+_CACHE: Final = ROOT / ".cache/deployment"
+_SCHEMA: Final = "kubernetes_validate/kubernetes-json-schema/v{}-local-strict/{}.json"
 _FOREIGN: Final = ("monitoring.coreos.com/", "inference.networking.k8s.io/", "gateway.networking.k8s.io/")
 
 Document = Mapping[str, Any]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 1 where one is not as its schema says."""
-    made = parser(__doc__)
-    made.add_argument("--schemas", type=Path, metavar="FILE", help="a wheel of kubernetes-validate")
-    options = made.parse_args(arguments)
-    try:
-        schemas = Schemas(options.schemas or _download())
-        mistakes = [f"{name}: {text}" for name, document in documents() for text in _mistakes(schemas, document)]
-    except (BenchError, OSError, KeyError, zipfile.BadZipFile) as error:
-        print(f"manifests: {error}", file=sys.stderr)
-        return 1
-    print(*mistakes, sep="\n", end="\n" if mistakes else "")
-    return int(bool(mistakes))
+def check_manifests(wheel: Path | None) -> list[str]:
+    """What is not as its schema says. `wheel`: of kubernetes-validate, in place of a download. Raises BenchError."""
+    schemas = Schemas(wheel or _download())
+    return [f"{name}: {text}" for name, document in documents() for text in _mistakes(schemas, document)]
 
 
 def documents() -> Iterator[tuple[str, Document]]:
@@ -76,20 +66,22 @@ class Schemas:
         self._wheel = zipfile.ZipFile(wheel)
 
     def validator(self, document: Document, version: str) -> Any:
-        """Raises KeyError where there is no such kind."""
+        """Raises BenchError where there is no such kind."""
         import jsonschema
         from referencing import Registry, Resource
 
         group, _, number = document["apiVersion"].rpartition("/")
         api = f"{group.split('.')[0]}-{number}" if group else number
-        schema, definitions = (
-            self._read(version, name) for name in (f"{document['kind'].lower()}-{api}", "_definitions")
-        )
-        registry = Registry().with_resource("/api/_definitions.json", Resource.from_contents(definitions))
-        return jsonschema.Draft202012Validator(schema, registry=Resource.from_contents(definitions) @ registry)
+        schema = self._read(version, f"{document['kind'].lower()}-{api}")
+        definitions = Resource.from_contents(self._read(version, "_definitions"))
+        return jsonschema.Draft202012Validator(schema, registry=definitions @ Registry())
 
     def _read(self, version: str, name: str) -> Any:
-        return json.loads(self._wheel.read(f"kubernetes_validate/kubernetes-json-schema/v{version}-local-strict/{name}.json"))
+        """Raises BenchError where there is no such kind."""
+        try:
+            return json.loads(self._wheel.read(_SCHEMA.format(version, name)))
+        except KeyError:
+            raise BenchError(f"Kubernetes {version} has no {name}") from None
 
 
 def _mistakes(schemas: Schemas, document: Document) -> list[str]:
@@ -115,7 +107,3 @@ def _download() -> Path:
         if done.returncode:
             raise BenchError(f"{PACKAGE} can't be downloaded: {done.stderr.strip()[-300:]}")
     return max(_CACHE.glob("kubernetes_validate-*.whl"))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
