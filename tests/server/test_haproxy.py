@@ -51,8 +51,15 @@ class Cluster:
         overrides = (*SERVER, f'pipeline.nodes=["{self._node.base}"]', f"serving_config.server_port={port}")
         return Launched(folder, (*overrides, *self._link(ROUTER)))
 
+    def kill(self, number):
+        """With all of it: a request that comes while it dies would be lost with it."""
+        stages = self.routers[number].stages().values()
+        self.routers[number].process.kill()
+        wait_until(lambda: all(map(pid_is_gone, stages)), "its stages outlive it")
+
     def restart(self, number):
         """At its old place."""
+        self.routers[number].stop()
         self.routers[number] = self.start(number, int(self.routers[number].base.rpartition(":")[2]))
 
     def in_flight(self):
@@ -156,9 +163,7 @@ def test_what_is_for_operators_stays_inside(cluster):
 def test_a_router_that_is_killed_takes_its_own_streams_and_nothing_else(cluster):
     running = streams(cluster, STREAMS)
     lost = cluster.in_flight()[0]
-    stages = cluster.routers[0].stages().values()
-    cluster.routers[0].process.kill()
-    wait_until(lambda: all(map(pid_is_gone, stages)), "its stages outlive it")
+    cluster.kill(0)
     assert [cluster.ask(number).status_code for number in range(20)] == [200] * 20, "before it is known, and after"
     texts = [stream.text() for stream in running]
     assert 0 < lost < STREAMS
@@ -180,8 +185,8 @@ def test_a_router_that_drains_ends_what_it_has_and_gets_nothing_new(cluster):
 
 
 def test_without_a_router_it_says_so_as_a_server_would(cluster):
-    cluster.routers[0].stop()
-    wait_until(lambda: cluster.ask().status_code == 503, "it still answers")
+    cluster.kill(0)
     answer = cluster.ask()
+    assert answer.status_code == 503
     assert answer.headers["retry-after"] == "1"
     assert answer.json()["error"]["type"] == "service_unavailable_error"

@@ -27,9 +27,9 @@ from scripts.verify.deployment.roots import Mount, command
 
 _START_S: Final = 180.0
 _STOP_S: Final = 60.0
-_SHM_OF_DOCKER: Final = 64 << 20
+_SHM: Final = Mount("/dev/shm", size=64 << 20)  # noqa: S108 - in its root, where every engine has one
 _UNITS: Final = {"Mi": 1 << 20, "Gi": 1 << 30}
-_KEY: Final = "a key of this test"
+_KEY: Final = "a-key-of-this-try"
 
 
 class Container:
@@ -71,8 +71,7 @@ def _started(words: Sequence[str], log: Path) -> Iterator[Container]:
 def try_image(image: Image, folder: Path) -> list[str]:
     """What is wrong with it: ENTRYPOINT and CMD until HEALTHCHECK is content, a question, and STOPSIGNAL. Raises
     BenchError."""
-    mounts = [Mount("/dev/shm", size=_SHM_OF_DOCKER), Mount("/tmp", size=_SHM_OF_DOCKER)]  # noqa: S108 - in its root
-    mounts += [Mount(path, _writable(folder / "volume", image.user)) for path in image.stage.last("VOLUME")]
+    mounts = [_SHM, *(Mount(path, _writable(folder / "volume", image.user)) for path in image.stage.last("VOLUME"))]
 
     def inside(words: Sequence[str]) -> list[str]:
         return command(image.root, words, image.folder, image.environment, image.user, mounts)
@@ -158,14 +157,14 @@ class Pod:
     def _inside(self, words: Sequence[str]) -> list[str]:
         own = {one["name"]: _KEY for one in self._container.get("env", ())}
         settings = {**self._image.environment, **own}
-        hosts = Mount("/etc/hosts", self._folder / "hosts", read_only=True)
+        usual = [_SHM, Mount("/etc/hosts", self._folder / "hosts", read_only=True)]
         return command(
             self._image.root,
             words,
             self._image.folder,
             settings,
             self._user,
-            [*self._mounts, hosts],
+            [*usual, *self._mounts],
             read_only=self._container["securityContext"]["readOnlyRootFilesystem"],
         )
 
