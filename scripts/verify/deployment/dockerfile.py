@@ -58,7 +58,7 @@ def parse(text: str) -> list[Stage]:
 def _lines(text: str) -> list[str]:
     """Instructions, those over several lines put together."""
     kept = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    joined = re.sub(r"\\[ \t]*\n[ \t]*", " ", kept)
+    joined = re.sub(r"[ \t]*\\[ \t]*\n[ \t]*", " ", kept)
     return [line.strip() for line in joined.splitlines() if line.strip()]
 
 
