@@ -18,7 +18,7 @@ from pipeline.launcher.certificates import NODE, ROUTER, make_certificates
 from scripts.lab.haproxy import ABSENT, balanced, find_haproxy
 from tests.server.launched import Attempt, Launched, pid_is_gone, wait_until
 
-STREAMS, TOKENS = 8, 200
+STREAMS, TOKENS = 8, 250
 SERVER = ("pipeline.max_rows=16", "pa_config.num_blocks=600", "pipeline.runner.cost_model.fixed_ms=10")
 
 if find_haproxy() is None and "CI" not in os.environ:
