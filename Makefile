@@ -15,7 +15,7 @@ MODEL   ?= model/demo
 .PHONY: bench-shared-prompt bench-fairness bench-accounting bench-router bench-deterministic flips bench-nodes
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
 .PHONY: zoo test-clients train-demo fixtures fixtures-families fixtures-adapters fixtures-response
-.PHONY: dashboard docs-page dist test-dist
+.PHONY: dashboard docs-page dist test-dist test-deployment
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -277,6 +277,10 @@ dist: $(VENV)/.stamp-dist
 # Whether that wheel serves the demo model in an environment of its own; downloads all that it needs
 test-dist: dist $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.verify.dist dist/*.whl
+
+# The Dockerfile and the Kubernetes manifests, without a container engine or a cluster; downloads what the image has
+test-deployment: $(VENV)/.stamp-test
+	$(BIN)/python -m scripts.verify.deployment $(DEPLOYMENT_FLAGS)
 
 dashboard: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.tools.dashboard configs/grafana.json

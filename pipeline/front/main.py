@@ -116,6 +116,7 @@ def settings_of(
         "max_length": config.max_length,
         "max_prompt": config.max_prompt,
         "max_rows": stage.shapes.max_rows,
+        "block_size": stage.facts.block_size,
         "cached_tokens": stage.facts.num_blocks * stage.facts.block_size,
         "device": pipeline.runner.device,
         "runner": stage.facts.name,

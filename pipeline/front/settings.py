@@ -52,6 +52,7 @@ class FrontSettings:
     replicas: int = 1
     routing: str = "cost"  # which replica gets a request: or "least_requests", "round_robin"
     cached_tokens: int = 1 << 20  # that the KV cache of a replica holds at most
+    block_size: int = 16  # tokens of a block of it
     token_budget: int = 256  # of a step
     max_queue: int
     device: str = "CPU"  # as llm-serving names it

@@ -1,4 +1,5 @@
-"""What a router and a link cost: the same node asked directly, and through both, in turns.
+"""What a router and a link cost: the same node asked directly, and through both, in turns. Beside them HAProxy before
+the direct server, where it is installed.
 
     python -m scripts.bench.router                          64 streams of 500 tokens, five rounds
     python -m scripts.bench.router --rounds 2 --tokens 200
@@ -14,7 +15,8 @@ import contextlib
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -26,13 +28,23 @@ from scripts.lab.arguments import count, parser, say, write_json
 from scripts.lab.clock import cpu_seconds
 from scripts.lab.errors import BenchError
 from scripts.lab.goals import Goal
-from scripts.lab.processes import exit_when_told
+from scripts.lab.haproxy import ABSENT, balanced, find_haproxy
+from scripts.lab.processes import descendants, exit_when_told
 from scripts.lab.server import Server, launched
 from scripts.lab.table import columns
 
 DIRECT: Final = "direct"
 THROUGH: Final = "through a router"
+BALANCED: Final = "through HAProxy"
 CPU_RATIO, FIRST_MS = 1.15, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """To reach a server: where it is asked, and the processes that take part, each with all below it."""
+
+    port: int
+    pids: Sequence[int]
 
 
 @dataclass(slots=True)
@@ -51,14 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 1 where a goal was missed or nothing could be measured."""
     options = _parser().parse_args(arguments)
     exit_when_told()
-    found = {DIRECT: Measured(), THROUGH: Measured()}
     try:
-        with tempfile.TemporaryDirectory() as folder, _servers(Path(folder), options.streams) as servers:
-            _warm_up(servers)
+        with tempfile.TemporaryDirectory() as folder, _ways(Path(folder), options.streams) as ways:
+            found = {name: Measured() for name in ways}
+            for way in ways.values():
+                read_streams(Question(way.port, "completions", 4, 40))  # warms up
             for number in range(options.rounds):
                 say(f"round {number + 1} of {options.rounds}")
-                for way in (DIRECT, THROUGH) if number % 2 else (THROUGH, DIRECT):
-                    _measure(servers[way], options, found[way])
+                for name in list(ways)[:: 1 if number % 2 else -1]:
+                    _measure(ways[name], options, found[name])
     except (BenchError, OpensslError, OSError) as error:
         print(f"router: {error}", file=sys.stderr)
         return 1
@@ -81,11 +94,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 @contextlib.contextmanager
-def _servers(folder: Path, streams: int) -> Iterator[Mapping[str, Sequence[Server]]]:
-    """Of each way those that take part, the one that is asked first. Raises BenchError, OpensslError."""
+def _ways(folder: Path, streams: int) -> Iterator[Mapping[str, Way]]:
+    """All of them, the direct one first. Raises BenchError, OpensslError."""
     config = Device(0.0).write(folder / "null.yaml", streams)
-    with launched(config, (), folder / "direct.log") as direct, linked(config, folder) as through:
-        yield {DIRECT: (direct,), THROUGH: through}
+    with contextlib.ExitStack() as stack:
+        direct = stack.enter_context(launched(config, (), folder / "direct.log"))
+        ways = {DIRECT: Way(direct.port, [direct.pid])}
+        for name, opened in WAYS.items():
+            if (way := stack.enter_context(opened(folder, config, direct))) is not None:
+                ways[name] = way
+        yield ways
+
+
+@contextlib.contextmanager
+def _router(folder: Path, config: Path, direct: Server) -> Iterator[Way | None]:
+    """To a node of its own."""
+    with linked(config, folder) as (router, node):
+        yield Way(router.port, [router.pid, node.pid])
 
 
 @contextlib.contextmanager
@@ -104,20 +129,32 @@ def linked(config: Path, folder: Path) -> Iterator[tuple[Server, Server]]:
             yield router, node
 
 
-def _warm_up(servers: Mapping[str, Sequence[Server]]) -> None:
-    for asked, *_ in servers.values():
-        read_streams(Question(asked.port, "completions", 4, 40))
+@contextlib.contextmanager
+def _haproxy(folder: Path, config: Path, direct: Server) -> Iterator[Way | None]:
+    """To the direct server, which stands for both."""
+    if find_haproxy() is None:
+        say(f"left out: {ABSENT}")
+        yield None
+        return
+    place = f"127.0.0.1:{direct.port}"
+    with balanced(place, place, folder / "haproxy.log") as proxy:
+        yield Way(int(proxy.base_url.rpartition(":")[2]), [proxy.pid, direct.pid])
 
 
-def _measure(servers: Sequence[Server], options: argparse.Namespace, into: Measured) -> None:
+Opened = Callable[[Path, Path, Server], AbstractContextManager[Way | None]]
+"""From a folder, the configuration and the direct server; None: what it needs is not installed."""
+WAYS: Final[Mapping[str, Opened]] = {THROUGH: _router, BALANCED: _haproxy}
+
+
+def _measure(way: Way, options: argparse.Namespace, into: Measured) -> None:
     """Raises BenchError, OSError."""
-    pids = [pid for server in servers for pid in server.processes().values()]
-    port, tokens = servers[0].port, options.streams * options.tokens
+    pids = [pid for root in way.pids for pid in descendants(root)]
+    tokens = options.streams * options.tokens
     before = _cpu_s(pids)
-    came = read_streams(Question(port, "completions", options.streams, options.tokens))
+    came = read_streams(Question(way.port, "completions", options.streams, options.tokens))
     into.cpu_us.append(1e6 * (_cpu_s(pids) - before) / tokens)
     into.rates.append(1e9 * tokens / float(came.times_ns.max() - came.sent_ns.min()))
-    lone = [read_streams(Question(port, "completions", 1, 1)) for _ in range(options.requests)]
+    lone = [read_streams(Question(way.port, "completions", 1, 1)) for _ in range(options.requests)]
     into.first_ms.append(statistics.median(float(one.times_ns[0, 0] - one.sent_ns[0]) / 1e6 for one in lone))
 
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from pipeline.config.configuration import Configuration
 from pipeline.config.setting import settings_of
 from pipeline.host.facts import mib, shared_memory_needed
 from pipeline.runtime.engines import make_runner, shapes_of
+from scripts.verify.deployment.dockerfile import parse
 from tests.server.launched import Attempt, Launched, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -161,11 +163,32 @@ def test_the_unit(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_unit_may_do_little(tmp_path):
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not here to ask for its opinion")
+    judged = ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", str(UNIT)]
+    done = subprocess.run(judged, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout[-300:]  # 20: an exposure of 2.0
+    (rated,) = re.findall(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
+    assert f"rates it {rated} " in PAGE
+
+
 # ---- containers --------------------------------------------------------------------------------------------------
 
 
 def test_the_dockerfile():
+    """Its steps are run by `make test-deployment`."""
     text = (ROOT / "configs/Dockerfile").read_text()
+    stages, project = parse(text), tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert len({stage.base for stage in stages}) == 1, "what is built for one is not for the other"
+    number = re.match(r"python:([\d.]+)-slim", stages[0].base)[1]
+    assert f">={number}" == project["project"]["requires-python"]
+    copied = {word for step in stages[0].steps if step.kind == "COPY" for word in step.words}
+    packages = {name for name in project["tool"]["setuptools"]["packages"]["find"]["include"] if "." not in name}
+    files = {"pyproject.toml", "setup.py", project["project"]["readme"], *project["project"]["license-files"]}
+    assert {*packages, *files} <= copied
+    assert not re.search("gcc|g\\+\\+", " ".join(step.text for step in stages[-1].steps)), "a compiler stays"
+    assert stages[-1].last("USER") != ("0",)
     port = SETTINGS["serving_config.server_port"].default
     assert f"EXPOSE {port}" in text
     assert f"http://127.0.0.1:{port}/health" in text

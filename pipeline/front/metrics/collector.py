@@ -14,7 +14,7 @@ from pipeline.front.metrics.processes import process_metrics, supervision_metric
 from pipeline.front.metrics.requests import request_metrics, scheduling_metrics
 from pipeline.front.metrics.rings import ring_metrics
 from pipeline.front.metrics.steps import step_metrics
-from pipeline.front.metrics.vllm import renamed
+from pipeline.front.metrics.vllm import cache_config, renamed
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import RingEnds, StatsReader
 
@@ -59,6 +59,7 @@ class StatsCollector(Collector):
                 yield family
         if self._settings.vllm_metrics:
             yield from renamed(families, self._settings.model_name)
+            yield cache_config(self._settings)
 
     def sections(self) -> Iterator[tuple[str, Iterable[Metric]]]:
         yield "server", self._server()

@@ -9,6 +9,8 @@ from typing import Final
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
+from pipeline.front.settings import FrontSettings
+
 _OURS, _THEIRS = "ringserve_", "vllm:"
 NAMES: Final[Mapping[str, str]] = {
     "requests": "request_success",
@@ -52,6 +54,16 @@ def renamed(families: Iterable[Metric], model: str) -> Iterator[Metric]:
             other = Metric(name, family.documentation, family.type)
             other.samples = _samples(family, name, model)
             yield other
+
+
+def cache_config(settings: FrontSettings) -> Metric:
+    """Always 1; by its labels pickers know in which blocks prompts are hashed, and how many there are."""
+    family = Metric(f"{_THEIRS}cache_config_info", "Sizes of the KV cache", "gauge")
+    sizes = {"block_size": settings.block_size, "num_gpu_blocks": settings.cached_tokens // settings.block_size}
+    for replica in range(settings.replicas):
+        labels = {"model_name": settings.model_name, "engine": replica, **sizes}
+        family.add_sample(family.name, {name: str(value) for name, value in labels.items()}, 1)
+    return family
 
 
 def _samples(family: Metric, name: str, model: str) -> list[Sample]:

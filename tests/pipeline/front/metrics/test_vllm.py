@@ -22,6 +22,9 @@ def test_they_are_there_as_a_setting(serve):
     assert waiting.value == families(served)["ringserve_num_requests_waiting"].samples[0].value
     (usage,) = found["vllm:kv_cache_usage_perc"].samples
     assert 0 <= usage.value <= 1
+    (cache,) = found["vllm:cache_config_info"].samples
+    assert cache.value == 1
+    assert cache.labels == {"model_name": "tiny", "engine": "0", "block_size": "16", "num_gpu_blocks": "65536"}
     first = found["vllm:time_to_first_token_seconds"]
     (count,) = [sample.value for sample in first.samples if sample.name.endswith("_count")]
     assert (first.type, count) == ("histogram", 3)
