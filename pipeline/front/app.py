@@ -13,6 +13,7 @@ from pipeline.front.api.info_routes import MODELS, USAGE, InfoRoutes
 from pipeline.front.api.ollama.answer import ollama_refusal
 from pipeline.front.api.ollama.routes import OllamaRoutes
 from pipeline.front.api.openapi import OpenApiRoute
+from pipeline.front.api.stream_routes import STREAM, StreamRoutes
 from pipeline.front.api.tokenize_routes import TokenizeRoutes
 from pipeline.front.http.access import KEY_HEADERS, PROBES, ApiKeys, Cors, is_open, is_operators
 from pipeline.front.http.errors import NOT_FOUND, SERVER, ApiError, ClientGone, ErrorForm, openai_refusal
@@ -42,9 +43,10 @@ class Front:
         ollama: OllamaRoutes,
         anthropic: AnthropicRoutes,
         cancel: CancelRoutes,
+        streams: StreamRoutes,
     ) -> None:
         self._settings, self._keys, self._cors = settings, keys, Cors(settings)
-        self._model, self._cancel = info.model, cancel.cancel
+        self._model, self._cancel, self._streams = info.model, cancel.cancel, streams.methods
         self._routes: dict[str, tuple[str, Handler]] = {
             **_llm_serving(generate, settings),
             "/v1/completions": ("POST", generate.completions),
@@ -98,6 +100,10 @@ class Front:
         """Path and method of everything but what has names or ids in its path."""
         return {path: method for path, (method, _) in self._routes.items()}
 
+    def maker(self, path: str) -> Handler:
+        """Of answers to requests of this path. Raises KeyError."""
+        return self._routes[path][1]
+
     def _canonical(self, exchange: Exchange) -> str:
         """The path without what base URLs bring: a doubled slash, or no /v1."""
         path = exchange.path
@@ -118,11 +124,15 @@ class Front:
             found = ("GET", self._model)
         if found is None and CANCEL.match(path):
             found = ("POST", self._cancel)
+        if found is None and STREAM.match(path):
+            method = exchange.method if exchange.method in self._streams else "GET"
+            found = (method, self._streams[method])
         if found is None or not self._is_here(exchange.port, path):
             raise self._not_found(exchange.path)
         method, handler = found
         if exchange.method != method and (exchange.method, method) != ("HEAD", "GET"):
             allow = b"GET, HEAD" if method == "GET" else method.encode()
+            allow += b", DELETE" if STREAM.match(path) else b""
             raise ApiError(405, f"{exchange.method} is not allowed here; use {method}", headers=((b"allow", allow),))
         return handler
 

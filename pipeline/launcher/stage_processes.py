@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import selectors
 import socket
@@ -29,6 +30,7 @@ from pipeline.wire.step import Shapes
 from pipeline.wire.topology import StageSpec
 
 _STOP_GRACE_S = 1.5
+_JOURNAL = 3  # times what fronts keep, in a half: it is written anew at twice of that
 
 
 def stage_command(stage: StageSpec) -> list[str]:
@@ -62,6 +64,7 @@ class StageProcesses:
         self._fingerprints = {name: fingerprint.hex() for name, fingerprint in fingerprints.items()}
         self._signals, self._spans_fd = signals, spans_fd
         self._meetings: dict[str, ipc.Segment] = {}  # by units
+        self._journals: dict[str, int] = {}  # of fronts, by their keys; each outlives the process
         self._death_read, self._death_write = os.pipe()  # breaks when the launcher dies
         self._selector = selectors.DefaultSelector()
         self._selector.register(signals, selectors.EVENT_READ)
@@ -88,6 +91,7 @@ class StageProcesses:
                 ranks_fd=ranks_fd,
                 api_keys=self.api_keys if stage.is_front else (),
                 spans_fd=self._spans_fd if stage.is_front else None,
+                journal_fd=self._journal_of(stage, config),
                 shapes={key: getattr(self._shapes, key) for key in self._shapes.__slots__},
                 facts=asdict(self._facts),
                 fingerprints=self._fingerprints,
@@ -114,6 +118,15 @@ class StageProcesses:
                 old.close()
             self._meetings[stage.unit] = ipc.Segment.create("ranks", segment_bytes(len(unit)), ipc.Backing.MEMFD)
         return self._meetings[stage.unit].fd
+
+    def _journal_of(self, stage: StageSpec, config: Configuration) -> int | None:
+        """Made for the first front of this key, and given to those that follow it. Raises SegmentError."""
+        if not stage.is_front:
+            return None
+        if stage.key not in self._journals:
+            size = _JOURNAL * config.pipeline.kept_bytes
+            self._journals[stage.key] = ipc.make_log(-(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+        return self._journals[stage.key]
 
     def wait(self, timeout: float) -> Iterator[tuple[Child, Message | None]]:
         """Messages of the stages, and None for a stage that died, which is then no longer in `children`; deaths come
@@ -148,6 +161,8 @@ class StageProcesses:
         self._selector.close()
         for meeting in self._meetings.values():
             meeting.close()
+        for journal in self._journals.values():
+            os.close(journal)
         os.close(self._death_read)
         os.close(self._death_write)
 

@@ -64,6 +64,10 @@ class ApiKeys:
     def needed(self) -> bool:
         return bool(self._accounts)
 
+    def of(self, digest: str) -> Account | None:
+        """The account of the key with this digest, in hexadecimal, if it is valid."""
+        return self._accounts.get(bytes.fromhex(digest))
+
     def check(self, authorization: bytes | None, bare: Iterable[bytes | None] = ()) -> Account | None:
         """The account of the key in the header, or in one of those that hold nothing else; None where no key is
         needed. Raises ApiError 401 where one is."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 from pipeline.front.api.openapi.parts import COUNT, TEXT, reference
 from pipeline.front.api.schema import Schema
 from pipeline.front.delivery.deadline import HEADER, MOST_MS
-from pipeline.front.delivery.generation import TIMINGS
+from pipeline.front.delivery.keeping import TIMINGS
 from pipeline.front.http.exchange import REQUEST_ID
 
 Operation = dict[str, Any]
