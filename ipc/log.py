@@ -75,13 +75,14 @@ class Log:
         """Bytes that are left there; a record takes four more than it has."""
         return self._limit - self._end
 
-    def append(self, records: list[bytes]) -> bool:
-        """All of them, or none: False when there is no room."""
-        end = log_append(self._map, self._word, self._end, self._limit, records)
+    def append(self, records: list[bytes]) -> int:
+        """All of them, or none: how many bytes they take there; 0 when there is no room."""
+        before = self._end
+        end = log_append(self._map, self._word, before, self._limit, records)
         if end < 0:
-            return False
+            return 0
         self._end = end
-        return True
+        return end - before
 
     def rewrite(self, records: list[bytes]) -> bool:
         """These instead of all that is there; False, with nothing changed, when there is no room for them. The memory

@@ -114,7 +114,7 @@ async def _serve(
     tracing = None if spans_fd is None else Tracing(spans_fd, counters)
     keys_used = KeyCounters(page, spec.rank)
     kept = KeptAnswers(settings, journal_fd)
-    backend.journal = kept.journal
+    backend.kept = kept
     delivery = Delivery(settings, backend, admission, counters, adapters, times, stats, keys_used, tracing, kept)
     generate = GenerateRoutes(delivery, tokenizer, parser)
     info = InfoRoutes(settings, backend, admission, stats, spans, ends, links.metrics)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import selectors
 import socket
@@ -17,6 +16,7 @@ import ipc
 from model.mindspore_common.ranks import segment_bytes
 from model.runner import RunnerFacts
 from pipeline.config import Configuration
+from pipeline.front.delivery.journal import make_journal
 from pipeline.launcher.child import Child, anonymous_file
 from pipeline.launcher.listening import Listeners
 from pipeline.launcher.signals import Signals
@@ -30,7 +30,6 @@ from pipeline.wire.step import Shapes
 from pipeline.wire.topology import StageSpec
 
 _STOP_GRACE_S = 1.5
-_JOURNAL = 3  # times what fronts keep, in a half: it is written anew at twice of that
 
 
 def stage_command(stage: StageSpec) -> list[str]:
@@ -124,8 +123,7 @@ class StageProcesses:
         if not stage.is_front:
             return None
         if stage.key not in self._journals:
-            size = _JOURNAL * config.pipeline.kept_bytes
-            self._journals[stage.key] = ipc.make_log(-(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+            self._journals[stage.key] = make_journal(config.pipeline.kept_bytes)
         return self._journals[stage.key]
 
     def wait(self, timeout: float) -> Iterator[tuple[Child, Message | None]]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import ipc
 from pipeline.front.delivery.encodings import Encodings
 from pipeline.front.delivery.guests import Guests, NoGuests
-from pipeline.front.delivery.journal import Journal
+from pipeline.front.delivery.keeping import KeptAnswers
 from pipeline.front.delivery.lane import NOWHERE, Connect, Lane, LaneClient, Lanes
 from pipeline.front.delivery.recovery import Recovery, shares
 from pipeline.front.delivery.ring_client import RingClient
@@ -76,7 +76,7 @@ class Backend:
         self.number = secrets.randbits(31)  # another front, or the next one, must not reuse a request's
         self._next = self.number << NUMBER_BITS
         self.guests: Guests = NoGuests()
-        self.journal: Journal | None = None  # of answers that are kept
+        self.kept: KeptAnswers | None = None  # some of the answers
         self.lanes = Lanes(settings.replicas, router, adapters=bool(settings.adapters))
         self._recovery = Recovery(self.lanes, self._streams, counters)
         self._longest_record: int | None = None  # known once there have been rings
@@ -345,8 +345,8 @@ class Backend:
                 self._break(stream, index)
         for stream, own in came.items():
             stream.push(own, now)
-        if self.journal is not None and self.journal.pending:
-            self.journal.commit()  # before any client can see what comes of them
+        if self.kept is not None:
+            self.kept.commit()  # before any client can see what comes of them
         self.outbox.flush(now)
         self._recovery.look_after()
 

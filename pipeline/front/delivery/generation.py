@@ -212,6 +212,8 @@ class Generation:
     def _submit_kept(self, kept: KeptAnswer, sent: Sequence[Submit]) -> list[TokenStream]:
         """So that the next front can do it again; or because this is the next one."""
         backend, again = self._delivery.backend, self._exchange.again
+        if self._exchange.connection.lost:
+            raise ClientGone("its client did not come back")
         if again:
             sent = remembered(kept, self._progresses)
         pending = self._job.pending

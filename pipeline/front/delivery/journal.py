@@ -8,6 +8,7 @@ of it.
 from __future__ import annotations
 
 import logging
+import mmap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -24,7 +25,9 @@ _ABOUT: Final = bytes(8)
 """How a record begins that is no delta: those begin with the number of a request, which is never 0."""
 
 _LEAST_BYTES: Final = 1 << 20  # that are written before the log is looked through
+_TIMES: Final = 3  # what is kept, in a half of the log: it is written anew at twice of that
 _FRAME: Final = 4
+_OBJECT: Final = 48  # bytes that Python takes beside a record's own
 
 
 class _Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -102,15 +105,23 @@ def begun_of(record: bytes) -> Begun | None:
     return found if isinstance(found, Begun) else None
 
 
+def make_journal(kept_bytes: int) -> int:
+    """A descriptor of an empty one, for answers of so many bytes. Its memory is taken as it is needed. Raises
+    SegmentError."""
+    return ipc.make_log(-(-_TIMES * kept_bytes // mmap.PAGESIZE) * mmap.PAGESIZE)
+
+
 class Journal:
     """`everything`: the records of all answers that are kept, by which the log is written anew when most of it is of
-    others. What was noted is in the log after `commit`, which comes before anything is sent to a client."""
+    others. What is appended to `pending` is in the log after `commit`, which comes before a client is sent anything of
+    it. `written`: bytes that all of these have taken, here and in the log."""
 
     def __init__(self, fd: int, everything: Callable[[], list[bytes]]) -> None:
         """Raises CorruptLogError."""
         self._log, self._everything = ipc.Log(fd), everything
         self._enough = _LEAST_BYTES
         self.pending: list[bytes] = []
+        self.written = 0
 
     @property
     def used(self) -> int:
@@ -118,15 +129,19 @@ class Journal:
         return self._log.used
 
     def commit(self) -> None:
-        pending, self.pending = self.pending, []
-        if not pending:
-            return
-        if not self._log.append(pending) or self._log.used > self._enough:
+        pending = self.pending
+        size = self._log.append(pending)
+        self.written += (size or sum(map(len, pending)) + _FRAME * len(pending)) + _OBJECT * len(pending)
+        pending.clear()
+        if not size or self._log.used > self._enough:
             self.tidy()
+
+    def forget(self, records: list[bytes]) -> None:
+        """These do not count any more."""
+        self.written -= size_of(records)
 
     def tidy(self) -> None:
         """Only what is kept stays in the log."""
-        self.pending = []
         if not self._log.rewrite(self._everything()):
             log.error("the journal has no room for what is kept: the next front will not know all of it")
         self._enough = max(_LEAST_BYTES, 2 * self._log.used)
@@ -179,5 +194,5 @@ def submits_of(opened: Opened) -> list[Submit]:
 
 
 def size_of(records: list[bytes]) -> int:
-    """Bytes that they take in the log."""
-    return sum(map(len, records)) + _FRAME * len(records)
+    """Bytes that they take, here and in the log, as `Journal.written` counts them."""
+    return sum(map(len, records)) + (_FRAME + _OBJECT) * len(records)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 from collections.abc import Callable
 from typing import Final
 
 from pipeline.front.delivery.deadline import HEADER as DEADLINE
-from pipeline.front.delivery.journal import Dropped, Found, Journal
+from pipeline.front.delivery.journal import Dropped, Found, Journal, make_journal
 from pipeline.front.delivery.kept import KeptAnswer, KeptExchange, Make
 from pipeline.front.delivery.tracing import TRACEPARENT
 from pipeline.front.http.account import Account
@@ -36,15 +37,16 @@ _TIDY: Final = 1 << 16  # bytes of the journal that are worth it
 
 
 class KeptAnswers:
-    """Of one front. `log_fd`: the journal's memory, if there is any; without it a front's death ends them all. Made
-    inside a running loop."""
+    """Of one front. `log_fd`: the journal's memory, in which a front before may have written; without it a front's
+    death ends them all. Made inside a running loop."""
 
     def __init__(self, settings: FrontSettings, log_fd: int | None = None) -> None:
         self._settings = settings
         self._answers: dict[str, KeptAnswer] = {}
         self._complete: dict[str, KeptAnswer] = {}  # the oldest first
-        self._used = 0
-        self.journal = None if log_fd is None else Journal(log_fd, self._everything)
+        self._shown = 0  # bytes of events
+        self._own_fd = make_journal(settings.kept_bytes) if log_fd is None else None
+        self.journal = Journal(log_fd if self._own_fd is None else self._own_fd, self._everything)
         self._route: Callable[[str], Make] | None = None
 
     def __len__(self) -> int:
@@ -53,7 +55,7 @@ class KeptAnswers:
     @property
     def used(self) -> int:
         """Bytes."""
-        return self._used
+        return self._shown + self.journal.written
 
     # ---- new ones -------------------------------------------------------------------------------------------------
 
@@ -116,8 +118,6 @@ class KeptAnswers:
     def restore(self, route: Callable[[str], Make], accounts: Callable[[str], Account | None]) -> None:
         """Go on with what a front before has left. `route`: who makes answers of this path; `accounts`: by digest."""
         self._route = route
-        if self.journal is None:
-            return
         for found in self.journal.read():
             account = accounts(found.opened.key) if found.opened.key else None
             if account is not None or not found.opened.key:
@@ -149,22 +149,27 @@ class KeptAnswers:
 
     # ---- see `Keeper` ---------------------------------------------------------------------------------------------
 
-    def note(self, records: list[bytes]) -> None:
-        if self.journal is not None:
-            self.journal.pending += records
-
     def commit(self) -> None:
-        if self.journal is not None and self.journal.pending:
-            self.journal.commit()
+        journal = self.journal
+        if journal.pending:
+            journal.commit()
+            if self._shown + journal.written > self._settings.kept_bytes:
+                self._overflow()
 
-    def grew(self, size: int) -> bool:
-        self._used += size
-        return self._used <= self._settings.kept_bytes or self._make_room(self._settings.kept_bytes)
+    def _overflow(self) -> None:
+        """The newest that is being made gives way, if there is no other room."""
+        if not self._make_room(self._settings.kept_bytes):
+            newest = next((one for one in reversed(self._answers.values()) if not one.over), None)
+            if newest is not None:
+                newest.overflow()
+
+    def grew(self, size: int) -> None:
+        self._shown += size
 
     def _make_room(self, most: int) -> bool:
-        while self._used > most and self._complete:
+        while self.used > most and self._complete:
             self.drop(next(iter(self._complete.values())))
-        return self._used <= most
+        return self.used <= most
 
     def over(self, answer: KeptAnswer) -> None:
         if answer.opened is None:
@@ -176,13 +181,16 @@ class KeptAnswers:
         if self._answers.pop(answer.seed, None) is None:
             return
         self._complete.pop(answer.seed, None)
-        self._used -= answer.size
         answer.forget()
-        if answer.opened is not None:
-            self.note([Dropped(answer.seed).pack()])
-            self.commit()
-        if not self._answers and self.journal is not None and self.journal.used > _TIDY:
-            self.journal.tidy()
+        self._shown -= answer.size
+        journal, about = self.journal, answer.everything
+        if about:
+            about.append(Dropped(answer.seed).pack())
+            journal.pending.append(about[-1])
+            journal.commit()
+            journal.forget(about)
+        if not self._answers and journal.used > _TIDY:
+            journal.tidy()
 
     def _everything(self) -> list[bytes]:
         return [record for answer in self._answers.values() for record in answer.everything]
@@ -196,5 +204,6 @@ class KeptAnswers:
 
     def close(self) -> None:
         self.stop()
-        if self.journal is not None:
-            self.journal.close()
+        self.journal.close()
+        if self._own_fd is not None:
+            os.close(self._own_fd)

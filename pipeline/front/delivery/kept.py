@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import msgspec
 
 from pipeline.front.delivery.job import Times
-from pipeline.front.delivery.journal import Begun, Ended, Failure, Found, Opened, size_of
+from pipeline.front.delivery.journal import Begun, Ended, Failure, Found, Journal, Opened, size_of
 from pipeline.front.http.errors import SERVER, UNAVAILABLE, ApiError, ClientGone
 from pipeline.front.http.exchange import JSON, BodyMemory, Exchange, Header
 from pipeline.front.http.line import Line
@@ -42,14 +42,14 @@ Make = Callable[[Exchange], Awaitable[None]]
 class Keeper(Protocol):
     """Of all answers that are kept."""
 
-    def note(self, records: list[bytes]) -> None:
-        """These go into the journal with the next `commit`."""
+    journal: Journal
+
+    def commit(self) -> None:
+        """What is pending in the journal is in there, before a client sees what comes of it."""
         ...
 
-    def commit(self) -> None: ...
-
-    def grew(self, size: int) -> bool:
-        """By so many bytes; false: there was no room for them, even without answers that are complete."""
+    def grew(self, size: int) -> None:
+        """An answer, by so many bytes beside what the journal counts."""
         ...
 
     def over(self, answer: KeptAnswer) -> None:
@@ -108,6 +108,7 @@ class KeptAnswer:
     def __init__(self, exchange: KeptExchange, key: str, seconds: float, keeper: Keeper) -> None:
         self.seed, self.key, self.seconds = exchange.seed, key, seconds
         self.exchange, self.keeper = exchange, keeper
+        self._pending = keeper.journal.pending
         self.opened: Opened | None = None
         self.records: list[bytes] = []  # of its texts, as in `Found`
         self.ended: Ended | None = None
@@ -143,7 +144,7 @@ class KeptAnswer:
         self.records, self.ended = found.records, found.ended
         if self.ended is not None and self.ended.failure is not None and self.ended.failure.message == FAILS_TWICE:
             self.error = error_of(self.ended.failure)
-        self._grow(size_of(self.everything) + _BESIDE * len(self.records))
+        self.keeper.journal.written += size_of(self.everything)
 
     def refuse(self, error: ApiError) -> None:
         """It is not made again."""
@@ -183,7 +184,7 @@ class KeptAnswer:
                 exchange.content or b"", self.seconds, tuple(submit.pack() for submit in submits),
             )  # fmt: skip
             exchange.content = None
-            self._note([self.opened.pack()])
+            self._pending.append(self.opened.pack())
             self.keeper.commit()
         self._wake_all()
 
@@ -193,16 +194,15 @@ class KeptAnswer:
     def note(self, records: list[bytes]) -> None:
         """Deltas, about to be written."""
         self.records += records
-        self._note(records)
-
-    def _note(self, records: list[bytes]) -> None:
-        self.keeper.note(records)
-        self._grow(size_of(records) + _BESIDE * len(records))
+        self._pending += records
 
     def _grow(self, size: int) -> None:
         self.size += size
-        if not self.keeper.grew(size) and not self.over:
-            self.exchange.fail(ApiError(503, _NO_ROOM, kind=UNAVAILABLE))
+        self.keeper.grew(size)
+
+    def overflow(self) -> None:
+        """There is no room for more of it."""
+        self.exchange.fail(ApiError(503, _NO_ROOM, kind=UNAVAILABLE))
 
     def measured(self, times: Times) -> Times:
         """Those of the first time that it was complete."""
@@ -219,7 +219,7 @@ class KeptAnswer:
         if self.ended is None:
             self.ended = Ended(self.seed, self._times, failure)
             if self.opened is not None:
-                self._note([self.ended.pack()])
+                self._pending.append(self.ended.pack())
         self.keeper.commit()
 
     # ---- what is written ------------------------------------------------------------------------------------------

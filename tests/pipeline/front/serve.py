@@ -1,4 +1,5 @@
-"""Runs a real front for the tests. Arguments: settings as JSON, descriptors of control channel, journal, statistics."""
+"""Runs a real front for the tests. Arguments: settings as JSON, descriptors of control channel, journal and
+statistics."""
 
 from __future__ import annotations
 

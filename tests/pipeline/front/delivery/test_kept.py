@@ -28,7 +28,7 @@ STREAMS = {
         "/models/llama2/generate_stream",
         {"inputs": SLOW, "parameters": {"max_new_tokens": 90, "return_full_text": True}},
     ),
-    "ollama": ("/api/chat", {**CHAT, "model": "tiny", "options": {"num_predict": 90}}),
+    "ollama": ("/api/chat", {"messages": CHAT["messages"], "model": "tiny", "options": {"num_predict": 90}}),
 }  # fmt: skip
 
 
