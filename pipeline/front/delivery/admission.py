@@ -36,7 +36,8 @@ class Admission:
         self._under_way += 1
         self._idle.clear()
         try:
-            yield Identity(exchange.seed, exchange.created or int(time.time()))
+            exchange.created = exchange.created or int(time.time())
+            yield Identity(exchange.seed, exchange.created)
         finally:
             self._under_way -= 1
             if account is not None:

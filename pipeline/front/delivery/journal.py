@@ -113,7 +113,7 @@ def make_journal(kept_bytes: int) -> int:
 
 class Journal:
     """`everything`: the records of all answers that are kept, by which the log is written anew when most of it is of
-    others. What is appended to `pending` is in the log after `commit`, which comes before a client is sent anything of
+    others. What is appended to `pending` is in the log after `commit`, which comes before a client sees anything of
     it. `written`: bytes that all of these have taken, here and in the log."""
 
     def __init__(self, fd: int, everything: Callable[[], list[bytes]]) -> None:

@@ -89,8 +89,7 @@ class KeptAnswers:
         head = Head(exchange.method, exchange.path, exchange.query, exchange.headers, modern=True, keep_alive=False)
         own = KeptExchange(head, self._settings, exchange)
         own.seed, own.client_id, own.request_id = exchange.seed, exchange.client_id, exchange.request_id
-        own.account, own.created = exchange.account, int(time.time())
-        own.arrival_ns = time.monotonic_ns()
+        own.account, own.arrival_ns = exchange.account, time.monotonic_ns()
         own.kept_headers = tuple((name, exchange.headers[name]) for name in _SHAPING if name in exchange.headers)
         answer = self._answers[own.seed] = KeptAnswer(own, exchange.key, seconds, self)
         return answer

@@ -21,7 +21,7 @@ _PAGE: Final = "/page/"  # files of the page at /
 _SCHEME: Final = b"bearer "
 _NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+(?:[ \t]*,[ \t]*[A-Za-z0-9!#$%&'*+.^_`|~-]+)*\Z")
 _USUAL = b"authorization, content-type"
-_EXPOSED = (b"access-control-expose-headers", b"retry-after, x-request-id")
+_EXPOSED = (b"access-control-expose-headers", b"retry-after, x-request-id, x-stream-id")
 _MAX_AGE_S = b"600"
 
 
@@ -141,7 +141,7 @@ class Cors:
         if not _NAMES.match(wanted):
             raise ApiError(400, "access-control-request-headers must be header names, separated by commas")
         allowed = [
-            (b"access-control-allow-methods", b"GET, HEAD, POST"),
+            (b"access-control-allow-methods", b"GET, HEAD, POST, DELETE"),
             (b"access-control-allow-headers", wanted),
             (b"access-control-max-age", _MAX_AGE_S),
         ]
