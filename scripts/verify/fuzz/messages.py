@@ -11,7 +11,8 @@ GET_PATHS = (
     "/serving/get_request_numbers", "/serving/get_serverd_model_info", "/openapi.json", "/nowhere",
     "/api/tags", "/api/ps", "/api/version", "/ping", "/load", "/tokenizer_info", "/models", "/models/emulated",
     "/v1/models/org/fine-1.5:v2", "/models/fine", "/v1/usage", "/v1/streams/" + 32 * "0",
-    "/v1/responses/resp_" + 32 * "0", "/v1/streams/" + 32 * "0" + "?starting_after=3", "/v1/responses/x?stream=true&starting_after=0",
+    "/v1/responses/resp_" + 32 * "0", "/v1/streams/" + 32 * "0" + "?starting_after=3",
+    "/v1/responses/x?stream=true&starting_after=0",
 )  # fmt: skip
 
 CANCEL_PATHS = (

@@ -131,8 +131,8 @@ def generating(
         _header(HEADER, f"Milliseconds in which the answer must be complete, 1 to {MOST_MS}."),
         _header(
             DETACHED,
-            "Seconds that the request goes on without its client, up to the server's max_detached_s; its answer can be "
-            "read again by GET /v1/streams/{id}.",
+            "Seconds that the request goes on without its client, up to the server's max_detached_s; its answer can "
+            "be read again by GET /v1/streams/{id}.",
         ),
         _header(REQUEST_ID, "The request's id in logs and in the answer: up to 128 visible ASCII characters."),
     ]
