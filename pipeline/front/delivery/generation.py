@@ -211,20 +211,22 @@ class Generation:
 
     def _submit_kept(self, kept: KeptAnswer, sent: Sequence[Submit]) -> list[TokenStream]:
         """So that the next front can do it again; or because this is the next one."""
-        backend, again = self._delivery.backend, self._exchange.again
         if self._exchange.connection.lost:
             raise ClientGone("its client did not come back")
-        if again:
+        backend, pending = self._delivery.backend, self._job.pending
+        if not self._exchange.again:
+            streams = backend.submit(sent)
+        else:
             sent = remembered(kept, self._progresses)
-        pending = self._job.pending
+            live = {stream.request: stream for stream in backend.submit(unfinished(sent, ended_of(kept)), again=True)}
+            limit = self._delivery.settings.stream_buffer_tokens
+            streams = [
+                live.get(choice.request) or over(submit, choice, limit)
+                for submit in sent
+                for choice in submit.choices
+            ]
         kept.open(self._job.writer.END, b"" if pending is None else pending(), sent)
-        if not again:
-            return backend.submit(sent)
-        live = {stream.request: stream for stream in backend.submit(unfinished(sent, ended_of(kept)), again=True)}
-        limit = self._delivery.settings.stream_buffer_tokens
-        return [
-            live.get(choice.request) or over(submit, choice, limit) for submit in sent for choice in submit.choices
-        ]
+        return streams
 
     def _disconnect(self, why: str) -> None:
         for text in self._live:

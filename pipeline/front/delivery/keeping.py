@@ -83,7 +83,7 @@ class KeptAnswers:
             await answer.play(exchange)
             return
         await answer.opening(exchange)
-        await exchange.respond(200, answer.pending)
+        await exchange.respond(200, answer.pending, headers=[answer.name])
 
     def _new(self, exchange: Exchange, seconds: float) -> KeptAnswer:
         head = Head(exchange.method, exchange.path, exchange.query, exchange.headers, modern=True, keep_alive=False)

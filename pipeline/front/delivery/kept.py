@@ -158,7 +158,13 @@ class KeptAnswer:
         try:
             await make(self.exchange)
         except ApiError as error:
+            told = bool(self._listeners)
             self._fail(error)
+            if told:
+                self.keeper.drop(self)
+        except asyncio.CancelledError:
+            self._fail(ApiError(503, "the server is shutting down", kind=UNAVAILABLE))
+            raise
         except ClientGone:
             self._fail(ApiError(503, "the request was cancelled", kind=UNAVAILABLE))
             self.keeper.drop(self)
@@ -226,28 +232,40 @@ class KeptAnswer:
 
     def add(self, piece: bytes, outbox: Outbox | None = None) -> None:
         """Whole events. With an outbox they go to clients that wait in this pass."""
-        before = len(self.events)
-        made = self._numbered(piece)
-        self.events += made
-        self._grow(len(piece) + _BESIDE * len(made))
+        events, before, size = self.events, len(self.events), len(piece) + _BESIDE
+        if before and piece.count(self._end) == 1:  # nearly always
+            made = b"id: %d\n%b" % (before, piece) if self._end == _SSE else piece
+            events.append(made)
+        else:
+            parts = self._numbered(piece)
+            events += parts
+            made = b"".join(parts)
+            size += _BESIDE * len(parts)
+        self.size += size
+        self.keeper.grew(size)
+        if self._listeners:
+            self._pass_on(made, before, outbox)
+
+    def _numbered(self, piece: bytes) -> list[bytes]:
+        parts = [part + self._end for part in piece.split(self._end)[:-1]]
+        if self._end != _SSE or not parts:
+            return parts
+        first = len(self.events)
+        made = [b"id: %d\n%b" % (number, part) for number, part in enumerate(parts, first)]
+        if first == 0:
+            made[0] = _RETRY + made[0]
+        return made
+
+    def _pass_on(self, made: bytes, before: int, outbox: Outbox | None) -> None:
+        """These events, which follow so many others."""
         for listener in list(self._listeners):
             exchange = listener.exchange
             at_end = listener.waiter is not None and listener.position == before
             if outbox is None or not at_end or not exchange.started or not exchange.keeps_up:
                 listener.wake()
             else:
-                exchange.write_soon(made[0] if len(made) == 1 else b"".join(made), outbox)
+                exchange.write_soon(made, outbox)
                 listener.position = len(self.events)
-
-    def _numbered(self, piece: bytes) -> list[bytes]:
-        first, end = len(self.events), self._end
-        parts = [piece] if piece.count(end) == 1 else [part + end for part in piece.split(end)[:-1]]
-        if end != _SSE:
-            return parts
-        made = [b"id: %d\n%b" % (number, part) for number, part in enumerate(parts, first)]
-        if first == 0 and made:
-            made[0] = _RETRY + made[0]
-        return made
 
     def finish(self, piece: bytes) -> None:
         """The last events."""
@@ -320,13 +338,13 @@ class KeptAnswer:
             raise self.error
         if self.whole is not None:
             status, body, content_type, headers = self.whole
-            await exchange.respond(status, body, content_type, [*headers, self._name])
+            await exchange.respond(status, body, content_type, [*headers, self.name])
             return True
         new, listener.position = self.events[listener.position :], max(listener.position, len(self.events))
         ping, listener.ping = listener.ping, b""
         if self.head is not None and (new or ping or self.complete) and not exchange.started:
             status, kind, headers = self.head
-            await exchange.start(status, kind, [*headers, self._name])
+            await exchange.start(status, kind, [*headers, self.name])
         if self.complete and listener.position >= len(self.events):
             await exchange.end(b"".join(new))
             return True
@@ -335,7 +353,8 @@ class KeptAnswer:
         return False
 
     @property
-    def _name(self) -> Header:
+    def name(self) -> Header:
+        """As clients are told it."""
         return STREAM_ID, self.seed.encode()
 
     def _attend(self, listener: _Listener) -> None:
@@ -358,7 +377,7 @@ class KeptAnswer:
 
     def give_up(self, why: str) -> None:
         """It is not wanted any more: if it is being made, that ends."""
-        if self.begun and not self.over:
+        if self.begun and not self.over and self.ended is None:
             self.exchange.connection.lose(why)
         else:
             self.keeper.drop(self)
