@@ -37,6 +37,7 @@ SURVIVAL = (
     "scripts/verify/test_soak.py",
     "server/test_bounded.py",
     "server/test_end.py",
+    "server/test_kept.py",
     "server/test_links.py",
     "server/test_operations.py",
     "server/test_poison.py",
