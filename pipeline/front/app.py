@@ -100,9 +100,10 @@ class Front:
         """Path and method of everything but what has names or ids in its path."""
         return {path: method for path, (method, _) in self._routes.items()}
 
-    def maker(self, path: str) -> Handler:
-        """Of answers to requests of this path. Raises KeyError."""
-        return self._routes[path][1]
+    def maker(self, path: str) -> Handler | None:
+        """Of answers to requests of this path, if it is there."""
+        found = self._routes.get(path) or self._routes.get(path.rstrip("/"))
+        return None if found is None else found[1]
 
     def _canonical(self, exchange: Exchange) -> str:
         """The path without what base URLs bring: a doubled slash, or no /v1."""

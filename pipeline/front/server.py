@@ -140,7 +140,7 @@ async def _serve(
     for task in following:
         task.add_done_callback(lambda _: server.end())
     weighing = asyncio.create_task(keep_weighing(router, stats, settings)) if page.topology.replicas > 1 else None
-    kept.restore(app.maker, keys.of)
+    kept.restore(app.maker, keys.of, backend.new_id)
     counters.set_ready()
     try:
         with throttled(logging.getLogger("ringserve.front")):

@@ -55,7 +55,7 @@ class StreamRoutes:
         assert found is not None
         kind, name = found[1], unquote(found[2])
         answer = self._kept.find(name, exchange.account)
-        if kind == "responses" and answer.exchange.path != "/v1/responses":
+        if kind == "responses" and answer.exchange.path.rstrip("/") != "/v1/responses":
             raise ApiError(404, "no response with this id is kept", kind=NOT_FOUND, parameter="id")
         return kind, name, answer
 

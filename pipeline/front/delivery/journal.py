@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -17,6 +17,7 @@ import msgspec
 
 import ipc
 from pipeline.wire.delta import delta_head
+from pipeline.wire.delta import renumbered as renumbered_delta
 from pipeline.wire.request import Submit, unpack_message
 
 log = logging.getLogger("ringserve.front")
@@ -95,6 +96,25 @@ class Found:
     opened: Opened
     records: list[bytes] = field(default_factory=list)
     ended: Ended | None = None
+
+
+def renumbered(found: Found, new_id: Callable[[], int]) -> Found:
+    """With numbers of this front for its texts: nodes take no others."""
+    submits = submits_of(found.opened)
+    new = {choice.request: new_id() for submit in submits for choice in submit.choices}
+    renamed = [
+        submit.with_choices([msgspec.structs.replace(one, request=new[one.request]) for one in submit.choices])
+        for submit in submits
+    ]
+    opened = msgspec.structs.replace(found.opened, submits=tuple(submit.pack() for submit in renamed))
+    return Found(opened, [_renumbered(record, new) for record in found.records], found.ended)
+
+
+def _renumbered(record: bytes, new: Mapping[int, int]) -> bytes:
+    begun = begun_of(record)
+    if begun is None:
+        return renumbered_delta(record, new[delta_head(record)[0]])
+    return msgspec.structs.replace(begun, request=new[begun.request]).pack()
 
 
 def begun_of(record: bytes) -> Begun | None:

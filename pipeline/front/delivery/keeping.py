@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pipeline.front.delivery.deadline import HEADER as DEADLINE
-from pipeline.front.delivery.journal import Dropped, Found, Journal, make_journal
+from pipeline.front.delivery.journal import Dropped, Found, Journal, make_journal, renumbered
 from pipeline.front.delivery.kept import KeptAnswer, KeptExchange, Make
 from pipeline.front.delivery.tracing import TRACEPARENT
 from pipeline.front.http.account import Account
@@ -36,6 +36,14 @@ _FULL: Final = 0.75  # of the memory: beyond it no more are begun
 _TIDY: Final = 1 << 16  # bytes of the journal that are worth it
 
 
+Route = Callable[[str], Make | None]
+"""Who makes answers to requests of this path, if anybody does."""
+
+
+def _nowhere(_: str) -> None:
+    """Before `restore`."""
+
+
 class KeptAnswers:
     """Of one front. `log_fd`: the journal's memory, in which a front before may have written; without it a front's
     death ends them all. Made inside a running loop."""
@@ -47,7 +55,7 @@ class KeptAnswers:
         self._shown = 0  # bytes of events
         self._own_fd = make_journal(settings.kept_bytes) if log_fd is None else None
         self.journal = Journal(log_fd if self._own_fd is None else self._own_fd, self._everything)
-        self._route: Callable[[str], Make] | None = None
+        self._route: Route = _nowhere
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -108,25 +116,25 @@ class KeptAnswers:
         if answer is None or answer.key != ("" if account is None else account.key.digest):
             told = "no answer with this id is kept; expected the x-stream-id of a request with x-detached-s"
             raise ApiError(404, told, kind=NOT_FOUND, parameter="id")
-        if not answer.begun and answer.error is None and self._route is not None:
-            answer.begin(self._route(answer.exchange.path))  # of a front before: made again
+        if not answer.begun and answer.error is None and (make := self._route(answer.exchange.path)) is not None:
+            answer.begin(make)  # of a front before: made again
         return answer
 
     # ---- of the front before --------------------------------------------------------------------------------------
 
-    def restore(self, route: Callable[[str], Make], accounts: Callable[[str], Account | None]) -> None:
-        """Go on with what a front before has left. `route`: who makes answers of this path; `accounts`: by digest."""
+    def restore(self, route: Route, accounts: Callable[[str], Account | None], new_id: Callable[[], int]) -> None:
+        """Go on with what a front before has left. `accounts`: by digest; `new_id`: of a text."""
         self._route = route
         for found in self.journal.read():
-            account = accounts(found.opened.key) if found.opened.key else None
-            if account is not None or not found.opened.key:
-                self._restore(found, account)
+            make, account = route(found.opened.path), accounts(found.opened.key) if found.opened.key else None
+            if make is not None and (account is not None or not found.opened.key):
+                self._restore(renumbered(found, new_id), account, make)
         if self._answers:
             under_way = sum(answer.begun for answer in self._answers.values())
             log.warning("%d answers of the front before are kept, %d go on", len(self._answers), under_way)
         self.journal.tidy()
 
-    def _restore(self, found: Found, account: Account | None) -> None:
+    def _restore(self, found: Found, account: Account | None, make: Make) -> None:
         opened, records = found.opened, found.records
         barren = opened.barren + 1 if len(records) == opened.recorded else 1
         own = KeptExchange(
@@ -140,11 +148,11 @@ class KeptAnswers:
         answer.await_client()
         if answer.ended is not None:
             self._complete[answer.seed] = answer
-        elif barren > _MOST_BARREN and self._route is not None:
+        elif barren > _MOST_BARREN:
             log.error("request %s may have made a front fail %d times: it is refused", opened.seed, barren)
             answer.refuse(ApiError(500, FAILS_TWICE, kind=SERVER))
-        elif self._route is not None:
-            answer.begin(self._route(opened.path))
+        else:
+            answer.begin(make)
 
     # ---- see `Keeper` ---------------------------------------------------------------------------------------------
 

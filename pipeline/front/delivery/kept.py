@@ -300,8 +300,9 @@ class KeptAnswer:
         self._attend(listener)
         try:
             while not await self._serve(listener):
-                listener.waiter = asyncio.get_running_loop().create_future()
-                await listener.waiter
+                if not self._has_news(listener):  # writing may have taken its time
+                    listener.waiter = asyncio.get_running_loop().create_future()
+                    await listener.waiter
         finally:
             exchange.connection.on_lost.discard(listener.lose)
             self._leave(listener)
@@ -351,6 +352,9 @@ class KeptAnswer:
         if new or ping:
             await exchange.write(b"".join(new) or ping)
         return False
+
+    def _has_news(self, listener: _Listener) -> bool:
+        return listener.position < len(self.events) or self.over or bool(listener.ping) or listener.exchange.gone
 
     @property
     def name(self) -> Header:
