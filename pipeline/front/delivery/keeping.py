@@ -53,8 +53,9 @@ class KeptAnswers:
         self._answers: dict[str, KeptAnswer] = {}
         self._complete: dict[str, KeptAnswer] = {}  # the oldest first
         self._shown = 0  # bytes of events
-        self._own_fd = make_journal(settings.kept_bytes) if log_fd is None else None
-        self.journal = Journal(log_fd if self._own_fd is None else self._own_fd, self._everything)
+        self._own_fd = log_fd is None
+        self._fd = make_journal(settings.kept_bytes) if log_fd is None else log_fd
+        self.journal = Journal(self._fd, self._everything)
         self._route: Route = _nowhere
 
     def __len__(self) -> int:
@@ -212,5 +213,5 @@ class KeptAnswers:
     def close(self) -> None:
         self.stop()
         self.journal.close()
-        if self._own_fd is not None:
-            os.close(self._own_fd)
+        if self._own_fd:
+            os.close(self._fd)

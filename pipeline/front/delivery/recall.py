@@ -36,7 +36,8 @@ class GeneratedText:
 def remembered(kept: KeptAnswer, progresses: Sequence[Progress]) -> list[Submit]:
     """What was sent to preprocess, for texts behind the tokens that a front before has got. Raises ApiError 500."""
     assert kept.opened is not None  # its request was sent
-    output, attempts = defaultdict[int, array[int]](lambda: array("i")), defaultdict[int, int](int)
+    output: defaultdict[int, array[int]] = defaultdict(lambda: array("i"))
+    attempts = defaultdict[int, int](int)
     for record in kept.records:
         if begun_of(record) is None:
             request, attempts[request], _, token, _ = delta_head(record)
