@@ -249,7 +249,7 @@ def test_a_request_that_kills_fronts_is_given_up(serve):
     served = serve()
     path, body = STREAMS["completions"]
     with contextlib.suppress(httpx.ReadTimeout):
-        served.http.post(path, json={**body, "prompt": "never @pace=1000"}, headers=KEPT, timeout=0.2)
+        served.http.post(path, json={**body, "prompt": "never @wait=1000"}, headers=KEPT, timeout=0.2)
     name, _ = read_some(served, path, {**body, "max_tokens": 2000}, 3)
     for _ in range(3):
         time.sleep(0.1)
