@@ -194,7 +194,7 @@ def test_memory_is_bounded(serve):
 
 def test_a_response_in_the_background(serve):
     served = serve()
-    body = {"input": "a b c @pace=0.01", "max_output_tokens": 40, "background": True}
+    body = {"input": "x @pace=0.01 a b", "max_output_tokens": 40, "background": True}
     begun = served.http.post("/v1/responses", json=body).json()
     assert (begun["status"], begun["background"], begun["output"]) == ("queued", True, [])
     assert served.http.get(f"/v1/responses/{begun['id']}").json()["status"] == "queued"
@@ -217,7 +217,7 @@ def until_done(served, name):
 
 def test_a_streamed_response_in_the_background(serve):
     served = serve()
-    body = {"input": "a b c @pace=0.005", "max_output_tokens": 60, "background": True, "stream": True}
+    body = {"input": "x @pace=0.005 a b", "max_output_tokens": 60, "background": True, "stream": True}
     name, first = read_some(served, "/v1/responses", body, 10, {})
     numbers = [json.loads(event.partition(b"data: ")[2])["sequence_number"] for event in first]
     assert numbers == ids_of(first) == list(range(len(first)))
@@ -229,7 +229,7 @@ def test_a_streamed_response_in_the_background(serve):
 
 def test_a_background_response_is_cancelled(serve):
     served = serve()
-    body = {"input": "a b c @pace=0.01", "max_output_tokens": 3000, "background": True}
+    body = {"input": "x @pace=0.01 a b", "max_output_tokens": 3000, "background": True}
     name = served.http.post("/v1/responses", json=body).json()["id"]
     served.submitted("a")
     assert served.http.post(f"/v1/responses/{name}/cancel").json()["status"] == "cancelled"
