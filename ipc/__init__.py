@@ -7,6 +7,7 @@ sides are busy. The protocol is described in docs/protocol.md and in ipc/core/ri
 
 from ipc._core import ByteConsumer, ByteProducer, End, ReadSlot, SlotConsumer, SlotProducer, WriteSlot
 from ipc.errors import (
+    CorruptLogError,
     CorruptRingError,
     IpcError,
     LayoutMismatchError,
@@ -22,6 +23,7 @@ from ipc.errors import (
 from ipc.header import SIDE_COUNTERS, RingGauge, RingSnapshot, RingState, SideSnapshot, read_snapshot
 from ipc.layout import Field, Layout
 from ipc.limits import MemoryLeft, memory_left, shared_memory_left
+from ipc.log import Log, make_log
 from ipc.ring import DEFAULT_SPIN_US, ByteRing, OnDeath, RingHandle, SlotRing
 from ipc.segment import SHM_DIRECTORY, Backing, Segment, backing_for, sweep_segments
 from ipc.waiting import AsyncConsumer, AsyncProducer, RingSelector
@@ -36,12 +38,14 @@ __all__ = [
     "ByteConsumer",
     "ByteProducer",
     "ByteRing",
+    "CorruptLogError",
     "CorruptRingError",
     "End",
     "Field",
     "IpcError",
     "Layout",
     "LayoutMismatchError",
+    "Log",
     "MemoryLeft",
     "NoSpaceError",
     "OnDeath",
@@ -65,6 +69,7 @@ __all__ = [
     "WakeUpError",
     "WriteSlot",
     "backing_for",
+    "make_log",
     "memory_left",
     "read_snapshot",
     "shared_memory_left",

@@ -19,6 +19,10 @@ class CorruptRingError(IpcError):
     """Shared memory does not hold a usable ring."""
 
 
+class CorruptLogError(IpcError):
+    """Shared memory does not hold a usable log."""
+
+
 class LayoutMismatchError(IpcError):
     """The two sides of a ring disagree about what a slot holds."""
 

@@ -31,7 +31,8 @@ _KIND = re.compile(r"[a-z][a-z0-9_]{0,31}\Z")
 _NAME = re.compile(rf"{PREFIX}-(?P<kind>[a-z0-9_]+)-(?P<pid>\d+)-[0-9a-f]+\Z")
 _OUT_OF_SPACE = {errno.ENOSPC, errno.ENOMEM, errno.EDQUOT, errno.EFBIG}
 _NOEXEC_SEAL = 0x8  # MFD_NOEXEC_SEAL, which hosts may demand; Python 3.11 has no name for it
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+"""Of a memfd whose size never changes again: nobody can make another's mapping fail."""
 
 
 class Backing(StrEnum):
@@ -82,7 +83,7 @@ class Segment:
             fcntl.flock(fd, fcntl.LOCK_SH)
             os.posix_fallocate(fd, 0, size)
             if backing is Backing.MEMFD:
-                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
             return cls(fd, name)
         except BaseException as error:
             os.close(fd)
@@ -147,13 +148,14 @@ def _open_new(name: str, backing: Backing) -> tuple[int, str | None]:
     """Descriptor of a new, empty segment, and its name in /dev/shm, if it has one. Raises SegmentError."""
     try:
         if backing is Backing.MEMFD:
-            return _open_memfd(name.removeprefix("/")), None
+            return open_memfd(name.removeprefix("/")), None
         return posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600).fd, name
     except (OSError, posix_ipc.Error) as error:
         raise SegmentError(f"segment {name} can't be made in {backing}: {error}") from error
 
 
-def _open_memfd(name: str) -> int:
+def open_memfd(name: str) -> int:
+    """A new, empty one. Raises OSError."""
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
         fd = os.memfd_create(name, flags | _NOEXEC_SEAL)

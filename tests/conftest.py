@@ -39,6 +39,7 @@ SURVIVAL = (
     "server/test_deterministic.py",
     "server/test_end.py",
     "server/test_haproxy.py",
+    "server/test_kept.py",
     "server/test_links.py",
     "server/test_operations.py",
     "server/test_poison.py",

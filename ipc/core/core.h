@@ -64,6 +64,11 @@ void end_copy(end_t *self, void *to, const void *from, size_t nbytes);
 int record_check_size(end_t *self, uint64_t size);
 extern PyType_Spec end_spec;
 
+/* log.c */
+PyObject *log_load(PyObject *module, PyObject *args);
+PyObject *log_store(PyObject *module, PyObject *args);
+PyObject *log_append(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+
 /* arguments.c */
 int parse_count(PyObject *value, uint64_t *count);
 int parse_deadline(PyObject *value, int64_t *deadline);

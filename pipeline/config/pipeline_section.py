@@ -390,6 +390,21 @@ class PipelineConfig:
         "tokens buffered for a client that does not read; beyond them it is disconnected",
         live=True,
     )
+    detached_s: float = setting(
+        number(0),
+        0.0,
+        "how long a request goes on without its client, and how long its answer is kept for that; 0: it is cancelled "
+        "when its client disconnects. A request's header `x-detached-s` says it for that one",
+        live=True,
+    )
+    max_detached_s: float = setting(
+        number(0), 600.0, "most that `x-detached-s` may be, and as long as `background: true` is good for", live=True
+    )
+    kept_bytes: int = setting(
+        integer(1 << 20, 1 << 32),
+        32 << 20,
+        "memory of answers that are kept; those that were complete first make room for others",
+    )
     prompt_limit_chars: int = setting(
         integer(1, 1 << 28),
         None,

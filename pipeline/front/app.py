@@ -14,6 +14,7 @@ from pipeline.front.api.info_routes import MODELS, USAGE, InfoRoutes
 from pipeline.front.api.ollama.answer import ollama_refusal
 from pipeline.front.api.ollama.routes import OllamaRoutes
 from pipeline.front.api.openapi import OpenApiRoute
+from pipeline.front.api.stream_routes import STREAM, StreamRoutes
 from pipeline.front.api.tokenize_routes import TokenizeRoutes
 from pipeline.front.http.access import KEY_HEADERS, PROBES, ApiKeys, Cors, is_open, is_operators
 from pipeline.front.http.errors import NOT_FOUND, SERVER, ApiError, ClientGone, ErrorForm, openai_refusal
@@ -44,9 +45,10 @@ class Front:
         anthropic: AnthropicRoutes,
         cancel: CancelRoutes,
         admin: AdminRoutes,
+        streams: StreamRoutes,
     ) -> None:
         self._settings, self._keys, self._cors = settings, keys, Cors(settings)
-        self._model, self._cancel = info.model, cancel.cancel
+        self._model, self._cancel, self._streams = info.model, cancel.cancel, streams.methods
         self._routes: dict[str, tuple[str, Handler]] = {
             **_llm_serving(generate, settings),
             "/v1/completions": ("POST", generate.completions),
@@ -102,6 +104,11 @@ class Front:
         """Path and method of everything but what has names or ids in its path."""
         return {path: method for path, (method, _) in self._routes.items()}
 
+    def maker(self, path: str) -> Handler | None:
+        """Of answers to requests of this path, if it is there."""
+        found = self._routes.get(path) or self._routes.get(path.rstrip("/"))
+        return None if found is None else found[1]
+
     def _canonical(self, exchange: Exchange) -> str:
         """The path without what base URLs bring: a doubled slash, or no /v1."""
         path = exchange.path
@@ -122,14 +129,17 @@ class Front:
             found = ("GET", self._model)
         if found is None and CANCEL.match(path):
             found = ("POST", self._cancel)
+        if found is None and STREAM.match(path):
+            method = exchange.method if exchange.method in self._streams else "GET"
+            found = (method, self._streams[method])
         if found is None or not self._is_here(exchange.port, path):
             raise self._not_found(exchange.path)
         method, handler = found
         if exchange.method == "POST" and path in self._changed:
             return self._changed[path]
         if exchange.method != method and (exchange.method, method) != ("HEAD", "GET"):
-            either = ", POST" if path in self._changed else ""
-            allow = f"GET, HEAD{either}" if method == "GET" else method
+            allow = "GET, HEAD" if method == "GET" else method
+            allow += ", POST" if path in self._changed else ", DELETE" if STREAM.match(path) else ""
             told = f"{exchange.method} is not allowed here; use {method}"
             raise ApiError(405, told, headers=((b"allow", allow.encode()),))
         return handler

@@ -60,6 +60,7 @@ def run_front_stage(stage: Stage) -> None:
         front=stage.spec.rank,
         spans_fd=stage.spans_fd,
         link_listeners=links,
+        journal_fd=stage.journal_fd,
     )
 
 

@@ -18,12 +18,14 @@ from pipeline.front.api.cancel_routes import CancelRoutes
 from pipeline.front.api.generate_routes import GenerateRoutes
 from pipeline.front.api.info_routes import InfoRoutes
 from pipeline.front.api.ollama.routes import OllamaRoutes
+from pipeline.front.api.stream_routes import StreamRoutes
 from pipeline.front.api.tokenize_routes import TokenizeRoutes
 from pipeline.front.app import Front
 from pipeline.front.delivery.admission import Admission
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.follow import follow
 from pipeline.front.delivery.generation import Delivery
+from pipeline.front.delivery.keeping import KeptAnswers
 from pipeline.front.delivery.policies import keep_weighing, make_router
 from pipeline.front.delivery.tracing import Tracing
 from pipeline.front.delivery.weights import WeightsControl
@@ -71,13 +73,14 @@ def run_front(
     front: int = 0,
     spans_fd: int | None = None,
     link_listeners: Sequence[socket.socket] = (),
+    journal_fd: int | None = None,
 ) -> None:
     """Serve on sockets that listen, until the launcher's signal or the end of a drain, which it asks for.
 
     `control` brings the rings of one generation after the other. `tokenizer` names tokens where log-probabilities are
     asked for. `keys` may be replaced while the front runs; without any, every client that can connect is served.
     `front` is its number among several. `spans_fd`: where spans of requests go, if there is an exporter. Routers link
-    to `link_listeners`, where it is a node's.
+    to `link_listeners`, where it is a node's. `journal_fd`: a log, perhaps of a front that has died; see `Journal`.
     """
     with (
         contextlib.closing(StatsPage.from_handle(stats)) as page,
@@ -85,8 +88,9 @@ def run_front(
     ):
         spec = page.topology.find(FRONT, rank=front)
         configure_logging(spec.key, level=settings.log_level, form=settings.log_format)
+        given = keys or ApiKeys()
         runner.run(
-            _serve(spec, settings, control, page, listeners, tokenizer, keys or ApiKeys(), spans_fd, link_listeners)
+            _serve(spec, settings, control, page, listeners, tokenizer, given, spans_fd, link_listeners, journal_fd)
         )
 
 
@@ -100,6 +104,7 @@ async def _serve(
     keys: ApiKeys,
     spans_fd: int | None,
     link_listeners: Sequence[socket.socket],
+    journal_fd: int | None,
 ) -> None:
     counters, stats, spans = Counters(page, spec.key), StatsReader(page), Spans()
     times, ends = Histograms(page, RequestHistogram, spec.rank), RingEnds(page, spec.key)
@@ -110,7 +115,9 @@ async def _serve(
     adapters = AdapterCounters(page, spec.rank, settings.adapters)
     tracing = None if spans_fd is None else Tracing(spans_fd, counters)
     keys_used = KeyCounters(page, spec.rank)
-    delivery = Delivery(settings, backend, admission, counters, adapters, times, stats, keys_used, tracing)
+    kept = KeptAnswers(settings, journal_fd)
+    backend.kept = kept
+    delivery = Delivery(settings, backend, admission, counters, adapters, times, stats, keys_used, tracing, kept)
     generate = GenerateRoutes(delivery, tokenizer, parser)
     weights = WeightsControl(control, backend)
     info = InfoRoutes(settings, backend, admission, stats, spans, ends, links.metrics)
@@ -118,9 +125,14 @@ async def _serve(
     tokenize = TokenizeRoutes(settings, tokenizer, parser, backend)
     ollama = OllamaRoutes(settings, backend, tokenizer, generate)
     anthropic = AnthropicRoutes(settings, tokenizer, generate, tokenize)
-    cancel, admin = CancelRoutes(delivery.live), AdminRoutes(settings, weights, backend)
-    app = Front(settings, generate, tokenize, info, shown, keys, ollama, anthropic, cancel, admin)
-    server = Server(app, settings, admission, counters, backend.announce, shown.feed.close)
+    cancel, admin, streams = CancelRoutes(delivery.live), AdminRoutes(settings, weights, backend), StreamRoutes(kept)
+    app = Front(settings, generate, tokenize, info, shown, keys, ollama, anthropic, cancel, admin, streams)
+
+    def on_shutdown() -> None:
+        shown.feed.close()
+        kept.stop()
+
+    server = Server(app, settings, admission, counters, backend.announce, on_shutdown)
 
     def drain(_: Mapping[str, Any]) -> None:
         links.drain()
@@ -131,6 +143,7 @@ async def _serve(
     for task in following:
         task.add_done_callback(lambda _: server.end())
     weighing = asyncio.create_task(keep_weighing(router, stats, settings)) if page.topology.replicas > 1 else None
+    kept.restore(app.maker, keys.of, backend.new_id)
     counters.set_ready()
     try:
         with throttled(logging.getLogger("ringserve.front")):
@@ -143,6 +156,7 @@ async def _serve(
             task.cancel()
         await backend.close()
         await server.close_connections()
+        kept.close()
         for task in following:
             with contextlib.suppress(asyncio.CancelledError):
                 await task

@@ -71,6 +71,9 @@ class FrontSettings:
     stream_ping_s: float | None = None  # a comment for clients of a stream that is silent for so long
     drain_timeout_s: float = 30.0
     request_timeout_s: float | None = None
+    detached_s: float = 0.0  # a request goes on so long without its client, unless it says for how long itself
+    max_detached_s: float = 600.0  # that it may say
+    kept_bytes: int = 32 << 20  # of answers that are kept for clients to come back to
     stream_buffer_tokens: int = 4096  # tokens that may wait for a client that does not read
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)  # the model's own
     user_control_tokens: str = "text"  # or "control"

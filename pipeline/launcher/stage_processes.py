@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from model.runner import RunnerFacts
 from pipeline.config import Configuration
+from pipeline.front.delivery.journal import make_journal
 from pipeline.launcher.child import Child, anonymous_file
 from pipeline.launcher.listening import Listeners
 from pipeline.launcher.meetings import Meetings
@@ -61,6 +62,7 @@ class StageProcesses:
         self._fingerprints = {name: fingerprint.hex() for name, fingerprint in fingerprints.items()}
         self._signals, self._spans_fd = signals, spans_fd
         self.meetings = Meetings(page.topology)
+        self._journals: dict[str, int] = {}  # of fronts, by their keys; each outlives the process
         self._death_read, self._death_write = os.pipe()  # breaks when the launcher dies
         self._selector = selectors.DefaultSelector()
         self._selector.register(signals, selectors.EVENT_READ)
@@ -87,6 +89,7 @@ class StageProcesses:
                 ranks_fd=ranks_fd,
                 api_keys=self.api_keys if stage.is_front else (),
                 spans_fd=self._spans_fd if stage.is_front else None,
+                journal_fd=self._journal_of(stage, config),
                 shapes={key: getattr(self._shapes, key) for key in self._shapes.__slots__},
                 facts=asdict(self._facts),
                 fingerprints=self._fingerprints,
@@ -102,6 +105,14 @@ class StageProcesses:
         self._selector.register(child.pidfd, selectors.EVENT_READ, child)
         self._selector.register(channel, selectors.EVENT_READ, child)
         return child
+
+    def _journal_of(self, stage: StageSpec, config: Configuration) -> int | None:
+        """Made for the first front of this key, and given to those that follow it. Raises SegmentError."""
+        if not stage.is_front:
+            return None
+        if stage.key not in self._journals:
+            self._journals[stage.key] = make_journal(config.pipeline.kept_bytes)
+        return self._journals[stage.key]
 
     def wait(self, timeout: float) -> Iterator[tuple[Child, Message | None]]:
         """Messages of the stages, and None for a stage that died, which is then no longer in `children`; deaths come
@@ -135,6 +146,8 @@ class StageProcesses:
         self.stop()
         self._selector.close()
         self.meetings.close()
+        for journal in self._journals.values():
+            os.close(journal)
         os.close(self._death_read)
         os.close(self._death_write)
 

@@ -61,13 +61,14 @@ class Specification:
     vocabulary_fd: int | None = None  # for fronts
     ranks_fd: int | None = None  # of the segment in which the ranks of a stage meet, where there are several
     spans_fd: int | None = None  # for fronts, where there is an exporter
+    journal_fd: int | None = None  # for fronts: the log of answers that are kept, which outlives them
     api_keys: tuple[ApiKey, ...] = ()
 
     @property
     def fds(self) -> tuple[int, ...]:
         """All descriptors that the stage inherits."""
         own = (self.config_fd, self.control_fd, self.death_fd, self.stats_fd, *self._sockets)
-        some = (self.vocabulary_fd, self.ranks_fd, self.spans_fd)
+        some = (self.vocabulary_fd, self.ranks_fd, self.spans_fd, self.journal_fd)
         return (*own, *(fd for fd in some if fd is not None))
 
     @property
@@ -101,6 +102,7 @@ class Stage:
         self.listen_fds, self.metrics_fds = specification.listen_fds, specification.metrics_fds
         self.link_fds = specification.link_fds
         self.vocabulary_fd, self.ranks_fd = specification.vocabulary_fd, specification.ranks_fd
+        self.journal_fd = specification.journal_fd
         self.spans_fd, self.api_keys = specification.spans_fd, _api_keys(specification.api_keys)
         self.on_reload: Callable[[], None] | None = None
         self.aboard: Callable[[], Collection[int] | None] = tuple  # see `Control.waiting`

@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.wire.step import Float32, Int32
 
 _HEAD = struct.Struct("<QIIiB")  # request, attempt, index, token, reason
+_NUMBER_BYTES = 8  # of the request, with which it begins
 _DELTA = struct.Struct(_HEAD.format + "bBfI")  # and stop, number of best tokens, log-probability, bytes of text
 _TOP = struct.Struct("<if")
 _SCORES = struct.Struct(_HEAD.format + "IIB")  # and position, number of tokens, number of best tokens
@@ -75,6 +76,11 @@ def unpack_delta(record: Any) -> Delta:
 
 delta_head = _HEAD.unpack_from
 """Request, attempt, index, token and reason of a packed delta: what there is to be looked at for each token."""
+
+
+def renumbered(record: bytes, request: int) -> bytes:
+    """A packed delta, of another request."""
+    return request.to_bytes(_NUMBER_BYTES, "little") + record[_NUMBER_BYTES:]
 
 
 class PromptScores(msgspec.Struct, gc=False):

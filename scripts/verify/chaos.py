@@ -3,6 +3,7 @@
     python -m scripts.verify.chaos                         two rounds of each kind, on an emulated device; two minutes
     python -m scripts.verify.chaos --rounds 500            for a night
     python -m scripts.verify.chaos --stages inference      only this one is hit
+    python -m scripts.verify.chaos --stages front          streams outlive it: their clients come back
     python -m scripts.verify.chaos --config configs/demo.yaml --streams 8 --tokens 80
     python -m scripts.verify.chaos --replicas 4            each stage of each replica is hit
     python -m scripts.verify.chaos --config configs/demo.yaml --ranks 2 --streams 8 --tokens 80
@@ -10,10 +11,10 @@
 
 A round is one fault at a random time: kill -9, or SIGSTOP for ten seconds, of one stage or of several at once.
 Streams come from both APIs, a third of them sampled with a seed; each must be, token by token, what it was before
-anything happened. One whose front was killed loses its connection, and must be the beginning of that. No stage may be
-started anew but those that were hit, and other ranks of theirs. At the end nothing may be in use, held or left that
-was not at the beginning. With several replicas it prints the longest gap of streams at those that were not hit, too.
-Exit status 1 if anything was wrong.
+anything happened. One whose front was killed loses its connection, and its client comes back for the rest, unless
+--detached-s is 0: then it must be the beginning of that. No stage may be started anew but those that were hit, and
+other ranks of theirs. At the end nothing may be in use, held or left that was not at the beginning. With several
+replicas it prints the longest gap of streams at those that were not hit, too. Exit status 1 if anything was wrong.
 """
 
 from __future__ import annotations
@@ -40,12 +41,14 @@ def parse() -> Ordeal:
                         help="roles of those that are hit, separated by commas")  # fmt: skip
     parser.add_argument("--config", type=Path, help=f"default: {EMULATED.name} with steps of 10 ms")
     parser.add_argument("--streams", type=count, default=32)
+    parser.add_argument("--detached-s", type=float, default=60.0, help="how long streams wait for their clients")
     given = parser.parse_args()
     config, topology = given.config or EMULATED, Topology(replicas=given.replicas, ranks=given.ranks)
     processes = f"pipeline.replicas={given.replicas}", f"pipeline.ranks={given.ranks}"
     overrides = (*(() if given.config else DEFAULTS), *processes, *given.set)
     hit = tuple(stage.key for stage in topology.stages if stage.name in given.stages)
-    return Ordeal(config, overrides, given.tokens, given.seed, given.rounds, hit, given.streams, topology)
+    own = given.rounds, hit, given.streams, topology, given.detached_s
+    return Ordeal(config, overrides, given.tokens, given.seed, *own)
 
 
 def main() -> int:
@@ -62,7 +65,9 @@ def show(report: Outcome) -> None:
         _table("longest gap of a stream at another replica, seconds", report.beside_s)
     _table("front hit: seconds to the first token of a new connection", report.fronts_s)
     cut_off = f"{tally.cut_off} that were cut off with their front"
-    print(f"{tally.streams} whole streams and {cut_off}, {tally.tokens} tokens")
+    print(
+        f"{tally.streams} whole streams and {cut_off}, {tally.tokens} tokens; clients came back {tally.returns} times"
+    )
     print(f"tokens lost: {tally.lost}, doubled: {tally.doubled}")
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 from model.tokenizer import Vocabulary
@@ -17,10 +20,30 @@ from pipeline.front.api.structured import GrammarTexts
 from pipeline.front.api.unknown import UnknownParameters
 from pipeline.front.delivery.generation import Delivery, Generation, wants_times
 from pipeline.front.delivery.job import Identity, Job
+from pipeline.front.delivery.kept import KeptExchange
+from pipeline.front.http.errors import ApiError
 from pipeline.front.http.exchange import Exchange, Handler
 from pipeline.front.http.worker import Worker
 
 Parser = Callable[[dict[str, Any], Identity, Reading], Job]
+
+
+class Background(Enum):
+    """Whether an answer is made in the background, as OpenAI's Responses may be: a client that streams waits for it
+    nevertheless."""
+
+    NO = 0
+    STREAMED = 1
+    ALONE = 2
+
+
+def background_of(content: bytes) -> Background:
+    """Of a body, as far as it can be read."""
+    with contextlib.suppress(ApiError):
+        body = parse_object(content)
+        if body.get("background") is True:
+            return Background.STREAMED if body.get("stream") is True else Background.ALONE
+    return Background.NO
 
 
 class GenerateRoutes:
@@ -57,11 +80,38 @@ class GenerateRoutes:
         )
 
     async def responses(self, exchange: Exchange) -> None:
+        """Whether it is in the background must be known before its connection is all that keeps it."""
+        background = Background.NO
+        if not isinstance(exchange, KeptExchange):
+            content = exchange.content = await exchange.read_body()
+            if b'"background"' in content:
+                look = functools.partial(background_of, content)
+                background = look() if is_small(content) else await self._parser.run(exchange, look)
         await self.serve(
-            exchange, lambda body, identity, reading: parse_responses(body, identity, self._tokenizer, reading)
+            exchange,
+            lambda body, identity, reading: parse_responses(body, identity, self._tokenizer, reading),
+            background,
         )
 
-    async def serve(self, exchange: Exchange, parse: Parser) -> None:
+    async def serve(self, exchange: Exchange, parse: Parser, background: Background = Background.NO) -> None:
+        """`exchange` is a client's, or of an answer that is made again."""
+        kept, settings = self._delivery.kept, self._settings
+
+        async def make(own: Exchange) -> None:
+            await self._generate(own, parse)
+
+        if isinstance(exchange, KeptExchange):
+            await make(exchange)
+            return
+        seconds = kept.seconds(exchange)
+        if background is not Background.NO:
+            seconds = seconds or settings.max_detached_s
+        if seconds:
+            await kept.serve(exchange, seconds, make, background=background is Background.ALONE)
+        else:
+            await make(exchange)
+
+    async def _generate(self, exchange: Exchange, parse: Parser) -> None:
         async def read(identity: Identity) -> Job:
             """A large body is parsed in a thread, so that other clients' tokens need not wait for it."""
             reading = Reading(self._settings, timed=wants_times(exchange))

@@ -32,11 +32,12 @@ class Admission:
             raise retry_later(503, SHUTTING_DOWN, UNAVAILABLE)
         account, exchange.metered = exchange.account, True
         if account is not None:
-            account.begin()
+            account.begin(again=exchange.again)
         self._under_way += 1
         self._idle.clear()
         try:
-            yield Identity(exchange.seed, int(time.time()))
+            exchange.created = exchange.created or int(time.time())
+            yield Identity(exchange.seed, exchange.created)
         finally:
             self._under_way -= 1
             if account is not None:

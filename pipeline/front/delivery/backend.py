@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import ipc
 from pipeline.front.delivery.encodings import Encodings
 from pipeline.front.delivery.guests import Guests, NoGuests
+from pipeline.front.delivery.keeping import KeptAnswers
 from pipeline.front.delivery.lane import NOWHERE, Connect, Lane, LaneClient, Lanes
 from pipeline.front.delivery.recovery import Recovery, shares
 from pipeline.front.delivery.ring_client import RingClient
@@ -75,6 +76,7 @@ class Backend:
         self.number = secrets.randbits(31)  # another front, or the next one, must not reuse a request's
         self._next = self.number << NUMBER_BITS
         self.guests: Guests = NoGuests()
+        self.kept: KeptAnswers | None = None  # some of the answers
         self.lanes = Lanes(settings.replicas, router, adapters=bool(settings.adapters))
         self._recovery = Recovery(self.lanes, self._streams, counters)
         self._longest_record: int | None = None  # known once there have been rings
@@ -189,22 +191,20 @@ class Backend:
         if not (self._streams or self.lanes.several) and (client := self.lanes[0].client) is not None:
             client.wake()
 
-    def submit(self, submits: Sequence[Submit]) -> list[TokenStream]:
+    def submit(self, submits: Sequence[Submit], *, again: bool = False) -> list[TokenStream]:
         """All of them, or none; one stream for each choice. If there is room in the ring for the first one, the
-        others may wait for room: a long list can be written faster than it is read.
+        others may wait for room: a long list can be written faster than it is read. `again`: a front before has let
+        them in, so that all may wait.
 
         Raises ApiError: 503 before the model was ready for the first time, 429 when there is no room, 413 for a
         prompt that is larger than any record."""
-        settings = self._settings
-        self._require_was_ready()
-        if len(self._streams) + sum(len(submit.choices) for submit in submits) > settings.max_in_flight:
-            raise retry_later(429, "the queue is full; try again later", OVERLOADED)
-        for submit in submits:
-            self._require_fits(submit)
+        if not again:
+            self._require_room(submits)
         made: list[TokenStream] = []
         for submit in submits:
-            streams = [TokenStream(submit, choice, settings.stream_buffer_tokens) for choice in submit.choices]
-            self._send(streams, wait=bool(made))
+            limit = self._settings.stream_buffer_tokens
+            streams = [TokenStream(submit, choice, limit) for choice in submit.choices]
+            self._send(streams, wait=again or bool(made))
             self._streams |= {stream.request: stream for stream in streams}
             made += streams
         self._counters.set(FrontCounter.IN_FLIGHT, len(self._streams))
@@ -220,6 +220,13 @@ class Backend:
         if lane.client is not None:
             self._send_to(lane, [stream], wait=True)
         return stream
+
+    def _require_room(self, submits: Sequence[Submit]) -> None:
+        self._require_was_ready()
+        if len(self._streams) + sum(len(submit.choices) for submit in submits) > self._settings.max_in_flight:
+            raise retry_later(429, "the queue is full; try again later", OVERLOADED)
+        for submit in submits:
+            self._require_fits(submit)
 
     async def encode(self, asked: Encode, exchange: Exchange) -> tuple[int, bytes]:
         """How many token ids the text has, and the ids unless they are too many.
@@ -352,6 +359,8 @@ class Backend:
                 self._break(stream, index)
         for stream, own in came.items():
             stream.push(own, now)
+        if self.kept is not None:
+            self.kept.commit()  # before any client can see what comes of them
         self.outbox.flush(now)
         self._recovery.look_after()
 

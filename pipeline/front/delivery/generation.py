@@ -15,18 +15,19 @@ from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.deadline import MISSED, Deadline
 from pipeline.front.delivery.job import (
     Begin,
-    ChoiceWriter,
     Event,
     Identity,
     Job,
     Part,
-    Reader,
     ScoreReader,
     Text,
     events_of,
 )
+from pipeline.front.delivery.keeping import TIMINGS, KeptAnswers
+from pipeline.front.delivery.kept import KeptAnswer, KeptExchange, error_of
 from pipeline.front.delivery.live import CANCELLED, LiveRequests
 from pipeline.front.delivery.progress import Progress
+from pipeline.front.delivery.recall import GeneratedText, ended_of, over, recalled, remembered, unfinished
 from pipeline.front.delivery.stream import PassOn, TokenStream
 from pipeline.front.delivery.submission import Reservation, messages
 from pipeline.front.delivery.tracing import TraceContext, Tracing, operation_of
@@ -44,10 +45,9 @@ from pipeline.stats import (
     StatsReader,
 )
 from pipeline.wire.delta import FinishReason, PromptScores, unpack_delta, unpack_scores
-from pipeline.wire.request import UNREACHABLE
+from pipeline.wire.request import UNREACHABLE, Submit
 from pipeline.wire.span import RequestSpan
 
-TIMINGS = b"x-ringserve-timings"  # "1": return the headers x-…-ms
 REPLICA = b"x-ringserve-replica"  # with these, where there are several: the one that the first token comes from
 WEIGHTS = b"x-ringserve-weights"  # with these: of each text FIRST=ID, and FIRST=ID;FIRST=ID… where they were changed
 
@@ -75,6 +75,7 @@ class Delivery:
     stats: StatsReader
     keys: KeyCounters
     tracing: Tracing | None  # None: there is no exporter
+    kept: KeptAnswers
     live: LiveRequests = field(default_factory=LiveRequests)
     scores_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -89,21 +90,7 @@ def wants_times(exchange: Exchange) -> bool:
     return exchange.headers.get(TIMINGS) == b"1"
 
 
-@dataclass(slots=True)
-class _Text:
-    """A text that is being generated."""
-
-    choice: int
-    writer: ChoiceWriter
-    stream: TokenStream
-    progress: Progress
-    read: Reader | None = None  # None: it is all text
-    begun: bool = False
-    reason: FinishReason = FinishReason.NONE  # of its end, when the last token has arrived
-    pass_on: PassOn | None = None  # once the stream to the client has begun
-
-
-_Taken = list[tuple[_Text, list[Event]]]
+_Taken = list[tuple[GeneratedText, list[Event]]]
 
 
 class Generation:
@@ -118,15 +105,19 @@ class Generation:
 
     def __init__(self, exchange: Exchange, delivery: Delivery) -> None:
         self._exchange, self._delivery = exchange, delivery
+        self._kept: KeptAnswer | None = None  # what the exchange writes to, unless it is a client's
         self._progresses = [
             Progress(
                 delivery.backend.new_id(), exchange, delivery.counters, delivery.times, delivery.stats, delivery.keys
             )
         ]
+        if isinstance(exchange, KeptExchange):
+            self._kept, exchange.on_failure = exchange.answer, self.cancel
+            self._progresses[0].arrival = exchange.arrival_ns
         self._trace = None if delivery.tracing is None else TraceContext.of(exchange)
         if self._trace is not None:
             exchange.common = [*exchange.common, self._trace.header()]
-        self._live: list[_Text] = []  # texts that have not ended
+        self._live: list[GeneratedText] = []  # texts that have not ended
         self._streams: Sequence[TokenStream] = ()  # of all its texts
         self._reservation: Reservation | None = None
         self._cancelled: ApiError | None = None  # by its id
@@ -174,7 +165,10 @@ class Generation:
         connection.on_lost.add(self._disconnect)
         try:
             async with asyncio.timeout(self._deadline.begin()):
-                if any(part.scores for part in job.parts):
+                scored = any(part.scores for part in job.parts)
+                if self._kept is not None and self._exchange.again:
+                    await self._recall(self._kept, scored=scored)
+                if scored:
                     await self._read_scores()
                 await (self._stream() if job.streamed else self._collect())
         except TimeoutError:
@@ -206,16 +200,36 @@ class Generation:
         account = self._exchange.account
         sent = messages(job.parts, progresses, account, self._deadline.ns)
         if account is not None:
-            self._reservation = Reservation(account, job.parts)
+            self._reservation = Reservation(account, job.parts, again=self._exchange.again)
         for part in job.parts:
             self._delivery.adapters.add(part.params.adapter, part.choices)
-        self._streams = streams = backend.submit(sent)
+        streams = backend.submit(sent) if self._kept is None else self._submit_kept(self._kept, sent)
+        self._streams = streams
         for stream in streams:
             stream.on_overrun = self._exchange.connection.abort
             stream.reports_acceptance = len(streams) > 1
         reads = [None if job.reader is None else job.reader(choice) for choice in range(job.texts)]
         every = zip(range(job.texts), job.writer.choices, streams, progresses, reads, strict=True)
-        self._live = [_Text(*one) for one in every]
+        self._live = [GeneratedText(*one) for one in every]
+
+    def _submit_kept(self, kept: KeptAnswer, sent: Sequence[Submit]) -> list[TokenStream]:
+        """So that the next front can do it again; or because this is the next one."""
+        if self._exchange.connection.lost:
+            raise ClientGone("its client did not come back")
+        backend, pending = self._delivery.backend, self._job.pending
+        if not self._exchange.again:
+            streams = backend.submit(sent)
+        else:
+            sent = remembered(kept, self._progresses)
+            live = {stream.request: stream for stream in backend.submit(unfinished(sent, ended_of(kept)), again=True)}
+            limit = self._delivery.settings.stream_buffer_tokens
+            streams = [
+                live.get(choice.request) or over(submit, choice, limit)
+                for submit in sent
+                for choice in submit.choices
+            ]
+        kept.open(self._job.writer.END, b"" if pending is None else pending(), sent)
+        return streams
 
     def _disconnect(self, why: str) -> None:
         for text in self._live:
@@ -272,12 +286,15 @@ class Generation:
         self._live = [text for text in self._live if not text.reason]
         return taken
 
-    def _received(self, text: _Text) -> list[Event]:
+    def _received(self, text: GeneratedText) -> list[Event]:
         stream, progress = text.stream, text.progress
-        deltas = [unpack_delta(record) for record in stream.take()]
+        records = stream.take()
+        deltas = [unpack_delta(record) for record in records]
         if not deltas:
             return []
         first = self._begin(text)
+        if self._kept is not None:
+            self._kept.note(records[:-1] if deltas[-1].reason is FinishReason.FAILED else records)
         if deltas[-1].reason is FinishReason.FAILED:
             stream.fail(ApiError(500, deltas.pop().text or "the model failed", kind=SERVER))
             if not deltas:
@@ -287,7 +304,7 @@ class Generation:
         progress.on_tokens(len(deltas), time.monotonic_ns())
         return first + (events_of(text.choice, deltas) if text.read is None else text.read(deltas))
 
-    def _begin(self, text: _Text) -> list[Event]:
+    def _begin(self, text: GeneratedText) -> list[Event]:
         """The event before all others, if this is the first delta that is looked at."""
         if text.begun:
             return []
@@ -295,7 +312,33 @@ class Generation:
         text.progress.on_row(stream)
         if self._job.streamed:
             text.pass_on = self._passing_on(text)
+        if self._kept is not None:
+            self._kept.note_begin(stream.request, stream.prompt_tokens, stream.cached_tokens)
         return [Begin(text.choice, stream.prompt_tokens, stream.cached_tokens)]
+
+    async def _recall(self, kept: KeptAnswer, *, scored: bool) -> None:
+        """Write what a front before has written, from its tokens: to the same bytes. Scores of a prompt are not
+        written down: what had them before its first token can't be made again."""
+        if scored and kept.records:
+            raise ApiError(500, "an answer with scores of its prompt does not outlive the front", kind=SERVER)
+        texts = {text.stream.request: text for text in self._live}
+        taken = list(recalled(kept.records, texts))
+        self._live = [text for text in self._live if text.stream.live]
+        for text in self._live:
+            if text.begun and self._job.streamed:
+                text.pass_on = self._passing_on(text)
+        if not self._job.streamed:
+            for text, events in taken:
+                for event in events:
+                    text.writer.keep(event)
+        elif piece := _written(taken):
+            await self._start()
+            await self._exchange.write(piece)
+        for text in texts.values():
+            if text.reason:
+                text.progress.finish(text.reason, 0 if text.read is None else text.read.calls)
+        if kept.ended is not None and kept.ended.failure is not None:
+            raise error_of(kept.ended.failure)
 
     async def _woken(self) -> None:
         waiter = asyncio.get_running_loop().create_future()
@@ -312,16 +355,18 @@ class Generation:
         """For proxies, unless something was written meanwhile."""
         if time.monotonic_ns() - self._written_ns > seconds * 1e9:
             await self._start()
-            await self._exchange.write(self._job.writer.PING)
+            await self._exchange.ping(self._job.writer.PING)
 
-    def _passing_on(self, text: _Text) -> PassOn:
+    def _passing_on(self, text: GeneratedText) -> PassOn:
         """A function that writes tokens as they arrive, until the last one, and while the client keeps up."""
         choice, exchange, outbox, read = text.choice, self._exchange, self._delivery.backend.outbox, text.read
-        write, on_tokens = text.writer.write, text.progress.on_tokens
+        write, on_tokens, kept = text.writer.write, text.progress.on_tokens, self._kept
 
         def pass_on(records: list[bytes], now_ns: int) -> bool:
             if not exchange.keeps_up:
                 return False
+            if kept is not None:
+                kept.note(records)
             deltas = map(unpack_delta, records)
             if read is None:
                 piece = b"".join([write(Text(choice, delta, 0, delta.text)) for delta in deltas])
@@ -339,6 +384,10 @@ class Generation:
 
     async def _stream(self) -> None:
         exchange, writer = self._exchange, self._job.writer
+        if not self._live:  # all of it was made before
+            self._measure()
+            await exchange.end(writer.tail())
+            return
         await self._accepted()
         if not wants_times(exchange):  # while there is time
             self._head = self._make_head()
@@ -375,7 +424,8 @@ class Generation:
     def _measure(self) -> None:
         if self._job.measured is not None:
             origins = [stream.weights for stream in self._streams]
-            self._job.measured(replace(self._progresses[0].taken, origins=origins))
+            times = replace(self._progresses[0].taken, origins=origins)
+            self._job.measured(times if self._kept is None else self._kept.measured(times))
 
     def _account(self, taken: _Taken) -> None:
         """These events have been written to the socket."""
@@ -391,6 +441,8 @@ class Generation:
         return [*self._progresses[0].headers(), *replica, *_origins(self._streams)]
 
     async def _break_off(self, error: ApiError) -> None:
+        if self._kept is not None:
+            self._kept.note_failure(error)
         if not self._exchange.started:
             raise error
         self._fail(error)

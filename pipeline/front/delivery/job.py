@@ -153,6 +153,8 @@ class Writer(Protocol):
     """Gives one request's answer its form. Events of several choices may come in any order."""
 
     content_type: bytes  # of the stream
+    END: ClassVar[bytes]
+    """Of an event or a line of the stream; nowhere else in it."""
     PING: ClassVar[bytes]
     """A part of the stream that says nothing; empty if there is none."""
 
@@ -226,6 +228,7 @@ class Job:
     form: Form | None = None  # of all its texts; not yet a part of their parameters
     measured: Callable[[Times], None] | None = None
     reader: Callable[[int], Reader] | None = None
+    pending: Callable[[], bytes] | None = None  # what stands for the answer until it is complete
 
     @property
     def texts(self) -> int:

@@ -84,6 +84,13 @@ class Progress:
         self.tokens += count
         self.counters.add(FrontCounter.GENERATED_TOKENS, count)
 
+    def recall(self) -> None:
+        """A token that a front before has counted, where it counts once."""
+        self.last = time.monotonic_ns()
+        self.first = self.first or self.last
+        self.answering = self.answering or self.stats.work()
+        self.tokens += 1
+
     def finish(self, reason: FinishReason, calls: int = 0) -> None:
         """The answer is complete. `calls`: of tools."""
         if calls:

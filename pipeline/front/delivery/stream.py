@@ -61,7 +61,7 @@ class TokenStream:
         self.submit, self.choice = submit, choice  # the prompt with all its choices, and this stream's
         self.request = choice.request
         self.attempt = choice.attempt  # which of its submissions counts
-        self.tokens = array("i")
+        self.tokens = array("i", choice.output)  # those that its client has
         self.prompt_tokens = 0  # known, as is the next, before the first token arrives
         self.cached_tokens = 0  # of the prompt, at the first admission
         self.first_id = -1  # of a prompt that is scored

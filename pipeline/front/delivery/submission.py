@@ -24,9 +24,7 @@ def messages(
 
 
 def _message(part: Part, progresses: Sequence[Progress], account: Account | None, deadline_ns: int) -> Submit:
-    for progress in progresses:
-        progress.max_tokens, progress.adapter = part.params.max_tokens, part.params.adapter
-        progress.repeats = progress is not progresses[0]
+    describe(part, progresses)
     seeds = choose_seeds(part.params, part.choices)
     scored = (0, *(ALL_SCORED for _ in seeds[1:]))  # once for all of them, if at all
     each = zip(progresses, seeds, scored, strict=True)
@@ -42,6 +40,13 @@ def _message(part: Part, progresses: Sequence[Progress], account: Account | None
     )
 
 
+def describe(part: Part, progresses: Sequence[Progress]) -> None:
+    """What is told of them, as far as the part says it."""
+    for progress in progresses:
+        progress.max_tokens, progress.adapter = part.params.max_tokens, part.params.adapter
+        progress.repeats = progress is not progresses[0]
+
+
 def _owner(account: Account | None, priority: int) -> Owner:
     """Raises ApiError 400 for a class before that of the key."""
     if account is None:
@@ -55,12 +60,12 @@ def _owner(account: Account | None, priority: int) -> Owner:
 
 class Reservation:
     """Of the tokens that a key may have: what a request will cost, as far as that is known before. Raises ApiError
-    429 where the key has not as many left."""
+    429 where the key has not as many left, unless it was let in before (`again`)."""
 
-    def __init__(self, account: Account, parts: Sequence[Part]) -> None:
+    def __init__(self, account: Account, parts: Sequence[Part], *, again: bool = False) -> None:
         self._account, self._parts = account, parts
         self._tokens = sum(map(_expected, parts))
-        account.reserve(self._tokens)
+        account.reserve(self._tokens, again=again)
 
     def settle(self, progresses: Sequence[Progress]) -> None:
         """Count what it has come to instead."""

@@ -22,7 +22,7 @@ _PAGE: Final = "/page/"  # files of the page at /
 _SCHEME: Final = b"bearer "
 _NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+(?:[ \t]*,[ \t]*[A-Za-z0-9!#$%&'*+.^_`|~-]+)*\Z")
 _USUAL = b"authorization, content-type"
-_EXPOSED = (b"access-control-expose-headers", b"retry-after, x-request-id")
+_EXPOSED = (b"access-control-expose-headers", b"retry-after, x-request-id, x-stream-id")
 _MAX_AGE_S = b"600"
 
 
@@ -72,6 +72,10 @@ class ApiKeys:
     @property
     def needed(self) -> bool:
         return bool(self._accounts)
+
+    def of(self, digest: str) -> Account | None:
+        """The account of the key with this digest, in hexadecimal, if it is valid."""
+        return self._accounts.get(bytes.fromhex(digest))
 
     def check(self, authorization: bytes | None, bare: Iterable[bytes | None] = ()) -> Account | None:
         """The account of the key in the header, or in one of those that hold nothing else; None where no key is
@@ -146,7 +150,7 @@ class Cors:
         if not _NAMES.match(wanted):
             raise ApiError(400, "access-control-request-headers must be header names, separated by commas")
         allowed = [
-            (b"access-control-allow-methods", b"GET, HEAD, POST"),
+            (b"access-control-allow-methods", b"GET, HEAD, POST, DELETE"),
             (b"access-control-allow-headers", wanted),
             (b"access-control-max-age", _MAX_AGE_S),
         ]

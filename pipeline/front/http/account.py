@@ -65,8 +65,12 @@ class Account:
         bucket.resize(limit)
         return bucket
 
-    def begin(self) -> None:
+    def begin(self, *, again: bool = False) -> None:
+        """`again`: it was let in before."""
         most, requests = self.key.concurrent, self._requests
+        if again:
+            self._running += 1
+            return
         if most is not None and self._running >= most:
             raise _limited(
                 "requests", f"this API key may have {most} requests at a time; {self._running} run or wait"
@@ -81,13 +85,13 @@ class Account:
     def end(self) -> None:
         self._running -= 1
 
-    def reserve(self, tokens: int) -> None:
+    def reserve(self, tokens: int, *, again: bool = False) -> None:
         """As many as a request is expected to cost. One that is larger than the limit is let in when nothing of the
-        limit is used, or it could never be served."""
+        limit is used, or it could never be served; and one that was let in before."""
         bucket = self._tokens
         if bucket is None:
             return
-        if bucket.level < min(tokens, bucket.limit):
+        if not again and bucket.level < min(tokens, bucket.limit):
             told = f"this API key may have {bucket.limit} tokens per minute, of prompts and answers; {tokens} more"
             raise _limited("tokens", f"{told} are too many now", bucket.seconds_until(tokens))
         bucket.take(tokens)

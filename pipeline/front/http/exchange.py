@@ -96,7 +96,10 @@ class Exchange(Response):
         self.seed = secrets.token_hex(_ID_BYTES)  # of all ids that the server gives this request and its answer
         self.client_id = _client_id(self.headers.get(REQUEST_ID, b""))
         self.request_id = self.client_id or self.seed.encode()  # of the answer, whatever it is
+        self.created = 0  # Unix time; 0: when it is admitted
+        self.again = False  # a front before this one has admitted it
         self.body, self.body_bytes = RequestBody(), 0
+        self.content: bytes | None = None  # of the body, where it was read before
         self._invites = head.modern and self.headers.get(b"expect", b"").lower() == b"100-continue"
         self._unread = False  # a part of the body was not read
         self._settings, self._bodies = connection.settings, bodies
@@ -120,6 +123,9 @@ class Exchange(Response):
 
     async def read_body(self) -> bytes:
         """All of it. Raises ApiError 413, 415, 503; ClientGone."""
+        if self.content is not None:
+            content, self.content = self.content, None
+            return content
         if self.headers.get(b"content-encoding", b"identity") != b"identity":
             message = "compressed bodies are not supported; send the body without content-encoding"
             raise ApiError(415, message, parameter="content-encoding")
@@ -173,6 +179,10 @@ class Exchange(Response):
         """The client is connected, reads what is written, and supports chunks."""
         connection = self.connection
         return self.modern and not connection.write_paused and not connection.transport.is_closing()
+
+    async def ping(self, body: bytes) -> None:
+        """As `write`, of what is no part of the answer."""
+        await self.write(body)
 
     def write_soon(self, body: bytes, outbox: Outbox) -> None:
         """As `write`, for every token, where the client `keeps_up`: HTTP's chunk goes to the transport directly.

@@ -60,7 +60,7 @@ class Line(asyncio.Protocol, ABC):
     client: str  # its address, empty if it has disconnected already
     port: int  # that it connected to
 
-    def __init__(self, settings: FrontSettings, resets: Resets) -> None:
+    def __init__(self, settings: FrontSettings, resets: Resets | None = None) -> None:
         self.settings, self._resets, self._loop = settings, resets, asyncio.get_running_loop()
         self.on_lost: set[Callable[[str], None]] = set()
         self._why_lost = "the client closed the connection"
@@ -155,6 +155,7 @@ class Line(asyncio.Protocol, ABC):
 
     def _begin_probing(self) -> None:
         """`_probe` at once and then every second, until the connection is closed."""
+        assert self._resets is not None  # every connection has some
         self._descriptor = self.transport.get_extra_info("socket").fileno()
         self._resets.watch(self._descriptor, self.abort)
         self._ask()
@@ -164,7 +165,7 @@ class Line(asyncio.Protocol, ABC):
         self._probing = self._loop.call_later(_PROBE_S, self._ask)
 
     def _stop_probing(self) -> None:
-        if self._probing is not None:
+        if self._probing is not None and self._resets is not None:
             self._probing.cancel()
             self._probing = None
             self._resets.forget(self._descriptor)

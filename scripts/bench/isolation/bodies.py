@@ -39,6 +39,16 @@ def cancel(facts: Facts) -> tuple[bytes, ...]:
     return tuple(post(f"/v1/requests/{number:032x}/cancel", {}) for number in range(64))
 
 
+def kept(facts: Facts) -> tuple[bytes, ...]:
+    """Answers that are not there."""
+    return tuple(message("GET", f"/v1/streams/{number:032x}?starting_after={number}") for number in range(64))
+
+
+def background(facts: Facts) -> tuple[bytes, ...]:
+    """They take a row when their client has got its answer already, and memory behind that."""
+    return (post("/v1/responses", {"input": "x", "max_output_tokens": 1, "background": True}),)
+
+
 def post(path: str, body: bytes | dict[str, Any]) -> bytes:
     return message("POST", path, body if isinstance(body, bytes) else orjson.dumps(body))
 

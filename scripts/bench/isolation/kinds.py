@@ -60,6 +60,8 @@ KINDS = (
     Kind("metrics", "/metrics, 4 readers", bodies.get("/metrics"), Repeat(4)),
     Kind("openapi", "/openapi.json, 4 readers", bodies.get("/openapi.json"), Repeat(4)),
     Kind("cancel", "cancelling what is not there, 4 clients", bodies.cancel, Repeat(4)),
+    Kind("kept", "answers that are not kept, 4 readers", bodies.kept, Repeat(4)),
+    Kind("background", "answers in the background, 4 clients", bodies.background, Repeat(4)),
     Kind("tokenizer-info", "/tokenizer_info, 4 readers", bodies.get("/tokenizer_info"), Repeat(4)),
     Kind("usage", "/v1/usage, 4 readers", bodies.get("/v1/usage"), Repeat(4)),
     Kind("weights", "/admin/weights, folders that are refused, 2 clients", bodies.weights, Repeat(2)),

@@ -118,7 +118,8 @@ def _impatient(number: int, random: Random) -> Case:
         body = b'{"inputs":"What is a ring?","parameters":{"max_new_tokens":%d}}' % random.randrange(20, 100)
         named = (b"X-Request-Id: named",) if random.random() < 0.3 else ()
         late = (b"X-Request-Timeout-Ms: %d" % random.randrange(1, 20),) if random.random() < 0.3 else ()
-        parts.append(messages.request(b"POST", b"/models/llama2/generate_stream", body, (*named, *late)))
+        kept = (b"X-Detached-S: " + random.choice((b"0.05", b"1", b"20")),) if random.random() < 0.3 else ()
+        parts.append(messages.request(b"POST", b"/models/llama2/generate_stream", body, (*named, *late, *kept)))
     return Case(number, (b"".join(parts),), ending)
 
 

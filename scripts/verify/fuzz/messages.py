@@ -11,6 +11,9 @@ GET_PATHS = (
     "/serving/get_request_numbers", "/serving/get_serverd_model_info", "/openapi.json", "/nowhere",
     "/api/tags", "/api/ps", "/api/version", "/ping", "/load", "/tokenizer_info", "/models", "/models/emulated",
     "/v1/models/org/fine-1.5:v2", "/models/fine", "/v1/usage", "/admin/weights",
+    "/v1/streams/" + 32 * "0",
+    "/v1/responses/resp_" + 32 * "0", "/v1/streams/" + 32 * "0" + "?starting_after=3",
+    "/v1/responses/x?stream=true&starting_after=0",
 )  # fmt: skip
 
 CANCEL_PATHS = (
@@ -33,6 +36,8 @@ _TARGETS = (
     b"//", b"///health", b"//api/tags", b"//models//emulated", b"/models/emulated/", b"/api/", b"/api/nowhere",
     b"/v1/responses/resp_1", b"/v1/messages/batches", b"/v1/responses/resp_1/cancel", b"/v1/requests//cancel",
     b"/admin", b"/admin/", b"/admin/weights/x", b"/admin/weights?folder=/", b"/admin/%2e%2e/health",
+    b"/v1/streams/", b"/v1/streams/%00%ff", b"/v1/streams/" + b"x" * 900, b"/v1/streams/a/b",
+    b"/v1/streams/x?starting_after=" + b"9" * 400, b"/v1/responses/%f0%9f%98%80?stream=%ff&starting_after=-1",
     b"/v1/requests/%00%ff/cancel", b"/v1/requests/" + b"x" * 900 + b"/cancel", b"/v1/requests/a/b/cancel",
     b"?", b"", b"/v1/models/" + b"x" * 900, b"/v1/models/%f0%9f%98%80", b"http://[::1", b"http:///", b"\\health",
 )  # fmt: skip
@@ -56,6 +61,8 @@ _HEADERS = (
     b"Authorization: ", b"X-Api-Key: x", b"api-key: \xff",
     b"Cookie: " + b"a=b;" * 900, b"X-Ringserve-Timings: 1", b"X-Request-Id: \x01\x02",
     b"Traceparent: 00-" + b"0" * 32 + b"-" + b"1" * 16 + b"-01", b"Traceparent: \xff-1-1-1",
+    b"X-Detached-S: 1", b"X-Detached-S: 0.01", b"X-Detached-S: -1", b"X-Detached-S: " + b"9" * 400, b"X-Detached-S:",
+    b"X-Detached-S: \xb2", b"X-Detached-S: nan", b"Last-Event-ID: 1", b"Last-Event-ID: \xff", b"Last-Event-ID: -1",
     b"X-Request-Id: " + b"x" * 2000, b"Origin: null", b"X-Request-Timeout-Ms: 1", b"X-Request-Timeout-Ms: -1",
     b"X-Request-Timeout-Ms: " + b"9" * 400, b"X-Request-Timeout-Ms: \xb2", b"X-Request-Timeout-Ms:",
     b"Origin: https://example.org\r\nAccess-Control-Request-Method: POST", b"Range: bytes=0-",

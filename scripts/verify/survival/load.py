@@ -37,7 +37,8 @@ class Tally:
     tokens: int = 0
     lost: int = 0  # tokens
     doubled: int = 0
-    cut_off: int = 0  # streams that lost their connection to a front that was killed
+    cut_off: int = 0  # streams that lost their connection to a front that was killed, and were not kept
+    returns: int = 0  # of clients that had lost it
     wrong: list[str] = field(default_factory=list)
 
     def complete(self, job: Job, stream: Stream, expected: Sequence[Token]) -> None:
@@ -69,15 +70,18 @@ class Tally:
 class Load:
     """`run` keeps one stream of each job going until `stop`; then it lets them end.
 
-    `front_hit` is set while a front is being lost: only then may streams break.
+    With `detached_s` requests go on so long without their clients, which come back. Else streams may break while
+    `front_hit` is set, because a front is being lost.
     """
 
-    def __init__(self, port: int, work: Sequence[Job], expected: Sequence[Sequence[Token]]) -> None:
+    def __init__(
+        self, port: int, work: Sequence[Job], expected: Sequence[Sequence[Token]], detached_s: float = 0
+    ) -> None:
         self.tally = Tally()
         self.live: dict[int, Stream] = {}
         self.front_hit = False
         self._port, self._jobs, self._expected = port, work, expected
-        self._stopping = False
+        self._stopping, self._detached_s = False, detached_s
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -91,9 +95,10 @@ class Load:
         job, expected = self._jobs[i], self._expected[i]
         while not self._stopping:
             stream = self.live[i] = Stream()
-            await read(self._port, job, stream)
+            await read(self._port, job, stream, detached_s=self._detached_s)
             del self.live[i]
-            if stream.broken and self.front_hit:
+            self.tally.returns += stream.returns
+            if stream.broken and self.front_hit and not self._detached_s:
                 self.tally.partial(job, stream, expected)
                 await asyncio.sleep(_RETRY_S)
             else:

@@ -31,6 +31,7 @@ class Ordeal(Plan):
     stages: tuple[str, ...] = tuple(stage.key for stage in Topology().stages)
     streams: int = 32
     topology: Topology = Topology()  # noqa: RUF009 - it can't be changed
+    detached_s: float = 60.0  # how long streams wait for their clients to come back; 0: clients do not
 
     @property
     def replicas(self) -> int:
@@ -69,7 +70,7 @@ class _Run:
         work = jobs(plan.streams, plan.tokens)
         expected = await undisturbed(server.port, work)
         quiet = Quiet.of(server)
-        self._load = load = Load(server.port, work, expected)
+        self._load = load = Load(server.port, work, expected, plan.detached_s)
         self._report = report = Outcome(load.tally)
         load.start()
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import select
 import signal
@@ -108,6 +109,7 @@ class Served:
         self.rings: dict[str, ipc.ByteRing] = {}
         self.stats = StatsPage.create()
         self.channel, self._theirs = Channel.pair()
+        self.journal = ipc.make_log(1 << 20)
         self.generation = 0
         self.http = httpx.Client(timeout=20)
         self.processes: list[Process] = []
@@ -118,15 +120,33 @@ class Served:
             raise
 
     def _start_both(self, settings: dict[str, Any], wired: bool) -> None:
-        control = self._theirs.fileno()
-        self.front = self._start("serve", json.dumps(DEFAULTS | settings), str(control), fds=[control])
+        self._settings = json.dumps(DEFAULTS | settings)
+        self._start_front()
+        if wired:
+            self.wire()
+
+    def _start_front(self) -> None:
+        fds = [self._theirs.fileno(), self.journal]
+        self.front = self._start("serve", self._settings, *map(str, fds), fds=fds)
         listening = self.front.expect("listening")
         self.port: int = listening["port"]
         self.metrics_port: int | None = listening["metrics_port"]
         self.url = f"http://127.0.0.1:{self.port}"
         self.http.base_url = httpx.URL(self.url)
-        if wired:
-            self.wire()
+
+    def replace_front(self) -> None:
+        """It is killed, with everything at its rings, and another one begins, with the journal that it has left."""
+        self.front.process.kill()
+        self.front.process.wait()
+        self.peer.stop()
+        for ring in self.rings.values():
+            ring.revoke()
+            ring.__exit__()
+        self.channel.close()
+        self._theirs.close()
+        self.channel, self._theirs = Channel.pair()
+        self._start_front()
+        self.wire()
 
     def _start(self, module: str, *arguments: str, fds: list[int]) -> Process:
         stats = self.stats.handle.fd
@@ -225,6 +245,7 @@ class Served:
             ring.__exit__()
         self.channel.close()
         self._theirs.close()
+        os.close(self.journal)
         self.stats.unlink()
         self.stats.close()
 

@@ -1,4 +1,5 @@
-"""Runs a real front for the tests. Arguments: settings as JSON, descriptors of control channel and statistics."""
+"""Runs a real front for the tests. Arguments: settings as JSON, descriptors of control channel, journal and
+statistics."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ def listening(port: int) -> socket.socket:
 
 
 def main() -> None:
-    values, control, stats = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    values, (control, journal, stats) = json.loads(sys.argv[1]), map(int, sys.argv[2:5])
     tokenizer = load_tokenizer(values.pop("tokenizer", DEMO_DIR))
     if formats := values.pop("formats", None):
         values["response_format"] = choose_format(tokenizer, *formats)
@@ -51,4 +52,5 @@ def main() -> None:
         listeners,
         TokenTable(memoryview(pack_vocabulary(tokenizer))),
         keys,
+        journal_fd=journal,
     )

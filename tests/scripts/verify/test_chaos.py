@@ -31,6 +31,8 @@ def test_every_kind_of_fault_under_thirty_two_streams(capsys):
     assert not report.tally.wrong, told
     assert (report.rounds, report.tally.lost, report.tally.doubled) == (KINDS, 0, 0)
     assert report.tally.streams >= 32
+    assert report.tally.returns >= 32
+    assert report.tally.cut_off == 0
     assert report.fronts_s
     assert report.restarts >= KINDS
     assert len(report.resumed_s) >= 6

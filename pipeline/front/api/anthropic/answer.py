@@ -123,6 +123,7 @@ class MessagesWriter:
     """Of one answer. Blocks never overlap, and none is empty but a call without arguments."""
 
     content_type = b"text/event-stream; charset=utf-8"
+    END: ClassVar[bytes] = b"\n\n"
     PING: ClassVar[bytes] = _PING
 
     def __init__(self, identity: Identity, asked: Asked) -> None:

@@ -60,6 +60,7 @@ class LlmServingWriter:
     the whole text. `details`: as text-generation-inference has them. `prefill`: the prompt's tokens."""
 
     content_type = b"text/event-stream"
+    END: ClassVar[bytes] = b"\n"
     PING: ClassVar[bytes] = b""  # lines of JSON are no server-sent events
 
     def __init__(

@@ -89,6 +89,7 @@ class OllamaWriter:
     generated says that the model is loaded. A call is written as a whole."""
 
     content_type = b"application/x-ndjson"
+    END: ClassVar[bytes] = b"\n"
     PING: ClassVar[bytes] = b""
 
     def __init__(self, identity: Identity, model: str, place: Place, names: Vocabulary | None) -> None:

@@ -117,6 +117,7 @@ class OpenAIWriter:
     """`n` choices belong to each prompt. `renamed`: our name of a parameter → the client's."""
 
     content_type = b"text/event-stream; charset=utf-8"
+    END: ClassVar[bytes] = b"\n\n"
     PING: ClassVar[bytes] = b": ping\n\n"
     choices: Sequence[OpenAIChoice]
 

@@ -262,6 +262,7 @@ ANSWERS: Final[dict[str, Schema]] = {
     "Load": record(server_load=COUNT),
     "CancelledRequest": record(id=TEXT, object=one_of("request"), cancelled=_SOME),
     "CancelledResponse": record(id=TEXT, object=one_of("response"), status=one_of("cancelled")),
+    "Deleted": record(id=TEXT, object=one_of("stream", "response"), deleted=one_of(True)),
     "Number": record(**_LINE, data=COUNT),
     "ModelInfo": record(**_INFO, model_pipeline_tag=one_of("text-generation")),
     "Version": record(version=TEXT),

@@ -17,6 +17,7 @@ from pipeline.front.api.openai.chat import ChatRequest
 from pipeline.front.api.openai.completions import CompletionRequest
 from pipeline.front.api.openapi.answers import ANSWERS
 from pipeline.front.api.openapi.operations import (
+    EVENTS,
     NDJSON,
     Operation,
     error_responses,
@@ -29,6 +30,7 @@ from pipeline.front.api.openapi.operations import (
 from pipeline.front.api.openapi.parts import reference
 from pipeline.front.api.responses.request import ResponsesRequest
 from pipeline.front.api.schema import schemas
+from pipeline.front.api.stream_routes import AFTER, LAST_EVENT, STREAM_PATHS
 from pipeline.front.api.tokenize_routes import DetokenizeRequest, TokenizeChat, TokenizeText
 from pipeline.front.http.access import KEY_HEADERS, is_open
 from pipeline.front.page.feed import INTERVAL_S, MAX_WATCHERS
@@ -157,6 +159,7 @@ def _openai() -> Paths:
             "post": generating("responses", respond, "ResponsesRequest", whole="Response", event="ResponseEvent")
         },
         **_cancelling(),
+        **_kept(),
         **_anthropic(),
         "/v1/models": {"get": get("models", _MODELS, "Models")},
         "/v1/models/{model}": {"get": get("model", "Describe the model.", "Model", errors=(404,), parameters=[name])},
@@ -177,6 +180,26 @@ def _cancelling() -> Paths:
     return {
         path: {"post": {**get(f"cancel{kind}", told, answer, errors=(404, 413, 415)), "parameters": [name]}}
         for path, (kind, answer) in zip(CANCEL_PATHS, kinds.items(), strict=True)
+    }
+
+
+def _kept() -> Paths:
+    """Answers that outlive the connection of their client."""
+    schema = {"type": "string", "pattern": "^([a-z]+[-_])?[0-9a-f]{32}$"}
+    name = {"name": "id", "in": "path", "required": True, "schema": schema}
+    event = {"type": "integer", "minimum": 0, "maximum": 999_999_999}
+    after = {"name": AFTER, "in": "query", "required": False, "schema": event}
+    header = {"name": LAST_EVENT.decode(), "in": "header", "required": False, "schema": event}
+    streamed = {"name": "stream", "in": "query", "required": False, "schema": {"type": "boolean", "default": False}}
+    told = "Read an answer that is kept behind the event of this number, or all of it; only with the same API key."
+    drop = "Keep an answer no longer; if it is being made, that ends."
+    again = get_other("stream", told, EVENTS, errors=(404,), parameters=[name, after, header])
+    found = "An answer in the background, as it is now, or its events if `stream` is true."
+    response = get("response", found, "Response", errors=(404, 499), parameters=[name, streamed, after, header])
+    stream, one = STREAM_PATHS
+    return {
+        stream: {"get": again, "delete": get("deleteStream", drop, "Deleted", errors=(404,), parameters=[name])},
+        one: {"get": response, "delete": get("deleteResponse", drop, "Deleted", errors=(404,), parameters=[name])},
     }
 
 

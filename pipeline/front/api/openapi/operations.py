@@ -8,7 +8,8 @@ from typing import Any, Final
 from pipeline.front.api.openapi.parts import COUNT, TEXT, reference
 from pipeline.front.api.schema import Schema
 from pipeline.front.delivery.deadline import HEADER, MOST_MS
-from pipeline.front.delivery.generation import TIMINGS
+from pipeline.front.delivery.keeping import DETACHED, TIMINGS
+from pipeline.front.delivery.kept import STREAM_ID
 from pipeline.front.http.exchange import REQUEST_ID
 
 Operation = dict[str, Any]
@@ -74,13 +75,21 @@ def get(name: str, meaning: str, answer: str = "", *, errors: Iterable[int] = ()
     return {"operationId": name, "summary": meaning, **more, "responses": _responses(success, errors)}
 
 
-def get_other(name: str, meaning: str, content_type: str, *, unchanged: bool = False) -> Operation:
+def get_other(
+    name: str,
+    meaning: str,
+    content_type: str,
+    *,
+    unchanged: bool = False,
+    errors: Iterable[int] = (),
+    **more: Any,
+) -> Operation:
     """An answer that is not JSON. `unchanged`: may be 304 for a client that has it already."""
     success = {"description": meaning, "content": {content_type: {"schema": TEXT}}}
-    responses = _responses(success, ())
+    responses = _responses(success, errors)
     if unchanged:
         responses["304"] = {"description": "Not modified: the ETag equals If-None-Match."}
-    return {"operationId": name, "summary": meaning, "responses": responses}
+    return {"operationId": name, "summary": meaning, **more, "responses": responses}
 
 
 def post(name: str, meaning: str, request: Schema, answer: Schema, *, errors: Iterable[int] = (404,)) -> Operation:
@@ -109,6 +118,10 @@ def generating(
     operation["responses"]["200"]["content"] = content
     timings = f"Timings of the request in ms, if it had the header {TIMINGS.decode()}: 1."
     headers = operation["responses"]["200"]["headers"]
+    headers[STREAM_ID.decode()] = {
+        "description": "By which the answer can be read again, if it is kept.",
+        "schema": TEXT,
+    }
     headers["x-ttft-ms"] = headers["server-timing"] = {"description": timings, "schema": TEXT}
     operation["parameters"] = [
         _header(
@@ -117,6 +130,11 @@ def generating(
             "in x-ringserve-replica who computed it, in x-ringserve-weights with which weights.",
         ),
         _header(HEADER, f"Milliseconds in which the answer must be complete, 1 to {MOST_MS}."),
+        _header(
+            DETACHED,
+            "Seconds that the request goes on without its client, up to the server's max_detached_s; its answer can "
+            "be read again by GET /v1/streams/{id}.",
+        ),
         _header(REQUEST_ID, "The request's id in logs and in the answer: up to 128 visible ASCII characters."),
     ]
     return operation

@@ -40,6 +40,7 @@ from pipeline.wire.delta import Delta, FinishReason
 
 T = TypeVar("T", Message, Thoughts)
 
+QUEUED: Final = "queued"
 COMPLETED: Final = "completed"
 INCOMPLETE: Final = "incomplete"
 FAILED: Final = "failed"
@@ -56,6 +57,7 @@ class ResponsesWriter:
     them. `names`: of tokens, if log-probabilities are wanted. `renamed`: our name of a parameter → the client's."""
 
     content_type = b"text/event-stream; charset=utf-8"
+    END: ClassVar[bytes] = b"\n\n"
     PING: ClassVar[bytes] = b": ping\n\n"
 
     def __init__(
@@ -193,6 +195,10 @@ class ResponsesWriter:
     def _opening(self) -> bytes:
         response = {"response": orjson.Fragment(self._response(IN_PROGRESS))}
         return self._events(("response.created", response), ("response.in_progress", response))
+
+    def queued(self) -> bytes:
+        """What stands for it until it is complete."""
+        return self._response(QUEUED)
 
     def _response(self, status: str, error: dict[str, str] | None = None) -> bytes:
         """The object that stands for the answer."""

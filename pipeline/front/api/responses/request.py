@@ -1,4 +1,5 @@
-"""Requests in the form of OpenAI's /v1/responses. Nothing is stored: what would need that is refused by name."""
+"""Requests in the form of OpenAI's /v1/responses. What would need a store is refused by name; answers made in the
+background are kept for some time."""
 
 from __future__ import annotations
 
@@ -110,7 +111,9 @@ class ResponsesRequest(OpenAIBody):
         default_factory=dict, description="More variables for the model's chat template."
     )
     store: Annotated[Any, only(False, reason="answers are not stored here; leave it out")] = None
-    background: Annotated[Any, only(False, reason="answers are not stored here; use stream")] = None
+    background: bool = given(
+        False, "Go on without the client, which asks for the answer by its id, for at most pipeline.max_detached_s."
+    )
     previous_response_id: Annotated[Any, only(reason=_NOT_STORED)] = None
     conversation: Annotated[Any, only(reason=_NOT_STORED)] = None
     prompt: Annotated[Any, only(reason="prompts are not stored here; send instructions and input")] = None
@@ -134,6 +137,8 @@ class ResponsesRequest(OpenAIBody):
         yield from problems(self.tool_use)
         most = limit(self.max_output_tokens, settings.max_length, settings)
         yield from least_above_most(("min_tokens", "max_output_tokens"), self.min_tokens, most)
+        if self.background and not settings.max_detached_s:
+            yield "background", "background is true, expected false: no answers are kept here"
         if self.top_logprobs and not self.logprobs_wanted:
             told = f"top_logprobs is {self.top_logprobs}, expected 0 unless include has {LOGPROBS}"
             yield "top_logprobs", told
@@ -153,7 +158,7 @@ class ResponsesRequest(OpenAIBody):
         text, reasoning = body.get("text") or {}, body.get("reasoning") or {}
         return {
             "model": model,
-            "background": False,
+            "background": self.background,
             "previous_response_id": None,
             "store": False,
             **{name: getattr(self, name) for name in _REPEATED},
@@ -197,4 +202,4 @@ def parse_responses(body: dict[str, Any], identity: Identity, tokenizer: Vocabul
         renamed={"prompt": "input", "max_tokens": "max_output_tokens"},
     )
     part = prompt.part(params, add_special=prompt.needs_bos(tokenizer, wanted=False))
-    return Job((part,), asked.stream, writer, prompt.form, reader=prompt.reader)
+    return Job((part,), asked.stream, writer, prompt.form, reader=prompt.reader, pending=writer.queued)

@@ -20,7 +20,7 @@ from openapi_spec_validator import validate
 from model.demo import DEMO_DIR
 from model.response import choose_format
 from model.tokenizer import load_tokenizer
-from pipeline.front.api.admin_routes import WeightsRequest
+from pipeline.front.api.admin_routes import WEIGHTS, WeightsRequest
 from pipeline.front.api.anthropic.request import parse_count, parse_messages
 from pipeline.front.api.body import Reading, read
 from pipeline.front.api.cancel_routes import CANCEL_PATHS
@@ -31,6 +31,7 @@ from pipeline.front.api.openai.chat import parse_chat
 from pipeline.front.api.openai.completions import parse_completion
 from pipeline.front.api.openapi import openapi_document
 from pipeline.front.api.responses.request import parse_responses
+from pipeline.front.api.stream_routes import STREAM_PATHS
 from pipeline.front.api.tokenize_routes import TokenizeRoutes
 from pipeline.front.app import Front
 from pipeline.front.delivery.job import Identity
@@ -295,15 +296,18 @@ def test_a_document_of_a_real_front(shared):
 @pytest.mark.parametrize(("path", "item"), DOCUMENT["paths"].items())
 def test_every_path_of_the_document_is_served(shared, path, item):
     """With another method, so that nothing happens."""
-    answer = shared.http.request("DELETE", path.replace("{model}", "tiny").replace("{id}", "x"))
+    answer = shared.http.request("PUT", path.replace("{model}", "tiny").replace("{id}", "x"))
     assert answer.status_code == 405
-    assert answer.headers["allow"] == ", ".join({"get": "GET, HEAD", "post": "POST"}[method] for method in item)
+    names = {"get": "GET, HEAD", "post": "POST", "delete": "DELETE"}
+    assert answer.headers["allow"] == ", ".join(names[method] for method in item)
 
 
 def test_every_path_that_is_served_is_in_the_document():
     """The router's table, which says nothing yet of what the handlers are."""
     page = Mock(routes=lambda: {"/": ("GET", None), "/live": ("GET", None)})
-    routes = Front(SETTINGS, Mock(), Mock(), Mock(), page, ApiKeys(), Mock(), Mock(), Mock(), Mock()).routes
-    documented = {path: next(iter(item)).upper() for path, item in DOCUMENT["paths"].items()}
-    named = {"/v1/models/{model}": "GET"} | dict.fromkeys(CANCEL_PATHS, "POST")
-    assert routes | named == documented
+    routes = Front(SETTINGS, Mock(), Mock(), Mock(), page, ApiKeys(), Mock(), Mock(), Mock(), Mock(), Mock()).routes
+    documented = {(path, method.upper()) for path, item in DOCUMENT["paths"].items() for method in item}
+    named = {("/v1/models/{model}", "GET"), *((path, "POST") for path in CANCEL_PATHS)}
+    named.add((WEIGHTS, "POST"))
+    named |= {(path, method) for path in STREAM_PATHS for method in ("GET", "DELETE")}
+    assert {*routes.items()} | named == documented

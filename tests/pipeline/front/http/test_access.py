@@ -180,9 +180,9 @@ def test_origins_that_are_named(serve):
     assert (asked.status_code, asked.content) == (204, b"")
     assert cors_headers(asked) == {
         "access-control-allow-origin": "https://example.org",
-        "access-control-allow-methods": "GET, HEAD, POST",
+        "access-control-allow-methods": "GET, HEAD, POST, DELETE",
         "access-control-allow-headers": "authorization, content-type, x-stainless-lang",
-        "access-control-expose-headers": "retry-after, x-request-id",
+        "access-control-expose-headers": "retry-after, x-request-id, x-stream-id",
         "access-control-max-age": "600",
     }
     assert "content-length" not in asked.headers

@@ -182,7 +182,7 @@ def test_a_request_of_codex():
          "previous_response_id is 'resp_1', expected no value: answers are not stored here; send the items of "
          "earlier turns as input"),
         ({"conversation": "c"}, "conversation is 'c', expected no value: answers are not stored here"),
-        ({"background": True}, "background is True, expected False: answers are not stored here; use stream"),
+        ({"background": "yes"}, "background is 'yes', expected true or false"),
         ({"prompt": {"id": "p"}}, "prompts are not stored here; send instructions and input"),
         ({"truncation": "auto"}, "truncation is 'auto', expected 'disabled': input that is too long is refused, not"),
         ({"tools": [{"type": "web_search"}]},

@@ -1,0 +1,91 @@
+"""Answers that are kept: read from where their clients were, asked for, deleted."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import parse_qs, unquote
+
+import orjson
+
+from pipeline.front.delivery.keeping import KeptAnswers
+from pipeline.front.delivery.kept import KeptAnswer
+from pipeline.front.delivery.live import CANCELLED
+from pipeline.front.http.errors import NOT_FOUND, ApiError
+from pipeline.front.http.exchange import Exchange, Handler, answer_json
+
+STREAM: Final = re.compile(r"/v1/(streams|responses)/([^/]{1,384})/?\Z")
+STREAM_PATHS: Final = ("/v1/streams/{id}", "/v1/responses/{id}")
+LAST_EVENT: Final = b"last-event-id"
+AFTER: Final = "starting_after"
+_NUMBER = re.compile(r"\d{1,9}\Z")
+
+
+class StreamRoutes:
+    """The caller has matched the path with `STREAM`."""
+
+    def __init__(self, kept: KeptAnswers) -> None:
+        self._kept = kept
+
+    @property
+    def methods(self) -> dict[str, Handler]:
+        return {"GET": self.get, "DELETE": self.delete}
+
+    async def get(self, exchange: Exchange) -> None:
+        """In OpenAI's words where the path is OpenAI's: an object, unless a stream is asked for."""
+        kind, _, answer = self._found(exchange)
+        query = parse_qs(exchange.query.decode("latin-1"))
+        position = _position(exchange, query)
+        if kind == "responses" and query.get("stream", ["false"])[-1] not in ("true", "1"):
+            await exchange.respond(200, await _object(answer, exchange))
+        elif answer.complete and answer.whole is None and position > len(answer.events):
+            told = f"{AFTER} is {position - 1}, expected at most {len(answer.events) - 1}, the last event"
+            raise ApiError(400, told, parameter=AFTER)
+        else:
+            await answer.play(exchange, position)
+
+    async def delete(self, exchange: Exchange) -> None:
+        """If it is being made, that ends."""
+        kind, name, answer = self._found(exchange)
+        answer.give_up("its answer was deleted")
+        await answer_json(exchange, {"id": name, "object": kind.removesuffix("s"), "deleted": True})
+
+    def _found(self, exchange: Exchange) -> tuple[str, str, KeptAnswer]:
+        found = STREAM.match(exchange.path.rstrip("/"))
+        assert found is not None
+        kind, name = found[1], unquote(found[2])
+        answer = self._kept.find(name, exchange.account)
+        if kind == "responses" and answer.exchange.path.rstrip("/") != "/v1/responses":
+            raise ApiError(404, "no response with this id is kept", kind=NOT_FOUND, parameter="id")
+        return kind, name, answer
+
+
+def _position(exchange: Exchange, query: dict[str, list[str]]) -> int:
+    """Of the first event that the client has not got. Raises ApiError 400."""
+    header = exchange.headers.get(LAST_EVENT)
+    name, told = (
+        (AFTER, query[AFTER][-1]) if AFTER in query else (LAST_EVENT.decode(), (header or b"").decode("latin-1"))
+    )
+    if not told:
+        return 0
+    if not _NUMBER.match(told):
+        raise ApiError(400, f"{name} must be the number of an event, as its id says", parameter=name)
+    return int(told) + 1
+
+
+async def _object(answer: KeptAnswer, exchange: Exchange) -> bytes:
+    """The response as it is now: what its newest event with all of it says."""
+    await answer.settled(exchange)
+    if answer.error is not None and answer.error.code != CANCELLED:
+        raise answer.error
+    if answer.whole is not None:
+        return answer.whole[1]
+    events = answer.events[-1:] if answer.complete else answer.events[:1]
+    told = [orjson.loads(event.partition(b"data: ")[2])["response"] for event in events]
+    if answer.error is not None:
+        told = [orjson.loads(answer.pending)]
+    found = told[0] if told else orjson.loads(answer.pending)
+    failed = found.get("error") or {}
+    if answer.error is not None or failed.get("code") == CANCELLED:
+        found["status"] = "cancelled"
+    return orjson.dumps(found)

@@ -1,0 +1,217 @@
+"""All answers that a front keeps: which requests have one, who may collect it, and how much memory they take."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from typing import Final
+
+from pipeline.front.delivery.deadline import HEADER as DEADLINE
+from pipeline.front.delivery.journal import Dropped, Found, Journal, make_journal, renumbered
+from pipeline.front.delivery.kept import KeptAnswer, KeptExchange, Make
+from pipeline.front.delivery.tracing import TRACEPARENT
+from pipeline.front.http.account import Account
+from pipeline.front.http.errors import NOT_FOUND, OVERLOADED, SERVER, ApiError, retry_later
+from pipeline.front.http.exchange import REQUEST_ID, Exchange
+from pipeline.front.http.request_parser import Head
+from pipeline.front.settings import FrontSettings
+from pipeline.wire.request import FAILS_TWICE
+
+log = logging.getLogger("ringserve.front")
+
+DETACHED: Final = b"x-detached-s"
+"""Header: how many seconds the request goes on without its client, and its answer is kept."""
+
+TIMINGS: Final = b"x-ringserve-timings"
+"""Header, "1": return the headers x-…-ms."""
+
+_SHAPING: Final = (TIMINGS, DEADLINE, REQUEST_ID, TRACEPARENT)
+_ID = re.compile(r"(?:[a-z]+[-_])?([0-9a-f]{32})\Z")
+_SECONDS = re.compile(rb"\d{1,7}(\.\d{1,6})?\Z")
+_MOST_BARREN: Final = 2  # fronts that end without a token of a request, before that is refused
+_FULL: Final = 0.75  # of the memory: beyond it no more are begun
+_TIDY: Final = 1 << 16  # bytes of the journal that are worth it
+
+
+Route = Callable[[str], Make | None]
+"""Who makes answers to requests of this path, if anybody does."""
+
+
+def _nowhere(_: str) -> None:
+    """Before `restore`."""
+
+
+class KeptAnswers:
+    """Of one front. `log_fd`: the journal's memory, in which a front before may have written; without it a front's
+    death ends them all. Made inside a running loop."""
+
+    def __init__(self, settings: FrontSettings, log_fd: int | None = None) -> None:
+        self._settings = settings
+        self._answers: dict[str, KeptAnswer] = {}
+        self._complete: dict[str, KeptAnswer] = {}  # the oldest first
+        self._shown = 0  # bytes of events
+        self._own_fd = log_fd is None
+        self._fd = make_journal(settings.kept_bytes) if log_fd is None else log_fd
+        self.journal = Journal(self._fd, self._everything)
+        self._route: Route = _nowhere
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    @property
+    def used(self) -> int:
+        """Bytes."""
+        return self._shown + self.journal.written
+
+    # ---- new ones -------------------------------------------------------------------------------------------------
+
+    def seconds(self, exchange: Exchange) -> float:
+        """How long this request may go on without its client; 0: it ends with it. Raises ApiError 400."""
+        asked, most = exchange.headers.get(DETACHED), self._settings.max_detached_s
+        if asked is None:
+            return min(self._settings.detached_s, most)
+        if not _SECONDS.match(asked) or float(asked) > most:
+            name = DETACHED.decode()
+            raise ApiError(400, f"the header {name} must be a number from 0 to {most:g}", parameter=name)
+        return float(asked)
+
+    async def serve(self, exchange: Exchange, seconds: float, make: Make, *, background: bool = False) -> None:
+        """As `make` would, but its answer is kept. Raises ApiError, ClientGone."""
+        if DETACHED not in exchange.headers and not background and self._is_full():
+            await make(exchange)
+            return
+        if self._is_full():
+            raise retry_later(429, "there is no room to keep another answer; try again later", OVERLOADED)
+        answer = self._new(exchange, seconds)
+        exchange.metered = True
+        answer.begin(make)
+        if not background:
+            await answer.play(exchange)
+            return
+        await answer.opening(exchange)
+        await exchange.respond(200, answer.pending, headers=[answer.name])
+
+    def _new(self, exchange: Exchange, seconds: float) -> KeptAnswer:
+        head = Head(exchange.method, exchange.path, exchange.query, exchange.headers, modern=True, keep_alive=False)
+        own = KeptExchange(head, self._settings, exchange)
+        own.seed, own.client_id, own.request_id = exchange.seed, exchange.client_id, exchange.request_id
+        own.account, own.arrival_ns = exchange.account, time.monotonic_ns()
+        own.kept_headers = tuple((name, exchange.headers[name]) for name in _SHAPING if name in exchange.headers)
+        answer = self._answers[own.seed] = KeptAnswer(own, exchange.key, seconds, self)
+        return answer
+
+    def _is_full(self) -> bool:
+        """Too full for another one, though all that are complete were dropped."""
+        return not self._make_room(int(_FULL * self._settings.kept_bytes))
+
+    # ---- those that are there -------------------------------------------------------------------------------------
+
+    def find(self, name: str, account: Account | None) -> KeptAnswer:
+        """By its id, as a header or the answer has it. Raises ApiError 404 for one that is not there, or is another
+        key's: the two look alike."""
+        own = _ID.match(name)
+        answer = self._answers.get(own[1]) if own else None
+        if answer is None or answer.key != ("" if account is None else account.key.digest):
+            told = "no answer with this id is kept; expected the x-stream-id of a request with x-detached-s"
+            raise ApiError(404, told, kind=NOT_FOUND, parameter="id")
+        if not answer.begun and answer.error is None and (make := self._route(answer.exchange.path)) is not None:
+            answer.begin(make)  # of a front before: made again
+        return answer
+
+    # ---- of the front before --------------------------------------------------------------------------------------
+
+    def restore(self, route: Route, accounts: Callable[[str], Account | None], new_id: Callable[[], int]) -> None:
+        """Go on with what a front before has left. `accounts`: by digest; `new_id`: of a text."""
+        self._route = route
+        for found in self.journal.read():
+            make, account = route(found.opened.path), accounts(found.opened.key) if found.opened.key else None
+            if make is not None and (account is not None or not found.opened.key):
+                self._restore(renumbered(found, new_id), account, make)
+        if self._answers:
+            under_way = sum(answer.begun for answer in self._answers.values())
+            log.warning("%d answers of the front before are kept, %d go on", len(self._answers), under_way)
+        self.journal.tidy()
+
+    def _restore(self, found: Found, account: Account | None, make: Make) -> None:
+        opened, records = found.opened, found.records
+        barren = opened.barren + 1 if len(records) == opened.recorded else 1
+        own = KeptExchange(
+            Head("POST", opened.path, b"", dict(opened.headers), modern=True, keep_alive=False), self._settings
+        )
+        own.seed, own.account, own.content, own.created = opened.seed, account, opened.body, opened.created
+        own.request_id = own.client_id or own.seed.encode()
+        own.arrival_ns, own.kept_headers, own.again = opened.arrival_ns, opened.headers, True
+        answer = self._answers[own.seed] = KeptAnswer(own, opened.key, opened.seconds, self)
+        answer.resume(found, barren)
+        answer.await_client()
+        if answer.ended is not None:
+            self._complete[answer.seed] = answer
+        elif barren > _MOST_BARREN:
+            log.error("request %s may have made a front fail %d times: it is refused", opened.seed, barren)
+            answer.refuse(ApiError(500, FAILS_TWICE, kind=SERVER))
+        else:
+            answer.begin(make)
+
+    # ---- see `Keeper` ---------------------------------------------------------------------------------------------
+
+    def commit(self) -> None:
+        journal = self.journal
+        if journal.pending:
+            journal.commit()
+            if self._shown + journal.written > self._settings.kept_bytes:
+                self._overflow()
+
+    def _overflow(self) -> None:
+        """The newest that is being made gives way, if there is no other room."""
+        if not self._make_room(self._settings.kept_bytes):
+            newest = next((one for one in reversed(self._answers.values()) if not one.over), None)
+            if newest is not None:
+                newest.overflow()
+
+    def grew(self, size: int) -> None:
+        self._shown += size
+
+    def _make_room(self, most: int) -> bool:
+        while self.used > most and self._complete:
+            self.drop(next(iter(self._complete.values())))
+        return self.used <= most
+
+    def over(self, answer: KeptAnswer) -> None:
+        if answer.opened is None:
+            self.drop(answer)  # it was refused: its client knows
+        elif answer.seed in self._answers:
+            self._complete[answer.seed] = answer
+
+    def drop(self, answer: KeptAnswer) -> None:
+        if self._answers.pop(answer.seed, None) is None:
+            return
+        self._complete.pop(answer.seed, None)
+        answer.forget()
+        self._shown -= answer.size
+        journal, about = self.journal, answer.everything
+        if about:
+            about.append(Dropped(answer.seed).pack())
+            journal.pending.append(about[-1])
+            journal.commit()
+            journal.forget(about)
+        if not self._answers and journal.used > _TIDY:
+            journal.tidy()
+
+    def _everything(self) -> list[bytes]:
+        return [record for answer in self._answers.values() for record in answer.everything]
+
+    # ---- the end --------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """The server shuts down: answers that are being made end with an error."""
+        for answer in list(self._answers.values()):
+            answer.stop()
+
+    def close(self) -> None:
+        self.stop()
+        self.journal.close()
+        if self._own_fd:
+            os.close(self._fd)

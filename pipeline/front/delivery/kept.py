@@ -1,0 +1,486 @@
+"""An answer that is kept apart from its client's connection, which may break and come back.
+
+Whoever makes the answer writes it here, event by event; clients read it from any event on, while it is made and for
+some time afterwards. An event is known by its position, from 0, in server-sent events by their `id`. Since an answer
+is a pure function of its request and its tokens, a front that makes it again comes to the same events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import msgspec
+
+from pipeline.front.delivery.job import Times
+from pipeline.front.delivery.journal import Begun, Ended, Failure, Found, Journal, Opened, size_of
+from pipeline.front.http.errors import SERVER, UNAVAILABLE, ApiError, ClientGone
+from pipeline.front.http.exchange import JSON, BodyMemory, Exchange, Header
+from pipeline.front.http.line import Line
+from pipeline.front.http.request_parser import Head
+from pipeline.front.http.responses import Outbox
+from pipeline.front.settings import FrontSettings
+from pipeline.wire.request import FAILS_TWICE, Submit
+
+log = logging.getLogger("ringserve.front")
+
+STREAM_ID: Final = b"x-stream-id"
+_SSE: Final = b"\n\n"
+_RETRY: Final = b"retry: 1000\n"
+"""How soon a client comes back whose connection is lost, in ms."""
+
+_BESIDE: Final = 100  # bytes that Python takes for each object
+_NO_ROOM: Final = "there is no room left to keep this answer (pipeline.kept_bytes)"
+
+Make = Callable[[Exchange], Awaitable[None]]
+"""Makes an answer, as for any exchange. Raises ApiError, ClientGone."""
+
+
+class Keeper(Protocol):
+    """Of all answers that are kept."""
+
+    journal: Journal
+
+    def commit(self) -> None:
+        """What is pending in the journal is in there, before a client sees what comes of it."""
+        ...
+
+    def grew(self, size: int) -> None:
+        """An answer, by so many bytes beside what the journal counts."""
+        ...
+
+    def over(self, answer: KeptAnswer) -> None:
+        """It is complete, or has failed."""
+        ...
+
+    def drop(self, answer: KeptAnswer) -> None: ...
+
+
+class DetachedLine(Line):
+    """The line of a request without a connection: it is lost when its clients do not come back."""
+
+    def __init__(self, settings: FrontSettings) -> None:
+        super().__init__(settings)
+        self.client, self.port = "", 0
+
+    def pace_reading(self) -> None:
+        pass
+
+    def answered(self) -> None:
+        pass
+
+    def _probe(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        self.lose("the connection was closed")
+
+    def lose(self, why: str) -> None:
+        self._why_lost = why
+        self.connection_lost(None)
+
+
+@dataclass(slots=True, eq=False)
+class _Listener:
+    """A client that reads an answer. `waiter`: it waits, and has got what there is."""
+
+    exchange: Exchange
+    position: int
+    waiter: asyncio.Future[None] | None = None
+    ping: bytes = b""
+
+    def lose(self, _: str) -> None:
+        self.wake()
+
+    def wake(self) -> None:
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+class KeptAnswer:
+    """`seconds`: how long it goes on without a client, and is kept afterwards. `opened`: its request, once that was
+    sent to preprocess."""
+
+    def __init__(self, exchange: KeptExchange, key: str, seconds: float, keeper: Keeper) -> None:
+        self.seed, self.key, self.seconds = exchange.seed, key, seconds
+        self.exchange, self.keeper = exchange, keeper
+        self._pending = keeper.journal.pending
+        self.opened: Opened | None = None
+        self.records: list[bytes] = []  # of its texts, as in `Found`
+        self.ended: Ended | None = None
+        self.size = 0
+        self.pending = b""  # what stands for it until it is complete
+        self.whole: tuple[int, bytes, bytes, Sequence[Header]] | None = None  # an answer in one piece
+        self.head: tuple[int, bytes | None, Sequence[Header]] | None = None  # of a stream
+        self.events: list[bytes] = []
+        self.complete = False
+        self.error: ApiError | None = None  # it has failed before anything of it was written
+        self._end = b""
+        self._times: Times | None = None
+        self._failure: Failure | None = None
+        self._listeners: set[_Listener] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._forgotten = False
+        exchange.answer = self
+
+    # ---- while it is made -----------------------------------------------------------------------------------------
+
+    @property
+    def begun(self) -> bool:
+        """Somebody makes it."""
+        return self._task is not None
+
+    @property
+    def over(self) -> bool:
+        return self.complete or self.error is not None
+
+    def resume(self, found: Found, barren: int) -> None:
+        """It is made again, behind what a front before has left."""
+        self.opened = msgspec.structs.replace(found.opened, barren=barren, recorded=len(found.records))
+        self.records, self.ended = found.records, found.ended
+        if self.ended is not None and self.ended.failure is not None and self.ended.failure.message == FAILS_TWICE:
+            self.error = error_of(self.ended.failure)
+        self.keeper.journal.written += size_of(self.everything)
+
+    def refuse(self, error: ApiError) -> None:
+        """It is not made again."""
+        self.error = error
+        self._conclude(failure_of(error))
+
+    def begin(self, make: Make) -> None:
+        self._task = asyncio.create_task(self._make(make))
+
+    async def _make(self, make: Make) -> None:
+        try:
+            await make(self.exchange)
+        except ApiError as error:
+            told = bool(self._listeners)
+            self._fail(error)
+            if told:
+                self.keeper.drop(self)
+        except asyncio.CancelledError:
+            self._fail(ApiError(503, "the server is shutting down", kind=UNAVAILABLE))
+            raise
+        except ClientGone:
+            self._fail(ApiError(503, "the request was cancelled", kind=UNAVAILABLE))
+            self.keeper.drop(self)
+        except Exception:
+            log.exception("%s failed", self.exchange.path)
+            self._fail(ApiError(500, "internal error", kind=SERVER))
+        finally:
+            self.keeper.over(self)
+
+    def _fail(self, error: ApiError) -> None:
+        if not self.over:
+            self.error = error
+            self._conclude(failure_of(error))
+        self._wake_all()
+
+    def open(self, end: bytes, pending: bytes, submits: Sequence[Submit]) -> None:
+        """Its request is sent to preprocess. `end`: of its events."""
+        self._end, self.pending = end, pending
+        if self.opened is None:
+            exchange = self.exchange
+            self.opened = Opened(
+                self.seed, exchange.created, exchange.arrival_ns, exchange.path, exchange.kept_headers, self.key,
+                exchange.content or b"", self.seconds, tuple(submit.pack() for submit in submits),
+            )  # fmt: skip
+            exchange.content = None
+            self._pending.append(self.opened.pack())
+            self.keeper.commit()
+        self._wake_all()
+
+    def note_begin(self, request: int, prompt_tokens: int, cached_tokens: int) -> None:
+        self.note([Begun(request, prompt_tokens, cached_tokens).pack()])
+
+    def note(self, records: list[bytes]) -> None:
+        """Deltas, about to be written."""
+        self.records += records
+        self._pending += records
+
+    def _grow(self, size: int) -> None:
+        self.size += size
+        self.keeper.grew(size)
+
+    def overflow(self) -> None:
+        """There is no room for more of it."""
+        self.exchange.fail(ApiError(503, _NO_ROOM, kind=UNAVAILABLE))
+
+    def measured(self, times: Times) -> Times:
+        """Those of the first time that it was complete."""
+        if self.ended is not None and self.ended.times is not None:
+            return self.ended.times
+        self._times = times
+        return times
+
+    def note_failure(self, error: ApiError) -> None:
+        """With which it is about to end."""
+        self._failure = failure_of(error)
+
+    def _conclude(self, failure: Failure | None) -> None:
+        if self.ended is None:
+            self.ended = Ended(self.seed, self._times, failure)
+            if self.opened is not None:
+                self._pending.append(self.ended.pack())
+        self.keeper.commit()
+
+    # ---- what is written ------------------------------------------------------------------------------------------
+
+    def add(self, piece: bytes, outbox: Outbox | None = None) -> None:
+        """Whole events. With an outbox they go to clients that wait in this pass."""
+        events, before, size = self.events, len(self.events), len(piece) + _BESIDE
+        if before and piece.count(self._end) == 1:  # nearly always
+            made = b"id: %d\n%b" % (before, piece) if self._end == _SSE else piece
+            events.append(made)
+        else:
+            parts = self._numbered(piece)
+            events += parts
+            made = b"".join(parts)
+            size += _BESIDE * len(parts)
+        self.size += size
+        self.keeper.grew(size)
+        if self._listeners:
+            self._pass_on(made, before, outbox)
+
+    def _numbered(self, piece: bytes) -> list[bytes]:
+        parts = [part + self._end for part in piece.split(self._end)[:-1]]
+        if self._end != _SSE or not parts:
+            return parts
+        first = len(self.events)
+        made = [b"id: %d\n%b" % (number, part) for number, part in enumerate(parts, first)]
+        if first == 0:
+            made[0] = _RETRY + made[0]
+        return made
+
+    def _pass_on(self, made: bytes, before: int, outbox: Outbox | None) -> None:
+        """These events, which follow so many others."""
+        for listener in list(self._listeners):
+            exchange = listener.exchange
+            at_end = listener.waiter is not None and listener.position == before
+            if outbox is None or not at_end or not exchange.started or not exchange.keeps_up:
+                listener.wake()
+            else:
+                exchange.write_soon(made, outbox)
+                listener.position = len(self.events)
+
+    def finish(self, piece: bytes) -> None:
+        """The last events."""
+        self._conclude(self._failure)
+        if piece:
+            self.add(piece)
+        self.complete = True
+        self._wake_all()
+
+    def finish_whole(self, status: int, body: bytes, content_type: bytes, headers: Sequence[Header]) -> None:
+        self._conclude(self._failure)
+        self._grow(len(body))
+        self.whole, self.complete = (status, body, content_type, headers), True
+        self._wake_all()
+
+    def ping(self, piece: bytes) -> None:
+        """For clients that wait."""
+        for listener in list(self._listeners):
+            listener.ping = piece
+            listener.wake()
+
+    def _wake_all(self) -> None:
+        for listener in list(self._listeners):
+            listener.wake()
+
+    # ---- its clients ----------------------------------------------------------------------------------------------
+
+    async def play(self, exchange: Exchange, position: int = 0) -> None:
+        """Answer with it, from the event at this position on. Raises ApiError, ClientGone."""
+        listener = _Listener(exchange, position)
+        exchange.connection.on_lost.add(listener.lose)
+        self._attend(listener)
+        try:
+            while not await self._serve(listener):
+                if not self._has_news(listener):  # writing may have taken its time
+                    listener.waiter = asyncio.get_running_loop().create_future()
+                    await listener.waiter
+        finally:
+            exchange.connection.on_lost.discard(listener.lose)
+            self._leave(listener)
+
+    async def opening(self, exchange: Exchange) -> None:
+        """Until its request was sent to preprocess. Raises ApiError if it was refused, ClientGone."""
+        await self._until(exchange, lambda: self.opened is not None or self.error is not None)
+        if self.error is not None:
+            raise self.error
+
+    async def settled(self, exchange: Exchange) -> None:
+        """Until it is where the front before has left it. Raises ClientGone."""
+        done = self.ended is not None
+        await self._until(exchange, lambda: self.over if done else bool(self.pending) or self.over)
+
+    async def _until(self, exchange: Exchange, holds: Callable[[], bool]) -> None:
+        listener = _Listener(exchange, 0)
+        exchange.connection.on_lost.add(listener.lose)
+        self._attend(listener)
+        try:
+            while not holds():
+                listener.waiter = asyncio.get_running_loop().create_future()
+                await listener.waiter
+                _require_there(exchange)
+        finally:
+            exchange.connection.on_lost.discard(listener.lose)
+            self._leave(listener)
+
+    async def _serve(self, listener: _Listener) -> bool:
+        """Write what there is; whether that was all."""
+        exchange = listener.exchange
+        _require_there(exchange)
+        if self.error is not None:
+            raise self.error
+        if self.whole is not None:
+            status, body, content_type, headers = self.whole
+            await exchange.respond(status, body, content_type, [*headers, self.name])
+            return True
+        new, listener.position = self.events[listener.position :], max(listener.position, len(self.events))
+        ping, listener.ping = listener.ping, b""
+        if self.head is not None and (new or ping or self.complete) and not exchange.started:
+            status, kind, headers = self.head
+            await exchange.start(status, kind, [*headers, self.name])
+        if self.complete and listener.position >= len(self.events):
+            await exchange.end(b"".join(new))
+            return True
+        if new or ping:
+            await exchange.write(b"".join(new) or ping)
+        return False
+
+    def _has_news(self, listener: _Listener) -> bool:
+        return listener.position < len(self.events) or self.over or bool(listener.ping) or listener.exchange.gone
+
+    @property
+    def name(self) -> Header:
+        """As clients are told it."""
+        return STREAM_ID, self.seed.encode()
+
+    def _attend(self, listener: _Listener) -> None:
+        self._listeners.add(listener)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _leave(self, listener: _Listener) -> None:
+        self._listeners.discard(listener)
+        self.await_client()
+
+    def await_client(self) -> None:
+        """If there is none: not for ever."""
+        if not self._listeners and self._timer is None and not self._forgotten:
+            self._timer = asyncio.get_running_loop().call_later(self.seconds, self._expire)
+
+    def _expire(self) -> None:
+        self.give_up(f"its client did not come back within {self.seconds:g} s")
+
+    def give_up(self, why: str) -> None:
+        """It is not wanted any more: if it is being made, that ends."""
+        if self.begun and not self.over and self.ended is None:
+            self.exchange.connection.lose(why)
+        else:
+            self.keeper.drop(self)
+
+    def stop(self) -> None:
+        """The server shuts down."""
+        self.forget()
+        if self._task is not None:
+            self._task.cancel()
+
+    def forget(self) -> None:
+        """It is not kept any more."""
+        self._forgotten = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @property
+    def everything(self) -> list[bytes]:
+        """For the journal."""
+        if self.opened is None:
+            return []
+        return [self.opened.pack(), *self.records, *([] if self.ended is None else [self.ended.pack()])]
+
+
+class KeptExchange(Exchange):
+    """The request of an answer that is kept, for whoever makes that. `source`: the client's exchange, whose body is
+    read; without it `content` is there already."""
+
+    connection: DetachedLine
+    answer: KeptAnswer
+
+    def __init__(self, head: Head, settings: FrontSettings, source: Exchange | None = None) -> None:
+        super().__init__(head, DetachedLine(settings), BodyMemory(settings))
+        self._source = source
+        self.arrival_ns = 0  # of the monotonic clock; 0: it arrives now
+        self.kept_headers: tuple[Header, ...] = ()
+        self.on_failure: Callable[[ApiError], None] | None = None  # ends what makes the answer
+
+    def fail(self, error: ApiError) -> None:
+        if self.on_failure is not None:
+            self.on_failure(error)
+
+    async def read_body(self) -> bytes:
+        if self._source is not None:
+            self.content, self._source = await self._source.read_body(), None
+        content = self.content or b""
+        self.body_bytes = len(content)
+        return content
+
+    # ---- the answer: see `Exchange` -------------------------------------------------------------------------------
+
+    @property
+    def keeps_up(self) -> bool:
+        return True
+
+    def head(self, status: int, content_type: bytes | None, headers: Sequence[Header] = ()) -> bytes:
+        self.answer.head = status, content_type, [*self.common, *headers]
+        return b""
+
+    async def begin(self, head: bytes) -> None:
+        self.started = True
+
+    async def write(self, body: bytes) -> None:
+        if body:
+            self.answer.add(body)
+            self.commit()
+
+    def write_soon(self, body: bytes, outbox: Outbox) -> None:
+        self.answer.add(body, outbox)
+
+    async def ping(self, body: bytes) -> None:
+        self.answer.ping(body)
+
+    async def end(self, body: bytes = b"") -> None:
+        self.complete = True
+        self.answer.finish(body)
+
+    async def respond(
+        self, status: int, body: bytes, content_type: bytes = JSON, headers: Sequence[Header] = ()
+    ) -> None:
+        self.started = self.complete = True
+        self.answer.finish_whole(status, body, content_type, [*self.common, *headers])
+
+    def commit(self) -> None:
+        """What was noted is in the journal before clients see what came of it: they are woken in a later turn."""
+        self.answer.keeper.commit()
+
+
+def _require_there(exchange: Exchange) -> None:
+    if exchange.gone:
+        raise ClientGone("the client closed the connection")
+
+
+def failure_of(error: ApiError) -> Failure:
+    return Failure(error.status, error.message, error.kind, error.parameter, error.code)
+
+
+def error_of(failure: Failure) -> ApiError:
+    return ApiError(
+        failure.status, failure.message, kind=failure.kind, parameter=failure.parameter, code=failure.code
+    )
