@@ -10,11 +10,12 @@ from pipeline.front.api.anthropic.routes import AnthropicRoutes
 from pipeline.front.api.cancel_routes import CANCEL, CancelRoutes
 from pipeline.front.api.generate_routes import GenerateRoutes
 from pipeline.front.api.info_routes import MODELS, USAGE, InfoRoutes
+from pipeline.front.api.node_routes import NodeRoutes
 from pipeline.front.api.ollama.answer import ollama_refusal
 from pipeline.front.api.ollama.routes import OllamaRoutes
 from pipeline.front.api.openapi import OpenApiRoute
 from pipeline.front.api.tokenize_routes import TokenizeRoutes
-from pipeline.front.http.access import KEY_HEADERS, PROBES, ApiKeys, Cors, is_open, is_operators
+from pipeline.front.http.access import KEY_HEADERS, PROBES, ApiKeys, Cors, is_admin, is_open, is_operators
 from pipeline.front.http.errors import NOT_FOUND, SERVER, ApiError, ClientGone, ErrorForm, openai_refusal
 from pipeline.front.http.exchange import Exchange, Handler
 from pipeline.front.http.throttle import REFUSED
@@ -42,6 +43,7 @@ class Front:
         ollama: OllamaRoutes,
         anthropic: AnthropicRoutes,
         cancel: CancelRoutes,
+        nodes: NodeRoutes,
     ) -> None:
         self._settings, self._keys, self._cors = settings, keys, Cors(settings)
         self._model, self._cancel = info.model, cancel.cancel
@@ -75,6 +77,7 @@ class Front:
             "/debug/trace": ("GET", info.trace),
             "/openapi.json": ("GET", OpenApiRoute(settings, keys).describe),
             **page.routes(),
+            **nodes.routes(),
         }
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -129,6 +132,8 @@ class Front:
     def _is_here(self, port: int, path: str) -> bool:
         """The operators' paths may have a port of their own, which serves nothing else but the probes and usage."""
         metrics_port = self._settings.metrics_port
+        if metrics_port is None and is_admin(path):
+            raise ApiError(404, f"{path} needs a port for operators: set pipeline.metrics_port", kind=NOT_FOUND)
         everywhere = metrics_port is None or path in PROBES or path == USAGE
         return everywhere or is_operators(path) == (port == metrics_port)
 

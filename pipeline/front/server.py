@@ -16,6 +16,7 @@ from pipeline.front.api.anthropic.routes import AnthropicRoutes
 from pipeline.front.api.cancel_routes import CancelRoutes
 from pipeline.front.api.generate_routes import GenerateRoutes
 from pipeline.front.api.info_routes import InfoRoutes
+from pipeline.front.api.node_routes import NodeRoutes
 from pipeline.front.api.ollama.routes import OllamaRoutes
 from pipeline.front.api.tokenize_routes import TokenizeRoutes
 from pipeline.front.app import Front
@@ -115,7 +116,8 @@ async def _serve(
     tokenize = TokenizeRoutes(settings, tokenizer, parser, backend)
     ollama = OllamaRoutes(settings, backend, tokenizer, generate)
     anthropic = AnthropicRoutes(settings, tokenizer, generate, tokenize)
-    app = Front(settings, generate, tokenize, info, shown, keys, ollama, anthropic, CancelRoutes(delivery.live))
+    cancel, nodes = CancelRoutes(delivery.live), NodeRoutes(settings, links.to_nodes)
+    app = Front(settings, generate, tokenize, info, shown, keys, ollama, anthropic, cancel, nodes)
     server = Server(app, settings, admission, counters, backend.announce, shown.feed.close)
 
     def drain(_: Mapping[str, Any]) -> None:

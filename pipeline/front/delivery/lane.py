@@ -59,6 +59,7 @@ class Lane:
         self.detached = True  # all that its rings held has been read, and nothing of them is left
         self.verdict: Verdict | None = None  # who may be to blame for the end of this generation
         self.away = False  # it does not come back soon
+        self.leaving = False  # nothing new goes there while there are others
 
     def attach(self, client: LaneClient, generation: int) -> None:
         self.client, self.generation = client, generation
@@ -94,6 +95,13 @@ class Lanes:
     @property
     def any_up(self) -> bool:
         return any(lane.up for lane in self._lanes)
+
+    @property
+    def open(self) -> list[int]:
+        """Replicas to which something new may go: those that are up, and of these none that leaves, if there are
+        others."""
+        up = [lane for lane in self._lanes if lane.up]
+        return [lane.replica for lane in up if not lane.leaving] or [lane.replica for lane in up]
 
     def choose(self, submit: Submit, among: Collection[int], output: int = 0) -> Choice | None:
         """One of these replicas that is up; None if there is none. `output`: tokens that are there already."""

@@ -48,8 +48,8 @@ class Recovery:
 
     @property
     def open(self) -> list[int]:
-        """Replicas that are up. While there are others, none with a suspect, which runs alone there."""
-        up = [lane.replica for lane in self._lanes if lane.up]
+        """As those of the lanes. While there are others, none with a suspect, which runs alone there."""
+        up = self._lanes.open
         trials = self._suspects.homes() if self._suspects else ()
         return [replica for replica in up if replica not in trials] or up
 

@@ -37,7 +37,12 @@ KEY_HEADERS: Final = (b"x-api-key", b"api-key")
 
 def is_operators(path: str) -> bool:
     """Paths that `pipeline.metrics_port` moves to a port of their own."""
-    return path in _METRICS or path.startswith((_PAGE, "/debug/"))
+    return path in _METRICS or path.startswith((_PAGE, "/debug/")) or is_admin(path)
+
+
+def is_admin(path: str) -> bool:
+    """Paths that change the server: they are nowhere but on the operators' port."""
+    return path.startswith("/admin/")
 
 
 class ApiKeys:
