@@ -1,7 +1,7 @@
 """The application: a directory, nodes and routers. Tokens go from nodes to routers over links, and from routers to
 clients over HTTP: never through Ray.
 
-    serve run pipeline.ray.application:application model=~/models/… certificates=~/certs min_nodes=2 max_nodes=8 npus=8
+    serve run pipeline.ray.application:application model=/models/… certificates=/certs min_nodes=2 npus=8
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class Router(_Server):
             f"pipeline.max_nodes={self._most}",
             f"pipeline.nodes=[{', '.join(first)}]",
         )
-        self._drain_s = settings.drain_s
+        self._drain_s, self._described = settings.drain_s, list[dict[str, Any]]()
         await self._start(settings.launch("router", *where, *settings.router_settings))
         self._linked = dict.fromkeys(first, False)
         self._beside = asyncio.create_task(self._follow())
@@ -216,8 +216,6 @@ class Router(_Server):
                 if view.here:
                     return [*view.here][: self._most]
             await asyncio.sleep(_LOOK_S)
-
-    _described: list[dict[str, Any]] = []
 
     async def _follow(self) -> None:
         """Until it is shut down. A router that is not told anything keeps what it has."""

@@ -283,8 +283,8 @@ class NodeLinks:
     """All of them. Made inside a running loop. Raises CertificateError. `on_change` is called with the number of
     lanes that are up, `on_nodes` with what `put` was told.
 
-    There is room for a fixed number of nodes, each in a place: so many lanes. A node that leaves keeps its place until
-    its requests have ended, or go on elsewhere."""
+    There is room for a fixed number of nodes, each in a place: so many lanes. A node that leaves keeps its place
+    until its requests have ended, or go on elsewhere."""
 
     def __init__(
         self,
