@@ -50,20 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(options: argparse.Namespace, certificates: str) -> int:
     from ray import serve
 
-    from pipeline.ray.application import Settings, application
+    from pipeline.ray.application import ROUTERS, NodeSettings, RouterSettings, deploy, directory, nodes, routers
 
-    settings = Settings(
-        model=str(Path(options.model).absolute()),
-        certificates=certificates,
-        settings=options.set,
-        min_nodes=options.nodes,
-        max_nodes=max(options.nodes, options.max_nodes),
-        host="127.0.0.1",
-        router_ports=[options.port],
-    )
+    common = {"model": str(Path(options.model).absolute()), "certificates": certificates, "settings": options.set}
+    most = max(options.nodes, options.max_nodes)
+    some = NodeSettings(**common, min_nodes=options.nodes, max_nodes=most, host="127.0.0.1")
+    one = RouterSettings(**common, ports=[options.port], max_nodes=2 * most)
     try:
-        handle: Any = serve.run(application(settings), name="ringserve", route_prefix=None)
-        print(f"{options.nodes} nodes; listening on {handle.url.remote().result()}", flush=True)
+        deploy(directory=directory, nodes=nodes(some), routers=routers(one))
+        router: Any = serve.get_app_handle(ROUTERS)
+        print(f"{options.nodes} nodes; listening on {router.url.remote().result()}", flush=True)
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
     finally:
         serve.shutdown()

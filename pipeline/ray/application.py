@@ -1,7 +1,8 @@
-"""The application: a directory, nodes and routers. Tokens go from nodes to routers over links, and from routers to
-clients over HTTP: never through Ray.
+"""Three Serve applications: nodes, routers, and a directory of the nodes for the routers. Tokens go from nodes to
+routers over links, and from routers to clients over HTTP: never through Ray.
 
-    serve run pipeline.ray.application:application model=/models/… certificates=/certs min_nodes=2 npus=8
+They are apart because Serve starts all deployments of an application anew whenever something of it changes. So nodes
+are upgraded without routers, whose clients would notice. `configs/ray_serve.yaml` has all three.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,47 +27,25 @@ from pipeline.ray.policy import LOAD
 
 log = logging.getLogger("ray.serve")
 
+PREFIX = "ringserve-"
+DIRECTORY, ROUTERS = f"{PREFIX}directory", f"{PREFIX}routers"
+"""Names of applications; a router is `serve.get_app_handle(ROUTERS)`."""
+
 _LOOK_S = 0.25  # how often a router looks for nodes
 _CALL_S = 5.0
 _START_S = 900.0  # a large model is read and compiled
 _MARGIN_S = 15.0  # of a shutdown, beside the time to drain
 
 
-class Settings(BaseModel):
-    """Of an application. `model` is a folder or a YAML file, at the same path on every machine, as are the
-    certificates."""
+class Common(BaseModel):
+    """`model` is a folder or a YAML file, at the same path on every machine, as are the certificates."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(description="a model's folder, or a file as in configs/")
     certificates: str = Field(description="a folder as `ringserve certificates` makes it, for all machines' hosts")
-    settings: list[str] = Field([], description="KEY=VALUE, for nodes and routers alike")
-    node_settings: list[str] = Field([], description="KEY=VALUE, for nodes; changing them leaves routers alone")
-    router_settings: list[str] = []
-    min_nodes: int = Field(1, ge=1)
-    max_nodes: int = Field(1, ge=1)
-    npus: float = Field(0, ge=0, description="of a node; 0: it needs none")
-    node_cpus: float = Field(1, ge=0)
-    host: str | None = Field(None, description="of nodes, for routers; None: the machine's address, as Ray knows it")
-    rows_used: float = Field(0.8, gt=0, le=1, description="of a node: beyond it there should be another one")
-    upscale_delay_s: float = Field(10.0, ge=0)
-    downscale_delay_s: float = Field(300.0, ge=0)
-    look_back_s: float = Field(10.0, gt=0)
-    drain_s: float = Field(60.0, ge=0, description="for what runs at a node that leaves to end there")
-    surge_percent: int = Field(0, ge=0, le=100, description="nodes that an upgrade may start beyond those there are")
-    routers: int = Field(1, ge=1)
-    router_host: str = "127.0.0.1"
-    router_ports: list[int] = Field([8835], min_length=1, description="a router takes the first that is free")
-
-    def of_nodes(self) -> Settings:
-        """What nodes see of it: they are started anew when something of that changes, and else are not."""
-        kept = ("model", "certificates", "settings", "node_settings", "host", "rows_used", "drain_s")
-        return Settings(**{name: getattr(self, name) for name in kept})
-
-    def of_routers(self) -> Settings:
-        kept = ("model", "certificates", "settings", "router_settings", "drain_s", "router_host", "router_ports")
-        named = {name: getattr(self, name) for name in (*kept, "max_nodes")}
-        return Settings(**named)
+    settings: list[str] = Field([], description="KEY=VALUE, as with --set")
+    drain_s: float = Field(60.0, ge=0, description="for what runs at a server that is stopped to end there")
 
     def launch(self, role: str, *settings: str) -> list[str]:
         """Arguments of the launcher."""
@@ -77,6 +55,26 @@ class Settings(BaseModel):
         drain = f"pipeline.drain_timeout_s={self.drain_s}"
         every = (drain, "pipeline.metrics_port=0", *self.settings, *links, *settings)
         return [*where, *(word for one in every for word in ("--set", one))]
+
+
+class NodeSettings(Common):
+    min_nodes: int = Field(1, ge=1)
+    max_nodes: int = Field(1, ge=1)
+    npus: float = Field(0, ge=0, description="of a node; 0: it needs none")
+    cpus: float = Field(1, ge=0, description="of a node, as Ray counts them")
+    host: str | None = Field(None, description="for routers; None: the machine's address, as Ray knows it")
+    rows_used: float = Field(0.8, gt=0, le=1, description="of a node: beyond it there should be another one")
+    upscale_delay_s: float = Field(10.0, ge=0)
+    downscale_delay_s: float = Field(300.0, ge=0)
+    look_back_s: float = Field(15.0, gt=0, description="over which loads are averaged")
+    surge_percent: int = Field(0, ge=0, le=100, description="nodes that an upgrade may start beyond those there are")
+
+
+class RouterSettings(Common):
+    routers: int = Field(1, ge=1)
+    host: str = "127.0.0.1"
+    ports: list[int] = Field([8835], min_length=1, description="a router takes the first that is free")
+    max_nodes: int = Field(16, ge=1, description="that a router can have; those that leave count")
 
 
 @serve.deployment(ray_actor_options={"num_cpus": 0})
@@ -99,8 +97,7 @@ class Directory:
 class _Server:
     """Of an actor: a child, and what goes on beside it."""
 
-    def __init__(self, directory: Any) -> None:
-        self._directory = directory
+    def __init__(self) -> None:
         self._child: Child | None = None
         self._beside: asyncio.Task[None] | None = None
 
@@ -121,7 +118,7 @@ class _Server:
     async def _call(self, method: str, *arguments: object) -> Any:
         """Of the directory. Raises TimeoutError, or what Ray does when it is gone."""
         async with asyncio.timeout(_CALL_S):
-            return await getattr(self._directory, method).remote(*arguments)
+            return await getattr(serve.get_app_handle(DIRECTORY), method).remote(*arguments)
 
     async def check_health(self) -> None:
         await asyncio.to_thread(self.child.check)
@@ -140,12 +137,12 @@ class _Server:
 class Node(_Server):
     """A server for routers, with all of a machine's devices that it asks for."""
 
-    async def __init__(self, directory: Any, settings: Settings) -> None:
-        super().__init__(directory)
+    async def __init__(self, settings: NodeSettings) -> None:
+        super().__init__()
         self._settings = settings
         host = settings.host or ray.util.get_node_ip_address()
         listen = f"pipeline.link.listen={_with_port(host, 0)}"
-        await self._start(settings.launch("node", listen, *settings.node_settings))
+        await self._start(settings.launch("node", listen))
         (self.address,) = self.child.told["links"]
         self._beside = asyncio.create_task(self._announce())
 
@@ -184,20 +181,20 @@ class Node(_Server):
 
 @serve.deployment
 class Router(_Server):
-    """What clients connect to. It is told of nodes that come and go; `nodes` is here so that they are started."""
+    """What clients connect to. It is told of nodes that come and go."""
 
-    async def __init__(self, directory: Any, nodes: Any, settings: Settings) -> None:
-        super().__init__(directory)
-        self._most = 2 * settings.max_nodes  # those that leave have a place, too
+    async def __init__(self, settings: RouterSettings) -> None:
+        super().__init__()
+        self._most = settings.max_nodes
         first = await self._first_nodes()
         where = (
-            f"pipeline.hosts=[{settings.router_host}]",
-            f"serving_config.server_port={_free_port(settings.router_host, settings.router_ports)}",
+            f"pipeline.hosts=[{settings.host}]",
+            f"serving_config.server_port={_free_port(settings.host, settings.ports)}",
             f"pipeline.max_nodes={self._most}",
             f"pipeline.nodes=[{', '.join(first)}]",
         )
         self._drain_s, self._described = settings.drain_s, list[dict[str, Any]]()
-        await self._start(settings.launch("router", *where, *settings.router_settings))
+        await self._start(settings.launch("router", *where))
         self._linked = dict.fromkeys(first, False)
         self._beside = asyncio.create_task(self._follow())
 
@@ -254,7 +251,7 @@ def _free_port(host: str, ports: list[int]) -> int:
     return ports[-1]
 
 
-def _scaling(settings: Settings) -> dict[str, Any]:
+def _scaling(settings: NodeSettings) -> dict[str, Any]:
     if settings.max_nodes <= settings.min_nodes:
         return {"num_replicas": settings.min_nodes}
     config = AutoscalingConfig(
@@ -263,27 +260,39 @@ def _scaling(settings: Settings) -> dict[str, Any]:
         upscale_delay_s=settings.upscale_delay_s,
         downscale_delay_s=settings.downscale_delay_s,
         look_back_period_s=settings.look_back_s,
+        metrics_interval_s=min(10.0, settings.look_back_s / 2),
         policy=AutoscalingPolicy(policy_function="pipeline.ray.policy:scale"),
     )
     return {"autoscaling_config": config}
 
 
-def _health(drain_s: float) -> Iterator[tuple[str, float]]:
-    yield "health_check_period_s", 2.0
-    yield "health_check_timeout_s", 10.0
-    yield "graceful_shutdown_timeout_s", drain_s + 2 * _MARGIN_S
+def _watched(drain_s: float) -> dict[str, float]:
+    return {
+        "health_check_period_s": 2.0,
+        "health_check_timeout_s": 10.0,
+        "graceful_shutdown_timeout_s": drain_s + 2 * _MARGIN_S,
+    }
 
 
-def application(settings: Settings) -> serve.Application:
-    """For `serve.run`, `serve run` and the configuration files of `serve deploy`."""
-    health = dict(_health(settings.drain_s))
-    needs: dict[str, Any] = {"num_cpus": settings.node_cpus}
+directory = Directory.bind()
+
+
+def nodes(settings: NodeSettings) -> serve.Application:
+    needs: dict[str, Any] = {"num_cpus": settings.cpus}
     if settings.npus:
         needs["resources"] = {"NPU": settings.npus}
-    nodes = Node.options(
-        ray_actor_options=needs, max_surge_percent=settings.surge_percent, **health, **_scaling(settings)
-    )
-    routers = Router.options(ray_actor_options={"num_cpus": 0}, num_replicas=settings.routers, **health)
-    of_nodes, of_routers = settings.of_nodes(), settings.of_routers()
-    directory = Directory.bind()
-    return routers.bind(directory, nodes.bind(directory, of_nodes), of_routers)
+    surge, watched = settings.surge_percent, _watched(settings.drain_s)
+    made = Node.options(ray_actor_options=needs, max_surge_percent=surge, **watched, **_scaling(settings))
+    return made.bind(settings)
+
+
+def routers(settings: RouterSettings) -> serve.Application:
+    watched = _watched(settings.drain_s)
+    made = Router.options(ray_actor_options={"num_cpus": 0}, num_replicas=settings.routers, **watched)
+    return made.bind(settings)
+
+
+def deploy(**applications: serve.Application) -> None:
+    """By their names: `directory`, `nodes`, `routers`. Returns when they run; those that run already are replaced."""
+    for name, application in applications.items():
+        serve.run(application, name=f"{PREFIX}{name}", route_prefix=None)

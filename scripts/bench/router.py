@@ -1,10 +1,12 @@
-"""What a router and a link cost: the same node asked directly, and through both, in turns.
+"""What a router and a link cost: the same node asked directly, and through both, in turns; and through what others
+put before a server, where that is installed.
 
     python -m scripts.bench.router                          64 streams of 500 tokens, five rounds
     python -m scripts.bench.router --rounds 2 --tokens 200
+    .cache/ray/bin/python -m scripts.bench.router           Ray Serve's own proxy, too (make test-scale installs it)
 
 On a device that takes no time: CPU time of all processes, the client included, over the tokens that came, and the
-time to the first token of a lone request. Router and node share this machine's CPUs with the direct server.
+time to the first token of a lone request. All share this machine's CPUs with the direct server.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import contextlib
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -22,17 +25,42 @@ from typing import Final
 from pipeline.launcher.certificates import NODE, ROUTER, OpensslError, make_certificates
 from scripts.bench.overhead.client import Question, read_streams
 from scripts.bench.overhead.device import Device
+from scripts.bench.ray_proxy import behind_ray, is_installed
 from scripts.lab.arguments import count, parser, say, write_json
 from scripts.lab.clock import cpu_seconds
 from scripts.lab.errors import BenchError
 from scripts.lab.goals import Goal
-from scripts.lab.processes import exit_when_told
+from scripts.lab.processes import exit_when_told, free_port
 from scripts.lab.server import Server, launched
 from scripts.lab.table import columns
+
+Before = Callable[[int], AbstractContextManager["Reached"]]
+"""Puts something before the server on a port, until the context ends."""
 
 DIRECT: Final = "direct"
 THROUGH: Final = "through a router"
 CPU_RATIO, FIRST_MS = 1.15, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """One way to a server: the port that is asked, and the processes that have a part in the answers."""
+
+    port: int
+    pids: tuple[int, ...]
+
+
+@contextlib.contextmanager
+def _through_ray(port: int) -> Iterator[Reached]:
+    own = free_port()
+    with behind_ray(port, own) as pids:
+        yield Reached(own, tuple(pids))
+
+
+OTHERS: Final[Mapping[str, tuple[Callable[[], bool], Before]]] = {
+    "through Ray Serve's proxy": (is_installed, _through_ray),
+}
+"""By name: whether it can be measured here, and how it is put before the direct server."""
 
 
 @dataclass(slots=True)
@@ -51,14 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 1 where a goal was missed or nothing could be measured."""
     options = _parser().parse_args(arguments)
     exit_when_told()
-    found = {DIRECT: Measured(), THROUGH: Measured()}
+    found: dict[str, Measured] = {}
     try:
-        with tempfile.TemporaryDirectory() as folder, _servers(Path(folder), options.streams) as servers:
-            _warm_up(servers)
+        with tempfile.TemporaryDirectory() as folder, _ways(Path(folder), options.streams) as ways:
+            found = {name: Measured() for name in ways}
+            _warm_up(ways.values())
             for number in range(options.rounds):
                 say(f"round {number + 1} of {options.rounds}")
-                for way in (DIRECT, THROUGH) if number % 2 else (THROUGH, DIRECT):
-                    _measure(servers[way], options, found[way])
+                for way in ways if number % 2 else reversed([*ways]):
+                    _measure(ways[way], options, found[way])
     except (BenchError, OpensslError, OSError) as error:
         print(f"router: {error}", file=sys.stderr)
         return 1
@@ -81,8 +110,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 @contextlib.contextmanager
-def _servers(folder: Path, streams: int) -> Iterator[Mapping[str, Sequence[Server]]]:
-    """Of each way those that take part, the one that is asked first. Raises BenchError, OpensslError."""
+def _ways(folder: Path, streams: int) -> Iterator[Mapping[str, Reached]]:
+    """By name. Raises BenchError, OpensslError."""
     config = Device(0.0).write(folder / "null.yaml", streams)
     make_certificates(folder, ["127.0.0.1"])
 
@@ -96,18 +125,27 @@ def _servers(folder: Path, streams: int) -> Iterator[Mapping[str, Sequence[Serve
         node = stack.enter_context(launched(config, (listen, *link(NODE)), folder / "node.log"))
         nodes = f"pipeline.nodes={node.base_url}"
         router = stack.enter_context(launched(config, (nodes, *link(ROUTER)), folder / "router.log"))
-        yield {DIRECT: (direct,), THROUGH: (router, node)}
+        ways = {DIRECT: _reached(direct), THROUGH: _reached(router, node)}
+        for name, (can, before) in OTHERS.items():
+            if can():
+                reached = stack.enter_context(before(direct.port))
+                ways[name] = Reached(reached.port, (*ways[DIRECT].pids, *reached.pids))
+        yield ways
 
 
-def _warm_up(servers: Mapping[str, Sequence[Server]]) -> None:
-    for asked, *_ in servers.values():
-        read_streams(Question(asked.port, "completions", 4, 40))
+def _reached(*servers: Server) -> Reached:
+    """The first of them is asked."""
+    return Reached(servers[0].port, tuple(pid for server in servers for pid in server.processes().values()))
 
 
-def _measure(servers: Sequence[Server], options: argparse.Namespace, into: Measured) -> None:
+def _warm_up(ways: Iterable[Reached]) -> None:
+    for way in ways:
+        read_streams(Question(way.port, "completions", 4, 40))
+
+
+def _measure(way: Reached, options: argparse.Namespace, into: Measured) -> None:
     """Raises BenchError, OSError."""
-    pids = [pid for server in servers for pid in server.processes().values()]
-    port, tokens = servers[0].port, options.streams * options.tokens
+    pids, port, tokens = way.pids, way.port, options.streams * options.tokens
     before = _cpu_s(pids)
     came = read_streams(Question(port, "completions", options.streams, options.tokens))
     into.cpu_us.append(1e6 * (_cpu_s(pids) - before) / tokens)

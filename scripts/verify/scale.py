@@ -1,4 +1,4 @@
-"""A Ray Serve application of nodes and a router under streams of known text: an actor is killed, nodes come and go
+"""Nodes and a router that Ray Serve runs, under streams of known text: an actor is killed, nodes come and go
 with the load, and are upgraded. No stream may end early, and every text is compared.
 
     make test-scale                                                 Ray in an environment of its own; two minutes
@@ -34,7 +34,6 @@ from scripts.verify.survival.load import Load, Tally, jobs, undisturbed
 from scripts.verify.survival.session import EMULATED, parser_of
 
 PARTS = ("kill", "upgrade", "scale")
-APP = "ringserve"
 ROWS = 16
 SETTINGS = (
     f"model_config.decode_batch_size={ROWS}", "pa_config.num_blocks=1200", "pipeline.runner.cost_model.fixed_ms=10",
@@ -46,23 +45,32 @@ _LOOK_S = 0.2
 
 @dataclass(slots=True)
 class Cluster:
-    """The application, as it is deployed; `options` are those of `Settings`."""
+    """The applications, as they are deployed. `common`: what nodes and routers share."""
 
-    options: dict[str, Any]
-    handle: Any = None
+    common: dict[str, Any]
+    port: int
     took_s: dict[str, list[float]] = field(default_factory=dict)
 
-    def deploy(self, **changed: Any) -> None:
-        """Returns when it is as it should be, or at once where nodes are to come and go by themselves."""
-        from ray import serve
+    def deploy_all(self) -> None:
+        from pipeline.ray.application import RouterSettings, deploy, directory, routers
 
-        from pipeline.ray.application import Settings, application
+        deploy(directory=directory)
+        self.deploy_nodes(min_nodes=2, max_nodes=2)
+        deploy(routers=routers(RouterSettings(**self.common, ports=[self.port], max_nodes=4)))
 
-        self.options |= changed
-        self.handle = serve.run(application(Settings(**self.options)), name=APP, route_prefix=None)
+    def deploy_nodes(self, *settings: str, **options: Any) -> None:
+        """Returns when as many run as should."""
+        from pipeline.ray.application import NodeSettings, deploy, nodes
+
+        common = self.common | {"settings": [*self.common["settings"], *settings]}
+        deploy(nodes=nodes(NodeSettings(**common, host="127.0.0.1", **options)))
 
     async def router(self, method: str) -> Any:
-        return await getattr(self.handle, method).remote()
+        from ray import serve
+
+        from pipeline.ray.application import ROUTERS
+
+        return await getattr(serve.get_app_handle(ROUTERS), method).remote()
 
     async def linked(self) -> set[str]:
         nodes = await self.router("nodes")
@@ -111,7 +119,8 @@ async def kill(cluster: Cluster, rounds: int) -> None:
 async def upgrade(cluster: Cluster, rounds: int) -> None:
     for number in range(rounds):
         before = await cluster.until("two nodes", lambda nodes: len(nodes) == 2)
-        await asyncio.to_thread(cluster.deploy, node_settings=[f"pipeline.max_queue={300 + number}"])
+        settings = f"pipeline.max_queue={300 + number}"
+        await asyncio.to_thread(cluster.deploy_nodes, settings, min_nodes=2, max_nodes=2)
         await cluster.until("both are upgraded", _two_besides(before))
 
 
@@ -143,9 +152,8 @@ async def _scale(options: argparse.Namespace, cluster: Cluster, port: int, tally
     work = jobs(options.streams, options.tokens)
     expected = await undisturbed(port, work)
     async with _under(Load(port, work[:3], expected[:3]), tally):
-        await asyncio.to_thread(
-            cluster.deploy, min_nodes=1, max_nodes=2, upscale_delay_s=2, downscale_delay_s=4, look_back_s=4
-        )
+        delays = {"upscale_delay_s": 2, "downscale_delay_s": 4, "look_back_s": 4}
+        await asyncio.to_thread(cluster.deploy_nodes, min_nodes=1, max_nodes=2, **delays)
         await shrink(cluster)
         async with _under(Load(port, work, expected), tally):
             await grow(cluster)
@@ -180,10 +188,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         make_certificates(Path(folder), ["127.0.0.1"])
         start_ray(cpus=64)
         settings = [*SETTINGS, *options.set]
-        where = {"model": str(EMULATED), "certificates": folder, "host": "127.0.0.1", "router_ports": [options.port]}
-        cluster = Cluster({**where, "settings": settings, "min_nodes": 2, "max_nodes": 2, "drain_s": 20})
+        common = {"model": str(EMULATED), "certificates": folder, "settings": settings, "drain_s": 20}
+        cluster = Cluster(common, options.port)
         try:
-            cluster.deploy()
+            cluster.deploy_all()
             tally = asyncio.run(run(options, cluster, options.port))
             left = asyncio.run(cluster.router("nodes"))
         except (BenchError, ValueError) as error:

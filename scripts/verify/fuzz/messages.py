@@ -33,6 +33,7 @@ _TARGETS = (
     b"//", b"///health", b"//api/tags", b"//models//emulated", b"/models/emulated/", b"/api/", b"/api/nowhere",
     b"/v1/responses/resp_1", b"/v1/messages/batches", b"/v1/responses/resp_1/cancel", b"/v1/requests//cancel",
     b"/v1/requests/%00%ff/cancel", b"/v1/requests/" + b"x" * 900 + b"/cancel", b"/v1/requests/a/b/cancel",
+    b"/admin/nodes", b"/admin/", b"//admin/nodes/",
     b"?", b"", b"/v1/models/" + b"x" * 900, b"/v1/models/%f0%9f%98%80", b"http://[::1", b"http:///", b"\\health",
 )  # fmt: skip
 _VERSIONS = (b"HTTP/0.9", b"HTTP/1.0", b"HTTP/1.2", b"HTTP/2.0", b"HTTP/9.9", b"HTTP/1", b"HTTP/1.1.1", b"HTTP/-1.1",
