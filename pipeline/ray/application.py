@@ -2,7 +2,7 @@
 routers over links, and from routers to clients over HTTP: never through Ray.
 
 They are apart because Serve starts all deployments of an application anew whenever something of it changes. So nodes
-are upgraded without routers, whose clients would notice. `configs/ray_serve.yaml` has all three.
+are upgraded without routers, whose clients would notice. `configs/ray/serve.yaml` has all three.
 """
 
 from __future__ import annotations
@@ -45,6 +45,9 @@ class Common(BaseModel):
     model: str = Field(description="a model's folder, or a file as in configs/")
     certificates: str = Field(description="a folder as `ringserve certificates` makes it, for all machines' hosts")
     settings: list[str] = Field([], description="KEY=VALUE, as with --set")
+    unwell_s: float = Field(
+        120.0, ge=0, description="in which /health may say no: a launcher starts stages anew itself"
+    )
     drain_s: float = Field(60.0, ge=0, description="for what runs at a server that is stopped to end there")
 
     def launch(self, role: str, *settings: str) -> list[str]:
@@ -77,7 +80,6 @@ class RouterSettings(Common):
     max_nodes: int = Field(16, ge=1, description="that a router can have; those that leave count")
 
 
-@serve.deployment(ray_actor_options={"num_cpus": 0})
 class Directory:
     """Tells routers which nodes there are. When it is started anew, nodes say so again."""
 
@@ -97,7 +99,8 @@ class Directory:
 class _Server:
     """Of an actor: a child, and what goes on beside it."""
 
-    def __init__(self) -> None:
+    def __init__(self, unwell_s: float) -> None:
+        self._unwell_s = unwell_s
         self._child: Child | None = None
         self._beside: asyncio.Task[None] | None = None
 
@@ -121,7 +124,7 @@ class _Server:
             return await getattr(serve.get_app_handle(DIRECTORY), method).remote(*arguments)
 
     async def check_health(self) -> None:
-        await asyncio.to_thread(self.child.check)
+        await asyncio.to_thread(self.child.check, self._unwell_s)
 
     async def pid(self) -> int:
         """Of this actor's server."""
@@ -133,12 +136,11 @@ class _Server:
             await asyncio.wait([self._beside])
 
 
-@serve.deployment
 class Node(_Server):
     """A server for routers, with all of a machine's devices that it asks for."""
 
-    async def __init__(self, settings: NodeSettings) -> None:
-        super().__init__()
+    async def __init__(self, settings: NodeSettings) -> None:  # type: ignore[misc]  # Serve awaits it
+        super().__init__(settings.unwell_s)
         self._settings = settings
         host = settings.host or ray.util.get_node_ip_address()
         listen = f"pipeline.link.listen={_with_port(host, 0)}"
@@ -179,12 +181,11 @@ class Node(_Server):
             return False
 
 
-@serve.deployment
 class Router(_Server):
     """What clients connect to. It is told of nodes that come and go."""
 
-    async def __init__(self, settings: RouterSettings) -> None:
-        super().__init__()
+    async def __init__(self, settings: RouterSettings) -> None:  # type: ignore[misc]  # likewise
+        super().__init__(settings.unwell_s)
         self._most = settings.max_nodes
         first = await self._first_nodes()
         where = (
@@ -274,7 +275,7 @@ def _watched(drain_s: float) -> dict[str, float]:
     }
 
 
-directory = Directory.bind()
+directory = serve.deployment(Directory).options(ray_actor_options={"num_cpus": 0}).bind()
 
 
 def nodes(settings: NodeSettings) -> serve.Application:
@@ -282,13 +283,17 @@ def nodes(settings: NodeSettings) -> serve.Application:
     if settings.npus:
         needs["resources"] = {"NPU": settings.npus}
     surge, watched = settings.surge_percent, _watched(settings.drain_s)
-    made = Node.options(ray_actor_options=needs, max_surge_percent=surge, **watched, **_scaling(settings))
+    made = serve.deployment(Node).options(
+        ray_actor_options=needs, max_surge_percent=surge, **watched, **_scaling(settings)
+    )
     return made.bind(settings)
 
 
 def routers(settings: RouterSettings) -> serve.Application:
     watched = _watched(settings.drain_s)
-    made = Router.options(ray_actor_options={"num_cpus": 0}, num_replicas=settings.routers, **watched)
+    made = serve.deployment(Router).options(
+        ray_actor_options={"num_cpus": 0}, num_replicas=settings.routers, **watched
+    )
     return made.bind(settings)
 
 

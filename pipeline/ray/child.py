@@ -9,6 +9,7 @@ import os
 import selectors
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -43,6 +44,7 @@ class Child:
             os.close(ready)
             os.close(tied)
         self.told: Mapping[str, Sequence[str]] = {}
+        self._well = time.monotonic()  # when `/health` last said so
 
     @property
     def pid(self) -> int:
@@ -56,7 +58,7 @@ class Child:
                 raise ChildError(f"RingServe was not ready after {timeout_s:g} s")
         if not (line := os.read(self._ready, 1 << 16)):
             raise ChildError(f"RingServe could not start: exit status {self._process.wait(_KILL_S)}; see its log")
-        self.told = json.loads(line)
+        self.told, self._well = json.loads(line), time.monotonic()
         return self.told
 
     @property
@@ -64,11 +66,18 @@ class Child:
         """The base URL of the operators' port."""
         return self.told["metrics"][0]
 
-    def check(self) -> None:
-        """Raises ChildError unless it runs and is alive by `/health`."""
+    def check(self, unwell_s: float) -> None:
+        """Raises ChildError if it has ended, or `/health` has said no for so long: its launcher starts stages anew by
+        itself, which is done sooner than a whole server."""
         if (status := self._process.poll()) is not None:
             raise ChildError(f"RingServe has ended: exit status {status}")
-        self.ask("/health")
+        try:
+            self.ask("/health")
+        except ChildError:
+            if time.monotonic() - self._well > unwell_s:
+                raise
+        else:
+            self._well = time.monotonic()
 
     def ask(self, path: str, body: object = None) -> bytes:
         """On the operators' port: GET, or PUT with a body as JSON. Raises ChildError."""

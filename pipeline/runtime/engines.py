@@ -43,7 +43,7 @@ def facts_of(config: Configuration) -> RunnerFacts:
     pipeline, vocab_size = config.pipeline, config.model_config.vocab_size
     assert vocab_size is not None  # the configuration was checked
     return RunnerFacts(
-        name="router of " + (", ".join(pipeline.nodes) or "nodes that are not there yet"),
+        name=f"router of {pipeline.max_nodes} nodes at most",
         device=pipeline.runner.device,
         vocab_size=vocab_size,
         max_length=config.max_length,

@@ -299,7 +299,8 @@ class NodeLinks:
         self._context = router_context(settings.ca, settings.certificate, settings.key)
         self.lanes = [RemoteLane(backend, lane.replica, self._changed) for lane in backend.lanes]
         each = len(self.lanes) // settings.max_nodes
-        self._places = [self.lanes[at : at + each] for at in range(0, len(self.lanes), each)]  # that are free
+        places = range(0, len(self.lanes), each)
+        self._places: list[Sequence[RemoteLane]] = [self.lanes[at : at + each] for at in places]  # that are free
         self._group = asyncio.TaskGroup()
         self.nodes = settings.nodes
         self.links: list[NodeLink] = []

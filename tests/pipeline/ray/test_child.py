@@ -34,14 +34,18 @@ def test_it_is_watched_and_ends(arguments):
     told = child.wait_ready(60)
     assert told["api"]
     assert told["metrics"] == [child.operators]
-    child.check()
+    child.check(0)
     assert load_of(child.metrics(), 0.8) == 0.0
     with pytest.raises(ChildError, match="PUT /nowhere: HTTP Error 404"):
         child.ask("/nowhere", {})
+    child.told = {"metrics": ["http://127.0.0.1:1"]}  # nobody answers there
+    child.check(60)  # its launcher may mend that
+    with pytest.raises(ChildError, match="GET /health: "):
+        child.check(0)
     assert child.end(30) == 0
     assert child.end(30) == 0
     with pytest.raises(ChildError, match="has ended: exit status 0"):
-        child.check()
+        child.check(60)
 
 
 def test_one_that_can_not_start_says_so(arguments):
