@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,10 @@ def _serve(options: argparse.Namespace, certificates: str) -> int:
         deploy(directory=directory, nodes=nodes(some), routers=routers(one))
         router: Any = serve.get_app_handle(ROUTERS)
         print(f"{options.nodes} nodes; listening on {router.url.remote().result()}", flush=True)
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        told = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: told.set())
+        told.wait()
     finally:
         serve.shutdown()
     return 0

@@ -126,10 +126,6 @@ class _Server:
     async def check_health(self) -> None:
         await asyncio.to_thread(self.child.check, self._unwell_s)
 
-    async def pid(self) -> int:
-        """Of this actor's server."""
-        return self.child.pid
-
     async def _stop_beside(self) -> None:
         if self._beside is not None:
             self._beside.cancel()
@@ -148,9 +144,6 @@ class Node(_Server):
         (self.address,) = self.child.told["links"]
         self._beside = asyncio.create_task(self._announce())
 
-    async def where(self) -> str:
-        return self.address
-
     async def _announce(self) -> None:
         """Until it leaves."""
         while True:
@@ -158,8 +151,9 @@ class Node(_Server):
                 await self._call("announce", self.address, version("ringserve"))
             await asyncio.sleep(SAID_S)
 
-    def record_autoscaling_stats(self) -> dict[str, float]:
-        return {LOAD: load_of(self.child.metrics(), self._settings.rows_used)}
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        metrics = await asyncio.to_thread(self.child.metrics)
+        return {LOAD: load_of(metrics, self._settings.rows_used)}
 
     async def __del__(self) -> None:
         """Routers send nothing more; what is here may end. The rest goes on elsewhere when the links close."""

@@ -14,6 +14,8 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.launcher.api_keys import API_KEY
+
 _ASK_S = 5.0
 _KILL_S = 5.0
 _RAYS = ("OMP_NUM_THREADS",)
@@ -83,6 +85,8 @@ class Child:
         """On the operators' port: GET, or PUT with a body as JSON. Raises ChildError."""
         data = None if body is None else json.dumps(body).encode()
         method, headers = ("GET", {}) if data is None else ("PUT", {"content-type": "application/json"})
+        if key := os.environ.get(API_KEY):
+            headers["authorization"] = f"Bearer {key}"
         request = urllib.request.Request(self.operators + path, data, headers, method=method)  # noqa: S310 - http
         try:
             with urllib.request.urlopen(request, timeout=_ASK_S) as answer:  # noqa: S310 - likewise
