@@ -95,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     head = ("way", "CPU µs per token", "tokens/s", "first token, ms")
     print(columns(head, [measured.line(way) for way, measured in found.items()]))
     print(*(goal.text for goal in goals), sep="\n")
-    write_json(options.json, {"goals": [goal.told() for goal in goals]})
+    figures = {name: dict(zip(head[1:], measured.line(name)[1:], strict=True)) for name, measured in found.items()}
+    write_json(options.json, {"goals": [goal.told() for goal in goals], "ways": figures})
     return int(not all(goal.met for goal in goals))
 
 
@@ -105,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--tokens", type=count, default=500, help="of each stream")
     made.add_argument("--requests", type=count, default=40, help="lone ones, for the first token")
     made.add_argument("--rounds", type=count, default=5)
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the goals there, too")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write goals and medians there, too")
     return made
 
 
