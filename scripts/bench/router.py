@@ -16,7 +16,7 @@ import contextlib
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,12 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: dict[str, Measured] = {}
     try:
         with tempfile.TemporaryDirectory() as folder, _ways(Path(folder), options.streams) as ways:
-            found = {name: Measured() for name in ways}
-            _warm_up(ways.values())
-            for number in range(options.rounds):
-                say(f"round {number + 1} of {options.rounds}")
-                for way in ways if number % 2 else reversed([*ways]):
-                    _measure(ways[way], options, found[way])
+            found |= _in_turns(ways, options)
+            for name, (can, before) in OTHERS.items():
+                if can():
+                    found |= _beside(ways[DIRECT], name, before, options)
     except (BenchError, OpensslError, OSError) as error:
         print(f"router: {error}", file=sys.stderr)
         return 1
@@ -126,12 +124,26 @@ def _ways(folder: Path, streams: int) -> Iterator[Mapping[str, Reached]]:
         node = stack.enter_context(launched(config, (listen, *link(NODE)), folder / "node.log"))
         nodes = f"pipeline.nodes={node.base_url}"
         router = stack.enter_context(launched(config, (nodes, *link(ROUTER)), folder / "router.log"))
-        ways = {DIRECT: _reached(direct), THROUGH: _reached(router, node)}
-        for name, (can, before) in OTHERS.items():
-            if can():
-                reached = stack.enter_context(before(direct.port))
-                ways[name] = Reached(reached.port, (*ways[DIRECT].pids, *reached.pids))
-        yield ways
+        yield {DIRECT: _reached(direct), THROUGH: _reached(router, node)}
+
+
+def _beside(direct: Reached, name: str, before: Before, options: argparse.Namespace) -> Mapping[str, Measured]:
+    """By itself: what it does while nobody asks it is nothing of the others."""
+    with before(direct.port) as reached:
+        behind = Reached(reached.port, (*direct.pids, *reached.pids))
+        return _in_turns({f"direct, beside: {name}": direct, name: behind}, options)
+
+
+def _in_turns(ways: Mapping[str, Reached], options: argparse.Namespace) -> dict[str, Measured]:
+    """Raises BenchError, OSError."""
+    found = {name: Measured() for name in ways}
+    for way in ways.values():
+        read_streams(Question(way.port, "completions", 4, 40))
+    for number in range(options.rounds):
+        say(f"round {number + 1} of {options.rounds}: {', '.join(ways)}")
+        for name in ways if number % 2 else reversed([*ways]):
+            _measure(ways[name], options, found[name])
+    return found
 
 
 def _reached(*servers: Server) -> Reached:
@@ -139,25 +151,25 @@ def _reached(*servers: Server) -> Reached:
     return Reached(servers[0].port, tuple(pid for server in servers for pid in server.processes().values()))
 
 
-def _warm_up(ways: Iterable[Reached]) -> None:
-    for way in ways:
-        read_streams(Question(way.port, "completions", 4, 40))
-
-
 def _measure(way: Reached, options: argparse.Namespace, into: Measured) -> None:
     """Raises BenchError, OSError."""
     pids, port, tokens = way.pids, way.port, options.streams * options.tokens
     before = _cpu_s(pids)
     came = read_streams(Question(port, "completions", options.streams, options.tokens))
-    into.cpu_us.append(1e6 * (_cpu_s(pids) - before) / tokens)
+    spent = sum(seconds - before.get(pid, 0.0) for pid, seconds in _cpu_s(pids).items())
+    into.cpu_us.append(1e6 * spent / tokens)
     into.rates.append(1e9 * tokens / float(came.times_ns.max() - came.sent_ns.min()))
     lone = [read_streams(Question(port, "completions", 1, 1)) for _ in range(options.requests)]
     into.first_ms.append(statistics.median(float(one.times_ns[0, 0] - one.sent_ns[0]) / 1e6 for one in lone))
 
 
-def _cpu_s(pids: Sequence[int]) -> float:
-    """Of these, and of this process, the client."""
-    return sum(map(cpu_seconds, pids)) + cpu_seconds(0)
+def _cpu_s(pids: Sequence[int]) -> dict[int, float]:
+    """Of those of these that live, and of this process, the client."""
+    found = {0: cpu_seconds(0)}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found[pid] = cpu_seconds(pid)
+    return found
 
 
 def _goals(found: Mapping[str, Measured]) -> list[Goal]:
