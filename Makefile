@@ -15,7 +15,7 @@ MODEL   ?= model/demo
 .PHONY: bench-shared-prompt bench-fairness bench-accounting bench-router bench-deterministic flips bench-nodes
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
 .PHONY: zoo test-clients train-demo fixtures fixtures-families fixtures-adapters fixtures-response
-.PHONY: dashboard docs-page dist test-dist test-deployment
+.PHONY: dashboard docs-page dist test-dist test-deployment serve-ray test-scale
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,21 @@ $(VENV)/.stamp-test: $(SOURCES) | $(BIN)/python
 
 serve: $(VENV)/.stamp-serve
 	$(BIN)/ringserve serve $(MODEL) $(if $(MODEL:model/demo=),,--served-model-name ringserve-demo) $(SERVE_FLAGS)
+
+# Ray in an environment of its own: two nodes and a router on this machine, placed and watched by Ray Serve
+RAY := .cache/ray
+
+$(RAY)/.stamp: $(SOURCES)
+	$(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
+	touch $@
+
+serve-ray: $(RAY)/.stamp
+	$(RAY)/bin/python -m pipeline.ray $(MODEL) $(SERVE_FLAGS)
+
+# An actor is killed, nodes come and go under load, and are upgraded: no stream may end
+test-scale: $(RAY)/.stamp
+	$(RAY)/bin/python -m scripts.verify.scale $(SCALE_FLAGS)
 
 doctor: $(VENV)/.stamp-serve
 	$(BIN)/python -m pipeline.doctor --config $(CONFIG) $(DOCTOR_FLAGS)

@@ -26,6 +26,7 @@ from pipeline.launcher.api_keys import API_KEY, KeysError, key_file_warning
 from pipeline.launcher.listening import PortInUseError
 from pipeline.launcher.options import add_node_options, add_options, add_router_options, load
 from pipeline.launcher.readiness import Readiness
+from pipeline.launcher.tether import tether
 from pipeline.launcher.tokenizer_check import TokenizerCheck
 from pipeline.link.tls import CertificateError, context_of
 from pipeline.runtime.adapters import adapter_fingerprints
@@ -56,6 +57,8 @@ def _run(options: argparse.Namespace) -> int:
         return _show(config, options)
     if options.api_key is not None:
         os.environ[API_KEY] = options.api_key  # of this process: stages do not get it
+    if options.exit_with_fd is not None:
+        tether(options.exit_with_fd)
     try:
         _check_certificates(config)
         return _serve(config, options)
@@ -116,9 +119,9 @@ def _adapter_remarks(config: Configuration) -> list[str]:
 
 def _check_certificates(config: Configuration) -> None:
     """Of a node or a router. Raises CertificateError."""
-    link, nodes = config.pipeline.link, config.pipeline.nodes
-    if (nodes or link.listen) and link.ca and link.certificate and link.key:
-        context_of(link.ca, link.certificate, link.key, routes=bool(nodes))
+    link, routes = config.pipeline.link, config.pipeline.is_router
+    if (routes or link.listen) and link.ca and link.certificate and link.key:
+        context_of(link.ca, link.certificate, link.key, routes=routes)
 
 
 def _serve(config: Configuration, options: argparse.Namespace) -> int:

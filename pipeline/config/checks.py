@@ -237,22 +237,29 @@ def _check_network(checker: _Checker) -> None:
 
 
 def _check_links(checker: _Checker) -> None:
-    nodes, listen = checker.value("pipeline.nodes"), checker.value("pipeline.link.listen")
+    most, listen = checker.value("pipeline.max_nodes"), checker.value("pipeline.link.listen")
     checker.require(
-        lambda nodes, listen: not nodes,
-        ("pipeline.nodes", "pipeline.link.listen"),
-        "pipeline.nodes is set, and so is pipeline.link.listen; a server is a router or a node: leave one out",
+        lambda nodes, most, listen: not most,
+        ("pipeline.nodes", "pipeline.max_nodes", "pipeline.link.listen"),
+        "pipeline.nodes or pipeline.max_nodes is set, and so is pipeline.link.listen; a server is a router or a "
+        "node: leave one out",
     )
     checker.require(
-        lambda nodes, replicas: len(nodes) * replicas <= MOST_REPLICAS and len(set(nodes)) == len(nodes),
-        ("pipeline.nodes", "pipeline.replicas"),
-        f"pipeline.nodes is {{0}}, with {{1}} replicas each; at most {MOST_REPLICAS} in all, and each node once",
+        lambda nodes, most: len(set(nodes)) == len(nodes) <= most,
+        ("pipeline.nodes", "pipeline.max_nodes"),
+        "pipeline.nodes is {0}; expected pipeline.max_nodes ({1}) at most, and each node once",
     )
-    for name in ("ca", "certificate", "key") if nodes or listen else ():
+    checker.require(
+        lambda most, replicas: most * replicas <= MOST_REPLICAS,
+        ("pipeline.max_nodes", "pipeline.replicas"),
+        f"this router has {{0}} nodes (pipeline.nodes, pipeline.max_nodes) with {{1}} replicas each; {MOST_REPLICAS} "
+        "replicas are the most; lower either",
+    )
+    for name in ("ca", "certificate", "key") if most or listen else ():
         key = f"pipeline.link.{name}"
         if checker.value(key) is None and key not in checker.draft.bad:
             advice = "ringserve certificates makes some for a try"
-            keys = (key, "pipeline.nodes", "pipeline.link.listen")
+            keys = (key, "pipeline.nodes", "pipeline.max_nodes", "pipeline.link.listen")
             checker.draft.problems.append(
                 checker.draft.problem_at(keys, f"{key} is missing, which a link needs; set it ({advice})")
             )

@@ -32,6 +32,7 @@ def derive(draft: Draft, known: Mapping[str, Any] = MappingProxyType({})) -> Mod
     _default(draft, "pipeline.runner.device", facts.device or "CPU")
     ports = values["serving_config.agent_ports"]
     _default(draft, "pipeline.ranks", len(ports) if ports else None)
+    _default(draft, "pipeline.max_nodes", len(values["pipeline.nodes"] or ()))
     choose_engine(draft, known)
     replace_block_size(draft)
     if values["pipeline.runner.kind"] != "emulated":

@@ -109,7 +109,12 @@ def _mapping(found: Located) -> dict[str, Any]:
 
 
 def _host_and_port(found: Located) -> str:
-    text = found.value if isinstance(found.value, str) else ""
+    return host_and_port(found.value)
+
+
+def host_and_port(value: object) -> str:
+    """Raises Unsuitable."""
+    text = value if isinstance(value, str) else ""
     host, _, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not _HOST.fullmatch(bare) or (":" in bare) != (bare != host) or not port.isascii() or not port.isdigit():

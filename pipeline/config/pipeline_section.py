@@ -285,6 +285,12 @@ class PipelineConfig:
         "servers on other machines (`pipeline.link.listen`): this one is a router then, which has no model of its "
         "own and sends requests to their replicas",
     )
+    max_nodes: int = setting(
+        integer(0, MOST_REPLICAS),
+        None,
+        "nodes that a router can have at a time; those beyond `nodes` may come while it runs (`PUT /admin/nodes`)",
+        derived="as many as `nodes` lists",
+    )
     link: LinkConfig = section(LinkConfig)
     model_name: str = setting(TEXT, None, "name of the model in OpenAI's API", derived="`model_config.model_name`")
     chat_template: Path | None = setting(
@@ -497,6 +503,11 @@ class PipelineConfig:
     def engine_processes(self) -> int:
         """That run a model, or a part of it."""
         return self.replicas * self.ranks
+
+    @property
+    def is_router(self) -> bool:
+        """A front whose replicas are on nodes."""
+        return self.max_nodes > 0
 
     @property
     def drafts(self) -> int:

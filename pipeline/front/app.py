@@ -11,6 +11,7 @@ from pipeline.front.api.anthropic.routes import AnthropicRoutes
 from pipeline.front.api.cancel_routes import CANCEL, CancelRoutes
 from pipeline.front.api.generate_routes import GenerateRoutes
 from pipeline.front.api.info_routes import MODELS, USAGE, InfoRoutes
+from pipeline.front.api.node_routes import NODES, NodeRoutes
 from pipeline.front.api.ollama.answer import ollama_refusal
 from pipeline.front.api.ollama.routes import OllamaRoutes
 from pipeline.front.api.openapi import OpenApiRoute
@@ -46,6 +47,7 @@ class Front:
         cancel: CancelRoutes,
         admin: AdminRoutes,
         streams: StreamRoutes,
+        nodes: NodeRoutes,
     ) -> None:
         self._settings, self._keys, self._cors = settings, keys, Cors(settings)
         self._model, self._cancel, self._streams = info.model, cancel.cancel, streams.methods
@@ -80,6 +82,7 @@ class Front:
             "/openapi.json": ("GET", OpenApiRoute(settings, keys).describe),
             WEIGHTS: ("GET", admin.weights),
             **page.routes(),
+            **nodes.routes(),
         }
         self._changed: dict[str, Handler] = {WEIGHTS: admin.change}  # by POST, what is shown by GET
 
@@ -147,6 +150,8 @@ class Front:
     def _is_here(self, port: int, path: str) -> bool:
         """The operators' paths may have a port of their own, which serves nothing else but the probes and usage."""
         metrics_port = self._settings.metrics_port
+        if metrics_port is None and path == NODES:
+            raise ApiError(404, f"{path} needs a port for operators: set pipeline.metrics_port", kind=NOT_FOUND)
         everywhere = metrics_port is None or path in PROBES or path == USAGE
         return everywhere or is_operators(path) == (port == metrics_port)
 

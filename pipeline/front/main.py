@@ -76,13 +76,14 @@ def link_settings(
 ) -> LinkSettings | None:
     """Of a node or a router; `vocabulary` is a fingerprint of its tokenizer, `adapters` those of adapters."""
     pipeline, link = config.pipeline, config.pipeline.link
-    if not pipeline.nodes and link.listen is None:
+    if not pipeline.is_router and link.listen is None:
         return None
     assert link.ca is not None  # the configuration was checked
     assert link.certificate is not None
     assert link.key is not None
     return LinkSettings(
         nodes=pipeline.nodes,
+        max_nodes=pipeline.max_nodes,
         ca=link.ca,
         certificate=link.certificate,
         key=link.key,
@@ -128,7 +129,7 @@ def settings_of(
         "metrics_port": metrics_port,
         "log_level": pipeline.log.level,
         "log_format": pipeline.log.format,
-        "replicas": max(1, len(pipeline.nodes)) * pipeline.replicas,
+        "replicas": max(1, pipeline.max_nodes) * pipeline.replicas,
         "link": link,
     }
     same = {field.name: getattr(pipeline, field.name) for field in fields(FrontSettings) if field.name not in own}

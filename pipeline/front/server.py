@@ -17,6 +17,7 @@ from pipeline.front.api.anthropic.routes import AnthropicRoutes
 from pipeline.front.api.cancel_routes import CancelRoutes
 from pipeline.front.api.generate_routes import GenerateRoutes
 from pipeline.front.api.info_routes import InfoRoutes
+from pipeline.front.api.node_routes import NodeRoutes
 from pipeline.front.api.ollama.routes import OllamaRoutes
 from pipeline.front.api.stream_routes import StreamRoutes
 from pipeline.front.api.tokenize_routes import TokenizeRoutes
@@ -125,8 +126,21 @@ async def _serve(
     tokenize = TokenizeRoutes(settings, tokenizer, parser, backend)
     ollama = OllamaRoutes(settings, backend, tokenizer, generate)
     anthropic = AnthropicRoutes(settings, tokenizer, generate, tokenize)
-    cancel, admin, streams = CancelRoutes(delivery.live), AdminRoutes(settings, weights, backend), StreamRoutes(kept)
-    app = Front(settings, generate, tokenize, info, shown, keys, ollama, anthropic, cancel, admin, streams)
+    cancel, streams, nodes = CancelRoutes(delivery.live), StreamRoutes(kept), NodeRoutes(settings, links.to_nodes)
+    app = Front(
+        settings,
+        generate,
+        tokenize,
+        info,
+        shown,
+        keys,
+        ollama,
+        anthropic,
+        cancel,
+        AdminRoutes(settings, weights, backend, links.to_nodes),
+        streams,
+        nodes,
+    )
 
     def on_shutdown() -> None:
         shown.feed.close()

@@ -21,9 +21,11 @@ class FrontRings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkSettings:
-    """Of a node's links, or a router's: then `nodes` has hosts and ports. Sizes in bytes."""
+    """Of a node's links, or a router's: `max_nodes` at most, at first those in `nodes`, hosts and ports. Sizes in
+    bytes."""
 
     nodes: tuple[str, ...] = ()
+    max_nodes: int = 0
     ca: Path
     certificate: Path
     key: Path
@@ -86,6 +88,11 @@ class FrontSettings:
     log_level: str = "info"
     log_format: str = "text"  # or "json"
     link: LinkSettings | None = None  # of a node or a router
+
+    @property
+    def is_router(self) -> bool:
+        """Its replicas are on nodes."""
+        return self.link is not None and self.link.max_nodes > 0
 
     @property
     def calls_tools(self) -> bool:

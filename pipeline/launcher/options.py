@@ -81,6 +81,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="an inherited descriptor: gets a line of JSON with the URLs when the server is ready, and is closed",
     )
+    parser.add_argument(
+        "--exit-with-fd",
+        type=_readable_descriptor,
+        metavar="N",
+        help="an inherited descriptor, of a pipe or a socket: when its other end is closed, the server drains and "
+        "ends, as with SIGTERM. So it ends with the program that started it, however that does",
+    )
 
 
 def _add_other_modes(parser: argparse.ArgumentParser) -> None:
@@ -113,9 +120,15 @@ def add_router_options(parser: argparse.ArgumentParser) -> None:
     add_options(parser)
     parser.add_argument(
         "--nodes",
-        required=True,
         metavar="HOST:PORT,…",
         help="where nodes listen; the same as --set pipeline.nodes=[HOST:PORT,…]",
+    )
+    parser.add_argument(
+        "--max-nodes",
+        type=int,
+        metavar="N",
+        help="nodes that it can have at a time, more of which may come while it runs; the same as "
+        "--set pipeline.max_nodes=N",
     )
     _add_certificates(parser, "router")
 
@@ -140,8 +153,12 @@ def load(
         raise ConfigurationError([Problem("serve", 0, f"{what} a model's folder, or --config FILE")])
     overrides = overrides_of(options)
     if options.config:
-        return load_configuration(options.config, overrides, other_host=other_host, known=known)
-    return load_folder(Path(options.folder), overrides, other_host=other_host, known=known)
+        config = load_configuration(options.config, overrides, other_host=other_host, known=known)
+    else:
+        config = load_folder(Path(options.folder), overrides, other_host=other_host, known=known)
+    if getattr(options, "role", "") == "router" and not config.pipeline.is_router:
+        raise ConfigurationError([Problem("router", 0, "no nodes: give --nodes HOST:PORT,…, or --max-nodes N")])
+    return config
 
 
 def overrides_of(options: argparse.Namespace) -> list[str | Override]:
@@ -168,6 +185,8 @@ def _links(options: argparse.Namespace) -> Iterator[Override]:
         yield Override("pipeline.link.listen", listen, f"--listen {listen}")
     if nodes := getattr(options, "nodes", None):
         yield Override("pipeline.nodes", nodes.split(","), f"--nodes {nodes}")
+    if (most := getattr(options, "max_nodes", None)) is not None:
+        yield Override("pipeline.max_nodes", most, f"--max-nodes {most}")
     folder: Path | None = getattr(options, "certificates", None)
     if folder is not None:
         role, option = options.role, f"--certificates {folder}"
@@ -203,12 +222,20 @@ def _refused(adapter: str, why: str) -> ConfigurationError:
 
 
 def _open_descriptor(text: str) -> int:
+    return _descriptor(text, os.O_RDONLY, "is open for reading; writing is needed")
+
+
+def _readable_descriptor(text: str) -> int:
+    return _descriptor(text, os.O_WRONLY, "is open for writing; reading is needed")
+
+
+def _descriptor(text: str, wrong_mode: int, why: str) -> int:
     if not text.isdecimal() or int(text) < _FIRST_FREE_FD:
         raise argparse.ArgumentTypeError(f"a descriptor from {_FIRST_FREE_FD} on expected, not {text!r}")
     try:
         flags = fcntl.fcntl(int(text), fcntl.F_GETFL)
     except (OSError, OverflowError):
         raise argparse.ArgumentTypeError(f"descriptor {text} is not open") from None
-    if flags & os.O_ACCMODE == os.O_RDONLY:
-        raise argparse.ArgumentTypeError(f"descriptor {text} is open for reading; writing is needed")
+    if flags & os.O_ACCMODE == wrong_mode:
+        raise argparse.ArgumentTypeError(f"descriptor {text} {why}")
     return int(text)

@@ -17,7 +17,7 @@ from functools import partial
 from types import MappingProxyType
 
 import ipc
-from pipeline.config import Configuration, ConfigurationError
+from pipeline.config import Configuration, ConfigurationError, with_values
 from pipeline.host.cpu_placement import fit_as
 from pipeline.host.facts import HostError, raise_descriptor_limit
 from pipeline.launcher.announce import announce, report
@@ -78,6 +78,7 @@ class Supervisor:
         self._restarts = Restarts(config.pipeline.max_restarts)
         self._restart_at: dict[str, float] = {}  # units, and rings of replicas
         self._was_complete = False  # every replica has served
+        self._nodes: tuple[str, ...] | None = None  # a router's, if they are others than in the configuration
         self._linked_usefully: set[str] = set()  # a router's front that has reached a node
         self._drain_until: float | None = None
         self._drained_with = 0  # the exit status after a drain
@@ -146,6 +147,8 @@ class Supervisor:
     def _start(self, stage: StageSpec) -> None:
         """Raises OSError."""
         config = fit_as(self._config, self._fitted[stage.replica or 0]) if self._fitted else self._config
+        if self._nodes is not None:
+            config = with_values(config, {"pipeline.nodes": self._nodes})
         self._processes.start(stage, self._changes.of(config, stage))
 
     def _make_rings(self, stack: ExitStack, replica: int, shapes: Shapes) -> Rings:
@@ -193,6 +196,8 @@ class Supervisor:
             child.show(**message.fields)
         elif message.event == "failed":
             child.why = message.fields["why"]
+        elif message.event == "nodes":
+            self._nodes = tuple(message.fields["nodes"])
         elif message.event == "linked":
             self._on_linked(child, message.fields["lanes"])
         elif message.event == "weights":

@@ -45,12 +45,12 @@ def make_runner(config: Configuration, replica: int = 0, ranks: Ranks | None = N
 def facts_of(config: Configuration) -> RunnerFacts:
     """Of a replica's engine. A router has none, and needs no weights: what it does not know has no effect there.
     Raises ModelError as `make_runner` does."""
-    if not config.pipeline.nodes:
+    if not config.pipeline.is_router:
         return make_runner(config).facts
     pipeline, vocab_size = config.pipeline, config.model_config.vocab_size
     assert vocab_size is not None  # the configuration was checked
     return RunnerFacts(
-        name="router of " + ", ".join(pipeline.nodes),
+        name=f"router of {pipeline.max_nodes} nodes at most",
         device=pipeline.runner.device,
         vocab_size=vocab_size,
         max_length=config.max_length,

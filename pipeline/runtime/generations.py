@@ -160,6 +160,10 @@ class Control:
         """This stage, a router's front, runs, and has so many replicas of its nodes."""
         self._channel.send("linked", lanes=lanes)
 
+    def nodes(self, nodes: Sequence[str]) -> None:
+        """This stage, a router's front, has these nodes from now on; the next front is to have them, too."""
+        self._channel.send("nodes", nodes=[*nodes])
+
     def failed(self, why: str) -> None:
         self._channel.send("failed", why=why)
 

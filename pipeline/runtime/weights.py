@@ -17,7 +17,7 @@ def describe_weights(config: Configuration) -> str | None:
     Raises ModelError for what a start would refuse by them.
     """
     runner, model = config.pipeline.runner, config.model_config
-    if config.pipeline.nodes:  # a router's are its nodes'
+    if config.pipeline.is_router:  # a router's are its nodes'
         return None
     if runner.kind == "emulated" or runner.random_weights or None in (model.model_cfg_path, model.checkpoint_path):
         return None

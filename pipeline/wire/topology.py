@@ -169,7 +169,7 @@ class Topology:
     def of(cls, config: Configuration) -> Self:
         """One front is what a configuration can ask for so far. A router's replicas are its nodes'."""
         pipeline = config.pipeline
-        return cls(replicas=0 if pipeline.nodes else pipeline.replicas, ranks=pipeline.ranks)
+        return cls(replicas=0 if pipeline.is_router else pipeline.replicas, ranks=pipeline.ranks)
 
     @property
     def stages(self) -> tuple[StageSpec, ...]:

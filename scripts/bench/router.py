@@ -1,11 +1,12 @@
-"""What a router and a link cost: the same node asked directly, and through both, in turns. Beside them HAProxy before
-the direct server, where it is installed.
+"""What a router and a link cost: the same node asked directly, and through both, in turns. Beside them what others
+put before the direct server, where it is installed: HAProxy in the same turns, Ray Serve's own proxy by itself.
 
     python -m scripts.bench.router                          64 streams of 500 tokens, five rounds
     python -m scripts.bench.router --rounds 2 --tokens 200
+    .cache/ray/bin/python -m scripts.bench.router           Ray Serve's own proxy, too (make test-scale installs it)
 
 On a device that takes no time: CPU time of all processes, the client included, over the tokens that came, and the
-time to the first token of a lone request. Router and node share this machine's CPUs with the direct server.
+time to the first token of a lone request. All share this machine's CPUs with the direct server.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import contextlib
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,12 +25,13 @@ from typing import Final
 from pipeline.launcher.certificates import NODE, ROUTER, OpensslError, make_certificates
 from scripts.bench.overhead.client import Question, read_streams
 from scripts.bench.overhead.device import Device
+from scripts.bench.ray_proxy import behind_ray, is_installed
 from scripts.lab.arguments import count, parser, say, write_json
 from scripts.lab.clock import cpu_seconds
 from scripts.lab.errors import BenchError
 from scripts.lab.goals import Goal
 from scripts.lab.haproxy import ABSENT, balanced, find_haproxy
-from scripts.lab.processes import descendants, exit_when_told
+from scripts.lab.processes import descendants, exit_when_told, free_port
 from scripts.lab.server import Server, launched
 from scripts.lab.table import columns
 
@@ -63,15 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 1 where a goal was missed or nothing could be measured."""
     options = _parser().parse_args(arguments)
     exit_when_told()
+    found: dict[str, Measured] = {}
     try:
         with tempfile.TemporaryDirectory() as folder, _ways(Path(folder), options.streams) as ways:
-            found = {name: Measured() for name in ways}
-            for way in ways.values():
-                read_streams(Question(way.port, "completions", 4, 40))  # warms up
-            for number in range(options.rounds):
-                say(f"round {number + 1} of {options.rounds}")
-                for name in list(ways)[:: 1 if number % 2 else -1]:
-                    _measure(ways[name], options, found[name])
+            found |= _in_turns(ways, options)
+            if is_installed():
+                found |= _behind_ray(ways[DIRECT], options)
     except (BenchError, OpensslError, OSError) as error:
         print(f"router: {error}", file=sys.stderr)
         return 1
@@ -79,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     head = ("way", "CPU µs per token", "tokens/s", "first token, ms")
     print(columns(head, [measured.line(way) for way, measured in found.items()]))
     print(*(goal.text for goal in goals), sep="\n")
-    write_json(options.json, {"goals": [goal.told() for goal in goals]})
+    figures = {name: dict(zip(head[1:], measured.line(name)[1:], strict=True)) for name, measured in found.items()}
+    write_json(options.json, {"goals": [goal.told() for goal in goals], "ways": figures})
     return int(not all(goal.met for goal in goals))
 
 
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--tokens", type=count, default=500, help="of each stream")
     made.add_argument("--requests", type=count, default=40, help="lone ones, for the first token")
     made.add_argument("--rounds", type=count, default=5)
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the goals there, too")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write goals and medians there, too")
     return made
 
 
@@ -146,21 +146,46 @@ Opened = Callable[[Path, Path, Server], AbstractContextManager[Way | None]]
 WAYS: Final[Mapping[str, Opened]] = {THROUGH: _router, BALANCED: _haproxy}
 
 
+def _behind_ray(direct: Way, options: argparse.Namespace) -> dict[str, Measured]:
+    """By itself: what Ray does while nobody asks it is nothing of the others."""
+    own = free_port()
+    with behind_ray(direct.port, own) as pids:
+        ways = {f"{DIRECT}, while Ray runs": direct, "through Ray Serve's proxy": Way(own, [*direct.pids, *pids])}
+        return _in_turns(ways, options)
+
+
+def _in_turns(ways: Mapping[str, Way], options: argparse.Namespace) -> dict[str, Measured]:
+    """Raises BenchError, OSError."""
+    found = {name: Measured() for name in ways}
+    for way in ways.values():
+        read_streams(Question(way.port, "completions", 4, 40))  # warms up
+    for number in range(options.rounds):
+        say(f"round {number + 1} of {options.rounds}: {', '.join(ways)}")
+        for name in list(ways)[:: 1 if number % 2 else -1]:
+            _measure(ways[name], options, found[name])
+    return found
+
+
 def _measure(way: Way, options: argparse.Namespace, into: Measured) -> None:
     """Raises BenchError, OSError."""
-    pids = [pid for root in way.pids for pid in descendants(root)]
+    pids = {pid for root in way.pids for pid in descendants(root)}
     tokens = options.streams * options.tokens
     before = _cpu_s(pids)
     came = read_streams(Question(way.port, "completions", options.streams, options.tokens))
-    into.cpu_us.append(1e6 * (_cpu_s(pids) - before) / tokens)
+    spent = sum(seconds - before.get(pid, 0.0) for pid, seconds in _cpu_s(pids).items())
+    into.cpu_us.append(1e6 * spent / tokens)
     into.rates.append(1e9 * tokens / float(came.times_ns.max() - came.sent_ns.min()))
     lone = [read_streams(Question(way.port, "completions", 1, 1)) for _ in range(options.requests)]
     into.first_ms.append(statistics.median(float(one.times_ns[0, 0] - one.sent_ns[0]) / 1e6 for one in lone))
 
 
-def _cpu_s(pids: Sequence[int]) -> float:
-    """Of these, and of this process, the client."""
-    return sum(map(cpu_seconds, pids)) + cpu_seconds(0)
+def _cpu_s(pids: Iterable[int]) -> dict[int, float]:
+    """Of those of these that live, and of this process, the client."""
+    found = {0: cpu_seconds(0)}
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found[pid] = cpu_seconds(pid)
+    return found
 
 
 def _goals(found: Mapping[str, Measured]) -> list[Goal]:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -158,6 +159,13 @@ def _ended(process: subprocess.Popen[bytes], log: Path) -> ServerError:
     why = "did not become ready in time" if status is None else f"ended with status {status}"
     written = log.read_text(errors="replace")[-3000:]
     return ServerError(f"the server {why}; its log ends with:\n{written}")
+
+
+def free_port() -> int:
+    """Of loopback; for servers that can't choose one themselves."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
 
 
 def descendants(pid: int) -> list[int]:

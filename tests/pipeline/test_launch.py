@@ -65,6 +65,7 @@ def test_a_wrong_configuration_is_status_2(capsys):
     assert "pipeline.max_row" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--ready-fd", "--exit-with-fd"])
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -75,18 +76,19 @@ def test_a_wrong_configuration_is_status_2(capsys):
         ("9" * 30, "is not open"),
     ],
 )
-def test_descriptors_that_can_not_be_told(text, message, capsys):
+def test_descriptors_that_can_not_be_told(option, text, message, capsys):
     with pytest.raises(SystemExit, match="2"):
-        launch.main(["--config", DEMO, f"--ready-fd={text}"])
+        launch.main(["--config", DEMO, f"{option}={text}"])
     assert message in capsys.readouterr().err
 
 
-def test_a_descriptor_for_reading(capsys):
+def test_a_descriptor_for_reading_and_one_for_writing(capsys):
     read, write = os.pipe()
     try:
-        with pytest.raises(SystemExit, match="2"):
-            launch.main(["--config", DEMO, "--ready-fd", str(read)])
-        assert "writing is needed" in capsys.readouterr().err
+        for option, fd, needed in (("--ready-fd", read, "writing"), ("--exit-with-fd", write, "reading")):
+            with pytest.raises(SystemExit, match="2"):
+                launch.main(["--config", DEMO, option, str(fd)])
+            assert f"{needed} is needed" in capsys.readouterr().err
     finally:
         os.close(read)
         os.close(write)

@@ -247,6 +247,44 @@ def test_a_stranger_is_refused_by_name_and_disturbs_nobody(cluster, tmp_path):
     assert "no link" not in cluster.router.text_said.rpartition("linked")[2]
 
 
+def operators(server):
+    return re.search(r"metrics at (http://[^/]+)/metrics", server.text_said)[1]
+
+
+def test_nodes_of_a_router_come_and_go_and_outlive_its_front(cluster, tmp_path):
+    """Another router of the same nodes, which has room for two and begins with one."""
+    first, second = (node.base for node in cluster.nodes)
+    own = ("pipeline.max_nodes=2", f"pipeline.nodes=[{first}]", "pipeline.metrics_port=0")
+    router = Launched(tmp_path, (*SERVER, *own, *link(cluster.certificates, ROUTER)))
+    try:
+        nodes = f"{operators(router)}/admin/nodes"
+
+        def put(*addresses):
+            return {
+                each["node"]: (each["state"], each["requests"])
+                for each in httpx.put(nodes, json={"nodes": addresses}).json()["data"]
+            }
+
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            due = router.text("go on", 200)
+            streams = [pool.submit(router.generate, "go on", 200) for _ in range(8)]
+            wait_until(lambda: put(first) == {first: ("linked", 8)}, lambda: put(first), 20)
+            put(first, second)
+            wait_until(lambda: put(first, second)[second] == ("linked", 0), "it is not linked", 20)
+            assert put(second)[first] == ("leaving", 8)
+            assert router.generate("a", 3).status_code == 200
+            assert put(second)[first] == ("leaving", 8)  # it went to the other one
+            assert [one.result(60).json()["generated_text"] for one in streams] == [due] * 8
+        wait_until(lambda: put(second) == {second: ("linked", 0)}, lambda: put(second), 20)
+        router.kill("front")  # the next one gets the nodes from the launcher
+        page = httpx.get(f"{operators(router)}/metrics").text
+        assert f'ringserve_link_up{{node="{second}"}}' in page
+        assert first not in page
+        assert router.end() == 0
+    finally:
+        router.stop()
+
+
 def test_a_front_and_a_whole_node_may_die(cluster):
     """The router's front takes its clients along, and serves again; a node takes nothing along."""
     cluster.router.kill("front")

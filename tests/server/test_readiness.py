@@ -32,6 +32,23 @@ def launch(config, *options, fds=(), **environment):
     )
 
 
+def test_it_drains_when_the_other_end_of_a_descriptor_is_closed(config):
+    """While it starts, it ends at once."""
+    for ready in (True, False):
+        (read, write), (tied, tie) = os.pipe(), os.pipe()
+        options = ("--ready-fd", str(write), "--exit-with-fd", str(tied))
+        process = launch(config, *options, fds=[write, tied])
+        os.close(write)
+        os.close(tied)
+        with os.fdopen(read) as reader:
+            assert not ready or reader.readline()
+        os.write(tie, b"says nothing")
+        os.close(tie)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode in ((0,) if ready else (0, -signal.SIGTERM))
+        assert (b"draining" in said) == ready
+
+
 def test_ready_reload_stop(config, tmp_path):
     read, write = os.pipe()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd, os.fdopen(read) as reader:

@@ -15,6 +15,7 @@ from pipeline.front.delivery.weights import WeightsControl
 from pipeline.front.http.access import is_loopback
 from pipeline.front.http.errors import ApiError
 from pipeline.front.http.exchange import Exchange, answer_json
+from pipeline.front.links.router import NodeLinks
 from pipeline.front.settings import FrontSettings
 
 WEIGHTS: Final = "/admin/weights"
@@ -35,8 +36,11 @@ class WeightsRequest(Body):
 class AdminRoutes:
     """For an operator's API key; where no keys are needed, for clients on the same machine."""
 
-    def __init__(self, settings: FrontSettings, weights: WeightsControl, backend: Backend) -> None:
-        self._settings, self._weights, self._backend = settings, weights, backend
+    def __init__(
+        self, settings: FrontSettings, weights: WeightsControl, backend: Backend, nodes: NodeLinks | None
+    ) -> None:
+        """`nodes`: a router's."""
+        self._settings, self._weights, self._backend, self._nodes = settings, weights, backend, nodes
 
     async def weights(self, exchange: Exchange) -> None:
         """Which ones are served, and how far a change is."""
@@ -47,14 +51,10 @@ class AdminRoutes:
         _require_operator(exchange)
         content = await exchange.read_body()
         asked = read(WeightsRequest, parse_object(content), Reading(self._settings), status=400)
-        if self._is_router:
+        if self._nodes is not None:
             raise ApiError(400, _ROUTER)
         await self._weights.change(asked.folder, wait=asked.wait)
         await exchange.respond(200 if asked.wait else 202, orjson.dumps(self._report()))
-
-    @property
-    def _is_router(self) -> bool:
-        return self._settings.link is not None and bool(self._settings.link.nodes)
 
     def _report(self) -> dict[str, Any]:
         report = self._weights.report
@@ -68,10 +68,8 @@ class AdminRoutes:
         """`weights` are those that it computes with, or did last."""
         lane = self._backend.lanes[replica]
         about: dict[str, Any] = {"replica": replica, "weights": lane.weights, "serves": lane.up}
-        if self._is_router:
-            assert self._settings.link is not None
-            nodes = self._settings.link.nodes
-            about["node"] = nodes[replica * len(nodes) // len(self._backend.lanes)]
+        if self._nodes is not None and (node := self._nodes.node_of(replica)) is not None:
+            about["node"] = node
         return about
 
 

@@ -9,7 +9,7 @@ import logging
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import ipc
 from pipeline.front.delivery.encodings import Encodings
@@ -165,13 +165,20 @@ class Backend:
         for lane in self.lanes:
             await self.detach(lane.replica)
 
+    def requests_at(self, replicas: Collection[int]) -> int:
+        return sum(stream.home in replicas for stream in self._streams.values())
+
+    @property
+    def drain_timeout_s(self) -> float:
+        return self._settings.drain_timeout_s
+
     @property
     def ready(self) -> bool:
         return self.lanes.any_up and self._stats.ready
 
     @property
     def why_not_ready(self) -> str:
-        if self._settings.link is not None and self._settings.link.nodes:
+        if self._settings.is_router:
             return "not ready: no node can be reached whose model is loaded"
         return "not ready: " + ("a stage is being restarted" if self._was_ready else "the model is being loaded")
 

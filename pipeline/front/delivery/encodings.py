@@ -113,7 +113,7 @@ class Encodings:
 
     def _submit(self, text: _Text) -> None:
         if not text.answer.done():
-            able = [lane.replica for lane in self._lanes if lane.up]
+            able = self._lanes.open
             self._turn_of += 1
             text.home = able[self._turn_of % len(able)] if able else NOWHERE
             self._send(text, text.asked.pack())

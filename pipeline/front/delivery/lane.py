@@ -82,6 +82,7 @@ class Lanes:
         self._lanes = [Lane(replica) for replica in range(replicas)]
         self._router, self._adapters = router, adapters
         self.several = replicas > 1
+        self.leaving: set[int] = set()  # replicas to which nothing new goes while there are others
         self._newest = ""  # weights to which a replica was changed last
         self.ringed: list[Lane] = []  # those with rings; of links nothing waits to be taken
         for replica in range(replicas):
@@ -116,6 +117,12 @@ class Lanes:
     @property
     def any_up(self) -> bool:
         return any(lane.up for lane in self._lanes)
+
+    @property
+    def open(self) -> list[int]:
+        """Where something new may go: replicas that are up, and of these none that leaves, if there are others."""
+        up = [lane.replica for lane in self._lanes if lane.up]
+        return [replica for replica in up if replica not in self.leaving] or up
 
     def choose(
         self, submit: Submit, among: Collection[int] | None = None, *, without: Collection[int] = (), output: int = 0

@@ -48,11 +48,14 @@ class Recovery:
 
     @property
     def reserved(self) -> Collection[int]:
-        """Replicas with a suspect, which runs alone there: nobody else is sent there while there are others."""
-        if not self._suspects:
+        """Where nobody is sent while there are others: replicas that leave, and those where a suspect runs alone."""
+        leaving, trials = self._lanes.leaving, self._suspects.homes() if self._suspects else frozenset[int]()
+        if not leaving and not trials:
             return ()
-        trials = self._suspects.homes()
-        return trials if any(lane.up and lane.replica not in trials for lane in self._lanes) else ()
+        for avoided in ({*leaving, *trials}, leaving, trials):
+            if any(lane.up and lane.replica not in avoided for lane in self._lanes):
+                return avoided
+        return ()
 
     def on_verdict(self, lane: Lane, verdict: Verdict) -> None:
         """After all that its rings held has been read."""

@@ -32,20 +32,21 @@ class Links:
         listeners: Sequence[socket.socket],
     ) -> None:
         self._listeners, self._control, self._counters = listeners, control, counters
-        self._to_nodes: NodeLinks | None = None
+        self.to_nodes: NodeLinks | None = None
         self._to_routers: RouterLinks | None = None
         if settings is None:
             return
-        mine = hello(ROUTER if settings.nodes else NODE, version("ringserve"), backend.number, settings.facts)
-        if settings.nodes:
-            self._to_nodes = NodeLinks(backend, mine, settings, self._on_change)
+        role = ROUTER if settings.max_nodes else NODE
+        mine = hello(role, version("ringserve"), backend.number, settings.facts)
+        if role == ROUTER:
+            self.to_nodes = NodeLinks(backend, mine, settings, self._on_change, control.nodes)
         else:
             backend.guests = self._to_routers = RouterLinks(backend, mine, settings)
 
     async def run(self) -> None:
         """Until cancelled."""
-        if self._to_nodes is not None:
-            await self._to_nodes.run()
+        if self.to_nodes is not None:
+            await self.to_nodes.run()
         elif self._to_routers is not None:
             await self._to_routers.serve(self._listeners)
         await asyncio.Event().wait()
@@ -61,7 +62,7 @@ class Links:
             self._to_routers.close("the node is shutting down")
 
     def metrics(self) -> Iterator[Metric]:
-        if self._to_nodes is not None:
-            yield from node_metrics([link.figures for link in self._to_nodes.links])
+        if self.to_nodes is not None:
+            yield from node_metrics([link.figures for link in self.to_nodes.links])
         if self._to_routers is not None:
             yield from router_metrics(self._to_routers.figures)

@@ -25,6 +25,7 @@ from pipeline.wire.topology import PREPROCESS
 log = logging.getLogger("ringserve.front")
 
 _SOON_S, _LATEST_S = 0.1, 3.0  # between two attempts: it doubles
+_LOOK_S = 0.05
 _LASTING_S = 1.0  # a link that breaks sooner is not made again at once
 
 
@@ -34,6 +35,8 @@ class RemoteLane:
     def __init__(self, backend: Backend, replica: int, on_change: Callable[[], None]) -> None:
         self._backend, self.replica, self._on_change = backend, replica, on_change
         self._coming = asyncio.Queue[RemoteClient]()
+        self._idle = asyncio.Event()  # not attached
+        self._idle.set()
         self._generations = 0
         self.client: RemoteClient | None = None  # the last one
 
@@ -44,12 +47,14 @@ class RemoteLane:
             client = await self._coming.get()
             if client.ended:
                 continue
+            self._idle.clear()
             self._generations += 1
             client.number = self._generations
             self._backend.attach_client(client.bind, self.replica, client.number, client.weights)
             self._on_change()
             await lane.closed.wait()
             await self._backend.detach(self.replica)
+            self._idle.set()
             self._on_change()
 
     def on_up(self, client: RemoteClient) -> None:
@@ -77,6 +82,21 @@ class RemoteLane:
         self.on_verdict("", ())
         self.end()
 
+    @property
+    def leaving(self) -> bool:
+        return self.replica in self._backend.lanes.leaving
+
+    @leaving.setter
+    def leaving(self, leaves: bool) -> None:
+        leaving = self._backend.lanes.leaving
+        (leaving.add if leaves else leaving.discard)(self.replica)
+
+    async def vacate(self) -> None:
+        """After the last link of a node: what was there is elsewhere, and what waited for it goes there, too."""
+        await self._idle.wait()
+        self._backend.on_away(self.replica)
+        self.leaving = False
+
     def of(self, frame: Frame) -> RemoteClient | None:
         """Whom the frame is for; what is said of an earlier generation is nobody's."""
         return self.client if self.client is not None and self.client.generation == frame.generation else None
@@ -94,7 +114,7 @@ class NodeLink:
         settings: LinkSettings,
         context: ssl.SSLContext,
     ) -> None:
-        self.address, self._lanes, self._backend, self._mine = address, lanes, backend, mine
+        self.address, self.lanes, self._backend, self._mine = address, lanes, backend, mine
         self._settings, self._context = settings, context
         self._connection: Connection | None = None
         self._told = ""  # the last line of the log about it
@@ -103,8 +123,22 @@ class NodeLink:
         self._before = 0, 0  # bytes received and sent over earlier ones
 
     @property
+    def leaving(self) -> bool:
+        """Nothing new goes there while there are other nodes."""
+        return self.lanes[0].leaving
+
+    @leaving.setter
+    def leaving(self, leaves: bool) -> None:
+        for lane in self.lanes:
+            lane.leaving = leaves
+
+    @property
+    def requests(self) -> int:
+        return self._backend.requests_at([lane.replica for lane in self.lanes])
+
+    @property
     def lanes_up(self) -> int:
-        return sum(self._backend.lanes[lane.replica].up for lane in self._lanes)
+        return sum(self._backend.lanes[lane.replica].up for lane in self.lanes)
 
     @property
     def figures(self) -> NodeFigures:
@@ -126,7 +160,7 @@ class NodeLink:
             self._say(f"node {self.address}: no link: {why}")
             if not reported and loop.time() - down_since > AWAY_S:
                 reported = True
-                for lane in self._lanes:
+                for lane in self.lanes:
                     self._backend.on_away(lane.replica)
             await asyncio.sleep(delay)
             delay = min(2 * delay, _LATEST_S)
@@ -158,7 +192,7 @@ class NodeLink:
         host, port = split_place(self.address)
         settings = self._settings
         timeout = max(1.0, MISSED * settings.heartbeat_s)
-        rooms = 2 * settings.longest_request * len(self._lanes)  # may wait for a node that reads slowly
+        rooms = 2 * settings.longest_request * len(self.lanes)  # may wait for a node that reads slowly
         async with asyncio.timeout(timeout):
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: Connection(
@@ -173,7 +207,7 @@ class NodeLink:
 
     def _lose(self) -> None:
         self.linked = False
-        for lane in self._lanes:
+        for lane in self.lanes:
             lane.lost()
 
     def _say(self, text: str) -> None:
@@ -207,9 +241,9 @@ class NodeLink:
         self._say(f"node {self.address}: linked")
 
     def _on_lane(self, frame: Frame) -> None:
-        if frame.lane >= len(self._lanes):
+        if frame.lane >= len(self.lanes):
             raise LinkError(f"the node has no lane {frame.lane}")
-        lane = self._lanes[frame.lane]
+        lane = self.lanes[frame.lane]
         if frame.kind is Kind.UP:
             assert self._connection is not None  # frames come through it
             room = told(frame.payload, Room)
@@ -250,19 +284,31 @@ class NodeLink:
 
 class NodeLinks:
     """All of them. Made inside a running loop. Raises CertificateError. `on_change` is called with the number of
-    lanes that are up."""
+    lanes that are up, `on_nodes` with what `put` was told.
+
+    There is room for a fixed number of nodes, each in a place: so many lanes. A node that leaves keeps its place
+    until its requests have ended, or go on elsewhere."""
 
     def __init__(
-        self, backend: Backend, mine: Hello, settings: LinkSettings, on_change: Callable[[int], None]
+        self,
+        backend: Backend,
+        mine: Hello,
+        settings: LinkSettings,
+        on_change: Callable[[int], None],
+        on_nodes: Callable[[Sequence[str]], None],
     ) -> None:
-        self._on_change = on_change
-        self.links: list[NodeLink] = []
+        self._backend, self._mine, self._settings = backend, mine, settings
+        self._on_change, self._on_nodes = on_change, on_nodes
+        self._context = router_context(settings.ca, settings.certificate, settings.key)
         self.lanes = [RemoteLane(backend, lane.replica, self._changed) for lane in backend.lanes]
-        context, each = router_context(settings.ca, settings.certificate, settings.key), len(self.lanes)
-        each //= len(settings.nodes)
-        for at, address in enumerate(settings.nodes):
-            own = self.lanes[at * each : (at + 1) * each]
-            self.links.append(NodeLink(address, own, backend, mine, settings, context))
+        each = len(self.lanes) // settings.max_nodes
+        places = range(0, len(self.lanes), each)
+        self._places: list[Sequence[RemoteLane]] = [self.lanes[at : at + each] for at in places]  # that are free
+        self._group = asyncio.TaskGroup()
+        self.nodes = settings.nodes
+        self.links: list[NodeLink] = []
+        self._running: dict[NodeLink, asyncio.Task[None]] = {}
+        self._parting: dict[NodeLink, asyncio.Task[None]] = {}
 
     def _changed(self) -> None:
         self._on_change(sum(link.lanes_up for link in self.links))
@@ -270,6 +316,63 @@ class NodeLinks:
     async def run(self) -> None:
         """Until cancelled."""
         self._changed()
-        async with asyncio.TaskGroup() as group:
-            for each in (*map(RemoteLane.follow, self.lanes), *map(NodeLink.run, self.links)):
-                group.create_task(each)
+        async with self._group:
+            for lane in self.lanes:
+                self._group.create_task(lane.follow())
+            self._fill()
+            await asyncio.Event().wait()
+
+    @property
+    def most(self) -> int:
+        return self._settings.max_nodes
+
+    def node_of(self, replica: int) -> str | None:
+        """Where it is; None for one whose place is free."""
+        places = {lane.replica: link.address for link in self.links for lane in link.lanes}
+        return places.get(replica)
+
+    def put(self, nodes: Sequence[str]) -> None:
+        """These are the nodes from now on, `most` of them at most."""
+        if tuple(nodes) != self.nodes:
+            log.warning("nodes from now on: %s", ", ".join(nodes) or "none")
+            self.nodes = tuple(nodes)
+            self._on_nodes(nodes)
+        for link in self.links:
+            if link.address in nodes:
+                self._keep(link)
+            elif not link.leaving:
+                link.leaving = True
+                self._parting[link] = self._group.create_task(self._part_with(link))
+        self._fill()
+
+    def _fill(self) -> None:
+        """Those that find no place now, get that of the next one that has left."""
+        there = {link.address for link in self.links}
+        for address in [node for node in self.nodes if node not in there][: len(self._places)]:
+            lanes = self._places.pop(0)
+            link = NodeLink(address, lanes, self._backend, self._mine, self._settings, self._context)
+            self.links.append(link)
+            self._running[link] = self._group.create_task(link.run())
+
+    def _keep(self, link: NodeLink) -> None:
+        """It may have been about to leave."""
+        link.leaving = False
+        if (task := self._parting.pop(link, None)) is not None:
+            task.cancel()
+
+    async def _part_with(self, link: NodeLink) -> None:
+        """Its requests may end there, for as long as those of a server that drains."""
+        until = asyncio.get_running_loop().time() + self._backend.drain_timeout_s
+        while link.requests and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(_LOOK_S)
+        self.links.remove(link)
+        del self._parting[link]
+        running = self._running.pop(link)
+        running.cancel()
+        await asyncio.wait([running])
+        log.warning("node %s has left", link.address)
+        for lane in link.lanes:
+            await lane.vacate()
+        self._places.append(link.lanes)
+        self._changed()
+        self._fill()

@@ -19,7 +19,6 @@ from scripts.bench.peers.servers import (
     Live,
     brief,
     first_start_s,
-    free_port,
     live,
     observed,
     provide,
@@ -27,6 +26,7 @@ from scripts.bench.peers.servers import (
 )
 from scripts.lab.arguments import Say
 from scripts.lab.others import Others
+from scripts.lab.processes import free_port
 
 _PAUSE_S = 0.3  # threads that have nothing to do any more spin for up to 0.2 s
 _GUESS_S = {"start": 15.0, "round": 20.0}  # of a server, before anything was measured

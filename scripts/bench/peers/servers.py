@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -129,12 +128,6 @@ def idle_cpu_percent(servers: Sequence[Running]) -> list[float]:
 def versions(peer: Peer, cache: Path) -> Mapping[str, str]:
     names = peer.versions
     return own_versions(names) if peer.environment is None else peer.environment.versions(cache, names)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
 
 
 FAILURES = (BenchError, subprocess.CalledProcessError, OSError)

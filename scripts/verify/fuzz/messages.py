@@ -39,6 +39,7 @@ _TARGETS = (
     b"/v1/streams/", b"/v1/streams/%00%ff", b"/v1/streams/" + b"x" * 900, b"/v1/streams/a/b",
     b"/v1/streams/x?starting_after=" + b"9" * 400, b"/v1/responses/%f0%9f%98%80?stream=%ff&starting_after=-1",
     b"/v1/requests/%00%ff/cancel", b"/v1/requests/" + b"x" * 900 + b"/cancel", b"/v1/requests/a/b/cancel",
+    b"/admin/nodes", b"/admin/", b"//admin/nodes/",
     b"?", b"", b"/v1/models/" + b"x" * 900, b"/v1/models/%f0%9f%98%80", b"http://[::1", b"http:///", b"\\health",
 )  # fmt: skip
 _VERSIONS = (b"HTTP/0.9", b"HTTP/1.0", b"HTTP/1.2", b"HTTP/2.0", b"HTTP/9.9", b"HTTP/1", b"HTTP/1.1.1", b"HTTP/-1.1",

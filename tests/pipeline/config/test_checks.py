@@ -124,7 +124,10 @@ def test_a_server_is_a_router_or_a_node_and_has_certificates(write):
     assert "a server is a router or a node" in the_problem(path, [node, router, *files]).message
     twice = the_problem(path, ["pipeline.nodes=[a:1, a:1]", *files]).message
     assert "and each node once" in twice
-    assert (
-        "at most 64 in all"
-        in the_problem(path, ["pipeline.nodes=[a:1, b:1]", "pipeline.replicas=33", *files]).message
-    )
+    for many in ("pipeline.nodes=[a:1, b:1]", "pipeline.max_nodes=2"):
+        assert "64 replicas are the most" in the_problem(path, [many, "pipeline.replicas=33", *files]).message
+    few = the_problem(path, ["pipeline.nodes=[a:1, b:1]", "pipeline.max_nodes=1", *files]).message
+    assert "expected pipeline.max_nodes (1) at most" in few
+    assert load_configuration(path, [router, *files]).pipeline.max_nodes == 1
+    later = load_configuration(path, ["pipeline.max_nodes=3", *files]).pipeline
+    assert (later.nodes, later.is_router) == ((), True)

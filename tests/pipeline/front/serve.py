@@ -7,13 +7,14 @@ import json
 import socket
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from model.demo import DEMO_DIR
 from model.response import choose_format
 from model.tokenizer import TokenTable, load_tokenizer, pack_vocabulary
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.server import run_front
-from pipeline.front.settings import FrontSettings
+from pipeline.front.settings import FrontSettings, LinkSettings
 from pipeline.launcher.api_keys import _checked
 from pipeline.runtime.control_channel import Channel
 from pipeline.runtime.generations import Control
@@ -27,6 +28,11 @@ def listening(port: int) -> socket.socket:
     return listener
 
 
+def router(certificates: Path, nodes: int) -> LinkSettings:
+    files = {"ca": "ca.pem", "certificate": "router.pem", "key": "router.key"}
+    return LinkSettings(max_nodes=nodes, **{key: certificates / name for key, name in files.items()})
+
+
 def main() -> None:
     values, (control, journal, stats) = json.loads(sys.argv[1]), map(int, sys.argv[2:5])
     tokenizer = load_tokenizer(values.pop("tokenizer", DEMO_DIR))
@@ -37,6 +43,8 @@ def main() -> None:
     )
     if "without" in values:
         sys.modules[values.pop("without")] = None  # type: ignore[assignment]  # as if it were not installed
+    if "certificates" in values:
+        values["link"] = router(Path(values.pop("certificates")), values["replicas"])
     settings = FrontSettings(**values)
     listeners = [listening(0)]
     if settings.metrics_port is not None:

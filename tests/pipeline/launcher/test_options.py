@@ -38,6 +38,10 @@ def test_a_node_and_a_router(tmp_path):
     assert (router.link.listen, router.nodes) == (None, ("a:1", "b:2"))
     assert (router.link.ca, router.link.key) == (tmp_path / "ca.pem", tmp_path / "router.key")
     assert node.link.certificate == tmp_path / "node.pem"
+    later = loaded(DEMO, "--max-nodes", "3", *folder, add=add_router_options).pipeline
+    assert (later.nodes, later.max_nodes) == ((), 3)
+    with pytest.raises(ConfigurationError, match="no nodes: give --nodes HOST:PORT,…, or --max-nodes N"):
+        loaded(DEMO, *folder, add=add_router_options)
     with pytest.raises(ConfigurationError, match=r"--nodes a,b:2: .* expected a host and a port"):
         loaded(DEMO, "--nodes", "a,b:2", *folder, add=add_router_options)
 

@@ -269,3 +269,14 @@ ANSWERS: Final[dict[str, Schema]] = {
     "Alive": record({"replicas": _REPLICAS}, status=one_of("alive", "degraded")),
     "Ready": record({"progress": {**TEXT, "description": _PROGRESS}, "replicas": _REPLICAS}, status=one_of("ready")),
 }
+
+ROUTERS_ANSWERS: Final[dict[str, Schema]] = {
+    "NodeList": record(object=one_of("list"), data=list_of(reference("Node"))),
+    "Node": record(
+        object=one_of("node"),
+        node={**TEXT, "description": "Its host and port."},
+        state=one_of("linked", "not linked", "leaving", "waits for the place of one that leaves"),
+        replicas_up=COUNT,
+        requests={**COUNT, "description": "Of this router, that are there."},
+    ),
+}

@@ -11,11 +11,12 @@ from pipeline.front.api.anthropic.request import CountRequest, MessagesRequest
 from pipeline.front.api.cancel_routes import CANCEL_PATHS
 from pipeline.front.api.info_routes import LONGEST_TRACE_S
 from pipeline.front.api.llm_serving.request import GenerateRequest
+from pipeline.front.api.node_routes import NODES, Nodes
 from pipeline.front.api.ollama.request import OllamaChat, OllamaGenerate
 from pipeline.front.api.ollama.routes import OllamaShow
 from pipeline.front.api.openai.chat import ChatRequest
 from pipeline.front.api.openai.completions import CompletionRequest
-from pipeline.front.api.openapi.answers import ANSWERS
+from pipeline.front.api.openapi.answers import ANSWERS, ROUTERS_ANSWERS
 from pipeline.front.api.openapi.operations import (
     EVENTS,
     NDJSON,
@@ -65,7 +66,7 @@ def openapi_document(settings: FrontSettings, *, keys_needed: bool) -> dict[str,
     """The API on the main port, with `/metrics` and the like where they have no port of their own."""
     paths = {path: _operations(path, item, keys_needed) for path, item in _paths(settings).items()}
     components: dict[str, Any] = {
-        "schemas": {**schemas(_REQUESTS, settings), **ANSWERS},
+        "schemas": {**schemas(_REQUESTS, settings), **ANSWERS, **_of_routers(settings)},
         "responses": error_responses(),
     }
     if keys_needed:
@@ -107,7 +108,16 @@ def _limits(settings: FrontSettings) -> str:
 
 def _paths(settings: FrontSettings) -> Paths:
     paths = {**_llm_serving(settings), **_openai(), **_ollama(), **_about_the_server()}
-    return paths if settings.metrics_port is not None else {**paths, **_for_operators()}
+    if settings.metrics_port is None:
+        return {**paths, **_for_operators()}
+    return {**paths, **_on_their_port(settings.metrics_port)} if settings.is_router else paths
+
+
+def _of_routers(settings: FrontSettings) -> dict[str, Any]:
+    """Schemas."""
+    if settings.metrics_port is None or not settings.is_router:
+        return {}
+    return {**schemas((Nodes,), settings), **ROUTERS_ANSWERS}
 
 
 def _llm_serving(settings: FrontSettings) -> Paths:
@@ -244,6 +254,13 @@ def _about_the_server() -> Paths:
         "/ready": {"get": get("ready", "Readiness: requests that generate are accepted.", "Ready")},
         "/openapi.json": {"get": get("openapi", "This document.")},
     }
+
+
+def _on_their_port(port: int) -> Paths:
+    """What operators may change, on a port of their own; where that can be reached is not said here."""
+    told = "Say which nodes this router has from now on. Those that are not named leave: nothing new goes there."
+    operation = post("nodes", told, reference("Nodes"), reference("NodeList"), errors=())
+    return {NODES: {"put": {**operation, "servers": [{"url": f"http://127.0.0.1:{port}"}]}}}
 
 
 def _for_operators() -> Paths:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
+from pathlib import Path
 from unittest.mock import Mock
 
 import orjson
@@ -25,6 +27,7 @@ from pipeline.front.api.anthropic.request import parse_count, parse_messages
 from pipeline.front.api.body import Reading, read
 from pipeline.front.api.cancel_routes import CANCEL_PATHS
 from pipeline.front.api.llm_serving.request import parse_llm_serving
+from pipeline.front.api.node_routes import NODES, NodeRoutes
 from pipeline.front.api.ollama.request import parse_ollama_chat, parse_ollama_generate, read_ollama
 from pipeline.front.api.ollama.routes import OllamaShow
 from pipeline.front.api.openai.chat import parse_chat
@@ -37,7 +40,7 @@ from pipeline.front.app import Front
 from pipeline.front.delivery.job import Identity
 from pipeline.front.http.access import ApiKeys
 from pipeline.front.http.errors import ApiError
-from pipeline.front.settings import FrontSettings
+from pipeline.front.settings import FrontSettings, LinkSettings
 
 TOOL = {"type": "function", "function": {"name": "f"}}
 INPUT_TOOL = {"name": "f", "input_schema": {"type": "object"}}
@@ -270,6 +273,21 @@ def test_every_reference_is_there_and_everything_is_referred_to():
             assert used or name in EVENTS or name == "Error401", name
 
 
+def test_of_a_router_it_says_what_operators_may_change():
+    """And where: on their own port."""
+    nowhere = Path("none")
+    link = LinkSettings(max_nodes=2, ca=nowhere, certificate=nowhere, key=nowhere)
+    document = openapi_document(replace(SETTINGS, link=link, metrics_port=9090), keys_needed=True)
+    validate(orjson.loads(orjson.dumps(document)))
+    operation = document["paths"][NODES]["put"]
+    assert operation["servers"] == [{"url": "http://127.0.0.1:9090"}]
+    assert "401" in operation["responses"]
+    assert {"Nodes", "NodeList", "Node"} <= document["components"]["schemas"].keys()
+    on_one_port = openapi_document(replace(SETTINGS, link=link), keys_needed=False)
+    assert NODES not in on_one_port["paths"]
+    assert "Nodes" not in on_one_port["components"]["schemas"]
+
+
 def test_limits_are_those_of_the_model():
     other = FrontSettings(model_name="m", vocab_size=77, max_length=9, max_prompt=8, max_rows=1, max_queue=1)
     schemas = openapi_document(other, keys_needed=False)["components"]["schemas"]
@@ -305,7 +323,10 @@ def test_every_path_of_the_document_is_served(shared, path, item):
 def test_every_path_that_is_served_is_in_the_document():
     """The router's table, which says nothing yet of what the handlers are."""
     page = Mock(routes=lambda: {"/": ("GET", None), "/live": ("GET", None)})
-    routes = Front(SETTINGS, Mock(), Mock(), Mock(), page, ApiKeys(), Mock(), Mock(), Mock(), Mock(), Mock()).routes
+    none = NodeRoutes(SETTINGS, None)
+    routes = Front(
+        SETTINGS, Mock(), Mock(), Mock(), page, ApiKeys(), Mock(), Mock(), Mock(), Mock(), Mock(), none
+    ).routes
     documented = {(path, method.upper()) for path, item in DOCUMENT["paths"].items() for method in item}
     named = {("/v1/models/{model}", "GET"), *((path, "POST") for path in CANCEL_PATHS)}
     named.add((WEIGHTS, "POST"))

@@ -92,13 +92,16 @@ class Router:
     """Its launcher is the test, too."""
 
     def __init__(self, backend, settings):
-        self.backend, self.ups = backend, 0
+        self.backend, self.ups, self.said = backend, 0, []
         self.every = Links(settings, backend, self, backend._counters, [])
-        self.links = self.every._to_nodes
+        self.links = self.every.to_nodes
         self.running = asyncio.create_task(self.every.run())
 
     def linked(self, lanes):
         self.ups = lanes
+
+    def nodes(self, nodes):
+        self.said.append(nodes)
 
     async def wait_up(self, lanes):
         async with asyncio.timeout(10):
@@ -133,13 +136,13 @@ def certificates(tmp_path_factory):
 
 @pytest.fixture
 def run(certificates):
-    def run(talk, nodes=NODES, replicas=1, routers=1, **link):
+    def run(talk, nodes=NODES, replicas=1, routers=1, most=None, linked=None, drain_s=30.0, **link):
         pages = []
 
         def backend(replicas):
             pages.append(page := StatsPage.create(Topology(replicas=replicas)))
             page.unlink()
-            chosen = FrontSettings(model_name="tiny", replicas=replicas, **FIELDS)
+            chosen = FrontSettings(model_name="tiny", replicas=replicas, drain_timeout_s=drain_s, **FIELDS)
             outbox = Outbox(Histograms(page, RequestHistogram), Spans())
             counters, ends = Counters(page, "front"), RingEnds(page, "front")
             return Backend(chosen, counters, StatsReader(page), outbox, ends, make_router(chosen))
@@ -153,12 +156,13 @@ def run(certificates):
 
         async def main():
             far = [Node(backend(replicas), settings("node")) for _ in range(nodes)]
-            told = settings("router", nodes=tuple(node.address for node in far))
-            near = [Router(backend(nodes * replicas), told) for _ in range(routers)]
+            places, first = most or nodes, tuple(node.address for node in far)[: linked or most]
+            told = settings("router", nodes=first, max_nodes=places)
+            near = [Router(backend(places * replicas), told) for _ in range(routers)]
             try:
                 async with asyncio.timeout(30):
                     for router in near:
-                        await router.wait_up(nodes * replicas)
+                        await router.wait_up(len(first) * replicas)
                     await talk(*near, *far)
             finally:
                 for router in near:
@@ -497,3 +501,109 @@ def test_a_node_that_is_not_there_is_looked_for(run, caplog, address):
         await router.wait_up(1)
 
     run(talk, nodes=1)
+
+
+# ---- nodes that come and go --------------------------------------------------------------------------------------
+
+
+def described(router):
+    return [(link.address, link.leaving, link.lanes_up, link.requests) for link in router.links.links]
+
+
+def test_a_node_that_comes_gets_requests_and_one_that_leaves_gets_none(run):
+    """Its streams end there, and then the link does."""
+
+    async def talk(router, first, second):
+        (old,) = router.submit("a")
+        choice = (await first.far.came()).choices[0]
+        router.links.put([first.address, second.address])
+        assert router.said == [[first.address, second.address]]  # for the front that comes after this one
+        await router.wait_up(2)
+        router.links.put([second.address])
+        assert described(router)[0] == (first.address, True, 1, 1)
+        new = router.submit("a", "b", "c")  # the first has "a" in its cache
+        assert {(await second.far.came()).request for _ in new} == {stream.request for stream in new}
+        first.far.bring(choice, 1)
+        first.far.bring(choice, 2, FinishReason.EOS)
+        await until(lambda: len(old.tokens) == 2)
+        router.backend.finish(old, cancel=False)
+        await until(lambda: described(router) == [(second.address, False, 1, 3)])
+        await until(lambda: not first.links.figures.links)
+        assert {stream.attempt for stream in new} == {0}
+
+    run(talk, linked=1)
+
+
+def test_what_does_not_end_in_time_goes_on_elsewhere(run):
+    async def talk(router, *nodes):
+        (stream,) = router.submit("a")
+        at = stream.home
+        choice = (await nodes[at].far.came()).choices[0]
+        nodes[at].far.bring(choice, 1)
+        await until(lambda: len(stream.tokens) == 1)
+        router.links.put([nodes[1 - at].address])
+        (again,) = (await nodes[1 - at].far.came()).choices
+        assert (again.request, again.attempt, len(again.output)) == (stream.request, 1, 4)
+        assert await nodes[at].far.came(Cancel) == Cancel(stream.request)
+
+    run(talk, drain_s=0.1)
+
+
+def test_a_node_that_is_to_stay_after_all_stays(run):
+    async def talk(router, *nodes):
+        every = [node.address for node in nodes]
+        (stream,) = router.submit("a")
+        at = stream.home
+        await nodes[at].far.came()
+        for _ in range(3):
+            router.links.put([every[1 - at]])
+            await asyncio.sleep(0)
+            router.links.put(every)
+        await asyncio.sleep(0.2)
+        assert [leaving for _, leaving, _, _ in described(router)] == [False, False]
+        assert [link.links for link in router.links.links] == [1, 1]
+
+    run(talk)
+
+
+def test_a_node_waits_for_the_place_of_one_that_leaves(run):
+    """With one place: streams go on at the node that has it next, and so does what nobody could compute meanwhile."""
+
+    async def talk(router, first, second):
+        (stream,) = router.submit("a")
+        await first.far.came()
+        router.links.put([second.address])
+        assert [address for address, *_ in described(router)] == [first.address]
+        (late,) = router.submit("b")  # while there is no other, the one that leaves does it
+        await first.far.came()
+        came = [(await second.far.came()).choices[0] for _ in range(2)]
+        assert {(one.request, one.attempt) for one in came} == {(stream.request, 1), (late.request, 1)}
+        assert [address for address, *_ in described(router)] == [second.address]
+
+    run(talk, most=1, drain_s=0.1)
+
+
+def test_without_nodes_requests_wait_for_one_that_comes(run):
+    async def talk(router, *nodes):
+        router.links.put([])
+        await router.wait_up(0)
+        (stream,) = router.submit("a")
+        assert stream.home == NOWHERE
+        router.links.put([nodes[1].address])
+        assert (await nodes[1].far.came()).request == stream.request
+
+    run(talk, drain_s=0.1)
+
+
+def test_a_suspect_does_not_wait_for_a_node_that_has_left(run):
+    async def talk(router, *nodes):
+        (stream,) = router.submit("a")
+        at = stream.home
+        await nodes[at].far.came()
+        await nodes[at].end("inference", (stream.request,))
+        await router.wait_up(1)
+        router.links.put([nodes[1 - at].address])
+        again = await nodes[1 - at].far.came()
+        assert (again.request, again.suspect) == (stream.request, True)
+
+    run(talk, drain_s=0.1)
