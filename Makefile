@@ -13,6 +13,7 @@ MODEL   ?= model/demo
 .PHONY: bench-front bench-waiting bench-model bench-linear bench-adapters bench-emulated bench-sampling bench-grammar
 .PHONY: bench-startup bench-memory bench-engine-memory bench-scoring bench-speculation bench-routing bench-replicas
 .PHONY: bench-shared-prompt bench-fairness bench-accounting bench-router bench-deterministic flips bench-nodes
+.PHONY: bench-journal bench-sampled
 .PHONY: bench-task1 bench-task2 compare-peers fuzz stress-ipc chaos soak verify schemas sanitize test-aarch64 clean
 .PHONY: zoo test-clients train-demo fixtures fixtures-families fixtures-adapters fixtures-response
 .PHONY: dashboard docs-page dist test-dist test-deployment serve-ray test-scale
@@ -105,6 +106,14 @@ bench-front: $(VENV)/.stamp-serve
 # What it costs to know where a request's time and money went
 bench-accounting: $(VENV)/.stamp-serve
 	$(BIN)/python -m scripts.bench.accounting $(BENCH_FLAGS)
+
+# What it costs to write down what the next front needs
+bench-journal: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.journal $(BENCH_FLAGS)
+
+# A sampled step beside a greedy one, on engines that compute
+bench-sampled: $(VENV)/.stamp-serve
+	$(BIN)/python -m scripts.bench.sampled $(BENCH_FLAGS)
 
 # What deterministic requests cost
 bench-deterministic: $(VENV)/.stamp-serve
