@@ -49,10 +49,16 @@ class Counting(Server):
 
     def wire(self):
         super().wire()
-        draws, draw, chance = self.inference._draws, self.inference._draws.draw, np.random.default_rng(3)
+        draws, chance = self.inference._draws, np.random.default_rng(3)
+        prepare, draw, prepared = draws.prepare, draws.draw, []
 
-        def count(step, rows, best, out):
-            assert len(draw(step, rows, best, out)) == 0
+        def keep(*of):
+            prepared[:] = of
+            prepare(*of)
+
+        def count():
+            step, rows, _, out = prepared
+            assert len(draw()) == 0
             forgotten = (step.wants_logits[rows] == LogitsWanted.TO_DRAW) & (chance.random(len(rows)) < self.forget)
             out.tokens[: len(rows)][forgotten] = -1
             unknown = np.flatnonzero(forgotten).astype(np.int32)
@@ -60,7 +66,7 @@ class Counting(Server):
             self.drawn += len(rows) - len(unknown)
             return unknown
 
-        draws.draw = count
+        draws.prepare, draws.draw = keep, count
 
 
 class Forgetful(Counting):

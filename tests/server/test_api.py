@@ -190,7 +190,7 @@ def test_schemathesis(server, tmp_path):
     (tmp_path / "schemathesis.toml").write_text(f"[checks.not_a_server_error]\n{fine}\n")
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
-    assert "Tested: 33" in done.stdout
+    assert "Tested: 37" in done.stdout
     before = at_rest(server)
     assert before.descriptors < 100
     assert not complaints(server)

@@ -34,9 +34,9 @@ class StreamRoutes:
     async def get(self, exchange: Exchange) -> None:
         """In OpenAI's words where the path is OpenAI's: an object, unless a stream is asked for."""
         kind, _, answer = self._found(exchange)
-        query = parse_qs(exchange.query.decode("latin-1"))
+        query = parse_qs(exchange.query.decode("latin-1"), keep_blank_values=True)
         position = _position(exchange, query)
-        if kind == "responses" and query.get("stream", ["false"])[-1] not in ("true", "1"):
+        if kind == "responses" and not _is_stream(query):
             await exchange.respond(200, await _object(answer, exchange))
         elif answer.complete and answer.whole is None and position > len(answer.events):
             told = f"{AFTER} is {position - 1}, expected at most {len(answer.events) - 1}, the last event"
@@ -58,6 +58,14 @@ class StreamRoutes:
         if kind == "responses" and answer.exchange.path.rstrip("/") != "/v1/responses":
             raise ApiError(404, "no response with this id is kept", kind=NOT_FOUND, parameter="id")
         return kind, name, answer
+
+
+def _is_stream(query: dict[str, list[str]]) -> bool:
+    """Raises ApiError 400."""
+    told = query.get("stream", ["false"])[-1]
+    if told not in ("true", "false"):
+        raise ApiError(400, f"stream is {told!r}, expected true or false", parameter="stream")
+    return told == "true"
 
 
 def _position(exchange: Exchange, query: dict[str, list[str]]) -> int:
