@@ -119,7 +119,7 @@ def generating(
     timings = f"Timings of the request in ms, if it had the header {TIMINGS.decode()}: 1."
     headers = operation["responses"]["200"]["headers"]
     headers[STREAM_ID.decode()] = {
-        "description": "By which the answer can be read again, if it is kept: if it had the header x-detached-s, say.",
+        "description": "By which the answer can be read again, if it had the header x-detached-s, or all are kept.",
         "schema": TEXT,
     }
     headers["x-ttft-ms"] = headers["server-timing"] = {"description": timings, "schema": TEXT}
