@@ -1,4 +1,5 @@
-"""`/admin/nodes` of a router, on the operators' port: which nodes it has."""
+"""`/admin/nodes` of a router, on the operators' port: which nodes it has. For an operator's API key, and for clients
+on the same machine."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from pipeline.config.kinds import Unsuitable, host_and_port
 from pipeline.front.api.body import Body, Reading, read
 from pipeline.front.api.fields import refuse
 from pipeline.front.api.json_body import parse_object
+from pipeline.front.http.access import require_operator
 from pipeline.front.http.errors import ApiError
 from pipeline.front.http.exchange import Exchange, Handler, answer_json
 from pipeline.front.links.router import NodeLink, NodeLinks
@@ -45,6 +47,7 @@ class NodeRoutes:
     async def put(self, exchange: Exchange) -> None:
         """Nodes that are not there yet are linked, those that are not named leave: nothing new goes there, and what
         they have ends, or goes on elsewhere after `drain_timeout_s`. The answer has both."""
+        require_operator(exchange, or_local=True)
         links = self._links
         assert links is not None  # there is no such route
         values = parse_object(await exchange.read_body())

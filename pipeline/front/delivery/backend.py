@@ -77,7 +77,7 @@ class Backend:
         self._next = self.number << NUMBER_BITS
         self.guests: Guests = NoGuests()
         self.kept: KeptAnswers | None = None  # some of the answers
-        self.lanes = Lanes(settings.replicas, router, adapters=bool(settings.adapters))
+        self.lanes = Lanes(settings.replicas, router)
         self._recovery = Recovery(self.lanes, self._streams, counters)
         self._longest_record: int | None = None  # known once there have been rings
         self._encodings = Encodings(self.lanes)
