@@ -173,6 +173,8 @@ def test_who_comes_back_for_an_answer_finds_the_router_that_keeps_it(cluster):
         asked = cluster.client.post("/v1/responses", json={"input": "?", "max_output_tokens": 16, "background": True})
         name = asked.json()["id"]
         assert [cluster.client.get(f"/v1/responses/{name}").status_code for _ in range(3)] == [200] * 3
+        assert cluster.client.delete(f"/v1/responses/{name}").status_code == 200
+    wait_until(lambda: sum(cluster.in_flight()) == 0, "one that was deleted goes on")
 
 
 def test_a_router_that_is_killed_takes_its_own_streams_and_nothing_else(cluster):

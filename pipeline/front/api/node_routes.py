@@ -58,15 +58,16 @@ class NodeRoutes:
             message = f"nodes has {len(nodes)} of them; this router has room for {links.most} (pipeline.max_nodes)"
             raise ApiError(400, message, parameter="nodes")
         links.put(nodes)
-        there = [_described(link) for link in links.links]
+        requests = links.requests()
+        there = [_described(link, requests[link.address]) for link in links.links]
         missing = {*nodes} - {link.address for link in links.links}
         later = [_node(node, "waits for the place of one that leaves") for node in nodes if node in missing]
         await answer_json(exchange, {"object": "list", "data": there + later})
 
 
-def _described(link: NodeLink) -> dict[str, Any]:
+def _described(link: NodeLink, requests: int) -> dict[str, Any]:
     state = "leaving" if link.leaving else "linked" if link.linked else "not linked"
-    return _node(link.address, state, link.lanes_up, link.requests)
+    return _node(link.address, state, link.lanes_up, requests)
 
 
 def _node(address: str, state: str, replicas: int = 0, requests: int = 0) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import functools
 import logging
 import secrets
 import time
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 import ipc
 from pipeline.front.delivery.encodings import Encodings
@@ -165,8 +165,9 @@ class Backend:
         for lane in self.lanes:
             await self.detach(lane.replica)
 
-    def requests_at(self, replicas: Collection[int]) -> int:
-        return sum(stream.home in replicas for stream in self._streams.values())
+    def requests_at_replicas(self) -> Counter[int]:
+        """How many there are at each."""
+        return Counter(stream.home for stream in self._streams.values())
 
     @property
     def drain_timeout_s(self) -> float:
