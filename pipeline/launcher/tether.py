@@ -10,8 +10,8 @@ from pipeline.launcher.signals import DRAIN
 
 
 def tether(fd: int) -> None:
-    """A signal to this process to drain, once, as soon as nobody has the other end of this pipe or socket open; what is
-    written there says nothing. A parent-death signal would follow the thread that has started this process."""
+    """A signal to this process to drain, once, as soon as nobody has the other end of this pipe or socket open; what
+    is written there says nothing. A parent-death signal would follow the thread that has started this process."""
     os.set_inheritable(fd, False)
     threading.Thread(target=_follow, args=(fd,), name="tether", daemon=True).start()
 

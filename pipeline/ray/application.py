@@ -201,9 +201,7 @@ class Router(_Server):
         self._child, self._linked = Child(settings.launch("router", *where)), dict.fromkeys(first, False)
         try:
             while not await asyncio.to_thread(self._child.becomes_ready, SAID_S):
-                if (waited := time.monotonic() - since) > _START_S:
-                    raise ChildError(f"the router had no node after {_START_S:g} s")
-                if await self._is_stale(waited, patience_s):
+                if await self._is_stale(time.monotonic() - since, patience_s):
                     log.warning("the router begins anew: it had no node of %s", ", ".join(first))
                     await asyncio.to_thread(self._child.end, _MARGIN_S)
                     return False
@@ -213,6 +211,9 @@ class Router(_Server):
         return True
 
     async def _is_stale(self, waited_s: float, patience_s: float) -> bool:
+        """Raises ChildError when it has waited too long."""
+        if waited_s > _START_S:
+            raise ChildError(f"the router had no node after {_START_S:g} s")
         with contextlib.suppress(Exception):  # as in `Node._announce`
             return is_stale(self._linked, await self._call("view", version("ringserve")), waited_s, patience_s)
         return False

@@ -222,7 +222,7 @@ def test_the_device_is_asked_for_and_the_model_is_a_volume():
     assert server["pipeline"] == same
 
 
-@pytest.mark.parametrize("workload", [one for one in WORKLOADS if one in BASE], ids=lambda one: one["metadata"]["name"])
+@pytest.mark.parametrize("workload", [one for one in WORKLOADS if one in BASE], ids=["node", "router"])
 def test_what_is_for_operators_or_routers_is_reached_by_no_other_pod(workload):
     policy = named("NetworkPolicy", workload["metadata"]["name"])["spec"]
     assert policy["podSelector"] == workload["spec"]["selector"]

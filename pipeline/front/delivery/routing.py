@@ -170,8 +170,8 @@ class Router:
         output: int = 0,
     ) -> Choice | None:
         """One of the allowed replicas (None: all) that are up, and not in `without`; None if there is none. `prompt`:
-        a text, or token ids as int32; `root`: prompts with another one share nothing with it; `output`: tokens that it
-        has got already, if it is resumed."""
+        a text, or token ids as int32; `root`: prompts with another one share nothing with it; `output`: tokens that
+        it has got already, if it is resumed."""
         barred = self._barred(allowed, without)
         if self._replicas == 1:
             return None if barred[0] else Choice(0)

@@ -56,8 +56,8 @@ def is_local(exchange: Exchange) -> bool:
 
 
 def require_operator(exchange: Exchange, *, or_local: bool = False) -> None:
-    """Raises ApiError 403. Where no keys are needed, clients on this machine may; `or_local`: with any key, too. A page
-    that a browser on this machine shows could ask, but is not meant."""
+    """Raises ApiError 403. Where no keys are needed, clients on this machine may; `or_local`: with any key, too. A
+    page that a browser there shows could ask, but is not meant."""
     account = exchange.account
     if account is not None and account.key.operator:
         return

@@ -40,8 +40,7 @@ def test_the_end_of_whoever_started_it_asks_for_one_drain():
             tether(tied)
             os.close(tie)
             assert select.select([signals], [], [], 20)[0]
-            (followers := [each for each in threading.enumerate() if each.name == "tether"])
-            for follower in followers:
+            for follower in [each for each in threading.enumerate() if each.name == "tether"]:
                 follower.join(20)
             assert signals.ends == ends
             os.close(tied)

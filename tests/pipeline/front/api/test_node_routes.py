@@ -113,7 +113,8 @@ def test_no_body_disturbs_it(router, places):
 
 
 def test_it_is_for_operators_alone(serve, certificates):
-    served = serve(wired=False, certificates=certificates, replicas=2, metrics_port=0, api_keys=[KEY, f"{OPERATOR} operator"])
+    keys = [KEY, f"{OPERATOR} operator"]
+    served = serve(wired=False, certificates=certificates, replicas=2, metrics_port=0, api_keys=keys)
     operators = f"http://127.0.0.1:{served.metrics_port}{NODES}"
     bearer = {"authorization": f"Bearer {KEY}"}
     assert httpx.put(operators, json={"nodes": []}).status_code == 401

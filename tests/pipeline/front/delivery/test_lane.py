@@ -26,7 +26,7 @@ def lanes():
 
 
 def serve(lanes, prompt, *, cached=None, **asks):
-    """On the first one, from its arrival to its end; `cached`: None for as much as was expected. The router's choice."""
+    """On the first one, from its arrival to its end; `cached`: None for as much as was expected. The choice."""
     choice = Choice(next(NUMBERS))
     submit = Submit((choice,), Request(SamplingParams(), 4, **asks).pack(), prompt)
     picked = lanes.choose(submit, [0])
