@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-from pipeline.ray.child import Child, ChildError, described, free_port, load_of
+from pipeline.ray.child import Child, ChildError, described, free_port, links_of, load_of
 from pipeline.ray.membership import SAID_S, Membership, View, is_stale, next_nodes
 from pipeline.ray.policy import LOAD
 
@@ -254,8 +254,7 @@ class Router(_Server):
                 await asyncio.sleep(SAID_S)
                 continue
             self._described = described(answer)
-            self._linked = {each["node"]: each["state"] == "linked" for each in self._described}
-            self._linked = {node: up for node, up in self._linked.items() if node in nodes}
+            self._linked = {node: up for node, up in links_of(self._described).items() if node in nodes}
 
     async def __del__(self) -> None:
         """It takes nothing new, and ends with the last of its requests."""

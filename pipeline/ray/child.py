@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.launcher.api_keys import API_KEY
@@ -145,6 +145,11 @@ def described(answer: bytes) -> list[dict[str, Any]]:
     """What a router says of its nodes."""
     nodes: list[dict[str, Any]] = json.loads(answer)["data"]
     return nodes
+
+
+def links_of(nodes: Iterable[Mapping[str, Any]]) -> dict[str, bool]:
+    """Of those, as a router describes them: whether there is a link to it, also while none of its replicas is up."""
+    return {each["node"]: each["state"] == "linked" for each in nodes}
 
 
 def free_port(host: str, ports: Sequence[int]) -> int | None:
