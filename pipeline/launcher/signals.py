@@ -8,7 +8,10 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
-_CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+DRAIN = signal.SIGUSR2
+"""As SIGTERM, but no reason to hurry where it drains already."""
+
+_CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, DRAIN)
 
 
 class Signals:
@@ -16,7 +19,7 @@ class Signals:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self.ends = 0  # SIGINT and SIGTERM so far
+        self.ends = 0  # SIGINT and SIGTERM so far; a DRAIN is one if it is the first
         self.reload = False  # SIGHUP came; for the reader to take back
 
     def fileno(self) -> int:
@@ -30,13 +33,15 @@ class Signals:
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             self.reload = True
+        elif number == DRAIN:
+            self.ends = max(self.ends, 1)
         else:
             self.ends += 1
 
 
 @contextlib.contextmanager
 def caught_signals() -> Iterator[Signals]:
-    """While it lasts, SIGINT, SIGTERM and SIGHUP do nothing but count."""
+    """While it lasts, SIGINT, SIGTERM, SIGHUP and DRAIN do nothing but count."""
     read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signals = Signals(read)
     wake = signal.set_wakeup_fd(write, warn_on_full_buffer=False)

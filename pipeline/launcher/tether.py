@@ -6,10 +6,12 @@ import os
 import signal
 import threading
 
+from pipeline.launcher.signals import DRAIN
+
 
 def tether(fd: int) -> None:
-    """A SIGTERM to this process as soon as nobody has the other end of this pipe or socket open; what is written
-    there says nothing. A parent-death signal would follow the thread that has started this process."""
+    """A signal to this process to drain, once, as soon as nobody has the other end of this pipe or socket open; what
+    is written there says nothing. A parent-death signal would follow the thread that has started this process."""
     os.set_inheritable(fd, False)
     threading.Thread(target=_follow, args=(fd,), name="tether", daemon=True).start()
 
@@ -20,4 +22,5 @@ def _follow(fd: int) -> None:
             pass
     except OSError:  # a connection was reset
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    caught = signal.getsignal(DRAIN) is not signal.SIG_DFL
+    os.kill(os.getpid(), DRAIN if caught else signal.SIGTERM)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -21,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-from pipeline.ray.child import Child, ChildError, described, load_of
-from pipeline.ray.membership import SAID_S, Membership, View, next_nodes
+from pipeline.ray.child import Child, ChildError, described, free_port, links_of, load_of
+from pipeline.ray.membership import SAID_S, Membership, View, is_stale, next_nodes
 from pipeline.ray.policy import LOAD
 
 log = logging.getLogger("ray.serve")
@@ -34,6 +33,7 @@ DIRECTORY, ROUTERS = f"{PREFIX}directory", f"{PREFIX}routers"
 _LOOK_S = 0.25  # how often a router looks for nodes
 _CALL_S = 5.0
 _START_S = 900.0  # a large model is read and compiled
+_PATIENCE_S = 15.0  # of a router with nodes of which none answers, at first
 _MARGIN_S = 15.0  # of a shutdown, beside the time to drain
 
 
@@ -180,18 +180,50 @@ class Router(_Server):
 
     async def __init__(self, settings: RouterSettings) -> None:  # type: ignore[misc]  # likewise
         super().__init__(settings.unwell_s)
-        self._most = settings.max_nodes
-        first = await self._first_nodes()
+        self._settings, self._most = settings, settings.max_nodes
+        self._described, self._linked = list[dict[str, Any]](), dict[str, bool]()
+        patience = _PATIENCE_S
+        while not await self._begin(patience):
+            patience *= 2  # this machine may be slow
+        self._beside = asyncio.create_task(self._follow())
+
+    async def _begin(self, patience_s: float) -> bool:
+        """With the nodes that are here; false, with nothing left of it, if others had better be tried. Raises
+        ChildError."""
+        settings, port = self._settings, await self._free_port()
+        first, since = await self._first_nodes(), time.monotonic()
         where = (
             f"pipeline.hosts=[{settings.host}]",
-            f"serving_config.server_port={_free_port(settings.host, settings.ports)}",
+            f"serving_config.server_port={port}",
             f"pipeline.max_nodes={self._most}",
             f"pipeline.nodes=[{', '.join(first)}]",
         )
-        self._drain_s, self._described = settings.drain_s, list[dict[str, Any]]()
-        await self._start(settings.launch("router", *where))
-        self._linked = dict.fromkeys(first, False)
-        self._beside = asyncio.create_task(self._follow())
+        self._child, self._linked = Child(settings.launch("router", *where)), dict.fromkeys(first, False)
+        try:
+            while not await asyncio.to_thread(self._child.becomes_ready, SAID_S):
+                if await self._is_stale(time.monotonic() - since, patience_s):
+                    log.warning("the router begins anew: it had no node of %s", ", ".join(first))
+                    await asyncio.to_thread(self._child.end, _MARGIN_S)
+                    return False
+        except BaseException:
+            self._child.end(0)
+            raise
+        return True
+
+    async def _is_stale(self, waited_s: float, patience_s: float) -> bool:
+        """Raises ChildError when it has waited too long."""
+        if waited_s > _START_S:
+            raise ChildError(f"the router had no node after {_START_S:g} s")
+        with contextlib.suppress(Exception):  # as in `Node._announce`
+            return is_stale(self._linked, await self._call("view", version("ringserve")), waited_s, patience_s)
+        return False
+
+    async def _free_port(self) -> int:
+        """One whose actor was killed drains, and has its port until then. At last one whose error is told."""
+        until = time.monotonic() + self._settings.drain_s + _MARGIN_S
+        while (port := free_port(self._settings.host, self._settings.ports)) is None and time.monotonic() < until:
+            await asyncio.sleep(_LOOK_S)
+        return self._settings.ports[-1] if port is None else port
 
     async def url(self) -> str:
         """Where it serves."""
@@ -222,28 +254,17 @@ class Router(_Server):
                 await asyncio.sleep(SAID_S)
                 continue
             self._described = described(answer)
-            self._linked = {each["node"]: bool(each["replicas_up"]) for each in self._described}
-            self._linked = {node: up for node, up in self._linked.items() if node in nodes}
+            self._linked = {node: up for node, up in links_of(self._described).items() if node in nodes}
 
     async def __del__(self) -> None:
         """It takes nothing new, and ends with the last of its requests."""
         if self._child is not None:
             await self._stop_beside()
-            await asyncio.to_thread(self.child.end, self._drain_s + _MARGIN_S)
+            await asyncio.to_thread(self.child.end, self._settings.drain_s + _MARGIN_S)
 
 
 def _with_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _free_port(host: str, ports: list[int]) -> int:
-    """The first that can be listened on; the last, whose error is told then."""
-    for port in ports:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-            return port
-    return ports[-1]
 
 
 def _scaling(settings: NodeSettings) -> dict[str, Any]:

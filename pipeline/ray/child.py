@@ -7,11 +7,12 @@ import http.client
 import json
 import os
 import selectors
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.launcher.api_keys import API_KEY
@@ -42,6 +43,9 @@ class Child:
                 env=environment,
                 start_new_session=True,  # a signal to the actor's group is not meant for it
             )
+        except BaseException:
+            self._close()
+            raise
         finally:
             os.close(ready)
             os.close(tied)
@@ -54,14 +58,20 @@ class Child:
 
     def wait_ready(self, timeout_s: float) -> Mapping[str, Sequence[str]]:
         """Its URLs, as `--ready-fd` tells them. Raises ChildError."""
+        if not self.becomes_ready(timeout_s):
+            raise ChildError(f"RingServe was not ready after {timeout_s:g} s")
+        return self.told
+
+    def becomes_ready(self, timeout_s: float) -> bool:
+        """Within this time; then `told` has its URLs. Raises ChildError if it has ended."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._ready, selectors.EVENT_READ)
             if not selector.select(timeout_s):
-                raise ChildError(f"RingServe was not ready after {timeout_s:g} s")
+                return False
         if not (line := os.read(self._ready, 1 << 16)):
             raise ChildError(f"RingServe could not start: exit status {self._process.wait(_KILL_S)}; see its log")
         self.told, self._well = json.loads(line), time.monotonic()
-        return self.told
+        return True
 
     @property
     def operators(self) -> str:
@@ -135,3 +145,18 @@ def described(answer: bytes) -> list[dict[str, Any]]:
     """What a router says of its nodes."""
     nodes: list[dict[str, Any]] = json.loads(answer)["data"]
     return nodes
+
+
+def links_of(nodes: Iterable[Mapping[str, Any]]) -> dict[str, bool]:
+    """Of those, as a router describes them: whether there is a link to it, also while none of its replicas is up."""
+    return {each["node"]: each["state"] == "linked" for each in nodes}
+
+
+def free_port(host: str, ports: Sequence[int]) -> int | None:
+    """The first that can be listened on; None if there is none now."""
+    for port in ports:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            return port
+    return None

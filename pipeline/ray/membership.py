@@ -6,7 +6,8 @@ So neither the end of this directory nor of Ray's own processes takes a node awa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 SAID_S = 1.0
@@ -16,6 +17,7 @@ SILENT_S = 10.0
 """A node that has said nothing for so long is not named any more."""
 
 _REMEMBERED_S = 600.0  # that a node has left
+_LATE_S = 5.0  # that what it said before may come later, as long as a call of the directory may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Membership:
         self._left: dict[str, float] = {}
 
     def announce(self, address: str, version: str, now: float) -> None:
+        if now - self._left.get(address, -math.inf) < _LATE_S:
+            return
         self._here[address] = version, now
         self._left.pop(address, None)
 
@@ -53,3 +57,10 @@ def next_nodes(linked: Mapping[str, bool], view: View, most: int) -> Sequence[st
     is a link to it."""
     kept = [node for node, up in linked.items() if node in view.here or (up and node not in view.left)]
     return [*kept, *(node for node in view.here if node not in linked)][:most]
+
+
+def is_stale(given: Collection[str], view: View, waited_s: float, patience_s: float) -> bool:
+    """A router that was given these nodes, and has had none of them for so long, had better begin anew: others are
+    here, and of its own there is none left, or it has been patient enough."""
+    others = any(node not in given for node in view.here)
+    return others and (waited_s > patience_s or not any(node in view.here for node in given))

@@ -220,3 +220,13 @@ def test_the_device_is_asked_for_and_the_model_is_a_volume():
     same = yaml.safe_load((FOLDER / "base/server.yaml").read_text())["pipeline"]
     del same["model_dir"], server["pipeline"]["model_dir"], server["pipeline"]["runner"]["device"]
     assert server["pipeline"] == same
+
+
+@pytest.mark.parametrize("workload", [one for one in WORKLOADS if one in BASE], ids=["node", "router"])
+def test_what_is_for_operators_or_routers_is_reached_by_no_other_pod(workload):
+    policy = named("NetworkPolicy", workload["metadata"]["name"])["spec"]
+    assert policy["podSelector"] == workload["spec"]["selector"]
+    assert policy["policyTypes"] == ["Ingress"]
+    open_to = {port["port"]: rule.get("from") for rule in policy["ingress"] for port in rule["ports"]}
+    assert open_to.keys() == ports(workload).keys()
+    assert {name for name, whom in open_to.items() if whom is None} <= {"http"}

@@ -150,14 +150,32 @@ def test_a_client_that_leaves_frees_its_row(cluster, streamed):
     assert after == before + 1
 
 
-PATHS = ["/", "/metrics", "/live", "/page/live.js", "/debug/trace", "/health", "/ready", "/v1/models", "/version"]
+PATHS = [
+    "/", "/metrics", "/live", "/page/live.js", "/debug/trace", "/admin/weights", "/admin/nodes",
+    "/health", "/ready", "/v1/models", "/version",
+]  # fmt: skip
 
 
 def test_what_is_for_operators_stays_inside(cluster):
     for path in PATHS:
         assert cluster.client.get(path).status_code == (404 if is_operators(path) else 200), path
-    for path in ("//metrics", "/metrics/", "/%6detrics", "/debug/%74race", "///debug/trace"):
+    spelled = ("//metrics", "/metrics/", "/%6detrics", "/debug/%74race", "///debug/trace", "//admin/weights")
+    for path in (*spelled, "/%61dmin/nodes"):
         assert cluster.client.get(path).status_code == 404, path
+
+
+def test_who_comes_back_for_an_answer_finds_the_router_that_keeps_it(cluster):
+    for number in range(4):
+        body = {"prompt": f"kept {number}", "max_tokens": 2}
+        answer = cluster.client.post("/v1/completions", json=body, headers={"x-detached-s": "60"})
+        for name in (answer.headers["x-stream-id"], answer.json()["id"]):
+            assert [cluster.client.get(f"/v1/streams/{name}").status_code for _ in range(3)] == [200] * 3
+        assert cluster.client.delete(f"/v1/streams/{name}").status_code == 200
+        asked = cluster.client.post("/v1/responses", json={"input": "?", "max_output_tokens": 16, "background": True})
+        name = asked.json()["id"]
+        assert [cluster.client.get(f"/v1/responses/{name}").status_code for _ in range(3)] == [200] * 3
+        assert cluster.client.delete(f"/v1/responses/{name}").status_code == 200
+    wait_until(lambda: sum(cluster.in_flight()) == 0, "one that was deleted goes on")
 
 
 def test_a_router_that_is_killed_takes_its_own_streams_and_nothing_else(cluster):

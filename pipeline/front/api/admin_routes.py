@@ -12,7 +12,7 @@ from pipeline.front.api.fields import given
 from pipeline.front.api.json_body import parse_object
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.weights import WeightsControl
-from pipeline.front.http.access import is_loopback
+from pipeline.front.http.access import require_operator
 from pipeline.front.http.errors import ApiError
 from pipeline.front.http.exchange import Exchange, answer_json
 from pipeline.front.links.router import NodeLinks
@@ -44,11 +44,11 @@ class AdminRoutes:
 
     async def weights(self, exchange: Exchange) -> None:
         """Which ones are served, and how far a change is."""
-        _require_operator(exchange)
+        require_operator(exchange)
         await answer_json(exchange, self._report())
 
     async def change(self, exchange: Exchange) -> None:
-        _require_operator(exchange)
+        require_operator(exchange)
         content = await exchange.read_body()
         asked = read(WeightsRequest, parse_object(content), Reading(self._settings), status=400)
         if self._nodes is not None:
@@ -71,15 +71,3 @@ class AdminRoutes:
         if self._nodes is not None and (node := self._nodes.node_of(replica)) is not None:
             about["node"] = node
         return about
-
-
-def _require_operator(exchange: Exchange) -> None:
-    """Raises ApiError 403. Where no keys are needed, a page that a browser on this machine shows could ask, too."""
-    account = exchange.account
-    if account is not None and account.key.operator:
-        return
-    if account is not None:
-        raise ApiError(403, "only an operator's API key may do that", kind="permission_error")
-    if not is_loopback(exchange.client) or b"origin" in exchange.headers:
-        told = "without API keys this is for clients on this machine only, and for no browser's pages"
-        raise ApiError(403, told, kind="permission_error")

@@ -14,7 +14,7 @@ from prometheus_client.core import Metric
 from pipeline.front.api.openai.body import check_model
 from pipeline.front.delivery.admission import SHUTTING_DOWN, Admission
 from pipeline.front.delivery.backend import Backend
-from pipeline.front.http.access import is_loopback
+from pipeline.front.http.access import is_local
 from pipeline.front.http.errors import UNAVAILABLE, ApiError, retry_later
 from pipeline.front.http.exchange import Exchange, answer_json
 from pipeline.front.metrics import CONTENT_TYPE, StatsCollector
@@ -172,7 +172,7 @@ class InfoRoutes:
 
     async def trace(self, exchange: Exchange) -> None:
         """What all stages do during the next `seconds`. To this machine only: it shows other clients' requests."""
-        if not is_loopback(exchange.client):
+        if not is_local(exchange):
             raise ApiError(403, "/debug is for clients on this machine only", kind="permission_error")
         seconds = _seconds(exchange.query)
         since = time.monotonic_ns()

@@ -8,8 +8,8 @@ import functools
 import logging
 import secrets
 import time
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 import ipc
 from pipeline.front.delivery.encodings import Encodings
@@ -77,7 +77,7 @@ class Backend:
         self._next = self.number << NUMBER_BITS
         self.guests: Guests = NoGuests()
         self.kept: KeptAnswers | None = None  # some of the answers
-        self.lanes = Lanes(settings.replicas, router, adapters=bool(settings.adapters))
+        self.lanes = Lanes(settings.replicas, router)
         self._recovery = Recovery(self.lanes, self._streams, counters)
         self._longest_record: int | None = None  # known once there have been rings
         self._encodings = Encodings(self.lanes)
@@ -165,8 +165,9 @@ class Backend:
         for lane in self.lanes:
             await self.detach(lane.replica)
 
-    def requests_at(self, replicas: Collection[int]) -> int:
-        return sum(stream.home in replicas for stream in self._streams.values())
+    def requests_at_replicas(self) -> Counter[int]:
+        """How many there are at each."""
+        return Counter(stream.home for stream in self._streams.values())
 
     @property
     def drain_timeout_s(self) -> float:

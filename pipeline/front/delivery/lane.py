@@ -11,7 +11,7 @@ from pipeline.front.delivery.ring_client import Late
 from pipeline.front.delivery.routing import Choice, Router
 from pipeline.front.delivery.stream import TokenStream
 from pipeline.runtime.generations import Verdict
-from pipeline.wire.request import Submit, unpack_request
+from pipeline.wire.request import Request, Submit, unpack_request
 
 NOWHERE = -1
 """The home of a request that waits for whichever replica comes first."""
@@ -75,12 +75,11 @@ class Lane:
 
 
 class Lanes:
-    """To all replicas. Made inside a running loop. The router is asked only where there are several; `adapters`:
-    requests may name one."""
+    """To all replicas. Made inside a running loop. The router is asked only where there are several."""
 
-    def __init__(self, replicas: int, router: Router, *, adapters: bool = False) -> None:
+    def __init__(self, replicas: int, router: Router) -> None:
         self._lanes = [Lane(replica) for replica in range(replicas)]
-        self._router, self._adapters = router, adapters
+        self._router = router
         self.several = replicas > 1
         self.leaving: set[int] = set()  # replicas to which nothing new goes while there are others
         self._newest = ""  # weights to which a replica was changed last
@@ -132,7 +131,7 @@ class Lanes:
         if not self.several:
             return None if 0 in without or not self._lanes[0].up else Choice(0)
         prompt = submit.token_ids if submit.text is None else submit.text
-        root = unpack_request(submit.params).adapter if self._adapters else ""
+        root = _root_of(unpack_request(submit.params))
         return self._router.pick(prompt, among, without=without, root=root, output=output)
 
     def settle(self, streams: Sequence[TokenStream], choice: Choice) -> Lane:
@@ -165,7 +164,10 @@ class Lanes:
 
     def on_started(self, stream: TokenStream) -> None:
         if self.several:
-            self._router.started(stream.request, stream.cached_tokens)
+            cached = stream.cached_tokens
+            # A prompt that is scored is computed whole, whatever is cached.
+            scored = not cached and unpack_request(stream.submit.params).prompt_logprobs is not None
+            self._router.started(stream.request, cached, tells=not scored)
 
     def on_first_token(self, stream: TokenStream) -> None:
         stream.prefilling = False
@@ -174,3 +176,8 @@ class Lanes:
     def on_end(self, stream: TokenStream) -> None:
         if self.several:
             self._router.finished(stream.request, len(stream.tokens))
+
+
+def _root_of(request: Request) -> str:
+    """Where the prompt's blocks begin, as in preprocess: those of a deterministic request are its own."""
+    return f"{request.adapter} deterministic" if request.deterministic else request.adapter

@@ -45,6 +45,5 @@ async def keep_weighing(router: Router, stats: StatsReader, settings: FrontSetti
 def make_router(settings: FrontSettings) -> Router:
     """One before nodes, where others may be as well, begins anywhere."""
     weights, cached = Weights(rows=settings.max_rows), settings.cached_tokens
-    several = settings.link is not None and settings.link.nodes
-    first = secrets.randbelow(settings.replicas) if several else 0
+    first = secrets.randbelow(settings.replicas) if settings.is_router else 0
     return _ROUTERS[settings.routing](settings.replicas, weights, cached_tokens=cached, first=first)

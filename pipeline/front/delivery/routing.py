@@ -170,8 +170,8 @@ class Router:
         output: int = 0,
     ) -> Choice | None:
         """One of the allowed replicas (None: all) that are up, and not in `without`; None if there is none. `prompt`:
-        a text, or token ids as int32; `root`: the adapter; `output`: tokens that it has got already, if it is
-        resumed."""
+        a text, or token ids as int32; `root`: prompts with another one share nothing with it; `output`: tokens that
+        it has got already, if it is resumed."""
         barred = self._barred(allowed, without)
         if self._replicas == 1:
             return None if barred[0] else Choice(0)
@@ -251,15 +251,16 @@ class Router:
         tokens = prompt_tokens + prompt.output
         self._loads.correct(sent, tokens, prompt.cached_tokens(sent.choice.matched, tokens))
 
-    def started(self, request: int, cached_tokens: int) -> None:
+    def started(self, request: int, cached_tokens: int, *, tells: bool = True) -> None:
         """It has a row, and so much of its prompt was in the cache. If that is much less than expected, though the
-        prompts before it were computed, the replica has evicted it, and all that was used before."""
+        prompts before it were computed, the replica has evicted it, and all that was used before. `tells`: false if
+        it would not have used what is cached."""
         sent = self._sent.get(request)
         if sent is None or not sent.waits:
             return
         matched, time, expected = sent.choice.matched, sent.choice.matched_time, sent.cached
         self._loads.correct(sent, sent.tokens, cached_tokens)
-        evicted = matched and cached_tokens < 3 * expected // 4 - _KV_BLOCK
+        evicted = tells and matched and cached_tokens < 3 * expected // 4 - _KV_BLOCK
         if evicted and not self._loads.waits(sent.replica, time):
             self._prefixes[sent.replica].forget_evicted(time)
 

@@ -19,6 +19,7 @@ PROBES: Final = frozenset({"/health", "/ready", "/ping"})
 
 _METRICS: Final = frozenset({"/metrics", "/live", "/"})
 _PAGE: Final = "/page/"  # files of the page at /
+_FORWARDED: Final = frozenset({b"x-forwarded-for", b"forwarded"})
 _SCHEME: Final = b"bearer "
 _NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+(?:[ \t]*,[ \t]*[A-Za-z0-9!#$%&'*+.^_`|~-]+)*\Z")
 _USUAL = b"authorization, content-type"
@@ -47,6 +48,24 @@ def is_loopback(client: str) -> bool:
         return ipaddress.ip_address(client).is_loopback
     except ValueError:
         return False
+
+
+def is_local(exchange: Exchange) -> bool:
+    """The client is on this machine, and no proxy there that says for whom it asks."""
+    return is_loopback(exchange.client) and _FORWARDED.isdisjoint(exchange.headers)
+
+
+def require_operator(exchange: Exchange, *, or_local: bool = False) -> None:
+    """Raises ApiError 403. Where no keys are needed, clients on this machine may; `or_local`: with any key, too. A
+    page that a browser there shows could ask, but is not meant."""
+    account = exchange.account
+    if account is not None and account.key.operator:
+        return
+    if account is not None and not or_local:
+        raise ApiError(403, "only an operator's API key may do that", kind="permission_error")
+    if not is_local(exchange) or b"origin" in exchange.headers:
+        told = "without an operator's API key this is for clients on this machine only, and for no browser's pages"
+        raise ApiError(403, told, kind="permission_error")
 
 
 class ApiKeys:

@@ -133,10 +133,6 @@ class NodeLink:
             lane.leaving = leaves
 
     @property
-    def requests(self) -> int:
-        return self._backend.requests_at([lane.replica for lane in self.lanes])
-
-    @property
     def lanes_up(self) -> int:
         return sum(self._backend.lanes[lane.replica].up for lane in self.lanes)
 
@@ -331,6 +327,11 @@ class NodeLinks:
         places = {lane.replica: link.address for link in self.links for lane in link.lanes}
         return places.get(replica)
 
+    def requests(self) -> dict[str, int]:
+        """How many of this router's are at each node."""
+        there = self._backend.requests_at_replicas()
+        return {link.address: sum(there[lane.replica] for lane in link.lanes) for link in self.links}
+
     def put(self, nodes: Sequence[str]) -> None:
         """These are the nodes from now on, `most` of them at most."""
         if tuple(nodes) != self.nodes:
@@ -363,7 +364,7 @@ class NodeLinks:
     async def _part_with(self, link: NodeLink) -> None:
         """Its requests may end there, for as long as those of a server that drains."""
         until = asyncio.get_running_loop().time() + self._backend.drain_timeout_s
-        while link.requests and asyncio.get_running_loop().time() < until:
+        while self.requests()[link.address] and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(_LOOK_S)
         self.links.remove(link)
         del self._parting[link]

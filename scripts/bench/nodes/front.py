@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import ipc
+from model.sampling.params import SamplingParams
 from pipeline.front.delivery.lane import Lane, Lanes
 from pipeline.front.delivery.recovery import Recovery
 from pipeline.front.delivery.ring_client import Late
@@ -15,7 +16,7 @@ from pipeline.front.delivery.routing import Router, Weights
 from pipeline.front.delivery.stream import TokenStream
 from pipeline.runtime.generations import Verdict
 from pipeline.stats import Counters
-from pipeline.wire.request import Choice, Submit, unpack_message
+from pipeline.wire.request import Choice, Request, Submit, unpack_message
 from pipeline.wire.topology import INFERENCE
 from scripts.bench.nodes.costs import RouterCosts
 from scripts.bench.nodes.seen import Seen
@@ -27,6 +28,7 @@ SendTo = Callable[[int, Submit], None]
 """To the node with this number."""
 
 _LONGEST = 1 << 30
+PARAMS = Request(SamplingParams(), _LONGEST).pack()
 
 
 class _Counts(Counters):
@@ -117,7 +119,7 @@ class Front:
 
     def _send(self, asked: Asked) -> None:
         choice = Choice(asked.number)
-        submit = Submit((choice,), b"", token_ids=asked.prompt.tobytes())
+        submit = Submit((choice,), PARAMS, token_ids=asked.prompt.tobytes())
         self._streams[asked.number] = stream = TokenStream(submit, choice, _LONGEST)
         self._live[asked.number] = _Live(asked, stream, asked.arrival)
         picked = self.lanes.choose(submit, without=self._recovery.reserved)

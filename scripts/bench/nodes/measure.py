@@ -30,6 +30,7 @@ from pipeline.front.delivery.stream import TokenStream
 from pipeline.launcher.certificates import OpensslError
 from pipeline.wire.request import Choice, Submit
 from scripts.bench.nodes.costs import RouterCosts
+from scripts.bench.nodes.front import PARAMS
 from scripts.bench.overhead.client import Question, read_streams
 from scripts.bench.overhead.device import Device
 from scripts.bench.router import linked
@@ -102,7 +103,7 @@ def decision_us(lanes: int) -> float:
 
     def begin() -> None:
         choice = Choice(next(numbers))
-        stream = TokenStream(Submit((choice,), b"", token_ids=next(prompts)), choice, 1)
+        stream = TokenStream(Submit((choice,), PARAMS, token_ids=next(prompts)), choice, 1)
         picked = chosen.choose(stream.submit)
         assert picked is not None
         chosen.settle([stream], picked)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 
-from pipeline.launcher.signals import caught_signals
+from pipeline.launcher.signals import DRAIN, caught_signals
+from pipeline.launcher.tether import tether
 
 
 def readable(signals):
@@ -14,7 +16,7 @@ def readable(signals):
 
 
 def test_signals_count_and_wake_and_are_given_back():
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, DRAIN)]
     with caught_signals() as signals:
         assert not readable(signals)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -24,4 +26,21 @@ def test_signals_count_and_wake_and_are_given_back():
         signals.clear()
         assert not readable(signals)
         signals.clear()  # nothing there is no error
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, DRAIN)] == before
+
+
+def test_the_end_of_whoever_started_it_asks_for_one_drain():
+    """However often it was asked before: a second time would cut what runs."""
+    for asked, ends in ((0, 1), (1, 1), (2, 2)):
+        with caught_signals() as signals:
+            for _ in range(asked):
+                os.kill(os.getpid(), signal.SIGTERM)
+            signals.clear()
+            tied, tie = os.pipe()
+            tether(tied)
+            os.close(tie)
+            assert select.select([signals], [], [], 20)[0]
+            for follower in [each for each in threading.enumerate() if each.name == "tether"]:
+                follower.join(20)
+            assert signals.ends == ends
+            os.close(tied)

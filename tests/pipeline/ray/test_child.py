@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
 
-from pipeline.ray.child import Child, ChildError, load_of
+from pipeline.ray.child import Child, ChildError, free_port, load_of
 from scripts.lab.processes import lives
 from tests.server.launched import write_config
 
@@ -53,6 +54,22 @@ def test_one_that_can_not_start_says_so(arguments):
     with pytest.raises(ChildError, match="could not start: exit status 2"):
         child.wait_ready(60)
     child.end(1)
+
+
+def test_one_that_can_not_be_started_leaves_no_descriptor(monkeypatch):
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(sys, "executable", "/nowhere")
+    with pytest.raises(FileNotFoundError):
+        Child([])
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_port_is_free_when_nobody_listens_there():
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        ports = [each.getsockname()[1] for each in (one, other)]
+        assert free_port("127.0.0.1", ports) is None
+        other.close()
+        assert free_port("127.0.0.1", ports) == ports[1]
 
 
 def test_it_ends_with_whoever_started_it(arguments):

@@ -1,4 +1,4 @@
-from pipeline.ray.membership import SILENT_S, Membership, View, next_nodes
+from pipeline.ray.membership import SILENT_S, Membership, View, is_stale, next_nodes
 
 
 def test_nodes_that_have_said_so_of_late_are_here():
@@ -30,3 +30,22 @@ def test_a_router_takes_what_is_here_and_keeps_what_it_is_linked_to():
 
 def test_a_directory_that_has_just_begun_takes_no_node_away():
     assert next_nodes({"a:1": True, "b:1": True}, Membership().view("1", 0.0), 4) == ["a:1", "b:1"]
+
+
+def test_what_one_that_leaves_has_said_before_may_come_later():
+    members = Membership()
+    members.announce("a:1", "1", 0.0)
+    members.leave("a:1", 1.0)
+    members.announce("a:1", "1", 3.0)
+    assert members.view("1", 3.0) == View((), frozenset({"a:1"}))
+    members.announce("a:1", "1", 6.0)
+    assert members.view("1", 6.0) == View(("a:1",), frozenset())
+
+
+def test_a_router_without_its_nodes_begins_anew_when_there_are_others():
+    before = View(("a:1", "b:1"), frozenset())
+    assert not is_stale(["a:1", "b:1"], before, 100.0, 15.0), "there are no others"
+    assert not is_stale(["a:1"], View((), frozenset()), 100.0, 15.0), "nor here"
+    assert not is_stale(["a:1"], before, 10.0, 15.0)
+    assert is_stale(["a:1"], before, 16.0, 15.0)
+    assert is_stale(["a:1"], View(("b:1",), frozenset()), 0.0, 15.0), "its own are gone"

@@ -258,8 +258,11 @@ def _about_the_server() -> Paths:
 
 def _on_their_port(port: int) -> Paths:
     """What operators may change, on a port of their own; where that can be reached is not said here."""
-    told = "Say which nodes this router has from now on. Those that are not named leave: nothing new goes there."
-    operation = post("nodes", told, reference("Nodes"), reference("NodeList"), errors=())
+    told = (
+        "Say which nodes this router has from now on. Those that are not named leave: nothing new goes there. "
+        "Only for an operator's API key, or on the same machine."
+    )
+    operation = post("nodes", told, reference("Nodes"), reference("NodeList"), errors=(403,))
     return {NODES: {"put": {**operation, "servers": [{"url": f"http://127.0.0.1:{port}"}]}}}
 
 

@@ -104,6 +104,13 @@ def test_a_page_in_a_browser_may_not(served):
     assert answer.status_code == 403
 
 
+@pytest.mark.parametrize("header", ["x-forwarded-for", "forwarded"])
+def test_whom_a_proxy_on_this_machine_asks_for_may_not(served, header):
+    for path in ("/admin/weights", "/debug/trace?seconds=0.1"):
+        assert served.http.get(path, headers={header: "for=10.0.0.9"}).status_code == 403
+        assert served.http.get(path).status_code == 200
+
+
 def test_a_replica_is_asked_and_answers(served):
     served.channel.send("probe", replica=0, generation=7)
     assert served.submitted("0")["max_tokens"] == 1

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 from pipeline.front.api.node_routes import NODES
 from pipeline.launcher.certificates import make_certificates
 
-KEY = "0123456789abcdef"
+KEY, OPERATOR = "0123456789abcdef", "sk-admin-0123456789"
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +113,17 @@ def test_no_body_disturbs_it(router, places):
 
 
 def test_it_is_for_operators_alone(serve, certificates):
-    served = serve(wired=False, certificates=certificates, replicas=2, metrics_port=0, api_keys=[KEY])
+    keys = [KEY, f"{OPERATOR} operator"]
+    served = serve(wired=False, certificates=certificates, replicas=2, metrics_port=0, api_keys=keys)
     operators = f"http://127.0.0.1:{served.metrics_port}{NODES}"
     bearer = {"authorization": f"Bearer {KEY}"}
     assert httpx.put(operators, json={"nodes": []}).status_code == 401
-    assert httpx.put(operators, json={"nodes": []}, headers=bearer).status_code == 200
+    assert httpx.put(operators, json={"nodes": []}, headers=bearer).status_code == 200, "from this machine"
+    for elsewhere in ("x-forwarded-for", "forwarded", "origin"):
+        answer = httpx.put(operators, json={"nodes": []}, headers={**bearer, elsewhere: "10.0.0.9"})
+        assert (answer.status_code, "operator's API key" in answer.text) == (403, True), elsewhere
+    mine = {"authorization": f"Bearer {OPERATOR}", "x-forwarded-for": "10.0.0.9"}
+    assert httpx.put(operators, json={"nodes": []}, headers=mine).status_code == 200
     assert served.http.put(NODES, json={"nodes": []}, headers=bearer).status_code == 404
 
 

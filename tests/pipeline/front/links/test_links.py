@@ -507,7 +507,8 @@ def test_a_node_that_is_not_there_is_looked_for(run, caplog, address):
 
 
 def described(router):
-    return [(link.address, link.leaving, link.lanes_up, link.requests) for link in router.links.links]
+    links, requests = router.links, router.links.requests()
+    return [(link.address, link.leaving, link.lanes_up, requests[link.address]) for link in links.links]
 
 
 def test_a_node_that_comes_gets_requests_and_one_that_leaves_gets_none(run):
