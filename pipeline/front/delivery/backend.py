@@ -92,7 +92,7 @@ class Backend:
         lane = self.lanes[replica]
         client = connect(lambda records: self._sweep(lane, records), self._on_reply)
         self._longest_record = client.max_record
-        self.lanes.attach(lane, client, generation, weights)
+        lane.attach(client, generation, weights)
         self._follow_rings()
         lane.reading = asyncio.create_task(self._read(lane, client))
         self.lanes.up_again(lane)

@@ -83,7 +83,7 @@ class Lanes:
         self._router, self._adapters = router, adapters
         self.several = replicas > 1
         self.leaving: set[int] = set()  # replicas to which nothing new goes while there are others
-        self._newest = ""  # weights to which a replica was changed last
+        self.newest = ""  # weights that replicas are being given, while they are
         self.ringed: list[Lane] = []  # those with rings; of links nothing waits to be taken
         for replica in range(replicas):
             router.replica_down(replica)
@@ -97,18 +97,15 @@ class Lanes:
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._lanes)
 
-    def attach(self, lane: Lane, client: LaneClient, generation: int, weights: str) -> None:
-        if lane.weights and lane.weights != weights:
-            self._newest = weights
-        lane.attach(client, generation, weights)
-
     def preferred(self, without: Collection[int]) -> list[int] | None:
-        """For a text that has begun: while weights are being changed, replicas that have the new ones and are none of
-        these (None: there are none, or nothing is changed). So a text changes weights once."""
-        if not self._newest:
+        """For a text that has begun: while weights are being changed, replicas that have the new ones, a row for it,
+        and are none of these (None: there are none, or nothing is changed). So a text changes weights once, and the
+        first that has new ones is not to serve everybody."""
+        if not self.newest:
             return None
-        open_ = (lane for lane in self._lanes if lane.up and lane.replica not in without)
-        return [lane.replica for lane in open_ if lane.weights == self._newest] or None
+        new = (lane for lane in self._lanes if lane.up and lane.weights == self.newest)
+        open_ = (lane.replica for lane in new if lane.replica not in without)
+        return [replica for replica in open_ if not self._router.is_full(replica)] or None
 
     def weights(self) -> list[tuple[int, str]]:
         """The id of those that each replica that is up computes with, where it is known."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from array import array
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ from model.sampling import SamplingParams
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.lane import NOWHERE
 from pipeline.front.delivery.policies import make_router
+from pipeline.front.delivery.weights import WeightsControl
 from pipeline.front.http.errors import ApiError
 from pipeline.front.http.responses import Outbox
 from pipeline.front.metrics.trace import Spans
@@ -37,6 +39,8 @@ class Front:
 
     def __init__(self, backend):
         self.backend, self.far, self.numbers = backend, {}, dict.fromkeys(range(REPLICAS), 0)
+        self.said = {}
+        WeightsControl(SimpleNamespace(on=self.said.__setitem__), backend)
         for replica in range(REPLICAS):
             self.attach(replica)
 
@@ -57,6 +61,10 @@ class Front:
 
     def verdict(self, replica, stage="", suspects=()):
         self.backend.on_verdict(Verdict(replica, self.numbers[replica], stage, suspects))
+
+    def report(self, state):
+        """What the launcher says of a change of weights to `new`."""
+        self.said["weights"]({"state": state, "change": {"call": 0, "weights": "new"}})
 
     def submit(self, *prompts):
         """A stream for each prompt."""
@@ -181,6 +189,7 @@ def test_while_weights_are_changed_what_moves_prefers_the_new_ones(run):
         homes = {stream: stream.home for stream in streams}
         await front.end(0)
         assert {*await front.sent()} == {1, 2}  # nobody has other ones
+        front.report("replacing")
         front.attach(0, "new")
         await front.end(1)
         assert {*await front.sent()} == {0}
@@ -193,9 +202,42 @@ def test_while_weights_are_changed_what_moves_prefers_the_new_ones(run):
             assert stream.weights == twice, homes[stream]
         (late,) = front.submit("g")
         assert late.weights == [(0, "new")]
+
+    run(talk)
+
+
+def test_when_no_weights_are_being_changed_nothing_is_preferred(run):
+    """A replica with others than before attracts nobody: it may be a node that was put into a used lane."""
+
+    async def talk(front):
+        streams = front.submit(*"abcdef")
+        await front.sent()
+        front.report("replacing")
+        await front.end(0)
+        front.attach(0, "new")
+        assert front.backend.lanes.preferred(()) == [0]
+        front.report("idle")  # rolled back, elsewhere
+        assert front.backend.lanes.preferred(()) is None
         await front.end(1)
-        front.attach(1, "old")  # the new ones have failed there
-        assert front.backend.lanes.preferred(()) == [1]
+        front.attach(1, "another")
+        assert front.backend.lanes.preferred(()) is None
+        assert {stream.home for stream in streams} == {0, 2}
+
+    run(talk)
+
+
+def test_new_weights_are_preferred_while_there_is_a_row(run):
+    async def talk(front):
+        streams = front.submit(*"abcdef")
+        await front.sent()
+        front.report("replacing")
+        await front.end(0)
+        front.attach(0, "new")
+        assert front.backend.lanes.preferred(()) == [0]
+        front.backend.lanes.on_load(0, 2)
+        await front.end(1)
+        assert sum(stream.home == 0 for stream in streams) == 2  # of three: the other two of its four rows are taken
+        assert front.backend.lanes.preferred(()) is None
 
     run(talk)
 
