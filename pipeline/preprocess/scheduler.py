@@ -207,8 +207,8 @@ class Scheduler:
         return newcomer
 
     def _come_late(self) -> Sequence | None:
-        """One that was too late in the last step. Those before it may have a chunk in every step; it comes before them
-        once, if it has what it needs."""
+        """One that was too late in the last step. Those before it may have a chunk in every step; it comes before
+        them once, if it has what it needs."""
         late, self._late = self._late, None
         if late is None or late.finished or late.row >= 0 or not self._free_rows or self._missing_blocks(late):
             return None
@@ -358,8 +358,8 @@ class Scheduler:
         return budget - count
 
     def _longest_chunk(self, sequence: Sequence, budget: int, chunks: list[Chunk]) -> int:
-        """Of this prompt. Prompts that need more than an ordinary step share a part of each, where other keys' requests would
-        wait for them; so do those that come from another replica, where somebody decodes."""
+        """Of this prompt. Prompts that need more than an ordinary step share a part of each, where other keys'
+        requests would wait for them; so do those that come from another replica, where somebody decodes."""
         if sequence.moved and len(self._columns):
             taken = sum(chunk.count for chunk in chunks if chunk.sequence.moved)
             budget = max(0, min(budget, self._step_tokens // 2 - taken))

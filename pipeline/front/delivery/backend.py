@@ -165,6 +165,10 @@ class Backend:
         for lane in self.lanes:
             await self.detach(lane.replica)
 
+    def is_deterministic(self, replica: int) -> bool:
+        """Requests can be, at this replica of this machine, whose stages have told what they found out."""
+        return self._settings.deterministic_engine and self._stats.is_deterministic(replica)
+
     def requests_at(self, replicas: Collection[int]) -> int:
         return sum(stream.home in replicas for stream in self._streams.values())
 

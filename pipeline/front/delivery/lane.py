@@ -23,6 +23,9 @@ class LaneClient(Protocol):
     resuming: int  # requests in the outbox that were sent in an earlier generation, too
 
     @property
+    def deterministic(self) -> bool: ...
+
+    @property
     def rings(self) -> dict[str, ipc.ByteRing]: ...
 
     @property
@@ -83,6 +86,7 @@ class Lanes:
         self._router, self._adapters = router, adapters
         self.several = replicas > 1
         self.leaving: set[int] = set()  # replicas to which nothing new goes while there are others
+        self._unable: set[int] = set()  # replicas where no request can be deterministic
         self.newest = ""  # weights that replicas are being given, while they are
         self.ringed: list[Lane] = []  # those with rings; of links nothing waits to be taken
         for replica in range(replicas):
@@ -125,12 +129,22 @@ class Lanes:
         self, submit: Submit, among: Collection[int] | None = None, *, without: Collection[int] = (), output: int = 0
     ) -> Choice | None:
         """One of these replicas (None: of all), but none of the others, that is up; None if there is none. `output`:
-        tokens that are there already."""
+        tokens that are there already. One that is to be deterministic goes where it can be; if that is nowhere, it is
+        refused wherever it goes, or waits if it has begun."""
         if not self.several:
             return None if 0 in without or not self._lanes[0].up else Choice(0)
         prompt = submit.token_ids if submit.text is None else submit.text
-        root = unpack_request(submit.params).adapter if self._adapters else ""
+        root = ""
+        if self._adapters or self._unable:
+            request = unpack_request(submit.params)
+            root = request.adapter if self._adapters else ""
+            if request.deterministic and (output or self._any_able):
+                without = {*without, *self._unable}
         return self._router.pick(prompt, among, without=without, root=root, output=output)
+
+    @property
+    def _any_able(self) -> bool:
+        return any(lane.up and lane.replica not in self._unable for lane in self._lanes)
 
     def settle(self, streams: Sequence[TokenStream], choice: Choice) -> Lane:
         """These, of one prompt, go where the choice says."""
@@ -146,6 +160,8 @@ class Lanes:
 
     def up_again(self, lane: Lane) -> None:
         """Its client is attached."""
+        assert lane.client is not None
+        (self._unable.discard if lane.client.deterministic else self._unable.add)(lane.replica)
         self._router.replica_up(lane.replica)
 
     def down(self, lane: Lane) -> None:

@@ -121,7 +121,8 @@ class World:
         limit = len(prompt) + new
         tokens = np.zeros(limit, np.int32)
         tokens[: len(prompt)] = prompt
-        sequence = Sequence(request, tokens, len(prompt), limit, known=len(prompt), arrival_ns=request, owner=owner, **more)
+        about = {"known": len(prompt), "arrival_ns": request, "owner": owner, **more}
+        sequence = Sequence(request, tokens, len(prompt), limit, **about)
         if limit > (self.scheduler.blocks.num_blocks - 1) * self.scheduler.blocks.block_size:
             return False
         self.sequences[request] = sequence
@@ -386,7 +387,9 @@ def test_a_deterministic_one_behind_chunks_is_not_too_late_for_ever(other):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.tuples(prompts, st.integers(1, 25), st.integers(0, 3), owners, st.booleans()), min_size=1, max_size=14),
+    st.lists(
+        st.tuples(prompts, st.integers(1, 25), st.integers(0, 3), owners, st.booleans()), min_size=1, max_size=14
+    ),
     st.integers(12, 30),
     st.integers(1, 6),
     st.sampled_from([1, 2, 3]),

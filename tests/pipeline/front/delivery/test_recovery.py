@@ -13,6 +13,7 @@ from model.sampling import SamplingParams
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.lane import NOWHERE
 from pipeline.front.delivery.policies import make_router
+from pipeline.front.delivery.ring_client import RingClient
 from pipeline.front.delivery.weights import WeightsControl
 from pipeline.front.http.errors import ApiError
 from pipeline.front.http.responses import Outbox
@@ -44,10 +45,16 @@ class Front:
         for replica in range(REPLICAS):
             self.attach(replica)
 
-    def attach(self, replica, weights="old"):
+    def attach(self, replica, weights="old", *, deterministic=True):
         self.numbers[replica] += 1
         self.far[replica] = far = Far(replica)
-        self.backend.attach(far.handles, replica, self.numbers[replica], weights)
+
+        def connect(*told):
+            client = RingClient(far.handles, *told)
+            client.deterministic = deterministic
+            return client
+
+        self.backend.attach_client(connect, replica, self.numbers[replica], weights)
 
     async def end(self, replica, verdict=True, stage="", suspects=()):
         """Its rings end, and the front leaves them. The verdict may come before that."""
@@ -66,11 +73,10 @@ class Front:
         """What the launcher says of a change of weights to `new`."""
         self.said["weights"]({"state": state, "change": {"call": 0, "weights": "new"}})
 
-    def submit(self, *prompts):
+    def submit(self, *prompts, **more):
         """A stream for each prompt."""
-        messages = [
-            Submit.of([Choice(self.backend.new_id(), 7)], prompt, Request(SamplingParams(), 20)) for prompt in prompts
-        ]
+        request = Request(SamplingParams(), 20, **more)
+        messages = [Submit.of([Choice(self.backend.new_id(), 7)], prompt, request) for prompt in prompts]
         return self.backend.submit(messages)
 
     async def came(self):
@@ -238,6 +244,45 @@ def test_new_weights_are_preferred_while_there_is_a_row(run):
         await front.end(1)
         assert sum(stream.home == 0 for stream in streams) == 2  # of three: the other two of its four rows are taken
         assert front.backend.lanes.preferred(()) is None
+
+    run(talk)
+
+
+def test_what_is_deterministic_goes_where_it_can_be(run):
+    async def talk(front):
+        for replica in (0, 1):
+            await front.end(replica)
+            front.attach(replica, deterministic=False)
+        first, *others = front.submit(*"abc", deterministic=True)
+        assert {stream.home for stream in (first, *others)} == {2}
+        assert {stream.home for stream in front.submit(*"de")} == {0, 1}
+        await front.sent()
+        await front.tokens(first, 2)
+        await front.end(2)
+        assert first.home == NOWHERE  # it has begun, and would be refused in mid-stream
+        assert {stream.home for stream in others} <= {0, 1}  # these are refused by name
+        assert all(stream.home in (0, 1) for stream in front.submit("f", deterministic=True))
+        await front.sent()
+        front.attach(2)
+        assert await front.sent() == {2: [(first.request, 1, 2, False, False)]}
+
+    run(talk)
+
+
+def test_what_is_deterministic_does_not_wait_for_a_lane_that_can_not_any_more(run):
+    """Another node has taken the place of the one that it waits for."""
+
+    async def talk(front):
+        streams = front.submit(*"abc", deterministic=True)
+        await front.sent()
+        for stream in streams:
+            await front.tokens(stream, 1)
+        (lost,) = (stream for stream in streams if stream.home == 0)
+        await front.end(0, stage="inference", suspects=(lost.request,))
+        front.attach(0, deterministic=False)
+        ((home, sent),) = (await front.sent()).items()
+        assert home in (1, 2)
+        assert [one[0] for one in sent] == [lost.request]
 
     run(talk)
 

@@ -1,4 +1,4 @@
-"""Ranks that die slowly while their replica gets other weights: real processes, which are reaped when the test says."""
+"""Ranks that die slowly while their replica gets other weights: real processes, reaped when the test says."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_rank_that_waits_for_the_one_that_is_being_replaced_does_not_hang(supe
 
 
 def test_the_other_rank_may_die_first(supervisor):
-    """By what it makes of it that the first one is gone: neither are the new weights to blame, nor is the first lost."""
+    """Since the first one is gone: neither are the new weights to blame, nor is the first one forgotten."""
     first, second = supervisor._processes.children.values()
     supervisor._changes.look()
     dies(supervisor, second)
