@@ -160,8 +160,8 @@ class Lanes:
 
     def up_again(self, lane: Lane) -> None:
         """Its client is attached."""
-        assert lane.client is not None
-        (self._unable.discard if lane.client.deterministic else self._unable.add)(lane.replica)
+        able = lane.client is None or lane.client.deterministic
+        (self._unable.discard if able else self._unable.add)(lane.replica)
         self._router.replica_up(lane.replica)
 
     def down(self, lane: Lane) -> None:
