@@ -122,6 +122,7 @@ def settings_of(
         "cached_tokens": stage.facts.num_blocks * stage.facts.block_size,
         "device": pipeline.runner.device,
         "runner": stage.facts.name,
+        "deterministic_engine": stage.facts.deterministic,
         "dtype": str(config.model_config.model_dtype),
         "sampling_defaults": defaults,
         "response_format": form,

@@ -280,13 +280,18 @@ class Supervisor:
         return hang.stopped, hang.child is not None and self._processes.meetings.is_waited_for(hang.child.spec)
 
     def _on_hang(self, hang: Hang, child: Child) -> None:
-        if child.ended_as is not None:
+        if child.ended_as is not None or self._is_being_replaced(child):
             return  # told already; it takes the kernel a moment
         stopped = ", and it is stopped (SIGSTOP)" if hang.stopped else ""
         log.error("%s hangs: %s, for %.1f s now%s", child.title, hang.what, hang.still_s, stopped)
         self._supervision.set_state(child.name, StageState.HUNG)
         self._kill(child, STOPPED if hang.stopped else HUNG)
         self._end_others(child)
+
+    def _is_being_replaced(self, child: Child) -> bool:
+        """Another rank of its unit is about to die, and it with that one: it may well wait in vain until then."""
+        stages = (self._processes.children.get(stage.key) for stage in self._topology.unit(child.spec.unit))
+        return any(other.ended_as == REPLACED for other in stages if other)
 
     def _kill(self, child: Child, how: str) -> None:
         child.ended_as = how
@@ -315,10 +320,11 @@ class Supervisor:
             self._schedule(child.spec.unit, what)
 
     def _end_others(self, child: Child) -> None:
-        """The rest of its unit, which can't go on without it."""
+        """The rest of its unit, which can't go on without it. What somebody waits for of one that is killed already
+        is to happen all the same."""
         for stage in self._topology.unit(child.spec.unit):
             other = self._processes.children.get(stage.key)
-            if other is not None and other is not child:
+            if other is not None and other is not child and other.ended_as is None:
                 self._kill(other, WITH_OTHERS)
 
     def _schedule(self, name: str, what: str) -> None:
@@ -380,7 +386,9 @@ class Supervisor:
             try:
                 for child, error in replica.hand_over():
                     log.error("%s does not listen: %s", child.title, error)
-                    self._kill(child, HUNG)
+                    if child.ended_as is None:
+                        self._kill(child, HUNG)
+                        self._end_others(child)
             except ipc.IpcError as error:
                 self._schedule(replica.rings_title, str(error))
 

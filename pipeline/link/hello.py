@@ -62,12 +62,13 @@ def difference(mine: Hello, theirs: Hello) -> str:
 
 
 class Room(msgspec.Struct, frozen=True, array_like=True):
-    """Of a lane that is up, in bytes: its longest request, and how many may be under way to its ring; and the id of
-    the weights that this generation is computed with."""
+    """Of a lane that is up, in bytes: its longest request, and how many may be under way to its ring; the id of
+    the weights that this generation is computed with; and whether requests can be deterministic there."""
 
     longest: int
     window: int
     weights: str = ""
+    deterministic: bool = True
 
 
 class Blame(msgspec.Struct, frozen=True, array_like=True):

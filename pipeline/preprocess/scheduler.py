@@ -72,6 +72,7 @@ class Scheduler:
         self._samples = self._drafted = samples or max_rows
         self._fixed_tokens = fixed_tokens
         self._deterministic = 0  # so many rows are
+        self._late: Sequence | None = None  # it is, and came behind a chunk of another shape
         self._free_rows = list(range(max_rows - 1, -1, -1))
         self._epochs = [0] * max_rows
         self._by_row_epoch: dict[tuple[int, int], Sequence] = {}  # row and epoch → sequence with steps under way
@@ -143,7 +144,7 @@ class Scheduler:
     def plan(self) -> Plan | None:
         """The next step; None when there is nothing to compute now."""
         self._isolate()
-        first = self._claim_row()
+        first = self._claim_row() or self._come_late()
         self._provide_blocks()
         chunks = self._choose_chunks(self._step_tokens - len(self._columns), first)
         self._columns.carry_none()
@@ -204,6 +205,14 @@ class Scheduler:
             return None  # the row would be of no use to it
         self._preempt(holder)
         return newcomer
+
+    def _come_late(self) -> Sequence | None:
+        """One that was too late in the last step. Those before it may have a chunk in every step; it comes before
+        them once, if it has what it needs."""
+        late, self._late = self._late, None
+        if late is None or late.finished or late.row >= 0 or not self._free_rows or self._missing_blocks(late):
+            return None
+        return late
 
     def _missing_blocks(self, sequence: Sequence) -> int:
         """That a newcomer would hold, if there are not as many; 0: there may be."""
@@ -310,12 +319,15 @@ class Scheduler:
     def _enter(self, sequence: Sequence, turns: Turns, room: int, *, too_late: bool) -> int:
         """Give a waiting sequence a row; returns the size of its record, at most `room` unless it is the only one. 0:
         it gets none in this step, and neither do those that must not overtake it. `too_late`: the step has another
-        shape than it must have."""
+        shape than it must have; then it is the first in the next one."""
         size = sequence.record_bytes
         if not self._may_enter(sequence):
             turns.close(sequence)
-        elif not self._free_rows or (self.admissions and size > room) or too_late:
+        elif not self._free_rows or (self.admissions and size > room):
             turns.close_all()
+        elif too_late:
+            turns.close(sequence)
+            self._late = self._late or sequence
         elif self._admit(sequence):
             return size
         elif self.waiting.several and self.waiting.exceeds(sequence, self._held_blocks, self.blocks.num_blocks - 1):
@@ -346,14 +358,14 @@ class Scheduler:
         return budget - count
 
     def _longest_chunk(self, sequence: Sequence, budget: int, chunks: list[Chunk]) -> int:
-        """Of this prompt. Prompts that need more than a step share a part of each, where other keys' requests would
-        wait for them; so do those that come from another replica, where somebody decodes."""
+        """Of this prompt. Prompts that need more than an ordinary step share a part of each, where other keys'
+        requests would wait for them; so do those that come from another replica, where somebody decodes."""
         if sequence.moved and len(self._columns):
             taken = sum(chunk.count for chunk in chunks if chunk.sequence.moved)
             budget = max(0, min(budget, self._step_tokens // 2 - taken))
-        if not self.waiting.several or sequence.known <= self._step_tokens:
+        if not self.waiting.several or sequence.known <= self._budget:
             return budget
-        taken = sum(chunk.count for chunk in chunks if chunk.sequence.known > self._step_tokens)
+        taken = sum(chunk.count for chunk in chunks if chunk.sequence.known > self._budget)
         room = max(2, self._step_tokens // _LONG_PART) - taken
         return min(budget, room) if room > 1 else 0
 

@@ -38,7 +38,7 @@ def identify_weights(config: Configuration) -> str:
     from model.checkpoint.identity import weights_id
 
     runner, model, merged = config.pipeline.runner, config.model_config, config.pipeline.lora.merged
-    if config.pipeline.nodes:
+    if config.pipeline.is_router:
         return ""
     if runner.kind == "emulated":
         return weights_id(b"emulated, seed %d" % (runner.seed or 0), {})

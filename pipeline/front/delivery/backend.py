@@ -92,7 +92,7 @@ class Backend:
         lane = self.lanes[replica]
         client = connect(lambda records: self._sweep(lane, records), self._on_reply)
         self._longest_record = client.max_record
-        self.lanes.attach(lane, client, generation, weights)
+        lane.attach(client, generation, weights)
         self._follow_rings()
         lane.reading = asyncio.create_task(self._read(lane, client))
         self.lanes.up_again(lane)
@@ -164,6 +164,10 @@ class Backend:
         self._fail_all("the server is shutting down")
         for lane in self.lanes:
             await self.detach(lane.replica)
+
+    def is_deterministic(self, replica: int) -> bool:
+        """Requests can be, at this replica of this machine, whose stages have told what they found out."""
+        return self._settings.deterministic_engine and self._stats.is_deterministic(replica)
 
     def requests_at_replicas(self) -> Counter[int]:
         """How many there are at each."""

@@ -23,6 +23,9 @@ class LaneClient(Protocol):
     resuming: int  # requests in the outbox that were sent in an earlier generation, too
 
     @property
+    def deterministic(self) -> bool: ...
+
+    @property
     def rings(self) -> dict[str, ipc.ByteRing]: ...
 
     @property
@@ -82,7 +85,8 @@ class Lanes:
         self._router = router
         self.several = replicas > 1
         self.leaving: set[int] = set()  # replicas to which nothing new goes while there are others
-        self._newest = ""  # weights to which a replica was changed last
+        self._unable: set[int] = set()  # replicas where no request can be deterministic
+        self.newest = ""  # weights that replicas are being given, while they are
         self.ringed: list[Lane] = []  # those with rings; of links nothing waits to be taken
         for replica in range(replicas):
             router.replica_down(replica)
@@ -96,18 +100,15 @@ class Lanes:
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._lanes)
 
-    def attach(self, lane: Lane, client: LaneClient, generation: int, weights: str) -> None:
-        if lane.weights and lane.weights != weights:
-            self._newest = weights
-        lane.attach(client, generation, weights)
-
     def preferred(self, without: Collection[int]) -> list[int] | None:
-        """For a text that has begun: while weights are being changed, replicas that have the new ones and are none of
-        these (None: there are none, or nothing is changed). So a text changes weights once."""
-        if not self._newest:
+        """For a text that has begun: while weights are being changed, replicas that have the new ones, a row for it,
+        and are none of these (None: there are none, or nothing is changed). So a text changes weights once, and the
+        first that has new ones is not to serve everybody."""
+        if not self.newest:
             return None
-        open_ = (lane for lane in self._lanes if lane.up and lane.replica not in without)
-        return [lane.replica for lane in open_ if lane.weights == self._newest] or None
+        new = (lane for lane in self._lanes if lane.up and lane.weights == self.newest)
+        open_ = (lane.replica for lane in new if lane.replica not in without)
+        return [replica for replica in open_ if not self._router.is_full(replica)] or None
 
     def weights(self) -> list[tuple[int, str]]:
         """The id of those that each replica that is up computes with, where it is known."""
@@ -127,12 +128,20 @@ class Lanes:
         self, submit: Submit, among: Collection[int] | None = None, *, without: Collection[int] = (), output: int = 0
     ) -> Choice | None:
         """One of these replicas (None: of all), but none of the others, that is up; None if there is none. `output`:
-        tokens that are there already."""
+        tokens that are there already. One that is to be deterministic goes where it can be; if that is nowhere, it is
+        refused wherever it goes, or waits if it has begun."""
         if not self.several:
             return None if 0 in without or not self._lanes[0].up else Choice(0)
         prompt = submit.token_ids if submit.text is None else submit.text
-        root = _root_of(unpack_request(submit.params))
+        request = unpack_request(submit.params)
+        if request.deterministic and self._unable and (output or self._any_able):
+            without = {*without, *self._unable}
+        root = _root_of(request)
         return self._router.pick(prompt, among, without=without, root=root, output=output)
+
+    @property
+    def _any_able(self) -> bool:
+        return any(lane.up and lane.replica not in self._unable for lane in self._lanes)
 
     def settle(self, streams: Sequence[TokenStream], choice: Choice) -> Lane:
         """These, of one prompt, go where the choice says."""
@@ -148,6 +157,8 @@ class Lanes:
 
     def up_again(self, lane: Lane) -> None:
         """Its client is attached."""
+        able = lane.client is None or lane.client.deterministic
+        (self._unable.discard if able else self._unable.add)(lane.replica)
         self._router.replica_up(lane.replica)
 
     def down(self, lane: Lane) -> None:

@@ -113,14 +113,21 @@ class Recovery:
     def _resume_among(
         self, replicas: Collection[int] | None, streams: Sequence[TokenStream], *, moved: bool = False
     ) -> None:
-        """Wherever the router says (None: that is open to all); if none of these is up, they wait."""
+        """Wherever the router says (None: that is open to all). If they can't be computed at these, they go anywhere;
+        if nowhere, they wait."""
         without: Collection[int] = ()
         if replicas is None:
             without = self.reserved
             replicas = self._lanes.preferred(without)
         output = max(len(stream.tokens) for stream in streams)
-        choice = self._lanes.choose(streams[0].submit, replicas, without=without, output=output)
-        if choice is not None:
+        submit = streams[0].submit
+        choice = self._lanes.choose(submit, replicas, without=without, output=output)
+        if choice is None and replicas is not None:
+            choice = self._lanes.choose(submit, without=self.reserved, output=output)
+        if choice is None:
+            for stream in streams:
+                stream.home = NOWHERE
+        else:
             self.resume(streams, self._lanes.settle(streams, choice), moved=moved)
 
     def resume(self, streams: Sequence[TokenStream], lane: Lane, *, moved: bool = False) -> None:

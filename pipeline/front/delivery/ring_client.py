@@ -28,6 +28,8 @@ class RingClient:
     Records that do not fit into the ring of requests at once wait in an outbox, in order.
     """
 
+    deterministic = True  # or its preprocess refuses what is to be; all replicas of this machine are alike
+
     def __init__(
         self, rings: FrontRings, on_deltas: Callable[[list[bytes]], None], on_reply: Callable[[bytes], None]
     ) -> None:

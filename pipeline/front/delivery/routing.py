@@ -288,6 +288,10 @@ class Router:
         if not self._loads.waits(replica, sent.time):
             self._prefixes[replica].forget_unused(blocks[sent.choice.matched :], sent.time)
 
+    def is_full(self, replica: int) -> bool:
+        """It has as many requests as rows."""
+        return bool(self._loads.requests[replica] + self._loads.others[replica] >= self.weights.rows)
+
     def elsewhere(self, replica: int, requests: int) -> None:
         """So many requests that other routers have sent are there."""
         self._loads.others[replica] = requests

@@ -82,6 +82,8 @@ class WeightsControl:
 
     def _on_report(self, report: Report) -> None:
         self.report = report
+        replacing = report["state"] == "replacing"
+        self._backend.lanes.newest = report["change"]["weights"] if replacing else ""
         for call in self._calls:
             call.take(report)
 

@@ -243,7 +243,8 @@ class RouterLink:
             for counted in (self._received, self._taken, self._told):
                 counted[lane.replica] = 0
             del self._others[lane.replica]
-            room = tell(_room(lane.client, lane.weights))
+            able = self._hub.is_deterministic(lane)
+            room = tell(_room(lane.client, lane.weights, deterministic=able))
             self.connection.send(Kind.UP, room, lane.replica, lane.generation)
 
     def lane_down(self, lane: Lane) -> None:
@@ -274,10 +275,10 @@ def _check(submit: Submit) -> None:
         raise LinkError(f"a request's weight is {submit.owner.weight}; it must be above 0")
 
 
-def _room(client: LaneClient, weights: str = "") -> Room:
+def _room(client: LaneClient, weights: str = "", *, deterministic: bool = True) -> Room:
     """A record becomes a little longer here, by the time that is written into it."""
     longest = client.max_record - _TIME_BYTES
-    return Room(longest, 2 * longest, weights)
+    return Room(longest, 2 * longest, weights, deterministic)
 
 
 class RouterLinks:
@@ -304,6 +305,9 @@ class RouterLinks:
     @property
     def lanes(self) -> Lanes:
         return self._backend.lanes
+
+    def is_deterministic(self, lane: Lane) -> bool:
+        return self._backend.is_deterministic(lane.replica)
 
     @property
     def figures(self) -> RouterFigures:

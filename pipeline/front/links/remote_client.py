@@ -50,6 +50,11 @@ class RemoteClient:
         return self._room.weights
 
     @property
+    def deterministic(self) -> bool:
+        """Requests can be, there."""
+        return self._room.deterministic
+
+    @property
     def ended(self) -> bool:
         return self._ended.is_set()
 

@@ -17,6 +17,8 @@ _NICE = 10  # no stage is to wait for it
 
 def main() -> None:
     die_with_parent()
+    result = os.dup(1)
+    os.dup2(2, 1)  # libraries may print what they like: it goes to the log
     os.nice(_NICE)
     asked = json.loads(os.pread(int(sys.argv[1]), 1 << 24, 0))
     fd = os.memfd_create("ringserve-configuration", os.MFD_CLOEXEC)
@@ -25,7 +27,8 @@ def main() -> None:
         found = asdict(examine(load_configuration(f"/proc/self/fd/{fd}"), asked["folder"]))
     except RefusedError as error:
         found = {"refused": str(error)}
-    json.dump(found, sys.stdout)
+    with open(result, "w") as pipe:  # noqa: PTH123 - a descriptor
+        json.dump(found, pipe)
 
 
 if __name__ == "__main__":

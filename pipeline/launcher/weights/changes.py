@@ -117,7 +117,7 @@ class Changes:
             return False
         if planned:
             self._leaving = None
-        else:
+        elif self._leaving is None:  # else it was a rank with the old ones
             self._roll_back(self._replicas[child.spec.replica or 0], what)
         for stage in self._topology.unit(child.spec.unit):
             self._supervision.set_state(stage.key, StageState.STARTING)
@@ -171,6 +171,7 @@ class Changes:
         children = filter(None, (self._children.get(stage.key) for stage in stages))
         child = next((child for child in children if child.ended_as != WITH_OTHERS), None)
         if child is None:  # it is being started anew
+            self._leaving = None
             self._restart(stages[0].unit)
             return
         self._leaving, child.ended_as = child.pid, child.ended_as or REPLACED

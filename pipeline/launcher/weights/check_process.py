@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pipeline.config import Configuration
 from pipeline.launcher.api_keys import without_keys
 from pipeline.launcher.child import anonymous_file
 from pipeline.launcher.weights.check import RefusedError, Weights
+
+log = logging.getLogger("ringserve.launcher")
 
 MOST_S = 300.0
 """For a folder on a file system that answers slowly."""
@@ -45,11 +48,20 @@ class CheckProcess:
             said = pipe.read()
         if self._process.returncode:
             return RefusedError("the folder could not be looked at; the log says why")
-        found = json.loads(said)
-        return RefusedError(found["refused"]) if "refused" in found else Weights(**found)
+        return _understood(said)
 
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
+
+
+def _understood(said: bytes) -> Weights | RefusedError:
+    """Whatever it is: the launcher goes on."""
+    try:
+        found = json.loads(said)
+        return RefusedError(found["refused"]) if "refused" in found else Weights(**found)
+    except (ValueError, TypeError) as error:
+        log.error("weights: the process that looked at the folder said %r: %s", said[:200], error)  # noqa: TRY400
+        return RefusedError("the folder could not be looked at; the log says why")

@@ -98,14 +98,17 @@ class Rollout:
         self._end(Outcome.REFUSED, why)
 
     def next(self, serves: Callable[[int], bool]) -> int | None:
-        """The replica that is to be started anew now, if there is one: while it is away all others serve."""
+        """The replica that is to be started anew now, if there is one: while it is away all others serve, but for
+        those that still get the new weights. One that is away is the first: perhaps only these bring it back."""
         change = self._now()
         if change.weights is None or change.replica is not None:
             return None
-        replica = change.left[0]
-        if not all(serves(other) for other in range(len(self.weights)) if other != replica):
+        away = [other for other in range(len(self.weights)) if not serves(other)]
+        replica = next((other for other in change.left if other in away), change.left[0])
+        if any(other not in change.left for other in away):
             return None
-        change.replica = change.left.pop(0)
+        change.left.remove(replica)
+        change.replica = replica
         self._before, self.weights[replica] = self.weights[replica], change.weights
         return replica
 

@@ -43,6 +43,7 @@ class _NodeClient:
 
     resuming = 0
     max_record = _LONGEST
+    deterministic = True
 
     def __init__(self, clock: Clock, send: Callable[[bytes], None]) -> None:
         self._clock, self._send = clock, send
@@ -173,7 +174,7 @@ class Front:
     def on_up(self, node: int) -> None:
         lane = self._lane(node)
         client = _NodeClient(self._clock, lambda record: self._pass_on(node, record))
-        self.lanes.attach(lane, client, lane.generation + 1, "")
+        lane.attach(client, lane.generation + 1, "")
         self.lanes.up_again(lane)
         if self._streams:
             self._recovery.on_attached(lane)

@@ -100,11 +100,11 @@ class Device:
 
 
 class World:
-    def __init__(self, *, blocks, block_size, rows, budget, ahead, prefix_cache=True):
+    def __init__(self, *, blocks, block_size, rows, budget, ahead, prefix_cache=True, **more):
         self.manager = BlockManager(blocks, block_size, prefix_cache=prefix_cache)
         width = blocks
         self.scheduler = Scheduler(
-            self.manager, max_rows=rows, token_budget=budget, block_table_width=width, ring_slots=SLOTS
+            self.manager, max_rows=rows, token_budget=budget, block_table_width=width, ring_slots=SLOTS, **more
         )
         self.shapes = Shapes(token_budget=64, max_rows=16, block_table_width=width, vocab_size=1)
         self.layout = step_layout(self.shapes)
@@ -117,11 +117,12 @@ class World:
         self.done = {}
         self.sequences = {}
 
-    def submit(self, request, prompt, new, owner=NOBODY):
+    def submit(self, request, prompt, new, owner=NOBODY, **more):
         limit = len(prompt) + new
         tokens = np.zeros(limit, np.int32)
         tokens[: len(prompt)] = prompt
-        sequence = Sequence(request, tokens, len(prompt), limit, known=len(prompt), arrival_ns=request, owner=owner)
+        about = {"known": len(prompt), "arrival_ns": request, "owner": owner, **more}
+        sequence = Sequence(request, tokens, len(prompt), limit, **about)
         if limit > (self.scheduler.blocks.num_blocks - 1) * self.scheduler.blocks.block_size:
             return False
         self.sequences[request] = sequence
@@ -351,6 +352,59 @@ def test_a_long_prompt_of_one_key_leaves_room_for_another_ones():
     assert [int(n) for n in world.pending[-1].new_tokens[:2]] == [4, 6]
     world.drain()
     check(world, {1: ([4] * 100, 2), 2: ([5] * 6, 2)})
+
+
+def test_prompts_of_several_keys_fill_steps_with_a_deterministic_row():
+    """A step of the one shape has few tokens, but not every prompt is a long one for that."""
+    world = World(blocks=64, block_size=4, rows=8, budget=64, ahead=1, fixed_tokens=8)
+    lasting = next(prompt for i in range(2, 99) if len(expected(prompt := [i] * 3, 23)) == 23)
+    world.submit(1, lasting, 20, Owner(1), deterministic=True)
+    world.plan()
+    world.finish_step()
+    world.submit(2, [5] * 12, 2, Owner(2))
+    world.plan()
+    assert world.pending[-1].head[Head.CHUNK_TOKENS] == 7
+    world.drain()
+    check(world, {1: (lasting, 20), 2: ([5] * 12, 2)})
+
+
+@pytest.mark.parametrize("other", [Owner(1), Owner(2, 1.0, 1)])
+def test_a_deterministic_one_behind_chunks_is_not_too_late_for_ever(other):
+    world = World(blocks=128, block_size=4, rows=8, budget=16, ahead=1, fixed_tokens=8)
+    world.submit(1, [4] * 200, 2, Owner(1))
+    world.plan()
+    world.finish_step()
+    world.submit(2, [5] * 3, 2, other, deterministic=True)
+    world.submit(3, [6] * 3, 2, Owner(3, 1.0, 2))
+    world.plan()
+    world.finish_step()
+    assert [world.sequences[number].computed for number in (2, 3)] == [0, 3]  # nobody waits for it
+    world.plan()
+    assert world.sequences[2].computed == 3
+    world.drain()
+    check(world, {1: ([4] * 200, 2), 2: ([5] * 3, 2), 3: ([6] * 3, 2)})
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(prompts, st.integers(1, 25), st.integers(0, 3), owners, st.booleans()), min_size=1, max_size=14
+    ),
+    st.integers(12, 30),
+    st.integers(1, 6),
+    st.sampled_from([1, 2, 3]),
+)
+def test_every_text_is_right_whichever_are_deterministic(requests, blocks, rows, ahead):
+    world = World(blocks=blocks, block_size=2, rows=rows, budget=16, ahead=ahead, fixed_tokens=rows)
+    accepted = {}
+    for number, (prompt, new, pause, owner, deterministic) in enumerate(requests):
+        if world.submit(number, prompt, new, owner, deterministic=deterministic):
+            accepted[number] = (prompt, new)
+        for _ in range(pause):
+            world.plan()
+            world.finish_step()
+    world.drain()
+    check(world, accepted)
 
 
 @settings(max_examples=150, deadline=None)

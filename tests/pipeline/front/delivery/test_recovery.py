@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from array import array
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,8 @@ from model.sampling import SamplingParams
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.lane import NOWHERE
 from pipeline.front.delivery.policies import make_router
+from pipeline.front.delivery.ring_client import RingClient
+from pipeline.front.delivery.weights import WeightsControl
 from pipeline.front.http.errors import ApiError
 from pipeline.front.http.responses import Outbox
 from pipeline.front.metrics.trace import Spans
@@ -37,13 +40,21 @@ class Front:
 
     def __init__(self, backend):
         self.backend, self.far, self.numbers = backend, {}, dict.fromkeys(range(REPLICAS), 0)
+        self.said = {}
+        WeightsControl(SimpleNamespace(on=self.said.__setitem__), backend)
         for replica in range(REPLICAS):
             self.attach(replica)
 
-    def attach(self, replica, weights="old"):
+    def attach(self, replica, weights="old", *, deterministic=True):
         self.numbers[replica] += 1
         self.far[replica] = far = Far(replica)
-        self.backend.attach(far.handles, replica, self.numbers[replica], weights)
+
+        def connect(*told):
+            client = RingClient(far.handles, *told)
+            client.deterministic = deterministic
+            return client
+
+        self.backend.attach_client(connect, replica, self.numbers[replica], weights)
 
     async def end(self, replica, verdict=True, stage="", suspects=()):
         """Its rings end, and the front leaves them. The verdict may come before that."""
@@ -58,11 +69,14 @@ class Front:
     def verdict(self, replica, stage="", suspects=()):
         self.backend.on_verdict(Verdict(replica, self.numbers[replica], stage, suspects))
 
-    def submit(self, *prompts):
+    def report(self, state):
+        """What the launcher says of a change of weights to `new`."""
+        self.said["weights"]({"state": state, "change": {"call": 0, "weights": "new"}})
+
+    def submit(self, *prompts, **more):
         """A stream for each prompt."""
-        messages = [
-            Submit.of([Choice(self.backend.new_id(), 7)], prompt, Request(SamplingParams(), 20)) for prompt in prompts
-        ]
+        request = Request(SamplingParams(), 20, **more)
+        messages = [Submit.of([Choice(self.backend.new_id(), 7)], prompt, request) for prompt in prompts]
         return self.backend.submit(messages)
 
     async def came(self):
@@ -181,6 +195,7 @@ def test_while_weights_are_changed_what_moves_prefers_the_new_ones(run):
         homes = {stream: stream.home for stream in streams}
         await front.end(0)
         assert {*await front.sent()} == {1, 2}  # nobody has other ones
+        front.report("replacing")
         front.attach(0, "new")
         await front.end(1)
         assert {*await front.sent()} == {0}
@@ -193,9 +208,81 @@ def test_while_weights_are_changed_what_moves_prefers_the_new_ones(run):
             assert stream.weights == twice, homes[stream]
         (late,) = front.submit("g")
         assert late.weights == [(0, "new")]
+
+    run(talk)
+
+
+def test_when_no_weights_are_being_changed_nothing_is_preferred(run):
+    """A replica with others than before attracts nobody: it may be a node that was put into a used lane."""
+
+    async def talk(front):
+        streams = front.submit(*"abcdef")
+        await front.sent()
+        front.report("replacing")
+        await front.end(0)
+        front.attach(0, "new")
+        assert front.backend.lanes.preferred(()) == [0]
+        front.report("idle")  # rolled back, elsewhere
+        assert front.backend.lanes.preferred(()) is None
         await front.end(1)
-        front.attach(1, "old")  # the new ones have failed there
-        assert front.backend.lanes.preferred(()) == [1]
+        front.attach(1, "another")
+        assert front.backend.lanes.preferred(()) is None
+        assert {stream.home for stream in streams} == {0, 2}
+
+    run(talk)
+
+
+def test_new_weights_are_preferred_while_there_is_a_row(run):
+    async def talk(front):
+        streams = front.submit(*"abcdef")
+        await front.sent()
+        front.report("replacing")
+        await front.end(0)
+        front.attach(0, "new")
+        assert front.backend.lanes.preferred(()) == [0]
+        front.backend.lanes.on_load(0, 2)
+        await front.end(1)
+        assert sum(stream.home == 0 for stream in streams) == 2  # of three: the other two of its four rows are taken
+        assert front.backend.lanes.preferred(()) is None
+
+    run(talk)
+
+
+def test_what_is_deterministic_goes_where_it_can_be(run):
+    async def talk(front):
+        for replica in (0, 1):
+            await front.end(replica)
+            front.attach(replica, deterministic=False)
+        first, *others = front.submit(*"abc", deterministic=True)
+        assert {stream.home for stream in (first, *others)} == {2}
+        assert {stream.home for stream in front.submit(*"de")} == {0, 1}
+        await front.sent()
+        await front.tokens(first, 2)
+        await front.end(2)
+        assert first.home == NOWHERE  # it has begun, and would be refused in mid-stream
+        assert {stream.home for stream in others} <= {0, 1}  # these are refused by name
+        assert all(stream.home in (0, 1) for stream in front.submit("f", deterministic=True))
+        await front.sent()
+        front.attach(2)
+        assert await front.sent() == {2: [(first.request, 1, 2, False, False)]}
+
+    run(talk)
+
+
+def test_what_is_deterministic_does_not_wait_for_a_lane_that_can_not_any_more(run):
+    """Another node has taken the place of the one that it waits for."""
+
+    async def talk(front):
+        streams = front.submit(*"abc", deterministic=True)
+        await front.sent()
+        for stream in streams:
+            await front.tokens(stream, 1)
+        (lost,) = (stream for stream in streams if stream.home == 0)
+        await front.end(0, stage="inference", suspects=(lost.request,))
+        front.attach(0, deterministic=False)
+        ((home, sent),) = (await front.sent()).items()
+        assert home in (1, 2)
+        assert [one[0] for one in sent] == [lost.request]
 
     run(talk)
 

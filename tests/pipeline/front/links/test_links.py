@@ -189,6 +189,19 @@ def test_a_router_knows_the_weights_of_each_generation(run):
     run(talk, nodes=1)
 
 
+def test_a_router_knows_where_requests_can_be_deterministic(run):
+    async def talk(router, node):
+        lane = router.backend.lanes[0]
+        for able in (False, True):
+            node.backend._settings.deterministic_engine = able
+            await node.end()
+            node.attach()
+            await until(lambda: lane.up and lane.generation > able + 1)  # noqa: B023
+            assert lane.client.deterministic is able
+
+    run(talk, nodes=1)
+
+
 def test_a_request_and_its_tokens(run):
     async def talk(router, node):
         (stream,) = router.submit("a")

@@ -10,9 +10,9 @@ import pytest
 
 from model.checkpoint.files import index_files
 from model.checkpoint.identity import weights_id
-from pipeline.config import Override, load_configuration, load_folder
+from pipeline.config import Override, load_configuration, load_folder, with_values
 from pipeline.launcher.weights.check import SEED, RefusedError, examine, without_paths
-from pipeline.launcher.weights.check_process import CheckProcess
+from pipeline.launcher.weights.check_process import CheckProcess, _understood
 from pipeline.runtime.weights import identify_weights
 from scripts.lab.paths import ROOT
 from tests.model.adapters.folders import Lora
@@ -152,6 +152,32 @@ def test_beside_the_launcher(config, other):
             assert found[-1] == examine(config, str(other))
         else:
             assert "does not exist" in str(found[-1])
+
+
+@pytest.mark.parametrize("said", [b"", b"a library is here\n{}", b"[1]", b"7", b'{"unknown": 1}', b"\xff"])
+def test_what_can_not_be_understood_is_a_refusal(said, caplog):
+    assert "the log says why" in str(_understood(said))
+    assert repr(said) in caplog.text
+
+
+def test_what_libraries_print_is_not_taken_for_the_result(config, tmp_path, monkeypatch, capfd):
+    """Before anything of it runs, a module in this directory makes the check print."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, pipeline.config as c; f = c.load_configuration\n"
+        "c.load_configuration = lambda path: os.write(1, b'a library is here\\n') and f(path)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    process, found = CheckProcess(config, str(tmp_path / "none")), []
+    wait_until(lambda: found.append(process.result()) or found[-1] is not None, "the check ends", 60)
+    assert "does not exist" in str(found[-1])
+    assert "a library is here" in capfd.readouterr().err
+
+
+def test_a_router_has_no_weights_of_its_own():
+    """Nor one whose nodes come later."""
+    config = load_configuration(ROOT / "configs" / "emulated_910b.yaml")
+    assert identify_weights(config)
+    assert identify_weights(with_values(config, {"pipeline.max_nodes": 2})) == ""
 
 
 # ---- ids ---------------------------------------------------------------------------------------------------------

@@ -51,9 +51,23 @@ def test_one_after_the_other_each_when_the_one_before_has_answered(rollout):
 
 def test_none_is_ended_while_another_is_away(rollout):
     begun(rollout)
-    assert rollout.next(lambda other: other != 2) is None
-    assert ids(rollout) == ["old"] * 3
-    assert rollout.next(lambda other: other != 0) == 0  # its own absence is no reason to wait
+    rollout.next(everyone)
+    rollout.on_answered(0)
+    assert rollout.next(lambda other: other != 0) is None
+    assert ids(rollout) == ["new", "old", "old"]
+    assert rollout.next(everyone) == 1
+
+
+def test_those_that_are_away_get_them_first(rollout):
+    """Without the new weights they might never come back: the folder of the old ones may be gone."""
+    begun(rollout)
+    assert rollout.next(lambda other: other == 1) == 0  # 2 is away, too, and its turn comes
+    rollout.on_answered(0)
+    assert rollout.next(lambda other: other != 2) == 2
+    rollout.on_answered(2)
+    assert rollout.next(everyone) == 1
+    rollout.on_answered(1)
+    assert rollout.report()["change"]["outcome"] == "done"
 
 
 def test_one_alone_need_not_wait_for_anybody():
