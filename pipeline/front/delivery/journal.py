@@ -7,8 +7,10 @@ of it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -29,6 +31,7 @@ _ABOUT: Final = bytes(8)
 _LEAST_BYTES: Final = 1 << 20  # that are written before the log is looked through
 _TIMES: Final = 3  # what is kept, in a half of the log: it is written anew at twice of that
 _FRAME: Final = 4
+_UNREADABLE: Final = (msgspec.MsgspecError, KeyError, ValueError, struct.error)
 _OBJECT: Final = 48  # bytes that Python takes beside a record's own
 
 
@@ -171,7 +174,7 @@ class Journal:
         """What the front before has left, in order of arrival. Nothing of a log that can't be read."""
         try:
             return _sorted_out(self._log.records())
-        except (ipc.CorruptLogError, msgspec.MsgspecError, KeyError):
+        except (ipc.CorruptLogError, *_UNREADABLE):
             log.exception("the journal of the front before can't be read: its requests are lost")
             return []
 
@@ -188,7 +191,8 @@ def _sorted_out(records: Iterator[bytes]) -> list[Found]:
         match _DECODER.decode(memoryview(record)[len(_ABOUT) :]):
             case Opened() as opened:
                 one = found[opened.seed] = Found(opened)
-                by_request |= dict.fromkeys(requests_of(opened), one)
+                with contextlib.suppress(*_UNREADABLE):  # `renumbered` says so, of this answer only
+                    by_request |= dict.fromkeys(requests_of(opened), one)
             case Begun(request):
                 _add(by_request, request, record)
             case Ended(seed) as ended if seed in found:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import ipc
 from pipeline.front.delivery.deadline import HEADER as DEADLINE
 from pipeline.front.delivery.journal import Dropped, Found, Journal, make_journal, renumbered
 from pipeline.front.delivery.kept import KeptAnswer, KeptExchange, Make
@@ -53,10 +54,18 @@ class KeptAnswers:
         self._answers: dict[str, KeptAnswer] = {}
         self._complete: dict[str, KeptAnswer] = {}  # the oldest first
         self._shown = 0  # bytes of events
-        self._own_fd = log_fd is None
-        self._fd = make_journal(settings.kept_bytes) if log_fd is None else log_fd
-        self.journal = Journal(self._fd, self._everything)
+        self._own_fd, self.journal = self._open(log_fd)
         self._route: Route = _nowhere
+
+    def _open(self, log_fd: int | None) -> tuple[int | None, Journal]:
+        """The descriptor to close, and the journal: an empty one in place of a log that can't be read."""
+        if log_fd is not None:
+            try:
+                return None, Journal(log_fd, self._everything)
+            except (ipc.CorruptLogError, OSError):
+                log.exception("the journal can't be taken over: this front begins one that ends with it")
+        made = make_journal(self._settings.kept_bytes)
+        return made, Journal(made, self._everything)
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -109,17 +118,21 @@ class KeptAnswers:
 
     # ---- those that are there -------------------------------------------------------------------------------------
 
-    def find(self, name: str, account: Account | None) -> KeptAnswer:
+    def find(self, name: str, account: Account | None, *, make: bool = True) -> KeptAnswer:
         """By its id, as a header or the answer has it. Raises ApiError 404 for one that is not there, or is another
-        key's: the two look alike."""
+        key's: the two look alike. `make`: one of a front before is made again, if it was not yet."""
         own = _ID.match(name)
         answer = self._answers.get(own[1]) if own else None
         if answer is None or answer.key != ("" if account is None else account.key.digest):
             told = "no answer with this id is kept; expected the x-stream-id of a request with x-detached-s"
             raise ApiError(404, told, kind=NOT_FOUND, parameter="id")
-        if not answer.begun and answer.error is None and (make := self._route(answer.exchange.path)) is not None:
-            answer.begin(make)  # of a front before: made again
+        if make and not answer.begun and answer.error is None:
+            self._make_again(answer)
         return answer
+
+    def _make_again(self, answer: KeptAnswer) -> None:
+        if (maker := self._route(answer.exchange.path)) is not None:
+            answer.begin(maker)
 
     # ---- of the front before --------------------------------------------------------------------------------------
 
@@ -128,8 +141,12 @@ class KeptAnswers:
         self._route = route
         for found in self.journal.read():
             make, account = route(found.opened.path), accounts(found.opened.key) if found.opened.key else None
-            if make is not None and (account is not None or not found.opened.key):
+            if make is None or (account is None and found.opened.key):
+                continue
+            try:
                 self._restore(renumbered(found, new_id), account, make)
+            except Exception:
+                log.exception("request %s can't be read from the journal: it is lost", found.opened.seed)
         if self._answers:
             under_way = sum(answer.begun for answer in self._answers.values())
             log.warning("%d answers of the front before are kept, %d go on", len(self._answers), under_way)
@@ -144,8 +161,9 @@ class KeptAnswers:
         own.seed, own.account, own.content, own.created = opened.seed, account, opened.body, opened.created
         own.request_id = own.client_id or own.seed.encode()
         own.arrival_ns, own.kept_headers, own.again = opened.arrival_ns, opened.headers, True
-        answer = self._answers[own.seed] = KeptAnswer(own, opened.key, opened.seconds, self)
+        answer = KeptAnswer(own, opened.key, opened.seconds, self)
         answer.resume(found, barren)
+        self._answers[own.seed] = answer
         answer.await_client()
         if answer.ended is not None:
             self._complete[answer.seed] = answer
@@ -189,8 +207,8 @@ class KeptAnswers:
         if self._answers.pop(answer.seed, None) is None:
             return
         self._complete.pop(answer.seed, None)
-        answer.forget()
         self._shown -= answer.size
+        answer.discard()
         journal, about = self.journal, answer.everything
         if about:
             about.append(Dropped(answer.seed).pack())
@@ -213,5 +231,5 @@ class KeptAnswers:
     def close(self) -> None:
         self.stop()
         self.journal.close()
-        if self._own_fd:
-            os.close(self._fd)
+        if self._own_fd is not None:
+            os.close(self._own_fd)

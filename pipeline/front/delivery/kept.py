@@ -205,7 +205,8 @@ class KeptAnswer:
 
     def _grow(self, size: int) -> None:
         self.size += size
-        self.keeper.grew(size)
+        if not self._forgotten:
+            self.keeper.grew(size)
 
     def overflow(self) -> None:
         """There is no room for more of it."""
@@ -242,8 +243,7 @@ class KeptAnswer:
             events += parts
             made = b"".join(parts)
             size += _BESIDE * len(parts)
-        self.size += size
-        self.keeper.grew(size)
+        self._grow(size)
         if self._listeners:
             self._pass_on(made, before, outbox)
 
@@ -307,6 +307,18 @@ class KeptAnswer:
         finally:
             exchange.connection.on_lost.discard(listener.lose)
             self._leave(listener)
+
+    async def show_head(self, exchange: Exchange) -> None:
+        """As far as it is known, at once. Raises ApiError."""
+        if self.error is not None:
+            raise self.error
+        if self.whole is not None:
+            status, body, content_type, headers = self.whole
+            await exchange.respond(status, body, content_type, [*headers, self.name])
+            return
+        status, kind, headers = self.head or (200, None, ())
+        await exchange.start(status, kind, [*headers, self.name])
+        await exchange.end()
 
     async def opening(self, exchange: Exchange) -> None:
         """Until its request was sent to preprocess. Raises ApiError if it was refused, ClientGone."""
@@ -392,6 +404,14 @@ class KeptAnswer:
         self.forget()
         if self._task is not None:
             self._task.cancel()
+
+    def discard(self) -> None:
+        """It is not kept any more, and whoever waits for it to be made again waits no longer."""
+        self.forget()
+        if self._task is not None and not self.over:
+            self.error = ApiError(503, "the answer is not kept any more", kind=UNAVAILABLE)
+            self._task.cancel()
+            self._wake_all()
 
     def forget(self) -> None:
         """It is not kept any more."""

@@ -9,6 +9,8 @@ import time
 import httpx
 import pytest
 
+from tests.pipeline.front.conftest import read_all, read_until
+
 SLOW = "a b c @pace=0.004"
 TOOLS = [{"type": "function", "function": {"name": name}} for name in "fg"]
 SAYS = 'x @pace=0.004 <think> So it is </think> Well: <tool_call> {"name": "f", "arguments": {"a": 1}} </tool_call>'
@@ -101,6 +103,42 @@ def test_another_front_goes_on(kept, api):
     assert len(first + rest) == len(before)
     assert text_of(path, first + rest) == text_of(path, before)
     assert kept.metric("ringserve_requests_in_flight") == 0
+
+
+def test_a_head_has_no_body_and_does_not_wait(kept):
+    path, body = STREAMS["completions"]
+    name, _ = read_some(kept, path, {**body, "max_tokens": 3000}, 3)
+    done, _ = read_some(kept, *STREAMS["completions"], 1)
+    collect(kept, done, path)
+    with kept.connect() as connection:
+        for one in (name, done):
+            connection.sendall(b"HEAD /v1/streams/%b HTTP/1.1\r\nHost: x\r\n\r\n" % one.encode())
+            head = read_until(connection, b"\r\n\r\n")
+            assert b" 200 " in head
+            assert b"x-stream-id: %b\r\ncontent-type: text/event-stream" % one.encode() in head
+        connection.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\nconnection: close\r\n\r\n")
+        assert read_all(connection).startswith(b"HTTP/1.1 200 ")
+    assert kept.http.delete(f"/v1/streams/{name}").status_code == 200
+
+
+def test_what_is_made_again_is_not_counted_again(serve):
+    served = serve(api_keys=["first"])
+    mine = {"authorization": "Bearer first"}
+    path, body = STREAMS["several"]
+    name, _ = read_some(served, path, body, 1, {**KEPT, **mine})
+    whole = served.http.get(f"/v1/streams/{name}", headers=mine).content
+    used, counted = served.http.get("/v1/usage", headers=mine).json(), requests_of(served, mine)
+    assert used["data"][0]["requests"] == 4
+    served.replace_front()
+    assert served.http.get(f"/v1/streams/{name}", headers=mine).content == whole
+    assert served.http.get("/v1/usage", headers=mine).json() == used
+    assert requests_of(served, mine) == counted
+
+
+def requests_of(served, headers):
+    lines = served.http.get("/metrics", headers=headers).text.splitlines()
+    names = ("ringserve_requests_total", "ringserve_prompt_tokens", "ringserve_e2e", "ringserve_request_texts")
+    return [line for line in lines if line.startswith(names)]
 
 
 def text_of(path, events):

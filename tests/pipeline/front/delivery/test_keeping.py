@@ -1,0 +1,120 @@
+"""What a front's kept answers take, and what it makes of the journal of the one before."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+
+import pytest
+
+import ipc
+from model.sampling import SamplingParams
+from pipeline.front.delivery.journal import Ended, Opened
+from pipeline.front.delivery.keeping import KeptAnswers
+from pipeline.front.settings import FrontSettings
+from pipeline.wire.request import Choice, Request, Submit
+
+FIELDS = {"vocab_size": 100, "max_length": 64, "max_prompt": 60, "max_rows": 4, "max_queue": 40}
+SETTINGS = FrontSettings(model_name="tiny", kept_bytes=1 << 18, **FIELDS)
+SEEDS = [f"{number:032x}" for number in range(1, 5)]
+
+
+@pytest.fixture
+def journal():
+    fd = ipc.make_log(1 << 20)
+    yield fd
+    os.close(fd)
+
+
+def write(fd, *records):
+    log = ipc.Log(fd)
+    assert log.append(list(records))
+    log.close()
+
+
+def opened(seed, number=1, **fields):
+    submit = Submit.of([Choice(number, 7)], "a", Request(SamplingParams(), 20)).pack()
+    return Opened(seed, 1, 1, "/v1/completions", (), "", b"{}", 20.0, fields.pop("submits", (submit,)), **fields)
+
+
+async def make(exchange):
+    """Several events, with a turn of the loop before each."""
+    exchange.answer.open(b"\n\n", b"{}", ())
+    await exchange.start(200, b"text/event-stream")
+    for _ in range(3):
+        await asyncio.sleep(0)
+        await exchange.write(b"data: x\n\n")
+    await exchange.end(b"data: y\n\n")
+
+
+def run(talk, fd, settings=SETTINGS):
+    async def main():
+        kept = KeptAnswers(settings, fd)
+        kept.restore(lambda _: make, lambda _: None, itertools.count(100).__next__)
+        try:
+            async with asyncio.timeout(30):
+                await talk(kept)
+        finally:
+            kept.close()
+
+    asyncio.run(main())
+
+
+async def pass_turns(count=20):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 20])
+def test_an_answer_that_is_dropped_while_it_is_made_again_takes_nothing(journal, turns):
+    write(journal, opened(SEEDS[0]).pack(), Ended(SEEDS[0]).pack())
+
+    async def talk(kept):
+        answer = kept.find(SEEDS[0], None)
+        await pass_turns(turns)
+        answer.give_up("it was deleted")
+        await pass_turns()
+        assert (len(kept), kept.used) == (0, 0)
+
+    run(talk, journal)
+
+
+def test_nothing_is_made_again_to_be_deleted(journal):
+    write(journal, opened(SEEDS[0]).pack(), Ended(SEEDS[0]).pack())
+
+    async def talk(kept):
+        assert not kept.find(SEEDS[0], None, make=False).begun
+        assert kept.find(SEEDS[0], None).begun
+
+    run(talk, journal)
+
+
+def test_a_log_of_something_else_is_not_taken_over(journal):
+    os.pwrite(journal, b"something", 0)
+
+    async def talk(kept):
+        assert (len(kept), kept.used) == (0, 0)
+
+    run(talk, journal)
+
+
+@pytest.mark.parametrize("record", [b"short", bytes(8), bytes(8) + b"\xff", b"\1" * 12])
+def test_a_log_with_a_bad_record_is_empty(journal, record):
+    write(journal, opened(SEEDS[0]).pack(), record)
+
+    async def talk(kept):
+        assert (len(kept), kept.used) == (0, 0)
+
+    run(talk, journal)
+    run(talk, journal)
+
+
+def test_one_bad_answer_costs_no_other(journal):
+    write(journal, opened(SEEDS[0], submits=(b"junk",)).pack(), opened(SEEDS[1], 2).pack(), Ended(SEEDS[1]).pack())
+
+    async def talk(kept):
+        assert len(kept) == 1
+        assert kept.find(SEEDS[1], None).ended
+
+    run(talk, journal)
