@@ -41,8 +41,8 @@ class _Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Opened(_Record, frozen=True, tag=0):
-    """A request was sent to preprocess. `submits`: packed; `headers`: those that its answer depends on. `barren`:
-    fronts in a row that have ended without a token more than `recorded` records."""
+    """A request was sent to preprocess. `submits`: packed; `headers`: those that its answer depends on. `barren`: fronts
+    in a row that have ended without a token more than `recorded` records. `asked`: its client wants it kept."""
 
     seed: str
     created: int
@@ -55,6 +55,7 @@ class Opened(_Record, frozen=True, tag=0):
     submits: tuple[bytes, ...]
     barren: int = 0
     recorded: int = 0
+    asked: bool = True
 
 
 class Begun(_Record, frozen=True, tag=1):

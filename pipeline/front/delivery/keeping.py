@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -34,6 +35,7 @@ _ID = re.compile(r"(?:[a-z]+[-_])?([0-9a-f]{32})\Z")
 _SECONDS = re.compile(rb"\d{1,7}(\.\d{1,6})?\Z")
 _MOST_BARREN: Final = 2  # fronts that end without a token of a request, before that is refused
 _FULL: Final = 0.75  # of the memory: beyond it no more are begun
+_TIGHT: Final = 0.95  # of it: so much room is made at once, since looking for it takes time
 _TIDY: Final = 1 << 16  # bytes of the journal that are worth it
 
 
@@ -89,12 +91,13 @@ class KeptAnswers:
 
     async def serve(self, exchange: Exchange, seconds: float, make: Make, *, background: bool = False) -> None:
         """As `make` would, but its answer is kept. Raises ApiError, ClientGone."""
-        if DETACHED not in exchange.headers and not background and self._is_full():
+        asked, full = DETACHED in exchange.headers or background, self._is_full(exchange.key)
+        if full and not asked:
             await make(exchange)
             return
-        if self._is_full():
+        if full:
             raise retry_later(429, "there is no room to keep another answer; try again later", OVERLOADED)
-        answer = self._new(exchange, seconds)
+        answer = self._new(exchange, seconds, asked=asked)
         exchange.metered = True
         answer.begin(make)
         if not background:
@@ -103,18 +106,28 @@ class KeptAnswers:
         await answer.opening(exchange)
         await exchange.respond(200, answer.pending, headers=[answer.name])
 
-    def _new(self, exchange: Exchange, seconds: float) -> KeptAnswer:
+    def _new(self, exchange: Exchange, seconds: float, *, asked: bool) -> KeptAnswer:
         head = Head(exchange.method, exchange.path, exchange.query, exchange.headers, modern=True, keep_alive=False)
         own = KeptExchange(head, self._settings, exchange)
         own.seed, own.client_id, own.request_id = exchange.seed, exchange.client_id, exchange.request_id
         own.account, own.arrival_ns = exchange.account, time.monotonic_ns()
         own.kept_headers = tuple((name, exchange.headers[name]) for name in _SHAPING if name in exchange.headers)
-        answer = self._answers[own.seed] = KeptAnswer(own, exchange.key, seconds, self)
+        answer = self._answers[own.seed] = KeptAnswer(own, exchange.key, seconds, self, asked=asked)
         return answer
 
-    def _is_full(self) -> bool:
-        """Too full for another one, though all that are complete were dropped."""
-        return not self._make_room(int(_FULL * self._settings.kept_bytes))
+    def _is_full(self, key: str) -> bool:
+        """Too full for another one of this key: what others hold beyond their share does not keep it out."""
+        if self._make_room(int(_FULL * self._settings.kept_bytes)):
+            return False
+        held = self._held()
+        return held[key] * len(held | {key: 0}) >= sum(held.values())
+
+    def _held(self) -> Counter[str]:
+        """Bytes of each key, roughly."""
+        held = Counter[str]()
+        for answer in self._answers.values():
+            held[answer.key] += answer.weight
+        return held
 
     # ---- those that are there -------------------------------------------------------------------------------------
 
@@ -183,18 +196,39 @@ class KeptAnswers:
                 self._overflow()
 
     def _overflow(self) -> None:
-        """The newest that is being made gives way, if there is no other room."""
-        if not self._make_room(self._settings.kept_bytes):
-            newest = next((one for one in reversed(self._answers.values()) if not one.over), None)
-            if newest is not None:
-                newest.overflow()
+        """If there is no other room, the newest of the key that holds the most gives way: rather one that can go on
+        without being kept."""
+        most = self._settings.kept_bytes
+        if self._make_room(int(_TIGHT * most)) or self.used <= most:
+            return
+        held = self._held()
+        being_made = [one for one in reversed(self._answers.values()) if one.begun and not one.over]
+        if not being_made:
+            return
+        key = max((one.key for one in being_made), key=lambda key: held[key])
+        own = [one for one in being_made if one.key == key]
+        newest = next((one for one in own if one.releasable), own[0])
+        if newest.releasable:
+            self._remove(newest)
+            newest.release()
+        else:
+            newest.overflow()
 
     def grew(self, size: int) -> None:
         self._shown += size
 
     def _make_room(self, most: int) -> bool:
-        while self.used > most and self._complete:
-            self.drop(next(iter(self._complete.values())))
+        """By what is complete of the key that holds the most, the oldest first."""
+        if self.used <= most:
+            return True
+        held = self._held()
+        while self.used > most and held:
+            key = max(held, key=lambda key: held[key])
+            oldest = next((one for one in self._complete.values() if one.key == key), None)
+            if oldest is None:
+                return False
+            held[key] -= oldest.weight
+            self.drop(oldest)
         return self.used <= most
 
     def over(self, answer: KeptAnswer) -> None:
@@ -204,11 +238,15 @@ class KeptAnswers:
             self._complete[answer.seed] = answer
 
     def drop(self, answer: KeptAnswer) -> None:
-        if self._answers.pop(answer.seed, None) is None:
-            return
+        if answer.seed in self._answers:
+            self._remove(answer)
+            answer.discard()
+
+    def _remove(self, answer: KeptAnswer) -> None:
+        """It counts no longer."""
+        del self._answers[answer.seed]
         self._complete.pop(answer.seed, None)
         self._shown -= answer.size
-        answer.discard()
         journal, about = self.journal, answer.everything
         if about:
             about.append(Dropped(answer.seed).pack())

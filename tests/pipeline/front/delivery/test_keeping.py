@@ -12,6 +12,11 @@ import ipc
 from model.sampling import SamplingParams
 from pipeline.front.delivery.journal import Ended, Opened
 from pipeline.front.delivery.keeping import KeptAnswers
+from pipeline.front.delivery.kept import KeptExchange
+from pipeline.front.http.access import ApiKey
+from pipeline.front.http.account import Account
+from pipeline.front.http.errors import ApiError
+from pipeline.front.http.request_parser import Head
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import Choice, Request, Submit
 
@@ -35,7 +40,8 @@ def write(fd, *records):
 
 def opened(seed, number=1, **fields):
     submit = Submit.of([Choice(number, 7)], "a", Request(SamplingParams(), 20)).pack()
-    return Opened(seed, 1, 1, "/v1/completions", (), "", b"{}", 20.0, fields.pop("submits", (submit,)), **fields)
+    fields = {"key": "", "body": b"{}", "submits": (submit,), **fields}
+    return Opened(seed, created=1, arrival_ns=1, path="/v1/completions", headers=(), seconds=20.0, **fields)
 
 
 async def make(exchange):
@@ -48,10 +54,10 @@ async def make(exchange):
     await exchange.end(b"data: y\n\n")
 
 
-def run(talk, fd, settings=SETTINGS):
+def run(talk, fd, make=make, accounts=lambda _: None):
     async def main():
-        kept = KeptAnswers(settings, fd)
-        kept.restore(lambda _: make, lambda _: None, itertools.count(100).__next__)
+        kept = KeptAnswers(SETTINGS, fd)
+        kept.restore(lambda _: make, accounts, itertools.count(100).__next__)
         try:
             async with asyncio.timeout(30):
                 await talk(kept)
@@ -59,6 +65,31 @@ def run(talk, fd, settings=SETTINGS):
             kept.close()
 
     asyncio.run(main())
+
+
+async def hang(exchange):
+    await asyncio.Event().wait()
+
+
+def test_what_one_key_holds_keeps_no_other_out(journal):
+    held = [opened(seed, number, key="a", body=bytes(100_000)) for number, seed in enumerate(SEEDS[:2], 1)]
+    write(journal, *[one.pack() for one in held])
+
+    def asks(key):
+        head = Head("POST", "/v1/completions", b"", {b"x-detached-s": b"20"}, modern=True, keep_alive=False)
+        exchange = KeptExchange(head, SETTINGS)
+        exchange.account = Account(ApiKey(key))
+        return exchange
+
+    async def talk(kept):
+        with pytest.raises(ApiError, match="no room"):
+            await kept.serve(asks("a"), 20.0, hang)
+        other = asyncio.create_task(kept.serve(asks("b"), 20.0, hang))
+        await pass_turns()
+        assert (len(kept), other.done()) == (3, False)
+        other.cancel()
+
+    run(talk, journal, make=hang, accounts=lambda key: Account(ApiKey(key)))
 
 
 async def pass_turns(count=20):

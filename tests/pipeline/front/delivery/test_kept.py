@@ -230,6 +230,33 @@ def test_memory_is_bounded(serve):
     assert served.http.post("/v1/completions", json=body, headers=KEPT).content.endswith(b"[DONE]\n\n")
 
 
+def test_an_answer_that_nobody_asked_to_keep_does_not_fail_for_lack_of_room(serve):
+    served = serve(kept_bytes=1 << 18, detached_s=20.0)
+    long = {"prompt": "a b c", "max_tokens": 3000, "stream": True}
+    answer = served.http.post("/v1/completions", json=long)
+    *events, _ = answer.content.split(b"\n\n")
+    assert events[-1].endswith(b"[DONE]")
+    assert ids_of(events) == list(range(len(events)))
+    assert len(events) > 3000
+    assert served.http.get(f"/v1/streams/{answer.headers['x-stream-id']}").status_code == 404
+    done = served.http.post("/v1/completions", json={**long, "max_tokens": 20})  # all the room is there again
+    assert served.http.get(f"/v1/streams/{done.headers['x-stream-id']}").content == done.content
+
+
+def test_the_key_that_holds_the_most_gives_way(serve):
+    served = serve(kept_bytes=1 << 18, api_keys=["first", "second"])
+    mine, other = ({**KEPT, "authorization": f"Bearer {key}"} for key in ("first", "second"))
+    body = {"prompt": "a b c", "max_tokens": 100, "stream": True}
+    small = served.http.post("/v1/completions", json=body, headers=other)
+    first = served.http.post("/v1/completions", json={**body, "max_tokens": 200}, headers=mine)
+    long = served.http.post("/v1/completions", json={**body, "max_tokens": 4000}, headers=mine)
+    assert b"pipeline.kept_bytes" in long.content
+    status = served.http.get(f"/v1/streams/{first.headers['x-stream-id']}", headers=mine).status_code
+    assert status == 404
+    again = served.http.get(f"/v1/streams/{small.headers['x-stream-id']}", headers=other)
+    assert again.content == small.content
+
+
 def test_a_response_in_the_background(serve):
     served = serve()
     body = {"input": "x @pace=0.01 a b", "max_output_tokens": 40, "background": True}
