@@ -41,8 +41,8 @@ class _Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Opened(_Record, frozen=True, tag=0):
-    """A request was sent to preprocess. `submits`: packed; `headers`: those that its answer depends on. `barren`: fronts
-    in a row that have ended without a token more than `recorded` records. `asked`: its client wants it kept."""
+    """A request was sent to preprocess. `submits`: packed; `headers`: those that its answer depends on. `barren`:
+    fronts in a row that have ended without a token more than `recorded` records. `asked`: it is to be kept."""
 
     seed: str
     created: int
@@ -90,17 +90,25 @@ class Dropped(_Record, frozen=True, tag=3):
     seed: str
 
 
-_Any: TypeAlias = Opened | Begun | Ended | Dropped
+class Tried(_Record, frozen=True, tag=4):
+    """This answer is made again, and no other, until something comes of it; "": none is tried."""
+
+    seed: str
+
+
+_Any: TypeAlias = Opened | Begun | Ended | Dropped | Tried
 _DECODER: msgspec.msgpack.Decoder[_Any] = msgspec.msgpack.Decoder(_Any)
 
 
 @dataclass(slots=True)
 class Found:
-    """An answer, as a front before has left it. `records`: deltas and `Begun`, in the order of the answer."""
+    """An answer, as a front before has left it. `records`: deltas and `Begun`, in the order of the answer. `tried`:
+    the front has ended while only this one was made again."""
 
     opened: Opened
     records: list[bytes] = field(default_factory=list)
     ended: Ended | None = None
+    tried: bool = False
 
 
 def renumbered(found: Found, new_id: Callable[[], int]) -> Found:
@@ -112,7 +120,7 @@ def renumbered(found: Found, new_id: Callable[[], int]) -> Found:
         for submit in submits
     ]
     opened = msgspec.structs.replace(found.opened, submits=tuple(submit.pack() for submit in renamed))
-    return Found(opened, [_renumbered(record, new) for record in found.records], found.ended)
+    return Found(opened, [_renumbered(record, new) for record in found.records], found.ended, found.tried)
 
 
 def _renumbered(record: bytes, new: Mapping[int, int]) -> bytes:
@@ -184,7 +192,7 @@ class Journal:
 
 
 def _sorted_out(records: Iterator[bytes]) -> list[Found]:
-    found, by_request = dict[str, Found](), dict[int, Found]()
+    found, by_request, tried = dict[str, Found](), dict[int, Found](), ""
     for record in records:
         if not record.startswith(_ABOUT):
             _add(by_request, delta_head(record)[0], record)
@@ -200,6 +208,10 @@ def _sorted_out(records: Iterator[bytes]) -> list[Found]:
                 found[seed].ended = ended
             case Dropped(seed):
                 found.pop(seed, None)
+            case Tried(seed):
+                tried = seed
+    if tried in found:
+        found[tried].tried = True
     return list(found.values())
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import ipc
 from pipeline.front.delivery.deadline import HEADER as DEADLINE
-from pipeline.front.delivery.journal import Dropped, Found, Journal, make_journal, renumbered
+from pipeline.front.delivery.journal import Dropped, Found, Journal, Tried, make_journal, renumbered
 from pipeline.front.delivery.kept import KeptAnswer, KeptExchange, Make
 from pipeline.front.delivery.tracing import TRACEPARENT
 from pipeline.front.http.account import Account
@@ -33,7 +34,7 @@ TIMINGS: Final = b"x-ringserve-timings"
 _SHAPING: Final = (TIMINGS, DEADLINE, REQUEST_ID, TRACEPARENT)
 _ID = re.compile(r"(?:[a-z]+[-_])?([0-9a-f]{32})\Z")
 _SECONDS = re.compile(rb"\d{1,7}(\.\d{1,6})?\Z")
-_MOST_BARREN: Final = 2  # fronts that end without a token of a request, before that is refused
+_MOST_BARREN: Final = 2  # fronts that end without a token of a request, before it is tried alone, and then refused
 _FULL: Final = 0.75  # of the memory: beyond it no more are begun
 _TIGHT: Final = 0.95  # of it: so much room is made at once, since looking for it takes time
 _TIDY: Final = 1 << 16  # bytes of the journal that are worth it
@@ -58,6 +59,8 @@ class KeptAnswers:
         self._shown = 0  # bytes of events
         self._own_fd, self.journal = self._open(log_fd)
         self._route: Route = _nowhere
+        self._tried = ""  # see `Tried`
+        self._trying: asyncio.Task[None] | None = None
 
     def _open(self, log_fd: int | None) -> tuple[int | None, Journal]:
         """The descriptor to close, and the journal: an empty one in place of a log that can't be read."""
@@ -139,7 +142,7 @@ class KeptAnswers:
         if answer is None or answer.key != ("" if account is None else account.key.digest):
             told = "no answer with this id is kept; expected the x-stream-id of a request with x-detached-s"
             raise ApiError(404, told, kind=NOT_FOUND, parameter="id")
-        if make and not answer.begun and answer.error is None:
+        if make and not answer.begun and answer.error is None and answer.ended is not None:
             self._make_again(answer)
         return answer
 
@@ -157,17 +160,46 @@ class KeptAnswers:
             if make is None or (account is None and found.opened.key):
                 continue
             try:
-                self._restore(renumbered(found, new_id), account, make)
+                self._restore(renumbered(found, new_id), account)
             except Exception:
                 log.exception("request %s can't be read from the journal: it is lost", found.opened.seed)
+        self._go_on()
         if self._answers:
-            under_way = sum(answer.begun for answer in self._answers.values())
+            under_way = sum(not answer.over and answer.ended is None for answer in self._answers.values())
             log.warning("%d answers of the front before are kept, %d go on", len(self._answers), under_way)
         self.journal.tidy()
 
-    def _restore(self, found: Found, account: Account | None, make: Make) -> None:
-        opened, records = found.opened, found.records
-        barren = opened.barren + 1 if len(records) == opened.recorded else 1
+    def _go_on(self) -> None:
+        """At once, unless fronts have died of it: then one by one, so that it is known of which."""
+        waiting = [answer for answer in self._answers.values() if answer.ended is None]
+        suspects = [answer for answer in waiting if answer.barren >= _MOST_BARREN]
+        if suspects:
+            others = [answer for answer in waiting if answer.barren < _MOST_BARREN]
+            self._trying = asyncio.create_task(self._try_each([*suspects, *others]))
+            return
+        for answer in waiting:
+            self._make_again(answer)
+
+    async def _try_each(self, answers: Sequence[KeptAnswer]) -> None:
+        for answer in answers:
+            if answer.seed in self._answers and not answer.over:
+                self._note_tried(answer.seed)
+                answer.proof = asyncio.Event()
+                self._make_again(answer)
+                await answer.proof.wait()
+                answer.proof = None
+        self._note_tried("")
+
+    def _note_tried(self, seed: str) -> None:
+        self._tried = seed
+        record = Tried(seed).pack()
+        self.journal.pending.append(record)
+        self.journal.commit()
+        self.journal.forget([record])
+
+    def _restore(self, found: Found, account: Account | None) -> None:
+        opened = found.opened
+        barren = _barren(found)
         own = KeptExchange(
             Head("POST", opened.path, b"", dict(opened.headers), modern=True, keep_alive=False), self._settings
         )
@@ -183,8 +215,6 @@ class KeptAnswers:
         elif barren > _MOST_BARREN:
             log.error("request %s may have made a front fail %d times: it is refused", opened.seed, barren)
             answer.refuse(ApiError(500, FAILS_TWICE, kind=SERVER))
-        else:
-            answer.begin(make)
 
     # ---- see `Keeper` ---------------------------------------------------------------------------------------------
 
@@ -232,6 +262,8 @@ class KeptAnswers:
         return self.used <= most
 
     def over(self, answer: KeptAnswer) -> None:
+        if answer.proof is not None:
+            answer.proof.set()
         if answer.opened is None:
             self.drop(answer)  # it was refused: its client knows
         elif answer.seed in self._answers:
@@ -245,6 +277,8 @@ class KeptAnswers:
     def _remove(self, answer: KeptAnswer) -> None:
         """It counts no longer."""
         del self._answers[answer.seed]
+        if answer.proof is not None:
+            answer.proof.set()
         self._complete.pop(answer.seed, None)
         self._shown -= answer.size
         journal, about = self.journal, answer.everything
@@ -257,12 +291,15 @@ class KeptAnswers:
             journal.tidy()
 
     def _everything(self) -> list[bytes]:
-        return [record for answer in self._answers.values() for record in answer.everything]
+        tried = [Tried(self._tried).pack()] if self._tried else []
+        return [*tried, *(record for answer in self._answers.values() for record in answer.everything)]
 
     # ---- the end --------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """The server shuts down: answers that are being made end with an error."""
+        if self._trying is not None:
+            self._trying.cancel()
         for answer in list(self._answers.values()):
             answer.stop()
 
@@ -271,3 +308,11 @@ class KeptAnswers:
         self.journal.close()
         if self._own_fd is not None:
             os.close(self._own_fd)
+
+
+def _barren(found: Found) -> int:
+    """How many fronts have ended in a row without anything more of it; beyond two, only those while it was tried."""
+    opened = found.opened
+    if len(found.records) != opened.recorded:
+        return 1
+    return opened.barren + 1 if found.tried else min(opened.barren + 1, _MOST_BARREN)

@@ -131,6 +131,7 @@ class KeptAnswer:
         self._task: asyncio.Task[None] | None = None
         self._forgotten = False
         self._dropped = False  # the keeper does not count it any more
+        self.proof: asyncio.Event | None = None  # set as soon as something comes of it
         self._trimmed = 0  # events before are empty: nobody reads them any more
         exchange.answer = self
 
@@ -140,6 +141,10 @@ class KeptAnswer:
     def begun(self) -> bool:
         """Somebody makes it."""
         return self._task is not None
+
+    @property
+    def barren(self) -> int:
+        return 0 if self.opened is None else self.opened.barren
 
     @property
     def over(self) -> bool:
@@ -210,6 +215,8 @@ class KeptAnswer:
             return
         self.records += records
         self._pending += records
+        if self.proof is not None:
+            self.proof.set()
 
     def _grow(self, size: int) -> None:
         self.size += size

@@ -10,12 +10,12 @@ import pytest
 
 import ipc
 from model.sampling import SamplingParams
-from pipeline.front.delivery.journal import Ended, Opened
+from pipeline.front.delivery.journal import Ended, Opened, Tried
 from pipeline.front.delivery.keeping import KeptAnswers
 from pipeline.front.delivery.kept import KeptExchange
 from pipeline.front.http.access import ApiKey
 from pipeline.front.http.account import Account
-from pipeline.front.http.errors import ApiError
+from pipeline.front.http.errors import ApiError, ClientGone
 from pipeline.front.http.request_parser import Head
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.request import Choice, Request, Submit
@@ -62,6 +62,8 @@ def run(talk, fd, make=make, accounts=lambda _: None):
             async with asyncio.timeout(30):
                 await talk(kept)
         finally:
+            kept.stop()
+            await pass_turns()
             kept.close()
 
     asyncio.run(main())
@@ -90,6 +92,39 @@ def test_what_one_key_holds_keeps_no_other_out(journal):
         other.cancel()
 
     run(talk, journal, make=hang, accounts=lambda key: Account(ApiKey(key)))
+
+
+@pytest.mark.parametrize("tried", [0, 1, None])
+def test_of_a_front_s_deaths_only_the_one_that_was_tried_alone_is_to_blame(journal, tried):
+    records = [opened(seed, number, barren=2).pack() for number, seed in enumerate(SEEDS[:3], 1)]
+    write(journal, *records, *([] if tried is None else [Tried(SEEDS[tried]).pack()]))
+
+    async def talk(kept):
+        answers = [kept.find(seed, None) for seed in SEEDS[:3]]
+        refused = [answer.error is not None for answer in answers]
+        assert refused == [number == tried for number in range(3)]
+        waiting = [answer for answer in answers if answer.error is None]
+        for number, answer in enumerate(waiting):  # one at a time
+            await pass_turns()
+            assert [one.begun for one in waiting] == [other <= number for other in range(len(waiting))]
+            assert [found.opened.seed for found in kept.journal.read() if found.tried] == [answer.seed]
+            if number == 0:  # something comes of it, or it is deleted
+                answer.note_begin(100, 5, 0)
+                kept.commit()
+            else:
+                answer.give_up("it was deleted")
+        await pass_turns()
+        assert not any(found.tried for found in kept.journal.read())
+
+    run(talk, journal, make=wait_until_lost)
+
+
+async def wait_until_lost(exchange):
+    exchange.answer.open(b"\n\n", b"{}", ())
+    lost = asyncio.Event()
+    exchange.connection.on_lost.add(lambda _: lost.set())
+    await lost.wait()
+    raise ClientGone("its client did not come back")
 
 
 async def pass_turns(count=20):
