@@ -33,10 +33,13 @@ class StreamRoutes:
 
     async def get(self, exchange: Exchange) -> None:
         """In OpenAI's words where the path is OpenAI's: an object, unless a stream is asked for."""
-        kind, _, answer = self._found(exchange)
+        only_head = exchange.method == "HEAD"
+        kind, _, answer = self._found(exchange, make=not only_head)
         query = parse_qs(exchange.query.decode("latin-1"), keep_blank_values=True)
         position = _position(exchange, query)
-        if kind == "responses" and not _is_stream(query):
+        if only_head:
+            await answer.show_head(exchange)
+        elif kind == "responses" and not _is_stream(query):
             await exchange.respond(200, await _object(answer, exchange))
         elif answer.complete and answer.whole is None and position > len(answer.events):
             told = f"{AFTER} is {position - 1}, expected at most {len(answer.events) - 1}, the last event"
@@ -46,15 +49,15 @@ class StreamRoutes:
 
     async def delete(self, exchange: Exchange) -> None:
         """If it is being made, that ends."""
-        kind, name, answer = self._found(exchange)
+        kind, name, answer = self._found(exchange, make=False)
         answer.give_up("its answer was deleted")
         await answer_json(exchange, {"id": name, "object": kind.removesuffix("s"), "deleted": True})
 
-    def _found(self, exchange: Exchange) -> tuple[str, str, KeptAnswer]:
+    def _found(self, exchange: Exchange, *, make: bool) -> tuple[str, str, KeptAnswer]:
         found = STREAM.match(exchange.path.rstrip("/"))
         assert found is not None
         kind, name = found[1], unquote(found[2])
-        answer = self._kept.find(name, exchange.account)
+        answer = self._kept.find(name, exchange.account, make=make)
         if kind == "responses" and answer.exchange.path.rstrip("/") != "/v1/responses":
             raise ApiError(404, "no response with this id is kept", kind=NOT_FOUND, parameter="id")
         return kind, name, answer

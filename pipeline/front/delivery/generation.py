@@ -31,6 +31,7 @@ from pipeline.front.delivery.recall import GeneratedText, ended_of, over, recall
 from pipeline.front.delivery.stream import PassOn, TokenStream
 from pipeline.front.delivery.submission import Reservation, messages
 from pipeline.front.delivery.tracing import TraceContext, Tracing, operation_of
+from pipeline.front.http.account import Account
 from pipeline.front.http.errors import SERVER, UNAVAILABLE, ApiError, ClientGone
 from pipeline.front.http.exchange import Exchange, Header
 from pipeline.front.settings import FrontSettings
@@ -105,16 +106,18 @@ class Generation:
 
     def __init__(self, exchange: Exchange, delivery: Delivery) -> None:
         self._exchange, self._delivery = exchange, delivery
-        self._kept: KeptAnswer | None = None  # what the exchange writes to, unless it is a client's
+        self._kept = exchange.answer if isinstance(exchange, KeptExchange) else None  # what the exchange writes to
+        self._counts = counts = self._kept is None or self._kept.ended is None  # else a front before has, all of it
         self._progresses = [
             Progress(
-                delivery.backend.new_id(), exchange, delivery.counters, delivery.times, delivery.stats, delivery.keys
+                delivery.backend.new_id(), exchange, delivery.counters, delivery.times, delivery.stats, delivery.keys,
+                counts=counts,
             )
-        ]
+        ]  # fmt: skip
         if isinstance(exchange, KeptExchange):
-            self._kept, exchange.on_failure = exchange.answer, self.cancel
+            exchange.on_failure = self.cancel
             self._progresses[0].arrival = exchange.arrival_ns
-        self._trace = None if delivery.tracing is None else TraceContext.of(exchange)
+        self._trace = None if delivery.tracing is None or not counts else TraceContext.of(exchange)
         if self._trace is not None:
             exchange.common = [*exchange.common, self._trace.header()]
         self._live: list[GeneratedText] = []  # texts that have not ended
@@ -195,14 +198,11 @@ class Generation:
     def _submit(self) -> None:
         """Raises ApiError."""
         job, backend, progresses = self._job, self._delivery.backend, self._progresses
-        self._delivery.times.observe(RequestHistogram.TEXTS, job.texts)
         progresses += [replace(progresses[0], request=backend.new_id()) for _ in range(job.texts - 1)]
         account = self._exchange.account
         sent = messages(job.parts, progresses, account, self._deadline.ns)
-        if account is not None:
-            self._reservation = Reservation(account, job.parts, again=self._exchange.again)
-        for part in job.parts:
-            self._delivery.adapters.add(part.params.adapter, part.choices)
+        if self._counts:
+            self._count(account)
         streams = backend.submit(sent) if self._kept is None else self._submit_kept(self._kept, sent)
         self._streams = streams
         for stream in streams:
@@ -211,6 +211,15 @@ class Generation:
         reads = [None if job.reader is None else job.reader(choice) for choice in range(job.texts)]
         every = zip(range(job.texts), job.writer.choices, streams, progresses, reads, strict=True)
         self._live = [GeneratedText(*one) for one in every]
+
+    def _count(self, account: Account | None) -> None:
+        """Raises ApiError 429."""
+        job = self._job
+        self._delivery.times.observe(RequestHistogram.TEXTS, job.texts)
+        if account is not None:
+            self._reservation = Reservation(account, job.parts, again=self._exchange.again)
+        for part in job.parts:
+            self._delivery.adapters.add(part.params.adapter, part.choices)
 
     def _submit_kept(self, kept: KeptAnswer, sent: Sequence[Submit]) -> list[TokenStream]:
         """So that the next front can do it again; or because this is the next one."""
@@ -449,7 +458,7 @@ class Generation:
         await self._exchange.end(self._job.writer.failure(error))
 
     def _fail(self, error: ApiError) -> None:
-        if (counter := _DEADLINES.get(error.code)) is not None:
+        if self._counts and (counter := _DEADLINES.get(error.code)) is not None:
             self._delivery.counters.add(counter)
         self._note_rows()
         for progress in self._progresses:

@@ -7,8 +7,10 @@ of it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -29,6 +31,7 @@ _ABOUT: Final = bytes(8)
 _LEAST_BYTES: Final = 1 << 20  # that are written before the log is looked through
 _TIMES: Final = 3  # what is kept, in a half of the log: it is written anew at twice of that
 _FRAME: Final = 4
+_UNREADABLE: Final = (msgspec.MsgspecError, KeyError, ValueError, struct.error)
 _OBJECT: Final = 48  # bytes that Python takes beside a record's own
 
 
@@ -39,7 +42,7 @@ class _Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 class Opened(_Record, frozen=True, tag=0):
     """A request was sent to preprocess. `submits`: packed; `headers`: those that its answer depends on. `barren`:
-    fronts in a row that have ended without a token more than `recorded` records."""
+    fronts in a row that have ended without a token more than `recorded` records. `asked`: it is to be kept."""
 
     seed: str
     created: int
@@ -52,6 +55,7 @@ class Opened(_Record, frozen=True, tag=0):
     submits: tuple[bytes, ...]
     barren: int = 0
     recorded: int = 0
+    asked: bool = True
 
 
 class Begun(_Record, frozen=True, tag=1):
@@ -86,17 +90,25 @@ class Dropped(_Record, frozen=True, tag=3):
     seed: str
 
 
-_Any: TypeAlias = Opened | Begun | Ended | Dropped
+class Tried(_Record, frozen=True, tag=4):
+    """This answer is made again, and no other, until something comes of it; "": none is tried."""
+
+    seed: str
+
+
+_Any: TypeAlias = Opened | Begun | Ended | Dropped | Tried
 _DECODER: msgspec.msgpack.Decoder[_Any] = msgspec.msgpack.Decoder(_Any)
 
 
 @dataclass(slots=True)
 class Found:
-    """An answer, as a front before has left it. `records`: deltas and `Begun`, in the order of the answer."""
+    """An answer, as a front before has left it. `records`: deltas and `Begun`, in the order of the answer. `tried`:
+    the front has ended while only this one was made again."""
 
     opened: Opened
     records: list[bytes] = field(default_factory=list)
     ended: Ended | None = None
+    tried: bool = False
 
 
 def renumbered(found: Found, new_id: Callable[[], int]) -> Found:
@@ -108,7 +120,7 @@ def renumbered(found: Found, new_id: Callable[[], int]) -> Found:
         for submit in submits
     ]
     opened = msgspec.structs.replace(found.opened, submits=tuple(submit.pack() for submit in renamed))
-    return Found(opened, [_renumbered(record, new) for record in found.records], found.ended)
+    return Found(opened, [_renumbered(record, new) for record in found.records], found.ended, found.tried)
 
 
 def _renumbered(record: bytes, new: Mapping[int, int]) -> bytes:
@@ -171,7 +183,7 @@ class Journal:
         """What the front before has left, in order of arrival. Nothing of a log that can't be read."""
         try:
             return _sorted_out(self._log.records())
-        except (ipc.CorruptLogError, msgspec.MsgspecError, KeyError):
+        except (ipc.CorruptLogError, *_UNREADABLE):
             log.exception("the journal of the front before can't be read: its requests are lost")
             return []
 
@@ -180,7 +192,7 @@ class Journal:
 
 
 def _sorted_out(records: Iterator[bytes]) -> list[Found]:
-    found, by_request = dict[str, Found](), dict[int, Found]()
+    found, by_request, tried = dict[str, Found](), dict[int, Found](), ""
     for record in records:
         if not record.startswith(_ABOUT):
             _add(by_request, delta_head(record)[0], record)
@@ -188,13 +200,18 @@ def _sorted_out(records: Iterator[bytes]) -> list[Found]:
         match _DECODER.decode(memoryview(record)[len(_ABOUT) :]):
             case Opened() as opened:
                 one = found[opened.seed] = Found(opened)
-                by_request |= dict.fromkeys(requests_of(opened), one)
+                with contextlib.suppress(*_UNREADABLE):  # `renumbered` says so, of this answer only
+                    by_request |= dict.fromkeys(requests_of(opened), one)
             case Begun(request):
                 _add(by_request, request, record)
             case Ended(seed) as ended if seed in found:
                 found[seed].ended = ended
             case Dropped(seed):
                 found.pop(seed, None)
+            case Tried(seed):
+                tried = seed
+    if tried in found:
+        found[tried].tried = True
     return list(found.values())
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Final
 
+import ipc
 from pipeline.front.delivery.deadline import HEADER as DEADLINE
-from pipeline.front.delivery.journal import Dropped, Found, Journal, make_journal, renumbered
+from pipeline.front.delivery.journal import Dropped, Found, Journal, Tried, make_journal, renumbered
 from pipeline.front.delivery.kept import KeptAnswer, KeptExchange, Make
 from pipeline.front.delivery.tracing import TRACEPARENT
 from pipeline.front.http.account import Account
@@ -31,8 +34,9 @@ TIMINGS: Final = b"x-ringserve-timings"
 _SHAPING: Final = (TIMINGS, DEADLINE, REQUEST_ID, TRACEPARENT)
 _ID = re.compile(r"(?:[a-z]+[-_])?([0-9a-f]{32})\Z")
 _SECONDS = re.compile(rb"\d{1,7}(\.\d{1,6})?\Z")
-_MOST_BARREN: Final = 2  # fronts that end without a token of a request, before that is refused
+_MOST_BARREN: Final = 2  # fronts that end without a token of a request, before it is tried alone, and then refused
 _FULL: Final = 0.75  # of the memory: beyond it no more are begun
+_TIGHT: Final = 0.95  # of it: so much room is made at once, since looking for it takes time
 _TIDY: Final = 1 << 16  # bytes of the journal that are worth it
 
 
@@ -53,10 +57,20 @@ class KeptAnswers:
         self._answers: dict[str, KeptAnswer] = {}
         self._complete: dict[str, KeptAnswer] = {}  # the oldest first
         self._shown = 0  # bytes of events
-        self._own_fd = log_fd is None
-        self._fd = make_journal(settings.kept_bytes) if log_fd is None else log_fd
-        self.journal = Journal(self._fd, self._everything)
+        self._own_fd, self.journal = self._open(log_fd)
         self._route: Route = _nowhere
+        self._tried = ""  # see `Tried`
+        self._trying: asyncio.Task[None] | None = None
+
+    def _open(self, log_fd: int | None) -> tuple[int | None, Journal]:
+        """The descriptor to close, and the journal: an empty one in place of a log that can't be read."""
+        if log_fd is not None:
+            try:
+                return None, Journal(log_fd, self._everything)
+            except (ipc.CorruptLogError, OSError):
+                log.exception("the journal can't be taken over: this front begins one that ends with it")
+        made = make_journal(self._settings.kept_bytes)
+        return made, Journal(made, self._everything)
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -80,12 +94,13 @@ class KeptAnswers:
 
     async def serve(self, exchange: Exchange, seconds: float, make: Make, *, background: bool = False) -> None:
         """As `make` would, but its answer is kept. Raises ApiError, ClientGone."""
-        if DETACHED not in exchange.headers and not background and self._is_full():
+        asked, full = DETACHED in exchange.headers or background, self._is_full(exchange.key)
+        if full and not asked:
             await make(exchange)
             return
-        if self._is_full():
+        if full:
             raise retry_later(429, "there is no room to keep another answer; try again later", OVERLOADED)
-        answer = self._new(exchange, seconds)
+        answer = self._new(exchange, seconds, asked=asked)
         exchange.metered = True
         answer.begin(make)
         if not background:
@@ -94,32 +109,46 @@ class KeptAnswers:
         await answer.opening(exchange)
         await exchange.respond(200, answer.pending, headers=[answer.name])
 
-    def _new(self, exchange: Exchange, seconds: float) -> KeptAnswer:
+    def _new(self, exchange: Exchange, seconds: float, *, asked: bool) -> KeptAnswer:
         head = Head(exchange.method, exchange.path, exchange.query, exchange.headers, modern=True, keep_alive=False)
         own = KeptExchange(head, self._settings, exchange)
         own.seed, own.client_id, own.request_id = exchange.seed, exchange.client_id, exchange.request_id
         own.account, own.arrival_ns = exchange.account, time.monotonic_ns()
         own.kept_headers = tuple((name, exchange.headers[name]) for name in _SHAPING if name in exchange.headers)
-        answer = self._answers[own.seed] = KeptAnswer(own, exchange.key, seconds, self)
+        answer = self._answers[own.seed] = KeptAnswer(own, exchange.key, seconds, self, asked=asked)
         return answer
 
-    def _is_full(self) -> bool:
-        """Too full for another one, though all that are complete were dropped."""
-        return not self._make_room(int(_FULL * self._settings.kept_bytes))
+    def _is_full(self, key: str) -> bool:
+        """Too full for another one of this key: what others hold beyond their share does not keep it out."""
+        if self._make_room(int(_FULL * self._settings.kept_bytes)):
+            return False
+        held = self._held()
+        return held[key] * len(held | {key: 0}) >= sum(held.values())
+
+    def _held(self) -> Counter[str]:
+        """Bytes of each key, roughly."""
+        held = Counter[str]()
+        for answer in self._answers.values():
+            held[answer.key] += answer.weight
+        return held
 
     # ---- those that are there -------------------------------------------------------------------------------------
 
-    def find(self, name: str, account: Account | None) -> KeptAnswer:
+    def find(self, name: str, account: Account | None, *, make: bool = True) -> KeptAnswer:
         """By its id, as a header or the answer has it. Raises ApiError 404 for one that is not there, or is another
-        key's: the two look alike."""
+        key's: the two look alike. `make`: one of a front before is made again, if it was not yet."""
         own = _ID.match(name)
         answer = self._answers.get(own[1]) if own else None
         if answer is None or answer.key != ("" if account is None else account.key.digest):
             told = "no answer with this id is kept; expected the x-stream-id of a request with x-detached-s"
             raise ApiError(404, told, kind=NOT_FOUND, parameter="id")
-        if not answer.begun and answer.error is None and (make := self._route(answer.exchange.path)) is not None:
-            answer.begin(make)  # of a front before: made again
+        if make and not answer.begun and answer.error is None and answer.ended is not None:
+            self._make_again(answer)
         return answer
+
+    def _make_again(self, answer: KeptAnswer) -> None:
+        if (maker := self._route(answer.exchange.path)) is not None:
+            answer.begin(maker)
 
     # ---- of the front before --------------------------------------------------------------------------------------
 
@@ -128,32 +157,64 @@ class KeptAnswers:
         self._route = route
         for found in self.journal.read():
             make, account = route(found.opened.path), accounts(found.opened.key) if found.opened.key else None
-            if make is not None and (account is not None or not found.opened.key):
-                self._restore(renumbered(found, new_id), account, make)
+            if make is None or (account is None and found.opened.key):
+                continue
+            try:
+                self._restore(renumbered(found, new_id), account)
+            except Exception:
+                log.exception("request %s can't be read from the journal: it is lost", found.opened.seed)
+        self._go_on()
         if self._answers:
-            under_way = sum(answer.begun for answer in self._answers.values())
+            under_way = sum(not answer.over and answer.ended is None for answer in self._answers.values())
             log.warning("%d answers of the front before are kept, %d go on", len(self._answers), under_way)
         self.journal.tidy()
 
-    def _restore(self, found: Found, account: Account | None, make: Make) -> None:
-        opened, records = found.opened, found.records
-        barren = opened.barren + 1 if len(records) == opened.recorded else 1
+    def _go_on(self) -> None:
+        """At once, unless fronts have died of it: then one by one, so that it is known of which."""
+        waiting = [answer for answer in self._answers.values() if answer.ended is None]
+        suspects = [answer for answer in waiting if answer.barren >= _MOST_BARREN]
+        if suspects:
+            others = [answer for answer in waiting if answer.barren < _MOST_BARREN]
+            self._trying = asyncio.create_task(self._try_each([*suspects, *others]))
+            return
+        for answer in waiting:
+            self._make_again(answer)
+
+    async def _try_each(self, answers: Sequence[KeptAnswer]) -> None:
+        for answer in answers:
+            if answer.seed in self._answers and not answer.over:
+                self._note_tried(answer.seed)
+                answer.proof = asyncio.Event()
+                self._make_again(answer)
+                await answer.proof.wait()
+                answer.proof = None
+        self._note_tried("")
+
+    def _note_tried(self, seed: str) -> None:
+        self._tried = seed
+        record = Tried(seed).pack()
+        self.journal.pending.append(record)
+        self.journal.commit()
+        self.journal.forget([record])
+
+    def _restore(self, found: Found, account: Account | None) -> None:
+        opened = found.opened
+        barren = _barren(found)
         own = KeptExchange(
             Head("POST", opened.path, b"", dict(opened.headers), modern=True, keep_alive=False), self._settings
         )
         own.seed, own.account, own.content, own.created = opened.seed, account, opened.body, opened.created
         own.request_id = own.client_id or own.seed.encode()
         own.arrival_ns, own.kept_headers, own.again = opened.arrival_ns, opened.headers, True
-        answer = self._answers[own.seed] = KeptAnswer(own, opened.key, opened.seconds, self)
+        answer = KeptAnswer(own, opened.key, opened.seconds, self)
         answer.resume(found, barren)
+        self._answers[own.seed] = answer
         answer.await_client()
         if answer.ended is not None:
             self._complete[answer.seed] = answer
         elif barren > _MOST_BARREN:
             log.error("request %s may have made a front fail %d times: it is refused", opened.seed, barren)
             answer.refuse(ApiError(500, FAILS_TWICE, kind=SERVER))
-        else:
-            answer.begin(make)
 
     # ---- see `Keeper` ---------------------------------------------------------------------------------------------
 
@@ -165,31 +226,60 @@ class KeptAnswers:
                 self._overflow()
 
     def _overflow(self) -> None:
-        """The newest that is being made gives way, if there is no other room."""
-        if not self._make_room(self._settings.kept_bytes):
-            newest = next((one for one in reversed(self._answers.values()) if not one.over), None)
-            if newest is not None:
-                newest.overflow()
+        """If there is no other room, the newest of the key that holds the most gives way: rather one that can go on
+        without being kept."""
+        most = self._settings.kept_bytes
+        if self._make_room(int(_TIGHT * most)) or self.used <= most:
+            return
+        held = self._held()
+        being_made = [one for one in reversed(self._answers.values()) if one.begun and not one.over]
+        if not being_made:
+            return
+        key = max((one.key for one in being_made), key=lambda key: held[key])
+        own = [one for one in being_made if one.key == key]
+        newest = next((one for one in own if one.releasable), own[0])
+        if newest.releasable:
+            self._remove(newest)
+            newest.release()
+        else:
+            newest.overflow()
 
     def grew(self, size: int) -> None:
         self._shown += size
 
     def _make_room(self, most: int) -> bool:
-        while self.used > most and self._complete:
-            self.drop(next(iter(self._complete.values())))
+        """By what is complete of the key that holds the most, the oldest first."""
+        if self.used <= most:
+            return True
+        held = self._held()
+        while self.used > most and held:
+            key = max(held, key=lambda key: held[key])
+            oldest = next((one for one in self._complete.values() if one.key == key), None)
+            if oldest is None:
+                return False
+            held[key] -= oldest.weight
+            self.drop(oldest)
         return self.used <= most
 
     def over(self, answer: KeptAnswer) -> None:
+        if answer.proof is not None:
+            answer.proof.set()
         if answer.opened is None:
             self.drop(answer)  # it was refused: its client knows
         elif answer.seed in self._answers:
             self._complete[answer.seed] = answer
 
     def drop(self, answer: KeptAnswer) -> None:
-        if self._answers.pop(answer.seed, None) is None:
-            return
+        if answer.seed in self._answers:
+            self._remove(answer)
+            answer.discard()
+
+    def _remove(self, answer: KeptAnswer) -> None:
+        """It counts no longer."""
+        del self._answers[answer.seed]
+        if answer.proof is not None:
+            answer.proof.set()
         self._complete.pop(answer.seed, None)
-        answer.forget()
         self._shown -= answer.size
         journal, about = self.journal, answer.everything
         if about:
@@ -201,17 +291,28 @@ class KeptAnswers:
             journal.tidy()
 
     def _everything(self) -> list[bytes]:
-        return [record for answer in self._answers.values() for record in answer.everything]
+        tried = [Tried(self._tried).pack()] if self._tried else []
+        return [*tried, *(record for answer in self._answers.values() for record in answer.everything)]
 
     # ---- the end --------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """The server shuts down: answers that are being made end with an error."""
+        if self._trying is not None:
+            self._trying.cancel()
         for answer in list(self._answers.values()):
             answer.stop()
 
     def close(self) -> None:
         self.stop()
         self.journal.close()
-        if self._own_fd:
-            os.close(self._fd)
+        if self._own_fd is not None:
+            os.close(self._own_fd)
+
+
+def _barren(found: Found) -> int:
+    """How many fronts have ended in a row without anything more of it; beyond two, only those while it was tried."""
+    opened = found.opened
+    if len(found.records) != opened.recorded:
+        return 1
+    return opened.barren + 1 if found.tried else min(opened.barren + 1, _MOST_BARREN)

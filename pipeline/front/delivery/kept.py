@@ -32,6 +32,7 @@ _SSE: Final = b"\n\n"
 _RETRY: Final = b"retry: 1000\n"
 """How soon a client comes back whose connection is lost, in ms."""
 
+_RECORD: Final = 120  # bytes that a token's takes, about
 _BESIDE: Final = 100  # bytes that Python takes for each object
 _NO_ROOM: Final = "there is no room left to keep this answer (pipeline.kept_bytes)"
 
@@ -89,6 +90,7 @@ class _Listener:
 
     exchange: Exchange
     position: int
+    reads: bool = True  # the events
     waiter: asyncio.Future[None] | None = None
     ping: bytes = b""
 
@@ -103,10 +105,12 @@ class _Listener:
 
 class KeptAnswer:
     """`seconds`: how long it goes on without a client, and is kept afterwards. `opened`: its request, once that was
-    sent to preprocess."""
+    sent to preprocess. `asked`: its client has asked for it to be kept."""
 
-    def __init__(self, exchange: KeptExchange, key: str, seconds: float, keeper: Keeper) -> None:
-        self.seed, self.key, self.seconds = exchange.seed, key, seconds
+    def __init__(
+        self, exchange: KeptExchange, key: str, seconds: float, keeper: Keeper, *, asked: bool = True
+    ) -> None:
+        self.seed, self.key, self.seconds, self.asked = exchange.seed, key, seconds, asked
         self.exchange, self.keeper = exchange, keeper
         self._pending = keeper.journal.pending
         self.opened: Opened | None = None
@@ -126,6 +130,9 @@ class KeptAnswer:
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._forgotten = False
+        self._dropped = False  # the keeper does not count it any more
+        self.proof: asyncio.Event | None = None  # set as soon as something comes of it
+        self._trimmed = 0  # events before are empty: nobody reads them any more
         exchange.answer = self
 
     # ---- while it is made -----------------------------------------------------------------------------------------
@@ -136,13 +143,17 @@ class KeptAnswer:
         return self._task is not None
 
     @property
+    def barren(self) -> int:
+        return 0 if self.opened is None else self.opened.barren
+
+    @property
     def over(self) -> bool:
         return self.complete or self.error is not None
 
     def resume(self, found: Found, barren: int) -> None:
         """It is made again, behind what a front before has left."""
         self.opened = msgspec.structs.replace(found.opened, barren=barren, recorded=len(found.records))
-        self.records, self.ended = found.records, found.ended
+        self.records, self.ended, self.asked = found.records, found.ended, found.opened.asked
         if self.ended is not None and self.ended.failure is not None and self.ended.failure.message == FAILS_TWICE:
             self.error = error_of(self.ended.failure)
         self.keeper.journal.written += size_of(self.everything)
@@ -188,7 +199,7 @@ class KeptAnswer:
             exchange = self.exchange
             self.opened = Opened(
                 self.seed, exchange.created, exchange.arrival_ns, exchange.path, exchange.kept_headers, self.key,
-                exchange.content or b"", self.seconds, tuple(submit.pack() for submit in submits),
+                exchange.content or b"", self.seconds, tuple(submit.pack() for submit in submits), asked=self.asked,
             )  # fmt: skip
             exchange.content = None
             self._pending.append(self.opened.pack())
@@ -200,12 +211,17 @@ class KeptAnswer:
 
     def note(self, records: list[bytes]) -> None:
         """Deltas, about to be written."""
+        if self._dropped:
+            return
         self.records += records
         self._pending += records
+        if self.proof is not None:
+            self.proof.set()
 
     def _grow(self, size: int) -> None:
         self.size += size
-        self.keeper.grew(size)
+        if not self._dropped:
+            self.keeper.grew(size)
 
     def overflow(self) -> None:
         """There is no room for more of it."""
@@ -225,7 +241,7 @@ class KeptAnswer:
     def _conclude(self, failure: Failure | None) -> None:
         if self.ended is None:
             self.ended = Ended(self.seed, self._times, failure)
-            if self.opened is not None:
+            if self.opened is not None and not self._dropped:
                 self._pending.append(self.ended.pack())
         self.keeper.commit()
 
@@ -242,10 +258,11 @@ class KeptAnswer:
             events += parts
             made = b"".join(parts)
             size += _BESIDE * len(parts)
-        self.size += size
-        self.keeper.grew(size)
+        self._grow(size)
         if self._listeners:
             self._pass_on(made, before, outbox)
+        if self._dropped:
+            self._trim()
 
     def _numbered(self, piece: bytes) -> list[bytes]:
         parts = [part + self._end for part in piece.split(self._end)[:-1]]
@@ -267,6 +284,13 @@ class KeptAnswer:
             else:
                 exchange.write_soon(made, outbox)
                 listener.position = len(self.events)
+
+    def _trim(self) -> None:
+        """What all its clients have got goes; its number stays."""
+        first = min((listener.position for listener in self._listeners), default=len(self.events))
+        for number in range(self._trimmed, first):
+            self.events[number] = b""
+        self._trimmed = max(first, self._trimmed)
 
     def finish(self, piece: bytes) -> None:
         """The last events."""
@@ -308,6 +332,18 @@ class KeptAnswer:
             exchange.connection.on_lost.discard(listener.lose)
             self._leave(listener)
 
+    async def show_head(self, exchange: Exchange) -> None:
+        """As far as it is known, at once. Raises ApiError."""
+        if self.error is not None:
+            raise self.error
+        if self.whole is not None:
+            status, body, content_type, headers = self.whole
+            await exchange.respond(status, body, content_type, [*headers, self.name])
+            return
+        status, kind, headers = self.head or (200, None, ())
+        await exchange.start(status, kind, [*headers, self.name])
+        await exchange.end()
+
     async def opening(self, exchange: Exchange) -> None:
         """Until its request was sent to preprocess. Raises ApiError if it was refused, ClientGone."""
         await self._until(exchange, lambda: self.opened is not None or self.error is not None)
@@ -320,7 +356,7 @@ class KeptAnswer:
         await self._until(exchange, lambda: self.over if done else bool(self.pending) or self.over)
 
     async def _until(self, exchange: Exchange, holds: Callable[[], bool]) -> None:
-        listener = _Listener(exchange, 0)
+        listener = _Listener(exchange, 0, reads=False)
         exchange.connection.on_lost.add(listener.lose)
         self._attend(listener)
         try:
@@ -370,6 +406,8 @@ class KeptAnswer:
 
     def _leave(self, listener: _Listener) -> None:
         self._listeners.discard(listener)
+        if self._dropped and not self._listeners and not self.over:
+            self.exchange.connection.lose("the client closed the connection")
         self.await_client()
 
     def await_client(self) -> None:
@@ -392,6 +430,34 @@ class KeptAnswer:
         self.forget()
         if self._task is not None:
             self._task.cancel()
+
+    def discard(self) -> None:
+        """It is not kept any more, and whoever waits for it to be made again waits no longer."""
+        self._dropped = True
+        self.forget()
+        if self._task is not None and not self.over:
+            self.error = ApiError(503, "the answer is not kept any more", kind=UNAVAILABLE)
+            self._task.cancel()
+            self._wake_all()
+
+    @property
+    def weight(self) -> int:
+        """Its bytes, roughly, at once."""
+        request = 0 if self.opened is None else len(self.opened.body) + sum(map(len, self.opened.submits))
+        return request + self.size + _RECORD * len(self.records)
+
+    @property
+    def releasable(self) -> bool:
+        """It need not be kept to be read to its end: a client is there that never asked for more."""
+        there = all(one.reads and not one.exchange.gone for one in self._listeners)
+        return not self.asked and self.opened is not None and bool(self._listeners) and there
+
+    def release(self) -> None:
+        """It goes on for the clients that are there, and is not kept any more."""
+        self._dropped = True
+        self.forget()
+        self.records = []
+        self._trim()
 
     def forget(self) -> None:
         """It is not kept any more."""

@@ -62,9 +62,11 @@ class Progress:
     adapter: str = ""
     outcome: FrontCounter | None = None  # how it ended
     message: str = ""  # why, if not with an answer
+    counts: bool = True  # False: a front before has counted it, up to its end
 
     def __post_init__(self) -> None:
-        self.counters.add(FrontCounter.REQUESTS)
+        if self.counts:
+            self.counters.add(FrontCounter.REQUESTS)
 
     def on_row(self, stream: TokenStream) -> None:
         """What is known since it got a row, if it has; several times are harmless."""
@@ -93,6 +95,8 @@ class Progress:
 
     def finish(self, reason: FinishReason, calls: int = 0) -> None:
         """The answer is complete. `calls`: of tools."""
+        if not self.counts:
+            return
         if calls:
             self.counters.add(FrontCounter.CALLS, calls)
         self._observe(time.monotonic_ns() - self.arrival)
@@ -128,7 +132,7 @@ class Progress:
 
     def _close(self, outcome: FrontCounter, reason: str, *, refused: bool = False) -> None:
         """Only the first call counts: of a request with several parts, one may have ended before another fails."""
-        if self.outcome is not None:
+        if self.outcome is not None or not self.counts:
             return
         self.outcome, self.message = outcome, reason if outcome not in _ANSWERS else ""
         self.counters.add(outcome)

@@ -6,9 +6,11 @@ that their clients have; suspects wait (see `suspects`). Nothing moves before th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
 
 from pipeline.front.delivery.lane import NOWHERE, Lane, Lanes
 from pipeline.front.delivery.stream import TokenStream
@@ -20,6 +22,8 @@ from pipeline.wire.topology import PREPROCESS
 
 log = logging.getLogger("ringserve.front")
 
+_GATHER_S: Final = 1.0
+
 
 class Recovery:
     """`streams`: all requests by their numbers, in order of arrival; the backend's."""
@@ -27,23 +31,42 @@ class Recovery:
     def __init__(self, lanes: Lanes, streams: Mapping[int, TokenStream], counters: Counters) -> None:
         self._lanes, self._streams, self._counters = lanes, streams, counters
         self._suspects = Suspects()
+        self._gathering: asyncio.TimerHandle | None = None
 
     # ---- what happens to replicas -----------------------------------------------------------------------------
 
     def on_attached(self, lane: Lane) -> None:
-        """Those that waited for this replica, or for any, are sent again."""
-        waiting = [stream for stream in self._streams.values() if stream.live]
-        mine = [stream for stream in waiting if stream.home in (lane.replica, NOWHERE)]
+        """Those that waited for this replica are sent again, and those that wait for any."""
+        self._resume_home(lane.replica)
+        self._gather()
+        self._invite()
+
+    def _resume_home(self, home: int) -> None:
+        mine = [stream for stream in self._streams.values() if stream.live and stream.home == home]
         for streams in self._groups(mine):
-            self._resume_among(None if streams[0].home == NOWHERE else [lane.replica], streams)
+            self._resume_among(None if home == NOWHERE else [home], streams)
         if mine:
             self._counters.add(FrontCounter.RESUMED, len(mine))
             log.warning("resuming %d requests", len(mine))
-        self._invite()
+
+    def _gather(self) -> None:
+        """Who waits for any replica waits until all are there that come soon: the first would get everybody."""
+        if all(lane.up or lane.away for lane in self._lanes):
+            self._scatter()
+        elif self._gathering is None and any(stream.home == NOWHERE for stream in self._streams.values()):
+            self._gathering = asyncio.get_running_loop().call_later(_GATHER_S, self._scatter)
+
+    def _scatter(self) -> None:
+        gathering, self._gathering = self._gathering, None
+        if gathering is not None:
+            gathering.cancel()
+        self._resume_home(NOWHERE)
 
     def on_away(self, replica: int) -> None:
         """It does not come back soon: its suspects go on elsewhere, one at a time."""
         self._lanes[replica].away = True
+        if self._gathering is not None:
+            self._gather()
         self._invite()
 
     @property

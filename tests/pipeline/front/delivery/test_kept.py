@@ -9,6 +9,8 @@ import time
 import httpx
 import pytest
 
+from tests.pipeline.front.conftest import read_all, read_until
+
 SLOW = "a b c @pace=0.004"
 TOOLS = [{"type": "function", "function": {"name": name}} for name in "fg"]
 SAYS = 'x @pace=0.004 <think> So it is </think> Well: <tool_call> {"name": "f", "arguments": {"a": 1}} </tool_call>'
@@ -103,6 +105,42 @@ def test_another_front_goes_on(kept, api):
     assert kept.metric("ringserve_requests_in_flight") == 0
 
 
+def test_a_head_has_no_body_and_does_not_wait(kept):
+    path, body = STREAMS["completions"]
+    name, _ = read_some(kept, path, {**body, "max_tokens": 3000}, 3)
+    done, _ = read_some(kept, *STREAMS["completions"], 1)
+    collect(kept, done, path)
+    with kept.connect() as connection:
+        for one in (name, done):
+            connection.sendall(b"HEAD /v1/streams/%b HTTP/1.1\r\nHost: x\r\n\r\n" % one.encode())
+            head = read_until(connection, b"\r\n\r\n")
+            assert (head[:13], head[-4:]) == (b"HTTP/1.1 200 ", b"\r\n\r\n")
+            assert b"x-stream-id: %b\r\ncontent-type: text/event-stream" % one.encode() in head
+        connection.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\nconnection: close\r\n\r\n")
+        assert read_all(connection).startswith(b"HTTP/1.1 200 ")
+    assert kept.http.delete(f"/v1/streams/{name}").status_code == 200
+
+
+def test_what_is_made_again_is_not_counted_again(serve):
+    served = serve(api_keys=["first"])
+    mine = {"authorization": "Bearer first"}
+    path, body = STREAMS["several"]
+    name, _ = read_some(served, path, body, 1, {**KEPT, **mine})
+    whole = served.http.get(f"/v1/streams/{name}", headers=mine).content
+    used, counted = served.http.get("/v1/usage", headers=mine).json(), requests_of(served, mine)
+    assert used["data"][0]["requests"] == 4
+    served.replace_front()
+    assert served.http.get(f"/v1/streams/{name}", headers=mine).content == whole
+    assert served.http.get("/v1/usage", headers=mine).json() == used
+    assert requests_of(served, mine) == counted
+
+
+def requests_of(served, headers):
+    lines = served.http.get("/metrics", headers=headers).text.splitlines()
+    names = ("ringserve_requests_total", "ringserve_prompt_tokens", "ringserve_e2e", "ringserve_request_texts")
+    return [line for line in lines if line.startswith(names)]
+
+
 def text_of(path, events):
     """Without what is an answer's own: ids and times."""
     found = []
@@ -190,6 +228,33 @@ def test_memory_is_bounded(serve):
     long = {"prompt": "a b c", "max_tokens": 4000, "stream": True}
     assert b"pipeline.kept_bytes" in served.http.post("/v1/completions", json=long, headers=KEPT).content
     assert served.http.post("/v1/completions", json=body, headers=KEPT).content.endswith(b"[DONE]\n\n")
+
+
+def test_an_answer_that_nobody_asked_to_keep_does_not_fail_for_lack_of_room(serve):
+    served = serve(kept_bytes=1 << 18, detached_s=20.0)
+    long = {"prompt": "a b c", "max_tokens": 3000, "stream": True}
+    answer = served.http.post("/v1/completions", json=long)
+    *events, _ = answer.content.split(b"\n\n")
+    assert events[-1].endswith(b"[DONE]")
+    assert ids_of(events) == list(range(len(events)))
+    assert len(events) > 3000
+    assert served.http.get(f"/v1/streams/{answer.headers['x-stream-id']}").status_code == 404
+    done = served.http.post("/v1/completions", json={**long, "max_tokens": 20})  # all the room is there again
+    assert served.http.get(f"/v1/streams/{done.headers['x-stream-id']}").content == done.content
+
+
+def test_the_key_that_holds_the_most_gives_way(serve):
+    served = serve(kept_bytes=1 << 18, api_keys=["first", "second"])
+    mine, other = ({**KEPT, "authorization": f"Bearer {key}"} for key in ("first", "second"))
+    body = {"prompt": "a b c", "max_tokens": 100, "stream": True}
+    small = served.http.post("/v1/completions", json=body, headers=other)
+    first = served.http.post("/v1/completions", json={**body, "max_tokens": 200}, headers=mine)
+    long = served.http.post("/v1/completions", json={**body, "max_tokens": 4000}, headers=mine)
+    assert b"pipeline.kept_bytes" in long.content
+    status = served.http.get(f"/v1/streams/{first.headers['x-stream-id']}", headers=mine).status_code
+    assert status == 404
+    again = served.http.get(f"/v1/streams/{small.headers['x-stream-id']}", headers=other)
+    assert again.content == small.content
 
 
 def test_a_response_in_the_background(serve):

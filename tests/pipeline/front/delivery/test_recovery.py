@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from model.sampling import SamplingParams
+from pipeline.front.delivery import recovery
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.lane import NOWHERE
 from pipeline.front.delivery.policies import make_router
@@ -412,9 +413,33 @@ def test_while_no_replica_is_there_requests_wait_for_any(run):
         (late,) = front.submit("b")
         assert late.home == stream.home == NOWHERE
         front.attach(2)
+        assert not await front.sent()
+        for replica in (0, 1):
+            front.backend.on_away(replica)
         ((home, sent),) = (await front.sent()).items()
         assert (home, [one[0] for one in sent]) == (2, [stream.request, late.request])
         assert not any(moved for *_, moved, _ in sent)  # there is nobody whom they could hold up
+
+    run(talk)
+
+
+@pytest.mark.parametrize("absent", [0, 1])
+def test_the_first_replica_that_comes_does_not_get_everybody(run, monkeypatch, absent):
+    """Who waits for any waits for all of them, or a short time."""
+    monkeypatch.setattr(recovery, "_GATHER_S", 0.01 if absent else 60)
+
+    async def talk(front):
+        for replica in range(REPLICAS):
+            await front.end(replica)
+        front.submit(*"abcdef")
+        for replica in range(REPLICAS - absent):
+            assert absent or not await front.sent()  # the time may not pass between two of them
+            front.attach(replica)
+        spread = await front.sent()
+        while not spread:
+            await asyncio.sleep(0.005)
+            spread = await front.sent()
+        assert [len(sent) for sent in spread.values()] == [6 // len(front.far)] * len(front.far)
 
     run(talk)
 
