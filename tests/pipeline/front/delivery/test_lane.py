@@ -20,7 +20,7 @@ NUMBERS = itertools.count(1)
 def lanes():
     lanes = Lanes(2, Router(2, Weights()))
     for lane in lanes:
-        lanes.attach(lane, object(), 1, "")
+        lane.attach(object(), 1, "")
         lanes.up_again(lane)
     return lanes
 
