@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from unittest.mock import Mock
 
 import pytest
 
@@ -20,7 +21,7 @@ NUMBERS = itertools.count(1)
 def lanes():
     lanes = Lanes(2, Router(2, Weights()))
     for lane in lanes:
-        lane.attach(object(), 1, "")
+        lane.attach(Mock(deterministic=True), 1, "")
         lanes.up_again(lane)
     return lanes
 
