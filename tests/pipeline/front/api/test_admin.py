@@ -126,7 +126,8 @@ def test_a_text_knows_which_weights_have_computed_its_tokens(served, pool):
     answer = pool.submit(
         lambda: served.http.post("/v1/completions", json={"prompt": "a b @after=6 @die=3", **body}, headers=timed)
     )
-    served.hear("waiting")
+    served.peer.process.wait(20)
+    served.end_generation()
     served.wire(weights="new")
     assert answer.result(20).json()["usage"]["weights"] == [[{"from": 0, "id": "old"}, {"from": 3, "id": "new"}]]
     assert answer.result().headers["x-ringserve-weights"] == "0=old;3=new"
