@@ -26,11 +26,8 @@ class Draws:
     def prepare(self, step: StepColumns, rows: Int32, best: Best, out: LogitsColumns) -> None:
         """For positions in these ``rows`` ``[n]`` of the step, while the device computes what comes into ``best``."""
         n = len(rows)
-        seeds, by, sums = (
-            self._seeds[:n],
-            self._by[:n],
-            self._no_sums if best.log_sum_exp is None else best.log_sum_exp,
-        )
+        seeds, by = self._seeds[:n], self._by[:n]
+        sums = self._no_sums if best.log_sum_exp is None else best.log_sum_exp
         step.seeds.take(rows, out=seeds, mode="clip")  # "raise" would copy once more
         step.draws.take(rows, axis=0, out=by, mode="clip")
         assert best.logits is not None

@@ -172,7 +172,9 @@ class Child:
         return f"exited with status {status}" + (f": {in_plain_words(self.why)}" if self.why else "")
 
 
-def start_process(command: Sequence[str], specification_fd: int, fds: Sequence[int]) -> subprocess.Popen[bytes]:
+def start_process(
+    command: Sequence[str], specification_fd: int, fds: Sequence[int] = (), *, stdout: int | None = None
+) -> subprocess.Popen[bytes]:
     """`command` is given the descriptor as its last word. Raises OSError when no process can be made."""
     environment = without_keys(os.environ)
     environment.pop(NOTIFY_SOCKET, None)  # only the launcher speaks for the server
@@ -180,6 +182,7 @@ def start_process(command: Sequence[str], specification_fd: int, fds: Sequence[i
         [*command, str(specification_fd)],
         pass_fds=[specification_fd, *fds],
         stdin=subprocess.DEVNULL,
+        stdout=stdout,
         env=environment,
     )
 

@@ -10,7 +10,6 @@ an answer; a ratio is that of two groups of streams, one after the other. Exit s
 
 from __future__ import annotations
 
-import asyncio
 import json
 import statistics
 import tempfile
@@ -22,10 +21,9 @@ import numpy as np
 import uvloop
 
 from scripts.bench.peers.checkpoint import Size, make_checkpoint
+from scripts.bench.speculation.replayed import ask_all
 from scripts.lab.arguments import count, counts, parser, say, words, write_json
-from scripts.lab.errors import BenchError
 from scripts.lab.goals import Goal
-from scripts.lab.http import Client
 from scripts.lab.machine import describe_machine
 from scripts.lab.paths import ROOT
 from scripts.lab.server import WARM, launched
@@ -89,14 +87,15 @@ async def measure(
 ) -> dict[int, tuple[list[float], list[float]]]:
     """Milliseconds of greedy and of sampled steps, by batch."""
     found: dict[int, tuple[list[float], list[float]]] = {batch: ([], []) for batch in batches}
-    client, prompts = Client(base_url), _prompts()
+    prompts = _prompts()
     for number in range(rounds + 1):
         for batch in batches:
             for kind in (0, 1) if number % 2 else (1, 0):
-                spent = await _step_ms(client, [next(prompts) for _ in range(batch)], tokens, (GREEDY, SAMPLED)[kind])
+                spent = await _step_ms(
+                    base_url, [next(prompts) for _ in range(batch)], tokens, (GREEDY, SAMPLED)[kind]
+                )
                 if number:  # the first round warms up
                     found[batch][kind].append(spent)
-    client.close()
     return found
 
 
@@ -107,15 +106,11 @@ def _prompts() -> Iterator[list[int]]:
         yield draw.integers(5, 900, _PROMPT).tolist()
 
 
-async def _step_ms(client: Client, prompts: list[list[int]], tokens: int, choice: dict[str, float]) -> float:
+async def _step_ms(base_url: str, prompts: list[list[int]], tokens: int, choice: dict[str, float]) -> float:
     """Raises BenchError for an answer that is none."""
     asked = {"max_tokens": tokens, "ignore_eos": True, "stream": True, **choice}
-    bodies = [json.dumps({"prompt": prompt, **asked}).encode() for prompt in prompts]
-    replies = await asyncio.gather(*(client.send(client.request("POST", "/v1/completions", body)) for body in bodies))
-    if wrong := [reply for reply in replies if reply.status != 200]:
-        raise BenchError(f"status {wrong[0].status}: {wrong[0].body[:200]!r}")
-    begun, ended = (pick(reply.times_ns[at] for reply in replies) for pick, at in ((max, 0), (max, -1)))
-    return (ended - begun) / 1e6 / (tokens - 1)
+    answers = await ask_all(base_url, [json.dumps({"prompt": prompt, **asked}).encode() for prompt in prompts])
+    return answers.seconds * 1e3 / (tokens - 1)
 
 
 if __name__ == "__main__":

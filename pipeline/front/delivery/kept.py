@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -93,6 +94,11 @@ class _Listener:
     reads: bool = True  # the events
     waiter: asyncio.Future[None] | None = None
     ping: bytes = b""
+
+    async def wait(self) -> None:
+        """Until it is woken."""
+        self.waiter = asyncio.get_running_loop().create_future()
+        await self.waiter
 
     def lose(self, _: str) -> None:
         self.wake()
@@ -320,17 +326,10 @@ class KeptAnswer:
 
     async def play(self, exchange: Exchange, position: int = 0) -> None:
         """Answer with it, from the event at this position on. Raises ApiError, ClientGone."""
-        listener = _Listener(exchange, position)
-        exchange.connection.on_lost.add(listener.lose)
-        self._attend(listener)
-        try:
+        with self._attended(_Listener(exchange, position)) as listener:
             while not await self._serve(listener):
                 if not self._has_news(listener):  # writing may have taken its time
-                    listener.waiter = asyncio.get_running_loop().create_future()
-                    await listener.waiter
-        finally:
-            exchange.connection.on_lost.discard(listener.lose)
-            self._leave(listener)
+                    await listener.wait()
 
     async def show_head(self, exchange: Exchange) -> None:
         """As far as it is known, at once. Raises ApiError."""
@@ -356,17 +355,10 @@ class KeptAnswer:
         await self._until(exchange, lambda: self.over if done else bool(self.pending) or self.over)
 
     async def _until(self, exchange: Exchange, holds: Callable[[], bool]) -> None:
-        listener = _Listener(exchange, 0, reads=False)
-        exchange.connection.on_lost.add(listener.lose)
-        self._attend(listener)
-        try:
+        with self._attended(_Listener(exchange, 0, reads=False)) as listener:
             while not holds():
-                listener.waiter = asyncio.get_running_loop().create_future()
-                await listener.waiter
+                await listener.wait()
                 _require_there(exchange)
-        finally:
-            exchange.connection.on_lost.discard(listener.lose)
-            self._leave(listener)
 
     async def _serve(self, listener: _Listener) -> bool:
         """Write what there is; whether that was all."""
@@ -398,11 +390,18 @@ class KeptAnswer:
         """As clients are told it."""
         return STREAM_ID, self.seed.encode()
 
-    def _attend(self, listener: _Listener) -> None:
+    @contextmanager
+    def _attended(self, listener: _Listener) -> Iterator[_Listener]:
+        listener.exchange.connection.on_lost.add(listener.lose)
         self._listeners.add(listener)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        try:
+            yield listener
+        finally:
+            listener.exchange.connection.on_lost.discard(listener.lose)
+            self._leave(listener)
 
     def _leave(self, listener: _Listener) -> None:
         self._listeners.discard(listener)

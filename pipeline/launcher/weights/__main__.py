@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict
 
 from pipeline.config import load_configuration
+from pipeline.launcher.child import anonymous_file
 from pipeline.launcher.weights.check import RefusedError, examine
 from pipeline.runtime.stage import die_with_parent
 
@@ -21,12 +22,11 @@ def main() -> None:
     os.dup2(2, 1)  # libraries may print what they like: it goes to the log
     os.nice(_NICE)
     asked = json.loads(os.pread(int(sys.argv[1]), 1 << 24, 0))
-    fd = os.memfd_create("ringserve-configuration", os.MFD_CLOEXEC)
-    os.write(fd, asked["configuration"].encode())
-    try:
-        found = asdict(examine(load_configuration(f"/proc/self/fd/{fd}"), asked["folder"]))
-    except RefusedError as error:
-        found = {"refused": str(error)}
+    with anonymous_file("configuration", asked["configuration"].encode()) as fd:
+        try:
+            found = asdict(examine(load_configuration(f"/proc/self/fd/{fd}"), asked["folder"]))
+        except RefusedError as error:
+            found = {"refused": str(error)}
     with open(result, "w") as pipe:  # noqa: PTH123 - a descriptor
         json.dump(found, pipe)
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import subprocess
 import sys
 import time
 
 from pipeline.config import Configuration
-from pipeline.launcher.api_keys import without_keys
-from pipeline.launcher.child import anonymous_file
+from pipeline.launcher.child import anonymous_file, start_process
 from pipeline.launcher.weights.check import RefusedError, Weights
 
 log = logging.getLogger("ringserve.launcher")
@@ -27,14 +25,9 @@ class CheckProcess:
         """Raises OSError when no process can be made."""
         asked = json.dumps({"configuration": config.to_yaml(), "folder": folder}).encode()
         self._deadline = time.monotonic() + MOST_S
+        command = [sys.executable, "-P", "-m", "pipeline.launcher.weights"]
         with anonymous_file("check", asked) as fd:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "pipeline.launcher.weights", str(fd)],
-                pass_fds=[fd],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                env=without_keys(os.environ),
-            )
+            self._process = start_process(command, fd, stdout=subprocess.PIPE)
 
     def result(self) -> Weights | RefusedError | None:
         """Once; then it is over. What it says fits into a pipe."""

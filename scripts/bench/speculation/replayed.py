@@ -37,10 +37,10 @@ def write_replay(file: Path, kinds: Iterable[Sequence[Replayed]]) -> Path:
     return file
 
 
-async def ask_all(base_url: str, texts: Sequence[Replayed]) -> Answers:
+async def ask_all(base_url: str, bodies: Sequence[bytes]) -> Answers:
     """At once. Raises BenchError for an answer that is none."""
     client = Client(base_url)
-    requests = [client.request("POST", "/v1/completions", text.body) for text in texts]
+    requests = [client.request("POST", "/v1/completions", body) for body in bodies]
     replies = await asyncio.gather(*(client.send(request) for request in requests))
     client.close()
     begun = max(reply.times_ns[0] for reply in replies)

@@ -213,16 +213,22 @@ def test_while_weights_are_changed_what_moves_prefers_the_new_ones(run):
     run(talk)
 
 
+async def with_new_weights_at_one(front):
+    """Six streams, and the first replica has the weights that all are being given."""
+    streams = front.submit(*"abcdef")
+    await front.sent()
+    front.report("replacing")
+    await front.end(0)
+    front.attach(0, "new")
+    assert front.backend.lanes.preferred(()) == [0]
+    return streams
+
+
 def test_when_no_weights_are_being_changed_nothing_is_preferred(run):
     """A replica with others than before attracts nobody: it may be a node that was put into a used lane."""
 
     async def talk(front):
-        streams = front.submit(*"abcdef")
-        await front.sent()
-        front.report("replacing")
-        await front.end(0)
-        front.attach(0, "new")
-        assert front.backend.lanes.preferred(()) == [0]
+        streams = await with_new_weights_at_one(front)
         front.report("idle")  # rolled back, elsewhere
         assert front.backend.lanes.preferred(()) is None
         await front.end(1)
@@ -235,12 +241,7 @@ def test_when_no_weights_are_being_changed_nothing_is_preferred(run):
 
 def test_new_weights_are_preferred_while_there_is_a_row(run):
     async def talk(front):
-        streams = front.submit(*"abcdef")
-        await front.sent()
-        front.report("replacing")
-        await front.end(0)
-        front.attach(0, "new")
-        assert front.backend.lanes.preferred(()) == [0]
+        streams = await with_new_weights_at_one(front)
         front.backend.lanes.on_load(0, 2)
         await front.end(1)
         assert sum(stream.home == 0 for stream in streams) == 2  # of three: the other two of its four rows are taken
