@@ -50,6 +50,12 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def link_files(folder: Path, role: str) -> dict[str, Path]:
+    """Keys of the configuration, and the files of a folder as `make_certificates` fills it."""
+    names = (("ca", f"{CA}.pem"), ("certificate", f"{role}.pem"), ("key", f"{role}.key"))
+    return {f"pipeline.link.{key}": folder / name for key, name in names}
+
+
 def make_certificates(folder: Path, hosts: Sequence[str]) -> list[Path]:
     """Certificates and keys of all three; an authority that is there is kept. Raises OpensslError, OSError."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from pipeline.config import Configuration, ConfigurationError, Override, Problem, load_configuration, load_folder
+from pipeline.launcher.certificates import link_files
 
 _FIRST_FREE_FD = 3  # those below are stdin, stdout and stderr
 
@@ -189,9 +190,8 @@ def _links(options: argparse.Namespace) -> Iterator[Override]:
         yield Override("pipeline.max_nodes", most, f"--max-nodes {most}")
     folder: Path | None = getattr(options, "certificates", None)
     if folder is not None:
-        role, option = options.role, f"--certificates {folder}"
-        for key, name in (("ca", "ca.pem"), ("certificate", f"{role}.pem"), ("key", f"{role}.key")):
-            yield Override(f"pipeline.link.{key}", str(folder.absolute() / name), option)
+        for key, file in link_files(folder.absolute(), options.role).items():
+            yield Override(key, str(file), f"--certificates {folder}")
 
 
 def _adapters(given: Sequence[str]) -> Iterator[Override]:

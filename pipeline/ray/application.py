@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
+from pipeline.launcher.certificates import link_files
 from pipeline.ray.child import Child, ChildError, described, free_port, links_of, load_of
 from pipeline.ray.membership import SAID_S, Membership, View, is_stale, next_nodes
 from pipeline.ray.policy import LOAD
@@ -53,8 +54,7 @@ class Common(BaseModel):
     def launch(self, role: str, *settings: str) -> list[str]:
         """Arguments of the launcher."""
         where = ["--config", self.model] if Path(self.model).suffix in (".yaml", ".yml") else [self.model]
-        files = {"ca": "ca.pem", "certificate": f"{role}.pem", "key": f"{role}.key"}
-        links = [f"pipeline.link.{key}={Path(self.certificates) / name}" for key, name in files.items()]
+        links = [f"{key}={file}" for key, file in link_files(Path(self.certificates), role).items()]
         drain = f"pipeline.drain_timeout_s={self.drain_s}"
         every = (drain, "pipeline.metrics_port=0", *self.settings, *links, *settings)
         return [*where, *(word for one in every for word in ("--set", one))]

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from pipeline.launcher.certificates import NODE, ROUTER, OpensslError, make_certificates
+from pipeline.launcher.certificates import NODE, ROUTER, OpensslError, link_files, make_certificates
 from scripts.bench.overhead.client import Question, read_streams
 from scripts.bench.overhead.device import Device
 from scripts.bench.ray_proxy import behind_ray, is_installed
@@ -119,8 +119,7 @@ def linked(config: Path, folder: Path) -> Iterator[tuple[Server, Server]]:
     make_certificates(folder, ["127.0.0.1"])
 
     def link(role: str) -> list[str]:
-        names = {"ca": "ca.pem", "certificate": f"{role}.pem", "key": f"{role}.key"}
-        return [f"pipeline.link.{key}={folder / name}" for key, name in names.items()]
+        return [f"{key}={file}" for key, file in link_files(folder, role).items()]
 
     listen = "pipeline.link.listen=127.0.0.1:0"
     with launched(config, (listen, *link(NODE)), folder / "node.log") as node:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from pipeline.front.http.access import is_operators
-from pipeline.launcher.certificates import NODE, ROUTER, make_certificates
+from pipeline.launcher.certificates import NODE, ROUTER, link_files, make_certificates
 from scripts.lab.haproxy import ABSENT, balanced, find_haproxy
 from tests.server.launched import Attempt, Launched, pid_is_gone, wait_until
 
@@ -43,8 +43,7 @@ class Cluster:
 
     def _link(self, role):
         folder = self._folder / "certificates"
-        files = (("ca", "ca.pem"), ("certificate", f"{role}.pem"), ("key", f"{role}.key"))
-        return ("pipeline.link.heartbeat_s=0.4", *(f"pipeline.link.{key}={folder / name}" for key, name in files))
+        return ("pipeline.link.heartbeat_s=0.4", *(f"{key}={file}" for key, file in link_files(folder, role).items()))
 
     def start(self, number, port=0):
         (folder := self._folder / f"router {number}").mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ import pytest
 
 from model.tokenizer import pack_vocabulary
 from pipeline.front.main import link_settings
-from pipeline.launcher.certificates import make_certificates
+from pipeline.launcher.certificates import link_files, make_certificates
 from pipeline.link.frames import FrameReader, FrameWriter, Kind, batches
 from pipeline.link.hello import NODE, ROUTER, hello
 from pipeline.link.tls import router_context
@@ -33,8 +33,7 @@ SERVER = (
 
 
 def link(folder, role):
-    files = (("ca", "ca.pem"), ("certificate", f"{role}.pem"), ("key", f"{role}.key"))
-    return ("pipeline.link.heartbeat_s=0.4", *(f"pipeline.link.{key}={folder / name}" for key, name in files))
+    return ("pipeline.link.heartbeat_s=0.4", *(f"{key}={file}" for key, file in link_files(folder, role).items()))
 
 
 class Cluster:
