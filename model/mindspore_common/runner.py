@@ -137,7 +137,7 @@ class GraphRunner(Runner):
                     progress("compiling", done, len(wanted))
 
     def compile(self, bucket: Bucket) -> None:
-        """See `Runner.compile`. Raises RuntimeError."""
+        """See `Runner.compile`. Raises StepError."""
         if bucket not in self._compiled:
             self._compile(self.bind(padding(bucket, self.facts)))
 
@@ -213,23 +213,19 @@ class GraphRunner(Runner):
         output, self._launched, self._output = self._output, None, None
         if output is None:
             output = self._run(binding)
-        try:
+        with _failures_explained():
             yield output
-        except RuntimeError as error:
-            raise _failed(error) from error
         self._launched, self._output, self._fetched = binding, output, True
 
     def _run(self, binding: Binding) -> Any:
-        try:
+        with _failures_explained():
             return self._running().run(binding.prepared)
-        except RuntimeError as error:
-            raise _failed(error) from error
 
     def _compile(self, binding: Binding) -> None:
         """The first run of a bucket compiles it."""
         if self._cache is None:
             raise ModelError("load the runner before it compiles")
-        with self._cache.compiling(binding.bucket):
+        with self._cache.compiling(binding.bucket), _failures_explained():
             self._running().run(binding.prepared).asnumpy()
         self._compiled.add(binding.bucket)
 
@@ -261,8 +257,13 @@ def longest(settings: GraphSettings, sizes: Sizes) -> int:
     return wanted or most
 
 
-def _failed(error: RuntimeError) -> StepError:
-    return StepError(f"the step failed and the runner must be loaded again: {last_error() or error}")
+@contextmanager
+def _failures_explained() -> Iterator[None]:
+    """MindSpore tells that an operator of ours failed, not why."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise StepError(f"the step failed and the runner must be loaded again: {last_error() or error}") from error
 
 
 @contextmanager
