@@ -69,7 +69,7 @@ class Verdict:
     replica: int
     generation: int
     culprit: str = ""  # the stage that failed by itself; empty: none did, and nobody is to blame
-    suspects: tuple[int, ...] | None = ()  # requests; None: all that were there
+    suspects: tuple[int, ...] | None = ()  # requests; None: those that had a row, and nobody knows which
 
     def to_fields(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}

@@ -410,6 +410,7 @@ class Backend:
     def _reply(self, stream: TokenStream, reply: Accepted | Refused | Started) -> None:
         if isinstance(reply, Accepted):
             stream.accept(reply.prompt_tokens, reply.first_id)
+            stream.accepted_in = stream.home, self.lanes[stream.home].generation
             self.lanes.on_accepted(stream)
         elif isinstance(reply, Refused):
             stream.fail(self._refusal(reply))

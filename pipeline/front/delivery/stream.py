@@ -36,6 +36,7 @@ class TokenStream:
         "_scores",
         "_waiter",
         "accepted",
+        "accepted_in",
         "attempt",
         "cached_tokens",
         "choice",
@@ -71,6 +72,7 @@ class TokenStream:
         self.waited_ns: int | None = None  # in the queue
         self.work: Work | None = None  # what the devices had done when it got a row
         self.accepted = False  # it is in the queue, or past it
+        self.accepted_in: tuple[int, int] | None = None  # replica and generation that have said so last
         self.held = False  # its reader waits for something else before it reads: that is not the client's fault
         self.strikes = 0  # how often it made preprocess fail
         self.home = 0  # the replica that it was sent to; NOWHERE: it waits for any

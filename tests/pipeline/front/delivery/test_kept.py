@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import json
 import time
@@ -103,6 +104,25 @@ def test_another_front_goes_on(kept, api):
     assert len(first + rest) == len(before)
     assert text_of(path, first + rest) == text_of(path, before)
     assert kept.metric("ringserve_requests_in_flight") == 0
+
+
+def test_a_front_that_drains_gives_what_the_one_before_has_kept(serve):
+    """It is made again when a client comes, which was let in then."""
+    served = serve()
+    path, body = STREAMS["completions"]
+    done, _ = read_some(served, path, body, 1)
+    before = collect(served, done, path)
+    served.replace_front()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        asking = pool.submit(served.generate, "a b @pace=0.02", max_new_tokens=60)
+        served.peer.expect("submit")
+        served.drain()
+        served.front.log("draining")
+        assert served.generate("c").status_code == 503
+        assert collect(served, done, path) == collect(served, done, path) == before
+        assert asking.result().json()["generated_tokens"] == 60
+    served.http.close()
+    assert served.front.wait() == 0
 
 
 def test_a_head_has_no_body_and_does_not_wait(kept):
