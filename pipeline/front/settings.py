@@ -75,6 +75,7 @@ class FrontSettings:
     request_timeout_s: float | None = None
     detached_s: float = 0.0  # a request goes on so long without its client, unless it says for how long itself
     max_detached_s: float = 600.0  # that it may say
+    max_background: int = 512  # texts that are generated though no client waits for them
     kept_bytes: int = 32 << 20  # of answers that are kept for clients to come back to
     stream_buffer_tokens: int = 4096  # tokens that may wait for a client that does not read
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)  # the model's own

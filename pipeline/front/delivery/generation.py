@@ -200,7 +200,8 @@ class Generation:
         job, backend, progresses = self._job, self._delivery.backend, self._progresses
         progresses += [replace(progresses[0], request=backend.new_id()) for _ in range(job.texts - 1)]
         account = self._exchange.account
-        sent = messages(job.parts, progresses, account, self._deadline.ns)
+        waits = self._kept is None or self._kept.attended
+        sent = messages(job.parts, progresses, account, self._deadline.ns, background=not waits)
         if self._counts:
             self._count(account)
         streams = backend.submit(sent) if self._kept is None else self._submit_kept(self._kept, sent)

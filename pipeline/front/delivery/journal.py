@@ -138,6 +138,12 @@ def begun_of(record: bytes) -> Begun | None:
     return found if isinstance(found, Begun) else None
 
 
+def opened_of(record: bytes) -> Opened:
+    found = _DECODER.decode(memoryview(record)[len(_ABOUT) :])
+    assert isinstance(found, Opened)
+    return found
+
+
 def make_journal(kept_bytes: int) -> int:
     """A descriptor of an empty one, for answers of so many bytes. Its memory is taken as it is needed. Raises
     SegmentError."""

@@ -35,7 +35,6 @@ class GeneratedText:
 
 def remembered(kept: KeptAnswer, progresses: Sequence[Progress]) -> list[Submit]:
     """What was sent to preprocess, for texts behind the tokens that a front before has got. Raises ApiError 500."""
-    assert kept.opened is not None  # its request was sent
     output: defaultdict[int, array[int]] = defaultdict(lambda: array("i"))
     attempts = defaultdict[int, int](int)
     for record in kept.records:
@@ -47,7 +46,7 @@ def remembered(kept: KeptAnswer, progresses: Sequence[Progress]) -> list[Submit]
             [
                 msgspec.structs.replace(
                     choice,
-                    attempt=attempts[choice.request] + kept.opened.barren,
+                    attempt=attempts[choice.request] + kept.barren,
                     output=output[choice.request].tobytes(),
                 )
                 for choice in submit.choices
@@ -65,7 +64,7 @@ def remembered(kept: KeptAnswer, progresses: Sequence[Progress]) -> list[Submit]
 
 def ended_of(kept: KeptAnswer) -> set[int]:
     """Texts that need no more tokens: all of an answer that has ended."""
-    if kept.ended is not None and kept.opened is not None:
+    if kept.ended is not None and kept.is_open:
         return {choice.request for submit in submits_of(kept.opened) for choice in submit.choices}
     heads = [delta_head(record) for record in kept.records if begun_of(record) is None]
     return {request for request, _, _, _, reason in heads if reason}

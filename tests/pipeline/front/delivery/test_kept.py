@@ -270,6 +270,18 @@ def test_a_response_in_the_background(serve):
     assert served.http.get(f"/v1/responses/{begun['id']}").status_code == 404
 
 
+def test_what_nobody_waits_for_does_not_keep_others_out(serve):
+    served = serve(max_background=2)
+    body = {"input": "x @pace=0.01 a b", "max_output_tokens": 3000, "background": True}
+    names = [served.http.post("/v1/responses", json=body).json()["id"] for _ in range(2)]
+    refused = served.http.post("/v1/responses", json=body)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert "2 texts are generated here that no client waits for" in refused.json()["error"]["message"]
+    assert served.http.post("/v1/completions", json={"prompt": "a b"}).status_code == 200
+    served.http.post(f"/v1/responses/{names[0]}/cancel")
+    assert served.http.post("/v1/responses", json=body).status_code == 200
+
+
 def until_done(served, name):
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
