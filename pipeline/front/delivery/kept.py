@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import msgspec
 
 from pipeline.front.delivery.job import Times
-from pipeline.front.delivery.journal import Begun, Ended, Failure, Found, Journal, Opened, opened_of, size_of
+from pipeline.front.delivery.journal import Begun, Ended, Failure, Found, Journal, Opened, Origin, opened_of, size_of
 from pipeline.front.http.errors import SERVER, UNAVAILABLE, ApiError, ClientGone
 from pipeline.front.http.exchange import JSON, BodyMemory, Exchange, Header
 from pipeline.front.http.line import Line
@@ -231,6 +231,13 @@ class KeptAnswer:
 
     def note_begin(self, request: int, prompt_tokens: int, cached_tokens: int) -> None:
         self.note([Begun(request, prompt_tokens, cached_tokens).pack()])
+
+    def note_origin(self, request: int, first: int, weights: str) -> None:
+        """That is no proof that anything comes of it."""
+        if weights and not self._dropped:
+            record = Origin(request, first, weights).pack()
+            self.records.append(record)
+            self._pending.append(record)
 
     def note(self, records: list[bytes]) -> None:
         """Deltas, about to be written."""

@@ -63,9 +63,10 @@ class Lane:
         self.verdict: Verdict | None = None  # who may be to blame for the end of this generation
         self.away = False  # it does not come back soon
         self.weights = ""  # id of those that this generation is computed with
+        self.on_trial = False  # those have not answered yet
 
-    def attach(self, client: LaneClient, generation: int, weights: str) -> None:
-        self.client, self.generation, self.weights = client, generation, weights
+    def attach(self, client: LaneClient, generation: int, weights: str, *, on_trial: bool = False) -> None:
+        self.client, self.generation, self.weights, self.on_trial = client, generation, weights, on_trial
         self.detached, self.away = False, False
         if self.verdict is not None and self.verdict.generation < generation:
             self.verdict = None
@@ -73,8 +74,8 @@ class Lane:
 
     @property
     def up(self) -> bool:
-        """Records can be sent there."""
-        return self.client is not None and not self.closed.is_set()
+        """Requests can be sent there."""
+        return self.client is not None and not self.closed.is_set() and not self.on_trial
 
 
 class Lanes:

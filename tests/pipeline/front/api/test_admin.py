@@ -9,6 +9,7 @@ import pytest
 from tests.pipeline.front.http.test_access import bearer
 
 FOLDER = "/models/new"
+TIMED = {"x-ringserve-timings": "1"}
 OPERATOR, CLIENT = "sk-admin-0123456789", "sk-alice-0123456789"
 
 
@@ -117,14 +118,39 @@ def test_a_replica_is_asked_and_answers(served):
     assert served.hear("answered") == {"replica": 0, "generation": 7, "why": ""}
 
 
+def test_no_request_reaches_new_weights_before_they_have_answered(served, pool):
+    """Neither a stream that was under way, nor one that comes meanwhile."""
+
+    def complete(prompt):
+        return served.http.post("/v1/completions", json={"prompt": prompt, "max_tokens": 6}, headers=TIMED)
+
+    under_way = pool.submit(complete, "a b @after=6 @die=3")
+    served.peer.process.wait(20)
+    served.end_generation()
+    served.wire(weights="new", on_trial=True)
+    later = pool.submit(complete, "c d")
+    assert served.http.get("/ready").status_code == 503
+    told = served.http.get("/admin/weights").json()
+    assert told["replicas"] == [{"replica": 0, "weights": "new", "serves": False}]
+    served.channel.send("probe", replica=0, generation=2)
+    assert served.hear("answered") == {"replica": 0, "generation": 2, "why": ""}
+    assert served.peer.expect("submit")["max_tokens"] == 1  # the first that came
+    served.channel.send("proven", replica=0, generation=1)  # of one that has ended
+    assert served.http.get("/ready").status_code == 503
+    assert not under_way.done()
+    assert not later.done()
+    served.channel.send("proven", replica=0, generation=2)
+    assert under_way.result(20).json()["usage"]["weights"] == [[{"from": 0, "id": "old"}, {"from": 3, "id": "new"}]]
+    assert later.result(20).json()["usage"]["weights"] == [[{"from": 0, "id": "new"}]]
+
+
 def test_a_text_knows_which_weights_have_computed_its_tokens(served, pool):
     body = {"max_tokens": 6, "ignore_eos": True}
-    timed = {"x-ringserve-timings": "1"}
-    ask = lambda: served.http.post("/v1/completions", json={"prompt": "a b @pace=0.05", **body}, headers=timed)  # noqa: E731
+    ask = lambda: served.http.post("/v1/completions", json={"prompt": "a b @pace=0.05", **body}, headers=TIMED)  # noqa: E731
     assert ask().json()["usage"]["weights"] == [[{"from": 0, "id": "old"}]]
     assert ask().headers["x-ringserve-weights"] == "0=old"
     answer = pool.submit(
-        lambda: served.http.post("/v1/completions", json={"prompt": "a b @after=6 @die=3", **body}, headers=timed)
+        lambda: served.http.post("/v1/completions", json={"prompt": "a b @after=6 @die=3", **body}, headers=TIMED)
     )
     served.peer.process.wait(20)
     served.end_generation()
