@@ -82,7 +82,7 @@ class FrontSettings:
     user_control_tokens: str = "text"  # or "control"
     response_format: ResponseFormat | None = None  # how the model writes reasoning and calls, as far as known
     deterministic: bool = False  # requests are, unless they say something else
-    deterministic_engine: bool = False  # they can be, if the engine finds nothing else on this host
+    not_deterministic: str = ""  # why none can be, with this engine; it may find out more on its host
     unknown_parameters: str = "warn"  # or "refuse"
     vllm_metrics: bool = False  # metrics have vLLM's names, too
     llm_serving_logprobs: bool = True  # false: `logprob` is null there

@@ -185,7 +185,7 @@ class Backend:
 
     def is_deterministic(self, replica: int) -> bool:
         """Requests can be, at this replica of this machine, whose stages have told what they found out."""
-        return self._settings.deterministic_engine and self._stats.is_deterministic(replica)
+        return not self._settings.not_deterministic and self._stats.is_deterministic(replica)
 
     def requests_at_replicas(self) -> Counter[int]:
         """How many there are at each."""

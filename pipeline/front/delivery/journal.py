@@ -171,7 +171,7 @@ class Journal:
     def __init__(self, fd: int, everything: Callable[[], list[bytes]]) -> None:
         """Raises CorruptLogError."""
         self._log, self._everything = ipc.Log(fd), everything
-        self._enough = _LEAST_BYTES
+        self._left = _LEAST_BYTES  # that may be appended before the log is looked through
         self.pending: list[bytes] = []
         self.written = 0
 
@@ -183,9 +183,12 @@ class Journal:
     def commit(self) -> None:
         pending = self.pending
         size = self._log.append(pending)
-        self.written += (size or sum(map(len, pending)) + _FRAME * len(pending)) + _OBJECT * len(pending)
+        if not size:
+            size, self._left = sum(map(len, pending)) + _FRAME * len(pending), 0
+        self.written += size + _OBJECT * len(pending)
         pending.clear()
-        if not size or self._log.used > self._enough:
+        self._left -= size
+        if self._left < 0:
             self.tidy()
 
     def forget(self, records: list[bytes]) -> None:
@@ -196,7 +199,7 @@ class Journal:
         """Only what is kept stays in the log."""
         if not self._log.rewrite(self._everything()):
             log.error("the journal has no room for what is kept: the next front will not know all of it")
-        self._enough = max(_LEAST_BYTES, 2 * self._log.used)
+        self._left = max(_LEAST_BYTES - self._log.used, self._log.used)
 
     def read(self) -> list[Found]:
         """What the front before has left, in order of arrival. Nothing of a log that can't be read."""

@@ -131,12 +131,12 @@ class Lanes:
         """One of these replicas (None: of all), but none of the others, that is up; None if there is none. `output`:
         tokens that are there already. One that is to be deterministic goes where it can be; if that is nowhere, it is
         refused wherever it goes, or waits if it has begun."""
+        if self._unable and (output or self._any_able) and unpack_request(submit.params).deterministic:
+            without = {*without, *self._unable}
         if not self.several:
             return None if 0 in without or not self._lanes[0].up else Choice(0)
         prompt = submit.token_ids if submit.text is None else submit.text
         request = unpack_request(submit.params)
-        if request.deterministic and self._unable and (output or self._any_able):
-            without = {*without, *self._unable}
         root = _root_of(request)
         return self._router.pick(prompt, among, without=without, root=root, output=output)
 

@@ -6,9 +6,11 @@ import concurrent.futures
 
 import pytest
 
+from tests.pipeline.front.conftest import Served
 from tests.pipeline.front.http.test_access import bearer
 
 FOLDER = "/models/new"
+MESSAGES = [{"role": "user", "content": "a"}]
 TIMED = {"x-ringserve-timings": "1"}
 OPERATOR, CLIENT = "sk-admin-0123456789", "sk-alice-0123456789"
 
@@ -142,6 +144,30 @@ def test_no_request_reaches_new_weights_before_they_have_answered(served, pool):
     served.channel.send("proven", replica=0, generation=2)
     assert under_way.result(20).json()["usage"]["weights"] == [[{"from": 0, "id": "old"}, {"from": 3, "id": "new"}]]
     assert later.result(20).json()["usage"]["weights"] == [[{"from": 0, "id": "new"}]]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/v1/completions", {"prompt": "a", "deterministic": True}, 400),
+        ("/v1/chat/completions", {"messages": MESSAGES, "deterministic": True}, 400),
+        ("/v1/responses", {"input": "a", "deterministic": True}, 400),
+        ("/v1/messages", {"messages": MESSAGES, "model": "tiny", "max_tokens": 2, "deterministic": True}, 400),
+        ("/models/llama2/generate", {"inputs": "a", "parameters": {"deterministic": True}}, 422),
+        ("/api/chat", {"messages": MESSAGES, "model": "tiny", "options": {"deterministic": True}}, 400),
+    ],
+)
+def test_an_engine_that_can_not_be_deterministic_is_not_waited_for(unable, path, body, status):
+    """The model need not even be there."""
+    answer = unable.http.post(path, json=body)
+    assert (answer.status_code, "it is the engine's fault" in answer.text) == (status, True), answer.text
+
+
+@pytest.fixture(scope="module")
+def unable():
+    served = Served(1 << 20, wired=False, not_deterministic="it is the engine's fault")
+    yield served
+    served.stop()
 
 
 def test_a_text_knows_which_weights_have_computed_its_tokens(served, pool):
