@@ -59,7 +59,7 @@ def run_front_stage(stage: Stage) -> None:
         vocabulary,
         keys,
         front=stage.spec.rank,
-        spans_fd=stage.spans_fd,
+        spans=stage.spans,
         link_listeners=links,
         journal_fd=stage.journal_fd,
     )

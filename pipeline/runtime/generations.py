@@ -113,7 +113,7 @@ class Generation:
     @classmethod
     def from_message(cls, message: Message) -> Self:
         handles = {
-            name: ipc.RingHandle(*_split(message.fds[first : first + count]))
+            name: handle_of(message.fds[first : first + count])
             for name, (first, count) in message.fields["rings"].items()
         }
         ended = (
@@ -124,9 +124,10 @@ class Generation:
         return cls(fields["number"], handles, tuple(ended), *about)
 
 
-def _split(fds: Sequence[int]) -> tuple[int, int, tuple[int, ...]]:
+def handle_of(fds: Sequence[int]) -> ipc.RingHandle:
+    """As `RingHandle.fds` has them."""
     segment, space, *data = fds
-    return segment, space, tuple(data)
+    return ipc.RingHandle(segment, space, tuple(data))
 
 
 class Control:

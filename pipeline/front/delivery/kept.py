@@ -124,6 +124,7 @@ class KeptAnswer:
         self.ended: Ended | None = None
         self.texts = 1  # that it has in the queue, or that run
         self.barren = 0  # see `Opened`
+        self.attended = False  # a client reads it
         self.size = 0
         self.pending = b""  # what stands for it until it is complete
         self.whole: tuple[int, bytes, bytes, Sequence[Header]] | None = None  # an answer in one piece
@@ -158,11 +159,6 @@ class KeptAnswer:
     @property
     def opened(self) -> Opened:
         return opened_of(self._opened)
-
-    @property
-    def attended(self) -> bool:
-        """A client reads it."""
-        return any(listener.reads for listener in self._listeners)
 
     @property
     def over(self) -> bool:
@@ -418,6 +414,7 @@ class KeptAnswer:
     def _attended(self, listener: _Listener) -> Iterator[_Listener]:
         listener.exchange.connection.on_lost.add(listener.lose)
         self._listeners.add(listener)
+        self.attended |= listener.reads
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -429,6 +426,7 @@ class KeptAnswer:
 
     def _leave(self, listener: _Listener) -> None:
         self._listeners.discard(listener)
+        self.attended = any(other.reads for other in self._listeners)
         if self._dropped and not self._listeners and not self.over:
             self.exchange.connection.lose("the client closed the connection")
         self.await_client()
