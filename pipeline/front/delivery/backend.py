@@ -82,19 +82,37 @@ class Backend:
         self._longest_record: int | None = None  # known once there have been rings
         self._encodings = Encodings(self.lanes)
 
-    def attach(self, rings: FrontRings, replica: int = 0, generation: int = 0, weights: str = "") -> None:
+    def attach(
+        self, rings: FrontRings, replica: int = 0, generation: int = 0, weights: str = "", *, on_trial: bool = False
+    ) -> None:
         """To the rings of a generation, whose descriptors this takes over. The last generation must be detached.
-        `weights`: the id of those that it is computed with."""
-        self.attach_client(functools.partial(RingClient, rings), replica, generation, weights)
+        `weights`: the id of those that it is computed with. `on_trial`: until `on_proven` nothing is sent there but
+        what `submit_to` does."""
+        self.attach_client(functools.partial(RingClient, rings), replica, generation, weights, on_trial=on_trial)
 
-    def attach_client(self, connect: Connect, replica: int, generation: int, weights: str = "") -> None:
+    def attach_client(
+        self, connect: Connect, replica: int, generation: int, weights: str = "", *, on_trial: bool = False
+    ) -> None:
         """To whatever is there in place of rings."""
         lane = self.lanes[replica]
         client = connect(lambda records: self._sweep(lane, records), self._on_reply)
         self._longest_record = client.max_record
-        lane.attach(client, generation, weights)
+        lane.attach(client, generation, weights, on_trial=on_trial)
         self._follow_rings()
         lane.reading = asyncio.create_task(self._read(lane, client))
+        if not on_trial:
+            self._open(lane)
+
+    def on_proven(self, replica: int, generation: int) -> None:
+        """This generation may have requests, if it is still there."""
+        lane = self.lanes[replica]
+        if lane.on_trial and lane.generation == generation:
+            lane.on_trial = False
+            if lane.up:
+                self._open(lane)
+
+    def _open(self, lane: Lane) -> None:
+        """For requests."""
         self.lanes.up_again(lane)
         self._recovery.on_attached(lane)
         self._encodings.on_attached(lane)
@@ -167,7 +185,7 @@ class Backend:
 
     def is_deterministic(self, replica: int) -> bool:
         """Requests can be, at this replica of this machine, whose stages have told what they found out."""
-        return self._settings.deterministic_engine and self._stats.is_deterministic(replica)
+        return not self._settings.not_deterministic and self._stats.is_deterministic(replica)
 
     def requests_at_replicas(self) -> Counter[int]:
         """How many there are at each."""

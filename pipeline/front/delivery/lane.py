@@ -63,9 +63,10 @@ class Lane:
         self.verdict: Verdict | None = None  # who may be to blame for the end of this generation
         self.away = False  # it does not come back soon
         self.weights = ""  # id of those that this generation is computed with
+        self.on_trial = False  # those have not answered yet
 
-    def attach(self, client: LaneClient, generation: int, weights: str) -> None:
-        self.client, self.generation, self.weights = client, generation, weights
+    def attach(self, client: LaneClient, generation: int, weights: str, *, on_trial: bool = False) -> None:
+        self.client, self.generation, self.weights, self.on_trial = client, generation, weights, on_trial
         self.detached, self.away = False, False
         if self.verdict is not None and self.verdict.generation < generation:
             self.verdict = None
@@ -73,8 +74,8 @@ class Lane:
 
     @property
     def up(self) -> bool:
-        """Records can be sent there."""
-        return self.client is not None and not self.closed.is_set()
+        """Requests can be sent there."""
+        return self.client is not None and not self.closed.is_set() and not self.on_trial
 
 
 class Lanes:
@@ -130,12 +131,12 @@ class Lanes:
         """One of these replicas (None: of all), but none of the others, that is up; None if there is none. `output`:
         tokens that are there already. One that is to be deterministic goes where it can be; if that is nowhere, it is
         refused wherever it goes, or waits if it has begun."""
+        if self._unable and (output or self._any_able) and unpack_request(submit.params).deterministic:
+            without = {*without, *self._unable}
         if not self.several:
             return None if 0 in without or not self._lanes[0].up else Choice(0)
         prompt = submit.token_ids if submit.text is None else submit.text
         request = unpack_request(submit.params)
-        if request.deterministic and self._unable and (output or self._any_able):
-            without = {*without, *self._unable}
         root = _root_of(request)
         return self._router.pick(prompt, among, without=without, root=root, output=output)
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import msgspec
 
 from pipeline.front.delivery.job import Begin, ChoiceWriter, Event, Reader, events_of
-from pipeline.front.delivery.journal import Begun, begun_of, submits_of
+from pipeline.front.delivery.journal import Begun, Origin, about_text, submits_of
 from pipeline.front.delivery.kept import KeptAnswer
 from pipeline.front.delivery.progress import Progress
-from pipeline.front.delivery.stream import PassOn, TokenStream
+from pipeline.front.delivery.stream import PassOn, TokenStream, note_weights
 from pipeline.front.http.errors import SERVER, ApiError
 from pipeline.wire.delta import FinishReason, delta_head, unpack_delta
 from pipeline.wire.request import Choice, Submit
@@ -35,11 +35,10 @@ class GeneratedText:
 
 def remembered(kept: KeptAnswer, progresses: Sequence[Progress]) -> list[Submit]:
     """What was sent to preprocess, for texts behind the tokens that a front before has got. Raises ApiError 500."""
-    assert kept.opened is not None  # its request was sent
     output: defaultdict[int, array[int]] = defaultdict(lambda: array("i"))
     attempts = defaultdict[int, int](int)
     for record in kept.records:
-        if begun_of(record) is None:
+        if about_text(record) is None:
             request, attempts[request], _, token, _ = delta_head(record)
             output[request].append(token)
     submits = [
@@ -47,7 +46,7 @@ def remembered(kept: KeptAnswer, progresses: Sequence[Progress]) -> list[Submit]
             [
                 msgspec.structs.replace(
                     choice,
-                    attempt=attempts[choice.request] + kept.opened.barren,
+                    attempt=attempts[choice.request] + kept.barren,
                     output=output[choice.request].tobytes(),
                 )
                 for choice in submit.choices
@@ -65,10 +64,19 @@ def remembered(kept: KeptAnswer, progresses: Sequence[Progress]) -> list[Submit]
 
 def ended_of(kept: KeptAnswer) -> set[int]:
     """Texts that need no more tokens: all of an answer that has ended."""
-    if kept.ended is not None and kept.opened is not None:
+    if kept.ended is not None and kept.is_open:
         return {choice.request for submit in submits_of(kept.opened) for choice in submit.choices}
-    heads = [delta_head(record) for record in kept.records if begun_of(record) is None]
+    heads = [delta_head(record) for record in kept.records if about_text(record) is None]
     return {request for request, _, _, _, reason in heads if reason}
+
+
+def origins_of(kept: KeptAnswer) -> dict[int, list[tuple[int, str]]]:
+    """Of each text which weights have computed it, as `TokenStream.weights` has it."""
+    origins = defaultdict[int, list[tuple[int, str]]](list)
+    for record in kept.records:
+        if isinstance(origin := about_text(record), Origin):
+            note_weights(origins[origin.request], origin.first, origin.weights)
+    return origins
 
 
 def unfinished(submits: Sequence[Submit], ended: set[int]) -> list[Submit]:
@@ -82,9 +90,10 @@ def recalled(
 ) -> Iterator[tuple[GeneratedText, list[Event]]]:
     """The events of an answer, in their order, from what was written down of it. `texts`: by request."""
     for record in records:
-        begun = begun_of(record)
-        if begun is not None:
-            yield _begin(begun, texts[begun.request])
+        about = about_text(record)
+        if about is not None:
+            if isinstance(about, Begun):
+                yield _begin(about, texts[about.request])
             continue
         delta = unpack_delta(record)
         text = texts[delta.request]

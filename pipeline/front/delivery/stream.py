@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pipeline.front.http.errors import ClientGone
 from pipeline.stats import Work
@@ -44,6 +44,7 @@ class TokenStream:
         "held",
         "home",
         "on_overrun",
+        "on_weights",
         "prefilling",
         "prompt_tokens",
         "reports_acceptance",
@@ -77,6 +78,7 @@ class TokenStream:
         self.strikes = 0  # how often it made preprocess fail
         self.home = 0  # the replica that it was sent to; NOWHERE: it waits for any
         self.weights: list[tuple[int, str]] = []  # from this token on, from 0, it is computed with these
+        self.on_weights: Callable[[int, str], None] | None = None  # told when they change
         self.prefilling = False  # its replica has not yet said anything since; known where there are several
         self.on_overrun: Callable[[], None] | None = None
         self._limit = limit
@@ -100,10 +102,14 @@ class TokenStream:
 
     def computed_with(self, weights: str) -> None:
         """From its next token on."""
-        if self.weights and self.weights[-1][0] == len(self.tokens):
-            del self.weights[-1]
-        if not self.weights or self.weights[-1][1] != weights:
-            self.weights.append((len(self.tokens), weights))
+        if note_weights(self.weights, len(self.tokens), weights) and self.on_weights is not None:
+            self.on_weights(len(self.tokens), weights)
+
+    def computed_before(self, weights: Sequence[tuple[int, str]]) -> None:
+        """As far as it has tokens already, with these."""
+        now, self.weights = self.weights, [one for one in weights if one[0] < len(self.tokens)]
+        for first, one in now:
+            note_weights(self.weights, first, one)
 
     def note(self, token: int, last: int) -> None:
         """A delta with this token has arrived; `push` follows."""
@@ -196,3 +202,13 @@ class TokenStream:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+
+def note_weights(noted: list[tuple[int, str]], first: int, weights: str) -> bool:
+    """From token `first` on it is these; whether that is news. What was to come from there on did not."""
+    while noted and noted[-1][0] >= first:
+        del noted[-1]
+    if noted and noted[-1][1] == weights:
+        return False
+    noted.append((first, weights))
+    return True

@@ -277,6 +277,25 @@ def test_the_key_that_holds_the_most_gives_way(serve):
     assert again.content == small.content
 
 
+def test_the_next_fronts_know_which_weights_have_computed_which_tokens(serve):
+    served = serve(wired=False)
+    served.wire(weights="old")
+    body = {"prompt": "a b c @pace=0.02", "max_tokens": 60, "stream": True, "stream_options": {"include_usage": True}}
+    name, first = read_some(served, "/v1/completions", body, 10, {**KEPT, "x-ringserve-timings": "1"})
+    served.replace_front(weights="new")
+    with served.http.stream("GET", f"/v1/streams/{name}?starting_after={len(first) + 5}") as answer:
+        next(answer.iter_raw())  # some of them are there
+    served.replace_front(weights="newer")
+    *_, usage, _ = collect(served, name, "/v1/completions")
+    (origins,) = json.loads(usage.partition(b"data: ")[2])["usage"]["weights"]
+    assert [one["id"] for one in origins] == ["old", "new", "newer"]
+    places = [one["from"] for one in origins]
+    assert places == sorted({*places})
+    assert places[0] == 0
+    assert places[1] >= len(first) - 1  # the first event has no token
+    assert places[2] < 60
+
+
 def test_a_response_in_the_background(serve):
     served = serve()
     body = {"input": "x @pace=0.01 a b", "max_output_tokens": 40, "background": True}
@@ -288,6 +307,18 @@ def test_a_response_in_the_background(serve):
     assert (done["status"], done["id"], done["usage"]["output_tokens"]) == ("incomplete", begun["id"], 40)
     assert served.http.delete(f"/v1/responses/{begun['id']}").json()["deleted"] is True
     assert served.http.get(f"/v1/responses/{begun['id']}").status_code == 404
+
+
+def test_what_nobody_waits_for_does_not_keep_others_out(serve):
+    served = serve(max_background=2)
+    body = {"input": "x @pace=0.01 a b", "max_output_tokens": 3000, "background": True}
+    names = [served.http.post("/v1/responses", json=body).json()["id"] for _ in range(2)]
+    refused = served.http.post("/v1/responses", json=body)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert "2 texts are generated here that no client waits for" in refused.json()["error"]["message"]
+    assert served.http.post("/v1/completions", json={"prompt": "a b"}).status_code == 200
+    served.http.post(f"/v1/responses/{names[0]}/cancel")
+    assert served.http.post("/v1/responses", json=body).status_code == 200
 
 
 def until_done(served, name):

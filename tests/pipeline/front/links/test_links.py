@@ -193,7 +193,7 @@ def test_a_router_knows_where_requests_can_be_deterministic(run):
     async def talk(router, node):
         lane = router.backend.lanes[0]
         for able in (False, True):
-            node.backend._settings.deterministic_engine = able
+            node.backend._settings.not_deterministic = "" if able else "it can't"
             await node.end()
             node.attach()
             await until(lambda: lane.up and lane.generation > able + 1)  # noqa: B023
