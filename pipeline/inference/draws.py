@@ -15,8 +15,8 @@ from pipeline.wire.step import DRAW_NUMBERS, Float64, Int32, LogitsColumns, Shap
 
 
 class Draws:
-    """`prepare` while the device computes, then `draw`: it fills the tokens, the argmax where nothing is to be drawn, and
-    returns how many positions there are whose candidates do not tell: `unknown` says which."""
+    """`prepare` while the device computes, then `draw`: it fills the tokens, the argmax where nothing is to be drawn,
+    and returns how many positions there are whose candidates do not tell: `unknown` says which."""
 
     def __init__(self, shapes: Shapes, counters: Counters | None) -> None:
         self._drawer, self._counters = Drawer(shapes.vocab_size), counters
