@@ -122,10 +122,10 @@ def serve_watcher(pipe: Connection) -> None:
     """Answers (port, tokens, pids, whether it is a chain) with `Watched`."""
 
     def answer(asked: tuple[int, int, list[int], bool]) -> None:
-        *of, is_chain = asked
+        port, tokens, pids, is_chain = asked
         gc.disable()
         try:
-            pipe.send((watch_chain if is_chain else watch)(*of))
+            pipe.send((watch_chain if is_chain else watch)(port, tokens, pids))
         except (BenchError, OSError) as error:
             pipe.send(BenchError(str(error)))
         gc.enable()

@@ -30,7 +30,7 @@ def judged(*late):
 
 def test_a_late_token_is_put_down_to_the_stage_whose_part_was_slow():
     ran = dict.fromkeys(NAMES, 0.2) | {"front": 1.0}
-    told = judged(token(publish=1.1), token(write=1.0, ran=ran), token(sample=0.4))
+    told = judged(token(publish=1.1), token(write=1.0, ran=ran), token(sample=0.3))
     late = {row["part"]: (row["stage"], row["late_tokens"], row["latest_ms"]) for row in told["results"]}
     assert late.pop("publish") == ("sampling", 1, 1.1 - 0.1 + 0.2)  # and what lies between two steps
     assert late.pop("write") == ("front", 1, 1.1)
