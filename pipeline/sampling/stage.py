@@ -120,6 +120,7 @@ class SamplingStage:
         while not (self._rows or self._rings.logits.occupancy):
             self._rings.selector.wait()
             self._read_changes()
+        self._rows.begin_alone()
 
     def run_step(self) -> None:
         """Wait for logits and work them off. Raises PeerDied, RingClosed."""
@@ -197,6 +198,21 @@ class SamplingStage:
         verified, slot = self._verifier, self._rings.results.reserve()
         rows, at, token_ids = verified.count, verified.at, self._chooser.token_ids[: len(chosen)]
         results = self._result_views[slot.index]
+        records: list[bytes] = []
+        tokens: list[int] = []
+        ended: list[int] = []
+        several: list[tuple[int, list[int]]] = []
+        every = token_ids.tolist()
+        for b, (start, taken) in enumerate(verified.spans()):
+            if chosen[start] >= 0:
+                given, finished = self._take_all(start, chosen[start], every[start : start + taken], views, records)
+                tokens += given
+                if finished:
+                    ended.append(b)
+                if len(given) > 1:
+                    several.append((b, given))
+        if alone := rows == 1 and not held:  # of several rows the next step is what all wait for
+            self._rings.deltas.write_many(records)
         results.head[:] = views.head
         results.head[Head.ROWS] = rows
         results.rows[:rows] = views.rows[at]
@@ -204,18 +220,11 @@ class SamplingStage:
         results.counts[:rows] = 1
         results.ids[:rows, 0] = token_ids[at]
         results.finished[:rows] = 0
+        if ended:
+            results.finished[ended] = 1
         results.wishes[:rows] = verified.wishes[:rows]
-        records: list[bytes] = []
-        tokens: list[int] = []
-        every = token_ids.tolist()
-        for b, (start, taken) in enumerate(verified.spans()):
-            if chosen[start] >= 0:
-                given, finished = self._take_all(start, chosen[start], every[start : start + taken], views, records)
-                tokens += given
-                if finished:
-                    results.finished[b] = 1
-                if len(given) > 1:
-                    results.counts[b], results.ids[b, : len(given)] = len(given), given
+        for b, given in several:
+            results.counts[b], results.ids[b, : len(given)] = len(given), given
         for at_, grammar in held.items():
             b = verified.row_at(at_)
             results.counts[b] = 0
@@ -223,10 +232,8 @@ class SamplingStage:
                 results.counts[b], results.ids[b, 0], results.finished[b] = 1, -1, 1
                 records.append(self._fail(grammar.row, f"the grammar failed: {grammar.error}").pack())
                 tokens.append(-1)
-        if rows == 1:  # of several rows the next step is what all wait for
-            self._rings.deltas.write_many(records)
         slot.publish()
-        if rows != 1:
+        if not alone:
             self._rings.deltas.write_many(records)
         return tokens
 
