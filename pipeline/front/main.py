@@ -19,6 +19,7 @@ from pipeline.host.facts import raise_descriptor_limit
 from pipeline.runtime import background
 from pipeline.runtime.deterministic import why_not_deterministic
 from pipeline.runtime.gc_policy import freeze_gc
+from pipeline.runtime.huge_pages import collapse_heap
 from pipeline.runtime.malloc_policy import give_back_freed, share_one_heap
 from pipeline.runtime.stage import Stage, end_as_usual
 from pipeline.runtime.tokenizer import response_format, sampling_defaults
@@ -50,6 +51,7 @@ def run_front_stage(stage: Stage) -> None:
     sys.setswitchinterval(background.SWITCH_S)
     freeze_gc(stage.spec.role)
     give_back_freed()
+    collapse_heap()
     stage.pauses.start()
     run_front(
         settings,

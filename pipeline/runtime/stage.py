@@ -27,6 +27,7 @@ from pipeline.runtime import background
 from pipeline.runtime.control_channel import Channel, ChannelError
 from pipeline.runtime.gc_policy import freeze_gc
 from pipeline.runtime.generations import END, Control, Generation, handle_of
+from pipeline.runtime.huge_pages import collapse_heap
 from pipeline.runtime.logs import configure_logging
 from pipeline.runtime.malloc_policy import give_back_freed
 from pipeline.runtime.nonblocking_stderr import STDERR
@@ -131,6 +132,8 @@ class Stage:
         """Call `run` for each generation; it works until a ring closes, and keeps no reference to its rings."""
         freeze_gc(self.spec.role)
         give_back_freed()
+        if self.spec.name != INFERENCE.name:  # which holds the model
+            collapse_heap()
         end_as_usual()
         self.control.watch()
         while True:

@@ -123,6 +123,7 @@ class SamplingStage:
         while not (self._rows or self._rings.logits.occupancy):
             self._rings.selector.wait()
             self._read_changes()
+        self._rows.begin_alone()
 
     def run_step(self) -> None:
         """Wait for logits and work them off. Raises PeerDied, RingClosed."""

@@ -216,10 +216,12 @@ class Backend:
         self._next += 1
         return self._next
 
-    def announce(self) -> None:
-        """A request is about to come: where there is no other, preprocess sleeps, and had better wake up."""
-        if not (self._streams or self.lanes.several) and (client := self.lanes[0].client) is not None:
-            client.wake()
+    def announce(self, lane: Lane | None = None) -> None:
+        """A request is about to come, to this lane if it is known: where there is no other, preprocess sleeps, and
+        had better wake up."""
+        lane = lane or self.lanes.only
+        if lane is not None and lane.client is not None and not (self._streams or self.guests.live):
+            lane.client.wake()
 
     def submit(self, submits: Sequence[Submit], *, again: bool = False) -> list[TokenStream]:
         """All of them, or none; one stream for each choice. If there is room in the ring for the first one, the
@@ -392,6 +394,7 @@ class Backend:
         if self.kept is not None:
             self.kept.commit()  # before any client can see what comes of them
         self.outbox.flush(now)
+        self.guests.flush()
         self._recovery.look_after()
 
     def _on_scores(self, stream: TokenStream, record: bytes) -> None:

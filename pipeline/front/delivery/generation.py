@@ -403,6 +403,24 @@ class Generation:
 
         return pass_on
 
+    def _beginning(self, text: GeneratedText) -> PassOn:
+        """As `_passing_on`, of the only text: its first tokens with the head, without waking the task."""
+        exchange, outbox = self._exchange, self._delivery.backend.outbox
+
+        def begin(records: list[bytes], now_ns: int) -> bool:
+            if not exchange.keeps_up:
+                return False
+            deltas = list(map(unpack_delta, records))
+            events = self._begin(text) + (events_of(text.choice, deltas) if text.read is None else text.read(deltas))
+            text.stream.pass_on = text.pass_on
+            head = b"" if exchange.started else self._head  # a ping may have begun
+            exchange.begin_soon(head, b"".join(map(text.writer.write, events)), outbox)
+            self._written_ns = now_ns
+            text.progress.on_tokens(len(deltas), now_ns)
+            return True
+
+        return begin
+
     # ---- the answer ---------------------------------------------------------------------------------------------
 
     async def _stream(self) -> None:
@@ -414,6 +432,8 @@ class Generation:
         await self._accepted()
         if not wants_times(exchange):  # while there is time
             self._head = self._make_head()
+            if len(self._live) == 1 and self._kept is None:
+                self._live[0].pass_on = self._beginning(self._live[0])
         taken = await self._take()
         await self._start()
         while self._live:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice
 from typing import Protocol, TypeAlias
 
 import ipc
@@ -88,6 +89,7 @@ class Lanes:
         self.leaving: set[int] = set()  # replicas to which nothing new goes while there are others
         self._unable: set[int] = set()  # replicas where no request can be deterministic
         self.newest = ""  # weights that replicas are being given, while they are
+        self.only: Lane | None = None  # that is up, if only one is: where the next request goes
         self.ringed: list[Lane] = []  # those with rings; of links nothing waits to be taken
         for replica in range(replicas):
             router.replica_down(replica)
@@ -160,11 +162,17 @@ class Lanes:
         """Its client is attached."""
         able = lane.client is None or lane.client.deterministic
         (self._unable.discard if able else self._unable.add)(lane.replica)
+        self._find_only()
         self._router.replica_up(lane.replica)
 
     def down(self, lane: Lane) -> None:
         """Nothing can be sent there any more. Twice is harmless."""
+        self._find_only()
         self._router.replica_down(lane.replica)
+
+    def _find_only(self) -> None:
+        up = list(islice((lane for lane in self._lanes if lane.up), 2))
+        self.only = up[0] if len(up) == 1 else None
 
     def on_load(self, replica: int, others: int) -> None:
         """So many requests of other fronts are there."""

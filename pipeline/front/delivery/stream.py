@@ -30,7 +30,6 @@ class TokenStream:
         "_failure",
         "_limit",
         "_over",
-        "_pass_on",
         "_pushed_ns",
         "_records",
         "_scores",
@@ -45,6 +44,7 @@ class TokenStream:
         "home",
         "on_overrun",
         "on_weights",
+        "pass_on",
         "prefilling",
         "prompt_tokens",
         "reports_acceptance",
@@ -86,7 +86,7 @@ class TokenStream:
         self._records: list[bytes] = []
         self._over = False
         self._failure: Exception | None = None
-        self._pass_on: PassOn | None = None
+        self.pass_on: PassOn | None = None  # gets records while the reader waits
         self._waiter: asyncio.Future[None] | None = None
         self.reports_acceptance = False  # by waking its reader
 
@@ -143,10 +143,10 @@ class TokenStream:
             self._overrun()
 
     def _passed_on(self, now_ns: int) -> bool:
-        if self._pass_on is None or self._over:
+        if self.pass_on is None or self._over:
             return False
         try:
-            passed_on = self._pass_on(self._records, now_ns)
+            passed_on = self.pass_on(self._records, now_ns)
         except Exception as error:  # noqa: BLE001 - it concerns this stream only
             self.fail(error)
             return True
@@ -190,7 +190,7 @@ class TokenStream:
     def wake(self, waiter: asyncio.Future[None], pass_on: PassOn | None = None) -> None:
         """Set this future as soon as something happens; other streams may share it. Records that arrive until then
         are given to `pass_on` first."""
-        self._waiter, self._pass_on = waiter, pass_on
+        self._waiter, self.pass_on = waiter, pass_on
 
     def _overrun(self) -> None:
         self._records.clear()
