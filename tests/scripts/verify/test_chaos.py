@@ -104,5 +104,5 @@ def test_a_stream_that_was_cut_off_is_compared_as_far_as_it_came():
 def test_wrong_arguments_are_named(arguments, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["chaos.py", *arguments])
     with pytest.raises(SystemExit):
-        chaos.parse()
+        chaos.arguments()
     assert arguments[0] in capsys.readouterr().err

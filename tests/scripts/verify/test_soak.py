@@ -40,5 +40,5 @@ def test_bad_requests_are_of_many_kinds():
 
 def test_options_become_a_plan(monkeypatch):
     monkeypatch.setattr("sys.argv", ["soak.py", "--minutes", "2", "--growth", "3", "--set", "a=b", "--seed", "4"])
-    plan = soak.parse()
+    plan = soak.parse(soak.arguments())
     assert (plan.seconds, plan.growth, plan.overrides, plan.seed) == (120, 0.03, ("a=b",), 4)

@@ -1,0 +1,206 @@
+"""Requests of all kinds, again and again, each answer compared with the one that came while nothing happened."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scripts.lab.errors import BenchError
+from scripts.lab.http import Client, post_json
+from scripts.lab.server import Server
+from scripts.verify.everything.answers import (
+    Scored,
+    apart_before,
+    differences,
+    flip,
+    scored,
+)
+from scripts.verify.everything.asking import Asked, ask
+from scripts.verify.everything.engines import Stage
+from scripts.verify.everything.kinds import Kind, kinds, left_out
+from scripts.verify.survival.load import Tally
+from scripts.verify.survival.ordeal import Ordeal
+from scripts.verify.survival.weights import change
+
+MOST_APART = 1e-4  # log-probabilities of a near tie
+_SHOWN = 3  # differences of an answer
+
+
+@dataclass(slots=True)
+class Flip:
+    """An answer that became another one."""
+
+    kind: Kind
+    wanted: list[Any]
+    got: list[Any]
+    why: list[str]
+
+
+@dataclass(slots=True)
+class MixedTally(Tally):
+    """`lost_scores`: answers with scores of their prompts that failed with their front, as is documented."""
+
+    by_kind: Counter[str] = field(default_factory=Counter)
+    repeats: int = 0
+    lost_scores: int = 0
+    flips: list[str] = field(default_factory=list)  # that are near ties
+
+
+class MixedLoad:
+    """`run` keeps one request of each kind going until `stop`."""
+
+    def __init__(
+        self, server: Server, stage: Stage, mix: Sequence[Kind], expected: Sequence[Sequence[Any]], plan: Ordeal
+    ) -> None:
+        self.tally: MixedTally = MixedTally()
+        self.live: dict[int, Asked] = {}
+        self.front_hit = False
+        self._server, self._stage, self._mix, self._expected = server, stage, mix, expected
+        self._detached_s, self._seed = plan.detached_s, plan.seed
+        self._stopping, self._flips = False, list[Flip]()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._repeat(i)) for i in range(len(self._mix))]
+
+    async def stop(self) -> None:
+        self._stopping = True
+        await asyncio.gather(*self._tasks)
+        for one in self._flips:
+            await self._explain(one)
+
+    async def _repeat(self, i: int) -> None:
+        rng = random.Random(f"{self._seed}/{i}")  # noqa: S311 - repeatable, not secret
+        while not self._stopping:
+            await self.once(i, rng)
+
+    async def once(self, i: int, rng: random.Random) -> None:
+        asked = self.live[i] = Asked()
+        await ask(self._server.port, self._mix[i], asked, self._detached_s, rng)
+        del self.live[i]
+        self.judge(i, asked)
+
+    def judge(self, i: int, asked: Asked) -> None:
+        kind, tally = self._mix[i], self.tally
+        tally.streams += 1
+        tally.tokens += len(asked.events)
+        tally.returns += asked.returns
+        tally.repeats += asked.repeats
+        tally.by_kind[kind.name] += 1
+        error = asked.error or error_of(asked.events)
+        if error and kind.scored and asked.lost:
+            tally.lost_scores += 1
+            return
+        if error:
+            tally.wrong.append(f"{kind}: {error}")
+        elif found := differences(
+            self._expected[i], asked.events, 0.0 if kind.deterministic else self._stage.tolerance
+        ):
+            one = Flip(kind, list(self._expected[i]), asked.events, found)
+            if self._stage.exact or kind.deterministic:
+                tally.wrong.append(_told(one))
+            else:
+                self._flips.append(one)
+
+    async def _explain(self, one: Flip) -> None:
+        """A near tie, or a fault."""
+        wanted, got = scored(one.wanted), scored(one.got)
+        if one.kind.twin is not None:
+            wanted = got = {}
+        told = ""
+        for choice in wanted:
+            if (found := flip(wanted[choice], got.get(choice, []))) is not None:
+                at, apart, what = found
+                drift = apart_before(wanted[choice], got[choice], at)
+                told = f"choice {choice}, token {at}: {what}: {apart:.2g} apart, {drift:.2g} before"
+                if apart <= MOST_APART and drift <= MOST_APART:
+                    self.tally.flips.append(f"{one.kind}: {told}")
+                    return
+                break
+        if one.kind.twin is not None:
+            told = await self._by_twin(one)
+            if not told:
+                return
+        self.tally.wrong.append(f"{_told(one)}; {told or 'no margin is known'}")
+
+    async def _by_twin(self, one: Flip) -> str:
+        """Of a text whose answer has no log-probabilities: asked again with them. Empty: it is a near tie."""
+        assert one.kind.twin is not None
+        path, body = one.kind.twin
+        body = {key: value for key, value in body.items() if key not in ("stream", "stream_options", "background")}
+        try:
+            answer = await post_json(Client(self._server.base_url), path, body)
+        except (BenchError, OSError) as error:
+            return f"no margin: {error}"
+        tokens = next(iter(scored([answer]).values()), [])
+        texts = text_of(one.wanted), text_of(one.got)
+        return self._near(one.kind, tokens, *texts)
+
+    def _near(self, kind: Kind, tokens: Sequence[Scored], wanted: str, got: str) -> str:
+        common = next((at for at, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b), -1)
+        end = 0
+        for at, token in enumerate(tokens):
+            begin, end = end, end + len(token.token)
+            if common < end:
+                ways = [
+                    max((name for name in token.top if text[begin:].startswith(name)), key=len, default="")
+                    for text in (wanted, got)
+                ]
+                if not all(ways) or ways[0] == ways[1]:
+                    return f"token {at}: {ways} of {token.top}"
+                apart = abs(token.top[ways[0]] - token.top[ways[1]])
+                told = f"token {at}: {ways[0]!r}, now {ways[1]!r}: {apart:.2g} apart"
+                if apart <= MOST_APART:
+                    self.tally.flips.append(f"{kind}: {told}")
+                    return ""
+                return told
+        return "its twin is shorter"
+
+
+def _told(one: Flip) -> str:
+    more = f", and {len(one.why) - _SHOWN} more" if len(one.why) > _SHOWN else ""
+    return f"{one.kind}: {'; '.join(one.why[:_SHOWN])}{more}"
+
+
+def error_of(events: Sequence[Any]) -> str:
+    """That a stream ended with."""
+    for event in events[-2:]:
+        for place in (event, event.get("response"), event.get("data")):
+            if isinstance(place, dict) and (place.get("error") or place.get("finish_reason") == "predict_failed"):
+                return json.dumps(place)
+    return ""
+
+
+def text_of(events: Sequence[Any]) -> str:
+    """Of an answer with one choice and without calls."""
+    text = ""
+    for event in events:
+        choice = (event.get("choices") or [{}])[0]
+        inner = choice.get("delta") or choice.get("message") or event.get("delta") or {}
+        text += inner if isinstance(inner, str) else inner.get("content") or inner.get("text") or ""
+        text += choice.get("text") or ""
+    return text
+
+
+async def mixed(plan: Ordeal, server: Server, stage: Stage, copies: int) -> MixedLoad:
+    """The same answers for all weights that will be loaded. Raises ValueError when one fails."""
+    if stage.load_first:
+        await change(server.base_url, stage.folders[0])
+    mix = kinds(plan.tokens, stage.able, copies)
+    print(
+        f"{stage.engine}: {len(mix)} kinds of requests; left out: {', '.join(left_out(stage.able)) or 'none'}",
+        flush=True,
+    )
+    asked = [Asked() for _ in mix]
+    await asyncio.gather(
+        *(ask(server.port, kind, one, plan.detached_s) for kind, one in zip(mix, asked, strict=True))
+    )
+    errors = {kind.name: one.error or error_of(one.events) for kind, one in zip(mix, asked, strict=True)}
+    if wrong := [f"{kind}: {error}" for kind, error in errors.items() if error]:
+        raise ValueError("; ".join(wrong))
+    return MixedLoad(server, stage, mix, [one.events for one in asked], plan)
