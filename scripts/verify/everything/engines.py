@@ -99,8 +99,8 @@ def _model(engine: str, place: Path) -> Stage:
         "pipeline.token_budget=32",
         "pipeline.runner.threads=1",
         f"pipeline.runner.compile_cache={place / 'compiled'}",
-        "model_config.max_generate_length=512",
-        "pa_config.num_blocks=256",
+        "model_config.max_generate_length=1024",
+        "pa_config.num_blocks=512",
     )
     return Stage(engine, folders[0], sets, (), exact=False, tolerance=1e-4, folders=folders[1:], load_first=False)
 
