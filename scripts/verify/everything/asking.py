@@ -25,7 +25,7 @@ class Asked:
     events: list[Any] = field(default_factory=list)
     error: str = ""
     broken: bool = False  # its connection, for good
-    replica: str = ""
+    replica: str = ""  # that its first token came from, where gaps between events mean something
     name: str = ""  # by which it can be collected
     returns: int = 0
     lost: int = 0  # connections
@@ -35,10 +35,12 @@ class Asked:
     _taken: int = 0  # lines of the last reply
     _next: int = 0  # number of the next event
 
-    def take(self, reply: Reply) -> None:
+    def take(self, reply: Reply, *, steady: bool) -> None:
         lines = reply.lines[self._taken :]
         self._taken = len(reply.lines)
-        self._heads(reply)
+        if steady and not self.name:
+            self.replica = reply.headers.get(b"x-ringserve-replica", b"").decode()
+        self.name = self.name or reply.headers.get(b"x-stream-id", b"").decode()
         for line in lines:
             if line.startswith((b":", b"retry: ", b"event: ")):
                 continue
@@ -52,14 +54,8 @@ class Asked:
                 self.times_s.append(time.monotonic())
 
     def whole(self, reply: Reply) -> None:
-        self._heads(reply)
         self.events = [json.loads(reply.body)]
         self.times_s.append(time.monotonic())
-
-    def _heads(self, reply: Reply) -> None:
-        if not self.replica:
-            self.replica = reply.headers.get(b"x-ringserve-replica", b"").decode()
-        self.name = self.name or reply.headers.get(b"x-stream-id", b"").decode()
 
     def come_back(self) -> None:
         self._taken = 0
@@ -96,7 +92,7 @@ async def ask(port: int, kind: Kind, asked: Asked, detached_s: float, rng: rando
 async def _stream(client: Client, kind: Kind, asked: Asked, leaves: int | None) -> bool:
     def watch(reply: Reply) -> bool:
         if reply.status == 200:
-            asked.take(reply)
+            asked.take(reply, steady=kind.steady)
         return leaves is not None and not asked.dropped and bool(asked.name) and len(asked.events) >= leaves
 
     reply = await client.send(_request(client, kind, asked), watch)

@@ -49,6 +49,11 @@ class Kind:
     def deterministic(self) -> bool:
         return DETERMINISTIC in self.needs
 
+    @property
+    def steady(self) -> bool:
+        """One text of one replica, of which each token is an event: gaps between them mean something."""
+        return self.path == COMPLETIONS and self.way is Way.STREAM and not {"n", "stop", "echo"} & {*self.body}
+
 
 _TOPICS = ("ring", "buffer", "slot", "memory", "token", "step", "row", "block", "cache", "model", "shared", "queue")
 _SCHEMA = {
