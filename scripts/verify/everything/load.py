@@ -6,10 +6,11 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.runtime.weights import identify_folder
 from scripts.lab.errors import BenchError
 from scripts.lab.http import Client, post_json
 from scripts.lab.server import Server
@@ -49,18 +50,23 @@ class MixedTally(Tally):
     repeats: int = 0
     lost_scores: int = 0
     flips: list[str] = field(default_factory=list)  # that are near ties
+    weights: Counter[str] = field(default_factory=Counter)  # texts that name them
+    mixed: int = 0  # texts that several weights have computed
 
 
 class MixedLoad:
     """`run` keeps one request of each kind going until `stop`."""
 
     def __init__(
-        self, server: Server, stage: Stage, mix: Sequence[Kind], expected: Sequence[Sequence[Any]], plan: Ordeal
-    ) -> None:
+        self, server: Server, stage: Stage, mix: Sequence[Kind], expected: Sequence[Sequence[Any]],
+        weights: set[str], plan: Ordeal,
+    ) -> None:  # fmt: skip
+        """`weights`: ids of all that there may be."""
         self.tally: MixedTally = MixedTally()
         self.live: dict[int, Asked] = {}
         self.front_hit = False
         self._server, self._stage, self._mix, self._expected = server, stage, mix, expected
+        self._weights = weights
         self._detached_s, self._seed = plan.detached_s, plan.seed
         self._stopping, self._flips = False, list[Flip]()
         self._tasks: list[asyncio.Task[None]] = []
@@ -106,6 +112,16 @@ class MixedLoad:
                 tally.wrong.append(_told(one))
             else:
                 self._flips.append(one)
+
+    def _wrong_weights(self, events: Sequence[Any]) -> Iterator[str]:
+        """What an answer says of the weights that have computed it."""
+        for event in events:
+            for text in (event.get("usage") or {}).get("weights", ()):
+                starts, ids = [one["from"] for one in text], [one["id"] for one in text]
+                self.tally.weights.update(ids)
+                self.tally.mixed += len(text) > 1
+                if starts[:1] != [0] or starts != sorted({*starts}) or not {*ids} <= self._weights:
+                    yield f"its weights are {text}; there are {self._weights}"
 
     async def _explain(self, one: Flip) -> None:
         """A near tie, or a fault."""
@@ -190,7 +206,10 @@ def text_of(events: Sequence[Any]) -> str:
 async def mixed(plan: Ordeal, server: Server, stage: Stage, copies: int) -> MixedLoad:
     """The same answers for all weights that will be loaded. Raises ValueError when one fails."""
     if stage.load_first:
-        await change(server.base_url, stage.folders[0])
+        told = await change(server.base_url, stage.folders[0])
+        weights = {one["weights"] for one in told["replicas"]}
+    else:
+        weights = {identify_folder(folder) for folder in (stage.config, *stage.folders)}
     mix = kinds(plan.tokens, stage.able, copies)
     print(
         f"{stage.engine}: {len(mix)} kinds of requests; left out: {', '.join(left_out(stage.able)) or 'none'}",
@@ -203,4 +222,4 @@ async def mixed(plan: Ordeal, server: Server, stage: Stage, copies: int) -> Mixe
     errors = {kind.name: one.error or error_of(one.events) for kind, one in zip(mix, asked, strict=True)}
     if wrong := [f"{kind}: {error}" for kind, error in errors.items() if error]:
         raise ValueError("; ".join(wrong))
-    return MixedLoad(server, stage, mix, [one.events for one in asked], plan)
+    return MixedLoad(server, stage, mix, [one.events for one in asked], weights, plan)

@@ -57,6 +57,7 @@ def show(tally: Tally) -> None:
         f"{tally.streams} answers, {tally.tokens} events; clients came back {tally.returns} times and asked anew "
         f"{tally.repeats} times; {tally.lost_scores} with scores of prompts failed with their front"
     )
+    print(f"weights: {len(tally.weights)} ids are named, by {tally.mixed} texts more than one")
     print(f"least of a kind: {min(tally.by_kind.values(), default=0)} answers")
     for flip in tally.flips:
         print(f"  near tie: {flip}")
