@@ -104,11 +104,12 @@ class MixedLoad:
             return
         if error:
             tally.wrong.append(f"{kind}: {error}")
-        elif found := differences(
-            self._expected[i], asked.events, 0.0 if kind.deterministic else self._stage.tolerance
-        ):
+            return
+        tally.wrong += [f"{kind}: {why}" for why in self._wrong_weights(asked.events)]
+        exact = self._stage.exact or kind.deterministic
+        if found := differences(self._expected[i], asked.events, 0.0 if exact else self._stage.tolerance):
             one = Flip(kind, list(self._expected[i]), asked.events, found)
-            if self._stage.exact or kind.deterministic:
+            if exact:
                 tally.wrong.append(_told(one))
             else:
                 self._flips.append(one)
