@@ -19,6 +19,7 @@ from pipeline.runtime.engines import facts_of, fixed_tokens
 from scripts.lab.server import WARM
 from scripts.tools.family_checkpoints import write_safetensors
 from scripts.tools.family_weights import make_tensor
+from scripts.tools.random_adapter import write_adapter
 from scripts.verify.everything.kinds import ADAPTER, ADAPTERS, DETERMINISTIC, GRAMMARS, SCORES
 from scripts.verify.survival.session import EMULATED
 
@@ -34,7 +35,7 @@ _SPECULATION = "pipeline.speculation.method=ngram"
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Served:
     """What is served: `config` is a file or a folder. `able`: what its facts say it can do. `exact`: texts never
     change. `tolerance`: of log-probabilities. `first` and `others`: folders of weights with the same texts, of which
     the first is to be loaded before anything is asked."""
@@ -49,31 +50,31 @@ class Stage:
     load_first: bool
 
 
-def build(engine: str, place: Path, replicas: int, extra: tuple[str, ...] = ()) -> Stage:
+def build(engine: str, place: Path, replicas: int, extra: tuple[str, ...] = ()) -> Served:
     """Writes the folders below `place`. Raises BenchError, ModelError, ConfigurationError."""
-    stage = _emulated(place) if engine == "emulated" else _model(engine, place)
+    served = _emulated(place) if engine == "emulated" else _model(engine, place)
     common = (_SPECULATION, f"pipeline.replicas={replicas}", "pipeline.hang_timeout_s=2", *extra)
-    stage = replace(stage, overrides=(*stage.overrides, *common))
-    adapted = (*stage.overrides, f"pipeline.lora.adapters={{{ADAPTER}: {place / 'adapter'}}}")
+    served = replace(served, overrides=(*served.overrides, *common))
+    adapted = (*served.overrides, f"pipeline.lora.adapters={{{ADAPTER}: {place / 'adapter'}}}")
     try:
-        facts, overrides = facts_of(_configuration(stage.config, adapted)), adapted
+        facts, overrides = facts_of(_configuration(served.config, adapted)), adapted
     except (ConfigurationError, ModelError) as error:
         print(f"{engine}: no adapters: {error}", flush=True)
-        facts, overrides = facts_of(_configuration(stage.config, stage.overrides)), stage.overrides
+        facts, overrides = facts_of(_configuration(served.config, served.overrides)), served.overrides
     can = {
         DETERMINISTIC: bool(fixed_tokens(facts)),
         ADAPTERS: facts.adapters > 0,
         SCORES: facts.scores,
         GRAMMARS: True,
     }
-    return replace(stage, overrides=overrides, able=tuple(name for name, is_so in can.items() if is_so))
+    return replace(served, overrides=overrides, able=tuple(name for name, is_so in can.items() if is_so))
 
 
 def _configuration(config: Path, overrides: tuple[str, ...]) -> Configuration:
     return (load_folder if config.is_dir() else load_configuration)(config, overrides)
 
 
-def _emulated(place: Path) -> Stage:
+def _emulated(place: Path) -> Served:
     """Its texts come from a seed, and the seed from the folder: so the same one is loaded again and again."""
     folder = place / "weights"
     folder.mkdir()
@@ -83,15 +84,15 @@ def _emulated(place: Path) -> Stage:
         "pipeline.runner.emit_eos=true",
         "pipeline.runner.eos_probability=0.004",
     )
-    return Stage("emulated", EMULATED, sets, (), exact=True, tolerance=1e-9, folders=(folder,), load_first=True)
+    return Served("emulated", EMULATED, sets, (), exact=True, tolerance=1e-9, folders=(folder,), load_first=True)
 
 
-def _model(engine: str, place: Path) -> Stage:
+def _model(engine: str, place: Path) -> Served:
     """Folders with the same tensors, whose configurations differ in a label: so their ids do."""
     folders = tuple(place / name for name in ("first", "second", "third"))
     for folder in folders:
         _write_model(folder, folder.name)
-    _write_adapter(folders[0], place / "adapter")
+    write_adapter(folders[0], place / "adapter", rank=_RANK, seed=1, scale=0.2)
     sets = (
         f"pipeline.runner.kind={engine}",
         WARM,
@@ -102,7 +103,7 @@ def _model(engine: str, place: Path) -> Stage:
         "model_config.max_generate_length=1024",
         "pa_config.num_blocks=512",
     )
-    return Stage(engine, folders[0], sets, (), exact=False, tolerance=1e-4, folders=folders[1:], load_first=False)
+    return Served(engine, folders[0], sets, (), exact=False, tolerance=1e-4, folders=folders[1:], load_first=False)
 
 
 def _write_model(folder: Path, label: str) -> None:
@@ -113,18 +114,3 @@ def _write_model(folder: Path, label: str) -> None:
     parts = [part for recipe in recipes(read_spec_file(folder)).values() for part in recipe]
     tensors = {part.source: make_tensor("llama", part.source, part.shape) for part in parts}
     write_safetensors(folder / "model.safetensors", tensors)
-
-
-def _write_adapter(model: Path, folder: Path) -> None:
-    """Of all linear layers, as PEFT saves it."""
-    folder.mkdir()
-    tensors = {}
-    for name, recipe in recipes(read_spec_file(model)).items():
-        for part in recipe if name.startswith("layers.") else ():
-            if len(part.shape) > 1:
-                module = f"base_model.model.{part.source.removesuffix('.weight')}"
-                for letter, shape in (("A", (_RANK, part.shape[1])), ("B", (part.shape[0], _RANK))):
-                    tensors[f"{module}.lora_{letter}.weight"] = make_tensor("llama", f"{module}.{letter}", shape)
-    settings = {"peft_type": "LORA", "r": _RANK, "lora_alpha": _RANK, "target_modules": "all-linear"}
-    (folder / "adapter_config.json").write_text(json.dumps(settings))
-    write_safetensors(folder / "adapter_model.safetensors", tensors)

@@ -22,7 +22,7 @@ from scripts.verify.everything.answers import (
     scored,
 )
 from scripts.verify.everything.asking import Asked, ask
-from scripts.verify.everything.engines import Stage
+from scripts.verify.everything.engines import Served
 from scripts.verify.everything.kinds import Kind, kinds, left_out
 from scripts.verify.survival.load import Tally
 from scripts.verify.survival.ordeal import Ordeal
@@ -58,14 +58,14 @@ class MixedLoad:
     """`run` keeps one request of each kind going until `stop`."""
 
     def __init__(
-        self, server: Server, stage: Stage, mix: Sequence[Kind], expected: Sequence[Sequence[Any]],
+        self, server: Server, served: Served, mix: Sequence[Kind], expected: Sequence[Sequence[Any]],
         weights: set[str], plan: Ordeal,
     ) -> None:  # fmt: skip
         """`weights`: ids of all that there may be."""
         self.tally: MixedTally = MixedTally()
         self.live: dict[int, Asked] = {}
         self.front_hit = False
-        self._server, self._stage, self._mix, self._expected = server, stage, mix, expected
+        self._server, self._served, self._mix, self._expected = server, served, mix, expected
         self._weights = weights
         self._detached_s, self._seed = plan.detached_s, plan.seed
         self._stopping, self._flips = False, list[Flip]()
@@ -106,8 +106,8 @@ class MixedLoad:
             tally.wrong.append(f"{kind}: {error}")
             return
         tally.wrong += [f"{kind}: {why}" for why in self._wrong_weights(asked.events)]
-        exact = self._stage.exact or kind.deterministic
-        if found := differences(self._expected[i], asked.events, 0.0 if exact else self._stage.tolerance):
+        exact = self._served.exact or kind.deterministic
+        if found := differences(self._expected[i], asked.events, 0.0 if exact else self._served.tolerance):
             one = Flip(kind, list(self._expected[i]), asked.events, found)
             if exact:
                 tally.wrong.append(_told(one))
@@ -204,16 +204,16 @@ def text_of(events: Sequence[Any]) -> str:
     return text
 
 
-async def mixed(plan: Ordeal, server: Server, stage: Stage, copies: int) -> MixedLoad:
+async def mixed(plan: Ordeal, server: Server, served: Served, copies: int) -> MixedLoad:
     """The same answers for all weights that will be loaded. Raises ValueError when one fails."""
-    if stage.load_first:
-        told = await change(server.base_url, stage.folders[0])
+    if served.load_first:
+        told = await change(server.base_url, served.folders[0])
         weights = {one["weights"] for one in told["replicas"]}
     else:
-        weights = {identify_folder(folder) for folder in (stage.config, *stage.folders)}
-    mix = kinds(plan.tokens, stage.able, copies)
+        weights = {identify_folder(folder) for folder in (served.config, *served.folders)}
+    mix = kinds(plan.tokens, served.able, copies)
     print(
-        f"{stage.engine}: {len(mix)} kinds of requests; left out: {', '.join(left_out(stage.able)) or 'none'}",
+        f"{served.engine}: {len(mix)} kinds of requests; left out: {', '.join(left_out(served.able)) or 'none'}",
         flush=True,
     )
     asked = [Asked() for _ in mix]
@@ -223,4 +223,4 @@ async def mixed(plan: Ordeal, server: Server, stage: Stage, copies: int) -> Mixe
     errors = {kind.name: one.error or error_of(one.events) for kind, one in zip(mix, asked, strict=True)}
     if wrong := [f"{kind}: {error}" for kind, error in errors.items() if error]:
         raise ValueError("; ".join(wrong))
-    return MixedLoad(server, stage, mix, [one.events for one in asked], weights, plan)
+    return MixedLoad(server, served, mix, [one.events for one in asked], weights, plan)

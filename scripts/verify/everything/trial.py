@@ -36,17 +36,17 @@ def trial(engine: str, wanted: Wanted) -> Iterator[Ordeal]:
     """The plan, as long as its folders are there."""
     topology = Topology(replicas=REPLICAS)
     with tempfile.TemporaryDirectory(prefix="ringserve-everything-") as name:
-        stage = build(engine, Path(name), REPLICAS, wanted.extra)
+        served = build(engine, Path(name), REPLICAS, wanted.extra)
         yield Ordeal(
-            stage.config,
-            stage.overrides,
+            served.config,
+            served.overrides,
             wanted.tokens,
             wanted.seed,
             rounds=wanted.rounds,
             stages=tuple(one.key for one in topology.stages if one.name in wanted.roles),
             topology=topology,
-            prepare=partial(mixed, stage=stage, copies=wanted.copies),
-            folders=stage.folders,
+            prepare=partial(mixed, served=served, copies=wanted.copies),
+            folders=served.folders,
         )
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from scripts.verify.everything.asking import Asked
-from scripts.verify.everything.engines import Stage
+from scripts.verify.everything.engines import Served
 from scripts.verify.everything.kinds import COMPLETIONS, DETERMINISTIC, Kind
 from scripts.verify.everything.load import MixedLoad, error_of, text_of
 from scripts.verify.survival.ordeal import Ordeal
@@ -32,9 +32,9 @@ TIE, APART = answer((" a", -0.5), (" c", -1.00005)), answer((" a", -0.5), (" c",
 
 
 def judged(events, *, exact=False, error="", lost=0, **kind):
-    stage = Stage("x", Path(), (), (), exact, 1e-4, (), load_first=False)
+    served = Served("x", Path(), (), (), exact, 1e-4, (), load_first=False)
     mix = [Kind("it", COMPLETIONS, {}, **kind)]
-    load = MixedLoad(SimpleNamespace(), stage, mix, [USUAL], IDS, Ordeal(Path()))
+    load = MixedLoad(SimpleNamespace(), served, mix, [USUAL], IDS, Ordeal(Path()))
     load.judge(0, Asked(events=events, error=error, lost=lost))
     asyncio.run(load.stop())
     return load.tally
