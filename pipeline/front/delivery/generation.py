@@ -303,6 +303,7 @@ class Generation:
             return []
         first = self._begin(text)
         if self._kept is not None:
+            text.note_weights(self._kept)
             self._kept.note(records[:-1] if deltas[-1].reason is FinishReason.FAILED else records)
         if deltas[-1].reason is FinishReason.FAILED:
             stream.fail(ApiError(500, deltas.pop().text or "the model failed", kind=SERVER))
@@ -375,6 +376,7 @@ class Generation:
             if not exchange.keeps_up:
                 return False
             if kept is not None:
+                text.note_weights(kept)
                 kept.note(records)
             deltas = map(unpack_delta, records)
             if read is None:

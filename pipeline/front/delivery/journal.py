@@ -66,6 +66,14 @@ class Begun(_Record, frozen=True, tag=1):
     cached_tokens: int
 
 
+class Weighed(_Record, frozen=True, tag=5):
+    """From this token of a text on, from 0, it is computed with the weights of this id."""
+
+    request: int
+    first: int
+    weights: str
+
+
 class Failure(msgspec.Struct, frozen=True, array_like=True):
     """An `ApiError`."""
 
@@ -96,14 +104,14 @@ class Tried(_Record, frozen=True, tag=4):
     seed: str
 
 
-_Any: TypeAlias = Opened | Begun | Ended | Dropped | Tried
+_Any: TypeAlias = Opened | Begun | Ended | Dropped | Tried | Weighed
 _DECODER: msgspec.msgpack.Decoder[_Any] = msgspec.msgpack.Decoder(_Any)
 
 
 @dataclass(slots=True)
 class Found:
-    """An answer, as a front before has left it. `records`: deltas and `Begun`, in the order of the answer. `tried`:
-    the front has ended while only this one was made again."""
+    """An answer, as a front before has left it. `records`: deltas, `Begun` and `Weighed`, in the order of the
+    answer. `tried`: the front has ended while only this one was made again."""
 
     opened: Opened
     records: list[bytes] = field(default_factory=list)
@@ -124,18 +132,21 @@ def renumbered(found: Found, new_id: Callable[[], int]) -> Found:
 
 
 def _renumbered(record: bytes, new: Mapping[int, int]) -> bytes:
-    begun = begun_of(record)
-    if begun is None:
+    if is_delta(record):
         return renumbered_delta(record, new[delta_head(record)[0]])
-    return msgspec.structs.replace(begun, request=new[begun.request]).pack()
+    about = about_of(record)
+    return msgspec.structs.replace(about, request=new[about.request]).pack()
 
 
-def begun_of(record: bytes) -> Begun | None:
-    """None: it is a delta."""
-    if not record.startswith(_ABOUT):
-        return None
+def is_delta(record: bytes) -> bool:
+    return not record.startswith(_ABOUT)
+
+
+def about_of(record: bytes) -> Begun | Weighed:
+    """Of a text's record that is no delta."""
     found = _DECODER.decode(memoryview(record)[len(_ABOUT) :])
-    return found if isinstance(found, Begun) else None
+    assert isinstance(found, Begun | Weighed)
+    return found
 
 
 def make_journal(kept_bytes: int) -> int:
@@ -194,7 +205,7 @@ class Journal:
 def _sorted_out(records: Iterator[bytes]) -> list[Found]:
     found, by_request, tried = dict[str, Found](), dict[int, Found](), ""
     for record in records:
-        if not record.startswith(_ABOUT):
+        if is_delta(record):
             _add(by_request, delta_head(record)[0], record)
             continue
         match _DECODER.decode(memoryview(record)[len(_ABOUT) :]):
@@ -202,7 +213,7 @@ def _sorted_out(records: Iterator[bytes]) -> list[Found]:
                 one = found[opened.seed] = Found(opened)
                 with contextlib.suppress(*_UNREADABLE):  # `renumbered` says so, of this answer only
                     by_request |= dict.fromkeys(requests_of(opened), one)
-            case Begun(request):
+            case Begun(request) | Weighed(request):
                 _add(by_request, request, record)
             case Ended(seed) as ended if seed in found:
                 found[seed].ended = ended

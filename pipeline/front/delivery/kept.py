@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import msgspec
 
 from pipeline.front.delivery.job import Times
-from pipeline.front.delivery.journal import Begun, Ended, Failure, Found, Journal, Opened, size_of
+from pipeline.front.delivery.journal import Begun, Ended, Failure, Found, Journal, Opened, Weighed, size_of
 from pipeline.front.http.errors import SERVER, UNAVAILABLE, ApiError, ClientGone
 from pipeline.front.http.exchange import JSON, BodyMemory, Exchange, Header
 from pipeline.front.http.line import Line
@@ -214,6 +214,9 @@ class KeptAnswer:
 
     def note_begin(self, request: int, prompt_tokens: int, cached_tokens: int) -> None:
         self.note([Begun(request, prompt_tokens, cached_tokens).pack()])
+
+    def note_weights(self, request: int, first: int, weights: str) -> None:
+        self.note([Weighed(request, first, weights).pack()])
 
     def note(self, records: list[bytes]) -> None:
         """Deltas, about to be written."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
 from pipeline.front.delivery.job import Begin, ChoiceWriter, Event, Reader, events_of
-from pipeline.front.delivery.journal import Begun, begun_of, submits_of
+from pipeline.front.delivery.journal import Begun, about_of, is_delta, submits_of
 from pipeline.front.delivery.kept import KeptAnswer
 from pipeline.front.delivery.progress import Progress
 from pipeline.front.delivery.stream import PassOn, TokenStream
@@ -31,6 +31,15 @@ class GeneratedText:
     begun: bool = False
     reason: FinishReason = FinishReason.NONE  # of its end, when the last token has arrived
     pass_on: PassOn | None = None  # once the stream to the client has begun
+    noted: list[tuple[int, str]] = field(default_factory=list)  # of the stream's weights, what the journal has
+
+    def note_weights(self, kept: KeptAnswer) -> None:
+        """Before tokens that they have computed are written down."""
+        if self.noted != (weights := self.stream.weights):
+            for first, one in weights:
+                if (first, one) not in self.noted:
+                    kept.note_weights(self.stream.request, first, one)
+            self.noted = [*weights]
 
 
 def remembered(kept: KeptAnswer, progresses: Sequence[Progress]) -> list[Submit]:
@@ -39,7 +48,7 @@ def remembered(kept: KeptAnswer, progresses: Sequence[Progress]) -> list[Submit]
     output: defaultdict[int, array[int]] = defaultdict(lambda: array("i"))
     attempts = defaultdict[int, int](int)
     for record in kept.records:
-        if begun_of(record) is None:
+        if is_delta(record):
             request, attempts[request], _, token, _ = delta_head(record)
             output[request].append(token)
     submits = [
@@ -67,7 +76,7 @@ def ended_of(kept: KeptAnswer) -> set[int]:
     """Texts that need no more tokens: all of an answer that has ended."""
     if kept.ended is not None and kept.opened is not None:
         return {choice.request for submit in submits_of(kept.opened) for choice in submit.choices}
-    heads = [delta_head(record) for record in kept.records if begun_of(record) is None]
+    heads = [delta_head(record) for record in kept.records if is_delta(record)]
     return {request for request, _, _, _, reason in heads if reason}
 
 
@@ -82,15 +91,21 @@ def recalled(
 ) -> Iterator[tuple[GeneratedText, list[Event]]]:
     """The events of an answer, in their order, from what was written down of it. `texts`: by request."""
     for record in records:
-        begun = begun_of(record)
-        if begun is not None:
-            yield _begin(begun, texts[begun.request])
+        if not is_delta(record):
+            about = about_of(record)
+            text = texts[about.request]
+            if isinstance(about, Begun):
+                yield _begin(about, text)
+            else:
+                text.noted.append((about.first, about.weights))
             continue
         delta = unpack_delta(record)
         text = texts[delta.request]
         text.reason = delta.reason
         text.progress.recall()
         yield text, events_of(text.choice, [delta]) if text.read is None else text.read([delta])
+    for text in texts.values():
+        text.stream.computed_before(text.noted)
 
 
 def _begin(begun: Begun, text: GeneratedText) -> tuple[GeneratedText, list[Event]]:

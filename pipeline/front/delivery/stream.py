@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pipeline.front.http.errors import ClientGone
 from pipeline.stats import Work
@@ -102,6 +102,15 @@ class TokenStream:
             del self.weights[-1]
         if not self.weights or self.weights[-1][1] != weights:
             self.weights.append((len(self.tokens), weights))
+
+    def computed_before(self, weights: Sequence[tuple[int, str]]) -> None:
+        """As a front before has left it; it goes on with those that it has now."""
+        now, self.weights = self.weights, []
+        for first, one in (*weights, *now):
+            while self.weights and self.weights[-1][0] >= first:
+                del self.weights[-1]
+            if not self.weights or self.weights[-1][1] != one:
+                self.weights.append((first, one))
 
     def note(self, token: int, last: int) -> None:
         """A delta with this token has arrived; `push` follows."""

@@ -134,7 +134,7 @@ class Served:
         self.url = f"http://127.0.0.1:{self.port}"
         self.http.base_url = httpx.URL(self.url)
 
-    def replace_front(self) -> None:
+    def replace_front(self, weights: str = "") -> None:
         """It is killed, with everything at its rings, and another one begins, with the journal that it has left."""
         self.front.process.kill()
         self.front.process.wait()
@@ -146,7 +146,7 @@ class Served:
         self._theirs.close()
         self.channel, self._theirs = Channel.pair()
         self._start_front()
-        self.wire()
+        self.wire(weights=weights)
 
     def _start(self, module: str, *arguments: str, fds: list[int]) -> Process:
         stats = self.stats.handle.fd

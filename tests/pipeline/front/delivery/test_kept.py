@@ -105,6 +105,19 @@ def test_another_front_goes_on(kept, api):
     assert kept.metric("ringserve_requests_in_flight") == 0
 
 
+def test_another_front_knows_which_weights_the_first_tokens_have(kept):
+    path, body = STREAMS["several"]
+    kept.replace_front(weights="old")
+    name, first = read_some(kept, path, body, 30, {**KEPT, "x-ringserve-timings": "1"})
+    kept.replace_front(weights="new")
+    *_, last, _ = first + collect(kept, name, path, after=len(first) - 1)
+    texts = json.loads(last.split(b"data: ")[1])["usage"]["weights"]
+    assert len(texts) == 4
+    for text in texts:
+        assert [one["id"] for one in text] == ["old", "new"]
+        assert text[0]["from"] == 0 < text[1]["from"]
+
+
 def test_a_head_has_no_body_and_does_not_wait(kept):
     path, body = STREAMS["completions"]
     name, _ = read_some(kept, path, {**body, "max_tokens": 3000}, 3)
