@@ -165,3 +165,14 @@ def apart_before(wanted: Sequence[Scored], got: Sequence[Scored], end: int) -> f
     """How far the log-probabilities of the same tokens are apart."""
     pairs = zip(wanted[:end], got[:end], strict=False)
     return max((abs(one.logprob - other.logprob) for one, other in pairs), default=0.0)
+
+
+def text_of(events: Sequence[Any]) -> str:
+    """Of an answer with one choice and without calls."""
+    text = ""
+    for event in events:
+        choice = (event.get("choices") or [{}])[0]
+        inner = choice.get("delta") or choice.get("message") or event.get("delta") or {}
+        text += inner if isinstance(inner, str) else inner.get("content") or inner.get("text") or ""
+        text += choice.get("text") or ""
+    return text

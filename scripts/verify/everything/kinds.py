@@ -50,6 +50,10 @@ class Kind:
         return DETERMINISTIC in self.needs
 
     @property
+    def drawn(self) -> bool:
+        return any("seed" in place for place in (self.body, *self.body.values()) if isinstance(place, dict))
+
+    @property
     def steady(self) -> bool:
         """One text of one replica, of which each token is an event: gaps between them mean something."""
         return self.path == COMPLETIONS and self.way is Way.STREAM and not {"n", "stop", "echo"} & {*self.body}

@@ -11,24 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.runtime.weights import identify_folder
-from scripts.lab.errors import BenchError
-from scripts.lab.http import Client, post_json
 from scripts.lab.server import Server
-from scripts.verify.everything.answers import (
-    Scored,
-    apart_before,
-    differences,
-    flip,
-    scored,
-)
+from scripts.verify.everything.answers import differences
 from scripts.verify.everything.asking import Asked, ask
 from scripts.verify.everything.engines import Served
 from scripts.verify.everything.kinds import Kind, kinds, left_out
+from scripts.verify.everything.margins import explain
 from scripts.verify.survival.load import Tally
 from scripts.verify.survival.ordeal import Ordeal
 from scripts.verify.survival.weights import change
 
-MOST_APART = 1e-4  # log-probabilities of a near tie
 _SHOWN = 3  # differences of an answer
 
 
@@ -49,7 +41,7 @@ class MixedTally(Tally):
     by_kind: Counter[str] = field(default_factory=Counter)
     repeats: int = 0
     lost_scores: int = 0
-    flips: list[str] = field(default_factory=list)  # that are near ties
+    flips: Counter[str] = field(default_factory=Counter)  # that are near ties
     weights: Counter[str] = field(default_factory=Counter)  # texts that name them
     mixed: int = 0  # texts that several weights have computed
 
@@ -125,58 +117,14 @@ class MixedLoad:
                     yield f"its weights are {text}; there are {self._weights}"
 
     async def _explain(self, one: Flip) -> None:
-        """A near tie, or a fault."""
-        wanted, got = scored(one.wanted), scored(one.got)
-        if one.kind.twin is not None:
-            wanted = got = {}
-        told = ""
-        for choice in wanted:
-            if (found := flip(wanted[choice], got.get(choice, []))) is not None:
-                at, apart, what = found
-                drift = apart_before(wanted[choice], got[choice], at)
-                told = f"choice {choice}, token {at}: {what}: {apart:.2g} apart, {drift:.2g} before"
-                if apart <= MOST_APART and drift <= MOST_APART:
-                    self.tally.flips.append(f"{one.kind}: {told}")
-                    return
-                break
-        if one.kind.twin is not None:
-            told = await self._by_twin(one)
-            if not told:
-                return
-        self.tally.wrong.append(f"{_told(one)}; {told or 'no margin is known'}")
-
-    async def _by_twin(self, one: Flip) -> str:
-        """Of a text whose answer has no log-probabilities: asked again with them. Empty: it is a near tie."""
-        assert one.kind.twin is not None
-        path, body = one.kind.twin
-        body = {key: value for key, value in body.items() if key not in ("stream", "stream_options", "background")}
-        try:
-            answer = await post_json(Client(self._server.base_url), path, body)
-        except (BenchError, OSError) as error:
-            return f"no margin: {error}"
-        tokens = next(iter(scored([answer]).values()), [])
-        texts = text_of(one.wanted), text_of(one.got)
-        return self._near(one.kind, tokens, *texts)
-
-    def _near(self, kind: Kind, tokens: Sequence[Scored], wanted: str, got: str) -> str:
-        common = next((at for at, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b), -1)
-        end = 0
-        for at, token in enumerate(tokens):
-            begin, end = end, end + len(token.token)
-            if common < end:
-                ways = [
-                    max((name for name in token.top if text[begin:].startswith(name)), key=len, default="")
-                    for text in (wanted, got)
-                ]
-                if not all(ways) or ways[0] == ways[1]:
-                    return f"token {at}: {ways} of {token.top}"
-                apart = abs(token.top[ways[0]] - token.top[ways[1]])
-                told = f"token {at}: {ways[0]!r}, now {ways[1]!r}: {apart:.2g} apart"
-                if apart <= MOST_APART:
-                    self.tally.flips.append(f"{kind}: {told}")
-                    return ""
-                return told
-        return "its twin is shorter"
+        """A near tie, or a fault. Those of the same place are told once."""
+        parting = await explain(self._server.port, one.kind, one.wanted, one.got)
+        if parting is None:
+            self.tally.wrong.append(f"{_told(one)}; no margin is known")
+        elif not parting.near:
+            self.tally.wrong.append(f"{_told(one)}; {parting.told}")
+        else:
+            self.tally.flips[f"{one.kind}: {parting.told}"] += 1
 
 
 def _told(one: Flip) -> str:
@@ -191,17 +139,6 @@ def error_of(events: Sequence[Any]) -> str:
             if isinstance(place, dict) and (place.get("error") or place.get("finish_reason") == "predict_failed"):
                 return json.dumps(place)
     return ""
-
-
-def text_of(events: Sequence[Any]) -> str:
-    """Of an answer with one choice and without calls."""
-    text = ""
-    for event in events:
-        choice = (event.get("choices") or [{}])[0]
-        inner = choice.get("delta") or choice.get("message") or event.get("delta") or {}
-        text += inner if isinstance(inner, str) else inner.get("content") or inner.get("text") or ""
-        text += choice.get("text") or ""
-    return text
 
 
 async def mixed(plan: Ordeal, server: Server, served: Served, copies: int) -> MixedLoad:

@@ -16,7 +16,7 @@ from scripts.lab.server import Server
 from scripts.verify.survival.load import Tally, jobs, undisturbed
 from scripts.verify.survival.mischief import BAD, abandon, send
 from scripts.verify.survival.ordeal import NoRecovery, Ordeal, Rounds, Work
-from scripts.verify.survival.quiet import Quiet, kinds_of_descriptors, lost_wakes, segments
+from scripts.verify.survival.quiet import ALLOWED, Quiet, kinds_of_descriptors, lost_wakes, segments
 from scripts.verify.survival.session import Plan, Report, hold
 from scripts.verify.survival.streams import Stream, read
 
@@ -25,7 +25,7 @@ _MIX = {_WHOLE: 70, _CUT: 15, _BAD: 10, _ABANDONED: 5}
 _SAMPLES = 200  # of memory, over the whole time
 _MISCHIEF_S = 0.5  # between two of a client's that does nothing else
 _LAUNCHER = "launcher"
-_THREADS = 2  # that may come and go
+_FEW = 8  # descriptors and threads, that may come and go
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,7 @@ class _Run:
         self._jobs = jobs(64, plan.tokens)
         self._report = Outcome()
         self._began = self._until = 0.0
+        self._names: tuple[str, ...] = ()  # of processes that are there all the time
 
     async def run(self) -> Outcome:
         plan, server, report = self._plan, self._server, self._report
@@ -98,6 +99,7 @@ class _Run:
             report.asked = load.tally
         self._expected = await undisturbed(server.port, self._jobs)
         quiet, stages = Quiet.of(server), server.stages()
+        self._names = (_LAUNCHER, *stages)
         self._began = time.monotonic()
         self._until = self._began + plan.seconds
         if plan.ordeal is None:
@@ -141,7 +143,7 @@ class _Run:
             found.append(f"{_LAUNCHER} grew by {early:.1%} in the first half")
         for what, by_name in (("threads", report.threads), ("descriptors", report.descriptors)):
             for name, counts in by_name.items():
-                if (more := report.more(counts)) > _THREADS:
+                if (more := report.more(counts)) > _FEW:
                     found.append(f"{name} had {more} {what} more at the end")
         if report.segments and report.more(report.segments) > 0:
             found.append(f"there were {report.more(report.segments)} segments more at the end")
@@ -158,11 +160,12 @@ class _Run:
     def _sample(self) -> None:
         """What is being started or ended just now has nothing to say."""
         report = self._report
-        for name, pid in self._server.processes().items():
+        now = self._server.processes()
+        for name, pid in ((name, now[name]) for name in self._names if name in now):
             with contextlib.suppress(OSError, KeyError):
                 report.memory.setdefault(name, []).append(own_bytes(pid))
                 report.threads.setdefault(name, []).append(threads(pid))
-                report.descriptors.setdefault(name, []).append(kinds_of_descriptors(pid).total())
+                report.descriptors.setdefault(name, []).append(kinds_of_descriptors(pid).total() - ALLOWED)
         report.segments.append(len(segments(self._server)))
         with contextlib.suppress(OSError):
             metrics = self._server.metrics()

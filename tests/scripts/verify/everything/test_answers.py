@@ -6,7 +6,8 @@ import copy
 
 import pytest
 
-from scripts.verify.everything.answers import apart_before, differences, flip, normal, scored
+from scripts.verify.everything.answers import Scored, apart_before, differences, flip, normal, scored
+from scripts.verify.everything.margins import near
 
 CHUNK = {"id": "cmpl-1", "created": 5, "choices": [{
     "index": 0, "text": " a", "finish_reason": None,
@@ -98,3 +99,15 @@ def test_where_texts_part_and_how_near_a_tie_it_is():
     assert "' c'" in told
     assert apart_before(one, other, at) == 0.25
     assert flip(one, one) is None
+
+
+def test_a_text_is_judged_by_the_tokens_of_its_twin():
+    def token(text, **top):
+        return Scored(text, 0.0, top)
+
+    twin = [token("a", a=-0.1), token("b", b=-1.0, bc=-1.5, c=-1.00005, d=-2.0), token("e", e=-0.1)]
+    assert near(twin, "abe", "ace").near
+    assert near(twin, "abe", "ade").near is False
+    assert near(twin, "abe", "ade").place == ("", 1, "b", "d")
+    assert near(twin, "abe", "axe") is None  # no margin is known
+    assert near(twin, "abe", "abe") is None

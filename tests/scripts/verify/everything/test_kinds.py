@@ -48,6 +48,7 @@ def test_what_is_drawn_has_a_seed():
         inner = {**kind.body, **kind.body.get("parameters", {}), **kind.body.get("options", {})}
         greedy = inner.get("temperature") == 0 or (kind.path.startswith("/models") and not inner.get("do_sample"))
         assert greedy or "seed" in inner, kind
+        assert kind.drawn is not greedy, kind
 
 
 def test_a_drawn_text_has_its_log_probabilities():
