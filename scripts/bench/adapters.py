@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +33,7 @@ from scripts.lab.arguments import count, counts, parser, write_json
 from scripts.lab.machine import describe_machine
 from scripts.lab.steps import greedy_step, step_inputs
 from scripts.lab.table import markdown
+from scripts.tools.random_adapter import save, write_adapter
 
 USES: dict[str, tuple[int, ...]] = {"none loaded": (0,), "unused": (0,), "one, by all": (1,), "two, by half": (1, 2)}
 """By name: the rows' adapters, in turns."""
@@ -82,7 +82,9 @@ def runners(options: argparse.Namespace, folder: Path) -> Iterator[tuple[MindSpo
     (folder / "config.json").write_text(json.dumps(config))
     if options.dtype == "bfloat16":
         write_base(folder)
-    adapters = tuple(write_adapter(folder, number, options.rank) for number in (1, 2))
+    adapters = tuple(
+        write_adapter(folder, folder / f"adapter{number}", rank=options.rank, seed=number) for number in (1, 2)
+    )
     both = loaded(options, folder, ()), loaded(options, folder, adapters)
     try:
         yield both
@@ -100,37 +102,6 @@ def write_base(folder: Path) -> None:
             values = generator.standard_normal(part.shape, np.float32) * np.float32(0.02)
             tensors[part.source] = (values.view(np.uint32) >> 16).astype(np.uint16)
     save(tensors, folder / "model.safetensors", "BF16")
-
-
-def write_adapter(folder: Path, number: int, rank: int) -> Path:
-    """Of all linear layers."""
-    generator = np.random.default_rng(number)
-    tensors: dict[str, NDArray[Any]] = {}
-    for name, recipe in recipes(read_spec_file(folder)).items():
-        for part in recipe if name.startswith("layers.") else ():
-            if len(part.shape) > 1:
-                module = f"base_model.model.{part.source.removesuffix('.weight')}"
-                for letter, shape in (("A", (rank, part.shape[1])), ("B", (part.shape[0], rank))):
-                    values = generator.standard_normal(shape, np.float32)
-                    tensors[f"{module}.lora_{letter}.weight"] = values * np.float32(0.02)
-    adapter = folder / f"adapter{number}"
-    adapter.mkdir()
-    settings = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": "all-linear"}
-    (adapter / "adapter_config.json").write_text(json.dumps(settings))
-    save(tensors, adapter / "adapter_model.safetensors", "F32")
-    return adapter
-
-
-def save(tensors: dict[str, NDArray[Any]], file: Path, dtype: str) -> None:
-    """As safetensors; numpy's own writer has no bfloat16."""
-    header, end = {}, 0
-    for name, array in tensors.items():
-        offsets = [end, end := end + array.nbytes]
-        header[name] = {"dtype": dtype, "shape": array.shape, "data_offsets": offsets}
-    text = json.dumps(header).encode()
-    with file.open("wb") as stream:
-        stream.write(struct.pack("<Q", len(text)) + text)
-        stream.writelines(array.tobytes() for array in tensors.values())
 
 
 def shapes(options: argparse.Namespace) -> tuple[Bucket, ...]:

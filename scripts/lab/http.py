@@ -69,7 +69,9 @@ class Connection(asyncio.Protocol):
         return await complete
 
     def close(self) -> None:
-        self.usable = self._delimited = False
+        """What else comes, or had begun to come, is nobody's business."""
+        self.usable = False
+        self._idle()
         if self._transport is not None:
             self._transport.abort()
 

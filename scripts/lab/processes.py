@@ -198,6 +198,17 @@ def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def own_bytes(pid: int) -> int:
+    """PSS but for pages of files, which it shares with programs that are none of its own. Raises OSError."""
+    sizes = _sizes(pid)
+    return sizes["Pss"] - sizes["Pss_File"]
+
+
+def threads(pid: int) -> int:
+    """Raises OSError."""
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
 def _name(pid: int) -> str:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
@@ -206,10 +217,15 @@ def _name(pid: int) -> str:
 
 def _rss_pss(pid: int) -> tuple[int, int]:
     with contextlib.suppress(OSError):
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-        sizes = {name: int(rest.split()[0]) << 10 for name, rest in (line.split(":", 1) for line in lines)}
+        sizes = _sizes(pid)
         return sizes["Rss"], sizes["Pss"]
     return 0, 0
+
+
+def _sizes(pid: int) -> dict[str, int]:
+    """Of all its mappings together, in bytes. Raises OSError."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    return {name: int(rest.split()[0]) << 10 for name, rest in (line.split(":", 1) for line in lines)}
 
 
 def _cpu_s(pid: int) -> float:

@@ -19,10 +19,11 @@ _SPREAD_S = 0.05  # several are hit within this time
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Signals by stage."""
+    """Signals by stage. `weights`: new ones are loaded meanwhile."""
 
     name: str
     signals: Mapping[str, signal.Signals]
+    weights: bool = False
 
     @property
     def hits_front(self) -> bool:
@@ -40,8 +41,8 @@ class Fault:
         return {int(stage.split()[1].partition(".")[0]) for stage in self.signals}
 
 
-def deal(stages: Sequence[str], rng: random.Random) -> Iterator[Fault]:
-    """Faults without end: every kind once, in random order, then again."""
+def deal(stages: Sequence[str], rng: random.Random, *, weights: bool = False) -> Iterator[Fault]:
+    """Faults without end: every kind once, in random order, then again. `weights`: new ones are loaded, too."""
     while True:
         hand = [Fault(f"kill {stage}", {stage: signal.SIGKILL}) for stage in stages]
         hand += [Fault(f"stop {stage}", {stage: signal.SIGSTOP}) for stage in stages]
@@ -50,6 +51,10 @@ def deal(stages: Sequence[str], rng: random.Random) -> Iterator[Fault]:
             hand.append(Fault("stop several", dict.fromkeys(_some(stages, rng), signal.SIGSTOP)))
             one, other = rng.sample(stages, 2)
             hand.append(Fault("kill one, stop another", {one: signal.SIGKILL, other: signal.SIGSTOP}))
+        if weights:
+            hand.append(Fault("new weights", {}, weights=True))
+            for stage in rng.sample(stages, min(2, len(stages))):
+                hand.append(Fault(f"new weights, kill {stage}", {stage: signal.SIGKILL}, weights=True))
         yield from rng.sample(hand, len(hand))
 
 
@@ -61,7 +66,7 @@ async def inflict(fault: Fault, pids: Mapping[str, int], rng: random.Random) -> 
     """Signals go through pidfds: no successor of a process is ever hit in its place."""
     for stage, number in rng.sample(sorted(fault.signals.items()), len(fault.signals)):
         await asyncio.sleep(rng.uniform(0, _SPREAD_S) if len(fault.signals) > 1 else 0)
-        with contextlib.suppress(ProcessLookupError):  # another fault may have taken it along
+        with contextlib.suppress(ProcessLookupError, KeyError):  # another fault may have taken it along
             pidfd = os.pidfd_open(pids[stage])
             _send(pidfd, number)
             if number is signal.SIGSTOP:

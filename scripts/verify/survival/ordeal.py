@@ -7,31 +7,64 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
 from pipeline.wire.topology import Topology
+from scripts.lab.errors import BenchError
 from scripts.lab.http import Client
 from scripts.lab.server import Server
 from scripts.verify.survival.faults import Fault, deal, inflict
-from scripts.verify.survival.load import Load, jobs, undisturbed
+from scripts.verify.survival.load import Load, Tally, jobs, undisturbed
 from scripts.verify.survival.quiet import Quiet
 from scripts.verify.survival.session import Plan, Report, hold
-from scripts.verify.survival.streams import Stream
+from scripts.verify.survival.weights import change
 
 RECOVERY_S = 60.0
 _LOOK_S = 0.05
+_CHANGING_S = 3.0  # within which a stage is hit while weights are changed
+
+
+class Live(Protocol):
+    """An answer that is being read. `times_s`: of what has come of it. `replica`: that its first token came from."""
+
+    began_s: float
+    times_s: list[float]
+    replica: str
+
+
+class Work(Protocol):
+    """What the server is to do meanwhile. `front_hit`: a front is being lost."""
+
+    front_hit: bool
+
+    @property
+    def tally(self) -> Tally: ...
+
+    @property
+    def live(self) -> Mapping[int, Live]:
+        """Answers that are under way, by number."""
+
+    def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        """No new answers; what is under way ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ordeal(Plan):
-    """What is to be done to the server. `stages`: keys of those that are hit."""
+    """What is to be done to the server. `stages`: keys of those that are hit. `prepare`: what it is to do meanwhile;
+    by default, so many streams of known text. `folders`: of weights with which it answers the same, for changes."""
 
     rounds: int = 22
     stages: tuple[str, ...] = tuple(stage.key for stage in Topology().stages)
     streams: int = 32
     topology: Topology = Topology()  # noqa: RUF009 - it can't be changed
     detached_s: float = 60.0  # how long streams wait for their clients to come back; 0: clients do not
+    prepare: Callable[[Ordeal, Server], Awaitable[Work]] | None = None
+    folders: tuple[Path, ...] = ()
 
     @property
     def replicas(self) -> int:
@@ -57,42 +90,53 @@ class NoRecovery(Exception):  # noqa: N818 - what happened, not an error of this
 
 def run(plan: Ordeal) -> Outcome:
     """Raises ServerError, ValueError when there is nothing to begin with."""
-    return hold(plan, lambda server: _Run(plan, server).run())
+    return hold(plan, lambda server: _run(plan, server))
 
 
-class _Run:
-    def __init__(self, plan: Ordeal, server: Server) -> None:
-        self._plan, self._server = plan, server
-        self._rng = random.Random(plan.seed)  # noqa: S311 - repeatable, not secret
-
-    async def run(self) -> Outcome:
-        plan, server = self._plan, self._server
-        work = jobs(plan.streams, plan.tokens)
-        expected = await undisturbed(server.port, work)
-        quiet = Quiet.of(server)
-        self._load = load = Load(server.port, work, expected, plan.detached_s)
-        self._report = report = Outcome(load.tally)
-        load.start()
-        try:
-            for fault in itertools.islice(deal(plan.stages, self._rng), plan.rounds):
-                await self._round(fault)
-        except NoRecovery as error:
-            report.wrong.append(str(error))
-            return report
-        await load.stop()
-        report.wrong += await asyncio.to_thread(quiet.differences, server)
-        report.restarts = await asyncio.to_thread(server.restarts)
+async def _run(plan: Ordeal, server: Server) -> Outcome:
+    load = await (plan.prepare or _known_texts)(plan, server)
+    quiet, rounds = Quiet.of(server), Rounds(plan, server, load)
+    report = rounds.report
+    load.start()
+    try:
+        for fault in itertools.islice(rounds.faults(), plan.rounds):
+            await rounds.suffer(fault)
+    except NoRecovery as error:
+        report.wrong.append(str(error))
         return report
+    await load.stop()
+    report.wrong += await asyncio.to_thread(quiet.differences, server)
+    report.restarts = await asyncio.to_thread(server.restarts)
+    return report
 
-    async def _round(self, fault: Fault) -> None:
-        load, report = self._load, self._report
+
+class Rounds:
+    """One fault after the other, while there is work."""
+
+    def __init__(self, plan: Ordeal, server: Server, load: Work) -> None:
+        self.report = Outcome(load.tally)
+        self._plan, self._server, self._load = plan, server, load
+        self._rng = random.Random(plan.seed)  # noqa: S311 - repeatable, not secret
+        self._changes = 0
+
+    def faults(self) -> Iterator[Fault]:
+        """Without end."""
+        return deal(self._plan.stages, self._rng, weights=bool(self._plan.folders))
+
+    async def suffer(self, fault: Fault) -> None:
+        """Until all is as it was. Raises NoRecovery."""
+        load, report = self._load, self.report
         await asyncio.sleep(self._rng.uniform(0.2, 1.0))
         before = await self._until(lambda numbers: True, "the next round")
         live, pids = dict(load.live), self._server.stages()
         began = time.monotonic()
         load.front_hit = fault.hits_front
-        await inflict(fault, pids, self._rng)
-        hit = fault.replicas(self._plan.replicas)
+        changing = asyncio.create_task(self._change(fault)) if fault.weights else None
+        if changing and fault.signals:
+            await asyncio.sleep(self._rng.uniform(0, _CHANGING_S))
+        await inflict(fault, self._server.stages() if changing else pids, self._rng)
+        changed = await changing if changing else ""
+        hit = fault.replicas(self._plan.replicas) if fault.signals else set(range(self._plan.replicas))
         await self._until(lambda numbers: all(numbers[i] > before[i] for i in hit), fault.name)
         report.rounds += 1
         report.wrong += self._others(fault, pids)
@@ -114,12 +158,28 @@ class _Run:
             report.beside_s.setdefault(kind, []).extend(beside)
             result = f"{max(resumed, default=0):.2f} s" + (f", beside it {max(beside):.3f} s" if beside else "")
         wrong = f"; {len(load.tally.wrong)} streams are wrong" if load.tally.wrong else ""
-        print(f"{report.rounds:4} {fault.name:24} {result}{wrong}", flush=True)
+        print(f"{report.rounds:4} {fault.name:24} {result}{changed}{wrong}", flush=True)
+
+    async def _change(self, fault: Fault) -> str:
+        """How it went. Where something is hit meanwhile it may be rolled back."""
+        report, folders = self.report, self._plan.folders
+        self._changes += 1
+        try:
+            told = await change(self._server.base_url, folders[self._changes % len(folders)])
+        except BenchError as error:
+            raise NoRecovery(str(error)) from error
+        outcome, ids = told["change"]["outcome"], {one["weights"] for one in told["replicas"]}
+        if outcome != "done" and not fault.signals:
+            report.wrong.append(f"new weights: {told['change']}")
+        if outcome == "done" and ids != {told["change"]["weights"]}:
+            report.wrong.append(f"new weights are done, but replicas have {ids}: {told['change']}")
+        return f", weights {outcome}" + (f": {told['change']['error']}" if outcome != "done" else "")
 
     def _others(self, fault: Fault, before: Mapping[str, int]) -> list[str]:
         """Stages that were started anew though nothing was done to them, nor to another rank of theirs."""
         now, stages = self._server.stages(), self._plan.topology.stages
         hit = {stage.unit for stage in stages if stage.key in fault.signals}
+        hit |= {stage.unit for stage in stages if fault.weights and stage.name == "inference"}
         others = (stage.key for stage in stages if stage.unit not in hit)
         return [f"{fault.name}: {key} was started anew, too" for key in others if now.get(key) != before[key]]
 
@@ -133,7 +193,7 @@ class _Run:
             await asyncio.sleep(_LOOK_S)
         raise NoRecovery(f"{what}: not all are at work within {RECOVERY_S:.0f} s")
 
-    async def _back(self, before: dict[int, Stream], back: float) -> list[Stream]:
+    async def _back(self, before: dict[int, Live], back: float) -> list[Live]:
         """Those that were under way before and still are, when each has had a token again."""
         deadline = time.monotonic() + RECOVERY_S
         while time.monotonic() < deadline:
@@ -172,7 +232,12 @@ class _Run:
         raise NoRecovery(f"no token from a new front within {RECOVERY_S:.0f} s")
 
 
-def _silence(stream: Stream, since: float) -> tuple[float, float]:
+def _silence(stream: Live, since: float) -> tuple[float, float]:
     """Begin and end of its longest one."""
     times = [since, *(time for time in stream.times_s if time > since)]
     return max(itertools.pairwise(times), key=lambda pair: pair[1] - pair[0])
+
+
+async def _known_texts(plan: Ordeal, server: Server) -> Work:
+    work = jobs(plan.streams, plan.tokens)
+    return Load(server.port, work, await undisturbed(server.port, work), plan.detached_s)

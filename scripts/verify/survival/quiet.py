@@ -20,7 +20,7 @@ from scripts.lab.server import Server
 
 _PATIENCE_S, _LOOK_S = 10.0, 0.1
 _PIDFD = "anon_inode:[pidfd]"
-_RINGS = max(len(stage.rings) for stage in Topology(replicas=MOST_REPLICAS).stages)
+ALLOWED = max(len(stage.rings) for stage in Topology(replicas=MOST_REPLICAS).stages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def kinds_of_descriptors(pid: int) -> Counter[str]:
     for path in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
             kinds[re.sub(r"\d+", "#", str(path.readlink()))] += 1
-    kinds[_PIDFD] = max(kinds[_PIDFD], _RINGS)
+    kinds[_PIDFD] = max(kinds[_PIDFD], ALLOWED)
     return kinds
 
 

@@ -254,3 +254,27 @@ def test_a_client_that_has_enough_goes_away(keep_alive):
     assert len(reply.times_ns) == len(reply.lines)
     assert seen == sorted(seen)
     assert {status for status, _ in seen} == {200}
+
+
+def test_a_client_that_has_enough_is_given_no_half_line():
+    def half(connection, _):
+        read_request(connection)
+        connection.sendall(CHUNKED + chunk(b"one\ntwo\nth"))
+        connection.recv(1)
+
+    async def ask(base):
+        seen = []
+
+        def watch(reply):
+            seen.append([*reply.lines])
+            return True
+
+        client = Client(base, keep_alive=False)
+        reply = await client.send(client.request("GET", "/"), watch)
+        await asyncio.sleep(0.05)  # the connection has been lost meanwhile
+        return reply, seen
+
+    with serving(half) as base:
+        reply, seen = asyncio.run(ask(base))
+    assert reply.lines == [b"one", b"two"]
+    assert seen == [[b"one", b"two"]]

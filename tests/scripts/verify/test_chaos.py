@@ -63,6 +63,14 @@ def test_faults_are_dealt_fairly():
     assert {number for fault in dealt for number in fault.signals.values()} == {signal.SIGKILL, signal.SIGSTOP}
 
 
+def test_weights_are_changed_alone_and_while_a_stage_is_killed():
+    hand = deal(STAGES, random.Random(3), weights=True)
+    dealt = [next(hand) for _ in range(KINDS + 3)]
+    changing = [fault for fault in dealt if fault.weights]
+    assert len(changing) == 3
+    assert sorted(len(fault.signals) for fault in changing) == [0, 1, 1]
+
+
 def test_work_is_mixed():
     work = jobs(32, 100)
     assert {job.path for job in work} == {"/models/llama2/generate_stream", "/v1/completions"}
@@ -104,5 +112,5 @@ def test_a_stream_that_was_cut_off_is_compared_as_far_as_it_came():
 def test_wrong_arguments_are_named(arguments, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["chaos.py", *arguments])
     with pytest.raises(SystemExit):
-        chaos.parse()
+        chaos.arguments()
     assert arguments[0] in capsys.readouterr().err

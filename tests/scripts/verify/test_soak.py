@@ -33,6 +33,12 @@ def test_growth_is_that_of_the_second_half():
     assert report.growth("leaks") == pytest.approx(40 / 104.5, rel=0.02)
 
 
+def test_threads_that_come_and_go_are_no_growth():
+    report = Outcome()
+    assert report.more([9] * 50 + [5, 7] * 25) == 0
+    assert report.more([5] * 60 + list(range(5, 45))) > 20
+
+
 def test_bad_requests_are_of_many_kinds():
     assert len({bad.name for bad in BAD}) == len(BAD) >= 10
     assert {status for bad in BAD for status in bad.statuses} >= {400, 404, 405, 413, 422}
@@ -40,5 +46,5 @@ def test_bad_requests_are_of_many_kinds():
 
 def test_options_become_a_plan(monkeypatch):
     monkeypatch.setattr("sys.argv", ["soak.py", "--minutes", "2", "--growth", "3", "--set", "a=b", "--seed", "4"])
-    plan = soak.parse()
+    plan = soak.parse(soak.arguments())
     assert (plan.seconds, plan.growth, plan.overrides, plan.seed) == (120, 0.03, ("a=b",), 4)

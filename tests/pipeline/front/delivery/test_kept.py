@@ -123,6 +123,17 @@ def test_a_front_that_drains_gives_what_the_one_before_has_kept(serve):
         assert asking.result().json()["generated_tokens"] == 60
     served.http.close()
     assert served.front.wait() == 0
+def test_another_front_knows_which_weights_the_first_tokens_have(kept):
+    path, body = STREAMS["several"]
+    kept.replace_front(weights="old")
+    name, first = read_some(kept, path, body, 30, {**KEPT, "x-ringserve-timings": "1"})
+    kept.replace_front(weights="new")
+    *_, last, _ = first + collect(kept, name, path, after=len(first) - 1)
+    texts = json.loads(last.split(b"data: ")[1])["usage"]["weights"]
+    assert len(texts) == 4
+    for text in texts:
+        assert [one["id"] for one in text] == ["old", "new"]
+        assert text[0]["from"] == 0 < text[1]["from"]
 
 
 def test_a_head_has_no_body_and_does_not_wait(kept):
