@@ -123,6 +123,8 @@ def test_a_front_that_drains_gives_what_the_one_before_has_kept(serve):
         assert asking.result().json()["generated_tokens"] == 60
     served.http.close()
     assert served.front.wait() == 0
+
+
 def test_another_front_knows_which_weights_the_first_tokens_have(kept):
     path, body = STREAMS["several"]
     kept.replace_front(weights="old")
