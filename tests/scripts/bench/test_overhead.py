@@ -8,6 +8,7 @@ matplotlib is missing.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -100,7 +101,10 @@ def test_the_other_sections(told):
         assert row["least_mean_ms"] <= row["mean_ms"]
         assert all(row[name] is None or row[name] > 0 for name in ("wait_us", "launch_us"))  # None: no full step
     assert 0 <= sections["tail"]["excluded_percent"] <= 100
-    assert [row["part"] for row in sections["tail"]["results"]] == list(tail.PARTS)
+    assert [(row["part"], row["stage"]) for row in sections["tail"]["results"]] == list(tail.STAGE_OF.items())
+    found = re.findall(r"of (\d+) (?:tokens|hand-overs) were later", sections["tail"]["title"])
+    assert len(found) == 2
+    assert min(map(int, found)) > 0
     for row in sections["null"]["results"]:
         assert row["tokens_per_s"] > 100
         assert row["tokens_per_write"] >= 1

@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.bench.overhead.chain import chain
-from scripts.bench.overhead.device import Device
-from scripts.bench.overhead.tail import _SETTLING, PARTS, STAGE_OF, Counts, _hand_over, _judged, serve_watcher
-from scripts.lab.workers import worker
+from scripts.bench.overhead.tail import PARTS, STAGE_OF, Counts, _judged
 
 NAMES = sorted({*STAGE_OF.values(), "preprocess"})
 
@@ -84,12 +81,3 @@ def test_counts_are_those_of_the_time_around_a_token():
     assert counts.waited_ms(2).tolist() == [5, 1]
     assert [counts.stolen_ticks(2), counts.stolen_ticks(3)] == [2, 2]
     assert [each.tolist() for each in counts.around(2)] == [[5, 8], [3, 0]]
-
-
-def test_a_chain_hands_every_step_over(tmp_path):
-    file = Device(1.0).write(tmp_path / "tail.yaml", 1)
-    with worker(serve_watcher) as watcher, chain(file) as bare:
-        for _ in range(2):
-            rows = _hand_over(bare, watcher, 50)
-            assert len(rows) == 50 - _SETTLING
-            assert all(row["who"] in {*bare.pids, "client"} for row in rows)
