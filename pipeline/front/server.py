@@ -27,8 +27,8 @@ from pipeline.front.delivery.admission import Admission
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.follow import follow
 from pipeline.front.delivery.generation import Delivery
-from pipeline.front.delivery.keeping import KeptAnswers
-from pipeline.front.delivery.policies import keep_weighing, make_router
+from pipeline.front.delivery.kept.answers import KeptAnswers
+from pipeline.front.delivery.routing.policies import keep_weighing, make_router
 from pipeline.front.delivery.tracing import Tracing
 from pipeline.front.delivery.weights import WeightsControl
 from pipeline.front.http.access import ApiKeys

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import ipc
 from model.runner import RunnerFacts
 from pipeline.config import Configuration
-from pipeline.front.delivery.journal import make_journal
+from pipeline.front.delivery.kept.journal import make_journal
 from pipeline.launcher.child import Child, anonymous_file
 from pipeline.launcher.listening import Listeners
 from pipeline.launcher.meetings import Meetings

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model.sampling import SamplingParams
-from pipeline.front.delivery.keeping import KeptAnswers
-from pipeline.front.delivery.kept import KeptAnswer, KeptExchange
+from pipeline.front.delivery.kept.answer import KeptAnswer, KeptExchange
+from pipeline.front.delivery.kept.answers import KeptAnswers
 from pipeline.front.http.request_parser import Head
 from pipeline.front.settings import FrontSettings
 from pipeline.wire.delta import Delta, FinishReason

@@ -19,8 +19,8 @@ from pipeline.front.api.structured import GrammarTexts
 from pipeline.front.api.unknown import UnknownParameters
 from pipeline.front.delivery.generation import Delivery, Generation, wants_times
 from pipeline.front.delivery.job import Identity, Job
-from pipeline.front.delivery.keeping import Background
-from pipeline.front.delivery.kept import KeptExchange
+from pipeline.front.delivery.kept.answer import KeptExchange
+from pipeline.front.delivery.kept.answers import Background
 from pipeline.front.http.errors import ApiError
 from pipeline.front.http.exchange import Exchange, Handler
 from pipeline.front.http.worker import Worker

@@ -8,8 +8,8 @@ from urllib.parse import parse_qs, unquote
 
 import orjson
 
-from pipeline.front.delivery.keeping import KeptAnswers
-from pipeline.front.delivery.kept import KeptAnswer
+from pipeline.front.delivery.kept.answer import KeptAnswer
+from pipeline.front.delivery.kept.answers import KeptAnswers
 from pipeline.front.delivery.live import CANCELLED
 from pipeline.front.http.errors import NOT_FOUND, ApiError
 from pipeline.front.http.exchange import Exchange, Handler, answer_json

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import ipc
 from pipeline.front.delivery.encodings import Encodings
 from pipeline.front.delivery.guests import Guests, NoGuests
-from pipeline.front.delivery.keeping import KeptAnswers
+from pipeline.front.delivery.kept.answers import KeptAnswers
 from pipeline.front.delivery.lane import NOWHERE, Connect, Lane, LaneClient, Lanes
 from pipeline.front.delivery.recovery import Recovery, shares
 from pipeline.front.delivery.ring_client import RingClient
-from pipeline.front.delivery.routing import Router
+from pipeline.front.delivery.routing.router import Router
 from pipeline.front.delivery.stream import TokenStream
 from pipeline.front.delivery.suspects import conviction
 from pipeline.front.http.errors import INVALID, OVERLOADED, SERVER, UNAVAILABLE, ApiError, retry_later

@@ -24,11 +24,19 @@ from pipeline.front.delivery.job import (
     Text,
     events_of,
 )
-from pipeline.front.delivery.keeping import TIMINGS, KeptAnswers
-from pipeline.front.delivery.kept import KeptAnswer, KeptExchange, error_of
+from pipeline.front.delivery.kept.answer import KeptAnswer, KeptExchange, error_of
+from pipeline.front.delivery.kept.answers import TIMINGS, KeptAnswers
+from pipeline.front.delivery.kept.recall import (
+    GeneratedText,
+    ended_of,
+    origins_of,
+    over,
+    recalled,
+    remembered,
+    unfinished,
+)
 from pipeline.front.delivery.live import CANCELLED, LiveRequests
 from pipeline.front.delivery.progress import Progress
-from pipeline.front.delivery.recall import GeneratedText, ended_of, origins_of, over, recalled, remembered, unfinished
 from pipeline.front.delivery.stream import PassOn, TokenStream
 from pipeline.front.delivery.submission import Reservation, messages
 from pipeline.front.delivery.tracing import TraceContext, Tracing, operation_of

@@ -9,7 +9,7 @@ from typing import Protocol, TypeAlias
 
 import ipc
 from pipeline.front.delivery.ring_client import Late
-from pipeline.front.delivery.routing import Choice, Router
+from pipeline.front.delivery.routing.router import Choice, Router
 from pipeline.front.delivery.stream import TokenStream
 from pipeline.runtime.generations import Verdict
 from pipeline.wire.request import Request, Submit, unpack_request

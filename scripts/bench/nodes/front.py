@@ -12,7 +12,7 @@ from model.sampling.params import SamplingParams
 from pipeline.front.delivery.lane import Lane, Lanes
 from pipeline.front.delivery.recovery import Recovery
 from pipeline.front.delivery.ring_client import Late
-from pipeline.front.delivery.routing import Router, Weights
+from pipeline.front.delivery.routing.router import Router, Weights
 from pipeline.front.delivery.stream import TokenStream
 from pipeline.runtime.generations import Verdict
 from pipeline.stats import Counters

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.front.delivery.lane import Lanes
-from pipeline.front.delivery.routing import Router, Weights
+from pipeline.front.delivery.routing.router import Router, Weights
 from pipeline.front.delivery.stream import TokenStream
 from pipeline.launcher.certificates import OpensslError
 from pipeline.wire.request import Choice, Submit

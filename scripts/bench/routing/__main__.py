@@ -1,5 +1,5 @@
-"""Which replica should get a request? The server's own router (`pipeline/front/delivery/routing.py`) beside other
-rules, before replicas in simulated time, whose scheduler and prefix cache are the server's own, too.
+"""Which replica should get a request? The server's own router (`pipeline/front/delivery/routing/router.py`) beside
+other rules, before replicas in simulated time, whose scheduler and prefix cache are the server's own, too.
 
     python -m scripts.bench.routing                           all of it: some 15 minutes
     python -m scripts.bench.routing --parts usual --only chats --replicas 16 --seeds 1,2,3 --seconds 15

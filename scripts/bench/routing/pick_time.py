@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import count
 
-from pipeline.front.delivery.routing import Router, Weights
+from pipeline.front.delivery.routing.router import Router, Weights
 
 SIZES = (200, 48_000)
 REPLICAS = (1, 4, 16, 64, 1000)

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
-from pipeline.front.delivery.prefixes import Chain, Holders, Prefixes, chain_of
-from pipeline.front.delivery.routing import Router, Weights
+from pipeline.front.delivery.routing.prefixes import Chain, Holders, Prefixes, chain_of
+from pipeline.front.delivery.routing.router import Router, Weights
 from scripts.bench.routing.replica import Device
 from scripts.bench.routing.requests import Asked
 

@@ -12,7 +12,7 @@ import pytest
 import ipc
 from model.sampling import SamplingParams
 from pipeline.front.delivery.backend import Backend
-from pipeline.front.delivery.policies import make_router
+from pipeline.front.delivery.routing.policies import make_router
 from pipeline.front.http.responses import Outbox
 from pipeline.front.metrics.trace import Spans
 from pipeline.front.settings import FrontRings, FrontSettings

@@ -9,7 +9,7 @@ import pytest
 
 from model.sampling.params import SamplingParams
 from pipeline.front.delivery.lane import Lanes
-from pipeline.front.delivery.routing import Router, Weights
+from pipeline.front.delivery.routing.router import Router, Weights
 from pipeline.front.delivery.stream import TokenStream
 from pipeline.wire.request import Choice, Request, Submit
 

@@ -14,8 +14,8 @@ from model.sampling import SamplingParams
 from pipeline.front.delivery import recovery
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.lane import NOWHERE
-from pipeline.front.delivery.policies import make_router
 from pipeline.front.delivery.ring_client import RingClient
+from pipeline.front.delivery.routing.policies import make_router
 from pipeline.front.delivery.weights import WeightsControl
 from pipeline.front.http.errors import ApiError
 from pipeline.front.http.responses import Outbox

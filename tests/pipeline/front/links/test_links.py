@@ -14,7 +14,7 @@ import pytest
 from model.sampling import SamplingParams
 from pipeline.front.delivery.backend import Backend
 from pipeline.front.delivery.lane import NOWHERE
-from pipeline.front.delivery.policies import make_router
+from pipeline.front.delivery.routing.policies import make_router
 from pipeline.front.http.errors import ApiError
 from pipeline.front.http.responses import Outbox
 from pipeline.front.links.links import Links

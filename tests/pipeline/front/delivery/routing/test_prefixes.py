@@ -7,7 +7,7 @@ import tracemalloc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.front.delivery.prefixes import (
+from pipeline.front.delivery.routing.prefixes import (
     BLOCK_BYTES,
     ENTRY_BYTES,
     LONGEST_CHAIN,

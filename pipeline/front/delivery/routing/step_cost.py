@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.front.delivery.routing import Weights
+from pipeline.front.delivery.routing.router import Weights
 from pipeline.stats import StepColumn
 from pipeline.wire.step import Int64, Stamp
 

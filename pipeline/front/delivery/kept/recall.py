@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import msgspec
 
 from pipeline.front.delivery.job import Begin, ChoiceWriter, Event, Reader, events_of
-from pipeline.front.delivery.journal import Begun, Origin, about_text, submits_of
-from pipeline.front.delivery.kept import KeptAnswer
+from pipeline.front.delivery.kept.answer import KeptAnswer
+from pipeline.front.delivery.kept.journal import Begun, Origin, about_text, submits_of
 from pipeline.front.delivery.progress import Progress
 from pipeline.front.delivery.stream import PassOn, TokenStream, note_weights
 from pipeline.front.http.errors import SERVER, ApiError

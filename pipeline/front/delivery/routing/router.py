@@ -20,7 +20,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.front.delivery.prefixes import BLOCK_BYTES, Chain, Holders, Prefixes, chain_of
+from pipeline.front.delivery.routing.prefixes import BLOCK_BYTES, Chain, Holders, Prefixes, chain_of
 
 Float64: TypeAlias = NDArray[np.float64]
 

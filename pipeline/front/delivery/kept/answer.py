@@ -17,7 +17,17 @@ from typing import Final, Protocol
 import msgspec
 
 from pipeline.front.delivery.job import Times
-from pipeline.front.delivery.journal import Begun, Ended, Failure, Found, Journal, Opened, Origin, opened_of, size_of
+from pipeline.front.delivery.kept.journal import (
+    Begun,
+    Ended,
+    Failure,
+    Found,
+    Journal,
+    Opened,
+    Origin,
+    opened_of,
+    size_of,
+)
 from pipeline.front.http.errors import SERVER, UNAVAILABLE, ApiError, ClientGone
 from pipeline.front.http.exchange import JSON, BodyMemory, Exchange, Header
 from pipeline.front.http.line import Line

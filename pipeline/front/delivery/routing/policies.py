@@ -6,8 +6,8 @@ import asyncio
 import itertools
 import secrets
 
-from pipeline.front.delivery.routing import Choice, Float64, Prompt, Router, Weights
-from pipeline.front.delivery.step_cost import StepCost
+from pipeline.front.delivery.routing.router import Choice, Float64, Prompt, Router, Weights
+from pipeline.front.delivery.routing.step_cost import StepCost
 from pipeline.front.settings import FrontSettings
 from pipeline.stats import StatsReader
 

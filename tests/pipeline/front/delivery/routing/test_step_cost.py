@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.front.delivery.routing import Weights
-from pipeline.front.delivery.step_cost import LEAST_STEPS, StepCost
+from pipeline.front.delivery.routing.router import Weights
+from pipeline.front.delivery.routing.step_cost import LEAST_STEPS, StepCost
 from pipeline.stats import StepColumn
 from pipeline.wire.step import Int64, Stamp
 

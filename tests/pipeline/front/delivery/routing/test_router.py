@@ -9,8 +9,8 @@ from itertools import count
 
 import pytest
 
-from pipeline.front.delivery import routing
-from pipeline.front.delivery.routing import Choice, Router, Weights
+from pipeline.front.delivery.routing import router as routing
+from pipeline.front.delivery.routing.router import Choice, Router, Weights
 
 NUMBERS = count(1)
 LONG = "all of this is said before every question " * 100  # 4200 bytes

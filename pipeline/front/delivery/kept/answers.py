@@ -14,8 +14,8 @@ from typing import Final
 
 import ipc
 from pipeline.front.delivery.deadline import HEADER as DEADLINE
-from pipeline.front.delivery.journal import Dropped, Found, Journal, Tried, make_journal, renumbered
-from pipeline.front.delivery.kept import KeptAnswer, KeptExchange, Make
+from pipeline.front.delivery.kept.answer import KeptAnswer, KeptExchange, Make
+from pipeline.front.delivery.kept.journal import Dropped, Found, Journal, Tried, make_journal, renumbered
 from pipeline.front.delivery.tracing import TRACEPARENT
 from pipeline.front.http.account import Account
 from pipeline.front.http.errors import NOT_FOUND, OVERLOADED, SERVER, ApiError, retry_later

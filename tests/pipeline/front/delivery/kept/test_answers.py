@@ -11,9 +11,9 @@ import pytest
 
 import ipc
 from model.sampling import SamplingParams
-from pipeline.front.delivery.journal import Ended, Opened, Tried
-from pipeline.front.delivery.keeping import Background, KeptAnswers
-from pipeline.front.delivery.kept import KeptExchange
+from pipeline.front.delivery.kept.answer import KeptExchange
+from pipeline.front.delivery.kept.answers import Background, KeptAnswers
+from pipeline.front.delivery.kept.journal import Ended, Opened, Tried
 from pipeline.front.http.access import ApiKey
 from pipeline.front.http.account import Account
 from pipeline.front.http.errors import ApiError, ClientGone

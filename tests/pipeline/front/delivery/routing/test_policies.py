@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.front.delivery.policies import make_router
+from pipeline.front.delivery.routing.policies import make_router
 from pipeline.front.settings import FrontSettings, LinkSettings
 
 FIELDS = {"model_name": "x", "vocab_size": 9, "max_length": 9, "max_prompt": 8, "max_rows": 4, "max_queue": 4}
