@@ -63,7 +63,7 @@ def _serve(some: NodeSettings, one: RouterSettings) -> None:
     deploy(routers=routers(one))
     router: Any = serve.get_app_handle(ROUTERS)
     urls = router.urls.remote().result()
-    print(f"listening on {urls['api']}; metrics and the live page: {urls['operators']}; Ctrl-C ends it", flush=True)
+    print(f"listening on {urls['api']}\nmetrics and the live page: {urls['operators']}\nCtrl-C ends it", flush=True)
     told = threading.Event()
     before = {number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     told.wait()

@@ -49,6 +49,7 @@ def _start(cpus: int, folder: Path) -> None:
     import ray
     from ray import serve
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     ray.init(
         num_cpus=cpus,
         object_store_memory=_STORE_BYTES,
@@ -58,7 +59,6 @@ def _start(cpus: int, folder: Path) -> None:
         _temp_dir=str(folder),
     )
     serve.start(proxy_location="Disabled")
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
 
 
 def _stop() -> None:
