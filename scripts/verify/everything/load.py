@@ -42,6 +42,7 @@ class MixedTally(Tally):
     repeats: int = 0
     lost_scores: int = 0
     flips: Counter[str] = field(default_factory=Counter)  # that are near ties
+    told: dict[str, str] = field(default_factory=dict)  # of each of these, the last one's margin
     weights: Counter[str] = field(default_factory=Counter)  # texts that name them
     mixed: int = 0  # texts that several weights have computed
 
@@ -124,7 +125,9 @@ class MixedLoad:
         elif not parting.near:
             self.tally.wrong.append(f"{_told(one)}; {parting.told}")
         else:
-            self.tally.flips[f"{one.kind}: {parting.told}"] += 1
+            place = f"{one.kind}, {parting.place}"
+            self.tally.flips[place] += 1
+            self.tally.told[place] = parting.told
 
 
 def _told(one: Flip) -> str:
